@@ -1,0 +1,3 @@
+//! `nemo-harness`: stands between Slurm and one training program.
+
+fn main() {}

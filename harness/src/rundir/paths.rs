@@ -1,0 +1,117 @@
+//! Where each file of an experiment lies. The only place that spells these names.
+
+use std::path::{Path, PathBuf};
+
+/// `experiments/<id>/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExperimentDir(pub PathBuf);
+
+impl ExperimentDir {
+    /// The file as the user gave it.
+    pub fn experiment_toml(&self) -> PathBuf {
+        self.0.join("experiment.toml")
+    }
+    /// The resolved experiment: enough to rebuild it anywhere.
+    pub fn experiment_json(&self) -> PathBuf {
+        self.0.join("experiment.json")
+    }
+    /// What was asked of Slurm and what came of it.
+    pub fn journal(&self) -> PathBuf {
+        self.0.join("journal.jsonl")
+    }
+    /// The record of the local executor's runner, which alone writes it.
+    pub fn runner_log(&self) -> PathBuf {
+        self.0.join("runner.jsonl")
+    }
+    /// Requests to the local runner: one new file each, so that every file has one writer.
+    pub fn requests(&self) -> PathBuf {
+        self.0.join("requests")
+    }
+    /// `tasks/`.
+    pub fn tasks(&self) -> PathBuf {
+        self.0.join("tasks")
+    }
+    /// `tasks/<task>/`.
+    pub fn task(&self, task: &str) -> TaskDir {
+        TaskDir(self.tasks().join(task))
+    }
+}
+
+/// `tasks/<task>/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskDir(pub PathBuf);
+
+impl TaskDir {
+    /// What the harness must know to run any trial of the task.
+    pub fn spec(&self) -> PathBuf {
+        self.0.join("task.json")
+    }
+    /// One line a trial: its parameters.
+    pub fn trial_lines(&self) -> PathBuf {
+        self.0.join("trials.jsonl")
+    }
+    /// The script of one job array, as submitted.
+    pub fn script(&self, array: usize) -> PathBuf {
+        self.0.join(format!("{array}.sbatch"))
+    }
+    /// Slurm's own output.
+    pub fn slurm_output(&self) -> PathBuf {
+        self.0.join("slurm")
+    }
+    /// `trials/`, which exists once the first trial runs.
+    pub fn trials(&self) -> PathBuf {
+        self.0.join("trials")
+    }
+    /// `trials/<index>/`, made by the harness when the trial first runs.
+    pub fn trial(&self, index: u32) -> TrialDir {
+        TrialDir(self.trials().join(index.to_string()))
+    }
+}
+
+/// `trials/<index>/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrialDir(pub PathBuf);
+
+impl TrialDir {
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+    /// Two lines an attempt: its start and its end.
+    pub fn attempts(&self) -> PathBuf {
+        self.0.join("attempts.jsonl")
+    }
+    /// The program's standard output of one attempt.
+    pub fn stdout(&self, attempt: u32) -> PathBuf {
+        self.0.join(format!("{attempt}.out"))
+    }
+    /// The program's standard error of one attempt, and what the harness has to say of it.
+    pub fn stderr(&self, attempt: u32) -> PathBuf {
+        self.0.join(format!("{attempt}.err"))
+    }
+    /// The metrics, one line a report.
+    pub fn metrics(&self) -> PathBuf {
+        self.0.join("metrics.jsonl")
+    }
+    /// The trial's parameters for the program: `NEMO_PARAMS`.
+    pub fn params(&self) -> PathBuf {
+        self.0.join("params.json")
+    }
+    /// The committed checkpoints, `step-<N>/` each.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.0.join("checkpoints")
+    }
+    /// One committed checkpoint.
+    pub fn checkpoint(&self, step: u64) -> PathBuf {
+        self.checkpoints().join(format!("step-{step}"))
+    }
+    /// Where the program of one attempt saves: `NEMO_CHECKPOINT_DIR`. On the same file system as
+    /// `checkpoints/`, so that a commit renames and does not copy.
+    pub fn staging(&self, attempt: u32) -> PathBuf {
+        self.0.join("staging").join(attempt.to_string())
+    }
+    /// The program's own results.
+    pub fn artifacts(&self) -> PathBuf {
+        self.0.join("artifacts")
+    }
+}

@@ -1,0 +1,60 @@
+//! `runner.jsonl`: what the local executor's runner did. Its only writer is the runner that holds the last `Runner` line.
+
+use serde::{Deserialize, Serialize};
+
+/// One line of `runner.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum RunnerRecord {
+    /// A runner took over.
+    Runner {
+        /// Its process.
+        pid: u32,
+        /// Its start time in clock ticks since boot.
+        start_ticks: u64,
+        /// The kernel's boot id.
+        boot_id: String,
+        /// The host's name.
+        node: String,
+        /// Unix seconds.
+        time: f64,
+    },
+    /// A trial's harness was started.
+    Started {
+        /// The task.
+        task: String,
+        /// The trial.
+        trial: u32,
+        /// The harness's process, and its group's.
+        pid: u32,
+        /// Unix seconds.
+        time: f64,
+    },
+    /// A trial's harness ended.
+    Ended {
+        /// The task.
+        task: String,
+        /// The trial.
+        trial: u32,
+        /// Its exit code, as the harness means it.
+        exit_code: Option<i32>,
+        /// The signal that killed it.
+        signal: Option<i32>,
+        /// Unix seconds.
+        time: f64,
+    },
+    /// A trial will not run: it was cancelled, or its dependency can never be met.
+    Dropped {
+        /// The task.
+        task: String,
+        /// The trial.
+        trial: u32,
+        /// Whether somebody cancelled it; else its dependency can never be met.
+        cancelled: bool,
+    },
+    /// Everything is over.
+    Finished {
+        /// Unix seconds.
+        time: f64,
+    },
+}

@@ -1,0 +1,143 @@
+//! What a user wrote, resolved: every default filled, every name checked, every trial listed. Pure.
+//!
+//! An [`Experiment`] can only come from [`load`] or from an `experiment.json` that [`load`] led to.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+use nemo_harness::rundir::{CheckpointSpec, CommandSpec, Params, RestartSpec};
+use serde::{Deserialize, Serialize};
+
+/// A whole experiment. It serialises as `experiment.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Experiment {
+    /// Its name, not unique: the newest of a name is found by it.
+    pub name: String,
+    /// For people.
+    pub description: Option<String>,
+    /// For search.
+    pub tags: Vec<String>,
+    /// Free key-value pairs for search.
+    pub metadata: BTreeMap<String, serde_json::Value>,
+    /// Seconds for the whole experiment, from its submission.
+    pub timeout: Option<u64>,
+    /// Every random choice follows from it; a trial's own is this plus its index.
+    pub seed: u64,
+    /// Where programs run when the code is not packaged: the folder of `exp.toml`.
+    pub workdir: std::path::PathBuf,
+    /// The executors that tasks name.
+    pub executors: BTreeMap<String, Executor>,
+    /// In an order in which every task comes after those it depends on; else as written.
+    pub tasks: Vec<Task>,
+}
+
+/// A node of the experiment's graph.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// Its name, unique in the experiment, and the name of its folder.
+    pub name: String,
+    /// A key of [`Experiment::executors`].
+    pub executor: String,
+    /// The command, its placeholders checked but not filled.
+    pub run: CommandSpec,
+    /// What it waits for.
+    pub after: Vec<Dependency>,
+    /// Its trials in order. Never empty; without a search space one trial without parameters.
+    pub trials: Vec<Params>,
+    /// How many trials may run at once.
+    pub concurrent: Option<NonZeroU32>,
+    /// The metric that ranks the trials.
+    pub metric: Option<String>,
+    /// Which way the metric is better.
+    pub goal: Goal,
+    /// How the program is asked to save.
+    pub checkpoint: CheckpointSpec,
+    /// When a trial is given up.
+    pub restart: RestartSpec,
+    /// Metrics by pattern.
+    pub metrics: BTreeMap<String, String>,
+}
+
+/// One edge of the graph.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dependency {
+    /// The task waited for.
+    pub task: String,
+    /// What must have become of it.
+    pub on: On,
+}
+
+/// What must have become of a task for its dependents to start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum On {
+    /// Every trial completed: `afterok`.
+    Ok,
+    /// A trial failed: `afternotok`.
+    Failed,
+    /// All are over: `afterany`.
+    Any,
+    /// Trial by trial: `aftercorr`.
+    Each,
+}
+
+/// Which way a metric is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Goal {
+    /// Smaller is better.
+    Min,
+    /// Larger is better.
+    Max,
+}
+
+/// Where tasks run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Executor {
+    /// Through Slurm.
+    Slurm(SlurmExecutor),
+    /// As processes of this machine.
+    Local(LocalExecutor),
+}
+
+/// What `sbatch` is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SlurmExecutor {
+    /// `--partition`; the cluster's default where none is named.
+    pub partition: Option<String>,
+    /// `--gpus-per-node`, as `8` or `h100:8`.
+    pub gpus_per_node: Option<String>,
+    /// `--cpus-per-task`.
+    pub cpus_per_task: Option<NonZeroU32>,
+    /// `--mem`, as Slurm writes it (`8G`).
+    pub mem: Option<String>,
+    /// Seconds of one segment; the partition's default where none is given.
+    pub time: Option<u64>,
+    /// Any other long option of `sbatch`, without its dashes; an empty value is a flag.
+    pub sbatch: BTreeMap<String, String>,
+    /// What programs find in their environment.
+    pub surroundings: Surroundings,
+}
+
+/// The local executor's limits.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LocalExecutor {
+    /// How many trials run at once; the number of processors where none is given.
+    pub parallel: Option<NonZeroU32>,
+    /// Seconds of one segment.
+    pub time: Option<u64>,
+    /// What programs find in their environment.
+    pub surroundings: Surroundings,
+}
+
+/// What programs find around them, on any executor.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Surroundings {
+    /// Environment variables.
+    pub env: BTreeMap<String, String>,
+    /// Names of variables that are passed on from the caller's environment, never written down.
+    pub secrets: Vec<String>,
+    /// Shell lines that run before the program.
+    pub setup: Vec<String>,
+}

@@ -1,0 +1,4 @@
+//! Experiments on Slurm: the library behind the `nemo-slurm` program.
+
+pub mod experiment;
+pub mod slurm;

@@ -1,0 +1,3 @@
+//! `nemo-slurm`: experiments on Slurm, from a TOML file to a table of results.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Slurm ids.
