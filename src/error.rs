@@ -57,8 +57,8 @@ impl CommandError {
         self
     }
 
-    fn hinted_by(mut self, hint: Option<String>) -> Self {
-        self.hints.extend(hint);
+    fn hinted_by(mut self, hint: Option<impl Into<String>>) -> Self {
+        self.hints.extend(hint.map(Into::into));
         self
     }
 
@@ -149,7 +149,6 @@ impl From<SubmitError> for CommandError {
     fn from(error: SubmitError) -> Self {
         let code = match &error {
             SubmitError::Refused { .. } | SubmitError::Journal(_) => ExitCode::Usage,
-            SubmitError::Unsure { .. } => ExitCode::NoAnswer,
             SubmitError::Slurm { source, .. } | SubmitError::Held(source) => slurm_code(source),
         };
         let cancelled = match &error {

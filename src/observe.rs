@@ -10,8 +10,13 @@ use nemo_harness::rundir::{
     AttemptRecord, AttemptStart, ExperimentDir, MetricsLine, TaskDir, TrialDir, lines,
 };
 
+use crate::experiment::{Executor, Task};
 use crate::host::{Liveness, ProcessId};
-use crate::status::{Request, RunnerView, TrialFiles};
+use crate::journal::{self, Event};
+use crate::memory;
+use crate::slurm::{Client, JobId, Parsed, SlurmError};
+use crate::status::{Answer, Request, RunnerView, Sources, TrialFiles};
+use crate::store::Stored;
 
 /// How much of a metrics file's end is read: the last reports are in it.
 const METRICS_TAIL: u64 = 4096;
@@ -117,4 +122,69 @@ pub fn runner(dir: &ExperimentDir) -> io::Result<RunnerView> {
         process.liveness() == Liveness::Dead && process.boot_id != ProcessId::current().boot_id
     });
     Ok(RunnerView { liveness: last.map(|process| process.liveness()), rebooted, records })
+}
+
+/// Everything that a status follows from. Asks Slurm only where the folders do not tell all.
+pub fn sources<'a>(stored: &'a Stored, client: &Client) -> io::Result<Sources<'a>> {
+    let jobs = submitted(&stored.journal);
+    let is_local = |task: &Task| {
+        matches!(stored.experiment.executors.get(&task.executor), Some(Executor::Local(_)))
+    };
+    let since = i64::try_from(stored.id.made_at()).unwrap_or(0) - CLOCK_SLACK;
+    std::thread::scope(|scope| {
+        let queue = scope.spawn(|| ask(&jobs, || client.queue(&jobs)));
+        let accounts = scope.spawn(|| ask(&jobs, || client.accounting(&jobs, since)));
+        let mut files = BTreeMap::new();
+        for task in &stored.experiment.tasks {
+            files.insert(task.name.clone(), task_files(&stored.dir.task(&task.name), is_local(task))?);
+        }
+        Ok(Sources {
+            submitting: is_submitting(&stored.journal),
+            files,
+            requests: requests(&stored.dir)?.into_iter().map(|(_, request)| request).collect(),
+            runner: runner(&stored.dir)?,
+            earlier: memory::read(&stored.dir),
+            stored,
+            // A thread of ours does not panic; if it did, it gave no answer.
+            queue: queue.join().unwrap_or_else(|_| Answer::Failed("was not asked".to_owned())),
+            accounts: accounts.join().unwrap_or_else(|_| Answer::Failed("was not asked".to_owned())),
+        })
+    })
+}
+
+/// Seconds by which this machine's clock and Slurm's may differ.
+const CLOCK_SLACK: i64 = 3600;
+
+fn ask<T>(
+    jobs: &[JobId],
+    question: impl FnOnce() -> Result<Parsed<T>, SlurmError>,
+) -> Answer<T> {
+    if jobs.is_empty() {
+        return Answer::NotAsked;
+    }
+    match question() {
+        Ok(parsed) => Answer::Rows(parsed.rows),
+        Err(SlurmError::AccountingOff) => Answer::NotAsked,
+        Err(error) => Answer::Failed(error.to_string()),
+    }
+}
+
+fn submitted(journal: &[Event]) -> Vec<JobId> {
+    let id = |event: &Event| match event {
+        Event::Submitted { slurm_job, .. } => Some(*slurm_job),
+        _ => None,
+    };
+    journal.iter().filter_map(id).collect()
+}
+
+/// Whether a process still works on the submission, as far as can be told from here.
+#[must_use]
+pub fn is_submitting(journal: &[Event]) -> bool {
+    let last = journal.iter().rev().find_map(|event| match event {
+        Event::Submitter { process, .. } => Some(process),
+        _ => None,
+    });
+    !journal::is_complete(journal)
+        && journal::refusal(journal).is_none()
+        && last.is_some_and(|process| process.liveness() != Liveness::Dead)
 }

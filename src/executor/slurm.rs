@@ -31,10 +31,8 @@ pub trait Scheduler {
 pub enum Sighting {
     /// Slurm has it.
     Found(JobId),
-    /// Slurm never had it.
+    /// Slurm never had it, or it never ran.
     Never,
-    /// It is not there now, but could have been: it may have ended and been forgotten.
-    CannotTell,
 }
 
 /// Why an experiment is not wholly submitted. What is in stays known: `submit --continue` goes on.
@@ -49,12 +47,6 @@ pub enum SubmitError {
         reason: String,
         /// How many arrays were cancelled.
         cancelled: usize,
-    },
-    /// Whether an array was taken can't be found out now.
-    #[error("whether Slurm took job array `{token}` can't be found out now")]
-    Unsure {
-        /// The array.
-        token: String,
     },
     /// Slurm gave no answer.
     #[error("job array `{token}` is not known to be in")]
@@ -137,7 +129,6 @@ fn known(
     match scheduler.find(token, since).map_err(failed)? {
         Sighting::Found(id) => Ok(Known::Found(id)),
         Sighting::Never => Ok(Known::No),
-        Sighting::CannotTell => Err(SubmitError::Unsure { token: token.to_owned() }),
     }
 }
 

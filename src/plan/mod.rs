@@ -9,9 +9,13 @@ mod tests;
 
 use std::num::NonZeroU32;
 
+use serde::{Deserialize, Serialize};
+
 use crate::experiment::{Dependency, Experiment, On, Task};
 
 pub use check::{Note, check};
+#[cfg(test)]
+pub(crate) use tests::{experiment as sample_experiment, task as sample_task};
 
 /// What a cluster allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,15 +32,15 @@ impl Default for Limits {
     }
 }
 
-/// All that will be asked of Slurm for an experiment, parents before children.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// All that will be asked of Slurm for an experiment, parents before children. It serialises as `plan.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// In the order of their submission.
     pub arrays: Vec<JobArray>,
 }
 
 /// One job array: a run of trials of one task.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobArray {
     /// The task whose trials it runs.
     pub task: String,
@@ -56,7 +60,7 @@ pub struct JobArray {
 }
 
 /// One dependency on an earlier array of the plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Edge {
     /// An index into [`Plan::arrays`], smaller than the array's own.
     pub array: usize,
@@ -65,7 +69,8 @@ pub struct Edge {
 }
 
 /// Slurm's kinds of dependency.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Relation {
     /// All of it completed.
     AfterOk,

@@ -8,7 +8,7 @@ use super::*;
 use crate::experiment::{Executor, Goal, LocalExecutor};
 use nemo_harness::rundir::{CheckpointSpec, CommandSpec, Params, RestartSpec};
 
-fn task(name: &str, trials: usize, concurrent: u32, after: &[(&str, On)]) -> Task {
+pub(crate) fn task(name: &str, trials: usize, concurrent: u32, after: &[(&str, On)]) -> Task {
     Task {
         name: name.to_owned(),
         executor: "local".to_owned(),

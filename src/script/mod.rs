@@ -87,7 +87,7 @@ fn options(array: &JobArray, setting: &Setting<'_>) -> Vec<(String, String)> {
 /// What `sbatch` gets on its command line for an array whose parents are in.
 #[must_use]
 pub fn arguments(array: &JobArray, parents: &[JobId]) -> Vec<String> {
-    let mut arguments = vec!["--parsable".to_owned()];
+    let mut arguments = Vec::new();
     if array.held {
         arguments.push("--hold".to_owned());
     }

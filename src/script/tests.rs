@@ -88,11 +88,11 @@ fn check_arguments(edges: &[(usize, Relation)], held: bool, expected: &str) {
 #[test]
 fn dependencies_as_sbatch_reads_them() {
     use Relation::{AfterAny, AfterCorr, AfterNotOk, AfterOk, AnyAfterNotOk};
-    check_arguments(&[], false, "--parsable");
-    check_arguments(&[], true, "--parsable --hold");
+    check_arguments(&[], false, "");
+    check_arguments(&[], true, "--hold");
     let kill = "--kill-on-invalid-dep=yes";
-    let mut check = |edges: &[_], text: &str| {
-        check_arguments(edges, false, &format!("--parsable --dependency={text} {kill}"));
+    let check = |edges: &[_], text: &str| {
+        check_arguments(edges, false, &format!("--dependency={text} {kill}"));
     };
     check(&[(0, AfterOk), (1, AfterOk)], "afterok:7:8");
     check(&[(0, AfterOk), (2, AfterAny), (1, AfterOk)], "afterok:7:8,afterany:9");

@@ -1,6 +1,7 @@
 //! The only module that knows Slurm's programs: what they are called, what they are asked, what they print.
 
 pub mod client;
+pub mod cluster;
 pub mod command;
 mod environment;
 pub mod error;
@@ -9,7 +10,8 @@ pub mod indices;
 pub mod parse;
 pub mod state;
 
-pub use client::{Accounting, Client, Found};
+pub use client::{Accounting, Client, Found, Recipient};
+pub use cluster::Cluster;
 pub use error::SlurmError;
 pub use id::{JobId, ShownId, Step, TaskSet, Tasks};
 pub use indices::{IndexRange, IndexSet};

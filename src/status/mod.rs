@@ -21,7 +21,18 @@ use crate::host::Liveness;
 use crate::slurm::{AccountRow, QueueRow};
 use crate::store::Stored;
 
-pub use summary::experiment_state;
+/// A status as one line of JSON.
+#[must_use]
+pub fn json(status: &Status) -> String {
+    // No key or number of ours is beyond JSON.
+    serde_json::to_string(status).unwrap_or_default()
+}
+
+/// The final state that a trial's own folder tells, if it tells one.
+#[must_use]
+pub fn final_state(files: &TrialFiles) -> Option<State> {
+    trial::last_end(files).and_then(trial::final_end).map(|(state, _)| state)
+}
 
 /// Where a trial, a task or an experiment stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

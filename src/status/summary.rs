@@ -58,13 +58,3 @@ fn was_not_needed(task: &Task, status: &TaskStatus, tasks: &[TaskStatus]) -> boo
                 && tasks.iter().any(|parent| parent.name == after.task && completed(parent))
         })
 }
-
-/// The state of the whole by the states of its tasks, for a reader of JSON.
-#[must_use]
-pub fn experiment_state(tasks: &[State]) -> State {
-    let mut counts = BTreeMap::new();
-    for state in tasks {
-        *counts.entry(*state).or_default() += 1;
-    }
-    combined(&counts)
-}

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{ExperimentId, Home, StoreError, at};
 use crate::experiment::Experiment;
+use crate::plan::Plan;
 
 /// All that is written down of an experiment before anything is asked of Slurm.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub struct NewExperiment<'a> {
     pub toml: &'a str,
     /// The same, resolved.
     pub experiment: &'a Experiment,
+    /// What will be asked of Slurm; nothing on the local executor.
+    pub plan: Option<&'a Plan>,
     /// Its tasks, in the same order.
     pub tasks: Vec<NewTask>,
 }
@@ -43,6 +46,9 @@ pub fn create(home: &Home, new: &NewExperiment<'_>) -> Result<ExperimentDir, Sto
     at("make", &draft.0, std::fs::create_dir(&draft.0))?;
     write_file(&draft.experiment_toml(), new.toml.as_bytes())?;
     write_file(&draft.experiment_json(), &json(new.experiment))?;
+    if let Some(plan) = new.plan {
+        write_file(&plan_file(&draft), &json(plan))?;
+    }
     write_file(&draft.journal(), b"")?;
     at("make", &draft.requests(), durable::create_dir_all(&draft.requests()))?;
     for (task, plain) in new.tasks.iter().zip(&new.experiment.tasks) {
@@ -52,6 +58,12 @@ pub fn create(home: &Home, new: &NewExperiment<'_>) -> Result<ExperimentDir, Sto
     at("rename", &draft.0, std::fs::rename(&draft.0, &finished.0))?;
     at("sync", &parent, durable::sync_dir(&parent))?;
     Ok(finished)
+}
+
+/// `plan.json`: what is asked of Slurm, so that an interrupted submission goes on with the very same.
+#[must_use]
+pub fn plan_file(dir: &ExperimentDir) -> std::path::PathBuf {
+    dir.0.join("plan.json")
 }
 
 fn write_task(draft: &ExperimentDir, task: &NewTask, trials: &[Params]) -> Result<(), StoreError> {

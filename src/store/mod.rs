@@ -12,7 +12,7 @@ use nemo_harness::rundir::{ExperimentDir, lines};
 use crate::experiment::Experiment;
 use crate::journal::Event;
 
-pub use create::{NewExperiment, NewTask, create, install_program};
+pub use create::{NewExperiment, NewTask, create, install_program, plan_file};
 pub use id::ExperimentId;
 pub use target::{Target, TargetError, resolve};
 

@@ -43,11 +43,19 @@ pub fn is_running(dir: &ExperimentDir) -> io::Result<Option<ProcessId>> {
 }
 
 /// Starts the runner, and returns when it has taken over. It does not depend on the terminal.
-pub fn start_runner(program: &Path, id: &str, dir: &ExperimentDir) -> Result<(), SpawnError> {
+pub fn start_runner(
+    program: &Path,
+    home: &Path,
+    id: &str,
+    dir: &ExperimentDir,
+) -> Result<(), SpawnError> {
     let log = dir.0.join("runner.out");
     let output = OpenOptions::new().append(true).create(true).open(&log)?;
     let mut child = Command::new(program)
-        .args(["run-local", id])
+        .arg("run-local")
+        .arg(id)
+        .arg("--home")
+        .arg(home)
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)
         .stderr(output)
