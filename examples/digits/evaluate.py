@@ -14,7 +14,7 @@ def evaluate(folder, x, y):
     """What a trial was, and how well its weights do on images that it never saw."""
     result = json.loads((folder / "artifacts/result.json").read_text())
     with np.load(folder / "artifacts/weights.npz") as weights:
-        return {"trial": folder.name, **result, "test_accuracy": model.accuracy(weights, x, y)}
+        return {"trial": folder.resolve().name, **result, "test_accuracy": model.accuracy(weights, x, y)}
 
 
 def main():
