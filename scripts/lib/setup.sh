@@ -1,0 +1,64 @@
+# Shared by the scripts: messages, and what must be on the machine. Sourced, from the repository's root.
+# shellcheck shell=bash
+
+say() { echo "$PROGRAM: $*" >&2; }
+die() {
+  echo "$PROGRAM: error: $1" >&2
+  [ $# -lt 2 ] || printf '\nhint: %s\n' "$2" >&2
+  exit "${EXIT:-1}"
+}
+
+# apt PACKAGE…: installs them, as root or by sudo; fails with the command to type.
+apt() {
+  local sudo=()
+  if [ "$UID" != 0 ]; then sudo=(sudo -n); fi
+  if ! command -v apt-get >/dev/null || { [ "$UID" != 0 ] && ! sudo -n true 2>/dev/null; }; then
+    die "this machine lacks: $*" "sudo apt-get install $*   (or what your system calls them)"
+  fi
+  say "installing $* …"
+  local log; log=$(mktemp)
+  if ! { "${sudo[@]}" apt-get update -q && "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"; } >"$log" 2>&1 </dev/null; then
+    tail -n 15 "$log" >&2
+    die "apt-get could not install $*" "$log has the whole output"
+  fi
+  rm -f "$log"
+}
+
+# A Rust toolchain that is new enough, and a linker with the static C library.
+need_rust() {
+  [ -d "$HOME/.cargo/bin" ] && PATH=$HOME/.cargo/bin:$PATH
+  local wanted found
+  wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+  local get="curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal -c clippy -c rustfmt"
+  command -v cargo >/dev/null || die "Rust is not on this machine ($wanted or newer is needed)" "$get"
+  found=$(cargo --version | awk '{ print $2 }') || die "cargo does not work here" "$get"
+  [ "$(printf '%s\n' "$wanted" "${found%%-*}" | sort -V | head -n 1)" = "$wanted" ] ||
+    die "Rust $found is too old: $wanted or newer is needed" "rustup update stable, or: $get"
+  command -v cc >/dev/null || apt gcc libc6-dev
+}
+
+# rust_component NAME COMMAND: a part of the toolchain that only checks need.
+rust_component() {
+  cargo "$2" --version >/dev/null 2>&1 && return
+  command -v rustup >/dev/null || die "cargo $2 is not on this machine" "install the component $1 of this Rust toolchain"
+  rustup component add "$1" >&2
+}
+
+# The folder of the release binaries: builds name their target (see .cargo/config.toml).
+release_dir() { echo "${CARGO_TARGET_DIR:-target}/$(rustc -vV | sed -n 's/^host: //p')/release"; }
+
+# A virtual environment with the example's packages in .venv, first in PATH. Nothing outside it is touched.
+need_python() {
+  command -v python3 >/dev/null || apt python3 python3-venv
+  local wanted=examples/digits/requirements.txt stamp=.venv/.nemo-requirements
+  if ! cmp -s "$wanted" "$stamp" || ! .venv/bin/python3 -c '' 2>/dev/null; then
+    say "installing numpy and scikit-learn into .venv …"
+    python3 -c 'import ensurepip, venv' 2>/dev/null || apt python3-venv
+    rm -rf .venv
+    python3 -m venv .venv >&2 || die "python3 -m venv .venv failed"
+    .venv/bin/python3 -m pip install -q --disable-pip-version-check -r "$wanted" >&2 </dev/null ||
+      die "pip could not install what $wanted lists"
+    cp "$wanted" "$stamp"
+  fi
+  PATH=$PWD/.venv/bin:$PATH
+}
