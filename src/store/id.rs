@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn ids_tell_name_and_time() {
         let id = ExperimentId::new("my-digits", 1_795_230_000, 33);
-        assert_eq!(id.as_str(), "my-digits-1rt6we11");
+        assert_eq!(id.as_str(), "my-digits-1rs0xg11");
         assert_eq!((id.name(), id.made_at()), ("my-digits", 1_795_230_000));
         assert_eq!(id.as_str().parse(), Ok(id));
     }

@@ -100,7 +100,7 @@ fn nearest(ids: &[ExperimentId], text: &str) -> Option<String> {
         let by_name = strsim::jaro_winkler(id.name(), text);
         by_name.max(strsim::jaro_winkler(id.as_str(), text))
     };
-    let best = ids.iter().rev().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    let best = ids.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
     (likeness(&best) > 0.8).then(|| best.to_string())
 }
 
