@@ -11,14 +11,23 @@ const SHOWN_TRIALS: usize = 50;
 
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
+    let header = header.iter().map(|title| Cell::new(title.to_uppercase()));
     table
-        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
+        .load_preset(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(header);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     if nobody_wants_colour() {
         table.force_no_tty();
     }
     table
+}
+
+/// A table as text, without blanks at the ends of lines.
+fn text(table: &Table) -> String {
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
 /// [`comfy_table`] looks for a terminal; `NO_COLOR` is ours to heed.
@@ -72,7 +81,7 @@ fn tasks(tasks: &[TaskStatus]) -> String {
             Cell::new(counts.join(", ")),
         ]);
     }
-    table.to_string()
+    text(&table)
 }
 
 fn trials(task: &TaskStatus) -> String {
@@ -90,9 +99,9 @@ fn trials(task: &TaskStatus) -> String {
     }
     let hidden = task.trials.len().saturating_sub(SHOWN_TRIALS);
     if hidden == 0 {
-        return table.to_string();
+        return text(&table);
     }
-    format!("{table}\n… and {} more; `--json` shows all", count(hidden, "trial"))
+    format!("{}\n… and {} more; `--json` shows all", text(&table), count(hidden, "trial"))
 }
 
 /// `1`, or `3: preempted, time_limit`.
@@ -154,7 +163,7 @@ pub fn attempts_table(status: &Status) -> String {
             }
         }
     }
-    table.to_string()
+    text(&table)
 }
 
 fn attempt_row(trial: &str, attempt: &AttemptStatus) -> Vec<String> {
@@ -204,7 +213,7 @@ pub fn list_table(experiments: &[ExperimentStatus], now: f64) -> String {
             Cell::new(&experiment.dir),
         ]);
     }
-    table.to_string()
+    text(&table)
 }
 
 /// The arrays of a plan in their order.
@@ -222,7 +231,7 @@ pub fn plan_table(plan: &Plan) -> String {
             after(array),
         ]);
     }
-    table.to_string()
+    text(&table)
 }
 
 fn after(array: &JobArray) -> String {

@@ -44,10 +44,27 @@ pub(super) fn of_task<'a>(task: &Task, sources: &'a Sources<'_>) -> Vec<Seen<'a>
         let push = |seen: &mut Seen<'a>| seen.accounts.push(row);
         for_each_trial(of(row.array_job), &row.tasks, &mut seen, push);
     }
+    for array in &arrays {
+        fill(array, sources, &mut seen);
+    }
     for seen in &mut seen {
         seen.accounts.sort_by_key(|row| row.submit);
     }
     seen
+}
+
+/// Tasks that were cancelled together before any of them started have one row, with the bare id of their array.
+fn fill<'a>(array: &Submitted, sources: &'a Sources<'_>, seen: &mut [Seen<'a>]) {
+    let whole = |job: JobId, tasks: &Tasks| job == array.job && *tasks == Tasks::NotAnArray;
+    let queue = sources.queue.rows().iter().find(|row| whole(row.array_job, &row.tasks));
+    let accounts = sources.accounts.rows().iter().find(|row| whole(row.array_job, &row.tasks));
+    let first = array.offset as usize;
+    for seen in seen.iter_mut().skip(first).take(array.trials as usize) {
+        if seen.queue.is_none() && seen.accounts.is_empty() {
+            seen.queue = queue;
+            seen.accounts.extend(accounts);
+        }
+    }
 }
 
 fn for_each_trial<'a>(

@@ -227,6 +227,13 @@ fn a_job_that_nobody_knows_is_unknown() {
 }
 
 #[test]
+fn an_array_that_was_cancelled_as_one_has_one_row() {
+    check("8|CANCELLED|None", "", &[], "cancelled []");
+    check("", "8|CANCELLED+0|Unknown|150", &[], "cancelled []");
+    check("8|CANCELLED|None 8_0|RUNNING|None", "", &[], "running []");
+}
+
+#[test]
 fn a_child_of_a_failed_parent_is_blocked_not_cancelled() {
     let stored = stored();
     let mut sources = sources(&stored);
