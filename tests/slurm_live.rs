@@ -18,7 +18,8 @@ fn an_array_is_submitted_found_held_released_and_cancelled() {
     let Some(client) = client() else { return };
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("array.sbatch");
-    let text = "#!/bin/sh\n#SBATCH --array=0-3,7,9\n#SBATCH --output=/dev/null\n#SBATCH --hold\n:\n";
+    let text =
+        "#!/bin/sh\n#SBATCH --array=0-3,7,9\n#SBATCH --output=/dev/null\n#SBATCH --hold\n:\n";
     #[expect(clippy::disallowed_methods, reason = "a file of a test")]
     std::fs::write(&script, text).unwrap();
     let name = format!("live-{}", std::process::id());
@@ -39,7 +40,8 @@ fn an_array_is_submitted_found_held_released_and_cancelled() {
     client.cancel(&[format!("{job}_[7-9]"), job.to_string()]).unwrap();
     let rows = client.queue(&[job]).unwrap();
     assert!(rows.rows.iter().all(|row| row.array_job == job), "{rows:?}");
-    assert!(client.show(&job.to_string()).unwrap().unread.is_empty());
+    let shown = client.show(&job.to_string()).unwrap();
+    assert_eq!(shown.unread, [], "{shown:?}");
     assert!(client.queue(&[nemo_slurm::slurm::JobId(66_000_000)]).unwrap().rows.is_empty());
     println!("{:?}", client.limits().unwrap());
     println!("{:?}", client.partitions().unwrap());

@@ -21,6 +21,9 @@ pub const TIMEOUT: Duration = Duration::from_secs(30);
 /// The most bytes of ids in one argument; Linux takes at most 128 KiB.
 const LONGEST_ARGUMENT: usize = 100_000;
 
+/// The earliest time that `sacct` takes as `uts…`: smaller numbers are refused.
+const EARLIEST: i64 = 1_000_000;
+
 /// Slurm's programs, found in PATH.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -111,7 +114,7 @@ impl Client {
             let reason = format!("`{job_name}` is not the name of one job");
             return Err(SlurmError::Refused { program: "squeue", reason, code: None });
         }
-        let queued = self.squeue(&[name.clone()])?;
+        let queued = self.squeue(std::slice::from_ref(&name))?;
         let jobs = distinct(queued.rows.iter().map(|row| row.array_job));
         if !jobs.is_empty() {
             return Ok(Found { jobs, accounting: Accounting::NotNeeded });
@@ -183,7 +186,7 @@ impl Client {
     pub fn requeue(&self, ids: &[String]) -> Result<(), SlurmError> {
         match self.on_jobs("scontrol", &["requeue"], ids) {
             Err(SlurmError::Refused { reason, .. })
-                if reason.split("; ").all(|line| line.starts_with("Job is pending execution")) =>
+                if reason.split("; ").all(|line| line.contains("Job is pending execution")) =>
             {
                 Ok(())
             }
@@ -227,7 +230,11 @@ impl Client {
         let mut words = vec!["--noheader", "--states=all", &format];
         words.extend(which.iter().map(String::as_str));
         match self.words("squeue", &words) {
-            Ok(output) => Ok(queue::parse(&output.stdout)),
+            // `squeue` complains of a field that it doesn't know, leaves it out, and exits 0.
+            Ok(output) => match SlurmError::from_output("squeue", &output.stderr, output.code) {
+                error @ SlurmError::UnknownField { .. } => Err(error),
+                _ => Ok(queue::parse(&output.stdout)),
+            },
             Err(SlurmError::Refused { reason, .. }) if is_unknown_job(&reason) => {
                 Ok(Parsed::default())
             }
@@ -238,7 +245,7 @@ impl Client {
     fn sacct(&self, since: i64, which: &[String]) -> Result<Parsed<AccountRow>, SlurmError> {
         let fields = format!("--format={}", account::FIELDS.join(","));
         let delimiter = format!("--delimiter={}", char::from(queue::DELIMITER));
-        let since = format!("--starttime=uts{}", since.max(0));
+        let since = format!("--starttime=uts{}", since.max(EARLIEST));
         let mut words = vec!["--duplicates", "--allocations", "--parsable", "--noheader"];
         words.extend([since.as_str(), &delimiter, &fields]);
         words.extend(which.iter().map(String::as_str));

@@ -121,7 +121,7 @@ impl JobState {
         }
     }
 
-    /// Whether no further attempt follows by itself. After REQUEUED, PREEMPTED and NODE_FAIL one may.
+    /// Whether no further attempt follows by itself. After `REQUEUED`, `PREEMPTED` and `NODE_FAIL` one may.
     #[must_use]
     pub fn is_final(&self) -> bool {
         self.phase() == Phase::Ended

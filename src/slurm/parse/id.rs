@@ -21,7 +21,7 @@ pub fn whole<'a, T>(
     let read: IResult<_, _, _> = context("the end", all_consuming(parser)).parse(text);
     match read {
         Ok((_, value)) => Ok(value),
-        Err(error) => Err(ParseError::new(text, inner(error, text))),
+        Err(error) => Err(ParseError::new(text, inner(&error, text))),
     }
 }
 
@@ -83,7 +83,7 @@ fn tasks(input: &[u8]) -> Reading<'_, Tasks> {
     );
     let component = preceded(char('+'), cut(map(digits, Tasks::Component)));
     match input.first() {
-        Some(b'_') => array.map(|tasks| tasks).parse(input),
+        Some(b'_') => { array }.parse(input),
         Some(b'+') => { component }.parse(input),
         Some(_) | None => Ok((input, Tasks::NotAnArray)),
     }

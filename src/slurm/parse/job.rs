@@ -3,7 +3,7 @@
 use super::account::{ExitCode, exit_code};
 use super::id::whole;
 use super::time::{Limit, limit, point};
-use super::{Parsed, UnreadLine, excerpt};
+use super::{ParseError, Parsed, UnreadLine, excerpt};
 use crate::slurm::id::{JobId, Tasks};
 use crate::slurm::state::JobState;
 
@@ -66,8 +66,8 @@ impl<'a> Fields<'a> {
         find(self.head).or_else(|| find(self.tail)).filter(|value| *value != "(null)")
     }
 
-    fn time(&self, key: &str) -> Option<Option<i64>> {
-        self.get(key).map_or(Some(None), |text| whole(point, text.as_bytes()).ok())
+    fn time(&self, key: &str) -> Result<Option<i64>, ParseError> {
+        self.get(key).map_or(Ok(None), |text| whole(point, text.as_bytes()))
     }
 }
 
@@ -93,10 +93,10 @@ fn job(line: &str) -> Option<JobDetail> {
         requeue: fields.get("Requeue") == Some("1"),
         exit: whole(exit_code, fields.get("ExitCode")?.as_bytes()).ok()?,
         time_limit: whole(limit, fields.get("TimeLimit")?.as_bytes()).ok()?,
-        submit: fields.time("SubmitTime")?,
-        start: fields.time("StartTime")?,
-        end: fields.time("EndTime")?,
-        preempted: fields.time("PreemptTime")?,
+        submit: fields.time("SubmitTime").ok()?,
+        start: fields.time("StartTime").ok()?,
+        end: fields.time("EndTime").ok()?,
+        preempted: fields.time("PreemptTime").ok()?,
         partition: fields.get("Partition").unwrap_or_default().to_owned(),
         nodes: fields.get("NodeList").unwrap_or_default().to_owned(),
     })

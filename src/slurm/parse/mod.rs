@@ -72,9 +72,9 @@ impl ParseError {
 }
 
 /// The error inside nom's own; only streaming parsers are ever incomplete, and none of ours is one.
-fn inner<'a>(error: nom::Err<Expected<'a>>, text: &'a [u8]) -> Expected<'a> {
+fn inner<'a>(error: &nom::Err<Expected<'a>>, text: &'a [u8]) -> Expected<'a> {
     match error {
-        nom::Err::Error(expected) | nom::Err::Failure(expected) => expected,
+        nom::Err::Error(expected) | nom::Err::Failure(expected) => *expected,
         nom::Err::Incomplete(_) => Expected { at: &text[text.len()..], what: "more text" },
     }
 }

@@ -58,8 +58,11 @@ pub(super) trait Row<'a, const N: usize>: Sized {
 
 /// The rows of an output, one after the other; whatever is no row comes as an unread line.
 pub(super) struct Rows<'a, T, const N: usize> {
+    output: &'a [u8],
     rest: &'a [u8],
+    /// The line number at the offset `counted` of the output: lines are counted only for what can't be read.
     line: usize,
+    counted: usize,
     names: Interner<'a>,
     row: std::marker::PhantomData<T>,
 }
@@ -67,7 +70,7 @@ pub(super) struct Rows<'a, T, const N: usize> {
 impl<'a, T, const N: usize> Rows<'a, T, N> {
     pub(super) fn new(output: &'a [u8]) -> Self {
         let names = Interner::default();
-        Self { rest: output, line: 1, names, row: std::marker::PhantomData }
+        Self { output, rest: output, line: 1, counted: 0, names, row: std::marker::PhantomData }
     }
 }
 
@@ -76,22 +79,16 @@ impl<'a, T: Row<'a, N>, const N: usize> Iterator for Rows<'a, T, N> {
 
     fn next(&mut self) -> Option<Self::Item> {
         while let Some(rest) = without_noise(self.rest) {
-            (self.rest, self.line) = (rest, self.line + 1);
+            self.rest = rest;
         }
         if self.rest.is_empty() {
             return None;
         }
-        let read = record::<N>(self.rest).map_err(|error| inner(error, self.rest));
+        let read = record::<N>(self.rest).map_err(|error| inner(&error, self.rest));
         let row =
             read.and_then(|(rest, fields)| Ok((rest, T::from_fields(fields, &mut self.names)?)));
         Some(match row {
             Ok((rest, row)) => {
-                let last = 1; // only the last field holds line breaks
-                self.line += last
-                    + self.rest[..self.rest.len() - rest.len() - 1]
-                        .iter()
-                        .filter(|byte| **byte == b'\n')
-                        .count();
                 self.rest = rest;
                 Ok(row)
             }
@@ -105,10 +102,12 @@ impl<T, const N: usize> Rows<'_, T, N> {
     fn skip_line(&mut self, what: &'static str) -> UnreadLine {
         let end = self.rest.iter().position(|byte| *byte == b'\n').unwrap_or(self.rest.len());
         let text = excerpt(&self.rest[..end]);
-        let unread = UnreadLine { line: self.line, what, text };
+        let before = &self.output[..self.output.len() - self.rest.len()];
         self.rest = self.rest.get(end + 1..).unwrap_or_default();
-        self.line += 1;
-        unread
+        let breaks =
+            before[self.counted..].iter().fold(0, |n, byte| n + usize::from(*byte == b'\n'));
+        (self.line, self.counted) = (self.line + breaks, before.len());
+        UnreadLine { line: self.line, what, text }
     }
 }
 
@@ -128,5 +127,5 @@ pub(super) fn exactly<'a, T>(
     field: &'a [u8],
 ) -> Result<T, Expected<'a>> {
     let read: IResult<_, _, _> = all_consuming(parser).parse(field);
-    read.map(|(_, value)| value).map_err(|error| inner(error, field))
+    read.map(|(_, value)| value).map_err(|error| inner(&error, field))
 }

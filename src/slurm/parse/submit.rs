@@ -16,9 +16,13 @@ fn line(input: &[u8]) -> Reading<'_, JobId> {
     (job, opt(preceded(char(';'), cluster))).map(|(job, _)| job).parse(input)
 }
 
-/// The id of the submitted job: the last line that is nothing but an id, whatever a site's banner says around it.
+/// The id of the submitted job: the one line that is nothing but an id, whatever a site's banner says around it.
+///
+/// Nothing if no line is, or if two such lines disagree: then the job has to be looked for by its name.
 #[must_use]
 pub fn parse(output: &[u8]) -> Option<JobId> {
-    let lines = output.split(|byte| *byte == b'\n').rev();
-    lines.filter_map(|text| whole(line, text.trim_ascii()).ok()).find(|job| job.0 > 0)
+    let lines = output.split(|byte| *byte == b'\n');
+    let mut ids = lines.filter_map(|text| whole(line, text.trim_ascii()).ok());
+    let first = ids.find(|job| job.0 > 0)?;
+    ids.all(|other| other == first).then_some(first)
 }

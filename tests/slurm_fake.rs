@@ -1,0 +1,245 @@
+//! The client against programs that misbehave: each test puts small shell scripts into a PATH of its own.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nemo_slurm::slurm::client::Recipient;
+use nemo_slurm::slurm::{Accounting, Client, JobId, SlurmError};
+use tempfile::TempDir;
+
+/// Runs the body that lies beside the name it is called by.
+const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/slurm-22.05/fake-program");
+
+/// A folder with fake programs, and a client that finds only them.
+struct Fake {
+    folder: TempDir,
+}
+
+impl Fake {
+    fn new(programs: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, body) in programs {
+            #[expect(clippy::disallowed_methods, reason = "a file of a test")]
+            std::fs::write(folder.path().join(format!("{name}.body")), body).unwrap();
+            // The program itself is never written: a file that another thread's child still has open can't be run.
+            std::os::unix::fs::symlink(PROGRAM, folder.path().join(name)).unwrap();
+        }
+        Self { folder }
+    }
+
+    fn client(&self) -> Client {
+        self.patient(Duration::from_secs(20))
+    }
+
+    fn patient(&self, timeout: Duration) -> Client {
+        Client::new(timeout).with_path(OsString::from(self.folder.path()))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+/// Every program fails with this on stderr.
+fn failing(stderr: &str, code: u8) -> Fake {
+    let body = format!("printf '%s\\n' '{stderr}' >&2; exit {code}");
+    let names = ["sbatch", "squeue", "sacct", "scontrol", "scancel"];
+    Fake::new(&names.map(|name| (name, body.as_str())))
+}
+
+const JOB: JobId = JobId(7);
+
+#[test]
+fn a_missing_program_is_named() {
+    let error = Fake::new(&[]).client().queue(&[JOB]).unwrap_err();
+    assert_eq!(error.to_string(), "`squeue` was not found in PATH");
+    assert!(!error.is_no_answer());
+    assert!(error.hint().unwrap().contains("login node"));
+}
+
+#[test]
+fn a_program_that_hangs_is_killed_with_its_children() {
+    let fake = Fake::new(&[("sbatch", "echo $$ > ${0%/*}/pid; /bin/sleep 1000 & wait")]);
+    let client = fake.patient(Duration::from_millis(600));
+    let error = client.submit(&fake.path("x"), &[]).unwrap_err();
+    assert!(matches!(error, SlurmError::NoAnswer { program: "sbatch", .. }), "{error:?}");
+    assert!(error.is_no_answer());
+    let pid: i32 = std::fs::read_to_string(fake.path("pid")).unwrap().trim().parse().unwrap();
+    let group = nix::unistd::Pid::from_raw(pid);
+    // What was killed is gone from the group as soon as init has taken note of it.
+    let gone = (0..500).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        nix::sys::signal::killpg(group, None).is_err()
+    });
+    assert!(gone, "something of process group {pid} is left");
+}
+
+#[test]
+fn a_child_that_keeps_the_output_open_holds_nobody_up() {
+    let fake = Fake::new(&[("sbatch", "/bin/sleep 5 & echo 12; exit 0")]);
+    let client = fake.patient(Duration::from_secs(4));
+    assert_eq!(client.submit(&fake.path("x"), &[]).unwrap(), JobId(12));
+}
+
+#[test]
+fn a_program_that_closes_its_output_is_still_waited_for() {
+    let fake = Fake::new(&[("sbatch", "exec >&- 2>&-; /bin/sleep 0.3; exit 3")]);
+    let error = fake.client().submit(&fake.path("x"), &[]).unwrap_err();
+    assert!(matches!(error, SlurmError::Refused { code: Some(3), .. }), "{error:?}");
+    assert_eq!(error.to_string(), "`sbatch` refused: it gave no reason");
+}
+
+#[test]
+fn huge_outputs_on_both_sides_do_not_block() {
+    let body = "i=0; while [ $i -lt 20000 ]; do echo 'a line that is no row at all, to fill the pipe'; \
+                echo 'something to worry about, to fill the other pipe' >&2; i=$((i+1)); done";
+    let fake = Fake::new(&[("squeue", body)]);
+    let parsed = fake.client().queue(&[JOB]).unwrap();
+    assert_eq!((parsed.rows.len(), parsed.unread.len()), (0, 20_000));
+    assert_eq!(parsed.unread[19_999].line, 20_000);
+}
+
+#[test]
+fn garbage_is_kept_and_counted() {
+    let fake = Fake::new(&[("squeue", r"printf '\377\000\037\037\n\nhello'")]);
+    let parsed = fake.client().queue(&[JOB]).unwrap();
+    assert_eq!((parsed.rows.len(), parsed.unread.len()), (0, 2));
+    let error = fake.client().find("token", 0).unwrap_err();
+    assert!(error.is_no_answer(), "{error}");
+}
+
+#[test]
+fn a_submission_is_found_among_banners() {
+    let check = |printed: &str, job: Option<u32>| {
+        let fake = Fake::new(&[("sbatch", &format!("printf '{printed}'"))]);
+        let answer = fake.client().submit(&fake.path("x"), &[]);
+        match job {
+            Some(job) => assert_eq!(answer.unwrap(), JobId(job), "{printed:?}"),
+            None => assert!(answer.unwrap_err().is_no_answer(), "{printed:?}"),
+        }
+    };
+    check(r"12\n", Some(12));
+    check(r"12;dev\n", Some(12));
+    check(r"Welcome to cluster 9\n*** 2026 maintenance: 3 days ***\n12\n", Some(12));
+    check(r"12\nYour project has used 33 of 100 hours\n", Some(12));
+    check(r"\n 12 \r\n", Some(12));
+    check(r"Submitted batch job 12\n", None);
+    check(r"2026\n12\n", None);
+    check(r"0\n", None);
+    check(r"", None);
+    check(r"99999999999\n", None);
+}
+
+#[test]
+fn slurms_own_words_sort_the_errors() {
+    let check = |stderr: &str, code: u8, want: &str, no_answer: bool| {
+        let fake = failing(stderr, code);
+        let error = fake.client().submit(&fake.path("x"), &[]).unwrap_err();
+        assert_eq!((error.to_string().as_str(), error.is_no_answer()), (want, no_answer));
+    };
+    let refused = "sbatch: error: invalid partition specified: nope\n\
+                   sbatch: error: Batch job submission failed: Invalid partition name specified";
+    check(
+        refused,
+        1,
+        "`sbatch` refused: invalid partition specified: nope; Invalid partition name specified",
+        false,
+    );
+    check(
+        "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)",
+        1,
+        "`sbatch` could not reach Slurm`s controller: Unable to contact slurm controller (connect failure)"
+            .replace("Slurm`s", "Slurm's")
+            .as_str(),
+        true,
+    );
+}
+
+#[test]
+fn accounting_off_down_and_empty_are_three_things() {
+    let find = |sacct: &str| {
+        let fake = Fake::new(&[("squeue", "exit 0"), ("sacct", sacct)]);
+        fake.client().find("token", 0).unwrap()
+    };
+    let asked = find("exit 0");
+    assert!(asked.surely_none());
+    let off = find("echo 'Slurm accounting storage is disabled' >&2; exit 1");
+    assert!(matches!(off.accounting, Accounting::Off) && !off.surely_none());
+    let down = find(
+        "echo 'sacct: error: Problem talking to the database: Connection refused' >&2; exit 1",
+    );
+    assert!(
+        matches!(&down.accounting, Accounting::Unanswered(SlurmError::AccountingDown { .. })),
+        "{down:?}"
+    );
+    assert!(!down.surely_none());
+    let odd = find("echo what");
+    assert!(matches!(odd.accounting, Accounting::Unanswered(_)) && !odd.surely_none());
+}
+
+#[test]
+fn the_queue_must_answer_before_anything_is_said_to_be_absent() {
+    let down = "echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2; exit 1";
+    let fake = Fake::new(&[("squeue", down), ("sacct", "exit 0")]);
+    assert!(fake.client().find("token", 0).unwrap_err().is_no_answer());
+    assert!(fake.client().find("two,names", 0).is_err());
+}
+
+#[test]
+fn an_unknown_job_is_an_empty_answer() {
+    let fake = failing("slurm_load_jobs error: Invalid job id specified", 1);
+    assert!(fake.client().queue(&[JOB]).unwrap().rows.is_empty());
+    assert!(fake.client().show("7").unwrap().rows.is_empty());
+}
+
+#[test]
+fn an_unknown_field_is_an_error_although_squeue_exits_well() {
+    let body =
+        "printf '7\\037\\n'; echo 'squeue: error: Invalid job format specification: Foo' >&2";
+    let fake = Fake::new(&[("squeue", body)]);
+    let error = fake.client().queue(&[JOB]).unwrap_err();
+    assert!(matches!(error, SlurmError::UnknownField { .. }), "{error:?}");
+}
+
+#[test]
+fn nothing_is_asked_about_no_jobs() {
+    let fake = Fake::new(&[]);
+    assert!(fake.client().queue(&[]).unwrap().rows.is_empty());
+    assert!(fake.client().accounting(&[], 0).unwrap().rows.is_empty());
+    fake.client().cancel(&[]).unwrap();
+}
+
+#[test]
+fn many_jobs_are_asked_about_in_arguments_that_linux_takes() {
+    let fake = Fake::new(&[("squeue", "echo x >> ${0%/*}/runs")]);
+    let jobs: Vec<JobId> = (4_294_900_000..4_294_930_000).map(JobId).collect();
+    fake.client().queue(&jobs).unwrap();
+    assert_eq!(std::fs::read_to_string(fake.path("runs")).unwrap().lines().count(), 4);
+}
+
+#[test]
+fn the_words_of_each_question() {
+    let echo = "for word; do printf '%s\\n' \"$word\" >> ${0%/*}/words; done; \
+                printf '%s %s\\n' \"$SLURM_TIME_FORMAT\" \"$SLURM_BITSTR_LEN $LC_ALL\" >> ${0%/*}/words";
+    let fake = Fake::new(&[("scancel", echo), ("scontrol", echo), ("sbatch", echo)]);
+    let ids = ["12".to_owned(), "13_[1-3]".to_owned()];
+    fake.client().signal(&ids, "USR1", Recipient::Batch).unwrap();
+    fake.client().hold(&ids).unwrap();
+    fake.client().submit(&fake.path("x"), &["--hold".to_owned()]).unwrap_err();
+    let words = std::fs::read_to_string(fake.path("words")).unwrap();
+    let script = fake.path("x").display().to_string();
+    let want = "--signal=USR1 --batch 12 13_[1-3] %s 0 C hold 12 13_[1-3] %s 0 C --parsable --hold SCRIPT %s 0 C";
+    assert_eq!(
+        words.split_whitespace().collect::<Vec<_>>().join(" "),
+        want.replace("SCRIPT", &script)
+    );
+}
+
+#[test]
+fn a_job_that_is_queued_already_counts_as_requeued() {
+    let fake = failing("Job is pending execution for job 7", 1);
+    fake.client().requeue(&["7".to_owned()]).unwrap();
+    let fake = failing("Requested operation is presently disabled for job 7", 1);
+    fake.client().requeue(&["7".to_owned()]).unwrap_err();
+}
