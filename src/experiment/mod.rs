@@ -4,6 +4,8 @@
 
 mod executors;
 mod graph;
+mod grid;
+mod list;
 mod load;
 mod names;
 mod overrides;
@@ -19,7 +21,6 @@ mod source;
 mod syntax;
 mod tasks;
 mod tree;
-mod trials;
 mod units;
 
 #[cfg(test)]
