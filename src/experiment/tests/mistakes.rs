@@ -279,6 +279,10 @@ fn executors() {
         "name = 'x'\n[executor.e]\nkind = 'local'\nparallel = 0",
         "4 executor.e.parallel: expected a whole number of at least 1, found the integer 0",
     );
+}
+
+#[test]
+fn slurm_executors() {
     check_slurm("parallel = 2", "4 executor.e.parallel: a Slurm executor has no key `parallel`");
     check_slurm("nodes = 2", "4 executor.e.nodes: more than one node a trial is not supported yet");
     check_slurm(
@@ -553,6 +557,10 @@ fn parameters() {
         "{ n = { const = 1, count = 1 } }",
         "4 task.t.params.n.count: `count` is for a range, not for `const`",
     );
+}
+
+#[test]
+fn values_names_and_sizes() {
     check_params(
         "{ n = nan }",
         "4 task.t.params.n: expected a finite number, found the number NaN",
@@ -613,6 +621,10 @@ fn searches() {
         "4 task.t.search.goal: expected one of `min`, `max`, found \"up\"",
     );
     check_task("search.metric = ''", "4 task.t.search.metric: the metric's name is empty");
+}
+
+#[test]
+fn lists_of_trials() {
     check_task(
         "search.method = 'list'",
         "4 task.t.search.method: `method = \"list\"` needs the list",

@@ -1,6 +1,9 @@
 //! `load` as a whole: what good files become, and what is said of bad ones.
 
+mod files;
 mod mistakes;
+mod properties;
+mod spaces;
 
 use std::path::Path;
 
