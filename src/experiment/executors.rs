@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use super::reader::{Field, Section, unsupported};
 use super::report::{Report, choices, listed};
-use super::units::Refusal;
 use super::{Executor, LocalExecutor, SlurmExecutor, Surroundings, names, sbatch, units};
 
 /// The executors of a file and the two that are always there.
@@ -35,10 +34,7 @@ pub(super) fn read(fields: Vec<Field<'_>>, report: &mut Report) -> Executors {
     let mut executors = Executors { defined: Vec::new(), by_name: built_in() };
     for field in fields {
         let name = field.name.to_owned();
-        let valid = names::check(&name).map_err(|refusal| (&field.key_place, refusal));
-        if let Err((place, Refusal { message, hint })) = valid {
-            report.problem(place, message).hint(hint.unwrap_or_default());
-        }
+        let _reported = field.parsed_name(names::check(&name), report);
         executors.by_name.remove(&name);
         if let Some(executor) = field.section(report).and_then(|section| one(section, report)) {
             executors.by_name.insert(name.clone(), executor);
@@ -71,21 +67,19 @@ fn built_in() -> BTreeMap<String, Executor> {
 }
 
 fn one(mut section: Section<'_>, report: &mut Report) -> Option<Executor> {
-    let kind = match section.take("kind") {
-        Some(kind) => kind.word(&KINDS, report).map(|found| (kind, found)),
-        None => {
-            let message = format!("`{}` has no `kind`", section.place.key);
-            report
-                .problem(&section.place, message)
-                .hint("add `kind = \"slurm\"` or `kind = \"local\"`");
-            None
-        }
+    let Some(field) = section.take("kind") else {
+        let message = format!("`{}` has no `kind`", section.place.key);
+        report
+            .problem(&section.place, message)
+            .hint("add `kind = \"slurm\"` or `kind = \"local\"`");
+        return None;
     };
+    let kind = field.word(&KINDS, report);
     let before = report.len();
     let executor = match kind? {
-        (_, Kind::Slurm) => Executor::Slurm(slurm(section, report)),
-        (_, Kind::Local) => Executor::Local(local(section, report)),
-        (field, Kind::Container) => {
+        Kind::Slurm => Executor::Slurm(slurm(section, report)),
+        Kind::Local => Executor::Local(local(section, report)),
+        Kind::Container => {
             unsupported(&field.place, "kind = \"container\"", report);
             return None;
         }
@@ -198,7 +192,7 @@ fn memory(field: &Field<'_>, report: &mut Report) -> Option<String> {
 fn surroundings(section: &mut Section<'_>, report: &mut Report) -> Surroundings {
     let mut env = BTreeMap::new();
     for field in section.take_fields("env", report) {
-        let valid = field.parsed(names::check_variable(field.name), report);
+        let valid = field.parsed_name(names::check_variable(field.name), report);
         if let (Some(()), Some(value)) = (valid, variable(&field, report)) {
             env.insert(field.name.to_owned(), value);
         }

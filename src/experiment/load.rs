@@ -41,7 +41,7 @@ pub fn load(
     });
     match experiment {
         Some(mut experiment) if report.is_empty() => {
-            experiment.workdir = file.parent().unwrap_or(Path::new("")).to_owned();
+            file.parent().unwrap_or(Path::new("")).clone_into(&mut experiment.workdir);
             Ok(experiment)
         }
         Some(_) | None => Err(report.into_problems()),
@@ -94,15 +94,13 @@ fn is_table(entry: &super::tree::Entry) -> bool {
 }
 
 fn head(section: &mut Section<'_>, report: &mut Report) -> Head {
-    let name = match section.take("name") {
-        Some(field) => field.valid_name(report),
-        None => {
-            report
-                .problem(&section.place, "the experiment has no `name`")
-                .hint("add `name = \"…\"` at the top of the file");
-            None
-        }
-    };
+    let name = section.take("name");
+    if name.is_none() {
+        report
+            .problem(&section.place, "the experiment has no `name`")
+            .hint("add `name = \"…\"` at the top of the file");
+    }
+    let name = name.and_then(|field| field.valid_name(report));
     let tags = section.take("tags").map(|field| field.one_or_more()).unwrap_or_default();
     let tags = tags.iter().filter_map(|tag| tag.valid_name(report)).collect();
     let metadata = section.take_fields("metadata", report);
@@ -195,14 +193,11 @@ fn choose(
     let mut chosen = BTreeMap::new();
     for draft in drafts {
         let own = draft.executor.as_ref().map(|(name, _)| name.as_str());
-        match forced.as_deref().or(own).or(default.as_deref()).or(only) {
-            Some(name) => {
-                chosen.insert(draft.name.clone(), name.to_owned());
-            }
-            None => {
-                let (message, hint) = executors::ambiguous(executors);
-                report.problem(&draft.place, message).hint(hint);
-            }
+        if let Some(name) = forced.as_deref().or(own).or(default.as_deref()).or(only) {
+            chosen.insert(draft.name.clone(), name.to_owned());
+        } else {
+            let (message, hint) = executors::ambiguous(executors);
+            report.problem(&draft.place, message).hint(hint);
         }
     }
     chosen

@@ -4,6 +4,8 @@
 
 mod executors;
 mod graph;
+mod grid;
+mod list;
 mod load;
 mod names;
 mod overrides;
@@ -19,7 +21,6 @@ mod source;
 mod syntax;
 mod tasks;
 mod tree;
-mod trials;
 mod units;
 
 #[cfg(test)]
@@ -57,6 +58,20 @@ pub struct Experiment {
     pub executors: BTreeMap<String, Executor>,
     /// In an order in which every task comes after those it depends on; else as written.
     pub tasks: Vec<Task>,
+}
+
+impl Experiment {
+    /// Every task that one waits for, directly or not, and whether it does so trial by trial all the way: those are the
+    /// tasks that its command may name, and `true` is where `{task.dir}` is the folder of the same trial.
+    pub fn upstream(&self, task: &str) -> BTreeMap<&str, bool> {
+        let after = |name: &str| {
+            let task = self.tasks.iter().find(|task| task.name == name);
+            let after = task.map(|task| task.after.as_slice()).unwrap_or_default();
+            after.iter().map(|edge| (edge.task.as_str(), edge.on))
+        };
+        let own = self.tasks.iter().find(|other| other.name == task);
+        own.map(|own| graph::upstream(&own.name, after)).unwrap_or_default()
+    }
 }
 
 /// A node of the experiment's graph.

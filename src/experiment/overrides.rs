@@ -75,7 +75,7 @@ fn split(text: &str) -> Option<(&str, &str)> {
 
 /// The parts of a dotted key, as TOML reads it.
 fn path(key: &str) -> Option<Vec<String>> {
-    if key.contains(['\n', '#', '=']) || key.matches('.').count() >= LONGEST_PATH {
+    if key.contains('\n') || key.matches('.').count() >= LONGEST_PATH {
         return None;
     }
     let text = format!("{key} = 0");

@@ -47,28 +47,27 @@ pub(super) fn read(section: &Section<'_>, report: &mut Report) -> Parameters {
 fn collect(section: &Section<'_>, prefix: &str, found: &mut Parameters, report: &mut Report) {
     for field in section.fields() {
         let name = super::tree::dotted(prefix, field.name);
-        let valid = names::check_parameter(field.name);
-        if let Err(refusal) = valid.or_else(|refusal| allow_nested(prefix, field.name, refusal)) {
-            let problem = report.problem(&field.key_place, refusal.message);
-            problem.hint(refusal.hint.unwrap_or_default());
+        if check_name(&field, prefix, report).is_none() {
             continue;
         }
-        match nested(&field) {
-            Some(inner) => collect(&inner, &name, found, report),
-            None => {
-                found.names.push((name.clone(), field.key_place.clone()));
-                if let Some(domain) = domain(&field, report) {
-                    let place = field.key_place.clone();
-                    found.parameters.push(Parameter { name, place, domain });
-                }
-            }
+        if let Some(inner) = nested(&field) {
+            collect(&inner, &name, found, report);
+            continue;
+        }
+        found.names.push((name.clone(), field.key_place.clone()));
+        if let Some(domain) = domain(&field, report) {
+            let place = field.key_place.clone();
+            found.parameters.push(Parameter { name, place, domain });
         }
     }
 }
 
-/// A built-in name is only taken at the top: `{model.seed}` can't be mistaken for `{seed}`.
-pub(super) fn allow_nested<E>(prefix: &str, name: &str, refusal: E) -> Result<(), E> {
-    if !prefix.is_empty() && names::BUILT_IN.contains(&name) { Ok(()) } else { Err(refusal) }
+/// Checks a name. A built-in one is only taken at the top: `{model.seed}` can't be mistaken for `{seed}`.
+pub(super) fn check_name(field: &Field<'_>, prefix: &str, report: &mut Report) -> Option<()> {
+    if !prefix.is_empty() && names::BUILT_IN.contains(&field.name) {
+        return Some(());
+    }
+    field.parsed_name(names::check_parameter(field.name), report)
 }
 
 /// The table that a parameter is, unless it spells out a domain.

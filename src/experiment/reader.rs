@@ -2,9 +2,10 @@
 
 use std::num::NonZeroU32;
 
+use super::names;
 use super::report::{Place, Report, choices, listed};
 use super::tree::{Node, Table, Value, dotted};
-use super::{names, units};
+use super::units::{self, Refusal};
 
 /// A value under its dotted key.
 #[derive(Clone, Debug)]
@@ -100,21 +101,17 @@ impl<'a> Field<'a> {
     }
 
     /// The value, or the problem that a parser of ours saw in it.
-    pub(super) fn parsed<T>(
+    pub(super) fn parsed<T>(&self, parsed: Result<T, Refusal>, report: &mut Report) -> Option<T> {
+        refused(&self.place, parsed, report)
+    }
+
+    /// The same for what a parser saw in the name.
+    pub(super) fn parsed_name<T>(
         &self,
-        parsed: Result<T, units::Refusal>,
+        parsed: Result<T, Refusal>,
         report: &mut Report,
     ) -> Option<T> {
-        match parsed {
-            Ok(value) => Some(value),
-            Err(units::Refusal { message, hint }) => {
-                let problem = report.problem(&self.place, message);
-                if let Some(hint) = hint {
-                    problem.hint(hint);
-                }
-                None
-            }
-        }
+        refused(&self.key_place, parsed, report)
     }
 
     /// One of a few words.
@@ -245,6 +242,15 @@ impl<'a> Section<'a> {
             }
         }
     }
+}
+
+fn refused<T>(place: &Place, parsed: Result<T, Refusal>, report: &mut Report) -> Option<T> {
+    let refusal = match parsed {
+        Ok(value) => return Some(value),
+        Err(refusal) => refusal,
+    };
+    report.problem(place, refusal.message).hint(refusal.hint);
+    None
 }
 
 /// Reports something that the format has and this version has not.

@@ -41,6 +41,13 @@ struct Scope<'a> {
     upstream: BTreeMap<&'a str, bool>,
 }
 
+/// What a placeholder stands for.
+#[derive(Clone, Copy)]
+enum Meaning {
+    Value,
+    Folders,
+}
+
 /// Why a placeholder is refused, and what to write instead.
 type Refused = (String, String);
 
@@ -54,43 +61,32 @@ impl<'a> Scope<'a> {
     }
 
     fn check(&self, run: &Run, report: &mut Report) {
-        let mut dirs: Vec<String> = Vec::new();
+        let mut lists: Vec<String> = Vec::new();
         for (text, place) in &run.parts {
             let pieces = scan(text);
             for piece in &pieces {
                 let Piece::Name { path, .. } = piece else { continue };
-                let at = locate(path, place, report);
-                if let Err((message, hint)) = self.resolve(path) {
-                    report.problem(&at, message).hint(hint);
-                } else if path.ends_with(".dirs") && self.is_folder(path) {
-                    match &run.command {
-                        CommandSpec::Exec(_) if pieces.len() > 1 => {
-                            let message = format!("`{{{path}}}` must be an item of its own");
-                            report
-                                .problem(&at, message)
-                                .hint("it becomes one argument for each trial's folder");
-                        }
-                        CommandSpec::Shell(_) if dirs.iter().any(|other| other != path) => {
-                            let message = format!(
-                                "a string has room for one list of folders, and `{{{}}}` is there already",
-                                dirs[0]
-                            );
-                            report.problem(&at, message).hint(
-                                "write `run` as a list: `run = [\"python\", \"compare.py\", …]`",
-                            );
-                        }
-                        CommandSpec::Exec(_) | CommandSpec::Shell(_) => dirs.push(path.clone()),
+                let refused = match self.resolve(path) {
+                    Ok(Meaning::Value) => Ok(()),
+                    Ok(Meaning::Folders) => {
+                        let alone = pieces.len() == 1;
+                        lists.push(path.clone());
+                        check_list(&run.command, &lists, alone)
                     }
+                    Err(refused) => Err(refused),
+                };
+                if let Err((message, hint)) = refused {
+                    report.problem(&locate(path, place, report), message).hint(hint);
                 }
             }
             self.check_unnameable(text, place, report);
         }
     }
 
-    fn resolve(&self, path: &str) -> Result<(), Refused> {
+    fn resolve(&self, path: &str) -> Result<Meaning, Refused> {
         let params = || self.draft.search.names.iter().map(|(name, _)| name.as_str());
         if names::BUILT_IN.contains(&path) || params().any(|name| name == path) {
-            return Ok(());
+            return Ok(Meaning::Value);
         }
         let inside =
             |name: &&str| name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
@@ -103,41 +99,39 @@ impl<'a> Scope<'a> {
             return Err((message, format!("its folder is `{{{path}.dir}}`")));
         }
         match path.rsplit_once('.') {
-            Some((task, "dir")) if self.tasks.contains_key(task) => self.folder(task, Folder::One),
-            Some((task, "dirs")) if self.tasks.contains_key(task) => self.folder(task, Folder::All),
+            Some((task, "dir")) if self.tasks.contains_key(task) => self.folder(task),
+            Some((task, "dirs")) if self.tasks.contains_key(task) => {
+                self.waits_for(task).map(|_each| Meaning::Folders)
+            }
             Some(_) | None => Err(self.unknown(path)),
         }
     }
 
-    fn is_folder(&self, path: &str) -> bool {
-        path.rsplit_once('.').is_some_and(|(task, _)| self.tasks.contains_key(task))
+    fn folder(&self, task: &str) -> Result<Meaning, Refused> {
+        let each = self.waits_for(task)?;
+        let trials = self.tasks.get(task).and_then(|draft| draft.search.trials.as_ref());
+        let trials = trials.map_or(1, Vec::len);
+        if each || trials == 1 {
+            return Ok(Meaning::Value);
+        }
+        let number = count(trials);
+        let message = format!("`{{{task}.dir}}` is one folder, but `{task}` has {number}");
+        let each = format!("{{ task = \"{task}\", on = \"each\" }}");
+        Err((message, format!("write `{{{task}.dirs}}` for all of them, or wait with `{each}`")))
     }
 
-    fn folder(&self, task: &str, folder: Folder) -> Result<(), Refused> {
-        if task == self.draft.name {
+    /// Whether the task is waited for trial by trial.
+    fn waits_for(&self, task: &str) -> Result<bool, Refused> {
+        let own = &self.draft.name;
+        if task == own {
             let message = format!("`{task}` can't name its own folder like that");
             return Err((message, "a trial's own folder is `{dir}`".to_owned()));
         }
-        let Some(each) = self.upstream.get(task) else {
-            let message = format!("`{}` does not wait for `{task}`", self.draft.name);
-            return Err((
-                message,
-                format!("add `after = [\"{task}\"]` to `task.{}`", self.draft.name),
-            ));
+        let missing = || {
+            let message = format!("`{own}` does not wait for `{task}`");
+            (message, format!("add `after = [\"{task}\"]` to `task.{own}`"))
         };
-        let trials =
-            self.tasks.get(task).and_then(|draft| draft.search.trials.as_ref()).map(Vec::len);
-        match (folder, trials) {
-            (Folder::One, Some(trials)) if trials > 1 && !each => {
-                let message =
-                    format!("`{{{task}.dir}}` is one folder, but `{task}` has {}", count(trials));
-                let hint = format!(
-                    "write `{{{task}.dirs}}` for all of them, or wait with `{{ task = \"{task}\", on = \"each\" }}`"
-                );
-                Err((message, hint))
-            }
-            (Folder::One | Folder::All, _) => Ok(()),
-        }
+        self.upstream.get(task).copied().ok_or_else(missing)
     }
 
     fn unknown(&self, path: &str) -> Refused {
@@ -170,10 +164,23 @@ impl<'a> Scope<'a> {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Folder {
-    One,
-    All,
+/// Checks the last of the lists of folders that a command names so far.
+fn check_list(command: &CommandSpec, lists: &[String], alone: bool) -> Result<(), Refused> {
+    let ([first, ..], [.., last]) = (lists, lists) else { return Ok(()) };
+    match command {
+        CommandSpec::Exec(_) if !alone => {
+            let message = format!("`{{{last}}}` must be an item of its own");
+            Err((message, "it becomes one argument for each trial's folder".to_owned()))
+        }
+        CommandSpec::Shell(_) if first != last => {
+            let message = format!(
+                "a string has room for one list of folders, and `{{{first}}}` is there already"
+            );
+            let hint = "write `run` as a list: `run = [\"python\", \"compare.py\", …]`".to_owned();
+            Err((message, hint))
+        }
+        CommandSpec::Exec(_) | CommandSpec::Shell(_) => Ok(()),
+    }
 }
 
 /// The place of a placeholder in the text of the file, where escapes do not hide it.

@@ -50,6 +50,9 @@ impl<'a> Report<'a> {
     }
 }
 
+/// How alike two names must be for one to be suggested for the other.
+const ALIKE: f64 = 0.8;
+
 /// The candidate that a misspelt name most likely means.
 pub(super) fn nearest<'a>(
     name: &str,
@@ -58,14 +61,20 @@ pub(super) fn nearest<'a>(
     let name = name.to_ascii_lowercase();
     candidates
         .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(&name, &candidate.to_ascii_lowercase()), candidate))
-        .filter(|(score, _)| *score >= 0.8)
+        .map(|candidate| (likeness(&name, &candidate.to_ascii_lowercase()), candidate))
+        .filter(|(score, _)| *score >= ALIKE)
         // `max_by` would keep the last of equals.
         .fold(None, |best: Option<(f64, &str)>, next| match best {
             Some(best) if best.0 >= next.0 => Some(best),
             Some(_) | None => Some(next),
         })
         .map(|(_, candidate)| candidate)
+}
+
+fn likeness(name: &str, candidate: &str) -> f64 {
+    // The measure knows no exchange of two letters in a short name: `rl` for `lr`.
+    let slip = name.len() > 1 && strsim::damerau_levenshtein(name, candidate) == 1;
+    strsim::jaro_winkler(name, candidate).max(if slip { ALIKE } else { 0.0 })
 }
 
 /// A hint: the name that was likely meant, or else all that there are.
@@ -97,6 +106,7 @@ mod tests {
         assert_eq!(nearest("gpus", names), Some("gpus_per_node"));
         assert_eq!(nearest("memory", names), Some("mem"));
         assert_eq!(nearest("TIMEOUT", names), Some("timeout"));
+        assert_eq!(nearest("rl", ["x", "lr"]), Some("lr"));
         assert_eq!(nearest("xyz", names), None);
         assert_eq!(nearest("", names), None);
     }

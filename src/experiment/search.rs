@@ -4,12 +4,11 @@ use std::num::NonZeroU32;
 
 use nemo_harness::rundir::Params;
 
-use super::Goal;
 use super::parameters::{self, Parameters};
 use super::reader::{Field, Section, unsupported};
 use super::report::{Place, Report};
 use super::tree::Value;
-use super::trials;
+use super::{Goal, grid, list};
 
 /// What a task searches.
 pub(super) struct Search {
@@ -41,12 +40,14 @@ const METHODS: [(&str, Method); 5] = [
 struct Space<'a> {
     place: Place,
     common: Parameters,
+    /// Whether the parameters have no mistake, so that their number of trials means something.
+    fits: bool,
     rows: Option<Field<'a>>,
+    method: Option<(Method, Place)>,
 }
 
 /// Reads both sections of a task.
 pub(super) fn read(task: &mut Section<'_>, report: &mut Report) -> Search {
-    let before = report.len();
     let mut space = space(task, report);
     let mut search = Search {
         names: space.common.names.clone(),
@@ -55,45 +56,43 @@ pub(super) fn read(task: &mut Section<'_>, report: &mut Report) -> Search {
         metric: None,
         goal: Goal::Min,
     };
-    let mut method = None;
     if let Some(mut section) = task.take_section("search", report) {
-        method = self::method(&mut section, report);
-        if method == Some(Method::Unsupported) {
-            return search; // The rest of the section has another meaning.
-        }
+        space.method = method(&mut section, report);
         settings(&mut section, &mut search, report);
-        rows(&mut section, &mut space, method, report);
+        if let Some((Method::Unsupported, _)) = space.method {
+            return search; // The other keys of the section have a meaning of their own.
+        }
+        rows(&mut section, &mut space, report);
         section.finish(report);
     }
-    if report.len() == before {
-        make_trials(&space, method, &mut search, report);
-    }
+    make_trials(&space, &mut search, report);
     search
 }
 
 fn space<'a>(task: &mut Section<'a>, report: &mut Report) -> Space<'a> {
-    let mut space = Space { place: task.place.clone(), common: Parameters::default(), rows: None };
+    let before = report.len();
+    let place = task.place.clone();
+    let common = Parameters::default();
+    let mut space = Space { place, common, fits: true, rows: None, method: None };
     if let Some(field) = task.take("params") {
         space.place = field.key_place.clone();
-        match field.value {
-            Value::List(_) => space.rows = Some(field),
-            _ => {
-                if let Some(section) = field.section(report) {
-                    space.common = parameters::read(&section, report);
-                }
-            }
+        if let Value::List(_) = field.value {
+            space.rows = Some(field);
+        } else if let Some(section) = field.section(report) {
+            space.common = parameters::read(&section, report);
         }
     }
+    space.fits = report.len() == before;
     space
 }
 
-fn method(section: &mut Section<'_>, report: &mut Report) -> Option<Method> {
+fn method(section: &mut Section<'_>, report: &mut Report) -> Option<(Method, Place)> {
     let field = section.take("method")?;
     let method = field.word(&METHODS, report)?;
     if let (Method::Unsupported, Value::Text(name)) = (method, field.value) {
         unsupported(&field.place, &format!("method = \"{name}\""), report);
     }
-    Some(method)
+    Some((method, field.place))
 }
 
 fn settings(section: &mut Section<'_>, search: &mut Search, report: &mut Report) {
@@ -115,54 +114,44 @@ fn settings(section: &mut Section<'_>, search: &mut Search, report: &mut Report)
 }
 
 /// Takes `search.trials`.
-fn rows<'a>(
-    section: &mut Section<'a>,
-    space: &mut Space<'a>,
-    method: Option<Method>,
-    report: &mut Report,
-) {
+fn rows<'a>(section: &mut Section<'a>, space: &mut Space<'a>, report: &mut Report) {
     let Some(field) = section.take("trials") else { return };
     if space.rows.is_some() {
         report.problem(&field.key_place, "the trials are listed twice, in `params` and here");
-    } else if method == Some(Method::Grid) {
+    } else if let Some((Method::Grid, _)) = space.method {
+        let message = "`trials` is not for a grid, whose trials follow from `params`";
         report
-            .problem(
-                &field.key_place,
-                "`trials` is not for a grid, whose trials follow from `params`",
-            )
+            .problem(&field.key_place, message)
             .hint("take it out; `concurrent` limits how many run at once");
     } else if let Some(_items) = field.list("a list of tables, such as `[{ lr = 0.1 }]`", report) {
         space.rows = Some(field);
+    } else {
+        space.fits = false;
     }
 }
 
-fn make_trials(
-    space: &Space<'_>,
-    method: Option<Method>,
-    search: &mut Search,
-    report: &mut Report,
-) {
-    match (&space.rows, method) {
-        (Some(rows), None | Some(Method::List)) => {
-            let fields = rows.one_or_more();
-            if let Some((names, trials)) = trials::list(&fields, &space.common, &rows.place, report)
-            {
-                search.names = names;
-                search.trials = Some(trials);
-            }
+fn make_trials(space: &Space<'_>, search: &mut Search, report: &mut Report) {
+    match (&space.rows, &space.method) {
+        (Some(rows), None | Some((Method::List, _))) => {
+            let found = list::read(&rows.one_or_more(), &space.common, &rows.place, report);
+            search.names = found.names;
+            search.trials = found.trials;
         }
-        (Some(rows), Some(Method::Grid | Method::Unsupported)) => {
+        (Some(rows), Some((Method::Grid | Method::Unsupported, place))) => {
+            let found = list::read(&rows.one_or_more(), &space.common, &rows.place, report);
+            search.names = found.names;
             report
-                .problem(&rows.key_place, "the trials are a list, but `search.method` is \"grid\"")
+                .problem(place, "`method` is \"grid\", but the trials are a list")
                 .hint("take `method` out");
         }
-        (None, Some(Method::List)) => {
+        (None, Some((Method::List, place))) if space.fits => {
             report
-                .problem(&space.place, "`method = \"list\"` needs the list")
+                .problem(place, "`method = \"list\"` needs the list")
                 .hint("add `trials = [{ lr = 0.1 }, { lr = 0.2 }]` to `search`");
         }
-        (None, None | Some(Method::Grid | Method::Unsupported)) => {
-            search.trials = trials::grid(&space.common.parameters, &space.place, report);
+        (None, None | Some((Method::Grid, _))) if space.fits => {
+            search.trials = grid::trials(&space.common.parameters, &space.place, report);
         }
+        (None, None | Some(_)) => {}
     }
 }

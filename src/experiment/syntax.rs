@@ -16,9 +16,7 @@ pub(super) fn parse(text: &str, report: &mut Report) -> Option<Table> {
     let (document, errors) = DeTable::parse_recoverable(text);
     let (twice, broken): (Vec<&Error>, Vec<&Error>) =
         errors.iter().partition(|error| error.message() == DUPLICATE);
-    for error in twice {
-        duplicate(text, error, report);
-    }
+    duplicates(text, &twice, report);
     for error in &broken {
         let at = span(error);
         let message = format!("not valid TOML: {}", error.message());
@@ -52,15 +50,33 @@ fn too_deep(text: &str) -> Option<Place> {
     None
 }
 
-fn duplicate(text: &str, error: &Error, report: &mut Report) {
-    let at = span(error);
-    let name = report.sources.slice(at).trim().to_owned();
-    let first = first_line(text, at.start, &name);
-    let message = match first {
-        Some(line) => format!("`{name}` is given twice, first on line {line}"),
-        None => format!("`{name}` is given twice"),
-    };
-    report.problem(&Place { at, key: name }, message).hint("take one of the two out, or rename it");
+fn duplicates(text: &str, errors: &[&Error], report: &mut Report) {
+    let mut repeated_until = 0;
+    for error in errors {
+        let at = span(error);
+        let end = section_end(text, at.start);
+        if at.start < repeated_until && end == repeated_until {
+            continue; // The keys of a section that is given twice: it was said of the section.
+        }
+        let name = report.sources.slice(at).trim().to_owned();
+        let line = text.get(..at.start).and_then(|before| before.lines().last()).unwrap_or("");
+        if line.trim_start().starts_with('[') {
+            repeated_until = end;
+        }
+        let message = match first_line(text, at.start, &name) {
+            Some(line) => format!("`{name}` is given twice, first on line {line}"),
+            None => format!("`{name}` is given twice"),
+        };
+        report
+            .problem(&Place { at, key: name }, message)
+            .hint("take one of the two out, or rename it");
+    }
+}
+
+/// Where the section ends that something stands in.
+fn section_end(text: &str, at: usize) -> usize {
+    let rest = text.get(at..).unwrap_or("");
+    rest.find("\n[").map_or(text.len(), |found| at + found)
 }
 
 /// The line on which a key that is given twice stands first; the parser tells only the second.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use nemo_harness::rundir::{CommandSpec, RestartSpec};
 
 use super::reader::{Field, Section};
-use super::report::{Place, Report};
+use super::report::{Place, Report, listed};
 use super::search::{self, Search};
 use super::tree::Value;
 use super::{Dependency, On, names};
@@ -36,18 +36,7 @@ pub(super) struct Edge {
     pub(super) place: Place,
 }
 
-const SIGNALS: [(&str, &str); 10] = [
-    ("USR1", "USR1"),
-    ("USR2", "USR2"),
-    ("TERM", "TERM"),
-    ("INT", "INT"),
-    ("HUP", "HUP"),
-    ("SIGUSR1", "USR1"),
-    ("SIGUSR2", "USR2"),
-    ("SIGTERM", "TERM"),
-    ("SIGINT", "INT"),
-    ("SIGHUP", "HUP"),
-];
+const SIGNALS: [&str; 5] = ["USR1", "USR2", "TERM", "INT", "HUP"];
 
 const ON: [(&str, On); 4] =
     [("ok", On::Ok), ("failed", On::Failed), ("any", On::Any), ("each", On::Each)];
@@ -83,10 +72,8 @@ fn draft(field: &Field<'_>, report: &mut Report) -> Option<Draft> {
 }
 
 fn check_name(field: &Field<'_>, report: &mut Report) {
-    if let Err(refusal) = names::check(field.name) {
-        let problem = report.problem(&field.key_place, refusal.message);
-        problem.hint(refusal.hint.unwrap_or_default());
-    } else if names::BUILT_IN.contains(&field.name) {
+    let valid = field.parsed_name(names::check(field.name), report);
+    if valid.is_some() && names::BUILT_IN.contains(&field.name) {
         let name = field.name;
         report
             .problem(&field.key_place, format!("a task can't be named `{name}`"))
@@ -177,13 +164,25 @@ fn checkpoint(section: &mut Section<'_>, report: &mut Report) -> (String, Option
     let mut lead = None;
     if let Some(mut section) = section.take_section("checkpoint", report) {
         section.unsupported(&["every", "keep"]);
-        if let Some(found) = section.take("signal").and_then(|field| field.word(&SIGNALS, report)) {
-            found.clone_into(&mut signal);
+        if let Some(found) = section.take("signal").and_then(|field| self::signal(&field, report)) {
+            signal = found;
         }
         lead = section.take("lead").and_then(|field| Some((field.duration(report)?, field.place)));
         section.finish(report);
     }
     (signal, lead)
+}
+
+/// A signal, with or without `SIG`.
+fn signal(field: &Field<'_>, report: &mut Report) -> Option<String> {
+    let names = listed(SIGNALS);
+    let text = field.text_as(&format!("one of {names}"), report)?;
+    let short = text.strip_prefix("SIG").unwrap_or(&text);
+    if SIGNALS.contains(&short) {
+        return Some(short.to_owned());
+    }
+    report.problem(&field.place, format!("expected one of {names}, found {text:?}"));
+    None
 }
 
 fn restart(section: &mut Section<'_>, report: &mut Report) -> RestartSpec {

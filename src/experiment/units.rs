@@ -4,12 +4,12 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) message: String,
-    pub(super) hint: Option<String>,
+    pub(super) hint: String,
 }
 
 impl Refusal {
     pub(super) fn hinted(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: Some(hint.into()) }
+        Self { message: message.into(), hint: hint.into() }
     }
 }
 

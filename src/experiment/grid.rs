@@ -1,21 +1,16 @@
-//! From parameters to trials: the product of a grid, or a list as written.
-
-use std::collections::BTreeMap;
+//! From parameters to the trials of a grid.
 
 use nemo_harness::rundir::Params;
 use serde_json::{Number, Value as Json};
 
-use super::names;
-use super::parameters::{self, Domain, Parameter, Parameters};
-use super::reader::{Field, Section};
-use super::report::{Place, Report, listed};
-use super::tree::{Value, dotted};
+use super::parameters::{Domain, Parameter};
+use super::report::{Place, Report};
 
 /// More trials than this are a slip of the pen, or a wish that no cluster grants.
 pub(super) const MOST: u128 = 1_000_000;
 
 /// Every trial of a grid: the product of the axes in the order of their names, the last one fastest.
-pub(super) fn grid(
+pub(super) fn trials(
     parameters: &[Parameter],
     place: &Place,
     report: &mut Report,
@@ -64,7 +59,8 @@ fn point(index: usize, axes: &[Vec<Json>], paths: &[(Vec<&str>, usize)]) -> Para
     params
 }
 
-fn insert(params: &mut Params, path: &[&str], value: Json) {
+/// Puts a value under its dotted name.
+pub(super) fn insert(params: &mut Params, path: &[&str], value: Json) {
     match path {
         [] => {}
         [name] => {
@@ -145,86 +141,4 @@ fn spaced(lo: f64, hi: f64, count: u32) -> impl Iterator<Item = f64> {
 
 fn float(value: f64) -> Json {
     Number::from_f64(value).map_or(Json::Null, Json::Number)
-}
-
-/// The trials of a list, each with the constants that all share.
-pub(super) fn list(
-    rows: &[Field<'_>],
-    common: &Parameters,
-    place: &Place,
-    report: &mut Report,
-) -> Option<(Vec<(String, Place)>, Vec<Params>)> {
-    let before = report.len();
-    let mut shared = BTreeMap::new();
-    for parameter in &common.parameters {
-        if let Domain::Const(value) = &parameter.domain {
-            shared.insert(parameter.name.clone(), (value.clone(), parameter.place.clone()));
-        } else {
-            let message =
-                format!("`{}` has several values, and the trials are a list", parameter.name);
-            report
-                .problem(&parameter.place, message)
-                .hint("beside a list, `params` holds the constants that all trials share");
-        }
-    }
-    if rows.is_empty() {
-        report.problem(place, "an empty list leaves nothing to try");
-    }
-    let mut trials: Vec<Row> = Vec::new();
-    for row in rows {
-        let mut trial = shared.clone();
-        if let Some(section) = row.section(report) {
-            flatten(&section, "", &mut trial, report);
-        }
-        if let (true, Some(first)) = (report.len() == before, trials.first()) {
-            same_names(first, &trial, row, report);
-        }
-        trials.push(trial);
-    }
-    let names = |row: &Row| row.iter().map(|(name, (_, at))| (name.clone(), at.clone())).collect();
-    let names = trials.first().map(names)?;
-    (report.len() == before).then(|| (names, trials.iter().map(nest).collect()))
-}
-
-/// A trial of a list, its nested names dotted.
-type Row = BTreeMap<String, (Json, Place)>;
-
-fn flatten(section: &Section<'_>, prefix: &str, row: &mut Row, report: &mut Report) {
-    for field in section.fields() {
-        let name = dotted(prefix, field.name);
-        let valid = names::check_parameter(field.name)
-            .or_else(|refusal| parameters::allow_nested(prefix, field.name, refusal));
-        if let Err(refusal) = valid {
-            let problem = report.problem(&field.key_place, refusal.message);
-            problem.hint(refusal.hint.unwrap_or_default());
-        } else if let Value::Table(table) = field.value {
-            flatten(&Section::root(table, field.key_place.clone()), &name, row, report);
-        } else if let Some(value) = parameters::constant(&field, report) {
-            row.insert(name, (value, field.key_place.clone()));
-        }
-    }
-}
-
-fn same_names(first: &Row, trial: &Row, field: &Field<'_>, report: &mut Report) {
-    if first.keys().eq(trial.keys()) {
-        return;
-    }
-    let names = |row: &Row| listed(row.keys().map(String::as_str));
-    let message = format!(
-        "all trials of a list must have the same parameters: this one has {}, the first has {}",
-        names(trial),
-        names(first)
-    );
-    report.problem(&field.place, message);
-}
-
-fn nest(row: &Row) -> Params {
-    let mut paths: Vec<(Vec<&str>, &Json)> =
-        row.iter().map(|(name, (value, _))| (name.split('.').collect(), value)).collect();
-    paths.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut params = Params::new();
-    for (path, value) in paths {
-        insert(&mut params, &path, value.clone());
-    }
-    params
 }
