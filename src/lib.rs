@@ -1,4 +1,17 @@
 //! Experiments on Slurm: the library behind the `nemo-slurm` program.
 
+pub mod cli;
+pub mod commands;
+pub mod error;
+pub mod executor;
 pub mod experiment;
+pub mod host;
+pub mod journal;
+pub mod memory;
+pub mod observe;
+pub mod plan;
+pub mod report;
+pub mod script;
 pub mod slurm;
+pub mod status;
+pub mod store;

@@ -1,3 +1,26 @@
 //! `nemo-slurm`: experiments on Slurm, from a TOML file to a table of results.
+#![expect(clippy::disallowed_methods, reason = "an edge: the environment is read here, once")]
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use nemo_slurm::cli::Cli;
+use nemo_slurm::commands::{self, Environment};
+
+fn main() -> ExitCode {
+    let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let environment = Environment {
+        user_home: std::env::var_os("HOME").filter(|home| !home.is_empty()).map(Into::into),
+        harness: std::env::var_os("NEMO_HARNESS").filter(|path| !path.is_empty()).map(Into::into),
+        variables: variables.collect(),
+        slurm_conf: std::env::var("SLURM_CONF").unwrap_or_default(),
+    };
+    match commands::run(Cli::parse(), environment) {
+        Ok(code) => ExitCode::from(code as u8),
+        Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(error) => {
+            eprint!("{}", error.render());
+            ExitCode::from(error.code as u8)
+        }
+    }
+}

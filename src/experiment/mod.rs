@@ -2,11 +2,39 @@
 //!
 //! An [`Experiment`] can only come from [`load`] or from an `experiment.json` that [`load`] led to.
 
+mod executors;
+mod graph;
+mod load;
+mod names;
+mod overrides;
+mod parameters;
+mod placeholders;
+mod problems;
+mod reader;
+mod references;
+mod report;
+mod sbatch;
+mod search;
+mod source;
+mod syntax;
+mod tasks;
+mod tree;
+mod trials;
+mod units;
+
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use nemo_harness::rundir::{CheckpointSpec, CommandSpec, Params, RestartSpec};
 use serde::{Deserialize, Serialize};
+
+pub use load::load;
+pub use overrides::{Override, OverrideError};
+pub use placeholders::{Piece, scan};
+pub use problems::{Problem, Problems};
 
 /// A whole experiment. It serialises as `experiment.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,5 +1,24 @@
 //! The only module that knows Slurm's programs: what they are called, what they are asked, what they print.
 
+pub mod client;
+pub mod cluster;
+pub mod command;
+mod environment;
+pub mod error;
 pub mod id;
+pub mod indices;
 pub mod parse;
 pub mod state;
+
+pub use client::{Accounting, Client, Found, Recipient};
+pub use cluster::Cluster;
+pub use error::SlurmError;
+pub use id::{JobId, ShownId, Step, TaskSet, Tasks};
+pub use indices::{IndexRange, IndexSet};
+pub use parse::account::AccountRow;
+pub use parse::config::ClusterLimits;
+pub use parse::job::JobDetail;
+pub use parse::partition::Partition;
+pub use parse::queue::QueueRow;
+pub use parse::{Parsed, UnreadLine};
+pub use state::{JobState, Phase};

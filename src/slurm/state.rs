@@ -1,1 +1,167 @@
-//! States.
+//! Job states as Slurm spells them.
+
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::fmt;
+use std::str::FromStr;
+
+/// A job state as Slurm spells it. `Other` keeps what a newer Slurm adds: no row is dropped.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "Slurm's words, which its manual explains")]
+#[rustfmt::skip]
+pub enum JobState {
+    Pending, Running, Suspended, Completed, Cancelled, Failed, Timeout, NodeFail, Preempted, BootFail, Deadline,
+    OutOfMemory,
+    // Shown in place of one of the above.
+    Completing, StageOut, Configuring, Resizing, Requeued, RequeueFed, RequeueHold, SpecialExit, Stopped, Revoked,
+    ResvDelHold, Signaling, LaunchFailed, UpdateDb, PowerUpNode, ReconfigFail,
+    Other(Box<str>),
+}
+
+/// What a state means to someone who waits for the job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// In the queue, with no node yet (or no longer).
+    Waiting,
+    /// Has its nodes: starting, running, suspended or being tidied up.
+    Active,
+    /// This attempt is over. See [`JobState::is_final`] for whether another may follow.
+    Ended,
+    /// A word that we don't know: assume nothing.
+    Unknown,
+}
+
+impl JobState {
+    #[rustfmt::skip]
+    const KNOWN: [Self; 28] = [
+        Self::Completed, Self::Pending, Self::Running, Self::Failed, Self::Cancelled, Self::Timeout, Self::Suspended,
+        Self::NodeFail, Self::Preempted, Self::BootFail, Self::Deadline, Self::OutOfMemory, Self::Completing,
+        Self::StageOut, Self::Configuring, Self::Resizing, Self::Requeued, Self::RequeueFed, Self::RequeueHold,
+        Self::SpecialExit, Self::Stopped, Self::Revoked, Self::ResvDelHold, Self::Signaling, Self::LaunchFailed,
+        Self::UpdateDb, Self::PowerUpNode, Self::ReconfigFail,
+    ];
+
+    /// Slurm's own word. The one list of spellings, and exhaustive: the compiler keeps it whole.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::Running => "RUNNING",
+            Self::Suspended => "SUSPENDED",
+            Self::Completed => "COMPLETED",
+            Self::Cancelled => "CANCELLED",
+            Self::Failed => "FAILED",
+            Self::Timeout => "TIMEOUT",
+            Self::NodeFail => "NODE_FAIL",
+            Self::Preempted => "PREEMPTED",
+            Self::BootFail => "BOOT_FAIL",
+            Self::Deadline => "DEADLINE",
+            Self::OutOfMemory => "OUT_OF_MEMORY",
+            Self::Completing => "COMPLETING",
+            Self::StageOut => "STAGE_OUT",
+            Self::Configuring => "CONFIGURING",
+            Self::Resizing => "RESIZING",
+            Self::Requeued => "REQUEUED",
+            Self::RequeueFed => "REQUEUE_FED",
+            Self::RequeueHold => "REQUEUE_HOLD",
+            Self::SpecialExit => "SPECIAL_EXIT",
+            Self::Stopped => "STOPPED",
+            Self::Revoked => "REVOKED",
+            Self::ResvDelHold => "RESV_DEL_HOLD",
+            Self::Signaling => "SIGNALING",
+            Self::LaunchFailed => "LAUNCH_FAILED",
+            Self::UpdateDb => "UPDATE_DB",
+            Self::PowerUpNode => "POWER_UP_NODE",
+            Self::ReconfigFail => "RECONFIG_FAIL",
+            Self::Other(word) => word,
+        }
+    }
+
+    /// Reads one word; a table's `CANCELLED+` is that word cut short, and read as the state.
+    #[must_use]
+    pub fn from_word(word: &[u8]) -> Self {
+        let plain = word.strip_suffix(b"+").unwrap_or(word);
+        let known = Self::KNOWN.into_iter().find(|state| state.as_str().as_bytes() == plain);
+        known.unwrap_or_else(|| Self::Other(String::from_utf8_lossy(word).into()))
+    }
+
+    /// Where the job stands, as far as this word tells.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        match self {
+            Self::Pending
+            | Self::RequeueFed
+            | Self::RequeueHold
+            | Self::SpecialExit
+            | Self::ResvDelHold => Phase::Waiting,
+            Self::Running
+            | Self::Suspended
+            | Self::Completing
+            | Self::StageOut
+            | Self::Configuring
+            | Self::Resizing
+            | Self::Stopped
+            | Self::Signaling
+            | Self::UpdateDb
+            | Self::PowerUpNode => Phase::Active,
+            Self::Completed
+            | Self::Cancelled
+            | Self::Failed
+            | Self::Timeout
+            | Self::NodeFail
+            | Self::Preempted
+            | Self::BootFail
+            | Self::Deadline
+            | Self::OutOfMemory
+            | Self::Requeued
+            | Self::Revoked
+            | Self::LaunchFailed
+            | Self::ReconfigFail => Phase::Ended,
+            Self::Other(_) => Phase::Unknown,
+        }
+    }
+
+    /// Whether no further attempt follows by itself. After REQUEUED, PREEMPTED and NODE_FAIL one may.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        self.phase() == Phase::Ended
+            && !matches!(self, Self::Requeued | Self::Preempted | Self::NodeFail)
+    }
+}
+
+impl fmt::Display for JobState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str()) // `pad`, not `write_str`: a table column may ask for a width
+    }
+}
+
+impl FromStr for JobState {
+    type Err = Infallible;
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(state_and_user(text.as_bytes()).0)
+    }
+}
+
+/// Reads a state and, from `CANCELLED by 1000`, the user who did it.
+#[must_use]
+pub fn state_and_user(text: &[u8]) -> (JobState, Option<u32>) {
+    let (word, by) = match text.iter().position(|byte| *byte == b' ') {
+        Some(space) => text.split_at(space),
+        None => (text, &b""[..]),
+    };
+    let uid = by.strip_prefix(b" by ").and_then(|uid| str::from_utf8(uid).ok()?.parse().ok());
+    (JobState::from_word(word), uid)
+}
+
+impl serde::Serialize for JobState {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for JobState {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let word = Cow::<str>::deserialize(deserializer)?;
+        Ok(Self::from_word(word.as_bytes()))
+    }
+}

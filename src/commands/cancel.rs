@@ -1,0 +1,86 @@
+//! `cancel`: ends a target, or has it save and run again.
+
+use nemo_harness::rundir::durable;
+use serde_json::json;
+
+use super::World;
+use super::status::look;
+use crate::cli::CancelArgs;
+use crate::error::{CommandError, ExitCode};
+use crate::executor::local;
+use crate::host;
+use crate::report::{count, out, say};
+use crate::slurm::Recipient;
+use crate::status::{Action, Request, State, Status};
+use crate::store::{Stored, Target};
+
+/// Cancels what the target means.
+pub(super) fn cancel(world: &World, args: &CancelArgs) -> Result<ExitCode, CommandError> {
+    let (target, stored) = world.find(&args.target)?;
+    let status = look(world, &stored)?;
+    let action = if args.gentle { Action::Preempt } else { Action::Cancel };
+    // First the wish, durably: a status that sees the end must know that it was wanted.
+    request(&stored, &target, action)?;
+    let trials = affected(&status, &target, action);
+    let jobs: Vec<String> = trials.iter().filter_map(|(_, job)| job.clone()).collect();
+    if !jobs.is_empty() {
+        match action {
+            Action::Cancel => world.slurm.cancel(&whole_arrays(&target, &jobs))?,
+            Action::Preempt => world.slurm.signal(&jobs, "USR1", Recipient::Batch)?,
+        }
+    }
+    let local = jobs.is_empty() && !trials.is_empty();
+    if local && local::is_running(&stored.dir)?.is_none() {
+        say("warning: its local runner is gone; the wish holds when it goes on");
+    }
+    let done = match action {
+        Action::Cancel => "Cancelled",
+        Action::Preempt => "Asked to save and run again:",
+    };
+    if args.json {
+        return out(&json!({ "schema": 1, "id": stored.id, "trials": trials.len() }));
+    }
+    say(&format!("{done} {} of {}", count(trials.len(), "trial"), stored.id));
+    Ok(ExitCode::Fine)
+}
+
+/// Writes the wish down, in a file of its own.
+fn request(stored: &Stored, target: &Target, action: Action) -> Result<(), CommandError> {
+    let now = host::now();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "unix seconds")]
+    let time = now as u64;
+    let request = Request { action, task: target.task.clone(), trial: target.trial, time };
+    let name = format!("{now:.6}-{}.json", std::process::id());
+    durable::create_dir_all(&stored.dir.requests())?;
+    let text = serde_json::to_vec(&request).map_err(std::io::Error::from)?;
+    Ok(durable::replace_file_durably(&stored.dir.requests().join(name), &text)?)
+}
+
+/// The trials that the wish is about, with their jobs on Slurm.
+fn affected(status: &Status, target: &Target, action: Action) -> Vec<(u32, Option<String>)> {
+    let is_meant = |state: State| match action {
+        Action::Cancel => !state.is_final(),
+        Action::Preempt => state == State::Running,
+    };
+    status
+        .tasks
+        .iter()
+        .filter(|task| target.task.as_ref().is_none_or(|wanted| *wanted == task.name))
+        .flat_map(|task| &task.trials)
+        .filter(|trial| target.trial.is_none_or(|wanted| wanted == trial.index))
+        .filter(|trial| is_meant(trial.state))
+        .map(|trial| (trial.index, trial.slurm_job.clone()))
+        .collect()
+}
+
+/// Whole arrays by their own id where no single trial is meant: one id for a thousand tasks.
+fn whole_arrays(target: &Target, jobs: &[String]) -> Vec<String> {
+    if target.trial.is_some() {
+        return jobs.to_vec();
+    }
+    let mut arrays: Vec<String> =
+        jobs.iter().filter_map(|job| job.split('_').next()).map(str::to_owned).collect();
+    arrays.sort_unstable();
+    arrays.dedup();
+    arrays
+}

@@ -1,0 +1,57 @@
+//! `check`: everything that can be wrong with a file, without asking anybody.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::read_file;
+use crate::cli::FileArgs;
+use crate::error::{CommandError, ExitCode};
+use crate::experiment::{self, Experiment, Override, Problems};
+use crate::report::{count, out};
+
+/// Prints what the file holds, or all that is wrong with it.
+pub(super) fn check(args: &FileArgs) -> Result<ExitCode, CommandError> {
+    match load(args) {
+        Ok((_, experiment)) if args.json => {
+            out(&json!({
+                "schema": 1,
+                "ok": true,
+                "name": experiment.name,
+                "tasks": experiment.tasks.len(),
+                "trials": trials(&experiment),
+                "problems": [],
+            }))
+        }
+        Ok((_, experiment)) => {
+            let tasks = count(experiment.tasks.len(), "task");
+            let trials = count(trials(&experiment), "trial");
+            out(&format!("`{}` is sound: {tasks}, {trials}.", experiment.name))
+        }
+        Err(error) => match error.error.downcast_ref::<Problems>() {
+            Some(problems) if args.json => {
+                out(&json!({ "schema": 1, "ok": false, "problems": problems.0 }))?;
+                Ok(ExitCode::Usage)
+            }
+            _ => Err(error),
+        },
+    }
+}
+
+fn trials(experiment: &Experiment) -> usize {
+    experiment.tasks.iter().map(|task| task.trials.len()).sum()
+}
+
+/// Reads a file and what is changed in it. Returns its text too.
+pub(super) fn load(args: &FileArgs) -> Result<(String, Experiment), CommandError> {
+    let text = read_file(&args.file)?;
+    let file: &Path = &std::path::absolute(&args.file)?;
+    let overrides = args
+        .set
+        .iter()
+        .map(|text| text.parse::<Override>())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| CommandError::from_error(ExitCode::Usage, error))?;
+    let experiment = experiment::load(&text, file, &overrides, args.executor.as_deref())?;
+    Ok((text, experiment))
+}

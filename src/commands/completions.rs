@@ -1,0 +1,47 @@
+//! `completions` and `man`: made from the very definition of the command line.
+
+use std::io::Write;
+use std::path::Path;
+
+use clap::CommandFactory;
+use nemo_harness::rundir::durable;
+
+use crate::cli::{Cli, CompletionsArgs, ManArgs};
+use crate::error::{CommandError, ExitCode};
+use crate::report::{count, say};
+
+/// Prints completions for a shell.
+pub(super) fn completions(args: &CompletionsArgs) -> Result<ExitCode, CommandError> {
+    let mut text = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "nemo-slurm", &mut text);
+    std::io::stdout().write_all(&text)?;
+    Ok(ExitCode::Fine)
+}
+
+/// Writes one page a command into a folder, or prints the main page.
+pub(super) fn man(args: &ManArgs) -> Result<ExitCode, CommandError> {
+    let Some(folder) = &args.folder else {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+        std::io::stdout().write_all(&page)?;
+        return Ok(ExitCode::Fine);
+    };
+    durable::create_dir_all(folder)?;
+    let mut root = Cli::command();
+    root.build();
+    let mut pages = 1;
+    page(root.clone(), "nemo-slurm", folder)?;
+    for command in root.get_subcommands().filter(|command| !command.is_hide_set()) {
+        page(command.clone(), &format!("nemo-slurm-{}", command.get_name()), folder)?;
+        pages += 1;
+    }
+    say(&format!("Wrote {} into `{}`.", count(pages, "page"), folder.display()));
+    Ok(ExitCode::Fine)
+}
+
+fn page(command: clap::Command, name: &str, folder: &Path) -> Result<(), CommandError> {
+    let mut text = Vec::new();
+    let name: &'static str = name.to_owned().leak();
+    clap_mangen::Man::new(command.name(name)).render(&mut text)?;
+    Ok(durable::write_synced(&folder.join(format!("{name}.1")), &text)?)
+}

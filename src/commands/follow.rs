@@ -1,0 +1,157 @@
+//! Looks at an experiment again and again until it is over.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use super::World;
+use super::status::look;
+use crate::error::{CommandError, ExitCode};
+use crate::report::live::{Bars, Changes};
+use crate::report::{out, say, status_table};
+use crate::status::{State, Status};
+use crate::store::{Stored, Target};
+use crate::{host, status};
+
+/// How what is seen is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum View {
+    /// Bars on a terminal, else lines; at the end the table.
+    Live,
+    /// Nothing.
+    Silent,
+    /// The final status as JSON.
+    Json,
+}
+
+/// Between two looks at a cluster. A look costs its controller one `squeue`.
+const SLURM_PAUSE: Duration = Duration::from_secs(3);
+/// Between two looks at local files.
+const LOCAL_PAUSE: Duration = Duration::from_millis(500);
+/// So many looks in a row at which nothing but `unknown` is left: Slurm answers, and has forgotten.
+const FORGOTTEN: u32 = 5;
+
+/// Waits until an experiment, or the part of it that a target names, is over. Exit 0 only if all of it completed.
+pub(super) fn until_over(
+    world: &World,
+    stored: &Stored,
+    view: View,
+    deadline: Option<Instant>,
+) -> Result<ExitCode, CommandError> {
+    let whole = Target { id: stored.id.clone(), task: None, trial: None };
+    until(world, &whole, view, deadline)
+}
+
+/// As [`until_over`], for a target.
+#[expect(clippy::disallowed_methods, reason = "an edge: it waits on the real clock")]
+pub(super) fn until(
+    world: &World,
+    target: &Target,
+    view: View,
+    deadline: Option<Instant>,
+) -> Result<ExitCode, CommandError> {
+    let mut screen = Screen::new(view);
+    let mut forgotten = 0;
+    loop {
+        let status = look(world, &world.home.load(&target.id)?)?;
+        let (state, settled) = standing(&status, target);
+        screen.show(&status);
+        if state.is_final() {
+            return screen.end(&status, state);
+        }
+        forgotten = if settled == Settled::Forgotten { forgotten + 1 } else { 0 };
+        if forgotten >= FORGOTTEN {
+            screen.end(&status, state)?;
+            let text = format!("nobody knows what became of a part of `{}`", target.id);
+            return Err(CommandError::new(ExitCode::NoAnswer, text)
+                .hinted(format!("`nemo-slurm status {} --attempts` shows what is known", target.id)));
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            screen.end(&status, state)?;
+            let text = format!("`{}` is still {}", target.id, state.as_str());
+            return Err(CommandError::new(ExitCode::NoAnswer, text));
+        }
+        std::thread::sleep(if on_slurm(&status) { SLURM_PAUSE } else { LOCAL_PAUSE });
+    }
+}
+
+fn on_slurm(status: &Status) -> bool {
+    status.tasks.iter().flat_map(|task| &task.trials).any(|trial| trial.slurm_job.is_some())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settled {
+    /// Something may come yet.
+    Open,
+    /// Slurm answers, yet knows nothing of what is left.
+    Forgotten,
+}
+
+/// Where the target stands.
+fn standing(status: &Status, target: &Target) -> (State, Settled) {
+    let states: Vec<State> = status
+        .tasks
+        .iter()
+        .filter(|task| target.task.as_ref().is_none_or(|wanted| *wanted == task.name))
+        .flat_map(|task| &task.trials)
+        .filter(|trial| target.trial.is_none_or(|wanted| wanted == trial.index))
+        .map(|trial| trial.state)
+        .collect();
+    let open = || states.iter().filter(|state| !state.is_final());
+    let forgotten = status.warnings.is_empty()
+        && open().count() > 0
+        && open().all(|state| *state == State::Unknown);
+    let state = match (&target.task, target.trial) {
+        (None, _) => status.experiment.state,
+        (Some(wanted), None) => {
+            let task = status.tasks.iter().find(|task| task.name == *wanted);
+            task.map_or(status.experiment.state, |task| task.state)
+        }
+        (Some(_), Some(_)) => states.first().copied().unwrap_or(status.experiment.state),
+    };
+    (state, if forgotten { Settled::Forgotten } else { Settled::Open })
+}
+
+enum Screen {
+    Bars(Bars),
+    Lines(Changes),
+    Silent,
+    Json,
+}
+
+impl Screen {
+    fn new(view: View) -> Self {
+        match view {
+            View::Live if std::io::stderr().is_terminal() => Self::Bars(Bars::default()),
+            View::Live => Self::Lines(Changes::default()),
+            View::Silent => Self::Silent,
+            View::Json => Self::Json,
+        }
+    }
+
+    fn show(&mut self, status: &Status) {
+        match self {
+            Self::Bars(bars) => bars.draw(status),
+            Self::Lines(changes) => {
+                for line in changes.lines(status) {
+                    say(&line);
+                }
+            }
+            Self::Silent | Self::Json => {}
+        }
+    }
+
+    fn end(&self, status: &Status, state: State) -> Result<ExitCode, CommandError> {
+        match self {
+            Self::Bars(bars) => {
+                bars.clear();
+                say(&status_table(status, host::now()));
+            }
+            Self::Lines(_) => say(&status_table(status, host::now())),
+            Self::Silent => {}
+            Self::Json => {
+                out(&status::json(status))?;
+            }
+        }
+        Ok(if state == State::Completed { ExitCode::Fine } else { ExitCode::Failed })
+    }
+}

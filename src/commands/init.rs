@@ -1,0 +1,31 @@
+//! `init`: an exp.toml to start from, and a program that shows how a trial is saved.
+
+use std::path::Path;
+
+use nemo_harness::rundir::durable;
+
+use crate::cli::InitArgs;
+use crate::error::{CommandError, ExitCode};
+use crate::report::{out, say};
+
+const FILES: [(&str, &str); 2] =
+    [("exp.toml", include_str!("init/exp.toml")), ("train.py", include_str!("init/train.py"))];
+
+/// Writes the files; one that is there already is never touched.
+pub(super) fn init(args: &InitArgs) -> Result<ExitCode, CommandError> {
+    for (name, _) in FILES {
+        let path = args.folder.join(name);
+        if path.exists() {
+            let text = format!("`{}` exists already", path.display());
+            return Err(CommandError::new(ExitCode::Refused, text)
+                .hinted("name another folder: `nemo-slurm init my-experiment`"));
+        }
+    }
+    std::fs::create_dir_all(&args.folder)?;
+    for (name, text) in FILES {
+        durable::write_synced(&args.folder.join(name), text.as_bytes())?;
+    }
+    let file = Path::new(&args.folder).join("exp.toml");
+    say("Wrote exp.toml and train.py. Next:\n");
+    out(&format!("nemo-slurm submit {} --follow", file.display()))
+}

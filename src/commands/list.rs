@@ -1,0 +1,36 @@
+//! `list`: the experiments of this home, newest first.
+
+use serde_json::json;
+
+use super::World;
+use super::status::look;
+use crate::cli::ListArgs;
+use crate::error::{CommandError, ExitCode};
+use crate::host;
+use crate::report::{list_table, out, say};
+
+/// Lists experiments.
+pub(super) fn list(world: &World, args: &ListArgs) -> Result<ExitCode, CommandError> {
+    let ids = world.home.ids()?;
+    let limit = if args.limit == 0 { usize::MAX } else { args.limit };
+    let mut experiments = Vec::new();
+    for id in ids.iter().rev().take(limit) {
+        // One damaged folder must not hide the others.
+        match world.home.load(id).map_err(CommandError::from).and_then(|stored| look(world, &stored)) {
+            Ok(status) => experiments.push(status.experiment),
+            Err(error) => say(&format!("warning: `{id}`: {}", error.error)),
+        }
+    }
+    if args.json {
+        return out(&json!({ "schema": 1, "experiments": experiments }));
+    }
+    if experiments.is_empty() {
+        say("No experiments yet. `nemo-slurm init` writes a file to start from.");
+        return Ok(ExitCode::Fine);
+    }
+    out(&list_table(&experiments, host::now()))?;
+    if ids.len() > experiments.len() {
+        say(&format!("… {} in all; `nemo-slurm list -n 0` shows them", ids.len()));
+    }
+    Ok(ExitCode::Fine)
+}

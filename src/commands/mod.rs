@@ -1,0 +1,144 @@
+//! One file a verb: load, a pure function, an effect, a rendering.
+
+mod cancel;
+mod check;
+mod cluster;
+mod completions;
+mod follow;
+mod init;
+mod list;
+mod logs;
+mod plan;
+mod run_local;
+mod status;
+mod submit;
+mod wait;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::cli::{Cli, Command};
+use crate::error::{CommandError, ExitCode};
+use crate::slurm::Client;
+use crate::store::{Home, Stored, Target};
+
+/// What every command may use of the world.
+#[derive(Debug)]
+pub struct World {
+    /// Where experiments lie.
+    pub home: Home,
+    /// Slurm's programs.
+    pub slurm: Client,
+    /// This program's own file.
+    pub program: PathBuf,
+    /// Where the harness is, if somebody said so.
+    pub harness: Option<PathBuf>,
+    /// The names of all environment variables, for the secrets that are passed on.
+    pub variables: Vec<String>,
+    /// `SLURM_CONF`, which tells one cluster from another.
+    pub slurm_conf: String,
+}
+
+/// What is read of the environment, once, by `main`.
+#[derive(Debug)]
+pub struct Environment {
+    /// The user's home folder.
+    pub user_home: Option<PathBuf>,
+    /// `NEMO_HARNESS`: another harness than the one beside this program.
+    pub harness: Option<PathBuf>,
+    /// The names of all variables.
+    pub variables: Vec<String>,
+    /// `SLURM_CONF`; empty where it is not set.
+    pub slurm_conf: String,
+}
+
+/// Carries a command out.
+pub fn run(cli: Cli, environment: Environment) -> Result<ExitCode, CommandError> {
+    match cli.command {
+        Command::Completions(args) => return completions::completions(&args),
+        Command::Man(args) => return completions::man(&args),
+        Command::Init(args) => return init::init(&args),
+        Command::Check(args) => return check::check(&args),
+        _ => {}
+    }
+    let world = world(&cli, environment)?;
+    match cli.command {
+        Command::Plan(args) => plan::plan(&world, &args),
+        Command::Submit(args) => submit::submit(&world, &args),
+        Command::Status(args) => status::status(&world, &args),
+        Command::List(args) => list::list(&world, &args),
+        Command::Wait(args) => wait::wait(&world, &args),
+        Command::Logs(args) => logs::logs(&world, &args),
+        Command::Cancel(args) => cancel::cancel(&world, &args),
+        Command::RunLocal { id } => run_local::run_local(&world, &id),
+        Command::Completions(_) | Command::Man(_) | Command::Init(_) | Command::Check(_) => {
+            Ok(ExitCode::Fine)
+        }
+    }
+}
+
+fn world(cli: &Cli, environment: Environment) -> Result<World, CommandError> {
+    let default = || environment.user_home.as_ref().map(|home| home.join(".nemo_slurm"));
+    let home = cli.home.clone().or_else(default).ok_or_else(|| {
+        CommandError::new(ExitCode::Usage, "no home folder is known")
+            .hinted("set NEMO_SLURM_HOME to a folder that the compute nodes see")
+    })?;
+    let home = std::path::absolute(home)?;
+    let timeout = Duration::from_secs(cli.slurm_timeout.max(1));
+    Ok(World {
+        home: Home::new(home),
+        slurm: Client::new(timeout),
+        program: std::env::current_exe()?,
+        harness: environment.harness,
+        variables: environment.variables,
+        slurm_conf: environment.slurm_conf,
+    })
+}
+
+impl World {
+    /// The harness that is submitted: the one beside this program unless another is named.
+    fn harness(&self) -> Result<PathBuf, CommandError> {
+        let beside = self.program.with_file_name("nemo-harness");
+        let harness = self.harness.clone().unwrap_or(beside);
+        if harness.is_file() {
+            return Ok(harness);
+        }
+        let text = format!("the harness is missing: `{}`", harness.display());
+        Err(CommandError::new(ExitCode::Usage, text)
+            .hinted("install `nemo-harness` beside `nemo-slurm`, or set NEMO_HARNESS to its path"))
+    }
+
+    /// Finds a target and reads its experiment; its task and trial exist.
+    fn find(&self, text: &str) -> Result<(Target, Stored), CommandError> {
+        let target = crate::store::resolve(&self.home, text)?;
+        let stored = self.home.load(&target.id)?;
+        let Some(wanted) = &target.task else { return Ok((target, stored)) };
+        let names = || stored.experiment.tasks.iter().map(|task| format!("`{}`", task.name));
+        let Some(task) = stored.experiment.tasks.iter().find(|task| task.name == *wanted) else {
+            let text = format!("experiment `{}` has no task `{wanted}`", target.id);
+            let tasks = names().collect::<Vec<_>>().join(", ");
+            return Err(CommandError::new(ExitCode::NotFound, text)
+                .hinted(format!("its tasks are {tasks}")));
+        };
+        match target.trial {
+            Some(trial) if trial as usize >= task.trials.len() => {
+                let text = format!("task `{wanted}` has no trial {trial}");
+                let last = task.trials.len() - 1;
+                Err(CommandError::new(ExitCode::NotFound, text)
+                    .hinted(format!("its trials are 0 to {last}")))
+            }
+            _ => Ok((target, stored)),
+        }
+    }
+}
+
+/// Reads a file of the user's, with a hint where it is not there.
+fn read_file(path: &Path) -> Result<String, CommandError> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let text = format!("can't read `{}`: {error}", path.display());
+        let missing = error.kind() == std::io::ErrorKind::NotFound;
+        let code = if missing { ExitCode::NotFound } else { ExitCode::Usage };
+        let failure = CommandError::new(code, text);
+        if missing { failure.hinted("`nemo-slurm init` writes a file to start from") } else { failure }
+    })
+}

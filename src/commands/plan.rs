@@ -1,0 +1,90 @@
+//! `plan`: what a file would become, without asking for any of it.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::submit::{Context, is_on_slurm, new_tasks, plan_of};
+use super::{World, check, cluster};
+use crate::cli::{FileArgs, PlanArgs};
+use crate::error::{CommandError, ExitCode};
+use crate::experiment::Experiment;
+use crate::report::{count, out, plan_table, say};
+use crate::slurm::Cluster;
+use crate::store::ExperimentId;
+
+/// Shows the plan of a file.
+pub(super) fn plan(world: &World, args: &PlanArgs) -> Result<ExitCode, CommandError> {
+    show(world, &args.file, args.scripts, false)
+}
+
+/// Shows the plan of a file. `sequential` plans at most one trial of a task at a time.
+pub(super) fn show(
+    world: &World,
+    args: &FileArgs,
+    scripts: bool,
+    sequential: bool,
+) -> Result<ExitCode, CommandError> {
+    let (_, mut experiment) = check::load(args)?;
+    if sequential {
+        super::submit::make_sequential(&mut experiment);
+    }
+    let cluster = cluster_if_it_answers(world, &experiment);
+    let plan = plan_of(&experiment, cluster.as_ref())?;
+    let Some(plan) = plan else { return local(args, &experiment) };
+    // The id is given at submission; harness and folders are where they will be.
+    let id = ExperimentId::new(&experiment.name, 0, 0);
+    let dir = world.home.experiment(&id);
+    let harness = world.home.programs().join("nemo-harness");
+    let harness: &Path = &harness;
+    let context =
+        Context { id: &id, dir: &dir, plan: Some(&plan), cluster: cluster.as_ref(), harness, now: 0.0 };
+    let tasks = new_tasks(&experiment, &context);
+    let all: Vec<(String, &String)> = tasks
+        .iter()
+        .flat_map(|task| {
+            let name = &task.spec.task;
+            task.scripts.iter().enumerate().map(move |(n, text)| (format!("{name}/{n}.sbatch"), text))
+        })
+        .collect();
+    if args.json {
+        let scripts: serde_json::Map<_, _> =
+            all.iter().map(|(name, text)| (name.clone(), json!(text))).collect();
+        return out(&json!({ "schema": 1, "arrays": plan.arrays, "scripts": scripts }));
+    }
+    out(&plan_table(&plan))?;
+    let arrays = count(plan.arrays.len(), "job array");
+    let trials = count(usize::try_from(plan.trials()).unwrap_or(usize::MAX), "trial");
+    out(&format!("{arrays}, {trials}."))?;
+    if scripts {
+        for (name, text) in all {
+            out(&format!("\n# {name}\n{text}"))?;
+        }
+    } else {
+        say("`--scripts` shows what Slurm would be given.");
+    }
+    Ok(ExitCode::Fine)
+}
+
+/// A plan needs no cluster: without an answer it is made for Slurm's own limits.
+fn cluster_if_it_answers(world: &World, experiment: &Experiment) -> Option<Cluster> {
+    if !is_on_slurm(experiment) {
+        return None;
+    }
+    let facts = cluster::facts(world);
+    facts.inspect_err(|error| say(&format!("warning: {error}; planned for Slurm's own limits"))).ok()
+}
+
+fn local(args: &FileArgs, experiment: &Experiment) -> Result<ExitCode, CommandError> {
+    if args.json {
+        return out(&json!({ "schema": 1, "arrays": [], "scripts": {} }));
+    }
+    for task in &experiment.tasks {
+        let after: Vec<&str> = task.after.iter().map(|after| after.task.as_str()).collect();
+        let after =
+            if after.is_empty() { String::new() } else { format!(", after {}", after.join(", ")) };
+        let trials = count(task.trials.len(), "trial");
+        out(&format!("{}: {trials} on this machine (`{}`){after}", task.name, task.executor))?;
+    }
+    Ok(ExitCode::Fine)
+}

@@ -1,0 +1,39 @@
+//! `status`: where an experiment stands.
+
+use super::World;
+use crate::cli::StatusArgs;
+use crate::error::{CommandError, ExitCode};
+use crate::report::{attempts_table, out, status_table};
+use crate::status::{Status, join, json};
+use crate::store::{Stored, Target};
+use crate::{host, memory, observe};
+
+/// Shows an experiment, a task or a trial.
+pub(super) fn status(world: &World, args: &StatusArgs) -> Result<ExitCode, CommandError> {
+    let (target, stored) = world.find(&args.target)?;
+    let mut status = look(world, &stored)?;
+    narrow(&mut status, &target);
+    if args.json {
+        return out(&json(&status));
+    }
+    out(&status_table(&status, host::now()))?;
+    if args.attempts || target.trial.is_some() {
+        out(&attempts_table(&status))?;
+    }
+    Ok(ExitCode::Fine)
+}
+
+/// Looks at the world, and remembers what was seen.
+pub(super) fn look(world: &World, stored: &Stored) -> Result<Status, CommandError> {
+    let status = join(&observe::sources(stored, &world.slurm)?);
+    memory::keep(&stored.dir, &status);
+    Ok(status)
+}
+
+/// Leaves out what the target does not mean.
+fn narrow(status: &mut Status, target: &Target) {
+    status.tasks.retain(|task| target.task.as_ref().is_none_or(|wanted| *wanted == task.name));
+    for task in &mut status.tasks {
+        task.trials.retain(|trial| target.trial.is_none_or(|wanted| wanted == trial.index));
+    }
+}

@@ -1,0 +1,166 @@
+//! What goes wrong, as a user meets it: a message, its causes, hints to type next, and an exit code.
+
+use std::error::Error;
+use std::fmt::Write;
+
+use crate::executor::local::SpawnError;
+use crate::executor::slurm::SubmitError;
+use crate::experiment::Problems;
+use crate::plan::PlanError;
+use crate::slurm::SlurmError;
+use crate::store::{StoreError, TargetError};
+
+/// What the program's exit code means. Part of the contract with scripts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// All is well.
+    Fine = 0,
+    /// The experiment failed.
+    Failed = 1,
+    /// Wrong use, or a wrong file.
+    Usage = 2,
+    /// There is no such thing.
+    NotFound = 3,
+    /// Slurm did not answer; nothing is assumed.
+    NoAnswer = 4,
+    /// Refused for safety.
+    Refused = 5,
+}
+
+/// Why a command could not do its work.
+#[derive(Debug)]
+pub struct CommandError {
+    /// The program's exit code.
+    pub code: ExitCode,
+    /// What happened.
+    pub error: Box<dyn Error + Send + Sync>,
+    /// What to type next.
+    pub hints: Vec<String>,
+}
+
+impl CommandError {
+    /// An error with a text of its own.
+    pub fn new(code: ExitCode, text: impl Into<String>) -> Self {
+        Self { code, error: text.into().into(), hints: Vec::new() }
+    }
+
+    /// An error that something else caused.
+    pub fn from_error(code: ExitCode, error: impl Error + Send + Sync + 'static) -> Self {
+        Self { code, error: Box::new(error), hints: Vec::new() }
+    }
+
+    /// Adds what to type next.
+    #[must_use]
+    pub fn hinted(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    fn hinted_by(mut self, hint: Option<impl Into<String>>) -> Self {
+        self.hints.extend(hint.map(Into::into));
+        self
+    }
+
+    /// Whether the reader of our output has gone, which is no error.
+    #[must_use]
+    pub fn is_broken_pipe(&self) -> bool {
+        let io = self.error.downcast_ref::<std::io::Error>();
+        io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+
+    /// The whole text for stderr. [`Problems`] bring their own form.
+    #[must_use]
+    pub fn render(&self) -> String {
+        if let Some(problems) = self.error.downcast_ref::<Problems>() {
+            return problems.to_string();
+        }
+        let mut text = format!("error: {}", self.error);
+        let mut cause = self.error.source();
+        while let Some(error) = cause {
+            // Writing to a string can't fail.
+            let _: std::fmt::Result = write!(text, "\n  caused by: {error}");
+            cause = error.source();
+        }
+        text.push('\n');
+        for hint in &self.hints {
+            let _: std::fmt::Result = write!(text, "\nhint: {hint}\n");
+        }
+        text
+    }
+}
+
+impl From<std::io::Error> for CommandError {
+    fn from(error: std::io::Error) -> Self {
+        Self::from_error(ExitCode::Usage, error)
+    }
+}
+
+impl From<StoreError> for CommandError {
+    fn from(error: StoreError) -> Self {
+        Self::from_error(ExitCode::Usage, error)
+    }
+}
+
+impl From<TargetError> for CommandError {
+    fn from(error: TargetError) -> Self {
+        let code = match error {
+            TargetError::NotFound { .. } => ExitCode::NotFound,
+            TargetError::Malformed { .. } | TargetError::Ambiguous { .. } | TargetError::Store(_) => {
+                ExitCode::Usage
+            }
+        };
+        let hint = error.hint();
+        Self::from_error(code, error).hinted_by(hint)
+    }
+}
+
+impl From<Problems> for CommandError {
+    fn from(problems: Problems) -> Self {
+        Self::from_error(ExitCode::Usage, problems)
+    }
+}
+
+impl From<PlanError> for CommandError {
+    fn from(error: PlanError) -> Self {
+        let hint = error.hint();
+        Self::from_error(ExitCode::Usage, error).hinted(hint)
+    }
+}
+
+impl From<SpawnError> for CommandError {
+    fn from(error: SpawnError) -> Self {
+        Self::from_error(ExitCode::Failed, error)
+    }
+}
+
+impl From<SlurmError> for CommandError {
+    fn from(error: SlurmError) -> Self {
+        let hint = error.hint();
+        Self::from_error(slurm_code(&error), error).hinted_by(hint)
+    }
+}
+
+fn slurm_code(error: &SlurmError) -> ExitCode {
+    if error.is_no_answer() { ExitCode::NoAnswer } else { ExitCode::Usage }
+}
+
+impl From<SubmitError> for CommandError {
+    fn from(error: SubmitError) -> Self {
+        let code = match &error {
+            SubmitError::Refused { .. } | SubmitError::Journal(_) => ExitCode::Usage,
+            SubmitError::Slurm { source, .. } | SubmitError::Held(source) => slurm_code(source),
+        };
+        let cancelled = match &error {
+            SubmitError::Refused { cancelled: 0, .. } => None,
+            SubmitError::Refused { cancelled: 1, .. } => {
+                Some("the job array that was already in is cancelled: nothing of it will run".to_owned())
+            }
+            SubmitError::Refused { cancelled, .. } => Some(format!(
+                "the {cancelled} job arrays that were already in are cancelled: nothing of it will run"
+            )),
+            _ => None,
+        };
+        Self::from_error(code, error).hinted_by(cancelled)
+    }
+}

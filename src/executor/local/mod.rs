@@ -1,0 +1,10 @@
+//! The local executor: the same harness without Slurm, as processes of this machine.
+//!
+//! A runner of its own carries the experiment out, so that `submit` returns and its terminal may close.
+
+mod runner;
+mod schedule;
+mod spawn;
+
+pub use runner::run;
+pub use spawn::{SpawnError, is_running, start_runner};

@@ -1,0 +1,168 @@
+//! Which trials may start now, and which never will. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::experiment::{Dependency, On, Task};
+
+/// Where a trial stands for the runner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It has yet to run, for the first time or again.
+    Waiting,
+    /// Its harness lives.
+    Running,
+    /// It did its work.
+    Completed,
+    /// It is over otherwise: failed, cancelled, timed out.
+    Lost,
+    /// What it waits for can never be.
+    Dropped,
+}
+
+impl Phase {
+    fn is_over(self) -> bool {
+        match self {
+            Self::Waiting | Self::Running => false,
+            Self::Completed | Self::Lost | Self::Dropped => true,
+        }
+    }
+}
+
+/// A task as the runner needs it: all are local.
+#[derive(Debug)]
+pub(super) struct LocalTask<'a> {
+    pub(super) task: &'a Task,
+    /// How many trials of its executor may run at once, over all tasks.
+    pub(super) parallel: usize,
+    /// One for each trial.
+    pub(super) phases: Vec<Phase>,
+}
+
+/// What follows from where all trials stand. Trials are (task, trial) indices.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Decision {
+    pub(super) start: Vec<(usize, usize)>,
+    pub(super) drop: Vec<(usize, usize)>,
+}
+
+/// Whether everything is over.
+pub(super) fn is_over(tasks: &[LocalTask<'_>]) -> bool {
+    tasks.iter().all(|task| task.phases.iter().all(|phase| phase.is_over()))
+}
+
+/// Decides what to start, within each executor's `parallel` and each task's `concurrent`, and what to give up.
+pub(super) fn decide(tasks: &[LocalTask<'_>]) -> Decision {
+    let mut decision = Decision::default();
+    let running = |task: &LocalTask<'_>| {
+        task.phases.iter().filter(|phase| **phase == Phase::Running).count()
+    };
+    let mut busy: BTreeMap<&str, usize> = BTreeMap::new();
+    for task in tasks {
+        *busy.entry(task.task.executor.as_str()).or_default() += running(task);
+    }
+    for (place, task) in tasks.iter().enumerate() {
+        let busy = busy.entry(task.task.executor.as_str()).or_default();
+        let concurrent = task.task.concurrent.map_or(usize::MAX, |n| n.get() as usize);
+        let mut own = running(task);
+        for trial in (0..task.phases.len()).filter(|&trial| task.phases[trial] == Phase::Waiting) {
+            match readiness(task.task, trial, tasks) {
+                Readiness::Never => decision.drop.push((place, trial)),
+                Readiness::Ready if *busy < task.parallel && own < concurrent => {
+                    (*busy, own) = (*busy + 1, own + 1);
+                    decision.start.push((place, trial));
+                }
+                Readiness::Ready | Readiness::NotYet => {}
+            }
+        }
+    }
+    decision
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Readiness {
+    Ready,
+    NotYet,
+    Never,
+}
+
+fn readiness(task: &Task, trial: usize, tasks: &[LocalTask<'_>]) -> Readiness {
+    let one = |dependency: &Dependency| {
+        let parent = tasks.iter().find(|parent| parent.task.name == dependency.task);
+        parent.map_or(Readiness::Never, |parent| met(dependency.on, trial, &parent.phases))
+    };
+    task.after.iter().map(one).max().unwrap_or(Readiness::Ready)
+}
+
+/// The same rules as Slurm's `afterok`, `afternotok`, `afterany` and `aftercorr`.
+fn met(on: On, trial: usize, parent: &[Phase]) -> Readiness {
+    let lost = |phase: &Phase| matches!(phase, Phase::Lost | Phase::Dropped);
+    let all_over = parent.iter().all(|phase| phase.is_over());
+    match on {
+        On::Ok if parent.iter().any(lost) => Readiness::Never,
+        On::Ok | On::Any if all_over => Readiness::Ready,
+        On::Failed if all_over && parent.iter().any(lost) => Readiness::Ready,
+        On::Failed if all_over => Readiness::Never,
+        On::Ok | On::Any | On::Failed => Readiness::NotYet,
+        On::Each => match parent.get(trial) {
+            Some(Phase::Completed) => Readiness::Ready,
+            Some(Phase::Waiting | Phase::Running) => Readiness::NotYet,
+            Some(Phase::Lost | Phase::Dropped) | None => Readiness::Never,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::sample_task as task;
+
+    fn phases(text: &str) -> Vec<Phase> {
+        let phase = |c| match c {
+            'w' => Phase::Waiting,
+            'r' => Phase::Running,
+            'c' => Phase::Completed,
+            'l' => Phase::Lost,
+            _ => Phase::Dropped,
+        };
+        text.chars().map(phase).collect()
+    }
+
+    /// Two tasks on one executor: `parent` runs alone, `child` after it.
+    #[track_caller]
+    fn check(on: On, parallel: usize, concurrent: u32, now: (&str, &str), expected: &str) {
+        let parent = task("parent", now.0.len(), 0, &[]);
+        let child = task("child", now.1.len(), concurrent, &[("parent", on)]);
+        let tasks = [
+            LocalTask { task: &parent, parallel, phases: phases(now.0) },
+            LocalTask { task: &child, parallel, phases: phases(now.1) },
+        ];
+        let Decision { start, drop } = decide(&tasks);
+        assert_eq!(format!("{start:?} {drop:?}"), expected, "{on:?} {now:?}");
+    }
+
+    #[test]
+    fn trials_start_when_they_may() {
+        use On::{Any, Each, Failed, Ok};
+        check(Ok, 2, 0, ("www", "w"), "[(0, 0), (0, 1)] []");
+        check(Ok, 2, 0, ("rcw", "w"), "[(0, 2)] []");
+        check(Ok, 2, 0, ("rcc", "w"), "[] []");
+        check(Ok, 2, 0, ("ccc", "www"), "[(1, 0), (1, 1)] []");
+        check(Ok, 9, 2, ("ccc", "rww"), "[(1, 1)] []");
+        check(Ok, 2, 0, ("lwr", "w"), "[(0, 1)] [(1, 0)]");
+        check(Any, 2, 0, ("lcd", "w"), "[(1, 0)] []");
+        check(Any, 2, 0, ("lr", "w"), "[] []");
+        check(Failed, 2, 0, ("lr", "w"), "[] []");
+        check(Failed, 2, 0, ("lc", "w"), "[(1, 0)] []");
+        check(Failed, 2, 0, ("cc", "w"), "[] [(1, 0)]");
+        check(Each, 4, 0, ("rcl", "www"), "[(1, 1)] [(1, 2)]");
+    }
+
+    #[test]
+    fn it_ends_when_all_is_over() {
+        let one = task("one", 3, 0, &[]);
+        let over =
+            |text| is_over(&[LocalTask { task: &one, parallel: 1, phases: phases(text) }]);
+        assert!(over("cld"));
+        assert!(!over("clr") && !over("clw"));
+    }
+}

@@ -1,0 +1,100 @@
+//! Starts the processes of the local executor: the runner, and the harness of each trial.
+#![expect(clippy::disallowed_methods, reason = "an edge: programs are started here")]
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nemo_harness::rundir::runner::RunnerRecord;
+use nemo_harness::rundir::{ExperimentDir, TaskDir, durable, lines};
+
+use crate::host::{Liveness, ProcessId};
+
+/// How long a runner may take to say that it is there.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why the runner did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// The system did not start it.
+    #[error("can't start the local runner")]
+    Io(#[from] io::Error),
+    /// It ended at once.
+    #[error("the local runner ended at once; see `{}`", log.display())]
+    Ended {
+        /// What it had to say.
+        log: PathBuf,
+    },
+}
+
+/// Whether the experiment's runner lives, on this machine as far as can be told.
+pub fn is_running(dir: &ExperimentDir) -> io::Result<Option<ProcessId>> {
+    let records = lines::read::<RunnerRecord>(&dir.runner_log())?.rows;
+    let last = records.into_iter().rev().find_map(|record| match record {
+        RunnerRecord::Runner { pid, start_ticks, boot_id, node, .. } => {
+            Some(ProcessId { node, boot_id, pid, start_ticks })
+        }
+        _ => None,
+    });
+    Ok(last.filter(|process| process.liveness() == Liveness::Alive))
+}
+
+/// Starts the runner, and returns when it has taken over. It does not depend on the terminal.
+pub fn start_runner(
+    program: &Path,
+    home: &Path,
+    id: &str,
+    dir: &ExperimentDir,
+) -> Result<(), SpawnError> {
+    let log = dir.0.join("runner.out");
+    let output = OpenOptions::new().append(true).create(true).open(&log)?;
+    let mut child = Command::new(program)
+        .arg("run-local")
+        .arg(id)
+        .arg("--home")
+        .arg(home)
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        .spawn()?;
+    let began = Instant::now();
+    while began.elapsed() < START_LIMIT {
+        if is_running(dir)?.is_some_and(|process| process.pid == child.id()) {
+            return Ok(());
+        }
+        if child.try_wait()?.is_some() {
+            let finished = lines::read::<RunnerRecord>(&dir.runner_log())?.rows;
+            let is_over = matches!(finished.last(), Some(RunnerRecord::Finished { .. }));
+            return if is_over { Ok(()) } else { Err(SpawnError::Ended { log }) };
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Err(SpawnError::Ended { log })
+}
+
+/// Starts the harness of one trial, in a process group of its own: a Ctrl-C at the terminal is not for it.
+pub(super) fn harness(program: &Path, dir: &TaskDir, trial: u32) -> io::Result<Child> {
+    durable::create_dir_all(&dir.slurm_output())?;
+    let log = dir.slurm_output().join(format!("local_{trial}.out"));
+    let output = OpenOptions::new().append(true).create(true).open(log)?;
+    Command::new(program)
+        .arg("run")
+        .arg("--local")
+        .arg("--task-dir")
+        .arg(&dir.0)
+        .arg("--trial")
+        .arg(trial.to_string())
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        .process_group(0)
+        .spawn()
+}
+
+/// Waits for a harness. Its exit code, or the signal that killed it.
+pub(super) fn wait(mut child: Child) -> (Option<i32>, Option<i32>) {
+    child.wait().map_or((None, None), |status| (status.code(), status.signal()))
+}

@@ -1,0 +1,190 @@
+//! Carries a plan out on Slurm: each array exactly once, whatever crash came between.
+//!
+//! An intent is durable before `sbatch` runs; an array whose answer was lost is found again by its name. The heads of
+//! chains are held until all is in, so that nothing can end and be forgotten meanwhile.
+
+use std::io;
+use std::path::Path;
+
+use nemo_harness::rundir::ExperimentDir;
+
+use crate::journal::{self, Entry, Event, Record};
+use crate::plan::{JobArray, Plan};
+use crate::script;
+use crate::slurm::SlurmError;
+use crate::slurm::id::JobId;
+
+/// What the executor asks of Slurm.
+pub trait Scheduler {
+    /// Submits a script.
+    fn submit(&mut self, script: &Path, arguments: &[String]) -> Result<JobId, SlurmError>;
+    /// Looks for an array by its name, among those of `since` (unix seconds) and later.
+    fn find(&mut self, token: &str, since: f64) -> Result<Sighting, SlurmError>;
+    /// Lets held arrays go. One that runs or is over already is left as it is.
+    fn release(&mut self, jobs: &[JobId]) -> Result<(), SlurmError>;
+    /// Takes arrays back.
+    fn cancel(&mut self, jobs: &[JobId]) -> Result<(), SlurmError>;
+}
+
+/// What became of an array whose answer was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sighting {
+    /// Slurm has it.
+    Found(JobId),
+    /// Slurm never had it, or it never ran.
+    Never,
+}
+
+/// Why an experiment is not wholly submitted. What is in stays known: `submit --continue` goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// Slurm does not want an array; those before it are cancelled.
+    #[error("Slurm refused job array `{token}`: {reason}")]
+    Refused {
+        /// The array.
+        token: String,
+        /// Slurm's own words.
+        reason: String,
+        /// How many arrays were cancelled.
+        cancelled: usize,
+    },
+    /// Slurm gave no answer.
+    #[error("job array `{token}` is not known to be in")]
+    Slurm {
+        /// The array.
+        token: String,
+        /// What went wrong.
+        source: SlurmError,
+    },
+    /// The heads of the chains could not be released.
+    #[error("all is in, but the first jobs are still held")]
+    Held(#[source] SlurmError),
+    /// The journal can't be written: nothing further is asked of Slurm.
+    #[error("can't write the journal")]
+    Journal(#[from] io::Error),
+}
+
+/// The experiment whose plan is carried out.
+#[derive(Clone, Copy, Debug)]
+pub struct Submission<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// Its folder.
+    pub dir: &'a ExperimentDir,
+    /// What to submit.
+    pub plan: &'a Plan,
+}
+
+/// Carries the plan out, or goes on with it. Returns the ids of the plan's arrays in order.
+///
+/// `now` tells unix seconds, for the record only.
+pub fn submit(
+    submission: Submission<'_>,
+    scheduler: &mut impl Scheduler,
+    journal: &mut impl Record,
+    now: &dyn Fn() -> f64,
+) -> Result<Vec<JobId>, SubmitError> {
+    let mut ids: Vec<JobId> = Vec::new();
+    for array in &submission.plan.arrays {
+        let token = script::token(submission.id, &array.task, array.index);
+        let id = match known(&token, scheduler, journal)? {
+            Known::Recorded(id) => id,
+            Known::Found(id) => {
+                journal.record(Event::Submitted { token, slurm_job: id, time: now() })?;
+                id
+            }
+            Known::No => submit_one(submission.dir, array, &token, &ids, scheduler, journal, now)?,
+        };
+        ids.push(id);
+    }
+    if !journal::is_complete(journal.events()) {
+        let places = submission.plan.arrays.iter().zip(&ids);
+        let held: Vec<JobId> = places.filter(|(array, _)| array.held).map(|(_, id)| *id).collect();
+        if !held.is_empty() {
+            scheduler.release(&held).map_err(SubmitError::Held)?;
+        }
+        journal.record(Event::Complete { time: now() })?;
+    }
+    Ok(ids)
+}
+
+enum Known {
+    Recorded(JobId),
+    Found(JobId),
+    No,
+}
+
+/// What is known of an array from the journal, and from Slurm where the journal only knows of the intent.
+fn known(
+    token: &str,
+    scheduler: &mut impl Scheduler,
+    journal: &impl Record,
+) -> Result<Known, SubmitError> {
+    let since = match journal::entry(journal.events(), token) {
+        Entry::Submitted(id) => return Ok(Known::Recorded(id)),
+        Entry::Absent => return Ok(Known::No),
+        Entry::Intended(time) => time,
+    };
+    let failed = |source| SubmitError::Slurm { token: token.to_owned(), source };
+    match scheduler.find(token, since).map_err(failed)? {
+        Sighting::Found(id) => Ok(Known::Found(id)),
+        Sighting::Never => Ok(Known::No),
+    }
+}
+
+fn submit_one(
+    dir: &ExperimentDir,
+    array: &JobArray,
+    token: &str,
+    parents: &[JobId],
+    scheduler: &mut impl Scheduler,
+    journal: &mut impl Record,
+    now: &dyn Fn() -> f64,
+) -> Result<JobId, SubmitError> {
+    // Durable before sbatch runs: without it a lost answer would be a job that nobody looks for.
+    journal.record(Event::Intended {
+        token: token.to_owned(),
+        task: array.task.clone(),
+        array: array.index,
+        offset: array.offset,
+        trials: array.trials.get(),
+        time: now(),
+    })?;
+    let script = dir.task(&array.task).script(array.index);
+    match scheduler.submit(&script, &script::arguments(array, parents)) {
+        Ok(id) => {
+            let token = token.to_owned();
+            journal.record(Event::Submitted { token, slurm_job: id, time: now() })?;
+            Ok(id)
+        }
+        Err(SlurmError::Refused { reason, .. }) => {
+            Err(take_back(token, reason, parents, scheduler, journal, now)?)
+        }
+        Err(source) => Err(SubmitError::Slurm { token: token.to_owned(), source }),
+    }
+}
+
+/// Cancels what was submitted before the refusal: nothing of a half experiment may run.
+fn take_back(
+    token: &str,
+    reason: String,
+    submitted: &[JobId],
+    scheduler: &mut impl Scheduler,
+    journal: &mut impl Record,
+    now: &dyn Fn() -> f64,
+) -> Result<SubmitError, SubmitError> {
+    if !submitted.is_empty() {
+        let failed = |source| SubmitError::Slurm { token: token.to_owned(), source };
+        scheduler.cancel(submitted).map_err(failed)?;
+    }
+    let token = token.to_owned();
+    journal.record(Event::Refused {
+        token: token.clone(),
+        reason: reason.clone(),
+        time: now(),
+    })?;
+    Ok(SubmitError::Refused { token, reason, cancelled: submitted.len() })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! A crash before and after every effect, and every answer that Slurm can give.
+
+use std::cell::RefCell;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::*;
+use crate::experiment::On;
+use crate::plan::{Limits, sample_experiment, sample_task};
+
+/// Slurm and the disk, in memory; the world stops after so many effects.
+#[derive(Debug, Default)]
+struct World {
+    /// Name and arguments of each array that Slurm took, in order; its id is its place plus one.
+    jobs: Vec<(String, String)>,
+    held: Vec<JobId>,
+    cancelled: Vec<JobId>,
+    journal: Vec<Event>,
+    effects_left: Option<usize>,
+    /// The crash comes after the effect, before its answer.
+    answer_is_lost: bool,
+    refuse: Option<&'static str>,
+    silent: bool,
+    /// At the moment of each release, how many arrays were in.
+    released_at: Vec<usize>,
+}
+
+#[derive(Clone)]
+struct Handle(Rc<RefCell<World>>);
+
+/// What a crash looks like to the code under test: an error it can't mistake for an answer.
+fn crash() -> SlurmError {
+    SlurmError::NoAnswer { program: "sbatch", waited: Duration::ZERO }
+}
+
+impl Handle {
+    /// Does an effect, unless the world stops before it; `Err` also if it stops right after.
+    fn effect<T>(&self, effect: impl FnOnce(&mut World) -> T) -> Result<T, SlurmError> {
+        let mut world = self.0.borrow_mut();
+        match world.effects_left {
+            Some(0) => Err(crash()),
+            Some(1) => {
+                world.effects_left = Some(0);
+                if world.answer_is_lost {
+                    effect(&mut world);
+                }
+                Err(crash())
+            }
+            Some(left) => {
+                world.effects_left = Some(left - 1);
+                Ok(effect(&mut world))
+            }
+            None => Ok(effect(&mut world)),
+        }
+    }
+}
+
+impl Scheduler for Handle {
+    fn submit(&mut self, script: &Path, arguments: &[String]) -> Result<JobId, SlurmError> {
+        let name: PathBuf = script.iter().rev().take(2).collect::<Vec<_>>().into_iter().rev().collect();
+        let name = name.to_string_lossy().replace(".sbatch", "").replace('/', ".");
+        if self.0.borrow().silent {
+            return Err(crash());
+        }
+        if self.0.borrow().refuse == Some(name.as_str()) {
+            let reason = "Invalid partition name specified".to_owned();
+            return Err(SlurmError::Refused { program: "sbatch", reason, code: Some(1) });
+        }
+        self.effect(|world| {
+            world.jobs.push((format!("sample-00000100.{name}"), arguments.join(" ")));
+            let id = JobId(u32::try_from(world.jobs.len()).unwrap());
+            if arguments.iter().any(|argument| argument == "--hold") {
+                world.held.push(id);
+            }
+            id
+        })
+    }
+    fn find(&mut self, token: &str, _: f64) -> Result<Sighting, SlurmError> {
+        let world = self.0.borrow();
+        let place = world.jobs.iter().position(|(name, _)| name == token);
+        Ok(place.map_or(Sighting::Never, |place| {
+            Sighting::Found(JobId(u32::try_from(place + 1).unwrap()))
+        }))
+    }
+    fn release(&mut self, jobs: &[JobId]) -> Result<(), SlurmError> {
+        self.effect(|world| {
+            world.released_at.push(world.jobs.len());
+            world.held.retain(|held| !jobs.contains(held));
+        })
+    }
+    fn cancel(&mut self, jobs: &[JobId]) -> Result<(), SlurmError> {
+        self.effect(|world| world.cancelled.extend(jobs))
+    }
+}
+
+/// The journal's disk is the same world.
+struct Disk {
+    handle: Handle,
+    events: Vec<Event>,
+}
+
+impl Record for Disk {
+    fn events(&self) -> &[Event] {
+        &self.events
+    }
+    fn record(&mut self, event: Event) -> io::Result<()> {
+        let kept = event.clone();
+        self.handle.effect(|world| world.journal.push(kept)).map_err(io::Error::other)?;
+        self.events.push(event);
+        Ok(())
+    }
+}
+
+fn sample_plan() -> Plan {
+    let tasks = vec![
+        sample_task("prepare", 1, 0, &[]),
+        sample_task("train", 5, 0, &[("prepare", On::Ok)]),
+        sample_task("evaluate", 1, 0, &[("train", On::Any)]),
+    ];
+    let limits = Limits { max_array: NonZeroU32::new(2).unwrap() };
+    Plan::new(&sample_experiment(tasks), limits).unwrap()
+}
+
+/// One process: it reads the journal from the disk, and goes on.
+fn run(handle: &Handle, plan: &Plan) -> Result<Vec<JobId>, SubmitError> {
+    let dir = ExperimentDir("/home".into());
+    let events = handle.0.borrow().journal.clone();
+    let mut disk = Disk { handle: handle.clone(), events };
+    let submission = Submission { id: "sample-00000100", dir: &dir, plan };
+    submit(submission, &mut handle.clone(), &mut disk, &|| 1.0)
+}
+
+const NAMES: [&str; 5] = ["prepare.0", "train.0", "train.1", "train.2", "evaluate.0"];
+
+fn names(world: &World) -> Vec<&str> {
+    world.jobs.iter().map(|(name, _)| name.trim_start_matches("sample-00000100.")).collect()
+}
+
+#[test]
+fn a_crash_anywhere_submits_each_array_once() {
+    let plan = sample_plan();
+    let mut points = 0;
+    for answer_is_lost in [false, true] {
+        for effects in 1.. {
+            let world = World { effects_left: Some(effects), answer_is_lost, ..World::default() };
+            let handle = Handle(Rc::new(RefCell::new(world)));
+            let crashed = run(&handle, &plan).is_err();
+            handle.0.borrow_mut().effects_left = None;
+            let ids = run(&handle, &plan).expect("the second run has no crash");
+            let world = handle.0.borrow();
+            assert_eq!(names(&world), NAMES, "crash at effect {effects}, {answer_is_lost}");
+            assert_eq!(ids, [1, 2, 3, 4, 5].map(JobId));
+            assert_eq!(world.held, [], "all heads are released");
+            assert!(world.released_at.iter().all(|&jobs| jobs == 5), "only when all is in");
+            assert!(journal::is_complete(&world.journal));
+            if !crashed {
+                break;
+            }
+            points += 1;
+        }
+    }
+    // 5 intents, 5 submissions, 5 answers, a release and the end of the record; before and after each.
+    assert_eq!(points, 2 * 17);
+}
+
+#[test]
+fn two_crashes_are_no_worse_than_one() {
+    let plan = sample_plan();
+    for first in 1..18 {
+        for second in 1..18 {
+            let world = World { effects_left: Some(first), answer_is_lost: true, ..World::default() };
+            let handle = Handle(Rc::new(RefCell::new(world)));
+            let _crash = run(&handle, &plan);
+            handle.0.borrow_mut().effects_left = Some(second);
+            let _crash = run(&handle, &plan);
+            handle.0.borrow_mut().effects_left = None;
+            run(&handle, &plan).expect("the third run has no crash");
+            assert_eq!(names(&handle.0.borrow()), NAMES, "crashes at {first} and {second}");
+        }
+    }
+}
+
+#[test]
+fn children_name_their_parents() {
+    let handle = Handle(Rc::new(RefCell::new(World::default())));
+    run(&handle, &sample_plan()).unwrap();
+    let world = handle.0.borrow();
+    let arguments: Vec<&str> = world.jobs.iter().map(|(_, arguments)| arguments.as_str()).collect();
+    let kill = "--kill-on-invalid-dep=yes";
+    assert_eq!(arguments[0], "--hold");
+    assert_eq!(arguments[1], format!("--dependency=afterok:1 {kill}"));
+    assert_eq!(arguments[4], format!("--dependency=afterany:2:3:4 {kill}"));
+}
+
+#[test]
+fn a_refusal_takes_back_what_was_in() {
+    let world = World { refuse: Some("train.1"), ..World::default() };
+    let handle = Handle(Rc::new(RefCell::new(world)));
+    let error = run(&handle, &sample_plan()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Slurm refused job array `sample-00000100.train.1`: Invalid partition name specified"
+    );
+    let world = handle.0.borrow();
+    assert_eq!(world.cancelled, [JobId(1), JobId(2)]);
+    assert_eq!(journal::refusal(&world.journal), Some("Invalid partition name specified"));
+}
+
+#[test]
+fn no_answer_is_no_refusal() {
+    let handle = Handle(Rc::new(RefCell::new(World { silent: true, ..World::default() })));
+    let error = run(&handle, &sample_plan()).unwrap_err();
+    assert!(matches!(error, SubmitError::Slurm { source: SlurmError::NoAnswer { .. }, .. }));
+    assert_eq!(handle.0.borrow().cancelled, []);
+    handle.0.borrow_mut().silent = false;
+    run(&handle, &sample_plan()).unwrap();
+    assert_eq!(names(&handle.0.borrow()), NAMES);
+}

@@ -1,0 +1,71 @@
+//! From a task to what the harness must know of it. Pure.
+
+use std::collections::BTreeMap;
+
+use nemo_harness::rundir::{ExperimentDir, InputSpec, TaskSpec};
+
+use crate::experiment::{Executor, Experiment, On, Task};
+use crate::slurm::Cluster;
+
+/// What holds for the whole experiment.
+#[derive(Debug)]
+pub struct Surrounding<'a> {
+    /// The experiment's id.
+    pub id: &'a str,
+    /// Where it will lie.
+    pub dir: &'a ExperimentDir,
+    /// The resolved experiment.
+    pub experiment: &'a Experiment,
+    /// When it was submitted, in unix seconds.
+    pub now: u64,
+    /// What is known of the cluster, where Slurm runs any of it.
+    pub cluster: Option<&'a Cluster>,
+}
+
+/// What the harness must know of one task.
+#[must_use]
+pub fn task_spec(task: &Task, around: &Surrounding<'_>) -> TaskSpec {
+    let (surroundings, time_limit, sentinel) = match &around.experiment.executors[&task.executor] {
+        Executor::Slurm(slurm) => {
+            let wanted = |cluster: &Cluster| cluster.needs_sentinel(slurm.partition.as_deref());
+            (&slurm.surroundings, None, around.cluster.is_some_and(wanted))
+        }
+        Executor::Local(local) => (&local.surroundings, local.time, false),
+    };
+    TaskSpec {
+        schema: 1,
+        experiment: around.id.to_owned(),
+        task: task.name.clone(),
+        command: task.run.clone(),
+        workdir: around.experiment.workdir.clone(),
+        setup: surroundings.setup.clone(),
+        env: surroundings.env.clone(),
+        seed: around.experiment.seed,
+        checkpoint: task.checkpoint.clone(),
+        restart: task.restart.clone(),
+        metrics: task.metrics.clone(),
+        inputs: inputs(task, around),
+        sentinel,
+        deadline: around.experiment.timeout.map(|timeout| around.now + timeout),
+        time_limit,
+    }
+}
+
+/// Every task that this one waits for, directly or not: those that its command may name.
+fn inputs(task: &Task, around: &Surrounding<'_>) -> BTreeMap<String, InputSpec> {
+    let mut inputs = BTreeMap::new();
+    let mut open: Vec<(&str, bool)> =
+        task.after.iter().map(|after| (after.task.as_str(), after.on == On::Each)).collect();
+    while let Some((name, each)) = open.pop() {
+        let Some(parent) = around.experiment.tasks.iter().find(|task| task.name == name) else {
+            continue;
+        };
+        let trials = u32::try_from(parent.trials.len()).unwrap_or(u32::MAX);
+        let input = InputSpec { dir: around.dir.task(name).0, trials, each };
+        if inputs.insert(name.to_owned(), input).is_none() {
+            let further = |on: On| each && on == On::Each;
+            open.extend(parent.after.iter().map(|after| (after.task.as_str(), further(after.on))));
+        }
+    }
+    inputs
+}

@@ -1,0 +1,241 @@
+//! The `[executor.<name>]` sections.
+
+use std::collections::BTreeMap;
+
+use super::reader::{Field, Section, unsupported};
+use super::report::{Report, choices, listed};
+use super::units::Refusal;
+use super::{Executor, LocalExecutor, SlurmExecutor, Surroundings, names, sbatch, units};
+
+/// The executors of a file and the two that are always there.
+pub(super) struct Executors {
+    /// The names that the file defines, as written.
+    pub(super) defined: Vec<String>,
+    /// Every executor that has no mistake in it.
+    pub(super) by_name: BTreeMap<String, Executor>,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Slurm,
+    Local,
+    Container,
+}
+
+const KINDS: [(&str, Kind); 3] =
+    [("slurm", Kind::Slurm), ("local", Kind::Local), ("container", Kind::Container)];
+
+/// The keys that only one of the kinds has.
+const SLURM_ONLY: [&str; 6] =
+    ["partition", "nodes", "gpus_per_node", "cpus_per_task", "mem", "sbatch"];
+const LOCAL_ONLY: [&str; 1] = ["parallel"];
+
+/// Reads every executor.
+pub(super) fn read(fields: Vec<Field<'_>>, report: &mut Report) -> Executors {
+    let mut executors = Executors { defined: Vec::new(), by_name: built_in() };
+    for field in fields {
+        let name = field.name.to_owned();
+        let valid = names::check(&name).map_err(|refusal| (&field.key_place, refusal));
+        if let Err((place, Refusal { message, hint })) = valid {
+            report.problem(place, message).hint(hint.unwrap_or_default());
+        }
+        executors.by_name.remove(&name);
+        if let Some(executor) = field.section(report).and_then(|section| one(section, report)) {
+            executors.by_name.insert(name.clone(), executor);
+        }
+        executors.defined.push(name);
+    }
+    executors
+}
+
+impl Executors {
+    /// Whether there is such an executor, be it with mistakes.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.by_name.contains_key(name) || self.defined.iter().any(|defined| defined == name)
+    }
+
+    /// A hint for a name that is none of them.
+    pub(super) fn hint(&self, name: &str) -> String {
+        let built_in = ["local", "slurm"].into_iter();
+        let others = built_in.filter(|name| !self.defined.iter().any(|defined| defined == name));
+        let all: Vec<&str> = self.defined.iter().map(String::as_str).chain(others).collect();
+        choices(name, "the executors are", all)
+    }
+}
+
+fn built_in() -> BTreeMap<String, Executor> {
+    BTreeMap::from([
+        ("local".to_owned(), Executor::Local(LocalExecutor::default())),
+        ("slurm".to_owned(), Executor::Slurm(SlurmExecutor::default())),
+    ])
+}
+
+fn one(mut section: Section<'_>, report: &mut Report) -> Option<Executor> {
+    let kind = match section.take("kind") {
+        Some(kind) => kind.word(&KINDS, report).map(|found| (kind, found)),
+        None => {
+            let message = format!("`{}` has no `kind`", section.place.key);
+            report
+                .problem(&section.place, message)
+                .hint("add `kind = \"slurm\"` or `kind = \"local\"`");
+            None
+        }
+    };
+    let before = report.len();
+    let executor = match kind? {
+        (_, Kind::Slurm) => Executor::Slurm(slurm(section, report)),
+        (_, Kind::Local) => Executor::Local(local(section, report)),
+        (field, Kind::Container) => {
+            unsupported(&field.place, "kind = \"container\"", report);
+            return None;
+        }
+    };
+    (report.len() == before).then_some(executor)
+}
+
+fn slurm(mut section: Section<'_>, report: &mut Report) -> SlurmExecutor {
+    refuse_other_kind(&mut section, "Slurm", &LOCAL_ONLY, report);
+    if let Some(nodes) = section.take("nodes")
+        && let Some(number) = nodes.positive(report)
+        && number.get() > 1
+    {
+        let key = nodes.place.key.clone();
+        report
+            .problem(&nodes.place, "more than one node a trial is not supported yet")
+            .hint(format!("leave `{key}` out, or set it to 1"));
+    }
+    let executor = SlurmExecutor {
+        partition: section.take("partition").and_then(|field| partition(&field, report)),
+        gpus_per_node: section.take("gpus_per_node").and_then(|field| gpus(&field, report)),
+        cpus_per_task: section.take("cpus_per_task").and_then(|field| field.positive(report)),
+        mem: section.take("mem").and_then(|field| memory(&field, report)),
+        time: section.take("time").and_then(|field| field.duration(report)),
+        sbatch: section
+            .take("sbatch")
+            .map(|field| sbatch::read(&field, report))
+            .unwrap_or_default(),
+        surroundings: surroundings(&mut section, report),
+    };
+    section.finish(report);
+    executor
+}
+
+fn local(mut section: Section<'_>, report: &mut Report) -> LocalExecutor {
+    refuse_other_kind(&mut section, "local", &SLURM_ONLY, report);
+    let executor = LocalExecutor {
+        parallel: section.take("parallel").and_then(|field| field.positive(report)),
+        time: section.take("time").and_then(|field| field.duration(report)),
+        surroundings: surroundings(&mut section, report),
+    };
+    section.finish(report);
+    executor
+}
+
+/// Says of a key that it belongs to another kind of executor, which is more than that it is unknown.
+fn refuse_other_kind(
+    section: &mut Section<'_>,
+    kind: &str,
+    others: &[&'static str],
+    report: &mut Report,
+) {
+    for &name in others {
+        if section.table.get(name).is_none() {
+            continue;
+        }
+        if let Some(field) = section.take(name) {
+            let message = format!("a {kind} executor has no key `{name}`");
+            report
+                .problem(&field.key_place, message)
+                .hint(format!("take `{name}` out, or change the executor's `kind`"));
+        }
+    }
+}
+
+fn partition(field: &Field<'_>, report: &mut Report) -> Option<String> {
+    let text = field.text(report)?;
+    if is_plain(&text) {
+        return Some(text);
+    }
+    report
+        .problem(&field.place, format!("{text:?} can't be the name of a partition"))
+        .hint("`sinfo --summarize` lists the partitions; several are separated by commas");
+    None
+}
+
+fn gpus(field: &Field<'_>, report: &mut Report) -> Option<String> {
+    let expected = "a number of GPUs, or a type and a number such as \"h100:8\"";
+    match field.value {
+        super::tree::Value::Integer(_) => {
+            let number: u32 = field.integer(expected, report)?;
+            // Some clusters refuse even `--gpus-per-node=0` where they know of no GPUs.
+            (number > 0).then(|| number.to_string())
+        }
+        super::tree::Value::Text(text) => {
+            let valid = is_plain(text);
+            if !valid {
+                field.wrong(expected, report);
+            }
+            valid.then(|| text.clone())
+        }
+        _ => {
+            field.wrong(expected, report);
+            None
+        }
+    }
+}
+
+/// A word that is safe as the value of an option.
+fn is_plain(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ',' | ':');
+    text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(allowed)
+}
+
+fn memory(field: &Field<'_>, report: &mut Report) -> Option<String> {
+    let text = field.text_as("an amount of memory such as \"8G\"", report)?;
+    field.parsed(units::memory(&text), report)
+}
+
+fn surroundings(section: &mut Section<'_>, report: &mut Report) -> Surroundings {
+    let mut env = BTreeMap::new();
+    for field in section.take_fields("env", report) {
+        let valid = field.parsed(names::check_variable(field.name), report);
+        if let (Some(()), Some(value)) = (valid, variable(&field, report)) {
+            env.insert(field.name.to_owned(), value);
+        }
+    }
+    let mut secrets = Vec::new();
+    for field in section.take("secrets").map(|field| field.one_or_more()).unwrap_or_default() {
+        let Some(name) = field.text(report) else { continue };
+        if field.parsed(names::check_variable(&name), report).is_none() {
+            continue;
+        }
+        if env.contains_key(&name) {
+            let message = format!("`{name}` is in `env` and in `secrets`");
+            report
+                .problem(&field.place, message)
+                .hint("a secret is passed on from your environment; take it out of `env`");
+        }
+        secrets.push(name);
+    }
+    let setup = section.take("setup").map(|field| field.texts(report)).unwrap_or_default();
+    Surroundings { env, secrets, setup }
+}
+
+fn variable(field: &Field<'_>, report: &mut Report) -> Option<String> {
+    match field.value {
+        super::tree::Value::Integer(number) => Some(number.to_string()),
+        _ => field.text(report),
+    }
+}
+
+/// The error of a file with several executors and no choice among them.
+pub(super) fn ambiguous(executors: &Executors) -> (String, String) {
+    let names = listed(executors.defined.iter().map(String::as_str));
+    let first = executors.defined.first().map_or("local", String::as_str);
+    (
+        format!("no executor is chosen, and the file defines several: {names}"),
+        format!(
+            "add `executor = \"{first}\"` here or under `[defaults]`, or submit with `--executor {first}`"
+        ),
+    )
+}

@@ -1,0 +1,172 @@
+//! What tasks have to do with each other: names in `after`, cycles, the order, kinds of executors, numbers of trials.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::executors::Executors;
+use super::report::{Report, choices};
+use super::tasks::{Draft, Edge};
+use super::{Executor, On};
+
+/// Checks every edge.
+pub(super) fn check(drafts: &[Draft], report: &mut Report) {
+    let by_name: BTreeMap<&str, &Draft> =
+        drafts.iter().map(|draft| (draft.name.as_str(), draft)).collect();
+    for draft in drafts {
+        for edge in &draft.after {
+            let name = edge.to.task.as_str();
+            if name == draft.name {
+                report.problem(&edge.place, format!("`{name}` waits for itself"));
+                continue;
+            }
+            match by_name.get(name) {
+                None => {
+                    let others = by_name.keys().copied().filter(|other| *other != draft.name);
+                    let hint = choices(name, "the other tasks are", others);
+                    report.problem(&edge.place, format!("there is no task `{name}`")).hint(hint);
+                }
+                Some(upstream) => check_each(draft, edge, upstream, report),
+            }
+        }
+    }
+}
+
+fn check_each(draft: &Draft, edge: &Edge, upstream: &Draft, report: &mut Report) {
+    let (Some(own), Some(theirs)) = (&draft.search.trials, &upstream.search.trials) else { return };
+    let (own, theirs) = (own.len(), theirs.len());
+    if edge.to.on == On::Each && own != theirs {
+        let message = format!(
+            "`on = \"each\"` goes trial by trial, but `{}` has {} and `{}` has {}",
+            upstream.name,
+            count(theirs),
+            draft.name,
+            count(own)
+        );
+        report
+            .problem(&edge.place, message)
+            .hint("give both the same parameters, or wait for all with `on = \"ok\"`");
+    }
+}
+
+pub(super) fn count(trials: usize) -> String {
+    if trials == 1 { "1 trial".to_owned() } else { format!("{trials} trials") }
+}
+
+/// Checks that no task waits for one that another kind of executor runs. `executors` are by task.
+pub(super) fn check_kinds(
+    drafts: &[Draft],
+    chosen: &BTreeMap<String, String>,
+    executors: &Executors,
+    report: &mut Report,
+) {
+    let kind = |task: &str| match executors.by_name.get(chosen.get(task)?)? {
+        Executor::Slurm(_) => Some("on Slurm"),
+        Executor::Local(_) => Some("on a local executor"),
+    };
+    for draft in drafts {
+        for edge in &draft.after {
+            let (Some(own), Some(theirs)) = (kind(&draft.name), kind(&edge.to.task)) else {
+                continue;
+            };
+            if own != theirs {
+                let message = format!(
+                    "not supported yet: `{}` {own} can't wait for `{}` {theirs}",
+                    draft.name, edge.to.task
+                );
+                let executor = chosen.get(&draft.name).map_or("slurm", String::as_str);
+                report
+                    .problem(&edge.place, message)
+                    .hint(format!("`--executor {executor}` runs all tasks on one executor"));
+            }
+        }
+    }
+}
+
+/// The indices of the tasks, each after those it waits for, else as written. Reports every cycle.
+pub(super) fn order(drafts: &[Draft], report: &mut Report) -> Vec<usize> {
+    let index: BTreeMap<&str, usize> =
+        drafts.iter().enumerate().map(|(index, draft)| (draft.name.as_str(), index)).collect();
+    let mut waits: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); drafts.len()];
+    let mut dependents: Vec<Vec<usize>> = vec![Vec::new(); drafts.len()];
+    for (own, draft) in drafts.iter().enumerate() {
+        for edge in &draft.after {
+            // What waits for itself, or for nothing that there is, was reported before.
+            if let Some(&other) = index.get(edge.to.task.as_str()).filter(|other| **other != own) {
+                waits[own].insert(other);
+                dependents[other].push(own);
+            }
+        }
+    }
+    let is_free = |waits: &[BTreeSet<usize>], task: usize| waits[task].is_empty();
+    let mut left: BTreeSet<usize> = (0..drafts.len()).collect();
+    let mut ready: BTreeSet<usize> = left.iter().copied().filter(|t| is_free(&waits, *t)).collect();
+    let mut order = Vec::with_capacity(drafts.len());
+    while !left.is_empty() {
+        if ready.is_empty() {
+            // Everything left waits for something left: going up leads round a cycle.
+            let cycle = cycle(&waits, left.first().copied().unwrap_or(0));
+            report_cycle(drafts, &cycle, report);
+            ready.extend(cycle);
+        }
+        let Some(task) = ready.pop_first() else { break };
+        if !left.remove(&task) {
+            continue;
+        }
+        order.push(task);
+        for &dependent in &dependents[task] {
+            waits[dependent].remove(&task);
+            if is_free(&waits, dependent) {
+                ready.insert(dependent);
+            }
+        }
+    }
+    order
+}
+
+fn cycle(waits: &[BTreeSet<usize>], start: usize) -> Vec<usize> {
+    let mut path = vec![start];
+    loop {
+        let last = path[path.len() - 1];
+        let Some(&next) = waits[last].first() else { return path };
+        if let Some(first) = path.iter().position(|task| *task == next) {
+            return path.split_off(first);
+        }
+        path.push(next);
+    }
+}
+
+fn report_cycle(drafts: &[Draft], cycle: &[usize], report: &mut Report) {
+    // The cycle begins with the task that was written first.
+    let lowest = cycle.iter().min().and_then(|least| cycle.iter().position(|task| task == least));
+    let mut cycle = cycle.to_vec();
+    cycle.rotate_left(lowest.unwrap_or(0));
+    let names: Vec<&str> =
+        cycle.iter().chain(cycle.first()).map(|t| drafts[*t].name.as_str()).collect();
+    let edge =
+        drafts[cycle[0]].after.iter().find(|edge| names.get(1) == Some(&edge.to.task.as_str()));
+    let place = edge.map_or(&drafts[cycle[0]].place, |edge| &edge.place);
+    report
+        .problem(place, format!("tasks wait for each other: {}", names.join(" → ")))
+        .hint("take one of these out of an `after`");
+}
+
+/// Every task that one waits for, directly or not, and whether it does so trial by trial all the way.
+pub(super) fn upstream<'a, F, I>(task: &'a str, after: F) -> BTreeMap<&'a str, bool>
+where
+    F: Fn(&str) -> I,
+    I: IntoIterator<Item = (&'a str, On)>,
+{
+    let mut found: BTreeMap<&str, bool> = BTreeMap::new();
+    let mut queue = vec![(task, true)];
+    while let Some((task, each)) = queue.pop() {
+        for (next, on) in after(task) {
+            let each = each && on == On::Each;
+            // Seen before, unless this way is the first that goes trial by trial.
+            if found.get(next).is_some_and(|known| *known || !each) {
+                continue;
+            }
+            found.insert(next, each);
+            queue.push((next, each));
+        }
+    }
+    found
+}

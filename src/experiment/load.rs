@@ -1,0 +1,259 @@
+//! From text to [`Experiment`]: reads every section, and then checks what they have to do with each other.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use nemo_harness::rundir::CheckpointSpec;
+use serde_json::Value as Json;
+
+use super::executors::{self, Executors};
+use super::overrides::{self, Override};
+use super::problems::Problems;
+use super::reader::{Field, Section, unsupported};
+use super::report::{Place, Report};
+use super::source::{Sources, Span};
+use super::tasks::{self, Draft};
+use super::tree::{Table, Value};
+use super::{Executor, Experiment, Task, graph, parameters, references, syntax};
+
+/// Reads an experiment, or says all that is wrong with it.
+///
+/// Pure: `file` is only named in problems, and its folder becomes the working directory. `executor` is the one that
+/// every task shall run on, whatever the file says.
+pub fn load(
+    text: &str,
+    file: &Path,
+    overrides: &[Override],
+    executor: Option<&str>,
+) -> Result<Experiment, Problems> {
+    let mut sources = Sources::new(file, text);
+    let overrides = overrides::register(&mut sources, overrides);
+    let forced = executor.map(|name| {
+        let source = sources.push(format!("--executor {name}"));
+        let start = "--executor ".len();
+        let at = Span { source, start, end: start + name.len() };
+        (name.to_owned(), Place { at, key: String::new() })
+    });
+    let mut report = Report::new(&sources);
+    let experiment = syntax::parse(text, &mut report).and_then(|mut root| {
+        overrides::apply(&mut root, &overrides, &mut report);
+        read(&root, forced, &mut report)
+    });
+    match experiment {
+        Some(mut experiment) if report.is_empty() => {
+            experiment.workdir = file.parent().unwrap_or(Path::new("")).to_owned();
+            Ok(experiment)
+        }
+        Some(_) | None => Err(report.into_problems()),
+    }
+}
+
+/// What the top of the file says.
+struct Head {
+    experiment: Experiment,
+    default_executor: Option<(String, Place)>,
+}
+
+fn read(root: &Table, forced: Option<(String, Place)>, report: &mut Report) -> Option<Experiment> {
+    let start = Span { source: 0, start: 0, end: 0 };
+    let mut section = Section::root(root, Place { at: start, key: String::new() });
+    section.unsupported(&["after", "launch", "profile", "log_policy"]);
+    let Head { mut experiment, default_executor } = head(&mut section, report);
+    let executors = executors::read(section.take_fields("executor", report), report);
+    let task_fields = section.take_fields("task", report);
+    if task_fields.is_empty() && section.table.get("task").is_none_or(is_table) {
+        report
+            .problem(&section.place, "the experiment has no task")
+            .hint("add one: `[task.train]` and below it `run = \"python train.py\"`");
+    }
+    let drafts = tasks::read(&task_fields, report);
+    section.finish(report);
+
+    let chosen = choose(&drafts, &executors, forced, default_executor, report);
+    graph::check(&drafts, report);
+    graph::check_kinds(&drafts, &chosen, &executors, report);
+    let order = graph::order(&drafts, report);
+    references::check(&drafts, report);
+    check_leads(&drafts, &chosen, &executors, report);
+    if !report.is_empty() {
+        return None;
+    }
+    let mut drafts: Vec<Option<Draft>> = drafts.into_iter().map(Some).collect();
+    for index in order {
+        let draft = drafts.get_mut(index).and_then(Option::take)?;
+        let name = chosen.get(&draft.name)?;
+        let executor = executors.by_name.get(name)?;
+        experiment.tasks.push(task(draft, name, executor)?);
+        experiment.executors.insert(name.clone(), executor.clone());
+    }
+    Some(experiment)
+}
+
+fn is_table(entry: &super::tree::Entry) -> bool {
+    matches!(entry.node.value, Value::Table(_))
+}
+
+fn head(section: &mut Section<'_>, report: &mut Report) -> Head {
+    let name = match section.take("name") {
+        Some(field) => field.valid_name(report),
+        None => {
+            report
+                .problem(&section.place, "the experiment has no `name`")
+                .hint("add `name = \"…\"` at the top of the file");
+            None
+        }
+    };
+    let tags = section.take("tags").map(|field| field.one_or_more()).unwrap_or_default();
+    let tags = tags.iter().filter_map(|tag| tag.valid_name(report)).collect();
+    let metadata = section.take_fields("metadata", report);
+    let metadata = metadata
+        .iter()
+        .filter_map(|field| Some((field.name.to_owned(), json(field, report)?)))
+        .collect();
+    let experiment = Experiment {
+        name: name.unwrap_or_default(),
+        description: section.take("description").and_then(|field| field.text(report)),
+        tags,
+        metadata,
+        timeout: section.take("timeout").and_then(|field| field.duration(report)),
+        seed: section
+            .take("seed")
+            .and_then(|field| field.integer("a whole number from 0 on", report))
+            .unwrap_or(0),
+        workdir: std::path::PathBuf::new(),
+        executors: BTreeMap::new(),
+        tasks: Vec::new(),
+    };
+    package(section, report);
+    let default_executor = section.take_section("defaults", report).and_then(|mut defaults| {
+        let field = defaults.take("executor");
+        defaults.finish(report);
+        let field = field?;
+        Some((field.text(report)?, field.place))
+    });
+    Head { experiment, default_executor }
+}
+
+/// The only package that there is so far is none.
+fn package(section: &mut Section<'_>, report: &mut Report) {
+    let Some(mut package) = section.take_section("package", report) else { return };
+    let words = [("none", "none"), ("git", "git"), ("folder", "folder")];
+    match package.take("from") {
+        Some(from) => match from.word(&words, report) {
+            Some("none") | None => {
+                package.unsupported(&["root", "limit", "dirty"]);
+                package.finish(report);
+            }
+            Some(other) => unsupported(&from.place, &format!("from = \"{other}\""), report),
+        },
+        None => unsupported(&package.place, "package", report),
+    }
+}
+
+/// Free values: what TOML has, as JSON has it.
+fn json(field: &Field<'_>, report: &mut Report) -> Option<Json> {
+    match field.value {
+        Value::Date(date) => Some(Json::String(date.clone())),
+        Value::List(items) => {
+            let items = field.items(items);
+            let values: Vec<Option<Json>> = items.iter().map(|item| json(item, report)).collect();
+            values.into_iter().collect::<Option<_>>().map(Json::Array)
+        }
+        Value::Table(_) => {
+            let fields = field.section(report)?.fields();
+            let values: Vec<Option<(String, Json)>> = fields
+                .iter()
+                .map(|field| Some((field.name.to_owned(), json(field, report)?)))
+                .collect();
+            values.into_iter().collect::<Option<_>>().map(Json::Object)
+        }
+        _ => parameters::constant(field, report),
+    }
+}
+
+/// The executor of every task, by the task's name.
+fn choose(
+    drafts: &[Draft],
+    executors: &Executors,
+    forced: Option<(String, Place)>,
+    default: Option<(String, Place)>,
+    report: &mut Report,
+) -> BTreeMap<String, String> {
+    let named = drafts.iter().filter_map(|draft| draft.executor.as_ref());
+    for (name, place) in named.chain(&default).chain(&forced) {
+        if !executors.has(name) {
+            let message = format!("there is no executor `{name}`");
+            report.problem(place, message).hint(executors.hint(name));
+        }
+    }
+    let only = match executors.defined.as_slice() {
+        [] => Some("local"),
+        [only] => Some(only.as_str()),
+        _ => None,
+    };
+    let (forced, default) = (forced.map(|(name, _)| name), default.map(|(name, _)| name));
+    let mut chosen = BTreeMap::new();
+    for draft in drafts {
+        let own = draft.executor.as_ref().map(|(name, _)| name.as_str());
+        match forced.as_deref().or(own).or(default.as_deref()).or(only) {
+            Some(name) => {
+                chosen.insert(draft.name.clone(), name.to_owned());
+            }
+            None => {
+                let (message, hint) = executors::ambiguous(executors);
+                report.problem(&draft.place, message).hint(hint);
+            }
+        }
+    }
+    chosen
+}
+
+/// How long before the end a program is told, where nothing else is said.
+const DEFAULT_LEAD: u64 = 60;
+
+fn segment(executor: &Executor) -> Option<u64> {
+    match executor {
+        Executor::Slurm(slurm) => slurm.time,
+        Executor::Local(local) => local.time,
+    }
+}
+
+fn check_leads(
+    drafts: &[Draft],
+    chosen: &BTreeMap<String, String>,
+    executors: &Executors,
+    report: &mut Report,
+) {
+    for draft in drafts {
+        let Some((lead, place)) = &draft.lead else { continue };
+        let Some(name) = chosen.get(&draft.name) else { continue };
+        let time = executors.by_name.get(name).and_then(segment);
+        if let Some(time) = time.filter(|time| lead >= time) {
+            let message = format!(
+                "the program would be told {lead} s before the end, but `time` of executor `{name}` is only {time} s"
+            );
+            report.problem(place, message).hint("make `lead` shorter than `time`");
+        }
+    }
+}
+
+fn task(draft: Draft, executor_name: &str, executor: &Executor) -> Option<Task> {
+    // A short segment leaves half of itself to the program.
+    let default = segment(executor).map_or(DEFAULT_LEAD, |time| DEFAULT_LEAD.min(time / 2));
+    Some(Task {
+        name: draft.name,
+        executor: executor_name.to_owned(),
+        run: draft.run?.command,
+        after: draft.after.into_iter().map(|edge| edge.to).collect(),
+        trials: draft.search.trials?,
+        concurrent: draft.search.concurrent,
+        metric: draft.search.metric,
+        goal: draft.search.goal,
+        checkpoint: CheckpointSpec {
+            signal: draft.signal,
+            lead: draft.lead.map_or(default, |(lead, _)| lead),
+        },
+        restart: draft.restart,
+        metrics: draft.metrics,
+    })
+}

@@ -1,0 +1,182 @@
+//! `--set KEY=VALUE`: changes the tree of a file before it is read.
+
+use std::str::FromStr;
+
+use toml::de::{DeTable, DeValue};
+
+use super::report::{Place, Report, choices};
+use super::source::{Sources, Span};
+use super::tree::{self, Entry, Node, Table, Value};
+
+/// A change of one key, as given on the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// The key's parts.
+    path: Vec<String>,
+    /// The value as TOML, or else as a string.
+    value: String,
+    /// The whole as given.
+    text: String,
+}
+
+/// Why a text is not an [`Override`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OverrideError {
+    /// There is no `=`.
+    #[error("`{0}` has no `=` in it: write KEY=VALUE, for example task.train.search.concurrent=4")]
+    NoValue(String),
+    /// The key is not one of TOML.
+    #[error("`{0}` is not a key: write its parts with dots, for example task.train.params.lr")]
+    Key(String),
+    /// The value looks like a list and is none.
+    #[error("`{value}` is not a list: {reason}")]
+    List {
+        /// The value as given.
+        value: String,
+        /// What the parser says.
+        reason: String,
+    },
+}
+
+/// Longer keys do not exist in any file.
+const LONGEST_PATH: usize = 16;
+
+impl FromStr for Override {
+    type Err = OverrideError;
+
+    fn from_str(text: &str) -> Result<Self, OverrideError> {
+        let (key, value) = split(text).ok_or_else(|| OverrideError::NoValue(text.to_owned()))?;
+        let path = path(key).ok_or_else(|| OverrideError::Key(key.to_owned()))?;
+        let value = value.trim();
+        match DeValue::parse(value) {
+            // Few strings begin with a bracket, and a list with a slip in it must not become one.
+            Err(error) if value.starts_with('[') => {
+                let (value, reason) = (value.to_owned(), error.message().to_owned());
+                Err(OverrideError::List { value, reason })
+            }
+            Ok(_) | Err(_) => Ok(Self { path, value: value.to_owned(), text: text.to_owned() }),
+        }
+    }
+}
+
+/// Cuts at the first `=` outside of quotes.
+fn split(text: &str) -> Option<(&str, &str)> {
+    let mut quote = None;
+    for (at, c) in text.char_indices() {
+        match (quote, c) {
+            (None, '=') => return Some((&text[..at], &text[at + 1..])),
+            (None, '"' | '\'') => quote = Some(c),
+            (Some(open), c) if open == c => quote = None,
+            (None | Some(_), _) => {}
+        }
+    }
+    None
+}
+
+/// The parts of a dotted key, as TOML reads it.
+fn path(key: &str) -> Option<Vec<String>> {
+    if key.contains(['\n', '#', '=']) || key.matches('.').count() >= LONGEST_PATH {
+        return None;
+    }
+    let text = format!("{key} = 0");
+    let table = DeTable::parse(&text).ok()?;
+    let mut table = table.get_ref();
+    let mut path = Vec::new();
+    loop {
+        let (name, value) = table.iter().next()?;
+        path.push(name.get_ref().to_string());
+        match value.get_ref() {
+            DeValue::Table(inner) => table = inner,
+            _ => return Some(path),
+        }
+    }
+}
+
+/// Makes the changes, one after the other.
+pub(super) fn apply(root: &mut Table, overrides: &[(usize, &Override)], report: &mut Report) {
+    for (source, change) in overrides {
+        let sources = report.sources;
+        let text = sources.text(*source);
+        let end = text.len();
+        let key_start = end - change.text.len();
+        let start = text.rfind(&change.value).unwrap_or(key_start);
+        let key = change.path.join(".");
+        let key_at = Span { source: *source, start: key_start, end: start.saturating_sub(1) };
+        let place = Place { at: key_at, key: key.clone() };
+        if !is_known(root, change, &place, report) {
+            continue;
+        }
+        let mut node = match DeValue::parse(&change.value) {
+            Ok(value) => tree::convert(&value, &place, change.path.len(), report),
+            Err(_) => Node { at: key_at, value: Value::Text(change.value.clone()) },
+        };
+        move_to(&mut node, Span { source: *source, start, end });
+        set(root, &change.path, node, &place, report);
+    }
+}
+
+/// Puts the whole of a value at the place of its argument.
+fn move_to(node: &mut Node, at: Span) {
+    node.at = at;
+    match &mut node.value {
+        Value::List(items) => items.iter_mut().for_each(|item| move_to(item, at)),
+        Value::Table(table) => {
+            for entry in &mut table.entries {
+                entry.at = at;
+                move_to(&mut entry.node, at);
+            }
+        }
+        Value::Text(_) | Value::Integer(_) | Value::Float(_) | Value::Flag(_) | Value::Date(_) => {}
+    }
+}
+
+fn set(table: &mut Table, path: &[String], node: Node, place: &Place, report: &mut Report) {
+    let [name, rest @ ..] = path else { return };
+    if table.get(name).is_none() {
+        let empty = Node { at: place.at, value: Value::Table(Table::default()) };
+        table.entries.push(Entry { name: name.clone(), at: place.at, node: empty });
+    }
+    let Some(entry) = table.get_mut(name) else { return };
+    if rest.is_empty() {
+        entry.at = place.at;
+        entry.node = node;
+        return;
+    }
+    match &mut entry.node.value {
+        Value::Table(inner) => set(inner, rest, node, place, report),
+        other => {
+            let message =
+                format!("`{name}` is {}, not a table with a key `{}`", other.describe(), rest[0]);
+            report.problem(place, message);
+        }
+    }
+}
+
+/// Reports a change to a task that there is not: it would otherwise be a new one, without a command.
+fn is_known(root: &Table, change: &Override, place: &Place, report: &mut Report) -> bool {
+    let tasks: Vec<&str> = match root.get("task").map(|entry| &entry.node.value) {
+        Some(Value::Table(tasks)) => {
+            tasks.entries.iter().map(|entry| entry.name.as_str()).collect()
+        }
+        Some(_) | None => Vec::new(),
+    };
+    match change.path.as_slice() {
+        [first, name, ..] if first == "task" && !tasks.contains(&name.as_str()) => {
+            let hint = choices(name, "the tasks are", tasks);
+            report.problem(place, format!("there is no task `{name}`")).hint(hint);
+            false
+        }
+        _ => true,
+    }
+}
+
+/// Adds the arguments to the texts that places refer to.
+pub(super) fn register<'a>(
+    sources: &mut Sources,
+    overrides: &'a [Override],
+) -> Vec<(usize, &'a Override)> {
+    overrides
+        .iter()
+        .map(|change| (sources.push(format!("--set {}", change.text)), change))
+        .collect()
+}

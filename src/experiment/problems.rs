@@ -1,0 +1,122 @@
+//! What is wrong with an experiment's file: where, what was found, and what to type instead.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::source::Position;
+
+/// One mistake.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The file; nothing where the mistake is on the command line.
+    pub file: Option<PathBuf>,
+    /// From 1.
+    pub line: Option<usize>,
+    /// From 1, in characters.
+    pub column: Option<usize>,
+    /// The dotted key.
+    pub key: Option<String>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    #[serde(skip)]
+    excerpt: Excerpt,
+}
+
+/// All mistakes of a file, in the order of their places.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Problems(pub Vec<Problem>);
+
+/// The line that a mistake stands on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Excerpt {
+    line: String,
+    column: usize,
+    width: usize,
+}
+
+/// Longer lines are shown in part.
+const SHOWN_COLUMNS: usize = 100;
+
+impl Problem {
+    pub(super) fn new(position: Position, key: &str, message: String) -> Self {
+        let Position { file, line, column, excerpt, width } = position;
+        let in_file = file.is_some();
+        Self {
+            file,
+            line: in_file.then_some(line),
+            column: in_file.then_some(column),
+            key: (!key.is_empty()).then(|| key.to_owned()),
+            message,
+            hint: None,
+            excerpt: Excerpt { line: excerpt, column: column - 1, width },
+        }
+    }
+
+    /// Says what to do about it.
+    pub(super) fn hint(&mut self, hint: impl Into<String>) -> &mut Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "error: {}", self.message)?;
+        match (&self.file, self.line) {
+            (Some(file), Some(line)) => {
+                let name = file.file_name().map_or(file.as_os_str(), |name| name);
+                write!(f, "  --> {}:{line}", name.display())?;
+            }
+            (Some(_) | None, _) => write!(f, "  --> the command line")?,
+        }
+        if let Some(key) = &self.key {
+            write!(f, ", key `{key}`")?;
+        }
+        write!(f, "{}", self.excerpt)?;
+        if let Some(hint) = &self.hint {
+            write!(f, "\nhint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Excerpt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.line.trim().is_empty() {
+            return Ok(());
+        }
+        // A window around the place, so that a long line does not fill the screen.
+        let first = if self.column + self.width <= SHOWN_COLUMNS {
+            0
+        } else {
+            self.column.saturating_sub(SHOWN_COLUMNS / 4)
+        };
+        // A tab or another control character would move the carets away from the place.
+        let visible = |c: char| if c.is_control() { ' ' } else { c };
+        let shown: String =
+            self.line.chars().skip(first).take(SHOWN_COLUMNS).map(visible).collect();
+        let column = self.column - first;
+        let width = self.width.min(SHOWN_COLUMNS.saturating_sub(column)).max(1);
+        write!(f, "\n   |  {}", shown.trim_end())?;
+        write!(f, "\n   |  {}{}", " ".repeat(column), "^".repeat(width))
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            if index > 0 {
+                write!(f, "\n\n")?;
+            }
+            write!(f, "{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}

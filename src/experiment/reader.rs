@@ -1,0 +1,253 @@
+//! A layer over the tree: take a key, expect a type, report what does not fit, report unknown keys.
+
+use std::num::NonZeroU32;
+
+use super::report::{Place, Report, choices, listed};
+use super::tree::{Node, Table, Value, dotted};
+use super::{names, units};
+
+/// A value under its dotted key.
+#[derive(Clone, Debug)]
+pub(super) struct Field<'a> {
+    pub(super) name: &'a str,
+    /// The value's place.
+    pub(super) place: Place,
+    /// The place of the key, which shows better where the value is a table.
+    pub(super) key_place: Place,
+    pub(super) value: &'a Value,
+}
+
+/// A table whose keys are taken one by one; what is left at the end is unknown.
+pub(super) struct Section<'a> {
+    pub(super) place: Place,
+    pub(super) table: &'a Table,
+    known: Vec<&'static str>,
+    unsupported: Vec<&'static str>,
+}
+
+impl<'a> Field<'a> {
+    fn item(&self, index: usize, node: &'a Node) -> Self {
+        let place = Place { at: node.at, key: format!("{}[{index}]", self.place.key) };
+        Self { name: self.name, key_place: place.clone(), place, value: &node.value }
+    }
+
+    /// Reports that something else was expected.
+    pub(super) fn wrong(&self, expected: &str, report: &mut Report) -> &Self {
+        let message = format!("expected {expected}, found {}", self.value.describe());
+        let place = match self.value {
+            Value::Table(_) => &self.key_place,
+            _ => &self.place,
+        };
+        let problem = report.problem(place, message);
+        if let (Value::Integer(_) | Value::Float(_) | Value::Flag(_) | Value::Date(_), true) =
+            (self.value, expected.starts_with("a string"))
+        {
+            problem.hint("put it in quotes");
+        }
+        self
+    }
+
+    pub(super) fn text(&self, report: &mut Report) -> Option<String> {
+        self.text_as("a string", report)
+    }
+
+    /// A string, called what it is in the message.
+    pub(super) fn text_as(&self, expected: &str, report: &mut Report) -> Option<String> {
+        if let Value::Text(text) = self.value {
+            return Some(text.clone());
+        }
+        self.wrong(expected, report);
+        None
+    }
+
+    /// A whole number that `T` can hold.
+    pub(super) fn integer<T: TryFrom<i64>>(
+        &self,
+        expected: &str,
+        report: &mut Report,
+    ) -> Option<T> {
+        let number = match self.value {
+            Value::Integer(number) => T::try_from(*number).ok(),
+            _ => None,
+        };
+        if number.is_none() {
+            self.wrong(expected, report);
+        }
+        number
+    }
+
+    pub(super) fn positive(&self, report: &mut Report) -> Option<NonZeroU32> {
+        let expected = "a whole number of at least 1";
+        let number = self.integer::<u32>(expected, report)?;
+        let positive = NonZeroU32::new(number);
+        if positive.is_none() {
+            self.wrong(expected, report);
+        }
+        positive
+    }
+
+    /// Seconds, as in `"1h30m"`.
+    pub(super) fn duration(&self, report: &mut Report) -> Option<u64> {
+        let text = match self.value {
+            Value::Integer(number) => {
+                let problem = report.problem(&self.place, "a duration needs a unit");
+                problem.hint(format!("for example `{} = \"{number}s\"`", self.name));
+                return None;
+            }
+            _ => self.text_as("a duration such as \"1h30m\"", report)?,
+        };
+        self.parsed(units::duration(&text), report)
+    }
+
+    /// The value, or the problem that a parser of ours saw in it.
+    pub(super) fn parsed<T>(
+        &self,
+        parsed: Result<T, units::Refusal>,
+        report: &mut Report,
+    ) -> Option<T> {
+        match parsed {
+            Ok(value) => Some(value),
+            Err(units::Refusal { message, hint }) => {
+                let problem = report.problem(&self.place, message);
+                if let Some(hint) = hint {
+                    problem.hint(hint);
+                }
+                None
+            }
+        }
+    }
+
+    /// One of a few words.
+    pub(super) fn word<T: Copy>(&self, words: &[(&str, T)], report: &mut Report) -> Option<T> {
+        let names = words.iter().map(|(name, _)| *name);
+        let Value::Text(text) = self.value else {
+            self.wrong(&format!("one of {}", listed(names)), report);
+            return None;
+        };
+        let found = words.iter().find(|(name, _)| name == text);
+        if found.is_none() {
+            let message = format!("expected one of {}, found {text:?}", listed(names.clone()));
+            let problem = report.problem(&self.place, message);
+            if let Some(name) = super::report::nearest(text, names) {
+                problem.hint(format!("did you mean `{name}`?"));
+            }
+        }
+        found.map(|(_, value)| *value)
+    }
+
+    /// The name of an experiment, a task, an executor or a tag.
+    pub(super) fn valid_name(&self, report: &mut Report) -> Option<String> {
+        let text = self.text(report)?;
+        self.parsed(names::check(&text), report)?;
+        Some(text)
+    }
+
+    pub(super) fn list(&self, expected: &str, report: &mut Report) -> Option<Vec<Field<'a>>> {
+        if let Value::List(items) = self.value {
+            return Some(self.items(items));
+        }
+        self.wrong(expected, report);
+        None
+    }
+
+    /// The items of a list that this value is.
+    pub(super) fn items(&self, items: &'a [Node]) -> Vec<Field<'a>> {
+        items.iter().enumerate().map(|(index, node)| self.item(index, node)).collect()
+    }
+
+    /// A list, or one value alone in its stead.
+    pub(super) fn one_or_more(&self) -> Vec<Field<'a>> {
+        match self.value {
+            Value::List(items) => self.items(items),
+            _ => vec![self.clone()],
+        }
+    }
+
+    /// A list of strings, or one string alone.
+    pub(super) fn texts(&self, report: &mut Report) -> Vec<String> {
+        let expected = match self.value {
+            Value::List(_) => "a string",
+            _ => "a string or a list of strings",
+        };
+        let items = self.one_or_more();
+        items.iter().filter_map(|item| item.text_as(expected, report)).collect()
+    }
+
+    pub(super) fn section(&self, report: &mut Report) -> Option<Section<'a>> {
+        let Value::Table(table) = self.value else {
+            self.wrong("a table", report);
+            return None;
+        };
+        let place = self.key_place.clone();
+        Some(Section { place, table, known: Vec::new(), unsupported: Vec::new() })
+    }
+}
+
+impl<'a> Section<'a> {
+    /// The whole file.
+    pub(super) fn root(table: &'a Table, place: Place) -> Self {
+        Self { place, table, known: Vec::new(), unsupported: Vec::new() }
+    }
+
+    /// The value of a key that the section may have.
+    pub(super) fn take(&mut self, name: &'static str) -> Option<Field<'a>> {
+        self.known.push(name);
+        self.fields().into_iter().find(|field| field.name == name)
+    }
+
+    /// The table under a key that the section may have.
+    pub(super) fn take_section(
+        &mut self,
+        name: &'static str,
+        report: &mut Report,
+    ) -> Option<Section<'a>> {
+        self.take(name)?.section(report)
+    }
+
+    /// The fields of a table whose keys are free, such as the tasks by name.
+    pub(super) fn take_fields(
+        &mut self,
+        name: &'static str,
+        report: &mut Report,
+    ) -> Vec<Field<'a>> {
+        self.take_section(name, report).map_or_else(Vec::new, |section| section.fields())
+    }
+
+    /// Every field, as written.
+    pub(super) fn fields(&self) -> Vec<Field<'a>> {
+        let field = |entry: &'a super::tree::Entry| {
+            let key = dotted(&self.place.key, &entry.name);
+            Field {
+                name: &entry.name,
+                place: Place { at: entry.node.at, key: key.clone() },
+                key_place: Place { at: entry.at, key },
+                value: &entry.node.value,
+            }
+        };
+        self.table.entries.iter().map(field).collect()
+    }
+
+    /// Keys that have a meaning, but not in this version.
+    pub(super) fn unsupported(&mut self, names: &[&'static str]) {
+        self.unsupported.extend(names);
+    }
+
+    /// Reports every key that was not taken.
+    pub(super) fn finish(self, report: &mut Report) {
+        for field in self.fields() {
+            if self.unsupported.contains(&field.name) {
+                unsupported(&field.key_place, field.name, report);
+            } else if !self.known.contains(&field.name) {
+                let known = self.known.iter().copied();
+                let message = format!("unknown key `{}`", field.name);
+                let hint = choices(field.name, "the keys here are", known);
+                report.problem(&field.key_place, message).hint(hint);
+            }
+        }
+    }
+}
+
+/// Reports something that the format has and this version has not.
+pub(super) fn unsupported(place: &Place, what: &str, report: &mut Report) {
+    report.problem(place, format!("`{what}` is not supported yet"));
+}

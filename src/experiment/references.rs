@@ -1,0 +1,189 @@
+//! Whether every placeholder of a command means something.
+
+use std::collections::BTreeMap;
+
+use nemo_harness::rundir::CommandSpec;
+
+use super::graph::{count, upstream};
+use super::names::{self, is_identifier};
+use super::placeholders::{Piece, scan};
+use super::report::{Place, Report, nearest};
+use super::source::Span;
+use super::tasks::{Draft, Run};
+
+/// Checks the commands of all tasks, and that no parameter is named like a task.
+pub(super) fn check(drafts: &[Draft], report: &mut Report) {
+    let by_name: BTreeMap<&str, &Draft> =
+        drafts.iter().map(|draft| (draft.name.as_str(), draft)).collect();
+    for draft in drafts {
+        let mut names: Vec<(&str, &Place)> = Vec::new();
+        for (name, place) in &draft.search.names {
+            let first = name.split('.').next().unwrap_or(name);
+            if by_name.contains_key(first) && !names.iter().any(|(other, _)| *other == first) {
+                names.push((first, place));
+            }
+        }
+        for (name, place) in names {
+            report
+                .problem(place, format!("a parameter can't be named like the task `{name}`"))
+                .hint(format!("`{{{name}.dir}}` in `run` is the task's folder; use another name"));
+        }
+        if let Some(run) = &draft.run {
+            Scope::new(draft, &by_name).check(run, report);
+        }
+    }
+}
+
+/// What a task's command may name.
+struct Scope<'a> {
+    draft: &'a Draft,
+    tasks: &'a BTreeMap<&'a str, &'a Draft>,
+    upstream: BTreeMap<&'a str, bool>,
+}
+
+/// Why a placeholder is refused, and what to write instead.
+type Refused = (String, String);
+
+impl<'a> Scope<'a> {
+    fn new(draft: &'a Draft, tasks: &'a BTreeMap<&'a str, &'a Draft>) -> Self {
+        let upstream = upstream(&draft.name, |task| {
+            let after = tasks.get(task).map(|draft| draft.after.as_slice()).unwrap_or_default();
+            after.iter().map(|edge| (edge.to.task.as_str(), edge.to.on))
+        });
+        Self { draft, tasks, upstream }
+    }
+
+    fn check(&self, run: &Run, report: &mut Report) {
+        let mut dirs: Vec<String> = Vec::new();
+        for (text, place) in &run.parts {
+            let pieces = scan(text);
+            for piece in &pieces {
+                let Piece::Name { path, .. } = piece else { continue };
+                let at = locate(path, place, report);
+                if let Err((message, hint)) = self.resolve(path) {
+                    report.problem(&at, message).hint(hint);
+                } else if path.ends_with(".dirs") && self.is_folder(path) {
+                    match &run.command {
+                        CommandSpec::Exec(_) if pieces.len() > 1 => {
+                            let message = format!("`{{{path}}}` must be an item of its own");
+                            report
+                                .problem(&at, message)
+                                .hint("it becomes one argument for each trial's folder");
+                        }
+                        CommandSpec::Shell(_) if dirs.iter().any(|other| other != path) => {
+                            let message = format!(
+                                "a string has room for one list of folders, and `{{{}}}` is there already",
+                                dirs[0]
+                            );
+                            report.problem(&at, message).hint(
+                                "write `run` as a list: `run = [\"python\", \"compare.py\", …]`",
+                            );
+                        }
+                        CommandSpec::Exec(_) | CommandSpec::Shell(_) => dirs.push(path.clone()),
+                    }
+                }
+            }
+            self.check_unnameable(text, place, report);
+        }
+    }
+
+    fn resolve(&self, path: &str) -> Result<(), Refused> {
+        let params = || self.draft.search.names.iter().map(|(name, _)| name.as_str());
+        if names::BUILT_IN.contains(&path) || params().any(|name| name == path) {
+            return Ok(());
+        }
+        let inside =
+            |name: &&str| name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
+        if let Some(inner) = params().find(inside) {
+            let message = format!("`{{{path}}}` is a table of parameters");
+            return Err((message, format!("name one of them, such as `{{{inner}}}`")));
+        }
+        if self.tasks.contains_key(path) {
+            let message = format!("`{{{path}}}` is a task");
+            return Err((message, format!("its folder is `{{{path}.dir}}`")));
+        }
+        match path.rsplit_once('.') {
+            Some((task, "dir")) if self.tasks.contains_key(task) => self.folder(task, Folder::One),
+            Some((task, "dirs")) if self.tasks.contains_key(task) => self.folder(task, Folder::All),
+            Some(_) | None => Err(self.unknown(path)),
+        }
+    }
+
+    fn is_folder(&self, path: &str) -> bool {
+        path.rsplit_once('.').is_some_and(|(task, _)| self.tasks.contains_key(task))
+    }
+
+    fn folder(&self, task: &str, folder: Folder) -> Result<(), Refused> {
+        if task == self.draft.name {
+            let message = format!("`{task}` can't name its own folder like that");
+            return Err((message, "a trial's own folder is `{dir}`".to_owned()));
+        }
+        let Some(each) = self.upstream.get(task) else {
+            let message = format!("`{}` does not wait for `{task}`", self.draft.name);
+            return Err((
+                message,
+                format!("add `after = [\"{task}\"]` to `task.{}`", self.draft.name),
+            ));
+        };
+        let trials =
+            self.tasks.get(task).and_then(|draft| draft.search.trials.as_ref()).map(Vec::len);
+        match (folder, trials) {
+            (Folder::One, Some(trials)) if trials > 1 && !each => {
+                let message =
+                    format!("`{{{task}.dir}}` is one folder, but `{task}` has {}", count(trials));
+                let hint = format!(
+                    "write `{{{task}.dirs}}` for all of them, or wait with `{{ task = \"{task}\", on = \"each\" }}`"
+                );
+                Err((message, hint))
+            }
+            (Folder::One | Folder::All, _) => Ok(()),
+        }
+    }
+
+    fn unknown(&self, path: &str) -> Refused {
+        let folders: Vec<String> = self
+            .upstream
+            .keys()
+            .flat_map(|task| [format!("{task}.dir"), format!("{task}.dirs")])
+            .collect();
+        let params = self.draft.search.names.iter().map(|(name, _)| name.as_str());
+        let all = params.chain(folders.iter().map(String::as_str)).chain(names::BUILT_IN);
+        let literal = format!("write `{{{{{path}}}}}` for a literal `{{{path}}}`");
+        let hint = match nearest(path, all) {
+            Some(name) => format!("did you mean `{{{name}}}`? {literal}"),
+            None => format!("add `{path}` to the task's `params`, or {literal}"),
+        };
+        (format!("unknown placeholder `{{{path}}}`"), hint)
+    }
+
+    /// A task's name may begin with a digit, a placeholder may not: it would silently be literal.
+    fn check_unnameable(&self, text: &str, place: &Place, report: &mut Report) {
+        for task in self.tasks.keys().filter(|task| !task.split('.').all(is_identifier)) {
+            let literal = format!("{task}.dir");
+            if text.contains(&format!("{{{literal}")) {
+                let at = locate(&literal, place, report);
+                report
+                    .problem(&at, format!("`{task}` can't be named in a placeholder"))
+                    .hint("give it a name that begins with a letter");
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Folder {
+    One,
+    All,
+}
+
+/// The place of a placeholder in the text of the file, where escapes do not hide it.
+fn locate(path: &str, place: &Place, report: &Report) -> Place {
+    let braced = format!("{{{path}");
+    let found = report.sources.slice(place.at).find(&braced);
+    let at = found.map_or(place.at, |found| {
+        let start = place.at.start + found;
+        let end = (start + braced.len() + 1).min(place.at.end);
+        Span { start, end, ..place.at }
+    });
+    Place { at, key: place.key.clone() }
+}

@@ -1,0 +1,168 @@
+//! The `params` and `search` of a task: which trials it has, and how many run at once.
+
+use std::num::NonZeroU32;
+
+use nemo_harness::rundir::Params;
+
+use super::Goal;
+use super::parameters::{self, Parameters};
+use super::reader::{Field, Section, unsupported};
+use super::report::{Place, Report};
+use super::tree::Value;
+use super::trials;
+
+/// What a task searches.
+pub(super) struct Search {
+    /// The dotted names of its parameters, those with mistakes too.
+    pub(super) names: Vec<(String, Place)>,
+    /// Nothing where there are mistakes.
+    pub(super) trials: Option<Vec<Params>>,
+    pub(super) concurrent: Option<NonZeroU32>,
+    pub(super) metric: Option<String>,
+    pub(super) goal: Goal,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Method {
+    Grid,
+    List,
+    Unsupported,
+}
+
+const METHODS: [(&str, Method); 5] = [
+    ("grid", Method::Grid),
+    ("list", Method::List),
+    ("random", Method::Unsupported),
+    ("asha", Method::Unsupported),
+    ("adaptive_asha", Method::Unsupported),
+];
+
+/// The parameters as written: a table of domains, or trials one by one.
+struct Space<'a> {
+    place: Place,
+    common: Parameters,
+    rows: Option<Field<'a>>,
+}
+
+/// Reads both sections of a task.
+pub(super) fn read(task: &mut Section<'_>, report: &mut Report) -> Search {
+    let before = report.len();
+    let mut space = space(task, report);
+    let mut search = Search {
+        names: space.common.names.clone(),
+        trials: None,
+        concurrent: None,
+        metric: None,
+        goal: Goal::Min,
+    };
+    let mut method = None;
+    if let Some(mut section) = task.take_section("search", report) {
+        method = self::method(&mut section, report);
+        if method == Some(Method::Unsupported) {
+            return search; // The rest of the section has another meaning.
+        }
+        settings(&mut section, &mut search, report);
+        rows(&mut section, &mut space, method, report);
+        section.finish(report);
+    }
+    if report.len() == before {
+        make_trials(&space, method, &mut search, report);
+    }
+    search
+}
+
+fn space<'a>(task: &mut Section<'a>, report: &mut Report) -> Space<'a> {
+    let mut space = Space { place: task.place.clone(), common: Parameters::default(), rows: None };
+    if let Some(field) = task.take("params") {
+        space.place = field.key_place.clone();
+        match field.value {
+            Value::List(_) => space.rows = Some(field),
+            _ => {
+                if let Some(section) = field.section(report) {
+                    space.common = parameters::read(&section, report);
+                }
+            }
+        }
+    }
+    space
+}
+
+fn method(section: &mut Section<'_>, report: &mut Report) -> Option<Method> {
+    let field = section.take("method")?;
+    let method = field.word(&METHODS, report)?;
+    if let (Method::Unsupported, Value::Text(name)) = (method, field.value) {
+        unsupported(&field.place, &format!("method = \"{name}\""), report);
+    }
+    Some(method)
+}
+
+fn settings(section: &mut Section<'_>, search: &mut Search, report: &mut Report) {
+    search.concurrent = section.take("concurrent").and_then(|field| field.positive(report));
+    let metric = section.take("metric");
+    search.metric = metric.as_ref().and_then(|field| field.text(report));
+    if let (Some(field), Some("")) = (&metric, search.metric.as_deref()) {
+        report.problem(&field.place, "the metric's name is empty");
+    }
+    if let Some(goal) = section.take("goal") {
+        let words = [("min", Goal::Min), ("max", Goal::Max)];
+        search.goal = goal.word(&words, report).unwrap_or(Goal::Min);
+        if metric.is_none() {
+            report
+                .problem(&goal.key_place, "`goal` needs a `metric` to be the goal of")
+                .hint("add `metric = \"…\"`, the name that the program reports");
+        }
+    }
+}
+
+/// Takes `search.trials`.
+fn rows<'a>(
+    section: &mut Section<'a>,
+    space: &mut Space<'a>,
+    method: Option<Method>,
+    report: &mut Report,
+) {
+    let Some(field) = section.take("trials") else { return };
+    if space.rows.is_some() {
+        report.problem(&field.key_place, "the trials are listed twice, in `params` and here");
+    } else if method == Some(Method::Grid) {
+        report
+            .problem(
+                &field.key_place,
+                "`trials` is not for a grid, whose trials follow from `params`",
+            )
+            .hint("take it out; `concurrent` limits how many run at once");
+    } else if let Some(_items) = field.list("a list of tables, such as `[{ lr = 0.1 }]`", report) {
+        space.rows = Some(field);
+    }
+}
+
+fn make_trials(
+    space: &Space<'_>,
+    method: Option<Method>,
+    search: &mut Search,
+    report: &mut Report,
+) {
+    match (&space.rows, method) {
+        (Some(rows), None | Some(Method::List)) => {
+            let fields = rows.one_or_more();
+            if let Some((names, trials)) = trials::list(&fields, &space.common, &rows.place, report)
+            {
+                search.names = names;
+                search.trials = Some(trials);
+            }
+        }
+        (Some(rows), Some(Method::Grid | Method::Unsupported)) => {
+            report
+                .problem(&rows.key_place, "the trials are a list, but `search.method` is \"grid\"")
+                .hint("take `method` out");
+        }
+        (None, Some(Method::List)) => {
+            report
+                .problem(&space.place, "`method = \"list\"` needs the list")
+                .hint("add `trials = [{ lr = 0.1 }, { lr = 0.2 }]` to `search`");
+        }
+        (None, None | Some(Method::Grid | Method::Unsupported)) => {
+            search.trials = trials::grid(&space.common.parameters, &space.place, report);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Mistakes of TOML itself, in words of ours.
+
+use toml::de::{DeTable, Error};
+
+use super::report::{Place, Report};
+use super::source::Span;
+use super::tree::{self, Table};
+
+/// Parses a file. Nothing comes back where it can't be made sense of; keys given twice are only reported.
+pub(super) fn parse(text: &str, report: &mut Report) -> Option<Table> {
+    let root = Place { at: Span { source: 0, start: 0, end: 0 }, key: String::new() };
+    if let Some(place) = too_deep(text) {
+        report.problem(&place, "a key with so many dots can't be right");
+        return None;
+    }
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let (twice, broken): (Vec<&Error>, Vec<&Error>) =
+        errors.iter().partition(|error| error.message() == DUPLICATE);
+    for error in twice {
+        duplicate(text, error, report);
+    }
+    for error in &broken {
+        let at = span(error);
+        let message = format!("not valid TOML: {}", error.message());
+        let problem = report.problem(&Place { at, key: String::new() }, message);
+        if let Some(hint) = hint(text, at) {
+            problem.hint(hint);
+        }
+    }
+    broken.is_empty().then(|| tree::convert_table(document.get_ref(), &root, 0, report))
+}
+
+/// What the parser says of a key that is there already.
+const DUPLICATE: &str = "duplicate key";
+
+fn span(error: &Error) -> Span {
+    let span = error.span().unwrap_or(0..0);
+    Span { source: 0, start: span.start, end: span.end }
+}
+
+/// A line with hundreds of dots would nest tables so deeply that walking them uses up the stack.
+fn too_deep(text: &str) -> Option<Place> {
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        let key = line.split(['=', '"', '\'', '#']).next().unwrap_or(line);
+        if key.matches('.').count() > 200 {
+            let at = Span { source: 0, start, end: start + key.len() };
+            return Some(Place { at, key: String::new() });
+        }
+        start += line.len();
+    }
+    None
+}
+
+fn duplicate(text: &str, error: &Error, report: &mut Report) {
+    let at = span(error);
+    let name = report.sources.slice(at).trim().to_owned();
+    let first = first_line(text, at.start, &name);
+    let message = match first {
+        Some(line) => format!("`{name}` is given twice, first on line {line}"),
+        None => format!("`{name}` is given twice"),
+    };
+    report.problem(&Place { at, key: name }, message).hint("take one of the two out, or rename it");
+}
+
+/// The line on which a key that is given twice stands first; the parser tells only the second.
+fn first_line(text: &str, at: usize, name: &str) -> Option<usize> {
+    let second = text.get(..at)?.matches('\n').count();
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let header = |line: &str| line.split('#').next().map(|header| header.trim().to_owned());
+    let own = lines.get(second)?;
+    let is_header = own.starts_with('[');
+    let assigns = |line: &str| {
+        line.strip_prefix(name).is_some_and(|rest| rest.trim_start().starts_with(['=', '.']))
+    };
+    let earlier = lines[..second].iter().enumerate().rev();
+    let found = if is_header {
+        earlier.map(|(index, line)| (index, header(line) == header(own))).find(|(_, same)| *same)
+    } else {
+        earlier
+            .take_while(|(_, line)| !line.starts_with('['))
+            .map(|(index, line)| (index, assigns(line)))
+            .find(|(_, same)| *same)
+    };
+    found.map(|(index, _)| index + 1)
+}
+
+/// What is most likely meant, for the slips that people make.
+fn hint(text: &str, at: Span) -> Option<String> {
+    let start = text.get(..at.start)?.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text.get(start..)?.lines().next()?.trim();
+    let (key, value) = line.split_once('=')?;
+    let (key, value) = (key.trim(), value.split('#').next()?.trim());
+    if value.is_empty() {
+        return Some(format!("give `{key}` a value"));
+    }
+    let bare =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ' ' | ':');
+    let begins = value.starts_with(|c: char| c.is_ascii_alphanumeric());
+    (begins && value.chars().all(bare))
+        .then(|| format!("text needs quotes: `{key} = \"{value}\"`"))
+        .or_else(|| {
+            matches!(value, "True" | "False").then(|| format!("write `{}`", value.to_lowercase()))
+        })
+}

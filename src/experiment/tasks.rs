@@ -1,0 +1,238 @@
+//! The `[task.<name>]` sections, one by one: what needs no other task to be checked.
+
+use std::collections::BTreeMap;
+
+use nemo_harness::rundir::{CommandSpec, RestartSpec};
+
+use super::reader::{Field, Section};
+use super::report::{Place, Report};
+use super::search::{self, Search};
+use super::tree::Value;
+use super::{Dependency, On, names};
+
+/// A task as written.
+pub(super) struct Draft {
+    pub(super) name: String,
+    pub(super) place: Place,
+    pub(super) executor: Option<(String, Place)>,
+    pub(super) run: Option<Run>,
+    pub(super) after: Vec<Edge>,
+    pub(super) search: Search,
+    pub(super) signal: String,
+    pub(super) lead: Option<(u64, Place)>,
+    pub(super) restart: RestartSpec,
+    pub(super) metrics: BTreeMap<String, String>,
+}
+
+/// A command, and where its texts stand.
+pub(super) struct Run {
+    pub(super) command: CommandSpec,
+    pub(super) parts: Vec<(String, Place)>,
+}
+
+/// A dependency, and where it stands.
+pub(super) struct Edge {
+    pub(super) to: Dependency,
+    pub(super) place: Place,
+}
+
+const SIGNALS: [(&str, &str); 10] = [
+    ("USR1", "USR1"),
+    ("USR2", "USR2"),
+    ("TERM", "TERM"),
+    ("INT", "INT"),
+    ("HUP", "HUP"),
+    ("SIGUSR1", "USR1"),
+    ("SIGUSR2", "USR2"),
+    ("SIGTERM", "TERM"),
+    ("SIGINT", "INT"),
+    ("SIGHUP", "HUP"),
+];
+
+const ON: [(&str, On); 4] =
+    [("ok", On::Ok), ("failed", On::Failed), ("any", On::Any), ("each", On::Each)];
+
+/// Reads every task, as written.
+pub(super) fn read(fields: &[Field<'_>], report: &mut Report) -> Vec<Draft> {
+    fields.iter().filter_map(|field| draft(field, report)).collect()
+}
+
+fn draft(field: &Field<'_>, report: &mut Report) -> Option<Draft> {
+    check_name(field, report);
+    let mut section = field.section(report)?;
+    section.unsupported(&["launch", "profile", "log_policy"]);
+    let executor = section.take("executor").and_then(|field| {
+        let name = field.text(report)?;
+        Some((name, field.place))
+    });
+    let (signal, lead) = checkpoint(&mut section, report);
+    let draft = Draft {
+        name: field.name.to_owned(),
+        place: field.key_place.clone(),
+        executor,
+        run: run(&mut section, report),
+        after: section.take("after").map(|field| after(&field, report)).unwrap_or_default(),
+        search: search::read(&mut section, report),
+        signal,
+        lead,
+        restart: restart(&mut section, report),
+        metrics: metrics(&mut section, report),
+    };
+    section.finish(report);
+    Some(draft)
+}
+
+fn check_name(field: &Field<'_>, report: &mut Report) {
+    if let Err(refusal) = names::check(field.name) {
+        let problem = report.problem(&field.key_place, refusal.message);
+        problem.hint(refusal.hint.unwrap_or_default());
+    } else if names::BUILT_IN.contains(&field.name) {
+        let name = field.name;
+        report
+            .problem(&field.key_place, format!("a task can't be named `{name}`"))
+            .hint(format!("`{{{name}}}` in `run` has a meaning already; use another name"));
+    }
+}
+
+fn run(section: &mut Section<'_>, report: &mut Report) -> Option<Run> {
+    let Some(field) = section.take("run") else {
+        report
+            .problem(&section.place, "the task has no `run`")
+            .hint("add its command, such as `run = \"python train.py --lr {lr}\"`");
+        return None;
+    };
+    let parts: Vec<(String, Place)> = match field.value {
+        Value::List(_) | Value::Text(_) => {
+            let text = |item: Field<'_>| Some((item.text(report)?, item.place));
+            field.one_or_more().into_iter().filter_map(text).collect()
+        }
+        _ => {
+            field.wrong("a string or a list of strings", report);
+            return None;
+        }
+    };
+    // Of a list, only the program itself must not be empty.
+    let program = parts.first().map(|(text, _)| text.as_str());
+    if program.is_none_or(|text| text.trim().is_empty()) && !has_mistaken_items(&field, &parts) {
+        report
+            .problem(&field.place, "the command is empty")
+            .hint("write for example `run = \"python train.py\"`");
+        return None;
+    }
+    let command = match field.value {
+        Value::Text(text) => CommandSpec::Shell(text.clone()),
+        _ => CommandSpec::Exec(parts.iter().map(|(text, _)| text.clone()).collect()),
+    };
+    Some(Run { command, parts })
+}
+
+/// Whether some items of the list were reported already.
+fn has_mistaken_items(field: &Field<'_>, parts: &[(String, Place)]) -> bool {
+    field.one_or_more().len() != parts.len()
+}
+
+fn after(field: &Field<'_>, report: &mut Report) -> Vec<Edge> {
+    let mut edges: Vec<Edge> = Vec::new();
+    for item in field.one_or_more() {
+        let Some(edge) = edge(&item, report) else { continue };
+        if edges.iter().any(|other| other.to.task == edge.to.task) {
+            let message = format!("`{}` is waited for twice", edge.to.task);
+            report.problem(&edge.place, message).hint("name each task once");
+        } else {
+            edges.push(edge);
+        }
+    }
+    edges
+}
+
+fn edge(item: &Field<'_>, report: &mut Report) -> Option<Edge> {
+    let expected = "the name of a task, or `{ task = \"…\", on = \"ok\" }`";
+    match item.value {
+        Value::Text(name) => {
+            let to = Dependency { task: name.clone(), on: On::Ok };
+            Some(Edge { to, place: item.place.clone() })
+        }
+        Value::Table(_) => {
+            let mut section = item.section(report)?;
+            let task = section.take("task");
+            let on = section.take("on").map(|on| on.word(&ON, report));
+            section.finish(report);
+            let Some(task) = task else {
+                report.problem(&item.place, format!("expected {expected}, found no `task` in it"));
+                return None;
+            };
+            let name = task.text(report)?;
+            let on = on.unwrap_or(Some(On::Ok))?;
+            Some(Edge { to: Dependency { task: name, on }, place: task.place })
+        }
+        _ => {
+            item.wrong(expected, report);
+            None
+        }
+    }
+}
+
+fn checkpoint(section: &mut Section<'_>, report: &mut Report) -> (String, Option<(u64, Place)>) {
+    let mut signal = "USR1".to_owned();
+    let mut lead = None;
+    if let Some(mut section) = section.take_section("checkpoint", report) {
+        section.unsupported(&["every", "keep"]);
+        if let Some(found) = section.take("signal").and_then(|field| field.word(&SIGNALS, report)) {
+            found.clone_into(&mut signal);
+        }
+        lead = section.take("lead").and_then(|field| Some((field.duration(report)?, field.place)));
+        section.finish(report);
+    }
+    (signal, lead)
+}
+
+fn restart(section: &mut Section<'_>, report: &mut Report) -> RestartSpec {
+    let mut restart = RestartSpec { crashes: 0, no_progress: 3 };
+    if let Some(mut section) = section.take_section("restart", report) {
+        section.unsupported(&["hang"]);
+        let mut number = |name, default| {
+            let number = section
+                .take(name)
+                .and_then(|field| field.integer::<u32>("a whole number from 0 on", report));
+            number.unwrap_or(default)
+        };
+        restart.crashes = number("crashes", restart.crashes);
+        restart.no_progress = number("no_progress", restart.no_progress);
+        section.finish(report);
+    }
+    restart
+}
+
+fn metrics(section: &mut Section<'_>, report: &mut Report) -> BTreeMap<String, String> {
+    let mut metrics = BTreeMap::new();
+    for field in section.take_fields("metrics", report) {
+        if field.name.is_empty() || field.name.contains(char::is_control) {
+            let message = format!("{:?} can't be the name of a metric", field.name);
+            report.problem(&field.key_place, message);
+            continue;
+        }
+        let Some(pattern) = field.text_as("a string with a regular expression", report) else {
+            continue;
+        };
+        match regex_lite::Regex::new(&pattern) {
+            Ok(regex) if regex.captures_len() > 1 => {
+                metrics.insert(field.name.to_owned(), pattern);
+            }
+            Ok(_) => {
+                report
+                    .problem(&field.place, "the pattern has no group that takes the number")
+                    .hint(format!(
+                        "put the number into parentheses: `{} = '{}: (\\S+)'`",
+                        field.name, field.name
+                    ));
+            }
+            Err(error) => {
+                report.problem(
+                    &field.place,
+                    format!("the pattern is not a regular expression: {error}"),
+                );
+            }
+        }
+    }
+    metrics
+}

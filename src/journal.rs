@@ -1,0 +1,153 @@
+//! `journal.jsonl`: what was asked of Slurm and what came of it. Each line is durable before the next effect.
+//!
+//! Its one writer is the process of `submit`, or of `submit --continue` once that one is gone.
+
+use std::io;
+use std::path::Path;
+
+use nemo_harness::rundir::durable::Appender;
+use serde::{Deserialize, Serialize};
+
+use crate::host::ProcessId;
+use crate::slurm::id::JobId;
+
+/// One line of the journal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A process began to submit, or went on with it.
+    Submitter {
+        /// Which one.
+        #[serde(rename = "by")]
+        process: ProcessId,
+        /// The version of the program.
+        version: String,
+        /// Unix seconds.
+        time: f64,
+    },
+    /// An array is about to be submitted: if nothing follows, it may or may not be known to Slurm.
+    Intended {
+        /// The name by which it is found again.
+        token: String,
+        /// Its task.
+        task: String,
+        /// Its place among the arrays of its task.
+        array: usize,
+        /// The trial of its array task 0.
+        offset: u32,
+        /// How many trials it runs.
+        trials: u32,
+        /// Unix seconds.
+        time: f64,
+    },
+    /// Slurm took an array.
+    Submitted {
+        /// The array's token.
+        token: String,
+        /// The array's job id.
+        slurm_job: JobId,
+        /// Unix seconds.
+        time: f64,
+    },
+    /// Slurm refused an array; what was in before is cancelled.
+    Refused {
+        /// The array's token.
+        token: String,
+        /// In Slurm's own words.
+        reason: String,
+        /// Unix seconds.
+        time: f64,
+    },
+    /// The heads of all chains were released, and with that all is in.
+    Complete {
+        /// Unix seconds.
+        time: f64,
+    },
+}
+
+/// What the journal knows of one array.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Entry {
+    /// Nothing was asked.
+    Absent,
+    /// It was about to be submitted at this time.
+    Intended(f64),
+    /// Slurm knows it.
+    Submitted(JobId),
+}
+
+/// Finds what became of an array.
+#[must_use]
+pub fn entry(journal: &[Event], wanted: &str) -> Entry {
+    let mut entry = Entry::Absent;
+    for event in journal {
+        match event {
+            Event::Intended { token, time, .. } if token == wanted && entry == Entry::Absent => {
+                entry = Entry::Intended(*time);
+            }
+            Event::Submitted { token, slurm_job, .. } if token == wanted => {
+                return Entry::Submitted(*slurm_job);
+            }
+            Event::Submitter { .. }
+            | Event::Intended { .. }
+            | Event::Submitted { .. }
+            | Event::Refused { .. }
+            | Event::Complete { .. } => {}
+        }
+    }
+    entry
+}
+
+/// Whether nothing is left to submit.
+#[must_use]
+pub fn is_complete(journal: &[Event]) -> bool {
+    journal.iter().any(|event| matches!(event, Event::Complete { .. }))
+}
+
+/// Slurm's words, if it refused a part of the experiment.
+#[must_use]
+pub fn refusal(journal: &[Event]) -> Option<&str> {
+    journal.iter().find_map(|event| match event {
+        Event::Refused { reason, .. } => Some(reason.as_str()),
+        _ => None,
+    })
+}
+
+/// The journal, open for its one writer.
+#[derive(Debug)]
+pub struct Journal {
+    file: Appender,
+    events: Vec<Event>,
+}
+
+impl Journal {
+    /// Opens a journal whose events were read before.
+    pub fn open(path: &Path, events: Vec<Event>) -> io::Result<Self> {
+        Ok(Self { file: Appender::open(path)?, events })
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+}
+
+/// Where the executor writes down what it is about to do.
+pub trait Record {
+    /// What was recorded before.
+    fn events(&self) -> &[Event];
+    /// Records one event, durably.
+    fn record(&mut self, event: Event) -> io::Result<()>;
+}
+
+impl Record for Journal {
+    fn events(&self) -> &[Event] {
+        &self.events
+    }
+    fn record(&mut self, event: Event) -> io::Result<()> {
+        self.file.line(&event)?;
+        self.events.push(event);
+        Ok(())
+    }
+}

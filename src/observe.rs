@@ -1,0 +1,190 @@
+//! Looks at the world for [`crate::status`]: folders, processes, and one call each of `squeue` and `sacct`.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use nemo_harness::rundir::runner::RunnerRecord;
+use nemo_harness::rundir::{
+    AttemptRecord, AttemptStart, ExperimentDir, MetricsLine, TaskDir, TrialDir, lines,
+};
+
+use crate::experiment::{Executor, Task};
+use crate::host::{Liveness, ProcessId};
+use crate::journal::{self, Event};
+use crate::memory;
+use crate::slurm::{Client, JobId, Parsed, SlurmError};
+use crate::status::{Answer, Request, RunnerView, Sources, TrialFiles};
+use crate::store::Stored;
+
+/// How much of a metrics file's end is read: the last reports are in it.
+const METRICS_TAIL: u64 = 4096;
+
+/// The process of an attempt's harness.
+#[must_use]
+pub fn process_of(start: &AttemptStart) -> ProcessId {
+    ProcessId {
+        node: start.node.clone(),
+        boot_id: start.boot_id.clone(),
+        pid: start.pid,
+        start_ticks: start.start_ticks,
+    }
+}
+
+/// What a trial's folder tells; nothing if the trial never ran.
+pub fn trial_files(dir: &TrialDir) -> io::Result<TrialFiles> {
+    let attempts = lines::read::<AttemptRecord>(&dir.attempts())?.rows;
+    let metrics = metrics_tail(&dir.metrics())?;
+    Ok(TrialFiles { alive: None, attempts, metrics })
+}
+
+/// Says of the last attempt of a local trial whether its harness lives.
+fn with_liveness(mut files: TrialFiles) -> TrialFiles {
+    let last = files.attempts.iter().rev().find_map(|record| match record {
+        AttemptRecord::Start(start) => Some(process_of(start).liveness()),
+        AttemptRecord::End(_) | AttemptRecord::Checkpoint { .. } => None,
+    });
+    files.alive = match last {
+        Some(Liveness::Alive) => Some(true),
+        Some(Liveness::Dead) | None => Some(false),
+        Some(Liveness::Elsewhere) => None,
+    };
+    files
+}
+
+/// The last lines of a metrics file. The first of them may be a part of a line, which is passed over.
+fn metrics_tail(path: &Path) -> io::Result<Vec<MetricsLine>> {
+    let mut file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        file => file?,
+    };
+    let length = file.metadata()?.len();
+    let mut tail = Vec::new();
+    if length > METRICS_TAIL {
+        file.seek(SeekFrom::Start(length - METRICS_TAIL))?;
+    }
+    file.take(METRICS_TAIL).read_to_end(&mut tail)?;
+    Ok(lines::parse(&tail).rows)
+}
+
+/// The folders of all trials of a task that ever ran, on Slurm or here.
+pub fn task_files(dir: &TaskDir, local: bool) -> io::Result<BTreeMap<u32, TrialFiles>> {
+    let entries = match std::fs::read_dir(dir.trials()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        entries => entries?,
+    };
+    let mut files = BTreeMap::new();
+    for entry in entries {
+        if let Some(index) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
+            let trial = trial_files(&dir.trial(index))?;
+            files.insert(index, if local { with_liveness(trial) } else { trial });
+        }
+    }
+    Ok(files)
+}
+
+/// All requests so far, oldest first.
+pub fn requests(dir: &ExperimentDir) -> io::Result<Vec<(PathBuf, Request)>> {
+    let entries = match std::fs::read_dir(dir.requests()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    let read = |path: PathBuf| {
+        // Renamed into place whole; one that can't be read is no request of ours.
+        let request = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
+        Some((path, request))
+    };
+    Ok(paths.into_iter().filter_map(read).collect())
+}
+
+/// The local runner's record, and whether it lives.
+pub fn runner(dir: &ExperimentDir) -> io::Result<RunnerView> {
+    let records = lines::read::<RunnerRecord>(&dir.runner_log())?.rows;
+    let last = records.iter().rev().find_map(|record| match record {
+        RunnerRecord::Runner { pid, start_ticks, boot_id, node, .. } => Some(ProcessId {
+            node: node.clone(),
+            boot_id: boot_id.clone(),
+            pid: *pid,
+            start_ticks: *start_ticks,
+        }),
+        _ => None,
+    });
+    let rebooted = last.as_ref().is_some_and(|process| {
+        process.liveness() == Liveness::Dead && process.boot_id != ProcessId::current().boot_id
+    });
+    Ok(RunnerView { liveness: last.map(|process| process.liveness()), rebooted, records })
+}
+
+/// Everything that a status follows from. Asks Slurm only where the folders do not tell all.
+pub fn sources<'a>(stored: &'a Stored, client: &Client) -> io::Result<Sources<'a>> {
+    let jobs = submitted(&stored.journal);
+    let is_local = |task: &Task| {
+        matches!(stored.experiment.executors.get(&task.executor), Some(Executor::Local(_)))
+    };
+    let since = i64::try_from(stored.id.made_at()).unwrap_or(0) - CLOCK_SLACK;
+    std::thread::scope(|scope| {
+        let queue = scope.spawn(|| ask(&jobs, || client.queue(&jobs)));
+        let accounts = scope.spawn(|| ask(&jobs, || client.accounting(&jobs, since)));
+        let mut files = BTreeMap::new();
+        for task in &stored.experiment.tasks {
+            files.insert(task.name.clone(), task_files(&stored.dir.task(&task.name), is_local(task))?);
+        }
+        Ok(Sources {
+            submitting: is_submitting(&stored.journal),
+            files,
+            requests: requests(&stored.dir)?.into_iter().map(|(_, request)| request).collect(),
+            runner: runner(&stored.dir)?,
+            earlier: memory::read(&stored.dir),
+            stored,
+            // A thread of ours does not panic; if it did, it gave no answer.
+            queue: queue.join().unwrap_or_else(|_| Answer::Failed("was not asked".to_owned())),
+            accounts: accounts.join().unwrap_or_else(|_| Answer::Failed("was not asked".to_owned())),
+        })
+    })
+}
+
+/// Seconds by which this machine's clock and Slurm's may differ.
+const CLOCK_SLACK: i64 = 3600;
+
+fn ask<T>(
+    jobs: &[JobId],
+    question: impl FnOnce() -> Result<Parsed<T>, SlurmError>,
+) -> Answer<T> {
+    if jobs.is_empty() {
+        return Answer::NotAsked;
+    }
+    match question() {
+        Ok(parsed) => Answer::Rows(parsed.rows),
+        Err(SlurmError::AccountingOff) => Answer::NotAsked,
+        Err(error) => Answer::Failed(error.to_string()),
+    }
+}
+
+fn submitted(journal: &[Event]) -> Vec<JobId> {
+    let id = |event: &Event| match event {
+        Event::Submitted { slurm_job, .. } => Some(*slurm_job),
+        _ => None,
+    };
+    journal.iter().filter_map(id).collect()
+}
+
+/// Whether a process still works on the submission, as far as can be told from here.
+#[must_use]
+pub fn is_submitting(journal: &[Event]) -> bool {
+    let last = journal.iter().rev().find_map(|event| match event {
+        Event::Submitter { process, .. } => Some(process),
+        _ => None,
+    });
+    !journal::is_complete(journal)
+        && journal::refusal(journal).is_none()
+        && last.is_some_and(|process| process.liveness() != Liveness::Dead)
+}

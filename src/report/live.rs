@@ -1,0 +1,134 @@
+//! What is seen while an experiment is followed: bars on a terminal, plain lines elsewhere.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::words::metric;
+use crate::status::{State, Status, TaskStatus, TrialStatus};
+
+/// How many running trials are shown with their last metric.
+const SHOWN_RUNNING: usize = 8;
+
+/// A live view on a terminal.
+#[derive(Debug)]
+pub struct Bars {
+    all: MultiProgress,
+    tasks: BTreeMap<String, ProgressBar>,
+    running: Vec<ProgressBar>,
+}
+
+impl Default for Bars {
+    fn default() -> Self {
+        Self { all: MultiProgress::new(), tasks: BTreeMap::new(), running: Vec::new() }
+    }
+}
+
+impl Bars {
+    /// Draws a status in place of the one before.
+    pub fn draw(&mut self, status: &Status) {
+        let width = status.tasks.iter().map(|task| task.name.len()).max().unwrap_or(0);
+        for task in &status.tasks {
+            let bar = self.tasks.entry(task.name.clone()).or_insert_with(|| {
+                let bar = self.all.add(ProgressBar::new(task.trials.len() as u64));
+                bar.set_style(style("{prefix} {bar:24} {pos}/{len} {wide_msg}"));
+                bar.enable_steady_tick(Duration::from_millis(500));
+                bar
+            });
+            bar.set_prefix(format!("{:width$}", task.name));
+            bar.set_position(over(task) as u64);
+            bar.set_message(counts(task));
+        }
+        let lines: Vec<String> = running(status).take(SHOWN_RUNNING).collect();
+        while self.running.len() < lines.len() {
+            let line = self.all.add(ProgressBar::new_spinner());
+            line.set_style(style("  {wide_msg}"));
+            self.running.push(line);
+        }
+        for (place, bar) in self.running.iter().enumerate() {
+            bar.set_message(lines.get(place).cloned().unwrap_or_default());
+        }
+    }
+
+    /// Takes the view away.
+    pub fn clear(&self) {
+        drop(self.all.clear());
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // The templates are ours and sound; an unsound one would show the default instead.
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("━━─")
+}
+
+fn over(task: &TaskStatus) -> usize {
+    task.trials.iter().filter(|trial| trial.state.is_final()).count()
+}
+
+fn counts(task: &TaskStatus) -> String {
+    let shown = task.counts.iter().map(|(state, n)| format!("{n} {}", state.as_str()));
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+/// `train/3 step 120 loss=0.12`, for each trial that runs.
+fn running(status: &Status) -> impl Iterator<Item = String> {
+    let of_task = |task: &TaskStatus| {
+        let name = task.name.clone();
+        let runs = task.trials.iter().filter(|trial| trial.state == State::Running);
+        runs.map(move |trial| line(&name, trial)).collect::<Vec<_>>()
+    };
+    status.tasks.iter().flat_map(of_task).collect::<Vec<_>>().into_iter()
+}
+
+fn line(task: &str, trial: &TrialStatus) -> String {
+    let step = trial.step.map_or_else(String::new, |step| format!(" step {step}"));
+    let metrics = trial.metrics.iter().map(|(name, value)| format!(" {name}={}", metric(value)));
+    format!("{task}/{}{step}{}", trial.index, metrics.collect::<String>())
+}
+
+/// Lines for what changed since the last look, for a file or a pipe.
+#[derive(Debug, Default)]
+pub struct Changes {
+    known: BTreeMap<(String, u32), (State, usize)>,
+    warnings: Vec<String>,
+}
+
+impl Changes {
+    /// What is new, one line each.
+    pub fn lines(&mut self, status: &Status) -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        if self.warnings != status.warnings {
+            lines.extend(status.warnings.iter().map(|warning| format!("warning: {warning}")));
+            self.warnings.clone_from(&status.warnings);
+        }
+        for task in &status.tasks {
+            for trial in &task.trials {
+                let now = (trial.state, trial.attempts.len());
+                let before = self.known.insert((task.name.clone(), trial.index), now);
+                let is_news = before.map_or(trial.state != State::Pending, |before| before != now);
+                if is_news {
+                    lines.push(change(&task.name, trial));
+                }
+            }
+        }
+        lines
+    }
+}
+
+fn change(task: &str, trial: &TrialStatus) -> String {
+    let attempt = match trial.attempts.len() {
+        0 | 1 => String::new(),
+        n => format!(" (attempt {})", n - 1),
+    };
+    let reason = trial.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+    let metrics = if trial.state.is_final() {
+        let shown = trial.metrics.iter().map(|(name, value)| format!(" {name}={}", metric(value)));
+        shown.collect::<String>()
+    } else {
+        String::new()
+    };
+    format!("{task}/{} {}{attempt}{metrics}{reason}", trial.index, trial.state.as_str())
+}

@@ -1,0 +1,75 @@
+//! Numbers and times in words.
+
+/// `1 trial`, `2 trials`.
+#[must_use]
+pub fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
+/// Seconds as a person says them: `42s`, `3m 20s`, `5h 10m`, `2d 3h`.
+#[must_use]
+pub fn duration(seconds: f64) -> String {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole seconds, never negative")]
+    let whole = seconds.max(0.0).round() as u64;
+    let (days, hours, minutes) = (whole / 86_400, whole / 3600 % 24, whole / 60 % 60);
+    match whole {
+        0..60 => format!("{whole}s"),
+        60..3600 => format!("{minutes}m {}s", whole % 60),
+        3600..86_400 => format!("{hours}h {minutes}m"),
+        _ => format!("{days}d {hours}h"),
+    }
+}
+
+/// How long ago something was.
+#[must_use]
+pub fn age(then: u64, now: f64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "unix seconds")]
+    let seconds = now - then as f64;
+    format!("{} ago", duration(seconds))
+}
+
+/// A metric as short as it stays telling: four digits that count.
+#[must_use]
+pub fn metric(value: &serde_json::Value) -> String {
+    match value.as_f64() {
+        Some(number) if number == number.trunc() && number.abs() < 1e6 => format!("{number}"),
+        Some(number) if (1e-3..1e5).contains(&number.abs()) => {
+            let text = format!("{number:.4}");
+            text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        }
+        Some(number) => format!("{number:.3e}"),
+        None => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plurals() {
+        assert_eq!([count(0, "trial"), count(1, "trial"), count(2, "trial")], ["0 trials", "1 trial", "2 trials"]);
+    }
+
+    #[test]
+    fn durations() {
+        let check = |seconds, expected| assert_eq!(duration(seconds), expected);
+        check(-1.0, "0s");
+        check(59.4, "59s");
+        check(200.0, "3m 20s");
+        check(18_600.0, "5h 10m");
+        check(183_600.0, "2d 3h");
+    }
+
+    #[test]
+    fn metrics() {
+        let check = |value: f64, expected| assert_eq!(metric(&serde_json::json!(value)), expected);
+        check(0.123_456, "0.1235");
+        check(12.0, "12");
+        check(0.5, "0.5");
+        check(1e-7, "1.000e-7");
+        check(123_456.7, "1.235e5");
+        assert_eq!(metric(&serde_json::Value::Null), "null");
+    }
+}

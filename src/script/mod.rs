@@ -1,0 +1,144 @@
+//! From a job array to the text of its `sbatch` script: the only place that puts a value into shell text. Pure.
+
+mod word;
+
+use std::path::{Path, PathBuf};
+
+use crate::experiment::{SlurmExecutor, Task};
+use crate::plan::{JobArray, Relation};
+use crate::slurm::id::JobId;
+
+pub use word::{shell_word, unquoted_filename};
+
+/// What a script needs to know beyond its array.
+#[derive(Debug)]
+pub struct Setting<'a> {
+    /// The experiment's id, part of the job's name.
+    pub experiment: &'a str,
+    /// The task that the array belongs to.
+    pub task: &'a Task,
+    /// Where the task runs.
+    pub executor: &'a SlurmExecutor,
+    /// `tasks/<task>/`, as the compute nodes see it.
+    pub task_dir: &'a Path,
+    /// Slurm's own output goes here.
+    pub output_dir: PathBuf,
+    /// `nemo-harness`, as the compute nodes see it.
+    pub harness: &'a Path,
+}
+
+/// The name by which an array is found again when `sbatch`'s answer was lost. Unique: the experiment's id is.
+#[must_use]
+pub fn token(experiment: &str, task: &str, array: usize) -> String {
+    format!("{experiment}.{task}.{array}")
+}
+
+/// The script of one job array, ready for `sbatch`. Its dependencies and its hold are given on the command line,
+/// since they are not known before the parents are in.
+#[must_use]
+pub fn script(array: &JobArray, setting: &Setting<'_>) -> String {
+    let mut text = String::from("#!/bin/sh\n");
+    for (option, value) in options(array, setting) {
+        text.push_str("#SBATCH --");
+        text.push_str(&option);
+        if !value.is_empty() {
+            text.push('=');
+            text.push_str(&directive_value(&value));
+        }
+        text.push('\n');
+    }
+    text.push_str(&format!(
+        "# The harness is the batch process: signals reach it first.\nexec {} run --task-dir {} --offset {}\n",
+        shell_word(&setting.harness.to_string_lossy()),
+        shell_word(&setting.task_dir.to_string_lossy()),
+        array.offset,
+    ));
+    text
+}
+
+/// The options of a script in their order. An empty value is a flag.
+fn options(array: &JobArray, setting: &Setting<'_>) -> Vec<(String, String)> {
+    let executor = setting.executor;
+    let last = array.trials.get() - 1;
+    let throttle = array.throttle.map_or_else(String::new, |throttle| format!("%{throttle}"));
+    let output = unquoted_filename(&setting.output_dir.to_string_lossy());
+    let mut options = vec![
+        ("job-name", token(setting.experiment, &setting.task.name, array.index)),
+        ("array", format!("0-{last}{throttle}")),
+        ("output", format!("{output}/%A_%a.out")),
+        ("open-mode", "append".to_owned()),
+        ("requeue", String::new()),
+        ("signal", format!("B:USR1@{}", setting.task.checkpoint.lead)),
+        ("nodes", "1".to_owned()),
+        ("ntasks", "1".to_owned()),
+    ];
+    let given = [
+        ("partition", executor.partition.clone()),
+        ("gpus-per-node", executor.gpus_per_node.clone()),
+        ("cpus-per-task", executor.cpus_per_task.map(|n| n.to_string())),
+        ("mem", executor.mem.clone()),
+        ("time", executor.time.map(slurm_time)),
+    ];
+    options.extend(given.into_iter().filter_map(|(option, value)| Some((option, value?))));
+    let further = executor.sbatch.iter().map(|(option, value)| (option.clone(), value.clone()));
+    options.into_iter().map(|(option, value)| (option.to_owned(), value)).chain(further).collect()
+}
+
+/// What `sbatch` gets on its command line for an array whose parents are in.
+#[must_use]
+pub fn arguments(array: &JobArray, parents: &[JobId]) -> Vec<String> {
+    let mut arguments = Vec::new();
+    if array.held {
+        arguments.push("--hold".to_owned());
+    }
+    if !array.after.is_empty() {
+        arguments.push(format!("--dependency={}", dependency(array, parents)));
+        // Else a child whose parent failed stays pending for ever.
+        arguments.push("--kill-on-invalid-dep=yes".to_owned());
+    }
+    arguments
+}
+
+/// `afterok:1:2,afterany:3`: kinds in the order in which they first occur. `parents` are the ids of the plan's arrays.
+fn dependency(array: &JobArray, parents: &[JobId]) -> String {
+    let mut groups: Vec<(Relation, Vec<String>)> = Vec::new();
+    for edge in &array.after {
+        let id = parents[edge.array].to_string();
+        match groups.iter_mut().find(|(on, _)| *on == edge.on) {
+            Some((_, ids)) => ids.push(id),
+            None => groups.push((edge.on, vec![id])),
+        }
+    }
+    let group = |(on, ids): &(Relation, Vec<String>)| match on {
+        Relation::AfterOk => format!("afterok:{}", ids.join(":")),
+        Relation::AfterNotOk => format!("afternotok:{}", ids.join(":")),
+        Relation::AfterAny => format!("afterany:{}", ids.join(":")),
+        Relation::AfterCorr => format!("aftercorr:{}", ids.join(":")),
+        Relation::AnyAfterNotOk => {
+            let alternatives: Vec<String> =
+                ids.iter().map(|id| format!("afternotok:{id}")).collect();
+            alternatives.join("?")
+        }
+    };
+    groups.iter().map(group).collect::<Vec<_>>().join(",")
+}
+
+/// Seconds as `D-HH:MM:SS`, which every Slurm reads.
+fn slurm_time(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let (hours, minutes, seconds) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{days}-{hours:02}:{minutes:02}:{seconds:02}")
+}
+
+/// A value as `#SBATCH` lines read it: split at blanks unless quoted, ended by `#`.
+fn directive_value(value: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:,%=@+[]*&|!()".contains(c);
+    if value.chars().all(plain) {
+        return value.to_owned();
+    }
+    let escaped = value.replace('\\', "\\\\").replace('"', "\\\"");
+    format!("\"{escaped}\"")
+}
+
+#[cfg(test)]
+mod tests;

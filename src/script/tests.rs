@@ -1,0 +1,124 @@
+//! What a person reads of a script, and what a real shell makes of it.
+
+use std::num::NonZeroU32;
+
+use super::*;
+use crate::experiment::{Goal, Surroundings};
+use crate::plan::Edge;
+use nemo_harness::rundir::{CheckpointSpec, CommandSpec, Params, RestartSpec};
+
+fn array(after: Vec<Edge>, held: bool) -> JobArray {
+    JobArray {
+        task: "train".to_owned(),
+        index: 1,
+        offset: 1000,
+        trials: NonZeroU32::new(6).unwrap(),
+        throttle: NonZeroU32::new(2),
+        after,
+        held,
+    }
+}
+
+fn task() -> Task {
+    Task {
+        name: "train".to_owned(),
+        executor: "gpu".to_owned(),
+        run: CommandSpec::Shell("true".to_owned()),
+        after: Vec::new(),
+        trials: vec![Params::new(); 6],
+        concurrent: None,
+        metric: None,
+        goal: Goal::Min,
+        checkpoint: CheckpointSpec { signal: "USR1".to_owned(), lead: 120 },
+        restart: RestartSpec { crashes: 0, no_progress: 3 },
+        metrics: std::collections::BTreeMap::new(),
+    }
+}
+
+#[test]
+fn a_whole_script() {
+    let executor = SlurmExecutor {
+        partition: Some("main".to_owned()),
+        gpus_per_node: Some("h100:8".to_owned()),
+        cpus_per_task: NonZeroU32::new(4),
+        mem: Some("8G".to_owned()),
+        time: Some(14_400),
+        sbatch: [("comment", "two words # \"x\""), ("exclusive", "")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into(),
+        surroundings: Surroundings::default(),
+    };
+    let setting = Setting {
+        experiment: "digits-3kz81q7m",
+        task: &task(),
+        executor: &executor,
+        task_dir: Path::new("/home/o'neil/50% done/tasks/train"),
+        output_dir: "/home/o'neil/50% done/tasks/train/slurm".into(),
+        harness: Path::new("/home/o'neil/nemo-harness"),
+    };
+    insta::assert_snapshot!(script(&array(Vec::new(), false), &setting), @r#"
+    #!/bin/sh
+    #SBATCH --job-name=digits-3kz81q7m.train.1
+    #SBATCH --array=0-5%2
+    #SBATCH --output="/home/o'neil/50%% done/tasks/train/slurm/%A_%a.out"
+    #SBATCH --open-mode=append
+    #SBATCH --requeue
+    #SBATCH --signal=B:USR1@120
+    #SBATCH --nodes=1
+    #SBATCH --ntasks=1
+    #SBATCH --partition=main
+    #SBATCH --gpus-per-node=h100:8
+    #SBATCH --cpus-per-task=4
+    #SBATCH --mem=8G
+    #SBATCH --time=0-04:00:00
+    #SBATCH --comment="two words # \"x\""
+    #SBATCH --exclusive
+    # The harness is the batch process: signals reach it first.
+    exec '/home/o'\''neil/nemo-harness' run --task-dir '/home/o'\''neil/50% done/tasks/train' --offset 1000
+    "#);
+}
+
+#[track_caller]
+fn check_arguments(edges: &[(usize, Relation)], held: bool, expected: &str) {
+    let edges = edges.iter().map(|&(array, on)| Edge { array, on }).collect();
+    let parents = [JobId(7), JobId(8), JobId(9)];
+    assert_eq!(arguments(&array(edges, held), &parents).join(" "), expected);
+}
+
+#[test]
+fn dependencies_as_sbatch_reads_them() {
+    use Relation::{AfterAny, AfterCorr, AfterNotOk, AfterOk, AnyAfterNotOk};
+    check_arguments(&[], false, "");
+    check_arguments(&[], true, "--hold");
+    let kill = "--kill-on-invalid-dep=yes";
+    let check = |edges: &[_], text: &str| {
+        check_arguments(edges, false, &format!("--dependency={text} {kill}"));
+    };
+    check(&[(0, AfterOk), (1, AfterOk)], "afterok:7:8");
+    check(&[(0, AfterOk), (2, AfterAny), (1, AfterOk)], "afterok:7:8,afterany:9");
+    check(&[(0, AfterCorr)], "aftercorr:7");
+    check(&[(0, AfterNotOk)], "afternotok:7");
+    check(&[(0, AnyAfterNotOk), (1, AnyAfterNotOk)], "afternotok:7?afternotok:8");
+}
+
+#[test]
+fn times_as_slurm_reads_them() {
+    let check = |seconds, expected| assert_eq!(slurm_time(seconds), expected);
+    check(59, "0-00:00:59");
+    check(14_400, "0-04:00:00");
+    check(93_784, "1-02:03:04");
+}
+
+#[test]
+fn a_shell_reads_a_word_back() {
+    let hostile = ["", "a b", "'; rm -rf ~; '", "two\nlines", "$(id) `id` $HOME", "-n", "*", "\\"];
+    for text in hostile {
+        #[expect(clippy::disallowed_methods, reason = "a real shell is what the words are for")]
+        let output = std::process::Command::new("sh")
+            .arg("-c")
+            .arg(format!("printf %s {}", shell_word(text)))
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), text);
+    }
+}

@@ -1,0 +1,302 @@
+//! Asks Slurm: one program run per question, whatever the number of jobs.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::time::Duration;
+
+use super::command::{Call, Output};
+use super::environment::decides_nothing_else;
+use super::error::SlurmError;
+use super::id::JobId;
+use super::parse::account::{self, AccountRow};
+use super::parse::config::{self, ClusterLimits};
+use super::parse::job::{self, JobDetail};
+use super::parse::partition::{self, Partition};
+use super::parse::queue::{self, QueueRow};
+use super::parse::{Parsed, excerpt, submit};
+
+/// How long one of Slurm's programs may take. With its controller down they give up by themselves after 9 to 18 s.
+pub const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The most bytes of ids in one argument; Linux takes at most 128 KiB.
+const LONGEST_ARGUMENT: usize = 100_000;
+
+/// Slurm's programs, found in PATH.
+#[derive(Clone, Debug)]
+pub struct Client {
+    timeout: Duration,
+    path: Option<OsString>,
+}
+
+/// What is known of the jobs of a name.
+#[derive(Debug)]
+pub struct Found {
+    /// The jobs, each once, rising; an array counts as one job.
+    pub jobs: Vec<JobId>,
+    /// Whether jobs that left the queue would be among them.
+    pub accounting: Accounting,
+}
+
+/// What part the accounting database had in an answer.
+#[derive(Debug)]
+pub enum Accounting {
+    /// The queue knew enough.
+    NotNeeded,
+    /// It was asked and answered.
+    Asked,
+    /// This cluster has none: jobs that left the queue can't be known.
+    Off,
+    /// It was asked and didn't answer: there may be jobs that left the queue.
+    Unanswered(SlurmError),
+}
+
+impl Found {
+    /// Whether there certainly is no such job. `false` with no jobs means: can't tell.
+    #[must_use]
+    pub fn surely_none(&self) -> bool {
+        self.jobs.is_empty() && matches!(self.accounting, Accounting::Asked)
+    }
+}
+
+/// Who in a job is sent a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recipient {
+    /// The batch script's process only.
+    Batch,
+    /// The tasks that `srun` started, not the batch script.
+    Steps,
+    /// The batch script with its children, and the steps.
+    Everyone,
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Self::new(TIMEOUT)
+    }
+}
+
+impl Client {
+    /// A client that gives each program so much time. Costs nothing: no program is run.
+    #[must_use]
+    pub const fn new(timeout: Duration) -> Self {
+        Self { timeout, path: None }
+    }
+
+    /// The same, with the programs looked up in another PATH.
+    #[must_use]
+    pub fn with_path(self, path: impl Into<OsString>) -> Self {
+        Self { path: Some(path.into()), ..self }
+    }
+
+    /// Submits a script: `sbatch --parsable ARGS SCRIPT`.
+    ///
+    /// After an error that [is no answer](SlurmError::is_no_answer) the job may exist: look with [`Client::find`].
+    pub fn submit(&self, script: &Path, args: &[String]) -> Result<JobId, SlurmError> {
+        let text = std::fs::read(script).unwrap_or_default(); // sbatch says it best if there is no such file
+        let text = String::from_utf8_lossy(&text);
+        let mut words = vec![OsString::from("--parsable")];
+        words.extend(args.iter().map(OsString::from));
+        words.push(script.into());
+        let may_see = |name: &OsStr| decides_nothing_else(name, &text, args);
+        let output = self.run("sbatch", &words, &may_see)?;
+        submit::parse(&output.stdout).ok_or_else(|| unreadable("sbatch", &output))
+    }
+
+    /// Looks for jobs of exactly this name: in the queue, and if it has none, in the accounts since `since`.
+    ///
+    /// Fails only if the queue can't be asked. A job that was cancelled before it could ever run is in no account.
+    pub fn find(&self, job_name: &str, since: i64) -> Result<Found, SlurmError> {
+        let name = format!("--name={job_name}");
+        if job_name.is_empty() || job_name.contains(',') {
+            let reason = format!("`{job_name}` is not the name of one job");
+            return Err(SlurmError::Refused { program: "squeue", reason, code: None });
+        }
+        let queued = self.squeue(&[name.clone()])?;
+        let jobs = distinct(queued.rows.iter().map(|row| row.array_job));
+        if !jobs.is_empty() {
+            return Ok(Found { jobs, accounting: Accounting::NotNeeded });
+        }
+        if let Some(line) = queued.unread.first() {
+            return Err(SlurmError::Unreadable { program: "squeue", output: line.text.clone() });
+        }
+        Ok(match self.sacct(since, &[name]) {
+            Ok(rows) if rows.rows.is_empty() && !rows.unread.is_empty() => {
+                let output = rows.unread[0].text.clone();
+                let error = SlurmError::Unreadable { program: "sacct", output };
+                Found { jobs, accounting: Accounting::Unanswered(error) }
+            }
+            Ok(rows) => Found {
+                jobs: distinct(rows.rows.iter().map(|row| row.array_job)),
+                accounting: Accounting::Asked,
+            },
+            Err(SlurmError::AccountingOff) => Found { jobs, accounting: Accounting::Off },
+            Err(error) => Found { jobs, accounting: Accounting::Unanswered(error) },
+        })
+    }
+
+    /// What the queue says of these jobs, ended ones included until Slurm forgets them. One `squeue`.
+    ///
+    /// Pass the ids of arrays, not of their tasks. A job that Slurm forgot has no row.
+    pub fn queue(&self, jobs: &[JobId]) -> Result<Parsed<QueueRow>, SlurmError> {
+        let mut all = Parsed::default();
+        for list in id_lists(jobs) {
+            let part = self.squeue(&[format!("--jobs={list}")])?;
+            all.rows.extend(part.rows);
+            all.unread.extend(part.unread);
+        }
+        Ok(all)
+    }
+
+    /// What the accounts say of these jobs: every attempt of each. One `sacct`.
+    pub fn accounting(&self, jobs: &[JobId], since: i64) -> Result<Parsed<AccountRow>, SlurmError> {
+        let mut all = Parsed::default();
+        for list in id_lists(jobs) {
+            let part = self.sacct(since, &[format!("--jobs={list}")])?;
+            all.rows.extend(part.rows);
+            all.unread.extend(part.unread);
+        }
+        Ok(all)
+    }
+
+    /// What the controller says of one job, task or array; nothing if it doesn't know it.
+    pub fn show(&self, id: &str) -> Result<Parsed<JobDetail>, SlurmError> {
+        match self.words("scontrol", &["--oneliner", "show", "job", id]) {
+            Ok(output) => Ok(job::parse(&output.stdout)),
+            Err(SlurmError::Refused { reason, .. }) if is_unknown_job(&reason) => {
+                Ok(Parsed::default())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Lets held jobs run. Ids as shown: `12`, `12_[1-3]`.
+    pub fn release(&self, ids: &[String]) -> Result<(), SlurmError> {
+        self.on_jobs("scontrol", &["release"], ids)
+    }
+
+    /// Keeps waiting jobs from starting.
+    pub fn hold(&self, ids: &[String]) -> Result<(), SlurmError> {
+        self.on_jobs("scontrol", &["hold"], ids)
+    }
+
+    /// Puts jobs back into the queue. One that is there already is fine.
+    pub fn requeue(&self, ids: &[String]) -> Result<(), SlurmError> {
+        match self.on_jobs("scontrol", &["requeue"], ids) {
+            Err(SlurmError::Refused { reason, .. })
+                if reason.split("; ").all(|line| line.starts_with("Job is pending execution")) =>
+            {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Cancels jobs. Slurm doesn't mind ids that it has forgotten.
+    pub fn cancel(&self, ids: &[String]) -> Result<(), SlurmError> {
+        self.on_jobs("scancel", &[], ids)
+    }
+
+    /// Sends running jobs a signal, by its name without `SIG`.
+    pub fn signal(&self, ids: &[String], signal: &str, to: Recipient) -> Result<(), SlurmError> {
+        let signal = format!("--signal={signal}");
+        let who: &[&str] = match to {
+            Recipient::Batch => &["--batch"],
+            Recipient::Steps => &[],
+            Recipient::Everyone => &["--full"],
+        };
+        self.on_jobs("scancel", &[&[signal.as_str()], who].concat(), ids)
+    }
+
+    /// The cluster's limits and habits.
+    pub fn limits(&self) -> Result<ClusterLimits, SlurmError> {
+        let output = self.words("scontrol", &["show", "config"])?;
+        config::parse(&output.stdout).ok_or_else(|| unreadable("scontrol", &output))
+    }
+
+    /// The cluster's partitions, hidden ones included.
+    pub fn partitions(&self) -> Result<Vec<Partition>, SlurmError> {
+        let output = self.words("scontrol", &["--all", "--oneliner", "show", "partition"])?;
+        let parsed = partition::parse(&output.stdout);
+        if parsed.rows.is_empty() { Err(unreadable("scontrol", &output)) } else { Ok(parsed.rows) }
+    }
+
+    fn squeue(&self, which: &[String]) -> Result<Parsed<QueueRow>, SlurmError> {
+        let delimiter = char::from(queue::DELIMITER);
+        let fields = queue::FIELDS.map(|field| format!("{field}:{delimiter}")).join(",");
+        let format = format!("--Format={fields}");
+        let mut words = vec!["--noheader", "--states=all", &format];
+        words.extend(which.iter().map(String::as_str));
+        match self.words("squeue", &words) {
+            Ok(output) => Ok(queue::parse(&output.stdout)),
+            Err(SlurmError::Refused { reason, .. }) if is_unknown_job(&reason) => {
+                Ok(Parsed::default())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn sacct(&self, since: i64, which: &[String]) -> Result<Parsed<AccountRow>, SlurmError> {
+        let fields = format!("--format={}", account::FIELDS.join(","));
+        let delimiter = format!("--delimiter={}", char::from(queue::DELIMITER));
+        let since = format!("--starttime=uts{}", since.max(0));
+        let mut words = vec!["--duplicates", "--allocations", "--parsable", "--noheader"];
+        words.extend([since.as_str(), &delimiter, &fields]);
+        words.extend(which.iter().map(String::as_str));
+        Ok(account::parse(&self.words("sacct", &words)?.stdout))
+    }
+
+    fn on_jobs(
+        &self,
+        program: &'static str,
+        words: &[&str],
+        ids: &[String],
+    ) -> Result<(), SlurmError> {
+        for some in ids.chunks(LONGEST_ARGUMENT / 100) {
+            let some = some.iter().map(String::as_str);
+            let all: Vec<&str> = words.iter().copied().chain(some).collect();
+            self.words(program, &all)?;
+        }
+        Ok(())
+    }
+
+    fn words(&self, program: &'static str, words: &[&str]) -> Result<Output, SlurmError> {
+        let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+        self.run(program, &words, &|_| false)
+    }
+
+    fn run(
+        &self,
+        program: &'static str,
+        args: &[OsString],
+        may_see: &dyn Fn(&OsStr) -> bool,
+    ) -> Result<Output, SlurmError> {
+        let path = self.path.as_deref();
+        let output = Call { program, args, path, may_see, timeout: self.timeout }.run()?;
+        match output.code {
+            Some(0) => Ok(output),
+            code => Err(SlurmError::from_output(program, &output.stderr, code)),
+        }
+    }
+}
+
+fn is_unknown_job(reason: &str) -> bool {
+    reason.contains("Invalid job id specified")
+}
+
+fn unreadable(program: &'static str, output: &Output) -> SlurmError {
+    SlurmError::Unreadable { program, output: excerpt(&output.stdout) }
+}
+
+fn distinct(jobs: impl Iterator<Item = JobId>) -> Vec<JobId> {
+    let mut jobs: Vec<JobId> = jobs.collect();
+    jobs.sort_unstable();
+    jobs.dedup();
+    jobs
+}
+
+/// The ids as comma-separated lists that each fit into one argument: one list, but for many thousands of jobs.
+fn id_lists(jobs: &[JobId]) -> Vec<String> {
+    let longest = "4294967295,".len();
+    let lists = jobs.chunks(LONGEST_ARGUMENT / longest);
+    lists.map(|some| some.iter().map(JobId::to_string).collect::<Vec<_>>().join(",")).collect()
+}

@@ -1,0 +1,186 @@
+//! What can go wrong between us and Slurm's programs.
+
+use std::time::Duration;
+
+/// Why Slurm could not be asked, or what it refused. Messages are lowercase fragments; hints say what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum SlurmError {
+    /// The program is not installed here.
+    #[error("`{program}` was not found in PATH")]
+    MissingProgram {
+        /// Its name.
+        program: &'static str,
+    },
+    /// The program could not be started, or its output not be read.
+    #[error("`{program}` could not be run")]
+    NotRun {
+        /// Its name.
+        program: &'static str,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The program didn't end in time, and was killed.
+    #[error("`{program}` gave no answer within {} s", .waited.as_secs())]
+    NoAnswer {
+        /// Its name.
+        program: &'static str,
+        /// How long it was given.
+        waited: Duration,
+    },
+    /// slurmctld, or what lets us talk to it, is down.
+    #[error("`{program}` could not reach Slurm's controller: {reason}")]
+    ControllerDown {
+        /// The program's name.
+        program: &'static str,
+        /// Slurm's own words.
+        reason: String,
+    },
+    /// This cluster keeps no accounts.
+    #[error("this cluster has no accounting database")]
+    AccountingOff,
+    /// There is an accounting database, but it doesn't answer.
+    #[error("the accounting database doesn't answer: {reason}")]
+    AccountingDown {
+        /// Slurm's own words.
+        reason: String,
+    },
+    /// This version of Slurm doesn't know a field that was asked for.
+    #[error("`{program}` doesn't know a field: {reason}")]
+    UnknownField {
+        /// The program's name.
+        program: &'static str,
+        /// Slurm's own words.
+        reason: String,
+    },
+    /// Slurm understood, and said no.
+    #[error("`{program}` refused: {reason}")]
+    Refused {
+        /// The program's name.
+        program: &'static str,
+        /// Slurm's own words, without the prefixes.
+        reason: String,
+        /// The program's exit code; nothing if a signal ended it.
+        code: Option<i32>,
+    },
+    /// The program ended well, but what it printed makes no sense to us.
+    #[error("`{program}` printed something that can't be read: `{output}`")]
+    Unreadable {
+        /// The program's name.
+        program: &'static str,
+        /// The start of it.
+        output: String,
+    },
+}
+
+impl SlurmError {
+    /// Tells the user the next thing to try, where there is one.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::MissingProgram { .. } => {
+                Some("run this on a login node, or load the module that brings Slurm")
+            }
+            Self::NoAnswer { .. } | Self::ControllerDown { .. } => {
+                Some("run the same command again in a minute: nothing was assumed, nothing is lost")
+            }
+            Self::AccountingDown { .. } => {
+                Some("jobs that ended long ago show their last known state until it is back")
+            }
+            Self::UnknownField { .. } | Self::Unreadable { .. } => {
+                Some("`nemo-slurm doctor` shows what this cluster's programs print")
+            }
+            Self::AccountingOff | Self::Refused { .. } | Self::NotRun { .. } => None,
+        }
+    }
+
+    /// Whether nothing is known: whatever was asked for may or may not have happened.
+    #[must_use]
+    pub fn is_no_answer(&self) -> bool {
+        match self {
+            Self::NoAnswer { .. }
+            | Self::ControllerDown { .. }
+            | Self::AccountingDown { .. }
+            | Self::Unreadable { .. } => true,
+            Self::MissingProgram { .. }
+            | Self::NotRun { .. }
+            | Self::AccountingOff
+            | Self::UnknownField { .. }
+            | Self::Refused { .. } => false,
+        }
+    }
+
+    /// Sorts what a program said on stderr when it failed.
+    #[must_use]
+    pub fn from_output(program: &'static str, stderr: &[u8], code: Option<i32>) -> Self {
+        let reason = own_words(stderr);
+        let says = |phrases: &[&str]| phrases.iter().any(|phrase| reason.contains(phrase));
+        match program {
+            _ if says(ACCOUNTING_OFF) => Self::AccountingOff,
+            "sacct" if says(ACCOUNTING_DOWN) => Self::AccountingDown { reason },
+            "sacct" | "squeue" if says(UNKNOWN_FIELD) => Self::UnknownField { program, reason },
+            _ if says(CONTROLLER_DOWN) => Self::ControllerDown { program, reason },
+            _ => Self::Refused { program, reason, code },
+        }
+    }
+}
+
+const ACCOUNTING_OFF: &[&str] = &["accounting storage is disabled"];
+const ACCOUNTING_DOWN: &[&str] = &[
+    "Problem talking to the database",
+    "Connection refused",
+    "persistent connection",
+    "Unable to connect to database",
+    "Unable to contact",
+    "timed out",
+    "Communication connection failure",
+];
+const UNKNOWN_FIELD: &[&str] = &[
+    "Invalid field requested",
+    "Invalid job format specification",
+    "Invalid format specification",
+    "Invalid job step format",
+];
+const CONTROLLER_DOWN: &[&str] = &[
+    "Unable to contact slurm controller",
+    "Unable to establish controller machine",
+    "Unable to establish configuration source",
+    "Could not establish a configuration source",
+    "Connection refused",
+    "Connection timed out",
+    "Connection reset",
+    "Socket timed out",
+    "Zero Bytes were transmitted",
+    "Transport endpoint is not connected",
+    "Primary is in standby mode",
+    "Slurm backup controller in standby mode",
+    "munge_encode failed",
+    "Munge encode failed",
+    "authentication plugin",
+    "Protocol authentication error",
+    "No route to host",
+    "Temporarily unable to accept job",
+];
+
+/// Slurm's own words: every line without `sbatch: error:` and its like, joined by `; `.
+fn own_words(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let mut words: Vec<&str> = Vec::new();
+    for line in text.lines() {
+        let line = without_prefixes(line.trim());
+        if !line.is_empty() && !words.contains(&line) {
+            words.push(line);
+        }
+    }
+    let joined = words.join("; ");
+    if joined.is_empty() { "it gave no reason".to_owned() } else { joined }
+}
+
+fn without_prefixes(line: &str) -> &str {
+    let mut rest = line;
+    for program in ["sbatch", "squeue", "sacct", "scontrol", "scancel"] {
+        rest = rest.strip_prefix(program).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(rest);
+    }
+    ["error: ", "fatal: ", "Batch job submission failed: "]
+        .iter()
+        .fold(rest, |rest, prefix| rest.strip_prefix(prefix).unwrap_or(rest))
+}

@@ -1,0 +1,100 @@
+//! The rows of `sacct`.
+
+use std::sync::Arc;
+
+use nom::Parser;
+use nom::character::complete::{char, u32 as digits};
+use nom::sequence::separated_pair;
+
+use super::record::{Interner, Row, Rows, exactly};
+use super::{Expected, Parsed, Reading, UnreadLine, id, time};
+use crate::slurm::id::{JobId, ShownId, Tasks};
+use crate::slurm::state::{JobState, state_and_user};
+
+/// What `sacct --format` is asked for: only fields that every version has, the free text last.
+pub const FIELDS: [&str; 9] =
+    ["JobID", "JobIDRaw", "State", "ExitCode", "Submit", "Start", "End", "NodeList", "Reason"];
+
+/// How a job ended: the `0:9` of Slurm's tables. Not the whole truth: a TIMEOUT has `0:0`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExitCode {
+    /// What the program returned.
+    pub code: u32,
+    /// The signal that ended it, or 0.
+    pub signal: u32,
+}
+
+/// One attempt of a job, or of a task, in the accounting database. Its key is (`job`, `submit`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountRow {
+    /// The array's id; for a job that is no array, the job's; for a heterogeneous one, the leader's.
+    pub array_job: JobId,
+    /// Which part of it.
+    pub tasks: Tasks,
+    /// The raw id, which every started task has of its own.
+    pub job: JobId,
+    /// The state of this attempt.
+    pub state: JobState,
+    /// Who cancelled it.
+    pub cancelled_by: Option<u32>,
+    /// What the batch script returned.
+    pub exit: ExitCode,
+    /// When this attempt was submitted, in epoch seconds.
+    pub submit: Option<i64>,
+    /// When it started.
+    pub start: Option<i64>,
+    /// When it ended.
+    pub end: Option<i64>,
+    /// Its nodes, as a host list; `None assigned` while it waits.
+    pub nodes: Arc<str>,
+    /// Why it waits or waited, in Slurm's word.
+    pub reason: Arc<str>,
+}
+
+/// `0:9`.
+pub fn exit_code(input: &[u8]) -> Reading<'_, ExitCode> {
+    let pair = separated_pair(digits, char(':'), digits);
+    nom::error::context("an exit code", pair.map(|(code, signal)| ExitCode { code, signal }))
+        .parse(input)
+}
+
+/// A state, which is never empty and always begins with a letter.
+pub(super) fn state(field: &[u8]) -> Result<(JobState, Option<u32>), Expected<'_>> {
+    if field.first().is_some_and(u8::is_ascii_uppercase) {
+        Ok(state_and_user(field))
+    } else {
+        Err(Expected { at: field, what: "a job state" })
+    }
+}
+
+impl<'a> Row<'a, 9> for AccountRow {
+    fn from_fields(fields: [&'a [u8]; 9], names: &mut Interner<'a>) -> Result<Self, Expected<'a>> {
+        let [shown, job, state_text, exit, submit, start, end, nodes, reason] = fields;
+        let ShownId { job: array_job, tasks, .. } = exactly(id::shown, shown)?;
+        let (state, cancelled_by) = state(state_text)?;
+        Ok(Self {
+            array_job,
+            tasks,
+            job: exactly(id::job, job)?,
+            state,
+            cancelled_by,
+            exit: exactly(exit_code, exit)?,
+            submit: exactly(time::point, submit)?,
+            start: exactly(time::point, start)?,
+            end: exactly(time::point, end)?,
+            nodes: names.get(nodes),
+            reason: names.get(reason),
+        })
+    }
+}
+
+/// Reads rows one by one.
+pub fn rows(output: &[u8]) -> impl Iterator<Item = Result<AccountRow, UnreadLine>> {
+    Rows::<AccountRow, 9>::new(output)
+}
+
+/// Reads the whole output of a `sacct` that was asked for [`FIELDS`].
+#[must_use]
+pub fn parse(output: &[u8]) -> Parsed<AccountRow> {
+    rows(output).collect()
+}

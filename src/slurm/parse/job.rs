@@ -1,0 +1,136 @@
+//! The lines of `scontrol -o show job`.
+
+use super::account::{ExitCode, exit_code};
+use super::id::whole;
+use super::time::{Limit, limit, point};
+use super::{Parsed, UnreadLine, excerpt};
+use crate::slurm::id::{JobId, Tasks};
+use crate::slurm::state::JobState;
+
+/// A job as the controller knows it now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobDetail {
+    /// The raw id.
+    pub job: JobId,
+    /// The array's id; for a job that is no array, the job's.
+    pub array_job: JobId,
+    /// Which part of it.
+    pub tasks: Tasks,
+    /// The state.
+    pub state: JobState,
+    /// Why it waits or ended.
+    pub reason: String,
+    /// How many times it was requeued.
+    pub restarts: u32,
+    /// Whether it may be requeued.
+    pub requeue: bool,
+    /// What the batch script returned.
+    pub exit: ExitCode,
+    /// Its time limit.
+    pub time_limit: Limit,
+    /// When this attempt was submitted.
+    pub submit: Option<i64>,
+    /// When it started, or is expected to.
+    pub start: Option<i64>,
+    /// When it ended, or has to.
+    pub end: Option<i64>,
+    /// When its preemption began.
+    pub preempted: Option<i64>,
+    /// Its partition.
+    pub partition: String,
+    /// Its nodes, as a host list; empty while it waits.
+    pub nodes: String,
+}
+
+/// The fields between the job's name, which can hold anything, and those after `NumNodes`, which can too.
+///
+/// Slurm prints `Key=value` with one blank between; values hold blanks and `=`, so only the known order tells them apart.
+struct Fields<'a> {
+    head: &'a str,
+    tail: &'a str,
+}
+
+impl<'a> Fields<'a> {
+    fn new(line: &'a str) -> Option<Self> {
+        let (head, rest) = line.split_once(" JobName=").unwrap_or(("", line));
+        let rest = rest.find(" UserId=").map(|at| &rest[at..])?;
+        let end = rest.find(" NumNodes=").unwrap_or(rest.len());
+        Some(Self { head, tail: &rest[..end] })
+    }
+
+    /// The value of a key. Between name and nodes no value holds a blank.
+    fn get(&self, key: &str) -> Option<&'a str> {
+        let find = |text: &'a str| {
+            text.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+        };
+        find(self.head).or_else(|| find(self.tail)).filter(|value| *value != "(null)")
+    }
+
+    fn time(&self, key: &str) -> Option<Option<i64>> {
+        self.get(key).map_or(Some(None), |text| whole(point, text.as_bytes()).ok())
+    }
+}
+
+fn job(line: &str) -> Option<JobDetail> {
+    let fields = Fields::new(line)?;
+    let job: JobId = fields.get("JobId")?.parse().ok()?;
+    let array = fields.get("ArrayJobId").map(str::parse).transpose().ok()?;
+    let component = fields.get("HetJobOffset").and_then(|offset| offset.parse().ok());
+    let leader = fields.get("HetJobId").map(str::parse).transpose().ok()?;
+    let index = fields.get("ArrayTaskId").map(|text| format!("0_[{text}]"));
+    let tasks = match (&index, component) {
+        (Some(text), _) => text.parse::<crate::slurm::id::ShownId>().ok()?.tasks,
+        (None, Some(offset)) => Tasks::Component(offset),
+        (None, None) => Tasks::NotAnArray,
+    };
+    Some(JobDetail {
+        job,
+        array_job: array.or(leader).unwrap_or(job),
+        tasks: single(tasks),
+        state: fields.get("JobState").map(|word| JobState::from_word(word.as_bytes()))?,
+        reason: fields.get("Reason").unwrap_or("None").to_owned(),
+        restarts: fields.get("Restarts")?.parse().ok()?,
+        requeue: fields.get("Requeue") == Some("1"),
+        exit: whole(exit_code, fields.get("ExitCode")?.as_bytes()).ok()?,
+        time_limit: whole(limit, fields.get("TimeLimit")?.as_bytes()).ok()?,
+        submit: fields.time("SubmitTime")?,
+        start: fields.time("StartTime")?,
+        end: fields.time("EndTime")?,
+        preempted: fields.time("PreemptTime")?,
+        partition: fields.get("Partition").unwrap_or_default().to_owned(),
+        nodes: fields.get("NodeList").unwrap_or_default().to_owned(),
+    })
+}
+
+/// A set of one index is one task: `ArrayTaskId` has no brackets that would tell them apart.
+fn single(tasks: Tasks) -> Tasks {
+    match &tasks {
+        Tasks::Set(set) if !set.cut_short && set.limit.is_none() && set.indices.count() == 1 => {
+            set.indices.iter().next().map_or(Tasks::NotAnArray, Tasks::One)
+        }
+        Tasks::Set(_) | Tasks::One(_) | Tasks::NotAnArray | Tasks::Component(_) => tasks,
+    }
+}
+
+/// Reads every job. A line that doesn't begin with `JobId=` goes on with the one before: a name may hold line breaks.
+#[must_use]
+pub fn parse(output: &[u8]) -> Parsed<JobDetail> {
+    let text = String::from_utf8_lossy(output);
+    let mut records: Vec<(usize, String)> = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        match records.last_mut() {
+            Some((_, record)) if !line.starts_with("JobId=") && !line.is_empty() => {
+                record.push('\n');
+                record.push_str(line);
+            }
+            Some(_) if line.is_empty() => {}
+            Some(_) | None => records.push((index + 1, line.to_owned())),
+        }
+    }
+    let read = records.iter().filter(|(_, record)| !record.trim().is_empty());
+    read.map(|(line, record)| {
+        let unread = || UnreadLine { line: *line, what: "a job", text: excerpt(record.as_bytes()) };
+        job(record).ok_or_else(unread)
+    })
+    .collect()
+}

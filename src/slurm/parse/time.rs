@@ -1,0 +1,99 @@
+//! Times and durations as Slurm prints them.
+
+use nom::branch::alt;
+use nom::bytes::complete::tag;
+use nom::character::complete::{char, i64 as number, u64 as digits};
+use nom::combinator::{map, map_opt, opt, value};
+use nom::error::context;
+use nom::sequence::{preceded, terminated};
+use nom::{IResult, Parser};
+use std::fmt;
+
+use super::id::whole;
+use super::{Expected, ParseError, Reading};
+
+/// How long something may take, as Slurm prints a limit or a duration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub enum Limit {
+    /// So many seconds.
+    Seconds(u64),
+    /// For ever.
+    Unlimited,
+    /// Whatever the partition says.
+    PartitionLimit,
+    /// Nothing was asked for yet, or nothing applies.
+    NotSet,
+    /// Slurm computed nonsense, such as a negative time.
+    Invalid,
+}
+
+impl Limit {
+    /// The seconds, if it is that definite.
+    #[must_use]
+    pub const fn seconds(self) -> Option<u64> {
+        match self {
+            Self::Seconds(seconds) => Some(seconds),
+            Self::Unlimited | Self::PartitionLimit | Self::NotSet | Self::Invalid => None,
+        }
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Seconds(seconds) => {
+                let (days, rest) = (seconds / 86_400, seconds % 86_400);
+                let (hours, minutes, seconds) = (rest / 3600, rest / 60 % 60, rest % 60);
+                if days > 0 {
+                    write!(f, "{days}-")?;
+                }
+                write!(f, "{hours:02}:{minutes:02}:{seconds:02}")
+            }
+            Self::Unlimited => f.write_str("UNLIMITED"),
+            Self::PartitionLimit => f.write_str("Partition_Limit"),
+            Self::NotSet => f.write_str("NOT_SET"),
+            Self::Invalid => f.write_str("INVALID"),
+        }
+    }
+}
+
+impl std::str::FromStr for Limit {
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        whole(limit, text.as_bytes())
+    }
+}
+
+/// A point in time in epoch seconds, as `SLURM_TIME_FORMAT=%s` prints it; the words for "none" give nothing.
+pub fn point(input: &[u8]) -> Reading<'_, Option<i64>> {
+    let none = alt((tag("Unknown"), tag("N/A"), tag("None"), tag("NONE"), tag("(null)")));
+    context("a time in epoch seconds", alt((map(number, Some), value(None, none)))).parse(input)
+}
+
+/// `1-02:04:00`, `02:04:00`, `0:04`, `UNLIMITED` and its like.
+pub fn limit(input: &[u8]) -> Reading<'_, Limit> {
+    let words = alt((
+        value(Limit::Unlimited, alt((tag("UNLIMITED"), tag("INFINITE"), tag("infinite")))),
+        value(Limit::PartitionLimit, tag("Partition_Limit")),
+        value(Limit::NotSet, alt((tag("NOT_SET"), tag("NONE"), tag("None"), tag("N/A")))),
+        value(Limit::NotSet, alt((tag("Unknown"), tag("UNKNOWN"), tag("(null)")))),
+        value(Limit::Invalid, tag("INVALID")),
+    ));
+    context("a duration", alt((words, map(clock, Limit::Seconds)))).parse(input)
+}
+
+/// `[days-][hours:]minutes:seconds`, with a fraction of a second where a program prints one.
+fn clock(input: &[u8]) -> Reading<'_, u64> {
+    let days = opt(terminated(digits, char('-')));
+    let fields = (digits, preceded(char(':'), digits), opt(preceded(char(':'), digits)));
+    let read: IResult<_, _, Expected<'_>> = map_opt((days, fields), |(days, (a, b, c))| {
+        let (hours, minutes, seconds) = c.map_or((0, a, b), |c| (a, b, c));
+        let days = days.unwrap_or(0).checked_mul(86_400)?;
+        let hours = hours.checked_mul(3600)?;
+        days.checked_add(hours)?.checked_add(minutes.checked_mul(60)?)?.checked_add(seconds)
+    })
+    .parse(input);
+    let (rest, total) = read?;
+    let fraction = opt(preceded(char('.'), digits)).parse(rest)?;
+    Ok((fraction.0, total))
+}

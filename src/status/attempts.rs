@@ -1,0 +1,136 @@
+//! Joins the harness's record of each attempt with Slurm's.
+
+use nemo_harness::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Cause};
+
+use super::slurm_view::Seen;
+use super::{AttemptStatus, TrialFiles};
+use crate::slurm::{AccountRow, JobState, Phase};
+
+/// Seconds by which the clocks of two nodes, and Slurm's whole seconds, may differ.
+const SLACK: f64 = 5.0;
+
+/// All attempts, oldest first. What the harness wrote counts; where it could not write, Slurm's row tells the cause.
+pub(super) fn merge(files: &TrialFiles, seen: &Seen<'_>) -> Vec<AttemptStatus> {
+    let mut attempts = from_files(files);
+    let mut unmatched: Vec<&AccountRow> = Vec::new();
+    for row in seen.accounts.iter().filter(|row| row.start.is_some()) {
+        let within = last_within(&attempts, row);
+        match within {
+            Some(place) => complete(&mut attempts[place], row),
+            None => unmatched.push(row),
+        }
+    }
+    attempts.extend(unmatched.into_iter().filter(|row| was_over(row)).map(|row| from_row(row, seen)));
+    attempts.sort_by(|a, b| a.start.unwrap_or(0.0).total_cmp(&b.start.unwrap_or(0.0)));
+    attempts
+}
+
+/// The attempts as the harness wrote them.
+pub(super) fn from_files(files: &TrialFiles) -> Vec<AttemptStatus> {
+    let mut attempts: Vec<AttemptStatus> = Vec::new();
+    let mut saved = None;
+    for record in &files.attempts {
+        match record {
+            AttemptRecord::Start(start) => attempts.push(started(start)),
+            AttemptRecord::Checkpoint { attempt, step, .. } => {
+                saved = saved.max(Some(*step));
+                if let Some(open) = of_number(&mut attempts, *attempt) {
+                    open.checkpoint_step = saved;
+                }
+            }
+            AttemptRecord::End(end) => {
+                if let Some(open) = of_number(&mut attempts, end.attempt) {
+                    ended(open, end);
+                }
+            }
+        }
+    }
+    attempts
+}
+
+fn of_number(attempts: &mut [AttemptStatus], number: u32) -> Option<&mut AttemptStatus> {
+    attempts.iter_mut().rev().find(|attempt| attempt.number == Some(number))
+}
+
+fn started(start: &AttemptStart) -> AttemptStatus {
+    AttemptStatus {
+        number: Some(start.attempt),
+        slurm_job: start.slurm_job.clone(),
+        node: Some(start.node.clone()),
+        start: Some(start.time),
+        end: None,
+        cause: None,
+        exit_code: None,
+        signal: None,
+        resume_step: start.resume_step,
+        checkpoint_step: start.resume_step,
+        reason: None,
+    }
+}
+
+fn ended(attempt: &mut AttemptStatus, end: &AttemptEnd) {
+    attempt.end = Some(end.time);
+    attempt.cause = Some(end.cause);
+    attempt.exit_code = end.exit_code;
+    attempt.signal = end.signal;
+    attempt.checkpoint_step = end.checkpoint_step.or(attempt.checkpoint_step);
+    attempt.reason.clone_from(&end.reason);
+}
+
+/// The last attempt that began while the row's job ran: in-place restarts share one row.
+fn last_within(attempts: &[AttemptStatus], row: &AccountRow) -> Option<usize> {
+    let from = seconds(row.start)? - SLACK;
+    // Slurm may find out late that a node is gone, but a job never starts before it did.
+    let until = seconds(row.end).unwrap_or(f64::INFINITY) + SLACK;
+    attempts.iter().rposition(|attempt| {
+        attempt.number.is_some() && attempt.start.is_some_and(|start| from <= start && start <= until)
+    })
+}
+
+/// Adds what only Slurm knows to an attempt that left no end.
+fn complete(attempt: &mut AttemptStatus, row: &AccountRow) {
+    if attempt.cause.is_none() && was_over(row) {
+        attempt.end = seconds(row.end);
+        attempt.cause = cause(&row.state);
+        attempt.reason = Some(format!("Slurm: {}", row.state));
+    }
+}
+
+fn from_row(row: &AccountRow, seen: &Seen<'_>) -> AttemptStatus {
+    AttemptStatus {
+        number: None,
+        slurm_job: seen.shown(),
+        node: Some(row.nodes.to_string()),
+        start: seconds(row.start),
+        end: seconds(row.end),
+        cause: cause(&row.state),
+        exit_code: i32::try_from(row.exit.code).ok(),
+        signal: i32::try_from(row.exit.signal).ok().filter(|signal| *signal != 0),
+        resume_step: None,
+        checkpoint_step: None,
+        reason: Some(format!("Slurm: {}, before the harness could write a record", row.state)),
+    }
+}
+
+fn was_over(row: &AccountRow) -> bool {
+    row.state.phase() == Phase::Ended && row.end.is_some()
+}
+
+/// Slurm's word for how an attempt ended, in ours. Its exit codes are not asked: they lie for most of these.
+pub(super) fn cause(state: &JobState) -> Option<Cause> {
+    match state {
+        JobState::Completed => Some(Cause::Completed),
+        JobState::Failed | JobState::LaunchFailed => Some(Cause::Failed),
+        JobState::Cancelled | JobState::Revoked => Some(Cause::Cancelled),
+        JobState::Timeout | JobState::Deadline => Some(Cause::TimeLimit),
+        JobState::NodeFail | JobState::BootFail | JobState::ReconfigFail => Some(Cause::NodeFailure),
+        JobState::Preempted | JobState::Requeued => Some(Cause::Preempted),
+        JobState::OutOfMemory => Some(Cause::OutOfMemory),
+        _ => None,
+    }
+}
+
+fn seconds(time: Option<i64>) -> Option<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "exact for a hundred million years")]
+    time.map(|time| time as f64)
+}

@@ -1,0 +1,79 @@
+//! Where the trials of a task on the local executor stand.
+
+use std::collections::BTreeMap;
+
+use nemo_harness::rundir::Cause;
+use nemo_harness::rundir::runner::RunnerRecord;
+
+use super::{Sources, State, TrialFiles, TrialStatus, attempts, status, trial};
+use crate::experiment::Task;
+use crate::host::Liveness;
+
+/// All trials of a task, as the runner's record and their own folders tell.
+pub(super) fn trials(task: &Task, sources: &Sources<'_>) -> Vec<TrialStatus> {
+    let last = last_words(task, &sources.runner.records);
+    let none = BTreeMap::new();
+    let files = sources.files.get(&task.name).unwrap_or(&none);
+    let nothing = TrialFiles::default();
+    let trial = |(index, _): (u32, _)| {
+        let files = files.get(&index).unwrap_or(&nothing);
+        let mut attempts = attempts::from_files(files);
+        let (state, reason) = state(files, last.get(&index).copied(), sources);
+        let is_over = state.is_final() || state == State::Preempted;
+        if let Some(last) = attempts.last_mut().filter(|last| is_over && last.cause.is_none()) {
+            // Nobody could write its end: killed with the machine, or by -9.
+            last.cause = Some(if sources.runner.rebooted { Cause::NodeFailure } else { Cause::Failed });
+            last.reason.clone_from(&reason);
+        }
+        status(task, index, state, reason, None, files, attempts)
+    };
+    (0..).zip(&task.trials).map(trial).collect()
+}
+
+/// The runner's last word on each trial of a task.
+fn last_words<'a>(task: &Task, records: &'a [RunnerRecord]) -> BTreeMap<u32, &'a RunnerRecord> {
+    let mut last = BTreeMap::new();
+    for record in records {
+        match record {
+            RunnerRecord::Started { task: of, trial, .. }
+            | RunnerRecord::Ended { task: of, trial, .. }
+            | RunnerRecord::Dropped { task: of, trial, .. } => {
+                if *of == task.name {
+                    last.insert(*trial, record);
+                }
+            }
+            RunnerRecord::Runner { .. } | RunnerRecord::Finished { .. } => {}
+        }
+    }
+    last
+}
+
+fn state(
+    files: &TrialFiles,
+    last: Option<&RunnerRecord>,
+    sources: &Sources<'_>,
+) -> (State, Option<String>) {
+    if let Some(verdict) = trial::last_end(files).and_then(trial::final_end) {
+        return verdict;
+    }
+    let will_run = match sources.runner.liveness {
+        Some(Liveness::Alive | Liveness::Elsewhere) => true,
+        None => sources.submitting,
+        Some(Liveness::Dead) => false,
+    };
+    let go_on = format!("`nemo-slurm submit --continue {}` goes on", sources.stored.id);
+    let lost = if sources.runner.rebooted { "the machine was restarted" } else { "the local runner is gone" };
+    match last {
+        Some(RunnerRecord::Dropped { cancelled: true, .. }) => (State::Cancelled, None),
+        Some(RunnerRecord::Dropped { cancelled: false, .. }) => {
+            (State::Blocked, Some("what it waits for can never be".to_owned()))
+        }
+        // A harness outlives its runner, and writes its own end.
+        Some(RunnerRecord::Started { .. }) if files.alive == Some(true) => (State::Running, None),
+        Some(RunnerRecord::Started { .. }) if will_run => (State::Running, None),
+        Some(RunnerRecord::Started { .. }) => (State::Failed, Some(format!("{lost}: {go_on}"))),
+        Some(RunnerRecord::Ended { .. }) if will_run => (State::Preempted, None),
+        _ if will_run => (State::Pending, None),
+        _ => (State::Cancelled, Some(format!("{lost}: {go_on}"))),
+    }
+}

@@ -1,0 +1,93 @@
+//! What Slurm says of each trial of a task: its queue row and its accounting rows.
+
+use crate::experiment::Task;
+use crate::journal::Event;
+use crate::slurm::id::{JobId, Tasks};
+use crate::slurm::{AccountRow, QueueRow};
+
+use super::Sources;
+
+/// What Slurm says of one trial.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen<'a> {
+    /// Its array and its index there, once submitted.
+    pub(super) job: Option<(JobId, u32)>,
+    /// What `squeue` shows now.
+    pub(super) queue: Option<&'a QueueRow>,
+    /// What `sacct` shows, one row an attempt, oldest first.
+    pub(super) accounts: Vec<&'a AccountRow>,
+}
+
+impl Seen<'_> {
+    /// The id as Slurm shows it.
+    pub(super) fn shown(&self) -> Option<String> {
+        self.job.map(|(job, index)| format!("{job}_{index}"))
+    }
+}
+
+/// What Slurm says of every trial, by index.
+pub(super) fn of_task<'a>(task: &Task, sources: &'a Sources<'_>) -> Vec<Seen<'a>> {
+    let mut seen = vec![Seen::default(); task.trials.len()];
+    let arrays = arrays(task, &sources.stored.journal);
+    for array in &arrays {
+        for index in 0..array.trials {
+            if let Some(seen) = seen.get_mut((array.offset + index) as usize) {
+                seen.job = Some((array.job, index));
+            }
+        }
+    }
+    let of = |job: JobId| arrays.iter().find(|array| array.job == job);
+    for row in sources.queue.rows() {
+        for_each_trial(of(row.array_job), &row.tasks, &mut seen, |seen| seen.queue = Some(row));
+    }
+    for row in sources.accounts.rows() {
+        let push = |seen: &mut Seen<'a>| seen.accounts.push(row);
+        for_each_trial(of(row.array_job), &row.tasks, &mut seen, push);
+    }
+    for seen in &mut seen {
+        seen.accounts.sort_by_key(|row| row.submit);
+    }
+    seen
+}
+
+fn for_each_trial<'a>(
+    array: Option<&Submitted>,
+    tasks: &Tasks,
+    seen: &mut [Seen<'a>],
+    mut act: impl FnMut(&mut Seen<'a>),
+) {
+    let Some(array) = array else { return };
+    for index in tasks.indices().filter(|index| *index < array.trials) {
+        if let Some(seen) = seen.get_mut((array.offset + index) as usize) {
+            act(seen);
+        }
+    }
+}
+
+struct Submitted {
+    job: JobId,
+    offset: u32,
+    trials: u32,
+}
+
+/// The arrays of a task that Slurm took.
+fn arrays(task: &Task, journal: &[Event]) -> Vec<Submitted> {
+    let place = |wanted: &str| {
+        journal.iter().find_map(|event| match event {
+            Event::Intended { token, task: of, offset, trials, .. }
+                if token == wanted && *of == task.name =>
+            {
+                Some((*offset, *trials))
+            }
+            _ => None,
+        })
+    };
+    let array = |event: &Event| match event {
+        Event::Submitted { token, slurm_job, .. } => {
+            let (offset, trials) = place(token)?;
+            Some(Submitted { job: *slurm_job, offset, trials })
+        }
+        _ => None,
+    };
+    journal.iter().filter_map(array).collect()
+}

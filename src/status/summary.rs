@@ -1,0 +1,60 @@
+//! From trials to tasks to the whole.
+
+use std::collections::BTreeMap;
+
+use super::{Sources, State, TaskStatus, TrialStatus};
+use crate::experiment::{On, Task};
+use crate::journal;
+
+/// Counts a task's trials and says where it stands.
+pub(super) fn task_status(task: &Task, trials: Vec<TrialStatus>) -> TaskStatus {
+    let mut counts: BTreeMap<State, u32> = BTreeMap::new();
+    for trial in &trials {
+        *counts.entry(trial.state).or_default() += 1;
+    }
+    TaskStatus { name: task.name.clone(), state: combined(&counts), counts, trials }
+}
+
+/// One state for many: what still goes on comes first, then what went wrong.
+fn combined(counts: &BTreeMap<State, u32>) -> State {
+    use State::{
+        Blocked, Cancelled, Completed, Failed, Paused, Pending, Preempted, Running, Timeout, Unknown,
+    };
+    let has = |state: &State| counts.contains_key(state);
+    let first = |states: &[State]| states.iter().copied().find(has);
+    let all_final = counts.keys().all(|state| state.is_final());
+    if all_final {
+        return first(&[Failed, Timeout, Cancelled, Blocked]).unwrap_or(Completed);
+    }
+    // A part that is over and a part that waits: the whole is under way.
+    let begun = has(&Running) || counts.keys().any(|state| state.is_final());
+    match first(&[Running, Unknown, Preempted, Paused, Pending]) {
+        Some(Pending) if begun => Running,
+        Some(state) => state,
+        None => Completed,
+    }
+}
+
+/// The state of an experiment by those of its tasks, and why.
+pub(super) fn whole(sources: &Sources<'_>, tasks: &[TaskStatus]) -> (State, Option<String>) {
+    let mut counts: BTreeMap<State, u32> = BTreeMap::new();
+    for (task, status) in sources.stored.experiment.tasks.iter().zip(tasks) {
+        if !was_not_needed(task, status, tasks) {
+            *counts.entry(status.state).or_default() += 1;
+        }
+    }
+    let state = combined(&counts);
+    let refused = journal::refusal(&sources.stored.journal);
+    let reason = refused.map(|reason| format!("the submission was refused: {reason}"));
+    (state, reason)
+}
+
+/// A task for the case of a failure that did not come is no loss.
+fn was_not_needed(task: &Task, status: &TaskStatus, tasks: &[TaskStatus]) -> bool {
+    status.state == State::Blocked
+        && task.after.iter().any(|after| {
+            let completed = |parent: &TaskStatus| parent.state == State::Completed;
+            after.on == On::Failed
+                && tasks.iter().any(|parent| parent.name == after.task && completed(parent))
+        })
+}

@@ -1,0 +1,259 @@
+//! Stories: what each source says, and what a person is told.
+
+use nemo_harness::rundir::{AttemptEnd, AttemptStart, Cause, Next};
+use nemo_harness::rundir::ExperimentDir;
+
+use super::*;
+use crate::experiment::{Dependency, On, SlurmExecutor};
+use crate::host::ProcessId;
+use crate::journal::Event;
+use crate::plan::{sample_experiment, sample_task};
+use crate::slurm::parse::{account, queue};
+use crate::slurm::JobId;
+
+/// `prepare` is array 7 with one trial, `train` array 8 with three after it.
+fn stored() -> Stored {
+    let tasks = vec![
+        sample_task("prepare", 1, 0, &[]),
+        sample_task("train", 3, 0, &[("prepare", On::Ok)]),
+    ];
+    let mut experiment = sample_experiment(tasks);
+    experiment.executors.insert("local".to_owned(), Executor::Slurm(SlurmExecutor::default()));
+    let intended = |task: &str, trials| Event::Intended {
+        token: format!("sample-00000100.{task}.0"),
+        task: task.to_owned(),
+        array: 0,
+        offset: 0,
+        trials,
+        time: 0.0,
+    };
+    let submitted = |task: &str, id| Event::Submitted {
+        token: format!("sample-00000100.{task}.0"),
+        slurm_job: JobId(id),
+        time: 0.0,
+    };
+    Stored {
+        id: "sample-00000100".parse().unwrap(),
+        dir: ExperimentDir("/sample".into()),
+        experiment,
+        journal: vec![
+            intended("prepare", 1),
+            submitted("prepare", 7),
+            intended("train", 3),
+            submitted("train", 8),
+            Event::Complete { time: 0.0 },
+        ],
+    }
+}
+
+fn sources(stored: &Stored) -> Sources<'_> {
+    Sources {
+        stored,
+        submitting: false,
+        queue: Answer::Rows(Vec::new()),
+        accounts: Answer::Rows(Vec::new()),
+        files: BTreeMap::new(),
+        requests: Vec::new(),
+        runner: RunnerView { records: Vec::new(), liveness: None, rebooted: false },
+        earlier: Remembered::new(),
+    }
+}
+
+/// Rows of `squeue`: `id|state|reason`, as it prints them for us.
+fn queue_rows(rows: &str) -> Answer<QueueRow> {
+    let delimiter = char::from(queue::DELIMITER).to_string();
+    let mut text = String::new();
+    for row in rows.split(' ').filter(|row| !row.is_empty()) {
+        let [id, state, reason]: [&str; 3] = row.split('|').collect::<Vec<_>>().try_into().unwrap();
+        let raw = id.split('_').next().unwrap();
+        let fields = [id, raw, state, "100", "N/A", "N/A", "0", "N/A", "", reason];
+        text.push_str(&fields.join(&delimiter));
+        text.push_str(&delimiter);
+        text.push('\n');
+    }
+    let parsed = queue::parse(text.as_bytes());
+    assert_eq!(parsed.unread, []);
+    Answer::Rows(parsed.rows)
+}
+
+/// Rows of `sacct`: `id|state|start|end`.
+fn account_rows(rows: &str) -> Answer<AccountRow> {
+    let delimiter = char::from(queue::DELIMITER).to_string();
+    let mut text = String::new();
+    for row in rows.split(' ').filter(|row| !row.is_empty()) {
+        let [id, state, start, end]: [&str; 4] =
+            row.split('|').collect::<Vec<_>>().try_into().unwrap();
+        let state = state.replace('+', " by ");
+        let fields = [id, "9", &state, "0:0", start, start, end, "n1", "None"];
+        text.push_str(&fields.join(&delimiter));
+        text.push_str(&delimiter);
+        text.push('\n');
+    }
+    let parsed = account::parse(text.as_bytes());
+    assert_eq!(parsed.unread, []);
+    Answer::Rows(parsed.rows)
+}
+
+fn start(attempt: u32, time: f64) -> AttemptRecord {
+    let this = ProcessId::current();
+    AttemptRecord::Start(AttemptStart {
+        attempt,
+        slurm_job: Some("8_0".to_owned()),
+        restarts: attempt,
+        node: "n1".to_owned(),
+        pid: this.pid,
+        boot_id: this.boot_id,
+        start_ticks: this.start_ticks,
+        time,
+        resume_step: None,
+    })
+}
+
+fn end(attempt: u32, time: f64, cause: Cause, next: Next) -> AttemptRecord {
+    AttemptRecord::End(AttemptEnd {
+        attempt,
+        time,
+        cause,
+        exit_code: Some(0),
+        signal: None,
+        step: Some(10),
+        checkpoint_step: Some(10),
+        next,
+        reason: Some("because".to_owned()),
+    })
+}
+
+/// The first trial of `train`: `state: reason (causes of its attempts)`.
+fn told(sources: &Sources<'_>) -> String {
+    let status = join(sources);
+    let trial = &status.tasks[1].trials[0];
+    let reason = trial.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+    let causes: Vec<String> = trial
+        .attempts
+        .iter()
+        .map(|attempt| attempt.cause.map_or_else(|| "-".to_owned(), |cause| format!("{cause:?}")))
+        .collect();
+    format!("{}{reason} [{}]", trial.state.as_str(), causes.join(" "))
+}
+
+#[track_caller]
+fn check(queue: &str, accounts: &str, records: &[AttemptRecord], expected: &str) {
+    let stored = stored();
+    let mut sources = sources(&stored);
+    sources.queue = queue_rows(queue);
+    sources.accounts = account_rows(accounts);
+    let files = TrialFiles { attempts: records.to_vec(), ..TrialFiles::default() };
+    sources.files.insert("train".to_owned(), [(0, files)].into());
+    assert_eq!(told(&sources), expected);
+}
+
+#[test]
+fn the_queue_tells_what_is_to_come() {
+    check("8_[0-2]|PENDING|Dependency", "", &[], "pending: waits for another task []");
+    check("8_[0-2%2]|PENDING|Priority", "", &[], "pending: others come first (Priority) []");
+    check("8_0|RUNNING|None", "", &[start(0, 100.0)], "running [-]");
+    check("8_0|CONFIGURING|None", "", &[], "running []");
+    check("8_0|COMPLETING|None", "", &[start(0, 100.0)], "running [-]");
+    check("8_[0-2]|PENDING|DependencyNeverSatisfied", "", &[], "blocked: what it waits for can never be []");
+    check("8_0|EXPEDITING|None", "", &[], "unknown: Slurm says `EXPEDITING` []");
+    let again = [start(0, 100.0), end(0, 150.0, Cause::Preempted, Next::Requeue)];
+    check("8_0|PENDING|BeginTime", "", &again, "preempted: waits a while before it starts again (BeginTime) [Preempted]");
+    check("8_0|PENDING|JobHeldUser", "", &again, "paused: is held [Preempted]");
+    check("8_0|RUNNING|None", "", &again, "preempted [Preempted]");
+}
+
+#[test]
+fn the_harness_tells_how_it_ended() {
+    let ended = |cause, next| [start(0, 100.0), end(0, 150.0, cause, next)];
+    check("8_0|COMPLETING|None", "", &ended(Cause::Completed, Next::Done), "completed [Completed]");
+    check("", "", &ended(Cause::Completed, Next::Done), "completed [Completed]");
+    check("", "8_0|FAILED|100|150", &ended(Cause::Failed, Next::Failed), "failed: because [Failed]");
+    check("", "8_0|COMPLETED|100|150", &ended(Cause::Cancelled, Next::Cancelled), "cancelled: because [Cancelled]");
+    check("", "", &ended(Cause::TimeLimit, Next::Timeout), "timeout: because [TimeLimit]");
+    check(
+        "",
+        "8_0|COMPLETED|100|150",
+        &ended(Cause::Preempted, Next::Requeue),
+        "failed: wanted to be requeued, but Slurm ended the job [Preempted]",
+    );
+}
+
+#[test]
+fn where_the_harness_could_not_write_slurm_tells() {
+    let killed = [start(0, 100.0)];
+    check("", "8_0|OUT_OF_MEMORY|100|150", &killed, "failed: ran out of memory [OutOfMemory]");
+    check("", "8_0|CANCELLED+1000|100|150", &killed, "cancelled [Cancelled]");
+    check("8_0|PENDING|BeginTime", "8_0|NODE_FAIL|100|150", &killed,
+        "preempted: waits a while before it starts again (BeginTime) [NodeFailure]");
+    check("", "8_0|TIMEOUT|100|150", &killed,
+        "timeout: reached Slurm's time limit and was not requeued [TimeLimit]");
+    // The second attempt runs; the first one left no end, and accounting shows its row.
+    let twice = [start(0, 100.0), start(1, 300.0)];
+    check("8_0|RUNNING|None", "8_0|NODE_FAIL|100|150 8_0|RUNNING|300|Unknown", &twice, "running [NodeFailure -]");
+    // Slurm started the job, but the harness never ran.
+    check("8_0|RUNNING|None", "8_0|NODE_FAIL|10|50 8_0|RUNNING|100|Unknown", &killed, "running [NodeFailure -]");
+}
+
+#[test]
+fn a_silence_makes_nothing_failed() {
+    let failed = || Answer::Failed("could not be reached".to_owned());
+    let stored = stored();
+    let mut sources = sources(&stored);
+    sources.queue = Answer::Failed("could not be reached".to_owned());
+    assert_eq!(told(&sources), "unknown: Slurm can't be asked now []");
+    sources.accounts = failed();
+    assert_eq!(told(&sources), "unknown: Slurm can't be asked now []");
+    sources.earlier.entry("train".to_owned()).or_default().insert(0, (State::Pending, None));
+    assert_eq!(told(&sources), "pending []");
+    let status = join(&sources);
+    assert!(status.experiment.stale && status.warnings.len() == 2);
+    // A row that may have been overtaken is no end.
+    sources.accounts = account_rows("8_0|PREEMPTED|100|150");
+    assert_eq!(told(&sources), "pending [Preempted]");
+    // One that can't is.
+    sources.accounts = account_rows("8_0|OUT_OF_MEMORY|100|150");
+    assert_eq!(told(&sources), "failed: ran out of memory [OutOfMemory]");
+    let running = TrialFiles { attempts: vec![start(0, 100.0)], ..TrialFiles::default() };
+    sources.accounts = failed();
+    sources.files.insert("train".to_owned(), [(0, running)].into());
+    assert_eq!(told(&sources), "running: as far as its folder tells: Slurm can't be asked now [-]");
+}
+
+#[test]
+fn a_job_that_nobody_knows_is_unknown() {
+    check("", "", &[], "unknown: Slurm no longer knows the job, and it left no record []");
+    check("", "8_0|RUNNING|100|Unknown", &[start(0, 100.0)],
+        "unknown: Slurm no longer knows the job, and its last attempt left no end [-]");
+}
+
+#[test]
+fn a_child_of_a_failed_parent_is_blocked_not_cancelled() {
+    let stored = stored();
+    let mut sources = sources(&stored);
+    sources.accounts = account_rows("7_0|FAILED|100|150 8_[0-2]|CANCELLED+0|Unknown|150");
+    assert_eq!(told(&sources), "blocked: `prepare` trial 0 is failed []");
+    assert_eq!(join(&sources).experiment.state, State::Failed);
+    sources.requests.push(Request { action: Action::Cancel, task: None, trial: None, time: 0 });
+    assert_eq!(told(&sources), "cancelled []");
+}
+
+#[test]
+fn what_was_not_submitted_says_how_to_go_on() {
+    let mut stored = stored();
+    stored.journal.truncate(2);
+    let mut sources = sources(&stored);
+    let go_on = "pending: was not submitted: `nemo-slurm submit --continue sample-00000100` goes on []";
+    assert_eq!(told(&sources), go_on);
+    sources.submitting = true;
+    assert_eq!(told(&sources), "pending: is being submitted []");
+}
+
+#[test]
+fn a_task_for_a_failure_that_did_not_come_is_no_loss() {
+    let mut stored = stored();
+    stored.experiment.tasks[1].after = vec![Dependency { task: "prepare".to_owned(), on: On::Failed }];
+    let mut sources = sources(&stored);
+    sources.accounts = account_rows("7_0|COMPLETED|100|150 8_[0-2]|CANCELLED+0|Unknown|150");
+    assert_eq!(told(&sources), "blocked: not needed: `prepare` completed []");
+    assert_eq!(join(&sources).experiment.state, State::Completed);
+}

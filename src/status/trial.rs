@@ -1,0 +1,240 @@
+//! Where one trial on Slurm stands.
+
+use nemo_harness::rundir::{AttemptEnd, AttemptRecord, Next};
+
+use super::slurm_view::Seen;
+use super::{Answer, AttemptStatus, Sources, State, TaskStatus, TrialFiles};
+use crate::experiment::{On, Task};
+use crate::journal;
+use crate::slurm::{AccountRow, JobState, Phase, QueueRow};
+
+/// All that is known of one trial.
+pub(super) struct Case<'a> {
+    pub(super) task: &'a Task,
+    pub(super) index: u32,
+    pub(super) seen: &'a Seen<'a>,
+    pub(super) files: &'a TrialFiles,
+    pub(super) sources: &'a Sources<'a>,
+    /// The tasks before this one.
+    pub(super) parents: &'a [TaskStatus],
+}
+
+type Verdict = (State, Option<String>);
+
+/// Decides by the strongest witness: the harness's own word on a final end, then the queue, then accounting.
+pub(super) fn state(case: &Case<'_>, attempts: &[AttemptStatus]) -> Verdict {
+    let end = last_end(case.files);
+    if let Some(verdict) = end.and_then(final_end) {
+        return verdict;
+    }
+    if case.seen.job.is_none() {
+        return not_submitted(case);
+    }
+    if let Some(row) = case.seen.queue {
+        return in_queue(case, row, end, attempts);
+    }
+    match (&case.sources.queue, case.seen.accounts.last()) {
+        // What squeue can't say now, sacct may; but a row that is not final may have been overtaken.
+        (Answer::Failed(_), Some(row)) if row.state.is_final() => ended(case, row, attempts),
+        (Answer::Failed(_), _) => remembered(case, end, attempts),
+        (_, Some(row)) => gone(case, row, attempts),
+        (_, None) => vanished(case, attempts),
+    }
+}
+
+/// The end of the last attempt, if it has one.
+pub(super) fn last_end(files: &TrialFiles) -> Option<&AttemptEnd> {
+    let last = files.attempts.iter().rev().find_map(|record| match record {
+        AttemptRecord::Start(_) => Some(None),
+        AttemptRecord::End(end) => Some(Some(end)),
+        AttemptRecord::Checkpoint { .. } => None,
+    });
+    last.flatten()
+}
+
+/// What the harness says of a trial that will not run again.
+pub(super) fn final_end(end: &AttemptEnd) -> Option<Verdict> {
+    let state = match end.next {
+        Next::Done => State::Completed,
+        Next::Failed => State::Failed,
+        Next::Cancelled => State::Cancelled,
+        Next::Timeout => State::Timeout,
+        Next::Requeue | Next::Restart => return None,
+    };
+    let reason = end.reason.clone().filter(|_| state != State::Completed);
+    Some((state, reason))
+}
+
+fn not_submitted(case: &Case<'_>) -> Verdict {
+    let journal = &case.sources.stored.journal;
+    if let Some(reason) = journal::refusal(journal) {
+        (State::Cancelled, Some(format!("the submission was refused: {reason}")))
+    } else if case.sources.submitting {
+        (State::Pending, Some("is being submitted".to_owned()))
+    } else {
+        let go_on = format!("`nemo-slurm submit --continue {}`", case.sources.stored.id);
+        (State::Pending, Some(format!("was not submitted: {go_on} goes on")))
+    }
+}
+
+fn in_queue(
+    case: &Case<'_>,
+    row: &QueueRow,
+    end: Option<&AttemptEnd>,
+    attempts: &[AttemptStatus],
+) -> Verdict {
+    let says = || reason_of(row);
+    match row.state.phase() {
+        Phase::Waiting if &*row.reason == "DependencyNeverSatisfied" => (State::Blocked, says()),
+        Phase::Waiting if attempts.is_empty() => (State::Pending, says()),
+        Phase::Waiting if is_held(row) => (State::Paused, says()),
+        Phase::Waiting => (State::Preempted, says()),
+        // The harness has ended its attempt and asked for another; Slurm is about to follow.
+        Phase::Active if end.is_some_and(|end| end.next == Next::Requeue) => (State::Preempted, None),
+        Phase::Active if row.state == JobState::Suspended => {
+            (State::Running, Some("is suspended".to_owned()))
+        }
+        Phase::Active => (State::Running, None),
+        Phase::Ended => match case.seen.accounts.last().filter(|account| same_run(account, row)) {
+            Some(account) => ended(case, account, attempts),
+            None => by_state(case, &row.state, attempts),
+        },
+        Phase::Unknown => (State::Unknown, Some(format!("Slurm says `{}`", row.state))),
+    }
+}
+
+fn is_held(row: &QueueRow) -> bool {
+    matches!(&*row.reason, "JobHeldUser" | "JobHeldAdmin")
+        || matches!(row.state, JobState::RequeueHold | JobState::SpecialExit)
+}
+
+fn same_run(account: &AccountRow, row: &QueueRow) -> bool {
+    account.state.is_final() && account.submit >= row.submit
+}
+
+/// Slurm's reason in words, where it needs any.
+fn reason_of(row: &QueueRow) -> Option<String> {
+    let text = match &*row.reason {
+        "None" | "" => return None,
+        "Dependency" => "waits for another task",
+        "DependencyNeverSatisfied" => "what it waits for can never be",
+        "BeginTime" => "waits a while before it starts again (BeginTime)",
+        "JobHeldUser" => "is held",
+        "JobHeldAdmin" => "is held by an administrator",
+        "JobArrayTaskLimit" => "waits for others of its task (`concurrent`)",
+        "Priority" => "others come first (Priority)",
+        "Resources" => "waits for free resources",
+        reason => return Some(format!("waits ({reason})")),
+    };
+    Some(text.to_owned())
+}
+
+/// The queue has no such job any more: what accounting shows last is how it ended.
+fn gone(case: &Case<'_>, row: &AccountRow, attempts: &[AttemptStatus]) -> Verdict {
+    match row.state.phase() {
+        Phase::Ended => ended(case, row, attempts),
+        // Accounting lags behind the controller, or never heard of the end.
+        Phase::Waiting | Phase::Active | Phase::Unknown => vanished(case, attempts),
+    }
+}
+
+fn ended(case: &Case<'_>, row: &AccountRow, attempts: &[AttemptStatus]) -> Verdict {
+    if row.state == JobState::Failed && row.start.is_some() && attempts.last().is_none_or(|last| last.number.is_none()) {
+        let code = row.exit.code;
+        let log = "look at Slurm's own output: `nemo-slurm logs --slurm`";
+        return (State::Failed, Some(format!("the job exited with code {code} before the program ran: {log}")));
+    }
+    by_state(case, &row.state, attempts)
+}
+
+fn by_state(case: &Case<'_>, state: &JobState, attempts: &[AttemptStatus]) -> Verdict {
+    let last_end = last_end(case.files);
+    match state {
+        // The harness exits 0 only after a final end, or after a requeue: then Slurm dropped it.
+        JobState::Completed if last_end.is_some_and(|end| end.next == Next::Requeue) => {
+            (State::Failed, Some("wanted to be requeued, but Slurm ended the job".to_owned()))
+        }
+        JobState::Completed => (State::Completed, None),
+        JobState::Cancelled | JobState::Revoked => cancelled(case, attempts),
+        JobState::Timeout | JobState::Deadline => {
+            (State::Timeout, Some("reached Slurm's time limit and was not requeued".to_owned()))
+        }
+        JobState::OutOfMemory => (State::Failed, Some("ran out of memory".to_owned())),
+        JobState::NodeFail | JobState::BootFail => {
+            (State::Failed, Some("its node failed, and Slurm did not requeue it".to_owned()))
+        }
+        JobState::Preempted | JobState::Requeued => {
+            (State::Failed, Some("was preempted, and Slurm no longer knows it".to_owned()))
+        }
+        state => (State::Failed, Some(format!("Slurm says `{state}`"))),
+    }
+}
+
+fn cancelled(case: &Case<'_>, attempts: &[AttemptStatus]) -> Verdict {
+    let asked = |request: &super::Request| {
+        request.action == super::Action::Cancel && request.covers(&case.task.name, case.index)
+    };
+    if attempts.is_empty()
+        && !case.sources.requests.iter().any(asked)
+        && let Some(parent) = never_satisfied(case)
+    {
+        return (State::Blocked, Some(parent));
+    }
+    (State::Cancelled, None)
+}
+
+/// The parent because of which this trial could never start, in words.
+fn never_satisfied(case: &Case<'_>) -> Option<String> {
+    case.task.after.iter().find_map(|dependency| {
+        let parent = case.parents.iter().find(|parent| parent.name == dependency.task)?;
+        unmet(parent, dependency.on, case.index)
+    })
+}
+
+/// Why a dependency can never be met, in words; none if it is met or may yet be.
+pub(super) fn unmet(parent: &TaskStatus, on: On, index: u32) -> Option<String> {
+    let lost = |state: State| state.is_final() && state != State::Completed;
+    let name = &parent.name;
+    match on {
+        On::Ok => parent.trials.iter().find(|trial| lost(trial.state)).map(|trial| {
+            format!("`{name}` trial {} is {}", trial.index, trial.state.as_str())
+        }),
+        On::Each => {
+            let trial = parent.trials.get(index as usize).filter(|trial| lost(trial.state))?;
+            Some(format!("`{name}` trial {index} is {}", trial.state.as_str()))
+        }
+        On::Failed => {
+            let fine = parent.trials.iter().all(|trial| trial.state == State::Completed);
+            fine.then(|| format!("not needed: `{name}` completed"))
+        }
+        On::Any => None,
+    }
+}
+
+/// Neither the queue nor accounting can be asked for more: what was known stays.
+fn remembered(case: &Case<'_>, end: Option<&AttemptEnd>, attempts: &[AttemptStatus]) -> Verdict {
+    let earlier = case.sources.earlier.get(&case.task.name).and_then(|task| task.get(&case.index));
+    match (end, attempts.last()) {
+        (Some(end), _) if end.next == Next::Requeue => (State::Preempted, None),
+        (_, Some(last)) if last.number.is_some() && last.cause.is_none() => {
+            (State::Running, Some("as far as its folder tells: Slurm can't be asked now".to_owned()))
+        }
+        _ => match earlier {
+            Some((state, reason)) => (*state, reason.clone()),
+            None => (State::Unknown, Some("Slurm can't be asked now".to_owned())),
+        },
+    }
+}
+
+/// Slurm answers, and does not know the job.
+fn vanished(case: &Case<'_>, attempts: &[AttemptStatus]) -> Verdict {
+    let earlier = case.sources.earlier.get(&case.task.name).and_then(|task| task.get(&case.index));
+    if let Some((state, reason)) = earlier.filter(|(state, _)| state.is_final()) {
+        return (*state, reason.clone());
+    }
+    if attempts.is_empty() && let Some(parent) = never_satisfied(case) {
+        return (State::Blocked, Some(parent));
+    }
+    let left = if attempts.is_empty() { "it left no record" } else { "its last attempt left no end" };
+    (State::Unknown, Some(format!("Slurm no longer knows the job, and {left}")))
+}

@@ -1,0 +1,128 @@
+//! `$NEMO_SLURM_HOME`: where experiments lie, how they are named, made and found again.
+
+mod create;
+pub mod id;
+mod target;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nemo_harness::rundir::{ExperimentDir, lines};
+
+use crate::experiment::Experiment;
+use crate::journal::Event;
+
+pub use create::{NewExperiment, NewTask, create, install_program, plan_file};
+pub use id::ExperimentId;
+pub use target::{Target, TargetError, resolve};
+
+/// `$NEMO_SLURM_HOME`, which the compute nodes must see.
+#[derive(Clone, Debug)]
+pub struct Home(PathBuf);
+
+/// An experiment as its folder tells it.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Its id: the folder's name.
+    pub id: ExperimentId,
+    /// Its folder.
+    pub dir: ExperimentDir,
+    /// What was asked for, resolved.
+    pub experiment: Experiment,
+    /// What was asked of Slurm and what came of it.
+    pub journal: Vec<Event>,
+}
+
+/// Why an experiment's folder can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file can't be read or written.
+    #[error("can't {verb} `{}`", path.display())]
+    Io {
+        /// What was tried.
+        verb: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("`{}` is damaged", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+/// Puts the path and what was tried to an I/O error.
+pub(crate) fn at<T>(verb: &'static str, path: &Path, result: io::Result<T>) -> Result<T, StoreError> {
+    result.map_err(|source| StoreError::Io { verb, path: path.to_owned(), source })
+}
+
+impl Home {
+    /// A home at this folder, which need not exist yet. The path must be absolute: scripts hold it.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// The folder itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// `experiments/`.
+    #[must_use]
+    pub fn experiments(&self) -> PathBuf {
+        self.0.join("experiments")
+    }
+
+    /// Programs that jobs run, by content: a job keeps the harness that it was submitted with.
+    #[must_use]
+    pub fn programs(&self) -> PathBuf {
+        self.0.join("bin")
+    }
+
+    /// What was learnt of clusters, to be asked again when it is old.
+    #[must_use]
+    pub fn cache(&self) -> PathBuf {
+        self.0.join("cache")
+    }
+
+    /// The folder of one experiment.
+    #[must_use]
+    pub fn experiment(&self, id: &ExperimentId) -> ExperimentDir {
+        ExperimentDir(self.experiments().join(id.as_str()))
+    }
+
+    /// The ids of all experiments, oldest first. Folders of other names are passed over.
+    pub fn ids(&self) -> Result<Vec<ExperimentId>, StoreError> {
+        let path = self.experiments();
+        let entries = match std::fs::read_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => at("read", &path, entries)?,
+        };
+        let mut ids = Vec::new();
+        for entry in entries {
+            let name = at("read", &path, entry)?.file_name();
+            ids.extend(name.to_str().and_then(|name| name.parse::<ExperimentId>().ok()));
+        }
+        ids.sort_by(|a, b| (a.age_key(), a.as_str()).cmp(&(b.age_key(), b.as_str())));
+        Ok(ids)
+    }
+
+    /// Reads an experiment back.
+    pub fn load(&self, id: &ExperimentId) -> Result<Stored, StoreError> {
+        let dir = self.experiment(id);
+        let path = dir.experiment_json();
+        let text = at("read", &path, std::fs::read(&path))?;
+        let experiment = serde_json::from_slice(&text)
+            .map_err(|source| StoreError::Damaged { path, source })?;
+        let path = dir.journal();
+        let journal = at("read", &path, lines::read::<Event>(&path))?.rows;
+        Ok(Stored { id: id.clone(), dir, experiment, journal })
+    }
+}
