@@ -14,17 +14,32 @@ use clap_complete::Shell;
 /// name), or `@` (the newest of all).
 #[derive(Debug, Parser)]
 #[command(name = "nemo-slurm", version, propagate_version = true, disable_help_subcommand = true)]
-#[command(after_help = "Exit codes: 0 fine, 1 the experiment failed, 2 wrong use or a wrong file, 3 not found, \
-    4 Slurm did not answer (nothing is assumed), 5 refused for safety.")]
+#[command(
+    after_help = "Exit codes: 0 fine, 1 the experiment failed, 2 wrong use or a wrong file, 3 not found, \
+    4 Slurm did not answer (nothing is assumed), 5 refused for safety."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
     /// Where experiments are kept; compute nodes must see it
-    #[arg(long, global = true, env = "NEMO_SLURM_HOME", value_name = "FOLDER", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        env = "NEMO_SLURM_HOME",
+        value_name = "FOLDER",
+        help_heading = "Global options"
+    )]
     pub home: Option<PathBuf>,
     /// How long one of Slurm's programs may take to answer, in seconds
-    #[arg(long, global = true, env = "NEMO_SLURM_TIMEOUT", value_name = "SECONDS", default_value_t = 30, help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        env = "NEMO_SLURM_TIMEOUT",
+        value_name = "SECONDS",
+        default_value_t = 30,
+        help_heading = "Global options"
+    )]
     pub slurm_timeout: u64,
 }
 
@@ -63,7 +78,9 @@ pub enum Command {
 
 /// `init`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  nemo-slurm init my-experiment\n  nemo-slurm submit my-experiment/exp.toml --follow")]
+#[command(
+    after_help = "Example:\n  nemo-slurm init my-experiment\n  nemo-slurm submit my-experiment/exp.toml --follow"
+)]
 pub struct InitArgs {
     /// The folder to write into
     #[arg(default_value = ".")]
@@ -89,7 +106,9 @@ pub struct FileArgs {
 
 /// `plan`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  nemo-slurm plan exp.toml\n  nemo-slurm plan exp.toml --scripts")]
+#[command(
+    after_help = "Examples:\n  nemo-slurm plan exp.toml\n  nemo-slurm plan exp.toml --scripts"
+)]
 pub struct PlanArgs {
     /// What to plan.
     #[command(flatten)]
@@ -127,8 +146,10 @@ pub struct SubmitArgs {
 
 /// `status`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  nemo-slurm status            # the newest\n  nemo-slurm status digits/train --attempts\n  \
-    nemo-slurm status @ --json | jq '.tasks[].counts'")]
+#[command(
+    after_help = "Examples:\n  nemo-slurm status            # the newest\n  nemo-slurm status digits/train --attempts\n  \
+    nemo-slurm status @ --json | jq '.tasks[].counts'"
+)]
 pub struct StatusArgs {
     /// EXPERIMENT[/TASK[/TRIAL]]
     #[arg(default_value = "@")]
@@ -168,8 +189,10 @@ pub struct WaitArgs {
 
 /// `logs`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  nemo-slurm logs @/train/3\n  nemo-slurm logs @/train --follow\n  \
-    nemo-slurm logs digits/train/0 --attempt 1 --stream err")]
+#[command(
+    after_help = "Examples:\n  nemo-slurm logs @/train/3\n  nemo-slurm logs @/train --follow\n  \
+    nemo-slurm logs digits/train/0 --attempt 1 --stream err"
+)]
 pub struct LogsArgs {
     /// EXPERIMENT[/TASK[/TRIAL]]
     #[arg(default_value = "@")]
@@ -204,8 +227,10 @@ pub enum Stream {
 
 /// `cancel`.
 #[derive(Debug, Args)]
-#[command(after_help = "A running trial is told, saves its checkpoint if there is time, and stays cancelled.\n\n\
-    Examples:\n  nemo-slurm cancel digits\n  nemo-slurm cancel @/train/3\n  nemo-slurm cancel @/train --gentle    # save, stop, run again from the checkpoint")]
+#[command(
+    after_help = "A running trial is told, saves its checkpoint if there is time, and stays cancelled.\n\n\
+    Examples:\n  nemo-slurm cancel digits\n  nemo-slurm cancel @/train/3\n  nemo-slurm cancel @/train --gentle    # save, stop, run again from the checkpoint"
+)]
 pub struct CancelArgs {
     /// EXPERIMENT[/TASK[/TRIAL]]
     pub target: String,
@@ -219,7 +244,9 @@ pub struct CancelArgs {
 
 /// `completions`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  nemo-slurm completions bash > ~/.local/share/bash-completion/completions/nemo-slurm")]
+#[command(
+    after_help = "Example:\n  nemo-slurm completions bash > ~/.local/share/bash-completion/completions/nemo-slurm"
+)]
 pub struct CompletionsArgs {
     /// The shell
     pub shell: Shell,

@@ -106,9 +106,9 @@ impl From<TargetError> for CommandError {
     fn from(error: TargetError) -> Self {
         let code = match error {
             TargetError::NotFound { .. } => ExitCode::NotFound,
-            TargetError::Malformed { .. } | TargetError::Ambiguous { .. } | TargetError::Store(_) => {
-                ExitCode::Usage
-            }
+            TargetError::Malformed { .. }
+            | TargetError::Ambiguous { .. }
+            | TargetError::Store(_) => ExitCode::Usage,
         };
         let hint = error.hint();
         Self::from_error(code, error).hinted_by(hint)
@@ -153,9 +153,9 @@ impl From<SubmitError> for CommandError {
         };
         let cancelled = match &error {
             SubmitError::Refused { cancelled: 0, .. } => None,
-            SubmitError::Refused { cancelled: 1, .. } => {
-                Some("the job array that was already in is cancelled: nothing of it will run".to_owned())
-            }
+            SubmitError::Refused { cancelled: 1, .. } => Some(
+                "the job array that was already in is cancelled: nothing of it will run".to_owned(),
+            ),
             SubmitError::Refused { cancelled, .. } => Some(format!(
                 "the {cancelled} job arrays that were already in are cancelled: nothing of it will run"
             )),

@@ -1,6 +1,8 @@
 //! Which machine this is, and whether a process that was written down still lives on it.
 #![expect(clippy::disallowed_methods, reason = "an edge: the clock is read here")]
 
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -45,12 +47,7 @@ impl ProcessId {
     /// A process of this machine, by its pid.
     #[must_use]
     pub fn of(pid: u32) -> Self {
-        Self {
-            node: node(),
-            boot_id: boot_id(),
-            pid,
-            start_ticks: start_ticks(pid).unwrap_or(0),
-        }
+        Self { node: node(), boot_id: boot_id(), pid, start_ticks: start_ticks(pid).unwrap_or(0) }
     }
 
     /// Whether it still runs. After a reboot it does not, even if its pid is in use again.
@@ -65,6 +62,21 @@ impl ProcessId {
             Liveness::Elsewhere
         }
     }
+}
+
+/// Whether a process of this machine has this path among its arguments. One that can't be looked at is not ours.
+#[must_use]
+pub fn runs_with_argument(path: &Path) -> bool {
+    let own = std::process::id().to_string();
+    let is_process = |name: &str| name != own && name.bytes().all(|byte| byte.is_ascii_digit());
+    let has_argument = |name: &str| {
+        let command = std::fs::read(format!("/proc/{name}/cmdline")).unwrap_or_default();
+        command.split(|byte| *byte == 0).any(|argument| argument == path.as_os_str().as_bytes())
+    };
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes.into_iter().any(|entry| {
+        entry.file_name().to_str().is_some_and(|name| is_process(name) && has_argument(name))
+    })
 }
 
 fn node() -> String {

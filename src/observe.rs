@@ -136,7 +136,10 @@ pub fn sources<'a>(stored: &'a Stored, client: &Client) -> io::Result<Sources<'a
         let accounts = scope.spawn(|| ask(&jobs, || client.accounting(&jobs, since)));
         let mut files = BTreeMap::new();
         for task in &stored.experiment.tasks {
-            files.insert(task.name.clone(), task_files(&stored.dir.task(&task.name), is_local(task))?);
+            files.insert(
+                task.name.clone(),
+                task_files(&stored.dir.task(&task.name), is_local(task))?,
+            );
         }
         Ok(Sources {
             submitting: is_submitting(&stored.journal),
@@ -147,7 +150,9 @@ pub fn sources<'a>(stored: &'a Stored, client: &Client) -> io::Result<Sources<'a
             stored,
             // A thread of ours does not panic; if it did, it gave no answer.
             queue: queue.join().unwrap_or_else(|_| Answer::Failed("was not asked".to_owned())),
-            accounts: accounts.join().unwrap_or_else(|_| Answer::Failed("was not asked".to_owned())),
+            accounts: accounts
+                .join()
+                .unwrap_or_else(|_| Answer::Failed("was not asked".to_owned())),
         })
     })
 }
@@ -155,10 +160,7 @@ pub fn sources<'a>(stored: &'a Stored, client: &Client) -> io::Result<Sources<'a
 /// Seconds by which this machine's clock and Slurm's may differ.
 const CLOCK_SLACK: i64 = 3600;
 
-fn ask<T>(
-    jobs: &[JobId],
-    question: impl FnOnce() -> Result<Parsed<T>, SlurmError>,
-) -> Answer<T> {
+fn ask<T>(jobs: &[JobId], question: impl FnOnce() -> Result<Parsed<T>, SlurmError>) -> Answer<T> {
     if jobs.is_empty() {
         return Answer::NotAsked;
     }

@@ -13,16 +13,14 @@ use crate::report::{count, out};
 /// Prints what the file holds, or all that is wrong with it.
 pub(super) fn check(args: &FileArgs) -> Result<ExitCode, CommandError> {
     match load(args) {
-        Ok((_, experiment)) if args.json => {
-            out(&json!({
-                "schema": 1,
-                "ok": true,
-                "name": experiment.name,
-                "tasks": experiment.tasks.len(),
-                "trials": trials(&experiment),
-                "problems": [],
-            }))
-        }
+        Ok((_, experiment)) if args.json => out(&json!({
+            "schema": 1,
+            "ok": true,
+            "name": experiment.name,
+            "tasks": experiment.tasks.len(),
+            "trials": trials(&experiment),
+            "problems": [],
+        })),
         Ok((_, experiment)) => {
             let tasks = count(experiment.tasks.len(), "task");
             let trials = count(trials(&experiment), "trial");

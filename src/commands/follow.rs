@@ -62,8 +62,10 @@ pub(super) fn until(
         if forgotten >= FORGOTTEN {
             screen.end(&status, state)?;
             let text = format!("nobody knows what became of a part of `{}`", target.id);
-            return Err(CommandError::new(ExitCode::NoAnswer, text)
-                .hinted(format!("`nemo-slurm status {} --attempts` shows what is known", target.id)));
+            return Err(CommandError::new(ExitCode::NoAnswer, text).hinted(format!(
+                "`nemo-slurm status {} --attempts` shows what is known",
+                target.id
+            )));
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             screen.end(&status, state)?;

@@ -16,7 +16,12 @@ pub(super) fn list(world: &World, args: &ListArgs) -> Result<ExitCode, CommandEr
     let mut experiments = Vec::new();
     for id in ids.iter().rev().take(limit) {
         // One damaged folder must not hide the others.
-        match world.home.load(id).map_err(CommandError::from).and_then(|stored| look(world, &stored)) {
+        match world
+            .home
+            .load(id)
+            .map_err(CommandError::from)
+            .and_then(|stored| look(world, &stored))
+        {
             Ok(status) => experiments.push(status.experiment),
             Err(error) => say(&format!("warning: `{id}`: {}", error.error)),
         }

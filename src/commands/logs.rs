@@ -66,7 +66,10 @@ pub(super) fn logs(world: &World, args: &LogsArgs) -> Result<ExitCode, CommandEr
 
 fn nothing(status: &Status, target: &Target) -> String {
     let state = meant(status, target).next().map_or("pending", |(_, trial)| trial.state.as_str());
-    format!("Nothing was written yet: it is {state}. `nemo-slurm status {}` tells more.", status.experiment.id)
+    format!(
+        "Nothing was written yet: it is {state}. `nemo-slurm status {}` tells more.",
+        status.experiment.id
+    )
 }
 
 fn meant<'a>(

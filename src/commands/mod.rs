@@ -8,6 +8,7 @@ mod follow;
 mod init;
 mod list;
 mod logs;
+mod on_slurm;
 mod plan;
 mod run_local;
 mod status;
@@ -139,6 +140,10 @@ fn read_file(path: &Path) -> Result<String, CommandError> {
         let missing = error.kind() == std::io::ErrorKind::NotFound;
         let code = if missing { ExitCode::NotFound } else { ExitCode::Usage };
         let failure = CommandError::new(code, text);
-        if missing { failure.hinted("`nemo-slurm init` writes a file to start from") } else { failure }
+        if missing {
+            failure.hinted("`nemo-slurm init` writes a file to start from")
+        } else {
+            failure
+        }
     })
 }

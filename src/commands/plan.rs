@@ -37,14 +37,23 @@ pub(super) fn show(
     let dir = world.home.experiment(&id);
     let harness = world.home.programs().join("nemo-harness");
     let harness: &Path = &harness;
-    let context =
-        Context { id: &id, dir: &dir, plan: Some(&plan), cluster: cluster.as_ref(), harness, now: 0.0 };
+    let context = Context {
+        id: &id,
+        dir: &dir,
+        plan: Some(&plan),
+        cluster: cluster.as_ref(),
+        harness,
+        now: 0.0,
+    };
     let tasks = new_tasks(&experiment, &context);
     let all: Vec<(String, &String)> = tasks
         .iter()
         .flat_map(|task| {
             let name = &task.spec.task;
-            task.scripts.iter().enumerate().map(move |(n, text)| (format!("{name}/{n}.sbatch"), text))
+            task.scripts
+                .iter()
+                .enumerate()
+                .map(move |(n, text)| (format!("{name}/{n}.sbatch"), text))
         })
         .collect();
     if args.json {
@@ -72,7 +81,9 @@ fn cluster_if_it_answers(world: &World, experiment: &Experiment) -> Option<Clust
         return None;
     }
     let facts = cluster::facts(world);
-    facts.inspect_err(|error| say(&format!("warning: {error}; planned for Slurm's own limits"))).ok()
+    facts
+        .inspect_err(|error| say(&format!("warning: {error}; planned for Slurm's own limits")))
+        .ok()
 }
 
 fn local(args: &FileArgs, experiment: &Experiment) -> Result<ExitCode, CommandError> {

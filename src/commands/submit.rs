@@ -2,13 +2,14 @@
 
 use std::io::IsTerminal;
 
-use nemo_harness::rundir::{AttemptRecord, ExperimentDir};
+use nemo_harness::rundir::ExperimentDir;
 use serde_json::json;
 
+use super::on_slurm::OnSlurm;
 use super::{World, check, cluster, follow};
 use crate::cli::SubmitArgs;
 use crate::error::{CommandError, ExitCode};
-use crate::executor::slurm::{Scheduler, Sighting, Submission};
+use crate::executor::slurm::Submission;
 use crate::executor::spec::{Surrounding, task_spec};
 use crate::executor::{local, slurm};
 use crate::experiment::{Executor, Experiment};
@@ -17,7 +18,7 @@ use crate::journal::{self, Event, Journal, Record};
 use crate::plan::{Limits, Plan};
 use crate::report::{count, out, say};
 use crate::script;
-use crate::slurm::{Client, Cluster, JobId, SlurmError};
+use crate::slurm::{Cluster, JobId};
 use crate::store::{self, ExperimentId, NewExperiment, NewTask, Stored};
 
 /// Submits a file, or goes on with an interrupted submission.
@@ -51,8 +52,19 @@ fn created(world: &World, args: &SubmitArgs) -> Result<Stored, CommandError> {
     let plan = plan_of(&experiment, cluster.as_ref())?;
     let id = free_id(world, &experiment, now);
     let dir = world.home.experiment(&id);
-    let tasks = new_tasks(&experiment, &Context { id: &id, dir: &dir, plan: plan.as_ref(), cluster: cluster.as_ref(), harness: &harness, now });
-    let new = NewExperiment { id: &id, toml: &toml, experiment: &experiment, plan: plan.as_ref(), tasks };
+    let tasks = new_tasks(
+        &experiment,
+        &Context {
+            id: &id,
+            dir: &dir,
+            plan: plan.as_ref(),
+            cluster: cluster.as_ref(),
+            harness: &harness,
+            now,
+        },
+    );
+    let new =
+        NewExperiment { id: &id, toml: &toml, experiment: &experiment, plan: plan.as_ref(), tasks };
     let dir = store::create(&world.home, &new)?;
     Ok(Stored { id, dir, experiment, journal: Vec::new() })
 }
@@ -69,9 +81,12 @@ fn free_id(world: &World, experiment: &Experiment, now: f64) -> ExperimentId {
     let seconds = now as u64;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "any bits will do")]
     let chance = (now.fract() * 1e6) as u32 ^ std::process::id();
-    let ids = (0..1024).map(|n| ExperimentId::new(&experiment.name, seconds, chance.wrapping_add(n)));
+    let ids =
+        (0..1024).map(|n| ExperimentId::new(&experiment.name, seconds, chance.wrapping_add(n)));
     let free = |id: &ExperimentId| !world.home.experiment(id).0.exists();
-    ids.into_iter().find(free).unwrap_or_else(|| ExperimentId::new(&experiment.name, seconds, chance))
+    ids.into_iter()
+        .find(free)
+        .unwrap_or_else(|| ExperimentId::new(&experiment.name, seconds, chance))
 }
 
 /// The plan of an experiment whose tasks run on Slurm; none on the local executor.
@@ -82,13 +97,16 @@ pub(super) fn plan_of(
     if !is_on_slurm(experiment) {
         return Ok(None);
     }
-    let limits = cluster.map_or_else(Limits::default, |cluster| Limits { max_array: cluster.max_array });
+    let limits =
+        cluster.map_or_else(Limits::default, |cluster| Limits { max_array: cluster.max_array });
     let plan = Plan::new(experiment, limits)?;
     let notes = crate::plan::check(experiment, &plan, limits);
     match notes.first() {
         None => Ok(Some(plan)),
-        Some(note) => Err(CommandError::new(ExitCode::Refused, format!("the plan is unsound: {note}"))
-            .hinted("this is an error of nemo-slurm; nothing was submitted")),
+        Some(note) => {
+            Err(CommandError::new(ExitCode::Refused, format!("the plan is unsound: {note}"))
+                .hinted("this is an error of nemo-slurm; nothing was submitted"))
+        }
     }
 }
 
@@ -97,14 +115,20 @@ pub(super) fn is_on_slurm(experiment: &Experiment) -> bool {
     experiment.tasks.iter().any(|task| executor_of(experiment, &task.executor).is_some())
 }
 
-fn executor_of<'a>(experiment: &'a Experiment, name: &str) -> Option<&'a crate::experiment::SlurmExecutor> {
+fn executor_of<'a>(
+    experiment: &'a Experiment,
+    name: &str,
+) -> Option<&'a crate::experiment::SlurmExecutor> {
     match experiment.executors.get(name) {
         Some(Executor::Slurm(slurm)) => Some(slurm),
         Some(Executor::Local(_)) | None => None,
     }
 }
 
-fn facts_if_needed(world: &World, experiment: &Experiment) -> Result<Option<Cluster>, CommandError> {
+fn facts_if_needed(
+    world: &World,
+    experiment: &Experiment,
+) -> Result<Option<Cluster>, CommandError> {
     if is_on_slurm(experiment) { Ok(Some(cluster::facts(world)?)) } else { Ok(None) }
 }
 
@@ -155,7 +179,8 @@ fn scripts(
     task: &crate::experiment::Task,
     context: &Context<'_>,
 ) -> Vec<String> {
-    let (Some(plan), Some(executor)) = (context.plan, executor_of(experiment, &task.executor)) else {
+    let (Some(plan), Some(executor)) = (context.plan, executor_of(experiment, &task.executor))
+    else {
         return Vec::new();
     };
     let dir = context.dir.task(&task.name);
@@ -176,7 +201,8 @@ fn resumed(world: &World, target: &str) -> Result<Stored, CommandError> {
     let (_, stored) = world.find(target)?;
     if let Some(reason) = journal::refusal(&stored.journal) {
         let text = format!("Slurm refused `{}`: {reason}", stored.id);
-        let again = format!("change `{}` and submit it anew", stored.dir.experiment_toml().display());
+        let again =
+            format!("change `{}` and submit it anew", stored.dir.experiment_toml().display());
         return Err(CommandError::new(ExitCode::Refused, text).hinted(again));
     }
     if crate::observe::is_submitting(&stored.journal) {
@@ -201,7 +227,12 @@ fn carry_out(world: &World, stored: &Stored) -> Result<Vec<JobId>, CommandError>
     }
     if !is_on_slurm(&stored.experiment) {
         if local::is_running(&stored.dir)?.is_none() {
-            local::start_runner(&world.program, world.home.path(), stored.id.as_str(), &stored.dir)?;
+            local::start_runner(
+                &world.program,
+                world.home.path(),
+                stored.id.as_str(),
+                &stored.dir,
+            )?;
         }
         if !journal::is_complete(journal.events()) {
             journal.record(Event::Complete { time: host::now() })?;
@@ -210,7 +241,7 @@ fn carry_out(world: &World, stored: &Stored) -> Result<Vec<JobId>, CommandError>
     }
     let plan = plan_as_written(stored)?;
     let submission = Submission { id: stored.id.as_str(), dir: &stored.dir, plan: &plan };
-    let mut slurm = OnSlurm { client: &world.slurm, id: stored.id.as_str(), dir: &stored.dir, plan: &plan };
+    let mut slurm = OnSlurm { client: &world.slurm, submission };
     slurm::submit(submission, &mut slurm, &mut journal, &host::now).map_err(|error| {
         let refused = matches!(error, slurm::SubmitError::Refused { .. });
         let error = CommandError::from(error);
@@ -221,65 +252,13 @@ fn carry_out(world: &World, stored: &Stored) -> Result<Vec<JobId>, CommandError>
 /// The plan that the scripts were written for: limits may have changed since.
 fn plan_as_written(stored: &Stored) -> Result<Plan, CommandError> {
     let path = store::plan_file(&stored.dir);
-    let text = std::fs::read(&path).map_err(|source| store::StoreError::Io { verb: "read", path: path.clone(), source })?;
+    let text = std::fs::read(&path).map_err(|source| store::StoreError::Io {
+        verb: "read",
+        path: path.clone(),
+        source,
+    })?;
     let plan = serde_json::from_slice(&text);
     Ok(plan.map_err(|source| store::StoreError::Damaged { path, source })?)
-}
-
-/// Slurm as the executor sees it.
-struct OnSlurm<'a> {
-    client: &'a Client,
-    id: &'a str,
-    dir: &'a ExperimentDir,
-    plan: &'a Plan,
-}
-
-impl Scheduler for OnSlurm<'_> {
-    fn submit(&mut self, script: &std::path::Path, arguments: &[String]) -> Result<JobId, SlurmError> {
-        self.client.submit(script, arguments)
-    }
-
-    fn find(&mut self, token: &str, since: f64) -> Result<Sighting, SlurmError> {
-        #[expect(clippy::cast_possible_truncation, reason = "unix seconds")]
-        let found = self.client.find(token, since as i64 - 60)?;
-        Ok(match found.jobs.last() {
-            Some(job) => Sighting::Found(*job),
-            None if found.surely_none() => Sighting::Never,
-            // Accounting can't tell, but a job that ran left a folder; one of a chain was held, and is in the queue.
-            None => self.job_that_ran(token).map_or(Sighting::Never, Sighting::Found),
-        })
-    }
-
-    fn release(&mut self, jobs: &[JobId]) -> Result<(), SlurmError> {
-        self.client.release(&ids(jobs))
-    }
-
-    fn cancel(&mut self, jobs: &[JobId]) -> Result<(), SlurmError> {
-        self.client.cancel(&ids(jobs))
-    }
-}
-
-impl OnSlurm<'_> {
-    /// The array of this name as the folder of a trial knows it.
-    fn job_that_ran(&self, token: &str) -> Option<JobId> {
-        let task = self.plan.arrays.iter().find(|array| {
-            script::token(self.id, &array.task, array.index) == token
-        })?;
-        let dir = self.dir.task(&task.task);
-        (task.offset..task.offset + task.trials.get()).find_map(|trial| {
-            let files = crate::observe::trial_files(&dir.trial(trial)).ok()?;
-            files.attempts.iter().find_map(|record| match record {
-                AttemptRecord::Start(start) => {
-                    start.slurm_job.as_ref()?.split('_').next()?.parse().ok().map(JobId)
-                }
-                AttemptRecord::End(_) | AttemptRecord::Checkpoint { .. } => None,
-            })
-        })
-    }
-}
-
-fn ids(jobs: &[JobId]) -> Vec<String> {
-    jobs.iter().map(JobId::to_string).collect()
 }
 
 fn announce(
@@ -329,7 +308,9 @@ fn jobs_json(journal: &[Event]) -> Vec<serde_json::Value> {
     let job = |event: &Event| match event {
         Event::Submitted { token, slurm_job, .. } => {
             let (task, offset, trials) = intended(token)?;
-            Some(json!({ "task": task, "slurm_job": slurm_job.to_string(), "first_trial": offset, "trials": trials }))
+            Some(
+                json!({ "task": task, "slurm_job": slurm_job.to_string(), "first_trial": offset, "trials": trials }),
+            )
         }
         _ => None,
     };

@@ -18,21 +18,14 @@ use crate::slurm::id::JobId;
 pub trait Scheduler {
     /// Submits a script.
     fn submit(&mut self, script: &Path, arguments: &[String]) -> Result<JobId, SlurmError>;
-    /// Looks for an array by its name, among those of `since` (unix seconds) and later.
-    fn find(&mut self, token: &str, since: f64) -> Result<Sighting, SlurmError>;
+    /// Looks for an array whose answer was lost, once no `sbatch` of this script is under way any more. `since` is when
+    /// it was about to be submitted, in unix seconds. Nothing means that Slurm never had it, or that it never ran.
+    fn find(&mut self, token: &str, script: &Path, since: f64)
+    -> Result<Option<JobId>, SlurmError>;
     /// Lets held arrays go. One that runs or is over already is left as it is.
     fn release(&mut self, jobs: &[JobId]) -> Result<(), SlurmError>;
     /// Takes arrays back.
     fn cancel(&mut self, jobs: &[JobId]) -> Result<(), SlurmError>;
-}
-
-/// What became of an array whose answer was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sighting {
-    /// Slurm has it.
-    Found(JobId),
-    /// Slurm never had it, or it never ran.
-    Never,
 }
 
 /// Why an experiment is not wholly submitted. What is in stays known: `submit --continue` goes on.
@@ -87,7 +80,8 @@ pub fn submit(
     let mut ids: Vec<JobId> = Vec::new();
     for array in &submission.plan.arrays {
         let token = script::token(submission.id, &array.task, array.index);
-        let id = match known(&token, scheduler, journal)? {
+        let script = submission.dir.task(&array.task).script(array.index);
+        let id = match known(&token, &script, scheduler, journal)? {
             Known::Recorded(id) => id,
             Known::Found(id) => {
                 journal.record(Event::Submitted { token, slurm_job: id, time: now() })?;
@@ -117,6 +111,7 @@ enum Known {
 /// What is known of an array from the journal, and from Slurm where the journal only knows of the intent.
 fn known(
     token: &str,
+    script: &Path,
     scheduler: &mut impl Scheduler,
     journal: &impl Record,
 ) -> Result<Known, SubmitError> {
@@ -126,10 +121,7 @@ fn known(
         Entry::Intended(time) => time,
     };
     let failed = |source| SubmitError::Slurm { token: token.to_owned(), source };
-    match scheduler.find(token, since).map_err(failed)? {
-        Sighting::Found(id) => Ok(Known::Found(id)),
-        Sighting::Never => Ok(Known::No),
-    }
+    Ok(scheduler.find(token, script, since).map_err(failed)?.map_or(Known::No, Known::Found))
 }
 
 fn submit_one(
@@ -178,11 +170,7 @@ fn take_back(
         scheduler.cancel(submitted).map_err(failed)?;
     }
     let token = token.to_owned();
-    journal.record(Event::Refused {
-        token: token.clone(),
-        reason: reason.clone(),
-        time: now(),
-    })?;
+    journal.record(Event::Refused { token: token.clone(), reason: reason.clone(), time: now() })?;
     Ok(SubmitError::Refused { token, reason, cancelled: submitted.len() })
 }
 

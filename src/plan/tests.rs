@@ -71,23 +71,19 @@ fn tasks_become_arrays() {
     check_plan(vec![task("a", 1002, 0, &[])], 1001, "a[0-500] held; a[501-1001] held");
     check_plan(vec![task("a", 10, 3, &[])], 10, "a[0-9]%3");
     check_plan(vec![task("a", 3, 8, &[])], 10, "a[0-2]");
-    check_plan(
-        vec![task("a", 6, 3, &[])],
-        3,
-        "a[0-2]%2 held; a[3-5]%1 held",
-    );
-    check_plan(
-        vec![task("a", 9, 2, &[])],
-        3,
-        "a[0-2]%1 held; a[3-5]%1 held; a[6-8]%1 AfterAny:0",
-    );
+    check_plan(vec![task("a", 6, 3, &[])], 3, "a[0-2]%2 held; a[3-5]%1 held");
+    check_plan(vec![task("a", 9, 2, &[])], 3, "a[0-2]%1 held; a[3-5]%1 held; a[6-8]%1 AfterAny:0");
     check_plan(
         vec![task("a", 1, 0, &[]), task("b", 4, 0, &[("a", Ok)]), task("c", 1, 0, &[("b", Any)])],
         2,
         "a[0-0] held; b[0-1] AfterOk:0; b[2-3] AfterOk:0; c[0-0] AfterAny:1 AfterAny:2",
     );
     check_plan(
-        vec![task("a", 4, 0, &[]), task("b", 4, 0, &[("a", Each)]), task("c", 1, 0, &[("a", Failed)])],
+        vec![
+            task("a", 4, 0, &[]),
+            task("b", 4, 0, &[("a", Each)]),
+            task("c", 1, 0, &[("a", Failed)]),
+        ],
         2,
         "a[0-1] held; a[2-3] held; b[0-1] AfterCorr:0; b[2-3] AfterCorr:1; \
          c[0-0] AnyAfterNotOk:0 AnyAfterNotOk:1",

@@ -52,7 +52,12 @@ fn coloured(state: State) -> Cell {
 #[must_use]
 pub fn status_table(status: &Status, now: f64) -> String {
     let mut parts = vec![headline(&status.experiment, now)];
-    parts.extend(status.warnings.iter().map(|warning| format!("warning: {warning} (what is shown may be old)")));
+    parts.extend(
+        status
+            .warnings
+            .iter()
+            .map(|warning| format!("warning: {warning} (what is shown may be old)")),
+    );
     parts.push(tasks(&status.tasks));
     for task in &status.tasks {
         if task.trials.len() > 1 {
@@ -64,7 +69,8 @@ pub fn status_table(status: &Status, now: f64) -> String {
 }
 
 fn headline(experiment: &ExperimentStatus, now: f64) -> String {
-    let reason = experiment.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+    let reason =
+        experiment.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
     let age = age(experiment.created, now);
     format!("{} is {}{reason} (submitted {age})", experiment.id, experiment.state.as_str())
 }
@@ -155,7 +161,17 @@ fn reasons(status: &Status) -> Vec<String> {
 /// Every attempt of every trial.
 #[must_use]
 pub fn attempts_table(status: &Status) -> String {
-    let mut table = table(&["trial", "attempt", "cause", "ran", "node", "from", "saved", "job", "what happened"]);
+    let mut table = table(&[
+        "trial",
+        "attempt",
+        "cause",
+        "ran",
+        "node",
+        "from",
+        "saved",
+        "job",
+        "what happened",
+    ]);
     for task in &status.tasks {
         for trial in &task.trials {
             for attempt in &trial.attempts {

@@ -10,7 +10,11 @@ pub fn count(number: usize, noun: &str) -> String {
 /// Seconds as a person says them: `42s`, `3m 20s`, `5h 10m`, `2d 3h`.
 #[must_use]
 pub fn duration(seconds: f64) -> String {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole seconds, never negative")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "whole seconds, never negative"
+    )]
     let whole = seconds.max(0.0).round() as u64;
     let (days, hours, minutes) = (whole / 86_400, whole / 3600 % 24, whole / 60 % 60);
     match whole {
@@ -49,7 +53,10 @@ mod tests {
 
     #[test]
     fn plurals() {
-        assert_eq!([count(0, "trial"), count(1, "trial"), count(2, "trial")], ["0 trials", "1 trial", "2 trials"]);
+        assert_eq!(
+            [count(0, "trial"), count(1, "trial"), count(2, "trial")],
+            ["0 trials", "1 trial", "2 trials"]
+        );
     }
 
     #[test]

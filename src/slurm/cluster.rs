@@ -41,9 +41,9 @@ impl Cluster {
     #[must_use]
     pub fn new(limits: &ClusterLimits, partitions: &[Partition]) -> Self {
         // Slurm's MaxArraySize caps the index and max_array_tasks the count; with 0 arrays are switched off.
-        let most = limits.max_array_tasks.map_or(limits.max_array_size, |tasks| {
-            tasks.min(limits.max_array_size)
-        });
+        let most = limits
+            .max_array_tasks
+            .map_or(limits.max_array_size, |tasks| tasks.min(limits.max_array_size));
         let notice = |partition: &Partition| Notice {
             name: partition.name.clone(),
             default: partition.default,
@@ -68,7 +68,8 @@ impl Cluster {
             Some(names) => names.split(',').any(|name| name == notice.name),
             None => notice.default,
         };
-        let silent = |notice: &Notice| notice.grace_time > 0 && !notice.preempt_mode.contains("OFF");
+        let silent =
+            |notice: &Notice| notice.grace_time > 0 && !notice.preempt_mode.contains("OFF");
         !self.preempt_user_signal && self.partitions.iter().filter(meant).any(silent)
     }
 }

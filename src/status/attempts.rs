@@ -20,7 +20,8 @@ pub(super) fn merge(files: &TrialFiles, seen: &Seen<'_>) -> Vec<AttemptStatus> {
             None => unmatched.push(row),
         }
     }
-    attempts.extend(unmatched.into_iter().filter(|row| was_over(row)).map(|row| from_row(row, seen)));
+    attempts
+        .extend(unmatched.into_iter().filter(|row| was_over(row)).map(|row| from_row(row, seen)));
     attempts.sort_by(|a, b| a.start.unwrap_or(0.0).total_cmp(&b.start.unwrap_or(0.0)));
     attempts
 }
@@ -83,7 +84,8 @@ fn last_within(attempts: &[AttemptStatus], row: &AccountRow) -> Option<usize> {
     // Slurm may find out late that a node is gone, but a job never starts before it did.
     let until = seconds(row.end).unwrap_or(f64::INFINITY) + SLACK;
     attempts.iter().rposition(|attempt| {
-        attempt.number.is_some() && attempt.start.is_some_and(|start| from <= start && start <= until)
+        attempt.number.is_some()
+            && attempt.start.is_some_and(|start| from <= start && start <= until)
     })
 }
 
@@ -123,7 +125,9 @@ pub(super) fn cause(state: &JobState) -> Option<Cause> {
         JobState::Failed | JobState::LaunchFailed => Some(Cause::Failed),
         JobState::Cancelled | JobState::Revoked => Some(Cause::Cancelled),
         JobState::Timeout | JobState::Deadline => Some(Cause::TimeLimit),
-        JobState::NodeFail | JobState::BootFail | JobState::ReconfigFail => Some(Cause::NodeFailure),
+        JobState::NodeFail | JobState::BootFail | JobState::ReconfigFail => {
+            Some(Cause::NodeFailure)
+        }
         JobState::Preempted | JobState::Requeued => Some(Cause::Preempted),
         JobState::OutOfMemory => Some(Cause::OutOfMemory),
         _ => None,

@@ -22,7 +22,8 @@ pub(super) fn trials(task: &Task, sources: &Sources<'_>) -> Vec<TrialStatus> {
         let is_over = state.is_final() || state == State::Preempted;
         if let Some(last) = attempts.last_mut().filter(|last| is_over && last.cause.is_none()) {
             // Nobody could write its end: killed with the machine, or by -9.
-            last.cause = Some(if sources.runner.rebooted { Cause::NodeFailure } else { Cause::Failed });
+            last.cause =
+                Some(if sources.runner.rebooted { Cause::NodeFailure } else { Cause::Failed });
             last.reason.clone_from(&reason);
         }
         status(task, index, state, reason, None, files, attempts)
@@ -62,7 +63,11 @@ fn state(
         Some(Liveness::Dead) => false,
     };
     let go_on = format!("`nemo-slurm submit --continue {}` goes on", sources.stored.id);
-    let lost = if sources.runner.rebooted { "the machine was restarted" } else { "the local runner is gone" };
+    let lost = if sources.runner.rebooted {
+        "the machine was restarted"
+    } else {
+        "the local runner is gone"
+    };
     match last {
         Some(RunnerRecord::Dropped { cancelled: true, .. }) => (State::Cancelled, None),
         Some(RunnerRecord::Dropped { cancelled: false, .. }) => {

@@ -6,9 +6,9 @@ mod attempts;
 mod local;
 mod slurm_view;
 mod summary;
-mod trial;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::collections::BTreeMap;
 
@@ -77,7 +77,9 @@ impl State {
     #[must_use]
     pub fn is_final(self) -> bool {
         match self {
-            Self::Completed | Self::Failed | Self::Timeout | Self::Cancelled | Self::Blocked => true,
+            Self::Completed | Self::Failed | Self::Timeout | Self::Cancelled | Self::Blocked => {
+                true
+            }
             Self::Running | Self::Pending | Self::Preempted | Self::Paused | Self::Unknown => false,
         }
     }

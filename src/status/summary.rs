@@ -18,7 +18,8 @@ pub(super) fn task_status(task: &Task, trials: Vec<TrialStatus>) -> TaskStatus {
 /// One state for many: what still goes on comes first, then what went wrong.
 fn combined(counts: &BTreeMap<State, u32>) -> State {
     use State::{
-        Blocked, Cancelled, Completed, Failed, Paused, Pending, Preempted, Running, Timeout, Unknown,
+        Blocked, Cancelled, Completed, Failed, Paused, Pending, Preempted, Running, Timeout,
+        Unknown,
     };
     let has = |state: &State| counts.contains_key(state);
     let first = |states: &[State]| states.iter().copied().find(has);

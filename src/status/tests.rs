@@ -1,22 +1,20 @@
 //! Stories: what each source says, and what a person is told.
 
-use nemo_harness::rundir::{AttemptEnd, AttemptStart, Cause, Next};
 use nemo_harness::rundir::ExperimentDir;
+use nemo_harness::rundir::{AttemptEnd, AttemptStart, Cause, Next};
 
 use super::*;
 use crate::experiment::{Dependency, On, SlurmExecutor};
 use crate::host::ProcessId;
 use crate::journal::Event;
 use crate::plan::{sample_experiment, sample_task};
-use crate::slurm::parse::{account, queue};
 use crate::slurm::JobId;
+use crate::slurm::parse::{account, queue};
 
 /// `prepare` is array 7 with one trial, `train` array 8 with three after it.
 fn stored() -> Stored {
-    let tasks = vec![
-        sample_task("prepare", 1, 0, &[]),
-        sample_task("train", 3, 0, &[("prepare", On::Ok)]),
-    ];
+    let tasks =
+        vec![sample_task("prepare", 1, 0, &[]), sample_task("train", 3, 0, &[("prepare", On::Ok)])];
     let mut experiment = sample_experiment(tasks);
     experiment.executors.insert("local".to_owned(), Executor::Slurm(SlurmExecutor::default()));
     let intended = |task: &str, trials| Event::Intended {
@@ -154,10 +152,20 @@ fn the_queue_tells_what_is_to_come() {
     check("8_0|RUNNING|None", "", &[start(0, 100.0)], "running [-]");
     check("8_0|CONFIGURING|None", "", &[], "running []");
     check("8_0|COMPLETING|None", "", &[start(0, 100.0)], "running [-]");
-    check("8_[0-2]|PENDING|DependencyNeverSatisfied", "", &[], "blocked: what it waits for can never be []");
+    check(
+        "8_[0-2]|PENDING|DependencyNeverSatisfied",
+        "",
+        &[],
+        "blocked: what it waits for can never be []",
+    );
     check("8_0|EXPEDITING|None", "", &[], "unknown: Slurm says `EXPEDITING` []");
     let again = [start(0, 100.0), end(0, 150.0, Cause::Preempted, Next::Requeue)];
-    check("8_0|PENDING|BeginTime", "", &again, "preempted: waits a while before it starts again (BeginTime) [Preempted]");
+    check(
+        "8_0|PENDING|BeginTime",
+        "",
+        &again,
+        "preempted: waits a while before it starts again (BeginTime) [Preempted]",
+    );
     check("8_0|PENDING|JobHeldUser", "", &again, "paused: is held [Preempted]");
     check("8_0|RUNNING|None", "", &again, "preempted [Preempted]");
 }
@@ -167,8 +175,18 @@ fn the_harness_tells_how_it_ended() {
     let ended = |cause, next| [start(0, 100.0), end(0, 150.0, cause, next)];
     check("8_0|COMPLETING|None", "", &ended(Cause::Completed, Next::Done), "completed [Completed]");
     check("", "", &ended(Cause::Completed, Next::Done), "completed [Completed]");
-    check("", "8_0|FAILED|100|150", &ended(Cause::Failed, Next::Failed), "failed: because [Failed]");
-    check("", "8_0|COMPLETED|100|150", &ended(Cause::Cancelled, Next::Cancelled), "cancelled: because [Cancelled]");
+    check(
+        "",
+        "8_0|FAILED|100|150",
+        &ended(Cause::Failed, Next::Failed),
+        "failed: because [Failed]",
+    );
+    check(
+        "",
+        "8_0|COMPLETED|100|150",
+        &ended(Cause::Cancelled, Next::Cancelled),
+        "cancelled: because [Cancelled]",
+    );
     check("", "", &ended(Cause::TimeLimit, Next::Timeout), "timeout: because [TimeLimit]");
     check(
         "",
@@ -183,15 +201,33 @@ fn where_the_harness_could_not_write_slurm_tells() {
     let killed = [start(0, 100.0)];
     check("", "8_0|OUT_OF_MEMORY|100|150", &killed, "failed: ran out of memory [OutOfMemory]");
     check("", "8_0|CANCELLED+1000|100|150", &killed, "cancelled [Cancelled]");
-    check("8_0|PENDING|BeginTime", "8_0|NODE_FAIL|100|150", &killed,
-        "preempted: waits a while before it starts again (BeginTime) [NodeFailure]");
-    check("", "8_0|TIMEOUT|100|150", &killed,
-        "timeout: reached Slurm's time limit and was not requeued [TimeLimit]");
+    check(
+        "8_0|PENDING|BeginTime",
+        "8_0|NODE_FAIL|100|150",
+        &killed,
+        "preempted: waits a while before it starts again (BeginTime) [NodeFailure]",
+    );
+    check(
+        "",
+        "8_0|TIMEOUT|100|150",
+        &killed,
+        "timeout: reached Slurm's time limit and was not requeued [TimeLimit]",
+    );
     // The second attempt runs; the first one left no end, and accounting shows its row.
     let twice = [start(0, 100.0), start(1, 300.0)];
-    check("8_0|RUNNING|None", "8_0|NODE_FAIL|100|150 8_0|RUNNING|300|Unknown", &twice, "running [NodeFailure -]");
+    check(
+        "8_0|RUNNING|None",
+        "8_0|NODE_FAIL|100|150 8_0|RUNNING|300|Unknown",
+        &twice,
+        "running [NodeFailure -]",
+    );
     // Slurm started the job, but the harness never ran.
-    check("8_0|RUNNING|None", "8_0|NODE_FAIL|10|50 8_0|RUNNING|100|Unknown", &killed, "running [NodeFailure -]");
+    check(
+        "8_0|RUNNING|None",
+        "8_0|NODE_FAIL|10|50 8_0|RUNNING|100|Unknown",
+        &killed,
+        "running [NodeFailure -]",
+    );
 }
 
 #[test]
@@ -222,8 +258,12 @@ fn a_silence_makes_nothing_failed() {
 #[test]
 fn a_job_that_nobody_knows_is_unknown() {
     check("", "", &[], "unknown: Slurm no longer knows the job, and it left no record []");
-    check("", "8_0|RUNNING|100|Unknown", &[start(0, 100.0)],
-        "unknown: Slurm no longer knows the job, and its last attempt left no end [-]");
+    check(
+        "",
+        "8_0|RUNNING|100|Unknown",
+        &[start(0, 100.0)],
+        "unknown: Slurm no longer knows the job, and its last attempt left no end [-]",
+    );
 }
 
 #[test]
@@ -249,7 +289,8 @@ fn what_was_not_submitted_says_how_to_go_on() {
     let mut stored = stored();
     stored.journal.truncate(2);
     let mut sources = sources(&stored);
-    let go_on = "pending: was not submitted: `nemo-slurm submit --continue sample-00000100` goes on []";
+    let go_on =
+        "pending: was not submitted: `nemo-slurm submit --continue sample-00000100` goes on []";
     assert_eq!(told(&sources), go_on);
     sources.submitting = true;
     assert_eq!(told(&sources), "pending: is being submitted []");
@@ -258,7 +299,8 @@ fn what_was_not_submitted_says_how_to_go_on() {
 #[test]
 fn a_task_for_a_failure_that_did_not_come_is_no_loss() {
     let mut stored = stored();
-    stored.experiment.tasks[1].after = vec![Dependency { task: "prepare".to_owned(), on: On::Failed }];
+    stored.experiment.tasks[1].after =
+        vec![Dependency { task: "prepare".to_owned(), on: On::Failed }];
     let mut sources = sources(&stored);
     sources.accounts = account_rows("7_0|COMPLETED|100|150 8_[0-2]|CANCELLED+0|Unknown|150");
     assert_eq!(told(&sources), "blocked: not needed: `prepare` completed []");

@@ -90,7 +90,9 @@ fn in_queue(
         Phase::Waiting if is_held(row) => (State::Paused, says()),
         Phase::Waiting => (State::Preempted, says()),
         // The harness has ended its attempt and asked for another; Slurm is about to follow.
-        Phase::Active if end.is_some_and(|end| end.next == Next::Requeue) => (State::Preempted, None),
+        Phase::Active if end.is_some_and(|end| end.next == Next::Requeue) => {
+            (State::Preempted, None)
+        }
         Phase::Active if row.state == JobState::Suspended => {
             (State::Running, Some("is suspended".to_owned()))
         }
@@ -139,10 +141,16 @@ fn gone(case: &Case<'_>, row: &AccountRow, attempts: &[AttemptStatus]) -> Verdic
 }
 
 fn ended(case: &Case<'_>, row: &AccountRow, attempts: &[AttemptStatus]) -> Verdict {
-    if row.state == JobState::Failed && row.start.is_some() && attempts.last().is_none_or(|last| last.number.is_none()) {
+    if row.state == JobState::Failed
+        && row.start.is_some()
+        && attempts.last().is_none_or(|last| last.number.is_none())
+    {
         let code = row.exit.code;
         let log = "look at Slurm's own output: `nemo-slurm logs --slurm`";
-        return (State::Failed, Some(format!("the job exited with code {code} before the program ran: {log}")));
+        return (
+            State::Failed,
+            Some(format!("the job exited with code {code} before the program ran: {log}")),
+        );
     }
     by_state(case, &row.state, attempts)
 }
@@ -196,9 +204,11 @@ pub(super) fn unmet(parent: &TaskStatus, on: On, index: u32) -> Option<String> {
     let lost = |state: State| state.is_final() && state != State::Completed;
     let name = &parent.name;
     match on {
-        On::Ok => parent.trials.iter().find(|trial| lost(trial.state)).map(|trial| {
-            format!("`{name}` trial {} is {}", trial.index, trial.state.as_str())
-        }),
+        On::Ok => parent
+            .trials
+            .iter()
+            .find(|trial| lost(trial.state))
+            .map(|trial| format!("`{name}` trial {} is {}", trial.index, trial.state.as_str())),
         On::Each => {
             let trial = parent.trials.get(index as usize).filter(|trial| lost(trial.state))?;
             Some(format!("`{name}` trial {index} is {}", trial.state.as_str()))
@@ -216,9 +226,10 @@ fn remembered(case: &Case<'_>, end: Option<&AttemptEnd>, attempts: &[AttemptStat
     let earlier = case.sources.earlier.get(&case.task.name).and_then(|task| task.get(&case.index));
     match (end, attempts.last()) {
         (Some(end), _) if end.next == Next::Requeue => (State::Preempted, None),
-        (_, Some(last)) if last.number.is_some() && last.cause.is_none() => {
-            (State::Running, Some("as far as its folder tells: Slurm can't be asked now".to_owned()))
-        }
+        (_, Some(last)) if last.number.is_some() && last.cause.is_none() => (
+            State::Running,
+            Some("as far as its folder tells: Slurm can't be asked now".to_owned()),
+        ),
         _ => match earlier {
             Some((state, reason)) => (*state, reason.clone()),
             None => (State::Unknown, Some("Slurm can't be asked now".to_owned())),
@@ -232,9 +243,12 @@ fn vanished(case: &Case<'_>, attempts: &[AttemptStatus]) -> Verdict {
     if let Some((state, reason)) = earlier.filter(|(state, _)| state.is_final()) {
         return (*state, reason.clone());
     }
-    if attempts.is_empty() && let Some(parent) = never_satisfied(case) {
+    if attempts.is_empty()
+        && let Some(parent) = never_satisfied(case)
+    {
         return (State::Blocked, Some(parent));
     }
-    let left = if attempts.is_empty() { "it left no record" } else { "its last attempt left no end" };
+    let left =
+        if attempts.is_empty() { "it left no record" } else { "its last attempt left no end" };
     (State::Unknown, Some(format!("Slurm no longer knows the job, and {left}")))
 }

@@ -37,7 +37,10 @@ pub struct NewTask {
 /// Writes the folder under another name, makes it durable, and renames it: an experiment is there whole or not at all.
 ///
 /// The number of files does not depend on the number of trials.
-#[expect(clippy::disallowed_methods, reason = "renames a folder that was made durable, then syncs its parent")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "renames a folder that was made durable, then syncs its parent"
+)]
 pub fn create(home: &Home, new: &NewExperiment<'_>) -> Result<ExperimentDir, StoreError> {
     let parent = home.experiments();
     at("make", &parent, durable::create_dir_all(&parent))?;

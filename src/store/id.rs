@@ -121,7 +121,9 @@ mod tests {
 
     #[test]
     fn other_names_are_no_ids() {
-        for text in ["", "digits", "-3kz81q7m", ".tmp-3kz81q7m", "digits-3kz81q7", "digits-3kz81q7u"] {
+        for text in
+            ["", "digits", "-3kz81q7m", ".tmp-3kz81q7m", "digits-3kz81q7", "digits-3kz81q7u"]
+        {
             assert_eq!(text.parse::<ExperimentId>(), Err(NotAnId(text.to_owned())));
         }
     }

@@ -57,7 +57,11 @@ pub enum StoreError {
 }
 
 /// Puts the path and what was tried to an I/O error.
-pub(crate) fn at<T>(verb: &'static str, path: &Path, result: io::Result<T>) -> Result<T, StoreError> {
+pub(crate) fn at<T>(
+    verb: &'static str,
+    path: &Path,
+    result: io::Result<T>,
+) -> Result<T, StoreError> {
     result.map_err(|source| StoreError::Io { verb, path: path.to_owned(), source })
 }
 
@@ -119,8 +123,8 @@ impl Home {
         let dir = self.experiment(id);
         let path = dir.experiment_json();
         let text = at("read", &path, std::fs::read(&path))?;
-        let experiment = serde_json::from_slice(&text)
-            .map_err(|source| StoreError::Damaged { path, source })?;
+        let experiment =
+            serde_json::from_slice(&text).map_err(|source| StoreError::Damaged { path, source })?;
         let path = dir.journal();
         let journal = at("read", &path, lines::read::<Event>(&path))?.rows;
         Ok(Stored { id: id.clone(), dir, experiment, journal })

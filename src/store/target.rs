@@ -48,9 +48,10 @@ impl TargetError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Malformed { .. } => {
-                Some("write EXPERIMENT, EXPERIMENT/TASK or EXPERIMENT/TASK/TRIAL, as in `@/train/3`".to_owned())
-            }
+            Self::Malformed { .. } => Some(
+                "write EXPERIMENT, EXPERIMENT/TASK or EXPERIMENT/TASK/TRIAL, as in `@/train/3`"
+                    .to_owned(),
+            ),
             Self::NotFound { nearest: Some(nearest), .. } => {
                 Some(format!("did you mean `{nearest}`? `nemo-slurm list` shows all"))
             }
@@ -130,7 +131,10 @@ mod tests {
         check("digits-00000100", "digits-00000100");
         check("digits-b", "digits-big-00000150");
         check("pre", "prep-00000200");
-        check("digits-0", "`digits-0` could mean `digits-00000300`, `digits-00000100` | write more of the id");
+        check(
+            "digits-0",
+            "`digits-0` could mean `digits-00000300`, `digits-00000100` | write more of the id",
+        );
         check(
             "digts",
             "no experiment is called `digts` | did you mean `digits-00000300`? `nemo-slurm list` shows all",

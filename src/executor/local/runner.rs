@@ -200,7 +200,8 @@ impl Runner<'_> {
     /// A final end, as the trial's own folder has it.
     fn recorded_phase(&self, place: (usize, usize)) -> io::Result<Option<Phase>> {
         let files = observe::trial_files(&self.trial_dir(place))?;
-        let phase = |state: State| if state == State::Completed { Phase::Completed } else { Phase::Lost };
+        let phase =
+            |state: State| if state == State::Completed { Phase::Completed } else { Phase::Lost };
         Ok(crate::status::final_state(&files).map(phase))
     }
 

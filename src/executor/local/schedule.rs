@@ -53,9 +53,8 @@ pub(super) fn is_over(tasks: &[LocalTask<'_>]) -> bool {
 /// Decides what to start, within each executor's `parallel` and each task's `concurrent`, and what to give up.
 pub(super) fn decide(tasks: &[LocalTask<'_>]) -> Decision {
     let mut decision = Decision::default();
-    let running = |task: &LocalTask<'_>| {
-        task.phases.iter().filter(|phase| **phase == Phase::Running).count()
-    };
+    let running =
+        |task: &LocalTask<'_>| task.phases.iter().filter(|phase| **phase == Phase::Running).count();
     let mut busy: BTreeMap<&str, usize> = BTreeMap::new();
     for task in tasks {
         *busy.entry(task.task.executor.as_str()).or_default() += running(task);
@@ -160,8 +159,7 @@ mod tests {
     #[test]
     fn it_ends_when_all_is_over() {
         let one = task("one", 3, 0, &[]);
-        let over =
-            |text| is_over(&[LocalTask { task: &one, parallel: 1, phases: phases(text) }]);
+        let over = |text| is_over(&[LocalTask { task: &one, parallel: 1, phases: phases(text) }]);
         assert!(over("cld"));
         assert!(!over("clr") && !over("clw"));
     }

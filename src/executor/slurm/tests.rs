@@ -59,7 +59,8 @@ impl Handle {
 
 impl Scheduler for Handle {
     fn submit(&mut self, script: &Path, arguments: &[String]) -> Result<JobId, SlurmError> {
-        let name: PathBuf = script.iter().rev().take(2).collect::<Vec<_>>().into_iter().rev().collect();
+        let name: PathBuf =
+            script.iter().rev().take(2).collect::<Vec<_>>().into_iter().rev().collect();
         let name = name.to_string_lossy().replace(".sbatch", "").replace('/', ".");
         if self.0.borrow().silent {
             return Err(crash());
@@ -77,12 +78,10 @@ impl Scheduler for Handle {
             id
         })
     }
-    fn find(&mut self, token: &str, _: f64) -> Result<Sighting, SlurmError> {
+    fn find(&mut self, token: &str, _: &Path, _: f64) -> Result<Option<JobId>, SlurmError> {
         let world = self.0.borrow();
         let place = world.jobs.iter().position(|(name, _)| name == token);
-        Ok(place.map_or(Sighting::Never, |place| {
-            Sighting::Found(JobId(u32::try_from(place + 1).unwrap()))
-        }))
+        Ok(place.map(|place| JobId(u32::try_from(place + 1).unwrap())))
     }
     fn release(&mut self, jobs: &[JobId]) -> Result<(), SlurmError> {
         self.effect(|world| {
@@ -170,7 +169,8 @@ fn two_crashes_are_no_worse_than_one() {
     let plan = sample_plan();
     for first in 1..18 {
         for second in 1..18 {
-            let world = World { effects_left: Some(first), answer_is_lost: true, ..World::default() };
+            let world =
+                World { effects_left: Some(first), answer_is_lost: true, ..World::default() };
             let handle = Handle(Rc::new(RefCell::new(world)));
             let _crash = run(&handle, &plan);
             handle.0.borrow_mut().effects_left = Some(second);

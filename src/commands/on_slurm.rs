@@ -1,0 +1,91 @@
+//! Slurm as the executor sees it: its programs, and the traces that an interrupted submission left.
+#![expect(clippy::disallowed_methods, reason = "an edge: it waits on the real clock")]
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nemo_harness::rundir::AttemptRecord;
+
+use crate::executor::slurm::{Scheduler, Submission};
+use crate::host;
+use crate::observe;
+use crate::script;
+use crate::slurm::{Client, JobId, SlurmError};
+
+/// How long an `sbatch` that an interrupted submission left behind may go on, here or on another machine.
+const IN_FLIGHT: Duration = Duration::from_secs(60);
+/// Between two looks whether it still does.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Slurm, for one submission.
+pub(super) struct OnSlurm<'a> {
+    pub(super) client: &'a Client,
+    pub(super) submission: Submission<'a>,
+}
+
+impl Scheduler for OnSlurm<'_> {
+    fn submit(&mut self, script: &Path, arguments: &[String]) -> Result<JobId, SlurmError> {
+        self.client.submit(script, arguments)
+    }
+
+    fn find(
+        &mut self,
+        token: &str,
+        script: &Path,
+        since: f64,
+    ) -> Result<Option<JobId>, SlurmError> {
+        wait_for_sbatch(script)?;
+        #[expect(clippy::cast_possible_truncation, reason = "unix seconds")]
+        let found = self.client.find(token, since as i64 - 60)?;
+        Ok(match found.jobs.last() {
+            Some(job) => Some(*job),
+            None if found.surely_none() => None,
+            // Accounting can't tell, but a job that ran left a folder; one of a chain was held, and is in the queue.
+            None => self.job_that_ran(token),
+        })
+    }
+
+    fn release(&mut self, jobs: &[JobId]) -> Result<(), SlurmError> {
+        self.client.release(&ids(jobs))
+    }
+
+    fn cancel(&mut self, jobs: &[JobId]) -> Result<(), SlurmError> {
+        self.client.cancel(&ids(jobs))
+    }
+}
+
+impl OnSlurm<'_> {
+    /// The array of this name as the folder of a trial knows it.
+    fn job_that_ran(&self, token: &str) -> Option<JobId> {
+        let Submission { id, dir, plan } = self.submission;
+        let is_meant = |task: &str, index| script::token(id, task, index) == token;
+        let array = plan.arrays.iter().find(|array| is_meant(&array.task, array.index))?;
+        let trials = array.offset..array.offset + array.trials.get();
+        let task = dir.task(&array.task);
+        trials.into_iter().find_map(|trial| {
+            let files = observe::trial_files(&task.trial(trial)).ok()?;
+            files.attempts.iter().find_map(|record| match record {
+                AttemptRecord::Start(start) => {
+                    start.slurm_job.as_ref()?.split('_').next()?.parse().ok().map(JobId)
+                }
+                AttemptRecord::End(_) | AttemptRecord::Checkpoint { .. } => None,
+            })
+        })
+    }
+}
+
+/// A submission that was killed may have left its `sbatch` under way: only when it is over, Slurm's answer counts.
+fn wait_for_sbatch(script: &Path) -> Result<(), SlurmError> {
+    let began = Instant::now();
+    while host::runs_with_argument(script) {
+        if began.elapsed() > IN_FLIGHT {
+            return Err(SlurmError::NoAnswer { program: "sbatch", waited: IN_FLIGHT });
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
+}
+
+fn ids(jobs: &[JobId]) -> Vec<String> {
+    jobs.iter().map(JobId::to_string).collect()
+}

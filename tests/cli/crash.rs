@@ -1,0 +1,93 @@
+//! `kill -9` of `submit` before each of its system calls: going on submits each array exactly once.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::fake::FakeSlurm;
+use crate::support::printed;
+
+const CHAIN: &str = r#"
+name = "chain"
+[executor.gpu]
+kind = "slurm"
+[task.prepare]
+run = "true"
+[task.train]
+after = ["prepare"]
+run = "true {x}"
+[task.train.params]
+x = { int = [1, 5] }
+[task.evaluate]
+after = ["train"]
+run = "true"
+"#;
+
+const NAMES: [&str; 5] = ["prepare.0", "train.0", "train.1", "train.2", "evaluate.0"];
+
+/// Calls that change something, or that could come between two that do.
+const CALLS: &str = "write,fsync,fdatasync,rename,renameat,renameat2,mkdir,openat,clone,clone3,vfork,wait4,waitid,poll,ppoll,read,close";
+
+fn strace(fake: &FakeSlurm, inject: &[&str], file: &Path, log: &Path) -> Command {
+    let mut command = Command::new("strace");
+    fake.world.surround(&mut command);
+    command.arg("-o").arg(log).args(inject);
+    command.arg(env!("CARGO_BIN_EXE_nemo-slurm")).arg("submit").arg(file);
+    command
+}
+
+/// Kills a submission before its `n`-th call and goes on with it. False when it ended before that.
+fn kill_and_go_on(n: usize) -> bool {
+    let fake = FakeSlurm::new(2);
+    let file = fake.world.write("exp.toml", CHAIN);
+    let log = fake.world.path("strace.log");
+    let inject = format!("inject={CALLS}:signal=SIGKILL:when={n}");
+    let trace = format!("trace={CALLS}");
+    let first = strace(&fake, &["-e", &trace, "-e", &inject], &file, &log).output();
+    let first = first.expect("strace is needed: apt-get install strace");
+    let killed = !first.status.success();
+    let ids: Vec<String> = match std::fs::read_dir(fake.world.path("home").join("experiments")) {
+        Ok(entries) => {
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        }
+        Err(_) => Vec::new(),
+    };
+    let whole: Vec<&String> = ids.iter().filter(|id| !id.starts_with('.')).collect();
+    let call = || {
+        std::fs::read_to_string(&log)
+            .unwrap_or_default()
+            .lines()
+            .rev()
+            .nth(1)
+            .unwrap_or("")
+            .to_owned()
+    };
+    match whole.as_slice() {
+        [] => assert_eq!(
+            fake.names(),
+            [""; 0],
+            "killed at {n}: {}: nothing was written, nothing asked",
+            call()
+        ),
+        [id] => {
+            let second =
+                printed(&fake.world.command(&["submit", "--continue", id]).output().unwrap());
+            assert_eq!(second.code, 0, "killed at {n}: {}: {second:?}", call());
+            assert_eq!(fake.names(), NAMES, "killed at {n}: {}", call());
+            let all_in = fake.read("released_at").split_whitespace().all(|jobs| jobs == "5");
+            assert!(all_in && !fake.read("released").is_empty(), "killed at {n}: {}", call());
+        }
+        more => panic!("one submission made {more:?}"),
+    }
+    killed
+}
+
+#[test]
+fn kill_9_before_any_system_call_submits_each_array_once() {
+    let mut points = 0;
+    while kill_and_go_on(points + 1) {
+        points += 1;
+        assert!(points < 5000, "a submission is not that long");
+    }
+    assert!(points > 60, "only {points} calls: were the right ones traced?");
+    println!("killed before each of {points} system calls");
+}

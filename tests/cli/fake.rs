@@ -1,0 +1,127 @@
+//! A scripted Slurm for faults that a real one can't produce on demand: a state in a folder, programs on PATH.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use nemo_slurm::slurm::parse::queue;
+
+use crate::support::World;
+
+/// A world whose `sbatch` and friends are scripts. `jobs` holds a line for each array that was taken.
+pub(crate) struct FakeSlurm {
+    pub(crate) world: World,
+}
+
+/// One array that the fake took.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) name: String,
+    pub(crate) arguments: String,
+}
+
+const SBATCH: &str = r##"#!/bin/sh
+cd "$FAKE" || exit 9
+for script; do :; done
+name=$(sed -n 's/^#SBATCH --job-name=//p' "$script")
+echo "$name" >>asked
+if grep -qx "$name" refuse 2>/dev/null; then
+  echo 'sbatch: error: Batch job submission failed: Invalid partition name specified' >&2; exit 1
+fi
+if [ -e slow ]; then sleep 0.2; fi
+printf '%s\t%s\n' "$name" "$*" >>jobs
+echo $(( 100 + $(wc -l <jobs) ))
+"##;
+
+const SCONTROL: &str = r##"#!/bin/sh
+cd "$FAKE" || exit 9
+case "$*" in
+  *config*) cat config ;;
+  *partition*) cat partitions ;;
+  release*) shift; wc -l <jobs >>released_at; echo "$@" >>released ;;
+esac
+"##;
+
+const SCANCEL: &str = "#!/bin/sh\necho \"$@\" >>\"$FAKE/cancelled\"\n";
+
+impl FakeSlurm {
+    /// A fake with this MaxArraySize.
+    pub(crate) fn new(max_array: u32) -> Self {
+        let mut world = World::new();
+        let bin = world.path("bin");
+        std::fs::create_dir(&bin).unwrap();
+        let squeue = squeue();
+        let programs = [
+            ("sbatch", SBATCH),
+            ("scontrol", SCONTROL),
+            ("scancel", SCANCEL),
+            ("squeue", squeue.as_str()),
+            ("sacct", "#!/bin/sh\nexit 0\n"),
+        ];
+        let state = world.path("state");
+        std::fs::create_dir(&state).unwrap();
+        for (name, text) in programs {
+            let text =
+                text.replacen("#!/bin/sh\n", &format!("#!/bin/sh\nFAKE={}\n", state.display()), 1);
+            let path = bin.join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let config = format!(
+            "MaxArraySize            = {max_array}\nSLURM_VERSION           = 22.05.8\nKillWait                = 30 sec\n"
+        );
+        std::fs::write(state.join("config"), config).unwrap();
+        let partitions = "PartitionName=main Default=YES GraceTime=0 MaxTime=UNLIMITED Nodes=n[1-4] PreemptMode=OFF State=UP\n";
+        std::fs::write(state.join("partitions"), partitions).unwrap();
+        world.path = format!("{}:{}", bin.display(), world.path);
+        Self { world }
+    }
+
+    pub(crate) fn state(&self, name: &str) -> PathBuf {
+        self.world.path("state").join(name)
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.state(name)).unwrap_or_default()
+    }
+
+    /// The arrays that were taken, in order.
+    pub(crate) fn taken(&self) -> Vec<Taken> {
+        let line = |line: &str| {
+            let (name, arguments) = line.split_once('\t').unwrap();
+            Taken { name: name.to_owned(), arguments: arguments.to_owned() }
+        };
+        self.read("jobs").lines().map(line).collect()
+    }
+
+    /// Their names without the experiment's id.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let plain = |taken: &Taken| taken.name.split_once('.').unwrap().1.to_owned();
+        self.taken().iter().map(plain).collect()
+    }
+}
+
+/// Answers `--name=…` and `--jobs=…`; every array is pending.
+fn squeue() -> String {
+    let delimiter = char::from(queue::DELIMITER);
+    let fields = [
+        "id \"_[0]\"",
+        "id",
+        "\"PENDING\"",
+        "100",
+        "\"N/A\"",
+        "\"N/A\"",
+        "0",
+        "\"N/A\"",
+        "\"\"",
+        "\"Dependency\"",
+    ];
+    assert_eq!(fields.len(), queue::FIELDS.len());
+    let row: String =
+        fields.iter().map(|field| format!("printf \"%s{delimiter}\", {field}; ")).collect();
+    let program = format!(
+        r#"BEGIN {{ FS = "\t" }} {{ id = 100 + NR }} (name == "" || $1 == name) {{ {row} printf "\n" }}"#
+    );
+    format!(
+        "#!/bin/sh\ncd \"$FAKE\" || exit 9\nname=\nfor a; do case $a in --name=*) name=${{a#--name=}} ;; esac; done\ntouch jobs\nawk -v name=\"$name\" '{program}' jobs\n"
+    )
+}

@@ -1,0 +1,10 @@
+//! The program as its users run it: on a scripted Slurm for faults, on this machine, and on a real Slurm.
+#![expect(clippy::disallowed_methods, reason = "tests start programs and read the clock")]
+
+mod crash;
+mod fake;
+mod files;
+mod local;
+mod output;
+mod slurm;
+mod support;

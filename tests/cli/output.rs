@@ -1,0 +1,100 @@
+//! What is printed: errors with hints, help, completions, man pages.
+
+use crate::support::World;
+
+/// Output without what changes from run to run.
+fn redacted(text: &str, world: &World) -> String {
+    text.replace(&world.folder.path().display().to_string(), "[FOLDER]")
+}
+
+#[test]
+fn errors_say_what_to_type_next() {
+    let world = World::new();
+    let check = |arguments: &[&str], code: i32, expected: &str| {
+        let printed = world.run(arguments);
+        assert_eq!((printed.code, redacted(&printed.stderr, &world).as_str()), (code, expected));
+        assert_eq!(printed.stdout, "", "errors are no data");
+    };
+    check(
+        &["check", "missing.toml"],
+        3,
+        "error: can't read `missing.toml`: No such file or directory (os error 2)\n\nhint: `nemo-slurm init` writes a file to start from\n",
+    );
+    check(
+        &["status", "digits"],
+        3,
+        "error: no experiment is called `digits`\n\nhint: `nemo-slurm list` shows all\n",
+    );
+    check(
+        &["cancel", "a/b/c/d"],
+        2,
+        "error: `a/b/c/d` is not a target\n\nhint: write EXPERIMENT, EXPERIMENT/TASK or EXPERIMENT/TASK/TRIAL, as in `@/train/3`\n",
+    );
+}
+
+#[test]
+fn every_problem_of_a_file_is_told_at_once() {
+    let world = World::new();
+    world.write(
+        "exp.toml",
+        "name = \"a/b\"\n[tsak.train]\nrun = \"true\"\n[task.train]\nrun = \"train {lrr}\"\nafter = [\"prepar\"]\n\
+         [task.train.params]\nlr = []\n[task.prepare]\nrun = \"true\"\n",
+    );
+    let printed = world.run(&["check"]);
+    assert_eq!(printed.code, 2);
+    for expected in
+        ["exp.toml:1", "exp.toml:2", "exp.toml:5", "exp.toml:6", "exp.toml:8", "did you mean"]
+    {
+        assert!(printed.stderr.contains(expected), "{expected}: {}", printed.stderr);
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&world.run(&["check", "--json"]).stdout).unwrap();
+    assert!(json["problems"].as_array().unwrap().len() >= 5, "{json:#}");
+}
+
+#[test]
+fn init_writes_what_can_be_submitted_and_never_overwrites() {
+    let world = World::new();
+    let next = world.ok(&["init", "first"]);
+    assert_eq!(next, "nemo-slurm submit first/exp.toml --follow");
+    let sound = world.ok(&["check", "first/exp.toml"]);
+    assert_eq!(sound, "`first` is sound: 1 task, 4 trials.");
+    let again = world.run(&["init", "first"]);
+    assert_eq!(again.code, 5, "{again:?}");
+}
+
+#[test]
+fn help_teaches_with_examples() {
+    let world = World::new();
+    let commands = ["init", "plan", "submit", "status", "logs", "cancel", "completions", "man"];
+    for command in commands {
+        let help = world.ok(&[command, "--help"]);
+        assert!(help.contains("Example"), "{command}: {help}");
+    }
+    for command in ["check", "list", "wait"] {
+        world.ok(&[command, "--help"]);
+    }
+}
+
+#[test]
+fn completions_and_man_pages_are_made() {
+    let world = World::new();
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(world.ok(&["completions", shell]).contains("nemo-slurm"), "{shell}");
+    }
+    world.ok(&["man", "man1"]);
+    let page = std::fs::read_to_string(world.path("man1/nemo-slurm-submit.1")).unwrap();
+    assert!(page.contains(".TH") && page.contains("continue"), "{page}");
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let world = World::new();
+    let program = env!("CARGO_BIN_EXE_nemo-slurm");
+    let mut shell = std::process::Command::new("sh");
+    world.surround(&mut shell);
+    // The pipe's other end is closed before anything is written.
+    let script = format!("(sleep 0.2; {program} completions bash; echo code $? >&2) | true");
+    let output = shell.arg("-c").arg(script).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "code 0\n");
+}

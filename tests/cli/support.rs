@@ -1,0 +1,143 @@
+//! A home of its own for each test, and the program run in it.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long anything may take that a test waits for.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A home, a folder for experiments' files, and a PATH.
+pub(crate) struct World {
+    pub(crate) folder: TempDir,
+    pub(crate) path: String,
+    pub(crate) slurm_conf: Option<String>,
+}
+
+/// What a command printed, and its exit code.
+#[derive(Debug)]
+pub(crate) struct Printed {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let folder = TempDir::new().unwrap();
+        Self { folder, path, slurm_conf: std::env::var("SLURM_CONF").ok() }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes an experiment's file, and returns its path.
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// The program with arguments, ready to run.
+    pub(crate) fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nemo-slurm"));
+        command.args(arguments);
+        self.surround(&mut command);
+        command
+    }
+
+    /// Puts any command into this world.
+    pub(crate) fn surround(&self, command: &mut Command) {
+        command
+            .current_dir(self.folder.path())
+            .env("NEMO_SLURM_HOME", self.path("home"))
+            .env("NEMO_HARNESS", harness())
+            .env("PATH", &self.path)
+            .env("NO_COLOR", "1")
+            .env("COLUMNS", "120")
+            .stdin(Stdio::null());
+        match &self.slurm_conf {
+            Some(conf) => command.env("SLURM_CONF", conf),
+            None => command.env_remove("SLURM_CONF"),
+        };
+    }
+
+    pub(crate) fn run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Printed {
+        printed(&self.command(arguments).output().unwrap())
+    }
+
+    /// Runs a command that must succeed, and returns its stdout without the last line break.
+    #[track_caller]
+    pub(crate) fn ok<S: AsRef<OsStr> + std::fmt::Debug>(&self, arguments: &[S]) -> String {
+        let printed = self.run(arguments);
+        assert_eq!(printed.code, 0, "{arguments:?}: {printed:?}");
+        printed.stdout.trim_end().to_owned()
+    }
+
+    /// `status --json` of a target.
+    #[track_caller]
+    pub(crate) fn status(&self, target: &str) -> Value {
+        serde_json::from_str(&self.ok(&["status", target, "--json"])).unwrap()
+    }
+
+    /// The folder of an experiment.
+    pub(crate) fn experiment(&self, id: &str) -> PathBuf {
+        self.path("home").join("experiments").join(id)
+    }
+
+    /// Looks at a status until it is as wanted.
+    #[track_caller]
+    pub(crate) fn until(&self, target: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let began = Instant::now();
+        loop {
+            let status = self.status(target);
+            if wanted(&status) {
+                return status;
+            }
+            assert!(began.elapsed() < PATIENCE, "waited in vain for {what}: {status:#}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// The harness that was built with this program.
+pub(crate) fn harness() -> PathBuf {
+    let harness = Path::new(env!("CARGO_BIN_EXE_nemo-slurm")).with_file_name("nemo-harness");
+    assert!(harness.is_file(), "build it first: cargo build --workspace");
+    harness
+}
+
+pub(crate) fn printed(output: &Output) -> Printed {
+    Printed {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// The states of a task's trials, in order.
+pub(crate) fn states(status: &Value, task: &str) -> Vec<String> {
+    trials(status, task).iter().map(|trial| text(&trial["state"])).collect()
+}
+
+/// The trials of a task.
+pub(crate) fn trials<'a>(status: &'a Value, task: &str) -> &'a [Value] {
+    let tasks = status["tasks"].as_array().unwrap();
+    let task = tasks.iter().find(|status| status["name"] == task).unwrap();
+    task["trials"].as_array().unwrap()
+}
+
+/// The causes of a trial's attempts, in order.
+pub(crate) fn causes(trial: &Value) -> Vec<String> {
+    trial["attempts"].as_array().unwrap().iter().map(|attempt| text(&attempt["cause"])).collect()
+}
+
+pub(crate) fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
