@@ -194,8 +194,24 @@ fn toml_itself() {
     );
     let deep = format!("name = 'x'\nmetadata.a = {}{}", "[".repeat(60), "]".repeat(60));
     check_top(&deep, "2 metadata.a: is nested more than 40 levels deep");
-    let dots = format!("name = 'x'\nmetadata{} = 1", ".a".repeat(100_000));
-    check_top(&dots, "2 : a key with so many dots can't be right");
+    for part in [".a", " . a", ".'a'", ".\"a\""] {
+        let many = part.repeat(100_000);
+        let expected = "2 : a key with so many dots can't be right";
+        check_top(&format!("name = 'x'\nmetadata{many} = 1"), expected);
+        check_top(&format!("name = 'x'\n[metadata{many}]"), expected);
+        check_top(&format!("name = 'x'\nmetadata = {{ a{many} = 1 }}"), expected);
+    }
+    let nested =
+        format!("{}1{}", format!("{{ a{} = ", ".a".repeat(19)).repeat(70), " }".repeat(70));
+    check_top(
+        &format!("name = 'x'\nmetadata.a = {nested}"),
+        &format!("2 metadata.a{}: is nested more than 40 levels deep", ".a".repeat(39)),
+    );
+    // Dots of a text are not those of a key.
+    let numbers = "--x 0.1 ".repeat(100);
+    super::good(&format!(
+        "name = 'x'\ndescription = 'One. Two words. {numbers}'\ntask.t.run = 'x'"
+    ));
 }
 
 #[test]
