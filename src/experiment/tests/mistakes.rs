@@ -215,6 +215,40 @@ fn toml_itself() {
 }
 
 #[test]
+fn slips_of_toml_come_with_a_hint() {
+    let text = "name = my-digits\nseed =\ndescription = \"open\n[task.t]\nrun = 'x'\nexecutor = True\n[task.u\n";
+    insta::assert_snapshot!(read(text).unwrap_err(), @r##"
+    error: not valid TOML: string values must be quoted, expected literal string
+      --> exp.toml:1
+       |  name = my-digits
+       |         ^^^^^^^^^
+    hint: text needs quotes: `name = "my-digits"`
+
+    error: not valid TOML: string values must be quoted, expected literal string
+      --> exp.toml:2
+       |  seed =
+       |        ^
+    hint: give `seed` a value
+
+    error: not valid TOML: invalid basic string, expected `"`
+      --> exp.toml:3
+       |  description = "open
+       |                     ^
+
+    error: not valid TOML: invalid boolean, expected `true`
+      --> exp.toml:6
+       |  executor = True
+       |             ^^^^
+    hint: text needs quotes: `executor = "True"`
+
+    error: not valid TOML: unclosed table, expected `]`
+      --> exp.toml:7
+       |  [task.u
+       |         ^
+    "##);
+}
+
+#[test]
 fn the_top_of_the_file() {
     check("name = 'x'", "1 : the experiment has no task");
     check("name = 'x'\n[task]", "1 : the experiment has no task");
@@ -342,6 +376,15 @@ fn slurm_executors() {
     );
     check_slurm("setup = [1]", "4 executor.e.setup[0]: expected a string, found the integer 1");
     check_slurm("memory = '8G'", "4 executor.e.memory: unknown key `memory`");
+}
+
+#[test]
+fn a_built_in_executor_that_is_defined_wrongly_is_not_taken_for_the_built_in_one() {
+    check(
+        "name = 'x'\n[executor.local]\nkind = 'slurm'\nmem = '0G'\n[task]\nu = { run = 'x', executor = 'local' }\n\
+         t = { run = 'x', executor = 'slurm', after = 'u' }",
+        "4 executor.local.mem: \"0G\" is not an amount of memory: it must be more than 0",
+    );
 }
 
 #[test]
