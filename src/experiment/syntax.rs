@@ -19,7 +19,9 @@ pub(super) fn parse(text: &str, report: &mut Report) -> Option<Table> {
     duplicates(text, &twice, report);
     for error in &broken {
         let at = span(error);
-        let message = format!("not valid TOML: {}", error.message());
+        // The parser's expectation of an unquoted text is of no use to anybody.
+        let reason = error.message().trim_end_matches(", expected literal string");
+        let message = format!("not valid TOML: {reason}");
         let problem = report.problem(&Place { at, key: String::new() }, message);
         if let Some(hint) = hint(text, at) {
             problem.hint(hint);
@@ -126,12 +128,11 @@ fn hint(text: &str, at: Span) -> Option<String> {
     if value.is_empty() {
         return Some(format!("give `{key}` a value"));
     }
+    if matches!(value, "True" | "False") {
+        return Some(format!("write `{}`", value.to_lowercase()));
+    }
     let bare =
         |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ' ' | ':');
     let begins = value.starts_with(|c: char| c.is_ascii_alphanumeric());
-    (begins && value.chars().all(bare))
-        .then(|| format!("text needs quotes: `{key} = \"{value}\"`"))
-        .or_else(|| {
-            matches!(value, "True" | "False").then(|| format!("write `{}`", value.to_lowercase()))
-        })
+    (begins && value.chars().all(bare)).then(|| format!("text needs quotes: `{key} = \"{value}\"`"))
 }
