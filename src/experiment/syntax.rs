@@ -19,7 +19,9 @@ pub(super) fn parse(text: &str, report: &mut Report) -> Option<Table> {
     duplicates(text, &twice, report);
     for error in &broken {
         let at = span(error);
-        let message = format!("not valid TOML: {}", error.message());
+        // The parser's expectation of an unquoted text is of no use to anybody.
+        let reason = error.message().trim_end_matches(", expected literal string");
+        let message = format!("not valid TOML: {reason}");
         let problem = report.problem(&Place { at, key: String::new() }, message);
         if let Some(hint) = hint(text, at) {
             problem.hint(hint);
@@ -36,16 +38,32 @@ fn span(error: &Error) -> Span {
     Span { source: 0, start: span.start, end: span.end }
 }
 
-/// A line with hundreds of dots would nest tables so deeply that walking them uses up the stack.
+/// More parts than this no key has.
+const MOST_PARTS: usize = 20;
+
+/// A key of a hundred thousand parts would nest tables so deeply that even to drop them uses up the stack.
 fn too_deep(text: &str) -> Option<Place> {
     let mut start = 0;
-    for line in text.split_inclusive('\n') {
-        let key = line.split(['=', '"', '\'', '#']).next().unwrap_or(line);
-        if key.matches('.').count() > 200 {
-            let at = Span { source: 0, start, end: start + key.len() };
+    let mut dots = 0;
+    let mut previous = '\n';
+    for (at, c) in text.char_indices() {
+        let blank = c == ' ' || c == '\t';
+        let of_key = c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '"' | '\'');
+        // A blank belongs to a key only beside a dot; so the numbers of a command line are not taken for one.
+        let goes_on = of_key && (previous == '.' || c == '.' || !previous.is_whitespace());
+        if blank {
+            previous = if previous == '.' { '.' } else { ' ' };
+            continue;
+        }
+        if !goes_on {
+            (start, dots) = (at, 0);
+        }
+        dots += usize::from(c == '.');
+        if dots > MOST_PARTS {
+            let at = Span { source: 0, start, end: at };
             return Some(Place { at, key: String::new() });
         }
-        start += line.len();
+        previous = c;
     }
     None
 }
@@ -110,12 +128,11 @@ fn hint(text: &str, at: Span) -> Option<String> {
     if value.is_empty() {
         return Some(format!("give `{key}` a value"));
     }
+    if matches!(value, "True" | "False") {
+        return Some(format!("write `{}`", value.to_lowercase()));
+    }
     let bare =
         |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ' ' | ':');
     let begins = value.starts_with(|c: char| c.is_ascii_alphanumeric());
-    (begins && value.chars().all(bare))
-        .then(|| format!("text needs quotes: `{key} = \"{value}\"`"))
-        .or_else(|| {
-            matches!(value, "True" | "False").then(|| format!("write `{}`", value.to_lowercase()))
-        })
+    (begins && value.chars().all(bare)).then(|| format!("text needs quotes: `{key} = \"{value}\"`"))
 }

@@ -51,6 +51,21 @@ fn a_built_in_executor_can_be_defined_anew() {
     assert_eq!(local.parallel.map(std::num::NonZeroU32::get), Some(3));
 }
 
+#[test]
+fn one_way_trial_by_trial_is_enough() {
+    let each = |task: &str| format!("{{ task = '{task}', on = 'each' }}");
+    let text = format!(
+        "name = 'x'\n[task]\nmany = {{ run = 'x', params.a = [1, 2] }}\n\
+         b = {{ run = 'x', params.a = [1, 2], after = {} }}\n\
+         c = {{ run = 'x', params.a = [1, 2], after = 'many' }}\n\
+         t = {{ run = '{{many.dir}}', params.a = [1, 2], after = [{}, {}] }}",
+        each("many"),
+        each("b"),
+        each("c")
+    );
+    assert!(good(&text).upstream("t")["many"]);
+}
+
 /// The order of tasks that are written as `name` or `name<other,other`.
 #[track_caller]
 fn check_order(tasks: &str, expected: &str) {

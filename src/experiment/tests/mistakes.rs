@@ -174,7 +174,7 @@ fn check_run(run: &str, expected: &str) {
 
 #[test]
 fn toml_itself() {
-    check("name = ", "1 : not valid TOML: string values must be quoted, expected literal string");
+    check("name = ", "1 : not valid TOML: string values must be quoted");
     check_top("name = 'x'\nname = 'y'", "2 name: `name` is given twice, first on line 1");
     check_task(
         "[task.u]\nrun = 'x'\n[task.t] # again\nrun = 'y'",
@@ -194,8 +194,58 @@ fn toml_itself() {
     );
     let deep = format!("name = 'x'\nmetadata.a = {}{}", "[".repeat(60), "]".repeat(60));
     check_top(&deep, "2 metadata.a: is nested more than 40 levels deep");
-    let dots = format!("name = 'x'\nmetadata{} = 1", ".a".repeat(100_000));
-    check_top(&dots, "2 : a key with so many dots can't be right");
+    for part in [".a", " . a", ".'a'", ".\"a\""] {
+        let many = part.repeat(100_000);
+        let expected = "2 : a key with so many dots can't be right";
+        check_top(&format!("name = 'x'\nmetadata{many} = 1"), expected);
+        check_top(&format!("name = 'x'\n[metadata{many}]"), expected);
+        check_top(&format!("name = 'x'\nmetadata = {{ a{many} = 1 }}"), expected);
+    }
+    let nested =
+        format!("{}1{}", format!("{{ a{} = ", ".a".repeat(19)).repeat(70), " }".repeat(70));
+    check_top(
+        &format!("name = 'x'\nmetadata.a = {nested}"),
+        &format!("2 metadata.a{}: is nested more than 40 levels deep", ".a".repeat(39)),
+    );
+    // Dots of a text are not those of a key.
+    let numbers = "--x 0.1 ".repeat(100);
+    super::good(&format!(
+        "name = 'x'\ndescription = 'One. Two words. {numbers}'\ntask.t.run = 'x'"
+    ));
+}
+
+#[test]
+fn slips_of_toml_come_with_a_hint() {
+    let text = "name = my-digits\nseed =\ndescription = \"open\n[task.t]\nrun = 'x'\nexecutor = True\n[task.u\n";
+    insta::assert_snapshot!(read(text).unwrap_err(), @r##"
+    error: not valid TOML: string values must be quoted
+      --> exp.toml:1
+       |  name = my-digits
+       |         ^^^^^^^^^
+    hint: text needs quotes: `name = "my-digits"`
+
+    error: not valid TOML: string values must be quoted
+      --> exp.toml:2
+       |  seed =
+       |        ^
+    hint: give `seed` a value
+
+    error: not valid TOML: invalid basic string, expected `"`
+      --> exp.toml:3
+       |  description = "open
+       |                     ^
+
+    error: not valid TOML: invalid boolean, expected `true`
+      --> exp.toml:6
+       |  executor = True
+       |             ^^^^
+    hint: write `true`
+
+    error: not valid TOML: unclosed table, expected `]`
+      --> exp.toml:7
+       |  [task.u
+       |         ^
+    "##);
 }
 
 #[test]
@@ -326,6 +376,15 @@ fn slurm_executors() {
     );
     check_slurm("setup = [1]", "4 executor.e.setup[0]: expected a string, found the integer 1");
     check_slurm("memory = '8G'", "4 executor.e.memory: unknown key `memory`");
+}
+
+#[test]
+fn a_built_in_executor_that_is_defined_wrongly_is_not_taken_for_the_built_in_one() {
+    check(
+        "name = 'x'\n[executor.local]\nkind = 'slurm'\nmem = '0G'\n[task]\nu = { run = 'x', executor = 'local' }\n\
+         t = { run = 'x', executor = 'slurm', after = 'u' }",
+        "4 executor.local.mem: \"0G\" is not an amount of memory: it must be more than 0",
+    );
 }
 
 #[test]
