@@ -1,4 +1,4 @@
-//! `journal.jsonl`: what was asked of Slurm and what came of it. Each line is durable before the next effect.
+//! `journal.jsonl`: what was asked of Slurm and what came of it. An intent is durable before its effect.
 //!
 //! Its one writer is the process of `submit`, or of `submit --continue` once that one is gone.
 
@@ -137,8 +137,10 @@ impl Journal {
 pub trait Record {
     /// What was recorded before.
     fn events(&self) -> &[Event];
-    /// Records one event, durably.
+    /// Records one event. A crash of the machine may lose it until [`Record::sync`] returns.
     fn record(&mut self, event: Event) -> io::Result<()>;
+    /// Makes all that was recorded durable.
+    fn sync(&mut self) -> io::Result<()>;
 }
 
 impl Record for Journal {
@@ -146,8 +148,11 @@ impl Record for Journal {
         &self.events
     }
     fn record(&mut self, event: Event) -> io::Result<()> {
-        self.file.line(&event)?;
+        self.file.line_unsynced(&event)?;
         self.events.push(event);
         Ok(())
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync()
     }
 }

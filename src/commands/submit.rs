@@ -236,6 +236,7 @@ fn carry_out(world: &World, stored: &Stored) -> Result<Vec<JobId>, CommandError>
         }
         if !journal::is_complete(journal.events()) {
             journal.record(Event::Complete { time: host::now() })?;
+            journal.sync()?;
         }
         return Ok(Vec::new());
     }

@@ -95,9 +95,12 @@ pub fn submit(
         let places = submission.plan.arrays.iter().zip(&ids);
         let held: Vec<JobId> = places.filter(|(array, _)| array.held).map(|(_, id)| *id).collect();
         if !held.is_empty() {
+            // Released, a job may end and be forgotten: from now on the record alone knows the ids.
+            journal.sync()?;
             scheduler.release(&held).map_err(SubmitError::Held)?;
         }
         journal.record(Event::Complete { time: now() })?;
+        journal.sync()?;
     }
     Ok(ids)
 }
@@ -142,6 +145,7 @@ fn submit_one(
         trials: array.trials.get(),
         time: now(),
     })?;
+    journal.sync()?;
     let script = dir.task(&array.task).script(array.index);
     match scheduler.submit(&script, &script::arguments(array, parents)) {
         Ok(id) => {

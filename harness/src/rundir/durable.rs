@@ -77,6 +77,11 @@ impl Appender {
     /// Appends one line in a single write, and syncs it.
     pub fn line(&mut self, row: &impl serde::Serialize) -> io::Result<()> {
         self.line_unsynced(row)?;
+        self.sync()
+    }
+
+    /// Makes all lines so far durable.
+    pub fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()
     }
 
