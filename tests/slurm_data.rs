@@ -1,4 +1,5 @@
 //! The parsers against what a real Slurm 22.05 printed: every line of every file is accounted for.
+#![expect(clippy::unwrap_used, reason = "the helpers of tests")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ fn read(name: &str) -> Vec<u8> {
 }
 
 fn lines(bytes: &[u8]) -> usize {
-    bytes.iter().filter(|byte| **byte == b'\n').count()
+    bytes.split(|byte| *byte == b'\n').count() - 1
 }
 
 /// The names of the captured outputs that begin so.
@@ -25,7 +26,7 @@ fn outputs(start: &str) -> Vec<String> {
     let names = std::fs::read_dir(folder()).unwrap();
     let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> =
-        names.filter(|name| name.starts_with(start) && name.ends_with(".out")).collect();
+        names.filter(|name| name.starts_with(start) && !name.contains(".err")).collect();
     names.sort();
     names
 }

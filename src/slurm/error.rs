@@ -159,6 +159,7 @@ const CONTROLLER_DOWN: &[&str] = &[
     "Protocol authentication error",
     "No route to host",
     "Temporarily unable to accept job",
+    "Unexpected message received",
 ];
 
 /// Slurm's own words: every line without `sbatch: error:` and its like, joined by `; `.

@@ -33,7 +33,7 @@ pub enum Phase {
 
 impl JobState {
     #[rustfmt::skip]
-    const KNOWN: [Self; 28] = [
+    const KNOWN: &[Self] = &[
         Self::Completed, Self::Pending, Self::Running, Self::Failed, Self::Cancelled, Self::Timeout, Self::Suspended,
         Self::NodeFail, Self::Preempted, Self::BootFail, Self::Deadline, Self::OutOfMemory, Self::Completing,
         Self::StageOut, Self::Configuring, Self::Resizing, Self::Requeued, Self::RequeueFed, Self::RequeueHold,
@@ -81,8 +81,8 @@ impl JobState {
     #[must_use]
     pub fn from_word(word: &[u8]) -> Self {
         let plain = word.strip_suffix(b"+").unwrap_or(word);
-        let known = Self::KNOWN.into_iter().find(|state| state.as_str().as_bytes() == plain);
-        known.unwrap_or_else(|| Self::Other(String::from_utf8_lossy(word).into()))
+        let known = Self::KNOWN.iter().find(|state| state.as_str().as_bytes() == plain);
+        known.cloned().unwrap_or_else(|| Self::Other(String::from_utf8_lossy(word).into()))
     }
 
     /// Where the job stands, as far as this word tells.

@@ -2,13 +2,14 @@
 
 use nom::branch::alt;
 use nom::bytes::complete::{tag, take_while1};
-use nom::character::complete::{char, u32 as digits};
+use nom::character::complete::char;
 use nom::combinator::{all_consuming, cut, map, map_opt, opt, value};
 use nom::error::context;
 use nom::multi::separated_list1;
 use nom::sequence::{delimited, preceded, terminated};
 use nom::{IResult, Parser};
 
+use super::number::number as digits;
 use super::{Expected, ParseError, Reading, inner};
 use crate::slurm::id::{JobId, ShownId, Step, TaskSet, Tasks};
 use crate::slurm::indices::{INDEX_LIMIT, IndexRange, IndexSet};
@@ -27,7 +28,8 @@ pub fn whole<'a, T>(
 
 /// `7`.
 pub fn job(input: &[u8]) -> Reading<'_, JobId> {
-    context("a job id", map(digits, JobId)).parse(input)
+    let (rest, number) = context("a job id", digits).parse(input)?;
+    Ok((rest, JobId(number)))
 }
 
 /// One array index.
@@ -76,6 +78,15 @@ pub fn task_set(input: &[u8]) -> Reading<'_, TaskSet> {
 }
 
 fn tasks(input: &[u8]) -> Reading<'_, Tasks> {
+    // The two that nearly every row has come first, and go round the general grammar.
+    match input {
+        [] => return Ok((input, Tasks::NotAnArray)),
+        [b'_', b'0'..=b'9', ..] => {
+            let (rest, index) = index(&input[1..])?;
+            return Ok((rest, Tasks::One(index)));
+        }
+        [..] => {}
+    }
     let set = delimited(char('['), task_set, context("`]`", char(']')));
     let array = preceded(
         char('_'),
@@ -103,6 +114,11 @@ fn step(input: &[u8]) -> Reading<'_, Step> {
 
 /// A whole id with its tasks and its step.
 pub fn shown(input: &[u8]) -> Reading<'_, ShownId> {
-    let parts = (job, tasks, opt(preceded(char('.'), cut(step))));
-    map(parts, |(job, tasks, step)| ShownId { job, tasks, step }).parse(input)
+    let (rest, job) = job(input)?;
+    let (rest, tasks) = tasks(rest)?;
+    let (rest, step) = match rest {
+        [b'.', ..] => preceded(char('.'), cut(map(step, Some))).parse(rest)?,
+        [..] => (rest, None),
+    };
+    Ok((rest, ShownId { job, tasks, step }))
 }
