@@ -92,6 +92,13 @@ fn a_program_that_closes_its_output_is_still_waited_for() {
 }
 
 #[test]
+fn a_program_that_a_signal_ended_may_have_done_its_work() {
+    let fake = Fake::new(&[("sbatch", "kill -9 $$")]);
+    let error = fake.client().submit(&fake.path("x"), &[]).unwrap_err();
+    assert!(matches!(error, SlurmError::Refused { code: None, .. }) && error.is_no_answer());
+}
+
+#[test]
 fn huge_outputs_on_both_sides_do_not_block() {
     let body = "i=0; while [ $i -lt 20000 ]; do echo 'a line that is no row at all, to fill the pipe'; \
                 echo 'something to worry about, to fill the other pipe' >&2; i=$((i+1)); done";

@@ -100,12 +100,11 @@ impl SlurmError {
             Self::NoAnswer { .. }
             | Self::ControllerDown { .. }
             | Self::AccountingDown { .. }
-            | Self::Unreadable { .. } => true,
-            Self::MissingProgram { .. }
             | Self::NotRun { .. }
-            | Self::AccountingOff
-            | Self::UnknownField { .. }
-            | Self::Refused { .. } => false,
+            | Self::Unreadable { .. } => true,
+            // A program that a signal ended in the middle of its work may have done it.
+            Self::Refused { code, .. } => code.is_none(),
+            Self::MissingProgram { .. } | Self::AccountingOff | Self::UnknownField { .. } => false,
         }
     }
 

@@ -165,3 +165,35 @@ impl<'de> serde::Deserialize<'de> for JobState {
         Ok(Self::from_word(word.as_bytes()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, want: &JobState, by: Option<u32>, phase: Phase, is_final: bool) {
+        assert_eq!(state_and_user(text.as_bytes()), (want.clone(), by), "parsing {text:?}");
+        assert_eq!((want.phase(), want.is_final()), (phase, is_final), "{want:?}");
+    }
+
+    #[test]
+    fn words_are_read_as_slurm_means_them() {
+        use JobState::{Cancelled, Completing, NodeFail, Other, OutOfMemory, Pending, Requeued};
+        check("PENDING", &Pending, None, Phase::Waiting, false);
+        check("COMPLETING", &Completing, None, Phase::Active, false);
+        check("OUT_OF_MEMORY", &OutOfMemory, None, Phase::Ended, true);
+        check("CANCELLED", &Cancelled, None, Phase::Ended, true);
+        check("CANCELLED by 1000", &Cancelled, Some(1000), Phase::Ended, true);
+        check("CANCELLED+", &Cancelled, None, Phase::Ended, true);
+        check("NODE_FAIL", &NodeFail, None, Phase::Ended, false);
+        check("REQUEUED", &Requeued, None, Phase::Ended, false);
+        check("EXPEDITING", &Other("EXPEDITING".into()), None, Phase::Unknown, false);
+    }
+
+    #[test]
+    fn every_state_is_read_as_it_is_printed() {
+        for state in JobState::KNOWN {
+            assert_eq!(state.to_string().parse().as_ref(), Ok(state));
+        }
+    }
+}
