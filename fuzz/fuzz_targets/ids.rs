@@ -23,7 +23,9 @@ fuzz_target!(|text: &str| {
     if let Some(set) = round_trip::<IndexSet>(text) {
         assert_eq!(set.count(), set.iter().count());
     }
-    if let Some(hosts) = round_trip::<HostList>(text) && hosts.count() < 10_000 {
+    if let Some(hosts) = round_trip::<HostList>(text)
+        && hosts.count() < 10_000
+    {
         assert_eq!(hosts.count(), hosts.names().len());
     }
     let _limit: Option<Limit> = round_trip(text);

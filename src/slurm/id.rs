@@ -42,7 +42,8 @@ pub struct TaskSet {
 /// Which part of a job a row is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tasks {
-    /// A job that is no array.
+    /// A job that is no array; or an array whose waiting tasks were all cancelled, and which Slurm then shows without
+    /// them: such a row speaks for every task that has no row of its own.
     NotAnArray,
     /// One task of an array: `7_3`.
     One(u32),

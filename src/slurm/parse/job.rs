@@ -71,13 +71,17 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// What Slurm prints of an array of which no waiting task is left: its "no value".
+const NO_TASK: &str = "4294967294";
+
 fn job(line: &str) -> Option<JobDetail> {
     let fields = Fields::new(line)?;
     let job: JobId = fields.get("JobId")?.parse().ok()?;
     let array = fields.get("ArrayJobId").map(str::parse).transpose().ok()?;
     let component = fields.get("HetJobOffset").and_then(|offset| offset.parse().ok());
     let leader = fields.get("HetJobId").map(str::parse).transpose().ok()?;
-    let index = fields.get("ArrayTaskId").map(|text| format!("0_[{text}]"));
+    let index = fields.get("ArrayTaskId").filter(|text| *text != NO_TASK);
+    let index = index.map(|text| format!("0_[{text}]"));
     let tasks = match (&index, component) {
         (Some(text), _) => text.parse::<crate::slurm::id::ShownId>().ok()?.tasks,
         (None, Some(offset)) => Tasks::Component(offset),
