@@ -1,4 +1,5 @@
 //! The parsers against what a real Slurm 22.05 printed: every line of every file is accounted for.
+#![expect(clippy::unwrap_used, reason = "the helpers of tests")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ fn read(name: &str) -> Vec<u8> {
 }
 
 fn lines(bytes: &[u8]) -> usize {
-    bytes.iter().filter(|byte| **byte == b'\n').count()
+    bytes.split(|byte| *byte == b'\n').count() - 1
 }
 
 /// The names of the captured outputs that begin so.
@@ -25,7 +26,7 @@ fn outputs(start: &str) -> Vec<String> {
     let names = std::fs::read_dir(folder()).unwrap();
     let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> =
-        names.filter(|name| name.starts_with(start) && name.ends_with(".out")).collect();
+        names.filter(|name| name.starts_with(start) && !name.contains(".err")).collect();
     names.sort();
     names
 }
@@ -42,7 +43,7 @@ fn shown(job: nemo_slurm::slurm::JobId, tasks: &Tasks) -> String {
 
 #[test]
 fn every_row_of_our_queue_questions_is_read_and_printed_back() {
-    let ours = ["early", "preempting", "clusters", "by-name", "late", "node-lost"];
+    let ours = ["early", "preempting", "clusters", "by-name", "late", "node-lost", "emptied"];
     for name in ours.map(|kind| format!("queue-{kind}.out")) {
         let output = read(&name);
         let rows = queue_rows(&name);
@@ -67,7 +68,7 @@ fn every_row_of_our_queue_questions_is_read_and_printed_back() {
 
 #[test]
 fn every_row_of_our_account_questions_is_read() {
-    for kind in ["early", "by-name", "late", "node-lost"] {
+    for kind in ["early", "by-name", "late", "node-lost", "emptied"] {
         let name = format!("account-{kind}.out");
         let output = read(&name);
         let parsed = account::parse(&output);
@@ -138,6 +139,23 @@ fn lists_that_slurm_cut_short_hold_only_what_is_certain() {
 }
 
 #[test]
+fn a_cancelled_array_may_have_a_row_without_tasks() {
+    let queue = queue::parse(&read("queue-emptied.out")).rows;
+    let account = account::parse(&read("account-emptied.out")).rows;
+    let shown = job::parse(&read("show-emptied.out")).rows;
+    let all = [
+        queue.iter().map(|row| (row.job, &row.tasks)).collect::<Vec<_>>(),
+        account.iter().map(|row| (row.job, &row.tasks)).collect(),
+        shown.iter().map(|row| (row.job, &row.tasks)).collect(),
+    ];
+    for rows in all {
+        let whole = rows.iter().filter(|(_, tasks)| **tasks == Tasks::NotAnArray);
+        assert_eq!(whole.map(|(job, _)| *job).collect::<Vec<_>>(), [queue[0].array_job]);
+        assert_eq!(rows.len(), 5);
+    }
+}
+
+#[test]
 fn limits_partitions_and_submissions_are_read() {
     let limits = config::parse(&read("config.out")).unwrap();
     assert_eq!((limits.max_array_size, limits.max_array_tasks), (1001, Some(1001)));
@@ -158,7 +176,7 @@ fn limits_partitions_and_submissions_are_read() {
 
 #[test]
 fn jobs_are_shown_whatever_their_names_hold() {
-    for name in ["preempting", "array", "hetero", "named", "requeued"] {
+    for name in ["preempting", "array", "hetero", "named", "requeued", "emptied"] {
         let parsed = job::parse(&read(&format!("show-{name}.out")));
         assert_eq!(parsed.unread, [], "{name}");
         assert!(!parsed.rows.is_empty(), "{name}");

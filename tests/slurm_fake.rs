@@ -1,4 +1,5 @@
 //! The client against programs that misbehave: each test puts small shell scripts into a PATH of its own.
+#![expect(clippy::unwrap_used, reason = "the helpers of tests")]
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -88,6 +89,13 @@ fn a_program_that_closes_its_output_is_still_waited_for() {
     let error = fake.client().submit(&fake.path("x"), &[]).unwrap_err();
     assert!(matches!(error, SlurmError::Refused { code: Some(3), .. }), "{error:?}");
     assert_eq!(error.to_string(), "`sbatch` refused: it gave no reason");
+}
+
+#[test]
+fn a_program_that_a_signal_ended_may_have_done_its_work() {
+    let fake = Fake::new(&[("sbatch", "kill -9 $$")]);
+    let error = fake.client().submit(&fake.path("x"), &[]).unwrap_err();
+    assert!(matches!(error, SlurmError::Refused { code: None, .. }) && error.is_no_answer());
 }
 
 #[test]
@@ -242,4 +250,24 @@ fn a_job_that_is_queued_already_counts_as_requeued() {
     fake.client().requeue(&["7".to_owned()]).unwrap();
     let fake = failing("Requested operation is presently disabled for job 7", 1);
     fake.client().requeue(&["7".to_owned()]).unwrap_err();
+}
+
+#[test]
+fn the_captured_outputs_answer_exactly_our_questions() {
+    let echo = "printf '%s' \"${0##*/} $*\" > ${0%/*}/words";
+    let fake = Fake::new(&[("squeue", echo), ("sacct", echo), ("scontrol", echo)]);
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/slurm-22.05/");
+    let commands = std::fs::read_to_string(format!("{folder}commands")).unwrap();
+    let asked = || std::fs::read_to_string(fake.path("words")).unwrap();
+    let [queue, account, show] = commands.lines().collect::<Vec<_>>()[..] else {
+        panic!("three commands, not {commands:?}")
+    };
+
+    fake.client().queue(&[JOB]).unwrap();
+    assert_eq!(asked(), format!("{queue} --jobs=7"));
+    let since = account.split("uts").nth(1).unwrap().split(' ').next().unwrap();
+    fake.client().accounting(&[JOB], since.parse().unwrap()).unwrap();
+    assert_eq!(asked(), format!("{account} --jobs=7"));
+    fake.client().show("7").unwrap();
+    assert_eq!(asked(), format!("{show} 7"));
 }

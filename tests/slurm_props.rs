@@ -1,4 +1,5 @@
 //! Properties of the parsers: what is printed is read back, and nothing makes them panic or lose a line.
+#![expect(clippy::unwrap_used, reason = "the helpers of tests")]
 
 use nemo_slurm::slurm::parse::nodes::HostList;
 use nemo_slurm::slurm::parse::time::Limit;

@@ -112,7 +112,7 @@ impl Client {
         let name = format!("--name={job_name}");
         if job_name.is_empty() || job_name.contains(',') {
             let reason = format!("`{job_name}` is not the name of one job");
-            return Err(SlurmError::Refused { program: "squeue", reason, code: None });
+            return Err(SlurmError::Refused { program: "squeue", reason, code: Some(1) });
         }
         let queued = self.squeue(std::slice::from_ref(&name))?;
         let jobs = distinct(queued.rows.iter().map(|row| row.array_job));

@@ -49,3 +49,51 @@ pub(super) fn decides_nothing_else(name: &OsStr, script: &str, args: &[String]) 
     !args.iter().any(|arg| is_it(arg))
         && !directives.flat_map(str::split_ascii_whitespace).any(is_it)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_change_the_answer_is_taken_out() {
+        let all = [
+            "PATH",
+            "SLURM_CONF",
+            "SLURM_CLUSTERS",
+            "SLURM_JWT",
+            "SLURM_TIME_FORMAT",
+            "SLURM_MEM_PER_NODE",
+            "SQUEUE_STATES",
+            "SACCT_FORMAT",
+            "SCANCEL_STATE",
+            "SCONTROL_ALL",
+            "SBATCH_TIMELIMIT",
+            "SLURMX",
+        ];
+        let taken = taken_out(all.map(OsString::from));
+        assert_eq!(taken, all[4..11]);
+    }
+
+    #[test]
+    fn a_users_default_counts_only_where_nothing_else_decides() {
+        let check = |name: &str, script: &str, args: &[&str], want: bool| {
+            let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+            let script = format!("#!/bin/sh\n{script}\n:\n");
+            assert_eq!(
+                decides_nothing_else(OsStr::new(name), &script, &args),
+                want,
+                "{name} {script}"
+            );
+        };
+        check("SBATCH_ACCOUNT", "", &[], true);
+        check("SBATCH_ACCOUNT", "#SBATCH --time=5", &["--hold"], true);
+        check("SBATCH_ACCOUNT", "#SBATCH --account=lab", &[], false);
+        check("SBATCH_ACCOUNT", "#SBATCH -A lab", &[], false);
+        check("SBATCH_ACCOUNT", "", &["--account=lab"], false);
+        check("SBATCH_ACCOUNT", "", &["-Alab"], false);
+        check("SBATCH_ACCOUNT", "#SBATCH --account-not=lab", &[], true);
+        check("SBATCH_QOS", "#SBATCH --account=lab", &[], true);
+        check("SBATCH_TIMELIMIT", "", &[], false);
+        check("SQUEUE_STATES", "", &[], false);
+    }
+}

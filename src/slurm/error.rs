@@ -100,12 +100,11 @@ impl SlurmError {
             Self::NoAnswer { .. }
             | Self::ControllerDown { .. }
             | Self::AccountingDown { .. }
-            | Self::Unreadable { .. } => true,
-            Self::MissingProgram { .. }
             | Self::NotRun { .. }
-            | Self::AccountingOff
-            | Self::UnknownField { .. }
-            | Self::Refused { .. } => false,
+            | Self::Unreadable { .. } => true,
+            // A program that a signal ended in the middle of its work may have done it.
+            Self::Refused { code, .. } => code.is_none(),
+            Self::MissingProgram { .. } | Self::AccountingOff | Self::UnknownField { .. } => false,
         }
     }
 
@@ -159,6 +158,7 @@ const CONTROLLER_DOWN: &[&str] = &[
     "Protocol authentication error",
     "No route to host",
     "Temporarily unable to accept job",
+    "Unexpected message received",
 ];
 
 /// Slurm's own words: every line without `sbatch: error:` and its like, joined by `; `.

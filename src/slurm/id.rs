@@ -42,7 +42,8 @@ pub struct TaskSet {
 /// Which part of a job a row is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Tasks {
-    /// A job that is no array.
+    /// A job that is no array; or an array whose waiting tasks were all cancelled, and which Slurm then shows without
+    /// them: such a row speaks for every task that has no row of its own.
     NotAnArray,
     /// One task of an array: `7_3`.
     One(u32),
@@ -148,5 +149,54 @@ impl fmt::Display for Step {
             Self::Number(number) => write!(f, "{number}"),
             Self::Other(word) => f.write_str(word),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, shown: &str) {
+        let id: ShownId = text.parse().unwrap();
+        assert_eq!(id.to_string(), shown, "{id:?}");
+        assert_eq!(shown.parse::<ShownId>().as_ref(), Ok(&id));
+    }
+
+    #[test]
+    fn ids_are_read_as_slurm_prints_them() {
+        check("7", "7");
+        check("7_3", "7_3");
+        check("7_[5-20%2]", "7_[5-20%2]");
+        check("8_[0-98:7%3]", "8_[0-98:7%3]");
+        check("8_[0-10:3]", "8_[0-9:3]"); // the same indices
+        check("8_[3,1-2,2]", "8_[1-3]");
+        check("18_[1,10...]", "18_[1,...]"); // 10 may be the start of 100
+        check("18_[1,10,...%4]", "18_[1,10,...%4]");
+        check("18_[...%4]", "18_[...%4]");
+        check("18_[1-3...]", "18_[...]");
+        check("16+0", "16+0");
+        check("3.batch", "3.batch");
+        check("58.extern", "58.extern");
+        check("123+1.0", "123+1.0");
+        check("7_3.interactive", "7_3.interactive");
+    }
+
+    #[track_caller]
+    fn check_wrong(text: &str, message: &str) {
+        assert_eq!(text.parse::<ShownId>().unwrap_err().to_string(), message);
+    }
+
+    #[test]
+    fn what_is_no_id_is_explained() {
+        check_wrong("", "expected a job id at column 1 of ``");
+        check_wrong("7_", "expected an array index at column 3 of `7_`");
+        check_wrong("7_[5-2]", "expected a range of array indices at column 4 of `7_[5-2]`");
+        check_wrong("7_[5%x]", "expected a task limit after `%` at column 6 of `7_[5%x]`");
+        check_wrong("7_[5", "expected `]` at column 5 of `7_[5`");
+        check_wrong("7.", "expected a step at column 3 of `7.`");
+        check_wrong("7 8", "expected the end at column 2 of `7 8`");
+        check_wrong("4294967296", "expected a job id at column 1 of `4294967296`");
+        check_wrong("7_4000001", "expected an array index at column 3 of `7_4000001`");
     }
 }

@@ -33,7 +33,7 @@ pub enum Phase {
 
 impl JobState {
     #[rustfmt::skip]
-    const KNOWN: [Self; 28] = [
+    const KNOWN: &[Self] = &[
         Self::Completed, Self::Pending, Self::Running, Self::Failed, Self::Cancelled, Self::Timeout, Self::Suspended,
         Self::NodeFail, Self::Preempted, Self::BootFail, Self::Deadline, Self::OutOfMemory, Self::Completing,
         Self::StageOut, Self::Configuring, Self::Resizing, Self::Requeued, Self::RequeueFed, Self::RequeueHold,
@@ -81,8 +81,8 @@ impl JobState {
     #[must_use]
     pub fn from_word(word: &[u8]) -> Self {
         let plain = word.strip_suffix(b"+").unwrap_or(word);
-        let known = Self::KNOWN.into_iter().find(|state| state.as_str().as_bytes() == plain);
-        known.unwrap_or_else(|| Self::Other(String::from_utf8_lossy(word).into()))
+        let known = Self::KNOWN.iter().find(|state| state.as_str().as_bytes() == plain);
+        known.cloned().unwrap_or_else(|| Self::Other(String::from_utf8_lossy(word).into()))
     }
 
     /// Where the job stands, as far as this word tells.
@@ -163,5 +163,37 @@ impl<'de> serde::Deserialize<'de> for JobState {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let word = Cow::<str>::deserialize(deserializer)?;
         Ok(Self::from_word(word.as_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, want: &JobState, by: Option<u32>, phase: Phase, is_final: bool) {
+        assert_eq!(state_and_user(text.as_bytes()), (want.clone(), by), "parsing {text:?}");
+        assert_eq!((want.phase(), want.is_final()), (phase, is_final), "{want:?}");
+    }
+
+    #[test]
+    fn words_are_read_as_slurm_means_them() {
+        use JobState::{Cancelled, Completing, NodeFail, Other, OutOfMemory, Pending, Requeued};
+        check("PENDING", &Pending, None, Phase::Waiting, false);
+        check("COMPLETING", &Completing, None, Phase::Active, false);
+        check("OUT_OF_MEMORY", &OutOfMemory, None, Phase::Ended, true);
+        check("CANCELLED", &Cancelled, None, Phase::Ended, true);
+        check("CANCELLED by 1000", &Cancelled, Some(1000), Phase::Ended, true);
+        check("CANCELLED+", &Cancelled, None, Phase::Ended, true);
+        check("NODE_FAIL", &NodeFail, None, Phase::Ended, false);
+        check("REQUEUED", &Requeued, None, Phase::Ended, false);
+        check("EXPEDITING", &Other("EXPEDITING".into()), None, Phase::Unknown, false);
+    }
+
+    #[test]
+    fn every_state_is_read_as_it_is_printed() {
+        for state in JobState::KNOWN {
+            assert_eq!(state.to_string().parse().as_ref(), Ok(state));
+        }
     }
 }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use nom::Parser;
-use nom::character::complete::{char, u32 as digits};
+use nom::character::complete::char;
 use nom::sequence::separated_pair;
 
-use super::record::{Interner, Row, Rows, exactly};
+use super::number::number as digits;
+use super::record::{Interner, Row, Rows, all, exactly};
 use super::{Expected, Parsed, Reading, UnreadLine, id, time};
 use crate::slurm::id::{JobId, ShownId, Tasks};
 use crate::slurm::state::{JobState, state_and_user};
@@ -96,5 +97,5 @@ pub fn rows(output: &[u8]) -> impl Iterator<Item = Result<AccountRow, UnreadLine
 /// Reads the whole output of a `sacct` that was asked for [`FIELDS`].
 #[must_use]
 pub fn parse(output: &[u8]) -> Parsed<AccountRow> {
-    rows(output).collect()
+    all(output)
 }

@@ -1,14 +1,15 @@
 //! The grammar of ids, and of the index lists inside them.
 
 use nom::branch::alt;
-use nom::bytes::complete::{tag, take_while1};
-use nom::character::complete::{char, u32 as digits};
-use nom::combinator::{all_consuming, cut, map, map_opt, opt, value};
+use nom::bytes::complete::{tag, take_while, take_while1};
+use nom::character::complete::char;
+use nom::combinator::{all_consuming, cut, map, map_opt, not, opt, value};
 use nom::error::context;
-use nom::multi::separated_list1;
+use nom::multi::{many0, separated_list1};
 use nom::sequence::{delimited, preceded, terminated};
 use nom::{IResult, Parser};
 
+use super::number::number as digits;
 use super::{Expected, ParseError, Reading, inner};
 use crate::slurm::id::{JobId, ShownId, Step, TaskSet, Tasks};
 use crate::slurm::indices::{INDEX_LIMIT, IndexRange, IndexSet};
@@ -27,7 +28,8 @@ pub fn whole<'a, T>(
 
 /// `7`.
 pub fn job(input: &[u8]) -> Reading<'_, JobId> {
-    context("a job id", map(digits, JobId)).parse(input)
+    let (rest, number) = context("a job id", digits).parse(input)?;
+    Ok((rest, JobId(number)))
 }
 
 /// One array index.
@@ -53,18 +55,14 @@ pub fn index_set(input: &[u8]) -> Reading<'_, IndexSet> {
 
 /// `1,10,2...`: what stands right before the dots may be cut in the middle of a number, and is left out.
 fn cut_list(input: &[u8]) -> Reading<'_, IndexSet> {
-    let whole_items = many_terminated;
-    let torn = nom::bytes::complete::take_while(|byte: u8| b"0123456789-:".contains(&byte));
-    map(terminated(whole_items, (torn, tag("..."))), IndexSet::from).parse(input)
-}
-
-fn many_terminated(input: &[u8]) -> Reading<'_, Vec<IndexRange>> {
-    nom::multi::many0(terminated(range, char(','))).parse(input)
+    let torn = take_while(|byte: u8| b"0123456789-:".contains(&byte));
+    let certain = many0(terminated(range, char(',')));
+    map(terminated(certain, (torn, tag("..."))), IndexSet::from).parse(input)
 }
 
 /// What stands inside the brackets of `7_[5-20%2]`.
 pub fn task_set(input: &[u8]) -> Reading<'_, TaskSet> {
-    let all = map(terminated(index_set, nom::combinator::not(tag("..."))), |set| (set, false));
+    let all = map(terminated(index_set, not(tag("..."))), |set| (set, false));
     let some = map(cut_list, |set| (set, true));
     let limit = opt(preceded(char('%'), cut(context("a task limit after `%`", digits))));
     map((alt((some, all)), limit), |((indices, cut_short), limit)| TaskSet {
@@ -76,16 +74,18 @@ pub fn task_set(input: &[u8]) -> Reading<'_, TaskSet> {
 }
 
 fn tasks(input: &[u8]) -> Reading<'_, Tasks> {
-    let set = delimited(char('['), task_set, context("`]`", char(']')));
-    let array = preceded(
-        char('_'),
-        cut(alt((map(index, Tasks::One), map(set, |set| Tasks::Set(Box::new(set)))))),
-    );
-    let component = preceded(char('+'), cut(map(digits, Tasks::Component)));
-    match input.first() {
-        Some(b'_') => { array }.parse(input),
-        Some(b'+') => { component }.parse(input),
-        Some(_) | None => Ok((input, Tasks::NotAnArray)),
+    let close = context("`]`", char(']'));
+    match input {
+        [b'_', b'[', ..] => {
+            let set = delimited(tag("_["), cut(task_set), cut(close));
+            map(set, |set| Tasks::Set(Box::new(set))).parse(input)
+        }
+        [b'_', ..] => map(preceded(char('_'), cut(index)), Tasks::One).parse(input),
+        [b'+', ..] => {
+            let offset = context("a component after `+`", digits);
+            map(preceded(char('+'), cut(offset)), Tasks::Component).parse(input)
+        }
+        [..] => Ok((input, Tasks::NotAnArray)),
     }
 }
 
@@ -103,6 +103,11 @@ fn step(input: &[u8]) -> Reading<'_, Step> {
 
 /// A whole id with its tasks and its step.
 pub fn shown(input: &[u8]) -> Reading<'_, ShownId> {
-    let parts = (job, tasks, opt(preceded(char('.'), cut(step))));
-    map(parts, |(job, tasks, step)| ShownId { job, tasks, step }).parse(input)
+    let (rest, job) = job(input)?;
+    let (rest, tasks) = tasks(rest)?;
+    let (rest, step) = match rest {
+        [b'.', ..] => preceded(char('.'), cut(map(step, Some))).parse(rest)?,
+        [..] => (rest, None),
+    };
+    Ok((rest, ShownId { job, tasks, step }))
 }

@@ -71,13 +71,17 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// What Slurm prints of an array of which no waiting task is left: its "no value".
+const NO_TASK: &str = "4294967294";
+
 fn job(line: &str) -> Option<JobDetail> {
     let fields = Fields::new(line)?;
     let job: JobId = fields.get("JobId")?.parse().ok()?;
     let array = fields.get("ArrayJobId").map(str::parse).transpose().ok()?;
     let component = fields.get("HetJobOffset").and_then(|offset| offset.parse().ok());
     let leader = fields.get("HetJobId").map(str::parse).transpose().ok()?;
-    let index = fields.get("ArrayTaskId").map(|text| format!("0_[{text}]"));
+    let index = fields.get("ArrayTaskId").filter(|text| *text != NO_TASK);
+    let index = index.map(|text| format!("0_[{text}]"));
     let tasks = match (&index, component) {
         (Some(text), _) => text.parse::<crate::slurm::id::ShownId>().ok()?.tasks,
         (None, Some(offset)) => Tasks::Component(offset),
@@ -112,25 +116,34 @@ fn single(tasks: Tasks) -> Tasks {
     }
 }
 
-/// Reads every job. A line that doesn't begin with `JobId=` goes on with the one before: a name may hold line breaks.
+/// Whether a line begins a job, and isn't a piece of the name of the job before it.
+fn begins_job(line: &str, before: &str) -> bool {
+    let named = before.contains(" UserId=");
+    let next_key = line
+        .strip_prefix("JobId=")
+        .map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()))
+        .and_then(|rest| rest.strip_prefix(' '));
+    let known = ["ArrayJobId=", "HetJobId=", "JobName="];
+    named && next_key.is_some_and(|rest| known.iter().any(|key| rest.starts_with(key)))
+}
+
+/// Reads every job. A line that begins none goes on with the one before: names and comments hold line breaks.
 #[must_use]
 pub fn parse(output: &[u8]) -> Parsed<JobDetail> {
     let text = String::from_utf8_lossy(output);
     let mut records: Vec<(usize, String)> = Vec::new();
-    for (index, line) in text.lines().enumerate() {
+    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         match records.last_mut() {
-            Some((_, record)) if !line.starts_with("JobId=") && !line.is_empty() => {
+            Some((_, record)) if !begins_job(line, record) => {
                 record.push('\n');
                 record.push_str(line);
             }
-            Some(_) if line.is_empty() => {}
             Some(_) | None => records.push((index + 1, line.to_owned())),
         }
     }
-    let read = records.iter().filter(|(_, record)| !record.trim().is_empty());
-    read.map(|(line, record)| {
-        let unread = || UnreadLine { line: *line, what: "a job", text: excerpt(record.as_bytes()) };
-        job(record).ok_or_else(unread)
-    })
-    .collect()
+    let read = records.iter().map(|(line, record)| {
+        let text = || excerpt(record.as_bytes());
+        job(record).ok_or_else(|| UnreadLine { line: *line, what: "a job", text: text() })
+    });
+    read.collect()
 }

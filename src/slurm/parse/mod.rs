@@ -5,6 +5,7 @@ pub mod config;
 pub mod id;
 pub mod job;
 pub mod nodes;
+mod number;
 pub mod partition;
 pub mod queue;
 mod record;

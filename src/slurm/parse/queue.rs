@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use nom::character::complete::u32 as digits;
-
+use super::number::number as digits;
 pub use super::record::DELIMITER;
-use super::record::{Interner, Row, Rows, exactly};
+use super::record::{Interner, Row, Rows, all, exactly};
 use super::{Expected, Parsed, UnreadLine, id, time};
 use crate::slurm::id::{JobId, ShownId, Tasks};
 use crate::slurm::state::JobState;
@@ -79,5 +78,5 @@ pub fn rows(output: &[u8]) -> impl Iterator<Item = Result<QueueRow, UnreadLine>>
 /// Reads the whole output of a `squeue` that was asked for [`FIELDS`].
 #[must_use]
 pub fn parse(output: &[u8]) -> Parsed<QueueRow> {
-    rows(output).collect()
+    all(output)
 }

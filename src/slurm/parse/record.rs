@@ -1,30 +1,36 @@
 //! Rows of fields between delimiters, found again after a line that is no row.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use nom::bytes::complete::{tag, take_till};
-use nom::combinator::all_consuming;
-use nom::error::context;
-use nom::{IResult, Parser};
+use nom::Parser;
 
-use super::{Expected, Reading, UnreadLine, excerpt, inner};
+use super::{Expected, Parsed, Reading, UnreadLine, excerpt, inner};
 
 /// The delimiter that both queries ask for: a control character, which no name of a node or partition holds.
 pub const DELIMITER: u8 = 0x1f;
 
 /// One field and its delimiter. A line break ends a row, never a field.
 fn field(input: &[u8]) -> Reading<'_, &[u8]> {
-    let (rest, text) = take_till(|byte| byte == DELIMITER || byte == b'\n').parse(input)?;
-    let (rest, _) = context("one more field", tag(&[DELIMITER][..])).parse(rest)?;
-    Ok((rest, text))
+    let end = input.iter().position(|byte| *byte == DELIMITER || *byte == b'\n');
+    match end.map(|end| input.split_at(end)) {
+        Some((text, [DELIMITER, rest @ ..])) => Ok((rest, text)),
+        Some((_, at)) => expected(at, "one more field"),
+        None => expected(&input[input.len()..], "one more field"),
+    }
 }
 
 /// The last field: free text, which may hold line breaks. Only a delimiter and then a line break ends it.
 fn last_field(input: &[u8]) -> Reading<'_, &[u8]> {
-    let (rest, text) = take_till(|byte| byte == DELIMITER).parse(input)?;
-    let (rest, _) = context("the end of the row", tag(&[DELIMITER, b'\n'][..])).parse(rest)?;
-    Ok((rest, text))
+    let end = input.iter().position(|byte| *byte == DELIMITER);
+    match end.map(|end| input.split_at(end)) {
+        Some((text, [_, b'\n', rest @ ..])) => Ok((rest, text)),
+        Some((_, at)) => expected(at, "the end of the row"),
+        None => expected(&input[input.len()..], "the end of the row"),
+    }
+}
+
+fn expected<'a, T>(at: &'a [u8], what: &'static str) -> Reading<'a, T> {
+    Err(nom::Err::Error(Expected { at, what }))
 }
 
 /// One row of `N` fields.
@@ -38,16 +44,35 @@ fn record<const N: usize>(input: &[u8]) -> Reading<'_, [&[u8]; N]> {
     Ok((rest, fields))
 }
 
-/// Strings that many rows share (node lists, reasons): kept once.
-#[derive(Default)]
+/// Strings that rows share (node lists, reasons), mostly kept once.
+///
+/// A small cache with one place per hash and no search: what it has lost is just made again.
 pub(super) struct Interner<'a> {
-    known: HashMap<&'a [u8], Arc<str>>,
+    places: Vec<Option<(&'a [u8], Arc<str>)>>,
+}
+
+const PLACES: usize = 1024;
+
+impl Default for Interner<'_> {
+    fn default() -> Self {
+        Self { places: vec![None; PLACES] }
+    }
 }
 
 impl<'a> Interner<'a> {
     pub(super) fn get(&mut self, text: &'a [u8]) -> Arc<str> {
-        let make = || String::from_utf8_lossy(text).into();
-        Arc::clone(self.known.entry(text).or_insert_with(make))
+        let hash = text.iter().fold(0_usize, |hash, byte| {
+            (hash ^ usize::from(*byte)).wrapping_mul(0x0100_0193) // FNV, which mixes upwards:
+        });
+        let place = &mut self.places[(hash ^ (hash >> 15)) % PLACES];
+        match place {
+            Some((known, shared)) if *known == text => Arc::clone(shared),
+            Some(_) | None => {
+                let shared: Arc<str> = String::from_utf8_lossy(text).into();
+                *place = Some((text, Arc::clone(&shared)));
+                shared
+            }
+        }
     }
 }
 
@@ -121,11 +146,32 @@ fn without_noise(input: &[u8]) -> Option<&[u8]> {
     line[..end].iter().all(|byte| *byte != DELIMITER).then(|| &line[end + 1..])
 }
 
+/// Reads every row of an output.
+pub(super) fn all<'a, T: Row<'a, N>, const N: usize>(output: &'a [u8]) -> Parsed<T> {
+    // No row is shorter than this. What is too much is never touched, and so costs nothing.
+    let mut parsed =
+        Parsed { rows: Vec::with_capacity(output.len() / SHORTEST), unread: Vec::new() };
+    for row in Rows::<T, N>::new(output) {
+        match row {
+            Ok(row) => parsed.rows.push(row),
+            Err(line) => parsed.unread.push(line),
+        }
+    }
+    parsed.rows.shrink_to_fit();
+    parsed
+}
+
+/// About the length of the shortest rows.
+const SHORTEST: usize = 64;
+
 /// Reads one field as a whole.
 pub(super) fn exactly<'a, T>(
-    parser: impl Parser<&'a [u8], Output = T, Error = Expected<'a>>,
+    mut parser: impl Parser<&'a [u8], Output = T, Error = Expected<'a>>,
     field: &'a [u8],
 ) -> Result<T, Expected<'a>> {
-    let read: IResult<_, _, _> = all_consuming(parser).parse(field);
-    read.map(|(_, value)| value).map_err(|error| inner(&error, field))
+    match parser.parse(field) {
+        Ok(([], value)) => Ok(value),
+        Ok((rest, _)) => Err(Expected { at: rest, what: "the end of the field" }),
+        Err(error) => Err(inner(&error, field)),
+    }
 }

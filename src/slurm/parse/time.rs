@@ -2,7 +2,7 @@
 
 use nom::branch::alt;
 use nom::bytes::complete::tag;
-use nom::character::complete::{char, i64 as number, u64 as digits};
+use nom::character::complete::char;
 use nom::combinator::{map, map_opt, opt, value};
 use nom::error::context;
 use nom::sequence::{preceded, terminated};
@@ -10,6 +10,7 @@ use nom::{IResult, Parser};
 use std::fmt;
 
 use super::id::whole;
+use super::number::number as digits;
 use super::{Expected, ParseError, Reading};
 
 /// How long something may take, as Slurm prints a limit or a duration.
@@ -67,7 +68,10 @@ impl std::str::FromStr for Limit {
 /// A point in time in epoch seconds, as `SLURM_TIME_FORMAT=%s` prints it; the words for "none" give nothing.
 pub fn point(input: &[u8]) -> Reading<'_, Option<i64>> {
     let none = alt((tag("Unknown"), tag("N/A"), tag("None"), tag("NONE"), tag("(null)")));
-    context("a time in epoch seconds", alt((map(number, Some), value(None, none)))).parse(input)
+    match input {
+        [b'0'..=b'9', ..] => context("a time in epoch seconds", map(digits, Some)).parse(input),
+        [..] => context("a time in epoch seconds", value(None, none)).parse(input),
+    }
 }
 
 /// `1-02:04:00`, `02:04:00`, `0:04`, `UNLIMITED` and its like.
@@ -87,13 +91,13 @@ fn clock(input: &[u8]) -> Reading<'_, u64> {
     let days = opt(terminated(digits, char('-')));
     let fields = (digits, preceded(char(':'), digits), opt(preceded(char(':'), digits)));
     let read: IResult<_, _, Expected<'_>> = map_opt((days, fields), |(days, (a, b, c))| {
-        let (hours, minutes, seconds) = c.map_or((0, a, b), |c| (a, b, c));
-        let days = days.unwrap_or(0).checked_mul(86_400)?;
+        let (hours, minutes, seconds): (u64, u64, u64) = c.map_or((0_u64, a, b), |c| (a, b, c));
+        let days = days.unwrap_or(0_u64).checked_mul(86_400)?;
         let hours = hours.checked_mul(3600)?;
         days.checked_add(hours)?.checked_add(minutes.checked_mul(60)?)?.checked_add(seconds)
     })
     .parse(input);
     let (rest, total) = read?;
-    let fraction = opt(preceded(char('.'), digits)).parse(rest)?;
+    let fraction = opt(preceded(char('.'), digits::<u64>)).parse(rest)?;
     Ok((fraction.0, total))
 }
