@@ -120,6 +120,7 @@ pub struct PlanArgs {
 
 /// `submit`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that the user types")]
 #[command(after_help = "Examples:\n  nemo-slurm submit exp.toml --follow\n  \
     nemo-slurm submit exp.toml --executor cluster --set task.train.params.lr=0.1\n  \
     nemo-slurm submit --continue digits-3kz81q7m    # after a crash, or when Slurm was away")]

@@ -1,7 +1,6 @@
 //! What goes wrong, as a user meets it: a message, its causes, hints to type next, and an exit code.
 
 use std::error::Error;
-use std::fmt::Write;
 
 use crate::executor::local::SpawnError;
 use crate::executor::slurm::SubmitError;
@@ -75,18 +74,14 @@ impl CommandError {
         if let Some(problems) = self.error.downcast_ref::<Problems>() {
             return problems.to_string();
         }
-        let mut text = format!("error: {}", self.error);
+        let mut lines = vec![format!("error: {}", self.error)];
         let mut cause = self.error.source();
         while let Some(error) = cause {
-            // Writing to a string can't fail.
-            let _: std::fmt::Result = write!(text, "\n  caused by: {error}");
+            lines.push(format!("  caused by: {error}"));
             cause = error.source();
         }
-        text.push('\n');
-        for hint in &self.hints {
-            let _: std::fmt::Result = write!(text, "\nhint: {hint}\n");
-        }
-        text
+        lines.extend(self.hints.iter().map(|hint| format!("\nhint: {hint}")));
+        lines.join("\n") + "\n"
     }
 }
 

@@ -14,6 +14,7 @@ use crate::experiment::{Executor, Task};
 use crate::host::{Liveness, ProcessId};
 use crate::journal::{self, Event};
 use crate::memory;
+use crate::report::count;
 use crate::slurm::{Client, JobId, Parsed, SlurmError};
 use crate::status::{Answer, Request, RunnerView, Sources, TrialFiles};
 use crate::store::Stored;
@@ -165,7 +166,11 @@ fn ask<T>(jobs: &[JobId], question: impl FnOnce() -> Result<Parsed<T>, SlurmErro
         return Answer::NotAsked;
     }
     match question() {
-        Ok(parsed) => Answer::Rows(parsed.rows),
+        Ok(parsed) if parsed.unread.is_empty() => Answer::Rows(parsed.rows),
+        Ok(parsed) => {
+            let why = format!("{} can't be read", count(parsed.unread.len(), "row"));
+            Answer::Partly(parsed.rows, why)
+        }
         Err(SlurmError::AccountingOff) => Answer::NotAsked,
         Err(error) => Answer::Failed(error.to_string()),
     }

@@ -90,7 +90,7 @@ enum Settled {
 
 /// Where the target stands.
 fn standing(status: &Status, target: &Target) -> (State, Settled) {
-    let states: Vec<State> = status
+    let meant: Vec<State> = status
         .tasks
         .iter()
         .filter(|task| target.task.as_ref().is_none_or(|wanted| *wanted == task.name))
@@ -98,7 +98,7 @@ fn standing(status: &Status, target: &Target) -> (State, Settled) {
         .filter(|trial| target.trial.is_none_or(|wanted| wanted == trial.index))
         .map(|trial| trial.state)
         .collect();
-    let open = || states.iter().filter(|state| !state.is_final());
+    let open = || meant.iter().filter(|state| !state.is_final());
     let forgotten = status.warnings.is_empty()
         && open().count() > 0
         && open().all(|state| *state == State::Unknown);
@@ -108,7 +108,7 @@ fn standing(status: &Status, target: &Target) -> (State, Settled) {
             let task = status.tasks.iter().find(|task| task.name == *wanted);
             task.map_or(status.experiment.state, |task| task.state)
         }
-        (Some(_), Some(_)) => states.first().copied().unwrap_or(status.experiment.state),
+        (Some(_), Some(_)) => meant.first().copied().unwrap_or(status.experiment.state),
     };
     (state, if forgotten { Settled::Forgotten } else { Settled::Open })
 }

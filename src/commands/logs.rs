@@ -35,7 +35,7 @@ pub(super) fn logs(world: &World, args: &LogsArgs) -> Result<ExitCode, CommandEr
         let status = look(world, &stored)?;
         let is_over = meant(&status, &target).all(|(_, trial)| trial.state.is_final());
         for _ in 0..if args.follow && !is_over { LOOKS } else { 1 } {
-            let files = files(&stored, &status, &target, args)?;
+            let files = files(&stored, &status, &target, args);
             let several = files.len() > 1;
             for (title, path) in files {
                 let known = printed.contains_key(&path);
@@ -90,7 +90,7 @@ fn files(
     status: &Status,
     target: &Target,
     args: &LogsArgs,
-) -> io::Result<Vec<(String, PathBuf)>> {
+) -> Vec<(String, PathBuf)> {
     let mut files = Vec::new();
     for (task, trial) in meant(status, target) {
         let dir = stored.dir.task(task);
@@ -116,7 +116,7 @@ fn files(
         }
     }
     files.retain(|(_, path)| path.metadata().is_ok_and(|file| file.len() > 0));
-    Ok(files)
+    files
 }
 
 /// What a file holds beyond what was printed; at first, if asked for, only its last lines.

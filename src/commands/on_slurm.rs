@@ -13,7 +13,7 @@ use crate::script;
 use crate::slurm::{Client, JobId, SlurmError};
 
 /// How long an `sbatch` that an interrupted submission left behind may go on, here or on another machine.
-const IN_FLIGHT: Duration = Duration::from_secs(60);
+const IN_FLIGHT: Duration = Duration::from_mins(1);
 /// Between two looks whether it still does.
 const PAUSE: Duration = Duration::from_millis(50);
 

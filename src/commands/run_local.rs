@@ -8,7 +8,7 @@ use crate::store;
 /// Carries a local experiment out, in a session of its own: its terminal may close.
 pub(super) fn run_local(world: &World, id: &str) -> Result<ExitCode, CommandError> {
     // Fails where a person runs it by hand as the leader of a group; then the terminal is theirs to keep.
-    let _: nix::Result<nix::unistd::Pid> = nix::unistd::setsid();
+    nix::unistd::setsid().ok();
     let (_, stored) = world.find(id)?;
     if local::is_running(&stored.dir)?.is_some() {
         let text = format!("`{id}` has a runner already");

@@ -37,7 +37,9 @@ pub fn age(then: u64, now: f64) -> String {
 #[must_use]
 pub fn metric(value: &serde_json::Value) -> String {
     match value.as_f64() {
-        Some(number) if number == number.trunc() && number.abs() < 1e6 => format!("{number}"),
+        Some(number) if number.fract().abs() < f64::EPSILON && number.abs() < 1e6 => {
+            format!("{number}")
+        }
         Some(number) if (1e-3..1e5).contains(&number.abs()) => {
             let text = format!("{number:.4}");
             text.trim_end_matches('0').trim_end_matches('.').to_owned()

@@ -47,12 +47,11 @@ pub fn script(array: &JobArray, setting: &Setting<'_>) -> String {
         }
         text.push('\n');
     }
-    text.push_str(&format!(
-        "# The harness is the batch process: signals reach it first.\nexec {} run --task-dir {} --offset {}\n",
-        shell_word(&setting.harness.to_string_lossy()),
-        shell_word(&setting.task_dir.to_string_lossy()),
-        array.offset,
-    ));
+    let harness = shell_word(&setting.harness.to_string_lossy());
+    let task = shell_word(&setting.task_dir.to_string_lossy());
+    text.push_str("# The harness is the batch process: signals reach it first.\n");
+    text.push_str(&["exec", &harness, "run --task-dir", &task, "--offset"].join(" "));
+    text.push_str(&[" ", &array.offset.to_string(), "\n"].concat());
     text
 }
 

@@ -63,7 +63,7 @@ fn state(
         Some(Liveness::Dead) => false,
     };
     let go_on = format!("`nemo-slurm submit --continue {}` goes on", sources.stored.id);
-    let lost = if sources.runner.rebooted {
+    let why = if sources.runner.rebooted {
         "the machine was restarted"
     } else {
         "the local runner is gone"
@@ -76,9 +76,9 @@ fn state(
         // A harness outlives its runner, and writes its own end.
         Some(RunnerRecord::Started { .. }) if files.alive == Some(true) => (State::Running, None),
         Some(RunnerRecord::Started { .. }) if will_run => (State::Running, None),
-        Some(RunnerRecord::Started { .. }) => (State::Failed, Some(format!("{lost}: {go_on}"))),
+        Some(RunnerRecord::Started { .. }) => (State::Failed, Some(format!("{why}: {go_on}"))),
         Some(RunnerRecord::Ended { .. }) if will_run => (State::Preempted, None),
         _ if will_run => (State::Pending, None),
-        _ => (State::Cancelled, Some(format!("{lost}: {go_on}"))),
+        _ => (State::Cancelled, Some(format!("{why}: {go_on}"))),
     }
 }

@@ -183,6 +183,8 @@ pub struct AttemptStatus {
 pub enum Answer<T> {
     /// Its rows.
     Rows(Vec<T>),
+    /// Its rows, but some of what it printed could not be read: that a row is missing says nothing.
+    Partly(Vec<T>, String),
     /// There was nothing to ask it, or it is switched off on this cluster.
     NotAsked,
     /// It gave no answer: nothing follows from that.
@@ -192,8 +194,16 @@ pub enum Answer<T> {
 impl<T> Answer<T> {
     fn rows(&self) -> &[T] {
         match self {
-            Self::Rows(rows) => rows,
+            Self::Rows(rows) | Self::Partly(rows, _) => rows,
             Self::NotAsked | Self::Failed(_) => &[],
+        }
+    }
+
+    /// Why what it did not say may be so all the same.
+    fn trouble(&self) -> Option<&str> {
+        match self {
+            Self::Failed(why) | Self::Partly(_, why) => Some(why),
+            Self::Rows(_) | Self::NotAsked => None,
         }
     }
 }
@@ -342,13 +352,7 @@ fn status(
 }
 
 fn warnings(sources: &Sources<'_>) -> Vec<String> {
-    let queue = match &sources.queue {
-        Answer::Failed(why) => Some(format!("squeue: {why}")),
-        Answer::Rows(_) | Answer::NotAsked => None,
-    };
-    let accounts = match &sources.accounts {
-        Answer::Failed(why) => Some(format!("sacct: {why}")),
-        Answer::Rows(_) | Answer::NotAsked => None,
-    };
+    let queue = sources.queue.trouble().map(|why| format!("squeue: {why}"));
+    let accounts = sources.accounts.trouble().map(|why| format!("sacct: {why}"));
     queue.into_iter().chain(accounts).collect()
 }

@@ -256,6 +256,18 @@ fn a_silence_makes_nothing_failed() {
 }
 
 #[test]
+fn a_row_that_could_not_be_read_may_have_been_ours() {
+    let stored = stored();
+    let mut sources = sources(&stored);
+    let Answer::Rows(rows) = queue_rows("8_1|RUNNING|None") else { unreachable!() };
+    sources.queue = Answer::Partly(rows, "1 row can't be read".to_owned());
+    assert_eq!(told(&sources), "unknown: Slurm can't be asked now []");
+    let status = join(&sources);
+    assert_eq!(status.tasks[1].trials[1].state, State::Running);
+    assert_eq!(status.warnings, ["squeue: 1 row can't be read"]);
+}
+
+#[test]
 fn a_job_that_nobody_knows_is_unknown() {
     check("", "", &[], "unknown: Slurm no longer knows the job, and it left no record []");
     check(

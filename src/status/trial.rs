@@ -3,7 +3,7 @@
 use nemo_harness::rundir::{AttemptEnd, AttemptRecord, Next};
 
 use super::slurm_view::Seen;
-use super::{Answer, AttemptStatus, Sources, State, TaskStatus, TrialFiles};
+use super::{AttemptStatus, Sources, State, TaskStatus, TrialFiles};
 use crate::experiment::{On, Task};
 use crate::journal;
 use crate::slurm::{AccountRow, JobState, Phase, QueueRow};
@@ -33,12 +33,13 @@ pub(super) fn state(case: &Case<'_>, attempts: &[AttemptStatus]) -> Verdict {
     if let Some(row) = case.seen.queue {
         return in_queue(case, row, end, attempts);
     }
-    match (&case.sources.queue, case.seen.accounts.last()) {
+    let is_silent = case.sources.queue.trouble().is_some();
+    match case.seen.accounts.last() {
         // What squeue can't say now, sacct may; but a row that is not final may have been overtaken.
-        (Answer::Failed(_), Some(row)) if row.state.is_final() => ended(case, row, attempts),
-        (Answer::Failed(_), _) => remembered(case, end, attempts),
-        (_, Some(row)) => gone(case, row, attempts),
-        (_, None) => vanished(case, attempts),
+        Some(row) if is_silent && row.state.is_final() => ended(case, row, attempts),
+        _ if is_silent => remembered(case, end, attempts),
+        Some(row) => gone(case, row, attempts),
+        None => vanished(case, attempts),
     }
 }
 

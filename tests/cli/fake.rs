@@ -47,6 +47,7 @@ impl FakeSlurm {
     /// A fake with this MaxArraySize.
     pub(crate) fn new(max_array: u32) -> Self {
         let mut world = World::new();
+        world.slurm_conf = None;
         let bin = world.path("bin");
         std::fs::create_dir(&bin).unwrap();
         let squeue = squeue();

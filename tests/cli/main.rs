@@ -1,5 +1,6 @@
 //! The program as its users run it: on a scripted Slurm for faults, on this machine, and on a real Slurm.
 #![expect(clippy::disallowed_methods, reason = "tests start programs and read the clock")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that panics has failed")]
 
 mod crash;
 mod fake;
