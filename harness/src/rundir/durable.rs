@@ -39,7 +39,8 @@ pub fn write_synced(path: &Path, data: &[u8]) -> io::Result<()> {
 ///
 /// The order is the guarantee: the data is durable before the name, the name before the return.
 pub fn replace_file_durably(path: &Path, data: &[u8]) -> io::Result<()> {
-    let invalid = || io::Error::new(io::ErrorKind::InvalidInput, "a file needs a name and a folder");
+    let invalid =
+        || io::Error::new(io::ErrorKind::InvalidInput, "a file needs a name and a folder");
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(invalid());
     };
