@@ -1,3 +1,125 @@
 //! `nemo-harness`: stands between Slurm and one training program.
 
-fn main() {}
+mod attempt;
+mod clock;
+mod command;
+mod context;
+mod end;
+mod environment;
+mod helper;
+mod journal;
+mod lease;
+mod metrics;
+mod output;
+mod proc_fs;
+mod process;
+mod resumed;
+mod run;
+mod say;
+mod signals;
+mod slurm;
+mod supervise;
+mod takeover;
+mod trial;
+mod world;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use run::Which;
+
+const HELP: &str = "\
+nemo-harness runs one trial inside a job, and never loses its checkpoint.
+It is started by the scripts that nemo-slurm writes; you seldom need it by hand.
+
+Usage:
+  nemo-harness run --task-dir DIR (--trial N | --offset N) [--local]
+  nemo-harness sentinel --harness-pid PID --start-ticks TICKS
+
+run       runs trial N of the task in DIR (with task.json and trials.jsonl), writes its
+          record, logs, metrics and checkpoints to DIR/trials/N, and ends with
+            0    done                     1, 93  failed (93 in a Slurm job)
+            75   it must be run again     143    cancelled
+            124  the experiment's time is over
+          --offset N  trial N + SLURM_ARRAY_TASK_ID
+          --local     ignore the Slurm job around it
+          Signals: USR1 asks the program to save; TERM saves and stops.
+sentinel  waits for the TERM that a preemption begins with, and tells the harness.
+";
+
+/// The exit code for a wrong use.
+const USAGE: u8 = 2;
+
+/// What was asked for.
+#[derive(Debug, PartialEq, Eq)]
+enum Command {
+    Help,
+    Version,
+    Run { task_dir: PathBuf, which: Which, local: bool },
+}
+
+fn main() -> ExitCode {
+    #[expect(clippy::disallowed_methods, reason = "the command line is read here")]
+    let arguments: Vec<String> =
+        std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let result = match parse(&arguments) {
+        Ok(Command::Help) => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Ok(Command::Version) => {
+            println!("nemo-harness {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        Ok(Command::Run { task_dir, which, local }) => run::run(&task_dir, which, local),
+        Err(error) => {
+            eprintln!("error: {error}\n\nhint: `nemo-harness --help` explains");
+            return ExitCode::from(USAGE);
+        }
+    };
+    result.map_or_else(
+        |error| {
+            say::complain(&error);
+            ExitCode::from(run::code::FAILED)
+        },
+        ExitCode::from,
+    )
+}
+
+/// Reads the command line.
+fn parse(arguments: &[String]) -> Result<Command, String> {
+    let Some((first, rest)) = arguments.split_first() else { return Ok(Command::Help) };
+    match first.as_str() {
+        "-h" | "--help" | "help" => Ok(Command::Help),
+        "-V" | "--version" => Ok(Command::Version),
+        "run" => parse_run(rest),
+        _ => Err(format!("`{first}` is no command of nemo-harness")),
+    }
+}
+
+fn parse_run(arguments: &[String]) -> Result<Command, String> {
+    let (mut task_dir, mut which, mut local) = (None, None, false);
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--local" => local = true,
+            "--task-dir" => task_dir = Some(PathBuf::from(value(word, words.next())?)),
+            "--trial" => which = Some(Which::Trial(number(word, words.next())?)),
+            "--offset" => which = Some(Which::Offset(number(word, words.next())?)),
+            "-h" | "--help" => return Ok(Command::Help),
+            _ => return Err(format!("`run` has no option `{word}`")),
+        }
+    }
+    let task_dir = task_dir.ok_or("`run` needs `--task-dir DIR`")?;
+    let which = which.ok_or("`run` needs `--trial N` or `--offset N`")?;
+    Ok(Command::Run { task_dir, which, local })
+}
+
+fn value<'a>(name: &str, value: Option<&'a String>) -> Result<&'a String, String> {
+    value.ok_or_else(|| format!("`{name}` needs a value"))
+}
+
+fn number<T: std::str::FromStr>(name: &str, text: Option<&String>) -> Result<T, String> {
+    let text = value(name, text)?;
+    text.parse().map_err(|_| format!("`{name}` takes a number, not `{text}`"))
+}

@@ -1,0 +1,289 @@
+//! One attempt from its claim to its record: what is prepared before the program starts, and concluded after.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use nemo_harness::rundir::{AttemptEnd, AttemptRecord, AttemptStart, durable};
+use nix::sys::signalfd::SignalFd;
+
+use crate::clock::{Clock, unix_now};
+use crate::command::{self, AttemptNames};
+use crate::context::{Context, SlurmJob};
+use crate::end::{self, Budget, Exit, Facts, Verdict};
+use crate::environment;
+use crate::journal::{History, Journal};
+use crate::lease::{self, Claim, Holder, Lease};
+use crate::metrics::{self, Patterns, Recorder};
+use crate::output::{self, Stream};
+use crate::proc_fs;
+use crate::process::{self, Start};
+use crate::resumed::Resumed;
+use crate::say::Voice;
+use crate::supervise::{Policy, Supervisor};
+use crate::takeover;
+use crate::trial::{Trial, told};
+use crate::world::World;
+
+/// What stays the same from attempt to attempt of one job.
+#[derive(Debug)]
+pub(crate) struct Harness {
+    pub(crate) context: Context,
+    pub(crate) trial: Trial,
+    pub(crate) clock: Clock,
+    pub(crate) signals: SignalFd,
+    /// The `srun` that runs the sentinel.
+    pub(crate) sentinel: Option<u32>,
+    /// When this segment ends, in unix seconds.
+    pub(crate) segment_end: Option<f64>,
+}
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// As its record says.
+    Recorded { verdict: Verdict, attempt: u32, deadline: Option<Duration>, requeued: bool },
+    /// A later attempt has taken over: this one may write nothing more.
+    Superseded,
+    /// A later run of the same job was here before.
+    Stale(Holder),
+}
+
+/// How long after Slurm's TERM its KILL comes, less a margin: KillWait is 30 s by default.
+const KILL_WAIT: Duration = Duration::from_secs(25);
+
+/// Runs one attempt. An error means that not even a record could be written.
+pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
+    let dir = harness.trial.dir.clone();
+    let path = dir.attempts();
+    let history = History::read(&path).map_err(|error| told(&path, &error))?;
+    let nonce = lease::nonce().map_err(|error| format!("/dev/urandom: {error}"))?;
+    let own = Holder::of(&harness.context, nonce);
+    let claim = lease::claim(dir.path(), history.next, &own);
+    let (lease, before) = match claim.map_err(|error| told(dir.path(), &error))? {
+        Claim::Made(lease, before) => (lease, before),
+        Claim::Stale(holder) => return Ok(Ended::Stale(holder)),
+    };
+    let mut voice = Voice::new(&dir.stderr(lease.attempt));
+    takeover::end_remnants(harness, before.as_ref(), &mut voice);
+    // The one before may have written its last lines until now.
+    let history = History::read(&path).map_err(|error| told(&path, &error))?;
+    let mut journal = Journal::open(&path).map_err(|error| told(&path, &error))?;
+    let resumed = resume(harness, &lease, &history, &mut voice);
+    let step = resumed.as_ref().ok().and_then(|resumed| resumed.as_ref().map(|from| from.step));
+    let start = start_record(harness, &own, lease.attempt, step);
+    journal.write(&AttemptRecord::Start(start)).map_err(|error| told(&path, &error))?;
+    let began = harness.clock.now();
+    let oom_before = proc_fs::oom_kills();
+    let attempt = lease.attempt;
+    let mut report = match resumed
+        .and_then(|resumed| begin(harness, lease, voice, resumed.as_ref(), &history, &mut journal))
+    {
+        Ok(report) => report,
+        Err(reason) => Report::never(reason, Voice::new(&dir.stderr(attempt))),
+    };
+    if report.stop == Some(crate::supervise::StopCause::Superseded) {
+        report.voice.warn("a later attempt of this trial has taken over; this one leaves");
+        return Ok(Ended::Superseded);
+    }
+    let seconds = (harness.clock.now() - began).as_secs_f64();
+    let oom = proc_fs::oom_kills() > oom_before;
+    let verdict = end::decide(&facts(harness, &history, &report, attempt, seconds, oom));
+    report.voice.note(&verdict.reason);
+    let end = end_record(&history, &report, attempt, &verdict);
+    if let Err(error) = journal.write(&AttemptRecord::End(end)) {
+        report.voice.warn(&told(&path, &error));
+    }
+    let requeued = report.stop == Some(crate::supervise::StopCause::Requeued);
+    Ok(Ended::Recorded { verdict, attempt, deadline: report.deadline, requeued })
+}
+
+/// What is known after the program's end.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) exit: Exit,
+    pub(crate) stop: Option<crate::supervise::StopCause>,
+    pub(crate) told: bool,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) step: Option<u64>,
+    /// The newest new checkpoint.
+    pub(crate) committed: Option<u64>,
+    /// What could not be committed, and why.
+    pub(crate) refused: Vec<String>,
+    pub(crate) voice: Voice,
+}
+
+impl Report {
+    fn never(reason: String, voice: Voice) -> Self {
+        let exit = Exit::Never(reason);
+        let (stop, told, deadline, step, committed) = (None, false, None, None, None);
+        Self { exit, stop, told, deadline, step, committed, refused: Vec::new(), voice }
+    }
+}
+
+/// Finds the checkpoint to go on from, and makes the record fit to it.
+fn resume(
+    harness: &Harness,
+    _lease: &Lease,
+    _history: &History,
+    _voice: &mut Voice,
+) -> Result<Option<Resumed>, String> {
+    let dir = &harness.trial.dir;
+    let resumed: Option<Resumed> = None;
+    let from = resumed.as_ref().map(|resumed| (resumed.step, resumed.metrics));
+    metrics::roll_back(&dir.metrics(), from).map_err(|error| told(&dir.metrics(), &error))?;
+    Ok(resumed)
+}
+
+/// Starts the program and watches it until everything is over.
+fn begin(
+    harness: &mut Harness,
+    lease: Lease,
+    voice: Voice,
+    resumed: Option<&Resumed>,
+    _history: &History,
+    journal: &mut Journal,
+) -> Result<Report, String> {
+    let trial = &harness.trial;
+    let dir = &trial.dir;
+    let staging = dir.staging(lease.attempt);
+    for folder in [&staging, &dir.artifacts()] {
+        durable::create_dir_all(folder).map_err(|error| told(folder, &error))?;
+    }
+    let mut patterns = Patterns::new(&trial.spec.metrics)?;
+    patterns.current = resumed.map(|resumed| resumed.step);
+    let from = resumed.map(|resumed| resumed.from.display().to_string());
+    let names = AttemptNames {
+        checkpoint_dir: staging.display().to_string(),
+        resume_from: from.unwrap_or_default(),
+    };
+    let has_bash =
+        std::env::split_paths(&harness.context.path).any(|path| path.join("bash").exists());
+    let command = command::build(trial, &names, has_bash)?;
+    let (deadline, supervisor) = supervisor(harness);
+    let context = &harness.context;
+    let env = environment::variables(trial, context, lease.attempt, resumed, deadline, &command);
+    let (streams, [stdout, stderr]) = outputs(harness, lease.attempt, &patterns)?;
+    let workdir = &trial.spec.workdir;
+    let start = Start { argv: &command.argv, env: &env, workdir, stdout, stderr };
+    let program = process::start(start, &context.path)?;
+    let recorder = Recorder::new(dir.metrics(), lease.attempt);
+    let world = World::new(harness, supervisor, program, lease, voice, journal);
+    Ok(world.with_metrics(streams, patterns, recorder).run())
+}
+
+/// The program's deadline in unix seconds, and who keeps it.
+fn supervisor(harness: &Harness) -> (Option<f64>, Supervisor) {
+    let spec = &harness.trial.spec;
+    #[expect(clippy::cast_precision_loss, reason = "unix seconds fit")]
+    let experiment = spec.deadline.map(|at| at as f64);
+    let policy = Policy {
+        local: harness.context.slurm.is_none(),
+        lead: Duration::from_secs(spec.checkpoint.lead),
+        kill_wait: KILL_WAIT,
+        experiment_end: experiment.map(|at| harness.clock.at_unix(at)),
+    };
+    let segment_end = harness.segment_end.map(|at| harness.clock.at_unix(at));
+    let deadline = experiment.into_iter().chain(harness.segment_end).reduce(f64::min);
+    (deadline, Supervisor::new(policy, segment_end))
+}
+
+/// The program writes its own files unless its lines must be read.
+fn outputs(
+    harness: &Harness,
+    attempt: u32,
+    patterns: &Patterns,
+) -> Result<(Vec<Stream>, [Stdio; 2]), String> {
+    let dir = &harness.trial.dir;
+    let mut streams = Vec::new();
+    let mut ends = Vec::new();
+    for path in [dir.stdout(attempt), dir.stderr(attempt)] {
+        let log = output::open_log(&path);
+        if patterns.is_empty() {
+            ends.push(log.map_or_else(|_| Stdio::null(), Stdio::from));
+        } else {
+            let (stream, end) = Stream::new(log.ok()).map_err(|error| told(&path, &error))?;
+            streams.push(stream);
+            ends.push(end);
+        }
+    }
+    let ends = ends.try_into().map_err(|_| "a program has two outputs".to_owned())?;
+    Ok((streams, ends))
+}
+
+fn start_record(harness: &Harness, own: &Holder, attempt: u32, step: Option<u64>) -> AttemptStart {
+    AttemptStart {
+        attempt,
+        slurm_job: harness.context.slurm.as_ref().map(SlurmJob::id),
+        restarts: own.restarts,
+        node: own.node.clone(),
+        pid: own.pid,
+        boot_id: own.boot_id.clone(),
+        start_ticks: own.start_ticks,
+        time: unix_now(),
+        resume_step: step,
+    }
+}
+
+fn end_record(history: &History, report: &Report, attempt: u32, verdict: &Verdict) -> AttemptEnd {
+    let (exit_code, signal) = match report.exit {
+        Exit::Code(code) => (Some(code), None),
+        Exit::Signal(signal) => (None, Some(signal)),
+        Exit::Never(_) => (None, None),
+    };
+    AttemptEnd {
+        attempt,
+        time: unix_now(),
+        cause: verdict.cause,
+        exit_code,
+        signal,
+        step: report.step,
+        checkpoint_step: history.steps.iter().copied().chain(report.committed).max(),
+        next: verdict.next,
+        reason: Some(verdict.reason.clone()),
+    }
+}
+
+fn facts(
+    harness: &Harness,
+    history: &History,
+    report: &Report,
+    attempt: u32,
+    seconds: f64,
+    oom: bool,
+) -> Facts {
+    let spec = &harness.trial.spec;
+    let stderr = harness.trial.dir.stderr(attempt);
+    Facts {
+        exit: report.exit.clone(),
+        stop: report.stop,
+        told: report.told,
+        oom,
+        progress: report.committed.is_some(),
+        crashes: Budget { used: history.crashes, limit: spec.restart.crashes },
+        stuck: Budget { used: history.stuck, limit: spec.restart.no_progress },
+        #[expect(clippy::cast_precision_loss, reason = "unix seconds fit")]
+        over: spec.deadline.is_some_and(|at| at as f64 <= unix_now()),
+        story: story(report, seconds, output::last_line(&stderr)),
+    }
+}
+
+/// One line for people.
+fn story(report: &Report, seconds: f64, last: Option<String>) -> String {
+    let mut story = match &report.exit {
+        Exit::Code(code) => format!("the program exited with code {code} after {seconds:.0} s"),
+        Exit::Signal(signal) => {
+            let name =
+                nix::sys::signal::Signal::try_from(*signal).map_or("", |signal| signal.as_str());
+            format!("the program was killed by signal {signal} ({name}) after {seconds:.0} s")
+        }
+        Exit::Never(reason) => reason.clone(),
+    };
+    let failed = !matches!(report.exit, Exit::Code(0 | 75 | 85) | Exit::Never(_));
+    if let Some(last) = last.filter(|_| failed) {
+        story = format!("{story}; last line of its error output: `{last}`");
+    }
+    for refused in &report.refused {
+        story = format!("{story}; {refused}");
+    }
+    story
+}

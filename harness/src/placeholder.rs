@@ -1,0 +1,126 @@
+//! Finds the placeholders of a command: `{name}`, `{name.inner}`. Pure; it doesn't know what a name means.
+//!
+//! A name is identifiers joined by dots, an identifier is `[A-Za-z_][A-Za-z0-9_-]*`. Behind a `$` nothing is a
+//! placeholder (`${HOME}` is the shell's). `{{name}}` stands for `{name}` itself. All other braces are only text.
+
+/// A part of a command's text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// Text as it is.
+    Text(&'a str),
+    /// A placeholder's name, without its braces.
+    Name(&'a str),
+}
+
+/// Cuts a text into its pieces, in order.
+pub fn scan(text: &str) -> Vec<Piece<'_>> {
+    let mut pieces = Vec::new();
+    let mut start = 0;
+    let mut at = 0;
+    while let Some(found) = text[at..].find('{') {
+        let open = at + found;
+        let Some((piece, end)) = piece_at(text, open) else {
+            at = open + 1;
+            continue;
+        };
+        if start < open {
+            pieces.push(Piece::Text(&text[start..open]));
+        }
+        pieces.push(piece);
+        (start, at) = (end, end);
+    }
+    if start < text.len() {
+        pieces.push(Piece::Text(&text[start..]));
+    }
+    pieces
+}
+
+/// The names that a text asks for, in order, repeats included.
+pub fn names(text: &str) -> impl Iterator<Item = &str> {
+    scan(text).into_iter().filter_map(|piece| match piece {
+        Piece::Name(name) => Some(name),
+        Piece::Text(_) => None,
+    })
+}
+
+/// The placeholder, or the escaped one, that begins at an opening brace, and where it ends.
+fn piece_at(text: &str, open: usize) -> Option<(Piece<'_>, usize)> {
+    if text[..open].ends_with('$') {
+        return None;
+    }
+    let inner = &text[open + 1..];
+    if let Some(escaped) = inner.strip_prefix('{') {
+        let length = name_length(escaped)?;
+        let end = open + 2 + length + 2;
+        return escaped[length..]
+            .starts_with("}}")
+            .then(|| (Piece::Text(&text[open + 1..end - 1]), end));
+    }
+    let length = name_length(inner)?;
+    let end = open + 1 + length + 1;
+    // The second brace of `{{` was looked at as an escape already: `{{a}` holds no placeholder.
+    let is_name = inner[length..].starts_with('}') && !text[..open].ends_with('{');
+    is_name.then(|| (Piece::Name(&inner[..length]), end))
+}
+
+/// The length of the name that a text begins with.
+fn name_length(text: &str) -> Option<usize> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let length = text.find(|c| !is_part(c)).unwrap_or(text.len());
+    is_name(&text[..length]).then_some(length)
+}
+
+/// Whether a text may stand between the braces.
+pub fn is_name(text: &str) -> bool {
+    text.split('.').all(|part| {
+        part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        let shown: Vec<String> = scan(text)
+            .into_iter()
+            .map(|piece| match piece {
+                Piece::Text(text) => text.to_owned(),
+                Piece::Name(name) => format!("<{name}>"),
+            })
+            .collect();
+        assert_eq!(shown.join("|"), expected, "{text:?}");
+    }
+
+    #[test]
+    fn only_names_in_braces_are_placeholders() {
+        check("", "");
+        check("--lr={lr}", "--lr=|<lr>");
+        check("{a}{b-c_d}", "<a>|<b-c_d>");
+        check("{prep.dir}/x", "<prep.dir>|/x");
+        check("${HOME} {a}", "${HOME} |<a>");
+        check("{{a}}", "{a}");
+        check("x{{a}}y", "x|{a}|y");
+        check("{{a}", "{{a}");
+        check("{a}}", "<a>|}");
+        check("{} {1a} {a b} {a.} {.a} {a", "{} {1a} {a b} {a.} {.a} {a");
+        check("{\"k\": {v}}", "{\"k\": |<v>|}");
+        check("é{a}ü", "é|<a>|ü");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_text_without_names_is_kept(text in "[^{]{0,40}") {
+            let whole: String = scan(&text).into_iter().map(|piece| match piece {
+                Piece::Text(text) | Piece::Name(text) => text,
+            }).collect();
+            proptest::prop_assert_eq!(whole, text);
+        }
+        #[test]
+        fn nothing_panics(text in "[{}$a.é-]{0,20}") {
+            scan(&text);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! `nemo-harness run`: attempts in this job, one after the other, until one's end leads elsewhere.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use nemo_harness::rundir::Next;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::attempt::{self, Ended, Harness};
+use crate::clock::{Clock, unix_now};
+use crate::context::Context;
+use crate::process;
+use crate::say::complain;
+use crate::signals;
+use crate::trial::Trial;
+
+/// The exit codes of `nemo-harness run`.
+pub(crate) mod code {
+    pub(crate) const DONE: u8 = 0;
+    pub(crate) const FAILED: u8 = 1;
+    pub(crate) const REQUEUE: u8 = 75;
+    /// Failed, in a Slurm job: never requeue.
+    pub(crate) const NEVER: u8 = 93;
+    pub(crate) const TIMEOUT: u8 = 124;
+    pub(crate) const CANCELLED: u8 = 143;
+}
+
+/// The longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Which trial is to be run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    Trial(u32),
+    /// This plus the index in the job array.
+    Offset(u32),
+}
+
+/// Runs a trial, and answers with the exit code. An error is for people, and means that nothing was run.
+pub(crate) fn run(task_dir: &Path, which: Which, local: bool) -> Result<u8, String> {
+    let clock = Clock::start();
+    let signals = signals::listen().map_err(|error| format!("signals: {error}"))?;
+    process::adopt_orphans().map_err(|error| format!("a subreaper: {error}"))?;
+    let context = Context::read(local).map_err(|error| format!("/proc: {error}"))?;
+    let index = match which {
+        Which::Trial(index) => index,
+        Which::Offset(offset) => offset + context.array_index(),
+    };
+    let trial = Trial::open(task_dir, index)?;
+    let segment_end = segment_end(&context, &trial);
+    let mut harness = Harness { context, trial, clock, signals, sentinel: None, segment_end };
+    attempts(&mut harness)
+}
+
+fn attempts(harness: &mut Harness) -> Result<u8, String> {
+    let mut pause = Duration::from_secs(1);
+    loop {
+        let (verdict, moved) = match attempt::run(harness)? {
+            Ended::Recorded { verdict, .. } => {
+                let moved = verdict.cause == nemo_harness::rundir::Cause::Restart;
+                (verdict, moved)
+            }
+            Ended::Superseded => return Ok(code::DONE),
+            Ended::Stale(holder) => {
+                complain(&format!(
+                    "a later run of this job already works on this trial on {}; this one leaves",
+                    holder.node
+                ));
+                return Ok(code::DONE);
+            }
+        };
+        match verdict.next {
+            Next::Done => return Ok(code::DONE),
+            Next::Failed => {
+                complain(&verdict.reason);
+                return Ok(if harness.context.slurm.is_some() {
+                    code::NEVER
+                } else {
+                    code::FAILED
+                });
+            }
+            Next::Cancelled => return Ok(code::CANCELLED),
+            Next::Timeout => return Ok(code::TIMEOUT),
+            Next::Requeue => return Ok(code::REQUEUE),
+            Next::Restart if moved => {}
+            Next::Restart => {
+                wait(harness, pause);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+/// Waits before the next attempt, but not when there is a signal: the next attempt will read it.
+fn wait(harness: &Harness, pause: Duration) {
+    let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO);
+    poll(&mut [PollFd::new(harness.signals.as_fd(), PollFlags::POLLIN)], timeout).ok();
+}
+
+/// When this segment ends.
+fn segment_end(context: &Context, trial: &Trial) -> Option<f64> {
+    match &context.slurm {
+        Some(job) => job.end,
+        None => {
+            let limit = Duration::from_secs(trial.spec.time_limit?);
+            Some(unix_now() + limit.as_secs_f64())
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What Slurm is asked: why the job is being stopped, and to run it again. The only module that knows `scontrol`.
+
+use crate::supervise::StopCause;
+
+/// Slurm's signal before a time limit may come this much early, in seconds, and one asks a little later.
+const EARLY: f64 = 75.0;
+
+/// The question for a job's state.
+pub(crate) fn show_job(id: &str) -> [&str; 5] {
+    ["scontrol", "-o", "show", "job", id]
+}
+
+/// The command that puts a job back into the queue. It ends its caller: it is the last act.
+pub(crate) fn requeue(id: &str) -> [&str; 3] {
+    ["scontrol", "requeue", id]
+}
+
+/// What `scontrol show job` says that matters here.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Job {
+    pub(crate) state: String,
+    pub(crate) reason: String,
+    pub(crate) restarts: u32,
+    pub(crate) preempt: Option<f64>,
+    pub(crate) start: Option<f64>,
+    pub(crate) end: Option<f64>,
+}
+
+/// Reads the answer; none if it isn't one.
+pub(crate) fn parse(text: &str) -> Option<Job> {
+    // A job's name, which stands before, could hold anything.
+    let line = text.lines().find(|line| line.starts_with("JobId="))?;
+    let (_, fields) = line.split_once(" UserId=")?;
+    let field = |name: &str| {
+        fields.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    };
+    let time = |name: &str| field(name)?.parse().ok().filter(|&time: &f64| time > 0.0);
+    Some(Job {
+        state: field("JobState")?.to_owned(),
+        reason: field("Reason").unwrap_or_default().to_owned(),
+        restarts: field("Restarts").and_then(|count| count.parse().ok()).unwrap_or(0),
+        preempt: time("PreemptTime"),
+        start: time("StartTime"),
+        end: time("EndTime"),
+    })
+}
+
+/// Why the job is being stopped, if it is.
+pub(crate) fn stop_cause(job: &Job, own_restarts: u32, now: f64, lead: f64) -> Option<StopCause> {
+    let began = job.start.unwrap_or(0.0);
+    if job.restarts > own_restarts || matches!(&*job.state, "PENDING" | "REQUEUED") {
+        return Some(StopCause::Requeued);
+    }
+    if job.preempt.is_some_and(|preempt| preempt >= began) || job.state == "PREEMPTED" {
+        return Some(StopCause::Preempted);
+    }
+    if job.state.starts_with("CANCELLED") {
+        return Some(StopCause::Cancelled);
+    }
+    if job.reason == "TimeLimit" || job.state == "TIMEOUT" {
+        return Some(StopCause::TimeLimit);
+    }
+    let near = job.end.is_some_and(|end| end - now <= lead + EARLY);
+    (job.state == "RUNNING" && near).then_some(StopCause::TimeLimit)
+}
+
+/// What came of a requeue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Requeued {
+    Yes,
+    /// It can never work for this job.
+    Refused(String),
+    /// It may work later.
+    Failed(String),
+}
+
+/// Reads the answer of a requeue.
+pub(crate) fn requeued(code: Option<i32>, text: &str) -> Requeued {
+    let line = text.lines().next().unwrap_or("it said nothing").to_owned();
+    if code == Some(0) || text.contains("pending execution") {
+        return Requeued::Yes; // it is in the queue already
+    }
+    let never = ["presently disabled", "Invalid job id", "Access/permission denied"];
+    if never.iter().any(|words| text.contains(words)) {
+        return Requeued::Refused(line);
+    }
+    Requeued::Failed(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &str = "JobId=7 ArrayJobId=5 ArrayTaskId=1 JobName=a PreemptTime=1 b UserId=root(0) GroupId=root(0) JobState=RUNNING Reason=None Dependency=(null) Requeue=1 Restarts=2 BatchFlag=1 RunTime=00:00:07 StartTime=1000 EndTime=5000 Deadline=N/A PreemptTime=None SuspendTime=None Partition=main";
+
+    fn job() -> Job {
+        parse(LINE).unwrap()
+    }
+
+    #[test]
+    fn the_line_is_read() {
+        let job = job();
+        assert_eq!((&*job.state, &*job.reason, job.restarts), ("RUNNING", "None", 2));
+        assert_eq!((job.preempt, job.start, job.end), (None, Some(1000.0), Some(5000.0)));
+        assert_eq!(parse("slurm_load_jobs error: Invalid job id specified"), None);
+        assert_eq!(parse(""), None);
+    }
+
+    #[track_caller]
+    fn check(job: &Job, now: f64, expected: Option<StopCause>) {
+        assert_eq!(stop_cause(job, 2, now, 120.0), expected, "{job:?}");
+    }
+
+    #[test]
+    fn evidence_decides_the_cause() {
+        check(&job(), 2000.0, None);
+        check(&job(), 4850.0, Some(StopCause::TimeLimit));
+        check(&Job { preempt: Some(1900.0), ..job() }, 2000.0, Some(StopCause::Preempted));
+        check(&Job { preempt: Some(900.0), ..job() }, 2000.0, None); // of the run before
+        check(&Job { restarts: 3, ..job() }, 2000.0, Some(StopCause::Requeued));
+        check(&Job { state: "PENDING".into(), ..job() }, 2000.0, Some(StopCause::Requeued));
+        let cancelled = Job { state: "CANCELLED".into(), end: Some(2000.0), ..job() };
+        check(&cancelled, 2000.0, Some(StopCause::Cancelled));
+        let completing = Job { state: "COMPLETING".into(), end: Some(2000.0), ..job() };
+        check(&completing, 2000.0, None);
+        let limit = Job { reason: "TimeLimit".into(), ..completing };
+        check(&limit, 2000.0, Some(StopCause::TimeLimit));
+    }
+
+    #[test]
+    fn a_requeue_that_is_already_done_is_done() {
+        assert_eq!(requeued(Some(0), ""), Requeued::Yes);
+        assert_eq!(requeued(Some(1), "Job is pending execution for job 5_1"), Requeued::Yes);
+        let disabled = "Requested operation is presently disabled for job 5";
+        assert_eq!(requeued(Some(1), disabled), Requeued::Refused(disabled.into()));
+        let away = "Unable to contact slurm controller (connect failure)";
+        assert_eq!(requeued(Some(1), away), Requeued::Failed(away.into()));
+    }
+}

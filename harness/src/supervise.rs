@@ -1,0 +1,418 @@
+//! Decides what follows from each event of an attempt. No I/O and no clock: `now` comes in, actions go out.
+//!
+//! An attempt runs until its program is gone, then everything is committed, and the end is decided elsewhere from
+//! what was learned here. While it is being stopped the program is asked to save, then told to end, then killed,
+//! early enough that what it saved can still be committed.
+
+use std::time::Duration;
+
+use crate::clock::Time;
+
+/// What happens to an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// USR1: from Slurm before the time limit or a preemption, from the sentinel, or from a person.
+    Usr1,
+    /// TERM: from Slurm, a KILL will follow; or from a person.
+    Term,
+    /// Whether the request to save reached a process that catches its signal.
+    Asked { heard: bool },
+    /// What Slurm says of the job.
+    Learned(Answer),
+    /// The program is gone. `killed`: by a signal that might have been Slurm's.
+    Exited { killed: bool },
+    /// Everything that the program saved is committed, or could not be.
+    Settled,
+    /// A later attempt has taken over.
+    Superseded,
+    /// Time has passed.
+    Tick,
+}
+
+/// What Slurm answers about the job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Nothing in time, or nothing readable.
+    Silence,
+    /// The job's state: why it is being stopped, if it is, and when its segment ends.
+    Job { stop: Option<StopCause>, end: Option<Time> },
+}
+
+/// Why an attempt is being stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StopCause {
+    /// Nobody could say yet.
+    Unknown,
+    Preempted,
+    TimeLimit,
+    /// The whole experiment's time is over.
+    Deadline,
+    Cancelled,
+    /// The job was put back into the queue already, by somebody else.
+    Requeued,
+    /// A later attempt has taken over.
+    Superseded,
+}
+
+/// What the attempt must do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Send the signal that asks the program to save.
+    AskToSave,
+    /// Send TERM to all its processes.
+    Terminate,
+    /// Kill all its processes.
+    Kill,
+    /// Ask Slurm what happens to the job.
+    AskCause,
+    /// Kill what remains, and commit what the program saved.
+    Settle,
+    /// The attempt is over: decide what follows.
+    Decide,
+}
+
+/// What stays the same during an attempt.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Policy {
+    /// No Slurm: TERM cancels, USR1 preempts, and time limits are kept here.
+    pub(crate) local: bool,
+    /// How long before the end the program is told.
+    pub(crate) lead: Duration,
+    /// How long after TERM the KILL comes.
+    pub(crate) kill_wait: Duration,
+    /// When the experiment is over.
+    pub(crate) experiment_end: Option<Time>,
+}
+
+/// How far an attempt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// TERM was sent.
+    Terminating,
+    /// KILL was sent.
+    Killing,
+    /// The program is gone.
+    Settling {
+        settled: bool,
+    },
+    Over,
+}
+
+/// A stop, and by when everything must be done.
+#[derive(Clone, Copy, Debug)]
+struct Stop {
+    cause: StopCause,
+    since: Time,
+    deadline: Option<Time>,
+}
+
+/// How a request to save stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Request {
+    None,
+    /// Nobody caught the signal yet. `or_end`: then TERM, since a KILL is near.
+    Wanted {
+        retry: Time,
+        or_end: bool,
+    },
+    Heard,
+}
+
+const RETRY: Duration = Duration::from_secs(1);
+/// How often Slurm is asked again when it gave no answer.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// How long a superseded program has to end by itself.
+const SUPERSEDED: Duration = Duration::from_secs(3);
+
+/// The state of one attempt.
+#[derive(Clone, Debug)]
+pub(crate) struct Supervisor {
+    policy: Policy,
+    phase: Phase,
+    stop: Option<Stop>,
+    request: Request,
+    segment_end: Option<Time>,
+    /// TERM came at this time: a KILL follows.
+    term: Option<Time>,
+    /// A question to Slurm is open.
+    asking: bool,
+    ask_at: Option<Time>,
+    kill_again: Time,
+    told: bool,
+}
+
+impl Supervisor {
+    pub(crate) fn new(policy: Policy, segment_end: Option<Time>) -> Self {
+        Self {
+            policy,
+            phase: Phase::Running,
+            stop: None,
+            request: Request::None,
+            segment_end,
+            term: None,
+            asking: false,
+            ask_at: None,
+            kill_again: Time::ZERO,
+            told: false,
+        }
+    }
+
+    /// Why the attempt is being stopped.
+    pub(crate) fn stop(&self) -> Option<StopCause> {
+        self.stop.map(|stop| stop.cause)
+    }
+
+    /// By when everything must be done.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        self.stop.and_then(|stop| stop.deadline)
+    }
+
+    /// Whether a signal reached the program, so that its exit code says nothing of success.
+    pub(crate) fn was_told(&self) -> bool {
+        self.told
+    }
+
+    /// Takes one event.
+    pub(crate) fn step(&mut self, event: Event, now: Time) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if self.phase == Phase::Over {
+            return actions; // repeats and late events change nothing
+        }
+        match event {
+            Event::Usr1 => self.usr1(now, &mut actions),
+            Event::Term => self.term(now, &mut actions),
+            Event::Asked { heard } => self.asked(heard, &mut actions),
+            Event::Learned(answer) => self.learned(answer, now, &mut actions),
+            Event::Exited { killed } => self.exited(killed, &mut actions),
+            Event::Settled => {
+                if let Phase::Settling { settled } = &mut self.phase {
+                    *settled = true;
+                }
+            }
+            Event::Superseded => self.superseded(now, &mut actions),
+            Event::Tick => {}
+        }
+        self.time_limits(now, &mut actions);
+        self.escalate(now, &mut actions);
+        self.finish(now, &mut actions);
+        actions
+    }
+
+    /// The next time at which [`Event::Tick`] is due.
+    pub(crate) fn next_tick(&self) -> Option<Time> {
+        let retry = match self.request {
+            Request::Wanted { retry, .. } => Some(retry),
+            Request::None | Request::Heard => None,
+        };
+        let [terminate, kill] = self.escalation().map_or([None; 2], |times| times.map(Some));
+        let running = match self.phase {
+            Phase::Running => [retry, terminate, self.limit_at(), self.experiment_at()],
+            Phase::Terminating => [kill, None, None, None],
+            Phase::Killing => [Some(self.kill_again), None, None, None],
+            Phase::Settling { .. } => [self.deadline(), None, None, None],
+            Phase::Over => [None; 4],
+        };
+        running.into_iter().chain([self.ask_at]).flatten().min()
+    }
+
+    fn usr1(&mut self, now: Time, actions: &mut Vec<Action>) {
+        self.ask_to_save(now, false, actions);
+        if self.policy.local {
+            self.begin_stop(StopCause::Preempted, Some(now + self.policy.lead), now);
+        } else if self.stop.is_none() && !self.asking {
+            self.ask_cause(actions);
+        }
+    }
+
+    fn term(&mut self, now: Time, actions: &mut Vec<Action>) {
+        let deadline = self.term.get_or_insert(now).saturating_add(self.policy.kill_wait);
+        self.ask_to_save(now, true, actions);
+        if self.policy.local {
+            self.begin_stop(StopCause::Cancelled, Some(deadline), now);
+        } else {
+            self.begin_stop(StopCause::Unknown, Some(deadline), now);
+            self.ask_cause(actions);
+        }
+    }
+
+    /// A stop's cause may become known later, or change: a job can be cancelled while it saves. Its deadline only
+    /// comes nearer.
+    fn begin_stop(&mut self, cause: StopCause, deadline: Option<Time>, now: Time) {
+        let stop = self.stop.get_or_insert(Stop { cause, since: now, deadline });
+        stop.deadline = stop.deadline.into_iter().chain(deadline).min();
+        let stays = stop.cause == StopCause::Superseded || cause == StopCause::Unknown;
+        if !stays {
+            stop.cause = cause;
+        }
+    }
+
+    fn ask_cause(&mut self, actions: &mut Vec<Action>) {
+        self.asking = true;
+        self.ask_at = None;
+        actions.push(Action::AskCause);
+    }
+
+    fn ask_to_save(&mut self, now: Time, or_end: bool, actions: &mut Vec<Action>) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        match &mut self.request {
+            Request::None => {
+                self.request = Request::Wanted { retry: now + RETRY, or_end };
+                actions.push(Action::AskToSave);
+            }
+            Request::Wanted { or_end: ends, .. } if or_end && !*ends => {
+                *ends = true;
+                actions.push(Action::AskToSave);
+            }
+            Request::Wanted { .. } | Request::Heard => {}
+        }
+    }
+
+    fn asked(&mut self, heard: bool, actions: &mut Vec<Action>) {
+        let Request::Wanted { or_end, .. } = self.request else { return };
+        if heard {
+            self.told = true;
+            self.request = Request::Heard;
+            self.forget_mere_request();
+        } else if or_end && self.phase == Phase::Running {
+            self.terminate(actions);
+        }
+    }
+
+    /// A request that came without a stop is over once it was heard: the next one is sent again.
+    fn forget_mere_request(&mut self) {
+        if self.stop.is_none() && !self.asking && self.request == Request::Heard {
+            self.request = Request::None;
+        }
+    }
+
+    fn learned(&mut self, answer: Answer, now: Time, actions: &mut Vec<Action>) {
+        self.asking = false;
+        match answer {
+            Answer::Silence => {
+                self.begin_stop(StopCause::Unknown, None, now);
+                self.ask_at = Some(now + ASK_AGAIN);
+            }
+            Answer::Job { stop: Some(cause), end } => {
+                // The end that Slurm shows is over once the TERM came: then only the KILL counts.
+                let end = end.filter(|_| self.term.is_none());
+                self.begin_stop(cause, end, now);
+            }
+            Answer::Job { stop: None, .. } if self.term.is_some() => {
+                self.begin_stop(StopCause::Cancelled, None, now);
+            }
+            Answer::Job { stop: None, end } => {
+                let guessed = self.stop.is_some_and(|stop| stop.cause == StopCause::Unknown);
+                if guessed {
+                    self.stop = None;
+                }
+                self.segment_end = end.filter(|&end| end > now + self.policy.lead);
+                self.forget_mere_request();
+            }
+        }
+        if self.stop.is_some() {
+            self.ask_to_save(now, false, actions);
+        }
+    }
+
+    fn exited(&mut self, killed: bool, actions: &mut Vec<Action>) {
+        self.phase = Phase::Settling { settled: false };
+        actions.push(Action::Settle);
+        // Slurm's own signal may have been faster than its news; and without an answer there's no decision.
+        let unknown = self.stop.map_or(killed, |stop| stop.cause == StopCause::Unknown);
+        if unknown && !self.policy.local && !self.asking {
+            self.ask_cause(actions);
+        }
+    }
+
+    fn superseded(&mut self, now: Time, actions: &mut Vec<Action>) {
+        self.begin_stop(StopCause::Superseded, Some(now + SUPERSEDED), now);
+        if self.phase == Phase::Running {
+            self.terminate(actions);
+        }
+    }
+
+    fn terminate(&mut self, actions: &mut Vec<Action>) {
+        self.told = true;
+        self.phase = Phase::Terminating;
+        actions.push(Action::Terminate);
+    }
+
+    fn limit_at(&self) -> Option<Time> {
+        let at = self.segment_end?.saturating_sub(self.policy.lead);
+        (self.stop.is_none() && !self.asking).then_some(at)
+    }
+
+    fn experiment_at(&self) -> Option<Time> {
+        let at = self.policy.experiment_end?.saturating_sub(self.policy.lead);
+        self.stop.is_none().then_some(at)
+    }
+
+    /// The ends that are known beforehand. Slurm's may have been moved, so it is asked first.
+    fn time_limits(&mut self, now: Time, actions: &mut Vec<Action>) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        if self.experiment_at().is_some_and(|at| at <= now) {
+            self.begin_stop(StopCause::Deadline, self.policy.experiment_end, now);
+            self.ask_to_save(now, false, actions);
+        }
+        if self.limit_at().is_some_and(|at| at <= now) {
+            if self.policy.local {
+                self.begin_stop(StopCause::TimeLimit, self.segment_end, now);
+                self.ask_to_save(now, false, actions);
+            } else {
+                self.ask_cause(actions);
+            }
+        }
+        if self.ask_at.is_some_and(|at| at <= now) {
+            self.ask_cause(actions);
+        }
+    }
+
+    /// When TERM and KILL are due: a third of the time is left for the end, up to 15 s, and a tenth for the last
+    /// commit, up to 5 s.
+    fn escalation(&self) -> Option<[Time; 2]> {
+        let stop = self.stop?;
+        let deadline = stop.deadline?;
+        let whole = deadline.saturating_sub(stop.since);
+        let last = (whole / 10).clamp(Duration::from_secs(1), Duration::from_secs(5));
+        let end = (whole / 3).clamp(Duration::from_secs(3), Duration::from_secs(15));
+        Some([deadline.saturating_sub(end), deadline.saturating_sub(last)])
+    }
+
+    fn escalate(&mut self, now: Time, actions: &mut Vec<Action>) {
+        if let Request::Wanted { retry, .. } = &mut self.request
+            && self.phase == Phase::Running
+            && *retry <= now
+        {
+            *retry = now + RETRY;
+            actions.push(Action::AskToSave);
+        }
+        let Some([terminate, kill]) = self.escalation() else { return };
+        if self.phase == Phase::Running && terminate <= now {
+            self.terminate(actions);
+        }
+        let again = self.phase == Phase::Killing && self.kill_again <= now;
+        if (self.phase == Phase::Terminating && kill <= now) || again {
+            self.phase = Phase::Killing;
+            self.kill_again = now + RETRY;
+            actions.push(Action::Kill);
+        }
+    }
+
+    fn finish(&mut self, now: Time, actions: &mut Vec<Action>) {
+        let Phase::Settling { settled } = self.phase else { return };
+        let late = self.deadline().is_some_and(|deadline| deadline <= now);
+        if late || (settled && !self.asking) {
+            self.phase = Phase::Over;
+            actions.push(Action::Decide);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "supervise_tests.rs"]
+mod tests;

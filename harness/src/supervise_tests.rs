@@ -1,0 +1,241 @@
+//! Stories: events at seconds, and the actions that they lead to.
+
+use super::Event::{Asked, Exited, Learned, Settled, Superseded, Term, Tick, Usr1};
+use super::*;
+
+const HEARD: Event = Asked { heard: true };
+const DEAF: Event = Asked { heard: false };
+const EXIT: Event = Exited { killed: false };
+
+fn slurm() -> Supervisor {
+    let seconds = Duration::from_secs;
+    let policy =
+        Policy { local: false, lead: seconds(60), kill_wait: seconds(30), experiment_end: None };
+    Supervisor::new(policy, None)
+}
+
+fn local(segment_end: Option<u64>, experiment_end: Option<u64>) -> Supervisor {
+    let policy = Policy {
+        local: true,
+        experiment_end: experiment_end.map(Duration::from_secs),
+        ..slurm().policy
+    };
+    Supervisor::new(policy, segment_end.map(Duration::from_secs))
+}
+
+fn job(stop: Option<StopCause>, end: u64) -> Event {
+    Learned(Answer::Job { stop, end: Some(Duration::from_secs(end)) })
+}
+
+fn play(supervisor: &mut Supervisor, story: &[(u64, Event)]) -> String {
+    let mut log = Vec::new();
+    for &(at, event) in story {
+        for action in supervisor.step(event, Duration::from_secs(at)) {
+            log.push(format!("{at}:{action:?}"));
+        }
+    }
+    log.join(" ")
+}
+
+#[track_caller]
+fn check(mut supervisor: Supervisor, story: &[(u64, Event)], expected: &str) -> Supervisor {
+    assert_eq!(play(&mut supervisor, story), expected);
+    supervisor
+}
+
+#[test]
+fn a_program_that_ends_by_itself() {
+    let over = check(slurm(), &[(5, EXIT), (6, Settled)], "5:Settle 6:Decide");
+    assert_eq!((over.stop(), over.was_told()), (None, false));
+    check(local(None, None), &[(5, Exited { killed: true }), (6, Settled)], "5:Settle 6:Decide");
+}
+
+#[test]
+fn a_preemption_with_grace() {
+    let story = [
+        (5, Usr1),
+        (5, HEARD),
+        (5, Usr1),
+        (5, job(Some(StopCause::Preempted), 65)),
+        (20, Usr1),
+        (45, Tick),
+        (50, Tick),
+        (59, Tick),
+        (60, Tick),
+        (61, Tick),
+        (62, Exited { killed: true }),
+        (63, Settled),
+    ];
+    let over = check(
+        slurm(),
+        &story,
+        "5:AskToSave 5:AskCause 50:Terminate 60:Kill 61:Kill 62:Settle 63:Decide",
+    );
+    assert_eq!((over.stop(), over.was_told()), (Some(StopCause::Preempted), true));
+}
+
+#[test]
+fn a_hundred_requests_are_one() {
+    let story: Vec<_> = std::iter::repeat_n((5, Usr1), 100).collect();
+    check(slurm(), &story, "5:AskToSave 5:AskCause");
+}
+
+#[test]
+fn a_mere_request_to_save_stops_nothing_and_can_come_again() {
+    let story = [
+        (5, Usr1),
+        (5, HEARD),
+        (5, job(None, 9999)),
+        (99, Usr1),
+        (99, HEARD),
+        (99, job(None, 9999)),
+        (100, EXIT),
+        (100, Settled),
+    ];
+    let over = check(
+        slurm(),
+        &story,
+        "5:AskToSave 5:AskCause 99:AskToSave 99:AskCause 100:Settle 100:Decide",
+    );
+    assert_eq!((over.stop(), over.was_told()), (None, true));
+}
+
+#[test]
+fn a_signal_that_nobody_catches_is_sent_again() {
+    let story = [
+        (5, Usr1),
+        (5, DEAF),
+        (5, job(Some(StopCause::TimeLimit), 100)),
+        (6, Tick),
+        (6, DEAF),
+        (7, Tick),
+        (7, HEARD),
+        (8, Tick),
+    ];
+    check(slurm(), &story, "5:AskToSave 5:AskCause 6:AskToSave 7:AskToSave");
+}
+
+#[test]
+fn a_kill_is_near_and_nobody_catches_the_signal() {
+    let story = [
+        (5, Term),
+        (5, DEAF),
+        (5, job(None, 5)),
+        (31, Tick),
+        (32, Tick),
+        (33, Exited { killed: true }),
+        (33, Settled),
+    ];
+    let over =
+        check(slurm(), &story, "5:AskToSave 5:AskCause 5:Terminate 32:Kill 33:Settle 33:Decide");
+    assert_eq!(over.stop(), Some(StopCause::Cancelled));
+}
+
+#[test]
+fn cancelled_while_it_saves_for_the_time_limit() {
+    let story = [
+        (5, Usr1),
+        (5, HEARD),
+        (5, job(Some(StopCause::TimeLimit), 100)),
+        (20, Term),
+        (20, job(Some(StopCause::Cancelled), 20)),
+        (31, Tick),
+        (32, Tick),
+    ];
+    let over = check(slurm(), &story, "5:AskToSave 5:AskCause 20:AskCause 32:Terminate");
+    assert_eq!(over.stop(), Some(StopCause::Cancelled));
+}
+
+#[test]
+fn a_sentinel_that_is_faster_than_the_term() {
+    let story = [(5, Usr1), (5, Term), (5, HEARD), (5, job(None, 5)), (5, job(None, 5))];
+    let over = check(slurm(), &story, "5:AskToSave 5:AskCause 5:AskToSave 5:AskCause");
+    assert_eq!(over.stop(), Some(StopCause::Cancelled));
+}
+
+#[test]
+fn no_answer_is_asked_for_again_and_before_the_end() {
+    let story = [
+        (5, Usr1),
+        (5, HEARD),
+        (10, Learned(Answer::Silence)),
+        (20, Tick),
+        (25, Learned(Answer::Silence)),
+        (30, EXIT),
+        (30, Settled),
+        (31, job(Some(StopCause::Preempted), 60)),
+    ];
+    let over = check(
+        slurm(),
+        &story,
+        "5:AskToSave 5:AskCause 20:AskCause 30:Settle 30:AskCause 31:Decide",
+    );
+    assert_eq!(over.stop(), Some(StopCause::Preempted));
+}
+
+#[test]
+fn slurms_signal_is_faster_than_its_news() {
+    let story =
+        [(5, Exited { killed: true }), (5, Settled), (6, job(Some(StopCause::Preempted), 60))];
+    let over = check(slurm(), &story, "5:Settle 5:AskCause 6:Decide");
+    assert_eq!((over.stop(), over.was_told()), (Some(StopCause::Preempted), false));
+}
+
+#[test]
+fn a_commit_that_hangs_does_not_outlast_the_deadline() {
+    check(
+        slurm(),
+        &[(5, Term), (5, HEARD), (6, EXIT), (34, Tick), (35, Tick)],
+        "5:AskToSave 5:AskCause 6:Settle 35:Decide",
+    );
+}
+
+#[test]
+fn a_local_time_limit_and_a_deadline() {
+    let over = check(
+        local(Some(100), None),
+        &[(39, Tick), (40, Tick), (41, Tick), (41, HEARD), (85, Tick), (95, Tick)],
+        "40:AskToSave 41:AskToSave 85:Terminate 95:Kill",
+    );
+    assert_eq!(over.stop(), Some(StopCause::TimeLimit));
+    let over =
+        check(local(Some(100), Some(90)), &[(30, Tick), (30, HEARD), (40, Tick)], "30:AskToSave");
+    assert_eq!(over.stop(), Some(StopCause::Deadline));
+}
+
+#[test]
+fn a_limit_that_was_extended() {
+    let mut supervisor = slurm();
+    supervisor.segment_end = Some(Duration::from_secs(100));
+    let story = [
+        (40, Tick),
+        (41, Tick),
+        (41, job(None, 500)),
+        (42, Tick),
+        (440, Tick),
+        (440, job(Some(StopCause::TimeLimit), 500)),
+    ];
+    check(supervisor, &story, "40:AskCause 440:AskCause 440:AskToSave");
+}
+
+#[test]
+fn a_superseded_attempt_leaves() {
+    let over = check(
+        slurm(),
+        &[(5, Superseded), (7, Tick), (7, Term), (8, EXIT), (8, Settled), (8, job(None, 8))],
+        "5:Terminate 7:Kill 7:AskCause 8:Settle 8:Decide",
+    );
+    assert_eq!(over.stop(), Some(StopCause::Superseded));
+}
+
+#[test]
+fn nothing_happens_after_the_end() {
+    let mut supervisor = slurm();
+    play(&mut supervisor, &[(1, EXIT), (1, Settled)]);
+    for event in
+        [Usr1, Term, HEARD, DEAF, Learned(Answer::Silence), EXIT, Settled, Superseded, Tick]
+    {
+        assert_eq!(supervisor.step(event, Duration::from_secs(9)), []);
+    }
+    assert_eq!(supervisor.next_tick(), supervisor.ask_at);
+}
