@@ -19,7 +19,7 @@ pub(crate) struct Taken {
     pub(crate) arguments: String,
 }
 
-const SBATCH: &str = r##"#!/bin/sh
+const SBATCH: &str = r#"#!/bin/sh
 cd "$FAKE" || exit 9
 for script; do :; done
 name=$(sed -n 's/^#SBATCH --job-name=//p' "$script")
@@ -30,16 +30,16 @@ fi
 if [ -e slow ]; then sleep 0.2; fi
 printf '%s\t%s\n' "$name" "$*" >>jobs
 echo $(( 100 + $(wc -l <jobs) ))
-"##;
+"#;
 
-const SCONTROL: &str = r##"#!/bin/sh
+const SCONTROL: &str = r#"#!/bin/sh
 cd "$FAKE" || exit 9
 case "$*" in
   *config*) cat config ;;
   *partition*) cat partitions ;;
   release*) shift; wc -l <jobs >>released_at; echo "$@" >>released ;;
 esac
-"##;
+"#;
 
 const SCANCEL: &str = "#!/bin/sh\necho \"$@\" >>\"$FAKE/cancelled\"\n";
 
@@ -117,8 +117,7 @@ fn squeue() -> String {
         "\"Dependency\"",
     ];
     assert_eq!(fields.len(), queue::FIELDS.len());
-    let row: String =
-        fields.iter().map(|field| format!("printf \"%s{delimiter}\", {field}; ")).collect();
+    let row: String = fields.map(|field| format!("printf \"%s{delimiter}\", {field}; ")).concat();
     let program = format!(
         r#"BEGIN {{ FS = "\t" }} {{ id = 100 + NR }} (name == "" || $1 == name) {{ {row} printf "\n" }}"#
     );

@@ -52,12 +52,12 @@ fn the_number_of_files_does_not_depend_on_the_trials() {
 #[test]
 fn the_third_of_five_is_refused() {
     let fake = FakeSlurm::new(1001);
-    let tasks: String = (0..5)
+    let tasks = [0, 1, 2, 3, 4]
         .map(|n| {
             let after = if n == 0 { String::new() } else { format!("after = [\"t{}\"]\n", n - 1) };
             format!("[task.t{n}]\nrun = \"true\"\n{after}")
         })
-        .collect();
+        .concat();
     let file = fake
         .world
         .write("exp.toml", &format!("name = \"five\"\n[executor.gpu]\nkind = \"slurm\"\n{tasks}"));
