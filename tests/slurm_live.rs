@@ -1,14 +1,14 @@
-//! The client against a real Slurm. Skipped, and says so, where `NEMO_SLURM_LIVE` isn't set.
+//! The client against a real Slurm. Skipped, and says so, where `NEMO_TEST_SLURM` isn't set.
 
 use std::time::Duration;
 
 use nemo_slurm::slurm::{Client, JobState, Tasks};
 
 fn client() -> Option<Client> {
-    if std::env::vars_os().any(|(name, _)| name == "NEMO_SLURM_LIVE") {
+    if std::env::vars_os().any(|(name, _)| name == "NEMO_TEST_SLURM") {
         Some(Client::new(Duration::from_secs(30)))
     } else {
-        eprintln!("skipped: set NEMO_SLURM_LIVE=1 where a Slurm may be used for tests");
+        eprintln!("skipped: no real Slurm here; `scripts/test` starts one");
         None
     }
 }

@@ -1,1 +1,309 @@
-//! The local executor, with real programs.
+//! Experiments on a real Slurm: preemption with and without notice, time limits, failures, crashes, daemons away.
+//!
+//! Tests run side by side on one cluster; those that preempt have a node of their own.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::cluster::{self, Cluster};
+use crate::counting;
+use crate::support::{World, causes, printed, states, text, trials};
+
+/// An executor on one node, from which an urgent job takes it.
+fn scavenging(node: &str) -> String {
+    format!(
+        "kind = \"slurm\"\npartition = \"scavenge\"\nmem = \"100M\"\ntime = \"10m\"\nsbatch = {{ nodelist = \"{node}\" }}"
+    )
+}
+
+/// Takes a whole node for two seconds.
+fn urgent_job(world: &World, node: &str) {
+    let mut sbatch = Command::new("sbatch");
+    world.surround(&mut sbatch);
+    let wrap =
+        ["--partition=urgent", "--exclusive", "--mem=0", "--output=/dev/null", "--wrap=sleep 2"];
+    let output = sbatch.args(wrap).arg(format!("--nodelist={node}")).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[track_caller]
+fn until_completed(world: &World, id: &str) -> Value {
+    world.until(id, "the end", |status| status["experiment"]["state"] == "completed")
+}
+
+/// Preempts three trials in the middle; each is told, saves, runs again and ends as if nothing had been.
+fn preempted_trials_go_on(world: &World, node: &str) {
+    counting::write(world, &scavenging(node), 250, 0.1);
+    let id = world.ok(&["submit", "exp.toml"]);
+    counting::until_beyond(world, &id, 10);
+    urgent_job(world, node);
+    let status = until_completed(world, &id);
+    for trial in trials(&status, "train") {
+        assert_eq!(causes(trial), ["preempted", "completed"], "{trial:#}");
+        counting::assert_resumed_beyond(trial, 10);
+    }
+    counting::assert_undisturbed(world, &id, 250);
+}
+
+#[test]
+fn preempted_trials_are_told_by_their_own_signal() {
+    if cluster::is_here() {
+        preempted_trials_go_on(&World::new(), "n1");
+    }
+}
+
+#[test]
+fn without_that_signal_a_sentinel_tells_them_and_daemons_may_go_away() {
+    if !cluster::is_here() {
+        return;
+    }
+    let options = [("SLURM_DEV_USER_SIGNAL", "0"), ("SLURM_DEV_NODES", "1")];
+    let cluster = Cluster::start(23_817, &options);
+    preempted_trials_go_on(&cluster.world(), "n1");
+    daemons_go_away(&cluster);
+}
+
+/// What was known stays known, marked as old; nothing becomes failed.
+fn daemons_go_away(cluster: &Cluster) {
+    let world = cluster.world();
+    counting::write(&world, &scavenging("n1"), 400, 0.1);
+    let id = world.ok(&["submit", "exp.toml"]);
+    counting::until_beyond(&world, &id, 3);
+    cluster.dev(&["kill", "slurmdbd"]);
+    let status = world.status(&id);
+    assert_eq!(states(&status, "train"), ["running"; 3], "{status:#}");
+    assert_eq!(status["experiment"]["stale"], true);
+    cluster.dev(&["kill", "slurmctld"]);
+    let asked: Value = {
+        let printed = world.ok(&["status", &id, "--json", "--slurm-timeout", "3"]);
+        serde_json::from_str(&printed).unwrap()
+    };
+    assert_eq!(states(&asked, "train"), ["running"; 3], "{asked:#}");
+    assert_eq!(states(&asked, "prepare"), ["completed"], "{asked:#}");
+    assert_eq!(asked["warnings"].as_array().unwrap().len(), 2, "{asked:#}");
+    let refused = world.run(&["submit", "exp.toml", "--slurm-timeout", "3"]);
+    assert_eq!(refused.code, 4, "no answer is no refusal: {refused:?}");
+    let id_of_second = world.ok(&["list", "--json", "-n", "1"]);
+    let second: Value = serde_json::from_str(&id_of_second).unwrap();
+    let second = text(&second["experiments"][0]["id"]);
+    cluster.dev(&["revive", "slurmdbd"]);
+    cluster.dev(&["revive", "slurmctld"]);
+    world.ok(&["submit", "--continue", &second]);
+    until_completed(&world, &id);
+    let status = until_completed(&world, &second);
+    assert_eq!(causes(&trials(&status, "train")[0]), ["completed"]);
+    counting::assert_undisturbed(&world, &id, 400);
+}
+
+#[test]
+fn a_time_limit_is_a_segment_not_an_end() {
+    if !cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    let executor = "kind = \"slurm\"\npartition = \"main\"\nmem = \"100M\"\ntime = \"1m\"";
+    counting::write(&world, executor, 900, 0.1);
+    let id = world.ok(&["submit", "exp.toml"]);
+    let status = until_completed(&world, &id);
+    for trial in trials(&status, "train") {
+        let causes = causes(trial);
+        let (last, before) = causes.split_last().unwrap();
+        assert_eq!(last, "completed");
+        assert!(
+            !before.is_empty() && before.iter().all(|cause| cause == "time_limit"),
+            "{trial:#}"
+        );
+        counting::assert_resumed_beyond(trial, 10);
+    }
+    counting::assert_undisturbed(&world, &id, 900);
+}
+
+#[test]
+fn a_cancelled_job_stays_cancelled() {
+    if !cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    counting::write(&world, &scavenging("n2"), 5000, 0.1);
+    let id = world.ok(&["submit", "exp.toml"]);
+    counting::until_beyond(&world, &id, 3);
+    world.ok(&["cancel", &format!("{id}/train/1")]);
+    world.until(&id, "one trial cancelled", |status| states(status, "train")[1] == "cancelled");
+    assert_eq!(states(&world.status(&id), "train"), ["running", "cancelled", "running"]);
+    // Somebody who does not know of us.
+    let status = world.status(&id);
+    let job = text(&trials(&status, "train")[0]["slurm_job"]);
+    let mut scancel = Command::new("scancel");
+    world.surround(&mut scancel);
+    assert!(scancel.arg(job.split('_').next().unwrap()).status().unwrap().success());
+    let status =
+        world.until(&id, "all cancelled", |status| status["experiment"]["state"] == "cancelled");
+    for trial in trials(&status, "train") {
+        assert_eq!(causes(trial), ["cancelled"], "{trial:#}");
+        assert!(
+            trial["attempts"][0]["checkpoint_step"].as_u64() > Some(3),
+            "saved on the way: {trial:#}"
+        );
+    }
+    assert_eq!(world.run(&["wait", &id]).code, 1);
+}
+
+#[test]
+fn a_failure_blocks_what_needs_it_and_starts_what_waits_for_it() {
+    if !cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    world.write(
+        "exp.toml",
+        "name = \"fails\"\n[executor.it]\nkind = \"slurm\"\npartition = \"main\"\nmem = \"10M\"\n\
+         [task.first]\nrun = \"test {x} != 1 || exit 3\"\n[task.first.params]\nx = [0, 1, 2]\n\
+         [task.each]\nafter = [{ task = \"first\", on = \"each\" }]\nrun = \"true {y}\"\n[task.each.params]\ny = [0, 1, 2]\n\
+         [task.second]\nafter = [\"first\"]\nrun = \"true\"\n\
+         [task.rescue]\nafter = [{ task = \"first\", on = \"failed\" }]\nrun = \"true\"\n\
+         [task.last]\nafter = [{ task = \"second\", on = \"any\" }]\nrun = \"true\"\n",
+    );
+    let printed = world.run(&["submit", "exp.toml", "--wait"]);
+    assert_eq!(printed.code, 1, "{printed:?}");
+    let status = world.status("fails");
+    assert_eq!(states(&status, "first"), ["completed", "failed", "completed"], "{status:#}");
+    assert_eq!(states(&status, "each"), ["completed", "blocked", "completed"], "{status:#}");
+    assert_eq!(states(&status, "second"), ["blocked"], "{status:#}");
+    assert_eq!(states(&status, "rescue"), ["completed"], "{status:#}");
+    assert_eq!(states(&status, "last"), ["completed"], "{status:#}");
+    let reason = text(&trials(&status, "first")[1]["reason"]);
+    assert!(reason.contains("code 3"), "{reason}");
+}
+
+#[test]
+fn five_thousand_trials_wait_and_are_cancelled() {
+    if !cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    world.write(
+        "exp.toml",
+        "name = \"wide\"\n[executor.it]\nkind = \"slurm\"\npartition = \"main\"\nmem = \"10M\"\n\
+         sbatch = { begin = \"now+1hour\" }\n[task.t]\nrun = \"true {x}\"\n[task.t.params]\nx = { int = [1, 5000] }\n\
+         [task.t.search]\nconcurrent = 12\n",
+    );
+    let id = world.ok(&["submit", "exp.toml"]);
+    let status = world.status(&id);
+    assert_eq!(status["tasks"][0]["counts"]["pending"], 5000);
+    let jobs: std::collections::BTreeSet<String> = trials(&status, "t")
+        .iter()
+        .map(|trial| text(&trial["slurm_job"]).split('_').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(jobs.len(), 5);
+    world.ok(&["cancel", &id]);
+    world.until(&id, "all cancelled", |status| status["tasks"][0]["counts"]["cancelled"] == 5000);
+}
+
+/// Kills a submission before its `n`-th call that could matter, on the real Slurm, and goes on.
+fn kill_and_go_on(world: &World, n: usize) {
+    let mut strace = Command::new("strace");
+    world.surround(&mut strace);
+    let inject = format!("inject=fdatasync,clone3,vfork,wait4:signal=SIGKILL:when={n}");
+    strace.args(["-o", "/dev/null", "-e", "trace=fdatasync,clone3,vfork,wait4", "-e", &inject]);
+    let program = env!("CARGO_BIN_EXE_nemo-slurm");
+    let first = strace.arg(program).args(["submit", "exp.toml"]).output();
+    let first = printed(&first.expect("strace is needed: apt-get install strace"));
+    let Some(id) = newest(world) else { return };
+    if first.code != 0 {
+        world.ok(&["submit", "--continue", &id]);
+    }
+    let status = until_completed(world, &id);
+    for task in ["a", "b", "c"] {
+        assert_eq!(causes(&trials(&status, task)[0]), ["completed"], "killed at {n}: {status:#}");
+    }
+    let mut squeue = Command::new("squeue");
+    world.surround(&mut squeue);
+    let names = squeue.args(["-h", "-t", "all", "-o", "%F %j"]).output().unwrap().stdout;
+    let ours = String::from_utf8(names).unwrap();
+    let ours: std::collections::BTreeSet<&str> =
+        ours.lines().filter(|line| line.contains(&id)).collect();
+    assert_eq!(ours.len(), 3, "killed at {n}: each array once: {ours:?}");
+    std::fs::remove_dir_all(world.experiment(&id)).unwrap();
+}
+
+fn newest(world: &World) -> Option<String> {
+    let list: Value = serde_json::from_str(&world.ok(&["list", "--json", "-n", "1"])).unwrap();
+    list["experiments"].get(0).map(|experiment| text(&experiment["id"]))
+}
+
+#[test]
+fn kill_9_of_a_submission_on_the_real_slurm() {
+    if !cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    world.write(
+        "exp.toml",
+        "name = \"killed\"\n[executor.it]\nkind = \"slurm\"\npartition = \"main\"\nmem = \"10M\"\n\
+         [task.a]\nrun = \"true\"\n[task.b]\nafter = [\"a\"]\nrun = \"true\"\n[task.c]\nafter = [\"b\"]\nrun = \"true\"\n",
+    );
+    for n in 1..=12 {
+        kill_and_go_on(&world, n);
+    }
+}
+
+#[test]
+fn without_accounting_and_long_forgotten_the_truth_is_still_told() {
+    if !cluster::is_here() {
+        return;
+    }
+    let options =
+        [("SLURM_DEV_ACCOUNTING", "0"), ("SLURM_DEV_MIN_JOB_AGE", "2"), ("SLURM_DEV_NODES", "1")];
+    let cluster = Cluster::start(24_817, &options);
+    let world = cluster.world();
+    world.write(
+        "exp.toml",
+        "name = \"forgotten\"\n[executor.it]\nkind = \"slurm\"\npartition = \"main\"\nmem = \"10M\"\n\
+         [task.t]\nrun = \"exit {code}\"\n[task.t.params]\ncode = [0, 4]\n",
+    );
+    let printed = world.run(&["submit", "exp.toml", "--wait"]);
+    assert_eq!(printed.code, 1, "{printed:?}");
+    let status = world.status("forgotten");
+    let job = text(&trials(&status, "t")[0]["slurm_job"]);
+    let job = job.split('_').next().unwrap();
+    until_forgotten(&world, job);
+    let status = world.status("forgotten");
+    assert_eq!(states(&status, "t"), ["completed", "failed"], "{status:#}");
+    assert_eq!(
+        status["warnings"],
+        serde_json::json!([]),
+        "no accounting is no silence: {status:#}"
+    );
+}
+
+fn until_forgotten(world: &World, job: &str) {
+    let began = std::time::Instant::now();
+    loop {
+        let mut squeue = Command::new("squeue");
+        world.surround(&mut squeue);
+        let known = squeue.args(["-h", "-t", "all", "-j", job]).output().unwrap();
+        if known.stdout.is_empty() {
+            return;
+        }
+        assert!(began.elapsed() < crate::support::PATIENCE, "Slurm never forgets {job}");
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    }
+}
+
+#[test]
+fn the_example_runs_on_slurm_and_names_the_best() {
+    if !cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits/exp.toml");
+    let example = example.to_str().unwrap();
+    let faster = "task.train.params.pace=0.0";
+    let printed =
+        world.run(&["submit", example, "--executor", "cluster", "--set", faster, "--wait"]);
+    assert_eq!(printed.code, 0, "{printed:?}");
+    let logs = world.ok(&["logs", "@/evaluate", "--stream", "out"]);
+    assert!(logs.contains("best trial: "), "{logs}");
+}
