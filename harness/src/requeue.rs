@@ -40,7 +40,7 @@ pub(crate) struct Stopped {
 pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
     let Some(job) = &harness.context.slurm else { return code::REQUEUE };
     if stopped.cause == Some(StopCause::Requeued) {
-        return wait_for_term(harness, UNTIL_TERM);
+        return code::DONE; // Slurm no longer looks at this run's exit code
     }
     let until = stopped.deadline.unwrap_or_else(|| harness.clock.now() + PATIENCE);
     let mut pause = Duration::from_millis(500);
@@ -50,7 +50,7 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
                 complain("the job was cancelled meanwhile: it is not requeued");
                 return code::CANCELLED;
             }
-            Some(StopCause::Requeued) => return wait_for_term(harness, UNTIL_TERM),
+            Some(StopCause::Requeued) => return code::DONE,
             _ => {}
         }
         let answer = match helper::ask(&slurm::requeue(&job.id()), &harness.clock, ANSWER) {
