@@ -6,6 +6,9 @@ use std::time::Duration;
 use nemo_harness::rundir::{AttemptEnd, AttemptRecord, AttemptStart, durable};
 use nix::sys::signalfd::SignalFd;
 
+use crate::checkpoint::resume;
+use crate::checkpoint::saver::Saver;
+use crate::checkpoint::store::Disk;
 use crate::clock::{Clock, unix_now};
 use crate::command::{self, AttemptNames};
 use crate::context::{Context, SlurmJob};
@@ -17,6 +20,7 @@ use crate::metrics::{self, Patterns, Recorder};
 use crate::output::{self, Stream};
 use crate::proc_fs;
 use crate::process::{self, Start};
+use crate::requeue::{self, Stopped};
 use crate::resumed::Resumed;
 use crate::say::Voice;
 use crate::supervise::{Policy, Supervisor};
@@ -41,7 +45,7 @@ pub(crate) struct Harness {
 #[derive(Debug)]
 pub(crate) enum Ended {
     /// As its record says.
-    Recorded { verdict: Verdict, attempt: u32, deadline: Option<Duration>, requeued: bool },
+    Recorded { verdict: Verdict, attempt: u32, stopped: Stopped },
     /// A later attempt has taken over: this one may write nothing more.
     Superseded,
     /// A later run of the same job was here before.
@@ -64,6 +68,7 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
         Claim::Stale(holder) => return Ok(Ended::Stale(holder)),
     };
     let mut voice = Voice::new(&dir.stderr(lease.attempt));
+    requeue::remove_mark(harness);
     takeover::end_remnants(harness, before.as_ref(), &mut voice);
     // The one before may have written its last lines until now.
     let history = History::read(&path).map_err(|error| told(&path, &error))?;
@@ -93,8 +98,8 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     if let Err(error) = journal.write(&AttemptRecord::End(end)) {
         report.voice.warn(&told(&path, &error));
     }
-    let requeued = report.stop == Some(crate::supervise::StopCause::Requeued);
-    Ok(Ended::Recorded { verdict, attempt, deadline: report.deadline, requeued })
+    let stopped = Stopped { cause: report.stop, deadline: report.deadline };
+    Ok(Ended::Recorded { verdict, attempt, stopped })
 }
 
 /// What is known after the program's end.
@@ -123,12 +128,19 @@ impl Report {
 /// Finds the checkpoint to go on from, and makes the record fit to it.
 fn resume(
     harness: &Harness,
-    _lease: &Lease,
-    _history: &History,
-    _voice: &mut Voice,
+    lease: &Lease,
+    history: &History,
+    voice: &mut Voice,
 ) -> Result<Option<Resumed>, String> {
     let dir = &harness.trial.dir;
-    let resumed: Option<Resumed> = None;
+    let found = resume::find(&mut Disk, &dir.checkpoints(), &history.steps, &lease.nonce)?;
+    for note in found.notes {
+        voice.warn(&note);
+    }
+    let resumed = found.resumed;
+    if let Some(resumed) = &resumed {
+        voice.note(&format!("resuming from step {}, `{}`", resumed.step, resumed.from.display()));
+    }
     let from = resumed.as_ref().map(|resumed| (resumed.step, resumed.metrics));
     metrics::roll_back(&dir.metrics(), from).map_err(|error| told(&dir.metrics(), &error))?;
     Ok(resumed)
@@ -140,15 +152,15 @@ fn begin(
     lease: Lease,
     voice: Voice,
     resumed: Option<&Resumed>,
-    _history: &History,
+    history: &History,
     journal: &mut Journal,
 ) -> Result<Report, String> {
     let trial = &harness.trial;
     let dir = &trial.dir;
     let staging = dir.staging(lease.attempt);
-    for folder in [&staging, &dir.artifacts()] {
-        durable::create_dir_all(folder).map_err(|error| told(folder, &error))?;
-    }
+    let saver = Saver::begin(dir, &lease, history.steps.clone());
+    let saver = saver.map_err(|error| told(&staging, &error))?;
+    durable::create_dir_all(&dir.artifacts()).map_err(|error| told(&dir.artifacts(), &error))?;
     let mut patterns = Patterns::new(&trial.spec.metrics)?;
     patterns.current = resumed.map(|resumed| resumed.step);
     let from = resumed.map(|resumed| resumed.from.display().to_string());
@@ -167,8 +179,8 @@ fn begin(
     let start = Start { argv: &command.argv, env: &env, workdir, stdout, stderr };
     let program = process::start(start, &context.path)?;
     let recorder = Recorder::new(dir.metrics(), lease.attempt);
-    let world = World::new(harness, supervisor, program, lease, voice, journal);
-    Ok(world.with_metrics(streams, patterns, recorder).run())
+    let world = World::new(harness, supervisor, program, saver, lease, voice, journal);
+    Ok(world.with_known(history.steps.clone()).with_metrics(streams, patterns, recorder).run())
 }
 
 /// The program's deadline in unix seconds, and who keeps it.

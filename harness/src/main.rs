@@ -1,6 +1,7 @@
 //! `nemo-harness`: stands between Slurm and one training program.
 
 mod attempt;
+mod checkpoint;
 mod clock;
 mod command;
 mod context;
@@ -13,9 +14,11 @@ mod metrics;
 mod output;
 mod proc_fs;
 mod process;
+mod requeue;
 mod resumed;
 mod run;
 mod say;
+mod sentinel;
 mod signals;
 mod slurm;
 mod supervise;
@@ -56,6 +59,7 @@ enum Command {
     Help,
     Version,
     Run { task_dir: PathBuf, which: Which, local: bool },
+    Sentinel { pid: u32, start_ticks: u64 },
 }
 
 fn main() -> ExitCode {
@@ -72,6 +76,10 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Ok(Command::Run { task_dir, which, local }) => run::run(&task_dir, which, local),
+        Ok(Command::Sentinel { pid, start_ticks }) => {
+            let ended = sentinel::run(pid, start_ticks);
+            ended.map(|()| run::code::DONE).map_err(|error| format!("the sentinel: {error}"))
+        }
         Err(error) => {
             eprintln!("error: {error}\n\nhint: `nemo-harness --help` explains");
             return ExitCode::from(USAGE);
@@ -93,6 +101,7 @@ fn parse(arguments: &[String]) -> Result<Command, String> {
         "-h" | "--help" | "help" => Ok(Command::Help),
         "-V" | "--version" => Ok(Command::Version),
         "run" => parse_run(rest),
+        "sentinel" => parse_sentinel(rest),
         _ => Err(format!("`{first}` is no command of nemo-harness")),
     }
 }
@@ -113,6 +122,22 @@ fn parse_run(arguments: &[String]) -> Result<Command, String> {
     let task_dir = task_dir.ok_or("`run` needs `--task-dir DIR`")?;
     let which = which.ok_or("`run` needs `--trial N` or `--offset N`")?;
     Ok(Command::Run { task_dir, which, local })
+}
+
+fn parse_sentinel(arguments: &[String]) -> Result<Command, String> {
+    let (mut pid, mut start_ticks) = (None, None);
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--harness-pid" => pid = Some(number(word, words.next())?),
+            "--start-ticks" => start_ticks = Some(number(word, words.next())?),
+            "-h" | "--help" => return Ok(Command::Help),
+            _ => return Err(format!("`sentinel` has no option `{word}`")),
+        }
+    }
+    let pid = pid.ok_or("`sentinel` needs `--harness-pid PID`")?;
+    let start_ticks = start_ticks.ok_or("`sentinel` needs `--start-ticks TICKS`")?;
+    Ok(Command::Sentinel { pid, start_ticks })
 }
 
 fn value<'a>(name: &str, value: Option<&'a String>) -> Result<&'a String, String> {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use nix::sys::signal::Signal;
 
@@ -91,6 +92,15 @@ pub(crate) fn variable(pid: u32, name: &str) -> Option<Vec<u8>> {
     variables
         .find_map(|line| line.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
         .map(<[u8]>::to_vec)
+}
+
+/// Whether a process that we may look into holds something at or below a path open.
+pub(crate) fn is_open(path: &Path) -> bool {
+    pids().into_iter().any(|pid| {
+        let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+        let mut targets = descriptors.flatten().flat_map(|entry| fs::read_link(entry.path()));
+        targets.any(|target| target.starts_with(path))
+    })
 }
 
 /// How many processes the kernel has killed for want of memory in this harness's cgroup.

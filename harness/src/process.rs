@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::sys::prctl;
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -51,12 +51,14 @@ pub(crate) fn start(start: Start<'_>, path: &std::ffi::OsStr) -> Result<u32, Str
     }
 }
 
-/// A killed harness must not leave its program behind.
+/// Gives a child no signal that is blocked, and has it killed when this process is: a killed harness must not leave
+/// its program behind.
 pub(crate) fn die_with_parent(command: &mut Command) {
     let parent = Pid::this();
     // SAFETY: between fork and exec only system calls are made: nothing allocates, locks or unwinds.
     unsafe {
         command.pre_exec(move || {
+            SigSet::empty().thread_set_mask()?;
             prctl::set_pdeathsig(Signal::SIGKILL)?;
             if nix::unistd::getppid() == parent { Ok(()) } else { Err(Errno::ESRCH.into()) }
         });

@@ -4,15 +4,19 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
-use nemo_harness::rundir::Next;
+use nemo_harness::rundir::{Cause, Next};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::attempt::{self, Ended, Harness};
 use crate::clock::{Clock, unix_now};
 use crate::context::Context;
+use crate::helper::{self, Outcome};
 use crate::process;
+use crate::requeue;
 use crate::say::complain;
+use crate::sentinel;
 use crate::signals;
+use crate::slurm;
 use crate::trial::Trial;
 
 /// The exit codes of `nemo-harness run`.
@@ -26,6 +30,8 @@ pub(crate) mod code {
     pub(crate) const CANCELLED: u8 = 143;
 }
 
+/// How long Slurm has to answer before the program starts.
+const ANSWER: Duration = Duration::from_secs(5);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -48,19 +54,26 @@ pub(crate) fn run(task_dir: &Path, which: Which, local: bool) -> Result<u8, Stri
         Which::Offset(offset) => offset + context.array_index(),
     };
     let trial = Trial::open(task_dir, index)?;
-    let segment_end = segment_end(&context, &trial);
+    let segment_end = segment_end(&context, &trial, &clock);
     let mut harness = Harness { context, trial, clock, signals, sentinel: None, segment_end };
-    attempts(&mut harness)
+    if harness.trial.spec.sentinel && harness.context.slurm.is_some() {
+        match sentinel::start(&harness) {
+            Ok(pid) => harness.sentinel = Some(pid),
+            Err(error) => complain(&format!(
+                "the sentinel could not be started, so a preemption may come without notice: srun: {error}"
+            )),
+        }
+    }
+    let result = attempts(&mut harness);
+    sentinel::end(&mut harness);
+    result
 }
 
 fn attempts(harness: &mut Harness) -> Result<u8, String> {
     let mut pause = Duration::from_secs(1);
     loop {
-        let (verdict, moved) = match attempt::run(harness)? {
-            Ended::Recorded { verdict, .. } => {
-                let moved = verdict.cause == nemo_harness::rundir::Cause::Restart;
-                (verdict, moved)
-            }
+        let (verdict, attempt, stopped) = match attempt::run(harness)? {
+            Ended::Recorded { verdict, attempt, stopped } => (verdict, attempt, stopped),
             Ended::Superseded => return Ok(code::DONE),
             Ended::Stale(holder) => {
                 complain(&format!(
@@ -82,8 +95,8 @@ fn attempts(harness: &mut Harness) -> Result<u8, String> {
             }
             Next::Cancelled => return Ok(code::CANCELLED),
             Next::Timeout => return Ok(code::TIMEOUT),
-            Next::Requeue => return Ok(code::REQUEUE),
-            Next::Restart if moved => {}
+            Next::Requeue => return Ok(requeue::requeue(harness, attempt, stopped)),
+            Next::Restart if verdict.cause == Cause::Restart => {}
             Next::Restart => {
                 wait(harness, pause);
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -99,9 +112,13 @@ fn wait(harness: &Harness, pause: Duration) {
 }
 
 /// When this segment ends.
-fn segment_end(context: &Context, trial: &Trial) -> Option<f64> {
+fn segment_end(context: &Context, trial: &Trial, clock: &Clock) -> Option<f64> {
     match &context.slurm {
-        Some(job) => job.end,
+        Some(job) => job.end.or_else(|| {
+            let outcome = helper::ask(&slurm::show_job(&job.id()), clock, ANSWER);
+            let Outcome::Ended { text, .. } = outcome else { return None };
+            slurm::parse(&text)?.end
+        }),
         None => {
             let limit = Duration::from_secs(trial.spec.time_limit?);
             Some(unix_now() + limit.as_secs_f64())

@@ -19,7 +19,7 @@ const HANDLED: [Signal; 6] = [
 /// Blocks the signals and opens the descriptor that they are read from.
 ///
 /// All are set to their defaults first: one that was inherited as ignored would be ignored by the program too,
-/// and an ignored CHLD would reap children behind our back. The mask of the program is emptied when it is started.
+/// and an ignored CHLD would reap children behind our back. The program starts with an empty mask.
 pub(crate) fn listen() -> io::Result<SignalFd> {
     let mut set = SigSet::empty();
     for handled in HANDLED {

@@ -1,14 +1,17 @@
 //! Carries out what [`crate::supervise`] decides: one loop over signals, output, answers and time.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::AsFd;
 use std::thread::sleep;
 use std::time::Duration;
 
+use nemo_harness::rundir::AttemptRecord;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
 use crate::attempt::{Harness, Report};
+use crate::checkpoint::commit::Done;
+use crate::checkpoint::saver::{Outcome as Saved, Place, Saver};
 use crate::clock::{Time, unix_now};
 use crate::end::Exit;
 use crate::helper::{Outcome, Question};
@@ -45,7 +48,11 @@ pub(crate) struct World<'a> {
     /// Slurm must be asked once more: something happened since the question.
     ask_again: bool,
     settling: bool,
+    saver: Saver,
     refused: Vec<String>,
+    /// The steps that were committed, now or before.
+    known: BTreeSet<u64>,
+    /// The newest new one.
     committed: Option<u64>,
 }
 
@@ -54,6 +61,7 @@ impl<'a> World<'a> {
         harness: &'a mut Harness,
         supervisor: Supervisor,
         program: u32,
+        saver: Saver,
         lease: Lease,
         voice: Voice,
         journal: &'a mut Journal,
@@ -73,9 +81,17 @@ impl<'a> World<'a> {
             question: None,
             ask_again: false,
             settling: false,
+            saver,
             refused: Vec::new(),
+            known: BTreeSet::new(),
             committed: None,
         }
+    }
+
+    /// The steps that earlier attempts committed.
+    pub(crate) fn with_known(mut self, steps: BTreeSet<u64>) -> Self {
+        self.known = steps;
+        self
     }
 
     pub(crate) fn with_metrics(
@@ -112,7 +128,7 @@ impl<'a> World<'a> {
 
     /// Everything is committed, or could not be.
     fn is_settled(&self) -> bool {
-        self.settling
+        self.settling && self.saver.is_idle()
     }
 
     fn report(self) -> Report {
@@ -184,7 +200,12 @@ impl<'a> World<'a> {
     fn wait(&mut self) {
         let now = self.harness.clock.now();
         let lease = (!self.settling).then_some(self.lease_at);
-        let due = [self.supervisor.next_tick(), self.question.as_ref().map(Question::until), lease];
+        let due = [
+            self.supervisor.next_tick(),
+            self.question.as_ref().map(Question::until),
+            lease,
+            self.saver.next_look(now),
+        ];
         let due = due.into_iter().flatten().min().map(|at| at.saturating_sub(now));
         // A millisecond more, so that a time that is due is over when it is looked at.
         let timeout = due.map_or(PollTimeout::NONE, |due| {
@@ -194,6 +215,7 @@ impl<'a> World<'a> {
         let pipes = self.streams.iter().filter_map(Stream::pipe);
         let pipes = pipes.chain(self.question.as_ref().and_then(Question::pipe));
         set.extend(pipes.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
+        set.extend(self.saver.descriptors().map(|open| PollFd::new(open, PollFlags::POLLIN)));
         poll(&mut set, timeout).ok(); // all sources are read without blocking: which one it was doesn't matter
     }
 
@@ -209,6 +231,8 @@ impl<'a> World<'a> {
             }
         }
         events.extend(self.answer());
+        let saved = self.saver.look(self.harness.clock.now(), &self.place());
+        events.extend(saved.into_iter().filter_map(|outcome| self.saved(outcome)));
         let now = self.harness.clock.now();
         if !self.settling && self.lease_at <= now {
             self.lease_at = now + LEASE_EVERY;
@@ -234,7 +258,10 @@ impl<'a> World<'a> {
                 question.reaped(reaped);
             } else if self.harness.sentinel == Some(pid) {
                 self.harness.sentinel = None;
-                self.voice.warn("the sentinel has ended; a preemption may come without notice now");
+                if code != Some(0) {
+                    self.voice
+                        .warn("the sentinel failed: a preemption may come without notice now");
+                }
             }
         }
         event
@@ -302,6 +329,63 @@ impl<'a> World<'a> {
         if lost > 0 {
             self.voice.warn(&format!("{lost} bytes of the program's output could not be written"));
         }
+        let in_order = matches!(self.exit, Some(Exit::Code(0 | 75 | 85 | 93)));
+        let torn = self.saver.finish(self.harness.clock.now(), &self.place(), in_order);
+        for torn in torn {
+            self.voice.warn(&torn);
+            self.refused.push(torn);
+        }
         self.settling = true;
+    }
+
+    /// How far the program is.
+    fn place(&self) -> Place {
+        let Some((patterns, recorder)) = &self.metrics else {
+            return Place { step: None, metrics: None };
+        };
+        let metrics = (self.harness.trial.dir.metrics(), recorder.length);
+        Place { step: patterns.current, metrics: Some(metrics) }
+    }
+
+    /// Records what came of a save.
+    fn saved(&mut self, outcome: Saved) -> Option<Event> {
+        let Saved { entry, step, done, is_last } = outcome;
+        match done {
+            Ok(Done::Committed) => self.committed(step, &entry),
+            Ok(Done::Adopted) if self.known.contains(&step) => {}
+            Ok(Done::Adopted) => self.committed(step, &entry),
+            Ok(Done::Superseded) => return Some(Event::Superseded),
+            Ok(Done::Changed) => {
+                self.voice
+                    .note(&format!("`{entry}` is still being written; it is looked at again"));
+            }
+            Ok(Done::Refused(why)) => {
+                let text = format!("`{entry}` was not committed: {why}");
+                self.voice.warn(&text);
+                self.refused.push(text);
+            }
+            Err(error) => {
+                let text = format!("`{entry}` could not be committed: {error}");
+                self.voice.warn(&text);
+                if is_last {
+                    self.refused.push(text);
+                }
+            }
+        }
+        None
+    }
+
+    fn committed(&mut self, step: u64, entry: &str) {
+        let is_new = self.known.insert(step);
+        let record =
+            AttemptRecord::Checkpoint { attempt: self.lease.attempt, step, time: unix_now() };
+        if let Err(error) = self.journal.write(&record) {
+            self.voice
+                .warn(&format!("the checkpoint of step {step} could not be recorded: {error}"));
+        }
+        self.voice.note(&format!("`{entry}` is committed as checkpoint step-{step}"));
+        if is_new {
+            self.committed = self.committed.max(Some(step));
+        }
     }
 }

@@ -1,0 +1,267 @@
+//! The commit: what a program saved becomes a checkpoint that no crash can lose or tear.
+//!
+//! The order is the guarantee: the data is durable before the manifest says so, the manifest before the name
+//! `step-N` exists, and the name before anybody is told.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::manifest::{self, Form, Manifest, Part};
+use super::store::{Kind, Store, join};
+use super::tree::{self, Entry};
+
+/// What is to be committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Request {
+    /// Where it lies now: in the staging folder, or where an earlier try left it.
+    pub(crate) from: PathBuf,
+    pub(crate) entry: Vec<u8>,
+    pub(crate) step: u64,
+    /// `checkpoints/`.
+    pub(crate) checkpoints: PathBuf,
+    pub(crate) attempt: u32,
+    pub(crate) lease: String,
+    /// Tells this try from others.
+    pub(crate) nonce: String,
+    /// `metrics.jsonl`, and its length when the checkpoint was complete.
+    pub(crate) metrics: Option<(PathBuf, u64)>,
+    /// What was seen before it was taken out of the staging folder: a change since means that it is still written.
+    pub(crate) seen: Option<Vec<Entry>>,
+}
+
+impl Request {
+    /// Where it waits for its name.
+    pub(crate) fn temporary(&self) -> PathBuf {
+        self.checkpoints.join(format!(".tmp-step-{}-{}", self.step, self.nonce))
+    }
+    fn target(&self) -> PathBuf {
+        self.checkpoints.join(format!("step-{}", self.step))
+    }
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    Committed,
+    /// The same checkpoint was committed before: that one stays.
+    Adopted,
+    /// It can't be a checkpoint; why.
+    Refused(String),
+    /// It was changed meanwhile: it lies where it lay, and is not complete yet.
+    Changed,
+    /// A later attempt has taken over: nothing may be committed any more.
+    Superseded,
+}
+
+/// Commits. An error leaves everything so that the same request can be tried again.
+pub(crate) fn commit(
+    store: &mut impl Store,
+    request: &Request,
+    is_newest: &dyn Fn() -> io::Result<bool>,
+) -> io::Result<Done> {
+    let temporary = request.temporary();
+    let form = match take(store, request, &temporary)? {
+        Ok(form) => form,
+        Err(why) => return Ok(Done::Refused(why)),
+    };
+    let before = tree::walk(store, &temporary)?;
+    if let Some(why) = unfit(form, &before) {
+        return refuse(store, &temporary, why);
+    }
+    let parts = sync_and_hash(store, &temporary, &before)?;
+    let is_same = stats(&tree::walk(store, &temporary)?) == stats(&before);
+    if !is_same || changed_since_seen(form, request, &before) {
+        return give_back(store, request, form, &temporary);
+    }
+    if let Some((metrics, _)) = &request.metrics
+        && store.stat(metrics).is_ok()
+    {
+        store.sync_file(metrics)?;
+    }
+    let manifest = Manifest {
+        step: request.step,
+        attempt: request.attempt,
+        lease: request.lease.clone(),
+        form,
+        entry: request.entry.clone(),
+        metrics: request.metrics.as_ref().map_or(0, |&(_, length)| length),
+        parts,
+    };
+    let path = temporary.join(manifest::NAME);
+    store.write(&path, manifest::print(&manifest).as_bytes())?;
+    store.sync_file(&path)?;
+    for folder in before.iter().rev().filter(|entry| entry.stat.kind == Kind::Dir) {
+        store.sync_dir(&join(&temporary, &folder.path))?;
+    }
+    publish(store, request, &temporary, &manifest, is_newest)
+}
+
+/// Takes the entry out of the program's reach, into a folder that becomes the checkpoint.
+fn take(
+    store: &mut impl Store,
+    request: &Request,
+    temporary: &Path,
+) -> io::Result<Result<Form, String>> {
+    let inside = join(temporary, &request.entry);
+    let kind = match store.stat(&request.from) {
+        Ok(stat) => stat.kind,
+        // An earlier try came this far.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let form =
+                if is_file_form(store, request, temporary)? { Form::File } else { Form::Folder };
+            return Ok(Ok(form));
+        }
+        Err(error) => return Err(error),
+    };
+    match kind {
+        Kind::Dir if store.stat(&request.from.join(manifest::NAME)).is_ok() => {
+            Ok(Err("it holds an own MANIFEST, which is the name of ours".to_owned()))
+        }
+        Kind::Dir => {
+            store.rename_new(&request.from, temporary)?;
+            Ok(Ok(Form::Folder))
+        }
+        Kind::File if request.entry == manifest::NAME.as_bytes() => {
+            Ok(Err("a checkpoint can't be called MANIFEST".to_owned()))
+        }
+        Kind::File => {
+            if store.stat(temporary).is_err() {
+                store.make_dir(temporary)?;
+            }
+            store.rename_new(&request.from, &inside)?;
+            Ok(Ok(Form::File))
+        }
+        Kind::Link | Kind::Other => Ok(Err("it is neither a folder nor a file".to_owned())),
+    }
+}
+
+/// Whether an earlier try had put a single file here. Its folder holds that file, and perhaps a manifest.
+fn is_file_form(store: &impl Store, request: &Request, temporary: &Path) -> io::Result<bool> {
+    let names = store.list(temporary)?;
+    let own = |name: &Vec<u8>| *name == request.entry || name == manifest::NAME.as_bytes();
+    Ok(names.contains(&request.entry) && names.iter().all(own))
+}
+
+/// Why a tree can't be a checkpoint.
+fn unfit(form: Form, entries: &[Entry]) -> Option<String> {
+    let name = |entry: &Entry| String::from_utf8_lossy(&entry.path).into_owned();
+    if let Some(odd) = entries.iter().find(|entry| entry.stat.kind == Kind::Other) {
+        return Some(format!("`{}` is neither a file, a folder nor a link", name(odd)));
+    }
+    // A manifest that is here is of an earlier, interrupted try.
+    let own = manifest::NAME.as_bytes();
+    let is_empty = !entries.iter().any(|entry| entry.stat.kind == Kind::File && entry.path != own);
+    (is_empty && form == Form::Folder).then(|| "it holds no file".to_owned())
+}
+
+fn sync_and_hash(
+    store: &mut impl Store,
+    root: &Path,
+    entries: &[Entry],
+) -> io::Result<Vec<(Vec<u8>, Part)>> {
+    let mut parts = Vec::new();
+    for entry in entries.iter().filter(|entry| !entry.path.is_empty()) {
+        if entry.path == manifest::NAME.as_bytes() {
+            continue;
+        }
+        let path = join(root, &entry.path);
+        let part = match entry.stat.kind {
+            Kind::File => {
+                let digest = store.digest(&path)?;
+                store.sync_file(&path)?;
+                Part::File(digest)
+            }
+            Kind::Dir => Part::Dir,
+            Kind::Link | Kind::Other => Part::Link(store.read_link(&path)?),
+        };
+        parts.push((entry.path.clone(), part));
+    }
+    Ok(parts)
+}
+
+/// All that tells of a change. A folder's own size and time change when its manifest is written.
+fn stats(entries: &[Entry]) -> Vec<(Vec<u8>, Kind, u64, (i64, i64))> {
+    let row = |entry: &Entry| {
+        let stat = entry.stat;
+        let is_file = stat.kind == Kind::File;
+        let (size, modified) =
+            if is_file { (stat.size, stat.modified) } else { Default::default() };
+        (entry.path.clone(), stat.kind, size, modified)
+    };
+    let own = |entry: &&Entry| entry.path != manifest::NAME.as_bytes() && !entry.path.is_empty();
+    entries.iter().filter(own).map(row).collect()
+}
+
+fn changed_since_seen(form: Form, request: &Request, now: &[Entry]) -> bool {
+    let Some(seen) = &request.seen else { return false };
+    let mut seen = seen.clone();
+    if form == Form::File {
+        for entry in &mut seen {
+            entry.path.clone_from(&request.entry);
+        }
+    }
+    stats(&seen) != stats(now)
+}
+
+fn refuse(store: &mut impl Store, temporary: &Path, why: String) -> io::Result<Done> {
+    store.remove_tree(temporary)?;
+    Ok(Done::Refused(why))
+}
+
+/// Puts it back for the program to go on with, unless it has made a new one of that name.
+fn give_back(
+    store: &mut impl Store,
+    request: &Request,
+    form: Form,
+    temporary: &Path,
+) -> io::Result<Done> {
+    let own = match form {
+        Form::Folder => temporary.to_owned(),
+        Form::File => join(temporary, &request.entry),
+    };
+    match store.rename_new(&own, &request.from) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    if store.stat(temporary).is_ok() {
+        store.remove_tree(temporary)?;
+    }
+    Ok(Done::Changed)
+}
+
+/// Gives it its name, unless a later attempt has taken over or the name is taken.
+fn publish(
+    store: &mut impl Store,
+    request: &Request,
+    temporary: &Path,
+    manifest: &Manifest,
+    is_newest: &dyn Fn() -> io::Result<bool>,
+) -> io::Result<Done> {
+    if !is_newest()? {
+        return Ok(Done::Superseded);
+    }
+    match store.rename_new(temporary, &request.target()) {
+        Ok(()) => {
+            store.sync_dir(&request.checkpoints)?;
+            Ok(Done::Committed)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let there = super::resume::verify(store, &request.target());
+            let equal = there.is_ok_and(|there| there.parts == manifest.parts);
+            store.remove_tree(temporary)?;
+            store.sync_dir(&request.checkpoints)?;
+            if equal {
+                return Ok(Done::Adopted);
+            }
+            Ok(Done::Refused(format!(
+                "step {} is committed already, with other content",
+                request.step
+            )))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+#[path = "commit_tests.rs"]
+mod tests;

@@ -1,0 +1,419 @@
+//! Finds what the program has saved, and has it committed by a thread, so that no slow disk stops the supervision.
+//!
+//! What came by a rename is complete. What was made in place is complete once nothing in it changed for a while as
+//! the program lived, no process holds it open, or the program ended in order after it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use nemo_harness::rundir::{TrialDir, durable};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::commit::{self, Done, Request};
+use super::store::{Disk, Kind, Store, join};
+use super::tree::{self, Entry};
+use super::watch::Watch;
+use crate::clock::Time;
+use crate::lease::{self, Lease};
+use crate::proc_fs;
+
+/// How often what was made in place is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long a file must stay as it is.
+const FILE_STABLE: Duration = Duration::from_secs(2);
+/// How long a folder must: between two of its files a program may pause.
+const FOLDER_STABLE: Duration = Duration::from_secs(5);
+/// How often a commit that failed is tried again after the program's end.
+const LAST_TRIES: u32 = 10;
+
+/// What came of one thing that was saved.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) entry: String,
+    pub(crate) step: u64,
+    pub(crate) done: io::Result<Done>,
+    /// It will not be tried again.
+    pub(crate) is_last: bool,
+}
+
+/// Where the program is, for what it saves without a number.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) step: Option<u64>,
+    pub(crate) metrics: Option<(PathBuf, u64)>,
+}
+
+/// How a thing in the staging folder stands.
+#[derive(Debug)]
+enum Waiting {
+    Complete,
+    InPlace { seen: Vec<Entry>, since: Time },
+    Sent,
+    Retry { request: Box<Request>, at: Time },
+    Refused,
+}
+
+/// Watches one attempt's staging folder.
+#[derive(Debug)]
+pub(crate) struct Saver {
+    staging: PathBuf,
+    checkpoints: PathBuf,
+    lease: Lease,
+    watch: Option<Watch>,
+    waiting: BTreeMap<Vec<u8>, Waiting>,
+    /// Renamed into place once more while the one before was being committed.
+    again: BTreeSet<Vec<u8>>,
+    /// How often a commit failed since the program's end.
+    tries: u32,
+    outcomes: Vec<Outcome>,
+    steps: BTreeSet<u64>,
+    look_at: Option<Time>,
+    requests: Sender<Request>,
+    results: Receiver<(Request, io::Result<Done>)>,
+    wake: Arc<EventFd>,
+    finished: bool,
+}
+
+impl Saver {
+    /// Makes the folders and begins to watch: before the program starts, so that nothing is missed.
+    pub(crate) fn begin(dir: &TrialDir, lease: &Lease, steps: BTreeSet<u64>) -> io::Result<Self> {
+        let (staging, checkpoints) = (dir.staging(lease.attempt), dir.checkpoints());
+        clean(&staging, &checkpoints)?;
+        let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
+        let (requests, to_do) = channel();
+        let (done, results) = channel();
+        let (thread_lease, thread_wake) = (lease.clone(), Arc::clone(&wake));
+        let thread = std::thread::Builder::new().name("commit".to_owned()).stack_size(256 * 1024);
+        thread.spawn(move || commit_all(&to_do, &done, &thread_lease, &thread_wake))?;
+        Ok(Self {
+            watch: Watch::new(&staging),
+            staging,
+            checkpoints,
+            lease: lease.clone(),
+            waiting: BTreeMap::new(),
+            again: BTreeSet::new(),
+            tries: 0,
+            outcomes: Vec::new(),
+            steps,
+            look_at: None,
+            requests,
+            results,
+            wake,
+            finished: false,
+        })
+    }
+
+    /// What to poll.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.watch.iter().map(Watch::descriptor).chain([self.wake.as_fd()])
+    }
+
+    /// When [`Saver::look`] is due.
+    pub(crate) fn next_look(&self, now: Time) -> Option<Time> {
+        let retries = self.waiting.values().filter_map(|waiting| match waiting {
+            Waiting::Retry { at, .. } => Some(*at),
+            _ => None,
+        });
+        let scan = self.watch.is_none() && !self.finished;
+        retries.chain(self.look_at).chain(scan.then_some(now + LOOK)).min()
+    }
+
+    /// Nothing is left to wait for.
+    pub(crate) fn is_idle(&self) -> bool {
+        let open = |waiting: &Waiting| matches!(waiting, Waiting::Sent | Waiting::Retry { .. });
+        !self.waiting.values().any(open)
+    }
+
+    /// Looks at what has appeared, and sends what is complete to be committed.
+    pub(crate) fn look(&mut self, now: Time, place: &Place) -> Vec<Outcome> {
+        self.take_results(now);
+        let seen = self.watch.as_ref().map(Watch::read).unwrap_or_default();
+        let renamed = !seen.renamed.is_empty();
+        for name in seen.renamed.into_iter().filter(|name| is_shown(name)) {
+            if matches!(self.waiting.get(&name), Some(Waiting::Sent)) {
+                self.again.insert(name);
+            } else {
+                self.waiting.insert(name, Waiting::Complete);
+            }
+        }
+        let due = self.look_at.is_some_and(|at| at <= now) || self.watch.is_none();
+        if (seen.other || due) && !self.finished {
+            self.scan(now);
+        }
+        if renamed || seen.other || due || !self.outcomes.is_empty() {
+            self.send_complete(now, place);
+        }
+        self.send_retries(now);
+        std::mem::take(&mut self.outcomes)
+    }
+
+    /// The program is gone. `in_order`: by itself, with an exit code that says so. What may be torn is told.
+    pub(crate) fn finish(&mut self, now: Time, place: &Place, in_order: bool) -> Vec<String> {
+        self.outcomes = self.look(now, place);
+        let names: Vec<Vec<u8>> = self.names();
+        let mut torn = Vec::new();
+        for name in names {
+            let fresh = self.walk(&name);
+            let complete = match self.waiting.get(&name) {
+                Some(
+                    Waiting::Complete | Waiting::Sent | Waiting::Retry { .. } | Waiting::Refused,
+                ) => continue,
+                Some(Waiting::InPlace { seen, since }) if fresh.as_ref() == Some(seen) => {
+                    in_order || now.saturating_sub(*since) >= stable_for(seen)
+                }
+                Some(Waiting::InPlace { .. }) | None => in_order,
+            };
+            if complete {
+                self.waiting.insert(name, Waiting::Complete);
+            } else {
+                let shown = String::from_utf8_lossy(&name);
+                torn.push(format!("`{shown}` was not committed: it was being written in place when the program was ended, and may be torn"));
+                self.waiting.insert(name, Waiting::Refused);
+            }
+        }
+        self.finished = true;
+        self.look_at = None;
+        self.send_complete(now, place);
+        for waiting in self.waiting.values_mut() {
+            if let Waiting::Retry { at, .. } = waiting {
+                *at = now;
+            }
+        }
+        self.send_retries(now);
+        torn
+    }
+
+    fn names(&self) -> Vec<Vec<u8>> {
+        let names = Disk.list(&self.staging).unwrap_or_default();
+        names.into_iter().filter(|name| is_shown(name)).collect()
+    }
+
+    fn walk(&self, name: &[u8]) -> Option<Vec<Entry>> {
+        tree::walk(&Disk, &join(&self.staging, name)).ok()
+    }
+
+    /// Looks at what was made in place.
+    fn scan(&mut self, now: Time) {
+        let names = self.names();
+        self.waiting.retain(|name, waiting| {
+            !matches!(waiting, Waiting::InPlace { .. }) || names.contains(name)
+        });
+        for name in names {
+            let same = match self.waiting.get(&name) {
+                None => None,
+                Some(Waiting::InPlace { seen, since }) => Some((seen, *since)),
+                Some(_) => continue,
+            };
+            let Some(fresh) = self.walk(&name) else { continue };
+            let since = same.filter(|(seen, _)| **seen == fresh).map_or(now, |(_, since)| since);
+            let long = now.saturating_sub(since) >= stable_for(&fresh);
+            let path = join(&self.staging, &name);
+            let next = if long && !proc_fs::is_open(&path) {
+                Waiting::Complete
+            } else {
+                Waiting::InPlace { seen: fresh, since }
+            };
+            self.waiting.insert(name, next);
+        }
+        let in_place =
+            self.waiting.values().any(|waiting| matches!(waiting, Waiting::InPlace { .. }));
+        self.look_at = in_place.then_some(now + LOOK);
+    }
+
+    /// One after the other: two things without a number must not get the same step.
+    fn send_complete(&mut self, now: Time, place: &Place) {
+        let complete: Vec<Vec<u8>> = self
+            .waiting
+            .iter()
+            .filter(|(_, waiting)| matches!(waiting, Waiting::Complete))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in complete {
+            let from = join(&self.staging, &name);
+            let Ok(stat) = Disk.stat(&from) else {
+                self.waiting.remove(&name); // the program took it away again
+                continue;
+            };
+            let count = || self.steps.last().map_or(0, |last| last + 1);
+            let step = step_in(&name, stat.kind).or(place.step).unwrap_or_else(count);
+            let request = Request {
+                seen: self.walk(&name),
+                from,
+                entry: name.clone(),
+                step,
+                checkpoints: self.checkpoints.clone(),
+                attempt: self.lease.attempt,
+                lease: self.lease.nonce.clone(),
+                nonce: lease::nonce().unwrap_or_else(|_| format!("{}", now.as_nanos())),
+                metrics: place.metrics.clone(),
+            };
+            self.steps.insert(step);
+            self.send(request);
+        }
+    }
+
+    fn send_retries(&mut self, now: Time) {
+        let is_due = |waiting: &Waiting| matches!(waiting, Waiting::Retry { at, .. } if *at <= now);
+        let due = self.waiting.iter().filter(|(_, waiting)| is_due(waiting));
+        let requests: Vec<Request> = due
+            .filter_map(|(_, waiting)| match waiting {
+                Waiting::Retry { request, .. } => Some((**request).clone()),
+                _ => None,
+            })
+            .collect();
+        for request in requests {
+            self.send(request);
+        }
+    }
+
+    fn send(&mut self, request: Request) {
+        self.waiting.insert(request.entry.clone(), Waiting::Sent);
+        // The thread lives as long as the sender.
+        self.requests.send(request).ok();
+    }
+
+    fn take_results(&mut self, now: Time) {
+        self.wake.read().ok();
+        while let Ok((request, done)) = self.results.try_recv() {
+            let name = request.entry.clone();
+            let entry = String::from_utf8_lossy(&name).into_owned();
+            let step = request.step;
+            let mut is_last = true;
+            match &done {
+                Ok(Done::Committed | Done::Adopted | Done::Superseded) => {
+                    self.waiting.remove(&name);
+                }
+                Ok(Done::Refused(_)) => {
+                    self.waiting.insert(name.clone(), Waiting::Refused);
+                }
+                Ok(Done::Changed) => self.changed(name.clone(), now),
+                Err(_) => is_last = self.retry(request, now),
+            }
+            if self.again.remove(&name) {
+                self.waiting.insert(name, Waiting::Complete);
+            }
+            self.outcomes.push(Outcome { entry, step, done, is_last });
+        }
+    }
+
+    /// It is back in the staging folder, and must come to rest first. After the program's end it has.
+    fn changed(&mut self, name: Vec<u8>, now: Time) {
+        let next = if self.finished {
+            Waiting::Complete
+        } else {
+            self.look_at = Some(now + LOOK);
+            Waiting::InPlace { seen: self.walk(&name).unwrap_or_default(), since: now }
+        };
+        self.waiting.insert(name, next);
+    }
+
+    /// Tries again later, for ever while the program runs; says whether it was given up.
+    fn retry(&mut self, request: Request, now: Time) -> bool {
+        self.tries += u32::from(self.finished);
+        let name = request.entry.clone();
+        if self.tries > LAST_TRIES {
+            self.waiting.insert(name, Waiting::Refused);
+            return true;
+        }
+        let at = now + if self.finished { LOOK } else { LOOK * 5 };
+        self.waiting.insert(name, Waiting::Retry { request: Box::new(request), at });
+        false
+    }
+}
+
+/// The thread: one commit after the other.
+fn commit_all(
+    to_do: &Receiver<Request>,
+    done: &Sender<(Request, io::Result<Done>)>,
+    lease: &Lease,
+    wake: &EventFd,
+) {
+    for request in to_do {
+        let result = commit::commit(&mut Disk, &request, &|| lease.is_newest());
+        if done.send((request, result)).is_err() {
+            return;
+        }
+        wake.write(1).ok();
+    }
+}
+
+/// Removes what earlier attempts left unfinished: only the lease's holder may.
+fn clean(staging: &Path, checkpoints: &Path) -> io::Result<()> {
+    if let Some(parent) = staging.parent()
+        && parent.exists()
+    {
+        fs::remove_dir_all(parent)?;
+    }
+    durable::create_dir_all(staging)?;
+    durable::create_dir_all(checkpoints)?;
+    for name in Disk.list(checkpoints)? {
+        if name.starts_with(b".tmp-") {
+            Disk.remove_tree(&join(checkpoints, &name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Temporary names are the program's own.
+fn is_shown(name: &[u8]) -> bool {
+    !name.starts_with(b".") && !name.windows(4).any(|part| part == b".tmp")
+}
+
+fn stable_for(seen: &[Entry]) -> Duration {
+    let is_file = seen.first().is_some_and(|entry| entry.stat.kind == Kind::File);
+    if is_file { FILE_STABLE } else { FOLDER_STABLE }
+}
+
+/// The last number in a name, a file's extension apart (`step-60.h5` is 60).
+fn step_in(name: &[u8], kind: Kind) -> Option<u64> {
+    let text = String::from_utf8_lossy(name);
+    let stem = match text.rsplit_once('.') {
+        Some((stem, extension))
+            if kind == Kind::File && extension.contains(|c: char| !c.is_ascii_digit()) =>
+        {
+            stem
+        }
+        _ => &text,
+    };
+    let end = stem.rfind(|c: char| c.is_ascii_digit())? + 1;
+    let start = stem[..end]
+        .rfind(|c: char| !c.is_ascii_digit())
+        .map_or(0, |at| at + stem[at..].chars().next().map_or(1, char::len_utf8));
+    stem[start..end].parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(name: &str, kind: Kind, expected: Option<u64>) {
+        assert_eq!(step_in(name.as_bytes(), kind), expected, "{name}");
+    }
+
+    #[test]
+    fn the_step_is_the_last_number_of_a_name() {
+        check("step-60", Kind::Dir, Some(60));
+        check("checkpoint-500", Kind::Dir, Some(500));
+        check("epoch=3-step=1200.ckpt", Kind::File, Some(1200));
+        check("step-60.h5", Kind::File, Some(60));
+        check("ckpt.0060", Kind::File, Some(60));
+        check("v1.5", Kind::Dir, Some(5));
+        check("étape7é", Kind::Dir, Some(7));
+        check("é7", Kind::Dir, Some(7));
+        check("latest.pt", Kind::File, None);
+        check("99999999999999999999999", Kind::Dir, None);
+    }
+
+    #[test]
+    fn temporary_names_are_left_alone() {
+        assert!(is_shown(b"step-60"));
+        assert!(!is_shown(b".step-60") && !is_shown(b"step-60.tmp") && !is_shown(b"a.tmp-b"));
+    }
+}

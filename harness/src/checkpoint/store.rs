@@ -1,0 +1,159 @@
+//! The file operations of a commit and a resume, so that a test can stop the world between any two.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "each operation is one call: the order of them is the guarantee"
+)]
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nemo_harness::rundir::durable;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
+/// What an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    File,
+    Dir,
+    Link,
+    /// A socket, a pipe, a device: no part of a checkpoint.
+    Other,
+}
+
+/// What tells whether a file was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) kind: Kind,
+    pub(crate) size: u64,
+    /// Seconds and nanoseconds.
+    pub(crate) modified: (i64, i64),
+}
+
+/// A file's content, in short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Digest {
+    pub(crate) hash: blake3::Hash,
+    pub(crate) size: u64,
+}
+
+/// The outside world of a commit.
+pub(crate) trait Store {
+    /// The names in a folder.
+    fn list(&self, folder: &Path) -> io::Result<Vec<Vec<u8>>>;
+    fn stat(&self, path: &Path) -> io::Result<Stat>;
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Hashes a file's content.
+    fn digest(&self, path: &Path) -> io::Result<Digest>;
+    /// What a symbolic link says.
+    fn read_link(&self, path: &Path) -> io::Result<Vec<u8>>;
+    fn make_dir(&mut self, path: &Path) -> io::Result<()>;
+    /// Writes a file whole; durable after [`Store::sync_file`].
+    fn write(&mut self, path: &Path, data: &[u8]) -> io::Result<()>;
+    fn sync_file(&mut self, path: &Path) -> io::Result<()>;
+    /// Makes a folder's names durable.
+    fn sync_dir(&mut self, path: &Path) -> io::Result<()>;
+    /// Renames, and fails where the new name exists.
+    fn rename_new(&mut self, from: &Path, to: &Path) -> io::Result<()>;
+    fn remove_tree(&mut self, path: &Path) -> io::Result<()>;
+}
+
+/// The real file system.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Disk;
+
+impl Store for Disk {
+    fn list(&self, folder: &Path) -> io::Result<Vec<Vec<u8>>> {
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().into_vec())).collect()
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<Stat> {
+        let metadata = fs::symlink_metadata(path)?;
+        let file_type = metadata.file_type();
+        let kind = match () {
+            () if file_type.is_file() => Kind::File,
+            () if file_type.is_dir() => Kind::Dir,
+            () if file_type.is_symlink() => Kind::Link,
+            () => Kind::Other,
+        };
+        let modified = (metadata.mtime(), metadata.mtime_nsec());
+        Ok(Stat { kind, size: metadata.len(), modified })
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        fs::read(path)
+    }
+
+    fn digest(&self, path: &Path) -> io::Result<Digest> {
+        let mut file = File::open(path)?;
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; 256 * 1024];
+        let mut size = 0;
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok(Digest { hash: hasher.finalize(), size }),
+                Ok(length) => {
+                    hasher.update(&buffer[..length]);
+                    size += length as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn read_link(&self, path: &Path) -> io::Result<Vec<u8>> {
+        Ok(fs::read_link(path)?.into_os_string().into_vec())
+    }
+
+    fn make_dir(&mut self, path: &Path) -> io::Result<()> {
+        durable::create_dir_all(path)
+    }
+
+    fn write(&mut self, path: &Path, data: &[u8]) -> io::Result<()> {
+        fs::write(path, data)
+    }
+
+    fn sync_file(&mut self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
+        durable::sync_dir(path)
+    }
+
+    fn rename_new(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let flags = RenameFlags::RENAME_NOREPLACE;
+        match renameat2(AT_FDCWD, from, AT_FDCWD, to, flags) {
+            Ok(()) => Ok(()),
+            // NFS and older Lustre don't know the flag. The lease lets one writer only come here.
+            Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOSYS) => {
+                match to.symlink_metadata() {
+                    Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+                    Err(_) => fs::rename(from, to),
+                }
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn remove_tree(&mut self, path: &Path) -> io::Result<()> {
+        let removed = if path.symlink_metadata()?.is_dir() {
+            fs::remove_dir_all(path)
+        } else {
+            fs::remove_file(path)
+        };
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The name's bytes as a path below a folder.
+pub(crate) fn join(folder: &Path, name: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    folder.join(std::ffi::OsStr::from_bytes(name))
+}

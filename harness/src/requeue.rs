@@ -1,0 +1,124 @@
+//! The last act of an attempt that must go on elsewhere: back into the queue, once.
+//!
+//! In order: not where the job was cancelled or is in the queue already; `scontrol requeue`, again and again within
+//! the deadline; then a durable mark in the trial's folder, which `nemo-slurm poll` honours. Inside of a grace the
+//! harness then stays until it is killed, since Slurm requeues a job that it preempted by itself.
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::Duration;
+
+use nemo_harness::rundir::durable;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+
+use crate::attempt::Harness;
+use crate::clock::{Time, unix_now};
+use crate::helper::{self, Outcome};
+use crate::run::code;
+use crate::say::complain;
+use crate::signals;
+use crate::slurm::{self, Requeued};
+use crate::supervise::StopCause;
+
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long it is tried where no deadline is known.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// How long Slurm's TERM may take after a requeue.
+const UNTIL_TERM: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// What is known of the stop.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stopped {
+    pub(crate) cause: Option<StopCause>,
+    pub(crate) deadline: Option<Time>,
+}
+
+/// Puts the job back, and answers with the exit code.
+pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
+    let Some(job) = &harness.context.slurm else { return code::REQUEUE };
+    if stopped.cause == Some(StopCause::Requeued) {
+        return code::DONE; // Slurm no longer looks at this run's exit code
+    }
+    let until = stopped.deadline.unwrap_or_else(|| harness.clock.now() + PATIENCE);
+    let mut pause = Duration::from_millis(500);
+    let why = loop {
+        match state(harness) {
+            Some(StopCause::Cancelled) => {
+                complain("the job was cancelled meanwhile: it is not requeued");
+                return code::CANCELLED;
+            }
+            Some(StopCause::Requeued) => return code::DONE,
+            _ => {}
+        }
+        let answer = match helper::ask(&slurm::requeue(&job.id()), &harness.clock, ANSWER) {
+            Outcome::Ended { code, text } => slurm::requeued(code, &text),
+            Outcome::NoAnswer(why) => Requeued::Failed(why),
+        };
+        let (why, again) = match answer {
+            Requeued::Yes => return wait_for_term(harness, UNTIL_TERM),
+            Requeued::Refused(why) => (why, false),
+            Requeued::Failed(why) => (why, true),
+        };
+        if !again || harness.clock.now() + pause > until {
+            break why;
+        }
+        sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    };
+    leave_mark(harness, attempt, &why);
+    let in_grace = stopped.cause == Some(StopCause::Preempted);
+    if let Some(rest) = until.checked_sub(harness.clock.now()).filter(|_| in_grace) {
+        wait_for_term(harness, rest + UNTIL_TERM);
+    }
+    code::NEVER
+}
+
+/// What Slurm says of the job right now.
+fn state(harness: &Harness) -> Option<StopCause> {
+    let job = harness.context.slurm.as_ref()?;
+    let Outcome::Ended { text, .. } =
+        helper::ask(&slurm::show_job(&job.id()), &harness.clock, ANSWER)
+    else {
+        return None;
+    };
+    slurm::stop_cause(&slurm::parse(&text)?, job.restarts, unix_now(), 0.0)
+}
+
+/// The job is in the queue: Slurm ends this run of it now.
+fn wait_for_term(harness: &Harness, limit: Duration) -> u8 {
+    let until = harness.clock.now() + limit;
+    loop {
+        let heard = signals::read(&harness.signals);
+        let now = harness.clock.now();
+        if heard.contains(&Signal::SIGTERM) || now >= until {
+            return code::DONE;
+        }
+        let timeout = PollTimeout::try_from(until - now).unwrap_or(PollTimeout::MAX);
+        poll(&mut [PollFd::new(harness.signals.as_fd(), PollFlags::POLLIN)], timeout).ok();
+    }
+}
+
+/// The mark's file in the trial's folder.
+fn mark(harness: &Harness) -> PathBuf {
+    harness.trial.dir.path().join("requeue-wanted")
+}
+
+fn leave_mark(harness: &Harness, attempt: u32, why: &str) {
+    let job = harness.context.slurm.as_ref().map(crate::context::SlurmJob::id);
+    complain(&format!("the job could not be requeued: {why}; `nemo-slurm poll` will do it"));
+    let mark_text = serde_json::json!({
+        "slurm_job": job, "attempt": attempt, "time": unix_now(), "reason": why,
+    });
+    let path = mark(harness);
+    if let Err(error) = durable::replace_file_durably(&path, mark_text.to_string().as_bytes()) {
+        complain(&crate::trial::told(&path, &error));
+    }
+}
+
+/// An attempt has begun: nothing is wanted any more.
+pub(crate) fn remove_mark(harness: &Harness) {
+    std::fs::remove_file(mark(harness)).ok();
+}

@@ -1,0 +1,180 @@
+//! What is saved, committed, lost and found again.
+
+use std::fs;
+
+use serde_json::json;
+
+use crate::support::{Task, is_alive, wait_until};
+
+#[test]
+fn a_renamed_save_is_committed_while_the_program_runs() {
+    let task = Task::python("save(3); ready(); pause()");
+    let mut running = task.start();
+    running.wait_for("task/trials/0/checkpoints/step-3/MANIFEST");
+    assert!(task.dir().checkpoint(3).join("state").exists());
+    running.signal("KILL");
+    running.finish();
+    let task2 = Task::python("print(step, resume)");
+    fs::create_dir_all(task2.path("task/trials")).unwrap();
+    fs::rename(task.path("task/trials/0"), task2.path("task/trials/0")).unwrap();
+    assert_eq!(task2.run(), 0);
+    let from = task2.dir().checkpoint(3);
+    assert_eq!(task2.stdout(1), format!("3 {}\n", from.display()));
+    assert_eq!(task2.resume_steps(), [None, Some(3)]);
+}
+
+#[test]
+fn a_single_file_keeps_its_name() {
+    let task = Task::python(
+        "print(resume)\np = os.path.join(out, 'step-%d.npz' % (step + 1))\nopen(p + '.tmp', 'w').write(str(step + 1))\nos.rename(p + '.tmp', p)\nsys.exit(75)",
+    );
+    assert_eq!(task.run(), 75);
+    assert_eq!(task.run(), 75);
+    assert_eq!(task.checkpoints(), ["step-1", "step-2"]);
+    let from = task.dir().checkpoint(1).join("step-1.npz");
+    assert_eq!(task.stdout(1), format!("{}\n", from.display()));
+}
+
+#[test]
+fn in_place_is_committed_when_the_program_ended_in_order() {
+    let text =
+        "os.mkdir(out + '/step-1'); open(out + '/step-1/state', 'w').write('1'); sys.exit(CODE)";
+    let task = Task::python(&text.replace("CODE", "75"));
+    assert_eq!(task.run(), 75);
+    assert_eq!(task.checkpoints(), ["step-1"]);
+    let task = Task::python(&text.replace("CODE", "1"));
+    assert_eq!(task.run(), 1);
+    assert_eq!(task.checkpoints(), [""; 0]);
+    let reason = task.ends()[0].reason.clone().unwrap();
+    assert!(reason.contains("`step-1` was not committed"), "{reason}");
+}
+
+#[test]
+fn in_place_is_committed_once_it_has_come_to_rest() {
+    let task = Task::python("open(out + '/step-1', 'w').write('1'); ready(); pause()");
+    let mut running = task.start();
+    running.wait_for("task/trials/0/checkpoints/step-1/MANIFEST");
+    // An open file is not at rest, however long nothing is written.
+    let open =
+        Task::python("f = open(out + '/step-1', 'w'); f.write('1'); f.flush(); ready(); pause()");
+    let mut second = open.start();
+    second.wait_for("ready-0");
+    second.signal("TERM");
+    assert_eq!(second.finish(), 143);
+    assert_eq!(open.checkpoints(), [""; 0]);
+}
+
+#[test]
+fn names_without_a_number_take_the_step_that_was_printed() {
+    let task = Task::python(
+        "print('step 12'); sys.stdout.flush(); time.sleep(0.2); open(out + '/.tmp', 'w').write('12'); os.rename(out + '/.tmp', out + '/last.pt'); sys.exit(75)",
+    )
+    .with("/metrics", json!({"step": r"step (\d+)"}));
+    assert_eq!(task.run(), 75);
+    assert_eq!(task.checkpoints(), ["step-12"]);
+}
+
+#[test]
+fn a_step_that_is_committed_already_stays_as_it_is() {
+    let task = Task::python(
+        r"
+open(out + '/step-1.tmp', 'w').write(os.environ['NEMO_ATTEMPT'])
+os.rename(out + '/step-1.tmp', out + '/step-1')
+sys.exit(75)",
+    );
+    assert_eq!(task.run(), 75);
+    assert_eq!(task.run(), 75);
+    let state = fs::read_to_string(task.dir().checkpoint(1).join("step-1")).unwrap();
+    assert_eq!(state, "0");
+    assert!(task.stderr(1).contains("with other content"), "{}", task.stderr(1));
+}
+
+#[test]
+fn metrics_after_the_checkpoint_are_taken_out() {
+    let task = Task::python(
+        r"
+for own in range(step + 1, step + 4):
+    print('step', own, 'loss', own, flush=True)
+    if own == step + 2: save(own)
+sys.exit(75 if step < 4 else 0)",
+    )
+    .with("/metrics", json!({"loss": r"loss (\d+)", "step": r"step (\d+)"}));
+    for code in [75, 75, 0] {
+        assert_eq!(task.run(), code);
+    }
+    let steps: Vec<_> = task.metrics().iter().filter_map(|row| row.step).collect();
+    assert_eq!(steps, [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(task.resume_steps(), [None, Some(2), Some(4)]);
+}
+
+fn with_two() -> Task {
+    let task = Task::python("save(step + 1); sys.exit(75)");
+    assert_eq!((task.run(), task.run()), (75, 75));
+    assert_eq!(task.checkpoints(), ["step-1", "step-2"]);
+    task
+}
+
+#[test]
+fn a_bad_checkpoint_is_moved_aside_and_the_one_before_is_used() {
+    let task = with_two();
+    fs::write(task.dir().checkpoint(2).join("state"), "9").unwrap();
+    assert_eq!(task.run(), 75);
+    assert_eq!(task.resume_steps(), [None, Some(1), Some(1)]);
+    let names = task.checkpoints();
+    assert!(names[0].starts_with("bad-step-2-"), "{names:?}");
+    assert_eq!(names[1..], ["step-1", "step-2"]);
+    assert!(task.stderr(2).contains("not as it was committed"), "{}", task.stderr(2));
+}
+
+#[test]
+fn without_a_good_checkpoint_nothing_is_begun_anew_in_silence() {
+    let task = with_two();
+    for step in [1, 2] {
+        fs::write(task.dir().checkpoint(step).join("state"), "").unwrap();
+    }
+    assert_eq!(task.run(), 1);
+    let task2 = with_two();
+    fs::remove_dir_all(task2.dir().checkpoints()).unwrap();
+    assert_eq!(task2.run(), 1);
+    for task in [task, task2] {
+        let end = task.ends().pop().unwrap();
+        assert!(end.reason.as_ref().unwrap().contains("up to step 2"), "{end:?}");
+        assert_eq!(task.stdout(2), "");
+    }
+}
+
+#[test]
+fn a_killed_harness_leaves_a_trial_that_goes_on() {
+    let task = Task::python("save(step + 1)\nif step < 1:\n    ready(); pause()");
+    let mut running = task.start();
+    running.wait_for("task/trials/0/checkpoints/step-1/MANIFEST");
+    running.wait_for("ready-0");
+    running.signal("KILL");
+    running.finish();
+    assert_eq!(task.run(), 0);
+    assert_eq!(task.resume_steps(), [None, Some(1)]);
+    task.check_ends("Completed Done");
+    assert_eq!(task.checkpoints(), ["step-1", "step-2"]);
+}
+
+#[test]
+fn of_two_attempts_at_once_the_later_one_goes_on() {
+    let task = Task::python(
+        r"
+open(os.environ['TEST'] + '/pid-' + os.environ['NEMO_ATTEMPT'], 'w').write(str(os.getpid()))
+on(signal.SIGUSR1, lambda: save(9))
+on(signal.SIGTERM, lambda: save(8))
+ready()
+if os.environ['NEMO_ATTEMPT'] == '0': pause()",
+    );
+    let mut first = task.start();
+    first.wait_for("ready-0");
+    let pid = first.wait_for("pid-0");
+    assert_eq!(task.run(), 0);
+    assert!(!is_alive(&pid));
+    assert_eq!(first.finish(), 0);
+    assert_eq!(task.checkpoints(), [""; 0], "the earlier one could not commit");
+    let last = task.ends().pop().unwrap();
+    assert_eq!((last.attempt, format!("{:?}", last.next)), (1, "Done".to_owned()));
+    wait_until("leases", || task.dir().path().join("lease.1.json").exists());
+}

@@ -1,0 +1,158 @@
+//! In a Slurm job, with a `scontrol` of the test's own.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::support::Task;
+
+/// A job 7_3 whose `scontrol` answers with `state` and notes each call.
+fn job(program: &str, state: &str) -> Task {
+    let mut task = Task::python(program);
+    task.local = false;
+    let bin = task.path("bin");
+    fs::create_dir_all(&bin).unwrap();
+    let script = r#"#!/bin/sh
+echo "$*" >> "$TEST/calls"
+if [ "$1" = requeue ]; then
+    [ -e "$TEST/refuse" ] && { cat "$TEST/refuse"; exit 1; }
+    kill -TERM $PPID
+    exit 0
+fi
+[ -e "$TEST/away" ] && { echo 'Unable to contact slurm controller' >&2; exit 1; }
+echo "JobId=9 ArrayJobId=7 ArrayTaskId=3 JobName=a UserId=u(1) $(cat "$TEST/state")"
+"#;
+    let path = bin.join("scontrol");
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(task.path("state"), state).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    for (name, value) in [
+        ("PATH", &*path),
+        ("SLURM_JOB_ID", "9"),
+        ("SLURM_ARRAY_JOB_ID", "7"),
+        ("SLURM_ARRAY_TASK_ID", "3"),
+        ("SLURM_JOB_END_TIME", "9999999999"),
+        ("SLURMD_NODENAME", "n1"),
+    ] {
+        task.env(name, value);
+    }
+    task
+}
+
+const SAVES: &str = r"
+def stop():
+    save(step + 1)
+    sys.exit(75)
+on(signal.SIGUSR1, stop)
+ready()
+pause()
+";
+const RUNNING: &str =
+    "JobState=RUNNING Reason=None Restarts=0 StartTime=1000 EndTime=9999999999 PreemptTime=None";
+
+fn run(task: &Task, signal: &str) -> (i32, String) {
+    let mut running = task.start();
+    running.wait_for("ready-0");
+    running.signal(signal);
+    let code = running.finish();
+    (code, fs::read_to_string(task.path("calls")).unwrap_or_default())
+}
+
+#[test]
+fn preempted_saves_and_is_requeued_by_the_arrays_form() {
+    let end = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() + 30;
+    let state = format!(
+        "JobState=RUNNING Reason=None Restarts=0 StartTime=1000 EndTime={end} PreemptTime=2000"
+    );
+    let task = job(SAVES, &state);
+    let (code, calls) = run(&task, "USR1");
+    assert_eq!(code, 0);
+    task.check_ends("Preempted Requeue");
+    assert_eq!(task.checkpoints(), ["step-1"]);
+    assert!(calls.starts_with("-o show job 7_3\n"), "{calls}");
+    assert!(calls.ends_with("requeue 7_3\n"), "{calls}");
+    assert_eq!(calls.matches("requeue").count(), 1);
+}
+
+#[test]
+fn cancelled_is_not_requeued() {
+    let task = job(
+        SAVES,
+        "JobState=CANCELLED Reason=None Restarts=0 StartTime=1000 EndTime=2000 PreemptTime=None",
+    );
+    let (code, calls) = run(&task, "TERM");
+    assert_eq!(code, 143);
+    task.check_ends("Cancelled Cancelled");
+    assert_eq!(task.checkpoints(), ["step-1"]);
+    assert!(!calls.contains("requeue"), "{calls}");
+}
+
+#[test]
+fn already_requeued_leaves_and_keeps_its_checkpoint() {
+    let state = "JobState=RUNNING Reason=None Restarts=1 StartTime=1000 EndTime=9999999999 PreemptTime=None";
+    let task = job(
+        &SAVES.replace("sys.exit(75)", "os.kill(os.getppid(), signal.SIGTERM); sys.exit(75)"),
+        state,
+    );
+    let (code, calls) = run(&task, "TERM");
+    assert_eq!(code, 0);
+    task.check_ends("Preempted Requeue");
+    assert_eq!(task.checkpoints(), ["step-1"]);
+    assert!(!calls.contains("requeue"), "{calls}");
+}
+
+#[test]
+fn a_request_to_save_is_only_that() {
+    let program = "on(signal.SIGUSR1, lambda: (save(5), sys.exit(0)))\nready()\npause()";
+    let task = job(program, RUNNING);
+    let (code, calls) = run(&task, "USR1");
+    assert_eq!(code, 0);
+    task.check_ends("Completed Done");
+    assert!(!calls.contains("requeue"), "{calls}");
+}
+
+#[test]
+fn a_crash_is_93() {
+    let task = job("sys.exit(2)", RUNNING);
+    assert_eq!(task.run(), 93);
+    task.check_ends("Failed Failed");
+}
+
+#[test]
+fn a_requeue_that_is_refused_leaves_a_mark() {
+    let end = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() + 60;
+    let state = format!(
+        "JobState=RUNNING Reason=None Restarts=0 StartTime=1000 EndTime={end} PreemptTime=None"
+    );
+    let task = job(SAVES, &state);
+    fs::write(task.path("refuse"), "Requested operation is presently disabled for job 7\n")
+        .unwrap();
+    let (code, _) = run(&task, "USR1");
+    assert_eq!(code, 93);
+    task.check_ends("TimeLimit Requeue");
+    let mark = fs::read_to_string(task.dir().path().join("requeue-wanted")).unwrap();
+    assert!(mark.contains("presently disabled") && mark.contains("7_3"), "{mark}");
+}
+
+#[test]
+fn slurm_that_comes_back_is_asked_again_at_the_end() {
+    let end = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() + 60;
+    let state = format!(
+        "JobState=RUNNING Reason=None Restarts=0 StartTime=1000 EndTime={end} PreemptTime=2000"
+    );
+    let program = r"
+def stop():
+    while not os.path.exists(os.environ['TEST'] + '/calls'): time.sleep(0.01)
+    time.sleep(0.3)
+    os.remove(os.environ['TEST'] + '/away')
+    save(1); sys.exit(75)
+on(signal.SIGUSR1, stop)
+ready()
+pause()";
+    let task = job(program, &state);
+    fs::write(task.path("away"), "").unwrap();
+    let (code, calls) = run(&task, "USR1");
+    assert_eq!(code, 0);
+    task.check_ends("Preempted Requeue");
+    assert!(calls.ends_with("requeue 7_3\n"), "{calls}");
+}

@@ -1,0 +1,178 @@
+//! Signals and exit codes.
+
+use serde_json::json;
+
+use crate::support::{Task, is_alive, signal, wait_until};
+
+const SAVES: &str = r"
+def stop():
+    save(step + 1)
+    sys.exit(CODE)
+on(signal.SIGUSR1, stop)
+ready()
+pause()
+";
+
+fn saver(code: u8) -> Task {
+    Task::python(&SAVES.replace("CODE", &code.to_string()))
+}
+
+#[test]
+fn usr1_saves_and_the_trial_must_run_again() {
+    for code in [0, 75, 85, 143] {
+        let task = saver(code);
+        let mut running = task.start();
+        running.wait_for("ready-0");
+        for _ in 0..100 {
+            running.signal("USR1");
+        }
+        assert_eq!(running.finish(), 75);
+        task.check_ends("Preempted Requeue");
+        assert_eq!(task.checkpoints(), ["step-1"]);
+        let mut running = task.start();
+        running.wait_for("ready-1");
+        running.signal("USR1");
+        assert_eq!(running.finish(), 75);
+        assert_eq!(task.resume_steps(), [None, Some(1)]);
+        assert_eq!(task.checkpoints(), ["step-1", "step-2"]);
+    }
+}
+
+#[test]
+fn term_saves_and_cancels() {
+    let task = saver(0);
+    let mut running = task.start();
+    running.wait_for("ready-0");
+    running.signal("TERM");
+    running.signal("TERM");
+    assert_eq!(running.finish(), 143);
+    task.check_ends("Cancelled Cancelled");
+    assert_eq!(task.checkpoints(), ["step-1"]);
+}
+
+#[test]
+fn a_program_that_does_not_catch_the_signal_is_ended_at_once_by_term() {
+    let task = Task::python("ready(); pause()");
+    let mut running = task.start();
+    running.wait_for("ready-0");
+    running.signal("TERM");
+    assert_eq!(running.finish(), 143);
+    task.check_ends("Cancelled Cancelled");
+    assert_eq!(task.ends()[0].signal, Some(15));
+}
+
+#[test]
+fn a_program_that_ignores_everything_is_killed() {
+    let task = Task::python(
+        "on(signal.SIGUSR1, lambda: None); on(signal.SIGTERM, lambda: None); ready(); pause()",
+    )
+    .with("/checkpoint/lead", json!(4));
+    let mut running = task.start();
+    running.wait_for("ready-0");
+    running.signal("USR1");
+    assert_eq!(running.finish(), 75);
+    task.check_ends("Preempted Requeue");
+    assert_eq!(task.ends()[0].signal, Some(9));
+}
+
+#[test]
+fn a_signal_before_the_handler_is_sent_again() {
+    let task = Task::python(
+        r#"
+ready("began")
+while not os.path.exists(os.environ["TEST"] + "/go"): time.sleep(0.01)
+def stop():
+    save(7); sys.exit(75)
+on(signal.SIGUSR1, stop)
+pause()
+"#,
+    );
+    let mut running = task.start();
+    running.wait_for("began-0");
+    running.signal("USR1");
+    std::fs::write(task.path("go"), "").unwrap();
+    assert_eq!(running.finish(), 75);
+    assert_eq!(task.checkpoints(), ["step-7"]);
+}
+
+#[test]
+fn inherited_signal_settings_do_not_matter() {
+    // The shell ignores the signals before it becomes the harness.
+    let task = saver(75);
+    let mut running = task.start();
+    running.wait_for("ready-0");
+    running.signal("USR1");
+    assert_eq!(running.finish(), 75);
+    let script = "trap '' USR1 TERM CHLD; exec \"$@\"";
+    let mut command = std::process::Command::new("sh");
+    command.args([
+        "-c",
+        script,
+        "sh",
+        env!("CARGO_BIN_EXE_nemo-harness"),
+        "run",
+        "--local",
+        "--trial",
+        "0",
+    ]);
+    command.arg("--task-dir").arg(task.path("task")).envs(task.env.iter().cloned());
+    let mut child = command.spawn().unwrap();
+    wait_until("ready-1", || task.path("ready-1").exists());
+    signal(child.id(), "USR1");
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+    assert_eq!(task.checkpoints(), ["step-1", "step-2"]);
+}
+
+#[test]
+fn restart_in_place_and_requeue_by_exit_code() {
+    let task = Task::python("save(step + 1); sys.exit({0: 85, 1: 85, 2: 75}[step])");
+    assert_eq!(task.run(), 75);
+    task.check_ends("Restart Restart, Restart Restart, Restart Requeue");
+    assert_eq!(task.checkpoints(), ["step-1", "step-2", "step-3"]);
+    assert_eq!(task.resume_steps(), [None, Some(1), Some(2)]);
+}
+
+#[test]
+fn no_progress_ends_a_loop() {
+    let task = Task::sh("exit 85");
+    assert_eq!(task.run(), 1);
+    task.check_ends("Restart Restart, Restart Restart, Restart Failed");
+}
+
+#[test]
+fn the_time_limit_is_kept_here_and_the_deadline_too() {
+    let task = saver(75).with("/time_limit", json!(5)).with("/checkpoint/lead", json!(4));
+    assert_eq!(task.run(), 75);
+    task.check_ends("TimeLimit Requeue");
+    assert_eq!(task.checkpoints(), ["step-1"]);
+    let task = saver(75).with("/deadline", json!(1));
+    assert_eq!(task.run(), 124);
+    task.check_ends("TimeLimit Timeout");
+}
+
+#[test]
+fn the_launcher_does_not_die_of_a_signal_for_its_child() {
+    let text = SAVES.replace("CODE", "75");
+    let program = format!("{}{text}", crate::support::PYTHON);
+    let mut task = Task::sh("python3 -c \"$PROGRAM\" & wait $!; code=$?; exit $code");
+    task.env("PROGRAM", &program);
+    let mut running = task.start();
+    running.wait_for("ready-0");
+    running.signal("USR1");
+    assert_eq!(running.finish(), 75);
+    task.check_ends("Preempted Requeue");
+    assert_eq!(task.checkpoints(), ["step-1"]);
+}
+
+#[test]
+fn a_killed_harness_takes_its_program_along() {
+    let task = Task::python(
+        "ready(); open(os.environ['TEST'] + '/pid', 'w').write(str(os.getpid())); ready('written'); pause()",
+    );
+    let mut running = task.start();
+    running.wait_for("written-0");
+    let pid = running.wait_for("pid");
+    running.signal("KILL");
+    assert_eq!(running.finish(), -9);
+    wait_until("the program is gone", || !is_alive(&pid));
+}

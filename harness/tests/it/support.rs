@@ -1,0 +1,208 @@
+//! A task's folder, a harness that runs in it, and questions about what it left.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nemo_harness::rundir::{AttemptEnd, AttemptRecord, MetricsLine, TrialDir, lines};
+use serde_json::{Value, json};
+
+/// What a Python program of these tests begins with. `ready()` tells the test that its handlers are in place.
+pub(crate) const PYTHON: &str = r#"
+import os, signal, sys, time
+out = os.environ["NEMO_CHECKPOINT_DIR"]
+resume = os.environ["NEMO_RESUME_FROM"]
+step = int(open(os.path.join(resume, "state") if os.path.isdir(resume) else resume).read()) if resume else 0
+def ready(name="ready"):
+    open(os.path.join(os.environ["TEST"], name + "-" + os.environ["NEMO_ATTEMPT"]), "w").close()
+def save(step, name="step-%d"):
+    path = os.path.join(out, name % step)
+    os.mkdir(path + ".tmp")
+    open(os.path.join(path + ".tmp", "state"), "w").write(str(step))
+    os.rename(path + ".tmp", path)
+def on(number, then):
+    signal.signal(number, lambda *_: then())
+def pause():
+    while True: time.sleep(60)
+"#;
+
+/// A task with one trial.
+pub(crate) struct Task {
+    pub(crate) root: tempfile::TempDir,
+    pub(crate) spec: Value,
+    pub(crate) params: Value,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) local: bool,
+}
+
+impl Task {
+    pub(crate) fn new(command: Value) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let spec = json!({
+            "schema": 1, "experiment": "x-1", "task": "train", "command": command,
+            "workdir": root.path(), "seed": 42, "checkpoint": {"signal": "USR1", "lead": 20},
+            "restart": {"crashes": 0, "no_progress": 3},
+        });
+        let env = vec![("TEST".to_owned(), root.path().display().to_string())];
+        Self { root, spec, params: json!({}), env, local: true }
+    }
+
+    pub(crate) fn sh(text: &str) -> Self {
+        Self::new(json!({ "shell": text }))
+    }
+
+    pub(crate) fn python(text: &str) -> Self {
+        Self::new(json!({"exec": ["python3", "-c", format!("{PYTHON}\n{text}")]}))
+    }
+
+    pub(crate) fn with(mut self, pointer: &str, value: Value) -> Self {
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        self.spec.pointer_mut(parent).unwrap()[key] = value;
+        self
+    }
+
+    pub(crate) fn env(&mut self, name: &str, value: &str) {
+        self.env.push((name.to_owned(), value.to_owned()));
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    pub(crate) fn dir(&self) -> TrialDir {
+        TrialDir(fs::canonicalize(self.root.path()).unwrap().join("task/trials/0"))
+    }
+
+    pub(crate) fn start(&self) -> Running {
+        let task = self.path("task");
+        fs::create_dir_all(&task).unwrap();
+        fs::write(task.join("task.json"), self.spec.to_string()).unwrap();
+        let line = json!({"trial": 0, "params": self.params});
+        fs::write(task.join("trials.jsonl"), format!("{line}\n")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nemo-harness"));
+        command.arg("run").arg("--task-dir").arg(&task).args(["--trial", "0"]);
+        command.args(self.local.then_some("--local"));
+        command.envs(self.env.iter().cloned()).stdin(Stdio::null()).stderr(Stdio::piped());
+        Running { child: command.spawn().unwrap(), root: self.root.path().to_owned() }
+    }
+
+    /// Runs to the end.
+    pub(crate) fn run(&self) -> i32 {
+        self.start().finish()
+    }
+
+    pub(crate) fn records(&self) -> Vec<AttemptRecord> {
+        let lines = lines::read(&self.dir().attempts()).unwrap();
+        assert_eq!(lines.unreadable, 0);
+        lines.rows
+    }
+
+    pub(crate) fn ends(&self) -> Vec<AttemptEnd> {
+        let end = |record| match record {
+            AttemptRecord::End(end) => Some(end),
+            AttemptRecord::Start(_) | AttemptRecord::Checkpoint { .. } => None,
+        };
+        self.records().into_iter().filter_map(end).collect()
+    }
+
+    /// `cause next` of each attempt.
+    #[track_caller]
+    pub(crate) fn check_ends(&self, expected: &str) {
+        let ends = self.ends();
+        let shown: Vec<String> =
+            ends.iter().map(|end| format!("{:?} {:?}", end.cause, end.next)).collect();
+        assert_eq!(shown.join(", "), expected, "{ends:#?}\n{}", self.stderr(0));
+    }
+
+    pub(crate) fn resume_steps(&self) -> Vec<Option<u64>> {
+        let step = |record| match record {
+            AttemptRecord::Start(start) => Some(start.resume_step),
+            AttemptRecord::End(_) | AttemptRecord::Checkpoint { .. } => None,
+        };
+        self.records().into_iter().filter_map(step).collect()
+    }
+
+    pub(crate) fn stdout(&self, attempt: u32) -> String {
+        fs::read_to_string(self.dir().stdout(attempt)).unwrap_or_default()
+    }
+
+    pub(crate) fn stderr(&self, attempt: u32) -> String {
+        fs::read_to_string(self.dir().stderr(attempt)).unwrap_or_default()
+    }
+
+    pub(crate) fn metrics(&self) -> Vec<MetricsLine> {
+        lines::read(&self.dir().metrics()).unwrap().rows
+    }
+
+    /// The committed checkpoints' names, sorted.
+    pub(crate) fn checkpoints(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.dir().checkpoints()) else { return Vec::new() };
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+/// A harness that runs.
+pub(crate) struct Running {
+    child: Child,
+    root: PathBuf,
+}
+
+impl Running {
+    pub(crate) fn signal(&self, name: &str) {
+        signal(self.child.id(), name);
+    }
+
+    /// Waits until a file is there, and answers with its text.
+    #[track_caller]
+    pub(crate) fn wait_for(&mut self, name: &str) -> String {
+        let path = self.root.join(name);
+        wait_until(&format!("{}", path.display()), || {
+            assert!(self.child.try_wait().unwrap().is_none(), "the harness ended before `{name}`");
+            path.exists()
+        });
+        fs::read_to_string(path).unwrap()
+    }
+
+    #[track_caller]
+    pub(crate) fn finish(mut self) -> i32 {
+        let mut status = None;
+        wait_until("the harness ends", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        let status = status.unwrap();
+        use std::os::unix::process::ExitStatusExt;
+        status.code().unwrap_or_else(|| -status.signal().unwrap_or(0))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+#[track_caller]
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(40);
+    while !is_so() {
+        assert!(Instant::now() < until, "waited too long: {what}");
+        std::thread::sleep(Duration::from_millis(5)); // looks again; nothing rests on how long it is
+    }
+}
+
+pub(crate) fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+    assert!(status.unwrap().success());
+}
+
+/// Whether a process lives (a zombie doesn't).
+pub(crate) fn is_alive(pid: &str) -> bool {
+    let stat = fs::read_to_string(Path::new("/proc").join(pid.trim()).join("stat"));
+    stat.is_ok_and(|stat| !stat.rsplit_once(')').unwrap().1.trim_start().starts_with('Z'))
+}
