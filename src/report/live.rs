@@ -108,7 +108,10 @@ impl Changes {
             for trial in &task.trials {
                 let now = (trial.state, trial.attempts.len());
                 let before = self.known.insert((task.name.clone(), trial.index), now);
-                let is_news = before.map_or(trial.state != State::Pending, |before| before != now);
+                // The record of a first attempt comes a moment after its start: that is no news.
+                let alike =
+                    |before: (State, usize)| before.0 == now.0 && before.1.max(1) == now.1.max(1);
+                let is_news = before.map_or(trial.state != State::Pending, |before| !alike(before));
                 if is_news {
                     lines.push(change(&task.name, trial));
                 }

@@ -3,6 +3,8 @@
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 
 use super::words::{age, count, duration, metric};
+use nemo_harness::rundir::Params;
+
 use crate::plan::{JobArray, Plan, Relation};
 use crate::status::{AttemptStatus, ExperimentStatus, State, Status, TaskStatus, TrialStatus};
 
@@ -92,11 +94,12 @@ fn tasks(tasks: &[TaskStatus]) -> String {
 
 fn trials(task: &TaskStatus) -> String {
     let mut table = table(&["trial", "state", "parameters", "step", "metrics", "attempts", "job"]);
+    let constant = constants(task);
     for trial in task.trials.iter().take(SHOWN_TRIALS) {
         table.add_row(vec![
             Cell::new(trial.index),
             coloured(trial.state),
-            Cell::new(pairs(&trial.params)),
+            Cell::new(pairs(&without(&trial.params, &constant))),
             Cell::new(trial.step.map_or_else(String::new, |step| step.to_string())),
             Cell::new(pairs(&trial.metrics)),
             Cell::new(attempts_in_words(trial)),
@@ -108,6 +111,23 @@ fn trials(task: &TaskStatus) -> String {
         return text(&table);
     }
     format!("{}\n… and {} more; `--json` shows all", text(&table), count(hidden, "trial"))
+}
+
+/// The parameters that are the same in every trial, and tell nothing in a table.
+fn constants(task: &TaskStatus) -> Vec<String> {
+    let Some(first) = task.trials.first() else { return Vec::new() };
+    let same = |(name, value): &(&String, &serde_json::Value)| {
+        task.trials.iter().all(|trial| trial.params.get(*name) == Some(*value))
+    };
+    first.params.iter().filter(same).map(|(name, _)| name.clone()).collect()
+}
+
+fn without(params: &Params, names: &[String]) -> Params {
+    params
+        .iter()
+        .filter(|(name, _)| !names.contains(name))
+        .map(|(n, v)| (n.clone(), v.clone()))
+        .collect()
 }
 
 /// `1`, or `3: preempted, time_limit`.

@@ -108,6 +108,8 @@ fn in_queue(
 
 fn is_held(row: &QueueRow) -> bool {
     matches!(&*row.reason, "JobHeldUser" | "JobHeldAdmin")
+        || row.reason.ends_with("requeued held") // as in `launch failed requeued held`
+        || &*row.reason == "JobHoldMaxRequeue"
         || matches!(row.state, JobState::RequeueHold | JobState::SpecialExit)
 }
 

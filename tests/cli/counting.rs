@@ -11,6 +11,7 @@ def ask(*_):
     global asked
     asked = True
 signal.signal(signal.SIGUSR1, ask)
+signal.signal(signal.SIGTERM, ask)
 steps, pace = int(sys.argv[1]), float(sys.argv[2])
 step, total = 0, int(sys.argv[3])
 if os.environ["NEMO_RESUME_FROM"]:

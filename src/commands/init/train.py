@@ -21,6 +21,7 @@ def ask_to_save(*_):
 
 
 signal.signal(signal.SIGUSR1, ask_to_save)
+signal.signal(signal.SIGTERM, ask_to_save)  # a cancelled job is told by this one alone
 
 step, loss = 0, float(args.width)
 resume = os.environ.get("NEMO_RESUME_FROM")
