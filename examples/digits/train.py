@@ -13,7 +13,8 @@ import sys
 asked = []
 CHECKPOINTS = os.environ.get("NEMO_CHECKPOINT_DIR")
 if CHECKPOINTS:
-    signal.signal(signal.SIGUSR1, lambda number, frame: asked.append(number))
+    for number in (signal.SIGUSR1, signal.SIGTERM):  # a job that is cancelled hears the second only
+        signal.signal(number, lambda number, frame: asked.append(number))
 
 import argparse
 import json

@@ -293,18 +293,34 @@ fn until_forgotten(world: &World, job: &str) {
     }
 }
 
+/// The final weights of each trial of the example.
+fn weights(world: &World, id: &str) -> Vec<Vec<u8>> {
+    let trial =
+        |n: u32| world.experiment(id).join(format!("tasks/train/trials/{n}/artifacts/weights.npz"));
+    (0..6).map(|n| std::fs::read(trial(n)).unwrap()).collect()
+}
+
 #[test]
-fn the_example_runs_on_slurm_and_names_the_best() {
+fn the_example_is_preempted_and_its_weights_are_the_same_bit_for_bit() {
     if !cluster::is_here() {
         return;
     }
     let world = World::new();
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits/exp.toml");
     let example = example.to_str().unwrap();
-    let faster = "task.train.params.pace=0.0";
-    let printed =
-        world.run(&["submit", example, "--executor", "cluster", "--set", faster, "--wait"]);
-    assert_eq!(printed.code, 0, "{printed:?}");
-    let logs = world.ok(&["logs", "@/evaluate", "--stream", "out"]);
+    let node = "executor.cluster.sbatch.nodelist=\"n3\"";
+    let id = world.ok(&["submit", example, "--executor", "cluster", "--set", node]);
+    counting::until_beyond(&world, &id, 50);
+    urgent_job(&world, "n3");
+    let status = until_completed(&world, &id);
+    for trial in trials(&status, "train") {
+        assert_eq!(causes(trial), ["preempted", "completed"], "{trial:#}");
+        counting::assert_resumed_beyond(trial, 50);
+    }
+    let undisturbed =
+        world.run(&["submit", example, "--set", "task.train.params.pace=0.0", "--wait"]);
+    assert_eq!(undisturbed.code, 0, "{undisturbed:?}");
+    assert_eq!(weights(&world, &id), weights(&world, undisturbed.stdout.trim()), "bit for bit");
+    let logs = world.ok(&["logs", &format!("{id}/evaluate"), "--stream", "out"]);
     assert!(logs.contains("best trial: "), "{logs}");
 }
