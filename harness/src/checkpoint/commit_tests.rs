@@ -77,7 +77,11 @@ fn a_crash_at_any_operation_leaves_the_old_or_the_new_whole() {
                 match found.step {
                     1 => assert_eq!(text, b"one", "{told}"),
                     2 => {
-                        assert_eq!((text.as_slice(), found.metrics), (&b"two-two"[..], 7), "{told}")
+                        assert_eq!(
+                            (text.as_slice(), found.metrics),
+                            (&b"two-two"[..], 7),
+                            "{told}"
+                        );
                     }
                     _ => panic!("{told}"),
                 }
