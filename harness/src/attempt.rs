@@ -90,7 +90,7 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
         report.voice.warn("a later attempt of this trial has taken over; this one leaves");
         return Ok(Ended::Superseded);
     }
-    let seconds = (harness.clock.now() - began).as_secs_f64();
+    let seconds = harness.clock.now().saturating_sub(began).as_secs_f64();
     let oom = proc_fs::oom_kills() > oom_before;
     let verdict = end::decide(&facts(harness, &history, &report, attempt, seconds, oom));
     report.voice.note(&verdict.reason);
@@ -120,8 +120,9 @@ pub(crate) struct Report {
 impl Report {
     fn never(reason: String, voice: Voice) -> Self {
         let exit = Exit::Never(reason);
-        let (stop, told, deadline, step, committed) = (None, false, None, None, None);
-        Self { exit, stop, told, deadline, step, committed, refused: Vec::new(), voice }
+        let refused = Vec::new();
+        let (stop, told, deadline) = (None, false, None);
+        Self { exit, stop, told, deadline, step: None, committed: None, refused, voice }
     }
 }
 

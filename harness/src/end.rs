@@ -26,6 +26,7 @@ pub(crate) enum Exit {
 
 /// All that the decision rests on.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "four facts that don't depend on each other")]
 pub(crate) struct Facts {
     pub(crate) exit: Exit,
     pub(crate) stop: Option<StopCause>,

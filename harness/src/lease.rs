@@ -2,7 +2,6 @@
 //!
 //! A claim is a link to the next free name, which only one process can make, on NFS too. A later attempt takes over
 //! at once; an earlier one that sees a later lease stops.
-#![expect(clippy::disallowed_methods, reason = "a claim is a link, not a replacement")]
 
 use std::fs;
 use std::io;
@@ -94,9 +93,9 @@ fn link(folder: &Path, least: u32, own: &Holder, temporary: &Path) -> io::Result
         if !made {
             continue;
         }
-        let lease = Lease { folder: folder.to_owned(), attempt, nonce: own.nonce.clone() };
-        if lease.is_newest()? {
-            return Ok(Claim::Made(lease, before));
+        let claimed = Lease { folder: folder.to_owned(), attempt, nonce: own.nonce.clone() };
+        if claimed.is_newest()? {
+            return Ok(Claim::Made(claimed, before));
         }
         // Others came between, and removed an old name that this claim then took: it is no number of its own.
         fs::remove_file(path(folder, attempt))?;

@@ -63,7 +63,6 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    #[expect(clippy::disallowed_methods, reason = "the command line is read here")]
     let arguments: Vec<String> =
         std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let result = match parse(&arguments) {

@@ -132,6 +132,7 @@ pub(crate) fn roll_back(path: &Path, resumed: Option<(u64, u64)>) -> io::Result<
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests need no durable files")]
 mod tests {
     use super::*;
 

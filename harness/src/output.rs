@@ -115,6 +115,7 @@ pub(crate) fn last_line(path: &Path) -> Option<String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests need no durable files")]
 mod tests {
     use super::*;
 

@@ -24,9 +24,9 @@ use crate::supervise::StopCause;
 
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long it is tried where no deadline is known.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 /// How long Slurm's TERM may take after a requeue.
-const UNTIL_TERM: Duration = Duration::from_secs(60);
+const UNTIL_TERM: Duration = Duration::from_mins(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// What is known of the stop.
@@ -96,7 +96,7 @@ fn wait_for_term(harness: &Harness, limit: Duration) -> u8 {
         if heard.contains(&Signal::SIGTERM) || now >= until {
             return code::DONE;
         }
-        let timeout = PollTimeout::try_from(until - now).unwrap_or(PollTimeout::MAX);
+        let timeout = PollTimeout::try_from(until.saturating_sub(now)).unwrap_or(PollTimeout::MAX);
         poll(&mut [PollFd::new(harness.signals.as_fd(), PollFlags::POLLIN)], timeout).ok();
     }
 }

@@ -113,15 +113,13 @@ fn wait(harness: &Harness, pause: Duration) {
 
 /// When this segment ends.
 fn segment_end(context: &Context, trial: &Trial, clock: &Clock) -> Option<f64> {
-    match &context.slurm {
-        Some(job) => job.end.or_else(|| {
-            let outcome = helper::ask(&slurm::show_job(&job.id()), clock, ANSWER);
-            let Outcome::Ended { text, .. } = outcome else { return None };
-            slurm::parse(&text)?.end
-        }),
-        None => {
-            let limit = Duration::from_secs(trial.spec.time_limit?);
-            Some(unix_now() + limit.as_secs_f64())
-        }
-    }
+    let Some(job) = &context.slurm else {
+        let limit = Duration::from_secs(trial.spec.time_limit?);
+        return Some(unix_now() + limit.as_secs_f64());
+    };
+    job.end.or_else(|| {
+        let outcome = helper::ask(&slurm::show_job(&job.id()), clock, ANSWER);
+        let Outcome::Ended { text, .. } = outcome else { return None };
+        slurm::parse(&text)?.end
+    })
 }

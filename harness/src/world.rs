@@ -351,9 +351,8 @@ impl<'a> World<'a> {
     fn saved(&mut self, outcome: Saved) -> Option<Event> {
         let Saved { entry, step, done, is_last } = outcome;
         match done {
-            Ok(Done::Committed) => self.committed(step, &entry),
             Ok(Done::Adopted) if self.known.contains(&step) => {}
-            Ok(Done::Adopted) => self.committed(step, &entry),
+            Ok(Done::Committed | Done::Adopted) => self.committed(step, &entry),
             Ok(Done::Superseded) => return Some(Event::Superseded),
             Ok(Done::Changed) => {
                 self.voice

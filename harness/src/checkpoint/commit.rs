@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::manifest::{self, Form, Manifest, Part};
-use super::store::{Kind, Store, join};
+use super::store::{Kind, Stat, Store, join};
 use super::tree::{self, Entry};
 
 /// What is to be committed.
@@ -180,16 +180,13 @@ fn sync_and_hash(
 }
 
 /// All that tells of a change. A folder's own size and time change when its manifest is written.
-fn stats(entries: &[Entry]) -> Vec<(Vec<u8>, Kind, u64, (i64, i64))> {
-    let row = |entry: &Entry| {
-        let stat = entry.stat;
-        let is_file = stat.kind == Kind::File;
-        let (size, modified) =
-            if is_file { (stat.size, stat.modified) } else { Default::default() };
-        (entry.path.clone(), stat.kind, size, modified)
-    };
+fn stats(entries: &[Entry]) -> Vec<(&[u8], Stat)> {
     let own = |entry: &&Entry| entry.path != manifest::NAME.as_bytes() && !entry.path.is_empty();
-    entries.iter().filter(own).map(row).collect()
+    entries.iter().filter(own).map(|entry| (&entry.path[..], essence(entry.stat))).collect()
+}
+
+fn essence(stat: Stat) -> Stat {
+    if stat.kind == Kind::File { stat } else { Stat { size: 0, modified: (0, 0), ..stat } }
 }
 
 fn changed_since_seen(form: Form, request: &Request, now: &[Entry]) -> bool {

@@ -1,1 +1,174 @@
+//! A crash before each operation of a commit, and an error in each: the old or the new checkpoint is whole.
 
+use std::collections::BTreeSet;
+
+use super::super::fake::{Crash, Fake};
+use super::super::resume;
+use super::*;
+use crate::resumed::Resumed;
+
+const CHECKPOINTS: &str = "/t/checkpoints";
+
+fn request(name: &str, step: u64) -> Request {
+    Request {
+        from: Path::new("/t/staging/0").join(name),
+        entry: name.as_bytes().to_vec(),
+        step,
+        checkpoints: CHECKPOINTS.into(),
+        attempt: 0,
+        lease: "a".to_owned(),
+        nonce: "n".to_owned(),
+        metrics: Some(("/t/metrics.jsonl".into(), 7)),
+        seen: None,
+    }
+}
+
+/// A trial with step 1 committed, and step 2 saved by the program: as a folder, or as a file.
+fn world(folder: bool) -> (Fake, Request) {
+    let mut store = Fake::default();
+    store.put("/t/metrics.jsonl", b"metrics");
+    store.put("/t/checkpoints/.keep", b"");
+    store.put("/t/staging/0/step-1/model", b"one");
+    assert_eq!(run(&mut store, &request("step-1", 1)).unwrap(), Done::Committed);
+    store.settle();
+    if folder {
+        store.put("/t/staging/0/step-2/model", b"two-two");
+        store.put("/t/staging/0/step-2/optimizer/state", b"more");
+        return (store, request("step-2", 2));
+    }
+    store.put("/t/staging/0/step-2.npz", b"two-two");
+    (store, request("step-2.npz", 2))
+}
+
+fn run(store: &mut Fake, request: &Request) -> io::Result<Done> {
+    commit(store, request, &|| Ok(true))
+}
+
+#[track_caller]
+fn find(store: &mut Fake, recorded: &[u64]) -> Resumed {
+    let recorded: BTreeSet<u64> = recorded.iter().copied().collect();
+    let found = resume::find(store, Path::new(CHECKPOINTS), &recorded, "r").unwrap();
+    found.resumed.unwrap()
+}
+
+/// What the program would load.
+fn content(store: &Fake, resumed: &Resumed) -> Vec<u8> {
+    let file = if store.stat(&resumed.from).unwrap().kind == Kind::File {
+        resumed.from.clone()
+    } else {
+        resumed.from.join("model")
+    };
+    store.read(&file).unwrap()
+}
+
+#[test]
+fn a_crash_at_any_operation_leaves_the_old_or_the_new_whole() {
+    for folder in [true, false] {
+        for crash in [Crash::Data, Crash::Names, Crash::Both] {
+            let mut visited = 0;
+            for at in 1.. {
+                let (mut store, request) = world(folder);
+                store.crash_at = Some(store.ops.get() + at);
+                let result = run(&mut store, &request);
+                store.crash(crash);
+                let found = find(&mut store, &[1]);
+                let text = content(&store, &found);
+                let told = format!("{crash:?} at {at}, folder {folder}: {found:?}");
+                match found.step {
+                    1 => assert_eq!(text, b"one", "{told}"),
+                    2 => {
+                        assert_eq!(
+                            (text.as_slice(), found.metrics),
+                            (&b"two-two"[..], 7),
+                            "{told}"
+                        );
+                    }
+                    _ => panic!("{told}"),
+                }
+                if result.is_ok() {
+                    assert_eq!(found.step, 2, "a commit that was told is never lost: {told}");
+                    visited = at;
+                    break;
+                }
+            }
+            assert!(visited > 6, "only {visited} operations were seen");
+        }
+    }
+}
+
+#[test]
+fn an_error_at_any_operation_is_tried_again_and_loses_nothing() {
+    const ENOSPC: i32 = 28;
+    const EIO: i32 = 5;
+    const ESTALE: i32 = 116;
+    for folder in [true, false] {
+        for code in [ENOSPC, EIO, ESTALE] {
+            for at in 1.. {
+                let (mut store, request) = world(folder);
+                store.fail_at = Some((store.ops.get() + at, code));
+                let first = run(&mut store, &request);
+                let mut between = store.clone();
+                between.fail_at = None;
+                assert!(find(&mut between, &[1]).step >= 1);
+                if first.is_ok() {
+                    break;
+                }
+                // After an error in the last sync the name is there already.
+                let second = run(&mut store, &request);
+                let is_there = store.stat(&request.target()).is_ok();
+                assert!(
+                    matches!(second, Ok(Done::Committed | Done::Adopted)) || is_there,
+                    "{second:?} after {code} at {at}"
+                );
+                assert_eq!(find(&mut store, &[1]).step, 2, "{code} at {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_later_attempt_may_commit_and_an_earlier_one_not() {
+    let (mut store, request) = world(true);
+    assert_eq!(commit(&mut store, &request, &|| Ok(false)).unwrap(), Done::Superseded);
+    assert_eq!(find(&mut store, &[1]).step, 1);
+    let (mut store, request) = world(true);
+    let unknown = commit(&mut store, &request, &|| Err(io::Error::from_raw_os_error(5)));
+    assert!(unknown.is_err());
+    assert_eq!(find(&mut store, &[1]).step, 1);
+}
+
+#[test]
+fn a_step_that_exists_is_adopted_or_kept() {
+    let (mut store, _) = world(true);
+    store.put("/t/staging/0/step-1/model", b"one");
+    assert_eq!(run(&mut store, &request("step-1", 1)).unwrap(), Done::Adopted);
+    store.put("/t/staging/0/step-1/model", b"other");
+    assert!(matches!(run(&mut store, &request("step-1", 1)).unwrap(), Done::Refused(_)));
+    let found = find(&mut store, &[1]);
+    assert_eq!(content(&store, &found), b"one");
+}
+
+#[test]
+fn what_changed_is_given_back() {
+    let (mut store, mut request) = world(true);
+    request.seen = Some(tree::walk(&store, &request.from).unwrap());
+    store.put("/t/staging/0/step-2/model", b"still writing");
+    assert_eq!(run(&mut store, &request).unwrap(), Done::Changed);
+    assert_eq!(store.read(Path::new("/t/staging/0/step-2/model")).unwrap(), b"still writing");
+    assert_eq!(find(&mut store, &[1]).step, 1);
+}
+
+#[test]
+fn what_can_be_no_checkpoint_is_refused() {
+    let (mut store, request) = world(true);
+    store.put("/t/staging/0/step-2/MANIFEST", b"own");
+    let Done::Refused(why) = run(&mut store, &request).unwrap() else { panic!() };
+    assert!(why.contains("MANIFEST"), "{why}");
+    let (mut store, request) = world(false);
+    let named = Request { entry: b"MANIFEST".to_vec(), ..request };
+    assert!(matches!(run(&mut store, &named).unwrap(), Done::Refused(_)));
+    let (mut store, request) = world(true);
+    store.remove("/t/staging/0/step-2/model");
+    store.remove("/t/staging/0/step-2/optimizer");
+    assert!(matches!(run(&mut store, &request).unwrap(), Done::Refused(_)));
+}

@@ -123,7 +123,8 @@ fn encode(bytes: &[u8]) -> String {
         if byte.is_ascii_alphanumeric() || b"-_./+=,@".contains(&byte) {
             text.push(char::from(byte));
         } else {
-            text.push_str(&format!("%{byte:02X}"));
+            let written = write!(text, "%{byte:02X}");
+            debug_assert!(written.is_ok(), "a string takes everything");
         }
     }
     text

@@ -1,6 +1,8 @@
 //! Checkpoints: from what a program saved to what is never lost, and back.
 
 pub(crate) mod commit;
+#[cfg(test)]
+mod fake;
 pub(crate) mod manifest;
 pub(crate) mod resume;
 pub(crate) mod saver;

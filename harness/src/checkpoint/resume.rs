@@ -36,6 +36,7 @@ pub(crate) fn find(
     };
     let mut steps: Vec<u64> = names.iter().filter_map(|name| step_of(name)).collect();
     steps.sort_unstable();
+    let seen: BTreeSet<u64> = steps.iter().copied().collect();
     for step in steps.into_iter().rev() {
         let path = checkpoints.join(format!("step-{step}"));
         match verify(store, &path).and_then(|manifest| right_step(manifest, step)) {
@@ -44,6 +45,10 @@ pub(crate) fn find(
                     Form::Folder => path,
                     Form::File => join(&path, &manifest.entry),
                 };
+                let gone = recorded.range(step + 1..).filter(|step| !seen.contains(step));
+                found.notes.extend(
+                    gone.map(|gone| format!("checkpoint step-{gone} was committed, but is gone")),
+                );
                 found.resumed = Some(Resumed { step, from, metrics: manifest.metrics });
                 return Ok(found);
             }

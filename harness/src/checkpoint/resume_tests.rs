@@ -1,1 +1,124 @@
+//! Each way in which a checkpoint can be bad.
 
+use super::super::commit::{self, Done, Request};
+use super::super::fake::Fake;
+use super::*;
+
+const CHECKPOINTS: &str = "/t/checkpoints";
+const NEWEST: &str = "/t/checkpoints/step-2";
+
+fn world() -> Fake {
+    let mut store = Fake::default();
+    store.put("/t/checkpoints/.keep", b"");
+    for (step, text) in [(1, &b"one"[..]), (2, b"two")] {
+        let name = format!("step-{step}");
+        store.put(&format!("/t/staging/0/{name}/model"), text);
+        store.put(&format!("/t/staging/0/{name}/sub/other"), b"same");
+        let request = Request {
+            from: format!("/t/staging/0/{name}").into(),
+            entry: name.into_bytes(),
+            step,
+            checkpoints: CHECKPOINTS.into(),
+            attempt: 0,
+            lease: "a".to_owned(),
+            nonce: "n".to_owned(),
+            metrics: None,
+            seen: None,
+        };
+        assert_eq!(commit::commit(&mut store, &request, &|| Ok(true)).unwrap(), Done::Committed);
+    }
+    store
+}
+
+fn recorded() -> BTreeSet<u64> {
+    BTreeSet::from([1, 2])
+}
+
+/// Alters the newest checkpoint: the one before must be used, and the reason be told.
+#[track_caller]
+fn check(alter: impl Fn(&mut Fake), why: &str) {
+    let mut store = world();
+    alter(&mut store);
+    let found = find(&mut store, Path::new(CHECKPOINTS), &recorded(), "x").unwrap();
+    assert_eq!(found.resumed.map(|resumed| resumed.step), Some(1));
+    assert!(found.notes.len() == 1 && found.notes[0].contains(why), "{:?}", found.notes);
+    let names = store.list(Path::new(CHECKPOINTS)).unwrap();
+    assert!(names.contains(&b"bad-step-2-x".to_vec()));
+}
+
+#[test]
+fn the_newest_is_used() {
+    let mut store = world();
+    let found = find(&mut store, Path::new(CHECKPOINTS), &recorded(), "x").unwrap();
+    assert_eq!(found.resumed.unwrap().from, Path::new(NEWEST));
+    assert_eq!(found.notes, [""; 0]);
+}
+
+#[test]
+fn a_bad_one_is_moved_aside() {
+    let path = |name: &str| format!("{NEWEST}/{name}");
+    check(|store| store.put(&path("model"), b"tw"), "`model` is not as");
+    check(|store| store.put(&path("model"), b""), "`model` is not as");
+    check(|store| store.put(&path("model"), b"twp"), "`model` is not as");
+    check(|store| store.put(&path("sub/other"), b"sane"), "`sub/other` is not as");
+    check(|store| store.put(&path("extra"), b""), "`extra` was added");
+    check(|store| store.remove(&path("model")), "`model` is missing");
+    check(|store| store.remove(&path("sub/other")), "`sub/other` is missing");
+    check(|store| store.remove(&path("MANIFEST")), "no MANIFEST");
+    check(|store| store.put(&path("MANIFEST"), b""), "no manifest");
+    check(
+        |store| {
+            let text = store.read(Path::new(&path("MANIFEST"))).unwrap();
+            store.put(&path("MANIFEST"), &text[..text.len() - 1]);
+        },
+        "torn",
+    );
+    check(
+        |store| {
+            let other = store.read(Path::new("/t/checkpoints/step-1/MANIFEST")).unwrap();
+            store.put(&path("MANIFEST"), &other);
+            store.put(&path("model"), b"one");
+        },
+        "of step 1",
+    );
+}
+
+#[test]
+fn all_bad_or_gone_is_an_error() {
+    let mut store = world();
+    store.put("/t/checkpoints/step-1/model", b"");
+    store.put("/t/checkpoints/step-2/model", b"");
+    let error = find(&mut store, Path::new(CHECKPOINTS), &recorded(), "x").unwrap_err();
+    assert!(error.contains("up to step 2") && error.contains("not begun anew"), "{error}");
+    let mut store = world();
+    store.remove(CHECKPOINTS);
+    let error = find(&mut store, Path::new(CHECKPOINTS), &recorded(), "x").unwrap_err();
+    assert!(error.contains("can't be read"), "{error}");
+    let nothing = BTreeSet::new();
+    assert_eq!(find(&mut store, Path::new(CHECKPOINTS), &nothing, "x"), Ok(Found::default()));
+}
+
+#[test]
+fn a_newer_one_that_is_gone_is_told() {
+    let mut store = world();
+    store.remove(NEWEST);
+    let found = find(&mut store, Path::new(CHECKPOINTS), &recorded(), "x").unwrap();
+    assert_eq!(found.resumed.unwrap().step, 1);
+    assert_eq!(found.notes, ["checkpoint step-2 was committed, but is gone"]);
+}
+
+#[test]
+fn what_cannot_be_read_now_is_not_called_bad() {
+    let mut store = world();
+    store.fail_at = Some((store.ops.get() + 1, 5));
+    assert!(find(&mut store, Path::new(CHECKPOINTS), &recorded(), "x").is_err());
+    assert!(store.stat(Path::new(NEWEST)).is_ok());
+}
+
+#[test]
+fn only_our_names_are_steps() {
+    for name in ["step-", "step-x", "step-07", "bad-step-1-x", ".tmp-step-1-x", "step-1.tmp"] {
+        assert_eq!(step_of(name.as_bytes()), None, "{name}");
+    }
+    assert_eq!(step_of(b"step-0"), Some(0));
+}

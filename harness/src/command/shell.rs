@@ -51,15 +51,16 @@ impl Lexer {
         }
         let dollar = self.previous[1] == Some('$');
         match (place, character) {
-            (Some(Place::Comment), '\n') | (Some(Place::Single), '\'') => drop(self.places.pop()),
+            (Some(Place::Comment), '\n')
+            | (Some(Place::Single), '\'')
+            | (Some(Place::Double), '"')
+            | (Some(Place::Parens | Place::Arithmetic), ')') => drop(self.places.pop()),
             (Some(Place::Comment | Place::Single), _) => {}
             (_, '\\') => self.escaped = true,
-            (Some(Place::Double), '"') => drop(self.places.pop()),
             (_, '(') if dollar && rest.starts_with('(') => self.places.push(Place::Arithmetic),
             (Some(Place::Double), '(') if !dollar => {}
             (Some(Place::Arithmetic), '(') => self.places.push(Place::Arithmetic),
             (_, '(') => self.places.push(Place::Parens),
-            (Some(Place::Parens | Place::Arithmetic), ')') => drop(self.places.pop()),
             (_, '"') => self.places.push(Place::Double),
             (None | Some(Place::Parens), '\'') => self.places.push(Place::Single),
             (None | Some(Place::Parens), '#') if self.at_word_start() => {

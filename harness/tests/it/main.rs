@@ -1,5 +1,9 @@
 //! The built program on real processes: each test runs a trial and reads what it left.
-#![expect(clippy::disallowed_methods, reason = "the tests stand outside")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "the tests stand outside, and may panic"
+)]
 
 mod checkpoints;
 mod programs;

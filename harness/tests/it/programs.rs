@@ -26,7 +26,7 @@ fn exit_0_is_done_and_anything_else_a_crash() {
 
 #[test]
 fn a_program_that_is_missing_is_told_and_not_tried_again() {
-    let task = Task::new(json!({"exec": ["pyhton", "x.py"]})).with("/restart/crashes", json!(9));
+    let task = Task::new(&json!({"exec": ["pyhton", "x.py"]})).with("/restart/crashes", json!(9));
     assert_eq!(task.run(), 1);
     task.check_ends("Failed Failed");
     assert!(task.ends()[0].reason.as_ref().unwrap().contains("`pyhton` was not found in PATH"));

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use crate::support::Task;
 
-/// A job 7_3 whose `scontrol` answers with `state` and notes each call.
+/// A job `7_3` whose `scontrol` answers with `state` and notes each call.
 fn job(program: &str, state: &str) -> Task {
     let mut task = Task::python(program);
     task.local = false;

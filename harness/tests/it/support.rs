@@ -1,6 +1,7 @@
 //! A task's folder, a harness that runs in it, and questions about what it left.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -37,7 +38,7 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    pub(crate) fn new(command: Value) -> Self {
+    pub(crate) fn new(command: &Value) -> Self {
         let root = tempfile::tempdir().unwrap();
         let spec = json!({
             "schema": 1, "experiment": "x-1", "task": "train", "command": command,
@@ -49,11 +50,11 @@ impl Task {
     }
 
     pub(crate) fn sh(text: &str) -> Self {
-        Self::new(json!({ "shell": text }))
+        Self::new(&json!({ "shell": text }))
     }
 
     pub(crate) fn python(text: &str) -> Self {
-        Self::new(json!({"exec": ["python3", "-c", format!("{PYTHON}\n{text}")]}))
+        Self::new(&json!({"exec": ["python3", "-c", format!("{PYTHON}\n{text}")]}))
     }
 
     pub(crate) fn with(mut self, pointer: &str, value: Value) -> Self {
@@ -175,7 +176,6 @@ impl Running {
             status.is_some()
         });
         let status = status.unwrap();
-        use std::os::unix::process::ExitStatusExt;
         status.code().unwrap_or_else(|| -status.signal().unwrap_or(0))
     }
 }

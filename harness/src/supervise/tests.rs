@@ -139,10 +139,10 @@ fn cancelled_while_it_saves_for_the_time_limit() {
         (5, job(Some(StopCause::TimeLimit), 100)),
         (20, Term),
         (20, job(Some(StopCause::Cancelled), 20)),
-        (31, Tick),
-        (32, Tick),
+        (34, Tick),
+        (35, Tick),
     ];
-    let over = check(slurm(), &story, "5:AskToSave 5:AskCause 20:AskCause 32:Terminate");
+    let over = check(slurm(), &story, "5:AskToSave 5:AskCause 20:AskCause 35:Terminate");
     assert_eq!(over.stop(), Some(StopCause::Cancelled));
 }
 
