@@ -9,6 +9,7 @@ use nemo_harness::rundir::durable::Appender;
 use serde::{Deserialize, Serialize};
 
 use crate::host::ProcessId;
+use crate::plan::Plan;
 use crate::slurm::id::JobId;
 
 /// One line of the journal.
@@ -24,6 +25,11 @@ pub enum Event {
         version: String,
         /// Unix seconds.
         time: f64,
+    },
+    /// What will be asked of Slurm, so that an interrupted submission goes on with the very same.
+    Planned {
+        /// The arrays in the order of their submission.
+        plan: Plan,
     },
     /// An array is about to be submitted: if nothing follows, it may or may not be known to Slurm.
     Intended {
@@ -89,6 +95,7 @@ pub fn entry(journal: &[Event], wanted: &str) -> Entry {
                 return Entry::Submitted(*slurm_job);
             }
             Event::Submitter { .. }
+            | Event::Planned { .. }
             | Event::Intended { .. }
             | Event::Submitted { .. }
             | Event::Refused { .. }
@@ -96,6 +103,15 @@ pub fn entry(journal: &[Event], wanted: &str) -> Entry {
         }
     }
     entry
+}
+
+/// What is to be asked of Slurm; nothing on the local executor.
+#[must_use]
+pub fn plan(journal: &[Event]) -> Option<&Plan> {
+    journal.iter().find_map(|event| match event {
+        Event::Planned { plan } => Some(plan),
+        _ => None,
+    })
 }
 
 /// Whether nothing is left to submit.

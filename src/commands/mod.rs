@@ -4,6 +4,7 @@ mod cancel;
 mod check;
 mod cluster;
 mod completions;
+mod draft;
 mod follow;
 mod init;
 mod list;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::submit::{Context, is_on_slurm, new_tasks, plan_of};
+use super::draft::{Context, is_on_slurm, make_sequential, new_tasks, plan_of};
 use super::{World, check, cluster};
 use crate::cli::{FileArgs, PlanArgs};
 use crate::error::{CommandError, ExitCode};
@@ -27,7 +27,7 @@ pub(super) fn show(
 ) -> Result<ExitCode, CommandError> {
     let (_, mut experiment) = check::load(args)?;
     if sequential {
-        super::submit::make_sequential(&mut experiment);
+        make_sequential(&mut experiment);
     }
     let cluster = cluster_if_it_answers(world, &experiment);
     let plan = plan_of(&experiment, cluster.as_ref())?;

@@ -101,7 +101,7 @@ fn end(child: &mut Child) {
 fn collect(child: &mut Child, deadline: Instant) -> std::io::Result<Option<Output>> {
     let mut stdout = Pipe::new(child.stdout.take())?;
     let mut stderr = Pipe::new(child.stderr.take())?;
-    let mut pause = Duration::from_micros(100);
+    let mut pause = Duration::from_micros(20);
     loop {
         stdout.read_available()?;
         stderr.read_available()?;

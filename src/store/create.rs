@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{ExperimentId, Home, StoreError, at};
 use crate::experiment::Experiment;
-use crate::plan::Plan;
+use crate::journal::Event;
 
 /// All that is written down of an experiment before anything is asked of Slurm.
 #[derive(Debug)]
@@ -21,8 +21,8 @@ pub struct NewExperiment<'a> {
     pub toml: &'a str,
     /// The same, resolved.
     pub experiment: &'a Experiment,
-    /// What will be asked of Slurm; nothing on the local executor.
-    pub plan: Option<&'a Plan>,
+    /// The first lines of its journal.
+    pub journal: &'a [Event],
     /// Its tasks, in the same order.
     pub tasks: Vec<NewTask>,
 }
@@ -52,9 +52,7 @@ pub fn create(home: &Home, new: &NewExperiment<'_>) -> Result<ExperimentDir, Sto
     draft.folder(&dir.0)?;
     draft.file(&dir.experiment_toml(), new.toml.as_bytes())?;
     draft.file(&dir.experiment_json(), &json(new.experiment))?;
-    if let Some(plan) = new.plan {
-        draft.file(&plan_file(&dir), &json(plan))?;
-    }
+    draft.file(&dir.journal(), &json_lines(new.journal))?;
     draft.folder(&dir.tasks())?;
     for (task, plain) in new.tasks.iter().zip(&new.experiment.tasks) {
         write_task(&mut draft, &dir, task, &plain.trials)?;
@@ -97,12 +95,6 @@ impl Draft {
     }
 }
 
-/// `plan.json`: what is asked of Slurm, so that an interrupted submission goes on with the very same.
-#[must_use]
-pub fn plan_file(dir: &ExperimentDir) -> std::path::PathBuf {
-    dir.0.join("plan.json")
-}
-
 fn write_task(
     draft: &mut Draft,
     dir: &ExperimentDir,
@@ -111,7 +103,8 @@ fn write_task(
 ) -> Result<(), StoreError> {
     let dir = dir.task(&task.spec.task);
     draft.folder(&dir.0)?;
-    draft.folder(&dir.slurm_output())?;
+    let output = dir.slurm_output();
+    at("make", &output, std::fs::DirBuilder::new().mode(0o700).create(&output))?;
     draft.file(&dir.spec(), &json(&task.spec))?;
     draft.file(&dir.trial_lines(), &trial_lines(trials))?;
     for (array, script) in task.scripts.iter().enumerate() {
@@ -126,12 +119,12 @@ fn trial_lines(trials: &[Params]) -> Vec<u8> {
         trial: usize,
         params: &'a Params,
     }
-    let mut text = Vec::new();
-    for (trial, params) in trials.iter().enumerate() {
-        text.extend(compact(&Line { trial, params }));
-        text.push(b'\n');
-    }
-    text
+    let line = |(trial, params)| Line { trial, params };
+    json_lines(&trials.iter().enumerate().map(line).collect::<Vec<_>>())
+}
+
+fn json_lines(rows: &[impl Serialize]) -> Vec<u8> {
+    rows.iter().flat_map(|row| compact(row).into_iter().chain([b'\n'])).collect()
 }
 
 /// Our own types have no key or value that JSON could not hold.
@@ -143,27 +136,4 @@ fn json(value: &impl Serialize) -> Vec<u8> {
     let mut text = serde_json::to_vec_pretty(value).unwrap_or_default();
     text.push(b'\n');
     text
-}
-
-/// Puts a copy of a program into the home, named by its content, and returns its path. One that is there is kept.
-pub fn install_program(home: &Home, program: &Path) -> Result<std::path::PathBuf, StoreError> {
-    use std::os::unix::fs::PermissionsExt;
-    let folder = home.programs();
-    at("make", &folder, durable::create_dir_all(&folder))?;
-    let content = at("read", program, std::fs::read(program))?;
-    let hash = blake3::hash(&content).to_hex();
-    let path = folder.join(format!("nemo-harness-{}", &hash[..12]));
-    if path.is_file() {
-        return Ok(path);
-    }
-    let persist = || {
-        let mut file = tempfile::NamedTempFile::new_in(&folder)?;
-        file.write_all(&content)?;
-        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o700))?;
-        file.as_file().sync_all()?;
-        file.persist(&path)?;
-        durable::sync_dir(&folder)
-    };
-    at("write", &path, persist())?;
-    Ok(path)
 }

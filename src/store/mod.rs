@@ -2,6 +2,7 @@
 
 mod create;
 pub mod id;
+mod program;
 mod target;
 
 use std::io;
@@ -12,8 +13,9 @@ use nemo_harness::rundir::{ExperimentDir, lines};
 use crate::experiment::Experiment;
 use crate::journal::Event;
 
-pub use create::{NewExperiment, NewTask, create, install_program, plan_file};
+pub use create::{NewExperiment, NewTask, create};
 pub use id::ExperimentId;
+pub use program::install_program;
 pub use target::{Target, TargetError, resolve};
 
 /// `$NEMO_SLURM_HOME`, which the compute nodes must see.

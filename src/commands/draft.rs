@@ -1,0 +1,181 @@
+//! From a file to an experiment's folder: what `submit` writes down before it asks for anything, and `plan` only shows.
+
+use nemo_harness::rundir::ExperimentDir;
+
+use super::{World, check, cluster};
+use crate::cli::SubmitArgs;
+use crate::error::{CommandError, ExitCode};
+use crate::executor::spec::{Surrounding, task_spec};
+use crate::experiment::{Executor, Experiment};
+use crate::host::{self, ProcessId};
+use crate::journal::Event;
+use crate::plan::{Limits, Plan};
+use crate::script;
+use crate::slurm::Cluster;
+use crate::store::{self, ExperimentId, NewExperiment, NewTask, Stored};
+
+/// Reads the file, plans it and writes it all down. Nothing is asked for yet.
+pub(super) fn create(world: &World, args: &SubmitArgs) -> Result<Stored, CommandError> {
+    let (toml, mut experiment) = check::load(&args.file)?;
+    if args.sequential {
+        make_sequential(&mut experiment);
+    }
+    secrets_are_set(world, &experiment)?;
+    let harness = store::install_program(&world.home, &world.harness()?)?;
+    let cluster = facts_if_needed(world, &experiment)?;
+    let now = host::now();
+    let plan = plan_of(&experiment, cluster.as_ref())?;
+    let id = free_id(world, &experiment, now);
+    let dir = world.home.experiment(&id);
+    let context = Context {
+        id: &id,
+        dir: &dir,
+        plan: plan.as_ref(),
+        cluster: cluster.as_ref(),
+        harness: &harness,
+        now,
+    };
+    let tasks = new_tasks(&experiment, &context);
+    let journal: Vec<Event> =
+        std::iter::once(submitter()).chain(plan.map(|plan| Event::Planned { plan })).collect();
+    let new =
+        NewExperiment { id: &id, toml: &toml, experiment: &experiment, journal: &journal, tasks };
+    let dir = store::create(&world.home, &new)?;
+    Ok(Stored { id, dir, experiment, journal })
+}
+
+/// This process, for the journal.
+pub(super) fn submitter() -> Event {
+    Event::Submitter {
+        process: ProcessId::current(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        time: host::now(),
+    }
+}
+
+pub(super) fn make_sequential(experiment: &mut Experiment) {
+    for task in &mut experiment.tasks {
+        task.concurrent = Some(std::num::NonZeroU32::MIN);
+    }
+}
+
+/// An id that no folder has. The clock and the process make two of them rare; then the next one is taken.
+fn free_id(world: &World, experiment: &Experiment, now: f64) -> ExperimentId {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "unix seconds")]
+    let seconds = now as u64;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "any bits will do")]
+    let chance = (now.fract() * 1e6) as u32 ^ std::process::id();
+    let ids =
+        (0..1024).map(|n| ExperimentId::new(&experiment.name, seconds, chance.wrapping_add(n)));
+    let free = |id: &ExperimentId| !world.home.experiment(id).0.exists();
+    ids.into_iter()
+        .find(free)
+        .unwrap_or_else(|| ExperimentId::new(&experiment.name, seconds, chance))
+}
+
+/// The plan of an experiment whose tasks run on Slurm; none on the local executor.
+pub(super) fn plan_of(
+    experiment: &Experiment,
+    cluster: Option<&Cluster>,
+) -> Result<Option<Plan>, CommandError> {
+    if !is_on_slurm(experiment) {
+        return Ok(None);
+    }
+    let limits =
+        cluster.map_or_else(Limits::default, |cluster| Limits { max_array: cluster.max_array });
+    let plan = Plan::new(experiment, limits)?;
+    let notes = crate::plan::check(experiment, &plan, limits);
+    match notes.first() {
+        None => Ok(Some(plan)),
+        Some(note) => {
+            Err(CommandError::new(ExitCode::Refused, format!("the plan is unsound: {note}"))
+                .hinted("this is an error of nemo-slurm; nothing was submitted"))
+        }
+    }
+}
+
+/// Whether Slurm runs any of it. The loader lets no task on Slurm wait for a local one, nor the reverse.
+pub(super) fn is_on_slurm(experiment: &Experiment) -> bool {
+    experiment.tasks.iter().any(|task| executor_of(experiment, &task.executor).is_some())
+}
+
+fn executor_of<'a>(
+    experiment: &'a Experiment,
+    name: &str,
+) -> Option<&'a crate::experiment::SlurmExecutor> {
+    match experiment.executors.get(name) {
+        Some(Executor::Slurm(slurm)) => Some(slurm),
+        Some(Executor::Local(_)) | None => None,
+    }
+}
+
+fn facts_if_needed(
+    world: &World,
+    experiment: &Experiment,
+) -> Result<Option<Cluster>, CommandError> {
+    if is_on_slurm(experiment) { Ok(Some(cluster::facts(world)?)) } else { Ok(None) }
+}
+
+fn secrets_are_set(world: &World, experiment: &Experiment) -> Result<(), CommandError> {
+    let used = experiment.tasks.iter().filter_map(|task| experiment.executors.get(&task.executor));
+    let secrets = used.flat_map(|executor| match executor {
+        Executor::Slurm(slurm) => &slurm.surroundings.secrets,
+        Executor::Local(local) => &local.surroundings.secrets,
+    });
+    match secrets.into_iter().find(|name| !world.variables.contains(name)) {
+        None => Ok(()),
+        Some(name) => {
+            let text = format!("the secret `{name}` is not set in your environment");
+            Err(CommandError::new(ExitCode::Usage, text).hinted(format!("export {name}=…")))
+        }
+    }
+}
+
+/// What the files of a new experiment follow from.
+pub(super) struct Context<'a> {
+    pub(super) id: &'a ExperimentId,
+    pub(super) dir: &'a ExperimentDir,
+    pub(super) plan: Option<&'a Plan>,
+    pub(super) cluster: Option<&'a Cluster>,
+    pub(super) harness: &'a std::path::Path,
+    pub(super) now: f64,
+}
+
+/// The specification and the scripts of every task.
+pub(super) fn new_tasks(experiment: &Experiment, context: &Context<'_>) -> Vec<NewTask> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "unix seconds")]
+    let around = Surrounding {
+        id: context.id.as_str(),
+        dir: context.dir,
+        experiment,
+        now: context.now as u64,
+        cluster: context.cluster,
+    };
+    let one = |task| NewTask {
+        spec: task_spec(task, &around),
+        scripts: scripts(experiment, task, context),
+    };
+    experiment.tasks.iter().map(one).collect()
+}
+
+fn scripts(
+    experiment: &Experiment,
+    task: &crate::experiment::Task,
+    context: &Context<'_>,
+) -> Vec<String> {
+    let (Some(plan), Some(executor)) = (context.plan, executor_of(experiment, &task.executor))
+    else {
+        return Vec::new();
+    };
+    let dir = context.dir.task(&task.name);
+    let setting = script::Setting {
+        experiment: context.id.as_str(),
+        task,
+        executor,
+        task_dir: &dir.0,
+        output_dir: dir.slurm_output(),
+        harness: context.harness,
+    };
+    let own = plan.arrays.iter().filter(|array| array.task == task.name);
+    own.map(|array| script::script(array, &setting)).collect()
+}
