@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use nemo_harness::rundir::{AttemptEnd, AttemptRecord, AttemptStart, durable};
+use nemo_harness::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Cause, Next, durable};
 use nix::sys::signalfd::SignalFd;
 
 use crate::checkpoint::resume;
@@ -69,10 +69,16 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     };
     let mut voice = Voice::new(&dir.stderr(lease.attempt));
     requeue::remove_mark(harness);
-    takeover::end_remnants(harness, before.as_ref(), &mut voice);
+    let holder = before.as_ref().map(|(_, holder)| holder);
+    let was_alive = takeover::end_remnants(harness, holder, &mut voice);
     // The one before may have written its last lines until now.
     let history = History::read(&path).map_err(|error| told(&path, &error))?;
     let mut journal = Journal::open(&path).map_err(|error| told(&path, &error))?;
+    let superseded = before.filter(|(before, _)| was_alive && history.open.contains(before));
+    if let Some((before, _)) = superseded {
+        let end = AttemptRecord::End(superseded_end(&history, before));
+        journal.write(&end).map_err(|error| told(&path, &error))?;
+    }
     let resumed = resume(harness, &lease, &history, &mut voice);
     let step = resumed.as_ref().ok().and_then(|resumed| resumed.as_ref().map(|from| from.step));
     let start = start_record(harness, &own, lease.attempt, step);
@@ -253,6 +259,21 @@ fn end_record(history: &History, report: &Report, attempt: u32, verdict: &Verdic
         checkpoint_step: history.steps.iter().copied().chain(report.committed).max(),
         next: verdict.next,
         reason: Some(verdict.reason.clone()),
+    }
+}
+
+/// The end of an attempt that this one has taken over from, and that may not write any more.
+fn superseded_end(history: &History, attempt: u32) -> AttemptEnd {
+    AttemptEnd {
+        attempt,
+        time: unix_now(),
+        cause: Cause::Superseded,
+        exit_code: None,
+        signal: None,
+        step: None,
+        checkpoint_step: history.steps.last().copied(),
+        next: Next::Requeue,
+        reason: Some("a later attempt has taken over".to_owned()),
     }
 }
 

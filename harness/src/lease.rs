@@ -53,7 +53,7 @@ pub(crate) struct Lease {
 #[derive(Debug)]
 pub(crate) enum Claim {
     /// It was made; the one before, where there is one.
-    Made(Lease, Option<Holder>),
+    Made(Lease, Option<(u32, Holder)>),
     /// A later run of the same Slurm job was here before: this process is a remnant.
     Stale(Holder),
 }
@@ -74,8 +74,8 @@ pub(crate) fn claim(folder: &Path, least: u32, own: &Holder) -> io::Result<Claim
 fn link(folder: &Path, least: u32, own: &Holder, temporary: &Path) -> io::Result<Claim> {
     loop {
         let newest = numbers(folder)?.into_iter().max();
-        let before = newest.and_then(|number| read(folder, number));
-        if let Some(before) = &before
+        let before = newest.and_then(|number| Some((number, read(folder, number)?)));
+        if let Some((_, before)) = &before
             && before.slurm_job.is_some()
             && before.slurm_job == own.slurm_job
             && before.restarts > own.restarts

@@ -15,27 +15,37 @@ use crate::say::Voice;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Ends the harness that held the lease before, where it lives on this node, then every process of this trial that
-/// is not below this one.
-pub(crate) fn end_remnants(harness: &Harness, before: Option<&Holder>, voice: &mut Voice) {
+/// is not below this one. Says whether there was such a harness: it can't write its own end any more.
+pub(crate) fn end_remnants(harness: &Harness, before: Option<&Holder>, voice: &mut Voice) -> bool {
+    let was_alive = end_harness(harness, before, voice);
+    end_strays(harness, voice);
+    was_alive
+}
+
+fn end_harness(harness: &Harness, before: Option<&Holder>, voice: &mut Voice) -> bool {
     let context = &harness.context;
     let here =
         before.filter(|before| before.boot_id == context.boot_id && before.pid != context.pid);
-    if let Some(before) = here
-        && proc_fs::is_alive(before.pid, before.start_ticks)
-    {
-        voice.warn(&format!(
-            "an earlier attempt still runs here as process {}; it is ended",
-            before.pid
-        ));
-        process::signal(before.pid, Signal::SIGTERM);
-        let until = harness.clock.now() + PATIENCE;
-        while proc_fs::is_alive(before.pid, before.start_ticks) {
-            if harness.clock.now() > until {
-                process::signal(before.pid, Signal::SIGKILL);
-            }
-            sleep(Duration::from_millis(20));
+    let Some(before) = here.filter(|before| proc_fs::is_alive(before.pid, before.start_ticks))
+    else {
+        return false;
+    };
+    voice.warn(&format!(
+        "an earlier attempt still runs here as process {}; it is ended",
+        before.pid
+    ));
+    process::signal(before.pid, Signal::SIGTERM);
+    let until = harness.clock.now() + PATIENCE;
+    while proc_fs::is_alive(before.pid, before.start_ticks) {
+        if harness.clock.now() > until {
+            process::signal(before.pid, Signal::SIGKILL);
         }
+        sleep(Duration::from_millis(20));
     }
+    true
+}
+
+fn end_strays(harness: &Harness, voice: &mut Voice) {
     for _ in 0..100 {
         let strays = strays(harness);
         if strays.is_empty() {

@@ -158,6 +158,45 @@ fn a_killed_harness_leaves_a_trial_that_goes_on() {
 }
 
 #[test]
+fn a_harness_that_is_killed_again_and_again_loses_and_repeats_nothing() {
+    let task = Task::python(
+        r"
+while True:
+    step += 1
+    print('step', step, flush=True)
+    print('loss', step, flush=True)
+    save(step)",
+    )
+    .with("/restart/no_progress", json!(0))
+    .with("/metrics", json!({"loss": r"loss (\d+)", "step": r"step (\d+)"}));
+    let mut before = 0;
+    for round in 0..12 {
+        let running = task.start();
+        let enough = before + 1 + round % 4;
+        let newest = || {
+            let names = task.checkpoints();
+            names.iter().filter_map(|name| name.strip_prefix("step-")?.parse::<u64>().ok()).max()
+        };
+        wait_until("checkpoints", || newest() >= Some(enough));
+        running.signal("KILL"); // wherever it is in the next commit
+        running.finish();
+        before = newest().unwrap();
+        let next = task.start();
+        let count = usize::try_from(2 * round + 2).unwrap();
+        wait_until("a start", || {
+            task.dir().attempts().exists() && task.resume_steps().len() >= count
+        });
+        next.signal("KILL");
+        next.finish();
+        assert_eq!(task.resume_steps()[count - 1], Some(before), "round {round}");
+        before = newest().unwrap();
+    }
+    assert!(task.checkpoints().iter().all(|name| !name.starts_with("bad")));
+    let steps: Vec<_> = task.metrics().iter().filter_map(|row| row.step).collect();
+    assert!(steps.is_sorted_by(|a, b| a < b), "{steps:?}");
+}
+
+#[test]
 fn of_two_attempts_at_once_the_later_one_goes_on() {
     let task = Task::python(
         r"
@@ -174,7 +213,6 @@ if os.environ['NEMO_ATTEMPT'] == '0': pause()",
     assert!(!is_alive(&pid));
     assert_eq!(first.finish(), 0);
     assert_eq!(task.checkpoints(), [""; 0], "the earlier one could not commit");
-    let last = task.ends().pop().unwrap();
-    assert_eq!((last.attempt, format!("{:?}", last.next)), (1, "Done".to_owned()));
+    task.check_ends("Superseded Requeue, Completed Done");
     wait_until("leases", || task.dir().path().join("lease.1.json").exists());
 }
