@@ -52,8 +52,8 @@ pub(crate) enum Ended {
     Stale(Holder),
 }
 
-/// How long after Slurm's TERM its KILL comes, less a margin: KillWait is 30 s by default.
-const KILL_WAIT: Duration = Duration::from_secs(25);
+/// How long after Slurm's TERM its KILL comes, where the cluster was not asked: KillWait's own default.
+const KILL_WAIT: u64 = 30;
 
 /// Runs one attempt. An error means that not even a record could be written.
 pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
@@ -190,6 +190,11 @@ fn begin(
     Ok(world.with_known(history.steps.clone()).with_metrics(streams, patterns, recorder).run())
 }
 
+/// What is left of KillWait for the program: a sixth of it is for the last commit and the record.
+fn usable(kill_wait: u64) -> Duration {
+    Duration::from_secs(kill_wait) * 5 / 6
+}
+
 /// The program's deadline in unix seconds, and who keeps it.
 fn supervisor(harness: &Harness) -> (Option<f64>, Supervisor) {
     let spec = &harness.trial.spec;
@@ -198,7 +203,7 @@ fn supervisor(harness: &Harness) -> (Option<f64>, Supervisor) {
     let policy = Policy {
         local: harness.context.slurm.is_none(),
         lead: Duration::from_secs(spec.checkpoint.lead),
-        kill_wait: KILL_WAIT,
+        kill_wait: usable(spec.kill_wait.unwrap_or(KILL_WAIT)),
         experiment_end: experiment.map(|at| harness.clock.at_unix(at)),
     };
     let segment_end = harness.segment_end.map(|at| harness.clock.at_unix(at));

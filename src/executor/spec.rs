@@ -47,6 +47,7 @@ pub fn task_spec(task: &Task, around: &Surrounding<'_>) -> TaskSpec {
         inputs: inputs(task, around),
         sentinel,
         deadline: around.experiment.timeout.map(|timeout| around.now + timeout),
+        kill_wait: around.cluster.map(|cluster| u64::from(cluster.kill_wait)),
         time_limit,
     }
 }

@@ -15,6 +15,8 @@ pub struct Cluster {
     pub version: String,
     /// How many tasks one job array may have.
     pub max_array: NonZeroU32,
+    /// Seconds between SIGTERM and SIGKILL.
+    pub kill_wait: u32,
     /// Whether a preempted job is sent its own signal at the start of its grace.
     pub preempt_user_signal: bool,
     /// How partitions preempt that say nothing else.
@@ -54,6 +56,7 @@ impl Cluster {
             name: limits.cluster.clone(),
             version: limits.version.clone(),
             max_array: NonZeroU32::new(most).unwrap_or(NonZeroU32::MIN),
+            kill_wait: limits.kill_wait,
             preempt_user_signal: limits.preempt_user_signal,
             preempt_mode: limits.preempt_mode.clone(),
             partitions: partitions.iter().map(notice).collect(),
@@ -90,6 +93,7 @@ mod tests {
             name: "dev".to_owned(),
             version: "22.05.8".to_owned(),
             max_array: NonZeroU32::MIN,
+            kill_wait: 30,
             preempt_user_signal: user_signal,
             preempt_mode: "REQUEUE".to_owned(),
             partitions: vec![

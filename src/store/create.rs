@@ -63,6 +63,9 @@ pub fn create(home: &Home, new: &NewExperiment<'_>) -> Result<ExperimentDir, Sto
     Ok(finished)
 }
 
+/// More at once would gain nothing.
+const SYNCS_AT_ONCE: usize = 8;
+
 /// Files and folders that nobody sees before they are renamed: all are written first and then synced, which costs a
 /// file system less than one by one.
 #[derive(Default)]
@@ -87,10 +90,20 @@ impl Draft {
         Ok(())
     }
 
+    /// Side by side, since a file system commits what comes together as one.
     fn sync(self) -> Result<(), StoreError> {
-        for (path, file) in self.files {
-            at("sync", &path, file.sync_all())?;
-        }
+        let sync = |files: &[(PathBuf, File)]| {
+            files.iter().try_for_each(|(path, file)| at("sync", path, file.sync_all()))
+        };
+        std::thread::scope(|scope| {
+            let parts = self.files.chunks(self.files.len().div_ceil(SYNCS_AT_ONCE).max(1));
+            let under_way: Vec<_> =
+                parts.map(|part| (part, scope.spawn(move || sync(part)))).collect();
+            // A thread of ours does not panic; were it to, its files would be synced here.
+            let ends = under_way.into_iter();
+            ends.map(|(part, end)| end.join().unwrap_or_else(|_| sync(part)))
+                .collect::<Result<(), _>>()
+        })?;
         self.folders.iter().rev().try_for_each(|path| at("sync", path, durable::sync_dir(path)))
     }
 }

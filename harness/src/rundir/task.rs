@@ -42,6 +42,9 @@ pub struct TaskSpec {
     /// When the whole experiment must be over, in unix seconds.
     #[serde(default)]
     pub deadline: Option<u64>,
+    /// Seconds between the scheduler's SIGTERM and its SIGKILL, where it told.
+    #[serde(default)]
+    pub kill_wait: Option<u64>,
     /// How long one segment may last, in seconds, where no scheduler sees to it (local executor).
     #[serde(default)]
     pub time_limit: Option<u64>,
