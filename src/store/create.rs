@@ -70,14 +70,14 @@ const SYNCS_AT_ONCE: usize = 8;
 /// file system less than one by one.
 #[derive(Default)]
 struct Draft {
-    files: Vec<(PathBuf, File)>,
-    folders: Vec<PathBuf>,
+    entries: Vec<(PathBuf, File)>,
 }
 
 impl Draft {
     fn folder(&mut self, path: &Path) -> Result<(), StoreError> {
         at("make", path, std::fs::DirBuilder::new().mode(0o700).create(path))?;
-        self.folders.push(path.to_owned());
+        let folder = at("read", path, File::open(path))?;
+        self.entries.push((path.to_owned(), folder));
         Ok(())
     }
 
@@ -86,25 +86,23 @@ impl Draft {
         let file = options.write(true).create_new(true).mode(0o600).open(path);
         let mut file = at("write", path, file)?;
         at("write", path, file.write_all(data))?;
-        self.files.push((path.to_owned(), file));
+        self.entries.push((path.to_owned(), file));
         Ok(())
     }
 
     /// Side by side, since a file system commits what comes together as one.
     fn sync(self) -> Result<(), StoreError> {
-        let sync = |files: &[(PathBuf, File)]| {
-            files.iter().try_for_each(|(path, file)| at("sync", path, file.sync_all()))
+        let sync = |entries: &[(PathBuf, File)]| {
+            entries.iter().try_for_each(|(path, entry)| at("sync", path, entry.sync_all()))
         };
         std::thread::scope(|scope| {
-            let parts = self.files.chunks(self.files.len().div_ceil(SYNCS_AT_ONCE).max(1));
+            let parts = self.entries.chunks(self.entries.len().div_ceil(SYNCS_AT_ONCE).max(1));
             let under_way: Vec<_> =
                 parts.map(|part| (part, scope.spawn(move || sync(part)))).collect();
-            // A thread of ours does not panic; were it to, its files would be synced here.
+            // A thread of ours does not panic; were it to, its part would be synced here.
             let ends = under_way.into_iter();
-            ends.map(|(part, end)| end.join().unwrap_or_else(|_| sync(part)))
-                .collect::<Result<(), _>>()
-        })?;
-        self.folders.iter().rev().try_for_each(|path| at("sync", path, durable::sync_dir(path)))
+            ends.into_iter().try_for_each(|(part, end)| end.join().unwrap_or_else(|_| sync(part)))
+        })
     }
 }
 
