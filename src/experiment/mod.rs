@@ -10,7 +10,6 @@ mod load;
 mod names;
 mod overrides;
 mod parameters;
-mod placeholders;
 mod problems;
 mod reader;
 mod references;
@@ -34,7 +33,6 @@ use serde::{Deserialize, Serialize};
 
 pub use load::load;
 pub use overrides::{Override, OverrideError};
-pub use placeholders::{Piece, scan};
 pub use problems::{Problem, Problems};
 
 /// A whole experiment. It serialises as `experiment.json`.

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use nemo_harness::placeholder::{Piece, scan};
 use nemo_harness::rundir::CommandSpec;
 
 use super::graph::{count, upstream};
 use super::names::{self, is_identifier};
-use super::placeholders::{Piece, scan};
 use super::report::{Place, Report, nearest};
 use super::source::Span;
 use super::tasks::{Draft, Run};
@@ -65,12 +65,12 @@ impl<'a> Scope<'a> {
         for (text, place) in &run.parts {
             let pieces = scan(text);
             for piece in &pieces {
-                let Piece::Name { path, .. } = piece else { continue };
+                let Piece::Name(path) = piece else { continue };
                 let refused = match self.resolve(path) {
                     Ok(Meaning::Value) => Ok(()),
                     Ok(Meaning::Folders) => {
                         let alone = pieces.len() == 1;
-                        lists.push(path.clone());
+                        lists.push((*path).to_owned());
                         check_list(&run.command, &lists, alone)
                     }
                     Err(refused) => Err(refused),

@@ -5,7 +5,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::{FILE, WHOLE, good, read};
-use crate::experiment::{Experiment, Override, Piece, load, scan};
+use crate::experiment::{Experiment, Override, load};
 
 /// Pieces that mutations put into a good file, where they hurt most.
 const FRAGMENTS: [&str; 24] = [
@@ -124,19 +124,5 @@ proptest! {
         prop_assert_eq!(values[0].to_string(), format!("3e{lo}").parse::<f64>().unwrap().to_string());
         prop_assert_eq!(values[values.len() - 1].to_string(), format!("3e{hi}").parse::<f64>().unwrap().to_string());
         prop_assert!(values.is_sorted());
-    }
-
-    #[test]
-    fn scanning_loses_nothing_but_escapes(text in "[{}$a-c. ]{0,30}") {
-        let shown: String = scan(&text).into_iter().map(|piece| match piece {
-            Piece::Text(text) => text,
-            Piece::Name { path, at } => {
-                let braced = format!("{{{path}}}");
-                assert!(text[at..].starts_with(&braced));
-                braced
-            }
-        }).collect();
-        let plain = |text: &str| text.replace(['{', '}'], "");
-        prop_assert_eq!(plain(&shown), plain(&text));
     }
 }
