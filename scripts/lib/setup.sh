@@ -24,16 +24,19 @@ apt() {
   rm -f "$log"
 }
 
+# need_program NAME PACKAGE: a program of the system, installed where it is missing.
+need_program() { command -v "$1" >/dev/null || apt "$2"; }
+
 # A Rust toolchain that is new enough, and a linker with the static C library.
 need_rust() {
   [ -d "$HOME/.cargo/bin" ] && PATH=$HOME/.cargo/bin:$PATH
   local wanted found
   wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
-  local get="curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal -c clippy -c rustfmt"
+  local get="install it with rustup: https://www.rust-lang.org/tools/install"
   command -v cargo >/dev/null || die "Rust is not on this machine ($wanted or newer is needed)" "$get"
   found=$(cargo --version | awk '{ print $2 }') || die "cargo does not work here" "$get"
   [ "$(printf '%s\n' "$wanted" "${found%%-*}" | sort -V | head -n 1)" = "$wanted" ] ||
-    die "Rust $found is too old: $wanted or newer is needed" "rustup update stable, or: $get"
+    die "Rust $found is too old: $wanted or newer is needed" "rustup update stable"
   command -v cc >/dev/null || apt gcc libc6-dev
 }
 
