@@ -318,3 +318,50 @@ fn a_task_for_a_failure_that_did_not_come_is_no_loss() {
     assert_eq!(told(&sources), "blocked: not needed: `prepare` completed []");
     assert_eq!(join(&sources).experiment.state, State::Completed);
 }
+
+/// The first trial of `train` on the local executor.
+#[track_caller]
+fn check_local(runner: &RunnerView, files: TrialFiles, expected: &str) {
+    let mut stored = stored();
+    stored.experiment.executors = sample_experiment(Vec::new()).executors;
+    let mut sources = sources(&stored);
+    sources.runner = runner.clone();
+    sources.files.insert("train".to_owned(), [(0, files)].into());
+    assert_eq!(told(&sources), expected);
+}
+
+#[test]
+fn the_local_runner_s_record_is_held_against_what_lives() {
+    let started =
+        || RunnerRecord::Started { task: "train".to_owned(), trial: 0, pid: 1, time: 0.0 };
+    let view =
+        |records, liveness, rebooted| RunnerView { records, liveness: Some(liveness), rebooted };
+    let running =
+        |alive| TrialFiles { attempts: vec![start(0, 100.0)], alive, ..TrialFiles::default() };
+    let none = TrialFiles::default;
+    check_local(&view(vec![], Liveness::Alive, false), none(), "pending []");
+    check_local(&view(vec![started()], Liveness::Alive, false), none(), "running []");
+    check_local(&view(vec![started()], Liveness::Dead, false), running(Some(true)), "running [-]");
+    let go_on = "`nemo-slurm submit --continue sample-00000100` goes on";
+    check_local(
+        &view(vec![started()], Liveness::Dead, false),
+        running(Some(false)),
+        &format!("failed: the local runner is gone: {go_on} [Failed]"),
+    );
+    // The kernel has another boot id: nothing of before can live.
+    check_local(
+        &view(vec![started()], Liveness::Dead, true),
+        running(Some(false)),
+        &format!("failed: the machine was restarted: {go_on} [NodeFailure]"),
+    );
+    check_local(
+        &view(vec![], Liveness::Dead, true),
+        none(),
+        &format!("cancelled: the machine was restarted: {go_on} []"),
+    );
+    let dropped =
+        |cancelled| RunnerRecord::Dropped { task: "train".to_owned(), trial: 0, cancelled };
+    check_local(&view(vec![dropped(true)], Liveness::Alive, false), none(), "cancelled []");
+    let never = "blocked: what it waits for can never be []";
+    check_local(&view(vec![dropped(false)], Liveness::Alive, false), none(), never);
+}
