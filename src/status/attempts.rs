@@ -13,7 +13,7 @@ const SLACK: f64 = 5.0;
 pub(super) fn merge(files: &TrialFiles, seen: &Seen<'_>) -> Vec<AttemptStatus> {
     let mut attempts = from_files(files);
     let mut unmatched: Vec<&AccountRow> = Vec::new();
-    for row in seen.accounts.iter().filter(|row| row.start.is_some()) {
+    for row in seen.accounts.iter().filter(|row| has_run(row)) {
         let within = last_within(&attempts, row);
         match within {
             Some(place) => complete(&mut attempts[place], row),
@@ -112,6 +112,11 @@ fn from_row(row: &AccountRow, seen: &Seen<'_>) -> AttemptStatus {
         checkpoint_step: None,
         reason: Some(format!("Slurm: {}, before the harness could write a record", row.state)),
     }
+}
+
+/// A job that was cancelled while it waited has a start, its end, but never a node.
+pub(super) fn has_run(row: &AccountRow) -> bool {
+    row.start.is_some() && &*row.nodes != "None assigned"
 }
 
 fn was_over(row: &AccountRow) -> bool {

@@ -74,7 +74,7 @@ fn queue_rows(rows: &str) -> Answer<QueueRow> {
     Answer::Rows(parsed.rows)
 }
 
-/// Rows of `sacct`: `id|state|start|end`.
+/// Rows of `sacct`: `id|state|start|end`. What ends as it starts had no node.
 fn account_rows(rows: &str) -> Answer<AccountRow> {
     let delimiter = char::from(queue::DELIMITER).to_string();
     let mut text = String::new();
@@ -82,7 +82,8 @@ fn account_rows(rows: &str) -> Answer<AccountRow> {
         let [id, state, start, end]: [&str; 4] =
             row.split('|').collect::<Vec<_>>().try_into().unwrap();
         let state = state.replace('+', " by ");
-        let fields = [id, "9", &state, "0:0", start, start, end, "n1", "None"];
+        let nodes = if start == end { "None assigned" } else { "n1" };
+        let fields = [id, "9", &state, "0:0", start, start, end, nodes, "None"];
         text.push_str(&fields.join(&delimiter));
         text.push_str(&delimiter);
         text.push('\n');
@@ -292,6 +293,8 @@ fn a_child_of_a_failed_parent_is_blocked_not_cancelled() {
     sources.accounts = account_rows("7_0|FAILED|100|150 8_[0-2]|CANCELLED+0|Unknown|150");
     assert_eq!(told(&sources), "blocked: `prepare` trial 0 is failed []");
     assert_eq!(join(&sources).experiment.state, State::Failed);
+    sources.accounts = account_rows("7_0|FAILED|100|150 8_0|CANCELLED+0|150|150");
+    assert_eq!(told(&sources), "blocked: `prepare` trial 0 is failed []");
     sources.requests.push(Request { action: Action::Cancel, task: None, trial: None, time: 0 });
     assert_eq!(told(&sources), "cancelled []");
 }

@@ -2,6 +2,7 @@
 
 use nemo_harness::rundir::{AttemptEnd, AttemptRecord, Next};
 
+use super::attempts::has_run;
 use super::slurm_view::Seen;
 use super::{AttemptStatus, Sources, State, TaskStatus, TrialFiles};
 use crate::experiment::{On, Task};
@@ -145,7 +146,7 @@ fn gone(case: &Case<'_>, row: &AccountRow, attempts: &[AttemptStatus]) -> Verdic
 
 fn ended(case: &Case<'_>, row: &AccountRow, attempts: &[AttemptStatus]) -> Verdict {
     if row.state == JobState::Failed
-        && row.start.is_some()
+        && has_run(row)
         && attempts.last().is_none_or(|last| last.number.is_none())
     {
         let code = row.exit.code;
