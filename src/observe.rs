@@ -15,12 +15,16 @@ use crate::host::{Liveness, ProcessId};
 use crate::journal::{self, Event};
 use crate::memory;
 use crate::report::count;
-use crate::slurm::{Client, JobId, Parsed, SlurmError};
-use crate::status::{Answer, Request, RunnerView, Sources, TrialFiles};
+use crate::slurm::{AccountRow, Client, JobId, Parsed, QueueRow, SlurmError};
+use crate::status::{self, Answer, Request, RunnerView, Sources, TrialFiles};
 use crate::store::Stored;
 
 /// How much of a metrics file's end is read: the last reports are in it.
 const METRICS_TAIL: u64 = 4096;
+
+/// How many threads read the folders of trials, and how few folders are worth one.
+const READERS: usize = 8;
+const LEAST_PART: usize = 64;
 
 /// The process of an attempt's harness.
 #[must_use]
@@ -69,20 +73,33 @@ fn metrics_tail(path: &Path) -> io::Result<Vec<MetricsLine>> {
     Ok(lines::parse(&tail).rows)
 }
 
-/// The folders of all trials of a task that ever ran, on Slurm or here.
+/// The folders of all trials of a task that ever ran, on Slurm or here. Many are read side by side: on a shared disk
+/// each costs a round trip.
 pub fn task_files(dir: &TaskDir, local: bool) -> io::Result<BTreeMap<u32, TrialFiles>> {
     let entries = match std::fs::read_dir(dir.trials()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         entries => entries?,
     };
-    let mut files = BTreeMap::new();
+    let mut trials: Vec<u32> = Vec::new();
     for entry in entries {
-        if let Some(index) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
-            let trial = trial_files(&dir.trial(index))?;
-            files.insert(index, if local { with_liveness(trial) } else { trial });
-        }
+        trials.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
     }
-    Ok(files)
+    let read = |trials: &[u32]| -> io::Result<Vec<(u32, TrialFiles)>> {
+        let one = |&trial: &u32| {
+            let files = trial_files(&dir.trial(trial))?;
+            Ok((trial, if local { with_liveness(files) } else { files }))
+        };
+        trials.iter().map(one).collect()
+    };
+    let part = trials.len().div_ceil(READERS).max(LEAST_PART);
+    let parts: io::Result<Vec<Vec<(u32, TrialFiles)>>> = std::thread::scope(|scope| {
+        let under_way: Vec<_> =
+            trials.chunks(part).map(|part| (part, scope.spawn(move || read(part)))).collect();
+        // A thread of ours does not panic; were it to, its part would be read here.
+        let ends = under_way.into_iter();
+        ends.map(|(part, end)| end.join().unwrap_or_else(|_| read(part))).collect()
+    });
+    Ok(parts?.into_iter().flatten().collect())
 }
 
 /// All requests so far, oldest first.
@@ -127,35 +144,79 @@ pub fn runner(dir: &ExperimentDir) -> io::Result<RunnerView> {
 
 /// Everything that a status follows from. Asks Slurm only where the folders do not tell all.
 pub fn sources<'a>(stored: &'a Stored, client: &Client) -> io::Result<Sources<'a>> {
+    let earlier = memory::read(&stored.dir);
+    let looked_over = every_trial(stored, |task, trial| {
+        earlier
+            .get(task)
+            .and_then(|task| task.get(&trial))
+            .is_some_and(|(state, _)| state.is_final())
+    });
+    let (mut queue, mut accounts, files);
+    if looked_over {
+        // Everything was over at the last look: its cost must not grow with what has not changed.
+        files = all_files(stored)?;
+        (queue, accounts) = (Answer::NotAsked, Answer::NotAsked);
+        if !every_trial(stored, |task, trial| {
+            tells_all(files.get(task).and_then(|task| task.get(&trial)))
+        }) {
+            (queue, accounts) = ask_both(stored, client, || ()).0;
+        }
+    } else {
+        let read;
+        ((queue, accounts), read) = ask_both(stored, client, || all_files(stored));
+        files = read?;
+    }
+    Ok(Sources {
+        submitting: is_submitting(&stored.journal),
+        files,
+        requests: requests(&stored.dir)?.into_iter().map(|(_, request)| request).collect(),
+        runner: runner(&stored.dir)?,
+        earlier,
+        stored,
+        queue,
+        accounts,
+    })
+}
+
+fn every_trial(stored: &Stored, holds: impl Fn(&str, u32) -> bool) -> bool {
+    let of_task = |task: &Task| (0..).zip(&task.trials).all(|(trial, _)| holds(&task.name, trial));
+    stored.experiment.tasks.iter().all(of_task)
+}
+
+/// Whether the folder of a trial that is over needs no word of Slurm's: it never ran, or wrote down every end.
+fn tells_all(files: Option<&TrialFiles>) -> bool {
+    let Some(files) = files else { return true };
+    let starts = files.attempts.iter().filter(|record| matches!(record, AttemptRecord::Start(_)));
+    let ends = files.attempts.iter().filter(|record| matches!(record, AttemptRecord::End(_)));
+    starts.count() == ends.count() && status::final_state(files).is_some()
+}
+
+type Answers = (Answer<QueueRow>, Answer<AccountRow>);
+
+/// Asks `squeue` and `sacct` side by side, and does something else meanwhile.
+fn ask_both<T>(stored: &Stored, client: &Client, meanwhile: impl FnOnce() -> T) -> (Answers, T) {
     let jobs = submitted(&stored.journal);
-    let is_local = |task: &Task| {
-        matches!(stored.experiment.executors.get(&task.executor), Some(Executor::Local(_)))
-    };
     let since = i64::try_from(stored.id.made_at()).unwrap_or(0) - CLOCK_SLACK;
     std::thread::scope(|scope| {
         let queue = scope.spawn(|| ask(&jobs, || client.queue(&jobs)));
         let accounts = scope.spawn(|| ask(&jobs, || client.accounting(&jobs, since)));
-        let mut files = BTreeMap::new();
-        for task in &stored.experiment.tasks {
-            files.insert(
-                task.name.clone(),
-                task_files(&stored.dir.task(&task.name), is_local(task))?,
-            );
-        }
-        Ok(Sources {
-            submitting: is_submitting(&stored.journal),
-            files,
-            requests: requests(&stored.dir)?.into_iter().map(|(_, request)| request).collect(),
-            runner: runner(&stored.dir)?,
-            earlier: memory::read(&stored.dir),
-            stored,
-            // A thread of ours does not panic; if it did, it gave no answer.
-            queue: queue.join().unwrap_or_else(|_| Answer::Failed("was not asked".to_owned())),
-            accounts: accounts
-                .join()
-                .unwrap_or_else(|_| Answer::Failed("was not asked".to_owned())),
-        })
+        let done = meanwhile();
+        // A thread of ours does not panic; if it did, it gave no answer.
+        let lost = || "was not asked".to_owned();
+        let queue = queue.join().unwrap_or_else(|_| Answer::Failed(lost()));
+        let accounts = accounts.join().unwrap_or_else(|_| Answer::Failed(lost()));
+        ((queue, accounts), done)
     })
+}
+
+/// The folders of all trials, by task.
+fn all_files(stored: &Stored) -> io::Result<BTreeMap<String, BTreeMap<u32, TrialFiles>>> {
+    let of_task = |task: &Task| {
+        let executor = stored.experiment.executors.get(&task.executor);
+        let is_local = matches!(executor, Some(Executor::Local(_)));
+        Ok((task.name.clone(), task_files(&stored.dir.task(&task.name), is_local)?))
+    };
+    stored.experiment.tasks.iter().map(of_task).collect()
 }
 
 /// Seconds by which this machine's clock and Slurm's may differ.
