@@ -13,7 +13,7 @@ use clap_complete::Shell;
 /// A TARGET is EXPERIMENT[/TASK[/TRIAL]]. An experiment is its id, a unique prefix of it, its name (the newest of that
 /// name), or `@` (the newest of all).
 #[derive(Debug, Parser)]
-#[command(name = "nemo-slurm", version, propagate_version = true, disable_help_subcommand = true)]
+#[command(name = "nemo-slurm", version, propagate_version = true)]
 #[command(
     after_help = "Exit codes: 0 fine, 1 the experiment failed, 2 wrong use or a wrong file, 3 not found, \
     4 Slurm did not answer (nothing is assumed), 5 refused for safety."
@@ -213,6 +213,9 @@ pub struct LogsArgs {
     /// Only the last lines of each file
     #[arg(long, short = 'n', value_name = "LINES")]
     pub tail: Option<usize>,
+    /// Print a JSON object for each line
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// A program's outputs.

@@ -72,7 +72,8 @@ impl CommandError {
     #[must_use]
     pub fn render(&self) -> String {
         if let Some(problems) = self.error.downcast_ref::<Problems>() {
-            return problems.to_string();
+            let count = crate::report::count(problems.0.len(), "problem");
+            return format!("{}\n\n{count}\n", problems.to_string().trim_end());
         }
         let mut lines = vec![format!("error: {}", self.error)];
         let mut cause = self.error.source();

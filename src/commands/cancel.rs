@@ -33,6 +33,14 @@ pub(super) fn cancel(world: &World, args: &CancelArgs) -> Result<ExitCode, Comma
     if local && local::is_running(&stored.dir)?.is_none() {
         say("warning: its local runner is gone; the wish holds when it goes on");
     }
+    if trials.is_empty() && !args.json {
+        let why = match action {
+            Action::Cancel => "all of it is over",
+            Action::Preempt => "none of it runs now",
+        };
+        say(&format!("Nothing to do: {why}."));
+        return Ok(ExitCode::Fine);
+    }
     let done = match action {
         Action::Cancel => "Cancelled",
         Action::Preempt => "Asked to save and run again:",

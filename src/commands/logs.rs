@@ -6,6 +6,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::World;
 use super::status::look;
 use crate::cli::{LogsArgs, Stream};
@@ -33,25 +35,30 @@ pub(super) fn logs(world: &World, args: &LogsArgs) -> Result<ExitCode, CommandEr
     let mut last: Option<PathBuf> = None;
     loop {
         let status = look(world, &stored)?;
+        attempt_exists(&status, &target, args)?;
         let is_over = meant(&status, &target).all(|(_, trial)| trial.state.is_final());
         for _ in 0..if args.follow && !is_over { LOOKS } else { 1 } {
             let files = files(&stored, &status, &target, args);
             let several = files.len() > 1;
-            for (title, path) in files {
-                let known = printed.contains_key(&path);
-                let printed = printed.entry(path.clone()).or_default();
+            for source in files {
+                let known = printed.contains_key(&source.path);
+                let printed = printed.entry(source.path.clone()).or_default();
                 let tail = if known { None } else { args.tail };
-                let text = more(&path, printed, tail)?;
+                let text = more(&source.path, printed, tail)?;
                 if text.is_empty() {
                     continue;
                 }
                 let mut stdout = io::stdout().lock();
-                if several && last.as_ref() != Some(&path) {
-                    writeln!(stdout, "==> {title} <==")?;
+                if args.json {
+                    stdout.write_all(&json_lines(&source, &text))?;
+                } else {
+                    if several && last.as_ref() != Some(&source.path) {
+                        writeln!(stdout, "==> {} <==", source.title())?;
+                    }
+                    stdout.write_all(&text)?;
                 }
-                stdout.write_all(&text)?;
                 stdout.flush()?;
-                last = Some(path);
+                last = Some(source.path);
             }
             if !args.follow || is_over {
                 if last.is_none() {
@@ -84,20 +91,55 @@ fn meant<'a>(
         .filter(|(_, trial)| target.trial.is_none_or(|wanted| wanted == trial.index))
 }
 
-/// The files to print, in order, each with a title. Only those that exist.
-fn files(
-    stored: &Stored,
-    status: &Status,
-    target: &Target,
-    args: &LogsArgs,
-) -> Vec<(String, PathBuf)> {
+/// A file with something that a trial, or Slurm for it, wrote.
+#[derive(Clone, Debug)]
+struct Source {
+    path: PathBuf,
+    task: String,
+    trial: u32,
+    attempt: Option<u32>,
+    stream: &'static str,
+}
+
+impl Source {
+    fn title(&self) -> String {
+        let Self { task, trial, stream, .. } = self;
+        match (self.attempt, *stream) {
+            (None, stream) => format!("{task}/{trial} {stream}"),
+            (Some(attempt), "out") => format!("{task}/{trial} attempt {attempt}"),
+            (Some(attempt), _) => format!("{task}/{trial} attempt {attempt}, stderr"),
+        }
+    }
+}
+
+/// One object for each line.
+fn json_lines(source: &Source, text: &[u8]) -> Vec<u8> {
+    let lines = text.strip_suffix(b"\n").unwrap_or(text).split(|byte| *byte == b'\n');
+    let object = |line: &[u8]| {
+        let line = String::from_utf8_lossy(line);
+        let Source { task, trial, attempt, stream, .. } = source;
+        let object = json!({ "task": task, "trial": trial, "attempt": attempt, "stream": stream, "line": line });
+        format!("{object}\n").into_bytes()
+    };
+    lines.flat_map(object).collect()
+}
+
+/// The files to print, in order. Only those that hold something.
+fn files(stored: &Stored, status: &Status, target: &Target, args: &LogsArgs) -> Vec<Source> {
     let mut files = Vec::new();
     for (task, trial) in meant(status, target) {
         let dir = stored.dir.task(task);
+        let source = |path, attempt, stream| Source {
+            path,
+            task: task.to_owned(),
+            trial: trial.index,
+            attempt,
+            stream,
+        };
         if args.slurm {
             let name = trial.slurm_job.clone().unwrap_or_else(|| format!("local_{}", trial.index));
             let path = dir.slurm_output().join(format!("{name}.out"));
-            files.push((format!("{task}/{} {name}", trial.index), path));
+            files.push(source(path, None, "slurm"));
             continue;
         }
         let dir = dir.trial(trial.index);
@@ -106,17 +148,30 @@ fn files(
             if args.attempt.is_some_and(|wanted| wanted != attempt) {
                 continue;
             }
-            let title = format!("{task}/{} attempt {attempt}", trial.index);
             if args.stream != Stream::Err {
-                files.push((title.clone(), dir.stdout(attempt)));
+                files.push(source(dir.stdout(attempt), Some(attempt), "out"));
             }
             if args.stream != Stream::Out {
-                files.push((format!("{title}, stderr"), dir.stderr(attempt)));
+                files.push(source(dir.stderr(attempt), Some(attempt), "err"));
             }
         }
     }
-    files.retain(|(_, path)| path.metadata().is_ok_and(|file| file.len() > 0));
+    files.retain(|source| source.path.metadata().is_ok_and(|file| file.len() > 0));
     files
+}
+
+/// An attempt that never was is a mistake, not an empty log.
+fn attempt_exists(status: &Status, target: &Target, args: &LogsArgs) -> Result<(), CommandError> {
+    let Some(wanted) = args.attempt else { return Ok(()) };
+    let most = meant(status, target).map(|(_, trial)| trial.attempts.len()).max().unwrap_or(0);
+    if (wanted as usize) < most {
+        return Ok(());
+    }
+    let hint = match most {
+        0 => "it never ran".to_owned(),
+        most => format!("its attempts are 0 to {}", most - 1),
+    };
+    Err(CommandError::new(ExitCode::NotFound, format!("there is no attempt {wanted}")).hinted(hint))
 }
 
 /// What a file holds beyond what was printed; at first, if asked for, only its last lines.

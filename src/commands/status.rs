@@ -4,7 +4,7 @@ use super::World;
 use crate::cli::StatusArgs;
 use crate::error::{CommandError, ExitCode};
 use crate::report::{attempts_table, out, status_table};
-use crate::status::{Status, join, json};
+use crate::status::{Status, join, json, recount};
 use crate::store::{Stored, Target};
 use crate::{host, memory, observe};
 
@@ -35,5 +35,6 @@ fn narrow(status: &mut Status, target: &Target) {
     status.tasks.retain(|task| target.task.as_ref().is_none_or(|wanted| *wanted == task.name));
     for task in &mut status.tasks {
         task.trials.retain(|trial| target.trial.is_none_or(|wanted| wanted == trial.index));
+        recount(task);
     }
 }

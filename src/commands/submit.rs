@@ -27,6 +27,9 @@ pub(super) fn submit(world: &World, args: &SubmitArgs) -> Result<ExitCode, Comma
     };
     let jobs = carry_out(world, &stored)?;
     announce(world, args, &stored, &jobs)?;
+    if args.follow && std::io::stderr().is_terminal() {
+        say("Ctrl-C stops looking, not the experiment.");
+    }
     if args.follow || args.wait {
         let view = if args.follow { follow::View::Live } else { follow::View::Silent };
         return follow::until_over(world, &stored, view, None);

@@ -40,7 +40,12 @@ impl Bars {
             bar.set_position(over(task) as u64);
             bar.set_message(counts(task));
         }
-        let lines: Vec<String> = running(status).take(SHOWN_RUNNING).collect();
+        let mut lines = running(status);
+        let hidden = lines.len().saturating_sub(SHOWN_RUNNING);
+        if hidden > 0 {
+            lines.truncate(SHOWN_RUNNING);
+            lines.push(format!("… and {hidden} more"));
+        }
         while self.running.len() < lines.len() {
             let line = self.all.add(ProgressBar::new_spinner());
             line.set_style(style("  {wide_msg}"));
@@ -73,20 +78,29 @@ fn counts(task: &TaskStatus) -> String {
     shown.collect::<Vec<_>>().join(", ")
 }
 
-/// `train/3 step 120 loss=0.12`, for each trial that runs.
-fn running(status: &Status) -> impl Iterator<Item = String> {
+/// `train/3 step 120 loss=0.12`, for each trial that runs, or that was preempted and will run again.
+fn running(status: &Status) -> Vec<String> {
     let of_task = |task: &TaskStatus| {
         let name = task.name.clone();
-        let runs = task.trials.iter().filter(|trial| trial.state == State::Running);
-        runs.map(move |trial| line(&name, trial)).collect::<Vec<_>>()
+        let is_shown =
+            |trial: &&TrialStatus| matches!(trial.state, State::Running | State::Preempted);
+        task.trials.iter().filter(is_shown).map(move |trial| line(&name, trial)).collect::<Vec<_>>()
     };
-    status.tasks.iter().flat_map(of_task).collect::<Vec<_>>().into_iter()
+    status.tasks.iter().flat_map(of_task).collect()
 }
 
 fn line(task: &str, trial: &TrialStatus) -> String {
     let step = trial.step.map_or_else(String::new, |step| format!(" step {step}"));
     let metrics = trial.metrics.iter().map(|(name, value)| format!(" {name}={}", metric(value)));
-    format!("{task}/{}{step}{}", trial.index, metrics.collect::<String>())
+    let last = trial.attempts.last();
+    let saved = last.and_then(|attempt| attempt.checkpoint_step.or(attempt.resume_step));
+    let saved = saved.map_or_else(String::new, |step| format!(", saved at step {step}"));
+    let story = match (trial.state, trial.attempts.len()) {
+        (State::Preempted, _) => format!(" (preempted{saved}, will go on)"),
+        (_, 0 | 1) => String::new(),
+        (_, n) => format!(" (attempt {}{saved})", n - 1),
+    };
+    format!("{task}/{}{step}{}{story}", trial.index, metrics.collect::<String>())
 }
 
 /// Lines for what changed since the last look, for a file or a pipe.

@@ -62,7 +62,9 @@ pub fn status_table(status: &Status, now: f64) -> String {
     );
     parts.push(tasks(&status.tasks));
     for task in &status.tasks {
-        if task.trials.len() > 1 {
+        let is_telling =
+            |trial: &TrialStatus| !trial.metrics.is_empty() || trial.attempts.len() > 1;
+        if task.trials.len() > 1 || task.trials.iter().any(is_telling) {
             parts.push(format!("{}\n{}", task.name, trials(task)));
         }
     }
@@ -93,7 +95,8 @@ fn tasks(tasks: &[TaskStatus]) -> String {
 }
 
 fn trials(task: &TaskStatus) -> String {
-    let mut table = table(&["trial", "state", "parameters", "step", "metrics", "attempts", "job"]);
+    let mut table =
+        table(&["trial", "state", "parameters", "step", "metrics", "attempts", "job", ""]);
     let constant = constants(task);
     for trial in task.trials.iter().take(SHOWN_TRIALS) {
         table.add_row(vec![
@@ -104,6 +107,7 @@ fn trials(task: &TaskStatus) -> String {
             Cell::new(pairs(&trial.metrics)),
             Cell::new(attempts_in_words(trial)),
             Cell::new(trial.slurm_job.as_deref().unwrap_or("")),
+            Cell::new(if task.best == Some(trial.index) { "best" } else { "" }),
         ]);
     }
     let hidden = task.trials.len().saturating_sub(SHOWN_TRIALS);
@@ -116,6 +120,9 @@ fn trials(task: &TaskStatus) -> String {
 /// The parameters that are the same in every trial, and tell nothing in a table.
 fn constants(task: &TaskStatus) -> Vec<String> {
     let Some(first) = task.trials.first() else { return Vec::new() };
+    if task.trials.len() == 1 {
+        return Vec::new();
+    }
     let same = |(name, value): &(&String, &serde_json::Value)| {
         task.trials.iter().all(|trial| trial.params.get(*name) == Some(*value))
     };

@@ -21,6 +21,8 @@ use crate::host::Liveness;
 use crate::slurm::{AccountRow, QueueRow};
 use crate::store::Stored;
 
+pub use summary::recount;
+
 /// A status as one line of JSON.
 #[must_use]
 pub fn json(status: &Status) -> String {
@@ -126,6 +128,8 @@ pub struct TaskStatus {
     pub state: State,
     /// How many of its trials are in each state.
     pub counts: BTreeMap<State, u32>,
+    /// The trial that is best by the task's metric, so far.
+    pub best: Option<u32>,
     /// Its trials.
     pub trials: Vec<TrialStatus>,
 }

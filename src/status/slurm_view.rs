@@ -14,6 +14,8 @@ pub(super) struct Seen<'a> {
     pub(super) job: Option<(JobId, u32)>,
     /// What `squeue` shows now.
     pub(super) queue: Option<&'a QueueRow>,
+    /// Whether Slurm knows of its array at all.
+    pub(super) array_is_known: bool,
     /// What `sacct` shows, one row an attempt, oldest first.
     pub(super) accounts: Vec<&'a AccountRow>,
 }
@@ -58,8 +60,11 @@ fn fill<'a>(array: &Submitted, sources: &'a Sources<'_>, seen: &mut [Seen<'a>]) 
     let whole = |job: JobId, tasks: &Tasks| job == array.job && *tasks == Tasks::NotAnArray;
     let queue = sources.queue.rows().iter().find(|row| whole(row.array_job, &row.tasks));
     let accounts = sources.accounts.rows().iter().find(|row| whole(row.array_job, &row.tasks));
+    let is_known = sources.queue.rows().iter().any(|row| row.array_job == array.job)
+        || sources.accounts.rows().iter().any(|row| row.array_job == array.job);
     let first = array.offset as usize;
     for seen in seen.iter_mut().skip(first).take(array.trials as usize) {
+        seen.array_is_known = is_known;
         if seen.queue.is_none() && seen.accounts.is_empty() {
             seen.queue = queue;
             seen.accounts.extend(accounts);

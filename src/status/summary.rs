@@ -3,16 +3,48 @@
 use std::collections::BTreeMap;
 
 use super::{Sources, State, TaskStatus, TrialStatus};
-use crate::experiment::{On, Task};
+use crate::experiment::{Goal, On, Task};
 use crate::journal;
 
 /// Counts a task's trials and says where it stands.
 pub(super) fn task_status(task: &Task, trials: Vec<TrialStatus>) -> TaskStatus {
-    let mut counts: BTreeMap<State, u32> = BTreeMap::new();
-    for trial in &trials {
-        *counts.entry(trial.state).or_default() += 1;
+    let mut status = TaskStatus {
+        name: task.name.clone(),
+        state: State::Pending,
+        counts: BTreeMap::new(),
+        best: best(task, &trials),
+        trials,
+    };
+    recount(&mut status);
+    status
+}
+
+/// Counts again after trials were left out.
+pub fn recount(task: &mut TaskStatus) {
+    task.counts.clear();
+    for trial in &task.trials {
+        *task.counts.entry(trial.state).or_default() += 1;
     }
-    TaskStatus { name: task.name.clone(), state: combined(&counts), counts, trials }
+    task.state = combined(&task.counts);
+}
+
+/// The trial whose last value of the task's metric is the best; the earlier one of equals.
+fn best(task: &Task, trials: &[TrialStatus]) -> Option<u32> {
+    let metric = task.metric.as_ref()?;
+    let value = |trial: &TrialStatus| trial.metrics.get(metric)?.as_f64();
+    let better = |a: f64, b: f64| match task.goal {
+        Goal::Min => a < b,
+        Goal::Max => a > b,
+    };
+    let mut best: Option<(u32, f64)> = None;
+    for trial in trials {
+        if let Some(value) = value(trial)
+            && best.is_none_or(|(_, so_far)| better(value, so_far))
+        {
+            best = Some((trial.index, value));
+        }
+    }
+    best.map(|(trial, _)| trial)
 }
 
 /// One state for many: what still goes on comes first, then what went wrong.

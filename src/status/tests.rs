@@ -284,6 +284,9 @@ fn an_array_that_was_cancelled_as_one_has_one_row() {
     check("8|CANCELLED|None", "", &[], "cancelled []");
     check("", "8|CANCELLED+0|Unknown|150", &[], "cancelled []");
     check("8|CANCELLED|None 8_0|RUNNING|None", "", &[], "running []");
+    // One that was taken out of a waiting array is in no table at all.
+    check("8_[1-2]|PENDING|Priority", "", &[], "cancelled: was cancelled before it started []");
+    check("", "8_1|COMPLETED|100|150", &[], "cancelled: was cancelled before it started []");
 }
 
 #[test]

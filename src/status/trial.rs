@@ -4,7 +4,7 @@ use nemo_harness::rundir::{AttemptEnd, AttemptRecord, Next};
 
 use super::attempts::has_run;
 use super::slurm_view::Seen;
-use super::{AttemptStatus, Sources, State, TaskStatus, TrialFiles};
+use super::{Answer, AttemptStatus, Sources, State, TaskStatus, TrialFiles};
 use crate::experiment::{On, Task};
 use crate::journal;
 use crate::slurm::{AccountRow, JobState, Phase, QueueRow};
@@ -183,16 +183,20 @@ fn by_state(case: &Case<'_>, state: &JobState, attempts: &[AttemptStatus]) -> Ve
 }
 
 fn cancelled(case: &Case<'_>, attempts: &[AttemptStatus]) -> Verdict {
-    let asked = |request: &super::Request| {
-        request.action == super::Action::Cancel && request.covers(&case.task.name, case.index)
-    };
     if attempts.is_empty()
-        && !case.sources.requests.iter().any(asked)
+        && !was_asked_for(case)
         && let Some(parent) = never_satisfied(case)
     {
         return (State::Blocked, Some(parent));
     }
     (State::Cancelled, None)
+}
+
+/// Whether somebody wished for its end by `nemo-slurm cancel`.
+fn was_asked_for(case: &Case<'_>) -> bool {
+    case.sources.requests.iter().any(|request| {
+        request.action == super::Action::Cancel && request.covers(&case.task.name, case.index)
+    })
 }
 
 /// The parent because of which this trial could never start, in words.
@@ -241,6 +245,12 @@ fn remembered(case: &Case<'_>, end: Option<&AttemptEnd>, attempts: &[AttemptStat
     }
 }
 
+/// A single task that is cancelled while it waits is in no table of Slurm's any more, though its array is. Without
+/// accounting it could also have ended long ago.
+fn was_taken_out(case: &Case<'_>) -> bool {
+    case.seen.array_is_known && matches!(case.sources.accounts, Answer::Rows(_))
+}
+
 /// Slurm answers, and does not know the job.
 fn vanished(case: &Case<'_>, attempts: &[AttemptStatus]) -> Verdict {
     let earlier = case.sources.earlier.get(&case.task.name).and_then(|task| task.get(&case.index));
@@ -251,6 +261,9 @@ fn vanished(case: &Case<'_>, attempts: &[AttemptStatus]) -> Verdict {
         && let Some(parent) = never_satisfied(case)
     {
         return (State::Blocked, Some(parent));
+    }
+    if attempts.is_empty() && (was_asked_for(case) || was_taken_out(case)) {
+        return (State::Cancelled, Some("was cancelled before it started".to_owned()));
     }
     let left =
         if attempts.is_empty() { "it left no record" } else { "its last attempt left no end" };
