@@ -114,6 +114,16 @@ pub fn plan(journal: &[Event]) -> Option<&Plan> {
     })
 }
 
+/// The arrays that Slurm took, by token.
+#[must_use]
+pub fn submitted(journal: &[Event]) -> Vec<(String, JobId)> {
+    let one = |event: &Event| match event {
+        Event::Submitted { token, slurm_job, .. } => Some((token.clone(), *slurm_job)),
+        _ => None,
+    };
+    journal.iter().filter_map(one).collect()
+}
+
 /// Whether nothing is left to submit.
 #[must_use]
 pub fn is_complete(journal: &[Event]) -> bool {

@@ -195,7 +195,9 @@ type Answers = (Answer<QueueRow>, Answer<AccountRow>);
 
 /// Asks `squeue` and `sacct` side by side, and does something else meanwhile.
 fn ask_both<T>(stored: &Stored, client: &Client, meanwhile: impl FnOnce() -> T) -> (Answers, T) {
-    let jobs = submitted(&stored.journal);
+    let submitted = journal::submitted(&stored.journal);
+    let jobs: Vec<JobId> = submitted.iter().map(|(_, job)| *job).collect();
+    let client = &client.for_names(submitted.into_iter().map(|(token, _)| token).collect());
     let since = i64::try_from(stored.id.made_at()).unwrap_or(0) - CLOCK_SLACK;
     std::thread::scope(|scope| {
         let queue = scope.spawn(|| ask(&jobs, || client.queue(&jobs)));
@@ -235,14 +237,6 @@ fn ask<T>(jobs: &[JobId], question: impl FnOnce() -> Result<Parsed<T>, SlurmErro
         Err(SlurmError::AccountingOff) => Answer::NotAsked,
         Err(error) => Answer::Failed(error.to_string()),
     }
-}
-
-fn submitted(journal: &[Event]) -> Vec<JobId> {
-    let id = |event: &Event| match event {
-        Event::Submitted { slurm_job, .. } => Some(*slurm_job),
-        _ => None,
-    };
-    journal.iter().filter_map(id).collect()
 }
 
 /// Whether a process still works on the submission, as far as can be told from here.

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
-use nemo_harness::rundir::{Cause, Next};
+use nemo_harness::rundir::{AttemptRecord, Cause, Next, TrialDir, lines};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::attempt::{self, Ended, Harness};
@@ -69,7 +69,17 @@ pub(crate) fn run(task_dir: &Path, which: Which, local: bool) -> Result<u8, Stri
     result
 }
 
+/// Whether the trial is done already: Slurm may start a finished job again, by itself or for somebody.
+fn is_done(dir: &TrialDir) -> bool {
+    let records = lines::read::<AttemptRecord>(&dir.attempts()).unwrap_or_default().rows;
+    matches!(records.last(), Some(AttemptRecord::End(end)) if end.next == Next::Done)
+}
+
 fn attempts(harness: &mut Harness) -> Result<u8, String> {
+    if is_done(&harness.trial.dir) {
+        complain("the trial is done already; nothing is run again");
+        return Ok(code::DONE);
+    }
     let mut pause = Duration::from_secs(1);
     loop {
         let (verdict, attempt, stopped) = match attempt::run(harness)? {

@@ -9,8 +9,9 @@ use crate::cli::CancelArgs;
 use crate::error::{CommandError, ExitCode};
 use crate::executor::local;
 use crate::host;
+use crate::journal;
 use crate::report::{count, out, say};
-use crate::slurm::Recipient;
+use crate::slurm::{JobId, Recipient};
 use crate::status::{Action, Request, State, Status};
 use crate::store::{Stored, Target};
 
@@ -23,10 +24,15 @@ pub(super) fn cancel(world: &World, args: &CancelArgs) -> Result<ExitCode, Comma
     request(&stored, &target, action)?;
     let trials = affected(&status, &target, action);
     let jobs: Vec<String> = trials.iter().filter_map(|(_, job)| job.clone()).collect();
-    if !jobs.is_empty() {
+    for (token, job) in journal::submitted(&stored.journal) {
+        let own = of_array(job, &jobs);
+        let slurm = world.slurm.for_names(vec![token]);
         match action {
-            Action::Cancel => world.slurm.cancel(&whole_arrays(&target, &jobs))?,
-            Action::Preempt => world.slurm.signal(&jobs, "USR1", Recipient::Batch)?,
+            _ if own.is_empty() => {}
+            // The whole array by its own id: one for a thousand tasks.
+            Action::Cancel if target.trial.is_none() => slurm.cancel(&[job.to_string()])?,
+            Action::Cancel => slurm.cancel(&own)?,
+            Action::Preempt => slurm.signal(&own, "USR1", Recipient::Batch)?,
         }
     }
     let local = jobs.is_empty() && !trials.is_empty();
@@ -81,14 +87,9 @@ fn affected(status: &Status, target: &Target, action: Action) -> Vec<(u32, Optio
         .collect()
 }
 
-/// Whole arrays by their own id where no single trial is meant: one id for a thousand tasks.
-fn whole_arrays(target: &Target, jobs: &[String]) -> Vec<String> {
-    if target.trial.is_some() {
-        return jobs.to_vec();
-    }
-    let mut arrays: Vec<String> =
-        jobs.iter().filter_map(|job| job.split('_').next()).map(str::to_owned).collect();
-    arrays.sort_unstable();
-    arrays.dedup();
-    arrays
+/// The ids of an array's tasks.
+fn of_array(job: JobId, ids: &[String]) -> Vec<String> {
+    let array = job.to_string();
+    let is_own = |id: &&String| id.split('_').next() == Some(array.as_str());
+    ids.iter().filter(is_own).cloned().collect()
 }

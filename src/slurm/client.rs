@@ -29,6 +29,7 @@ const EARLIEST: i64 = 1_000_000;
 pub struct Client {
     timeout: Duration,
     path: Option<OsString>,
+    names: Vec<String>,
 }
 
 /// What is known of the jobs of a name.
@@ -82,13 +83,20 @@ impl Client {
     /// A client that gives each program so much time. Costs nothing: no program is run.
     #[must_use]
     pub const fn new(timeout: Duration) -> Self {
-        Self { timeout, path: None }
+        Self { timeout, path: None, names: Vec::new() }
     }
 
     /// The same, with the programs looked up in another PATH.
     #[must_use]
     pub fn with_path(self, path: impl Into<OsString>) -> Self {
         Self { path: Some(path.into()), ..self }
+    }
+
+    /// The same, but blind to jobs of other names (`scancel` takes one only): an id alone is not to be trusted, since a controller that lost its
+    /// state, or that counted round, gives it to another job.
+    #[must_use]
+    pub fn for_names(&self, names: Vec<String>) -> Self {
+        Self { names, ..self.clone() }
     }
 
     /// Submits a script: `sbatch --parsable ARGS SCRIPT`.
@@ -196,7 +204,8 @@ impl Client {
 
     /// Cancels jobs. Slurm doesn't mind ids that it has forgotten.
     pub fn cancel(&self, ids: &[String]) -> Result<(), SlurmError> {
-        self.on_jobs("scancel", &[], ids)
+        let names = self.name_filter();
+        self.on_jobs("scancel", names.as_deref().as_slice(), ids)
     }
 
     /// Sends running jobs a signal, by its name without `SIG`.
@@ -207,7 +216,12 @@ impl Client {
             Recipient::Steps => &[],
             Recipient::Everyone => &["--full"],
         };
-        self.on_jobs("scancel", &[&[signal.as_str()], who].concat(), ids)
+        let names = self.name_filter();
+        self.on_jobs(
+            "scancel",
+            &[&[signal.as_str()], who, names.as_deref().as_slice()].concat(),
+            ids,
+        )
     }
 
     /// The cluster's limits and habits.
@@ -229,6 +243,8 @@ impl Client {
         let format = format!("--Format={fields}");
         let mut words = vec!["--noheader", "--states=all", &format];
         words.extend(which.iter().map(String::as_str));
+        let names = self.name_filter();
+        words.extend(names.as_deref());
         match self.words("squeue", &words) {
             // `squeue` complains of a field that it doesn't know, leaves it out, and exits 0.
             Ok(output) => match SlurmError::from_output("squeue", &output.stderr, output.code) {
@@ -249,7 +265,13 @@ impl Client {
         let mut words = vec!["--duplicates", "--allocations", "--parsable", "--noheader"];
         words.extend([since.as_str(), &delimiter, &fields]);
         words.extend(which.iter().map(String::as_str));
+        let names = self.name_filter();
+        words.extend(names.as_deref());
         Ok(account::parse(&self.words("sacct", &words)?.stdout))
+    }
+
+    fn name_filter(&self) -> Option<String> {
+        (!self.names.is_empty()).then(|| format!("--name={}", self.names.join(",")))
     }
 
     fn on_jobs(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use nemo_harness::rundir::Cause;
 use nemo_harness::rundir::runner::RunnerRecord;
 
-use super::{Sources, State, TrialFiles, TrialStatus, attempts, status, trial};
+use super::{AttemptStatus, Sources, State, TrialFiles, TrialStatus, attempts, status, trial};
 use crate::experiment::Task;
 use crate::host::Liveness;
 
@@ -20,6 +20,7 @@ pub(super) fn trials(task: &Task, sources: &Sources<'_>) -> Vec<TrialStatus> {
         let mut attempts = attempts::from_files(files);
         let (state, reason) = state(files, last.get(&index).copied(), sources);
         let is_over = state.is_final() || state == State::Preempted;
+        close_all_but_the_last(&mut attempts);
         if let Some(last) = attempts.last_mut().filter(|last| is_over && last.cause.is_none()) {
             // Nobody could write its end: killed with the machine, or by -9.
             last.cause =
@@ -29,6 +30,15 @@ pub(super) fn trials(task: &Task, sources: &Sources<'_>) -> Vec<TrialStatus> {
         status(task, index, state, reason, None, files, attempts)
     };
     (0..).zip(&task.trials).map(trial).collect()
+}
+
+/// An attempt that another followed is over, whether or not somebody could write so.
+fn close_all_but_the_last(attempts: &mut [AttemptStatus]) {
+    let Some((_, earlier)) = attempts.split_last_mut() else { return };
+    for attempt in earlier.iter_mut().filter(|attempt| attempt.cause.is_none()) {
+        attempt.cause = Some(Cause::Failed);
+        attempt.reason = Some("the harness was killed before it could write an end".to_owned());
+    }
 }
 
 /// The runner's last word on each trial of a task.
@@ -78,7 +88,11 @@ fn state(
         Some(RunnerRecord::Started { .. }) if will_run => (State::Running, None),
         Some(RunnerRecord::Started { .. }) => (State::Failed, Some(format!("{why}: {go_on}"))),
         Some(RunnerRecord::Ended { .. }) if will_run => (State::Preempted, None),
+        Some(RunnerRecord::Ended { .. }) => {
+            (State::Failed, Some("its harness ended again and again without a word".to_owned()))
+        }
         _ if will_run => (State::Pending, None),
-        _ => (State::Cancelled, Some(format!("{why}: {go_on}"))),
+        // Nobody cancelled it, but nothing will come by itself.
+        _ => (State::Blocked, Some(format!("{why}: {go_on}"))),
     }
 }

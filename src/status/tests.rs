@@ -363,7 +363,7 @@ fn the_local_runner_s_record_is_held_against_what_lives() {
     check_local(
         &view(vec![], Liveness::Dead, true),
         none(),
-        &format!("cancelled: the machine was restarted: {go_on} []"),
+        &format!("blocked: the machine was restarted: {go_on} []"),
     );
     let dropped =
         |cancelled| RunnerRecord::Dropped { task: "train".to_owned(), trial: 0, cancelled };

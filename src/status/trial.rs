@@ -265,6 +265,10 @@ fn vanished(case: &Case<'_>, attempts: &[AttemptStatus]) -> Verdict {
     if attempts.is_empty() && (was_asked_for(case) || was_taken_out(case)) {
         return (State::Cancelled, Some("was cancelled before it started".to_owned()));
     }
+    if last_end(case.files).is_some_and(|end| end.next == Next::Requeue) {
+        let what = "it was saved and wanted to be requeued, but Slurm no longer knows the job";
+        return (State::Unknown, Some(what.to_owned()));
+    }
     let left =
         if attempts.is_empty() { "it left no record" } else { "its last attempt left no end" };
     (State::Unknown, Some(format!("Slurm no longer knows the job, and {left}")))

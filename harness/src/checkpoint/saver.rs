@@ -27,8 +27,6 @@ use crate::proc_fs;
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a file must stay as it is.
 const FILE_STABLE: Duration = Duration::from_secs(2);
-/// How long a folder must: between two of its files a program may pause.
-const FOLDER_STABLE: Duration = Duration::from_secs(5);
 /// How often a commit that failed is tried again after the program's end.
 const LAST_TRIES: u32 = 10;
 
@@ -165,7 +163,7 @@ impl Saver {
                     Waiting::Complete | Waiting::Sent | Waiting::Retry { .. } | Waiting::Refused,
                 ) => continue,
                 Some(Waiting::InPlace { seen, since }) if fresh.as_ref() == Some(seen) => {
-                    in_order || now.saturating_sub(*since) >= stable_for(seen)
+                    in_order || rests(seen, now.saturating_sub(*since))
                 }
                 Some(Waiting::InPlace { .. }) | None => in_order,
             };
@@ -212,7 +210,7 @@ impl Saver {
             };
             let Some(fresh) = self.walk(&name) else { continue };
             let since = same.filter(|(seen, _)| **seen == fresh).map_or(now, |(_, since)| since);
-            let long = now.saturating_sub(since) >= stable_for(&fresh);
+            let long = rests(&fresh, now.saturating_sub(since));
             let path = join(&self.staging, &name);
             let next = if long && !proc_fs::is_open(&path) {
                 Waiting::Complete
@@ -365,9 +363,11 @@ fn is_shown(name: &[u8]) -> bool {
     !name.starts_with(b".") && !name.windows(4).any(|part| part == b".tmp")
 }
 
-fn stable_for(seen: &[Entry]) -> Duration {
+/// Whether what was made in place has rested long enough to be whole. A folder never has: between two of its files any
+/// time may pass, so that only a rename, or an end of the program in good order, tells that it is complete.
+fn rests(seen: &[Entry], rested: Duration) -> bool {
     let is_file = seen.first().is_some_and(|entry| entry.stat.kind == Kind::File);
-    if is_file { FILE_STABLE } else { FOLDER_STABLE }
+    is_file && rested >= FILE_STABLE
 }
 
 /// The last number in a name, a file's extension apart (`step-60.h5` is 60).

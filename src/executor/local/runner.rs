@@ -45,6 +45,8 @@ struct Runner<'a> {
     adopted: BTreeSet<(usize, usize)>,
     silent_deaths: BTreeMap<(usize, usize), u32>,
     seen_requests: BTreeSet<PathBuf>,
+    /// Wishes that hold on: what was cancelled is not started again.
+    cancelled: Vec<Request>,
     ended: (Sender<Ended>, Receiver<Ended>),
 }
 
@@ -68,6 +70,7 @@ pub fn run(stored: &Stored, harness: &Path) -> io::Result<()> {
         adopted: BTreeSet::new(),
         silent_deaths: BTreeMap::new(),
         seen_requests: BTreeSet::new(),
+        cancelled: Vec::new(),
         ended: channel(),
     };
     runner.recover()?;
@@ -187,6 +190,11 @@ impl Runner<'_> {
             None => self.silent_death(place),
         };
         self.tasks[place.0].phases[place.1] = phase;
+        let task = &self.tasks[place.0].task.name;
+        let is_cancelled = self.cancelled.iter().any(|wish| wish.covers(task, index(place)));
+        if phase == Phase::Waiting && is_cancelled {
+            self.drop_trial(place, true)?;
+        }
         Ok(())
     }
 
@@ -237,6 +245,9 @@ impl Runner<'_> {
     }
 
     fn heed(&mut self, request: &Request) -> io::Result<()> {
+        if request.action == Action::Cancel {
+            self.cancelled.push(request.clone());
+        }
         for task in 0..self.tasks.len() {
             for trial in 0..self.tasks[task].phases.len() {
                 let place = (task, trial);
