@@ -65,6 +65,29 @@ fn in_place_is_committed_once_it_has_come_to_rest() {
 }
 
 #[test]
+fn a_folder_in_place_is_never_taken_for_whole_while_the_program_runs() {
+    // The second file of the folder could come at any time: here something else is committed long before.
+    let task = Task::python(
+        "os.mkdir(out + '/step-1'); open(out + '/step-1/model', 'w').write('1'); time.sleep(6); open(out + '/step-2', 'w').write('2'); ready(); pause()",
+    );
+    let mut running = task.start();
+    running.wait_for("task/trials/0/checkpoints/step-2/MANIFEST");
+    assert_eq!(task.checkpoints(), ["step-2"]);
+    running.signal("TERM");
+    assert_eq!(running.finish(), 143);
+    assert_eq!(task.checkpoints(), ["step-2"], "it may be torn");
+}
+
+#[test]
+fn a_done_trial_that_is_started_again_runs_nothing() {
+    let task = Task::sh("echo again");
+    assert_eq!(task.run(), 0);
+    assert_eq!(task.run(), 0);
+    task.check_ends("Completed Done");
+    assert_eq!(task.stdout(1), "", "there is no second attempt");
+}
+
+#[test]
 fn names_without_a_number_take_the_step_that_was_printed() {
     let task = Task::python(
         "print('step 12'); sys.stdout.flush(); time.sleep(0.2); open(out + '/.tmp', 'w').write('12'); os.rename(out + '/.tmp', out + '/last.pt'); sys.exit(75)",
