@@ -15,3 +15,4 @@ pub mod script;
 pub mod slurm;
 pub mod status;
 pub mod store;
+pub mod words;

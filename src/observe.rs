@@ -14,10 +14,10 @@ use crate::experiment::{Executor, Task};
 use crate::host::{Liveness, ProcessId};
 use crate::journal::{self, Event};
 use crate::memory;
-use crate::report::count;
 use crate::slurm::{AccountRow, Client, JobId, Parsed, QueueRow, SlurmError};
 use crate::status::{self, Answer, Request, RunnerView, Sources, TrialFiles};
 use crate::store::Stored;
+use crate::words::count;
 
 /// How much of a metrics file's end is read: the last reports are in it.
 const METRICS_TAIL: u64 = 4096;

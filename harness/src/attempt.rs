@@ -4,16 +4,16 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use nemo_harness::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Cause, Next, durable};
-use nix::sys::signalfd::SignalFd;
 
 use crate::checkpoint::resume;
 use crate::checkpoint::saver::Saver;
 use crate::checkpoint::store::Disk;
-use crate::clock::{Clock, unix_now};
+use crate::clock::unix_now;
 use crate::command::{self, AttemptNames};
-use crate::context::{Context, SlurmJob};
+use crate::context::SlurmJob;
 use crate::end::{self, Budget, Exit, Facts, Verdict};
 use crate::environment;
+use crate::job::Harness;
 use crate::journal::{History, Journal};
 use crate::lease::{self, Claim, Holder, Lease};
 use crate::metrics::{self, Patterns, Recorder};
@@ -25,21 +25,8 @@ use crate::resumed::Resumed;
 use crate::say::Voice;
 use crate::supervise::{Policy, Supervisor};
 use crate::takeover;
-use crate::trial::{Trial, told};
+use crate::trial::told;
 use crate::world::World;
-
-/// What stays the same from attempt to attempt of one job.
-#[derive(Debug)]
-pub(crate) struct Harness {
-    pub(crate) context: Context,
-    pub(crate) trial: Trial,
-    pub(crate) clock: Clock,
-    pub(crate) signals: SignalFd,
-    /// The `srun` that runs the sentinel.
-    pub(crate) sentinel: Option<u32>,
-    /// When this segment ends, in unix seconds.
-    pub(crate) segment_end: Option<f64>,
-}
 
 /// How an attempt ended.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ mod context;
 mod end;
 mod environment;
 mod helper;
+mod job;
 mod journal;
 mod lease;
 mod metrics;
@@ -77,7 +78,9 @@ fn main() -> ExitCode {
         Ok(Command::Run { task_dir, which, local }) => run::run(&task_dir, which, local),
         Ok(Command::Sentinel { pid, start_ticks }) => {
             let ended = sentinel::run(pid, start_ticks);
-            ended.map(|()| run::code::DONE).map_err(|error| format!("the sentinel: {error}"))
+            ended
+                .map(|()| nemo_harness::exit::DONE)
+                .map_err(|error| format!("the sentinel: {error}"))
         }
         Err(error) => {
             eprintln!("error: {error}\n\nhint: `nemo-harness --help` explains");
@@ -87,7 +90,7 @@ fn main() -> ExitCode {
     result.map_or_else(
         |error| {
             say::complain(&error);
-            ExitCode::from(run::code::FAILED)
+            ExitCode::from(nemo_harness::exit::FAILED)
         },
         ExitCode::from,
     )

@@ -9,14 +9,14 @@ use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
+use nemo_harness::exit;
 use nemo_harness::rundir::durable;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
-use crate::attempt::Harness;
 use crate::clock::{Time, unix_now};
 use crate::helper::{self, Outcome};
-use crate::run::code;
+use crate::job::Harness;
 use crate::say::complain;
 use crate::signals;
 use crate::slurm::{self, Requeued};
@@ -38,9 +38,9 @@ pub(crate) struct Stopped {
 
 /// Puts the job back, and answers with the exit code.
 pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
-    let Some(job) = &harness.context.slurm else { return code::REQUEUE };
+    let Some(job) = &harness.context.slurm else { return exit::REQUEUE };
     if stopped.cause == Some(StopCause::Requeued) {
-        return code::DONE; // Slurm no longer looks at this run's exit code
+        return exit::DONE; // Slurm no longer looks at this run's exit code
     }
     let until = stopped.deadline.unwrap_or_else(|| harness.clock.now() + PATIENCE);
     let mut pause = Duration::from_millis(500);
@@ -48,9 +48,9 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
         match state(harness) {
             Some(StopCause::Cancelled) => {
                 complain("the job was cancelled meanwhile: it is not requeued");
-                return code::CANCELLED;
+                return exit::CANCELLED;
             }
-            Some(StopCause::Requeued) => return code::DONE,
+            Some(StopCause::Requeued) => return exit::DONE,
             _ => {}
         }
         let answer = match helper::ask(&slurm::requeue(&job.id()), &harness.clock, ANSWER) {
@@ -73,7 +73,7 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
     if let Some(rest) = until.checked_sub(harness.clock.now()).filter(|_| in_grace) {
         wait_for_term(harness, rest + UNTIL_TERM);
     }
-    code::NEVER
+    exit::NEVER
 }
 
 /// What Slurm says of the job right now.
@@ -94,7 +94,7 @@ fn wait_for_term(harness: &Harness, limit: Duration) -> u8 {
         let heard = signals::read(&harness.signals);
         let now = harness.clock.now();
         if heard.contains(&Signal::SIGTERM) || now >= until {
-            return code::DONE;
+            return exit::DONE;
         }
         let timeout = PollTimeout::try_from(until.saturating_sub(now)).unwrap_or(PollTimeout::MAX);
         poll(&mut [PollFd::new(harness.signals.as_fd(), PollFlags::POLLIN)], timeout).ok();

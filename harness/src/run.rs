@@ -4,13 +4,15 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
+use nemo_harness::exit;
 use nemo_harness::rundir::{AttemptRecord, Cause, Next, TrialDir, lines};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::attempt::{self, Ended, Harness};
+use crate::attempt::{self, Ended};
 use crate::clock::{Clock, unix_now};
 use crate::context::Context;
 use crate::helper::{self, Outcome};
+use crate::job::Harness;
 use crate::process;
 use crate::requeue;
 use crate::say::complain;
@@ -18,17 +20,6 @@ use crate::sentinel;
 use crate::signals;
 use crate::slurm;
 use crate::trial::Trial;
-
-/// The exit codes of `nemo-harness run`.
-pub(crate) mod code {
-    pub(crate) const DONE: u8 = 0;
-    pub(crate) const FAILED: u8 = 1;
-    pub(crate) const REQUEUE: u8 = 75;
-    /// Failed, in a Slurm job: never requeue.
-    pub(crate) const NEVER: u8 = 93;
-    pub(crate) const TIMEOUT: u8 = 124;
-    pub(crate) const CANCELLED: u8 = 143;
-}
 
 /// How long Slurm has to answer before the program starts.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -78,33 +69,33 @@ fn is_done(dir: &TrialDir) -> bool {
 fn attempts(harness: &mut Harness) -> Result<u8, String> {
     if is_done(&harness.trial.dir) {
         complain("the trial is done already; nothing is run again");
-        return Ok(code::DONE);
+        return Ok(exit::DONE);
     }
     let mut pause = Duration::from_secs(1);
     loop {
         let (verdict, attempt, stopped) = match attempt::run(harness)? {
             Ended::Recorded { verdict, attempt, stopped } => (verdict, attempt, stopped),
-            Ended::Superseded => return Ok(code::DONE),
+            Ended::Superseded => return Ok(exit::DONE),
             Ended::Stale(holder) => {
                 complain(&format!(
                     "a later run of this job already works on this trial on {}; this one leaves",
                     holder.node
                 ));
-                return Ok(code::DONE);
+                return Ok(exit::DONE);
             }
         };
         match verdict.next {
-            Next::Done => return Ok(code::DONE),
+            Next::Done => return Ok(exit::DONE),
             Next::Failed => {
                 complain(&verdict.reason);
                 return Ok(if harness.context.slurm.is_some() {
-                    code::NEVER
+                    exit::NEVER
                 } else {
-                    code::FAILED
+                    exit::FAILED
                 });
             }
-            Next::Cancelled => return Ok(code::CANCELLED),
-            Next::Timeout => return Ok(code::TIMEOUT),
+            Next::Cancelled => return Ok(exit::CANCELLED),
+            Next::Timeout => return Ok(exit::TIMEOUT),
             Next::Requeue => return Ok(requeue::requeue(harness, attempt, stopped)),
             Next::Restart if verdict.cause == Cause::Restart => {}
             Next::Restart => {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
-use crate::attempt::Harness;
+use crate::job::Harness;
 use crate::proc_fs;
 use crate::process;
 use crate::signals;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::attempt::Harness;
+use crate::job::Harness;
 use crate::lease::Holder;
 use crate::proc_fs;
 use crate::process;

@@ -9,12 +9,13 @@ use nemo_harness::rundir::AttemptRecord;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
-use crate::attempt::{Harness, Report};
+use crate::attempt::Report;
 use crate::checkpoint::commit::Done;
 use crate::checkpoint::saver::{Outcome as Saved, Place, Saver};
 use crate::clock::{Time, unix_now};
 use crate::end::Exit;
 use crate::helper::{Outcome, Question};
+use crate::job::Harness;
 use crate::journal::Journal;
 use crate::lease::Lease;
 use crate::metrics::{Patterns, Recorder};

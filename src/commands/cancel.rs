@@ -10,10 +10,11 @@ use crate::error::{CommandError, ExitCode};
 use crate::executor::local;
 use crate::host;
 use crate::journal;
-use crate::report::{count, out, say};
+use crate::report::{out, say};
 use crate::slurm::{JobId, Recipient};
 use crate::status::{Action, Request, State, Status};
 use crate::store::{Stored, Target};
+use crate::words::count;
 
 /// Cancels what the target means.
 pub(super) fn cancel(world: &World, args: &CancelArgs) -> Result<ExitCode, CommandError> {

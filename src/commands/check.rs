@@ -8,7 +8,8 @@ use super::read_file;
 use crate::cli::FileArgs;
 use crate::error::{CommandError, ExitCode};
 use crate::experiment::{self, Experiment, Override, Problems};
-use crate::report::{count, out};
+use crate::report::out;
+use crate::words::count;
 
 /// Prints what the file holds, or all that is wrong with it.
 pub(super) fn check(args: &FileArgs) -> Result<ExitCode, CommandError> {

@@ -8,7 +8,8 @@ use nemo_harness::rundir::durable;
 
 use crate::cli::{Cli, CompletionsArgs, ManArgs};
 use crate::error::{CommandError, ExitCode};
-use crate::report::{count, say};
+use crate::report::say;
+use crate::words::count;
 
 /// Prints completions for a shell.
 pub(super) fn completions(args: &CompletionsArgs) -> Result<ExitCode, CommandError> {

@@ -9,9 +9,10 @@ use super::{World, check, cluster};
 use crate::cli::{FileArgs, PlanArgs};
 use crate::error::{CommandError, ExitCode};
 use crate::experiment::Experiment;
-use crate::report::{count, out, plan_table, say};
+use crate::report::{out, plan_table, say};
 use crate::slurm::Cluster;
 use crate::store::ExperimentId;
+use crate::words::count;
 
 /// Shows the plan of a file.
 pub(super) fn plan(world: &World, args: &PlanArgs) -> Result<ExitCode, CommandError> {

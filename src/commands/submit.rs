@@ -12,9 +12,10 @@ use crate::executor::slurm::Submission;
 use crate::executor::{local, slurm};
 use crate::host;
 use crate::journal::{self, Event, Journal, Record};
-use crate::report::{count, out, say};
+use crate::report::{out, say};
 use crate::slurm::JobId;
 use crate::store::Stored;
+use crate::words::count;
 
 /// Submits a file, or goes on with an interrupted submission.
 pub(super) fn submit(world: &World, args: &SubmitArgs) -> Result<ExitCode, CommandError> {

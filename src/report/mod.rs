@@ -2,7 +2,6 @@
 
 pub mod live;
 mod table;
-mod words;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -10,7 +9,6 @@ use std::io::Write;
 use crate::error::{CommandError, ExitCode};
 
 pub use table::{attempts_table, list_table, plan_table, status_table};
-pub use words::{age, count, duration, metric};
 
 /// Writes data to stdout, and a line break. That nobody reads on is no error.
 pub fn out(data: &(impl Display + ?Sized)) -> Result<ExitCode, CommandError> {

@@ -2,7 +2,7 @@
 
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 
-use super::words::{age, count, duration, metric};
+use crate::words::{age, count, duration, metric};
 use nemo_harness::rundir::Params;
 
 use crate::plan::{JobArray, Plan, Relation};

@@ -186,7 +186,9 @@ impl Runner<'_> {
         })?;
         let phase = match self.recorded_phase(place)? {
             Some(phase) => phase,
-            None if ended.exit_code == Some(nemo_harness::exit::REQUEUE) => Phase::Waiting,
+            None if ended.exit_code == Some(i32::from(nemo_harness::exit::REQUEUE)) => {
+                Phase::Waiting
+            }
             None => self.silent_death(place),
         };
         self.tasks[place.0].phases[place.1] = phase;
