@@ -92,6 +92,9 @@ fn state(
             (State::Failed, Some("its harness ended again and again without a word".to_owned()))
         }
         _ if will_run => (State::Pending, None),
+        _ if sources.runner.liveness.is_none() => {
+            (State::Pending, Some(format!("was not started: {go_on}")))
+        }
         // Nobody cancelled it, but nothing will come by itself.
         _ => (State::Blocked, Some(format!("{why}: {go_on}"))),
     }
