@@ -365,6 +365,8 @@ fn the_local_runner_s_record_is_held_against_what_lives() {
         none(),
         &format!("blocked: the machine was restarted: {go_on} []"),
     );
+    let never_started = RunnerView { records: vec![], liveness: None, rebooted: false };
+    check_local(&never_started, none(), &format!("pending: was not started: {go_on} []"));
     let dropped =
         |cancelled| RunnerRecord::Dropped { task: "train".to_owned(), trial: 0, cancelled };
     check_local(&view(vec![dropped(true)], Liveness::Alive, false), none(), "cancelled []");
