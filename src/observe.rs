@@ -46,11 +46,8 @@ pub fn trial_files(dir: &TrialDir) -> io::Result<TrialFiles> {
 
 /// Says of the last attempt of a local trial whether its harness lives.
 fn with_liveness(mut files: TrialFiles) -> TrialFiles {
-    let last = files.attempts.iter().rev().find_map(|record| match record {
-        AttemptRecord::Start(start) => Some(process_of(start).liveness()),
-        AttemptRecord::End(_) | AttemptRecord::Checkpoint { .. } => None,
-    });
-    files.alive = match last {
+    let last = files.attempts.iter().rev().find_map(AttemptRecord::as_start);
+    files.alive = match last.map(|start| process_of(start).liveness()) {
         Some(Liveness::Alive) => Some(true),
         Some(Liveness::Dead) | None => Some(false),
         Some(Liveness::Elsewhere) => None,

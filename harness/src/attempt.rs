@@ -44,6 +44,7 @@ const KILL_WAIT: u64 = 30;
 
 /// Runs one attempt. An error means that not even a record could be written.
 pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
+    let came = unix_now();
     let dir = harness.trial.dir.clone();
     let path = dir.attempts();
     let history = History::read(&path).map_err(|error| told(&path, &error))?;
@@ -68,7 +69,7 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     }
     let resumed = resume(harness, &lease, &history, &mut voice);
     let step = resumed.as_ref().ok().and_then(|resumed| resumed.as_ref().map(|from| from.step));
-    let start = start_record(harness, &own, lease.attempt, step);
+    let start = start_record(harness, &own, lease.attempt, step, came);
     journal.write(&AttemptRecord::Start(start)).map_err(|error| told(&path, &error))?;
     let began = harness.clock.now();
     let oom_before = proc_fs::oom_kills();
@@ -221,7 +222,13 @@ fn outputs(
     Ok((streams, ends))
 }
 
-fn start_record(harness: &Harness, own: &Holder, attempt: u32, step: Option<u64>) -> AttemptStart {
+fn start_record(
+    harness: &Harness,
+    own: &Holder,
+    attempt: u32,
+    step: Option<u64>,
+    began: f64,
+) -> AttemptStart {
     AttemptStart {
         attempt,
         slurm_job: harness.context.slurm.as_ref().map(SlurmJob::id),
@@ -232,6 +239,7 @@ fn start_record(harness: &Harness, own: &Holder, attempt: u32, step: Option<u64>
         start_ticks: own.start_ticks,
         time: unix_now(),
         resume_step: step,
+        began: Some(began),
     }
 }
 
@@ -251,6 +259,8 @@ fn end_record(history: &History, report: &Report, attempt: u32, verdict: &Verdic
         checkpoint_step: history.steps.iter().copied().chain(report.committed).max(),
         next: verdict.next,
         reason: Some(verdict.reason.clone()),
+        stopped: None,
+        saving: None,
     }
 }
 
@@ -266,6 +276,8 @@ fn superseded_end(history: &History, attempt: u32) -> AttemptEnd {
         checkpoint_step: history.steps.last().copied(),
         next: Next::Requeue,
         reason: Some("a later attempt has taken over".to_owned()),
+        stopped: None,
+        saving: None,
     }
 }
 

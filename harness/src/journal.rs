@@ -37,6 +37,10 @@ impl History {
                     history.stuck += 1;
                     history.open.insert(start.attempt);
                 }
+                AttemptRecord::Ready { .. }
+                | AttemptRecord::Hang { .. }
+                | AttemptRecord::Label { .. }
+                | AttemptRecord::ExcludeNode { .. } => {}
                 AttemptRecord::Checkpoint { step, .. } => {
                     // The same step once more is no progress.
                     if history.steps.insert(*step) {

@@ -101,7 +101,13 @@ impl Recorder {
             self.file = Some(Appender::open(&self.path)?);
         }
         if let Some(file) = &mut self.file {
-            file.line_unsynced(&MetricsLine { step, attempt: self.attempt, time, values })?;
+            file.line_unsynced(&MetricsLine {
+                step,
+                attempt: self.attempt,
+                time,
+                values,
+                validation: false,
+            })?;
             self.length = fs::metadata(&self.path)?.len();
         }
         Ok(())

@@ -377,8 +377,9 @@ impl<'a> World<'a> {
 
     fn committed(&mut self, step: u64, entry: &str) {
         let is_new = self.known.insert(step);
-        let record =
-            AttemptRecord::Checkpoint { attempt: self.lease.attempt, step, time: unix_now() };
+        let attempt = self.lease.attempt;
+        let (time, saving, bytes) = (unix_now(), None, None);
+        let record = AttemptRecord::Checkpoint { attempt, step, time, saving, bytes };
         if let Err(error) = self.journal.write(&record) {
             self.voice
                 .warn(&format!("the checkpoint of step {step} could not be recorded: {error}"));

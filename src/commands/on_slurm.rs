@@ -4,8 +4,6 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nemo_harness::rundir::AttemptRecord;
-
 use crate::executor::slurm::{Scheduler, Submission};
 use crate::host;
 use crate::observe;
@@ -64,11 +62,9 @@ impl OnSlurm<'_> {
         let task = dir.task(&array.task);
         trials.into_iter().find_map(|trial| {
             let files = observe::trial_files(&task.trial(trial)).ok()?;
-            files.attempts.iter().find_map(|record| match record {
-                AttemptRecord::Start(start) => {
-                    start.slurm_job.as_ref()?.split('_').next()?.parse().ok().map(JobId)
-                }
-                AttemptRecord::End(_) | AttemptRecord::Checkpoint { .. } => None,
+            files.attempts.iter().find_map(|record| {
+                let job = record.as_start()?.slurm_job.as_ref()?;
+                job.split('_').next()?.parse().ok().map(JobId)
             })
         })
     }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use nemo_harness::rundir::{ExperimentDir, InputSpec, TaskSpec};
+use nemo_harness::rundir::{ExperimentDir, InputSpec, MetricSpec, TaskSpec};
 
-use crate::experiment::{Executor, Experiment, On, Task};
+use crate::experiment::{Executor, Experiment, Goal, On, Task};
 use crate::slurm::Cluster;
 
 /// What holds for the whole experiment.
@@ -49,6 +49,13 @@ pub fn task_spec(task: &Task, around: &Surrounding<'_>) -> TaskSpec {
         deadline: around.experiment.timeout.map(|timeout| around.now + timeout),
         kill_wait: around.cluster.map(|cluster| u64::from(cluster.kill_wait)),
         time_limit,
+        metric: task.metric.as_ref().map(|name| MetricSpec {
+            name: name.clone(),
+            larger_is_better: task.goal == Goal::Max,
+        }),
+        log_policy: Vec::new(),
+        profile: None,
+        launch: None,
     }
 }
 

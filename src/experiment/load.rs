@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use nemo_harness::rundir::CheckpointSpec;
+use nemo_harness::rundir::{CheckpointSpec, Keep};
 use serde_json::Value as Json;
 
 use super::executors::{self, Executors};
@@ -247,6 +247,8 @@ fn task(draft: Draft, executor_name: &str, executor: &Executor) -> Option<Task> 
         checkpoint: CheckpointSpec {
             signal: draft.signal,
             lead: draft.lead.map_or(default, |(lead, _)| lead),
+            every: None,
+            keep: Keep::default(),
         },
         restart: draft.restart,
         metrics: draft.metrics,

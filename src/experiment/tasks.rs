@@ -186,7 +186,7 @@ fn signal(field: &Field<'_>, report: &mut Report) -> Option<String> {
 }
 
 fn restart(section: &mut Section<'_>, report: &mut Report) -> RestartSpec {
-    let mut restart = RestartSpec { crashes: 0, no_progress: 3 };
+    let mut restart = RestartSpec { crashes: 0, no_progress: 3, hang: None };
     if let Some(mut section) = section.take_section("restart", report) {
         section.unsupported(&["hang"]);
         let mut number = |name, default| {

@@ -18,8 +18,13 @@ pub(crate) fn task(name: &str, trials: usize, concurrent: u32, after: &[(&str, O
         concurrent: NonZeroU32::new(concurrent),
         metric: None,
         goal: Goal::Min,
-        checkpoint: CheckpointSpec { signal: "USR1".to_owned(), lead: 60 },
-        restart: RestartSpec { crashes: 0, no_progress: 3 },
+        checkpoint: CheckpointSpec {
+            signal: "USR1".to_owned(),
+            lead: 60,
+            every: None,
+            keep: nemo_harness::rundir::Keep::default(),
+        },
+        restart: RestartSpec { crashes: 0, no_progress: 3, hang: None },
         metrics: BTreeMap::new(),
     }
 }

@@ -241,6 +241,8 @@ fn cause(cause: nemo_harness::rundir::Cause) -> &'static str {
         Cause::OutOfMemory => "out of memory",
         Cause::Restart => "asked to restart",
         Cause::Superseded => "superseded",
+        Cause::Hung => "hung",
+        Cause::Paused => "paused",
     }
 }
 

@@ -29,8 +29,13 @@ fn task() -> Task {
         concurrent: None,
         metric: None,
         goal: Goal::Min,
-        checkpoint: CheckpointSpec { signal: "USR1".to_owned(), lead: 120 },
-        restart: RestartSpec { crashes: 0, no_progress: 3 },
+        checkpoint: CheckpointSpec {
+            signal: "USR1".to_owned(),
+            lead: 120,
+            every: None,
+            keep: nemo_harness::rundir::Keep::default(),
+        },
+        restart: RestartSpec { crashes: 0, no_progress: 3, hang: None },
         metrics: std::collections::BTreeMap::new(),
     }
 }

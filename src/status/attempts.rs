@@ -33,6 +33,10 @@ pub(super) fn from_files(files: &TrialFiles) -> Vec<AttemptStatus> {
     for record in &files.attempts {
         match record {
             AttemptRecord::Start(start) => attempts.push(started(start)),
+            AttemptRecord::Ready { .. }
+            | AttemptRecord::Hang { .. }
+            | AttemptRecord::Label { .. }
+            | AttemptRecord::ExcludeNode { .. } => {}
             AttemptRecord::Checkpoint { attempt, step, .. } => {
                 saved = saved.max(Some(*step));
                 if let Some(open) = of_number(&mut attempts, *attempt) {

@@ -105,6 +105,7 @@ fn start(attempt: u32, time: f64) -> AttemptRecord {
         start_ticks: this.start_ticks,
         time,
         resume_step: None,
+        began: None,
     })
 }
 
@@ -119,6 +120,8 @@ fn end(attempt: u32, time: f64, cause: Cause, next: Next) -> AttemptRecord {
         checkpoint_step: Some(10),
         next,
         reason: Some("because".to_owned()),
+        stopped: None,
+        saving: None,
     })
 }
 

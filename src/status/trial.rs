@@ -49,7 +49,11 @@ pub(super) fn last_end(files: &TrialFiles) -> Option<&AttemptEnd> {
     let last = files.attempts.iter().rev().find_map(|record| match record {
         AttemptRecord::Start(_) => Some(None),
         AttemptRecord::End(end) => Some(Some(end)),
-        AttemptRecord::Checkpoint { .. } => None,
+        AttemptRecord::Checkpoint { .. }
+        | AttemptRecord::Ready { .. }
+        | AttemptRecord::Hang { .. }
+        | AttemptRecord::Label { .. }
+        | AttemptRecord::ExcludeNode { .. } => None,
     });
     last.flatten()
 }

@@ -18,7 +18,67 @@ pub enum AttemptRecord {
         step: u64,
         /// Unix seconds.
         time: f64,
+        /// Seconds that the program spent on saving it, where they were measured.
+        #[serde(default)]
+        saving: Option<f64>,
+        /// Its size.
+        #[serde(default)]
+        bytes: Option<u64>,
     },
+    /// The program works: it said so, or its first step, report or checkpoint came.
+    Ready {
+        /// The attempt.
+        attempt: u32,
+        /// Unix seconds.
+        time: f64,
+    },
+    /// The program gave no sign of life for too long, and is ended.
+    Hang {
+        /// The attempt.
+        attempt: u32,
+        /// When its last sign came, in unix seconds.
+        since: f64,
+        /// When it was noticed, in unix seconds.
+        time: f64,
+        /// The file with what was seen of its processes, in the trial's folder.
+        evidence: Option<String>,
+    },
+    /// A line of the output matched a policy.
+    Label {
+        /// The attempt.
+        attempt: u32,
+        /// The policy's name.
+        name: String,
+        /// The line.
+        line: String,
+        /// Unix seconds.
+        time: f64,
+    },
+    /// The trial's next attempts shall not run on this node.
+    ExcludeNode {
+        /// The attempt.
+        attempt: u32,
+        /// Slurm's name of the node.
+        node: String,
+        /// For people.
+        reason: String,
+        /// Unix seconds.
+        time: f64,
+    },
+}
+
+impl AttemptRecord {
+    /// The start that it is, if it is one.
+    #[must_use]
+    pub fn as_start(&self) -> Option<&AttemptStart> {
+        if let Self::Start(start) = self { Some(start) } else { None }
+    }
+
+    /// The end that it is, if it is one.
+    #[must_use]
+    pub fn as_end(&self) -> Option<&AttemptEnd> {
+        if let Self::End(end) = self { Some(end) } else { None }
+    }
 }
 
 /// Who runs an attempt, where, and from which step.
@@ -43,6 +103,9 @@ pub struct AttemptStart {
     pub time: f64,
     /// The step of the checkpoint that it resumed from.
     pub resume_step: Option<u64>,
+    /// When its harness, or the attempt before it in the same job, let it begin: verifying checkpoints comes after.
+    #[serde(default)]
+    pub began: Option<f64>,
 }
 
 /// How an attempt ended and what follows.
@@ -66,6 +129,12 @@ pub struct AttemptEnd {
     pub next: Next,
     /// For people: what happened, in one line.
     pub reason: Option<String>,
+    /// When it began to be stopped, in unix seconds, where it was stopped.
+    #[serde(default)]
+    pub stopped: Option<f64>,
+    /// Seconds that the program spent on saving during the whole attempt, where they were measured.
+    #[serde(default)]
+    pub saving: Option<f64>,
 }
 
 /// Why an attempt ended.
@@ -90,6 +159,10 @@ pub enum Cause {
     Restart,
     /// A later attempt of the same trial had taken over.
     Superseded,
+    /// It gave no sign of life.
+    Hung,
+    /// Somebody paused it.
+    Paused,
 }
 
 /// What follows an attempt.

@@ -13,4 +13,7 @@ pub struct MetricsLine {
     pub time: f64,
     /// Values by name. One that is not a finite number is null.
     pub values: serde_json::Map<String, serde_json::Value>,
+    /// Whether a validation reported them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub validation: bool,
 }

@@ -15,5 +15,8 @@ pub mod trials;
 pub use attempts::{AttemptEnd, AttemptRecord, AttemptStart, Cause, Next};
 pub use metrics::MetricsLine;
 pub use paths::{ExperimentDir, TaskDir, TrialDir};
-pub use task::{CheckpointSpec, CommandSpec, InputSpec, RestartSpec, TaskSpec};
+pub use task::{
+    CheckpointSpec, CommandSpec, Every, InputSpec, Keep, LaunchSpec, LogAction, LogPolicy,
+    MetricSpec, Profile, RestartSpec, TaskSpec,
+};
 pub use trials::{Params, TrialLine};

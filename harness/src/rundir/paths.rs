@@ -110,6 +110,22 @@ impl TrialDir {
     pub fn staging(&self, attempt: u32) -> PathBuf {
         self.0.join("staging").join(attempt.to_string())
     }
+    /// What was seen of the processes of an attempt that hung.
+    pub fn evidence(&self, attempt: u32) -> PathBuf {
+        self.0.join(format!("{attempt}.hang.txt"))
+    }
+    /// How far the running attempt is, for those who look: replaced every few seconds, not durable.
+    pub fn progress(&self) -> PathBuf {
+        self.0.join("progress.json")
+    }
+    /// Somebody wants the trial to pause.
+    pub fn pause(&self) -> PathBuf {
+        self.0.join("pause-wanted")
+    }
+    /// Slurm did not take the job back: `nemo-slurm poll` must requeue it.
+    pub fn requeue_wanted(&self) -> PathBuf {
+        self.0.join("requeue-wanted")
+    }
     /// The program's own results.
     pub fn artifacts(&self) -> PathBuf {
         self.0.join("artifacts")

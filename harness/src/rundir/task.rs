@@ -48,6 +48,18 @@ pub struct TaskSpec {
     /// How long one segment may last, in seconds, where no scheduler sees to it (local executor).
     #[serde(default)]
     pub time_limit: Option<u64>,
+    /// The metric that ranks checkpoints.
+    #[serde(default)]
+    pub metric: Option<MetricSpec>,
+    /// What lines of the output lead to.
+    #[serde(default)]
+    pub log_policy: Vec<LogPolicy>,
+    /// Which convention the program follows.
+    #[serde(default)]
+    pub profile: Option<Profile>,
+    /// Where a trial is more than one process.
+    #[serde(default)]
+    pub launch: Option<LaunchSpec>,
 }
 
 /// The program to run.
@@ -67,6 +79,41 @@ pub struct CheckpointSpec {
     pub signal: String,
     /// Seconds before the end of a segment at which it is told.
     pub lead: u64,
+    /// How often a program that speaks the protocol is asked to save.
+    #[serde(default)]
+    pub every: Option<Every>,
+    /// Which checkpoints stay.
+    #[serde(default)]
+    pub keep: Keep,
+}
+
+/// How often to save.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Every {
+    /// From the measured cost of a save and the time between interruptions (Young and Daly).
+    Auto,
+    /// Seconds.
+    Seconds(u64),
+    /// Completed steps.
+    Steps(u64),
+}
+
+/// How many checkpoints of each sort stay; the union of the sorts does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keep {
+    /// The newest of each trial.
+    pub trial_latest: u32,
+    /// The best of each trial.
+    pub trial_best: u32,
+    /// The best of all trials.
+    pub experiment_best: u32,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self { trial_latest: 1, trial_best: 1, experiment_best: 0 }
+    }
 }
 
 /// When a trial is given up.
@@ -76,6 +123,73 @@ pub struct RestartSpec {
     pub crashes: u32,
     /// How many attempts in a row may end without a new checkpoint.
     pub no_progress: u32,
+    /// After how many seconds without a sign of life a program counts as hung.
+    #[serde(default)]
+    pub hang: Option<u64>,
+}
+
+/// What a line of the program's output leads to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPolicy {
+    /// For people.
+    pub name: String,
+    /// A regular expression.
+    pub pattern: String,
+    /// What is done once a line matches.
+    pub action: LogAction,
+}
+
+/// What a policy does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogAction {
+    /// Should the attempt fail, the next one runs on another node.
+    ExcludeNode,
+    /// Should the attempt fail, there is no next one.
+    StopRestarting,
+    /// It is only noted.
+    Label,
+}
+
+/// The metric that ranks trials and checkpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetricSpec {
+    /// Its name in the reports.
+    pub name: String,
+    /// Whether larger is better.
+    pub larger_is_better: bool,
+}
+
+/// How a program that knows nothing of this one is handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    /// PyTorch Lightning.
+    Lightning,
+    /// Hugging Face Transformers' `Trainer`.
+    Transformers,
+    /// `torchrun`: signals go to its workers, never to its agent.
+    Torchrun,
+    /// submitit and what follows its convention.
+    Submitit,
+    /// HTCondor's convention: exit code 85.
+    Condor,
+}
+
+/// A trial of several processes, started through `srun`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchSpec {
+    /// How many nodes.
+    pub nodes: u32,
+    /// How many processes on each, where it is said.
+    #[serde(default)]
+    pub tasks_per_node: Option<u32>,
+    /// Whether each node runs one `torchrun`, which starts the workers.
+    #[serde(default)]
+    pub torchrun: bool,
+    /// How many workers each `torchrun` starts.
+    #[serde(default)]
+    pub workers_per_node: Option<u32>,
 }
 
 /// Another task whose folders a command names.

@@ -217,10 +217,8 @@ impl Runner<'_> {
 
     fn last_process(&self, place: (usize, usize)) -> io::Result<Option<ProcessId>> {
         let rows = lines::read::<AttemptRecord>(&self.trial_dir(place).attempts())?.rows;
-        Ok(rows.into_iter().rev().find_map(|record| match record {
-            AttemptRecord::Start(start) => Some(observe::process_of(&start)),
-            AttemptRecord::End(_) | AttemptRecord::Checkpoint { .. } => None,
-        }))
+        let last = rows.iter().rev().find_map(AttemptRecord::as_start);
+        Ok(last.map(observe::process_of))
     }
 
     fn trial_dir(&self, place: (usize, usize)) -> nemo_harness::rundir::TrialDir {
