@@ -100,11 +100,7 @@ impl Task {
     }
 
     pub(crate) fn ends(&self) -> Vec<AttemptEnd> {
-        let end = |record| match record {
-            AttemptRecord::End(end) => Some(end),
-            AttemptRecord::Start(_) | AttemptRecord::Checkpoint { .. } => None,
-        };
-        self.records().into_iter().filter_map(end).collect()
+        self.records().iter().filter_map(AttemptRecord::as_end).cloned().collect()
     }
 
     /// `cause next` of each attempt.
@@ -117,11 +113,8 @@ impl Task {
     }
 
     pub(crate) fn resume_steps(&self) -> Vec<Option<u64>> {
-        let step = |record| match record {
-            AttemptRecord::Start(start) => Some(start.resume_step),
-            AttemptRecord::End(_) | AttemptRecord::Checkpoint { .. } => None,
-        };
-        self.records().into_iter().filter_map(step).collect()
+        let step = |record: &AttemptRecord| record.as_start().map(|start| start.resume_step);
+        self.records().iter().filter_map(step).collect()
     }
 
     pub(crate) fn stdout(&self, attempt: u32) -> String {
