@@ -1,32 +1,28 @@
 //! One attempt from its claim to its record: what is prepared before the program starts, and concluded after.
 
-use std::process::Stdio;
 use std::time::Duration;
 
-use nemo_harness::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Cause, Next, durable};
+use nemo_harness::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Cause, Next};
 
+use crate::begin::begin;
+use crate::blame;
 use crate::checkpoint::resume;
-use crate::checkpoint::saver::Saver;
 use crate::checkpoint::store::Disk;
 use crate::clock::unix_now;
-use crate::command::{self, AttemptNames};
 use crate::context::SlurmJob;
-use crate::end::{self, Budget, Exit, Facts, Verdict};
-use crate::environment;
+use crate::end::{self, Budget, Exit, Facts, Said, Verdict};
 use crate::job::Harness;
 use crate::journal::{History, Journal};
 use crate::lease::{self, Claim, Holder, Lease};
-use crate::metrics::{self, Patterns, Recorder};
-use crate::output::{self, Stream};
+use crate::metrics;
+use crate::output;
 use crate::proc_fs;
-use crate::process::{self, Start};
 use crate::requeue::{self, Stopped};
 use crate::resumed::Resumed;
 use crate::say::Voice;
-use crate::supervise::{Policy, Supervisor};
 use crate::takeover;
 use crate::trial::told;
-use crate::world::World;
+use crate::world::Noted;
 
 /// How an attempt ended.
 #[derive(Debug)]
@@ -39,8 +35,8 @@ pub(crate) enum Ended {
     Stale(Holder),
 }
 
-/// How long after Slurm's TERM its KILL comes, where the cluster was not asked: KillWait's own default.
-const KILL_WAIT: u64 = 30;
+/// How often a program that hangs is started again before it must make a new checkpoint.
+const HANGS: u32 = 1;
 
 /// Runs one attempt. An error means that not even a record could be written.
 pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
@@ -86,7 +82,8 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     }
     let seconds = harness.clock.now().saturating_sub(began).as_secs_f64();
     let oom = proc_fs::oom_kills() > oom_before;
-    let verdict = end::decide(&facts(harness, &history, &report, attempt, seconds, oom));
+    let last_line = output::last_line(&dir.stderr(attempt));
+    let verdict = end::decide(&facts(harness, &history, &report, last_line, seconds, oom));
     report.voice.note(&verdict.reason);
     let end = end_record(&history, &report, attempt, &verdict);
     if let Err(error) = journal.write(&AttemptRecord::End(end)) {
@@ -108,15 +105,28 @@ pub(crate) struct Report {
     pub(crate) committed: Option<u64>,
     /// What could not be committed, and why.
     pub(crate) refused: Vec<String>,
+    pub(crate) said: Said,
+    pub(crate) noted: Noted,
+    /// What all its saves took, where it told.
+    pub(crate) saving: Option<Duration>,
     pub(crate) voice: Voice,
 }
 
 impl Report {
     fn never(reason: String, voice: Voice) -> Self {
-        let exit = Exit::Never(reason);
-        let refused = Vec::new();
-        let (stop, told, deadline) = (None, false, None);
-        Self { exit, stop, told, deadline, step: None, committed: None, refused, voice }
+        Self {
+            exit: Exit::Never(reason),
+            stop: None,
+            told: false,
+            deadline: None,
+            step: None,
+            committed: None,
+            refused: Vec::new(),
+            said: Said::default(),
+            noted: Noted::default(),
+            saving: None,
+            voice,
+        }
     }
 }
 
@@ -139,87 +149,6 @@ fn resume(
     let from = resumed.as_ref().map(|resumed| (resumed.step, resumed.metrics));
     metrics::roll_back(&dir.metrics(), from).map_err(|error| told(&dir.metrics(), &error))?;
     Ok(resumed)
-}
-
-/// Starts the program and watches it until everything is over.
-fn begin(
-    harness: &mut Harness,
-    lease: Lease,
-    voice: Voice,
-    resumed: Option<&Resumed>,
-    history: &History,
-    journal: &mut Journal,
-) -> Result<Report, String> {
-    let trial = &harness.trial;
-    let dir = &trial.dir;
-    let staging = dir.staging(lease.attempt);
-    let saver = Saver::begin(dir, &lease, history.steps.clone());
-    let saver = saver.map_err(|error| told(&staging, &error))?;
-    durable::create_dir_all(&dir.artifacts()).map_err(|error| told(&dir.artifacts(), &error))?;
-    let mut patterns = Patterns::new(&trial.spec.metrics)?;
-    patterns.current = resumed.map(|resumed| resumed.step);
-    let from = resumed.map(|resumed| resumed.from.display().to_string());
-    let names = AttemptNames {
-        checkpoint_dir: staging.display().to_string(),
-        resume_from: from.unwrap_or_default(),
-    };
-    let has_bash =
-        std::env::split_paths(&harness.context.path).any(|path| path.join("bash").exists());
-    let command = command::build(trial, &names, has_bash)?;
-    let (deadline, supervisor) = supervisor(harness);
-    let context = &harness.context;
-    let env = environment::variables(trial, context, lease.attempt, resumed, deadline, &command);
-    let (streams, [stdout, stderr]) = outputs(harness, lease.attempt, &patterns)?;
-    let workdir = &trial.spec.workdir;
-    let start = Start { argv: &command.argv, env: &env, workdir, stdout, stderr };
-    let program = process::start(start, &context.path)?;
-    let recorder = Recorder::new(dir.metrics(), lease.attempt);
-    let world = World::new(harness, supervisor, program, saver, lease, voice, journal);
-    Ok(world.with_known(history.steps.clone()).with_metrics(streams, patterns, recorder).run())
-}
-
-/// What is left of KillWait for the program: a sixth of it is for the last commit and the record.
-fn usable(kill_wait: u64) -> Duration {
-    Duration::from_secs(kill_wait) * 5 / 6
-}
-
-/// The program's deadline in unix seconds, and who keeps it.
-fn supervisor(harness: &Harness) -> (Option<f64>, Supervisor) {
-    let spec = &harness.trial.spec;
-    #[expect(clippy::cast_precision_loss, reason = "unix seconds fit")]
-    let experiment = spec.deadline.map(|at| at as f64);
-    let policy = Policy {
-        local: harness.context.slurm.is_none(),
-        lead: Duration::from_secs(spec.checkpoint.lead),
-        kill_wait: usable(spec.kill_wait.unwrap_or(KILL_WAIT)),
-        experiment_end: experiment.map(|at| harness.clock.at_unix(at)),
-    };
-    let segment_end = harness.segment_end.map(|at| harness.clock.at_unix(at));
-    let deadline = experiment.into_iter().chain(harness.segment_end).reduce(f64::min);
-    (deadline, Supervisor::new(policy, segment_end))
-}
-
-/// The program writes its own files unless its lines must be read.
-fn outputs(
-    harness: &Harness,
-    attempt: u32,
-    patterns: &Patterns,
-) -> Result<(Vec<Stream>, [Stdio; 2]), String> {
-    let dir = &harness.trial.dir;
-    let mut streams = Vec::new();
-    let mut ends = Vec::new();
-    for path in [dir.stdout(attempt), dir.stderr(attempt)] {
-        let log = output::open_log(&path);
-        if patterns.is_empty() {
-            ends.push(log.map_or_else(|_| Stdio::null(), Stdio::from));
-        } else {
-            let (stream, end) = Stream::new(log.ok()).map_err(|error| told(&path, &error))?;
-            streams.push(stream);
-            ends.push(end);
-        }
-    }
-    let ends = ends.try_into().map_err(|_| "a program has two outputs".to_owned())?;
-    Ok((streams, ends))
 }
 
 fn start_record(
@@ -259,8 +188,8 @@ fn end_record(history: &History, report: &Report, attempt: u32, verdict: &Verdic
         checkpoint_step: history.steps.iter().copied().chain(report.committed).max(),
         next: verdict.next,
         reason: Some(verdict.reason.clone()),
-        stopped: None,
-        saving: None,
+        stopped: report.noted.stopped,
+        saving: report.saving.map(|saving| saving.as_secs_f64()),
     }
 }
 
@@ -285,23 +214,28 @@ fn facts(
     harness: &Harness,
     history: &History,
     report: &Report,
-    attempt: u32,
+    last_line: Option<String>,
     seconds: f64,
     oom: bool,
 ) -> Facts {
     let spec = &harness.trial.spec;
-    let stderr = harness.trial.dir.stderr(attempt);
+    let code = if let Exit::Code(code) = report.exit { Some(code) } else { None };
     Facts {
         exit: report.exit.clone(),
         stop: report.stop,
         told: report.told,
+        said: report.said.clone(),
+        blame: blame::judge(code, last_line.as_deref().unwrap_or_default(), report.noted.worked),
+        stop_restarting: report.noted.stop_restarting.clone(),
+        leave_node: report.noted.leave_node,
         oom,
         progress: report.committed.is_some(),
         crashes: Budget { used: history.crashes, limit: spec.restart.crashes },
+        hangs: Budget { used: history.hangs, limit: HANGS },
         stuck: Budget { used: history.stuck, limit: spec.restart.no_progress },
         #[expect(clippy::cast_precision_loss, reason = "unix seconds fit")]
         over: spec.deadline.is_some_and(|at| at as f64 <= unix_now()),
-        story: story(report, seconds, output::last_line(&stderr)),
+        story: story(report, seconds, last_line),
     }
 }
 

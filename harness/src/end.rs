@@ -1,11 +1,13 @@
 //! Decides how an attempt ended and what follows. Pure.
 //!
 //! In order: a later attempt has taken over; the program's own success; out of memory; cancelled; the program said
-//! never again (93); the stop's cause; the program's wishes (85, 75); a crash. An exit code 0 is success unless a
-//! signal reached the program before: then it says only that the program ended as it was told to.
+//! never again (93, or that its parameters make no sense); the stop's cause; the program's wishes (85, 75, a requeue);
+//! a crash. An exit code 0 is success unless the program was told to save or stop before: then it says only that the
+//! program ended as it was told to, but for one that said itself that all is done.
 
 use nemo_harness::rundir::{Cause, Next};
 
+use crate::blame::Blame;
 use crate::supervise::StopCause;
 
 /// The program saved, and wants to be started again in this job.
@@ -26,24 +28,45 @@ pub(crate) enum Exit {
 
 /// All that the decision rests on.
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "four facts that don't depend on each other")]
+#[expect(clippy::struct_excessive_bools, reason = "facts that don't depend on each other")]
 pub(crate) struct Facts {
     pub(crate) exit: Exit,
     pub(crate) stop: Option<StopCause>,
-    /// A signal reached the program.
+    /// A signal or a message to save or stop reached the program.
     pub(crate) told: bool,
+    /// What the program said of itself.
+    pub(crate) said: Said,
+    /// What its last line tells.
+    pub(crate) blame: Blame,
+    /// A log policy forbids another attempt after a crash.
+    pub(crate) stop_restarting: Option<String>,
+    /// This node is not to be used again, or a process could not be killed: another attempt goes through the queue.
+    pub(crate) leave_node: bool,
     /// The kernel killed for want of memory while it ran.
     pub(crate) oom: bool,
     /// A new checkpoint was committed.
     pub(crate) progress: bool,
     /// Crashes before, and how many are allowed.
     pub(crate) crashes: Budget,
+    /// Hangs since the last new checkpoint.
+    pub(crate) hangs: Budget,
     /// Attempts right before without a new checkpoint, and how many in a row end the trial; 0 allows any number.
     pub(crate) stuck: Budget,
     /// The experiment's time is over.
     pub(crate) over: bool,
     /// For people: how the program ended.
     pub(crate) story: String,
+}
+
+/// What a program said by messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// All is done.
+    pub(crate) finished: bool,
+    /// It wants to be requeued.
+    pub(crate) requeue: bool,
+    /// Its parameters make no sense, and why.
+    pub(crate) invalid: Option<String>,
 }
 
 /// What was used, and how much there is.
@@ -70,6 +93,7 @@ pub(crate) fn decide(facts: &Facts) -> Verdict {
     if !matches!(next, Next::Requeue | Next::Restart) || facts.stop == Some(StopCause::Superseded) {
         return verdict(next, String::new());
     }
+    let next = if facts.leave_node { Next::Requeue } else { next };
     if facts.over {
         return verdict(Next::Timeout, "; the experiment's time is over".to_owned());
     }
@@ -84,26 +108,36 @@ pub(crate) fn decide(facts: &Facts) -> Verdict {
     verdict(next, String::new())
 }
 
-fn cause_and_next(facts: &Facts) -> (Cause, Next, &'static str) {
+fn cause_and_next(facts: &Facts) -> (Cause, Next, String) {
+    let told = |cause, next, why: &str| (cause, next, why.to_owned());
     if facts.stop == Some(StopCause::Superseded) {
-        return (Cause::Superseded, Next::Requeue, "a later attempt has taken over");
+        return told(Cause::Superseded, Next::Requeue, "a later attempt has taken over");
     }
+    let is_done = !facts.told || facts.stop.is_none() || facts.said.finished;
     match &facts.exit {
-        Exit::Never(_) => return (Cause::Failed, Next::Failed, ""),
-        Exit::Code(0) if !facts.told => return (Cause::Completed, Next::Done, ""),
-        Exit::Code(0) if facts.stop.is_none() => return (Cause::Completed, Next::Done, ""),
+        Exit::Never(_) => return told(Cause::Failed, Next::Failed, ""),
+        Exit::Code(0) if is_done && !facts.said.requeue => {
+            return told(Cause::Completed, Next::Done, "");
+        }
         Exit::Code(_) | Exit::Signal(_) => {}
     }
-    if facts.oom && matches!(facts.exit, Exit::Signal(9) | Exit::Code(137)) {
-        return (Cause::OutOfMemory, Next::Failed, "out of memory");
+    let killed_for_memory = facts.oom && matches!(facts.exit, Exit::Signal(9) | Exit::Code(137));
+    if killed_for_memory || (facts.blame == Blame::Memory && facts.stop.is_none()) {
+        let (_, next, why) = crash(facts);
+        // Unchanged it would end the same, unless it came further than before.
+        let next = if facts.progress { next } else { Next::Failed };
+        return (Cause::OutOfMemory, next, joined("out of memory", &why));
     }
     if facts.stop == Some(StopCause::Cancelled) {
-        return (Cause::Cancelled, Next::Cancelled, "cancelled");
+        return told(Cause::Cancelled, Next::Cancelled, "cancelled");
     }
     if facts.exit == Exit::Code(EXIT_NEVER) {
-        return (Cause::Failed, Next::Failed, "the program asked never to be restarted");
+        return told(Cause::Failed, Next::Failed, "the program asked never to be restarted");
     }
-    match facts.stop {
+    if let Some(why) = &facts.said.invalid {
+        return (Cause::Failed, Next::Failed, format!("invalid hyperparameters: {why}"));
+    }
+    let (cause, next, why) = match facts.stop {
         Some(StopCause::Preempted) => (Cause::Preempted, Next::Requeue, "preempted"),
         Some(StopCause::TimeLimit) => (Cause::TimeLimit, Next::Requeue, "the time limit was near"),
         Some(StopCause::Deadline) => {
@@ -115,36 +149,78 @@ fn cause_and_next(facts: &Facts) -> (Cause, Next, &'static str) {
         Some(StopCause::Unknown) => {
             (Cause::Preempted, Next::Requeue, "stopped, and Slurm did not say why")
         }
-        None | Some(StopCause::Cancelled | StopCause::Superseded) => by_exit(facts),
-    }
+        Some(StopCause::Hung) if facts.hangs.used < facts.hangs.limit => {
+            (Cause::Hung, Next::Restart, "it gave no sign of life")
+        }
+        Some(StopCause::Hung) => {
+            (Cause::Hung, Next::Failed, "it gave no sign of life, again without a new checkpoint")
+        }
+        Some(StopCause::Wished) => (Cause::Restart, Next::Requeue, "saved, to be requeued"),
+        None | Some(StopCause::Cancelled | StopCause::Superseded) => return by_exit(facts),
+    };
+    told(cause, next, why)
+}
+
+fn joined(why: &str, more: &str) -> String {
+    if more.is_empty() { why.to_owned() } else { format!("{why}; {more}") }
 }
 
 /// The program ended by itself.
-fn by_exit(facts: &Facts) -> (Cause, Next, &'static str) {
+fn by_exit(facts: &Facts) -> (Cause, Next, String) {
+    let told = |cause, next, why: &str| (cause, next, why.to_owned());
     match facts.exit {
-        Exit::Code(EXIT_RESTART) => (Cause::Restart, Next::Restart, "saved, to be started again"),
-        Exit::Code(EXIT_REQUEUE) => (Cause::Restart, Next::Requeue, "saved, to be requeued"),
-        // The shell could not find or not run a program: that is the same everywhere.
-        Exit::Code(126 | 127) => (Cause::Failed, Next::Failed, ""),
-        Exit::Code(_) | Exit::Signal(_) | Exit::Never(_) => {
-            let next =
-                if facts.crashes.used < facts.crashes.limit { Next::Restart } else { Next::Failed };
-            (Cause::Failed, next, "")
+        Exit::Code(EXIT_RESTART) => {
+            told(Cause::Restart, Next::Restart, "saved, to be started again")
         }
+        Exit::Code(EXIT_REQUEUE) => told(Cause::Restart, Next::Requeue, "saved, to be requeued"),
+        _ if facts.said.requeue => told(Cause::Restart, Next::Requeue, "saved, to be requeued"),
+        // The shell could not find or not run a program: that is the same everywhere.
+        Exit::Code(126 | 127) => told(Cause::Failed, Next::Failed, ""),
+        Exit::Code(_) if facts.blame == Blame::Configuration => {
+            told(Cause::Failed, Next::Failed, "another attempt would fail the same way")
+        }
+        Exit::Code(_) | Exit::Signal(_) | Exit::Never(_) => crash(facts),
     }
+}
+
+fn crash(facts: &Facts) -> (Cause, Next, String) {
+    if let Some(policy) = &facts.stop_restarting {
+        let why = format!("log policy `{policy}` forbids another attempt");
+        return (Cause::Failed, Next::Failed, why);
+    }
+    let is_left = facts.crashes.used < facts.crashes.limit;
+    (Cause::Failed, if is_left { Next::Restart } else { Next::Failed }, String::new())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use StopCause::{Cancelled, Deadline, Preempted, Requeued, Superseded, TimeLimit, Unknown};
+    use StopCause::{
+        Cancelled, Deadline, Hung, Preempted, Requeued, Superseded, TimeLimit, Unknown, Wished,
+    };
 
     fn facts(exit: Exit, stop: Option<StopCause>) -> Facts {
         let told = stop.is_some();
         let crashes = Budget { used: 0, limit: 1 };
+        let hangs = Budget { used: 0, limit: 1 };
         let stuck = Budget { used: 0, limit: 3 };
         let (oom, progress, over) = (false, false, false);
-        Facts { exit, stop, told, oom, progress, crashes, stuck, over, story: "it ended".into() }
+        Facts {
+            exit,
+            stop,
+            told,
+            said: Said::default(),
+            blame: Blame::Unknown,
+            stop_restarting: None,
+            leave_node: false,
+            oom,
+            progress,
+            crashes,
+            hangs,
+            stuck,
+            over,
+            story: "it ended".into(),
+        }
     }
 
     #[track_caller]
@@ -201,6 +277,45 @@ mod tests {
         check(&Facts { oom: true, ..facts(Exit::Code(137), None) }, "OutOfMemory Failed");
         check(&Facts { oom: true, ..facts(Exit::Code(0), None) }, "Completed Done");
         check(&Facts { oom: true, ..facts(Exit::Code(1), None) }, "Failed Restart");
+        let gpu = Facts { blame: Blame::Memory, ..facts(Exit::Code(1), None) };
+        check(&gpu, "OutOfMemory Failed");
+        check(&Facts { progress: true, ..gpu.clone() }, "OutOfMemory Restart");
+        let spent = Budget { used: 1, limit: 1 };
+        check(&Facts { progress: true, crashes: spent, ..gpu }, "OutOfMemory Failed");
+    }
+
+    #[test]
+    fn what_the_program_said_counts() {
+        let said = |said: Said, exit, stop| Facts { said, ..facts(exit, stop) };
+        let finished = || Said { finished: true, ..Said::default() };
+        check(&said(finished(), Exit::Code(0), Some(Preempted)), "Completed Done");
+        check(&said(finished(), Exit::Code(1), Some(Preempted)), "Preempted Requeue");
+        check(&said(finished(), Exit::Code(1), None), "Failed Restart");
+        let requeue = || Said { requeue: true, ..Said::default() };
+        check(&said(requeue(), Exit::Code(0), None), "Restart Requeue");
+        check(&said(requeue(), Exit::Signal(15), Some(Wished)), "Restart Requeue");
+        check(&said(requeue(), Exit::Code(0), Some(Cancelled)), "Cancelled Cancelled");
+        let invalid = Said { invalid: Some("width 0".into()), ..Said::default() };
+        check(&said(invalid, Exit::Code(1), None), "Failed Failed");
+    }
+
+    #[test]
+    fn a_hang_is_restarted_once() {
+        let hung = facts(Exit::Signal(15), Some(Hung));
+        check(&hung, "Hung Restart");
+        check(&Facts { leave_node: true, ..hung.clone() }, "Hung Requeue");
+        check(&Facts { hangs: Budget { used: 1, limit: 1 }, ..hung }, "Hung Failed");
+    }
+
+    #[test]
+    fn a_crash_that_would_come_again_is_not_tried_again() {
+        let crash = facts(Exit::Code(1), None);
+        check(&Facts { blame: Blame::Configuration, ..crash.clone() }, "Failed Failed");
+        check(&Facts { leave_node: true, ..crash.clone() }, "Failed Requeue");
+        let policy = Facts { stop_restarting: Some("ECC".into()), ..crash };
+        check(&policy, "Failed Failed");
+        assert!(decide(&policy).reason.contains("`ECC`"));
+        check(&Facts { stop: Some(Preempted), ..policy }, "Preempted Requeue");
     }
 
     #[test]

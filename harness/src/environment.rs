@@ -2,21 +2,31 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use crate::command::{Command, plain};
 use crate::context::Context;
 use crate::resumed::Resumed;
 use crate::trial::Trial;
 
+/// What is this attempt's own.
+#[derive(Clone, Debug)]
+pub(crate) struct Own<'a> {
+    pub(crate) attempt: u32,
+    pub(crate) resumed: Option<&'a Resumed>,
+    /// Unix seconds.
+    pub(crate) deadline: Option<f64>,
+    pub(crate) socket: Option<PathBuf>,
+}
+
 /// The variables, a later one winning over an earlier one of the same name.
 pub(crate) fn variables(
     trial: &Trial,
     context: &Context,
-    attempt: u32,
-    resumed: Option<&Resumed>,
-    deadline: Option<f64>,
+    own: &Own<'_>,
     command: &Command,
 ) -> Vec<(String, OsString)> {
+    let Own { attempt, resumed, deadline, socket } = own;
     let mut all: BTreeMap<String, OsString> = BTreeMap::new();
     if !context.has_unbuffered {
         all.insert("PYTHONUNBUFFERED".to_owned(), "1".into());
@@ -29,7 +39,7 @@ pub(crate) fn variables(
     }
     let resume_from = resumed.map(|resumed| resumed.from.clone().into_os_string());
     let resume_step = resumed.map(|resumed| resumed.step.to_string());
-    let own: [(&str, OsString); 11] = [
+    let variables: [(&str, OsString); 11] = [
         ("NEMO_EXPERIMENT", trial.spec.experiment.clone().into()),
         ("NEMO_TASK", trial.spec.task.clone().into()),
         ("NEMO_TRIAL", trial.index.to_string().into()),
@@ -37,12 +47,21 @@ pub(crate) fn variables(
         ("NEMO_PARAMS", trial.dir.params().into()),
         ("NEMO_SEED", trial.seed().to_string().into()),
         ("NEMO_DIR", trial.dir.path().into()),
-        ("NEMO_CHECKPOINT_DIR", trial.dir.staging(attempt).into()),
+        ("NEMO_CHECKPOINT_DIR", trial.dir.staging(*attempt).into()),
         ("NEMO_RESUME_FROM", resume_from.unwrap_or_default()),
         ("NEMO_RESUME_STEP", resume_step.unwrap_or_default().into()),
         ("NEMO_DEADLINE", deadline.map_or(String::new(), |at| format!("{at:.0}")).into()),
     ];
-    all.extend(own.map(|(name, value)| (name.to_owned(), value)));
+    all.extend(variables.map(|(name, value)| (name.to_owned(), value)));
+    if let Some(socket) = socket {
+        all.insert("NEMO_SOCKET".to_owned(), socket.into());
+        all.insert("NOTIFY_SOCKET".to_owned(), socket.into());
+    }
+    if let Some(hang) = trial.spec.restart.hang {
+        // What sd_notify's users derive their period from.
+        let micros = hang.saturating_mul(1_000_000).to_string();
+        all.insert("WATCHDOG_USEC".to_owned(), micros.into());
+    }
     all.extend(command.env.iter().map(|(name, value)| (name.clone(), value.into())));
     all.into_iter().collect()
 }

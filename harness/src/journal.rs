@@ -13,6 +13,8 @@ pub(crate) struct History {
     /// The number that no attempt has had.
     pub(crate) next: u32,
     pub(crate) crashes: u32,
+    /// Hangs since the last new checkpoint.
+    pub(crate) hangs: u32,
     /// Attempts, up to the last, that ended without a new checkpoint.
     pub(crate) stuck: u32,
     /// The steps that were ever committed.
@@ -44,15 +46,17 @@ impl History {
                 AttemptRecord::Checkpoint { step, .. } => {
                     // The same step once more is no progress.
                     if history.steps.insert(*step) {
-                        history.stuck = 0;
+                        (history.stuck, history.hangs) = (0, 0);
                     }
                 }
                 AttemptRecord::End(end) => {
                     history.open.remove(&end.attempt);
-                    history.crashes += u32::from(end.cause == Cause::Failed);
+                    history.crashes +=
+                        u32::from(matches!(end.cause, Cause::Failed | Cause::OutOfMemory));
+                    history.hangs += u32::from(end.cause == Cause::Hung);
                     match end.next {
                         Next::Done | Next::Failed | Next::Cancelled | Next::Timeout => {
-                            (history.crashes, history.stuck) = (0, 0);
+                            (history.crashes, history.hangs, history.stuck) = (0, 0, 0);
                         }
                         Next::Requeue | Next::Restart => {}
                     }
@@ -113,7 +117,8 @@ mod tests {
         let history = History::of(&rows(text));
         let open = open.iter().copied().collect();
         let steps = history.steps.clone();
-        assert_eq!(history, History { next, crashes, stuck, steps, open }, "{text}");
+        let hangs = history.hangs;
+        assert_eq!(history, History { next, crashes, hangs, stuck, steps, open }, "{text}");
     }
 
     #[test]

@@ -1,20 +1,25 @@
 //! `nemo-harness`: stands between Slurm and one training program.
 
 mod attempt;
+mod begin;
+mod blame;
 mod checkpoint;
 mod clock;
 mod command;
 mod context;
 mod end;
 mod environment;
+mod hang;
 mod helper;
 mod job;
 mod journal;
 mod lease;
 mod metrics;
 mod output;
+mod policy;
 mod proc_fs;
 mod process;
+mod protocol;
 mod requeue;
 mod resumed;
 mod run;
@@ -24,7 +29,9 @@ mod signals;
 mod slurm;
 mod supervise;
 mod takeover;
+mod telling;
 mod trial;
+mod workload;
 mod world;
 
 use std::path::PathBuf;

@@ -96,6 +96,7 @@ impl Recorder {
         step: Option<u64>,
         time: f64,
         values: Map<String, Value>,
+        validation: bool,
     ) -> io::Result<()> {
         if self.file.is_none() {
             self.file = Some(Appender::open(&self.path)?);
@@ -106,7 +107,7 @@ impl Recorder {
                 attempt: self.attempt,
                 time,
                 values,
-                validation: false,
+                validation,
             })?;
             self.length = fs::metadata(&self.path)?.len();
         }

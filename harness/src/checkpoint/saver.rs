@@ -70,6 +70,8 @@ pub(crate) struct Saver {
     /// How often a commit failed since the program's end.
     tries: u32,
     outcomes: Vec<Outcome>,
+    /// The steps that the program told, by name.
+    told: BTreeMap<Vec<u8>, u64>,
     steps: BTreeSet<u64>,
     look_at: Option<Time>,
     requests: Sender<Request>,
@@ -98,6 +100,7 @@ impl Saver {
             again: BTreeSet::new(),
             tries: 0,
             outcomes: Vec::new(),
+            told: BTreeMap::new(),
             steps,
             look_at: None,
             requests,
@@ -144,11 +147,23 @@ impl Saver {
         if (seen.other || due) && !self.finished {
             self.scan(now);
         }
-        if renamed || seen.other || due || !self.outcomes.is_empty() {
+        let is_told = !self.told.is_empty();
+        if renamed || seen.other || due || is_told || !self.outcomes.is_empty() {
             self.send_complete(now, place);
         }
         self.send_retries(now);
         std::mem::take(&mut self.outcomes)
+    }
+
+    /// The program said that something is complete, and perhaps of which step.
+    pub(crate) fn complete(&mut self, name: Vec<u8>, step: Option<u64>) {
+        match self.waiting.get(&name) {
+            Some(Waiting::Sent | Waiting::Retry { .. }) => {} // it was found by its rename already
+            Some(Waiting::Complete | Waiting::InPlace { .. } | Waiting::Refused) | None => {
+                self.told.extend(step.map(|step| (name.clone(), step)));
+                self.waiting.insert(name, Waiting::Complete);
+            }
+        }
     }
 
     /// The program is gone. `in_order`: by itself, with an exit code that says so. What may be torn is told.
@@ -235,11 +250,14 @@ impl Saver {
         for name in complete {
             let from = join(&self.staging, &name);
             let Ok(stat) = Disk.stat(&from) else {
+                self.told.remove(&name);
                 self.waiting.remove(&name); // the program took it away again
                 continue;
             };
             let count = || self.steps.last().map_or(0, |last| last + 1);
-            let step = step_in(&name, stat.kind).or(place.step).unwrap_or_else(count);
+            let told = self.told.remove(&name);
+            let found = || step_in(&name, stat.kind).or(place.step);
+            let step = told.or_else(found).unwrap_or_else(count);
             let request = Request {
                 seen: self.walk(&name),
                 from,

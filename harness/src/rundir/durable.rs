@@ -53,6 +53,14 @@ pub fn replace_file_durably(path: &Path, data: &[u8]) -> io::Result<()> {
     sync_dir(folder)
 }
 
+/// Replaces a file's content: whoever reads finds the old or the new one, whole. A crash of the machine may lose both.
+pub fn replace_file(path: &Path, data: &[u8]) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".tmp-{}", std::process::id()));
+    fs::write(&temporary, data)?;
+    fs::rename(&temporary, path)
+}
+
 /// A file that one process appends lines to, each durable before [`Appender::line`] returns.
 #[derive(Debug)]
 pub struct Appender {

@@ -43,6 +43,12 @@ enum Request {
 const RETRY: Duration = Duration::from_secs(1);
 /// How often Slurm is asked again when it gave no answer.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// How long a program that asked for a requeue has to end by itself.
+const WISHED: Duration = Duration::from_secs(3);
+/// How long after such a TERM, or that of a hang, the KILL comes.
+const KILL_SOON: Duration = Duration::from_secs(5);
+/// How long a process that can't be killed is waited for: the kernel holds it.
+const UNKILLABLE: Duration = Duration::from_mins(1);
 /// How long a superseded program has to end by itself.
 const SUPERSEDED: Duration = Duration::from_secs(3);
 
@@ -59,7 +65,11 @@ pub(crate) struct Supervisor {
     /// A question to Slurm is open.
     asking: bool,
     ask_at: Option<Time>,
+    /// The program must end by then, whatever time there is.
+    end_soon: Option<Time>,
     kill_again: Time,
+    /// When the first KILL was sent.
+    killed: Option<Time>,
     told: bool,
 }
 
@@ -74,7 +84,9 @@ impl Supervisor {
             term: None,
             asking: false,
             ask_at: None,
+            end_soon: None,
             kill_again: Time::ZERO,
+            killed: None,
             told: false,
         }
     }
@@ -112,6 +124,8 @@ impl Supervisor {
                 }
             }
             Event::Superseded => self.superseded(now, &mut actions),
+            Event::Hung => self.end_soon(StopCause::Hung, now),
+            Event::Wished => self.end_soon(StopCause::Wished, now + WISHED),
             Event::Tick => {}
         }
         self.time_limits(now, &mut actions);
@@ -255,6 +269,15 @@ impl Supervisor {
         }
     }
 
+    /// Ends the program without asking it. A stop that is under way keeps its cause, and its time for the commit.
+    fn end_soon(&mut self, cause: StopCause, at: Time) {
+        let stop = self.stop.get_or_insert(Stop { cause, since: at, deadline: None });
+        if stop.cause == StopCause::Unknown {
+            stop.cause = cause;
+        }
+        self.end_soon = self.end_soon.into_iter().chain([at]).min();
+    }
+
     fn terminate(&mut self, actions: &mut Vec<Action>) {
         self.told = true;
         self.phase = Phase::Terminating;
@@ -297,11 +320,14 @@ impl Supervisor {
     /// commit, up to 5 s.
     fn escalation(&self) -> Option<[Time; 2]> {
         let stop = self.stop?;
-        let deadline = stop.deadline?;
-        let whole = deadline.saturating_sub(stop.since);
-        let last = (whole / 10).clamp(Duration::from_secs(1), Duration::from_secs(5));
-        let end = (whole / 3).clamp(Duration::from_secs(3), Duration::from_secs(15));
-        Some([deadline.saturating_sub(end), deadline.saturating_sub(last)])
+        let by_deadline = stop.deadline.map(|deadline| {
+            let whole = deadline.saturating_sub(stop.since);
+            let last = (whole / 10).clamp(Duration::from_secs(1), Duration::from_secs(5));
+            let end = (whole / 3).clamp(Duration::from_secs(3), Duration::from_secs(15));
+            [deadline.saturating_sub(end), deadline.saturating_sub(last)]
+        });
+        let soon = self.end_soon.map(|at| [at, at + KILL_SOON]);
+        by_deadline.into_iter().chain(soon).reduce(|[a, b], [c, d]| [a.min(c), b.min(d)])
     }
 
     fn escalate(&mut self, now: Time, actions: &mut Vec<Action>) {
@@ -321,6 +347,10 @@ impl Supervisor {
             self.phase = Phase::Killing;
             self.kill_again = now + RETRY;
             actions.push(Action::Kill);
+            if now.saturating_sub(*self.killed.get_or_insert(now)) >= UNKILLABLE {
+                self.phase = Phase::Settling { settled: false };
+                actions.push(Action::Settle);
+            }
         }
     }
 

@@ -29,6 +29,10 @@ pub(crate) enum Event {
     Settled,
     /// A later attempt has taken over.
     Superseded,
+    /// The program gave no sign of life for too long.
+    Hung,
+    /// The program has saved, and asked for the job to be requeued.
+    Wished,
     /// Time has passed.
     Tick,
 }
@@ -56,6 +60,10 @@ pub(crate) enum StopCause {
     Requeued,
     /// A later attempt has taken over.
     Superseded,
+    /// The program hangs.
+    Hung,
+    /// The program asked for a requeue.
+    Wished,
 }
 
 /// What the attempt must do.

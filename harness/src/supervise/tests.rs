@@ -1,6 +1,6 @@
 //! Stories: events at seconds, and the actions that they lead to.
 
-use super::Event::{Asked, Exited, Learned, Settled, Superseded, Term, Tick, Usr1};
+use super::Event::{Asked, Exited, Hung, Learned, Settled, Superseded, Term, Tick, Usr1, Wished};
 use super::*;
 
 const HEARD: Event = Asked { heard: true };
@@ -238,4 +238,35 @@ fn nothing_happens_after_the_end() {
         assert_eq!(supervisor.step(event, Duration::from_secs(9)), []);
     }
     assert_eq!(supervisor.next_tick(), supervisor.ask_at);
+}
+
+#[test]
+fn a_hang_is_ended_at_once() {
+    let story = [(5, Hung), (9, Tick), (10, Tick), (10, EXIT), (11, Settled)];
+    let over = check(slurm(), &story, "5:Terminate 10:Kill 10:Settle 11:Decide");
+    assert_eq!((over.stop(), over.deadline()), (Some(StopCause::Hung), None));
+}
+
+#[test]
+fn a_program_that_asks_for_a_requeue_has_a_moment_to_end() {
+    let story = [(5, Wished), (7, Tick), (8, Tick), (9, EXIT), (9, Settled)];
+    let over = check(slurm(), &story, "8:Terminate 9:Settle 9:Decide");
+    assert_eq!(over.stop(), Some(StopCause::Wished));
+    // While it is preempted, the time for the commit stays.
+    let story =
+        [(5, Usr1), (5, HEARD), (5, job(Some(StopCause::Preempted), 65)), (20, Wished), (23, Tick)];
+    let mut stopped = slurm();
+    assert_eq!(play(&mut stopped, &story), "5:AskToSave 5:AskCause 23:Terminate");
+    assert_eq!(stopped.stop(), Some(StopCause::Preempted));
+    assert_eq!(stopped.deadline(), Some(Duration::from_secs(65)));
+}
+
+#[test]
+fn a_process_that_the_kernel_holds_is_given_up() {
+    let mut supervisor = slurm();
+    play(&mut supervisor, &[(5, Hung), (10, Tick)]);
+    for at in 11..70 {
+        assert_eq!(play(&mut supervisor, &[(at, Tick)]), format!("{at}:Kill"));
+    }
+    assert_eq!(play(&mut supervisor, &[(70, Tick), (71, Settled)]), "70:Kill 70:Settle 71:Decide");
 }

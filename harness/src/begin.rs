@@ -1,0 +1,163 @@
+//! Prepares all that an attempt's program needs, starts it, and hands it over to be watched.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use nemo_harness::rundir::{Every as SaveEvery, MetricsLine, durable, lines};
+
+use crate::attempt::Report;
+use crate::checkpoint::saver::Saver;
+use crate::command::{self, AttemptNames};
+use crate::environment;
+use crate::hang::Watchdog;
+use crate::job::Harness;
+use crate::journal::{History, Journal};
+use crate::lease::Lease;
+use crate::metrics::Patterns;
+use crate::output::{self, Stream};
+use crate::policy::Policies;
+use crate::process::{self, Start};
+use crate::protocol::{Every, Session, Settings, Socket};
+use crate::resumed::Resumed;
+use crate::say::Voice;
+use crate::supervise::{Policy, Supervisor};
+use crate::telling::{Sources, Telling};
+use crate::trial::told;
+use crate::world::{Parts, World};
+
+/// How long after Slurm's TERM its KILL comes, where the cluster was not asked: KillWait's own default.
+const KILL_WAIT: u64 = 30;
+
+/// Starts the program and watches it until everything is over.
+pub(crate) fn begin(
+    harness: &mut Harness,
+    lease: Lease,
+    mut voice: Voice,
+    resumed: Option<&Resumed>,
+    history: &History,
+    journal: &mut Journal,
+) -> Result<Report, String> {
+    let trial = &harness.trial;
+    let dir = &trial.dir;
+    let staging = dir.staging(lease.attempt);
+    let saver = Saver::begin(dir, &lease, history.steps.clone());
+    let saver = saver.map_err(|error| told(&staging, &error))?;
+    durable::create_dir_all(&dir.artifacts()).map_err(|error| told(&dir.artifacts(), &error))?;
+    let from = resumed.map(|resumed| resumed.from.display().to_string());
+    let names = AttemptNames {
+        checkpoint_dir: staging.display().to_string(),
+        resume_from: from.unwrap_or_default(),
+    };
+    let has_bash =
+        std::env::split_paths(&harness.context.path).any(|path| path.join("bash").exists());
+    let command = command::build(trial, &names, has_bash)?;
+    let (deadline, supervisor) = supervisor(harness);
+    let (sources, [stdout, stderr]) = sources(harness, &lease, resumed, &mut voice)?;
+    let own = environment::Own {
+        attempt: lease.attempt,
+        resumed,
+        deadline,
+        socket: sources.socket.as_ref().map(Socket::path),
+    };
+    let env = environment::variables(trial, &harness.context, &own, &command);
+    let workdir = &trial.spec.workdir;
+    let start = Start { argv: &command.argv, env: &env, workdir, stdout, stderr };
+    let program = process::start(start, &harness.context.path)?;
+    let telling = Telling::new(dir.clone(), lease.attempt, sources);
+    let known = history.steps.clone();
+    let parts = Parts { supervisor, program, saver, telling, lease, voice, journal, known };
+    Ok(World::new(harness, parts).run())
+}
+
+/// What is left of KillWait for the program: a sixth of it is for the last commit and the record.
+fn usable(kill_wait: u64) -> Duration {
+    Duration::from_secs(kill_wait) * 5 / 6
+}
+
+/// The program's deadline in unix seconds, and who keeps it.
+fn supervisor(harness: &Harness) -> (Option<f64>, Supervisor) {
+    let spec = &harness.trial.spec;
+    #[expect(clippy::cast_precision_loss, reason = "unix seconds fit")]
+    let experiment = spec.deadline.map(|at| at as f64);
+    let policy = Policy {
+        local: harness.context.slurm.is_none(),
+        lead: Duration::from_secs(spec.checkpoint.lead),
+        kill_wait: usable(spec.kill_wait.unwrap_or(KILL_WAIT)),
+        experiment_end: experiment.map(|at| harness.clock.at_unix(at)),
+    };
+    let segment_end = harness.segment_end.map(|at| harness.clock.at_unix(at));
+    let deadline = experiment.into_iter().chain(harness.segment_end).reduce(f64::min);
+    (deadline, Supervisor::new(policy, segment_end))
+}
+
+/// Where news of the program will come from, and its two outputs.
+fn sources(
+    harness: &Harness,
+    lease: &Lease,
+    resumed: Option<&Resumed>,
+    voice: &mut Voice,
+) -> Result<(Sources, [Stdio; 2]), String> {
+    let spec = &harness.trial.spec;
+    let mut patterns = Patterns::new(&spec.metrics)?;
+    patterns.current = resumed.map(|resumed| resumed.step);
+    let policies = Policies::new(&spec.log_policy)?;
+    let is_read = !patterns.is_empty() || !policies.is_empty();
+    let (streams, ends) = outputs(harness, lease.attempt, is_read)?;
+    let socket = match Socket::open(&std::env::temp_dir(), &lease.nonce) {
+        Ok(socket) => Some(socket),
+        Err(error) => {
+            voice.warn(&format!("the program can't send messages: its socket: {error}"));
+            None
+        }
+    };
+    let session = Session::new(settings(harness, resumed));
+    let now = harness.clock.now();
+    let watchdog = spec.restart.hang.map(|limit| Watchdog::new(Duration::from_secs(limit), now));
+    Ok((Sources { streams, patterns, policies, session, socket, watchdog }, ends))
+}
+
+/// The program writes its own files unless its lines must be read.
+fn outputs(
+    harness: &Harness,
+    attempt: u32,
+    is_read: bool,
+) -> Result<(Vec<Stream>, [Stdio; 2]), String> {
+    let dir = &harness.trial.dir;
+    let mut streams = Vec::new();
+    let mut ends = Vec::new();
+    for path in [dir.stdout(attempt), dir.stderr(attempt)] {
+        let log = output::open_log(&path);
+        if is_read {
+            let (stream, end) = Stream::new(log.ok()).map_err(|error| told(&path, &error))?;
+            streams.push(stream);
+            ends.push(end);
+        } else {
+            ends.push(log.map_or_else(|_| Stdio::null(), Stdio::from));
+        }
+    }
+    let ends = ends.try_into().map_err(|_| "a program has two outputs".to_owned())?;
+    Ok((streams, ends))
+}
+
+/// What the conversation with the program begins with.
+fn settings(harness: &Harness, resumed: Option<&Resumed>) -> Settings {
+    let trial = &harness.trial;
+    let every = match trial.spec.checkpoint.every {
+        Some(SaveEvery::Seconds(seconds)) => Every::Time(Duration::from_secs(seconds)),
+        Some(SaveEvery::Steps(steps)) => Every::Steps(steps),
+        Some(SaveEvery::Auto) | None => Every::Never,
+    };
+    let metric = trial.spec.metric.clone();
+    let mut settings = Settings { metric, every, ..Settings::default() };
+    let Some(resumed) = resumed else { return settings };
+    settings.resumed = Some(resumed.step);
+    let rows = lines::read::<MetricsLine>(&trial.dir.metrics()).unwrap_or_default().rows;
+    let validations = || rows.iter().filter(|row| row.validation);
+    settings.validated = validations().filter_map(|row| row.step).max();
+    if let Some(metric) = &settings.metric {
+        let values = validations().filter_map(|row| row.values.get(&metric.name)?.as_f64());
+        let better = if metric.larger_is_better { f64::max } else { f64::min };
+        settings.best = values.reduce(better);
+    }
+    settings
+}

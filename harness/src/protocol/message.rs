@@ -1,0 +1,200 @@
+//! One datagram: lines `KEY=VALUE`. What can't be read costs its own line only. Pure.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::workload::{Plan, Work};
+
+/// What a program said at once.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Message {
+    /// Who speaks, and the number of this message of it: a second one of that number is a repeat.
+    pub(crate) source: Option<(String, u64)>,
+    /// Completed steps.
+    pub(crate) step: Option<u64>,
+    pub(crate) lines: Vec<Line>,
+}
+
+/// One thing said.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Line {
+    Ready,
+    /// The next sign of life may take this long.
+    Extend(Duration),
+    Status(String),
+    Progress(f64),
+    Total(u64),
+    Report {
+        values: Map<String, Value>,
+        validation: bool,
+    },
+    SaveBegin,
+    SaveEnd,
+    /// This name in the checkpoint folder is complete.
+    CheckpointDone(Vec<u8>),
+    Finished,
+    InvalidParameters(String),
+    Requeue,
+    Ask,
+    Next,
+    Workloads(Plan),
+    Did(Work),
+}
+
+/// The longest text that is kept for people.
+const LONGEST: usize = 500;
+
+/// Reads a datagram.
+pub(crate) fn parse(bytes: &[u8]) -> Message {
+    let text = String::from_utf8_lossy(bytes);
+    let mut message = Message::default();
+    let (mut id, mut number) = (None, None);
+    for (key, value) in text.lines().filter_map(|line| line.split_once('=')) {
+        match key {
+            "ID" => id = Some(short(value)),
+            "SEQ" => number = value.parse().ok(),
+            "STEP" => message.step = value.parse().ok().or(message.step),
+            _ => message.lines.extend(line(key, value)),
+        }
+    }
+    message.source = id.zip(number);
+    message
+}
+
+fn line(key: &str, value: &str) -> Option<Line> {
+    let is_set = value == "1";
+    Some(match key {
+        "READY" if is_set => Line::Ready,
+        "EXTEND_TIMEOUT_USEC" => Line::Extend(Duration::from_micros(value.parse().ok()?)),
+        "STATUS" => Line::Status(short(value)),
+        "PROGRESS" => Line::Progress(value.parse().ok().filter(|part| (0.0..=1.0).contains(part))?),
+        "TOTAL" => Line::Total(value.parse().ok()?),
+        "METRICS" => Line::Report { values: values(value)?, validation: false },
+        "VALIDATION" => Line::Report { values: values(value)?, validation: true },
+        "SAVE" if value == "begin" => Line::SaveBegin,
+        "SAVE" if value == "end" => Line::SaveEnd,
+        "CKPT_DONE" => Line::CheckpointDone(name(value)?),
+        "FINISHED" if is_set => Line::Finished,
+        "INVALID_HP" => Line::InvalidParameters(short(value)),
+        "REQUEUE" if is_set => Line::Requeue,
+        "ASK" if is_set => Line::Ask,
+        "NEXT" if is_set => Line::Next,
+        "WORKLOADS" => Line::Workloads(serde_json::from_str(value).ok()?),
+        "DID" => Line::Did(Work::parse(value)?),
+        _ => return None, // a sign of life, as every message is
+    })
+}
+
+/// A name in the checkpoint folder, and nothing outside of it.
+fn name(value: &str) -> Option<Vec<u8>> {
+    let value = value.trim_end_matches('/');
+    let is_name =
+        !value.is_empty() && !value.contains(['/', '\0']) && value != "." && value != "..";
+    is_name.then(|| value.as_bytes().to_vec())
+}
+
+fn short(value: &str) -> String {
+    value.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
+}
+
+/// A table of numbers. Python writes `NaN` and `Infinity`, which are no JSON.
+fn values(text: &str) -> Option<Map<String, Value>> {
+    let parsed = serde_json::from_str(text);
+    let Ok(Value::Object(values)) = parsed.or_else(|_| serde_json::from_str(&finite(text))) else {
+        return None;
+    };
+    let is_number = |value: &Value| value.is_number() || value.is_null() || value.is_boolean();
+    let values: Map<_, _> = values.into_iter().filter(|(_, value)| is_number(value)).collect();
+    (!values.is_empty()).then_some(values)
+}
+
+/// Puts `null` in the place of `NaN`, `Infinity` and `-Infinity` outside of strings.
+fn finite(text: &str) -> String {
+    let mut written = String::new();
+    let (mut in_string, mut escaped) = (false, false);
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let odd = ["NaN", "-Infinity", "Infinity"].iter().find(|odd| rest.starts_with(**odd));
+        if let Some(odd) = odd.filter(|_| !in_string) {
+            written.push_str("null");
+            rest = &rest[odd.len()..];
+            continue;
+        }
+        in_string ^= first == '"' && !escaped;
+        escaped = first == '\\' && !escaped;
+        written.push(first);
+        rest = &rest[first.len_utf8()..];
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, step: Option<u64>, lines: &[Line]) {
+        let message = parse(text.as_bytes());
+        assert_eq!((message.step, &message.lines[..]), (step, lines), "{text:?}");
+    }
+
+    fn report(json: &str, validation: bool) -> Line {
+        let Value::Object(values) = serde_json::from_str(json).unwrap() else { panic!("{json}") };
+        Line::Report { values, validation }
+    }
+
+    #[test]
+    fn lines_are_read_and_unknown_ones_are_not() {
+        check(
+            "READY=1\nSTATUS=warm up\nX_OTHER=1\n",
+            None,
+            &[Line::Ready, Line::Status("warm up".into())],
+        );
+        check("STEP=7\nMETRICS={\"loss\":0.5}", Some(7), &[report(r#"{"loss":0.5}"#, false)]);
+        check("VALIDATION={\"acc\":1}\nSTEP=7", Some(7), &[report(r#"{"acc":1}"#, true)]);
+        check("SAVE=begin\nSTEP=3", Some(3), &[Line::SaveBegin]);
+        check("SAVE=perhaps", None, &[]);
+        check("CKPT_DONE=step-3/", None, &[Line::CheckpointDone(b"step-3".to_vec())]);
+        check("ASK=1\nNEXT=1", None, &[Line::Ask, Line::Next]);
+        check("DID=train:100\nSTEP=100", Some(100), &[Line::Did(Work::Train(100))]);
+        check("WATCHDOG=1", None, &[]);
+    }
+
+    #[test]
+    fn what_is_malformed_costs_its_line_only() {
+        check("", None, &[]);
+        check("STEP=many\nSTEP=4\nSTEP=-1\nREADY", Some(4), &[]);
+        check("METRICS={\"a\":\nREADY=1", None, &[Line::Ready]);
+        check("METRICS=[1]\nMETRICS={}\nMETRICS={\"a\":\"text\"}", None, &[]);
+        check("PROGRESS=2\nPROGRESS=nan\nPROGRESS=0.25", None, &[Line::Progress(0.25)]);
+        check("CKPT_DONE=../step-1\nCKPT_DONE=\nCKPT_DONE=..", None, &[]);
+        check("EXTEND_TIMEOUT_USEC=99999999999999999999", None, &[]);
+        assert_eq!(parse(b"\xff\xfe=1\nREADY=1\n").lines, [Line::Ready]);
+    }
+
+    #[test]
+    fn what_is_not_finite_is_null() {
+        let text = r#"METRICS={"a":NaN,"b":-Infinity,"NaN":1,"c\"NaN":Infinity}"#;
+        check(text, None, &[report(r#"{"a":null,"b":null,"NaN":1,"c\"NaN":null}"#, false)]);
+    }
+
+    #[test]
+    fn a_source_needs_a_name_and_a_number() {
+        assert_eq!(parse(b"ID=a\nSEQ=3").source, Some(("a".into(), 3)));
+        assert_eq!(parse(b"SEQ=3").source, None);
+        assert_eq!(parse(b"ID=a\nSEQ=x").source, None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_read(bytes: Vec<u8>) {
+            parse(&bytes);
+        }
+
+        #[test]
+        fn any_text_with_keys_is_read(text in "((READY|STEP|METRICS|DID|WORKLOADS|CKPT_DONE)=[ -~]{0,20}\n){0,5}") {
+            parse(text.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! What a program tells the harness while it runs, and what it is answered: `docs/protocol.md`.
+//!
+//! Nothing rests on one message: what is lost costs a line of metrics, never a checkpoint.
+
+mod message;
+mod session;
+mod socket;
+
+pub(crate) use message::parse;
+pub(crate) use session::{Every, Heard, Reason, Session, Settings};
+pub(crate) use socket::{Received, Socket};

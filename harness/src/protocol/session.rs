@@ -1,0 +1,378 @@
+//! What a program has told, and what it must know: state and answers. No I/O and no clock. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::time::Duration;
+
+use nemo_harness::rundir::MetricSpec;
+use serde_json::{Map, Value};
+
+use super::message::{Line, Message};
+use crate::clock::Time;
+use crate::workload::Workloads;
+
+/// How many of a source's latest numbers are remembered.
+const REMEMBERED: usize = 256;
+/// How many sources are told apart; a program has one for each of its processes.
+const SOURCES: usize = 4096;
+
+/// Why a program is asked to save.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    Interval,
+    Preempted,
+    TimeLimit,
+    Deadline,
+    Cancelled,
+    Unknown,
+}
+
+impl Reason {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Interval => "interval",
+            Self::Preempted => "preempted",
+            Self::TimeLimit => "time_limit",
+            Self::Deadline => "deadline",
+            Self::Cancelled => "cancelled",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What an attempt begins with.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Settings {
+    /// The step of the checkpoint.
+    pub(crate) resumed: Option<u64>,
+    /// The step of the last validation up to there.
+    pub(crate) validated: Option<u64>,
+    /// What ranks, and the best so far.
+    pub(crate) metric: Option<MetricSpec>,
+    pub(crate) best: Option<f64>,
+    pub(crate) every: Every,
+}
+
+/// How often a save is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Every {
+    #[default]
+    Never,
+    Time(Duration),
+    Steps(u64),
+}
+
+/// What follows from a message.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Heard {
+    Report {
+        step: Option<u64>,
+        values: Map<String, Value>,
+        validation: bool,
+    },
+    /// Something that the program saved is complete.
+    Complete {
+        name: Vec<u8>,
+        step: Option<u64>,
+    },
+    /// The job shall be requeued.
+    Requeue,
+    /// The sender wants to know the state, now and whenever it changes.
+    Subscribe,
+    /// The sender gets this.
+    Answer(String),
+    /// The next sign of life may take this long.
+    Extend(Duration),
+}
+
+/// One attempt's conversation with its program.
+#[derive(Debug)]
+pub(crate) struct Session {
+    settings: Settings,
+    seen: BTreeMap<String, BTreeSet<u64>>,
+    pub(crate) step: Option<u64>,
+    pub(crate) total: Option<u64>,
+    pub(crate) progress: Option<f64>,
+    pub(crate) status: Option<String>,
+    /// The work has begun.
+    pub(crate) is_ready: bool,
+    /// The program said that all is done.
+    pub(crate) is_finished: bool,
+    /// Why the parameters make no sense.
+    pub(crate) invalid: Option<String>,
+    /// When the save that is under way began.
+    saving: Option<Time>,
+    /// What all saves took.
+    pub(crate) saved_for: Option<Duration>,
+    costs: BTreeMap<u64, Duration>,
+    workloads: Option<Workloads>,
+    state: State,
+    /// Counts the requests to save.
+    requests: u64,
+    /// When the last save was complete, or the work began.
+    last_save: Option<Time>,
+    last_saved_step: u64,
+}
+
+/// What subscribers are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct State {
+    number: u64,
+    save: u64,
+    stop: bool,
+    reason: Option<Reason>,
+    deadline: Option<f64>,
+    committed: Option<u64>,
+}
+
+impl Session {
+    pub(crate) fn new(settings: Settings) -> Self {
+        let resumed = settings.resumed;
+        Self {
+            settings,
+            seen: BTreeMap::new(),
+            step: resumed,
+            total: None,
+            progress: None,
+            status: None,
+            is_ready: false,
+            is_finished: false,
+            invalid: None,
+            saving: None,
+            saved_for: None,
+            costs: BTreeMap::new(),
+            workloads: None,
+            state: State { number: 1, committed: resumed, ..State::default() },
+            requests: 0,
+            last_save: None,
+            last_saved_step: resumed.unwrap_or(0),
+        }
+    }
+
+    /// Takes a message.
+    pub(crate) fn take(&mut self, message: Message, now: Time) -> Vec<Heard> {
+        if let Some((source, number)) = &message.source
+            && !self.is_new(source, *number)
+        {
+            return self.repeated(&message);
+        }
+        if message.step.is_some() {
+            self.step = self.step.max(message.step);
+            self.works(now);
+        }
+        let number = message.source.as_ref().map(|(_, number)| *number);
+        let mut heard = Vec::new();
+        for line in message.lines {
+            heard.extend(self.line(line, message.step, number, now));
+        }
+        heard
+    }
+
+    /// The work has begun, by whatever sign.
+    pub(crate) fn works(&mut self, now: Time) {
+        if !self.is_ready {
+            self.is_ready = true;
+            self.last_save = Some(now);
+        }
+    }
+
+    /// Remembers a message's number; a repeated one is not new. So is one that is older than all that is remembered.
+    fn is_new(&mut self, source: &str, number: u64) -> bool {
+        if self.seen.len() >= SOURCES && !self.seen.contains_key(source) {
+            return true;
+        }
+        let seen = self.seen.entry(source.to_owned()).or_default();
+        let is_old = seen.len() >= REMEMBERED && seen.first().is_some_and(|first| number < *first);
+        if is_old || !seen.insert(number) {
+            return false;
+        }
+        if seen.len() > REMEMBERED {
+            seen.pop_first();
+        }
+        true
+    }
+
+    /// A question may be asked twice: its answer may have been lost.
+    fn repeated(&self, message: &Message) -> Vec<Heard> {
+        let number = message.source.as_ref().map(|(_, number)| *number);
+        let answer = |line: &Line| match line {
+            Line::Ask => Some(Heard::Subscribe),
+            Line::Next => self.next(number).map(Heard::Answer),
+            _ => None,
+        };
+        message.lines.iter().filter_map(answer).collect()
+    }
+
+    fn line(
+        &mut self,
+        line: Line,
+        step: Option<u64>,
+        number: Option<u64>,
+        now: Time,
+    ) -> Option<Heard> {
+        match line {
+            Line::Ready => self.works(now),
+            Line::Extend(extend) => return Some(Heard::Extend(extend)),
+            Line::Status(text) => self.status = Some(text).filter(|text| !text.is_empty()),
+            Line::Progress(part) => self.progress = Some(part),
+            Line::Total(total) => self.total = Some(total),
+            Line::Report { values, validation } => {
+                self.works(now);
+                let step = step.or(self.step);
+                if validation {
+                    self.validated(step, &values);
+                }
+                return Some(Heard::Report { step, values, validation });
+            }
+            Line::SaveBegin => self.saving = Some(now),
+            Line::SaveEnd => self.save_ended(step, now),
+            Line::CheckpointDone(name) => {
+                self.works(now);
+                self.save_ended(step, now);
+                self.resolve(step, now);
+                return Some(Heard::Complete { name, step });
+            }
+            Line::Finished => self.is_finished = true,
+            Line::InvalidParameters(reason) => self.invalid = Some(reason),
+            Line::Requeue => return Some(Heard::Requeue),
+            Line::Ask => return Some(Heard::Subscribe),
+            Line::Next => return self.next(number).map(Heard::Answer),
+            Line::Workloads(plan) => {
+                let Settings { resumed, validated, .. } = self.settings;
+                self.total = Some(plan.total);
+                self.workloads
+                    .get_or_insert_with(|| Workloads::begin(plan, resumed.unwrap_or(0), validated));
+            }
+            Line::Did(work) => {
+                self.works(now);
+                if let Some(workloads) = &mut self.workloads {
+                    workloads.did(work, step);
+                }
+            }
+        }
+        None
+    }
+
+    fn next(&self, number: Option<u64>) -> Option<String> {
+        let work = self.workloads.as_ref()?.next(self.state.stop);
+        let number = number.map_or(String::new(), |number| format!("SEQ={number}\n"));
+        Some(work.lines() + &number)
+    }
+
+    fn validated(&mut self, step: Option<u64>, values: &Map<String, Value>) {
+        let Settings { metric: Some(metric), best, .. } = &mut self.settings else { return };
+        let Some(value) = values.get(&metric.name).and_then(Value::as_f64) else { return };
+        let is_better =
+            |best: f64| if metric.larger_is_better { value > best } else { value < best };
+        if best.is_none_or(is_better) {
+            *best = Some(value);
+            if let Some(workloads) = &mut self.workloads {
+                workloads.did(crate::workload::Work::Validate, step);
+                workloads.is_best();
+            }
+        }
+    }
+
+    fn save_ended(&mut self, step: Option<u64>, now: Time) {
+        let Some(began) = self.saving.take() else { return };
+        let took = now.saturating_sub(began);
+        self.saved_for = Some(self.saved_for.unwrap_or_default() + took);
+        if let Some(step) = step.or(self.step) {
+            self.costs.insert(step, took);
+        }
+    }
+
+    /// What saving a step took.
+    pub(crate) fn cost(&self, step: u64) -> Option<Duration> {
+        self.costs.get(&step).copied()
+    }
+
+    /// A checkpoint is complete: the request is answered.
+    fn resolve(&mut self, step: Option<u64>, now: Time) {
+        self.last_save = Some(now);
+        self.last_saved_step = self.last_saved_step.max(step.or(self.step).unwrap_or(0));
+        if let Some(workloads) = &mut self.workloads {
+            workloads.saved(step.or(self.step).unwrap_or(0));
+        }
+        self.change(|state| state.save = 0);
+    }
+
+    /// A checkpoint is committed.
+    pub(crate) fn committed(&mut self, step: u64, now: Time) {
+        self.resolve(Some(step), now);
+        self.change(|state| state.committed = state.committed.max(Some(step)));
+    }
+
+    /// Asks for a save, unless one is asked for already.
+    pub(crate) fn request_save(&mut self, reason: Reason) {
+        if self.state.save == 0 {
+            self.requests += 1;
+            let save = self.requests;
+            self.change(|state| state.save = save);
+        }
+        self.change(|state| state.reason = Some(reason));
+    }
+
+    /// Tells whether the program is being stopped.
+    pub(crate) fn set_stop(&mut self, stop: Option<(Reason, Option<f64>)>) {
+        self.change(|state| {
+            state.stop = stop.is_some();
+            state.reason = stop.map(|(reason, _)| reason).or(state.reason);
+            state.deadline = stop.and_then(|(_, deadline)| deadline.map(f64::round));
+        });
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut State)) {
+        let before = self.state;
+        change(&mut self.state);
+        if self.state != before {
+            self.state.number += 1;
+        }
+    }
+
+    /// Counts the changes of what subscribers know.
+    pub(crate) fn version(&self) -> u64 {
+        self.state.number
+    }
+
+    /// What subscribers are told.
+    pub(crate) fn text(&self) -> String {
+        let State { number, save, stop, reason, deadline, committed } = self.state;
+        let mut text = format!("STATE={number}\nSAVE={save}\nSTOP={}\n", u8::from(stop));
+        let mut line = |key: &str, value: Option<String>| {
+            if let Some(value) = value {
+                writeln!(text, "{key}={value}").unwrap_or_default(); // a string takes everything
+            }
+        };
+        line("REASON", reason.map(|reason| reason.word().to_owned()));
+        line("DEADLINE", deadline.map(|deadline| format!("{deadline:.0}")));
+        line("COMMITTED", committed.map(|step| step.to_string()));
+        text
+    }
+
+    /// When the next save by time is due.
+    pub(crate) fn save_due_at(&self) -> Option<Time> {
+        let Every::Time(every) = self.settings.every else { return None };
+        let is_free = self.state.save == 0 && self.saving.is_none();
+        self.last_save.filter(|_| is_free).map(|last| last + every)
+    }
+
+    /// Asks for the periodic save where it is due.
+    pub(crate) fn tick(&mut self, now: Time) {
+        let is_due = match self.settings.every {
+            Every::Never => false,
+            Every::Time(_) => self.save_due_at().is_some_and(|at| at <= now),
+            Every::Steps(every) => {
+                let step = self.step.unwrap_or(0);
+                self.state.save == 0 && every > 0 && step / every > self.last_saved_step / every
+            }
+        };
+        if is_due {
+            self.request_save(Reason::Interval);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

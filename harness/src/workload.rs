@@ -1,0 +1,222 @@
+//! Which workload a trial does next: train, validate or checkpoint. Pure.
+//!
+//! The order of precedence is Determined's. Due times lie on a fixed grid of steps, so that a trial that was
+//! resumed does what an undisturbed one does.
+
+use serde::Deserialize;
+
+/// What a program asks for. A period of 0 is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(crate) struct Plan {
+    /// Steps of the whole.
+    pub(crate) total: u64,
+    /// Steps of one workload at the most; 0 sets no limit.
+    #[serde(default)]
+    pub(crate) unit: u64,
+    #[serde(default)]
+    pub(crate) validate_every: u64,
+    #[serde(default)]
+    pub(crate) checkpoint_every: u64,
+    /// Whether the untrained model is validated.
+    #[serde(default)]
+    pub(crate) validate_first: bool,
+    /// Whether every best validation is saved.
+    #[serde(default)]
+    pub(crate) checkpoint_best: bool,
+}
+
+/// One workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    Train(u64),
+    Validate,
+    Checkpoint,
+    Stop,
+}
+
+impl Work {
+    /// Reads `train:100`, `validate` or `checkpoint`.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        match text {
+            "validate" => Some(Self::Validate),
+            "checkpoint" => Some(Self::Checkpoint),
+            _ => Some(Self::Train(text.strip_prefix("train:")?.parse().ok()?)),
+        }
+    }
+
+    /// The lines that tell it.
+    pub(crate) fn lines(self) -> String {
+        match self {
+            Self::Train(steps) => format!("WORKLOAD=train\nSTEPS={steps}\n"),
+            Self::Validate => "WORKLOAD=validate\n".to_owned(),
+            Self::Checkpoint => "WORKLOAD=checkpoint\n".to_owned(),
+            Self::Stop => "WORKLOAD=stop\n".to_owned(),
+        }
+    }
+}
+
+/// How far a trial is with its plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Workloads {
+    plan: Plan,
+    step: u64,
+    saved: u64,
+    /// The step of the last validation.
+    validated: Option<u64>,
+    /// The last validation was the best, and is not saved.
+    best: bool,
+}
+
+impl Workloads {
+    /// Begins at a checkpoint, 0 where there is none. A validation made at exactly its step counts.
+    pub(crate) fn begin(plan: Plan, step: u64, validated: Option<u64>) -> Self {
+        Self { plan, step, saved: step, validated, best: false }
+    }
+
+    /// What comes next. `stopping`: the time may be too short for a validation, never for a save.
+    pub(crate) fn next(&self, stopping: bool) -> Work {
+        let Plan { total, validate_every, checkpoint_every, validate_first, .. } = self.plan;
+        let (finished, unsaved) = (self.step >= total, self.saved < self.step);
+        let validated = self.validated.unwrap_or(0);
+        if stopping {
+            return if unsaved { Work::Checkpoint } else { Work::Stop };
+        }
+        let first = validate_first && self.step == 0 && self.validated.is_none();
+        if first || is_due(self.step, validated, validate_every) {
+            return Work::Validate;
+        }
+        let periodic = is_due(self.step, self.saved, checkpoint_every);
+        if unsaved && (finished || periodic || (self.best && self.plan.checkpoint_best)) {
+            return Work::Checkpoint;
+        }
+        if !finished {
+            return Work::Train(self.steps());
+        }
+        if self.validated == Some(self.step) { Work::Stop } else { Work::Validate }
+    }
+
+    fn steps(&self) -> u64 {
+        let Plan { total, unit, validate_every, checkpoint_every, .. } = self.plan;
+        let until = |period: u64| (period > 0).then(|| period - self.step % period);
+        let unit = (unit > 0).then_some(unit);
+        let limits = [until(validate_every), until(checkpoint_every), unit];
+        limits.into_iter().flatten().fold(total - self.step, u64::min).max(1)
+    }
+
+    /// A workload was done; `step` is where the program says that it is. Late news change nothing.
+    pub(crate) fn did(&mut self, work: Work, step: Option<u64>) {
+        match work {
+            Work::Train(steps) => {
+                self.step = self.step.max(step.unwrap_or(self.step.saturating_add(steps)));
+            }
+            Work::Validate => self.validated = self.validated.max(Some(step.unwrap_or(self.step))),
+            Work::Checkpoint => self.saved(step.unwrap_or(self.step)),
+            Work::Stop => {}
+        }
+    }
+
+    /// A checkpoint is complete.
+    pub(crate) fn saved(&mut self, step: u64) {
+        self.saved = self.saved.max(step.min(self.step));
+        self.best &= self.saved < self.step;
+    }
+
+    /// The last validation was better than all before.
+    pub(crate) fn is_best(&mut self) {
+        self.best = self.saved < self.step;
+    }
+}
+
+/// Whether a point of the grid lies after `last`, up to `step`.
+fn is_due(step: u64, last: u64, period: u64) -> bool {
+    period > 0 && step / period > last / period
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAN: Plan = Plan {
+        total: 500,
+        unit: 100,
+        validate_every: 200,
+        checkpoint_every: 400,
+        validate_first: false,
+        checkpoint_best: false,
+    };
+
+    /// What is done, up to `limit` workloads.
+    fn run(state: &mut Workloads, limit: usize) -> String {
+        let mut done = Vec::new();
+        for _ in 0..limit {
+            let work = state.next(false);
+            done.push(match work {
+                Work::Train(_) => "T".to_owned(),
+                Work::Validate => format!("V({})", state.step),
+                Work::Checkpoint => format!("C({})", state.step),
+                Work::Stop => return done.join(" "),
+            });
+            state.did(work, None);
+        }
+        done.join(" ")
+    }
+
+    #[test]
+    fn the_order_is_as_documented() {
+        let mut state = Workloads::begin(PLAN, 0, None);
+        assert_eq!(run(&mut state, 99), "T T V(200) T T V(400) C(400) T C(500) V(500)");
+    }
+
+    #[test]
+    fn a_resumed_trial_goes_on_at_its_checkpoint() {
+        let mut state = Workloads::begin(PLAN, 400, Some(400));
+        assert_eq!(run(&mut state, 99), "T C(500) V(500)");
+        let mut lost = Workloads::begin(PLAN, 400, Some(200));
+        assert_eq!(run(&mut lost, 99), "V(400) T C(500) V(500)");
+    }
+
+    #[test]
+    fn a_stop_saves_what_is_unsaved_and_ends() {
+        let mut state = Workloads::begin(PLAN, 0, None);
+        assert_eq!(state.next(true), Work::Stop);
+        state.did(Work::Train(100), Some(100));
+        assert_eq!(state.next(true), Work::Checkpoint);
+        state.did(Work::Checkpoint, None);
+        assert_eq!(state.next(true), Work::Stop);
+    }
+
+    #[test]
+    fn the_first_validation_and_the_best_are_kept() {
+        let plan = Plan { validate_first: true, checkpoint_best: true, ..PLAN };
+        let mut state = Workloads::begin(plan, 0, None);
+        assert_eq!(run(&mut state, 4), "V(0) T T V(200)");
+        state.is_best();
+        assert_eq!(run(&mut state, 2), "C(200) T");
+    }
+
+    #[test]
+    fn late_and_repeated_news_change_nothing() {
+        let mut state = Workloads::begin(PLAN, 400, Some(400));
+        let before = state;
+        state.did(Work::Train(100), Some(100));
+        state.did(Work::Validate, Some(200));
+        state.did(Work::Checkpoint, Some(300));
+        assert_eq!(state, before);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_plan_ends_with_all_done(
+            total in 0u64..300, unit in 0u64..50, validate_every in 0u64..70,
+            checkpoint_every in 0u64..70, validate_first: bool, stop_after in 0usize..40,
+        ) {
+            let plan = Plan { total, unit, validate_every, checkpoint_every, validate_first, checkpoint_best: false };
+            let mut state = Workloads::begin(plan, 0, None);
+            run(&mut state, stop_after);
+            let mut resumed = Workloads::begin(plan, state.saved, state.validated.filter(|&at| at <= state.saved));
+            run(&mut resumed, 2000);
+            proptest::prop_assert_eq!(resumed.next(false), Work::Stop);
+            proptest::prop_assert_eq!((resumed.step, resumed.saved), (total, total));
+        }
+    }
+}

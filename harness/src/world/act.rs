@@ -1,0 +1,113 @@
+//! Carries out the supervisor's actions: signals, messages, and what is done when the program is gone.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::World;
+use crate::clock::{Time, unix_now};
+use crate::end::Exit;
+use crate::proc_fs;
+use crate::process;
+use crate::protocol::Reason;
+use crate::supervise::{Action, Event, StopCause};
+
+impl World<'_> {
+    pub(super) fn act(&mut self, action: Action) -> Option<Event> {
+        let (root, helpers) = (self.harness.context.pid, self.helpers());
+        let group = self.exit.is_none().then_some(self.program);
+        match action {
+            Action::AskToSave => {
+                let heard = self.ask_to_save(root, &helpers);
+                return Some(Event::Asked { heard });
+            }
+            Action::Terminate => {
+                self.voice.note("the program is told to end (SIGTERM)");
+                process::end(root, &helpers, group, Signal::SIGTERM);
+            }
+            Action::Kill => {
+                self.voice.note("the program is killed");
+                process::end(root, &helpers, group, Signal::SIGKILL);
+            }
+            Action::AskCause => self.ask_cause(),
+            Action::Settle => self.settle(),
+            Action::Decide => {}
+        }
+        None
+    }
+
+    /// The program is gone: nothing of it may stay, and what it wrote last is read.
+    fn settle(&mut self) {
+        let (root, helpers) = (self.harness.context.pid, self.helpers());
+        for round in 0..200 {
+            if proc_fs::descendants(root, &helpers).is_empty() {
+                break;
+            }
+            if round == 0 {
+                self.voice.note("processes that the program left behind are killed");
+            }
+            process::end(root, &helpers, None, Signal::SIGKILL);
+            sleep(Duration::from_millis(10));
+            self.reap();
+        }
+        let (happened, lost) = self.telling.finish(self.harness.clock.now(), &mut self.voice);
+        for happening in happened {
+            self.happened(happening);
+        }
+        self.note_ready();
+        if lost > 0 {
+            self.voice.warn(&format!("{lost} bytes of the program's output could not be written"));
+        }
+        let in_order = matches!(self.exit, Some(Exit::Code(0 | 75 | 85 | 93)));
+        let torn = self.saver.finish(self.harness.clock.now(), &self.telling.place(), in_order);
+        for torn in torn {
+            self.voice.warn(&torn);
+            self.refused.push(torn);
+        }
+        self.settling = true;
+    }
+
+    /// Asks by message and by signal; says whether anybody heard.
+    fn ask_to_save(&mut self, root: u32, helpers: &[u32]) -> bool {
+        let signal = self.harness.trial.signal;
+        let by_signal = process::ask(root, helpers, signal);
+        self.telling.session.request_save(self.reason());
+        let by_message = self.telling.publish() > 0;
+        let mut say = |how: &str| self.voice.note(&format!("the program is asked to save ({how})"));
+        match (by_signal, by_message) {
+            (true, true) => say(&format!("{signal}, and by message")),
+            (true, false) => say(signal.as_str()),
+            (false, true) => say("by message"),
+            (false, false) => {}
+        }
+        by_signal || by_message
+    }
+
+    fn reason(&self) -> Reason {
+        match self.supervisor.stop() {
+            Some(StopCause::Preempted | StopCause::Requeued) => Reason::Preempted,
+            Some(StopCause::TimeLimit) => Reason::TimeLimit,
+            Some(StopCause::Deadline) => Reason::Deadline,
+            Some(StopCause::Cancelled) => Reason::Cancelled,
+            Some(
+                StopCause::Unknown | StopCause::Superseded | StopCause::Hung | StopCause::Wished,
+            )
+            | None => Reason::Unknown,
+        }
+    }
+
+    /// Lets the program know whether, why and until when it is being stopped.
+    pub(super) fn tell_stop(&mut self) {
+        let (stop, deadline) = (self.supervisor.stop(), self.supervisor.deadline());
+        if self.stop_told == (stop, deadline) {
+            return;
+        }
+        self.stop_told = (stop, deadline);
+        self.noted.stopped = stop.and(self.noted.stopped.or_else(|| Some(unix_now())));
+        let left = |at: Time| at.saturating_sub(self.harness.clock.now()).as_secs_f64();
+        let deadline = deadline.map(|at| unix_now() + left(at));
+        self.telling.session.set_stop(stop.map(|_| (self.reason(), deadline)));
+        self.telling.publish();
+    }
+}

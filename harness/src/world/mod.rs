@@ -1,0 +1,244 @@
+//! Carries out what [`crate::supervise`] decides: one loop over signals, output, answers and time.
+
+mod act;
+mod news;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+
+use crate::attempt::Report;
+use crate::checkpoint::saver::Saver;
+use crate::clock::Time;
+use crate::end::{Exit, Said};
+use crate::helper::Question;
+use crate::job::Harness;
+use crate::journal::Journal;
+use crate::lease::Lease;
+use crate::process::{self, Reaped};
+use crate::say::Voice;
+use crate::signals;
+use crate::supervise::{Action, Event, StopCause, Supervisor};
+use crate::telling::Telling;
+
+/// How often an attempt looks whether a later one has taken over.
+const LEASE_EVERY: Duration = Duration::from_secs(5);
+
+/// What an attempt is made of when its program has started.
+#[derive(Debug)]
+pub(crate) struct Parts<'a> {
+    pub(crate) supervisor: Supervisor,
+    pub(crate) program: u32,
+    pub(crate) saver: Saver,
+    pub(crate) telling: Telling,
+    pub(crate) lease: Lease,
+    pub(crate) voice: Voice,
+    pub(crate) journal: &'a mut Journal,
+    /// The steps that earlier attempts committed.
+    pub(crate) known: BTreeSet<u64>,
+}
+
+/// A running attempt.
+#[derive(Debug)]
+pub(crate) struct World<'a> {
+    harness: &'a mut Harness,
+    supervisor: Supervisor,
+    program: u32,
+    exit: Option<Exit>,
+    lease: Lease,
+    lease_at: Time,
+    voice: Voice,
+    journal: &'a mut Journal,
+    telling: Telling,
+    question: Option<Question>,
+    /// Slurm must be asked once more: something happened since the question.
+    ask_again: bool,
+    settling: bool,
+    saver: Saver,
+    refused: Vec<String>,
+    /// The steps that were committed, now or before.
+    known: BTreeSet<u64>,
+    /// The newest new one.
+    committed: Option<u64>,
+    /// The stop and its deadline, as the program was told of them.
+    stop_told: (Option<StopCause>, Option<Time>),
+    noted: Noted,
+}
+
+/// What was noted for the end.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Noted {
+    /// The program gave a sign of work.
+    pub(crate) worked: bool,
+    /// When the stop began, in unix seconds.
+    pub(crate) stopped: Option<f64>,
+    pub(crate) wants_requeue: bool,
+    /// The policy that forbids another attempt after a crash.
+    pub(crate) stop_restarting: Option<String>,
+    /// Another attempt must not run here.
+    pub(crate) leave_node: bool,
+}
+
+impl<'a> World<'a> {
+    pub(crate) fn new(harness: &'a mut Harness, parts: Parts<'a>) -> Self {
+        let Parts { supervisor, program, saver, telling, lease, voice, journal, known } = parts;
+        let lease_at = harness.clock.now() + LEASE_EVERY;
+        Self {
+            harness,
+            supervisor,
+            program,
+            exit: None,
+            lease,
+            lease_at,
+            voice,
+            journal,
+            telling,
+            question: None,
+            ask_again: false,
+            settling: false,
+            saver,
+            refused: Vec::new(),
+            known,
+            committed: None,
+            stop_told: (None, None),
+            noted: Noted::default(),
+        }
+    }
+
+    /// Runs until the supervisor says that everything is over.
+    pub(crate) fn run(mut self) -> Report {
+        let mut events = VecDeque::new();
+        loop {
+            let now = self.harness.clock.now();
+            let event = events.pop_front().unwrap_or(Event::Tick);
+            for action in self.supervisor.step(event, now) {
+                if action == Action::Decide {
+                    return self.report();
+                }
+                events.extend(self.act(action));
+            }
+            self.tell_stop();
+            if events.is_empty() {
+                if !self.is_settled() {
+                    self.wait();
+                }
+                self.gather(&mut events);
+            }
+        }
+    }
+
+    /// Everything is committed, or could not be.
+    fn is_settled(&self) -> bool {
+        self.settling && self.saver.is_idle()
+    }
+
+    fn report(mut self) -> Report {
+        if let Some(question) = &self.question {
+            process::signal(question.pid, Signal::SIGKILL);
+        }
+        let session = &mut self.telling.session;
+        let said = Said {
+            finished: session.is_finished,
+            requeue: self.noted.wants_requeue,
+            invalid: session.invalid.take(),
+        };
+        self.noted.leave_node |= self.exit.is_none();
+        Report {
+            exit: self.exit.unwrap_or(Exit::Signal(Signal::SIGKILL as i32)),
+            stop: self.supervisor.stop(),
+            told: self.supervisor.was_told(),
+            deadline: self.supervisor.deadline(),
+            step: session.step,
+            committed: self.committed,
+            refused: self.refused,
+            said,
+            noted: self.noted,
+            saving: session.saved_for,
+            voice: self.voice,
+        }
+    }
+
+    /// Our own helpers, which get none of the program's signals.
+    fn helpers(&self) -> Vec<u32> {
+        self.harness
+            .sentinel
+            .into_iter()
+            .chain(self.question.as_ref().map(|asked| asked.pid))
+            .collect()
+    }
+
+    /// Waits for anything to happen, or the next time that is due.
+    fn wait(&mut self) {
+        let now = self.harness.clock.now();
+        let lease = (!self.settling).then_some(self.lease_at);
+        let due = [
+            self.supervisor.next_tick(),
+            self.question.as_ref().map(Question::until),
+            lease,
+            self.saver.next_look(now),
+            self.telling.next_look(now, self.noted.stopped.is_some()),
+        ];
+        let due = due.into_iter().flatten().min().map(|at| at.saturating_sub(now));
+        // A millisecond more, so that a time that is due is over when it is looked at.
+        let timeout = due.map_or(PollTimeout::NONE, |due| {
+            PollTimeout::try_from(due + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        });
+        let mut set = vec![PollFd::new(self.harness.signals.as_fd(), PollFlags::POLLIN)];
+        let question = self.question.as_ref().and_then(Question::pipe);
+        set.extend(question.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
+        set.extend(self.telling.descriptors().map(|open| PollFd::new(open, PollFlags::POLLIN)));
+        set.extend(self.saver.descriptors().map(|open| PollFd::new(open, PollFlags::POLLIN)));
+        poll(&mut set, timeout).ok(); // all sources are read without blocking: which one it was doesn't matter
+    }
+
+    fn gather(&mut self, events: &mut VecDeque<Event>) {
+        let heard = signals::read(&self.harness.signals);
+        events.extend(self.listen());
+        for signal in heard {
+            match signal {
+                Signal::SIGUSR1 => events.push_back(Event::Usr1),
+                Signal::SIGTERM | Signal::SIGINT => events.push_back(Event::Term),
+                Signal::SIGCHLD => events.extend(self.reap()),
+                _ => {} // USR2 and HUP are nobody's way to talk to the harness
+            }
+        }
+        events.extend(self.answer());
+        let saved = self.saver.look(self.harness.clock.now(), &self.telling.place());
+        events.extend(saved.into_iter().filter_map(|outcome| self.saved(outcome)));
+        let now = self.harness.clock.now();
+        if !self.settling && self.lease_at <= now {
+            self.lease_at = now + LEASE_EVERY;
+            if matches!(self.lease.is_newest(), Ok(false)) {
+                events.push_back(Event::Superseded);
+            }
+        }
+        if self.is_settled() {
+            events.push_back(Event::Settled);
+        }
+        events.push_back(Event::Tick);
+    }
+
+    fn reap(&mut self) -> Option<Event> {
+        let mut event = None;
+        for reaped in process::reap() {
+            let Reaped { pid, code, signal } = reaped;
+            if pid == self.program && self.exit.is_none() {
+                let killed = signal.is_some() || code.is_some_and(|code| code > 128);
+                self.exit = code.map(Exit::Code).or(signal.map(Exit::Signal));
+                event = Some(Event::Exited { killed });
+            } else if let Some(question) = self.question.as_mut().filter(|asked| asked.pid == pid) {
+                question.reaped(reaped);
+            } else if self.harness.sentinel == Some(pid) {
+                self.harness.sentinel = None;
+                if code != Some(0) {
+                    self.voice
+                        .warn("the sentinel failed: a preemption may come without notice now");
+                }
+            }
+        }
+        event
+    }
+}

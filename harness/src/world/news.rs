@@ -1,0 +1,182 @@
+//! What comes in: Slurm's answers, what the program tells, and what became of its saves.
+
+use std::time::Duration;
+
+use nemo_harness::rundir::{AttemptRecord, LogAction, LogPolicy};
+
+use super::World;
+use crate::checkpoint::commit::Done;
+use crate::checkpoint::saver::Outcome as Saved;
+use crate::clock::{Time, unix_now};
+use crate::hang;
+use crate::helper::{Outcome, Question};
+use crate::say::Voice;
+use crate::slurm;
+use crate::supervise::{Answer, Event};
+use crate::telling::Happening;
+
+/// How long Slurm has to answer.
+const ANSWER: Duration = Duration::from_secs(5);
+
+impl World<'_> {
+    pub(super) fn ask_cause(&mut self) {
+        if self.question.is_some() {
+            self.ask_again = true;
+            return;
+        }
+        let Some(job) = &self.harness.context.slurm else { return };
+        let until = self.harness.clock.now() + ANSWER;
+        match Question::start(&slurm::show_job(&job.id()), until) {
+            Ok(question) => self.question = Some(question),
+            Err(error) => self.voice.warn(&format!("`scontrol` could not be started: {error}")),
+        }
+    }
+
+    pub(super) fn answer(&mut self) -> Option<Event> {
+        let question = self.question.as_mut()?;
+        question.read();
+        let outcome = question.outcome(self.harness.clock.now())?;
+        self.question = None;
+        if std::mem::take(&mut self.ask_again) {
+            self.ask_cause();
+            return None;
+        }
+        let silence = |voice: &mut Voice, why: &str| {
+            voice.note(&format!("Slurm did not say what happens to the job: {why}"));
+            Some(Event::Learned(Answer::Silence))
+        };
+        let text = match outcome {
+            Outcome::Ended { text, .. } => text,
+            Outcome::NoAnswer(why) => return silence(&mut self.voice, &why),
+        };
+        let Some(job) = slurm::parse(&text) else { return silence(&mut self.voice, &text) };
+        let restarts = self.harness.context.slurm.as_ref().map_or(0, |own| own.restarts);
+        let end = job.end.map(|end| self.harness.clock.at_unix(end));
+        let lead = Duration::from_secs(self.harness.trial.spec.checkpoint.lead).as_secs_f64();
+        let stop = slurm::stop_cause(&job, restarts, unix_now(), lead);
+        Some(Event::Learned(Answer::Job { stop, end }))
+    }
+
+    /// Takes what the program tells.
+    pub(super) fn listen(&mut self) -> Vec<Event> {
+        let now = self.harness.clock.now();
+        let stopping = self.settling || self.noted.stopped.is_some();
+        let happened = self.telling.read(now, stopping, &mut self.voice);
+        self.note_ready();
+        happened.into_iter().filter_map(|happening| self.happened(happening)).collect()
+    }
+
+    /// Puts on record that the program works.
+    pub(super) fn note_ready(&mut self) {
+        if self.noted.worked || !self.telling.session.is_ready {
+            return;
+        }
+        self.noted.worked = true;
+        let record = AttemptRecord::Ready { attempt: self.lease.attempt, time: unix_now() };
+        self.record(&record, "that the program works");
+    }
+
+    pub(super) fn happened(&mut self, happening: Happening) -> Option<Event> {
+        match happening {
+            Happening::Complete { name, step } => self.saver.complete(name, step),
+            Happening::Requeue => {
+                self.voice.note("the program asks for a requeue");
+                self.noted.wants_requeue = true;
+                return Some(Event::Wished);
+            }
+            Happening::Policy { policy, line } => self.apply(&policy, line),
+            Happening::Hung { since } => return Some(self.hung(since)),
+        }
+        None
+    }
+
+    /// Does what a log policy says.
+    fn apply(&mut self, policy: &LogPolicy, line: String) {
+        let LogPolicy { name, action, .. } = policy;
+        self.voice.warn(&format!("log policy `{name}` matched: {line}"));
+        let (attempt, time) = (self.lease.attempt, unix_now());
+        let label = AttemptRecord::Label { attempt, name: name.clone(), line, time };
+        self.record(&label, "a log policy's match");
+        match action {
+            LogAction::Label => {}
+            LogAction::StopRestarting => self.noted.stop_restarting = Some(name.clone()),
+            LogAction::ExcludeNode => {
+                self.noted.leave_node = true;
+                let node = self.harness.context.node.clone();
+                let reason = format!("log policy `{name}`");
+                let record = AttemptRecord::ExcludeNode { attempt, node, reason, time };
+                self.record(&record, "that the node is excluded");
+            }
+        }
+    }
+
+    /// Keeps what can be seen of a program that hangs, before it is ended.
+    fn hung(&mut self, since: Time) -> Event {
+        let now = self.harness.clock.now();
+        let silence = now.saturating_sub(since).as_secs_f64();
+        let path = self.harness.trial.dir.evidence(self.lease.attempt);
+        hang::keep_evidence(self.harness.context.pid, &self.helpers(), &path, &self.harness.clock);
+        let file = path.display();
+        self.voice.warn(&format!(
+            "the program gave no sign of life for {silence:.0} s: it is ended; what it did is in `{file}`"
+        ));
+        let time = unix_now();
+        let evidence = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let attempt = self.lease.attempt;
+        let record = AttemptRecord::Hang { attempt, since: time - silence, time, evidence };
+        self.record(&record, "the hang");
+        Event::Hung
+    }
+
+    fn record(&mut self, record: &AttemptRecord, what: &str) {
+        if let Err(error) = self.journal.write(record) {
+            self.voice.warn(&format!("{what} could not be recorded: {error}"));
+        }
+    }
+
+    /// Records what came of a save.
+    pub(super) fn saved(&mut self, outcome: Saved) -> Option<Event> {
+        let Saved { entry, step, done, is_last } = outcome;
+        match done {
+            Ok(Done::Adopted) if self.known.contains(&step) => {}
+            Ok(Done::Committed | Done::Adopted) => self.committed(step, &entry),
+            Ok(Done::Superseded) => return Some(Event::Superseded),
+            Ok(Done::Changed) => {
+                self.voice
+                    .note(&format!("`{entry}` is still being written; it is looked at again"));
+            }
+            Ok(Done::Refused(why)) => {
+                let text = format!("`{entry}` was not committed: {why}");
+                self.voice.warn(&text);
+                self.refused.push(text);
+            }
+            Err(error) => {
+                let text = format!("`{entry}` could not be committed: {error}");
+                self.voice.warn(&text);
+                if is_last {
+                    self.refused.push(text);
+                }
+            }
+        }
+        None
+    }
+
+    fn committed(&mut self, step: u64, entry: &str) {
+        let is_new = self.known.insert(step);
+        let attempt = self.lease.attempt;
+        let now = self.harness.clock.now();
+        self.telling.alive(now);
+        self.telling.session.works(now);
+        self.note_ready();
+        let saving = self.telling.session.cost(step).map(|cost| cost.as_secs_f64());
+        let (time, bytes) = (unix_now(), None);
+        let record = AttemptRecord::Checkpoint { attempt, step, time, saving, bytes };
+        self.record(&record, &format!("the checkpoint of step {step}"));
+        self.telling.session.committed(step, now);
+        self.telling.publish();
+        self.voice.note(&format!("`{entry}` is committed as checkpoint step-{step}"));
+        if is_new {
+            self.committed = self.committed.max(Some(step));
+        }
+    }
+}
