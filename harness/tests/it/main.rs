@@ -6,6 +6,7 @@
 )]
 
 mod checkpoints;
+mod messages;
 mod programs;
 mod scheduler;
 mod stopping;

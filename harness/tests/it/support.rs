@@ -88,9 +88,11 @@ impl Task {
         Running { child: command.spawn().unwrap(), root: self.root.path().to_owned() }
     }
 
-    /// Runs to the end.
+    /// Runs to the end; what the program complained of is shown with a test that fails.
     pub(crate) fn run(&self) -> i32 {
-        self.start().finish()
+        let code = self.start().finish();
+        eprintln!("{}", self.stderr(0));
+        code
     }
 
     pub(crate) fn records(&self) -> Vec<AttemptRecord> {
