@@ -40,6 +40,7 @@ impl History {
                     history.open.insert(start.attempt);
                 }
                 AttemptRecord::Ready { .. }
+                | AttemptRecord::Removed { .. }
                 | AttemptRecord::Hang { .. }
                 | AttemptRecord::Label { .. }
                 | AttemptRecord::ExcludeNode { .. } => {}

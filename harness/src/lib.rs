@@ -1,6 +1,8 @@
 //! What `nemo-harness` is made of, and the files of an experiment's folder that both programs read.
 
+pub mod interval;
 pub mod placeholder;
+pub mod retention;
 pub mod rundir;
 
 /// Exit codes of `nemo-harness run`, which the local executor's runner honours.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use nemo_harness::rundir::{CheckpointSpec, Keep};
+use nemo_harness::rundir::CheckpointSpec;
 use serde_json::Value as Json;
 
 use super::executors::{self, Executors};
@@ -220,7 +220,7 @@ fn check_leads(
     report: &mut Report,
 ) {
     for draft in drafts {
-        let Some((lead, place)) = &draft.lead else { continue };
+        let Some((lead, place)) = &draft.checkpoint.lead else { continue };
         let Some(name) = chosen.get(&draft.name) else { continue };
         let time = executors.by_name.get(name).and_then(segment);
         if let Some(time) = time.filter(|time| lead >= time) {
@@ -245,10 +245,10 @@ fn task(draft: Draft, executor_name: &str, executor: &Executor) -> Option<Task> 
         metric: draft.search.metric,
         goal: draft.search.goal,
         checkpoint: CheckpointSpec {
-            signal: draft.signal,
-            lead: draft.lead.map_or(default, |(lead, _)| lead),
-            every: None,
-            keep: Keep::default(),
+            signal: draft.checkpoint.signal,
+            lead: draft.checkpoint.lead.map_or(default, |(lead, _)| lead),
+            every: draft.checkpoint.every,
+            keep: draft.checkpoint.keep,
         },
         restart: draft.restart,
         metrics: draft.metrics,

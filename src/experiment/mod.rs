@@ -2,6 +2,7 @@
 //!
 //! An [`Experiment`] can only come from [`load`] or from an `experiment.json` that [`load`] led to.
 
+mod checkpoint;
 mod executors;
 mod graph;
 mod grid;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use nemo_harness::rundir::{CommandSpec, RestartSpec};
 
+use super::checkpoint::{self, Saving};
 use super::reader::{Field, Section};
-use super::report::{Place, Report, listed};
+use super::report::{Place, Report};
 use super::search::{self, Search};
 use super::tree::Value;
 use super::{Dependency, On, names};
@@ -18,8 +19,7 @@ pub(super) struct Draft {
     pub(super) run: Option<Run>,
     pub(super) after: Vec<Edge>,
     pub(super) search: Search,
-    pub(super) signal: String,
-    pub(super) lead: Option<(u64, Place)>,
+    pub(super) checkpoint: Saving,
     pub(super) restart: RestartSpec,
     pub(super) metrics: BTreeMap<String, String>,
 }
@@ -35,8 +35,6 @@ pub(super) struct Edge {
     pub(super) to: Dependency,
     pub(super) place: Place,
 }
-
-const SIGNALS: [&str; 5] = ["USR1", "USR2", "TERM", "INT", "HUP"];
 
 const ON: [(&str, On); 4] =
     [("ok", On::Ok), ("failed", On::Failed), ("any", On::Any), ("each", On::Each)];
@@ -54,7 +52,7 @@ fn draft(field: &Field<'_>, report: &mut Report) -> Option<Draft> {
         let name = field.text(report)?;
         Some((name, field.place))
     });
-    let (signal, lead) = checkpoint(&mut section, report);
+    let checkpoint = checkpoint::read(&mut section, report);
     let draft = Draft {
         name: field.name.to_owned(),
         place: field.key_place.clone(),
@@ -62,8 +60,7 @@ fn draft(field: &Field<'_>, report: &mut Report) -> Option<Draft> {
         run: run(&mut section, report),
         after: section.take("after").map(|field| after(&field, report)).unwrap_or_default(),
         search: search::read(&mut section, report),
-        signal,
-        lead,
+        checkpoint,
         restart: restart(&mut section, report),
         metrics: metrics(&mut section, report),
     };
@@ -157,32 +154,6 @@ fn edge(item: &Field<'_>, report: &mut Report) -> Option<Edge> {
             None
         }
     }
-}
-
-fn checkpoint(section: &mut Section<'_>, report: &mut Report) -> (String, Option<(u64, Place)>) {
-    let mut signal = "USR1".to_owned();
-    let mut lead = None;
-    if let Some(mut section) = section.take_section("checkpoint", report) {
-        section.unsupported(&["every", "keep"]);
-        if let Some(found) = section.take("signal").and_then(|field| self::signal(&field, report)) {
-            signal = found;
-        }
-        lead = section.take("lead").and_then(|field| Some((field.duration(report)?, field.place)));
-        section.finish(report);
-    }
-    (signal, lead)
-}
-
-/// A signal, with or without `SIG`.
-fn signal(field: &Field<'_>, report: &mut Report) -> Option<String> {
-    let names = listed(SIGNALS);
-    let text = field.text_as(&format!("one of {names}"), report)?;
-    let short = text.strip_prefix("SIG").unwrap_or(&text);
-    if SIGNALS.contains(&short) {
-        return Some(short.to_owned());
-    }
-    report.problem(&field.place, format!("expected one of {names}, found {text:?}"));
-    None
 }
 
 fn restart(section: &mut Section<'_>, report: &mut Report) -> RestartSpec {

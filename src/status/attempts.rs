@@ -34,6 +34,7 @@ pub(super) fn from_files(files: &TrialFiles) -> Vec<AttemptStatus> {
         match record {
             AttemptRecord::Start(start) => attempts.push(started(start)),
             AttemptRecord::Ready { .. }
+            | AttemptRecord::Removed { .. }
             | AttemptRecord::Hang { .. }
             | AttemptRecord::Label { .. }
             | AttemptRecord::ExcludeNode { .. } => {}

@@ -51,6 +51,7 @@ pub(super) fn last_end(files: &TrialFiles) -> Option<&AttemptEnd> {
         AttemptRecord::End(end) => Some(Some(end)),
         AttemptRecord::Checkpoint { .. }
         | AttemptRecord::Ready { .. }
+        | AttemptRecord::Removed { .. }
         | AttemptRecord::Hang { .. }
         | AttemptRecord::Label { .. }
         | AttemptRecord::ExcludeNode { .. } => None,

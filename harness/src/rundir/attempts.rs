@@ -25,6 +25,15 @@ pub enum AttemptRecord {
         #[serde(default)]
         bytes: Option<u64>,
     },
+    /// Checkpoints that `keep` lets go are about to be removed.
+    Removed {
+        /// The attempt that removes them.
+        attempt: u32,
+        /// Their steps.
+        steps: Vec<u64>,
+        /// Unix seconds.
+        time: f64,
+    },
     /// The program works: it said so, or its first step, report or checkpoint came.
     Ready {
         /// The attempt.

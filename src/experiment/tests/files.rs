@@ -267,3 +267,19 @@ fn the_examples_of_the_reference_are_right() {
         good(&format!("{name}{example}"));
     }
 }
+
+#[test]
+fn how_often_to_save_and_what_to_keep() {
+    use nemo_harness::rundir::{Every, Keep};
+    let read = |text: &str| {
+        let text = format!("name = 'x'\n[task.t]\nrun = 'x'\n{text}");
+        good(&text).tasks[0].checkpoint.clone()
+    };
+    assert_eq!((read("").every, read("").keep), (None, Keep::default()));
+    assert_eq!(read("checkpoint.every = '10m'").every, Some(Every::Seconds(600)));
+    assert_eq!(read("checkpoint.every = 'auto'").every, Some(Every::Auto));
+    assert_eq!(read("checkpoint.every = '500 steps'").every, Some(Every::Steps(500)));
+    assert_eq!(read("checkpoint.every = '1 step'").every, Some(Every::Steps(1)));
+    let keep = Keep { trial_latest: 1, trial_best: 0, experiment_best: 3 };
+    assert_eq!(read("checkpoint.keep = { trial_best = 0, experiment_best = 3 }").keep, keep);
+}

@@ -453,6 +453,32 @@ fn which_executor() {
 }
 
 #[test]
+fn saving() {
+    check_task("checkpoint.every = 500", "4 task.t.checkpoint.every: a duration needs a unit");
+    check_task(
+        "checkpoint.every = 'often'",
+        "4 task.t.checkpoint.every: \"often\" is not a duration",
+    );
+    check_task(
+        "checkpoint.every = '0 steps'",
+        "4 task.t.checkpoint.every: \"0 steps\" is not a number of steps",
+    );
+    check_task(
+        "checkpoint.keep = { best = 1 }",
+        "4 task.t.checkpoint.keep.best: unknown key `best`",
+    );
+    check_task(
+        "checkpoint.keep = { trial_best = -1 }",
+        "4 task.t.checkpoint.keep.trial_best: expected a whole number from 0 on, found the integer -1",
+    );
+    check_task(
+        "checkpoint.signal = 'KILL'",
+        "4 task.t.checkpoint.signal: expected one of `USR1`, `USR2`, `TERM`, `INT`, `HUP`, found \"KILL\"",
+    );
+    check_task("checkpoint.lead = 60", "4 task.t.checkpoint.lead: a duration needs a unit");
+}
+
+#[test]
 fn tasks() {
     check("name = 'x'\n[task.t]", "2 task.t: the task has no `run`");
     check("name = 'x'\ntask.t = 'x'", "2 task.t: expected a table, found the string \"x\"");
@@ -479,19 +505,6 @@ fn tasks() {
         "[[task.t.log_policy]]\nname = 'x'",
         "4 task.t.log_policy: `log_policy` is not supported yet",
     );
-    check_task(
-        "checkpoint.every = '10m'",
-        "4 task.t.checkpoint.every: `every` is not supported yet",
-    );
-    check_task(
-        "checkpoint.keep = { trial_best = 1 }",
-        "4 task.t.checkpoint.keep: `keep` is not supported yet",
-    );
-    check_task(
-        "checkpoint.signal = 'KILL'",
-        "4 task.t.checkpoint.signal: expected one of `USR1`, `USR2`, `TERM`, `INT`, `HUP`, found \"KILL\"",
-    );
-    check_task("checkpoint.lead = 60", "4 task.t.checkpoint.lead: a duration needs a unit");
     check_task("restart.hang = '15m'", "4 task.t.restart.hang: `hang` is not supported yet");
     check_task(
         "restart.crashes = -1",

@@ -1,0 +1,86 @@
+//! `[task.<name>.checkpoint]`: how a program is asked to save, how often, and which checkpoints stay.
+
+use nemo_harness::rundir::{Every, Keep};
+
+use super::reader::{Field, Section};
+use super::report::{Place, Report, listed};
+use super::tree::Value;
+
+/// The section as written.
+pub(super) struct Saving {
+    pub(super) signal: String,
+    /// Its default depends on the executor.
+    pub(super) lead: Option<(u64, Place)>,
+    pub(super) every: Option<Every>,
+    pub(super) keep: Keep,
+}
+
+const SIGNALS: [&str; 5] = ["USR1", "USR2", "TERM", "INT", "HUP"];
+
+/// Reads the section of a task.
+pub(super) fn read(task: &mut Section<'_>, report: &mut Report) -> Saving {
+    let signal = "USR1".to_owned();
+    let mut saving = Saving { signal, lead: None, every: None, keep: Keep::default() };
+    let Some(mut section) = task.take_section("checkpoint", report) else { return saving };
+    if let Some(found) = section.take("signal").and_then(|field| signal_in(&field, report)) {
+        saving.signal = found;
+    }
+    let lead = section.take("lead");
+    saving.lead = lead.and_then(|field| Some((field.duration(report)?, field.place)));
+    saving.every = section.take("every").and_then(|field| every(&field, report));
+    if let Some(keep) = section.take_section("keep", report) {
+        saving.keep = read_keep(keep, report);
+    }
+    section.finish(report);
+    saving
+}
+
+/// A signal, with or without `SIG`.
+fn signal_in(field: &Field<'_>, report: &mut Report) -> Option<String> {
+    let names = listed(SIGNALS);
+    let text = field.text_as(&format!("one of {names}"), report)?;
+    let short = text.strip_prefix("SIG").unwrap_or(&text);
+    if SIGNALS.contains(&short) {
+        return Some(short.to_owned());
+    }
+    report.problem(&field.place, format!("expected one of {names}, found {text:?}"));
+    None
+}
+
+/// `"auto"`, `"500 steps"`, or a duration.
+fn every(field: &Field<'_>, report: &mut Report) -> Option<Every> {
+    let Value::Text(text) = field.value else {
+        return Some(Every::Seconds(field.duration(report)?));
+    };
+    if text == "auto" {
+        return Some(Every::Auto);
+    }
+    let number =
+        text.strip_suffix("steps").or_else(|| text.strip_suffix("step")).map(str::trim_end);
+    let Some(number) = number else { return Some(Every::Seconds(field.duration(report)?)) };
+    let steps = number.parse().ok().filter(|&steps: &u64| steps > 0);
+    if steps.is_none() {
+        report
+            .problem(&field.place, format!("{text:?} is not a number of steps"))
+            .hint("write for example \"500 steps\", \"10m\" or \"auto\"");
+    }
+    steps.map(Every::Steps)
+}
+
+/// What is not said keeps its default.
+fn read_keep(mut section: Section<'_>, report: &mut Report) -> Keep {
+    let default = Keep::default();
+    let mut number = |name, default| {
+        let field = section.take(name);
+        let number =
+            field.and_then(|field| field.integer::<u32>("a whole number from 0 on", report));
+        number.unwrap_or(default)
+    };
+    let keep = Keep {
+        trial_latest: number("trial_latest", default.trial_latest),
+        trial_best: number("trial_best", default.trial_best),
+        experiment_best: number("experiment_best", default.experiment_best),
+    };
+    section.finish(report);
+    keep
+}
