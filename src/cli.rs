@@ -56,6 +56,8 @@ pub enum Command {
     Submit(SubmitArgs),
     /// Show where an experiment stands
     Status(StatusArgs),
+    /// Show where the time went: work, saves, lost work, queues
+    Goodput(GoodputArgs),
     /// List experiments, newest first
     List(ListArgs),
     /// Wait until an experiment is over
@@ -161,6 +163,36 @@ pub struct StatusArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `goodput`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "ETTR, the effective training time ratio, is productive time over the time in which a trial was to run, \
+    queues included. docs/goodput.md defines every part.\n\n\
+    Examples:\n  nemo-slurm goodput\n  nemo-slurm goodput digits/train --trials\n  \
+    nemo-slurm goodput @ --price 2.50    # what a GPU-hour costs"
+)]
+pub struct GoodputArgs {
+    /// EXPERIMENT[/TASK[/TRIAL]]
+    #[arg(default_value = "@")]
+    pub target: String,
+    /// Show every trial
+    #[arg(long)]
+    pub trials: bool,
+    /// What an hour costs of the unit that is shown: a GPU, else a node or a core
+    #[arg(long, value_name = "PRICE", value_parser = price)]
+    pub price: Option<f64>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn price(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(price) if price.is_finite() && price >= 0.0 => Ok(price),
+        Ok(_) | Err(_) => Err("a price is a number, as in 2.50".to_owned()),
+    }
 }
 
 /// `list`.

@@ -124,6 +124,32 @@ pub fn submitted(journal: &[Event]) -> Vec<(String, JobId)> {
     journal.iter().filter_map(one).collect()
 }
 
+/// When Slurm took the array of a trial, in unix seconds.
+#[must_use]
+pub fn submitted_at(journal: &[Event], task: &str, trial: u32) -> Option<f64> {
+    let has_trial = |wanted: &str| {
+        journal.iter().any(|event| match event {
+            Event::Intended { token, task: of, offset, trials, .. } => {
+                token == wanted && of == task && (*offset..offset + trials).contains(&trial)
+            }
+            _ => false,
+        })
+    };
+    journal.iter().find_map(|event| match event {
+        Event::Submitted { token, time, .. } if has_trial(token) => Some(*time),
+        _ => None,
+    })
+}
+
+/// When the submission began, in unix seconds.
+#[must_use]
+pub fn began(journal: &[Event]) -> Option<f64> {
+    journal.iter().find_map(|event| match event {
+        Event::Submitter { time, .. } => Some(*time),
+        _ => None,
+    })
+}
+
 /// Whether nothing is left to submit.
 #[must_use]
 pub fn is_complete(journal: &[Event]) -> bool {

@@ -5,6 +5,7 @@ pub mod commands;
 pub mod error;
 pub mod executor;
 pub mod experiment;
+pub mod goodput;
 pub mod host;
 pub mod journal;
 pub mod memory;

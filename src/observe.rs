@@ -44,6 +44,27 @@ pub fn trial_files(dir: &TrialDir) -> io::Result<TrialFiles> {
     Ok(TrialFiles { alive: None, attempts, metrics })
 }
 
+/// When each attempt whose end nobody saw last wrote any output, in unix seconds.
+#[must_use]
+pub fn last_signs(dir: &TrialDir, records: &[AttemptRecord]) -> BTreeMap<u32, f64> {
+    let was_seen = |number: u32| {
+        let ends = records.iter().filter_map(AttemptRecord::as_end);
+        ends.filter(|end| end.attempt == number)
+            .any(|end| end.exit_code.is_some() || end.signal.is_some())
+    };
+    let starts = records.iter().filter_map(AttemptRecord::as_start);
+    let unseen = starts.map(|start| start.attempt).filter(|number| !was_seen(*number));
+    let sign = |number| {
+        let files = [dir.stdout(number), dir.stderr(number)];
+        let changed = files.iter().filter_map(|file| {
+            let changed = std::fs::metadata(file).ok()?.modified().ok()?;
+            Some(changed.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs_f64())
+        });
+        Some((number, changed.reduce(f64::max)?))
+    };
+    unseen.filter_map(sign).collect()
+}
+
 /// Says of the last attempt of a local trial whether its harness lives.
 fn with_liveness(mut files: TrialFiles) -> TrialFiles {
     let last = files.attempts.iter().rev().find_map(AttemptRecord::as_start);
@@ -209,7 +230,7 @@ fn ask_both<T>(stored: &Stored, client: &Client, meanwhile: impl FnOnce() -> T) 
 }
 
 /// The folders of all trials, by task.
-fn all_files(stored: &Stored) -> io::Result<BTreeMap<String, BTreeMap<u32, TrialFiles>>> {
+pub fn all_files(stored: &Stored) -> io::Result<BTreeMap<String, BTreeMap<u32, TrialFiles>>> {
     let of_task = |task: &Task| {
         let executor = stored.experiment.executors.get(&task.executor);
         let is_local = matches!(executor, Some(Executor::Local(_)));

@@ -6,6 +6,7 @@ mod cluster;
 mod completions;
 mod draft;
 mod follow;
+mod goodput;
 mod init;
 mod list;
 mod logs;
@@ -68,6 +69,7 @@ pub fn run(cli: Cli, environment: Environment) -> Result<ExitCode, CommandError>
         Command::Plan(args) => plan::plan(&world, &args),
         Command::Submit(args) => submit::submit(&world, &args),
         Command::Status(args) => status::status(&world, &args),
+        Command::Goodput(args) => goodput::goodput(&world, &args),
         Command::List(args) => list::list(&world, &args),
         Command::Wait(args) => wait::wait(&world, &args),
         Command::Logs(args) => logs::logs(&world, &args),

@@ -1,5 +1,6 @@
 //! What a person reads: tables, lines and words. Everything here only turns values into text.
 
+mod goodput;
 pub mod live;
 mod table;
 
@@ -8,6 +9,7 @@ use std::io::Write;
 
 use crate::error::{CommandError, ExitCode};
 
+pub use goodput::goodput_table;
 pub use table::{attempts_table, list_table, plan_table, status_table};
 
 /// Writes data to stdout, and a line break. That nobody reads on is no error.

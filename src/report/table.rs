@@ -11,7 +11,7 @@ use crate::status::{AttemptStatus, ExperimentStatus, State, Status, TaskStatus, 
 /// How many trials of a task are shown one by one; more are counted only.
 const SHOWN_TRIALS: usize = 50;
 
-fn table(header: &[&str]) -> Table {
+pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     let header = header.iter().map(|title| Cell::new(title.to_uppercase()));
     table
@@ -28,7 +28,7 @@ fn table(header: &[&str]) -> Table {
 }
 
 /// A table as text, without blanks at the ends of lines.
-fn text(table: &Table) -> String {
+pub(super) fn text(table: &Table) -> String {
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 

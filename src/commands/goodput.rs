@@ -1,0 +1,129 @@
+//! `goodput`: where the time of an experiment's trials went.
+
+use std::collections::BTreeMap;
+
+use super::World;
+use crate::cli::GoodputArgs;
+use crate::error::{CommandError, ExitCode};
+use crate::experiment::{On, Task};
+use crate::goodput::{self, Goodput, Ledger, Life, Standing, Trial};
+use crate::report::{goodput_table, out, say};
+use crate::status::{State, TrialFiles, final_state, join};
+use crate::store::{Stored, Target};
+use crate::{host, journal, memory, observe};
+
+type Files = BTreeMap<String, BTreeMap<u32, TrialFiles>>;
+type States = BTreeMap<(String, u32), State>;
+
+/// Shows where the time of an experiment, a task or a trial went.
+pub(super) fn goodput(world: &World, args: &GoodputArgs) -> Result<ExitCode, CommandError> {
+    let (target, stored) = world.find(&args.target)?;
+    let (files, states) = look(world, &stored)?;
+    let goodput = account(&stored, &target, &files, &states, args.price);
+    if args.json {
+        return out(&goodput::json(&goodput));
+    }
+    out(&goodput_table(&goodput, args.trials || target.trial.is_some()))
+}
+
+/// The trials' records, and where each trial stands. Slurm is asked only where the folders do not tell.
+fn look(world: &World, stored: &Stored) -> Result<(Files, States), CommandError> {
+    let files = observe::all_files(stored)?;
+    let state = |task: &str, trial: u32| files.get(task)?.get(&trial).and_then(final_state);
+    let every = stored
+        .experiment
+        .tasks
+        .iter()
+        .flat_map(|task| (0..).zip(&task.trials).map(|(trial, _)| (task.name.clone(), trial)));
+    let told: Option<States> = every
+        .map(|(task, trial)| state(&task, trial).map(|state| ((task, trial), state)))
+        .collect();
+    if let Some(states) = told {
+        return Ok((files, states));
+    }
+    let sources = observe::sources(stored, &world.slurm)?;
+    let status = join(&sources);
+    memory::keep(&stored.dir, &status);
+    for warning in &status.warnings {
+        say(&format!("warning: {warning} (what is shown may be old)"));
+    }
+    let states = status.tasks.iter().flat_map(|task| {
+        task.trials.iter().map(|trial| ((task.name.clone(), trial.index), trial.state))
+    });
+    let states = states.collect();
+    Ok((sources.files, states))
+}
+
+/// Every trial's ledger, and their sums. Parents come first: their ends tell when their children could start.
+fn account(
+    stored: &Stored,
+    target: &Target,
+    files: &Files,
+    states: &States,
+    price: Option<f64>,
+) -> Goodput {
+    let now = host::now();
+    let mut ledgers: BTreeMap<&str, Vec<Ledger>> = BTreeMap::new();
+    for task in &stored.experiment.tasks {
+        let one = |(trial, _)| {
+            let eligible = eligible(task, trial, &ledgers, now);
+            let state = states.get(&(task.name.clone(), trial)).copied().unwrap_or(State::Unknown);
+            let files = files.get(&task.name).and_then(|task| task.get(&trial));
+            ledger(stored, (&task.name, trial), files, state, (eligible, now))
+        };
+        let of_task = (0..).zip(&task.trials).map(one).collect();
+        ledgers.insert(&task.name, of_task);
+    }
+    let is_meant = |task: &&Task| target.task.as_ref().is_none_or(|wanted| *wanted == task.name);
+    let unit = goodput::unit(&stored.experiment);
+    let sums = stored.experiment.tasks.iter().filter(is_meant).map(|task| {
+        let trials = (0..).zip(ledgers.remove(task.name.as_str()).unwrap_or_default());
+        let trials = trials
+            .filter(|(index, _)| target.trial.is_none_or(|wanted| wanted == *index))
+            .map(|(index, ledger)| Trial { index, ledger });
+        let resources = goodput::resources(&stored.experiment, task);
+        (task.name.clone(), unit.of(resources), trials.collect())
+    });
+    let sums = sums.collect();
+    goodput::goodput(stored.id.to_string(), unit, price, sums)
+}
+
+fn ledger(
+    stored: &Stored,
+    (task, trial): (&str, u32),
+    files: Option<&TrialFiles>,
+    state: State,
+    (eligible, now): (f64, f64),
+) -> Ledger {
+    #[expect(clippy::cast_precision_loss, reason = "unix seconds")]
+    let made = stored.id.made_at() as f64;
+    let submitted = journal::submitted_at(&stored.journal, task, trial)
+        .or(journal::began(&stored.journal))
+        .unwrap_or(made);
+    let records = files.map(|files| files.attempts.as_slice()).unwrap_or_default();
+    let signs = observe::last_signs(&stored.dir.task(task).trial(trial), records);
+    goodput::ledger(&Life { records, submitted, eligible, signs, standing: standing(state), now })
+}
+
+fn standing(state: State) -> Standing {
+    match state {
+        State::Completed => Standing::Completed,
+        State::Failed | State::Timeout | State::Cancelled | State::Blocked => Standing::GivenUp,
+        State::Running | State::Unknown => Standing::Running,
+        State::Pending | State::Preempted => Standing::Queued,
+        State::Paused => Standing::Paused,
+    }
+}
+
+/// When all that a trial waits for was over; now, where something is not.
+fn eligible(task: &Task, trial: u32, ledgers: &BTreeMap<&str, Vec<Ledger>>, now: f64) -> f64 {
+    let end = |ledger: &Ledger| ledger.end.unwrap_or(now);
+    let parent = |parent: &[Ledger], on: On| match on {
+        On::Each => parent.get(trial as usize).map(end),
+        On::Ok | On::Failed | On::Any => parent.iter().map(end).reduce(f64::max),
+    };
+    let ends = task.after.iter().filter_map(|after| {
+        ledgers.get(after.task.as_str()).and_then(|ledgers| parent(ledgers, after.on))
+    });
+    ends.fold(0.0, f64::max)
+}

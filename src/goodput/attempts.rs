@@ -1,0 +1,176 @@
+//! From records to attempts on one line of time, whatever the records and whichever clocks they came from.
+
+use nemo_harness::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Cause, Next};
+
+use super::spans::{Moment, moment};
+use super::{Life, Reason, Standing};
+
+/// One attempt. Its times lie in order: no attempt begins before the one before it is over.
+#[derive(Clone, Debug)]
+pub(super) struct Attempt<'a> {
+    start: &'a AttemptStart,
+    end: Option<&'a AttemptEnd>,
+    /// When it was last heard of.
+    sign: Moment,
+    pub(super) begin: Moment,
+    /// When the program worked.
+    pub(super) ready: Moment,
+    pub(super) until: Moment,
+    /// What it committed.
+    pub(super) saves: Vec<Save>,
+    /// When it was first without a sign of life, if it hung.
+    pub(super) silent_since: Option<Moment>,
+}
+
+/// A committed checkpoint.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Save {
+    pub(super) step: u64,
+    pub(super) at: Moment,
+    /// How long it took, where that was measured.
+    pub(super) took: Option<Moment>,
+}
+
+impl Attempt<'_> {
+    pub(super) fn resume_step(&self) -> Option<u64> {
+        self.start.resume_step
+    }
+
+    pub(super) fn reason(&self) -> Reason {
+        Reason::of(self.end.map(|end| end.cause))
+    }
+
+    pub(super) fn is_completed(&self) -> bool {
+        self.end.is_some_and(|end| end.next == Next::Done)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.end.is_none()
+    }
+
+    pub(super) fn was_paused(&self) -> bool {
+        self.end.is_some_and(|end| end.cause == Cause::Paused)
+    }
+
+    /// When it began to be stopped.
+    pub(super) fn stopped(&self) -> Option<Moment> {
+        self.end?.stopped.map(moment)
+    }
+
+    /// What all its saves took.
+    pub(super) fn saving(&self) -> Option<Moment> {
+        self.end?.saving.map(moment)
+    }
+
+    /// Whether what comes after it needs no scheduler.
+    pub(super) fn goes_on_in_place(&self, next: Option<&Self>) -> bool {
+        let says_so = self.end.is_some_and(|end| end.next == Next::Restart);
+        let in_same_job = next.is_some_and(|next| {
+            let job = |start: &AttemptStart| (start.slurm_job.clone(), start.restarts);
+            self.start.slurm_job.is_some() && job(self.start) == job(next.start)
+        });
+        says_so || in_same_job
+    }
+}
+
+/// All attempts of a trial, in their order.
+pub(super) fn of<'a>(life: &Life<'a>) -> Vec<Attempt<'a>> {
+    let mut attempts = collect(life);
+    let mut cursor = moment(life.submitted);
+    for place in 0..attempts.len() {
+        let (earlier, later) = attempts.split_at_mut(place + 1);
+        let Some(attempt) = earlier.last_mut() else { continue };
+        attempt.begin = began(attempt.start).max(cursor);
+        let next = later.first().map(|next| began(next.start).max(attempt.begin));
+        attempt.until = until(attempt, next, life).max(attempt.begin);
+        attempt.ready = attempt.ready.clamp(attempt.begin, attempt.until);
+        cursor = attempt.until;
+    }
+    attempts
+}
+
+fn began(start: &AttemptStart) -> Moment {
+    moment(start.began.map_or(start.time, |began| began.min(start.time)))
+}
+
+/// When an attempt was over, as far as its files tell. `next` is when the one after it began.
+fn until(attempt: &Attempt<'_>, next: Option<Moment>, life: &Life<'_>) -> Moment {
+    let latest = next.unwrap_or(Moment::MAX);
+    let Some(end) = attempt.end else {
+        let is_running = next.is_none() && life.standing == Standing::Running;
+        return if is_running { moment(life.now) } else { attempt.sign.min(latest) };
+    };
+    let nobody_saw_it = end.exit_code.is_none() && end.signal.is_none();
+    if nobody_saw_it && moment(end.time) >= latest {
+        // The next attempt wrote this end; one that it took over from ran until then, one that was lost did not.
+        return if end.cause == Cause::Superseded { latest } else { attempt.sign.min(latest) };
+    }
+    moment(end.time).min(latest)
+}
+
+/// Gives each record to its attempt. One that belongs to none is passed over.
+fn collect<'a>(life: &Life<'a>) -> Vec<Attempt<'a>> {
+    let mut attempts: Vec<Attempt<'a>> = Vec::new();
+    let mut was_ready: Vec<bool> = Vec::new();
+    for record in life.records {
+        if let AttemptRecord::Start(start) = record {
+            attempts.push(started(start, life));
+            was_ready.push(false);
+            continue;
+        }
+        let Some((number, time)) = of_attempt(record) else { continue };
+        let place = attempts.iter().rposition(|attempt| attempt.start.attempt == number);
+        let Some(place) = place else { continue };
+        let attempt = &mut attempts[place];
+        match record {
+            AttemptRecord::Ready { .. } => {
+                if !std::mem::replace(&mut was_ready[place], true) {
+                    attempt.ready = moment(time);
+                }
+            }
+            AttemptRecord::Checkpoint { step, saving, .. } => {
+                attempt.saves.push(Save {
+                    step: *step,
+                    at: moment(time),
+                    took: saving.map(moment),
+                });
+            }
+            AttemptRecord::Hang { since, .. } => attempt.silent_since = Some(moment(*since)),
+            AttemptRecord::End(end) => attempt.end = Some(end),
+            AttemptRecord::Start(_)
+            | AttemptRecord::Label { .. }
+            | AttemptRecord::ExcludeNode { .. } => {}
+        }
+        if attempt.end.is_none() {
+            attempt.sign = attempt.sign.max(moment(time));
+        }
+    }
+    attempts
+}
+
+fn started<'a>(start: &'a AttemptStart, life: &Life<'_>) -> Attempt<'a> {
+    let heard = life.signs.get(&start.attempt).map_or(0, |sign| moment(*sign));
+    Attempt {
+        start,
+        end: None,
+        sign: heard.max(moment(start.time)),
+        begin: 0,
+        // Without a word of the program's, its start counts.
+        ready: moment(start.time),
+        until: 0,
+        saves: Vec::new(),
+        silent_since: None,
+    }
+}
+
+/// The attempt that a record is about, and its time.
+fn of_attempt(record: &AttemptRecord) -> Option<(u32, f64)> {
+    match record {
+        AttemptRecord::Start(start) => Some((start.attempt, start.time)),
+        AttemptRecord::End(end) => Some((end.attempt, end.time)),
+        AttemptRecord::Checkpoint { attempt, time, .. }
+        | AttemptRecord::Ready { attempt, time }
+        | AttemptRecord::Hang { attempt, time, .. } => Some((*attempt, *time)),
+        AttemptRecord::Label { .. } | AttemptRecord::ExcludeNode { .. } => None,
+    }
+}

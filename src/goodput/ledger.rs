@@ -1,0 +1,173 @@
+//! One trial's ledger: its attempts are cut into parts, and what lies between them is shared out.
+
+use super::attempts::{self, Attempt, Save};
+use super::spans::{Moment, Spans, moment, seconds};
+use super::{Ledger, Life, Micros, Reason, Standing};
+
+/// Where a trial's time went.
+#[must_use]
+pub fn ledger(life: &Life<'_>) -> Ledger {
+    let attempts = attempts::of(life);
+    let submitted = moment(life.submitted);
+    let last = attempts.last().map_or(submitted, |attempt| attempt.until);
+    let is_over = matches!(life.standing, Standing::Completed | Standing::GivenUp);
+    let end = if is_over { last } else { last.max(moment(life.now)) };
+    let work = Work::of(&attempts, life, submitted, end);
+    let mut ledger = Ledger { end: is_over.then(|| seconds(end)), ..Ledger::default() };
+    let mut before: Option<&Attempt<'_>> = None;
+    let mut cursor = submitted;
+    for (place, attempt) in attempts.iter().enumerate() {
+        ledger.between(before, Some(attempt), (cursor, attempt.begin), life);
+        ledger.attempt(before, attempt, &work);
+        if !(attempt.is_completed() || work.is_running && place + 1 == attempts.len()) {
+            ledger.count(attempt.reason(), 1);
+        }
+        cursor = attempt.until;
+        before = Some(attempt);
+    }
+    ledger.between(before, None, (cursor, end), life);
+    ledger
+}
+
+/// What became of the work, over all attempts.
+struct Work {
+    /// When work was done that no later attempt had.
+    lost: Spans,
+    /// When work was done that is not saved, in an attempt that runs.
+    at_risk: Spans,
+    /// Whether the last attempt runs.
+    is_running: bool,
+}
+
+impl Work {
+    fn of(attempts: &[Attempt<'_>], life: &Life<'_>, submitted: Moment, end: Moment) -> Self {
+        let mut lost = Vec::new();
+        // The checkpoints that what is done now goes back to, oldest first.
+        let mut kept: Vec<Save> = Vec::new();
+        let mut before: Option<&Attempt<'_>> = None;
+        for attempt in attempts {
+            if let Some(before) = before {
+                lost.push((resumed_at(attempt, before, &mut kept, submitted), attempt.begin));
+            }
+            let within = |save: &Save| save.at.clamp(attempt.begin, attempt.until);
+            kept.extend(attempt.saves.iter().map(|save| Save { at: within(save), ..*save }));
+            before = Some(attempt);
+        }
+        let rest = (kept.last().map_or(submitted, |save| save.at), end);
+        let is_running = before.is_some_and(Attempt::is_open) && life.standing == Standing::Running;
+        let mut at_risk = Spans::default();
+        match life.standing {
+            Standing::Completed => {}
+            Standing::Running if is_running => at_risk = Spans::one(rest.0, rest.1),
+            Standing::GivenUp | Standing::Running | Standing::Queued | Standing::Paused => {
+                lost.push(rest);
+            }
+        }
+        Self { lost: Spans::union(lost), at_risk, is_running }
+    }
+}
+
+/// When the work was done that an attempt went on from. Forgets the checkpoints that it did not use.
+fn resumed_at(
+    attempt: &Attempt<'_>,
+    before: &Attempt<'_>,
+    kept: &mut Vec<Save>,
+    submitted: Moment,
+) -> Moment {
+    // One that went on from nothing although there was something could not be resumed, and did no work.
+    let Some(step) = attempt.resume_step().or(kept.last().map(|save| save.step)) else {
+        return submitted;
+    };
+    kept.retain(|save| save.step <= step);
+    match kept.last() {
+        Some(save) if save.step == step => save.at,
+        // Its harness was killed between the commit and the record: it was the last that happened.
+        _ => before.until,
+    }
+}
+
+impl Ledger {
+    /// What lies before an attempt, or after the last.
+    fn between(
+        &mut self,
+        before: Option<&Attempt<'_>>,
+        next: Option<&Attempt<'_>>,
+        (from, until): (Moment, Moment),
+        life: &Life<'_>,
+    ) {
+        let length = (until - from).max(0);
+        let Some(before) = before else {
+            let waiting = (moment(life.eligible).min(until) - from).max(0);
+            self.parts.waiting += waiting;
+            return self.queue(Reason::Starting, length - waiting);
+        };
+        let is_paused = next.is_none() && life.standing == Standing::Paused;
+        if before.was_paused() || is_paused {
+            self.parts.waiting += length;
+        } else if before.goes_on_in_place(next) {
+            self.parts.restarting += length;
+            self.lose(before.reason(), length);
+        } else {
+            self.queue(before.reason(), length);
+        }
+    }
+
+    /// Cuts an attempt into parts, the strongest claim first.
+    fn attempt(&mut self, before: Option<&Attempt<'_>>, attempt: &Attempt<'_>, work: &Work) {
+        let (begin, ready, until) = (attempt.begin, attempt.ready, attempt.until);
+        match before {
+            None => {
+                self.parts.starting += ready - begin;
+                self.lose(Reason::Starting, ready - begin);
+                self.count(Reason::Starting, 1);
+            }
+            Some(before) => {
+                self.parts.restarting += ready - begin;
+                self.lose(before.reason(), ready - begin);
+            }
+        }
+        let mut rest = Spans::one(ready, until);
+        let since = attempt.silent_since.unwrap_or(until);
+        let hung = rest.take(&Spans::one(since, until)).length();
+        let mut saving = rest.take(&saves(attempt)).length();
+        saving += rest.take_first(attempt.saving().unwrap_or(0) - saving);
+        let repeated = rest.take(&work.lost).length();
+        self.parts.hung += hung;
+        self.parts.saving += saving;
+        self.parts.repeated += repeated;
+        self.parts.productive += rest.length();
+        self.at_risk += rest.take(&work.at_risk).length();
+        self.lose(Reason::Hang, hung);
+        self.lose(Reason::Saving, saving);
+        self.count(Reason::Saving, u32::try_from(attempt.saves.len()).unwrap_or(u32::MAX));
+        self.lose(attempt.reason(), repeated);
+    }
+
+    fn queue(&mut self, reason: Reason, length: Micros) {
+        self.parts.queued += length;
+        if length > 0 {
+            self.losses.entry(reason).or_default().queued += length;
+        }
+    }
+
+    fn lose(&mut self, reason: Reason, length: Micros) {
+        if length > 0 {
+            self.losses.entry(reason).or_default().held += length;
+        }
+    }
+
+    fn count(&mut self, reason: Reason, times: u32) {
+        if times > 0 {
+            let loss = self.losses.entry(reason).or_default();
+            loss.times = loss.times.saturating_add(times);
+        }
+    }
+}
+
+/// When an attempt saved: where a save was measured, and from the wish to stop to the end where that led to one.
+fn saves(attempt: &Attempt<'_>) -> Spans {
+    let measured = attempt.saves.iter().filter_map(|save| Some((save.at - save.took?, save.at)));
+    let last =
+        attempt.stopped().filter(|stopped| attempt.saves.iter().any(|save| save.at >= *stopped));
+    Spans::union(measured.chain(last.map(|stopped| (stopped, attempt.until))))
+}

@@ -1,0 +1,113 @@
+//! What a trial holds while it runs, and the unit in which an experiment's losses are told.
+
+use serde::Serialize;
+
+use crate::experiment::{Executor, Experiment, Task};
+
+/// What a trial of a task holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resources {
+    /// How many nodes.
+    pub nodes: u32,
+    /// GPUs on all of them.
+    pub gpus: u32,
+    /// Cores on all of them.
+    pub cores: u32,
+    /// Whether nobody else may use its nodes.
+    pub whole_nodes: bool,
+}
+
+/// In what losses are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Unit {
+    /// Where any task asks for GPUs.
+    #[serde(rename = "gpu-hours")]
+    Gpu,
+    /// Where any task has its nodes for itself, and none asks for GPUs.
+    #[serde(rename = "node-hours")]
+    Node,
+    /// Else.
+    #[serde(rename = "core-hours")]
+    Core,
+}
+
+impl Unit {
+    /// How many of them an hour of a trial is.
+    #[must_use]
+    pub fn of(self, resources: Resources) -> u32 {
+        match self {
+            Self::Gpu => resources.gpus,
+            Self::Node => resources.nodes,
+            Self::Core => resources.cores,
+        }
+    }
+
+    /// One hour of one, for people.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gpu => "GPU-hours",
+            Self::Node => "node-hours",
+            Self::Core => "core-hours",
+        }
+    }
+}
+
+/// The unit of a whole experiment.
+#[must_use]
+pub fn unit(experiment: &Experiment) -> Unit {
+    let all = || experiment.tasks.iter().map(|task| resources(experiment, task));
+    if all().any(|resources| resources.gpus > 0) {
+        Unit::Gpu
+    } else if all().any(|resources| resources.whole_nodes) {
+        Unit::Node
+    } else {
+        Unit::Core
+    }
+}
+
+/// What a trial of a task holds, as it was asked for. On the local executor each trial counts as one core.
+#[must_use]
+pub fn resources(experiment: &Experiment, task: &Task) -> Resources {
+    let Some(Executor::Slurm(slurm)) = experiment.executors.get(&task.executor) else {
+        return Resources { nodes: 1, gpus: 0, cores: 1, whole_nodes: false };
+    };
+    let option = |name: &str| slurm.sbatch.get(name).map(String::as_str);
+    let nodes = 1;
+    let per_node = slurm.gpus_per_node.as_deref().map(gpus).or(option("gres").map(gres));
+    let gpus = match (per_node, option("gpus")) {
+        (Some(per_node), _) => per_node.saturating_mul(nodes),
+        (None, total) => total.map_or(0, gpus),
+    };
+    let cores = slurm.cpus_per_task.map_or(1, std::num::NonZeroU32::get).saturating_mul(nodes);
+    // `--exclusive`, but not `--exclusive=user`, which shares them with one's own jobs.
+    let whole_nodes = option("exclusive").is_some_and(str::is_empty);
+    Resources { nodes, gpus, cores, whole_nodes }
+}
+
+/// `8`, `h100:8` or `a100:2,h100:6`.
+fn gpus(text: &str) -> u32 {
+    let count =
+        |part: &str| part.rsplit(':').next().and_then(|count| count.trim().parse::<u32>().ok());
+    text.split(',').filter_map(count).fold(0, u32::saturating_add)
+}
+
+/// The GPUs of `gpu:2`, `gpu:h100:8` or `gpu,shard:4`.
+fn gres(text: &str) -> u32 {
+    let one = |part: &str| match part.trim().strip_prefix("gpu")? {
+        "" => Some(1),
+        rest => rest.strip_prefix(':').map(|rest| if gpus(rest) == 0 { 1 } else { gpus(rest) }),
+    };
+    text.split(',').filter_map(one).fold(0, u32::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gpus_are_counted_however_they_are_asked_for() {
+        assert_eq!(["8", "h100:8", "a100:2,h100:6", ""].map(gpus), [8, 8, 8, 0]);
+        assert_eq!(["gpu:2", "gpu:h100:8", "gpu,shard:4", "shard:4"].map(gres), [2, 8, 1, 0]);
+    }
+}

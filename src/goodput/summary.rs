@@ -1,0 +1,233 @@
+//! From trials to tasks to the whole, weighted by what each trial holds, and the same as JSON.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::spans::seconds;
+use super::{Ledger, Losses, Micros, Parts, Unit};
+
+/// One trial as it is summed up.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// Its index.
+    pub index: u32,
+    /// Its ledger.
+    pub ledger: Ledger,
+}
+
+/// What an hour of a unit costs.
+pub type Price = Option<f64>;
+
+/// A whole experiment, or the part of it that a target names.
+#[derive(Clone, Debug)]
+pub struct Goodput {
+    /// Its id.
+    pub id: String,
+    /// In what losses are counted.
+    pub unit: Unit,
+    /// What an hour of it costs.
+    pub price: Price,
+    /// The whole.
+    pub total: Account,
+    /// Its tasks.
+    pub tasks: Vec<TaskGoodput>,
+}
+
+/// One task.
+#[derive(Clone, Debug)]
+pub struct TaskGoodput {
+    /// Its name.
+    pub name: String,
+    /// How many units a trial holds.
+    pub units: u32,
+    /// The task's sums.
+    pub account: Account,
+    /// Its trials.
+    pub trials: Vec<TrialGoodput>,
+}
+
+/// One trial.
+#[derive(Clone, Debug)]
+pub struct TrialGoodput {
+    /// Its index.
+    pub index: u32,
+    /// Its sums.
+    pub account: Account,
+}
+
+/// Sums over trials.
+#[derive(Clone, Debug, Default)]
+pub struct Account {
+    /// Wall time of all trials together.
+    pub parts: Parts,
+    /// Productive time that is not saved yet.
+    pub at_risk: Micros,
+    /// Productive time over the time in which it was to run, weighted by units; none where there was no such time.
+    pub ettr: Option<f64>,
+    /// Unit-hours that were held.
+    pub held: f64,
+    /// Unit-hours of those that did not count.
+    pub lost: f64,
+    /// What those were lost to, the largest first.
+    pub losses: Vec<Lost>,
+}
+
+/// What one reason cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Lost {
+    /// The reason.
+    pub reason: super::Reason,
+    /// How often, for how long.
+    pub loss: super::Loss,
+    /// Unit-hours.
+    pub hours: f64,
+}
+
+/// Sums up. Each task comes with its name, how many units each of its trials holds, and its trials.
+#[must_use]
+pub fn goodput(
+    id: String,
+    unit: Unit,
+    price: Price,
+    tasks: Vec<(String, u32, Vec<Trial>)>,
+) -> Goodput {
+    let mut total = Sum::default();
+    let mut shown = Vec::new();
+    for (name, units, trials) in tasks {
+        let mut sum = Sum::default();
+        for trial in &trials {
+            sum.add(&trial.ledger, units);
+            total.add(&trial.ledger, units);
+        }
+        let one = |trial: Trial| {
+            let mut sum = Sum::default();
+            sum.add(&trial.ledger, units);
+            TrialGoodput { index: trial.index, account: sum.account() }
+        };
+        let trials = trials.into_iter().map(one).collect();
+        shown.push(TaskGoodput { name, units, account: sum.account(), trials });
+    }
+    Goodput { id, unit, price, total: total.account(), tasks: shown }
+}
+
+#[derive(Default)]
+struct Sum {
+    parts: Parts,
+    at_risk: Micros,
+    losses: Losses,
+    /// These are times units.
+    held: Micros,
+    lost: Micros,
+    productive: Micros,
+    available: Micros,
+    by_reason: BTreeMap<super::Reason, Micros>,
+}
+
+impl Sum {
+    fn add(&mut self, ledger: &Ledger, units: u32) {
+        let weighted = |time: Micros| time * Micros::from(units);
+        self.parts += ledger.parts;
+        self.at_risk += ledger.at_risk;
+        self.held += weighted(ledger.parts.held());
+        self.lost += weighted(ledger.parts.lost());
+        self.productive += weighted(ledger.parts.productive);
+        self.available += weighted(ledger.parts.available());
+        for (reason, loss) in &ledger.losses {
+            let sum = self.losses.entry(*reason).or_default();
+            sum.times = sum.times.saturating_add(loss.times);
+            sum.held += loss.held;
+            sum.queued += loss.queued;
+            *self.by_reason.entry(*reason).or_default() += weighted(loss.held);
+        }
+    }
+
+    fn account(self) -> Account {
+        let ettr = (self.available > 0).then(|| seconds(self.productive) / seconds(self.available));
+        let one = |(reason, loss)| {
+            let hours = self.by_reason.get(&reason).copied().map_or(0.0, hours);
+            Lost { reason, loss, hours }
+        };
+        let mut losses: Vec<Lost> = self.losses.iter().map(|(r, l)| one((*r, *l))).collect();
+        losses.sort_by(|a, b| {
+            (b.loss.held, b.loss.queued)
+                .cmp(&(a.loss.held, a.loss.queued))
+                .then(a.reason.cmp(&b.reason))
+        });
+        losses.sort_by(|a, b| b.hours.total_cmp(&a.hours));
+        Account {
+            parts: self.parts,
+            at_risk: self.at_risk,
+            ettr,
+            held: hours(self.held),
+            lost: hours(self.lost),
+            losses,
+        }
+    }
+}
+
+fn hours(micros: Micros) -> f64 {
+    seconds(micros) / 3600.0
+}
+
+/// As `goodput --json` prints it.
+#[must_use]
+pub fn json(goodput: &Goodput) -> Value {
+    let task = |task: &TaskGoodput| {
+        let trial = |trial: &TrialGoodput| {
+            let mut object = account(&trial.account, goodput.price);
+            object.insert("index".to_owned(), trial.index.into());
+            Value::Object(object)
+        };
+        let mut object = account(&task.account, goodput.price);
+        object.insert("name".to_owned(), task.name.clone().into());
+        object.insert("units_per_trial".to_owned(), task.units.into());
+        object.insert("trials".to_owned(), task.trials.iter().map(trial).collect());
+        Value::Object(object)
+    };
+    json!({
+        "schema": 1,
+        "experiment": goodput.id,
+        "unit": goodput.unit,
+        "price": goodput.price,
+        "total": account(&goodput.total, goodput.price),
+        "tasks": goodput.tasks.iter().map(task).collect::<Vec<_>>(),
+    })
+}
+
+fn account(account: &Account, price: Price) -> Map<String, Value> {
+    let lost = |lost: &Lost| {
+        json!({
+            "reason": lost.reason,
+            "times": lost.loss.times,
+            "seconds": seconds(lost.loss.held),
+            "queued_seconds": seconds(lost.loss.queued),
+            "hours": lost.hours,
+            "cost": price.map(|price| price * lost.hours),
+        })
+    };
+    let mut object = Map::new();
+    let mut put = |key: &str, value: Value| object.insert(key.to_owned(), value);
+    put("ettr", account.ettr.into());
+    put("seconds", parts(&account.parts));
+    put("at_risk_seconds", seconds(account.at_risk).into());
+    put("held_hours", account.held.into());
+    put("lost_hours", account.lost.into());
+    put("lost_cost", price.map(|price| price * account.lost).into());
+    put("losses", account.losses.iter().map(lost).collect());
+    object
+}
+
+fn parts(parts: &Parts) -> Value {
+    json!({
+        "whole": seconds(parts.whole()),
+        "waiting": seconds(parts.waiting),
+        "queued": seconds(parts.queued),
+        "starting": seconds(parts.starting),
+        "productive": seconds(parts.productive),
+        "saving": seconds(parts.saving),
+        "repeated": seconds(parts.repeated),
+        "restarting": seconds(parts.restarting),
+        "hung": seconds(parts.hung),
+    })
+}
