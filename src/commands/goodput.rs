@@ -42,12 +42,12 @@ fn look(world: &World, stored: &Stored) -> Result<(Files, States), CommandError>
         return Ok((files, states));
     }
     let sources = observe::sources(stored, &world.slurm)?;
-    let status = join(&sources);
-    memory::keep(&stored.dir, &status);
-    for warning in &status.warnings {
+    let joined = join(&sources);
+    memory::keep(&stored.dir, &joined);
+    for warning in &joined.warnings {
         say(&format!("warning: {warning} (what is shown may be old)"));
     }
-    let states = status.tasks.iter().flat_map(|task| {
+    let states = joined.tasks.iter().flat_map(|task| {
         task.trials.iter().map(|trial| ((task.name.clone(), trial.index), trial.state))
     });
     let states = states.collect();

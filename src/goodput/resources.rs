@@ -42,7 +42,17 @@ impl Unit {
         }
     }
 
-    /// One hour of one, for people.
+    /// An hour of one.
+    #[must_use]
+    pub fn one(self) -> &'static str {
+        match self {
+            Self::Gpu => "GPU-hour",
+            Self::Node => "node-hour",
+            Self::Core => "core-hour",
+        }
+    }
+
+    /// Hours of them.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

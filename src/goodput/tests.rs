@@ -139,8 +139,9 @@ fn what_a_failed_trial_saved_counts_and_no_more() {
 #[test]
 fn a_hang_costs_the_silence_and_the_work_before_it() {
     let hang = AttemptRecord::Hang { attempt: 0, since: 60.0, time: 90.0, evidence: None };
-    let hung = end(0, 95.0, Cause::Hung, Next::Requeue);
-    let records = [start(0, 10.0, None), saved(0, 5, 40.0), hang, hung, start(1, 100.0, Some(5))];
+    let stopped = end(0, 95.0, Cause::Hung, Next::Requeue);
+    let records =
+        [start(0, 10.0, None), saved(0, 5, 40.0), hang, stopped, start(1, 100.0, Some(5))];
     let ledger = check(&life(&records, Standing::Running, 100.0), [0, 15, 0, 30, 0, 20, 0, 35]);
     assert_eq!(
         ledger.losses[&Reason::Hang],

@@ -10,8 +10,11 @@ const SHOWN_TRIALS: usize = 50;
 /// How much of a name fits.
 const NAME: usize = 19;
 
+/// A title, and the part that stands below it.
+type Column = (&'static str, fn(&Parts) -> Micros);
+
 /// The parts in the order of their columns, and their short titles.
-const COLUMNS: [(&str, fn(&Parts) -> Micros); 8] = [
+const COLUMNS: [Column; 8] = [
     ("wait", |parts| parts.waiting),
     ("queue", |parts| parts.queued),
     ("start", |parts| parts.starting),
@@ -36,7 +39,7 @@ fn headline(goodput: &Goodput) -> String {
     let total = &goodput.total;
     let unit = goodput.unit.as_str();
     let money = goodput.price.map_or_else(String::new, |price| {
-        format!(" = {:.2}, at {price:.2} an hour", total.lost * price)
+        format!("\n{:.2} lost at {price:.2} per {}", total.lost * price, goodput.unit.one())
     });
     let share = if total.held > 0.0 {
         format!(" of {} held ({})", number(total.held), percent(Some(total.lost / total.held)))
@@ -52,7 +55,7 @@ fn headline(goodput: &Goodput) -> String {
 }
 
 fn times(goodput: &Goodput, all_trials: bool) -> String {
-    let is_shown = |(_, of): &&(&str, fn(&Parts) -> Micros)| of(&goodput.total.parts) > 0;
+    let is_shown = |(_, of): &&Column| of(&goodput.total.parts) > 0;
     let columns: Vec<_> = COLUMNS.iter().filter(is_shown).collect();
     let mut header = vec!["", "ettr", "all"];
     header.extend(columns.iter().map(|(title, _)| *title));
@@ -162,6 +165,7 @@ fn short(micros: Micros) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::goodput::{Ledger, Loss, Reason, Trial, Unit, goodput};
 
     #[test]
     fn lengths_of_time_are_short() {
@@ -178,6 +182,29 @@ mod tests {
         check(18_600.0, "5.2h");
         check(1e6, "12d");
         check(1e8, "1157d");
+    }
+
+    #[test]
+    fn the_widest_tables_fit_80_columns() {
+        let long = 359_000 * 1_000_000;
+        let parts = Parts {
+            waiting: long,
+            queued: long,
+            starting: long,
+            productive: long,
+            saving: long,
+            repeated: long,
+            restarting: long,
+            hung: long,
+        };
+        let loss = Loss { times: 99_999, held: long, queued: long };
+        let losses = std::collections::BTreeMap::from([(Reason::Asked, loss)]);
+        let ledger = Ledger { parts, losses, ..Ledger::default() };
+        let trials = vec![Trial { index: 0, ledger: ledger.clone() }, Trial { index: 1, ledger }];
+        let tasks = vec![("a-task-with-a-very-long-name".to_owned(), 10_000, trials)];
+        let sums = goodput("x".to_owned(), Unit::Node, Some(99.0), tasks);
+        let printed = goodput_table(&sums, true);
+        assert!(printed.lines().all(|line| line.chars().count() <= 80), "{printed}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod counting;
 mod crash;
 mod fake;
 mod files;
+mod goodput;
 mod local;
 mod output;
 mod slurm;

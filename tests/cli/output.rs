@@ -66,7 +66,8 @@ fn init_writes_what_can_be_submitted_and_never_overwrites() {
 #[test]
 fn help_teaches_with_examples() {
     let world = World::new();
-    let commands = ["init", "plan", "submit", "status", "logs", "cancel", "completions", "man"];
+    let commands =
+        ["init", "plan", "submit", "status", "goodput", "logs", "cancel", "completions", "man"];
     for command in commands {
         let help = world.ok(&[command, "--help"]);
         assert!(help.contains("Example"), "{command}: {help}");
