@@ -74,8 +74,10 @@ fn example() -> (FakeSlurm, String) {
     (fake, id)
 }
 
-fn rounded(account: &Value) -> [f64; 8] {
-    PARTS.map(|part| account["seconds"][part].as_f64().unwrap().round())
+/// In whole seconds.
+#[expect(clippy::cast_possible_truncation, reason = "small numbers")]
+fn rounded(account: &Value) -> [i64; 8] {
+    PARTS.map(|part| account["seconds"][part].as_f64().unwrap().round() as i64)
 }
 
 #[test]
@@ -87,7 +89,7 @@ fn the_worked_example_needs_no_slurm() {
     assert_eq!(goodput["unit"], "gpu-hours");
     let train = &goodput["tasks"][1];
     // Of the 435 s in the queue 30 were spent behind `prepare`.
-    assert_eq!(rounded(train), [30.0, 405.0, 20.0, 1390.0, 55.0, 249.0, 81.0, 0.0]);
+    assert_eq!(rounded(train), [30, 405, 20, 1390, 55, 249, 81, 0]);
     let total = &goodput["total"];
     assert!((total["lost_hours"].as_f64().unwrap() - 0.9).abs() < 1e-3, "{total:#}");
     assert!((total["lost_cost"].as_f64().unwrap() - 2.25).abs() < 1e-3, "{total:#}");
