@@ -53,7 +53,7 @@ pub fn task_spec(task: &Task, around: &Surrounding<'_>) -> TaskSpec {
             name: name.clone(),
             larger_is_better: task.goal == Goal::Max,
         }),
-        log_policy: Vec::new(),
+        log_policy: task.log_policy.clone(),
         profile: None,
         launch: None,
     }

@@ -252,5 +252,6 @@ fn task(draft: Draft, executor_name: &str, executor: &Executor) -> Option<Task> 
         },
         restart: draft.restart,
         metrics: draft.metrics,
+        log_policy: draft.log_policy,
     })
 }

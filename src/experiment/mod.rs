@@ -8,6 +8,7 @@ mod graph;
 mod grid;
 mod list;
 mod load;
+mod log_policy;
 mod names;
 mod overrides;
 mod parameters;
@@ -29,7 +30,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
-use nemo_harness::rundir::{CheckpointSpec, CommandSpec, Params, RestartSpec};
+use nemo_harness::rundir::{CheckpointSpec, CommandSpec, LogPolicy, Params, RestartSpec};
 use serde::{Deserialize, Serialize};
 
 pub use load::load;
@@ -98,6 +99,9 @@ pub struct Task {
     pub restart: RestartSpec,
     /// Metrics by pattern.
     pub metrics: BTreeMap<String, String>,
+    /// What lines of the output lead to.
+    #[serde(default)]
+    pub log_policy: Vec<LogPolicy>,
 }
 
 /// One edge of the graph.

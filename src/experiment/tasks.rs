@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use nemo_harness::rundir::{CommandSpec, RestartSpec};
+use nemo_harness::rundir::{CommandSpec, LogPolicy, RestartSpec};
 
 use super::checkpoint::{self, Saving};
 use super::reader::{Field, Section};
 use super::report::{Place, Report};
 use super::search::{self, Search};
 use super::tree::Value;
-use super::{Dependency, On, names};
+use super::{Dependency, On, log_policy, names};
 
 /// A task as written.
 pub(super) struct Draft {
@@ -22,6 +22,7 @@ pub(super) struct Draft {
     pub(super) checkpoint: Saving,
     pub(super) restart: RestartSpec,
     pub(super) metrics: BTreeMap<String, String>,
+    pub(super) log_policy: Vec<LogPolicy>,
 }
 
 /// A command, and where its texts stand.
@@ -47,7 +48,7 @@ pub(super) fn read(fields: &[Field<'_>], report: &mut Report) -> Vec<Draft> {
 fn draft(field: &Field<'_>, report: &mut Report) -> Option<Draft> {
     check_name(field, report);
     let mut section = field.section(report)?;
-    section.unsupported(&["launch", "profile", "log_policy"]);
+    section.unsupported(&["launch", "profile"]);
     let executor = section.take("executor").and_then(|field| {
         let name = field.text(report)?;
         Some((name, field.place))
@@ -63,6 +64,7 @@ fn draft(field: &Field<'_>, report: &mut Report) -> Option<Draft> {
         checkpoint,
         restart: restart(&mut section, report),
         metrics: metrics(&mut section, report),
+        log_policy: log_policy::read(&mut section, report),
     };
     section.finish(report);
     Some(draft)
@@ -159,7 +161,14 @@ fn edge(item: &Field<'_>, report: &mut Report) -> Option<Edge> {
 fn restart(section: &mut Section<'_>, report: &mut Report) -> RestartSpec {
     let mut restart = RestartSpec { crashes: 0, no_progress: 3, hang: None };
     if let Some(mut section) = section.take_section("restart", report) {
-        section.unsupported(&["hang"]);
+        restart.hang = section.take("hang").and_then(|field| {
+            let hang = field.duration(report)?;
+            if hang == 0 {
+                let problem = report.problem(&field.place, "a program can't be alive all the time");
+                problem.hint("write how long it may be silent, such as `hang = \"15m\"`, or take the key out");
+            }
+            Some(hang)
+        });
         let mut number = |name, default| {
             let number = section
                 .take(name)

@@ -139,7 +139,8 @@ fn collect<'a>(life: &Life<'a>) -> Vec<Attempt<'a>> {
             AttemptRecord::End(end) => attempt.end = Some(end),
             AttemptRecord::Start(_)
             | AttemptRecord::Label { .. }
-            | AttemptRecord::ExcludeNode { .. } => {}
+            | AttemptRecord::ExcludeNode { .. }
+            | AttemptRecord::Removed { .. } => {}
         }
         if attempt.end.is_none() {
             attempt.sign = attempt.sign.max(moment(time));
@@ -171,6 +172,8 @@ fn of_attempt(record: &AttemptRecord) -> Option<(u32, f64)> {
         AttemptRecord::Checkpoint { attempt, time, .. }
         | AttemptRecord::Ready { attempt, time }
         | AttemptRecord::Hang { attempt, time, .. } => Some((*attempt, *time)),
-        AttemptRecord::Label { .. } | AttemptRecord::ExcludeNode { .. } => None,
+        AttemptRecord::Label { .. }
+        | AttemptRecord::ExcludeNode { .. }
+        | AttemptRecord::Removed { .. } => None,
     }
 }

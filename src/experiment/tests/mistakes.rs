@@ -503,9 +503,16 @@ fn tasks() {
     check_task("profile = {}", "4 task.t.profile: `profile` is not supported yet");
     check_task(
         "[[task.t.log_policy]]\nname = 'x'",
-        "4 task.t.log_policy: `log_policy` is not supported yet",
+        "4 task.t.log_policy[0]: a log policy needs `name`, `pattern` and `action`",
     );
-    check_task("restart.hang = '15m'", "4 task.t.restart.hang: `hang` is not supported yet");
+    check_task(
+        "log_policy = [{ name = 'x', pattern = 'x', action = 'lable' }]",
+        "4 task.t.log_policy[0].action: expected one of `exclude_node`, `stop_restarting`, `label`, found \"lable\"",
+    );
+    check_task(
+        "restart.hang = '0s'",
+        "4 task.t.restart.hang: a program can't be alive all the time",
+    );
     check_task(
         "restart.crashes = -1",
         "4 task.t.restart.crashes: expected a whole number from 0 on, found the integer -1",
