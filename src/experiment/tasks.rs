@@ -161,14 +161,7 @@ fn edge(item: &Field<'_>, report: &mut Report) -> Option<Edge> {
 fn restart(section: &mut Section<'_>, report: &mut Report) -> RestartSpec {
     let mut restart = RestartSpec { crashes: 0, no_progress: 3, hang: None };
     if let Some(mut section) = section.take_section("restart", report) {
-        restart.hang = section.take("hang").and_then(|field| {
-            let hang = field.duration(report)?;
-            if hang == 0 {
-                let problem = report.problem(&field.place, "a program can't be alive all the time");
-                problem.hint("write how long it may be silent, such as `hang = \"15m\"`, or take the key out");
-            }
-            Some(hang)
-        });
+        restart.hang = section.take("hang").and_then(|field| field.duration(report));
         let mut number = |name, default| {
             let number = section
                 .take(name)

@@ -511,7 +511,7 @@ fn tasks() {
     );
     check_task(
         "restart.hang = '0s'",
-        "4 task.t.restart.hang: a program can't be alive all the time",
+        "4 task.t.restart.hang: \"0s\" is not a duration of at least a second",
     );
     check_task(
         "restart.crashes = -1",
