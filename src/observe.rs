@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nemo_harness::rundir::runner::RunnerRecord;
 use nemo_harness::rundir::{
-    AttemptRecord, AttemptStart, ExperimentDir, MetricsLine, TaskDir, TrialDir, lines,
+    AttemptRecord, AttemptStart, ExperimentDir, MetricsLine, Progress, TaskDir, TrialDir, lines,
 };
 
 use crate::experiment::{Executor, Task};
@@ -41,7 +41,17 @@ pub fn process_of(start: &AttemptStart) -> ProcessId {
 pub fn trial_files(dir: &TrialDir) -> io::Result<TrialFiles> {
     let attempts = lines::read::<AttemptRecord>(&dir.attempts())?.rows;
     let metrics = metrics_tail(&dir.metrics())?;
-    Ok(TrialFiles { alive: None, attempts, metrics })
+    let progress = progress(dir, &attempts);
+    Ok(TrialFiles { attempts, metrics, progress, alive: None })
+}
+
+/// What the program of the last attempt told of itself, while that attempt has no end.
+fn progress(dir: &TrialDir, attempts: &[AttemptRecord]) -> Option<Progress> {
+    attempts.last().filter(|last| last.as_end().is_none())?;
+    let last = attempts.iter().rev().find_map(AttemptRecord::as_start)?;
+    let text = std::fs::read(dir.progress()).ok()?;
+    let progress: Progress = serde_json::from_slice(&text).ok()?;
+    (progress.attempt == last.attempt).then_some(progress)
 }
 
 /// When each attempt whose end nobody saw last wrote any output, in unix seconds.

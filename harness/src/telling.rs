@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nemo_harness::rundir::{LogPolicy, TrialDir, durable};
+use nemo_harness::rundir::{LogPolicy, Progress, TrialDir, durable};
 use serde_json::{Map, Value};
 
 use crate::checkpoint::saver::Place;
@@ -44,7 +44,7 @@ pub(crate) struct Telling {
     /// The last reports.
     reported: VecDeque<(Option<u64>, bool, Map<String, Value>)>,
     /// What others were told of, and when.
-    shown: (Option<Value>, Time),
+    shown: (Option<Progress>, Time),
     told: u64,
     /// A message has come.
     spoken: bool,
@@ -243,11 +243,10 @@ impl Telling {
         }
     }
 
-    fn progress(&self) -> Value {
+    fn progress(&self) -> Progress {
         let Session { step, total, progress, status, .. } = &self.session;
-        serde_json::json!({
-            "attempt": self.attempt, "step": step, "total": total, "progress": progress, "status": status,
-        })
+        let (attempt, status) = (self.attempt, status.clone());
+        Progress { attempt, step: *step, total: *total, progress: *progress, status }
     }
 
     fn is_stale(&self) -> bool {
@@ -261,8 +260,8 @@ impl Telling {
             return;
         }
         let progress = self.progress();
-        let written = durable::replace_file(&self.dir.progress(), progress.to_string().as_bytes());
-        drop(written); // the next change tries again
+        let text = serde_json::to_vec(&progress).unwrap_or_default();
+        drop(durable::replace_file(&self.dir.progress(), &text)); // the next change tries again
         self.shown = (Some(progress), now);
     }
 

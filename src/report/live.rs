@@ -91,6 +91,8 @@ fn running(status: &Status) -> Vec<String> {
 
 fn line(task: &str, trial: &TrialStatus) -> String {
     let step = trial.step.map_or_else(String::new, |step| format!(" step {step}"));
+    let part = trial.progress.map_or_else(String::new, |part| format!(" {:.0} %", part * 100.0));
+    let message = trial.message.as_ref().map_or_else(String::new, |text| format!(" “{text}”"));
     let metrics = trial.metrics.iter().map(|(name, value)| format!(" {name}={}", metric(value)));
     let last = trial.attempts.last();
     let saved = last.and_then(|attempt| attempt.checkpoint_step.or(attempt.resume_step));
@@ -100,7 +102,8 @@ fn line(task: &str, trial: &TrialStatus) -> String {
         (_, 0 | 1) => String::new(),
         (_, n) => format!(" (attempt {}{saved})", n - 1),
     };
-    format!("{task}/{}{step}{}{story}", trial.index, metrics.collect::<String>())
+    let metrics: String = metrics.collect();
+    format!("{task}/{}{step}{part}{metrics}{message}{story}", trial.index)
 }
 
 /// Lines for what changed since the last look, for a file or a pipe.

@@ -13,7 +13,7 @@ mod trial;
 use std::collections::BTreeMap;
 
 use nemo_harness::rundir::runner::RunnerRecord;
-use nemo_harness::rundir::{AttemptRecord, Cause, MetricsLine, Params};
+use nemo_harness::rundir::{AttemptRecord, Cause, MetricsLine, Params, Progress};
 use serde::{Deserialize, Serialize};
 
 use crate::experiment::{Executor, Task};
@@ -149,6 +149,12 @@ pub struct TrialStatus {
     pub slurm_job: Option<String>,
     /// Completed steps, where the program tells them.
     pub step: Option<u64>,
+    /// The part of the whole that is done, from 0 to 1, where the program tells.
+    pub progress: Option<f64>,
+    /// What the program says of itself.
+    pub message: Option<String>,
+    /// The log policies that its output matched.
+    pub labels: Vec<String>,
     /// The last value of each metric.
     pub metrics: serde_json::Map<String, serde_json::Value>,
     /// All its attempts so far.
@@ -219,6 +225,8 @@ pub struct TrialFiles {
     pub attempts: Vec<AttemptRecord>,
     /// The last values of its metrics, and their steps.
     pub metrics: Vec<MetricsLine>,
+    /// What the program of an attempt that has no end told last.
+    pub progress: Option<Progress>,
     /// Whether the harness of its last attempt still runs on this machine; none where it runs elsewhere.
     pub alive: Option<bool>,
 }
@@ -351,8 +359,29 @@ fn status(
     let reported = files.metrics.iter().filter_map(|line| line.step).max();
     let saved = attempts.iter().filter_map(|attempt| attempt.checkpoint_step).max();
     let params = task.trials[index as usize].clone();
-    let step = reported.max(saved);
-    TrialStatus { index, state, reason, params, slurm_job, step, metrics, attempts }
+    let told = files.progress.as_ref();
+    let step = reported.max(saved).max(told.and_then(|told| told.step));
+    let mut labels: Vec<String> = Vec::new();
+    for record in &files.attempts {
+        if let AttemptRecord::Label { name, .. } = record
+            && !labels.contains(name)
+        {
+            labels.push(name.clone());
+        }
+    }
+    TrialStatus {
+        index,
+        state,
+        reason,
+        params,
+        slurm_job,
+        step,
+        progress: told.and_then(Progress::part),
+        message: told.and_then(|told| told.status.clone()),
+        labels,
+        metrics,
+        attempts,
+    }
 }
 
 fn warnings(sources: &Sources<'_>) -> Vec<String> {

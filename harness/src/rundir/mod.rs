@@ -8,6 +8,7 @@ pub mod durable;
 pub mod lines;
 pub mod metrics;
 pub mod paths;
+pub mod progress;
 pub mod runner;
 pub mod task;
 pub mod trials;
@@ -15,6 +16,7 @@ pub mod trials;
 pub use attempts::{AttemptEnd, AttemptRecord, AttemptStart, Cause, Next};
 pub use metrics::MetricsLine;
 pub use paths::{ExperimentDir, TaskDir, TrialDir};
+pub use progress::Progress;
 pub use task::{
     CheckpointSpec, CommandSpec, Every, InputSpec, Keep, LaunchSpec, LogAction, LogPolicy,
     MetricSpec, Profile, RestartSpec, TaskSpec,
