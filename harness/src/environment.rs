@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::command::{Command, plain};
 use crate::context::Context;
+use crate::guard;
 use crate::resumed::Resumed;
 use crate::trial::Trial;
 
@@ -53,6 +54,7 @@ pub(crate) fn variables(
         ("NEMO_DEADLINE", deadline.map_or(String::new(), |at| format!("{at:.0}")).into()),
     ];
     all.extend(variables.map(|(name, value)| (name.to_owned(), value)));
+    all.insert(guard::VARIABLE.to_owned(), guard::mark(context).into());
     if let Some(socket) = socket {
         all.insert("NEMO_SOCKET".to_owned(), socket.into());
         all.insert("NOTIFY_SOCKET".to_owned(), socket.into());

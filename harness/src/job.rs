@@ -4,6 +4,7 @@ use nix::sys::signalfd::SignalFd;
 
 use crate::clock::Clock;
 use crate::context::Context;
+use crate::guard::Guard;
 use crate::trial::Trial;
 
 /// What stays the same from attempt to attempt of one job.
@@ -15,6 +16,8 @@ pub(crate) struct Harness {
     pub(crate) signals: SignalFd,
     /// The `srun` that runs the sentinel.
     pub(crate) sentinel: Option<u32>,
+    /// Ends what this process leaves behind, should it be killed.
+    pub(crate) guard: Option<Guard>,
     /// When this segment ends, in unix seconds.
     pub(crate) segment_end: Option<f64>,
 }

@@ -9,6 +9,7 @@ mod command;
 mod context;
 mod end;
 mod environment;
+mod guard;
 mod hang;
 mod helper;
 mod job;
@@ -46,6 +47,7 @@ It is started by the scripts that nemo-slurm writes; you seldom need it by hand.
 Usage:
   nemo-harness run --task-dir DIR (--trial N | --offset N) [--local]
   nemo-harness sentinel --harness-pid PID --start-ticks TICKS
+  nemo-harness guard MARK
 
 run       runs trial N of the task in DIR (with task.json and trials.jsonl), writes its
           record, logs, metrics and checkpoints to DIR/trials/N, and ends with
@@ -56,6 +58,7 @@ run       runs trial N of the task in DIR (with task.json and trials.jsonl), wri
           --local     ignore the Slurm job around it
           Signals: USR1 asks the program to save; TERM saves and stops.
 sentinel  waits for the TERM that a preemption begins with, and tells the harness.
+guard     waits for the end of its input, and kills what a killed harness left behind.
 ";
 
 /// The exit code for a wrong use.
@@ -68,6 +71,7 @@ enum Command {
     Version,
     Run { task_dir: PathBuf, which: Which, local: bool },
     Sentinel { pid: u32, start_ticks: u64 },
+    Guard { mark: String },
 }
 
 fn main() -> ExitCode {
@@ -89,6 +93,9 @@ fn main() -> ExitCode {
                 .map(|()| nemo_harness::exit::DONE)
                 .map_err(|error| format!("the sentinel: {error}"))
         }
+        Ok(Command::Guard { mark }) => guard::run(&mark)
+            .map(|()| nemo_harness::exit::DONE)
+            .map_err(|error| format!("the guard: {error}")),
         Err(error) => {
             eprintln!("error: {error}\n\nhint: `nemo-harness --help` explains");
             return ExitCode::from(USAGE);
@@ -111,6 +118,10 @@ fn parse(arguments: &[String]) -> Result<Command, String> {
         "-V" | "--version" => Ok(Command::Version),
         "run" => parse_run(rest),
         "sentinel" => parse_sentinel(rest),
+        "guard" => match rest {
+            [mark] => Ok(Command::Guard { mark: mark.clone() }),
+            _ => Err("`guard` needs one MARK".to_owned()),
+        },
         _ => Err(format!("`{first}` is no command of nemo-harness")),
     }
 }

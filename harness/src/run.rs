@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::attempt::{self, Ended};
 use crate::clock::{Clock, unix_now};
 use crate::context::Context;
+use crate::guard::Guard;
 use crate::helper::{self, Outcome};
 use crate::job::Harness;
 use crate::process;
@@ -46,7 +47,12 @@ pub(crate) fn run(task_dir: &Path, which: Which, local: bool) -> Result<u8, Stri
     };
     let trial = Trial::open(task_dir, index)?;
     let segment_end = segment_end(&context, &trial, &clock);
-    let mut harness = Harness { context, trial, clock, signals, sentinel: None, segment_end };
+    let guard = Guard::start(&context).map_err(|error| {
+        complain(&format!("the guard could not be started: should this harness be killed, its program may live on: {error}"));
+    });
+    let guard = guard.ok();
+    let mut harness =
+        Harness { context, trial, clock, signals, sentinel: None, guard, segment_end };
     if harness.trial.spec.sentinel && harness.context.slurm.is_some() {
         match sentinel::start(&harness) {
             Ok(pid) => harness.sentinel = Some(pid),
@@ -57,6 +63,9 @@ pub(crate) fn run(task_dir: &Path, which: Which, local: bool) -> Result<u8, Stri
     }
     let result = attempts(&mut harness);
     sentinel::end(&mut harness);
+    if let Some(guard) = harness.guard.take() {
+        guard.end();
+    }
     result
 }
 

@@ -350,6 +350,11 @@ impl Session {
         text
     }
 
+    /// A save is asked for this long after the last one.
+    pub(crate) fn set_interval(&mut self, interval: Duration) {
+        self.settings.every = Every::Time(interval);
+    }
+
     /// When the next save by time is due.
     pub(crate) fn save_due_at(&self) -> Option<Time> {
         let Every::Time(every) = self.settings.every else { return None };

@@ -110,6 +110,7 @@ impl<'a> World<'a> {
 
     /// Runs until the supervisor says that everything is over.
     pub(crate) fn run(mut self) -> Report {
+        self.set_interval();
         let mut events = VecDeque::new();
         loop {
             let now = self.harness.clock.now();
@@ -166,6 +167,7 @@ impl<'a> World<'a> {
         self.harness
             .sentinel
             .into_iter()
+            .chain(self.harness.guard.as_ref().map(|guard| guard.pid))
             .chain(self.question.as_ref().map(|asked| asked.pid))
             .collect()
     }

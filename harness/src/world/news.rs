@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use nemo_harness::rundir::{AttemptRecord, LogAction, LogPolicy};
+use nemo_harness::interval;
+use nemo_harness::rundir::{AttemptRecord, Every, LogAction, LogPolicy, lines};
 
 use super::World;
 use crate::checkpoint::commit::Done;
@@ -128,6 +129,14 @@ impl World<'_> {
         Event::Hung
     }
 
+    /// Where the interval follows from what was measured, it is measured anew.
+    pub(super) fn set_interval(&mut self) {
+        if self.harness.trial.spec.checkpoint.every == Some(Every::Auto) {
+            let rows = lines::read(&self.harness.trial.dir.attempts()).unwrap_or_default().rows;
+            self.telling.session.set_interval(interval::auto(&rows, unix_now()));
+        }
+    }
+
     fn record(&mut self, record: &AttemptRecord, what: &str) {
         if let Err(error) = self.journal.write(record) {
             self.voice.warn(&format!("{what} could not be recorded: {error}"));
@@ -173,6 +182,7 @@ impl World<'_> {
         let record = AttemptRecord::Checkpoint { attempt, step, time, saving, bytes };
         self.record(&record, &format!("the checkpoint of step {step}"));
         self.telling.session.committed(step, now);
+        self.set_interval();
         self.telling.publish();
         self.voice.note(&format!("`{entry}` is committed as checkpoint step-{step}"));
         if is_new {

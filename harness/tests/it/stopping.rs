@@ -176,3 +176,27 @@ fn a_killed_harness_takes_its_program_along() {
     assert_eq!(running.finish(), -9);
     wait_until("the program is gone", || !is_alive(&pid));
 }
+
+#[test]
+fn nothing_outlives_a_harness_that_is_killed() {
+    let task = Task::python(
+        r#"
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        open(os.environ["TEST"] + "/daemon", "w").write(str(os.getpid()))
+        pause()
+    os._exit(0)
+os.wait()
+while not os.path.exists(os.environ["TEST"] + "/daemon") or not open(os.environ["TEST"] + "/daemon").read(): pass
+ready()
+pause()
+"#,
+    );
+    let mut running = task.start();
+    running.wait_for("ready-0");
+    let daemon = running.wait_for("daemon");
+    running.signal("KILL");
+    running.finish();
+    wait_until("the daemon is gone", || !is_alive(&daemon));
+}
