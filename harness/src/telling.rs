@@ -255,10 +255,13 @@ impl Telling {
 
     /// Tells those who look at the folder.
     fn show(&mut self, now: Time) {
-        let is_first = self.shown.0.is_none();
-        if !self.is_stale() || (!is_first && now < self.shown.1 + PROGRESS) {
-            return;
+        let is_early = self.shown.0.is_some() && now < self.shown.1 + PROGRESS;
+        if self.is_stale() && !is_early {
+            self.write_progress(now);
         }
+    }
+
+    fn write_progress(&mut self, now: Time) {
         let progress = self.progress();
         let text = serde_json::to_vec(&progress).unwrap_or_default();
         drop(durable::replace_file(&self.dir.progress(), &text)); // the next change tries again
@@ -277,8 +280,9 @@ impl Telling {
         for _ in 0..64 {
             happened.extend(self.read(now, true, voice));
         }
-        self.shown.1 = Time::ZERO;
-        self.show(now);
+        if self.is_stale() {
+            self.write_progress(now);
+        }
         let lost = self.streams.drain(..).map(|stream| stream.lost).sum();
         (happened, lost)
     }

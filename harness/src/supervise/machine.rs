@@ -154,7 +154,10 @@ impl Supervisor {
     fn usr1(&mut self, now: Time, actions: &mut Vec<Action>) {
         self.ask_to_save(now, false, actions);
         if self.policy.local {
-            self.begin_stop(StopCause::Preempted, Some(now + self.policy.lead), now);
+            // A cancelled trial is not brought back by a request to save.
+            let cancelled = self.stop() == Some(StopCause::Cancelled);
+            let cause = if cancelled { StopCause::Cancelled } else { StopCause::Preempted };
+            self.begin_stop(cause, Some(now + self.policy.lead), now);
         } else if self.stop.is_none() && !self.asking {
             self.ask_cause(actions);
         }

@@ -6,8 +6,10 @@
 )]
 
 mod checkpoints;
+mod faults;
 mod messages;
 mod programs;
+mod promises;
 mod scheduler;
 mod stopping;
 mod support;

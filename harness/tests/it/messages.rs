@@ -5,6 +5,7 @@ use std::fs;
 use nemo_harness::rundir::AttemptRecord;
 use serde_json::json;
 
+use crate::promises::{Left, hold};
 use crate::support::{Task, wait_until};
 
 /// A client in a few lines: what any language can do.
@@ -172,6 +173,7 @@ while True: time.sleep(1)
     let by_itself = client(r#"save(6); say("REQUEUE=1")"#);
     assert_eq!(by_itself.run(), 75);
     by_itself.check_ends("Restart Requeue");
+    hold("D: the program requeues itself while the save runs", &task.dir(), Left::InOrder);
 }
 
 #[test]
@@ -204,6 +206,7 @@ fn a_hang_is_found_kept_on_record_and_restarted_once() {
     assert_eq!(count(&task, |record| matches!(record, AttemptRecord::Hang { .. })), 2);
     let evidence = fs::read_to_string(task.dir().evidence(0)).unwrap();
     assert!(evidence.contains("python3") && evidence.contains("  thread: "), "{evidence}");
+    hold("E: a hang", &task.dir(), Left::InOrder);
 }
 
 #[test]

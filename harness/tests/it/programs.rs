@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
+use crate::promises::{Left, hold};
 use crate::support::{Task, is_alive};
 
 #[test]
@@ -117,6 +118,7 @@ for _ in range(1000):
         let pid = fs::read_to_string(task.path(name)).unwrap();
         assert!(!is_alive(&pid), "{name}");
     }
+    hold("C: one that forks grandchildren and daemons", &task.dir(), Left::InOrder);
 }
 
 #[test]
@@ -129,4 +131,5 @@ fn a_full_disk_costs_output_and_not_the_trial() {
     assert_eq!(task.run(), 0);
     assert_eq!(task.metrics().len(), 2);
     assert!(task.stderr(0).contains("8 bytes"), "{}", task.stderr(0));
+    hold("C: a full log disk", &task.dir(), Left::InOrder);
 }

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::promises::{Left, hold};
 use crate::support::{Task, is_alive, signal, wait_until};
 
 const SAVES: &str = r"
@@ -35,6 +36,10 @@ fn usr1_saves_and_the_trial_must_run_again() {
         assert_eq!(running.finish(), 75);
         assert_eq!(task.resume_steps(), [None, Some(1)]);
         assert_eq!(task.checkpoints(), ["step-1", "step-2"]);
+        hold("C: USR1 100 times", &task.dir(), Left::InOrder);
+        if code == 0 {
+            hold("C: exit 0 without being done", &task.dir(), Left::InOrder);
+        }
     }
 }
 
@@ -48,6 +53,7 @@ fn term_saves_and_cancels() {
     assert_eq!(running.finish(), 143);
     task.check_ends("Cancelled Cancelled");
     assert_eq!(task.checkpoints(), ["step-1"]);
+    hold("C: TERM only", &task.dir(), Left::InOrder);
 }
 
 #[test]
@@ -73,6 +79,7 @@ fn a_program_that_ignores_everything_is_killed() {
     assert_eq!(running.finish(), 75);
     task.check_ends("Preempted Requeue");
     assert_eq!(task.ends()[0].signal, Some(9));
+    hold("C: a program that ignores signals", &task.dir(), Left::InOrder);
 }
 
 #[test]
@@ -93,6 +100,7 @@ pause()
     std::fs::write(task.path("go"), "").unwrap();
     assert_eq!(running.finish(), 75);
     assert_eq!(task.checkpoints(), ["step-7"]);
+    hold("C: USR1 before the program installed its handler", &task.dir(), Left::InOrder);
 }
 
 #[test]
@@ -121,6 +129,7 @@ fn inherited_signal_settings_do_not_matter() {
     signal(child.id(), "USR1");
     assert_eq!(child.wait().unwrap().code(), Some(75));
     assert_eq!(task.checkpoints(), ["step-1", "step-2"]);
+    hold("C: USR1 inherited as ignored or blocked", &task.dir(), Left::InOrder);
 }
 
 #[test]
@@ -148,6 +157,7 @@ fn the_time_limit_is_kept_here_and_the_deadline_too() {
     let task = saver(75).with("/deadline", json!(1));
     assert_eq!(task.run(), 124);
     task.check_ends("TimeLimit Timeout");
+    hold("C: USR1 at the time limit", &task.dir(), Left::InOrder);
 }
 
 #[test]
@@ -199,4 +209,5 @@ pause()
     running.signal("KILL");
     running.finish();
     wait_until("the daemon is gone", || !is_alive(&daemon));
+    hold("C: the harness killed with -9", &task.dir(), Left::Killed);
 }

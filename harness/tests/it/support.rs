@@ -152,6 +152,17 @@ impl Running {
         signal(self.child.id(), name);
     }
 
+    /// The same for one that may have ended.
+    pub(crate) fn try_signal(&mut self, name: &str) {
+        if !self.has_ended() {
+            self.signal(name);
+        }
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits until a file is there, and answers with its text.
     #[track_caller]
     pub(crate) fn wait_for(&mut self, name: &str) -> String {
