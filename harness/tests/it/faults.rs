@@ -72,7 +72,7 @@ ready()
 #[test]
 fn usr1_while_validating() {
     let task = Task::python(
-        r#"
+        r"
 asked = []
 on(signal.SIGUSR1, lambda: asked.append(1))
 ready()
@@ -80,7 +80,7 @@ while not asked: time.sleep(0.01)
 time.sleep(2)  # the rest of the validation
 save(4)
 sys.exit(85)
-"#,
+",
     );
     let mut running = task.start();
     running.wait_for("ready-0");
@@ -94,7 +94,7 @@ sys.exit(85)
 #[test]
 fn a_thousand_zombies() {
     let task = Task::python(
-        r#"
+        r"
 for n in range(500):
     if os.fork() == 0: os._exit(0)       # a zombie of the program's own
 for n in range(500):
@@ -104,7 +104,7 @@ for n in range(500):
 on(signal.SIGUSR1, lambda: (save(1), sys.exit(0)))
 ready()
 pause()
-"#,
+",
     );
     let mut running = task.start();
     running.wait_for("ready-0");
