@@ -79,6 +79,29 @@ pub fn runs_with_argument(path: &Path) -> bool {
     })
 }
 
+/// Every process of this machine below this one, children before theirs.
+#[must_use]
+pub fn descendants(pid: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let with_parents: Vec<(u32, u32)> =
+        processes.filter_map(|process| Some((process, parent(process)?))).collect();
+    let mut below = vec![pid];
+    let mut at = 0;
+    while let Some(&parent) = below.get(at) {
+        let children = with_parents.iter().filter(|(_, own)| *own == parent);
+        below.extend(children.map(|(child, _)| *child));
+        at += 1;
+    }
+    below.split_off(1)
+}
+
+/// Field 4 of `/proc/PID/stat`.
+fn parent(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 fn node() -> String {
     nix::unistd::gethostname()
         .map_or_else(|_| "localhost".to_owned(), |name| name.to_string_lossy().into_owned())

@@ -11,6 +11,7 @@ pub mod journal;
 pub mod memory;
 pub mod observe;
 pub mod plan;
+pub mod rehearse;
 pub mod report;
 pub mod script;
 pub mod slurm;

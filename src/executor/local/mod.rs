@@ -7,4 +7,4 @@ mod schedule;
 mod spawn;
 
 pub use runner::run;
-pub use spawn::{SpawnError, is_running, start_runner};
+pub use spawn::{SpawnError, harness as start_harness, is_running, start_runner, wait};

@@ -76,7 +76,7 @@ pub fn start_runner(
 }
 
 /// Starts the harness of one trial, in a process group of its own: a Ctrl-C at the terminal is not for it.
-pub(super) fn harness(program: &Path, dir: &TaskDir, trial: u32) -> io::Result<Child> {
+pub fn harness(program: &Path, dir: &TaskDir, trial: u32) -> io::Result<Child> {
     durable::create_dir_all(&dir.slurm_output())?;
     let log = dir.slurm_output().join(format!("local_{trial}.out"));
     let output = OpenOptions::new().append(true).create(true).open(log)?;
@@ -95,6 +95,6 @@ pub(super) fn harness(program: &Path, dir: &TaskDir, trial: u32) -> io::Result<C
 }
 
 /// Waits for a harness. Its exit code, or the signal that killed it.
-pub(super) fn wait(mut child: Child) -> (Option<i32>, Option<i32>) {
+pub fn wait(mut child: Child) -> (Option<i32>, Option<i32>) {
     child.wait().map_or((None, None), |status| (status.code(), status.signal()))
 }

@@ -1,0 +1,174 @@
+//! The folder of a rehearsal: a home of its own, so that the user's experiments are not touched, and in it an experiment
+//! for each run.
+
+use std::path::PathBuf;
+
+use nemo_harness::rundir::{ExperimentDir, Keep, TaskDir, TaskSpec, durable};
+
+use super::plan::{Fault, Scenario};
+use crate::executor::spec::{Surrounding, task_spec};
+use crate::experiment::{Experiment, Task};
+use crate::host::{self, ProcessId};
+use crate::journal::Event;
+use crate::plan::{JobArray, Plan};
+use crate::script;
+use crate::slurm::Cluster;
+use crate::store::{self, ExperimentId, Home, NewExperiment, NewTask, StoreError};
+
+/// Where all runs of a rehearsal lie.
+#[derive(Debug)]
+pub(crate) struct Folder<'a> {
+    pub(crate) home: Home,
+    pub(crate) harness: PathBuf,
+    pub(crate) toml: &'a str,
+    /// The experiment, every task on the executor that it is rehearsed on.
+    pub(crate) experiment: &'a Experiment,
+    pub(crate) task: &'a Task,
+    pub(crate) trial: u32,
+    /// What is known of the cluster, where runs take place there.
+    pub(crate) cluster: Option<&'a Cluster>,
+}
+
+/// One run's place.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) id: ExperimentId,
+    pub(crate) dir: ExperimentDir,
+    pub(crate) task: TaskDir,
+    pub(crate) plan: Option<Plan>,
+}
+
+impl Folder<'_> {
+    /// The folder that the runs share: what the task waits for ran there.
+    pub(crate) fn upstream(&self) -> Result<Place, StoreError> {
+        let names = self.experiment.upstream(&self.task.name);
+        let is_upstream = |task: &&Task| names.contains_key(task.name.as_str());
+        let tasks: Vec<Task> = self.experiment.tasks.iter().filter(is_upstream).cloned().collect();
+        let id = self.id(0);
+        let dir = self.home.experiment(&id);
+        let around = self.around(&id, &dir);
+        let new = tasks.iter().map(|task| {
+            let spec = TaskSpec { sentinel: false, ..undisturbed(task_spec(task, &around)) };
+            NewTask { spec, scripts: Vec::new() }
+        });
+        let new = new.collect();
+        self.create(&id, Experiment { tasks, ..self.experiment.clone() }, new, None)?;
+        let task = dir.task(&self.task.name);
+        Ok(Place { id, dir, task, plan: None })
+    }
+
+    /// A folder for one run, whose inputs are what `upstream` made.
+    pub(crate) fn run(
+        &self,
+        number: u32,
+        scenario: &Scenario,
+        upstream: &ExperimentDir,
+    ) -> Result<Place, StoreError> {
+        let id = self.id(number);
+        let dir = self.home.experiment(&id);
+        let mut spec = undisturbed(task_spec(self.task, &self.around(&id, &dir)));
+        spec.inputs = task_spec(self.task, &self.around(&id, upstream)).inputs;
+        set_up(&mut spec, scenario);
+        let alone = Task { after: Vec::new(), ..self.task.clone() };
+        let experiment = Experiment { tasks: vec![alone], ..self.experiment.clone() };
+        let array = JobArray {
+            task: self.task.name.clone(),
+            index: 0,
+            offset: self.trial,
+            trials: std::num::NonZeroU32::MIN,
+            throttle: None,
+            after: Vec::new(),
+            held: false,
+        };
+        let scripts = self.script(&id, &dir, &array, spec.checkpoint.lead);
+        let plan = scripts.as_ref().map(|_| Plan { arrays: vec![array] });
+        let new = vec![NewTask { spec, scripts: scripts.into_iter().collect() }];
+        self.create(&id, experiment, new, plan.clone())?;
+        let task = dir.task(&self.task.name);
+        Ok(Place { id, dir, task, plan })
+    }
+
+    /// The task's specification as it lies in a run's folder now.
+    pub(crate) fn respecify(&self, place: &Place, spec: &TaskSpec) -> std::io::Result<()> {
+        durable::replace_file_durably(&place.task.spec(), &serde_json::to_vec_pretty(spec)?)
+    }
+
+    fn script(
+        &self,
+        id: &ExperimentId,
+        dir: &ExperimentDir,
+        array: &JobArray,
+        lead: u64,
+    ) -> Option<String> {
+        let executor = match self.experiment.executors.get(&self.task.executor)? {
+            crate::experiment::Executor::Slurm(slurm) => slurm,
+            crate::experiment::Executor::Local(_) => return None,
+        };
+        let mut task = self.task.clone();
+        task.checkpoint.lead = lead;
+        let place = dir.task(&task.name);
+        let setting = script::Setting {
+            experiment: id.as_str(),
+            task: &task,
+            executor,
+            task_dir: &place.0,
+            output_dir: place.slurm_output(),
+            harness: &self.harness,
+        };
+        Some(script::script(array, &setting))
+    }
+
+    fn id(&self, number: u32) -> ExperimentId {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "unix seconds")]
+        let seconds = host::now() as u64;
+        ExperimentId::new(&self.experiment.name, seconds, number)
+    }
+
+    fn around<'b>(&'b self, id: &'b ExperimentId, dir: &'b ExperimentDir) -> Surrounding<'b> {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "unix seconds")]
+        let now = host::now() as u64;
+        Surrounding { id: id.as_str(), dir, experiment: self.experiment, now, cluster: self.cluster }
+    }
+
+    fn create(
+        &self,
+        id: &ExperimentId,
+        experiment: Experiment,
+        tasks: Vec<NewTask>,
+        plan: Option<Plan>,
+    ) -> Result<(), StoreError> {
+        let submitter = Event::Submitter {
+            process: ProcessId::current(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            time: host::now(),
+        };
+        let journal: Vec<Event> =
+            std::iter::once(submitter).chain(plan.map(|plan| Event::Planned { plan })).collect();
+        let (experiment, toml) = (&experiment, self.toml);
+        let new = NewExperiment { id, toml, experiment, journal: &journal, tasks };
+        store::create(&self.home, &new).map(drop)
+    }
+}
+
+/// Nothing but the disturbances may end a run, and every checkpoint stays to be compared.
+fn undisturbed(mut spec: TaskSpec) -> TaskSpec {
+    spec.deadline = None;
+    spec.time_limit = None;
+    spec.restart.crashes = 1;
+    spec.restart.no_progress = 0;
+    spec.checkpoint.keep = Keep { trial_latest: u32::MAX, trial_best: 1, experiment_best: 0 };
+    spec
+}
+
+/// What the harness must know of the disturbances.
+fn set_up(spec: &mut TaskSpec, scenario: &Scenario) {
+    for injection in &scenario.injections {
+        match injection.fault {
+            Fault::Preempt { lead } => spec.checkpoint.lead = lead,
+            Fault::Terminate { kill_wait } => spec.kill_wait = Some(kill_wait),
+            Fault::KillProgram => spec.restart.crashes += 1,
+            Fault::TimeLimit { limit } => spec.time_limit = Some(limit),
+            Fault::KillHarness | Fault::Requeue => {}
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Runs a trial on this machine, and disturbs it as its scenario says.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::Child;
+use std::time::Duration;
+
+use nemo_harness::exit;
+use nemo_harness::rundir::{TaskDir, TaskSpec, TrialDir};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+
+use super::observed::{End, Injected, Run};
+use super::plan::{Fault, Injection, Moment, Scenario};
+use super::watch::Watch;
+use crate::executor::local;
+use crate::host;
+
+/// How often is looked: moments are met to within so much.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Why a run was not seen to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A file or process.
+    #[error("can't rehearse")]
+    Io(#[from] io::Error),
+    /// Ctrl-C, or the terminal is gone.
+    #[error("interrupted; nothing of the rehearsal runs any more")]
+    Interrupted,
+    /// The time for the whole rehearsal is over.
+    #[error("the time limit is over")]
+    OutOfTime,
+    /// Slurm.
+    #[error(transparent)]
+    Slurm(#[from] crate::slurm::SlurmError),
+}
+
+/// Ctrl-C and its like are heard here, so that nothing stays behind.
+#[derive(Debug)]
+pub struct Interrupt(SignalFd);
+
+impl Interrupt {
+    /// Listens from now on.
+    pub fn listen() -> io::Result<Self> {
+        let mut set = SigSet::empty();
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            set.add(signal);
+        }
+        set.thread_block()?;
+        Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?))
+    }
+
+    /// Waits a while, or until somebody interrupts.
+    pub(super) fn wait(&self, time: Duration) -> Result<(), RunError> {
+        let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
+        poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout).ok();
+        match self.0.read_signal() {
+            Ok(Some(_)) => Err(RunError::Interrupted),
+            Ok(None) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// How far a run is, for those who watch.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// The attempt, from 0.
+    pub attempt: u32,
+    /// The last step that it reported.
+    pub step: Option<u64>,
+}
+
+/// What all runs of a rehearsal have in common.
+pub struct Stage<'a> {
+    /// The program that supervises.
+    pub harness: &'a Path,
+    /// Ctrl-C.
+    pub interrupt: &'a Interrupt,
+    /// When the whole rehearsal must be over, in unix seconds.
+    pub deadline: Option<f64>,
+    /// Shows how far a run is.
+    pub show: &'a dyn Fn(Progress),
+}
+
+/// A trial that runs here.
+struct Local<'a> {
+    stage: &'a Stage<'a>,
+    task: &'a TaskDir,
+    trial: u32,
+    injections: &'a [Injection],
+    watch: Watch,
+    began: f64,
+    /// Seconds after which it counts as stuck.
+    patience: Option<f64>,
+}
+
+/// Runs a trial as a scenario says. After `patience` seconds it is given up.
+pub(super) fn run(
+    stage: &Stage<'_>,
+    task: &TaskDir,
+    trial: u32,
+    scenario: &Scenario,
+    patience: Option<f64>,
+) -> Result<Run, RunError> {
+    let dir = task.trial(trial);
+    let mut local = Local {
+        stage,
+        task,
+        trial,
+        injections: &scenario.injections,
+        watch: Watch::new(dir.clone())?,
+        began: host::now(),
+        patience,
+    };
+    let end = local.carry_out()?;
+    local.watch.look()?;
+    let seconds = host::now() - local.began;
+    Ok(gather(&local.watch, &dir, scenario, end, seconds)?)
+}
+
+/// What is there in the end.
+pub(super) fn gather(
+    watch: &Watch,
+    dir: &TrialDir,
+    scenario: &Scenario,
+    end: End,
+    seconds: f64,
+) -> io::Result<Run> {
+    let mut checkpoints = Vec::new();
+    if let Ok(entries) = std::fs::read_dir(dir.checkpoints()) {
+        for entry in entries {
+            let name = entry?.file_name();
+            let step = |name: &str| name.strip_prefix("step-")?.parse::<u64>().ok();
+            checkpoints.extend(name.to_str().and_then(step));
+        }
+    }
+    checkpoints.sort_unstable();
+    let lines = nemo_harness::rundir::lines::read(&dir.metrics())?.rows;
+    let attempts = watch.attempts();
+    Ok(Run { kind: scenario.kind, seconds, end, attempts, lines, checkpoints })
+}
+
+impl Local<'_> {
+    /// One harness after the other, until the trial is over.
+    fn carry_out(&mut self) -> Result<End, RunError> {
+        loop {
+            let child = local::start_harness(self.stage.harness, self.task, self.trial)?;
+            let (code, signal) = self.attend(child)?;
+            self.watch.look()?;
+            let is_cancelled = code == Some(i32::from(exit::CANCELLED));
+            let is_requeued = code == Some(i32::from(exit::REQUEUE));
+            if self.is_late() {
+                return Ok(End::Stuck);
+            }
+            match code {
+                Some(0) => return Ok(End::Completed),
+                _ if is_requeued || (is_cancelled && self.was_disturbed()) => self.end_segments()?,
+                None if self.was_disturbed() => {}
+                _ => return Ok(End::Failed(self.reason(code, signal))),
+            }
+        }
+    }
+
+    /// Watches a harness until it is gone. Its exit code, or the signal that killed it.
+    fn attend(&mut self, mut child: Child) -> Result<(Option<i32>, Option<i32>), RunError> {
+        loop {
+            if child.try_wait()?.is_some() {
+                return Ok(local::wait(child));
+            }
+            let waited = self.stage.interrupt.wait(LOOK);
+            let now = host::now();
+            let is_over = self.stage.deadline.is_some_and(|deadline| now > deadline);
+            if waited.is_err() || is_over || self.is_late() {
+                end_all(child.id());
+                let ended = local::wait(child);
+                waited?;
+                return if is_over { Err(RunError::OutOfTime) } else { Ok(ended) };
+            }
+            self.watch.look()?;
+            if let Some((attempt, _)) = self.watch.attempt() {
+                (self.stage.show)(Progress { attempt, step: self.watch.step(attempt) });
+            }
+            self.disturb(child.id(), now);
+        }
+    }
+
+    fn is_late(&self) -> bool {
+        self.patience.is_some_and(|patience| host::now() - self.began > patience)
+    }
+
+    /// Does what is due.
+    fn disturb(&mut self, harness: u32, now: f64) {
+        let Some((attempt, start)) = self.watch.attempt() else { return };
+        let Some(injection) = self.injections.get(attempt as usize).copied() else { return };
+        let is_done = self.watch.injected.iter().any(|(done, _)| *done == attempt);
+        let step = self.watch.step(attempt);
+        let needs_checkpoint =
+            matches!(injection.fault, Fault::KillProgram | Fault::KillHarness);
+        let is_due = match injection.moment {
+            Moment::Step(wanted) => step.is_some_and(|step| step >= wanted),
+            Moment::Seconds(seconds) => now - start >= seconds,
+            Moment::Begin => now - start >= notice(injection.fault, self.task),
+        };
+        let is_ready = !needs_checkpoint || self.watch.has_checkpoint();
+        if is_done || !is_due || !is_ready || self.watch.is_over() {
+            return;
+        }
+        self.watch.injected.push((attempt, Injected { fault: injection.fault, time: now, step }));
+        match injection.fault {
+            Fault::Preempt { .. } => signal(harness, Signal::SIGUSR1),
+            Fault::Terminate { .. } => signal(harness, Signal::SIGTERM),
+            Fault::KillProgram => {
+                for pid in host::descendants(harness) {
+                    signal(pid, Signal::SIGKILL);
+                }
+            }
+            Fault::KillHarness => signal(harness, Signal::SIGKILL),
+            // The harness sees to its segments' ends itself; and without Slurm nobody requeues.
+            Fault::TimeLimit { .. } | Fault::Requeue => {}
+        }
+    }
+
+    /// Whether the newest attempt was disturbed.
+    fn was_disturbed(&self) -> bool {
+        let attempt = self.watch.attempt().map(|(attempt, _)| attempt);
+        self.watch.injected.last().map(|(attempt, _)| *attempt) == attempt
+    }
+
+    /// Later segments are long enough.
+    fn end_segments(&self) -> io::Result<()> {
+        let mut spec = read_spec(self.task)?;
+        if spec.time_limit.take().is_none() {
+            return Ok(());
+        }
+        let text = serde_json::to_vec_pretty(&spec)?;
+        nemo_harness::rundir::durable::replace_file_durably(&self.task.spec(), &text)
+    }
+
+    fn reason(&self, code: Option<i32>, signal: Option<i32>) -> String {
+        let attempts = self.watch.attempts();
+        let own = attempts.last().and_then(|attempt| attempt.end.as_ref()?.reason.clone());
+        own.unwrap_or_else(|| {
+            let log = self.task.slurm_output().join(format!("local_{}.out", self.trial));
+            let text = std::fs::read_to_string(log).unwrap_or_default();
+            let said = text.lines().last().unwrap_or("without a word").to_owned();
+            format!("the harness ended (code {code:?}, signal {signal:?}): {said}")
+        })
+    }
+}
+
+fn read_spec(task: &TaskDir) -> io::Result<TaskSpec> {
+    Ok(serde_json::from_slice(&std::fs::read(task.spec())?)?)
+}
+
+/// Seconds from an attempt's begin until its program is asked to save, at a segment's end.
+#[expect(clippy::cast_precision_loss, reason = "seconds of a segment")]
+fn notice(fault: Fault, task: &TaskDir) -> f64 {
+    let lead = read_spec(task).map_or(0, |spec| spec.checkpoint.lead);
+    match fault {
+        Fault::TimeLimit { limit } => limit.saturating_sub(lead) as f64,
+        Fault::Preempt { .. }
+        | Fault::Terminate { .. }
+        | Fault::KillProgram
+        | Fault::KillHarness
+        | Fault::Requeue => 0.0,
+    }
+}
+
+fn signal(pid: u32, signal: Signal) {
+    if let Ok(pid) = i32::try_from(pid) {
+        kill(Pid::from_raw(pid), signal).ok(); // one that is gone needs none
+    }
+}
+
+/// Kills a harness and everything below it.
+fn end_all(harness: u32) {
+    let below = host::descendants(harness);
+    for pid in std::iter::once(harness).chain(below) {
+        signal(pid, Signal::SIGKILL);
+    }
+}

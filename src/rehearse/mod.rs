@@ -1,0 +1,15 @@
+//! Rehearses a trial before anything is submitted: undisturbed twice, then interrupted in every way, and compares.
+//!
+//! `plan` says what is done and when, `local` and `slurm` do it, `compare` looks at what came out, and `findings` says
+//! what follows. Only `local`, `slurm`, `folder`, `watch` and the reading half of `tree` touch the world.
+
+pub(crate) mod folder;
+mod leaves;
+pub mod local;
+pub mod observed;
+mod pickle;
+pub mod plan;
+pub mod series;
+pub mod tree;
+mod watch;
+mod zip;

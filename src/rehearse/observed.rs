@@ -1,0 +1,179 @@
+//! What was seen of a run: values, from which everything else follows.
+
+use nemo_harness::rundir::{AttemptEnd, Cause, MetricsLine};
+use serde::Serialize;
+
+use super::plan::{Fault, Kind};
+
+/// One run of the trial, from its first attempt to its last.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    /// What it was to show.
+    pub kind: Kind,
+    /// From its first attempt's begin to its end.
+    pub seconds: f64,
+    /// How it ended.
+    pub end: End,
+    /// In order.
+    pub attempts: Vec<Attempt>,
+    /// The record as it is in the end.
+    pub lines: Vec<MetricsLine>,
+    /// The committed checkpoints that are there in the end.
+    pub checkpoints: Vec<u64>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "end", content = "reason")]
+pub enum End {
+    /// The program did its work.
+    Completed,
+    /// It failed for good.
+    Failed(String),
+    /// It took many times as long as undisturbed, and was ended.
+    Stuck,
+}
+
+/// One attempt.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Attempt {
+    /// When its record begins, in unix seconds.
+    pub start: f64,
+    /// The checkpoint that it was given.
+    pub resume_step: Option<u64>,
+    /// All that it reported, also what a later resume took out of the record.
+    pub lines: Vec<MetricsLine>,
+    /// Step and time of each checkpoint that was committed.
+    pub checkpoints: Vec<(u64, f64)>,
+    /// What was done to it.
+    pub injected: Option<Injected>,
+    /// How it ended, where that could be written.
+    pub end: Option<AttemptEnd>,
+    /// What the harness had to say.
+    pub notes: Notes,
+    /// What was made under its final name.
+    pub in_place: Vec<String>,
+}
+
+/// A disturbance that took place.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Injected {
+    /// What was done.
+    pub fault: Fault,
+    /// When, in unix seconds.
+    pub time: f64,
+    /// The last step that was reported then.
+    pub step: Option<u64>,
+}
+
+/// What the harness noted in an attempt's log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a line that is there or not")]
+pub struct Notes {
+    /// A process caught the signal that asks to save.
+    pub asked: bool,
+    /// It was told to end.
+    pub terminated: bool,
+    /// It was killed.
+    pub killed: bool,
+    /// It left processes behind.
+    pub left_behind: bool,
+    /// Something was not committed, since it was being written in place.
+    pub torn: bool,
+}
+
+impl Notes {
+    /// Reads an attempt's log.
+    #[must_use]
+    pub fn new(log: &str) -> Self {
+        let has = |text: &str| {
+            log.lines().any(|line| line.starts_with("nemo-harness: ") && line.contains(text))
+        };
+        Self {
+            asked: has("is asked to save"),
+            terminated: has("is told to end"),
+            killed: has("the program is killed"),
+            left_behind: has("left behind are killed"),
+            torn: has("was being written in place"),
+        }
+    }
+}
+
+impl Attempt {
+    /// The steps that it reported.
+    pub fn steps(&self) -> impl Iterator<Item = u64> {
+        self.lines.iter().filter_map(|line| line.step)
+    }
+
+    /// When it was asked to stop, if it was told so beforehand.
+    #[must_use]
+    pub fn asked_at(&self) -> Option<f64> {
+        let injected = self.injected?;
+        match injected.fault {
+            Fault::Preempt { .. }
+            | Fault::Terminate { .. }
+            | Fault::TimeLimit { .. }
+            | Fault::Requeue => Some(injected.time),
+            Fault::KillProgram | Fault::KillHarness => None,
+        }
+    }
+
+    /// The first checkpoint after it was asked, and how many seconds after.
+    #[must_use]
+    pub fn saved_after_request(&self) -> Option<(u64, f64)> {
+        let asked = self.asked_at()?;
+        let after = self.checkpoints.iter().find(|(_, time)| *time >= asked);
+        after.map(|(step, time)| (*step, time - asked))
+    }
+
+    /// It ended by itself, whatever its exit code.
+    #[must_use]
+    pub fn left_by_itself(&self) -> bool {
+        let exit = self.end.as_ref().and_then(|end| end.exit_code);
+        exit.is_some() && !self.notes.terminated && !self.notes.killed
+    }
+
+    /// It crashed, and nothing had been done to it.
+    #[must_use]
+    pub fn crashed_alone(&self) -> bool {
+        self.injected.is_none()
+            && self.end.as_ref().is_some_and(|end| end.cause == Cause::Failed)
+    }
+}
+
+impl Run {
+    /// The steps of its record, in order.
+    #[must_use]
+    pub fn steps(&self) -> Vec<u64> {
+        let mut steps: Vec<u64> = self.lines.iter().filter_map(|line| line.step).collect();
+        steps.sort_unstable();
+        steps.dedup();
+        steps
+    }
+
+    /// Every checkpoint of every attempt.
+    pub fn saves(&self) -> impl Iterator<Item = (u64, f64)> {
+        self.attempts.iter().flat_map(|attempt| attempt.checkpoints.iter().copied())
+    }
+
+    /// The first step that was committed while a program ran on, and when, in seconds from the begin.
+    #[must_use]
+    pub fn first_save(&self) -> Option<(u64, f64)> {
+        let first = self.attempts.first()?;
+        let (step, time) = *first.checkpoints.first()?;
+        let ended = first.end.as_ref().map_or(f64::INFINITY, |end| end.time);
+        // What is committed in the last moments was left to the end.
+        (ended - time > 0.05 * (ended - first.start)).then_some((step, time - first.start))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_harness_is_believed() {
+        let log = "the program is killed\nnemo-harness: the program is asked to save (SIGUSR1)\n";
+        assert_eq!(Notes::new(log), Notes { asked: true, ..Notes::default() });
+    }
+}

@@ -1,0 +1,326 @@
+//! The names of the tensors in PyTorch's `data.pkl`: only as much of a pickle is followed as that takes, and nothing is
+//! ever run. Pure.
+
+use std::collections::HashMap;
+
+use super::leaves::Kind;
+
+/// One storage: the member `data/<key>` of the archive, and the tensor that lies in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Storage {
+    pub(super) key: String,
+    pub(super) name: String,
+    pub(super) kind: Kind,
+}
+
+/// Every storage that the pickle names; what can't be followed ends the list.
+pub(super) fn storages(bytes: &[u8]) -> Vec<Storage> {
+    let mut machine = Machine { rest: bytes, ..Machine::default() };
+    while machine.step().is_some() {}
+    let mut found = Vec::new();
+    for value in &machine.stack {
+        gather(value, "", &mut found);
+    }
+    found
+}
+
+#[derive(Clone, Debug)]
+enum Value {
+    Other,
+    Text(String),
+    Global(String),
+    Storage(String, Kind),
+    /// A dict by its keys, a list or tuple by indices, a call by its arguments without names.
+    Group { depth: usize, items: Vec<(String, Value)> },
+}
+
+/// Deeper nesting is nobody's checkpoint.
+const DEEPEST: usize = 64;
+
+#[derive(Debug, Default)]
+struct Machine<'a> {
+    rest: &'a [u8],
+    stack: Vec<Value>,
+    marks: Vec<usize>,
+    memo: HashMap<u32, Value>,
+}
+
+impl<'a> Machine<'a> {
+    /// Follows one instruction; none at the end, and where it can't.
+    fn step(&mut self) -> Option<()> {
+        let code = self.take(1)?[0];
+        match code {
+            0x80 => drop(self.take(1)?),
+            0x95 => drop(self.take(8)?),
+            b'c' => {
+                let (module, name) = (self.line()?, self.line()?);
+                self.stack.push(Value::Global(format!("{module}.{name}")));
+            }
+            0x93 => {
+                let (name, module) = (self.text()?, self.text()?);
+                self.stack.push(Value::Global(format!("{module}.{name}")));
+            }
+            b'q' => self.remember(1)?,
+            b'r' => self.remember(4)?,
+            0x94 => drop(self.memo.insert(u32::try_from(self.memo.len()).ok()?, self.stack.last()?.clone())),
+            b'h' => self.recall(1)?,
+            b'j' => self.recall(4)?,
+            b'(' => self.marks.push(self.stack.len()),
+            b'N' | 0x88 | 0x89 => self.stack.push(Value::Other),
+            b'K' => self.plain(1)?,
+            b'M' => self.plain(2)?,
+            b'J' => self.plain(4)?,
+            b'G' => self.plain(8)?,
+            0x8a | b'C' => {
+                let length = self.length(1)?;
+                self.plain(length)?;
+            }
+            b'B' => {
+                let length = self.length(4)?;
+                self.plain(length)?;
+            }
+            b'X' | b'T' => self.string(4)?,
+            0x8c | b'U' => self.string(1)?,
+            b'0' => drop(self.stack.pop()?),
+            b'2' => self.stack.push(self.stack.last()?.clone()),
+            b'Q' => self.persistent()?,
+            _ => self.group(code)?,
+        }
+        Some(())
+    }
+
+    /// Instructions that put values together.
+    fn group(&mut self, code: u8) -> Option<()> {
+        match code {
+            b')' | b'}' | b']' | 0x8f => self.stack.push(list(Vec::new())?),
+            b't' => {
+                let items = self.from_mark()?;
+                self.stack.push(list(items)?);
+            }
+            0x85..=0x87 => {
+                let start = self.stack.len().checked_sub(usize::from(code - 0x84))?;
+                let items = self.stack.split_off(start);
+                self.stack.push(list(items)?);
+            }
+            b's' => {
+                let start = self.stack.len().checked_sub(2)?;
+                let pair = self.stack.split_off(start);
+                self.set_items(pair)?;
+            }
+            b'u' => {
+                let items = self.from_mark()?;
+                self.set_items(items)?;
+            }
+            b'a' => {
+                let item = self.stack.pop()?;
+                self.append(vec![item])?;
+            }
+            b'e' => {
+                let items = self.from_mark()?;
+                self.append(items)?;
+            }
+            // A call or a state: what it is made of lies below the same name.
+            b'R' | 0x81 | b'b' => {
+                let items = vec![self.stack.pop()?, self.stack.pop()?];
+                let nameless = items.into_iter().rev().map(|item| (String::new(), item)).collect();
+                self.stack.push(group(nameless)?);
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.rest.split_at_checked(length)?;
+        self.rest = rest;
+        Some(taken)
+    }
+
+    fn line(&mut self) -> Option<String> {
+        let length = self.rest.iter().position(|&byte| byte == b'\n')?;
+        let line = String::from_utf8_lossy(self.take(length)?).into_owned();
+        self.take(1)?;
+        Some(line)
+    }
+
+    fn length(&mut self, width: usize) -> Option<usize> {
+        Some(self.take(width)?.iter().rev().fold(0, |length, &byte| length << 8 | usize::from(byte)))
+    }
+
+    fn plain(&mut self, length: usize) -> Option<()> {
+        self.take(length)?;
+        self.stack.push(Value::Other);
+        Some(())
+    }
+
+    fn string(&mut self, width: usize) -> Option<()> {
+        let length = self.length(width)?;
+        let text = String::from_utf8_lossy(self.take(length)?).into_owned();
+        self.stack.push(Value::Text(text));
+        Some(())
+    }
+
+    fn text(&mut self) -> Option<String> {
+        match self.stack.pop()? {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn remember(&mut self, width: usize) -> Option<()> {
+        let place = u32::try_from(self.length(width)?).ok()?;
+        self.memo.insert(place, self.stack.last()?.clone());
+        Some(())
+    }
+
+    fn recall(&mut self, width: usize) -> Option<()> {
+        let place = u32::try_from(self.length(width)?).ok()?;
+        self.stack.push(self.memo.get(&place)?.clone());
+        Some(())
+    }
+
+    fn from_mark(&mut self) -> Option<Vec<Value>> {
+        let mark = self.marks.pop().filter(|mark| *mark <= self.stack.len())?;
+        Some(self.stack.split_off(mark))
+    }
+
+    fn set_items(&mut self, items: Vec<Value>) -> Option<()> {
+        let mut named = Vec::new();
+        let mut items = items.into_iter();
+        while let (Some(key), Some(value)) = (items.next(), items.next()) {
+            let name = if let Value::Text(text) = key { text } else { "?".to_owned() };
+            named.push((name, value));
+        }
+        self.extend(named)
+    }
+
+    fn append(&mut self, items: Vec<Value>) -> Option<()> {
+        self.extend((0..).zip(items).map(|(index, item): (usize, _)| (index.to_string(), item)).collect())
+    }
+
+    fn extend(&mut self, new: Vec<(String, Value)>) -> Option<()> {
+        let Value::Group { mut items, .. } = self.stack.pop()? else { return None };
+        items.extend(new);
+        self.stack.push(group(items)?);
+        Some(())
+    }
+
+    /// `("storage", torch.FloatStorage, key, place, numbers)`.
+    fn persistent(&mut self) -> Option<()> {
+        let Value::Group { items, .. } = self.stack.pop()? else { return None };
+        let value = match (items.get(1), items.get(2)) {
+            (Some((_, Value::Global(class))), Some((_, Value::Text(key)))) => {
+                Value::Storage(key.clone(), kind(class))
+            }
+            _ => Value::Other,
+        };
+        self.stack.push(value);
+        Some(())
+    }
+}
+
+fn list(items: Vec<Value>) -> Option<Value> {
+    group((0..).zip(items).map(|(index, item): (usize, _)| (index.to_string(), item)).collect())
+}
+
+fn group(items: Vec<(String, Value)>) -> Option<Value> {
+    let depth = |(_, item): &(String, Value)| match item {
+        Value::Group { depth, .. } => *depth,
+        Value::Other | Value::Text(_) | Value::Global(_) | Value::Storage(..) => 0,
+    };
+    let depth = items.iter().map(depth).max().unwrap_or(0) + 1;
+    (depth <= DEEPEST).then_some(Value::Group { depth, items })
+}
+
+fn kind(class: &str) -> Kind {
+    match class.rsplit('.').next().unwrap_or_default() {
+        "DoubleStorage" => Kind::F64,
+        "FloatStorage" => Kind::F32,
+        "HalfStorage" => Kind::F16,
+        "BFloat16Storage" => Kind::Bf16,
+        "LongStorage" => Kind::I64,
+        "IntStorage" => Kind::I32,
+        "ShortStorage" => Kind::I16,
+        "CharStorage" => Kind::I8,
+        "ByteStorage" | "BoolStorage" => Kind::U8,
+        _ => Kind::Opaque,
+    }
+}
+
+/// A tensor is a call whose first argument is its storage: the indices of arguments are no part of its name.
+fn gather(value: &Value, name: &str, found: &mut Vec<Storage>) {
+    match value {
+        Value::Storage(key, kind) if found.iter().all(|own| own.key != *key) => {
+            let name = if name.is_empty() { format!("data/{key}") } else { name.to_owned() };
+            found.push(Storage { key: key.clone(), name, kind: *kind });
+        }
+        Value::Group { items, .. } => {
+            for (part, value) in items {
+                let is_storage = matches!(value, Value::Storage(..));
+                let is_plain = part.is_empty() || is_storage || is_arguments(items);
+                let name = match (is_plain, name.is_empty()) {
+                    (true, _) => name.to_owned(),
+                    (false, true) => part.clone(),
+                    (false, false) => format!("{name}.{part}"),
+                };
+                gather(value, &name, found);
+            }
+        }
+        Value::Other | Value::Text(_) | Value::Global(_) | Value::Storage(..) => {}
+    }
+}
+
+/// The arguments of a call that makes a tensor.
+fn is_arguments(siblings: &[(String, Value)]) -> bool {
+    matches!(siblings.first(), Some((name, Value::Global(_))) if name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `torch.save({"net": {"w": …}, "opt": [{"exp_avg": …}]})` makes of its tensors, in protocol 2.
+    fn sample() -> Vec<u8> {
+        let tensor = |key: &str, class: &str| {
+            let rebuild = "ctorch._utils\n_rebuild_tensor_v2\n";
+            let text = |text: &str| {
+                let length = u32::try_from(text.len()).unwrap().to_le_bytes();
+                [b"X", &length[..], text.as_bytes()].concat()
+            };
+            let storage = [
+                b"(".to_vec(),
+                text("storage"),
+                format!("ctorch\n{class}\n").into_bytes(),
+                text(key),
+                text("cpu"),
+                b"K\x04tQ".to_vec(),
+            ];
+            [rebuild.as_bytes(), b"((", &storage.concat()[1..], b"K\0K\x04\x85K\x01\x85\x89N", b"tR"]
+                .concat()
+        };
+        let named = |name: &str, value: &[u8]| {
+            [b"X", &u32::try_from(name.len()).unwrap().to_le_bytes()[..], name.as_bytes(), value]
+                .concat()
+        };
+        let net = [b"}", &named("w", &tensor("0", "FloatStorage"))[..], b"s"].concat();
+        let state = [b"}", &named("exp_avg", &tensor("1", "DoubleStorage"))[..], b"s"].concat();
+        let list = [b"]", &state[..], b"a"].concat();
+        [b"\x80\x02}q\0(", &named("net", &net)[..], &named("opt", &list), b"u."].concat()
+    }
+
+    #[test]
+    fn tensors_are_found_by_their_names() {
+        let found = storages(&sample());
+        let expected = [("0", "net.w", Kind::F32), ("1", "opt.0.exp_avg", Kind::F64)];
+        let found: Vec<(&str, &str, Kind)> =
+            found.iter().map(|own| (own.key.as_str(), own.name.as_str(), own.kind)).collect();
+        assert_eq!(found, expected);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_pickle_is_too_strange(bytes: Vec<u8>) {
+            storages(&bytes);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Follows a trial's folder while it runs: its attempts, its reports, and how it saves.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+
+use nemo_harness::rundir::{AttemptRecord, MetricsLine, TrialDir, lines};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+
+use super::observed::{Attempt, Injected, Notes};
+
+/// What is known of a running trial so far.
+#[derive(Debug)]
+pub(super) struct Watch {
+    dir: TrialDir,
+    inotify: Inotify,
+    /// The attempt whose staging folder is watched.
+    watched: Option<(u32, WatchDescriptor)>,
+    in_place: Vec<(u32, String)>,
+    records: Vec<AttemptRecord>,
+    /// The length of the record when it was last read.
+    recorded: u64,
+    metrics: Tail,
+    reports: Vec<MetricsLine>,
+    pub(super) injected: Vec<(u32, Injected)>,
+}
+
+impl Watch {
+    pub(super) fn new(dir: TrialDir) -> io::Result<Self> {
+        Ok(Self {
+            dir,
+            inotify: Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?,
+            watched: None,
+            in_place: Vec::new(),
+            records: Vec::new(),
+            recorded: 0,
+            metrics: Tail::default(),
+            reports: Vec::new(),
+            injected: Vec::new(),
+        })
+    }
+
+    /// Reads what is new.
+    pub(super) fn look(&mut self) -> io::Result<()> {
+        let length = fs::metadata(self.dir.attempts()).map_or(0, |file| file.len());
+        if length != self.recorded {
+            self.records = lines::read(&self.dir.attempts())?.rows;
+            self.recorded = length;
+        }
+        self.read_reports()?;
+        self.watch_staging();
+        Ok(())
+    }
+
+    /// The number of the newest attempt, and when it began.
+    pub(super) fn attempt(&self) -> Option<(u32, f64)> {
+        let start = self.records.iter().rev().find_map(AttemptRecord::as_start)?;
+        Some((start.attempt, start.time))
+    }
+
+    /// Whether the newest attempt has ended.
+    pub(super) fn is_over(&self) -> bool {
+        let end = self.records.iter().rev().find_map(AttemptRecord::as_end);
+        self.attempt().is_some_and(|(number, _)| end.is_some_and(|end| end.attempt == number))
+    }
+
+    /// The last step that an attempt reported.
+    pub(super) fn step(&self, attempt: u32) -> Option<u64> {
+        let own = self.reports.iter().rev().filter(|line| line.attempt == attempt);
+        own.filter_map(|line| line.step).max()
+    }
+
+    /// Whether any checkpoint is committed.
+    pub(super) fn has_checkpoint(&self) -> bool {
+        self.records.iter().any(|record| matches!(record, AttemptRecord::Checkpoint { .. }))
+    }
+
+    /// A resume takes reports out of the file, by writing it anew; what was read before stays known here.
+    fn read_reports(&mut self) -> io::Result<()> {
+        let newest = self.reports.last().map(|line| line.attempt);
+        let (fresh, is_new_file) = self.metrics.read(&self.dir.metrics())?;
+        let rows = lines::parse::<MetricsLine>(&fresh).rows;
+        let is_known = |line: &MetricsLine| is_new_file && newest >= Some(line.attempt);
+        self.reports.extend(rows.into_iter().filter(|line| !is_known(line)));
+        Ok(())
+    }
+
+    fn watch_staging(&mut self) {
+        if let Some((number, _)) = self.attempt()
+            && self.watched.is_none_or(|(watched, _)| watched != number)
+        {
+            let staging = self.dir.staging(number);
+            let added = self.inotify.add_watch(&staging, AddWatchFlags::IN_CREATE);
+            if let Ok(watch) = added {
+                self.watched = Some((number, watch));
+            }
+        }
+        // Nothing to read is an error too.
+        for event in self.inotify.read_events().unwrap_or_default() {
+            let watched = self.watched.filter(|(_, watch)| *watch == event.wd);
+            if let (Some((number, _)), Some(name)) = (watched, event.name)
+                && is_final(name.as_bytes())
+            {
+                self.in_place.push((number, name.to_string_lossy().into_owned()));
+            }
+        }
+    }
+
+    /// All that was seen, attempt by attempt.
+    pub(super) fn attempts(&self) -> Vec<Attempt> {
+        let starts = self.records.iter().filter_map(AttemptRecord::as_start);
+        starts.map(|start| self.one(start.attempt, start.time, start.resume_step)).collect()
+    }
+
+    fn one(&self, number: u32, start: f64, resume_step: Option<u64>) -> Attempt {
+        let checkpoint = |record: &AttemptRecord| match record {
+            AttemptRecord::Checkpoint { attempt, step, time, .. } if *attempt == number => {
+                Some((*step, *time))
+            }
+            _ => None,
+        };
+        let ends = self.records.iter().filter_map(AttemptRecord::as_end);
+        let log = fs::read(self.dir.stderr(number)).unwrap_or_default();
+        let of_this = |attempt: &&(u32, Injected)| attempt.0 == number;
+        let in_place = self.in_place.iter().filter(|(attempt, _)| *attempt == number);
+        Attempt {
+            start,
+            resume_step,
+            lines: self.reports.iter().filter(|line| line.attempt == number).cloned().collect(),
+            checkpoints: self.records.iter().filter_map(checkpoint).collect(),
+            injected: self.injected.iter().find(of_this).map(|(_, injected)| *injected),
+            end: ends.into_iter().rfind(|end| end.attempt == number).cloned(),
+            notes: Notes::new(&String::from_utf8_lossy(&log)),
+            in_place: in_place.map(|(_, name)| name.clone()).collect(),
+        }
+    }
+}
+
+/// Names that the harness takes for what a program means to keep.
+fn is_final(name: &[u8]) -> bool {
+    !name.starts_with(b".") && !name.windows(4).any(|part| part == b".tmp")
+}
+
+/// Reads a growing file on.
+#[derive(Debug, Default)]
+struct Tail {
+    inode: u64,
+    offset: u64,
+}
+
+impl Tail {
+    /// The whole lines that are new, and whether the file is another one than before.
+    fn read(&mut self, path: &std::path::Path) -> io::Result<(Vec<u8>, bool)> {
+        let mut file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), false)),
+            file => file?,
+        };
+        let inode = file.metadata()?.ino();
+        let is_new = inode != self.inode;
+        if is_new {
+            *self = Self { inode, offset: 0 };
+        }
+        file.seek(SeekFrom::Start(self.offset))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        bytes.truncate(whole);
+        self.offset += whole as u64;
+        Ok((bytes, is_new))
+    }
+}

@@ -1,0 +1,5 @@
+"""Does everything right."""
+
+from training import Training
+
+Training().main()
