@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::rehearse::plan::Kind;
+
 /// Experiments on Slurm, from a TOML file to a table of results
 ///
 /// An experiment is a TOML file; its tasks become job arrays; each trial is saved when it is preempted and goes on
@@ -52,6 +54,8 @@ pub enum Command {
     Check(FileArgs),
     /// Show what a file would become: job arrays, their order, their scripts
     Plan(PlanArgs),
+    /// Interrupt a trial in every way before anything is submitted, and tell whether it survives
+    Rehearse(RehearseArgs),
     /// Submit an experiment
     Submit(SubmitArgs),
     /// Show where an experiment stands
@@ -118,6 +122,41 @@ pub struct PlanArgs {
     /// Print the whole scripts too
     #[arg(long)]
     pub scripts: bool,
+}
+
+/// `rehearse`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit code 1: the program is not safe to be interrupted; what is wrong is told, and what to change.\n\n\
+    Examples:\n  nemo-slurm rehearse exp.toml train\n  \
+    nemo-slurm rehearse exp.toml train --set task.train.params.steps=200 --time-limit 10m\n  \
+    nemo-slurm rehearse exp.toml train --only killed --seed 7 --keep rehearsal\n  \
+    nemo-slurm rehearse exp.toml train --executor cluster    # on Slurm, with its own signals"
+)]
+pub struct RehearseArgs {
+    /// What to rehearse.
+    #[command(flatten)]
+    pub file: FileArgs,
+    /// The task; not needed where there is only one
+    pub task: Option<String>,
+    /// Which of its trials
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub trial: u32,
+    /// The moments of all interruptions follow from it
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// How often the preempted run is interrupted
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub interruptions: u32,
+    /// Only these, beside the undisturbed runs
+    #[arg(long, value_name = "SCENARIO", value_enum, value_delimiter = ',')]
+    pub only: Vec<Kind>,
+    /// How long all of it may take, as in `10m`; what does not fit is left out, and said
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub time_limit: Option<std::time::Duration>,
+    /// Keep every run, in this folder
+    #[arg(long, value_name = "FOLDER")]
+    pub keep: Option<PathBuf>,
 }
 
 /// `submit`.

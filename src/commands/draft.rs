@@ -116,7 +116,7 @@ fn facts_if_needed(
     if is_on_slurm(experiment) { Ok(Some(cluster::facts(world)?)) } else { Ok(None) }
 }
 
-fn secrets_are_set(world: &World, experiment: &Experiment) -> Result<(), CommandError> {
+pub(super) fn secrets_are_set(world: &World, experiment: &Experiment) -> Result<(), CommandError> {
     let used = experiment.tasks.iter().filter_map(|task| experiment.executors.get(&task.executor));
     let secrets = used.flat_map(|executor| match executor {
         Executor::Slurm(slurm) => &slurm.surroundings.secrets,

@@ -12,6 +12,7 @@ mod list;
 mod logs;
 mod on_slurm;
 mod plan;
+mod rehearse;
 mod run_local;
 mod status;
 mod submit;
@@ -67,6 +68,7 @@ pub fn run(cli: Cli, environment: Environment) -> Result<ExitCode, CommandError>
     let world = world(&cli, environment)?;
     match cli.command {
         Command::Plan(args) => plan::plan(&world, &args),
+        Command::Rehearse(args) => rehearse::rehearse(&world, &args),
         Command::Submit(args) => submit::submit(&world, &args),
         Command::Status(args) => status::status(&world, &args),
         Command::Goodput(args) => goodput::goodput(&world, &args),

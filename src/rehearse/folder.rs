@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use nemo_harness::rundir::{ExperimentDir, Keep, TaskDir, TaskSpec, durable};
+use nemo_harness::rundir::{ExperimentDir, Keep, TaskDir, TaskSpec};
 
 use super::plan::{Fault, Scenario};
 use crate::executor::spec::{Surrounding, task_spec};
@@ -86,11 +86,6 @@ impl Folder<'_> {
         self.create(&id, experiment, new, plan.clone())?;
         let task = dir.task(&self.task.name);
         Ok(Place { id, dir, task, plan })
-    }
-
-    /// The task's specification as it lies in a run's folder now.
-    pub(crate) fn respecify(&self, place: &Place, spec: &TaskSpec) -> std::io::Result<()> {
-        durable::replace_file_durably(&place.task.spec(), &serde_json::to_vec_pretty(spec)?)
     }
 
     fn script(

@@ -7,6 +7,7 @@ use serde::Serialize;
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// Nothing happens to it.
+    #[value(skip)]
     Undisturbed,
     /// It is preempted with notice, several times.
     Preempted,
@@ -21,6 +22,7 @@ pub enum Kind {
     /// Slurm is told to requeue it.
     Requeued,
     /// It is preempted with a much longer notice, to see whether it was only too slow.
+    #[value(skip)]
     LongNotice,
 }
 

@@ -2,6 +2,7 @@
 
 mod goodput;
 pub mod live;
+mod rehearsal;
 mod table;
 
 use std::fmt::Display;
@@ -10,6 +11,7 @@ use std::io::Write;
 use crate::error::{CommandError, ExitCode};
 
 pub use goodput::goodput_table;
+pub use rehearsal::{rehearsal_json, rehearsal_text};
 pub use table::{attempts_table, list_table, plan_table, status_table};
 
 /// Writes data to stdout, and a line break. That nobody reads on is no error.

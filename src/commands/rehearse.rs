@@ -1,0 +1,298 @@
+//! `rehearse`: interrupts a trial in every way before anything is submitted.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{World, check, cluster, draft};
+use crate::cli::RehearseArgs;
+use crate::error::{CommandError, ExitCode};
+use crate::experiment::{Executor, Experiment, LocalExecutor, Task};
+use crate::host;
+use crate::rehearse::findings::is_safe;
+use crate::rehearse::folder::Folder;
+use crate::rehearse::local::{Interrupt, Progress, RunError, Stage};
+use crate::rehearse::plan::{Kind, Place};
+use crate::rehearse::run::{Director, Outcome, RehearseError, Wishes};
+use crate::report::{out, rehearsal_json, rehearsal_text, say};
+use crate::store::{self, Home};
+use crate::words::{count, duration};
+
+/// Rehearses a trial of a task.
+pub(super) fn rehearse(world: &World, args: &RehearseArgs) -> Result<ExitCode, CommandError> {
+    let (toml, mut experiment) = check::load(&args.file)?;
+    let name = task(&experiment, args)?.name.clone();
+    let place = if args.file.executor.is_some() && draft::is_on_slurm(&experiment) {
+        Place::Slurm
+    } else {
+        Place::Local
+    };
+    draft::secrets_are_set(world, &experiment)?;
+    if place == Place::Local {
+        run_here(&mut experiment);
+    }
+    kinds_fit(&args.only, place)?;
+    let task = task(&experiment, args)?;
+    let cluster = if place == Place::Slurm { Some(cluster::facts(world)?) } else { None };
+    let ground = Ground::new(world, args)?;
+    let home = Home::new(ground.path.clone());
+    let harness = store::install_program(&home, &world.harness()?)?;
+    let folder = Folder {
+        home,
+        harness,
+        toml: &toml,
+        experiment: &experiment,
+        task,
+        trial: args.trial,
+        cluster: cluster.as_ref(),
+    };
+    let outcome = carry_out(world, args, &folder, place)?;
+    let kept = args.keep.as_ref().map(|_| ground.path.display().to_string());
+    if args.file.json {
+        out(&rehearsal_json(&outcome, args.trial, args.seed, kept.as_deref()))?;
+    } else {
+        out(&rehearsal_text(&outcome))?;
+        if let Some(kept) = kept {
+            say(&format!("The runs of `{name}` are in {kept}/experiments"));
+        }
+    }
+    Ok(if is_safe(&outcome.findings) { ExitCode::Fine } else { ExitCode::Failed })
+}
+
+fn carry_out(
+    world: &World,
+    args: &RehearseArgs,
+    folder: &Folder<'_>,
+    place: Place,
+) -> Result<Outcome, CommandError> {
+    let interrupt = Interrupt::listen()?;
+    let screen = Screen::new();
+    let stage = Stage {
+        harness: &folder.harness,
+        interrupt: &interrupt,
+        deadline: args.time_limit.map(|limit| host::now() + limit.as_secs_f64()),
+        show: &|progress| screen.progress(progress),
+    };
+    let wishes = Wishes {
+        seed: args.seed,
+        interruptions: args.interruptions,
+        only: args.only.clone(),
+        place,
+    };
+    let announce = |name: &str, number, known, last| screen.announce(name, number, known, last);
+    let slurm = (place == Place::Slurm).then_some(&world.slurm);
+    let director = Director { folder, stage: &stage, wishes: &wishes, announce: &announce, slurm };
+    let outcome = director.rehearse();
+    screen.clear();
+    outcome.map_err(|error| told(error, args))
+}
+
+fn told(error: RehearseError, args: &RehearseArgs) -> CommandError {
+    match error {
+        RehearseError::Store(error) => error.into(),
+        RehearseError::Run(RunError::Slurm(error)) => error.into(),
+        RehearseError::Run(RunError::OutOfTime) => {
+            let text = "the time limit was over before one undisturbed run was";
+            CommandError::new(ExitCode::Failed, text)
+                .hinted("make the training shorter with `--set`, or the limit longer")
+        }
+        error @ RehearseError::Upstream { .. } if args.keep.is_none() => {
+            CommandError::from_error(ExitCode::Failed, error).hinted("`--keep FOLDER` keeps its logs")
+        }
+        error => CommandError::from_error(ExitCode::Failed, error),
+    }
+}
+
+/// The task that is meant.
+fn task<'a>(experiment: &'a Experiment, args: &RehearseArgs) -> Result<&'a Task, CommandError> {
+    let names: Vec<String> = experiment.tasks.iter().map(|task| format!("`{}`", task.name)).collect();
+    let names = names.join(", ");
+    let task = match (&args.task, experiment.tasks.as_slice()) {
+        (None, [only]) => only,
+        (None, _) => {
+            let text = format!("which task is to be rehearsed? There are {names}");
+            let last = experiment.tasks.iter().max_by_key(|task| task.trials.len());
+            let name = last.map_or("train", |task| task.name.as_str());
+            return Err(CommandError::new(ExitCode::Usage, text).hinted(format!(
+                "`nemo-slurm rehearse {} {name}`",
+                args.file.file.display()
+            )));
+        }
+        (Some(wanted), tasks) => tasks.iter().find(|task| task.name == *wanted).ok_or_else(|| {
+            let text = format!("the experiment has no task `{wanted}`");
+            CommandError::new(ExitCode::NotFound, text).hinted(format!("its tasks are {names}"))
+        })?,
+    };
+    if (args.trial as usize) < task.trials.len() {
+        return Ok(task);
+    }
+    let text = format!("task `{}` has no trial {}", task.name, args.trial);
+    let last = task.trials.len() - 1;
+    Err(CommandError::new(ExitCode::NotFound, text).hinted(format!("its trials are 0 to {last}")))
+}
+
+/// What Slurm would run is run here, in the same environment.
+fn run_here(experiment: &mut Experiment) {
+    let local = |executor: &Executor| match executor {
+        Executor::Local(local) => Executor::Local(local.clone()),
+        Executor::Slurm(slurm) => Executor::Local(LocalExecutor {
+            parallel: None,
+            time: None,
+            surroundings: slurm.surroundings.clone(),
+        }),
+    };
+    let executors: BTreeMap<String, Executor> =
+        experiment.executors.iter().map(|(name, own)| (name.clone(), local(own))).collect();
+    experiment.executors = executors;
+}
+
+/// Not every disturbance is for every place.
+fn kinds_fit(only: &[Kind], place: Place) -> Result<(), CommandError> {
+    let fits = |kind: &Kind| match kind {
+        Kind::Preempted | Kind::Undisturbed | Kind::LongNotice => true,
+        Kind::Requeued => place == Place::Slurm,
+        Kind::Killed | Kind::TimeLimit | Kind::NodeLost | Kind::Terminated => place == Place::Local,
+    };
+    let Some(kind) = only.iter().find(|kind| !fits(kind)) else { return Ok(()) };
+    let (where_not, scenarios) = match place {
+        Place::Local => ("on this machine", "preempted, killed, time-limit, node-lost, terminated"),
+        Place::Slurm => ("on Slurm", "preempted, requeued"),
+    };
+    let text = format!("`{}` can't be rehearsed {where_not}", kind.as_str());
+    Err(CommandError::new(ExitCode::Usage, text).hinted(format!("`--only` takes {scenarios} there")))
+}
+
+/// Where the runs lie: removed at the end, unless it is to be kept.
+struct Ground {
+    path: PathBuf,
+    is_kept: bool,
+}
+
+impl Ground {
+    /// Beside the user's experiments, since there the disk is that of real runs, and compute nodes see it.
+    fn new(world: &World, args: &RehearseArgs) -> Result<Self, CommandError> {
+        if let Some(keep) = &args.keep {
+            let path = std::path::absolute(keep)?;
+            if path.join("experiments").exists() {
+                let text = format!("`{}` holds a rehearsal already", keep.display());
+                return Err(CommandError::new(ExitCode::Refused, text)
+                    .hinted("name another folder, or remove that one"));
+            }
+            return Ok(Self { path, is_kept: true });
+        }
+        let parent = world.home.path().join("rehearsals");
+        nemo_harness::rundir::durable::create_dir_all(&parent)?;
+        let path = tempfile::Builder::new().prefix("run-").tempdir_in(&parent)?.keep();
+        Ok(Self { path, is_kept: false })
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        if !self.is_kept && std::fs::remove_dir_all(&self.path).is_err() {
+            say(&format!("warning: `{}` could not be removed", self.path.display()));
+        }
+        // Only when nobody else rehearses.
+        if let Some(parent) = self.path.parent().filter(|_| !self.is_kept) {
+            drop(std::fs::remove_dir(parent));
+        }
+    }
+}
+
+/// What is shown while it lasts: a line on a terminal, else a line for each run.
+struct Screen {
+    bar: Option<ProgressBar>,
+    current: RefCell<Current>,
+}
+
+#[derive(Default)]
+struct Current {
+    title: String,
+    last: Option<u64>,
+    /// Seconds of one run.
+    usual: f64,
+    runs_left: usize,
+    began: f64,
+}
+
+impl Screen {
+    fn new() -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new_spinner();
+            let style = ProgressStyle::with_template("{spinner} {wide_msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        });
+        Self { bar, current: RefCell::default() }
+    }
+
+    fn announce(
+        &self,
+        name: &str,
+        number: usize,
+        known: Option<(usize, f64)>,
+        last: Option<u64>,
+    ) {
+        let title = match (number, known) {
+            (0, _) => name.to_owned(),
+            (number, None) => format!("{number} {name}"),
+            (number, Some((of, _))) => format!("{number}/{of} {name}"),
+        };
+        if let (2, Some((of, usual))) = (number, known) {
+            let more = count(of - 1, "run");
+            say(&format!(
+                "Undisturbed it takes {}; {more} more, each interrupted and resumed: about {}.",
+                duration(usual),
+                duration(self.estimate(of - 1, usual))
+            ));
+        }
+        if self.bar.is_none() {
+            say(&title);
+        }
+        let (runs, usual) = known.unwrap_or_default();
+        let began = host::now();
+        let runs_left = (runs + 1).saturating_sub(number);
+        *self.current.borrow_mut() = Current { title, last, usual, runs_left, began };
+        self.draw(None);
+    }
+
+    /// Interruptions and restarts cost about a second each, and some steps.
+    #[expect(clippy::cast_precision_loss, reason = "a handful of runs")]
+    fn estimate(&self, runs: usize, usual: f64) -> f64 {
+        runs as f64 * (usual * 1.1 + 1.0)
+    }
+
+    fn progress(&self, progress: Progress) {
+        self.draw(Some(progress));
+    }
+
+    fn draw(&self, progress: Option<Progress>) {
+        let Some(bar) = &self.bar else { return };
+        let current = self.current.borrow();
+        let mut text = current.title.clone();
+        if let Some(Progress { attempt, step }) = progress {
+            text = format!("{text}, attempt {attempt}");
+            if let Some(step) = step {
+                let of = current.last.map_or_else(String::new, |last| format!(" of {last}"));
+                text = format!("{text}, step {step}{of}");
+            }
+        }
+        if current.usual > 0.0 {
+            let gone = host::now() - current.began;
+            let left = (self.estimate(current.runs_left, current.usual) - gone).max(0.0);
+            text = format!("{text} (about {} left)", duration(left));
+        }
+        bar.set_message(text);
+    }
+
+    fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Compares a run with the undisturbed one: its record, its checkpoints and its results.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+
+use nemo_harness::rundir::TrialDir;
+
+use super::inventory;
+use super::observed::Run;
+use super::series::{self, Series, SeriesDifference};
+use super::tree::{self, TreeDifference};
+
+/// How a run differs from the undisturbed one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Comparison {
+    /// The record.
+    pub series: SeriesDifference,
+    /// Steps that are twice in the record.
+    pub doubled: Vec<u64>,
+    /// Whether reports have steps.
+    pub has_steps: bool,
+    /// The checkpoints of the steps that both runs have.
+    pub checkpoints: Vec<(u64, TreeDifference)>,
+    /// The other files of the trial's folder.
+    pub results: TreeDifference,
+    /// The names in the checkpoint that the run resumed from first.
+    pub held: BTreeSet<String>,
+}
+
+/// What may differ, since it does so undisturbed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Slack {
+    /// By metric.
+    pub metrics: series::Slack,
+    /// By file and array.
+    pub checkpoints: tree::Slack,
+    /// By file and array.
+    pub results: tree::Slack,
+}
+
+impl Slack {
+    /// What two undisturbed runs differ in.
+    #[must_use]
+    pub fn new(undisturbed: &Comparison, expected: &Run, found: &Run) -> Self {
+        let (expected, found) = (Series::new(&expected.lines), Series::new(&found.lines));
+        let mut metrics = series::Slack::new();
+        for (step, point) in &expected.points {
+            let Some(other) = found.points.get(step) else { continue };
+            for (name, value) in point {
+                let Some(other) = other.get(name).filter(|other| *other != value) else { continue };
+                let size = match (value.as_f64(), other.as_f64()) {
+                    (Some(a), Some(b)) => (a - b).abs() * 10.0,
+                    _ => f64::INFINITY,
+                };
+                let room = metrics.entry(name.clone()).or_insert(0.0);
+                *room = room.max(size);
+            }
+        }
+        let trees = undisturbed.checkpoints.iter();
+        let checkpoints = trees.flat_map(|(_, difference)| tree::slack(difference)).collect();
+        Self { metrics, checkpoints, results: tree::slack(&undisturbed.results) }
+    }
+}
+
+/// Compares what two runs left behind.
+pub fn compare(
+    (expected, ours): (&Run, &TrialDir),
+    (found, theirs): (&Run, &TrialDir),
+    slack: &Slack,
+) -> io::Result<Comparison> {
+    let (a, b) = (Series::new(&expected.lines), Series::new(&found.lines));
+    let is_manifest = |path: &Path| path == Path::new("MANIFEST");
+    let mut checkpoints = Vec::new();
+    for &step in expected.checkpoints.iter().filter(|step| found.checkpoints.contains(step)) {
+        let (ours, theirs) = (ours.checkpoint(step), theirs.checkpoint(step));
+        let difference = tree::compare(&ours, &theirs, &slack.checkpoints, &is_manifest)?;
+        checkpoints.push((step, difference));
+    }
+    let resumed = found.attempts.iter().find_map(|attempt| attempt.resume_step);
+    let held = resumed.map(|step| inventory::names(&theirs.checkpoint(step)));
+    Ok(Comparison {
+        series: series::compare(&a, &b, &slack.metrics),
+        doubled: b.doubled.iter().copied().collect(),
+        has_steps: a.has_steps,
+        checkpoints,
+        results: tree::compare(ours.path(), theirs.path(), &slack.results, &is_harness_own)?,
+        held: held.transpose()?.unwrap_or_default(),
+    })
+}
+
+/// What the harness keeps in a trial's folder, which is not the program's.
+fn is_harness_own(path: &Path) -> bool {
+    let Some(name) = path.to_str() else { return false };
+    let is_log = |name: &str| {
+        let number = name.split_once('.').map(|(number, _)| number);
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
+    };
+    let names = [
+        "params.json",
+        "attempts.jsonl",
+        "metrics.jsonl",
+        "staging",
+        "checkpoints",
+        "progress.json",
+        "pause-wanted",
+        "requeue-wanted",
+    ];
+    names.contains(&name)
+        || name.starts_with("lease.")
+        || name.starts_with(".tmp-")
+        || (!name.contains('/') && is_log(name))
+}

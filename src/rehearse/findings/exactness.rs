@@ -1,0 +1,290 @@
+//! Whether a resumed run does exactly what the undisturbed one does, and what is likely to be missing if not. Pure.
+
+use super::super::compare::Comparison;
+use super::super::inventory::Held;
+use super::super::observed::{End, Run};
+use super::super::plan::Kind;
+use super::super::series::{PointDifference, SeriesDifference};
+use super::super::tree::{FileDifference, How, TreeDifference};
+use super::{Finding, Level, Rehearsal};
+use crate::words::count;
+
+pub(super) fn judge(all: &Rehearsal, explained: &[Kind]) -> Vec<Finding> {
+    let noise = not_deterministic(all);
+    let open: Vec<&(Run, Comparison)> = all
+        .runs
+        .iter()
+        .filter(|(run, _)| run.end == End::Completed && !explained.contains(&run.kind))
+        .collect();
+    let inexact = inexact(&open, noise.is_some());
+    let mut findings = Vec::new();
+    if noise.is_none() && inexact.is_none() {
+        findings.extend(late_noise(&open));
+        findings.extend(only_metrics(&open));
+        findings.extend(noisy(all));
+    }
+    findings.extend(noise);
+    findings.extend(inexact);
+    findings.extend(nothing_to_compare(all, &open));
+    findings
+}
+
+/// `loss` 0.5 instead of 0.4.
+fn told(point: &PointDifference) -> String {
+    format!("{} at step {} is {} instead of {}", point.metric, point.step, point.found, point.expected)
+}
+
+fn differing(difference: &FileDifference) -> String {
+    let place = difference.place();
+    match &difference.how {
+        How::Missing => format!("{place} is missing"),
+        How::Added => format!("{place} is there only in the disturbed run"),
+        How::Numbers { differing, of, largest } => {
+            format!("{place} differs in {differing} of {}, by at most {largest:.3e}", count(*of, "number"))
+        }
+        How::Bytes { at } => format!("{place}: bytes differ from byte {at} on"),
+    }
+}
+
+/// The first few differences.
+fn files(what: &str, difference: &TreeDifference) -> Option<String> {
+    let all = &difference.differences;
+    let shown: Vec<String> = all.iter().take(3).map(differing).collect();
+    let more = all.len().saturating_sub(3);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    (!shown.is_empty()).then(|| format!("{what}: {}{more}", shown.join("; ")))
+}
+
+fn tree_evidence(own: &Comparison) -> Vec<String> {
+    let first = own.checkpoints.iter().find(|(_, tree)| !tree.differences.is_empty());
+    let checkpoint = first.and_then(|(step, tree)| files(&format!("checkpoint step-{step}"), tree));
+    checkpoint.into_iter().chain(files("results", &own.results)).collect()
+}
+
+fn trees_differ(own: &Comparison) -> bool {
+    own.checkpoints.iter().any(|(_, tree)| !tree.differences.is_empty())
+        || !own.results.differences.is_empty()
+}
+
+/// Two undisturbed runs that have nothing in common.
+fn not_deterministic(all: &Rehearsal) -> Option<Finding> {
+    let (_, own) = all.again.as_ref()?;
+    let series = &own.series;
+    let all_differ = series.compared > 0 && metrics_that_agree(all).is_empty();
+    let trees = series.compared == 0 && trees_differ(own);
+    if !all_differ && !trees {
+        return None;
+    }
+    let mut finding = Finding::new(
+        "not-deterministic",
+        Level::Warning,
+        "two undisturbed runs differ: the program is not deterministic, whatever a resume does",
+    );
+    if let Some(first) = &series.first {
+        finding = finding.because(format!("the first difference: {}", told(first)));
+    }
+    finding.evidence.extend(tree_evidence(own));
+    Some(
+        finding
+            .because("so a resume can't be shown to be exact; the disturbed runs were compared with ten times that difference")
+            .hinted(
+                "seed every generator from NEMO_SEED (`random`, `numpy`, `torch`, data workers), and for a rehearsal switch \
+                 on what your framework has (`torch.use_deterministic_algorithms(True)`)",
+            )
+            .seen_in([Kind::Undisturbed]),
+    )
+}
+
+/// The metrics of which two undisturbed runs report the same.
+fn metrics_that_agree(all: &Rehearsal) -> Vec<String> {
+    let Some((again, _)) = &all.again else { return Vec::new() };
+    let [a, b] = [&all.baseline, again].map(|run| super::super::series::Series::new(&run.lines));
+    let agrees = |name: &&str| {
+        a.points.iter().all(|(step, point)| {
+            b.points.get(step).is_none_or(|other| other.get(*name) == point.get(*name))
+        })
+    };
+    a.names().into_iter().filter(agrees).map(str::to_owned).collect()
+}
+
+/// Something differs undisturbed, such as a time, and much else does not.
+fn noisy(all: &Rehearsal) -> Option<Finding> {
+    let (_, own) = all.again.as_ref()?;
+    let mut what: Vec<String> = own.series.first.iter().map(|point| point.metric.clone()).collect();
+    let trees = own.checkpoints.iter().map(|(_, tree)| tree).chain([&own.results]);
+    for difference in trees.flat_map(|tree| &tree.differences) {
+        let place = difference.place();
+        if !what.contains(&place) {
+            what.push(place);
+        }
+    }
+    what.truncate(5);
+    (!what.is_empty()).then(|| {
+        let text = format!("{} differ between two undisturbed runs, and were not compared exactly", what.join(", "));
+        Finding::new("noisy", Level::Note, text)
+            .hinted("times and the like: nothing to do. Weights: see `not-deterministic` in the documentation")
+            .seen_in([Kind::Undisturbed])
+    })
+}
+
+/// The resume that comes right before a step.
+fn resume_before(run: &Run, step: u64) -> Option<u64> {
+    run.attempts.iter().filter_map(|own| own.resume_step).filter(|own| *own < step).max()
+}
+
+/// A difference after a resume, in the run that tells most.
+fn inexact(open: &[&(Run, Comparison)], is_noisy: bool) -> Option<Finding> {
+    let is_meant = |own: &&&(Run, Comparison)| {
+        let (run, comparison) = &***own;
+        let resumed = run.attempts.iter().any(|attempt| attempt.resume_step.is_some());
+        let by_series = comparison.series.first.as_ref();
+        let by_series = by_series.is_some_and(|first| resume_before(run, first.step).is_some());
+        resumed && (by_series || comparison.series.first.is_none()) && trees_or_series(comparison)
+    };
+    let meant: Vec<_> = open.iter().filter(is_meant).collect();
+    let (run, own) = &***meant.first()?;
+    let at = own.series.first.as_ref().map(|first| (first, resume_before(run, first.step)));
+    let what = match at {
+        Some((first, Some(resume))) if is_next(own, run, resume, first.step) => format!(
+            "a resumed run does not continue exactly: it differs from step {}, the first after the resume from step {resume}",
+            first.step
+        ),
+        Some((first, resume)) => format!(
+            "a resumed run does not continue exactly: from the resume at step {} it agrees, and differs from step {} on",
+            resume.unwrap_or_default(),
+            first.step
+        ),
+        None => "a resumed run does not continue exactly: its metrics agree, its files differ".to_owned(),
+    };
+    let mut finding = Finding::new("resume-not-exact", Level::Error, what);
+    finding.evidence.extend(series_evidence(&own.series));
+    finding.evidence.extend(tree_evidence(own));
+    if is_noisy {
+        finding = finding.because("that is more than ten times what two undisturbed runs differ by");
+    }
+    let is_late = matches!(at, Some((first, Some(resume))) if !is_next(own, run, resume, first.step));
+    let (evidence, hint) = suspects(own, is_late);
+    Some(finding.because(evidence).hinted(hint).seen_in(meant.iter().map(|own| own.0.kind)))
+}
+
+fn trees_or_series(own: &Comparison) -> bool {
+    // Where a step's metrics differ and no file does, something else is wrong: see `only_metrics`.
+    trees_differ(own) || (own.series.first.is_some() && !has_equal_files(own))
+}
+
+/// Whether a file that depends on the whole training is the same.
+fn has_equal_files(own: &Comparison) -> bool {
+    let last = own.series.first.as_ref().map_or(0, |first| first.step);
+    let later = own.checkpoints.iter().any(|(step, tree)| *step >= last && tree.compared > 0);
+    (later || own.results.compared > 0) && !trees_differ(own)
+}
+
+/// Whether a step is the first that was reported after a resume.
+fn is_next(own: &Comparison, run: &Run, resume: u64, step: u64) -> bool {
+    own.has_steps && run.steps().into_iter().find(|known| *known > resume) == Some(step)
+}
+
+fn series_evidence(series: &SeriesDifference) -> Vec<String> {
+    let Some(first) = &series.first else { return Vec::new() };
+    let largest = series.largest.as_ref().filter(|largest| largest.step != first.step);
+    let largest = largest.map_or_else(String::new, |largest| {
+        format!("; the largest difference: {:.3e}, at step {}", largest.size(), largest.step)
+    });
+    vec![format!("{}{largest}", told(first))]
+}
+
+/// What is likely to be missing, by what the checkpoint seems to hold.
+fn suspects(own: &Comparison, is_late: bool) -> (String, String) {
+    let Held { optimizer, random, data } = Held::new(&own.held);
+    let place = random || data;
+    let names: Vec<&str> = own.held.iter().take(8).map(String::as_str).collect();
+    let holds = if names.is_empty() { "no names".to_owned() } else { names.join(", ") };
+    let save_optimizer = "save and load the optimizer's state (`optimizer.state_dict()`)";
+    let save_random = "save and load the random generators (`random.getstate()`, NumPy's, `torch.get_rng_state()`, those \
+                       of the GPUs) and the place in the data (epoch, order, offset)";
+    let late = if is_late {
+        "; it acts late: the next epoch's shuffle, a learning-rate schedule, or a validation's generator. "
+    } else {
+        ". "
+    };
+    let (lacks, hint) = match (optimizer, place) {
+        (false, true) if !is_late => (
+            "nothing in it looks like an optimizer's state (momentum, exp_avg, …)",
+            format!("most likely the optimizer's state is lost: {save_optimizer}"),
+        ),
+        (true, false) => (
+            "nothing in it looks like a random generator or a place in the data (rng, order, sampler, …)",
+            format!("most likely the data or the random numbers begin anew: {save_random}"),
+        ),
+        (false, _) => (
+            "nothing in it looks like an optimizer's state, or not all of what else the next step depends on",
+            format!(
+                "something beside the weights is not restored: {save_optimizer}; {save_random}. To tell them apart, \
+                 rehearse once without momentum and once without shuffling, by `--set`"
+            ),
+        ),
+        (true, true) => (
+            "optimizer and random numbers or data seem to be in it",
+            "it seems to be saved, so look at what is loaded, and when: a seed that is set after the state was restored, an \
+             optimizer or a schedule that is made after the load, data workers with generators of their own"
+                .to_owned(),
+        ),
+    };
+    (format!("the checkpoint holds {holds}; {lacks}{late}").trim_end_matches(['.', ' ']).to_owned(), hint)
+}
+
+/// A difference where nothing had happened yet.
+fn late_noise(open: &[&(Run, Comparison)]) -> Option<Finding> {
+    let early = |own: &&&(Run, Comparison)| {
+        let (run, comparison) = &***own;
+        comparison.series.first.as_ref().is_some_and(|first| resume_before(run, first.step).is_none())
+    };
+    let (run, own) = &**open.iter().find(early)?;
+    let first = own.series.first.as_ref()?;
+    Some(
+        Finding::new(
+            "not-deterministic",
+            Level::Warning,
+            "a run differs from the undisturbed one before it resumed from anything: the program is not deterministic",
+        )
+        .because(told(first))
+        .hinted("seed every generator from NEMO_SEED, and rehearse again")
+        .seen_in([run.kind]),
+    )
+}
+
+/// The weights are the same, and what is printed is not.
+fn only_metrics(open: &[&(Run, Comparison)]) -> Option<Finding> {
+    let is_meant = |own: &&&(Run, Comparison)| {
+        let (run, comparison) = &***own;
+        let first = comparison.series.first.as_ref();
+        first.is_some_and(|first| resume_before(run, first.step).is_some()) && has_equal_files(comparison)
+    };
+    let meant: Vec<_> = open.iter().filter(is_meant).collect();
+    let (_, own) = &***meant.first()?;
+    Some(
+        Finding::new(
+            "metrics-not-restored",
+            Level::Warning,
+            "after a resume metrics differ, and checkpoints and results do not",
+        )
+        .because(series_evidence(&own.series).join(""))
+        .hinted("an average or a sum since the start is not saved: save it, or print what belongs to the step alone")
+        .seen_in(meant.iter().map(|own| own.0.kind)),
+    )
+}
+
+fn nothing_to_compare(all: &Rehearsal, open: &[&(Run, Comparison)]) -> Option<Finding> {
+    let is_empty = |own: &Comparison| {
+        let trees = own.checkpoints.iter().map(|(_, tree)| tree.compared).sum::<usize>();
+        own.series.compared + trees + own.results.compared == 0
+    };
+    let blind = !open.is_empty() && open.iter().all(|(_, own)| is_empty(own));
+    blind.then(|| {
+        Finding::new("nothing-to-compare", Level::Error, "whether a resume is exact can't be told")
+            .because("no metric was read, no two runs have a checkpoint of the same step, and no file is below $NEMO_DIR")
+            .hinted(format!("read what it prints, in [task.{}.metrics]", all.task))
+            .pasting("step = 'step (\\d+)'\nloss = 'loss: (\\S+)'")
+            .seen_in(open.iter().map(|(run, _)| run.kind))
+    })
+}

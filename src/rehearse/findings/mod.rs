@@ -1,0 +1,156 @@
+//! From what was seen to what it means, with the evidence and what to change. Pure.
+
+mod exactness;
+mod resuming;
+mod saving;
+
+use serde::Serialize;
+
+use super::compare::Comparison;
+use super::observed::{End, Run};
+use super::plan::Kind;
+
+pub(super) use saving::longest_save;
+pub use saving::{Reaction, needs_long_notice, reaction};
+
+/// All that was seen.
+#[derive(Debug)]
+pub struct Rehearsal {
+    /// The task.
+    pub task: String,
+    /// `checkpoint.lead`, in seconds.
+    pub lead: u64,
+    /// `checkpoint.signal`.
+    pub signal: String,
+    /// `restart.crashes`.
+    pub crashes: u32,
+    /// The first undisturbed run.
+    pub baseline: Run,
+    /// The second one, where there was one, and how it differs from the first.
+    pub again: Option<(Run, Comparison)>,
+    /// The disturbed ones.
+    pub runs: Vec<(Run, Comparison)>,
+}
+
+/// How much a finding weighs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// The program is not safe to be interrupted.
+    Error,
+    /// It is safe, and could be better; or something could not be told.
+    Warning,
+    /// For information.
+    Note,
+}
+
+/// One thing that follows from what was seen.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Finding {
+    /// Stable.
+    pub code: &'static str,
+    /// How much it weighs.
+    pub level: Level,
+    /// What is so.
+    pub what: String,
+    /// How that is known.
+    pub evidence: Vec<String>,
+    /// What to change.
+    pub hint: String,
+    /// A line for `exp.toml`, where one helps.
+    pub paste: Option<String>,
+    /// The runs that showed it.
+    pub scenarios: Vec<Kind>,
+}
+
+impl Finding {
+    fn new(code: &'static str, level: Level, what: impl Into<String>) -> Self {
+        let (what, hint) = (what.into(), String::new());
+        let (evidence, scenarios) = (Vec::new(), Vec::new());
+        Self { code, level, what, evidence, hint, paste: None, scenarios }
+    }
+
+    fn because(mut self, evidence: impl Into<String>) -> Self {
+        self.evidence.push(evidence.into());
+        self
+    }
+
+    fn hinted(mut self, hint: impl Into<String>) -> Self {
+        self.hint = hint.into();
+        self
+    }
+
+    fn pasting(mut self, line: impl Into<String>) -> Self {
+        self.paste = Some(line.into());
+        self
+    }
+
+    fn seen_in(mut self, kinds: impl IntoIterator<Item = Kind>) -> Self {
+        for kind in kinds {
+            if !self.scenarios.contains(&kind) {
+                self.scenarios.push(kind);
+            }
+        }
+        self
+    }
+}
+
+/// Everything that follows, the weightiest first.
+#[must_use]
+pub fn judge(all: &Rehearsal) -> Vec<Finding> {
+    if let End::Failed(reason) = &all.baseline.end {
+        return vec![fails_undisturbed(reason)];
+    }
+    let mut findings = saving::judge(all);
+    let resuming = resuming::judge(all);
+    let explained: Vec<Kind> =
+        resuming.iter().flat_map(|finding| finding.scenarios.iter().copied()).collect();
+    findings.extend(resuming);
+    findings.extend(exactness::judge(all, &explained));
+    findings.extend(unexplained(all, &findings));
+    findings.sort_by_key(|finding| finding.level);
+    findings
+}
+
+/// Whether it is safe to interrupt the program.
+#[must_use]
+pub fn is_safe(findings: &[Finding]) -> bool {
+    findings.iter().all(|finding| finding.level != Level::Error)
+}
+
+fn fails_undisturbed(reason: &str) -> Finding {
+    Finding::new("fails-undisturbed", Level::Error, "the program fails without any disturbance")
+        .because(reason)
+        .hinted("make it run first: `--keep FOLDER` keeps its logs")
+        .seen_in([Kind::Undisturbed])
+}
+
+/// Runs that did not come to their end, where nothing else says why.
+fn unexplained(all: &Rehearsal, findings: &[Finding]) -> Vec<Finding> {
+    let again = all.again.iter().map(|(run, _)| run);
+    let open = again.chain(all.runs.iter().map(|(run, _)| run)).filter(|run| {
+        let is_explained = |finding: &Finding| {
+            finding.level == Level::Error && finding.scenarios.contains(&run.kind)
+        };
+        !findings.iter().any(is_explained)
+    });
+    let one = |run: &Run| match &run.end {
+        End::Completed => None,
+        End::Failed(reason) => Some(
+            Finding::new("fails-disturbed", Level::Error, "a disturbed run did not complete")
+                .because(reason)
+                .hinted("`--keep FOLDER` keeps its logs")
+                .seen_in([run.kind]),
+        ),
+        End::Stuck => Some(
+            Finding::new("never-ends", Level::Error, "a disturbed run did not come to its end")
+                .because(format!(
+                    "it was ended after {:.0} s; undisturbed it takes {:.0} s",
+                    run.seconds, all.baseline.seconds
+                ))
+                .hinted("does each attempt begin where the one before saved? `--keep FOLDER` keeps its logs")
+                .seen_in([run.kind]),
+        ),
+    };
+    open.filter_map(one).collect()
+}

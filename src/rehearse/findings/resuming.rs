@@ -1,0 +1,185 @@
+//! Whether an attempt goes on from the checkpoint that it was given, and at the right step. Pure.
+
+use super::super::observed::{Attempt, Run};
+use super::super::plan::Kind;
+use super::{Finding, Level, Rehearsal};
+
+/// Where an attempt began, in reports before (-) or after (+) the right one.
+#[derive(Clone, Copy, Debug)]
+struct Begin<'a> {
+    kind: Kind,
+    attempt: &'a Attempt,
+    /// The first step that it reported.
+    first: u64,
+    /// The one that it should have.
+    expected: u64,
+    offset: i64,
+}
+
+pub(super) fn judge(all: &Rehearsal) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = fails_to_resume(all).into_iter().collect();
+    findings.extend(finds_other_runs(all));
+    let begins = begins(all);
+    let is_over = |begin: &&Begin<'_>| is_start_over(begin, all);
+    let over: Vec<Begin<'_>> = begins.iter().filter(is_over).copied().collect();
+    findings.extend(starts_over(&over));
+    let off: Vec<Begin<'_>> =
+        begins.iter().filter(|begin| begin.offset != 0 && !is_over(begin)).copied().collect();
+    let resumes: Vec<&Begin<'_>> = begins.iter().filter(|own| own.attempt.resume_step.is_some()).collect();
+    // Counting wrongly shows at each resume alike; another file than the one that was given, where that one is older.
+    let first = off.first().map(|begin| begin.offset);
+    let is_alike = resumes.iter().all(|begin| Some(begin.offset) == first);
+    match first {
+        Some(-1 | 1) if is_alike => findings.push(wrong_name(&off)),
+        Some(_) => findings.push(own_file(&off)),
+        None if over.is_empty() => findings.extend(wrong_count(all)),
+        None => {}
+    }
+    findings
+}
+
+fn index(steps: &[u64], step: u64) -> i64 {
+    i64::try_from(steps.partition_point(|own| *own < step)).unwrap_or(i64::MAX)
+}
+
+/// Where each attempt but the first of each run began.
+fn begins(all: &Rehearsal) -> Vec<Begin<'_>> {
+    let steps = all.baseline.steps();
+    let mut begins = Vec::new();
+    for (run, _) in &all.runs {
+        let later = run.attempts.iter().skip(1);
+        begins.extend(later.filter_map(|attempt| begin(run.kind, attempt, &steps)));
+    }
+    begins
+}
+
+fn begin<'a>(kind: Kind, attempt: &'a Attempt, steps: &[u64]) -> Option<Begin<'a>> {
+    let first = attempt.steps().next()?;
+    let next = attempt.resume_step.map_or(0, |step| step + 1);
+    let at = steps.partition_point(|own| *own < next);
+    let expected = *steps.get(at)?;
+    let offset = index(steps, first) - index(steps, expected);
+    Some(Begin { kind, attempt, first, expected, offset })
+}
+
+fn is_start_over(begin: &Begin<'_>, all: &Rehearsal) -> bool {
+    let is_first = all.baseline.steps().first() == Some(&begin.first);
+    is_first && begin.offset < 0
+}
+
+fn kinds<'a>(begins: &'a [Begin<'_>]) -> impl Iterator<Item = Kind> + 'a {
+    begins.iter().map(|begin| begin.kind)
+}
+
+fn fails_to_resume(all: &Rehearsal) -> Option<Finding> {
+    let fails = |own: &&Attempt| own.resume_step.is_some() && own.crashed_alone() && own.lines.is_empty();
+    let failing = |run: &Run| run.attempts.iter().any(|own| fails(&own));
+    let runs: Vec<&Run> = all.runs.iter().map(|(run, _)| run).filter(|run| failing(run)).collect();
+    let attempt = runs.iter().flat_map(|run| &run.attempts).find(fails)?;
+    let reason = attempt.end.as_ref().and_then(|end| end.reason.clone()).unwrap_or_default();
+    let step = attempt.resume_step.unwrap_or_default();
+    Some(
+        Finding::new("fails-to-resume", Level::Error, "the program fails when it is given its own checkpoint")
+            .because(format!("started with NEMO_RESUME_FROM (step {step}): {reason}"))
+            .hinted("load what was saved, as it was saved: NEMO_RESUME_FROM is the file or folder that the program made")
+            .seen_in(runs.iter().map(|run| run.kind)),
+    )
+}
+
+/// A second run that does not begin at the beginning.
+fn finds_other_runs(all: &Rehearsal) -> Option<Finding> {
+    let (again, _) = all.again.as_ref()?;
+    let (first, second) = (all.baseline.steps(), again.steps());
+    let is_later = second.first() > first.first() || (second.is_empty() && !first.is_empty());
+    is_later.then(|| {
+        let began = second.first().map_or("no step at all".to_owned(), |step| format!("step {step}"));
+        Finding::new("finds-other-runs", Level::Error, "a run finds what another run has left")
+            .because(format!("a second undisturbed run, in a folder of its own, began with {began}"))
+            .hinted("write only below $NEMO_DIR and $NEMO_CHECKPOINT_DIR: each trial has its own")
+            .seen_in([Kind::Undisturbed])
+    })
+}
+
+fn starts_over(over: &[Begin<'_>]) -> Option<Finding> {
+    let begin = over.first()?;
+    let given = begin.attempt.resume_step.unwrap_or_default();
+    Some(
+        Finding::new("starts-over", Level::Error, "the program begins anew and ignores its checkpoint")
+            .because(format!("given step {given} in NEMO_RESUME_FROM, it began with step {}", begin.first))
+            .hinted("at the start: if $NEMO_RESUME_FROM is not empty, load that")
+            .seen_in(kinds(over)),
+    )
+}
+
+fn own_file(off: &[Begin<'_>]) -> Finding {
+    let begin = &off[0];
+    let given = match begin.attempt.resume_step {
+        Some(step) => format!("given step {step} in NEMO_RESUME_FROM"),
+        None => "given no checkpoint".to_owned(),
+    };
+    Finding::new("resumes-from-its-own-file", Level::Error, "the program goes on from something else than it is given")
+        .because(format!(
+            "{given}, it began with step {} instead of {}: it read a file of its own",
+            begin.first, begin.expected
+        ))
+        .because("such a file may be torn, or of an attempt that lost its lease; and the record has other steps than were done")
+        .hinted("load $NEMO_RESUME_FROM and nothing else; where it is empty, begin at the beginning")
+        .seen_in(kinds(off))
+}
+
+fn wrong_name(off: &[Begin<'_>]) -> Finding {
+    let begin = &off[0];
+    let given = begin.attempt.resume_step.unwrap_or_default();
+    let held = begin.first.saturating_sub(1);
+    let effect = if begin.offset < 0 {
+        format!("step {} is done again after a crash", begin.first)
+    } else {
+        format!("step {} is taken out of the record and never reported again", begin.expected)
+    };
+    Finding::new("wrong-step", Level::Error, "a checkpoint's name does not say how many steps were done")
+        .because(format!(
+            "`step-{given}` holds the state after step {held}: the program went on with step {} instead of {}; {effect}",
+            begin.first, begin.expected
+        ))
+        .hinted("name it by the steps that are completed, counted as in what it prints")
+        .seen_in(kinds(off))
+}
+
+/// The step counter jumps at a resume: name and content agree with each other, but not with what was done.
+fn wrong_count(all: &Rehearsal) -> Option<Finding> {
+    let off: Vec<_> = all
+        .runs
+        .iter()
+        .filter(|(_, own)| {
+            let record = !own.series.missing.is_empty() || !own.doubled.is_empty();
+            own.has_steps && (record || own.series.shift.is_some())
+        })
+        .filter(|(run, _)| run.attempts.iter().any(|own| own.resume_step.is_some()))
+        .filter(|(run, _)| run.end == super::End::Completed)
+        .collect();
+    let (run, own) = off.first()?;
+    let step = run.attempts.iter().find_map(|own| own.resume_step).unwrap_or_default();
+    let mut finding =
+        Finding::new("wrong-step", Level::Error, "after a resume the step counter is not what was done");
+    if let Some(missing) = own.series.missing.first() {
+        finding = finding.because(format!("step {missing} was never reported by the disturbed run"));
+    }
+    if let Some(doubled) = own.doubled.first() {
+        finding = finding.because(format!("step {doubled} was reported twice"));
+    }
+    if let (Some(shift), Some(first)) = (own.series.shift, &own.series.first) {
+        finding = finding.because(format!(
+            "from step {} on each value is that of {} {} the undisturbed run: `step-{step}` holds the state after step {}",
+            first.step,
+            if shift < 0 { "an earlier step" } else { "a later step" },
+            if shift.abs() == 1 { "(by 1) of".to_owned() } else { format!("(by {}) of", shift.abs()) },
+            step.saturating_add_signed(shift),
+        ));
+    }
+    let kinds: Vec<Kind> = off.iter().map(|(run, _)| run.kind).collect();
+    Some(
+        finding
+            .hinted("save the number of completed steps, and begin with the one after it")
+            .seen_in(kinds),
+    )
+}

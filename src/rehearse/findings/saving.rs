@@ -1,0 +1,278 @@
+//! Whether the program is told, whether it saves in time, and how it ends then. Pure.
+
+use super::super::advice;
+use super::super::observed::{Attempt, Run};
+use super::super::plan::{Fault, Kind};
+use super::{Finding, Level, Rehearsal};
+use crate::words::count;
+
+/// What a program did after it was asked to save.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Reaction {
+    /// It saved this step after so many seconds, and ended.
+    Saved(u64, f64),
+    /// It saved this step after so many seconds, and went on.
+    WentOn(u64, f64),
+    /// It ended, and saved nothing.
+    Left,
+    /// It did nothing until it was ended, or until all was done.
+    Nothing,
+}
+
+/// What an attempt did after it was asked, if it was.
+#[must_use]
+pub fn reaction(attempt: &Attempt, baseline: &Run) -> Option<Reaction> {
+    let asked = attempt.asked_at()?;
+    let last = baseline.steps().last().copied();
+    let is_whole = last.is_some() && attempt.steps().max() == last;
+    let is_usual = |step: u64| baseline.checkpoints.contains(&step);
+    let saved = attempt.saved_after_request();
+    if attempt.left_by_itself() && !is_whole {
+        return Some(saved.map_or(Reaction::Left, |(step, time)| Reaction::Saved(step, time)));
+    }
+    // What it saves anyway at these steps is no answer.
+    let answer = attempt.checkpoints.iter().find(|(step, at)| *at >= asked && !is_usual(*step));
+    Some(answer.map_or(Reaction::Nothing, |(step, at)| Reaction::WentOn(*step, at - asked)))
+}
+
+/// Whether a longer notice would tell more: the program heard, and was ended before anything came of it.
+#[must_use]
+pub fn needs_long_notice(run: &Run, baseline: &Run) -> bool {
+    run.attempts.iter().any(|attempt| {
+        reaction(attempt, baseline) == Some(Reaction::Nothing)
+            && attempt.notes.asked
+            && (attempt.notes.terminated || attempt.notes.killed)
+    })
+}
+
+/// Each attempt that was asked, with its run's kind and what it did.
+fn reactions(all: &Rehearsal) -> Vec<(Kind, &Attempt, Reaction)> {
+    let of_run = |run: &'_ Run| run.kind;
+    all.runs
+        .iter()
+        .flat_map(|(run, _)| run.attempts.iter().map(move |attempt| (of_run(run), attempt)))
+        .filter_map(|(kind, attempt)| Some((kind, attempt, reaction(attempt, &all.baseline)?)))
+        .collect()
+}
+
+pub(super) fn judge(all: &Rehearsal) -> Vec<Finding> {
+    let reactions = reactions(all);
+    let mut findings = Vec::new();
+    match never_saves(all) {
+        Some(finding) => findings.push(finding),
+        None => findings.extend(unheard(all, &reactions)),
+    }
+    findings.extend(too_slow(all, &reactions));
+    findings.extend(in_place(all));
+    findings.extend(exits_0(all, &reactions));
+    findings.extend(goes_on(&reactions));
+    findings.extend(leaves_processes(all));
+    findings.extend(not_reached(all));
+    findings
+}
+
+fn never_saves(all: &Rehearsal) -> Option<Finding> {
+    let disturbed = all.runs.iter().map(|(run, _)| run);
+    let mut runs = std::iter::once(&all.baseline).chain(disturbed);
+    let has_saved = runs.any(|run| run.saves().next().is_some());
+    // Without a run in which it was asked, it may just not have been time yet.
+    if has_saved || all.runs.is_empty() || too_slow(all, &reactions(all)).is_some() {
+        return None;
+    }
+    let attempts: usize = all.runs.iter().map(|(run, _)| run.attempts.len()).sum();
+    let asked = all.runs.iter().flat_map(|(run, _)| &run.attempts).any(|own| own.notes.asked);
+    let caught = if asked { "it catches" } else { "it does not catch" };
+    Some(
+        Finding::new("never-saves", Level::Error, "the program never saves a checkpoint")
+            .because(format!(
+                "nothing was committed in {} of {}; {caught} {}",
+                count(attempts, "attempt"),
+                count(all.runs.len(), "disturbed run"),
+                all.signal
+            ))
+            .hinted(format!(
+                "when {} comes, write a file or folder into $NEMO_CHECKPOINT_DIR under a name that begins with `.tmp`, \
+                 rename it to `step-N`, and exit with 75",
+                all.signal
+            ))
+            .seen_in(all.runs.iter().map(|(run, _)| run.kind)),
+    )
+}
+
+/// It was asked, and nothing came of it although there was time.
+fn unheard(all: &Rehearsal, reactions: &[(Kind, &Attempt, Reaction)]) -> Option<Finding> {
+    let slow = too_slow(all, reactions);
+    let lazy: Vec<_> = reactions
+        .iter()
+        .filter(|(kind, _, reaction)| {
+            let is_slow = slow.as_ref().is_some_and(|finding| finding.scenarios.contains(kind));
+            matches!(reaction, Reaction::Nothing | Reaction::Left) && !is_slow
+        })
+        .collect();
+    let (_, attempt, reaction) = lazy.first()?;
+    let kinds = lazy.iter().map(|(kind, _, _)| *kind);
+    let signal = &all.signal;
+    if *reaction == Reaction::Left {
+        let text = "the program ends when it is asked to save, and has saved nothing";
+        let code = attempt.end.as_ref().and_then(|end| end.exit_code).unwrap_or_default();
+        let finding = Finding::new("ends-without-saving", Level::Error, text)
+            .because(format!("it exited with code {code}, and no checkpoint was committed"))
+            .hinted("save before the exit, and wait until the file has its final name");
+        return Some(finding.seen_in(kinds));
+    }
+    let text = format!("the program ignores {signal}, by which it is asked to save");
+    let finding = Finding::new("ignores-signal", Level::Error, text);
+    let finding = if attempt.notes.asked {
+        finding
+            .because(format!(
+                "it catches {signal} (or a library does), and then neither saved nor ended{}",
+                until(attempt)
+            ))
+            .hinted("let the handler set a flag, and between two steps: save, then exit with 75")
+    } else {
+        finding
+            .because(format!("none of its processes catches {signal} (SigCgt in /proc/PID/status)"))
+            .hinted(format!(
+                "Python: `signal.signal(signal.SIG{signal}, lambda *_: asked.append(1))`, and between two steps: \
+                 if asked, save and exit with 75. If `run` starts it by a shell script, end that one with `exec`"
+            ))
+    };
+    Some(finding.seen_in(kinds))
+}
+
+fn until(attempt: &Attempt) -> String {
+    let ended = attempt.end.as_ref().map(|end| end.time).zip(attempt.asked_at());
+    ended.map_or_else(String::new, |(end, asked)| format!(" for {:.1} s", end - asked))
+}
+
+/// It was ended while it saved: a longer notice was enough.
+fn too_slow(all: &Rehearsal, reactions: &[(Kind, &Attempt, Reaction)]) -> Option<Finding> {
+    let needed = reactions.iter().find_map(|(kind, _, reaction)| match (kind, reaction) {
+        (Kind::LongNotice, Reaction::Saved(_, seconds) | Reaction::WentOn(_, seconds)) => {
+            Some(*seconds)
+        }
+        _ => None,
+    })?;
+    let lead = advice::lead(needed);
+    let missed = |(kind, _, reaction): &&(Kind, &Attempt, Reaction)| {
+        *kind != Kind::LongNotice && *reaction == Reaction::Nothing
+    };
+    let kinds: Vec<Kind> = reactions.iter().filter(missed).map(|(kind, _, _)| *kind).collect();
+    Some(
+        Finding::new("lead-too-short", Level::Error, "the program saves too slowly for its `lead`")
+            .because(format!(
+                "it needs {needed:.1} s from the signal until the checkpoint is committed; with a lead of {} s it is told \
+                 to end after {:.1} s",
+                all.lead,
+                advice::until_term(all.lead)
+            ))
+            .hinted(format!("give it more time, in [task.{}.checkpoint]", all.task))
+            .pasting(format!("lead = \"{lead}s\""))
+            .seen_in(kinds),
+    )
+}
+
+fn in_place(all: &Rehearsal) -> Option<Finding> {
+    let again = all.again.iter().map(|(run, _)| run);
+    let runs: Vec<&Run> =
+        std::iter::once(&all.baseline).chain(again).chain(all.runs.iter().map(|(run, _)| run)).collect();
+    let seen = runs.iter().flat_map(|run| &run.attempts).find_map(|own| own.in_place.first())?;
+    let torn = runs.iter().flat_map(|run| &run.attempts).filter(|own| own.notes.torn).count();
+    let of = runs.iter().filter(|run| run.attempts.iter().any(|own| !own.in_place.is_empty()));
+    let finding = Finding::new("in-place-save", Level::Error, "the program saves under the final name")
+        .because(format!("`{seen}` was made under that name, not renamed to it: until the program ends nobody knows when it is complete"));
+    let finding = if torn > 0 {
+        finding.because(format!("in {} what it had saved was lost so", count(torn, "attempt")))
+    } else {
+        finding
+    };
+    Some(
+        finding
+            .hinted(format!(
+                "write to `.tmp-{seen}` in $NEMO_CHECKPOINT_DIR first, then `os.rename(\".tmp-{seen}\", \"{seen}\")`; a folder too"
+            ))
+            .seen_in(of.map(|run| run.kind)),
+    )
+}
+
+fn exits_0(all: &Rehearsal, reactions: &[(Kind, &Attempt, Reaction)]) -> Option<Finding> {
+    let with_0: Vec<_> = reactions
+        .iter()
+        .filter(|(_, attempt, reaction)| {
+            let code = attempt.end.as_ref().and_then(|end| end.exit_code);
+            matches!(reaction, Reaction::Saved(..)) && code == Some(0)
+        })
+        .collect();
+    let (_, attempt, _) = with_0.first()?;
+    let last = all.baseline.steps().last().copied();
+    let of = match (attempt.steps().max(), last) {
+        (Some(step), Some(last)) => format!(" after step {step} of {last}"),
+        _ => String::new(),
+    };
+    Some(
+        Finding::new("exits-0-after-save", Level::Error, "the program exits with 0 although it is not done")
+            .because(format!(
+                "it saved as asked and exited with 0{of}. While the harness itself stops it, that is understood; after any \
+                 other signal, such as `scancel --signal` by hand, the trial would count as completed"
+            ))
+            .hinted("exit with 75 (saved, requeue me) or 85 (saved, start me again here): `sys.exit(75)`")
+            .seen_in(with_0.iter().map(|(kind, _, _)| *kind)),
+    )
+}
+
+fn goes_on(reactions: &[(Kind, &Attempt, Reaction)]) -> Option<Finding> {
+    let went: Vec<_> = reactions
+        .iter()
+        .filter(|(kind, _, reaction)| {
+            matches!(reaction, Reaction::WentOn(..)) && *kind != Kind::LongNotice
+        })
+        .collect();
+    let (_, attempt, Reaction::WentOn(saved, seconds)) = went.first()? else { return None };
+    let lost = attempt.steps().max().map_or(0, |step| step.saturating_sub(*saved));
+    Some(
+        Finding::new("goes-on-after-save", Level::Warning, "the program saves when asked, and goes on")
+            .because(format!(
+                "it saved step {saved} after {seconds:.1} s, and did {} more until it was ended: they are done twice",
+                count(usize::try_from(lost).unwrap_or(usize::MAX), "step")
+            ))
+            .hinted("exit with 75 once the checkpoint has its name")
+            .seen_in(went.iter().map(|(kind, _, _)| *kind)),
+    )
+}
+
+fn leaves_processes(all: &Rehearsal) -> Option<Finding> {
+    // After a kill it is no fault to have left children.
+    let left = |run: &Run| run.attempts.iter().any(|own| own.notes.left_behind && own.left_by_itself());
+    let again = all.again.iter().map(|(run, _)| run);
+    let runs = std::iter::once(&all.baseline).chain(again).chain(all.runs.iter().map(|(run, _)| run));
+    let kinds: Vec<Kind> = runs.filter(|run| left(run)).map(|run| run.kind).collect();
+    (!kinds.is_empty()).then(|| {
+        Finding::new("leaves-processes", Level::Warning, "the program ends, and leaves processes behind")
+            .because("they were killed right after it had ended: what they had still to do is lost")
+            .hinted("wait for child processes before the end; start none with `setsid`, `nohup` or `&` at the end")
+            .seen_in(kinds)
+    })
+}
+
+/// Disturbances that came too late.
+fn not_reached(all: &Rehearsal) -> Option<Finding> {
+    let is_calm = |run: &&Run| run.attempts.iter().all(|own| own.injected.is_none());
+    let calm: Vec<Kind> = all.runs.iter().map(|(run, _)| run).filter(is_calm).map(|run| run.kind).collect();
+    (!calm.is_empty()).then(|| {
+        Finding::new("not-disturbed", Level::Warning, "a run was over before it could be disturbed")
+            .hinted("let the training take a few seconds more: it is looked at every 5 ms, and limits are whole seconds")
+            .seen_in(calm)
+    })
+}
+
+/// The longest time from a request until its checkpoint was committed.
+pub(in crate::rehearse) fn longest_save(all: &Rehearsal) -> Option<f64> {
+    let times = reactions(all).into_iter().filter_map(|(_, attempt, reaction)| match reaction {
+        Reaction::Saved(_, seconds) | Reaction::WentOn(_, seconds) => {
+            let is_asked = !matches!(attempt.injected.map(|own| own.fault), Some(Fault::Requeue));
+            is_asked.then_some(seconds)
+        }
+        Reaction::Left | Reaction::Nothing => None,
+    });
+    times.reduce(f64::max)
+}

@@ -1,0 +1,242 @@
+//! The rehearsal from its first run to its last.
+
+use nemo_harness::rundir::{ExperimentDir, TrialDir};
+
+use super::advice::{self, Advice};
+use super::compare::{Comparison, Slack, compare};
+use super::findings::{self, Finding, Rehearsal, needs_long_notice};
+use super::folder::{Folder, Place as RunPlace};
+use super::local::{self, RunError, Stage};
+use super::observed::{End, Run};
+use super::plan::{self, Baseline, Fault, Kind, Place, Scenario};
+use crate::experiment::{On, Task};
+use crate::host;
+
+/// What is wanted.
+#[derive(Clone, Debug)]
+pub(crate) struct Wishes {
+    pub(crate) seed: u64,
+    pub(crate) interruptions: u32,
+    /// Empty: all.
+    pub(crate) only: Vec<Kind>,
+    pub(crate) place: Place,
+}
+
+/// What came out.
+#[derive(Debug)]
+pub struct Outcome {
+    /// All that was seen.
+    pub rehearsal: Rehearsal,
+    /// What it means.
+    pub findings: Vec<Finding>,
+    /// What to change for speed.
+    pub advice: Advice,
+    /// What there was no time for.
+    pub skipped: Vec<Kind>,
+}
+
+/// Why a rehearsal came to no result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RehearseError {
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    /// What the task waits for must have run.
+    #[error("task `{task}`, which must run first, failed: {reason}")]
+    Upstream { task: String, reason: String },
+}
+
+impl From<std::io::Error> for RehearseError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Run(error.into())
+    }
+}
+
+/// Hears which run begins: its kind, its number from 1, of how many as far as is known, and the seconds that one takes.
+pub(crate) type Announce<'a> = &'a dyn Fn(&str, usize, Option<(usize, f64)>, Option<u64>);
+
+/// A rehearsal under way.
+pub(crate) struct Director<'a> {
+    pub(crate) folder: &'a Folder<'a>,
+    pub(crate) stage: &'a Stage<'a>,
+    pub(crate) wishes: &'a Wishes,
+    pub(crate) announce: Announce<'a>,
+    /// Where runs on Slurm are carried out.
+    pub(crate) slurm: Option<&'a crate::slurm::Client>,
+}
+
+/// A run, and where it lies.
+struct Done {
+    run: Run,
+    dir: TrialDir,
+}
+
+impl Director<'_> {
+    /// Carries everything out.
+    pub(crate) fn rehearse(&self) -> Result<Outcome, RehearseError> {
+        let upstream = self.run_upstream()?;
+        let calm = Scenario { kind: Kind::Undisturbed, injections: Vec::new() };
+        (self.announce)(Kind::Undisturbed.as_str(), 1, None, None);
+        let baseline = self.run(1, &calm, &upstream, None)?;
+        let mut all = self.begin(baseline.run.clone());
+        let mut skipped = Vec::new();
+        if baseline.run.end == End::Completed {
+            self.disturb(&mut all, &baseline, &upstream, &mut skipped)?;
+        }
+        let findings = findings::judge(&all);
+        let advice = advice::advise(&all);
+        Ok(Outcome { rehearsal: all, findings, advice, skipped })
+    }
+
+    fn begin(&self, baseline: Run) -> Rehearsal {
+        let task = self.folder.task;
+        Rehearsal {
+            task: task.name.clone(),
+            lead: task.checkpoint.lead,
+            signal: task.checkpoint.signal.clone(),
+            crashes: task.restart.crashes,
+            baseline,
+            again: None,
+            runs: Vec::new(),
+        }
+    }
+
+    /// The second undisturbed run, and all the disturbed ones, as long as there is time.
+    fn disturb(
+        &self,
+        all: &mut Rehearsal,
+        baseline: &Done,
+        upstream: &ExperimentDir,
+        skipped: &mut Vec<Kind>,
+    ) -> Result<(), RehearseError> {
+        let calm = Scenario { kind: Kind::Undisturbed, injections: Vec::new() };
+        let facts = Baseline {
+            seconds: baseline.run.seconds,
+            steps: baseline.run.steps(),
+            first_save: baseline.run.first_save(),
+            lead: all.lead,
+        };
+        let Wishes { seed, interruptions, only, place } = self.wishes;
+        let planned = plan::plan(*seed, *interruptions, &facts, *place).into_iter();
+        let is_wanted = |own: &Scenario| only.is_empty() || only.contains(&own.kind);
+        let mut scenarios: Vec<Scenario> =
+            std::iter::once(calm).chain(planned.filter(is_wanted)).collect();
+        let mut slack = Slack::default();
+        let mut at = 0;
+        while let Some(scenario) = scenarios.get(at).cloned() {
+            at += 1;
+            let number = at + 1;
+            let last = facts.steps.last().copied();
+            let known = Some((scenarios.len() + 1, facts.seconds));
+            (self.announce)(scenario.kind.as_str(), number, known, last);
+            let patience = patience(&facts, &scenario);
+            let Some(done) = self.run_in_time(number, &scenario, upstream, patience, facts.seconds)?
+            else {
+                skipped.push(scenario.kind);
+                continue;
+            };
+            let pair = (&baseline.run, &baseline.dir);
+            let comparison = compare(pair, (&done.run, &done.dir), &slack)?;
+            if scenario.kind == Kind::Undisturbed {
+                slack = Slack::new(&comparison, &baseline.run, &done.run);
+                all.again = Some((done.run, comparison));
+                continue;
+            }
+            let is_slow = *place == Place::Local
+                && needs_long_notice(&done.run, &baseline.run)
+                && scenarios.iter().all(|own| own.kind != Kind::LongNotice);
+            if is_slow && let Some(long) = plan::long_notice(&facts, &scenario) {
+                scenarios.insert(at, long);
+            }
+            all.runs.push((done.run, comparison));
+        }
+        Ok(())
+    }
+
+    /// A run, or nothing where the time is over.
+    fn run_in_time(
+        &self,
+        number: usize,
+        scenario: &Scenario,
+        upstream: &ExperimentDir,
+        patience: f64,
+        usual: f64,
+    ) -> Result<Option<Done>, RehearseError> {
+        let is_late = |deadline: f64| host::now() + usual > deadline;
+        if self.stage.deadline.is_some_and(is_late) {
+            return Ok(None);
+        }
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        match self.run(number, scenario, upstream, Some(patience)) {
+            Err(RehearseError::Run(RunError::OutOfTime)) => Ok(None),
+            done => done.map(Some),
+        }
+    }
+
+    fn run(
+        &self,
+        number: u32,
+        scenario: &Scenario,
+        upstream: &ExperimentDir,
+        patience: Option<f64>,
+    ) -> Result<Done, RehearseError> {
+        let place = self.folder.run(number, scenario, upstream)?;
+        let trial = self.folder.trial;
+        let run = match self.slurm {
+            None => local::run(self.stage, &place.task, trial, scenario, patience)?,
+            Some(client) => super::slurm::run(self.stage, client, &place, trial, scenario, patience)?,
+        };
+        Ok(Done { run, dir: place.task.trial(trial) })
+    }
+
+    /// What the task waits for, once and undisturbed, on this machine.
+    fn run_upstream(&self) -> Result<ExperimentDir, RehearseError> {
+        let names = self.folder.experiment.upstream(&self.folder.task.name);
+        let place: RunPlace = self.folder.upstream()?;
+        let calm = Scenario { kind: Kind::Undisturbed, injections: Vec::new() };
+        for task in &self.folder.experiment.tasks {
+            let Some(each) = names.get(task.name.as_str()) else { continue };
+            let all = u32::try_from(task.trials.len()).unwrap_or(u32::MAX);
+            let trials = if *each { self.folder.trial..self.folder.trial + 1 } else { 0..all };
+            for trial in trials {
+                let dir = place.dir.task(&task.name);
+                (self.announce)(&format!("{}/{trial}, which comes before", task.name), 0, None, None);
+                let run = local::run(self.stage, &dir, trial, &calm, None)?;
+                if let (End::Failed(reason), true) = (run.end, self.must_complete(task)) {
+                    return Err(RehearseError::Upstream { task: task.name.clone(), reason });
+                }
+            }
+        }
+        Ok(place.dir)
+    }
+
+    fn must_complete(&self, task: &Task) -> bool {
+        let mut after = self.folder.task.after.iter().filter(|after| after.task == task.name);
+        after.all(|after| matches!(after.on, On::Ok | On::Each))
+    }
+}
+
+/// Seconds after which a run counts as stuck.
+#[expect(clippy::cast_precision_loss, reason = "seconds and counts")]
+fn patience(baseline: &Baseline, scenario: &Scenario) -> f64 {
+    let notices = scenario.injections.iter().map(|injection| match injection.fault {
+        Fault::Preempt { lead } => lead,
+        Fault::Terminate { kill_wait } => kill_wait,
+        Fault::TimeLimit { limit } => limit,
+        Fault::Requeue => 300,
+        Fault::KillProgram | Fault::KillHarness => 5,
+    });
+    let attempts = scenario.injections.len() as f64 + 2.0;
+    2.0 * attempts * baseline.seconds + notices.sum::<u64>() as f64 + 60.0
+}
+
+/// How a run compares, for a table.
+pub(crate) fn is_equal(own: &Comparison) -> bool {
+    let trees = own.checkpoints.iter().map(|(_, tree)| tree).chain([&own.results]);
+    own.series.first.is_none()
+        && own.series.missing.is_empty()
+        && own.series.added.is_empty()
+        && own.doubled.is_empty()
+        && trees.into_iter().all(|tree| tree.differences.is_empty())
+}

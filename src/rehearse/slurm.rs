@@ -1,0 +1,144 @@
+//! Runs a trial on Slurm, and disturbs it by what a user may do there.
+
+use std::time::Duration;
+
+use nemo_harness::rundir::TrialDir;
+
+use super::folder::Place;
+use super::local::{Progress, RunError, Stage, gather};
+use super::observed::{End, Injected, Run};
+use super::plan::{Fault, Moment, Scenario};
+use super::watch::Watch;
+use crate::host;
+use crate::observe;
+use crate::script;
+use crate::slurm::{Client, JobId, Recipient};
+use crate::status::{self, State};
+
+/// Between two looks at the files.
+const LOOK: Duration = Duration::from_millis(100);
+/// Between two questions to the controller, in seconds.
+const ASK_EVERY: f64 = 10.0;
+/// A job that is neither in the queue nor has written an end is lost after so many questions.
+const FORGOTTEN: u32 = 3;
+
+/// A trial that runs there.
+struct OnSlurm<'a> {
+    stage: &'a Stage<'a>,
+    client: Client,
+    job: JobId,
+    dir: TrialDir,
+    watch: Watch,
+}
+
+/// Submits the run, and watches it until it is over. After `patience` seconds of running it is given up.
+pub(super) fn run(
+    stage: &Stage<'_>,
+    client: &Client,
+    place: &Place,
+    trial: u32,
+    scenario: &Scenario,
+    patience: Option<f64>,
+) -> Result<Run, RunError> {
+    let Some(array) = place.plan.as_ref().and_then(|plan| plan.arrays.first()) else {
+        return Err(std::io::Error::other("the run has no script").into());
+    };
+    let token = script::token(place.id.as_str(), &array.task, array.index);
+    let arguments = script::arguments(array, &[]);
+    let job = client.submit(&place.task.script(0), &arguments)?;
+    let dir = place.task.trial(trial);
+    let watch = Watch::new(dir.clone())?;
+    let client = client.for_names(vec![token]);
+    let mut run = OnSlurm { stage, client, job, dir, watch };
+    let result = run.carry_out(scenario, patience);
+    if !matches!(result, Ok(End::Completed | End::Failed(_))) {
+        run.client.cancel(&[job.to_string()]).ok();
+    }
+    let end = result?;
+    run.watch.look()?;
+    let seconds = run.ran();
+    Ok(gather(&run.watch, &run.dir, scenario, end, seconds)?)
+}
+
+impl OnSlurm<'_> {
+    fn carry_out(&mut self, scenario: &Scenario, patience: Option<f64>) -> Result<End, RunError> {
+        let (mut asked, mut forgotten) = (host::now(), 0);
+        loop {
+            self.stage.interrupt.wait(LOOK)?;
+            let now = host::now();
+            if self.stage.deadline.is_some_and(|deadline| now > deadline) {
+                return Err(RunError::OutOfTime);
+            }
+            self.watch.look()?;
+            if let Some((attempt, _)) = self.watch.attempt() {
+                (self.stage.show)(Progress { attempt, step: self.watch.step(attempt) });
+            }
+            if let Some(end) = self.end()? {
+                return Ok(end);
+            }
+            self.disturb(scenario, now)?;
+            if patience.is_some_and(|patience| self.ran() > patience) {
+                return Ok(End::Stuck);
+            }
+            if now - asked > ASK_EVERY {
+                asked = now;
+                let queue = self.client.queue(&[self.job])?;
+                let lives = queue.rows.iter().any(|row| !row.state.is_final());
+                forgotten = if lives { 0 } else { forgotten + 1 };
+                if forgotten >= FORGOTTEN {
+                    return Ok(End::Failed(format!("job {} is gone without a word", self.job)));
+                }
+            }
+        }
+    }
+
+    /// Seconds since the first attempt began: waiting in the queue does not count.
+    fn ran(&self) -> f64 {
+        self.watch.attempts().first().map_or(0.0, |first| host::now() - first.start)
+    }
+
+    fn end(&self) -> Result<Option<End>, RunError> {
+        if !self.watch.is_over() {
+            return Ok(None);
+        }
+        let files = observe::trial_files(&self.dir)?;
+        let reason = || {
+            let attempts = self.watch.attempts();
+            let end = attempts.last().and_then(|attempt| attempt.end.clone());
+            end.and_then(|end| end.reason).unwrap_or_default()
+        };
+        Ok(status::final_state(&files).map(|state| match state {
+            State::Completed => End::Completed,
+            _ => End::Failed(reason()),
+        }))
+    }
+
+    /// Does what is due.
+    fn disturb(&mut self, scenario: &Scenario, now: f64) -> Result<(), RunError> {
+        let Some((attempt, start)) = self.watch.attempt() else { return Ok(()) };
+        let Some(injection) = scenario.injections.get(attempt as usize) else { return Ok(()) };
+        let is_done = self.watch.injected.iter().any(|(done, _)| *done == attempt);
+        let step = self.watch.step(attempt);
+        let is_due = match injection.moment {
+            Moment::Step(wanted) => step.is_some_and(|step| step >= wanted),
+            Moment::Seconds(seconds) => now - start >= seconds,
+            Moment::Begin => true,
+        };
+        if is_done || !is_due || self.watch.is_over() {
+            return Ok(());
+        }
+        let time = host::now();
+        self.watch.injected.push((attempt, Injected { fault: injection.fault, time, step }));
+        let ids = [self.job.to_string()];
+        match injection.fault {
+            Fault::Preempt { .. } => self.client.signal(&ids, "USR1", Recipient::Batch)?,
+            Fault::Requeue => self.client.requeue(&ids)?,
+            // Only this machine's own runs are disturbed so.
+            Fault::Terminate { .. }
+            | Fault::KillProgram
+            | Fault::KillHarness
+            | Fault::TimeLimit { .. } => {}
+        }
+        Ok(())
+    }
+}

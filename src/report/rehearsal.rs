@@ -1,0 +1,310 @@
+//! A rehearsal for people and as JSON.
+
+use comfy_table::{Cell, Color};
+use serde_json::{Value, json};
+
+use super::table::{table, text};
+use crate::rehearse::advice::Advice;
+use crate::rehearse::compare::Comparison;
+use crate::rehearse::findings::{Finding, Level, is_safe};
+use crate::rehearse::observed::{Attempt, End, Injected, Run};
+use crate::rehearse::plan::{Fault, Kind};
+use crate::rehearse::run::{Outcome, is_equal};
+use crate::words::{count, duration};
+
+/// Lines are broken to this width.
+const WIDTH: usize = 80;
+
+/// The table of runs, then what follows.
+#[must_use]
+pub fn rehearsal_text(outcome: &Outcome) -> String {
+    let mut parts = vec![runs_table(outcome), String::new()];
+    for finding in &outcome.findings {
+        parts.push(finding_text(finding));
+    }
+    parts.extend(advice_lines(&outcome.advice, &outcome.rehearsal.task));
+    if !outcome.skipped.is_empty() {
+        let names: Vec<&str> = outcome.skipped.iter().map(|kind| kind.as_str()).collect();
+        parts.push(format!("\nThere was no time for: {}.", names.join(", ")));
+    }
+    parts.push(String::new());
+    parts.push(headline(outcome));
+    parts.join("\n")
+}
+
+fn headline(outcome: &Outcome) -> String {
+    let task = &outcome.rehearsal.task;
+    let errors = outcome.findings.iter().filter(|own| own.level == Level::Error).count();
+    let is_vague = outcome.findings.iter().any(|own| own.code == "not-deterministic");
+    if errors > 0 {
+        return format!("`{task}` is not safe to be interrupted: {}.", count(errors, "error"));
+    }
+    let but = match (is_vague, outcome.skipped.is_empty()) {
+        (true, _) => ", as far as a program can tell that is not deterministic",
+        (false, false) => ", as far as it was rehearsed",
+        (false, true) => "",
+    };
+    format!("`{task}` is safe to be interrupted{but}.")
+}
+
+fn all_runs(outcome: &Outcome) -> Vec<(&Run, Option<&Comparison>)> {
+    let all = &outcome.rehearsal;
+    let again = all.again.iter().map(|(run, own)| (run, Some(own)));
+    let runs = all.runs.iter().map(|(run, own)| (run, Some(own)));
+    std::iter::once((&all.baseline, None)).chain(again).chain(runs).collect()
+}
+
+fn runs_table(outcome: &Outcome) -> String {
+    let mut table = table(&["run", "what was done", "what was seen", ""]);
+    for (run, comparison) in all_runs(outcome) {
+        let codes = codes(outcome, run.kind);
+        let worst = codes.iter().map(|(level, _)| *level).min();
+        let colour = match worst {
+            Some(Level::Error) => Color::Red,
+            Some(Level::Warning) => Color::Yellow,
+            Some(Level::Note) | None => Color::Green,
+        };
+        let words: Vec<&str> = codes.iter().map(|(_, code)| *code).collect();
+        let verdict = if words.is_empty() { "ok".to_owned() } else { words.join(", ") };
+        table.add_row(vec![
+            Cell::new(run.kind.as_str()),
+            Cell::new(done(run)),
+            Cell::new(seen(run, comparison)),
+            Cell::new(verdict).fg(colour),
+        ]);
+    }
+    text(&table)
+}
+
+/// The errors and warnings that a kind of run led to.
+fn codes(outcome: &Outcome, kind: Kind) -> Vec<(Level, &'static str)> {
+    let own = outcome.findings.iter().filter(|own| own.scenarios.contains(&kind));
+    own.filter(|own| own.level != Level::Note).map(|own| (own.level, own.code)).collect()
+}
+
+fn fault(fault: Fault) -> String {
+    match fault {
+        Fault::Preempt { lead } => format!("preempted with {lead}s notice"),
+        Fault::Terminate { kill_wait } => format!("SIGTERM, SIGKILL {kill_wait}s later"),
+        Fault::KillProgram => "program killed -9".to_owned(),
+        Fault::KillHarness => "harness killed -9".to_owned(),
+        Fault::TimeLimit { limit } => format!("a segment of {limit}s"),
+        Fault::Requeue => "scontrol requeue".to_owned(),
+    }
+}
+
+/// The disturbances that took place; the same ones in a row are said once.
+fn done(run: &Run) -> String {
+    let mut parts: Vec<(String, Vec<String>)> = Vec::new();
+    for attempt in &run.attempts {
+        let Some(injected) = attempt.injected else { continue };
+        let what = fault(injected.fault);
+        let when = moment(attempt, injected);
+        match parts.last_mut().filter(|(last, _)| *last == what) {
+            Some((_, moments)) => moments.push(when),
+            None => parts.push((what, vec![when])),
+        }
+    }
+    let parts = parts.into_iter().map(|(what, moments)| format!("{what} after {}", moments.join(", ")));
+    let parts: Vec<String> = parts.collect();
+    if parts.is_empty() { "nothing".to_owned() } else { parts.join("; then ") }
+}
+
+fn moment(attempt: &Attempt, injected: Injected) -> String {
+    match injected.step {
+        Some(step) => format!("step {step}"),
+        None => format!("{:.1}s", injected.time - attempt.start),
+    }
+}
+
+fn seen(run: &Run, comparison: Option<&Comparison>) -> String {
+    let mut parts = Vec::new();
+    let saves: Vec<f64> = run
+        .attempts
+        .iter()
+        .filter_map(|attempt| attempt.saved_after_request().map(|(_, seconds)| seconds))
+        .collect();
+    if let Some(longest) = saves.iter().copied().reduce(f64::max) {
+        parts.push(format!("saved in {longest:.2}s"));
+    }
+    let resumes: Vec<String> = run
+        .attempts
+        .iter()
+        .skip(1)
+        .map(|attempt| attempt.resume_step.map_or("the start".to_owned(), |step| step.to_string()))
+        .collect();
+    if !resumes.is_empty() {
+        parts.push(format!("went on from {}", resumes.join(", ")));
+    }
+    match &run.end {
+        End::Failed(_) => parts.push("failed".to_owned()),
+        End::Stuck => parts.push("did not end".to_owned()),
+        End::Completed => parts.extend(compared(run, comparison)),
+    }
+    parts.join("; ")
+}
+
+fn compared(run: &Run, comparison: Option<&Comparison>) -> Option<String> {
+    let Some(own) = comparison else {
+        let steps = count(run.steps().len(), "step");
+        return Some(format!("{steps} in {}", seconds(run.seconds)));
+    };
+    if is_equal(own) {
+        return Some("equal".to_owned());
+    }
+    Some(match &own.series.first {
+        Some(first) => format!("differs from step {} on", first.step),
+        None if own.series.missing.is_empty() && own.doubled.is_empty() => "files differ".to_owned(),
+        None => "the record differs".to_owned(),
+    })
+}
+
+fn seconds(seconds: f64) -> String {
+    if seconds < 10.0 { format!("{seconds:.1}s") } else { duration(seconds) }
+}
+
+fn finding_text(finding: &Finding) -> String {
+    let level = match finding.level {
+        Level::Error => "error",
+        Level::Warning => "warning",
+        Level::Note => "note",
+    };
+    let mut lines = vec![wrap(&format!("{level}[{}]: ", finding.code), &finding.what, 2)];
+    lines.extend(finding.evidence.iter().map(|evidence| wrap("  = ", evidence, 4)));
+    if !finding.hint.is_empty() {
+        lines.push(wrap("  hint: ", &finding.hint, 8));
+    }
+    if let Some(paste) = &finding.paste {
+        lines.extend(paste.lines().map(|line| format!("        {line}")));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// Breaks a text between words; further lines are indented.
+fn wrap(start: &str, text: &str, indent: usize) -> String {
+    let mut lines = vec![start.to_owned()];
+    for word in text.split(' ') {
+        let last = lines.len() - 1;
+        let length = lines[last].chars().count();
+        if length + word.chars().count() > WIDTH && !lines[last].trim().is_empty() {
+            lines[last] = lines[last].trim_end().to_owned();
+            lines.push(" ".repeat(indent));
+        }
+        let last = lines.len() - 1;
+        lines[last].push_str(word);
+        lines[last].push(' ');
+    }
+    lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n")
+}
+
+fn advice_lines(advice: &Advice, task: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let (Some(save), Some(needed)) = (advice.save_seconds, advice.lead_needed) {
+        let is = if advice.lead >= needed { "is enough" } else { "is short" };
+        lines.push(wrap(
+            "",
+            &format!(
+                "A save takes {save:.2}s from the signal until it is committed: lead = \"{}s\" {is}; \
+                 \"{needed}s\" leaves twice the time.",
+                advice.lead
+            ),
+            2,
+        ));
+        if advice.lead < needed {
+            lines.push(format!("  [task.{task}.checkpoint]\n  lead = \"{needed}s\""));
+        }
+    }
+    let own = match (advice.saves_every_steps, advice.step_seconds) {
+        (Some(steps), _) => format!("it saves every {}", count(usize::try_from(steps).unwrap_or(0), "step")),
+        (None, _) => "it saves only when it is asked".to_owned(),
+    };
+    if let Some(every) = advice.every_seconds {
+        #[expect(clippy::cast_precision_loss, reason = "seconds of an interval")]
+        let steps = advice.step_seconds.filter(|step| *step > 0.0).map(|step| every as f64 / step);
+        let steps = steps.map_or_else(String::new, |steps| format!(" (about {} steps)", rounded(steps)));
+        let lost = advice.lost_steps.map_or_else(String::new, |lost| {
+            format!("; the kill cost {}", count(usize::try_from(lost).unwrap_or(0), "step"))
+        });
+        lines.push(wrap(
+            "",
+            &format!(
+                "To lose little if it is interrupted about every 4 h without notice, save every {}{steps}; {own}{lost}.",
+                duration_of(every)
+            ),
+            2,
+        ));
+    }
+    lines
+}
+
+#[expect(clippy::cast_precision_loss, reason = "seconds of an interval")]
+fn duration_of(seconds: u64) -> String {
+    duration(seconds as f64)
+}
+
+/// Two digits that count.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of steps")]
+fn rounded(number: f64) -> u64 {
+    let unit = 10f64.powf((number.max(1.0).log10().floor() - 1.0).max(0.0));
+    ((number / unit).round().max(1.0) * unit) as u64
+}
+
+/// All of it, `schema` 1; the fields are told in `docs/rehearse.md`.
+#[must_use]
+pub fn rehearsal_json(outcome: &Outcome, trial: u32, seed: u64, folder: Option<&str>) -> Value {
+    let runs: Vec<Value> = all_runs(outcome)
+        .into_iter()
+        .enumerate()
+        .map(|(number, (run, own))| run_json(number + 1, run, own, outcome))
+        .collect();
+    json!({
+        "schema": 1,
+        "task": outcome.rehearsal.task,
+        "trial": trial,
+        "seed": seed,
+        "safe": is_safe(&outcome.findings),
+        "findings": outcome.findings,
+        "advice": outcome.advice,
+        "runs": runs,
+        "skipped": outcome.skipped,
+        "folder": folder,
+    })
+}
+
+fn run_json(number: usize, run: &Run, own: Option<&Comparison>, outcome: &Outcome) -> Value {
+    let attempt = |attempt: &Attempt| {
+        json!({
+            "resume_step": attempt.resume_step,
+            "first_step": attempt.steps().next(),
+            "last_step": attempt.steps().max(),
+            "injected": attempt.injected.map(|injected| json!({
+                "fault": injected.fault,
+                "step": injected.step,
+                "seconds": injected.time - attempt.start,
+            })),
+            "saved": attempt.saved_after_request().map(|(step, seconds)| json!({ "step": step, "seconds": seconds })),
+            "checkpoints": attempt.checkpoints.iter().map(|(step, _)| *step).collect::<Vec<_>>(),
+            "end": attempt.end,
+        })
+    };
+    let comparison = own.map(|own| {
+        let checkpoint = |(step, tree): &(u64, _)| json!({ "step": step, "difference": tree });
+        json!({
+            "equal": is_equal(own),
+            "metrics": own.series,
+            "doubled": own.doubled,
+            "checkpoints": own.checkpoints.iter().map(checkpoint).collect::<Vec<_>>(),
+            "results": own.results,
+        })
+    });
+    let codes: Vec<&str> = codes(outcome, run.kind).into_iter().map(|(_, code)| code).collect();
+    json!({
+        "number": number,
+        "run": run.kind,
+        "seconds": run.seconds,
+        "end": run.end,
+        "codes": codes,
+        "attempts": run.attempts.iter().map(attempt).collect::<Vec<_>>(),
+        "comparison": comparison,
+    })
+}
