@@ -101,7 +101,8 @@ fn told(error: RehearseError, args: &RehearseArgs) -> CommandError {
                 .hinted("make the training shorter with `--set`, or the limit longer")
         }
         error @ RehearseError::Upstream { .. } if args.keep.is_none() => {
-            CommandError::from_error(ExitCode::Failed, error).hinted("`--keep FOLDER` keeps its logs")
+            CommandError::from_error(ExitCode::Failed, error)
+                .hinted("`--keep FOLDER` keeps its logs")
         }
         error => CommandError::from_error(ExitCode::Failed, error),
     }
@@ -109,7 +110,8 @@ fn told(error: RehearseError, args: &RehearseArgs) -> CommandError {
 
 /// The task that is meant.
 fn task<'a>(experiment: &'a Experiment, args: &RehearseArgs) -> Result<&'a Task, CommandError> {
-    let names: Vec<String> = experiment.tasks.iter().map(|task| format!("`{}`", task.name)).collect();
+    let names: Vec<String> =
+        experiment.tasks.iter().map(|task| format!("`{}`", task.name)).collect();
     let names = names.join(", ");
     let task = match (&args.task, experiment.tasks.as_slice()) {
         (None, [only]) => only,
@@ -117,15 +119,15 @@ fn task<'a>(experiment: &'a Experiment, args: &RehearseArgs) -> Result<&'a Task,
             let text = format!("which task is to be rehearsed? There are {names}");
             let last = experiment.tasks.iter().max_by_key(|task| task.trials.len());
             let name = last.map_or("train", |task| task.name.as_str());
-            return Err(CommandError::new(ExitCode::Usage, text).hinted(format!(
-                "`nemo-slurm rehearse {} {name}`",
-                args.file.file.display()
-            )));
+            return Err(CommandError::new(ExitCode::Usage, text)
+                .hinted(format!("`nemo-slurm rehearse {} {name}`", args.file.file.display())));
         }
-        (Some(wanted), tasks) => tasks.iter().find(|task| task.name == *wanted).ok_or_else(|| {
-            let text = format!("the experiment has no task `{wanted}`");
-            CommandError::new(ExitCode::NotFound, text).hinted(format!("its tasks are {names}"))
-        })?,
+        (Some(wanted), tasks) => {
+            tasks.iter().find(|task| task.name == *wanted).ok_or_else(|| {
+                let text = format!("the experiment has no task `{wanted}`");
+                CommandError::new(ExitCode::NotFound, text).hinted(format!("its tasks are {names}"))
+            })?
+        }
     };
     if (args.trial as usize) < task.trials.len() {
         return Ok(task);
@@ -163,7 +165,8 @@ fn kinds_fit(only: &[Kind], place: Place) -> Result<(), CommandError> {
         Place::Slurm => ("on Slurm", "preempted, requeued"),
     };
     let text = format!("`{}` can't be rehearsed {where_not}", kind.as_str());
-    Err(CommandError::new(ExitCode::Usage, text).hinted(format!("`--only` takes {scenarios} there")))
+    Err(CommandError::new(ExitCode::Usage, text)
+        .hinted(format!("`--only` takes {scenarios} there")))
 }
 
 /// Where the runs lie: removed at the end, unless it is to be kept.
@@ -231,13 +234,7 @@ impl Screen {
         Self { bar, current: RefCell::default() }
     }
 
-    fn announce(
-        &self,
-        name: &str,
-        number: usize,
-        known: Option<(usize, f64)>,
-        last: Option<u64>,
-    ) {
+    fn announce(&self, name: &str, number: usize, known: Option<(usize, f64)>, last: Option<u64>) {
         let title = match (number, known) {
             (0, _) => name.to_owned(),
             (number, None) => format!("{number} {name}"),

@@ -79,7 +79,11 @@ pub fn lead(save_seconds: f64) -> u64 {
 }
 
 /// √(2δM), to a round number, and at least ten times the cost of a save.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds of an interval")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "seconds of an interval"
+)]
 fn every(save_seconds: f64) -> u64 {
     let best = (2.0 * save_seconds * BETWEEN_INTERRUPTIONS).sqrt().max(10.0 * save_seconds);
     let unit = if best < 60.0 { 5.0 } else { 60.0 };

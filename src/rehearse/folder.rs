@@ -122,7 +122,13 @@ impl Folder<'_> {
     fn around<'b>(&'b self, id: &'b ExperimentId, dir: &'b ExperimentDir) -> Surrounding<'b> {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "unix seconds")]
         let now = host::now() as u64;
-        Surrounding { id: id.as_str(), dir, experiment: self.experiment, now, cluster: self.cluster }
+        Surrounding {
+            id: id.as_str(),
+            dir,
+            experiment: self.experiment,
+            now,
+            cluster: self.cluster,
+        }
     }
 
     fn create(

@@ -85,7 +85,15 @@ impl Held {
         Self {
             optimizer: has(&["optim", "momentum", "exp_avg", "adam", "velocity", "moment"]),
             random: has(&["rng", "random", "generator", "mt19937"]),
-            data: has(&["order", "sampler", "loader", "shuffle", "permutation", "cursor", "position"]),
+            data: has(&[
+                "order",
+                "sampler",
+                "loader",
+                "shuffle",
+                "permutation",
+                "cursor",
+                "position",
+            ]),
         }
     }
 }

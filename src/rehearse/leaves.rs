@@ -33,7 +33,10 @@ impl Kind {
     }
 
     /// One number from exactly its bytes; none where they are no number.
-    #[expect(clippy::cast_precision_loss, reason = "a difference of so large integers is shown rounded")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a difference of so large integers is shown rounded"
+    )]
     pub(super) fn number(self, bytes: &[u8]) -> Option<f64> {
         Some(match self {
             Self::F64 => f64::from_le_bytes(bytes.try_into().ok()?),

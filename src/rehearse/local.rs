@@ -158,7 +158,9 @@ impl Local<'_> {
             }
             match code {
                 Some(0) => return Ok(End::Completed),
-                _ if is_requeued || (is_cancelled && self.was_disturbed()) => self.end_segments()?,
+                _ if is_requeued || (is_cancelled && self.was_disturbed()) => {
+                    self.end_segments()?
+                }
                 None if self.was_disturbed() => {}
                 _ => return Ok(End::Failed(self.reason(code, signal))),
             }
@@ -198,8 +200,7 @@ impl Local<'_> {
         let Some(injection) = self.injections.get(attempt as usize).copied() else { return };
         let is_done = self.watch.injected.iter().any(|(done, _)| *done == attempt);
         let step = self.watch.step(attempt);
-        let needs_checkpoint =
-            matches!(injection.fault, Fault::KillProgram | Fault::KillHarness);
+        let needs_checkpoint = matches!(injection.fault, Fault::KillProgram | Fault::KillHarness);
         let is_due = match injection.moment {
             Moment::Step(wanted) => step.is_some_and(|step| step >= wanted),
             Moment::Seconds(seconds) => now - start >= seconds,

@@ -136,8 +136,7 @@ impl Attempt {
     /// It crashed, and nothing had been done to it.
     #[must_use]
     pub fn crashed_alone(&self) -> bool {
-        self.injected.is_none()
-            && self.end.as_ref().is_some_and(|end| end.cause == Cause::Failed)
+        self.injected.is_none() && self.end.as_ref().is_some_and(|end| end.cause == Cause::Failed)
     }
 }
 

@@ -31,7 +31,10 @@ enum Value {
     Global(String),
     Storage(String, Kind),
     /// A dict by its keys, a list or tuple by indices, a call by its arguments without names.
-    Group { depth: usize, items: Vec<(String, Value)> },
+    Group {
+        depth: usize,
+        items: Vec<(String, Value)>,
+    },
 }
 
 /// Deeper nesting is nobody's checkpoint.
@@ -62,7 +65,9 @@ impl<'a> Machine<'a> {
             }
             b'q' => self.remember(1)?,
             b'r' => self.remember(4)?,
-            0x94 => drop(self.memo.insert(u32::try_from(self.memo.len()).ok()?, self.stack.last()?.clone())),
+            0x94 => drop(
+                self.memo.insert(u32::try_from(self.memo.len()).ok()?, self.stack.last()?.clone()),
+            ),
             b'h' => self.recall(1)?,
             b'j' => self.recall(4)?,
             b'(' => self.marks.push(self.stack.len()),
@@ -144,7 +149,9 @@ impl<'a> Machine<'a> {
     }
 
     fn length(&mut self, width: usize) -> Option<usize> {
-        Some(self.take(width)?.iter().rev().fold(0, |length, &byte| length << 8 | usize::from(byte)))
+        Some(
+            self.take(width)?.iter().rev().fold(0, |length, &byte| length << 8 | usize::from(byte)),
+        )
     }
 
     fn plain(&mut self, length: usize) -> Option<()> {
@@ -195,7 +202,9 @@ impl<'a> Machine<'a> {
     }
 
     fn append(&mut self, items: Vec<Value>) -> Option<()> {
-        self.extend((0..).zip(items).map(|(index, item): (usize, _)| (index.to_string(), item)).collect())
+        self.extend(
+            (0..).zip(items).map(|(index, item): (usize, _)| (index.to_string(), item)).collect(),
+        )
     }
 
     fn extend(&mut self, new: Vec<(String, Value)>) -> Option<()> {
@@ -295,8 +304,14 @@ mod tests {
                 text("cpu"),
                 b"K\x04tQ".to_vec(),
             ];
-            [rebuild.as_bytes(), b"((", &storage.concat()[1..], b"K\0K\x04\x85K\x01\x85\x89N", b"tR"]
-                .concat()
+            [
+                rebuild.as_bytes(),
+                b"((",
+                &storage.concat()[1..],
+                b"K\0K\x04\x85K\x01\x85\x89N",
+                b"tR",
+            ]
+            .concat()
         };
         let named = |name: &str, value: &[u8]| {
             [b"X", &u32::try_from(name.len()).unwrap().to_le_bytes()[..], name.as_bytes(), value]

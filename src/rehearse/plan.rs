@@ -220,8 +220,7 @@ fn kill(chance: &mut Chance, baseline: &Baseline, fault: Fault) -> Vec<Injection
         }
         None => {
             let at = fractions(chance, 2, SPAN);
-            let mut injections =
-                sequence(baseline, &at, Fault::Preempt { lead: baseline.lead });
+            let mut injections = sequence(baseline, &at, Fault::Preempt { lead: baseline.lead });
             if let Some(second) = injections.get_mut(1) {
                 second.fault = fault;
             }
@@ -292,7 +291,9 @@ mod tests {
             for scenario in plan(seed, 4, &baseline(), Place::Local) {
                 let steps: Vec<u64> = moments(&scenario)
                     .into_iter()
-                    .filter_map(|moment| if let Moment::Step(step) = moment { Some(step) } else { None })
+                    .filter_map(
+                        |moment| if let Moment::Step(step) = moment { Some(step) } else { None },
+                    )
                     .collect();
                 assert!(steps.is_sorted_by(|a, b| a < b), "{seed}: {steps:?}");
                 assert!(steps.iter().all(|step| (2..60).contains(step)), "{seed}: {steps:?}");

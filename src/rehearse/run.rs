@@ -131,7 +131,8 @@ impl Director<'_> {
             let known = Some((scenarios.len() + 1, facts.seconds));
             (self.announce)(scenario.kind.as_str(), number, known, last);
             let patience = patience(&facts, &scenario);
-            let Some(done) = self.run_in_time(number, &scenario, upstream, patience, facts.seconds)?
+            let Some(done) =
+                self.run_in_time(number, &scenario, upstream, patience, facts.seconds)?
             else {
                 skipped.push(scenario.kind);
                 continue;
@@ -185,7 +186,9 @@ impl Director<'_> {
         let trial = self.folder.trial;
         let run = match self.slurm {
             None => local::run(self.stage, &place.task, trial, scenario, patience)?,
-            Some(client) => super::slurm::run(self.stage, client, &place, trial, scenario, patience)?,
+            Some(client) => {
+                super::slurm::run(self.stage, client, &place, trial, scenario, patience)?
+            }
         };
         Ok(Done { run, dir: place.task.trial(trial) })
     }
@@ -201,7 +204,12 @@ impl Director<'_> {
             let trials = if *each { self.folder.trial..self.folder.trial + 1 } else { 0..all };
             for trial in trials {
                 let dir = place.dir.task(&task.name);
-                (self.announce)(&format!("{}/{trial}, which comes before", task.name), 0, None, None);
+                (self.announce)(
+                    &format!("{}/{trial}, which comes before", task.name),
+                    0,
+                    None,
+                    None,
+                );
                 let run = local::run(self.stage, &dir, trial, &calm, None)?;
                 if let (End::Failed(reason), true) = (run.end, self.must_complete(task)) {
                     return Err(RehearseError::Upstream { task: task.name.clone(), reason });

@@ -195,7 +195,9 @@ mod tests {
 
     #[test]
     fn the_first_and_the_largest_difference_are_told() {
-        let bent = |step| if step > 4 { loss(step) + f64::from(u8::from(step == 7)) + 0.5 } else { loss(step) };
+        let bent = |step| {
+            if step > 4 { loss(step) + f64::from(u8::from(step == 7)) + 0.5 } else { loss(step) }
+        };
         let difference = compare(&series(&of(loss)), &series(&of(bent)), &Slack::new());
         assert_eq!(difference.first.unwrap().step, 5);
         assert_eq!(difference.largest.unwrap().step, 7);

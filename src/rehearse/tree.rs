@@ -266,7 +266,11 @@ mod tests {
         let same = [("a/b", "x"), ("MANIFEST", "1")];
         check(&same, &[("a/b", "x"), ("MANIFEST", "2")], &[]);
         check(&same, &[("a/b", "y")], &[("a/b", How::Bytes { at: 0 })]);
-        check(&same, &[("a/b", "xy"), ("c", "")], &[("a/b", How::Bytes { at: 1 }), ("c", How::Added)]);
+        check(
+            &same,
+            &[("a/b", "xy"), ("c", "")],
+            &[("a/b", How::Bytes { at: 1 }), ("c", How::Added)],
+        );
         check(
             &[("s.json", r#"{"w": [1, 2, 3], "step": 4, "m": [0]}"#)],
             &[("s.json", r#"{"step": 4, "w": [1, 2.5, 2]}"#)],

@@ -153,7 +153,9 @@ impl Tail {
     /// The whole lines that are new, and whether the file is another one than before.
     fn read(&mut self, path: &std::path::Path) -> io::Result<(Vec<u8>, bool)> {
         let mut file = match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), false)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok((Vec::new(), false));
+            }
             file => file?,
         };
         let inode = file.metadata()?.ino();

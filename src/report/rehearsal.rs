@@ -105,7 +105,8 @@ fn done(run: &Run) -> String {
             None => parts.push((what, vec![when])),
         }
     }
-    let parts = parts.into_iter().map(|(what, moments)| format!("{what} after {}", moments.join(", ")));
+    let parts =
+        parts.into_iter().map(|(what, moments)| format!("{what} after {}", moments.join(", ")));
     let parts: Vec<String> = parts.collect();
     if parts.is_empty() { "nothing".to_owned() } else { parts.join("; then ") }
 }
@@ -154,7 +155,9 @@ fn compared(run: &Run, comparison: Option<&Comparison>) -> Option<String> {
     }
     Some(match &own.series.first {
         Some(first) => format!("differs from step {} on", first.step),
-        None if own.series.missing.is_empty() && own.doubled.is_empty() => "files differ".to_owned(),
+        None if own.series.missing.is_empty() && own.doubled.is_empty() => {
+            "files differ".to_owned()
+        }
         None => "the record differs".to_owned(),
     })
 }
@@ -215,13 +218,16 @@ fn advice_lines(advice: &Advice, task: &str) -> Vec<String> {
         }
     }
     let own = match (advice.saves_every_steps, advice.step_seconds) {
-        (Some(steps), _) => format!("it saves every {}", count(usize::try_from(steps).unwrap_or(0), "step")),
+        (Some(steps), _) => {
+            format!("it saves every {}", count(usize::try_from(steps).unwrap_or(0), "step"))
+        }
         (None, _) => "it saves only when it is asked".to_owned(),
     };
     if let Some(every) = advice.every_seconds {
         #[expect(clippy::cast_precision_loss, reason = "seconds of an interval")]
         let steps = advice.step_seconds.filter(|step| *step > 0.0).map(|step| every as f64 / step);
-        let steps = steps.map_or_else(String::new, |steps| format!(" (about {} steps)", rounded(steps)));
+        let steps =
+            steps.map_or_else(String::new, |steps| format!(" (about {} steps)", rounded(steps)));
         let lost = advice.lost_steps.map_or_else(String::new, |lost| {
             format!("; the kill cost {}", count(usize::try_from(lost).unwrap_or(0), "step"))
         });

@@ -240,3 +240,71 @@ fn a_missing_module_or_a_bad_interpreter() {
     interpreter.check_ends("Failed Failed");
     hold("E: a missing module or a bad interpreter", &interpreter.dir(), Left::InOrder);
 }
+
+/// A control group with a limit of memory, removed at the end.
+struct Group(std::path::PathBuf);
+
+impl Group {
+    fn new(bytes: u64) -> Option<Self> {
+        let name = format!("nemo-harness-test-{}", std::process::id());
+        let (folder, limit) =
+            [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")]
+                .into_iter()
+                .find(|(folder, _)| std::path::Path::new(folder).join("cgroup.procs").exists())?;
+        let folder = std::path::Path::new(folder).join(name);
+        fs::create_dir(&folder).ok()?;
+        let group = Self(folder);
+        fs::write(group.0.join(limit), bytes.to_string()).ok()?;
+        Some(group)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        drop(fs::remove_dir(&self.0));
+    }
+}
+
+#[test]
+fn out_of_memory() {
+    let Some(group) = Group::new(64 << 20) else {
+        eprintln!(
+            "NOT TESTED: an out-of-memory kill needs root and a writable memory control group"
+        );
+        return;
+    };
+    let mut task = Task::python("save(1)\nready()\ntime.sleep(0.5)\nx = bytearray(256 << 20)")
+        .with("/restart/crashes", json!(100));
+    let enter = format!("echo $$ >'{}/cgroup.procs' && exec \"$@\"", group.0.display());
+    task.through = ["sh", "-c", &enter, "enter"].map(str::to_owned).to_vec();
+    assert_eq!(task.run(), 1);
+    // The first came further than those before; the second did not.
+    task.check_ends("OutOfMemory Restart, OutOfMemory Failed");
+    hold("E: out of memory", &task.dir(), Left::InOrder);
+}
+
+#[test]
+fn a_stale_lease() {
+    let mut task = Task::python("ready()\nsave(step + 1)\nsys.exit(75 if step == 0 else 0)");
+    assert_eq!(task.run(), 75);
+    task.local = false;
+    task.env("SLURM_JOB_ID", "9");
+    task.env("SLURM_JOB_END_TIME", "9999999999");
+    let holder = |restarts: u32| {
+        json!({"slurm_job": "9", "restarts": restarts, "node": "n7", "boot_id": "another",
+               "pid": 1, "start_ticks": 1, "nonce": "n"})
+        .to_string()
+    };
+    // A later run of this job holds the trial: this one is a remnant, and touches nothing.
+    fs::write(task.dir().path().join("lease.1.json"), holder(5)).unwrap();
+    assert_eq!(task.run(), 0);
+    assert_eq!(task.ends().len(), 1);
+    hold("E: a stale lease", &task.dir(), Left::InOrder);
+    // An earlier run of it, on a node that nobody hears of, is overtaken.
+    fs::remove_file(task.dir().path().join("lease.1.json")).unwrap();
+    fs::write(task.dir().path().join("lease.1.json"), holder(0)).unwrap();
+    task.env("SLURM_RESTART_COUNT", "1");
+    assert_eq!(task.run(), 0);
+    assert_eq!(task.resume_steps(), [None, Some(1)]);
+    hold("E: a stale lease", &task.dir(), Left::InOrder);
+}

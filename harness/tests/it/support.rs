@@ -35,6 +35,8 @@ pub(crate) struct Task {
     pub(crate) params: Value,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) local: bool,
+    /// A program and its arguments that start the harness.
+    pub(crate) through: Vec<String>,
 }
 
 impl Task {
@@ -46,7 +48,7 @@ impl Task {
             "restart": {"crashes": 0, "no_progress": 3},
         });
         let env = vec![("TEST".to_owned(), root.path().display().to_string())];
-        Self { root, spec, params: json!({}), env, local: true }
+        Self { root, spec, params: json!({}), env, local: true, through: Vec::new() }
     }
 
     pub(crate) fn sh(text: &str) -> Self {
@@ -81,8 +83,10 @@ impl Task {
         fs::write(task.join("task.json"), self.spec.to_string()).unwrap();
         let line = json!({"trial": 0, "params": self.params});
         fs::write(task.join("trials.jsonl"), format!("{line}\n")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nemo-harness"));
-        command.arg("run").arg("--task-dir").arg(&task).args(["--trial", "0"]);
+        let mut words = self.through.clone();
+        words.push(env!("CARGO_BIN_EXE_nemo-harness").to_owned());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg("run").arg("--task-dir").arg(&task).args(["--trial", "0"]);
         command.args(self.local.then_some("--local"));
         command.envs(self.env.iter().cloned()).stdin(Stdio::null()).stderr(Stdio::piped());
         Running { child: command.spawn().unwrap(), root: self.root.path().to_owned() }

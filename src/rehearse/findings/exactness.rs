@@ -31,7 +31,10 @@ pub(super) fn judge(all: &Rehearsal, explained: &[Kind]) -> Vec<Finding> {
 
 /// `loss` 0.5 instead of 0.4.
 fn told(point: &PointDifference) -> String {
-    format!("{} at step {} is {} instead of {}", point.metric, point.step, point.found, point.expected)
+    format!(
+        "{} at step {} is {} instead of {}",
+        point.metric, point.step, point.found, point.expected
+    )
 }
 
 fn differing(difference: &FileDifference) -> String {
@@ -40,7 +43,10 @@ fn differing(difference: &FileDifference) -> String {
         How::Missing => format!("{place} is missing"),
         How::Added => format!("{place} is there only in the disturbed run"),
         How::Numbers { differing, of, largest } => {
-            format!("{place} differs in {differing} of {}, by at most {largest:.3e}", count(*of, "number"))
+            format!(
+                "{place} differs in {differing} of {}, by at most {largest:.3e}",
+                count(*of, "number")
+            )
         }
         How::Bytes { at } => format!("{place}: bytes differ from byte {at} on"),
     }
@@ -154,15 +160,18 @@ fn inexact(open: &[&(Run, Comparison)], is_noisy: bool) -> Option<Finding> {
             resume.unwrap_or_default(),
             first.step
         ),
-        None => "a resumed run does not continue exactly: its metrics agree, its files differ".to_owned(),
+        None => "a resumed run does not continue exactly: its metrics agree, its files differ"
+            .to_owned(),
     };
     let mut finding = Finding::new("resume-not-exact", Level::Error, what);
     finding.evidence.extend(series_evidence(&own.series));
     finding.evidence.extend(tree_evidence(own));
     if is_noisy {
-        finding = finding.because("that is more than ten times what two undisturbed runs differ by");
+        finding =
+            finding.because("that is more than ten times what two undisturbed runs differ by");
     }
-    let is_late = matches!(at, Some((first, Some(resume))) if !is_next(own, run, resume, first.step));
+    let is_late =
+        matches!(at, Some((first, Some(resume))) if !is_next(own, run, resume, first.step));
     let (evidence, hint) = suspects(own, is_late);
     Some(finding.because(evidence).hinted(hint).seen_in(meant.iter().map(|own| own.0.kind)))
 }
@@ -230,14 +239,23 @@ fn suspects(own: &Comparison, is_late: bool) -> (String, String) {
                 .to_owned(),
         ),
     };
-    (format!("the checkpoint holds {holds}; {lacks}{late}").trim_end_matches(['.', ' ']).to_owned(), hint)
+    (
+        format!("the checkpoint holds {holds}; {lacks}{late}")
+            .trim_end_matches(['.', ' '])
+            .to_owned(),
+        hint,
+    )
 }
 
 /// A difference where nothing had happened yet.
 fn late_noise(open: &[&(Run, Comparison)]) -> Option<Finding> {
     let early = |own: &&&(Run, Comparison)| {
         let (run, comparison) = &***own;
-        comparison.series.first.as_ref().is_some_and(|first| resume_before(run, first.step).is_none())
+        comparison
+            .series
+            .first
+            .as_ref()
+            .is_some_and(|first| resume_before(run, first.step).is_none())
     };
     let (run, own) = &**open.iter().find(early)?;
     let first = own.series.first.as_ref()?;
@@ -258,7 +276,8 @@ fn only_metrics(open: &[&(Run, Comparison)]) -> Option<Finding> {
     let is_meant = |own: &&&(Run, Comparison)| {
         let (run, comparison) = &***own;
         let first = comparison.series.first.as_ref();
-        first.is_some_and(|first| resume_before(run, first.step).is_some()) && has_equal_files(comparison)
+        first.is_some_and(|first| resume_before(run, first.step).is_some())
+            && has_equal_files(comparison)
     };
     let meant: Vec<_> = open.iter().filter(is_meant).collect();
     let (_, own) = &***meant.first()?;

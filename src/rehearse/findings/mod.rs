@@ -134,7 +134,8 @@ fn unexplained(all: &Rehearsal, findings: &[Finding]) -> Vec<Finding> {
         };
         !findings.iter().any(is_explained)
     });
-    let one = |run: &Run| match &run.end {
+    let one = |run: &Run| {
+        match &run.end {
         End::Completed => None,
         End::Failed(reason) => Some(
             Finding::new("fails-disturbed", Level::Error, "a disturbed run did not complete")
@@ -151,6 +152,7 @@ fn unexplained(all: &Rehearsal, findings: &[Finding]) -> Vec<Finding> {
                 .hinted("does each attempt begin where the one before saved? `--keep FOLDER` keeps its logs")
                 .seen_in([run.kind]),
         ),
+    }
     };
     open.filter_map(one).collect()
 }

@@ -25,7 +25,8 @@ pub(super) fn judge(all: &Rehearsal) -> Vec<Finding> {
     findings.extend(starts_over(&over));
     let off: Vec<Begin<'_>> =
         begins.iter().filter(|begin| begin.offset != 0 && !is_over(begin)).copied().collect();
-    let resumes: Vec<&Begin<'_>> = begins.iter().filter(|own| own.attempt.resume_step.is_some()).collect();
+    let resumes: Vec<&Begin<'_>> =
+        begins.iter().filter(|own| own.attempt.resume_step.is_some()).collect();
     // Counting wrongly shows at each resume alike; another file than the one that was given, where that one is older.
     let first = off.first().map(|begin| begin.offset);
     let is_alike = resumes.iter().all(|begin| Some(begin.offset) == first);
@@ -72,7 +73,8 @@ fn kinds<'a>(begins: &'a [Begin<'_>]) -> impl Iterator<Item = Kind> + 'a {
 }
 
 fn fails_to_resume(all: &Rehearsal) -> Option<Finding> {
-    let fails = |own: &&Attempt| own.resume_step.is_some() && own.crashed_alone() && own.lines.is_empty();
+    let fails =
+        |own: &&Attempt| own.resume_step.is_some() && own.crashed_alone() && own.lines.is_empty();
     let failing = |run: &Run| run.attempts.iter().any(|own| fails(&own));
     let runs: Vec<&Run> = all.runs.iter().map(|(run, _)| run).filter(|run| failing(run)).collect();
     let attempt = runs.iter().flat_map(|run| &run.attempts).find(fails)?;
@@ -92,9 +94,12 @@ fn finds_other_runs(all: &Rehearsal) -> Option<Finding> {
     let (first, second) = (all.baseline.steps(), again.steps());
     let is_later = second.first() > first.first() || (second.is_empty() && !first.is_empty());
     is_later.then(|| {
-        let began = second.first().map_or("no step at all".to_owned(), |step| format!("step {step}"));
+        let began =
+            second.first().map_or("no step at all".to_owned(), |step| format!("step {step}"));
         Finding::new("finds-other-runs", Level::Error, "a run finds what another run has left")
-            .because(format!("a second undisturbed run, in a folder of its own, began with {began}"))
+            .because(format!(
+                "a second undisturbed run, in a folder of its own, began with {began}"
+            ))
             .hinted("write only below $NEMO_DIR and $NEMO_CHECKPOINT_DIR: each trial has its own")
             .seen_in([Kind::Undisturbed])
     })
@@ -104,10 +109,17 @@ fn starts_over(over: &[Begin<'_>]) -> Option<Finding> {
     let begin = over.first()?;
     let given = begin.attempt.resume_step.unwrap_or_default();
     Some(
-        Finding::new("starts-over", Level::Error, "the program begins anew and ignores its checkpoint")
-            .because(format!("given step {given} in NEMO_RESUME_FROM, it began with step {}", begin.first))
-            .hinted("at the start: if $NEMO_RESUME_FROM is not empty, load that")
-            .seen_in(kinds(over)),
+        Finding::new(
+            "starts-over",
+            Level::Error,
+            "the program begins anew and ignores its checkpoint",
+        )
+        .because(format!(
+            "given step {given} in NEMO_RESUME_FROM, it began with step {}",
+            begin.first
+        ))
+        .hinted("at the start: if $NEMO_RESUME_FROM is not empty, load that")
+        .seen_in(kinds(over)),
     )
 }
 
@@ -159,10 +171,14 @@ fn wrong_count(all: &Rehearsal) -> Option<Finding> {
         .collect();
     let (run, own) = off.first()?;
     let step = run.attempts.iter().find_map(|own| own.resume_step).unwrap_or_default();
-    let mut finding =
-        Finding::new("wrong-step", Level::Error, "after a resume the step counter is not what was done");
+    let mut finding = Finding::new(
+        "wrong-step",
+        Level::Error,
+        "after a resume the step counter is not what was done",
+    );
     if let Some(missing) = own.series.missing.first() {
-        finding = finding.because(format!("step {missing} was never reported by the disturbed run"));
+        finding =
+            finding.because(format!("step {missing} was never reported by the disturbed run"));
     }
     if let Some(doubled) = own.doubled.first() {
         finding = finding.because(format!("step {doubled} was reported twice"));

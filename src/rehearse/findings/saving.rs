@@ -174,8 +174,10 @@ fn too_slow(all: &Rehearsal, reactions: &[(Kind, &Attempt, Reaction)]) -> Option
 
 fn in_place(all: &Rehearsal) -> Option<Finding> {
     let again = all.again.iter().map(|(run, _)| run);
-    let runs: Vec<&Run> =
-        std::iter::once(&all.baseline).chain(again).chain(all.runs.iter().map(|(run, _)| run)).collect();
+    let runs: Vec<&Run> = std::iter::once(&all.baseline)
+        .chain(again)
+        .chain(all.runs.iter().map(|(run, _)| run))
+        .collect();
     let seen = runs.iter().flat_map(|run| &run.attempts).find_map(|own| own.in_place.first())?;
     let torn = runs.iter().flat_map(|run| &run.attempts).filter(|own| own.notes.torn).count();
     let of = runs.iter().filter(|run| run.attempts.iter().any(|own| !own.in_place.is_empty()));
@@ -242,9 +244,11 @@ fn goes_on(reactions: &[(Kind, &Attempt, Reaction)]) -> Option<Finding> {
 
 fn leaves_processes(all: &Rehearsal) -> Option<Finding> {
     // After a kill it is no fault to have left children.
-    let left = |run: &Run| run.attempts.iter().any(|own| own.notes.left_behind && own.left_by_itself());
+    let left =
+        |run: &Run| run.attempts.iter().any(|own| own.notes.left_behind && own.left_by_itself());
     let again = all.again.iter().map(|(run, _)| run);
-    let runs = std::iter::once(&all.baseline).chain(again).chain(all.runs.iter().map(|(run, _)| run));
+    let runs =
+        std::iter::once(&all.baseline).chain(again).chain(all.runs.iter().map(|(run, _)| run));
     let kinds: Vec<Kind> = runs.filter(|run| left(run)).map(|run| run.kind).collect();
     (!kinds.is_empty()).then(|| {
         Finding::new("leaves-processes", Level::Warning, "the program ends, and leaves processes behind")
@@ -257,7 +261,8 @@ fn leaves_processes(all: &Rehearsal) -> Option<Finding> {
 /// Disturbances that came too late.
 fn not_reached(all: &Rehearsal) -> Option<Finding> {
     let is_calm = |run: &&Run| run.attempts.iter().all(|own| own.injected.is_none());
-    let calm: Vec<Kind> = all.runs.iter().map(|(run, _)| run).filter(is_calm).map(|run| run.kind).collect();
+    let calm: Vec<Kind> =
+        all.runs.iter().map(|(run, _)| run).filter(is_calm).map(|run| run.kind).collect();
     (!calm.is_empty()).then(|| {
         Finding::new("not-disturbed", Level::Warning, "a run was over before it could be disturbed")
             .hinted("let the training take a few seconds more: it is looked at every 5 ms, and limits are whole seconds")
