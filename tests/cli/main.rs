@@ -5,6 +5,7 @@
 mod cluster;
 mod counting;
 mod crash;
+mod day;
 mod fake;
 mod files;
 mod goodput;
@@ -12,3 +13,4 @@ mod local;
 mod output;
 mod slurm;
 mod support;
+mod training;

@@ -1,0 +1,429 @@
+//! A day of a cluster's life in minutes: sixteen trials are preempted, lose their nodes, their controller and their
+//! accounting, crash, and are cancelled by strangers. What comes out must be what an undisturbed run gives.
+//!
+//! `NEMO_DAY_SEED` repeats the choices of a run (not its moments), `NEMO_DAY_SECONDS` makes the day longer.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::cluster::{self, Cluster};
+use crate::support::{World, text, trials};
+use crate::training;
+
+const NODES: u64 = 4;
+const TRIALS: u64 = 16;
+const STEPS: u64 = 700;
+/// How long after the day everything may take to end.
+const EVENING: Duration = Duration::from_mins(6);
+
+/// `splitmix64`: every choice of a day follows from its seed.
+struct Choices(u64);
+
+impl Choices {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+}
+
+struct Day {
+    cluster: Cluster,
+    world: World,
+    id: String,
+    choices: Choices,
+    began: Instant,
+    /// Nodes that are lost, and when they come back.
+    lost: Vec<(String, Instant)>,
+    /// Trials that a stranger cancelled.
+    cancelled: BTreeSet<u64>,
+}
+
+#[test]
+fn a_day_of_life() {
+    if !cluster::is_here() {
+        return;
+    }
+    let variable = |name: &str| std::env::var(name).ok().map(|value| value.parse().unwrap());
+    let seed = variable("NEMO_DAY_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    let length = Duration::from_secs(variable("NEMO_DAY_SECONDS").unwrap_or(60));
+    eprintln!("NEMO_DAY_SEED={seed} repeats this day");
+    let mut day = Day::dawn(seed);
+    while day.began.elapsed() < length && !day.is_over() {
+        day.something_happens();
+    }
+    day.evening();
+    let wrong = day.what_is_wrong();
+    assert!(wrong.is_empty(), "NEMO_DAY_SEED={seed}\n{}", wrong.join("\n"));
+    println!("{}", day.world.ok(&["goodput", &day.id]));
+}
+
+impl Day {
+    fn dawn(seed: u64) -> Self {
+        let nodes = NODES.to_string();
+        let options = [
+            ("SLURM_DEV_NODES", nodes.as_str()),
+            ("SLURM_DEV_GRACE", "10"),
+            ("SLURM_DEV_NODE_TIMEOUT", "10"),
+            ("SLURM_DEV_MIN_JOB_AGE", "3600"),
+        ];
+        let cluster = Cluster::start(25_817, &options);
+        let world = cluster.world();
+        let seeds: Vec<String> = (1..=TRIALS).map(|seed| seed.to_string()).collect();
+        let text = format!(
+            r#"
+name = "day"
+[executor.it]
+kind = "slurm"
+partition = "scavenge"
+cpus_per_task = 4
+mem = "100M"
+time = "10m"
+env = {{ TRAINING_STEPS = "{STEPS}", TRAINING_SAVE_EVERY = "10", TRAINING_PACE_MS = "100" }}
+[task.train]
+run = {}
+[task.train.params]
+seed_value = [{}]
+[task.train.checkpoint]
+lead = "10s"
+[task.train.restart]
+crashes = 100
+no_progress = 0
+[task.train.metrics]
+step = 'step (\d+)'
+loss = 'loss: (\d+)'
+"#,
+            training::command(),
+            seeds.join(", ")
+        );
+        world.write("exp.toml", &text);
+        let id = world.ok(&["submit", "exp.toml"]);
+        let choices = Choices(seed);
+        let began = Instant::now();
+        Self { cluster, world, id, choices, began, lost: Vec::new(), cancelled: BTreeSet::new() }
+    }
+
+    fn note(&self, what: &str) {
+        eprintln!("{:6.1} s  {what}", self.began.elapsed().as_secs_f64());
+    }
+
+    fn something_happens(&mut self) {
+        self.nodes_come_back();
+        let node = format!("n{}", 1 + self.choices.below(NODES));
+        let is_up = !self.lost.iter().any(|(lost, _)| *lost == node);
+        match self.choices.below(100) {
+            0..40 if is_up => self.urgent_job(&node),
+            40..60 if is_up => self.node_is_lost(&node, true),
+            60..70 if is_up => self.node_is_lost(&node, false),
+            70..80 => self.daemon_is_away("slurmctld"),
+            80..87 => self.daemon_is_away("slurmdbd"),
+            87..92 if self.cancelled.len() < 2 => self.stranger_cancels(),
+            92..100 => self.program_is_killed(),
+            _ => {}
+        }
+        let pause = Duration::from_millis(1000 + self.choices.below(4000));
+        std::thread::sleep(pause);
+    }
+
+    /// Runs one of Slurm's programs. During the day it may fail.
+    fn slurm(&self, program: &str, arguments: &[&str]) -> String {
+        let mut command = Command::new(program);
+        self.world.surround(&mut command);
+        let output = command.args(arguments).output().unwrap();
+        if !output.status.success() {
+            let why = String::from_utf8_lossy(&output.stderr).into_owned();
+            self.note(&format!("{program} {}: {}", arguments.join(" "), why.trim()));
+        }
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn urgent_job(&self, node: &str) {
+        self.note(&format!("an urgent job takes {node}"));
+        let node = format!("--nodelist={node}");
+        let job = ["--partition=urgent", "--exclusive", "--mem=0", "--output=/dev/null"];
+        self.slurm("sbatch", &[&job[..], &[&node, "--wrap=sleep 2"]].concat());
+    }
+
+    /// A node dies with all that runs on it; or its daemon does, and its jobs live on unseen.
+    fn node_is_lost(&mut self, node: &str, with_jobs: bool) {
+        let jobs = if with_jobs { self.processes_of(node) } else { Vec::new() };
+        self.note(&format!("{node} is lost: its daemon and {} processes", jobs.len()));
+        self.cluster.dev(&["kill", node]);
+        for pid in jobs {
+            kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+        }
+        let name = format!("nodename={node}");
+        self.slurm("scontrol", &["update", &name, "state=down", "reason=lost"]);
+        let back = Instant::now() + Duration::from_millis(2000 + self.choices.below(10_000));
+        self.lost.push((node.to_owned(), back));
+    }
+
+    fn nodes_come_back(&mut self) {
+        let now = Instant::now();
+        let (due, lost) = self.lost.drain(..).partition(|(_, back)| *back <= now);
+        self.lost = lost;
+        for (node, _) in due {
+            self.note(&format!("{node} is back"));
+            self.cluster.dev(&["revive", &node]);
+            let name = format!("nodename={node}");
+            self.slurm("scontrol", &["update", &name, "state=resume"]);
+        }
+    }
+
+    fn daemon_is_away(&mut self, daemon: &str) {
+        let away = Duration::from_millis(500 + self.choices.below(4000));
+        self.note(&format!("{daemon} is killed, for {away:?}"));
+        self.cluster.dev(&["kill", daemon]);
+        std::thread::sleep(away);
+        self.cluster.dev(&["revive", daemon]);
+    }
+
+    fn stranger_cancels(&mut self) {
+        let trial = self.choices.below(TRIALS);
+        let status = self.world.status(&self.id);
+        let job = text(&trials(&status, "train")[usize::try_from(trial).unwrap()]["slurm_job"]);
+        self.note(&format!("a stranger cancels {job}, which is trial {trial}"));
+        self.slurm("scancel", &[&job]);
+        self.cancelled.insert(trial);
+    }
+
+    fn program_is_killed(&mut self) {
+        let trial = self.choices.below(TRIALS);
+        let dir = format!("NEMO_DIR={}", self.trial(trial).display());
+        let programs = processes(|environment, command| {
+            environment.contains(&dir.as_str()) && command.contains("training::as_a_program")
+        });
+        self.note(&format!("the program of trial {trial} is killed: {programs:?}"));
+        for pid in programs {
+            kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+        }
+    }
+
+    fn trial(&self, trial: u64) -> PathBuf {
+        self.world.experiment(&self.id).join(format!("tasks/train/trials/{trial}"))
+    }
+
+    /// What runs on a node, the step managers first.
+    fn processes_of(&self, node: &str) -> Vec<i32> {
+        let conf = format!("SLURM_CONF={}", self.world.slurm_conf.as_deref().unwrap());
+        let node = format!("SLURMD_NODENAME={node}");
+        let jobs = processes(|environment, _| {
+            environment.contains(&conf.as_str()) && environment.contains(&node.as_str())
+        });
+        let managers: BTreeSet<i32> = jobs
+            .iter()
+            .filter_map(|pid| parent(*pid))
+            .filter(|pid| command_of(*pid).starts_with("slurmstepd"))
+            .collect();
+        managers.into_iter().chain(jobs).collect()
+    }
+
+    fn is_over(&self) -> bool {
+        let status = self.world.status(&self.id);
+        trials(&status, "train").iter().all(is_final)
+    }
+
+    /// Everything comes back, and what is left of the work is done.
+    fn evening(&mut self) {
+        self.note("the evening");
+        for (_, back) in &mut self.lost {
+            *back = Instant::now();
+        }
+        self.nodes_come_back();
+        let until = Instant::now() + EVENING;
+        while !self.is_over() && Instant::now() < until {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        self.note("the night");
+    }
+
+    fn what_is_wrong(&self) -> Vec<String> {
+        let status = self.world.status(&self.id);
+        let mut wrong = Vec::new();
+        for (index, trial) in (0..).zip(trials(&status, "train")) {
+            let mut tell = |what: String| wrong.push(format!("trial {index}: {what}"));
+            let state = text(&trial["state"]);
+            let was_cancelled = self.cancelled.contains(&index) && state == "cancelled";
+            if state != "completed" && !was_cancelled {
+                tell(format!("is {state}: {}", trial["reason"]));
+            }
+            let series = series(&self.trial(index).join("metrics.jsonl"));
+            let expected: Vec<(u64, u64)> = (1..).zip(training::losses(index + 1, STEPS)).collect();
+            let whole = if was_cancelled {
+                &expected[..series.len().min(expected.len())]
+            } else {
+                &expected
+            };
+            if series != whole {
+                tell(difference(&series, whole));
+            }
+            unaccounted(trial, &self.trial(index)).into_iter().for_each(&mut tell);
+            broken_checkpoints(&self.trial(index)).into_iter().for_each(&mut tell);
+            if trial["attempts"].as_array().unwrap().is_empty() && !was_cancelled {
+                tell("has no attempt".to_owned());
+            }
+        }
+        wrong.extend(self.survivors());
+        wrong.extend(self.goodput_is_off());
+        if !wrong.is_empty() {
+            self.keep();
+        }
+        wrong
+    }
+
+    /// Processes of the experiment that outlived it.
+    fn survivors(&self) -> Vec<String> {
+        let home = self.world.experiment(&self.id).display().to_string();
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            let left = processes(|environment, command| {
+                let dir = environment.iter().find_map(|line| line.strip_prefix("NEMO_DIR="));
+                dir.is_some_and(|dir| dir.starts_with(&home)) || command.contains(&home)
+            });
+            if left.is_empty() || Instant::now() > until {
+                return left
+                    .iter()
+                    .map(|pid| format!("process {pid} is left: {}", command_of(*pid)))
+                    .collect();
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn goodput_is_off(&self) -> Option<String> {
+        let goodput: Value =
+            serde_json::from_str(&self.world.ok(&["goodput", &self.id, "--json"])).unwrap();
+        let seconds = goodput["total"]["seconds"].as_object().unwrap();
+        let parts = seconds.iter().filter(|(name, _)| *name != "whole");
+        let sum: f64 = parts.map(|(_, seconds)| seconds.as_f64().unwrap()).sum();
+        let whole = seconds["whole"].as_f64().unwrap();
+        ((sum - whole).abs() > 1e-3).then(|| format!("goodput: {sum} s are not {whole} s"))
+    }
+
+    /// What is needed to understand a bad day.
+    fn keep(&self) {
+        let to = std::env::temp_dir().join(format!("bad-day-{}", std::process::id()));
+        let copied = Command::new("cp").arg("-a").arg(self.world.folder.path()).arg(&to).status();
+        let logs = Path::new(self.world.slurm_conf.as_deref().unwrap()).parent().unwrap();
+        Command::new("cp")
+            .arg("-a")
+            .arg(logs.with_file_name("log"))
+            .arg(to.join("slurm-log"))
+            .status()
+            .ok();
+        eprintln!("kept in {}: {copied:?}", to.display());
+        eprintln!("{}", self.world.ok(&["status", &self.id, "--attempts"]));
+    }
+}
+
+fn is_final(trial: &Value) -> bool {
+    matches!(&*text(&trial["state"]), "completed" | "failed" | "cancelled" | "timeout" | "blocked")
+}
+
+/// The reports of a trial.
+fn series(path: &Path) -> Vec<(u64, u64)> {
+    let metrics = std::fs::read_to_string(path).unwrap_or_default();
+    let one = |line: &str| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "whole numbers"
+        )]
+        let loss = line["values"]["loss"].as_f64().unwrap() as u64;
+        (line["step"].as_u64().unwrap(), loss)
+    };
+    metrics.lines().map(one).collect()
+}
+
+fn difference(seen: &[(u64, u64)], expected: &[(u64, u64)]) -> String {
+    let first = (0..).zip(seen.iter().zip(expected)).find(|(_, (a, b))| a != b);
+    format!("{} of {} reports; the first that differs: {first:?}", seen.len(), expected.len())
+}
+
+/// Attempts without a start, an end or a cause.
+fn unaccounted(trial: &Value, dir: &Path) -> Vec<String> {
+    let attempts = trial["attempts"].as_array().unwrap().iter();
+    let unknown = attempts.filter(|attempt| attempt["cause"].is_null() || attempt["end"].is_null());
+    let mut wrong: Vec<String> = unknown.map(|attempt| format!("unaccounted: {attempt}")).collect();
+    let records = std::fs::read_to_string(dir.join("attempts.jsonl")).unwrap_or_default();
+    let of = |event: &str| -> Vec<u64> {
+        let lines = records.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let wanted = lines.filter(|line| line["event"] == event);
+        wanted.map(|line| line["attempt"].as_u64().unwrap()).collect()
+    };
+    let (starts, mut ends) = (of("start"), of("end"));
+    ends.sort_unstable();
+    if starts != ends {
+        wrong.push(format!("P6: starts {starts:?}, ends {ends:?}"));
+    }
+    wrong
+}
+
+/// Committed checkpoints that are not what their manifests say.
+fn broken_checkpoints(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir.join("checkpoints")).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.path());
+    let committed =
+        names.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("step-"));
+    committed.filter_map(|path| Some(format!("{}: {}", path.display(), broken(&path)?))).collect()
+}
+
+fn broken(checkpoint: &Path) -> Option<String> {
+    let Ok(manifest) = std::fs::read_to_string(checkpoint.join("MANIFEST")) else {
+        return Some("no manifest".to_owned());
+    };
+    let (body, end) = manifest.trim_end().rsplit_once("\nend ")?;
+    if blake3::hash(format!("{body}\n").as_bytes()).to_hex().as_str() != end {
+        return Some("a torn manifest".to_owned());
+    }
+    let files: Vec<&str> = body.lines().filter_map(|line| line.strip_prefix("file ")).collect();
+    let is_wrong = |file: &&&str| {
+        let mut words = file.split(' ');
+        let (hash, size, name) =
+            (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
+        let bytes = std::fs::read(checkpoint.join(name)).unwrap_or_default();
+        bytes.len().to_string() != size || blake3::hash(&bytes).to_hex().as_str() != hash
+    };
+    match files.iter().find(is_wrong) {
+        Some(file) => Some(format!("altered: {file}")),
+        None if files.len() == 2 => None,
+        None => Some(format!("of its two files {} are there", files.len())),
+    }
+}
+
+/// The processes whose environment and command are as wanted. Those that can't be looked at are others'.
+fn processes(is_wanted: impl Fn(&[&str], &str) -> bool) -> Vec<i32> {
+    let own = i32::try_from(std::process::id()).unwrap();
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let matches = |pid: &i32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let environment = String::from_utf8_lossy(&environment);
+        let lines: Vec<&str> = environment.split('\0').collect();
+        *pid != own && is_wanted(&lines, &command_of(*pid))
+    };
+    pids.filter(matches).collect()
+}
+
+fn command_of(pid: i32) -> String {
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&command).replace('\0', " ")
+}
+
+fn parent(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
+}
