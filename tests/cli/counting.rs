@@ -36,6 +36,11 @@ const SEEDS: [u64; 3] = [3, 5, 7];
 /// Writes the program and `exp.toml`: `prepare`, then three trials of `train` that count to `steps`. `executor` is the
 /// table of the executor that runs them.
 pub(crate) fn write(world: &World, executor: &str, steps: u32, pace: f64) {
+    write_trials(world, executor, steps, pace, &SEEDS);
+}
+
+/// The same with a trial for each seed.
+pub(crate) fn write_trials(world: &World, executor: &str, steps: u32, pace: f64, seeds: &[u64]) {
     world.write("count.py", PROGRAM);
     let text = format!(
         r#"
@@ -48,7 +53,7 @@ run = "echo ready > {{dir}}/ready"
 after = ["prepare"]
 run = "test -e {{prepare.dir}}/ready && exec python3 count.py {steps} {pace} {{seed_value}}"
 [task.train.params]
-seed_value = [3, 5, 7]
+seed_value = {seeds:?}
 [task.train.checkpoint]
 lead = "20s"
 [task.train.metrics]
@@ -70,7 +75,13 @@ pub(crate) fn until_beyond(world: &World, id: &str, step: u64) {
 /// What the trials ended with is what undisturbed ones end with, and every step is in the record once.
 #[track_caller]
 pub(crate) fn assert_undisturbed(world: &World, id: &str, steps: u32) {
-    for (trial, seed) in SEEDS.into_iter().enumerate() {
+    assert_trials_undisturbed(world, id, steps, &SEEDS);
+}
+
+/// The same with a trial for each seed.
+#[track_caller]
+pub(crate) fn assert_trials_undisturbed(world: &World, id: &str, steps: u32, seeds: &[u64]) {
+    for (trial, &seed) in seeds.iter().enumerate() {
         let dir = world.experiment(id).join(format!("tasks/train/trials/{trial}"));
         let values: Vec<u64> = (0..steps)
             .scan(seed, |total, _| {

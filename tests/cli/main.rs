@@ -11,6 +11,13 @@ mod files;
 mod goodput;
 mod local;
 mod output;
+#[path = "../../harness/tests/it/promises.rs"]
+#[expect(
+    dead_code,
+    reason = "shared with the harness's own tests, which leave trials in more ways"
+)]
+mod promises;
 mod slurm;
+mod slurm_faults;
 mod support;
 mod training;

@@ -45,6 +45,7 @@ fn preempted_trials_go_on(world: &World, node: &str) {
         counting::assert_resumed_beyond(trial, 10);
     }
     counting::assert_undisturbed(world, &id, 250);
+    world.hold("C: preempted with a grace", &id);
 }
 
 #[test]
@@ -96,6 +97,7 @@ fn daemons_go_away(cluster: &Cluster) {
     let status = until_completed(&world, &second);
     assert_eq!(causes(&trials(&status, "train")[0]), ["completed"]);
     counting::assert_undisturbed(&world, &id, 400);
+    world.hold("E: slurmctld and slurmdbd away while trials run", &id);
 }
 
 #[test]
@@ -119,6 +121,7 @@ fn a_time_limit_is_a_segment_not_an_end() {
         counting::assert_resumed_beyond(trial, 10);
     }
     counting::assert_undisturbed(&world, &id, 900);
+    world.hold("C: USR1 at the time limit", &id);
 }
 
 #[test]
@@ -149,6 +152,7 @@ fn a_cancelled_job_stays_cancelled() {
         );
     }
     assert_eq!(world.run(&["wait", &id]).code, 1);
+    world.hold("C: scancel once", &id);
 }
 
 #[test]

@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use nemo_harness::rundir::TrialDir;
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::promises;
 
 /// How long anything may take that a test waits for.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
@@ -84,6 +87,18 @@ impl World {
     #[track_caller]
     pub(crate) fn status(&self, target: &str) -> Value {
         serde_json::from_str(&self.ok(&["status", target, "--json"])).unwrap()
+    }
+
+    /// Asserts all promises of every trial that ran, after a fault.
+    #[track_caller]
+    pub(crate) fn hold(&self, fault: &str, id: &str) {
+        let trials = self.experiment(id).join("tasks/train/trials");
+        let trials: Vec<PathBuf> =
+            std::fs::read_dir(trials).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(!trials.is_empty(), "{fault}: no trial ran");
+        for trial in trials {
+            promises::hold(fault, &TrialDir(trial), promises::Left::InOrder);
+        }
     }
 
     /// The folder of an experiment.

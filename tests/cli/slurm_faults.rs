@@ -1,0 +1,181 @@
+//! Faults of requeueing, cancelling and time limits on a real Slurm, each on a cluster of its own: after each all promises hold.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::cluster::{self, Cluster};
+use crate::counting;
+use crate::support::{World, causes, states, text, trials};
+
+const SCAVENGE: &str = "kind = \"slurm\"\npartition = \"scavenge\"\nmem = \"100M\"\ntime = \"10m\"";
+
+#[track_caller]
+fn slurm(world: &World, program: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(program);
+    world.surround(&mut command);
+    let output = command.args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Takes every node for two seconds.
+fn urgent_job(world: &World, nodes: &str) {
+    let words = [
+        "--partition=urgent",
+        "--exclusive",
+        "--mem=0",
+        "--output=/dev/null",
+        nodes,
+        "--wrap=sleep 2",
+    ];
+    slurm(world, "sbatch", &words);
+}
+
+#[track_caller]
+fn until_state(world: &World, id: &str, state: &str) -> Value {
+    world.until(id, state, |status| status["experiment"]["state"] == state)
+}
+
+fn job(world: &World, id: &str, trial: usize) -> String {
+    text(&trials(&world.status(id), "train")[trial]["slurm_job"])
+}
+
+fn array(world: &World, id: &str) -> String {
+    job(world, id, 0).split('_').next().unwrap().to_owned()
+}
+
+#[test]
+fn fifty_trials_are_requeued_at_once() {
+    if !cluster::is_here() {
+        return;
+    }
+    let cluster = Cluster::start(23_900, &[("SLURM_DEV_NODES", "4"), ("SLURM_DEV_GRACE", "40")]);
+    let world = cluster.world();
+    let seeds: Vec<u64> = (1..=50).collect();
+    counting::write_trials(&world, SCAVENGE, 400, 0.1, &seeds);
+    let id = world.ok(&["submit", "exp.toml"]);
+    counting::until_beyond(&world, &id, 5);
+    urgent_job(&world, "--nodes=4");
+    let status = until_state(&world, &id, "completed");
+    for trial in trials(&status, "train") {
+        assert_eq!(causes(trial), ["preempted", "completed"], "{trial:#}");
+    }
+    counting::assert_trials_undisturbed(&world, &id, 400, &seeds);
+    world.hold("D: fifty at once", &id);
+}
+
+#[test]
+fn the_controller_is_away_when_trials_are_requeued() {
+    if !cluster::is_here() {
+        return;
+    }
+    let full = std::env::var_os("NEMO_FAULTS_FULL").is_some();
+    let away: &[u64] = if full { &[5, 20, 60] } else { &[5] };
+    let options = [("SLURM_DEV_NODES", "1"), ("SLURM_DEV_GRACE", "100")];
+    let cluster = Cluster::start(23_930, &options);
+    for seconds in away {
+        let world = cluster.world();
+        counting::write(&world, SCAVENGE, 300, 0.1);
+        let id = world.ok(&["submit", "exp.toml"]);
+        // The controller saves its state every few seconds: killed earlier, it would not know of these jobs.
+        counting::until_beyond(&world, &id, 100);
+        cluster.dev(&["kill", "slurmctld"]);
+        // The node's daemon passes a signal on without the controller's help: what a time limit or a person would send.
+        let batch = batch_processes(&world, &id);
+        assert_eq!(batch.len(), 3, "three trials run");
+        for pid in batch {
+            slurm(&world, "kill", &["-USR1", &pid]);
+        }
+        std::thread::sleep(std::time::Duration::from_secs(*seconds));
+        cluster.dev(&["revive", "slurmctld"]);
+        until_state(&world, &id, "completed");
+        counting::assert_undisturbed(&world, &id, 300);
+        world.hold(&format!("D: slurmctld away for {seconds} s"), &id);
+    }
+}
+
+/// The harnesses that run an experiment's trials, as their leases name them.
+fn batch_processes(world: &World, id: &str) -> Vec<String> {
+    let process = |trial: usize| {
+        let dir = world.experiment(id).join(format!("tasks/train/trials/{trial}/lease.0.json"));
+        let lease: Value = serde_json::from_slice(&std::fs::read(dir).unwrap()).unwrap();
+        lease["pid"].to_string()
+    };
+    (0..3).map(process).collect()
+}
+
+#[test]
+fn cancelled_again_and_again_stays_cancelled() {
+    if !cluster::is_here() {
+        return;
+    }
+    let options =
+        [("SLURM_DEV_NODES", "1"), ("SLURM_DEV_GRACE", "30"), ("SLURM_DEV_KILL_WAIT", "20")];
+    let cluster = Cluster::start(23_960, &options);
+    let twice = cluster.world();
+    counting::write(&twice, SCAVENGE, 5000, 0.1);
+    let id = twice.ok(&["submit", "exp.toml"]);
+    counting::until_beyond(&twice, &id, 3);
+    let array = array(&twice, &id);
+    slurm(&twice, "scancel", &[&array]);
+    slurm(&twice, "scancel", &[&array]);
+    let status = until_state(&twice, &id, "cancelled");
+    for trial in trials(&status, "train") {
+        assert_eq!(causes(trial), ["cancelled"], "{trial:#}");
+    }
+    twice.hold("C: scancel twice", &id);
+
+    // Cancelled in the moment in which it is requeued: it may have ended for Slurm as either, but it never runs again.
+    let meanwhile = cluster.world();
+    counting::write(&meanwhile, SCAVENGE, 5000, 0.1);
+    let id = meanwhile.ok(&["submit", "exp.toml"]);
+    counting::until_beyond(&meanwhile, &id, 3);
+    let array = self::array(&meanwhile, &id);
+    urgent_job(&meanwhile, "--nodes=1");
+    meanwhile.until(&id, "a checkpoint on the way out", |status| {
+        trials(status, "train")
+            .iter()
+            .any(|trial| !trial["attempts"][0]["checkpoint_step"].is_null())
+    });
+    slurm(&meanwhile, "scancel", &[&array]);
+    let status = until_state(&meanwhile, &id, "cancelled");
+    assert_eq!(states(&status, "train"), ["cancelled"; 3], "{status:#}");
+    meanwhile.hold("C: scancel while requeueing", &id);
+}
+
+#[test]
+fn an_administrator_moves_the_time_limit() {
+    if !cluster::is_here() {
+        return;
+    }
+    let cluster = Cluster::start(23_990, &[("SLURM_DEV_NODES", "1")]);
+    let executor = |time: &str| {
+        format!("kind = \"slurm\"\npartition = \"main\"\nmem = \"100M\"\ntime = \"{time}\"")
+    };
+    let extended = cluster.world();
+    counting::write(&extended, &executor("1m"), 900, 0.1);
+    let id = extended.ok(&["submit", "exp.toml"]);
+    counting::until_beyond(&extended, &id, 3);
+    for trial in 0..3 {
+        let name = format!("JobId={}", job(&extended, &id, trial));
+        slurm(&extended, "scontrol", &["update", &name, "TimeLimit=5"]);
+    }
+    let lowered = cluster.world();
+    counting::write(&lowered, &executor("5m"), 700, 0.1);
+    let second = lowered.ok(&["submit", "exp.toml"]);
+    counting::until_beyond(&lowered, &second, 3);
+    for trial in 0..3 {
+        let name = format!("JobId={}", job(&lowered, &second, trial));
+        slurm(&lowered, "scontrol", &["update", &name, "TimeLimit=1"]);
+    }
+    let status = until_state(&lowered, &second, "completed");
+    for trial in trials(&status, "train") {
+        assert!(causes(trial).contains(&"time_limit".to_owned()), "{trial:#}");
+    }
+    counting::assert_undisturbed(&lowered, &second, 700);
+    lowered.hold("E: a limit lowered by the administrator", &second);
+    until_state(&extended, &id, "completed");
+    counting::assert_undisturbed(&extended, &id, 900);
+    extended.hold("E: a limit extended by the administrator", &id);
+}
