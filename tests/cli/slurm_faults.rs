@@ -2,11 +2,13 @@
 
 use std::process::Command;
 
+use nemo_harness::rundir::{AttemptRecord, TrialDir, lines};
 use serde_json::Value;
 
 use crate::cluster::{self, Cluster};
 use crate::counting;
-use crate::support::{World, causes, states, text, trials};
+use crate::promises;
+use crate::support::{PATIENCE, World, causes, harness, states, text, trials};
 
 const SCAVENGE: &str = "kind = \"slurm\"\npartition = \"scavenge\"\nmem = \"100M\"\ntime = \"10m\"";
 
@@ -178,4 +180,62 @@ fn an_administrator_moves_the_time_limit() {
     until_state(&extended, &id, "completed");
     counting::assert_undisturbed(&extended, &id, 900);
     extended.hold("E: a limit extended by the administrator", &id);
+}
+
+/// A job of two parts; the batch script, and so the harness, runs in the first.
+const HETEROGENEOUS: &str = "#!/bin/sh
+#SBATCH --requeue --open-mode=append --signal=B:USR1@30 --ntasks=1 --mem=100M --time=5 --output=/dev/null
+#SBATCH hetjob
+#SBATCH --ntasks=1 --mem=100M --time=5
+exec HARNESS run --task-dir TASK --trial 0
+";
+
+#[test]
+fn a_heterogeneous_job_is_requeued_as_a_whole() {
+    if !cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    let task = world.path("experiments/x/tasks/train");
+    std::fs::create_dir_all(&task).unwrap();
+    let program = "import os, signal, sys, time
+def stop(*_):
+    path = os.environ['NEMO_CHECKPOINT_DIR']
+    open(path + '/.new', 'w').write('x')
+    os.rename(path + '/.new', path + '/step-1')
+    sys.exit(75)
+if os.environ['NEMO_RESUME_STEP'] == '1': sys.exit(0)
+signal.signal(signal.SIGUSR1, stop)
+open(os.environ['NEMO_DIR'] + '/waits', 'w')
+while True: time.sleep(1)";
+    let spec = serde_json::json!({
+        "schema": 1, "experiment": "x", "task": "train", "command": {"exec": ["python3", "-c", program]},
+        "workdir": world.path(""), "seed": 0, "checkpoint": {"signal": "USR1", "lead": 30},
+        "restart": {"crashes": 0, "no_progress": 3},
+    });
+    std::fs::write(task.join("task.json"), spec.to_string()).unwrap();
+    std::fs::write(task.join("trials.jsonl"), "{\"trial\":0,\"params\":{}}\n").unwrap();
+    let script = HETEROGENEOUS
+        .replace("HARNESS", &harness().display().to_string())
+        .replace("TASK", &task.display().to_string());
+    let script = world.write("het.sh", &script);
+    let job = slurm(&world, "sbatch", &["--parsable", script.to_str().unwrap()]).trim().to_owned();
+    let dir = TrialDir(task.join("trials/0"));
+    until("the program waits", || dir.path().join("waits").exists());
+    slurm(&world, "scancel", &["--signal=USR1", "--batch", &job]);
+    let ends = || {
+        let records = lines::read::<AttemptRecord>(&dir.attempts()).unwrap_or_default().rows;
+        records.iter().filter(|record| record.as_end().is_some()).count()
+    };
+    until("a second run ends", || ends() == 2);
+    promises::hold("D: a heterogeneous job", &dir, promises::Left::InOrder);
+}
+
+#[track_caller]
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let limit = std::time::Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(std::time::Instant::now() < limit, "waited too long: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(50)); // looks again
+    }
 }
