@@ -10,6 +10,7 @@ mod faults;
 mod messages;
 mod programs;
 mod promises;
+mod requeue_faults;
 mod scheduler;
 mod stopping;
 mod support;

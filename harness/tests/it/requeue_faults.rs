@@ -1,0 +1,134 @@
+//! Faults of a requeue that no real Slurm has on demand, by a `scontrol` that answers oddly.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::promises::{Left, hold};
+use crate::support::{Task, wait_until};
+
+/// A task `9_3` of the array 9 whose last task it is, so that its own id is the array's: what is requeued must be named
+/// `9_3`, or every task of the array would be. `odd` is shell text that may end the script.
+fn job(odd: &str) -> Task {
+    let mut task = Task::python(
+        r"
+def stop():
+    save(step + 1)
+    sys.exit(75)
+on(signal.SIGUSR1, stop)
+ready()
+pause()
+",
+    );
+    task.local = false;
+    let bin = task.path("bin");
+    fs::create_dir_all(&bin).unwrap();
+    let end = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() + 20;
+    let script = format!(
+        r#"#!/bin/sh
+{odd}
+echo "$*" >> "$TEST/calls"
+case $1 in
+  requeue) touch "$TEST/requeued"; kill -TERM $PPID; exit 0 ;;
+  update) exit 0 ;;
+esac
+if [ -e "$TEST/requeued" ]; then state="JobState=PENDING Restarts=1"; else state="JobState=RUNNING Restarts=0"; fi
+echo "JobId=9 ArrayJobId=9 ArrayTaskId=3 JobName=a UserId=u(1) $state Reason=None StartTime=1000 EndTime={end} PreemptTime=2000"
+"#
+    );
+    let path = bin.join("scontrol");
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    for (name, value) in [
+        ("PATH", &*path),
+        ("SLURM_JOB_ID", "9"),
+        ("SLURM_ARRAY_JOB_ID", "9"),
+        ("SLURM_ARRAY_TASK_ID", "0"),
+        ("SLURM_JOB_END_TIME", "9999999999"),
+        ("SLURMD_NODENAME", "n1"),
+    ] {
+        task.env(name, value);
+    }
+    task
+}
+
+/// Preempts the trial, and answers with the requeues that were asked for.
+#[track_caller]
+fn preempted(fault: &str, odd: &str, code: i32) -> (Task, Vec<String>) {
+    let task = job(odd);
+    let mut running = task.start();
+    running.wait_for("ready-0");
+    running.signal("USR1");
+    if code == 93 {
+        // Slurm requeues what it preempts by itself: the harness stays until it is ended.
+        wait_until("the mark", || task.dir().requeue_wanted().exists());
+        running.signal("TERM");
+    }
+    assert_eq!(running.finish(), code, "{}", task.stderr(0));
+    task.check_ends("Preempted Requeue");
+    assert_eq!(task.checkpoints(), ["step-1"]);
+    hold(fault, &task.dir(), Left::InOrder);
+    let calls = fs::read_to_string(task.path("calls")).unwrap_or_default();
+    let requeues = calls.lines().filter(|call| call.starts_with("requeue"));
+    let requeues: Vec<String> = requeues.map(str::to_owned).collect();
+    (task, requeues)
+}
+
+#[test]
+fn the_array_task_whose_id_is_the_arrays() {
+    let (_, requeues) = preempted("D: the array task whose id is the array's", "", 0);
+    assert_eq!(requeues, ["requeue 9_0"]);
+}
+
+#[test]
+fn a_slow_answer() {
+    let (_, requeues) = preempted("D: slow", "sleep 2", 0);
+    assert_eq!(requeues, ["requeue 9_0"]);
+}
+
+#[test]
+fn a_lost_answer() {
+    let lost = r#"
+if [ "$1" = requeue ] && [ ! -e "$TEST/requeued" ]; then
+    echo "$*" >> "$TEST/calls"; touch "$TEST/requeued"
+    echo 'slurm_requeue error: Socket timed out on send/recv operation' >&2; exit 1
+fi"#;
+    let (_, requeues) = preempted("D: the answer lost", lost, 0);
+    assert_eq!(requeues, ["requeue 9_0"], "it is asked first, and found in the queue");
+}
+
+#[test]
+fn already_pending() {
+    let pending = r#"
+if [ "$1" = requeue ]; then
+    echo "$*" >> "$TEST/calls"; kill -TERM $PPID
+    echo 'Job is pending execution for job 9_0' >&2; exit 1
+fi"#;
+    let (task, requeues) = preempted("D: already pending", pending, 0);
+    assert_eq!(requeues.len(), 1);
+    assert!(!task.dir().requeue_wanted().exists());
+}
+
+#[test]
+fn disabled() {
+    let disabled = r#"
+if [ "$1" = requeue ]; then
+    echo "$*" >> "$TEST/calls"
+    echo 'Requested operation is presently disabled for job 9_0' >&2; exit 1
+fi"#;
+    let (task, _) = preempted("D: disabled", disabled, 93);
+    assert!(task.dir().requeue_wanted().exists());
+}
+
+#[test]
+fn the_limit_reached() {
+    let limit = r#"
+if [ "$1" = requeue ]; then
+    echo "$*" >> "$TEST/calls"
+    echo 'Job has reached its maximum number of requeues for job 9_0' >&2; exit 1
+fi"#;
+    let (task, requeues) = preempted("D: the limit reached", limit, 93);
+    assert!(requeues.len() > 1, "within its deadline it is tried again: {requeues:?}");
+    let mark = fs::read_to_string(task.dir().requeue_wanted()).unwrap();
+    assert!(mark.contains("maximum number of requeues"), "{mark}");
+}
