@@ -89,7 +89,7 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     if let Err(error) = journal.write(&AttemptRecord::End(end)) {
         report.voice.warn(&told(&path, &error));
     }
-    let stopped = Stopped { cause: report.stop, deadline: report.deadline };
+    let stopped = Stopped { cause: report.stop, sure: report.sure, deadline: report.deadline };
     Ok(Ended::Recorded { verdict, attempt, stopped })
 }
 
@@ -99,6 +99,8 @@ pub(crate) struct Report {
     pub(crate) exit: Exit,
     pub(crate) stop: Option<crate::supervise::StopCause>,
     pub(crate) told: bool,
+    /// What Slurm said of the stop still holds.
+    pub(crate) sure: bool,
     pub(crate) deadline: Option<Duration>,
     pub(crate) step: Option<u64>,
     /// The newest new checkpoint.
@@ -118,6 +120,7 @@ impl Report {
             exit: Exit::Never(reason),
             stop: None,
             told: false,
+            sure: false,
             deadline: None,
             step: None,
             committed: None,

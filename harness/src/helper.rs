@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -17,6 +18,8 @@ use crate::process::{self, Reaped};
 
 /// The most that is read of an answer.
 const LONGEST: usize = 64 * 1024;
+/// How often one that is silent is looked at, in milliseconds: somebody else may hold its output open.
+const LOOK: u16 = 50;
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,7 +105,6 @@ pub(crate) fn ask(argv: &[&str], clock: &Clock, limit: Duration) -> Outcome {
         Err(error) => return Outcome::NoAnswer(format!("`{}`: {error}", argv.join(" "))),
     };
     let pid = Pid::from_raw(question.pid.cast_signed());
-    let mut wait = Duration::from_millis(1);
     loop {
         question.read();
         let (code, signal) = match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
@@ -116,7 +118,12 @@ pub(crate) fn ask(argv: &[&str], clock: &Clock, limit: Duration) -> Outcome {
         if let Some(outcome) = question.outcome(clock.now()) {
             return outcome;
         }
-        std::thread::sleep(wait);
-        wait = (wait * 2).min(Duration::from_millis(20));
+        match question.pipe() {
+            // It is closed when the program ends: that is heard at once.
+            Some(pipe) => {
+                poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], LOOK).ok();
+            }
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
     }
 }

@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
 use crate::clock::{Time, unix_now};
+use crate::context::SlurmJob;
 use crate::helper::{self, Outcome};
 use crate::job::Harness;
 use crate::say::complain;
@@ -33,6 +34,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stopped {
     pub(crate) cause: Option<StopCause>,
+    /// What Slurm said of it came after everything else.
+    pub(crate) sure: bool,
     pub(crate) deadline: Option<Time>,
 }
 
@@ -40,25 +43,34 @@ pub(crate) struct Stopped {
 pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
     let Some(job) = &harness.context.slurm else { return exit::REQUEUE };
     if stopped.cause == Some(StopCause::Requeued) {
+        start_soon(harness, job);
         return exit::DONE; // Slurm no longer looks at this run's exit code
     }
     let until = stopped.deadline.unwrap_or_else(|| harness.clock.now() + PATIENCE);
+    // A requeue would undo an `scancel`. Slurm's word holds until there is a signal: it sends TERM with each cancel.
+    let mut sure = stopped.sure && signals::read(&harness.signals).is_empty();
     let mut pause = Duration::from_millis(500);
     let why = loop {
-        match state(harness) {
+        match if sure { None } else { state(harness, job) } {
             Some(StopCause::Cancelled) => {
                 complain("the job was cancelled meanwhile: it is not requeued");
                 return exit::CANCELLED;
             }
-            Some(StopCause::Requeued) => return exit::DONE,
-            _ => {}
+            Some(StopCause::Requeued) => {
+                start_soon(harness, job);
+                return exit::DONE;
+            }
+            _ => sure = false,
         }
         let answer = match helper::ask(&slurm::requeue(&job.id()), &harness.clock, ANSWER) {
             Outcome::Ended { code, text } => slurm::requeued(code, &text),
             Outcome::NoAnswer(why) => Requeued::Failed(why),
         };
         let (why, again) = match answer {
-            Requeued::Yes => return wait_for_term(harness, UNTIL_TERM),
+            Requeued::Yes => {
+                start_soon(harness, job);
+                return wait_for_term(harness, UNTIL_TERM);
+            }
             Requeued::Refused(why) => (why, false),
             Requeued::Failed(why) => (why, true),
         };
@@ -77,14 +89,26 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
 }
 
 /// What Slurm says of the job right now.
-fn state(harness: &Harness) -> Option<StopCause> {
-    let job = harness.context.slurm.as_ref()?;
+fn state(harness: &Harness, job: &SlurmJob) -> Option<StopCause> {
     let Outcome::Ended { text, .. } =
         helper::ask(&slurm::show_job(&job.id()), &harness.clock, ANSWER)
     else {
         return None;
     };
     slurm::stop_cause(&slurm::parse(&text)?, job.restarts, unix_now(), 0.0)
+}
+
+/// The job is in the queue: it shall start again soon. Should Slurm not take the time, or this node not be free by
+/// then, nothing is lost but the two minutes of Slurm's own wait.
+fn start_soon(harness: &Harness, job: &SlurmJob) {
+    let words = slurm::start_soon(&job.id());
+    let words = words.each_ref().map(String::as_str);
+    let why = match helper::ask(&words, &harness.clock, ANSWER) {
+        Outcome::Ended { code: Some(0), .. } => return,
+        Outcome::Ended { text, .. } => text,
+        Outcome::NoAnswer(why) => why,
+    };
+    complain(&format!("the job waits in the queue as long as Slurm has it: {why}"));
 }
 
 /// The job is in the queue: Slurm ends this run of it now.
@@ -107,7 +131,7 @@ fn mark(harness: &Harness) -> PathBuf {
 }
 
 fn leave_mark(harness: &Harness, attempt: u32, why: &str) {
-    let job = harness.context.slurm.as_ref().map(crate::context::SlurmJob::id);
+    let job = harness.context.slurm.as_ref().map(SlurmJob::id);
     complain(&format!("the job could not be requeued: {why}; `nemo-slurm poll` will do it"));
     let mark_text = serde_json::json!({
         "slurm_job": job, "attempt": attempt, "time": unix_now(), "reason": why,

@@ -15,6 +15,19 @@ pub(crate) fn requeue(id: &str) -> [&str; 3] {
     ["scontrol", "requeue", id]
 }
 
+/// Seconds after a requeue at which the job may start again.
+///
+/// Slurm makes a requeued job wait until its old credentials have expired (two minutes by default), since one of the
+/// same second as the requeue is refused by the node. A later time that was set before the job has left its node is
+/// kept instead; one that is over by then is not, and Slurm's own wait applies.
+const START_AFTER: u32 = 3;
+
+/// The command that has a requeued job start soon.
+pub(crate) fn start_soon(id: &str) -> [String; 4] {
+    let job = format!("JobId={id}");
+    ["scontrol".to_owned(), "update".to_owned(), job, format!("StartTime=now+{START_AFTER}")]
+}
+
 /// What `scontrol show job` says that matters here.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Job {

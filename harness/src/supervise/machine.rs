@@ -71,6 +71,8 @@ pub(crate) struct Supervisor {
     /// When the first KILL was sent.
     killed: Option<Time>,
     told: bool,
+    /// Slurm has answered since the program's end.
+    sure: bool,
 }
 
 impl Supervisor {
@@ -88,6 +90,7 @@ impl Supervisor {
             kill_again: Time::ZERO,
             killed: None,
             told: false,
+            sure: false,
         }
     }
 
@@ -99,6 +102,11 @@ impl Supervisor {
     /// By when everything must be done.
     pub(crate) fn deadline(&self) -> Option<Time> {
         self.stop.and_then(|stop| stop.deadline)
+    }
+
+    /// Whether Slurm's last word came after the program's end, and after every signal: what it said still holds.
+    pub(crate) fn is_sure(&self) -> bool {
+        self.sure
     }
 
     /// Whether a signal reached the program, so that its exit code says nothing of success.
@@ -187,6 +195,7 @@ impl Supervisor {
 
     fn ask_cause(&mut self, actions: &mut Vec<Action>) {
         self.asking = true;
+        self.sure = false;
         self.ask_at = None;
         actions.push(Action::AskCause);
     }
@@ -228,6 +237,7 @@ impl Supervisor {
 
     fn learned(&mut self, answer: Answer, now: Time, actions: &mut Vec<Action>) {
         self.asking = false;
+        self.sure = answer != Answer::Silence && matches!(self.phase, Phase::Settling { .. });
         match answer {
             Answer::Silence => {
                 self.begin_stop(StopCause::Unknown, None, now);
@@ -257,12 +267,14 @@ impl Supervisor {
 
     fn exited(&mut self, killed: bool, actions: &mut Vec<Action>) {
         self.phase = Phase::Settling { settled: false };
-        actions.push(Action::Settle);
         // Slurm's own signal may have been faster than its news; and without an answer there's no decision.
         let unknown = self.stop.map_or(killed, |stop| stop.cause == StopCause::Unknown);
-        if unknown && !self.policy.local && !self.asking {
+        let ask = (unknown && !self.asking) || self.stop.is_some_and(|stop| stop.cause.goes_on());
+        if ask && !self.policy.local {
+            // Before the last commit, so that the answer is there when that is done.
             self.ask_cause(actions);
         }
+        actions.push(Action::Settle);
     }
 
     fn superseded(&mut self, now: Time, actions: &mut Vec<Action>) {

@@ -66,6 +66,16 @@ pub(crate) enum StopCause {
     Wished,
 }
 
+impl StopCause {
+    /// Whether the trial will go on in another run of its job, unless it is cancelled meanwhile.
+    pub(crate) fn goes_on(self) -> bool {
+        match self {
+            Self::Unknown | Self::Preempted | Self::TimeLimit => true,
+            Self::Deadline | Self::Cancelled | Self::Requeued | Self::Superseded => false,
+        }
+    }
+}
+
 /// What the attempt must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {

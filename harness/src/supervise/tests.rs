@@ -65,11 +65,12 @@ fn a_preemption_with_grace() {
         (61, Tick),
         (62, Exited { killed: true }),
         (63, Settled),
+        (64, job(Some(StopCause::Preempted), 65)),
     ];
     let over = check(
         slurm(),
         &story,
-        "5:AskToSave 5:AskCause 50:Terminate 60:Kill 61:Kill 62:Settle 63:Decide",
+        "5:AskToSave 5:AskCause 50:Terminate 60:Kill 61:Kill 62:AskCause 62:Settle 64:Decide",
     );
     assert_eq!((over.stop(), over.was_told()), (Some(StopCause::Preempted), true));
 }
@@ -154,6 +155,23 @@ fn a_sentinel_that_is_faster_than_the_term() {
 }
 
 #[test]
+fn slurms_word_is_sure_only_after_everything_else() {
+    let preempted = job(Some(StopCause::Preempted), 65);
+    let saved = [(5, Usr1), (5, HEARD), (5, preempted), (6, EXIT), (6, Settled)];
+    let sure = |more: &[(u64, Event)]| {
+        let mut supervisor = slurm();
+        play(&mut supervisor, &[saved.as_slice(), more].concat());
+        (supervisor.is_sure(), supervisor.stop())
+    };
+    assert!(!sure(&[]).0, "it was said before the end");
+    assert_eq!(sure(&[(7, preempted)]), (true, Some(StopCause::Preempted)));
+    assert!(!sure(&[(7, Learned(Answer::Silence))]).0);
+    let cancelled = job(Some(StopCause::Cancelled), 7);
+    assert_eq!(sure(&[(7, Term), (7, cancelled)]), (true, Some(StopCause::Cancelled)));
+    assert!(!sure(&[(7, Term)]).0, "it was signalled since");
+}
+
+#[test]
 fn no_answer_is_asked_for_again_and_before_the_end() {
     let story = [
         (5, Usr1),
@@ -168,7 +186,7 @@ fn no_answer_is_asked_for_again_and_before_the_end() {
     let over = check(
         slurm(),
         &story,
-        "5:AskToSave 5:AskCause 20:AskCause 30:Settle 30:AskCause 31:Decide",
+        "5:AskToSave 5:AskCause 20:AskCause 30:AskCause 30:Settle 31:Decide",
     );
     assert_eq!(over.stop(), Some(StopCause::Preempted));
 }
@@ -177,7 +195,7 @@ fn no_answer_is_asked_for_again_and_before_the_end() {
 fn slurms_signal_is_faster_than_its_news() {
     let story =
         [(5, Exited { killed: true }), (5, Settled), (6, job(Some(StopCause::Preempted), 60))];
-    let over = check(slurm(), &story, "5:Settle 5:AskCause 6:Decide");
+    let over = check(slurm(), &story, "5:AskCause 5:Settle 6:Decide");
     assert_eq!((over.stop(), over.was_told()), (Some(StopCause::Preempted), false));
 }
 
@@ -186,7 +204,7 @@ fn a_commit_that_hangs_does_not_outlast_the_deadline() {
     check(
         slurm(),
         &[(5, Term), (5, HEARD), (6, EXIT), (34, Tick), (35, Tick)],
-        "5:AskToSave 5:AskCause 6:Settle 35:Decide",
+        "5:AskToSave 5:AskCause 6:AskCause 6:Settle 35:Decide",
     );
 }
 

@@ -151,6 +151,7 @@ impl<'a> World<'a> {
             exit: self.exit.unwrap_or(Exit::Signal(Signal::SIGKILL as i32)),
             stop: self.supervisor.stop(),
             told: self.supervisor.was_told(),
+            sure: self.supervisor.is_sure(),
             deadline: self.supervisor.deadline(),
             step: session.step,
             committed: self.committed,
