@@ -49,7 +49,7 @@ impl Question {
         command.args(argv.get(1..).unwrap_or_default()).process_group(0);
         command.env("SLURM_TIME_FORMAT", "%s").env("LC_ALL", "C");
         command.stdin(Stdio::null()).stdout(other.try_clone()?).stderr(other);
-        process::die_with_parent(&mut command);
+        process::outlive_term(&mut command);
         let pid = command.spawn()?.id();
         Ok(Self { pid, pipe: Some(pipe), text: Vec::new(), until, ended: None })
     }

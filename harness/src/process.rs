@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::signal::{self, SigHandler, SigSet, Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -54,11 +54,22 @@ pub(crate) fn start(start: Start<'_>, path: &std::ffi::OsStr) -> Result<u32, Str
 /// Gives a child no signal that is blocked, and has it killed when this process is: a killed harness must not leave
 /// its program behind.
 pub(crate) fn die_with_parent(command: &mut Command) {
+    prepare(command, SigHandler::SigDfl);
+}
+
+/// The same for a child that TERM shall not end: Slurm may send it to every process of a job, and an answer is lost
+/// then just when it matters. (A blocked signal would be no help: shells unblock all.)
+pub(crate) fn outlive_term(command: &mut Command) {
+    prepare(command, SigHandler::SigIgn);
+}
+
+fn prepare(command: &mut Command, on_term: SigHandler) {
     let parent = Pid::this();
     // SAFETY: between fork and exec only system calls are made: nothing allocates, locks or unwinds.
     unsafe {
         command.pre_exec(move || {
             SigSet::empty().thread_set_mask()?;
+            signal::signal(Signal::SIGTERM, on_term)?;
             prctl::set_pdeathsig(Signal::SIGKILL)?;
             if nix::unistd::getppid() == parent { Ok(()) } else { Err(Errno::ESRCH.into()) }
         });
@@ -153,16 +164,26 @@ pub(crate) fn reap() -> Vec<Reaped> {
 
 /// Sends a signal to the outermost processes below `root` that catch it, and says whether there was one. Those
 /// below them are their own business: a launcher passes it on, a forked worker only inherited the handler.
-pub(crate) fn ask(root: u32, except: &[u32], signal: Signal) -> bool {
+///
+/// The program itself comes first: looking at all processes of a node takes milliseconds.
+pub(crate) fn ask(root: u32, program: Option<u32>, except: &[u32], signal: Signal) -> bool {
     let mut skip = except.to_vec();
     let mut asked = false;
+    let mut ask = |pid: u32, skip: &mut Vec<u32>| {
+        if proc_fs::catches(pid, signal) && send(pid, signal) {
+            skip.push(pid);
+            asked = true;
+        }
+    };
+    if let Some(program) = program {
+        ask(program, &mut skip);
+    }
     for pid in proc_fs::descendants(root, except) {
         let parent = proc_fs::stat(pid).map(|stat| stat.parent);
         if parent.is_ok_and(|parent| skip.contains(&parent)) {
             skip.push(pid);
-        } else if proc_fs::catches(pid, signal) && send(pid, signal) {
-            skip.push(pid);
-            asked = true;
+        } else if !skip.contains(&pid) {
+            ask(pid, &mut skip);
         }
     }
     asked

@@ -70,8 +70,12 @@ impl StopCause {
     /// Whether the trial will go on in another run of its job, unless it is cancelled meanwhile.
     pub(crate) fn goes_on(self) -> bool {
         match self {
-            Self::Unknown | Self::Preempted | Self::TimeLimit => true,
-            Self::Deadline | Self::Cancelled | Self::Requeued | Self::Superseded => false,
+            Self::Unknown | Self::Preempted | Self::TimeLimit | Self::Wished => true,
+            Self::Deadline
+            | Self::Cancelled
+            | Self::Requeued
+            | Self::Superseded
+            | Self::Hung => false,
         }
     }
 }

@@ -71,7 +71,8 @@ impl World<'_> {
     /// Asks by message and by signal; says whether anybody heard.
     fn ask_to_save(&mut self, root: u32, helpers: &[u32]) -> bool {
         let signal = self.harness.trial.signal;
-        let by_signal = process::ask(root, helpers, signal);
+        let program = self.exit.is_none().then_some(self.program);
+        let by_signal = process::ask(root, program, helpers, signal);
         self.telling.session.request_save(self.reason());
         let by_message = self.telling.publish() > 0;
         let mut say = |how: &str| self.voice.note(&format!("the program is asked to save ({how})"));
