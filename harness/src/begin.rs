@@ -20,6 +20,7 @@ use crate::process::{self, Start};
 use crate::protocol::{Every, Session, Settings, Socket};
 use crate::resumed::Resumed;
 use crate::say::Voice;
+use crate::shim;
 use crate::supervise::{Policy, Supervisor};
 use crate::telling::{Sources, Telling};
 use crate::trial::told;
@@ -53,12 +54,10 @@ pub(crate) fn begin(
     let command = command::build(trial, &names, has_bash)?;
     let (deadline, supervisor) = supervisor(harness);
     let (sources, [stdout, stderr]) = sources(harness, &lease, resumed, &mut voice)?;
-    let own = environment::Own {
-        attempt: lease.attempt,
-        resumed,
-        deadline,
-        socket: sources.socket.as_ref().map(Socket::path),
-    };
+    let socket = sources.socket.as_ref().map(Socket::path);
+    let bin = socket.as_deref().filter(|_| harness.context.slurm.is_some());
+    let bin = bin.and_then(|socket| shim::make(socket, &harness.context).ok());
+    let own = environment::Own { attempt: lease.attempt, resumed, deadline, socket, bin };
     let env = environment::variables(trial, &harness.context, &own, &command);
     let workdir = &trial.spec.workdir;
     let start = Start { argv: &command.argv, env: &env, workdir, stdout, stderr };

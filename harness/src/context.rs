@@ -88,7 +88,8 @@ fn number<T: std::str::FromStr>(name: &str) -> Option<T> {
     text(name)?.parse().ok()
 }
 
-fn slurm_job() -> Option<SlurmJob> {
+/// The job that this process runs in.
+pub(crate) fn slurm_job() -> Option<SlurmJob> {
     Some(SlurmJob {
         raw: text("SLURM_JOB_ID")?,
         array: text("SLURM_ARRAY_JOB_ID").zip(number("SLURM_ARRAY_TASK_ID")),

@@ -18,6 +18,8 @@ pub(crate) struct Own<'a> {
     /// Unix seconds.
     pub(crate) deadline: Option<f64>,
     pub(crate) socket: Option<PathBuf>,
+    /// A folder that comes first in PATH.
+    pub(crate) bin: Option<PathBuf>,
 }
 
 /// The variables, a later one winning over an earlier one of the same name.
@@ -27,7 +29,7 @@ pub(crate) fn variables(
     own: &Own<'_>,
     command: &Command,
 ) -> Vec<(String, OsString)> {
-    let Own { attempt, resumed, deadline, socket } = own;
+    let Own { attempt, resumed, deadline, socket, bin } = own;
     let mut all: BTreeMap<String, OsString> = BTreeMap::new();
     if !context.has_unbuffered {
         all.insert("PYTHONUNBUFFERED".to_owned(), "1".into());
@@ -58,6 +60,13 @@ pub(crate) fn variables(
     if let Some(socket) = socket {
         all.insert("NEMO_SOCKET".to_owned(), socket.into());
         all.insert("NOTIFY_SOCKET".to_owned(), socket.into());
+    }
+    if let Some(bin) = bin {
+        let path = all.get("PATH").unwrap_or(&context.path);
+        let folders = std::iter::once(bin.clone()).chain(std::env::split_paths(path));
+        if let Ok(path) = std::env::join_paths(folders) {
+            all.insert("PATH".to_owned(), path);
+        }
     }
     if let Some(hang) = trial.spec.restart.hang {
         // What sd_notify's users derive their period from.

@@ -26,6 +26,7 @@ mod resumed;
 mod run;
 mod say;
 mod sentinel;
+mod shim;
 mod signals;
 mod slurm;
 mod supervise;
@@ -75,6 +76,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if shim::is_meant(std::env::args_os().next().as_deref()) {
+        let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+        return ExitCode::from(shim::run(&arguments));
+    }
     let arguments: Vec<String> =
         std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let result = match parse(&arguments) {

@@ -71,11 +71,9 @@ impl StopCause {
     pub(crate) fn goes_on(self) -> bool {
         match self {
             Self::Unknown | Self::Preempted | Self::TimeLimit | Self::Wished => true,
-            Self::Deadline
-            | Self::Cancelled
-            | Self::Requeued
-            | Self::Superseded
-            | Self::Hung => false,
+            Self::Deadline | Self::Cancelled | Self::Requeued | Self::Superseded | Self::Hung => {
+                false
+            }
         }
     }
 }

@@ -267,8 +267,8 @@ fn a_hang_is_ended_at_once() {
 
 #[test]
 fn a_program_that_asks_for_a_requeue_has_a_moment_to_end() {
-    let story = [(5, Wished), (7, Tick), (8, Tick), (9, EXIT), (9, Settled)];
-    let over = check(slurm(), &story, "8:Terminate 9:Settle 9:Decide");
+    let story = [(5, Wished), (7, Tick), (8, Tick), (9, EXIT), (9, Settled), (9, job(None, 900))];
+    let over = check(slurm(), &story, "8:Terminate 9:AskCause 9:Settle 9:Decide");
     assert_eq!(over.stop(), Some(StopCause::Wished));
     // While it is preempted, the time for the commit stays.
     let story =

@@ -160,3 +160,24 @@ pause()";
     task.check_ends("Preempted Requeue");
     assert!(calls.contains("requeue 7_3\n"), "{calls}");
 }
+
+#[test]
+fn the_program_requeues_itself_while_the_save_runs() {
+    let program = r#"
+ready()
+path = os.path.join(out, "step-%d" % (step + 1))
+os.mkdir(path + ".tmp")
+import subprocess
+assert subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], capture_output=True).stdout == b""
+assert subprocess.check_output(["scontrol", "show", "job", "9"]).startswith(b"JobId=9 ")
+open(os.path.join(path + ".tmp", "state"), "w").write(str(step + 1))
+os.rename(path + ".tmp", path)
+pause()"#;
+    let task = job(program, RUNNING);
+    assert_eq!(task.run(), 0);
+    task.check_ends("Restart Requeue");
+    assert_eq!(task.checkpoints(), ["step-1"], "it is saved before the requeue");
+    let calls = fs::read_to_string(task.path("calls")).unwrap();
+    assert_eq!(calls.matches("requeue").count(), 1, "{calls}");
+    assert!(calls.contains("requeue 7_3\n"), "{calls}");
+}
