@@ -98,7 +98,8 @@ pub(crate) fn decide(facts: &Facts) -> Verdict {
         return verdict(Next::Timeout, "; the experiment's time is over".to_owned());
     }
     let stuck = facts.stuck.used + 1;
-    if !facts.progress && facts.stuck.limit > 0 && stuck >= facts.stuck.limit {
+    let is_stuck = !facts.progress && cause != Cause::Paused; // a pause is nobody's failure
+    if is_stuck && facts.stuck.limit > 0 && stuck >= facts.stuck.limit {
         let attempts = if stuck == 1 { "1 attempt" } else { &format!("{stuck} attempts in a row") };
         return verdict(
             Next::Failed,
@@ -156,6 +157,7 @@ fn cause_and_next(facts: &Facts) -> (Cause, Next, String) {
             (Cause::Hung, Next::Failed, "it gave no sign of life, again without a new checkpoint")
         }
         Some(StopCause::Wished) => (Cause::Restart, Next::Requeue, "saved, to be requeued"),
+        Some(StopCause::Paused) => (Cause::Paused, Next::Requeue, "paused"),
         None | Some(StopCause::Cancelled | StopCause::Superseded) => return by_exit(facts),
     };
     told(cause, next, why)
@@ -196,7 +198,8 @@ fn crash(facts: &Facts) -> (Cause, Next, String) {
 mod tests {
     use super::*;
     use StopCause::{
-        Cancelled, Deadline, Hung, Preempted, Requeued, Superseded, TimeLimit, Unknown, Wished,
+        Cancelled, Deadline, Hung, Paused, Preempted, Requeued, Superseded, TimeLimit, Unknown,
+        Wished,
     };
 
     fn facts(exit: Exit, stop: Option<StopCause>) -> Facts {
@@ -254,6 +257,9 @@ mod tests {
             check(&facts(Exit::Code(code), Some(Requeued)), "Preempted Requeue");
             check(&facts(Exit::Code(code), Some(Unknown)), "Preempted Requeue");
             check(&facts(Exit::Code(code), Some(Superseded)), "Superseded Requeue");
+            let stuck = Budget { used: 2, limit: 3 };
+            let paused = Facts { stuck, ..facts(Exit::Code(code), Some(Paused)) };
+            check(&paused, "Paused Requeue");
         }
         check(&facts(Exit::Signal(9), Some(Preempted)), "Preempted Requeue");
         check(&facts(Exit::Code(93), Some(Preempted)), "Failed Failed");

@@ -55,6 +55,8 @@ impl History {
                     history.crashes +=
                         u32::from(matches!(end.cause, Cause::Failed | Cause::OutOfMemory));
                     history.hangs += u32::from(end.cause == Cause::Hung);
+                    // A pause is nobody's failure.
+                    history.stuck -= u32::from(end.cause == Cause::Paused).min(history.stuck);
                     match end.next {
                         Next::Done | Next::Failed | Next::Cancelled | Next::Timeout => {
                             (history.crashes, history.hangs, history.stuck) = (0, 0, 0);
@@ -104,6 +106,7 @@ mod tests {
                     let (cause, next) = match kind {
                         "x" => ("failed", "restart"),
                         "p" => ("preempted", "requeue"),
+                        "z" => ("paused", "requeue"),
                         _ => ("failed", "failed"),
                     };
                     serde_json::json!({"event": "end", "attempt": number, "time": 1.0, "cause": cause, "exit_code": 1, "signal": null, "step": null, "checkpoint_step": null, "next": next, "reason": null})

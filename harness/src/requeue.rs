@@ -5,12 +5,11 @@
 //! harness then stays until it is killed, since Slurm requeues a job that it preempted by itself.
 
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
 use nemo_harness::exit;
-use nemo_harness::rundir::durable;
+use nemo_harness::rundir::{TrialDir, durable};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
@@ -43,8 +42,7 @@ pub(crate) struct Stopped {
 pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
     let Some(job) = &harness.context.slurm else { return exit::REQUEUE };
     if stopped.cause == Some(StopCause::Requeued) {
-        start_soon(harness, job);
-        return exit::DONE; // Slurm no longer looks at this run's exit code
+        return requeued_by_others(harness, job);
     }
     let until = stopped.deadline.unwrap_or_else(|| harness.clock.now() + PATIENCE);
     // A requeue would undo an `scancel`. Slurm's word holds until there is a signal: it sends TERM with each cancel.
@@ -56,19 +54,19 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
                 complain("the job was cancelled meanwhile: it is not requeued");
                 return exit::CANCELLED;
             }
-            Some(StopCause::Requeued) => {
-                start_soon(harness, job);
-                return exit::DONE;
-            }
+            Some(StopCause::Requeued) => return requeued_by_others(harness, job),
             _ => sure = false,
         }
-        let answer = match helper::ask(&slurm::requeue(&job.id()), &harness.clock, ANSWER) {
+        let paused = is_paused(&harness.trial.dir);
+        let answer = match helper::ask(&slurm::requeue(&job.id(), paused), &harness.clock, ANSWER) {
             Outcome::Ended { code, text } => slurm::requeued(code, &text),
             Outcome::NoAnswer(why) => Requeued::Failed(why),
         };
         let (why, again) = match answer {
             Requeued::Yes => {
-                start_soon(harness, job);
+                if !paused {
+                    start_soon(harness, job);
+                }
                 return wait_for_term(harness, UNTIL_TERM);
             }
             Requeued::Refused(why) => (why, false),
@@ -98,17 +96,37 @@ fn state(harness: &Harness, job: &SlurmJob) -> Option<StopCause> {
     slurm::stop_cause(&slurm::parse(&text)?, job.restarts, unix_now(), 0.0)
 }
 
+/// Whether somebody wants the trial to wait until it is resumed.
+pub(crate) fn is_paused(dir: &TrialDir) -> bool {
+    dir.pause().exists()
+}
+
+/// The job was put back by somebody else, or by Slurm: it no longer looks at this run's exit code.
+fn requeued_by_others(harness: &Harness, job: &SlurmJob) -> u8 {
+    if is_paused(&harness.trial.dir) {
+        tell(harness, &slurm::hold(&job.id()), "the job is not held, and will start again");
+    } else {
+        start_soon(harness, job);
+    }
+    exit::DONE
+}
+
 /// The job is in the queue: it shall start again soon. Should Slurm not take the time, or this node not be free by
 /// then, nothing is lost but the two minutes of Slurm's own wait.
 fn start_soon(harness: &Harness, job: &SlurmJob) {
     let words = slurm::start_soon(&job.id());
     let words = words.each_ref().map(String::as_str);
-    let why = match helper::ask(&words, &harness.clock, ANSWER) {
+    tell(harness, &words, "the job waits in the queue as long as Slurm has it");
+}
+
+/// Tells Slurm something without which nothing is lost.
+fn tell(harness: &Harness, words: &[&str], else_what: &str) {
+    let why = match helper::ask(words, &harness.clock, ANSWER) {
         Outcome::Ended { code: Some(0), .. } => return,
         Outcome::Ended { text, .. } => text,
         Outcome::NoAnswer(why) => why,
     };
-    complain(&format!("the job waits in the queue as long as Slurm has it: {why}"));
+    complain(&format!("{else_what}: {why}"));
 }
 
 /// The job is in the queue: Slurm ends this run of it now.
@@ -125,24 +143,20 @@ fn wait_for_term(harness: &Harness, limit: Duration) -> u8 {
     }
 }
 
-/// The mark's file in the trial's folder.
-fn mark(harness: &Harness) -> PathBuf {
-    harness.trial.dir.path().join("requeue-wanted")
-}
-
 fn leave_mark(harness: &Harness, attempt: u32, why: &str) {
     let job = harness.context.slurm.as_ref().map(SlurmJob::id);
     complain(&format!("the job could not be requeued: {why}; `nemo-slurm poll` will do it"));
     let mark_text = serde_json::json!({
         "slurm_job": job, "attempt": attempt, "time": unix_now(), "reason": why,
     });
-    let path = mark(harness);
+    let path = harness.trial.dir.requeue_wanted();
     if let Err(error) = durable::replace_file_durably(&path, mark_text.to_string().as_bytes()) {
         complain(&crate::trial::told(&path, &error));
     }
 }
 
-/// An attempt has begun: nothing is wanted any more.
-pub(crate) fn remove_mark(harness: &Harness) {
-    std::fs::remove_file(mark(harness)).ok();
+/// An attempt has begun: nothing is wanted any more. Whoever wanted a pause sees that, and asks again.
+pub(crate) fn remove_marks(harness: &Harness) {
+    std::fs::remove_file(harness.trial.dir.requeue_wanted()).ok();
+    std::fs::remove_file(harness.trial.dir.pause()).ok();
 }

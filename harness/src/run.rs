@@ -106,6 +106,9 @@ fn attempts(harness: &mut Harness) -> Result<u8, String> {
             Next::Cancelled => return Ok(exit::CANCELLED),
             Next::Timeout => return Ok(exit::TIMEOUT),
             Next::Requeue => return Ok(requeue::requeue(harness, attempt, stopped)),
+            Next::Restart if requeue::is_paused(&harness.trial.dir) => {
+                return Ok(requeue::requeue(harness, attempt, stopped));
+            }
             Next::Restart if verdict.cause == Cause::Restart => {}
             Next::Restart => {
                 wait(harness, pause);

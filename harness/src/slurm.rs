@@ -10,9 +10,15 @@ pub(crate) fn show_job(id: &str) -> [&str; 5] {
     ["scontrol", "-o", "show", "job", id]
 }
 
-/// The command that puts a job back into the queue. It ends its caller: it is the last act.
-pub(crate) fn requeue(id: &str) -> [&str; 3] {
-    ["scontrol", "requeue", id]
+/// The command that puts a job back into the queue, to stay there where it is paused. It ends its caller: it is the
+/// last act.
+pub(crate) fn requeue(id: &str, paused: bool) -> [&str; 3] {
+    ["scontrol", if paused { "requeuehold" } else { "requeue" }, id]
+}
+
+/// The command that keeps a job that is in the queue from starting.
+pub(crate) fn hold(id: &str) -> [&str; 3] {
+    ["scontrol", "hold", id]
 }
 
 /// Seconds after a requeue at which the job may start again.

@@ -24,6 +24,7 @@ pub(crate) enum Reason {
     TimeLimit,
     Deadline,
     Cancelled,
+    Paused,
     Unknown,
 }
 
@@ -35,6 +36,7 @@ impl Reason {
             Self::TimeLimit => "time_limit",
             Self::Deadline => "deadline",
             Self::Cancelled => "cancelled",
+            Self::Paused => "paused",
             Self::Unknown => "unknown",
         }
     }

@@ -122,6 +122,7 @@ impl Supervisor {
         }
         match event {
             Event::Usr1 => self.usr1(now, &mut actions),
+            Event::Pause => self.pause(now, &mut actions),
             Event::Term => self.term(now, &mut actions),
             Event::Asked { heard } => self.asked(heard, &mut actions),
             Event::Learned(answer) => self.learned(answer, now, &mut actions),
@@ -171,6 +172,15 @@ impl Supervisor {
         }
     }
 
+    /// The segment may be about to end too: Slurm is asked by when all must be done.
+    fn pause(&mut self, now: Time, actions: &mut Vec<Action>) {
+        self.ask_to_save(now, false, actions);
+        self.begin_stop(StopCause::Paused, Some(now + self.policy.lead), now);
+        if !self.policy.local && !self.asking {
+            self.ask_cause(actions);
+        }
+    }
+
     fn term(&mut self, now: Time, actions: &mut Vec<Action>) {
         let deadline = self.term.get_or_insert(now).saturating_add(self.policy.kill_wait);
         self.ask_to_save(now, true, actions);
@@ -187,7 +197,9 @@ impl Supervisor {
     fn begin_stop(&mut self, cause: StopCause, deadline: Option<Time>, now: Time) {
         let stop = self.stop.get_or_insert(Stop { cause, since: now, deadline });
         stop.deadline = stop.deadline.into_iter().chain(deadline).min();
-        let stays = stop.cause == StopCause::Superseded || cause == StopCause::Unknown;
+        let stays = stop.cause == StopCause::Superseded
+            || cause == StopCause::Unknown
+            || (stop.cause == StopCause::Paused && cause.goes_on());
         if !stays {
             stop.cause = cause;
         }

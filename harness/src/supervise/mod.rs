@@ -17,6 +17,8 @@ use crate::clock::Time;
 pub(crate) enum Event {
     /// USR1: from Slurm before the time limit or a preemption, from the sentinel, or from a person.
     Usr1,
+    /// Somebody wants the trial to save, and to wait until it is resumed.
+    Pause,
     /// TERM: from Slurm, a KILL will follow; or from a person.
     Term,
     /// Whether the request to save reached a process that catches its signal.
@@ -64,13 +66,15 @@ pub(crate) enum StopCause {
     Hung,
     /// The program asked for a requeue.
     Wished,
+    /// Somebody paused it.
+    Paused,
 }
 
 impl StopCause {
     /// Whether the trial will go on in another run of its job, unless it is cancelled meanwhile.
     pub(crate) fn goes_on(self) -> bool {
         match self {
-            Self::Unknown | Self::Preempted | Self::TimeLimit | Self::Wished => true,
+            Self::Unknown | Self::Preempted | Self::TimeLimit | Self::Wished | Self::Paused => true,
             Self::Deadline | Self::Cancelled | Self::Requeued | Self::Superseded | Self::Hung => {
                 false
             }

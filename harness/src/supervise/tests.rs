@@ -1,5 +1,6 @@
 //! Stories: events at seconds, and the actions that they lead to.
 
+use super::Event::Pause;
 use super::Event::{Asked, Exited, Hung, Learned, Settled, Superseded, Term, Tick, Usr1, Wished};
 use super::*;
 
@@ -152,6 +153,33 @@ fn a_sentinel_that_is_faster_than_the_term() {
     let story = [(5, Usr1), (5, Term), (5, HEARD), (5, job(None, 5)), (5, job(None, 5))];
     let over = check(slurm(), &story, "5:AskToSave 5:AskCause 5:AskToSave 5:AskCause");
     assert_eq!(over.stop(), Some(StopCause::Cancelled));
+}
+
+#[test]
+fn a_pause_stays_one_whatever_else_stops_the_job() {
+    let story = [
+        (5, Pause),
+        (5, HEARD),
+        (5, job(Some(StopCause::TimeLimit), 25)),
+        (6, Pause),
+        (8, EXIT),
+        (8, Settled),
+        (8, job(Some(StopCause::TimeLimit), 25)),
+    ];
+    let over =
+        check(slurm(), &story, "5:AskToSave 5:AskCause 6:AskCause 8:AskCause 8:Settle 8:Decide");
+    assert_eq!(over.stop(), Some(StopCause::Paused));
+    assert_eq!(over.deadline(), Some(Duration::from_secs(25)));
+    let cancelled = [(5, Pause), (6, Term), (6, job(Some(StopCause::Cancelled), 6))];
+    let mut supervisor = slurm();
+    play(&mut supervisor, &cancelled);
+    assert_eq!(supervisor.stop(), Some(StopCause::Cancelled));
+    let over = check(
+        local(None, None),
+        &[(5, Pause), (6, EXIT), (6, Settled)],
+        "5:AskToSave 6:Settle 6:Decide",
+    );
+    assert_eq!(over.stop(), Some(StopCause::Paused));
 }
 
 #[test]

@@ -91,6 +91,7 @@ impl World<'_> {
             Some(StopCause::TimeLimit) => Reason::TimeLimit,
             Some(StopCause::Deadline) => Reason::Deadline,
             Some(StopCause::Cancelled) => Reason::Cancelled,
+            Some(StopCause::Paused) => Reason::Paused,
             Some(
                 StopCause::Unknown | StopCause::Superseded | StopCause::Hung | StopCause::Wished,
             )

@@ -19,6 +19,7 @@ use crate::job::Harness;
 use crate::journal::Journal;
 use crate::lease::Lease;
 use crate::process::{self, Reaped};
+use crate::requeue;
 use crate::say::Voice;
 use crate::signals;
 use crate::supervise::{Action, Event, StopCause, Supervisor};
@@ -202,6 +203,9 @@ impl<'a> World<'a> {
         events.extend(self.listen());
         for signal in heard {
             match signal {
+                Signal::SIGUSR1 if requeue::is_paused(&self.harness.trial.dir) => {
+                    events.push_back(Event::Pause);
+                }
                 Signal::SIGUSR1 => events.push_back(Event::Usr1),
                 Signal::SIGTERM | Signal::SIGINT => events.push_back(Event::Term),
                 Signal::SIGCHLD => events.extend(self.reap()),

@@ -13,7 +13,7 @@ fn job(program: &str, state: &str) -> Task {
     fs::create_dir_all(&bin).unwrap();
     let script = r#"#!/bin/sh
 echo "$*" >> "$TEST/calls"
-if [ "$1" = requeue ]; then
+if [ "$1" = requeue ] || [ "$1" = requeuehold ]; then
     [ -e "$TEST/refuse" ] && { cat "$TEST/refuse"; exit 1; }
     kill -TERM $PPID
     exit 0
@@ -180,4 +180,31 @@ pause()"#;
     let calls = fs::read_to_string(task.path("calls")).unwrap();
     assert_eq!(calls.matches("requeue").count(), 1, "{calls}");
     assert!(calls.contains("requeue 7_3\n"), "{calls}");
+}
+
+#[test]
+fn a_paused_trial_is_requeued_into_the_hold() {
+    let task = job(SAVES, RUNNING);
+    let mut running = task.start();
+    running.wait_for("ready-0");
+    fs::write(task.dir().pause(), "{}").unwrap();
+    running.signal("USR1");
+    assert_eq!(running.finish(), 0);
+    task.check_ends("Paused Requeue");
+    assert_eq!(task.checkpoints(), ["step-1"]);
+    let calls = fs::read_to_string(task.path("calls")).unwrap();
+    assert!(calls.ends_with("-o show job 7_3\nrequeuehold 7_3\n"), "{calls}");
+}
+
+#[test]
+fn a_pause_holds_a_job_that_was_requeued_by_others() {
+    let state = "JobState=PENDING Reason=None Restarts=1 StartTime=1000 EndTime=9999999999 PreemptTime=None";
+    let task = job(SAVES, state);
+    let mut running = task.start();
+    running.wait_for("ready-0");
+    fs::write(task.dir().pause(), "{}").unwrap();
+    running.signal("TERM");
+    assert_eq!(running.finish(), 0);
+    let calls = fs::read_to_string(task.path("calls")).unwrap();
+    assert!(calls.ends_with("hold 7_3\n"), "{calls}");
 }

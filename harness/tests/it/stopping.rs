@@ -211,3 +211,15 @@ pause()
     wait_until("the daemon is gone", || !is_alive(&daemon));
     hold("C: the harness killed with -9", &task.dir(), Left::Killed);
 }
+
+#[test]
+fn a_pause_is_no_failure() {
+    let task = Task::python("on(signal.SIGUSR1, lambda: sys.exit(75)); ready(); pause()")
+        .with("/restart/no_progress", json!(1));
+    let mut running = task.start();
+    running.wait_for("ready-0");
+    std::fs::write(task.dir().pause(), "{}").unwrap();
+    running.signal("USR1");
+    assert_eq!(running.finish(), 75);
+    task.check_ends("Paused Requeue");
+}
