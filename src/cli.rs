@@ -70,6 +70,10 @@ pub enum Command {
     Logs(LogsArgs),
     /// Cancel an experiment, a task or a trial
     Cancel(CancelArgs),
+    /// Pause an experiment, a task or a trial: save, stop, and wait
+    Pause(PauseArgs),
+    /// Let what was paused go on
+    Resume(PauseArgs),
     /// Print completions for a shell
     Completions(CompletionsArgs),
     /// Write man pages
@@ -312,6 +316,21 @@ pub struct CancelArgs {
     /// Preempt instead: running trials save, stop, and run again from their checkpoints
     #[arg(long)]
     pub gentle: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `pause` and `resume`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A paused trial saves its checkpoint and keeps its job, which waits held in the queue; what waits for it goes on \
+    waiting, and none of its budgets is touched.\n\n\
+    Examples:\n  nemo-slurm pause digits\n  nemo-slurm pause @/train/3\n  nemo-slurm resume @/train/3"
+)]
+pub struct PauseArgs {
+    /// EXPERIMENT[/TASK[/TRIAL]]
+    pub target: String,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -52,7 +52,7 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
         Claim::Stale(holder) => return Ok(Ended::Stale(holder)),
     };
     let mut voice = Voice::new(&dir.stderr(lease.attempt));
-    requeue::remove_marks(harness);
+    requeue::remove_mark(harness);
     let holder = before.as_ref().map(|(_, holder)| holder);
     let was_alive = takeover::end_remnants(harness, holder, &mut voice);
     // The one before may have written its last lines until now.

@@ -155,8 +155,7 @@ fn leave_mark(harness: &Harness, attempt: u32, why: &str) {
     }
 }
 
-/// An attempt has begun: nothing is wanted any more. Whoever wanted a pause sees that, and asks again.
-pub(crate) fn remove_marks(harness: &Harness) {
+/// An attempt has begun: nothing is wanted any more.
+pub(crate) fn remove_mark(harness: &Harness) {
     std::fs::remove_file(harness.trial.dir.requeue_wanted()).ok();
-    std::fs::remove_file(harness.trial.dir.pause()).ok();
 }

@@ -15,11 +15,12 @@ use crate::guard::Guard;
 use crate::helper::{self, Outcome};
 use crate::job::Harness;
 use crate::process;
-use crate::requeue;
+use crate::requeue::{self, Stopped};
 use crate::say::complain;
 use crate::sentinel;
 use crate::signals;
 use crate::slurm;
+use crate::supervise::StopCause;
 use crate::trial::Trial;
 
 /// How long Slurm has to answer before the program starts.
@@ -79,6 +80,11 @@ fn attempts(harness: &mut Harness) -> Result<u8, String> {
     if is_done(&harness.trial.dir) {
         complain("the trial is done already; nothing is run again");
         return Ok(exit::DONE);
+    }
+    if requeue::is_paused(&harness.trial.dir) {
+        complain("the trial is paused: `nemo-slurm resume` lets it go on");
+        let stopped = Stopped { cause: Some(StopCause::Paused), sure: false, deadline: None };
+        return Ok(requeue::requeue(harness, 0, stopped));
     }
     let mut pause = Duration::from_secs(1);
     loop {

@@ -23,35 +23,28 @@ pub(super) fn cancel(world: &World, args: &CancelArgs) -> Result<ExitCode, Comma
     let action = if args.gentle { Action::Preempt } else { Action::Cancel };
     // First the wish, durably: a status that sees the end must know that it was wanted.
     request(&stored, &target, action)?;
-    let trials = affected(&status, &target, action);
+    let trials = affected(&status, &target, args.gentle);
     let jobs: Vec<String> = trials.iter().filter_map(|(_, job)| job.clone()).collect();
     for (token, job) in journal::submitted(&stored.journal) {
         let own = of_array(job, &jobs);
         let slurm = world.slurm.for_names(vec![token]);
-        match action {
+        match args.gentle {
             _ if own.is_empty() => {}
             // The whole array by its own id: one for a thousand tasks.
-            Action::Cancel if target.trial.is_none() => slurm.cancel(&[job.to_string()])?,
-            Action::Cancel => slurm.cancel(&own)?,
-            Action::Preempt => slurm.signal(&own, "USR1", Recipient::Batch)?,
+            false if target.trial.is_none() => slurm.cancel(&[job.to_string()])?,
+            false => slurm.cancel(&own)?,
+            true => slurm.signal(&own, "USR1", Recipient::Batch)?,
         }
     }
-    let local = jobs.is_empty() && !trials.is_empty();
-    if local && local::is_running(&stored.dir)?.is_none() {
-        say("warning: its local runner is gone; the wish holds when it goes on");
+    if !trials.is_empty() {
+        warn_of_a_dead_runner(&stored)?;
     }
     if trials.is_empty() && !args.json {
-        let why = match action {
-            Action::Cancel => "all of it is over",
-            Action::Preempt => "none of it runs now",
-        };
+        let why = if args.gentle { "none of it runs now" } else { "all of it is over" };
         say(&format!("Nothing to do: {why}."));
         return Ok(ExitCode::Fine);
     }
-    let done = match action {
-        Action::Cancel => "Cancelled",
-        Action::Preempt => "Asked to save and run again:",
-    };
+    let done = if args.gentle { "Asked to save and run again:" } else { "Cancelled" };
     if args.json {
         return out(&json!({ "schema": 1, "id": stored.id, "trials": trials.len() }));
     }
@@ -59,8 +52,21 @@ pub(super) fn cancel(world: &World, args: &CancelArgs) -> Result<ExitCode, Comma
     Ok(ExitCode::Fine)
 }
 
+/// A wish about local trials is carried out by the runner alone.
+pub(super) fn warn_of_a_dead_runner(stored: &Stored) -> Result<(), CommandError> {
+    let is_local = journal::submitted(&stored.journal).is_empty();
+    if is_local && local::is_running(&stored.dir)?.is_none() {
+        say("warning: its local runner is gone; the wish holds when it goes on");
+    }
+    Ok(())
+}
+
 /// Writes the wish down, in a file of its own.
-fn request(stored: &Stored, target: &Target, action: Action) -> Result<(), CommandError> {
+pub(super) fn request(
+    stored: &Stored,
+    target: &Target,
+    action: Action,
+) -> Result<(), CommandError> {
     let now = host::now();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "unix seconds")]
     let time = now as u64;
@@ -72,11 +78,8 @@ fn request(stored: &Stored, target: &Target, action: Action) -> Result<(), Comma
 }
 
 /// The trials that the wish is about, with their jobs on Slurm.
-fn affected(status: &Status, target: &Target, action: Action) -> Vec<(u32, Option<String>)> {
-    let is_meant = |state: State| match action {
-        Action::Cancel => !state.is_final(),
-        Action::Preempt => state == State::Running,
-    };
+fn affected(status: &Status, target: &Target, gentle: bool) -> Vec<(u32, Option<String>)> {
+    let is_meant = |state: State| if gentle { state == State::Running } else { !state.is_final() };
     status
         .tasks
         .iter()
@@ -89,7 +92,7 @@ fn affected(status: &Status, target: &Target, action: Action) -> Vec<(u32, Optio
 }
 
 /// The ids of an array's tasks.
-fn of_array(job: JobId, ids: &[String]) -> Vec<String> {
+pub(super) fn of_array(job: JobId, ids: &[String]) -> Vec<String> {
     let array = job.to_string();
     let is_own = |id: &&String| id.split('_').next() == Some(array.as_str());
     ids.iter().filter(is_own).cloned().collect()

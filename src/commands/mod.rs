@@ -11,6 +11,7 @@ mod init;
 mod list;
 mod logs;
 mod on_slurm;
+mod pause;
 mod plan;
 mod rehearse;
 mod run_local;
@@ -76,6 +77,8 @@ pub fn run(cli: Cli, environment: Environment) -> Result<ExitCode, CommandError>
         Command::Wait(args) => wait::wait(&world, &args),
         Command::Logs(args) => logs::logs(&world, &args),
         Command::Cancel(args) => cancel::cancel(&world, &args),
+        Command::Pause(args) => pause::pause(&world, &args),
+        Command::Resume(args) => pause::resume(&world, &args),
         Command::RunLocal { id } => run_local::run_local(&world, &id),
         Command::Completions(_) | Command::Man(_) | Command::Init(_) | Command::Check(_) => {
             Ok(ExitCode::Fine)

@@ -190,6 +190,15 @@ impl Client {
         self.on_jobs("scontrol", &["hold"], ids)
     }
 
+    /// Ends the wait of jobs that were requeued: they may start as soon as there is room.
+    pub fn start_now(&self, ids: &[String]) -> Result<(), SlurmError> {
+        for some in ids.chunks(LONGEST_ARGUMENT / 100) {
+            let jobs = format!("JobId={}", some.join(","));
+            self.words("scontrol", &["update", &jobs, "StartTime=now"])?;
+        }
+        Ok(())
+    }
+
     /// Puts jobs back into the queue. One that is there already is fine.
     pub fn requeue(&self, ids: &[String]) -> Result<(), SlurmError> {
         match self.on_jobs("scontrol", &["requeue"], ids) {

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use nemo_harness::rundir::Cause;
 use nemo_harness::rundir::runner::RunnerRecord;
 
-use super::{AttemptStatus, Sources, State, TrialFiles, TrialStatus, attempts, status, trial};
+use super::{
+    Action, AttemptStatus, Request, Sources, State, TrialFiles, TrialStatus, attempts, status,
+    trial,
+};
 use crate::experiment::Task;
 use crate::host::Liveness;
 
@@ -18,8 +21,12 @@ pub(super) fn trials(task: &Task, sources: &Sources<'_>) -> Vec<TrialStatus> {
     let trial = |(index, _): (u32, _)| {
         let files = files.get(&index).unwrap_or(&nothing);
         let mut attempts = attempts::from_files(files);
-        let (state, reason) = state(files, last.get(&index).copied(), sources);
-        let is_over = state.is_final() || state == State::Preempted;
+        let (mut state, reason) = state(files, last.get(&index).copied(), sources);
+        let waits = matches!(state, State::Pending | State::Preempted);
+        if waits && is_paused(&task.name, index, &sources.requests) {
+            state = State::Paused;
+        }
+        let is_over = state.is_final() || matches!(state, State::Preempted | State::Paused);
         close_all_but_the_last(&mut attempts);
         if let Some(last) = attempts.last_mut().filter(|last| is_over && last.cause.is_none()) {
             // Nobody could write its end: killed with the machine, or by -9.
@@ -30,6 +37,13 @@ pub(super) fn trials(task: &Task, sources: &Sources<'_>) -> Vec<TrialStatus> {
         status(task, index, state, reason, None, files, attempts)
     };
     (0..).zip(&task.trials).map(trial).collect()
+}
+
+/// Whether the last wish about a trial was to pause it.
+fn is_paused(task: &str, trial: u32, requests: &[Request]) -> bool {
+    let wish = |request: &&Request| matches!(request.action, Action::Pause | Action::Resume);
+    let last = requests.iter().rev().filter(wish).find(|request| request.covers(task, trial));
+    last.is_some_and(|request| request.action == Action::Pause)
 }
 
 /// An attempt that another followed is over, whether or not somebody could write so.

@@ -252,6 +252,10 @@ pub enum Action {
     Cancel,
     /// Save, stop, and run again from the checkpoint.
     Preempt,
+    /// Save, stop, and wait.
+    Pause,
+    /// Go on after a pause.
+    Resume,
 }
 
 impl Request {

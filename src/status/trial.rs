@@ -93,8 +93,9 @@ fn in_queue(
     let says = || reason_of(row);
     match row.state.phase() {
         Phase::Waiting if &*row.reason == "DependencyNeverSatisfied" => (State::Blocked, says()),
+        // The heads of a chain are held until all of it is submitted.
+        Phase::Waiting if is_held(row) && is_submitted(case) => (State::Paused, says()),
         Phase::Waiting if attempts.is_empty() => (State::Pending, says()),
-        Phase::Waiting if is_held(row) => (State::Paused, says()),
         Phase::Waiting => (State::Preempted, says()),
         // The harness has ended its attempt and asked for another; Slurm is about to follow.
         Phase::Active if end.is_some_and(|end| end.next == Next::Requeue) => {
@@ -112,9 +113,14 @@ fn in_queue(
     }
 }
 
+fn is_submitted(case: &Case<'_>) -> bool {
+    journal::is_complete(&case.sources.stored.journal)
+}
+
 fn is_held(row: &QueueRow) -> bool {
     matches!(&*row.reason, "JobHeldUser" | "JobHeldAdmin")
-        || row.reason.ends_with("requeued held") // as in `launch failed requeued held`
+        || row.reason.contains("requeued held") // as in `launch failed requeued held`
+        || &*row.reason == "job requeued in held state"
         || &*row.reason == "JobHoldMaxRequeue"
         || matches!(row.state, JobState::RequeueHold | JobState::SpecialExit)
 }
@@ -130,7 +136,9 @@ fn reason_of(row: &QueueRow) -> Option<String> {
         "Dependency" => "waits for another task",
         "DependencyNeverSatisfied" => "what it waits for can never be",
         "BeginTime" => "waits a while before it starts again (BeginTime)",
-        "JobHeldUser" => "is held",
+        "JobHeldUser" | "job requeued in held state" => {
+            "is held: `nemo-slurm resume` lets it go on"
+        }
         "JobHeldAdmin" => "is held by an administrator",
         "JobArrayTaskLimit" => "waits for others of its task (`concurrent`)",
         "Priority" => "others come first (Priority)",

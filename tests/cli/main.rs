@@ -4,6 +4,7 @@
 
 mod clock;
 mod cluster;
+mod control;
 mod counting;
 mod crash;
 mod day;

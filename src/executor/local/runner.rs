@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use nemo_harness::rundir::durable::Appender;
+use nemo_harness::rundir::durable::{self, Appender};
 use nemo_harness::rundir::runner::RunnerRecord;
 use nemo_harness::rundir::{AttemptRecord, lines};
 use nix::sys::signal::{Signal, kill};
@@ -47,6 +47,8 @@ struct Runner<'a> {
     seen_requests: BTreeSet<PathBuf>,
     /// Wishes that hold on: what was cancelled is not started again.
     cancelled: Vec<Request>,
+    /// Pauses and resumes, the latest last.
+    pauses: Vec<Request>,
     ended: (Sender<Ended>, Receiver<Ended>),
 }
 
@@ -71,6 +73,7 @@ pub fn run(stored: &Stored, harness: &Path) -> io::Result<()> {
         silent_deaths: BTreeMap::new(),
         seen_requests: BTreeSet::new(),
         cancelled: Vec::new(),
+        pauses: Vec::new(),
         ended: channel(),
     };
     runner.recover()?;
@@ -197,7 +200,7 @@ impl Runner<'_> {
         if phase == Phase::Waiting && is_cancelled {
             self.drop_trial(place, true)?;
         }
-        Ok(())
+        self.heed_pause(place)
     }
 
     /// What follows when a harness was killed before it could write an end.
@@ -234,19 +237,58 @@ impl Runner<'_> {
         })
     }
 
-    /// Carries out what `cancel` has asked for since the last look.
+    /// Carries out what `cancel`, `pause` and `resume` have asked for since the last look.
     fn heed_requests(&mut self) -> io::Result<()> {
+        let heeded = self.pauses.len();
         for (path, request) in observe::requests(&self.stored.dir)? {
             if self.seen_requests.insert(path) {
                 self.heed(&request)?;
             }
         }
+        if self.pauses.len() > heeded {
+            for task in 0..self.tasks.len() {
+                for trial in 0..self.tasks[task].phases.len() {
+                    self.heed_pause((task, trial))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a trial paused or not, as it was wished last.
+    fn heed_pause(&mut self, place: (usize, usize)) -> io::Result<()> {
+        let task = &self.tasks[place.0].task.name;
+        let last = self.pauses.iter().rev().find(|wish| wish.covers(task, index(place)));
+        let Some(wish) = last else { return Ok(()) };
+        let paused = wish.action == Action::Pause;
+        let dir = self.trial_dir(place);
+        let phase = &mut self.tasks[place.0].phases[place.1];
+        match (*phase, paused) {
+            (Phase::Running, true) if !dir.pause().exists() => {
+                durable::create_dir_all(dir.path())?;
+                durable::replace_file_durably(&dir.pause(), b"{}\n")?;
+                self.tell(place, Signal::SIGUSR1);
+            }
+            (Phase::Waiting, true) => *phase = Phase::Paused,
+            (Phase::Paused, false) => *phase = Phase::Waiting,
+            (
+                Phase::Waiting
+                | Phase::Running
+                | Phase::Paused
+                | Phase::Completed
+                | Phase::Lost
+                | Phase::Dropped,
+                _,
+            ) => {}
+        }
         Ok(())
     }
 
     fn heed(&mut self, request: &Request) -> io::Result<()> {
-        if request.action == Action::Cancel {
-            self.cancelled.push(request.clone());
+        match request.action {
+            Action::Cancel => self.cancelled.push(request.clone()),
+            Action::Pause | Action::Resume => self.pauses.push(request.clone()),
+            Action::Preempt => {}
         }
         for task in 0..self.tasks.len() {
             for trial in 0..self.tasks[task].phases.len() {
@@ -257,8 +299,11 @@ impl Runner<'_> {
                 match (self.tasks[task].phases[trial], request.action) {
                     (Phase::Running, Action::Cancel) => self.tell(place, Signal::SIGTERM),
                     (Phase::Running, Action::Preempt) => self.tell(place, Signal::SIGUSR1),
-                    (Phase::Waiting, Action::Cancel) => self.drop_trial(place, true)?,
-                    (Phase::Waiting, Action::Preempt)
+                    (Phase::Waiting | Phase::Paused, Action::Cancel) => {
+                        self.drop_trial(place, true)?;
+                    }
+                    (_, Action::Pause | Action::Resume) // below, by the last wish of all
+                    | (Phase::Waiting | Phase::Paused, Action::Preempt)
                     | (Phase::Completed | Phase::Lost | Phase::Dropped, _) => {}
                 }
             }

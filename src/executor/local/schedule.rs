@@ -11,6 +11,8 @@ pub(super) enum Phase {
     Waiting,
     /// Its harness lives.
     Running,
+    /// It has yet to run, but not before somebody resumes it.
+    Paused,
     /// It did its work.
     Completed,
     /// It is over otherwise: failed, cancelled, timed out.
@@ -22,7 +24,7 @@ pub(super) enum Phase {
 impl Phase {
     fn is_over(self) -> bool {
         match self {
-            Self::Waiting | Self::Running => false,
+            Self::Waiting | Self::Running | Self::Paused => false,
             Self::Completed | Self::Lost | Self::Dropped => true,
         }
     }
@@ -104,7 +106,7 @@ fn met(on: On, trial: usize, parent: &[Phase]) -> Readiness {
         On::Ok | On::Any | On::Failed => Readiness::NotYet,
         On::Each => match parent.get(trial) {
             Some(Phase::Completed) => Readiness::Ready,
-            Some(Phase::Waiting | Phase::Running) => Readiness::NotYet,
+            Some(Phase::Waiting | Phase::Running | Phase::Paused) => Readiness::NotYet,
             Some(Phase::Lost | Phase::Dropped) | None => Readiness::Never,
         },
     }

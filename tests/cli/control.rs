@@ -1,0 +1,126 @@
+//! Pausing, resuming and requeueing: on this machine and on a real Slurm.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::cluster;
+use crate::counting;
+use crate::support::{World, causes, states, text, trials};
+
+const HERE: &str = "kind = \"local\"\nparallel = 4";
+const SLURM: &str = "kind = \"slurm\"\npartition = \"main\"\nmem = \"100M\"\ntime = \"10m\"";
+
+/// One of Slurm's programs, which must succeed.
+fn slurm(world: &World, program: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(program);
+    world.surround(&mut command);
+    let output = command.args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Pauses one trial and then all in the middle, and lets them go on.
+fn paused_trials_wait_and_go_on(executor: &str) {
+    let world = World::new();
+    counting::write(&world, executor, 60, 0.1);
+    let id = world.ok(&["submit", "exp.toml"]);
+    counting::until_beyond(&world, &id, 5);
+    world.ok(&["pause", &format!("{id}/train/1")]);
+    let status = world.until(&id, "one is paused", |status| states(status, "train")[1] == "paused");
+    assert_eq!(states(&status, "train"), ["running", "paused", "running"], "{status:#}");
+    assert_eq!(status["experiment"]["state"], "running");
+    world.ok(&["pause", &id]);
+    let paused = |status: &Value| states(status, "train") == ["paused"; 3];
+    let status = world.until(&id, "all are paused", paused);
+    assert_eq!(status["experiment"]["state"], "paused", "{status:#}");
+    assert_eq!(status["tasks"][1]["counts"]["paused"], 3);
+    let jobs = |status: &Value| -> Vec<String> {
+        trials(status, "train").iter().map(|trial| text(&trial["slurm_job"])).collect()
+    };
+    let before = jobs(&status);
+    assert!(world.ok(&["pause", &id]).is_empty(), "a second time changes nothing");
+    world.ok(&["resume", &format!("{id}/train/1")]);
+    world.until(&id, "one goes on", |status| {
+        matches!(&*states(status, "train")[1], "running" | "completed")
+    });
+    world.ok(&["resume", &id]);
+    let status = world.until(&id, "the end", |status| status["experiment"]["state"] == "completed");
+    for trial in trials(&status, "train") {
+        assert_eq!(causes(trial), ["paused", "completed"], "{trial:#}");
+        counting::assert_resumed_beyond(trial, 5);
+    }
+    assert_eq!(jobs(&status), before, "they keep their jobs");
+    counting::assert_undisturbed(&world, &id, 60);
+}
+
+#[test]
+fn paused_trials_wait_and_go_on_here() {
+    paused_trials_wait_and_go_on(HERE);
+}
+
+#[test]
+fn paused_trials_wait_and_go_on_on_slurm() {
+    if cluster::is_here() {
+        paused_trials_wait_and_go_on(SLURM);
+    }
+}
+
+#[test]
+fn what_waits_is_held_by_its_array_and_released() {
+    if !cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    world.write(
+        "exp.toml",
+        "name = \"wide\"\n[executor.it]\nkind = \"slurm\"\npartition = \"main\"\nmem = \"10M\"\n\
+         sbatch = { begin = \"now+1hour\" }\n[task.t]\nrun = \"true {x}\"\n[task.t.params]\nx = { int = [1, 1500] }\n\
+         [task.child]\nafter = [\"t\"]\nrun = \"true\"\n",
+    );
+    let id = world.ok(&["submit", "exp.toml"]);
+    world.ok(&["pause", &format!("{id}/t")]);
+    let status = world.status(&id);
+    assert_eq!(status["tasks"][0]["counts"]["paused"], 1500, "{}", status["tasks"][0]["counts"]);
+    assert_eq!(states(&status, "child"), ["pending"], "what waits for it goes on waiting");
+    world.ok(&["resume", &format!("{id}/t/3")]);
+    let status = world.status(&id);
+    assert_eq!(states(&status, "t")[3], "pending");
+    assert_eq!(status["tasks"][0]["counts"]["paused"], 1499);
+    world.ok(&["resume", &id]);
+    assert_eq!(world.status(&id)["tasks"][0]["counts"]["pending"], 1500);
+    world.ok(&["cancel", &id]);
+}
+
+#[test]
+fn a_job_that_somebody_releases_by_hand_stays_paused() {
+    if !cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    counting::write(&world, SLURM, 40, 0.1);
+    let id = world.ok(&["submit", "exp.toml"]);
+    counting::until_beyond(&world, &id, 3);
+    world.ok(&["pause", &format!("{id}/train/0")]);
+    let paused = |status: &Value| states(status, "train")[0] == "paused";
+    let status = world.until(&id, "it is paused", paused);
+    let job = text(&trials(&status, "train")[0]["slurm_job"]);
+    slurm(&world, "scontrol", &["release", &job]);
+    slurm(&world, "scontrol", &["update", &format!("JobId={job}"), "StartTime=now"]);
+    let log = world.experiment(&id).join("tasks/train/slurm");
+    let says = || {
+        let files = std::fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().path());
+        files.into_iter().any(|file| said(&file, "the trial is paused"))
+    };
+    world.until(&id, "the harness sees that", |_| says());
+    world.until(&id, "it is paused again", paused);
+    world.ok(&["resume", &id]);
+    let status = world.until(&id, "the end", |status| status["experiment"]["state"] == "completed");
+    assert_eq!(causes(&trials(&status, "train")[0]), ["paused", "completed"], "{status:#}");
+    counting::assert_undisturbed(&world, &id, 40);
+}
+
+fn said(file: &Path, what: &str) -> bool {
+    std::fs::read_to_string(file).is_ok_and(|text| text.contains(what))
+}
