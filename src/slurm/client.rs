@@ -145,13 +145,19 @@ impl Client {
         })
     }
 
-    /// What the queue says of these jobs, ended ones included until Slurm forgets them. One `squeue`.
+    /// What the queue says of these jobs, ended ones included until Slurm forgets them. One `squeue`; a second one
+    /// where tasks of one array wait for different reasons.
     ///
     /// Pass the ids of arrays, not of their tasks. A job that Slurm forgot has no row.
     pub fn queue(&self, jobs: &[JobId]) -> Result<Parsed<QueueRow>, SlurmError> {
         let mut all = Parsed::default();
         for list in id_lists(jobs) {
-            let part = self.squeue(&[format!("--jobs={list}")])?;
+            let which = format!("--jobs={list}");
+            let mut part = self.squeue(std::slice::from_ref(&which))?;
+            // Tasks of an array that wait for different reasons have one row, with all the reasons.
+            if part.rows.iter().any(|row| row.reason.contains(',')) {
+                part = self.squeue(&[which, "--array".to_owned()])?;
+            }
             all.rows.extend(part.rows);
             all.unread.extend(part.unread);
         }
