@@ -65,3 +65,27 @@ need_python() {
   fi
   PATH=$PWD/.venv/bin:$PATH
 }
+
+# The tests of nemo_harness.py, with the oldest Python that is here too.
+test_python() {
+  local version
+  command -v python3 >/dev/null || apt python3
+  for version in python3 python3.8; do
+    "$version" -c '' 2>/dev/null || continue
+    (cd harness/python && "$version" -m unittest discover -s tests)
+  done
+}
+
+# MYPY is the type checker, in a virtual environment below target/.
+need_mypy() {
+  local folder=${CARGO_TARGET_DIR:-target}/mypy
+  MYPY=$folder/bin/mypy
+  if ! "$MYPY" --version >/dev/null 2>&1; then
+    say "installing mypy into $folder …"
+    python3 -c 'import ensurepip, venv' 2>/dev/null || apt python3-venv
+    rm -rf "$folder"
+    python3 -m venv "$folder" >&2 || die "python3 -m venv $folder failed"
+    "$folder/bin/python3" -m pip install -q --disable-pip-version-check 'mypy>=1.10' >&2 </dev/null ||
+      die "mypy could not be installed"
+  fi
+}
