@@ -3,6 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use nemo_harness::profile;
 use nemo_harness::rundir::{Every as SaveEvery, MetricsLine, durable, lines};
 
 use crate::attempt::Report;
@@ -41,7 +42,7 @@ pub(crate) fn begin(
     let trial = &harness.trial;
     let dir = &trial.dir;
     let staging = dir.staging(lease.attempt);
-    let saver = Saver::begin(dir, &lease, history.steps.clone());
+    let saver = Saver::begin(dir, &lease, trial.spec.profile, history.steps.clone());
     let saver = saver.map_err(|error| told(&staging, &error))?;
     durable::create_dir_all(&dir.artifacts()).map_err(|error| told(&dir.artifacts(), &error))?;
     let from = resumed.map(|resumed| resumed.from.display().to_string());
@@ -83,6 +84,7 @@ fn supervisor(harness: &Harness) -> (Option<f64>, Supervisor) {
         lead: Duration::from_secs(spec.checkpoint.lead),
         kill_wait: usable(spec.kill_wait.unwrap_or(KILL_WAIT)),
         experiment_end: experiment.map(|at| harness.clock.at_unix(at)),
+        trains_on: profile::trains_on(spec.profile),
     };
     let segment_end = harness.segment_end.map(|at| harness.clock.at_unix(at));
     let deadline = experiment.into_iter().chain(harness.segment_end).reduce(f64::min);

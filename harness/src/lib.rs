@@ -2,6 +2,7 @@
 
 pub mod interval;
 pub mod placeholder;
+pub mod profile;
 pub mod retention;
 pub mod rundir;
 

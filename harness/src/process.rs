@@ -8,6 +8,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use nemo_harness::profile;
+use nemo_harness::rundir::Profile;
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{self, SigHandler, SigSet, Signal, kill, killpg};
@@ -166,11 +168,20 @@ pub(crate) fn reap() -> Vec<Reaped> {
 /// below them are their own business: a launcher passes it on, a forked worker only inherited the handler.
 ///
 /// The program itself comes first: looking at all processes of a node takes milliseconds.
-pub(crate) fn ask(root: u32, program: Option<u32>, except: &[u32], signal: Signal) -> bool {
+pub(crate) fn ask(
+    root: u32,
+    program: Option<u32>,
+    except: &[u32],
+    signal: Signal,
+    profile: Option<Profile>,
+) -> bool {
     let mut skip = except.to_vec();
     let mut asked = false;
     let mut ask = |pid: u32, skip: &mut Vec<u32>| {
-        if proc_fs::catches(pid, signal) && send(pid, signal) {
+        if proc_fs::catches(pid, signal)
+            && profile::is_asked(profile, |name| proc_fs::variable(pid, name).is_some())
+            && send(pid, signal)
+        {
             skip.push(pid);
             asked = true;
         }

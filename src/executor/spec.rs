@@ -54,7 +54,7 @@ pub fn task_spec(task: &Task, around: &Surrounding<'_>) -> TaskSpec {
             larger_is_better: task.goal == Goal::Max,
         }),
         log_policy: task.log_policy.clone(),
-        profile: None,
+        profile: task.profile,
         launch: None,
     }
 }

@@ -8,7 +8,8 @@ use super::tree::Value;
 
 /// The section as written.
 pub(super) struct Saving {
-    pub(super) signal: String,
+    /// Where none is written, the profile has one.
+    pub(super) signal: Option<String>,
     /// Its default depends on the executor.
     pub(super) lead: Option<(u64, Place)>,
     pub(super) every: Option<Every>,
@@ -19,12 +20,9 @@ const SIGNALS: [&str; 5] = ["USR1", "USR2", "TERM", "INT", "HUP"];
 
 /// Reads the section of a task.
 pub(super) fn read(task: &mut Section<'_>, report: &mut Report) -> Saving {
-    let signal = "USR1".to_owned();
-    let mut saving = Saving { signal, lead: None, every: None, keep: Keep::default() };
+    let mut saving = Saving { signal: None, lead: None, every: None, keep: Keep::default() };
     let Some(mut section) = task.take_section("checkpoint", report) else { return saving };
-    if let Some(found) = section.take("signal").and_then(|field| signal_in(&field, report)) {
-        saving.signal = found;
-    }
+    saving.signal = section.take("signal").and_then(|field| signal_in(&field, report));
     let lead = section.take("lead");
     saving.lead = lead.and_then(|field| Some((field.duration(report)?, field.place)));
     saving.every = section.take("every").and_then(|field| every(&field, report));

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use nemo_harness::rundir::CheckpointSpec;
+use nemo_harness::profile;
+use nemo_harness::rundir::{CheckpointSpec, Profile};
 use serde_json::Value as Json;
 
 use super::executors::{self, Executors};
@@ -51,14 +52,21 @@ pub fn load(
 /// What the top of the file says.
 struct Head {
     experiment: Experiment,
-    default_executor: Option<(String, Place)>,
+    defaults: Defaults,
+}
+
+/// What holds for every task that says nothing else.
+#[derive(Default)]
+struct Defaults {
+    executor: Option<(String, Place)>,
+    profile: Option<Profile>,
 }
 
 fn read(root: &Table, forced: Option<(String, Place)>, report: &mut Report) -> Option<Experiment> {
     let start = Span { source: 0, start: 0, end: 0 };
     let mut section = Section::root(root, Place { at: start, key: String::new() });
-    section.unsupported(&["after", "launch", "profile", "log_policy"]);
-    let Head { mut experiment, default_executor } = head(&mut section, report);
+    section.unsupported(&["after", "launch", "log_policy"]);
+    let Head { mut experiment, defaults } = head(&mut section, report);
     let executors = executors::read(section.take_fields("executor", report), report);
     let task_fields = section.take_fields("task", report);
     if task_fields.is_empty() && section.table.get("task").is_none_or(is_table) {
@@ -66,10 +74,13 @@ fn read(root: &Table, forced: Option<(String, Place)>, report: &mut Report) -> O
             .problem(&section.place, "the experiment has no task")
             .hint("add one: `[task.train]` and below it `run = \"python train.py\"`");
     }
-    let drafts = tasks::read(&task_fields, report);
+    let mut drafts = tasks::read(&task_fields, report);
+    for draft in &mut drafts {
+        draft.profile = draft.profile.or(defaults.profile);
+    }
     section.finish(report);
 
-    let chosen = choose(&drafts, &executors, forced, default_executor, report);
+    let chosen = choose(&drafts, &executors, forced, defaults.executor, report);
     graph::check(&drafts, report);
     graph::check_kinds(&drafts, &chosen, &executors, report);
     let order = graph::order(&drafts, report);
@@ -123,13 +134,19 @@ fn head(section: &mut Section<'_>, report: &mut Report) -> Head {
         tasks: Vec::new(),
     };
     package(section, report);
-    let default_executor = section.take_section("defaults", report).and_then(|mut defaults| {
-        let field = defaults.take("executor");
-        defaults.finish(report);
-        let field = field?;
-        Some((field.text(report)?, field.place))
-    });
-    Head { experiment, default_executor }
+    let defaults = defaults(section, report);
+    Head { experiment, defaults }
+}
+
+fn defaults(section: &mut Section<'_>, report: &mut Report) -> Defaults {
+    let Some(mut section) = section.take_section("defaults", report) else {
+        return Defaults::default();
+    };
+    let executor =
+        section.take("executor").and_then(|field| Some((field.text(report)?, field.place)));
+    let profile = tasks::profile(&mut section, report);
+    section.finish(report);
+    Defaults { executor, profile }
 }
 
 /// The only package that there is so far is none.
@@ -245,7 +262,10 @@ fn task(draft: Draft, executor_name: &str, executor: &Executor) -> Option<Task> 
         metric: draft.search.metric,
         goal: draft.search.goal,
         checkpoint: CheckpointSpec {
-            signal: draft.checkpoint.signal,
+            signal: draft
+                .checkpoint
+                .signal
+                .unwrap_or_else(|| profile::signal(draft.profile).to_owned()),
             lead: draft.checkpoint.lead.map_or(default, |(lead, _)| lead),
             every: draft.checkpoint.every,
             keep: draft.checkpoint.keep,
@@ -253,5 +273,6 @@ fn task(draft: Draft, executor_name: &str, executor: &Executor) -> Option<Task> 
         restart: draft.restart,
         metrics: draft.metrics,
         log_policy: draft.log_policy,
+        profile: draft.profile,
     })
 }

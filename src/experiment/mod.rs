@@ -30,7 +30,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
-use nemo_harness::rundir::{CheckpointSpec, CommandSpec, LogPolicy, Params, RestartSpec};
+use nemo_harness::rundir::{CheckpointSpec, CommandSpec, LogPolicy, Params, Profile, RestartSpec};
 use serde::{Deserialize, Serialize};
 
 pub use load::load;
@@ -102,6 +102,8 @@ pub struct Task {
     /// What lines of the output lead to.
     #[serde(default)]
     pub log_policy: Vec<LogPolicy>,
+    /// Which trainer's convention its program follows.
+    pub profile: Option<Profile>,
 }
 
 /// One edge of the graph.

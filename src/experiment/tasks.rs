@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nemo_harness::rundir::{CommandSpec, LogPolicy, RestartSpec};
+use nemo_harness::rundir::{CommandSpec, LogPolicy, Profile, RestartSpec};
 
 use super::checkpoint::{self, Saving};
 use super::reader::{Field, Section};
@@ -19,6 +19,7 @@ pub(super) struct Draft {
     pub(super) run: Option<Run>,
     pub(super) after: Vec<Edge>,
     pub(super) search: Search,
+    pub(super) profile: Option<Profile>,
     pub(super) checkpoint: Saving,
     pub(super) restart: RestartSpec,
     pub(super) metrics: BTreeMap<String, String>,
@@ -37,6 +38,14 @@ pub(super) struct Edge {
     pub(super) place: Place,
 }
 
+const PROFILES: [(&str, Profile); 5] = [
+    ("lightning", Profile::Lightning),
+    ("transformers", Profile::Transformers),
+    ("torchrun", Profile::Torchrun),
+    ("submitit", Profile::Submitit),
+    ("condor", Profile::Condor),
+];
+
 const ON: [(&str, On); 4] =
     [("ok", On::Ok), ("failed", On::Failed), ("any", On::Any), ("each", On::Each)];
 
@@ -48,7 +57,7 @@ pub(super) fn read(fields: &[Field<'_>], report: &mut Report) -> Vec<Draft> {
 fn draft(field: &Field<'_>, report: &mut Report) -> Option<Draft> {
     check_name(field, report);
     let mut section = field.section(report)?;
-    section.unsupported(&["launch", "profile"]);
+    section.unsupported(&["launch"]);
     let executor = section.take("executor").and_then(|field| {
         let name = field.text(report)?;
         Some((name, field.place))
@@ -61,6 +70,7 @@ fn draft(field: &Field<'_>, report: &mut Report) -> Option<Draft> {
         run: run(&mut section, report),
         after: section.take("after").map(|field| after(&field, report)).unwrap_or_default(),
         search: search::read(&mut section, report),
+        profile: profile(&mut section, report),
         checkpoint,
         restart: restart(&mut section, report),
         metrics: metrics(&mut section, report),
@@ -156,6 +166,11 @@ fn edge(item: &Field<'_>, report: &mut Report) -> Option<Edge> {
             None
         }
     }
+}
+
+/// Which convention the program follows.
+pub(super) fn profile(section: &mut Section<'_>, report: &mut Report) -> Option<Profile> {
+    section.take("profile").and_then(|field| field.word(&PROFILES, report))
 }
 
 fn restart(section: &mut Section<'_>, report: &mut Report) -> RestartSpec {

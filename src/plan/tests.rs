@@ -27,6 +27,7 @@ pub(crate) fn task(name: &str, trials: usize, concurrent: u32, after: &[(&str, O
         restart: RestartSpec { crashes: 0, no_progress: 3, hang: None },
         metrics: BTreeMap::new(),
         log_policy: Vec::new(),
+        profile: None,
     }
 }
 

@@ -38,6 +38,7 @@ fn task() -> Task {
         restart: RestartSpec { crashes: 0, no_progress: 3, hang: None },
         metrics: std::collections::BTreeMap::new(),
         log_policy: Vec::new(),
+        profile: None,
     }
 }
 

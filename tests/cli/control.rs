@@ -87,7 +87,14 @@ fn what_waits_is_held_by_its_array_and_released() {
     world.ok(&["resume", &format!("{id}/t/3")]);
     let status = world.status(&id);
     assert_eq!(states(&status, "t")[3], "pending");
-    assert_eq!(status["tasks"][0]["counts"]["paused"], 1499, "{} {} {}", status["tasks"][0]["counts"], trials(&status, "t")[5], trials(&status, "t")[755]);
+    assert_eq!(
+        status["tasks"][0]["counts"]["paused"],
+        1499,
+        "{} {} {}",
+        status["tasks"][0]["counts"],
+        trials(&status, "t")[5],
+        trials(&status, "t")[755]
+    );
     world.ok(&["resume", &id]);
     assert_eq!(world.status(&id)["tasks"][0]["counts"]["pending"], 1500);
     world.ok(&["cancel", &id]);

@@ -3,6 +3,7 @@
 pub(crate) mod commit;
 #[cfg(test)]
 mod fake;
+mod look;
 pub(crate) mod manifest;
 pub(crate) mod resume;
 pub(crate) mod saver;

@@ -12,11 +12,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use nemo_harness::rundir::{TrialDir, durable};
+use nemo_harness::rundir::{Profile, TrialDir, durable};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::commit::{self, Done, Request};
-use super::store::{Disk, Kind, Store, join};
+use super::look;
+use super::store::{Disk, Store, join};
 use super::tree::{self, Entry};
 use super::watch::Watch;
 use crate::clock::Time;
@@ -25,8 +26,6 @@ use crate::proc_fs;
 
 /// How often what was made in place is looked at.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long a file must stay as it is.
-const FILE_STABLE: Duration = Duration::from_secs(2);
 /// How often a commit that failed is tried again after the program's end.
 const LAST_TRIES: u32 = 10;
 
@@ -63,6 +62,7 @@ pub(crate) struct Saver {
     staging: PathBuf,
     checkpoints: PathBuf,
     lease: Lease,
+    profile: Option<Profile>,
     watch: Option<Watch>,
     waiting: BTreeMap<Vec<u8>, Waiting>,
     /// Renamed into place once more while the one before was being committed.
@@ -82,7 +82,12 @@ pub(crate) struct Saver {
 
 impl Saver {
     /// Makes the folders and begins to watch: before the program starts, so that nothing is missed.
-    pub(crate) fn begin(dir: &TrialDir, lease: &Lease, steps: BTreeSet<u64>) -> io::Result<Self> {
+    pub(crate) fn begin(
+        dir: &TrialDir,
+        lease: &Lease,
+        profile: Option<Profile>,
+        steps: BTreeSet<u64>,
+    ) -> io::Result<Self> {
         let (staging, checkpoints) = (dir.staging(lease.attempt), dir.checkpoints());
         clean(&staging, &checkpoints)?;
         let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
@@ -96,6 +101,7 @@ impl Saver {
             staging,
             checkpoints,
             lease: lease.clone(),
+            profile,
             waiting: BTreeMap::new(),
             again: BTreeSet::new(),
             tries: 0,
@@ -136,7 +142,10 @@ impl Saver {
         self.take_results(now);
         let seen = self.watch.as_ref().map(Watch::read).unwrap_or_default();
         let renamed = !seen.renamed.is_empty();
-        for name in seen.renamed.into_iter().filter(|name| is_shown(name)) {
+        for name in seen.renamed {
+            if !look::is_shown(self.profile, &name) {
+                continue;
+            }
             if matches!(self.waiting.get(&name), Some(Waiting::Sent)) {
                 self.again.insert(name);
             } else {
@@ -178,7 +187,7 @@ impl Saver {
                     Waiting::Complete | Waiting::Sent | Waiting::Retry { .. } | Waiting::Refused,
                 ) => continue,
                 Some(Waiting::InPlace { seen, since }) if fresh.as_ref() == Some(seen) => {
-                    in_order || rests(seen, now.saturating_sub(*since))
+                    in_order || look::rests(self.profile, seen, now.saturating_sub(*since))
                 }
                 Some(Waiting::InPlace { .. }) | None => in_order,
             };
@@ -204,7 +213,7 @@ impl Saver {
 
     fn names(&self) -> Vec<Vec<u8>> {
         let names = Disk.list(&self.staging).unwrap_or_default();
-        names.into_iter().filter(|name| is_shown(name)).collect()
+        names.into_iter().filter(|name| look::is_shown(self.profile, name)).collect()
     }
 
     fn walk(&self, name: &[u8]) -> Option<Vec<Entry>> {
@@ -225,7 +234,7 @@ impl Saver {
             };
             let Some(fresh) = self.walk(&name) else { continue };
             let since = same.filter(|(seen, _)| **seen == fresh).map_or(now, |(_, since)| since);
-            let long = rests(&fresh, now.saturating_sub(since));
+            let long = look::rests(self.profile, &fresh, now.saturating_sub(since));
             let path = join(&self.staging, &name);
             let next = if long && !proc_fs::is_open(&path) {
                 Waiting::Complete
@@ -256,7 +265,7 @@ impl Saver {
             };
             let count = || self.steps.last().map_or(0, |last| last + 1);
             let told = self.told.remove(&name);
-            let found = || step_in(&name, stat.kind).or(place.step);
+            let found = || look::step(self.profile, &from, stat.kind).or(place.step);
             let step = told.or_else(found).unwrap_or_else(count);
             let request = Request {
                 seen: self.walk(&name),
@@ -374,64 +383,4 @@ fn clean(staging: &Path, checkpoints: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Temporary names are the program's own.
-fn is_shown(name: &[u8]) -> bool {
-    !name.starts_with(b".") && !name.windows(4).any(|part| part == b".tmp")
-}
-
-/// Whether what was made in place has rested long enough to be whole. A folder never has: between two of its files any
-/// time may pass, so that only a rename, or an end of the program in good order, tells that it is complete.
-fn rests(seen: &[Entry], rested: Duration) -> bool {
-    let is_file = seen.first().is_some_and(|entry| entry.stat.kind == Kind::File);
-    is_file && rested >= FILE_STABLE
-}
-
-/// The last number in a name, a file's extension apart (`step-60.h5` is 60).
-fn step_in(name: &[u8], kind: Kind) -> Option<u64> {
-    let text = String::from_utf8_lossy(name);
-    let stem = match text.rsplit_once('.') {
-        Some((stem, extension))
-            if kind == Kind::File && extension.contains(|c: char| !c.is_ascii_digit()) =>
-        {
-            stem
-        }
-        _ => &text,
-    };
-    let end = stem.rfind(|c: char| c.is_ascii_digit())? + 1;
-    let start = stem[..end]
-        .rfind(|c: char| !c.is_ascii_digit())
-        .map_or(0, |at| at + stem[at..].chars().next().map_or(1, char::len_utf8));
-    stem[start..end].parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(name: &str, kind: Kind, expected: Option<u64>) {
-        assert_eq!(step_in(name.as_bytes(), kind), expected, "{name}");
-    }
-
-    #[test]
-    fn the_step_is_the_last_number_of_a_name() {
-        check("step-60", Kind::Dir, Some(60));
-        check("checkpoint-500", Kind::Dir, Some(500));
-        check("epoch=3-step=1200.ckpt", Kind::File, Some(1200));
-        check("step-60.h5", Kind::File, Some(60));
-        check("ckpt.0060", Kind::File, Some(60));
-        check("v1.5", Kind::Dir, Some(5));
-        check("étape7é", Kind::Dir, Some(7));
-        check("é7", Kind::Dir, Some(7));
-        check("latest.pt", Kind::File, None);
-        check("99999999999999999999999", Kind::Dir, None);
-    }
-
-    #[test]
-    fn temporary_names_are_left_alone() {
-        assert!(is_shown(b"step-60"));
-        assert!(!is_shown(b".step-60") && !is_shown(b"step-60.tmp") && !is_shown(b"a.tmp-b"));
-    }
 }

@@ -73,6 +73,8 @@ pub(crate) struct Supervisor {
     told: bool,
     /// Slurm has answered since the program's end.
     sure: bool,
+    /// What the program was asked for is committed.
+    saved: bool,
 }
 
 impl Supervisor {
@@ -91,6 +93,7 @@ impl Supervisor {
             killed: None,
             told: false,
             sure: false,
+            saved: false,
         }
     }
 
@@ -132,6 +135,7 @@ impl Supervisor {
                     *settled = true;
                 }
             }
+            Event::Committed => self.saved = self.request == Request::Heard,
             Event::Superseded => self.superseded(now, &mut actions),
             Event::Hung => self.end_soon(StopCause::Hung, now),
             Event::Wished => self.end_soon(StopCause::Wished, now + WISHED),
@@ -364,6 +368,10 @@ impl Supervisor {
         {
             *retry = now + RETRY;
             actions.push(Action::AskToSave);
+        }
+        let no_more = self.policy.trains_on && self.saved && self.stop.is_some();
+        if self.phase == Phase::Running && no_more {
+            self.terminate(actions);
         }
         let Some([terminate, kill]) = self.escalation() else { return };
         if self.phase == Phase::Running && terminate <= now {

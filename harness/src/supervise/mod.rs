@@ -29,6 +29,8 @@ pub(crate) enum Event {
     Exited { killed: bool },
     /// Everything that the program saved is committed, or could not be.
     Settled,
+    /// A checkpoint was committed while the program ran.
+    Committed,
     /// A later attempt has taken over.
     Superseded,
     /// The program gave no sign of life for too long.
@@ -110,4 +112,6 @@ pub(crate) struct Policy {
     pub(crate) kill_wait: Duration,
     /// When the experiment is over.
     pub(crate) experiment_end: Option<Time>,
+    /// The program does not end by itself once it has saved as asked.
+    pub(crate) trains_on: bool,
 }

@@ -1,7 +1,8 @@
 //! Stories: events at seconds, and the actions that they lead to.
 
-use super::Event::Pause;
-use super::Event::{Asked, Exited, Hung, Learned, Settled, Superseded, Term, Tick, Usr1, Wished};
+use super::Event::{
+    Asked, Committed, Exited, Hung, Learned, Pause, Settled, Superseded, Term, Tick, Usr1, Wished,
+};
 use super::*;
 
 const HEARD: Event = Asked { heard: true };
@@ -10,8 +11,8 @@ const EXIT: Event = Exited { killed: false };
 
 fn slurm() -> Supervisor {
     let seconds = Duration::from_secs;
-    let policy =
-        Policy { local: false, lead: seconds(60), kill_wait: seconds(30), experiment_end: None };
+    let (lead, kill_wait) = (seconds(60), seconds(30));
+    let policy = Policy { local: false, lead, kill_wait, experiment_end: None, trains_on: false };
     Supervisor::new(policy, None)
 }
 
@@ -49,6 +50,24 @@ fn a_program_that_ends_by_itself() {
     let over = check(slurm(), &[(5, EXIT), (6, Settled)], "5:Settle 6:Decide");
     assert_eq!((over.stop(), over.was_told()), (None, false));
     check(local(None, None), &[(5, Exited { killed: true }), (6, Settled)], "5:Settle 6:Decide");
+}
+
+#[test]
+fn a_program_that_trains_on_is_told_to_end_once_it_has_saved() {
+    let trains_on = || {
+        let supervisor = slurm();
+        Supervisor::new(Policy { trains_on: true, ..supervisor.policy }, None)
+    };
+    let stop = job(Some(StopCause::Preempted), 65);
+    let told = [(4, Committed), (5, Usr1), (5, HEARD), (6, stop), (8, Committed), (9, EXIT)];
+    let expected = "5:AskToSave 5:AskCause 8:Terminate 9:Settle";
+    check(trains_on(), &told, expected);
+    check(slurm(), &told, "5:AskToSave 5:AskCause 9:Settle");
+    let late = [(5, Usr1), (5, HEARD), (6, Committed), (7, stop)];
+    check(trains_on(), &late, "5:AskToSave 5:AskCause 7:Terminate");
+    // A mere request to save: it goes on.
+    let mere = [(5, Usr1), (5, HEARD), (6, Committed), (7, job(None, 900)), (8, Tick)];
+    check(trains_on(), &mere, "5:AskToSave 5:AskCause");
 }
 
 #[test]

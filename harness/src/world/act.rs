@@ -12,6 +12,7 @@ use crate::proc_fs;
 use crate::process;
 use crate::protocol::Reason;
 use crate::supervise::{Action, Event, StopCause};
+use crate::trial::Trial;
 
 impl World<'_> {
     pub(super) fn act(&mut self, action: Action) -> Option<Event> {
@@ -70,9 +71,9 @@ impl World<'_> {
 
     /// Asks by message and by signal; says whether anybody heard.
     fn ask_to_save(&mut self, root: u32, helpers: &[u32]) -> bool {
-        let signal = self.harness.trial.signal;
+        let Trial { signal, ref spec, .. } = self.harness.trial;
         let program = self.exit.is_none().then_some(self.program);
-        let by_signal = process::ask(root, program, helpers, signal);
+        let by_signal = process::ask(root, program, helpers, signal, spec.profile);
         self.telling.session.request_save(self.reason());
         let by_message = self.telling.publish() > 0;
         let mut say = |how: &str| self.voice.note(&format!("the program is asked to save ({how})"));

@@ -148,7 +148,10 @@ impl World<'_> {
         let Saved { entry, step, done, is_last } = outcome;
         match done {
             Ok(Done::Adopted) if self.known.contains(&step) => {}
-            Ok(Done::Committed | Done::Adopted) => self.committed(step, &entry),
+            Ok(Done::Committed | Done::Adopted) => {
+                self.committed(step, &entry);
+                return Some(Event::Committed);
+            }
             Ok(Done::Superseded) => return Some(Event::Superseded),
             Ok(Done::Changed) => {
                 self.voice

@@ -8,6 +8,7 @@
 mod checkpoints;
 mod faults;
 mod messages;
+mod profiles;
 mod programs;
 mod promises;
 mod requeue_faults;

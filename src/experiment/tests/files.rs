@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use nemo_harness::rundir::Profile;
+
 use super::{FILE, WHOLE, good, overridden};
 use crate::experiment::{Executor, Override};
 
@@ -120,6 +122,23 @@ fn a_short_segment_leaves_half_of_itself() {
     assert_eq!(lead("time = '4h'"), 60);
     assert_eq!(lead("time = '1m'"), 30);
     assert_eq!(lead("time = '1s'"), 0);
+}
+
+#[test]
+fn a_profile_chooses_the_signal() {
+    let task = |text: &str| {
+        let text = format!("name = 'x'\n{text}");
+        let task = good(&text).tasks.remove(0);
+        (task.profile, task.checkpoint.signal)
+    };
+    let of = |profile: Option<Profile>, signal: &str| (profile, signal.to_owned());
+    assert_eq!(task("task.t.run = 'x'"), of(None, "USR1"));
+    let submitit = "defaults.profile = 'submitit'\n";
+    assert_eq!(task(&format!("{submitit}task.t.run = 'x'")), of(Some(Profile::Submitit), "USR2"));
+    let own = format!("{submitit}task.t = {{ run = 'x', profile = 'transformers' }}");
+    assert_eq!(task(&own), of(Some(Profile::Transformers), "TERM"));
+    let signal = format!("{submitit}task.t = {{ run = 'x', checkpoint.signal = 'HUP' }}");
+    assert_eq!(task(&signal), of(Some(Profile::Submitit), "HUP"));
 }
 
 #[test]

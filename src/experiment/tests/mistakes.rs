@@ -500,7 +500,10 @@ fn tasks() {
     check("name = 'x'\n[task.seed]\nrun = 'x'", "2 task.seed: a task can't be named `seed`");
     check_task("lunch = 1", "4 task.t.lunch: unknown key `lunch`");
     check_task("launch = 'torchrun'", "4 task.t.launch: `launch` is not supported yet");
-    check_task("profile = {}", "4 task.t.profile: `profile` is not supported yet");
+    check_task(
+        "profile = 'torch'",
+        "4 task.t.profile: expected one of `lightning`, `transformers`, `torchrun`, `submitit`, `condor`, found \"torch\"",
+    );
     check_task(
         "[[task.t.log_policy]]\nname = 'x'",
         "4 task.t.log_policy[0]: a log policy needs `name`, `pattern` and `action`",

@@ -1,0 +1,70 @@
+//! Programs that follow a trainer's convention, and know nothing of this one.
+
+use serde_json::json;
+
+use crate::support::Task;
+
+#[test]
+fn a_folder_that_transformers_writes_in_place_is_committed_once_its_state_is_there() {
+    let text = "
+def write(folder, *names):
+    os.makedirs(out + '/' + folder)
+    for name in names: open(out + '/' + folder + '/' + name, 'w').write(name)
+write('checkpoint-7', 'model.safetensors', 'trainer_state.json', 'checkpoint-is-incomplete.txt')
+write('checkpoint-6', 'model.safetensors', 'optimizer.pt')
+write('runs', 'trainer_state.json')
+write('checkpoint-5', 'model.safetensors', 'trainer_state.json')
+pause()";
+    let task = Task::python(text).with("/profile", json!("transformers"));
+    let mut running = task.start();
+    running.wait_for("task/trials/0/checkpoints/step-5/MANIFEST");
+    running.signal("KILL");
+    running.finish();
+    assert_eq!(task.checkpoints(), ["step-5"]);
+}
+
+#[test]
+fn lightning_is_told_to_end_once_it_has_saved() {
+    let text = "
+import pickle
+def save_as_asked():
+    with open(out + '/hpc_ckpt_1.ckpt', 'wb') as file:
+        pickle.dump({'epoch': 0, 'global_step': 120, 'state_dict': {}}, file, protocol=2)
+os.mkdir(out + '/lightning_logs')
+on(signal.SIGUSR1, save_as_asked)
+on(signal.SIGTERM, lambda: sys.exit(0))
+ready(); pause()";
+    let task = Task::python(text)
+        .with("/profile", json!("lightning"))
+        .with("/checkpoint/lead", json!(3600));
+    let mut running = task.start();
+    running.wait_for("ready-0");
+    running.signal("USR1");
+    assert_eq!(running.finish(), 75, "{}", task.stderr(0));
+    assert_eq!(task.checkpoints(), ["step-120"]);
+    task.check_ends("Preempted Requeue");
+}
+
+#[test]
+fn of_torchrun_only_the_worker_hears_the_signal() {
+    let text = "
+import subprocess
+if 'TORCHELASTIC_RUN_ID' in os.environ:
+    on(signal.SIGUSR1, lambda: (save(8), sys.exit(85)))
+    ready(); pause()
+on(signal.SIGUSR1, lambda: print('the agent was asked'))
+environment = {**os.environ, 'TORCHELASTIC_RUN_ID': 'x'}
+worker = subprocess.run([sys.executable, '-c', os.environ['PROGRAM']], env=environment)
+print(worker.returncode)
+sys.exit(1)";
+    let mut task = Task::python(text).with("/profile", json!("torchrun"));
+    let program = task.spec["command"]["exec"][2].as_str().unwrap().to_owned();
+    task.env("PROGRAM", &program);
+    let mut running = task.start();
+    running.wait_for("ready-0");
+    running.signal("USR1");
+    assert_eq!(running.finish(), 75);
+    assert_eq!(task.stdout(0), "85\n");
+    assert_eq!(task.checkpoints(), ["step-8"]);
+    task.check_ends("Preempted Requeue");
+}
