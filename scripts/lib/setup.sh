@@ -89,3 +89,23 @@ need_mypy() {
       die "mypy could not be installed"
   fi
 }
+
+# PyTorch of the system, and the trainers of the examples in a virtual environment below target/, first in PATH.
+# (PyPI's PyTorch has 5 GB with what it needs for GPUs; Debian's has 0.2 GB.)
+need_torch() {
+  local folder python=/usr/bin/python3 wanted=examples/requirements.txt
+  folder=$(realpath -m "${CARGO_TARGET_DIR:-target}/trainers")
+  "$python" -c 'import torch, ensurepip, venv' 2>/dev/null || apt python3-torch python3-venv
+  if ! cmp -s "$wanted" "$folder/requirements.txt" || ! "$folder/bin/python3" -c 'import lightning, nemo_harness' 2>/dev/null; then
+    say "installing Lightning, Transformers, submitit and scikit-learn into $folder …"
+    rm -rf "$folder"
+    "$python" -m venv --system-site-packages "$folder" >&2 || die "$python -m venv $folder failed"
+    local pip=("$folder/bin/python3" -m pip install -q --disable-pip-version-check)
+    "${pip[@]}" -r "$wanted" >&2 </dev/null || die "pip could not install what $wanted lists"
+    # By itself: Debian's version (1.13.0a0) is older than 1.13.0 in pip's eyes, which would fetch another PyTorch.
+    "${pip[@]}" --no-deps lightning==2.2.5 >&2 </dev/null || die "pip could not install lightning"
+    "${pip[@]}" --no-deps --editable harness/python >&2 </dev/null || die "pip could not install harness/python"
+    cp "$wanted" "$folder/requirements.txt"
+  fi
+  PATH=$folder/bin:$PATH
+}
