@@ -104,6 +104,8 @@ need_torch() {
     "${pip[@]}" -r "$wanted" >&2 </dev/null || die "pip could not install what $wanted lists"
     # By itself: Debian's version (1.13.0a0) is older than 1.13.0 in pip's eyes, which would fetch another PyTorch.
     "${pip[@]}" --no-deps lightning==2.2.5 >&2 </dev/null || die "pip could not install lightning"
+    # That PyTorch can't import its sharded tensors with Python 3.11; Lightning only wants to register hooks for them.
+    sed -i 's/^        if _TORCH_GREATER_EQUAL_2_1:$/        if True:/' "$folder"/lib/python3*/site-packages/lightning/pytorch/core/module.py
     "${pip[@]}" --no-deps --editable harness/python >&2 </dev/null || die "pip could not install harness/python"
     cp "$wanted" "$folder/requirements.txt"
   fi
