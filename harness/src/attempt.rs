@@ -17,6 +17,7 @@ use crate::lease::{self, Claim, Holder, Lease};
 use crate::metrics;
 use crate::output;
 use crate::proc_fs;
+use crate::program::Who;
 use crate::requeue::{self, Stopped};
 use crate::resumed::Resumed;
 use crate::say::Voice;
@@ -82,7 +83,8 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     }
     let seconds = harness.clock.now().saturating_sub(began).as_secs_f64();
     let oom = proc_fs::oom_kills() > oom_before;
-    let last_line = output::last_line(&dir.stderr(attempt));
+    let rank = report.who.as_ref().map_or(0, |who| who.rank);
+    let last_line = output::last_line(&dir.rank_stderr(attempt, rank));
     let verdict = end::decide(&facts(harness, &history, &report, last_line, seconds, oom));
     report.voice.note(&verdict.reason);
     let end = end_record(&history, &report, attempt, &verdict);
@@ -97,6 +99,8 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) exit: Exit,
+    /// Whose end it was, where the program has several processes.
+    pub(crate) who: Option<Who>,
     pub(crate) stop: Option<crate::supervise::StopCause>,
     pub(crate) told: bool,
     /// What Slurm said of the stop still holds.
@@ -118,6 +122,7 @@ impl Report {
     fn never(reason: String, voice: Voice) -> Self {
         Self {
             exit: Exit::Never(reason),
+            who: None,
             stop: None,
             told: false,
             sure: false,
@@ -244,15 +249,15 @@ fn facts(
 
 /// One line for people.
 fn story(report: &Report, seconds: f64, last: Option<String>) -> String {
+    let who = report.who.as_ref().filter(|_| report.exit != Exit::Code(0));
+    let name = who.map_or("the program".to_owned(), Who::to_string);
     let mut story = match &report.exit {
-        Exit::Code(code) => format!("the program exited with code {code} after {seconds:.0} s"),
-        Exit::Signal(signal) => {
-            let name =
-                nix::sys::signal::Signal::try_from(*signal).map_or("", |signal| signal.as_str());
-            format!("the program was killed by signal {signal} ({name}) after {seconds:.0} s")
-        }
-        Exit::Never(reason) => reason.clone(),
+        Exit::Code(_) | Exit::Signal(_) => format!("{name} {} after {seconds:.0} s", report.exit),
+        Exit::Never(reason) => who.map_or(reason.clone(), |_| format!("{name}: {reason}")),
     };
+    if let Some(who) = who.filter(|who| !who.others.is_empty()) {
+        story = format!("{story} ({})", who.others);
+    }
     let failed = !matches!(report.exit, Exit::Code(0 | 75 | 85) | Exit::Never(_));
     if let Some(last) = last.filter(|_| failed) {
         story = format!("{story}; last line of its error output: `{last}`");

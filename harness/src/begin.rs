@@ -1,6 +1,5 @@
 //! Prepares all that an attempt's program needs, starts it, and hands it over to be watched.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use nemo_harness::profile;
@@ -15,9 +14,8 @@ use crate::job::Harness;
 use crate::journal::{History, Journal};
 use crate::lease::Lease;
 use crate::metrics::Patterns;
-use crate::output::{self, Stream};
 use crate::policy::Policies;
-use crate::process::{self, Start};
+use crate::program::{self, Prepared};
 use crate::protocol::{Every, Session, Settings, Socket};
 use crate::resumed::Resumed;
 use crate::say::Voice;
@@ -54,15 +52,15 @@ pub(crate) fn begin(
         std::env::split_paths(&harness.context.path).any(|path| path.join("bash").exists());
     let command = command::build(trial, &names, has_bash)?;
     let (deadline, supervisor) = supervisor(harness);
-    let (sources, [stdout, stderr]) = sources(harness, &lease, resumed, &mut voice)?;
+    let (mut sources, is_read) = sources(harness, &lease, resumed, &mut voice)?;
     let socket = sources.socket.as_ref().map(Socket::path);
     let bin = socket.as_deref().filter(|_| harness.context.slurm.is_some());
     let bin = bin.and_then(|socket| shim::make(socket, &harness.context).ok());
     let own = environment::Own { attempt: lease.attempt, resumed, deadline, socket, bin };
     let env = environment::variables(trial, &harness.context, &own, &command);
-    let workdir = &trial.spec.workdir;
-    let start = Start { argv: &command.argv, env: &env, workdir, stdout, stderr };
-    let program = process::start(start, &harness.context.path)?;
+    let prepared = Prepared { attempt: lease.attempt, argv: command.argv, env, is_read };
+    let (program, streams) = program::start(harness, prepared)?;
+    sources.streams = streams;
     let telling = Telling::new(dir.clone(), lease.attempt, sources);
     let known = history.steps.clone();
     let parts = Parts { supervisor, program, saver, telling, lease, voice, journal, known };
@@ -91,19 +89,18 @@ fn supervisor(harness: &Harness) -> (Option<f64>, Supervisor) {
     (deadline, Supervisor::new(policy, segment_end))
 }
 
-/// Where news of the program will come from, and its two outputs.
+/// Where news of the program will come from, and whether its lines must be read.
 fn sources(
     harness: &Harness,
     lease: &Lease,
     resumed: Option<&Resumed>,
     voice: &mut Voice,
-) -> Result<(Sources, [Stdio; 2]), String> {
+) -> Result<(Sources, bool), String> {
     let spec = &harness.trial.spec;
     let mut patterns = Patterns::new(&spec.metrics)?;
     patterns.current = resumed.map(|resumed| resumed.step);
     let policies = Policies::new(&spec.log_policy)?;
     let is_read = !patterns.is_empty() || !policies.is_empty();
-    let (streams, ends) = outputs(harness, lease.attempt, is_read)?;
     let socket = match Socket::open(&std::env::temp_dir(), &lease.nonce) {
         Ok(socket) => Some(socket),
         Err(error) => {
@@ -114,30 +111,8 @@ fn sources(
     let session = Session::new(settings(harness, resumed));
     let now = harness.clock.now();
     let watchdog = spec.restart.hang.map(|limit| Watchdog::new(Duration::from_secs(limit), now));
-    Ok((Sources { streams, patterns, policies, session, socket, watchdog }, ends))
-}
-
-/// The program writes its own files unless its lines must be read.
-fn outputs(
-    harness: &Harness,
-    attempt: u32,
-    is_read: bool,
-) -> Result<(Vec<Stream>, [Stdio; 2]), String> {
-    let dir = &harness.trial.dir;
-    let mut streams = Vec::new();
-    let mut ends = Vec::new();
-    for path in [dir.stdout(attempt), dir.stderr(attempt)] {
-        let log = output::open_log(&path);
-        if is_read {
-            let (stream, end) = Stream::new(log.ok()).map_err(|error| told(&path, &error))?;
-            streams.push(stream);
-            ends.push(end);
-        } else {
-            ends.push(log.map_or_else(|_| Stdio::null(), Stdio::from));
-        }
-    }
-    let ends = ends.try_into().map_err(|_| "a program has two outputs".to_owned())?;
-    Ok((streams, ends))
+    let streams = Vec::new();
+    Ok((Sources { streams, patterns, policies, session, socket, watchdog }, is_read))
 }
 
 /// What the conversation with the program begins with.

@@ -23,6 +23,8 @@ pub(crate) struct Context {
     /// This program's own file, for the sentinel.
     pub(crate) exe: PathBuf,
     pub(crate) path: OsString,
+    /// `SLURM_CPUS_PER_TASK`, where the job asked for it.
+    pub(crate) cpus_per_task: Option<String>,
     /// Whether the caller's environment already says how Python buffers.
     pub(crate) has_unbuffered: bool,
 }
@@ -69,6 +71,7 @@ impl Context {
             start_ticks: proc_fs::start_ticks(pid)?,
             exe: env::current_exe()?,
             path: env::var_os("PATH").unwrap_or_default(),
+            cpus_per_task: text("SLURM_CPUS_PER_TASK"),
             has_unbuffered: env::var_os("PYTHONUNBUFFERED").is_some(),
         })
     }

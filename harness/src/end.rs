@@ -5,9 +5,13 @@
 //! a crash. An exit code 0 is success unless the program was told to save or stop before: then it says only that the
 //! program ended as it was told to, but for one that said itself that all is done.
 
+use std::fmt;
+
 use nemo_harness::rundir::{Cause, Next};
+use nix::sys::signal::Signal;
 
 use crate::blame::Blame;
+use crate::process::Reaped;
 use crate::supervise::StopCause;
 
 /// The program saved, and wants to be started again in this job.
@@ -24,6 +28,26 @@ pub(crate) enum Exit {
     Signal(i32),
     /// It could not be started, or not be resumed: another attempt would meet the same.
     Never(String),
+}
+
+impl Exit {
+    pub(crate) fn of(reaped: Reaped) -> Self {
+        let signal = || Self::Signal(reaped.signal.unwrap_or(Signal::SIGKILL as i32));
+        reaped.code.map_or_else(signal, Self::Code)
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::Signal(signal) => {
+                let name = Signal::try_from(*signal).map_or("", Signal::as_str);
+                write!(f, "was killed by signal {signal} ({name})")
+            }
+            Self::Never(why) => write!(f, "could not be started: {why}"),
+        }
+    }
 }
 
 /// All that the decision rests on.

@@ -9,17 +9,21 @@ mod command;
 mod context;
 mod end;
 mod environment;
+mod exec;
 mod guard;
 mod hang;
 mod helper;
 mod job;
 mod journal;
+mod launch;
+mod launched;
 mod lease;
 mod metrics;
 mod output;
 mod policy;
 mod proc_fs;
 mod process;
+mod program;
 mod protocol;
 mod requeue;
 mod resumed;
@@ -36,6 +40,7 @@ mod trial;
 mod workload;
 mod world;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -49,6 +54,7 @@ Usage:
   nemo-harness run --task-dir DIR (--trial N | --offset N) [--local]
   nemo-harness sentinel --harness-pid PID --start-ticks TICKS
   nemo-harness guard MARK
+  nemo-harness exec --trial-dir DIR --attempt N --workdir DIR --port N [--lines] -- PROGRAM
 
 run       runs trial N of the task in DIR (with task.json and trials.jsonl), writes its
           record, logs, metrics and checkpoints to DIR/trials/N, and ends with
@@ -60,6 +66,7 @@ run       runs trial N of the task in DIR (with task.json and trials.jsonl), wri
           Signals: USR1 asks the program to save; TERM saves and stops.
 sentinel  waits for the TERM that a preemption begins with, and tells the harness.
 guard     waits for the end of its input, and kills what a killed harness left behind.
+exec      runs PROGRAM as one of several processes of a trial; srun starts it, once for each.
 ";
 
 /// The exit code for a wrong use.
@@ -73,6 +80,7 @@ enum Command {
     Run { task_dir: PathBuf, which: Which, local: bool },
     Sentinel { pid: u32, start_ticks: u64 },
     Guard { mark: String },
+    Exec(exec::Options),
 }
 
 fn main() -> ExitCode {
@@ -80,8 +88,7 @@ fn main() -> ExitCode {
         let arguments: Vec<_> = std::env::args_os().skip(1).collect();
         return ExitCode::from(shim::run(&arguments));
     }
-    let arguments: Vec<String> =
-        std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let result = match parse(&arguments) {
         Ok(Command::Help) => {
             print!("{HELP}");
@@ -101,6 +108,7 @@ fn main() -> ExitCode {
         Ok(Command::Guard { mark }) => guard::run(&mark)
             .map(|()| nemo_harness::exit::DONE)
             .map_err(|error| format!("the guard: {error}")),
+        Ok(Command::Exec(options)) => exec::run(&options),
         Err(error) => {
             eprintln!("error: {error}\n\nhint: `nemo-harness --help` explains");
             return ExitCode::from(USAGE);
@@ -116,7 +124,14 @@ fn main() -> ExitCode {
 }
 
 /// Reads the command line.
-fn parse(arguments: &[String]) -> Result<Command, String> {
+fn parse(arguments: &[OsString]) -> Result<Command, String> {
+    if let Some((first, rest)) = arguments.split_first()
+        && first == "exec"
+    {
+        return exec::Options::parse(rest).map(Command::Exec);
+    }
+    let arguments: Vec<String> =
+        arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let Some((first, rest)) = arguments.split_first() else { return Ok(Command::Help) };
     match first.as_str() {
         "-h" | "--help" | "help" => Ok(Command::Help),

@@ -1,8 +1,10 @@
 //! What `/proc` tells of processes: parents, start times, caught signals. It only reads.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
@@ -92,6 +94,13 @@ pub(crate) fn variable(pid: u32, name: &str) -> Option<Vec<u8>> {
     variables
         .find_map(|line| line.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
         .map(<[u8]>::to_vec)
+}
+
+/// The command line of a process.
+pub(crate) fn arguments(pid: u32) -> Vec<OsString> {
+    let text = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = text.strip_suffix(b"\0").unwrap_or(&text).split(|&byte| byte == 0);
+    words.map(|word| OsString::from_vec(word.to_vec())).collect()
 }
 
 /// Whether a process that we may look into holds something at or below a path open.

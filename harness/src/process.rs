@@ -28,6 +28,14 @@ pub(crate) struct Start<'a> {
     pub(crate) stderr: Stdio,
 }
 
+/// The child's ends of three pipes.
+#[derive(Debug)]
+pub(crate) struct Pipes {
+    pub(crate) stdin: Stdio,
+    pub(crate) stdout: Stdio,
+    pub(crate) stderr: Stdio,
+}
+
 /// Makes this process the parent of every orphan below it, so that none is lost from sight.
 pub(crate) fn adopt_orphans() -> io::Result<()> {
     Ok(prctl::set_child_subreaper(true)?)
@@ -51,6 +59,23 @@ pub(crate) fn start(start: Start<'_>, path: &std::ffi::OsStr) -> Result<u32, Str
             Err(explain(Path::new(program), start.workdir, path, &error))
         }
     }
+}
+
+/// Starts the `srun` of a program with several processes. Slurm's variables that change how it talks are taken out.
+pub(crate) fn start_srun(
+    argv: &[std::ffi::OsString],
+    env: &[(String, std::ffi::OsString)],
+    pipes: Pipes,
+) -> io::Result<u32> {
+    let mut command = Command::new(argv.first().map_or("srun".as_ref(), |word| word.as_os_str()));
+    command.args(argv.get(1..).unwrap_or_default());
+    command.envs(env.iter().map(|(name, value)| (name, value))).process_group(0);
+    for name in ["SLURM_LABELIO", "SLURM_UNBUFFEREDIO", "SLURM_DEBUG"] {
+        command.env_remove(name);
+    }
+    command.stdin(pipes.stdin).stdout(pipes.stdout).stderr(pipes.stderr);
+    die_with_parent(&mut command);
+    Ok(command.spawn()?.id())
 }
 
 /// Gives a child no signal that is blocked, and has it killed when this process is: a killed harness must not leave
@@ -198,6 +223,22 @@ pub(crate) fn ask(
         }
     }
     asked
+}
+
+/// The same for the workers of PyTorch's launcher, which itself is never asked: it would end them and fail.
+pub(crate) fn ask_workers(root: u32, except: &[u32], signal: Signal) -> bool {
+    let is_launcher = |&pid: &u32| {
+        let words = proc_fs::arguments(pid);
+        crate::launch::is_launcher(&words)
+    };
+    let mut launchers: Vec<u32> =
+        proc_fs::descendants(root, except).into_iter().filter(is_launcher).collect();
+    launchers.push(root);
+    let mut except = except.to_vec();
+    except.extend(&launchers);
+    launchers
+        .iter()
+        .fold(false, |asked, &launcher| ask(launcher, None, &except, signal, None) || asked)
 }
 
 /// Sends TERM or KILL to the program's group and to everything below `root`.

@@ -166,25 +166,27 @@ impl Telling {
             stream.read(|line| lines.push(line.to_owned()));
         }
         let mut happened = Vec::new();
-        if let Some(dog) = self.watchdog.as_mut().filter(|_| !lines.is_empty()) {
-            dog.alive(now);
-        }
         for line in lines {
-            let values = self.patterns.line(&line);
-            if self.patterns.has_step() && self.patterns.current != self.session.step {
-                self.session.step = self.patterns.current;
-                self.session.works(now);
-            }
-            if let Some(values) = values {
-                self.session.works(now);
-                let step = self.patterns.current.filter(|_| self.patterns.has_step());
-                self.record(step, values, false, voice);
-            }
-            for policy in self.policies.line(&line) {
-                happened.push(Happening::Policy { policy, line: line.clone() });
-            }
+            happened.extend(self.line(&line, now, voice));
         }
         happened
+    }
+
+    /// Takes one line of the program's output.
+    pub(crate) fn line(&mut self, line: &str, now: Time, voice: &mut Voice) -> Vec<Happening> {
+        self.alive(now);
+        let values = self.patterns.line(line);
+        if self.patterns.has_step() && self.patterns.current != self.session.step {
+            self.session.step = self.patterns.current;
+            self.session.works(now);
+        }
+        if let Some(values) = values {
+            self.session.works(now);
+            let step = self.patterns.current.filter(|_| self.patterns.has_step());
+            self.record(step, values, false, voice);
+        }
+        let policies = self.policies.line(line).into_iter();
+        policies.map(|policy| Happening::Policy { policy, line: line.to_owned() }).collect()
     }
 
     /// Records a report of a message, which may be a repeat.

@@ -8,6 +8,7 @@ use nemo_harness::placeholder::{Piece, scan};
 use nemo_harness::rundir::CommandSpec;
 use serde_json::Value;
 
+use crate::launch;
 use crate::trial::Trial;
 
 /// A command, ready to run.
@@ -42,6 +43,13 @@ pub(crate) fn build(trial: &Trial, attempt: &AttemptNames, bash: bool) -> Result
     };
     if command.argv.first().is_none_or(|program| program.is_empty()) {
         return Err("the command is empty".to_owned());
+    }
+    if trial.spec.launch.as_ref().is_some_and(|launch| launch.torchrun) {
+        let words = match &trial.spec.command {
+            CommandSpec::Exec(_) => command.argv.clone(),
+            CommandSpec::Shell(text) => text.split_whitespace().map(OsString::from).collect(),
+        };
+        command.argv = launch::under_torchrun(command.argv, &words);
     }
     if !trial.spec.setup.is_empty() {
         let script = format!("set -e\n{}\nexec \"$@\"", trial.spec.setup.join("\n"));

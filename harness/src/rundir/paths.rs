@@ -89,6 +89,19 @@ impl TrialDir {
     pub fn stderr(&self, attempt: u32) -> PathBuf {
         self.0.join(format!("{attempt}.err"))
     }
+    /// The standard output of one of several processes; that of rank 0 is the attempt's own.
+    pub fn rank_stdout(&self, attempt: u32, rank: u32) -> PathBuf {
+        if rank == 0 { self.stdout(attempt) } else { self.0.join(format!("{attempt}.{rank}.out")) }
+    }
+    /// The standard error of one of several processes.
+    pub fn rank_stderr(&self, attempt: u32, rank: u32) -> PathBuf {
+        if rank == 0 { self.stderr(attempt) } else { self.0.join(format!("{attempt}.{rank}.err")) }
+    }
+    /// What was seen of the processes of one rank of an attempt that hung.
+    pub fn rank_evidence(&self, attempt: u32, rank: u32) -> PathBuf {
+        let path = self.0.join(format!("{attempt}.{rank}.hang.txt"));
+        if rank == 0 { self.evidence(attempt) } else { path }
+    }
     /// The metrics, one line a report.
     pub fn metrics(&self) -> PathBuf {
         self.0.join("metrics.jsonl")

@@ -10,6 +10,7 @@ use crate::clock::{Time, unix_now};
 use crate::end::Exit;
 use crate::proc_fs;
 use crate::process;
+use crate::program::Asking;
 use crate::protocol::Reason;
 use crate::supervise::{Action, Event, StopCause};
 use crate::trial::Trial;
@@ -17,19 +18,19 @@ use crate::trial::Trial;
 impl World<'_> {
     pub(super) fn act(&mut self, action: Action) -> Option<Event> {
         let (root, helpers) = (self.harness.context.pid, self.helpers());
-        let group = self.exit.is_none().then_some(self.program);
+        let is_running = self.exit.is_none();
         match action {
             Action::AskToSave => {
                 let heard = self.ask_to_save(root, &helpers);
-                return Some(Event::Asked { heard });
+                return heard.map(|heard| Event::Asked { heard });
             }
             Action::Terminate => {
                 self.voice.note("the program is told to end (SIGTERM)");
-                process::end(root, &helpers, group, Signal::SIGTERM);
+                self.program.end(root, &helpers, is_running, Signal::SIGTERM);
             }
             Action::Kill => {
                 self.voice.note("the program is killed");
-                process::end(root, &helpers, group, Signal::SIGKILL);
+                self.program.end(root, &helpers, is_running, Signal::SIGKILL);
             }
             Action::AskCause => self.ask_cause(),
             Action::Settle => self.settle(),
@@ -52,6 +53,7 @@ impl World<'_> {
             sleep(Duration::from_millis(10));
             self.reap();
         }
+        self.listen();
         let (happened, lost) = self.telling.finish(self.harness.clock.now(), &mut self.voice);
         for happening in happened {
             self.happened(happening);
@@ -69,11 +71,13 @@ impl World<'_> {
         self.settling = true;
     }
 
-    /// Asks by message and by signal; says whether anybody heard.
-    fn ask_to_save(&mut self, root: u32, helpers: &[u32]) -> bool {
+    /// Asks by message and by signal; says whether anybody heard, if that is known at once.
+    fn ask_to_save(&mut self, root: u32, helpers: &[u32]) -> Option<bool> {
         let Trial { signal, ref spec, .. } = self.harness.trial;
-        let program = self.exit.is_none().then_some(self.program);
-        let by_signal = process::ask(root, program, helpers, signal, spec.profile);
+        let asking = Asking { root, except: helpers, signal, profile: spec.profile };
+        let is_running = self.exit.is_none();
+        let asked = self.program.ask(&asking, is_running, self.harness.clock.now());
+        let by_signal = asked == Some(true);
         self.telling.session.request_save(self.reason());
         let by_message = self.telling.publish() > 0;
         let mut say = |how: &str| self.voice.note(&format!("the program is asked to save ({how})"));
@@ -83,7 +87,7 @@ impl World<'_> {
             (false, true) => say("by message"),
             (false, false) => {}
         }
-        by_signal || by_message
+        if by_message { Some(true) } else { asked }
     }
 
     fn reason(&self) -> Reason {

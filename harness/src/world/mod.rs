@@ -19,6 +19,7 @@ use crate::job::Harness;
 use crate::journal::Journal;
 use crate::lease::Lease;
 use crate::process::{self, Reaped};
+use crate::program::{Program, Who};
 use crate::requeue;
 use crate::say::Voice;
 use crate::signals;
@@ -32,7 +33,7 @@ const LEASE_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Parts<'a> {
     pub(crate) supervisor: Supervisor,
-    pub(crate) program: u32,
+    pub(crate) program: Program,
     pub(crate) saver: Saver,
     pub(crate) telling: Telling,
     pub(crate) lease: Lease,
@@ -47,8 +48,10 @@ pub(crate) struct Parts<'a> {
 pub(crate) struct World<'a> {
     harness: &'a mut Harness,
     supervisor: Supervisor,
-    program: u32,
+    program: Program,
     exit: Option<Exit>,
+    /// Whose end it was, of several.
+    who: Option<Who>,
     lease: Lease,
     lease_at: Time,
     voice: Voice,
@@ -92,6 +95,7 @@ impl<'a> World<'a> {
             supervisor,
             program,
             exit: None,
+            who: None,
             lease,
             lease_at,
             voice,
@@ -150,6 +154,7 @@ impl<'a> World<'a> {
         self.noted.leave_node |= self.exit.is_none();
         Report {
             exit: self.exit.unwrap_or(Exit::Signal(Signal::SIGKILL as i32)),
+            who: self.who,
             stop: self.supervisor.stop(),
             told: self.supervisor.was_told(),
             sure: self.supervisor.is_sure(),
@@ -184,6 +189,7 @@ impl<'a> World<'a> {
             lease,
             self.saver.next_look(now),
             self.telling.next_look(now, self.noted.stopped.is_some()),
+            self.program.next_look(),
         ];
         let due = due.into_iter().flatten().min().map(|at| at.saturating_sub(now));
         // A millisecond more, so that a time that is due is over when it is looked at.
@@ -193,6 +199,7 @@ impl<'a> World<'a> {
         let mut set = vec![PollFd::new(self.harness.signals.as_fd(), PollFlags::POLLIN)];
         let question = self.question.as_ref().and_then(Question::pipe);
         set.extend(question.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
+        set.extend(self.program.descriptors().map(|open| PollFd::new(open, PollFlags::POLLIN)));
         set.extend(self.telling.descriptors().map(|open| PollFd::new(open, PollFlags::POLLIN)));
         set.extend(self.saver.descriptors().map(|open| PollFd::new(open, PollFlags::POLLIN)));
         poll(&mut set, timeout).ok(); // all sources are read without blocking: which one it was doesn't matter
@@ -231,10 +238,15 @@ impl<'a> World<'a> {
     fn reap(&mut self) -> Option<Event> {
         let mut event = None;
         for reaped in process::reap() {
-            let Reaped { pid, code, signal } = reaped;
-            if pid == self.program && self.exit.is_none() {
-                let killed = signal.is_some() || code.is_some_and(|code| code > 128);
-                self.exit = code.map(Exit::Code).or(signal.map(Exit::Signal));
+            let Reaped { pid, code, .. } = reaped;
+            if pid == self.program.pid() && self.exit.is_none() {
+                let (exit, who) = self.program.ended(reaped, self.harness, &mut self.voice);
+                let killed = match exit {
+                    Exit::Signal(_) => true,
+                    Exit::Code(code) => code > 128,
+                    Exit::Never(_) => false,
+                };
+                (self.exit, self.who) = (Some(exit), who);
                 event = Some(Event::Exited { killed });
             } else if let Some(question) = self.question.as_mut().filter(|asked| asked.pid == pid) {
                 question.reaped(reaped);

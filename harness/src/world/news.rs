@@ -9,8 +9,8 @@ use super::World;
 use crate::checkpoint::commit::Done;
 use crate::checkpoint::saver::Outcome as Saved;
 use crate::clock::{Time, unix_now};
-use crate::hang;
 use crate::helper::{Outcome, Question};
+use crate::program::Heard;
 use crate::say::Voice;
 use crate::slurm;
 use crate::supervise::{Answer, Event};
@@ -62,9 +62,29 @@ impl World<'_> {
     pub(super) fn listen(&mut self) -> Vec<Event> {
         let now = self.harness.clock.now();
         let stopping = self.settling || self.noted.stopped.is_some();
-        let happened = self.telling.read(now, stopping, &mut self.voice);
+        let mut events = Vec::new();
+        let mut happened = Vec::new();
+        for heard in self.program.look(now, &mut self.voice) {
+            match heard {
+                Heard::Line(line) => {
+                    happened.extend(self.telling.line(&line, now, &mut self.voice))
+                }
+                Heard::Asked(heard) => events.push(self.asked(heard)),
+            }
+        }
+        happened.extend(self.telling.read(now, stopping, &mut self.voice));
         self.note_ready();
-        happened.into_iter().filter_map(|happening| self.happened(happening)).collect()
+        events.extend(happened.into_iter().filter_map(|happening| self.happened(happening)));
+        events
+    }
+
+    /// The ranks have answered a request to save.
+    fn asked(&mut self, heard: bool) -> Event {
+        if heard {
+            let signal = self.harness.trial.signal;
+            self.voice.note(&format!("the program is asked to save ({signal})"));
+        }
+        Event::Asked { heard }
     }
 
     /// Puts on record that the program works.
@@ -116,7 +136,8 @@ impl World<'_> {
         let now = self.harness.clock.now();
         let silence = now.saturating_sub(since).as_secs_f64();
         let path = self.harness.trial.dir.evidence(self.lease.attempt);
-        hang::keep_evidence(self.harness.context.pid, &self.helpers(), &path, &self.harness.clock);
+        let helpers = self.helpers();
+        self.program.keep_evidence(&helpers, &path, self.harness);
         let file = path.display();
         self.voice.warn(&format!(
             "the program gave no sign of life for {silence:.0} s: it is ended; what it did is in `{file}`"

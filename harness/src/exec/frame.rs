@@ -1,0 +1,235 @@
+//! What the shims of a launched program tell the harness: lines of text that Slurm gathers from all of them.
+//!
+//! Slurm hands on what a task writes in pieces of at most 1,024 bytes, and other tasks' pieces may come between. So
+//! a line is shorter than that, and each tells whose it is.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// How a line of ours begins. What does not is somebody else's: a prolog may print too.
+const MARK: &str = "nemo1";
+/// The longest line, its end included. Slurm's own limit is 1,024.
+const LONGEST_LINE: usize = 1000;
+/// What a message may have altogether: more is no message.
+const LONGEST: usize = 256 * 1024;
+
+/// What one rank tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// Its program runs, in this step of the job and on this node.
+    Started { step: String, node: String },
+    /// Its program could not be started on this node.
+    Failed { node: String, why: String },
+    /// Whether the request to save reached a process that catches its signal.
+    Heard(bool),
+    /// A line of the program's output.
+    Line(Vec<u8>),
+    /// Its program ended with this exit code.
+    Exited(i32),
+    /// Its program was killed by this signal.
+    Killed(i32),
+}
+
+impl Message {
+    fn parts(&self) -> (&'static str, Vec<u8>) {
+        match self {
+            Self::Started { step, node } => ("started", format!("{step} {node}").into_bytes()),
+            Self::Failed { node, why } => ("failed", format!("{node} {why}").into_bytes()),
+            Self::Heard(heard) => ("heard", u8::from(*heard).to_string().into_bytes()),
+            Self::Line(line) => ("line", line.clone()),
+            Self::Exited(code) => ("exited", code.to_string().into_bytes()),
+            Self::Killed(signal) => ("killed", signal.to_string().into_bytes()),
+        }
+    }
+
+    fn read(kind: &str, payload: Vec<u8>) -> Option<Self> {
+        let text = || String::from_utf8_lossy(&payload).into_owned();
+        Some(match kind {
+            "started" => {
+                let (step, node) = pair(&text())?;
+                Self::Started { step, node }
+            }
+            "failed" => {
+                let (node, why) = pair(&text())?;
+                Self::Failed { node, why }
+            }
+            "heard" => Self::Heard(payload == b"1"),
+            "line" => Self::Line(payload),
+            "exited" => Self::Exited(text().parse().ok()?),
+            "killed" => Self::Killed(text().parse().ok()?),
+            _ => return None,
+        })
+    }
+}
+
+fn pair(text: &str) -> Option<(String, String)> {
+    let (first, second) = text.split_once(' ')?;
+    Some((first.to_owned(), second.to_owned()))
+}
+
+/// The lines that carry a message.
+pub(crate) fn encode(rank: u32, message: &Message) -> String {
+    let (kind, mut payload) = message.parts();
+    payload.truncate(LONGEST);
+    let head = format!("{MARK} {rank} {kind} ");
+    // Three characters for a byte at most, and two for the mark of what follows.
+    let room = (LONGEST_LINE - head.len() - 3) / 3;
+    let mut text = String::new();
+    let mut pieces = payload.chunks(room).peekable();
+    loop {
+        let piece = pieces.next().unwrap_or_default();
+        let more = if pieces.peek().is_some() { '+' } else { '.' };
+        text.push_str(&head);
+        text.push(more);
+        for &byte in piece {
+            if matches!(byte, b' '..=b'~') && byte != b'%' {
+                text.push(char::from(byte));
+            } else {
+                write!(text, "%{byte:02X}").ok(); // a String takes all
+            }
+        }
+        text.push('\n');
+        if more == '.' {
+            return text;
+        }
+    }
+}
+
+/// Puts the messages of all ranks together again.
+#[derive(Debug, Default)]
+pub(crate) struct Decoder {
+    begun: BTreeMap<u32, Vec<u8>>,
+}
+
+/// What a line was.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// A message is whole now.
+    Message(u32, Message),
+    /// A part of one, or one that a newer shim would send.
+    Nothing,
+    /// No line of ours.
+    Foreign,
+}
+
+impl Decoder {
+    /// Takes one line, without its end.
+    pub(crate) fn take(&mut self, line: &str) -> Read {
+        let Some((rank, kind, more, payload)) = split(line) else { return Read::Foreign };
+        let begun = self.begun.entry(rank).or_default();
+        if begun.len() <= LONGEST {
+            begun.extend(payload);
+        }
+        if more {
+            return Read::Nothing;
+        }
+        let payload = self.begun.remove(&rank).unwrap_or_default();
+        Message::read(kind, payload).map_or(Read::Nothing, |message| Read::Message(rank, message))
+    }
+}
+
+fn split(line: &str) -> Option<(u32, &str, bool, Vec<u8>)> {
+    let mut words = line.strip_prefix(MARK)?.strip_prefix(' ')?.splitn(3, ' ');
+    let (rank, kind, rest) = (words.next()?, words.next()?, words.next()?);
+    let (more, payload) = match rest.split_at_checked(1)? {
+        ("+", payload) => (true, payload),
+        (".", payload) => (false, payload),
+        _ => return None,
+    };
+    Some((rank.parse().ok()?, kind, more, unescape(payload)?))
+}
+
+fn unescape(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        if first == b'%' {
+            let digits = std::str::from_utf8(after.get(..2)?).ok()?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = after.get(2..)?;
+        } else {
+            bytes.push(first);
+            rest = after;
+        }
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn decode(decoder: &mut Decoder, text: &str) -> Vec<(u32, Message)> {
+        let message = |line: &str| match decoder.take(line) {
+            Read::Message(rank, message) => Some((rank, message)),
+            Read::Nothing | Read::Foreign => None,
+        };
+        text.lines().filter_map(message).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_survive(bytes: Vec<u8>, rank: u32) {
+            let message = Message::Line(bytes);
+            let text = encode(rank, &message);
+            prop_assert!(text.lines().all(|line| line.len() < LONGEST_LINE));
+            prop_assert!(text.bytes().all(|byte| byte == b'\n' || (b' '..=b'~').contains(&byte)));
+            prop_assert_eq!(decode(&mut Decoder::default(), &text), [(rank, message)]);
+        }
+
+        #[test]
+        fn ranks_may_be_mixed_line_by_line(lengths in prop::collection::vec(0_usize..5000, 2..5)) {
+            let messages: Vec<Message> =
+                lengths.iter().map(|&length| Message::Line(vec![b'%'; length])).collect();
+            let texts: Vec<String> =
+                messages.iter().zip(0..).map(|(message, rank)| encode(rank, message)).collect();
+            let mut lines: Vec<_> = texts.iter().map(|text| text.lines()).collect();
+            let (mut decoder, mut found) = (Decoder::default(), BTreeMap::new());
+            while lines.iter_mut().any(|lines| {
+                lines.next().is_some_and(|line| {
+                    found.extend(decode(&mut decoder, line));
+                    true
+                })
+            }) {}
+            for lines in lines {
+                for line in lines {
+                    found.extend(decode(&mut decoder, line));
+                }
+            }
+            prop_assert_eq!(found.into_values().collect::<Vec<_>>(), messages);
+        }
+
+        #[test]
+        fn no_text_is_a_danger(text: String) {
+            decode(&mut Decoder::default(), &text);
+            decode(&mut Decoder::default(), &format!("nemo1 {text}"));
+        }
+    }
+
+    #[test]
+    fn every_message_survives() {
+        for message in [
+            Message::Started { step: "12.3".into(), node: "n 1".into() },
+            Message::Failed { node: "n1".into(), why: "`x` was not found\nin PATH: é".into() },
+            Message::Heard(true),
+            Message::Heard(false),
+            Message::Line(Vec::new()),
+            Message::Exited(-1),
+            Message::Killed(9),
+        ] {
+            let found = decode(&mut Decoder::default(), &encode(7, &message));
+            assert_eq!(found, [(7, message)]);
+        }
+    }
+
+    #[test]
+    fn what_others_print_is_theirs() {
+        let mut decoder = Decoder::default();
+        for line in ["", "loss: 3", "nemo1", "nemo1 x line .", "nemo1 0 line", "nemo1 0 line .%G0"]
+        {
+            assert_eq!(decoder.take(line), Read::Foreign, "{line}");
+        }
+        assert_eq!(decoder.take("nemo1 0 later .x"), Read::Nothing);
+    }
+}

@@ -1,0 +1,233 @@
+//! The program of an attempt as the supervision sees it: a child of this process, or several on other nodes.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::TcpListener;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::process::Stdio;
+
+use nemo_harness::rundir::{LaunchSpec, Profile};
+use nix::sys::signal::Signal;
+
+use crate::clock::Time;
+use crate::end::Exit;
+use crate::exec::{Options, rank};
+use crate::hang;
+use crate::job::Harness;
+use crate::launch;
+use crate::launched::Launched;
+use crate::output::{self, Stream};
+use crate::process::{self, Reaped, Start};
+use crate::say::Voice;
+use crate::trial::told;
+
+/// Where its processes are.
+#[derive(Debug)]
+pub(crate) enum Program {
+    /// Here, in the group of this process.
+    Local { pid: u32, is_launcher: bool },
+    /// Each below a shim that `srun` started.
+    Launched(Box<Launched>),
+}
+
+/// Who is asked to save, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asking<'a> {
+    /// Every process below this one,
+    pub(crate) root: u32,
+    /// but not these and what is below them.
+    pub(crate) except: &'a [u32],
+    pub(crate) signal: Signal,
+    pub(crate) profile: Option<Profile>,
+}
+
+/// What is heard of a program elsewhere.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// A line of rank 0's output.
+    Line(String),
+    /// Whether a request to save reached anybody.
+    Asked(bool),
+}
+
+/// What an attempt starts its program with.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) attempt: u32,
+    pub(crate) argv: Vec<OsString>,
+    pub(crate) env: Vec<(String, OsString)>,
+    /// The lines of its output must be read.
+    pub(crate) is_read: bool,
+}
+
+/// Starts the program of an attempt; its outputs, where they pass through here.
+pub(crate) fn start(
+    harness: &Harness,
+    prepared: Prepared,
+) -> Result<(Program, Vec<Stream>), String> {
+    let Prepared { attempt, argv, mut env, is_read } = prepared;
+    let (spec, context) = (&harness.trial.spec, &harness.context);
+    let is_far = |launch: &&LaunchSpec| context.slurm.is_some() && launch::ranks(launch) > 1;
+    if let Some(launch) = spec.launch.as_ref().filter(is_far) {
+        let options = Options {
+            dir: harness.trial.dir.clone(),
+            attempt,
+            workdir: spec.workdir.clone(),
+            port: free_port(harness, attempt),
+            lines: is_read,
+            workers: launch::workers(launch),
+            program: argv,
+        };
+        let argv = launch::srun(launch, context.cpus_per_task.as_deref(), &context.exe, &options);
+        let launched = Launched::start(launch::ranks(launch), &argv, &env);
+        let launched = launched.map_err(|error| format!("`srun` could not be started: {error}"))?;
+        return Ok((Program::Launched(Box::new(launched)), Vec::new()));
+    }
+    let workers = spec.launch.as_ref().and_then(launch::workers);
+    if let Some(workers) = workers {
+        let port = free_port(harness, attempt);
+        let own = rank::torchrun(0, 1, workers, "127.0.0.1", port);
+        let unset = |(name, _): &(String, OsString)| !env.iter().any(|(other, _)| other == name);
+        let own: Vec<_> = own.into_iter().filter(unset).collect();
+        env.extend(own);
+    }
+    let (streams, [stdout, stderr]) = outputs(harness, attempt, is_read)?;
+    let start = Start { argv: &argv, env: &env, workdir: &spec.workdir, stdout, stderr };
+    let pid = process::start(start, &context.path)?;
+    Ok((Program::Local { pid, is_launcher: workers.is_some() }, streams))
+}
+
+/// The program writes its own files unless its lines must be read.
+fn outputs(
+    harness: &Harness,
+    attempt: u32,
+    is_read: bool,
+) -> Result<(Vec<Stream>, [Stdio; 2]), String> {
+    let dir = &harness.trial.dir;
+    let mut streams = Vec::new();
+    let mut ends = Vec::new();
+    for path in [dir.stdout(attempt), dir.stderr(attempt)] {
+        let log = output::open_log(&path);
+        if is_read {
+            let (stream, end) = Stream::new(log.ok()).map_err(|error| told(&path, &error))?;
+            streams.push(stream);
+            ends.push(end);
+        } else {
+            ends.push(log.map_or_else(|_| Stdio::null(), Stdio::from));
+        }
+    }
+    let ends = ends.try_into().map_err(|_| "a program has two outputs".to_owned())?;
+    Ok((streams, ends))
+}
+
+/// A port on this node, the first of the job's, that nobody listens at now.
+fn free_port(harness: &Harness, attempt: u32) -> u16 {
+    let job = harness.context.slurm.as_ref().and_then(|job| job.raw.parse().ok());
+    let job = job.unwrap_or(u64::from(harness.context.pid));
+    let is_free = |port: &u16| TcpListener::bind(("0.0.0.0", *port)).is_ok();
+    let mut ports = (0..1000).map(|nth| launch::port(job, attempt, nth));
+    ports.find(is_free).unwrap_or(launch::port(job, attempt, 0))
+}
+
+impl Program {
+    /// The child that stands for all of it: once it is gone, the program is.
+    pub(crate) fn pid(&self) -> u32 {
+        match self {
+            Self::Local { pid, .. } => *pid,
+            Self::Launched(launched) => launched.srun,
+        }
+    }
+
+    /// Asks to save. The answer is whether anybody heard; none yet if it comes later.
+    pub(crate) fn ask(&mut self, asking: &Asking<'_>, running: bool, now: Time) -> Option<bool> {
+        let Asking { root, except, signal, profile } = *asking;
+        match self {
+            Self::Local { is_launcher: true, .. } => {
+                Some(process::ask_workers(root, except, signal))
+            }
+            Self::Local { pid, .. } => {
+                let program = running.then_some(*pid);
+                Some(process::ask(root, program, except, signal, profile))
+            }
+            Self::Launched(launched) => {
+                launched.ask(signal, now);
+                None
+            }
+        }
+    }
+
+    /// Sends TERM or KILL to all of it.
+    pub(crate) fn end(&mut self, root: u32, except: &[u32], is_running: bool, signal: Signal) {
+        match self {
+            Self::Launched(launched) if is_running => launched.end(signal),
+            Self::Local { .. } | Self::Launched(_) => {
+                process::end(root, except, is_running.then_some(self.pid()), signal);
+            }
+        }
+    }
+
+    /// Writes down what its processes do.
+    pub(crate) fn keep_evidence(&mut self, except: &[u32], path: &Path, harness: &Harness) {
+        match self {
+            Self::Local { .. } => {
+                hang::keep_evidence(harness.context.pid, except, path, &harness.clock);
+            }
+            Self::Launched(launched) => launched.keep_evidence(),
+        }
+    }
+
+    /// What to poll.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        match self {
+            Self::Local { .. } => None,
+            Self::Launched(launched) => Some(launched.descriptors()),
+        }
+        .into_iter()
+        .flatten()
+    }
+
+    /// When [`Program::look`] is due.
+    pub(crate) fn next_look(&self) -> Option<Time> {
+        match self {
+            Self::Local { .. } => None,
+            Self::Launched(launched) => launched.next_look(),
+        }
+    }
+
+    /// Reads what has come, and does what is due.
+    pub(crate) fn look(&mut self, now: Time, voice: &mut Voice) -> Vec<Heard> {
+        match self {
+            Self::Local { .. } => Vec::new(),
+            Self::Launched(launched) => launched.look(now, voice),
+        }
+    }
+
+    /// The true end, once the child was reaped, and who it was where there are several.
+    pub(crate) fn ended(
+        &mut self,
+        reaped: Reaped,
+        harness: &Harness,
+        voice: &mut Voice,
+    ) -> (Exit, Option<Who>) {
+        match self {
+            Self::Local { .. } => (Exit::of(reaped), None),
+            Self::Launched(launched) => launched.ended(reaped, harness, voice),
+        }
+    }
+}
+
+/// Whose end was the program's, where it has several processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Who {
+    pub(crate) rank: u32,
+    pub(crate) node: String,
+    /// How the others ended, for people.
+    pub(crate) others: String,
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rank {} on {}", self.rank, self.node)
+    }
+}
