@@ -1,10 +1,11 @@
 //! From a task to what the harness must know of it. Pure.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
-use nemo_harness::rundir::{ExperimentDir, InputSpec, MetricSpec, TaskSpec};
+use nemo_harness::rundir::{ExperimentDir, InputSpec, LaunchSpec, MetricSpec, TaskSpec};
 
-use crate::experiment::{Executor, Experiment, Goal, On, Task};
+use crate::experiment::{Executor, Experiment, Goal, Launch, On, Task};
 use crate::slurm::Cluster;
 
 /// What holds for the whole experiment.
@@ -55,8 +56,37 @@ pub fn task_spec(task: &Task, around: &Surrounding<'_>) -> TaskSpec {
         }),
         log_policy: task.log_policy.clone(),
         profile: task.profile,
-        launch: None,
+        launch: launch(task, &around.experiment.executors[&task.executor]),
     }
+}
+
+/// The processes of a trial, where it has more than the program itself.
+fn launch(task: &Task, executor: &Executor) -> Option<LaunchSpec> {
+    let slurm = match executor {
+        Executor::Slurm(slurm) => Some(slurm),
+        Executor::Local(_) => None,
+    };
+    let nodes = slurm.and_then(|slurm| slurm.nodes).map_or(1, NonZeroU32::get);
+    let tasks_per_node = slurm.and_then(|slurm| slurm.tasks_per_node).map(NonZeroU32::get);
+    let gpus = slurm.and_then(|slurm| number_of_gpus(slurm.gpus_per_node.as_deref()?));
+    let workers = task.launch.map(|launch| match launch {
+        Launch::Torchrun { workers_per_node } => {
+            workers_per_node.map(NonZeroU32::get).or(gpus).unwrap_or(1)
+        }
+    });
+    let is_one = nodes == 1 && tasks_per_node.is_none_or(|tasks| tasks == 1);
+    (!is_one || workers.is_some()).then_some(LaunchSpec {
+        nodes,
+        tasks_per_node,
+        torchrun: workers.is_some(),
+        workers_per_node: workers,
+    })
+}
+
+/// The number in `8`, `h100:8` or `h100:4,a100:4`.
+fn number_of_gpus(text: &str) -> Option<u32> {
+    let number = |part: &str| part.rsplit(':').next()?.parse::<u32>().ok();
+    text.split(',').map(number).sum()
 }
 
 /// Every task that this one waits for, directly or not: those that its command may name.

@@ -25,8 +25,8 @@ const KINDS: [(&str, Kind); 3] =
     [("slurm", Kind::Slurm), ("local", Kind::Local), ("container", Kind::Container)];
 
 /// The keys that only one of the kinds has.
-const SLURM_ONLY: [&str; 6] =
-    ["partition", "nodes", "gpus_per_node", "cpus_per_task", "mem", "sbatch"];
+const SLURM_ONLY: [&str; 7] =
+    ["partition", "nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task", "mem", "sbatch"];
 const LOCAL_ONLY: [&str; 1] = ["parallel"];
 
 /// Reads every executor.
@@ -89,16 +89,9 @@ fn one(mut section: Section<'_>, report: &mut Report) -> Option<Executor> {
 
 fn slurm(mut section: Section<'_>, report: &mut Report) -> SlurmExecutor {
     refuse_other_kind(&mut section, "Slurm", &LOCAL_ONLY, report);
-    if let Some(nodes) = section.take("nodes")
-        && let Some(number) = nodes.positive(report)
-        && number.get() > 1
-    {
-        let key = nodes.place.key.clone();
-        report
-            .problem(&nodes.place, "more than one node a trial is not supported yet")
-            .hint(format!("leave `{key}` out, or set it to 1"));
-    }
     let executor = SlurmExecutor {
+        nodes: section.take("nodes").and_then(|field| field.positive(report)),
+        tasks_per_node: section.take("tasks_per_node").and_then(|field| field.positive(report)),
         partition: section.take("partition").and_then(|field| partition(&field, report)),
         gpus_per_node: section.take("gpus_per_node").and_then(|field| gpus(&field, report)),
         cpus_per_task: section.take("cpus_per_task").and_then(|field| field.positive(report)),

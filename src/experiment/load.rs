@@ -15,7 +15,7 @@ use super::report::{Place, Report};
 use super::source::{Sources, Span};
 use super::tasks::{self, Draft};
 use super::tree::{Table, Value};
-use super::{Executor, Experiment, Task, graph, parameters, references, syntax};
+use super::{Executor, Experiment, Launch, Task, graph, parameters, references, syntax};
 
 /// Reads an experiment, or says all that is wrong with it.
 ///
@@ -59,13 +59,14 @@ struct Head {
 #[derive(Default)]
 struct Defaults {
     executor: Option<(String, Place)>,
+    launch: Option<Launch>,
     profile: Option<Profile>,
 }
 
 fn read(root: &Table, forced: Option<(String, Place)>, report: &mut Report) -> Option<Experiment> {
     let start = Span { source: 0, start: 0, end: 0 };
     let mut section = Section::root(root, Place { at: start, key: String::new() });
-    section.unsupported(&["after", "launch", "log_policy"]);
+    section.unsupported(&["after", "log_policy"]);
     let Head { mut experiment, defaults } = head(&mut section, report);
     let executors = executors::read(section.take_fields("executor", report), report);
     let task_fields = section.take_fields("task", report);
@@ -94,7 +95,9 @@ fn read(root: &Table, forced: Option<(String, Place)>, report: &mut Report) -> O
         let draft = drafts.get_mut(index).and_then(Option::take)?;
         let name = chosen.get(&draft.name)?;
         let executor = executors.by_name.get(name)?;
-        experiment.tasks.push(task(draft, name, executor)?);
+        let mut task = task(draft, name, executor)?;
+        task.launch = task.launch.or(defaults.launch);
+        experiment.tasks.push(task);
         experiment.executors.insert(name.clone(), executor.clone());
     }
     Some(experiment)
@@ -144,9 +147,10 @@ fn defaults(section: &mut Section<'_>, report: &mut Report) -> Defaults {
     };
     let executor =
         section.take("executor").and_then(|field| Some((field.text(report)?, field.place)));
+    let launch = tasks::launch(&mut section, report);
     let profile = tasks::profile(&mut section, report);
     section.finish(report);
-    Defaults { executor, profile }
+    Defaults { executor, launch, profile }
 }
 
 /// The only package that there is so far is none.
@@ -274,5 +278,6 @@ fn task(draft: Draft, executor_name: &str, executor: &Executor) -> Option<Task> 
         metrics: draft.metrics,
         log_policy: draft.log_policy,
         profile: draft.profile,
+        launch: draft.launch,
     })
 }

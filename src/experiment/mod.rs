@@ -104,6 +104,20 @@ pub struct Task {
     pub log_policy: Vec<LogPolicy>,
     /// Which trainer's convention its program follows.
     pub profile: Option<Profile>,
+    /// What starts the processes of a trial, where the program does not do it itself.
+    #[serde(default)]
+    pub launch: Option<Launch>,
+}
+
+/// What starts the processes of a trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Launch {
+    /// PyTorch's `torchrun`, once on each node.
+    Torchrun {
+        /// How many workers each starts; as many as the node's GPUs where none is given.
+        workers_per_node: Option<NonZeroU32>,
+    },
 }
 
 /// One edge of the graph.
@@ -152,6 +166,10 @@ pub enum Executor {
 /// What `sbatch` is asked for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SlurmExecutor {
+    /// Nodes of a trial; one where none is given.
+    pub nodes: Option<NonZeroU32>,
+    /// Processes of a trial on each node; one where none is given.
+    pub tasks_per_node: Option<NonZeroU32>,
     /// `--partition`; the cluster's default where none is named.
     pub partition: Option<String>,
     /// `--gpus-per-node`, as `8` or `h100:8`.

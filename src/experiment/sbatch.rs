@@ -23,12 +23,13 @@ const REFUSED: [(&str, &str); 17] = [
     ("kill-on-invalid-dep", "it is made from `after`"),
     ("chdir", "programs run in the folder of the experiment's file"),
     ("nodes", "it has a key of its own, `nodes`"),
-    ("ntasks", "a trial is one task of Slurm's"),
+    ("ntasks", "it is made from `nodes` and `tasks_per_node`"),
     ("test-only", "nothing would be submitted; `nemo-slurm plan` shows what would be"),
 ];
 
 /// Options that have a key of their own in the executor.
-const OWN_KEYS: [(&str, &str); 5] = [
+const OWN_KEYS: [(&str, &str); 6] = [
+    ("ntasks-per-node", "tasks_per_node"),
     ("partition", "partition"),
     ("gpus-per-node", "gpus_per_node"),
     ("cpus-per-task", "cpus_per_task"),

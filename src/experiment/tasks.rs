@@ -9,7 +9,7 @@ use super::reader::{Field, Section};
 use super::report::{Place, Report};
 use super::search::{self, Search};
 use super::tree::Value;
-use super::{Dependency, On, log_policy, names};
+use super::{Dependency, Launch, On, log_policy, names};
 
 /// A task as written.
 pub(super) struct Draft {
@@ -24,6 +24,7 @@ pub(super) struct Draft {
     pub(super) restart: RestartSpec,
     pub(super) metrics: BTreeMap<String, String>,
     pub(super) log_policy: Vec<LogPolicy>,
+    pub(super) launch: Option<Launch>,
 }
 
 /// A command, and where its texts stand.
@@ -45,6 +46,7 @@ const PROFILES: [(&str, Profile); 5] = [
     ("submitit", Profile::Submitit),
     ("condor", Profile::Condor),
 ];
+const LAUNCH: [(&str, Launch); 1] = [("torchrun", Launch::Torchrun { workers_per_node: None })];
 
 const ON: [(&str, On); 4] =
     [("ok", On::Ok), ("failed", On::Failed), ("any", On::Any), ("each", On::Each)];
@@ -57,7 +59,6 @@ pub(super) fn read(fields: &[Field<'_>], report: &mut Report) -> Vec<Draft> {
 fn draft(field: &Field<'_>, report: &mut Report) -> Option<Draft> {
     check_name(field, report);
     let mut section = field.section(report)?;
-    section.unsupported(&["launch"]);
     let executor = section.take("executor").and_then(|field| {
         let name = field.text(report)?;
         Some((name, field.place))
@@ -75,9 +76,25 @@ fn draft(field: &Field<'_>, report: &mut Report) -> Option<Draft> {
         restart: restart(&mut section, report),
         metrics: metrics(&mut section, report),
         log_policy: log_policy::read(&mut section, report),
+        launch: launch(&mut section, report),
     };
     section.finish(report);
     Some(draft)
+}
+
+/// `launch`, and what only some of its values have.
+pub(super) fn launch(section: &mut Section<'_>, report: &mut Report) -> Option<Launch> {
+    let launch = section.take("launch").and_then(|field| field.word(&LAUNCH, report));
+    let workers = section.take("workers_per_node");
+    if let Some(workers) = workers.as_ref().filter(|_| launch.is_none()) {
+        report
+            .problem(&workers.key_place, "`workers_per_node` means nothing without `launch`")
+            .hint("add `launch = \"torchrun\"`");
+    }
+    let workers_per_node = workers.and_then(|field| field.positive(report));
+    match launch? {
+        Launch::Torchrun { .. } => Some(Launch::Torchrun { workers_per_node }),
+    }
 }
 
 fn check_name(field: &Field<'_>, report: &mut Report) {

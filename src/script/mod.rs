@@ -2,9 +2,10 @@
 
 mod word;
 
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
-use crate::experiment::{SlurmExecutor, Task};
+use crate::experiment::{Launch, SlurmExecutor, Task};
 use crate::plan::{JobArray, Relation};
 use crate::slurm::id::JobId;
 
@@ -68,9 +69,8 @@ fn options(array: &JobArray, setting: &Setting<'_>) -> Vec<(String, String)> {
         ("open-mode", "append".to_owned()),
         ("requeue", String::new()),
         ("signal", format!("B:USR1@{}", setting.task.checkpoint.lead)),
-        ("nodes", "1".to_owned()),
-        ("ntasks", "1".to_owned()),
     ];
+    options.extend(processes(setting));
     let given = [
         ("partition", executor.partition.clone()),
         ("gpus-per-node", executor.gpus_per_node.clone()),
@@ -81,6 +81,22 @@ fn options(array: &JobArray, setting: &Setting<'_>) -> Vec<(String, String)> {
     options.extend(given.into_iter().filter_map(|(option, value)| Some((option, value?))));
     let further = executor.sbatch.iter().map(|(option, value)| (option.clone(), value.clone()));
     options.into_iter().map(|(option, value)| (option.to_owned(), value)).chain(further).collect()
+}
+
+/// How many nodes and processes a trial has. `torchrun` is one process on each node.
+fn processes(setting: &Setting<'_>) -> Vec<(&'static str, String)> {
+    let executor = setting.executor;
+    let nodes = executor.nodes.map_or(1, NonZeroU32::get);
+    let tasks = match setting.task.launch {
+        Some(Launch::Torchrun { .. }) => 1,
+        None => executor.tasks_per_node.map_or(1, NonZeroU32::get),
+    };
+    let all = nodes.saturating_mul(tasks);
+    let mut options = vec![("nodes", nodes.to_string()), ("ntasks", all.to_string())];
+    if all > 1 {
+        options.push(("ntasks-per-node", tasks.to_string()));
+    }
+    options
 }
 
 /// What `sbatch` gets on its command line for an array whose parents are in.
