@@ -98,16 +98,19 @@ struct Source {
     task: String,
     trial: u32,
     attempt: Option<u32>,
+    /// Of a trial with several processes, which one; none for the first.
+    rank: Option<u32>,
     stream: &'static str,
 }
 
 impl Source {
     fn title(&self) -> String {
         let Self { task, trial, stream, .. } = self;
+        let rank = self.rank.map_or(String::new(), |rank| format!(", rank {rank}"));
         match (self.attempt, *stream) {
             (None, stream) => format!("{task}/{trial} {stream}"),
-            (Some(attempt), "out") => format!("{task}/{trial} attempt {attempt}"),
-            (Some(attempt), _) => format!("{task}/{trial} attempt {attempt}, stderr"),
+            (Some(attempt), "out") => format!("{task}/{trial} attempt {attempt}{rank}"),
+            (Some(attempt), _) => format!("{task}/{trial} attempt {attempt}{rank}, stderr"),
         }
     }
 }
@@ -117,8 +120,8 @@ fn json_lines(source: &Source, text: &[u8]) -> Vec<u8> {
     let lines = text.strip_suffix(b"\n").unwrap_or(text).split(|byte| *byte == b'\n');
     let object = |line: &[u8]| {
         let line = String::from_utf8_lossy(line);
-        let Source { task, trial, attempt, stream, .. } = source;
-        let object = json!({ "task": task, "trial": trial, "attempt": attempt, "stream": stream, "line": line });
+        let Source { task, trial, attempt, rank, stream, .. } = source;
+        let object = json!({ "task": task, "trial": trial, "attempt": attempt, "rank": rank.unwrap_or(0), "stream": stream, "line": line });
         format!("{object}\n").into_bytes()
     };
     lines.flat_map(object).collect()
@@ -129,17 +132,18 @@ fn files(stored: &Stored, status: &Status, target: &Target, args: &LogsArgs) -> 
     let mut files = Vec::new();
     for (task, trial) in meant(status, target) {
         let dir = stored.dir.task(task);
-        let source = |path, attempt, stream| Source {
+        let source = |path, attempt, rank, stream| Source {
             path,
             task: task.to_owned(),
             trial: trial.index,
             attempt,
+            rank,
             stream,
         };
         if args.slurm {
             let name = trial.slurm_job.clone().unwrap_or_else(|| format!("local_{}", trial.index));
             let path = dir.slurm_output().join(format!("{name}.out"));
-            files.push(source(path, None, "slurm"));
+            files.push(source(path, None, None, "slurm"));
             continue;
         }
         let dir = dir.trial(trial.index);
@@ -148,11 +152,15 @@ fn files(stored: &Stored, status: &Status, target: &Target, args: &LogsArgs) -> 
             if args.attempt.is_some_and(|wanted| wanted != attempt) {
                 continue;
             }
-            if args.stream != Stream::Err {
-                files.push(source(dir.stdout(attempt), Some(attempt), "out"));
-            }
-            if args.stream != Stream::Out {
-                files.push(source(dir.stderr(attempt), Some(attempt), "err"));
+            // The first one's logs are the attempt's own; there may be thousands of others, or none.
+            for rank in 0..=dir.last_rank(attempt) {
+                let shown = (rank > 0).then_some(rank);
+                if args.stream != Stream::Err {
+                    files.push(source(dir.rank_stdout(attempt, rank), Some(attempt), shown, "out"));
+                }
+                if args.stream != Stream::Out {
+                    files.push(source(dir.rank_stderr(attempt, rank), Some(attempt), shown, "err"));
+                }
             }
         }
     }

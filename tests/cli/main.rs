@@ -21,5 +21,6 @@ mod output;
 mod promises;
 mod slurm;
 mod slurm_faults;
+mod slurm_nodes;
 mod support;
 mod training;

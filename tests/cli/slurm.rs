@@ -19,7 +19,7 @@ fn scavenging(node: &str) -> String {
 }
 
 /// Takes a whole node for two seconds.
-fn urgent_job(world: &World, node: &str) {
+pub(crate) fn urgent_job(world: &World, node: &str) {
     let mut sbatch = Command::new("sbatch");
     world.surround(&mut sbatch);
     let wrap =

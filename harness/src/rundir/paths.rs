@@ -97,6 +97,17 @@ impl TrialDir {
     pub fn rank_stderr(&self, attempt: u32, rank: u32) -> PathBuf {
         if rank == 0 { self.stderr(attempt) } else { self.0.join(format!("{attempt}.{rank}.err")) }
     }
+    /// The highest rank whose output is here; 0 where the program is one process.
+    pub fn last_rank(&self, attempt: u32) -> u32 {
+        let Ok(entries) = std::fs::read_dir(&self.0) else { return 0 };
+        let start = format!("{attempt}.");
+        let rank = |name: &str| {
+            let (rank, kind) = name.strip_prefix(&start)?.split_once('.')?;
+            matches!(kind, "out" | "err").then(|| rank.parse::<u32>().ok())?
+        };
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter_map(|name| rank(&name)).max().unwrap_or(0)
+    }
     /// What was seen of the processes of one rank of an attempt that hung.
     pub fn rank_evidence(&self, attempt: u32, rank: u32) -> PathBuf {
         let path = self.0.join(format!("{attempt}.{rank}.hang.txt"));

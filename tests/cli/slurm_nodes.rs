@@ -1,0 +1,275 @@
+//! Trials of several processes on several nodes of a real Slurm: saved and resumed as one, and ended as one.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::cluster;
+use crate::slurm::urgent_job;
+use crate::support::{World, causes, text, trials};
+
+/// Ranks that go on in step by files, and save a shard each; rank 0 renames once all are there.
+const PROGRAM: &str = r#"
+import os, signal, sys, time
+rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+steps, mode = int(sys.argv[1]), sys.argv[2]
+out, resume, attempt = (os.environ["NEMO_" + name] for name in ("CHECKPOINT_DIR", "RESUME_FROM", "ATTEMPT"))
+asked = False
+def ask(*_):
+    global asked
+    asked = True
+for number in (signal.SIGUSR1, signal.SIGTERM):
+    signal.signal(number, ask)
+first = int(open(f"{resume}/rank-{rank}").read()) if resume else 0
+meet = os.environ["NEMO_DIR"] + "/meet-" + attempt
+os.makedirs(meet, exist_ok=True)
+def gather(name, value):
+    with open(f"{meet}/.{name}.{rank}", "w") as file:
+        file.write(str(value))
+    os.rename(f"{meet}/.{name}.{rank}", f"{meet}/{name}.{rank}")
+    while any(not os.path.exists(f"{meet}/{name}.{n}") for n in range(size)):
+        time.sleep(0.01)
+    return [open(f"{meet}/{name}.{n}").read() for n in range(size)]
+def save(step):
+    folder = f"{out}/step-{step}.tmp"
+    os.makedirs(folder, exist_ok=True)
+    open(f"{folder}/rank-{rank}", "w").write(str(step))
+    gather(f"saved-{step}", "")
+    if rank == 0:
+        os.rename(folder, f"{out}/step-{step}")
+place = [os.environ[name] for name in ("LOCAL_RANK", "GROUP_RANK", "SLURMD_NODENAME", "MASTER_ADDR", "MASTER_PORT")]
+gather("pid", os.getpid())
+print("rank", rank, "of", size, *place, flush=True)
+for step in range(first + 1, steps + 1):
+    time.sleep(0.05)
+    print(f"step {step} loss: {1 / step}", flush=True)
+    if step == 30 and rank == 1 and attempt == "0":
+        if mode == "crash":
+            sys.exit(3)
+        if mode == "kill":
+            os.kill(os.getpid(), 9)
+        if mode == "deaf":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+            open(f"{meet}/deaf", "w").close()
+            while True:
+                time.sleep(60)
+    if "True" in gather(step, asked):
+        save(step)
+        sys.exit(0)
+    if step % 20 == 0:
+        save(step)
+"#;
+
+/// Writes the program, and an experiment whose trials run it on several nodes: one trial for each mode.
+fn write(world: &World, partition: &str, nodes: &str, steps: u32, modes: &[&str]) {
+    world.write("ranks.py", PROGRAM);
+    let text = format!(
+        "name = \"ranks\"\n[executor.it]\nkind = \"slurm\"\npartition = \"{partition}\"\n{nodes}\nmem = \"100M\"\ntime = \"10m\"\n\
+         [task.train]\nrun = [\"python3\", \"ranks.py\", \"{steps}\", \"{{mode}}\"]\nparams = {{ mode = {modes:?} }}\n\
+         checkpoint.lead = \"20s\"\n\
+         [task.train.metrics]\nstep = '^step (\\d+)'\nloss = 'loss: (\\S+)'\n"
+    );
+    world.write("exp.toml", &text);
+}
+
+fn dir(world: &World, id: &str, trial: usize) -> PathBuf {
+    world.experiment(id).join(format!("tasks/train/trials/{trial}"))
+}
+
+#[track_caller]
+fn until_beyond(world: &World, id: &str, step: u64) {
+    world.until(id, "steps", |status| {
+        trials(status, "train").iter().all(|trial| trial["step"].as_u64() > Some(step))
+    });
+}
+
+#[track_caller]
+fn until_over(world: &World, id: &str) -> Value {
+    world.until(id, "the end", |status| {
+        ["completed", "failed", "cancelled"].contains(&&*text(&status["experiment"]["state"]))
+    })
+}
+
+/// The processes of a trial, of which none may outlive it: all nodes are this machine.
+fn processes(world: &World, id: &str, trial: usize) -> Vec<u32> {
+    let dir = dir(world, id, trial);
+    let named = format!("NEMO_DIR={}", fs::canonicalize(&dir).unwrap_or(dir).display());
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let pid = entry.unwrap().file_name().to_str()?.parse().ok()?;
+        let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+        environment.split(|&byte| byte == 0).any(|line| line == named.as_bytes()).then_some(pid)
+    });
+    pids.collect()
+}
+
+#[track_caller]
+fn assert_none_is_left(world: &World, id: &str, trial: usize) {
+    let began = std::time::Instant::now();
+    while !processes(world, id, trial).is_empty() {
+        assert!(began.elapsed() < crate::support::PATIENCE, "{:?}", processes(world, id, trial));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+/// Every step is in the record once, in order.
+#[track_caller]
+fn assert_steps(world: &World, id: &str, trial: usize, steps: u64) {
+    let metrics = fs::read_to_string(dir(world, id, trial).join("metrics.jsonl")).unwrap();
+    let seen: Vec<u64> = metrics
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["step"].as_u64().unwrap())
+        .collect();
+    assert_eq!(seen, (1..=steps).collect::<Vec<u64>>());
+}
+
+/// What the ranks of an attempt printed first, in their order.
+fn first_lines(world: &World, id: &str, attempt: u32, ranks: u32) -> Vec<Vec<String>> {
+    let file = |rank: u32| match rank {
+        0 => format!("{attempt}.out"),
+        rank => format!("{attempt}.{rank}.out"),
+    };
+    let line = |rank: u32| {
+        let text = fs::read_to_string(dir(world, id, 0).join(file(rank))).unwrap();
+        text.lines().next().unwrap().split(' ').map(str::to_owned).collect()
+    };
+    (0..ranks).map(line).collect()
+}
+
+#[test]
+fn ranks_are_preempted_and_resumed_as_one_and_a_deaf_one_is_killed_in_time() {
+    if !cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    let nodes = "nodes = 2\ntasks_per_node = 2\nsbatch = { nodelist = \"n2,n4\" }";
+    write(&world, "scavenge", nodes, 150, &["plain", "deaf"]);
+    let id = world.ok(&["submit", "exp.toml"]);
+    world.until(&id, "steps, and a rank that hangs", |status| {
+        let is_deaf = dir(&world, &id, 1).join("meet-0/deaf").exists();
+        is_deaf && trials(status, "train")[0]["step"].as_u64() > Some(45)
+    });
+    urgent_job(&world, "n4");
+    let status = until_over(&world, &id);
+    let deaf = &trials(&status, "train")[1];
+    assert_eq!(causes(deaf), ["preempted", "completed"], "{deaf:#}");
+    assert_eq!(deaf["attempts"][1]["resume_step"], 20, "{deaf:#}");
+    assert_steps(&world, &id, 1, 150);
+    let trial = &trials(&status, "train")[0];
+    assert_eq!(causes(trial), ["preempted", "completed"], "{trial:#}");
+    let (first, second) = (&trial["attempts"][0], &trial["attempts"][1]);
+    assert_eq!(first["checkpoint_step"], second["resume_step"], "{trial:#}");
+    assert!(second["resume_step"].as_u64() > Some(45), "all ranks were asked: {trial:#}");
+    assert_steps(&world, &id, 0, 150);
+    for attempt in 0..2 {
+        let lines = first_lines(&world, &id, attempt, 4);
+        for (rank, line) in lines.iter().enumerate() {
+            let (local, node) = ((rank % 2).to_string(), (rank / 2).to_string());
+            assert_eq!(line[1..6], [&*rank.to_string(), "of", "4", &local, &node], "{lines:?}");
+            assert_eq!(line[6], ["n2", "n4"][rank / 2], "{lines:?}");
+            assert_eq!(line[7..], lines[0][7..], "all meet at one place: {lines:?}");
+        }
+    }
+    let logs = world.ok(&["logs", &id, "--attempt", "0", "--stream", "out"]);
+    for rank in 0..4 {
+        assert!(logs.contains(&format!("rank {rank} of 4")), "{logs}");
+    }
+    assert!(logs.contains("==> train/0 attempt 0, rank 3 <=="), "{logs}");
+    for trial in 0..2 {
+        assert_none_is_left(&world, &id, trial);
+    }
+}
+
+#[test]
+fn four_nodes_are_seen_and_one_ranks_end_is_named() {
+    if !cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    write(&world, "main", "nodes = 4", 60, &["plain", "crash", "kill"]);
+    let id = world.ok(&["submit", "exp.toml"]);
+    let status = until_over(&world, &id);
+    let trials = trials(&status, "train");
+    let reason = |trial: &Value| text(&trial["attempts"][0]["reason"]);
+    assert_eq!(causes(&trials[0]), ["completed"], "{status:#}");
+    let lines = first_lines(&world, &id, 0, 4);
+    let nodes: Vec<&str> = lines.iter().map(|line| &*line[6]).collect();
+    assert_eq!(nodes, ["n1", "n2", "n3", "n4"]);
+    assert_eq!(causes(&trials[1]), ["failed"], "{status:#}");
+    assert!(reason(&trials[1]).contains("rank 1 on n2 exited with code 3"), "{status:#}");
+    assert_eq!(trials[1]["attempts"][0]["exit_code"], 3, "{status:#}");
+    assert_eq!(causes(&trials[2]), ["failed"], "{status:#}");
+    let killed = "rank 1 on n2 was killed by signal 9 (SIGKILL)";
+    assert!(reason(&trials[2]).contains(killed), "{status:#}");
+    assert_eq!(trials[2]["attempts"][0]["checkpoint_step"], 20, "{status:#}");
+    for trial in 0..3 {
+        assert_none_is_left(&world, &id, trial);
+    }
+}
+
+#[test]
+fn a_cancelled_trial_of_several_ranks_saves_and_stays_cancelled() {
+    if !cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    write(&world, "main", "nodes = 2", 2000, &["plain"]);
+    let id = world.ok(&["submit", "exp.toml"]);
+    until_beyond(&world, &id, 25);
+    let status = world.status(&id);
+    let mut scancel = Command::new("scancel");
+    world.surround(&mut scancel);
+    let job = text(&trials(&status, "train")[0]["slurm_job"]);
+    assert!(scancel.arg(&job).status().unwrap().success());
+    let status = until_over(&world, &id);
+    let trial = &trials(&status, "train")[0];
+    assert_eq!(causes(trial), ["cancelled"], "{trial:#}");
+    assert!(trial["attempts"][0]["checkpoint_step"].as_u64() > Some(25), "{trial:#}");
+    assert_none_is_left(&world, &id, 0);
+}
+
+/// The processes whose command line holds these words and this trial's folder.
+fn commands(world: &World, id: &str, trial: usize, program: &str) -> Vec<u32> {
+    let dir = dir(world, id, trial);
+    let dir = fs::canonicalize(&dir).unwrap_or(dir).display().to_string();
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let pid = entry.unwrap().file_name().to_str()?.parse().ok()?;
+        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let words: Vec<_> = line.split(|&byte| byte == 0).map(String::from_utf8_lossy).collect();
+        let is_it = words[0].rsplit('/').next()?.starts_with(program);
+        (is_it && words.iter().any(|word| **word == *dir)).then_some(pid)
+    });
+    pids.collect()
+}
+
+#[test]
+fn a_lost_shim_and_a_lost_srun_end_the_attempt_and_all_processes() {
+    if !cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    write(&world, "main", "nodes = 2", 2000, &["shim", "srun", "told"]);
+    let id = world.ok(&["submit", "exp.toml"]);
+    until_beyond(&world, &id, 25);
+    let shims = commands(&world, &id, 0, "nemo-harness");
+    assert_eq!(shims.len(), 2, "one shim for each rank");
+    let kill = |signal: &str, pid: u32| {
+        let status = Command::new("kill").args([signal, &pid.to_string()]).status();
+        assert!(status.unwrap().success());
+    };
+    kill("-KILL", *shims.last().unwrap());
+    // `srun` has threads, but one process that waits; its second one follows it.
+    kill("-KILL", commands(&world, &id, 1, "srun")[0]);
+    // Told to end, `srun` kills its tasks and exits with 0: that is no success.
+    kill("-TERM", commands(&world, &id, 2, "srun")[0]);
+    let status = until_over(&world, &id);
+    for (number, trial) in trials(&status, "train").iter().enumerate() {
+        assert_eq!(causes(trial).len(), 1, "{trial:#}");
+        assert_ne!(causes(trial), ["completed"], "{trial:#}");
+        let checkpoint = trial["attempts"][0]["checkpoint_step"].as_u64();
+        assert_eq!(checkpoint.map(|step| step % 20), Some(0), "{trial:#}");
+        assert_none_is_left(&world, &id, number);
+    }
+}
