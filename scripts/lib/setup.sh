@@ -50,6 +50,9 @@ rust_component() {
 # The folder of the release binaries: builds name their target (see .cargo/config.toml).
 release_dir() { echo "${CARGO_TARGET_DIR:-target}/$(rustc -vV | sed -n 's/^host: //p')/release"; }
 
+# PyTorch and scikit-learn of the system's own Python, for the example of several processes.
+need_torch() { /usr/bin/python3 -c 'import torch, sklearn' 2>/dev/null || apt python3-torch python3-sklearn; }
+
 # A virtual environment with the example's packages in .venv, first in PATH. Nothing outside it is touched.
 need_python() {
   command -v python3 >/dev/null || apt python3 python3-venv
