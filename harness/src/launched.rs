@@ -13,12 +13,13 @@ use nix::sys::signal::Signal;
 
 use crate::clock::Time;
 use crate::end::{EXIT_NEVER, EXIT_REQUEUE, EXIT_RESTART, Exit};
-use crate::exec::frame::{Decoder, Message, Read};
+use crate::exec::frame::{Decoder, Message, Read, answer};
 use crate::helper;
 use crate::job::Harness;
 use crate::output::Stream;
 use crate::process::{self, Pipes, Reaped};
 use crate::program::{Heard, Who};
+use crate::relay::{Relay, Relayed};
 use crate::say::{Voice, complain};
 
 /// How long the others have to end by themselves when one has crashed: what they say last explains most.
@@ -69,6 +70,7 @@ pub(crate) struct Launched {
     culprits: Vec<u32>,
     told_to_end: bool,
     kills: u32,
+    relay: Option<Relay>,
     /// What was heard after the end, and not taken yet.
     late: Vec<Heard>,
 }
@@ -79,6 +81,7 @@ impl Launched {
         of: u32,
         argv: &[OsString],
         env: &[(String, OsString)],
+        relay: Option<Relay>,
     ) -> io::Result<Self> {
         let (read, orders) = io::pipe()?;
         fcntl(orders.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -102,6 +105,7 @@ impl Launched {
             culprits: Vec::new(),
             told_to_end: false,
             kills: 0,
+            relay,
             late: Vec::new(),
         })
     }
@@ -112,11 +116,18 @@ impl Launched {
     }
 
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.messages.pipe().into_iter().chain(self.words.pipe()).map(AsFd::as_fd)
+        let pipes = self.messages.pipe().into_iter().chain(self.words.pipe()).map(AsFd::as_fd);
+        pipes.chain(self.relay.iter().flat_map(Relay::descriptors))
     }
 
     pub(crate) fn next_look(&self) -> Option<Time> {
         self.due.map(|(at, _)| at)
+    }
+
+    pub(crate) fn deliver(&mut self, message: &Relayed) {
+        if let Some(relay) = &mut self.relay {
+            relay.deliver(message);
+        }
     }
 
     /// Asks all ranks to save. A shim whose program does not catch the signal yet goes on trying.
@@ -169,6 +180,9 @@ impl Launched {
             heard.extend(self.take(rank, message, now, voice));
         }
         heard.extend(self.asked());
+        for (rank, to, bytes) in self.relay.as_ref().map(Relay::answers).unwrap_or_default() {
+            self.order(&answer(rank, to, &bytes));
+        }
         self.act(now, voice);
         heard
     }
@@ -198,6 +212,9 @@ impl Launched {
                 if let Some(deaf) = &mut self.deaf {
                     deaf.insert(number);
                 }
+            }
+            Message::Datagram { from, bytes } => {
+                return Some(Heard::Message(Relayed { rank: number, from, bytes }));
             }
             Message::Line(line) => {
                 return Some(Heard::Line(String::from_utf8_lossy(&line).into_owned()));

@@ -25,6 +25,7 @@ mod proc_fs;
 mod process;
 mod program;
 mod protocol;
+mod relay;
 mod requeue;
 mod resumed;
 mod run;

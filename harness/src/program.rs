@@ -19,6 +19,7 @@ use crate::launch;
 use crate::launched::Launched;
 use crate::output::{self, Stream};
 use crate::process::{self, Reaped, Start};
+use crate::relay::{Relay, Relayed};
 use crate::say::Voice;
 use crate::trial::told;
 
@@ -49,6 +50,8 @@ pub(crate) enum Heard {
     Line(String),
     /// Whether a request to save reached anybody.
     Asked(bool),
+    /// A message of one rank's program.
+    Message(Relayed),
 }
 
 /// What an attempt starts its program with.
@@ -80,7 +83,9 @@ pub(crate) fn start(
             program: argv,
         };
         let argv = launch::srun(launch, context.cpus_per_task.as_deref(), &context.exe, &options);
-        let launched = Launched::start(launch::ranks(launch), &argv, &env);
+        let socket = env.iter().find(|(name, _)| name == "NEMO_SOCKET");
+        let relay = socket.map(|(_, path)| Relay::new(path.into()));
+        let launched = Launched::start(launch::ranks(launch), &argv, &env, relay);
         let launched = launched.map_err(|error| format!("`srun` could not be started: {error}"))?;
         return Ok((Program::Launched(Box::new(launched)), Vec::new()));
     }
@@ -164,6 +169,14 @@ impl Program {
             Self::Local { .. } | Self::Launched(_) => {
                 process::end(root, except, is_running.then_some(self.pid()), signal);
             }
+        }
+    }
+
+    /// Hands a message to the harness's own socket, as if its sender were here.
+    pub(crate) fn deliver(&mut self, message: &Relayed) {
+        match self {
+            Self::Local { .. } => {}
+            Self::Launched(launched) => launched.deliver(message),
         }
     }
 

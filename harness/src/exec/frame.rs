@@ -24,6 +24,8 @@ pub(crate) enum Message {
     Heard(bool),
     /// A line of the program's output.
     Line(Vec<u8>),
+    /// A message of the program, and the number of its sender, 0 for one that can't be answered.
+    Datagram { from: u32, bytes: Vec<u8> },
     /// Its program ended with this exit code.
     Exited(i32),
     /// Its program was killed by this signal.
@@ -37,6 +39,9 @@ impl Message {
             Self::Failed { node, why } => ("failed", format!("{node} {why}").into_bytes()),
             Self::Heard(heard) => ("heard", u8::from(*heard).to_string().into_bytes()),
             Self::Line(line) => ("line", line.clone()),
+            Self::Datagram { from, bytes } => {
+                ("datagram", [from.to_string().as_bytes(), b" ", bytes].concat())
+            }
             Self::Exited(code) => ("exited", code.to_string().into_bytes()),
             Self::Killed(signal) => ("killed", signal.to_string().into_bytes()),
         }
@@ -55,6 +60,11 @@ impl Message {
             }
             "heard" => Self::Heard(payload == b"1"),
             "line" => Self::Line(payload),
+            "datagram" => {
+                let end = payload.iter().position(|&byte| byte == b' ')?;
+                let from = std::str::from_utf8(&payload[..end]).ok()?.parse().ok()?;
+                Self::Datagram { from, bytes: payload[end + 1..].to_vec() }
+            }
             "exited" => Self::Exited(text().parse().ok()?),
             "killed" => Self::Killed(text().parse().ok()?),
             _ => return None,
@@ -81,18 +91,37 @@ pub(crate) fn encode(rank: u32, message: &Message) -> String {
         let more = if pieces.peek().is_some() { '+' } else { '.' };
         text.push_str(&head);
         text.push(more);
-        for &byte in piece {
-            if matches!(byte, b' '..=b'~') && byte != b'%' {
-                text.push(char::from(byte));
-            } else {
-                write!(text, "%{byte:02X}").ok(); // a String takes all
-            }
-        }
+        escape(piece, &mut text);
         text.push('\n');
         if more == '.' {
             return text;
         }
     }
+}
+
+/// Writes bytes so that any of them is on one line.
+fn escape(bytes: &[u8], text: &mut String) {
+    for &byte in bytes {
+        if matches!(byte, b' '..=b'~') && byte != b'%' {
+            text.push(char::from(byte));
+        } else {
+            write!(text, "%{byte:02X}").ok(); // a String takes all
+        }
+    }
+}
+
+/// The answer to a sender of one rank's, as an order to all shims.
+pub(crate) fn answer(rank: u32, to: u32, bytes: &[u8]) -> String {
+    let mut text = format!("answer {rank} {to} ");
+    escape(bytes, &mut text);
+    text
+}
+
+/// Reads what stands behind `answer `.
+pub(crate) fn read_answer(text: &str) -> Option<(u32, u32, Vec<u8>)> {
+    let mut words = text.splitn(3, ' ');
+    let (rank, to, bytes) = (words.next()?, words.next()?, words.next()?);
+    Some((rank.parse().ok()?, to.parse().ok()?, unescape(bytes)?))
 }
 
 /// Puts the messages of all ranks together again.
@@ -175,6 +204,17 @@ mod tests {
             let text = encode(rank, &message);
             prop_assert!(text.lines().all(|line| line.len() < LONGEST_LINE));
             prop_assert!(text.bytes().all(|byte| byte == b'\n' || (b' '..=b'~').contains(&byte)));
+            prop_assert_eq!(decode(&mut Decoder::default(), &text), [(rank, message)]);
+        }
+
+        #[test]
+        fn answers_and_datagrams_survive(bytes: Vec<u8>, rank: u32, number: u32) {
+            let order = answer(rank, number, &bytes);
+            prop_assert!(!order.contains('\n'));
+            let rest = order.strip_prefix("answer ").unwrap();
+            prop_assert_eq!(read_answer(rest), Some((rank, number, bytes.clone())));
+            let message = Message::Datagram { from: number, bytes };
+            let text = encode(rank, &message);
             prop_assert_eq!(decode(&mut Decoder::default(), &text), [(rank, message)]);
         }
 

@@ -13,15 +13,19 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
+use nix::sys::socket::UnixAddr;
 
 use super::Options;
-use super::frame::{Message, encode};
-use super::rank::Rank;
+use super::frame::{Message, encode, read_answer};
+use super::rank::{self, Rank};
 use crate::clock::{Clock, Time};
 use crate::hang;
+use crate::lease;
 use crate::output::{self, Stream};
 use crate::proc_fs;
 use crate::process::{self, Start};
+use crate::protocol::Socket;
+use crate::say::complain;
 use crate::signals;
 
 /// How often a program that did not catch the request to save is asked again.
@@ -30,9 +34,13 @@ const RETRY: Duration = Duration::from_secs(1);
 const LAST_WORDS: Duration = Duration::from_secs(10);
 /// So much may wait for the harness; beyond it lines of output are dropped, but nothing else.
 const BACKLOG: usize = 1024 * 1024;
+/// How many messages are read before something else gets its turn.
+const MESSAGES: usize = 1024;
+/// How many senders can be answered.
+const SENDERS: usize = 256;
 
 /// What the harness says, a word a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Order {
     /// Ask the program to save, by this signal.
     Ask(Signal),
@@ -42,6 +50,8 @@ enum Order {
     Kill,
     /// Write down what the processes do.
     Evidence,
+    /// A message for a sender of this rank's.
+    Answer { rank: u32, to: u32, bytes: Vec<u8> },
 }
 
 #[derive(Debug)]
@@ -57,6 +67,9 @@ struct Shim {
     /// The signal that nobody caught yet, and when it is sent again.
     wanted: Option<(Signal, Time)>,
     streams: Vec<Stream>,
+    socket: Option<Socket>,
+    /// Who has sent messages and can be answered: their numbers begin at 1.
+    senders: Vec<UnixAddr>,
     input: Option<(Stdin, Vec<u8>)>,
     output: Stdout,
     pending: VecDeque<u8>,
@@ -81,6 +94,8 @@ pub(crate) fn run(options: &Options) -> Result<u8, String> {
         program: None,
         wanted: None,
         streams: Vec::new(),
+        socket: None,
+        senders: Vec::new(),
         input: Some((input, Vec::new())),
         output,
         pending: VecDeque::new(),
@@ -118,10 +133,54 @@ impl Shim {
         }
         let [stdout, stderr] =
             ends.try_into().map_err(|_| "a program has two outputs".to_owned())?;
-        let env: Vec<(String, OsString)> = self.rank.variables(options.port, options.workers);
+        let mut env: Vec<(String, OsString)> = self.rank.variables(options.port, options.workers);
+        env.extend(self.open_socket());
         let (argv, workdir) = (&options.program, &options.workdir);
         let path = super::rank::search_path();
         process::start(Start { argv, env: &env, workdir, stdout, stderr }, &path)
+    }
+
+    /// The harness's socket is on its own node: this one stands in for it.
+    fn open_socket(&mut self) -> Vec<(String, OsString)> {
+        let names = ["NEMO_SOCKET", "NOTIFY_SOCKET"];
+        if !rank::is_heard() {
+            return Vec::new();
+        }
+        let opened = lease::nonce().and_then(|nonce| Socket::open(&std::env::temp_dir(), &nonce));
+        let path = match opened {
+            Ok(socket) => self.socket.insert(socket).path().into_os_string(),
+            Err(error) => {
+                complain(&format!("the program can't send messages: its socket: {error}"));
+                OsString::new()
+            }
+        };
+        names.map(|name| (name.to_owned(), path.clone())).into()
+    }
+
+    fn hand_on_messages(&mut self) {
+        for _ in 0..MESSAGES {
+            let Some(received) = self.socket.as_mut().and_then(Socket::receive) else { return };
+            let from = received.from.map_or(0, |from| self.number_of(from));
+            if self.pending.len() < BACKLOG {
+                self.tell(&Message::Datagram { from, bytes: received.bytes });
+            }
+        }
+    }
+
+    /// The number by which a sender is known; 0 where too many have one.
+    fn number_of(&mut self, sender: UnixAddr) -> u32 {
+        if !self.senders.contains(&sender) && self.senders.len() < SENDERS {
+            self.senders.push(sender);
+        }
+        let place = self.senders.iter().position(|known| *known == sender);
+        place.and_then(|place| u32::try_from(place + 1).ok()).unwrap_or(0)
+    }
+
+    fn answer(&mut self, to: u32, bytes: &[u8]) {
+        let sender = usize::try_from(to).ok().and_then(|to| self.senders.get(to.checked_sub(1)?));
+        if let Some((socket, sender)) = self.socket.as_mut().zip(sender) {
+            socket.answer(*sender, &String::from_utf8_lossy(bytes));
+        }
     }
 
     /// Until the program is gone, and all that it left behind.
@@ -130,6 +189,7 @@ impl Shim {
             self.wait();
             signals::read(&self.signals); // CHLD wakes; the harness hears of all else itself
             self.hand_on_lines();
+            self.hand_on_messages();
             for order in self.orders() {
                 self.obey(order);
             }
@@ -143,6 +203,7 @@ impl Shim {
         for _ in 0..64 {
             self.hand_on_lines();
         }
+        self.hand_on_messages();
     }
 
     fn wait(&mut self) {
@@ -153,6 +214,8 @@ impl Shim {
         let mut set = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         let pipes = self.streams.iter().filter_map(Stream::pipe);
         set.extend(pipes.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
+        let socket = self.socket.iter().map(Socket::descriptor);
+        set.extend(socket.map(|open| PollFd::new(open, PollFlags::POLLIN)));
         let input =
             self.input.iter().map(|(input, _)| PollFd::new(input.as_fd(), PollFlags::POLLIN));
         set.extend(input);
@@ -203,6 +266,8 @@ impl Shim {
                 process::end(self.pid, &[], group, Signal::SIGTERM);
             }
             Order::Kill => process::end(self.pid, &[], group, Signal::SIGKILL),
+            Order::Answer { rank, to, bytes } if rank == self.rank.rank => self.answer(to, &bytes),
+            Order::Answer { .. } => {}
             Order::Evidence => hang::keep_evidence(self.pid, &[], &self.evidence, &self.clock),
         }
     }
@@ -285,11 +350,15 @@ impl Shim {
 }
 
 fn order(line: &str) -> Option<Order> {
-    match line.trim_end().split_once(' ').unwrap_or((line.trim_end(), "")) {
+    let line = line.trim_end_matches('\n');
+    match line.split_once(' ').unwrap_or((line, "")) {
         ("ask", name) => name.parse().ok().map(Order::Ask),
         ("end", _) => Some(Order::End),
         ("kill", _) => Some(Order::Kill),
         ("evidence", _) => Some(Order::Evidence),
+        ("answer", rest) => {
+            read_answer(rest).map(|(rank, to, bytes)| Order::Answer { rank, to, bytes })
+        }
         _ => None,
     }
 }
@@ -303,6 +372,8 @@ mod tests {
         assert_eq!(order("ask SIGUSR1\n"), Some(Order::Ask(Signal::SIGUSR1)));
         assert_eq!(order("end\n"), Some(Order::End));
         assert_eq!(order("kill\n"), Some(Order::Kill));
+        let answer = Order::Answer { rank: 1, to: 2, bytes: b"A=1\n ".to_vec() };
+        assert_eq!(order("answer 1 2 A=1%0A \n"), Some(answer));
         assert_eq!(order("state later\n"), None);
         assert_eq!(order("ask NOTHING\n"), None);
     }

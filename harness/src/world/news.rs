@@ -70,6 +70,11 @@ impl World<'_> {
                     happened.extend(self.telling.line(&line, now, &mut self.voice))
                 }
                 Heard::Asked(heard) => events.push(self.asked(heard)),
+                // One by one: the kernel lets only a few messages wait.
+                Heard::Message(message) => {
+                    self.program.deliver(&message);
+                    happened.extend(self.telling.read(now, stopping, &mut self.voice));
+                }
             }
         }
         happened.extend(self.telling.read(now, stopping, &mut self.voice));
