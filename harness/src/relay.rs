@@ -47,7 +47,9 @@ impl Relay {
 
     fn try_deliver(&mut self, message: &Relayed) -> io::Result<usize> {
         let sender = (message.rank, message.from);
-        if message.from == 0 || (self.senders.len() >= SENDERS && !self.senders.contains_key(&sender)) {
+        if message.from == 0
+            || (self.senders.len() >= SENDERS && !self.senders.contains_key(&sender))
+        {
             let unnamed = UnixDatagram::unbound()?;
             unnamed.set_nonblocking(true)?;
             return unnamed.send_to(&message.bytes, &self.harness);

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use crate::support::Task;
 
 /// A job `7_3` whose `scontrol` answers with `state` and notes each call.
-fn job(program: &str, state: &str) -> Task {
+pub(crate) fn job(program: &str, state: &str) -> Task {
     let mut task = Task::python(program);
     task.local = false;
     let bin = task.path("bin");
@@ -47,7 +47,7 @@ on(signal.SIGUSR1, stop)
 ready()
 pause()
 ";
-const RUNNING: &str =
+pub(crate) const RUNNING: &str =
     "JobState=RUNNING Reason=None Restarts=0 StartTime=1000 EndTime=9999999999 PreemptTime=None";
 
 fn run(task: &Task, signal: &str) -> (i32, String) {
