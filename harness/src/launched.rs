@@ -203,10 +203,10 @@ impl Launched {
             }
             Message::Failed { node, why } => {
                 rank.node = node;
-                self.rank_ended(number, Exit::Never(why), now, voice);
+                self.rank_ended(number, &Exit::Never(why), now, voice);
             }
-            Message::Exited(code) => self.rank_ended(number, Exit::Code(code), now, voice),
-            Message::Killed(signal) => self.rank_ended(number, Exit::Signal(signal), now, voice),
+            Message::Exited(code) => self.rank_ended(number, &Exit::Code(code), now, voice),
+            Message::Killed(signal) => self.rank_ended(number, &Exit::Signal(signal), now, voice),
             Message::Heard(true) => rank.heard = true,
             Message::Heard(false) => {
                 if let Some(deaf) = &mut self.deaf {
@@ -226,10 +226,10 @@ impl Launched {
     /// The answer to a request, once one rank heard it or all are known to be deaf.
     fn asked(&mut self) -> Option<Heard> {
         let deaf = self.deaf.as_ref()?;
-        let has_heard = self
-            .ranks
-            .values_mut()
-            .fold(false, |heard, rank| std::mem::take(&mut rank.heard) || heard);
+        let mut has_heard = false;
+        for rank in self.ranks.values_mut() {
+            has_heard |= std::mem::take(&mut rank.heard);
+        }
         let over = |number: &u32| self.ranks.get(number).is_some_and(|rank| rank.end.is_some());
         let all = (0..self.of).all(|number| deaf.contains(&number) || over(&number));
         (has_heard || all).then(|| {
@@ -238,17 +238,17 @@ impl Launched {
         })
     }
 
-    fn rank_ended(&mut self, number: u32, exit: Exit, now: Time, voice: &mut Voice) {
+    fn rank_ended(&mut self, number: u32, exit: &Exit, now: Time, voice: &mut Voice) {
         let Some(rank) = self.ranks.get_mut(&number) else { return };
         if rank.end.is_some() {
             return;
         }
-        if exit != Exit::Code(0) {
+        if *exit != Exit::Code(0) {
             voice.note(&format!("rank {number} on {} {exit}", rank.node));
         }
-        let is_crash = severity(&exit) >= CRASH;
+        let is_crash = severity(exit) >= CRASH;
         rank.end = Some(exit.clone());
-        if exit != Exit::Code(0) && !self.told_to_end {
+        if *exit != Exit::Code(0) && !self.told_to_end {
             self.culprits.push(number);
         }
         if is_crash && self.due.is_none() && !self.told_to_end {
@@ -325,12 +325,15 @@ impl Launched {
             ends.extend(ended(number).map(|exit| (*number, exit)));
         }
         let lost = missing.iter().map(|&number| (number, Exit::Signal(Signal::SIGKILL as i32)));
-        // Who ended by itself explains more than who was told to, and than whose end nobody saw.
-        let by_itself = |number: &u32| self.culprits.contains(number);
         let all: Vec<(u32, Exit)> = ends.into_iter().chain(lost).collect();
-        let candidates = all.iter().filter(|(number, _)| by_itself(number));
-        let worst = candidates.rev().max_by_key(|(_, exit)| severity(exit));
-        let worst = worst.or_else(|| all.iter().rev().max_by_key(|(_, exit)| severity(exit)));
+        let worst_of = |is_meant: &dyn Fn(u32) -> bool| {
+            let meant = all.iter().rev().filter(|(number, _)| is_meant(*number));
+            meant.max_by_key(|(_, exit)| severity(exit))
+        };
+        // Who crashed by itself explains more than who was told to end, and than whose end nobody saw.
+        let by_itself = worst_of(&|number| self.culprits.contains(&number));
+        let crashed = by_itself.filter(|(_, exit)| severity(exit) >= CRASH);
+        let worst = crashed.or_else(|| worst_of(&|_| true));
         let Some((rank, exit)) = worst.cloned() else {
             return (Exit::Signal(Signal::SIGKILL as i32), None);
         };

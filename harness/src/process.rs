@@ -236,9 +236,11 @@ pub(crate) fn ask_workers(root: u32, except: &[u32], signal: Signal) -> bool {
     launchers.push(root);
     let mut except = except.to_vec();
     except.extend(&launchers);
-    launchers
-        .iter()
-        .fold(false, |asked, &launcher| ask(launcher, None, &except, signal, None) || asked)
+    let mut asked = false;
+    for launcher in launchers {
+        asked |= ask(launcher, None, &except, signal, None);
+    }
+    asked
 }
 
 /// Sends TERM or KILL to the program's group and to everything below `root`.

@@ -87,6 +87,7 @@ fn read(root: &Table, forced: Option<(String, Place)>, report: &mut Report) -> O
     let order = graph::order(&drafts, report);
     references::check(&drafts, report);
     check_leads(&drafts, &chosen, &executors, report);
+    check_launch(&drafts, defaults.launch, &chosen, &executors, report);
     if !report.is_empty() {
         return None;
     }
@@ -250,6 +251,27 @@ fn check_leads(
             );
             report.problem(place, message).hint("make `lead` shorter than `time`");
         }
+    }
+}
+
+/// `torchrun` is one task on each node.
+fn check_launch(
+    drafts: &[Draft],
+    default: Option<Launch>,
+    chosen: &BTreeMap<String, String>,
+    executors: &Executors,
+    report: &mut Report,
+) {
+    for draft in drafts.iter().filter(|draft| draft.launch.or(default).is_some()) {
+        let Some(name) = chosen.get(&draft.name) else { continue };
+        let Some(Executor::Slurm(slurm)) = executors.by_name.get(name) else { continue };
+        let Some(tasks) = slurm.tasks_per_node.filter(|tasks| tasks.get() > 1) else { continue };
+        let message = format!(
+            "`torchrun` is one task on each node, but executor `{name}` has `tasks_per_node = {tasks}`"
+        );
+        report
+            .problem(&draft.place, message)
+            .hint(format!("take it out, and write `workers_per_node = {tasks}` in the task"));
     }
 }
 

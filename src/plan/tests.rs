@@ -28,6 +28,7 @@ pub(crate) fn task(name: &str, trials: usize, concurrent: u32, after: &[(&str, O
         metrics: BTreeMap::new(),
         log_policy: Vec::new(),
         profile: None,
+        launch: None,
     }
 }
 

@@ -37,6 +37,7 @@ fn task() -> Task {
         },
         restart: RestartSpec { crashes: 0, no_progress: 3, hang: None },
         metrics: std::collections::BTreeMap::new(),
+        launch: None,
         log_policy: Vec::new(),
         profile: None,
     }
@@ -45,6 +46,8 @@ fn task() -> Task {
 #[test]
 fn a_whole_script() {
     let executor = SlurmExecutor {
+        nodes: None,
+        tasks_per_node: None,
         partition: Some("main".to_owned()),
         gpus_per_node: Some("h100:8".to_owned()),
         cpus_per_task: NonZeroU32::new(4),
@@ -83,6 +86,39 @@ fn a_whole_script() {
     # The harness is the batch process: signals reach it first.
     exec '/home/o'\''neil/nemo-harness' run --task-dir '/home/o'\''neil/50% done/tasks/train' --offset 1000
     "#);
+}
+
+#[track_caller]
+fn check_processes(nodes: u32, tasks: u32, launch: Option<Launch>, expected: &str) {
+    let executor = SlurmExecutor {
+        nodes: NonZeroU32::new(nodes),
+        tasks_per_node: NonZeroU32::new(tasks),
+        ..SlurmExecutor::default()
+    };
+    let setting = Setting {
+        experiment: "x",
+        task: &Task { launch, ..task() },
+        executor: &executor,
+        task_dir: Path::new("/x"),
+        output_dir: "/x".into(),
+        harness: Path::new("/x"),
+    };
+    let text = script(&array(Vec::new(), false), &setting);
+    let meant = |line: &&str| line.contains("nodes") || line.contains("ntasks");
+    assert_eq!(text.lines().filter(meant).collect::<Vec<_>>().join(" "), expected);
+}
+
+#[test]
+fn processes_of_a_trial() {
+    let torchrun = Some(Launch::Torchrun { workers_per_node: NonZeroU32::new(8) });
+    check_processes(0, 0, None, "#SBATCH --nodes=1 #SBATCH --ntasks=1");
+    check_processes(1, 0, torchrun, "#SBATCH --nodes=1 #SBATCH --ntasks=1");
+    let two = "#SBATCH --nodes=2 #SBATCH --ntasks=2 #SBATCH --ntasks-per-node=1";
+    check_processes(2, 0, None, two);
+    check_processes(2, 0, torchrun, two);
+    let eight = "#SBATCH --nodes=2 #SBATCH --ntasks=8 #SBATCH --ntasks-per-node=4";
+    check_processes(2, 4, None, eight);
+    check_processes(1, 4, None, "#SBATCH --nodes=1 #SBATCH --ntasks=4 #SBATCH --ntasks-per-node=4");
 }
 
 #[track_caller]

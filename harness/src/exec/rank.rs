@@ -8,7 +8,7 @@ use std::ffi::OsString;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rank {
     /// From 0, over all nodes.
-    pub(crate) rank: u32,
+    pub(crate) number: u32,
     /// How many there are.
     pub(crate) of: u32,
     /// From 0, on its own node.
@@ -34,7 +34,7 @@ impl Rank {
         let node = number("SLURM_NODEID")?;
         let tasks = text("SLURM_STEP_TASKS_PER_NODE").or_else(|_| text("SLURM_TASKS_PER_NODE"))?;
         Ok(Self {
-            rank: number("SLURM_PROCID")?,
+            number: number("SLURM_PROCID")?,
             of: number("SLURM_STEP_NUM_TASKS").or_else(|_| number("SLURM_NTASKS"))?,
             local: number("SLURM_LOCALID")?,
             local_of: nth_count(&tasks, node).ok_or("`SLURM_STEP_TASKS_PER_NODE` is odd")?,
@@ -60,7 +60,7 @@ impl Rank {
 
     fn own(&self, port: u16) -> Vec<(String, OsString)> {
         let numbers = [
-            ("RANK", self.rank),
+            ("RANK", self.number),
             ("WORLD_SIZE", self.of),
             ("LOCAL_RANK", self.local),
             ("LOCAL_WORLD_SIZE", self.local_of),

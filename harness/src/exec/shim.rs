@@ -88,7 +88,7 @@ pub(crate) fn run(options: &Options) -> Result<u8, String> {
     let mut shim = Shim {
         is_launcher: options.workers.is_some(),
         clock: Clock::start(),
-        evidence: options.dir.rank_evidence(options.attempt, rank.rank),
+        evidence: options.dir.rank_evidence(options.attempt, rank.number),
         signals,
         pid: std::process::id(),
         program: None,
@@ -119,7 +119,7 @@ pub(crate) fn run(options: &Options) -> Result<u8, String> {
 
 impl Shim {
     fn start(&mut self, options: &Options) -> Result<u32, String> {
-        let (dir, attempt, rank) = (&options.dir, options.attempt, self.rank.rank);
+        let (dir, attempt, rank) = (&options.dir, options.attempt, self.rank.number);
         let mut ends = Vec::new();
         for path in [dir.rank_stdout(attempt, rank), dir.rank_stderr(attempt, rank)] {
             let log = output::open_log(&path).ok();
@@ -266,7 +266,9 @@ impl Shim {
                 process::end(self.pid, &[], group, Signal::SIGTERM);
             }
             Order::Kill => process::end(self.pid, &[], group, Signal::SIGKILL),
-            Order::Answer { rank, to, bytes } if rank == self.rank.rank => self.answer(to, &bytes),
+            Order::Answer { rank, to, bytes } if rank == self.rank.number => {
+                self.answer(to, &bytes)
+            }
             Order::Answer { .. } => {}
             Order::Evidence => hang::keep_evidence(self.pid, &[], &self.evidence, &self.clock),
         }
@@ -322,7 +324,7 @@ impl Shim {
     }
 
     fn tell(&mut self, message: &Message) {
-        self.pending.extend(encode(self.rank.rank, message).into_bytes());
+        self.pending.extend(encode(self.rank.number, message).into_bytes());
     }
 
     fn write(&mut self) {

@@ -67,7 +67,7 @@ impl World<'_> {
         for heard in self.program.look(now, &mut self.voice) {
             match heard {
                 Heard::Line(line) => {
-                    happened.extend(self.telling.line(&line, now, &mut self.voice))
+                    happened.extend(self.telling.line(&line, now, &mut self.voice));
                 }
                 Heard::Asked(heard) => events.push(self.asked(heard)),
                 // One by one: the kernel lets only a few messages wait.

@@ -178,10 +178,10 @@ fn messages_of_all_ranks_are_heard_and_answered() {
     }
     running.signal("USR1");
     running.finish();
-    let mut seen: Vec<u64> =
-        task.metrics().iter().map(|line| line.values["rank"].as_f64().unwrap() as u64).collect();
+    let mut seen: Vec<String> =
+        task.metrics().iter().map(|line| line.values["rank"].to_string()).collect();
     seen.sort_unstable();
-    assert_eq!(seen, [0, 1, 2, 3]);
+    assert_eq!(seen, ["0", "1", "2", "3"]);
     let sockets: std::collections::BTreeSet<String> =
         ["0.out", "0.1.out", "0.2.out", "0.3.out"].iter().map(|name| output(&task, name)).collect();
     assert_eq!(sockets.len(), 4, "each node would have one: {sockets:?}");

@@ -334,7 +334,14 @@ fn executors() {
 #[test]
 fn slurm_executors() {
     check_slurm("parallel = 2", "4 executor.e.parallel: a Slurm executor has no key `parallel`");
-    check_slurm("nodes = 2", "4 executor.e.nodes: more than one node a trial is not supported yet");
+    check_slurm(
+        "tasks_per_node = 0",
+        "4 executor.e.tasks_per_node: expected a whole number of at least 1, found the integer 0",
+    );
+    check_top(
+        "name = 'x'\n[executor.e]\nkind = 'local'\nnodes = 2",
+        "4 executor.e.nodes: a local executor has no key `nodes`",
+    );
     check_slurm(
         "nodes = 0",
         "4 executor.e.nodes: expected a whole number of at least 1, found the integer 0",
@@ -411,7 +418,7 @@ fn sbatch_options() {
     refused("kill-on-invalid-dep", "it is made from `after`");
     refused("chdir", "programs run in the folder of the experiment's file");
     refused("nodes", "it has a key of its own, `nodes`");
-    refused("ntasks", "a trial is one task of Slurm's");
+    refused("ntasks", "it is made from `nodes` and `tasks_per_node`");
     refused("arra", "it is made from the trials; `search.concurrent` limits how many run at once"); // sbatch would take it
     refused("time", "the executor has the key `time` for it");
     refused("p", "it is not a long option of `sbatch`");
@@ -499,7 +506,18 @@ fn tasks() {
     );
     check("name = 'x'\n[task.seed]\nrun = 'x'", "2 task.seed: a task can't be named `seed`");
     check_task("lunch = 1", "4 task.t.lunch: unknown key `lunch`");
-    check_task("launch = 'torchrun'", "4 task.t.launch: `launch` is not supported yet");
+    check_task(
+        "launch = 'mpirun'",
+        "4 task.t.launch: expected one of `torchrun`, found \"mpirun\"",
+    );
+    check_task(
+        "workers_per_node = 2",
+        "4 task.t.workers_per_node: `workers_per_node` means nothing without `launch`",
+    );
+    check_task(
+        "launch = 'torchrun'\n[executor.e]\nkind = 'slurm'\ntasks_per_node = 4",
+        "2 task.t: `torchrun` is one task on each node, but executor `e` has `tasks_per_node = 4`",
+    );
     check_task(
         "profile = 'torch'",
         "4 task.t.profile: expected one of `lightning`, `transformers`, `torchrun`, `submitit`, `condor`, found \"torch\"",
