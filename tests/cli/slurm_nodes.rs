@@ -252,7 +252,7 @@ fn a_lost_shim_and_a_lost_srun_end_the_attempt_and_all_processes() {
         return;
     }
     let world = World::new();
-    write(&world, "main", "nodes = 2", 2000, &["shim", "srun", "told"]);
+    write(&world, "main", "nodes = 2", 2000, &["shim", "srun", "told", "harness"]);
     let id = world.ok(&["submit", "exp.toml"]);
     until_beyond(&world, &id, 25);
     let shims = commands(&world, &id, 0, "nemo-harness");
@@ -266,9 +266,18 @@ fn a_lost_shim_and_a_lost_srun_end_the_attempt_and_all_processes() {
     kill("-KILL", commands(&world, &id, 1, "srun")[0]);
     // Told to end, `srun` kills its tasks and exits with 0: that is no success.
     kill("-TERM", commands(&world, &id, 2, "srun")[0]);
+    let harness = fs::read_to_string(dir(&world, &id, 3).join("attempts.jsonl")).unwrap();
+    let start: Value = serde_json::from_str(harness.lines().next().unwrap()).unwrap();
+    kill("-KILL", u32::try_from(start["pid"].as_u64().unwrap()).unwrap());
     let status = until_over(&world, &id);
+    let reason = text(&trials(&status, "train")[0]["reason"]);
+    assert!(reason.contains("rank ") && reason.contains("lost"), "{reason}");
     for (number, trial) in trials(&status, "train").iter().enumerate() {
         assert_eq!(causes(trial).len(), 1, "{trial:#}");
+        if number == 3 {
+            assert_none_is_left(&world, &id, number); // nobody could write its end
+            continue;
+        }
         assert_ne!(causes(trial), ["completed"], "{trial:#}");
         let checkpoint = trial["attempts"][0]["checkpoint_step"].as_u64();
         assert_eq!(checkpoint.map(|step| step % 20), Some(0), "{trial:#}");
