@@ -16,6 +16,7 @@ use nix::sys::signal::{self, SigHandler, SigSet, Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::launch;
 use crate::proc_fs;
 
 /// What a program is started with.
@@ -192,6 +193,8 @@ pub(crate) fn reap() -> Vec<Reaped> {
 /// Sends a signal to the outermost processes below `root` that catch it, and says whether there was one. Those
 /// below them are their own business: a launcher passes it on, a forked worker only inherited the handler.
 ///
+/// PyTorch's launcher is never asked, but what is below it: a signal would end it, and its workers with it.
+///
 /// The program itself comes first: looking at all processes of a node takes milliseconds.
 pub(crate) fn ask(
     root: u32,
@@ -205,6 +208,7 @@ pub(crate) fn ask(
     let mut ask = |pid: u32, skip: &mut Vec<u32>| {
         if proc_fs::catches(pid, signal)
             && profile::is_asked(profile, |name| proc_fs::variable(pid, name).is_some())
+            && !launch::is_launcher(&proc_fs::arguments(pid))
             && send(pid, signal)
         {
             skip.push(pid);
@@ -221,24 +225,6 @@ pub(crate) fn ask(
         } else if !skip.contains(&pid) {
             ask(pid, &mut skip);
         }
-    }
-    asked
-}
-
-/// The same for the workers of PyTorch's launcher, which itself is never asked: it would end them and fail.
-pub(crate) fn ask_workers(root: u32, except: &[u32], signal: Signal) -> bool {
-    let is_launcher = |&pid: &u32| {
-        let words = proc_fs::arguments(pid);
-        crate::launch::is_launcher(&words)
-    };
-    let mut launchers: Vec<u32> =
-        proc_fs::descendants(root, except).into_iter().filter(is_launcher).collect();
-    launchers.push(root);
-    let mut except = except.to_vec();
-    except.extend(&launchers);
-    let mut asked = false;
-    for launcher in launchers {
-        asked |= ask(launcher, None, &except, signal, None);
     }
     asked
 }

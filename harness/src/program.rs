@@ -12,7 +12,8 @@ use nix::sys::signal::Signal;
 
 use crate::clock::Time;
 use crate::end::Exit;
-use crate::exec::{Options, rank};
+use crate::exec::Options;
+use crate::exec::rank::Rank;
 use crate::hang;
 use crate::job::Harness;
 use crate::launch;
@@ -27,7 +28,7 @@ use crate::trial::told;
 #[derive(Debug)]
 pub(crate) enum Program {
     /// Here, in the group of this process.
-    Local { pid: u32, is_launcher: bool },
+    Local { pid: u32 },
     /// Each below a shim that `srun` started.
     Launched(Box<Launched>),
 }
@@ -90,9 +91,8 @@ pub(crate) fn start(
         return Ok((Program::Launched(Box::new(launched)), Vec::new()));
     }
     let workers = spec.launch.as_ref().and_then(launch::workers);
-    if let Some(workers) = workers {
-        let port = free_port(harness, attempt);
-        let own = rank::torchrun(0, 1, workers, "127.0.0.1", port);
+    if spec.launch.is_some() {
+        let own = Rank::alone().of_all(free_port(harness, attempt), workers);
         let unset = |(name, _): &(String, OsString)| !env.iter().any(|(other, _)| other == name);
         let own: Vec<_> = own.into_iter().filter(unset).collect();
         env.extend(own);
@@ -100,7 +100,7 @@ pub(crate) fn start(
     let (streams, [stdout, stderr]) = outputs(harness, attempt, is_read)?;
     let start = Start { argv: &argv, env: &env, workdir: &spec.workdir, stdout, stderr };
     let pid = process::start(start, &context.path)?;
-    Ok((Program::Local { pid, is_launcher: workers.is_some() }, streams))
+    Ok((Program::Local { pid }, streams))
 }
 
 /// The program writes its own files unless its lines must be read.
@@ -139,7 +139,7 @@ impl Program {
     /// The child that stands for all of it: once it is gone, the program is.
     pub(crate) fn pid(&self) -> u32 {
         match self {
-            Self::Local { pid, .. } => *pid,
+            Self::Local { pid } => *pid,
             Self::Launched(launched) => launched.srun,
         }
     }
@@ -148,10 +148,7 @@ impl Program {
     pub(crate) fn ask(&mut self, asking: &Asking<'_>, running: bool, now: Time) -> Option<bool> {
         let Asking { root, except, signal, profile } = *asking;
         match self {
-            Self::Local { is_launcher: true, .. } => {
-                Some(process::ask_workers(root, except, signal))
-            }
-            Self::Local { pid, .. } => {
+            Self::Local { pid } => {
                 let program = running.then_some(*pid);
                 Some(process::ask(root, program, except, signal, profile))
             }

@@ -49,13 +49,33 @@ impl Rank {
 
     /// What `torch.distributed` and its like read. The environment may say where the ranks meet, but not who is who.
     pub(crate) fn variables(&self, port: u16, workers: Option<u32>) -> Vec<(String, OsString)> {
-        let variables = match workers {
-            Some(workers) => torchrun(self.node, self.nodes, workers, &self.master, port),
-            None => self.own(port),
-        };
+        let variables = self.of_all(port, workers);
         let may_be_given = |name: &str| !name.ends_with("RANK") && name != "WORLD_SIZE";
         let is_given = |name: &str| may_be_given(name) && env::var_os(name).is_some();
         variables.into_iter().filter(|(name, _)| !is_given(name)).collect()
+    }
+
+    /// The same, whatever the environment says.
+    pub(crate) fn of_all(&self, port: u16, workers: Option<u32>) -> Vec<(String, OsString)> {
+        match workers {
+            Some(workers) => torchrun(self.node, self.nodes, workers, &self.master, port),
+            None => self.own(port),
+        }
+    }
+
+    /// The only one, on this machine.
+    pub(crate) fn alone() -> Self {
+        Self {
+            number: 0,
+            of: 1,
+            local: 0,
+            local_of: 1,
+            node: 0,
+            nodes: 1,
+            master: "127.0.0.1".to_owned(),
+            node_name: String::new(),
+            step: String::new(),
+        }
     }
 
     fn own(&self, port: u16) -> Vec<(String, OsString)> {
@@ -74,7 +94,7 @@ impl Rank {
 }
 
 /// What `torchrun` reads in place of its options. Ranks follow the order of the nodes, so that rank 0 is on the first.
-pub(crate) fn torchrun(
+fn torchrun(
     node: u32,
     nodes: u32,
     workers: u32,

@@ -57,7 +57,6 @@ enum Order {
 #[derive(Debug)]
 struct Shim {
     rank: Rank,
-    is_launcher: bool,
     clock: Clock,
     /// Where to write what the processes of a hanging program do.
     evidence: PathBuf,
@@ -86,7 +85,6 @@ pub(crate) fn run(options: &Options) -> Result<u8, String> {
         set.map_err(|error| format!("the pipes to Slurm: {error}"))?;
     }
     let mut shim = Shim {
-        is_launcher: options.workers.is_some(),
         clock: Clock::start(),
         evidence: options.dir.rank_evidence(options.attempt, rank.number),
         signals,
@@ -277,11 +275,7 @@ impl Shim {
     /// Sends the wanted signal; says whether a process caught it.
     fn ask(&mut self) -> bool {
         let Some((signal, _)) = self.wanted else { return false };
-        let heard = if self.is_launcher {
-            process::ask_workers(self.pid, &[], signal)
-        } else {
-            process::ask(self.pid, None, &[], signal, None)
-        };
+        let heard = process::ask(self.pid, None, &[], signal, None);
         self.wanted = (!heard).then_some((signal, self.clock.now() + RETRY));
         heard
     }

@@ -219,3 +219,40 @@ fn nothing_stays_when_srun_is_killed() {
     assert_eq!(calls, "--signal=KILL 9.0\n");
     wait_until("the ranks are gone", || !pids.iter().any(|pid| is_alive(pid)));
 }
+
+/// A launcher that is known by its name, and a worker below it. Both catch the signal.
+const TORCHRUN: &str = r#"#!/usr/bin/env python3
+import os, signal, subprocess, sys
+test = os.environ["TEST"]
+signal.signal(signal.SIGUSR1, lambda *_: open(test + "/agent-was-asked", "w").close())
+assert sys.argv[1] == "--no_python", sys.argv
+names = "PET_NNODES PET_NPROC_PER_NODE PET_NODE_RANK PET_RDZV_BACKEND PET_MASTER_ADDR PET_MAX_RESTARTS".split()
+open(test + "/launched", "w").write(" ".join(os.environ[name] for name in names))
+sys.exit(subprocess.call(sys.argv[2:]))
+"#;
+
+#[test]
+fn a_launchers_workers_are_asked_and_never_the_launcher() {
+    let mut task = Task::sh("exec python3 \"$TEST/train.py\"");
+    task.spec["launch"] = json!({"nodes": 1, "torchrun": true, "workers_per_node": 2});
+    fs::create_dir(task.path("bin")).unwrap();
+    let path = task.path("bin/torchrun");
+    fs::write(&path, TORCHRUN).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let train = format!(
+        "{}\ndef stop():\n    save(4)\n    sys.exit(0)\non(signal.SIGUSR1, stop)\nready()\npause()",
+        crate::support::PYTHON
+    );
+    fs::write(task.path("train.py"), train).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    task.env("PATH", &format!("{}:{path}", task.path("bin").display()));
+    let mut running = task.start();
+    running.wait_for("ready-0");
+    running.signal("USR1");
+    assert_eq!(running.finish(), 75);
+    task.check_ends("Preempted Requeue");
+    assert_eq!(task.checkpoints(), ["step-4"]);
+    assert!(!task.path("agent-was-asked").exists());
+    let launched = fs::read_to_string(task.path("launched")).unwrap();
+    assert_eq!(launched, "1 2 0 static 127.0.0.1 0");
+}
