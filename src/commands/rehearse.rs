@@ -242,10 +242,10 @@ impl Screen {
         };
         if let (2, Some((of, usual))) = (number, known) {
             let more = count(of - 1, "run");
-            say(&format!(
+            self.say(&format!(
                 "Undisturbed it takes {}; {more} more, each interrupted and resumed: about {}.",
                 duration(usual),
-                duration(self.estimate(of - 1, usual))
+                duration(Self::estimate(of - 1, usual))
             ));
         }
         if self.bar.is_none() {
@@ -258,9 +258,17 @@ impl Screen {
         self.draw(None);
     }
 
+    /// Above the line, where there is one.
+    fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| say(text)),
+            None => say(text),
+        }
+    }
+
     /// Interruptions and restarts cost about a second each, and some steps.
     #[expect(clippy::cast_precision_loss, reason = "a handful of runs")]
-    fn estimate(&self, runs: usize, usual: f64) -> f64 {
+    fn estimate(runs: usize, usual: f64) -> f64 {
         runs as f64 * (usual * 1.1 + 1.0)
     }
 
@@ -281,7 +289,7 @@ impl Screen {
         }
         if current.usual > 0.0 {
             let gone = host::now() - current.began;
-            let left = (self.estimate(current.runs_left, current.usual) - gone).max(0.0);
+            let left = (Self::estimate(current.runs_left, current.usual) - gone).max(0.0);
             text = format!("{text} (about {} left)", duration(left));
         }
         bar.set_message(text);

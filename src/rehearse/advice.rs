@@ -12,6 +12,8 @@ pub struct Advice {
     pub save_seconds: Option<f64>,
     /// `checkpoint.lead` as it is.
     pub lead: u64,
+    /// Whether the program has twice the time that it needed.
+    pub lead_is_enough: Option<bool>,
     /// What it should be at least.
     pub lead_needed: Option<u64>,
     /// Seconds of a step.
@@ -46,6 +48,7 @@ pub fn advise(all: &Rehearsal) -> Advice {
     Advice {
         save_seconds,
         lead: all.lead,
+        lead_is_enough: save_seconds.map(|seconds| until_term(all.lead) >= 2.0 * seconds),
         lead_needed: save_seconds.map(lead),
         step_seconds,
         saves_every_steps: gaps.max().or(own.first().copied()),

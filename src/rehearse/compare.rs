@@ -16,7 +16,7 @@ use super::tree::{self, TreeDifference};
 pub struct Comparison {
     /// The record.
     pub series: SeriesDifference,
-    /// Steps that are twice in the record.
+    /// Steps that are twice in the record, and once in the undisturbed one.
     pub doubled: Vec<u64>,
     /// Whether reports have steps.
     pub has_steps: bool,
@@ -24,6 +24,8 @@ pub struct Comparison {
     pub checkpoints: Vec<(u64, TreeDifference)>,
     /// The other files of the trial's folder.
     pub results: TreeDifference,
+    /// Whether something may differ, since it does so undisturbed.
+    pub has_slack: bool,
     /// The names in the checkpoint that the run resumed from first.
     pub held: BTreeSet<String>,
 }
@@ -81,10 +83,12 @@ pub fn compare(
     let held = resumed.map(|step| inventory::names(&theirs.checkpoint(step)));
     Ok(Comparison {
         series: series::compare(&a, &b, &slack.metrics),
-        doubled: b.doubled.iter().copied().collect(),
+        // What is told twice undisturbed, such as the last value once more, is the program's way.
+        doubled: b.doubled.difference(&a.doubled).copied().collect(),
         has_steps: a.has_steps,
         checkpoints,
         results: tree::compare(ours.path(), theirs.path(), &slack.results, &is_harness_own)?,
+        has_slack: *slack != Slack::default(),
         held: held.transpose()?.unwrap_or_default(),
     })
 }

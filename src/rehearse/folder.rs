@@ -52,7 +52,7 @@ impl Folder<'_> {
             NewTask { spec, scripts: Vec::new() }
         });
         let new = new.collect();
-        self.create(&id, Experiment { tasks, ..self.experiment.clone() }, new, None)?;
+        self.create(&id, &Experiment { tasks, ..self.experiment.clone() }, new, None)?;
         let task = dir.task(&self.task.name);
         Ok(Place { id, dir, task, plan: None })
     }
@@ -83,7 +83,7 @@ impl Folder<'_> {
         let scripts = self.script(&id, &dir, &array, spec.checkpoint.lead);
         let plan = scripts.as_ref().map(|_| Plan { arrays: vec![array] });
         let new = vec![NewTask { spec, scripts: scripts.into_iter().collect() }];
-        self.create(&id, experiment, new, plan.clone())?;
+        self.create(&id, &experiment, new, plan.clone())?;
         let task = dir.task(&self.task.name);
         Ok(Place { id, dir, task, plan })
     }
@@ -134,7 +134,7 @@ impl Folder<'_> {
     fn create(
         &self,
         id: &ExperimentId,
-        experiment: Experiment,
+        experiment: &Experiment,
         tasks: Vec<NewTask>,
         plan: Option<Plan>,
     ) -> Result<(), StoreError> {
@@ -145,7 +145,7 @@ impl Folder<'_> {
         };
         let journal: Vec<Event> =
             std::iter::once(submitter).chain(plan.map(|plan| Event::Planned { plan })).collect();
-        let (experiment, toml) = (&experiment, self.toml);
+        let toml = self.toml;
         let new = NewExperiment { id, toml, experiment, journal: &journal, tasks };
         store::create(&self.home, &new).map(drop)
     }
@@ -156,13 +156,15 @@ fn undisturbed(mut spec: TaskSpec) -> TaskSpec {
     spec.deadline = None;
     spec.time_limit = None;
     spec.restart.crashes = 1;
-    spec.restart.no_progress = 0;
     spec.checkpoint.keep = Keep { trial_latest: u32::MAX, trial_best: 1, experiment_best: 0 };
     spec
 }
 
 /// What the harness must know of the disturbances.
 fn set_up(spec: &mut TaskSpec, scenario: &Scenario) {
+    if !scenario.injections.is_empty() {
+        spec.restart.no_progress = 0; // several interruptions without a checkpoint are to be seen
+    }
     for injection in &scenario.injections {
         match injection.fault {
             Fault::Preempt { lead } => spec.checkpoint.lead = lead,

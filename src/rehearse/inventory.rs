@@ -45,8 +45,9 @@ fn within(bytes: &[u8]) -> BTreeSet<String> {
     let mut names: BTreeSet<String> = leaves.into_iter().map(|leaf| leaf.name).collect();
     names.remove("");
     let pickled = zip::members(bytes).unwrap_or_default().into_iter();
-    for member in pickled.filter(|member| member.name.ends_with(".pkl")) {
-        names.retain(|name| !name.ends_with(".pkl"));
+    let is_pickle = |name: &str| name.ends_with("/data.pkl");
+    for member in pickled.filter(|member| is_pickle(&member.name)) {
+        names.retain(|name| !is_pickle(name));
         names.extend(words(member.data));
     }
     names

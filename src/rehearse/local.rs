@@ -118,6 +118,11 @@ pub(super) fn run(
     };
     let end = local.carry_out()?;
     local.watch.look()?;
+    if let Some(Injection { fault: Fault::TimeLimit { limit }, .. }) = scenario.injections.first() {
+        #[expect(clippy::cast_precision_loss, reason = "seconds of a segment")]
+        let notice = limit.saturating_sub(read_spec(task)?.checkpoint.lead) as f64;
+        local.watch.segment_ended(Fault::TimeLimit { limit: *limit }, notice);
+    }
     let seconds = host::now() - local.began;
     Ok(gather(&local.watch, &dir, scenario, end, seconds)?)
 }
@@ -159,7 +164,7 @@ impl Local<'_> {
             match code {
                 Some(0) => return Ok(End::Completed),
                 _ if is_requeued || (is_cancelled && self.was_disturbed()) => {
-                    self.end_segments()?
+                    self.end_segments()?;
                 }
                 None if self.was_disturbed() => {}
                 _ => return Ok(End::Failed(self.reason(code, signal))),
@@ -204,7 +209,8 @@ impl Local<'_> {
         let is_due = match injection.moment {
             Moment::Step(wanted) => step.is_some_and(|step| step >= wanted),
             Moment::Seconds(seconds) => now - start >= seconds,
-            Moment::Begin => now - start >= notice(injection.fault, self.task),
+            // The harness sees to its segments' ends itself.
+            Moment::Begin => false,
         };
         let is_ready = !needs_checkpoint || self.watch.has_checkpoint();
         if is_done || !is_due || !is_ready || self.watch.is_over() {
@@ -220,7 +226,6 @@ impl Local<'_> {
                 }
             }
             Fault::KillHarness => signal(harness, Signal::SIGKILL),
-            // The harness sees to its segments' ends itself; and without Slurm nobody requeues.
             Fault::TimeLimit { .. } | Fault::Requeue => {}
         }
     }
@@ -255,20 +260,6 @@ impl Local<'_> {
 
 fn read_spec(task: &TaskDir) -> io::Result<TaskSpec> {
     Ok(serde_json::from_slice(&std::fs::read(task.spec())?)?)
-}
-
-/// Seconds from an attempt's begin until its program is asked to save, at a segment's end.
-#[expect(clippy::cast_precision_loss, reason = "seconds of a segment")]
-fn notice(fault: Fault, task: &TaskDir) -> f64 {
-    let lead = read_spec(task).map_or(0, |spec| spec.checkpoint.lead);
-    match fault {
-        Fault::TimeLimit { limit } => limit.saturating_sub(lead) as f64,
-        Fault::Preempt { .. }
-        | Fault::Terminate { .. }
-        | Fault::KillProgram
-        | Fault::KillHarness
-        | Fault::Requeue => 0.0,
-    }
 }
 
 fn signal(pid: u32, signal: Signal) {

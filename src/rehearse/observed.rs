@@ -160,9 +160,11 @@ impl Run {
     pub fn first_save(&self) -> Option<(u64, f64)> {
         let first = self.attempts.first()?;
         let (step, time) = *first.checkpoints.first()?;
+        // What is committed after the last report was left to the end.
+        let reported = first.lines.last().map(|line| line.time);
         let ended = first.end.as_ref().map_or(f64::INFINITY, |end| end.time);
-        // What is committed in the last moments was left to the end.
-        (ended - time > 0.05 * (ended - first.start)).then_some((step, time - first.start))
+        let worked = reported.unwrap_or(ended - 0.05 * (ended - first.start));
+        (time < worked).then_some((step, time - first.start))
     }
 }
 

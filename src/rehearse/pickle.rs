@@ -99,7 +99,7 @@ impl<'a> Machine<'a> {
         match code {
             b')' | b'}' | b']' | 0x8f => self.stack.push(list(Vec::new())?),
             b't' => {
-                let items = self.from_mark()?;
+                let items = self.pop_mark()?;
                 self.stack.push(list(items)?);
             }
             0x85..=0x87 => {
@@ -113,7 +113,7 @@ impl<'a> Machine<'a> {
                 self.set_items(pair)?;
             }
             b'u' => {
-                let items = self.from_mark()?;
+                let items = self.pop_mark()?;
                 self.set_items(items)?;
             }
             b'a' => {
@@ -121,7 +121,7 @@ impl<'a> Machine<'a> {
                 self.append(vec![item])?;
             }
             b'e' => {
-                let items = self.from_mark()?;
+                let items = self.pop_mark()?;
                 self.append(items)?;
             }
             // A call or a state: what it is made of lies below the same name.
@@ -186,7 +186,7 @@ impl<'a> Machine<'a> {
         Some(())
     }
 
-    fn from_mark(&mut self) -> Option<Vec<Value>> {
+    fn pop_mark(&mut self) -> Option<Vec<Value>> {
         let mark = self.marks.pop().filter(|mark| *mark <= self.stack.len())?;
         Some(self.stack.split_off(mark))
     }

@@ -100,6 +100,26 @@ pub struct Scenario {
     pub injections: Vec<Injection>,
 }
 
+impl Scenario {
+    /// The same at half the time, where time decides and it can be less: a run may be faster than the one before.
+    #[must_use]
+    pub fn sooner(&self, lead: u64) -> Option<Self> {
+        let half = |own: &Injection| match (own.fault, own.moment) {
+            (Fault::TimeLimit { limit }, _) => {
+                let segment = limit.saturating_sub(lead);
+                let fault = Fault::TimeLimit { limit: lead + segment / 2 };
+                (segment > 1).then_some(Injection { fault, ..*own })
+            }
+            (_, Moment::Seconds(seconds)) if seconds > 0.1 => {
+                Some(Injection { moment: Moment::Seconds(seconds / 2.0), ..*own })
+            }
+            (_, Moment::Seconds(_) | Moment::Step(_) | Moment::Begin) => None,
+        };
+        let injections = self.injections.iter().map(half).collect::<Option<Vec<_>>>()?;
+        Some(Self { kind: self.kind, injections })
+    }
+}
+
 /// What an undisturbed run was like.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Baseline {
@@ -213,20 +233,16 @@ fn kill(chance: &mut Chance, baseline: &Baseline, fault: Fault) -> Vec<Injection
         let begin = by_step.unwrap_or(seconds / baseline.seconds.max(f64::EPSILON));
         (begin < SPAN.1).then_some(begin)
     });
-    match begin {
-        Some(begin) => {
-            let at = fractions(chance, 1, (begin + (SPAN.1 - begin) / 4.0, SPAN.1));
-            sequence(baseline, &at, fault)
-        }
-        None => {
-            let at = fractions(chance, 2, SPAN);
-            let mut injections = sequence(baseline, &at, Fault::Preempt { lead: baseline.lead });
-            if let Some(second) = injections.get_mut(1) {
-                second.fault = fault;
-            }
-            injections
-        }
+    if let Some(begin) = begin {
+        let at = fractions(chance, 1, (begin + (SPAN.1 - begin) / 4.0, SPAN.1));
+        return sequence(baseline, &at, fault);
     }
+    let at = fractions(chance, 2, SPAN);
+    let mut injections = sequence(baseline, &at, Fault::Preempt { lead: baseline.lead });
+    if let Some(second) = injections.get_mut(1) {
+        second.fault = fault;
+    }
+    injections
 }
 
 /// Which part of the steps is up to this one.
@@ -248,7 +264,7 @@ fn time_limit(chance: &mut Chance, baseline: &Baseline) -> Vec<Injection> {
     vec![Injection { fault: Fault::TimeLimit { limit }, moment: Moment::Begin }]
 }
 
-/// SplitMix64: the same numbers from a seed on every machine, for ever.
+/// `SplitMix64`: the same numbers from a seed on every machine, for ever.
 struct Chance(u64);
 
 impl Chance {
@@ -320,6 +336,21 @@ mod tests {
             .map(|moment| if let Moment::Seconds(seconds) = moment { seconds } else { 99.0 })
             .sum();
         assert!((5.0..=8.5).contains(&total), "{plan:?}");
+    }
+
+    #[test]
+    fn what_came_too_late_is_done_sooner_until_it_can_not() {
+        let limit = |limit| Scenario {
+            kind: Kind::TimeLimit,
+            injections: vec![Injection {
+                fault: Fault::TimeLimit { limit },
+                moment: Moment::Begin,
+            }],
+        };
+        assert_eq!(limit(34).sooner(30), Some(limit(32)));
+        assert_eq!(limit(31).sooner(30), None);
+        let preempted = &plan(1, 3, &baseline(), Place::Local)[0];
+        assert_eq!(preempted.sooner(30), None, "steps don't depend on the clock");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The rehearsal from its first run to its last.
 
+use std::collections::VecDeque;
+
 use nemo_harness::rundir::{ExperimentDir, TrialDir};
 
 use super::advice::{self, Advice};
@@ -110,30 +112,22 @@ impl Director<'_> {
         upstream: &ExperimentDir,
         skipped: &mut Vec<Kind>,
     ) -> Result<(), RehearseError> {
-        let calm = Scenario { kind: Kind::Undisturbed, injections: Vec::new() };
         let facts = Baseline {
             seconds: baseline.run.seconds,
             steps: baseline.run.steps(),
             first_save: baseline.run.first_save(),
             lead: all.lead,
         };
-        let Wishes { seed, interruptions, only, place } = self.wishes;
-        let planned = plan::plan(*seed, *interruptions, &facts, *place).into_iter();
-        let is_wanted = |own: &Scenario| only.is_empty() || only.contains(&own.kind);
-        let mut scenarios: Vec<Scenario> =
-            std::iter::once(calm).chain(planned.filter(is_wanted)).collect();
+        let calm = Scenario { kind: Kind::Undisturbed, injections: Vec::new() };
+        let mut scenarios: VecDeque<Scenario> =
+            std::iter::once(calm).chain(self.planned(&facts)).collect();
         let mut slack = Slack::default();
-        let mut at = 0;
-        while let Some(scenario) = scenarios.get(at).cloned() {
-            at += 1;
-            let number = at + 1;
-            let last = facts.steps.last().copied();
-            let known = Some((scenarios.len() + 1, facts.seconds));
-            (self.announce)(scenario.kind.as_str(), number, known, last);
-            let patience = patience(&facts, &scenario);
-            let Some(done) =
-                self.run_in_time(number, &scenario, upstream, patience, facts.seconds)?
-            else {
+        let mut number = 1;
+        while let Some(scenario) = scenarios.pop_front() {
+            number += 1;
+            let known = Some((number + scenarios.len(), facts.seconds));
+            (self.announce)(scenario.kind.as_str(), number, known, facts.steps.last().copied());
+            let Some(done) = self.run_in_time(number, &scenario, upstream, &facts)? else {
                 skipped.push(scenario.kind);
                 continue;
             };
@@ -144,15 +138,37 @@ impl Director<'_> {
                 all.again = Some((done.run, comparison));
                 continue;
             }
-            let is_slow = *place == Place::Local
-                && needs_long_notice(&done.run, &baseline.run)
-                && scenarios.iter().all(|own| own.kind != Kind::LongNotice);
-            if is_slow && let Some(long) = plan::long_notice(&facts, &scenario) {
-                scenarios.insert(at, long);
+            if let Some(sooner) = was_calm(&done.run).then(|| scenario.sooner(facts.lead)).flatten()
+            {
+                scenarios.push_front(sooner);
+                continue;
+            }
+            if let Some(long) = self.long_notice(all, &done.run, &facts, &scenario) {
+                scenarios.push_front(long);
             }
             all.runs.push((done.run, comparison));
         }
         Ok(())
+    }
+
+    fn planned(&self, facts: &Baseline) -> Vec<Scenario> {
+        let Wishes { seed, interruptions, only, place } = self.wishes;
+        let planned = plan::plan(*seed, *interruptions, facts, *place).into_iter();
+        planned.filter(|own| only.is_empty() || only.contains(&own.kind)).collect()
+    }
+
+    /// Once, where a program heard and was ended too soon to tell what it would have done.
+    fn long_notice(
+        &self,
+        all: &Rehearsal,
+        run: &Run,
+        facts: &Baseline,
+        scenario: &Scenario,
+    ) -> Option<Scenario> {
+        let is_first = all.runs.iter().all(|(run, _)| run.kind != Kind::LongNotice);
+        let is_here = self.wishes.place == Place::Local && run.kind != Kind::LongNotice;
+        let is_wanted = is_first && is_here && needs_long_notice(run, &all.baseline);
+        is_wanted.then(|| plan::long_notice(facts, scenario)).flatten()
     }
 
     /// A run, or nothing where the time is over.
@@ -161,10 +177,10 @@ impl Director<'_> {
         number: usize,
         scenario: &Scenario,
         upstream: &ExperimentDir,
-        patience: f64,
-        usual: f64,
+        facts: &Baseline,
     ) -> Result<Option<Done>, RehearseError> {
-        let is_late = |deadline: f64| host::now() + usual > deadline;
+        let patience = patience(facts, scenario);
+        let is_late = |deadline: f64| host::now() + facts.seconds > deadline;
         if self.stage.deadline.is_some_and(is_late) {
             return Ok(None);
         }
@@ -223,6 +239,11 @@ impl Director<'_> {
         let mut after = self.folder.task.after.iter().filter(|after| after.task == task.name);
         after.all(|after| matches!(after.on, On::Ok | On::Each))
     }
+}
+
+/// Whether it was over before anything could be done to it.
+fn was_calm(run: &Run) -> bool {
+    run.end == End::Completed && run.attempts.iter().all(|attempt| attempt.injected.is_none())
 }
 
 /// Seconds after which a run counts as stuck.

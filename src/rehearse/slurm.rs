@@ -19,6 +19,8 @@ use crate::status::{self, State};
 const LOOK: Duration = Duration::from_millis(100);
 /// Between two questions to the controller, in seconds.
 const ASK_EVERY: f64 = 10.0;
+/// How often is looked, once a second, whether a cancelled job is gone.
+const CANCEL_LOOKS: u32 = 40;
 /// A job that is neither in the queue nor has written an end is lost after so many questions.
 const FORGOTTEN: u32 = 3;
 
@@ -52,7 +54,7 @@ pub(super) fn run(
     let mut run = OnSlurm { stage, client, job, dir, watch };
     let result = run.carry_out(scenario, patience);
     if !matches!(result, Ok(End::Completed | End::Failed(_))) {
-        run.client.cancel(&[job.to_string()]).ok();
+        run.cancel();
     }
     let end = result?;
     run.watch.look()?;
@@ -89,6 +91,23 @@ impl OnSlurm<'_> {
                     return Ok(End::Failed(format!("job {} is gone without a word", self.job)));
                 }
             }
+        }
+    }
+
+    /// Takes the job back, and waits until it is gone: its folder may be removed then.
+    fn cancel(&self) {
+        if self.client.cancel(&[self.job.to_string()]).is_err() {
+            return;
+        }
+        for _ in 0..CANCEL_LOOKS {
+            let lives = self
+                .client
+                .queue(&[self.job])
+                .map(|queue| queue.rows.iter().any(|row| !row.state.is_final()));
+            if !matches!(lives, Ok(true)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_secs(1));
         }
     }
 

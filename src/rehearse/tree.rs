@@ -118,10 +118,9 @@ fn below(root: &Path, path: &Path) -> PathBuf {
 fn is_within(own: &FileDifference, slack: &Slack) -> bool {
     let room = slack.get(&(own.path.clone(), own.part.clone()));
     match (room, &own.how) {
-        (None, _) => false,
         (Some(None), _) => true,
         (Some(Some(room)), How::Numbers { largest, .. }) => largest <= room,
-        (Some(Some(_)), How::Missing | How::Added | How::Bytes { .. }) => false,
+        (None, _) | (Some(Some(_)), How::Missing | How::Added | How::Bytes { .. }) => false,
     }
 }
 

@@ -9,6 +9,7 @@ use nemo_harness::rundir::{AttemptRecord, MetricsLine, TrialDir, lines};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
 use super::observed::{Attempt, Injected, Notes};
+use super::plan::Fault;
 
 /// What is known of a running trial so far.
 #[derive(Debug)]
@@ -56,7 +57,23 @@ impl Watch {
     /// The number of the newest attempt, and when it began.
     pub(super) fn attempt(&self) -> Option<(u32, f64)> {
         let start = self.records.iter().rev().find_map(AttemptRecord::as_start)?;
-        Some((start.attempt, start.time))
+        Some((start.attempt, start.began.unwrap_or(start.time)))
+    }
+
+    /// Notes that the first attempt was asked at its segment's end, so many seconds after its begin, if it lasted so
+    /// long: the harness sees to that itself.
+    pub(super) fn segment_ended(&mut self, fault: Fault, notice: f64) {
+        let Some(first) = self.attempts().into_iter().next() else { return };
+        let Some(end) = first.end else { return };
+        let began = self.records.iter().find_map(AttemptRecord::as_start).and_then(|own| own.began);
+        // The harness counts from a moment before it makes its record.
+        let asked = end.stopped.unwrap_or(began.unwrap_or(first.start) + notice - 0.05);
+        if end.time < asked {
+            return;
+        }
+        let before = first.lines.iter().filter(|line| line.time <= asked);
+        let step = before.filter_map(|line| line.step).max();
+        self.injected.push((0, Injected { fault, time: asked, step }));
     }
 
     /// Whether the newest attempt has ended.

@@ -16,6 +16,7 @@ pub(super) fn members(bytes: &[u8]) -> Option<Vec<Member<'_>>> {
     // The end record is 22 bytes and a comment that may be long.
     let tail = bytes.len().saturating_sub(22 + 65_535);
     let end = tail + bytes[tail..].windows(4).rposition(|window| window == b"PK\x05\x06")?;
+    bytes.get(end..end + 22)?;
     let (mut count, mut at) =
         (u64::from(u16_at(bytes, end + 10)?), u64::from(u32_at(bytes, end + 16)?));
     if let Some(locator) = end.checked_sub(20).filter(|at| bytes[*at..].starts_with(b"PK\x06\x07"))

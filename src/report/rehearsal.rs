@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::table::{table, text};
 use crate::rehearse::advice::Advice;
 use crate::rehearse::compare::Comparison;
-use crate::rehearse::findings::{Finding, Level, is_safe};
+use crate::rehearse::findings::{Finding, Level, Reaction, is_safe, reaction};
 use crate::rehearse::observed::{Attempt, End, Injected, Run};
 use crate::rehearse::plan::{Fault, Kind};
 use crate::rehearse::run::{Outcome, is_equal};
@@ -69,7 +69,7 @@ fn runs_table(outcome: &Outcome) -> String {
         table.add_row(vec![
             Cell::new(run.kind.as_str()),
             Cell::new(done(run)),
-            Cell::new(seen(run, comparison)),
+            Cell::new(seen(run, comparison, &outcome.rehearsal.baseline)),
             Cell::new(verdict).fg(colour),
         ]);
     }
@@ -105,27 +105,33 @@ fn done(run: &Run) -> String {
             None => parts.push((what, vec![when])),
         }
     }
-    let parts =
-        parts.into_iter().map(|(what, moments)| format!("{what} after {}", moments.join(", ")));
-    let parts: Vec<String> = parts.collect();
+    let one = |(what, moments): (String, Vec<String>)| {
+        let is_time = moments.iter().any(|moment| moment.ends_with('s'));
+        let unit = match (is_time, moments.len()) {
+            (true, _) => "",
+            (false, 1) => "step ",
+            (false, _) => "steps ",
+        };
+        format!("{what} after {unit}{}", moments.join(", "))
+    };
+    let parts: Vec<String> = parts.into_iter().map(one).collect();
     if parts.is_empty() { "nothing".to_owned() } else { parts.join("; then ") }
 }
 
 fn moment(attempt: &Attempt, injected: Injected) -> String {
     match injected.step {
-        Some(step) => format!("step {step}"),
+        Some(step) => step.to_string(),
         None => format!("{:.1}s", injected.time - attempt.start),
     }
 }
 
-fn seen(run: &Run, comparison: Option<&Comparison>) -> String {
+fn seen(run: &Run, comparison: Option<&Comparison>, baseline: &Run) -> String {
     let mut parts = Vec::new();
-    let saves: Vec<f64> = run
-        .attempts
-        .iter()
-        .filter_map(|attempt| attempt.saved_after_request().map(|(_, seconds)| seconds))
-        .collect();
-    if let Some(longest) = saves.iter().copied().reduce(f64::max) {
+    let saved = |attempt| match reaction(attempt, baseline)? {
+        Reaction::Saved(_, seconds) | Reaction::WentOn(_, seconds) => Some(seconds),
+        Reaction::Left | Reaction::Nothing => None,
+    };
+    if let Some(longest) = run.attempts.iter().filter_map(saved).reduce(f64::max) {
         parts.push(format!("saved in {longest:.2}s"));
     }
     let resumes: Vec<String> = run
@@ -140,26 +146,27 @@ fn seen(run: &Run, comparison: Option<&Comparison>) -> String {
     match &run.end {
         End::Failed(_) => parts.push("failed".to_owned()),
         End::Stuck => parts.push("did not end".to_owned()),
-        End::Completed => parts.extend(compared(run, comparison)),
+        End::Completed => parts.push(compared(run, comparison)),
     }
     parts.join("; ")
 }
 
-fn compared(run: &Run, comparison: Option<&Comparison>) -> Option<String> {
+fn compared(run: &Run, comparison: Option<&Comparison>) -> String {
     let Some(own) = comparison else {
-        let steps = count(run.steps().len(), "step");
-        return Some(format!("{steps} in {}", seconds(run.seconds)));
+        let until = run.steps().last().map(|step| format!("to step {step} "));
+        return format!("{}in {}", until.unwrap_or_default(), seconds(run.seconds));
     };
-    if is_equal(own) {
-        return Some("equal".to_owned());
-    }
-    Some(match &own.series.first {
+    match &own.series.first {
+        _ if is_equal(own) && own.has_slack && own.series.compared > 0 => {
+            "equal but for noise".to_owned()
+        }
+        _ if is_equal(own) => "equal".to_owned(),
         Some(first) => format!("differs from step {} on", first.step),
         None if own.series.missing.is_empty() && own.doubled.is_empty() => {
             "files differ".to_owned()
         }
         None => "the record differs".to_owned(),
-    })
+    }
 }
 
 fn seconds(seconds: f64) -> String {
@@ -190,7 +197,6 @@ fn wrap(start: &str, text: &str, indent: usize) -> String {
         let last = lines.len() - 1;
         let length = lines[last].chars().count();
         if length + word.chars().count() > WIDTH && !lines[last].trim().is_empty() {
-            lines[last] = lines[last].trim_end().to_owned();
             lines.push(" ".repeat(indent));
         }
         let last = lines.len() - 1;
@@ -203,17 +209,15 @@ fn wrap(start: &str, text: &str, indent: usize) -> String {
 fn advice_lines(advice: &Advice, task: &str) -> Vec<String> {
     let mut lines = Vec::new();
     if let (Some(save), Some(needed)) = (advice.save_seconds, advice.lead_needed) {
-        let is = if advice.lead >= needed { "is enough" } else { "is short" };
-        lines.push(wrap(
-            "",
-            &format!(
-                "A save takes {save:.2}s from the signal until it is committed: lead = \"{}s\" {is}; \
-                 \"{needed}s\" leaves twice the time.",
-                advice.lead
-            ),
-            2,
-        ));
-        if advice.lead < needed {
+        let is_enough = advice.lead_is_enough == Some(true);
+        let verdict = if is_enough { "is enough" } else { "is short; twice that time needs" };
+        let text = format!(
+            "A save takes {save:.2}s from the signal until it is committed: lead = \"{}s\" {verdict}{}",
+            advice.lead,
+            if is_enough { "." } else { ":" }
+        );
+        lines.push(wrap("", &text, 2));
+        if !is_enough {
             lines.push(format!("  [task.{task}.checkpoint]\n  lead = \"{needed}s\""));
         }
     }
@@ -235,7 +239,7 @@ fn advice_lines(advice: &Advice, task: &str) -> Vec<String> {
             "",
             &format!(
                 "To lose little if it is interrupted about every 4 h without notice, save every {}{steps}; {own}{lost}.",
-                duration_of(every)
+                interval(every)
             ),
             2,
         ));
@@ -243,9 +247,9 @@ fn advice_lines(advice: &Advice, task: &str) -> Vec<String> {
     lines
 }
 
-#[expect(clippy::cast_precision_loss, reason = "seconds of an interval")]
-fn duration_of(seconds: u64) -> String {
-    duration(seconds as f64)
+/// As `exp.toml` takes it.
+fn interval(seconds: u64) -> String {
+    if seconds.is_multiple_of(60) { format!("{}m", seconds / 60) } else { format!("{seconds}s") }
 }
 
 /// Two digits that count.

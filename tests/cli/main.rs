@@ -19,6 +19,7 @@ mod output;
     reason = "shared with the harness's own tests, which leave trials in more ways"
 )]
 mod promises;
+mod rehearse;
 mod slurm;
 mod slurm_faults;
 mod slurm_nodes;

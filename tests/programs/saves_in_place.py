@@ -9,7 +9,7 @@ from training import Training
 class SavesInPlace(Training):
     def save(self):
         folder = os.environ["NEMO_CHECKPOINT_DIR"] + f"/step-{self.step}"
-        os.mkdir(folder)
+        os.makedirs(folder, exist_ok=True)
         for name, value in self.state().items():
             with open(f"{folder}/{name}.json", "w") as file:
                 json.dump(value, file)

@@ -9,7 +9,7 @@ class Slow(Training):
     every = 0
 
     def save(self):
-        time.sleep(3)
+        time.sleep(4)
         super().save()
 
 

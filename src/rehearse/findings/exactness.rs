@@ -16,7 +16,11 @@ pub(super) fn judge(all: &Rehearsal, explained: &[Kind]) -> Vec<Finding> {
         .iter()
         .filter(|(run, _)| run.end == End::Completed && !explained.contains(&run.kind))
         .collect();
-    let inexact = inexact(&open, noise.is_some());
+    let mut inexact = inexact(&open, noise.is_some());
+    if let (Some(finding), None) = (&mut inexact, &all.again) {
+        let text = "whether two undisturbed runs agree was not looked at: there was no time";
+        finding.evidence.push(text.to_owned());
+    }
     let mut findings = Vec::new();
     if noise.is_none() && inexact.is_none() {
         findings.extend(late_noise(&open));
@@ -138,31 +142,61 @@ fn resume_before(run: &Run, step: u64) -> Option<u64> {
     run.attempts.iter().filter_map(|own| own.resume_step).filter(|own| *own < step).max()
 }
 
+/// When a resumed run begins to differ: which part of a step is wrong shows at its own time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Onset {
+    /// At the first step after the resume: its batch or its random numbers are others.
+    First,
+    /// At the second: the first had the same loss, and led elsewhere.
+    Second,
+    /// Later.
+    Late,
+    /// Not every step is reported, or only files differ.
+    Unknown,
+}
+
+/// When the first difference is, after the resume before it.
+fn onset(own: &Comparison, run: &Run) -> (Onset, Option<u64>) {
+    let Some(first) = &own.series.first else { return (Onset::Unknown, None) };
+    let Some(resume) = resume_before(run, first.step) else { return (Onset::Unknown, None) };
+    let steps = run.steps();
+    let after: Vec<u64> = steps.into_iter().filter(|step| *step > resume).take(2).collect();
+    let onset = match after[..] {
+        [next, ..] if !own.has_steps || next != resume + 1 => Onset::Unknown,
+        [next, ..] if next == first.step => Onset::First,
+        [_, second] if second == first.step && second == resume + 2 => Onset::Second,
+        _ => Onset::Late,
+    };
+    (onset, Some(resume))
+}
+
 /// A difference after a resume, in the run that tells most.
 fn inexact(open: &[&(Run, Comparison)], is_noisy: bool) -> Option<Finding> {
     let is_meant = |own: &&&(Run, Comparison)| {
         let (run, comparison) = &***own;
         let resumed = run.attempts.iter().any(|attempt| attempt.resume_step.is_some());
         let by_series = comparison.series.first.as_ref();
-        let by_series = by_series.is_some_and(|first| resume_before(run, first.step).is_some());
-        resumed && (by_series || comparison.series.first.is_none()) && trees_or_series(comparison)
+        let by_series = by_series.is_none_or(|first| resume_before(run, first.step).is_some());
+        resumed && by_series && trees_or_series(comparison)
     };
     let meant: Vec<_> = open.iter().filter(is_meant).collect();
-    let (run, own) = &***meant.first()?;
-    let at = own.series.first.as_ref().map(|first| (first, resume_before(run, first.step)));
-    let what = match at {
-        Some((first, Some(resume))) if is_next(own, run, resume, first.step) => format!(
-            "a resumed run does not continue exactly: it differs from step {}, the first after the resume from step {resume}",
-            first.step
-        ),
-        Some((first, resume)) => format!(
-            "a resumed run does not continue exactly: from the resume at step {} it agrees, and differs from step {} on",
-            resume.unwrap_or_default(),
-            first.step
-        ),
-        None => "a resumed run does not continue exactly: its metrics agree, its files differ"
-            .to_owned(),
+    let onsets: Vec<Onset> = meant.iter().map(|(run, own)| self::onset(own, run).0).collect();
+    let known = onsets.iter().copied().filter(|onset| *onset != Onset::Unknown);
+    // What shows now at once and now later depends on where the run is in the data, not in the step.
+    let same = known.clone().all(|onset| Some(onset) == known.clone().next());
+    let onset = if same { known.clone().next().unwrap_or(Onset::Unknown) } else { Onset::Late };
+    let clear = onsets.iter().position(|own| *own == onset).unwrap_or(0);
+    let (run, own) = &***meant.get(clear)?;
+    let (_, resume) = self::onset(own, run);
+    let step = own.series.first.as_ref().map_or(0, |first| first.step);
+    let how = match (onset, resume) {
+        (Onset::First, Some(resume)) => {
+            format!("it differs from step {step}, the first after the resume from step {resume}")
+        }
+        (_, Some(resume)) => format!("resumed from step {resume} it differs from step {step} on"),
+        (_, None) => "its metrics agree, and its files differ".to_owned(),
     };
+    let what = format!("a resumed run does not continue exactly: {how}");
     let mut finding = Finding::new("resume-not-exact", Level::Error, what);
     finding.evidence.extend(series_evidence(&own.series));
     finding.evidence.extend(tree_evidence(own));
@@ -170,10 +204,9 @@ fn inexact(open: &[&(Run, Comparison)], is_noisy: bool) -> Option<Finding> {
         finding =
             finding.because("that is more than ten times what two undisturbed runs differ by");
     }
-    let is_late =
-        matches!(at, Some((first, Some(resume))) if !is_next(own, run, resume, first.step));
-    let (evidence, hint) = suspects(own, is_late);
-    Some(finding.because(evidence).hinted(hint).seen_in(meant.iter().map(|own| own.0.kind)))
+    let (evidence, hint) = suspects(own, onset);
+    finding.evidence.extend(evidence);
+    Some(finding.hinted(hint).seen_in(meant.iter().map(|own| own.0.kind)))
 }
 
 fn trees_or_series(own: &Comparison) -> bool {
@@ -188,11 +221,6 @@ fn has_equal_files(own: &Comparison) -> bool {
     (later || own.results.compared > 0) && !trees_differ(own)
 }
 
-/// Whether a step is the first that was reported after a resume.
-fn is_next(own: &Comparison, run: &Run, resume: u64, step: u64) -> bool {
-    own.has_steps && run.steps().into_iter().find(|known| *known > resume) == Some(step)
-}
-
 fn series_evidence(series: &SeriesDifference) -> Vec<String> {
     let Some(first) = &series.first else { return Vec::new() };
     let largest = series.largest.as_ref().filter(|largest| largest.step != first.step);
@@ -202,49 +230,67 @@ fn series_evidence(series: &SeriesDifference) -> Vec<String> {
     vec![format!("{}{largest}", told(first))]
 }
 
-/// What is likely to be missing, by what the checkpoint seems to hold.
-fn suspects(own: &Comparison, is_late: bool) -> (String, String) {
+/// What is likely to be missing: by when it differs, and by what the checkpoint seems to hold.
+fn suspects(own: &Comparison, onset: Onset) -> (Vec<String>, String) {
     let Held { optimizer, random, data } = Held::new(&own.held);
     let place = random || data;
     let names: Vec<&str> = own.held.iter().take(8).map(String::as_str).collect();
     let holds = if names.is_empty() { "no names".to_owned() } else { names.join(", ") };
-    let save_optimizer = "save and load the optimizer's state (`optimizer.state_dict()`)";
-    let save_random = "save and load the random generators (`random.getstate()`, NumPy's, `torch.get_rng_state()`, those \
-                       of the GPUs) and the place in the data (epoch, order, offset)";
-    let late = if is_late {
-        "; it acts late: the next epoch's shuffle, a learning-rate schedule, or a validation's generator. "
-    } else {
-        ". "
+    let lacks = match (optimizer, place) {
+        (false, true) => "nothing in it looks like an optimizer's state (momentum, exp_avg, …)",
+        (true, false) => {
+            "nothing in it looks like a random generator or a place in the data (rng, order, sampler, …)"
+        }
+        (false, false) => {
+            "nothing in it looks like an optimizer's state, a random generator or a place in the data"
+        }
+        (true, true) => "optimizer, and random numbers or data, seem to be in it",
     };
-    let (lacks, hint) = match (optimizer, place) {
-        (false, true) if !is_late => (
-            "nothing in it looks like an optimizer's state (momentum, exp_avg, …)",
-            format!("most likely the optimizer's state is lost: {save_optimizer}"),
+    let when = match onset {
+        Onset::First => Some(
+            "so the batch or the random numbers of that step are others already, if the metric is measured before the update, as a training loss is",
         ),
-        (true, false) => (
-            "nothing in it looks like a random generator or a place in the data (rng, order, sampler, …)",
-            format!("most likely the data or the random numbers begin anew: {save_random}"),
+        Onset::Second => Some(
+            "the first step after the resume agrees and the second does not: the same batch led to other weights, so the update is another one",
         ),
-        (false, _) => (
-            "nothing in it looks like an optimizer's state, or not all of what else the next step depends on",
-            format!(
-                "something beside the weights is not restored: {save_optimizer}; {save_random}. To tell them apart, \
-                 rehearse once without momentum and once without shuffling, by `--set`"
-            ),
+        Onset::Late => Some(
+            "some steps after the resume agree: what is missing acts late, such as the next epoch's shuffle, a learning-rate schedule, or an average",
         ),
-        (true, true) => (
-            "optimizer and random numbers or data seem to be in it",
-            "it seems to be saved, so look at what is loaded, and when: a seed that is set after the state was restored, an \
-             optimizer or a schedule that is made after the load, data workers with generators of their own"
-                .to_owned(),
-        ),
+        Onset::Unknown => None,
     };
-    (
-        format!("the checkpoint holds {holds}; {lacks}{late}")
-            .trim_end_matches(['.', ' '])
-            .to_owned(),
-        hint,
-    )
+    let evidence =
+        [Some(format!("the checkpoint holds {holds}; {lacks}")), when.map(str::to_owned)];
+    (evidence.into_iter().flatten().collect(), hint(optimizer, place, onset))
+}
+
+const SAVE_OPTIMIZER: &str = "save and load the optimizer's state (`optimizer.state_dict()`)";
+const SAVE_RANDOM: &str = "save and load the random generators (`random.getstate()`, NumPy's, `torch.get_rng_state()`, those of \
+                           the GPUs) and the place in the data (epoch, order, offset)";
+
+fn hint(optimizer: bool, place: bool, onset: Onset) -> String {
+    match (optimizer, place, onset) {
+        (false, _, Onset::Second) | (false, true, Onset::First | Onset::Unknown) => {
+            format!("most likely the optimizer's state is lost: {SAVE_OPTIMIZER}")
+        }
+        (true, _, Onset::Second) => {
+            "most likely the optimizer's state is saved and not loaded: load it after the optimizer is made, and make none anew \
+             after that"
+                .to_owned()
+        }
+        (true, false, _) => {
+            format!("most likely the data or the random numbers begin anew: {SAVE_RANDOM}")
+        }
+        (true, true, _) | (false, true, Onset::Late) => {
+            "look at what is loaded, and when: an optimizer or a learning-rate schedule that is made after the load, a seed that \
+             is set after the state was restored, data workers with generators of their own, a shuffle that only the next \
+             epoch makes"
+                .to_owned()
+        }
+        (false, false, _) => format!(
+            "something beside the weights is not restored: {SAVE_RANDOM}; {SAVE_OPTIMIZER}. To tell them apart, rehearse once \
+             without momentum and once without shuffling, by `--set`"
+        ),
+    }
 }
 
 /// A difference where nothing had happened yet.

@@ -108,6 +108,9 @@ pub fn judge(all: &Rehearsal) -> Vec<Finding> {
     findings.extend(resuming);
     findings.extend(exactness::judge(all, &explained));
     findings.extend(unexplained(all, &findings));
+    if is_safe(&findings) {
+        findings.extend(saving::crash_ends_trial(all));
+    }
     findings.sort_by_key(|finding| finding.level);
     findings
 }

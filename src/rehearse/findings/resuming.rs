@@ -169,7 +169,9 @@ fn wrong_count(all: &Rehearsal) -> Option<Finding> {
         .filter(|(run, _)| run.attempts.iter().any(|own| own.resume_step.is_some()))
         .filter(|(run, _)| run.end == super::End::Completed)
         .collect();
-    let (run, own) = off.first()?;
+    // One interruption alone shows by how much.
+    let clear = off.iter().find(|(_, own)| own.series.shift.is_some());
+    let (run, own) = clear.or(off.first())?;
     let step = run.attempts.iter().find_map(|own| own.resume_step).unwrap_or_default();
     let mut finding = Finding::new(
         "wrong-step",

@@ -24,15 +24,28 @@ pub enum Reaction {
 pub fn reaction(attempt: &Attempt, baseline: &Run) -> Option<Reaction> {
     let asked = attempt.asked_at()?;
     let last = baseline.steps().last().copied();
-    let is_whole = last.is_some() && attempt.steps().max() == last;
+    let is_whole = match last {
+        Some(_) => attempt.steps().max() == last,
+        // Without steps only its exit code says so.
+        None => attempt.end.as_ref().is_some_and(|end| end.exit_code == Some(0)),
+    };
     let is_usual = |step: u64| baseline.checkpoints.contains(&step);
     let saved = attempt.saved_after_request();
-    if attempt.left_by_itself() && !is_whole {
-        return Some(saved.map_or(Reaction::Left, |(step, time)| Reaction::Saved(step, time)));
-    }
     // What it saves anyway at these steps is no answer.
     let answer = attempt.checkpoints.iter().find(|(step, at)| *at >= asked && !is_usual(*step));
+    let has_answered = last.is_none() && answer.is_some();
+    if attempt.left_by_itself() && (!is_whole || has_answered) {
+        let saved = saved.or_else(|| just_saved(attempt, asked));
+        return Some(saved.map_or(Reaction::Left, |(step, time)| Reaction::Saved(step, time)));
+    }
     Some(answer.map_or(Reaction::Nothing, |(step, at)| Reaction::WentOn(*step, at - asked)))
+}
+
+/// Where it had just saved the very step, the same content is committed once.
+fn just_saved(attempt: &Attempt, asked: f64) -> Option<(u64, f64)> {
+    let (step, _) = *attempt.checkpoints.last()?;
+    let ended = attempt.end.as_ref()?.time;
+    (attempt.steps().max()? <= step).then_some((step, ended - asked))
 }
 
 /// Whether a longer notice would tell more: the program heard, and was ended before anything came of it.
@@ -114,9 +127,9 @@ fn unheard(all: &Rehearsal, reactions: &[(Kind, &Attempt, Reaction)]) -> Option<
     let signal = &all.signal;
     if *reaction == Reaction::Left {
         let text = "the program ends when it is asked to save, and has saved nothing";
-        let code = attempt.end.as_ref().and_then(|end| end.exit_code).unwrap_or_default();
+        let reason = attempt.end.as_ref().and_then(|end| end.reason.clone()).unwrap_or_default();
         let finding = Finding::new("ends-without-saving", Level::Error, text)
-            .because(format!("it exited with code {code}, and no checkpoint was committed"))
+            .because(format!("no checkpoint was committed; {reason}"))
             .hinted("save before the exit, and wait until the file has its final name");
         return Some(finding.seen_in(kinds));
     }
@@ -223,22 +236,25 @@ fn exits_0(all: &Rehearsal, reactions: &[(Kind, &Attempt, Reaction)]) -> Option<
 }
 
 fn goes_on(reactions: &[(Kind, &Attempt, Reaction)]) -> Option<Finding> {
-    let went: Vec<_> = reactions
-        .iter()
-        .filter(|(kind, _, reaction)| {
-            matches!(reaction, Reaction::WentOn(..)) && *kind != Kind::LongNotice
-        })
-        .collect();
-    let (_, attempt, Reaction::WentOn(saved, seconds)) = went.first()? else { return None };
-    let lost = attempt.steps().max().map_or(0, |step| step.saturating_sub(*saved));
+    let mut went = Vec::new();
+    for (kind, attempt, reaction) in reactions {
+        let Reaction::WentOn(saved, seconds) = *reaction else { continue };
+        let more = attempt.steps().max().map_or(0, |step| step.saturating_sub(saved));
+        // One that was ended right after it had saved had no time to go.
+        if more > 1 && *kind != Kind::LongNotice {
+            went.push((*kind, saved, seconds, more));
+        }
+    }
+    let (_, saved, seconds, more) = *went.first()?;
+    let more = count(usize::try_from(more).unwrap_or(usize::MAX), "step");
+    let text = "the program saves when asked, and goes on";
     Some(
-        Finding::new("goes-on-after-save", Level::Warning, "the program saves when asked, and goes on")
+        Finding::new("goes-on-after-save", Level::Warning, text)
             .because(format!(
-                "it saved step {saved} after {seconds:.1} s, and did {} more until it was ended: they are done twice",
-                count(usize::try_from(lost).unwrap_or(usize::MAX), "step")
+                "it saved step {saved} after {seconds:.1} s, and went on for {more}: they are done twice"
             ))
             .hinted("exit with 75 once the checkpoint has its name")
-            .seen_in(went.iter().map(|(kind, _, _)| *kind)),
+            .seen_in(went.iter().map(|(kind, ..)| *kind)),
     )
 }
 
@@ -255,6 +271,21 @@ fn leaves_processes(all: &Rehearsal) -> Option<Finding> {
             .because("they were killed right after it had ended: what they had still to do is lost")
             .hinted("wait for child processes before the end; start none with `setsid`, `nohup` or `&` at the end")
             .seen_in(kinds)
+    })
+}
+
+/// In the rehearsal a crash was followed by another attempt, whatever the file says.
+pub(super) fn crash_ends_trial(all: &Rehearsal) -> Option<Finding> {
+    let killed = all.runs.iter().any(|(run, _)| run.kind == Kind::Killed);
+    (killed && all.crashes == 0).then(|| {
+        Finding::new(
+            "crash-ends-trial",
+            Level::Note,
+            "outside of a rehearsal a crash would end the trial for good",
+        )
+        .hinted(format!("to go on from the last checkpoint, in [task.{}.restart]:", all.task))
+        .pasting("crashes = 2")
+        .seen_in([Kind::Killed])
     })
 }
 
