@@ -79,6 +79,10 @@ pub(crate) fn stop_cause(job: &Job, own_restarts: u32, now: f64, lead: f64) -> O
     if job.reason == "TimeLimit" || job.state == "TIMEOUT" {
         return Some(StopCause::TimeLimit);
     }
+    // An `scancel` leaves no other trace, and is in the state before its TERM comes.
+    if job.state == "COMPLETING" {
+        return Some(StopCause::Cancelled);
+    }
     let near = job.end.is_some_and(|end| end - now <= lead + EARLY);
     (job.state == "RUNNING" && near).then_some(StopCause::TimeLimit)
 }
@@ -141,7 +145,8 @@ mod tests {
         let cancelled = Job { state: "CANCELLED".into(), end: Some(2000.0), ..job() };
         check(&cancelled, 2000.0, Some(StopCause::Cancelled));
         let completing = Job { state: "COMPLETING".into(), end: Some(2000.0), ..job() };
-        check(&completing, 2000.0, None);
+        check(&completing, 2000.0, Some(StopCause::Cancelled));
+        check(&Job { restarts: 3, ..completing.clone() }, 2000.0, Some(StopCause::Requeued));
         let limit = Job { reason: "TimeLimit".into(), ..completing };
         check(&limit, 2000.0, Some(StopCause::TimeLimit));
     }

@@ -177,8 +177,6 @@ loss = 'loss: (\d+)'
         for (node, _) in due {
             self.note(&format!("{node} is back"));
             self.cluster.dev(&["revive", &node]);
-            let name = format!("nodename={node}");
-            self.slurm("scontrol", &["update", &name, "state=resume"]);
         }
     }
 

@@ -265,7 +265,8 @@ impl Supervisor {
                 self.begin_stop(cause, end, now);
             }
             Answer::Job { stop: None, .. } if self.term.is_some() => {
-                self.begin_stop(StopCause::Cancelled, None, now);
+                // Slurm means to go on: its node killed it for the run before, or somebody else did. An `scancel` shows.
+                self.ask_at = Some(now + ASK_AGAIN);
             }
             Answer::Job { stop: None, end } => {
                 let guessed = self.stop.is_some_and(|stop| stop.cause == StopCause::Unknown);

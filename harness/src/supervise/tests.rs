@@ -141,7 +141,7 @@ fn a_kill_is_near_and_nobody_catches_the_signal() {
     let story = [
         (5, Term),
         (5, DEAF),
-        (5, job(None, 5)),
+        (5, job(Some(StopCause::Cancelled), 5)),
         (31, Tick),
         (32, Tick),
         (33, Exited { killed: true }),
@@ -168,8 +168,17 @@ fn cancelled_while_it_saves_for_the_time_limit() {
 }
 
 #[test]
+fn a_term_of_which_slurm_knows_nothing_is_no_cancel() {
+    let story =
+        [(5, Term), (5, HEARD), (5, job(None, 900)), (6, EXIT), (6, Settled), (7, job(None, 900))];
+    let over = check(slurm(), &story, "5:AskToSave 5:AskCause 6:Settle 6:AskCause 7:Decide");
+    assert_eq!(over.stop(), Some(StopCause::Unknown));
+}
+
+#[test]
 fn a_sentinel_that_is_faster_than_the_term() {
-    let story = [(5, Usr1), (5, Term), (5, HEARD), (5, job(None, 5)), (5, job(None, 5))];
+    let cancelled = job(Some(StopCause::Cancelled), 5);
+    let story = [(5, Usr1), (5, Term), (5, HEARD), (5, cancelled), (5, cancelled)];
     let over = check(slurm(), &story, "5:AskToSave 5:AskCause 5:AskToSave 5:AskCause");
     assert_eq!(over.stop(), Some(StopCause::Cancelled));
 }

@@ -91,6 +91,16 @@ fn cancelled_is_not_requeued() {
 }
 
 #[test]
+fn a_term_that_slurm_knows_nothing_of_is_no_cancel() {
+    // A node that is back from a failure may kill the new run for the old one.
+    let task = job(SAVES, RUNNING);
+    let (code, calls) = run(&task, "TERM");
+    assert_eq!(code, 0);
+    task.check_ends("Preempted Requeue");
+    assert!(calls.ends_with("requeue 7_3\n"), "{calls}");
+}
+
+#[test]
 fn already_requeued_leaves_and_keeps_its_checkpoint() {
     let state = "JobState=RUNNING Reason=None Restarts=1 StartTime=1000 EndTime=9999999999 PreemptTime=None";
     let task = job(
