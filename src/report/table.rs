@@ -219,7 +219,7 @@ fn attempt_row(trial: &str, attempt: &AttemptStatus) -> Vec<String> {
     vec![
         trial.to_owned(),
         number(attempt.number.map(u64::from)),
-        attempt.cause.map_or_else(|| "running".to_owned(), |known| cause(known).to_owned()),
+        how_it_ended(attempt).to_owned(),
         ran,
         text(&attempt.node),
         number(attempt.resume_step),
@@ -227,6 +227,14 @@ fn attempt_row(trial: &str, attempt: &AttemptStatus) -> Vec<String> {
         text(&attempt.slurm_job),
         text(&attempt.reason),
     ]
+}
+
+fn how_it_ended(attempt: &AttemptStatus) -> &'static str {
+    match (attempt.cause, &attempt.reason) {
+        (Some(known), _) => cause(known),
+        (None, Some(_)) => "unknown",
+        (None, None) => "running",
+    }
 }
 
 fn cause(cause: nemo_harness::rundir::Cause) -> &'static str {

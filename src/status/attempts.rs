@@ -23,6 +23,13 @@ pub(super) fn merge(files: &TrialFiles, seen: &Seen<'_>) -> Vec<AttemptStatus> {
     attempts
         .extend(unmatched.into_iter().filter(|row| was_over(row)).map(|row| from_row(row, seen)));
     attempts.sort_by(|a, b| a.start.unwrap_or(0.0).total_cmp(&b.start.unwrap_or(0.0)));
+    if let Some((_, earlier)) = attempts.split_last_mut() {
+        // Even Slurm may not know: a controller that was killed forgets what it started last.
+        for attempt in earlier.iter_mut().filter(|attempt| attempt.cause.is_none()) {
+            let why = "it was killed, or its node was lost, before anybody could write an end";
+            attempt.reason.get_or_insert_with(|| why.to_owned());
+        }
+    }
     attempts
 }
 

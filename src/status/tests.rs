@@ -201,6 +201,19 @@ fn the_harness_tells_how_it_ended() {
 }
 
 #[test]
+fn an_attempt_that_another_followed_does_not_run() {
+    let stored = stored();
+    let mut sources = sources(&stored);
+    sources.queue = queue_rows("8_0|RUNNING|None");
+    let attempts = vec![start(0, 100.0), start(1, 200.0)];
+    let files = TrialFiles { attempts, ..TrialFiles::default() };
+    sources.files.insert("train".to_owned(), [(0, files)].into());
+    let table = crate::report::attempts_table(&join(&sources));
+    let rows: Vec<&str> = table.lines().skip(1).collect();
+    assert!(rows[0].contains("unknown") && rows[1].contains("running"), "{table}");
+}
+
+#[test]
 fn where_the_harness_could_not_write_slurm_tells() {
     let killed = [start(0, 100.0)];
     check("", "8_0|OUT_OF_MEMORY|100|150", &killed, "failed: ran out of memory [OutOfMemory]");

@@ -18,7 +18,8 @@ use crate::training;
 
 const NODES: u64 = 4;
 const TRIALS: u64 = 16;
-const STEPS: u64 = 700;
+/// What a trial does undisturbed in a little more than a day.
+const STEPS_A_SECOND: u64 = 10;
 /// How long after the day everything may take to end.
 const EVENING: Duration = Duration::from_mins(6);
 
@@ -43,6 +44,7 @@ struct Day {
     cluster: Cluster,
     world: World,
     id: String,
+    steps: u64,
     choices: Choices,
     began: Instant,
     /// Nodes that are lost, and when they come back.
@@ -60,7 +62,7 @@ fn a_day_of_life() {
     let seed = variable("NEMO_DAY_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     let length = Duration::from_secs(variable("NEMO_DAY_SECONDS").unwrap_or(60));
     eprintln!("NEMO_DAY_SEED={seed} repeats this day");
-    let mut day = Day::dawn(seed);
+    let mut day = Day::dawn(seed, length.as_secs() * STEPS_A_SECOND);
     while day.began.elapsed() < length && !day.is_over() {
         day.something_happens();
     }
@@ -71,7 +73,7 @@ fn a_day_of_life() {
 }
 
 impl Day {
-    fn dawn(seed: u64) -> Self {
+    fn dawn(seed: u64, steps: u64) -> Self {
         let nodes = NODES.to_string();
         let options = [
             ("SLURM_DEV_NODES", nodes.as_str()),
@@ -91,7 +93,7 @@ partition = "scavenge"
 cpus_per_task = 4
 mem = "100M"
 time = "10m"
-env = {{ TRAINING_STEPS = "{STEPS}", TRAINING_SAVE_EVERY = "10", TRAINING_PACE_MS = "100" }}
+env = {{ TRAINING_STEPS = "{steps}", TRAINING_SAVE_EVERY = "10", TRAINING_PACE_MS = "100" }}
 [task.train]
 run = {}
 [task.train.params]
@@ -112,7 +114,8 @@ loss = 'loss: (\d+)'
         let id = world.ok(&["submit", "exp.toml"]);
         let choices = Choices(seed);
         let began = Instant::now();
-        Self { cluster, world, id, choices, began, lost: Vec::new(), cancelled: BTreeSet::new() }
+        let (lost, cancelled) = (Vec::new(), BTreeSet::new());
+        Self { cluster, world, id, steps, choices, began, lost, cancelled }
     }
 
     fn note(&self, what: &str) {
@@ -258,7 +261,8 @@ loss = 'loss: (\d+)'
                 tell(format!("is {state}: {}", trial["reason"]));
             }
             let series = series(&self.trial(index).join("metrics.jsonl"));
-            let expected: Vec<(u64, u64)> = (1..).zip(training::losses(index + 1, STEPS)).collect();
+            let expected: Vec<(u64, u64)> =
+                (1..).zip(training::losses(index + 1, self.steps)).collect();
             let whole = if was_cancelled {
                 &expected[..series.len().min(expected.len())]
             } else {
