@@ -51,6 +51,8 @@ struct Day {
     lost: Vec<(String, Instant)>,
     /// Trials that a stranger cancelled.
     cancelled: BTreeSet<u64>,
+    /// Jobs that Slurm showed as running when they were not, and that were requeued.
+    ghosts: BTreeSet<String>,
 }
 
 #[test]
@@ -114,8 +116,8 @@ loss = 'loss: (\d+)'
         let id = world.ok(&["submit", "exp.toml"]);
         let choices = Choices(seed);
         let began = Instant::now();
-        let (lost, cancelled) = (Vec::new(), BTreeSet::new());
-        Self { cluster, world, id, steps, choices, began, lost, cancelled }
+        let (lost, cancelled, ghosts) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+        Self { cluster, world, id, steps, choices, began, lost, cancelled, ghosts }
     }
 
     fn note(&self, what: &str) {
@@ -200,12 +202,16 @@ loss = 'loss: (\d+)'
         self.cancelled.insert(trial);
     }
 
+    fn programs_of(&self, trial: u64) -> Vec<i32> {
+        let dir = format!("NEMO_DIR={}", self.trial(trial).display());
+        processes(|environment, command| {
+            environment.contains(&dir.as_str()) && command.contains("training::as_a_program")
+        })
+    }
+
     fn program_is_killed(&mut self) {
         let trial = self.choices.below(TRIALS);
-        let dir = format!("NEMO_DIR={}", self.trial(trial).display());
-        let programs = processes(|environment, command| {
-            environment.contains(&dir.as_str()) && command.contains("training::as_a_program")
-        });
+        let programs = self.programs_of(trial);
         self.note(&format!("the program of trial {trial} is killed: {programs:?}"));
         for pid in programs {
             kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
@@ -245,9 +251,35 @@ loss = 'loss: (\d+)'
         self.nodes_come_back();
         let until = Instant::now() + EVENING;
         while !self.is_over() && Instant::now() < until {
+            self.ghosts_are_laid();
             std::thread::sleep(Duration::from_secs(1));
         }
         self.note("the night");
+    }
+
+    /// Slurm 22.05 may forget which nodes a job has (`on wrong node` in its log): it kills the job there, and shows it
+    /// as running until its time limit. An administrator requeues it.
+    fn ghosts_are_laid(&mut self) {
+        let conf = Path::new(self.world.slurm_conf.as_deref().unwrap());
+        let log = conf.parent().unwrap().with_file_name("log").join("slurmctld.log");
+        let log = std::fs::read_to_string(log).unwrap_or_default();
+        let job = |line: &str| {
+            let (_, job) = line.split_once(": Registered JobId=")?;
+            Some(job.split_once("(")?.0.to_owned())
+        };
+        let lines = log.lines().filter(|line| line.contains(" on wrong node "));
+        let ghosts: BTreeSet<String> = lines.filter_map(job).collect();
+        for job in ghosts.difference(&self.ghosts.clone()) {
+            let lives = |trial: u64| !self.programs_of(trial).is_empty();
+            let is_dead = (0..TRIALS)
+                .filter(|trial| job.ends_with(&format!("_{trial}")))
+                .all(|trial| !lives(trial));
+            if is_dead && self.slurm("squeue", &["-h", "-o", "%T", "-j", job]).contains("RUNNING") {
+                self.note(&format!("Slurm runs the ghost of {job}: it is requeued"));
+                self.slurm("scontrol", &["requeue", job]);
+                self.ghosts.insert(job.clone());
+            }
+        }
     }
 
     fn what_is_wrong(&self) -> Vec<String> {
