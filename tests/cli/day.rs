@@ -265,15 +265,15 @@ loss = 'loss: (\d+)'
         let log = std::fs::read_to_string(log).unwrap_or_default();
         let job = |line: &str| {
             let (_, job) = line.split_once(": Registered JobId=")?;
-            Some(job.split_once("(")?.0.to_owned())
+            Some(job.split_once('(')?.0.to_owned())
         };
         let lines = log.lines().filter(|line| line.contains(" on wrong node "));
         let ghosts: BTreeSet<String> = lines.filter_map(job).collect();
         for job in ghosts.difference(&self.ghosts.clone()) {
-            let lives = |trial: u64| !self.programs_of(trial).is_empty();
+            let is_alive = |trial: u64| !self.programs_of(trial).is_empty();
             let is_dead = (0..TRIALS)
                 .filter(|trial| job.ends_with(&format!("_{trial}")))
-                .all(|trial| !lives(trial));
+                .all(|trial| !is_alive(trial));
             if is_dead && self.slurm("squeue", &["-h", "-o", "%T", "-j", job]).contains("RUNNING") {
                 self.note(&format!("Slurm runs the ghost of {job}: it is requeued"));
                 self.slurm("scontrol", &["requeue", job]);

@@ -265,7 +265,7 @@ impl Shim {
             }
             Order::Kill => process::end(self.pid, &[], group, Signal::SIGKILL),
             Order::Answer { rank, to, bytes } if rank == self.rank.number => {
-                self.answer(to, &bytes)
+                self.answer(to, &bytes);
             }
             Order::Answer { .. } => {}
             Order::Evidence => hang::keep_evidence(self.pid, &[], &self.evidence, &self.clock),

@@ -54,6 +54,7 @@ const SUPERSEDED: Duration = Duration::from_secs(3);
 
 /// The state of one attempt.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that don't depend on each other")]
 pub(crate) struct Supervisor {
     policy: Policy,
     phase: Phase,

@@ -60,9 +60,9 @@ fn a_program_that_trains_on_is_told_to_end_once_it_has_saved() {
     };
     let stop = job(Some(StopCause::Preempted), 65);
     let told = [(4, Committed), (5, Usr1), (5, HEARD), (6, stop), (8, Committed), (9, EXIT)];
-    let expected = "5:AskToSave 5:AskCause 8:Terminate 9:Settle";
+    let expected = "5:AskToSave 5:AskCause 8:Terminate 9:AskCause 9:Settle";
     check(trains_on(), &told, expected);
-    check(slurm(), &told, "5:AskToSave 5:AskCause 9:Settle");
+    check(slurm(), &told, "5:AskToSave 5:AskCause 9:AskCause 9:Settle");
     let late = [(5, Usr1), (5, HEARD), (6, Committed), (7, stop)];
     check(trains_on(), &late, "5:AskToSave 5:AskCause 7:Terminate");
     // A mere request to save: it goes on.
@@ -171,7 +171,7 @@ fn cancelled_while_it_saves_for_the_time_limit() {
 fn a_term_of_which_slurm_knows_nothing_is_no_cancel() {
     let story =
         [(5, Term), (5, HEARD), (5, job(None, 900)), (6, EXIT), (6, Settled), (7, job(None, 900))];
-    let over = check(slurm(), &story, "5:AskToSave 5:AskCause 6:Settle 6:AskCause 7:Decide");
+    let over = check(slurm(), &story, "5:AskToSave 5:AskCause 6:AskCause 6:Settle 7:Decide");
     assert_eq!(over.stop(), Some(StopCause::Unknown));
 }
 

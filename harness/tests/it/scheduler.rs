@@ -97,7 +97,7 @@ fn a_term_that_slurm_knows_nothing_of_is_no_cancel() {
     let (code, calls) = run(&task, "TERM");
     assert_eq!(code, 0);
     task.check_ends("Preempted Requeue");
-    assert!(calls.ends_with("requeue 7_3\n"), "{calls}");
+    assert!(calls.contains("requeue 7_3\n"), "{calls}");
 }
 
 #[test]

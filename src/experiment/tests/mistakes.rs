@@ -505,6 +505,10 @@ fn tasks() {
         "2 task.a/b: \"a/b\" can't be a name: `/` separates the parts of a target (EXPERIMENT/TASK/TRIAL)",
     );
     check("name = 'x'\n[task.seed]\nrun = 'x'", "2 task.seed: a task can't be named `seed`");
+}
+
+#[test]
+fn keys_of_tasks() {
     check_task("lunch = 1", "4 task.t.lunch: unknown key `lunch`");
     check_task(
         "launch = 'mpirun'",
