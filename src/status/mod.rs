@@ -229,6 +229,8 @@ pub struct TrialFiles {
     pub progress: Option<Progress>,
     /// Whether the harness of its last attempt still runs on this machine; none where it runs elsewhere.
     pub alive: Option<bool>,
+    /// Whether its harness could not have the job requeued.
+    pub requeue_wanted: bool,
 }
 
 /// Somebody's wish, as a file in the experiment's folder.
