@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use nemo_harness::exit;
-use nemo_harness::rundir::{TrialDir, durable};
+use nemo_harness::rundir::{TrialDir, durable, lines};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
@@ -17,6 +17,7 @@ use crate::clock::{Time, unix_now};
 use crate::context::SlurmJob;
 use crate::helper::{self, Outcome};
 use crate::job::Harness;
+use crate::nodes::{self, Exclusion};
 use crate::say::complain;
 use crate::signals;
 use crate::slurm::{self, Requeued};
@@ -64,6 +65,7 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
         };
         let (why, again) = match answer {
             Requeued::Yes => {
+                exclude_nodes(harness, job);
                 if !paused {
                     start_soon(harness, job);
                 }
@@ -117,6 +119,42 @@ fn start_soon(harness: &Harness, job: &SlurmJob) {
     let words = slurm::start_soon(&job.id());
     let words = words.each_ref().map(String::as_str);
     tell(harness, &words, "the job waits in the queue as long as Slurm has it");
+}
+
+/// Nodes that fail this trial again and again are left out from now on, as long as others are left.
+fn exclude_nodes(harness: &Harness, job: &SlurmJob) {
+    let rows = lines::read(&harness.trial.dir.attempts()).unwrap_or_default().rows;
+    let bad = nodes::bad(&rows);
+    if bad.is_empty() {
+        return;
+    }
+    let ask = |words: &[&str]| match helper::ask(words, &harness.clock, ANSWER) {
+        Outcome::Ended { text, .. } => Some(text),
+        Outcome::NoAnswer(_) => None,
+    };
+    let Some(known) = ask(&slurm::show_job(&job.id())).and_then(|text| slurm::parse(&text)) else {
+        return;
+    };
+    let partition = ask(&slurm::show_partition(&known.partition));
+    let Some(total) = partition.and_then(|text| slurm::total_nodes(&text)) else { return };
+    let list = match nodes::exclusion(&bad, &known.excluded, &known.required, total) {
+        None => return,
+        Some(Exclusion::Nodes(list)) => {
+            complain(&format!(
+                "this trial does not run on `{}` any more: it failed there",
+                bad.join(",")
+            ));
+            list
+        }
+        Some(Exclusion::Relaxed(list)) => {
+            complain("every node that may run this trial has failed it: all are allowed again");
+            list
+        }
+    };
+    if list != known.excluded {
+        let words = slurm::exclude(&job.id(), &list);
+        tell(harness, &words.each_ref().map(String::as_str), "no node is left out");
+    }
 }
 
 /// Tells Slurm something without which nothing is lost.

@@ -149,9 +149,7 @@ fn reason_of(row: &QueueRow) -> Option<String> {
         "Dependency" => "waits for another task",
         "DependencyNeverSatisfied" => "what it waits for can never be",
         "BeginTime" => "waits a while before it starts again (BeginTime)",
-        "JobHeldUser" | "job requeued in held state" => {
-            "is held: `nemo-slurm resume` lets it go on"
-        }
+        "JobHeldUser" | "job requeued in held state" => "is held",
         "JobHeldAdmin" => "is held by an administrator",
         "JobArrayTaskLimit" => "waits for others of its task (`concurrent`)",
         "Priority" => "others come first (Priority)",
