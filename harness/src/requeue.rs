@@ -1,8 +1,8 @@
 //! The last act of an attempt that must go on elsewhere: back into the queue, once.
 //!
 //! In order: not where the job was cancelled or is in the queue already; `scontrol requeue`, again and again within
-//! the deadline; then a durable mark in the trial's folder, which `nemo-slurm poll` honours. Inside of a grace the
-//! harness then stays until it is killed, since Slurm requeues a job that it preempted by itself.
+//! the deadline; then a durable mark in the trial's folder, which `nemo-slurm poll` honours. Where Slurm gave no answer
+//! but requeues by an exit code, it ends with that. Inside of a grace the harness then stays until it is killed, since Slurm requeues a job that it preempted by itself.
 
 use std::os::fd::AsFd;
 use std::thread::sleep;
@@ -49,7 +49,7 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
     // A requeue would undo an `scancel`. Slurm's word holds until there is a signal: it sends TERM with each cancel.
     let mut sure = stopped.sure && signals::read(&harness.signals).is_empty();
     let mut pause = Duration::from_millis(500);
-    let why = loop {
+    let (why, refused) = loop {
         match if sure { None } else { state(harness, job) } {
             Some(StopCause::Cancelled) => {
                 complain("the job was cancelled meanwhile: it is not requeued");
@@ -75,12 +75,15 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
             Requeued::Failed(why) => (why, true),
         };
         if !again || harness.clock.now() + pause > until {
-            break why;
+            break (why, !again);
         }
         sleep(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
     };
     leave_mark(harness, attempt, &why);
+    if let Some(code) = harness.trial.spec.requeue_exit.filter(|_| !refused) {
+        return code; // Slurm requeues by that, as soon as it hears of it
+    }
     let in_grace = stopped.cause == Some(StopCause::Preempted);
     if let Some(rest) = until.checked_sub(harness.clock.now()).filter(|_| in_grace) {
         wait_for_term(harness, rest + UNTIL_TERM);
