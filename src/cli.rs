@@ -74,6 +74,8 @@ pub enum Command {
     Pause(PauseArgs),
     /// Let what was paused go on
     Resume(PauseArgs),
+    /// Requeue what could not be requeued, because Slurm refused or was away
+    Poll(PollArgs),
     /// Print completions for a shell
     Completions(CompletionsArgs),
     /// Write man pages
@@ -331,6 +333,20 @@ pub struct CancelArgs {
 pub struct PauseArgs {
     /// EXPERIMENT[/TASK[/TRIAL]]
     pub target: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `poll`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "`nemo-slurm status` says when it is needed. It does nothing twice, and may run from cron. It exits 1 if a job can't be requeued.\n\n\
+    Example:\n  nemo-slurm poll"
+)]
+pub struct PollArgs {
+    /// EXPERIMENT[/TASK[/TRIAL]]; all experiments if there is none
+    pub target: Option<String>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

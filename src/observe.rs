@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use nemo_harness::rundir::runner::RunnerRecord;
 use nemo_harness::rundir::{
-    AttemptRecord, AttemptStart, ExperimentDir, MetricsLine, Progress, TaskDir, TrialDir, lines,
+    AttemptRecord, AttemptStart, ExperimentDir, MetricsLine, Next, Progress, TaskDir, TrialDir,
+    lines,
 };
 
 use crate::experiment::{Executor, Task};
@@ -42,7 +43,10 @@ pub fn trial_files(dir: &TrialDir) -> io::Result<TrialFiles> {
     let attempts = lines::read::<AttemptRecord>(&dir.attempts())?.rows;
     let metrics = metrics_tail(&dir.metrics())?;
     let progress = progress(dir, &attempts);
-    Ok(TrialFiles { attempts, metrics, progress, alive: None })
+    let wants = attempts.iter().rev().find_map(AttemptRecord::as_end);
+    let wants = wants.is_some_and(|end| end.next == Next::Requeue);
+    let requeue_wanted = wants && dir.requeue_wanted().exists();
+    Ok(TrialFiles { attempts, metrics, progress, alive: None, requeue_wanted })
 }
 
 /// What the program of the last attempt told of itself, while that attempt has no end.
@@ -101,17 +105,23 @@ fn metrics_tail(path: &Path) -> io::Result<Vec<MetricsLine>> {
     Ok(lines::parse(&tail).rows)
 }
 
-/// The folders of all trials of a task that ever ran, on Slurm or here. Many are read side by side: on a shared disk
-/// each costs a round trip.
-pub fn task_files(dir: &TaskDir, local: bool) -> io::Result<BTreeMap<u32, TrialFiles>> {
+/// The trials of a task that have a folder.
+pub fn trial_folders(dir: &TaskDir) -> io::Result<Vec<u32>> {
     let entries = match std::fs::read_dir(dir.trials()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
     let mut trials: Vec<u32> = Vec::new();
     for entry in entries {
         trials.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
     }
+    Ok(trials)
+}
+
+/// The folders of all trials of a task that ever ran, on Slurm or here. Many are read side by side: on a shared disk
+/// each costs a round trip.
+pub fn task_files(dir: &TaskDir, local: bool) -> io::Result<BTreeMap<u32, TrialFiles>> {
+    let trials = trial_folders(dir)?;
     let read = |trials: &[u32]| -> io::Result<Vec<(u32, TrialFiles)>> {
         let one = |&trial: &u32| {
             let files = trial_files(&dir.trial(trial))?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nemo_harness::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Cause, Next};
+use nemo_harness::rundir::{AttemptEnd, AttemptRecord, AttemptStart, lines};
 
 use crate::begin::begin;
 use crate::blame;
@@ -15,6 +15,7 @@ use crate::job::Harness;
 use crate::journal::{History, Journal};
 use crate::lease::{self, Claim, Holder, Lease};
 use crate::metrics;
+use crate::nodes;
 use crate::output;
 use crate::proc_fs;
 use crate::program::Who;
@@ -59,10 +60,11 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     // The one before may have written its last lines until now.
     let history = History::read(&path).map_err(|error| told(&path, &error))?;
     let mut journal = Journal::open(&path).map_err(|error| told(&path, &error))?;
-    let superseded = before.filter(|(before, _)| was_alive && history.open.contains(before));
-    if let Some((before, _)) = superseded {
-        let end = AttemptRecord::End(superseded_end(&history, before));
-        journal.write(&end).map_err(|error| told(&path, &error))?;
+    let rows = lines::read(&path).map_err(|error| told(&path, &error))?.rows;
+    let alive = before.filter(|_| was_alive).map(|(before, _)| before);
+    let job = own.slurm_job.as_deref();
+    for end in nodes::missing_ends(&rows, alive, job, unix_now()) {
+        journal.write(&AttemptRecord::End(end)).map_err(|error| told(&path, &error))?;
     }
     let resumed = resume(harness, &lease, &history, &mut voice);
     let step = resumed.as_ref().ok().and_then(|resumed| resumed.as_ref().map(|from| from.step));
@@ -198,23 +200,6 @@ fn end_record(history: &History, report: &Report, attempt: u32, verdict: &Verdic
         reason: Some(verdict.reason.clone()),
         stopped: report.noted.stopped,
         saving: report.saving.map(|saving| saving.as_secs_f64()),
-    }
-}
-
-/// The end of an attempt that this one has taken over from, and that may not write any more.
-fn superseded_end(history: &History, attempt: u32) -> AttemptEnd {
-    AttemptEnd {
-        attempt,
-        time: unix_now(),
-        cause: Cause::Superseded,
-        exit_code: None,
-        signal: None,
-        step: None,
-        checkpoint_step: history.steps.last().copied(),
-        next: Next::Requeue,
-        reason: Some("a later attempt has taken over".to_owned()),
-        stopped: None,
-        saving: None,
     }
 }
 

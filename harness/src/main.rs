@@ -19,6 +19,7 @@ mod launch;
 mod launched;
 mod lease;
 mod metrics;
+mod nodes;
 mod output;
 mod policy;
 mod proc_fs;

@@ -1,15 +1,15 @@
 //! The last act of an attempt that must go on elsewhere: back into the queue, once.
 //!
 //! In order: not where the job was cancelled or is in the queue already; `scontrol requeue`, again and again within
-//! the deadline; then a durable mark in the trial's folder, which `nemo-slurm poll` honours. Inside of a grace the
-//! harness then stays until it is killed, since Slurm requeues a job that it preempted by itself.
+//! the deadline; then a durable mark in the trial's folder, which `nemo-slurm poll` honours. Where Slurm gave no answer
+//! but requeues by an exit code, it ends with that. Inside of a grace the harness then stays until it is killed, since Slurm requeues a job that it preempted by itself.
 
 use std::os::fd::AsFd;
 use std::thread::sleep;
 use std::time::Duration;
 
 use nemo_harness::exit;
-use nemo_harness::rundir::{TrialDir, durable};
+use nemo_harness::rundir::{TrialDir, durable, lines};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
@@ -17,6 +17,7 @@ use crate::clock::{Time, unix_now};
 use crate::context::SlurmJob;
 use crate::helper::{self, Outcome};
 use crate::job::Harness;
+use crate::nodes::{self, Exclusion};
 use crate::say::complain;
 use crate::signals;
 use crate::slurm::{self, Requeued};
@@ -48,7 +49,7 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
     // A requeue would undo an `scancel`. Slurm's word holds until there is a signal: it sends TERM with each cancel.
     let mut sure = stopped.sure && signals::read(&harness.signals).is_empty();
     let mut pause = Duration::from_millis(500);
-    let why = loop {
+    let (why, refused) = loop {
         match if sure { None } else { state(harness, job) } {
             Some(StopCause::Cancelled) => {
                 complain("the job was cancelled meanwhile: it is not requeued");
@@ -64,6 +65,7 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
         };
         let (why, again) = match answer {
             Requeued::Yes => {
+                exclude_nodes(harness, job);
                 if !paused {
                     start_soon(harness, job);
                 }
@@ -73,12 +75,15 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
             Requeued::Failed(why) => (why, true),
         };
         if !again || harness.clock.now() + pause > until {
-            break why;
+            break (why, !again);
         }
         sleep(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
     };
     leave_mark(harness, attempt, &why);
+    if let Some(code) = harness.trial.spec.requeue_exit.filter(|_| !refused) {
+        return code; // Slurm requeues by that, as soon as it hears of it
+    }
     let in_grace = stopped.cause == Some(StopCause::Preempted);
     if let Some(rest) = until.checked_sub(harness.clock.now()).filter(|_| in_grace) {
         wait_for_term(harness, rest + UNTIL_TERM);
@@ -117,6 +122,42 @@ fn start_soon(harness: &Harness, job: &SlurmJob) {
     let words = slurm::start_soon(&job.id());
     let words = words.each_ref().map(String::as_str);
     tell(harness, &words, "the job waits in the queue as long as Slurm has it");
+}
+
+/// Nodes that fail this trial again and again are left out from now on, as long as others are left.
+fn exclude_nodes(harness: &Harness, job: &SlurmJob) {
+    let rows = lines::read(&harness.trial.dir.attempts()).unwrap_or_default().rows;
+    let bad = nodes::bad(&rows);
+    if bad.is_empty() {
+        return;
+    }
+    let ask = |words: &[&str]| match helper::ask(words, &harness.clock, ANSWER) {
+        Outcome::Ended { text, .. } => Some(text),
+        Outcome::NoAnswer(_) => None,
+    };
+    let Some(known) = ask(&slurm::show_job(&job.id())).and_then(|text| slurm::parse(&text)) else {
+        return;
+    };
+    let partition = ask(&slurm::show_partition(&known.partition));
+    let Some(total) = partition.and_then(|text| slurm::total_nodes(&text)) else { return };
+    let list = match nodes::exclusion(&bad, &known.excluded, &known.required, total) {
+        None => return,
+        Some(Exclusion::Nodes(list)) => {
+            complain(&format!(
+                "this trial does not run on `{}` any more: it failed there",
+                bad.join(",")
+            ));
+            list
+        }
+        Some(Exclusion::Relaxed(list)) => {
+            complain("every node that may run this trial has failed it: all are allowed again");
+            list
+        }
+    };
+    if list != known.excluded {
+        let words = slurm::exclude(&job.id(), &list);
+        tell(harness, &words.each_ref().map(String::as_str), "no node is left out");
+    }
 }
 
 /// Tells Slurm something without which nothing is lost.

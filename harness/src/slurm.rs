@@ -34,6 +34,22 @@ pub(crate) fn start_soon(id: &str) -> [String; 4] {
     ["scontrol".to_owned(), "update".to_owned(), job, format!("StartTime=now+{START_AFTER}")]
 }
 
+/// The command that keeps a job that waits from some nodes.
+pub(crate) fn exclude(id: &str, nodes: &str) -> [String; 4] {
+    let job = format!("JobId={id}");
+    ["scontrol".to_owned(), "update".to_owned(), job, format!("ExcNodeList={nodes}")]
+}
+
+/// The question for a partition.
+pub(crate) fn show_partition(name: &str) -> [&str; 5] {
+    ["scontrol", "-o", "show", "partition", name]
+}
+
+/// How many nodes a partition has.
+pub(crate) fn total_nodes(text: &str) -> Option<usize> {
+    text.split_whitespace().find_map(|word| word.strip_prefix("TotalNodes="))?.parse().ok()
+}
+
 /// What `scontrol show job` says that matters here.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Job {
@@ -43,6 +59,10 @@ pub(crate) struct Job {
     pub(crate) preempt: Option<f64>,
     pub(crate) start: Option<f64>,
     pub(crate) end: Option<f64>,
+    pub(crate) partition: String,
+    /// The nodes that it must not have, and those that it must.
+    pub(crate) excluded: String,
+    pub(crate) required: String,
 }
 
 /// Reads the answer; none if it isn't one.
@@ -54,6 +74,8 @@ pub(crate) fn parse(text: &str) -> Option<Job> {
         fields.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
     };
     let time = |name: &str| field(name)?.parse().ok().filter(|&time: &f64| time > 0.0);
+    let list =
+        |name: &str| field(name).filter(|list| *list != "(null)").unwrap_or_default().to_owned();
     Some(Job {
         state: field("JobState")?.to_owned(),
         reason: field("Reason").unwrap_or_default().to_owned(),
@@ -61,6 +83,9 @@ pub(crate) fn parse(text: &str) -> Option<Job> {
         preempt: time("PreemptTime"),
         start: time("StartTime"),
         end: time("EndTime"),
+        partition: field("Partition").unwrap_or_default().to_owned(),
+        excluded: list("ExcNodeList"),
+        required: list("ReqNodeList"),
     })
 }
 

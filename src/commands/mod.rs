@@ -13,6 +13,7 @@ mod logs;
 mod on_slurm;
 mod pause;
 mod plan;
+mod poll;
 mod rehearse;
 mod run_local;
 mod status;
@@ -79,6 +80,7 @@ pub fn run(cli: Cli, environment: Environment) -> Result<ExitCode, CommandError>
         Command::Cancel(args) => cancel::cancel(&world, &args),
         Command::Pause(args) => pause::pause(&world, &args),
         Command::Resume(args) => pause::resume(&world, &args),
+        Command::Poll(args) => poll::poll(&world, &args),
         Command::RunLocal { id } => run_local::run_local(&world, &id),
         Command::Completions(_) | Command::Man(_) | Command::Init(_) | Command::Check(_) => {
             Ok(ExitCode::Fine)

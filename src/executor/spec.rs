@@ -49,6 +49,7 @@ pub fn task_spec(task: &Task, around: &Surrounding<'_>) -> TaskSpec {
         sentinel,
         deadline: around.experiment.timeout.map(|timeout| around.now + timeout),
         kill_wait: around.cluster.map(|cluster| u64::from(cluster.kill_wait)),
+        requeue_exit: around.cluster.and_then(|cluster| cluster.requeue_exit),
         time_limit,
         metric: task.metric.as_ref().map(|name| MetricSpec {
             name: name.clone(),

@@ -17,6 +17,9 @@ pub struct Cluster {
     pub max_array: NonZeroU32,
     /// Seconds between SIGTERM and SIGKILL.
     pub kill_wait: u32,
+    /// An exit code of the batch script with which Slurm requeues the job, where it has one.
+    #[serde(default)]
+    pub requeue_exit: Option<u8>,
     /// Whether a preempted job is sent its own signal at the start of its grace.
     pub preempt_user_signal: bool,
     /// How partitions preempt that say nothing else.
@@ -57,6 +60,11 @@ impl Cluster {
             version: limits.version.clone(),
             max_array: NonZeroU32::new(most).unwrap_or(NonZeroU32::MIN),
             kill_wait: limits.kill_wait,
+            requeue_exit: limits
+                .requeue_exit
+                .iter()
+                .filter(|code| *code > 0)
+                .find_map(|code| code.try_into().ok()),
             preempt_user_signal: limits.preempt_user_signal,
             preempt_mode: limits.preempt_mode.clone(),
             partitions: partitions.iter().map(notice).collect(),
@@ -94,6 +102,7 @@ mod tests {
             version: "22.05.8".to_owned(),
             max_array: NonZeroU32::MIN,
             kill_wait: 30,
+            requeue_exit: None,
             preempt_user_signal: user_signal,
             preempt_mode: "REQUEUE".to_owned(),
             partitions: vec![

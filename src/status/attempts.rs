@@ -101,9 +101,10 @@ fn last_within(attempts: &[AttemptStatus], row: &AccountRow) -> Option<usize> {
     })
 }
 
-/// Adds what only Slurm knows to an attempt that left no end.
+/// Adds what only Slurm knows to an attempt that left no end, or whose end the next one wrote by guess.
 fn complete(attempt: &mut AttemptStatus, row: &AccountRow) {
-    if attempt.cause.is_none() && was_over(row) {
+    let is_told = attempt.cause.is_some_and(|cause| cause != Cause::NodeFailure);
+    if !is_told && was_over(row) {
         attempt.end = seconds(row.end);
         attempt.cause = cause(&row.state);
         attempt.reason = Some(format!("Slurm: {}", row.state));

@@ -157,8 +157,46 @@ pub struct TrialStatus {
     pub labels: Vec<String>,
     /// The last value of each metric.
     pub metrics: serde_json::Map<String, serde_json::Value>,
+    /// How often each kind of end has come.
+    pub counters: Counters,
     /// All its attempts so far.
     pub attempts: Vec<AttemptStatus>,
+}
+
+/// How often a trial's attempts ended for each reason that is not its program's own wish.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counters {
+    /// The program crashed, out of memory included.
+    pub crashes: u32,
+    /// The scheduler wanted the place.
+    pub preemptions: u32,
+    /// A segment's time was over.
+    pub time_limits: u32,
+    /// A node, its daemon or the harness was lost.
+    pub node_failures: u32,
+    /// It gave no sign of life.
+    pub hangs: u32,
+}
+
+impl Counters {
+    fn of(attempts: &[AttemptStatus]) -> Self {
+        let mut counters = Self::default();
+        for cause in attempts.iter().filter_map(|attempt| attempt.cause) {
+            match cause {
+                Cause::Failed | Cause::OutOfMemory => counters.crashes += 1,
+                Cause::Preempted => counters.preemptions += 1,
+                Cause::TimeLimit => counters.time_limits += 1,
+                Cause::NodeFailure => counters.node_failures += 1,
+                Cause::Hung => counters.hangs += 1,
+                Cause::Completed
+                | Cause::Cancelled
+                | Cause::Restart
+                | Cause::Superseded
+                | Cause::Paused => {}
+            }
+        }
+        counters
+    }
 }
 
 /// One attempt. Times are unix seconds.
@@ -229,6 +267,8 @@ pub struct TrialFiles {
     pub progress: Option<Progress>,
     /// Whether the harness of its last attempt still runs on this machine; none where it runs elsewhere.
     pub alive: Option<bool>,
+    /// Whether its harness could not have the job requeued.
+    pub requeue_wanted: bool,
 }
 
 /// Somebody's wish, as a file in the experiment's folder.
@@ -384,6 +424,7 @@ fn status(
         message: told.and_then(|told| told.status.clone()),
         labels,
         metrics,
+        counters: Counters::of(&attempts),
         attempts,
     }
 }

@@ -23,7 +23,20 @@ pub(super) struct Case<'a> {
 type Verdict = (State, Option<String>);
 
 /// Decides by the strongest witness: the harness's own word on a final end, then the queue, then accounting.
+///
+/// A job that could not be requeued is not lost: `poll` does it.
 pub(super) fn state(case: &Case<'_>, attempts: &[AttemptStatus]) -> Verdict {
+    let (state, reason) = by_witness(case, attempts);
+    let ended = matches!(state, State::Failed | State::Completed | State::Timeout);
+    let is_left = last_end(case.files).and_then(final_end).is_none();
+    if case.files.requeue_wanted && is_left && ended {
+        let what = "could not be requeued: `nemo-slurm poll` does it";
+        return (State::Preempted, Some(what.to_owned()));
+    }
+    (state, reason)
+}
+
+fn by_witness(case: &Case<'_>, attempts: &[AttemptStatus]) -> Verdict {
     let end = last_end(case.files);
     if let Some(verdict) = end.and_then(final_end) {
         return verdict;
@@ -136,9 +149,7 @@ fn reason_of(row: &QueueRow) -> Option<String> {
         "Dependency" => "waits for another task",
         "DependencyNeverSatisfied" => "what it waits for can never be",
         "BeginTime" => "waits a while before it starts again (BeginTime)",
-        "JobHeldUser" | "job requeued in held state" => {
-            "is held: `nemo-slurm resume` lets it go on"
-        }
+        "JobHeldUser" | "job requeued in held state" => "is held",
         "JobHeldAdmin" => "is held by an administrator",
         "JobArrayTaskLimit" => "waits for others of its task (`concurrent`)",
         "Priority" => "others come first (Priority)",

@@ -1,5 +1,6 @@
 //! Pausing, resuming and requeueing: on this machine and on a real Slurm.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -130,4 +131,61 @@ fn a_job_that_somebody_releases_by_hand_stays_paused() {
 
 fn said(file: &Path, what: &str) -> bool {
     std::fs::read_to_string(file).is_ok_and(|text| text.contains(what))
+}
+
+/// A `scontrol` before the real one, which answers a requeue with the text in `refusal`, if that is there.
+fn with_refusals(world: &mut World) {
+    let bin = world.path("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let real = slurm(world, "sh", &["-c", "command -v scontrol"]);
+    let refusal = world.path("refusal");
+    let script = format!(
+        "#!/bin/sh\necho \"$*\" >>{calls}\nif [ \"$1\" = requeue ] && [ -e {refusal} ]; then cat {refusal} >&2; exit 1; fi\nexec {real} \"$@\"\n",
+        refusal = refusal.display(),
+        calls = world.path("calls").display(),
+        real = real.trim(),
+    );
+    std::fs::write(bin.join("scontrol"), script).unwrap();
+    std::fs::set_permissions(bin.join("scontrol"), PermissionsExt::from_mode(0o755)).unwrap();
+    world.path = format!("{}:{}", bin.display(), world.path);
+}
+
+#[test]
+fn disabled_leaves_a_mark_that_poll_honours_once() {
+    if !cluster::is_here() {
+        return;
+    }
+    let mut world = World::new();
+    with_refusals(&mut world);
+    counting::write(&world, SLURM, 60, 0.1);
+    let id = world.ok(&["submit", "exp.toml"]);
+    counting::until_beyond(&world, &id, 3);
+    assert!(world.ok(&["poll"]).is_empty());
+    world.write("refusal", "Requested operation is presently disabled for job 7\n");
+    world.ok(&["cancel", &format!("{id}/train"), "--gentle"]);
+    let waits = |status: &Value| {
+        let hint = |trial: &Value| text(&trial["reason"]).contains("`nemo-slurm poll`");
+        trials(status, "train").iter().all(hint)
+    };
+    let status = world.until(&id, "hints at poll", waits);
+    assert_eq!(states(&status, "train"), ["preempted"; 3], "{status:#}");
+    let refused: Value = {
+        let printed = world.run(&["poll", "--json"]);
+        assert_eq!(printed.code, 1, "{printed:?}");
+        serde_json::from_str(&printed.stdout).unwrap()
+    };
+    assert_eq!(refused["trials"][0]["did"], "refused", "{refused:#}");
+    std::fs::remove_file(world.path("refusal")).unwrap();
+    let polled: Value = serde_json::from_str(&world.ok(&["poll", &id, "--json"])).unwrap();
+    let did: Vec<String> =
+        polled["trials"].as_array().unwrap().iter().map(|trial| text(&trial["did"])).collect();
+    assert_eq!(did, ["requeued"; 3], "{polled:#}");
+    let again: Value = serde_json::from_str(&world.ok(&["poll", "--json"])).unwrap();
+    assert_eq!(again["trials"], serde_json::json!([]), "it does nothing twice");
+    let status = world.until(&id, "the end", |status| status["experiment"]["state"] == "completed");
+    for trial in trials(&status, "train") {
+        assert_eq!(causes(trial), ["restart", "completed"], "{trial:#}");
+        counting::assert_resumed_beyond(trial, 3);
+    }
+    counting::assert_undisturbed(&world, &id, 60);
 }

@@ -45,6 +45,9 @@ pub struct TaskSpec {
     /// Seconds between the scheduler's SIGTERM and its SIGKILL, where it told.
     #[serde(default)]
     pub kill_wait: Option<u64>,
+    /// The exit code with which Slurm requeues a job, where it has one.
+    #[serde(default)]
+    pub requeue_exit: Option<u8>,
     /// How long one segment may last, in seconds, where no scheduler sees to it (local executor).
     #[serde(default)]
     pub time_limit: Option<u64>,

@@ -176,7 +176,7 @@ fn a_killed_harness_leaves_a_trial_that_goes_on() {
     running.finish();
     assert_eq!(task.run(), 0);
     assert_eq!(task.resume_steps(), [None, Some(1)]);
-    task.check_ends("Completed Done");
+    task.check_ends("NodeFailure Requeue, Completed Done");
     assert_eq!(task.checkpoints(), ["step-1", "step-2"]);
 }
 

@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use serde_json::json;
+
 use crate::support::Task;
 
 /// A job `7_3` whose `scontrol` answers with `state` and notes each call.
@@ -217,4 +219,84 @@ fn a_pause_holds_a_job_that_was_requeued_by_others() {
     assert_eq!(running.finish(), 0);
     let calls = fs::read_to_string(task.path("calls")).unwrap();
     assert!(calls.ends_with("hold 7_3\n"), "{calls}");
+}
+
+#[test]
+fn slurmctld_is_away_at_the_requeue() {
+    let end = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() + 12;
+    let state = format!(
+        "JobState=RUNNING Reason=None Restarts=0 StartTime=1000 EndTime={end} PreemptTime=None"
+    );
+    let task = job(SAVES, &state).with("/requeue_exit", json!(77));
+    fs::write(task.path("refuse"), "Unable to contact slurm controller (connect failure)\n")
+        .unwrap();
+    let (code, calls) = run(&task, "USR1");
+    assert_eq!(code, 77, "Slurm requeues by that code, once it hears of it");
+    assert!(calls.matches("requeue 7_3").count() > 1, "it is tried until the deadline: {calls}");
+    task.check_ends("TimeLimit Requeue");
+    assert!(task.dir().requeue_wanted().exists(), "and `poll` looks after it");
+    // Refused is refused: the code would change nothing.
+    let task = job(SAVES, &state).with("/requeue_exit", json!(77));
+    fs::write(task.path("refuse"), "Requested operation is presently disabled for job 7\n")
+        .unwrap();
+    assert_eq!(run(&task, "USR1").0, 93);
+}
+
+/// The first requeue works, but its answer is lost.
+#[test]
+fn the_answer_is_lost() {
+    let end = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() + 60;
+    let state = format!(
+        "JobState=RUNNING Reason=None Restarts=0 StartTime=1000 EndTime={end} PreemptTime=None"
+    );
+    let task = job(SAVES, &state);
+    let program = r#"#!/bin/sh
+echo "$*" >> "$TEST/calls"
+case "$1" in
+requeue) echo 'JobState=PENDING Reason=BeginTime Restarts=1' > "$TEST/state"; kill -9 $$ ;;
+update) exit 0 ;;
+esac
+echo "JobId=9 ArrayJobId=7 ArrayTaskId=3 JobName=a UserId=u(1) $(cat "$TEST/state")"
+"#;
+    fs::write(task.path("bin/scontrol"), program).unwrap();
+    let (code, calls) = run(&task, "USR1");
+    assert_eq!(code, 0);
+    assert_eq!(calls.matches("requeue 7_3").count(), 1, "{calls}");
+    assert!(calls.ends_with("update JobId=7_3 StartTime=now+3\n"), "{calls}");
+    assert!(!task.dir().requeue_wanted().exists());
+}
+
+#[test]
+fn slurm_is_slow() {
+    let task = job(SAVES, RUNNING);
+    let path = task.path("bin/scontrol");
+    let script = fs::read_to_string(&path).unwrap();
+    fs::write(&path, script.replace("#!/bin/sh", "#!/bin/sh\nsleep 1")).unwrap();
+    let (code, calls) = run(&task, "USR1");
+    assert_eq!(code, 0);
+    task.check_ends("Restart Requeue");
+    assert_eq!(calls.matches("requeue 7_3").count(), 1, "{calls}");
+}
+
+#[test]
+fn a_cancel_while_it_saves_is_not_undone() {
+    let program = r#"
+def stop():
+    open(os.environ["TEST"] + "/state", "w").write("JobState=CANCELLED Reason=None Restarts=0 StartTime=1000 EndTime=2000 PreemptTime=None")
+    os.kill(os.getppid(), signal.SIGTERM)
+    os.kill(os.getppid(), signal.SIGTERM)
+    save(1); sys.exit(75)
+on(signal.SIGUSR1, stop)
+ready()
+pause()"#;
+    let end = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() + 60;
+    let state = format!(
+        "JobState=RUNNING Reason=None Restarts=0 StartTime=1000 EndTime={end} PreemptTime=2000"
+    );
+    let task = job(program, &state);
+    let (code, calls) = run(&task, "USR1");
+    assert_eq!(code, 143);
+    task.check_ends("Cancelled Cancelled");
+    assert_eq!(task.checkpoints(), ["step-1"]);
+    assert!(!calls.contains("requeue"), "{calls}");
 }
