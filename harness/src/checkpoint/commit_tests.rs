@@ -46,7 +46,8 @@ fn run(store: &mut Fake, request: &Request) -> io::Result<Done> {
 
 #[track_caller]
 fn find(store: &mut Fake, recorded: &[u64]) -> Resumed {
-    let recorded: BTreeSet<u64> = recorded.iter().copied().collect();
+    let steps: BTreeSet<u64> = recorded.iter().copied().collect();
+    let recorded = resume::Recorded { steps, ..resume::Recorded::default() };
     let found = resume::find(store, Path::new(CHECKPOINTS), &recorded, "r").unwrap();
     found.resumed.unwrap()
 }
@@ -98,11 +99,9 @@ fn a_crash_at_any_operation_leaves_the_old_or_the_new_whole() {
 
 #[test]
 fn an_error_at_any_operation_is_tried_again_and_loses_nothing() {
-    const ENOSPC: i32 = 28;
-    const EIO: i32 = 5;
-    const ESTALE: i32 = 116;
+    use nix::libc::{EDQUOT, EINTR, EIO, ENOSPC, EROFS, ESTALE};
     for folder in [true, false] {
-        for code in [ENOSPC, EIO, ESTALE] {
+        for code in [ENOSPC, EDQUOT, EIO, ESTALE, EROFS, EINTR] {
             for at in 1.. {
                 let (mut store, request) = world(folder);
                 store.fail_at = Some((store.ops.get() + at, code));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path};
 
+use super::hashing::Sized;
 use super::store::{Digest, Kind, Stat, Store};
 
 /// What a crash takes away.
@@ -165,10 +166,20 @@ impl Store for Fake {
         }
     }
 
-    fn digest(&self, path: &Path) -> io::Result<Digest> {
-        self.operation()?;
-        let data = self.read(path)?;
-        Ok(Digest { hash: blake3::hash(&data), size: data.len() as u64 })
+    fn digests(&self, files: &[Sized]) -> io::Result<Vec<Digest>> {
+        let digest = |(path, _): &Sized| {
+            self.operation()?;
+            let data = self.read(path)?;
+            Ok(Digest { hash: blake3::hash(&data), size: data.len() as u64 })
+        };
+        files.iter().map(digest).collect()
+    }
+
+    fn settle(&mut self, files: &[Sized]) -> io::Result<Vec<Digest>> {
+        for (path, _) in files {
+            self.sync_file(path)?;
+        }
+        self.digests(files)
     }
 
     fn read_link(&self, _: &Path) -> io::Result<Vec<u8>> {
