@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use blake3::hazmat::{self, HasherExt, Mode};
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
 
 use super::background;
 use super::store::Digest;
@@ -76,8 +78,7 @@ fn run(files: &[Sized], pace: Pace<'_>, piece: u64, sync: bool) -> io::Result<Ve
         failure: OnceLock::new(),
         pace,
     };
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let (hashers, syncers) = if pace.gentle { (1, 1) } else { (processors.min(HASHERS), SYNCERS) };
+    let (hashers, syncers) = if pace.gentle { (1, 1) } else { (processors(), SYNCERS) };
     let hashers = hashers.min(work.pieces.len());
     let syncers = if sync { syncers.min(files.len()) } else { 0 };
     let mut values = vec![[0; 32]; work.pieces.len()];
@@ -109,6 +110,13 @@ fn pieces(files: &[Sized], size: u64) -> Vec<Piece> {
         }
     }
     pieces
+}
+
+/// How many this process may use, as far as that helps.
+fn processors() -> usize {
+    let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap_or_default();
+    let count = (0..CpuSet::count()).filter(|&at| allowed.is_set(at).unwrap_or(false)).count();
+    count.clamp(1, HASHERS)
 }
 
 /// Puts the pieces of each file together.
