@@ -4,6 +4,8 @@ mod background;
 pub(crate) mod commit;
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod faults;
 mod hashing;
 mod look;
 pub(crate) mod manifest;
