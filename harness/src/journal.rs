@@ -218,4 +218,36 @@ mod tests {
         assert_eq!(history.recorded().removed, BTreeSet::from([2]));
         assert_eq!(history.recorded().steps, BTreeSet::from([1, 2, 3]));
     }
+
+    #[test]
+    fn a_torn_line_anywhere_costs_that_line_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("attempts.jsonl");
+        let rows = rows("s0 c1 c2");
+        let text = |rows: &[AttemptRecord]| -> Vec<u8> {
+            rows.iter()
+                .flat_map(|row| [serde_json::to_vec(row).unwrap(), vec![b'\n']].concat())
+                .collect()
+        };
+        let (whole, before) = (text(&rows), text(&rows[..2]));
+        for length in before.len()..whole.len() {
+            nemo_harness::rundir::durable::write_synced(&path, &whole[..length]).unwrap();
+            assert_eq!(History::read(&path).unwrap().steps, BTreeSet::from([1]), "{length}");
+            // The next line is one of its own.
+            Journal::open(&path).unwrap().write(&rows[2]).unwrap();
+            assert_eq!(History::read(&path).unwrap().steps, BTreeSet::from([1, 2]), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_goes_backwards_changes_nothing() {
+        let mut rows = rows("s0 c5 p0 s1@5 x1 s2@5 x2");
+        let before = History::of(&rows);
+        for (at, row) in rows.iter_mut().enumerate() {
+            let mut value = serde_json::to_value(&*row).unwrap();
+            value["time"] = serde_json::json!(1e9 - f64::from(u32::try_from(at).unwrap()));
+            *row = serde_json::from_value(value).unwrap();
+        }
+        assert_eq!(History::of(&rows), before);
+    }
 }

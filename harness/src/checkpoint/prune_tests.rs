@@ -1,7 +1,7 @@
 //! What is let go, and what a crash in the middle of it leaves.
 
 use super::super::commit::{self, Done, Request};
-use super::super::fake::{Crash, Fake};
+use super::super::fake::{Crash, Fake, tell};
 use super::super::resume::{self, Recorded};
 use super::super::store::Disk;
 use super::*;
@@ -28,6 +28,7 @@ fn commit(store: &mut Fake, step: u64) {
 
 #[test]
 fn a_kill_halfway_leaves_the_checkpoint_whole_or_gone() {
+    let mut injected = 0;
     for crash in [Crash::Data, Crash::Names, Crash::Both] {
         for at in 1.. {
             let mut store = Fake::default();
@@ -47,10 +48,12 @@ fn a_kill_halfway_leaves_the_checkpoint_whole_or_gone() {
             assert!(first.is_ok() || gone, "{crash:?} at {at}: {first:?}");
             if result.is_ok() {
                 assert!(gone && at > 3, "{crash:?} at {at}");
+                injected += at;
                 break;
             }
         }
     }
+    tell("retention-killed", injected);
 }
 
 /// A step, and what was reported at it.

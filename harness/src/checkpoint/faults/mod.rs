@@ -1,4 +1,4 @@
-//! Faults A of a commit on a real disk: a real kill before each system call, and each error in each of them.
+//! Faults on a real disk: a real kill before each system call of a commit, and each error in each of them.
 //!
 //! `NEMO_FAULTS=10000 cargo test --release -p nemo-harness checkpoint::faults -- --nocapture` goes on until so many
 //! faults were injected, and prints a line for each kind; without it a slice of each is tried. TMPDIR says on which
@@ -6,12 +6,13 @@
 //! (`commit_tests`), which drops whatever was not synced.
 #![cfg(target_arch = "x86_64")]
 
+mod altered;
 mod scene;
 mod tracer;
 
 use nix::libc::{EDQUOT, EINTR, EIO, ENOSPC, EROFS, ESTALE};
 
-use scene::{Kept, SHAPES, Scene};
+use scene::{Expected, Kept, SHAPES, Scene};
 use tracer::{Calls, Fault, run};
 
 const FAULTS: [(&str, Fault); 12] = [
@@ -36,6 +37,21 @@ struct Tally {
     kept: [u32; 4],
 }
 
+impl Tally {
+    fn add(&mut self, kept: [bool; 4]) {
+        self.injected += 1;
+        for (sum, kept) in self.kept.iter_mut().zip(kept) {
+            *sum += u32::from(kept);
+        }
+    }
+
+    fn print(&self, name: &str) {
+        let Self { injected, kept: [p1, p2, p3, p4] } = self;
+        println!("\nfault={name} store=disk injected={injected} P1={p1} P2={p2} P3={p3} P4={p4}");
+        assert!(*injected > 0, "{name}");
+    }
+}
+
 /// Every `stride`-th point of a fault, in one shape.
 fn all_points(template: &Scene, (name, fault): (&str, Fault), stride: usize, tally: &mut Tally) {
     let folder = tempfile::tempdir().unwrap();
@@ -47,13 +63,12 @@ fn all_points(template: &Scene, (name, fault): (&str, Fault), stride: usize, tal
         if !ended.is_injected {
             return;
         }
-        let Kept(kept) = scene.recover(&request, ended.code == Some(0));
+        let told = ended.code == Some(0);
+        let expected = if told { Expected::New } else { Expected::Either };
+        let Kept(kept) = scene.recover(&request, expected);
         let text = format!("{name} at call {at}, {:?}: {ended:?}: {kept:?}", scene.shape);
         assert!(kept.iter().all(|kept| *kept), "{text}");
-        tally.injected += 1;
-        for (sum, kept) in tally.kept.iter_mut().zip(kept) {
-            *sum += u32::from(kept);
-        }
+        tally.add(kept);
         std::fs::remove_dir_all(&path).unwrap();
     }
 }
@@ -61,16 +76,21 @@ fn all_points(template: &Scene, (name, fault): (&str, Fault), stride: usize, tal
 /// Without a wish only a slice of what there are many of.
 fn stride(fault: Fault) -> usize {
     match fault {
-        Fault::Kill => 41,
-        Fault::Fail(Calls::Files, _) => 31,
-        Fault::Fail(..) | Fault::Lose(..) | Fault::Short => 7,
+        Fault::Kill => 59,
+        Fault::Fail(Calls::Files, _) => 71,
+        Fault::Fail(..) | Fault::Lose(..) | Fault::Short => 13,
     }
 }
 
-#[test]
+/// How many faults are asked for.
 #[expect(clippy::disallowed_methods, reason = "a test may be told how long to go on")]
+fn wanted() -> Option<u32> {
+    std::env::var("NEMO_FAULTS").ok().map(|text| text.parse().unwrap())
+}
+
+#[test]
 fn a_real_fault_at_each_system_call_keeps_every_promise() {
-    let wanted = std::env::var("NEMO_FAULTS").ok().map(|text| text.parse::<u32>().unwrap());
+    let wanted = wanted();
     let folder = tempfile::tempdir().unwrap();
     let template = |shape| Scene::build(shape, &folder.path().join(format!("{shape:?}")));
     let templates = SHAPES.map(template);
@@ -83,9 +103,7 @@ fn a_real_fault_at_each_system_call_keeps_every_promise() {
             }
         }
     }
-    println!();
-    for ((name, _), Tally { injected, kept: [p1, p2, p3, p4] }) in FAULTS.iter().zip(tallies) {
-        println!("fault={name} store=disk injected={injected} P1={p1} P2={p2} P3={p3} P4={p4}");
-        assert!(injected > 0, "{name}");
+    for ((name, _), tally) in FAULTS.iter().zip(tallies) {
+        tally.print(name);
     }
 }

@@ -55,6 +55,17 @@ pub(super) struct Scene {
     task: TaskDir,
 }
 
+/// What the next life must go on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// The new checkpoint if it is in the record, else that or the one before. None is bad.
+    Either,
+    /// The new checkpoint: it was told.
+    New,
+    /// The one before, and why is said.
+    Before,
+}
+
 /// What was kept of each promise after a fault.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Kept(pub(super) [bool; 4]);
@@ -90,7 +101,7 @@ impl Scene {
         Self { shape: self.shape, task: TaskDir(folder.to_owned()) }
     }
 
-    fn dir(&self) -> TrialDir {
+    pub(super) fn dir(&self) -> TrialDir {
         self.task.trial(0)
     }
 
@@ -110,7 +121,7 @@ impl Scene {
         }
     }
 
-    fn entry(&self, step: u64) -> String {
+    pub(super) fn entry(&self, step: u64) -> String {
         let end = if self.shape == Shape::File { ".npz" } else { "" };
         format!("step-{step}{end}")
     }
@@ -220,8 +231,8 @@ impl Scene {
         self.request(&self.first(), NEW)
     }
 
-    /// The next life: finds, verifies, rolls back, goes on. `told`: the first one had recorded its checkpoint.
-    pub(super) fn recover(&self, old: &Request, told: bool) -> Kept {
+    /// The next life: finds, verifies, rolls back, goes on.
+    pub(super) fn recover(&self, old: &Request, expected: Expected) -> Kept {
         let dir = self.dir();
         let history = History::read(&dir.attempts()).unwrap();
         let lease = self.claim("second");
@@ -236,9 +247,14 @@ impl Scene {
         let Ok(resume::Found { resumed: Some(resumed), notes }) = found else {
             panic!("nothing is found any more: {found:?}");
         };
-        let may_be_new = told || history.steps.contains(&NEW);
-        let p1 =
-            (resumed.step == NEW || (resumed.step == BEFORE && !may_be_new)) && notes.is_empty();
+        let in_record = history.steps.contains(&NEW);
+        let p1 = match expected {
+            Expected::Either => {
+                (resumed.step == NEW || (resumed.step == BEFORE && !in_record)) && notes.is_empty()
+            }
+            Expected::New => resumed.step == NEW && notes.is_empty(),
+            Expected::Before => resumed.step == BEFORE && notes.len() == 1,
+        };
         let p2 = self.is_whole(&resumed);
         staging::prepare(&dir.staging(lease.attempt), &dir.checkpoints()).unwrap();
         metrics::roll_back(&dir.metrics(), Some((resumed.step, resumed.metrics))).unwrap();
@@ -289,7 +305,7 @@ impl Scene {
         let request = Request { seen: None, ..request };
         let done = commit::commit(&mut Disk::default(), &request, &|| lease.is_newest());
         let names = fs::read_dir(dir.checkpoints()).unwrap().map(|name| name.unwrap().file_name());
-        let odd = names.filter(|name| !name.to_string_lossy().starts_with("step-")).count();
+        let odd = names.filter(|name| name.to_string_lossy().starts_with('.')).count();
         matches!(done, Ok(Done::Committed)) && odd == 0
     }
 }

@@ -1,0 +1,132 @@
+//! Faults B: what happens to a checkpoint after it was committed.
+#![expect(clippy::disallowed_methods, reason = "nothing here is meant to be durable")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::Tally;
+use super::scene::{Expected, NEW, Scene, Shape};
+use crate::checkpoint::resume;
+use crate::checkpoint::store::Disk;
+use crate::journal::History;
+
+const SHAPES: [Shape; 4] = [Shape::Folder, Shape::File, Shape::Many, Shape::Nested];
+
+/// A trial whose newest checkpoint is committed and recorded.
+fn committed(shape: Shape, folder: &Path) -> Scene {
+    let scene = Scene::build(shape, folder);
+    assert_eq!(scene.live(&scene.first(), &scene.saved()), 0);
+    scene
+}
+
+/// The newest checkpoint's first data file, and its manifest.
+fn files(scene: &Scene) -> [PathBuf; 2] {
+    let folder = scene.dir().checkpoint(NEW);
+    let names = ["model".to_owned(), "shard-0".to_owned(), scene.entry(NEW)];
+    let data = names.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+    [data.unwrap(), folder.join("MANIFEST")]
+}
+
+/// Alters it each time in another way, until there is none left.
+fn check(name: &str, alter: impl Fn(&Scene, usize) -> bool) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tally = Tally::default();
+    for shape in SHAPES {
+        let template = committed(shape, &folder.path().join(format!("{shape:?}")));
+        let old = template.saved();
+        for n in 0.. {
+            let path = folder.path().join(format!("{shape:?}-{n}"));
+            let scene = template.copy(&path);
+            if !alter(&scene, n) {
+                break;
+            }
+            let kept = scene.recover(&old, Expected::Before).0;
+            assert!(kept.iter().all(|kept| *kept), "{name} {n} of {shape:?}: {kept:?}");
+            tally.add(kept);
+            fs::remove_dir_all(&path).unwrap();
+        }
+    }
+    tally.print(name);
+}
+
+fn change(path: &Path, change: impl Fn(&mut Vec<u8>)) -> bool {
+    let before = fs::read(path).unwrap();
+    let mut bytes = before.clone();
+    change(&mut bytes);
+    fs::write(path, &bytes).unwrap();
+    bytes != before
+}
+
+#[test]
+fn a_checkpoint_that_was_altered_is_never_resumed_from() {
+    check("truncated-by-a-byte", |scene, n| {
+        let file = files(scene).into_iter().nth(n);
+        file.is_some_and(|file| change(&file, |bytes| bytes.truncate(bytes.len() - 1)))
+    });
+    check("truncated-to-nothing", |scene, n| {
+        let file = files(scene).into_iter().nth(n);
+        file.is_some_and(|file| change(&file, Vec::clear))
+    });
+    // A prime number of bits apart: each place of a byte has its turn.
+    let apart = if super::wanted().is_some() { 7 } else { 1009 };
+    for (at, name) in ["bit-flipped-in-data", "bit-flipped-in-manifest"].into_iter().enumerate() {
+        check(name, |scene, n| {
+            change(&files(scene)[at], |bytes| {
+                if let Some(byte) = bytes.get_mut(n * apart / 8) {
+                    *byte ^= 1 << (n * apart % 8);
+                }
+            })
+        });
+    }
+    check("file-missing", |scene, n| {
+        files(scene).get(n).is_some_and(|file| fs::remove_file(file).is_ok())
+    });
+    check("file-added", |scene, n| {
+        n == 0 && fs::write(scene.dir().checkpoint(NEW).join("added"), "").is_ok()
+    });
+    check("file-swapped", |scene, n| {
+        // The same file of the checkpoint before.
+        let [data, _] = files(scene);
+        let other = data.to_string_lossy().replace("step-3", "step-2");
+        n == 0 && fs::copy(other, data).is_ok()
+    });
+    check("newer-format", |scene, n| {
+        let [_, manifest] = files(scene);
+        let newer = |text: String| text.replacen("nemo-manifest 1", "nemo-manifest 2", 1);
+        n == 0
+            && change(&manifest, |bytes| {
+                *bytes = newer(String::from_utf8(bytes.clone()).unwrap()).into_bytes()
+            })
+    });
+}
+
+#[test]
+fn without_any_good_checkpoint_nothing_is_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut injected = 0;
+    for shape in SHAPES {
+        let template = committed(shape, &folder.path().join(format!("{shape:?}")));
+        let alter: [(&str, fn(&Scene)); 3] = [
+            ("all-bad", |scene| {
+                for step in 1..=NEW {
+                    fs::write(scene.dir().checkpoint(step).join("MANIFEST"), "").unwrap();
+                }
+            }),
+            ("mount-missing", |scene| {
+                fs::remove_dir_all(scene.dir().checkpoints()).unwrap();
+                fs::create_dir(scene.dir().checkpoints()).unwrap();
+            }),
+            ("folder-missing", |scene| fs::remove_dir_all(scene.dir().checkpoints()).unwrap()),
+        ];
+        for (name, alter) in alter {
+            let scene = template.copy(&folder.path().join(format!("{shape:?}-{name}")));
+            alter(&scene);
+            let recorded = History::read(&scene.dir().attempts()).unwrap().recorded();
+            let checkpoints = scene.dir().checkpoints();
+            let found = resume::find(&mut Disk::default(), &checkpoints, &recorded, "x");
+            assert!(found.is_err_and(|why| why.contains("not begun anew")), "{name} {shape:?}");
+            injected += 1;
+        }
+    }
+    println!("\nfault=none-is-good store=disk injected={injected} P1={injected} P2={injected}");
+}
