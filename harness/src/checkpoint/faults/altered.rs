@@ -12,6 +12,9 @@ use crate::journal::History;
 
 const SHAPES: [Shape; 4] = [Shape::Folder, Shape::File, Shape::Many, Shape::Nested];
 
+/// What is gone, and how.
+type Loss = (&'static str, fn(&Scene));
+
 /// A trial whose newest checkpoint is committed and recorded.
 fn committed(shape: Shape, folder: &Path) -> Scene {
     let scene = Scene::build(shape, folder);
@@ -92,10 +95,10 @@ fn a_checkpoint_that_was_altered_is_never_resumed_from() {
     });
     check("newer-format", |scene, n| {
         let [_, manifest] = files(scene);
-        let newer = |text: String| text.replacen("nemo-manifest 1", "nemo-manifest 2", 1);
         n == 0
             && change(&manifest, |bytes| {
-                *bytes = newer(String::from_utf8(bytes.clone()).unwrap()).into_bytes()
+                let text = String::from_utf8(bytes.clone()).unwrap();
+                *bytes = text.replacen("nemo-manifest 1", "nemo-manifest 2", 1).into_bytes();
             })
     });
 }
@@ -106,7 +109,7 @@ fn without_any_good_checkpoint_nothing_is_begun_anew() {
     let mut injected = 0;
     for shape in SHAPES {
         let template = committed(shape, &folder.path().join(format!("{shape:?}")));
-        let alter: [(&str, fn(&Scene)); 3] = [
+        let alter: [Loss; 3] = [
             ("all-bad", |scene| {
                 for step in 1..=NEW {
                     fs::write(scene.dir().checkpoint(step).join("MANIFEST"), "").unwrap();

@@ -255,7 +255,7 @@ impl Scene {
             Expected::New => resumed.step == NEW && notes.is_empty(),
             Expected::Before => resumed.step == BEFORE && notes.len() == 1,
         };
-        let p2 = self.is_whole(&resumed);
+        let p2 = self.is_whole(&resumed) && self.none_is_torn();
         staging::prepare(&dir.staging(lease.attempt), &dir.checkpoints()).unwrap();
         metrics::roll_back(&dir.metrics(), Some((resumed.step, resumed.metrics))).unwrap();
         let rows = lines::read::<MetricsLine>(&dir.metrics()).unwrap().rows;
@@ -287,6 +287,14 @@ impl Scene {
         // Where the step was taken by other content, that is what stays.
         let step = if self.shape == Shape::Other { BEFORE } else { resumed.step };
         found == self.content(step)
+    }
+
+    /// Whatever has a checkpoint's name is one: those that retention was about to remove, too.
+    fn none_is_torn(&self) -> bool {
+        let dir = self.dir().checkpoints();
+        let names = fs::read_dir(&dir).unwrap().map(|name| name.unwrap().file_name());
+        let mut steps = names.filter_map(|name| resume::step_of(name.as_encoded_bytes()));
+        steps.all(|step| resume::verify(&Disk::default(), &self.dir().checkpoint(step)).is_ok())
     }
 
     /// The next attempt can commit what comes next, under whatever was left behind.
