@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::fake::{Crash, Fake, tell};
+use super::super::fake::{Crash, Fake, report};
 use super::super::resume;
 use super::*;
 use crate::resumed::Resumed;
@@ -97,7 +97,7 @@ fn a_crash_at_any_operation_leaves_the_old_or_the_new_whole() {
             injected += visited;
         }
     }
-    tell("unsynced-data-dropped", injected);
+    report("A: un-synced data dropped", injected, "P1,P2");
 }
 
 #[test]

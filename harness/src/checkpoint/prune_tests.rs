@@ -1,7 +1,7 @@
 //! What is let go, and what a crash in the middle of it leaves.
 
 use super::super::commit::{self, Done, Request};
-use super::super::fake::{Crash, Fake, tell};
+use super::super::fake::{Crash, Fake, report};
 use super::super::resume::{self, Recorded};
 use super::super::store::Disk;
 use super::*;
@@ -53,7 +53,7 @@ fn a_kill_halfway_leaves_the_checkpoint_whole_or_gone() {
             }
         }
     }
-    tell("retention-killed", injected);
+    report("A: retention killed half way", injected, "P1,P2");
 }
 
 /// A step, and what was reported at it.

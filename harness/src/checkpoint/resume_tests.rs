@@ -1,7 +1,7 @@
 //! Each way in which a checkpoint can be bad.
 
 use super::super::commit::{self, Done, Request};
-use super::super::fake::Fake;
+use super::super::fake::{Fake, report};
 use super::*;
 
 const CHECKPOINTS: &str = "/t/checkpoints";
@@ -190,6 +190,7 @@ fn latest_is_not_read_at_all() {
         store.put("/t/checkpoints/latest", garbage);
         store.put("/t/latest", garbage);
         assert_eq!(search(&mut store, &recorded()).resumed.unwrap().step, 2);
+        report("A: latest missing or garbage", 1, "P1,P2");
     }
 }
 

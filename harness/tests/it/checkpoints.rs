@@ -5,6 +5,7 @@ use std::fs;
 use nemo_harness::rundir::AttemptRecord;
 use serde_json::json;
 
+use crate::promises::{Left, hold};
 use crate::support::{Task, is_alive, wait_until};
 
 #[test]
@@ -77,6 +78,7 @@ fn a_folder_in_place_is_never_taken_for_whole_while_the_program_runs() {
     running.signal("TERM");
     assert_eq!(running.finish(), 143);
     assert_eq!(task.checkpoints(), ["step-2"], "it may be torn");
+    hold("A: a missing shard", &task.dir(), Left::InOrder);
 }
 
 #[test]
@@ -175,6 +177,7 @@ fn a_killed_harness_leaves_a_trial_that_goes_on() {
     running.wait_for("ready-0");
     running.signal("KILL");
     running.finish();
+    hold("A: SIGKILL of both", &task.dir(), Left::Killed);
     assert_eq!(task.run(), 0);
     assert_eq!(task.resume_steps(), [None, Some(1)]);
     task.check_ends("Completed Done");
@@ -299,6 +302,7 @@ sys.exit(1 if step != 1 else 0)",
     assert!(task.stderr(3).contains("crashed after it twice"), "{}", task.stderr(3));
     let steps: Vec<_> = task.metrics().iter().filter_map(|row| row.step).collect();
     assert_eq!(steps, [1, 2, 3], "no step is lost, and none is there twice");
+    hold("B: verifies but kills the program twice", &task.dir(), Left::InOrder);
 }
 
 /// Makes what opens it wait for ever, as a disk that hangs does.
@@ -341,6 +345,8 @@ save(1); ready(); pause()",
     task.check_ends("Preempted Requeue");
     let reason = task.ends()[0].reason.clone().unwrap();
     assert!(reason.contains("`step-1` was not committed: there was no time left"), "{reason}");
+    fs::remove_file(task.dir().metrics()).unwrap(); // nobody can read it
+    hold("A: a write that hangs", &task.dir(), Left::InOrder);
 }
 
 #[test]
@@ -358,4 +364,24 @@ fn checkpoints_on_another_file_system_are_refused_at_the_start() {
     assert_eq!(task.stdout(0), "");
     let reason = task.ends()[0].reason.clone().unwrap();
     assert!(reason.contains("another file system"), "{reason}");
+    hold("A: EXDEV", &task.dir(), Left::InOrder);
+}
+
+#[test]
+fn a_program_that_is_killed_while_it_saves_goes_on_from_the_one_before() {
+    let task = Task::python(
+        r"
+def die(): os.kill(os.getpid(), signal.SIGKILL)
+attempt = int(os.environ['NEMO_ATTEMPT'])
+save(step + 1)
+if attempt == 0:
+    for name in ('/step-8.tmp', '/step-9'):
+        os.mkdir(out + name); open(out + name + '/state', 'w').write('9')
+    die()
+if attempt == 1: die()",
+    )
+    .with("/restart", json!({"crashes": 9, "no_progress": 9}));
+    assert_eq!(task.run(), 0);
+    assert_eq!(task.resume_steps(), [None, Some(1), Some(2)]);
+    hold("A: SIGKILL of the program", &task.dir(), Left::InOrder);
 }

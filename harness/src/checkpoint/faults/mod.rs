@@ -1,8 +1,9 @@
 //! Faults on a real disk: a real kill before each system call of a commit, and each error in each of them.
 //!
-//! `NEMO_FAULTS=10000 cargo test -p nemo-harness checkpoint:: -- --nocapture | grep ^fault=` tries every call once, and
-//! goes on with kills until there were so many: other orders of the threads. It prints a line for each kind of fault;
-//! without it a slice of each is tried. `TMPDIR` says on which file system: 10,000 take minutes on `/dev/shm`.
+//! A slice of each is tried; with `NEMO_FAULTS_FULL` every call, and then kills until there were 10,000: other orders of
+//! the threads. `TMPDIR` says on which file system; on `/dev/shm` all of it takes a few minutes:
+//!
+//! `NEMO_FAULTS=/dev/stderr NEMO_FAULTS_FULL=1 TMPDIR=/dev/shm cargo test -p nemo-harness --bin nemo-harness checkpoint::`
 //!
 //! A kill leaves the page cache. What a power loss takes away is tried on the store in memory (`commit_tests`), which
 //! drops whatever was not synced: that a real disk keeps what it said to have synced can't be tried here.
@@ -14,68 +15,61 @@ mod tracer;
 
 use nix::libc::{EDQUOT, EINTR, EIO, ENOSPC, EROFS, ESTALE};
 
-use scene::{Expected, Kept, SHAPES, Scene};
+use super::fake::report;
+use scene::{Expected, Kept, SHAPES, Scene, Shape};
 use tracer::{Calls, Fault, run};
 
 const FAULTS: [(&str, Fault); 12] = [
-    ("kill", Fault::Kill),
-    ("ENOSPC", Fault::Fail(Calls::Files, ENOSPC)),
-    ("EDQUOT", Fault::Fail(Calls::Files, EDQUOT)),
-    ("EIO", Fault::Fail(Calls::Files, EIO)),
-    ("EIO-at-fsync", Fault::Fail(Calls::Syncs, EIO)),
-    ("EIO-at-close", Fault::Fail(Calls::Closes, EIO)),
-    ("ESTALE", Fault::Fail(Calls::Files, ESTALE)),
-    ("EROFS", Fault::Fail(Calls::Files, EROFS)),
-    ("EINTR", Fault::Fail(Calls::Files, EINTR)),
-    ("short-transfer", Fault::Short),
-    ("rename-answer-lost", Fault::Lose(Calls::Renames, EIO)),
-    ("fsync-answer-lost", Fault::Lose(Calls::Syncs, EIO)),
+    ("A: SIGKILL of the harness", Fault::Kill),
+    ("A: ENOSPC", Fault::Fail(Calls::Files, ENOSPC)),
+    ("A: EDQUOT", Fault::Fail(Calls::Files, EDQUOT)),
+    ("A: EIO", Fault::Fail(Calls::Files, EIO)),
+    ("A: EIO only at fsync or close", Fault::Fail(Calls::Syncs, EIO)),
+    ("A: EIO only at fsync or close", Fault::Fail(Calls::Closes, EIO)),
+    ("A: EIO only at fsync or close", Fault::Lose(Calls::Syncs, EIO)),
+    ("A: ESTALE", Fault::Fail(Calls::Files, ESTALE)),
+    ("A: EROFS", Fault::Fail(Calls::Files, EROFS)),
+    ("A: short writes and EINTR", Fault::Fail(Calls::Files, EINTR)),
+    ("A: short writes and EINTR", Fault::Short),
+    ("A: the answer to a rename lost", Fault::Lose(Calls::Renames, EIO)),
 ];
 
-/// How often a fault was injected, and how often each promise held.
-#[derive(Default)]
-struct Tally {
-    injected: u32,
-    kept: [u32; 4],
-}
+/// What these tests assert after each.
+const PROMISES: &str = "P1,P2,P3,P4";
+/// Real kills of a full run.
+const KILLS: u32 = 10_000;
 
-impl Tally {
-    fn add(&mut self, kept: [bool; 4]) {
-        self.injected += 1;
-        for (sum, kept) in self.kept.iter_mut().zip(kept) {
-            *sum += u32::from(kept);
-        }
-    }
-
-    fn print(&self, name: &str) {
-        let Self { injected, kept: [p1, p2, p3, p4] } = self;
-        println!("\nfault={name} store=disk injected={injected} P1={p1} P2={p2} P3={p3} P4={p4}");
-        assert!(*injected > 0, "{name}");
-    }
-}
-
-/// Every `stride`-th point of a fault, in one shape.
-fn all_points(template: &Scene, (name, fault): (&str, Fault), stride: usize, tally: &mut Tally) {
+/// Every `stride`-th point of a fault, in one shape. Answers with how many there were.
+fn all_points(template: &Scene, (name, fault): (&str, Fault), stride: usize) -> u32 {
     let folder = tempfile::tempdir().unwrap();
+    let mut injected = 0;
     for at in (1..).step_by(stride) {
         let path = folder.path().join(at.to_string());
         let scene = template.copy(&path);
         let (request, lease) = (scene.saved(), scene.first());
         let ended = run(|| scene.live(&lease, &request), fault, at);
         if !ended.is_injected {
-            return;
+            break;
         }
         let told = ended.code == Some(0);
         let expected = if told { Expected::New } else { Expected::Either };
         let Kept(kept) = scene.recover(&request, expected);
         let text = format!("{name} at call {at}, {:?}: {ended:?}: {kept:?}", scene.shape);
         assert!(kept.iter().all(|kept| *kept), "{text}");
-        tally.add(kept);
+        injected += 1;
         std::fs::remove_dir_all(&path).unwrap();
     }
+    let name = match template.shape {
+        Shape::Same if fault == Fault::Kill => "A: the step exists already, same content",
+        Shape::Other if fault == Fault::Kill => "A: the step exists already, other content",
+        Shape::Retention if fault == Fault::Kill => "A: retention killed half way",
+        _ => name,
+    };
+    report(name, injected, PROMISES);
+    injected
 }
 
-/// Without a wish only a slice of what there are many of.
+/// Without a wish for all, only a slice of what there are many of.
 fn stride(fault: Fault) -> usize {
     match fault {
         Fault::Kill => 59,
@@ -84,29 +78,24 @@ fn stride(fault: Fault) -> usize {
     }
 }
 
-/// How many faults are asked for.
-#[expect(clippy::disallowed_methods, reason = "a test may be told how long to go on")]
-fn wanted() -> Option<u32> {
-    std::env::var("NEMO_FAULTS").ok().map(|text| text.parse().unwrap())
+/// Whether everything is to be tried.
+#[expect(clippy::disallowed_methods, reason = "the tests' own switch")]
+fn is_full() -> bool {
+    std::env::var_os("NEMO_FAULTS_FULL").is_some()
 }
 
 #[test]
 fn a_real_fault_at_each_system_call_keeps_every_promise() {
-    let wanted = wanted();
     let folder = tempfile::tempdir().unwrap();
     let template = |shape| Scene::build(shape, &folder.path().join(format!("{shape:?}")));
     let templates = SHAPES.map(template);
-    let mut tallies: Vec<Tally> = FAULTS.iter().map(|_| Tally::default()).collect();
-    for (&(name, fault), tally) in FAULTS.iter().zip(&mut tallies) {
-        let stride = if wanted.is_some() { 1 } else { stride(fault) };
-        let least = wanted.filter(|_| fault == Fault::Kill).unwrap_or(1);
-        while tally.injected < least {
-            for template in &templates {
-                all_points(template, (name, fault), stride, tally);
-            }
+    for (name, fault) in FAULTS {
+        let stride = if is_full() { 1 } else { stride(fault) };
+        let least = if is_full() && fault == Fault::Kill { KILLS } else { 1 };
+        let mut injected = 0;
+        while injected < least {
+            let points = |template| all_points(template, (name, fault), stride);
+            injected += templates.iter().map(points).sum::<u32>();
         }
-    }
-    for ((name, _), tally) in FAULTS.iter().zip(tallies) {
-        tally.print(name);
     }
 }
