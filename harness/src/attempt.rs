@@ -2,26 +2,26 @@
 
 use std::time::Duration;
 
-use nemo_harness::rundir::{AttemptEnd, AttemptRecord, AttemptStart, lines};
+use nemo_harness::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Next, lines};
 
-use crate::begin::begin;
+use crate::begin::{begin, kill_wait};
 use crate::blame;
-use crate::checkpoint::resume;
+use crate::checkpoint::prune::{self, Need, Rules};
 use crate::checkpoint::store::Disk;
 use crate::clock::unix_now;
 use crate::context::SlurmJob;
 use crate::end::{self, Budget, Exit, Facts, Said, Verdict};
 use crate::job::Harness;
 use crate::journal::{History, Journal};
-use crate::lease::{self, Claim, Holder, Lease};
-use crate::metrics;
+use crate::lease::{self, Claim, Holder};
 use crate::nodes;
 use crate::output;
 use crate::proc_fs;
 use crate::program::Who;
 use crate::requeue::{self, Stopped};
-use crate::resumed::Resumed;
+use crate::resumed::{self, Resume};
 use crate::say::Voice;
+use crate::supervise::StopCause;
 use crate::takeover;
 use crate::trial::told;
 use crate::world::Noted;
@@ -66,20 +66,25 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     for end in nodes::missing_ends(&rows, alive, job, unix_now()) {
         journal.write(&AttemptRecord::End(end)).map_err(|error| told(&path, &error))?;
     }
-    let resumed = resume(harness, &lease, &history, &mut voice);
-    let step = resumed.as_ref().ok().and_then(|resumed| resumed.as_ref().map(|from| from.step));
+    let resumed = resumed::find(harness, &lease, &history, &mut voice);
+    let step = match &resumed {
+        Ok(Resume::From(resumed)) => Some(resumed.step),
+        Ok(Resume::Anew | Resume::Stopped) | Err(_) => None,
+    };
     let start = start_record(harness, &own, lease.attempt, step, came);
     journal.write(&AttemptRecord::Start(start)).map_err(|error| told(&path, &error))?;
     let began = harness.clock.now();
     let oom_before = proc_fs::oom_kills();
     let attempt = lease.attempt;
-    let mut report = match resumed
-        .and_then(|resumed| begin(harness, lease, voice, resumed.as_ref(), &history, &mut journal))
-    {
-        Ok(report) => report,
-        Err(reason) => Report::never(reason, Voice::new(&dir.stderr(attempt))),
+    let report = match resumed {
+        Ok(Resume::From(from)) => begin(harness, lease, voice, Some(&from), &history, &mut journal),
+        Ok(Resume::Anew) => begin(harness, lease, voice, None, &history, &mut journal),
+        Ok(Resume::Stopped) => Ok(Report::stopped(harness, voice)),
+        Err(reason) => Err(reason),
     };
-    if report.stop == Some(crate::supervise::StopCause::Superseded) {
+    let mut report =
+        report.unwrap_or_else(|reason| Report::never(reason, Voice::new(&dir.stderr(attempt))));
+    if report.stop == Some(StopCause::Superseded) {
         report.voice.warn("a later attempt of this trial has taken over; this one leaves");
         return Ok(Ended::Superseded);
     }
@@ -89,9 +94,14 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     let last_line = output::last_line(&dir.rank_stderr(attempt, rank));
     let verdict = end::decide(&facts(harness, &history, &report, last_line, seconds, oom));
     report.voice.note(&verdict.reason);
+    let surplus = surplus(harness, &verdict, attempt, &mut journal);
     let end = end_record(&history, &report, attempt, &verdict);
     if let Err(error) = journal.write(&AttemptRecord::End(end)) {
         report.voice.warn(&told(&path, &error));
+    }
+    for step in surplus {
+        // What stays in the way of a removal stays: the trial is done all the same.
+        prune::remove(&mut Disk::default(), &dir.checkpoints(), step, &own.nonce).ok();
     }
     let stopped = Stopped { cause: report.stop, sure: report.sure, deadline: report.deadline };
     Ok(Ended::Recorded { verdict, attempt, stopped })
@@ -103,7 +113,7 @@ pub(crate) struct Report {
     pub(crate) exit: Exit,
     /// Whose end it was, where the program has several processes.
     pub(crate) who: Option<Who>,
-    pub(crate) stop: Option<crate::supervise::StopCause>,
+    pub(crate) stop: Option<StopCause>,
     pub(crate) told: bool,
     /// What Slurm said of the stop still holds.
     pub(crate) sure: bool,
@@ -138,27 +148,34 @@ impl Report {
             voice,
         }
     }
+
+    /// TERM came before the program was started: nobody needs to be asked to save.
+    fn stopped(harness: &Harness, mut voice: Voice) -> Self {
+        voice.note("stopped while checkpoints were being verified; the program was not started");
+        let deadline = harness.clock.now() + kill_wait(&harness.trial.spec);
+        let (cause, sure) = resumed::stop_cause(harness);
+        Self {
+            exit: Exit::NotYet,
+            stop: Some(cause),
+            sure,
+            deadline: Some(deadline),
+            ..Self::never(String::new(), voice)
+        }
+    }
 }
 
-/// Finds the checkpoint to go on from, and makes the record fit to it.
-fn resume(
-    harness: &Harness,
-    lease: &Lease,
-    history: &History,
-    voice: &mut Voice,
-) -> Result<Option<Resumed>, String> {
-    let dir = &harness.trial.dir;
-    let found = resume::find(&mut Disk, &dir.checkpoints(), &history.steps, &lease.nonce)?;
-    for note in found.notes {
-        voice.warn(&note);
+/// The checkpoints of a trial that is done which nothing keeps any longer: recorded, and still to be removed.
+fn surplus(harness: &Harness, verdict: &Verdict, attempt: u32, journal: &mut Journal) -> Vec<u64> {
+    if verdict.next != Next::Done {
+        return Vec::new();
     }
-    let resumed = found.resumed;
-    if let Some(resumed) = &resumed {
-        voice.note(&format!("resuming from step {}, `{}`", resumed.step, resumed.from.display()));
+    let rules = Rules::of(&harness.trial);
+    let steps = rules.removable(&Disk::default(), &Need::Nothing).unwrap_or_default();
+    if steps.is_empty() {
+        return steps;
     }
-    let from = resumed.as_ref().map(|resumed| (resumed.step, resumed.metrics));
-    metrics::roll_back(&dir.metrics(), from).map_err(|error| told(&dir.metrics(), &error))?;
-    Ok(resumed)
+    let record = AttemptRecord::Removed { attempt, steps: steps.clone(), time: unix_now() };
+    journal.write(&record).map_or_else(|_| Vec::new(), |()| steps)
 }
 
 fn start_record(
@@ -186,7 +203,7 @@ fn end_record(history: &History, report: &Report, attempt: u32, verdict: &Verdic
     let (exit_code, signal) = match report.exit {
         Exit::Code(code) => (Some(code), None),
         Exit::Signal(signal) => (None, Some(signal)),
-        Exit::Never(_) => (None, None),
+        Exit::Never(_) | Exit::NotYet => (None, None),
     };
     AttemptEnd {
         attempt,
@@ -238,12 +255,13 @@ fn story(report: &Report, seconds: f64, last: Option<String>) -> String {
     let name = who.map_or("the program".to_owned(), Who::to_string);
     let mut story = match &report.exit {
         Exit::Code(_) | Exit::Signal(_) => format!("{name} {} after {seconds:.0} s", report.exit),
+        Exit::NotYet => format!("{name} {}", report.exit),
         Exit::Never(reason) => who.map_or(reason.clone(), |_| format!("{name}: {reason}")),
     };
     if let Some(who) = who.filter(|who| !who.others.is_empty()) {
         story = format!("{story} ({})", who.others);
     }
-    let failed = !matches!(report.exit, Exit::Code(0 | 75 | 85) | Exit::Never(_));
+    let failed = !matches!(report.exit, Exit::Code(0 | 75 | 85) | Exit::Never(_) | Exit::NotYet);
     if let Some(last) = last.filter(|_| failed) {
         story = format!("{story}; last line of its error output: `{last}`");
     }

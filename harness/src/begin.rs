@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nemo_harness::profile;
-use nemo_harness::rundir::{Every as SaveEvery, MetricsLine, durable, lines};
+use nemo_harness::rundir::{Every as SaveEvery, MetricsLine, TaskSpec, durable, lines};
 
 use crate::attempt::Report;
 use crate::checkpoint::saver::Saver;
@@ -40,7 +40,8 @@ pub(crate) fn begin(
     let trial = &harness.trial;
     let dir = &trial.dir;
     let staging = dir.staging(lease.attempt);
-    let saver = Saver::begin(dir, &lease, trial.spec.profile, history.steps.clone());
+    let step = resumed.map(|resumed| resumed.step);
+    let saver = Saver::begin(trial, &lease, history.steps.clone(), step);
     let saver = saver.map_err(|error| told(&staging, &error))?;
     durable::create_dir_all(&dir.artifacts()).map_err(|error| told(&dir.artifacts(), &error))?;
     let from = resumed.map(|resumed| resumed.from.display().to_string());
@@ -68,8 +69,8 @@ pub(crate) fn begin(
 }
 
 /// What is left of KillWait for the program: a sixth of it is for the last commit and the record.
-fn usable(kill_wait: u64) -> Duration {
-    Duration::from_secs(kill_wait) * 5 / 6
+pub(crate) fn kill_wait(spec: &TaskSpec) -> Duration {
+    Duration::from_secs(spec.kill_wait.unwrap_or(KILL_WAIT)) * 5 / 6
 }
 
 /// The program's deadline in unix seconds, and who keeps it.
@@ -80,7 +81,7 @@ fn supervisor(harness: &Harness) -> (Option<f64>, Supervisor) {
     let policy = Policy {
         local: harness.context.slurm.is_none(),
         lead: Duration::from_secs(spec.checkpoint.lead),
-        kill_wait: usable(spec.kill_wait.unwrap_or(KILL_WAIT)),
+        kill_wait: kill_wait(spec),
         experiment_end: experiment.map(|at| harness.clock.at_unix(at)),
         trains_on: profile::trains_on(spec.profile),
     };

@@ -28,6 +28,8 @@ pub(crate) enum Exit {
     Signal(i32),
     /// It could not be started, or not be resumed: another attempt would meet the same.
     Never(String),
+    /// The attempt was stopped before it could be started.
+    NotYet,
 }
 
 impl Exit {
@@ -46,6 +48,7 @@ impl fmt::Display for Exit {
                 write!(f, "was killed by signal {signal} ({name})")
             }
             Self::Never(why) => write!(f, "could not be started: {why}"),
+            Self::NotYet => write!(f, "was not started: checkpoints were still being verified"),
         }
     }
 }
@@ -144,7 +147,7 @@ fn cause_and_next(facts: &Facts) -> (Cause, Next, String) {
         Exit::Code(0) if is_done && !facts.said.requeue => {
             return told(Cause::Completed, Next::Done, "");
         }
-        Exit::Code(_) | Exit::Signal(_) => {}
+        Exit::Code(_) | Exit::Signal(_) | Exit::NotYet => {}
     }
     let killed_for_memory = facts.oom && matches!(facts.exit, Exit::Signal(9) | Exit::Code(137));
     if killed_for_memory || (facts.blame == Blame::Memory && facts.stop.is_none()) {
@@ -205,7 +208,7 @@ fn by_exit(facts: &Facts) -> (Cause, Next, String) {
         Exit::Code(_) if facts.blame == Blame::Configuration => {
             told(Cause::Failed, Next::Failed, "another attempt would fail the same way")
         }
-        Exit::Code(_) | Exit::Signal(_) | Exit::Never(_) => crash(facts),
+        Exit::Code(_) | Exit::Signal(_) | Exit::Never(_) | Exit::NotYet => crash(facts),
     }
 }
 
@@ -286,6 +289,8 @@ mod tests {
             check(&paused, "Paused Requeue");
         }
         check(&facts(Exit::Signal(9), Some(Preempted)), "Preempted Requeue");
+        check(&facts(Exit::NotYet, Some(Preempted)), "Preempted Requeue");
+        check(&facts(Exit::NotYet, Some(Cancelled)), "Cancelled Cancelled");
         check(&facts(Exit::Code(93), Some(Preempted)), "Failed Failed");
         check(&facts(Exit::Code(93), Some(Cancelled)), "Cancelled Cancelled");
     }

@@ -103,6 +103,12 @@ fn link(folder: &Path, least: u32, own: &Holder, temporary: &Path) -> io::Result
 }
 
 impl Lease {
+    /// One that was claimed elsewhere.
+    #[cfg(test)]
+    pub(crate) fn of_test(folder: &Path, attempt: u32, nonce: &str) -> Self {
+        Self { folder: folder.to_owned(), attempt, nonce: nonce.to_owned() }
+    }
+
     /// Whether no later attempt has taken over. An error says neither.
     pub(crate) fn is_newest(&self) -> io::Result<bool> {
         let numbers = numbers(&self.folder)?;

@@ -1,6 +1,22 @@
-//! Where an attempt goes on from.
+//! Where an attempt goes on from, and what happens when it is stopped before that is known.
 
 use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::checkpoint::search::{self, Searched};
+use crate::clock::unix_now;
+use crate::helper::{self, Outcome};
+use crate::job::Harness;
+use crate::journal::History;
+use crate::lease::Lease;
+use crate::metrics;
+use crate::say::Voice;
+use crate::slurm;
+use crate::supervise::StopCause;
+use crate::trial::told;
+
+/// How long Slurm has to say why it stops the job.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// A checkpoint that was verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,4 +26,49 @@ pub(crate) struct Resumed {
     pub(crate) from: PathBuf,
     /// How long `metrics.jsonl` was then.
     pub(crate) metrics: u64,
+}
+
+/// Where an attempt begins.
+#[derive(Debug)]
+pub(crate) enum Resume {
+    Anew,
+    From(Resumed),
+    /// It was stopped before that was known.
+    Stopped,
+}
+
+/// Finds the checkpoint to go on from, and makes the record fit to it.
+pub(crate) fn find(
+    harness: &Harness,
+    lease: &Lease,
+    history: &History,
+    voice: &mut Voice,
+) -> Result<Resume, String> {
+    let dir = &harness.trial.dir;
+    let (signals, recorded) = (&harness.signals, history.recorded());
+    let found = match search::find(signals, &dir.checkpoints(), &recorded, &lease.nonce)? {
+        Searched::Found(found) => found,
+        Searched::Stopped => return Ok(Resume::Stopped),
+    };
+    for note in found.notes {
+        voice.warn(&note);
+    }
+    let resumed = found.resumed;
+    if let Some(resumed) = &resumed {
+        voice.note(&format!("resuming from step {}, `{}`", resumed.step, resumed.from.display()));
+    }
+    let from = resumed.as_ref().map(|resumed| (resumed.step, resumed.metrics));
+    metrics::roll_back(&dir.metrics(), from).map_err(|error| told(&dir.metrics(), &error))?;
+    Ok(resumed.map_or(Resume::Anew, Resume::From))
+}
+
+/// Why TERM came, and whether that is sure.
+pub(crate) fn stop_cause(harness: &Harness) -> (StopCause, bool) {
+    let Some(own) = &harness.context.slurm else { return (StopCause::Cancelled, true) };
+    let outcome = helper::ask(&slurm::show_job(&own.id()), &harness.clock, ANSWER);
+    let Outcome::Ended { text, .. } = outcome else { return (StopCause::Unknown, false) };
+    let Some(job) = slurm::parse(&text) else { return (StopCause::Unknown, false) };
+    let lead = Duration::from_secs(harness.trial.spec.checkpoint.lead).as_secs_f64();
+    let cause = slurm::stop_cause(&job, own.restarts, unix_now(), lead);
+    (cause.unwrap_or(StopCause::Cancelled), true)
 }

@@ -12,6 +12,8 @@ pub(crate) struct Trial {
     pub(crate) spec: TaskSpec,
     pub(crate) index: u32,
     pub(crate) params: Params,
+    /// Where the other trials lie.
+    pub(crate) task: TaskDir,
     pub(crate) dir: TrialDir,
     /// What asks the program to save.
     pub(crate) signal: Signal,
@@ -34,7 +36,7 @@ impl Trial {
         let dir = task_dir.trial(index);
         durable::create_dir_all(dir.path()).map_err(|error| told(dir.path(), &error))?;
         let signal = save_signal(&spec.checkpoint.signal)?;
-        let trial = Self { spec, index, params: line.params, dir, signal };
+        let trial = Self { spec, index, params: line.params, task: task_dir, dir, signal };
         let params = serde_json::to_vec_pretty(&trial.params).map_err(|error| error.to_string())?;
         let path = trial.dir.params();
         if fs::read(&path).ok().as_ref() != Some(&params) {
@@ -83,6 +85,7 @@ pub(crate) mod tests {
             spec: serde_json::from_value(spec).unwrap(),
             index: 2,
             params,
+            task: TaskDir("/x/train".into()),
             dir: TrialDir("/x/train/trials/2".into()),
             signal: Signal::SIGUSR1,
         }

@@ -6,6 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::hashing::Sized;
 use super::manifest::{self, Form, Manifest, Part};
 use super::store::{Kind, Stat, Store, join};
 use super::tree::{self, Entry};
@@ -33,6 +34,11 @@ impl Request {
     /// Where it waits for its name.
     pub(crate) fn temporary(&self) -> PathBuf {
         self.checkpoints.join(format!(".tmp-step-{}-{}", self.step, self.nonce))
+    }
+    /// Its size, as far as it was seen.
+    pub(crate) fn bytes(&self) -> u64 {
+        let files = self.seen.iter().flatten().filter(|entry| entry.stat.kind == Kind::File);
+        files.map(|entry| entry.stat.size).sum()
     }
     fn target(&self) -> PathBuf {
         self.checkpoints.join(format!("step-{}", self.step))
@@ -159,22 +165,21 @@ fn sync_and_hash(
     root: &Path,
     entries: &[Entry],
 ) -> io::Result<Vec<(Vec<u8>, Part)>> {
+    let own = |entry: &&Entry| !entry.path.is_empty() && entry.path != manifest::NAME.as_bytes();
+    let entries: Vec<&Entry> = entries.iter().filter(own).collect();
+    let files = entries.iter().filter(|entry| entry.stat.kind == Kind::File);
+    let files: Vec<Sized> = files.map(|entry| (join(root, &entry.path), entry.stat.size)).collect();
+    let mut digests = store.settle(&files)?.into_iter();
     let mut parts = Vec::new();
-    for entry in entries.iter().filter(|entry| !entry.path.is_empty()) {
-        if entry.path == manifest::NAME.as_bytes() {
-            continue;
-        }
-        let path = join(root, &entry.path);
+    for entry in entries {
         let part = match entry.stat.kind {
-            Kind::File => {
-                let digest = store.digest(&path)?;
-                store.sync_file(&path)?;
-                Part::File(digest)
+            Kind::File => digests.next().map(Part::File),
+            Kind::Dir => Some(Part::Dir),
+            Kind::Link | Kind::Other => {
+                Some(Part::Link(store.read_link(&join(root, &entry.path))?))
             }
-            Kind::Dir => Part::Dir,
-            Kind::Link | Kind::Other => Part::Link(store.read_link(&path)?),
         };
-        parts.push((entry.path.clone(), part));
+        parts.extend(part.map(|part| (entry.path.clone(), part)));
     }
     Ok(parts)
 }

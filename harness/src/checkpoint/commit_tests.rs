@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::fake::{Crash, Fake};
+use super::super::fake::{Crash, Fake, report};
 use super::super::resume;
 use super::*;
 use crate::resumed::Resumed;
@@ -46,7 +46,8 @@ fn run(store: &mut Fake, request: &Request) -> io::Result<Done> {
 
 #[track_caller]
 fn find(store: &mut Fake, recorded: &[u64]) -> Resumed {
-    let recorded: BTreeSet<u64> = recorded.iter().copied().collect();
+    let steps: BTreeSet<u64> = recorded.iter().copied().collect();
+    let recorded = resume::Recorded { steps, ..resume::Recorded::default() };
     let found = resume::find(store, Path::new(CHECKPOINTS), &recorded, "r").unwrap();
     found.resumed.unwrap()
 }
@@ -63,6 +64,7 @@ fn content(store: &Fake, resumed: &Resumed) -> Vec<u8> {
 
 #[test]
 fn a_crash_at_any_operation_leaves_the_old_or_the_new_whole() {
+    let mut injected = 0;
     for folder in [true, false] {
         for crash in [Crash::Data, Crash::Names, Crash::Both] {
             let mut visited = 0;
@@ -92,17 +94,17 @@ fn a_crash_at_any_operation_leaves_the_old_or_the_new_whole() {
                 }
             }
             assert!(visited > 6, "only {visited} operations were seen");
+            injected += visited;
         }
     }
+    report("A: un-synced data dropped", injected, "P1,P2");
 }
 
 #[test]
 fn an_error_at_any_operation_is_tried_again_and_loses_nothing() {
-    const ENOSPC: i32 = 28;
-    const EIO: i32 = 5;
-    const ESTALE: i32 = 116;
+    use nix::libc::{EDQUOT, EINTR, EIO, ENOSPC, EROFS, ESTALE};
     for folder in [true, false] {
-        for code in [ENOSPC, EIO, ESTALE] {
+        for code in [ENOSPC, EDQUOT, EIO, ESTALE, EROFS, EINTR] {
             for at in 1.. {
                 let (mut store, request) = world(folder);
                 store.fail_at = Some((store.ops.get() + at, code));

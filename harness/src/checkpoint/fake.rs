@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path};
 
+use super::hashing::Sized;
 use super::store::{Digest, Kind, Stat, Store};
 
 /// What a crash takes away.
@@ -15,6 +16,17 @@ pub(crate) enum Crash {
     /// Names that were not synced; the data stays.
     Names,
     Both,
+}
+
+/// Adds to the table of `scripts/faults`: so often the fault was injected, and these promises held.
+pub(crate) fn report(fault: &str, injected: u32, promises: &str) {
+    use std::io::Write;
+    #[expect(clippy::disallowed_methods, reason = "the tests' own switch")]
+    let Some(path) = std::env::var_os("NEMO_FAULTS") else { return };
+    let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
+    let fault = fault.replace(' ', "_");
+    let line = format!("fault={fault} injected={injected} promises={promises}\n");
+    file.write_all(line.as_bytes()).unwrap();
 }
 
 #[derive(Clone, Debug)]
@@ -165,10 +177,20 @@ impl Store for Fake {
         }
     }
 
-    fn digest(&self, path: &Path) -> io::Result<Digest> {
-        self.operation()?;
-        let data = self.read(path)?;
-        Ok(Digest { hash: blake3::hash(&data), size: data.len() as u64 })
+    fn digests(&self, files: &[Sized]) -> io::Result<Vec<Digest>> {
+        let digest = |(path, _): &Sized| {
+            self.operation()?;
+            let data = self.read(path)?;
+            Ok(Digest { hash: blake3::hash(&data), size: data.len() as u64 })
+        };
+        files.iter().map(digest).collect()
+    }
+
+    fn settle(&mut self, files: &[Sized]) -> io::Result<Vec<Digest>> {
+        for (path, _) in files {
+            self.sync_file(path)?;
+        }
+        self.digests(files)
     }
 
     fn read_link(&self, _: &Path) -> io::Result<Vec<u8>> {

@@ -1,12 +1,20 @@
 //! Checkpoints: from what a program saved to what is never lost, and back.
 
+mod background;
 pub(crate) mod commit;
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod faults;
+mod hashing;
 mod look;
 pub(crate) mod manifest;
+pub(crate) mod prune;
 pub(crate) mod resume;
 pub(crate) mod saver;
+pub(crate) mod search;
+mod staging;
 pub(crate) mod store;
 pub(crate) mod tree;
 pub(crate) mod watch;
+mod worker;

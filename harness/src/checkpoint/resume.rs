@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::hashing::Sized;
 use super::manifest::{self, Form, Manifest, Part};
 use super::store::{Kind, Store, join};
 use super::tree;
@@ -16,60 +17,122 @@ pub(crate) struct Found {
     pub(crate) notes: Vec<String>,
 }
 
-/// Looks for the newest checkpoint that verifies. `recorded` are the steps that were ever committed: where there is
-/// one, starting at step 0 in silence would lose work, and is an error.
+/// What the record tells of the checkpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Recorded {
+    /// The steps that were ever committed.
+    pub(crate) steps: BTreeSet<u64>,
+    /// Those that were removed since, because newer or better ones are there.
+    pub(crate) removed: BTreeSet<u64>,
+    /// The one that the program crashed after twice.
+    pub(crate) suspect: Option<u64>,
+}
+
+/// A folder of checkpoints that is searched.
+struct Search<'a, S> {
+    store: &'a mut S,
+    checkpoints: &'a Path,
+    nonce: &'a str,
+    notes: Vec<String>,
+}
+
+/// Looks for the newest checkpoint that verifies. Where one was ever committed, starting at step 0 in silence would
+/// lose work, and is an error.
 pub(crate) fn find(
     store: &mut impl Store,
     checkpoints: &Path,
-    recorded: &BTreeSet<u64>,
+    recorded: &Recorded,
     nonce: &str,
 ) -> Result<Found, String> {
-    let mut found = Found::default();
     let names = match store.list(checkpoints) {
         Ok(names) => names,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && recorded.is_empty() => {
-            return Ok(found);
+        Err(error) if error.kind() == io::ErrorKind::NotFound && recorded.steps.is_empty() => {
+            return Ok(Found::default());
         }
         Err(error) => {
             return Err(lost(checkpoints, recorded, &format!("the folder can't be read: {error}")));
         }
     };
-    let mut steps: Vec<u64> = names.iter().filter_map(|name| step_of(name)).collect();
-    steps.sort_unstable();
-    let seen: BTreeSet<u64> = steps.iter().copied().collect();
-    for step in steps.into_iter().rev() {
-        let path = checkpoints.join(format!("step-{step}"));
-        match verify(store, &path).and_then(|manifest| right_step(manifest, step)) {
-            Ok(manifest) => {
-                let from = match manifest.form {
-                    Form::Folder => path,
-                    Form::File => join(&path, &manifest.entry),
-                };
-                let gone = recorded.range(step + 1..).filter(|step| !seen.contains(step));
-                found.notes.extend(
-                    gone.map(|gone| format!("checkpoint step-{gone} was committed, but is gone")),
-                );
-                found.resumed = Some(Resumed { step, from, metrics: manifest.metrics });
-                return Ok(found);
-            }
-            Err(Bad::Unreadable(why)) => return Err(format!("`{}`: {why}", path.display())),
-            Err(Bad::Content(why)) => {
-                let aside = checkpoints.join(format!("bad-step-{step}-{nonce}"));
-                let moved =
-                    store.rename_new(&path, &aside).and_then(|()| store.sync_dir(checkpoints));
-                moved.map_err(|error| format!("`{}`: {error}", path.display()))?;
-                found.notes.push(format!(
-                    "checkpoint step-{step} is not used: {why}; it was moved to `{}`",
-                    aside.display()
-                ));
+    let steps: BTreeSet<u64> = names.iter().filter_map(|name| step_of(name)).collect();
+    let mut search = Search { store, checkpoints, nonce, notes: Vec::new() };
+    // Something newer than the suspect is no longer what the program crashed after.
+    let suspect = recorded.suspect.filter(|suspect| steps.last() == Some(suspect));
+    let before = match suspect {
+        Some(suspect) => search.one_back(suspect, steps.range(..suspect))?,
+        None => None,
+    };
+    let resumed = match before {
+        Some(before) => Some(before),
+        // With a suspect, what lies before it was found to be bad.
+        None => search.newest(steps.range(suspect.unwrap_or(0)..))?,
+    };
+    let mut notes = search.notes;
+    if let Some(resumed) = &resumed {
+        let aside: BTreeSet<u64> = names.iter().filter_map(|name| aside_step(name)).collect();
+        let known = |step: &&u64| !(&steps | &(&aside | &recorded.removed)).contains(step);
+        let gone = recorded.steps.range(resumed.step + 1..).filter(known);
+        notes.extend(gone.map(|gone| format!("checkpoint step-{gone} was committed, but is gone")));
+    } else if !recorded.steps.is_empty() {
+        let why = notes.last().map_or("the folder holds none", String::as_str);
+        return Err(lost(checkpoints, recorded, why));
+    }
+    Ok(Found { resumed, notes })
+}
+
+impl<S: Store> Search<'_, S> {
+    /// The newest of some steps that verifies. Bad ones are moved aside.
+    fn newest<'s>(
+        &mut self,
+        steps: impl DoubleEndedIterator<Item = &'s u64>,
+    ) -> Result<Option<Resumed>, String> {
+        for &step in steps.rev() {
+            let path = self.path(step);
+            match verify(self.store, &path).and_then(|manifest| right_step(manifest, step)) {
+                Ok(manifest) => {
+                    let from = match manifest.form {
+                        Form::Folder => path,
+                        Form::File => join(&path, &manifest.entry),
+                    };
+                    return Ok(Some(Resumed { step, from, metrics: manifest.metrics }));
+                }
+                Err(Bad::Unreadable(why)) => return Err(format!("`{}`: {why}", path.display())),
+                Err(Bad::Content(why)) => self.move_aside("bad", step, &why)?,
             }
         }
+        Ok(None)
     }
-    if recorded.is_empty() {
-        return Ok(found);
+
+    /// The one before a checkpoint that verifies and yet kills the program, which is moved aside. Without one before
+    /// there is nothing better than to try it again.
+    fn one_back<'s>(
+        &mut self,
+        suspect: u64,
+        before: impl DoubleEndedIterator<Item = &'s u64>,
+    ) -> Result<Option<Resumed>, String> {
+        let found = self.newest(before)?;
+        if found.is_some() {
+            let why = "the program crashed after it twice in a row, before its next checkpoint";
+            self.move_aside("set-aside", suspect, why)?;
+        }
+        Ok(found)
     }
-    let why = found.notes.last().map_or("the folder holds none", String::as_str);
-    Err(lost(checkpoints, recorded, why))
+
+    fn move_aside(&mut self, word: &str, step: u64, why: &str) -> Result<(), String> {
+        let path = self.path(step);
+        let aside = self.checkpoints.join(format!("{word}-step-{step}-{}", self.nonce));
+        let moved = self.store.rename_new(&path, &aside);
+        let moved = moved.and_then(|()| self.store.sync_dir(self.checkpoints));
+        moved.map_err(|error| format!("`{}`: {error}", path.display()))?;
+        self.notes.push(format!(
+            "checkpoint step-{step} is not used: {why}; it was moved to `{}`",
+            aside.display()
+        ));
+        Ok(())
+    }
+
+    fn path(&self, step: u64) -> PathBuf {
+        self.checkpoints.join(format!("step-{step}"))
+    }
 }
 
 /// Why a checkpoint is not used.
@@ -107,6 +170,9 @@ pub(crate) fn verify(store: &impl Store, path: &Path) -> Result<Manifest, Bad> {
     if let Some(path) = there.difference(&listed).next() {
         return Err(content(format!("`{}` was added", shown(path))));
     }
+    let altered =
+        |relative: &[u8]| content(format!("`{}` is not as it was committed", shown(relative)));
+    let mut files = Vec::new();
     for (relative, part) in &manifest.parts {
         let path = join(path, relative);
         let stat = store.stat(&path).map_err(unreadable)?;
@@ -115,18 +181,22 @@ pub(crate) fn verify(store: &impl Store, path: &Path) -> Result<Manifest, Bad> {
             Part::Link(target) => {
                 stat.kind == Kind::Link && store.read_link(&path).map_err(unreadable)? == *target
             }
-            // The size is compared first: it costs nothing.
+            // Sizes are compared first: that costs nothing.
             Part::File(digest) => {
-                stat.kind == Kind::File
-                    && stat.size == digest.size
-                    && store.digest(&path).map_err(unreadable)? == *digest
+                files.push((relative, *digest, (path, digest.size)));
+                stat.kind == Kind::File && stat.size == digest.size
             }
         };
         if !is_same {
-            return Err(content(format!("`{}` is not as it was committed", shown(relative))));
+            return Err(altered(relative));
         }
     }
-    Ok(manifest)
+    let sized: Vec<Sized> = files.iter().map(|(_, _, file)| file.clone()).collect();
+    let found = store.digests(&sized).map_err(unreadable)?;
+    match files.iter().zip(found).find(|((_, digest, _), found)| digest != found) {
+        Some(((relative, ..), _)) => Err(altered(relative)),
+        None => Ok(manifest),
+    }
 }
 
 fn right_step(manifest: Manifest, step: u64) -> Result<Manifest, Bad> {
@@ -143,8 +213,15 @@ pub(crate) fn step_of(name: &[u8]) -> Option<u64> {
     (step.to_string() == digits).then_some(step)
 }
 
-fn lost(checkpoints: &Path, recorded: &BTreeSet<u64>, why: &str) -> String {
-    let newest = recorded.last().copied().unwrap_or_default();
+/// `bad-step-60-…` and `set-aside-step-60-…` are 60.
+fn aside_step(name: &[u8]) -> Option<u64> {
+    let name = str::from_utf8(name).ok()?;
+    let name = name.strip_prefix("bad-").or_else(|| name.strip_prefix("set-aside-"))?;
+    step_of(name.rsplit_once('-')?.0.as_bytes())
+}
+
+fn lost(checkpoints: &Path, recorded: &Recorded, why: &str) -> String {
+    let newest = recorded.steps.last().copied().unwrap_or_default();
     format!(
         "the trial committed checkpoints up to step {newest}, but none can be used from `{}`: {why}; \
          it is not begun anew in silence",

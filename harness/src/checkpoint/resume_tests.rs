@@ -1,7 +1,7 @@
 //! Each way in which a checkpoint can be bad.
 
 use super::super::commit::{self, Done, Request};
-use super::super::fake::Fake;
+use super::super::fake::{Fake, report};
 use super::*;
 
 const CHECKPOINTS: &str = "/t/checkpoints";
@@ -30,8 +30,8 @@ fn world() -> Fake {
     store
 }
 
-fn recorded() -> BTreeSet<u64> {
-    BTreeSet::from([1, 2])
+fn recorded() -> Recorded {
+    Recorded { steps: BTreeSet::from([1, 2]), ..Recorded::default() }
 }
 
 /// Alters the newest checkpoint: the one before must be used, and the reason be told.
@@ -94,7 +94,7 @@ fn all_bad_or_gone_is_an_error() {
     store.remove(CHECKPOINTS);
     let error = find(&mut store, Path::new(CHECKPOINTS), &recorded(), "x").unwrap_err();
     assert!(error.contains("can't be read"), "{error}");
-    let nothing = BTreeSet::new();
+    let nothing = Recorded::default();
     assert_eq!(find(&mut store, Path::new(CHECKPOINTS), &nothing, "x"), Ok(Found::default()));
 }
 
@@ -121,4 +121,126 @@ fn only_our_names_are_steps() {
         assert_eq!(step_of(name.as_bytes()), None, "{name}");
     }
     assert_eq!(step_of(b"step-0"), Some(0));
+}
+
+fn search(store: &mut Fake, recorded: &Recorded) -> Found {
+    find(store, Path::new(CHECKPOINTS), recorded, "x").unwrap()
+}
+
+#[test]
+fn what_was_removed_or_moved_aside_is_not_missed() {
+    let mut store = world();
+    store.remove(NEWEST);
+    let removed = Recorded { removed: BTreeSet::from([2]), ..recorded() };
+    assert_eq!(search(&mut store, &removed).notes, [""; 0]);
+    for word in ["bad", "set-aside"] {
+        let mut store = world();
+        store
+            .rename_new(Path::new(NEWEST), &Path::new(CHECKPOINTS).join(format!("{word}-step-2-y")))
+            .unwrap();
+        assert_eq!(search(&mut store, &recorded()).notes, [""; 0], "{word}");
+    }
+}
+
+#[test]
+fn one_that_kills_the_program_twice_is_set_aside_while_there_is_one_before() {
+    let suspect = |step| Recorded { suspect: Some(step), ..recorded() };
+    let mut store = world();
+    let found = search(&mut store, &suspect(2));
+    assert_eq!(found.resumed.unwrap().step, 1);
+    assert!(
+        found.notes.len() == 1 && found.notes[0].contains("crashed after it twice"),
+        "{:?}",
+        found.notes
+    );
+    assert!(store.stat(Path::new("/t/checkpoints/set-aside-step-2-x")).is_ok());
+    // The last one is never given up, and what came after a suspect is not suspected.
+    assert_eq!(search(&mut store, &suspect(1)).resumed.unwrap().step, 1);
+    assert_eq!(search(&mut world(), &suspect(1)).resumed.unwrap().step, 2);
+    // Nor is it, where the one before is bad.
+    let mut store = world();
+    store.put("/t/checkpoints/step-1/model", b"");
+    let found = search(&mut store, &suspect(2));
+    assert_eq!(found.resumed.unwrap().step, 2);
+    assert!(
+        found.notes.len() == 1 && found.notes[0].contains("step-1 is not used"),
+        "{:?}",
+        found.notes
+    );
+}
+
+#[test]
+fn a_newer_format_is_not_guessed_at() {
+    check(
+        |store| {
+            let text = store.read(Path::new(&format!("{NEWEST}/MANIFEST"))).unwrap();
+            let newer =
+                String::from_utf8(text).unwrap().replacen("nemo-manifest 1", "nemo-manifest 2", 1);
+            store.put(&format!("{NEWEST}/MANIFEST"), newer.as_bytes());
+        },
+        "format that this nemo-harness does not know",
+    );
+}
+
+#[test]
+fn latest_is_not_read_at_all() {
+    // This project writes no `latest`; one that is there, whatever it says, changes nothing.
+    for garbage in [&b""[..], b"step-1", b"\xff\0garbage", b"../../elsewhere"] {
+        let mut store = world();
+        store.put("/t/checkpoints/latest", garbage);
+        store.put("/t/latest", garbage);
+        assert_eq!(search(&mut store, &recorded()).resumed.unwrap().step, 2);
+        report("A: latest missing or garbage", 1, "P1,P2");
+    }
+}
+
+/// Every single bit of data and manifest, every cut of each.
+#[test]
+fn no_flipped_bit_and_no_cut_is_resumed_from() {
+    for file in ["model", "sub/other", "MANIFEST"] {
+        let path = format!("{NEWEST}/{file}");
+        let whole = world().read(Path::new(&path)).unwrap();
+        let flipped = (0..whole.len() * 8).map(|bit| {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            bytes
+        });
+        let cut = (0..whole.len()).map(|length| whole[..length].to_vec());
+        for bytes in flipped.chain(cut) {
+            let mut store = world();
+            store.put(&path, &bytes);
+            assert_eq!(
+                search(&mut store, &recorded()).resumed.unwrap().step,
+                1,
+                "{file}: {bytes:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn swapped_files_are_noticed() {
+    check(
+        |store| {
+            let model = store.read(Path::new(&format!("{NEWEST}/model"))).unwrap();
+            let other = store.read(Path::new(&format!("{NEWEST}/sub/other"))).unwrap();
+            store.put(&format!("{NEWEST}/model"), &other);
+            store.put(&format!("{NEWEST}/sub/other"), &model);
+        },
+        "is not as it was committed",
+    );
+    let mut store = world();
+    store.rename_new(Path::new(NEWEST), Path::new("/t/checkpoints/away")).unwrap();
+    store.rename_new(Path::new("/t/checkpoints/step-1"), Path::new(NEWEST)).unwrap();
+    let error = find(&mut store, Path::new(CHECKPOINTS), &recorded(), "x").unwrap_err();
+    assert!(error.contains("its MANIFEST is of step 1"), "{error}");
+}
+
+#[test]
+fn an_empty_folder_where_a_mount_is_missing_is_an_error() {
+    let mut store = Fake::default();
+    store.put("/t/checkpoints/.keep", b"");
+    store.remove("/t/checkpoints/.keep");
+    let error = find(&mut store, Path::new(CHECKPOINTS), &recorded(), "x").unwrap_err();
+    assert!(error.contains("the folder holds none"), "{error}");
 }

@@ -4,25 +4,27 @@
 //! the program lived, no process holds it open, or the program ended in order after it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use nemo_harness::rundir::{Profile, TrialDir, durable};
+use nemo_harness::rundir::Profile;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::commit::{self, Done, Request};
+use super::commit::{Done, Request};
 use super::look;
+use super::prune::{Need, Rules};
+use super::staging;
 use super::store::{Disk, Store, join};
 use super::tree::{self, Entry};
 use super::watch::Watch;
+use super::worker::{Answer, Job, Worker};
 use crate::clock::Time;
 use crate::lease::{self, Lease};
 use crate::proc_fs;
+use crate::trial::Trial;
 
 /// How often what was made in place is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -34,6 +36,7 @@ const LAST_TRIES: u32 = 10;
 pub(crate) struct Outcome {
     pub(crate) entry: String,
     pub(crate) step: u64,
+    pub(crate) bytes: u64,
     pub(crate) done: io::Result<Done>,
     /// It will not be tried again.
     pub(crate) is_last: bool,
@@ -74,34 +77,37 @@ pub(crate) struct Saver {
     told: BTreeMap<Vec<u8>, u64>,
     steps: BTreeSet<u64>,
     look_at: Option<Time>,
-    requests: Sender<Request>,
-    results: Receiver<(Request, io::Result<Done>)>,
+    /// Those that are known to be whole: the one resumed from, and those committed since.
+    verified: BTreeSet<u64>,
+    worker: Worker,
+    /// Something was committed since it was last looked at what may go.
+    untidy: bool,
+    /// The worker chooses what may go, or removes it.
+    tidying: bool,
+    removable: Vec<u64>,
     wake: Arc<EventFd>,
     finished: bool,
 }
 
 impl Saver {
-    /// Makes the folders and begins to watch: before the program starts, so that nothing is missed.
+    /// Makes the folders and begins to watch: before the program starts, so that nothing is missed. `steps` were
+    /// committed before, `resumed` was verified.
     pub(crate) fn begin(
-        dir: &TrialDir,
+        trial: &Trial,
         lease: &Lease,
-        profile: Option<Profile>,
         steps: BTreeSet<u64>,
+        resumed: Option<u64>,
     ) -> io::Result<Self> {
-        let (staging, checkpoints) = (dir.staging(lease.attempt), dir.checkpoints());
-        clean(&staging, &checkpoints)?;
+        let (staging, checkpoints) = (trial.dir.staging(lease.attempt), trial.dir.checkpoints());
+        staging::prepare(&staging, &checkpoints)?;
         let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
-        let (requests, to_do) = channel();
-        let (done, results) = channel();
-        let (thread_lease, thread_wake) = (lease.clone(), Arc::clone(&wake));
-        let thread = std::thread::Builder::new().name("commit".to_owned()).stack_size(256 * 1024);
-        thread.spawn(move || commit_all(&to_do, &done, &thread_lease, &thread_wake))?;
         Ok(Self {
             watch: Watch::new(&staging),
+            worker: Worker::start(&Rules::of(trial), checkpoints.clone(), lease, &wake)?,
             staging,
             checkpoints,
             lease: lease.clone(),
-            profile,
+            profile: trial.spec.profile,
             waiting: BTreeMap::new(),
             again: BTreeSet::new(),
             tries: 0,
@@ -109,8 +115,10 @@ impl Saver {
             told: BTreeMap::new(),
             steps,
             look_at: None,
-            requests,
-            results,
+            verified: resumed.into_iter().collect(),
+            untidy: false,
+            tidying: false,
+            removable: Vec::new(),
             wake,
             finished: false,
         })
@@ -134,7 +142,25 @@ impl Saver {
     /// Nothing is left to wait for.
     pub(crate) fn is_idle(&self) -> bool {
         let open = |waiting: &Waiting| matches!(waiting, Waiting::Sent | Waiting::Retry { .. });
-        !self.waiting.values().any(open)
+        !self.tidying && !self.waiting.values().any(open)
+    }
+
+    /// What was saved and could not be committed until now.
+    pub(crate) fn unfinished(&self) -> Vec<String> {
+        let open = |waiting: &Waiting| matches!(waiting, Waiting::Sent | Waiting::Retry { .. });
+        let names = self.waiting.iter().filter(|(_, waiting)| open(waiting));
+        names.map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect()
+    }
+
+    /// Steps that may be removed: that must be recorded first.
+    pub(crate) fn take_removable(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.removable)
+    }
+
+    /// Removes them.
+    pub(crate) fn remove(&mut self, steps: Vec<u64>) {
+        self.tidying = true;
+        self.worker.send(Job::Remove(steps));
     }
 
     /// Looks at what has appeared, and sends what is complete to be committed.
@@ -212,12 +238,12 @@ impl Saver {
     }
 
     fn names(&self) -> Vec<Vec<u8>> {
-        let names = Disk.list(&self.staging).unwrap_or_default();
+        let names = Disk::default().list(&self.staging).unwrap_or_default();
         names.into_iter().filter(|name| look::is_shown(self.profile, name)).collect()
     }
 
     fn walk(&self, name: &[u8]) -> Option<Vec<Entry>> {
-        tree::walk(&Disk, &join(&self.staging, name)).ok()
+        tree::walk(&Disk::default(), &join(&self.staging, name)).ok()
     }
 
     /// Looks at what was made in place.
@@ -258,7 +284,7 @@ impl Saver {
             .collect();
         for name in complete {
             let from = join(&self.staging, &name);
-            let Ok(stat) = Disk.stat(&from) else {
+            let Ok(stat) = Disk::default().stat(&from) else {
                 self.told.remove(&name);
                 self.waiting.remove(&name); // the program took it away again
                 continue;
@@ -299,32 +325,51 @@ impl Saver {
 
     fn send(&mut self, request: Request) {
         self.waiting.insert(request.entry.clone(), Waiting::Sent);
-        // The thread lives as long as the sender.
-        self.requests.send(request).ok();
+        self.worker.send(Job::Commit { request, gentle: !self.finished });
     }
 
     fn take_results(&mut self, now: Time) {
-        self.wake.read().ok();
-        while let Ok((request, done)) = self.results.try_recv() {
-            let name = request.entry.clone();
-            let entry = String::from_utf8_lossy(&name).into_owned();
-            let step = request.step;
-            let mut is_last = true;
-            match &done {
-                Ok(Done::Committed | Done::Adopted | Done::Superseded) => {
-                    self.waiting.remove(&name);
+        for answer in self.worker.answers() {
+            match answer {
+                Answer::Commit(request, done) => self.take_commit(request, done, now),
+                // What could not be chosen now is after the next commit.
+                Answer::Chosen(steps) => {
+                    self.tidying = false;
+                    self.removable.extend(steps.unwrap_or_default());
                 }
-                Ok(Done::Refused(_)) => {
-                    self.waiting.insert(name.clone(), Waiting::Refused);
-                }
-                Ok(Done::Changed) => self.changed(name.clone(), now),
-                Err(_) => is_last = self.retry(request, now),
+                Answer::Removed => self.tidying = false,
             }
-            if self.again.remove(&name) {
-                self.waiting.insert(name, Waiting::Complete);
-            }
-            self.outcomes.push(Outcome { entry, step, done, is_last });
         }
+        if self.untidy && !self.tidying && self.removable.is_empty() {
+            (self.untidy, self.tidying) = (false, true);
+            self.worker.send(Job::Choose(Need::Resume { verified: self.verified.clone() }));
+        }
+    }
+
+    fn take_commit(&mut self, request: Request, done: io::Result<Done>, now: Time) {
+        let name = request.entry.clone();
+        let entry = String::from_utf8_lossy(&name).into_owned();
+        let (step, bytes) = (request.step, request.bytes());
+        let mut is_last = true;
+        match &done {
+            Ok(Done::Committed | Done::Adopted) => {
+                self.waiting.remove(&name);
+                self.verified.insert(step);
+                self.untidy = true;
+            }
+            Ok(Done::Superseded) => {
+                self.waiting.remove(&name);
+            }
+            Ok(Done::Refused(_)) => {
+                self.waiting.insert(name.clone(), Waiting::Refused);
+            }
+            Ok(Done::Changed) => self.changed(name.clone(), now),
+            Err(_) => is_last = self.retry(request, now),
+        }
+        if self.again.remove(&name) {
+            self.waiting.insert(name, Waiting::Complete);
+        }
+        self.outcomes.push(Outcome { entry, step, bytes, done, is_last });
     }
 
     /// It is back in the staging folder, and must come to rest first. After the program's end it has.
@@ -350,37 +395,4 @@ impl Saver {
         self.waiting.insert(name, Waiting::Retry { request: Box::new(request), at });
         false
     }
-}
-
-/// The thread: one commit after the other.
-fn commit_all(
-    to_do: &Receiver<Request>,
-    done: &Sender<(Request, io::Result<Done>)>,
-    lease: &Lease,
-    wake: &EventFd,
-) {
-    for request in to_do {
-        let result = commit::commit(&mut Disk, &request, &|| lease.is_newest());
-        if done.send((request, result)).is_err() {
-            return;
-        }
-        wake.write(1).ok();
-    }
-}
-
-/// Removes what earlier attempts left unfinished: only the lease's holder may.
-fn clean(staging: &Path, checkpoints: &Path) -> io::Result<()> {
-    if let Some(parent) = staging.parent()
-        && parent.exists()
-    {
-        fs::remove_dir_all(parent)?;
-    }
-    durable::create_dir_all(staging)?;
-    durable::create_dir_all(checkpoints)?;
-    for name in Disk.list(checkpoints)? {
-        if name.starts_with(b".tmp-") {
-            Disk.remove_tree(&join(checkpoints, &name))?;
-        }
-    }
-    Ok(())
 }

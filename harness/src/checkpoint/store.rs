@@ -5,13 +5,17 @@
 )]
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use nemo_harness::rundir::durable;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
+use super::hashing::{self, Pace, Sized};
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +49,10 @@ pub(crate) trait Store {
     fn list(&self, folder: &Path) -> io::Result<Vec<Vec<u8>>>;
     fn stat(&self, path: &Path) -> io::Result<Stat>;
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
-    /// Hashes a file's content.
-    fn digest(&self, path: &Path) -> io::Result<Digest>;
+    /// Hashes files of known lengths.
+    fn digests(&self, files: &[Sized]) -> io::Result<Vec<Digest>>;
+    /// Makes files durable, and hashes them.
+    fn settle(&mut self, files: &[Sized]) -> io::Result<Vec<Digest>>;
     /// What a symbolic link says.
     fn read_link(&self, path: &Path) -> io::Result<Vec<u8>>;
     fn make_dir(&mut self, path: &Path) -> io::Result<()>;
@@ -61,8 +67,19 @@ pub(crate) trait Store {
 }
 
 /// The real file system.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Disk;
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Disk {
+    /// A program trains meanwhile, and must not be held up.
+    pub(crate) gentle: bool,
+    /// Set from elsewhere: what takes long ends with an error.
+    pub(crate) stop: Arc<AtomicBool>,
+}
+
+impl Disk {
+    fn pace(&self) -> Pace<'_> {
+        Pace { gentle: self.gentle, stop: &self.stop }
+    }
+}
 
 impl Store for Disk {
     fn list(&self, folder: &Path) -> io::Result<Vec<Vec<u8>>> {
@@ -86,22 +103,12 @@ impl Store for Disk {
         fs::read(path)
     }
 
-    fn digest(&self, path: &Path) -> io::Result<Digest> {
-        let mut file = File::open(path)?;
-        let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; 256 * 1024];
-        let mut size = 0;
-        loop {
-            match file.read(&mut buffer) {
-                Ok(0) => return Ok(Digest { hash: hasher.finalize(), size }),
-                Ok(length) => {
-                    hasher.update(&buffer[..length]);
-                    size += length as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+    fn digests(&self, files: &[Sized]) -> io::Result<Vec<Digest>> {
+        hashing::digests(files, self.pace())
+    }
+
+    fn settle(&mut self, files: &[Sized]) -> io::Result<Vec<Digest>> {
+        hashing::settle(files, self.pace())
     }
 
     fn read_link(&self, path: &Path) -> io::Result<Vec<u8>> {

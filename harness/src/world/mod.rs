@@ -152,6 +152,8 @@ impl<'a> World<'a> {
             invalid: session.invalid.take(),
         };
         self.noted.leave_node |= self.exit.is_none();
+        let late = |name| format!("`{name}` was not committed: there was no time left for it");
+        self.refused.extend(self.saver.unfinished().into_iter().map(late));
         Report {
             exit: self.exit.unwrap_or(Exit::Signal(Signal::SIGKILL as i32)),
             who: self.who,
@@ -222,6 +224,7 @@ impl<'a> World<'a> {
         events.extend(self.answer());
         let saved = self.saver.look(self.harness.clock.now(), &self.telling.place());
         events.extend(saved.into_iter().filter_map(|outcome| self.saved(outcome)));
+        self.remove_surplus();
         let now = self.harness.clock.now();
         if !self.settling && self.lease_at <= now {
             self.lease_at = now + LEASE_EVERY;
@@ -244,7 +247,7 @@ impl<'a> World<'a> {
                 let killed = match exit {
                     Exit::Signal(_) => true,
                     Exit::Code(code) => code > 128,
-                    Exit::Never(_) => false,
+                    Exit::Never(_) | Exit::NotYet => false,
                 };
                 (self.exit, self.who) = (Some(exit), who);
                 event = Some(Event::Exited { killed });

@@ -171,11 +171,11 @@ impl World<'_> {
 
     /// Records what came of a save.
     pub(super) fn saved(&mut self, outcome: Saved) -> Option<Event> {
-        let Saved { entry, step, done, is_last } = outcome;
+        let Saved { entry, step, bytes, done, is_last } = outcome;
         match done {
             Ok(Done::Adopted) if self.known.contains(&step) => {}
             Ok(Done::Committed | Done::Adopted) => {
-                self.committed(step, &entry);
+                self.committed(step, bytes, &entry);
                 return Some(Event::Committed);
             }
             Ok(Done::Superseded) => return Some(Event::Superseded),
@@ -199,7 +199,20 @@ impl World<'_> {
         None
     }
 
-    fn committed(&mut self, step: u64, entry: &str) {
+    /// Lets go of checkpoints that nothing keeps, once that is recorded.
+    pub(super) fn remove_surplus(&mut self) {
+        let steps = self.saver.take_removable();
+        if steps.is_empty() {
+            return;
+        }
+        let (attempt, time) = (self.lease.attempt, unix_now());
+        let record = AttemptRecord::Removed { attempt, steps: steps.clone(), time };
+        if self.journal.write(&record).is_ok() {
+            self.saver.remove(steps);
+        }
+    }
+
+    fn committed(&mut self, step: u64, bytes: u64, entry: &str) {
         let is_new = self.known.insert(step);
         let attempt = self.lease.attempt;
         let now = self.harness.clock.now();
@@ -207,7 +220,7 @@ impl World<'_> {
         self.telling.session.works(now);
         self.note_ready();
         let saving = self.telling.session.cost(step).map(|cost| cost.as_secs_f64());
-        let (time, bytes) = (unix_now(), None);
+        let (time, bytes) = (unix_now(), Some(bytes));
         let record = AttemptRecord::Checkpoint { attempt, step, time, saving, bytes };
         self.record(&record, &format!("the checkpoint of step {step}"));
         self.telling.session.committed(step, now);

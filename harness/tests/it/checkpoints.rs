@@ -2,8 +2,10 @@
 
 use std::fs;
 
+use nemo_harness::rundir::AttemptRecord;
 use serde_json::json;
 
+use crate::promises::{Left, hold};
 use crate::support::{Task, is_alive, wait_until};
 
 #[test]
@@ -76,6 +78,7 @@ fn a_folder_in_place_is_never_taken_for_whole_while_the_program_runs() {
     running.signal("TERM");
     assert_eq!(running.finish(), 143);
     assert_eq!(task.checkpoints(), ["step-2"], "it may be torn");
+    hold("A: a missing shard", &task.dir(), Left::InOrder);
 }
 
 #[test]
@@ -174,10 +177,11 @@ fn a_killed_harness_leaves_a_trial_that_goes_on() {
     running.wait_for("ready-0");
     running.signal("KILL");
     running.finish();
+    hold("A: SIGKILL of both", &task.dir(), Left::Killed);
     assert_eq!(task.run(), 0);
     assert_eq!(task.resume_steps(), [None, Some(1)]);
     task.check_ends("NodeFailure Requeue, Completed Done");
-    assert_eq!(task.checkpoints(), ["step-1", "step-2"]);
+    assert_eq!(task.checkpoints(), ["step-2"], "a trial that is done keeps the newest");
 }
 
 #[test]
@@ -238,4 +242,146 @@ if os.environ['NEMO_ATTEMPT'] == '0': pause()",
     assert_eq!(task.checkpoints(), [""; 0], "the earlier one could not commit");
     task.check_ends("Superseded Requeue, Completed Done");
     wait_until("leases", || task.dir().path().join("lease.1.json").exists());
+}
+
+#[test]
+fn two_checkpoints_stay_and_nobody_misses_the_others() {
+    let task = Task::python(
+        "for own in range(step + 1, step + 5): save(own)\nsys.exit(75 if step < 4 else 1)",
+    )
+    .with("/restart/crashes", json!(0));
+    assert_eq!(task.run(), 75);
+    assert_eq!(task.checkpoints(), ["step-3", "step-4"]);
+    assert_eq!(task.run(), 1);
+    assert_eq!(task.checkpoints(), ["step-7", "step-8"]);
+    assert_eq!(task.resume_steps(), [None, Some(4)]);
+    assert!(!task.stderr(1).contains("is gone"), "{}", task.stderr(1));
+    let removed = |record: &AttemptRecord| match record {
+        AttemptRecord::Removed { steps, .. } => steps.clone(),
+        _ => Vec::new(),
+    };
+    let removed: Vec<u64> = task.records().iter().flat_map(removed).collect();
+    assert_eq!(removed, [1, 2, 3, 4, 5, 6]);
+    let bytes = |record: &AttemptRecord| match record {
+        AttemptRecord::Checkpoint { bytes, .. } => Some(*bytes),
+        _ => None,
+    };
+    assert_eq!(task.records().iter().find_map(bytes), Some(Some(1)), "one digit was saved");
+}
+
+#[test]
+fn the_best_checkpoint_stays_too() {
+    let task = Task::python(
+        r"
+for own, loss in enumerate([5, 2, 4, 3, 6], 1):
+    print('step', own, 'loss', loss, flush=True)
+    save(own)
+    while not os.path.exists(os.environ['NEMO_DIR'] + '/checkpoints/step-%d' % own): time.sleep(0.01)",
+    )
+    .with("/metrics", json!({"loss": r"loss (\d+)", "step": r"step (\d+)"}))
+    .with("/metric", json!({"name": "loss", "larger_is_better": false}));
+    assert_eq!(task.run(), 0);
+    assert_eq!(task.checkpoints(), ["step-2", "step-5"]);
+}
+
+#[test]
+fn a_checkpoint_that_kills_the_program_twice_is_set_aside() {
+    let task = Task::python(
+        r"
+for own in range(step + 1, 4):
+    print('step', own, 'loss', own, flush=True)
+    if step == 0 and own < 3: save(own); time.sleep(0.1)
+sys.exit(1 if step != 1 else 0)",
+    )
+    .with("/restart", json!({"crashes": 9, "no_progress": 9}))
+    .with("/metrics", json!({"loss": r"loss (\d+)", "step": r"step (\d+)"}));
+    assert_eq!(task.run(), 0);
+    assert_eq!(task.resume_steps(), [None, Some(2), Some(2), Some(1)]);
+    let names = task.checkpoints();
+    assert!(names.iter().any(|name| name.starts_with("set-aside-step-2-")), "{names:?}");
+    assert!(task.stderr(3).contains("crashed after it twice"), "{}", task.stderr(3));
+    let steps: Vec<_> = task.metrics().iter().filter_map(|row| row.step).collect();
+    assert_eq!(steps, [1, 2, 3], "no step is lost, and none is there twice");
+    hold("B: verifies but kills the program twice", &task.dir(), Left::InOrder);
+}
+
+/// Makes what opens it wait for ever, as a disk that hangs does.
+fn hang(path: &std::path::Path) {
+    drop(fs::remove_file(path));
+    assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+#[test]
+fn a_stop_is_heard_while_checkpoints_are_verified() {
+    let task = with_two();
+    hang(&task.dir().checkpoint(2).join("MANIFEST"));
+    let running = task.start();
+    wait_until("the attempt's log", || task.dir().stderr(2).exists());
+    running.signal("TERM");
+    assert_eq!(running.finish(), 143);
+    task.check_ends("Restart Requeue, Restart Requeue, Cancelled Cancelled");
+    assert_eq!(task.stdout(2), "", "nothing is started from what was not verified");
+    assert!(task.stderr(2).contains("not started"), "{}", task.stderr(2));
+    let reason = task.ends().pop().unwrap().reason.unwrap();
+    assert!(reason.contains("still being verified"), "{reason}");
+}
+
+#[test]
+fn a_commit_that_hangs_holds_up_neither_the_supervision_nor_the_end() {
+    let task = Task::python(
+        r"
+def stop():
+    ready('asked'); sys.exit(75)
+on(signal.SIGUSR1, stop)
+os.mkfifo(os.path.join(os.environ['NEMO_DIR'], 'metrics.jsonl'))
+save(1); ready(); pause()",
+    )
+    .with("/checkpoint/lead", json!(4));
+    let mut running = task.start();
+    running.wait_for("ready-0");
+    running.signal("USR1");
+    running.wait_for("asked-0");
+    assert_eq!(running.finish(), 75);
+    task.check_ends("Preempted Requeue");
+    let reason = task.ends()[0].reason.clone().unwrap();
+    assert!(reason.contains("`step-1` was not committed: there was no time left"), "{reason}");
+    fs::remove_file(task.dir().metrics()).unwrap(); // nobody can read it
+    hold("A: a write that hangs", &task.dir(), Left::InOrder);
+}
+
+#[test]
+fn checkpoints_on_another_file_system_are_refused_at_the_start() {
+    use std::os::unix::fs::MetadataExt;
+    let other = tempfile::tempdir_in("/dev/shm").unwrap();
+    let task = Task::sh("echo began");
+    if fs::metadata(other.path()).unwrap().dev() == fs::metadata(task.root.path()).unwrap().dev() {
+        eprintln!("NOT TESTED: there is only one file system here");
+        return;
+    }
+    fs::create_dir_all(task.path("task/trials/0")).unwrap();
+    std::os::unix::fs::symlink(other.path(), task.path("task/trials/0/checkpoints")).unwrap();
+    assert_eq!(task.run(), 1);
+    assert_eq!(task.stdout(0), "");
+    let reason = task.ends()[0].reason.clone().unwrap();
+    assert!(reason.contains("another file system"), "{reason}");
+    hold("A: EXDEV", &task.dir(), Left::InOrder);
+}
+
+#[test]
+fn a_program_that_is_killed_while_it_saves_goes_on_from_the_one_before() {
+    let task = Task::python(
+        r"
+def die(): os.kill(os.getpid(), signal.SIGKILL)
+attempt = int(os.environ['NEMO_ATTEMPT'])
+save(step + 1)
+if attempt == 0:
+    for name in ('/step-8.tmp', '/step-9'):
+        os.mkdir(out + name); open(out + name + '/state', 'w').write('9')
+    die()
+if attempt == 1: die()",
+    )
+    .with("/restart", json!({"crashes": 9, "no_progress": 9}));
+    assert_eq!(task.run(), 0);
+    assert_eq!(task.resume_steps(), [None, Some(1), Some(2)]);
+    hold("A: SIGKILL of the program", &task.dir(), Left::InOrder);
 }

@@ -111,7 +111,7 @@ for number in (1, 2):
     )
     .with("/checkpoint/every", json!({"steps": 2}));
     assert_eq!(task.run(), 0);
-    assert_eq!(task.checkpoints(), ["step-2", "step-4"]);
+    assert_eq!(task.committed(), [2, 4]);
     let by_time = client(
         r#"
 say("ASK=1", "READY=1"); hear()
@@ -152,7 +152,7 @@ assert " ".join(done) == "T T V(200) T T V(400) C(400) T C(500) V(500)", done
 "#,
     );
     assert_eq!(task.run(), 0);
-    assert_eq!(task.checkpoints(), ["step-400", "step-500"]);
+    assert_eq!(task.committed(), [400, 500]);
 }
 
 #[test]

@@ -74,7 +74,8 @@ fn checkpoints(fault: &str, dir: &TrialDir, records: &[AttemptRecord], committed
         let why = verify(&dir.checkpoint(*step));
         assert_eq!(why, Ok(()), "{fault}: P2: checkpoint step-{step}");
     }
-    let given_up = names.iter().filter(|name| name.starts_with("bad-")).count();
+    let aside = |name: &&String| name.starts_with("bad-") || name.starts_with("set-aside-");
+    let given_up = names.iter().filter(aside).count();
     let gone: BTreeSet<u64> = records
         .iter()
         .filter_map(|record| match record {

@@ -135,6 +135,15 @@ impl Task {
         lines::read(&self.dir().metrics()).unwrap().rows
     }
 
+    /// The steps that were committed, those that were let go since too.
+    pub(crate) fn committed(&self) -> Vec<u64> {
+        let step = |record: &AttemptRecord| match record {
+            AttemptRecord::Checkpoint { step, .. } => Some(*step),
+            _ => None,
+        };
+        self.records().iter().filter_map(step).collect()
+    }
+
     /// The committed checkpoints' names, sorted.
     pub(crate) fn checkpoints(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.dir().checkpoints()) else { return Vec::new() };

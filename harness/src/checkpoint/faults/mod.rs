@@ -1,0 +1,101 @@
+//! Faults on a real disk: a real kill before each system call of a commit, and each error in each of them.
+//!
+//! A slice of each is tried; with `NEMO_FAULTS_FULL` every call, and then kills until there were 10,000: other orders of
+//! the threads. `TMPDIR` says on which file system; on `/dev/shm` all of it takes a few minutes:
+//!
+//! `NEMO_FAULTS=/dev/stderr NEMO_FAULTS_FULL=1 TMPDIR=/dev/shm cargo test -p nemo-harness --bin nemo-harness checkpoint::`
+//!
+//! A kill leaves the page cache. What a power loss takes away is tried on the store in memory (`commit_tests`), which
+//! drops whatever was not synced: that a real disk keeps what it said to have synced can't be tried here.
+#![cfg(target_arch = "x86_64")]
+
+mod altered;
+mod scene;
+mod tracer;
+
+use nix::libc::{EDQUOT, EINTR, EIO, ENOSPC, EROFS, ESTALE};
+
+use super::fake::report;
+use scene::{Expected, Kept, SHAPES, Scene, Shape};
+use tracer::{Calls, Fault, run};
+
+const FAULTS: [(&str, Fault); 12] = [
+    ("A: SIGKILL of the harness", Fault::Kill),
+    ("A: ENOSPC", Fault::Fail(Calls::Files, ENOSPC)),
+    ("A: EDQUOT", Fault::Fail(Calls::Files, EDQUOT)),
+    ("A: EIO", Fault::Fail(Calls::Files, EIO)),
+    ("A: EIO only at fsync or close", Fault::Fail(Calls::Syncs, EIO)),
+    ("A: EIO only at fsync or close", Fault::Fail(Calls::Closes, EIO)),
+    ("A: EIO only at fsync or close", Fault::Lose(Calls::Syncs, EIO)),
+    ("A: ESTALE", Fault::Fail(Calls::Files, ESTALE)),
+    ("A: EROFS", Fault::Fail(Calls::Files, EROFS)),
+    ("A: short writes and EINTR", Fault::Fail(Calls::Files, EINTR)),
+    ("A: short writes and EINTR", Fault::Short),
+    ("A: the answer to a rename lost", Fault::Lose(Calls::Renames, EIO)),
+];
+
+/// What these tests assert after each.
+const PROMISES: &str = "P1,P2,P3,P4";
+/// Real kills of a full run.
+const KILLS: u32 = 10_000;
+
+/// Every `stride`-th point of a fault, in one shape. Answers with how many there were.
+fn all_points(template: &Scene, (name, fault): (&str, Fault), stride: usize) -> u32 {
+    let folder = tempfile::tempdir().unwrap();
+    let mut injected = 0;
+    for at in (1..).step_by(stride) {
+        let path = folder.path().join(at.to_string());
+        let scene = template.copy(&path);
+        let (request, lease) = (scene.saved(), scene.first());
+        let ended = run(|| scene.live(&lease, &request), fault, at);
+        if !ended.is_injected {
+            break;
+        }
+        let told = ended.code == Some(0);
+        let expected = if told { Expected::New } else { Expected::Either };
+        let Kept(kept) = scene.recover(&request, expected);
+        let text = format!("{name} at call {at}, {:?}: {ended:?}: {kept:?}", scene.shape);
+        assert!(kept.iter().all(|kept| *kept), "{text}");
+        injected += 1;
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+    let name = match template.shape {
+        Shape::Same if fault == Fault::Kill => "A: the step exists already, same content",
+        Shape::Other if fault == Fault::Kill => "A: the step exists already, other content",
+        Shape::Retention if fault == Fault::Kill => "A: retention killed half way",
+        _ => name,
+    };
+    report(name, injected, PROMISES);
+    injected
+}
+
+/// Without a wish for all, only a slice of what there are many of.
+fn stride(fault: Fault) -> usize {
+    match fault {
+        Fault::Kill => 59,
+        Fault::Fail(Calls::Files, _) => 71,
+        Fault::Fail(..) | Fault::Lose(..) | Fault::Short => 13,
+    }
+}
+
+/// Whether everything is to be tried.
+#[expect(clippy::disallowed_methods, reason = "the tests' own switch")]
+fn is_full() -> bool {
+    std::env::var_os("NEMO_FAULTS_FULL").is_some()
+}
+
+#[test]
+fn a_real_fault_at_each_system_call_keeps_every_promise() {
+    let folder = tempfile::tempdir().unwrap();
+    let template = |shape| Scene::build(shape, &folder.path().join(format!("{shape:?}")));
+    let templates = SHAPES.map(template);
+    for (name, fault) in FAULTS {
+        let stride = if is_full() { 1 } else { stride(fault) };
+        let least = if is_full() && fault == Fault::Kill { KILLS } else { 1 };
+        let mut injected = 0;
+        while injected < least {
+            let points = |template| all_points(template, (name, fault), stride);
+            injected += templates.iter().map(points).sum::<u32>();
+        }
+    }
+}

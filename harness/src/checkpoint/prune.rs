@@ -1,0 +1,128 @@
+//! Removes the checkpoints that [`retention`] lets go, in a way that a kill can't tear: by a rename first.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+
+use nemo_harness::retention::{self, Candidate};
+use nemo_harness::rundir::{Keep, MetricSpec, MetricsLine, TaskDir};
+
+use super::resume::step_of;
+use super::store::Store;
+use crate::trial::Trial;
+
+/// What decides which checkpoints of one trial stay.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) task: TaskDir,
+    pub(crate) trial: u32,
+    pub(crate) keep: Keep,
+    pub(crate) metric: Option<MetricSpec>,
+}
+
+/// What may go, beside what the rules keep.
+#[derive(Clone, Debug)]
+pub(crate) enum Need {
+    /// The trial may have to be resumed: of those that are known to be whole two stay.
+    Resume { verified: BTreeSet<u64> },
+    /// The trial is done.
+    Nothing,
+}
+
+impl Rules {
+    pub(crate) fn of(trial: &Trial) -> Self {
+        Self {
+            task: trial.task.clone(),
+            trial: trial.index,
+            keep: trial.spec.checkpoint.keep,
+            metric: trial.spec.metric.clone(),
+        }
+    }
+
+    /// The steps of this trial that may go. What can't be read of other trials leaves more of this one's.
+    pub(crate) fn removable(&self, store: &impl Store, need: &Need) -> io::Result<Vec<u64>> {
+        let own = steps(store, &self.task.trial(self.trial).checkpoints())?;
+        let below = match need {
+            Need::Nothing => own.last().copied(),
+            Need::Resume { verified } => {
+                own.iter().rev().filter(|step| verified.contains(step)).nth(1).copied()
+            }
+        };
+        // What is newer stays anyway: it may have been committed since the verified ones were counted.
+        let Some(below) = below.filter(|below| own.first() < Some(below)) else {
+            return Ok(Vec::new());
+        };
+        let mut candidates = self.candidates(self.trial, &own)?;
+        if self.keep.experiment_best > 0 && self.metric.is_some() {
+            candidates.extend(self.others(store));
+        }
+        let kept = retention::kept(&candidates, self.keep);
+        let goes = |step: &u64| *step < below && !kept.contains(&(self.trial, *step));
+        Ok(own.into_iter().filter(goes).collect())
+    }
+
+    /// The checkpoints of all other trials. Only their files are read.
+    fn others(&self, store: &impl Store) -> Vec<Candidate> {
+        let names = store.list(&self.task.trials()).unwrap_or_default();
+        let index = |name: &Vec<u8>| str::from_utf8(name).ok()?.parse::<u32>().ok();
+        let others = names.iter().filter_map(index).filter(|&trial| trial != self.trial);
+        let read = |trial| {
+            let steps = steps(store, &self.task.trial(trial).checkpoints()).unwrap_or_default();
+            self.candidates(trial, &steps).unwrap_or_default()
+        };
+        others.flat_map(read).collect()
+    }
+
+    fn candidates(&self, trial: u32, steps: &BTreeSet<u64>) -> io::Result<Vec<Candidate>> {
+        let ranks = self.keep.trial_best > 0 || self.keep.experiment_best > 0;
+        let rows = match &self.metric {
+            Some(_) if ranks && !steps.is_empty() => {
+                rows_at(&self.task.trial(trial).metrics(), steps)?
+            }
+            Some(_) | None => Vec::new(),
+        };
+        let loss = |step| {
+            let metric = self.metric.as_ref()?;
+            retention::loss_at(&rows, step, &metric.name, metric.larger_is_better)
+        };
+        Ok(steps.iter().map(|&step| Candidate { trial, step, loss: loss(step) }).collect())
+    }
+}
+
+/// The steps that are committed.
+fn steps(store: &impl Store, checkpoints: &Path) -> io::Result<BTreeSet<u64>> {
+    Ok(store.list(checkpoints)?.iter().filter_map(|name| step_of(name)).collect())
+}
+
+/// The reports at some steps. The file may be long: it is not held whole.
+fn rows_at(path: &Path, steps: &BTreeSet<u64>) -> io::Result<Vec<MetricsLine>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut rows = Vec::new();
+    for line in BufReader::new(file).split(b'\n') {
+        let row: Option<MetricsLine> = serde_json::from_slice(&line?).ok();
+        rows.extend(row.filter(|row| row.step.is_some_and(|step| steps.contains(&step))));
+    }
+    Ok(rows)
+}
+
+/// Removes one checkpoint. After a crash it is whole, or gone: what is left of it has no checkpoint's name.
+pub(crate) fn remove(
+    store: &mut impl Store,
+    checkpoints: &Path,
+    step: u64,
+    nonce: &str,
+) -> io::Result<()> {
+    let temporary = checkpoints.join(format!(".tmp-removed-step-{step}-{nonce}"));
+    store.rename_new(&checkpoints.join(format!("step-{step}")), &temporary)?;
+    store.sync_dir(checkpoints)?;
+    store.remove_tree(&temporary)
+}
+
+#[cfg(test)]
+#[path = "prune_tests.rs"]
+mod tests;
