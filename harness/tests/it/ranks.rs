@@ -161,6 +161,22 @@ fn all_are_asked_and_one_checkpoint_is_committed() {
     );
 }
 
+/// What another node writes may look whole from here while it is not.
+#[test]
+fn a_file_in_place_is_not_complete_by_resting() {
+    let program =
+        "if rank == 3:\n    open(out + '/step-5', 'w').write('half')\n    ready()\npause()";
+    let task = ranks(program);
+    let mut running = task.start();
+    running.wait_for("ready-0");
+    std::thread::sleep(std::time::Duration::from_secs(4)); // twice as long as a file of this node rests
+    fs::write(task.path("state"), RUNNING.replace("RUNNING", "CANCELLED")).unwrap();
+    running.signal("TERM");
+    assert_eq!(running.finish(), 143);
+    assert_eq!(task.checkpoints(), [""; 0]);
+    assert!(reason(&task).contains("may be torn"), "{}", reason(&task));
+}
+
 #[test]
 fn messages_of_all_ranks_are_heard_and_answered() {
     let task = ranks(
