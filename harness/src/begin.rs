@@ -42,7 +42,8 @@ pub(crate) fn begin(
     let staging = dir.staging(lease.attempt);
     let step = resumed.map(|resumed| resumed.step);
     let saver = Saver::begin(trial, &lease, history.steps.clone(), step);
-    let saver = saver.map_err(|error| told(&staging, &error))?;
+    let nodes = trial.spec.launch.as_ref().map_or(1, |launch| launch.nodes);
+    let saver = saver.map_err(|error| told(&staging, &error))?.far(nodes > 1);
     durable::create_dir_all(&dir.artifacts()).map_err(|error| told(&dir.artifacts(), &error))?;
     let from = resumed.map(|resumed| resumed.from.display().to_string());
     let names = AttemptNames {

@@ -108,3 +108,17 @@ fn inputs(task: &Task, around: &Surrounding<'_>) -> BTreeMap<String, InputSpec> 
     }
     inputs
 }
+
+#[cfg(test)]
+mod tests {
+    use super::number_of_gpus;
+
+    #[test]
+    fn gpus_are_counted() {
+        for (text, expected) in
+            [("8", Some(8)), ("h100:8", Some(8)), ("h100:4,a100:2", Some(6)), ("h100", None)]
+        {
+            assert_eq!(number_of_gpus(text), expected, "{text}");
+        }
+    }
+}

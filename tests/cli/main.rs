@@ -14,10 +14,6 @@ mod goodput;
 mod local;
 mod output;
 #[path = "../../harness/tests/it/promises.rs"]
-#[expect(
-    dead_code,
-    reason = "shared with the harness's own tests, which leave trials in more ways"
-)]
 mod promises;
 mod rehearse;
 mod slurm;

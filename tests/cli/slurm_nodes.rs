@@ -4,9 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use nemo_harness::rundir::TrialDir;
 use serde_json::Value;
 
 use crate::cluster::{self, Cluster};
+use crate::promises::{Left, hold};
 use crate::slurm::urgent_job;
 use crate::support::{World, causes, text, trials};
 
@@ -105,13 +107,15 @@ fn processes(world: &World, id: &str, trial: usize) -> Vec<u32> {
     pids.collect()
 }
 
+/// Nothing of it runs any more, and all that is promised after a fault holds.
 #[track_caller]
-fn assert_none_is_left(world: &World, id: &str, trial: usize) {
+fn assert_promises(fault: &str, world: &World, id: &str, trial: usize, left: Left) {
     let began = std::time::Instant::now();
     while !processes(world, id, trial).is_empty() {
         assert!(began.elapsed() < crate::support::PATIENCE, "{:?}", processes(world, id, trial));
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
+    hold(fault, &TrialDir(dir(world, id, trial)), left);
 }
 
 /// Every step is in the record once, in order.
@@ -147,7 +151,7 @@ fn ranks_are_preempted_and_resumed_as_one_and_a_deaf_one_is_killed_in_time() {
     }
     let world = World::new();
     let nodes = "nodes = 2\ntasks_per_node = 2\nsbatch = { nodelist = \"n2,n4\" }";
-    write(&world, "scavenge", nodes, 150, &["plain", "deaf"]);
+    write(&world, "scavenge", nodes, 300, &["plain", "deaf"]);
     let id = world.ok(&["submit", "exp.toml"]);
     world.until(&id, "steps, and a rank that hangs", |status| {
         let is_deaf = dir(&world, &id, 1).join("meet-0/deaf").exists();
@@ -158,13 +162,13 @@ fn ranks_are_preempted_and_resumed_as_one_and_a_deaf_one_is_killed_in_time() {
     let deaf = &trials(&status, "train")[1];
     assert_eq!(causes(deaf), ["preempted", "completed"], "{deaf:#}");
     assert_eq!(deaf["attempts"][1]["resume_step"], 20, "{deaf:#}");
-    assert_steps(&world, &id, 1, 150);
+    assert_steps(&world, &id, 1, 300);
     let trial = &trials(&status, "train")[0];
     assert_eq!(causes(trial), ["preempted", "completed"], "{trial:#}");
     let (first, second) = (&trial["attempts"][0], &trial["attempts"][1]);
     assert_eq!(first["checkpoint_step"], second["resume_step"], "{trial:#}");
     assert!(second["resume_step"].as_u64() > Some(45), "all ranks were asked: {trial:#}");
-    assert_steps(&world, &id, 0, 150);
+    assert_steps(&world, &id, 0, 300);
     for attempt in 0..2 {
         let lines = first_lines(&world, &id, attempt, 4);
         for (rank, line) in lines.iter().enumerate() {
@@ -179,8 +183,10 @@ fn ranks_are_preempted_and_resumed_as_one_and_a_deaf_one_is_killed_in_time() {
         assert!(logs.contains(&format!("rank {rank} of 4")), "{logs}");
     }
     assert!(logs.contains("==> train/0 attempt 0, rank 3 <=="), "{logs}");
-    for trial in 0..2 {
-        assert_none_is_left(&world, &id, trial);
+    for (trial, fault) in
+        ["C: several ranks preempted", "C: one of several ranks ignores signals"].iter().enumerate()
+    {
+        assert_promises(fault, &world, &id, trial, Left::InOrder);
     }
 }
 
@@ -206,8 +212,12 @@ fn four_nodes_are_seen_and_one_ranks_end_is_named() {
     let killed = "rank 1 on n2 was killed by signal 9 (SIGKILL)";
     assert!(reason(&trials[2]).contains(killed), "{status:#}");
     assert_eq!(trials[2]["attempts"][0]["checkpoint_step"], 20, "{status:#}");
-    for trial in 0..3 {
-        assert_none_is_left(&world, &id, trial);
+    for (trial, fault) in
+        ["E: none, on four nodes", "C: one rank exits with 3", "C: one rank killed with -9"]
+            .iter()
+            .enumerate()
+    {
+        assert_promises(fault, &world, &id, trial, Left::InOrder);
     }
 }
 
@@ -229,7 +239,7 @@ fn a_cancelled_trial_of_several_ranks_saves_and_stays_cancelled() {
     let trial = &trials(&status, "train")[0];
     assert_eq!(causes(trial), ["cancelled"], "{trial:#}");
     assert!(trial["attempts"][0]["checkpoint_step"].as_u64() > Some(25), "{trial:#}");
-    assert_none_is_left(&world, &id, 0);
+    assert_promises("C: scancel of several ranks", &world, &id, 0, Left::InOrder);
 }
 
 /// The processes whose command line holds these words and this trial's folder.
@@ -275,13 +285,15 @@ fn a_lost_shim_and_a_lost_srun_end_the_attempt_and_all_processes() {
     for (number, trial) in trials(&status, "train").iter().enumerate() {
         assert_eq!(causes(trial).len(), 1, "{trial:#}");
         if number == 3 {
-            assert_none_is_left(&world, &id, number); // nobody could write its end
+            let fault = "C: several ranks, the harness killed with -9";
+            assert_promises(fault, &world, &id, number, Left::Killed);
             continue;
         }
         assert_ne!(causes(trial), ["completed"], "{trial:#}");
         let checkpoint = trial["attempts"][0]["checkpoint_step"].as_u64();
         assert_eq!(checkpoint.map(|step| step % 20), Some(0), "{trial:#}");
-        assert_none_is_left(&world, &id, number);
+        let faults = ["a shim killed with -9", "srun killed with -9", "srun's lying 0"];
+        assert_promises(&format!("C: {}", faults[number]), &world, &id, number, Left::InOrder);
     }
 }
 
@@ -328,7 +340,7 @@ fn torchrun_on_two_nodes_is_preempted_and_its_weights_are_the_same_bit_for_bit()
     if !cluster::is_here() {
         return;
     }
-    let cluster = Cluster::start(25_817, &[("SLURM_DEV_NODES", "2")]);
+    let cluster = Cluster::start(27_317, &[("SLURM_DEV_NODES", "2")]);
     let mut world = cluster.world();
     if !with_torch(&mut world) {
         return;
@@ -344,13 +356,16 @@ fn torchrun_on_two_nodes_is_preempted_and_its_weights_are_the_same_bit_for_bit()
     assert_eq!(causes(trial), ["preempted", "completed"], "{trial:#}");
     let (first, second) = (&trial["attempts"][0], &trial["attempts"][1]);
     assert_eq!(first["checkpoint_step"], second["resume_step"], "{trial:#}");
-    assert!(second["resume_step"].as_u64() > Some(60), "the workers were asked: {trial:#}");
-    assert_steps(&world, &id, 0, 300);
+    assert!(second["resume_step"].as_u64() > Some(60), "{trial:#}");
+    let log = fs::read_to_string(dir(&world, &id, 0).join("0.err")).unwrap();
+    assert!(log.contains("the program is asked to save (SIGUSR1)"), "{log}");
+    assert!(!log.contains("told to end"), "{log}");
+    assert_steps(&world, &id, 0, 200);
     assert_eq!(weights(&world, &id), weights(&world, &reference), "bit for bit");
     let sizes = [(&id, 4), (&local, 2)];
     for (id, size) in sizes {
         let text = fs::read_to_string(dir(&world, id, 0).join("0.out")).unwrap();
         assert!(text.contains(&format!("rank 0 of {size} begins")), "{text}");
-        assert_none_is_left(&world, id, 0);
+        assert_promises("C: torchrun preempted", &world, id, 0, Left::InOrder);
     }
 }

@@ -85,6 +85,8 @@ pub(crate) struct Saver {
     /// The worker chooses what may go, or removes it.
     tidying: bool,
     removable: Vec<u64>,
+    /// Other nodes write here too: what they hold open is not seen, and a size may be an old one.
+    is_far: bool,
     wake: Arc<EventFd>,
     finished: bool,
 }
@@ -119,9 +121,17 @@ impl Saver {
             untidy: false,
             tidying: false,
             removable: Vec::new(),
+            is_far: false,
             wake,
             finished: false,
         })
+    }
+
+    /// Says whether the program's processes are on other nodes too. What is made in place is never complete by
+    /// resting then.
+    pub(crate) fn far(mut self, is_far: bool) -> Self {
+        self.is_far = is_far;
+        self
     }
 
     /// What to poll.
@@ -213,7 +223,9 @@ impl Saver {
                     Waiting::Complete | Waiting::Sent | Waiting::Retry { .. } | Waiting::Refused,
                 ) => continue,
                 Some(Waiting::InPlace { seen, since }) if fresh.as_ref() == Some(seen) => {
-                    in_order || look::rests(self.profile, seen, now.saturating_sub(*since))
+                    in_order
+                        || (!self.is_far
+                            && look::rests(self.profile, seen, now.saturating_sub(*since)))
                 }
                 Some(Waiting::InPlace { .. }) | None => in_order,
             };
@@ -260,7 +272,8 @@ impl Saver {
             };
             let Some(fresh) = self.walk(&name) else { continue };
             let since = same.filter(|(seen, _)| **seen == fresh).map_or(now, |(_, since)| since);
-            let long = look::rests(self.profile, &fresh, now.saturating_sub(since));
+            let rested = now.saturating_sub(since);
+            let long = !self.is_far && look::rests(self.profile, &fresh, rested);
             let path = join(&self.staging, &name);
             let next = if long && !proc_fs::is_open(&path) {
                 Waiting::Complete

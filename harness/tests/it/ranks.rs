@@ -161,6 +161,22 @@ fn all_are_asked_and_one_checkpoint_is_committed() {
     );
 }
 
+/// What another node writes may look whole from here while it is not.
+#[test]
+fn a_file_in_place_is_not_complete_by_resting() {
+    let program =
+        "if rank == 3:\n    open(out + '/step-5', 'w').write('half')\n    ready()\npause()";
+    let task = ranks(program);
+    let mut running = task.start();
+    running.wait_for("ready-0");
+    std::thread::sleep(std::time::Duration::from_secs(4)); // twice as long as a file of this node rests
+    fs::write(task.path("state"), RUNNING.replace("RUNNING", "CANCELLED")).unwrap();
+    running.signal("TERM");
+    assert_eq!(running.finish(), 143);
+    assert_eq!(task.checkpoints(), [""; 0]);
+    assert!(reason(&task).contains("may be torn"), "{}", reason(&task));
+}
+
 #[test]
 fn messages_of_all_ranks_are_heard_and_answered() {
     let task = ranks(
@@ -255,4 +271,59 @@ fn a_launchers_workers_are_asked_and_never_the_launcher() {
     assert!(!task.path("agent-was-asked").exists());
     let launched = fs::read_to_string(task.path("launched")).unwrap();
     assert_eq!(launched, "1 2 0 static 127.0.0.1 0");
+}
+
+/// A shim without a harness: the only task of a step.
+fn shim(folder: &std::path::Path, program: &str) -> std::process::Child {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nemo-harness"));
+    command.args(["exec", "--attempt", "0", "--port", "20000", "--trial-dir"]).arg(folder);
+    command.arg("--workdir").arg(folder).args(["--", "sh", "-c", program]);
+    for (name, value) in [
+        ("SLURM_PROCID", "0"),
+        ("SLURM_LOCALID", "0"),
+        ("SLURM_NODEID", "0"),
+        ("SLURM_STEP_NUM_TASKS", "1"),
+        ("SLURM_STEP_NUM_NODES", "1"),
+        ("SLURM_STEP_TASKS_PER_NODE", "1"),
+        ("SLURM_JOB_ID", "9"),
+        ("SLURM_STEP_ID", "0"),
+        ("SLURMD_NODENAME", "n1"),
+        ("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1"),
+    ] {
+        command.env(name, value);
+    }
+    let piped = std::process::Stdio::piped;
+    command.stdin(piped()).stdout(piped()).spawn().unwrap()
+}
+
+fn lines_of(file: &std::path::Path, count: usize) -> Vec<String> {
+    let read = || fs::read_to_string(file).unwrap_or_default();
+    wait_until("the processes are there", || read().lines().count() == count);
+    read().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_shim_whose_harness_is_gone_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = "trap '' TERM HUP; echo $$; setsid sleep 100 & echo $!; wait";
+    let mut shim = shim(folder.path(), program);
+    let pids = lines_of(&folder.path().join("0.out"), 2);
+    signal(shim.id(), "TERM"); // Slurm signals its tasks: the harness alone decides what that means
+    drop(shim.stdin.take());
+    wait_until("the shim ends", || shim.try_wait().unwrap().is_some());
+    assert_eq!(shim.wait().unwrap().code(), Some(0));
+    assert!(!pids.iter().any(|pid| is_alive(pid)), "{pids:?}");
+}
+
+#[test]
+fn a_shim_leaves_no_daemon_and_tells_the_true_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut shim = shim(folder.path(), "setsid sleep 100 & echo $!; exit 7");
+    let _input = shim.stdin.take(); // its end would be an order to kill
+    let output = shim.wait_with_output().unwrap();
+    let pids = lines_of(&folder.path().join("0.out"), 1);
+    assert!(!is_alive(&pids[0]), "a daemon lives on");
+    assert_eq!(output.status.code(), Some(0));
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(told, "nemo1 0 started .9.0 n1\nnemo1 0 exited .7\n");
 }

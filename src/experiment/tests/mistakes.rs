@@ -486,6 +486,22 @@ fn saving() {
 }
 
 #[test]
+fn launches() {
+    check_task(
+        "launch = 'mpirun'",
+        "4 task.t.launch: expected one of `torchrun`, found \"mpirun\"",
+    );
+    check_task(
+        "workers_per_node = 2",
+        "4 task.t.workers_per_node: `workers_per_node` means nothing without `launch`",
+    );
+    check_task(
+        "launch = 'torchrun'\n[executor.e]\nkind = 'slurm'\ntasks_per_node = 4",
+        "2 task.t: `torchrun` is one task on each node, but executor `e` has `tasks_per_node = 4`",
+    );
+}
+
+#[test]
 fn tasks() {
     check("name = 'x'\n[task.t]", "2 task.t: the task has no `run`");
     check("name = 'x'\ntask.t = 'x'", "2 task.t: expected a table, found the string \"x\"");
@@ -510,18 +526,6 @@ fn tasks() {
 #[test]
 fn keys_of_tasks() {
     check_task("lunch = 1", "4 task.t.lunch: unknown key `lunch`");
-    check_task(
-        "launch = 'mpirun'",
-        "4 task.t.launch: expected one of `torchrun`, found \"mpirun\"",
-    );
-    check_task(
-        "workers_per_node = 2",
-        "4 task.t.workers_per_node: `workers_per_node` means nothing without `launch`",
-    );
-    check_task(
-        "launch = 'torchrun'\n[executor.e]\nkind = 'slurm'\ntasks_per_node = 4",
-        "2 task.t: `torchrun` is one task on each node, but executor `e` has `tasks_per_node = 4`",
-    );
     check_task(
         "profile = 'torch'",
         "4 task.t.profile: expected one of `lightning`, `transformers`, `torchrun`, `submitit`, `condor`, found \"torch\"",
