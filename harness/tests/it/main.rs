@@ -12,6 +12,7 @@ mod profiles;
 mod programs;
 mod promises;
 mod ranks;
+mod python;
 mod requeue_faults;
 mod scheduler;
 mod stopping;
