@@ -510,6 +510,10 @@ fn tasks() {
 #[test]
 fn keys_of_tasks() {
     check_task("lunch = 1", "4 task.t.lunch: unknown key `lunch`");
+}
+
+#[test]
+fn how_a_task_is_run() {
     check_task(
         "launch = 'mpirun'",
         "4 task.t.launch: expected one of `torchrun`, found \"mpirun\"",
