@@ -284,7 +284,7 @@ class Faults(Case):
         late = "STATE=8\nSAVE=0\nSTOP=1"
         for text in (b"\xff\xfe\x00", "", "STATE=x\nSTOP=1", "STATE=10", "STATE=99999999999999999999\nSTOP=1", late, late):
             harness.push_raw(text)
-        harness.push_raw("STATE=10\nSAVE=4\nSTOP=0\nDEADLINE=7\nNEW=x")
+        harness.push_raw("STATE=10\nSAVE=4\nDEADLINE=7\nNEW=x")  # says nothing of STOP: it stays as it was
         until(lambda: trial.deadline == 7)
         self.assertEqual((trial.should_save(), trial.should_stop()), (True, False))
 
