@@ -178,14 +178,16 @@ class Trial:
         validate_every: Optional[int] = None,
         checkpoint_every: Optional[int] = None,
         validate_first: bool = False,
+        checkpoint_best: bool = False,
     ) -> Iterator[Workload]:
         """What to do next, until all is done: for programs that leave it to the harness when to validate and when to save.
 
-        A workload counts as done when the next one is asked for.
+        A workload counts as done when the next one is asked for. `checkpoint_best` saves after each validation that is
+        the best by the experiment's metric, in a job.
         """
         self._begin(start)
-        plan = _Plan(start, total, unit or total, validate_every, checkpoint_every, validate_first)
-        self._tell({"STEP": str(start), "WORKLOADS": plan.as_json()})
+        plan = _Plan(start, total, unit or total, validate_every or 0, checkpoint_every or 0, validate_first)
+        self._tell({"STEP": str(start), "WORKLOADS": plan.as_json(checkpoint_best)})
         while True:
             self._agree()
             work = self._next_workload(plan)
@@ -373,8 +375,8 @@ class _Plan:
         start: int,
         total: int,
         unit: int,
-        validate_every: Optional[int],
-        checkpoint_every: Optional[int],
+        validate_every: int,
+        checkpoint_every: int,
         validate_first: bool,
     ) -> None:
         self.step = start
@@ -384,12 +386,12 @@ class _Plan:
         self.checkpoint_every = checkpoint_every
         self.validate_first = validate_first
         self.saved = start
-        # A validation comes before the checkpoint of the same step: what was due before the resume was done.
-        self.validated = start - start % validate_every if validate_every else 0
+        # What was due before the resume was done; at its own step a stop may have come before the validation.
+        self.validated = (start - 1) // validate_every * validate_every if validate_every and start else 0
         self.first_is_open = validate_first and start == 0
         self.has_validated = False
 
-    def as_json(self) -> str:
+    def as_json(self, checkpoint_best: bool) -> str:
         return json.dumps(
             {
                 "total": self.total,
@@ -397,18 +399,18 @@ class _Plan:
                 "validate_every": self.validate_every,
                 "checkpoint_every": self.checkpoint_every,
                 "validate_first": self.validate_first,
+                "checkpoint_best": checkpoint_best,
             }
         )
 
     def next(self, stop: bool, unsaved: bool) -> Tuple[str, int]:
         left = self.total - self.step
+        if stop:
+            return ("checkpoint" if unsaved else "stop"), 0
         if self.first_is_open or self._is_due(self.validate_every, self.validated):
             return "validate", 0
-        due = self._is_due(self.checkpoint_every, self.saved)
-        if (left <= 0 and self.saved != self.step) or (stop and unsaved) or due:
+        if (left <= 0 and self.saved != self.step) or self._is_due(self.checkpoint_every, self.saved):
             return "checkpoint", 0
-        if stop:
-            return "stop", 0
         if left <= 0:
             return ("stop", 0) if self._all_is_validated() else ("validate", 0)
         limits = [left, self.unit]
@@ -436,10 +438,10 @@ class _Plan:
         return self.step >= self.total and self._all_is_validated()
 
     def _all_is_validated(self) -> bool:
-        return self.validated == self.step and (self.has_validated or bool(self.validate_every))
+        return self.validated == self.step and (self.has_validated or self.validate_every > 0)
 
-    def _is_due(self, every: Optional[int], last: int) -> bool:
-        return bool(every) and self.step > last and self.step // every > last // every  # type: ignore[operator]
+    def _is_due(self, every: int, last: int) -> bool:
+        return every > 0 and self.step // every > last // every
 
 
 class _State(NamedTuple):
@@ -572,7 +574,9 @@ class _Link:
             left = until - time.monotonic()
             if left <= 0:
                 return None
-            select.select([self._socket], [], [], left)
+            # What waits is sent as soon as there is room; the kernel doesn't tell when the peer has some.
+            select.select([self._socket], [], [], min(left, 0.002) if self._waiting else left)
+            self._flush()
         return None
 
     def _warn(self, text: str) -> None:

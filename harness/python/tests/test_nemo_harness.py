@@ -115,6 +115,8 @@ class OutsideAJob(Case):
             for kind, step in whole:
                 if kind == "checkpoint":
                     rest = [(work.kind, work.step) for work in trial.workloads(step, 700, **plain)]
+                    if step == 600:  # nobody knows whether it was validated before it was saved
+                        self.assertEqual(rest.pop(0), ("validate", 600))
                     self.assertEqual(rest, whole[whole.index((kind, step)) + 1 :], step)
 
 
@@ -249,6 +251,20 @@ class InAJob(Case):
                     break
         self.assertEqual(kinds[0], "train")
 
+    def test_a_question_waits_its_turn_behind_many_reports(self):
+        harness = self.job()
+        harness.workloads = [("train", 1)]
+        kinds = []
+        with mock.patch.object(nemo, "_PATIENCE", 30.0):
+            trial = nemo.trial()
+            for work in trial.workloads(0, 10):
+                kinds.append(work.kind)
+                with harness.lock:  # it is busy
+                    for step in range(300):
+                        trial.report(step, loss=1.0)
+                harness.workloads = [("stop", 0)]
+        self.assertEqual(kinds, ["train"])  # without an answer there would be a checkpoint
+
     def test_bad_parameters_end_the_trial_for_good(self):
         harness = self.job()
         with contextlib.redirect_stderr(io.StringIO()), self.assertRaises(SystemExit) as ended:
@@ -268,7 +284,7 @@ class Faults(Case):
         late = "STATE=8\nSAVE=0\nSTOP=1"
         for text in (b"\xff\xfe\x00", "", "STATE=x\nSTOP=1", "STATE=10", "STATE=99999999999999999999\nSTOP=1", late, late):
             harness.push_raw(text)
-        harness.push_raw("STATE=10\nSAVE=4\nSTOP=0\nDEADLINE=7\nNEW=x")
+        harness.push_raw("STATE=10\nSAVE=4\nDEADLINE=7\nNEW=x")  # says nothing of STOP: it stays as it was
         until(lambda: trial.deadline == 7)
         self.assertEqual((trial.should_save(), trial.should_stop()), (True, False))
 

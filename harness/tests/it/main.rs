@@ -11,6 +11,7 @@ mod messages;
 mod profiles;
 mod programs;
 mod promises;
+mod python;
 mod ranks;
 mod requeue_faults;
 mod scheduler;

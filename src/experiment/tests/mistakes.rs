@@ -526,6 +526,10 @@ fn tasks() {
 #[test]
 fn keys_of_tasks() {
     check_task("lunch = 1", "4 task.t.lunch: unknown key `lunch`");
+}
+
+#[test]
+fn how_a_task_is_run() {
     check_task(
         "profile = 'torch'",
         "4 task.t.profile: expected one of `lightning`, `transformers`, `torchrun`, `submitit`, `condor`, found \"torch\"",
