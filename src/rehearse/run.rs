@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use nemo_harness::rundir::{ExperimentDir, TrialDir};
 
 use super::advice::{self, Advice};
-use super::compare::{Comparison, Slack, compare};
+use super::compare::{Slack, compare};
 use super::findings::{self, Finding, Rehearsal, needs_long_notice};
 use super::folder::{Folder, Place as RunPlace};
 use super::local::{self, RunError, Stage};
@@ -258,14 +258,4 @@ fn patience(baseline: &Baseline, scenario: &Scenario) -> f64 {
     });
     let attempts = scenario.injections.len() as f64 + 2.0;
     2.0 * attempts * baseline.seconds + notices.sum::<u64>() as f64 + 60.0
-}
-
-/// How a run compares, for a table.
-pub(crate) fn is_equal(own: &Comparison) -> bool {
-    let trees = own.checkpoints.iter().map(|(_, tree)| tree).chain([&own.results]);
-    own.series.first.is_none()
-        && own.series.missing.is_empty()
-        && own.series.added.is_empty()
-        && own.doubled.is_empty()
-        && trees.into_iter().all(|tree| tree.differences.is_empty())
 }

@@ -1,5 +1,7 @@
 //! Whether the program is told, whether it saves in time, and how it ends then. Pure.
 
+use nemo_harness::rundir::{AttemptEnd, Next};
+
 use super::super::advice;
 use super::super::observed::{Attempt, Run};
 use super::super::plan::{Fault, Kind};
@@ -224,15 +226,22 @@ fn exits_0(all: &Rehearsal, reactions: &[(Kind, &Attempt, Reaction)]) -> Option<
         (Some(step), Some(last)) => format!(" after step {step} of {last}"),
         _ => String::new(),
     };
-    Some(
-        Finding::new("exits-0-after-save", Level::Error, "the program exits with 0 although it is not done")
-            .because(format!(
-                "it saved as asked and exited with 0{of}. While the harness itself stops it, that is understood; after any \
-                 other signal, such as `scancel --signal` by hand, the trial would count as completed"
-            ))
-            .hinted("exit with 75 (saved, requeue me) or 85 (saved, start me again here): `sys.exit(75)`")
-            .seen_in(with_0.iter().map(|(kind, _, _)| *kind)),
-    )
+    let text = "the program exits with 0 although it is not done";
+    let finding = Finding::new("exits-0-after-save", Level::Error, text)
+        .because(format!("it saved as asked and exited with 0{of}"));
+    let was_done = |own: &&AttemptEnd| own.next == Next::Done;
+    let ends = with_0.iter().filter_map(|(_, attempt, _)| attempt.end.as_ref());
+    let finding = if ends.filter(was_done).count() > 0 {
+        finding.because("the trial counted as completed then, without a word")
+    } else {
+        finding.because(
+            "while the harness itself stops it, that is understood; after any other signal, such as `scancel --signal` by \
+             hand, the trial would count as completed",
+        )
+    };
+    let hint =
+        "exit with 75 (saved, requeue me) or 85 (saved, start me again here): `sys.exit(75)`";
+    Some(finding.hinted(hint).seen_in(with_0.iter().map(|(kind, _, _)| *kind)))
 }
 
 fn goes_on(reactions: &[(Kind, &Attempt, Reaction)]) -> Option<Finding> {
