@@ -138,8 +138,7 @@ impl Director<'_> {
                 all.again = Some((done.run, comparison));
                 continue;
             }
-            if let Some(sooner) = was_calm(&done.run).then(|| scenario.sooner(facts.lead)).flatten()
-            {
+            if let Some(sooner) = again_sooner(&done.run, &facts, &scenario) {
                 scenarios.push_front(sooner);
                 continue;
             }
@@ -241,9 +240,10 @@ impl Director<'_> {
     }
 }
 
-/// Whether it was over before anything could be done to it.
-fn was_calm(run: &Run) -> bool {
-    run.end == End::Completed && run.attempts.iter().all(|attempt| attempt.injected.is_none())
+/// The scenario once more at half the time, where the run was over before anything could be done to it.
+fn again_sooner(run: &Run, facts: &Baseline, scenario: &Scenario) -> Option<Scenario> {
+    let is_over = run.end == End::Completed && !run.was_disturbed(facts.steps.last().copied());
+    is_over.then(|| scenario.sooner(facts.lead)).flatten()
 }
 
 /// Seconds after which a run counts as stuck.

@@ -115,6 +115,20 @@ fn a_usual_save_is_no_answer() {
 }
 
 #[test]
+fn once_unheard_is_no_fault_of_a_program_that_listens() {
+    let mut attempts = preempted();
+    let injected = Injected { fault: Fault::Preempt { lead: 60 }, time: 141.0, step: Some(41) };
+    attempts[1].injected = Some(injected);
+    check(&rehearsal(attempts.clone(), Comparison::default()), &[]);
+    // One that heard it and did nothing is another thing.
+    attempts[1].notes.asked = true;
+    check(&rehearsal(attempts.clone(), Comparison::default()), &["ignores-signal"]);
+    // When all is done there is nothing left to save.
+    attempts[1].injected = Some(Injected { step: Some(60), ..injected });
+    check(&rehearsal(attempts, Comparison::default()), &[]);
+}
+
+#[test]
 fn runs_that_do_not_end_are_told() {
     for (end, code) in
         [(End::Stuck, "never-ends"), (End::Failed("why".to_owned()), "fails-disturbed")]
