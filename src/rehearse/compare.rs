@@ -30,6 +30,19 @@ pub struct Comparison {
     pub held: BTreeSet<String>,
 }
 
+impl Comparison {
+    /// Whether nothing differs but what may.
+    #[must_use]
+    pub fn is_equal(&self) -> bool {
+        let trees = self.checkpoints.iter().map(|(_, tree)| tree).chain([&self.results]);
+        self.series.first.is_none()
+            && self.series.missing.is_empty()
+            && self.series.added.is_empty()
+            && self.doubled.is_empty()
+            && trees.into_iter().all(|tree| tree.differences.is_empty())
+    }
+}
+
 /// What may differ, since it does so undisturbed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Slack {

@@ -118,10 +118,10 @@ pub(super) fn run(
     };
     let end = local.carry_out()?;
     local.watch.look()?;
-    if let Some(Injection { fault: Fault::TimeLimit { limit }, .. }) = scenario.injections.first() {
-        #[expect(clippy::cast_precision_loss, reason = "seconds of a segment")]
-        let notice = limit.saturating_sub(read_spec(task)?.checkpoint.lead) as f64;
-        local.watch.segment_ended(Fault::TimeLimit { limit: *limit }, notice);
+    if let Some(Injection { fault: fault @ Fault::TimeLimit { .. }, .. }) =
+        scenario.injections.first()
+    {
+        local.watch.segment_ended(*fault);
     }
     let seconds = host::now() - local.began;
     Ok(gather(&local.watch, &dir, scenario, end, seconds)?)

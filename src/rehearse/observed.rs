@@ -126,6 +126,12 @@ impl Attempt {
         after.map(|(step, time)| (*step, time - asked))
     }
 
+    /// The last step of all had been reported when it was disturbed.
+    #[must_use]
+    pub fn was_done_before(&self, last: Option<u64>) -> bool {
+        last.is_some() && self.injected.is_some_and(|injected| injected.step == last)
+    }
+
     /// It ended by itself, whatever its exit code.
     #[must_use]
     pub fn left_by_itself(&self) -> bool {
@@ -148,6 +154,12 @@ impl Run {
         steps.sort_unstable();
         steps.dedup();
         steps
+    }
+
+    /// Whether anything was done to it while there was something left to do. `last` is the last step of all.
+    #[must_use]
+    pub fn was_disturbed(&self, last: Option<u64>) -> bool {
+        self.attempts.iter().any(|own| own.injected.is_some() && !own.was_done_before(last))
     }
 
     /// Every checkpoint of every attempt.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use nemo_harness::rundir::{ExperimentDir, TrialDir};
 
 use super::advice::{self, Advice};
-use super::compare::{Comparison, Slack, compare};
+use super::compare::{Slack, compare};
 use super::findings::{self, Finding, Rehearsal, needs_long_notice};
 use super::folder::{Folder, Place as RunPlace};
 use super::local::{self, RunError, Stage};
@@ -138,8 +138,7 @@ impl Director<'_> {
                 all.again = Some((done.run, comparison));
                 continue;
             }
-            if let Some(sooner) = was_calm(&done.run).then(|| scenario.sooner(facts.lead)).flatten()
-            {
+            if let Some(sooner) = again_sooner(&done.run, &facts, &scenario) {
                 scenarios.push_front(sooner);
                 continue;
             }
@@ -241,9 +240,10 @@ impl Director<'_> {
     }
 }
 
-/// Whether it was over before anything could be done to it.
-fn was_calm(run: &Run) -> bool {
-    run.end == End::Completed && run.attempts.iter().all(|attempt| attempt.injected.is_none())
+/// The scenario once more at half the time, where the run was over before anything could be done to it.
+fn again_sooner(run: &Run, facts: &Baseline, scenario: &Scenario) -> Option<Scenario> {
+    let is_over = run.end == End::Completed && !run.was_disturbed(facts.steps.last().copied());
+    is_over.then(|| scenario.sooner(facts.lead)).flatten()
 }
 
 /// Seconds after which a run counts as stuck.
@@ -258,14 +258,4 @@ fn patience(baseline: &Baseline, scenario: &Scenario) -> f64 {
     });
     let attempts = scenario.injections.len() as f64 + 2.0;
     2.0 * attempts * baseline.seconds + notices.sum::<u64>() as f64 + 60.0
-}
-
-/// How a run compares, for a table.
-pub(crate) fn is_equal(own: &Comparison) -> bool {
-    let trees = own.checkpoints.iter().map(|(_, tree)| tree).chain([&own.results]);
-    own.series.first.is_none()
-        && own.series.missing.is_empty()
-        && own.series.added.is_empty()
-        && own.doubled.is_empty()
-        && trees.into_iter().all(|tree| tree.differences.is_empty())
 }

@@ -60,20 +60,15 @@ impl Watch {
         Some((start.attempt, start.began.unwrap_or(start.time)))
     }
 
-    /// Notes that the first attempt was asked at its segment's end, so many seconds after its begin, if it lasted so
-    /// long: the harness sees to that itself.
-    pub(super) fn segment_ended(&mut self, fault: Fault, notice: f64) {
-        let Some(first) = self.attempts().into_iter().next() else { return };
-        let Some(end) = first.end else { return };
-        let began = self.records.iter().find_map(AttemptRecord::as_start).and_then(|own| own.began);
-        // The harness counts from a moment before it makes its record.
-        let asked = end.stopped.unwrap_or(began.unwrap_or(first.start) + notice - 0.05);
-        if end.time < asked {
-            return;
-        }
-        let before = first.lines.iter().filter(|line| line.time <= asked);
+    /// Notes that the first attempt was asked at its segment's end, if it lasted so long: the harness sees to that itself,
+    /// and writes down when.
+    pub(super) fn segment_ended(&mut self, fault: Fault) {
+        let first = self.attempts().into_iter().next();
+        let asked = first.as_ref().and_then(|first| first.end.as_ref()?.stopped);
+        let (Some(first), Some(time)) = (first, asked) else { return };
+        let before = first.lines.iter().filter(|line| line.time <= time);
         let step = before.filter_map(|line| line.step).max();
-        self.injected.push((0, Injected { fault, time: asked, step }));
+        self.injected.push((0, Injected { fault, time, step }));
     }
 
     /// Whether the newest attempt has ended.

@@ -9,7 +9,7 @@ use crate::rehearse::compare::Comparison;
 use crate::rehearse::findings::{Finding, Level, Reaction, is_safe, reaction};
 use crate::rehearse::observed::{Attempt, End, Injected, Run};
 use crate::rehearse::plan::{Fault, Kind};
-use crate::rehearse::run::{Outcome, is_equal};
+use crate::rehearse::run::Outcome;
 use crate::words::{count, duration};
 
 /// Lines are broken to this width.
@@ -157,10 +157,10 @@ fn compared(run: &Run, comparison: Option<&Comparison>) -> String {
         return format!("{}in {}", until.unwrap_or_default(), seconds(run.seconds));
     };
     match &own.series.first {
-        _ if is_equal(own) && own.has_slack && own.series.compared > 0 => {
+        _ if own.is_equal() && own.has_slack && own.series.compared > 0 => {
             "equal but for noise".to_owned()
         }
-        _ if is_equal(own) => "equal".to_owned(),
+        _ if own.is_equal() => "equal".to_owned(),
         Some(first) => format!("differs from step {} on", first.step),
         None if own.series.missing.is_empty() && own.doubled.is_empty() => {
             "files differ".to_owned()
@@ -300,7 +300,7 @@ fn run_json(number: usize, run: &Run, own: Option<&Comparison>, outcome: &Outcom
     let comparison = own.map(|own| {
         let checkpoint = |(step, tree): &(u64, _)| json!({ "step": step, "difference": tree });
         json!({
-            "equal": is_equal(own),
+            "equal": own.is_equal(),
             "metrics": own.series,
             "doubled": own.doubled,
             "checkpoints": own.checkpoints.iter().map(checkpoint).collect::<Vec<_>>(),

@@ -71,6 +71,13 @@ fn tree_evidence(own: &Comparison) -> Vec<String> {
     checkpoint.into_iter().chain(files("results", &own.results)).collect()
 }
 
+/// What differs, for people.
+pub(super) fn evidence(own: &Comparison) -> Vec<String> {
+    let mut evidence = series_evidence(&own.series);
+    evidence.extend(tree_evidence(own));
+    evidence
+}
+
 fn trees_differ(own: &Comparison) -> bool {
     own.checkpoints.iter().any(|(_, tree)| !tree.differences.is_empty())
         || !own.results.differences.is_empty()

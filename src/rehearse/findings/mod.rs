@@ -108,6 +108,7 @@ pub fn judge(all: &Rehearsal) -> Vec<Finding> {
     findings.extend(resuming);
     findings.extend(exactness::judge(all, &explained));
     findings.extend(unexplained(all, &findings));
+    findings.extend(differs(all, &findings));
     if is_safe(&findings) {
         findings.extend(saving::crash_ends_trial(all));
     }
@@ -126,6 +127,36 @@ fn fails_undisturbed(reason: &str) -> Finding {
         .because(reason)
         .hinted("make it run first: `--keep FOLDER` keeps its logs")
         .seen_in([Kind::Undisturbed])
+}
+
+/// A run that is another one, where nothing else says why: what is not understood is not safe.
+fn differs(all: &Rehearsal, findings: &[Finding]) -> Option<Finding> {
+    if findings.iter().any(|finding| finding.code == "not-deterministic") {
+        return None;
+    }
+    let is_explained = |kind: Kind| {
+        let weighty = |own: &&Finding| own.level != Level::Note && own.code != "leaves-processes";
+        findings.iter().filter(weighty).any(|own| own.scenarios.contains(&kind))
+    };
+    let open = |own: &&(Run, Comparison)| {
+        own.0.end == End::Completed && !own.1.is_equal() && !is_explained(own.0.kind)
+    };
+    let open: Vec<_> = all.runs.iter().filter(open).collect();
+    let (_, own) = open.first()?;
+    let mut finding =
+        Finding::new("differs", Level::Error, "a disturbed run differs from the undisturbed ones");
+    if let Some(step) = own.series.missing.first() {
+        finding = finding.because(format!("step {step} was never reported"));
+    }
+    if let Some(step) = own.series.added.first() {
+        finding = finding.because(format!("step {step} was reported only there"));
+    }
+    finding.evidence.extend(exactness::evidence(own));
+    Some(
+        finding
+            .hinted("`--keep FOLDER` keeps both runs, to be looked at")
+            .seen_in(open.iter().map(|(run, _)| run.kind)),
+    )
 }
 
 /// Runs that did not come to their end, where nothing else says why.
@@ -159,3 +190,6 @@ fn unexplained(all: &Rehearsal, findings: &[Finding]) -> Vec<Finding> {
     };
     open.filter_map(one).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! Whether the program is told, whether it saves in time, and how it ends then. Pure.
 
+use nemo_harness::rundir::{AttemptEnd, Next};
+
 use super::super::advice;
 use super::super::observed::{Attempt, Run};
 use super::super::plan::{Fault, Kind};
@@ -24,6 +26,9 @@ pub enum Reaction {
 pub fn reaction(attempt: &Attempt, baseline: &Run) -> Option<Reaction> {
     let asked = attempt.asked_at()?;
     let last = baseline.steps().last().copied();
+    if attempt.was_done_before(last) {
+        return None;
+    }
     let is_whole = match last {
         Some(_) => attempt.steps().max() == last,
         // Without steps only its exit code says so.
@@ -115,11 +120,18 @@ fn never_saves(all: &Rehearsal) -> Option<Finding> {
 /// It was asked, and nothing came of it although there was time.
 fn unheard(all: &Rehearsal, reactions: &[(Kind, &Attempt, Reaction)]) -> Option<Finding> {
     let slow = too_slow(all, reactions);
+    // A program that does save when asked may once be asked before it listens, or too near its end.
+    let listens = reactions.iter().any(|(_, _, own)| matches!(own, Reaction::Saved(..)));
+    let is_chance = |attempt: &Attempt, reaction: Reaction| {
+        let was_deaf = !attempt.notes.asked || attempt.steps().next().is_none();
+        listens && reaction == Reaction::Nothing && was_deaf
+    };
     let lazy: Vec<_> = reactions
         .iter()
-        .filter(|(kind, _, reaction)| {
+        .filter(|(kind, attempt, reaction)| {
             let is_slow = slow.as_ref().is_some_and(|finding| finding.scenarios.contains(kind));
-            matches!(reaction, Reaction::Nothing | Reaction::Left) && !is_slow
+            let is_lazy = matches!(reaction, Reaction::Nothing | Reaction::Left);
+            is_lazy && !is_slow && !is_chance(attempt, *reaction)
         })
         .collect();
     let (_, attempt, reaction) = lazy.first()?;
@@ -224,15 +236,22 @@ fn exits_0(all: &Rehearsal, reactions: &[(Kind, &Attempt, Reaction)]) -> Option<
         (Some(step), Some(last)) => format!(" after step {step} of {last}"),
         _ => String::new(),
     };
-    Some(
-        Finding::new("exits-0-after-save", Level::Error, "the program exits with 0 although it is not done")
-            .because(format!(
-                "it saved as asked and exited with 0{of}. While the harness itself stops it, that is understood; after any \
-                 other signal, such as `scancel --signal` by hand, the trial would count as completed"
-            ))
-            .hinted("exit with 75 (saved, requeue me) or 85 (saved, start me again here): `sys.exit(75)`")
-            .seen_in(with_0.iter().map(|(kind, _, _)| *kind)),
-    )
+    let text = "the program exits with 0 although it is not done";
+    let finding = Finding::new("exits-0-after-save", Level::Error, text)
+        .because(format!("it saved as asked and exited with 0{of}"));
+    let was_done = |own: &&AttemptEnd| own.next == Next::Done;
+    let ends = with_0.iter().filter_map(|(_, attempt, _)| attempt.end.as_ref());
+    let finding = if ends.filter(was_done).count() > 0 {
+        finding.because("the trial counted as completed then, without a word")
+    } else {
+        finding.because(
+            "while the harness itself stops it, that is understood; after any other signal, such as `scancel --signal` by \
+             hand, the trial would count as completed",
+        )
+    };
+    let hint =
+        "exit with 75 (saved, requeue me) or 85 (saved, start me again here): `sys.exit(75)`";
+    Some(finding.hinted(hint).seen_in(with_0.iter().map(|(kind, _, _)| *kind)))
 }
 
 fn goes_on(reactions: &[(Kind, &Attempt, Reaction)]) -> Option<Finding> {
@@ -291,9 +310,9 @@ pub(super) fn crash_ends_trial(all: &Rehearsal) -> Option<Finding> {
 
 /// Disturbances that came too late.
 fn not_reached(all: &Rehearsal) -> Option<Finding> {
-    let is_calm = |run: &&Run| run.attempts.iter().all(|own| own.injected.is_none());
-    let calm: Vec<Kind> =
-        all.runs.iter().map(|(run, _)| run).filter(is_calm).map(|run| run.kind).collect();
+    let last = all.baseline.steps().last().copied();
+    let runs = all.runs.iter().map(|(run, _)| run).filter(|run| !run.was_disturbed(last));
+    let calm: Vec<Kind> = runs.map(|run| run.kind).collect();
     (!calm.is_empty()).then(|| {
         Finding::new("not-disturbed", Level::Warning, "a run was over before it could be disturbed")
             .hinted("let the training take a few seconds more: it is looked at every 5 ms, and limits are whole seconds")

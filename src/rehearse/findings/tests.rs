@@ -1,0 +1,147 @@
+//! Findings from values, where no program is needed to show them.
+
+use nemo_harness::rundir::{AttemptEnd, Cause, MetricsLine, Next};
+
+use super::*;
+use crate::rehearse::observed::{Attempt, Injected};
+use crate::rehearse::plan::Fault;
+use crate::rehearse::series::SeriesDifference;
+
+fn line(step: u64) -> MetricsLine {
+    let values = serde_json::json!({ "loss": 1.0 }).as_object().unwrap().clone();
+    #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+    let time = 100.0 + step as f64;
+    MetricsLine { step: Some(step), attempt: 0, time, values, validation: false }
+}
+
+/// An attempt from the step after `resume` to `last`, a second a step, that exits with 75, or 0 at step 60.
+fn attempt(resume: Option<u64>, last: u64) -> Attempt {
+    let lines: Vec<MetricsLine> = (resume.unwrap_or(0) + 1..=last).map(line).collect();
+    let is_done = last == 60;
+    #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+    let end = AttemptEnd {
+        attempt: 0,
+        time: 100.0 + last as f64 + 0.5,
+        cause: if is_done { Cause::Completed } else { Cause::Preempted },
+        exit_code: Some(if is_done { 0 } else { 75 }),
+        signal: None,
+        step: Some(last),
+        checkpoint_step: None,
+        next: if is_done { Next::Done } else { Next::Requeue },
+        reason: None,
+        stopped: None,
+        saving: None,
+    };
+    Attempt { start: 100.0, resume_step: resume, lines, end: Some(end), ..Attempt::default() }
+}
+
+fn run(kind: Kind, attempts: Vec<Attempt>) -> Run {
+    let lines = (1..=60).map(line).collect();
+    Run { kind, seconds: 60.0, end: End::Completed, attempts, lines, checkpoints: vec![30, 60] }
+}
+
+/// Preempted after step 40, saved, and gone on.
+fn preempted() -> Vec<Attempt> {
+    let injected = Injected { fault: Fault::Preempt { lead: 60 }, time: 140.2, step: Some(40) };
+    let first = Attempt {
+        checkpoints: vec![(30, 130.0), (40, 140.4)],
+        injected: Some(injected),
+        ..attempt(None, 40)
+    };
+    vec![first, attempt(Some(40), 60)]
+}
+
+fn rehearsal(attempts: Vec<Attempt>, comparison: Comparison) -> Rehearsal {
+    let calm = Attempt { checkpoints: vec![(30, 130.0), (60, 160.2)], ..attempt(None, 60) };
+    let whole = || Comparison {
+        series: SeriesDifference { compared: 60, ..SeriesDifference::default() },
+        has_steps: true,
+        ..Comparison::default()
+    };
+    let baseline = run(Kind::Undisturbed, vec![calm]);
+    let again = Some((baseline.clone(), whole()));
+    let series = SeriesDifference { compared: 60, ..comparison.series };
+    let runs = vec![(
+        run(Kind::Preempted, attempts),
+        Comparison { series, has_steps: true, ..comparison },
+    )];
+    let (task, signal) = ("train".to_owned(), "USR1".to_owned());
+    Rehearsal { task, lead: 60, signal, crashes: 2, baseline, again, runs }
+}
+
+#[track_caller]
+fn check(all: &Rehearsal, expected: &[&str]) {
+    let findings = judge(all);
+    let codes: Vec<&str> = findings.iter().map(|finding| finding.code).collect();
+    assert_eq!(codes, expected, "{findings:#?}");
+}
+
+#[test]
+fn nothing_is_found_where_nothing_is_wrong() {
+    check(&rehearsal(preempted(), Comparison::default()), &[]);
+}
+
+#[test]
+fn what_is_not_understood_is_not_safe() {
+    let series = SeriesDifference { missing: vec![50], ..SeriesDifference::default() };
+    let alone = vec![attempt(None, 60)];
+    let mut all = rehearsal(alone, Comparison { series, ..Comparison::default() });
+    all.runs[0].0.kind = Kind::Killed;
+    all.runs[0].0.attempts[0].injected =
+        Some(Injected { fault: Fault::KillProgram, time: 150.0, step: Some(50) });
+    check(&all, &["differs"]);
+}
+
+#[test]
+fn a_save_right_before_the_request_is_one() {
+    let mut attempts = preempted();
+    // The step was saved a moment before it was asked for: the same content is not committed twice.
+    attempts[0].checkpoints = vec![(30, 130.0), (40, 140.1)];
+    check(&rehearsal(attempts.clone(), Comparison::default()), &[]);
+    attempts[0].checkpoints = vec![(30, 130.0)];
+    check(&rehearsal(attempts, Comparison::default()), &["ends-without-saving"]);
+}
+
+#[test]
+fn a_usual_save_is_no_answer() {
+    let mut attempts = preempted();
+    attempts[0] = Attempt {
+        checkpoints: vec![(30, 130.0)],
+        injected: Some(Injected { time: 120.0, ..attempts[0].injected.unwrap() }),
+        ..attempt(None, 60)
+    };
+    attempts.truncate(1);
+    check(&rehearsal(attempts, Comparison::default()), &["ignores-signal"]);
+}
+
+#[test]
+fn once_unheard_is_no_fault_of_a_program_that_listens() {
+    let mut attempts = preempted();
+    let injected = Injected { fault: Fault::Preempt { lead: 60 }, time: 141.0, step: Some(41) };
+    attempts[1].injected = Some(injected);
+    check(&rehearsal(attempts.clone(), Comparison::default()), &[]);
+    // One that heard it and did nothing is another thing.
+    attempts[1].notes.asked = true;
+    check(&rehearsal(attempts.clone(), Comparison::default()), &["ignores-signal"]);
+    // When all is done there is nothing left to save.
+    attempts[1].injected = Some(Injected { step: Some(60), ..injected });
+    check(&rehearsal(attempts, Comparison::default()), &[]);
+}
+
+#[test]
+fn runs_that_do_not_end_are_told() {
+    for (end, code) in
+        [(End::Stuck, "never-ends"), (End::Failed("why".to_owned()), "fails-disturbed")]
+    {
+        let mut all = rehearsal(preempted(), Comparison::default());
+        all.runs[0].0.end = end;
+        check(&all, &[code]);
+    }
+}
+
+#[test]
+fn with_nothing_in_common_nothing_can_be_told() {
+    let mut all = rehearsal(preempted(), Comparison::default());
+    all.runs[0].1.series.compared = 0;
+    check(&all, &["nothing-to-compare"]);
+}
