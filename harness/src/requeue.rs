@@ -42,7 +42,7 @@ pub(crate) struct Stopped {
 /// Puts the job back, and answers with the exit code.
 pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
     let Some(job) = &harness.context.slurm else { return exit::REQUEUE };
-    if stopped.cause == Some(StopCause::Requeued) {
+    if stopped.cause == Some(StopCause::Requeued) && !is_taken_for_the_next(harness, job) {
         return requeued_by_others(harness, job);
     }
     let until = stopped.deadline.unwrap_or_else(|| harness.clock.now() + PATIENCE);
@@ -55,7 +55,9 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
                 complain("the job was cancelled meanwhile: it is not requeued");
                 return exit::CANCELLED;
             }
-            Some(StopCause::Requeued) => return requeued_by_others(harness, job),
+            Some(StopCause::Requeued) if !is_taken_for_the_next(harness, job) => {
+                return requeued_by_others(harness, job);
+            }
             _ => sure = false,
         }
         let paused = is_paused(&harness.trial.dir);
@@ -92,13 +94,20 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
 }
 
 /// What Slurm says of the job right now.
+fn look(harness: &Harness, job: &SlurmJob) -> Option<slurm::Job> {
+    match helper::ask(&slurm::show_job(&job.id()), &harness.clock, ANSWER) {
+        Outcome::Ended { text, .. } => slurm::parse(&text),
+        Outcome::NoAnswer(_) => None,
+    }
+}
+
 fn state(harness: &Harness, job: &SlurmJob) -> Option<StopCause> {
-    let Outcome::Ended { text, .. } =
-        helper::ask(&slurm::show_job(&job.id()), &harness.clock, ANSWER)
-    else {
-        return None;
-    };
-    slurm::stop_cause(&slurm::parse(&text)?, job.restarts, unix_now(), 0.0)
+    slurm::stop_cause(&look(harness, job)?, job.restarts, unix_now(), 0.0)
+}
+
+fn is_taken_for_the_next(harness: &Harness, job: &SlurmJob) -> bool {
+    let node = &harness.context.node;
+    look(harness, job).is_some_and(|now| now.takes_for_its_later_run(job.restarts, node))
 }
 
 /// Whether somebody wants the trial to wait until it is resumed.

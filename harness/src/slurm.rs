@@ -63,6 +63,18 @@ pub(crate) struct Job {
     /// The nodes that it must not have, and those that it must.
     pub(crate) excluded: String,
     pub(crate) required: String,
+    /// The node of its batch script.
+    pub(crate) host: Option<String>,
+}
+
+impl Job {
+    /// Whether Slurm has a later run of the job than this one, and takes this one, on this node, for it: a node that was
+    /// given up came back, and told that the job runs here. The end of this process would be the end of the job.
+    pub(crate) fn takes_for_its_later_run(&self, own_restarts: u32, node: &str) -> bool {
+        self.restarts > own_restarts
+            && self.state == "RUNNING"
+            && self.host.as_deref() == Some(node)
+    }
 }
 
 /// Reads the answer; none if it isn't one.
@@ -86,6 +98,7 @@ pub(crate) fn parse(text: &str) -> Option<Job> {
         partition: field("Partition").unwrap_or_default().to_owned(),
         excluded: list("ExcNodeList"),
         required: list("ReqNodeList"),
+        host: field("BatchHost").map(str::to_owned),
     })
 }
 
@@ -139,7 +152,7 @@ pub(crate) fn requeued(code: Option<i32>, text: &str) -> Requeued {
 mod tests {
     use super::*;
 
-    const LINE: &str = "JobId=7 ArrayJobId=5 ArrayTaskId=1 JobName=a PreemptTime=1 b UserId=root(0) GroupId=root(0) JobState=RUNNING Reason=None Dependency=(null) Requeue=1 Restarts=2 BatchFlag=1 RunTime=00:00:07 StartTime=1000 EndTime=5000 Deadline=N/A PreemptTime=None SuspendTime=None Partition=main";
+    const LINE: &str = "JobId=7 ArrayJobId=5 ArrayTaskId=1 JobName=a PreemptTime=1 b UserId=root(0) GroupId=root(0) JobState=RUNNING Reason=None Dependency=(null) Requeue=1 Restarts=2 BatchFlag=1 RunTime=00:00:07 StartTime=1000 EndTime=5000 Deadline=N/A PreemptTime=None SuspendTime=None Partition=main BatchHost=n1";
 
     fn job() -> Job {
         parse(LINE).unwrap()
@@ -152,6 +165,15 @@ mod tests {
         assert_eq!((job.preempt, job.start, job.end), (None, Some(1000.0), Some(5000.0)));
         assert_eq!(parse("slurm_load_jobs error: Invalid job id specified"), None);
         assert_eq!(parse(""), None);
+    }
+
+    #[test]
+    fn an_old_run_may_be_taken_for_the_new_one() {
+        assert!(job().takes_for_its_later_run(1, "n1"));
+        assert!(!job().takes_for_its_later_run(2, "n1"), "it is the new one");
+        assert!(!job().takes_for_its_later_run(1, "n2"), "the new one runs elsewhere");
+        let waiting = Job { state: "PENDING".into(), ..job() };
+        assert!(!waiting.takes_for_its_later_run(1, "n1"));
     }
 
     #[track_caller]

@@ -1,5 +1,7 @@
 //! What a trial holds while it runs, and the unit in which an experiment's losses are told.
 
+use std::num::NonZeroU32;
+
 use serde::Serialize;
 
 use crate::experiment::{Executor, Experiment, Task};
@@ -83,13 +85,15 @@ pub fn resources(experiment: &Experiment, task: &Task) -> Resources {
         return Resources { nodes: 1, gpus: 0, cores: 1, whole_nodes: false };
     };
     let option = |name: &str| slurm.sbatch.get(name).map(String::as_str);
-    let nodes = 1;
+    let number = |number: Option<NonZeroU32>| number.map_or(1, NonZeroU32::get);
+    let nodes = number(slurm.nodes);
     let per_node = slurm.gpus_per_node.as_deref().map(gpus).or(option("gres").map(gres));
     let gpus = match (per_node, option("gpus")) {
         (Some(per_node), _) => per_node.saturating_mul(nodes),
         (None, total) => total.map_or(0, gpus),
     };
-    let cores = slurm.cpus_per_task.map_or(1, std::num::NonZeroU32::get).saturating_mul(nodes);
+    let tasks = number(slurm.tasks_per_node).saturating_mul(nodes);
+    let cores = number(slurm.cpus_per_task).saturating_mul(tasks);
     // `--exclusive`, but not `--exclusive=user`, which shares them with one's own jobs.
     let whole_nodes = option("exclusive").is_some_and(str::is_empty);
     Resources { nodes, gpus, cores, whole_nodes }
@@ -114,6 +118,24 @@ fn gres(text: &str) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trial_holds_all_its_nodes() {
+        let mut experiment =
+            crate::plan::sample_experiment(vec![crate::plan::sample_task("t", 1, 0, &[])]);
+        let slurm = crate::experiment::SlurmExecutor {
+            nodes: NonZeroU32::new(4),
+            tasks_per_node: NonZeroU32::new(2),
+            cpus_per_task: NonZeroU32::new(6),
+            gpus_per_node: Some("h100:8".to_owned()),
+            ..Default::default()
+        };
+        let name = experiment.tasks[0].executor.clone();
+        experiment.executors.insert(name, Executor::Slurm(slurm));
+        let held = resources(&experiment, &experiment.tasks[0]);
+        assert_eq!((held.nodes, held.gpus, held.cores), (4, 32, 48));
+        assert_eq!(unit(&experiment), Unit::Gpu);
+    }
 
     #[test]
     fn gpus_are_counted_however_they_are_asked_for() {

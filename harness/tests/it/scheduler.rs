@@ -118,6 +118,17 @@ fn already_requeued_leaves_and_keeps_its_checkpoint() {
 }
 
 #[test]
+fn an_old_run_that_slurm_takes_for_the_new_one_is_requeued() {
+    // Its node was given up and came back: with exit code 0 the job would be over.
+    let state = "JobState=RUNNING Reason=None Restarts=1 StartTime=1000 EndTime=9999999999 PreemptTime=2000 BatchHost=n1";
+    let task = job(SAVES, state);
+    let (code, calls) = run(&task, "USR1");
+    assert_eq!(code, 0);
+    task.check_ends("Preempted Requeue");
+    assert!(calls.contains("requeue 7_3\n"), "{calls}");
+}
+
+#[test]
 fn a_request_to_save_is_only_that() {
     let program = "on(signal.SIGUSR1, lambda: (save(5), sys.exit(0)))\nready()\npause()";
     let task = job(program, RUNNING);
