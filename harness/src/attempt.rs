@@ -99,12 +99,16 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     if let Err(error) = journal.write(&AttemptRecord::End(end)) {
         report.voice.warn(&told(&path, &error));
     }
-    for step in surplus {
-        // What stays in the way of a removal stays: the trial is done all the same.
-        prune::remove(&mut Disk::default(), &dir.checkpoints(), step, &own.nonce).ok();
-    }
+    remove(harness, surplus, &own.nonce);
     let stopped = Stopped { cause: report.stop, sure: report.sure, deadline: report.deadline };
     Ok(Ended::Recorded { verdict, attempt, stopped })
+}
+
+/// Removes checkpoints. One that stays is in nobody's way: the trial is done all the same.
+fn remove(harness: &Harness, steps: Vec<u64>, nonce: &str) {
+    for step in steps {
+        prune::remove(&mut Disk::default(), &harness.trial.dir.checkpoints(), step, nonce).ok();
+    }
 }
 
 /// What is known after the program's end.

@@ -61,6 +61,7 @@ enum Waiting {
 
 /// Watches one attempt's staging folder.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that don't depend on each other")]
 pub(crate) struct Saver {
     staging: PathBuf,
     checkpoints: PathBuf,
