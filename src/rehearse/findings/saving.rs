@@ -49,8 +49,13 @@ pub fn reaction(attempt: &Attempt, baseline: &Run) -> Option<Reaction> {
 /// Where it had just saved the very step, the same content is committed once.
 fn just_saved(attempt: &Attempt, asked: f64) -> Option<(u64, f64)> {
     let (step, _) = *attempt.checkpoints.last()?;
-    let ended = attempt.end.as_ref()?.time;
-    (attempt.steps().max()? <= step).then_some((step, ended - asked))
+    let end = attempt.end.as_ref()?;
+    let is_last = match attempt.steps().max() {
+        Some(reported) => reported <= step,
+        // Without steps its exit code is believed, which says that it has saved.
+        None => matches!(end.exit_code, Some(75 | 85)),
+    };
+    is_last.then_some((step, end.time - asked))
 }
 
 /// Whether a longer notice would tell more: the program heard, and was ended before anything came of it.
