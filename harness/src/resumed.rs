@@ -69,6 +69,7 @@ pub(crate) fn stop_cause(harness: &Harness) -> (StopCause, bool) {
     let Outcome::Ended { text, .. } = outcome else { return (StopCause::Unknown, false) };
     let Some(job) = slurm::parse(&text) else { return (StopCause::Unknown, false) };
     let lead = Duration::from_secs(harness.trial.spec.checkpoint.lead).as_secs_f64();
+    // Where Slurm means to go on, somebody else sent it: no cancel.
     let cause = slurm::stop_cause(&job, own.restarts, unix_now(), lead);
-    (cause.unwrap_or(StopCause::Cancelled), true)
+    cause.map_or((StopCause::Unknown, false), |cause| (cause, true))
 }
