@@ -67,10 +67,7 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
         journal.write(&AttemptRecord::End(end)).map_err(|error| told(&path, &error))?;
     }
     let resumed = resumed::find(harness, &lease, &history, &mut voice);
-    let step = match &resumed {
-        Ok(Resume::From(resumed)) => Some(resumed.step),
-        Ok(Resume::Anew | Resume::Stopped) | Err(_) => None,
-    };
+    let step = resumed.as_ref().ok().and_then(Resume::step);
     let start = start_record(harness, &own, lease.attempt, step, came);
     journal.write(&AttemptRecord::Start(start)).map_err(|error| told(&path, &error))?;
     let began = harness.clock.now();

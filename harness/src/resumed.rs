@@ -37,6 +37,15 @@ pub(crate) enum Resume {
     Stopped,
 }
 
+impl Resume {
+    pub(crate) fn step(&self) -> Option<u64> {
+        match self {
+            Self::From(resumed) => Some(resumed.step),
+            Self::Anew | Self::Stopped => None,
+        }
+    }
+}
+
 /// Finds the checkpoint to go on from, and makes the record fit to it.
 pub(crate) fn find(
     harness: &Harness,
