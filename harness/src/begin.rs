@@ -9,6 +9,7 @@ use crate::attempt::Report;
 use crate::checkpoint::saver::Saver;
 use crate::command::{self, AttemptNames};
 use crate::environment;
+use crate::guard;
 use crate::hang::Watchdog;
 use crate::job::Harness;
 use crate::journal::{History, Journal};
@@ -103,7 +104,8 @@ fn sources(
     patterns.current = resumed.map(|resumed| resumed.step);
     let policies = Policies::new(&spec.log_policy)?;
     let is_read = !patterns.is_empty() || !policies.is_empty();
-    let socket = match Socket::open(&std::env::temp_dir(), &lease.nonce) {
+    let mark = guard::mark(&harness.context);
+    let socket = match Socket::open(&std::env::temp_dir(), &mark, &lease.nonce) {
         Ok(socket) => Some(socket),
         Err(error) => {
             voice.warn(&format!("the program can't send messages: its socket: {error}"));

@@ -3,6 +3,7 @@
 //! It waits for the end of a pipe whose other end only the harness holds: the kernel closes that, however it ends.
 #![expect(clippy::disallowed_methods, reason = "one of the places that start programs")]
 
+use std::fs;
 use std::io::{self, PipeWriter, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -16,6 +17,7 @@ use nix::unistd::Pid;
 use crate::context::Context;
 use crate::proc_fs;
 use crate::process;
+use crate::protocol;
 use crate::signals;
 
 /// The variable that tells whose a process is.
@@ -58,12 +60,26 @@ pub(crate) fn run(mark: &str) -> io::Result<()> {
     for _ in 0..ROUNDS {
         let left = marked(mark);
         if left.is_empty() {
-            return Ok(());
+            break;
         }
         for pid in left {
             process::signal(pid, Signal::SIGKILL);
         }
         sleep(Duration::from_millis(10));
+    }
+    remove_folders(mark)
+}
+
+/// Removes the folders that a killed harness could not.
+fn remove_folders(mark: &str) -> io::Result<()> {
+    let prefix = protocol::prefix(mark);
+    for folder in [std::env::temp_dir(), "/tmp".into()] {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                fs::remove_dir_all(entry.path()).ok(); // it may be gone since
+            }
+        }
     }
     Ok(())
 }

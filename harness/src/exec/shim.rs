@@ -144,7 +144,9 @@ impl Shim {
         if !rank::is_heard() {
             return Vec::new();
         }
-        let opened = lease::nonce().and_then(|nonce| Socket::open(&std::env::temp_dir(), &nonce));
+        let mark = std::process::id().to_string();
+        let opened =
+            lease::nonce().and_then(|nonce| Socket::open(&std::env::temp_dir(), &mark, &nonce));
         let path = match opened {
             Ok(socket) => self.socket.insert(socket).path().into_os_string(),
             Err(error) => {

@@ -8,4 +8,4 @@ mod socket;
 
 pub(crate) use message::parse;
 pub(crate) use session::{Every, Heard, Reason, Session, Settings};
-pub(crate) use socket::{Received, Socket};
+pub(crate) use socket::{Received, Socket, prefix};

@@ -22,6 +22,11 @@ const SUBSCRIBERS: usize = 256;
 /// A path longer than this does not fit into an address.
 const LONGEST_PATH: usize = 100;
 
+/// How the names of a harness's folders begin, by its mark.
+pub(crate) fn prefix(mark: &str) -> String {
+    format!("nemo-{mark}-")
+}
+
 /// One attempt's socket.
 #[derive(Debug)]
 pub(crate) struct Socket {
@@ -46,10 +51,10 @@ pub(crate) struct Received {
 }
 
 impl Socket {
-    /// Makes the socket in a new folder. Where the user's own temporary folder has too long a name, or is of a kind
+    /// Makes the socket in a new folder, whose name begins with whose it is: [`prefix`]. Where the user's own temporary folder has too long a name, or is of a kind
     /// that can't hold a socket, it is made in `/tmp`.
-    pub(crate) fn open(temporary: &Path, nonce: &str) -> io::Result<Self> {
-        let name = format!("nemo-{}-{nonce}", nix::unistd::geteuid());
+    pub(crate) fn open(temporary: &Path, mark: &str, nonce: &str) -> io::Result<Self> {
+        let name = prefix(mark) + nonce;
         let fits = temporary.as_os_str().len() + name.len() + "/socket".len() < LONGEST_PATH;
         let own = fits.then(|| Self::open_in(temporary.join(&name)));
         match own {
@@ -167,7 +172,7 @@ mod tests {
 
     fn opened() -> (tempfile::TempDir, Socket) {
         let folder = tempfile::tempdir().unwrap();
-        let socket = Socket::open(folder.path(), "n").unwrap();
+        let socket = Socket::open(folder.path(), "m", "n").unwrap();
         (folder, socket)
     }
 
@@ -186,7 +191,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let long = folder.path().join("x".repeat(90));
         fs::create_dir(&long).unwrap();
-        let socket = Socket::open(&long, &format!("long-{}", std::process::id())).unwrap();
+        let mark = std::process::id().to_string();
+        let socket = Socket::open(&long, &mark, "long").unwrap();
         assert!(socket.path().starts_with("/tmp"));
     }
 
