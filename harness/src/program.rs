@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::process::Stdio;
@@ -130,7 +130,8 @@ fn outputs(
 fn free_port(harness: &Harness, attempt: u32) -> u16 {
     let job = harness.context.slurm.as_ref().and_then(|job| job.raw.parse().ok());
     let job = job.unwrap_or(u64::from(harness.context.pid));
-    let is_free = |port: &u16| TcpListener::bind(("0.0.0.0", *port)).is_ok();
+    // An address, not a name: the resolver of a static C library is large.
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok();
     let mut ports = (0..1000).map(|nth| launch::port(job, attempt, nth));
     ports.find(is_free).unwrap_or(launch::port(job, attempt, 0))
 }
