@@ -95,7 +95,7 @@ need_mypy() {
 
 # PyTorch of the system, and the trainers of the examples in a virtual environment below target/, first in PATH.
 # (PyPI's PyTorch has 5 GB with what it needs for GPUs; Debian's has 0.2 GB.)
-need_torch() {
+need_trainers() {
   local folder python=/usr/bin/python3 wanted=examples/requirements.txt
   folder=$(realpath -m "${CARGO_TARGET_DIR:-target}/trainers")
   "$python" -c 'import torch, ensurepip, venv' 2>/dev/null || apt python3-torch python3-venv
