@@ -53,6 +53,8 @@ struct Day {
     cancelled: BTreeSet<u64>,
     /// Jobs that Slurm showed as running when they were not, and that were requeued.
     ghosts: BTreeSet<String>,
+    /// Trials whose next run a node refused to launch, and that were requeued.
+    unlaunched: BTreeSet<u64>,
 }
 
 #[test]
@@ -116,8 +118,9 @@ loss = 'loss: (\d+)'
         let id = world.ok(&["submit", "exp.toml"]);
         let choices = Choices(seed);
         let began = Instant::now();
-        let (lost, cancelled, ghosts) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
-        Self { cluster, world, id, steps, choices, began, lost, cancelled, ghosts }
+        let (lost, cancelled) = (Vec::new(), BTreeSet::new());
+        let (ghosts, unlaunched) = (BTreeSet::new(), BTreeSet::new());
+        Self { cluster, world, id, steps, choices, began, lost, cancelled, ghosts, unlaunched }
     }
 
     fn note(&self, what: &str) {
@@ -250,19 +253,52 @@ loss = 'loss: (\d+)'
         }
         self.nodes_come_back();
         let until = Instant::now() + EVENING;
-        while !self.is_over() && Instant::now() < until {
+        while Instant::now() < until {
             self.ghosts_are_laid();
+            self.unlaunched_are_requeued();
+            if self.is_over() {
+                break;
+            }
             std::thread::sleep(Duration::from_secs(1));
         }
         self.note("the night");
     }
 
+    /// A node that came back may refuse a job's next run (`already killed, do not launch` in its log), and Slurm then
+    /// takes the job for failed although nothing of ours ran. An administrator requeues it.
+    fn unlaunched_are_requeued(&mut self) {
+        let status = self.world.status(&self.id);
+        let refused = (0..).zip(trials(&status, "train")).filter(|(_, trial)| {
+            trial["state"] == "failed" && text(&trial["reason"]).contains("before the program ran")
+        });
+        for (trial, refused) in refused {
+            if self.unlaunched.insert(trial) && self.logs("slurmd").contains("do not launch") {
+                let job = text(&refused["slurm_job"]);
+                self.note(&format!("a node refused to launch {job}: it is requeued"));
+                self.slurm("scontrol", &["requeue", &job]);
+            }
+        }
+    }
+
+    /// What the daemons of this name have logged.
+    fn logs(&self, daemon: &str) -> String {
+        let conf = Path::new(self.world.slurm_conf.as_deref().unwrap());
+        let folder = conf.parent().unwrap().with_file_name("log");
+        let paths = std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path());
+        let is_theirs = |path: &PathBuf| {
+            let name = path.file_name().unwrap().to_string_lossy();
+            name.split('.').next() == Some(daemon)
+        };
+        paths
+            .filter(is_theirs)
+            .map(|path| std::fs::read_to_string(path).unwrap_or_default())
+            .collect()
+    }
+
     /// Slurm 22.05 may forget which nodes a job has (`on wrong node` in its log): it kills the job there, and shows it
     /// as running until its time limit. An administrator requeues it.
     fn ghosts_are_laid(&mut self) {
-        let conf = Path::new(self.world.slurm_conf.as_deref().unwrap());
-        let log = conf.parent().unwrap().with_file_name("log").join("slurmctld.log");
-        let log = std::fs::read_to_string(log).unwrap_or_default();
+        let log = self.logs("slurmctld");
         let job = |line: &str| {
             let (_, job) = line.split_once(": Registered JobId=")?;
             Some(job.split_once('(')?.0.to_owned())
