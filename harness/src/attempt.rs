@@ -73,7 +73,10 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     let began = harness.clock.now();
     let oom_before = proc_fs::oom_kills();
     let attempt = lease.attempt;
+    let leaves = requeue::must_leave(harness);
+    let held = lease.clone();
     let report = match resumed {
+        _ if leaves.is_some() => Ok(Report::leaving(harness, attempt, &mut journal, voice)),
         Ok(Resume::From(from)) => begin(harness, lease, voice, Some(&from), &history, &mut journal),
         Ok(Resume::Anew) => begin(harness, lease, voice, None, &history, &mut journal),
         Ok(Resume::Stopped) => Ok(Report::stopped(harness, voice)),
@@ -81,7 +84,8 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     };
     let mut report =
         report.unwrap_or_else(|reason| Report::never(reason, Voice::new(&dir.stderr(attempt))));
-    if report.stop == Some(StopCause::Superseded) {
+    // An old run that hears late of a new one writes nothing more: the new one has written its end.
+    if report.stop == Some(StopCause::Superseded) || matches!(held.is_newest(), Ok(false)) {
         report.voice.warn("a later attempt of this trial has taken over; this one leaves");
         return Ok(Ended::Superseded);
     }
@@ -150,13 +154,28 @@ impl Report {
         }
     }
 
+    /// This node failed the trial before: another one may do better.
+    fn leaving(harness: &Harness, attempt: u32, journal: &mut Journal, mut voice: Voice) -> Self {
+        let (node, reason) = (harness.context.node.clone(), nodes::LEFT.to_owned());
+        let record = AttemptRecord::ExcludeNode { attempt, node, reason, time: unix_now() };
+        if let Err(error) = journal.write(&record) {
+            voice.warn(&format!("that the node is left could not be recorded: {error}"));
+        }
+        let said = Said { requeue: true, ..Said::default() };
+        Self {
+            exit: Exit::NotYet("this node failed the trial before"),
+            said,
+            ..Self::never(String::new(), voice)
+        }
+    }
+
     /// TERM came before the program was started: nobody needs to be asked to save.
     fn stopped(harness: &Harness, mut voice: Voice) -> Self {
         voice.note("stopped while checkpoints were being verified; the program was not started");
         let deadline = harness.clock.now() + kill_wait(&harness.trial.spec);
         let (cause, sure) = resumed::stop_cause(harness);
         Self {
-            exit: Exit::NotYet,
+            exit: Exit::NotYet("checkpoints were still being verified"),
             stop: Some(cause),
             sure,
             deadline: Some(deadline),
@@ -204,7 +223,7 @@ fn end_record(history: &History, report: &Report, attempt: u32, verdict: &Verdic
     let (exit_code, signal) = match report.exit {
         Exit::Code(code) => (Some(code), None),
         Exit::Signal(signal) => (None, Some(signal)),
-        Exit::Never(_) | Exit::NotYet => (None, None),
+        Exit::Never(_) | Exit::NotYet(_) => (None, None),
     };
     AttemptEnd {
         attempt,
@@ -256,13 +275,13 @@ fn story(report: &Report, seconds: f64, last: Option<String>) -> String {
     let name = who.map_or("the program".to_owned(), Who::to_string);
     let mut story = match &report.exit {
         Exit::Code(_) | Exit::Signal(_) => format!("{name} {} after {seconds:.0} s", report.exit),
-        Exit::NotYet => format!("{name} {}", report.exit),
+        Exit::NotYet(_) => format!("{name} {}", report.exit),
         Exit::Never(reason) => who.map_or(reason.clone(), |_| format!("{name}: {reason}")),
     };
     if let Some(who) = who.filter(|who| !who.others.is_empty()) {
         story = format!("{story} ({})", who.others);
     }
-    let failed = !matches!(report.exit, Exit::Code(0 | 75 | 85) | Exit::Never(_) | Exit::NotYet);
+    let failed = !matches!(report.exit, Exit::Code(0 | 75 | 85) | Exit::Never(_) | Exit::NotYet(_));
     if let Some(last) = last.filter(|_| failed) {
         story = format!("{story}; last line of its error output: `{last}`");
     }

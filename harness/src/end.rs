@@ -28,8 +28,8 @@ pub(crate) enum Exit {
     Signal(i32),
     /// It could not be started, or not be resumed: another attempt would meet the same.
     Never(String),
-    /// The attempt was stopped before it could be started.
-    NotYet,
+    /// The attempt ended before it could be started, for this reason.
+    NotYet(&'static str),
 }
 
 impl Exit {
@@ -48,7 +48,7 @@ impl fmt::Display for Exit {
                 write!(f, "was killed by signal {signal} ({name})")
             }
             Self::Never(why) => write!(f, "could not be started: {why}"),
-            Self::NotYet => write!(f, "was not started: checkpoints were still being verified"),
+            Self::NotYet(why) => write!(f, "was not started: {why}"),
         }
     }
 }
@@ -125,7 +125,9 @@ pub(crate) fn decide(facts: &Facts) -> Verdict {
         return verdict(Next::Timeout, "; the experiment's time is over".to_owned());
     }
     let stuck = facts.stuck.used + 1;
-    let is_stuck = !facts.progress && cause != Cause::Paused; // a pause is nobody's failure
+    // A pause is nobody's failure, and an attempt that left its node tried nothing.
+    let left = matches!(facts.exit, Exit::NotYet(_)) && facts.said.requeue;
+    let is_stuck = !facts.progress && cause != Cause::Paused && !left;
     if is_stuck && facts.stuck.limit > 0 && stuck >= facts.stuck.limit {
         let attempts = if stuck == 1 { "1 attempt" } else { &format!("{stuck} attempts in a row") };
         return verdict(
@@ -147,7 +149,7 @@ fn cause_and_next(facts: &Facts) -> (Cause, Next, String) {
         Exit::Code(0) if is_done && !facts.said.requeue => {
             return told(Cause::Completed, Next::Done, "");
         }
-        Exit::Code(_) | Exit::Signal(_) | Exit::NotYet => {}
+        Exit::Code(_) | Exit::Signal(_) | Exit::NotYet(_) => {}
     }
     let killed_for_memory = facts.oom && matches!(facts.exit, Exit::Signal(9) | Exit::Code(137));
     if killed_for_memory || (facts.blame == Blame::Memory && facts.stop.is_none()) {
@@ -208,7 +210,7 @@ fn by_exit(facts: &Facts) -> (Cause, Next, String) {
         Exit::Code(_) if facts.blame == Blame::Configuration => {
             told(Cause::Failed, Next::Failed, "another attempt would fail the same way")
         }
-        Exit::Code(_) | Exit::Signal(_) | Exit::Never(_) | Exit::NotYet => crash(facts),
+        Exit::Code(_) | Exit::Signal(_) | Exit::Never(_) | Exit::NotYet(_) => crash(facts),
     }
 }
 
@@ -289,8 +291,8 @@ mod tests {
             check(&paused, "Paused Requeue");
         }
         check(&facts(Exit::Signal(9), Some(Preempted)), "Preempted Requeue");
-        check(&facts(Exit::NotYet, Some(Preempted)), "Preempted Requeue");
-        check(&facts(Exit::NotYet, Some(Cancelled)), "Cancelled Cancelled");
+        check(&facts(Exit::NotYet(""), Some(Preempted)), "Preempted Requeue");
+        check(&facts(Exit::NotYet(""), Some(Cancelled)), "Cancelled Cancelled");
         check(&facts(Exit::Code(93), Some(Preempted)), "Failed Failed");
         check(&facts(Exit::Code(93), Some(Cancelled)), "Cancelled Cancelled");
     }

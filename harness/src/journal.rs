@@ -8,6 +8,7 @@ use nemo_harness::rundir::durable::Appender;
 use nemo_harness::rundir::{AttemptRecord, Cause, Next, lines};
 
 use crate::checkpoint::resume::Recorded;
+use crate::nodes;
 
 /// What came before, since somebody last began the trial anew.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,6 +60,10 @@ impl History {
                     history.resumed(start.attempt, start.resume_step);
                 }
                 AttemptRecord::Removed { steps, .. } => history.removed.extend(steps),
+                // An attempt that left its node tried nothing.
+                AttemptRecord::ExcludeNode { reason, .. } if reason == nodes::LEFT => {
+                    history.stuck = history.stuck.saturating_sub(1);
+                }
                 AttemptRecord::Ready { .. }
                 | AttemptRecord::Hang { .. }
                 | AttemptRecord::Label { .. }

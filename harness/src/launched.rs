@@ -352,7 +352,7 @@ fn severity(exit: &Exit) -> u8 {
         Exit::Code(0) => 0,
         Exit::Code(EXIT_RESTART | EXIT_REQUEUE) => 1,
         Exit::Code(EXIT_NEVER) => 4,
-        Exit::Never(_) | Exit::NotYet => 3,
+        Exit::Never(_) | Exit::NotYet(_) => 3,
         // An abort in a library is often but the answer to another rank's exit: which came first tells more.
         Exit::Code(_) | Exit::Signal(_) => CRASH,
     }
@@ -366,7 +366,7 @@ fn others_shown(all: &[(u32, Exit)], worst: u32, missing: &[u32]) -> String {
             _ if missing.contains(number) => "lost".to_owned(),
             Exit::Code(code) => format!("code {code}"),
             Exit::Signal(signal) => format!("signal {signal}"),
-            Exit::Never(_) | Exit::NotYet => "not started".to_owned(),
+            Exit::Never(_) | Exit::NotYet(_) => "not started".to_owned(),
         };
         by_end.entry(end).or_default().push(*number);
     }

@@ -41,6 +41,16 @@ pub(crate) fn bad(rows: &[AttemptRecord]) -> Vec<String> {
     bad.map(|(node, _)| node.to_owned()).collect()
 }
 
+/// The reason of the record by which an attempt excludes the node that it leaves.
+pub(crate) const LEFT: &str =
+    "it failed this trial before: the attempt that Slurm started here left at once";
+
+/// Whether an attempt that starts on a node must leave it: it is bad, and none has left it for that yet.
+pub(crate) fn must_leave(rows: &[AttemptRecord], node: &str) -> bool {
+    let is_left = |row: &AttemptRecord| matches!(row, AttemptRecord::ExcludeNode { node: left, reason, .. } if left == node && reason == LEFT);
+    bad(rows).iter().any(|bad| bad == node) && !rows.iter().any(is_left)
+}
+
 /// The ends of attempts that left none: they can't write any more.
 ///
 /// `alive` is one that still ran on this node, and `job` the Slurm job that now has the trial. An earlier run of the same job, or one that
@@ -130,6 +140,15 @@ pub(crate) fn exclusion(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bad_node_is_left_once() {
+        let mut record = rows("s0@n1 x0 s1@n1 x1");
+        assert!(must_leave(&record, "n1") && !must_leave(&record, "n2"));
+        let (node, reason) = ("n1".to_owned(), LEFT.to_owned());
+        record.push(AttemptRecord::ExcludeNode { attempt: 2, node, reason, time: 1.0 });
+        assert!(!must_leave(&record, "n1"));
+    }
     use serde_json::json;
 
     /// `s0@n1` starts attempt 0 on n1; `x0` ends it as a node failure, `p0` as preempted, `f0` for good; `e@n2` excludes.

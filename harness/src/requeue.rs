@@ -133,6 +133,33 @@ fn start_soon(harness: &Harness, job: &SlurmJob) {
     tell(harness, &words, "the job waits in the queue as long as Slurm has it");
 }
 
+/// Why this run must not start its program here, if it must not: the node failed the trial before, and others are left.
+/// Slurm requeues a job whose node it lost by itself, and may well choose that node again. It is left once only: should
+/// Slurm choose it even then, the trial runs.
+pub(crate) fn must_leave(harness: &Harness) -> Option<String> {
+    let job = harness.context.slurm.as_ref()?;
+    let node = &harness.context.node;
+    let rows = lines::read(&harness.trial.dir.attempts()).ok()?.rows;
+    if !nodes::must_leave(&rows, node) {
+        return None;
+    }
+    let (_, exclusion) = wanted(harness, job, &nodes::bad(&rows))?;
+    let others_are_left = matches!(exclusion, Exclusion::Nodes(_));
+    others_are_left.then(|| node.clone())
+}
+
+/// What Slurm knows of the job, and what should be excluded.
+fn wanted(harness: &Harness, job: &SlurmJob, bad: &[String]) -> Option<(slurm::Job, Exclusion)> {
+    let known = look(harness, job)?;
+    let partition = slurm::show_partition(&known.partition);
+    let Outcome::Ended { text, .. } = helper::ask(&partition, &harness.clock, ANSWER) else {
+        return None;
+    };
+    let total = slurm::total_nodes(&text)?;
+    let exclusion = nodes::exclusion(bad, &known.excluded, &known.required, total)?;
+    Some((known, exclusion))
+}
+
 /// Nodes that fail this trial again and again are left out from now on, as long as others are left.
 fn exclude_nodes(harness: &Harness, job: &SlurmJob) {
     let rows = lines::read(&harness.trial.dir.attempts()).unwrap_or_default().rows;
@@ -140,25 +167,16 @@ fn exclude_nodes(harness: &Harness, job: &SlurmJob) {
     if bad.is_empty() {
         return;
     }
-    let ask = |words: &[&str]| match helper::ask(words, &harness.clock, ANSWER) {
-        Outcome::Ended { text, .. } => Some(text),
-        Outcome::NoAnswer(_) => None,
-    };
-    let Some(known) = ask(&slurm::show_job(&job.id())).and_then(|text| slurm::parse(&text)) else {
-        return;
-    };
-    let partition = ask(&slurm::show_partition(&known.partition));
-    let Some(total) = partition.and_then(|text| slurm::total_nodes(&text)) else { return };
-    let list = match nodes::exclusion(&bad, &known.excluded, &known.required, total) {
-        None => return,
-        Some(Exclusion::Nodes(list)) => {
+    let Some((known, exclusion)) = wanted(harness, job, &bad) else { return };
+    let list = match exclusion {
+        Exclusion::Nodes(list) => {
             complain(&format!(
                 "this trial does not run on `{}` any more: it failed there",
                 bad.join(",")
             ));
             list
         }
-        Some(Exclusion::Relaxed(list)) => {
+        Exclusion::Relaxed(list) => {
             complain("every node that may run this trial has failed it: all are allowed again");
             list
         }

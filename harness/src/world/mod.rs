@@ -247,7 +247,7 @@ impl<'a> World<'a> {
                 let killed = match exit {
                     Exit::Signal(_) => true,
                     Exit::Code(code) => code > 128,
-                    Exit::Never(_) | Exit::NotYet => false,
+                    Exit::Never(_) | Exit::NotYet(_) => false,
                 };
                 (self.exit, self.who) = (Some(exit), who);
                 event = Some(Event::Exited { killed });

@@ -132,3 +132,57 @@ fi"#;
     let mark = fs::read_to_string(task.dir().requeue_wanted()).unwrap();
     assert!(mark.contains("maximum number of requeues"), "{mark}");
 }
+
+/// Two attempts that a node lost, as their record tells.
+fn lost_twice(task: &Task, node: &str) {
+    let start = |attempt: u32| {
+        serde_json::json!({"event": "start", "attempt": attempt, "slurm_job": "9_0", "restarts": attempt,
+            "node": node, "pid": 1, "boot_id": "another", "start_ticks": 1, "time": 1.0, "resume_step": null})
+    };
+    fs::create_dir_all(task.dir().path()).unwrap();
+    let text = format!("{}\n{}\n", start(0), start(1));
+    fs::write(task.dir().attempts(), text).unwrap();
+}
+
+/// A partition of three nodes, and a job that is preempted no more than it was started.
+const PARTITION: &str = r#"
+if [ "$3" = partition ]; then echo "PartitionName=main TotalNodes=NODES"; exit 0; fi
+echo "$*" >> "$TEST/calls"
+case $1 in
+  requeue) kill -TERM $PPID; exit 0 ;;
+  update) exit 0 ;;
+esac
+echo "JobId=9 ArrayJobId=9 ArrayTaskId=0 JobName=a UserId=u(1) JobState=RUNNING Restarts=2 Reason=None StartTime=1000 EndTime=9999999999 PreemptTime=None Partition=main ReqNodeList=(null) ExcNodeList=(null)"
+exit 0"#;
+
+fn after_two_failures(nodes: &str) -> Task {
+    let mut task = job(&PARTITION.replace("NODES", nodes));
+    task.spec["command"] = serde_json::json!({"shell": "touch $TEST/ran"});
+    task.env("SLURM_RESTART_COUNT", "2");
+    lost_twice(&task, "n1");
+    task
+}
+
+#[test]
+fn a_node_that_failed_the_trial_twice_is_left() {
+    let task = after_two_failures("3");
+    assert_eq!(task.run(), 0);
+    task.check_ends("NodeFailure Requeue, NodeFailure Requeue, Restart Requeue");
+    assert!(!task.path("ran").exists(), "nothing was started here");
+    let calls = fs::read_to_string(task.path("calls")).unwrap();
+    assert!(calls.contains("update JobId=9_0 ExcNodeList=n1\n"), "{calls}");
+    hold("E: a node that fails the same trial twice", &task.dir(), Left::InOrder);
+    // Slurm chose it again all the same: it is left once only.
+    assert_eq!(task.run(), 0);
+    assert!(task.path("ran").exists());
+    hold("E: a node that fails the same trial twice", &task.dir(), Left::InOrder);
+}
+
+#[test]
+fn where_no_other_node_is_left_the_trial_runs() {
+    let task = after_two_failures("1");
+    assert_eq!(task.run(), 0);
+    assert!(task.path("ran").exists());
+    task.check_ends("NodeFailure Requeue, NodeFailure Requeue, Completed Done");
+    hold("E: a node that fails the same trial twice", &task.dir(), Left::InOrder);
+}
