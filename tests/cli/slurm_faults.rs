@@ -239,3 +239,53 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         std::thread::sleep(std::time::Duration::from_millis(50)); // looks again
     }
 }
+
+#[test]
+fn held_by_somebody_after_the_requeue() {
+    if !cluster::is_here() {
+        return;
+    }
+    let options = [("SLURM_DEV_NODES", "1"), ("SLURM_DEV_GRACE", "30")];
+    let cluster = Cluster::start(24_020, &options);
+    let world = cluster.world();
+    counting::write(&world, SCAVENGE, 250, 0.1);
+    let id = world.ok(&["submit", "exp.toml"]);
+    counting::until_beyond(&world, &id, 10);
+    let jobs: Vec<String> = (0..3).map(|trial| job(&world, &id, trial)).collect();
+    urgent_job(&world, "--nodes=1");
+    world.until(&id, "all are requeued", |status| {
+        trials(status, "train").iter().all(|trial| causes(trial) == ["preempted"])
+    });
+    for job in &jobs {
+        // One that has started again by now can't be held any more: the others can.
+        let mut hold = Command::new("scontrol");
+        world.surround(&mut hold);
+        hold.args(["hold", job]).output().unwrap();
+    }
+    for job in &jobs {
+        slurm(&world, "scontrol", &["release", job]);
+    }
+    until_state(&world, &id, "completed");
+    counting::assert_undisturbed(&world, &id, 250);
+    world.hold("D: held after the requeue", &id);
+}
+
+#[test]
+fn a_node_is_given_up_while_its_jobs_live_on() {
+    if !cluster::is_here() {
+        return;
+    }
+    let options = [("SLURM_DEV_NODES", "2"), ("SLURM_DEV_NODE_TIMEOUT", "10")];
+    let cluster = Cluster::start(24_050, &options);
+    let world = cluster.world();
+    let executor = "kind = \"slurm\"\npartition = \"main\"\nmem = \"100M\"\ntime = \"10m\"";
+    counting::write(&world, executor, 900, 0.1);
+    let id = world.ok(&["submit", "exp.toml"]);
+    counting::until_beyond(&world, &id, 10);
+    let node = text(&trials(&world.status(&id), "train")[0]["attempts"][0]["node"]);
+    cluster.dev(&["kill", &node]);
+    let status = until_state(&world, &id, "completed");
+    assert!(causes(&trials(&status, "train")[0]).len() > 1, "it ran on elsewhere: {status:#}");
+    counting::assert_undisturbed(&world, &id, 900);
+    world.hold("E: slurmd killed while the job lives on elsewhere", &id);
+}
