@@ -28,6 +28,7 @@ import math
 import os
 import select
 import shutil
+import signal
 import socket
 import sys
 import threading
@@ -35,7 +36,7 @@ import time
 import weakref
 from collections import deque
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import (
     Any,
     Callable,
@@ -127,11 +128,16 @@ class Trial:
         self._broadcast: Optional[Callable[[int], int]] = None
         self._barrier: Callable[[], None] = lambda: None
         self._agreed: Tuple[int, bool] = (0, False)
+        self._pid = os.getpid()
+        self._told_to_end = False  # by SIGTERM, which some clusters send to every process of a job
 
     # --- the whole ---
 
     def __enter__(self) -> Trial:
         self._entered = True
+        is_main = threading.current_thread() is threading.main_thread()
+        if self._in_job and is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, self._hear_term)
         return self
 
     def __exit__(
@@ -144,6 +150,8 @@ class Trial:
         if kind is None and self.finished:
             self._tell({"FINISHED": "1"})
         self._link.close()
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == self._hear_term:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         if kind is None and self._stopped_early:
             # One of several processes that ended with another code would have its launcher kill the rest.
             sys.exit(SAVED_START_ME_AGAIN if self._world == 1 else 0)
@@ -241,7 +249,7 @@ class Trial:
     def should_save(self) -> bool:
         """Whether a checkpoint is wanted now, until one is made."""
         save, stop = self._wishes()
-        return (save != 0 and save != self._answered) or (stop and self._is_unsaved())
+        return (save != 0 and save != self._answered) or (stop and self._is_unsaved()) or self._is_due()
 
     def should_stop(self) -> bool:
         """Whether the program is to save and end."""
@@ -278,7 +286,8 @@ class Trial:
             if self.rank == 0:
                 _rename_over(folder, self._checkpoints / name)
             done["CKPT_DONE"] = name
-            self._answered = save
+            # A request that came while this was saved is answered by it too: nothing was trained since.
+            self._answered = self._wishes()[0] or save
             self._note_saved(step)
         finally:
             if self.rank == 0:
@@ -330,12 +339,26 @@ class Trial:
         if self._broadcast is not None:
             return self._agreed
         state = self._link.hear()
-        return state.save, state.stop
+        return state.save, state.stop or self._told_to_end
+
+    def _hear_term(self, number: int, frame: Optional[FrameType]) -> None:
+        """Saves and ends, where the default is to die at once. A forked child, a data loader's worker say, dies."""
+        if os.getpid() != self._pid:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+        self._told_to_end = True
+
+    def _is_due(self) -> bool:
+        """Whether a save is wanted at this very step. Several ranks wait for the harness to ask, so that all hear of it."""
+        every = self._link.hear().every
+        if not every or self._broadcast is not None or not self._step:
+            return False
+        return self._step // every > (self._saved or 0) // every
 
     def _agree(self) -> None:
         if self._broadcast is not None:
             state = self._link.hear()
-            answer = self._broadcast(state.save * 2 + state.stop)
+            answer = self._broadcast(state.save * 2 + (state.stop or self._told_to_end))
             self._agreed = (answer // 2, bool(answer % 2))
 
     def _is_unsaved(self) -> bool:
@@ -451,6 +474,7 @@ class _State(NamedTuple):
     save: int = 0
     stop: bool = False
     deadline: Optional[int] = None
+    every: Optional[int] = None
 
 
 class _Link:
@@ -640,6 +664,7 @@ def _newer(state: _State, lines: Mapping[str, str]) -> _State:
         state.save if save is None else save,
         state.stop if stop is None else stop != 0,
         _integer(lines.get("DEADLINE")) or state.deadline,
+        _integer(lines.get("SAVE_EVERY")) or state.every,
     )
 
 

@@ -66,7 +66,8 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     for end in nodes::missing_ends(&rows, alive, job, unix_now()) {
         journal.write(&AttemptRecord::End(end)).map_err(|error| told(&path, &error))?;
     }
-    let resumed = resumed::find(harness, &lease, &history, &mut voice);
+    let resumed = given_up(harness, &history)
+        .unwrap_or_else(|| resumed::find(harness, &lease, &history, &mut voice));
     let step = resumed.as_ref().ok().and_then(Resume::step);
     let start = start_record(harness, &own, lease.attempt, step, came);
     journal.write(&AttemptRecord::Start(start)).map_err(|error| told(&path, &error))?;
@@ -95,7 +96,7 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     let last_line = output::last_line(&dir.rank_stderr(attempt, rank));
     let verdict = end::decide(&facts(harness, &history, &report, last_line, seconds, oom));
     report.voice.note(&verdict.reason);
-    let surplus = surplus(harness, &verdict, attempt, &mut journal);
+    let surplus = surplus(harness, &report, &verdict, attempt, &mut journal);
     let end = end_record(&history, &report, attempt, &verdict);
     if let Err(error) = journal.write(&AttemptRecord::End(end)) {
         report.voice.warn(&told(&path, &error));
@@ -103,6 +104,15 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     remove(harness, surplus, &own.nonce);
     let stopped = Stopped { cause: report.stop, sure: report.sure, deadline: report.deadline };
     Ok(Ended::Recorded { verdict, attempt, stopped })
+}
+
+/// Ends a loop of attempts that never came to their own end: their budget is counted there, and so twice as much here.
+fn given_up(harness: &Harness, history: &History) -> Option<Result<Resume, String>> {
+    let limit = harness.trial.spec.restart.no_progress.saturating_mul(2);
+    let is_over = limit > 0 && history.stuck >= limit;
+    is_over.then(|| {
+        Err(format!("given up: {} attempts in a row without a new checkpoint", history.stuck))
+    })
 }
 
 /// Removes checkpoints. One that stays is in nobody's way: the trial is done all the same.
@@ -185,8 +195,15 @@ impl Report {
 }
 
 /// The checkpoints of a trial that is done which nothing keeps any longer: recorded, and still to be removed.
-fn surplus(harness: &Harness, verdict: &Verdict, attempt: u32, journal: &mut Journal) -> Vec<u64> {
-    if verdict.next != Next::Done {
+fn surplus(
+    harness: &Harness,
+    report: &Report,
+    verdict: &Verdict,
+    attempt: u32,
+    journal: &mut Journal,
+) -> Vec<u64> {
+    // Where something could not be committed, all that is there stays.
+    if verdict.next != Next::Done || !report.refused.is_empty() {
         return Vec::new();
     }
     let rules = Rules::of(&harness.trial);

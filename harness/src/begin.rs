@@ -100,8 +100,7 @@ fn sources(
     voice: &mut Voice,
 ) -> Result<(Sources, bool), String> {
     let spec = &harness.trial.spec;
-    let mut patterns = Patterns::new(&spec.metrics)?;
-    patterns.current = resumed.map(|resumed| resumed.step);
+    let patterns = Patterns::new(&spec.metrics)?;
     let policies = Policies::new(&spec.log_policy)?;
     let is_read = !patterns.is_empty() || !policies.is_empty();
     let mark = guard::mark(&harness.context);

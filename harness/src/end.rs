@@ -143,7 +143,7 @@ fn cause_and_next(facts: &Facts) -> (Cause, Next, String) {
     if facts.stop == Some(StopCause::Superseded) {
         return told(Cause::Superseded, Next::Requeue, "a later attempt has taken over");
     }
-    let is_done = !facts.told || facts.stop.is_none() || facts.said.finished;
+    let is_done = !facts.told || facts.said.finished;
     match &facts.exit {
         Exit::Never(_) => return told(Cause::Failed, Next::Failed, ""),
         Exit::Code(0) if is_done && !facts.said.requeue => {
@@ -202,6 +202,10 @@ fn by_exit(facts: &Facts) -> (Cause, Next, String) {
     match facts.exit {
         Exit::Code(EXIT_RESTART) => {
             told(Cause::Restart, Next::Restart, "saved, to be started again")
+        }
+        // It was asked to save, and ended: that says nothing of success.
+        Exit::Code(0) if !facts.said.requeue => {
+            told(Cause::Restart, Next::Restart, "saved as it was asked to, to be started again")
         }
         Exit::Code(EXIT_REQUEUE) => told(Cause::Restart, Next::Requeue, "saved, to be requeued"),
         _ if facts.said.requeue => told(Cause::Restart, Next::Requeue, "saved, to be requeued"),
@@ -264,7 +268,7 @@ mod tests {
     #[test]
     fn without_a_stop_the_program_decides() {
         check(&facts(Exit::Code(0), None), "Completed Done");
-        check(&Facts { told: true, ..facts(Exit::Code(0), None) }, "Completed Done");
+        check(&Facts { told: true, ..facts(Exit::Code(0), None) }, "Restart Restart");
         check(&facts(Exit::Code(85), None), "Restart Restart");
         check(&facts(Exit::Code(75), None), "Restart Requeue");
         check(&facts(Exit::Code(93), None), "Failed Failed");

@@ -75,7 +75,9 @@ pub(crate) fn keep_evidence(root: u32, except: &[u32], path: &Path, clock: &Cloc
         let pid = pid.to_string();
         let told = match helper::ask(&["py-spy", "dump", "--pid", &pid], clock, ANSWER) {
             Outcome::Ended { text, .. } => text,
-            Outcome::NoAnswer(why) => why,
+            Outcome::NoAnswer(why) => {
+                format!("{why}\n(where `py-spy` is installed, the Python stack stands here)")
+            }
         };
         text.push_str(&["py-spy dump --pid ", &pid, "\n", &told, "\n"].concat());
     }

@@ -37,8 +37,13 @@ fn end_harness(harness: &Harness, before: Option<&Holder>, voice: &mut Voice) ->
     process::signal(before.pid, Signal::SIGTERM);
     let until = harness.clock.now() + PATIENCE;
     while proc_fs::is_alive(before.pid, before.start_ticks) {
-        if harness.clock.now() > until {
+        let now = harness.clock.now();
+        if now > until {
             process::signal(before.pid, Signal::SIGKILL);
+        }
+        if now > until + PATIENCE * 5 {
+            voice.warn("it can't be ended: the kernel holds it; it may not commit any more");
+            return false;
         }
         sleep(Duration::from_millis(20));
     }

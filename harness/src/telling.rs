@@ -176,13 +176,13 @@ impl Telling {
     pub(crate) fn line(&mut self, line: &str, now: Time, voice: &mut Voice) -> Vec<Happening> {
         self.alive(now);
         let values = self.patterns.line(line);
-        if self.patterns.has_step() && self.patterns.current != self.session.step {
-            self.session.step = self.patterns.current;
+        let step = self.patterns.current.filter(|_| self.patterns.has_step());
+        if step.is_some() && step != self.session.told {
+            (self.session.step, self.session.told) = (step, step);
             self.session.works(now);
         }
         if let Some(values) = values {
             self.session.works(now);
-            let step = self.patterns.current.filter(|_| self.patterns.has_step());
             self.record(step, values, false, voice);
         }
         let policies = self.policies.line(line).into_iter();
@@ -273,7 +273,7 @@ impl Telling {
     /// How far the program is.
     pub(crate) fn place(&self) -> Place {
         let metrics = (self.dir.metrics(), self.recorder.length);
-        Place { step: self.session.step, metrics: Some(metrics) }
+        Place { step: self.session.told, metrics: Some(metrics) }
     }
 
     /// The program is gone: what waits is read to its end. The answer is how many bytes of output were lost.

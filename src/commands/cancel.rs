@@ -33,7 +33,10 @@ pub(super) fn cancel(world: &World, args: &CancelArgs) -> Result<ExitCode, Comma
             // The whole array by its own id: one for a thousand tasks.
             false if target.trial.is_none() => slurm.cancel(&[job.to_string()])?,
             false => slurm.cancel(&own)?,
-            true => slurm.signal(&own, "USR1", Recipient::Batch)?,
+            true => {
+                mark(&stored, &status, &own)?;
+                slurm.signal(&own, "USR1", Recipient::Batch)?;
+            }
         }
     }
     if !trials.is_empty() {
@@ -50,6 +53,19 @@ pub(super) fn cancel(world: &World, args: &CancelArgs) -> Result<ExitCode, Comma
     }
     say(&format!("{done} {} of {}", count(trials.len(), "trial"), stored.id));
     Ok(ExitCode::Fine)
+}
+
+/// Leaves word in the folders of running trials: the signal alone asks for a save only.
+fn mark(stored: &Stored, status: &Status, jobs: &[String]) -> Result<(), CommandError> {
+    for task in &status.tasks {
+        let dir = stored.dir.task(&task.name);
+        let is_meant = |job: &Option<String>| job.as_ref().is_some_and(|job| jobs.contains(job));
+        for trial in task.trials.iter().filter(|trial| is_meant(&trial.slurm_job)) {
+            durable::create_dir_all(dir.trial(trial.index).path())?;
+            durable::replace_file_durably(&dir.trial(trial.index).preempt(), b"{}\n")?;
+        }
+    }
+    Ok(())
 }
 
 /// A wish about local trials is carried out by the runner alone.

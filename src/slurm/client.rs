@@ -220,7 +220,25 @@ impl Client {
     /// Cancels jobs. Slurm doesn't mind ids that it has forgotten.
     pub fn cancel(&self, ids: &[String]) -> Result<(), SlurmError> {
         let names = self.name_filter();
-        self.on_jobs("scancel", names.as_deref().as_slice(), ids)
+        let (tasks, wholes): (Vec<String>, Vec<String>) =
+            ids.iter().cloned().partition(|id| id.contains('_'));
+        self.on_jobs("scancel", names.as_deref().as_slice(), &wholes)?;
+        self.on_jobs("scancel", &[], &self.named(tasks)?)
+    }
+
+    /// Those tasks of arrays whose array has one of the names. `scancel` itself must not be given the name: it would
+    /// take one waiting task and a name for all that wait in the array (seen with 22.05).
+    fn named(&self, tasks: Vec<String>) -> Result<Vec<String>, SlurmError> {
+        if self.names.is_empty() || tasks.is_empty() {
+            return Ok(tasks);
+        }
+        let array = |task: &String| task.split('_').next()?.parse().ok().map(JobId);
+        let arrays = distinct(tasks.iter().filter_map(array));
+        let own = distinct(self.queue(&arrays)?.rows.iter().map(|row| row.array_job));
+        Ok(tasks
+            .into_iter()
+            .filter(|task| array(task).is_some_and(|id| own.contains(&id)))
+            .collect())
     }
 
     /// Sends running jobs a signal, by its name without `SIG`.

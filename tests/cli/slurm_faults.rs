@@ -279,13 +279,13 @@ fn a_node_is_given_up_while_its_jobs_live_on() {
     let cluster = Cluster::start(24_050, &options);
     let world = cluster.world();
     let executor = "kind = \"slurm\"\npartition = \"main\"\nmem = \"100M\"\ntime = \"10m\"";
-    counting::write(&world, executor, 900, 0.1);
+    counting::write(&world, executor, 500, 0.1);
     let id = world.ok(&["submit", "exp.toml"]);
     counting::until_beyond(&world, &id, 10);
     let node = text(&trials(&world.status(&id), "train")[0]["attempts"][0]["node"]);
     cluster.dev(&["kill", &node]);
     let status = until_state(&world, &id, "completed");
     assert!(causes(&trials(&status, "train")[0]).len() > 1, "it ran on elsewhere: {status:#}");
-    counting::assert_undisturbed(&world, &id, 900);
+    counting::assert_undisturbed(&world, &id, 500);
     world.hold("E: slurmd killed while the job lives on elsewhere", &id);
 }

@@ -109,6 +109,11 @@ fn take(
     temporary: &Path,
 ) -> io::Result<Result<Form, String>> {
     let inside = join(temporary, &request.entry);
+    // What an earlier try took is whole; a new one of that name is the program's next.
+    if store.stat(temporary).is_ok() && !store.list(temporary)?.is_empty() {
+        let is_file = is_file_form(store, request, temporary)?;
+        return Ok(Ok(if is_file { Form::File } else { Form::Folder }));
+    }
     let kind = match store.stat(&request.from) {
         Ok(stat) => stat.kind,
         // An earlier try came this far.

@@ -178,7 +178,6 @@ impl Saver {
     pub(crate) fn look(&mut self, now: Time, place: &Place) -> Vec<Outcome> {
         self.take_results(now);
         let seen = self.watch.as_ref().map(Watch::read).unwrap_or_default();
-        let renamed = !seen.renamed.is_empty();
         for name in seen.renamed {
             if !look::is_shown(self.profile, &name) {
                 continue;
@@ -193,8 +192,8 @@ impl Saver {
         if (seen.other || due) && !self.finished {
             self.scan(now);
         }
-        let is_told = !self.told.is_empty();
-        if renamed || seen.other || due || is_told || !self.outcomes.is_empty() {
+        let is_complete = self.waiting.values().any(|one| matches!(one, Waiting::Complete));
+        if seen.other || due || is_complete || !self.outcomes.is_empty() {
             self.send_complete(now, place);
         }
         self.send_retries(now);
@@ -375,7 +374,12 @@ impl Saver {
                 self.waiting.remove(&name);
             }
             Ok(Done::Refused(_)) => {
-                self.waiting.insert(name.clone(), Waiting::Refused);
+                // What was taken away may be made anew; what lies there still was looked at once.
+                if Disk::default().stat(&join(&self.staging, &name)).is_ok() {
+                    self.waiting.insert(name.clone(), Waiting::Refused);
+                } else {
+                    self.waiting.remove(&name);
+                }
             }
             Ok(Done::Changed) => self.changed(name.clone(), now),
             Err(_) => is_last = self.retry(request, now),

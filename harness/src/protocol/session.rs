@@ -93,6 +93,8 @@ pub(crate) struct Session {
     settings: Settings,
     seen: BTreeMap<String, BTreeSet<u64>>,
     pub(crate) step: Option<u64>,
+    /// The same, as told in this attempt: what a checkpoint without a number is named by.
+    pub(crate) told: Option<u64>,
     pub(crate) total: Option<u64>,
     pub(crate) progress: Option<f64>,
     pub(crate) status: Option<String>,
@@ -134,6 +136,7 @@ impl Session {
             settings,
             seen: BTreeMap::new(),
             step: resumed,
+            told: None,
             total: None,
             progress: None,
             status: None,
@@ -159,7 +162,8 @@ impl Session {
             return self.repeated(&message);
         }
         if message.step.is_some() {
-            self.step = self.step.max(message.step);
+            self.told = self.told.max(message.step);
+            self.step = self.step.max(self.told);
             self.works(now);
         }
         let number = message.source.as_ref().map(|(_, number)| *number);
@@ -349,6 +353,8 @@ impl Session {
         line("REASON", reason.map(|reason| reason.word().to_owned()));
         line("DEADLINE", deadline.map(|deadline| format!("{deadline:.0}")));
         line("COMMITTED", committed.map(|step| step.to_string()));
+        let every = if let Every::Steps(every) = self.settings.every { Some(every) } else { None };
+        line("SAVE_EVERY", every.map(|steps| steps.to_string()));
         text
     }
 
@@ -371,7 +377,8 @@ impl Session {
             Every::Time(_) => self.save_due_at().is_some_and(|at| at <= now),
             Every::Steps(every) => {
                 let step = self.step.unwrap_or(0);
-                self.state.save == 0 && every > 0 && step / every > self.last_saved_step / every
+                let is_free = self.state.save == 0 && self.saving.is_none();
+                is_free && every > 0 && step / every > self.last_saved_step / every
             }
         };
         if is_due {

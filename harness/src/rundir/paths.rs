@@ -146,6 +146,10 @@ impl TrialDir {
     pub fn pause(&self) -> PathBuf {
         self.0.join("pause-wanted")
     }
+    /// Somebody wants the running attempt to save, stop and run again. The harness removes it.
+    pub fn preempt(&self) -> PathBuf {
+        self.0.join("preempt-wanted")
+    }
     /// Slurm did not take the job back: `nemo-slurm poll` must requeue it.
     pub fn requeue_wanted(&self) -> PathBuf {
         self.0.join("requeue-wanted")

@@ -72,6 +72,10 @@ pub(crate) struct Supervisor {
     /// When the first KILL was sent.
     killed: Option<Time>,
     told: bool,
+    /// When it was asked, and when the one that it heard was.
+    asked_at: Time,
+    told_at: Time,
+    exited_at: Time,
     /// Slurm has answered since the program's end.
     sure: bool,
     /// What the program was asked for is committed.
@@ -93,6 +97,9 @@ impl Supervisor {
             kill_again: Time::ZERO,
             killed: None,
             told: false,
+            asked_at: Time::ZERO,
+            told_at: Time::ZERO,
+            exited_at: Time::ZERO,
             sure: false,
             saved: false,
         }
@@ -126,11 +133,12 @@ impl Supervisor {
         }
         match event {
             Event::Usr1 => self.usr1(now, &mut actions),
-            Event::Pause => self.pause(now, &mut actions),
+            Event::Pause => self.stop_by_hand(StopCause::Paused, now, &mut actions),
+            Event::Preempt => self.stop_by_hand(StopCause::Preempted, now, &mut actions),
             Event::Term => self.term(now, &mut actions),
             Event::Asked { heard } => self.asked(heard, &mut actions),
             Event::Learned(answer) => self.learned(answer, now, &mut actions),
-            Event::Exited { killed } => self.exited(killed, &mut actions),
+            Event::Exited { killed } => self.exited(killed, now, &mut actions),
             Event::Settled => {
                 if let Phase::Settling { settled } = &mut self.phase {
                     *settled = true;
@@ -178,9 +186,9 @@ impl Supervisor {
     }
 
     /// The segment may be about to end too: Slurm is asked by when all must be done.
-    fn pause(&mut self, now: Time, actions: &mut Vec<Action>) {
+    fn stop_by_hand(&mut self, cause: StopCause, now: Time, actions: &mut Vec<Action>) {
         self.ask_to_save(now, false, actions);
-        self.begin_stop(StopCause::Paused, Some(now + self.policy.lead), now);
+        self.begin_stop(cause, Some(now + self.policy.lead), now);
         if !self.policy.local && !self.asking {
             self.ask_cause(actions);
         }
@@ -192,6 +200,9 @@ impl Supervisor {
         if self.policy.local {
             self.begin_stop(StopCause::Cancelled, Some(deadline), now);
         } else {
+            // Slurm's TERM reaches every process of the job: one that ended by it was told to.
+            let gone = matches!(self.phase, Phase::Settling { .. });
+            self.told |= !gone || now <= self.exited_at + RETRY;
             self.begin_stop(StopCause::Unknown, Some(deadline), now);
             self.ask_cause(actions);
         }
@@ -224,6 +235,7 @@ impl Supervisor {
         match &mut self.request {
             Request::None => {
                 self.request = Request::Wanted { retry: now + RETRY, or_end };
+                (self.saved, self.asked_at) = (false, now);
                 actions.push(Action::AskToSave);
             }
             Request::Wanted { or_end: ends, .. } if or_end && !*ends => {
@@ -238,6 +250,7 @@ impl Supervisor {
         let Request::Wanted { or_end, .. } = self.request else { return };
         if heard {
             self.told = true;
+            self.told_at = self.asked_at;
             self.request = Request::Heard;
             self.forget_mere_request();
         } else if or_end && self.phase == Phase::Running {
@@ -270,8 +283,10 @@ impl Supervisor {
                 self.ask_at = Some(now + ASK_AGAIN);
             }
             Answer::Job { stop: None, end } => {
+                // Once the program is gone, a guess stays: it was told to stop, and may have ended for that.
+                let gone = matches!(self.phase, Phase::Settling { .. });
                 let guessed = self.stop.is_some_and(|stop| stop.cause == StopCause::Unknown);
-                if guessed {
+                if guessed && !gone {
                     self.stop = None;
                 }
                 self.segment_end = end.filter(|&end| end > now + self.policy.lead);
@@ -283,8 +298,13 @@ impl Supervisor {
         }
     }
 
-    fn exited(&mut self, killed: bool, actions: &mut Vec<Action>) {
+    fn exited(&mut self, killed: bool, now: Time, actions: &mut Vec<Action>) {
         self.phase = Phase::Settling { settled: false };
+        self.exited_at = now;
+        // A mere request to save, long ago: the program went on, and ended for another reason.
+        if self.stop.is_none() && now > self.told_at.saturating_add(self.policy.lead) {
+            self.told = false;
+        }
         // Slurm's own signal may have been faster than its news; and without an answer there's no decision.
         let unknown = self.stop.map_or(killed, |stop| stop.cause == StopCause::Unknown);
         let ask = (unknown && !self.asking) || self.stop.is_some_and(|stop| stop.cause.goes_on());

@@ -31,6 +31,8 @@ pub(crate) enum Event {
     Settled,
     /// A checkpoint was committed while the program ran.
     Committed,
+    /// Somebody wants the attempt to save, stop and run again.
+    Preempt,
     /// A later attempt has taken over.
     Superseded,
     /// The program gave no sign of life for too long.

@@ -32,7 +32,7 @@ impl World<'_> {
                 self.voice.note("the program is killed");
                 self.program.end(root, &helpers, is_running, Signal::SIGKILL);
             }
-            Action::AskCause => self.ask_cause(),
+            Action::AskCause => return self.ask_cause(),
             Action::Settle => self.settle(),
             Action::Decide => {}
         }

@@ -207,6 +207,11 @@ impl<'a> World<'a> {
         poll(&mut set, timeout).ok(); // all sources are read without blocking: which one it was doesn't matter
     }
 
+    /// Whether somebody asked for this attempt to stop and run again; the wish is taken.
+    fn is_preempted_by_hand(&self) -> bool {
+        std::fs::remove_file(self.harness.trial.dir.preempt()).is_ok()
+    }
+
     fn gather(&mut self, events: &mut VecDeque<Event>) {
         let heard = signals::read(&self.harness.signals);
         events.extend(self.listen());
@@ -214,6 +219,9 @@ impl<'a> World<'a> {
             match signal {
                 Signal::SIGUSR1 if requeue::is_paused(&self.harness.trial.dir) => {
                     events.push_back(Event::Pause);
+                }
+                Signal::SIGUSR1 if self.is_preempted_by_hand() => {
+                    events.push_back(Event::Preempt);
                 }
                 Signal::SIGUSR1 => events.push_back(Event::Usr1),
                 Signal::SIGTERM | Signal::SIGINT => events.push_back(Event::Term),

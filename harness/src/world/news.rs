@@ -20,17 +20,22 @@ use crate::telling::Happening;
 const ANSWER: Duration = Duration::from_secs(5);
 
 impl World<'_> {
-    pub(super) fn ask_cause(&mut self) {
+    /// An answer comes later, or at once if nobody can be asked.
+    pub(super) fn ask_cause(&mut self) -> Option<Event> {
         if self.question.is_some() {
             self.ask_again = true;
-            return;
+            return None;
         }
-        let Some(job) = &self.harness.context.slurm else { return };
+        let job = self.harness.context.slurm.as_ref()?;
         let until = self.harness.clock.now() + ANSWER;
         match Question::start(&slurm::show_job(&job.id()), until) {
             Ok(question) => self.question = Some(question),
-            Err(error) => self.voice.warn(&format!("`scontrol` could not be started: {error}")),
+            Err(error) => {
+                self.voice.warn(&format!("`scontrol` could not be started: {error}"));
+                return Some(Event::Learned(Answer::Silence));
+            }
         }
+        None
     }
 
     pub(super) fn answer(&mut self) -> Option<Event> {
@@ -39,8 +44,7 @@ impl World<'_> {
         let outcome = question.outcome(self.harness.clock.now())?;
         self.question = None;
         if std::mem::take(&mut self.ask_again) {
-            self.ask_cause();
-            return None;
+            return self.ask_cause();
         }
         let silence = |voice: &mut Voice, why: &str| {
             voice.note(&format!("Slurm did not say what happens to the job: {why}"));
