@@ -86,7 +86,9 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
     if let Some(code) = harness.trial.spec.requeue_exit.filter(|_| !refused) {
         return code; // Slurm requeues by that, as soon as it hears of it
     }
-    let in_grace = stopped.cause == Some(StopCause::Preempted);
+    // A preemption by hand has no grace: Slurm knows nothing of it.
+    let in_grace = stopped.cause == Some(StopCause::Preempted)
+        && look(harness, job).is_none_or(|now| now.preempt.is_some());
     if let Some(rest) = until.checked_sub(harness.clock.now()).filter(|_| in_grace) {
         wait_for_term(harness, rest + UNTIL_TERM);
     }

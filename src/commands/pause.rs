@@ -159,7 +159,7 @@ fn release(
     if again.is_empty() {
         return Ok(());
     }
-    match world.slurm.start_now(&again) {
+    match world.slurm.start_soon(&again) {
         Ok(()) | Err(SlurmError::Refused { .. }) => Ok(()), // then they wait as long as Slurm has it
         Err(error) => Err(error.into()),
     }

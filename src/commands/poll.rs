@@ -148,7 +148,7 @@ fn requeue(world: &World, job: &str, paused: bool) -> Result<(Done, Option<Strin
         Err(SlurmError::Refused { reason, .. }) => return Ok((Done::Refused, Some(reason))),
         Err(error) => return Err(error.into()),
     }
-    let then = if paused { world.slurm.hold(&ids) } else { world.slurm.start_now(&ids) };
+    let then = if paused { world.slurm.hold(&ids) } else { world.slurm.start_soon(&ids) };
     match then {
         Ok(()) | Err(SlurmError::Refused { .. }) => Ok((Done::Requeued, None)), // it is in the queue
         Err(error) => Err(error.into()),

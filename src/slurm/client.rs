@@ -196,11 +196,12 @@ impl Client {
         self.on_jobs("scontrol", &["hold"], ids)
     }
 
-    /// Ends the wait of jobs that were requeued: they may start as soon as there is room.
-    pub fn start_now(&self, ids: &[String]) -> Result<(), SlurmError> {
+    /// Shortens the wait of jobs that were requeued. A few seconds stay: started within the second of its requeue, a job was
+    /// seen to fail with `Job credential revoked`.
+    pub fn start_soon(&self, ids: &[String]) -> Result<(), SlurmError> {
         for some in ids.chunks(LONGEST_ARGUMENT / 100) {
             let jobs = format!("JobId={}", some.join(","));
-            self.words("scontrol", &["update", &jobs, "StartTime=now"])?;
+            self.words("scontrol", &["update", &jobs, "StartTime=now+3"])?;
         }
         Ok(())
     }

@@ -115,7 +115,7 @@ fn a_job_that_somebody_releases_by_hand_stays_paused() {
     let status = world.until(&id, "it is paused", paused);
     let job = text(&trials(&status, "train")[0]["slurm_job"]);
     slurm(&world, "scontrol", &["release", &job]);
-    slurm(&world, "scontrol", &["update", &format!("JobId={job}"), "StartTime=now"]);
+    slurm(&world, "scontrol", &["update", &format!("JobId={job}"), "StartTime=now+3"]);
     let log = world.experiment(&id).join("tasks/train/slurm");
     let says = || {
         let files = std::fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().path());
@@ -184,7 +184,7 @@ fn disabled_leaves_a_mark_that_poll_honours_once() {
     assert_eq!(again["trials"], serde_json::json!([]), "it does nothing twice");
     let status = world.until(&id, "the end", |status| status["experiment"]["state"] == "completed");
     for trial in trials(&status, "train") {
-        assert_eq!(causes(trial), ["restart", "completed"], "{trial:#}");
+        assert_eq!(causes(trial), ["preempted", "completed"], "{trial:#}");
         counting::assert_resumed_beyond(trial, 3);
     }
     counting::assert_undisturbed(&world, &id, 60);

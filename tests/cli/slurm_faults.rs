@@ -289,3 +289,23 @@ fn a_node_is_given_up_while_its_jobs_live_on() {
     counting::assert_undisturbed(&world, &id, 500);
     world.hold("E: slurmd killed while the job lives on elsewhere", &id);
 }
+
+#[test]
+fn one_waiting_trial_is_cancelled_alone() {
+    if !cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    let executor = "kind = \"slurm\"\npartition = \"main\"\nmem = \"100M\"\ntime = \"5m\"\nsbatch = { begin = \"now+1hour\" }";
+    counting::write(&world, executor, 10, 0.1);
+    let text = std::fs::read_to_string(world.path("exp.toml")).unwrap();
+    world.write(
+        "exp.toml",
+        &text.replace("after = [\"prepare\"]\n", "").replace("test -e {prepare.dir}/ready && ", ""),
+    );
+    let id = world.ok(&["submit", "exp.toml"]);
+    world.ok(&["cancel", &format!("{id}/train/1")]);
+    assert_eq!(states(&world.status(&id), "train"), ["pending", "cancelled", "pending"]);
+    world.ok(&["cancel", &id]);
+    until_state(&world, &id, "cancelled");
+}

@@ -385,3 +385,36 @@ if attempt == 1: die()",
     assert_eq!(task.resume_steps(), [None, Some(1), Some(2)]);
     hold("A: SIGKILL of the program", &task.dir(), Left::InOrder);
 }
+
+#[test]
+fn names_without_a_number_are_counted_on_after_a_resume() {
+    let task = Task::python(
+        r#"
+path = os.path.join(out, "model")
+os.mkdir(path + ".tmp")
+open(path + ".tmp/state", "w").write(os.environ["NEMO_ATTEMPT"])
+os.rename(path + ".tmp", path)
+sys.exit(75)
+"#,
+    );
+    for _ in 0..3 {
+        assert_eq!(task.run(), 75);
+    }
+    assert_eq!(task.resume_steps(), [None, Some(0), Some(1)]);
+    assert_eq!(task.checkpoints(), ["step-1", "step-2"], "two stay of a trial that goes on");
+}
+
+#[test]
+fn a_name_that_was_refused_may_be_saved_again() {
+    let task = Task::python(
+        r#"
+def put(text):
+    open(os.path.join(out, "best-7.pt"), "w").write(text)
+put("7"); time.sleep(4); put("8"); time.sleep(4)
+save(9)
+put("9")
+"#,
+    );
+    assert_eq!(task.run(), 0, "what is there already stays; nothing hangs, nothing is lost");
+    assert!(task.checkpoints().contains(&"step-9".to_owned()));
+}
