@@ -65,6 +65,8 @@ pub fn replace_file(path: &Path, data: &[u8]) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Appender {
     file: File,
+    /// A line was written in part: the disk was full, say.
+    torn: bool,
 }
 
 impl Appender {
@@ -79,7 +81,7 @@ impl Appender {
         } else if fs::read(path)?.last().is_some_and(|&byte| byte != b'\n') {
             file.write_all(b"\n")?;
         }
-        Ok(Self { file })
+        Ok(Self { file, torn: false })
     }
 
     /// Appends one line in a single write, and syncs it.
@@ -95,9 +97,13 @@ impl Appender {
 
     /// Appends one line in a single write; a crash of the machine may lose it.
     pub fn line_unsynced(&mut self, row: &impl serde::Serialize) -> io::Result<()> {
-        let mut line = serde_json::to_vec(row)?;
+        // What was torn must not swallow this line too.
+        let mut line = if self.torn { vec![b'\n'] } else { Vec::new() };
+        serde_json::to_writer(&mut line, row)?;
         line.push(b'\n');
-        self.file.write_all(&line)
+        let written = self.file.write_all(&line);
+        self.torn = written.is_err();
+        written
     }
 }
 
@@ -113,6 +119,21 @@ mod tests {
         Appender::open(&path).unwrap().line(&2).unwrap();
         let lines = crate::rundir::lines::read::<u32>(&path).unwrap();
         assert_eq!((lines.rows.as_slice(), lines.unreadable), (&[1, 2][..], 1));
+    }
+
+    #[test]
+    fn a_line_after_one_that_was_torn_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        let mut appender = Appender::open(&path).unwrap();
+        appender.line(&1).unwrap();
+        // As a full disk leaves it: half a line, and an error.
+        appender.file.write_all(b"{\"event\":").unwrap();
+        appender.torn = true;
+        appender.line(&2).unwrap();
+        appender.line(&3).unwrap();
+        let lines = crate::rundir::lines::read::<u32>(&path).unwrap();
+        assert_eq!((lines.rows.as_slice(), lines.unreadable), (&[1, 2, 3][..], 1));
     }
 
     #[test]
