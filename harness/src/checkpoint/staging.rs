@@ -19,13 +19,14 @@ fn clean(staging: &Path, checkpoints: &Path) -> io::Result<()> {
     if let Some(parent) = staging.parent()
         && parent.exists()
     {
-        fs::remove_dir_all(parent)?;
+        // A process of the attempt before, on another node, may still write there. It is in nobody's way.
+        fs::remove_dir_all(parent).ok();
     }
     durable::create_dir_all(staging)?;
     durable::create_dir_all(checkpoints)?;
     for name in Disk::default().list(checkpoints)? {
         if name.starts_with(b".tmp-") {
-            Disk::default().remove_tree(&join(checkpoints, &name))?;
+            Disk::default().remove_tree(&join(checkpoints, &name)).ok();
         }
     }
     Ok(())
