@@ -122,7 +122,9 @@ pub(crate) fn stop_cause(job: &Job, own_restarts: u32, now: f64, lead: f64) -> O
         return Some(StopCause::Cancelled);
     }
     let near = job.end.is_some_and(|end| end - now <= lead + EARLY);
-    (job.state == "RUNNING" && near).then_some(StopCause::TimeLimit)
+    // While Slurm is still sending its signal it says so in place of the state.
+    let runs = matches!(&*job.state, "RUNNING" | "SIGNALING");
+    (runs && near).then_some(StopCause::TimeLimit)
 }
 
 /// What came of a requeue.
@@ -185,6 +187,8 @@ mod tests {
     fn evidence_decides_the_cause() {
         check(&job(), 2000.0, None);
         check(&job(), 4850.0, Some(StopCause::TimeLimit));
+        let signaling = Job { state: "SIGNALING".into(), ..job() };
+        check(&signaling, 4850.0, Some(StopCause::TimeLimit));
         check(&Job { preempt: Some(1900.0), ..job() }, 2000.0, Some(StopCause::Preempted));
         check(&Job { preempt: Some(900.0), ..job() }, 2000.0, None); // of the run before
         check(&Job { restarts: 3, ..job() }, 2000.0, Some(StopCause::Requeued));
