@@ -13,7 +13,7 @@ use crate::context::SlurmJob;
 use crate::end::{self, Budget, Exit, Facts, Said, Verdict};
 use crate::job::Harness;
 use crate::journal::{History, Journal};
-use crate::lease::{self, Claim, Holder};
+use crate::lease::{self, Claim, Holder, Lease};
 use crate::nodes;
 use crate::output;
 use crate::proc_fs;
@@ -54,7 +54,7 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
         Claim::Stale(holder) => return Ok(Ended::Stale(holder)),
     };
     let mut voice = Voice::new(&dir.stderr(lease.attempt));
-    requeue::remove_mark(harness);
+    requeue::remove_marks(harness);
     let holder = before.as_ref().map(|(_, holder)| holder);
     let was_alive = takeover::end_remnants(harness, holder, &mut voice);
     // The one before may have written its last lines until now.
@@ -66,18 +66,18 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     for end in nodes::missing_ends(&rows, alive, job, unix_now()) {
         journal.write(&AttemptRecord::End(end)).map_err(|error| told(&path, &error))?;
     }
-    let resumed = given_up(harness, &history)
-        .unwrap_or_else(|| resumed::find(harness, &lease, &history, &mut voice));
+    let leaves = requeue::must_leave(harness);
+    let resumed =
+        if leaves { Ok(Resume::Stopped) } else { find(harness, &lease, &history, &mut voice) };
     let step = resumed.as_ref().ok().and_then(Resume::step);
     let start = start_record(harness, &own, lease.attempt, step, came);
     journal.write(&AttemptRecord::Start(start)).map_err(|error| told(&path, &error))?;
     let began = harness.clock.now();
     let oom_before = proc_fs::oom_kills();
     let attempt = lease.attempt;
-    let leaves = requeue::must_leave(harness);
     let held = lease.clone();
     let report = match resumed {
-        _ if leaves.is_some() => Ok(Report::leaving(harness, attempt, &mut journal, voice)),
+        Ok(Resume::Stopped) if leaves => Ok(Report::leaving(harness, attempt, &mut journal, voice)),
         Ok(Resume::From(from)) => begin(harness, lease, voice, Some(&from), &history, &mut journal),
         Ok(Resume::Anew) => begin(harness, lease, voice, None, &history, &mut journal),
         Ok(Resume::Stopped) => Ok(Report::stopped(harness, voice)),
@@ -106,13 +106,20 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     Ok(Ended::Recorded { verdict, attempt, stopped })
 }
 
-/// Ends a loop of attempts that never came to their own end: their budget is counted there, and so twice as much here.
-fn given_up(harness: &Harness, history: &History) -> Option<Result<Resume, String>> {
+/// Where to go on from. It also ends a loop of attempts that never came to their own end, where their budget is counted:
+/// so twice as much is allowed here.
+fn find(
+    harness: &Harness,
+    lease: &Lease,
+    history: &History,
+    voice: &mut Voice,
+) -> Result<Resume, String> {
     let limit = harness.trial.spec.restart.no_progress.saturating_mul(2);
-    let is_over = limit > 0 && history.stuck >= limit;
-    is_over.then(|| {
-        Err(format!("given up: {} attempts in a row without a new checkpoint", history.stuck))
-    })
+    if limit > 0 && history.stuck >= limit {
+        let stuck = history.stuck;
+        return Err(format!("given up: {stuck} attempts in a row without a new checkpoint"));
+    }
+    resumed::find(harness, lease, history, voice)
 }
 
 /// Removes checkpoints. One that stays is in nobody's way: the trial is done all the same.
@@ -166,17 +173,15 @@ impl Report {
 
     /// This node failed the trial before: another one may do better.
     fn leaving(harness: &Harness, attempt: u32, journal: &mut Journal, mut voice: Voice) -> Self {
-        let (node, reason) = (harness.context.node.clone(), nodes::LEFT.to_owned());
-        let record = AttemptRecord::ExcludeNode { attempt, node, reason, time: unix_now() };
+        let why = "this node failed the trial before";
+        let (node, reason) = (harness.context.node.clone(), why.to_owned());
+        let time = unix_now();
+        let record = AttemptRecord::ExcludeNode { attempt, node, reason, left: true, time };
         if let Err(error) = journal.write(&record) {
             voice.warn(&format!("that the node is left could not be recorded: {error}"));
         }
         let said = Said { requeue: true, ..Said::default() };
-        Self {
-            exit: Exit::NotYet("this node failed the trial before"),
-            said,
-            ..Self::never(String::new(), voice)
-        }
+        Self { exit: Exit::NotYet(why), said, ..Self::never(String::new(), voice) }
     }
 
     /// TERM came before the program was started: nobody needs to be asked to save.

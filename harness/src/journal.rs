@@ -8,7 +8,6 @@ use nemo_harness::rundir::durable::Appender;
 use nemo_harness::rundir::{AttemptRecord, Cause, Next, lines};
 
 use crate::checkpoint::resume::Recorded;
-use crate::nodes;
 
 /// What came before, since somebody last began the trial anew.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,7 +60,7 @@ impl History {
                 }
                 AttemptRecord::Removed { steps, .. } => history.removed.extend(steps),
                 // An attempt that left its node tried nothing.
-                AttemptRecord::ExcludeNode { reason, .. } if reason == nodes::LEFT => {
+                AttemptRecord::ExcludeNode { left: true, .. } => {
                     history.stuck = history.stuck.saturating_sub(1);
                 }
                 AttemptRecord::Ready { .. }

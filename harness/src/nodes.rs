@@ -41,14 +41,10 @@ pub(crate) fn bad(rows: &[AttemptRecord]) -> Vec<String> {
     bad.map(|(node, _)| node.to_owned()).collect()
 }
 
-/// The reason of the record by which an attempt excludes the node that it leaves.
-pub(crate) const LEFT: &str =
-    "it failed this trial before: the attempt that Slurm started here left at once";
-
 /// Whether an attempt that starts on a node must leave it: it is bad, and none has left it for that yet.
 pub(crate) fn must_leave(rows: &[AttemptRecord], node: &str) -> bool {
-    let is_left = |row: &AttemptRecord| matches!(row, AttemptRecord::ExcludeNode { node: left, reason, .. } if left == node && reason == LEFT);
-    bad(rows).iter().any(|bad| bad == node) && !rows.iter().any(is_left)
+    let was_left = |row: &AttemptRecord| matches!(row, AttemptRecord::ExcludeNode { node: own, left: true, .. } if own == node);
+    bad(rows).iter().any(|bad| bad == node) && !rows.iter().any(was_left)
 }
 
 /// The ends of attempts that left none: they can't write any more.
@@ -140,18 +136,9 @@ pub(crate) fn exclusion(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_bad_node_is_left_once() {
-        let mut record = rows("s0@n1 x0 s1@n1 x1");
-        assert!(must_leave(&record, "n1") && !must_leave(&record, "n2"));
-        let (node, reason) = ("n1".to_owned(), LEFT.to_owned());
-        record.push(AttemptRecord::ExcludeNode { attempt: 2, node, reason, time: 1.0 });
-        assert!(!must_leave(&record, "n1"));
-    }
     use serde_json::json;
 
-    /// `s0@n1` starts attempt 0 on n1; `x0` ends it as a node failure, `p0` as preempted, `f0` for good; `e@n2` excludes.
+    /// `s0@n1` starts attempt 0 on n1; `x0` ends it as a node failure, `p0` as preempted, `f0` for good; `e@n2` excludes, `l@n1` leaves.
     fn rows(text: &str) -> Vec<AttemptRecord> {
         let row = |word: &str| {
             let (word, node) = word.split_once('@').unwrap_or((word, ""));
@@ -165,6 +152,7 @@ mod tests {
             serde_json::from_value(match kind {
                 "s" => json!({"event": "start", "attempt": attempt, "slurm_job": "7", "node": node, "pid": 1, "boot_id": "b", "start_ticks": 1, "time": 1.0, "resume_step": null}),
                 "e" => json!({"event": "exclude_node", "attempt": attempt, "node": node, "reason": "", "time": 1.0}),
+                "l" => json!({"event": "exclude_node", "attempt": attempt, "node": node, "reason": "", "left": true, "time": 1.0}),
                 "c" => json!({"event": "checkpoint", "attempt": 0, "step": attempt, "time": 1.0}),
                 _ => json!({"event": "end", "attempt": attempt, "time": 1.0, "cause": cause, "exit_code": null, "signal": null, "step": null, "checkpoint_step": null, "next": next, "reason": null}),
             })
@@ -183,6 +171,14 @@ mod tests {
         check("s0@n1 p0 s1@n1 p1", &[]);
         check("s0@n1 e0@n1 p0", &["n1"]);
         check("s0@n1 x0 s1@n1 x1 s2@n2 f2 s3@n1", &[]); // begun anew by somebody
+    }
+
+    #[test]
+    fn a_bad_node_is_left_once() {
+        let leaves = |text: &str, node| must_leave(&rows(text), node);
+        assert!(leaves("s0@n1 x0 s1@n1 x1", "n1"));
+        assert!(!leaves("s0@n1 x0 s1@n1 x1", "n2"));
+        assert!(!leaves("s0@n1 x0 s1@n1 x1 s2@n1 l2@n1 p2", "n1"));
     }
 
     #[test]

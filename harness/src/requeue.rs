@@ -135,19 +135,14 @@ fn start_soon(harness: &Harness, job: &SlurmJob) {
     tell(harness, &words, "the job waits in the queue as long as Slurm has it");
 }
 
-/// Why this run must not start its program here, if it must not: the node failed the trial before, and others are left.
-/// Slurm requeues a job whose node it lost by itself, and may well choose that node again. It is left once only: should
-/// Slurm choose it even then, the trial runs.
-pub(crate) fn must_leave(harness: &Harness) -> Option<String> {
-    let job = harness.context.slurm.as_ref()?;
-    let node = &harness.context.node;
-    let rows = lines::read(&harness.trial.dir.attempts()).ok()?.rows;
-    if !nodes::must_leave(&rows, node) {
-        return None;
-    }
-    let (_, exclusion) = wanted(harness, job, &nodes::bad(&rows))?;
-    let others_are_left = matches!(exclusion, Exclusion::Nodes(_));
-    others_are_left.then(|| node.clone())
+/// Whether this run must not start its program here: the node failed the trial before, and others are left. Slurm
+/// requeues a job whose node it lost by itself, and may well choose that node again. It is left once only: should Slurm
+/// choose it even then, the trial runs.
+pub(crate) fn must_leave(harness: &Harness) -> bool {
+    let Some(job) = &harness.context.slurm else { return false };
+    let rows = lines::read(&harness.trial.dir.attempts()).unwrap_or_default().rows;
+    nodes::must_leave(&rows, &harness.context.node)
+        && matches!(wanted(harness, job, &nodes::bad(&rows)), Some((_, Exclusion::Nodes(_))))
 }
 
 /// What Slurm knows of the job, and what should be excluded.
@@ -225,7 +220,10 @@ fn leave_mark(harness: &Harness, attempt: u32, why: &str) {
     }
 }
 
-/// An attempt has begun: nothing is wanted any more.
-pub(crate) fn remove_mark(harness: &Harness) {
-    std::fs::remove_file(harness.trial.dir.requeue_wanted()).ok();
+/// An attempt has begun: what was wanted of the one before is done.
+pub(crate) fn remove_marks(harness: &Harness) {
+    let dir = &harness.trial.dir;
+    for mark in [dir.requeue_wanted(), dir.preempt()] {
+        std::fs::remove_file(mark).ok();
+    }
 }

@@ -71,6 +71,9 @@ pub enum AttemptRecord {
         node: String,
         /// For people.
         reason: String,
+        /// The attempt started here, and left at once without starting anything.
+        #[serde(default)]
+        left: bool,
         /// Unix seconds.
         time: f64,
     },

@@ -134,7 +134,8 @@ impl World<'_> {
                 self.noted.leave_node = true;
                 let node = self.harness.context.node.clone();
                 let reason = format!("log policy `{name}`");
-                let record = AttemptRecord::ExcludeNode { attempt, node, reason, time };
+                let record =
+                    AttemptRecord::ExcludeNode { attempt, node, reason, left: false, time };
                 self.record(&record, "that the node is excluded");
             }
         }
