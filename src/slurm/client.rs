@@ -186,9 +186,9 @@ impl Client {
         }
     }
 
-    /// Lets held jobs run. Ids as shown: `12`, `12_[1-3]`.
+    /// Lets held jobs run. Ids as shown: `12`, `12_[1-3]`. One that is over has nothing to be released from.
     pub fn release(&self, ids: &[String]) -> Result<(), SlurmError> {
-        self.on_jobs("scontrol", &["release"], ids)
+        but_for(self.on_jobs("scontrol", &["release"], ids), "Job has already finished")
     }
 
     /// Keeps waiting jobs from starting.
@@ -208,14 +208,7 @@ impl Client {
 
     /// Puts jobs back into the queue. One that is there already is fine.
     pub fn requeue(&self, ids: &[String]) -> Result<(), SlurmError> {
-        match self.on_jobs("scontrol", &["requeue"], ids) {
-            Err(SlurmError::Refused { reason, .. })
-                if reason.split("; ").all(|line| line.contains("Job is pending execution")) =>
-            {
-                Ok(())
-            }
-            other => other,
-        }
+        but_for(self.on_jobs("scontrol", &["requeue"], ids), "Job is pending execution")
     }
 
     /// Cancels jobs. Slurm doesn't mind ids that it has forgotten.
@@ -342,6 +335,20 @@ impl Client {
     }
 }
 
+/// The answer, where this refusal is none. Of an array, `scontrol` says each task's own answer on a line, and that others
+/// had `No error`.
+fn but_for(answer: Result<(), SlurmError>, harmless: &str) -> Result<(), SlurmError> {
+    let is_harmless = |line: &str| line.contains(harmless) || line.ends_with(": No error");
+    match answer {
+        Err(SlurmError::Refused { reason, .. })
+            if reason.contains(harmless) && reason.split("; ").all(is_harmless) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
 fn is_unknown_job(reason: &str) -> bool {
     reason.contains("Invalid job id specified")
 }
@@ -362,4 +369,25 @@ fn id_lists(jobs: &[JobId]) -> Vec<String> {
     let longest = "4294967295,".len();
     let lists = jobs.chunks(LONGEST_ARGUMENT / longest);
     lists.map(|some| some.iter().map(JobId::to_string).collect::<Vec<_>>().join(",")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(reason: &str, is_fine: bool) {
+        let reason = reason.to_owned();
+        let refused = Err(SlurmError::Refused { program: "scontrol", reason, code: Some(1) });
+        assert_eq!(but_for(refused, "Job has already finished").is_ok(), is_fine);
+    }
+
+    #[test]
+    fn a_release_of_what_is_over_is_fine_and_no_other_refusal_is() {
+        check("62_0: No error; 62_1-2: Job has already finished", true);
+        check("Job has already finished for job 62", true);
+        check("62_0: No error; 62_1: Access/permission denied", false);
+        check("62_0: Access/permission denied; 62_1-2: Job has already finished", false);
+        check("Invalid job id specified for job 62", false);
+    }
 }

@@ -313,7 +313,8 @@ fn the_example_is_preempted_and_its_weights_are_the_same_bit_for_bit() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits/exp.toml");
     let example = example.to_str().unwrap();
     let node = "executor.cluster.sbatch.nodelist=\"n3\"";
-    let id = world.ok(&["submit", example, "--executor", "cluster", "--set", node]);
+    let pace = "task.train.params.pace=0.15"; // the last trial is beyond 50 long before the first ends
+    let id = world.ok(&["submit", example, "--executor", "cluster", "--set", node, "--set", pace]);
     counting::until_beyond(&world, &id, 50);
     urgent_job(&world, "n3");
     let status = until_completed(&world, &id);
