@@ -10,7 +10,7 @@ use crate::checkpoint::prune::{self, Need, Rules};
 use crate::checkpoint::store::Disk;
 use crate::clock::unix_now;
 use crate::context::SlurmJob;
-use crate::end::{self, Budget, Exit, Facts, Said, Verdict};
+use crate::end::{self, Budget, Exit, Facts, Said, Unbegun, Verdict};
 use crate::job::Harness;
 use crate::journal::{History, Journal};
 use crate::lease::{self, Claim, Holder, Lease};
@@ -84,7 +84,7 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
         Err(reason) => Err(reason),
     };
     let mut report =
-        report.unwrap_or_else(|reason| Report::never(reason, Voice::new(&dir.stderr(attempt))));
+        report.unwrap_or_else(|why| Report::unbegun(why, Voice::new(&dir.stderr(attempt))));
     // An old run that hears late of a new one writes nothing more: the new one has written its end.
     if report.stop == Some(StopCause::Superseded) || matches!(held.is_newest(), Ok(false)) {
         report.voice.warn("a later attempt of this trial has taken over; this one leaves");
@@ -113,11 +113,11 @@ fn find(
     lease: &Lease,
     history: &History,
     voice: &mut Voice,
-) -> Result<Resume, String> {
+) -> Result<Resume, Unbegun> {
     let limit = harness.trial.spec.restart.no_progress.saturating_mul(2);
     if limit > 0 && history.stuck >= limit {
         let stuck = history.stuck;
-        return Err(format!("given up: {stuck} attempts in a row without a new checkpoint"));
+        return Err(format!("given up: {stuck} attempts in a row without a new checkpoint").into());
     }
     resumed::find(harness, lease, history, voice)
 }
@@ -153,9 +153,18 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    fn never(reason: String, voice: Voice) -> Self {
+    fn unbegun(why: Unbegun, voice: Voice) -> Self {
+        let exit = match why {
+            Unbegun::Everywhere(why) => Exit::Never(why),
+            Unbegun::Here(why) => Exit::NotYet(why),
+        };
+        Self::of(exit, voice)
+    }
+
+    /// Nothing but this is known.
+    fn of(exit: Exit, voice: Voice) -> Self {
         Self {
-            exit: Exit::Never(reason),
+            exit,
             who: None,
             stop: None,
             told: false,
@@ -173,15 +182,15 @@ impl Report {
 
     /// This node failed the trial before: another one may do better.
     fn leaving(harness: &Harness, attempt: u32, journal: &mut Journal, mut voice: Voice) -> Self {
-        let why = "this node failed the trial before";
-        let (node, reason) = (harness.context.node.clone(), why.to_owned());
+        let why = "this node failed the trial before".to_owned();
+        let (node, reason) = (harness.context.node.clone(), why.clone());
         let time = unix_now();
         let record = AttemptRecord::ExcludeNode { attempt, node, reason, left: true, time };
         if let Err(error) = journal.write(&record) {
             voice.warn(&format!("that the node is left could not be recorded: {error}"));
         }
         let said = Said { requeue: true, ..Said::default() };
-        Self { exit: Exit::NotYet(why), said, ..Self::never(String::new(), voice) }
+        Self { said, ..Self::of(Exit::NotYet(why), voice) }
     }
 
     /// TERM came before the program was started: nobody needs to be asked to save.
@@ -189,13 +198,8 @@ impl Report {
         voice.note("stopped while checkpoints were being verified; the program was not started");
         let deadline = harness.clock.now() + kill_wait(&harness.trial.spec);
         let (cause, sure) = resumed::stop_cause(harness);
-        Self {
-            exit: Exit::NotYet("checkpoints were still being verified"),
-            stop: Some(cause),
-            sure,
-            deadline: Some(deadline),
-            ..Self::never(String::new(), voice)
-        }
+        let exit = Exit::NotYet("checkpoints were still being verified".to_owned());
+        Self { stop: Some(cause), sure, deadline: Some(deadline), ..Self::of(exit, voice) }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Prepares all that an attempt's program needs, starts it, and hands it over to be watched.
 
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use nemo_harness::profile;
@@ -8,6 +10,7 @@ use nemo_harness::rundir::{Every as SaveEvery, MetricsLine, TaskSpec, durable, l
 use crate::attempt::Report;
 use crate::checkpoint::saver::Saver;
 use crate::command::{self, AttemptNames};
+use crate::end::Unbegun;
 use crate::environment;
 use crate::guard;
 use crate::hang::Watchdog;
@@ -37,15 +40,16 @@ pub(crate) fn begin(
     resumed: Option<&Resumed>,
     history: &History,
     journal: &mut Journal,
-) -> Result<Report, String> {
+) -> Result<Report, Unbegun> {
     let trial = &harness.trial;
     let dir = &trial.dir;
     let staging = dir.staging(lease.attempt);
     let step = resumed.map(|resumed| resumed.step);
     let saver = Saver::begin(trial, &lease, history.steps.clone(), step);
     let nodes = trial.spec.launch.as_ref().map_or(1, |launch| launch.nodes);
-    let saver = saver.map_err(|error| told(&staging, &error))?.far(nodes > 1);
-    durable::create_dir_all(&dir.artifacts()).map_err(|error| told(&dir.artifacts(), &error))?;
+    let saver = saver.map_err(|error| unready(&staging, &error))?.far(nodes > 1);
+    durable::create_dir_all(&dir.artifacts())
+        .map_err(|error| Unbegun::here(&dir.artifacts(), &error))?;
     let from = resumed.map(|resumed| resumed.from.display().to_string());
     let names = AttemptNames {
         checkpoint_dir: staging.display().to_string(),
@@ -68,6 +72,14 @@ pub(crate) fn begin(
     let known = history.steps.clone();
     let parts = Parts { supervisor, program, saver, telling, lease, voice, journal, known };
     Ok(World::new(harness, parts).run())
+}
+
+/// A folder of the attempt that could not be made ready. Across two file systems there is no rename, on any node.
+fn unready(staging: &Path, error: &io::Error) -> Unbegun {
+    match error.kind() {
+        io::ErrorKind::CrossesDevices => told(staging, error).into(),
+        _ => Unbegun::here(staging, error),
+    }
 }
 
 /// What is left of KillWait for the program: a sixth of it is for the last commit and the record.

@@ -6,6 +6,8 @@
 //! program ended as it was told to, but for one that said itself that all is done.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 
 use nemo_harness::rundir::{Cause, Next};
 use nix::sys::signal::Signal;
@@ -13,6 +15,7 @@ use nix::sys::signal::Signal;
 use crate::blame::Blame;
 use crate::process::Reaped;
 use crate::supervise::StopCause;
+use crate::trial::told;
 
 /// The program saved, and wants to be started again in this job.
 pub(crate) const EXIT_RESTART: i32 = 85;
@@ -29,7 +32,29 @@ pub(crate) enum Exit {
     /// It could not be started, or not be resumed: another attempt would meet the same.
     Never(String),
     /// The attempt ended before it could be started, for this reason.
-    NotYet(&'static str),
+    NotYet(String),
+}
+
+/// Why an attempt could not begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unbegun {
+    /// Another attempt would meet the same.
+    Everywhere(String),
+    /// This node can't read or write what is needed now: elsewhere, or later, it may go well.
+    Here(String),
+}
+
+impl Unbegun {
+    /// A file or folder that can't be read or written here.
+    pub(crate) fn here(path: &Path, error: &io::Error) -> Self {
+        Self::Here(told(path, error))
+    }
+}
+
+impl From<String> for Unbegun {
+    fn from(why: String) -> Self {
+        Self::Everywhere(why)
+    }
 }
 
 impl Exit {
@@ -209,12 +234,14 @@ fn by_exit(facts: &Facts) -> (Cause, Next, String) {
         }
         Exit::Code(EXIT_REQUEUE) => told(Cause::Restart, Next::Requeue, "saved, to be requeued"),
         _ if facts.said.requeue => told(Cause::Restart, Next::Requeue, "saved, to be requeued"),
+        // The node could not give what an attempt needs.
+        Exit::NotYet(_) => told(Cause::NodeFailure, Next::Requeue, ""),
         // The shell could not find or not run a program: that is the same everywhere.
         Exit::Code(126 | 127) => told(Cause::Failed, Next::Failed, ""),
         Exit::Code(_) if facts.blame == Blame::Configuration => {
             told(Cause::Failed, Next::Failed, "another attempt would fail the same way")
         }
-        Exit::Code(_) | Exit::Signal(_) | Exit::Never(_) | Exit::NotYet(_) => crash(facts),
+        Exit::Code(_) | Exit::Signal(_) | Exit::Never(_) => crash(facts),
     }
 }
 
@@ -274,6 +301,7 @@ mod tests {
         check(&facts(Exit::Code(93), None), "Failed Failed");
         check(&facts(Exit::Code(127), None), "Failed Failed");
         check(&facts(Exit::Never("no".into()), None), "Failed Failed");
+        check(&facts(Exit::NotYet("a disk".into()), None), "NodeFailure Requeue");
         check(&facts(Exit::Code(1), None), "Failed Restart");
         check(&facts(Exit::Signal(11), None), "Failed Restart");
         let spent = Budget { used: 1, limit: 1 };
@@ -295,8 +323,9 @@ mod tests {
             check(&paused, "Paused Requeue");
         }
         check(&facts(Exit::Signal(9), Some(Preempted)), "Preempted Requeue");
-        check(&facts(Exit::NotYet(""), Some(Preempted)), "Preempted Requeue");
-        check(&facts(Exit::NotYet(""), Some(Cancelled)), "Cancelled Cancelled");
+        let not_yet = || Exit::NotYet(String::new());
+        check(&facts(not_yet(), Some(Preempted)), "Preempted Requeue");
+        check(&facts(not_yet(), Some(Cancelled)), "Cancelled Cancelled");
         check(&facts(Exit::Code(93), Some(Preempted)), "Failed Failed");
         check(&facts(Exit::Code(93), Some(Cancelled)), "Cancelled Cancelled");
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::checkpoint::search::{self, Searched};
 use crate::clock::unix_now;
+use crate::end::Unbegun;
 use crate::helper::{self, Outcome};
 use crate::job::Harness;
 use crate::journal::History;
@@ -13,7 +14,6 @@ use crate::metrics;
 use crate::say::Voice;
 use crate::slurm;
 use crate::supervise::StopCause;
-use crate::trial::told;
 
 /// How long Slurm has to say why it stops the job.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -52,7 +52,7 @@ pub(crate) fn find(
     lease: &Lease,
     history: &History,
     voice: &mut Voice,
-) -> Result<Resume, String> {
+) -> Result<Resume, Unbegun> {
     let dir = &harness.trial.dir;
     let (signals, recorded) = (&harness.signals, history.recorded());
     let found = match search::find(signals, &dir.checkpoints(), &recorded, &lease.nonce)? {
@@ -67,7 +67,8 @@ pub(crate) fn find(
         voice.note(&format!("resuming from step {}, `{}`", resumed.step, resumed.from.display()));
     }
     let from = resumed.as_ref().map(|resumed| (resumed.step, resumed.metrics));
-    metrics::roll_back(&dir.metrics(), from).map_err(|error| told(&dir.metrics(), &error))?;
+    metrics::roll_back(&dir.metrics(), from)
+        .map_err(|error| Unbegun::here(&dir.metrics(), &error))?;
     Ok(resumed.map_or(Resume::Anew, Resume::From))
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use nemo_harness::rundir::{LogPolicy, Progress, TrialDir, durable};
@@ -24,6 +24,8 @@ const PROGRESS: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_secs(1);
 /// How many of the last reports are compared with a new one, which may be a repeat.
 const REPORTS: usize = 64;
+/// How deep a checkpoint's folders are looked into for a sign of life.
+const DEPTH: u32 = 4;
 /// How many messages are read before something else gets its turn.
 const MESSAGES: usize = 1024;
 
@@ -39,8 +41,8 @@ pub(crate) struct Telling {
     pub(crate) session: Session,
     socket: Option<Socket>,
     watchdog: Option<Watchdog>,
-    /// The sizes of the logs when they were last looked at.
-    logs: (u64, u64),
+    /// How many bytes the logs and what is being saved had when they were last looked at.
+    written: [u64; 3],
     /// The last reports.
     reported: VecDeque<(Option<u64>, bool, Map<String, Value>)>,
     /// What others were told of, and when.
@@ -88,7 +90,7 @@ impl Telling {
             session,
             socket,
             watchdog,
-            logs: (0, 0),
+            written: [0; 3],
             reported: VecDeque::new(),
             shown: (None, Time::ZERO),
             told: 0,
@@ -227,13 +229,14 @@ impl Telling {
         self.socket.as_mut().map_or(0, |socket| socket.publish(self.told, &text))
     }
 
-    /// Looks for a sign of life: a message or a line came by itself, a log may have grown.
+    /// Looks for a sign of life: a message or a line came by itself, a log or a checkpoint may have grown.
     fn watch(&mut self, now: Time) -> Option<Happening> {
         let dog = self.watchdog.as_mut().filter(|dog| dog.due() <= now)?;
-        let size = |path: PathBuf| fs::metadata(path).map_or(0, |metadata| metadata.len());
-        let logs = (size(self.dir.stdout(self.attempt)), size(self.dir.stderr(self.attempt)));
-        let has_grown = logs != std::mem::replace(&mut self.logs, logs);
-        let since = dog.look(now, has_grown)?;
+        let (dir, attempt) = (&self.dir, self.attempt);
+        let written = [dir.stdout(attempt), dir.stderr(attempt), dir.staging(attempt)];
+        let written = written.map(|path| bytes(&path, DEPTH));
+        let has_changed = written != std::mem::replace(&mut self.written, written);
+        let since = dog.look(now, has_changed)?;
         self.watchdog = None; // once is enough
         Some(Happening::Hung { since })
     }
@@ -288,4 +291,14 @@ impl Telling {
         let lost = self.streams.drain(..).map(|stream| stream.lost).sum();
         (happened, lost)
     }
+}
+
+/// The size of a file, or of all that a folder holds so many levels deep. What can't be read has none.
+fn bytes(path: &Path, depth: u32) -> u64 {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return 0 };
+    if !metadata.is_dir() || depth == 0 {
+        return metadata.len();
+    }
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries.map(|entry| bytes(&entry.path(), depth - 1)).sum()
 }

@@ -8,6 +8,7 @@ use super::hashing::Sized;
 use super::manifest::{self, Form, Manifest, Part};
 use super::store::{Kind, Store, join};
 use super::tree;
+use crate::end::Unbegun;
 use crate::resumed::Resumed;
 
 /// What was found, and what there is to say of it.
@@ -43,15 +44,17 @@ pub(crate) fn find(
     checkpoints: &Path,
     recorded: &Recorded,
     nonce: &str,
-) -> Result<Found, String> {
+) -> Result<Found, Unbegun> {
     let names = match store.list(checkpoints) {
         Ok(names) => names,
         Err(error) if error.kind() == io::ErrorKind::NotFound && recorded.steps.is_empty() => {
             return Ok(Found::default());
         }
-        Err(error) => {
-            return Err(lost(checkpoints, recorded, &format!("the folder can't be read: {error}")));
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let why = format!("the folder can't be read: {error}");
+            return Err(lost(checkpoints, recorded, &why).into());
         }
+        Err(error) => return Err(Unbegun::here(checkpoints, &error)),
     };
     let steps: BTreeSet<u64> = names.iter().filter_map(|name| step_of(name)).collect();
     let mut search = Search { store, checkpoints, nonce, notes: Vec::new() };
@@ -74,7 +77,7 @@ pub(crate) fn find(
         notes.extend(gone.map(|gone| format!("checkpoint step-{gone} was committed, but is gone")));
     } else if !recorded.steps.is_empty() {
         let why = notes.last().map_or("the folder holds none", String::as_str);
-        return Err(lost(checkpoints, recorded, why));
+        return Err(lost(checkpoints, recorded, why).into());
     }
     Ok(Found { resumed, notes })
 }
@@ -84,7 +87,7 @@ impl<S: Store> Search<'_, S> {
     fn newest<'s>(
         &mut self,
         steps: impl DoubleEndedIterator<Item = &'s u64>,
-    ) -> Result<Option<Resumed>, String> {
+    ) -> Result<Option<Resumed>, Unbegun> {
         for &step in steps.rev() {
             let path = self.path(step);
             match verify(self.store, &path).and_then(|manifest| right_step(manifest, step)) {
@@ -95,7 +98,9 @@ impl<S: Store> Search<'_, S> {
                     };
                     return Ok(Some(Resumed { step, from, metrics: manifest.metrics }));
                 }
-                Err(Bad::Unreadable(why)) => return Err(format!("`{}`: {why}", path.display())),
+                Err(Bad::Unreadable(why)) => {
+                    return Err(Unbegun::Here(format!("`{}`: {why}", path.display())));
+                }
                 Err(Bad::Content(why)) => self.move_aside("bad", step, &why)?,
             }
         }
@@ -108,7 +113,7 @@ impl<S: Store> Search<'_, S> {
         &mut self,
         suspect: u64,
         before: impl DoubleEndedIterator<Item = &'s u64>,
-    ) -> Result<Option<Resumed>, String> {
+    ) -> Result<Option<Resumed>, Unbegun> {
         let found = self.newest(before)?;
         if found.is_some() {
             let why = "the program crashed after it twice in a row, before its next checkpoint";
@@ -117,12 +122,12 @@ impl<S: Store> Search<'_, S> {
         Ok(found)
     }
 
-    fn move_aside(&mut self, word: &str, step: u64, why: &str) -> Result<(), String> {
+    fn move_aside(&mut self, word: &str, step: u64, why: &str) -> Result<(), Unbegun> {
         let path = self.path(step);
         let aside = self.checkpoints.join(format!("{word}-step-{step}-{}", self.nonce));
         let moved = self.store.rename_new(&path, &aside);
         let moved = moved.and_then(|()| self.store.sync_dir(self.checkpoints));
-        moved.map_err(|error| format!("`{}`: {error}", path.display()))?;
+        moved.map_err(|error| Unbegun::here(&path, &error))?;
         self.notes.push(format!(
             "checkpoint step-{step} is not used: {why}; it was moved to `{}`",
             aside.display()

@@ -83,16 +83,23 @@ fn a_bad_one_is_moved_aside() {
     );
 }
 
+/// What no node could change.
+#[track_caller]
+fn refused(found: Result<Found, Unbegun>) -> String {
+    let Err(Unbegun::Everywhere(why)) = found else { panic!("{found:?}") };
+    why
+}
+
 #[test]
 fn all_bad_or_gone_is_an_error() {
     let mut store = world();
     store.put("/t/checkpoints/step-1/model", b"");
     store.put("/t/checkpoints/step-2/model", b"");
-    let error = find(&mut store, Path::new(CHECKPOINTS), &recorded(), "x").unwrap_err();
+    let error = refused(find(&mut store, Path::new(CHECKPOINTS), &recorded(), "x"));
     assert!(error.contains("up to step 2") && error.contains("not begun anew"), "{error}");
     let mut store = world();
     store.remove(CHECKPOINTS);
-    let error = find(&mut store, Path::new(CHECKPOINTS), &recorded(), "x").unwrap_err();
+    let error = refused(find(&mut store, Path::new(CHECKPOINTS), &recorded(), "x"));
     assert!(error.contains("can't be read"), "{error}");
     let nothing = Recorded::default();
     assert_eq!(find(&mut store, Path::new(CHECKPOINTS), &nothing, "x"), Ok(Found::default()));
@@ -232,7 +239,7 @@ fn swapped_files_are_noticed() {
     let mut store = world();
     store.rename_new(Path::new(NEWEST), Path::new("/t/checkpoints/away")).unwrap();
     store.rename_new(Path::new("/t/checkpoints/step-1"), Path::new(NEWEST)).unwrap();
-    let error = find(&mut store, Path::new(CHECKPOINTS), &recorded(), "x").unwrap_err();
+    let error = refused(find(&mut store, Path::new(CHECKPOINTS), &recorded(), "x"));
     assert!(error.contains("its MANIFEST is of step 1"), "{error}");
 }
 
@@ -241,6 +248,6 @@ fn an_empty_folder_where_a_mount_is_missing_is_an_error() {
     let mut store = Fake::default();
     store.put("/t/checkpoints/.keep", b"");
     store.remove("/t/checkpoints/.keep");
-    let error = find(&mut store, Path::new(CHECKPOINTS), &recorded(), "x").unwrap_err();
+    let error = refused(find(&mut store, Path::new(CHECKPOINTS), &recorded(), "x"));
     assert!(error.contains("the folder holds none"), "{error}");
 }

@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 
 use super::resume::{self, Found, Recorded};
 use super::store::Disk;
+use crate::end::Unbegun;
 use crate::signals;
 
 /// How long a disk may hold up the thread that was told to stop.
@@ -34,8 +35,9 @@ pub(crate) fn find(
     checkpoints: &Path,
     recorded: &Recorded,
     nonce: &str,
-) -> Result<Searched, String> {
-    let told = |error: std::io::Error| format!("the search for a checkpoint: {error}");
+) -> Result<Searched, Unbegun> {
+    let told =
+        |error: std::io::Error| Unbegun::Here(format!("the search for a checkpoint: {error}"));
     let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
     let wake = Arc::new(EventFd::from_flags(flags).map_err(|error| told(error.into()))?);
     let mut disk = Disk::default();
@@ -69,8 +71,8 @@ pub(crate) fn find(
 fn wait(
     signals: &SignalFd,
     wake: &EventFd,
-    answer: &Receiver<Result<Found, String>>,
-) -> (Option<Result<Found, String>>, Vec<Signal>) {
+    answer: &Receiver<Result<Found, Unbegun>>,
+) -> (Option<Result<Found, Unbegun>>, Vec<Signal>) {
     let mut heard = Vec::new();
     loop {
         let mut set =

@@ -40,11 +40,12 @@ fn check_rename(staging: &Path, checkpoints: &Path) -> io::Result<()> {
     match disk.rename_new(&from, &to) {
         Ok(()) => disk.remove_tree(&to),
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-            Err(io::Error::other(format!(
+            let why = format!(
                 "it lies on another file system than `{}`: a checkpoint could not be committed by a rename; \
                  let both lie on one",
                 checkpoints.display()
-            )))
+            );
+            Err(io::Error::new(error.kind(), why))
         }
         Err(error) => Err(error),
     }

@@ -215,6 +215,9 @@ fn signs_of_life_keep_a_program() {
 for n in range(8): say("WATCHDOG=1"); time.sleep(0.25)
 say("EXTEND_TIMEOUT_USEC=3000000"); time.sleep(1.5)
 for n in range(8): print("alive", flush=True); time.sleep(0.25)
+os.mkdir(out + "/.tmp-1")
+with open(out + "/.tmp-1/model", "wb") as file:
+    for n in range(8): file.write(b"x"); file.flush(); time.sleep(0.25)
 "#;
     let task = client(text).with("/restart/hang", json!(1));
     assert_eq!(task.run(), 0);

@@ -153,7 +153,7 @@ fn all_are_asked_and_one_checkpoint_is_committed() {
     running.signal("USR1");
     assert_eq!(running.finish(), 0);
     task.check_ends("Preempted Requeue");
-    assert_eq!(task.checkpoints(), ["step-7"]);
+    assert_eq!(task.checkpoints(), ["step-7"], "{} {}", reason(&task), task.stderr(0));
     assert!(
         task.stderr(0).contains("the program is asked to save (SIGUSR1)"),
         "{}",

@@ -9,6 +9,7 @@ use super::scene::{Expected, NEW, Scene, Shape};
 use crate::checkpoint::fake::report;
 use crate::checkpoint::resume;
 use crate::checkpoint::store::Disk;
+use crate::end::Unbegun;
 use crate::journal::History;
 
 const SHAPES: [Shape; 4] = [Shape::Folder, Shape::File, Shape::Many, Shape::Nested];
@@ -138,7 +139,10 @@ fn without_any_good_checkpoint_nothing_is_begun_anew() {
             let recorded = History::read(&scene.dir().attempts()).unwrap().recorded();
             let checkpoints = scene.dir().checkpoints();
             let found = resume::find(&mut Disk::default(), &checkpoints, &recorded, "x");
-            assert!(found.is_err_and(|why| why.contains("not begun anew")), "{name} {shape:?}");
+            let Err(Unbegun::Everywhere(why)) = found else {
+                panic!("{name} {shape:?}: {found:?}")
+            };
+            assert!(why.contains("not begun anew"), "{name} {shape:?}: {why}");
             report(name, 1, "P1,P2");
         }
     }

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc;
 use nix::sys::ptrace::{self, Options};
@@ -93,13 +95,28 @@ pub(super) struct Ended {
     pub(super) is_injected: bool,
 }
 
+/// Set in a child that `run` made.
+static IS_CHILD: AtomicBool = AtomicBool::new(false);
+static SILENCE: Once = Once::new();
+
+/// The standard library panics where a folder can't be closed: a crash like any other, without words in a child. It
+/// can't be the child that says so: another thread may have panicked, and held the hook's lock, when it was forked.
+fn silence_children() {
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !IS_CHILD.load(Ordering::Relaxed) {
+            others(panic);
+        }
+    }));
+}
+
 /// Runs `work` with the fault at the `at`-th call that it concerns, from 1.
 pub(super) fn run(work: impl FnOnce() -> i32, fault: Fault, at: u32) -> Ended {
+    SILENCE.call_once(silence_children);
     // SAFETY: the child has one thread, and leaves by _exit. The C library's allocator survives a fork.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
-            // The standard library panics where a folder can't be closed: a crash like any other, without words here.
-            std::panic::set_hook(Box::new(|_| {}));
+            IS_CHILD.store(true, Ordering::Relaxed);
             ptrace::traceme().ok();
             raise(Signal::SIGSTOP).ok();
             let code = catch_unwind(AssertUnwindSafe(work)).unwrap_or(101);
