@@ -341,7 +341,8 @@ pub struct PauseArgs {
 /// `poll`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "`nemo-slurm status` says when it is needed. It does nothing twice, and may run from cron. It exits 1 if a job can't be requeued.\n\n\
+    after_help = "`nemo-slurm status` says when it is needed: a trial saved, and Slurm refused the requeue or was away; its harness was killed; or Slurm could not start it. \
+    It does nothing twice, and may run from cron: every five minutes is best, since Slurm soon forgets a job that has ended. It exits 1 if a job can't be requeued.\n\n\
     Example:\n  nemo-slurm poll"
 )]
 pub struct PollArgs {

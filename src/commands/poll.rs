@@ -1,16 +1,22 @@
-//! `poll`: requeues what a harness could not, because Slurm refused or was away. Safe at any time, and again.
+//! `poll`: requeues what no harness could: Slurm refused or was away, or the harness was killed before it could ask, or
+//! could not be started. Safe at any time, and again.
 
-use nemo_harness::rundir::TrialDir;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use nemo_harness::rundir::{AttemptRecord, TrialDir, lines};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::World;
+use super::status::look;
 use crate::cli::PollArgs;
 use crate::error::{CommandError, ExitCode};
+use crate::journal;
 use crate::observe;
 use crate::report::{out, say};
 use crate::slurm::{JobDetail, JobState, Phase, SlurmError};
-use crate::status;
+use crate::status::{self, State, Status};
 use crate::store::{ExperimentId, Stored, Target};
 
 /// What the mark tells.
@@ -37,12 +43,14 @@ enum Done {
     Refused,
 }
 
-/// A trial with a mark.
+/// A trial that wants to be requeued.
 struct Wanted {
     id: ExperimentId,
     task: String,
     index: u32,
     dir: TrialDir,
+    /// Its job, where there is no mark: Slurm has ended it, and the harness did not.
+    job: Option<String>,
 }
 
 /// Honours the marks of a target, or of all experiments.
@@ -69,14 +77,15 @@ pub(super) fn poll(world: &World, args: &PollArgs) -> Result<ExitCode, CommandEr
 fn wanted(world: &World, args: &PollArgs) -> Result<Vec<Wanted>, CommandError> {
     if let Some(text) = &args.target {
         let (target, stored) = world.find(text)?;
-        return Ok(of_experiment(&stored, &target)?);
+        return of_experiment(world, &stored, &target);
     }
     let mut all = Vec::new();
     for id in world.home.ids()? {
         // One damaged folder must not hide the others.
         match world.home.load(&id) {
             Ok(stored) => {
-                all.extend(of_experiment(&stored, &Target { id, task: None, trial: None })?);
+                let target = Target { id, task: None, trial: None };
+                all.extend(of_experiment(world, &stored, &target)?);
             }
             Err(error) => say(&format!("warning: `{id}`: {error}")),
         }
@@ -84,37 +93,70 @@ fn wanted(world: &World, args: &PollArgs) -> Result<Vec<Wanted>, CommandError> {
     Ok(all)
 }
 
-fn of_experiment(stored: &Stored, target: &Target) -> std::io::Result<Vec<Wanted>> {
-    let mut all = Vec::new();
+fn of_experiment(
+    world: &World,
+    stored: &Stored,
+    target: &Target,
+) -> Result<Vec<Wanted>, CommandError> {
+    let (mut all, mut open) = (Vec::new(), BTreeMap::new());
     let tasks = stored.experiment.tasks.iter();
     for task in tasks.filter(|task| target.task.as_ref().is_none_or(|name| *name == task.name)) {
         let folder = stored.dir.task(&task.name);
-        for index in observe::trial_folders(&folder)? {
+        let is_meant = |index: &u32| target.trial.is_none_or(|trial| trial == *index);
+        for index in observe::trial_folders(&folder)?.into_iter().filter(is_meant) {
             let dir = folder.trial(index);
-            if target.trial.is_none_or(|trial| trial == index) && dir.requeue_wanted().exists() {
-                all.push(Wanted { id: stored.id.clone(), task: task.name.clone(), index, dir });
+            let wanted =
+                Wanted { id: stored.id.clone(), task: task.name.clone(), index, dir, job: None };
+            if wanted.dir.requeue_wanted().exists() {
+                all.push(wanted);
+            } else if is_open(&wanted.dir)? {
+                open.insert((task.name.clone(), index), wanted);
             }
         }
+    }
+    if !open.is_empty() && !journal::submitted(&stored.journal).is_empty() {
+        all.extend(lost(&look(world, stored)?, open));
     }
     Ok(all)
 }
 
-/// Does what the mark wants, if it is still wanted. Nothing where the mark is gone by now.
+/// Whether a trial has begun, and its own record does not say that it is over.
+fn is_open(dir: &TrialDir) -> std::io::Result<bool> {
+    let records = records(dir)?;
+    Ok(!records.is_empty() && status::final_end(&records).is_none())
+}
+
+fn records(dir: &TrialDir) -> std::io::Result<Vec<AttemptRecord>> {
+    Ok(lines::read(&dir.attempts())?.rows)
+}
+
+/// Those of the open trials whose job has ended in Slurm's eyes. What was cancelled stays so.
+fn lost(status: &Status, mut open: BTreeMap<(String, u32), Wanted>) -> Vec<Wanted> {
+    let is_lost = |state: State| matches!(state, State::Failed | State::Timeout);
+    let mut all = Vec::new();
+    for task in &status.tasks {
+        for trial in task.trials.iter().filter(|trial| is_lost(trial.state)) {
+            let wanted = open.remove(&(task.name.clone(), trial.index));
+            all.extend(wanted.map(|wanted| Wanted { job: trial.slurm_job.clone(), ..wanted }));
+        }
+    }
+    all
+}
+
+/// Does what is wanted, if it still is. Nothing where the mark is gone by now.
 fn honour(
     world: &World,
     wanted: &Wanted,
 ) -> Result<Option<(String, Done, Option<String>)>, CommandError> {
     let path = wanted.dir.requeue_wanted();
-    let Ok(text) = std::fs::read(&path) else { return Ok(None) };
-    let mark: Mark = serde_json::from_slice(&text).map_err(|error| {
-        let text = format!("`{}` is damaged: {error}", path.display());
-        CommandError::new(ExitCode::Usage, text).hinted("remove it, and look at the trial's log")
-    })?;
-    let over = status::final_state(&observe::trial_files(&wanted.dir)?).is_some();
-    let jobs = if over { Vec::new() } else { world.slurm.show(&mark.slurm_job)?.rows };
+    let Some(job) = wanted.job.clone().map_or_else(|| marked(&path), |job| Ok(Some(job)))? else {
+        return Ok(None);
+    };
+    let over = status::final_end(&records(&wanted.dir)?).is_some();
+    let jobs = if over { Vec::new() } else { world.slurm.show(&job)?.rows };
     let (done, why) = match standing(over, &jobs) {
         Some(done) => (done, None),
-        None => requeue(world, &mark.slurm_job, wanted.dir.pause().exists())?,
+        None => requeue(world, &job, wanted.dir.pause().exists())?,
     };
     match done {
         Done::Requeued | Done::Queued | Done::Over => match std::fs::remove_file(&path) {
@@ -123,7 +165,17 @@ fn honour(
         },
         Done::Running | Done::Forgotten | Done::Refused => {}
     }
-    Ok(Some((mark.slurm_job, done, why)))
+    Ok(Some((job, done, why)))
+}
+
+/// The job that a mark names.
+fn marked(path: &Path) -> Result<Option<String>, CommandError> {
+    let Ok(text) = std::fs::read(path) else { return Ok(None) };
+    let mark: Mark = serde_json::from_slice(&text).map_err(|error| {
+        let text = format!("`{}` is damaged: {error}", path.display());
+        CommandError::new(ExitCode::Usage, text).hinted("remove it, and look at the trial's log")
+    })?;
+    Ok(Some(mark.slurm_job))
 }
 
 /// Where the job stands; nothing if it has ended and must be requeued.

@@ -78,7 +78,7 @@ fn state(
     last: Option<&RunnerRecord>,
     sources: &Sources<'_>,
 ) -> (State, Option<String>) {
-    if let Some(verdict) = trial::last_end(files).and_then(trial::final_end) {
+    if let Some(verdict) = trial::last_end(&files.attempts).and_then(trial::final_end) {
         return verdict;
     }
     let will_run = match sources.runner.liveness {

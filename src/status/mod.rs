@@ -33,7 +33,13 @@ pub fn json(status: &Status) -> String {
 /// The final state that a trial's own folder tells, if it tells one.
 #[must_use]
 pub fn final_state(files: &TrialFiles) -> Option<State> {
-    trial::last_end(files).and_then(trial::final_end).map(|(state, _)| state)
+    final_end(&files.attempts)
+}
+
+/// The same, from the record alone.
+#[must_use]
+pub fn final_end(records: &[AttemptRecord]) -> Option<State> {
+    trial::last_end(records).and_then(trial::final_end).map(|(state, _)| state)
 }
 
 /// Where a trial, a task or an experiment stands.

@@ -28,16 +28,28 @@ type Verdict = (State, Option<String>);
 pub(super) fn state(case: &Case<'_>, attempts: &[AttemptStatus]) -> Verdict {
     let (state, reason) = by_witness(case, attempts);
     let ended = matches!(state, State::Failed | State::Completed | State::Timeout);
-    let is_left = last_end(case.files).and_then(final_end).is_none();
+    let is_left = last_end(&case.files.attempts).and_then(final_end).is_none();
     if case.files.requeue_wanted && is_left && ended {
         let what = "could not be requeued: `nemo-slurm poll` does it";
         return (State::Preempted, Some(what.to_owned()));
     }
+    let reason = reason.map(|reason| match state {
+        State::Failed | State::Timeout if is_left && is_lost(case) => {
+            format!("{reason}; `nemo-slurm poll` requeues it")
+        }
+        _ => reason,
+    });
     (state, reason)
 }
 
+/// Whether its job has ended, and its harness left no word of that, but Slurm still knows it.
+fn is_lost(case: &Case<'_>) -> bool {
+    let is_over = |row: &QueueRow| row.state.phase() == Phase::Ended;
+    !case.files.attempts.is_empty() && case.seen.queue.is_some_and(is_over)
+}
+
 fn by_witness(case: &Case<'_>, attempts: &[AttemptStatus]) -> Verdict {
-    let end = last_end(case.files);
+    let end = last_end(&case.files.attempts);
     if let Some(verdict) = end.and_then(final_end) {
         return verdict;
     }
@@ -58,8 +70,8 @@ fn by_witness(case: &Case<'_>, attempts: &[AttemptStatus]) -> Verdict {
 }
 
 /// The end of the last attempt, if it has one.
-pub(super) fn last_end(files: &TrialFiles) -> Option<&AttemptEnd> {
-    let last = files.attempts.iter().rev().find_map(|record| match record {
+pub(super) fn last_end(records: &[AttemptRecord]) -> Option<&AttemptEnd> {
+    let last = records.iter().rev().find_map(|record| match record {
         AttemptRecord::Start(_) => Some(None),
         AttemptRecord::End(end) => Some(Some(end)),
         AttemptRecord::Checkpoint { .. }
@@ -184,7 +196,7 @@ fn ended(case: &Case<'_>, row: &AccountRow, attempts: &[AttemptStatus]) -> Verdi
 }
 
 fn by_state(case: &Case<'_>, state: &JobState, attempts: &[AttemptStatus]) -> Verdict {
-    let last_end = last_end(case.files);
+    let last_end = last_end(&case.files.attempts);
     match state {
         // The harness exits 0 only after a final end, or after a requeue: then Slurm dropped it.
         JobState::Completed if last_end.is_some_and(|end| end.next == Next::Requeue) => {
@@ -289,7 +301,7 @@ fn vanished(case: &Case<'_>, attempts: &[AttemptStatus]) -> Verdict {
     if attempts.is_empty() && (was_asked_for(case) || was_taken_out(case)) {
         return (State::Cancelled, Some("was cancelled before it started".to_owned()));
     }
-    if last_end(case.files).is_some_and(|end| end.next == Next::Requeue) {
+    if last_end(&case.files.attempts).is_some_and(|end| end.next == Next::Requeue) {
         let what = "it was saved and wanted to be requeued, but Slurm no longer knows the job";
         return (State::Unknown, Some(what.to_owned()));
     }

@@ -189,3 +189,47 @@ fn disabled_leaves_a_mark_that_poll_honours_once() {
     }
     counting::assert_undisturbed(&world, &id, 60);
 }
+
+/// The harness's process of each trial, as its last attempt wrote it.
+fn harnesses(world: &World, id: &str) -> Vec<i32> {
+    let trial =
+        |n: u32| world.experiment(id).join(format!("tasks/train/trials/{n}/attempts.jsonl"));
+    let pid = |n: u32| {
+        let text = std::fs::read_to_string(trial(n)).unwrap();
+        let start = text.lines().rfind(|line| line.contains("\"start\"")).unwrap();
+        let last: Value = serde_json::from_str(start).unwrap();
+        i32::try_from(last["pid"].as_i64().unwrap()).unwrap()
+    };
+    (0..3).map(pid).collect()
+}
+
+#[test]
+fn a_killed_harness_is_requeued_by_poll() {
+    if !cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    counting::write(&world, SLURM, 60, 0.1);
+    let id = world.ok(&["submit", "exp.toml"]);
+    counting::until_beyond(&world, &id, 25);
+    for pid in harnesses(&world, &id) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).unwrap();
+    }
+    let waits = |status: &Value| {
+        let hint = |trial: &Value| text(&trial["reason"]).contains("`nemo-slurm poll`");
+        trials(status, "train").iter().all(hint)
+    };
+    let status = world.until(&id, "hints at poll", waits);
+    assert_eq!(states(&status, "train"), ["failed"; 3], "{status:#}");
+    let polled: Value = serde_json::from_str(&world.ok(&["poll", "--json"])).unwrap();
+    let did: Vec<String> =
+        polled["trials"].as_array().unwrap().iter().map(|trial| text(&trial["did"])).collect();
+    assert_eq!(did, ["requeued"; 3], "{polled:#}");
+    let again: Value = serde_json::from_str(&world.ok(&["poll", "--json"])).unwrap();
+    assert_eq!(again["trials"], serde_json::json!([]), "it does nothing twice");
+    let status = world.until(&id, "the end", |status| status["experiment"]["state"] == "completed");
+    for trial in trials(&status, "train") {
+        assert_eq!(causes(trial), ["node_failure", "completed"], "{trial:#}");
+    }
+    counting::assert_undisturbed(&world, &id, 60);
+}
