@@ -1,5 +1,7 @@
 //! One attempt from its claim to its record: what is prepared before the program starts, and concluded after.
 
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use nemo_harness::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Next, lines};
@@ -13,7 +15,7 @@ use crate::context::SlurmJob;
 use crate::end::{self, Budget, Exit, Facts, Said, Unbegun, Verdict};
 use crate::job::Harness;
 use crate::journal::{History, Journal};
-use crate::lease::{self, Claim, Holder, Lease};
+use crate::lease::{self, Before, Claim, Holder, Lease};
 use crate::nodes;
 use crate::output;
 use crate::proc_fs;
@@ -55,21 +57,19 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     };
     let mut voice = Voice::new(&dir.stderr(lease.attempt));
     requeue::remove_marks(harness);
-    let holder = before.as_ref().map(|(_, holder)| holder);
-    let was_alive = takeover::end_remnants(harness, holder, &mut voice);
+    let was_alive = takeover::end_remnants(harness, before.as_ref(), &mut voice);
     // The one before may have written its last lines until now.
-    let history = History::read(&path).map_err(|error| told(&path, &error))?;
     let mut journal = Journal::open(&path).map_err(|error| told(&path, &error))?;
-    let rows = lines::read(&path).map_err(|error| told(&path, &error))?.rows;
-    let alive = before.filter(|_| was_alive).map(|(before, _)| before);
-    let job = own.slurm_job.as_deref();
-    for end in nodes::missing_ends(&rows, alive, job, unix_now()) {
-        journal.write(&AttemptRecord::End(end)).map_err(|error| told(&path, &error))?;
-    }
+    complete(&mut journal, &path, before.as_ref(), was_alive, own.slurm_job.as_deref())
+        .map_err(|error| told(&path, &error))?;
+    let history = History::read(&path).map_err(|error| told(&path, &error))?;
     let leaves = requeue::must_leave(harness);
     let resumed =
         if leaves { Ok(Resume::Stopped) } else { find(harness, &lease, &history, &mut voice) };
     let step = resumed.as_ref().ok().and_then(Resume::step);
+    if matches!(lease.is_newest(), Ok(false)) {
+        return Ok(Ended::Superseded);
+    }
     let start = start_record(harness, &own, lease.attempt, step, came);
     journal.write(&AttemptRecord::Start(start)).map_err(|error| told(&path, &error))?;
     let began = harness.clock.now();
@@ -104,6 +104,28 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     remove(harness, surplus, &own.nonce);
     let stopped = Stopped { cause: report.stop, sure: report.sure, deadline: report.deadline };
     Ok(Ended::Recorded { verdict, attempt, stopped })
+}
+
+/// Writes what earlier attempts left unwritten: the end of each, and the start of the one before, if it was lost while it
+/// verified checkpoints.
+fn complete(
+    journal: &mut Journal,
+    path: &Path,
+    before: Option<&Before>,
+    was_alive: bool,
+    job: Option<&str>,
+) -> io::Result<()> {
+    let mut rows = lines::read(path)?.rows;
+    let start = before.and_then(|before| nodes::missing_start(&rows, before));
+    if let Some(start) = start.map(AttemptRecord::Start) {
+        journal.write(&start)?;
+        rows.push(start);
+    }
+    let alive = before.filter(|_| was_alive).map(|before| before.attempt);
+    for end in nodes::missing_ends(&rows, alive, job, unix_now()) {
+        journal.write(&AttemptRecord::End(end))?;
+    }
+    Ok(())
 }
 
 /// Where to go on from. It also ends a loop of attempts that never came to their own end, where their budget is counted:

@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use nemo_harness::rundir::durable;
 use serde::{Deserialize, Serialize};
@@ -49,11 +50,20 @@ pub(crate) struct Lease {
     pub(crate) nonce: String,
 }
 
+/// The claim before one's own.
+#[derive(Clone, Debug)]
+pub(crate) struct Before {
+    pub(crate) attempt: u32,
+    pub(crate) holder: Holder,
+    /// When it was made, in unix seconds.
+    pub(crate) time: f64,
+}
+
 /// What came of a claim.
 #[derive(Debug)]
 pub(crate) enum Claim {
     /// It was made; the one before, where there is one.
-    Made(Lease, Option<(u32, Holder)>),
+    Made(Lease, Option<Before>),
     /// A later run of the same Slurm job was here before: this process is a remnant.
     Stale(Holder),
 }
@@ -74,13 +84,13 @@ pub(crate) fn claim(folder: &Path, least: u32, own: &Holder) -> io::Result<Claim
 fn link(folder: &Path, least: u32, own: &Holder, temporary: &Path) -> io::Result<Claim> {
     loop {
         let newest = numbers(folder)?.into_iter().max();
-        let before = newest.and_then(|number| Some((number, read(folder, number)?)));
-        if let Some((_, before)) = &before
-            && before.slurm_job.is_some()
-            && before.slurm_job == own.slurm_job
-            && before.restarts > own.restarts
+        let before = newest.and_then(|number| read(folder, number));
+        if let Some(Before { holder, .. }) = &before
+            && holder.slurm_job.is_some()
+            && holder.slurm_job == own.slurm_job
+            && holder.restarts > own.restarts
         {
-            return Ok(Claim::Stale(before.clone()));
+            return Ok(Claim::Stale(holder.clone()));
         }
         let attempt = newest.map_or(0, |number| number + 1).max(least);
         let made = match fs::hard_link(temporary, path(folder, attempt)) {
@@ -128,8 +138,12 @@ fn path(folder: &Path, attempt: u32) -> PathBuf {
     folder.join(format!("lease.{attempt}.json"))
 }
 
-fn read(folder: &Path, attempt: u32) -> Option<Holder> {
-    serde_json::from_slice(&fs::read(path(folder, attempt)).ok()?).ok()
+fn read(folder: &Path, attempt: u32) -> Option<Before> {
+    let path = path(folder, attempt);
+    let holder = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
+    let made = fs::metadata(&path).and_then(|metadata| metadata.modified()).ok()?;
+    let time = made.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+    Some(Before { attempt, holder, time })
 }
 
 fn numbers(folder: &Path) -> io::Result<Vec<u32>> {

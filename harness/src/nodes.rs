@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use nemo_harness::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Cause, Next};
 
+use crate::lease::Before;
+
 /// So many failures on one node are not the trial's fault.
 const FAILURES: u32 = 2;
 
@@ -45,6 +47,24 @@ pub(crate) fn bad(rows: &[AttemptRecord]) -> Vec<String> {
 pub(crate) fn must_leave(rows: &[AttemptRecord], node: &str) -> bool {
     let was_left = |row: &AttemptRecord| matches!(row, AttemptRecord::ExcludeNode { node: own, left: true, .. } if own == node);
     bad(rows).iter().any(|bad| bad == node) && !rows.iter().any(was_left)
+}
+
+/// The start of the attempt before, which was lost before it could write one.
+pub(crate) fn missing_start(rows: &[AttemptRecord], before: &Before) -> Option<AttemptStart> {
+    let Before { attempt, holder, time } = before;
+    let is_own = |row: &AttemptRecord| row.as_start().is_some_and(|own| own.attempt == *attempt);
+    (!rows.iter().any(is_own)).then(|| AttemptStart {
+        attempt: *attempt,
+        slurm_job: holder.slurm_job.clone(),
+        restarts: holder.restarts,
+        node: holder.node.clone(),
+        pid: holder.pid,
+        boot_id: holder.boot_id.clone(),
+        start_ticks: holder.start_ticks,
+        time: *time,
+        resume_step: None,
+        began: Some(*time),
+    })
 }
 
 /// The ends of attempts that left none: they can't write any more.
@@ -136,6 +156,7 @@ pub(crate) fn exclusion(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lease::Holder;
     use serde_json::json;
 
     /// `s0@n1` starts attempt 0 on n1; `x0` ends it as a node failure, `p0` as preempted, `f0` for good; `e@n2` excludes, `l@n1` leaves.
@@ -179,6 +200,23 @@ mod tests {
         assert!(leaves("s0@n1 x0 s1@n1 x1", "n1"));
         assert!(!leaves("s0@n1 x0 s1@n1 x1", "n2"));
         assert!(!leaves("s0@n1 x0 s1@n1 x1 s2@n1 l2@n1 p2", "n1"));
+    }
+
+    #[test]
+    fn an_attempt_that_was_lost_before_its_start_has_one() {
+        let holder = Holder {
+            slurm_job: Some("7".into()),
+            restarts: 2,
+            node: "n1".into(),
+            boot_id: "b".into(),
+            pid: 1,
+            start_ticks: 1,
+            nonce: "a".into(),
+        };
+        let before = Before { attempt: 1, holder, time: 5.0 };
+        let start = missing_start(&rows("s0@n1 p0"), &before).unwrap();
+        assert_eq!((start.attempt, start.restarts, start.time), (1, 2, 5.0));
+        assert!(missing_start(&rows("s0@n1 p0 s1@n1"), &before).is_none());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::job::Harness;
-use crate::lease::Holder;
+use crate::lease::{Before, Holder};
 use crate::proc_fs;
 use crate::process;
 use crate::say::Voice;
@@ -16,8 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Ends the harness that held the lease before, where it lives on this node, then every process of this trial that
 /// is not below this one. Says whether there was such a harness: it can't write its own end any more.
-pub(crate) fn end_remnants(harness: &Harness, before: Option<&Holder>, voice: &mut Voice) -> bool {
-    let was_alive = end_harness(harness, before, voice);
+pub(crate) fn end_remnants(harness: &Harness, before: Option<&Before>, voice: &mut Voice) -> bool {
+    let was_alive = end_harness(harness, before.map(|before| &before.holder), voice);
     end_strays(harness, voice);
     was_alive
 }

@@ -170,7 +170,8 @@ impl Supervisor {
             Phase::Settling { .. } => [self.deadline(), None, None, None],
             Phase::Over => [None; 4],
         };
-        running.into_iter().chain([self.ask_at]).flatten().min()
+        let ask_at = self.ask_at.filter(|_| self.phase == Phase::Running);
+        running.into_iter().chain([ask_at]).flatten().min()
     }
 
     fn usr1(&mut self, now: Time, actions: &mut Vec<Action>) {

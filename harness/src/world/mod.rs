@@ -185,12 +185,13 @@ impl<'a> World<'a> {
     fn wait(&mut self) {
         let now = self.harness.clock.now();
         let lease = (!self.settling).then_some(self.lease_at);
+        let telling = self.telling.next_look(now, self.noted.stopped.is_some());
         let due = [
             self.supervisor.next_tick(),
             self.question.as_ref().map(Question::until),
             lease,
             self.saver.next_look(now),
-            self.telling.next_look(now, self.noted.stopped.is_some()),
+            telling.filter(|_| !self.settling),
             self.program.next_look(),
         ];
         let due = due.into_iter().flatten().min().map(|at| at.saturating_sub(now));

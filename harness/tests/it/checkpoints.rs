@@ -327,6 +327,22 @@ fn a_stop_is_heard_while_checkpoints_are_verified() {
 }
 
 #[test]
+fn an_attempt_that_is_killed_while_it_verifies_is_on_record() {
+    let task = with_two();
+    let manifest = task.dir().checkpoint(2).join("MANIFEST");
+    let text = fs::read(&manifest).unwrap();
+    hang(&manifest);
+    let running = task.start();
+    wait_until("the attempt's log", || task.dir().stderr(2).exists());
+    running.signal("KILL");
+    running.finish();
+    fs::remove_file(&manifest).unwrap();
+    fs::write(&manifest, text).unwrap();
+    assert_eq!(task.run(), 75);
+    task.check_ends("Restart Requeue, Restart Requeue, NodeFailure Requeue, Restart Requeue");
+}
+
+#[test]
 fn a_commit_that_hangs_holds_up_neither_the_supervision_nor_the_end() {
     let task = Task::python(
         r"
