@@ -32,7 +32,13 @@ use crate::world::Noted;
 #[derive(Debug)]
 pub(crate) enum Ended {
     /// As its record says.
-    Recorded { verdict: Verdict, attempt: u32, stopped: Stopped },
+    Recorded {
+        verdict: Verdict,
+        attempt: u32,
+        stopped: Stopped,
+        /// It committed a new checkpoint.
+        progress: bool,
+    },
     /// A later attempt has taken over: this one may write nothing more.
     Superseded,
     /// A later run of the same job was here before.
@@ -103,7 +109,7 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     }
     remove(harness, surplus, &own.nonce);
     let stopped = Stopped { cause: report.stop, sure: report.sure, deadline: report.deadline };
-    Ok(Ended::Recorded { verdict, attempt, stopped })
+    Ok(Ended::Recorded { verdict, attempt, stopped, progress: report.committed.is_some() })
 }
 
 /// Writes what earlier attempts left unwritten: the end of each, and the start of the one before, if it was lost while it
@@ -168,6 +174,8 @@ pub(crate) struct Report {
     /// What could not be committed, and why.
     pub(crate) refused: Vec<String>,
     pub(crate) said: Said,
+    /// It was killed from here, because it did not end.
+    pub(crate) killed: bool,
     pub(crate) noted: Noted,
     /// What all its saves took, where it told.
     pub(crate) saving: Option<Duration>,
@@ -196,6 +204,7 @@ impl Report {
             committed: None,
             refused: Vec::new(),
             said: Said::default(),
+            killed: false,
             noted: Noted::default(),
             saving: None,
             voice,
@@ -306,7 +315,8 @@ fn facts(
         blame: blame::judge(code, last_line.as_deref().unwrap_or_default(), report.noted.worked),
         stop_restarting: report.noted.stop_restarting.clone(),
         leave_node: report.noted.leave_node,
-        oom,
+        // An earlier kill for memory, of a process that was not missed, is not what ended the program.
+        oom: oom && !report.killed,
         progress: report.committed.is_some(),
         crashes: Budget { used: history.crashes, limit: spec.restart.crashes },
         hangs: Budget { used: history.hangs, limit: HANGS },

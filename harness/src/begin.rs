@@ -48,6 +48,11 @@ pub(crate) fn begin(
     let saver = Saver::begin(trial, &lease, history.steps.clone(), step);
     let nodes = trial.spec.launch.as_ref().map_or(1, |launch| launch.nodes);
     let saver = saver.map_err(|error| unready(&staging, &error))?.far(nodes > 1);
+    if saver.is_blind() {
+        voice.warn(
+            "the system has no inotify watch left: a folder is committed only when the program ends in order, or tells of it by message",
+        );
+    }
     durable::create_dir_all(&dir.artifacts())
         .map_err(|error| Unbegun::here(&dir.artifacts(), &error))?;
     let from = resumed.map(|resumed| resumed.from.display().to_string());

@@ -1,6 +1,6 @@
 //! Decides how an attempt ended and what follows. Pure.
 //!
-//! In order: a later attempt has taken over; the program's own success; out of memory; cancelled; the program said
+//! In order: a later attempt has taken over; the program's own success; out of memory, unless it was stopped; cancelled; the program said
 //! never again (93, or that its parameters make no sense); the stop's cause; the program's wishes (85, 75, a requeue);
 //! a crash. An exit code 0 is success unless the program was told to save or stop before: then it says only that the
 //! program ended as it was told to, but for one that said itself that all is done.
@@ -176,8 +176,11 @@ fn cause_and_next(facts: &Facts) -> (Cause, Next, String) {
         }
         Exit::Code(_) | Exit::Signal(_) | Exit::NotYet(_) => {}
     }
+    // Slurm may not have said yet why the program was killed; where it did, that counts.
+    let by_itself = matches!(facts.stop, None | Some(StopCause::Unknown));
     let killed_for_memory = facts.oom && matches!(facts.exit, Exit::Signal(9) | Exit::Code(137));
-    if killed_for_memory || (facts.blame == Blame::Memory && facts.stop.is_none()) {
+    let is_memory = killed_for_memory || (facts.blame == Blame::Memory && facts.stop.is_none());
+    if is_memory && by_itself {
         let (_, next, why) = crash(facts);
         // Unchanged it would end the same, unless it came further than before.
         let next = if facts.progress { next } else { Next::Failed };
@@ -347,6 +350,14 @@ mod tests {
         check(&Facts { oom: true, ..facts(Exit::Code(137), None) }, "OutOfMemory Failed");
         check(&Facts { oom: true, ..facts(Exit::Code(0), None) }, "Completed Done");
         check(&Facts { oom: true, ..facts(Exit::Code(1), None) }, "Failed Restart");
+        for stop in [Preempted, TimeLimit, Paused, Cancelled] {
+            let stopped = facts(Exit::Signal(9), Some(stop));
+            assert_eq!(
+                decide(&Facts { oom: true, ..stopped.clone() }),
+                decide(&stopped),
+                "{stop:?}"
+            );
+        }
         let gpu = Facts { blame: Blame::Memory, ..facts(Exit::Code(1), None) };
         check(&gpu, "OutOfMemory Failed");
         check(&Facts { progress: true, ..gpu.clone() }, "OutOfMemory Restart");

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use nemo_harness::rundir::durable::Appender;
 use nemo_harness::rundir::{AttemptRecord, Cause, Next, lines};
@@ -127,6 +128,10 @@ impl History {
     }
 }
 
+/// How often a line is written that a full disk does not take, and the pause between.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// The open file.
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -140,6 +145,15 @@ impl Journal {
 
     /// Writes a line, durably. A full disk is tried again for a moment: these few bytes matter.
     pub(crate) fn write(&mut self, record: &AttemptRecord) -> io::Result<()> {
+        let is_full = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        };
+        for _ in 1..TRIES {
+            match self.file.line_unsynced(record) {
+                Err(error) if is_full(&error) => std::thread::sleep(PAUSE),
+                written => return written.and_then(|()| self.file.sync()),
+            }
+        }
         self.file.line(record)
     }
 }

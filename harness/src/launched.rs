@@ -17,7 +17,7 @@ use crate::exec::frame::{Decoder, Message, Read, answer};
 use crate::helper;
 use crate::job::Harness;
 use crate::output::Stream;
-use crate::process::{self, Pipes, Reaped};
+use crate::process::{self, Pipes};
 use crate::program::{Heard, Who};
 use crate::relay::{Relay, Relayed};
 use crate::say::{Voice, complain};
@@ -286,12 +286,7 @@ impl Launched {
     }
 
     /// `srun` is gone: what the shims told last is read, and what it left behind is ended.
-    pub(crate) fn ended(
-        &mut self,
-        reaped: Reaped,
-        harness: &Harness,
-        voice: &mut Voice,
-    ) -> (Exit, Option<Who>) {
+    pub(crate) fn ended(&mut self, harness: &Harness, voice: &mut Voice) -> (Exit, Option<Who>) {
         for _ in 0..64 {
             let heard = self.look(harness.clock.now(), voice);
             self.late.extend(heard);
@@ -309,9 +304,7 @@ impl Launched {
         }
         if self.ranks.is_empty() {
             let word = self.last_word.clone().unwrap_or_else(|| "it said nothing".to_owned());
-            voice.warn(&format!("`srun` could not start the ranks: {word}"));
-            let exit = Some(Exit::of(reaped)).filter(|exit| *exit != Exit::Code(0));
-            return (exit.unwrap_or(Exit::Code(1)), None);
+            return (Exit::NotYet(format!("`srun` could not start the ranks: {word}")), None);
         }
         self.worst(&missing)
     }
@@ -339,7 +332,8 @@ impl Launched {
         };
         let node = self.ranks.get(&rank).map_or(String::new(), |rank| rank.node.clone());
         let others = others_shown(&all, rank, missing);
-        (exit, Some(Who { rank, node, others }))
+        let lost = !missing.is_empty() && !self.told_to_end;
+        (exit, Some(Who { rank, node, others, lost }))
     }
 }
 

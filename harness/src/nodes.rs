@@ -130,11 +130,13 @@ pub(crate) enum Exclusion {
     Relaxed(String),
 }
 
-/// What to exclude, of a partition with so many nodes. `before` is the job's own list, and `required` the nodes that it must have.
+/// What to exclude, where a job that needs so many nodes may have so many. `before` is its own list, and `required` the
+/// nodes that it must have.
 pub(crate) fn exclusion(
     bad: &[String],
     before: &str,
     required: &str,
+    needed: usize,
     nodes: usize,
 ) -> Option<Exclusion> {
     // What an earlier requeue excluded is in the list too.
@@ -142,11 +144,13 @@ pub(crate) fn exclusion(
         .split(',')
         .filter(|node| !node.is_empty() && !bad.iter().any(|bad| bad == node))
         .collect();
+    // At least: the user's own list may name several nodes by one word.
+    let excluded = bad.len() + user.len();
     let user = user.join(",");
     if bad.is_empty() {
         return None;
     }
-    if !required.is_empty() || bad.len() >= nodes {
+    if !required.is_empty() || excluded + needed > nodes {
         return Some(Exclusion::Relaxed(user));
     }
     let all = if user.is_empty() { bad.join(",") } else { format!("{user},{}", bad.join(",")) };
@@ -223,13 +227,15 @@ mod tests {
     fn when_all_are_bad_none_is_excluded() {
         let bad = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
         let nodes = |list: &str| Some(Exclusion::Nodes(list.to_owned()));
-        assert_eq!(exclusion(&bad(&[]), "", "", 4), None);
-        assert_eq!(exclusion(&bad(&["n1"]), "", "", 4), nodes("n1"));
-        assert_eq!(exclusion(&bad(&["n1", "n2"]), "n1", "", 4), nodes("n1,n2"));
-        assert_eq!(exclusion(&bad(&["n1"]), "n[3-4]", "", 4), nodes("n[3-4],n1"));
+        assert_eq!(exclusion(&bad(&[]), "", "", 1, 4), None);
+        assert_eq!(exclusion(&bad(&["n1"]), "", "", 1, 4), nodes("n1"));
+        assert_eq!(exclusion(&bad(&["n1", "n2"]), "n1", "", 1, 4), nodes("n1,n2"));
+        assert_eq!(exclusion(&bad(&["n1"]), "n[3-4]", "", 1, 4), nodes("n[3-4],n1"));
+        assert_eq!(exclusion(&bad(&["n1"]), "", "", 3, 4), nodes("n1"));
         let relaxed = |list: &str| Some(Exclusion::Relaxed(list.to_owned()));
-        assert_eq!(exclusion(&bad(&["n1", "n2"]), "n1", "", 2), relaxed(""));
-        assert_eq!(exclusion(&bad(&["n1"]), "", "n1", 4), relaxed(""));
+        assert_eq!(exclusion(&bad(&["n1", "n2"]), "n1", "", 1, 2), relaxed(""));
+        assert_eq!(exclusion(&bad(&["n1"]), "", "n1", 1, 4), relaxed(""));
+        assert_eq!(exclusion(&bad(&["n1"]), "", "", 4, 4), relaxed(""), "it needs them all");
     }
 
     #[test]

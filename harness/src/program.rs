@@ -223,7 +223,7 @@ impl Program {
     ) -> (Exit, Option<Who>) {
         match self {
             Self::Local { .. } => (Exit::of(reaped), None),
-            Self::Launched(launched) => launched.ended(reaped, harness, voice),
+            Self::Launched(launched) => launched.ended(harness, voice),
         }
     }
 }
@@ -235,6 +235,8 @@ pub(crate) struct Who {
     pub(crate) node: String,
     /// How the others ended, for people.
     pub(crate) others: String,
+    /// Some ranks' ends were seen by nobody, though nobody had told them to end: their node may be gone.
+    pub(crate) lost: bool,
 }
 
 impl fmt::Display for Who {

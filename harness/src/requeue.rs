@@ -153,7 +153,8 @@ fn wanted(harness: &Harness, job: &SlurmJob, bad: &[String]) -> Option<(slurm::J
         return None;
     };
     let total = slurm::total_nodes(&text)?;
-    let exclusion = nodes::exclusion(bad, &known.excluded, &known.required, total)?;
+    let needed = harness.trial.spec.launch.as_ref().map_or(1, |launch| launch.nodes as usize);
+    let exclusion = nodes::exclusion(bad, &known.excluded, &known.required, needed, total)?;
     Some((known, exclusion))
 }
 
@@ -174,7 +175,9 @@ fn exclude_nodes(harness: &Harness, job: &SlurmJob) {
             list
         }
         Exclusion::Relaxed(list) => {
-            complain("every node that may run this trial has failed it: all are allowed again");
+            complain(
+                "without the nodes that failed this trial too few are left: all are allowed again",
+            );
             list
         }
     };

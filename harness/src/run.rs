@@ -88,8 +88,10 @@ fn attempts(harness: &mut Harness) -> Result<u8, String> {
     }
     let mut pause = Duration::from_secs(1);
     loop {
-        let (verdict, attempt, stopped) = match attempt::run(harness)? {
-            Ended::Recorded { verdict, attempt, stopped } => (verdict, attempt, stopped),
+        let (verdict, attempt, stopped, progress) = match attempt::run(harness)? {
+            Ended::Recorded { verdict, attempt, stopped, progress } => {
+                (verdict, attempt, stopped, progress)
+            }
             Ended::Superseded => return Ok(exit::DONE),
             Ended::Stale(holder) => {
                 complain(&format!(
@@ -115,7 +117,9 @@ fn attempts(harness: &mut Harness) -> Result<u8, String> {
             Next::Restart if requeue::is_paused(&harness.trial.dir) => {
                 return Ok(requeue::requeue(harness, attempt, stopped));
             }
-            Next::Restart if verdict.cause == Cause::Restart => {}
+            Next::Restart if verdict.cause == Cause::Restart && progress => {
+                pause = Duration::from_secs(1);
+            }
             Next::Restart => {
                 wait(harness, pause);
                 pause = (pause * 2).min(LONGEST_PAUSE);

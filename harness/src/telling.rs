@@ -9,7 +9,7 @@ use std::time::Duration;
 use nemo_harness::rundir::{LogPolicy, Progress, TrialDir, durable};
 use serde_json::{Map, Value};
 
-use crate::checkpoint::saver::Place;
+use crate::checkpoint::waiting::Place;
 use crate::clock::{Time, unix_now};
 use crate::hang::Watchdog;
 use crate::metrics::{Patterns, Recorder};

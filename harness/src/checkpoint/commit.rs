@@ -18,6 +18,8 @@ pub(crate) struct Request {
     pub(crate) from: PathBuf,
     pub(crate) entry: Vec<u8>,
     pub(crate) step: u64,
+    /// Nobody told the step: it follows this one, and the same content as there is no new checkpoint.
+    pub(crate) counted_from: Option<u64>,
     /// `checkpoints/`.
     pub(crate) checkpoints: PathBuf,
     pub(crate) attempt: u32,
@@ -41,7 +43,10 @@ impl Request {
         files.map(|entry| entry.stat.size).sum()
     }
     fn target(&self) -> PathBuf {
-        self.checkpoints.join(format!("step-{}", self.step))
+        self.of_step(self.step)
+    }
+    fn of_step(&self, step: u64) -> PathBuf {
+        self.checkpoints.join(format!("step-{step}"))
     }
 }
 
@@ -51,6 +56,8 @@ pub(crate) enum Done {
     Committed,
     /// The same checkpoint was committed before: that one stays.
     Adopted,
+    /// Without a number, and with the content of this step: nothing new.
+    Same(u64),
     /// It can't be a checkpoint; why.
     Refused(String),
     /// It was changed meanwhile: it lies where it lay, and is not complete yet.
@@ -66,6 +73,13 @@ pub(crate) fn commit(
     is_newest: &dyn Fn() -> io::Result<bool>,
 ) -> io::Result<Done> {
     let temporary = request.temporary();
+    if is_published(store, request, &temporary) {
+        if !is_newest()? {
+            return Ok(Done::Superseded);
+        }
+        store.sync_dir(&request.checkpoints)?;
+        return Ok(Done::Committed);
+    }
     let form = match take(store, request, &temporary)? {
         Ok(form) => form,
         Err(why) => return Ok(Done::Refused(why)),
@@ -78,6 +92,12 @@ pub(crate) fn commit(
     let is_same = stats(&tree::walk(store, &temporary)?) == stats(&before);
     if !is_same || changed_since_seen(form, request, &before) {
         return give_back(store, request, form, &temporary);
+    }
+    if let Some(step) =
+        request.counted_from.filter(|&step| has_content(store, request, step, &parts))
+    {
+        store.remove_tree(&temporary)?;
+        return Ok(Done::Same(step));
     }
     if let Some((metrics, _)) = &request.metrics
         && store.stat(metrics).is_ok()
@@ -100,6 +120,34 @@ pub(crate) fn commit(
         store.sync_dir(&join(&temporary, &folder.path))?;
     }
     publish(store, request, &temporary, &manifest, is_newest)
+}
+
+/// Whether an earlier try of this request gave it its name, and did not hear of it.
+fn is_published(store: &impl Store, request: &Request, temporary: &Path) -> bool {
+    let is_gone =
+        |path| store.stat(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    is_gone(&request.from)
+        && is_gone(temporary)
+        && manifest_of(store, &request.target())
+            .is_some_and(|own| own.lease == request.lease && own.entry == request.entry)
+}
+
+fn manifest_of(store: &impl Store, checkpoint: &Path) -> Option<Manifest> {
+    manifest::parse(&store.read(&checkpoint.join(manifest::NAME)).ok()?).ok()
+}
+
+/// Whether a checkpoint has this content, whatever its files are called.
+fn has_content(
+    store: &impl Store,
+    request: &Request,
+    step: u64,
+    parts: &[(Vec<u8>, Part)],
+) -> bool {
+    let there = manifest_of(store, &request.of_step(step));
+    let content = |parts: &[(Vec<u8>, Part)]| -> Vec<Part> {
+        parts.iter().map(|(_, part)| part.clone()).collect()
+    };
+    there.is_some_and(|there| content(&there.parts) == content(parts))
 }
 
 /// Takes the entry out of the program's reach, into a folder that becomes the checkpoint.

@@ -16,5 +16,6 @@ pub(crate) mod search;
 mod staging;
 pub(crate) mod store;
 pub(crate) mod tree;
+pub(crate) mod waiting;
 pub(crate) mod watch;
 mod worker;

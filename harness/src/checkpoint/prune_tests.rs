@@ -22,6 +22,7 @@ fn commit(store: &mut Fake, step: u64) {
         nonce: "n".to_owned(),
         metrics: None,
         seen: None,
+        counted_from: None,
     };
     assert_eq!(commit::commit(store, &request, &|| Ok(true)).unwrap(), Done::Committed);
 }

@@ -24,6 +24,7 @@ fn world() -> Fake {
             nonce: "n".to_owned(),
             metrics: None,
             seen: None,
+            counted_from: None,
         };
         assert_eq!(commit::commit(&mut store, &request, &|| Ok(true)).unwrap(), Done::Committed);
     }

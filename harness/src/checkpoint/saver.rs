@@ -19,6 +19,7 @@ use super::prune::{Need, Rules};
 use super::staging;
 use super::store::{Disk, Store, join};
 use super::tree::{self, Entry};
+use super::waiting::{Place, Waiting, Whole};
 use super::watch::Watch;
 use super::worker::{Answer, Job, Worker};
 use crate::clock::Time;
@@ -38,25 +39,10 @@ pub(crate) struct Outcome {
     pub(crate) step: u64,
     pub(crate) bytes: u64,
     pub(crate) done: io::Result<Done>,
+    /// When it was written, as far as was seen.
+    pub(crate) at: Time,
     /// It will not be tried again.
     pub(crate) is_last: bool,
-}
-
-/// Where the program is, for what it saves without a number.
-#[derive(Clone, Debug)]
-pub(crate) struct Place {
-    pub(crate) step: Option<u64>,
-    pub(crate) metrics: Option<(PathBuf, u64)>,
-}
-
-/// How a thing in the staging folder stands.
-#[derive(Debug)]
-enum Waiting {
-    Complete,
-    InPlace { seen: Vec<Entry>, since: Time },
-    Sent,
-    Retry { request: Box<Request>, at: Time },
-    Refused,
 }
 
 /// Watches one attempt's staging folder.
@@ -70,7 +56,7 @@ pub(crate) struct Saver {
     watch: Option<Watch>,
     waiting: BTreeMap<Vec<u8>, Waiting>,
     /// Renamed into place once more while the one before was being committed.
-    again: BTreeSet<Vec<u8>>,
+    again: BTreeMap<Vec<u8>, Whole>,
     /// How often a commit failed since the program's end.
     tries: u32,
     outcomes: Vec<Outcome>,
@@ -90,6 +76,7 @@ pub(crate) struct Saver {
     is_far: bool,
     wake: Arc<EventFd>,
     finished: bool,
+    hurried: bool,
 }
 
 impl Saver {
@@ -112,7 +99,7 @@ impl Saver {
             lease: lease.clone(),
             profile: trial.spec.profile,
             waiting: BTreeMap::new(),
-            again: BTreeSet::new(),
+            again: BTreeMap::new(),
             tries: 0,
             outcomes: Vec::new(),
             told: BTreeMap::new(),
@@ -125,6 +112,7 @@ impl Saver {
             is_far: false,
             wake,
             finished: false,
+            hurried: false,
         })
     }
 
@@ -150,16 +138,25 @@ impl Saver {
         retries.chain(self.look_at).chain(scan.then_some(now + LOOK)).min()
     }
 
+    /// Renames can't be seen: whether a folder is complete is known only when the program ended, or said so.
+    pub(crate) fn is_blind(&self) -> bool {
+        self.watch.is_none()
+    }
+
+    /// The program is being stopped: its saves are committed as fast as may be, and nothing waits for tidiness.
+    pub(crate) fn hurry(&mut self) {
+        self.hurried = true;
+        self.worker.hurry();
+    }
+
     /// Nothing is left to wait for.
     pub(crate) fn is_idle(&self) -> bool {
-        let open = |waiting: &Waiting| matches!(waiting, Waiting::Sent | Waiting::Retry { .. });
-        !self.tidying && !self.waiting.values().any(open)
+        (!self.tidying || self.hurried) && !self.waiting.values().any(Waiting::is_open)
     }
 
     /// What was saved and could not be committed until now.
     pub(crate) fn unfinished(&self) -> Vec<String> {
-        let open = |waiting: &Waiting| matches!(waiting, Waiting::Sent | Waiting::Retry { .. });
-        let names = self.waiting.iter().filter(|(_, waiting)| open(waiting));
+        let names = self.waiting.iter().filter(|(_, waiting)| waiting.is_open());
         names.map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect()
     }
 
@@ -182,31 +179,30 @@ impl Saver {
             if !look::is_shown(self.profile, &name) {
                 continue;
             }
-            if matches!(self.waiting.get(&name), Some(Waiting::Sent)) {
-                self.again.insert(name);
+            let whole = Whole { place: place.clone(), at: now, is_told: true };
+            if matches!(self.waiting.get(&name), Some(Waiting::Sent(_))) {
+                self.again.insert(name, whole);
             } else {
-                self.waiting.insert(name, Waiting::Complete);
+                self.waiting.insert(name, Waiting::Complete(whole));
             }
         }
         let due = self.look_at.is_some_and(|at| at <= now) || self.watch.is_none();
         if (seen.other || due) && !self.finished {
-            self.scan(now);
+            self.scan(now, place);
         }
-        let is_complete = self.waiting.values().any(|one| matches!(one, Waiting::Complete));
-        if seen.other || due || is_complete || !self.outcomes.is_empty() {
-            self.send_complete(now, place);
-        }
+        self.send_complete(now);
         self.send_retries(now);
         std::mem::take(&mut self.outcomes)
     }
 
     /// The program said that something is complete, and perhaps of which step.
-    pub(crate) fn complete(&mut self, name: Vec<u8>, step: Option<u64>) {
+    pub(crate) fn complete(&mut self, name: Vec<u8>, step: Option<u64>, place: Place, now: Time) {
         match self.waiting.get(&name) {
-            Some(Waiting::Sent | Waiting::Retry { .. }) => {} // it was found by its rename already
-            Some(Waiting::Complete | Waiting::InPlace { .. } | Waiting::Refused) | None => {
+            Some(Waiting::Sent(_) | Waiting::Retry { .. }) => {} // it was found by its rename already
+            Some(Waiting::Complete(_) | Waiting::InPlace { .. } | Waiting::Refused) | None => {
                 self.told.extend(step.map(|step| (name.clone(), step)));
-                self.waiting.insert(name, Waiting::Complete);
+                let whole = Whole { place, at: now, is_told: true };
+                self.waiting.insert(name, Waiting::Complete(whole));
             }
         }
     }
@@ -214,23 +210,30 @@ impl Saver {
     /// The program is gone. `in_order`: by itself, with an exit code that says so. What may be torn is told.
     pub(crate) fn finish(&mut self, now: Time, place: &Place, in_order: bool) -> Vec<String> {
         self.outcomes = self.look(now, place);
-        let names: Vec<Vec<u8>> = self.names();
         let mut torn = Vec::new();
+        let names = self.names().unwrap_or_else(|error| {
+            torn.push(format!("what was saved last can't be seen: {error}"));
+            Vec::new()
+        });
         for name in names {
             let fresh = self.walk(&name);
-            let complete = match self.waiting.get(&name) {
+            let whole = |place: &Place, at| Whole { place: place.clone(), at, is_told: false };
+            let (complete, whole) = match self.waiting.get(&name) {
                 Some(
-                    Waiting::Complete | Waiting::Sent | Waiting::Retry { .. } | Waiting::Refused,
+                    Waiting::Complete(_)
+                    | Waiting::Sent(_)
+                    | Waiting::Retry { .. }
+                    | Waiting::Refused,
                 ) => continue,
-                Some(Waiting::InPlace { seen, since }) if fresh.as_ref() == Some(seen) => {
-                    in_order
-                        || (!self.is_far
-                            && look::rests(self.profile, seen, now.saturating_sub(*since)))
+                Some(Waiting::InPlace { seen, since, place }) if fresh.as_ref() == Some(seen) => {
+                    let rested = now.saturating_sub(*since);
+                    let rests = !self.is_far && look::rests(self.profile, seen, rested);
+                    (in_order || rests, whole(place, *since))
                 }
-                Some(Waiting::InPlace { .. }) | None => in_order,
+                Some(Waiting::InPlace { .. }) | None => (in_order, whole(place, now)),
             };
             if complete {
-                self.waiting.insert(name, Waiting::Complete);
+                self.waiting.insert(name, Waiting::Complete(whole));
             } else {
                 let shown = String::from_utf8_lossy(&name);
                 torn.push(format!("`{shown}` was not committed: it was being written in place when the program was ended, and may be torn"));
@@ -238,8 +241,9 @@ impl Saver {
             }
         }
         self.finished = true;
+        self.worker.hurry();
         self.look_at = None;
-        self.send_complete(now, place);
+        self.send_complete(now);
         for waiting in self.waiting.values_mut() {
             if let Waiting::Retry { at, .. } = waiting {
                 *at = now;
@@ -249,9 +253,9 @@ impl Saver {
         torn
     }
 
-    fn names(&self) -> Vec<Vec<u8>> {
-        let names = Disk::default().list(&self.staging).unwrap_or_default();
-        names.into_iter().filter(|name| look::is_shown(self.profile, name)).collect()
+    fn names(&self) -> io::Result<Vec<Vec<u8>>> {
+        let names = Disk::default().list(&self.staging)?.into_iter();
+        Ok(names.filter(|name| look::is_shown(self.profile, name)).collect())
     }
 
     fn walk(&self, name: &[u8]) -> Option<Vec<Entry>> {
@@ -259,26 +263,31 @@ impl Saver {
     }
 
     /// Looks at what was made in place.
-    fn scan(&mut self, now: Time) {
-        let names = self.names();
+    fn scan(&mut self, now: Time, place: &Place) {
+        let Ok(names) = self.names() else {
+            self.look_at = Some(now + LOOK);
+            return;
+        };
         self.waiting.retain(|name, waiting| {
             !matches!(waiting, Waiting::InPlace { .. }) || names.contains(name)
         });
         for name in names {
-            let same = match self.waiting.get(&name) {
+            let known = match self.waiting.get(&name) {
                 None => None,
-                Some(Waiting::InPlace { seen, since }) => Some((seen, *since)),
+                Some(Waiting::InPlace { seen, since, place }) => Some((seen, *since, place)),
                 Some(_) => continue,
             };
             let Some(fresh) = self.walk(&name) else { continue };
-            let since = same.filter(|(seen, _)| **seen == fresh).map_or(now, |(_, since)| since);
+            let same = known.filter(|(seen, ..)| **seen == fresh);
+            let (since, place) = same.map_or((now, place), |(_, since, place)| (since, place));
+            let place = place.clone();
             let rested = now.saturating_sub(since);
             let long = !self.is_far && look::rests(self.profile, &fresh, rested);
             let path = join(&self.staging, &name);
             let next = if long && !proc_fs::is_open(&path) {
-                Waiting::Complete
+                Waiting::Complete(Whole { place, at: since, is_told: false })
             } else {
-                Waiting::InPlace { seen: fresh, since }
+                Waiting::InPlace { seen: fresh, since, place }
             };
             self.waiting.insert(name, next);
         }
@@ -288,63 +297,67 @@ impl Saver {
     }
 
     /// One after the other: two things without a number must not get the same step.
-    fn send_complete(&mut self, now: Time, place: &Place) {
-        let complete: Vec<Vec<u8>> = self
-            .waiting
-            .iter()
-            .filter(|(_, waiting)| matches!(waiting, Waiting::Complete))
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in complete {
+    fn send_complete(&mut self, now: Time) {
+        let complete = self.waiting.iter().filter_map(|(name, waiting)| match waiting {
+            Waiting::Complete(whole) => Some((name.clone(), whole.clone())),
+            _ => None,
+        });
+        for (name, whole) in complete.collect::<Vec<_>>() {
             let from = join(&self.staging, &name);
-            let Ok(stat) = Disk::default().stat(&from) else {
-                self.told.remove(&name);
-                self.waiting.remove(&name); // the program took it away again
-                continue;
+            let stat = match Disk::default().stat(&from) {
+                Ok(stat) => stat,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.told.remove(&name);
+                    self.waiting.remove(&name); // the program took it away again
+                    continue;
+                }
+                Err(_) => {
+                    self.look_at = Some(now + LOOK);
+                    continue;
+                }
             };
-            let count = || self.steps.last().map_or(0, |last| last + 1);
             let told = self.told.remove(&name);
-            let found = || look::step(self.profile, &from, stat.kind).or(place.step);
-            let step = told.or_else(found).unwrap_or_else(count);
+            let found = || look::step(self.profile, &from, stat.kind).or(whole.place.step);
+            let step = told.or_else(found);
+            let newest = self.steps.last().copied();
             let request = Request {
                 seen: self.walk(&name),
                 from,
-                entry: name.clone(),
-                step,
+                entry: name,
+                step: step.unwrap_or_else(|| newest.map_or(0, |last| last + 1)),
+                counted_from: newest.filter(|_| step.is_none()),
                 checkpoints: self.checkpoints.clone(),
                 attempt: self.lease.attempt,
                 lease: self.lease.nonce.clone(),
                 nonce: lease::nonce().unwrap_or_else(|_| format!("{}", now.as_nanos())),
-                metrics: place.metrics.clone(),
+                metrics: whole.place.metrics.clone(),
             };
-            self.steps.insert(step);
-            self.send(request);
+            self.steps.insert(request.step);
+            self.send(request, whole);
         }
     }
 
     fn send_retries(&mut self, now: Time) {
         let is_due = |waiting: &Waiting| matches!(waiting, Waiting::Retry { at, .. } if *at <= now);
         let due = self.waiting.iter().filter(|(_, waiting)| is_due(waiting));
-        let requests: Vec<Request> = due
-            .filter_map(|(_, waiting)| match waiting {
-                Waiting::Retry { request, .. } => Some((**request).clone()),
-                _ => None,
-            })
-            .collect();
-        for request in requests {
-            self.send(request);
+        let due = due.filter_map(|(_, waiting)| match waiting {
+            Waiting::Retry { request, whole, .. } => Some(((**request).clone(), whole.clone())),
+            _ => None,
+        });
+        for (request, whole) in due.collect::<Vec<_>>() {
+            self.send(request, whole);
         }
     }
 
-    fn send(&mut self, request: Request) {
-        self.waiting.insert(request.entry.clone(), Waiting::Sent);
-        self.worker.send(Job::Commit { request, gentle: !self.finished });
+    fn send(&mut self, request: Request, whole: Whole) {
+        self.waiting.insert(request.entry.clone(), Waiting::Sent(whole));
+        self.worker.send(Job::Commit(Box::new(request)));
     }
 
     fn take_results(&mut self, now: Time) {
         for answer in self.worker.answers() {
             match answer {
-                Answer::Commit(request, done) => self.take_commit(request, done, now),
+                Answer::Commit(request, done) => self.take_commit(*request, done, now),
                 // What could not be chosen now is after the next commit.
                 Answer::Chosen(steps) => {
                     self.tidying = false;
@@ -363,46 +376,48 @@ impl Saver {
         let name = request.entry.clone();
         let entry = String::from_utf8_lossy(&name).into_owned();
         let (step, bytes) = (request.step, request.bytes());
+        let Some(Waiting::Sent(whole)) = self.waiting.remove(&name) else { return };
+        let at = whole.at;
         let mut is_last = true;
         match &done {
             Ok(Done::Committed | Done::Adopted) => {
-                self.waiting.remove(&name);
                 self.verified.insert(step);
                 self.untidy = true;
             }
-            Ok(Done::Superseded) => {
-                self.waiting.remove(&name);
+            Ok(Done::Superseded) => {}
+            Ok(Done::Same(_)) => {
+                self.steps.remove(&step);
             }
             Ok(Done::Refused(_)) => {
                 // What was taken away may be made anew; what lies there still was looked at once.
                 if Disk::default().stat(&join(&self.staging, &name)).is_ok() {
                     self.waiting.insert(name.clone(), Waiting::Refused);
-                } else {
-                    self.waiting.remove(&name);
                 }
             }
-            Ok(Done::Changed) => self.changed(name.clone(), now),
-            Err(_) => is_last = self.retry(request, now),
+            Ok(Done::Changed) => is_last = self.changed(request, whole, now),
+            Err(_) => is_last = self.retry(request, whole, now),
         }
-        if self.again.remove(&name) {
-            self.waiting.insert(name, Waiting::Complete);
+        if let Some(whole) = self.again.remove(&name) {
+            self.waiting.insert(name, Waiting::Complete(whole));
         }
-        self.outcomes.push(Outcome { entry, step, bytes, done, is_last });
+        self.outcomes.push(Outcome { entry, step, bytes, done, at, is_last });
     }
 
-    /// It is back in the staging folder, and must come to rest first. After the program's end it has.
-    fn changed(&mut self, name: Vec<u8>, now: Time) {
-        let next = if self.finished {
-            Waiting::Complete
-        } else {
-            self.look_at = Some(now + LOOK);
-            Waiting::InPlace { seen: self.walk(&name).unwrap_or_default(), since: now }
-        };
-        self.waiting.insert(name, next);
+    /// It is back in the staging folder. What was found to be whole by its rest must come to rest first; what was
+    /// told to be whole is: its size or time may have been an old one, of a shared file system.
+    fn changed(&mut self, request: Request, whole: Whole, now: Time) -> bool {
+        let seen = self.walk(&request.entry);
+        if whole.is_told || self.finished {
+            return self.retry(Request { seen, ..request }, whole, now);
+        }
+        self.look_at = Some(now + LOOK);
+        let (seen, place) = (seen.unwrap_or_default(), whole.place);
+        self.waiting.insert(request.entry, Waiting::InPlace { seen, since: now, place });
+        false
     }
 
     /// Tries again later, for ever while the program runs; says whether it was given up.
-    fn retry(&mut self, request: Request, now: Time) -> bool {
+    fn retry(&mut self, request: Request, whole: Whole, now: Time) -> bool {
         self.tries += u32::from(self.finished);
         let name = request.entry.clone();
         if self.tries > LAST_TRIES {
@@ -410,7 +425,7 @@ impl Saver {
             return true;
         }
         let at = now + if self.finished { LOOK } else { LOOK * 5 };
-        self.waiting.insert(name, Waiting::Retry { request: Box::new(request), at });
+        self.waiting.insert(name, Waiting::Retry { request: Box::new(request), whole, at });
         false
     }
 }

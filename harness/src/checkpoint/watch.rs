@@ -26,9 +26,11 @@ impl Watch {
     /// Watches a folder; none where the system has no watch left.
     pub(crate) fn new(folder: &Path) -> Option<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).ok()?;
-        // Writes are not watched: a big save must not wake this process a thousand times.
-        let mask =
-            AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_ONLYDIR;
+        // Writes are not watched, but their end: a big save must not wake this process a thousand times.
+        let mask = AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_CLOSE_WRITE
+            | AddWatchFlags::IN_ONLYDIR;
         inotify.add_watch(folder, mask).ok()?;
         Some(Self { inotify })
     }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use nix::sys::eventfd::EventFd;
@@ -12,11 +13,10 @@ use super::prune::{self, Need, Rules};
 use super::store::Disk;
 use crate::lease::Lease;
 
-/// What it is asked to do; one after the other.
+/// What it is asked to do; one after the other, but that a commit never waits for a removal.
 #[derive(Debug)]
 pub(crate) enum Job {
-    /// `gentle`: a program trains meanwhile.
-    Commit { request: Request, gentle: bool },
+    Commit(Box<Request>),
     /// Tell which checkpoints may go.
     Choose(Need),
     /// Remove them.
@@ -26,7 +26,7 @@ pub(crate) enum Job {
 /// What came of it.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    Commit(Request, io::Result<Done>),
+    Commit(Box<Request>, io::Result<Done>),
     /// These may go, once that is recorded.
     Chosen(io::Result<Vec<u64>>),
     /// What could not be removed is chosen again after the next commit.
@@ -39,10 +39,14 @@ pub(crate) struct Worker {
     jobs: Sender<Job>,
     answers: Receiver<Answer>,
     wake: Arc<EventFd>,
+    gentle: Arc<AtomicBool>,
 }
 
-/// What the thread works with.
+/// What the threads work with.
+#[derive(Debug)]
 struct Hands {
+    /// A program trains meanwhile.
+    gentle: Arc<AtomicBool>,
     rules: Rules,
     checkpoints: PathBuf,
     lease: Lease,
@@ -58,18 +62,32 @@ impl Worker {
     ) -> io::Result<Self> {
         let (jobs, to_do) = channel();
         let (done, answers) = channel();
-        let hands = Hands { rules: rules.clone(), checkpoints, lease: lease.clone() };
-        let thread_wake = Arc::clone(wake);
-        let thread = std::thread::Builder::new().name("commit".to_owned()).stack_size(256 * 1024);
-        thread.spawn(move || {
+        let gentle = Arc::new(AtomicBool::new(true));
+        let (rules, lease) = (rules.clone(), lease.clone());
+        let hands = Hands { gentle: Arc::clone(&gentle), rules, checkpoints, lease };
+        let (hands, thread_wake) = (Arc::new(hands), Arc::clone(wake));
+        spawn("commit", move || {
             for job in to_do {
-                if done.send(hands.work(job)).is_err() {
-                    return;
+                let (hands, done, wake) =
+                    (Arc::clone(&hands), done.clone(), Arc::clone(&thread_wake));
+                let is_removal = matches!(job, Job::Remove(_));
+                let work = move || {
+                    done.send(hands.work(job)).ok(); // nobody waits for it after the attempt's end
+                    wake.write(1).ok();
+                };
+                if is_removal {
+                    spawn("remove", work).ok(); // what stays is chosen again after the next commit
+                } else {
+                    work();
                 }
-                thread_wake.write(1).ok();
             }
         })?;
-        Ok(Self { jobs, answers, wake: Arc::clone(wake) })
+        Ok(Self { jobs, answers, wake: Arc::clone(wake), gentle })
+    }
+
+    /// No program trains any more, or it is being stopped: from the next commit on, speed is all.
+    pub(crate) fn hurry(&self) {
+        self.gentle.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn send(&self, job: Job) {
@@ -83,10 +101,16 @@ impl Worker {
     }
 }
 
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(256 * 1024);
+    thread.spawn(work).map(drop)
+}
+
 impl Hands {
     fn work(&self, job: Job) -> Answer {
         match job {
-            Job::Commit { request, gentle } => {
+            Job::Commit(request) => {
+                let gentle = self.gentle.load(Ordering::Relaxed);
                 let mut disk = Disk { gentle, ..Disk::default() };
                 let done = commit::commit(&mut disk, &request, &|| self.lease.is_newest());
                 Answer::Commit(request, done)

@@ -113,6 +113,8 @@ pub(crate) struct Session {
     state: State,
     /// Counts the requests to save.
     requests: u64,
+    /// When the open one was made.
+    requested_at: Time,
     /// When the last save was complete, or the work began.
     last_save: Option<Time>,
     last_saved_step: u64,
@@ -149,6 +151,7 @@ impl Session {
             workloads: None,
             state: State { number: 1, committed: resumed, ..State::default() },
             requests: 0,
+            requested_at: Time::ZERO,
             last_save: None,
             last_saved_step: resumed.unwrap_or(0),
         }
@@ -303,16 +306,21 @@ impl Session {
         self.change(|state| state.save = 0);
     }
 
-    /// A checkpoint is committed.
-    pub(crate) fn committed(&mut self, step: u64, now: Time) {
+    /// A checkpoint is committed that was written at `at`: one from before a request does not answer it.
+    pub(crate) fn committed(&mut self, step: u64, at: Time, now: Time) {
+        let save = self.state.save;
         self.resolve(Some(step), now);
+        if at < self.requested_at {
+            self.state.save = save;
+        }
         self.change(|state| state.committed = state.committed.max(Some(step)));
     }
 
     /// Asks for a save, unless one is asked for already.
-    pub(crate) fn request_save(&mut self, reason: Reason) {
+    pub(crate) fn request_save(&mut self, reason: Reason, now: Time) {
         if self.state.save == 0 {
             self.requests += 1;
+            self.requested_at = now;
             let save = self.requests;
             self.change(|state| state.save = save);
         }
@@ -382,7 +390,7 @@ impl Session {
             }
         };
         if is_due {
-            self.request_save(Reason::Interval);
+            self.request_save(Reason::Interval, now);
         }
     }
 }

@@ -48,7 +48,7 @@ fn a_question_that_is_repeated_is_answered_again() {
     session.set_stop(Some((Reason::Preempted, None)));
     let heard = tell(&mut session, "NEXT=1", 1);
     assert_eq!(heard, [Heard::Answer("WORKLOAD=checkpoint\n".into())]);
-    session.committed(14, S);
+    session.committed(14, S, S);
     assert_eq!(tell(&mut session, "NEXT=1", 1), [Heard::Answer("WORKLOAD=stop\n".into())]);
 }
 
@@ -56,9 +56,9 @@ fn a_question_that_is_repeated_is_answered_again() {
 fn a_request_to_save_lasts_until_a_checkpoint_is_complete() {
     let mut session = session(Every::Never);
     assert_eq!(session.text(), "STATE=1\nSAVE=0\nSTOP=0\nCOMMITTED=10\n");
-    session.request_save(Reason::Unknown);
+    session.request_save(Reason::Unknown, Time::ZERO);
     let first = session.text();
-    session.request_save(Reason::Unknown);
+    session.request_save(Reason::Unknown, Time::ZERO);
     assert_eq!(session.text(), first, "asking twice changes nothing");
     assert!(first.contains("SAVE=1\nSTOP=0\nREASON=unknown"), "{first}");
     session.set_stop(Some((Reason::Preempted, Some(1000.4))));
@@ -66,9 +66,9 @@ fn a_request_to_save_lasts_until_a_checkpoint_is_complete() {
     let heard = tell(&mut session, "CKPT_DONE=step-12\nSTEP=12", 1);
     assert_eq!(heard, [Heard::Complete { name: b"step-12".to_vec(), step: Some(12) }]);
     assert!(session.text().contains("SAVE=0\nSTOP=1"));
-    session.committed(12, S);
+    session.committed(12, S, S);
     assert!(session.text().contains("COMMITTED=12"));
-    session.request_save(Reason::Interval);
+    session.request_save(Reason::Interval, Time::ZERO);
     assert!(session.text().contains("SAVE=2"));
 }
 
@@ -95,7 +95,7 @@ fn saves_by_time_are_due_after_the_last_one() {
     session.tick(S * 65);
     assert!(session.text().contains("SAVE=1\nSTOP=0\nREASON=interval"));
     assert_eq!(session.save_due_at(), None);
-    session.committed(12, S * 70);
+    session.committed(12, S * 70, S * 70);
     assert_eq!(session.save_due_at(), Some(S * 130));
 }
 
@@ -108,7 +108,7 @@ fn saves_by_steps_lie_on_a_grid() {
     tell(&mut session, "STEP=17", 1);
     session.tick(S);
     assert!(session.text().contains("SAVE=1"));
-    session.committed(17, S);
+    session.committed(17, S, S);
     session.tick(S);
     assert!(session.text().contains("SAVE=0"));
 }
@@ -141,7 +141,7 @@ proptest::proptest! {
             session.tick(S);
         }
         for request in requests {
-            if request { session.request_save(Reason::Interval) } else { session.committed(3, S) }
+            if request { session.request_save(Reason::Interval, S) } else { session.committed(3, S, S) }
             proptest::prop_assert!(session.text().starts_with("STATE="));
         }
     }

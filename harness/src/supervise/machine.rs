@@ -120,6 +120,11 @@ impl Supervisor {
         self.sure
     }
 
+    /// Whether it was killed from here.
+    pub(crate) fn has_killed(&self) -> bool {
+        self.killed.is_some()
+    }
+
     /// Whether a signal reached the program, so that its exit code says nothing of success.
     pub(crate) fn was_told(&self) -> bool {
         self.told
@@ -144,7 +149,9 @@ impl Supervisor {
                     *settled = true;
                 }
             }
-            Event::Committed => self.saved = self.request == Request::Heard,
+            Event::Committed { at } => {
+                self.saved |= self.request == Request::Heard && at >= self.asked_at;
+            }
             Event::Superseded => self.superseded(now, &mut actions),
             Event::Hung => self.end_soon(StopCause::Hung, now),
             Event::Wished => self.end_soon(StopCause::Wished, now + WISHED),
@@ -166,7 +173,7 @@ impl Supervisor {
         let running = match self.phase {
             Phase::Running => [retry, terminate, self.limit_at(), self.experiment_at()],
             Phase::Terminating => [kill, None, None, None],
-            Phase::Killing => [Some(self.kill_again), None, None, None],
+            Phase::Killing => [Some(self.kill_again), self.deadline(), None, None],
             Phase::Settling { .. } => [self.deadline(), None, None, None],
             Phase::Over => [None; 4],
         };
@@ -181,7 +188,8 @@ impl Supervisor {
             let cancelled = self.stop() == Some(StopCause::Cancelled);
             let cause = if cancelled { StopCause::Cancelled } else { StopCause::Preempted };
             self.begin_stop(cause, Some(now + self.policy.lead), now);
-        } else if self.stop.is_none() && !self.asking {
+        } else if self.stop.is_none() {
+            // An answer that is under way may be older than what made somebody send this.
             self.ask_cause(actions);
         }
     }
@@ -190,7 +198,7 @@ impl Supervisor {
     fn stop_by_hand(&mut self, cause: StopCause, now: Time, actions: &mut Vec<Action>) {
         self.ask_to_save(now, false, actions);
         self.begin_stop(cause, Some(now + self.policy.lead), now);
-        if !self.policy.local && !self.asking {
+        if !self.policy.local {
             self.ask_cause(actions);
         }
     }
@@ -405,10 +413,14 @@ impl Supervisor {
             self.phase = Phase::Killing;
             self.kill_again = now + RETRY;
             actions.push(Action::Kill);
-            if now.saturating_sub(*self.killed.get_or_insert(now)) >= UNKILLABLE {
-                self.phase = Phase::Settling { settled: false };
-                actions.push(Action::Settle);
-            }
+            self.killed.get_or_insert(now);
+        }
+        // What the kernel holds may not keep the attempt from its end: Slurm's own kill takes the harness too.
+        let is_late = self.deadline().is_some_and(|deadline| deadline <= now);
+        let is_long = self.killed.is_some_and(|at| now.saturating_sub(at) >= UNKILLABLE);
+        if self.phase == Phase::Killing && (is_late || is_long) {
+            self.phase = Phase::Settling { settled: false };
+            actions.push(Action::Settle);
         }
     }
 

@@ -30,7 +30,10 @@ pub(crate) enum Event {
     /// Everything that the program saved is committed, or could not be.
     Settled,
     /// A checkpoint was committed while the program ran.
-    Committed,
+    Committed {
+        /// When it was written.
+        at: Time,
+    },
     /// Somebody wants the attempt to save, stop and run again.
     Preempt,
     /// A later attempt has taken over.

@@ -78,7 +78,8 @@ impl World<'_> {
         let is_running = self.exit.is_none();
         let asked = self.program.ask(&asking, is_running, self.harness.clock.now());
         let by_signal = asked == Some(true);
-        self.telling.session.request_save(self.reason());
+        let (reason, now) = (self.reason(), self.harness.clock.now());
+        self.telling.session.request_save(reason, now);
         let by_message = self.telling.publish() > 0;
         let mut say = |how: &str| self.voice.note(&format!("the program is asked to save ({how})"));
         match (by_signal, by_message) {
@@ -111,6 +112,9 @@ impl World<'_> {
             return;
         }
         self.stop_told = (stop, deadline);
+        if stop.is_some() {
+            self.saver.hurry();
+        }
         self.noted.stopped = stop.and(self.noted.stopped.or_else(|| Some(unix_now())));
         let left = |at: Time| at.saturating_sub(self.harness.clock.now()).as_secs_f64();
         let deadline = deadline.map(|at| unix_now() + left(at));

@@ -128,7 +128,7 @@ impl<'a> World<'a> {
             }
             self.tell_stop();
             if events.is_empty() {
-                if !self.is_settled() {
+                if !self.is_settled() || self.question.is_some() {
                     self.wait();
                 }
                 self.gather(&mut events);
@@ -165,6 +165,7 @@ impl<'a> World<'a> {
             committed: self.committed,
             refused: self.refused,
             said,
+            killed: self.supervisor.has_killed(),
             noted: self.noted,
             saving: session.saved_for,
             voice: self.voice,
@@ -253,9 +254,10 @@ impl<'a> World<'a> {
             let Reaped { pid, code, .. } = reaped;
             if pid == self.program.pid() && self.exit.is_none() {
                 let (exit, who) = self.program.ended(reaped, self.harness, &mut self.voice);
+                let lost = who.as_ref().is_some_and(|who| who.lost);
                 let killed = match exit {
                     Exit::Signal(_) => true,
-                    Exit::Code(code) => code > 128,
+                    Exit::Code(code) => code > 128 || lost,
                     Exit::Never(_) | Exit::NotYet(_) => false,
                 };
                 (self.exit, self.who) = (Some(exit), who);

@@ -108,7 +108,10 @@ impl World<'_> {
 
     pub(super) fn happened(&mut self, happening: Happening) -> Option<Event> {
         match happening {
-            Happening::Complete { name, step } => self.saver.complete(name, step),
+            Happening::Complete { name, step } => {
+                let now = self.harness.clock.now();
+                self.saver.complete(name, step, self.telling.place(), now);
+            }
             Happening::Requeue => {
                 self.voice.note("the program asks for a requeue");
                 self.noted.wants_requeue = true;
@@ -176,12 +179,17 @@ impl World<'_> {
 
     /// Records what came of a save.
     pub(super) fn saved(&mut self, outcome: Saved) -> Option<Event> {
-        let Saved { entry, step, bytes, done, is_last } = outcome;
+        let Saved { entry, step, bytes, done, at, is_last } = outcome;
         match done {
+            Ok(Done::Same(before)) => {
+                self.voice.note(&format!(
+                    "`{entry}` is what step-{before} is already: it is no new checkpoint"
+                ));
+            }
             Ok(Done::Adopted) if self.known.contains(&step) => {}
             Ok(Done::Committed | Done::Adopted) => {
-                self.committed(step, bytes, &entry);
-                return Some(Event::Committed);
+                self.committed(step, bytes, &entry, at);
+                return Some(Event::Committed { at });
             }
             Ok(Done::Superseded) => return Some(Event::Superseded),
             Ok(Done::Changed) => {
@@ -217,7 +225,7 @@ impl World<'_> {
         }
     }
 
-    fn committed(&mut self, step: u64, bytes: u64, entry: &str) {
+    fn committed(&mut self, step: u64, bytes: u64, entry: &str, at: Time) {
         let is_new = self.known.insert(step);
         let attempt = self.lease.attempt;
         let now = self.harness.clock.now();
@@ -228,7 +236,7 @@ impl World<'_> {
         let (time, bytes) = (unix_now(), Some(bytes));
         let record = AttemptRecord::Checkpoint { attempt, step, time, saving, bytes };
         self.record(&record, &format!("the checkpoint of step {step}"));
-        self.telling.session.committed(step, now);
+        self.telling.session.committed(step, at, now);
         self.set_interval();
         self.telling.publish();
         self.voice.note(&format!("`{entry}` is committed as checkpoint step-{step}"));

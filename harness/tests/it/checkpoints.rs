@@ -434,3 +434,21 @@ put("9")
     assert_eq!(task.run(), 0, "what is there already stays; nothing hangs, nothing is lost");
     assert!(task.checkpoints().contains(&"step-9".to_owned()));
 }
+
+#[test]
+fn what_is_saved_in_place_without_a_number_is_of_the_step_at_which_it_was_written() {
+    let program = "print('step 3', flush=True)\ntime.sleep(0.5)\nopen(out + '/latest', 'w').write('x')\n\
+                   for n in range(4, 50):\n    print('step', n, flush=True)\n    time.sleep(0.1)";
+    let task = Task::python(program).with("/metrics", json!({"step": "^step (\\d+)"}));
+    assert_eq!(task.run(), 0);
+    assert_eq!(task.checkpoints(), ["step-3"]);
+}
+
+#[test]
+fn the_same_content_again_and_again_is_no_progress() {
+    let task = Task::sh("echo same >\"$NEMO_CHECKPOINT_DIR/latest\"; exit 85")
+        .with("/restart/no_progress", json!(3));
+    assert_eq!(task.run(), 1);
+    task.check_ends("Restart Restart, Restart Restart, Restart Restart, Restart Failed");
+    assert_eq!(task.checkpoints(), ["step-0"]);
+}

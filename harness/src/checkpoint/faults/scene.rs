@@ -172,6 +172,7 @@ impl Scene {
         let from = dir.staging(0).join(self.entry(step));
         Request {
             seen: tree::walk(&Disk::default(), &from).ok(),
+            counted_from: None,
             from,
             entry: self.entry(step).into_bytes(),
             step,
