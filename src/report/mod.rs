@@ -2,8 +2,11 @@
 
 mod goodput;
 pub mod live;
+mod reasons;
 mod rehearsal;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Display;
 use std::io::Write;

@@ -2,6 +2,7 @@
 
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 
+use super::reasons::reasons;
 use crate::words::{age, count, duration, metric};
 use nemo_harness::rundir::Params;
 
@@ -164,25 +165,6 @@ fn pairs(values: &serde_json::Map<String, serde_json::Value>) -> String {
         value => format!("{name}={}", metric(value)),
     };
     values.iter().map(one).collect::<Vec<_>>().join(" ")
-}
-
-/// Why trials are not well, each reason once.
-fn reasons(status: &Status) -> Vec<String> {
-    let mut lines: Vec<(String, String, usize)> = Vec::new();
-    for task in &status.tasks {
-        for trial in &task.trials {
-            let Some(reason) = &trial.reason else { continue };
-            match lines.iter_mut().find(|(name, known, _)| *name == task.name && known == reason) {
-                Some((_, _, n)) => *n += 1,
-                None => lines.push((task.name.clone(), reason.clone(), 1)),
-            }
-        }
-    }
-    let line = |(task, reason, n): &(String, String, usize)| match n {
-        1 => format!("{task}: {reason}"),
-        n => format!("{task}, {}: {reason}", count(*n, "trial")),
-    };
-    lines.iter().take(10).map(line).collect()
 }
 
 /// Every attempt of every trial.
