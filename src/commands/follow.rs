@@ -7,7 +7,7 @@ use super::World;
 use super::status::look;
 use crate::error::{CommandError, ExitCode};
 use crate::report::live::{Bars, Changes};
-use crate::report::{out, say, status_table};
+use crate::report::{Page, out, say, status_table};
 use crate::status::{State, Status};
 use crate::store::{Stored, Target};
 use crate::{host, status};
@@ -146,9 +146,9 @@ impl Screen {
         match self {
             Self::Bars(bars) => {
                 bars.clear();
-                say(&status_table(status, host::now()));
+                say(&status_table(status, &Page::here(host::now())));
             }
-            Self::Lines(_) => say(&status_table(status, host::now())),
+            Self::Lines(_) => say(&status_table(status, &Page::here(host::now()))),
             Self::Silent => {}
             Self::Json => {
                 out(&status::json(status))?;

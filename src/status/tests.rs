@@ -208,7 +208,8 @@ fn an_attempt_that_another_followed_does_not_run() {
     let attempts = vec![start(0, 100.0), start(1, 200.0)];
     let files = TrialFiles { attempts, ..TrialFiles::default() };
     sources.files.insert("train".to_owned(), [(0, files)].into());
-    let table = crate::report::attempts_table(&join(&sources));
+    let page = crate::report::Page { now: 0.0, width: None, colour: false };
+    let table = crate::report::attempts_table(&join(&sources), &page);
     let rows: Vec<&str> = table.lines().skip(1).collect();
     assert!(rows[0].contains("unknown") && rows[1].contains("running"), "{table}");
 }
