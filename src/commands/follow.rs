@@ -99,7 +99,7 @@ fn standing(status: &Status, target: &Target) -> (State, Settled) {
         .map(|trial| trial.state)
         .collect();
     let open = || meant.iter().filter(|state| !state.is_final());
-    let forgotten = status.warnings.is_empty()
+    let forgotten = !status.experiment.stale
         && open().count() > 0
         && open().all(|state| *state == State::Unknown);
     let state = match (&target.task, target.trial) {

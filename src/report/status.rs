@@ -18,12 +18,7 @@ const SHOWN_TRIALS: usize = 50;
 pub fn status_table(status: &Status, page: &Page) -> String {
     let line = |text: &str| hang(text, page.width, INDENT);
     let mut parts = vec![line(&headline(&status.experiment, page.now))];
-    parts.extend(
-        status
-            .warnings
-            .iter()
-            .map(|warning| line(&format!("warning: {warning} (what is shown may be old)"))),
-    );
+    parts.extend(status.warnings.iter().map(|warning| line(&format!("warning: {warning}"))));
     parts.push(tasks(&status.tasks, page));
     for task in &status.tasks {
         let is_telling =

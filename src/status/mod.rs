@@ -10,6 +10,7 @@ mod summary;
 #[cfg(test)]
 mod tests;
 mod trial;
+mod unreported;
 
 use std::collections::BTreeMap;
 
@@ -83,6 +84,8 @@ pub struct TrialFiles {
     pub attempts: Vec<AttemptRecord>,
     /// The last values of its metrics, and their steps.
     pub metrics: Vec<MetricsLine>,
+    /// Whether it reported more before these.
+    pub older_metrics: bool,
     /// What the program of an attempt that has no end told last.
     pub progress: Option<Progress>,
     /// Whether the harness of its last attempt still runs on this machine; none where it runs elsewhere.
@@ -175,7 +178,9 @@ pub fn join(sources: &Sources<'_>) -> Status {
         tasks.push(summary::task_status(task, trials));
     }
     let (state, reason) = summary::whole(sources, &tasks);
-    let warnings = warnings(sources);
+    let mut warnings = warnings(sources);
+    let is_old = !warnings.is_empty();
+    warnings.extend(unreported::warnings(sources, &tasks));
     Status {
         schema: 1,
         experiment: ExperimentStatus {
@@ -184,7 +189,7 @@ pub fn join(sources: &Sources<'_>) -> Status {
             state,
             reason,
             created: stored.id.made_at(),
-            stale: !warnings.is_empty(),
+            stale: is_old,
             dir: stored.dir.0.to_string_lossy().into_owned(),
         },
         tasks,
@@ -249,8 +254,10 @@ fn status(
     }
 }
 
+/// The sources that did not answer.
 fn warnings(sources: &Sources<'_>) -> Vec<String> {
-    let queue = sources.queue.trouble().map(|why| format!("squeue: {why}"));
-    let accounts = sources.accounts.trouble().map(|why| format!("sacct: {why}"));
+    let warning = |program, why| format!("{program}: {why} (what is shown may be old)");
+    let queue = sources.queue.trouble().map(|why| warning("squeue", why));
+    let accounts = sources.accounts.trouble().map(|why| warning("sacct", why));
     queue.into_iter().chain(accounts).collect()
 }

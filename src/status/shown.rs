@@ -65,7 +65,7 @@ pub struct Status {
     pub experiment: ExperimentStatus,
     /// Its tasks, in the experiment's order.
     pub tasks: Vec<TaskStatus>,
-    /// Sources that did not answer, in words. Where there are any, what they would have told may be old.
+    /// In words: sources that did not answer, and metrics that never came.
     pub warnings: Vec<String>,
 }
 

@@ -282,7 +282,7 @@ fn a_row_that_could_not_be_read_may_have_been_ours() {
     assert_eq!(told(&sources), "unknown: Slurm can't be asked now []");
     let status = join(&sources);
     assert_eq!(status.tasks[1].trials[1].state, State::Running);
-    assert_eq!(status.warnings, ["squeue: 1 row can't be read"]);
+    assert_eq!(status.warnings, ["squeue: 1 row can't be read (what is shown may be old)"]);
 }
 
 #[test]
