@@ -21,14 +21,17 @@ pub fn status_table(status: &Status, page: &Page) -> String {
     parts.extend(status.warnings.iter().map(|warning| line(&format!("warning: {warning}"))));
     parts.push(tasks(&status.tasks, page));
     for task in &status.tasks {
-        let is_telling =
-            |trial: &TrialStatus| !trial.metrics.is_empty() || trial.attempts.len() > 1;
         if task.trials.len() > 1 || task.trials.iter().any(is_telling) {
             parts.push(format!("{}\n{}", task.name, trials(task, page)));
         }
     }
     parts.extend(reasons(status).iter().map(|reason| line(reason)));
     parts.join("\n")
+}
+
+/// Whether there is more to a task's only trial than its state.
+fn is_telling(trial: &TrialStatus) -> bool {
+    !trial.metrics.is_empty() || trial.step.is_some() || trial.attempts.len() > 1
 }
 
 fn headline(experiment: &ExperimentStatus, now: f64) -> String {

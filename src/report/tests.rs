@@ -162,6 +162,33 @@ fn a_status_fits_the_terminal() {
 }
 
 #[test]
+fn an_only_trial_that_tells_something_is_shown() {
+    let mut measured = trial(0, State::Completed, "");
+    measured.metrics = object(json!({ "loss": 0.25 }));
+    let mut stepping = trial(0, State::Running, "");
+    stepping.step = Some(120);
+    let silent = trial(0, State::Pending, "");
+    let tasks = vec![
+        task("measured", vec![measured]),
+        task("stepping", vec![stepping]),
+        task("silent", vec![silent]),
+    ];
+    insta::assert_snapshot!(status_table(&status(tasks), &page(80)), @"
+    sample-00000100 is running (submitted 1m 0s ago)
+    TASK      STATE      TRIALS
+    measured  completed  1       1 completed
+    stepping  running    1       1 running
+    silent    pending    1       1 pending
+    measured
+    TRIAL  STATE      METRICS
+    0      completed  loss=0.25
+    stepping
+    TRIAL  STATE    STEP
+    0      running  120
+    ");
+}
+
+#[test]
 fn attempts_fit_the_terminal() {
     let sweep = sweep();
     insta::assert_snapshot!(attempts_table(&sweep, &page(80)), @"
