@@ -11,6 +11,7 @@ mod summary;
 mod tests;
 mod trial;
 mod unreported;
+mod waiting;
 
 use std::collections::BTreeMap;
 

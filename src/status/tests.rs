@@ -152,7 +152,12 @@ fn check(queue: &str, accounts: &str, records: &[AttemptRecord], expected: &str)
 #[test]
 fn the_queue_tells_what_is_to_come() {
     check("8_[0-2]|PENDING|Dependency", "", &[], "pending: waits for another task []");
-    check("8_[0-2%2]|PENDING|Priority", "", &[], "pending: others come first (Priority) []");
+    check(
+        "8_[0-2%2]|PENDING|Priority",
+        "",
+        &[],
+        "pending: waits for its turn: other jobs come first []",
+    );
     check("8_0|RUNNING|None", "", &[start(0, 100.0)], "running [-]");
     check("8_0|CONFIGURING|None", "", &[], "running []");
     check("8_0|COMPLETING|None", "", &[start(0, 100.0)], "running [-]");
@@ -168,10 +173,52 @@ fn the_queue_tells_what_is_to_come() {
         "8_0|PENDING|BeginTime",
         "",
         &again,
-        "preempted: waits a while before it starts again (BeginTime) [Preempted]",
+        "preempted: waits a while before it starts again [Preempted]",
     );
-    check("8_0|PENDING|JobHeldUser", "", &again, "paused: is held [Preempted]");
+    check("8_0|PENDING|BeginTime", "", &[], "pending: waits for the time at which it may start []");
+    check("8_0|PENDING|Resources", "", &[], "pending: waits for free resources []");
+    check(
+        "8_0|PENDING|AssocGrpCPUMinutesLimit",
+        "",
+        &[],
+        "pending: waits, since its account has reached a limit (AssocGrpCPUMinutesLimit) []",
+    );
+    check("8_0|PENDING|Cleaning", "", &[], "pending: waits (Cleaning) []");
     check("8_0|RUNNING|None", "", &again, "preempted [Preempted]");
+}
+
+#[test]
+fn who_holds_a_job_is_told() {
+    let wish = |action, task: &str, trial| Request {
+        action,
+        task: Some(task.to_owned()).filter(|task| !task.is_empty()),
+        trial,
+        time: 0,
+    };
+    let told = |reason: &str, requests: &[Request]| {
+        let stored = stored();
+        let mut sources = sources(&stored);
+        sources.queue = queue_rows(&format!("8_0|PENDING|{reason}"));
+        sources.requests = requests.to_vec();
+        told(&sources)
+    };
+    let pause = |task, trial| [wish(Action::Pause, task, trial)];
+    let ours = |rest| {
+        format!("paused: paused; `nemo-slurm resume sample-00000100{rest}` lets it go on []")
+    };
+    // To Slurm, root is an administrator.
+    assert_eq!(told("JobHeldAdmin", &pause("", None)), ours(""));
+    assert_eq!(told("JobHeldUser", &pause("train", None)), ours("/train"));
+    assert_eq!(told("JobHeldUser", &pause("train", Some(0))), ours("/train/0"));
+    let not_ours = "paused: is held; `nemo-slurm resume sample-00000100/train` lets it go on []";
+    assert_eq!(told("JobHeldUser", &pause("train", Some(1))), not_ours);
+    let admin = "paused: is held by an administrator, who must release it []";
+    assert_eq!(told("JobHeldAdmin", &[]), admin);
+    let [pause] = pause("train", None);
+    assert_eq!(told("JobHeldAdmin", &[pause, wish(Action::Resume, "", None)]), admin);
+    let often = "paused: is held by Slurm: it was requeued too often; \
+                 `nemo-slurm resume sample-00000100/train` lets it go on []";
+    assert_eq!(told("JobHoldMaxRequeue", &[]), often);
 }
 
 #[test]
@@ -223,7 +270,7 @@ fn where_the_harness_could_not_write_slurm_tells() {
         "8_0|PENDING|BeginTime",
         "8_0|NODE_FAIL|100|150",
         &killed,
-        "preempted: waits a while before it starts again (BeginTime) [NodeFailure]",
+        "preempted: waits a while before it starts again [NodeFailure]",
     );
     check(
         "",
@@ -389,4 +436,15 @@ fn the_local_runner_s_record_is_held_against_what_lives() {
     check_local(&view(vec![dropped(true)], Liveness::Alive, false), none(), "cancelled []");
     let never = "blocked: what it waits for can never be []";
     check_local(&view(vec![dropped(false)], Liveness::Alive, false), none(), never);
+}
+
+#[test]
+fn a_local_trial_that_is_paused_says_what_lets_it_go_on() {
+    let mut stored = stored();
+    stored.experiment.executors = sample_experiment(Vec::new()).executors;
+    let mut sources = sources(&stored);
+    sources.runner.liveness = Some(Liveness::Alive);
+    sources.requests.push(Request { action: Action::Pause, task: None, trial: None, time: 0 });
+    let resume = "paused: paused; `nemo-slurm resume sample-00000100` lets it go on []";
+    assert_eq!(told(&sources), resume);
 }

@@ -4,7 +4,7 @@ use nemo_harness::rundir::{AttemptEnd, AttemptRecord, Next};
 
 use super::attempts::has_run;
 use super::slurm_view::Seen;
-use super::{Answer, AttemptStatus, Sources, State, TaskStatus, TrialFiles};
+use super::{Answer, AttemptStatus, Sources, State, TaskStatus, TrialFiles, waiting};
 use crate::experiment::{On, Task};
 use crate::journal;
 use crate::slurm::{AccountRow, JobState, Phase, QueueRow};
@@ -115,11 +115,13 @@ fn in_queue(
     end: Option<&AttemptEnd>,
     attempts: &[AttemptStatus],
 ) -> Verdict {
-    let says = || reason_of(row);
+    let says = || waiting::reason(row, attempts);
     match row.state.phase() {
         Phase::Waiting if &*row.reason == "DependencyNeverSatisfied" => (State::Blocked, says()),
         // The heads of a chain are held until all of it is submitted.
-        Phase::Waiting if is_held(row) && is_submitted(case) => (State::Paused, says()),
+        Phase::Waiting if is_held(row) && is_submitted(case) => {
+            (State::Paused, Some(waiting::held(case, row)))
+        }
         Phase::Waiting if attempts.is_empty() => (State::Pending, says()),
         Phase::Waiting => (State::Preempted, says()),
         // The harness has ended its attempt and asked for another; Slurm is about to follow.
@@ -152,23 +154,6 @@ fn is_held(row: &QueueRow) -> bool {
 
 fn same_run(account: &AccountRow, row: &QueueRow) -> bool {
     account.state.is_final() && account.submit >= row.submit
-}
-
-/// Slurm's reason in words, where it needs any.
-fn reason_of(row: &QueueRow) -> Option<String> {
-    let text = match &*row.reason {
-        "None" | "" => return None,
-        "Dependency" => "waits for another task",
-        "DependencyNeverSatisfied" => "what it waits for can never be",
-        "BeginTime" => "waits a while before it starts again (BeginTime)",
-        "JobHeldUser" | "job requeued in held state" => "is held",
-        "JobHeldAdmin" => "is held by an administrator",
-        "JobArrayTaskLimit" => "waits for others of its task (`concurrent`)",
-        "Priority" => "others come first (Priority)",
-        "Resources" => "waits for free resources",
-        reason => return Some(format!("waits ({reason})")),
-    };
-    Some(text.to_owned())
 }
 
 /// The queue has no such job any more: what accounting shows last is how it ended.
