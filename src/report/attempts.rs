@@ -6,7 +6,7 @@ use super::fit::{hang, length};
 use super::grid::{Grid, Item, Shape};
 use super::table::cause;
 use super::{INDENT, Page};
-use crate::status::{AttemptStatus, Status};
+use crate::status::{AttemptStatus, ExcludedNode, Status};
 use crate::words::duration;
 
 /// A story is told beside its attempt only if it can have lines as long as this.
@@ -82,7 +82,21 @@ fn row(trial: &str, attempt: &AttemptStatus) -> [Item; 9] {
 
 /// What happened, one sentence each.
 fn story(attempt: &AttemptStatus) -> Vec<String> {
-    attempt.reason.iter().cloned().collect()
+    let matched = attempt
+        .labels
+        .iter()
+        .map(|label| format!("log policy `{}` matched: {}", label.name, label.line));
+    let excluded = attempt.excluded_nodes.iter().map(excluded);
+    attempt.reason.iter().cloned().chain(matched).chain(excluded).collect()
+}
+
+fn excluded(excluded: &ExcludedNode) -> String {
+    let ExcludedNode { node, reason, left } = excluded;
+    if *left {
+        format!("left node {node} without starting anything: {reason}")
+    } else {
+        format!("node {node} is not used again: {reason}")
+    }
 }
 
 /// The story as lines of their own. That a program which is done exited needs none.

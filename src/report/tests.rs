@@ -5,7 +5,8 @@ use serde_json::json;
 
 use super::*;
 use crate::status::{
-    AttemptStatus, Counters, ExperimentStatus, State, Status, TaskStatus, TrialStatus, recount,
+    AttemptStatus, Counters, ExcludedNode, ExperimentStatus, Label, State, Status, TaskStatus,
+    TrialStatus, recount,
 };
 
 /// An experiment of these tasks, submitted a minute ago.
@@ -69,6 +70,8 @@ fn attempt(number: u32, cause: Option<Cause>, reason: &str) -> AttemptStatus {
         resume_step: number.checked_sub(1).map(|n| u64::from(n + 1) * 12_000),
         checkpoint_step: Some(u64::from(number + 1) * 12_000),
         reason: (!reason.is_empty()).then(|| reason.to_owned()),
+        labels: Vec::new(),
+        excluded_nodes: Vec::new(),
     }
 }
 
@@ -230,6 +233,40 @@ fn attempts_fit_the_terminal() {
     for width in 60..=160 {
         fits(&attempts_table(&sweep, &page(width)), width);
     }
+}
+
+#[test]
+fn attempts_tell_of_log_policies_and_nodes_that_are_left() {
+    let excluded = |reason: &str, left| ExcludedNode {
+        node: "gpu-node-017".to_owned(),
+        reason: reason.to_owned(),
+        left,
+    };
+    let mut first = attempt(0, Some(Cause::Failed), "the program was killed by signal 7 (SIGBUS)");
+    let line = "NVRM: Xid 63: uncorrectable ECC error".to_owned();
+    first.labels = vec![Label { name: "ECC error".to_owned(), line }];
+    first.excluded_nodes = vec![excluded("log policy `ECC error`", false)];
+    let mut second = attempt(1, Some(Cause::Restart), "");
+    second.excluded_nodes = vec![excluded("this node failed the trial before", true)];
+    let mut third = attempt(2, Some(Cause::Completed), "the program exited with code 0");
+    third.labels = vec![Label { name: "slow".to_owned(), line: "input is slow".to_owned() }];
+    let mut trial = trial(0, State::Completed, "");
+    trial.attempts = vec![first, second, third];
+    let status = status(vec![task("train", vec![trial])]);
+    insta::assert_snapshot!(attempts_table(&status, &page(80)), @"
+    TRIAL    ATTEMPT  CAUSE             RAN    NODE          FROM   SAVED  JOB
+    train/0  0        failed            4h 0m  gpu-node-017         12000  418093_3
+        the program was killed by signal 7 (SIGBUS)
+        log policy `ECC error` matched: NVRM: Xid 63: uncorrectable ECC error
+        node gpu-node-017 is not used again: log policy `ECC error`
+    train/0  1        asked to restart  4h 0m  gpu-node-017  12000  24000  418093_3
+        left node gpu-node-017 without starting anything: this node failed the trial
+          before
+    train/0  2        completed         4h 0m  gpu-node-017  24000  36000  418093_3
+        log policy `slow` matched: input is slow
+    ");
+    let wide = attempts_table(&status, &page(0));
+    assert!(wide.contains("(SIGBUS); log policy `ECC error` matched: NVRM"), "{wide}");
 }
 
 #[test]

@@ -25,7 +25,8 @@ use crate::slurm::{AccountRow, QueueRow};
 use crate::store::Stored;
 
 pub use shown::{
-    AttemptStatus, Counters, ExperimentStatus, State, Status, TaskStatus, TrialStatus,
+    AttemptStatus, Counters, ExcludedNode, ExperimentStatus, Label, State, Status, TaskStatus,
+    TrialStatus,
 };
 pub use summary::recount;
 

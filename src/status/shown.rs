@@ -193,4 +193,28 @@ pub struct AttemptStatus {
     pub checkpoint_step: Option<u64>,
     /// For people: what happened.
     pub reason: Option<String>,
+    /// The log policies that its output matched, oldest first.
+    pub labels: Vec<Label>,
+    /// The nodes that the trial does not use again because of it.
+    pub excluded_nodes: Vec<ExcludedNode>,
+}
+
+/// A line of the output that a log policy waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Label {
+    /// The policy's name.
+    pub name: String,
+    /// The line.
+    pub line: String,
+}
+
+/// A node that a trial does not use again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExcludedNode {
+    /// Slurm's name of it.
+    pub node: String,
+    /// For people: why.
+    pub reason: String,
+    /// Whether the attempt left it at once, without starting anything.
+    pub left: bool,
 }

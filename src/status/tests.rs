@@ -448,3 +448,33 @@ fn a_local_trial_that_is_paused_says_what_lets_it_go_on() {
     let resume = "paused: paused; `nemo-slurm resume sample-00000100` lets it go on []";
     assert_eq!(told(&sources), resume);
 }
+
+#[test]
+fn an_attempt_has_what_its_log_policies_saw_and_the_nodes_it_excluded() {
+    let stored = stored();
+    let mut sources = sources(&stored);
+    let label = |attempt, name: &str| AttemptRecord::Label {
+        attempt,
+        name: name.to_owned(),
+        line: "a line".to_owned(),
+        time: 120.0,
+    };
+    let exclude = AttemptRecord::ExcludeNode {
+        attempt: 1,
+        node: "n1".to_owned(),
+        reason: "why".to_owned(),
+        left: true,
+        time: 310.0,
+    };
+    let attempts =
+        vec![start(0, 100.0), label(0, "ecc"), start(1, 300.0), exclude, label(7, "lost")];
+    let files = TrialFiles { attempts, ..TrialFiles::default() };
+    sources.files.insert("train".to_owned(), [(0, files)].into());
+    let status = serde_json::to_value(join(&sources)).unwrap();
+    let attempts = &status["tasks"][1]["trials"][0]["attempts"];
+    let label = serde_json::json!([{ "name": "ecc", "line": "a line" }]);
+    let node = serde_json::json!([{ "node": "n1", "reason": "why", "left": true }]);
+    let empty = serde_json::json!([]);
+    assert_eq!((&attempts[0]["labels"], &attempts[0]["excluded_nodes"]), (&label, &empty));
+    assert_eq!((&attempts[1]["labels"], &attempts[1]["excluded_nodes"]), (&empty, &node));
+}
