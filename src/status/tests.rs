@@ -323,6 +323,19 @@ fn a_silence_makes_nothing_failed() {
 }
 
 #[test]
+fn what_was_cancelled_while_it_waited_stays_so_in_a_silence() {
+    let stored = stored();
+    let mut sources = sources(&stored);
+    sources.queue = Answer::Failed("could not be reached".to_owned());
+    let attempts = vec![start(0, 100.0), end(0, 150.0, Cause::Paused, Next::Requeue)];
+    let files = TrialFiles { attempts, ..TrialFiles::default() };
+    sources.files.insert("train".to_owned(), [(0, files)].into());
+    assert_eq!(told(&sources), "preempted [Paused]");
+    sources.earlier.entry("train".to_owned()).or_default().insert(0, (State::Cancelled, None));
+    assert_eq!(told(&sources), "cancelled [Paused]");
+}
+
+#[test]
 fn a_row_that_could_not_be_read_may_have_been_ours() {
     let stored = stored();
     let mut sources = sources(&stored);

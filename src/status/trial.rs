@@ -253,6 +253,10 @@ pub(super) fn unmet(parent: &TaskStatus, on: On, index: u32) -> Option<String> {
 /// Neither the queue nor accounting can be asked for more: what was known stays.
 fn remembered(case: &Case<'_>, end: Option<&AttemptEnd>, attempts: &[AttemptStatus]) -> Verdict {
     let earlier = case.sources.earlier.get(&case.task.name).and_then(|task| task.get(&case.index));
+    if let (Some(_), Some((State::Cancelled, reason))) = (end, earlier) {
+        // It was cancelled while it waited: its folder can't know.
+        return (State::Cancelled, reason.clone());
+    }
     match (end, attempts.last()) {
         (Some(end), _) if end.next == Next::Requeue => (State::Preempted, None),
         (_, Some(last)) if last.number.is_some() && last.cause.is_none() => (
