@@ -41,12 +41,12 @@ pub fn process_of(start: &AttemptStart) -> ProcessId {
 /// What a trial's folder tells; nothing if the trial never ran.
 pub fn trial_files(dir: &TrialDir) -> io::Result<TrialFiles> {
     let attempts = lines::read::<AttemptRecord>(&dir.attempts())?.rows;
-    let metrics = metrics_tail(&dir.metrics())?;
+    let (metrics, older_metrics) = metrics_tail(&dir.metrics())?;
     let progress = progress(dir, &attempts);
     let wants = attempts.iter().rev().find_map(AttemptRecord::as_end);
     let wants = wants.is_some_and(|end| end.next == Next::Requeue);
     let requeue_wanted = wants && dir.requeue_wanted().exists();
-    Ok(TrialFiles { attempts, metrics, progress, alive: None, requeue_wanted })
+    Ok(TrialFiles { attempts, metrics, older_metrics, progress, alive: None, requeue_wanted })
 }
 
 /// What the program of the last attempt told of itself, while that attempt has no end.
@@ -90,10 +90,11 @@ fn with_liveness(mut files: TrialFiles) -> TrialFiles {
     files
 }
 
-/// The last lines of a metrics file. The first of them may be a part of a line, which is passed over.
-fn metrics_tail(path: &Path) -> io::Result<Vec<MetricsLine>> {
+/// The last lines of a metrics file, and whether there are others before them. The first may be a part of a line,
+/// which is passed over.
+fn metrics_tail(path: &Path) -> io::Result<(Vec<MetricsLine>, bool)> {
     let mut file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), false)),
         file => file?,
     };
     let length = file.metadata()?.len();
@@ -102,7 +103,7 @@ fn metrics_tail(path: &Path) -> io::Result<Vec<MetricsLine>> {
         file.seek(SeekFrom::Start(length - METRICS_TAIL))?;
     }
     file.take(METRICS_TAIL).read_to_end(&mut tail)?;
-    Ok(lines::parse(&tail).rows)
+    Ok((lines::parse(&tail).rows, length > METRICS_TAIL))
 }
 
 /// The trials of a task that have a folder.

@@ -7,6 +7,22 @@ pub fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{plural}")
 }
 
+/// Rising numbers as ranges: `0-3, 7`.
+#[must_use]
+pub fn ranges(numbers: &[u32]) -> String {
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for &number in numbers {
+        match ranges.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(number) => *last = number,
+            _ => ranges.push((number, number)),
+        }
+    }
+    let one = |(first, last): &(u32, u32)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    ranges.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
 /// Seconds as a person says them: `42s`, `3m 20s`, `5h 10m`, `2d 3h`.
 #[must_use]
 pub fn duration(seconds: f64) -> String {
@@ -59,6 +75,14 @@ mod tests {
             [count(0, "trial"), count(1, "trial"), count(2, "trial")],
             ["0 trials", "1 trial", "2 trials"]
         );
+    }
+
+    #[test]
+    fn numbers_in_ranges() {
+        assert_eq!(ranges(&[]), "");
+        assert_eq!(ranges(&[4]), "4");
+        assert_eq!(ranges(&[0, 1, 2, 3, 7, 9, 10]), "0-3, 7, 9-10");
+        assert_eq!(ranges(&[u32::MAX - 1, u32::MAX]), "4294967294-4294967295");
     }
 
     #[test]

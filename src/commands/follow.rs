@@ -7,7 +7,7 @@ use super::World;
 use super::status::look;
 use crate::error::{CommandError, ExitCode};
 use crate::report::live::{Bars, Changes};
-use crate::report::{out, say, status_table};
+use crate::report::{Page, out, say, status_table};
 use crate::status::{State, Status};
 use crate::store::{Stored, Target};
 use crate::{host, status};
@@ -99,7 +99,7 @@ fn standing(status: &Status, target: &Target) -> (State, Settled) {
         .map(|trial| trial.state)
         .collect();
     let open = || meant.iter().filter(|state| !state.is_final());
-    let forgotten = status.warnings.is_empty()
+    let forgotten = !status.experiment.stale
         && open().count() > 0
         && open().all(|state| *state == State::Unknown);
     let state = match (&target.task, target.trial) {
@@ -146,9 +146,9 @@ impl Screen {
         match self {
             Self::Bars(bars) => {
                 bars.clear();
-                say(&status_table(status, host::now()));
+                say(&status_table(status, &Page::here(host::now())));
             }
-            Self::Lines(_) => say(&status_table(status, host::now())),
+            Self::Lines(_) => say(&status_table(status, &Page::here(host::now()))),
             Self::Silent => {}
             Self::Json => {
                 out(&status::json(status))?;

@@ -44,8 +44,8 @@ fn look(world: &World, stored: &Stored) -> Result<(Files, States), CommandError>
     let sources = observe::sources(stored, &world.slurm)?;
     let joined = join(&sources);
     memory::keep(&stored.dir, &joined);
-    for warning in &joined.warnings {
-        say(&format!("warning: {warning} (what is shown may be old)"));
+    for warning in joined.warnings.iter().filter(|_| joined.experiment.stale) {
+        say(&format!("warning: {warning}"));
     }
     let states = joined.tasks.iter().flat_map(|task| {
         task.trials.iter().map(|trial| ((task.name.clone(), trial.index), trial.state))

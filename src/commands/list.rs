@@ -7,7 +7,7 @@ use super::status::look;
 use crate::cli::ListArgs;
 use crate::error::{CommandError, ExitCode};
 use crate::host;
-use crate::report::{list_table, out, say};
+use crate::report::{Page, list_table, out, say};
 
 /// Lists experiments.
 pub(super) fn list(world: &World, args: &ListArgs) -> Result<ExitCode, CommandError> {
@@ -33,7 +33,7 @@ pub(super) fn list(world: &World, args: &ListArgs) -> Result<ExitCode, CommandEr
         say("No experiments yet. `nemo-slurm init` writes a file to start from.");
         return Ok(ExitCode::Fine);
     }
-    out(&list_table(&experiments, host::now()))?;
+    out(&list_table(&experiments, &Page::here(host::now())))?;
     if ids.len() > experiments.len() {
         say(&format!("… {} in all; `nemo-slurm list -n 0` shows them", ids.len()));
     }

@@ -145,15 +145,28 @@ impl World {
 
 /// Reads a file of the user's, with a hint where it is not there.
 fn read_file(path: &Path) -> Result<String, CommandError> {
-    std::fs::read_to_string(path).map_err(|error| {
-        let text = format!("can't read `{}`: {error}", path.display());
-        let missing = error.kind() == std::io::ErrorKind::NotFound;
-        let code = if missing { ExitCode::NotFound } else { ExitCode::Usage };
-        let failure = CommandError::new(code, text);
-        if missing {
-            failure.hinted("`nemo-slurm init` writes a file to start from")
-        } else {
-            failure
+    std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::IsADirectory => is_a_folder(path),
+        kind => {
+            let text = format!("can't read `{}`: {error}", path.display());
+            if kind == std::io::ErrorKind::NotFound {
+                CommandError::new(ExitCode::NotFound, text)
+                    .hinted("`nemo-slurm init` writes a file to start from")
+            } else {
+                CommandError::new(ExitCode::Usage, text)
+            }
         }
     })
+}
+
+/// What to type instead of a folder.
+fn is_a_folder(path: &Path) -> CommandError {
+    let text = format!("`{}` is a folder, not an experiment's file", path.display());
+    let file = path.join("exp.toml");
+    let hint = if file.is_file() {
+        format!("name the file in it: `{}`", file.display())
+    } else {
+        format!("`nemo-slurm init {}` writes a file to start from there", path.display())
+    };
+    CommandError::new(ExitCode::Usage, text).hinted(hint)
 }

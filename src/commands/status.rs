@@ -3,7 +3,7 @@
 use super::World;
 use crate::cli::StatusArgs;
 use crate::error::{CommandError, ExitCode};
-use crate::report::{attempts_table, out, status_table};
+use crate::report::{Page, attempts_table, out, status_table};
 use crate::status::{Status, join, json, recount};
 use crate::store::{Stored, Target};
 use crate::{host, memory, observe};
@@ -16,9 +16,10 @@ pub(super) fn status(world: &World, args: &StatusArgs) -> Result<ExitCode, Comma
     if args.json {
         return out(&json(&status));
     }
-    out(&status_table(&status, host::now()))?;
+    let page = Page::here(host::now());
+    out(&status_table(&status, &page))?;
     if args.attempts || target.trial.is_some() {
-        out(&attempts_table(&status))?;
+        out(&attempts_table(&status, &page))?;
     }
     Ok(ExitCode::Fine)
 }

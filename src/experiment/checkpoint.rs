@@ -47,11 +47,16 @@ fn signal_in(field: &Field<'_>, report: &mut Report) -> Option<String> {
 
 /// `"auto"`, `"500 steps"`, or a duration.
 fn every(field: &Field<'_>, report: &mut Report) -> Option<Every> {
-    let Value::Text(text) = field.value else {
-        return Some(Every::Seconds(field.duration(report)?));
+    let text = match field.value {
+        Value::Text(text) => text.trim(),
+        Value::Integer(number) => return without_unit(&number.to_string(), field, report),
+        _ => return Some(Every::Seconds(field.duration(report)?)),
     };
     if text == "auto" {
         return Some(Every::Auto);
+    }
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return without_unit(text, field, report);
     }
     let number =
         text.strip_suffix("steps").or_else(|| text.strip_suffix("step")).map(str::trim_end);
@@ -63,6 +68,14 @@ fn every(field: &Field<'_>, report: &mut Report) -> Option<Every> {
             .hint("write for example \"500 steps\", \"10m\" or \"auto\"");
     }
     steps.map(Every::Steps)
+}
+
+/// Steps or a time: a number alone may mean either.
+fn without_unit(number: &str, field: &Field<'_>, report: &mut Report) -> Option<Every> {
+    report.problem(&field.place, format!("`every` needs a unit: {number} what?")).hint(format!(
+        "write \"{number} steps\", or a time such as \"{number}s\" or \"{number}m\""
+    ));
+    None
 }
 
 /// What is not said keeps its default.

@@ -79,7 +79,7 @@ fn read(root: &Table, forced: Option<(String, Place)>, report: &mut Report) -> O
     for draft in &mut drafts {
         draft.profile = draft.profile.or(defaults.profile);
     }
-    section.finish(report);
+    section.finish_with(report, |field| tasks::belongs_to(field, &drafts));
 
     let chosen = choose(&drafts, &executors, forced, defaults.executor, report);
     graph::check(&drafts, report);

@@ -231,13 +231,23 @@ impl<'a> Section<'a> {
 
     /// Reports every key that was not taken.
     pub(super) fn finish(self, report: &mut Report) {
+        self.finish_with(report, |_| None);
+    }
+
+    /// The same, with a hint for keys that belong somewhere else.
+    pub(super) fn finish_with(
+        self,
+        report: &mut Report,
+        elsewhere: impl Fn(&Field<'_>) -> Option<String>,
+    ) {
         for field in self.fields() {
             if self.unsupported.contains(&field.name) {
                 unsupported(&field.key_place, field.name, report);
             } else if !self.known.contains(&field.name) {
                 let known = self.known.iter().copied();
                 let message = format!("unknown key `{}`", field.name);
-                let hint = choices(field.name, "the keys here are", known);
+                let hint = elsewhere(&field)
+                    .unwrap_or_else(|| choices(field.name, "the keys here are", known));
                 report.problem(&field.key_place, message).hint(hint);
             }
         }

@@ -83,10 +83,35 @@ pub(super) fn choices<'a>(
     what: &str,
     candidates: impl IntoIterator<Item = &'a str> + Clone,
 ) -> String {
-    match nearest(name, candidates.clone()) {
-        Some(candidate) => format!("did you mean `{candidate}`?"),
-        None => format!("{what}: {}", listed(candidates)),
+    let near = nearest(name, candidates.clone());
+    let is_slip = |candidate: &&str| strsim::damerau_levenshtein(name, candidate) <= 1;
+    let parts = candidates.clone().into_iter().filter(|candidate| is_part(name, candidate));
+    // A part of a name is likelier meant than a name that only looks alike, but for one wrong letter.
+    let meant: Vec<&str> = match near.filter(is_slip) {
+        Some(slip) => vec![slip],
+        None => parts.collect(),
+    };
+    let meant = if meant.is_empty() { near.into_iter().collect() } else { meant };
+    did_you_mean(&meant).unwrap_or_else(|| format!("{what}: {}", listed(candidates)))
+}
+
+/// Whether a name is the beginning or the end of another, as `latest` is of `trial_latest`.
+fn is_part(name: &str, candidate: &str) -> bool {
+    let rest = candidate.strip_prefix(name).map(|rest| rest.starts_with('_'));
+    let front = candidate.strip_suffix(name).map(|front| front.ends_with('_'));
+    !name.is_empty() && (rest == Some(true) || front == Some(true))
+}
+
+/// How many names a question may offer.
+const OFFERED: usize = 3;
+
+/// ``did you mean `a` or `b`?``; nothing where there is none, or too many.
+pub(super) fn did_you_mean(names: &[impl AsRef<str>]) -> Option<String> {
+    if names.is_empty() || names.len() > OFFERED {
+        return None;
     }
+    let quoted: Vec<String> = names.iter().map(|name| format!("`{}`", name.as_ref())).collect();
+    Some(format!("did you mean {}?", quoted.join(" or ")))
 }
 
 /// `` `a`, `b`, `c` ``.
@@ -109,5 +134,18 @@ mod tests {
         assert_eq!(nearest("rl", ["x", "lr"]), Some("lr"));
         assert_eq!(nearest("xyz", names), None);
         assert_eq!(nearest("", names), None);
+    }
+
+    #[test]
+    fn a_part_of_a_name_is_enough() {
+        let keep = ["trial_latest", "trial_best", "experiment_best"];
+        let check = |name, expected| assert_eq!(choices(name, "the keys are", keep), expected);
+        check("latest", "did you mean `trial_latest`?");
+        check("best", "did you mean `trial_best` or `experiment_best`?");
+        check("trial_bst", "did you mean `trial_best`?");
+        let nodes = ["nodes", "gpus_per_node", "tasks_per_node"];
+        assert_eq!(choices("node", "the keys are", nodes), "did you mean `nodes`?");
+        check("est", "the keys are: `trial_latest`, `trial_best`, `experiment_best`");
+        check("", "the keys are: `trial_latest`, `trial_best`, `experiment_best`");
     }
 }

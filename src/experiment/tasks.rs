@@ -6,9 +6,9 @@ use nemo_harness::rundir::{CommandSpec, LogPolicy, Profile, RestartSpec};
 
 use super::checkpoint::{self, Saving};
 use super::reader::{Field, Section};
-use super::report::{Place, Report};
+use super::report::{Place, Report, did_you_mean};
 use super::search::{self, Search};
-use super::tree::Value;
+use super::tree::{Value, dotted};
 use super::{Dependency, Launch, On, log_policy, names};
 
 /// A task as written.
@@ -80,6 +80,51 @@ fn draft(field: &Field<'_>, report: &mut Report) -> Option<Draft> {
     };
     section.finish(report);
     Some(draft)
+}
+
+/// Keys of tasks that nothing else has.
+const OWN_KEYS: [&str; 9] = [
+    "run",
+    "params",
+    "search",
+    "profile",
+    "checkpoint",
+    "restart",
+    "metrics",
+    "launch",
+    "workers_per_node",
+];
+
+/// A hint for a key at the top that is one of a task's, one of its parameters or the task's own name.
+pub(super) fn belongs_to(field: &Field<'_>, drafts: &[Draft]) -> Option<String> {
+    let path = path_of(field);
+    let whole = |draft: &Draft| {
+        let name = &draft.name;
+        if *name == field.name {
+            Some(format!("task.{path}"))
+        } else if OWN_KEYS.contains(&field.name) {
+            Some(format!("task.{name}.{path}"))
+        } else {
+            let is_parameter = draft.search.names.iter().any(|(name, _)| *name == path);
+            is_parameter.then(|| format!("task.{name}.params.{path}"))
+        }
+    };
+    let meant: Vec<String> = drafts.iter().filter_map(whole).collect();
+    let example = meant.first().map(|first| format!("it belongs to a task, as in `{first}`"));
+    did_you_mean(&meant).or(example)
+}
+
+/// The key with those below it, down to where they part.
+fn path_of(field: &Field<'_>) -> String {
+    let mut path = field.name.to_owned();
+    let mut value = field.value;
+    while let Value::Table(table) = value
+        && let [only] = table.entries.as_slice()
+    {
+        path = dotted(&path, &only.name);
+        value = &only.node.value;
+    }
+    path
 }
 
 /// `launch`, and what only some of its values have.

@@ -3,7 +3,7 @@
 use nemo_harness::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Cause};
 
 use super::slurm_view::Seen;
-use super::{AttemptStatus, TrialFiles};
+use super::{AttemptStatus, ExcludedNode, Label, TrialFiles};
 use crate::slurm::{AccountRow, JobState, Phase};
 
 /// Seconds by which the clocks of two nodes, and Slurm's whole seconds, may differ.
@@ -42,9 +42,18 @@ pub(super) fn from_files(files: &TrialFiles) -> Vec<AttemptStatus> {
             AttemptRecord::Start(start) => attempts.push(started(start)),
             AttemptRecord::Ready { .. }
             | AttemptRecord::Removed { .. }
-            | AttemptRecord::Hang { .. }
-            | AttemptRecord::Label { .. }
-            | AttemptRecord::ExcludeNode { .. } => {}
+            | AttemptRecord::Hang { .. } => {}
+            AttemptRecord::Label { attempt, name, line, .. } => {
+                if let Some(open) = of_number(&mut attempts, *attempt) {
+                    open.labels.push(Label { name: name.clone(), line: line.clone() });
+                }
+            }
+            AttemptRecord::ExcludeNode { attempt, node, reason, left, .. } => {
+                if let Some(open) = of_number(&mut attempts, *attempt) {
+                    let (node, reason, left) = (node.clone(), reason.clone(), *left);
+                    open.excluded_nodes.push(ExcludedNode { node, reason, left });
+                }
+            }
             AttemptRecord::Checkpoint { attempt, step, .. } => {
                 saved = saved.max(Some(*step));
                 if let Some(open) = of_number(&mut attempts, *attempt) {
@@ -78,6 +87,8 @@ fn started(start: &AttemptStart) -> AttemptStatus {
         resume_step: start.resume_step,
         checkpoint_step: start.resume_step,
         reason: None,
+        labels: Vec::new(),
+        excluded_nodes: Vec::new(),
     }
 }
 
@@ -124,6 +135,8 @@ fn from_row(row: &AccountRow, seen: &Seen<'_>) -> AttemptStatus {
         resume_step: None,
         checkpoint_step: None,
         reason: Some(format!("Slurm: {}, before the harness could write a record", row.state)),
+        labels: Vec::new(),
+        excluded_nodes: Vec::new(),
     }
 }
 

@@ -6,8 +6,7 @@ use nemo_harness::rundir::Cause;
 use nemo_harness::rundir::runner::RunnerRecord;
 
 use super::{
-    Action, AttemptStatus, Request, Sources, State, TrialFiles, TrialStatus, attempts, status,
-    trial,
+    AttemptStatus, Sources, State, TrialFiles, TrialStatus, attempts, status, trial, waiting,
 };
 use crate::experiment::Task;
 use crate::host::Liveness;
@@ -21,10 +20,11 @@ pub(super) fn trials(task: &Task, sources: &Sources<'_>) -> Vec<TrialStatus> {
     let trial = |(index, _): (u32, _)| {
         let files = files.get(&index).unwrap_or(&nothing);
         let mut attempts = attempts::from_files(files);
-        let (mut state, reason) = state(files, last.get(&index).copied(), sources);
+        let (mut state, mut reason) = state(files, last.get(&index).copied(), sources);
         let waits = matches!(state, State::Pending | State::Preempted);
-        if waits && is_paused(&task.name, index, &sources.requests) {
+        if waits && let Some(wish) = waiting::pause(&task.name, index, &sources.requests) {
             state = State::Paused;
+            reason = Some(waiting::paused(&sources.stored.id, wish));
         }
         let is_over = state.is_final() || matches!(state, State::Preempted | State::Paused);
         close_all_but_the_last(&mut attempts);
@@ -37,13 +37,6 @@ pub(super) fn trials(task: &Task, sources: &Sources<'_>) -> Vec<TrialStatus> {
         status(task, index, state, reason, None, files, attempts)
     };
     (0..).zip(&task.trials).map(trial).collect()
-}
-
-/// Whether the last wish about a trial was to pause it.
-fn is_paused(task: &str, trial: u32, requests: &[Request]) -> bool {
-    let wish = |request: &&Request| matches!(request.action, Action::Pause | Action::Resume);
-    let last = requests.iter().rev().filter(wish).find(|request| request.covers(task, trial));
-    last.is_some_and(|request| request.action == Action::Pause)
 }
 
 /// An attempt that another followed is over, whether or not somebody could write so.

@@ -1,5 +1,7 @@
 //! Stories: what each source says, and what a person is told.
 
+mod local_runner;
+
 use nemo_harness::rundir::ExperimentDir;
 use nemo_harness::rundir::{AttemptEnd, AttemptStart, Cause, Next};
 
@@ -152,7 +154,12 @@ fn check(queue: &str, accounts: &str, records: &[AttemptRecord], expected: &str)
 #[test]
 fn the_queue_tells_what_is_to_come() {
     check("8_[0-2]|PENDING|Dependency", "", &[], "pending: waits for another task []");
-    check("8_[0-2%2]|PENDING|Priority", "", &[], "pending: others come first (Priority) []");
+    check(
+        "8_[0-2%2]|PENDING|Priority",
+        "",
+        &[],
+        "pending: waits for its turn: other jobs come first []",
+    );
     check("8_0|RUNNING|None", "", &[start(0, 100.0)], "running [-]");
     check("8_0|CONFIGURING|None", "", &[], "running []");
     check("8_0|COMPLETING|None", "", &[start(0, 100.0)], "running [-]");
@@ -168,10 +175,52 @@ fn the_queue_tells_what_is_to_come() {
         "8_0|PENDING|BeginTime",
         "",
         &again,
-        "preempted: waits a while before it starts again (BeginTime) [Preempted]",
+        "preempted: waits a while before it starts again [Preempted]",
     );
-    check("8_0|PENDING|JobHeldUser", "", &again, "paused: is held [Preempted]");
+    check("8_0|PENDING|BeginTime", "", &[], "pending: waits for the time at which it may start []");
+    check("8_0|PENDING|Resources", "", &[], "pending: waits for free resources []");
+    check(
+        "8_0|PENDING|AssocGrpCPUMinutesLimit",
+        "",
+        &[],
+        "pending: waits, since its account has reached a limit (AssocGrpCPUMinutesLimit) []",
+    );
+    check("8_0|PENDING|Cleaning", "", &[], "pending: waits (Cleaning) []");
     check("8_0|RUNNING|None", "", &again, "preempted [Preempted]");
+}
+
+#[test]
+fn who_holds_a_job_is_told() {
+    let wish = |action, task: &str, trial| Request {
+        action,
+        task: Some(task.to_owned()).filter(|task| !task.is_empty()),
+        trial,
+        time: 0,
+    };
+    let told = |reason: &str, requests: &[Request]| {
+        let stored = stored();
+        let mut sources = sources(&stored);
+        sources.queue = queue_rows(&format!("8_0|PENDING|{reason}"));
+        sources.requests = requests.to_vec();
+        told(&sources)
+    };
+    let pause = |task, trial| [wish(Action::Pause, task, trial)];
+    let ours = |rest| {
+        format!("paused: paused; `nemo-slurm resume sample-00000100{rest}` lets it go on []")
+    };
+    // To Slurm, root is an administrator.
+    assert_eq!(told("JobHeldAdmin", &pause("", None)), ours(""));
+    assert_eq!(told("JobHeldUser", &pause("train", None)), ours("/train"));
+    assert_eq!(told("JobHeldUser", &pause("train", Some(0))), ours("/train/0"));
+    let not_ours = "paused: is held; `nemo-slurm resume sample-00000100/train` lets it go on []";
+    assert_eq!(told("JobHeldUser", &pause("train", Some(1))), not_ours);
+    let admin = "paused: is held by an administrator, who must release it []";
+    assert_eq!(told("JobHeldAdmin", &[]), admin);
+    let [pause] = pause("train", None);
+    assert_eq!(told("JobHeldAdmin", &[pause, wish(Action::Resume, "", None)]), admin);
+    let often = "paused: is held by Slurm: it was requeued too often; \
+                 `nemo-slurm resume sample-00000100/train` lets it go on []";
+    assert_eq!(told("JobHoldMaxRequeue", &[]), often);
 }
 
 #[test]
@@ -208,7 +257,8 @@ fn an_attempt_that_another_followed_does_not_run() {
     let attempts = vec![start(0, 100.0), start(1, 200.0)];
     let files = TrialFiles { attempts, ..TrialFiles::default() };
     sources.files.insert("train".to_owned(), [(0, files)].into());
-    let table = crate::report::attempts_table(&join(&sources));
+    let page = crate::report::Page { now: 0.0, width: None, colour: false };
+    let table = crate::report::attempts_table(&join(&sources), &page);
     let rows: Vec<&str> = table.lines().skip(1).collect();
     assert!(rows[0].contains("unknown") && rows[1].contains("running"), "{table}");
 }
@@ -222,7 +272,7 @@ fn where_the_harness_could_not_write_slurm_tells() {
         "8_0|PENDING|BeginTime",
         "8_0|NODE_FAIL|100|150",
         &killed,
-        "preempted: waits a while before it starts again (BeginTime) [NodeFailure]",
+        "preempted: waits a while before it starts again [NodeFailure]",
     );
     check(
         "",
@@ -273,6 +323,19 @@ fn a_silence_makes_nothing_failed() {
 }
 
 #[test]
+fn what_was_cancelled_while_it_waited_stays_so_in_a_silence() {
+    let stored = stored();
+    let mut sources = sources(&stored);
+    sources.queue = Answer::Failed("could not be reached".to_owned());
+    let attempts = vec![start(0, 100.0), end(0, 150.0, Cause::Paused, Next::Requeue)];
+    let files = TrialFiles { attempts, ..TrialFiles::default() };
+    sources.files.insert("train".to_owned(), [(0, files)].into());
+    assert_eq!(told(&sources), "preempted [Paused]");
+    sources.earlier.entry("train".to_owned()).or_default().insert(0, (State::Cancelled, None));
+    assert_eq!(told(&sources), "cancelled [Paused]");
+}
+
+#[test]
 fn a_row_that_could_not_be_read_may_have_been_ours() {
     let stored = stored();
     let mut sources = sources(&stored);
@@ -281,7 +344,7 @@ fn a_row_that_could_not_be_read_may_have_been_ours() {
     assert_eq!(told(&sources), "unknown: Slurm can't be asked now []");
     let status = join(&sources);
     assert_eq!(status.tasks[1].trials[1].state, State::Running);
-    assert_eq!(status.warnings, ["squeue: 1 row can't be read"]);
+    assert_eq!(status.warnings, ["squeue: 1 row can't be read (what is shown may be old)"]);
 }
 
 #[test]
@@ -341,51 +404,32 @@ fn a_task_for_a_failure_that_did_not_come_is_no_loss() {
     assert_eq!(join(&sources).experiment.state, State::Completed);
 }
 
-/// The first trial of `train` on the local executor.
-#[track_caller]
-fn check_local(runner: &RunnerView, files: TrialFiles, expected: &str) {
-    let mut stored = stored();
-    stored.experiment.executors = sample_experiment(Vec::new()).executors;
-    let mut sources = sources(&stored);
-    sources.runner = runner.clone();
-    sources.files.insert("train".to_owned(), [(0, files)].into());
-    assert_eq!(told(&sources), expected);
-}
-
 #[test]
-fn the_local_runner_s_record_is_held_against_what_lives() {
-    let started =
-        || RunnerRecord::Started { task: "train".to_owned(), trial: 0, pid: 1, time: 0.0 };
-    let view =
-        |records, liveness, rebooted| RunnerView { records, liveness: Some(liveness), rebooted };
-    let running =
-        |alive| TrialFiles { attempts: vec![start(0, 100.0)], alive, ..TrialFiles::default() };
-    let none = TrialFiles::default;
-    check_local(&view(vec![], Liveness::Alive, false), none(), "pending []");
-    check_local(&view(vec![started()], Liveness::Alive, false), none(), "running []");
-    check_local(&view(vec![started()], Liveness::Dead, false), running(Some(true)), "running [-]");
-    let go_on = "`nemo-slurm submit --continue sample-00000100` goes on";
-    check_local(
-        &view(vec![started()], Liveness::Dead, false),
-        running(Some(false)),
-        &format!("failed: the local runner is gone: {go_on} [Failed]"),
-    );
-    // The kernel has another boot id: nothing of before can live.
-    check_local(
-        &view(vec![started()], Liveness::Dead, true),
-        running(Some(false)),
-        &format!("failed: the machine was restarted: {go_on} [NodeFailure]"),
-    );
-    check_local(
-        &view(vec![], Liveness::Dead, true),
-        none(),
-        &format!("blocked: the machine was restarted: {go_on} []"),
-    );
-    let never_started = RunnerView { records: vec![], liveness: None, rebooted: false };
-    check_local(&never_started, none(), &format!("pending: was not started: {go_on} []"));
-    let dropped =
-        |cancelled| RunnerRecord::Dropped { task: "train".to_owned(), trial: 0, cancelled };
-    check_local(&view(vec![dropped(true)], Liveness::Alive, false), none(), "cancelled []");
-    let never = "blocked: what it waits for can never be []";
-    check_local(&view(vec![dropped(false)], Liveness::Alive, false), none(), never);
+fn an_attempt_has_what_its_log_policies_saw_and_the_nodes_it_excluded() {
+    let stored = stored();
+    let mut sources = sources(&stored);
+    let label = |attempt, name: &str| AttemptRecord::Label {
+        attempt,
+        name: name.to_owned(),
+        line: "a line".to_owned(),
+        time: 120.0,
+    };
+    let exclude = AttemptRecord::ExcludeNode {
+        attempt: 1,
+        node: "n1".to_owned(),
+        reason: "why".to_owned(),
+        left: true,
+        time: 310.0,
+    };
+    let attempts =
+        vec![start(0, 100.0), label(0, "ecc"), start(1, 300.0), exclude, label(7, "lost")];
+    let files = TrialFiles { attempts, ..TrialFiles::default() };
+    sources.files.insert("train".to_owned(), [(0, files)].into());
+    let status = serde_json::to_value(join(&sources)).unwrap();
+    let attempts = &status["tasks"][1]["trials"][0]["attempts"];
+    let label = serde_json::json!([{ "name": "ecc", "line": "a line" }]);
+    let node = serde_json::json!([{ "node": "n1", "reason": "why", "left": true }]);
+    let empty = serde_json::json!([]);
+    assert_eq!((&attempts[0]["labels"], &attempts[0]["excluded_nodes"]), (&label, &empty));
+    assert_eq!((&attempts[1]["labels"], &attempts[1]["excluded_nodes"]), (&empty, &node));
 }

@@ -4,7 +4,7 @@ use nemo_harness::rundir::{AttemptEnd, AttemptRecord, Next};
 
 use super::attempts::has_run;
 use super::slurm_view::Seen;
-use super::{Answer, AttemptStatus, Sources, State, TaskStatus, TrialFiles};
+use super::{Answer, AttemptStatus, Sources, State, TaskStatus, TrialFiles, waiting};
 use crate::experiment::{On, Task};
 use crate::journal;
 use crate::slurm::{AccountRow, JobState, Phase, QueueRow};
@@ -115,11 +115,13 @@ fn in_queue(
     end: Option<&AttemptEnd>,
     attempts: &[AttemptStatus],
 ) -> Verdict {
-    let says = || reason_of(row);
+    let says = || waiting::reason(row, attempts);
     match row.state.phase() {
         Phase::Waiting if &*row.reason == "DependencyNeverSatisfied" => (State::Blocked, says()),
         // The heads of a chain are held until all of it is submitted.
-        Phase::Waiting if is_held(row) && is_submitted(case) => (State::Paused, says()),
+        Phase::Waiting if is_held(row) && is_submitted(case) => {
+            (State::Paused, Some(waiting::held(case, row)))
+        }
         Phase::Waiting if attempts.is_empty() => (State::Pending, says()),
         Phase::Waiting => (State::Preempted, says()),
         // The harness has ended its attempt and asked for another; Slurm is about to follow.
@@ -152,23 +154,6 @@ fn is_held(row: &QueueRow) -> bool {
 
 fn same_run(account: &AccountRow, row: &QueueRow) -> bool {
     account.state.is_final() && account.submit >= row.submit
-}
-
-/// Slurm's reason in words, where it needs any.
-fn reason_of(row: &QueueRow) -> Option<String> {
-    let text = match &*row.reason {
-        "None" | "" => return None,
-        "Dependency" => "waits for another task",
-        "DependencyNeverSatisfied" => "what it waits for can never be",
-        "BeginTime" => "waits a while before it starts again (BeginTime)",
-        "JobHeldUser" | "job requeued in held state" => "is held",
-        "JobHeldAdmin" => "is held by an administrator",
-        "JobArrayTaskLimit" => "waits for others of its task (`concurrent`)",
-        "Priority" => "others come first (Priority)",
-        "Resources" => "waits for free resources",
-        reason => return Some(format!("waits ({reason})")),
-    };
-    Some(text.to_owned())
 }
 
 /// The queue has no such job any more: what accounting shows last is how it ended.
@@ -268,6 +253,10 @@ pub(super) fn unmet(parent: &TaskStatus, on: On, index: u32) -> Option<String> {
 /// Neither the queue nor accounting can be asked for more: what was known stays.
 fn remembered(case: &Case<'_>, end: Option<&AttemptEnd>, attempts: &[AttemptStatus]) -> Verdict {
     let earlier = case.sources.earlier.get(&case.task.name).and_then(|task| task.get(&case.index));
+    if let (Some(_), Some((State::Cancelled, reason))) = (end, earlier) {
+        // It was cancelled while it waited: its folder can't know.
+        return (State::Cancelled, reason.clone());
+    }
     match (end, attempts.last()) {
         (Some(end), _) if end.next == Next::Requeue => (State::Preempted, None),
         (_, Some(last)) if last.number.is_some() && last.cause.is_none() => (

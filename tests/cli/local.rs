@@ -192,3 +192,30 @@ fn following_into_a_pipe_prints_plain_lines() {
         printed.stderr
     );
 }
+
+#[test]
+fn a_metric_that_never_comes_is_warned_of() {
+    let world = World::new();
+    let file = |name: &str, run: &str| {
+        let text = format!(
+            "name = \"{name}\"\n[task.t]\nrun = \"{run}\"\nsearch.metric = \"losss\"\n\
+             metrics = {{ loss = 'loss: (\\S+)', losss = 'losss: (\\S+)' }}\n"
+        );
+        world.write(&format!("{name}.toml"), &text);
+        world.ok(&["submit", &format!("{name}.toml"), "--wait"]);
+        world.status(name)
+    };
+    let warnings = |status: &Value| status["warnings"].clone();
+    let slip = file("slip", "echo loss: 0.5");
+    let never = "no trial of `t` reported `losss`; reported: loss";
+    assert_eq!(warnings(&slip), serde_json::json!([never]));
+    assert_eq!(slip["experiment"]["stale"], false, "that is no source that did not answer");
+    let shown = world.ok(&["status", "slip"]);
+    assert!(shown.contains(&format!("warning: {never}\n")), "{shown}");
+    let whole = file("whole", "echo loss: 0.5; echo losss: 0.5");
+    assert_eq!(warnings(&whole), serde_json::json!([]));
+    let many = "echo losss: 1; for i in $(seq 200); do echo loss: $i; done";
+    let lately =
+        "the last reports of `t` are without `losss`: the best trial can't be told; reported: loss";
+    assert_eq!(warnings(&file("many", many)), serde_json::json!([lately]));
+}

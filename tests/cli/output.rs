@@ -33,6 +33,21 @@ fn errors_say_what_to_type_next() {
 }
 
 #[test]
+fn a_folder_is_no_file_but_may_have_one() {
+    let world = World::new();
+    std::fs::create_dir(world.path("empty")).unwrap();
+    world.ok(&["init", "full"]);
+    let check = |folder: &str, hint: &str| {
+        let printed = world.run(&["submit", folder]);
+        let expected =
+            format!("error: `{folder}` is a folder, not an experiment's file\n\nhint: {hint}\n");
+        assert_eq!((printed.code, printed.stderr), (2, expected));
+    };
+    check("full", "name the file in it: `full/exp.toml`");
+    check("empty", "`nemo-slurm init empty` writes a file to start from there");
+}
+
+#[test]
 fn every_problem_of_a_file_is_told_at_once() {
     let world = World::new();
     world.write(

@@ -236,6 +236,24 @@ fn mistakes_of_the_command_line_are_shown_there() {
     "##);
 }
 
+#[test]
+fn a_key_of_a_task_is_found_there() {
+    let hint = |change: &str| {
+        let problems = overridden(WHOLE, &[change], None).unwrap_err();
+        problems.0[0].hint.clone().unwrap_or_default()
+    };
+    let three = "did you mean `task.evaluate.restart.hang` or `task.prepare.restart.hang` \
+                 or `task.train.restart.hang`?";
+    assert_eq!(hint("restart.hang=5m"), three);
+    assert_eq!(hint("train.restart.hang=5m"), "did you mean `task.train.restart.hang`?");
+    assert_eq!(hint("model.depth=3"), "did you mean `task.train.params.model.depth`?");
+    assert_eq!(hint("seeed=3"), "did you mean `seed`?");
+    let four = format!("{WHOLE}[task.more]\nrun = 'x'\n");
+    let problems = overridden(&four, &["restart.hang=5m"], None).unwrap_err();
+    let example = "it belongs to a task, as in `task.evaluate.restart.hang`";
+    assert_eq!(problems.0[0].hint.as_deref(), Some(example));
+}
+
 #[track_caller]
 fn check_refused(text: &str, expected: &str) {
     assert_eq!(text.parse::<Override>().unwrap_err().to_string(), expected);

@@ -461,7 +461,10 @@ fn which_executor() {
 
 #[test]
 fn saving() {
-    check_task("checkpoint.every = 500", "4 task.t.checkpoint.every: a duration needs a unit");
+    check_task(
+        "checkpoint.every = 500",
+        "4 task.t.checkpoint.every: `every` needs a unit: 500 what?",
+    );
     check_task(
         "checkpoint.every = 'often'",
         "4 task.t.checkpoint.every: \"often\" is not a duration",
@@ -483,6 +486,24 @@ fn saving() {
         "4 task.t.checkpoint.signal: expected one of `USR1`, `USR2`, `TERM`, `INT`, `HUP`, found \"KILL\"",
     );
     check_task("checkpoint.lead = 60", "4 task.t.checkpoint.lead: a duration needs a unit");
+}
+
+#[test]
+fn hints_say_what_was_meant() {
+    let check = |lines: &str, expected: &str| {
+        let text = format!("name = 'x'\n{lines}\n[task.t]\nrun = 'x'\nparams = {{ lr = [1, 2] }}");
+        let problems = read(&text).expect_err("the file has a mistake");
+        assert_eq!(problems.0[0].hint.as_deref(), Some(expected), "in {text}");
+    };
+    let unit = "write \"50 steps\", or a time such as \"50s\" or \"50m\"";
+    check("task.u = { run = 'x', checkpoint.every = '50' }", unit);
+    check("task.u = { run = 'x', checkpoint.every = 50 }", unit);
+    let keep = "did you mean `trial_latest`?";
+    check("task.u = { run = 'x', checkpoint.keep.latest = 2 }", keep);
+    let best = "did you mean `trial_best` or `experiment_best`?";
+    check("task.u = { run = 'x', checkpoint.keep.best = 2 }", best);
+    check("lr = 3", "did you mean `task.t.params.lr`?");
+    check("[restart]\nhang = '5m'\ncrashes = 1", "did you mean `task.t.restart`?");
 }
 
 #[test]

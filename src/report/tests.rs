@@ -1,0 +1,314 @@
+//! What a person sees of a status.
+
+use nemo_harness::rundir::Cause;
+use serde_json::json;
+
+use super::*;
+use crate::status::{
+    AttemptStatus, Counters, ExcludedNode, ExperimentStatus, Label, State, Status, TaskStatus,
+    TrialStatus, recount,
+};
+
+/// An experiment of these tasks, submitted a minute ago.
+fn status(tasks: Vec<TaskStatus>) -> Status {
+    Status {
+        schema: 1,
+        experiment: ExperimentStatus {
+            id: "sample-00000100".to_owned(),
+            name: "sample".to_owned(),
+            state: State::Running,
+            reason: None,
+            created: 100,
+            stale: false,
+            dir: "/home/ada/.nemo_slurm/experiments/sample-00000100".to_owned(),
+        },
+        tasks,
+        warnings: Vec::new(),
+    }
+}
+
+fn task(name: &str, trials: Vec<TrialStatus>) -> TaskStatus {
+    let mut task = TaskStatus {
+        name: name.to_owned(),
+        state: State::Pending,
+        counts: std::collections::BTreeMap::new(),
+        best: None,
+        trials,
+    };
+    recount(&mut task);
+    task
+}
+
+fn trial(index: u32, state: State, reason: &str) -> TrialStatus {
+    TrialStatus {
+        index,
+        state,
+        reason: (!reason.is_empty()).then(|| reason.to_owned()),
+        params: serde_json::Map::new(),
+        slurm_job: None,
+        step: None,
+        progress: None,
+        message: None,
+        labels: Vec::new(),
+        metrics: serde_json::Map::new(),
+        counters: Counters::default(),
+        attempts: Vec::new(),
+    }
+}
+
+fn attempt(number: u32, cause: Option<Cause>, reason: &str) -> AttemptStatus {
+    let start = 1000.0 + f64::from(number) * 14_600.0;
+    AttemptStatus {
+        number: Some(number),
+        slurm_job: Some("418093_3".to_owned()),
+        node: Some("gpu-node-017".to_owned()),
+        start: Some(start),
+        end: cause.map(|_| start + 14_400.0),
+        cause,
+        exit_code: None,
+        signal: None,
+        resume_step: number.checked_sub(1).map(|n| u64::from(n + 1) * 12_000),
+        checkpoint_step: Some(u64::from(number + 1) * 12_000),
+        reason: (!reason.is_empty()).then(|| reason.to_owned()),
+        labels: Vec::new(),
+        excluded_nodes: Vec::new(),
+    }
+}
+
+/// A terminal without colour.
+fn page(width: usize) -> Page {
+    Page { now: 160.0, width: (width > 0).then_some(width), colour: false }
+}
+
+/// A sweep on Slurm with long names, of which one trial was interrupted and one crashed.
+fn sweep() -> Status {
+    let crash = "the program exited with code 1 after 4 h; last line of its error output: \
+                 `RuntimeError: CUDA error: an illegal memory access was encountered, compile with \
+                 TORCH_USE_CUDA_DSA`";
+    let mut interrupted = trial(2, State::Running, "");
+    interrupted.attempts = (0..5)
+        .map(|number| attempt(number, Some(Cause::TimeLimit), "the segment's time was over: saved"))
+        .chain([attempt(5, Some(Cause::Preempted), "preempted: saved"), attempt(6, None, "")])
+        .collect();
+    let mut crashed = trial(3, State::Failed, crash);
+    crashed.attempts = vec![attempt(0, Some(Cause::Failed), crash)];
+    let mut done = trial(0, State::Completed, "");
+    done.attempts = vec![attempt(0, Some(Cause::Completed), "the program exited with code 0")];
+    let waits = trial(1, State::Pending, "waits for free resources");
+    let mut trials = vec![done, waits, interrupted, crashed];
+    for (trial, rate) in trials.iter_mut().zip([0.1, 0.03, 0.01, 0.003]) {
+        trial.params = object(json!({ "lr": rate, "width": 128, "schedule": "cosine" }));
+        trial.slurm_job = Some(format!("418093_{}", trial.index));
+        if trial.state != State::Pending {
+            trial.step = Some(84_000);
+            trial.metrics = object(json!({ "train_loss": 0.25, "validation_accuracy": 0.9125 }));
+        }
+    }
+    let mut train = task("pretrain-large", trials);
+    train.best = Some(2);
+    status(vec![task("prepare", vec![trial(0, State::Completed, "")]), train])
+}
+
+fn object(value: serde_json::Value) -> serde_json::Map<String, serde_json::Value> {
+    match value {
+        serde_json::Value::Object(object) => object,
+        _ => serde_json::Map::new(),
+    }
+}
+
+#[track_caller]
+fn fits(text: &str, width: usize) {
+    let widest = text.lines().map(fit::length).max().unwrap_or(0);
+    assert!(widest <= width, "{widest} > {width}:\n{text}");
+}
+
+#[test]
+fn a_status_fits_the_terminal() {
+    let sweep = sweep();
+    insta::assert_snapshot!(status_table(&sweep, &page(80)), @"
+    sample-00000100 is running (submitted 1m 0s ago)
+    TASK            STATE      TRIALS
+    prepare         completed  1       1 completed
+    pretrain-large  running    4       1 running, 1 pending, 1 completed, 1 failed
+    pretrain-large
+    TRIAL  STATE      PARAMETERS  STEP   METRICS                     ATTEMPTS
+    0      completed  lr=0.1      84000  train_loss=0.25             1
+                                         validation_accuracy=0.9125
+    1      pending    lr=0.03
+    2      running    lr=0.01     84000  train_loss=0.25             7: 5 time  best
+                                         validation_accuracy=0.9125  limit,
+                                                                     preempted
+    3      failed     lr=0.003    84000  train_loss=0.25             1: failed
+                                         validation_accuracy=0.9125
+    pretrain-large/1: waits for free resources
+    pretrain-large/3: the program exited with code 1 after 4 h; last line of its
+      error output: `RuntimeError: CUDA error: an illegal memory access was
+      encountered, compile with TORCH_USE_CUDA_DSA`
+    ");
+    insta::assert_snapshot!(status_table(&sweep, &page(0)), @"
+    sample-00000100 is running (submitted 1m 0s ago)
+    TASK            STATE      TRIALS
+    prepare         completed  1       1 completed
+    pretrain-large  running    4       1 running, 1 pending, 1 completed, 1 failed
+    pretrain-large
+    TRIAL  STATE      PARAMETERS  STEP   METRICS                                     ATTEMPTS                    JOB
+    0      completed  lr=0.1      84000  train_loss=0.25 validation_accuracy=0.9125  1                           418093_0
+    1      pending    lr=0.03                                                                                    418093_1
+    2      running    lr=0.01     84000  train_loss=0.25 validation_accuracy=0.9125  7: 5 time limit, preempted  418093_2  best
+    3      failed     lr=0.003    84000  train_loss=0.25 validation_accuracy=0.9125  1: failed                   418093_3
+    pretrain-large/1: waits for free resources
+    pretrain-large/3: the program exited with code 1 after 4 h; last line of its error output: `RuntimeError: CUDA error: an illegal memory access was encountered, compile with TORCH_USE_CUDA_DSA`
+    ");
+    for width in 60..=160 {
+        fits(&status_table(&sweep, &page(width)), width);
+    }
+}
+
+#[test]
+fn an_only_trial_that_tells_something_is_shown() {
+    let mut measured = trial(0, State::Completed, "");
+    measured.metrics = object(json!({ "loss": 0.25 }));
+    let mut stepping = trial(0, State::Running, "");
+    stepping.step = Some(120);
+    let silent = trial(0, State::Pending, "");
+    let tasks = vec![
+        task("measured", vec![measured]),
+        task("stepping", vec![stepping]),
+        task("silent", vec![silent]),
+    ];
+    insta::assert_snapshot!(status_table(&status(tasks), &page(80)), @"
+    sample-00000100 is running (submitted 1m 0s ago)
+    TASK      STATE      TRIALS
+    measured  completed  1       1 completed
+    stepping  running    1       1 running
+    silent    pending    1       1 pending
+    measured
+    TRIAL  STATE      METRICS
+    0      completed  loss=0.25
+    stepping
+    TRIAL  STATE    STEP
+    0      running  120
+    ");
+}
+
+#[test]
+fn attempts_fit_the_terminal() {
+    let sweep = sweep();
+    insta::assert_snapshot!(attempts_table(&sweep, &page(80)), @"
+    TRIAL             ATTEMPT  CAUSE       RAN    NODE          FROM   SAVED
+    pretrain-large/0  0        completed   4h 0m  gpu-node-017         12000
+    pretrain-large/2  0        time limit  4h 0m  gpu-node-017         12000
+        the segment's time was over: saved
+    pretrain-large/2  1        time limit  4h 0m  gpu-node-017  12000  24000
+        the segment's time was over: saved
+    pretrain-large/2  2        time limit  4h 0m  gpu-node-017  24000  36000
+        the segment's time was over: saved
+    pretrain-large/2  3        time limit  4h 0m  gpu-node-017  36000  48000
+        the segment's time was over: saved
+    pretrain-large/2  4        time limit  4h 0m  gpu-node-017  48000  60000
+        the segment's time was over: saved
+    pretrain-large/2  5        preempted   4h 0m  gpu-node-017  60000  72000
+        preempted: saved
+    pretrain-large/2  6        running            gpu-node-017  72000  84000
+    pretrain-large/3  0        failed      4h 0m  gpu-node-017         12000
+        the program exited with code 1 after 4 h; last line of its error output:
+          `RuntimeError: CUDA error: an illegal memory access was encountered,
+          compile with TORCH_USE_CUDA_DSA`
+    ");
+    insta::assert_snapshot!(attempts_table(&sweep, &page(140)), @"
+    TRIAL             ATTEMPT  CAUSE       RAN    NODE          FROM   SAVED  JOB       WHAT HAPPENED
+    pretrain-large/0  0        completed   4h 0m  gpu-node-017         12000  418093_3  the program exited with code 0
+    pretrain-large/2  0        time limit  4h 0m  gpu-node-017         12000  418093_3  the segment's time was over: saved
+    pretrain-large/2  1        time limit  4h 0m  gpu-node-017  12000  24000  418093_3  the segment's time was over: saved
+    pretrain-large/2  2        time limit  4h 0m  gpu-node-017  24000  36000  418093_3  the segment's time was over: saved
+    pretrain-large/2  3        time limit  4h 0m  gpu-node-017  36000  48000  418093_3  the segment's time was over: saved
+    pretrain-large/2  4        time limit  4h 0m  gpu-node-017  48000  60000  418093_3  the segment's time was over: saved
+    pretrain-large/2  5        preempted   4h 0m  gpu-node-017  60000  72000  418093_3  preempted: saved
+    pretrain-large/2  6        running            gpu-node-017  72000  84000  418093_3
+    pretrain-large/3  0        failed      4h 0m  gpu-node-017         12000  418093_3  the program exited with code 1 after 4 h; last line of
+                                                                                        its error output: `RuntimeError: CUDA error: an illegal
+                                                                                        memory access was encountered, compile with
+                                                                                        TORCH_USE_CUDA_DSA`
+    ");
+    for width in 60..=160 {
+        fits(&attempts_table(&sweep, &page(width)), width);
+    }
+}
+
+#[test]
+fn attempts_tell_of_log_policies_and_nodes_that_are_left() {
+    let excluded = |reason: &str, left| ExcludedNode {
+        node: "gpu-node-017".to_owned(),
+        reason: reason.to_owned(),
+        left,
+    };
+    let mut first = attempt(0, Some(Cause::Failed), "the program was killed by signal 7 (SIGBUS)");
+    let line = "NVRM: Xid 63: uncorrectable ECC error".to_owned();
+    first.labels = vec![Label { name: "ECC error".to_owned(), line }];
+    first.excluded_nodes = vec![excluded("log policy `ECC error`", false)];
+    let mut second = attempt(1, Some(Cause::Restart), "");
+    second.excluded_nodes = vec![excluded("this node failed the trial before", true)];
+    let mut third = attempt(2, Some(Cause::Completed), "the program exited with code 0");
+    third.labels = vec![Label { name: "slow".to_owned(), line: "input is slow".to_owned() }];
+    let mut trial = trial(0, State::Completed, "");
+    trial.attempts = vec![first, second, third];
+    let status = status(vec![task("train", vec![trial])]);
+    insta::assert_snapshot!(attempts_table(&status, &page(80)), @"
+    TRIAL    ATTEMPT  CAUSE             RAN    NODE          FROM   SAVED  JOB
+    train/0  0        failed            4h 0m  gpu-node-017         12000  418093_3
+        the program was killed by signal 7 (SIGBUS)
+        log policy `ECC error` matched: NVRM: Xid 63: uncorrectable ECC error
+        node gpu-node-017 is not used again: log policy `ECC error`
+    train/0  1        asked to restart  4h 0m  gpu-node-017  12000  24000  418093_3
+        left node gpu-node-017 without starting anything: this node failed the trial
+          before
+    train/0  2        completed         4h 0m  gpu-node-017  24000  36000  418093_3
+        log policy `slow` matched: input is slow
+    ");
+    let wide = attempts_table(&status, &page(0));
+    assert!(wide.contains("(SIGBUS); log policy `ECC error` matched: NVRM"), "{wide}");
+}
+
+#[test]
+fn in_a_list_ids_stay_whole() {
+    let mut long = status(Vec::new()).experiment;
+    long.id = "a-rather-long-experiment-name-1rsq9thy".to_owned();
+    long.dir = format!("/home/ada/.nemo_slurm/experiments/{}", long.id);
+    let list = [status(Vec::new()).experiment, long];
+    insta::assert_snapshot!(list_table(&list, &page(80)), @"
+    EXPERIMENT                              STATE    SUBMITTED
+    sample-00000100                         running  1m 0s ago
+    a-rather-long-experiment-name-1rsq9thy  running  1m 0s ago
+    ");
+    insta::assert_snapshot!(list_table(&list, &page(0)), @"
+    EXPERIMENT                              STATE    SUBMITTED  FOLDER
+    sample-00000100                         running  1m 0s ago  /home/ada/.nemo_slurm/experiments/sample-00000100
+    a-rather-long-experiment-name-1rsq9thy  running  1m 0s ago  /home/ada/.nemo_slurm/experiments/a-rather-long-experiment-name-1rsq9thy
+    ");
+}
+
+#[test]
+fn a_reason_names_its_trials() {
+    let waits = "waits for free resources";
+    let reasons = ["", waits, waits, "exited with code 1", waits, waits, "", waits];
+    let trials = (0..).zip(reasons).map(|(index, why)| trial(index, State::Pending, why)).collect();
+    let only = trial(0, State::Blocked, "what it waits for can never be");
+    let status = status(vec![task("train", trials), task("evaluate", vec![only])]);
+    insta::assert_snapshot!(reasons::reasons(&status).join("\n"), @"
+    train, trials 1-2, 4-5, 7: waits for free resources
+    train/3: exited with code 1
+    evaluate/0: what it waits for can never be
+    ");
+}
+
+#[test]
+fn reasons_that_are_not_shown_are_counted() {
+    let one = |index| trial(index, State::Failed, &format!("exited after {index} s"));
+    let shown = |trials: u32| {
+        let lines = reasons::reasons(&status(vec![task("train", (0..trials).map(one).collect())]));
+        (lines.len(), lines.last().cloned().unwrap_or_default())
+    };
+    assert_eq!(shown(10), (10, "train/9: exited after 9 s".to_owned()));
+    assert_eq!(shown(11), (11, "… and 1 more reason; `--json` shows all".to_owned()));
+    assert_eq!(shown(30), (11, "… and 20 more reasons; `--json` shows all".to_owned()));
+}

@@ -1,0 +1,63 @@
+//! Stories of trials on this machine.
+
+use super::*;
+
+/// The first trial of `train` on the local executor.
+#[track_caller]
+fn check_local(runner: &RunnerView, files: TrialFiles, expected: &str) {
+    let mut stored = stored();
+    stored.experiment.executors = sample_experiment(Vec::new()).executors;
+    let mut sources = sources(&stored);
+    sources.runner = runner.clone();
+    sources.files.insert("train".to_owned(), [(0, files)].into());
+    assert_eq!(told(&sources), expected);
+}
+
+#[test]
+fn the_local_runner_s_record_is_held_against_what_lives() {
+    let started =
+        || RunnerRecord::Started { task: "train".to_owned(), trial: 0, pid: 1, time: 0.0 };
+    let view =
+        |records, liveness, rebooted| RunnerView { records, liveness: Some(liveness), rebooted };
+    let running =
+        |alive| TrialFiles { attempts: vec![start(0, 100.0)], alive, ..TrialFiles::default() };
+    let none = TrialFiles::default;
+    check_local(&view(vec![], Liveness::Alive, false), none(), "pending []");
+    check_local(&view(vec![started()], Liveness::Alive, false), none(), "running []");
+    check_local(&view(vec![started()], Liveness::Dead, false), running(Some(true)), "running [-]");
+    let go_on = "`nemo-slurm submit --continue sample-00000100` goes on";
+    check_local(
+        &view(vec![started()], Liveness::Dead, false),
+        running(Some(false)),
+        &format!("failed: the local runner is gone: {go_on} [Failed]"),
+    );
+    // The kernel has another boot id: nothing of before can live.
+    check_local(
+        &view(vec![started()], Liveness::Dead, true),
+        running(Some(false)),
+        &format!("failed: the machine was restarted: {go_on} [NodeFailure]"),
+    );
+    check_local(
+        &view(vec![], Liveness::Dead, true),
+        none(),
+        &format!("blocked: the machine was restarted: {go_on} []"),
+    );
+    let never_started = RunnerView { records: vec![], liveness: None, rebooted: false };
+    check_local(&never_started, none(), &format!("pending: was not started: {go_on} []"));
+    let dropped =
+        |cancelled| RunnerRecord::Dropped { task: "train".to_owned(), trial: 0, cancelled };
+    check_local(&view(vec![dropped(true)], Liveness::Alive, false), none(), "cancelled []");
+    let never = "blocked: what it waits for can never be []";
+    check_local(&view(vec![dropped(false)], Liveness::Alive, false), none(), never);
+}
+
+#[test]
+fn a_local_trial_that_is_paused_says_what_lets_it_go_on() {
+    let mut stored = stored();
+    stored.experiment.executors = sample_experiment(Vec::new()).executors;
+    let mut sources = sources(&stored);
+    sources.runner.liveness = Some(Liveness::Alive);
+    sources.requests.push(Request { action: Action::Pause, task: None, trial: None, time: 0 });
+    let resume = "paused: paused; `nemo-slurm resume sample-00000100` lets it go on []";
+    assert_eq!(told(&sources), resume);
+}
