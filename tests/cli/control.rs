@@ -150,6 +150,24 @@ fn with_refusals(world: &mut World) {
     world.path = format!("{}:{}", bin.display(), world.path);
 }
 
+/// Until the three trials stand like this, and `poll` is hinted at.
+fn until_poll_is_wanted(world: &World, id: &str, state: &str) {
+    let hint = |trial: &Value| text(&trial["reason"]).contains("`nemo-slurm poll`");
+    let waits = |status: &Value| trials(status, "train").iter().all(hint);
+    let status = world.until(id, "hints at poll", waits);
+    assert_eq!(states(&status, "train"), [state; 3], "{status:#}");
+}
+
+/// All three, and none twice.
+fn assert_poll_requeues(world: &World) {
+    let poll = || serde_json::from_str::<Value>(&world.ok(&["poll", "--json"])).unwrap();
+    let polled = poll();
+    let did: Vec<String> =
+        polled["trials"].as_array().unwrap().iter().map(|trial| text(&trial["did"])).collect();
+    assert_eq!(did, ["requeued"; 3], "{polled:#}");
+    assert_eq!(poll()["trials"], serde_json::json!([]), "it does nothing twice");
+}
+
 #[test]
 fn disabled_leaves_a_mark_that_poll_honours_once() {
     if !cluster::is_here() {
@@ -163,12 +181,7 @@ fn disabled_leaves_a_mark_that_poll_honours_once() {
     assert!(world.ok(&["poll"]).is_empty());
     world.write("refusal", "Requested operation is presently disabled for job 7\n");
     world.ok(&["cancel", &format!("{id}/train"), "--gentle"]);
-    let waits = |status: &Value| {
-        let hint = |trial: &Value| text(&trial["reason"]).contains("`nemo-slurm poll`");
-        trials(status, "train").iter().all(hint)
-    };
-    let status = world.until(&id, "hints at poll", waits);
-    assert_eq!(states(&status, "train"), ["preempted"; 3], "{status:#}");
+    until_poll_is_wanted(&world, &id, "preempted");
     let refused: Value = {
         let printed = world.run(&["poll", "--json"]);
         assert_eq!(printed.code, 1, "{printed:?}");
@@ -176,12 +189,7 @@ fn disabled_leaves_a_mark_that_poll_honours_once() {
     };
     assert_eq!(refused["trials"][0]["did"], "refused", "{refused:#}");
     std::fs::remove_file(world.path("refusal")).unwrap();
-    let polled: Value = serde_json::from_str(&world.ok(&["poll", &id, "--json"])).unwrap();
-    let did: Vec<String> =
-        polled["trials"].as_array().unwrap().iter().map(|trial| text(&trial["did"])).collect();
-    assert_eq!(did, ["requeued"; 3], "{polled:#}");
-    let again: Value = serde_json::from_str(&world.ok(&["poll", "--json"])).unwrap();
-    assert_eq!(again["trials"], serde_json::json!([]), "it does nothing twice");
+    assert_poll_requeues(&world);
     let status = world.until(&id, "the end", |status| status["experiment"]["state"] == "completed");
     for trial in trials(&status, "train") {
         assert_eq!(causes(trial), ["preempted", "completed"], "{trial:#}");
@@ -215,18 +223,8 @@ fn a_killed_harness_is_requeued_by_poll() {
     for pid in harnesses(&world, &id) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).unwrap();
     }
-    let waits = |status: &Value| {
-        let hint = |trial: &Value| text(&trial["reason"]).contains("`nemo-slurm poll`");
-        trials(status, "train").iter().all(hint)
-    };
-    let status = world.until(&id, "hints at poll", waits);
-    assert_eq!(states(&status, "train"), ["failed"; 3], "{status:#}");
-    let polled: Value = serde_json::from_str(&world.ok(&["poll", "--json"])).unwrap();
-    let did: Vec<String> =
-        polled["trials"].as_array().unwrap().iter().map(|trial| text(&trial["did"])).collect();
-    assert_eq!(did, ["requeued"; 3], "{polled:#}");
-    let again: Value = serde_json::from_str(&world.ok(&["poll", "--json"])).unwrap();
-    assert_eq!(again["trials"], serde_json::json!([]), "it does nothing twice");
+    until_poll_is_wanted(&world, &id, "failed");
+    assert_poll_requeues(&world);
     let status = world.until(&id, "the end", |status| status["experiment"]["state"] == "completed");
     for trial in trials(&status, "train") {
         assert_eq!(causes(trial), ["node_failure", "completed"], "{trial:#}");

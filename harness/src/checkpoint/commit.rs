@@ -6,7 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::hashing::Sized;
+use super::hashing::SizedFile;
 use super::manifest::{self, Form, Manifest, Part};
 use super::store::{Kind, Stat, Store, join};
 use super::tree::{self, Entry};
@@ -221,7 +221,8 @@ fn sync_and_hash(
     let own = |entry: &&Entry| !entry.path.is_empty() && entry.path != manifest::NAME.as_bytes();
     let entries: Vec<&Entry> = entries.iter().filter(own).collect();
     let files = entries.iter().filter(|entry| entry.stat.kind == Kind::File);
-    let files: Vec<Sized> = files.map(|entry| (join(root, &entry.path), entry.stat.size)).collect();
+    let files: Vec<SizedFile> =
+        files.map(|entry| (join(root, &entry.path), entry.stat.size)).collect();
     let mut digests = store.settle(&files)?.into_iter();
     let mut parts = Vec::new();
     for entry in entries {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::fake::{Crash, Fake, report};
+use super::super::fake::{self, Crash, Fake, report};
 use super::super::resume;
 use super::*;
 use crate::resumed::Resumed;
@@ -10,18 +10,7 @@ use crate::resumed::Resumed;
 const CHECKPOINTS: &str = "/t/checkpoints";
 
 fn request(name: &str, step: u64) -> Request {
-    Request {
-        from: Path::new("/t/staging/0").join(name),
-        entry: name.as_bytes().to_vec(),
-        step,
-        checkpoints: CHECKPOINTS.into(),
-        attempt: 0,
-        lease: "a".to_owned(),
-        nonce: "n".to_owned(),
-        metrics: Some(("/t/metrics.jsonl".into(), 7)),
-        seen: None,
-        counted_from: None,
-    }
+    Request { metrics: Some(("/t/metrics.jsonl".into(), 7)), ..fake::request(name, step) }
 }
 
 /// A trial with step 1 committed, and step 2 saved by the program: as a folder, or as a file.

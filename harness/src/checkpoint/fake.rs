@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path};
 
-use super::hashing::Sized;
+use super::commit::Request;
+use super::hashing::SizedFile;
 use super::store::{Digest, Kind, Stat, Store};
 
 /// What a crash takes away.
@@ -177,8 +178,8 @@ impl Store for Fake {
         }
     }
 
-    fn digests(&self, files: &[Sized]) -> io::Result<Vec<Digest>> {
-        let digest = |(path, _): &Sized| {
+    fn digests(&self, files: &[SizedFile]) -> io::Result<Vec<Digest>> {
+        let digest = |(path, _): &SizedFile| {
             self.operation()?;
             let data = self.read(path)?;
             Ok(Digest { hash: blake3::hash(&data), size: data.len() as u64 })
@@ -186,7 +187,7 @@ impl Store for Fake {
         files.iter().map(digest).collect()
     }
 
-    fn settle(&mut self, files: &[Sized]) -> io::Result<Vec<Digest>> {
+    fn settle(&mut self, files: &[SizedFile]) -> io::Result<Vec<Digest>> {
         for (path, _) in files {
             self.sync_file(path)?;
         }
@@ -240,5 +241,21 @@ impl Store for Fake {
     fn remove_tree(&mut self, path: &Path) -> io::Result<()> {
         self.operation()?;
         self.unlink(path)
+    }
+}
+
+/// A save of that name in the store's one trial, `/t`, to be committed as this step.
+pub(super) fn request(name: &str, step: u64) -> Request {
+    Request {
+        from: Path::new("/t/staging/0").join(name),
+        entry: name.as_bytes().to_vec(),
+        step,
+        counted_from: None,
+        checkpoints: "/t/checkpoints".into(),
+        attempt: 0,
+        lease: "a".to_owned(),
+        nonce: "n".to_owned(),
+        metrics: None,
+        seen: None,
     }
 }

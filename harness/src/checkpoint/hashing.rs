@@ -27,7 +27,7 @@ const HASHERS: usize = 8;
 const SYNCERS: usize = 4;
 
 /// A file, and how long it is.
-pub(crate) type Sized = (PathBuf, u64);
+pub(crate) type SizedFile = (PathBuf, u64);
 /// A subtree's chaining value, or a whole file's hash.
 type Value = [u8; 32];
 
@@ -41,12 +41,12 @@ pub(crate) struct Pace<'a> {
 }
 
 /// Hashes files.
-pub(crate) fn digests(files: &[Sized], pace: Pace<'_>) -> io::Result<Vec<Digest>> {
+pub(crate) fn digests(files: &[SizedFile], pace: Pace<'_>) -> io::Result<Vec<Digest>> {
     run(files, pace, PIECE, false)
 }
 
 /// Makes files durable, and hashes them.
-pub(crate) fn settle(files: &[Sized], pace: Pace<'_>) -> io::Result<Vec<Digest>> {
+pub(crate) fn settle(files: &[SizedFile], pace: Pace<'_>) -> io::Result<Vec<Digest>> {
     run(files, pace, PIECE, true)
 }
 
@@ -60,7 +60,7 @@ struct Piece {
 
 /// What the threads share.
 struct Work<'a> {
-    files: &'a [Sized],
+    files: &'a [SizedFile],
     pieces: Vec<Piece>,
     next_piece: AtomicUsize,
     next_sync: AtomicUsize,
@@ -69,7 +69,7 @@ struct Work<'a> {
     pace: Pace<'a>,
 }
 
-fn run(files: &[Sized], pace: Pace<'_>, piece: u64, sync: bool) -> io::Result<Vec<Digest>> {
+fn run(files: &[SizedFile], pace: Pace<'_>, piece: u64, sync: bool) -> io::Result<Vec<Digest>> {
     let work = Work {
         files,
         pieces: pieces(files, piece),
@@ -99,7 +99,7 @@ fn run(files: &[Sized], pace: Pace<'_>, piece: u64, sync: bool) -> io::Result<Ve
     failure.into_inner().map_or_else(|| Ok(whole(files, &pieces, &values)), Err)
 }
 
-fn pieces(files: &[Sized], size: u64) -> Vec<Piece> {
+fn pieces(files: &[SizedFile], size: u64) -> Vec<Piece> {
     let mut pieces = Vec::new();
     for (file, &(_, length)) in files.iter().enumerate() {
         let mut at = 0;
@@ -120,7 +120,7 @@ fn processors() -> usize {
 }
 
 /// Puts the pieces of each file together.
-fn whole(files: &[Sized], pieces: &[Piece], values: &[Value]) -> Vec<Digest> {
+fn whole(files: &[SizedFile], pieces: &[Piece], values: &[Value]) -> Vec<Digest> {
     let mut digests = Vec::new();
     let mut rest = values;
     let parts = pieces.chunk_by(|a, b| a.file == b.file);
@@ -243,7 +243,7 @@ mod tests {
 
     static RUN: AtomicBool = AtomicBool::new(false);
 
-    fn files(folder: &std::path::Path, sizes: &[usize]) -> Vec<Sized> {
+    fn files(folder: &std::path::Path, sizes: &[usize]) -> Vec<SizedFile> {
         let made = |(at, &size): (usize, &usize)| {
             let path = folder.join(at.to_string());
             let bytes: Vec<u8> = (0..size).map(|n| (n * 31 + at).to_le_bytes()[0]).collect();

@@ -1,7 +1,7 @@
 //! What is let go, and what a crash in the middle of it leaves.
 
-use super::super::commit::{self, Done, Request};
-use super::super::fake::{Crash, Fake, report};
+use super::super::commit::{self, Done};
+use super::super::fake::{Crash, Fake, report, request};
 use super::super::resume::{self, Recorded};
 use super::super::store::Disk;
 use super::*;
@@ -12,18 +12,7 @@ fn commit(store: &mut Fake, step: u64) {
     let name = format!("step-{step}");
     store.put(&format!("/t/staging/0/{name}/model"), name.as_bytes());
     store.put(&format!("/t/staging/0/{name}/sub/more"), b"more");
-    let request = Request {
-        from: format!("/t/staging/0/{name}").into(),
-        entry: name.into_bytes(),
-        step,
-        checkpoints: CHECKPOINTS.into(),
-        attempt: 0,
-        lease: "a".to_owned(),
-        nonce: "n".to_owned(),
-        metrics: None,
-        seen: None,
-        counted_from: None,
-    };
+    let request = request(&name, step);
     assert_eq!(commit::commit(store, &request, &|| Ok(true)).unwrap(), Done::Committed);
 }
 

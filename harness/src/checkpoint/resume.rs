@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::hashing::Sized;
+use super::hashing::SizedFile;
 use super::manifest::{self, Form, Manifest, Part};
 use super::store::{Kind, Store, join};
 use super::tree;
@@ -196,7 +196,7 @@ pub(crate) fn verify(store: &impl Store, path: &Path) -> Result<Manifest, Bad> {
             return Err(altered(relative));
         }
     }
-    let sized: Vec<Sized> = files.iter().map(|(_, _, file)| file.clone()).collect();
+    let sized: Vec<SizedFile> = files.iter().map(|(_, _, file)| file.clone()).collect();
     let found = store.digests(&sized).map_err(unreadable)?;
     match files.iter().zip(found).find(|((_, digest, _), found)| digest != found) {
         Some(((relative, ..), _)) => Err(altered(relative)),

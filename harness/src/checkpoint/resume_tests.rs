@@ -1,7 +1,7 @@
 //! Each way in which a checkpoint can be bad.
 
-use super::super::commit::{self, Done, Request};
-use super::super::fake::{Fake, report};
+use super::super::commit::{self, Done};
+use super::super::fake::{Fake, report, request};
 use super::*;
 
 const CHECKPOINTS: &str = "/t/checkpoints";
@@ -14,18 +14,7 @@ fn world() -> Fake {
         let name = format!("step-{step}");
         store.put(&format!("/t/staging/0/{name}/model"), text);
         store.put(&format!("/t/staging/0/{name}/sub/other"), b"same");
-        let request = Request {
-            from: format!("/t/staging/0/{name}").into(),
-            entry: name.into_bytes(),
-            step,
-            checkpoints: CHECKPOINTS.into(),
-            attempt: 0,
-            lease: "a".to_owned(),
-            nonce: "n".to_owned(),
-            metrics: None,
-            seen: None,
-            counted_from: None,
-        };
+        let request = request(&name, step);
         assert_eq!(commit::commit(&mut store, &request, &|| Ok(true)).unwrap(), Done::Committed);
     }
     store

@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicBool;
 use nemo_harness::rundir::durable;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
-use super::hashing::{self, Pace, Sized};
+use super::hashing::{self, Pace, SizedFile};
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +50,9 @@ pub(crate) trait Store {
     fn stat(&self, path: &Path) -> io::Result<Stat>;
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Hashes files of known lengths.
-    fn digests(&self, files: &[Sized]) -> io::Result<Vec<Digest>>;
+    fn digests(&self, files: &[SizedFile]) -> io::Result<Vec<Digest>>;
     /// Makes files durable, and hashes them.
-    fn settle(&mut self, files: &[Sized]) -> io::Result<Vec<Digest>>;
+    fn settle(&mut self, files: &[SizedFile]) -> io::Result<Vec<Digest>>;
     /// What a symbolic link says.
     fn read_link(&self, path: &Path) -> io::Result<Vec<u8>>;
     fn make_dir(&mut self, path: &Path) -> io::Result<()>;
@@ -103,11 +103,11 @@ impl Store for Disk {
         fs::read(path)
     }
 
-    fn digests(&self, files: &[Sized]) -> io::Result<Vec<Digest>> {
+    fn digests(&self, files: &[SizedFile]) -> io::Result<Vec<Digest>> {
         hashing::digests(files, self.pace())
     }
 
-    fn settle(&mut self, files: &[Sized]) -> io::Result<Vec<Digest>> {
+    fn settle(&mut self, files: &[SizedFile]) -> io::Result<Vec<Digest>> {
         hashing::settle(files, self.pace())
     }
 

@@ -437,7 +437,7 @@ put("9")
 
 #[test]
 fn what_is_saved_in_place_without_a_number_is_of_the_step_at_which_it_was_written() {
-    let program = "print('step 3', flush=True)\ntime.sleep(0.5)\nopen(out + '/latest', 'w').write('x')\n\
+    let program = "print('step 3', flush=True)\ntime.sleep(0.5)\nopen(out + '/latest', 'w').write('x')\ntime.sleep(0.5)\n\
                    for n in range(4, 50):\n    print('step', n, flush=True)\n    time.sleep(0.1)";
     let task = Task::python(program).with("/metrics", json!({"step": "^step (\\d+)"}));
     assert_eq!(task.run(), 0);

@@ -11,11 +11,7 @@ use crate::support::{Task, is_alive, signal, wait_until};
 #[test]
 fn term_before_usr1() {
     let task = Task::python("on(signal.SIGTERM, lambda: (save(3), sys.exit(0)))\nready()\npause()");
-    let mut running = task.start();
-    running.wait_for("ready-0");
-    running.signal("TERM");
-    running.signal("USR1");
-    assert_eq!(running.finish(), 143);
+    assert_eq!(task.signalled(&["TERM", "USR1"]), 143);
     task.check_ends("Cancelled Cancelled");
     assert_eq!(task.checkpoints(), ["step-3"]);
     hold("C: TERM before USR1", &task.dir(), Left::InOrder);
@@ -36,10 +32,7 @@ save(2)
 sys.exit(75)
 "#,
     );
-    let mut running = task.start();
-    running.wait_for("ready-0");
-    running.signal("USR1");
-    assert_eq!(running.finish(), 75);
+    assert_eq!(task.signalled(&["USR1"]), 75);
     task.check_ends("Preempted Requeue");
     assert_eq!(task.checkpoints(), ["step-1", "step-2"]);
     hold("C: during a periodic save", &task.dir(), Left::InOrder);
@@ -82,10 +75,7 @@ save(4)
 sys.exit(85)
 ",
     );
-    let mut running = task.start();
-    running.wait_for("ready-0");
-    running.signal("USR1");
-    assert_eq!(running.finish(), 75);
+    assert_eq!(task.signalled(&["USR1"]), 75);
     task.check_ends("Preempted Requeue");
     assert_eq!(task.checkpoints(), ["step-4"]);
     hold("C: while validating", &task.dir(), Left::InOrder);
@@ -106,10 +96,7 @@ ready()
 pause()
 ",
     );
-    let mut running = task.start();
-    running.wait_for("ready-0");
-    running.signal("USR1");
-    assert_eq!(running.finish(), 75);
+    assert_eq!(task.signalled(&["USR1"]), 75);
     task.check_ends("Preempted Requeue");
     hold("C: 1,000 zombies", &task.dir(), Left::InOrder);
 }
@@ -216,10 +203,7 @@ pause()
 "#,
     )
     .with("/checkpoint/lead", json!(3));
-    let mut running = task.start();
-    running.wait_for("ready-0");
-    running.signal("USR1");
-    assert_eq!(running.finish(), 75);
+    assert_eq!(task.signalled(&["USR1"]), 75);
     task.check_ends("Preempted Requeue");
     assert_eq!(task.checkpoints(), ["step-1"]);
     hold("E: a deadline shorter than a save", &task.dir(), Left::InOrder);

@@ -164,10 +164,7 @@ ready()
 while True: time.sleep(1)
 "#,
     );
-    let mut running = task.start();
-    running.wait_for("ready-0");
-    running.signal("USR1");
-    assert_eq!(running.finish(), 75);
+    assert_eq!(task.signalled(&["USR1"]), 75);
     task.check_ends("Preempted Requeue");
     assert_eq!(task.checkpoints(), ["step-5"]);
     let by_itself = client(r#"save(6); say("REQUEUE=1")"#);

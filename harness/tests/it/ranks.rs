@@ -264,10 +264,7 @@ fn a_launchers_workers_are_asked_and_never_the_launcher() {
     fs::write(task.path("train.py"), train).unwrap();
     let path = std::env::var("PATH").unwrap();
     task.env("PATH", &format!("{}:{path}", task.path("bin").display()));
-    let mut running = task.start();
-    running.wait_for("ready-0");
-    running.signal("USR1");
-    assert_eq!(running.finish(), 75);
+    assert_eq!(task.signalled(&["USR1"]), 75);
     task.check_ends("Preempted Requeue");
     assert_eq!(task.checkpoints(), ["step-4"]);
     assert!(!task.path("agent-was-asked").exists());

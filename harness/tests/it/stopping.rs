@@ -48,11 +48,7 @@ fn usr1_saves_and_the_trial_must_run_again() {
 #[test]
 fn term_saves_and_cancels() {
     let task = saver(0);
-    let mut running = task.start();
-    running.wait_for("ready-0");
-    running.signal("TERM");
-    running.signal("TERM");
-    assert_eq!(running.finish(), 143);
+    assert_eq!(task.signalled(&["TERM", "TERM"]), 143);
     task.check_ends("Cancelled Cancelled");
     assert_eq!(task.checkpoints(), ["step-1"]);
     hold("C: TERM only", &task.dir(), Left::InOrder);
@@ -61,10 +57,7 @@ fn term_saves_and_cancels() {
 #[test]
 fn a_program_that_does_not_catch_the_signal_is_ended_at_once_by_term() {
     let task = Task::python("ready(); pause()");
-    let mut running = task.start();
-    running.wait_for("ready-0");
-    running.signal("TERM");
-    assert_eq!(running.finish(), 143);
+    assert_eq!(task.signalled(&["TERM"]), 143);
     task.check_ends("Cancelled Cancelled");
     assert_eq!(task.ends()[0].signal, Some(15));
 }
@@ -75,10 +68,7 @@ fn a_program_that_ignores_everything_is_killed() {
         "on(signal.SIGUSR1, lambda: None); on(signal.SIGTERM, lambda: None); ready(); pause()",
     )
     .with("/checkpoint/lead", json!(4));
-    let mut running = task.start();
-    running.wait_for("ready-0");
-    running.signal("USR1");
-    assert_eq!(running.finish(), 75);
+    assert_eq!(task.signalled(&["USR1"]), 75);
     task.check_ends("Preempted Requeue");
     assert_eq!(task.ends()[0].signal, Some(9));
     hold("C: a program that ignores signals", &task.dir(), Left::InOrder);
@@ -109,10 +99,7 @@ pause()
 fn inherited_signal_settings_do_not_matter() {
     // The shell ignores the signals before it becomes the harness.
     let task = saver(75);
-    let mut running = task.start();
-    running.wait_for("ready-0");
-    running.signal("USR1");
-    assert_eq!(running.finish(), 75);
+    assert_eq!(task.signalled(&["USR1"]), 75);
     let script = "trap '' USR1 TERM CHLD; exec \"$@\"";
     let mut command = std::process::Command::new("sh");
     command.args([
@@ -168,10 +155,7 @@ fn the_launcher_does_not_die_of_a_signal_for_its_child() {
     let program = format!("{}{text}", crate::support::PYTHON);
     let mut task = Task::sh("python3 -c \"$PROGRAM\" & wait $!; code=$?; exit $code");
     task.env("PROGRAM", &program);
-    let mut running = task.start();
-    running.wait_for("ready-0");
-    running.signal("USR1");
-    assert_eq!(running.finish(), 75);
+    assert_eq!(task.signalled(&["USR1"]), 75);
     task.check_ends("Preempted Requeue");
     assert_eq!(task.checkpoints(), ["step-1"]);
 }

@@ -99,6 +99,16 @@ impl Task {
         code
     }
 
+    /// Runs to the end, with these signals for the harness once the program is ready.
+    pub(crate) fn signalled(&self, signals: &[&str]) -> i32 {
+        let mut running = self.start();
+        running.wait_for("ready-0");
+        for signal in signals {
+            running.signal(signal);
+        }
+        running.finish()
+    }
+
     pub(crate) fn records(&self) -> Vec<AttemptRecord> {
         let lines = lines::read(&self.dir().attempts()).unwrap();
         assert_eq!(lines.unreadable, 0);
