@@ -1,0 +1,156 @@
+//! What is said of executors that are wrong.
+
+use super::*;
+
+#[test]
+fn executors() {
+    check_top("name = 'x'\n[executor.e]", "2 executor.e: `executor.e` has no `kind`");
+    check_top(
+        "name = 'x'\n[executor.e]\nkind = 'slrum'",
+        "3 executor.e.kind: expected one of `slurm`, `local`, `container`, found \"slrum\"",
+    );
+    check_top(
+        "name = 'x'\n[executor.e]\nkind = 'container'\nimage = 'x'",
+        "3 executor.e.kind: `kind = \"container\"` is not supported yet",
+    );
+    check_top(
+        "name = 'x'\n[executor.'a b']\nkind = 'local'",
+        "2 executor.a b: \"a b\" can't be a name: it has a space in it",
+    );
+    check_top(
+        "name = 'x'\n[executor.e]\nkind = 'local'\nmem = '8G'",
+        "4 executor.e.mem: a local executor has no key `mem`",
+    );
+    check_top(
+        "name = 'x'\n[executor.e]\nkind = 'local'\nparallel = 0",
+        "4 executor.e.parallel: expected a whole number of at least 1, found the integer 0",
+    );
+}
+
+#[test]
+fn slurm_executors() {
+    check_slurm("parallel = 2", "4 executor.e.parallel: a Slurm executor has no key `parallel`");
+    check_slurm(
+        "tasks_per_node = 0",
+        "4 executor.e.tasks_per_node: expected a whole number of at least 1, found the integer 0",
+    );
+    check_top(
+        "name = 'x'\n[executor.e]\nkind = 'local'\nnodes = 2",
+        "4 executor.e.nodes: a local executor has no key `nodes`",
+    );
+    check_slurm(
+        "nodes = 0",
+        "4 executor.e.nodes: expected a whole number of at least 1, found the integer 0",
+    );
+    check_slurm(
+        "cpus_per_task = 0",
+        "4 executor.e.cpus_per_task: expected a whole number of at least 1, found the integer 0",
+    );
+    check_slurm(
+        "gpus_per_node = true",
+        "4 executor.e.gpus_per_node: expected a number of GPUs, or a type and a number such as \"h100:8\", found `true`",
+    );
+    check_slurm(
+        "gpus_per_node = 'a b'",
+        "4 executor.e.gpus_per_node: expected a number of GPUs, or a type and a number such as \"h100:8\", found the string \"a b\"",
+    );
+    check_slurm(
+        "partition = 'a b'",
+        "4 executor.e.partition: \"a b\" can't be the name of a partition",
+    );
+    check_slurm("mem = '8'", "4 executor.e.mem: \"8\" is not an amount of memory: it has no unit");
+    check_slurm(
+        "mem = 8",
+        "4 executor.e.mem: expected an amount of memory such as \"8G\", found the integer 8",
+    );
+    check_slurm("time = 'soon'", "4 executor.e.time: \"soon\" is not a duration");
+    check_slurm(
+        "env = { 'A B' = '1' }",
+        "4 executor.e.env.A B: \"A B\" can't be the name of an environment variable",
+    );
+    check_slurm("env = { A = 1.5 }", "4 executor.e.env.A: expected a string, found the number 1.5");
+    check_slurm(
+        "secrets = ['a-b']",
+        "4 executor.e.secrets[0]: \"a-b\" can't be the name of an environment variable",
+    );
+    check_slurm(
+        "env = { A = 'x' }\nsecrets = ['A']",
+        "5 executor.e.secrets[0]: `A` is in `env` and in `secrets`",
+    );
+    check_slurm("setup = [1]", "4 executor.e.setup[0]: expected a string, found the integer 1");
+    check_slurm("memory = '8G'", "4 executor.e.memory: unknown key `memory`");
+}
+
+#[test]
+fn a_built_in_executor_that_is_defined_wrongly_is_not_taken_for_the_built_in_one() {
+    check(
+        "name = 'x'\n[executor.local]\nkind = 'slurm'\nmem = '0G'\n[task]\nu = { run = 'x', executor = 'local' }\n\
+         t = { run = 'x', executor = 'slurm', after = 'u' }",
+        "4 executor.local.mem: \"0G\" is not an amount of memory: it must be more than 0",
+    );
+}
+
+#[test]
+fn sbatch_options() {
+    let refused = |option: &str, why: &str| {
+        check_slurm(
+            &format!("sbatch.{option} = 'x'"),
+            &format!("4 executor.e.sbatch.{option}: `{option}` can't be set in `sbatch`: {why}"),
+        );
+    };
+    refused("array", "it is made from the trials; `search.concurrent` limits how many run at once");
+    refused("dependency", "it is made from `after`");
+    refused("output", "output is kept with the experiment: `nemo-slurm logs` shows it");
+    refused("error", "output is kept with the experiment: `nemo-slurm logs` shows it");
+    refused("job-name", "it is made from the names of the experiment and the task");
+    refused("job_name", "it is made from the names of the experiment and the task");
+    refused("signal", "it is made from `checkpoint.signal` and `checkpoint.lead`");
+    refused("requeue", "trials are requeued as `restart` says");
+    refused("no-requeue", "trials are requeued as `restart` says");
+    refused("open-mode", "a requeued trial goes on with its own files");
+    refused("hold", "`nemo-slurm pause` and `resume` hold and release trials");
+    refused("parsable", "the tool reads what `sbatch` prints");
+    refused("wrap", "the script is made from `run`");
+    refused("kill-on-invalid-dep", "it is made from `after`");
+    refused("chdir", "programs run in the folder of the experiment's file");
+    refused("nodes", "it has a key of its own, `nodes`");
+    refused("ntasks", "it is made from `nodes` and `tasks_per_node`");
+    refused("arra", "it is made from the trials; `search.concurrent` limits how many run at once"); // sbatch would take it
+    refused("time", "the executor has the key `time` for it");
+    refused("p", "it is not a long option of `sbatch`");
+    refused("--qos", "it is not a long option of `sbatch`");
+    refused("QOS", "it is not a long option of `sbatch`");
+    check_slurm(
+        "sbatch.'a b' = 1",
+        "4 executor.e.sbatch.a b: `a b` can't be set in `sbatch`: it is not a long option of `sbatch`",
+    );
+    check_slurm(
+        "sbatch.qos = \"a\\n#SBATCH --hold\"",
+        "4 executor.e.sbatch.qos: the value of an option can't contain a line break",
+    );
+    check_slurm("sbatch.qos = ''", "4 executor.e.sbatch.qos: the option's value is empty");
+    check_slurm(
+        "sbatch.qos = ['a']",
+        "4 executor.e.sbatch.qos: expected a string, an integer or `true`, found a list",
+    );
+    check_slurm(
+        "sbatch = { mem-per_cpu = 1, mem_per_cpu = 1 }",
+        "4 executor.e.sbatch.mem_per_cpu: `mem-per-cpu` is given twice, with `-` and with `_`",
+    );
+}
+
+#[test]
+fn which_executor() {
+    let two = "name = 'x'\n[executor.a]\nkind = 'local'\n[executor.b]\nkind = 'slurm'\n";
+    check(
+        &format!("{two}[task.t]\nrun = 'x'"),
+        "6 task.t: no executor is chosen, and the file defines several: `a`, `b`",
+    );
+    check_task("executor = 'slrum'", "4 task.t.executor: there is no executor `slrum`");
+    check(
+        &format!(
+            "{two}[task.prepare]\nrun = 'x'\nexecutor = 'a'\n[task.train]\nrun = 'x'\nexecutor = 'b'\nafter = 'prepare'"
+        ),
+        "12 task.train.after: not supported yet: `train` on Slurm can't wait for `prepare` on a local executor",
+    );
+}
