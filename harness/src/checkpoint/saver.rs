@@ -187,6 +187,9 @@ impl Saver {
             }
         }
         let due = self.look_at.is_some_and(|at| at <= now) || self.watch.is_none();
+        if due {
+            self.look_at = None;
+        }
         if (seen.other || due) && !self.finished {
             self.scan(now, place);
         }
@@ -311,8 +314,8 @@ impl Saver {
                     self.waiting.remove(&name); // the program took it away again
                     continue;
                 }
-                Err(_) => {
-                    self.look_at = Some(now + LOOK);
+                Err(error) => {
+                    self.unseen(name, &whole, error, now);
                     continue;
                 }
             };
@@ -334,6 +337,19 @@ impl Saver {
             };
             self.steps.insert(request.step);
             self.send(request, whole);
+        }
+    }
+
+    /// A save can't be looked at now: that is tried again, as a commit is.
+    fn unseen(&mut self, name: Vec<u8>, whole: &Whole, error: io::Error, now: Time) {
+        self.look_at = Some(now + LOOK);
+        self.tries += u32::from(self.finished);
+        if self.tries > LAST_TRIES {
+            let entry = String::from_utf8_lossy(&name).into_owned();
+            let (step, bytes) = (whole.place.step.unwrap_or_default(), 0);
+            let (done, at) = (Err(error), whole.at);
+            self.outcomes.push(Outcome { entry, step, bytes, done, at, is_last: true });
+            self.waiting.insert(name, Waiting::Refused);
         }
     }
 

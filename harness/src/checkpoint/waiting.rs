@@ -35,8 +35,8 @@ pub(super) enum Waiting {
 }
 
 impl Waiting {
-    /// A commit is under way, or will be tried again.
+    /// A commit is under way, or will be tried.
     pub(super) fn is_open(&self) -> bool {
-        matches!(self, Self::Sent(_) | Self::Retry { .. })
+        matches!(self, Self::Complete(_) | Self::Sent(_) | Self::Retry { .. })
     }
 }
