@@ -2,7 +2,6 @@
 
 use std::io;
 use std::path::Path;
-use std::time::Duration;
 
 use nemo_harness::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Next, lines};
 
@@ -12,21 +11,21 @@ use crate::checkpoint::prune::{self, Need, Rules};
 use crate::checkpoint::store::Disk;
 use crate::clock::unix_now;
 use crate::context::SlurmJob;
-use crate::end::{self, Budget, Exit, Facts, Said, Unbegun, Verdict};
+use crate::end::{self, Budget, Exit, Facts, Said, Verdict};
 use crate::job::Harness;
 use crate::journal::{History, Journal};
 use crate::lease::{self, Before, Claim, Holder, Lease};
 use crate::nodes;
 use crate::output;
 use crate::proc_fs;
-use crate::program::Who;
+use crate::report::Report;
 use crate::requeue::{self, Stopped};
 use crate::resumed::{self, Resume};
 use crate::say::Voice;
 use crate::supervise::StopCause;
 use crate::takeover;
 use crate::trial::told;
-use crate::world::Noted;
+use crate::unbegun::Unbegun;
 
 /// How an attempt ended.
 #[derive(Debug)]
@@ -83,10 +82,10 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     let attempt = lease.attempt;
     let held = lease.clone();
     let report = match resumed {
-        Ok(Resume::Stopped) if leaves => Ok(Report::leaving(harness, attempt, &mut journal, voice)),
+        Ok(Resume::Stopped) if leaves => Ok(leaving(harness, attempt, &mut journal, voice)),
         Ok(Resume::From(from)) => begin(harness, lease, voice, Some(&from), &history, &mut journal),
         Ok(Resume::Anew) => begin(harness, lease, voice, None, &history, &mut journal),
-        Ok(Resume::Stopped) => Ok(Report::stopped(harness, voice)),
+        Ok(Resume::Stopped) => Ok(stopped(harness, voice)),
         Err(reason) => Err(reason),
     };
     let mut report =
@@ -157,81 +156,26 @@ fn remove(harness: &Harness, steps: Vec<u64>, nonce: &str) {
     }
 }
 
-/// What is known after the program's end.
-#[derive(Debug)]
-pub(crate) struct Report {
-    pub(crate) exit: Exit,
-    /// Whose end it was, where the program has several processes.
-    pub(crate) who: Option<Who>,
-    pub(crate) stop: Option<StopCause>,
-    pub(crate) told: bool,
-    /// What Slurm said of the stop still holds.
-    pub(crate) sure: bool,
-    pub(crate) deadline: Option<Duration>,
-    pub(crate) step: Option<u64>,
-    /// The newest new checkpoint.
-    pub(crate) committed: Option<u64>,
-    /// What could not be committed, and why.
-    pub(crate) refused: Vec<String>,
-    pub(crate) said: Said,
-    /// It was killed from here, because it did not end.
-    pub(crate) killed: bool,
-    pub(crate) noted: Noted,
-    /// What all its saves took, where it told.
-    pub(crate) saving: Option<Duration>,
-    pub(crate) voice: Voice,
+/// This node failed the trial before: another one may do better.
+fn leaving(harness: &Harness, attempt: u32, journal: &mut Journal, mut voice: Voice) -> Report {
+    let why = "this node failed the trial before".to_owned();
+    let (node, reason) = (harness.context.node.clone(), why.clone());
+    let time = unix_now();
+    let record = AttemptRecord::ExcludeNode { attempt, node, reason, left: true, time };
+    if let Err(error) = journal.write(&record) {
+        voice.warn(&format!("that the node is left could not be recorded: {error}"));
+    }
+    let said = Said { requeue: true, ..Said::default() };
+    Report { said, ..Report::of(Exit::NotYet(why), voice) }
 }
 
-impl Report {
-    fn unbegun(why: Unbegun, voice: Voice) -> Self {
-        let exit = match why {
-            Unbegun::Everywhere(why) => Exit::Never(why),
-            Unbegun::Here(why) => Exit::NotYet(why),
-        };
-        Self::of(exit, voice)
-    }
-
-    /// Nothing but this is known.
-    fn of(exit: Exit, voice: Voice) -> Self {
-        Self {
-            exit,
-            who: None,
-            stop: None,
-            told: false,
-            sure: false,
-            deadline: None,
-            step: None,
-            committed: None,
-            refused: Vec::new(),
-            said: Said::default(),
-            killed: false,
-            noted: Noted::default(),
-            saving: None,
-            voice,
-        }
-    }
-
-    /// This node failed the trial before: another one may do better.
-    fn leaving(harness: &Harness, attempt: u32, journal: &mut Journal, mut voice: Voice) -> Self {
-        let why = "this node failed the trial before".to_owned();
-        let (node, reason) = (harness.context.node.clone(), why.clone());
-        let time = unix_now();
-        let record = AttemptRecord::ExcludeNode { attempt, node, reason, left: true, time };
-        if let Err(error) = journal.write(&record) {
-            voice.warn(&format!("that the node is left could not be recorded: {error}"));
-        }
-        let said = Said { requeue: true, ..Said::default() };
-        Self { said, ..Self::of(Exit::NotYet(why), voice) }
-    }
-
-    /// TERM came before the program was started: nobody needs to be asked to save.
-    fn stopped(harness: &Harness, mut voice: Voice) -> Self {
-        voice.note("stopped while checkpoints were being verified; the program was not started");
-        let deadline = harness.clock.now() + kill_wait(&harness.trial.spec);
-        let (cause, sure) = resumed::stop_cause(harness);
-        let exit = Exit::NotYet("checkpoints were still being verified".to_owned());
-        Self { stop: Some(cause), sure, deadline: Some(deadline), ..Self::of(exit, voice) }
-    }
+/// TERM came before the program was started: nobody needs to be asked to save.
+fn stopped(harness: &Harness, mut voice: Voice) -> Report {
+    voice.note("stopped while checkpoints were being verified; the program was not started");
+    let deadline = harness.clock.now() + kill_wait(&harness.trial.spec);
+    let (cause, sure) = resumed::stop_cause(harness);
+    let exit = Exit::NotYet("checkpoints were still being verified".to_owned());
+    Report { stop: Some(cause), sure, deadline: Some(deadline), ..Report::of(exit, voice) }
 }
 
 /// The checkpoints of a trial that is done which nothing keeps any longer: recorded, and still to be removed.
@@ -323,28 +267,6 @@ fn facts(
         stuck: Budget { used: history.stuck, limit: spec.restart.no_progress },
         #[expect(clippy::cast_precision_loss, reason = "unix seconds fit")]
         over: spec.deadline.is_some_and(|at| at as f64 <= unix_now()),
-        story: story(report, seconds, last_line),
+        story: report.story(seconds, last_line),
     }
-}
-
-/// One line for people.
-fn story(report: &Report, seconds: f64, last: Option<String>) -> String {
-    let who = report.who.as_ref().filter(|_| report.exit != Exit::Code(0));
-    let name = who.map_or("the program".to_owned(), Who::to_string);
-    let mut story = match &report.exit {
-        Exit::Code(_) | Exit::Signal(_) => format!("{name} {} after {seconds:.0} s", report.exit),
-        Exit::NotYet(_) => format!("{name} {}", report.exit),
-        Exit::Never(reason) => who.map_or(reason.clone(), |_| format!("{name}: {reason}")),
-    };
-    if let Some(who) = who.filter(|who| !who.others.is_empty()) {
-        story = format!("{story} ({})", who.others);
-    }
-    let failed = !matches!(report.exit, Exit::Code(0 | 75 | 85) | Exit::Never(_) | Exit::NotYet(_));
-    if let Some(last) = last.filter(|_| failed) {
-        story = format!("{story}; last line of its error output: `{last}`");
-    }
-    for refused in &report.refused {
-        story = format!("{story}; {refused}");
-    }
-    story
 }

@@ -7,10 +7,9 @@ use std::time::Duration;
 use nemo_harness::profile;
 use nemo_harness::rundir::{Every as SaveEvery, MetricsLine, TaskSpec, durable, lines};
 
-use crate::attempt::Report;
+use crate::checkpoint::resume::Resumed;
 use crate::checkpoint::saver::Saver;
 use crate::command::{self, AttemptNames};
-use crate::end::Unbegun;
 use crate::environment;
 use crate::guard;
 use crate::hang::Watchdog;
@@ -21,12 +20,13 @@ use crate::metrics::Patterns;
 use crate::policy::Policies;
 use crate::program::{self, Prepared};
 use crate::protocol::{Every, Session, Settings, Socket};
-use crate::resumed::Resumed;
+use crate::report::Report;
 use crate::say::Voice;
 use crate::shim;
 use crate::supervise::{Policy, Supervisor};
 use crate::telling::{Sources, Telling};
 use crate::trial::told;
+use crate::unbegun::Unbegun;
 use crate::world::{Parts, World};
 
 /// How long after Slurm's TERM its KILL comes, where the cluster was not asked: KillWait's own default.

@@ -6,8 +6,6 @@
 //! program ended as it was told to, but for one that said itself that all is done.
 
 use std::fmt;
-use std::io;
-use std::path::Path;
 
 use nemo_harness::rundir::{Cause, Next};
 use nix::sys::signal::Signal;
@@ -15,7 +13,6 @@ use nix::sys::signal::Signal;
 use crate::blame::Blame;
 use crate::process::Reaped;
 use crate::supervise::StopCause;
-use crate::trial::told;
 
 /// The program saved, and wants to be started again in this job.
 pub(crate) const EXIT_RESTART: i32 = 85;
@@ -33,28 +30,6 @@ pub(crate) enum Exit {
     Never(String),
     /// The attempt ended before it could be started, for this reason.
     NotYet(String),
-}
-
-/// Why an attempt could not begin.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Unbegun {
-    /// Another attempt would meet the same.
-    Everywhere(String),
-    /// This node can't read or write what is needed now: elsewhere, or later, it may go well.
-    Here(String),
-}
-
-impl Unbegun {
-    /// A file or folder that can't be read or written here.
-    pub(crate) fn here(path: &Path, error: &io::Error) -> Self {
-        Self::Here(told(path, error))
-    }
-}
-
-impl From<String> for Unbegun {
-    fn from(why: String) -> Self {
-        Self::Everywhere(why)
-    }
 }
 
 impl Exit {

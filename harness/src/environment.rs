@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::checkpoint::resume::Resumed;
 use crate::command::{Command, plain};
 use crate::context::Context;
 use crate::guard;
-use crate::resumed::Resumed;
 use crate::trial::Trial;
 
 /// What is this attempt's own.

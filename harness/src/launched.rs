@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::fmt;
 use std::io::{self, PipeWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -18,7 +19,6 @@ use crate::helper;
 use crate::job::Harness;
 use crate::output::Stream;
 use crate::process::{self, Pipes};
-use crate::program::{Heard, Who};
 use crate::relay::{Relay, Relayed};
 use crate::say::{Voice, complain};
 
@@ -73,6 +73,34 @@ pub(crate) struct Launched {
     relay: Option<Relay>,
     /// What was heard after the end, and not taken yet.
     late: Vec<Heard>,
+}
+
+/// What is heard of a program elsewhere.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// A line of rank 0's output.
+    Line(String),
+    /// Whether a request to save reached anybody.
+    Asked(bool),
+    /// A message of one rank's program.
+    Message(Relayed),
+}
+
+/// Whose end was the program's, where it has several processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Who {
+    pub(crate) rank: u32,
+    pub(crate) node: String,
+    /// How the others ended, for people.
+    pub(crate) others: String,
+    /// Some ranks' ends were seen by nobody, though nobody had told them to end: their node may be gone.
+    pub(crate) lost: bool,
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rank {} on {}", self.rank, self.node)
+    }
 }
 
 impl Launched {

@@ -27,6 +27,7 @@ mod process;
 mod program;
 mod protocol;
 mod relay;
+mod report;
 mod requeue;
 mod resumed;
 mod run;
@@ -39,6 +40,7 @@ mod supervise;
 mod takeover;
 mod telling;
 mod trial;
+mod unbegun;
 mod workload;
 mod world;
 

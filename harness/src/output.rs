@@ -14,6 +14,9 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 /// A line longer than this is no report.
 const LONGEST_LINE: usize = 16 * 1024;
 
+/// How the harness's own lines begin, so that they are told from the program's.
+pub(crate) const PREFIX: &str = "nemo-harness: ";
+
 /// Opens a log to append to; one that can't be opened is replaced by nothing.
 pub(crate) fn open_log(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
@@ -107,7 +110,7 @@ pub(crate) fn last_line(path: &Path) -> Option<String> {
     let mut tail = Vec::new();
     file.read_to_end(&mut tail).ok()?;
     let tail = String::from_utf8_lossy(&tail).into_owned();
-    let own = |line: &&str| !line.trim().is_empty() && !line.starts_with(crate::say::PREFIX);
+    let own = |line: &&str| !line.trim().is_empty() && !line.starts_with(PREFIX);
     let line = tail.lines().rfind(own)?.trim();
     let shown: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let cut = shown.char_indices().nth(300).map(|(at, _)| at);

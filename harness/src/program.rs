@@ -1,7 +1,6 @@
 //! The program of an attempt as the supervision sees it: a child of this process, or several on other nodes.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -17,7 +16,7 @@ use crate::exec::rank::Rank;
 use crate::hang;
 use crate::job::Harness;
 use crate::launch;
-use crate::launched::Launched;
+use crate::launched::{Heard, Launched, Who};
 use crate::output::{self, Stream};
 use crate::process::{self, Reaped, Start};
 use crate::relay::{Relay, Relayed};
@@ -42,17 +41,6 @@ pub(crate) struct Asking<'a> {
     pub(crate) except: &'a [u32],
     pub(crate) signal: Signal,
     pub(crate) profile: Option<Profile>,
-}
-
-/// What is heard of a program elsewhere.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
-    /// A line of rank 0's output.
-    Line(String),
-    /// Whether a request to save reached anybody.
-    Asked(bool),
-    /// A message of one rank's program.
-    Message(Relayed),
 }
 
 /// What an attempt starts its program with.
@@ -225,22 +213,5 @@ impl Program {
             Self::Local { .. } => (Exit::of(reaped), None),
             Self::Launched(launched) => launched.ended(harness, voice),
         }
-    }
-}
-
-/// Whose end was the program's, where it has several processes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Who {
-    pub(crate) rank: u32,
-    pub(crate) node: String,
-    /// How the others ended, for people.
-    pub(crate) others: String,
-    /// Some ranks' ends were seen by nobody, though nobody had told them to end: their node may be gone.
-    pub(crate) lost: bool,
-}
-
-impl fmt::Display for Who {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "rank {} on {}", self.rank, self.node)
     }
 }

@@ -1,11 +1,10 @@
 //! Where an attempt goes on from, and what happens when it is stopped before that is known.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::checkpoint::resume::Resumed;
 use crate::checkpoint::search::{self, Searched};
 use crate::clock::unix_now;
-use crate::end::Unbegun;
 use crate::helper::{self, Outcome};
 use crate::job::Harness;
 use crate::journal::History;
@@ -14,19 +13,10 @@ use crate::metrics;
 use crate::say::Voice;
 use crate::slurm;
 use crate::supervise::StopCause;
+use crate::unbegun::Unbegun;
 
 /// How long Slurm has to say why it stops the job.
 const ANSWER: Duration = Duration::from_secs(5);
-
-/// A checkpoint that was verified.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Resumed {
-    pub(crate) step: u64,
-    /// What the program is told to load: the folder, or the file in it.
-    pub(crate) from: PathBuf,
-    /// How long `metrics.jsonl` was then.
-    pub(crate) metrics: u64,
-}
 
 /// Where an attempt begins.
 #[derive(Debug)]

@@ -4,8 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-/// How its lines begin, so that they are told from the program's.
-pub(crate) const PREFIX: &str = "nemo-harness: ";
+use crate::output::{self, PREFIX};
 
 /// The two places.
 #[derive(Debug)]
@@ -15,7 +14,7 @@ pub(crate) struct Voice {
 
 impl Voice {
     pub(crate) fn new(path: &Path) -> Self {
-        Self { log: crate::output::open_log(path).ok() }
+        Self { log: output::open_log(path).ok() }
     }
 
     /// For who looks into the attempt's log.

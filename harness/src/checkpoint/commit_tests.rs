@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::super::fake::{self, Crash, Fake, report};
 use super::super::resume;
 use super::*;
-use crate::resumed::Resumed;
+use crate::checkpoint::resume::Resumed;
 
 const CHECKPOINTS: &str = "/t/checkpoints";
 

@@ -6,8 +6,8 @@ use std::io;
 use std::path::{Component, Path};
 
 use super::commit::Request;
-use super::hashing::SizedFile;
-use super::store::{Digest, Kind, Stat, Store};
+use super::hashing::{Digest, SizedFile};
+use super::store::{Kind, Stat, Store};
 
 /// What a crash takes away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

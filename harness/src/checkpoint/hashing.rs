@@ -15,7 +15,6 @@ use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
 use super::background;
-use super::store::Digest;
 
 /// What one thread takes at a time: a power of two, so that a piece is a whole subtree.
 const PIECE: u64 = 64 << 20;
@@ -25,6 +24,13 @@ const STACK: usize = 256 * 1024;
 const HASHERS: usize = 8;
 /// So many files are written out at once: small ones wait for the disk's answer, not for its speed.
 const SYNCERS: usize = 4;
+
+/// A file's content, in short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Digest {
+    pub(crate) hash: blake3::Hash,
+    pub(crate) size: u64,
+}
 
 /// A file, and how long it is.
 pub(crate) type SizedFile = (PathBuf, u64);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::store::Digest;
+use super::hashing::Digest;
 
 /// The manifest's own name in a checkpoint.
 pub(crate) const NAME: &str = "MANIFEST";

@@ -8,8 +8,17 @@ use super::hashing::SizedFile;
 use super::manifest::{self, Form, Manifest, Part};
 use super::store::{Kind, Store, join};
 use super::tree;
-use crate::end::Unbegun;
-use crate::resumed::Resumed;
+use crate::unbegun::Unbegun;
+
+/// A checkpoint that was verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Resumed {
+    pub(crate) step: u64,
+    /// What the program is told to load: the folder, or the file in it.
+    pub(crate) from: PathBuf,
+    /// How long `metrics.jsonl` was then.
+    pub(crate) metrics: u64,
+}
 
 /// What was found, and what there is to say of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -15,8 +15,8 @@ use nix::unistd::Pid;
 
 use super::resume::{self, Found, Recorded};
 use super::store::Disk;
-use crate::end::Unbegun;
 use crate::signals;
+use crate::unbegun::Unbegun;
 
 /// How long a disk may hold up the thread that was told to stop.
 const PATIENCE: Duration = Duration::from_secs(1);

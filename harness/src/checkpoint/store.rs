@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicBool;
 use nemo_harness::rundir::durable;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
-use super::hashing::{self, Pace, SizedFile};
+use super::hashing::{self, Digest, Pace, SizedFile};
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +34,6 @@ pub(crate) struct Stat {
     pub(crate) size: u64,
     /// Seconds and nanoseconds.
     pub(crate) modified: (i64, i64),
-}
-
-/// A file's content, in short.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Digest {
-    pub(crate) hash: blake3::Hash,
-    pub(crate) size: u64,
 }
 
 /// The outside world of a commit.

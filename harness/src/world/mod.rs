@@ -10,16 +10,17 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
-use crate::attempt::Report;
 use crate::checkpoint::saver::Saver;
 use crate::clock::Time;
 use crate::end::{Exit, Said};
 use crate::helper::Question;
 use crate::job::Harness;
 use crate::journal::Journal;
+use crate::launched::Who;
 use crate::lease::Lease;
 use crate::process::{self, Reaped};
-use crate::program::{Program, Who};
+use crate::program::Program;
+use crate::report::{Noted, Report};
 use crate::requeue;
 use crate::say::Voice;
 use crate::signals;
@@ -70,20 +71,6 @@ pub(crate) struct World<'a> {
     /// The stop and its deadline, as the program was told of them.
     stop_told: (Option<StopCause>, Option<Time>),
     noted: Noted,
-}
-
-/// What was noted for the end.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Noted {
-    /// The program gave a sign of work.
-    pub(crate) worked: bool,
-    /// When the stop began, in unix seconds.
-    pub(crate) stopped: Option<f64>,
-    pub(crate) wants_requeue: bool,
-    /// The policy that forbids another attempt after a crash.
-    pub(crate) stop_restarting: Option<String>,
-    /// Another attempt must not run here.
-    pub(crate) leave_node: bool,
 }
 
 impl<'a> World<'a> {

@@ -10,7 +10,7 @@ use crate::checkpoint::commit::Done;
 use crate::checkpoint::saver::Outcome as Saved;
 use crate::clock::{Time, unix_now};
 use crate::helper::{Outcome, Question};
-use crate::program::Heard;
+use crate::launched::Heard;
 use crate::say::Voice;
 use crate::slurm;
 use crate::supervise::{Answer, Event};

@@ -9,8 +9,8 @@ use super::scene::{Expected, NEW, Scene, Shape};
 use crate::checkpoint::fake::report;
 use crate::checkpoint::resume;
 use crate::checkpoint::store::Disk;
-use crate::end::Unbegun;
 use crate::journal::History;
+use crate::unbegun::Unbegun;
 
 const SHAPES: [Shape; 4] = [Shape::Folder, Shape::File, Shape::Many, Shape::Nested];
 

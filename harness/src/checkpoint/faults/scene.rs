@@ -9,13 +9,13 @@ use nemo_harness::rundir::{AttemptRecord, Keep, MetricsLine, TaskDir, TrialDir, 
 use crate::checkpoint::commit::{self, Done, Request};
 use crate::checkpoint::prune::{self, Need, Rules};
 use crate::checkpoint::resume;
+use crate::checkpoint::resume::Resumed;
 use crate::checkpoint::staging;
 use crate::checkpoint::store::{Disk, Kind, join};
 use crate::checkpoint::tree;
 use crate::journal::{History, Journal};
 use crate::lease::{self, Claim, Holder, Lease};
 use crate::metrics;
-use crate::resumed::Resumed;
 
 /// What the program saves, and what is there before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
