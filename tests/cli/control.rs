@@ -193,6 +193,7 @@ fn disabled_leaves_a_mark_that_poll_honours_once() {
     let status = world.until(&id, "the end", |status| status["experiment"]["state"] == "completed");
     for trial in trials(&status, "train") {
         assert_eq!(causes(trial), ["preempted", "completed"], "{trial:#}");
+        assert_eq!(trial["counters"]["preemptions"], 1, "{trial:#}");
         counting::assert_resumed_beyond(trial, 3);
     }
     counting::assert_undisturbed(&world, &id, 60);
@@ -228,6 +229,7 @@ fn a_killed_harness_is_requeued_by_poll() {
     let status = world.until(&id, "the end", |status| status["experiment"]["state"] == "completed");
     for trial in trials(&status, "train") {
         assert_eq!(causes(trial), ["node_failure", "completed"], "{trial:#}");
+        assert_eq!(trial["counters"]["node_failures"], 1, "{trial:#}");
     }
     counting::assert_undisturbed(&world, &id, 60);
 }
