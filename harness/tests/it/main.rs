@@ -7,6 +7,7 @@
 
 mod checkpoints;
 mod faults;
+mod kills;
 mod messages;
 mod profiles;
 mod programs;
