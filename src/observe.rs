@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nemo_harness::rundir::runner::RunnerRecord;
 use nemo_harness::rundir::{
     AttemptRecord, AttemptStart, ExperimentDir, MetricsLine, Next, Progress, TaskDir, TrialDir,
-    lines,
+    lines, requests,
 };
 
 use crate::experiment::{Executor, Task};
@@ -16,7 +16,7 @@ use crate::host::{Liveness, ProcessId};
 use crate::journal::{self, Event};
 use crate::memory;
 use crate::slurm::{AccountRow, Client, JobId, Parsed, QueueRow, SlurmError};
-use crate::status::{self, Answer, Request, RunnerView, Sources, TrialFiles};
+use crate::status::{self, Answer, RunnerView, Sources, TrialFiles};
 use crate::store::Stored;
 use crate::words::count;
 
@@ -141,28 +141,6 @@ pub fn task_files(dir: &TaskDir, local: bool) -> io::Result<BTreeMap<u32, TrialF
     Ok(parts?.into_iter().flatten().collect())
 }
 
-/// All requests so far, oldest first.
-pub fn requests(dir: &ExperimentDir) -> io::Result<Vec<(PathBuf, Request)>> {
-    let entries = match std::fs::read_dir(dir.requests()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    let read = |path: PathBuf| {
-        // Renamed into place whole; one that can't be read is no request of ours.
-        let request = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
-        Some((path, request))
-    };
-    Ok(paths.into_iter().filter_map(read).collect())
-}
-
 /// The local runner's record, and whether it lives.
 pub fn runner(dir: &ExperimentDir) -> io::Result<RunnerView> {
     let records = lines::read::<RunnerRecord>(&dir.runner_log())?.rows;
@@ -208,7 +186,7 @@ pub fn sources<'a>(stored: &'a Stored, client: &Client) -> io::Result<Sources<'a
     Ok(Sources {
         submitting: is_submitting(&stored.journal),
         files,
-        requests: requests(&stored.dir)?.into_iter().map(|(_, request)| request).collect(),
+        requests: requests::read(&stored.dir)?.into_iter().map(|(_, request)| request).collect(),
         runner: runner(&stored.dir)?,
         earlier,
         stored,

@@ -18,6 +18,8 @@ pub(crate) struct Harness {
     pub(crate) sentinel: Option<u32>,
     /// Ends what this process leaves behind, should it be killed.
     pub(crate) guard: Option<Guard>,
+    /// When this process began, in unix seconds.
+    pub(crate) began: f64,
     /// When this segment ends, in unix seconds.
     pub(crate) segment_end: Option<f64>,
 }

@@ -16,6 +16,7 @@ use nix::sys::signal::{self, SigHandler, SigSet, Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::command;
 use crate::launch;
 use crate::proc_fs;
 
@@ -193,7 +194,8 @@ pub(crate) fn reap() -> Vec<Reaped> {
 /// Sends a signal to the outermost processes below `root` that catch it, and says whether there was one. Those
 /// below them are their own business: a launcher passes it on, a forked worker only inherited the handler.
 ///
-/// PyTorch's launcher is never asked, but what is below it: a signal would end it, and its workers with it.
+/// PyTorch's launcher is never asked, but what is below it: a signal would end it, and its workers with it. Nor is our
+/// own shell around the program.
 ///
 /// The program itself comes first: looking at all processes of a node takes milliseconds.
 pub(crate) fn ask(
@@ -206,9 +208,11 @@ pub(crate) fn ask(
     let mut skip = except.to_vec();
     let mut asked = false;
     let mut ask = |pid: u32, skip: &mut Vec<u32>| {
+        let arguments = proc_fs::arguments(pid);
         if proc_fs::catches(pid, signal)
             && profile::is_asked(profile, |name| proc_fs::variable(pid, name).is_some())
-            && !launch::is_launcher(&proc_fs::arguments(pid))
+            && !launch::is_launcher(&arguments)
+            && !command::is_own_shell(&arguments)
             && send(pid, signal)
         {
             skip.push(pid);

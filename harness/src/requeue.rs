@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use nemo_harness::exit;
-use nemo_harness::rundir::{TrialDir, durable, lines};
+use nemo_harness::rundir::{Action, ExperimentDir, Request, TrialDir, durable, lines, requests};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
@@ -50,7 +50,8 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
     let mut sure = stopped.sure && signals::read(&harness.signals).is_empty();
     let mut pause = Duration::from_millis(500);
     let (why, refused) = loop {
-        match if sure { None } else { state(harness, job) } {
+        let wished = is_cancelled(harness).then_some(StopCause::Cancelled);
+        match wished.or_else(|| if sure { None } else { state(harness, job) }) {
             Some(StopCause::Cancelled) => {
                 complain("the job was cancelled meanwhile: it is not requeued");
                 return exit::CANCELLED;
@@ -110,6 +111,22 @@ fn state(harness: &Harness, job: &SlurmJob) -> Option<StopCause> {
 fn is_taken_for_the_next(harness: &Harness, job: &SlurmJob) -> bool {
     let node = &harness.context.node;
     look(harness, job).is_some_and(|now| now.takes_for_its_later_run(job.restarts, node))
+}
+
+/// Seconds by which the clock of the machine that a wish came from may be behind.
+const CLOCKS: f64 = 10.0;
+
+/// Whether somebody wished for the trial's end since this process began. A job that Slurm preempts does not show an
+/// `scancel` that comes meanwhile, but `nemo-slurm cancel` leaves its word first.
+pub(crate) fn is_cancelled(harness: &Harness) -> bool {
+    let trial = &harness.trial;
+    let Some(experiment) = ExperimentDir::of_task(&trial.task) else { return false };
+    let wishes = requests::read(&experiment).unwrap_or_default();
+    #[expect(clippy::cast_precision_loss, reason = "unix seconds fit")]
+    let is_new = |wish: &Request| wish.time as f64 + CLOCKS >= harness.began;
+    wishes.iter().any(|(_, wish)| {
+        wish.action == Action::Cancel && wish.covers(&trial.spec.task, trial.index) && is_new(wish)
+    })
 }
 
 /// Whether somebody wants the trial to wait until it is resumed.

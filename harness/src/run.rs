@@ -52,8 +52,9 @@ pub(crate) fn run(task_dir: &Path, which: Which, local: bool) -> Result<u8, Stri
         complain(&format!("the guard could not be started: should this harness be killed, its program may live on: {error}"));
     });
     let guard = guard.ok();
+    let began = unix_now();
     let mut harness =
-        Harness { context, trial, clock, signals, sentinel: None, guard, segment_end };
+        Harness { context, trial, clock, signals, sentinel: None, guard, began, segment_end };
     if harness.trial.spec.sentinel && harness.context.slurm.is_some() {
         match sentinel::start(&harness) {
             Ok(pid) => harness.sentinel = Some(pid),

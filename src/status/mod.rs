@@ -17,13 +17,13 @@ use std::collections::BTreeMap;
 
 use nemo_harness::rundir::runner::RunnerRecord;
 use nemo_harness::rundir::{AttemptRecord, MetricsLine, Progress};
-use serde::{Deserialize, Serialize};
 
 use crate::experiment::{Executor, Task};
 use crate::host::Liveness;
 use crate::slurm::{AccountRow, QueueRow};
 use crate::store::Stored;
 
+pub use nemo_harness::rundir::{Action, Request};
 pub use shown::{
     AttemptStatus, Counters, ExcludedNode, ExperimentStatus, Label, State, Status, TaskStatus,
     TrialStatus,
@@ -94,42 +94,6 @@ pub struct TrialFiles {
     pub alive: Option<bool>,
     /// Whether its harness could not have the job requeued.
     pub requeue_wanted: bool,
-}
-
-/// Somebody's wish, as a file in the experiment's folder.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Request {
-    /// What is wanted.
-    pub action: Action,
-    /// One task; all where none is named.
-    pub task: Option<String>,
-    /// One trial; all where none is named.
-    pub trial: Option<u32>,
-    /// Unix seconds.
-    pub time: u64,
-}
-
-/// What can be wished.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Action {
-    /// End it for good, saved if there is time.
-    Cancel,
-    /// Save, stop, and run again from the checkpoint.
-    Preempt,
-    /// Save, stop, and wait.
-    Pause,
-    /// Go on after a pause.
-    Resume,
-}
-
-impl Request {
-    /// Whether it is about this trial.
-    #[must_use]
-    pub fn covers(&self, task: &str, trial: u32) -> bool {
-        self.task.as_deref().is_none_or(|wanted| wanted == task)
-            && self.trial.is_none_or(|wanted| wanted == trial)
-    }
 }
 
 /// What the local runner wrote, and whether it lives.

@@ -11,6 +11,8 @@ use serde_json::Value;
 use crate::launch;
 use crate::trial::Trial;
 
+pub(crate) use shell::is_ours as is_own_shell;
+
 /// A command, ready to run.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Command {

@@ -3,7 +3,8 @@
 //! A placeholder becomes a reference to a variable, never its value, in the form that its place between the quotes
 //! wants. The shell doesn't parse what it expands, so no value can end a quote or begin a command.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 
 use nemo_harness::placeholder::{Piece, scan};
 
@@ -81,9 +82,18 @@ impl Lexer {
     }
 }
 
+/// What stands before every text. Slurm sends TERM to each process of a job: the shell must not die of it while the
+/// program that it waits for saves. It ends after that one, and as that one did; the program itself has no such trap.
+const OUTLIVE_TERM: &str = "trap 'exit $?' TERM\n";
+
+/// Whether these are the arguments of a shell with a text of ours: what it runs is the program.
+pub(crate) fn is_ours<S: AsRef<OsStr>>(argv: &[S]) -> bool {
+    argv.get(2).is_some_and(|text| text.as_ref().as_bytes().starts_with(OUTLIVE_TERM.as_bytes()))
+}
+
 /// Builds `sh -c TEXT sh FOLDERS…` and the variables that the text refers to.
 pub(super) fn fill(text: &str, meaning: &Lookup<'_>) -> Result<Command, String> {
-    let mut filled = String::new();
+    let mut filled = OUTLIVE_TERM.to_owned();
     let mut env: Vec<(String, String)> = Vec::new();
     let mut folders: Option<(String, Vec<String>)> = None;
     let mut lexer = Lexer::default();

@@ -9,6 +9,7 @@ pub mod lines;
 pub mod metrics;
 pub mod paths;
 pub mod progress;
+pub mod requests;
 pub mod runner;
 pub mod task;
 pub mod trials;
@@ -17,6 +18,7 @@ pub use attempts::{AttemptEnd, AttemptRecord, AttemptStart, Cause, Next};
 pub use metrics::MetricsLine;
 pub use paths::{ExperimentDir, TaskDir, TrialDir};
 pub use progress::Progress;
+pub use requests::{Action, Request};
 pub use task::{
     CheckpointSpec, CommandSpec, Every, InputSpec, Keep, LaunchSpec, LogAction, LogPolicy,
     MetricSpec, Profile, RestartSpec, TaskSpec,

@@ -23,7 +23,7 @@ impl ExperimentDir {
     pub fn runner_log(&self) -> PathBuf {
         self.0.join("runner.jsonl")
     }
-    /// Requests to the local runner: one new file each, so that every file has one writer.
+    /// What somebody wishes: one new file each, so that every file has one writer.
     pub fn requests(&self) -> PathBuf {
         self.0.join("requests")
     }
@@ -34,6 +34,11 @@ impl ExperimentDir {
     /// `tasks/<task>/`.
     pub fn task(&self, task: &str) -> TaskDir {
         TaskDir(self.tasks().join(task))
+    }
+    /// The experiment that a task belongs to.
+    pub fn of_task(task: &TaskDir) -> Option<Self> {
+        let tasks = task.0.parent().filter(|tasks| tasks.ends_with("tasks"))?;
+        tasks.parent().map(|folder| Self(folder.to_owned()))
     }
 }
 

@@ -18,6 +18,7 @@ use crate::job::Harness;
 use crate::journal::Journal;
 use crate::launched::Who;
 use crate::lease::Lease;
+use crate::proc_fs;
 use crate::process::{self, Reaped};
 use crate::program::Program;
 use crate::report::{Noted, Report};
@@ -53,6 +54,8 @@ pub(crate) struct World<'a> {
     exit: Option<Exit>,
     /// Whose end it was, of several.
     who: Option<Who>,
+    /// The first process has ended so by TERM, but others of the program are still about to save.
+    outlived: Option<Exit>,
     lease: Lease,
     lease_at: Time,
     voice: Voice,
@@ -83,6 +86,7 @@ impl<'a> World<'a> {
             program,
             exit: None,
             who: None,
+            outlived: None,
             lease,
             lease_at,
             voice,
@@ -239,16 +243,14 @@ impl<'a> World<'a> {
         let mut event = None;
         for reaped in process::reap() {
             let Reaped { pid, code, .. } = reaped;
-            if pid == self.program.pid() && self.exit.is_none() {
+            if pid == self.program.pid() && self.exit.is_none() && self.outlived.is_none() {
                 let (exit, who) = self.program.ended(reaped, self.harness, &mut self.voice);
-                let lost = who.as_ref().is_some_and(|who| who.lost);
-                let killed = match exit {
-                    Exit::Signal(_) => true,
-                    Exit::Code(code) => code > 128 || lost,
-                    Exit::Never(_) | Exit::NotYet(_) => false,
-                };
-                (self.exit, self.who) = (Some(exit), who);
-                event = Some(Event::Exited { killed });
+                if self.is_outlived(&exit) {
+                    self.voice.note("the first process has ended by SIGTERM; others still save");
+                    self.outlived = Some(exit);
+                } else {
+                    event = Some(self.ended(exit, who));
+                }
             } else if let Some(question) = self.question.as_mut().filter(|asked| asked.pid == pid) {
                 question.reaped(reaped);
             } else if self.harness.sentinel == Some(pid) {
@@ -257,8 +259,45 @@ impl<'a> World<'a> {
                     self.voice
                         .warn("the sentinel failed: a preemption may come without notice now");
                 }
+            } else if let Some(exit) = self.outlived.as_mut().filter(|_| code.is_some()) {
+                *exit = Exit::of(reaped); // one of those that were waited for
             }
         }
-        event
+        event.or_else(|| self.last_ended())
+    }
+
+    fn ended(&mut self, exit: Exit, who: Option<Who>) -> Event {
+        let lost = who.as_ref().is_some_and(|who| who.lost);
+        let killed = match exit {
+            Exit::Signal(_) => true,
+            Exit::Code(code) => code > 128 || lost,
+            Exit::Never(_) | Exit::NotYet(_) => false,
+        };
+        (self.exit, self.who) = (Some(exit), who);
+        Event::Exited { killed }
+    }
+
+    /// Whether a script was ended by Slurm's TERM, which comes to every process of a job, while the program that it
+    /// waited for catches that, and saves.
+    fn is_outlived(&self, exit: &Exit) -> bool {
+        let own = self.harness.trial.signal;
+        let saves = |pid: u32| proc_fs::catches(pid, own) || proc_fs::catches(pid, Signal::SIGTERM);
+        let others = || proc_fs::descendants(self.harness.context.pid, &self.helpers());
+        matches!(exit, Exit::Signal(15) | Exit::Code(143))
+            && matches!(self.program, Program::Local { .. })
+            && self.outlived.is_none()
+            && self.supervisor.stop().is_some()
+            && others().into_iter().any(saves)
+    }
+
+    /// The end, once the last of those is gone that outlived the first process.
+    fn last_ended(&mut self) -> Option<Event> {
+        let root = self.harness.context.pid;
+        self.outlived.as_ref()?;
+        if self.exit.is_some() || !proc_fs::descendants(root, &self.helpers()).is_empty() {
+            return None;
+        }
+        let exit = self.outlived.take()?;
+        Some(self.ended(exit, None))
     }
 }

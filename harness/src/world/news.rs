@@ -11,9 +11,10 @@ use crate::checkpoint::saver::Outcome as Saved;
 use crate::clock::{Time, unix_now};
 use crate::helper::{Outcome, Question};
 use crate::launched::Heard;
+use crate::requeue;
 use crate::say::Voice;
 use crate::slurm;
-use crate::supervise::{Answer, Event};
+use crate::supervise::{Answer, Event, StopCause};
 use crate::telling::Happening;
 
 /// How long Slurm has to answer.
@@ -59,6 +60,9 @@ impl World<'_> {
         let end = job.end.map(|end| self.harness.clock.at_unix(end));
         let lead = Duration::from_secs(self.harness.trial.spec.checkpoint.lead).as_secs_f64();
         let stop = slurm::stop_cause(&job, restarts, unix_now(), lead);
+        let stop = stop.map(|cause| {
+            if requeue::is_cancelled(self.harness) { StopCause::Cancelled } else { cause }
+        });
         Some(Event::Learned(Answer::Job { stop, end }))
     }
 

@@ -12,13 +12,13 @@ use crate::support::{Task, is_alive, wait_until};
 fn a_renamed_save_is_committed_while_the_program_runs() {
     let task = Task::python("save(3); ready(); pause()");
     let mut running = task.start();
-    running.wait_for("task/trials/0/checkpoints/step-3/MANIFEST");
+    running.wait_for("tasks/train/trials/0/checkpoints/step-3/MANIFEST");
     assert!(task.dir().checkpoint(3).join("state").exists());
     running.signal("KILL");
     running.finish();
     let task2 = Task::python("print(step, resume)");
-    fs::create_dir_all(task2.path("task/trials")).unwrap();
-    fs::rename(task.path("task/trials/0"), task2.path("task/trials/0")).unwrap();
+    fs::create_dir_all(task2.path("tasks/train/trials")).unwrap();
+    fs::rename(task.path("tasks/train/trials/0"), task2.path("tasks/train/trials/0")).unwrap();
     assert_eq!(task2.run(), 0);
     let from = task2.dir().checkpoint(3);
     assert_eq!(task2.stdout(1), format!("3 {}\n", from.display()));
@@ -55,7 +55,7 @@ fn in_place_is_committed_when_the_program_ended_in_order() {
 fn in_place_is_committed_once_it_has_come_to_rest() {
     let task = Task::python("open(out + '/step-1', 'w').write('1'); ready(); pause()");
     let mut running = task.start();
-    running.wait_for("task/trials/0/checkpoints/step-1/MANIFEST");
+    running.wait_for("tasks/train/trials/0/checkpoints/step-1/MANIFEST");
     // An open file is not at rest, however long nothing is written.
     let open =
         Task::python("f = open(out + '/step-1', 'w'); f.write('1'); f.flush(); ready(); pause()");
@@ -73,7 +73,7 @@ fn a_folder_in_place_is_never_taken_for_whole_while_the_program_runs() {
         "os.mkdir(out + '/step-1'); open(out + '/step-1/model', 'w').write('1'); time.sleep(6); open(out + '/step-2', 'w').write('2'); ready(); pause()",
     );
     let mut running = task.start();
-    running.wait_for("task/trials/0/checkpoints/step-2/MANIFEST");
+    running.wait_for("tasks/train/trials/0/checkpoints/step-2/MANIFEST");
     assert_eq!(task.checkpoints(), ["step-2"]);
     running.signal("TERM");
     assert_eq!(running.finish(), 143);
@@ -173,7 +173,7 @@ fn without_a_good_checkpoint_nothing_is_begun_anew_in_silence() {
 fn a_killed_harness_leaves_a_trial_that_goes_on() {
     let task = Task::python("save(step + 1)\nif step < 1:\n    ready(); pause()");
     let mut running = task.start();
-    running.wait_for("task/trials/0/checkpoints/step-1/MANIFEST");
+    running.wait_for("tasks/train/trials/0/checkpoints/step-1/MANIFEST");
     running.wait_for("ready-0");
     running.signal("KILL");
     running.finish();
@@ -377,8 +377,9 @@ fn checkpoints_on_another_file_system_are_refused_at_the_start() {
         return;
     };
     let other = tempfile::tempdir_in(other).unwrap();
-    fs::create_dir_all(task.path("task/trials/0")).unwrap();
-    std::os::unix::fs::symlink(other.path(), task.path("task/trials/0/checkpoints")).unwrap();
+    fs::create_dir_all(task.path("tasks/train/trials/0")).unwrap();
+    std::os::unix::fs::symlink(other.path(), task.path("tasks/train/trials/0/checkpoints"))
+        .unwrap();
     assert_eq!(task.run(), 1);
     assert_eq!(task.stdout(0), "");
     let reason = task.ends()[0].reason.clone().unwrap();

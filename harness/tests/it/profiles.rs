@@ -17,7 +17,7 @@ write('checkpoint-5', 'model.safetensors', 'trainer_state.json')
 pause()";
     let task = Task::python(text).with("/profile", json!("transformers"));
     let mut running = task.start();
-    running.wait_for("task/trials/0/checkpoints/step-5/MANIFEST");
+    running.wait_for("tasks/train/trials/0/checkpoints/step-5/MANIFEST");
     running.signal("KILL");
     running.finish();
     assert_eq!(task.checkpoints(), ["step-5"]);

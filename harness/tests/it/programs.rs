@@ -126,8 +126,8 @@ fn a_full_disk_costs_output_and_not_the_trial() {
     let mut task = Task::sh("echo loss: 1; echo loss: 2 >&2")
         .with("/metrics", json!({"loss": r"loss: (\S+)"}));
     task.env("UNUSED", "");
-    fs::create_dir_all(task.path("task/trials/0")).unwrap();
-    std::os::unix::fs::symlink("/dev/full", task.path("task/trials/0/0.out")).unwrap();
+    fs::create_dir_all(task.path("tasks/train/trials/0")).unwrap();
+    std::os::unix::fs::symlink("/dev/full", task.path("tasks/train/trials/0/0.out")).unwrap();
     assert_eq!(task.run(), 0);
     assert_eq!(task.metrics().len(), 2);
     assert!(task.stderr(0).contains("8 bytes"), "{}", task.stderr(0));

@@ -313,3 +313,35 @@ pause()"#;
     assert_eq!(task.checkpoints(), ["step-1"]);
     assert!(!calls.contains("requeue"), "{calls}");
 }
+
+/// `nemo-slurm cancel` leaves its word, and then Slurm's TERM comes. A job that is being preempted shows no sign of it.
+fn cancelled_by_word(state: &str) {
+    let program = "def stop():\n    ready('asked')\n    while not os.path.exists(os.environ['TEST'] + '/go'): time.sleep(0.01)\n    \
+                   save(1)\n    sys.exit(75)\non(signal.SIGUSR1, stop)\non(signal.SIGTERM, lambda: None)\nready()\npause()";
+    let task = job(program, state);
+    let mut running = task.start();
+    running.wait_for("ready-0");
+    running.signal("USR1");
+    running.wait_for("asked-0");
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    fs::create_dir_all(task.path("requests")).unwrap();
+    let wish = |task: &str| json!({"action": "cancel", "task": task, "trial": null, "time": now});
+    fs::write(task.path("requests/1.json"), wish("train").to_string()).unwrap();
+    running.signal("TERM");
+    fs::write(task.path("go"), "").unwrap();
+    assert_eq!(running.finish(), 143);
+    task.check_ends("Cancelled Cancelled");
+    assert_eq!(task.checkpoints(), ["step-1"], "it was saved all the same");
+    let calls = fs::read_to_string(task.path("calls")).unwrap();
+    assert!(!calls.contains("requeue"), "{calls}");
+}
+
+#[test]
+fn cancelled_in_the_grace_of_a_preemption_stays_cancelled() {
+    let end = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() + 30;
+    for state in ["RUNNING", "COMPLETING"] {
+        cancelled_by_word(&format!(
+            "JobState={state} Reason=None Restarts=0 StartTime=1000 EndTime={end} PreemptTime=2000"
+        ));
+    }
+}

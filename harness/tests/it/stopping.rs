@@ -2,10 +2,12 @@
 
 use std::fs;
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::promises::{Left, hold};
-use crate::support::{Task, is_alive, signal, wait_until};
+use crate::support::{PYTHON, Task, is_alive, signal, wait_until};
 
 const SAVES: &str = r"
 def stop():
@@ -112,7 +114,7 @@ fn inherited_signal_settings_do_not_matter() {
         "--trial",
         "0",
     ]);
-    command.arg("--task-dir").arg(task.path("task")).envs(task.env.iter().cloned());
+    command.arg("--task-dir").arg(task.path("tasks/train")).envs(task.env.iter().cloned());
     let mut child = command.spawn().unwrap();
     wait_until("ready-1", || task.path("ready-1").exists());
     signal(child.id(), "USR1");
@@ -236,4 +238,40 @@ fn what_no_node_can_give_is_given_up() {
     let task = without_staging();
     assert_eq!((task.run(), task.run(), task.run()), (75, 75, 1));
     task.check_ends("NodeFailure Requeue, NodeFailure Requeue, NodeFailure Failed");
+}
+
+#[test]
+fn a_shell_around_the_program_outlives_the_term_of_every_process() {
+    let program = format!(
+        "{PYTHON}\ndef stop():\n    time.sleep(0.5)\n    save(1)\n    sys.exit(0)\non(signal.SIGUSR1, stop)\n\
+         on(signal.SIGTERM, lambda: None)\nopen(os.environ['TEST'] + '/group', 'w').write(str(os.getpgrp()))\nready()\npause()"
+    );
+    let text = "python3 \"$TEST/program.py\"; exit $?";
+    let script = |task: &Task| fs::write(task.path("script.sh"), text).unwrap();
+    // Ours; a script's own, which dies of it; and that below ours.
+    for task in [
+        Task::sh(text),
+        Task::new(&json!({"exec": ["sh", "-c", text]})),
+        Task::sh("sh \"$TEST/script.sh\"; exit $?"),
+    ] {
+        script(&task);
+        fs::write(task.path("program.py"), &program).unwrap();
+        let mut running = task.start();
+        running.wait_for("ready-0");
+        let group: i32 = fs::read_to_string(task.path("group")).unwrap().parse().unwrap();
+        running.signal("TERM");
+        killpg(Pid::from_raw(group), Signal::SIGTERM).unwrap();
+        assert_eq!(running.finish(), 143);
+        task.check_ends("Cancelled Cancelled");
+        assert_eq!(task.checkpoints(), ["step-1"], "{}", task.stderr(0));
+        assert_eq!(task.ends()[0].exit_code, Some(0), "it ends as its program does");
+    }
+    // Without a handler the program ends by TERM, and the shell goes on to nothing else.
+    let task = Task::sh("sleep 60; touch \"$TEST/went-on\"");
+    let running = task.start();
+    wait_until("the program", || task.dir().stdout(0).exists());
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    running.signal("TERM");
+    assert_eq!(running.finish(), 143);
+    assert!(!task.path("went-on").exists());
 }

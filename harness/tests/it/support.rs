@@ -74,11 +74,11 @@ impl Task {
     }
 
     pub(crate) fn dir(&self) -> TrialDir {
-        TrialDir(fs::canonicalize(self.root.path()).unwrap().join("task/trials/0"))
+        TrialDir(fs::canonicalize(self.root.path()).unwrap().join("tasks/train/trials/0"))
     }
 
     pub(crate) fn start(&self) -> Running {
-        let task = self.path("task");
+        let task = self.path("tasks/train");
         fs::create_dir_all(&task).unwrap();
         fs::write(task.join("task.json"), self.spec.to_string()).unwrap();
         let line = json!({"trial": 0, "params": self.params});

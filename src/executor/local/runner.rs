@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nemo_harness::rundir::durable::{self, Appender};
 use nemo_harness::rundir::runner::RunnerRecord;
-use nemo_harness::rundir::{AttemptRecord, lines};
+use nemo_harness::rundir::{AttemptRecord, lines, requests};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -240,7 +240,7 @@ impl Runner<'_> {
     /// Carries out what `cancel`, `pause` and `resume` have asked for since the last look.
     fn heed_requests(&mut self) -> io::Result<()> {
         let heeded = self.pauses.len();
-        for (path, request) in observe::requests(&self.stored.dir)? {
+        for (path, request) in requests::read(&self.stored.dir)? {
             if self.seen_requests.insert(path) {
                 self.heed(&request)?;
             }
