@@ -8,7 +8,9 @@ from pathlib import Path
 
 # Only a flag: the step that runs is finished first. Before the slow imports: a request may come at any time.
 asked = []
-signal.signal(signal.SIGUSR1, lambda number, frame: asked.append(number))
+# SIGTERM is Slurm's own: an scancel, or the end of a grace.
+for number in (signal.SIGUSR1, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: asked.append(number))
 
 import torch
 

@@ -114,8 +114,11 @@ pub(crate) struct Verdict {
 /// Decides.
 pub(crate) fn decide(facts: &Facts) -> Verdict {
     let (cause, next, why) = cause_and_next(facts);
-    let reason =
+    let mut reason =
         if why.is_empty() { facts.story.clone() } else { format!("{why}: {}", facts.story) };
+    if facts.exit == Exit::Code(0) && next != Next::Done && !facts.progress {
+        reason.push_str("; after a request to save that does not mean done (`FINISHED=1` does)");
+    }
     let verdict = |next, more: String| Verdict { cause, next, reason: format!("{reason}{more}") };
     if !matches!(next, Next::Requeue | Next::Restart) || facts.stop == Some(StopCause::Superseded) {
         return verdict(next, String::new());
@@ -351,6 +354,10 @@ mod tests {
         check(&said(requeue(), Exit::Code(0), None), "Restart Requeue");
         check(&said(requeue(), Exit::Signal(15), Some(Wished)), "Restart Requeue");
         check(&said(requeue(), Exit::Code(0), Some(Cancelled)), "Cancelled Cancelled");
+        let unsaid = facts(Exit::Code(0), Some(TimeLimit));
+        assert!(decide(&unsaid).reason.ends_with("does not mean done (`FINISHED=1` does)"));
+        let saved = Facts { progress: true, ..unsaid };
+        assert!(!decide(&saved).reason.contains("FINISHED"));
         let invalid = Said { invalid: Some("width 0".into()), ..Said::default() };
         check(&said(invalid, Exit::Code(1), None), "Failed Failed");
     }
