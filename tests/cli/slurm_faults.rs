@@ -144,6 +144,29 @@ fn cancelled_again_and_again_stays_cancelled() {
     let status = until_state(&meanwhile, &id, "cancelled");
     assert_eq!(states(&status, "train"), ["cancelled"; 3], "{status:#}");
     meanwhile.hold("C: scancel while requeueing", &id);
+    cancelled_in_the_grace(&cluster);
+}
+
+/// Slurm shows a cancel in no way while a preemption's grace runs, and the program still saves.
+fn cancelled_in_the_grace(cluster: &Cluster) {
+    let world = cluster.world();
+    counting::write(&world, SCAVENGE, 5000, 3.0);
+    let id = world.ok(&["submit", "exp.toml"]);
+    counting::until_beyond(&world, &id, 1);
+    let array = array(&world, &id);
+    urgent_job(&world, "--nodes=1");
+    world.until(&id, "the preemption", |_| {
+        let told = slurm(&world, "scontrol", &["-o", "show", "job", &array]);
+        told.lines().any(|job| job.contains("=RUNNING") && !job.contains("PreemptTime=None"))
+    });
+    world.ok(&["cancel", &id]);
+    until_state(&world, &id, "cancelled");
+    std::thread::sleep(std::time::Duration::from_secs(8)); // a requeue would start again after three
+    let status = until_state(&world, &id, "cancelled");
+    for trial in trials(&status, "train") {
+        assert_eq!(causes(trial), ["cancelled"], "{trial:#}");
+    }
+    world.hold("C: scancel in the grace of a preemption", &id);
 }
 
 #[test]
