@@ -5,6 +5,7 @@ use nix::sys::signalfd::SignalFd;
 use crate::clock::Clock;
 use crate::context::Context;
 use crate::guard::Guard;
+use crate::slurm::OwnRun;
 use crate::trial::Trial;
 
 /// What stays the same from attempt to attempt of one job.
@@ -18,8 +19,20 @@ pub(crate) struct Harness {
     pub(crate) sentinel: Option<u32>,
     /// Ends what this process leaves behind, should it be killed.
     pub(crate) guard: Option<Guard>,
+    /// When the grace of a preemption ends, in unix seconds, once Slurm has said so.
+    pub(crate) grace_end: Option<f64>,
     /// When this process began, in unix seconds.
     pub(crate) began: f64,
     /// When this segment ends, in unix seconds.
     pub(crate) segment_end: Option<f64>,
+}
+
+impl Harness {
+    /// What Slurm's word on the job is compared with.
+    pub(crate) fn own_run(&self) -> OwnRun {
+        #[expect(clippy::cast_precision_loss, reason = "seconds fit")]
+        let lead = self.trial.spec.checkpoint.lead as f64;
+        let restarts = self.context.slurm.as_ref().map_or(0, |own| own.restarts);
+        OwnRun { restarts, lead, grace_end: self.grace_end }
+    }
 }

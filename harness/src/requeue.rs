@@ -20,7 +20,7 @@ use crate::job::Harness;
 use crate::nodes::{self, Exclusion};
 use crate::say::complain;
 use crate::signals;
-use crate::slurm::{self, Requeued};
+use crate::slurm::{self, OwnRun, Requeued};
 use crate::supervise::StopCause;
 
 const ANSWER: Duration = Duration::from_secs(10);
@@ -105,7 +105,8 @@ fn look(harness: &Harness, job: &SlurmJob) -> Option<slurm::Job> {
 }
 
 fn state(harness: &Harness, job: &SlurmJob) -> Option<StopCause> {
-    slurm::stop_cause(&look(harness, job)?, job.restarts, unix_now(), 0.0)
+    let own = OwnRun { lead: 0.0, ..harness.own_run() };
+    slurm::stop_cause(&look(harness, job)?, &own, unix_now())
 }
 
 fn is_taken_for_the_next(harness: &Harness, job: &SlurmJob) -> bool {

@@ -68,8 +68,7 @@ pub(crate) fn stop_cause(harness: &Harness) -> (StopCause, bool) {
     let outcome = helper::ask(&slurm::show_job(&own.id()), &harness.clock, ANSWER);
     let Outcome::Ended { text, .. } = outcome else { return (StopCause::Unknown, false) };
     let Some(job) = slurm::parse(&text) else { return (StopCause::Unknown, false) };
-    let lead = Duration::from_secs(harness.trial.spec.checkpoint.lead).as_secs_f64();
     // Where Slurm means to go on, somebody else sent it: no cancel.
-    let cause = slurm::stop_cause(&job, own.restarts, unix_now(), lead);
+    let cause = slurm::stop_cause(&job, &harness.own_run(), unix_now());
     cause.map_or((StopCause::Unknown, false), |cause| (cause, true))
 }

@@ -53,8 +53,17 @@ pub(crate) fn run(task_dir: &Path, which: Which, local: bool) -> Result<u8, Stri
     });
     let guard = guard.ok();
     let began = unix_now();
-    let mut harness =
-        Harness { context, trial, clock, signals, sentinel: None, guard, began, segment_end };
+    let mut harness = Harness {
+        context,
+        trial,
+        clock,
+        signals,
+        sentinel: None,
+        guard,
+        grace_end: None,
+        began,
+        segment_end,
+    };
     if harness.trial.spec.sentinel && harness.context.slurm.is_some() {
         match sentinel::start(&harness) {
             Ok(pid) => harness.sentinel = Some(pid),

@@ -5,6 +5,9 @@ use crate::supervise::StopCause;
 /// Slurm's signal before a time limit may come this much early, in seconds, and one asks a little later.
 const EARLY: f64 = 75.0;
 
+/// So many seconds before the end of a grace Slurm does not end a job by itself.
+const EARLIER: f64 = 2.0;
+
 /// The question for a job's state.
 pub(crate) fn show_job(id: &str) -> [&str; 5] {
     ["scontrol", "-o", "show", "job", id]
@@ -68,6 +71,17 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    /// Whether this run of it is being preempted, or was.
+    fn is_preempted(&self) -> bool {
+        let began = self.start.unwrap_or(0.0);
+        self.preempt.is_some_and(|preempt| preempt >= began) || self.state == "PREEMPTED"
+    }
+
+    /// When the grace of its preemption ends, while that runs.
+    pub(crate) fn grace_end(&self) -> Option<f64> {
+        self.end.filter(|_| self.is_preempted() && self.state == "RUNNING")
+    }
+
     /// Whether Slurm has a later run of the job than this one, and takes this one, on this node, for it: a node that was
     /// given up came back, and told that the job runs here. The end of this process would be the end of the job.
     pub(crate) fn takes_for_its_later_run(&self, own_restarts: u32, node: &str) -> bool {
@@ -102,14 +116,26 @@ pub(crate) fn parse(text: &str) -> Option<Job> {
     })
 }
 
+/// What this run of the job knows of itself.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct OwnRun {
+    pub(crate) restarts: u32,
+    /// Seconds before the end at which it wants to be asked.
+    pub(crate) lead: f64,
+    /// When the grace of its preemption ends, as Slurm said while it ran.
+    pub(crate) grace_end: Option<f64>,
+}
+
 /// Why the job is being stopped, if it is.
-pub(crate) fn stop_cause(job: &Job, own_restarts: u32, now: f64, lead: f64) -> Option<StopCause> {
-    let began = job.start.unwrap_or(0.0);
-    if job.restarts > own_restarts || matches!(&*job.state, "PENDING" | "REQUEUED") {
+pub(crate) fn stop_cause(job: &Job, own: &OwnRun, now: f64) -> Option<StopCause> {
+    if job.restarts > own.restarts || matches!(&*job.state, "PENDING" | "REQUEUED") {
         return Some(StopCause::Requeued);
     }
-    if job.preempt.is_some_and(|preempt| preempt >= began) || job.state == "PREEMPTED" {
-        return Some(StopCause::Preempted);
+    if job.is_preempted() {
+        // Slurm counts a requeue at once: what it ends without one, before the grace is over, somebody cancelled.
+        let is_early = own.grace_end.zip(job.end).is_some_and(|(grace, end)| end + EARLIER < grace);
+        let is_cancelled = job.state == "COMPLETING" && is_early;
+        return Some(if is_cancelled { StopCause::Cancelled } else { StopCause::Preempted });
     }
     if job.state.starts_with("CANCELLED") {
         return Some(StopCause::Cancelled);
@@ -121,7 +147,7 @@ pub(crate) fn stop_cause(job: &Job, own_restarts: u32, now: f64, lead: f64) -> O
     if job.state == "COMPLETING" {
         return Some(StopCause::Cancelled);
     }
-    let near = job.end.is_some_and(|end| end - now <= lead + EARLY);
+    let near = job.end.is_some_and(|end| end - now <= own.lead + EARLY);
     // While Slurm is still sending its signal it says so in place of the state.
     let runs = matches!(&*job.state, "RUNNING" | "SIGNALING");
     (runs && near).then_some(StopCause::TimeLimit)
@@ -180,7 +206,24 @@ mod tests {
 
     #[track_caller]
     fn check(job: &Job, now: f64, expected: Option<StopCause>) {
-        assert_eq!(stop_cause(job, 2, now, 120.0), expected, "{job:?}");
+        let own = OwnRun { restarts: 2, lead: 120.0, grace_end: None };
+        assert_eq!(stop_cause(job, &own, now), expected, "{job:?}");
+    }
+
+    #[test]
+    fn what_ends_before_its_grace_was_cancelled() {
+        let job = Job { preempt: Some(1900.0), end: Some(1930.0), ..job() };
+        assert_eq!(job.grace_end(), Some(1930.0));
+        let own = OwnRun { restarts: 2, lead: 60.0, grace_end: job.grace_end() };
+        let ended = |end: f64, restarts: u32| {
+            let state = "COMPLETING".to_owned();
+            let job = Job { state, end: Some(end), restarts, ..job.clone() };
+            assert_eq!(job.grace_end(), None);
+            stop_cause(&job, &own, end)
+        };
+        assert_eq!(ended(1905.0, 2), Some(StopCause::Cancelled));
+        assert_eq!(ended(1930.0, 2), Some(StopCause::Preempted));
+        assert_eq!(ended(1905.0, 3), Some(StopCause::Requeued));
     }
 
     #[test]

@@ -144,11 +144,12 @@ fn cancelled_again_and_again_stays_cancelled() {
     let status = until_state(&meanwhile, &id, "cancelled");
     assert_eq!(states(&status, "train"), ["cancelled"; 3], "{status:#}");
     meanwhile.hold("C: scancel while requeueing", &id);
-    cancelled_in_the_grace(&cluster);
+    cancelled_in_the_grace(&cluster, |world, id, _| drop(world.ok(&["cancel", id])));
+    cancelled_in_the_grace(&cluster, |world, _, array| drop(slurm(world, "scancel", &[array])));
 }
 
 /// Slurm shows a cancel in no way while a preemption's grace runs, and the program still saves.
-fn cancelled_in_the_grace(cluster: &Cluster) {
+fn cancelled_in_the_grace(cluster: &Cluster, cancel: impl Fn(&World, &str, &str)) {
     let world = cluster.world();
     counting::write(&world, SCAVENGE, 5000, 3.0);
     let id = world.ok(&["submit", "exp.toml"]);
@@ -159,7 +160,7 @@ fn cancelled_in_the_grace(cluster: &Cluster) {
         let told = slurm(&world, "scontrol", &["-o", "show", "job", &array]);
         told.lines().any(|job| job.contains("=RUNNING") && !job.contains("PreemptTime=None"))
     });
-    world.ok(&["cancel", &id]);
+    cancel(&world, &id, &array);
     until_state(&world, &id, "cancelled");
     std::thread::sleep(std::time::Duration::from_secs(8)); // a requeue would start again after three
     let status = until_state(&world, &id, "cancelled");

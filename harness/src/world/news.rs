@@ -56,10 +56,9 @@ impl World<'_> {
             Outcome::NoAnswer(why) => return silence(&mut self.voice, &why),
         };
         let Some(job) = slurm::parse(&text) else { return silence(&mut self.voice, &text) };
-        let restarts = self.harness.context.slurm.as_ref().map_or(0, |own| own.restarts);
         let end = job.end.map(|end| self.harness.clock.at_unix(end));
-        let lead = Duration::from_secs(self.harness.trial.spec.checkpoint.lead).as_secs_f64();
-        let stop = slurm::stop_cause(&job, restarts, unix_now(), lead);
+        self.harness.grace_end = job.grace_end().or(self.harness.grace_end);
+        let stop = slurm::stop_cause(&job, &self.harness.own_run(), unix_now());
         let stop = stop.map(|cause| {
             if requeue::is_cancelled(self.harness) { StopCause::Cancelled } else { cause }
         });
