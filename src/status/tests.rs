@@ -1,6 +1,7 @@
 //! Stories: what each source says, and what a person is told.
 
 mod local_runner;
+mod runs;
 
 use nemo_harness::rundir::ExperimentDir;
 use nemo_harness::rundir::{AttemptEnd, AttemptStart, Cause, Next};
