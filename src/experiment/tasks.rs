@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use nemo_harness::placeholder::{Piece, scan};
 use nemo_harness::rundir::{CommandSpec, LogPolicy, Profile, RestartSpec};
 
 use super::checkpoint::{self, Saving};
@@ -31,6 +32,14 @@ pub(super) struct Draft {
 pub(super) struct Run {
     pub(super) command: CommandSpec,
     pub(super) parts: Vec<(String, Place)>,
+}
+
+impl Run {
+    /// Whether a placeholder stands for this.
+    pub(super) fn names(&self, wanted: &str) -> bool {
+        let is_it = |piece: Piece<'_>| matches!(piece, Piece::Name(name) if name == wanted);
+        self.parts.iter().flat_map(|(text, _)| scan(text)).any(is_it)
+    }
 }
 
 /// A dependency, and where it stands.
