@@ -327,7 +327,7 @@ fn problems_have_fields_for_programs() {
 fn the_examples_of_the_reference_are_right() {
     let reference = include_str!("../../../docs/exp-toml.md");
     let blocks: Vec<&str> = reference.split("```toml\n").skip(1).collect();
-    assert_eq!(blocks.len(), 4);
+    assert_eq!(blocks.len(), 5);
     for block in blocks {
         let example = block.split("```").next().unwrap();
         let name = if example.starts_with("name") { "" } else { "name = 'x'\n" };
