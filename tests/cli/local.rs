@@ -96,7 +96,16 @@ fn a_cancelled_trial_is_saved_and_stays_cancelled() {
         assert_eq!(causes(trial), ["cancelled"]);
         assert!(trial["attempts"][0]["checkpoint_step"].as_u64() > Some(3), "{trial:#}");
     }
-    assert_eq!(world.run(&["wait", &id]).code, 1);
+    let said = |target: &str| {
+        let printed = world.run(&["wait", target]);
+        (printed.code, printed.stderr)
+    };
+    let expected = |target: &str| {
+        (1, format!("`{target}` is cancelled; `nemo-slurm status {id}` shows more\n"))
+    };
+    assert_eq!(said(&id), expected(&id));
+    let trial = format!("{id}/train/1");
+    assert_eq!(said(&trial), expected(&trial));
 }
 
 #[test]
