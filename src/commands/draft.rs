@@ -12,7 +12,7 @@ use crate::journal::Event;
 use crate::plan::{Limits, Plan};
 use crate::script;
 use crate::slurm::Cluster;
-use crate::store::{self, ExperimentId, NewExperiment, NewTask, Stored};
+use crate::store::{self, ExperimentId, NewExperiment, NewTask, StoreError, Stored};
 
 /// Reads the file, plans it and writes it all down. Nothing is asked for yet.
 pub(super) fn create(world: &World, args: &SubmitArgs) -> Result<Stored, CommandError> {
@@ -23,25 +23,40 @@ pub(super) fn create(world: &World, args: &SubmitArgs) -> Result<Stored, Command
     secrets_are_set(world, &experiment)?;
     let harness = store::install_program(&world.home, &world.harness()?)?;
     let cluster = facts_if_needed(world, &experiment)?;
-    let now = host::now();
     let plan = plan_of(&experiment, cluster.as_ref())?;
-    let id = free_id(world, &experiment, now);
-    let dir = world.home.experiment(&id);
-    let context = Context {
-        id: &id,
-        dir: &dir,
-        plan: plan.as_ref(),
-        cluster: cluster.as_ref(),
-        harness: &harness,
-        now,
-    };
-    let tasks = new_tasks(&experiment, &context);
+    let submitter = std::iter::once(submitter());
     let journal: Vec<Event> =
-        std::iter::once(submitter()).chain(plan.map(|plan| Event::Planned { plan })).collect();
-    let new =
-        NewExperiment { id: &id, toml: &toml, experiment: &experiment, journal: &journal, tasks };
-    let dir = store::create(&world.home, &new)?;
+        submitter.chain(plan.clone().map(|plan| Event::Planned { plan })).collect();
+    let write = |id: &ExperimentId, now: f64| {
+        let dir = &world.home.experiment(id);
+        let (plan, cluster, harness) = (plan.as_ref(), cluster.as_ref(), harness.as_path());
+        let tasks = new_tasks(&experiment, &Context { id, dir, plan, cluster, harness, now });
+        let (toml, experiment, journal) = (toml.as_str(), &experiment, journal.as_slice());
+        store::create(&world.home, &NewExperiment { id, toml, experiment, journal, tasks })
+    };
+    let (id, dir) = with_free_id(world, &experiment.name, write)?;
     Ok(Stored { id, dir, experiment, journal })
+}
+
+/// So many others may take an id first: more is an error of another kind.
+const RIVALS: usize = 1000;
+
+/// Makes a folder under an id that is the newest of all. Another process may take the id meanwhile: then the next one.
+fn with_free_id(
+    world: &World,
+    name: &str,
+    write: impl Fn(&ExperimentId, f64) -> Result<ExperimentDir, StoreError>,
+) -> Result<(ExperimentId, ExperimentDir), StoreError> {
+    let mut known = world.home.ids()?;
+    let most = known.len() + RIVALS;
+    loop {
+        let now = host::now();
+        let id = ExperimentId::next(name, now, &known);
+        match write(&id, now) {
+            Err(error) if error.is_taken() && known.len() < most => known.push(id),
+            written => return written.map(|dir| (id, dir)),
+        }
+    }
 }
 
 /// This process, for the journal.
@@ -57,20 +72,6 @@ pub(super) fn make_sequential(experiment: &mut Experiment) {
     for task in &mut experiment.tasks {
         task.concurrent = Some(std::num::NonZeroU32::MIN);
     }
-}
-
-/// An id that no folder has. The clock and the process make two of them rare; then the next one is taken.
-fn free_id(world: &World, experiment: &Experiment, now: f64) -> ExperimentId {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "unix seconds")]
-    let seconds = now as u64;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "any bits will do")]
-    let chance = (now.fract() * 1e6) as u32 ^ std::process::id();
-    let ids =
-        (0..1024).map(|n| ExperimentId::new(&experiment.name, seconds, chance.wrapping_add(n)));
-    let free = |id: &ExperimentId| !world.home.experiment(id).0.exists();
-    ids.into_iter()
-        .find(free)
-        .unwrap_or_else(|| ExperimentId::new(&experiment.name, seconds, chance))
 }
 
 /// The plan of an experiment whose tasks run on Slurm; none on the local executor.

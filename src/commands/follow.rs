@@ -56,6 +56,9 @@ pub(super) fn until(
         let (state, settled) = standing(&status, target);
         screen.show(&status);
         if state.is_final() {
+            if view == View::Silent && state != State::Completed {
+                say(&why(target, &status, state));
+            }
             return screen.end(&status, state);
         }
         forgotten = if settled == Settled::Forgotten { forgotten + 1 } else { 0 };
@@ -74,6 +77,14 @@ pub(super) fn until(
         }
         std::thread::sleep(if on_slurm(&status) { SLURM_PAUSE } else { LOCAL_PAUSE });
     }
+}
+
+/// How it ended, where nothing else is shown.
+fn why(target: &Target, status: &Status, state: State) -> String {
+    let reason = status.experiment.reason.as_ref().filter(|_| target.task.is_none());
+    let reason = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
+    let id = &target.id;
+    format!("`{target}` is {}{reason}; `nemo-slurm status {id}` shows more", state.as_str())
 }
 
 fn on_slurm(status: &Status) -> bool {

@@ -71,7 +71,8 @@ pub(super) fn show(
             out(&format!("\n# {name}\n{text}"))?;
         }
     } else {
-        say("`--scripts` shows what Slurm would be given.");
+        let file = args.file.display();
+        say(&format!("`nemo-slurm plan {file} --scripts` shows what Slurm would be given."));
     }
     Ok(ExitCode::Fine)
 }

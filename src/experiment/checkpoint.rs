@@ -3,7 +3,7 @@
 use nemo_harness::rundir::{Every, Keep};
 
 use super::reader::{Field, Section};
-use super::report::{Place, Report, listed};
+use super::report::{Place, Report, listed, nearest};
 use super::tree::Value;
 
 /// The section as written.
@@ -60,7 +60,9 @@ fn every(field: &Field<'_>, report: &mut Report) -> Option<Every> {
     }
     let number =
         text.strip_suffix("steps").or_else(|| text.strip_suffix("step")).map(str::trim_end);
-    let Some(number) = number else { return Some(Every::Seconds(field.duration(report)?)) };
+    let Some(number) = number else {
+        return seconds_unless_steps_are_meant(text, field, report).map(Every::Seconds);
+    };
     let steps = number.parse().ok().filter(|&steps: &u64| steps > 0);
     if steps.is_none() {
         report
@@ -68,6 +70,23 @@ fn every(field: &Field<'_>, report: &mut Report) -> Option<Every> {
             .hint("write for example \"500 steps\", \"10m\" or \"auto\"");
     }
     steps.map(Every::Steps)
+}
+
+/// A duration; `10 stepz` is none, and not meant as one either.
+fn seconds_unless_steps_are_meant(
+    text: &str,
+    field: &Field<'_>,
+    report: &mut Report,
+) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    if number.is_empty() || nearest(unit.trim_start(), ["steps"]).is_none() {
+        return field.duration(report);
+    }
+    report
+        .problem(&field.place, format!("{text:?} is not a number of steps"))
+        .hint(format!("did you mean \"{number} steps\"?"));
+    None
 }
 
 /// Steps or a time: a number alone may mean either.

@@ -21,7 +21,11 @@ pub(super) fn check(drafts: &[Draft], report: &mut Report) {
             match by_name.get(name) {
                 None => {
                     let others = by_name.keys().copied().filter(|other| *other != draft.name);
-                    let hint = choices(name, "the other tasks are", others);
+                    let hint = if by_name.len() == 1 {
+                        format!("`{}` is the only task of this file", draft.name)
+                    } else {
+                        choices(name, "the other tasks are", others)
+                    };
                     report.problem(&edge.place, format!("there is no task `{name}`")).hint(hint);
                 }
                 Some(upstream) => check_each(draft, edge, upstream, report),

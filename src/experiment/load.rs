@@ -37,8 +37,9 @@ pub fn load(
     });
     let mut report = Report::new(&sources);
     let experiment = syntax::parse(text, &mut report).and_then(|mut root| {
+        let adding = overrides::adding(&root, &overrides);
         overrides::apply(&mut root, &overrides, &mut report);
-        read(&root, forced, &mut report)
+        read(&root, forced, &adding, &mut report)
     });
     match experiment {
         Some(mut experiment) if report.is_empty() => {
@@ -63,7 +64,12 @@ struct Defaults {
     profile: Option<Profile>,
 }
 
-fn read(root: &Table, forced: Option<(String, Place)>, report: &mut Report) -> Option<Experiment> {
+fn read(
+    root: &Table,
+    forced: Option<(String, Place)>,
+    adding: &[usize],
+    report: &mut Report,
+) -> Option<Experiment> {
     let start = Span { source: 0, start: 0, end: 0 };
     let mut section = Section::root(root, Place { at: start, key: String::new() });
     section.unsupported(&["after", "log_policy"]);
@@ -86,6 +92,7 @@ fn read(root: &Table, forced: Option<(String, Place)>, report: &mut Report) -> O
     graph::check_kinds(&drafts, &chosen, &executors, report);
     let order = graph::order(&drafts, report);
     references::check(&drafts, report);
+    overrides::check_added(adding, &drafts, report);
     check_leads(&drafts, &chosen, &executors, report);
     check_launch(&drafts, defaults.launch, &chosen, &executors, report);
     if !report.is_empty() {

@@ -19,6 +19,7 @@ mod report;
 mod sbatch;
 mod search;
 mod source;
+mod synonyms;
 mod syntax;
 mod tasks;
 mod tree;

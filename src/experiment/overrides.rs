@@ -6,6 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::report::{Place, Report, choices};
 use super::source::{Sources, Span};
+use super::tasks::Draft;
 use super::tree::{self, Entry, Node, Table, Value};
 
 /// A change of one key, as given on the command line.
@@ -167,6 +168,51 @@ fn is_known(root: &Table, change: &Override, place: &Place, report: &mut Report)
             false
         }
         _ => true,
+    }
+}
+
+/// The arguments that add a parameter to those that a task has.
+pub(super) fn adding(root: &Table, overrides: &[(usize, &Override)]) -> Vec<usize> {
+    let adds = |change: &Override| match change.path.as_slice() {
+        [first, task, params, name @ ..] if first == "task" && params == "params" => {
+            let table = inner(root, "task").and_then(|tasks| inner(tasks, task));
+            let table = table.and_then(|task| inner(task, "params"));
+            table.is_some_and(|table| !table.entries.is_empty() && is_missing(table, name))
+        }
+        _ => false,
+    };
+    overrides.iter().filter(|(_, change)| adds(change)).map(|(source, _)| *source).collect()
+}
+
+fn inner<'a>(table: &'a Table, name: &str) -> Option<&'a Table> {
+    match &table.get(name)?.node.value {
+        Value::Table(inner) => Some(inner),
+        _ => None,
+    }
+}
+
+fn is_missing(table: &Table, path: &[String]) -> bool {
+    let [name, rest @ ..] = path else { return false };
+    match inner(table, name) {
+        Some(inner) => is_missing(inner, rest),
+        None => table.get(name).is_none(),
+    }
+}
+
+/// Reports a new parameter that the task's command does not name: most often it is another one's, misspelt.
+pub(super) fn check_added(adding: &[usize], drafts: &[Draft], report: &mut Report) {
+    for draft in drafts {
+        let (added, given): (Vec<_>, Vec<_>) =
+            draft.search.names.iter().partition(|(_, place)| adding.contains(&place.at.source));
+        let Some(run) = draft.run.as_ref() else { continue };
+        for (name, place) in added.into_iter().filter(|(name, _)| !run.names(name)) {
+            let given = given.iter().map(|(name, _)| name.as_str());
+            let hint = choices(name, "the parameters are", given);
+            let end = if hint.ends_with('?') { "" } else { ";" };
+            report
+                .problem(place, format!("`{}` has no parameter `{name}`", draft.name))
+                .hint(format!("{hint}{end} a new one must be in `run`, as `{{{name}}}`"));
+        }
     }
 }
 

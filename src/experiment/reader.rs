@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 
 use super::names;
 use super::report::{Place, Report, choices, listed};
+use super::synonyms::Synonyms;
 use super::tree::{Node, Table, Value, dotted};
 use super::units::{self, Refusal};
 
@@ -116,6 +117,16 @@ impl<'a> Field<'a> {
 
     /// One of a few words.
     pub(super) fn word<T: Copy>(&self, words: &[(&str, T)], report: &mut Report) -> Option<T> {
+        self.word_or(words, &[], report)
+    }
+
+    /// The same, with other words by which one of these may be meant.
+    pub(super) fn word_or<T: Copy>(
+        &self,
+        words: &[(&str, T)],
+        synonyms: &Synonyms,
+        report: &mut Report,
+    ) -> Option<T> {
         let names = words.iter().map(|(name, _)| *name);
         let Value::Text(text) = self.value else {
             self.wrong(&format!("one of {}", listed(names)), report);
@@ -125,7 +136,9 @@ impl<'a> Field<'a> {
         if found.is_none() {
             let message = format!("expected one of {}, found {text:?}", listed(names.clone()));
             let problem = report.problem(&self.place, message);
-            if let Some(name) = super::report::nearest(text, names) {
+            let meant = synonyms.iter().find(|(other, _)| other.eq_ignore_ascii_case(text));
+            let meant = meant.map(|(_, name)| *name);
+            if let Some(name) = meant.or_else(|| super::report::nearest(text, names)) {
                 problem.hint(format!("did you mean `{name}`?"));
             }
         }

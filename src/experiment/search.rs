@@ -8,7 +8,7 @@ use super::parameters::{self, Parameters};
 use super::reader::{Field, Section, unsupported};
 use super::report::{Place, Report};
 use super::tree::Value;
-use super::{Goal, grid, list};
+use super::{Goal, grid, list, synonyms};
 
 /// What a task searches.
 pub(super) struct Search {
@@ -104,7 +104,7 @@ fn settings(section: &mut Section<'_>, search: &mut Search, report: &mut Report)
     }
     if let Some(goal) = section.take("goal") {
         let words = [("min", Goal::Min), ("max", Goal::Max)];
-        search.goal = goal.word(&words, report).unwrap_or(Goal::Min);
+        search.goal = goal.word_or(&words, synonyms::GOALS, report).unwrap_or(Goal::Min);
         if metric.is_none() {
             report
                 .problem(&goal.key_place, "`goal` needs a `metric` to be the goal of")

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use nemo_harness::placeholder::{Piece, scan};
 use nemo_harness::rundir::{CommandSpec, LogPolicy, Profile, RestartSpec};
 
 use super::checkpoint::{self, Saving};
@@ -9,7 +10,7 @@ use super::reader::{Field, Section};
 use super::report::{Place, Report, did_you_mean};
 use super::search::{self, Search};
 use super::tree::{Value, dotted};
-use super::{Dependency, Launch, On, log_policy, names};
+use super::{Dependency, Launch, On, log_policy, names, synonyms};
 
 /// A task as written.
 pub(super) struct Draft {
@@ -31,6 +32,14 @@ pub(super) struct Draft {
 pub(super) struct Run {
     pub(super) command: CommandSpec,
     pub(super) parts: Vec<(String, Place)>,
+}
+
+impl Run {
+    /// Whether a placeholder stands for this.
+    pub(super) fn names(&self, wanted: &str) -> bool {
+        let is_it = |piece: Piece<'_>| matches!(piece, Piece::Name(name) if name == wanted);
+        self.parts.iter().flat_map(|(text, _)| scan(text)).any(is_it)
+    }
 }
 
 /// A dependency, and where it stands.
@@ -129,7 +138,9 @@ fn path_of(field: &Field<'_>) -> String {
 
 /// `launch`, and what only some of its values have.
 pub(super) fn launch(section: &mut Section<'_>, report: &mut Report) -> Option<Launch> {
-    let launch = section.take("launch").and_then(|field| field.word(&LAUNCH, report));
+    let launch = section
+        .take("launch")
+        .and_then(|field| field.word_or(&LAUNCH, synonyms::LAUNCHERS, report));
     let workers = section.take("workers_per_node");
     if let Some(workers) = workers.as_ref().filter(|_| launch.is_none()) {
         report
@@ -213,7 +224,7 @@ fn edge(item: &Field<'_>, report: &mut Report) -> Option<Edge> {
         Value::Table(_) => {
             let mut section = item.section(report)?;
             let task = section.take("task");
-            let on = section.take("on").map(|on| on.word(&ON, report));
+            let on = section.take("on").map(|on| on.word_or(&ON, synonyms::ENDS, report));
             section.finish(report);
             let Some(task) = task else {
                 report.problem(&item.place, format!("expected {expected}, found no `task` in it"));
@@ -232,7 +243,7 @@ fn edge(item: &Field<'_>, report: &mut Report) -> Option<Edge> {
 
 /// Which convention the program follows.
 pub(super) fn profile(section: &mut Section<'_>, report: &mut Report) -> Option<Profile> {
-    section.take("profile").and_then(|field| field.word(&PROFILES, report))
+    section.take("profile").and_then(|field| field.word_or(&PROFILES, synonyms::PROFILES, report))
 }
 
 fn restart(section: &mut Section<'_>, report: &mut Report) -> RestartSpec {

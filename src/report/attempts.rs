@@ -74,10 +74,15 @@ fn row(trial: &str, attempt: &AttemptStatus) -> [Item; 9] {
         Item::from(ran),
         Item::from(attempt.node.as_deref().unwrap_or("")),
         Item::from(number(attempt.resume_step)),
-        Item::from(number(attempt.checkpoint_step)),
+        Item::from(number(saved(attempt))),
         Item::from(attempt.slurm_job.as_deref().unwrap_or("")),
         Item::from(story(attempt).join("; ")),
     ]
+}
+
+/// The newest checkpoint, if it is not the one from which the attempt went on.
+fn saved(attempt: &AttemptStatus) -> Option<u64> {
+    attempt.checkpoint_step.filter(|step| Some(*step) != attempt.resume_step)
 }
 
 /// What happened, one sentence each.

@@ -236,6 +236,20 @@ fn attempts_fit_the_terminal() {
 }
 
 #[test]
+fn an_attempt_that_saved_nothing_shows_nothing_as_saved() {
+    let mut idle = attempt(1, Some(Cause::Preempted), "");
+    idle.checkpoint_step = idle.resume_step;
+    let mut trial = trial(0, State::Running, "");
+    trial.attempts = vec![attempt(0, Some(Cause::TimeLimit), ""), idle, attempt(2, None, "")];
+    insta::assert_snapshot!(attempts_table(&status(vec![task("train", vec![trial])]), &page(80)), @"
+    TRIAL    ATTEMPT  CAUSE       RAN    NODE          FROM   SAVED  JOB
+    train/0  0        time limit  4h 0m  gpu-node-017         12000  418093_3
+    train/0  1        preempted   4h 0m  gpu-node-017  12000         418093_3
+    train/0  2        running            gpu-node-017  24000  36000  418093_3
+    ");
+}
+
+#[test]
 fn attempts_tell_of_log_policies_and_nodes_that_are_left() {
     let excluded = |reason: &str, left| ExcludedNode {
         node: "gpu-node-017".to_owned(),

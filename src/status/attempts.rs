@@ -2,20 +2,18 @@
 
 use nemo_harness::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Cause};
 
+use super::runs::{self, seconds};
 use super::slurm_view::Seen;
 use super::{AttemptStatus, ExcludedNode, Label, TrialFiles};
 use crate::slurm::{AccountRow, JobState, Phase};
 
-/// Seconds by which the clocks of two nodes, and Slurm's whole seconds, may differ.
-const SLACK: f64 = 5.0;
-
 /// All attempts, oldest first. What the harness wrote counts; where it could not write, Slurm's row tells the cause.
 pub(super) fn merge(files: &TrialFiles, seen: &Seen<'_>) -> Vec<AttemptStatus> {
     let mut attempts = from_files(files);
+    let runs: Vec<&AccountRow> = seen.accounts.iter().copied().filter(|row| has_run(row)).collect();
     let mut unmatched: Vec<&AccountRow> = Vec::new();
-    for row in seen.accounts.iter().filter(|row| has_run(row)) {
-        let within = last_within(&attempts, row);
-        match within {
+    for (row, place) in runs.iter().copied().zip(runs::places(files, &runs)) {
+        match place {
             Some(place) => complete(&mut attempts[place], row),
             None => unmatched.push(row),
         }
@@ -101,17 +99,6 @@ fn ended(attempt: &mut AttemptStatus, end: &AttemptEnd) {
     attempt.reason.clone_from(&end.reason);
 }
 
-/// The last attempt that began while the row's job ran: in-place restarts share one row.
-fn last_within(attempts: &[AttemptStatus], row: &AccountRow) -> Option<usize> {
-    let from = seconds(row.start)? - SLACK;
-    // Slurm may find out late that a node is gone, but a job never starts before it did.
-    let until = seconds(row.end).unwrap_or(f64::INFINITY) + SLACK;
-    attempts.iter().rposition(|attempt| {
-        attempt.number.is_some()
-            && attempt.start.is_some_and(|start| from <= start && start <= until)
-    })
-}
-
 /// Adds what only Slurm knows to an attempt that left no end, or whose end the next one wrote by guess.
 fn complete(attempt: &mut AttemptStatus, row: &AccountRow) {
     let is_told = attempt.cause.is_some_and(|cause| cause != Cause::NodeFailure);
@@ -163,9 +150,4 @@ pub(super) fn cause(state: &JobState) -> Option<Cause> {
         JobState::OutOfMemory => Some(Cause::OutOfMemory),
         _ => None,
     }
-}
-
-fn seconds(time: Option<i64>) -> Option<f64> {
-    #[expect(clippy::cast_precision_loss, reason = "exact for a hundred million years")]
-    time.map(|time| time as f64)
 }

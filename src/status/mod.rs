@@ -4,6 +4,7 @@
 
 mod attempts;
 mod local;
+mod runs;
 mod shown;
 mod slurm_view;
 mod summary;

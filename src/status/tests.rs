@@ -1,6 +1,8 @@
 //! Stories: what each source says, and what a person is told.
 
 mod local_runner;
+mod runs;
+mod waiting;
 
 use nemo_harness::rundir::ExperimentDir;
 use nemo_harness::rundir::{AttemptEnd, AttemptStart, Cause, Next};
@@ -185,42 +187,8 @@ fn the_queue_tells_what_is_to_come() {
         &[],
         "pending: waits, since its account has reached a limit (AssocGrpCPUMinutesLimit) []",
     );
-    check("8_0|PENDING|Cleaning", "", &[], "pending: waits (Cleaning) []");
+    check("8_0|PENDING|BurstBufferResources", "", &[], "pending: waits (BurstBufferResources) []");
     check("8_0|RUNNING|None", "", &again, "preempted [Preempted]");
-}
-
-#[test]
-fn who_holds_a_job_is_told() {
-    let wish = |action, task: &str, trial| Request {
-        action,
-        task: Some(task.to_owned()).filter(|task| !task.is_empty()),
-        trial,
-        time: 0,
-    };
-    let told = |reason: &str, requests: &[Request]| {
-        let stored = stored();
-        let mut sources = sources(&stored);
-        sources.queue = queue_rows(&format!("8_0|PENDING|{reason}"));
-        sources.requests = requests.to_vec();
-        told(&sources)
-    };
-    let pause = |task, trial| [wish(Action::Pause, task, trial)];
-    let ours = |rest| {
-        format!("paused: paused; `nemo-slurm resume sample-00000100{rest}` lets it go on []")
-    };
-    // To Slurm, root is an administrator.
-    assert_eq!(told("JobHeldAdmin", &pause("", None)), ours(""));
-    assert_eq!(told("JobHeldUser", &pause("train", None)), ours("/train"));
-    assert_eq!(told("JobHeldUser", &pause("train", Some(0))), ours("/train/0"));
-    let not_ours = "paused: is held; `nemo-slurm resume sample-00000100/train` lets it go on []";
-    assert_eq!(told("JobHeldUser", &pause("train", Some(1))), not_ours);
-    let admin = "paused: is held by an administrator, who must release it []";
-    assert_eq!(told("JobHeldAdmin", &[]), admin);
-    let [pause] = pause("train", None);
-    assert_eq!(told("JobHeldAdmin", &[pause, wish(Action::Resume, "", None)]), admin);
-    let often = "paused: is held by Slurm: it was requeued too often; \
-                 `nemo-slurm resume sample-00000100/train` lets it go on []";
-    assert_eq!(told("JobHoldMaxRequeue", &[]), often);
 }
 
 #[test]

@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Sources, State, TaskStatus, TrialFiles, TrialStatus};
 use crate::experiment::Task;
 
+/// The first of these that has a pattern names the step that the others are of, and is no metric itself.
+const STEPS: [&str; 2] = ["step", "epoch"];
+
 /// How many of the metrics that were reported are named.
 const NAMED: usize = 8;
 
@@ -28,7 +31,9 @@ fn of_task(
         status.trials.iter().flat_map(|trial| trial.metrics.keys()).collect();
     // What is seldom reported may stand before the last lines: only the search needs it there.
     let is_partial = files.is_some_and(|files| files.values().any(|files| files.older_metrics));
-    let patterns = task.metrics.keys().filter(|_| !is_partial);
+    let step = STEPS.into_iter().find(|step| task.metrics.contains_key(*step));
+    let is_step = |name: &String| step == Some(name.as_str());
+    let patterns = task.metrics.keys().filter(|name| !is_partial && !is_step(name));
     let wanted: BTreeSet<&String> = task.metric.iter().chain(patterns).collect();
     let missing: Vec<&String> = wanted.difference(&reported).copied().collect();
     if missing.is_empty() {
@@ -69,10 +74,14 @@ mod tests {
     /// What is said of trials, given as `state metric…`, of a task that wants `losss` and prints `acc`.
     #[track_caller]
     fn check(trials: &[&str], is_partial: bool, expected: &str) {
+        check_patterns(&["acc", "losss"], trials, is_partial, expected);
+    }
+
+    #[track_caller]
+    fn check_patterns(patterns: &[&str], trials: &[&str], is_partial: bool, expected: &str) {
         let mut task = crate::plan::sample_task("train", trials.len(), 0, &[]);
         task.metric = Some("losss".to_owned());
-        task.metrics =
-            [("acc".to_owned(), String::new()), ("losss".to_owned(), String::new())].into();
+        task.metrics = patterns.iter().map(|name| ((*name).to_owned(), String::new())).collect();
         let trials = (0..).zip(trials).map(|(index, text)| trial(index, text)).collect();
         let mut status = TaskStatus {
             name: task.name.clone(),
@@ -134,6 +143,14 @@ mod tests {
         check(&["completed acc", "running losss"], false, "");
         check(&["running loss", "running"], false, "");
         check(&["failed", "running loss"], false, "");
+    }
+
+    #[test]
+    fn the_step_is_no_metric() {
+        check_patterns(&["losss", "step"], &["completed losss"], false, "");
+        check_patterns(&["losss", "epoch"], &["completed losss"], false, "");
+        let epoch = "no trial of `train` reported `epoch`; reported: losss";
+        check_patterns(&["epoch", "losss", "step"], &["completed losss"], false, epoch);
     }
 
     #[test]

@@ -54,22 +54,77 @@ pub(super) fn reason(row: &QueueRow, attempts: &[AttemptStatus]) -> Option<Strin
         "Priority" => "waits for its turn: other jobs come first",
         "Resources" => "waits for free resources",
         "Licenses" => "waits for a free licence",
+        "Cleaning" => "waits until its earlier run is cleaned up",
+        "Prolog" => "waits until its nodes are prepared",
+        "Reservation" => "waits for its reservation to begin",
+        "WaitingForScheduling" => "waits until Slurm looks at it",
         reason => return Some(other(reason)),
     };
     Some(text.to_owned())
 }
 
-/// Reasons of which there are many; Slurm's word is what an administrator asks for.
+/// Reasons that are rarer, or of which there are many; Slurm's word is what an administrator asks for.
 fn other(reason: &str) -> String {
-    let is_about = |start: &str| reason.starts_with(start);
-    let text = if is_about("Assoc") {
-        "waits, since its account has reached a limit"
-    } else if is_about("QOS") {
-        "waits, since its QOS has reached a limit"
-    } else if is_about("ReqNodeNotAvail") || is_about("Nodes_required") {
-        "waits for nodes that are not available now"
-    } else {
-        "waits"
-    };
+    let text = never(reason).or_else(|| limit(reason)).or_else(|| place(reason)).unwrap_or("waits");
     format!("{text} ({reason})")
+}
+
+/// Requests that Slurm takes and never starts.
+fn never(reason: &str) -> Option<&'static str> {
+    let text = match reason {
+        "BadConstraints" => {
+            "can never start: no node of its partition has the memory, GPUs, CPUs or features \
+             that it asks for: cancel it and ask for less"
+        }
+        "PartitionNodeLimit" => {
+            "can't start: its partition does not give a job so many nodes, or they are down: if \
+             it stays so, cancel it and ask for fewer"
+        }
+        "PartitionTimeLimit" => {
+            "can't start: its `time` is longer than its partition allows: cancel it and ask for less"
+        }
+        "InvalidAccount" => "can't start: its account is not valid: cancel it and name another",
+        "InvalidQOS" => "can't start: its QOS is not valid: cancel it and name another",
+        reason if is_of_one_job(reason) => {
+            "can't start: it asks for more than its account or QOS allows one job: cancel it and \
+             ask for less"
+        }
+        _ => return None,
+    };
+    Some(text)
+}
+
+/// Whether a limit on each single job is meant, such as `QOSMaxWallDurationPerJobLimit`: no other job's end helps.
+fn is_of_one_job(reason: &str) -> bool {
+    let is_limit = reason.starts_with("AssocMax") || reason.starts_with("QOSMax");
+    is_limit && (reason.contains("PerJob") || reason.contains("PerNode"))
+}
+
+/// Limits that other jobs use up.
+fn limit(reason: &str) -> Option<&'static str> {
+    let is_about = |start: &str| reason.starts_with(start);
+    let jobs = ["AssocMaxJobsLimit", "AssocGrpJobsLimit", "AssociationJobLimit"];
+    if jobs.contains(&reason) {
+        Some("waits until others of its account's jobs end: so many may run at once")
+    } else if is_about("QOSMaxJobs") || is_about("QOSGrpJobs") || reason == "QOSJobLimit" {
+        Some("waits until others of its QOS's jobs end: so many may run at once")
+    } else if is_about("Assoc") {
+        Some("waits, since its account has reached a limit")
+    } else if is_about("QOS") {
+        Some("waits, since its QOS has reached a limit")
+    } else {
+        None
+    }
+}
+
+/// Places that are not to be had now.
+fn place(reason: &str) -> Option<&'static str> {
+    let is_about = |start: &str| reason.starts_with(start);
+    if is_about("ReqNodeNotAvail") || is_about("Nodes_required") || reason == "NodeDown" {
+        Some("waits for nodes that are not available now: in use, reserved or down")
+    } else if reason == "PartitionDown" || reason == "PartitionInactive" {
+        Some("waits, since its partition starts no jobs now")
+    } else {
+        None
+    }
 }

@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 
 /// Crockford's alphabet: no letter that reads like a digit. In the order of its values, so that text sorts as time does.
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-/// Six digits hold thirty-four years of seconds; two more keep two submissions of one second apart.
+/// Six digits hold thirty-four years of seconds; two more keep submissions of one second apart, and in their order.
 const TIME_DIGITS: usize = 6;
 const CHANCE_DIGITS: usize = 2;
+/// How many ids of one name a second has.
+const PARTS: u16 = 1024;
 /// 2025-01-01T00:00:00Z: ids count from here.
 const EPOCH: u64 = 1_735_689_600;
 
@@ -29,6 +31,27 @@ impl ExperimentId {
     pub fn new(name: &str, now: u64, chance: u32) -> Self {
         let time = digits(now.saturating_sub(EPOCH), TIME_DIGITS);
         Self(format!("{name}-{time}{}", digits(u64::from(chance), CHANCE_DIGITS)))
+    }
+
+    /// An id that none of these is, for an experiment that is made at `now` (unix seconds). It sorts behind all of
+    /// the same second, whatever their names.
+    #[must_use]
+    pub fn next(name: &str, now: f64, known: &[Self]) -> Self {
+        let mut place = Place::at(now);
+        let mut places: Vec<Place> = known.iter().map(Self::place).collect();
+        places.sort_unstable();
+        for known in places {
+            if known >= place && known.second == place.second {
+                place = known.next();
+            }
+        }
+        Self::new(name, place.second, place.part.into())
+    }
+
+    fn place(&self) -> Place {
+        let part =
+            self.age_key().bytes().skip(TIME_DIGITS).fold(0, |part, byte| part * 32 + value(byte));
+        Place { second: self.made_at(), part: u16::try_from(part).unwrap_or(PARTS - 1) }
     }
 
     /// The id as text.
@@ -52,10 +75,37 @@ impl ExperimentId {
     /// When it was made, in unix seconds.
     #[must_use]
     pub fn made_at(&self) -> u64 {
-        let value = |byte: u8| ALPHABET.iter().position(|&letter| letter == byte).unwrap_or(0);
         let time = self.age_key().bytes().take(TIME_DIGITS);
-        EPOCH + time.fold(0, |time, byte| time * 32 + value(byte) as u64)
+        EPOCH + time.fold(0, |time, byte| time * 32 + value(byte))
     }
+}
+
+/// Where an id stands in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    /// Unix seconds.
+    second: u64,
+    /// Which of the second's parts.
+    part: u16,
+}
+
+impl Place {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "unix seconds")]
+    fn at(now: f64) -> Self {
+        Self { second: now as u64, part: (now.fract() * f64::from(PARTS)) as u16 }
+    }
+
+    fn next(self) -> Self {
+        match self.part + 1 {
+            PARTS => Self { second: self.second + 1, part: 0 },
+            part => Self { part, ..self },
+        }
+    }
+}
+
+/// What a letter of the alphabet stands for.
+fn value(letter: u8) -> u64 {
+    (0..).zip(ALPHABET).find(|(_, known)| **known == letter).map_or(0, |(value, _)| value)
 }
 
 /// The lowest `n` digits of a number in base 32.
@@ -109,6 +159,20 @@ mod tests {
         assert_eq!(id.as_str(), "my-digits-1rs0xg11");
         assert_eq!((id.name(), id.made_at()), ("my-digits", 1_795_230_000));
         assert_eq!(id.as_str().parse(), Ok(id));
+    }
+
+    #[test]
+    fn of_one_second_the_newest_sorts_last() {
+        let id = |text: &str| text.parse::<ExperimentId>().unwrap();
+        let next = |now, known: &[ExperimentId]| ExperimentId::next("b", now, known).to_string();
+        assert_eq!(next(1_795_230_000.0, &[]), "b-1rs0xg00");
+        assert_eq!(next(1_795_230_000.5, &[]), "b-1rs0xgg0");
+        // Whatever their names and their order.
+        let known = [id("a-1rs0xgh7"), id("b-1rs0xg33"), id("c-1rs0xf00"), id("d-1rs0xh00")];
+        assert_eq!(next(1_795_230_000.5, &known), "b-1rs0xgh8");
+        assert_eq!(next(1_795_230_000.9, &known), "b-1rs0xgws");
+        // A second that is full goes on in the next one.
+        assert_eq!(next(1_795_230_000.5, &[id("a-1rs0xgzz"), id("a-1rs0xh00")]), "b-1rs0xh01");
     }
 
     #[test]

@@ -58,6 +58,15 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether somebody else has made what was to be made.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        let taken = [io::ErrorKind::AlreadyExists, io::ErrorKind::DirectoryNotEmpty];
+        matches!(self, Self::Io { source, .. } if taken.contains(&source.kind()))
+    }
+}
+
 /// Puts the path and what was tried to an I/O error.
 pub(crate) fn at<T>(
     verb: &'static str,

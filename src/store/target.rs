@@ -1,5 +1,7 @@
 //! What a user means by `EXPERIMENT[/TASK[/TRIAL]]`.
 
+use std::fmt;
+
 use super::{ExperimentId, Home, StoreError};
 
 /// A target, its experiment found, its task and trial not yet held against the experiment.
@@ -11,6 +13,14 @@ pub struct Target {
     pub task: Option<String>,
     /// One trial of the task.
     pub trial: Option<u32>,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.id)?;
+        self.task.iter().try_for_each(|task| write!(f, "/{task}"))?;
+        self.trial.iter().try_for_each(|trial| write!(f, "/{trial}"))
+    }
 }
 
 /// Why a target means nothing.

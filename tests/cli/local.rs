@@ -35,6 +35,41 @@ fn tasks_run_in_their_order_and_wait_exits_0() {
     assert_eq!(logs.lines().count(), 5, "{logs}");
 }
 
+/// However few milliseconds lie between two submissions.
+#[test]
+fn the_newest_experiment_is_the_newest() {
+    let world = World::new();
+    for name in ["z", "b", "y", "a", "x"] {
+        let file = format!("name = \"{name}\"\n[task.only]\nrun = \"true\"\n");
+        world.write("exp.toml", &file);
+        let id = world.ok(&["submit", "exp.toml"]);
+        assert_eq!(text(&world.status("@")["experiment"]["id"]), id);
+    }
+    let listed: Value = serde_json::from_str(&world.ok(&["list", "--json"])).unwrap();
+    let names: Vec<String> = listed["experiments"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|experiment| text(&experiment["name"]))
+        .collect();
+    assert_eq!(names, ["x", "a", "y", "b", "z"]);
+}
+
+/// Two that want the same id at the same moment both get one.
+#[test]
+fn submissions_side_by_side_have_ids_of_their_own() {
+    let world = World::new();
+    world.write("exp.toml", "name = \"same\"\n[task.only]\nrun = \"true\"\n");
+    let mut ids: Vec<String> = std::thread::scope(|scope| {
+        let submit = || world.ok(&["submit", "exp.toml"]);
+        let under_way: Vec<_> = (0..12).map(|_| scope.spawn(submit)).collect();
+        under_way.into_iter().map(|submitted| submitted.join().unwrap()).collect()
+    });
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 12, "{ids:?}");
+}
+
 #[test]
 fn a_gentle_cancel_preempts_and_nothing_is_lost() {
     let world = world(40, 0.05);
@@ -61,7 +96,16 @@ fn a_cancelled_trial_is_saved_and_stays_cancelled() {
         assert_eq!(causes(trial), ["cancelled"]);
         assert!(trial["attempts"][0]["checkpoint_step"].as_u64() > Some(3), "{trial:#}");
     }
-    assert_eq!(world.run(&["wait", &id]).code, 1);
+    let said = |target: &str| {
+        let printed = world.run(&["wait", target]);
+        (printed.code, printed.stderr)
+    };
+    let expected = |target: &str| {
+        (1, format!("`{target}` is cancelled; `nemo-slurm status {id}` shows more\n"))
+    };
+    assert_eq!(said(&id), expected(&id));
+    let trial = format!("{id}/train/1");
+    assert_eq!(said(&trial), expected(&trial));
 }
 
 #[test]

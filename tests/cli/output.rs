@@ -33,6 +33,18 @@ fn errors_say_what_to_type_next() {
 }
 
 #[test]
+fn a_dry_run_names_the_command_that_shows_scripts() {
+    let world = World::new();
+    let file = "name = \"a\"\n[executor.gpu]\nkind = \"slurm\"\n[task.train]\nrun = \"true\"\n";
+    world.write("my.toml", file);
+    let printed = world.run(&["submit", "my.toml", "--dry-run"]);
+    assert_eq!(printed.code, 0, "{printed:?}");
+    let named = "`nemo-slurm plan my.toml --scripts` shows what Slurm would be given.";
+    assert!(printed.stderr.contains(named), "{printed:?}");
+    assert!(world.ok(&["plan", "my.toml", "--scripts"]).contains("#SBATCH"));
+}
+
+#[test]
 fn a_folder_is_no_file_but_may_have_one() {
     let world = World::new();
     std::fs::create_dir(world.path("empty")).unwrap();

@@ -109,7 +109,10 @@ fn a_time_limit_is_a_segment_not_an_end() {
     let executor = "kind = \"slurm\"\npartition = \"main\"\nmem = \"100M\"\ntime = \"1m\"";
     counting::write(&world, executor, 900, 0.1);
     let id = world.ok(&["submit", "exp.toml"]);
-    let status = until_completed(&world, &id);
+    let status = world.until(&id, "the end", |status| {
+        trials(status, "train").iter().for_each(assert_last_attempt_runs);
+        status["experiment"]["state"] == "completed"
+    });
     for trial in trials(&status, "train") {
         let causes = causes(trial);
         let (last, before) = causes.split_last().unwrap();
@@ -122,6 +125,15 @@ fn a_time_limit_is_a_segment_not_an_end() {
     }
     counting::assert_undisturbed(&world, &id, 900);
     world.hold("C: USR1 at the time limit", &id);
+}
+
+/// The run before was requeued seconds ago: its end must not be taken for that of the run that followed.
+#[track_caller]
+fn assert_last_attempt_runs(trial: &Value) {
+    let last = trial["attempts"].as_array().and_then(|attempts| attempts.last());
+    if let Some(last) = last.filter(|_| trial["state"] == "running") {
+        assert!(last["end"].is_null() && last["cause"].is_null(), "{trial:#}");
+    }
 }
 
 #[test]

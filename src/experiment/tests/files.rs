@@ -237,6 +237,36 @@ fn mistakes_of_the_command_line_are_shown_there() {
 }
 
 #[test]
+fn a_parameter_that_nothing_uses_is_not_added() {
+    let file = |run: &str, params: &str| {
+        format!("name = 'a'\n[task.train]\nrun = '{run}'\n[task.train.params]\n{params}")
+    };
+    let said = |file: &str, changes: &[&str]| match overridden(file, changes, None) {
+        Ok(_) => String::new(),
+        Err(problems) => {
+            let problem = &problems.0[0];
+            format!("{} | {}", problem.message, problem.hint.clone().unwrap_or_default())
+        }
+    };
+    let rates = file("train {lr} {more.seed}", "lr = 1\nmore.seed = 2\n");
+    let slip = ["task.train.params.lrr=3"];
+    let hint = "did you mean `lr`? a new one must be in `run`, as `{lrr}`";
+    assert_eq!(said(&rates, &slip), format!("`train` has no parameter `lrr` | {hint}"));
+    let hint = "did you mean `more.seed`? a new one must be in `run`, as `{more.sed}`";
+    let inner = ["task.train.params.more.sed=3"];
+    assert_eq!(said(&rates, &inner), format!("`train` has no parameter `more.sed` | {hint}"));
+    let hint = "the parameters are: `lr`, `more.seed`; a new one must be in `run`, as `{zzz}`";
+    let other = ["task.train.params.zzz=3"];
+    assert_eq!(said(&rates, &other), format!("`train` has no parameter `zzz` | {hint}"));
+    // Known, or used, or all anew.
+    assert_eq!(said(&rates, &["task.train.params.more.seed=[1, 2]"]), "");
+    assert_eq!(said(&file("train {lr} {lrr}", "lr = 1\n"), &slip), "");
+    assert_eq!(said(&rates, &["task.train.run=train {lrr}", slip[0]]), "");
+    assert_eq!(said(&rates, &["task.train.params={ lr = 1, more = { seed = 1 }, lrr = 3 }"]), "");
+    assert_eq!(said(&file("train", ""), &slip), "");
+}
+
+#[test]
 fn a_key_of_a_task_is_found_there() {
     let hint = |change: &str| {
         let problems = overridden(WHOLE, &[change], None).unwrap_err();
@@ -297,7 +327,7 @@ fn problems_have_fields_for_programs() {
 fn the_examples_of_the_reference_are_right() {
     let reference = include_str!("../../../docs/exp-toml.md");
     let blocks: Vec<&str> = reference.split("```toml\n").skip(1).collect();
-    assert_eq!(blocks.len(), 4);
+    assert_eq!(blocks.len(), 5);
     for block in blocks {
         let example = block.split("```").next().unwrap();
         let name = if example.starts_with("name") { "" } else { "name = 'x'\n" };

@@ -41,12 +41,57 @@ fn hints_say_what_was_meant() {
     let unit = "write \"50 steps\", or a time such as \"50s\" or \"50m\"";
     check("task.u = { run = 'x', checkpoint.every = '50' }", unit);
     check("task.u = { run = 'x', checkpoint.every = 50 }", unit);
+    let steps = "did you mean \"10 steps\"?";
+    check("task.u = { run = 'x', checkpoint.every = '10 stepz' }", steps);
+    check("task.u = { run = 'x', checkpoint.every = '10stp' }", steps);
+    let time = "write for example \"90s\", \"10m\", \"1h30m\", \"2d\" or \"1-12:00:00\"";
+    check("task.u = { run = 'x', checkpoint.every = '10 fortnights' }", time);
     let keep = "did you mean `trial_latest`?";
     check("task.u = { run = 'x', checkpoint.keep.latest = 2 }", keep);
     let best = "did you mean `trial_best` or `experiment_best`?";
     check("task.u = { run = 'x', checkpoint.keep.best = 2 }", best);
     check("lr = 3", "did you mean `task.t.params.lr`?");
     check("[restart]\nhang = '5m'\ncrashes = 1", "did you mean `task.t.restart`?");
+}
+
+#[test]
+fn other_people_s_words_are_understood() {
+    let check = |line: &str, meant: &str| {
+        let text = format!("name = 'x'\n[task.t]\nrun = 'x'\n{line}\n[task.u]\nrun = 'x'");
+        let problems = read(&text).expect_err("the file has a mistake");
+        let hint = format!("did you mean `{meant}`?");
+        assert_eq!(problems.0[0].hint.as_ref(), Some(&hint), "in {text}");
+    };
+    for (word, meant) in
+        [("lower", "min"), ("Higher", "max"), ("maximize", "max"), ("minimise", "min")]
+    {
+        check(&format!("search = {{ metric = 'a', goal = '{word}' }}"), meant);
+    }
+    let ends = [
+        ("afterok", "ok"),
+        ("success", "ok"),
+        ("failure", "failed"),
+        ("always", "any"),
+        ("aftercorr", "each"),
+    ];
+    for (word, meant) in ends {
+        check(&format!("after = {{ task = 'u', on = '{word}' }}"), meant);
+    }
+    let profiles = [
+        ("huggingface", "transformers"),
+        ("pytorch-lightning", "lightning"),
+        ("torch", "torchrun"),
+    ];
+    for (word, meant) in profiles {
+        check(&format!("profile = '{word}'"), meant);
+    }
+    check("launch = 'torch.distributed.run'", "torchrun");
+}
+
+#[test]
+fn an_only_task_can_wait_for_none() {
+    let problems = read("name = 'x'\n[task.t]\nrun = 'x'\nafter = 'prepare'").unwrap_err();
+    assert_eq!(problems.0[0].hint.as_deref(), Some("`t` is the only task of this file"));
 }
 
 #[test]

@@ -1,0 +1,80 @@
+//! Which of Slurm's runs of a job an attempt belongs to. Pure.
+
+use nemo_harness::rundir::AttemptStart;
+
+use super::TrialFiles;
+use crate::slurm::AccountRow;
+
+/// Seconds by which the clocks of two nodes, and Slurm's whole seconds, may differ.
+const SLACK: f64 = 5.0;
+/// Slurm cuts the part of a second off.
+const WHOLE_SECOND: f64 = 1.0;
+
+/// For each run, oldest first, the place of the last attempt in it: in-place restarts share one.
+///
+/// A job that is requeued may start again within seconds, so the count of restarts tells more than the clock does.
+pub(super) fn places(files: &TrialFiles, runs: &[&AccountRow]) -> Vec<Option<usize>> {
+    let mut open = Open::of(files);
+    let mut places = vec![None; runs.len()];
+    for witness in [Witness::CountAndTime, Witness::Count, Witness::Time] {
+        for (number, (place, row)) in (0..).zip(places.iter_mut().zip(runs)) {
+            *place = place.or_else(|| open.take(|start| witness.agrees(start, number, row)));
+        }
+    }
+    places
+}
+
+/// What speaks for an attempt being of a run, the strongest first.
+#[derive(Clone, Copy)]
+enum Witness {
+    CountAndTime,
+    /// The run's number, and the clocks as far as they may differ.
+    Count,
+    /// Slurm may have lost earlier runs, and then their number tells nothing.
+    Time,
+}
+
+impl Witness {
+    fn agrees(self, start: &AttemptStart, number: u32, row: &AccountRow) -> bool {
+        match self {
+            Self::CountAndTime => {
+                start.restarts == number && began_within(start, row, WHOLE_SECOND)
+            }
+            Self::Count => start.restarts == number && began_within(start, row, SLACK),
+            Self::Time => began_within(start, row, WHOLE_SECOND),
+        }
+    }
+}
+
+/// Slurm may find out late that a node is gone, but a job never starts before it did.
+fn began_within(start: &AttemptStart, row: &AccountRow, after_end: f64) -> bool {
+    let Some(from) = seconds(row.start) else { return false };
+    let until = seconds(row.end).unwrap_or(f64::INFINITY);
+    from - SLACK <= start.time && start.time <= until + after_end
+}
+
+/// The attempts that no run has taken yet.
+struct Open<'a>(Vec<Option<&'a AttemptStart>>);
+
+impl<'a> Open<'a> {
+    fn of(files: &'a TrialFiles) -> Self {
+        Self(files.attempts.iter().filter_map(|record| record.as_start()).map(Some).collect())
+    }
+
+    /// Takes all attempts for which this holds; returns the place of the last.
+    fn take(&mut self, holds: impl Fn(&AttemptStart) -> bool) -> Option<usize> {
+        let mut last = None;
+        for (place, start) in self.0.iter_mut().enumerate() {
+            if start.take_if(|start| holds(start)).is_some() {
+                last = Some(place);
+            }
+        }
+        last
+    }
+}
+
+/// Slurm's time as ours.
+pub(super) fn seconds(time: Option<i64>) -> Option<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "exact for a hundred million years")]
+    time.map(|time| time as f64)
+}

@@ -1,0 +1,49 @@
+//! Which of Slurm's runs of a job an attempt belongs to.
+
+use super::*;
+
+/// What the harness requeues starts again a few seconds after the end of the run before.
+#[test]
+fn a_run_that_ended_is_of_the_attempt_that_ended() {
+    let requeued = "8_0|REQUEUED|1795255990|1795256030";
+    let ended = [
+        start(0, 1_795_255_991.1),
+        end(0, 1_795_256_029.8, Cause::TimeLimit, Next::Requeue),
+        start(1, 1_795_256_033.27),
+    ];
+    let running = "8_0|RUNNING|None";
+    let both = format!("{requeued} 8_0|RUNNING|1795256032|Unknown");
+    check(running, &both, &ended, "running [TimeLimit -]");
+    // Accounting may not have heard of the new run yet.
+    check(running, requeued, &ended, "running [TimeLimit -]");
+    let killed = [ended[0].clone(), ended[2].clone()];
+    check(running, &both, &killed, "running [Preempted -]");
+    // The node's clock runs ahead, and the first run took no time.
+    let early = [start(0, 1_795_256_032.5), start(1, 1_795_256_034.0)];
+    check(running, &both, &early, "running [Preempted -]");
+    // The harness of the first run never began.
+    check(running, &both, &[ended[2].clone()], "running [Preempted -]");
+    // Slurm has lost the first run.
+    let lost = "8_0|NODE_FAIL|1795256032|1795256090";
+    check(
+        "8_0|PENDING|BeginTime",
+        lost,
+        &ended,
+        "preempted: waits a while before it starts again [TimeLimit NodeFailure]",
+    );
+}
+
+#[test]
+fn restarts_in_place_share_a_run() {
+    let mut again = start(1, 130.0);
+    if let AttemptRecord::Start(again) = &mut again {
+        again.restarts = 0;
+    }
+    let records = [start(0, 100.0), end(0, 129.0, Cause::Failed, Next::Restart), again];
+    check(
+        "",
+        "8_0|OUT_OF_MEMORY|100|150",
+        &records,
+        "failed: ran out of memory [Failed OutOfMemory]",
+    );
+}

@@ -1,0 +1,75 @@
+//! Why a trial waits, and who holds it.
+
+use super::*;
+
+#[test]
+fn a_request_that_can_never_run_says_so() {
+    let stored = stored();
+    let told = |reason: &str| {
+        let mut sources = sources(&stored);
+        sources.queue = queue_rows(&format!("8_0|PENDING|{reason}"));
+        let told = told(&sources);
+        told.strip_prefix("pending: ")
+            .unwrap()
+            .strip_suffix(&format!(" ({reason}) []"))
+            .unwrap()
+            .to_owned()
+    };
+    for reason in [
+        "BadConstraints",
+        "PartitionTimeLimit",
+        "QOSMaxWallDurationPerJobLimit",
+        "AssocMaxCpuPerJobLimit",
+        "QOSMaxMemoryPerNode",
+    ] {
+        let told = told(reason);
+        assert!(
+            told.starts_with("can") && told.ends_with("cancel it and ask for less"),
+            "{reason}: {told}"
+        );
+    }
+    assert!(told("BadConstraints").contains("no node of its partition has the memory, GPUs, CPUs"));
+    assert!(told("PartitionNodeLimit").ends_with("cancel it and ask for fewer"));
+    assert!(told("InvalidQOS").ends_with("cancel it and name another"));
+    let jobs = "waits until others of its account's jobs end: so many may run at once";
+    assert_eq!(told("AssocMaxJobsLimit"), jobs);
+    assert_eq!(told("QOSMaxJobsPerUserLimit"), jobs.replace("account", "QOS"));
+    assert_eq!(told("QOSMaxCpuPerUserLimit"), "waits, since its QOS has reached a limit");
+    let nodes = "waits for nodes that are not available now: in use, reserved or down";
+    assert_eq!(told("ReqNodeNotAvail,_UnavailableNodes:n1"), nodes);
+    assert_eq!(told("PartitionDown"), "waits, since its partition starts no jobs now");
+}
+
+#[test]
+fn who_holds_a_job_is_told() {
+    let wish = |action, task: &str, trial| Request {
+        action,
+        task: Some(task.to_owned()).filter(|task| !task.is_empty()),
+        trial,
+        time: 0,
+    };
+    let told = |reason: &str, requests: &[Request]| {
+        let stored = stored();
+        let mut sources = sources(&stored);
+        sources.queue = queue_rows(&format!("8_0|PENDING|{reason}"));
+        sources.requests = requests.to_vec();
+        told(&sources)
+    };
+    let pause = |task, trial| [wish(Action::Pause, task, trial)];
+    let ours = |rest| {
+        format!("paused: paused; `nemo-slurm resume sample-00000100{rest}` lets it go on []")
+    };
+    // To Slurm, root is an administrator.
+    assert_eq!(told("JobHeldAdmin", &pause("", None)), ours(""));
+    assert_eq!(told("JobHeldUser", &pause("train", None)), ours("/train"));
+    assert_eq!(told("JobHeldUser", &pause("train", Some(0))), ours("/train/0"));
+    let not_ours = "paused: is held; `nemo-slurm resume sample-00000100/train` lets it go on []";
+    assert_eq!(told("JobHeldUser", &pause("train", Some(1))), not_ours);
+    let admin = "paused: is held by an administrator, who must release it []";
+    assert_eq!(told("JobHeldAdmin", &[]), admin);
+    let [pause] = pause("train", None);
+    assert_eq!(told("JobHeldAdmin", &[pause, wish(Action::Resume, "", None)]), admin);
+    let often = "paused: is held by Slurm: it was requeued too often; \
+                 `nemo-slurm resume sample-00000100/train` lets it go on []";
+    assert_eq!(told("JobHoldMaxRequeue", &[]), often);
+}
