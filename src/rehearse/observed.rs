@@ -37,6 +37,8 @@ pub enum End {
 /// One attempt.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Attempt {
+    /// Its number, as in the record.
+    pub number: u32,
     /// When its record begins, in unix seconds.
     pub start: f64,
     /// The checkpoint that it was given.

@@ -137,6 +137,7 @@ impl Watch {
         let of_this = |attempt: &&(u32, Injected)| attempt.0 == number;
         let in_place = self.in_place.iter().filter(|(attempt, _)| *attempt == number);
         Attempt {
+            number,
             start,
             resume_step,
             lines: self.reports.iter().filter(|line| line.attempt == number).cloned().collect(),

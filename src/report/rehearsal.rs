@@ -161,7 +161,7 @@ fn compared(run: &Run, comparison: Option<&Comparison>) -> String {
             "equal but for noise".to_owned()
         }
         _ if own.is_equal() => "equal".to_owned(),
-        Some(first) => format!("differs from step {} on", first.step),
+        Some(first) => format!("differs from {} {} on", own.unit(), first.step),
         None if own.series.missing.is_empty() && own.doubled.is_empty() => {
             "files differ".to_owned()
         }

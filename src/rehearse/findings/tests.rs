@@ -5,7 +5,7 @@ use nemo_harness::rundir::{AttemptEnd, Cause, MetricsLine, Next};
 use super::*;
 use crate::rehearse::observed::{Attempt, Injected};
 use crate::rehearse::plan::Fault;
-use crate::rehearse::series::SeriesDifference;
+use crate::rehearse::series::{PointDifference, SeriesDifference};
 
 fn line(step: u64) -> MetricsLine {
     let values = serde_json::json!({ "loss": 1.0 }).as_object().unwrap().clone();
@@ -144,4 +144,21 @@ fn with_nothing_in_common_nothing_can_be_told() {
     let mut all = rehearsal(preempted(), Comparison::default());
     all.runs[0].1.series.compared = 0;
     check(&all, &["nothing-to-compare"]);
+}
+
+#[test]
+fn each_run_that_differs_by_chance_is_named() {
+    let point = PointDifference {
+        step: 5,
+        metric: "loss".to_owned(),
+        expected: 1.0.into(),
+        found: 2.0.into(),
+    };
+    let series = SeriesDifference { first: Some(point), ..SeriesDifference::default() };
+    let mut all = rehearsal(preempted(), Comparison { series, ..Comparison::default() });
+    let (mut run, own) = all.runs[0].clone();
+    run.kind = Kind::Killed;
+    all.runs.push((run, own));
+    check(&all, &["not-deterministic"]);
+    assert_eq!(judge(&all)[0].scenarios, [Kind::Preempted, Kind::Killed]);
 }
