@@ -141,6 +141,13 @@ impl Attempt {
         exit.is_some() && !self.notes.terminated && !self.notes.killed
     }
 
+    /// SIGTERM ended it, or made its shell end, and the harness had sent none.
+    #[must_use]
+    pub fn died_of_term(&self) -> bool {
+        let is_term = |end: &AttemptEnd| end.signal == Some(15) || end.exit_code == Some(143);
+        self.end.as_ref().is_some_and(is_term) && !self.notes.terminated && !self.notes.killed
+    }
+
     /// It crashed, and nothing had been done to it.
     #[must_use]
     pub fn crashed_alone(&self) -> bool {

@@ -3,7 +3,7 @@
 use nemo_harness::rundir::{AttemptEnd, Cause, MetricsLine, Next};
 
 use super::*;
-use crate::rehearse::observed::{Attempt, Injected};
+use crate::rehearse::observed::{Attempt, Injected, Notes};
 use crate::rehearse::plan::Fault;
 use crate::rehearse::series::{PointDifference, SeriesDifference};
 
@@ -161,4 +161,46 @@ fn each_run_that_differs_by_chance_is_named() {
     all.runs.push((run, own));
     check(&all, &["not-deterministic"]);
     assert_eq!(judge(&all)[0].scenarios, [Kind::Preempted, Kind::Killed]);
+}
+
+/// One that a TERM ends a moment after Slurm was told to requeue it.
+fn ended_by_term(exit_code: Option<i32>, notes: Notes) -> Rehearsal {
+    let mut attempts = preempted();
+    let injected = Injected { fault: Fault::Requeue, time: 140.2, step: Some(40) };
+    let end = AttemptEnd {
+        exit_code,
+        signal: exit_code.is_none().then_some(15),
+        ..attempts[0].end.clone().unwrap()
+    };
+    attempts[0].checkpoints = vec![(30, 130.0)];
+    attempts[0] =
+        Attempt { injected: Some(injected), end: Some(end), notes, ..attempts[0].clone() };
+    let mut all = rehearsal(attempts, Comparison::default());
+    all.runs[0].0.kind = Kind::Requeued;
+    all
+}
+
+#[test]
+fn slurms_own_term_is_told_from_a_signal_that_is_ignored() {
+    for (code, asked) in [(None, false), (None, true), (Some(143), true)] {
+        let all = ended_by_term(code, Notes { asked, ..Notes::default() });
+        check(&all, &["dies-of-term"]);
+        let finding = &judge(&all)[0];
+        assert_eq!(finding.what, "Slurm's own SIGTERM ended the program before it had saved");
+        assert!(finding.hint.contains("catch SIGTERM with the same handler as USR1"));
+        // One that has never saved may just have had no time to.
+        let mut all = all;
+        all.baseline.attempts[0].checkpoints.clear();
+        all.runs[0].0.attempts[0].checkpoints.clear();
+        check(&all, &["dies-of-term"]);
+    }
+    let terminated = Notes { asked: true, terminated: true, ..Notes::default() };
+    check(&ended_by_term(None, terminated), &["ignores-signal"]);
+}
+
+#[test]
+fn one_that_saved_before_the_term_came_is_safe() {
+    let mut all = ended_by_term(None, Notes { asked: true, ..Notes::default() });
+    all.runs[0].0.attempts[0].checkpoints.push((40, 140.4));
+    check(&all, &[]);
 }
