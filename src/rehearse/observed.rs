@@ -141,6 +141,13 @@ impl Attempt {
         exit.is_some() && !self.notes.terminated && !self.notes.killed
     }
 
+    /// It heard that it should save, and ended by itself with exit code 0.
+    #[must_use]
+    pub fn finished(&self) -> bool {
+        let code = self.end.as_ref().and_then(|end| end.exit_code);
+        self.left_by_itself() && self.notes.asked && code == Some(0)
+    }
+
     /// SIGTERM ended it, or made its shell end, and the harness had sent none.
     #[must_use]
     pub fn died_of_term(&self) -> bool {

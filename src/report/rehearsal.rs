@@ -129,7 +129,7 @@ fn seen(run: &Run, comparison: Option<&Comparison>, baseline: &Run) -> String {
     let mut parts = Vec::new();
     let saved = |attempt| match reaction(attempt, baseline)? {
         Reaction::Saved(_, seconds) | Reaction::WentOn(_, seconds) => Some(seconds),
-        Reaction::Left | Reaction::DiedOfTerm | Reaction::Nothing => None,
+        Reaction::Left | Reaction::DiedOfTerm | Reaction::Finished | Reaction::Nothing => None,
     };
     if let Some(longest) = run.attempts.iter().filter_map(saved).reduce(f64::max) {
         parts.push(format!("saved in {longest:.2}s"));

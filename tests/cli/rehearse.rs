@@ -4,8 +4,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::cluster;
 use crate::support::{Printed, World};
+
+mod slurm;
 
 /// A world with the training programs and an experiment that runs one of them.
 fn world(program: &str, lead: &str, executor: &str) -> World {
@@ -151,6 +152,14 @@ fn one_that_saves_in_place() {
 fn one_that_exits_0_after_a_save() {
     let (finding, _) = check("exits_0_after_save", "preempted", 1, "exits-0-after-save");
     says(&finding, &["exited with 0 after step", "of 60", "sys.exit(75)"]);
+}
+
+#[test]
+fn one_that_finishes_although_it_should_save() {
+    let (finding, report) = check("finishes_anyway", "preempted", 0, "finishes-without-saving");
+    says(&finding, &["it ended with exit code 0", "after it was asked", "FINISHED=1"]);
+    let attempts = report["runs"][2]["attempts"].as_array().unwrap();
+    assert_eq!(attempts.len(), 4, "it was run again: {report:#}");
 }
 
 #[test]
@@ -363,34 +372,4 @@ fn an_interrupted_rehearsal_leaves_nothing_behind() {
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("interrupted; nothing of the rehearsal runs any more"), "{stderr}");
     assert!(!world.path("home/rehearsals").exists());
-}
-
-/// Rehearses a program on the cluster that is here.
-fn on_slurm(program: &str, more: &[&str]) -> (i32, Value) {
-    let executor = "[executor.cluster]\nkind = \"slurm\"\npartition = \"main\"\nmem = \"100M\"\ntime = \"10m\"\n\
-                    [executor.here]\nkind = \"local\"\n[defaults]\nexecutor = \"here\"";
-    let world = world(program, "20s", executor);
-    let arguments = ["rehearse", "exp.toml", "train", "--executor", "cluster", "--json"];
-    let printed = world.run(&[&arguments, more].concat());
-    (printed.code, parse(&printed))
-}
-
-#[test]
-fn on_slurm_one_that_catches_only_usr1_is_told_of_slurms_term() {
-    if !cluster::is_here() {
-        return;
-    }
-    let (code, report) = on_slurm("catches_only_usr1", &["--only", "requeued"]);
-    assert_eq!((code, codes(&report)), (1, vec!["dies-of-term"]), "{report:#}");
-    says(&report["findings"].to_string(), &["Slurm's own SIGTERM", "catch SIGTERM with the same"]);
-}
-
-#[test]
-fn on_slurm_a_rehearsal_uses_slurms_own_ways() {
-    if !cluster::is_here() {
-        return;
-    }
-    let (code, report) = on_slurm("good", &["--interruptions", "1"]);
-    assert_eq!((code, codes(&report)), (0, vec![]), "{report:#}");
-    assert_clean(&report, &["undisturbed", "undisturbed", "preempted", "requeued"]);
 }

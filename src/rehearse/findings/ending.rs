@@ -1,8 +1,10 @@
 //! How the program ends once it is asked to save: by whom, and whether that counts as done. Pure.
 
+use nemo_harness::rundir::Next;
+
 use super::super::observed::Attempt;
 use super::super::plan::{Fault, Kind};
-use super::saving::{Reaction, Seen, until};
+use super::saving::{Reaction, Seen, lasted};
 use super::{Finding, Level, Rehearsal};
 
 /// The kinds of runs that reacted so, and the first attempt that did.
@@ -10,6 +12,11 @@ fn those<'a>(reactions: &[Seen<'a>], meant: Reaction) -> Option<(&'a Attempt, Ve
     let all: Vec<_> = reactions.iter().filter(|(_, _, own)| *own == meant).collect();
     let (_, first, _) = all.first()?;
     Some((first, all.iter().map(|(kind, ..)| *kind).collect()))
+}
+
+/// How long after.
+fn after(attempt: &Attempt) -> String {
+    lasted(attempt).map_or("after".to_owned(), |seconds| format!("{seconds:.1} s after"))
 }
 
 /// Slurm's TERM goes to the program as well as to the harness.
@@ -24,13 +31,45 @@ pub(super) fn dies_of_term(all: &Rehearsal, reactions: &[Seen<'_>]) -> Option<Fi
     let text = format!("{whose} ended the program before it had saved");
     Some(
         Finding::new("dies-of-term", Level::Error, text)
-            .because(format!("it lasted{} after it was asked; {when}", until(attempt)))
+            .because(format!("it was gone {} it was asked; {when}", after(attempt)))
             .because("what it did since its last checkpoint is lost")
             .hinted(format!(
                 "catch SIGTERM with the same handler as {0}; Python: `signal.signal(signal.SIGTERM, handler)` beside \
                  `signal.signal(signal.SIG{0}, handler)`",
                 all.signal
             ))
+            .seen_in(kinds),
+    )
+}
+
+/// One that is asked with no more steps than this to do may well do them instead.
+const FEW: u64 = 2;
+
+/// What it means that all steps are done and the exit code is 0, where the answer was no checkpoint of its own.
+pub(super) fn finished(attempt: &Attempt, last: Option<u64>) -> Option<Reaction> {
+    let asked_at = attempt.injected.and_then(|own| own.step);
+    let is_near = last.is_none_or(|last| asked_at.is_some_and(|step| step + FEW >= last));
+    let has_saved = attempt.saved_after_request().is_some();
+    let is_done = attempt.end.as_ref().is_some_and(|end| end.next == Next::Done);
+    match (has_saved || is_done, is_near) {
+        // All is saved, or known to be done.
+        (true, true) => None,
+        (true, false) => Some(Reaction::Nothing),
+        (false, _) => Some(Reaction::Finished),
+    }
+}
+
+/// Exit code 0 after a request to save says nothing of success.
+pub(super) fn finishes(reactions: &[Seen<'_>]) -> Option<Finding> {
+    let (attempt, kinds) = those(reactions, Reaction::Finished)?;
+    let listens = reactions.iter().any(|(_, _, own)| matches!(own, Reaction::Saved(..)));
+    let level = if listens { Level::Warning } else { Level::Error };
+    let text = "asked to save near its end, the program finishes without saving";
+    Some(
+        Finding::new("finishes-without-saving", level, text)
+            .because(format!("it ended with exit code 0, {} it was asked, and saved nothing", after(attempt)))
+            .because("that does not count as done unless it says `FINISHED=1`: the trial was run again from its last checkpoint")
+            .hinted("save at the end too, or say `FINISHED=1` on $NEMO_SOCKET once all is done (`nemo_harness` does)")
             .seen_in(kinds),
     )
 }

@@ -19,6 +19,8 @@ pub enum Reaction {
     Left,
     /// A SIGTERM that was not the harness's ended it before it had saved.
     DiedOfTerm,
+    /// It ended with exit code 0, all steps done and not saved, which does not count as done.
+    Finished,
     /// It did nothing until it was ended, or until all was done.
     Nothing,
 }
@@ -47,6 +49,9 @@ pub fn reaction(attempt: &Attempt, baseline: &Run) -> Option<Reaction> {
     if attempt.left_by_itself() && (!is_whole || has_answered) {
         let saved = saved.or_else(|| just_saved(attempt, asked));
         return Some(saved.map_or(Reaction::Left, |(step, time)| Reaction::Saved(step, time)));
+    }
+    if is_whole && answer.is_none() && attempt.finished() {
+        return ending::finished(attempt, last);
     }
     Some(answer.map_or(Reaction::Nothing, |(step, at)| Reaction::WentOn(*step, at - asked)))
 }
@@ -89,9 +94,10 @@ fn reactions(all: &Rehearsal) -> Vec<Seen<'_>> {
 pub(super) fn judge(all: &Rehearsal) -> Vec<Finding> {
     let reactions = reactions(all);
     let mut findings = Vec::new();
-    match never_saves(all, &reactions) {
-        Some(finding) => findings.push(finding),
-        None => findings.extend(unheard(all, &reactions)),
+    findings.extend(never_saves(all, &reactions));
+    if findings.is_empty() {
+        findings.extend(unheard(all, &reactions));
+        findings.extend(ending::finishes(&reactions));
     }
     findings.extend(ending::dies_of_term(all, &reactions));
     findings.extend(too_slow(all, &reactions));
@@ -168,10 +174,7 @@ fn unheard(all: &Rehearsal, reactions: &[Seen<'_>]) -> Option<Finding> {
     let finding = Finding::new("ignores-signal", Level::Error, text);
     let finding = if attempt.notes.asked {
         finding
-            .because(format!(
-                "it catches {signal} (or a library does), and then neither saved nor ended{}",
-                until(attempt)
-            ))
+            .because(format!("it catches {signal} (or a library does), and then {}", idle(attempt)))
             .hinted("let the handler set a flag, and between two steps: save, then exit with 75")
     } else {
         finding
@@ -184,9 +187,22 @@ fn unheard(all: &Rehearsal, reactions: &[Seen<'_>]) -> Option<Finding> {
     Some(finding.seen_in(kinds))
 }
 
-pub(super) fn until(attempt: &Attempt) -> String {
-    let ended = attempt.end.as_ref().map(|end| end.time).zip(attempt.asked_at());
-    ended.map_or_else(String::new, |(end, asked)| format!(" for {:.1} s", end - asked))
+/// What it did instead.
+fn idle(attempt: &Attempt) -> String {
+    if attempt.finished() {
+        format!("worked on{} until all was done", until(attempt))
+    } else {
+        format!("neither saved nor ended{}", until(attempt))
+    }
+}
+
+/// The seconds from the request to its end.
+pub(super) fn lasted(attempt: &Attempt) -> Option<f64> {
+    Some(attempt.end.as_ref()?.time - attempt.asked_at()?)
+}
+
+fn until(attempt: &Attempt) -> String {
+    lasted(attempt).map_or_else(String::new, |seconds| format!(" for {seconds:.1} s"))
 }
 
 /// It was ended while it saved: a longer notice was enough.
@@ -346,7 +362,7 @@ pub(in crate::rehearse) fn longest_save(all: &Rehearsal) -> Option<f64> {
             let is_asked = !matches!(attempt.injected.map(|own| own.fault), Some(Fault::Requeue));
             is_asked.then_some(seconds)
         }
-        Reaction::Left | Reaction::DiedOfTerm | Reaction::Nothing => None,
+        Reaction::Left | Reaction::DiedOfTerm | Reaction::Finished | Reaction::Nothing => None,
     });
     times.reduce(f64::max)
 }

@@ -204,3 +204,33 @@ fn one_that_saved_before_the_term_came_is_safe() {
     all.runs[0].0.attempts[0].checkpoints.push((40, 140.4));
     check(&all, &[]);
 }
+
+/// One that is preempted a second time, at step 59, and finishes with exit code 0.
+fn finished(next: Next, checkpoints: Vec<(u64, f64)>) -> Rehearsal {
+    let mut attempts = preempted();
+    let injected = Injected { fault: Fault::Preempt { lead: 60 }, time: 159.1, step: Some(59) };
+    let end = AttemptEnd { next, cause: Cause::Preempted, ..attempts[1].end.clone().unwrap() };
+    attempts[1].injected = Some(injected);
+    attempts[1].end = Some(end);
+    attempts[1].checkpoints = checkpoints;
+    attempts[1].notes.asked = true;
+    rehearsal(attempts, Comparison::default())
+}
+
+#[test]
+fn one_that_finishes_instead_of_saving_did_end() {
+    let all = finished(Next::Requeue, vec![]);
+    check(&all, &["finishes-without-saving"]);
+    let findings = judge(&all);
+    assert_eq!(findings[0].level, Level::Warning, "it saved when it was asked before");
+    assert!(findings[0].evidence[0].contains("exit code 0, 1.4 s after it was asked"));
+    assert!(findings[0].hint.contains("FINISHED=1"));
+    // Nothing is lost where the end is saved, or said.
+    check(&finished(Next::Requeue, vec![(60, 160.2)]), &[]);
+    check(&finished(Next::Done, vec![]), &[]);
+    // Where it was never seen to save, it can't be told from one that ignores the request.
+    let mut all = all;
+    all.runs[0].0.attempts.remove(0);
+    check(&all, &["finishes-without-saving"]);
+    assert!(!is_safe(&judge(&all)));
+}
