@@ -131,6 +131,17 @@ fn one_that_never_saves() {
 }
 
 #[test]
+fn one_that_ignores_the_signal_and_never_saves_is_told_both() {
+    let world = world("ignores_signal_and_never_saves", "4s", "");
+    let printed = world.run(&["rehearse", "exp.toml", "train", "--only", "preempted"]);
+    assert_eq!(printed.code, 1);
+    says(
+        &printed.stdout,
+        &["error[never-saves]", "error[ignores-signal]: the program ignores USR1"],
+    );
+}
+
+#[test]
 fn one_that_saves_too_slowly_is_told_its_lead() {
     let (finding, report) = check("saves_too_slowly", "preempted", 1, "lead-too-short");
     says(&finding, &["saves too slowly", "it needs 4."]);

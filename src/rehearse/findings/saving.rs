@@ -95,7 +95,7 @@ pub(super) fn judge(all: &Rehearsal) -> Vec<Finding> {
     let reactions = reactions(all);
     let mut findings = Vec::new();
     findings.extend(never_saves(all, &reactions));
-    if findings.is_empty() {
+    if findings.is_empty() || !is_heard(all) {
         findings.extend(unheard(all, &reactions));
         findings.extend(ending::finishes(&reactions));
     }
@@ -107,6 +107,11 @@ pub(super) fn judge(all: &Rehearsal) -> Vec<Finding> {
     findings.extend(leaves_processes(all));
     findings.extend(not_reached(all));
     findings
+}
+
+/// Whether the signal was caught in any run.
+fn is_heard(all: &Rehearsal) -> bool {
+    all.runs.iter().flat_map(|(run, _)| &run.attempts).any(|own| own.notes.asked)
 }
 
 fn never_saves(all: &Rehearsal, reactions: &[Seen<'_>]) -> Option<Finding> {
@@ -123,8 +128,7 @@ fn never_saves(all: &Rehearsal, reactions: &[Seen<'_>]) -> Option<Finding> {
         return None;
     }
     let attempts: usize = all.runs.iter().map(|(run, _)| run.attempts.len()).sum();
-    let asked = all.runs.iter().flat_map(|(run, _)| &run.attempts).any(|own| own.notes.asked);
-    let caught = if asked { "it catches" } else { "it does not catch" };
+    let caught = if is_heard(all) { "it catches" } else { "it does not catch" };
     Some(
         Finding::new("never-saves", Level::Error, "the program never saves a checkpoint")
             .because(format!(
