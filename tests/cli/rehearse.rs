@@ -139,6 +139,8 @@ fn one_that_ignores_the_signal_and_never_saves_is_told_both() {
         &printed.stdout,
         &["error[never-saves]", "error[ignores-signal]: the program ignores USR1"],
     );
+    // Each run has its number, and no two lines in a row are empty though there is no advice.
+    says(&printed.stderr, &["1/3 undisturbed", "2/3 undisturbed", "3/3 preempted"]);
 }
 
 #[test]
