@@ -141,6 +141,7 @@ fn one_that_ignores_the_signal_and_never_saves_is_told_both() {
     );
     // Each run has its number, and no two lines in a row are empty though there is no advice.
     says(&printed.stderr, &["1/3 undisturbed", "2/3 undisturbed", "3/3 preempted"]);
+    assert!(!printed.stdout.contains("\n\n\n"), "{}", printed.stdout);
 }
 
 #[test]
