@@ -356,6 +356,9 @@ fn wrong_use_is_told() {
     let printed = world.run(&["rehearse", "exp.toml"]);
     assert_eq!(printed.code, 2, "{printed:?}");
     says(&printed.stderr, &["`before`, `train`", "hint: `nemo-slurm rehearse exp.toml train`"]);
+    let printed = world.run(&["rehearse", "train"]);
+    assert_eq!(printed.code, 3, "{printed:?}");
+    says(&printed.stderr, &["can't read `train`", "hint: `nemo-slurm rehearse exp.toml train`"]);
     let printed = world.run(&["rehearse", "exp.toml", "train", "--trial", "2"]);
     assert_eq!(printed.code, 3, "{printed:?}");
     let printed = world.run(&["rehearse", "exp.toml", "train", "--only", "requeued"]);
