@@ -49,6 +49,8 @@ pub struct Attempt {
     pub checkpoints: Vec<(u64, f64)>,
     /// What was done to it.
     pub injected: Option<Injected>,
+    /// Whether one of its processes caught or ignored SIGTERM when it was disturbed, where that could be seen.
+    pub withstands_term: Option<bool>,
     /// How it ended, where that could be written.
     pub end: Option<AttemptEnd>,
     /// What the harness had to say.

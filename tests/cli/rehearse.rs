@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::support::{Printed, World};
 
 mod slurm;
+mod stepless;
 
 /// A world with the training programs and an experiment that runs one of them.
 fn world(program: &str, lead: &str, executor: &str) -> World {
@@ -177,6 +178,15 @@ fn one_that_finishes_although_it_should_save() {
 }
 
 #[test]
+fn one_that_does_not_catch_sigterm_is_told_before_slurm_does() {
+    let world = world("catches_only_usr1", "4s", "");
+    let printed = world.run(&["rehearse", "exp.toml", "train", "--json", "--only", "terminated"]);
+    let report = parse(&printed);
+    assert_eq!((printed.code, codes(&report)), (0, vec![]), "{report:#}");
+    says(&report["findings"].to_string(), &["term-not-caught", "catch SIGTERM with the same"]);
+}
+
+#[test]
 fn one_that_saves_and_goes_on() {
     let (finding, _) = check("saves_and_goes_on", "preempted", 0, "goes-on-after-save");
     says(&finding, &["they are done twice"]);
@@ -235,54 +245,6 @@ fn one_that_finds_what_another_run_has_left() {
     assert_eq!(printed.code, 1);
     assert!(codes(&report).contains(&"finds-other-runs"), "{report:#}");
     says(&report.to_string(), &["began with step 21"]);
-}
-
-#[test]
-fn one_that_tells_no_steps_is_compared_by_its_files() {
-    let world = world("tells_no_steps", "20s", "");
-    let printed = world.run(&["rehearse", "exp.toml", "train", "--json", "--seed", "2"]);
-    let report = parse(&printed);
-    assert_eq!((printed.code, codes(&report)), (0, vec![]), "{report:#}");
-    for run in &report["runs"].as_array().unwrap()[2..] {
-        assert!(!run["attempts"][0]["injected"].is_null(), "{run:#}");
-        assert_eq!(run["comparison"]["results"]["compared"], 1, "{run:#}");
-    }
-}
-
-/// A program that prints losses and never a step: what is found, and the runs, all of which must be disturbed.
-#[track_caller]
-fn check_without_steps(program: &str, code: i32, expected: &[&str]) -> (String, Value) {
-    let world = world(program, "4s", "");
-    let text = std::fs::read_to_string(world.path("exp.toml")).unwrap();
-    world.write("exp.toml", &text.replace("step = '^step (\\d+)'\n", ""));
-    let printed = world.run(&["rehearse", "exp.toml", "train", "--json", "--seed", "3"]);
-    let report = parse(&printed);
-    assert_eq!((printed.code, codes(&report)), (code, expected.to_vec()), "{report:#}");
-    for run in &report["runs"].as_array().unwrap()[2..] {
-        assert!(!run["attempts"][0]["injected"].is_null(), "{run:#}");
-        assert_eq!(run["comparison"]["equal"], code == 0, "{run:#}");
-        assert_eq!(run["codes"], serde_json::json!(expected), "{run:#}");
-    }
-    (report["findings"][0].to_string(), report)
-}
-
-#[test]
-fn one_that_prints_no_step_is_compared_by_the_order_of_its_reports() {
-    check_without_steps("tells_no_step", 0, &[]);
-}
-
-#[test]
-fn one_that_prints_no_step_and_loses_its_random_numbers_is_not_safe() {
-    let program = "tells_no_step_and_forgets_random";
-    let (finding, _) = check_without_steps(program, 1, &["resume-not-exact"]);
-    says(&finding, &["the first after the resume", "the data or the random numbers begin anew"]);
-}
-
-#[test]
-fn one_that_prints_no_step_and_forgets_the_optimizer_is_told_so() {
-    let program = "tells_no_step_and_forgets_momentum";
-    let (finding, _) = check_without_steps(program, 1, &["resume-not-exact"]);
-    says(&finding, &["most likely the optimizer's state is lost", "loss at report "]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ from training import Training
 
 
 class CatchesOnlyUsr1(Training):
-    pace = 0.1  # so that it is between two steps when both signals come
+    pace = 0.05  # so that it is between two steps when both signals come
 
     def listen(self):
         signal.signal(signal.SIGUSR1, self.hear)

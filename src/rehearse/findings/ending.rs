@@ -33,12 +33,36 @@ pub(super) fn dies_of_term(all: &Rehearsal, reactions: &[Seen<'_>]) -> Option<Fi
         Finding::new("dies-of-term", Level::Error, text)
             .because(format!("it was gone {} it was asked; {when}", after(attempt)))
             .because("what it did since its last checkpoint is lost")
-            .hinted(format!(
-                "catch SIGTERM with the same handler as {0}; Python: `signal.signal(signal.SIGTERM, handler)` beside \
-                 `signal.signal(signal.SIG{0}, handler)`",
-                all.signal
-            ))
+            .hinted(same_handler(all))
             .seen_in(kinds),
+    )
+}
+
+/// It saves on the signal that the harness sends, and would not live to do so where TERM comes as well.
+pub(super) fn term_not_caught(all: &Rehearsal) -> Option<Finding> {
+    let attempts =
+        all.runs.iter().flat_map(|(run, _)| run.attempts.iter().map(move |own| (run, own)));
+    let seen: Vec<_> = attempts.filter(|(_, own)| own.notes.asked).collect();
+    let is = |own: &Attempt, wanted| own.withstands_term == Some(wanted);
+    let bare: Vec<_> = seen.iter().filter(|(_, own)| is(own, false)).collect();
+    if bare.is_empty() || seen.iter().any(|(_, own)| is(own, true)) {
+        return None;
+    }
+    let text = format!("the program catches {}, and not SIGTERM", all.signal);
+    Some(
+        Finding::new("term-not-caught", Level::Note, text)
+            .because("none of its processes catches it (SigCgt in /proc/PID/status)")
+            .because("on Slurm a requeue, `scancel` and a preemption send it to every process at once: it ends before it has saved")
+            .hinted(same_handler(all))
+            .seen_in(bare.iter().map(|(run, _)| run.kind)),
+    )
+}
+
+fn same_handler(all: &Rehearsal) -> String {
+    format!(
+        "catch SIGTERM with the same handler as {0}; Python: `signal.signal(signal.SIGTERM, handler)` beside \
+         `signal.signal(signal.SIG{0}, handler)`",
+        all.signal
     )
 }
 

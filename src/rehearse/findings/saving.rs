@@ -99,7 +99,8 @@ pub(super) fn judge(all: &Rehearsal) -> Vec<Finding> {
         findings.extend(unheard(all, &reactions));
         findings.extend(ending::finishes(&reactions));
     }
-    findings.extend(ending::dies_of_term(all, &reactions));
+    let dies = ending::dies_of_term(all, &reactions);
+    findings.extend(dies.or_else(|| ending::term_not_caught(all)));
     findings.extend(too_slow(all, &reactions));
     findings.extend(in_place(all));
     findings.extend(exits_0(all, &reactions));
