@@ -9,7 +9,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{World, check, cluster, draft};
-use crate::cli::RehearseArgs;
+use crate::cli::{FileArgs, RehearseArgs};
 use crate::error::{CommandError, ExitCode};
 use crate::experiment::{Executor, Experiment, LocalExecutor, Task};
 use crate::host;
@@ -24,7 +24,7 @@ use crate::words::{count, duration};
 
 /// Rehearses a trial of a task.
 pub(super) fn rehearse(world: &World, args: &RehearseArgs) -> Result<ExitCode, CommandError> {
-    let (toml, mut experiment) = check::load(&args.file)?;
+    let (toml, mut experiment) = check::load(&args.file).map_err(|error| forgotten(error, args))?;
     let name = task(&experiment, args)?.name.clone();
     let place = if args.file.executor.is_some() && draft::is_on_slurm(&experiment) {
         Place::Slurm
@@ -106,6 +106,22 @@ fn told(error: RehearseError, args: &RehearseArgs) -> CommandError {
         }
         error => CommandError::from_error(ExitCode::Failed, error),
     }
+}
+
+/// Where the file was left out and a task stands in its place, what to type instead.
+fn forgotten(error: CommandError, args: &RehearseArgs) -> CommandError {
+    let (Some(name), None) = (args.file.file.to_str(), &args.task) else { return error };
+    if args.file.file.exists() {
+        return error;
+    }
+    let (set, executor) = (args.file.set.clone(), args.file.executor.clone());
+    let file = FileArgs { file: PathBuf::from("exp.toml"), set, executor, json: false };
+    let Ok((_, meant)) = check::load(&file) else { return error };
+    if meant.tasks.iter().all(|task| task.name != name) {
+        return error;
+    }
+    CommandError { hints: Vec::new(), ..error }
+        .hinted(format!("`nemo-slurm rehearse exp.toml {name}`"))
 }
 
 /// The task that is meant.

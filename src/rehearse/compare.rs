@@ -6,6 +6,7 @@ use std::path::Path;
 
 use nemo_harness::rundir::TrialDir;
 
+use super::align::{self, Resume};
 use super::inventory;
 use super::observed::Run;
 use super::series::{self, Series, SeriesDifference};
@@ -20,6 +21,8 @@ pub struct Comparison {
     pub doubled: Vec<u64>,
     /// Whether reports have steps.
     pub has_steps: bool,
+    /// Where the run resumed, in order.
+    pub resumes: Vec<Resume>,
     /// The checkpoints of the steps that both runs have.
     pub checkpoints: Vec<(u64, TreeDifference)>,
     /// The other files of the trial's folder.
@@ -31,6 +34,26 @@ pub struct Comparison {
 }
 
 impl Comparison {
+    /// By what its reports are told apart.
+    #[must_use]
+    pub fn unit(&self) -> &'static str {
+        if self.has_steps { "step" } else { "report" }
+    }
+
+    /// The resume that comes right before a step.
+    #[must_use]
+    pub fn resume_before(&self, step: u64) -> Option<Resume> {
+        let before = self.resumes.iter().copied().filter(|resume| resume.after < step);
+        before.max_by_key(|resume| resume.after)
+    }
+
+    /// Whether its first difference is after a resume. No difference at all is none before.
+    #[must_use]
+    pub fn differs_after_resume(&self) -> Option<bool> {
+        let first = self.series.first.as_ref()?;
+        Some(self.resume_before(first.step).is_some())
+    }
+
     /// Whether nothing differs but what may.
     #[must_use]
     pub fn is_equal(&self) -> bool {
@@ -84,7 +107,8 @@ pub fn compare(
     (found, theirs): (&Run, &TrialDir),
     slack: &Slack,
 ) -> io::Result<Comparison> {
-    let (a, b) = (Series::new(&expected.lines), Series::new(&found.lines));
+    let a = Series::new(&expected.lines);
+    let (b, resumes) = align::align(&a, found, &slack.metrics);
     let is_manifest = |path: &Path| path == Path::new("MANIFEST");
     let mut checkpoints = Vec::new();
     for &step in expected.checkpoints.iter().filter(|step| found.checkpoints.contains(step)) {
@@ -92,13 +116,13 @@ pub fn compare(
         let difference = tree::compare(&ours, &theirs, &slack.checkpoints, &is_manifest)?;
         checkpoints.push((step, difference));
     }
-    let resumed = found.attempts.iter().find_map(|attempt| attempt.resume_step);
-    let held = resumed.map(|step| inventory::names(&theirs.checkpoint(step)));
+    let held = resumes.first().map(|first| inventory::names(&theirs.checkpoint(first.step)));
     Ok(Comparison {
         series: series::compare(&a, &b, &slack.metrics),
         // What is told twice undisturbed, such as the last value once more, is the program's way.
         doubled: b.doubled.difference(&a.doubled).copied().collect(),
         has_steps: a.has_steps,
+        resumes,
         checkpoints,
         results: tree::compare(ours.path(), theirs.path(), &slack.results, &is_harness_own)?,
         has_slack: *slack != Slack::default(),

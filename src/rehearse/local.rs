@@ -217,6 +217,7 @@ impl Local<'_> {
             return;
         }
         self.watch.injected.push((attempt, Injected { fault: injection.fault, time: now, step }));
+        self.watch.withstanding.extend(withstands_term(harness).map(|own| (attempt, own)));
         match injection.fault {
             Fault::Preempt { .. } => signal(harness, Signal::SIGUSR1),
             Fault::Terminate { .. } => signal(harness, Signal::SIGTERM),
@@ -268,10 +269,47 @@ fn signal(pid: u32, signal: Signal) {
     }
 }
 
+/// Whether a process below a harness, but for the harness's own, catches or ignores SIGTERM.
+fn withstands_term(harness: u32) -> Option<bool> {
+    let program = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let own = program(harness)?;
+    let others = host::descendants(harness)
+        .into_iter()
+        .filter(|pid| program(*pid).is_some_and(|program| program != own));
+    let texts =
+        others.filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/status")).ok());
+    texts.map(|status| is_term_handled(&status)).reduce(|one, other| one || other)
+}
+
+/// What `/proc/PID/status` says of SIGTERM.
+fn is_term_handled(status: &str) -> bool {
+    let masks = status.lines().filter_map(|line| {
+        let mask = line.strip_prefix("SigCgt:").or_else(|| line.strip_prefix("SigIgn:"))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    });
+    masks.fold(0, |all, mask| all | mask) >> (Signal::SIGTERM as u32 - 1) & 1 == 1
+}
+
 /// Kills a harness and everything below it.
 fn end_all(harness: u32) {
     let below = host::descendants(harness);
     for pid in std::iter::once(harness).chain(below) {
         signal(pid, Signal::SIGKILL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handler_and_being_ignored_are_told_from_neither() {
+        let check = |caught, ignored, expected| {
+            let status = format!("Name:\tx\nSigIgn:\t{ignored}\nSigCgt:\t{caught}\n");
+            assert_eq!(is_term_handled(&status), expected, "{status}");
+        };
+        check("0000000000004200", "0000000001001000", true);
+        check("0000000000000200", "0000000001005000", true);
+        check("0000000000000200", "0000000001001000", false);
     }
 }

@@ -37,6 +37,8 @@ pub enum End {
 /// One attempt.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Attempt {
+    /// Its number, as in the record.
+    pub number: u32,
     /// When its record begins, in unix seconds.
     pub start: f64,
     /// The checkpoint that it was given.
@@ -47,6 +49,8 @@ pub struct Attempt {
     pub checkpoints: Vec<(u64, f64)>,
     /// What was done to it.
     pub injected: Option<Injected>,
+    /// Whether one of its processes caught or ignored SIGTERM when it was disturbed, where that could be seen.
+    pub withstands_term: Option<bool>,
     /// How it ended, where that could be written.
     pub end: Option<AttemptEnd>,
     /// What the harness had to say.
@@ -137,6 +141,20 @@ impl Attempt {
     pub fn left_by_itself(&self) -> bool {
         let exit = self.end.as_ref().and_then(|end| end.exit_code);
         exit.is_some() && !self.notes.terminated && !self.notes.killed
+    }
+
+    /// It heard that it should save, and ended by itself with exit code 0.
+    #[must_use]
+    pub fn finished(&self) -> bool {
+        let code = self.end.as_ref().and_then(|end| end.exit_code);
+        self.left_by_itself() && self.notes.asked && code == Some(0)
+    }
+
+    /// SIGTERM ended it, or made its shell end, and the harness had sent none.
+    #[must_use]
+    pub fn died_of_term(&self) -> bool {
+        let is_term = |end: &AttemptEnd| end.signal == Some(15) || end.exit_code == Some(143);
+        self.end.as_ref().is_some_and(is_term) && !self.notes.terminated && !self.notes.killed
     }
 
     /// It crashed, and nothing had been done to it.

@@ -175,6 +175,15 @@ pub fn plan(seed: u64, interruptions: u32, baseline: &Baseline, place: Place) ->
     all.map(|(kind, injections)| Scenario { kind, injections }).collect()
 }
 
+/// How many runs there will be, the undisturbed ones included, where a training is long enough for all of them.
+#[must_use]
+pub fn expected(only: &[Kind], place: Place) -> usize {
+    let steps = (1..=100).collect();
+    let long = Baseline { seconds: 100.0, steps, first_save: None, lead: 1 };
+    let planned = plan(0, 1, &long, place).into_iter();
+    2 + planned.filter(|own| only.is_empty() || only.contains(&own.kind)).count()
+}
+
 /// The run that tells a program that is too slow from one that does not react: the first preemption once more, with
 /// more time than any save should need.
 #[must_use]

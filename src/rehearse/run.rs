@@ -55,7 +55,8 @@ impl From<std::io::Error> for RehearseError {
     }
 }
 
-/// Hears which run begins: its kind, its number from 1, of how many as far as is known, and the seconds that one takes.
+/// Hears which run begins: its kind, its number from 1, of how many as far as is known, and the seconds
+/// that one takes (0 before the first).
 pub(crate) type Announce<'a> = &'a dyn Fn(&str, usize, Option<(usize, f64)>, Option<u64>);
 
 /// A rehearsal under way.
@@ -79,7 +80,8 @@ impl Director<'_> {
     pub(crate) fn rehearse(&self) -> Result<Outcome, RehearseError> {
         let upstream = self.run_upstream()?;
         let calm = Scenario { kind: Kind::Undisturbed, injections: Vec::new() };
-        (self.announce)(Kind::Undisturbed.as_str(), 1, None, None);
+        let runs = plan::expected(&self.wishes.only, self.wishes.place);
+        (self.announce)(Kind::Undisturbed.as_str(), 1, Some((runs, 0.0)), None);
         let baseline = self.run(1, &calm, &upstream, None)?;
         let mut all = self.begin(baseline.run.clone());
         let mut skipped = Vec::new();

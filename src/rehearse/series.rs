@@ -6,7 +6,7 @@ use nemo_harness::rundir::MetricsLine;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// A run's record: the values of each step, in order. Reports without a step are counted instead.
+/// A run's record: the values of each step, in order. Reports without a step are counted instead, from 1.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Series {
     /// Values by step; of a step that is there twice, the first.
@@ -23,8 +23,8 @@ impl Series {
     pub fn new(lines: &[MetricsLine]) -> Self {
         let has_steps = lines.iter().any(|line| line.step.is_some());
         let mut series = Self { has_steps, ..Self::default() };
-        for (index, line) in (0..).zip(lines) {
-            let step = if has_steps { line.step } else { Some(index) };
+        for (number, line) in (1..).zip(lines) {
+            let step = if has_steps { line.step } else { Some(number) };
             let Some(step) = step else { continue };
             let point = series.points.entry(step).or_default();
             for (name, value) in &line.values {
@@ -48,7 +48,7 @@ impl Series {
 /// One value that is not what it should be.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PointDifference {
-    /// The step.
+    /// The step, or the number of the report where the program tells none.
     pub step: u64,
     /// The metric.
     pub metric: String,
@@ -126,8 +126,12 @@ fn is_within(point: &PointDifference, slack: &Slack) -> bool {
         || slack.get(&point.metric).is_some_and(|slack| point.size() <= *slack)
 }
 
+/// Where reports are counted, only their number may be another: see `align`.
 fn only_in(own: &Series, other: &Series) -> Vec<u64> {
-    own.points.keys().filter(|step| !other.points.contains_key(*step)).copied().collect()
+    let last = other.points.last_key_value().map(|(step, _)| *step);
+    let counts = |step: u64| own.has_steps || Some(step) > last;
+    let steps = own.points.keys().copied();
+    steps.filter(|step| !other.points.contains_key(step) && counts(*step)).collect()
 }
 
 /// So few equal values may be a coincidence.

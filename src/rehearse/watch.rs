@@ -25,6 +25,8 @@ pub(super) struct Watch {
     metrics: Tail,
     reports: Vec<MetricsLine>,
     pub(super) injected: Vec<(u32, Injected)>,
+    /// The attempts of which it was seen whether a SIGTERM ends them at once.
+    pub(super) withstanding: Vec<(u32, bool)>,
 }
 
 impl Watch {
@@ -39,6 +41,7 @@ impl Watch {
             metrics: Tail::default(),
             reports: Vec::new(),
             injected: Vec::new(),
+            withstanding: Vec::new(),
         })
     }
 
@@ -135,13 +138,16 @@ impl Watch {
         let ends = self.records.iter().filter_map(AttemptRecord::as_end);
         let log = fs::read(self.dir.stderr(number)).unwrap_or_default();
         let of_this = |attempt: &&(u32, Injected)| attempt.0 == number;
+        let seen = self.withstanding.iter().find(|(attempt, _)| *attempt == number);
         let in_place = self.in_place.iter().filter(|(attempt, _)| *attempt == number);
         Attempt {
+            number,
             start,
             resume_step,
             lines: self.reports.iter().filter(|line| line.attempt == number).cloned().collect(),
             checkpoints: self.records.iter().filter_map(checkpoint).collect(),
             injected: self.injected.iter().find(of_this).map(|(_, injected)| *injected),
+            withstands_term: seen.map(|(_, withstands)| *withstands),
             end: ends.into_iter().rfind(|end| end.attempt == number).cloned(),
             notes: Notes::new(&String::from_utf8_lossy(&log)),
             in_place: in_place.map(|(_, name)| name.clone()).collect(),

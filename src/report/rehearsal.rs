@@ -18,18 +18,16 @@ const WIDTH: usize = 80;
 /// The table of runs, then what follows.
 #[must_use]
 pub fn rehearsal_text(outcome: &Outcome) -> String {
-    let mut parts = vec![runs_table(outcome), String::new()];
-    for finding in &outcome.findings {
-        parts.push(finding_text(finding));
-    }
-    parts.extend(advice_lines(&outcome.advice, &outcome.rehearsal.task));
+    let mut parts = vec![runs_table(outcome)];
+    parts.extend(outcome.findings.iter().map(finding_text));
+    parts.push(advice_lines(&outcome.advice, &outcome.rehearsal.task).join("\n"));
     if !outcome.skipped.is_empty() {
         let names: Vec<&str> = outcome.skipped.iter().map(|kind| kind.as_str()).collect();
-        parts.push(format!("\nThere was no time for: {}.", names.join(", ")));
+        parts.push(format!("There was no time for: {}.", names.join(", ")));
     }
-    parts.push(String::new());
     parts.push(headline(outcome));
-    parts.join("\n")
+    parts.retain(|part| !part.is_empty());
+    parts.join("\n\n")
 }
 
 fn headline(outcome: &Outcome) -> String {
@@ -129,7 +127,7 @@ fn seen(run: &Run, comparison: Option<&Comparison>, baseline: &Run) -> String {
     let mut parts = Vec::new();
     let saved = |attempt| match reaction(attempt, baseline)? {
         Reaction::Saved(_, seconds) | Reaction::WentOn(_, seconds) => Some(seconds),
-        Reaction::Left | Reaction::Nothing => None,
+        Reaction::Left | Reaction::DiedOfTerm | Reaction::Finished | Reaction::Nothing => None,
     };
     if let Some(longest) = run.attempts.iter().filter_map(saved).reduce(f64::max) {
         parts.push(format!("saved in {longest:.2}s"));
@@ -161,7 +159,7 @@ fn compared(run: &Run, comparison: Option<&Comparison>) -> String {
             "equal but for noise".to_owned()
         }
         _ if own.is_equal() => "equal".to_owned(),
-        Some(first) => format!("differs from step {} on", first.step),
+        Some(first) => format!("differs from {} {} on", own.unit(), first.step),
         None if own.series.missing.is_empty() && own.doubled.is_empty() => {
             "files differ".to_owned()
         }
@@ -187,7 +185,7 @@ fn finding_text(finding: &Finding) -> String {
     if let Some(paste) = &finding.paste {
         lines.extend(paste.lines().map(|line| format!("        {line}")));
     }
-    lines.join("\n") + "\n"
+    lines.join("\n")
 }
 
 /// Breaks a text between words; further lines are indented.

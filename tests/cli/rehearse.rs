@@ -4,8 +4,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::cluster;
 use crate::support::{Printed, World};
+
+mod slurm;
+mod stepless;
 
 /// A world with the training programs and an experiment that runs one of them.
 fn world(program: &str, lead: &str, executor: &str) -> World {
@@ -130,6 +132,20 @@ fn one_that_never_saves() {
 }
 
 #[test]
+fn one_that_ignores_the_signal_and_never_saves_is_told_both() {
+    let world = world("ignores_signal_and_never_saves", "4s", "");
+    let printed = world.run(&["rehearse", "exp.toml", "train", "--only", "preempted"]);
+    assert_eq!(printed.code, 1);
+    says(
+        &printed.stdout,
+        &["error[never-saves]", "error[ignores-signal]: the program ignores USR1"],
+    );
+    // Each run has its number, and no two lines in a row are empty though there is no advice.
+    says(&printed.stderr, &["1/3 undisturbed", "2/3 undisturbed", "3/3 preempted"]);
+    assert!(!printed.stdout.contains("\n\n\n"), "{}", printed.stdout);
+}
+
+#[test]
 fn one_that_saves_too_slowly_is_told_its_lead() {
     let (finding, report) = check("saves_too_slowly", "preempted", 1, "lead-too-short");
     says(&finding, &["saves too slowly", "it needs 4."]);
@@ -151,6 +167,23 @@ fn one_that_saves_in_place() {
 fn one_that_exits_0_after_a_save() {
     let (finding, _) = check("exits_0_after_save", "preempted", 1, "exits-0-after-save");
     says(&finding, &["exited with 0 after step", "of 60", "sys.exit(75)"]);
+}
+
+#[test]
+fn one_that_finishes_although_it_should_save() {
+    let (finding, report) = check("finishes_anyway", "preempted", 0, "finishes-without-saving");
+    says(&finding, &["it ended with exit code 0", "after it was asked", "FINISHED=1"]);
+    let attempts = report["runs"][2]["attempts"].as_array().unwrap();
+    assert_eq!(attempts.len(), 4, "it was run again: {report:#}");
+}
+
+#[test]
+fn one_that_does_not_catch_sigterm_is_told_before_slurm_does() {
+    let world = world("catches_only_usr1", "4s", "");
+    let printed = world.run(&["rehearse", "exp.toml", "train", "--json", "--only", "terminated"]);
+    let report = parse(&printed);
+    assert_eq!((printed.code, codes(&report)), (0, vec![]), "{report:#}");
+    says(&report["findings"].to_string(), &["term-not-caught", "catch SIGTERM with the same"]);
 }
 
 #[test]
@@ -212,18 +245,6 @@ fn one_that_finds_what_another_run_has_left() {
     assert_eq!(printed.code, 1);
     assert!(codes(&report).contains(&"finds-other-runs"), "{report:#}");
     says(&report.to_string(), &["began with step 21"]);
-}
-
-#[test]
-fn one_that_tells_no_steps_is_compared_by_its_files() {
-    let world = world("tells_no_steps", "20s", "");
-    let printed = world.run(&["rehearse", "exp.toml", "train", "--json", "--seed", "2"]);
-    let report = parse(&printed);
-    assert_eq!((printed.code, codes(&report)), (0, vec![]), "{report:#}");
-    for run in &report["runs"].as_array().unwrap()[2..] {
-        assert!(!run["attempts"][0]["injected"].is_null(), "{run:#}");
-        assert_eq!(run["comparison"]["results"]["compared"], 1, "{run:#}");
-    }
 }
 
 #[test]
@@ -297,6 +318,9 @@ fn wrong_use_is_told() {
     let printed = world.run(&["rehearse", "exp.toml"]);
     assert_eq!(printed.code, 2, "{printed:?}");
     says(&printed.stderr, &["`before`, `train`", "hint: `nemo-slurm rehearse exp.toml train`"]);
+    let printed = world.run(&["rehearse", "train"]);
+    assert_eq!(printed.code, 3, "{printed:?}");
+    says(&printed.stderr, &["can't read `train`", "hint: `nemo-slurm rehearse exp.toml train`"]);
     let printed = world.run(&["rehearse", "exp.toml", "train", "--trial", "2"]);
     assert_eq!(printed.code, 3, "{printed:?}");
     let printed = world.run(&["rehearse", "exp.toml", "train", "--only", "requeued"]);
@@ -327,28 +351,4 @@ fn an_interrupted_rehearsal_leaves_nothing_behind() {
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("interrupted; nothing of the rehearsal runs any more"), "{stderr}");
     assert!(!world.path("home/rehearsals").exists());
-}
-
-#[test]
-fn on_slurm_a_rehearsal_uses_slurms_own_ways() {
-    if !cluster::is_here() {
-        return;
-    }
-    let executor = "[executor.cluster]\nkind = \"slurm\"\npartition = \"main\"\nmem = \"100M\"\ntime = \"10m\"\n\
-                    [executor.here]\nkind = \"local\"\n[defaults]\nexecutor = \"here\"";
-    let world = world("good", "20s", executor);
-    let arguments = [
-        "rehearse",
-        "exp.toml",
-        "train",
-        "--executor",
-        "cluster",
-        "--json",
-        "--interruptions",
-        "1",
-    ];
-    let printed = world.run(&arguments);
-    let report = parse(&printed);
-    assert_eq!((printed.code, codes(&report)), (0, vec![]), "{report:#}");
-    assert_clean(&report, &["undisturbed", "undisturbed", "preempted", "requeued"]);
 }

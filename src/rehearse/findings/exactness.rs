@@ -1,10 +1,11 @@
 //! Whether a resumed run does exactly what the undisturbed one does, and what is likely to be missing if not. Pure.
 
+use super::super::align::Resume;
 use super::super::compare::Comparison;
 use super::super::inventory::Held;
 use super::super::observed::{End, Run};
 use super::super::plan::Kind;
-use super::super::series::{PointDifference, SeriesDifference};
+use super::super::series::PointDifference;
 use super::super::tree::{FileDifference, How, TreeDifference};
 use super::{Finding, Level, Rehearsal};
 use crate::words::count;
@@ -27,16 +28,20 @@ pub(super) fn judge(all: &Rehearsal, explained: &[Kind]) -> Vec<Finding> {
         findings.extend(only_metrics(&open));
         findings.extend(noisy(all));
     }
-    findings.extend(noise);
+    // What differs and is not blamed on a resume is blamed on chance.
+    let is_blamed = |kind| inexact.iter().any(|own| own.scenarios.contains(&kind));
+    let by_chance = open.iter().filter(|(run, own)| !own.is_equal() && !is_blamed(run.kind));
+    let by_chance: Vec<Kind> = by_chance.map(|(run, _)| run.kind).collect();
+    findings.extend(noise.map(|own| own.seen_in(by_chance)));
     findings.extend(inexact);
     findings.extend(nothing_to_compare(all, &open));
     findings
 }
 
 /// `loss` 0.5 instead of 0.4.
-fn told(point: &PointDifference) -> String {
+fn told(point: &PointDifference, unit: &str) -> String {
     format!(
-        "{} at step {} is {} instead of {}",
+        "{} at {unit} {} is {} instead of {}",
         point.metric, point.step, point.found, point.expected
     )
 }
@@ -73,7 +78,7 @@ fn tree_evidence(own: &Comparison) -> Vec<String> {
 
 /// What differs, for people.
 pub(super) fn evidence(own: &Comparison) -> Vec<String> {
-    let mut evidence = series_evidence(&own.series);
+    let mut evidence = series_evidence(own);
     evidence.extend(tree_evidence(own));
     evidence
 }
@@ -98,7 +103,7 @@ fn not_deterministic(all: &Rehearsal) -> Option<Finding> {
         "two undisturbed runs differ: the program is not deterministic, whatever a resume does",
     );
     if let Some(first) = &series.first {
-        finding = finding.because(format!("the first difference: {}", told(first)));
+        finding = finding.because(format!("the first difference: {}", told(first, own.unit())));
     }
     finding.evidence.extend(tree_evidence(own));
     Some(
@@ -144,11 +149,6 @@ fn noisy(all: &Rehearsal) -> Option<Finding> {
     })
 }
 
-/// The resume that comes right before a step.
-fn resume_before(run: &Run, step: u64) -> Option<u64> {
-    run.attempts.iter().filter_map(|own| own.resume_step).filter(|own| *own < step).max()
-}
-
 /// When a resumed run begins to differ: which part of a step is wrong shows at its own time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Onset {
@@ -163,18 +163,26 @@ enum Onset {
 }
 
 /// When the first difference is, after the resume before it.
-fn onset(own: &Comparison, run: &Run) -> (Onset, Option<u64>) {
+fn onset(own: &Comparison, run: &Run) -> (Onset, Option<Resume>) {
     let Some(first) = &own.series.first else { return (Onset::Unknown, None) };
-    let Some(resume) = resume_before(run, first.step) else { return (Onset::Unknown, None) };
-    let steps = run.steps();
-    let after: Vec<u64> = steps.into_iter().filter(|step| *step > resume).take(2).collect();
-    let onset = match after[..] {
-        [next, ..] if !own.has_steps || next != resume + 1 => Onset::Unknown,
-        [next, ..] if next == first.step => Onset::First,
-        [_, second] if second == first.step && second == resume + 2 => Onset::Second,
+    let Some(resume) = own.resume_before(first.step) else { return (Onset::Unknown, None) };
+    let onset = match first.step - resume.after {
+        _ if !tells_each_step(own, run, resume) => Onset::Unknown,
+        1 => Onset::First,
+        2 => Onset::Second,
         _ => Onset::Late,
     };
     (onset, Some(resume))
+}
+
+/// Whether each step has a report of its own. Where reports are counted there are then at least as many as steps; one
+/// or two may have come too late.
+fn tells_each_step(own: &Comparison, run: &Run, resume: Resume) -> bool {
+    if own.has_steps {
+        run.steps().into_iter().find(|step| *step > resume.after) == Some(resume.after + 1)
+    } else {
+        resume.after + 2 >= resume.step
+    }
 }
 
 /// A difference after a resume, in the run that tells most.
@@ -182,9 +190,8 @@ fn inexact(open: &[&(Run, Comparison)], is_noisy: bool) -> Option<Finding> {
     let is_meant = |own: &&&(Run, Comparison)| {
         let (run, comparison) = &***own;
         let resumed = run.attempts.iter().any(|attempt| attempt.resume_step.is_some());
-        let by_series = comparison.series.first.as_ref();
-        let by_series = by_series.is_none_or(|first| resume_before(run, first.step).is_some());
-        resumed && by_series && trees_or_series(comparison)
+        let is_later = comparison.differs_after_resume() != Some(false);
+        resumed && is_later && trees_or_series(comparison)
     };
     let meant: Vec<_> = open.iter().filter(is_meant).collect();
     let onsets: Vec<Onset> = meant.iter().map(|(run, own)| self::onset(own, run).0).collect();
@@ -195,17 +202,18 @@ fn inexact(open: &[&(Run, Comparison)], is_noisy: bool) -> Option<Finding> {
     let clear = onsets.iter().position(|own| *own == onset).unwrap_or(0);
     let (run, own) = &***meant.get(clear)?;
     let (_, resume) = self::onset(own, run);
-    let step = own.series.first.as_ref().map_or(0, |first| first.step);
-    let how = match (onset, resume) {
-        (Onset::First, Some(resume)) => {
-            format!("it differs from step {step}, the first after the resume from step {resume}")
+    let place = own.series.first.as_ref().map_or(0, |first| first.step);
+    let place = format!("{} {place}", own.unit());
+    let how = match (onset, resume.map(|resume| resume.step)) {
+        (Onset::First, Some(step)) => {
+            format!("it differs from {place}, the first after the resume from step {step}")
         }
-        (_, Some(resume)) => format!("resumed from step {resume} it differs from step {step} on"),
+        (_, Some(step)) => format!("resumed from step {step} it differs from {place} on"),
         (_, None) => "its metrics agree, and its files differ".to_owned(),
     };
     let what = format!("a resumed run does not continue exactly: {how}");
     let mut finding = Finding::new("resume-not-exact", Level::Error, what);
-    finding.evidence.extend(series_evidence(&own.series));
+    finding.evidence.extend(series_evidence(own));
     finding.evidence.extend(tree_evidence(own));
     if is_noisy {
         finding =
@@ -223,18 +231,24 @@ fn trees_or_series(own: &Comparison) -> bool {
 
 /// Whether a file that depends on the whole training is the same.
 fn has_equal_files(own: &Comparison) -> bool {
-    let last = own.series.first.as_ref().map_or(0, |first| first.step);
+    let last = own.series.first.as_ref().map_or(0, |first| as_step(own, first.step));
     let later = own.checkpoints.iter().any(|(step, tree)| *step >= last && tree.compared > 0);
     (later || own.results.compared > 0) && !trees_differ(own)
 }
 
-fn series_evidence(series: &SeriesDifference) -> Vec<String> {
-    let Some(first) = &series.first else { return Vec::new() };
-    let largest = series.largest.as_ref().filter(|largest| largest.step != first.step);
+/// The step at a place of the record: where reports are counted, by the resume before.
+fn as_step(own: &Comparison, place: u64) -> u64 {
+    own.resume_before(place).map_or(place, |resume| resume.step + (place - resume.after))
+}
+
+fn series_evidence(own: &Comparison) -> Vec<String> {
+    let Some(first) = &own.series.first else { return Vec::new() };
+    let (unit, largest) = (own.unit(), own.series.largest.as_ref());
+    let largest = largest.filter(|largest| largest.step != first.step);
     let largest = largest.map_or_else(String::new, |largest| {
-        format!("; the largest difference: {:.3e}, at step {}", largest.size(), largest.step)
+        format!("; the largest difference: {:.3e}, at {unit} {}", largest.size(), largest.step)
     });
-    vec![format!("{}{largest}", told(first))]
+    vec![format!("{}{largest}", told(first, unit))]
 }
 
 /// What is likely to be missing: by when it differs, and by what the checkpoint seems to hold.
@@ -302,15 +316,9 @@ fn hint(optimizer: bool, place: bool, onset: Onset) -> String {
 
 /// A difference where nothing had happened yet.
 fn late_noise(open: &[&(Run, Comparison)]) -> Option<Finding> {
-    let early = |own: &&&(Run, Comparison)| {
-        let (run, comparison) = &***own;
-        comparison
-            .series
-            .first
-            .as_ref()
-            .is_some_and(|first| resume_before(run, first.step).is_none())
-    };
-    let (run, own) = &**open.iter().find(early)?;
+    let is_early = |own: &&&(Run, Comparison)| own.1.differs_after_resume() == Some(false);
+    let early: Vec<_> = open.iter().filter(is_early).collect();
+    let (_, own) = &***early.first()?;
     let first = own.series.first.as_ref()?;
     Some(
         Finding::new(
@@ -318,19 +326,16 @@ fn late_noise(open: &[&(Run, Comparison)]) -> Option<Finding> {
             Level::Warning,
             "a run differs from the undisturbed one before it resumed from anything: the program is not deterministic",
         )
-        .because(told(first))
+        .because(told(first, own.unit()))
         .hinted("seed every generator from NEMO_SEED, and rehearse again")
-        .seen_in([run.kind]),
+        .seen_in(early.iter().map(|own| own.0.kind)),
     )
 }
 
 /// The weights are the same, and what is printed is not.
 fn only_metrics(open: &[&(Run, Comparison)]) -> Option<Finding> {
     let is_meant = |own: &&&(Run, Comparison)| {
-        let (run, comparison) = &***own;
-        let first = comparison.series.first.as_ref();
-        first.is_some_and(|first| resume_before(run, first.step).is_some())
-            && has_equal_files(comparison)
+        own.1.differs_after_resume() == Some(true) && has_equal_files(&own.1)
     };
     let meant: Vec<_> = open.iter().filter(is_meant).collect();
     let (_, own) = &***meant.first()?;
@@ -340,7 +345,7 @@ fn only_metrics(open: &[&(Run, Comparison)]) -> Option<Finding> {
             Level::Warning,
             "after a resume metrics differ, and checkpoints and results do not",
         )
-        .because(series_evidence(&own.series).join(""))
+        .because(series_evidence(own).join(""))
         .hinted("an average or a sum since the start is not saved: save it, or print what belongs to the step alone")
         .seen_in(meant.iter().map(|own| own.0.kind)),
     )

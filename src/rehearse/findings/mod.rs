@@ -1,5 +1,6 @@
 //! From what was seen to what it means, with the evidence and what to change. Pure.
 
+mod ending;
 mod exactness;
 mod resuming;
 mod saving;

@@ -5,7 +5,7 @@ use nemo_harness::rundir::{AttemptEnd, Next};
 use super::super::advice;
 use super::super::observed::{Attempt, Run};
 use super::super::plan::{Fault, Kind};
-use super::{Finding, Level, Rehearsal};
+use super::{Finding, Level, Rehearsal, ending};
 use crate::words::count;
 
 /// What a program did after it was asked to save.
@@ -17,6 +17,10 @@ pub enum Reaction {
     WentOn(u64, f64),
     /// It ended, and saved nothing.
     Left,
+    /// A SIGTERM that was not the harness's ended it before it had saved.
+    DiedOfTerm,
+    /// It ended with exit code 0, all steps done and not saved, which does not count as done.
+    Finished,
     /// It did nothing until it was ended, or until all was done.
     Nothing,
 }
@@ -38,10 +42,16 @@ pub fn reaction(attempt: &Attempt, baseline: &Run) -> Option<Reaction> {
     let saved = attempt.saved_after_request();
     // What it saves anyway at these steps is no answer.
     let answer = attempt.checkpoints.iter().find(|(step, at)| *at >= asked && !is_usual(*step));
+    if attempt.died_of_term() && saved.is_none() {
+        return Some(Reaction::DiedOfTerm);
+    }
     let has_answered = last.is_none() && answer.is_some();
     if attempt.left_by_itself() && (!is_whole || has_answered) {
         let saved = saved.or_else(|| just_saved(attempt, asked));
         return Some(saved.map_or(Reaction::Left, |(step, time)| Reaction::Saved(step, time)));
+    }
+    if is_whole && answer.is_none() && attempt.finished() {
+        return ending::finished(attempt, last);
     }
     Some(answer.map_or(Reaction::Nothing, |(step, at)| Reaction::WentOn(*step, at - asked)))
 }
@@ -68,8 +78,11 @@ pub fn needs_long_notice(run: &Run, baseline: &Run) -> bool {
     })
 }
 
-/// Each attempt that was asked, with its run's kind and what it did.
-fn reactions(all: &Rehearsal) -> Vec<(Kind, &Attempt, Reaction)> {
+/// An attempt that was asked, with its run's kind and what it did.
+pub(super) type Seen<'a> = (Kind, &'a Attempt, Reaction);
+
+/// Each attempt that was asked.
+fn reactions(all: &Rehearsal) -> Vec<Seen<'_>> {
     let of_run = |run: &'_ Run| run.kind;
     all.runs
         .iter()
@@ -81,10 +94,13 @@ fn reactions(all: &Rehearsal) -> Vec<(Kind, &Attempt, Reaction)> {
 pub(super) fn judge(all: &Rehearsal) -> Vec<Finding> {
     let reactions = reactions(all);
     let mut findings = Vec::new();
-    match never_saves(all) {
-        Some(finding) => findings.push(finding),
-        None => findings.extend(unheard(all, &reactions)),
+    findings.extend(never_saves(all, &reactions));
+    if findings.is_empty() || !is_heard(all) {
+        findings.extend(unheard(all, &reactions));
+        findings.extend(ending::finishes(&reactions));
     }
+    let dies = ending::dies_of_term(all, &reactions);
+    findings.extend(dies.or_else(|| ending::term_not_caught(all)));
     findings.extend(too_slow(all, &reactions));
     findings.extend(in_place(all));
     findings.extend(exits_0(all, &reactions));
@@ -94,17 +110,26 @@ pub(super) fn judge(all: &Rehearsal) -> Vec<Finding> {
     findings
 }
 
-fn never_saves(all: &Rehearsal) -> Option<Finding> {
+/// Whether the signal was caught in any run.
+fn is_heard(all: &Rehearsal) -> bool {
+    all.runs.iter().flat_map(|(run, _)| &run.attempts).any(|own| own.notes.asked)
+}
+
+fn never_saves(all: &Rehearsal, reactions: &[Seen<'_>]) -> Option<Finding> {
     let disturbed = all.runs.iter().map(|(run, _)| run);
     let mut runs = std::iter::once(&all.baseline).chain(disturbed);
     let has_saved = runs.any(|run| run.saves().next().is_some());
     // Without a run in which it was asked, it may just not have been time yet.
-    if has_saved || all.runs.is_empty() || too_slow(all, &reactions(all)).is_some() {
+    if has_saved || all.runs.is_empty() || too_slow(all, reactions).is_some() {
+        return None;
+    }
+    // Nobody knows what it would have done with more time.
+    let died = |(_, _, own): &Seen<'_>| *own == Reaction::DiedOfTerm;
+    if !reactions.is_empty() && reactions.iter().all(died) {
         return None;
     }
     let attempts: usize = all.runs.iter().map(|(run, _)| run.attempts.len()).sum();
-    let asked = all.runs.iter().flat_map(|(run, _)| &run.attempts).any(|own| own.notes.asked);
-    let caught = if asked { "it catches" } else { "it does not catch" };
+    let caught = if is_heard(all) { "it catches" } else { "it does not catch" };
     Some(
         Finding::new("never-saves", Level::Error, "the program never saves a checkpoint")
             .because(format!(
@@ -123,7 +148,7 @@ fn never_saves(all: &Rehearsal) -> Option<Finding> {
 }
 
 /// It was asked, and nothing came of it although there was time.
-fn unheard(all: &Rehearsal, reactions: &[(Kind, &Attempt, Reaction)]) -> Option<Finding> {
+fn unheard(all: &Rehearsal, reactions: &[Seen<'_>]) -> Option<Finding> {
     let slow = too_slow(all, reactions);
     // A program that does save when asked may once be asked before it listens, or too near its end.
     let listens = reactions.iter().any(|(_, _, own)| matches!(own, Reaction::Saved(..)));
@@ -154,10 +179,7 @@ fn unheard(all: &Rehearsal, reactions: &[(Kind, &Attempt, Reaction)]) -> Option<
     let finding = Finding::new("ignores-signal", Level::Error, text);
     let finding = if attempt.notes.asked {
         finding
-            .because(format!(
-                "it catches {signal} (or a library does), and then neither saved nor ended{}",
-                until(attempt)
-            ))
+            .because(format!("it catches {signal} (or a library does), and then {}", idle(attempt)))
             .hinted("let the handler set a flag, and between two steps: save, then exit with 75")
     } else {
         finding
@@ -170,13 +192,26 @@ fn unheard(all: &Rehearsal, reactions: &[(Kind, &Attempt, Reaction)]) -> Option<
     Some(finding.seen_in(kinds))
 }
 
+/// What it did instead.
+fn idle(attempt: &Attempt) -> String {
+    if attempt.finished() {
+        format!("worked on{} until all was done", until(attempt))
+    } else {
+        format!("neither saved nor ended{}", until(attempt))
+    }
+}
+
+/// The seconds from the request to its end.
+pub(super) fn lasted(attempt: &Attempt) -> Option<f64> {
+    Some(attempt.end.as_ref()?.time - attempt.asked_at()?)
+}
+
 fn until(attempt: &Attempt) -> String {
-    let ended = attempt.end.as_ref().map(|end| end.time).zip(attempt.asked_at());
-    ended.map_or_else(String::new, |(end, asked)| format!(" for {:.1} s", end - asked))
+    lasted(attempt).map_or_else(String::new, |seconds| format!(" for {seconds:.1} s"))
 }
 
 /// It was ended while it saved: a longer notice was enough.
-fn too_slow(all: &Rehearsal, reactions: &[(Kind, &Attempt, Reaction)]) -> Option<Finding> {
+fn too_slow(all: &Rehearsal, reactions: &[Seen<'_>]) -> Option<Finding> {
     let needed = reactions.iter().find_map(|(kind, _, reaction)| match (kind, reaction) {
         (Kind::LongNotice, Reaction::Saved(_, seconds) | Reaction::WentOn(_, seconds)) => {
             Some(*seconds)
@@ -184,7 +219,7 @@ fn too_slow(all: &Rehearsal, reactions: &[(Kind, &Attempt, Reaction)]) -> Option
         _ => None,
     })?;
     let lead = advice::lead(needed);
-    let missed = |(kind, _, reaction): &&(Kind, &Attempt, Reaction)| {
+    let missed = |(kind, _, reaction): &&Seen<'_>| {
         *kind != Kind::LongNotice && *reaction == Reaction::Nothing
     };
     let kinds: Vec<Kind> = reactions.iter().filter(missed).map(|(kind, _, _)| *kind).collect();
@@ -227,7 +262,7 @@ fn in_place(all: &Rehearsal) -> Option<Finding> {
     )
 }
 
-fn exits_0(all: &Rehearsal, reactions: &[(Kind, &Attempt, Reaction)]) -> Option<Finding> {
+fn exits_0(all: &Rehearsal, reactions: &[Seen<'_>]) -> Option<Finding> {
     let with_0: Vec<_> = reactions
         .iter()
         .filter(|(_, attempt, reaction)| {
@@ -259,7 +294,7 @@ fn exits_0(all: &Rehearsal, reactions: &[(Kind, &Attempt, Reaction)]) -> Option<
     Some(finding.hinted(hint).seen_in(with_0.iter().map(|(kind, _, _)| *kind)))
 }
 
-fn goes_on(reactions: &[(Kind, &Attempt, Reaction)]) -> Option<Finding> {
+fn goes_on(reactions: &[Seen<'_>]) -> Option<Finding> {
     let mut went = Vec::new();
     for (kind, attempt, reaction) in reactions {
         let Reaction::WentOn(saved, seconds) = *reaction else { continue };
@@ -332,7 +367,7 @@ pub(in crate::rehearse) fn longest_save(all: &Rehearsal) -> Option<f64> {
             let is_asked = !matches!(attempt.injected.map(|own| own.fault), Some(Fault::Requeue));
             is_asked.then_some(seconds)
         }
-        Reaction::Left | Reaction::Nothing => None,
+        Reaction::Left | Reaction::DiedOfTerm | Reaction::Finished | Reaction::Nothing => None,
     });
     times.reduce(f64::max)
 }

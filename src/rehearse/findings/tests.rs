@@ -3,9 +3,9 @@
 use nemo_harness::rundir::{AttemptEnd, Cause, MetricsLine, Next};
 
 use super::*;
-use crate::rehearse::observed::{Attempt, Injected};
+use crate::rehearse::observed::{Attempt, Injected, Notes};
 use crate::rehearse::plan::Fault;
-use crate::rehearse::series::SeriesDifference;
+use crate::rehearse::series::{PointDifference, SeriesDifference};
 
 fn line(step: u64) -> MetricsLine {
     let values = serde_json::json!({ "loss": 1.0 }).as_object().unwrap().clone();
@@ -144,4 +144,93 @@ fn with_nothing_in_common_nothing_can_be_told() {
     let mut all = rehearsal(preempted(), Comparison::default());
     all.runs[0].1.series.compared = 0;
     check(&all, &["nothing-to-compare"]);
+}
+
+#[test]
+fn each_run_that_differs_by_chance_is_named() {
+    let point = PointDifference {
+        step: 5,
+        metric: "loss".to_owned(),
+        expected: 1.0.into(),
+        found: 2.0.into(),
+    };
+    let series = SeriesDifference { first: Some(point), ..SeriesDifference::default() };
+    let mut all = rehearsal(preempted(), Comparison { series, ..Comparison::default() });
+    let (mut run, own) = all.runs[0].clone();
+    run.kind = Kind::Killed;
+    all.runs.push((run, own));
+    check(&all, &["not-deterministic"]);
+    assert_eq!(judge(&all)[0].scenarios, [Kind::Preempted, Kind::Killed]);
+}
+
+/// One that a TERM ends a moment after Slurm was told to requeue it.
+fn ended_by_term(exit_code: Option<i32>, notes: Notes) -> Rehearsal {
+    let mut attempts = preempted();
+    let injected = Injected { fault: Fault::Requeue, time: 140.2, step: Some(40) };
+    let end = AttemptEnd {
+        exit_code,
+        signal: exit_code.is_none().then_some(15),
+        ..attempts[0].end.clone().unwrap()
+    };
+    attempts[0].checkpoints = vec![(30, 130.0)];
+    attempts[0] =
+        Attempt { injected: Some(injected), end: Some(end), notes, ..attempts[0].clone() };
+    let mut all = rehearsal(attempts, Comparison::default());
+    all.runs[0].0.kind = Kind::Requeued;
+    all
+}
+
+#[test]
+fn slurms_own_term_is_told_from_a_signal_that_is_ignored() {
+    for (code, asked) in [(None, false), (None, true), (Some(143), true)] {
+        let all = ended_by_term(code, Notes { asked, ..Notes::default() });
+        check(&all, &["dies-of-term"]);
+        let finding = &judge(&all)[0];
+        assert_eq!(finding.what, "Slurm's own SIGTERM ended the program before it had saved");
+        assert!(finding.hint.contains("catch SIGTERM with the same handler as USR1"));
+        // One that has never saved may just have had no time to.
+        let mut all = all;
+        all.baseline.attempts[0].checkpoints.clear();
+        all.runs[0].0.attempts[0].checkpoints.clear();
+        check(&all, &["dies-of-term"]);
+    }
+    let terminated = Notes { asked: true, terminated: true, ..Notes::default() };
+    check(&ended_by_term(None, terminated), &["ignores-signal"]);
+}
+
+#[test]
+fn one_that_saved_before_the_term_came_is_safe() {
+    let mut all = ended_by_term(None, Notes { asked: true, ..Notes::default() });
+    all.runs[0].0.attempts[0].checkpoints.push((40, 140.4));
+    check(&all, &[]);
+}
+
+/// One that is preempted a second time, at step 59, and finishes with exit code 0.
+fn finished(next: Next, checkpoints: Vec<(u64, f64)>) -> Rehearsal {
+    let mut attempts = preempted();
+    let injected = Injected { fault: Fault::Preempt { lead: 60 }, time: 159.1, step: Some(59) };
+    let end = AttemptEnd { next, cause: Cause::Preempted, ..attempts[1].end.clone().unwrap() };
+    attempts[1].injected = Some(injected);
+    attempts[1].end = Some(end);
+    attempts[1].checkpoints = checkpoints;
+    attempts[1].notes.asked = true;
+    rehearsal(attempts, Comparison::default())
+}
+
+#[test]
+fn one_that_finishes_instead_of_saving_did_end() {
+    let all = finished(Next::Requeue, vec![]);
+    check(&all, &["finishes-without-saving"]);
+    let findings = judge(&all);
+    assert_eq!(findings[0].level, Level::Warning, "it saved when it was asked before");
+    assert!(findings[0].evidence[0].contains("exit code 0, 1.4 s after it was asked"));
+    assert!(findings[0].hint.contains("FINISHED=1"));
+    // Nothing is lost where the end is saved, or said.
+    check(&finished(Next::Requeue, vec![(60, 160.2)]), &[]);
+    check(&finished(Next::Done, vec![]), &[]);
+    // Where it was never seen to save, it can't be told from one that ignores the request.
+    let mut all = all;
+    all.runs[0].0.attempts.remove(0);
+    check(&all, &["finishes-without-saving"]);
+    assert!(!is_safe(&judge(&all)));
 }
