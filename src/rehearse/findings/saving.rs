@@ -58,7 +58,9 @@ pub fn reaction(attempt: &Attempt, baseline: &Run) -> Option<Reaction> {
 
 /// Where it had just saved the very step, the same content is committed once.
 fn just_saved(attempt: &Attempt, asked: f64) -> Option<(u64, f64)> {
-    let (step, _) = *attempt.checkpoints.last()?;
+    // What it resumed from is still the newest where it has done nothing since.
+    let resumed = attempt.resume_step.filter(|_| attempt.lines.is_empty());
+    let step = attempt.checkpoints.last().map(|(step, _)| *step).or(resumed)?;
     let end = attempt.end.as_ref()?;
     let is_last = match attempt.steps().max() {
         Some(reported) => reported <= step,

@@ -234,3 +234,15 @@ fn one_that_finishes_instead_of_saving_did_end() {
     check(&all, &["finishes-without-saving"]);
     assert!(!is_safe(&judge(&all)));
 }
+
+#[test]
+fn one_that_is_asked_right_after_its_resume_has_nothing_new_to_save() {
+    let mut attempts = preempted();
+    let injected = Injected { fault: Fault::Preempt { lead: 60 }, time: 140.9, step: None };
+    let mut idle = Attempt { injected: Some(injected), lines: vec![], ..attempt(Some(40), 40) };
+    idle.notes.asked = true;
+    attempts.insert(1, idle);
+    check(&rehearsal(attempts.clone(), Comparison::default()), &[]);
+    attempts[1].resume_step = None;
+    check(&rehearsal(attempts, Comparison::default()), &["ends-without-saving"]);
+}
