@@ -18,8 +18,8 @@ pub(super) fn merge(files: &TrialFiles, seen: &Seen<'_>) -> Vec<AttemptStatus> {
             None => unmatched.push(row),
         }
     }
-    attempts
-        .extend(unmatched.into_iter().filter(|row| was_over(row)).map(|row| from_row(row, seen)));
+    let left = unmatched.into_iter().filter(|row| was_over(row) && !only_requeued(row));
+    attempts.extend(left.map(|row| from_row(row, seen)));
     attempts.sort_by(|a, b| a.start.unwrap_or(0.0).total_cmp(&b.start.unwrap_or(0.0)));
     if let Some((_, earlier)) = attempts.split_last_mut() {
         // Even Slurm may not know: a controller that was killed forgets what it started last.
@@ -101,7 +101,10 @@ fn ended(attempt: &mut AttemptStatus, end: &AttemptEnd) {
 
 /// Adds what only Slurm knows to an attempt that left no end, or whose end the next one wrote by guess.
 fn complete(attempt: &mut AttemptStatus, row: &AccountRow) {
-    let is_told = attempt.cause.is_some_and(|cause| cause != Cause::NodeFailure);
+    let is_told = match attempt.cause {
+        Some(Cause::NodeFailure) => only_requeued(row),
+        cause => cause.is_some(),
+    };
     if !is_told && was_over(row) {
         attempt.end = seconds(row.end);
         attempt.cause = cause(&row.state);
@@ -130,6 +133,12 @@ fn from_row(row: &AccountRow, seen: &Seen<'_>) -> AttemptStatus {
 /// A job that was cancelled while it waited has a start, its end, but never a node.
 pub(super) fn has_run(row: &AccountRow) -> bool {
     row.start.is_some() && &*row.nodes != "None assigned"
+}
+
+/// Slurm was asked to run it again, by us or by somebody: that is no word on how the run before went, or that
+/// anything ran in it.
+fn only_requeued(row: &AccountRow) -> bool {
+    row.state == JobState::Requeued
 }
 
 fn was_over(row: &AccountRow) -> bool {

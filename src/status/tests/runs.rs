@@ -21,7 +21,14 @@ fn a_run_that_ended_is_of_the_attempt_that_ended() {
     // The node's clock runs ahead, and the first run took no time.
     let early = [start(0, 1_795_256_032.5), start(1, 1_795_256_034.0)];
     check(running, &both, &early, "running [Preempted -]");
-    // The harness of the first run never began.
+    // The next one has guessed why it left no end. That Slurm was asked to run it again is no better word.
+    let guess = end(0, 1_795_256_033.0, Cause::NodeFailure, Next::Restart);
+    let guessed = [ended[0].clone(), guess, ended[2].clone()];
+    check(running, &both, &guessed, "running [NodeFailure -]");
+    check(running, &both.replace("REQUEUED", "PREEMPTED"), &guessed, "running [Preempted -]");
+    // The harness of the first run never began, or saw that it should not.
+    check(running, &both, &[ended[2].clone()], "running [-]");
+    let both = both.replace("REQUEUED", "PREEMPTED");
     check(running, &both, &[ended[2].clone()], "running [Preempted -]");
     // Slurm has lost the first run.
     let lost = "8_0|NODE_FAIL|1795256032|1795256090";
