@@ -4,7 +4,7 @@ use nemo_harness::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Cause};
 
 use super::runs::{self, seconds};
 use super::slurm_view::Seen;
-use super::{AttemptStatus, ExcludedNode, Label, TrialFiles};
+use super::{AttemptStatus, ExcludedNode, Label, State, TrialFiles};
 use crate::slurm::{AccountRow, JobState, Phase};
 
 /// All attempts, oldest first. What the harness wrote counts; where it could not write, Slurm's row tells the cause.
@@ -21,12 +21,20 @@ pub(super) fn merge(files: &TrialFiles, seen: &Seen<'_>) -> Vec<AttemptStatus> {
     let left = unmatched.into_iter().filter(|row| was_over(row) && !only_requeued(row));
     attempts.extend(left.map(|row| from_row(row, seen)));
     attempts.sort_by(|a, b| a.start.unwrap_or(0.0).total_cmp(&b.start.unwrap_or(0.0)));
-    if let Some((_, earlier)) = attempts.split_last_mut() {
-        // Even Slurm may not know: a controller that was killed forgets what it started last.
-        for attempt in earlier.iter_mut().filter(|attempt| attempt.cause.is_none()) {
-            let why = "it was killed, or its node was lost, before anybody could write an end";
-            attempt.reason.get_or_insert_with(|| why.to_owned());
-        }
+    attempts
+}
+
+/// Gives an attempt a cause that left no end, and cannot go on. Even Slurm may not know of it: a controller that was
+/// killed forgets what it started last.
+pub(super) fn accounted(mut attempts: Vec<AttemptStatus>, state: State) -> Vec<AttemptStatus> {
+    let may_run = matches!(state, State::Running | State::Unknown);
+    let over = attempts.len().saturating_sub(usize::from(may_run));
+    let is_open =
+        |attempt: &&mut AttemptStatus| attempt.cause.is_none() && attempt.number.is_some();
+    for attempt in attempts[..over].iter_mut().filter(is_open) {
+        attempt.cause = Some(Cause::NodeFailure);
+        let why = "it was killed, or its node was lost, before anybody could write an end";
+        attempt.reason.get_or_insert_with(|| why.to_owned());
     }
     attempts
 }

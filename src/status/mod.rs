@@ -174,6 +174,7 @@ fn slurm_trials(task: &Task, sources: &Sources<'_>, earlier: &[TaskStatus]) -> V
         let attempts = attempts::merge(files, &seen);
         let case = trial::Case { task, index, seen: &seen, files, sources, parents: earlier };
         let (state, reason) = trial::state(&case, &attempts);
+        let attempts = attempts::accounted(attempts, state);
         status(task, index, state, reason, seen.shown(), files, attempts)
     };
     (0..).zip(seen).map(trial).collect()

@@ -228,7 +228,7 @@ fn an_attempt_that_another_followed_does_not_run() {
     let page = crate::report::Page { now: 0.0, width: None, colour: false };
     let table = crate::report::attempts_table(&join(&sources), &page);
     let rows: Vec<&str> = table.lines().skip(1).collect();
-    assert!(rows[0].contains("unknown") && rows[1].contains("running"), "{table}");
+    assert!(rows[0].contains("node failure") && rows[1].contains("running"), "{table}");
 }
 
 #[test]
