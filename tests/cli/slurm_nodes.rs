@@ -295,6 +295,28 @@ fn a_lost_shim_and_a_lost_srun_end_the_attempt_and_all_processes() {
         let faults = ["a shim killed with -9", "srun killed with -9", "srun's lying 0"];
         assert_promises(&format!("C: {}", faults[number]), &world, &id, number, Left::InOrder);
     }
+    nodes_are_whole(&world);
+}
+
+/// Without its `srun`, Slurm's own process for a step may wait for it in vain, though all of the trial's are gone. After
+/// a minute Slurm gives up, and drains the node (`Kill task failed`): other tests need it.
+fn nodes_are_whole(world: &World) {
+    let slurm = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        world.surround(&mut command);
+        let output = command.args(arguments).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let began = std::time::Instant::now();
+    while !slurm("squeue", &["-h", "-t", "completing"]).is_empty() {
+        assert!(began.elapsed() < crate::support::PATIENCE, "a job never ends");
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    }
+    for line in slurm("sinfo", &["-h", "-N", "-p", "main", "-o", "%N %T"]).lines() {
+        if let Some((node, _)) = line.split_once(' ').filter(|(_, state)| state.contains("drain")) {
+            slurm("scontrol", &["update", &format!("nodename={node}"), "state=resume"]);
+        }
+    }
 }
 
 /// The interpreter that has PyTorch, first in the world's PATH as `python3`.
