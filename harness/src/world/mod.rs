@@ -31,6 +31,9 @@ use crate::telling::Telling;
 /// How often an attempt looks whether a later one has taken over.
 const LEASE_EVERY: Duration = Duration::from_secs(5);
 
+/// How long Slurm's own TERM may reach this process after another one of the job.
+const UNTIL_TERM: Duration = Duration::from_secs(3);
+
 /// What an attempt is made of when its program has started.
 #[derive(Debug)]
 pub(crate) struct Parts<'a> {
@@ -54,8 +57,8 @@ pub(crate) struct World<'a> {
     exit: Option<Exit>,
     /// Whose end it was, of several.
     who: Option<Who>,
-    /// The first process has ended so by TERM, but others of the program are still about to save.
-    outlived: Option<Exit>,
+    /// The first process has ended so by TERM, but others of the program may still save; until then without a stop.
+    outlived: Option<(Exit, Time)>,
     lease: Lease,
     lease_at: Time,
     voice: Voice,
@@ -177,6 +180,7 @@ impl<'a> World<'a> {
     fn wait(&mut self) {
         let now = self.harness.clock.now();
         let lease = (!self.settling).then_some(self.lease_at);
+        let outlived = self.outlived.as_ref().filter(|_| self.supervisor.stop().is_none());
         let telling = self.telling.next_look(now, self.noted.stopped.is_some());
         let due = [
             self.supervisor.next_tick(),
@@ -184,6 +188,7 @@ impl<'a> World<'a> {
             lease,
             self.saver.next_look(now),
             telling.filter(|_| !self.settling),
+            outlived.map(|(_, until)| *until),
             self.program.next_look(),
         ];
         let due = due.into_iter().flatten().min().map(|at| at.saturating_sub(now));
@@ -222,6 +227,7 @@ impl<'a> World<'a> {
                 _ => {} // USR2 and HUP are nobody's way to talk to the harness
             }
         }
+        events.extend(self.last_ended());
         events.extend(self.answer());
         let saved = self.saver.look(self.harness.clock.now(), &self.telling.place());
         events.extend(saved.into_iter().filter_map(|outcome| self.saved(outcome)));
@@ -247,7 +253,7 @@ impl<'a> World<'a> {
                 let (exit, who) = self.program.ended(reaped, self.harness, &mut self.voice);
                 if self.is_outlived(&exit) {
                     self.voice.note("the first process has ended by SIGTERM; others still save");
-                    self.outlived = Some(exit);
+                    self.outlived = Some((exit, self.harness.clock.now() + UNTIL_TERM));
                 } else {
                     event = Some(self.ended(exit, who));
                 }
@@ -259,11 +265,11 @@ impl<'a> World<'a> {
                     self.voice
                         .warn("the sentinel failed: a preemption may come without notice now");
                 }
-            } else if let Some(exit) = self.outlived.as_mut().filter(|_| code.is_some()) {
+            } else if let Some((exit, _)) = self.outlived.as_mut().filter(|_| code.is_some()) {
                 *exit = Exit::of(reaped); // one of those that were waited for
             }
         }
-        event.or_else(|| self.last_ended())
+        event
     }
 
     fn ended(&mut self, exit: Exit, who: Option<Who>) -> Event {
@@ -285,19 +291,19 @@ impl<'a> World<'a> {
         let others = || proc_fs::descendants(self.harness.context.pid, &self.helpers());
         matches!(exit, Exit::Signal(15) | Exit::Code(143))
             && matches!(self.program, Program::Local { .. })
-            && self.outlived.is_none()
-            && self.supervisor.stop().is_some()
             && others().into_iter().any(saves)
     }
 
-    /// The end, once the last of those is gone that outlived the first process.
+    /// The end, once the last of those is gone that outlived the first process; or soon, if that TERM was not Slurm's.
     fn last_ended(&mut self) -> Option<Event> {
+        let (_, until) = self.outlived.as_ref()?;
+        let is_late = self.supervisor.stop().is_none() && *until <= self.harness.clock.now();
         let root = self.harness.context.pid;
-        self.outlived.as_ref()?;
-        if self.exit.is_some() || !proc_fs::descendants(root, &self.helpers()).is_empty() {
+        if !is_late && !proc_fs::descendants(root, &self.helpers()).is_empty() {
             return None;
         }
-        let exit = self.outlived.take()?;
+        self.reap(); // how the last one ended may not have been heard yet
+        let (exit, _) = self.outlived.take()?;
         Some(self.ended(exit, None))
     }
 }

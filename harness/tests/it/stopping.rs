@@ -259,13 +259,24 @@ fn a_shell_around_the_program_outlives_the_term_of_every_process() {
         let mut running = task.start();
         running.wait_for("ready-0");
         let group: i32 = fs::read_to_string(task.path("group")).unwrap().parse().unwrap();
-        running.signal("TERM");
+        // Slurm's order is its own.
         killpg(Pid::from_raw(group), Signal::SIGTERM).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        running.signal("TERM");
         assert_eq!(running.finish(), 143);
         task.check_ends("Cancelled Cancelled");
         assert_eq!(task.checkpoints(), ["step-1"], "{}", task.stderr(0));
         assert_eq!(task.ends()[0].exit_code, Some(0), "it ends as its program does");
     }
+    // A script that somebody else ends takes along what it had started.
+    let task = Task::new(&json!({"exec": ["sh", "-c", text]}));
+    fs::write(task.path("program.py"), &program).unwrap();
+    let mut running = task.start();
+    running.wait_for("ready-0");
+    let group: i32 = fs::read_to_string(task.path("group")).unwrap().parse().unwrap();
+    signal(u32::try_from(group).unwrap(), "TERM");
+    assert_eq!(running.finish(), 1);
+    task.check_ends("Failed Failed");
     // Without a handler the program ends by TERM, and the shell goes on to nothing else.
     let task = Task::sh("sleep 60; touch \"$TEST/went-on\"");
     let running = task.start();
