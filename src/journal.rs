@@ -5,7 +5,7 @@
 use std::io;
 use std::path::Path;
 
-use nemo_harness::rundir::durable::Appender;
+use nemo_core::durable::Appender;
 use serde::{Deserialize, Serialize};
 
 use crate::host::ProcessId;

@@ -5,16 +5,17 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use nemo_harness::rundir::runner::RunnerRecord;
-use nemo_harness::rundir::{
+use nemo_core::lines;
+use nemo_core::rundir::runner::RunnerRecord;
+use nemo_core::rundir::{
     AttemptRecord, AttemptStart, ExperimentDir, MetricsLine, Next, Progress, TaskDir, TrialDir,
-    lines, requests,
+    requests,
 };
 
 use crate::experiment::{Executor, Task};
 use crate::host::{Liveness, ProcessId};
 use crate::journal::{self, Event};
-use crate::memory;
+use crate::observed;
 use crate::slurm::{AccountRow, Client, JobId, Parsed, QueueRow, SlurmError};
 use crate::status::{self, Answer, RunnerView, Sources, TrialFiles};
 use crate::store::Stored;
@@ -161,7 +162,7 @@ pub fn runner(dir: &ExperimentDir) -> io::Result<RunnerView> {
 
 /// Everything that a status follows from. Asks Slurm only where the folders do not tell all.
 pub fn sources<'a>(stored: &'a Stored, client: &Client) -> io::Result<Sources<'a>> {
-    let earlier = memory::read(&stored.dir);
+    let earlier = observed::read(&stored.dir);
     let looked_over = every_trial(stored, |task, trial| {
         earlier
             .get(task)

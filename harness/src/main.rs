@@ -1,54 +1,25 @@
 //! `nemo-harness`: stands between Slurm and one training program.
 
 mod attempt;
-mod begin;
-mod blame;
 mod checkpoint;
-mod clock;
-mod command;
-mod context;
-mod end;
-mod environment;
-mod exec;
-mod guard;
-mod hang;
-mod helper;
+mod event_loop;
 mod job;
-mod journal;
-mod launch;
-mod launched;
-mod lease;
-mod metrics;
-mod nodes;
-mod output;
-mod policy;
-mod proc_fs;
-mod process;
+mod monitor;
+mod os;
 mod program;
 mod protocol;
-mod relay;
-mod report;
-mod requeue;
-mod resumed;
-mod run;
-mod say;
-mod sentinel;
-mod shim;
-mod signals;
+mod rank;
 mod slurm;
 mod supervise;
-mod takeover;
-mod telling;
-mod trial;
-mod unbegun;
-mod workload;
-mod world;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use run::Which;
+use job::run::{self, Which};
+use os::log;
+use program::{guard, scontrol_shim};
+use slurm::sentinel;
 
 const HELP: &str = "\
 nemo-harness runs one trial inside a job, and never loses its checkpoint.
@@ -84,13 +55,13 @@ enum Command {
     Run { task_dir: PathBuf, which: Which, local: bool },
     Sentinel { pid: u32, start_ticks: u64 },
     Guard { mark: String },
-    Exec(exec::Options),
+    Exec(rank::Options),
 }
 
 fn main() -> ExitCode {
-    if shim::is_meant(std::env::args_os().next().as_deref()) {
+    if scontrol_shim::is_meant(std::env::args_os().next().as_deref()) {
         let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-        return ExitCode::from(shim::run(&arguments));
+        return ExitCode::from(scontrol_shim::run(&arguments));
     }
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let result = match parse(&arguments) {
@@ -105,14 +76,12 @@ fn main() -> ExitCode {
         Ok(Command::Run { task_dir, which, local }) => run::run(&task_dir, which, local),
         Ok(Command::Sentinel { pid, start_ticks }) => {
             let ended = sentinel::run(pid, start_ticks);
-            ended
-                .map(|()| nemo_harness::exit::DONE)
-                .map_err(|error| format!("the sentinel: {error}"))
+            ended.map(|()| nemo_core::exit::DONE).map_err(|error| format!("the sentinel: {error}"))
         }
         Ok(Command::Guard { mark }) => guard::run(&mark)
-            .map(|()| nemo_harness::exit::DONE)
+            .map(|()| nemo_core::exit::DONE)
             .map_err(|error| format!("the guard: {error}")),
-        Ok(Command::Exec(options)) => exec::run(&options),
+        Ok(Command::Exec(options)) => rank::run(&options),
         Err(error) => {
             eprintln!("error: {error}\n\nhint: `nemo-harness --help` explains");
             return ExitCode::from(USAGE);
@@ -120,8 +89,8 @@ fn main() -> ExitCode {
     };
     result.map_or_else(
         |error| {
-            say::complain(&error);
-            ExitCode::from(nemo_harness::exit::FAILED)
+            log::log_stderr(&error);
+            ExitCode::from(nemo_core::exit::FAILED)
         },
         ExitCode::from,
     )
@@ -132,7 +101,7 @@ fn parse(arguments: &[OsString]) -> Result<Command, String> {
     if let Some((first, rest)) = arguments.split_first()
         && first == "exec"
     {
-        return exec::Options::parse(rest).map(Command::Exec);
+        return rank::Options::parse(rest).map(Command::Exec);
     }
     let arguments: Vec<String> =
         arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();

@@ -1,9 +1,9 @@
 //! `cancel`: ends a target, or has it save and run again.
 
-use nemo_harness::rundir::durable;
+use nemo_core::durable;
 use serde_json::json;
 
-use super::World;
+use super::App;
 use super::status::look;
 use crate::cli::CancelArgs;
 use crate::error::{CommandError, ExitCode};
@@ -17,9 +17,9 @@ use crate::store::{Stored, Target};
 use crate::words::count;
 
 /// Cancels what the target means.
-pub(super) fn cancel(world: &World, args: &CancelArgs) -> Result<ExitCode, CommandError> {
-    let (target, stored) = world.find(&args.target)?;
-    let status = look(world, &stored)?;
+pub(super) fn cancel(app: &App, args: &CancelArgs) -> Result<ExitCode, CommandError> {
+    let (target, stored) = app.find(&args.target)?;
+    let status = look(app, &stored)?;
     let action = if args.gentle { Action::Preempt } else { Action::Cancel };
     // First the wish, durably: a status that sees the end must know that it was wanted.
     request(&stored, &target, action)?;
@@ -27,7 +27,7 @@ pub(super) fn cancel(world: &World, args: &CancelArgs) -> Result<ExitCode, Comma
     let jobs: Vec<String> = trials.iter().filter_map(|(_, job)| job.clone()).collect();
     for (token, job) in journal::submitted(&stored.journal) {
         let own = of_array(job, &jobs);
-        let slurm = world.slurm.for_names(vec![token]);
+        let slurm = app.slurm.for_names(vec![token]);
         match args.gentle {
             _ if own.is_empty() => {}
             // The whole array by its own id: one for a thousand tasks.

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use nemo_harness::rundir::durable;
+use nemo_core::durable;
 use serde::{Deserialize, Serialize};
 
-use super::World;
+use super::App;
 use crate::host;
 use crate::slurm::{Cluster, SlurmError};
 
@@ -20,8 +20,8 @@ struct Kept {
 }
 
 /// What the cluster allows, from a recent answer or from the cluster itself.
-pub(super) fn facts(world: &World) -> Result<Cluster, SlurmError> {
-    let path = path(world);
+pub(super) fn facts(app: &App) -> Result<Cluster, SlurmError> {
+    let path = path(app);
     let kept: Option<Kept> =
         std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
     let now = host::now();
@@ -29,22 +29,22 @@ pub(super) fn facts(world: &World) -> Result<Cluster, SlurmError> {
         return Ok(kept.cluster);
     }
     let (limits, partitions) = std::thread::scope(|scope| {
-        let limits = scope.spawn(|| world.slurm.limits());
-        (limits.join(), world.slurm.partitions())
+        let limits = scope.spawn(|| app.slurm.limits());
+        (limits.join(), app.slurm.partitions())
     });
     let never = |_| SlurmError::NoAnswer { program: "scontrol", waited: std::time::Duration::ZERO };
     let cluster = Cluster::new(&limits.map_err(never)??, &partitions?);
     let kept = Kept { asked: now, cluster };
     if let Ok(text) = serde_json::to_vec(&kept) {
         // Only a hint: without it the cluster is asked again.
-        drop(durable::create_dir_all(&world.home.cache()));
+        drop(durable::create_dir_all(&app.home.cache()));
         drop(durable::replace_file_durably(&path, &text));
     }
     Ok(kept.cluster)
 }
 
 /// Several clusters may share a home: each configuration has a file of its own.
-fn path(world: &World) -> PathBuf {
-    let hash = blake3::hash(world.slurm_conf.as_bytes()).to_hex();
-    world.home.cache().join(format!("cluster-{}.json", &hash[..12]))
+fn path(app: &App) -> PathBuf {
+    let hash = blake3::hash(app.slurm_conf.as_bytes()).to_hex();
+    app.home.cache().join(format!("cluster-{}.json", &hash[..12]))
 }

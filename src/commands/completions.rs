@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use clap::CommandFactory;
-use nemo_harness::rundir::durable;
+use nemo_core::durable;
 
 use crate::cli::{Cli, CompletionsArgs, ManArgs};
 use crate::error::{CommandError, ExitCode};

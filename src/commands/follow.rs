@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use super::World;
+use super::App;
 use super::status::look;
 use crate::error::{CommandError, ExitCode};
 use crate::report::live::{Bars, Changes};
@@ -32,19 +32,19 @@ const FORGOTTEN: u32 = 5;
 
 /// Waits until an experiment, or the part of it that a target names, is over. Exit 0 only if all of it completed.
 pub(super) fn until_over(
-    world: &World,
+    app: &App,
     stored: &Stored,
     view: View,
     deadline: Option<Instant>,
 ) -> Result<ExitCode, CommandError> {
     let whole = Target { id: stored.id.clone(), task: None, trial: None };
-    until(world, &whole, view, deadline)
+    until(app, &whole, view, deadline)
 }
 
 /// As [`until_over`], for a target.
 #[expect(clippy::disallowed_methods, reason = "an edge: it waits on the real clock")]
 pub(super) fn until(
-    world: &World,
+    app: &App,
     target: &Target,
     view: View,
     deadline: Option<Instant>,
@@ -52,7 +52,7 @@ pub(super) fn until(
     let mut screen = Screen::new(view);
     let mut forgotten = 0;
     loop {
-        let status = look(world, &world.home.load(&target.id)?)?;
+        let status = look(app, &app.home.load(&target.id)?)?;
         let (state, settled) = standing(&status, target);
         screen.show(&status);
         if state.is_final() {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::World;
+use super::App;
 use crate::cli::GoodputArgs;
 use crate::error::{CommandError, ExitCode};
 use crate::experiment::{On, Task};
@@ -10,15 +10,15 @@ use crate::goodput::{self, Goodput, Ledger, Life, Standing, Trial};
 use crate::report::{goodput_table, out, say};
 use crate::status::{State, TrialFiles, final_state, join};
 use crate::store::{Stored, Target};
-use crate::{host, journal, memory, observe};
+use crate::{host, journal, observe, observed};
 
 type Files = BTreeMap<String, BTreeMap<u32, TrialFiles>>;
 type States = BTreeMap<(String, u32), State>;
 
 /// Shows where the time of an experiment, a task or a trial went.
-pub(super) fn goodput(world: &World, args: &GoodputArgs) -> Result<ExitCode, CommandError> {
-    let (target, stored) = world.find(&args.target)?;
-    let (files, states) = look(world, &stored)?;
+pub(super) fn goodput(app: &App, args: &GoodputArgs) -> Result<ExitCode, CommandError> {
+    let (target, stored) = app.find(&args.target)?;
+    let (files, states) = look(app, &stored)?;
     let goodput = account(&stored, &target, &files, &states, args.price);
     if args.json {
         return out(&goodput::json(&goodput));
@@ -27,7 +27,7 @@ pub(super) fn goodput(world: &World, args: &GoodputArgs) -> Result<ExitCode, Com
 }
 
 /// The trials' records, and where each trial stands. Slurm is asked only where the folders do not tell.
-fn look(world: &World, stored: &Stored) -> Result<(Files, States), CommandError> {
+fn look(app: &App, stored: &Stored) -> Result<(Files, States), CommandError> {
     let files = observe::all_files(stored)?;
     let state = |task: &str, trial: u32| files.get(task)?.get(&trial).and_then(final_state);
     let every = stored
@@ -41,9 +41,9 @@ fn look(world: &World, stored: &Stored) -> Result<(Files, States), CommandError>
     if let Some(states) = told {
         return Ok((files, states));
     }
-    let sources = observe::sources(stored, &world.slurm)?;
+    let sources = observe::sources(stored, &app.slurm)?;
     let joined = join(&sources);
-    memory::keep(&stored.dir, &joined);
+    observed::keep(&stored.dir, &joined);
     for warning in joined.warnings.iter().filter(|_| joined.experiment.stale) {
         say(&format!("warning: {warning}"));
     }

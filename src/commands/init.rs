@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use nemo_harness::rundir::durable;
+use nemo_core::durable;
 
 use crate::cli::InitArgs;
 use crate::error::{CommandError, ExitCode};

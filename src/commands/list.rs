@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::World;
+use super::App;
 use super::status::look;
 use crate::cli::ListArgs;
 use crate::error::{CommandError, ExitCode};
@@ -10,18 +10,13 @@ use crate::host;
 use crate::report::{Page, list_table, out, say};
 
 /// Lists experiments.
-pub(super) fn list(world: &World, args: &ListArgs) -> Result<ExitCode, CommandError> {
-    let ids = world.home.ids()?;
+pub(super) fn list(app: &App, args: &ListArgs) -> Result<ExitCode, CommandError> {
+    let ids = app.home.ids()?;
     let limit = if args.limit == 0 { usize::MAX } else { args.limit };
     let mut experiments = Vec::new();
     for id in ids.iter().rev().take(limit) {
         // One damaged folder must not hide the others.
-        match world
-            .home
-            .load(id)
-            .map_err(CommandError::from)
-            .and_then(|stored| look(world, &stored))
-        {
+        match app.home.load(id).map_err(CommandError::from).and_then(|stored| look(app, &stored)) {
             Ok(status) => experiments.push(status.experiment),
             Err(error) => say(&format!("warning: `{id}`: {}", error.error)),
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::World;
+use super::App;
 use super::status::look;
 use crate::cli::{LogsArgs, Stream};
 use crate::error::{CommandError, ExitCode};
@@ -29,12 +29,12 @@ struct Printed {
 }
 
 /// Prints the logs of a target.
-pub(super) fn logs(world: &World, args: &LogsArgs) -> Result<ExitCode, CommandError> {
-    let (target, stored) = world.find(&args.target)?;
+pub(super) fn logs(app: &App, args: &LogsArgs) -> Result<ExitCode, CommandError> {
+    let (target, stored) = app.find(&args.target)?;
     let mut printed: BTreeMap<PathBuf, Printed> = BTreeMap::new();
     let mut last: Option<PathBuf> = None;
     loop {
-        let status = look(world, &stored)?;
+        let status = look(app, &stored)?;
         attempt_exists(&status, &target, args)?;
         let is_over = meant(&status, &target).all(|(_, trial)| trial.state.is_final());
         for _ in 0..if args.follow && !is_over { LOOKS } else { 1 } {

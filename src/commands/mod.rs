@@ -4,7 +4,6 @@ mod cancel;
 mod check;
 mod cluster;
 mod completions;
-mod draft;
 mod follow;
 mod goodput;
 mod init;
@@ -14,6 +13,7 @@ mod on_slurm;
 mod pause;
 mod plan;
 mod poll;
+mod prepare;
 mod rehearse;
 mod run_local;
 mod status;
@@ -28,9 +28,9 @@ use crate::error::{CommandError, ExitCode};
 use crate::slurm::Client;
 use crate::store::{Home, Stored, Target};
 
-/// What every command may use of the world.
+/// What every command may use: the home, Slurm, and where our programs are.
 #[derive(Debug)]
-pub struct World {
+pub struct App {
     /// Where experiments lie.
     pub home: Home,
     /// Slurm's programs.
@@ -67,28 +67,28 @@ pub fn run(cli: Cli, environment: Environment) -> Result<ExitCode, CommandError>
         Command::Check(args) => return check::check(&args),
         _ => {}
     }
-    let world = world(&cli, environment)?;
+    let app = app(&cli, environment)?;
     match cli.command {
-        Command::Plan(args) => plan::plan(&world, &args),
-        Command::Rehearse(args) => rehearse::rehearse(&world, &args),
-        Command::Submit(args) => submit::submit(&world, &args),
-        Command::Status(args) => status::status(&world, &args),
-        Command::Goodput(args) => goodput::goodput(&world, &args),
-        Command::List(args) => list::list(&world, &args),
-        Command::Wait(args) => wait::wait(&world, &args),
-        Command::Logs(args) => logs::logs(&world, &args),
-        Command::Cancel(args) => cancel::cancel(&world, &args),
-        Command::Pause(args) => pause::pause(&world, &args),
-        Command::Resume(args) => pause::resume(&world, &args),
-        Command::Poll(args) => poll::poll(&world, &args),
-        Command::RunLocal { id } => run_local::run_local(&world, &id),
+        Command::Plan(args) => plan::plan(&app, &args),
+        Command::Rehearse(args) => rehearse::rehearse(&app, &args),
+        Command::Submit(args) => submit::submit(&app, &args),
+        Command::Status(args) => status::status(&app, &args),
+        Command::Goodput(args) => goodput::goodput(&app, &args),
+        Command::List(args) => list::list(&app, &args),
+        Command::Wait(args) => wait::wait(&app, &args),
+        Command::Logs(args) => logs::logs(&app, &args),
+        Command::Cancel(args) => cancel::cancel(&app, &args),
+        Command::Pause(args) => pause::pause(&app, &args),
+        Command::Resume(args) => pause::resume(&app, &args),
+        Command::Poll(args) => poll::poll(&app, &args),
+        Command::RunLocal { id } => run_local::run_local(&app, &id),
         Command::Completions(_) | Command::Man(_) | Command::Init(_) | Command::Check(_) => {
             Ok(ExitCode::Fine)
         }
     }
 }
 
-fn world(cli: &Cli, environment: Environment) -> Result<World, CommandError> {
+fn app(cli: &Cli, environment: Environment) -> Result<App, CommandError> {
     let default = || environment.user_home.as_ref().map(|home| home.join(".nemo_slurm"));
     let home = cli.home.clone().or_else(default).ok_or_else(|| {
         CommandError::new(ExitCode::Usage, "no home folder is known")
@@ -96,7 +96,7 @@ fn world(cli: &Cli, environment: Environment) -> Result<World, CommandError> {
     })?;
     let home = std::path::absolute(home)?;
     let timeout = Duration::from_secs(cli.slurm_timeout.max(1));
-    Ok(World {
+    Ok(App {
         home: Home::new(home),
         slurm: Client::new(timeout),
         program: std::env::current_exe()?,
@@ -106,7 +106,7 @@ fn world(cli: &Cli, environment: Environment) -> Result<World, CommandError> {
     })
 }
 
-impl World {
+impl App {
     /// The harness that is submitted: the one beside this program unless another is named.
     fn harness(&self) -> Result<PathBuf, CommandError> {
         let beside = self.program.with_file_name("nemo-harness");

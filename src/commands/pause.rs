@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use nemo_harness::rundir::{TrialDir, durable};
+use nemo_core::durable;
+use nemo_core::rundir::TrialDir;
 use serde_json::json;
 
-use super::World;
+use super::App;
 use super::cancel::{of_array, request, warn_of_a_dead_runner};
 use super::status::look;
 use crate::cli::PauseArgs;
@@ -21,20 +22,20 @@ use crate::words::count;
 const LOOKS: u32 = 3;
 
 /// Pauses what the target means.
-pub(super) fn pause(world: &World, args: &PauseArgs) -> Result<ExitCode, CommandError> {
-    let (target, stored) = found(world, args)?;
+pub(super) fn pause(app: &App, args: &PauseArgs) -> Result<ExitCode, CommandError> {
+    let (target, stored) = found(app, args)?;
     // First the wish, durably: the local runner reads it, and a status that sees the end must know that it was wanted.
     request(&stored, &target, Action::Pause)?;
-    let status = look(world, &stored)?;
+    let status = look(app, &stored)?;
     let is_meant = |state: State| !state.is_final() && state != State::Paused;
     let trials = meant(&stored, &status, &target, is_meant);
-    hold(world, &stored, &target, &trials)?;
+    hold(app, &stored, &target, &trials)?;
     let mut told = BTreeSet::new();
-    tell(world, &stored, &trials, &mut told)?;
+    tell(app, &stored, &trials, &mut told)?;
     for _ in 1..LOOKS {
-        let seen = look(world, &stored)?;
+        let seen = look(app, &stored)?;
         let running = meant(&stored, &seen, &target, |state| state == State::Running);
-        if !tell(world, &stored, &running, &mut told)? {
+        if !tell(app, &stored, &running, &mut told)? {
             break;
         }
     }
@@ -46,9 +47,9 @@ pub(super) fn pause(world: &World, args: &PauseArgs) -> Result<ExitCode, Command
 }
 
 /// Lets what the target means go on.
-pub(super) fn resume(world: &World, args: &PauseArgs) -> Result<ExitCode, CommandError> {
-    let (target, stored) = found(world, args)?;
-    let status = look(world, &stored)?;
+pub(super) fn resume(app: &App, args: &PauseArgs) -> Result<ExitCode, CommandError> {
+    let (target, stored) = found(app, args)?;
+    let status = look(app, &stored)?;
     let trials = meant(&stored, &status, &target, |state| !state.is_final());
     let is_wanted =
         |trial: &Meant<'_>| trial.status.state == State::Paused || trial.dir.pause().exists();
@@ -58,7 +59,7 @@ pub(super) fn resume(world: &World, args: &PauseArgs) -> Result<ExitCode, Comman
     }
     // After the marks are gone: the local runner starts a trial again as soon as it sees the wish.
     request(&stored, &target, Action::Resume)?;
-    release(world, &stored, &target, &trials)?;
+    release(app, &stored, &target, &trials)?;
     if trials.is_empty() && !args.json {
         say("Nothing to do: none of it is paused.");
         return Ok(ExitCode::Fine);
@@ -67,8 +68,8 @@ pub(super) fn resume(world: &World, args: &PauseArgs) -> Result<ExitCode, Comman
 }
 
 /// The target's experiment, which must be submitted as a whole: the heads of its chains are held until then.
-fn found(world: &World, args: &PauseArgs) -> Result<(Target, Stored), CommandError> {
-    let (target, stored) = world.find(&args.target)?;
+fn found(app: &App, args: &PauseArgs) -> Result<(Target, Stored), CommandError> {
+    let (target, stored) = app.find(&args.target)?;
     let on_slurm = !journal::submitted(&stored.journal).is_empty();
     if on_slurm && !journal::is_complete(&stored.journal) {
         let text = format!("experiment `{}` is not yet submitted as a whole", stored.id);
@@ -105,13 +106,13 @@ fn meant<'a>(
 
 /// Keeps all of them from starting: a whole array by its own id, one request for a thousand tasks.
 fn hold(
-    world: &World,
+    app: &App,
     stored: &Stored,
     target: &Target,
     trials: &[Meant<'_>],
 ) -> Result<(), CommandError> {
     for (token, ids) in by_array(stored, target, trials) {
-        match world.slurm.for_names(vec![token]).hold(&ids) {
+        match app.slurm.for_names(vec![token]).hold(&ids) {
             // Some of them ended, or are about to: what runs on is told by the next look.
             Ok(()) | Err(SlurmError::Refused { .. }) => {}
             Err(error) => return Err(error.into()),
@@ -122,7 +123,7 @@ fn hold(
 
 /// Marks the running ones and has them told; says whether there was one that was not told before.
 fn tell(
-    world: &World,
+    app: &App,
     stored: &Stored,
     trials: &[Meant<'_>],
     told: &mut BTreeSet<String>,
@@ -138,20 +139,20 @@ fn tell(
     for (token, job) in journal::submitted(&stored.journal) {
         let own = of_array(job, &jobs);
         if !own.is_empty() {
-            world.slurm.for_names(vec![token]).signal(&own, "USR1", Recipient::Batch)?;
+            app.slurm.for_names(vec![token]).signal(&own, "USR1", Recipient::Batch)?;
         }
     }
     Ok(!jobs.is_empty())
 }
 
 fn release(
-    world: &World,
+    app: &App,
     stored: &Stored,
     target: &Target,
     trials: &[Meant<'_>],
 ) -> Result<(), CommandError> {
     for (token, ids) in by_array(stored, target, trials) {
-        world.slurm.for_names(vec![token]).release(&ids)?;
+        app.slurm.for_names(vec![token]).release(&ids)?;
     }
     // Slurm's own wait after a requeue counts from then; those that were requeued long ago have it behind them.
     let again = trials.iter().filter(|trial| !trial.status.attempts.is_empty());
@@ -159,7 +160,7 @@ fn release(
     if again.is_empty() {
         return Ok(());
     }
-    match world.slurm.start_soon(&again) {
+    match app.slurm.start_soon(&again) {
         Ok(()) | Err(SlurmError::Refused { .. }) => Ok(()), // then they wait as long as Slurm has it
         Err(error) => Err(error.into()),
     }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::draft::{Context, is_on_slurm, make_sequential, new_tasks, plan_of};
-use super::{World, check, cluster};
+use super::prepare::{Context, is_on_slurm, make_sequential, new_tasks, plan_of};
+use super::{App, check, cluster};
 use crate::cli::{FileArgs, PlanArgs};
 use crate::error::{CommandError, ExitCode};
 use crate::experiment::Experiment;
@@ -15,13 +15,13 @@ use crate::store::ExperimentId;
 use crate::words::count;
 
 /// Shows the plan of a file.
-pub(super) fn plan(world: &World, args: &PlanArgs) -> Result<ExitCode, CommandError> {
-    show(world, &args.file, args.scripts, false)
+pub(super) fn plan(app: &App, args: &PlanArgs) -> Result<ExitCode, CommandError> {
+    show(app, &args.file, args.scripts, false)
 }
 
 /// Shows the plan of a file. `sequential` plans at most one trial of a task at a time.
 pub(super) fn show(
-    world: &World,
+    app: &App,
     args: &FileArgs,
     scripts: bool,
     sequential: bool,
@@ -30,13 +30,13 @@ pub(super) fn show(
     if sequential {
         make_sequential(&mut experiment);
     }
-    let cluster = cluster_if_it_answers(world, &experiment);
+    let cluster = cluster_if_it_answers(app, &experiment);
     let plan = plan_of(&experiment, cluster.as_ref())?;
     let Some(plan) = plan else { return local(args, &experiment) };
     // The id is given at submission; harness and folders are where they will be.
     let id = ExperimentId::new(&experiment.name, 0, 0);
-    let dir = world.home.experiment(&id);
-    let harness = world.home.programs().join("nemo-harness");
+    let dir = app.home.experiment(&id);
+    let harness = app.home.programs().join("nemo-harness");
     let harness: &Path = &harness;
     let context = Context {
         id: &id,
@@ -78,11 +78,11 @@ pub(super) fn show(
 }
 
 /// A plan needs no cluster: without an answer it is made for Slurm's own limits.
-fn cluster_if_it_answers(world: &World, experiment: &Experiment) -> Option<Cluster> {
+fn cluster_if_it_answers(app: &App, experiment: &Experiment) -> Option<Cluster> {
     if !is_on_slurm(experiment) {
         return None;
     }
-    let facts = cluster::facts(world);
+    let facts = cluster::facts(app);
     facts
         .inspect_err(|error| say(&format!("warning: {error}; planned for Slurm's own limits")))
         .ok()

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use nemo_harness::rundir::{AttemptRecord, TrialDir, lines};
+use nemo_core::lines;
+use nemo_core::rundir::{AttemptRecord, TrialDir};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::World;
+use super::App;
 use super::status::look;
 use crate::cli::PollArgs;
 use crate::error::{CommandError, ExitCode};
@@ -54,11 +55,11 @@ struct Wanted {
 }
 
 /// Honours the marks of a target, or of all experiments.
-pub(super) fn poll(world: &World, args: &PollArgs) -> Result<ExitCode, CommandError> {
+pub(super) fn poll(app: &App, args: &PollArgs) -> Result<ExitCode, CommandError> {
     let mut rows = Vec::new();
     let mut all_done = true;
-    for wanted in wanted(world, args)? {
-        let Some((job, done, why)) = honour(world, &wanted)? else { continue };
+    for wanted in wanted(app, args)? {
+        let Some((job, done, why)) = honour(app, &wanted)? else { continue };
         let Wanted { id, task, index, .. } = &wanted;
         all_done &= !matches!(done, Done::Forgotten | Done::Refused);
         if !args.json {
@@ -74,18 +75,18 @@ pub(super) fn poll(world: &World, args: &PollArgs) -> Result<ExitCode, CommandEr
     Ok(if all_done { ExitCode::Fine } else { ExitCode::Failed })
 }
 
-fn wanted(world: &World, args: &PollArgs) -> Result<Vec<Wanted>, CommandError> {
+fn wanted(app: &App, args: &PollArgs) -> Result<Vec<Wanted>, CommandError> {
     if let Some(text) = &args.target {
-        let (target, stored) = world.find(text)?;
-        return of_experiment(world, &stored, &target);
+        let (target, stored) = app.find(text)?;
+        return of_experiment(app, &stored, &target);
     }
     let mut all = Vec::new();
-    for id in world.home.ids()? {
+    for id in app.home.ids()? {
         // One damaged folder must not hide the others.
-        match world.home.load(&id) {
+        match app.home.load(&id) {
             Ok(stored) => {
                 let target = Target { id, task: None, trial: None };
-                all.extend(of_experiment(world, &stored, &target)?);
+                all.extend(of_experiment(app, &stored, &target)?);
             }
             Err(error) => say(&format!("warning: `{id}`: {error}")),
         }
@@ -93,11 +94,7 @@ fn wanted(world: &World, args: &PollArgs) -> Result<Vec<Wanted>, CommandError> {
     Ok(all)
 }
 
-fn of_experiment(
-    world: &World,
-    stored: &Stored,
-    target: &Target,
-) -> Result<Vec<Wanted>, CommandError> {
+fn of_experiment(app: &App, stored: &Stored, target: &Target) -> Result<Vec<Wanted>, CommandError> {
     let (mut all, mut open) = (Vec::new(), BTreeMap::new());
     let tasks = stored.experiment.tasks.iter();
     for task in tasks.filter(|task| target.task.as_ref().is_none_or(|name| *name == task.name)) {
@@ -115,7 +112,7 @@ fn of_experiment(
         }
     }
     if !open.is_empty() && !journal::submitted(&stored.journal).is_empty() {
-        all.extend(lost(&look(world, stored)?, open));
+        all.extend(lost(&look(app, stored)?, open));
     }
     Ok(all)
 }
@@ -145,7 +142,7 @@ fn lost(status: &Status, mut open: BTreeMap<(String, u32), Wanted>) -> Vec<Wante
 
 /// Does what is wanted, if it still is. Nothing where the mark is gone by now.
 fn honour(
-    world: &World,
+    app: &App,
     wanted: &Wanted,
 ) -> Result<Option<(String, Done, Option<String>)>, CommandError> {
     let path = wanted.dir.requeue_wanted();
@@ -153,10 +150,10 @@ fn honour(
         return Ok(None);
     };
     let over = status::final_end(&records(&wanted.dir)?).is_some();
-    let jobs = if over { Vec::new() } else { world.slurm.show(&job)?.rows };
+    let jobs = if over { Vec::new() } else { app.slurm.show(&job)?.rows };
     let (done, why) = match standing(over, &jobs) {
         Some(done) => (done, None),
-        None => requeue(world, &job, wanted.dir.pause().exists())?,
+        None => requeue(app, &job, wanted.dir.pause().exists())?,
     };
     match done {
         Done::Requeued | Done::Queued | Done::Over => match std::fs::remove_file(&path) {
@@ -193,14 +190,14 @@ fn standing(over: bool, jobs: &[JobDetail]) -> Option<Done> {
     }
 }
 
-fn requeue(world: &World, job: &str, paused: bool) -> Result<(Done, Option<String>), CommandError> {
+fn requeue(app: &App, job: &str, paused: bool) -> Result<(Done, Option<String>), CommandError> {
     let ids = [job.to_owned()];
-    match world.slurm.requeue(&ids) {
+    match app.slurm.requeue(&ids) {
         Ok(()) => {}
         Err(SlurmError::Refused { reason, .. }) => return Ok((Done::Refused, Some(reason))),
         Err(error) => return Err(error.into()),
     }
-    let then = if paused { world.slurm.hold(&ids) } else { world.slurm.start_soon(&ids) };
+    let then = if paused { app.slurm.hold(&ids) } else { app.slurm.start_soon(&ids) };
     match then {
         Ok(()) | Err(SlurmError::Refused { .. }) => Ok((Done::Requeued, None)), // it is in the queue
         Err(error) => Err(error.into()),

@@ -8,39 +8,39 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{World, check, cluster, draft};
+use super::{App, check, cluster, prepare};
 use crate::cli::{FileArgs, RehearseArgs};
 use crate::error::{CommandError, ExitCode};
 use crate::experiment::{Executor, Experiment, LocalExecutor, Task};
 use crate::host;
 use crate::rehearse::findings::is_safe;
 use crate::rehearse::folder::Folder;
-use crate::rehearse::local::{Interrupt, Progress, RunError, Stage};
+use crate::rehearse::local::{Interrupt, Progress, RunContext, RunError};
 use crate::rehearse::plan::{Kind, Place};
-use crate::rehearse::run::{Director, Outcome, RehearseError, Wishes};
+use crate::rehearse::run::{Outcome, RehearseError, Rehearser, Wishes};
 use crate::report::{out, rehearsal_json, rehearsal_text, say};
 use crate::store::{self, Home};
 use crate::words::{count, duration};
 
 /// Rehearses a trial of a task.
-pub(super) fn rehearse(world: &World, args: &RehearseArgs) -> Result<ExitCode, CommandError> {
+pub(super) fn rehearse(app: &App, args: &RehearseArgs) -> Result<ExitCode, CommandError> {
     let (toml, mut experiment) = check::load(&args.file).map_err(|error| forgotten(error, args))?;
     let name = task(&experiment, args)?.name.clone();
-    let place = if args.file.executor.is_some() && draft::is_on_slurm(&experiment) {
+    let place = if args.file.executor.is_some() && prepare::is_on_slurm(&experiment) {
         Place::Slurm
     } else {
         Place::Local
     };
-    draft::secrets_are_set(world, &experiment)?;
+    prepare::secrets_are_set(app, &experiment)?;
     if place == Place::Local {
         run_here(&mut experiment);
     }
     kinds_fit(&args.only, place)?;
     let task = task(&experiment, args)?;
-    let cluster = if place == Place::Slurm { Some(cluster::facts(world)?) } else { None };
-    let ground = Ground::new(world, args)?;
+    let cluster = if place == Place::Slurm { Some(cluster::facts(app)?) } else { None };
+    let ground = Workdir::new(app, args)?;
     let home = Home::new(ground.path.clone());
-    let harness = store::install_program(&home, &world.harness()?)?;
+    let harness = store::install_program(&home, &app.harness()?)?;
     let folder = Folder {
         home,
         harness,
@@ -50,7 +50,7 @@ pub(super) fn rehearse(world: &World, args: &RehearseArgs) -> Result<ExitCode, C
         trial: args.trial,
         cluster: cluster.as_ref(),
     };
-    let outcome = carry_out(world, args, &folder, place)?;
+    let outcome = carry_out(app, args, &folder, place)?;
     let kept = args.keep.as_ref().map(|_| ground.path.display().to_string());
     if args.file.json {
         out(&rehearsal_json(&outcome, args.trial, args.seed, kept.as_deref()))?;
@@ -64,14 +64,14 @@ pub(super) fn rehearse(world: &World, args: &RehearseArgs) -> Result<ExitCode, C
 }
 
 fn carry_out(
-    world: &World,
+    app: &App,
     args: &RehearseArgs,
     folder: &Folder<'_>,
     place: Place,
 ) -> Result<Outcome, CommandError> {
     let interrupt = Interrupt::listen()?;
     let screen = Screen::new();
-    let stage = Stage {
+    let stage = RunContext {
         harness: &folder.harness,
         interrupt: &interrupt,
         deadline: args.time_limit.map(|limit| host::now() + limit.as_secs_f64()),
@@ -84,8 +84,8 @@ fn carry_out(
         place,
     };
     let announce = |name: &str, number, known, last| screen.announce(name, number, known, last);
-    let slurm = (place == Place::Slurm).then_some(&world.slurm);
-    let director = Director { folder, stage: &stage, wishes: &wishes, announce: &announce, slurm };
+    let slurm = (place == Place::Slurm).then_some(&app.slurm);
+    let director = Rehearser { folder, stage: &stage, wishes: &wishes, announce: &announce, slurm };
     let outcome = director.rehearse();
     screen.clear();
     outcome.map_err(|error| told(error, args))
@@ -186,14 +186,14 @@ fn kinds_fit(only: &[Kind], place: Place) -> Result<(), CommandError> {
 }
 
 /// Where the runs lie: removed at the end, unless it is to be kept.
-struct Ground {
+struct Workdir {
     path: PathBuf,
     is_kept: bool,
 }
 
-impl Ground {
+impl Workdir {
     /// Beside the user's experiments, since there the disk is that of real runs, and compute nodes see it.
-    fn new(world: &World, args: &RehearseArgs) -> Result<Self, CommandError> {
+    fn new(app: &App, args: &RehearseArgs) -> Result<Self, CommandError> {
         if let Some(keep) = &args.keep {
             let path = std::path::absolute(keep)?;
             if path.join("experiments").exists() {
@@ -203,14 +203,14 @@ impl Ground {
             }
             return Ok(Self { path, is_kept: true });
         }
-        let parent = world.home.path().join("rehearsals");
-        nemo_harness::rundir::durable::create_dir_all(&parent)?;
+        let parent = app.home.path().join("rehearsals");
+        nemo_core::durable::create_dir_all(&parent)?;
         let path = tempfile::Builder::new().prefix("run-").tempdir_in(&parent)?.keep();
         Ok(Self { path, is_kept: false })
     }
 }
 
-impl Drop for Ground {
+impl Drop for Workdir {
     fn drop(&mut self) {
         if !self.is_kept && std::fs::remove_dir_all(&self.path).is_err() {
             say(&format!("warning: `{}` could not be removed", self.path.display()));

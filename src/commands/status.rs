@@ -1,17 +1,17 @@
 //! `status`: where an experiment stands.
 
-use super::World;
+use super::App;
 use crate::cli::StatusArgs;
 use crate::error::{CommandError, ExitCode};
 use crate::report::{Page, attempts_table, out, status_table};
 use crate::status::{Status, join, json, recount};
 use crate::store::{Stored, Target};
-use crate::{host, memory, observe};
+use crate::{host, observe, observed};
 
 /// Shows an experiment, a task or a trial.
-pub(super) fn status(world: &World, args: &StatusArgs) -> Result<ExitCode, CommandError> {
-    let (target, stored) = world.find(&args.target)?;
-    let mut status = look(world, &stored)?;
+pub(super) fn status(app: &App, args: &StatusArgs) -> Result<ExitCode, CommandError> {
+    let (target, stored) = app.find(&args.target)?;
+    let mut status = look(app, &stored)?;
     narrow(&mut status, &target);
     if args.json {
         return out(&json(&status));
@@ -24,10 +24,10 @@ pub(super) fn status(world: &World, args: &StatusArgs) -> Result<ExitCode, Comma
     Ok(ExitCode::Fine)
 }
 
-/// Looks at the world, and remembers what was seen.
-pub(super) fn look(world: &World, stored: &Stored) -> Result<Status, CommandError> {
-    let status = join(&observe::sources(stored, &world.slurm)?);
-    memory::keep(&stored.dir, &status);
+/// Looks at the experiment, and remembers what was seen.
+pub(super) fn look(app: &App, stored: &Stored) -> Result<Status, CommandError> {
+    let status = join(&observe::sources(stored, &app.slurm)?);
+    observed::keep(&stored.dir, &status);
     Ok(status)
 }
 

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use serde_json::json;
 
 use super::on_slurm::OnSlurm;
-use super::{World, draft, follow};
+use super::{App, follow, prepare};
 use crate::cli::SubmitArgs;
 use crate::error::{CommandError, ExitCode};
 use crate::executor::slurm::Submission;
@@ -18,29 +18,29 @@ use crate::store::Stored;
 use crate::words::count;
 
 /// Submits a file, or goes on with an interrupted submission.
-pub(super) fn submit(world: &World, args: &SubmitArgs) -> Result<ExitCode, CommandError> {
+pub(super) fn submit(app: &App, args: &SubmitArgs) -> Result<ExitCode, CommandError> {
     if args.dry_run {
-        return super::plan::show(world, &args.file, false, args.sequential);
+        return super::plan::show(app, &args.file, false, args.sequential);
     }
     let stored = match &args.resume {
-        Some(target) => resumed(world, target)?,
-        None => draft::create(world, args)?,
+        Some(target) => resumed(app, target)?,
+        None => prepare::create(app, args)?,
     };
-    let jobs = carry_out(world, &stored)?;
-    announce(world, args, &stored, &jobs)?;
+    let jobs = carry_out(app, &stored)?;
+    announce(app, args, &stored, &jobs)?;
     if args.follow && std::io::stderr().is_terminal() {
         say("Ctrl-C stops looking, not the experiment.");
     }
     if args.follow || args.wait {
         let view = if args.follow { follow::View::Live } else { follow::View::Silent };
-        return follow::until_over(world, &stored, view, None);
+        return follow::until_over(app, &stored, view, None);
     }
     Ok(ExitCode::Fine)
 }
 
 /// Reads an interrupted submission back, if nobody works on it.
-fn resumed(world: &World, target: &str) -> Result<Stored, CommandError> {
-    let (_, stored) = world.find(target)?;
+fn resumed(app: &App, target: &str) -> Result<Stored, CommandError> {
+    let (_, stored) = app.find(target)?;
     if let Some(reason) = journal::refusal(&stored.journal) {
         let text = format!("Slurm refused `{}`: {reason}", stored.id);
         let again =
@@ -55,21 +55,21 @@ fn resumed(world: &World, target: &str) -> Result<Stored, CommandError> {
     let mut stored = stored;
     if !journal::is_complete(&stored.journal) {
         let mut journal = Journal::open(&stored.dir.journal(), stored.journal)?;
-        journal.record(draft::submitter())?;
+        journal.record(prepare::submitter())?;
         stored.journal = journal.events().to_vec();
     }
     Ok(stored)
 }
 
 /// Asks for everything that was not asked for yet. Returns the jobs of the plan's arrays.
-fn carry_out(world: &World, stored: &Stored) -> Result<Vec<JobId>, CommandError> {
+fn carry_out(app: &App, stored: &Stored) -> Result<Vec<JobId>, CommandError> {
     let mut journal = Journal::open(&stored.dir.journal(), stored.journal.clone())?;
     let Some(plan) = journal::plan(&stored.journal) else {
-        run_here(world, stored, &mut journal)?;
+        run_here(app, stored, &mut journal)?;
         return Ok(Vec::new());
     };
     let submission = Submission { id: stored.id.as_str(), dir: &stored.dir, plan };
-    let mut slurm = OnSlurm { client: &world.slurm, submission };
+    let mut slurm = OnSlurm { client: &app.slurm, submission };
     slurm::submit(submission, &mut slurm, &mut journal, &host::now).map_err(|error| {
         let is_refused = matches!(error, slurm::SubmitError::Refused { .. });
         let error = CommandError::from(error);
@@ -79,10 +79,10 @@ fn carry_out(world: &World, stored: &Stored) -> Result<Vec<JobId>, CommandError>
 }
 
 /// Starts the runner of a local experiment, unless it has one.
-fn run_here(world: &World, stored: &Stored, journal: &mut Journal) -> Result<(), CommandError> {
+fn run_here(app: &App, stored: &Stored, journal: &mut Journal) -> Result<(), CommandError> {
     if local::is_running(&stored.dir)?.is_none() {
-        let home = world.home.path();
-        local::start_runner(&world.program, home, stored.id.as_str(), &stored.dir)?;
+        let home = app.home.path();
+        local::start_runner(&app.program, home, stored.id.as_str(), &stored.dir)?;
     }
     if !journal::is_complete(journal.events()) {
         journal.record(Event::Complete { time: host::now() })?;
@@ -92,14 +92,14 @@ fn run_here(world: &World, stored: &Stored, journal: &mut Journal) -> Result<(),
 }
 
 fn announce(
-    world: &World,
+    app: &App,
     args: &SubmitArgs,
     stored: &Stored,
     jobs: &[JobId],
 ) -> Result<(), CommandError> {
     let id = &stored.id;
     if args.file.json {
-        let journal = world.home.load(id)?.journal;
+        let journal = app.home.load(id)?.journal;
         let value = json!({
             "schema": 1,
             "id": id,

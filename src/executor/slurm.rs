@@ -6,7 +6,7 @@
 use std::io;
 use std::path::Path;
 
-use nemo_harness::rundir::ExperimentDir;
+use nemo_core::rundir::ExperimentDir;
 
 use crate::journal::{self, Entry, Event, Record};
 use crate::plan::{JobArray, Plan};

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
-use nemo_harness::rundir::{ExperimentDir, InputSpec, LaunchSpec, MetricSpec, TaskSpec};
+use nemo_core::rundir::{ExperimentDir, InputSpec, LaunchSpec, MetricSpec, TaskSpec};
 
 use crate::experiment::{Executor, Experiment, Goal, Launch, On, Task};
 use crate::slurm::Cluster;
 
 /// What holds for the whole experiment.
 #[derive(Debug)]
-pub struct Surrounding<'a> {
+pub struct SubmitContext<'a> {
     /// The experiment's id.
     pub id: &'a str,
     /// Where it will lie.
@@ -25,7 +25,7 @@ pub struct Surrounding<'a> {
 
 /// What the harness must know of one task.
 #[must_use]
-pub fn task_spec(task: &Task, around: &Surrounding<'_>) -> TaskSpec {
+pub fn task_spec(task: &Task, around: &SubmitContext<'_>) -> TaskSpec {
     let (surroundings, time_limit, sentinel) = match &around.experiment.executors[&task.executor] {
         Executor::Slurm(slurm) => {
             let wanted = |cluster: &Cluster| cluster.needs_sentinel(slurm.partition.as_deref());
@@ -91,7 +91,7 @@ fn number_of_gpus(text: &str) -> Option<u32> {
 }
 
 /// Every task that this one waits for, directly or not: those that its command may name.
-fn inputs(task: &Task, around: &Surrounding<'_>) -> BTreeMap<String, InputSpec> {
+fn inputs(task: &Task, around: &SubmitContext<'_>) -> BTreeMap<String, InputSpec> {
     let mut inputs = BTreeMap::new();
     let mut open: Vec<(&str, bool)> =
         task.after.iter().map(|after| (after.task.as_str(), after.on == On::Each)).collect();

@@ -1,6 +1,6 @@
 //! `[task.<name>.checkpoint]`: how a program is asked to save, how often, and which checkpoints stay.
 
-use nemo_harness::rundir::{Every, Keep};
+use nemo_core::rundir::{Every, Keep};
 
 use super::reader::{Field, Section};
 use super::report::{Place, Report, listed, nearest};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::reader::{Field, Section, unsupported};
 use super::report::{Report, choices, listed};
-use super::{Executor, LocalExecutor, SlurmExecutor, Surroundings, names, sbatch, units};
+use super::{EnvSpec, Executor, LocalExecutor, SlurmExecutor, names, sbatch, units};
 
 /// The executors of a file and the two that are always there.
 pub(super) struct Executors {
@@ -182,7 +182,7 @@ fn memory(field: &Field<'_>, report: &mut Report) -> Option<String> {
     field.parsed(units::memory(&text), report)
 }
 
-fn surroundings(section: &mut Section<'_>, report: &mut Report) -> Surroundings {
+fn surroundings(section: &mut Section<'_>, report: &mut Report) -> EnvSpec {
     let mut env = BTreeMap::new();
     for field in section.take_fields("env", report) {
         let valid = field.parsed_name(names::check_variable(field.name), report);
@@ -205,7 +205,7 @@ fn surroundings(section: &mut Section<'_>, report: &mut Report) -> Surroundings 
         secrets.push(name);
     }
     let setup = section.take("setup").map(|field| field.texts(report)).unwrap_or_default();
-    Surroundings { env, secrets, setup }
+    EnvSpec { env, secrets, setup }
 }
 
 fn variable(field: &Field<'_>, report: &mut Report) -> Option<String> {

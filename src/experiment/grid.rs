@@ -1,6 +1,6 @@
 //! From parameters to the trials of a grid.
 
-use nemo_harness::rundir::Params;
+use nemo_core::rundir::Params;
 use serde_json::{Number, Value as Json};
 
 use super::parameters::{Domain, Parameter};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nemo_harness::rundir::Params;
+use nemo_core::rundir::Params;
 use serde_json::Value as Json;
 
 use super::grid::insert;

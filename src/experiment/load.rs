@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use nemo_harness::profile;
-use nemo_harness::rundir::{CheckpointSpec, Profile};
+use nemo_core::profile;
+use nemo_core::rundir::{CheckpointSpec, Profile};
 use serde_json::Value as Json;
 
 use super::executors::{self, Executors};

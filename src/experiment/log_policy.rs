@@ -1,6 +1,6 @@
 //! `[[task.<name>.log_policy]]`: what a line of the output leads to.
 
-use nemo_harness::rundir::{LogAction, LogPolicy};
+use nemo_core::rundir::{LogAction, LogPolicy};
 
 use super::reader::{Field, Section};
 use super::report::Report;

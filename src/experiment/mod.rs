@@ -31,7 +31,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
-use nemo_harness::rundir::{CheckpointSpec, CommandSpec, LogPolicy, Params, Profile, RestartSpec};
+use nemo_core::rundir::{CheckpointSpec, CommandSpec, LogPolicy, Params, Profile, RestartSpec};
 use serde::{Deserialize, Serialize};
 
 pub use load::load;
@@ -184,7 +184,7 @@ pub struct SlurmExecutor {
     /// Any other long option of `sbatch`, without its dashes; an empty value is a flag.
     pub sbatch: BTreeMap<String, String>,
     /// What programs find in their environment.
-    pub surroundings: Surroundings,
+    pub surroundings: EnvSpec,
 }
 
 /// The local executor's limits.
@@ -195,12 +195,12 @@ pub struct LocalExecutor {
     /// Seconds of one segment.
     pub time: Option<u64>,
     /// What programs find in their environment.
-    pub surroundings: Surroundings,
+    pub surroundings: EnvSpec,
 }
 
 /// What programs find around them, on any executor.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Surroundings {
+pub struct EnvSpec {
     /// Environment variables.
     pub env: BTreeMap<String, String>,
     /// Names of variables that are passed on from the caller's environment, never written down.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use nemo_harness::placeholder::{Piece, scan};
-use nemo_harness::rundir::CommandSpec;
+use nemo_core::placeholder::{Piece, scan};
+use nemo_core::rundir::CommandSpec;
 
 use super::graph::{count, upstream};
 use super::names::{self, is_identifier};

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use nemo_harness::rundir::Params;
+use nemo_core::rundir::Params;
 
 use super::parameters::{self, Parameters};
 use super::reader::{Field, Section, unsupported};

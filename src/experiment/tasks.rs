@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use nemo_harness::placeholder::{Piece, scan};
-use nemo_harness::rundir::{CommandSpec, LogPolicy, Profile, RestartSpec};
+use nemo_core::placeholder::{Piece, scan};
+use nemo_core::rundir::{CommandSpec, LogPolicy, Profile, RestartSpec};
 
 use super::checkpoint::{self, Saving};
 use super::reader::{Field, Section};

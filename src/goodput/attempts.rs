@@ -1,6 +1,6 @@
 //! From records to attempts on one line of time, whatever the records and whichever clocks they came from.
 
-use nemo_harness::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Cause, Next};
+use nemo_core::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Cause, Next};
 
 use super::spans::{Moment, moment};
 use super::{Life, Reason, Standing};

@@ -10,7 +10,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use nemo_harness::rundir::{AttemptRecord, Cause};
+use nemo_core::rundir::{AttemptRecord, Cause};
 use serde::Serialize;
 
 pub use ledger::ledger;

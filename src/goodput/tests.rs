@@ -1,6 +1,7 @@
 //! The worked example of `docs/goodput.md`, stories, and what holds for any records whatever.
 
-use nemo_harness::rundir::{AttemptEnd, AttemptStart, Next, lines};
+use nemo_core::lines;
+use nemo_core::rundir::{AttemptEnd, AttemptStart, Next};
 use proptest::prelude::*;
 
 use super::*;

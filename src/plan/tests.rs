@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::experiment::{Executor, Goal, LocalExecutor};
-use nemo_harness::rundir::{CheckpointSpec, CommandSpec, Params, RestartSpec};
+use nemo_core::rundir::{CheckpointSpec, CommandSpec, Params, RestartSpec};
 
 pub(crate) fn task(name: &str, trials: usize, concurrent: u32, after: &[(&str, On)]) -> Task {
     Task {
@@ -22,7 +22,7 @@ pub(crate) fn task(name: &str, trials: usize, concurrent: u32, after: &[(&str, O
             signal: "USR1".to_owned(),
             lead: 60,
             every: None,
-            keep: nemo_harness::rundir::Keep::default(),
+            keep: nemo_core::rundir::Keep::default(),
         },
         restart: RestartSpec { crashes: 0, no_progress: 3, hang: None },
         metrics: BTreeMap::new(),

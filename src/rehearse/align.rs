@@ -1,6 +1,6 @@
 //! Where a disturbed run's reports belong. Those without a step lie where the record was when the trial went on. Pure.
 
-use nemo_harness::rundir::MetricsLine;
+use nemo_core::rundir::MetricsLine;
 
 use super::observed::{Attempt, Run};
 use super::series::{Series, Slack};
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
     use crate::rehearse::observed::End;
     use crate::rehearse::plan::Kind;
-    use nemo_harness::rundir::{AttemptEnd, Cause, Next};
+    use nemo_core::rundir::{AttemptEnd, Cause, Next};
     use serde_json::json;
 
     fn line(attempt: u32, value: f64) -> MetricsLine {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
-use nemo_harness::rundir::TrialDir;
+use nemo_core::rundir::TrialDir;
 
 use super::align::{self, Resume};
 use super::inventory;

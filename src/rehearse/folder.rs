@@ -3,10 +3,10 @@
 
 use std::path::PathBuf;
 
-use nemo_harness::rundir::{ExperimentDir, Keep, TaskDir, TaskSpec};
+use nemo_core::rundir::{ExperimentDir, Keep, TaskDir, TaskSpec};
 
 use super::plan::{Fault, Scenario};
-use crate::executor::spec::{Surrounding, task_spec};
+use crate::executor::spec::{SubmitContext, task_spec};
 use crate::experiment::{Experiment, Task};
 use crate::host::{self, ProcessId};
 use crate::journal::Event;
@@ -102,7 +102,7 @@ impl Folder<'_> {
         let mut task = self.task.clone();
         task.checkpoint.lead = lead;
         let place = dir.task(&task.name);
-        let setting = script::Setting {
+        let setting = script::ScriptContext {
             experiment: id.as_str(),
             task: &task,
             executor,
@@ -119,10 +119,10 @@ impl Folder<'_> {
         ExperimentId::new(&self.experiment.name, seconds, number)
     }
 
-    fn around<'b>(&'b self, id: &'b ExperimentId, dir: &'b ExperimentDir) -> Surrounding<'b> {
+    fn around<'b>(&'b self, id: &'b ExperimentId, dir: &'b ExperimentDir) -> SubmitContext<'b> {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "unix seconds")]
         let now = host::now() as u64;
-        Surrounding {
+        SubmitContext {
             id: id.as_str(),
             dir,
             experiment: self.experiment,

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::Child;
 use std::time::Duration;
 
-use nemo_harness::exit;
-use nemo_harness::rundir::{TaskDir, TaskSpec, TrialDir};
+use nemo_core::exit;
+use nemo_core::rundir::{TaskDir, TaskSpec, TrialDir};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -75,7 +75,7 @@ pub struct Progress {
 }
 
 /// What all runs of a rehearsal have in common.
-pub struct Stage<'a> {
+pub struct RunContext<'a> {
     /// The program that supervises.
     pub harness: &'a Path,
     /// Ctrl-C.
@@ -88,7 +88,7 @@ pub struct Stage<'a> {
 
 /// A trial that runs here.
 struct Local<'a> {
-    stage: &'a Stage<'a>,
+    stage: &'a RunContext<'a>,
     task: &'a TaskDir,
     trial: u32,
     injections: &'a [Injection],
@@ -100,7 +100,7 @@ struct Local<'a> {
 
 /// Runs a trial as a scenario says. After `patience` seconds it is given up.
 pub(super) fn run(
-    stage: &Stage<'_>,
+    stage: &RunContext<'_>,
     task: &TaskDir,
     trial: u32,
     scenario: &Scenario,
@@ -144,7 +144,7 @@ pub(super) fn gather(
         }
     }
     checkpoints.sort_unstable();
-    let lines = nemo_harness::rundir::lines::read(&dir.metrics())?.rows;
+    let lines = nemo_core::lines::read(&dir.metrics())?.rows;
     let attempts = watch.attempts();
     Ok(Run { kind: scenario.kind, seconds, end, attempts, lines, checkpoints })
 }
@@ -244,7 +244,7 @@ impl Local<'_> {
             return Ok(());
         }
         let text = serde_json::to_vec_pretty(&spec)?;
-        nemo_harness::rundir::durable::replace_file_durably(&self.task.spec(), &text)
+        nemo_core::durable::replace_file_durably(&self.task.spec(), &text)
     }
 
     fn reason(&self, code: Option<i32>, signal: Option<i32>) -> String {

@@ -1,6 +1,6 @@
 //! What was seen of a run: values, from which everything else follows.
 
-use nemo_harness::rundir::{AttemptEnd, Cause, MetricsLine};
+use nemo_core::rundir::{AttemptEnd, Cause, MetricsLine};
 use serde::Serialize;
 
 use super::plan::{Fault, Kind};

@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 
-use nemo_harness::rundir::{ExperimentDir, TrialDir};
+use nemo_core::rundir::{ExperimentDir, TrialDir};
 
 use super::advice::{self, Advice};
 use super::compare::{Slack, compare};
 use super::findings::{self, Finding, Rehearsal, needs_long_notice};
 use super::folder::{Folder, Place as RunPlace};
-use super::local::{self, RunError, Stage};
+use super::local::{self, RunContext, RunError};
 use super::observed::{End, Run};
 use super::plan::{self, Baseline, Fault, Kind, Place, Scenario};
 use crate::experiment::{On, Task};
@@ -60,9 +60,9 @@ impl From<std::io::Error> for RehearseError {
 pub(crate) type Announce<'a> = &'a dyn Fn(&str, usize, Option<(usize, f64)>, Option<u64>);
 
 /// A rehearsal under way.
-pub(crate) struct Director<'a> {
+pub(crate) struct Rehearser<'a> {
     pub(crate) folder: &'a Folder<'a>,
-    pub(crate) stage: &'a Stage<'a>,
+    pub(crate) stage: &'a RunContext<'a>,
     pub(crate) wishes: &'a Wishes,
     pub(crate) announce: Announce<'a>,
     /// Where runs on Slurm are carried out.
@@ -75,7 +75,7 @@ struct Done {
     dir: TrialDir,
 }
 
-impl Director<'_> {
+impl Rehearser<'_> {
     /// Carries everything out.
     pub(crate) fn rehearse(&self) -> Result<Outcome, RehearseError> {
         let upstream = self.run_upstream()?;

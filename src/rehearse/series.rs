@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nemo_harness::rundir::MetricsLine;
+use nemo_core::rundir::MetricsLine;
 use serde::Serialize;
 use serde_json::{Map, Value};
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use nemo_harness::rundir::TrialDir;
+use nemo_core::rundir::TrialDir;
 
 use super::folder::Place;
-use super::local::{Progress, RunError, Stage, gather};
+use super::local::{Progress, RunContext, RunError, gather};
 use super::observed::{End, Injected, Run};
 use super::plan::{Fault, Moment, Scenario};
 use super::watch::Watch;
@@ -26,7 +26,7 @@ const FORGOTTEN: u32 = 3;
 
 /// A trial that runs there.
 struct OnSlurm<'a> {
-    stage: &'a Stage<'a>,
+    stage: &'a RunContext<'a>,
     client: Client,
     job: JobId,
     dir: TrialDir,
@@ -35,7 +35,7 @@ struct OnSlurm<'a> {
 
 /// Submits the run, and watches it until it is over. After `patience` seconds of running it is given up.
 pub(super) fn run(
-    stage: &Stage<'_>,
+    stage: &RunContext<'_>,
     client: &Client,
     place: &Place,
     trial: u32,

@@ -5,7 +5,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 
-use nemo_harness::rundir::{AttemptRecord, MetricsLine, TrialDir, lines};
+use nemo_core::lines;
+use nemo_core::rundir::{AttemptRecord, MetricsLine, TrialDir};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
 use super::observed::{Attempt, Injected, Notes};

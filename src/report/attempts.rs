@@ -1,6 +1,6 @@
 //! Every attempt of every trial, with what happened: beside it where there is room, else below it.
 
-use nemo_harness::rundir::Cause;
+use nemo_core::rundir::Cause;
 
 use super::fit::{hang, length};
 use super::grid::{Grid, Item, Shape};

@@ -1,6 +1,6 @@
 //! Where an experiment stands: a line, a table of tasks, and the trials of those that have something to tell.
 
-use nemo_harness::rundir::{Cause, Params};
+use nemo_core::rundir::{Cause, Params};
 
 use super::fit::hang;
 use super::grid::{Grid, Item, Shape};

@@ -1,7 +1,7 @@
 //! Tables that fit the terminal, and read the same without colour.
 
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
-use nemo_harness::rundir::Cause;
+use nemo_core::rundir::Cause;
 
 use super::Page;
 use super::grid::{Grid, Item, Shape};

@@ -1,6 +1,6 @@
 //! What a person sees of a status.
 
-use nemo_harness::rundir::Cause;
+use nemo_core::rundir::Cause;
 use serde_json::json;
 
 use super::*;

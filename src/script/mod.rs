@@ -13,7 +13,7 @@ pub use word::{shell_word, unquoted_filename};
 
 /// What a script needs to know beyond its array.
 #[derive(Debug)]
-pub struct Setting<'a> {
+pub struct ScriptContext<'a> {
     /// The experiment's id, part of the job's name.
     pub experiment: &'a str,
     /// The task that the array belongs to.
@@ -37,7 +37,7 @@ pub fn token(experiment: &str, task: &str, array: usize) -> String {
 /// The script of one job array, ready for `sbatch`. Its dependencies and its hold are given on the command line,
 /// since they are not known before the parents are in.
 #[must_use]
-pub fn script(array: &JobArray, setting: &Setting<'_>) -> String {
+pub fn script(array: &JobArray, setting: &ScriptContext<'_>) -> String {
     let mut text = String::from("#!/bin/sh\n");
     for (option, value) in options(array, setting) {
         text.push_str("#SBATCH --");
@@ -57,7 +57,7 @@ pub fn script(array: &JobArray, setting: &Setting<'_>) -> String {
 }
 
 /// The options of a script in their order. An empty value is a flag.
-fn options(array: &JobArray, setting: &Setting<'_>) -> Vec<(String, String)> {
+fn options(array: &JobArray, setting: &ScriptContext<'_>) -> Vec<(String, String)> {
     let executor = setting.executor;
     let last = array.trials.get() - 1;
     let throttle = array.throttle.map_or_else(String::new, |throttle| format!("%{throttle}"));
@@ -84,7 +84,7 @@ fn options(array: &JobArray, setting: &Setting<'_>) -> Vec<(String, String)> {
 }
 
 /// How many nodes and processes a trial has. `torchrun` is one process on each node.
-fn processes(setting: &Setting<'_>) -> Vec<(&'static str, String)> {
+fn processes(setting: &ScriptContext<'_>) -> Vec<(&'static str, String)> {
     let executor = setting.executor;
     let nodes = executor.nodes.map_or(1, NonZeroU32::get);
     let tasks = match setting.task.launch {

@@ -3,9 +3,9 @@
 use std::num::NonZeroU32;
 
 use super::*;
-use crate::experiment::{Goal, Surroundings};
+use crate::experiment::{EnvSpec, Goal};
 use crate::plan::Edge;
-use nemo_harness::rundir::{CheckpointSpec, CommandSpec, Params, RestartSpec};
+use nemo_core::rundir::{CheckpointSpec, CommandSpec, Params, RestartSpec};
 
 fn array(after: Vec<Edge>, held: bool) -> JobArray {
     JobArray {
@@ -33,7 +33,7 @@ fn task() -> Task {
             signal: "USR1".to_owned(),
             lead: 120,
             every: None,
-            keep: nemo_harness::rundir::Keep::default(),
+            keep: nemo_core::rundir::Keep::default(),
         },
         restart: RestartSpec { crashes: 0, no_progress: 3, hang: None },
         metrics: std::collections::BTreeMap::new(),
@@ -56,9 +56,9 @@ fn a_whole_script() {
         sbatch: [("comment", "two words # \"x\""), ("exclusive", "")]
             .map(|(k, v)| (k.to_owned(), v.to_owned()))
             .into(),
-        surroundings: Surroundings::default(),
+        surroundings: EnvSpec::default(),
     };
-    let setting = Setting {
+    let setting = ScriptContext {
         experiment: "digits-3kz81q7m",
         task: &task(),
         executor: &executor,
@@ -95,7 +95,7 @@ fn check_processes(nodes: u32, tasks: u32, launch: Option<Launch>, expected: &st
         tasks_per_node: NonZeroU32::new(tasks),
         ..SlurmExecutor::default()
     };
-    let setting = Setting {
+    let setting = ScriptContext {
         experiment: "x",
         task: &Task { launch, ..task() },
         executor: &executor,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::command::{Call, Output};
-use super::environment::decides_nothing_else;
+use super::environment::is_overridable_default;
 use super::error::SlurmError;
 use super::id::JobId;
 use super::parse::account::{self, AccountRow};
@@ -70,7 +70,7 @@ pub enum Recipient {
     /// The tasks that `srun` started, not the batch script.
     Steps,
     /// The batch script with its children, and the steps.
-    Everyone,
+    BatchAndSteps,
 }
 
 impl Default for Client {
@@ -108,8 +108,8 @@ impl Client {
         let mut words = vec![OsString::from("--parsable")];
         words.extend(args.iter().map(OsString::from));
         words.push(script.into());
-        let may_see = |name: &OsStr| decides_nothing_else(name, &text, args);
-        let output = self.run("sbatch", &words, &may_see)?;
+        let allow_env = |name: &OsStr| is_overridable_default(name, &text, args);
+        let output = self.run("sbatch", &words, &allow_env)?;
         submit::parse(&output.stdout).ok_or_else(|| unreadable("sbatch", &output))
     }
 
@@ -241,7 +241,7 @@ impl Client {
         let who: &[&str] = match to {
             Recipient::Batch => &["--batch"],
             Recipient::Steps => &[],
-            Recipient::Everyone => &["--full"],
+            Recipient::BatchAndSteps => &["--full"],
         };
         let names = self.name_filter();
         self.on_jobs(
@@ -324,10 +324,10 @@ impl Client {
         &self,
         program: &'static str,
         args: &[OsString],
-        may_see: &dyn Fn(&OsStr) -> bool,
+        allow_env: &dyn Fn(&OsStr) -> bool,
     ) -> Result<Output, SlurmError> {
         let path = self.path.as_deref();
-        let output = Call { program, args, path, may_see, timeout: self.timeout }.run()?;
+        let output = Call { program, args, path, allow_env, timeout: self.timeout }.run()?;
         match output.code {
             Some(0) => Ok(output),
             code => Err(SlurmError::from_output(program, &output.stderr, code)),

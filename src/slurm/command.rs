@@ -41,7 +41,7 @@ pub struct Call<'a> {
     /// PATH, if it isn't ours.
     pub path: Option<&'a OsStr>,
     /// Which of the user's `SBATCH_` defaults it may see.
-    pub may_see: &'a dyn Fn(&OsStr) -> bool,
+    pub allow_env: &'a dyn Fn(&OsStr) -> bool,
     /// How long it may take.
     pub timeout: Duration,
 }
@@ -76,7 +76,7 @@ impl Call<'_> {
         // A group of its own: Ctrl-C at us must not tear an `sbatch` out of its work, and a time-out ends its children.
         command.process_group(0);
         for name in environment::taken_out(std::env::vars_os().map(|(name, _)| name)) {
-            if !(self.may_see)(&name) {
+            if !(self.allow_env)(&name) {
                 command.env_remove(name);
             }
         }

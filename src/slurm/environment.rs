@@ -37,7 +37,7 @@ pub(super) fn taken_out(all: impl IntoIterator<Item = OsString>) -> Vec<OsString
 }
 
 /// Whether `sbatch` may see this variable: a default of the user's that neither script nor arguments decide.
-pub(super) fn decides_nothing_else(name: &OsStr, script: &str, args: &[String]) -> bool {
+pub(super) fn is_overridable_default(name: &OsStr, script: &str, args: &[String]) -> bool {
     let Some((_, long, short)) = PAYER.iter().find(|(variable, _, _)| name == *variable) else {
         return false;
     };
@@ -80,7 +80,7 @@ mod tests {
             let args: Vec<String> = args.iter().map(ToString::to_string).collect();
             let script = format!("#!/bin/sh\n{script}\n:\n");
             assert_eq!(
-                decides_nothing_else(OsStr::new(name), &script, &args),
+                is_overridable_default(OsStr::new(name), &script, &args),
                 want,
                 "{name} {script}"
             );

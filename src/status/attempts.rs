@@ -1,14 +1,14 @@
 //! Joins the harness's record of each attempt with Slurm's.
 
-use nemo_harness::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Cause};
+use nemo_core::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Cause};
 
 use super::runs::{self, seconds};
-use super::slurm_view::Seen;
+use super::slurm_view::SlurmRows;
 use super::{AttemptStatus, ExcludedNode, Label, State, TrialFiles};
 use crate::slurm::{AccountRow, JobState, Phase};
 
 /// All attempts, oldest first. What the harness wrote counts; where it could not write, Slurm's row tells the cause.
-pub(super) fn merge(files: &TrialFiles, seen: &Seen<'_>) -> Vec<AttemptStatus> {
+pub(super) fn merge(files: &TrialFiles, seen: &SlurmRows<'_>) -> Vec<AttemptStatus> {
     let mut attempts = from_files(files);
     let runs: Vec<&AccountRow> = seen.accounts.iter().copied().filter(|row| has_run(row)).collect();
     let mut unmatched: Vec<&AccountRow> = Vec::new();
@@ -120,7 +120,7 @@ fn complete(attempt: &mut AttemptStatus, row: &AccountRow) {
     }
 }
 
-fn from_row(row: &AccountRow, seen: &Seen<'_>) -> AttemptStatus {
+fn from_row(row: &AccountRow, seen: &SlurmRows<'_>) -> AttemptStatus {
     AttemptStatus {
         number: None,
         slurm_job: seen.shown(),

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use nemo_harness::rundir::Cause;
-use nemo_harness::rundir::runner::RunnerRecord;
+use nemo_core::rundir::Cause;
+use nemo_core::rundir::runner::RunnerRecord;
 
 use super::{
     AttemptStatus, Sources, State, TrialFiles, TrialStatus, attempts, status, trial, waiting,

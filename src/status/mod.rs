@@ -5,31 +5,31 @@
 mod attempts;
 mod local;
 mod runs;
-mod shown;
 mod slurm_view;
 mod summary;
 #[cfg(test)]
 mod tests;
 mod trial;
 mod unreported;
+mod view;
 mod waiting;
 
 use std::collections::BTreeMap;
 
-use nemo_harness::rundir::runner::RunnerRecord;
-use nemo_harness::rundir::{AttemptRecord, MetricsLine, Progress};
+use nemo_core::rundir::runner::RunnerRecord;
+use nemo_core::rundir::{AttemptRecord, MetricsLine, Progress};
 
 use crate::experiment::{Executor, Task};
 use crate::host::Liveness;
 use crate::slurm::{AccountRow, QueueRow};
 use crate::store::Stored;
 
-pub use nemo_harness::rundir::{Action, Request};
-pub use shown::{
+pub use nemo_core::rundir::{Action, Request};
+pub use summary::recount;
+pub use view::{
     AttemptStatus, Counters, ExcludedNode, ExperimentStatus, Label, State, Status, TaskStatus,
     TrialStatus,
 };
-pub use summary::recount;
 
 /// A status as one line of JSON.
 #[must_use]
@@ -169,11 +169,12 @@ fn slurm_trials(task: &Task, sources: &Sources<'_>, earlier: &[TaskStatus]) -> V
     let none = BTreeMap::new();
     let files = sources.files.get(&task.name).unwrap_or(&none);
     let nothing = TrialFiles::default();
-    let trial = |(index, seen): (u32, slurm_view::Seen<'_>)| {
+    let trial = |(index, seen): (u32, slurm_view::SlurmRows<'_>)| {
         let files = files.get(&index).unwrap_or(&nothing);
         let attempts = attempts::merge(files, &seen);
-        let case = trial::Case { task, index, seen: &seen, files, sources, parents: earlier };
-        let (state, reason) = trial::state(&case, &attempts);
+        let evidence =
+            trial::TrialEvidence { task, index, seen: &seen, files, sources, parents: earlier };
+        let (state, reason) = trial::state(&evidence, &attempts);
         let attempts = attempts::accounted(attempts, state);
         status(task, index, state, reason, seen.shown(), files, attempts)
     };

@@ -1,6 +1,6 @@
 //! Which of Slurm's runs of a job an attempt belongs to. Pure.
 
-use nemo_harness::rundir::AttemptStart;
+use nemo_core::rundir::AttemptStart;
 
 use super::TrialFiles;
 use crate::slurm::AccountRow;
@@ -16,7 +16,7 @@ const WHOLE_SECOND: f64 = 1.0;
 pub(super) fn places(files: &TrialFiles, runs: &[&AccountRow]) -> Vec<Option<usize>> {
     let mut open = Open::of(files);
     let mut places = vec![None; runs.len()];
-    for witness in [Witness::CountAndTime, Witness::Count, Witness::Time] {
+    for witness in [Match::CountAndTime, Match::Count, Match::Time] {
         for (number, (place, row)) in (0..).zip(places.iter_mut().zip(runs)) {
             *place = place.or_else(|| open.take(|start| witness.agrees(start, number, row)));
         }
@@ -26,7 +26,7 @@ pub(super) fn places(files: &TrialFiles, runs: &[&AccountRow]) -> Vec<Option<usi
 
 /// What speaks for an attempt being of a run, the strongest first.
 #[derive(Clone, Copy)]
-enum Witness {
+enum Match {
     CountAndTime,
     /// The run's number, and the clocks as far as they may differ.
     Count,
@@ -34,7 +34,7 @@ enum Witness {
     Time,
 }
 
-impl Witness {
+impl Match {
     fn agrees(self, start: &AttemptStart, number: u32, row: &AccountRow) -> bool {
         match self {
             Self::CountAndTime => {

@@ -9,7 +9,7 @@ use super::Sources;
 
 /// What Slurm says of one trial.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Seen<'a> {
+pub(super) struct SlurmRows<'a> {
     /// Its array and its index there, once submitted.
     pub(super) job: Option<(JobId, u32)>,
     /// What `squeue` shows now.
@@ -20,7 +20,7 @@ pub(super) struct Seen<'a> {
     pub(super) accounts: Vec<&'a AccountRow>,
 }
 
-impl Seen<'_> {
+impl SlurmRows<'_> {
     /// The id as Slurm shows it.
     pub(super) fn shown(&self) -> Option<String> {
         self.job.map(|(job, index)| format!("{job}_{index}"))
@@ -28,8 +28,8 @@ impl Seen<'_> {
 }
 
 /// What Slurm says of every trial, by index.
-pub(super) fn of_task<'a>(task: &Task, sources: &'a Sources<'_>) -> Vec<Seen<'a>> {
-    let mut seen = vec![Seen::default(); task.trials.len()];
+pub(super) fn of_task<'a>(task: &Task, sources: &'a Sources<'_>) -> Vec<SlurmRows<'a>> {
+    let mut seen = vec![SlurmRows::default(); task.trials.len()];
     let arrays = arrays(task, &sources.stored.journal);
     for array in &arrays {
         for index in 0..array.trials {
@@ -43,7 +43,7 @@ pub(super) fn of_task<'a>(task: &Task, sources: &'a Sources<'_>) -> Vec<Seen<'a>
         for_each_trial(of(row.array_job), &row.tasks, &mut seen, |seen| seen.queue = Some(row));
     }
     for row in sources.accounts.rows() {
-        let push = |seen: &mut Seen<'a>| seen.accounts.push(row);
+        let push = |seen: &mut SlurmRows<'a>| seen.accounts.push(row);
         for_each_trial(of(row.array_job), &row.tasks, &mut seen, push);
     }
     for array in &arrays {
@@ -56,7 +56,7 @@ pub(super) fn of_task<'a>(task: &Task, sources: &'a Sources<'_>) -> Vec<Seen<'a>
 }
 
 /// Tasks that were cancelled together before any of them started have one row, with the bare id of their array.
-fn fill<'a>(array: &Submitted, sources: &'a Sources<'_>, seen: &mut [Seen<'a>]) {
+fn fill<'a>(array: &Submitted, sources: &'a Sources<'_>, seen: &mut [SlurmRows<'a>]) {
     let whole = |job: JobId, tasks: &Tasks| job == array.job && *tasks == Tasks::NotAnArray;
     let queue = sources.queue.rows().iter().find(|row| whole(row.array_job, &row.tasks));
     let accounts = sources.accounts.rows().iter().find(|row| whole(row.array_job, &row.tasks));
@@ -75,8 +75,8 @@ fn fill<'a>(array: &Submitted, sources: &'a Sources<'_>, seen: &mut [Seen<'a>]) 
 fn for_each_trial<'a>(
     array: Option<&Submitted>,
     tasks: &Tasks,
-    seen: &mut [Seen<'a>],
-    mut act: impl FnMut(&mut Seen<'a>),
+    seen: &mut [SlurmRows<'a>],
+    mut act: impl FnMut(&mut SlurmRows<'a>),
 ) {
     let Some(array) = array else { return };
     for index in tasks.indices().filter(|index| *index < array.trials) {

@@ -4,8 +4,8 @@ mod local_runner;
 mod runs;
 mod waiting;
 
-use nemo_harness::rundir::ExperimentDir;
-use nemo_harness::rundir::{AttemptEnd, AttemptStart, Cause, Next};
+use nemo_core::rundir::ExperimentDir;
+use nemo_core::rundir::{AttemptEnd, AttemptStart, Cause, Next};
 
 use super::*;
 use crate::experiment::{Dependency, On, SlurmExecutor};

@@ -1,19 +1,19 @@
 //! Where one trial on Slurm stands.
 
-use nemo_harness::rundir::{AttemptEnd, AttemptRecord, Next};
+use nemo_core::rundir::{AttemptEnd, AttemptRecord, Next};
 
 use super::attempts::has_run;
-use super::slurm_view::Seen;
+use super::slurm_view::SlurmRows;
 use super::{Answer, AttemptStatus, Sources, State, TaskStatus, TrialFiles, waiting};
 use crate::experiment::{On, Task};
 use crate::journal;
 use crate::slurm::{AccountRow, JobState, Phase, QueueRow};
 
 /// All that is known of one trial.
-pub(super) struct Case<'a> {
+pub(super) struct TrialEvidence<'a> {
     pub(super) task: &'a Task,
     pub(super) index: u32,
-    pub(super) seen: &'a Seen<'a>,
+    pub(super) seen: &'a SlurmRows<'a>,
     pub(super) files: &'a TrialFiles,
     pub(super) sources: &'a Sources<'a>,
     /// The tasks before this one.
@@ -25,16 +25,16 @@ type Verdict = (State, Option<String>);
 /// Decides by the strongest witness: the harness's own word on a final end, then the queue, then accounting.
 ///
 /// A job that could not be requeued is not lost: `poll` does it.
-pub(super) fn state(case: &Case<'_>, attempts: &[AttemptStatus]) -> Verdict {
-    let (state, reason) = by_witness(case, attempts);
+pub(super) fn state(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> Verdict {
+    let (state, reason) = by_witness(evidence, attempts);
     let ended = matches!(state, State::Failed | State::Completed | State::Timeout);
-    let is_left = last_end(&case.files.attempts).and_then(final_end).is_none();
-    if case.files.requeue_wanted && is_left && ended {
+    let is_left = last_end(&evidence.files.attempts).and_then(final_end).is_none();
+    if evidence.files.requeue_wanted && is_left && ended {
         let what = "could not be requeued: `nemo-slurm poll` does it";
         return (State::Preempted, Some(what.to_owned()));
     }
     let reason = reason.map(|reason| match state {
-        State::Failed | State::Timeout if is_left && is_lost(case) => {
+        State::Failed | State::Timeout if is_left && is_lost(evidence) => {
             format!("{reason}; `nemo-slurm poll` requeues it")
         }
         _ => reason,
@@ -43,29 +43,29 @@ pub(super) fn state(case: &Case<'_>, attempts: &[AttemptStatus]) -> Verdict {
 }
 
 /// Whether its job has ended, and its harness left no word of that, but Slurm still knows it.
-fn is_lost(case: &Case<'_>) -> bool {
+fn is_lost(evidence: &TrialEvidence<'_>) -> bool {
     let is_over = |row: &QueueRow| row.state.phase() == Phase::Ended;
-    !case.files.attempts.is_empty() && case.seen.queue.is_some_and(is_over)
+    !evidence.files.attempts.is_empty() && evidence.seen.queue.is_some_and(is_over)
 }
 
-fn by_witness(case: &Case<'_>, attempts: &[AttemptStatus]) -> Verdict {
-    let end = last_end(&case.files.attempts);
+fn by_witness(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> Verdict {
+    let end = last_end(&evidence.files.attempts);
     if let Some(verdict) = end.and_then(final_end) {
         return verdict;
     }
-    if case.seen.job.is_none() {
-        return not_submitted(case);
+    if evidence.seen.job.is_none() {
+        return not_submitted(evidence);
     }
-    if let Some(row) = case.seen.queue {
-        return in_queue(case, row, end, attempts);
+    if let Some(row) = evidence.seen.queue {
+        return in_queue(evidence, row, end, attempts);
     }
-    let is_silent = case.sources.queue.trouble().is_some();
-    match case.seen.accounts.last() {
+    let is_silent = evidence.sources.queue.trouble().is_some();
+    match evidence.seen.accounts.last() {
         // What squeue can't say now, sacct may; but a row that is not final may have been overtaken.
-        Some(row) if is_silent && row.state.is_final() => ended(case, row, attempts),
-        _ if is_silent => remembered(case, end, attempts),
-        Some(row) => gone(case, row, attempts),
-        None => vanished(case, attempts),
+        Some(row) if is_silent && row.state.is_final() => ended(evidence, row, attempts),
+        _ if is_silent => remembered(evidence, end, attempts),
+        Some(row) => gone(evidence, row, attempts),
+        None => vanished(evidence, attempts),
     }
 }
 
@@ -97,20 +97,20 @@ pub(super) fn final_end(end: &AttemptEnd) -> Option<Verdict> {
     Some((state, reason))
 }
 
-fn not_submitted(case: &Case<'_>) -> Verdict {
-    let journal = &case.sources.stored.journal;
+fn not_submitted(evidence: &TrialEvidence<'_>) -> Verdict {
+    let journal = &evidence.sources.stored.journal;
     if let Some(reason) = journal::refusal(journal) {
         (State::Cancelled, Some(format!("the submission was refused: {reason}")))
-    } else if case.sources.submitting {
+    } else if evidence.sources.submitting {
         (State::Pending, Some("is being submitted".to_owned()))
     } else {
-        let go_on = format!("`nemo-slurm submit --continue {}`", case.sources.stored.id);
+        let go_on = format!("`nemo-slurm submit --continue {}`", evidence.sources.stored.id);
         (State::Pending, Some(format!("was not submitted: {go_on} goes on")))
     }
 }
 
 fn in_queue(
-    case: &Case<'_>,
+    evidence: &TrialEvidence<'_>,
     row: &QueueRow,
     end: Option<&AttemptEnd>,
     attempts: &[AttemptStatus],
@@ -119,8 +119,8 @@ fn in_queue(
     match row.state.phase() {
         Phase::Waiting if &*row.reason == "DependencyNeverSatisfied" => (State::Blocked, says()),
         // The heads of a chain are held until all of it is submitted.
-        Phase::Waiting if is_held(row) && is_submitted(case) => {
-            (State::Paused, Some(waiting::held(case, row)))
+        Phase::Waiting if is_held(row) && is_submitted(evidence) => {
+            (State::Paused, Some(waiting::held(evidence, row)))
         }
         Phase::Waiting if attempts.is_empty() => (State::Pending, says()),
         Phase::Waiting => (State::Preempted, says()),
@@ -132,16 +132,18 @@ fn in_queue(
             (State::Running, Some("is suspended".to_owned()))
         }
         Phase::Active => (State::Running, None),
-        Phase::Ended => match case.seen.accounts.last().filter(|account| same_run(account, row)) {
-            Some(account) => ended(case, account, attempts),
-            None => by_state(case, &row.state, attempts),
-        },
+        Phase::Ended => {
+            match evidence.seen.accounts.last().filter(|account| same_run(account, row)) {
+                Some(account) => ended(evidence, account, attempts),
+                None => by_state(evidence, &row.state, attempts),
+            }
+        }
         Phase::Unknown => (State::Unknown, Some(format!("Slurm says `{}`", row.state))),
     }
 }
 
-fn is_submitted(case: &Case<'_>) -> bool {
-    journal::is_complete(&case.sources.stored.journal)
+fn is_submitted(evidence: &TrialEvidence<'_>) -> bool {
+    journal::is_complete(&evidence.sources.stored.journal)
 }
 
 fn is_held(row: &QueueRow) -> bool {
@@ -157,15 +159,15 @@ fn same_run(account: &AccountRow, row: &QueueRow) -> bool {
 }
 
 /// The queue has no such job any more: what accounting shows last is how it ended.
-fn gone(case: &Case<'_>, row: &AccountRow, attempts: &[AttemptStatus]) -> Verdict {
+fn gone(evidence: &TrialEvidence<'_>, row: &AccountRow, attempts: &[AttemptStatus]) -> Verdict {
     match row.state.phase() {
-        Phase::Ended => ended(case, row, attempts),
+        Phase::Ended => ended(evidence, row, attempts),
         // Accounting lags behind the controller, or never heard of the end.
-        Phase::Waiting | Phase::Active | Phase::Unknown => vanished(case, attempts),
+        Phase::Waiting | Phase::Active | Phase::Unknown => vanished(evidence, attempts),
     }
 }
 
-fn ended(case: &Case<'_>, row: &AccountRow, attempts: &[AttemptStatus]) -> Verdict {
+fn ended(evidence: &TrialEvidence<'_>, row: &AccountRow, attempts: &[AttemptStatus]) -> Verdict {
     if row.state == JobState::Failed
         && has_run(row)
         && attempts.last().is_none_or(|last| last.number.is_none())
@@ -177,18 +179,18 @@ fn ended(case: &Case<'_>, row: &AccountRow, attempts: &[AttemptStatus]) -> Verdi
             Some(format!("the job exited with code {code} before the program ran: {log}")),
         );
     }
-    by_state(case, &row.state, attempts)
+    by_state(evidence, &row.state, attempts)
 }
 
-fn by_state(case: &Case<'_>, state: &JobState, attempts: &[AttemptStatus]) -> Verdict {
-    let last_end = last_end(&case.files.attempts);
+fn by_state(evidence: &TrialEvidence<'_>, state: &JobState, attempts: &[AttemptStatus]) -> Verdict {
+    let last_end = last_end(&evidence.files.attempts);
     match state {
         // The harness exits 0 only after a final end, or after a requeue: then Slurm dropped it.
         JobState::Completed if last_end.is_some_and(|end| end.next == Next::Requeue) => {
             (State::Failed, Some("wanted to be requeued, but Slurm ended the job".to_owned()))
         }
         JobState::Completed => (State::Completed, None),
-        JobState::Cancelled | JobState::Revoked => cancelled(case, attempts),
+        JobState::Cancelled | JobState::Revoked => cancelled(evidence, attempts),
         JobState::Timeout | JobState::Deadline => {
             (State::Timeout, Some("reached Slurm's time limit and was not requeued".to_owned()))
         }
@@ -203,10 +205,10 @@ fn by_state(case: &Case<'_>, state: &JobState, attempts: &[AttemptStatus]) -> Ve
     }
 }
 
-fn cancelled(case: &Case<'_>, attempts: &[AttemptStatus]) -> Verdict {
+fn cancelled(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> Verdict {
     if attempts.is_empty()
-        && !was_asked_for(case)
-        && let Some(parent) = never_satisfied(case)
+        && !was_asked_for(evidence)
+        && let Some(parent) = never_satisfied(evidence)
     {
         return (State::Blocked, Some(parent));
     }
@@ -214,17 +216,18 @@ fn cancelled(case: &Case<'_>, attempts: &[AttemptStatus]) -> Verdict {
 }
 
 /// Whether somebody wished for its end by `nemo-slurm cancel`.
-fn was_asked_for(case: &Case<'_>) -> bool {
-    case.sources.requests.iter().any(|request| {
-        request.action == super::Action::Cancel && request.covers(&case.task.name, case.index)
+fn was_asked_for(evidence: &TrialEvidence<'_>) -> bool {
+    evidence.sources.requests.iter().any(|request| {
+        request.action == super::Action::Cancel
+            && request.covers(&evidence.task.name, evidence.index)
     })
 }
 
 /// The parent because of which this trial could never start, in words.
-fn never_satisfied(case: &Case<'_>) -> Option<String> {
-    case.task.after.iter().find_map(|dependency| {
-        let parent = case.parents.iter().find(|parent| parent.name == dependency.task)?;
-        unmet(parent, dependency.on, case.index)
+fn never_satisfied(evidence: &TrialEvidence<'_>) -> Option<String> {
+    evidence.task.after.iter().find_map(|dependency| {
+        let parent = evidence.parents.iter().find(|parent| parent.name == dependency.task)?;
+        unmet(parent, dependency.on, evidence.index)
     })
 }
 
@@ -251,8 +254,16 @@ pub(super) fn unmet(parent: &TaskStatus, on: On, index: u32) -> Option<String> {
 }
 
 /// Neither the queue nor accounting can be asked for more: what was known stays.
-fn remembered(case: &Case<'_>, end: Option<&AttemptEnd>, attempts: &[AttemptStatus]) -> Verdict {
-    let earlier = case.sources.earlier.get(&case.task.name).and_then(|task| task.get(&case.index));
+fn remembered(
+    evidence: &TrialEvidence<'_>,
+    end: Option<&AttemptEnd>,
+    attempts: &[AttemptStatus],
+) -> Verdict {
+    let earlier = evidence
+        .sources
+        .earlier
+        .get(&evidence.task.name)
+        .and_then(|task| task.get(&evidence.index));
     if let (Some(_), Some((State::Cancelled, reason))) = (end, earlier) {
         // It was cancelled while it waited: its folder can't know.
         return (State::Cancelled, reason.clone());
@@ -272,25 +283,29 @@ fn remembered(case: &Case<'_>, end: Option<&AttemptEnd>, attempts: &[AttemptStat
 
 /// A single task that is cancelled while it waits is in no table of Slurm's any more, though its array is. Without
 /// accounting it could also have ended long ago.
-fn was_taken_out(case: &Case<'_>) -> bool {
-    case.seen.array_is_known && matches!(case.sources.accounts, Answer::Rows(_))
+fn was_taken_out(evidence: &TrialEvidence<'_>) -> bool {
+    evidence.seen.array_is_known && matches!(evidence.sources.accounts, Answer::Rows(_))
 }
 
 /// Slurm answers, and does not know the job.
-fn vanished(case: &Case<'_>, attempts: &[AttemptStatus]) -> Verdict {
-    let earlier = case.sources.earlier.get(&case.task.name).and_then(|task| task.get(&case.index));
+fn vanished(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> Verdict {
+    let earlier = evidence
+        .sources
+        .earlier
+        .get(&evidence.task.name)
+        .and_then(|task| task.get(&evidence.index));
     if let Some((state, reason)) = earlier.filter(|(state, _)| state.is_final()) {
         return (*state, reason.clone());
     }
     if attempts.is_empty()
-        && let Some(parent) = never_satisfied(case)
+        && let Some(parent) = never_satisfied(evidence)
     {
         return (State::Blocked, Some(parent));
     }
-    if attempts.is_empty() && (was_asked_for(case) || was_taken_out(case)) {
+    if attempts.is_empty() && (was_asked_for(evidence) || was_taken_out(evidence)) {
         return (State::Cancelled, Some("was cancelled before it started".to_owned()));
     }
-    if last_end(&case.files.attempts).is_some_and(|end| end.next == Next::Requeue) {
+    if last_end(&evidence.files.attempts).is_some_and(|end| end.next == Next::Requeue) {
         let what = "it was saved and wanted to be requeued, but Slurm no longer knows the job";
         return (State::Unknown, Some(what.to_owned()));
     }

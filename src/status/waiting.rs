@@ -1,6 +1,6 @@
 //! Why a trial waits, in words: Slurm's reasons, and what somebody wished. Pure.
 
-use super::trial::Case;
+use super::trial::TrialEvidence;
 use super::{Action, AttemptStatus, Request};
 use crate::slurm::QueueRow;
 use crate::store::ExperimentId;
@@ -25,10 +25,10 @@ pub(super) fn paused(id: &ExperimentId, wish: &Request) -> String {
 }
 
 /// Why a job is held. Slurm calls whoever is root an administrator, also where it was us.
-pub(super) fn held(case: &Case<'_>, row: &QueueRow) -> String {
-    let id = &case.sources.stored.id;
-    let task = &case.task.name;
-    if let Some(wish) = pause(task, case.index, &case.sources.requests) {
+pub(super) fn held(evidence: &TrialEvidence<'_>, row: &QueueRow) -> String {
+    let id = &evidence.sources.stored.id;
+    let task = &evidence.task.name;
+    if let Some(wish) = pause(task, evidence.index, &evidence.sources.requests) {
         return paused(id, wish);
     }
     let go_on = format!("`nemo-slurm resume {id}/{task}` lets it go on");

@@ -5,7 +5,8 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nemo_harness::rundir::{ExperimentDir, Params, TaskSpec, durable};
+use nemo_core::durable;
+use nemo_core::rundir::{ExperimentDir, Params, TaskSpec};
 use serde::Serialize;
 
 use super::{ExperimentId, Home, StoreError, at};

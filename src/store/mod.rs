@@ -8,7 +8,8 @@ mod target;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nemo_harness::rundir::{ExperimentDir, lines};
+use nemo_core::lines;
+use nemo_core::rundir::ExperimentDir;
 
 use crate::experiment::Experiment;
 use crate::journal::Event;

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nemo_harness::rundir::durable;
+use nemo_core::durable;
 use serde::{Deserialize, Serialize};
 
 use super::{Home, StoreError, at};

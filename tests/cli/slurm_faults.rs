@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use nemo_harness::rundir::{AttemptRecord, TrialDir, lines};
+use nemo_core::lines;
+use nemo_core::rundir::{AttemptRecord, TrialDir};
 use serde_json::Value;
 
 use crate::cluster::{self, Cluster};

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use nemo_harness::rundir::TrialDir;
+use nemo_core::rundir::TrialDir;
 use serde_json::Value;
 
 use crate::cluster::{self, Cluster};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use nemo_harness::rundir::TrialDir;
+use nemo_core::rundir::TrialDir;
 use serde_json::Value;
 use tempfile::TempDir;
 

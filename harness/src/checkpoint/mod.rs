@@ -1,13 +1,15 @@
 //! Checkpoints: from what a program saved to what is never lost, and back.
 
 mod background;
+pub(crate) mod candidate;
 pub(crate) mod commit;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
 mod faults;
 mod hashing;
-mod look;
+pub(crate) mod inotify;
+mod inspect;
 pub(crate) mod manifest;
 pub(crate) mod prune;
 pub(crate) mod resume;
@@ -16,6 +18,4 @@ pub(crate) mod search;
 mod staging;
 pub(crate) mod store;
 pub(crate) mod tree;
-pub(crate) mod waiting;
-pub(crate) mod watch;
 mod worker;

@@ -5,12 +5,12 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
-use nemo_harness::retention::{self, Candidate};
-use nemo_harness::rundir::{Keep, MetricSpec, MetricsLine, TaskDir};
+use nemo_core::retention::{self, Candidate};
+use nemo_core::rundir::{Keep, MetricSpec, MetricsLine, TaskDir};
 
 use super::resume::step_of;
 use super::store::Store;
-use crate::trial::Trial;
+use crate::job::trial::Trial;
 
 /// What decides which checkpoints of one trial stay.
 #[derive(Clone, Debug)]

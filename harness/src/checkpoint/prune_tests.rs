@@ -50,11 +50,11 @@ fn a_kill_halfway_leaves_the_checkpoint_whole_or_gone() {
 type Saved = (u64, Option<f64>);
 
 /// A task on a real disk, with checkpoints and what was reported at them.
-struct World {
+struct EventLoop {
     folder: tempfile::TempDir,
 }
 
-impl World {
+impl EventLoop {
     fn new(trials: &[(u32, &[Saved])]) -> Self {
         let world = Self { folder: tempfile::tempdir().unwrap() };
         for (trial, checkpoints) in trials {
@@ -68,11 +68,8 @@ impl World {
                 }
             }
             std::fs::create_dir_all(dir.checkpoints().join("bad-step-0-x")).unwrap();
-            nemo_harness::rundir::durable::write_synced(
-                &dir.metrics(),
-                (text + "{\"torn").as_bytes(),
-            )
-            .unwrap();
+            nemo_core::durable::write_synced(&dir.metrics(), (text + "{\"torn").as_bytes())
+                .unwrap();
         }
         world
     }
@@ -96,8 +93,8 @@ fn verified(steps: &[u64]) -> Need {
 }
 
 /// The documented example.
-fn example() -> World {
-    World::new(&[
+fn example() -> EventLoop {
+    EventLoop::new(&[
         (0, &[(1, None), (2, None), (3, Some(0.6)), (4, Some(0.5)), (5, Some(0.4))]),
         (1, &[(6, None), (7, Some(0.2)), (8, Some(0.3)), (9, None), (10, None)]),
     ])
@@ -123,7 +120,7 @@ fn two_that_are_whole_stay_until_a_newer_one_is_committed() {
 
 #[test]
 fn only_whole_names_are_checkpoints_and_other_trials_need_no_metrics() {
-    let world = World::new(&[(0, &[(1, Some(0.1)), (2, Some(0.2)), (3, None)])]);
+    let world = EventLoop::new(&[(0, &[(1, Some(0.1)), (2, Some(0.2)), (3, None)])]);
     std::fs::create_dir_all(world.task().trial(7).checkpoint(9)).unwrap();
     world.check(0, [1, 0, 1], &verified(&[2, 3]), &[]);
     world.check(0, [0, 0, 1], &verified(&[2, 3]), &[1]);

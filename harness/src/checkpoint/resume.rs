@@ -8,7 +8,7 @@ use super::hashing::SizedFile;
 use super::manifest::{self, Form, Manifest, Part};
 use super::store::{Kind, Store, join};
 use super::tree;
-use crate::unbegun::Unbegun;
+use crate::attempt::start_error::StartError;
 
 /// A checkpoint that was verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub(crate) fn find(
     checkpoints: &Path,
     recorded: &Recorded,
     nonce: &str,
-) -> Result<Found, Unbegun> {
+) -> Result<Found, StartError> {
     let names = match store.list(checkpoints) {
         Ok(names) => names,
         Err(error) if error.kind() == io::ErrorKind::NotFound && recorded.steps.is_empty() => {
@@ -63,7 +63,7 @@ pub(crate) fn find(
             let why = format!("the folder can't be read: {error}");
             return Err(lost(checkpoints, recorded, &why).into());
         }
-        Err(error) => return Err(Unbegun::here(checkpoints, &error)),
+        Err(error) => return Err(StartError::node(checkpoints, &error)),
     };
     let steps: BTreeSet<u64> = names.iter().filter_map(|name| step_of(name)).collect();
     let mut search = Search { store, checkpoints, nonce, notes: Vec::new() };
@@ -96,7 +96,7 @@ impl<S: Store> Search<'_, S> {
     fn newest<'s>(
         &mut self,
         steps: impl DoubleEndedIterator<Item = &'s u64>,
-    ) -> Result<Option<Resumed>, Unbegun> {
+    ) -> Result<Option<Resumed>, StartError> {
         for &step in steps.rev() {
             let path = self.path(step);
             match verify(self.store, &path).and_then(|manifest| right_step(manifest, step)) {
@@ -108,7 +108,7 @@ impl<S: Store> Search<'_, S> {
                     return Ok(Some(Resumed { step, from, metrics: manifest.metrics }));
                 }
                 Err(Bad::Unreadable(why)) => {
-                    return Err(Unbegun::Here(format!("`{}`: {why}", path.display())));
+                    return Err(StartError::Node(format!("`{}`: {why}", path.display())));
                 }
                 Err(Bad::Content(why)) => self.move_aside("bad", step, &why)?,
             }
@@ -122,7 +122,7 @@ impl<S: Store> Search<'_, S> {
         &mut self,
         suspect: u64,
         before: impl DoubleEndedIterator<Item = &'s u64>,
-    ) -> Result<Option<Resumed>, Unbegun> {
+    ) -> Result<Option<Resumed>, StartError> {
         let found = self.newest(before)?;
         if found.is_some() {
             let why = "the program crashed after it twice in a row, before its next checkpoint";
@@ -131,12 +131,12 @@ impl<S: Store> Search<'_, S> {
         Ok(found)
     }
 
-    fn move_aside(&mut self, word: &str, step: u64, why: &str) -> Result<(), Unbegun> {
+    fn move_aside(&mut self, word: &str, step: u64, why: &str) -> Result<(), StartError> {
         let path = self.path(step);
         let aside = self.checkpoints.join(format!("{word}-step-{step}-{}", self.nonce));
         let moved = self.store.rename_new(&path, &aside);
         let moved = moved.and_then(|()| self.store.sync_dir(self.checkpoints));
-        moved.map_err(|error| Unbegun::here(&path, &error))?;
+        moved.map_err(|error| StartError::node(&path, &error))?;
         self.notes.push(format!(
             "checkpoint step-{step} is not used: {why}; it was moved to `{}`",
             aside.display()

@@ -75,8 +75,8 @@ fn a_bad_one_is_moved_aside() {
 
 /// What no node could change.
 #[track_caller]
-fn refused(found: Result<Found, Unbegun>) -> String {
-    let Err(Unbegun::Everywhere(why)) = found else { panic!("{found:?}") };
+fn refused(found: Result<Found, StartError>) -> String {
+    let Err(StartError::Permanent(why)) = found else { panic!("{found:?}") };
     why
 }
 

@@ -10,22 +10,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nemo_harness::rundir::Profile;
+use nemo_core::rundir::Profile;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::candidate::{Place, Waiting, Whole};
 use super::commit::{Done, Request};
-use super::look;
+use super::inotify::Watch;
+use super::inspect;
 use super::prune::{Need, Rules};
 use super::staging;
 use super::store::{Disk, Store, join};
 use super::tree::{self, Entry};
-use super::waiting::{Place, Waiting, Whole};
-use super::watch::Watch;
 use super::worker::{Answer, Job, Worker};
-use crate::clock::Time;
-use crate::lease::{self, Lease};
-use crate::proc_fs;
-use crate::trial::Trial;
+use crate::attempt::lease::{self, Lease};
+use crate::job::trial::Trial;
+use crate::os::clock::Time;
+use crate::os::proc_fs;
 
 /// How often what was made in place is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -176,7 +176,7 @@ impl Saver {
         self.take_results(now);
         let seen = self.watch.as_ref().map(Watch::read).unwrap_or_default();
         for name in seen.renamed {
-            if !look::is_shown(self.profile, &name) {
+            if !inspect::is_shown(self.profile, &name) {
                 continue;
             }
             let whole = Whole { place: place.clone(), at: now, is_told: true };
@@ -230,7 +230,7 @@ impl Saver {
                 ) => continue,
                 Some(Waiting::InPlace { seen, since, place }) if fresh.as_ref() == Some(seen) => {
                     let rested = now.saturating_sub(*since);
-                    let rests = !self.is_far && look::rests(self.profile, seen, rested);
+                    let rests = !self.is_far && inspect::rests(self.profile, seen, rested);
                     (in_order || rests, whole(place, *since))
                 }
                 Some(Waiting::InPlace { .. }) | None => (in_order, whole(place, now)),
@@ -258,7 +258,7 @@ impl Saver {
 
     fn names(&self) -> io::Result<Vec<Vec<u8>>> {
         let names = Disk::default().list(&self.staging)?.into_iter();
-        Ok(names.filter(|name| look::is_shown(self.profile, name)).collect())
+        Ok(names.filter(|name| inspect::is_shown(self.profile, name)).collect())
     }
 
     fn walk(&self, name: &[u8]) -> Option<Vec<Entry>> {
@@ -285,7 +285,7 @@ impl Saver {
             let (since, place) = same.map_or((now, place), |(_, since, place)| (since, place));
             let place = place.clone();
             let rested = now.saturating_sub(since);
-            let long = !self.is_far && look::rests(self.profile, &fresh, rested);
+            let long = !self.is_far && inspect::rests(self.profile, &fresh, rested);
             let path = join(&self.staging, &name);
             let next = if long && !proc_fs::is_open(&path) {
                 Waiting::Complete(Whole { place, at: since, is_told: false })
@@ -320,7 +320,7 @@ impl Saver {
                 }
             };
             let told = self.told.remove(&name);
-            let found = || look::step(self.profile, &from, stat.kind).or(whole.place.step);
+            let found = || inspect::step(self.profile, &from, stat.kind).or(whole.place.step);
             let step = told.or_else(found);
             let newest = self.steps.last().copied();
             let request = Request {

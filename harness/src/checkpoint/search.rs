@@ -15,8 +15,8 @@ use nix::unistd::Pid;
 
 use super::resume::{self, Found, Recorded};
 use super::store::Disk;
-use crate::signals;
-use crate::unbegun::Unbegun;
+use crate::attempt::start_error::StartError;
+use crate::os::signals;
 
 /// How long a disk may hold up the thread that was told to stop.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -35,11 +35,11 @@ pub(crate) fn find(
     checkpoints: &Path,
     recorded: &Recorded,
     nonce: &str,
-) -> Result<Searched, Unbegun> {
-    let told =
-        |error: std::io::Error| Unbegun::Here(format!("the search for a checkpoint: {error}"));
+) -> Result<Searched, StartError> {
+    let failed =
+        |error: std::io::Error| StartError::Node(format!("the search for a checkpoint: {error}"));
     let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
-    let wake = Arc::new(EventFd::from_flags(flags).map_err(|error| told(error.into()))?);
+    let wake = Arc::new(EventFd::from_flags(flags).map_err(|error| failed(error.into()))?);
     let mut disk = Disk::default();
     let stop = Arc::clone(&disk.stop);
     let (sender, answer) = channel();
@@ -52,7 +52,7 @@ pub(crate) fn find(
             sender.send(resume::find(&mut disk, &checkpoints, &recorded, &nonce)).ok();
             wake.write(1).ok();
         })
-        .map_err(told)?;
+        .map_err(failed)?;
     let (result, others) = wait(signals, &wake, &answer);
     if result.is_none() {
         stop.store(true, Ordering::Relaxed);
@@ -71,8 +71,8 @@ pub(crate) fn find(
 fn wait(
     signals: &SignalFd,
     wake: &EventFd,
-    answer: &Receiver<Result<Found, Unbegun>>,
-) -> (Option<Result<Found, Unbegun>>, Vec<Signal>) {
+    answer: &Receiver<Result<Found, StartError>>,
+) -> (Option<Result<Found, StartError>>, Vec<Signal>) {
     let mut heard = Vec::new();
     loop {
         let mut set =

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use nemo_harness::rundir::durable;
+use nemo_core::durable;
 
 use super::store::{Disk, Store, join};
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use nemo_harness::rundir::durable;
+use nemo_core::durable;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::hashing::{self, Digest, Pace, SizedFile};

@@ -11,7 +11,7 @@ use nix::sys::eventfd::EventFd;
 use super::commit::{self, Done, Request};
 use super::prune::{self, Need, Rules};
 use super::store::Disk;
-use crate::lease::Lease;
+use crate::attempt::lease::Lease;
 
 /// What it is asked to do; one after the other, but that a commit never waits for a removal.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(crate) struct Worker {
 
 /// What the threads work with.
 #[derive(Debug)]
-struct Hands {
+struct WorkerContext {
     /// A program trains meanwhile.
     gentle: Arc<AtomicBool>,
     rules: Rules,
@@ -64,7 +64,7 @@ impl Worker {
         let (done, answers) = channel();
         let gentle = Arc::new(AtomicBool::new(true));
         let (rules, lease) = (rules.clone(), lease.clone());
-        let hands = Hands { gentle: Arc::clone(&gentle), rules, checkpoints, lease };
+        let hands = WorkerContext { gentle: Arc::clone(&gentle), rules, checkpoints, lease };
         let (hands, thread_wake) = (Arc::new(hands), Arc::clone(wake));
         spawn("commit", move || {
             for job in to_do {
@@ -106,7 +106,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     thread.spawn(work).map(drop)
 }
 
-impl Hands {
+impl WorkerContext {
     fn work(&self, job: Job) -> Answer {
         match job {
             Job::Commit(request) => {

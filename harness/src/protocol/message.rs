@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::workload::{Plan, Work};
+use crate::protocol::workload::{Plan, Work};
 
 /// What a program said at once.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -2,6 +2,8 @@
 //!
 //! Nothing rests on one message: what is lost costs a line of metrics, never a checkpoint.
 
+pub(crate) mod workload;
+
 mod message;
 mod session;
 mod socket;

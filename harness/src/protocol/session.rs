@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
 
-use nemo_harness::rundir::MetricSpec;
+use nemo_core::rundir::MetricSpec;
 use serde_json::{Map, Value};
 
 use super::message::{Line, Message};
-use crate::clock::Time;
-use crate::workload::Workloads;
+use crate::os::clock::Time;
+use crate::protocol::workload::Workloads;
 
 /// How many of a source's latest numbers are remembered.
 const REMEMBERED: usize = 256;
@@ -276,7 +276,7 @@ impl Session {
         if best.is_none_or(is_better) {
             *best = Some(value);
             if let Some(workloads) = &mut self.workloads {
-                workloads.did(crate::workload::Work::Validate, step);
+                workloads.did(crate::protocol::workload::Work::Validate, step);
                 workloads.is_best();
             }
         }

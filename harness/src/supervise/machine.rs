@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Action, Answer, Event, Policy, StopCause};
-use crate::clock::Time;
+use crate::os::clock::Time;
 
 /// How far an attempt is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +126,7 @@ impl Supervisor {
     }
 
     /// Whether a signal reached the program, so that its exit code says nothing of success.
-    pub(crate) fn was_told(&self) -> bool {
+    pub(crate) fn was_asked(&self) -> bool {
         self.told
     }
 
@@ -154,7 +154,9 @@ impl Supervisor {
             }
             Event::Superseded => self.superseded(now, &mut actions),
             Event::Hung => self.end_soon(StopCause::Hung, now),
-            Event::Wished => self.end_soon(StopCause::Wished, now + WISHED),
+            Event::ProgramRequestedRequeue => {
+                self.end_soon(StopCause::ProgramRequestedRequeue, now + WISHED);
+            }
             Event::Tick => {}
         }
         self.time_limits(now, &mut actions);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 pub(crate) use machine::Supervisor;
 
-use crate::clock::Time;
+use crate::os::clock::Time;
 
 /// What happens to an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub(crate) enum Event {
     /// The program gave no sign of life for too long.
     Hung,
     /// The program has saved, and asked for the job to be requeued.
-    Wished,
+    ProgramRequestedRequeue,
     /// Time has passed.
     Tick,
 }
@@ -72,7 +72,7 @@ pub(crate) enum StopCause {
     /// The program hangs.
     Hung,
     /// The program asked for a requeue.
-    Wished,
+    ProgramRequestedRequeue,
     /// Somebody paused it.
     Paused,
 }
@@ -81,7 +81,11 @@ impl StopCause {
     /// Whether the trial will go on in another run of its job, unless it is cancelled meanwhile.
     pub(crate) fn goes_on(self) -> bool {
         match self {
-            Self::Unknown | Self::Preempted | Self::TimeLimit | Self::Wished | Self::Paused => true,
+            Self::Unknown
+            | Self::Preempted
+            | Self::TimeLimit
+            | Self::ProgramRequestedRequeue
+            | Self::Paused => true,
             Self::Deadline | Self::Cancelled | Self::Requeued | Self::Superseded | Self::Hung => {
                 false
             }

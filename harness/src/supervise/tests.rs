@@ -1,7 +1,8 @@
 //! Stories: events at seconds, and the actions that they lead to.
 
 use super::Event::{
-    Asked, Exited, Hung, Learned, Pause, Settled, Superseded, Term, Tick, Usr1, Wished,
+    Asked, Exited, Hung, Learned, Pause, ProgramRequestedRequeue, Settled, Superseded, Term, Tick,
+    Usr1,
 };
 use super::*;
 
@@ -53,7 +54,7 @@ fn check(mut supervisor: Supervisor, story: &[(u64, Event)], expected: &str) -> 
 #[test]
 fn a_program_that_ends_by_itself() {
     let over = check(slurm(), &[(5, EXIT), (6, Settled)], "5:Settle 6:Decide");
-    assert_eq!((over.stop(), over.was_told()), (None, false));
+    assert_eq!((over.stop(), over.was_asked()), (None, false));
     check(local(None, None), &[(5, Exited { killed: true }), (6, Settled)], "5:Settle 6:Decide");
 }
 
@@ -106,7 +107,7 @@ fn a_preemption_with_grace() {
         &story,
         "5:AskToSave 5:AskCause 5:AskCause 50:Terminate 60:Kill 61:Kill 62:AskCause 62:Settle 64:Decide",
     );
-    assert_eq!((over.stop(), over.was_told()), (Some(StopCause::Preempted), true));
+    assert_eq!((over.stop(), over.was_asked()), (Some(StopCause::Preempted), true));
 }
 
 #[test]
@@ -152,7 +153,7 @@ fn a_mere_request_to_save_stops_nothing_and_can_come_again() {
         &story,
         "5:AskToSave 5:AskCause 99:AskToSave 99:AskCause 100:Settle 100:Decide",
     );
-    assert_eq!((over.stop(), over.was_told()), (None, true));
+    assert_eq!((over.stop(), over.was_asked()), (None, true));
 }
 
 #[test]
@@ -286,7 +287,7 @@ fn slurms_signal_is_faster_than_its_news() {
     let story =
         [(5, Exited { killed: true }), (5, Settled), (6, job(Some(StopCause::Preempted), 60))];
     let over = check(slurm(), &story, "5:AskCause 5:Settle 6:Decide");
-    assert_eq!((over.stop(), over.was_told()), (Some(StopCause::Preempted), false));
+    assert_eq!((over.stop(), over.was_asked()), (Some(StopCause::Preempted), false));
 }
 
 #[test]
@@ -357,12 +358,24 @@ fn a_hang_is_ended_at_once() {
 
 #[test]
 fn a_program_that_asks_for_a_requeue_has_a_moment_to_end() {
-    let story = [(5, Wished), (7, Tick), (8, Tick), (9, EXIT), (9, Settled), (9, job(None, 900))];
+    let story = [
+        (5, ProgramRequestedRequeue),
+        (7, Tick),
+        (8, Tick),
+        (9, EXIT),
+        (9, Settled),
+        (9, job(None, 900)),
+    ];
     let over = check(slurm(), &story, "8:Terminate 9:AskCause 9:Settle 9:Decide");
-    assert_eq!(over.stop(), Some(StopCause::Wished));
+    assert_eq!(over.stop(), Some(StopCause::ProgramRequestedRequeue));
     // While it is preempted, the time for the commit stays.
-    let story =
-        [(5, Usr1), (5, HEARD), (5, job(Some(StopCause::Preempted), 65)), (20, Wished), (23, Tick)];
+    let story = [
+        (5, Usr1),
+        (5, HEARD),
+        (5, job(Some(StopCause::Preempted), 65)),
+        (20, ProgramRequestedRequeue),
+        (23, Tick),
+    ];
     let mut stopped = slurm();
     assert_eq!(play(&mut stopped, &story), "5:AskToSave 5:AskCause 23:Terminate");
     assert_eq!(stopped.stop(), Some(StopCause::Preempted));

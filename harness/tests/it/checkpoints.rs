@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use nemo_harness::rundir::AttemptRecord;
+use nemo_core::rundir::AttemptRecord;
 use serde_json::json;
 
 use crate::promises::{Left, hold};

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use nemo_harness::rundir::AttemptRecord;
+use nemo_core::rundir::AttemptRecord;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

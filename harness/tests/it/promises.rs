@@ -7,7 +7,8 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use nemo_harness::rundir::{AttemptRecord, MetricsLine, Next, TrialDir, lines};
+use nemo_core::lines;
+use nemo_core::rundir::{AttemptRecord, MetricsLine, Next, TrialDir};
 
 /// How the trial was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nemo_harness::rundir::{AttemptEnd, AttemptRecord, MetricsLine, TrialDir, lines};
+use nemo_core::lines;
+use nemo_core::rundir::{AttemptEnd, AttemptRecord, MetricsLine, TrialDir};
 use serde_json::{Value, json};
 
 /// What a Python program of these tests begins with. `ready()` tells the test that its handlers are in place.

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use nemo_harness::rundir::durable::{self, Appender};
-use nemo_harness::rundir::runner::RunnerRecord;
-use nemo_harness::rundir::{AttemptRecord, lines, requests};
+use nemo_core::durable::{self, Appender};
+use nemo_core::lines;
+use nemo_core::rundir::runner::RunnerRecord;
+use nemo_core::rundir::{AttemptRecord, requests};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -189,9 +190,7 @@ impl Runner<'_> {
         })?;
         let phase = match self.recorded_phase(place)? {
             Some(phase) => phase,
-            None if ended.exit_code == Some(i32::from(nemo_harness::exit::REQUEUE)) => {
-                Phase::Waiting
-            }
+            None if ended.exit_code == Some(i32::from(nemo_core::exit::REQUEUE)) => Phase::Waiting,
             None => self.silent_death(place),
         };
         self.tasks[place.0].phases[place.1] = phase;
@@ -224,7 +223,7 @@ impl Runner<'_> {
         Ok(last.map(observe::process_of))
     }
 
-    fn trial_dir(&self, place: (usize, usize)) -> nemo_harness::rundir::TrialDir {
+    fn trial_dir(&self, place: (usize, usize)) -> nemo_core::rundir::TrialDir {
         self.stored.dir.task(&self.tasks[place.0].task.name).trial(index(place))
     }
 

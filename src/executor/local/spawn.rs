@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nemo_harness::rundir::runner::RunnerRecord;
-use nemo_harness::rundir::{ExperimentDir, TaskDir, durable, lines};
+use nemo_core::rundir::runner::RunnerRecord;
+use nemo_core::rundir::{ExperimentDir, TaskDir};
+use nemo_core::{durable, lines};
 
 use crate::host::{Liveness, ProcessId};
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use nemo_harness::rundir::Profile;
+use nemo_core::rundir::Profile;
 
 use super::{FILE, WHOLE, good, overridden};
 use crate::experiment::{Executor, Override};
@@ -337,7 +337,7 @@ fn the_examples_of_the_reference_are_right() {
 
 #[test]
 fn how_often_to_save_and_what_to_keep() {
-    use nemo_harness::rundir::{Every, Keep};
+    use nemo_core::rundir::{Every, Keep};
     let read = |text: &str| {
         let text = format!("name = 'x'\n[task.t]\nrun = 'x'\n{text}");
         good(&text).tasks[0].checkpoint.clone()

@@ -1,6 +1,6 @@
 //! How the program ends once it is asked to save: by whom, and whether that counts as done. Pure.
 
-use nemo_harness::rundir::Next;
+use nemo_core::rundir::Next;
 
 use super::super::observed::Attempt;
 use super::super::plan::{Fault, Kind};

@@ -1,6 +1,6 @@
 //! Whether the program is told, whether it saves in time, and how it ends then. Pure.
 
-use nemo_harness::rundir::{AttemptEnd, Next};
+use nemo_core::rundir::{AttemptEnd, Next};
 
 use super::super::advice;
 use super::super::observed::{Attempt, Run};

@@ -1,6 +1,6 @@
 //! Findings from values, where no program is needed to show them.
 
-use nemo_harness::rundir::{AttemptEnd, Cause, MetricsLine, Next};
+use nemo_core::rundir::{AttemptEnd, Cause, MetricsLine, Next};
 
 use super::*;
 use crate::rehearse::observed::{Attempt, Injected, Notes};

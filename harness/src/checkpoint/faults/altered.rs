@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use super::PROMISES;
 use super::scene::{Expected, NEW, Scene, Shape};
+use crate::attempt::history::History;
+use crate::attempt::start_error::StartError;
 use crate::checkpoint::fake::report;
 use crate::checkpoint::resume;
 use crate::checkpoint::store::Disk;
-use crate::journal::History;
-use crate::unbegun::Unbegun;
 
 const SHAPES: [Shape; 4] = [Shape::Folder, Shape::File, Shape::Many, Shape::Nested];
 
@@ -139,7 +139,7 @@ fn without_any_good_checkpoint_nothing_is_begun_anew() {
             let recorded = History::read(&scene.dir().attempts()).unwrap().recorded();
             let checkpoints = scene.dir().checkpoints();
             let found = resume::find(&mut Disk::default(), &checkpoints, &recorded, "x");
-            let Err(Unbegun::Everywhere(why)) = found else {
+            let Err(StartError::Permanent(why)) = found else {
                 panic!("{name} {shape:?}: {found:?}")
             };
             assert!(why.contains("not begun anew"), "{name} {shape:?}: {why}");

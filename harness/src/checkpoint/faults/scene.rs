@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use nemo_harness::rundir::{AttemptRecord, Keep, MetricsLine, TaskDir, TrialDir, lines};
+use nemo_core::lines;
+use nemo_core::rundir::{AttemptRecord, Keep, MetricsLine, TaskDir, TrialDir};
 
+use crate::attempt::history::{History, Journal};
+use crate::attempt::lease::{self, Claim, Holder, Lease};
 use crate::checkpoint::commit::{self, Done, Request};
 use crate::checkpoint::prune::{self, Need, Rules};
 use crate::checkpoint::resume;
@@ -13,9 +16,7 @@ use crate::checkpoint::resume::Resumed;
 use crate::checkpoint::staging;
 use crate::checkpoint::store::{Disk, Kind, join};
 use crate::checkpoint::tree;
-use crate::journal::{History, Journal};
-use crate::lease::{self, Claim, Holder, Lease};
-use crate::metrics;
+use crate::monitor::metrics;
 
 /// What the program saves, and what is there before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,147 @@
+//! Writes that survive a crash. Each function names what it guarantees.
+#![expect(clippy::disallowed_methods, reason = "the one place that makes files durable")]
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Makes the names in a folder durable: the file's data is the caller's to sync.
+pub fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Makes `path` and what is missing above it, private to the user, each name durable.
+pub fn create_dir_all(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        create_dir_all(parent)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => parent.map_or(Ok(()), sync_dir),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes a file whole, and its data durably. Its name is durable after [`sync_dir`] of its folder.
+pub fn write_synced(path: &Path, data: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(data)?;
+    file.sync_all()
+}
+
+/// Replaces a file's content: after a crash the old or the new one is there, whole.
+///
+/// The order is the guarantee: the data is durable before the name, the name before the return.
+pub fn replace_file_durably(path: &Path, data: &[u8]) -> io::Result<()> {
+    let invalid =
+        || io::Error::new(io::ErrorKind::InvalidInput, "a file needs a name and a folder");
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(invalid());
+    };
+    let mut temporary = std::ffi::OsString::from(".tmp-");
+    temporary.push(name);
+    temporary.push(format!("-{}", std::process::id()));
+    let temporary = folder.join(temporary);
+    write_synced(&temporary, data)?;
+    fs::rename(&temporary, path)?;
+    sync_dir(folder)
+}
+
+/// Replaces a file's content: whoever reads finds the old or the new one, whole. A crash of the machine may lose both.
+pub fn replace_file(path: &Path, data: &[u8]) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".tmp-{}", std::process::id()));
+    fs::write(&temporary, data)?;
+    fs::rename(&temporary, path)
+}
+
+/// A file that one process appends lines to, each durable before [`Appender::line`] returns.
+#[derive(Debug)]
+pub struct Appender {
+    file: File,
+    /// A line was written in part: the disk was full, say.
+    torn: bool,
+}
+
+impl Appender {
+    /// Opens the file, making it (name durable) where it is missing. A torn last line is ended first, so that the
+    /// next one starts on a line of its own.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let is_new = !path.exists();
+        let mut options = OpenOptions::new();
+        let mut file = options.append(true).create(true).mode(0o600).open(path)?;
+        if is_new {
+            path.parent().map_or(Ok(()), sync_dir)?;
+        } else if fs::read(path)?.last().is_some_and(|&byte| byte != b'\n') {
+            file.write_all(b"\n")?;
+        }
+        Ok(Self { file, torn: false })
+    }
+
+    /// Appends one line in a single write, and syncs it.
+    pub fn line(&mut self, row: &impl serde::Serialize) -> io::Result<()> {
+        self.line_unsynced(row)?;
+        self.sync()
+    }
+
+    /// Makes all lines so far durable.
+    pub fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Appends one line in a single write; a crash of the machine may lose it.
+    pub fn line_unsynced(&mut self, row: &impl serde::Serialize) -> io::Result<()> {
+        // What was torn must not swallow this line too.
+        let mut line = if self.torn { vec![b'\n'] } else { Vec::new() };
+        serde_json::to_writer(&mut line, row)?;
+        line.push(b'\n');
+        let written = self.file.write_all(&line);
+        self.torn = written.is_err();
+        written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_line_does_not_swallow_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        fs::write(&path, "1\n{\"torn\":").unwrap();
+        Appender::open(&path).unwrap().line(&2).unwrap();
+        let lines = crate::lines::read::<u32>(&path).unwrap();
+        assert_eq!((lines.rows.as_slice(), lines.unreadable), (&[1, 2][..], 1));
+    }
+
+    #[test]
+    fn a_line_after_one_that_was_torn_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        let mut appender = Appender::open(&path).unwrap();
+        appender.line(&1).unwrap();
+        // As a full disk leaves it: half a line, and an error.
+        appender.file.write_all(b"{\"event\":").unwrap();
+        appender.torn = true;
+        appender.line(&2).unwrap();
+        appender.line(&3).unwrap();
+        let lines = crate::lines::read::<u32>(&path).unwrap();
+        assert_eq!((lines.rows.as_slice(), lines.unreadable), (&[1, 2, 3][..], 1));
+    }
+
+    #[test]
+    fn folders_are_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b");
+        create_dir_all(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+}

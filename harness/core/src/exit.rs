@@ -1,0 +1,14 @@
+//! Exit codes of `nemo-harness run`, which the local executor's runner honours.
+
+/// The trial is done, or another run of it takes care.
+pub const DONE: u8 = 0;
+/// It failed, on the local executor.
+pub const FAILED: u8 = 1;
+/// It wants another attempt, on the local executor.
+pub const REQUEUE: u8 = 75;
+/// It failed, in a Slurm job: never requeue.
+pub const NEVER: u8 = 93;
+/// The experiment's time is over.
+pub const TIMEOUT: u8 = 124;
+/// It was cancelled.
+pub const CANCELLED: u8 = 143;

@@ -1,0 +1,12 @@
+//! What both programs agree on: the files of an experiment's folder, durable writes, and rules that both must apply alike.
+//!
+//! It neither submits nor supervises.
+
+pub mod durable;
+pub mod exit;
+pub mod interval;
+pub mod lines;
+pub mod placeholder;
+pub mod profile;
+pub mod retention;
+pub mod rundir;

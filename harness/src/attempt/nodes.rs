@@ -1,0 +1,253 @@
+//! Which nodes failed a trial, and the ends that nobody could write. Pure, from the trial's own record.
+
+use std::collections::BTreeMap;
+
+use nemo_core::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Cause, Next};
+
+use crate::attempt::lease::Before;
+
+/// So many failures on one node are not the trial's fault.
+const FAILURES: u32 = 2;
+
+/// The nodes that the trial's next attempts shall not run on: they failed it twice, or a log policy says so. It counts
+/// since the last final end, as budgets do.
+pub(crate) fn bad(rows: &[AttemptRecord]) -> Vec<String> {
+    let mut starts: BTreeMap<u32, &str> = BTreeMap::new();
+    let mut failures: BTreeMap<&str, u32> = BTreeMap::new();
+    for row in rows {
+        match row {
+            AttemptRecord::Start(start) => {
+                starts.insert(start.attempt, &start.node);
+            }
+            AttemptRecord::ExcludeNode { node, .. } => {
+                failures.insert(node, FAILURES);
+            }
+            AttemptRecord::End(end) => match (end.next, end.cause) {
+                (Next::Done | Next::Failed | Next::Cancelled | Next::Timeout, _) => {
+                    failures.clear();
+                }
+                (Next::Requeue | Next::Restart, Cause::NodeFailure) => {
+                    let node = starts.get(&end.attempt).copied();
+                    *failures.entry(node.unwrap_or_default()).or_default() += 1;
+                }
+                (Next::Requeue | Next::Restart, _) => {}
+            },
+            AttemptRecord::Checkpoint { .. }
+            | AttemptRecord::Ready { .. }
+            | AttemptRecord::Removed { .. }
+            | AttemptRecord::Hang { .. }
+            | AttemptRecord::Label { .. } => {}
+        }
+    }
+    let bad = failures.into_iter().filter(|(node, count)| *count >= FAILURES && !node.is_empty());
+    bad.map(|(node, _)| node.to_owned()).collect()
+}
+
+/// Whether an attempt that starts on a node must leave it: it is bad, and none has left it for that yet.
+pub(crate) fn must_leave(rows: &[AttemptRecord], node: &str) -> bool {
+    let was_left = |row: &AttemptRecord| matches!(row, AttemptRecord::ExcludeNode { node: own, left: true, .. } if own == node);
+    bad(rows).iter().any(|bad| bad == node) && !rows.iter().any(was_left)
+}
+
+/// The start of the attempt before, which was lost before it could write one.
+pub(crate) fn missing_start(rows: &[AttemptRecord], before: &Before) -> Option<AttemptStart> {
+    let Before { attempt, holder, time } = before;
+    let is_own = |row: &AttemptRecord| row.as_start().is_some_and(|own| own.attempt == *attempt);
+    (!rows.iter().any(is_own)).then(|| AttemptStart {
+        attempt: *attempt,
+        slurm_job: holder.slurm_job.clone(),
+        restarts: holder.restarts,
+        node: holder.node.clone(),
+        pid: holder.pid,
+        boot_id: holder.boot_id.clone(),
+        start_ticks: holder.start_ticks,
+        time: *time,
+        resume_step: None,
+        began: Some(*time),
+    })
+}
+
+/// The ends of attempts that left none: they can't write any more.
+///
+/// `alive` is one that still ran on this node, and `job` the Slurm job that now has the trial. An earlier run of the same job, or one that
+/// was not found alive, was lost with its node, its daemon or its harness; Slurm's accounting may know better.
+pub(crate) fn missing_ends(
+    rows: &[AttemptRecord],
+    alive: Option<u32>,
+    job: Option<&str>,
+    now: f64,
+) -> Vec<AttemptEnd> {
+    let mut open: BTreeMap<u32, &AttemptStart> = BTreeMap::new();
+    let mut saved = None;
+    for row in rows {
+        match row {
+            AttemptRecord::Start(start) => {
+                open.insert(start.attempt, start);
+            }
+            AttemptRecord::End(end) => {
+                open.remove(&end.attempt);
+            }
+            AttemptRecord::Checkpoint { step, .. } => saved = saved.max(Some(*step)),
+            AttemptRecord::Ready { .. }
+            | AttemptRecord::Removed { .. }
+            | AttemptRecord::Hang { .. }
+            | AttemptRecord::Label { .. }
+            | AttemptRecord::ExcludeNode { .. } => {}
+        }
+    }
+    let end = |start: &AttemptStart| {
+        let other_job = start.slurm_job.is_some() && start.slurm_job.as_deref() != job;
+        let (cause, reason) = if alive == Some(start.attempt) || other_job {
+            (Cause::Superseded, "a later attempt has taken over".to_owned())
+        } else {
+            let reason =
+                format!("it left no word: `{}`, its daemon or the harness was lost", start.node);
+            (Cause::NodeFailure, reason)
+        };
+        AttemptEnd {
+            attempt: start.attempt,
+            time: now,
+            cause,
+            exit_code: None,
+            signal: None,
+            step: None,
+            checkpoint_step: saved,
+            next: Next::Requeue,
+            reason: Some(reason),
+            stopped: None,
+            saving: None,
+        }
+    };
+    open.into_values().map(end).collect()
+}
+
+/// What Slurm is told.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Exclusion {
+    /// These, besides those that were excluded before.
+    Nodes(String),
+    /// No node would be left: all but those that were excluded before are allowed again.
+    Relaxed(String),
+}
+
+/// What to exclude, where a job that needs so many nodes may have so many. `before` is its own list, and `required` the
+/// nodes that it must have.
+pub(crate) fn exclusion(
+    bad: &[String],
+    before: &str,
+    required: &str,
+    needed: usize,
+    nodes: usize,
+) -> Option<Exclusion> {
+    // What an earlier requeue excluded is in the list too.
+    let user: Vec<&str> = before
+        .split(',')
+        .filter(|node| !node.is_empty() && !bad.iter().any(|bad| bad == node))
+        .collect();
+    // At least: the user's own list may name several nodes by one word.
+    let excluded = bad.len() + user.len();
+    let user = user.join(",");
+    if bad.is_empty() {
+        return None;
+    }
+    if !required.is_empty() || excluded + needed > nodes {
+        return Some(Exclusion::Relaxed(user));
+    }
+    let all = if user.is_empty() { bad.join(",") } else { format!("{user},{}", bad.join(",")) };
+    Some(Exclusion::Nodes(all))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attempt::lease::Holder;
+    use serde_json::json;
+
+    /// `s0@n1` starts attempt 0 on n1; `x0` ends it as a node failure, `p0` as preempted, `f0` for good; `e@n2` excludes, `l@n1` leaves.
+    fn rows(text: &str) -> Vec<AttemptRecord> {
+        let row = |word: &str| {
+            let (word, node) = word.split_once('@').unwrap_or((word, ""));
+            let (kind, number) = word.split_at(1);
+            let attempt: u32 = number.parse().unwrap_or(0);
+            let (cause, next) = match kind {
+                "x" => ("node_failure", "requeue"),
+                "p" => ("preempted", "requeue"),
+                _ => ("failed", "failed"),
+            };
+            serde_json::from_value(match kind {
+                "s" => json!({"event": "start", "attempt": attempt, "slurm_job": "7", "node": node, "pid": 1, "boot_id": "b", "start_ticks": 1, "time": 1.0, "resume_step": null}),
+                "e" => json!({"event": "exclude_node", "attempt": attempt, "node": node, "reason": "", "time": 1.0}),
+                "l" => json!({"event": "exclude_node", "attempt": attempt, "node": node, "reason": "", "left": true, "time": 1.0}),
+                "c" => json!({"event": "checkpoint", "attempt": 0, "step": attempt, "time": 1.0}),
+                _ => json!({"event": "end", "attempt": attempt, "time": 1.0, "cause": cause, "exit_code": null, "signal": null, "step": null, "checkpoint_step": null, "next": next, "reason": null}),
+            })
+            .unwrap()
+        };
+        text.split_whitespace().map(row).collect()
+    }
+
+    #[test]
+    fn a_node_that_fails_the_same_trial_twice_is_bad() {
+        let check =
+            |text: &str, expected: &[&str]| assert_eq!(bad(&rows(text)), expected, "{text}");
+        check("", &[]);
+        check("s0@n1 x0 s1@n2 x1", &[]);
+        check("s0@n1 x0 s1@n2 x1 s2@n1 x2", &["n1"]);
+        check("s0@n1 p0 s1@n1 p1", &[]);
+        check("s0@n1 e0@n1 p0", &["n1"]);
+        check("s0@n1 x0 s1@n1 x1 s2@n2 f2 s3@n1", &[]); // begun anew by somebody
+    }
+
+    #[test]
+    fn a_bad_node_is_left_once() {
+        let leaves = |text: &str, node| must_leave(&rows(text), node);
+        assert!(leaves("s0@n1 x0 s1@n1 x1", "n1"));
+        assert!(!leaves("s0@n1 x0 s1@n1 x1", "n2"));
+        assert!(!leaves("s0@n1 x0 s1@n1 x1 s2@n1 l2@n1 p2", "n1"));
+    }
+
+    #[test]
+    fn an_attempt_that_was_lost_before_its_start_has_one() {
+        let holder = Holder {
+            slurm_job: Some("7".into()),
+            restarts: 2,
+            node: "n1".into(),
+            boot_id: "b".into(),
+            pid: 1,
+            start_ticks: 1,
+            nonce: "a".into(),
+        };
+        let before = Before { attempt: 1, holder, time: 5.0 };
+        let start = missing_start(&rows("s0@n1 p0"), &before).unwrap();
+        assert_eq!((start.attempt, start.restarts, start.time), (1, 2, 5.0));
+        assert!(missing_start(&rows("s0@n1 p0 s1@n1"), &before).is_none());
+    }
+
+    #[test]
+    fn when_all_are_bad_none_is_excluded() {
+        let bad = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let nodes = |list: &str| Some(Exclusion::Nodes(list.to_owned()));
+        assert_eq!(exclusion(&bad(&[]), "", "", 1, 4), None);
+        assert_eq!(exclusion(&bad(&["n1"]), "", "", 1, 4), nodes("n1"));
+        assert_eq!(exclusion(&bad(&["n1", "n2"]), "n1", "", 1, 4), nodes("n1,n2"));
+        assert_eq!(exclusion(&bad(&["n1"]), "n[3-4]", "", 1, 4), nodes("n[3-4],n1"));
+        assert_eq!(exclusion(&bad(&["n1"]), "", "", 3, 4), nodes("n1"));
+        let relaxed = |list: &str| Some(Exclusion::Relaxed(list.to_owned()));
+        assert_eq!(exclusion(&bad(&["n1", "n2"]), "n1", "", 1, 2), relaxed(""));
+        assert_eq!(exclusion(&bad(&["n1"]), "", "n1", 1, 4), relaxed(""));
+        assert_eq!(exclusion(&bad(&["n1"]), "", "", 4, 4), relaxed(""), "it needs them all");
+    }
+
+    #[test]
+    fn every_attempt_gets_its_end() {
+        let causes = |text: &str, alive, job| -> Vec<(u32, Cause, Option<u64>)> {
+            let ends = missing_ends(&rows(text), alive, Some(job), 2.0);
+            ends.iter().map(|end| (end.attempt, end.cause, end.checkpoint_step)).collect()
+        };
+        assert_eq!(causes("s0@n1 p0 s1@n1 x1", None, "7"), []);
+        assert_eq!(causes("s0@n1 c5", None, "7"), [(0, Cause::NodeFailure, Some(5))]);
+        assert_eq!(causes("s0@n1", Some(0), "7"), [(0, Cause::Superseded, None)]);
+        assert_eq!(causes("s0@n1", None, "8"), [(0, Cause::Superseded, None)]);
+        assert_eq!(causes("s0@n1 s1@n2", Some(1), "7").len(), 2);
+    }
+}

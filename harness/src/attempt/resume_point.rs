@@ -1,0 +1,74 @@
+//! Where an attempt goes on from, and what happens when it is stopped before that is known.
+
+use std::time::Duration;
+
+use crate::attempt::history::History;
+use crate::attempt::lease::Lease;
+use crate::attempt::start_error::StartError;
+use crate::checkpoint::resume::Resumed;
+use crate::checkpoint::search::{self, Searched};
+use crate::job::harness::Harness;
+use crate::monitor::metrics;
+use crate::os::clock::unix_now;
+use crate::os::log::Log;
+use crate::os::subprocess::{self, Outcome};
+use crate::slurm;
+use crate::supervise::StopCause;
+
+/// How long Slurm has to say why it stops the job.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Where an attempt begins.
+#[derive(Debug)]
+pub(crate) enum Resume {
+    Anew,
+    From(Resumed),
+    /// It was stopped before that was known.
+    Stopped,
+}
+
+impl Resume {
+    pub(crate) fn step(&self) -> Option<u64> {
+        match self {
+            Self::From(resumed) => Some(resumed.step),
+            Self::Anew | Self::Stopped => None,
+        }
+    }
+}
+
+/// Finds the checkpoint to go on from, and makes the record fit to it.
+pub(crate) fn find(
+    harness: &Harness,
+    lease: &Lease,
+    history: &History,
+    log: &mut Log,
+) -> Result<Resume, StartError> {
+    let dir = &harness.trial.dir;
+    let (signals, recorded) = (&harness.signals, history.recorded());
+    let found = match search::find(signals, &dir.checkpoints(), &recorded, &lease.nonce)? {
+        Searched::Found(found) => found,
+        Searched::Stopped => return Ok(Resume::Stopped),
+    };
+    for note in found.notes {
+        log.warn(&note);
+    }
+    let resumed = found.resumed;
+    if let Some(resumed) = &resumed {
+        log.note(&format!("resuming from step {}, `{}`", resumed.step, resumed.from.display()));
+    }
+    let from = resumed.as_ref().map(|resumed| (resumed.step, resumed.metrics));
+    metrics::roll_back(&dir.metrics(), from)
+        .map_err(|error| StartError::node(&dir.metrics(), &error))?;
+    Ok(resumed.map_or(Resume::Anew, Resume::From))
+}
+
+/// Why TERM came, and whether that is sure.
+pub(crate) fn stop_cause(harness: &Harness) -> (StopCause, bool) {
+    let Some(own) = &harness.context.slurm else { return (StopCause::Cancelled, true) };
+    let outcome = subprocess::ask(&slurm::show_job(&own.id()), &harness.clock, ANSWER);
+    let Outcome::Ended { text, .. } = outcome else { return (StopCause::Unknown, false) };
+    let Some(job) = slurm::parse(&text) else { return (StopCause::Unknown, false) };
+    // Where Slurm means to go on, somebody else sent it: no cancel.
+    let cause = slurm::stop_cause(&job, &harness.own_run(), unix_now());
+    cause.map_or((StopCause::Unknown, false), |cause| (cause, true))
+}

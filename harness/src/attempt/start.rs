@@ -1,0 +1,160 @@
+//! Prepares all that an attempt's program needs, starts it, and hands it over to be watched.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use nemo_core::profile;
+use nemo_core::rundir::{Every as SaveEvery, MetricsLine, TaskSpec};
+use nemo_core::{durable, lines};
+
+use crate::attempt::history::{History, Journal};
+use crate::attempt::lease::Lease;
+use crate::attempt::outcome::Report;
+use crate::attempt::start_error::StartError;
+use crate::checkpoint::resume::Resumed;
+use crate::checkpoint::saver::Saver;
+use crate::event_loop::{EventLoop, Parts};
+use crate::job::harness::Harness;
+use crate::job::trial::with_path;
+use crate::monitor::log_policy::Policies;
+use crate::monitor::metrics::Patterns;
+use crate::monitor::watchdog::Watchdog;
+use crate::monitor::{Monitor, Sources};
+use crate::os::log::Log;
+use crate::program::command::{self, AttemptNames};
+use crate::program::env;
+use crate::program::guard;
+use crate::program::scontrol_shim;
+use crate::program::{self, Prepared};
+use crate::protocol::{Every, Session, Settings, Socket};
+use crate::supervise::{Policy, Supervisor};
+
+/// How long after Slurm's TERM its KILL comes, where the cluster was not asked: KillWait's own default.
+const KILL_WAIT: u64 = 30;
+
+/// Starts the program and watches it until everything is over.
+pub(crate) fn begin(
+    harness: &mut Harness,
+    lease: Lease,
+    mut log: Log,
+    resumed: Option<&Resumed>,
+    history: &History,
+    journal: &mut Journal,
+) -> Result<Report, StartError> {
+    let trial = &harness.trial;
+    let dir = &trial.dir;
+    let staging = dir.staging(lease.attempt);
+    let step = resumed.map(|resumed| resumed.step);
+    let saver = Saver::begin(trial, &lease, history.steps.clone(), step);
+    let nodes = trial.spec.launch.as_ref().map_or(1, |launch| launch.nodes);
+    let saver = saver.map_err(|error| unready(&staging, &error))?.far(nodes > 1);
+    if saver.is_blind() {
+        log.warn(
+            "the system has no inotify watch left: a folder is committed only when the program ends in order, or tells of it by message",
+        );
+    }
+    durable::create_dir_all(&dir.artifacts())
+        .map_err(|error| StartError::node(&dir.artifacts(), &error))?;
+    let from = resumed.map(|resumed| resumed.from.display().to_string());
+    let names = AttemptNames {
+        checkpoint_dir: staging.display().to_string(),
+        resume_from: from.unwrap_or_default(),
+    };
+    let has_bash =
+        std::env::split_paths(&harness.context.path).any(|path| path.join("bash").exists());
+    let command = command::build(trial, &names, has_bash)?;
+    let (deadline, supervisor) = supervisor(harness);
+    let (mut sources, is_read) = sources(harness, &lease, resumed, &mut log)?;
+    let socket = sources.socket.as_ref().map(Socket::path);
+    let bin = socket.as_deref().filter(|_| harness.context.slurm.is_some());
+    let bin = bin.and_then(|socket| scontrol_shim::make(socket, &harness.context).ok());
+    let own = env::Own { attempt: lease.attempt, resumed, deadline, socket, bin };
+    let env = env::variables(trial, &harness.context, &own, &command);
+    let prepared = Prepared { attempt: lease.attempt, argv: command.argv, env, is_read };
+    let (program, streams) = program::start(harness, prepared)?;
+    sources.streams = streams;
+    let monitor = Monitor::new(dir.clone(), lease.attempt, sources);
+    let known = history.steps.clone();
+    let parts = Parts { supervisor, program, saver, monitor, lease, log, journal, known };
+    Ok(EventLoop::new(harness, parts).run())
+}
+
+/// A folder of the attempt that could not be made ready. Across two file systems there is no rename, on any node.
+fn unready(staging: &Path, error: &io::Error) -> StartError {
+    match error.kind() {
+        io::ErrorKind::CrossesDevices => with_path(staging, error).into(),
+        _ => StartError::node(staging, error),
+    }
+}
+
+/// What is left of KillWait for the program: a sixth of it is for the last commit and the record.
+pub(crate) fn kill_wait(spec: &TaskSpec) -> Duration {
+    Duration::from_secs(spec.kill_wait.unwrap_or(KILL_WAIT)) * 5 / 6
+}
+
+/// The program's deadline in unix seconds, and who keeps it.
+fn supervisor(harness: &Harness) -> (Option<f64>, Supervisor) {
+    let spec = &harness.trial.spec;
+    #[expect(clippy::cast_precision_loss, reason = "unix seconds fit")]
+    let experiment = spec.deadline.map(|at| at as f64);
+    let policy = Policy {
+        local: harness.context.slurm.is_none(),
+        lead: Duration::from_secs(spec.checkpoint.lead),
+        kill_wait: kill_wait(spec),
+        experiment_end: experiment.map(|at| harness.clock.at_unix(at)),
+        trains_on: profile::trains_on(spec.profile),
+    };
+    let segment_end = harness.segment_end.map(|at| harness.clock.at_unix(at));
+    let deadline = experiment.into_iter().chain(harness.segment_end).reduce(f64::min);
+    (deadline, Supervisor::new(policy, segment_end))
+}
+
+/// Where news of the program will come from, and whether its lines must be read.
+fn sources(
+    harness: &Harness,
+    lease: &Lease,
+    resumed: Option<&Resumed>,
+    log: &mut Log,
+) -> Result<(Sources, bool), String> {
+    let spec = &harness.trial.spec;
+    let patterns = Patterns::new(&spec.metrics)?;
+    let policies = Policies::new(&spec.log_policy)?;
+    let is_read = !patterns.is_empty() || !policies.is_empty();
+    let mark = guard::mark(&harness.context);
+    let socket = match Socket::open(&std::env::temp_dir(), &mark, &lease.nonce) {
+        Ok(socket) => Some(socket),
+        Err(error) => {
+            log.warn(&format!("the program can't send messages: its socket: {error}"));
+            None
+        }
+    };
+    let session = Session::new(settings(harness, resumed));
+    let now = harness.clock.now();
+    let watchdog = spec.restart.hang.map(|limit| Watchdog::new(Duration::from_secs(limit), now));
+    let streams = Vec::new();
+    Ok((Sources { streams, patterns, policies, session, socket, watchdog }, is_read))
+}
+
+/// What the conversation with the program begins with.
+fn settings(harness: &Harness, resumed: Option<&Resumed>) -> Settings {
+    let trial = &harness.trial;
+    let every = match trial.spec.checkpoint.every {
+        Some(SaveEvery::Seconds(seconds)) => Every::Time(Duration::from_secs(seconds)),
+        Some(SaveEvery::Steps(steps)) => Every::Steps(steps),
+        Some(SaveEvery::Auto) | None => Every::Never,
+    };
+    let metric = trial.spec.metric.clone();
+    let mut settings = Settings { metric, every, ..Settings::default() };
+    let Some(resumed) = resumed else { return settings };
+    settings.resumed = Some(resumed.step);
+    let rows = lines::read::<MetricsLine>(&trial.dir.metrics()).unwrap_or_default().rows;
+    let validations = || rows.iter().filter(|row| row.validation);
+    settings.validated = validations().filter_map(|row| row.step).max();
+    if let Some(metric) = &settings.metric {
+        let values = validations().filter_map(|row| row.values.get(&metric.name)?.as_f64());
+        let better = if metric.larger_is_better { f64::max } else { f64::min };
+        settings.best = values.reduce(better);
+    }
+    settings
+}

@@ -1,0 +1,81 @@
+//! What an earlier attempt of this trial left running on this node is ended: a trial has one writer.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::attempt::lease::{Before, Holder};
+use crate::job::harness::Harness;
+use crate::os::log::Log;
+use crate::os::proc_fs;
+use crate::program::processes;
+
+/// How long an earlier harness has to leave by itself.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Ends the harness that held the lease before, where it lives on this node, then every process of this trial that
+/// is not below this one. Says whether there was such a harness: it can't write its own end any more.
+pub(crate) fn end_remnants(harness: &Harness, before: Option<&Before>, log: &mut Log) -> bool {
+    let was_alive = end_harness(harness, before.map(|before| &before.holder), log);
+    end_strays(harness, log);
+    was_alive
+}
+
+fn end_harness(harness: &Harness, before: Option<&Holder>, log: &mut Log) -> bool {
+    let context = &harness.context;
+    let here =
+        before.filter(|before| before.boot_id == context.boot_id && before.pid != context.pid);
+    let Some(before) = here.filter(|before| proc_fs::is_alive(before.pid, before.start_ticks))
+    else {
+        return false;
+    };
+    log.warn(&format!("an earlier attempt still runs here as process {}; it is ended", before.pid));
+    processes::signal(before.pid, Signal::SIGTERM);
+    let until = harness.clock.now() + PATIENCE;
+    while proc_fs::is_alive(before.pid, before.start_ticks) {
+        let now = harness.clock.now();
+        if now > until {
+            processes::signal(before.pid, Signal::SIGKILL);
+        }
+        if now > until + PATIENCE * 5 {
+            log.warn("it can't be ended: the kernel holds it; it may not commit any more");
+            return false;
+        }
+        sleep(Duration::from_millis(20));
+    }
+    true
+}
+
+fn end_strays(harness: &Harness, log: &mut Log) {
+    for _ in 0..100 {
+        let strays = strays(harness);
+        if strays.is_empty() {
+            return;
+        }
+        for pid in strays {
+            processes::signal(pid, Signal::SIGKILL);
+        }
+        sleep(Duration::from_millis(20));
+    }
+    log.warn("processes of an earlier attempt could not be ended");
+}
+
+/// Processes whose environment names this trial: they tell of themselves whose they are, wherever they went.
+fn strays(harness: &Harness) -> Vec<u32> {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = harness.trial.dir.path().as_os_str().as_bytes();
+    let mut own = vec![harness.context.pid];
+    while let Some(parent) = own.last().and_then(|&pid| proc_fs::stat(pid).ok()) {
+        if parent.parent == 0 {
+            break;
+        }
+        own.push(parent.parent);
+    }
+    let is_stray = |pid: &u32| {
+        !own.contains(pid)
+            && proc_fs::stat(*pid).is_ok_and(|stat| !stat.is_zombie)
+            && proc_fs::variable(*pid, "NEMO_DIR").is_some_and(|value| value == dir)
+    };
+    proc_fs::pids().into_iter().filter(is_stray).collect()
+}

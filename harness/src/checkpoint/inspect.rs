@@ -1,0 +1,57 @@
+//! What something that the program saved shows of itself: whether it is a checkpoint, whole, and of which step.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+use nemo_core::profile;
+use nemo_core::rundir::Profile;
+
+use super::store::Kind;
+use super::tree::Entry;
+
+/// How long a file must stay as it is.
+const FILE_STABLE: Duration = Duration::from_secs(2);
+/// How long a folder must, where it can be seen that nothing is missing: others may write into it too.
+const FOLDER_STABLE: Duration = Duration::from_secs(5);
+/// How much of a file is looked at for its step.
+const HEAD: u64 = 64 * 1024;
+
+/// Temporary names are the program's own, and a profile knows its trainer's.
+pub(super) fn is_shown(profile: Option<Profile>, name: &[u8]) -> bool {
+    let is_temporary = name.starts_with(b".") || name.windows(4).any(|part| part == b".tmp");
+    !is_temporary && profile::is_checkpoint(profile, &String::from_utf8_lossy(name))
+}
+
+/// Whether what was made in place is whole by now. A folder seldom is: between two of its files any time may pass.
+pub(super) fn rests(profile: Option<Profile>, seen: &[Entry], rested: Duration) -> bool {
+    let Some(top) = seen.first() else { return false };
+    if top.stat.kind == Kind::File {
+        return rested >= FILE_STABLE;
+    }
+    let path = |entry: &Entry| String::from_utf8_lossy(&entry.path).into_owned();
+    let names: Vec<String> = seen.iter().map(path).collect();
+    rested >= FOLDER_STABLE && profile::is_written(profile, &names)
+}
+
+/// The step that it tells by itself.
+pub(super) fn step(profile: Option<Profile>, path: &Path, kind: Kind) -> Option<u64> {
+    let (is_file, mut head) = (kind == Kind::File, Vec::new());
+    if let (true, Some(_), Ok(file)) = (is_file, profile, File::open(path)) {
+        file.take(HEAD).read_to_end(&mut head).ok(); // then its name must tell, or a report
+    }
+    let name = String::from_utf8_lossy(path.file_name()?.as_bytes());
+    profile::step(profile, &name, is_file, &head)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn temporary_names_are_left_alone() {
+        let is_shown = |name| super::is_shown(None, name);
+        assert!(is_shown(b"step-60"));
+        assert!(!is_shown(b".step-60") && !is_shown(b"step-60.tmp") && !is_shown(b"a.tmp-b"));
+    }
+}

@@ -1,0 +1,127 @@
+//! Carries out the supervisor's actions: signals, messages, and what is done when the program is gone.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::EventLoop;
+use crate::attempt::verdict::Exit;
+use crate::job::trial::Trial;
+use crate::os::clock::{Time, unix_now};
+use crate::os::proc_fs;
+use crate::program::Asking;
+use crate::program::processes;
+use crate::protocol::Reason;
+use crate::supervise::{Action, Event, StopCause};
+
+impl EventLoop<'_> {
+    pub(super) fn act(&mut self, action: Action) -> Option<Event> {
+        let (root, helpers) = (self.harness.context.pid, self.helpers());
+        let is_running = self.exit.is_none();
+        match action {
+            Action::AskToSave => {
+                let heard = self.ask_to_save(root, &helpers);
+                return heard.map(|heard| Event::Asked { heard });
+            }
+            Action::Terminate => {
+                self.log.note("the program is told to end (SIGTERM)");
+                self.program.end(root, &helpers, is_running, Signal::SIGTERM);
+            }
+            Action::Kill => {
+                self.log.note("the program is killed");
+                self.program.end(root, &helpers, is_running, Signal::SIGKILL);
+            }
+            Action::AskCause => return self.ask_cause(),
+            Action::Settle => self.settle(),
+            Action::Decide => {}
+        }
+        None
+    }
+
+    /// The program is gone: nothing of it may stay, and what it wrote last is read.
+    fn settle(&mut self) {
+        let (root, helpers) = (self.harness.context.pid, self.helpers());
+        for round in 0..200 {
+            if proc_fs::descendants(root, &helpers).is_empty() {
+                break;
+            }
+            if round == 0 {
+                self.log.note("processes that the program left behind are killed");
+            }
+            processes::end(root, &helpers, None, Signal::SIGKILL);
+            sleep(Duration::from_millis(10));
+            self.reap();
+        }
+        self.listen();
+        let (happened, lost) = self.monitor.finish(self.harness.clock.now(), &mut self.log);
+        for happening in happened {
+            self.happened(happening);
+        }
+        self.note_ready();
+        if lost > 0 {
+            self.log.warn(&format!("{lost} bytes of the program's output could not be written"));
+        }
+        let in_order = matches!(self.exit, Some(Exit::Code(0 | 75 | 85 | 93)));
+        let torn = self.saver.finish(self.harness.clock.now(), &self.monitor.place(), in_order);
+        for torn in torn {
+            self.log.warn(&torn);
+            self.refused.push(torn);
+        }
+        self.settling = true;
+    }
+
+    /// Asks by message and by signal; says whether anybody heard, if that is known at once.
+    fn ask_to_save(&mut self, root: u32, helpers: &[u32]) -> Option<bool> {
+        let Trial { signal, ref spec, .. } = self.harness.trial;
+        let asking = Asking { root, except: helpers, signal, profile: spec.profile };
+        let is_running = self.exit.is_none();
+        let asked = self.program.ask(&asking, is_running, self.harness.clock.now());
+        let by_signal = asked == Some(true);
+        let (reason, now) = (self.reason(), self.harness.clock.now());
+        self.monitor.session.request_save(reason, now);
+        let by_message = self.monitor.publish() > 0;
+        let mut say = |how: &str| self.log.note(&format!("the program is asked to save ({how})"));
+        match (by_signal, by_message) {
+            (true, true) => say(&format!("{signal}, and by message")),
+            (true, false) => say(signal.as_str()),
+            (false, true) => say("by message"),
+            (false, false) => {}
+        }
+        if by_message { Some(true) } else { asked }
+    }
+
+    fn reason(&self) -> Reason {
+        match self.supervisor.stop() {
+            Some(StopCause::Preempted | StopCause::Requeued) => Reason::Preempted,
+            Some(StopCause::TimeLimit) => Reason::TimeLimit,
+            Some(StopCause::Deadline) => Reason::Deadline,
+            Some(StopCause::Cancelled) => Reason::Cancelled,
+            Some(StopCause::Paused) => Reason::Paused,
+            Some(
+                StopCause::Unknown
+                | StopCause::Superseded
+                | StopCause::Hung
+                | StopCause::ProgramRequestedRequeue,
+            )
+            | None => Reason::Unknown,
+        }
+    }
+
+    /// Lets the program know whether, why and until when it is being stopped.
+    pub(super) fn tell_stop(&mut self) {
+        let (stop, deadline) = (self.supervisor.stop(), self.supervisor.deadline());
+        if self.stop_told == (stop, deadline) {
+            return;
+        }
+        self.stop_told = (stop, deadline);
+        if stop.is_some() {
+            self.saver.hurry();
+        }
+        self.noted.stopped = stop.and(self.noted.stopped.or_else(|| Some(unix_now())));
+        let left = |at: Time| at.saturating_sub(self.harness.clock.now()).as_secs_f64();
+        let deadline = deadline.map(|at| unix_now() + left(at));
+        self.monitor.session.set_stop(stop.map(|_| (self.reason(), deadline)));
+        self.monitor.publish();
+    }
+}

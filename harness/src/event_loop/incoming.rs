@@ -1,0 +1,250 @@
+//! What comes in: Slurm's answers, what the program tells, and what became of its saves.
+
+use std::time::Duration;
+
+use nemo_core::interval;
+use nemo_core::lines;
+use nemo_core::rundir::{AttemptRecord, Every, LogAction, LogPolicy};
+
+use super::EventLoop;
+use crate::checkpoint::commit::Done;
+use crate::checkpoint::saver::Outcome as Saved;
+use crate::monitor::Happening;
+use crate::os::clock::{Time, unix_now};
+use crate::os::log::Log;
+use crate::os::subprocess::{Outcome, Question};
+use crate::rank::multi_rank::Heard;
+use crate::slurm;
+use crate::slurm::requeue;
+use crate::supervise::{Answer, Event, StopCause};
+
+/// How long Slurm has to answer.
+const ANSWER: Duration = Duration::from_secs(5);
+
+impl EventLoop<'_> {
+    /// An answer comes later, or at once if nobody can be asked.
+    pub(super) fn ask_cause(&mut self) -> Option<Event> {
+        if self.question.is_some() {
+            self.ask_again = true;
+            return None;
+        }
+        let job = self.harness.context.slurm.as_ref()?;
+        let until = self.harness.clock.now() + ANSWER;
+        match Question::start(&slurm::show_job(&job.id()), until) {
+            Ok(question) => self.question = Some(question),
+            Err(error) => {
+                self.log.warn(&format!("`scontrol` could not be started: {error}"));
+                return Some(Event::Learned(Answer::Silence));
+            }
+        }
+        None
+    }
+
+    pub(super) fn answer(&mut self) -> Option<Event> {
+        let question = self.question.as_mut()?;
+        question.read();
+        let outcome = question.outcome(self.harness.clock.now())?;
+        self.question = None;
+        if std::mem::take(&mut self.ask_again) {
+            return self.ask_cause();
+        }
+        let silence = |log: &mut Log, why: &str| {
+            log.note(&format!("Slurm did not say what happens to the job: {why}"));
+            Some(Event::Learned(Answer::Silence))
+        };
+        let text = match outcome {
+            Outcome::Ended { text, .. } => text,
+            Outcome::NoAnswer(why) => return silence(&mut self.log, &why),
+        };
+        let Some(job) = slurm::parse(&text) else { return silence(&mut self.log, &text) };
+        let end = job.end.map(|end| self.harness.clock.at_unix(end));
+        self.harness.grace_end = job.grace_end().or(self.harness.grace_end);
+        let stop = slurm::stop_cause(&job, &self.harness.own_run(), unix_now());
+        let stop = stop.map(|cause| {
+            if requeue::is_cancelled(self.harness) { StopCause::Cancelled } else { cause }
+        });
+        Some(Event::Learned(Answer::Job { stop, end }))
+    }
+
+    /// Takes what the program tells.
+    pub(super) fn listen(&mut self) -> Vec<Event> {
+        let now = self.harness.clock.now();
+        let stopping = self.settling || self.noted.stopped.is_some();
+        let mut events = Vec::new();
+        let mut happened = Vec::new();
+        for heard in self.program.look(now, &mut self.log) {
+            match heard {
+                Heard::Line(line) => {
+                    happened.extend(self.monitor.line(&line, now, &mut self.log));
+                }
+                Heard::Asked(heard) => events.push(self.asked(heard)),
+                // One by one: the kernel lets only a few messages wait.
+                Heard::Message(message) => {
+                    self.program.deliver(&message);
+                    happened.extend(self.monitor.read(now, stopping, &mut self.log));
+                }
+            }
+        }
+        happened.extend(self.monitor.read(now, stopping, &mut self.log));
+        self.note_ready();
+        events.extend(happened.into_iter().filter_map(|happening| self.happened(happening)));
+        events
+    }
+
+    /// The ranks have answered a request to save.
+    fn asked(&mut self, heard: bool) -> Event {
+        if heard {
+            let signal = self.harness.trial.signal;
+            self.log.note(&format!("the program is asked to save ({signal})"));
+        }
+        Event::Asked { heard }
+    }
+
+    /// Puts on record that the program works.
+    pub(super) fn note_ready(&mut self) {
+        if self.noted.worked || !self.monitor.session.is_ready {
+            return;
+        }
+        self.noted.worked = true;
+        let record = AttemptRecord::Ready { attempt: self.lease.attempt, time: unix_now() };
+        self.record(&record, "that the program works");
+    }
+
+    pub(super) fn happened(&mut self, happening: Happening) -> Option<Event> {
+        match happening {
+            Happening::Complete { name, step } => {
+                let now = self.harness.clock.now();
+                self.saver.complete(name, step, self.monitor.place(), now);
+            }
+            Happening::Requeue => {
+                self.log.note("the program asks for a requeue");
+                self.noted.wants_requeue = true;
+                return Some(Event::ProgramRequestedRequeue);
+            }
+            Happening::Policy { policy, line } => self.apply(&policy, line),
+            Happening::Hung { since } => return Some(self.hung(since)),
+        }
+        None
+    }
+
+    /// Does what a log policy says.
+    fn apply(&mut self, policy: &LogPolicy, line: String) {
+        let LogPolicy { name, action, .. } = policy;
+        self.log.warn(&format!("log policy `{name}` matched: {line}"));
+        let (attempt, time) = (self.lease.attempt, unix_now());
+        let label = AttemptRecord::Label { attempt, name: name.clone(), line, time };
+        self.record(&label, "a log policy's match");
+        match action {
+            LogAction::Label => {}
+            LogAction::StopRestarting => self.noted.stop_restarting = Some(name.clone()),
+            LogAction::ExcludeNode => {
+                self.noted.leave_node = true;
+                let node = self.harness.context.node.clone();
+                let reason = format!("log policy `{name}`");
+                let record =
+                    AttemptRecord::ExcludeNode { attempt, node, reason, left: false, time };
+                self.record(&record, "that the node is excluded");
+            }
+        }
+    }
+
+    /// Keeps what can be seen of a program that hangs, before it is ended.
+    fn hung(&mut self, since: Time) -> Event {
+        let now = self.harness.clock.now();
+        let silence = now.saturating_sub(since).as_secs_f64();
+        let path = self.harness.trial.dir.evidence(self.lease.attempt);
+        let helpers = self.helpers();
+        self.program.keep_evidence(&helpers, &path, self.harness);
+        let file = path.display();
+        self.log.warn(&format!(
+            "the program gave no sign of life for {silence:.0} s: it is ended; what it did is in `{file}`"
+        ));
+        let time = unix_now();
+        let evidence = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let attempt = self.lease.attempt;
+        let record = AttemptRecord::Hang { attempt, since: time - silence, time, evidence };
+        self.record(&record, "the hang");
+        Event::Hung
+    }
+
+    /// Where the interval follows from what was measured, it is measured anew.
+    pub(super) fn set_interval(&mut self) {
+        if self.harness.trial.spec.checkpoint.every == Some(Every::Auto) {
+            let rows = lines::read(&self.harness.trial.dir.attempts()).unwrap_or_default().rows;
+            self.monitor.session.set_interval(interval::auto(&rows, unix_now()));
+        }
+    }
+
+    fn record(&mut self, record: &AttemptRecord, what: &str) {
+        if let Err(error) = self.journal.write(record) {
+            self.log.warn(&format!("{what} could not be recorded: {error}"));
+        }
+    }
+
+    /// Records what came of a save.
+    pub(super) fn saved(&mut self, outcome: Saved) -> Option<Event> {
+        let Saved { entry, step, bytes, done, at, is_last } = outcome;
+        match done {
+            Ok(Done::Same(before)) => {
+                self.log.note(&format!(
+                    "`{entry}` is what step-{before} is already: it is no new checkpoint"
+                ));
+            }
+            Ok(Done::Adopted) if self.known.contains(&step) => {}
+            Ok(Done::Committed | Done::Adopted) => {
+                self.committed(step, bytes, &entry, at);
+                return Some(Event::Committed { at });
+            }
+            Ok(Done::Superseded) => return Some(Event::Superseded),
+            Ok(Done::Changed) => {
+                self.log.note(&format!("`{entry}` is still being written; it is looked at again"));
+            }
+            Ok(Done::Refused(why)) => {
+                let text = format!("`{entry}` was not committed: {why}");
+                self.log.warn(&text);
+                self.refused.push(text);
+            }
+            Err(error) => {
+                let text = format!("`{entry}` could not be committed: {error}");
+                self.log.warn(&text);
+                if is_last {
+                    self.refused.push(text);
+                }
+            }
+        }
+        None
+    }
+
+    /// Lets go of checkpoints that nothing keeps, once that is recorded.
+    pub(super) fn remove_surplus(&mut self) {
+        let steps = self.saver.take_removable();
+        if steps.is_empty() {
+            return;
+        }
+        let (attempt, time) = (self.lease.attempt, unix_now());
+        let record = AttemptRecord::Removed { attempt, steps: steps.clone(), time };
+        if self.journal.write(&record).is_ok() {
+            self.saver.remove(steps);
+        }
+    }
+
+    fn committed(&mut self, step: u64, bytes: u64, entry: &str, at: Time) {
+        let is_new = self.known.insert(step);
+        let attempt = self.lease.attempt;
+        let now = self.harness.clock.now();
+        self.monitor.alive(now);
+        self.monitor.session.works(now);
+        self.note_ready();
+        let saving = self.monitor.session.cost(step).map(|cost| cost.as_secs_f64());
+        let (time, bytes) = (unix_now(), Some(bytes));
+        let record = AttemptRecord::Checkpoint { attempt, step, time, saving, bytes };
+        self.record(&record, &format!("the checkpoint of step {step}"));
+        self.monitor.session.committed(step, at, now);
+        self.set_interval();
+        self.monitor.publish();
+        self.log.note(&format!("`{entry}` is committed as checkpoint step-{step}"));
+        if is_new {
+            self.committed = self.committed.max(Some(step));
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Carries out what [`crate::supervise`] decides: one loop over signals, output, answers and time.
+
+mod actions;
+mod incoming;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+
+use crate::attempt::history::Journal;
+use crate::attempt::lease::Lease;
+use crate::attempt::outcome::{Noted, Report};
+use crate::attempt::verdict::{Exit, ProgramReport};
+use crate::checkpoint::saver::Saver;
+use crate::job::harness::Harness;
+use crate::monitor::Monitor;
+use crate::os::clock::Time;
+use crate::os::log::Log;
+use crate::os::proc_fs;
+use crate::os::signals;
+use crate::os::subprocess::Question;
+use crate::program::Program;
+use crate::program::processes::{self, Reaped};
+use crate::rank::multi_rank::Who;
+use crate::slurm::requeue;
+use crate::supervise::{Action, Event, StopCause, Supervisor};
+
+/// How often an attempt looks whether a later one has taken over.
+const LEASE_EVERY: Duration = Duration::from_secs(5);
+
+/// How long Slurm's own TERM may reach this process after another one of the job.
+const UNTIL_TERM: Duration = Duration::from_secs(3);
+
+/// What an attempt is made of when its program has started.
+#[derive(Debug)]
+pub(crate) struct Parts<'a> {
+    pub(crate) supervisor: Supervisor,
+    pub(crate) program: Program,
+    pub(crate) saver: Saver,
+    pub(crate) monitor: Monitor,
+    pub(crate) lease: Lease,
+    pub(crate) log: Log,
+    pub(crate) journal: &'a mut Journal,
+    /// The steps that earlier attempts committed.
+    pub(crate) known: BTreeSet<u64>,
+}
+
+/// A running attempt.
+#[derive(Debug)]
+pub(crate) struct EventLoop<'a> {
+    harness: &'a mut Harness,
+    supervisor: Supervisor,
+    program: Program,
+    exit: Option<Exit>,
+    /// Whose end it was, of several.
+    who: Option<Who>,
+    /// The first process has ended so by TERM, but others of the program may still save; until then without a stop.
+    outlived: Option<(Exit, Time)>,
+    lease: Lease,
+    lease_at: Time,
+    log: Log,
+    journal: &'a mut Journal,
+    monitor: Monitor,
+    question: Option<Question>,
+    /// Slurm must be asked once more: something happened since the question.
+    ask_again: bool,
+    settling: bool,
+    saver: Saver,
+    refused: Vec<String>,
+    /// The steps that were committed, now or before.
+    known: BTreeSet<u64>,
+    /// The newest new one.
+    committed: Option<u64>,
+    /// The stop and its deadline, as the program was told of them.
+    stop_told: (Option<StopCause>, Option<Time>),
+    noted: Noted,
+}
+
+impl<'a> EventLoop<'a> {
+    pub(crate) fn new(harness: &'a mut Harness, parts: Parts<'a>) -> Self {
+        let Parts { supervisor, program, saver, monitor, lease, log, journal, known } = parts;
+        let lease_at = harness.clock.now() + LEASE_EVERY;
+        Self {
+            harness,
+            supervisor,
+            program,
+            exit: None,
+            who: None,
+            outlived: None,
+            lease,
+            lease_at,
+            log,
+            journal,
+            monitor,
+            question: None,
+            ask_again: false,
+            settling: false,
+            saver,
+            refused: Vec::new(),
+            known,
+            committed: None,
+            stop_told: (None, None),
+            noted: Noted::default(),
+        }
+    }
+
+    /// Runs until the supervisor says that everything is over.
+    pub(crate) fn run(mut self) -> Report {
+        self.set_interval();
+        let mut events = VecDeque::new();
+        loop {
+            let now = self.harness.clock.now();
+            let event = events.pop_front().unwrap_or(Event::Tick);
+            for action in self.supervisor.step(event, now) {
+                if action == Action::Decide {
+                    return self.report();
+                }
+                events.extend(self.act(action));
+            }
+            self.tell_stop();
+            if events.is_empty() {
+                if !self.is_settled() || self.question.is_some() {
+                    self.wait();
+                }
+                self.gather(&mut events);
+            }
+        }
+    }
+
+    /// Everything is committed, or could not be.
+    fn is_settled(&self) -> bool {
+        self.settling && self.saver.is_idle()
+    }
+
+    fn report(mut self) -> Report {
+        if let Some(question) = &self.question {
+            processes::signal(question.pid, Signal::SIGKILL);
+        }
+        let session = &mut self.monitor.session;
+        let program_report = ProgramReport {
+            finished: session.is_finished,
+            requeue: self.noted.wants_requeue,
+            invalid: session.invalid.take(),
+        };
+        self.noted.leave_node |= self.exit.is_none();
+        let late = |name| format!("`{name}` was not committed: there was no time left for it");
+        self.refused.extend(self.saver.unfinished().into_iter().map(late));
+        Report {
+            exit: self.exit.unwrap_or(Exit::Signal(Signal::SIGKILL as i32)),
+            who: self.who,
+            stop: self.supervisor.stop(),
+            was_asked: self.supervisor.was_asked(),
+            sure: self.supervisor.is_sure(),
+            deadline: self.supervisor.deadline(),
+            step: session.step,
+            committed: self.committed,
+            refused: self.refused,
+            program_report,
+            killed: self.supervisor.has_killed(),
+            noted: self.noted,
+            saving: session.saved_for,
+            log: self.log,
+        }
+    }
+
+    /// Our own helpers, which get none of the program's signals.
+    fn helpers(&self) -> Vec<u32> {
+        self.harness
+            .sentinel
+            .into_iter()
+            .chain(self.harness.guard.as_ref().map(|guard| guard.pid))
+            .chain(self.question.as_ref().map(|asked| asked.pid))
+            .collect()
+    }
+
+    /// Waits for anything to happen, or the next time that is due.
+    fn wait(&mut self) {
+        let now = self.harness.clock.now();
+        let lease = (!self.settling).then_some(self.lease_at);
+        let outlived = self.outlived.as_ref().filter(|_| self.supervisor.stop().is_none());
+        let monitor = self.monitor.next_look(now, self.noted.stopped.is_some());
+        let due = [
+            self.supervisor.next_tick(),
+            self.question.as_ref().map(Question::until),
+            lease,
+            self.saver.next_look(now),
+            monitor.filter(|_| !self.settling),
+            outlived.map(|(_, until)| *until),
+            self.program.next_look(),
+        ];
+        let due = due.into_iter().flatten().min().map(|at| at.saturating_sub(now));
+        // A millisecond more, so that a time that is due is over when it is looked at.
+        let timeout = due.map_or(PollTimeout::NONE, |due| {
+            PollTimeout::try_from(due + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        });
+        let mut set = vec![PollFd::new(self.harness.signals.as_fd(), PollFlags::POLLIN)];
+        let question = self.question.as_ref().and_then(Question::pipe);
+        set.extend(question.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
+        set.extend(self.program.descriptors().map(|open| PollFd::new(open, PollFlags::POLLIN)));
+        set.extend(self.monitor.descriptors().map(|open| PollFd::new(open, PollFlags::POLLIN)));
+        set.extend(self.saver.descriptors().map(|open| PollFd::new(open, PollFlags::POLLIN)));
+        poll(&mut set, timeout).ok(); // all sources are read without blocking: which one it was doesn't matter
+    }
+
+    /// Whether somebody asked for this attempt to stop and run again; the wish is taken.
+    fn is_preempted_by_hand(&self) -> bool {
+        std::fs::remove_file(self.harness.trial.dir.preempt()).is_ok()
+    }
+
+    fn gather(&mut self, events: &mut VecDeque<Event>) {
+        let heard = signals::read(&self.harness.signals);
+        events.extend(self.listen());
+        for signal in heard {
+            match signal {
+                Signal::SIGUSR1 if requeue::is_paused(&self.harness.trial.dir) => {
+                    events.push_back(Event::Pause);
+                }
+                Signal::SIGUSR1 if self.is_preempted_by_hand() => {
+                    events.push_back(Event::Preempt);
+                }
+                Signal::SIGUSR1 => events.push_back(Event::Usr1),
+                Signal::SIGTERM | Signal::SIGINT => events.push_back(Event::Term),
+                Signal::SIGCHLD => events.extend(self.reap()),
+                _ => {} // USR2 and HUP are nobody's way to talk to the harness
+            }
+        }
+        events.extend(self.last_ended());
+        events.extend(self.answer());
+        let saved = self.saver.look(self.harness.clock.now(), &self.monitor.place());
+        events.extend(saved.into_iter().filter_map(|outcome| self.saved(outcome)));
+        self.remove_surplus();
+        let now = self.harness.clock.now();
+        if !self.settling && self.lease_at <= now {
+            self.lease_at = now + LEASE_EVERY;
+            if matches!(self.lease.is_newest(), Ok(false)) {
+                events.push_back(Event::Superseded);
+            }
+        }
+        if self.is_settled() {
+            events.push_back(Event::Settled);
+        }
+        events.push_back(Event::Tick);
+    }
+
+    fn reap(&mut self) -> Option<Event> {
+        let mut event = None;
+        for reaped in processes::reap() {
+            let Reaped { pid, code, .. } = reaped;
+            if pid == self.program.pid() && self.exit.is_none() && self.outlived.is_none() {
+                let (exit, who) = self.program.ended(reaped, self.harness, &mut self.log);
+                if self.is_outlived(&exit) {
+                    self.log.note("the first process has ended by SIGTERM; others still save");
+                    self.outlived = Some((exit, self.harness.clock.now() + UNTIL_TERM));
+                } else {
+                    event = Some(self.ended(exit, who));
+                }
+            } else if let Some(question) = self.question.as_mut().filter(|asked| asked.pid == pid) {
+                question.reaped(reaped);
+            } else if self.harness.sentinel == Some(pid) {
+                self.harness.sentinel = None;
+                if code != Some(0) {
+                    self.log.warn("the sentinel failed: a preemption may come without notice now");
+                }
+            } else if let Some((exit, _)) = self.outlived.as_mut().filter(|_| code.is_some()) {
+                *exit = Exit::of(reaped); // one of those that were waited for
+            }
+        }
+        event
+    }
+
+    fn ended(&mut self, exit: Exit, who: Option<Who>) -> Event {
+        let lost = who.as_ref().is_some_and(|who| who.lost);
+        let killed = match exit {
+            Exit::Signal(_) => true,
+            Exit::Code(code) => code > 128 || lost,
+            Exit::StartFailed(_) | Exit::NotStarted(_) => false,
+        };
+        (self.exit, self.who) = (Some(exit), who);
+        Event::Exited { killed }
+    }
+
+    /// Whether a script was ended by Slurm's TERM, which comes to every process of a job, while the program that it
+    /// waited for catches that, and saves.
+    fn is_outlived(&self, exit: &Exit) -> bool {
+        let own = self.harness.trial.signal;
+        let saves = |pid: u32| proc_fs::catches(pid, own) || proc_fs::catches(pid, Signal::SIGTERM);
+        let others = || proc_fs::descendants(self.harness.context.pid, &self.helpers());
+        matches!(exit, Exit::Signal(15) | Exit::Code(143))
+            && matches!(self.program, Program::Local { .. })
+            && others().into_iter().any(saves)
+    }
+
+    /// The end, once the last of those is gone that outlived the first process; or soon, if that TERM was not Slurm's.
+    fn last_ended(&mut self) -> Option<Event> {
+        let (_, until) = self.outlived.as_ref()?;
+        let is_late = self.supervisor.stop().is_none() && *until <= self.harness.clock.now();
+        let root = self.harness.context.pid;
+        if !is_late && !proc_fs::descendants(root, &self.helpers()).is_empty() {
+            return None;
+        }
+        self.reap(); // how the last one ended may not have been heard yet
+        let (exit, _) = self.outlived.take()?;
+        Some(self.ended(exit, None))
+    }
+}

@@ -1,0 +1,102 @@
+//! Who and where this harness is: read from the environment once, at the start.
+#![expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use crate::os::proc_fs;
+
+/// Where this harness runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    /// The Slurm job; none for a local attempt.
+    pub(crate) slurm: Option<SlurmJob>,
+    /// Slurm's name of the node, else the host's.
+    pub(crate) node: String,
+    /// The kernel's boot id: a process id means nothing after another boot.
+    pub(crate) boot_id: String,
+    pub(crate) pid: u32,
+    pub(crate) start_ticks: u64,
+    /// This program's own file, for the sentinel.
+    pub(crate) exe: PathBuf,
+    pub(crate) path: OsString,
+    /// `SLURM_CPUS_PER_TASK`, where the job asked for it.
+    pub(crate) cpus_per_task: Option<String>,
+    /// Whether the caller's environment already says how Python buffers.
+    pub(crate) has_unbuffered: bool,
+}
+
+/// What Slurm's environment says of the job.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SlurmJob {
+    /// `SLURM_JOB_ID`, the raw id.
+    pub(crate) raw: String,
+    /// The array's id and the task's index.
+    pub(crate) array: Option<(String, u32)>,
+    /// How often it was restarted before.
+    pub(crate) restarts: u32,
+    /// When it will end, where this Slurm tells (23.02 and newer).
+    pub(crate) end: Option<f64>,
+}
+
+impl SlurmJob {
+    /// The id as `squeue` shows it. From a task of an array only this form names the one task: one task's raw
+    /// id equals the array's.
+    pub(crate) fn id(&self) -> String {
+        match &self.array {
+            Some((array, index)) => format!("{array}_{index}"),
+            None => self.raw.clone(),
+        }
+    }
+}
+
+impl Context {
+    /// Reads the environment. `local` leaves Slurm out, even inside of one of its jobs.
+    pub(crate) fn read(local: bool) -> io::Result<Self> {
+        let slurm = if local { None } else { slurm_job() };
+        let host = || nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
+        let node = match text("SLURMD_NODENAME").filter(|_| slurm.is_some()) {
+            Some(node) => node,
+            None => host()?,
+        };
+        let pid = std::process::id();
+        Ok(Self {
+            slurm,
+            node,
+            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned(),
+            pid,
+            start_ticks: proc_fs::start_ticks(pid)?,
+            exe: env::current_exe()?,
+            path: env::var_os("PATH").unwrap_or_default(),
+            cpus_per_task: text("SLURM_CPUS_PER_TASK"),
+            has_unbuffered: env::var_os("PYTHONUNBUFFERED").is_some(),
+        })
+    }
+
+    /// The index of this task in its job array, 0 outside of one.
+    pub(crate) fn array_index(&self) -> u32 {
+        let array = self.slurm.as_ref().and_then(|job| job.array.as_ref());
+        array.map_or(0, |&(_, index)| index)
+    }
+}
+
+fn text(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn number<T: std::str::FromStr>(name: &str) -> Option<T> {
+    text(name)?.parse().ok()
+}
+
+/// The job that this process runs in.
+pub(crate) fn slurm_job() -> Option<SlurmJob> {
+    Some(SlurmJob {
+        raw: text("SLURM_JOB_ID")?,
+        array: text("SLURM_ARRAY_JOB_ID").zip(number("SLURM_ARRAY_TASK_ID")),
+        restarts: number("SLURM_RESTART_COUNT").unwrap_or(0),
+        end: number("SLURM_JOB_END_TIME"),
+    })
+}

@@ -1,0 +1,159 @@
+//! `nemo-harness run`: attempts in this job, one after the other, until one's end leads elsewhere.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use nemo_core::exit;
+use nemo_core::lines;
+use nemo_core::rundir::{AttemptRecord, Cause, Next, TrialDir};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::attempt::{self, Ended};
+use crate::job::context::Context;
+use crate::job::harness::Harness;
+use crate::job::trial::Trial;
+use crate::os::clock::{Clock, unix_now};
+use crate::os::log::log_stderr;
+use crate::os::signals;
+use crate::os::subprocess::{self, Outcome};
+use crate::program::guard::Guard;
+use crate::program::processes;
+use crate::slurm;
+use crate::slurm::requeue::{self, Stopped};
+use crate::slurm::sentinel;
+use crate::supervise::StopCause;
+
+/// How long Slurm has to answer before the program starts.
+const ANSWER: Duration = Duration::from_secs(5);
+/// The longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Which trial is to be run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    Trial(u32),
+    /// This plus the index in the job array.
+    Offset(u32),
+}
+
+/// Runs a trial, and answers with the exit code. An error is for people, and means that nothing was run.
+pub(crate) fn run(task_dir: &Path, which: Which, local: bool) -> Result<u8, String> {
+    let clock = Clock::start();
+    let signals = signals::listen().map_err(|error| format!("signals: {error}"))?;
+    processes::adopt_orphans().map_err(|error| format!("a subreaper: {error}"))?;
+    let context = Context::read(local).map_err(|error| format!("/proc: {error}"))?;
+    let index = match which {
+        Which::Trial(index) => index,
+        Which::Offset(offset) => offset + context.array_index(),
+    };
+    let trial = Trial::open(task_dir, index)?;
+    let segment_end = segment_end(&context, &trial, &clock);
+    let guard = Guard::start(&context).map_err(|error| {
+        log_stderr(&format!("the guard could not be started: should this harness be killed, its program may live on: {error}"));
+    });
+    let guard = guard.ok();
+    let began = unix_now();
+    let mut harness = Harness {
+        context,
+        trial,
+        clock,
+        signals,
+        sentinel: None,
+        guard,
+        grace_end: None,
+        began,
+        segment_end,
+    };
+    if harness.trial.spec.sentinel && harness.context.slurm.is_some() {
+        match sentinel::start(&harness) {
+            Ok(pid) => harness.sentinel = Some(pid),
+            Err(error) => log_stderr(&format!(
+                "the sentinel could not be started, so a preemption may come without notice: srun: {error}"
+            )),
+        }
+    }
+    let result = attempts(&mut harness);
+    sentinel::end(&mut harness);
+    if let Some(guard) = harness.guard.take() {
+        guard.end();
+    }
+    result
+}
+
+/// Whether the trial is done already: Slurm may start a finished job again, by itself or for somebody.
+fn is_done(dir: &TrialDir) -> bool {
+    let records = lines::read::<AttemptRecord>(&dir.attempts()).unwrap_or_default().rows;
+    matches!(records.last(), Some(AttemptRecord::End(end)) if end.next == Next::Done)
+}
+
+fn attempts(harness: &mut Harness) -> Result<u8, String> {
+    if is_done(&harness.trial.dir) {
+        log_stderr("the trial is done already; nothing is run again");
+        return Ok(exit::DONE);
+    }
+    if requeue::is_paused(&harness.trial.dir) {
+        log_stderr("the trial is paused: `nemo-slurm resume` lets it go on");
+        let stopped = Stopped { cause: Some(StopCause::Paused), sure: false, deadline: None };
+        return Ok(requeue::requeue(harness, 0, stopped));
+    }
+    let mut pause = Duration::from_secs(1);
+    loop {
+        let (verdict, attempt, stopped, progress) = match attempt::run(harness)? {
+            Ended::Recorded { verdict, attempt, stopped, progress } => {
+                (verdict, attempt, stopped, progress)
+            }
+            Ended::Superseded => return Ok(exit::DONE),
+            Ended::Stale(holder) => {
+                log_stderr(&format!(
+                    "a later run of this job already works on this trial on {}; this one leaves",
+                    holder.node
+                ));
+                return Ok(exit::DONE);
+            }
+        };
+        match verdict.next {
+            Next::Done => return Ok(exit::DONE),
+            Next::Failed => {
+                log_stderr(&verdict.reason);
+                return Ok(if harness.context.slurm.is_some() {
+                    exit::NEVER
+                } else {
+                    exit::FAILED
+                });
+            }
+            Next::Cancelled => return Ok(exit::CANCELLED),
+            Next::Timeout => return Ok(exit::TIMEOUT),
+            Next::Requeue => return Ok(requeue::requeue(harness, attempt, stopped)),
+            Next::Restart if requeue::is_paused(&harness.trial.dir) => {
+                return Ok(requeue::requeue(harness, attempt, stopped));
+            }
+            Next::Restart if verdict.cause == Cause::Restart && progress => {
+                pause = Duration::from_secs(1);
+            }
+            Next::Restart => {
+                wait(harness, pause);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+/// Waits before the next attempt, but not when there is a signal: the next attempt will read it.
+fn wait(harness: &Harness, pause: Duration) {
+    let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO);
+    poll(&mut [PollFd::new(harness.signals.as_fd(), PollFlags::POLLIN)], timeout).ok();
+}
+
+/// When this segment ends.
+fn segment_end(context: &Context, trial: &Trial, clock: &Clock) -> Option<f64> {
+    let Some(job) = &context.slurm else {
+        let limit = Duration::from_secs(trial.spec.time_limit?);
+        return Some(unix_now() + limit.as_secs_f64());
+    };
+    job.end.or_else(|| {
+        let outcome = subprocess::ask(&slurm::show_job(&job.id()), clock, ANSWER);
+        let Outcome::Ended { text, .. } = outcome else { return None };
+        slurm::parse(&text)?.end
+    })
+}

@@ -1,0 +1,70 @@
+//! What the last line of a program's error output tells of why it failed. Pure.
+
+/// Whose fault it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FailureClass {
+    /// Another attempt might do better.
+    Unknown,
+    /// The command, the code or what is installed: every attempt would end the same.
+    Configuration,
+    /// There was too little memory, of the machine or of its GPU.
+    Memory,
+}
+
+/// Python's errors before any work can begin.
+const CONFIGURATION: [&str; 5] =
+    ["ModuleNotFoundError:", "ImportError:", "SyntaxError:", "IndentationError:", "TabError:"];
+
+/// Judges an exit. `worked`: the program gave a sign of work before, so that it is configured well enough.
+pub(crate) fn judge(code: Option<i32>, last_line: &str, worked: bool) -> FailureClass {
+    let is_python = CONFIGURATION.iter().any(|start| last_line.starts_with(start));
+    let is_usage = code == Some(2)
+        && (last_line.contains(": error: ") || last_line.contains("can't open file"));
+    if !worked && ((code == Some(1) && is_python) || is_usage) {
+        return FailureClass::Configuration;
+    }
+    let is_memory = last_line.starts_with("MemoryError")
+        || last_line.contains("OutOfMemoryError")
+        || last_line.contains("CUDA out of memory")
+        || last_line.contains("HIP out of memory");
+    if code.is_some() && is_memory { FailureClass::Memory } else { FailureClass::Unknown }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(code: i32, line: &str, worked: bool, expected: FailureClass) {
+        assert_eq!(judge(Some(code), line, worked), expected, "{line}");
+    }
+
+    #[test]
+    fn the_last_line_is_judged() {
+        check(
+            1,
+            "ModuleNotFoundError: No module named 'torhc'",
+            false,
+            FailureClass::Configuration,
+        );
+        check(1, "ImportError: libcudart.so.11.0: cannot open", false, FailureClass::Configuration);
+        check(1, "ModuleNotFoundError: No module named 'late'", true, FailureClass::Unknown);
+        check(
+            2,
+            "train.py: error: unrecognized arguments: --lrr",
+            false,
+            FailureClass::Configuration,
+        );
+        check(
+            2,
+            "python: can't open file '/x/tain.py': [Errno 2]",
+            false,
+            FailureClass::Configuration,
+        );
+        check(1, "RuntimeError: CUDA out of memory. Tried to allocate", true, FailureClass::Memory);
+        check(1, "torch.OutOfMemoryError: CUDA out of memory", true, FailureClass::Memory);
+        check(1, "MemoryError", false, FailureClass::Memory);
+        check(1, "ValueError: ModuleNotFoundError: no", false, FailureClass::Unknown);
+        check(1, "", false, FailureClass::Unknown);
+    }
+}

@@ -1,0 +1,205 @@
+//! Metrics by pattern: what a program prints becomes lines of `metrics.jsonl`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nemo_core::durable::{self, Appender};
+use nemo_core::lines;
+use nemo_core::rundir::MetricsLine;
+use regex_lite::Regex;
+use serde_json::{Map, Number, Value};
+
+/// The patterns, and where the program is.
+#[derive(Debug)]
+pub(crate) struct Patterns {
+    values: Vec<(String, Regex)>,
+    /// The one that tells the step.
+    step: Option<Regex>,
+    pub(crate) current: Option<u64>,
+}
+
+impl Patterns {
+    pub(crate) fn new(patterns: &BTreeMap<String, String>) -> Result<Self, String> {
+        let mut values = Vec::new();
+        for (name, pattern) in patterns {
+            let bad_pattern =
+                |why: String| format!("the pattern of metric `{name}`, `{pattern}`: {why}");
+            let regex = Regex::new(pattern).map_err(|error| bad_pattern(error.to_string()))?;
+            if regex.captures_len() < 2 {
+                return Err(bad_pattern("it needs a group `(…)` around the value".to_owned()));
+            }
+            values.push((name.clone(), regex));
+        }
+        let tells = ["step", "epoch"];
+        let at = tells.iter().find_map(|step| values.iter().position(|(name, _)| name == step));
+        let step = at.map(|at| values.remove(at).1);
+        Ok(Self { values, step, current: None })
+    }
+
+    /// Whether there is anything to look for.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.values.is_empty() && self.step.is_none()
+    }
+
+    /// Whether the program tells its steps.
+    pub(crate) fn has_step(&self) -> bool {
+        self.step.is_some()
+    }
+
+    /// All that one line tells. A line with only a step in it sets the step.
+    pub(crate) fn line(&mut self, line: &str) -> Option<Map<String, Value>> {
+        if let Some(step) = self.step.as_ref().and_then(|step| number(step, line)) {
+            self.current = whole(step).or(self.current);
+        }
+        let mut found = Map::new();
+        for (name, regex) in &self.values {
+            if let Some(value) = number(regex, line) {
+                found.insert(
+                    name.clone(),
+                    Number::from_f64(value).map_or(Value::Null, Value::Number),
+                );
+            }
+        }
+        (!found.is_empty()).then_some(found)
+    }
+}
+
+fn number(regex: &Regex, line: &str) -> Option<f64> {
+    let text = regex.captures(line)?.get(1)?.as_str();
+    text.trim().trim_end_matches([',', ';', '%']).replace('_', "").parse().ok()
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
+fn whole(step: f64) -> Option<u64> {
+    (0.0..9e15).contains(&step).then_some(step as u64)
+}
+
+/// Writes `metrics.jsonl`.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    path: PathBuf,
+    attempt: u32,
+    file: Option<Appender>,
+    /// The bytes in the file: what a checkpoint remembers where there are no steps.
+    pub(crate) length: u64,
+}
+
+impl Recorder {
+    pub(crate) fn new(path: PathBuf, attempt: u32) -> Self {
+        let length = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+        Self { path, attempt, file: None, length }
+    }
+
+    /// Appends one report; it is durable only once a checkpoint is.
+    pub(crate) fn report(
+        &mut self,
+        step: Option<u64>,
+        time: f64,
+        values: Map<String, Value>,
+        validation: bool,
+    ) -> io::Result<()> {
+        if self.file.is_none() {
+            self.file = Some(Appender::open(&self.path)?);
+        }
+        if let Some(file) = &mut self.file {
+            file.line_unsynced(&MetricsLine {
+                step,
+                attempt: self.attempt,
+                time,
+                values,
+                validation,
+            })?;
+            self.length = fs::metadata(&self.path)?.len();
+        }
+        Ok(())
+    }
+}
+
+/// Takes out what was reported after the checkpoint that the trial goes on from: those steps will be done again.
+pub(crate) fn roll_back(path: &Path, resumed: Option<(u64, u64)>) -> io::Result<()> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut kept = Vec::new();
+    let mut at = 0;
+    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+        at += line.len() as u64;
+        let row: Option<MetricsLine> = lines::parse(line).rows.pop();
+        let stays = match (resumed, row) {
+            (None, _) | (Some(_), None) => false,
+            (Some((step, length)), Some(row)) => row.step.map_or(at <= length, |own| own <= step),
+        };
+        if stays {
+            kept.extend_from_slice(line);
+        }
+    }
+    if kept == bytes { Ok(()) } else { durable::replace_file_durably(path, &kept) }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests need no durable files")]
+mod tests {
+    use super::*;
+
+    fn patterns(list: &[(&str, &str)]) -> Result<Patterns, String> {
+        let owned = |(name, pattern): &(&str, &str)| ((*name).to_owned(), (*pattern).to_owned());
+        Patterns::new(&list.iter().map(owned).collect())
+    }
+
+    #[track_caller]
+    fn check(patterns: &mut Patterns, line: &str, step: Option<u64>, values: &str) {
+        let found =
+            patterns.line(line).map_or(String::new(), |found| Value::Object(found).to_string());
+        assert_eq!((patterns.current, found.as_str()), (step, values), "{line:?}");
+    }
+
+    #[test]
+    fn a_line_tells_values_and_the_step() {
+        let list = [("loss", r"loss: (\S+)"), ("acc", r"acc=(\S+)"), ("step", r"step (\d+)")];
+        let mut patterns = patterns(&list).unwrap();
+        check(&mut patterns, "hello", None, "");
+        check(&mut patterns, "loss: 0.5", None, r#"{"loss":0.5}"#);
+        check(&mut patterns, "step 7", Some(7), "");
+        check(&mut patterns, "loss: 1e-3, acc=97%", Some(7), r#"{"acc":97.0,"loss":0.001}"#);
+        check(&mut patterns, "step 8 loss: nan", Some(8), r#"{"loss":null}"#);
+        check(&mut patterns, "loss: inf acc=-inf", Some(8), r#"{"acc":null,"loss":null}"#);
+        check(&mut patterns, "loss: what", Some(8), "");
+    }
+
+    #[test]
+    fn epoch_is_the_step_where_there_is_no_step() {
+        let mut patterns = patterns(&[("epoch", r"epoch (\S+)"), ("l", r"l=(\S+)")]).unwrap();
+        check(&mut patterns, "epoch 3 l=1", Some(3), r#"{"l":1.0}"#);
+    }
+
+    #[test]
+    fn a_bad_pattern_is_told() {
+        assert!(patterns(&[("loss", "loss")]).unwrap_err().contains("group"));
+        assert!(patterns(&[("loss", "(")]).unwrap_err().contains("`loss`"));
+    }
+
+    #[test]
+    fn what_came_after_the_checkpoint_is_taken_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let row = |step: Option<u64>| {
+            let step = step.map_or("null".to_owned(), |step| step.to_string());
+            format!("{{\"step\":{step},\"attempt\":0,\"time\":1.0,\"values\":{{}}}}\n")
+        };
+        let all = format!("{}{}{}{}", row(Some(1)), row(None), row(Some(2)), row(None));
+        let check = |resumed, expected: String| {
+            fs::write(&path, format!("{all}{{\"torn")).unwrap();
+            roll_back(&path, resumed).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), expected, "{resumed:?}");
+        };
+        let half = (row(Some(1)).len() + row(None).len()) as u64;
+        check(Some((1, half)), row(Some(1)) + &row(None));
+        check(Some((2, u64::MAX)), all.clone());
+        check(None, String::new());
+        roll_back(&folder.path().join("none"), None).unwrap();
+    }
+}

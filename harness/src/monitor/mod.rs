@@ -1,0 +1,310 @@
+//! What the running program tells, by its output and by messages: steps, metrics, saves, signs of life.
+
+pub(crate) mod failure_class;
+pub(crate) mod log_policy;
+pub(crate) mod metrics;
+pub(crate) mod watchdog;
+
+use std::collections::VecDeque;
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use nemo_core::durable;
+use nemo_core::rundir::{LogPolicy, Progress, TrialDir};
+use serde_json::{Map, Value};
+
+use crate::checkpoint::candidate::Place;
+use crate::monitor::log_policy::Policies;
+use crate::monitor::metrics::{Patterns, Recorder};
+use crate::monitor::watchdog::Watchdog;
+use crate::os::clock::{Time, unix_now};
+use crate::os::log::Log;
+use crate::program::output::Stream;
+use crate::protocol::{Heard, Received, Session, Socket, parse};
+
+/// How often at the most those who look are told how far the program is.
+const PROGRESS: Duration = Duration::from_secs(2);
+/// How soon a subscriber that could not be told is told again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How many of the last reports are compared with a new one, which may be a repeat.
+const REPORTS: usize = 64;
+/// How deep a checkpoint's folders are looked into for a sign of life.
+const DEPTH: u32 = 4;
+/// How many messages are read before something else gets its turn.
+const MESSAGES: usize = 1024;
+
+/// The sources, and what became of them.
+#[derive(Debug)]
+pub(crate) struct Monitor {
+    dir: TrialDir,
+    attempt: u32,
+    pub(crate) streams: Vec<Stream>,
+    patterns: Patterns,
+    recorder: Recorder,
+    policies: Policies,
+    pub(crate) session: Session,
+    socket: Option<Socket>,
+    watchdog: Option<Watchdog>,
+    /// How many bytes the logs and what is being saved had when they were last looked at.
+    written: [u64; 3],
+    /// The last reports.
+    reported: VecDeque<(Option<u64>, bool, Map<String, Value>)>,
+    /// What others were told of, and when.
+    shown: (Option<Progress>, Time),
+    told: u64,
+    /// A message has come.
+    spoken: bool,
+}
+
+/// What the attempt begins with.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    pub(crate) streams: Vec<Stream>,
+    pub(crate) patterns: Patterns,
+    pub(crate) policies: Policies,
+    pub(crate) session: Session,
+    pub(crate) socket: Option<Socket>,
+    pub(crate) watchdog: Option<Watchdog>,
+}
+
+/// What somebody else must act on.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Happening {
+    /// A checkpoint is complete.
+    Complete { name: Vec<u8>, step: Option<u64> },
+    /// The job shall be requeued.
+    Requeue,
+    /// A line of the output matched a policy.
+    Policy { policy: LogPolicy, line: String },
+    /// There was no sign of life since then.
+    Hung { since: Time },
+}
+
+impl Monitor {
+    pub(crate) fn new(dir: TrialDir, attempt: u32, sources: Sources) -> Self {
+        let Sources { streams, patterns, policies, session, socket, watchdog } = sources;
+        let recorder = Recorder::new(dir.metrics(), attempt);
+        Self {
+            dir,
+            attempt,
+            streams,
+            patterns,
+            recorder,
+            policies,
+            session,
+            socket,
+            watchdog,
+            written: [0; 3],
+            reported: VecDeque::new(),
+            shown: (None, Time::ZERO),
+            told: 0,
+            spoken: false,
+        }
+    }
+
+    /// What to poll.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let pipes = self.streams.iter().filter_map(Stream::pipe).map(AsFd::as_fd);
+        pipes.chain(self.socket.as_ref().map(Socket::descriptor))
+    }
+
+    /// When [`Monitor::read`] is due.
+    pub(crate) fn next_look(&self, now: Time, stopping: bool) -> Option<Time> {
+        let watchdog = self.watchdog.filter(|_| !stopping).map(|dog| dog.due());
+        let again = self.socket.as_ref().is_some_and(|socket| socket.is_behind(self.told));
+        let show = self.is_stale().then_some(self.shown.1 + PROGRESS);
+        let save = self.session.save_due_at();
+        [watchdog, again.then_some(now + AGAIN), show, save].into_iter().flatten().min()
+    }
+
+    /// Takes what has come.
+    pub(crate) fn read(&mut self, now: Time, stopping: bool, log: &mut Log) -> Vec<Happening> {
+        let mut happened = self.read_output(now, log);
+        for _ in 0..MESSAGES {
+            let Some(received) = self.socket.as_mut().and_then(Socket::receive) else { break };
+            happened.extend(self.message(&received, now, log));
+        }
+        self.session.tick(now);
+        self.publish();
+        self.show(now);
+        if !stopping {
+            happened.extend(self.watch(now));
+        }
+        happened
+    }
+
+    fn message(&mut self, received: &Received, now: Time, log: &mut Log) -> Vec<Happening> {
+        self.spoken = true;
+        self.alive(now);
+        let mut happened = Vec::new();
+        for heard in self.session.take(parse(&received.bytes), now) {
+            match heard {
+                Heard::Report { step, values, validation } => {
+                    self.report(step, values, validation, log);
+                }
+                Heard::Complete { name, step } => {
+                    happened.push(Happening::Complete { name, step });
+                }
+                Heard::Requeue => happened.push(Happening::Requeue),
+                Heard::Subscribe => {
+                    if let Some((socket, from)) = self.socket.as_mut().zip(received.from) {
+                        socket.subscribe(from);
+                    }
+                }
+                Heard::Answer(text) => {
+                    if let Some((socket, from)) = self.socket.as_mut().zip(received.from) {
+                        socket.answer(from, &text);
+                    }
+                }
+                Heard::Extend(extend) => {
+                    if let Some(dog) = &mut self.watchdog {
+                        dog.extend(now, extend);
+                    }
+                }
+            }
+        }
+        happened
+    }
+
+    fn read_output(&mut self, now: Time, log: &mut Log) -> Vec<Happening> {
+        let mut lines = Vec::new();
+        for stream in &mut self.streams {
+            stream.read(|line| lines.push(line.to_owned()));
+        }
+        let mut happened = Vec::new();
+        for line in lines {
+            happened.extend(self.line(&line, now, log));
+        }
+        happened
+    }
+
+    /// Takes one line of the program's output.
+    pub(crate) fn line(&mut self, line: &str, now: Time, log: &mut Log) -> Vec<Happening> {
+        self.alive(now);
+        let values = self.patterns.line(line);
+        let step = self.patterns.current.filter(|_| self.patterns.has_step());
+        if step.is_some() && step != self.session.told {
+            (self.session.step, self.session.told) = (step, step);
+            self.session.works(now);
+        }
+        if let Some(values) = values {
+            self.session.works(now);
+            self.record(step, values, false, log);
+        }
+        let policies = self.policies.line(line).into_iter();
+        policies.map(|policy| Happening::Policy { policy, line: line.to_owned() }).collect()
+    }
+
+    /// Records a report of a message, which may be a repeat.
+    fn report(
+        &mut self,
+        step: Option<u64>,
+        values: Map<String, Value>,
+        validation: bool,
+        log: &mut Log,
+    ) {
+        let report = (step, validation, values.clone());
+        if step.is_some() && self.reported.contains(&report) {
+            return;
+        }
+        if self.reported.len() >= REPORTS {
+            self.reported.pop_front();
+        }
+        self.reported.push_back(report);
+        self.record(step, values, validation, log);
+    }
+
+    fn record(
+        &mut self,
+        step: Option<u64>,
+        values: Map<String, Value>,
+        validation: bool,
+        log: &mut Log,
+    ) {
+        if let Err(error) = self.recorder.report(step, unix_now(), values, validation) {
+            log.note(&format!("a metric could not be written: {error}"));
+        }
+    }
+
+    /// Tells subscribers what has changed; the answer is how many know it.
+    pub(crate) fn publish(&mut self) -> usize {
+        self.told = self.session.version();
+        let text = self.session.text();
+        self.socket.as_mut().map_or(0, |socket| socket.publish(self.told, &text))
+    }
+
+    /// Looks for a sign of life: a message or a line came by itself, a log or a checkpoint may have grown.
+    fn watch(&mut self, now: Time) -> Option<Happening> {
+        let dog = self.watchdog.as_mut().filter(|dog| dog.due() <= now)?;
+        let (dir, attempt) = (&self.dir, self.attempt);
+        let written = [dir.stdout(attempt), dir.stderr(attempt), dir.staging(attempt)];
+        let written = written.map(|path| bytes(&path, DEPTH));
+        let has_changed = written != std::mem::replace(&mut self.written, written);
+        let since = dog.look(now, has_changed)?;
+        self.watchdog = None; // once is enough
+        Some(Happening::Hung { since })
+    }
+
+    /// Something was saved: that is a sign of life too.
+    pub(crate) fn alive(&mut self, now: Time) {
+        if let Some(dog) = &mut self.watchdog {
+            dog.alive(now);
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        let Session { step, total, progress, status, .. } = &self.session;
+        let (attempt, status) = (self.attempt, status.clone());
+        Progress { attempt, step: *step, total: *total, progress: *progress, status }
+    }
+
+    fn is_stale(&self) -> bool {
+        self.spoken && self.shown.0 != Some(self.progress())
+    }
+
+    /// Tells those who look at the folder.
+    fn show(&mut self, now: Time) {
+        let is_early = self.shown.0.is_some() && now < self.shown.1 + PROGRESS;
+        if self.is_stale() && !is_early {
+            self.write_progress(now);
+        }
+    }
+
+    fn write_progress(&mut self, now: Time) {
+        let progress = self.progress();
+        let text = serde_json::to_vec(&progress).unwrap_or_default();
+        drop(durable::replace_file(&self.dir.progress(), &text)); // the next change tries again
+        self.shown = (Some(progress), now);
+    }
+
+    /// How far the program is.
+    pub(crate) fn place(&self) -> Place {
+        let metrics = (self.dir.metrics(), self.recorder.length);
+        Place { step: self.session.told, metrics: Some(metrics) }
+    }
+
+    /// The program is gone: what waits is read to its end. The answer is how many bytes of output were lost.
+    pub(crate) fn finish(&mut self, now: Time, log: &mut Log) -> (Vec<Happening>, u64) {
+        let mut happened = Vec::new();
+        for _ in 0..64 {
+            happened.extend(self.read(now, true, log));
+        }
+        if self.is_stale() {
+            self.write_progress(now);
+        }
+        let lost = self.streams.drain(..).map(|stream| stream.lost).sum();
+        (happened, lost)
+    }
+}
+
+/// The size of a file, or of all that a folder holds so many levels deep. What can't be read has none.
+fn bytes(path: &Path, depth: u32) -> u64 {
+    let Ok(metadata) = fs::symlink_metadata(path) else { return 0 };
+    if !metadata.is_dir() || depth == 0 {
+        return metadata.len();
+    }
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries.map(|entry| bytes(&entry.path(), depth - 1)).sum()
+}

@@ -1,0 +1,158 @@
+//! Hangs: how long a program has given no sign of life, and what its processes were seen doing.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use nemo_core::durable;
+
+use crate::os::clock::{Clock, Time};
+use crate::os::proc_fs;
+use crate::os::subprocess::{self, Outcome};
+
+/// How often signs are looked for within the limit.
+const LOOKS: u32 = 4;
+/// How long `py-spy` has.
+const ANSWER: Duration = Duration::from_secs(5);
+/// How many processes are looked at.
+const PROCESSES: usize = 64;
+
+/// Counts the time since the last sign of life. Pure.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Watchdog {
+    limit: Duration,
+    last: Time,
+    looked: Time,
+    /// Until then nothing is expected.
+    extended: Time,
+}
+
+impl Watchdog {
+    pub(crate) fn new(limit: Duration, now: Time) -> Self {
+        Self { limit, last: now, looked: now, extended: Time::ZERO }
+    }
+
+    /// A sign of life.
+    pub(crate) fn alive(&mut self, now: Time) {
+        self.last = now;
+    }
+
+    /// The next sign may take this long.
+    pub(crate) fn extend(&mut self, now: Time, extend: Duration) {
+        self.extended = now.saturating_add(extend);
+    }
+
+    /// When to look again.
+    pub(crate) fn due(&self) -> Time {
+        self.looked + self.limit / LOOKS
+    }
+
+    /// Looks: `sign` tells whether there was one since the last look. The answer is the time of the last one, once
+    /// it is too long ago. A look that comes much too late means that this process was stopped, and the program with
+    /// it: the time begins anew.
+    pub(crate) fn look(&mut self, now: Time, sign: bool) -> Option<Time> {
+        let was_stopped = now.saturating_sub(self.due()) > self.limit / 2;
+        self.looked = now;
+        if sign || was_stopped {
+            self.last = now;
+        }
+        let is_over = now.saturating_sub(self.last) >= self.limit && now >= self.extended;
+        is_over.then_some(self.last)
+    }
+}
+
+/// Writes down what the processes below `root` do.
+pub(crate) fn keep_evidence(root: u32, except: &[u32], path: &Path, clock: &Clock) {
+    let mut text = String::new();
+    let mut python = None;
+    for pid in proc_fs::descendants(root, except).into_iter().take(PROCESSES) {
+        describe(pid, &mut text);
+        let command = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+        python = python.or(command.starts_with(b"python").then_some(pid));
+    }
+    if let Some(pid) = python {
+        let pid = pid.to_string();
+        let told = match subprocess::ask(&["py-spy", "dump", "--pid", &pid], clock, ANSWER) {
+            Outcome::Ended { text, .. } => text,
+            Outcome::NoAnswer(why) => {
+                format!("{why}\n(where `py-spy` is installed, the Python stack stands here)")
+            }
+        };
+        text.push_str(&["py-spy dump --pid ", &pid, "\n", &told, "\n"].concat());
+    }
+    drop(durable::replace_file_durably(path, text.as_bytes())); // the trial doesn't depend on it
+}
+
+/// One process: its command, and for each thread its state, where the kernel holds it, and its stack where we may see.
+fn describe(pid: u32, text: &mut String) {
+    let read = |name: &str| {
+        let bytes = fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).replace('\0', " ").trim().to_owned()
+    };
+    let mut line = |name: &str, value: &str| {
+        writeln!(text, "{name}: {value}").unwrap_or_default(); // a string takes everything
+    };
+    line("process", &pid.to_string());
+    line("  command", &read("cmdline"));
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    for thread in threads.take(PROCESSES) {
+        let name = thread.file_name().to_string_lossy().into_owned();
+        let status = read(&format!("task/{name}/status"));
+        let field = |key: &str| {
+            let found = status.lines().find_map(|line| line.strip_prefix(key));
+            found.unwrap_or_default().trim().to_owned()
+        };
+        let wait = read(&format!("task/{name}/wchan"));
+        line("  thread", &format!("{name} {} {} in {wait}", field("Name:"), field("State:")));
+        line("    system call", &read(&format!("task/{name}/syscall")));
+        for frame in read(&format!("task/{name}/stack")).lines() {
+            line("    kernel", frame);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn silence_is_a_hang_and_a_sign_is_none() {
+        let mut dog = Watchdog::new(S * 40, S * 100);
+        assert_eq!(dog.due(), S * 110);
+        assert_eq!(dog.look(S * 110, false), None);
+        dog.alive(S * 115);
+        for at in [120, 130, 140, 150] {
+            assert_eq!(dog.look(S * at, false), None);
+        }
+        assert_eq!(dog.look(S * 160, false), Some(S * 115));
+        assert_eq!(dog.look(S * 170, true), None);
+    }
+
+    #[test]
+    fn an_extension_counts() {
+        let mut dog = Watchdog::new(S * 8, Time::ZERO);
+        dog.extend(S, S * 20);
+        for at in (2..20).step_by(2) {
+            assert_eq!(dog.look(S * at, false), None);
+        }
+        assert!(dog.look(S * 21, false).is_some());
+    }
+
+    #[test]
+    fn a_suspended_job_does_not_hang() {
+        let mut dog = Watchdog::new(S * 40, Time::ZERO);
+        assert_eq!(dog.look(S * 10, false), None);
+        assert_eq!(dog.look(S * 500, false), None);
+        assert_eq!(dog.look(S * 530, false), None);
+    }
+
+    #[test]
+    fn evidence_tells_of_threads() {
+        let mut text = String::new();
+        describe(std::process::id(), &mut text);
+        assert!(text.contains("  thread: ") && text.contains("(running)"), "{text}");
+    }
+}

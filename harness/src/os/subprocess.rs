@@ -1,0 +1,129 @@
+//! Other programs that the harness asks something: never without a time limit, and never in the way of its events.
+#![expect(clippy::disallowed_methods, reason = "one of the places that start programs")]
+
+use std::io::{self, PipeReader, Read};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::os::clock::{Clock, Time};
+use crate::program::processes::{self, Reaped};
+
+/// The most that is read of an answer.
+const LONGEST: usize = 64 * 1024;
+/// How often one that is silent is looked at, in milliseconds: somebody else may hold its output open.
+const LOOK: u16 = 50;
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It ended with this exit code; both outputs in one text.
+    Ended { code: Option<i32>, text: String },
+    /// It could not be started, or took too long.
+    NoAnswer(String),
+}
+
+/// A program that is asked.
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) pid: u32,
+    pipe: Option<PipeReader>,
+    text: Vec<u8>,
+    until: Time,
+    ended: Option<Reaped>,
+}
+
+impl Question {
+    /// Starts it, in a group of its own. Its times are seconds since 1970.
+    pub(crate) fn start(argv: &[&str], until: Time) -> io::Result<Self> {
+        let (pipe, other) = io::pipe()?;
+        fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        let mut command = Command::new(argv.first().copied().unwrap_or_default());
+        command.args(argv.get(1..).unwrap_or_default()).process_group(0);
+        command.env("SLURM_TIME_FORMAT", "%s").env("LC_ALL", "C");
+        command.stdin(Stdio::null()).stdout(other.try_clone()?).stderr(other);
+        processes::outlive_term(&mut command);
+        let pid = command.spawn()?.id();
+        Ok(Self { pid, pipe: Some(pipe), text: Vec::new(), until, ended: None })
+    }
+
+    /// What to poll, until the end of its output.
+    pub(crate) fn pipe(&self) -> Option<&PipeReader> {
+        self.pipe.as_ref()
+    }
+
+    /// When it has taken too long.
+    pub(crate) fn until(&self) -> Time {
+        self.until
+    }
+
+    pub(crate) fn read(&mut self) {
+        let mut buffer = [0; 4096];
+        while let Some(pipe) = &mut self.pipe {
+            match pipe.read(&mut buffer) {
+                Ok(0) => self.pipe = None,
+                Ok(length) => {
+                    let room = LONGEST.saturating_sub(self.text.len());
+                    self.text.extend_from_slice(&buffer[..length.min(room)]);
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// It has ended.
+    pub(crate) fn reaped(&mut self, reaped: Reaped) {
+        self.ended = Some(reaped);
+    }
+
+    /// The outcome, once there is one. What takes too long is killed.
+    pub(crate) fn outcome(&mut self, now: Time) -> Option<Outcome> {
+        if let Some(ended) = self.ended {
+            self.read();
+            let text = String::from_utf8_lossy(&self.text).trim().to_owned();
+            return Some(Outcome::Ended { code: ended.code, text });
+        }
+        if now < self.until {
+            return None;
+        }
+        processes::signal(self.pid, Signal::SIGKILL);
+        Some(Outcome::NoAnswer("it gave no answer in time".to_owned()))
+    }
+}
+
+/// Asks and waits. Only for moments at which nothing else can happen: before a program starts, and after its end.
+pub(crate) fn ask(argv: &[&str], clock: &Clock, limit: Duration) -> Outcome {
+    let mut question = match Question::start(argv, clock.now() + limit) {
+        Ok(question) => question,
+        Err(error) => return Outcome::NoAnswer(format!("`{}`: {error}", argv.join(" "))),
+    };
+    let pid = Pid::from_raw(question.pid.cast_signed());
+    loop {
+        question.read();
+        let (code, signal) = match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(_, code)) => (Some(code), None),
+            Ok(WaitStatus::Signaled(_, signal, _)) => (None, Some(signal as i32)),
+            _ => (None, None),
+        };
+        if code.is_some() || signal.is_some() {
+            question.reaped(Reaped { pid: question.pid, code, signal });
+        }
+        if let Some(outcome) = question.outcome(clock.now()) {
+            return outcome;
+        }
+        match question.pipe() {
+            // It is closed when the program ends: that is heard at once.
+            Some(pipe) => {
+                poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], LOOK).ok();
+            }
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Puts values into a text for `sh` so that they are only ever data.
+//!
+//! A placeholder becomes a reference to a variable, never its value, in the form that its place between the quotes
+//! wants. The shell doesn't parse what it expands, so no value can end a quote or begin a command.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use nemo_core::placeholder::{Piece, scan};
+
+use super::{Command, Lookup, Meaning};
+
+/// Where the lexer stands, innermost last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// In `'…'`.
+    Single,
+    /// In `"…"`.
+    Double,
+    /// In `$(…)` or another pair of parentheses: commands again, whatever is around.
+    Parens,
+    /// In `$((…))`.
+    Arithmetic,
+    /// Behind `#`, until the line ends.
+    Comment,
+}
+
+/// The quoting at the current place of a shell text.
+#[derive(Debug, Default)]
+struct Lexer {
+    places: Vec<Place>,
+    /// A backslash stands right before.
+    escaped: bool,
+    /// The characters before this one, for what begins a comment or a substitution.
+    previous: [Option<char>; 2],
+}
+
+impl Lexer {
+    fn text(&mut self, text: &str) {
+        let mut rest = text.chars();
+        while let Some(character) = rest.next() {
+            self.character(character, rest.as_str());
+            self.previous = [self.previous[1], Some(character)];
+        }
+    }
+
+    fn character(&mut self, character: char, rest: &str) {
+        let place = self.places.last().copied();
+        if std::mem::take(&mut self.escaped) {
+            self.previous[1] = None; // `\$(` begins nothing
+            return;
+        }
+        let dollar = self.previous[1] == Some('$');
+        match (place, character) {
+            (Some(Place::Comment), '\n')
+            | (Some(Place::Single), '\'')
+            | (Some(Place::Double), '"')
+            | (Some(Place::Parens | Place::Arithmetic), ')') => drop(self.places.pop()),
+            (Some(Place::Comment | Place::Single), _) => {}
+            (_, '\\') => self.escaped = true,
+            (_, '(') if dollar && rest.starts_with('(') => self.places.push(Place::Arithmetic),
+            (Some(Place::Double), '(') if !dollar => {}
+            (Some(Place::Arithmetic), '(') => self.places.push(Place::Arithmetic),
+            (_, '(') => self.places.push(Place::Parens),
+            (_, '"') => self.places.push(Place::Double),
+            (None | Some(Place::Parens), '\'') => self.places.push(Place::Single),
+            (None | Some(Place::Parens), '#') if self.at_word_start() => {
+                self.places.push(Place::Comment);
+            }
+            _ => {}
+        }
+    }
+
+    fn at_word_start(&self) -> bool {
+        self.previous[1].is_none_or(|c| c.is_whitespace() || ";|&()".contains(c))
+    }
+
+    /// A value stood here.
+    fn value(&mut self) {
+        self.escaped = false;
+        self.previous = [None, Some('x')];
+    }
+}
+
+/// What stands before every text. Slurm sends TERM to each process of a job: the shell must not die of it while the
+/// program that it waits for saves. It ends after that one, and as that one did; the program itself has no such trap.
+const OUTLIVE_TERM: &str = "trap 'exit $?' TERM\n";
+
+/// Whether these are the arguments of a shell with a text of ours: what it runs is the program.
+pub(crate) fn is_ours<S: AsRef<OsStr>>(argv: &[S]) -> bool {
+    argv.get(2).is_some_and(|text| text.as_ref().as_bytes().starts_with(OUTLIVE_TERM.as_bytes()))
+}
+
+/// Builds `sh -c TEXT sh FOLDERS…` and the variables that the text refers to.
+pub(super) fn fill(text: &str, meaning: &Lookup<'_>) -> Result<Command, String> {
+    let mut filled = OUTLIVE_TERM.to_owned();
+    let mut env: Vec<(String, String)> = Vec::new();
+    let mut folders: Option<(String, Vec<String>)> = None;
+    let mut lexer = Lexer::default();
+    for piece in scan(text) {
+        let name = match piece {
+            Piece::Text(text) => {
+                lexer.text(text);
+                filled.push_str(text);
+                continue;
+            }
+            Piece::Name(name) => name,
+        };
+        if lexer.escaped {
+            filled.push('\\'); // the backslash was text: it must not take the `$` of the reference
+        }
+        let place = lexer.places.last().copied();
+        lexer.value();
+        match meaning(name)? {
+            Meaning::One(value) => {
+                let variable = format!("NEMO_ARG_{}", env.len() + 1);
+                filled.push_str(&reference(place, &variable, name, &value)?);
+                env.push((variable, value));
+            }
+            Meaning::Many(values) => {
+                let (known, _) = folders.get_or_insert_with(|| (name.to_owned(), values));
+                if known != name {
+                    return Err(format!(
+                        "a shell command can take the folders of one task only, not of `{{{known}}}` and `{{{name}}}`; write the command as a list"
+                    ));
+                }
+                filled.push_str(all_arguments(place));
+            }
+        }
+    }
+    let argv = ["sh", "-c", &filled, "sh"].into_iter().map(OsString::from);
+    let folders = folders.into_iter().flat_map(|(_, values)| values).map(OsString::from);
+    Ok(Command { argv: argv.chain(folders).collect(), env })
+}
+
+fn reference(
+    place: Option<Place>,
+    variable: &str,
+    name: &str,
+    value: &str,
+) -> Result<String, String> {
+    match place {
+        None | Some(Place::Parens | Place::Comment) => Ok(format!("\"${{{variable}}}\"")),
+        Some(Place::Double) => Ok(format!("${{{variable}}}")),
+        Some(Place::Single) => Ok(format!("'\"${{{variable}}}\"'")),
+        // Some shells run what stands in `a[$(…)]` when they calculate with a variable that holds it.
+        Some(Place::Arithmetic) if value.parse::<i64>().is_ok() => Ok(format!("${{{variable}}}")),
+        Some(Place::Arithmetic) => Err(format!(
+            "`{{{name}}}` stands in `$((…))` and must be a whole number, but it is `{value}`"
+        )),
+    }
+}
+
+fn all_arguments(place: Option<Place>) -> &'static str {
+    match place {
+        None | Some(Place::Parens | Place::Comment) => "\"$@\"",
+        Some(Place::Double | Place::Arithmetic) => "$*",
+        Some(Place::Single) => "'\"$*\"'",
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the tests ask a real shell")]
+mod tests {
+    use super::*;
+
+    /// Runs a text with a real `sh`; `{v}` is the value, `{w.dirs}` are two folders.
+    fn run(text: &str, value: &str) -> String {
+        let meaning = |name: &str| {
+            Ok(match name {
+                "v" => Meaning::One(value.to_owned()),
+                _ => Meaning::Many(vec!["a b".to_owned(), "*".to_owned()]),
+            })
+        };
+        let command = fill(text, &meaning).unwrap();
+        let mut process = std::process::Command::new(&command.argv[0]);
+        let output = process.args(&command.argv[1..]).envs(command.env).output().unwrap();
+        assert!(output.status.success(), "{text:?} with {value:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    const HOSTILE: [&str; 16] = [
+        "plain",
+        "",
+        "a b  c",
+        "'; echo OWNED; '",
+        "\"; echo OWNED; \"",
+        "line\nbreak",
+        "$(echo OWNED)",
+        "`echo OWNED`",
+        "*",
+        "-rf",
+        "~",
+        "ünïcödé ☃",
+        "\\",
+        "trailing\\",
+        "${HOME} $1 #no",
+        "' \" $(( a[$(echo OWNED)] ))",
+    ];
+
+    #[test]
+    fn a_value_is_only_ever_data() {
+        let show = "printf '<%s>'";
+        for value in HOSTILE {
+            for (place, expected) in [
+                ("{v}", format!("<{value}>")),
+                ("\"{v}\"", format!("<{value}>")),
+                ("'{v}'", format!("<{value}>")),
+                ("a{v}b", format!("<a{value}b>")),
+                ("--x='a {v} b'\"c {v}\"{v}", format!("<--x=a {value} bc {value}{value}>")),
+                ("\"it's {v}\"", format!("<it's {value}>")),
+                ("'say \"{v}\"'", format!("<say \"{value}\">")),
+                ("\\'{v}", format!("<'{value}>")),
+                ("\"\\\"{v}\"", format!("<\"{value}>")),
+                ("\\{v}", format!("<\\{value}>")),
+                ("\"\\{v}\"", format!("<\\{value}>")),
+                ("a#'{v}'", format!("<a#{value}>")),
+                ("x # it's {v}\n", "<x>".to_owned()),
+                ("x # it's\n printf '<%s>' {v}", format!("<x><{value}>")),
+                ("'$(' {v} ')'", format!("<$(><{value}><)>")),
+            ] {
+                assert_eq!(run(&format!("{show} {place}"), value), expected, "{place:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_in_a_substitution_is_data_too() {
+        for value in HOSTILE {
+            let value = value.trim_end_matches('\\'); // kept simple: no trailing line breaks to lose
+            for text in [
+                "printf '<%s>' \"$(printf %s {v})\"",
+                "printf '<%s>' \"$(printf %s '{v}')\"",
+                "printf '<%s>' \"$(printf %s \"{v}\")\"",
+                "printf '<%s>' \"x\"\"$( (printf %s {v}) )\"",
+                "X={v}; printf '<%s>' \"$X\"",
+            ] {
+                assert!(run(text, value).ends_with(&format!("{value}>")), "{text:?} {value:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn arithmetic_takes_whole_numbers_only() {
+        assert_eq!(run("echo $(( {v} + (1) )) '{v}'", "41"), "42 41\n");
+        let meaning = |_: &str| Ok(Meaning::One("a[$(id)]".to_owned()));
+        assert!(fill("echo $(( {v} ))", &meaning).unwrap_err().contains("whole number"));
+    }
+
+    #[test]
+    fn folders_are_arguments() {
+        assert_eq!(run("printf '<%s>' {w.dirs}", ""), "<a b><*>");
+        assert_eq!(run("printf '<%s>' \"d: {w.dirs}\" '{w.dirs}'", ""), "<d: a b *><a b *>");
+        let meaning = |_: &str| Ok(Meaning::Many(Vec::new()));
+        assert!(fill("{a.dirs} {b.dirs}", &meaning).unwrap_err().contains("one task only"));
+    }
+}

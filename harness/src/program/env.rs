@@ -1,0 +1,92 @@
+//! The variables that a program is started with.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::checkpoint::resume::Resumed;
+use crate::job::context::Context;
+use crate::job::trial::Trial;
+use crate::program::command::{Command, plain};
+use crate::program::guard;
+
+/// What is this attempt's own.
+#[derive(Clone, Debug)]
+pub(crate) struct Own<'a> {
+    pub(crate) attempt: u32,
+    pub(crate) resumed: Option<&'a Resumed>,
+    /// Unix seconds.
+    pub(crate) deadline: Option<f64>,
+    pub(crate) socket: Option<PathBuf>,
+    /// A folder that comes first in PATH.
+    pub(crate) bin: Option<PathBuf>,
+}
+
+/// The variables, a later one winning over an earlier one of the same name.
+pub(crate) fn variables(
+    trial: &Trial,
+    context: &Context,
+    own: &Own<'_>,
+    command: &Command,
+) -> Vec<(String, OsString)> {
+    let Own { attempt, resumed, deadline, socket, bin } = own;
+    let mut all: BTreeMap<String, OsString> = BTreeMap::new();
+    if !context.has_unbuffered {
+        all.insert("PYTHONUNBUFFERED".to_owned(), "1".into());
+    }
+    for (name, value) in &trial.spec.env {
+        all.insert(name.clone(), value.into());
+    }
+    for (name, value) in &trial.params {
+        all.insert(format!("NEMO_PARAM_{}", upper(name)), plain(value).replace('\0', "").into());
+    }
+    let resume_from = resumed.map(|resumed| resumed.from.clone().into_os_string());
+    let resume_step = resumed.map(|resumed| resumed.step.to_string());
+    let variables: [(&str, OsString); 11] = [
+        ("NEMO_EXPERIMENT", trial.spec.experiment.clone().into()),
+        ("NEMO_TASK", trial.spec.task.clone().into()),
+        ("NEMO_TRIAL", trial.index.to_string().into()),
+        ("NEMO_ATTEMPT", attempt.to_string().into()),
+        ("NEMO_PARAMS", trial.dir.params().into()),
+        ("NEMO_SEED", trial.seed().to_string().into()),
+        ("NEMO_DIR", trial.dir.path().into()),
+        ("NEMO_CHECKPOINT_DIR", trial.dir.staging(*attempt).into()),
+        ("NEMO_RESUME_FROM", resume_from.unwrap_or_default()),
+        ("NEMO_RESUME_STEP", resume_step.unwrap_or_default().into()),
+        ("NEMO_DEADLINE", deadline.map_or(String::new(), |at| format!("{at:.0}")).into()),
+    ];
+    all.extend(variables.map(|(name, value)| (name.to_owned(), value)));
+    all.insert(guard::VARIABLE.to_owned(), guard::mark(context).into());
+    if let Some(socket) = socket {
+        all.insert("NEMO_SOCKET".to_owned(), socket.into());
+        all.insert("NOTIFY_SOCKET".to_owned(), socket.into());
+    }
+    if let Some(bin) = bin {
+        let path = all.get("PATH").unwrap_or(&context.path);
+        let folders = std::iter::once(bin.clone()).chain(std::env::split_paths(path));
+        if let Ok(path) = std::env::join_paths(folders) {
+            all.insert("PATH".to_owned(), path);
+        }
+    }
+    if let Some(hang) = trial.spec.restart.hang {
+        // What sd_notify's users derive their period from.
+        let micros = hang.saturating_mul(1_000_000).to_string();
+        all.insert("WATCHDOG_USEC".to_owned(), micros.into());
+    }
+    all.extend(command.env.iter().map(|(name, value)| (name.clone(), value.into())));
+    all.into_iter().collect()
+}
+
+/// A parameter's name as part of a variable's.
+fn upper(name: &str) -> String {
+    let character = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+    name.chars().map(character).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn names_are_upper_case() {
+        assert_eq!(super::upper("learning-rate.x9é"), "LEARNING_RATE_X9_");
+    }
+}

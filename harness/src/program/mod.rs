@@ -1,0 +1,224 @@
+//! The program of an attempt as the supervision sees it: a child of this process, or several on other nodes.
+
+pub(crate) mod command;
+pub(crate) mod env;
+pub(crate) mod guard;
+pub(crate) mod output;
+pub(crate) mod processes;
+pub(crate) mod scontrol_shim;
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::process::Stdio;
+
+use nemo_core::rundir::{LaunchSpec, Profile};
+use nix::sys::signal::Signal;
+
+use crate::attempt::verdict::Exit;
+use crate::job::harness::Harness;
+use crate::job::trial::with_path;
+use crate::monitor::watchdog;
+use crate::os::clock::Time;
+use crate::os::log::Log;
+use crate::program::output::Stream;
+use crate::program::processes::{Reaped, Start};
+use crate::rank::Options;
+use crate::rank::identity::Rank;
+use crate::rank::multi_rank::{Heard, Launched, Who};
+use crate::rank::relay::{Relay, Relayed};
+use crate::rank::srun;
+
+/// Where its processes are.
+#[derive(Debug)]
+pub(crate) enum Program {
+    /// Here, in the group of this process.
+    Local { pid: u32 },
+    /// Each below a shim that `srun` started.
+    Launched(Box<Launched>),
+}
+
+/// Who is asked to save, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asking<'a> {
+    /// Every process below this one,
+    pub(crate) root: u32,
+    /// but not these and what is below them.
+    pub(crate) except: &'a [u32],
+    pub(crate) signal: Signal,
+    pub(crate) profile: Option<Profile>,
+}
+
+/// What an attempt starts its program with.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) attempt: u32,
+    pub(crate) argv: Vec<OsString>,
+    pub(crate) env: Vec<(String, OsString)>,
+    /// The lines of its output must be read.
+    pub(crate) is_read: bool,
+}
+
+/// Starts the program of an attempt; its outputs, where they pass through here.
+pub(crate) fn start(
+    harness: &Harness,
+    prepared: Prepared,
+) -> Result<(Program, Vec<Stream>), String> {
+    let Prepared { attempt, argv, mut env, is_read } = prepared;
+    let (spec, context) = (&harness.trial.spec, &harness.context);
+    let is_far = |launch: &&LaunchSpec| context.slurm.is_some() && srun::ranks(launch) > 1;
+    if let Some(launch) = spec.launch.as_ref().filter(is_far) {
+        let options = Options {
+            dir: harness.trial.dir.clone(),
+            attempt,
+            workdir: spec.workdir.clone(),
+            port: free_port(harness, attempt),
+            lines: is_read,
+            workers: srun::workers(launch),
+            program: argv,
+        };
+        let argv = srun::srun(launch, context.cpus_per_task.as_deref(), &context.exe, &options);
+        let socket = env.iter().find(|(name, _)| name == "NEMO_SOCKET");
+        let relay = socket.map(|(_, path)| Relay::new(path.into()));
+        let launched = Launched::start(srun::ranks(launch), &argv, &env, relay);
+        let launched = launched.map_err(|error| format!("`srun` could not be started: {error}"))?;
+        return Ok((Program::Launched(Box::new(launched)), Vec::new()));
+    }
+    let workers = spec.launch.as_ref().and_then(srun::workers);
+    if spec.launch.is_some() {
+        let own = Rank::alone().of_all(free_port(harness, attempt), workers);
+        let unset = |(name, _): &(String, OsString)| !env.iter().any(|(other, _)| other == name);
+        let own: Vec<_> = own.into_iter().filter(unset).collect();
+        env.extend(own);
+    }
+    let (streams, [stdout, stderr]) = outputs(harness, attempt, is_read)?;
+    let start = Start { argv: &argv, env: &env, workdir: &spec.workdir, stdout, stderr };
+    let pid = processes::start(start, &context.path)?;
+    Ok((Program::Local { pid }, streams))
+}
+
+/// The program writes its own files unless its lines must be read.
+fn outputs(
+    harness: &Harness,
+    attempt: u32,
+    is_read: bool,
+) -> Result<(Vec<Stream>, [Stdio; 2]), String> {
+    let dir = &harness.trial.dir;
+    let mut streams = Vec::new();
+    let mut ends = Vec::new();
+    for path in [dir.stdout(attempt), dir.stderr(attempt)] {
+        let log = output::open_log(&path);
+        if is_read {
+            let (stream, end) = Stream::new(log.ok()).map_err(|error| with_path(&path, &error))?;
+            streams.push(stream);
+            ends.push(end);
+        } else {
+            ends.push(log.map_or_else(|_| Stdio::null(), Stdio::from));
+        }
+    }
+    let ends = ends.try_into().map_err(|_| "a program has two outputs".to_owned())?;
+    Ok((streams, ends))
+}
+
+/// A port on this node, the first of the job's, that nobody listens at now.
+fn free_port(harness: &Harness, attempt: u32) -> u16 {
+    let job = harness.context.slurm.as_ref().and_then(|job| job.raw.parse().ok());
+    let job = job.unwrap_or(u64::from(harness.context.pid));
+    // An address, not a name: the resolver of a static C library is large.
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok();
+    let mut ports = (0..1000).map(|nth| srun::port(job, attempt, nth));
+    ports.find(is_free).unwrap_or(srun::port(job, attempt, 0))
+}
+
+impl Program {
+    /// The child that stands for all of it: once it is gone, the program is.
+    pub(crate) fn pid(&self) -> u32 {
+        match self {
+            Self::Local { pid } => *pid,
+            Self::Launched(launched) => launched.srun,
+        }
+    }
+
+    /// Asks to save. The answer is whether anybody heard; none yet if it comes later.
+    pub(crate) fn ask(&mut self, asking: &Asking<'_>, running: bool, now: Time) -> Option<bool> {
+        let Asking { root, except, signal, profile } = *asking;
+        match self {
+            Self::Local { pid } => {
+                let program = running.then_some(*pid);
+                Some(processes::ask(root, program, except, signal, profile))
+            }
+            Self::Launched(launched) => {
+                launched.ask(signal, now);
+                None
+            }
+        }
+    }
+
+    /// Sends TERM or KILL to all of it.
+    pub(crate) fn end(&mut self, root: u32, except: &[u32], is_running: bool, signal: Signal) {
+        match self {
+            Self::Launched(launched) if is_running => launched.end(signal),
+            Self::Local { .. } | Self::Launched(_) => {
+                processes::end(root, except, is_running.then_some(self.pid()), signal);
+            }
+        }
+    }
+
+    /// Hands a message to the harness's own socket, as if its sender were here.
+    pub(crate) fn deliver(&mut self, message: &Relayed) {
+        match self {
+            Self::Local { .. } => {}
+            Self::Launched(launched) => launched.deliver(message),
+        }
+    }
+
+    /// Writes down what its processes do.
+    pub(crate) fn keep_evidence(&mut self, except: &[u32], path: &Path, harness: &Harness) {
+        match self {
+            Self::Local { .. } => {
+                watchdog::keep_evidence(harness.context.pid, except, path, &harness.clock);
+            }
+            Self::Launched(launched) => launched.keep_evidence(),
+        }
+    }
+
+    /// What to poll.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        match self {
+            Self::Local { .. } => None,
+            Self::Launched(launched) => Some(launched.descriptors()),
+        }
+        .into_iter()
+        .flatten()
+    }
+
+    /// When [`Program::look`] is due.
+    pub(crate) fn next_look(&self) -> Option<Time> {
+        match self {
+            Self::Local { .. } => None,
+            Self::Launched(launched) => launched.next_look(),
+        }
+    }
+
+    /// Reads what has come, and does what is due.
+    pub(crate) fn look(&mut self, now: Time, log: &mut Log) -> Vec<Heard> {
+        match self {
+            Self::Local { .. } => Vec::new(),
+            Self::Launched(launched) => launched.look(now, log),
+        }
+    }
+
+    /// The true end, once the child was reaped, and who it was where there are several.
+    pub(crate) fn ended(
+        &mut self,
+        reaped: Reaped,
+        harness: &Harness,
+        log: &mut Log,
+    ) -> (Exit, Option<Who>) {
+        match self {
+            Self::Local { .. } => (Exit::of(reaped), None),
+            Self::Launched(launched) => launched.ended(harness, log),
+        }
+    }
+}

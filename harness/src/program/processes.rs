@@ -1,0 +1,297 @@
+//! The program's processes: started in a group of their own, signalled with care, and all gone at the end.
+#![expect(clippy::disallowed_methods, reason = "one of the places that start programs")]
+#![expect(unsafe_code, reason = "a child's death signal is set between fork and exec")]
+
+use std::fs::File;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nemo_core::profile;
+use nemo_core::rundir::Profile;
+use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::sys::signal::{self, SigHandler, SigSet, Signal, kill, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::os::proc_fs;
+use crate::program::command;
+use crate::rank::srun;
+
+/// What a program is started with.
+#[derive(Debug)]
+pub(crate) struct Start<'a> {
+    pub(crate) argv: &'a [std::ffi::OsString],
+    pub(crate) env: &'a [(String, std::ffi::OsString)],
+    pub(crate) workdir: &'a Path,
+    pub(crate) stdout: Stdio,
+    pub(crate) stderr: Stdio,
+}
+
+/// The child's ends of three pipes.
+#[derive(Debug)]
+pub(crate) struct Pipes {
+    pub(crate) stdin: Stdio,
+    pub(crate) stdout: Stdio,
+    pub(crate) stderr: Stdio,
+}
+
+/// Makes this process the parent of every orphan below it, so that none is lost from sight.
+pub(crate) fn adopt_orphans() -> io::Result<()> {
+    Ok(prctl::set_child_subreaper(true)?)
+}
+
+/// Starts the program; the answer is its process id and its group's. An error says what is wrong, and where.
+pub(crate) fn start(start: Start<'_>, path: &std::ffi::OsStr) -> Result<u32, String> {
+    let Some((program, arguments)) = start.argv.split_first() else {
+        return Err("the command is empty".to_owned());
+    };
+    let mut command = Command::new(program);
+    command.args(arguments).envs(start.env.iter().map(|(name, value)| (name, value)));
+    command.current_dir(start.workdir).process_group(0);
+    command.stdin(Stdio::null()).stdout(start.stdout).stderr(start.stderr);
+    die_with_parent(&mut command);
+    match command.spawn() {
+        Ok(child) => Ok(child.id()),
+        Err(error) => {
+            let own = start.env.iter().rfind(|(name, _)| name == "PATH");
+            let path = own.map_or(path, |(_, value)| value);
+            Err(explain(Path::new(program), start.workdir, path, &error))
+        }
+    }
+}
+
+/// Starts the `srun` of a program with several processes. Slurm's variables that change how it talks are taken out.
+pub(crate) fn start_srun(
+    argv: &[std::ffi::OsString],
+    env: &[(String, std::ffi::OsString)],
+    pipes: Pipes,
+) -> io::Result<u32> {
+    let mut command = Command::new(argv.first().map_or("srun".as_ref(), |word| word.as_os_str()));
+    command.args(argv.get(1..).unwrap_or_default());
+    command.envs(env.iter().map(|(name, value)| (name, value))).process_group(0);
+    for name in ["SLURM_LABELIO", "SLURM_UNBUFFEREDIO", "SLURM_DEBUG"] {
+        command.env_remove(name);
+    }
+    command.stdin(pipes.stdin).stdout(pipes.stdout).stderr(pipes.stderr);
+    die_with_parent(&mut command);
+    Ok(command.spawn()?.id())
+}
+
+/// Gives a child no signal that is blocked, and has it killed when this process is: a killed harness must not leave
+/// its program behind.
+pub(crate) fn die_with_parent(command: &mut Command) {
+    prepare(command, SigHandler::SigDfl);
+}
+
+/// The same for a child that TERM shall not end: Slurm may send it to every process of a job, and an answer is lost
+/// then just when it matters. (A blocked signal would be no help: shells unblock all.)
+pub(crate) fn outlive_term(command: &mut Command) {
+    prepare(command, SigHandler::SigIgn);
+}
+
+fn prepare(command: &mut Command, on_term: SigHandler) {
+    let parent = Pid::this();
+    // SAFETY: between fork and exec only system calls are made: nothing allocates, locks or unwinds.
+    unsafe {
+        command.pre_exec(move || {
+            SigSet::empty().thread_set_mask()?;
+            signal::signal(Signal::SIGTERM, on_term)?;
+            prctl::set_pdeathsig(Signal::SIGKILL)?;
+            if nix::unistd::getppid() == parent { Ok(()) } else { Err(Errno::ESRCH.into()) }
+        });
+    }
+}
+
+/// Says why a program could not be started, in the words of the person who must repair it.
+fn explain(program: &Path, workdir: &Path, path: &std::ffi::OsStr, error: &io::Error) -> String {
+    let name = program.display();
+    if !workdir.is_dir() {
+        return format!(
+            "the folder `{}`, where the program must run, is not there",
+            workdir.display()
+        );
+    }
+    let has_slash = program.components().count() > 1 || program.is_absolute();
+    let found = if has_slash {
+        Some(workdir.join(program)).filter(|file| file.exists())
+    } else {
+        std::env::split_paths(path).map(|folder| folder.join(program)).find(|file| file.is_file())
+    };
+    let Some(file) = found else {
+        if has_slash {
+            return format!("`{name}` does not exist");
+        }
+        let here = workdir.join(program).is_file();
+        let hint = if here {
+            format!("; to run the one in the folder, write `./{name}`")
+        } else {
+            String::new()
+        };
+        return format!("`{name}` was not found in PATH{hint}");
+    };
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EACCES) => {
+            format!("`{}` is not executable; `chmod +x` makes it so", file.display())
+        }
+        Some(Errno::ENOENT) => bad_interpreter(&file),
+        Some(Errno::ENOEXEC) => {
+            format!(
+                "`{}` is no program: does its first line name an interpreter (`#!/bin/sh`)?",
+                file.display()
+            )
+        }
+        Some(Errno::E2BIG) => {
+            "the command or its environment is too long for the system".to_owned()
+        }
+        _ => format!("`{}` could not be started: {error}", file.display()),
+    }
+}
+
+fn bad_interpreter(file: &PathBuf) -> String {
+    let mut first = Vec::new();
+    if let Ok(file) = File::open(file) {
+        let read = io::Read::read_to_end(&mut io::Read::take(file, 256), &mut first);
+        if read.is_err() {
+            first.clear();
+        }
+    }
+    let line = first.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    match String::from_utf8_lossy(line).strip_prefix("#!") {
+        Some(interpreter) => {
+            let interpreter = interpreter.trim_end_matches('\r').trim();
+            format!("the interpreter `{interpreter}` of `{}` does not exist", file.display())
+        }
+        None => format!("`{}` needs a loader or library that is not on this node", file.display()),
+    }
+}
+
+/// A process that ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reaped {
+    pub(crate) pid: u32,
+    pub(crate) code: Option<i32>,
+    pub(crate) signal: Option<i32>,
+}
+
+/// Takes every child that has ended: the program, our helpers, and orphans that became ours.
+pub(crate) fn reap() -> Vec<Reaped> {
+    let mut reaped = Vec::new();
+    loop {
+        let (pid, code, signal) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) => (pid, Some(code), None),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, None, Some(signal as i32)),
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return reaped,
+            Ok(_) | Err(Errno::EINTR) => continue,
+            Err(_) => return reaped,
+        };
+        reaped.push(Reaped { pid: pid.as_raw().unsigned_abs(), code, signal });
+    }
+}
+
+/// Sends a signal to the outermost processes below `root` that catch it, and says whether there was one. Those
+/// below them are their own business: a launcher passes it on, a forked worker only inherited the handler.
+///
+/// PyTorch's launcher is never asked, but what is below it: a signal would end it, and its workers with it. Nor is our
+/// own shell around the program.
+///
+/// The program itself comes first: looking at all processes of a node takes milliseconds.
+pub(crate) fn ask(
+    root: u32,
+    program: Option<u32>,
+    except: &[u32],
+    signal: Signal,
+    profile: Option<Profile>,
+) -> bool {
+    let mut skip = except.to_vec();
+    let mut asked = false;
+    let mut ask = |pid: u32, skip: &mut Vec<u32>| {
+        let arguments = proc_fs::arguments(pid);
+        if proc_fs::catches(pid, signal)
+            && profile::is_asked(profile, |name| proc_fs::variable(pid, name).is_some())
+            && !srun::is_launcher(&arguments)
+            && !command::is_own_shell(&arguments)
+            && send(pid, signal)
+        {
+            skip.push(pid);
+            asked = true;
+        }
+    };
+    if let Some(program) = program {
+        ask(program, &mut skip);
+    }
+    for pid in proc_fs::descendants(root, except) {
+        let parent = proc_fs::stat(pid).map(|stat| stat.parent);
+        if parent.is_ok_and(|parent| skip.contains(&parent)) {
+            skip.push(pid);
+        } else if !skip.contains(&pid) {
+            ask(pid, &mut skip);
+        }
+    }
+    asked
+}
+
+/// Sends TERM or KILL to the program's group and to everything below `root`.
+pub(crate) fn end(root: u32, except: &[u32], group: Option<u32>, signal: Signal) {
+    if let Some(group) = group {
+        killpg(raw(group), signal).ok(); // the group may be gone: those below are found one by one
+    }
+    let in_group = |pid: u32| nix::unistd::getpgid(Some(raw(pid))).ok() == group.map(raw);
+    for pid in proc_fs::descendants(root, except) {
+        if !in_group(pid) {
+            send(pid, signal);
+        }
+        if signal == Signal::SIGTERM {
+            send(pid, Signal::SIGCONT); // a stopped process hears TERM only once it goes on
+        }
+    }
+}
+
+fn send(pid: u32, signal: Signal) -> bool {
+    kill(raw(pid), signal).is_ok()
+}
+
+/// Sends a signal to one process that is known to be ours.
+pub(crate) fn signal(pid: u32, signal: Signal) -> bool {
+    send(pid, signal)
+}
+
+fn raw(pid: u32) -> Pid {
+    Pid::from_raw(pid.cast_signed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[track_caller]
+    fn check(folder: &Path, program: &str, expected: &str) {
+        let argv = [program.into()];
+        let (stdout, stderr) = (Stdio::null(), Stdio::null());
+        let given = Start { argv: &argv, env: &[], workdir: folder, stdout, stderr };
+        let error = start(given, "/usr/bin:/bin".as_ref()).unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_started_is_explained() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str, mode| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        write("plain.sh", "#!/bin/sh\n", 0o600);
+        write("bad.sh", "#!/no/such/python3\n", 0o700);
+        write("train.py", "#!/bin/sh\n", 0o700);
+        check(folder.path(), "pyhton", "`pyhton` was not found in PATH");
+        check(folder.path(), "train.py", "write `./train.py`");
+        check(folder.path(), "./plain.sh", "is not executable");
+        check(folder.path(), "./bad.sh", "the interpreter `/no/such/python3`");
+        check(folder.path(), "./none", "`./none` does not exist");
+        check(&folder.path().join("gone"), "true", "is not there");
+    }
+}

@@ -1,0 +1,156 @@
+//! What a program finds as `scontrol`: a requeue of its own job becomes a message to the harness, so that the checkpoint
+//! is committed before the one requeue. Everything else is Slurm's.
+//!
+//! Where the harness can't be reached Slurm is told after all: the harness, if it lives, then hears of the requeue by TERM.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "an edge: reads its environment, and becomes Slurm's program"
+)]
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use nemo_core::rundir::TrialDir;
+
+use crate::job::context::{Context, SlurmJob};
+use crate::os::log::log_stderr;
+
+/// The name by which it is called.
+const NAME: &str = "scontrol";
+/// How long the harness may leave a message lying.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A requeue of the caller's own job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Requeue,
+    /// And it shall wait there until somebody releases it.
+    Hold,
+}
+
+/// Makes a folder with the one name in it, for the front of a program's PATH.
+pub(crate) fn make(beside: &Path, context: &Context) -> io::Result<PathBuf> {
+    let folder = beside.with_file_name("bin");
+    fs::create_dir(&folder)?; // in the socket's folder, which only the user may enter, and which is removed with it
+    symlink(&context.exe, folder.join(NAME))?;
+    Ok(folder)
+}
+
+/// Whether this process was called by that name.
+pub(crate) fn is_meant(name: Option<&OsStr>) -> bool {
+    name.and_then(|name| Path::new(name).file_name()) == Some(OsStr::new(NAME))
+}
+
+/// Acts as `scontrol`; comes back only where the message was taken, or there is no other.
+pub(crate) fn run(arguments: &[OsString]) -> u8 {
+    let job = crate::job::context::slurm_job();
+    let words: Vec<&str> = arguments.iter().map(|word| word.to_str().unwrap_or("\0")).collect();
+    let Some((wish, job)) = job.as_ref().and_then(|job| Some((wish(&words, job)?, job))) else {
+        return real(arguments);
+    };
+    match tell(wish) {
+        Ok(()) => 0,
+        Err(_) => real(&with_own_id(&words, job)),
+    }
+}
+
+/// The wish that a command line is, if it is one for this job alone.
+fn wish(words: &[&str], job: &SlurmJob) -> Option<Wish> {
+    let mut words = words.iter().filter(|word| !word.starts_with('-'));
+    let wish = match *words.next()? {
+        "requeue" => Wish::Requeue,
+        "requeuehold" => Wish::Hold,
+        _ => return None,
+    };
+    let ids: Vec<&str> = words.flat_map(|word| word.split(',')).collect();
+    (!ids.is_empty() && ids.iter().all(|id| is_own(id, job))).then_some(wish)
+}
+
+fn is_own(id: &str, job: &SlurmJob) -> bool {
+    id == job.raw || id == job.id()
+}
+
+/// One task's raw id equals the array's, and would requeue all of it: only the array's form names this task.
+fn with_own_id(words: &[&str], job: &SlurmJob) -> Vec<OsString> {
+    let own = |word: &&str| if **word == job.raw { job.id() } else { (*word).to_owned() };
+    words.iter().map(own).map(OsString::from).collect()
+}
+
+fn tell(wish: Wish) -> io::Result<()> {
+    let missing = || io::Error::from(io::ErrorKind::NotFound);
+    let socket = env::var_os("NEMO_SOCKET").ok_or_else(missing)?;
+    if wish == Wish::Hold {
+        let dir = TrialDir(env::var_os("NEMO_DIR").ok_or_else(missing)?.into());
+        fs::write(dir.pause(), "{}")?;
+    }
+    let sender = UnixDatagram::unbound()?;
+    sender.set_write_timeout(Some(PATIENCE))?;
+    sender.send_to(b"REQUEUE=1\n", socket)?;
+    Ok(())
+}
+
+/// Becomes Slurm's own program: the first in PATH that is not this one.
+fn real(arguments: &[OsString]) -> u8 {
+    let own = env::current_exe().and_then(fs::canonicalize).ok();
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut found = env::split_paths(&path).map(|folder| folder.join(NAME));
+    let other = found.find(|file| file.is_file() && fs::canonicalize(file).ok() != own);
+    let Some(other) = other else {
+        log_stderr("`scontrol` was not found in PATH");
+        return 127;
+    };
+    let error = Command::new(&other).args(arguments).exec();
+    log_stderr(&crate::job::trial::with_path(&other, &error));
+    126
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job() -> SlurmJob {
+        SlurmJob { raw: "9".into(), array: Some(("7".into(), 3)), restarts: 0, end: None }
+    }
+
+    #[track_caller]
+    fn check(line: &str, expected: Option<Wish>) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(wish(&words, &job()), expected, "{line}");
+    }
+
+    #[test]
+    fn only_a_requeue_of_the_own_job_is_ours() {
+        check("requeue 9", Some(Wish::Requeue));
+        check("requeue 7_3", Some(Wish::Requeue));
+        check("-Q requeue 7_3", Some(Wish::Requeue));
+        check("requeuehold 9", Some(Wish::Hold));
+        check("requeue 7", None); // the whole array
+        check("requeue 9,7_4", None);
+        check("requeue", None);
+        check("show job 9", None);
+        check("release 9", None);
+        check("", None);
+    }
+
+    #[test]
+    fn slurm_is_told_the_arrays_form() {
+        let words = with_own_id(&["requeue", "9"], &job());
+        assert_eq!(words, ["requeue", "7_3"]);
+    }
+
+    #[test]
+    fn it_is_known_by_its_name() {
+        assert!(is_meant(Some("scontrol".as_ref())));
+        assert!(is_meant(Some("/tmp/x/bin/scontrol".as_ref())));
+        assert!(!is_meant(Some("/opt/nemo-harness".as_ref())));
+        assert!(!is_meant(None));
+    }
+}

@@ -1,0 +1,378 @@
+//! The shim's loop: one program, one line to the harness, and nothing left at the end.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io::{self, Stdin, Stdout};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
+use nix::sys::socket::UnixAddr;
+
+use super::Options;
+use super::frame::{Message, encode, read_answer};
+use super::identity::{self, Rank};
+use crate::attempt::lease;
+use crate::monitor::watchdog;
+use crate::os::clock::{Clock, Time};
+use crate::os::log::log_stderr;
+use crate::os::proc_fs;
+use crate::os::signals;
+use crate::program::output::{self, Stream};
+use crate::program::processes::{self, Start};
+use crate::protocol::Socket;
+
+/// How often a program that did not catch the request to save is asked again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long the harness has to read the last words.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+/// So much may wait for the harness; beyond it lines of output are dropped, but nothing else.
+const BACKLOG: usize = 1024 * 1024;
+/// How many messages are read before something else gets its turn.
+const MESSAGES: usize = 1024;
+/// How many senders can be answered.
+const SENDERS: usize = 256;
+
+/// What the harness says, a word a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Order {
+    /// Ask the program to save, by this signal.
+    Ask(Signal),
+    /// TERM.
+    End,
+    /// KILL.
+    Kill,
+    /// Write down what the processes do.
+    Evidence,
+    /// A message for a sender of this rank's.
+    Answer { rank: u32, to: u32, bytes: Vec<u8> },
+}
+
+#[derive(Debug)]
+struct Shim {
+    rank: Rank,
+    clock: Clock,
+    /// Where to write what the processes of a hanging program do.
+    evidence: PathBuf,
+    signals: SignalFd,
+    pid: u32,
+    program: Option<u32>,
+    /// The signal that nobody caught yet, and when it is sent again.
+    wanted: Option<(Signal, Time)>,
+    streams: Vec<Stream>,
+    socket: Option<Socket>,
+    /// Who has sent messages and can be answered: their numbers begin at 1.
+    senders: Vec<UnixAddr>,
+    input: Option<(Stdin, Vec<u8>)>,
+    output: Stdout,
+    pending: VecDeque<u8>,
+}
+
+/// Runs the program of one rank. Its end is told to the harness; the exit code only says that this was done.
+pub(crate) fn run(options: &Options) -> Result<u8, String> {
+    let signals = signals::listen().map_err(|error| format!("signals: {error}"))?;
+    processes::adopt_orphans().map_err(|error| format!("a subreaper: {error}"))?;
+    let rank = Rank::of_slurm()?;
+    let (input, output) = (io::stdin(), io::stdout());
+    for end in [input.as_fd(), output.as_fd()] {
+        let set = fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
+        set.map_err(|error| format!("the pipes to Slurm: {error}"))?;
+    }
+    let mut shim = Shim {
+        clock: Clock::start(),
+        evidence: options.dir.rank_evidence(options.attempt, rank.number),
+        signals,
+        pid: std::process::id(),
+        program: None,
+        wanted: None,
+        streams: Vec::new(),
+        socket: None,
+        senders: Vec::new(),
+        input: Some((input, Vec::new())),
+        output,
+        pending: VecDeque::new(),
+        rank,
+    };
+    match shim.start(options) {
+        Ok(program) => {
+            shim.program = Some(program);
+            let (step, node) = (shim.rank.step.clone(), shim.rank.node_name.clone());
+            shim.tell(&Message::Started { step, node });
+            shim.watch();
+        }
+        Err(why) => {
+            let node = shim.rank.node_name.clone();
+            shim.tell(&Message::Failed { node, why });
+        }
+    }
+    shim.last_words();
+    Ok(nemo_core::exit::DONE)
+}
+
+impl Shim {
+    fn start(&mut self, options: &Options) -> Result<u32, String> {
+        let (dir, attempt, rank) = (&options.dir, options.attempt, self.rank.number);
+        let mut ends = Vec::new();
+        for path in [dir.rank_stdout(attempt, rank), dir.rank_stderr(attempt, rank)] {
+            let log = output::open_log(&path).ok();
+            if options.lines && rank == 0 {
+                let (stream, end) = Stream::new(log).map_err(|error| error.to_string())?;
+                self.streams.push(stream);
+                ends.push(end);
+            } else {
+                ends.push(log.map_or_else(Stdio::null, Stdio::from));
+            }
+        }
+        let [stdout, stderr] =
+            ends.try_into().map_err(|_| "a program has two outputs".to_owned())?;
+        let mut env: Vec<(String, OsString)> = self.rank.variables(options.port, options.workers);
+        env.extend(self.open_socket());
+        let (argv, workdir) = (&options.program, &options.workdir);
+        let path = super::identity::search_path();
+        processes::start(Start { argv, env: &env, workdir, stdout, stderr }, &path)
+    }
+
+    /// The harness's socket is on its own node: this one stands in for it.
+    fn open_socket(&mut self) -> Vec<(String, OsString)> {
+        let names = ["NEMO_SOCKET", "NOTIFY_SOCKET"];
+        if !identity::is_heard() {
+            return Vec::new();
+        }
+        let mark = std::process::id().to_string();
+        let opened =
+            lease::nonce().and_then(|nonce| Socket::open(&std::env::temp_dir(), &mark, &nonce));
+        let path = match opened {
+            Ok(socket) => self.socket.insert(socket).path().into_os_string(),
+            Err(error) => {
+                log_stderr(&format!("the program can't send messages: its socket: {error}"));
+                OsString::new()
+            }
+        };
+        names.map(|name| (name.to_owned(), path.clone())).into()
+    }
+
+    fn hand_on_messages(&mut self) {
+        for _ in 0..MESSAGES {
+            let Some(received) = self.socket.as_mut().and_then(Socket::receive) else { return };
+            let from = received.from.map_or(0, |from| self.number_of(from));
+            if self.pending.len() < BACKLOG {
+                self.tell(&Message::Datagram { from, bytes: received.bytes });
+            }
+        }
+    }
+
+    /// The number by which a sender is known; 0 where too many have one.
+    fn number_of(&mut self, sender: UnixAddr) -> u32 {
+        if !self.senders.contains(&sender) && self.senders.len() < SENDERS {
+            self.senders.push(sender);
+        }
+        let place = self.senders.iter().position(|known| *known == sender);
+        place.and_then(|place| u32::try_from(place + 1).ok()).unwrap_or(0)
+    }
+
+    fn answer(&mut self, to: u32, bytes: &[u8]) {
+        let sender = usize::try_from(to).ok().and_then(|to| self.senders.get(to.checked_sub(1)?));
+        if let Some((socket, sender)) = self.socket.as_mut().zip(sender) {
+            socket.answer(*sender, &String::from_utf8_lossy(bytes));
+        }
+    }
+
+    /// Until the program is gone, and all that it left behind.
+    fn watch(&mut self) {
+        while self.program.is_some() {
+            self.wait();
+            signals::read(&self.signals); // CHLD wakes; the harness hears of all else itself
+            self.hand_on_lines();
+            self.hand_on_messages();
+            for order in self.orders() {
+                self.obey(order);
+            }
+            if self.wanted.is_some_and(|(_, at)| at <= self.clock.now()) {
+                self.ask();
+            }
+            self.reap();
+            self.write();
+        }
+        self.clean_up();
+        for _ in 0..64 {
+            self.hand_on_lines();
+        }
+        self.hand_on_messages();
+    }
+
+    fn wait(&mut self) {
+        let due = self.wanted.map(|(_, at)| at.saturating_sub(self.clock.now()));
+        let timeout = due.map_or(PollTimeout::NONE, |due| {
+            PollTimeout::try_from(due + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        });
+        let mut set = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        let pipes = self.streams.iter().filter_map(Stream::pipe);
+        set.extend(pipes.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
+        let socket = self.socket.iter().map(Socket::descriptor);
+        set.extend(socket.map(|open| PollFd::new(open, PollFlags::POLLIN)));
+        let input =
+            self.input.iter().map(|(input, _)| PollFd::new(input.as_fd(), PollFlags::POLLIN));
+        set.extend(input);
+        if !self.pending.is_empty() {
+            set.push(PollFd::new(self.output.as_fd(), PollFlags::POLLOUT));
+        }
+        poll(&mut set, timeout).ok(); // all are read without blocking: which one it was doesn't matter
+    }
+
+    /// Reads what the harness says. Its silence for good is an order too: it or `srun` is gone.
+    fn orders(&mut self) -> Vec<Order> {
+        let Some((input, begun)) = &mut self.input else { return Vec::new() };
+        let mut orders = Vec::new();
+        let mut buffer = [0; 4096];
+        let is_over = loop {
+            // Not through the lock's buffer, which `poll` doesn't know of.
+            match nix::unistd::read(input.as_fd(), &mut buffer) {
+                Ok(0) => break true,
+                Ok(length) => {
+                    begun.extend_from_slice(&buffer[..length]);
+                    while let Some(end) = begun.iter().position(|&byte| byte == b'\n') {
+                        let line: Vec<u8> = begun.drain(..=end).collect();
+                        orders.extend(order(&String::from_utf8_lossy(&line)));
+                    }
+                }
+                Err(nix::errno::Errno::EAGAIN) => break false,
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(_) => break true,
+            }
+        };
+        if is_over {
+            self.input = None;
+            orders.push(Order::Kill);
+        }
+        orders
+    }
+
+    fn obey(&mut self, order: Order) {
+        let group = self.program;
+        match order {
+            Order::Ask(signal) => {
+                self.wanted = Some((signal, self.clock.now()));
+                let heard = self.ask();
+                self.tell(&Message::Heard(heard));
+            }
+            Order::End => {
+                self.wanted = None;
+                processes::end(self.pid, &[], group, Signal::SIGTERM);
+            }
+            Order::Kill => processes::end(self.pid, &[], group, Signal::SIGKILL),
+            Order::Answer { rank, to, bytes } if rank == self.rank.number => {
+                self.answer(to, &bytes);
+            }
+            Order::Answer { .. } => {}
+            Order::Evidence => watchdog::keep_evidence(self.pid, &[], &self.evidence, &self.clock),
+        }
+    }
+
+    /// Sends the wanted signal; says whether a process caught it.
+    fn ask(&mut self) -> bool {
+        let Some((signal, _)) = self.wanted else { return false };
+        let heard = processes::ask(self.pid, None, &[], signal, None);
+        self.wanted = (!heard).then_some((signal, self.clock.now() + RETRY));
+        heard
+    }
+
+    fn reap(&mut self) {
+        for reaped in processes::reap() {
+            if Some(reaped.pid) == self.program {
+                self.program = None;
+                let end = match (reaped.code, reaped.signal) {
+                    (Some(code), _) => Message::Exited(code),
+                    (None, signal) => Message::Killed(signal.unwrap_or(Signal::SIGKILL as i32)),
+                };
+                self.tell(&end);
+            }
+        }
+    }
+
+    fn clean_up(&mut self) {
+        for _ in 0..200 {
+            if proc_fs::descendants(self.pid, &[]).is_empty() {
+                return;
+            }
+            processes::end(self.pid, &[], None, Signal::SIGKILL);
+            self.write();
+            sleep(Duration::from_millis(10));
+            processes::reap();
+        }
+    }
+
+    fn hand_on_lines(&mut self) {
+        let mut lines = Vec::new();
+        for stream in &mut self.streams {
+            stream.read(|line| lines.push(line.as_bytes().to_vec()));
+        }
+        for line in lines {
+            if self.pending.len() < BACKLOG {
+                self.tell(&Message::Line(line));
+            }
+        }
+    }
+
+    fn tell(&mut self, message: &Message) {
+        self.pending.extend(encode(self.rank.number, message).into_bytes());
+    }
+
+    fn write(&mut self) {
+        while !self.pending.is_empty() {
+            let (first, _) = self.pending.as_slices();
+            match nix::unistd::write(self.output.as_fd(), first) {
+                Ok(length) => drop(self.pending.drain(..length)),
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(nix::errno::Errno::EAGAIN) => return,
+                Err(_) => self.pending.clear(), // nobody reads any more
+            }
+        }
+    }
+
+    /// The end must reach the harness, but nobody waits for ever.
+    fn last_words(&mut self) {
+        let until = self.clock.now() + LAST_WORDS;
+        self.write();
+        while !self.pending.is_empty() && self.clock.now() < until {
+            let mut set = [PollFd::new(self.output.as_fd(), PollFlags::POLLOUT)];
+            poll(&mut set, PollTimeout::from(100_u16)).ok();
+            self.write();
+        }
+    }
+}
+
+fn order(line: &str) -> Option<Order> {
+    let line = line.trim_end_matches('\n');
+    match line.split_once(' ').unwrap_or((line, "")) {
+        ("ask", name) => name.parse().ok().map(Order::Ask),
+        ("end", _) => Some(Order::End),
+        ("kill", _) => Some(Order::Kill),
+        ("evidence", _) => Some(Order::Evidence),
+        ("answer", rest) => {
+            read_answer(rest).map(|(rank, to, bytes)| Order::Answer { rank, to, bytes })
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_are_lines() {
+        assert_eq!(order("ask SIGUSR1\n"), Some(Order::Ask(Signal::SIGUSR1)));
+        assert_eq!(order("end\n"), Some(Order::End));
+        assert_eq!(order("kill\n"), Some(Order::Kill));
+        let answer = Order::Answer { rank: 1, to: 2, bytes: b"A=1\n ".to_vec() };
+        assert_eq!(order("answer 1 2 A=1%0A \n"), Some(answer));
+        assert_eq!(order("state later\n"), None);
+        assert_eq!(order("ask NOTHING\n"), None);
+    }
+}

@@ -1,0 +1,260 @@
+//! What Slurm is asked: why the job is being stopped, and to run it again. The only module that knows `scontrol`.
+
+pub(crate) mod requeue;
+pub(crate) mod sentinel;
+
+use crate::supervise::StopCause;
+
+/// Slurm's signal before a time limit may come this much early, in seconds, and one asks a little later.
+const EARLY: f64 = 75.0;
+
+/// So many seconds before the end of a grace Slurm does not end a job by itself.
+const EARLIER: f64 = 2.0;
+
+/// The question for a job's state.
+pub(crate) fn show_job(id: &str) -> [&str; 5] {
+    ["scontrol", "-o", "show", "job", id]
+}
+
+/// The command that puts a job back into the queue, to stay there where it is paused. It ends its caller: it is the
+/// last act.
+pub(crate) fn requeue(id: &str, paused: bool) -> [&str; 3] {
+    ["scontrol", if paused { "requeuehold" } else { "requeue" }, id]
+}
+
+/// The command that keeps a job that is in the queue from starting.
+pub(crate) fn hold(id: &str) -> [&str; 3] {
+    ["scontrol", "hold", id]
+}
+
+/// Seconds after a requeue at which the job may start again.
+///
+/// Slurm makes a requeued job wait until its old credentials have expired (two minutes by default), since one of the
+/// same second as the requeue is refused by the node. A later time that was set before the job has left its node is
+/// kept instead; one that is over by then is not, and Slurm's own wait applies.
+const START_AFTER: u32 = 3;
+
+/// The command that has a requeued job start soon.
+pub(crate) fn start_soon(id: &str) -> [String; 4] {
+    let job = format!("JobId={id}");
+    ["scontrol".to_owned(), "update".to_owned(), job, format!("StartTime=now+{START_AFTER}")]
+}
+
+/// The command that keeps a job that waits from some nodes.
+pub(crate) fn exclude(id: &str, nodes: &str) -> [String; 4] {
+    let job = format!("JobId={id}");
+    ["scontrol".to_owned(), "update".to_owned(), job, format!("ExcNodeList={nodes}")]
+}
+
+/// The question for a partition.
+pub(crate) fn show_partition(name: &str) -> [&str; 5] {
+    ["scontrol", "-o", "show", "partition", name]
+}
+
+/// How many nodes a partition has.
+pub(crate) fn total_nodes(text: &str) -> Option<usize> {
+    text.split_whitespace().find_map(|word| word.strip_prefix("TotalNodes="))?.parse().ok()
+}
+
+/// What `scontrol show job` says that matters here.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Job {
+    pub(crate) state: String,
+    pub(crate) reason: String,
+    pub(crate) restarts: u32,
+    pub(crate) preempt: Option<f64>,
+    pub(crate) start: Option<f64>,
+    pub(crate) end: Option<f64>,
+    pub(crate) partition: String,
+    /// The nodes that it must not have, and those that it must.
+    pub(crate) excluded: String,
+    pub(crate) required: String,
+    /// The node of its batch script.
+    pub(crate) host: Option<String>,
+}
+
+impl Job {
+    /// Whether this run of it is being preempted, or was.
+    fn is_preempted(&self) -> bool {
+        let began = self.start.unwrap_or(0.0);
+        self.preempt.is_some_and(|preempt| preempt >= began) || self.state == "PREEMPTED"
+    }
+
+    /// When the grace of its preemption ends, while that runs.
+    pub(crate) fn grace_end(&self) -> Option<f64> {
+        self.end.filter(|_| self.is_preempted() && self.state == "RUNNING")
+    }
+
+    /// Whether Slurm has a later run of the job than this one, and takes this one, on this node, for it: a node that was
+    /// given up came back, and told that the job runs here. The end of this process would be the end of the job.
+    pub(crate) fn takes_for_its_later_run(&self, own_restarts: u32, node: &str) -> bool {
+        self.restarts > own_restarts
+            && self.state == "RUNNING"
+            && self.host.as_deref() == Some(node)
+    }
+}
+
+/// Reads the answer; none if it isn't one.
+pub(crate) fn parse(text: &str) -> Option<Job> {
+    // A job's name, which stands before, could hold anything.
+    let line = text.lines().find(|line| line.starts_with("JobId="))?;
+    let (_, fields) = line.split_once(" UserId=")?;
+    let field = |name: &str| {
+        fields.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+    };
+    let time = |name: &str| field(name)?.parse().ok().filter(|&time: &f64| time > 0.0);
+    let list =
+        |name: &str| field(name).filter(|list| *list != "(null)").unwrap_or_default().to_owned();
+    Some(Job {
+        state: field("JobState")?.to_owned(),
+        reason: field("Reason").unwrap_or_default().to_owned(),
+        restarts: field("Restarts").and_then(|count| count.parse().ok()).unwrap_or(0),
+        preempt: time("PreemptTime"),
+        start: time("StartTime"),
+        end: time("EndTime"),
+        partition: field("Partition").unwrap_or_default().to_owned(),
+        excluded: list("ExcNodeList"),
+        required: list("ReqNodeList"),
+        host: field("BatchHost").map(str::to_owned),
+    })
+}
+
+/// What this run of the job knows of itself.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct OwnRun {
+    pub(crate) restarts: u32,
+    /// Seconds before the end at which it wants to be asked.
+    pub(crate) lead: f64,
+    /// When the grace of its preemption ends, as Slurm said while it ran.
+    pub(crate) grace_end: Option<f64>,
+}
+
+/// Why the job is being stopped, if it is.
+pub(crate) fn stop_cause(job: &Job, own: &OwnRun, now: f64) -> Option<StopCause> {
+    if job.restarts > own.restarts || matches!(&*job.state, "PENDING" | "REQUEUED") {
+        return Some(StopCause::Requeued);
+    }
+    if job.is_preempted() {
+        // Slurm counts a requeue at once: what it ends without one, before the grace is over, somebody cancelled.
+        let is_early = own.grace_end.zip(job.end).is_some_and(|(grace, end)| end + EARLIER < grace);
+        let is_cancelled = job.state == "COMPLETING" && is_early;
+        return Some(if is_cancelled { StopCause::Cancelled } else { StopCause::Preempted });
+    }
+    if job.state.starts_with("CANCELLED") {
+        return Some(StopCause::Cancelled);
+    }
+    if job.reason == "TimeLimit" || job.state == "TIMEOUT" {
+        return Some(StopCause::TimeLimit);
+    }
+    // An `scancel` leaves no other trace, and is in the state before its TERM comes.
+    if job.state == "COMPLETING" {
+        return Some(StopCause::Cancelled);
+    }
+    let near = job.end.is_some_and(|end| end - now <= own.lead + EARLY);
+    // While Slurm is still sending its signal it says so in place of the state.
+    let runs = matches!(&*job.state, "RUNNING" | "SIGNALING");
+    (runs && near).then_some(StopCause::TimeLimit)
+}
+
+/// What came of a requeue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Requeued {
+    Yes,
+    /// It can never work for this job.
+    Refused(String),
+    /// It may work later.
+    Failed(String),
+}
+
+/// Reads the answer of a requeue.
+pub(crate) fn requeued(code: Option<i32>, text: &str) -> Requeued {
+    let line = text.lines().next().unwrap_or("it said nothing").to_owned();
+    if code == Some(0) || text.contains("pending execution") {
+        return Requeued::Yes; // it is in the queue already
+    }
+    let never = ["presently disabled", "Invalid job id", "Access/permission denied"];
+    if never.iter().any(|words| text.contains(words)) {
+        return Requeued::Refused(line);
+    }
+    Requeued::Failed(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &str = "JobId=7 ArrayJobId=5 ArrayTaskId=1 JobName=a PreemptTime=1 b UserId=root(0) GroupId=root(0) JobState=RUNNING Reason=None Dependency=(null) Requeue=1 Restarts=2 BatchFlag=1 RunTime=00:00:07 StartTime=1000 EndTime=5000 Deadline=N/A PreemptTime=None SuspendTime=None Partition=main BatchHost=n1";
+
+    fn job() -> Job {
+        parse(LINE).unwrap()
+    }
+
+    #[test]
+    fn the_line_is_read() {
+        let job = job();
+        assert_eq!((&*job.state, &*job.reason, job.restarts), ("RUNNING", "None", 2));
+        assert_eq!((job.preempt, job.start, job.end), (None, Some(1000.0), Some(5000.0)));
+        assert_eq!(parse("slurm_load_jobs error: Invalid job id specified"), None);
+        assert_eq!(parse(""), None);
+    }
+
+    #[test]
+    fn an_old_run_may_be_taken_for_the_new_one() {
+        assert!(job().takes_for_its_later_run(1, "n1"));
+        assert!(!job().takes_for_its_later_run(2, "n1"), "it is the new one");
+        assert!(!job().takes_for_its_later_run(1, "n2"), "the new one runs elsewhere");
+        let waiting = Job { state: "PENDING".into(), ..job() };
+        assert!(!waiting.takes_for_its_later_run(1, "n1"));
+    }
+
+    #[track_caller]
+    fn check(job: &Job, now: f64, expected: Option<StopCause>) {
+        let own = OwnRun { restarts: 2, lead: 120.0, grace_end: None };
+        assert_eq!(stop_cause(job, &own, now), expected, "{job:?}");
+    }
+
+    #[test]
+    fn what_ends_before_its_grace_was_cancelled() {
+        let job = Job { preempt: Some(1900.0), end: Some(1930.0), ..job() };
+        assert_eq!(job.grace_end(), Some(1930.0));
+        let own = OwnRun { restarts: 2, lead: 60.0, grace_end: job.grace_end() };
+        let ended = |end: f64, restarts: u32| {
+            let state = "COMPLETING".to_owned();
+            let job = Job { state, end: Some(end), restarts, ..job.clone() };
+            assert_eq!(job.grace_end(), None);
+            stop_cause(&job, &own, end)
+        };
+        assert_eq!(ended(1905.0, 2), Some(StopCause::Cancelled));
+        assert_eq!(ended(1930.0, 2), Some(StopCause::Preempted));
+        assert_eq!(ended(1905.0, 3), Some(StopCause::Requeued));
+    }
+
+    #[test]
+    fn evidence_decides_the_cause() {
+        check(&job(), 2000.0, None);
+        check(&job(), 4850.0, Some(StopCause::TimeLimit));
+        let signaling = Job { state: "SIGNALING".into(), ..job() };
+        check(&signaling, 4850.0, Some(StopCause::TimeLimit));
+        check(&Job { preempt: Some(1900.0), ..job() }, 2000.0, Some(StopCause::Preempted));
+        check(&Job { preempt: Some(900.0), ..job() }, 2000.0, None); // of the run before
+        check(&Job { restarts: 3, ..job() }, 2000.0, Some(StopCause::Requeued));
+        check(&Job { state: "PENDING".into(), ..job() }, 2000.0, Some(StopCause::Requeued));
+        let cancelled = Job { state: "CANCELLED".into(), end: Some(2000.0), ..job() };
+        check(&cancelled, 2000.0, Some(StopCause::Cancelled));
+        let completing = Job { state: "COMPLETING".into(), end: Some(2000.0), ..job() };
+        check(&completing, 2000.0, Some(StopCause::Cancelled));
+        check(&Job { restarts: 3, ..completing.clone() }, 2000.0, Some(StopCause::Requeued));
+        let limit = Job { reason: "TimeLimit".into(), ..completing };
+        check(&limit, 2000.0, Some(StopCause::TimeLimit));
+    }
+
+    #[test]
+    fn a_requeue_that_is_already_done_is_done() {
+        assert_eq!(requeued(Some(0), ""), Requeued::Yes);
+        assert_eq!(requeued(Some(1), "Job is pending execution for job 5_1"), Requeued::Yes);
+        let disabled = "Requested operation is presently disabled for job 5";
+        assert_eq!(requeued(Some(1), disabled), Requeued::Refused(disabled.into()));
+        let away = "Unable to contact slurm controller (connect failure)";
+        assert_eq!(requeued(Some(1), away), Requeued::Failed(away.into()));
+    }
+}

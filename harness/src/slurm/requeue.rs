@@ -1,0 +1,252 @@
+//! The last act of an attempt that must go on elsewhere: back into the queue, once.
+//!
+//! In order: not where the job was cancelled or is in the queue already; `scontrol requeue`, again and again within
+//! the deadline; then a durable mark in the trial's folder, which `nemo-slurm poll` honours. Where Slurm gave no answer
+//! but requeues by an exit code, it ends with that. Inside of a grace the harness then stays until it is killed, since Slurm requeues a job that it preempted by itself.
+
+use std::os::fd::AsFd;
+use std::thread::sleep;
+use std::time::Duration;
+
+use nemo_core::exit;
+use nemo_core::rundir::{Action, ExperimentDir, Request, TrialDir, requests};
+use nemo_core::{durable, lines};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+
+use crate::attempt::nodes::{self, Exclusion};
+use crate::job::context::SlurmJob;
+use crate::job::harness::Harness;
+use crate::os::clock::{Time, unix_now};
+use crate::os::log::log_stderr;
+use crate::os::signals;
+use crate::os::subprocess::{self, Outcome};
+use crate::slurm::{self, OwnRun, Requeued};
+use crate::supervise::StopCause;
+
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long it is tried where no deadline is known.
+const PATIENCE: Duration = Duration::from_mins(5);
+/// How long Slurm's TERM may take after a requeue.
+const UNTIL_TERM: Duration = Duration::from_mins(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// What is known of the stop.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stopped {
+    pub(crate) cause: Option<StopCause>,
+    /// What Slurm said of it came after everything else.
+    pub(crate) sure: bool,
+    pub(crate) deadline: Option<Time>,
+}
+
+/// Puts the job back, and answers with the exit code.
+pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
+    let Some(job) = &harness.context.slurm else { return exit::REQUEUE };
+    if stopped.cause == Some(StopCause::Requeued) && !is_taken_for_the_next(harness, job) {
+        return requeued_by_others(harness, job);
+    }
+    let until = stopped.deadline.unwrap_or_else(|| harness.clock.now() + PATIENCE);
+    // A requeue would undo an `scancel`. Slurm's word holds until there is a signal: it sends TERM with each cancel.
+    let mut sure = stopped.sure && signals::read(&harness.signals).is_empty();
+    let mut pause = Duration::from_millis(500);
+    let (why, refused) = loop {
+        let wished = is_cancelled(harness).then_some(StopCause::Cancelled);
+        match wished.or_else(|| if sure { None } else { state(harness, job) }) {
+            Some(StopCause::Cancelled) => {
+                log_stderr("the job was cancelled meanwhile: it is not requeued");
+                return exit::CANCELLED;
+            }
+            Some(StopCause::Requeued) if !is_taken_for_the_next(harness, job) => {
+                return requeued_by_others(harness, job);
+            }
+            _ => sure = false,
+        }
+        let paused = is_paused(&harness.trial.dir);
+        let answer =
+            match subprocess::ask(&slurm::requeue(&job.id(), paused), &harness.clock, ANSWER) {
+                Outcome::Ended { code, text } => slurm::requeued(code, &text),
+                Outcome::NoAnswer(why) => Requeued::Failed(why),
+            };
+        let (why, again) = match answer {
+            Requeued::Yes => {
+                exclude_nodes(harness, job);
+                if !paused {
+                    start_soon(harness, job);
+                }
+                return wait_for_term(harness, UNTIL_TERM);
+            }
+            Requeued::Refused(why) => (why, false),
+            Requeued::Failed(why) => (why, true),
+        };
+        if !again || harness.clock.now() + pause > until {
+            break (why, !again);
+        }
+        sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    };
+    leave_mark(harness, attempt, &why);
+    if let Some(code) = harness.trial.spec.requeue_exit.filter(|_| !refused) {
+        return code; // Slurm requeues by that, as soon as it hears of it
+    }
+    // A preemption by hand has no grace: Slurm knows nothing of it.
+    let in_grace = stopped.cause == Some(StopCause::Preempted)
+        && look(harness, job).is_none_or(|now| now.preempt.is_some());
+    if let Some(rest) = until.checked_sub(harness.clock.now()).filter(|_| in_grace) {
+        wait_for_term(harness, rest + UNTIL_TERM);
+    }
+    exit::NEVER
+}
+
+/// What Slurm says of the job right now.
+fn look(harness: &Harness, job: &SlurmJob) -> Option<slurm::Job> {
+    match subprocess::ask(&slurm::show_job(&job.id()), &harness.clock, ANSWER) {
+        Outcome::Ended { text, .. } => slurm::parse(&text),
+        Outcome::NoAnswer(_) => None,
+    }
+}
+
+fn state(harness: &Harness, job: &SlurmJob) -> Option<StopCause> {
+    let own = OwnRun { lead: 0.0, ..harness.own_run() };
+    slurm::stop_cause(&look(harness, job)?, &own, unix_now())
+}
+
+fn is_taken_for_the_next(harness: &Harness, job: &SlurmJob) -> bool {
+    let node = &harness.context.node;
+    look(harness, job).is_some_and(|now| now.takes_for_its_later_run(job.restarts, node))
+}
+
+/// Seconds by which the clock of the machine that a wish came from may be behind.
+const CLOCKS: f64 = 10.0;
+
+/// Whether somebody wished for the trial's end since this process began. A job that Slurm preempts does not show an
+/// `scancel` that comes meanwhile, but `nemo-slurm cancel` leaves its word first.
+pub(crate) fn is_cancelled(harness: &Harness) -> bool {
+    let trial = &harness.trial;
+    let Some(experiment) = ExperimentDir::of_task(&trial.task) else { return false };
+    let wishes = requests::read(&experiment).unwrap_or_default();
+    #[expect(clippy::cast_precision_loss, reason = "unix seconds fit")]
+    let is_new = |wish: &Request| wish.time as f64 + CLOCKS >= harness.began;
+    wishes.iter().any(|(_, wish)| {
+        wish.action == Action::Cancel && wish.covers(&trial.spec.task, trial.index) && is_new(wish)
+    })
+}
+
+/// Whether somebody wants the trial to wait until it is resumed.
+pub(crate) fn is_paused(dir: &TrialDir) -> bool {
+    dir.pause().exists()
+}
+
+/// The job was put back by somebody else, or by Slurm: it no longer looks at this run's exit code.
+fn requeued_by_others(harness: &Harness, job: &SlurmJob) -> u8 {
+    if is_paused(&harness.trial.dir) {
+        tell(harness, &slurm::hold(&job.id()), "the job is not held, and will start again");
+    } else {
+        start_soon(harness, job);
+    }
+    exit::DONE
+}
+
+/// The job is in the queue: it shall start again soon. Should Slurm not take the time, or this node not be free by
+/// then, nothing is lost but the two minutes of Slurm's own wait.
+fn start_soon(harness: &Harness, job: &SlurmJob) {
+    let words = slurm::start_soon(&job.id());
+    let words = words.each_ref().map(String::as_str);
+    tell(harness, &words, "the job waits in the queue as long as Slurm has it");
+}
+
+/// Whether this run must not start its program here: the node failed the trial before, and others are left. Slurm
+/// requeues a job whose node it lost by itself, and may well choose that node again. It is left once only: should Slurm
+/// choose it even then, the trial runs.
+pub(crate) fn must_leave(harness: &Harness) -> bool {
+    let Some(job) = &harness.context.slurm else { return false };
+    let rows = lines::read(&harness.trial.dir.attempts()).unwrap_or_default().rows;
+    nodes::must_leave(&rows, &harness.context.node)
+        && matches!(wanted(harness, job, &nodes::bad(&rows)), Some((_, Exclusion::Nodes(_))))
+}
+
+/// What Slurm knows of the job, and what should be excluded.
+fn wanted(harness: &Harness, job: &SlurmJob, bad: &[String]) -> Option<(slurm::Job, Exclusion)> {
+    let known = look(harness, job)?;
+    let partition = slurm::show_partition(&known.partition);
+    let Outcome::Ended { text, .. } = subprocess::ask(&partition, &harness.clock, ANSWER) else {
+        return None;
+    };
+    let total = slurm::total_nodes(&text)?;
+    let needed = harness.trial.spec.launch.as_ref().map_or(1, |launch| launch.nodes as usize);
+    let exclusion = nodes::exclusion(bad, &known.excluded, &known.required, needed, total)?;
+    Some((known, exclusion))
+}
+
+/// Nodes that fail this trial again and again are left out from now on, as long as others are left.
+fn exclude_nodes(harness: &Harness, job: &SlurmJob) {
+    let rows = lines::read(&harness.trial.dir.attempts()).unwrap_or_default().rows;
+    let bad = nodes::bad(&rows);
+    if bad.is_empty() {
+        return;
+    }
+    let Some((known, exclusion)) = wanted(harness, job, &bad) else { return };
+    let list = match exclusion {
+        Exclusion::Nodes(list) => {
+            log_stderr(&format!(
+                "this trial does not run on `{}` any more: it failed there",
+                bad.join(",")
+            ));
+            list
+        }
+        Exclusion::Relaxed(list) => {
+            log_stderr(
+                "without the nodes that failed this trial too few are left: all are allowed again",
+            );
+            list
+        }
+    };
+    if list != known.excluded {
+        let words = slurm::exclude(&job.id(), &list);
+        tell(harness, &words.each_ref().map(String::as_str), "no node is left out");
+    }
+}
+
+/// Tells Slurm something without which nothing is lost.
+fn tell(harness: &Harness, words: &[&str], else_what: &str) {
+    let why = match subprocess::ask(words, &harness.clock, ANSWER) {
+        Outcome::Ended { code: Some(0), .. } => return,
+        Outcome::Ended { text, .. } => text,
+        Outcome::NoAnswer(why) => why,
+    };
+    log_stderr(&format!("{else_what}: {why}"));
+}
+
+/// The job is in the queue: Slurm ends this run of it now.
+fn wait_for_term(harness: &Harness, limit: Duration) -> u8 {
+    let until = harness.clock.now() + limit;
+    loop {
+        let heard = signals::read(&harness.signals);
+        let now = harness.clock.now();
+        if heard.contains(&Signal::SIGTERM) || now >= until {
+            return exit::DONE;
+        }
+        let timeout = PollTimeout::try_from(until.saturating_sub(now)).unwrap_or(PollTimeout::MAX);
+        poll(&mut [PollFd::new(harness.signals.as_fd(), PollFlags::POLLIN)], timeout).ok();
+    }
+}
+
+fn leave_mark(harness: &Harness, attempt: u32, why: &str) {
+    let job = harness.context.slurm.as_ref().map(SlurmJob::id);
+    log_stderr(&format!("the job could not be requeued: {why}; `nemo-slurm poll` will do it"));
+    let mark_text = serde_json::json!({
+        "slurm_job": job, "attempt": attempt, "time": unix_now(), "reason": why,
+    });
+    let path = harness.trial.dir.requeue_wanted();
+    if let Err(error) = durable::replace_file_durably(&path, mark_text.to_string().as_bytes()) {
+        log_stderr(&crate::job::trial::with_path(&path, &error));
+    }
+}
+
+/// An attempt has begun: what was wanted of the one before is done.
+pub(crate) fn remove_marks(harness: &Harness) {
+    let dir = &harness.trial.dir;
+    for mark in [dir.requeue_wanted(), dir.preempt()] {
+        std::fs::remove_file(mark).ok();
+    }
+}
