@@ -174,8 +174,8 @@ fn leaving(harness: &Harness, attempt: u32, journal: &mut Journal, mut log: Log)
     if let Err(error) = journal.write(&record) {
         log.warn(&format!("that the node is left could not be recorded: {error}"));
     }
-    let program_report = ProgramReport { requeue: true, ..ProgramReport::default() };
-    Report { program_report, ..Report::of(Exit::NotStarted(why), log) }
+    let from_program = ProgramReport { requeue: true, ..ProgramReport::default() };
+    Report { from_program, ..Report::of(Exit::NotStarted(why), log) }
 }
 
 /// TERM came before the program was started: nobody needs to be asked to save.
@@ -264,7 +264,7 @@ fn facts(
         exit: report.exit.clone(),
         stop: report.stop,
         was_asked: report.was_asked,
-        program_report: report.program_report.clone(),
+        from_program: report.from_program.clone(),
         failure_class: failure_class::judge(
             code,
             last_line.as_deref().unwrap_or_default(),

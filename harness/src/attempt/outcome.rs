@@ -24,7 +24,7 @@ pub(crate) struct Report {
     pub(crate) committed: Option<u64>,
     /// What could not be committed, and why.
     pub(crate) refused: Vec<String>,
-    pub(crate) program_report: ProgramReport,
+    pub(crate) from_program: ProgramReport,
     /// It was killed from here, because it did not end.
     pub(crate) killed: bool,
     pub(crate) noted: Noted,
@@ -55,7 +55,7 @@ impl Report {
             step: None,
             committed: None,
             refused: Vec::new(),
-            program_report: ProgramReport::default(),
+            from_program: ProgramReport::default(),
             killed: false,
             noted: Noted::default(),
             saving: None,

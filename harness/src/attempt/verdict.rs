@@ -62,7 +62,7 @@ pub(crate) struct Facts {
     /// A signal or a message to save or stop reached the program.
     pub(crate) was_asked: bool,
     /// What the program said of itself.
-    pub(crate) program_report: ProgramReport,
+    pub(crate) from_program: ProgramReport,
     /// What its last line tells.
     pub(crate) failure_class: FailureClass,
     /// A log policy forbids another attempt after a crash.
@@ -129,7 +129,7 @@ pub(crate) fn decide(facts: &Facts) -> Verdict {
     }
     let stuck = facts.stuck.used + 1;
     // A pause is nobody's failure, and an attempt that left its node tried nothing.
-    let left = matches!(facts.exit, Exit::NotStarted(_)) && facts.program_report.requeue;
+    let left = matches!(facts.exit, Exit::NotStarted(_)) && facts.from_program.requeue;
     let is_stuck = !facts.progress && cause != Cause::Paused && !left;
     if is_stuck && facts.stuck.limit > 0 && stuck >= facts.stuck.limit {
         let attempts = if stuck == 1 { "1 attempt" } else { &format!("{stuck} attempts in a row") };
@@ -146,10 +146,10 @@ fn cause_and_next(facts: &Facts) -> (Cause, Next, String) {
     if facts.stop == Some(StopCause::Superseded) {
         return verdict(Cause::Superseded, Next::Requeue, "a later attempt has taken over");
     }
-    let is_done = !facts.was_asked || facts.program_report.finished;
+    let is_done = !facts.was_asked || facts.from_program.finished;
     match &facts.exit {
         Exit::StartFailed(_) => return verdict(Cause::Failed, Next::Failed, ""),
-        Exit::Code(0) if is_done && !facts.program_report.requeue => {
+        Exit::Code(0) if is_done && !facts.from_program.requeue => {
             return verdict(Cause::Completed, Next::Done, "");
         }
         Exit::Code(_) | Exit::Signal(_) | Exit::NotStarted(_) => {}
@@ -171,7 +171,7 @@ fn cause_and_next(facts: &Facts) -> (Cause, Next, String) {
     if facts.exit == Exit::Code(EXIT_NEVER) {
         return verdict(Cause::Failed, Next::Failed, "the program asked never to be restarted");
     }
-    if let Some(why) = &facts.program_report.invalid {
+    if let Some(why) = &facts.from_program.invalid {
         return (Cause::Failed, Next::Failed, format!("invalid hyperparameters: {why}"));
     }
     let (cause, next, why) = match facts.stop {
@@ -213,11 +213,11 @@ fn by_exit(facts: &Facts) -> (Cause, Next, String) {
             verdict(Cause::Restart, Next::Restart, "saved, to be started again")
         }
         // It was asked to save, and ended: that says nothing of success.
-        Exit::Code(0) if !facts.program_report.requeue => {
+        Exit::Code(0) if !facts.from_program.requeue => {
             verdict(Cause::Restart, Next::Restart, "saved as it was asked to, to be started again")
         }
         Exit::Code(EXIT_REQUEUE) => verdict(Cause::Restart, Next::Requeue, "saved, to be requeued"),
-        _ if facts.program_report.requeue => {
+        _ if facts.from_program.requeue => {
             verdict(Cause::Restart, Next::Requeue, "saved, to be requeued")
         }
         // The node could not give what an attempt needs.
@@ -258,7 +258,7 @@ mod tests {
             exit,
             stop,
             was_asked,
-            program_report: ProgramReport::default(),
+            from_program: ProgramReport::default(),
             failure_class: FailureClass::Unknown,
             stop_restarting: None,
             leave_node: false,
@@ -353,10 +353,8 @@ mod tests {
 
     #[test]
     fn what_the_program_said_counts() {
-        let said = |program_report: ProgramReport, exit, stop| Facts {
-            program_report,
-            ..facts(exit, stop)
-        };
+        let said =
+            |from_program: ProgramReport, exit, stop| Facts { from_program, ..facts(exit, stop) };
         let finished = || ProgramReport { finished: true, ..ProgramReport::default() };
         check(&said(finished(), Exit::Code(0), Some(Preempted)), "Completed Done");
         check(&said(finished(), Exit::Code(1), Some(Preempted)), "Preempted Requeue");

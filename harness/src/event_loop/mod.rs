@@ -140,7 +140,7 @@ impl<'a> EventLoop<'a> {
             processes::signal(question.pid, Signal::SIGKILL);
         }
         let session = &mut self.monitor.session;
-        let program_report = ProgramReport {
+        let from_program = ProgramReport {
             finished: session.is_finished,
             requeue: self.noted.wants_requeue,
             invalid: session.invalid.take(),
@@ -158,7 +158,7 @@ impl<'a> EventLoop<'a> {
             step: session.step,
             committed: self.committed,
             refused: self.refused,
-            program_report,
+            from_program,
             killed: self.supervisor.has_killed(),
             noted: self.noted,
             saving: session.saved_for,
