@@ -1,11 +1,11 @@
 //! `cancel`: ends a target, or has it save and run again.
 
+use clap::Args;
 use nemo_core::durable;
 use serde_json::json;
 
 use super::App;
 use super::status::look;
-use crate::cli::CancelArgs;
 use crate::error::{CommandError, ExitCode};
 use crate::executor::local;
 use crate::host;
@@ -15,6 +15,23 @@ use crate::slurm::{JobId, Recipient};
 use crate::status::{Action, Request, State, Status};
 use crate::store::{Stored, Target};
 use crate::words::count;
+
+/// `cancel`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A running trial is told, saves its checkpoint if there is time, and stays cancelled.\n\n\
+    Examples:\n  nemo-slurm cancel digits\n  nemo-slurm cancel @/train/3\n  nemo-slurm cancel @/train --gentle    # save, stop, run again from the checkpoint"
+)]
+pub struct CancelArgs {
+    /// EXPERIMENT[/TASK[/TRIAL]]
+    pub target: String,
+    /// Preempt instead: running trials save, stop, and run again from their checkpoints
+    #[arg(long)]
+    pub gentle: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Cancels what the target means.
 pub(super) fn cancel(app: &App, args: &CancelArgs) -> Result<ExitCode, CommandError> {

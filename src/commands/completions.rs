@@ -1,15 +1,34 @@
 //! `completions` and `man`: made from the very definition of the command line.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use clap::CommandFactory;
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
 use nemo_core::durable;
 
-use crate::cli::{Cli, CompletionsArgs, ManArgs};
+use crate::cli::Cli;
 use crate::error::{CommandError, ExitCode};
 use crate::report::say;
 use crate::words::count;
+
+/// `completions`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  nemo-slurm completions bash > ~/.local/share/bash-completion/completions/nemo-slurm"
+)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: Shell,
+}
+
+/// `man`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  nemo-slurm man ~/.local/share/man/man1")]
+pub struct ManArgs {
+    /// The folder for the pages; without one the main page is printed
+    pub folder: Option<PathBuf>,
+}
 
 /// Prints completions for a shell.
 pub(super) fn completions(args: &CompletionsArgs) -> Result<ExitCode, CommandError> {

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use clap::Args;
+
 use super::App;
-use crate::cli::GoodputArgs;
 use crate::error::{CommandError, ExitCode};
 use crate::experiment::{On, Task};
 use crate::goodput::{self, Goodput, Ledger, Life, Standing, Trial};
@@ -11,6 +12,29 @@ use crate::report::{goodput_table, out, say};
 use crate::status::{State, TrialFiles, final_state, join};
 use crate::store::{Stored, Target};
 use crate::{host, journal, observe, observed};
+
+/// `goodput`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "ETTR, the effective training time ratio, is productive time over the time in which a trial was to run, \
+    queues included. docs/goodput.md defines every part.\n\n\
+    Examples:\n  nemo-slurm goodput\n  nemo-slurm goodput digits/train --trials\n  \
+    nemo-slurm goodput @ --price 2.50    # what a GPU-hour costs"
+)]
+pub struct GoodputArgs {
+    /// EXPERIMENT[/TASK[/TRIAL]]
+    #[arg(default_value = "@")]
+    pub target: String,
+    /// Show every trial
+    #[arg(long)]
+    pub trials: bool,
+    /// What an hour costs of the unit that is shown: a GPU, else a node or a core
+    #[arg(long, value_name = "PRICE", value_parser = price)]
+    pub price: Option<f64>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
 
 type Files = BTreeMap<String, BTreeMap<u32, TrialFiles>>;
 type States = BTreeMap<(String, u32), State>;
@@ -126,4 +150,11 @@ fn eligible(task: &Task, trial: u32, ledgers: &BTreeMap<&str, Vec<Ledger>>, now:
         ledgers.get(after.task.as_str()).and_then(|ledgers| parent(ledgers, after.on))
     });
     ends.fold(0.0, f64::max)
+}
+
+fn price(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(price) if price.is_finite() && price >= 0.0 => Ok(price),
+        Ok(_) | Err(_) => Err("a price is a number, as in 2.50".to_owned()),
+    }
 }

@@ -1,12 +1,23 @@
 //! `init`: an exp.toml to start from, and a program that shows how a trial is saved.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use nemo_core::durable;
 
-use crate::cli::InitArgs;
 use crate::error::{CommandError, ExitCode};
 use crate::report::{out, say};
+
+/// `init`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  nemo-slurm init my-experiment\n  nemo-slurm submit my-experiment/exp.toml --follow"
+)]
+pub struct InitArgs {
+    /// The folder to write into
+    #[arg(default_value = ".")]
+    pub folder: PathBuf,
+}
 
 const FILES: [(&str, &str); 2] =
     [("exp.toml", include_str!("init/exp.toml")), ("train.py", include_str!("init/train.py"))];

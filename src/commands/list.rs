@@ -1,13 +1,24 @@
 //! `list`: the experiments of this home, newest first.
 
+use clap::Args;
 use serde_json::json;
 
 use super::App;
 use super::status::look;
-use crate::cli::ListArgs;
 use crate::error::{CommandError, ExitCode};
 use crate::host;
 use crate::report::{Page, list_table, out, say};
+
+/// `list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Show at most this many; 0 shows all
+    #[arg(long, short = 'n', default_value_t = 20, value_name = "N")]
+    pub limit: usize,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Lists experiments.
 pub(super) fn list(app: &App, args: &ListArgs) -> Result<ExitCode, CommandError> {

@@ -6,15 +6,56 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::Args;
 use serde_json::json;
 
 use super::App;
 use super::status::look;
-use crate::cli::{LogsArgs, Stream};
 use crate::error::{CommandError, ExitCode};
 use crate::report::say;
 use crate::status::{Status, TrialStatus};
 use crate::store::{Stored, Target};
+
+/// A program's outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error, and what the harness has to say.
+    Err,
+    /// First the one, then the other.
+    Both,
+}
+
+/// `logs`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  nemo-slurm logs @/train/3\n  nemo-slurm logs @/train --follow\n  \
+    nemo-slurm logs digits/train/0 --attempt 1 --stream err"
+)]
+pub struct LogsArgs {
+    /// EXPERIMENT[/TASK[/TRIAL]]
+    #[arg(default_value = "@")]
+    pub target: String,
+    /// Go on as more is written, until the trials are over
+    #[arg(long, short)]
+    pub follow: bool,
+    /// One attempt, from 0; else all, in order
+    #[arg(long, value_name = "N")]
+    pub attempt: Option<u32>,
+    /// Which of a program's outputs
+    #[arg(long, value_enum, default_value_t = Stream::Both)]
+    pub stream: Stream,
+    /// Slurm's own output instead of the program's
+    #[arg(long)]
+    pub slurm: bool,
+    /// Only the last lines of each file
+    #[arg(long, short = 'n', value_name = "LINES")]
+    pub tail: Option<usize>,
+    /// Print a JSON object for each line
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Between two looks for more.
 const PAUSE: Duration = Duration::from_millis(500);

@@ -1,24 +1,24 @@
 //! One file a verb: load, a pure function, an effect, a rendering.
 
-mod cancel;
+pub mod cancel;
 mod check;
 mod cluster;
-mod completions;
+pub mod completions;
 mod follow;
-mod goodput;
-mod init;
-mod list;
-mod logs;
+pub mod goodput;
+pub mod init;
+pub mod list;
+pub mod logs;
 mod on_slurm;
-mod pause;
-mod plan;
-mod poll;
+pub mod pause;
+pub mod plan;
+pub mod poll;
 mod prepare;
-mod rehearse;
+pub mod rehearse;
 mod run_local;
-mod status;
-mod submit;
-mod wait;
+pub mod status;
+pub mod submit;
+pub mod wait;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

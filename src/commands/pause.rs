@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use clap::Args;
 use nemo_core::durable;
 use nemo_core::rundir::TrialDir;
 use serde_json::json;
@@ -9,7 +10,6 @@ use serde_json::json;
 use super::App;
 use super::cancel::{of_array, request, warn_of_a_dead_runner};
 use super::status::look;
-use crate::cli::PauseArgs;
 use crate::error::{CommandError, ExitCode};
 use crate::journal;
 use crate::report::{out, say};
@@ -17,6 +17,21 @@ use crate::slurm::{Recipient, SlurmError};
 use crate::status::{Action, State, Status, TrialStatus};
 use crate::store::{Stored, Target};
 use crate::words::count;
+
+/// `pause` and `resume`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A paused trial saves its checkpoint and keeps its job, which waits held in the queue; what waits for it goes on \
+    waiting, and none of its budgets is touched.\n\n\
+    Examples:\n  nemo-slurm pause digits\n  nemo-slurm pause @/train/3\n  nemo-slurm resume @/train/3"
+)]
+pub struct PauseArgs {
+    /// EXPERIMENT[/TASK[/TRIAL]]
+    pub target: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// How often it is looked again whether a trial started just before it was held.
 const LOOKS: u32 = 3;

@@ -2,17 +2,32 @@
 
 use std::path::Path;
 
+use clap::Args;
 use serde_json::json;
 
 use super::prepare::{Context, is_on_slurm, make_sequential, new_tasks, plan_of};
 use super::{App, check, cluster};
-use crate::cli::{FileArgs, PlanArgs};
+use crate::cli::FileArgs;
 use crate::error::{CommandError, ExitCode};
 use crate::experiment::Experiment;
 use crate::report::{out, plan_table, say};
 use crate::slurm::Cluster;
 use crate::store::ExperimentId;
 use crate::words::count;
+
+/// `plan`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  nemo-slurm plan exp.toml\n  nemo-slurm plan exp.toml --scripts"
+)]
+pub struct PlanArgs {
+    /// What to plan.
+    #[command(flatten)]
+    pub file: FileArgs,
+    /// Print the whole scripts too
+    #[arg(long)]
+    pub scripts: bool,
+}
 
 /// Shows the plan of a file.
 pub(super) fn plan(app: &App, args: &PlanArgs) -> Result<ExitCode, CommandError> {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use clap::Args;
 use nemo_core::lines;
 use nemo_core::rundir::{AttemptRecord, TrialDir};
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,6 @@ use serde_json::json;
 
 use super::App;
 use super::status::look;
-use crate::cli::PollArgs;
 use crate::error::{CommandError, ExitCode};
 use crate::journal;
 use crate::observe;
@@ -19,6 +19,21 @@ use crate::report::{out, say};
 use crate::slurm::{JobDetail, JobState, Phase, SlurmError};
 use crate::status::{self, State, Status};
 use crate::store::{ExperimentId, Stored, Target};
+
+/// `poll`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "`nemo-slurm status` says when it is needed: a trial saved, and Slurm refused the requeue or was away; its harness was killed; or Slurm could not start it. \
+    It does nothing twice, and may run from cron: every five minutes is best, since Slurm soon forgets a job that has ended. It exits 1 if a job can't be requeued.\n\n\
+    Example:\n  nemo-slurm poll"
+)]
+pub struct PollArgs {
+    /// EXPERIMENT[/TASK[/TRIAL]]; all experiments if there is none
+    pub target: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// What the mark tells.
 #[derive(Debug, Deserialize)]

@@ -2,8 +2,8 @@
 
 use nemo_core::rundir::ExperimentDir;
 
+use super::submit::SubmitArgs;
 use super::{App, check, cluster};
-use crate::cli::SubmitArgs;
 use crate::error::{CommandError, ExitCode};
 use crate::executor::spec::{SubmitContext, task_spec};
 use crate::experiment::{Executor, Experiment};

@@ -6,10 +6,11 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{App, check, cluster, prepare};
-use crate::cli::{FileArgs, RehearseArgs};
+use crate::cli::FileArgs;
 use crate::error::{CommandError, ExitCode};
 use crate::experiment::{Executor, Experiment, LocalExecutor, Task};
 use crate::host;
@@ -21,6 +22,41 @@ use crate::rehearse::run::{Outcome, RehearseError, Rehearser, Wishes};
 use crate::report::{out, rehearsal_json, rehearsal_text, say};
 use crate::store::{self, Home};
 use crate::words::{count, duration};
+
+/// `rehearse`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit code 1: the program is not safe to be interrupted; what is wrong is told, and what to change.\n\n\
+    Examples:\n  nemo-slurm rehearse exp.toml train\n  \
+    nemo-slurm rehearse exp.toml train --set task.train.params.steps=200 --time-limit 10m\n  \
+    nemo-slurm rehearse exp.toml train --only killed --seed 7 --keep rehearsal\n  \
+    nemo-slurm rehearse exp.toml train --executor cluster    # on Slurm, with its own signals"
+)]
+pub struct RehearseArgs {
+    /// What to rehearse.
+    #[command(flatten)]
+    pub file: FileArgs,
+    /// The task; not needed where there is only one
+    pub task: Option<String>,
+    /// Which of its trials
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub trial: u32,
+    /// The moments of all interruptions follow from it
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// How often the preempted run is interrupted
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub interruptions: u32,
+    /// Only these, beside the undisturbed runs
+    #[arg(long, value_name = "SCENARIO", value_enum, value_delimiter = ',')]
+    pub only: Vec<Kind>,
+    /// How long all of it may take, as in `10m`; what does not fit is left out, and said
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub time_limit: Option<std::time::Duration>,
+    /// Keep every run, in this folder
+    #[arg(long, value_name = "FOLDER")]
+    pub keep: Option<PathBuf>,
+}
 
 /// Rehearses a trial of a task.
 pub(super) fn rehearse(app: &App, args: &RehearseArgs) -> Result<ExitCode, CommandError> {

@@ -1,12 +1,31 @@
 //! `status`: where an experiment stands.
 
+use clap::Args;
+
 use super::App;
-use crate::cli::StatusArgs;
 use crate::error::{CommandError, ExitCode};
 use crate::report::{Page, attempts_table, out, status_table};
 use crate::status::{Status, join, json, recount};
 use crate::store::{Stored, Target};
 use crate::{host, observe, observed};
+
+/// `status`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  nemo-slurm status            # the newest\n  nemo-slurm status digits/train --attempts\n  \
+    nemo-slurm status @ --json | jq '.tasks[].counts'"
+)]
+pub struct StatusArgs {
+    /// EXPERIMENT[/TASK[/TRIAL]]
+    #[arg(default_value = "@")]
+    pub target: String,
+    /// Show every attempt of every trial
+    #[arg(long)]
+    pub attempts: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Shows an experiment, a task or a trial.
 pub(super) fn status(app: &App, args: &StatusArgs) -> Result<ExitCode, CommandError> {

@@ -2,11 +2,12 @@
 
 use std::io::IsTerminal;
 
+use clap::Args;
 use serde_json::json;
 
 use super::on_slurm::OnSlurm;
 use super::{App, follow, prepare};
-use crate::cli::SubmitArgs;
+use crate::cli::FileArgs;
 use crate::error::{CommandError, ExitCode};
 use crate::executor::slurm::Submission;
 use crate::executor::{local, slurm};
@@ -16,6 +17,33 @@ use crate::report::{out, say};
 use crate::slurm::JobId;
 use crate::store::Stored;
 use crate::words::count;
+
+/// `submit`.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that the user types")]
+#[command(after_help = "Examples:\n  nemo-slurm submit exp.toml --follow\n  \
+    nemo-slurm submit exp.toml --executor cluster --set task.train.params.lr=0.1\n  \
+    nemo-slurm submit --continue digits-3kz81q7m    # after a crash, or when Slurm was away")]
+pub struct SubmitArgs {
+    /// What to submit.
+    #[command(flatten)]
+    pub file: FileArgs,
+    /// Go on with a submission that was interrupted: each job array is submitted once
+    #[arg(long = "continue", value_name = "EXPERIMENT", conflicts_with_all = ["file", "set", "executor"])]
+    pub resume: Option<String>,
+    /// Wait until it is over, and exit 0 only if everything completed
+    #[arg(long)]
+    pub wait: bool,
+    /// Show it live until it is over, as `--wait` does; Ctrl-C stops looking, not the experiment
+    #[arg(long, conflicts_with = "wait")]
+    pub follow: bool,
+    /// Run at most one trial of a task at a time
+    #[arg(long)]
+    pub sequential: bool,
+    /// Show the plan, submit nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
 
 /// Submits a file, or goes on with an interrupted submission.
 pub(super) fn submit(app: &App, args: &SubmitArgs) -> Result<ExitCode, CommandError> {

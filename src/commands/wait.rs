@@ -1,9 +1,24 @@
 //! `wait`: returns when an experiment is over; its exit code says how.
 
+use clap::Args;
+
 use super::App;
 use super::follow::{View, until};
-use crate::cli::WaitArgs;
 use crate::error::{CommandError, ExitCode};
+
+/// `wait`.
+#[derive(Debug, Args)]
+pub struct WaitArgs {
+    /// EXPERIMENT[/TASK[/TRIAL]]
+    #[arg(default_value = "@")]
+    pub target: String,
+    /// Give up after this long, as in `2h`, with exit code 4
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub timeout: Option<std::time::Duration>,
+    /// Print the final status as JSON
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// Waits for a target.
 #[expect(clippy::disallowed_methods, reason = "an edge: a time limit counts from now")]
