@@ -41,13 +41,16 @@ pub fn process_of(start: &AttemptStart) -> ProcessId {
 
 /// What a trial's folder tells; nothing if the trial never ran.
 pub fn trial_files(dir: &TrialDir) -> io::Result<TrialFiles> {
-    let attempts = lines::read::<AttemptRecord>(&dir.attempts())?.rows;
+    let lines = lines::read::<AttemptRecord>(&dir.attempts())?;
+    let damage = lines.damage(&dir.attempts());
+    let attempts = lines.rows;
     let (metrics, older_metrics) = metrics_tail(&dir.metrics())?;
     let progress = progress(dir, &attempts);
     let wants = attempts.iter().rev().find_map(AttemptRecord::as_end);
     let wants = wants.is_some_and(|end| end.next == Next::Requeue);
     let requeue_wanted = wants && dir.requeue_wanted().exists();
-    Ok(TrialFiles { attempts, metrics, older_metrics, progress, alive: None, requeue_wanted })
+    let alive = None;
+    Ok(TrialFiles { attempts, metrics, older_metrics, progress, alive, requeue_wanted, damage })
 }
 
 /// What the program of the last attempt told of itself, while that attempt has no end.
@@ -144,7 +147,9 @@ pub fn task_files(dir: &TaskDir, local: bool) -> io::Result<BTreeMap<u32, TrialF
 
 /// The local runner's record, and whether it lives.
 pub fn runner(dir: &ExperimentDir) -> io::Result<RunnerView> {
-    let records = lines::read::<RunnerRecord>(&dir.runner_log())?.rows;
+    let lines = lines::read::<RunnerRecord>(&dir.runner_log())?;
+    let damage = lines.damage(&dir.runner_log());
+    let records = lines.rows;
     let last = records.iter().rev().find_map(|record| match record {
         RunnerRecord::Runner { pid, start_ticks, boot_id, node, .. } => Some(ProcessId {
             node: node.clone(),
@@ -157,7 +162,7 @@ pub fn runner(dir: &ExperimentDir) -> io::Result<RunnerView> {
     let rebooted = last.as_ref().is_some_and(|process| {
         process.liveness() == Liveness::Dead && process.boot_id != ProcessId::current().boot_id
     });
-    Ok(RunnerView { liveness: last.map(|process| process.liveness()), rebooted, records })
+    Ok(RunnerView { liveness: last.map(|process| process.liveness()), rebooted, records, damage })
 }
 
 /// Everything that a status follows from. Asks Slurm only where the folders do not tell all.

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use crate::cli::{Cli, Command};
 use crate::error::{CommandError, ExitCode};
+use crate::report::say;
 use crate::slurm::Client;
 use crate::store::{Home, Stored, Target};
 
@@ -119,8 +120,17 @@ impl App {
             .hinted("install `nemo-harness` beside `nemo-slurm`, or set NEMO_HARNESS to its path"))
     }
 
-    /// Finds a target and reads its experiment; its task and trial exist.
+    /// Finds a target and reads its experiment; its task and trial exist. Damage to the journal is told.
     fn find(&self, text: &str) -> Result<(Target, Stored), CommandError> {
+        let (target, stored) = self.find_silently(text)?;
+        if let Some(damage) = &stored.damage {
+            say(&format!("warning: {damage}"));
+        }
+        Ok((target, stored))
+    }
+
+    /// The same for a command that shows the damage itself.
+    fn find_silently(&self, text: &str) -> Result<(Target, Stored), CommandError> {
         let target = crate::store::resolve(&self.home, text)?;
         let stored = self.home.load(&target.id)?;
         let Some(wanted) = &target.task else { return Ok((target, stored)) };

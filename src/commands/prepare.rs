@@ -35,7 +35,7 @@ pub(super) fn create(app: &App, args: &SubmitArgs) -> Result<Stored, CommandErro
         store::create(&app.home, &NewExperiment { id, toml, experiment, journal, tasks })
     };
     let (id, dir) = with_free_id(app, &experiment.name, write)?;
-    Ok(Stored { id, dir, experiment, journal })
+    Ok(Stored { id, dir, experiment, journal, damage: None })
 }
 
 /// So many others may take an id first: more is an error of another kind.

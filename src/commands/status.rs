@@ -29,7 +29,7 @@ pub struct StatusArgs {
 
 /// Shows an experiment, a task or a trial.
 pub(super) fn status(app: &App, args: &StatusArgs) -> Result<ExitCode, CommandError> {
-    let (target, stored) = app.find(&args.target)?;
+    let (target, stored) = app.find_silently(&args.target)?;
     let mut status = look(app, &stored)?;
     narrow(&mut status, &target);
     if args.json {

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::Child;
 use std::time::Duration;
 
-use nemo_core::exit;
 use nemo_core::rundir::{TaskDir, TaskSpec, TrialDir};
+use nemo_core::{checksum, exit};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -243,7 +243,7 @@ impl Local<'_> {
         if spec.time_limit.take().is_none() {
             return Ok(());
         }
-        let text = serde_json::to_vec_pretty(&spec)?;
+        let text = checksum::to_vec_pretty(&spec)?;
         nemo_core::durable::replace_file_durably(&self.task.spec(), &text)
     }
 
@@ -260,7 +260,7 @@ impl Local<'_> {
 }
 
 fn read_spec(task: &TaskDir) -> io::Result<TaskSpec> {
-    Ok(serde_json::from_slice(&std::fs::read(task.spec())?)?)
+    Ok(checksum::from_slice(&std::fs::read(task.spec())?)?)
 }
 
 fn signal(pid: u32, signal: Signal) {

@@ -16,6 +16,7 @@ mod waiting;
 
 use std::collections::BTreeMap;
 
+use nemo_core::lines::Damage;
 use nemo_core::rundir::runner::RunnerRecord;
 use nemo_core::rundir::{AttemptRecord, MetricsLine, Progress};
 
@@ -95,6 +96,8 @@ pub struct TrialFiles {
     pub alive: Option<bool>,
     /// Whether its harness could not have the job requeued.
     pub requeue_wanted: bool,
+    /// The lines of `attempts.jsonl` that are not as they were written.
+    pub damage: Option<Damage>,
 }
 
 /// What the local runner wrote, and whether it lives.
@@ -106,6 +109,8 @@ pub struct RunnerView {
     pub liveness: Option<Liveness>,
     /// Whether it ended because the machine was restarted.
     pub rebooted: bool,
+    /// The lines of `runner.jsonl` that are not as they were written.
+    pub damage: Option<Damage>,
 }
 
 /// What was known at an earlier look: state and reason by task and trial.
@@ -147,6 +152,7 @@ pub fn join(sources: &Sources<'_>) -> Status {
     let (state, reason) = summary::whole(sources, &tasks);
     let mut warnings = warnings(sources);
     let is_old = !warnings.is_empty();
+    warnings.extend(damage(sources));
     warnings.extend(unreported::warnings(sources, &tasks));
     Status {
         schema: 1,
@@ -221,6 +227,13 @@ fn status(
         counters: Counters::of(&attempts),
         attempts,
     }
+}
+
+/// The files that nothing was concluded from, wholly or in part.
+fn damage(sources: &Sources<'_>) -> impl Iterator<Item = String> {
+    let of_trials = sources.files.values().flat_map(BTreeMap::values).map(|files| &files.damage);
+    let all = [&sources.stored.damage, &sources.runner.damage].into_iter().chain(of_trials);
+    all.flatten().map(Damage::to_string)
 }
 
 /// The sources that did not answer.

@@ -35,6 +35,7 @@ fn stored() -> Stored {
         time: 0.0,
     };
     Stored {
+        damage: None,
         id: "sample-00000100".parse().unwrap(),
         dir: ExperimentDir("/sample".into()),
         experiment,
@@ -56,7 +57,7 @@ fn sources(stored: &Stored) -> Sources<'_> {
         accounts: Answer::Rows(Vec::new()),
         files: BTreeMap::new(),
         requests: Vec::new(),
-        runner: RunnerView { records: Vec::new(), liveness: None, rebooted: false },
+        runner: RunnerView { records: Vec::new(), liveness: None, rebooted: false, damage: None },
         earlier: Remembered::new(),
     }
 }

@@ -5,8 +5,8 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nemo_core::durable;
 use nemo_core::rundir::{ExperimentDir, Params, TaskSpec};
+use nemo_core::{checksum, durable};
 use serde::Serialize;
 
 use super::{ExperimentId, Home, StoreError, at};
@@ -52,8 +52,8 @@ pub fn create(home: &Home, new: &NewExperiment<'_>) -> Result<ExperimentDir, Sto
     let mut draft = Draft::default();
     draft.folder(&dir.0)?;
     draft.file(&dir.experiment_toml(), new.toml.as_bytes())?;
-    draft.file(&dir.experiment_json(), &json(new.experiment))?;
-    draft.file(&dir.journal(), &json_lines(new.journal))?;
+    draft.file(&dir.experiment_json(), &file(&dir.experiment_json(), new.experiment)?)?;
+    draft.file(&dir.journal(), &json_lines(&dir.journal(), new.journal)?)?;
     draft.folder(&dir.tasks())?;
     for (task, plain) in new.tasks.iter().zip(&new.experiment.tasks) {
         write_task(&mut draft, &dir, task, &plain.trials)?;
@@ -117,35 +117,38 @@ fn write_task(
     draft.folder(&dir.0)?;
     let output = dir.slurm_output();
     at("make", &output, std::fs::DirBuilder::new().mode(0o700).create(&output))?;
-    draft.file(&dir.spec(), &json(&task.spec))?;
-    draft.file(&dir.trial_lines(), &trial_lines(trials))?;
+    draft.file(&dir.spec(), &file(&dir.spec(), &task.spec)?)?;
+    draft.file(&dir.trial_lines(), &trial_lines(&dir.trial_lines(), trials)?)?;
     for (array, script) in task.scripts.iter().enumerate() {
         draft.file(&dir.script(array), script.as_bytes())?;
     }
     Ok(())
 }
 
-fn trial_lines(trials: &[Params]) -> Vec<u8> {
+fn trial_lines(path: &Path, trials: &[Params]) -> Result<Vec<u8>, StoreError> {
     #[derive(Serialize)]
     struct Line<'a> {
         trial: usize,
         params: &'a Params,
     }
     let line = |(trial, params)| Line { trial, params };
-    json_lines(&trials.iter().enumerate().map(line).collect::<Vec<_>>())
+    json_lines(path, &trials.iter().enumerate().map(line).collect::<Vec<_>>())
 }
 
-fn json_lines(rows: &[impl Serialize]) -> Vec<u8> {
-    rows.iter().flat_map(|row| compact(row).into_iter().chain([b'\n'])).collect()
+fn json_lines(path: &Path, rows: &[impl Serialize]) -> Result<Vec<u8>, StoreError> {
+    let mut text = Vec::new();
+    for row in rows {
+        text.extend(as_json(path, checksum::to_vec(row))?);
+        text.push(b'\n');
+    }
+    Ok(text)
 }
 
-/// Our own types have no key or value that JSON could not hold.
-fn compact(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).unwrap_or_default()
+fn file(path: &Path, value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    as_json(path, checksum::to_vec_pretty(value))
 }
 
-fn json(value: &impl Serialize) -> Vec<u8> {
-    let mut text = serde_json::to_vec_pretty(value).unwrap_or_default();
-    text.push(b'\n');
-    text
+/// A file that can't hold its content is never written: an empty one would stand for something.
+fn as_json(path: &Path, text: serde_json::Result<Vec<u8>>) -> Result<Vec<u8>, StoreError> {
+    text.map_err(|source| StoreError::NotJson { path: path.to_owned(), source })
 }

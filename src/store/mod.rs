@@ -8,7 +8,8 @@ mod target;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nemo_core::lines;
+use nemo_core::checksum;
+use nemo_core::lines::{self, Damage};
 use nemo_core::rundir::ExperimentDir;
 
 use crate::experiment::Experiment;
@@ -34,6 +35,8 @@ pub struct Stored {
     pub experiment: Experiment,
     /// What was asked of Slurm and what came of it.
     pub journal: Vec<Event>,
+    /// The lines of the journal that are not as they were written.
+    pub damage: Option<Damage>,
 }
 
 /// Why an experiment's folder can't be read.
@@ -48,6 +51,14 @@ pub enum StoreError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// A value that JSON can't hold, such as a path of other bytes than UTF-8.
+    #[error("can't write `{}`", path.display())]
+    NotJson {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with the value.
+        source: serde_json::Error,
     },
     /// A file is not what it should be.
     #[error("`{}` is damaged", path.display())]
@@ -136,9 +147,10 @@ impl Home {
         let path = dir.experiment_json();
         let text = at("read", &path, std::fs::read(&path))?;
         let experiment =
-            serde_json::from_slice(&text).map_err(|source| StoreError::Damaged { path, source })?;
+            checksum::from_slice(&text).map_err(|source| StoreError::Damaged { path, source })?;
         let path = dir.journal();
-        let journal = at("read", &path, lines::read::<Event>(&path))?.rows;
-        Ok(Stored { id: id.clone(), dir, experiment, journal })
+        let journal = at("read", &path, lines::read::<Event>(&path))?;
+        let damage = journal.damage(&path);
+        Ok(Stored { id: id.clone(), dir, experiment, journal: journal.rows, damage })
     }
 }

@@ -7,6 +7,7 @@ mod cluster;
 mod control;
 mod counting;
 mod crash;
+mod damage;
 mod day;
 mod fake;
 mod files;

@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+use crate::{checksum, lines};
+
 /// Makes the names in a folder durable: the file's data is the caller's to sync.
 pub fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
@@ -78,8 +80,12 @@ impl Appender {
         let mut file = options.append(true).create(true).mode(0o600).open(path)?;
         if is_new {
             path.parent().map_or(Ok(()), sync_dir)?;
-        } else if fs::read(path)?.last().is_some_and(|&byte| byte != b'\n') {
-            file.write_all(b"\n")?;
+        } else {
+            let text = fs::read(path)?;
+            let last = text.split_inclusive(|&byte| byte == b'\n').next_back().unwrap_or_default();
+            if !last.is_empty() && !last.ends_with(b"\n") {
+                file.write_all(if lines::is_whole(last) { b"\n" } else { lines::TORN })?;
+            }
         }
         Ok(Self { file, torn: false })
     }
@@ -95,12 +101,20 @@ impl Appender {
         self.file.sync_data()
     }
 
-    /// Appends one line in a single write; a crash of the machine may lose it.
+    /// Appends one line with its checksum in a single write; a crash of the machine may lose it.
     pub fn line_unsynced(&mut self, row: &impl serde::Serialize) -> io::Result<()> {
+        self.append(&checksum::to_vec(row)?)
+    }
+
+    /// The same without a checksum, for lines that are many and decide nothing.
+    pub fn plain_line_unsynced(&mut self, row: &impl serde::Serialize) -> io::Result<()> {
+        self.append(&serde_json::to_vec(row)?)
+    }
+
+    fn append(&mut self, text: &[u8]) -> io::Result<()> {
         // What was torn must not swallow this line too.
-        let mut line = if self.torn { vec![b'\n'] } else { Vec::new() };
-        serde_json::to_writer(&mut line, row)?;
-        line.push(b'\n');
+        let end_of_torn = if self.torn { lines::TORN } else { b"" };
+        let line = [end_of_torn, text, b"\n"].concat();
         let written = self.file.write_all(&line);
         self.torn = written.is_err();
         written
@@ -118,7 +132,7 @@ mod tests {
         fs::write(&path, "1\n{\"torn\":").unwrap();
         Appender::open(&path).unwrap().line(&2).unwrap();
         let lines = crate::lines::read::<u32>(&path).unwrap();
-        assert_eq!((lines.rows.as_slice(), lines.unreadable), (&[1, 2][..], 1));
+        assert_eq!((lines.rows.as_slice(), lines.damaged.as_slice()), (&[1, 2][..], &[][..]));
     }
 
     #[test]
@@ -133,7 +147,18 @@ mod tests {
         appender.line(&2).unwrap();
         appender.line(&3).unwrap();
         let lines = crate::lines::read::<u32>(&path).unwrap();
-        assert_eq!((lines.rows.as_slice(), lines.unreadable), (&[1, 2, 3][..], 1));
+        assert_eq!((lines.rows.as_slice(), lines.damaged.as_slice()), (&[1, 2, 3][..], &[][..]));
+    }
+
+    #[test]
+    fn a_whole_line_without_its_break_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        let row = serde_json::json!({"event": "end"});
+        fs::write(&path, checksum::to_vec(&row).unwrap()).unwrap();
+        Appender::open(&path).unwrap().line(&row).unwrap();
+        let lines = crate::lines::read::<serde_json::Value>(&path).unwrap();
+        assert_eq!((lines.rows.len(), lines.damaged.len()), (2, 0));
     }
 
     #[test]

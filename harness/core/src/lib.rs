@@ -2,6 +2,7 @@
 //!
 //! It neither submits nor supervises.
 
+pub mod checksum;
 pub mod durable;
 pub mod exit;
 pub mod interval;

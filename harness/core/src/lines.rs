@@ -1,37 +1,83 @@
 //! JSON lines that only ever grow: a reader keeps every whole line, whatever a crash left at the end.
 
+use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
+
+use crate::checksum;
+
+/// What ends a line that a crash or a full disk cut short: such a line was never there, and is no damage.
+pub(crate) const TORN: &[u8] = b"<torn>\n";
 
 /// What a file of JSON lines holds.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Lines<T> {
     /// The whole, well-formed lines, in order.
     pub rows: Vec<T>,
-    /// How many whole lines could not be read. A torn last line does not count.
-    pub unreadable: usize,
+    /// The numbers, from 1, of lines that are not as they were written. A torn line does not count.
+    pub damaged: Vec<usize>,
+}
+
+/// A file some of whose lines, or all of which, are not as they were written: nothing follows from those.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Damage {
+    /// The file.
+    pub path: PathBuf,
+    /// The numbers of its damaged lines, from 1.
+    pub lines: Vec<usize>,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbers: Vec<String> = self.lines.iter().map(usize::to_string).collect();
+        let (path, numbers) = (self.path.display(), numbers.join(", "));
+        match self.lines.len() {
+            1 => write!(f, "`{path}` is damaged: line {numbers} is ignored"),
+            _ => write!(f, "`{path}` is damaged: lines {numbers} are ignored"),
+        }
+    }
 }
 
 impl<T> Default for Lines<T> {
     fn default() -> Self {
-        Self { rows: Vec::new(), unreadable: 0 }
+        Self { rows: Vec::new(), damaged: Vec::new() }
+    }
+}
+
+impl<T> Lines<T> {
+    /// What is damaged of the file that these lines are from.
+    #[must_use]
+    pub fn damage(&self, path: &Path) -> Option<Damage> {
+        let lines = self.damaged.clone();
+        (!lines.is_empty()).then(|| Damage { path: path.to_owned(), lines })
     }
 }
 
 /// Reads lines from bytes. A last line without its line break was torn by a crash, and is ignored.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Lines<T> {
     let mut lines = Lines::default();
-    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
-        match serde_json::from_slice(line) {
-            _ if !line.ends_with(b"\n") => {}
+    for (number, line) in (1..).zip(bytes.split_inclusive(|&byte| byte == b'\n')) {
+        if line.ends_with(TORN) || line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        if !line.ends_with(b"\n") && !is_whole(line) {
+            continue;
+        }
+        match checksum::from_slice(line) {
             Ok(row) => lines.rows.push(row),
-            Err(_) if line.iter().all(u8::is_ascii_whitespace) => {}
-            Err(_) => lines.unreadable += 1,
+            Err(_) => lines.damaged.push(number),
         }
     }
     lines
+}
+
+/// Whether a last line without its line break holds all of an object, by its checksum. Then only the break was lost, or
+/// something else took its place.
+pub(crate) fn is_whole(line: &[u8]) -> bool {
+    let has_right = |text: &[u8]| checksum::check(text) == checksum::Checksum::Right;
+    has_right(line) || line.split_last().is_some_and(|(_, rest)| has_right(rest))
 }
 
 /// Reads a file of lines; one that does not exist yet holds none.
@@ -46,18 +92,53 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Lines<T>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde::{Deserialize, Serialize};
 
     #[track_caller]
-    fn check(text: &str, rows: &[u32], unreadable: usize) {
-        assert_eq!(parse::<u32>(text.as_bytes()), Lines { rows: rows.to_vec(), unreadable });
+    fn check(text: &str, rows: &[u32], damaged: &[usize]) {
+        let expected = Lines { rows: rows.to_vec(), damaged: damaged.to_vec() };
+        assert_eq!(parse::<u32>(text.as_bytes()), expected);
     }
 
     #[test]
     fn whole_lines_are_kept_and_a_torn_one_is_not() {
-        check("", &[], 0);
-        check("1\n2\n", &[1, 2], 0);
-        check("1\n2", &[1], 0); // torn, even where it happens to be well-formed
-        check("1\n\n{\n3\n", &[1, 3], 1);
-        check("1\n{\"a\":", &[1], 0);
+        check("", &[], &[]);
+        check("1\n2\n", &[1, 2], &[]);
+        check("1\n2", &[1], &[]); // torn, even where it happens to be well-formed
+        check("1\n\n{\n3\n", &[1, 3], &[3]);
+        check("1\n{\"a\":", &[1], &[]);
+        check("1\n{\"a\":<torn>\n2\n", &[1, 2], &[]);
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Row {
+        number: u32,
+        word: String,
+    }
+
+    #[test]
+    fn no_flipped_bit_is_passed_over_in_silence() {
+        let rows = [1, 2, 3].map(|number| Row { number, word: format!("word {number}") });
+        let mut text: Vec<u8> = Vec::new();
+        for row in &rows {
+            text.extend(checksum::to_vec(row).unwrap());
+            text.push(b'\n');
+        }
+        assert_eq!(parse::<Row>(&text).rows, rows);
+        for bit in 0..text.len() * 8 {
+            let mut flipped = text.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let lines = parse::<Row>(&flipped);
+            assert!(lines.rows == rows || !lines.damaged.is_empty(), "bit {bit}: {lines:?}");
+        }
+    }
+
+    #[test]
+    fn damage_is_named_by_file_and_line() {
+        let damage = |lines: &[usize]| {
+            Damage { path: "/x/journal.jsonl".into(), lines: lines.to_vec() }.to_string()
+        };
+        assert_eq!(damage(&[3]), "`/x/journal.jsonl` is damaged: line 3 is ignored");
+        assert_eq!(damage(&[3, 5]), "`/x/journal.jsonl` is damaged: lines 3, 5 are ignored");
     }
 }

@@ -76,7 +76,7 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     let mut journal = Journal::open(&path).map_err(|error| with_path(&path, &error))?;
     complete(&mut journal, &path, before.as_ref(), was_alive, own.slurm_job.as_deref())
         .map_err(|error| with_path(&path, &error))?;
-    let history = History::read(&path).map_err(|error| with_path(&path, &error))?;
+    let history = read_history(&path, &mut log).map_err(|error| with_path(&path, &error))?;
     let leaves = requeue::must_leave(harness);
     let resumed =
         if leaves { Ok(Resume::Stopped) } else { find(harness, &lease, &history, &mut log) };
@@ -118,6 +118,15 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     remove(harness, surplus, &own.nonce);
     let stopped = Stopped { cause: report.stop, sure: report.sure, deadline: report.deadline };
     Ok(Ended::Recorded { verdict, attempt, stopped, progress: report.committed.is_some() })
+}
+
+/// Reads the record, and tells of its damaged lines.
+fn read_history(path: &Path, log: &mut Log) -> io::Result<History> {
+    let lines = lines::read(path)?;
+    if let Some(damage) = lines.damage(path) {
+        log.warn(&damage.to_string());
+    }
+    Ok(History::of(&lines.rows))
 }
 
 /// Writes what earlier attempts left unwritten: the end of each, and the start of the one before, if it was lost while it

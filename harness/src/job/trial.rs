@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use nemo_core::checksum;
 use nemo_core::durable;
 use nemo_core::rundir::{Params, TaskDir, TaskSpec, TrialDir, trials};
 use nix::sys::signal::Signal;
@@ -28,7 +29,7 @@ impl Trial {
         let path = task_dir.spec();
         let text = fs::read(&path).map_err(|error| with_path(&path, &error))?;
         let spec: TaskSpec =
-            serde_json::from_slice(&text).map_err(|error| with_path(&path, &error))?;
+            checksum::from_slice(&text).map_err(|error| with_path(&path, &error))?;
         if spec.schema != 1 {
             let text = format!("`{}` has schema {}", path.display(), spec.schema);
             return Err(format!("{text}, this nemo-harness reads schema 1; take a newer one"));

@@ -104,7 +104,7 @@ impl Recorder {
             self.file = Some(Appender::open(&self.path)?);
         }
         if let Some(file) = &mut self.file {
-            file.line_unsynced(&MetricsLine {
+            file.plain_line_unsynced(&MetricsLine {
                 step,
                 attempt: self.attempt,
                 time,

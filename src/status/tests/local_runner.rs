@@ -17,8 +17,12 @@ fn check_local(runner: &RunnerView, files: TrialFiles, expected: &str) {
 fn the_local_runner_s_record_is_held_against_what_lives() {
     let started =
         || RunnerRecord::Started { task: "train".to_owned(), trial: 0, pid: 1, time: 0.0 };
-    let view =
-        |records, liveness, rebooted| RunnerView { records, liveness: Some(liveness), rebooted };
+    let view = |records, liveness, rebooted| RunnerView {
+        records,
+        liveness: Some(liveness),
+        rebooted,
+        damage: None,
+    };
     let running =
         |alive| TrialFiles { attempts: vec![start(0, 100.0)], alive, ..TrialFiles::default() };
     let none = TrialFiles::default;
@@ -42,7 +46,8 @@ fn the_local_runner_s_record_is_held_against_what_lives() {
         none(),
         &format!("blocked: the machine was restarted: {go_on} []"),
     );
-    let never_started = RunnerView { records: vec![], liveness: None, rebooted: false };
+    let never_started =
+        RunnerView { records: vec![], liveness: None, rebooted: false, damage: None };
     check_local(&never_started, none(), &format!("pending: was not started: {go_on} []"));
     let dropped =
         |cancelled| RunnerRecord::Dropped { task: "train".to_owned(), trial: 0, cancelled };

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::checksum;
+
 /// Parameters by name, in the order of names; a nested table is a JSON object.
 pub type Params = serde_json::Map<String, serde_json::Value>;
 
@@ -25,6 +27,6 @@ pub fn read_one(path: &Path, index: u32) -> io::Result<TrialLine> {
         io::Error::new(io::ErrorKind::InvalidData, text)
     };
     let line = reader.lines().nth(index as usize).ok_or_else(missing)??;
-    let trial: TrialLine = serde_json::from_str(&line)?;
+    let trial: TrialLine = checksum::from_slice(line.as_bytes())?;
     if trial.trial == index { Ok(trial) } else { Err(missing()) }
 }
