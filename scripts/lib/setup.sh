@@ -1,5 +1,6 @@
 # Shared by the scripts: messages, and what must be on the machine. Sourced, from the repository's root.
 # shellcheck shell=bash
+. scripts/lib/apt.sh
 
 say() { echo "$PROGRAM: $*" >&2; }
 die() {
@@ -17,7 +18,8 @@ apt() {
   fi
   say "installing $* …"
   local log; log=$(mktemp)
-  if ! { "${sudo[@]}" apt-get update -q && "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"; } >"$log" 2>&1 </dev/null; then
+  if ! { patient_apt "$log" "${sudo[@]}" apt-get update -q &&
+    patient_apt "$log" "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"; }; then
     tail -n 15 "$log" >&2
     die "apt-get could not install $*" "$log has the whole output"
   fi
