@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 
 use nemo_core::rundir::{ExperimentDir, InputSpec, LaunchSpec, MetricSpec, TaskSpec};
 
-use crate::experiment::{Executor, Experiment, Goal, Launch, On, Task};
+use crate::experiment::{Executor, Experiment, Goal, Launch, Task};
 use crate::slurm::Cluster;
 
 /// What holds for the whole experiment.
@@ -92,26 +92,48 @@ fn number_of_gpus(text: &str) -> Option<u32> {
 
 /// Every task that this one waits for, directly or not: those that its command may name.
 fn inputs(task: &Task, around: &SubmitContext<'_>) -> BTreeMap<String, InputSpec> {
-    let mut inputs = BTreeMap::new();
-    let mut open: Vec<(&str, bool)> =
-        task.after.iter().map(|after| (after.task.as_str(), after.on == On::Each)).collect();
-    while let Some((name, each)) = open.pop() {
-        let Some(parent) = around.experiment.tasks.iter().find(|task| task.name == name) else {
-            continue;
-        };
+    let upstream = around.experiment.upstream(&task.name);
+    let of = |parent: &Task| {
+        let per_trial = *upstream.get(parent.name.as_str())?;
         let trials = u32::try_from(parent.trials.len()).unwrap_or(u32::MAX);
-        let input = InputSpec { dir: around.dir.task(name).0, trials, each };
-        if inputs.insert(name.to_owned(), input).is_none() {
-            let further = |on: On| each && on == On::Each;
-            open.extend(parent.after.iter().map(|after| (after.task.as_str(), further(after.on))));
-        }
-    }
-    inputs
+        let input = InputSpec { dir: around.dir.task(&parent.name).0, trials, per_trial };
+        Some((parent.name.clone(), input))
+    };
+    around.experiment.tasks.iter().filter_map(of).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::number_of_gpus;
+    use super::*;
+    use crate::experiment::On;
+    use crate::plan::{sample_experiment, sample_task};
+
+    /// `last` reaches `first` by two ways, one of which goes trial by trial: whichever is written first, its command
+    /// gets the folder of the same trial.
+    #[test]
+    fn one_way_that_goes_trial_by_trial_is_enough() {
+        use On::{Each, Ok};
+        for last in [[("left", Each), ("right", Ok)], [("right", Ok), ("left", Each)]] {
+            let experiment = sample_experiment(vec![
+                sample_task("first", 3, 0, &[]),
+                sample_task("left", 3, 0, &[("first", Each)]),
+                sample_task("right", 3, 0, &[("first", Each)]),
+                sample_task("last", 3, 0, &last),
+            ]);
+            let dir = ExperimentDir("/x".into());
+            let around = SubmitContext {
+                id: "x-1",
+                dir: &dir,
+                experiment: &experiment,
+                now: 0,
+                cluster: None,
+            };
+            let inputs = inputs(&experiment.tasks[3], &around);
+            let per_trial: Vec<(&str, bool)> =
+                inputs.iter().map(|(name, input)| (name.as_str(), input.per_trial)).collect();
+            assert_eq!(per_trial, [("first", true), ("left", true), ("right", false)], "{last:?}");
+        }
+    }
 
     #[test]
     fn gpus_are_counted() {

@@ -153,7 +153,8 @@ fn report_cycle(drafts: &[Draft], cycle: &[usize], report: &mut Report) {
         .hint("take one of these out of an `after`");
 }
 
-/// Every task that one waits for, directly or not, and whether it does so trial by trial all the way.
+/// Every task that one waits for, directly or not, and whether it does so `per_trial`: by one way at least, trial by
+/// trial all along.
 pub(super) fn upstream<'a, F, I>(task: &'a str, after: F) -> BTreeMap<&'a str, bool>
 where
     F: Fn(&str) -> I,
@@ -161,15 +162,15 @@ where
 {
     let mut found: BTreeMap<&str, bool> = BTreeMap::new();
     let mut queue = vec![(task, true)];
-    while let Some((task, each)) = queue.pop() {
+    while let Some((task, per_trial)) = queue.pop() {
         for (next, on) in after(task) {
-            let each = each && on == On::Each;
+            let per_trial = per_trial && on == On::Each;
             // Seen before, unless this way is the first that goes trial by trial.
-            if found.get(next).is_some_and(|known| *known || !each) {
+            if found.get(next).is_some_and(|known| *known || !per_trial) {
                 continue;
             }
-            found.insert(next, each);
-            queue.push((next, each));
+            found.insert(next, per_trial);
+            queue.push((next, per_trial));
         }
     }
     found

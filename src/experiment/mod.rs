@@ -62,8 +62,8 @@ pub struct Experiment {
 }
 
 impl Experiment {
-    /// Every task that one waits for, directly or not, and whether it does so trial by trial all the way: those are the
-    /// tasks that its command may name, and `true` is where `{task.dir}` is the folder of the same trial.
+    /// Every task that one waits for, directly or not, and whether it does so `per_trial`: those are the tasks that its
+    /// command may name, and `true` is where `{task.dir}` is the folder of the same trial.
     pub fn upstream(&self, task: &str) -> BTreeMap<&str, bool> {
         let after = |name: &str| {
             let task = self.tasks.iter().find(|task| task.name == name);

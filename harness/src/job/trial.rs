@@ -82,7 +82,7 @@ pub(crate) mod tests {
             "workdir": "/", "seed": 42, "checkpoint": {"signal": "USR1", "lead": 10},
             "restart": {"crashes": 1, "no_progress": 3},
             "inputs": {"prep": {"dir": "/x/prep", "trials": 2},
-                       "each": {"dir": "/x/each", "trials": 3, "each": true}},
+                       "each": {"dir": "/x/each", "trials": 3, "per_trial": true}},
         });
         let Value::Object(params) = params else { panic!("parameters are a table") };
         Trial {

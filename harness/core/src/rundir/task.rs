@@ -204,5 +204,5 @@ pub struct InputSpec {
     pub trials: u32,
     /// Trial by trial: `{task.dir}` is the folder of the trial with the same index.
     #[serde(default)]
-    pub each: bool,
+    pub per_trial: bool,
 }

@@ -140,7 +140,7 @@ fn folders(trial: &Trial, name: &str) -> Option<Meaning> {
         dir.trial(index).path().display().to_string()
     };
     match kind {
-        "dir" => Some(Meaning::One(folder(if input.each { trial.index } else { 0 }))),
+        "dir" => Some(Meaning::One(folder(if input.per_trial { trial.index } else { 0 }))),
         "dirs" => Some(Meaning::Many((0..input.trials).map(folder).collect())),
         _ => None,
     }
