@@ -11,9 +11,10 @@ use crate::commands::{
     init::InitArgs,
     list::ListArgs,
     logs::LogsArgs,
-    pause::PauseArgs,
+    pause::{PauseArgs, ResumeArgs},
     plan::PlanArgs,
     poll::PollArgs,
+    preempt::PreemptArgs,
     rehearse::RehearseArgs,
     status::StatusArgs,
     submit::SubmitArgs,
@@ -86,7 +87,9 @@ pub enum Command {
     /// Pause an experiment, a task or a trial: save, stop, and wait
     Pause(PauseArgs),
     /// Let what was paused go on
-    Resume(PauseArgs),
+    Resume(ResumeArgs),
+    /// Have running trials save, stop, and run again
+    Preempt(PreemptArgs),
     /// Requeue what could not be requeued, because Slurm refused or was away
     Poll(PollArgs),
     /// Print completions for a shell

@@ -1,13 +1,15 @@
 //! What goes wrong, as a user meets it: a message, its causes, hints to type next, and an exit code.
 
 use std::error::Error;
+use std::io;
+use std::path::Path;
 
 use crate::executor::local::SpawnError;
 use crate::executor::slurm::SubmitError;
 use crate::experiment::Problems;
 use crate::plan::PlanError;
 use crate::slurm::SlurmError;
-use crate::store::{StoreError, TargetError};
+use crate::store::{StoreError, TargetError, at};
 
 /// What the program's exit code means. Part of the contract with scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +70,18 @@ impl CommandError {
         io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
     }
 
+    /// The message and its causes in one line.
+    #[must_use]
+    pub fn one_line(&self) -> String {
+        let mut parts = vec![self.error.to_string()];
+        let mut cause = self.error.source();
+        while let Some(error) = cause {
+            parts.push(error.to_string());
+            cause = error.source();
+        }
+        parts.join(": ")
+    }
+
     /// The whole text for stderr. [`Problems`] bring their own form.
     #[must_use]
     pub fn render(&self) -> String {
@@ -83,6 +97,18 @@ impl CommandError {
         }
         lines.extend(self.hints.iter().map(|hint| format!("\nhint: {hint}")));
         lines.join("\n") + "\n"
+    }
+}
+
+/// Says of an I/O error what was tried, and on which file.
+pub trait IoResultExt<T> {
+    /// `can't VERB PATH`.
+    fn at(self, verb: &'static str, path: &Path) -> Result<T, CommandError>;
+}
+
+impl<T> IoResultExt<T> for io::Result<T> {
+    fn at(self, verb: &'static str, path: &Path) -> Result<T, CommandError> {
+        at(verb, path, self).map_err(CommandError::from)
     }
 }
 

@@ -1,132 +1,133 @@
-//! `cancel`: ends a target, or has it save and run again.
+//! `cancel`: ends a target for good, and makes sure that it stays ended.
+#![expect(clippy::disallowed_methods, reason = "an edge: it waits on the real clock")]
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use clap::Args;
-use nemo_core::durable;
-use serde_json::json;
+use nix::sys::signal::Signal;
 
 use super::App;
-use super::status::look;
+use super::control::{self, ControlArgs, Done, Troubles};
 use crate::error::{CommandError, ExitCode};
-use crate::executor::local;
-use crate::host;
-use crate::journal;
-use crate::report::{out, say};
-use crate::slurm::{JobId, Recipient};
-use crate::status::{Action, Request, State, Status};
+use crate::observe;
+use crate::slurm::SlurmError;
+use crate::status::Action;
 use crate::store::{Stored, Target};
-use crate::words::count;
 
 /// `cancel`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "A running trial is told, saves its checkpoint if there is time, and stays cancelled.\n\n\
-    Examples:\n  nemo-slurm cancel digits\n  nemo-slurm cancel @/train/3\n  nemo-slurm cancel @/train --gentle    # save, stop, run again from the checkpoint"
+    Examples:\n  nemo-slurm cancel digits\n  nemo-slurm cancel @/train/3\n  nemo-slurm cancel @ --dry-run"
 )]
 pub struct CancelArgs {
-    /// EXPERIMENT[/TASK[/TRIAL]]
-    pub target: String,
-    /// Preempt instead: running trials save, stop, and run again from their checkpoints
-    #[arg(long)]
+    /// What to cancel.
+    #[command(flatten)]
+    pub control: ControlArgs,
+    /// The former name of `preempt`.
+    #[arg(long, hide = true)]
     pub gentle: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
 }
 
-/// Cancels what the target means.
+/// How long a job that ends is watched, since a requeue that was under way brings it back. A harness that reads the
+/// request asks for none later.
+const WATCHED: Duration = Duration::from_secs(2);
+/// The same where the request could not be written: as long as Slurm gives a program to end.
+const WATCHED_WITHOUT_REQUEST: Duration = Duration::from_secs(40);
+/// How long a submission that is under way is waited for.
+const SUBMITTING: Duration = Duration::from_mins(1);
+
+/// Cancels what the target means. First Slurm, then the request: the home's disk may be full.
 pub(super) fn cancel(app: &App, args: &CancelArgs) -> Result<ExitCode, CommandError> {
+    if args.gentle {
+        let now = format!(
+            "`nemo-slurm preempt {}` has running trials save and run again",
+            args.control.target
+        );
+        return Err(CommandError::new(ExitCode::Usage, "there is no `cancel --gentle`").hinted(now));
+    }
+    let args = &args.control;
     let (target, stored) = app.find(&args.target)?;
-    let status = look(app, &stored)?;
-    let action = if args.gentle { Action::Preempt } else { Action::Cancel };
-    // First the wish, durably: a status that sees the end must know that it was wanted.
-    request(&stored, &target, action)?;
-    let trials = affected(&status, &target, args.gentle);
-    let jobs: Vec<String> = trials.iter().filter_map(|(_, job)| job.clone()).collect();
-    for (token, job) in journal::submitted(&stored.journal) {
-        let own = of_array(job, &jobs);
-        let slurm = app.slurm.for_names(vec![token]);
-        match args.gentle {
-            _ if own.is_empty() => {}
-            // The whole array by its own id: one for a thousand tasks.
-            false if target.trial.is_none() => slurm.cancel(&[job.to_string()])?,
-            false => slurm.cancel(&own)?,
-            true => {
-                mark(&stored, &status, &own)?;
-                slurm.signal(&own, "USR1", Recipient::Batch)?;
-            }
+    let status = control::look_if_possible(app, &stored);
+    let mut trials = control::trials_in(status.as_ref(), &target, |state| !state.is_final());
+    let arrays = control::arrays(app, &stored, &stored.journal, &target);
+    let mut jobs = Vec::new();
+    if let Ok(queued) = control::queued(&app.slurm, &arrays.known) {
+        trials.extend(queued.alive);
+        jobs = queued.ids;
+    }
+    let mut troubles = Troubles::default();
+    if !args.dry_run {
+        for part in &arrays.known {
+            // An array that is over answers with a refusal: what counts is what is in the queue afterwards.
+            let _answer = app.slurm.for_names(vec![part.token.clone()]).cancel(&part.ids());
+        }
+        match control::request(&stored, &target, Action::Cancel) {
+            Err(error) if control::is_local(&stored) => return Err(error),
+            written => troubles.unwritten = written.err(),
+        }
+        settle(app, &stored, &target, &mut troubles);
+        if control::is_local(&stored) && !trials.is_empty() {
+            control::tell_left_behind(&stored, &trials, Signal::SIGTERM, None)?;
         }
     }
-    if !trials.is_empty() {
-        warn_of_a_dead_runner(&stored)?;
-    }
-    if trials.is_empty() && !args.json {
-        let why = if args.gentle { "none of it runs now" } else { "all of it is over" };
-        say(&format!("Nothing to do: {why}."));
-        return Ok(ExitCode::Fine);
-    }
-    let done = if args.gentle { "Asked to save and run again:" } else { "Cancelled" };
-    if args.json {
-        return out(&json!({ "schema": 1, "id": stored.id, "trials": trials.len() }));
-    }
-    say(&format!("{done} {} of {}", count(trials.len(), "trial"), stored.id));
-    Ok(ExitCode::Fine)
+    let done = Done {
+        args,
+        stored: &stored,
+        action: "cancel",
+        what: if args.dry_run { "Would cancel" } else { "Cancelled" },
+        nothing: "all of it is over",
+        trials: trials.len(),
+        jobs,
+    };
+    done.finish(&troubles)
 }
 
-/// Leaves word in the folders of running trials: the signal alone asks for a save only.
-fn mark(stored: &Stored, status: &Status, jobs: &[String]) -> Result<(), CommandError> {
-    for task in &status.tasks {
-        let dir = stored.dir.task(&task.name);
-        let is_meant = |job: &Option<String>| job.as_ref().is_some_and(|job| jobs.contains(job));
-        for trial in task.trials.iter().filter(|trial| is_meant(&trial.slurm_job)) {
-            durable::create_dir_all(dir.trial(trial.index).path())?;
-            durable::replace_file_durably(&dir.trial(trial.index).preempt(), b"{}\n")?;
+/// Looks into the queue again and again, and cancels what is there, until nothing is: what a requeue brought back,
+/// and what a submission that is under way adds.
+fn settle(app: &App, stored: &Stored, target: &Target, troubles: &mut Troubles) {
+    let requested = troubles.unwritten.is_none();
+    let patience = if requested { WATCHED } else { WATCHED_WITHOUT_REQUEST };
+    let began = Instant::now();
+    let mut pause = Duration::from_millis(25);
+    let mut refused = None;
+    loop {
+        let journal =
+            app.home.load(&stored.id).map_or_else(|_| stored.journal.clone(), |now| now.journal);
+        let is_submitting = observe::is_submitting(&journal);
+        let arrays = control::arrays(app, stored, &journal, target);
+        let (queued, limit) = match control::queued(&app.slurm, &arrays.known) {
+            Ok(queued) => (queued, if is_submitting { SUBMITTING } else { patience }),
+            Err(error) => return troubles.slurm.push(error),
+        };
+        let is_over = began.elapsed() >= limit;
+        let ids: BTreeSet<String> = queued.ids.iter().cloned().collect();
+        if ids.is_empty() && !is_submitting && (is_over || !queued.is_completing) {
+            return troubles.slurm.extend(arrays.unknown.into_iter().map(|(_, error)| error));
         }
+        if is_over {
+            return troubles.slurm.push(left(&ids, is_submitting, refused));
+        }
+        if !ids.is_empty() {
+            let names = arrays.known.iter().map(|part| part.token.clone()).collect();
+            let ids: Vec<String> = ids.into_iter().collect();
+            refused = app.slurm.for_names(names).cancel(&ids).err();
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(400));
     }
-    Ok(())
 }
 
-/// A wish about local trials is carried out by the runner alone.
-pub(super) fn warn_of_a_dead_runner(stored: &Stored) -> Result<(), CommandError> {
-    let is_local = journal::submitted(&stored.journal).is_empty();
-    if is_local && local::is_running(&stored.dir)?.is_none() {
-        say("warning: its local runner is gone; the wish holds when it goes on");
-    }
-    Ok(())
-}
-
-/// Writes the wish down, in a file of its own.
-pub(super) fn request(
-    stored: &Stored,
-    target: &Target,
-    action: Action,
-) -> Result<(), CommandError> {
-    let now = host::now();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "unix seconds")]
-    let time = now as u64;
-    let request = Request { action, task: target.task.clone(), trial: target.trial, time };
-    let name = format!("{now:.6}-{}.json", std::process::id());
-    durable::create_dir_all(&stored.dir.requests())?;
-    let text = serde_json::to_vec(&request).map_err(std::io::Error::from)?;
-    Ok(durable::replace_file_durably(&stored.dir.requests().join(name), &text)?)
-}
-
-/// The trials that the wish is about, with their jobs on Slurm.
-fn affected(status: &Status, target: &Target, gentle: bool) -> Vec<(u32, Option<String>)> {
-    let is_meant = |state: State| if gentle { state == State::Running } else { !state.is_final() };
-    status
-        .tasks
-        .iter()
-        .filter(|task| target.task.as_ref().is_none_or(|wanted| *wanted == task.name))
-        .flat_map(|task| &task.trials)
-        .filter(|trial| target.trial.is_none_or(|wanted| wanted == trial.index))
-        .filter(|trial| is_meant(trial.state))
-        .map(|trial| (trial.index, trial.slurm_job.clone()))
-        .collect()
-}
-
-/// The ids of an array's tasks.
-pub(super) fn of_array(job: JobId, ids: &[String]) -> Vec<String> {
-    let array = job.to_string();
-    let is_own = |id: &&String| id.split('_').next() == Some(array.as_str());
-    ids.iter().filter(is_own).cloned().collect()
+/// Why something is left.
+fn left(ids: &BTreeSet<String>, is_submitting: bool, refused: Option<SlurmError>) -> SlurmError {
+    refused.unwrap_or_else(|| {
+        let jobs = ids.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let reason = if is_submitting {
+            "another process is still submitting it".to_owned()
+        } else {
+            format!("still in the queue: {jobs}")
+        };
+        SlurmError::Refused { program: "scancel", reason, code: Some(0) }
+    })
 }

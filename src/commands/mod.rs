@@ -4,6 +4,7 @@ pub mod cancel;
 mod check;
 mod cluster;
 pub mod completions;
+pub mod control;
 mod follow;
 pub mod goodput;
 pub mod init;
@@ -13,6 +14,7 @@ mod on_slurm;
 pub mod pause;
 pub mod plan;
 pub mod poll;
+pub mod preempt;
 mod prepare;
 pub mod rehearse;
 mod run_local;
@@ -81,6 +83,7 @@ pub fn run(cli: Cli, environment: Environment) -> Result<ExitCode, CommandError>
         Command::Cancel(args) => cancel::cancel(&app, &args),
         Command::Pause(args) => pause::pause(&app, &args),
         Command::Resume(args) => pause::resume(&app, &args),
+        Command::Preempt(args) => preempt::preempt(&app, &args),
         Command::Poll(args) => poll::poll(&app, &args),
         Command::RunLocal { id } => run_local::run_local(&app, &id),
         Command::Completions(_) | Command::Man(_) | Command::Init(_) | Command::Check(_) => {

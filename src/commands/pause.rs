@@ -1,92 +1,184 @@
 //! `pause` and `resume`: trials save, keep their place in the queue, and wait there until they are wanted again.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 
 use clap::Args;
-use nemo_core::durable;
 use nemo_core::rundir::TrialDir;
-use serde_json::json;
+use nix::sys::signal::Signal;
 
 use super::App;
-use super::cancel::{of_array, request, warn_of_a_dead_runner};
-use super::status::look;
-use crate::error::{CommandError, ExitCode};
+use super::control::{self, ArrayPart, Arrays, ControlArgs, Done, Telling, TrialKey, Troubles};
+use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::journal;
-use crate::report::{out, say};
-use crate::slurm::{Recipient, SlurmError};
-use crate::status::{Action, State, Status, TrialStatus};
+use crate::slurm::{Client, SlurmError};
+use crate::status::{Action, State, Status};
 use crate::store::{Stored, Target};
-use crate::words::count;
 
-/// `pause` and `resume`.
+/// `pause`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "A paused trial saves its checkpoint and keeps its job, which waits held in the queue; what waits for it goes on \
     waiting, and none of its budgets is touched.\n\n\
-    Examples:\n  nemo-slurm pause digits\n  nemo-slurm pause @/train/3\n  nemo-slurm resume @/train/3"
+    Examples:\n  nemo-slurm pause digits\n  nemo-slurm pause @/train/3\n  nemo-slurm pause @ --dry-run"
 )]
 pub struct PauseArgs {
-    /// EXPERIMENT[/TASK[/TRIAL]]
-    pub target: String,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
+    /// What to pause.
+    #[command(flatten)]
+    pub control: ControlArgs,
+}
+
+/// `resume`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  nemo-slurm resume digits\n  nemo-slurm resume @/train/3\n  nemo-slurm resume @ --dry-run"
+)]
+pub struct ResumeArgs {
+    /// What to resume.
+    #[command(flatten)]
+    pub control: ControlArgs,
 }
 
 /// How often it is looked again whether a trial started just before it was held.
 const LOOKS: u32 = 3;
 
-/// Pauses what the target means.
+/// A mark and USR1: the harness saves, and has its job held. Without the mark USR1 would ask for a save only.
+const TELLING: Telling = Telling { mark: TrialDir::pause, without_mark: Client::requeue_held };
+
+/// Pauses what the target means. First Slurm, then the request: the home's disk may be full.
 pub(super) fn pause(app: &App, args: &PauseArgs) -> Result<ExitCode, CommandError> {
+    let args = &args.control;
     let (target, stored) = found(app, args)?;
-    // First the wish, durably: the local runner reads it, and a status that sees the end must know that it was wanted.
-    request(&stored, &target, Action::Pause)?;
-    let status = look(app, &stored)?;
+    let status = control::look_if_possible(app, &stored);
     let is_meant = |state: State| !state.is_final() && state != State::Paused;
-    let trials = meant(&stored, &status, &target, is_meant);
-    hold(app, &stored, &target, &trials)?;
-    let mut told = BTreeSet::new();
-    tell(app, &stored, &trials, &mut told)?;
-    for _ in 1..LOOKS {
-        let seen = look(app, &stored)?;
-        let running = meant(&stored, &seen, &target, |state| state == State::Running);
-        if !tell(app, &stored, &running, &mut told)? {
-            break;
+    let mut trials = control::trials_in(status.as_ref(), &target, is_meant);
+    let Arrays { known, unknown } = control::arrays(app, &stored, &stored.journal, &target);
+    let mut troubles = Troubles::default();
+    troubles.slurm.extend(unknown.into_iter().map(|(_, error)| error));
+    trials.extend(not_paused(app, status.as_ref(), &target, &known, &mut troubles));
+    if !args.dry_run && control::is_local(&stored) {
+        control::request(&stored, &target, Action::Pause)?;
+        if !trials.is_empty() {
+            control::tell_left_behind(&stored, &trials, Signal::SIGUSR1, Some(TrialDir::pause))?;
+        }
+    } else if !args.dry_run {
+        pause_on_slurm(app, &stored, status.as_ref(), &known, &trials, &mut troubles);
+        if let Err(error) = control::request(&stored, &target, Action::Pause) {
+            troubles.unwritten.get_or_insert(error);
         }
     }
-    if trials.is_empty() && !args.json {
-        say("Nothing to do: all of it is paused or over.");
-        return Ok(ExitCode::Fine);
+    let done = Done {
+        args,
+        stored: &stored,
+        action: "pause",
+        what: if args.dry_run { "Would pause" } else { "Paused" },
+        nothing: "all of it is paused or over",
+        trials: trials.len(),
+        jobs: control::job_ids(&known, &trials),
+    };
+    done.finish(&troubles)
+}
+
+/// The trials that are in the queue, without those that are paused already.
+fn not_paused(
+    app: &App,
+    status: Option<&Status>,
+    target: &Target,
+    arrays: &[ArrayPart<'_>],
+    troubles: &mut Troubles,
+) -> BTreeSet<TrialKey> {
+    let paused = control::trials_in(status, target, |state| state == State::Paused);
+    match control::queued(&app.slurm, arrays) {
+        Ok(queued) => queued.alive.difference(&paused).cloned().collect(),
+        Err(error) => {
+            troubles.slurm.push(error);
+            BTreeSet::new()
+        }
     }
-    done(args, &stored, "Paused", trials.len())
+}
+
+fn pause_on_slurm(
+    app: &App,
+    stored: &Stored,
+    status: Option<&Status>,
+    arrays: &[ArrayPart<'_>],
+    trials: &BTreeSet<TrialKey>,
+    troubles: &mut Troubles,
+) {
+    for part in arrays.iter().filter(|part| has_any(part, trials)) {
+        let slurm = app.slurm.for_names(vec![part.token.clone()]);
+        match slurm.hold(&part.ids()) {
+            // Some of them ended, or are about to: what runs on is told by the next look.
+            Err(SlurmError::Refused { reason, .. }) if !reason.contains("ermission") => {}
+            Err(error) => troubles.slurm.push(error),
+            Ok(()) => {}
+        }
+    }
+    let whole = Target { id: stored.id.clone(), task: None, trial: None };
+    let mut running = control::trials_in(status, &whole, |state| state == State::Running);
+    running.retain(|key| trials.contains(key));
+    let mut told = BTreeSet::new();
+    for _ in 0..LOOKS {
+        match control::queued(&app.slurm, arrays) {
+            Ok(queued) => running.extend(queued.running),
+            Err(error) => return troubles.slurm.push(error),
+        }
+        let untold: BTreeSet<TrialKey> = running.difference(&told).cloned().collect();
+        if untold.is_empty() {
+            return;
+        }
+        control::tell_running(app, stored, arrays, &untold, TELLING, troubles);
+        told.extend(untold);
+    }
+}
+
+fn has_any(part: &ArrayPart<'_>, trials: &BTreeSet<TrialKey>) -> bool {
+    trials.iter().any(|(task, trial)| part.runs(task, *trial))
 }
 
 /// Lets what the target means go on.
-pub(super) fn resume(app: &App, args: &PauseArgs) -> Result<ExitCode, CommandError> {
+pub(super) fn resume(app: &App, args: &ResumeArgs) -> Result<ExitCode, CommandError> {
+    let args = &args.control;
     let (target, stored) = found(app, args)?;
-    let status = look(app, &stored)?;
-    let trials = meant(&stored, &status, &target, |state| !state.is_final());
-    let is_wanted =
-        |trial: &Meant<'_>| trial.status.state == State::Paused || trial.dir.pause().exists();
-    let trials: Vec<Meant<'_>> = trials.into_iter().filter(is_wanted).collect();
-    for trial in &trials {
-        remove(&trial.dir)?;
+    let status = control::look_if_possible(app, &stored);
+    let paused = control::trials_in(status.as_ref(), &target, |state| state == State::Paused);
+    let mut trials = control::trials_in(status.as_ref(), &target, |state| !state.is_final());
+    trials.retain(|key| paused.contains(key) || mark(&stored, key).exists());
+    let Arrays { known, unknown } = control::arrays(app, &stored, &stored.journal, &target);
+    let mut troubles = Troubles::default();
+    troubles.slurm.extend(unknown.into_iter().map(|(_, error)| error));
+    if !args.dry_run {
+        for key in &trials {
+            remove_mark(&stored, key)?;
+        }
+        // After the marks are gone: the local runner starts a trial again as soon as it sees the request.
+        match control::request(&stored, &target, Action::Resume) {
+            Err(error) if control::is_local(&stored) => return Err(error),
+            written => troubles.unwritten = written.err(),
+        }
+        if control::is_local(&stored) && !trials.is_empty() {
+            control::require_runner(&stored)?;
+        }
+        release(app, status.as_ref(), &known, &trials, &mut troubles);
     }
-    // After the marks are gone: the local runner starts a trial again as soon as it sees the wish.
-    request(&stored, &target, Action::Resume)?;
-    release(app, &stored, &target, &trials)?;
-    if trials.is_empty() && !args.json {
-        say("Nothing to do: none of it is paused.");
-        return Ok(ExitCode::Fine);
-    }
-    done(args, &stored, "Resumed", trials.len())
+    let done = Done {
+        args,
+        stored: &stored,
+        action: "resume",
+        what: if args.dry_run { "Would resume" } else { "Resumed" },
+        nothing: "none of it is paused",
+        trials: trials.len(),
+        jobs: control::job_ids(&known, &trials),
+    };
+    done.finish(&troubles)
 }
 
-/// The target's experiment, which must be submitted as a whole: the heads of its chains are held until then.
-fn found(app: &App, args: &PauseArgs) -> Result<(Target, Stored), CommandError> {
+/// The target's experiment. One with chains must be submitted as a whole: their heads are held until then.
+fn found(app: &App, args: &ControlArgs) -> Result<(Target, Stored), CommandError> {
     let (target, stored) = app.find(&args.target)?;
-    let on_slurm = !journal::submitted(&stored.journal).is_empty();
-    if on_slurm && !journal::is_complete(&stored.journal) {
+    let plan = journal::plan(&stored.journal);
+    let has_chains = plan.is_some_and(|plan| plan.arrays.iter().any(|array| array.held));
+    if has_chains && !journal::is_complete(&stored.journal) {
         let text = format!("experiment `{}` is not yet submitted as a whole", stored.id);
         let go_on = format!("`nemo-slurm submit --continue {}` goes on", stored.id);
         return Err(CommandError::new(ExitCode::Usage, text).hinted(go_on));
@@ -94,123 +186,44 @@ fn found(app: &App, args: &PauseArgs) -> Result<(Target, Stored), CommandError> 
     Ok((target, stored))
 }
 
-/// A trial that the target means.
-struct Meant<'a> {
-    status: &'a TrialStatus,
-    dir: TrialDir,
-}
-
-fn meant<'a>(
-    stored: &Stored,
-    status: &'a Status,
-    target: &Target,
-    is_meant: impl Fn(State) -> bool,
-) -> Vec<Meant<'a>> {
-    let tasks = status.tasks.iter();
-    let tasks = tasks.filter(|task| target.task.as_ref().is_none_or(|wanted| *wanted == task.name));
-    let trials = tasks.flat_map(|task| {
-        let folder = stored.dir.task(&task.name);
-        task.trials.iter().map(move |status| Meant { status, dir: folder.trial(status.index) })
-    });
-    let wanted = |trial: &Meant<'_>| {
-        target.trial.is_none_or(|wanted| wanted == trial.status.index)
-            && is_meant(trial.status.state)
-    };
-    trials.filter(wanted).collect()
-}
-
-/// Keeps all of them from starting: a whole array by its own id, one request for a thousand tasks.
-fn hold(
-    app: &App,
-    stored: &Stored,
-    target: &Target,
-    trials: &[Meant<'_>],
-) -> Result<(), CommandError> {
-    for (token, ids) in by_array(stored, target, trials) {
-        match app.slurm.for_names(vec![token]).hold(&ids) {
-            // Some of them ended, or are about to: what runs on is told by the next look.
-            Ok(()) | Err(SlurmError::Refused { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-/// Marks the running ones and has them told; says whether there was one that was not told before.
-fn tell(
-    app: &App,
-    stored: &Stored,
-    trials: &[Meant<'_>],
-    told: &mut BTreeSet<String>,
-) -> Result<bool, CommandError> {
-    let mut jobs = Vec::new();
-    for trial in trials.iter().filter(|trial| trial.status.state == State::Running) {
-        if let Some(job) = trial.status.slurm_job.clone().filter(|job| told.insert(job.clone())) {
-            durable::create_dir_all(trial.dir.path())?;
-            durable::replace_file_durably(&trial.dir.pause(), b"{}\n")?;
-            jobs.push(job);
-        }
-    }
-    for (token, job) in journal::submitted(&stored.journal) {
-        let own = of_array(job, &jobs);
-        if !own.is_empty() {
-            app.slurm.for_names(vec![token]).signal(&own, "USR1", Recipient::Batch)?;
-        }
-    }
-    Ok(!jobs.is_empty())
-}
-
 fn release(
     app: &App,
-    stored: &Stored,
-    target: &Target,
-    trials: &[Meant<'_>],
-) -> Result<(), CommandError> {
-    for (token, ids) in by_array(stored, target, trials) {
-        app.slurm.for_names(vec![token]).release(&ids)?;
+    status: Option<&Status>,
+    arrays: &[ArrayPart<'_>],
+    trials: &BTreeSet<TrialKey>,
+    troubles: &mut Troubles,
+) {
+    for part in arrays.iter().filter(|part| has_any(part, trials)) {
+        let slurm = app.slurm.for_names(vec![part.token.clone()]);
+        if let Err(error) = slurm.release(&part.ids()) {
+            troubles.slurm.push(error);
+        }
     }
     // Slurm's own wait after a requeue counts from then; those that were requeued long ago have it behind them.
-    let again = trials.iter().filter(|trial| !trial.status.attempts.is_empty());
-    let again: Vec<String> = again.filter_map(|trial| trial.status.slurm_job.clone()).collect();
-    if again.is_empty() {
-        return Ok(());
-    }
-    match app.slurm.start_soon(&again) {
-        Ok(()) | Err(SlurmError::Refused { .. }) => Ok(()), // then they wait as long as Slurm has it
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// The trials' ids, array by array with its name: its own id where all of it is meant.
-fn by_array(stored: &Stored, target: &Target, trials: &[Meant<'_>]) -> Vec<(String, Vec<String>)> {
-    let jobs: Vec<String> =
-        trials.iter().filter_map(|trial| trial.status.slurm_job.clone()).collect();
-    let arrays = journal::submitted(&stored.journal).into_iter();
-    let ids = |(token, job)| {
-        let own = of_array(job, &jobs);
-        let whole = target.trial.is_none() && !own.is_empty();
-        (token, if whole { vec![job.to_string()] } else { own })
+    let ran = |(task, index): &&TrialKey| {
+        let tasks = status
+            .into_iter()
+            .flat_map(|status| &status.tasks)
+            .filter(|status| status.name == *task);
+        let mut trials = tasks.flat_map(|task| &task.trials);
+        trials.any(|trial| trial.index == *index && !trial.attempts.is_empty())
     };
-    arrays.map(ids).filter(|(_, ids)| !ids.is_empty()).collect()
-}
-
-fn remove(dir: &TrialDir) -> Result<(), CommandError> {
-    match std::fs::remove_file(dir.pause()) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
+    let again: BTreeSet<TrialKey> = trials.iter().filter(ran).cloned().collect();
+    let again = control::job_ids(arrays, &again);
+    match if again.is_empty() { Ok(()) } else { app.slurm.start_soon(&again) } {
+        Ok(()) | Err(SlurmError::Refused { .. }) => {} // then they wait as long as Slurm has it
+        Err(error) => troubles.slurm.push(error),
     }
 }
 
-fn done(
-    args: &PauseArgs,
-    stored: &Stored,
-    what: &str,
-    trials: usize,
-) -> Result<ExitCode, CommandError> {
-    if args.json {
-        return out(&json!({ "schema": 1, "id": stored.id, "trials": trials }));
+fn mark(stored: &Stored, (task, trial): &TrialKey) -> std::path::PathBuf {
+    stored.dir.task(task).trial(*trial).pause()
+}
+
+fn remove_mark(stored: &Stored, key: &TrialKey) -> Result<(), CommandError> {
+    let path = mark(stored, key);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed.at("remove", &path),
     }
-    warn_of_a_dead_runner(stored)?;
-    say(&format!("{what} {} of {}", count(trials, "trial"), stored.id));
-    Ok(ExitCode::Fine)
 }

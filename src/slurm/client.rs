@@ -211,6 +211,11 @@ impl Client {
         but_for(self.on_jobs("scontrol", &["requeue"], ids), "Job is pending execution")
     }
 
+    /// Puts jobs back into the queue, to stay there until they are released.
+    pub fn requeue_held(&self, ids: &[String]) -> Result<(), SlurmError> {
+        but_for(self.on_jobs("scontrol", &["requeuehold"], ids), "Job is pending execution")
+    }
+
     /// Cancels jobs. Slurm doesn't mind ids that it has forgotten.
     pub fn cancel(&self, ids: &[String]) -> Result<(), SlurmError> {
         let names = self.name_filter();

@@ -180,7 +180,7 @@ fn disabled_leaves_a_mark_that_poll_honours_once() {
     counting::until_beyond(&world, &id, 3);
     assert!(world.ok(&["poll"]).is_empty());
     world.write("refusal", "Requested operation is presently disabled for job 7\n");
-    world.ok(&["cancel", &format!("{id}/train"), "--gentle"]);
+    world.ok(&["preempt", &format!("{id}/train")]);
     until_poll_is_wanted(&world, &id, "preempted");
     let refused: Value = {
         let printed = world.run(&["poll", "--json"]);

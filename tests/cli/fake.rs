@@ -119,7 +119,7 @@ fn squeue() -> String {
     assert_eq!(fields.len(), queue::FIELDS.len());
     let row: String = fields.map(|field| format!("printf \"%s{delimiter}\", {field}; ")).concat();
     let program = format!(
-        r#"BEGIN {{ FS = "\t" }} {{ id = 100 + NR }} (name == "" || $1 == name) {{ {row} printf "\n" }}"#
+        r#"BEGIN {{ FS = "\t" }} {{ id = 100 + NR }} (name == "" || index("," name ",", "," $1 ",")) {{ {row} printf "\n" }}"#
     );
     format!(
         "#!/bin/sh\ncd \"$FAKE\" || exit 9\nname=\nfor a; do case $a in --name=*) name=${{a#--name=}} ;; esac; done\ntouch jobs\nawk -v name=\"$name\" '{program}' jobs\n"

@@ -119,7 +119,7 @@ fn a_preemption_on_this_machine_is_accounted_for() {
     counting::write(&world, "kind = \"local\"\nparallel = 4", 40, 0.05);
     let id = world.ok(&["submit", "exp.toml"]);
     counting::until_beyond(&world, &id, 10);
-    world.ok(&["cancel", &format!("{id}/train"), "--gentle"]);
+    world.ok(&["preempt", &format!("{id}/train")]);
     world.until(&id, "the end", |status| status["experiment"]["state"] == "completed");
     let printed = world.ok(&["goodput", &id, "--json"]);
     let goodput: Value = serde_json::from_str(&printed).unwrap();

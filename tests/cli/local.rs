@@ -71,11 +71,11 @@ fn submissions_side_by_side_have_ids_of_their_own() {
 }
 
 #[test]
-fn a_gentle_cancel_preempts_and_nothing_is_lost() {
+fn a_preempted_trial_runs_again_and_nothing_is_lost() {
     let world = world(40, 0.05);
     let id = world.ok(&["submit", "exp.toml"]);
     counting::until_beyond(&world, &id, 10);
-    world.ok(&["cancel", &format!("{id}/train"), "--gentle"]);
+    world.ok(&["preempt", &format!("{id}/train")]);
     let status = world.until(&id, "the end", |status| status["experiment"]["state"] == "completed");
     for trial in trials(&status, "train") {
         assert_eq!(causes(trial), ["preempted", "completed"], "{trial:#}");

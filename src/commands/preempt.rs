@@ -1,0 +1,72 @@
+//! `preempt`: has running trials save, stop, and run again.
+
+use clap::Args;
+use nemo_core::rundir::TrialDir;
+
+use super::App;
+use super::control::{self, ControlArgs, Done, Telling, Troubles};
+use crate::error::{CommandError, ExitCode};
+use crate::slurm::Client;
+use crate::status::{Action, State};
+
+/// `preempt`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A running trial saves its checkpoint, goes back into the queue, and runs again from there. \
+    Trials that wait are left as they are.\n\n\
+    Examples:\n  nemo-slurm preempt digits\n  nemo-slurm preempt @/train/3\n  nemo-slurm preempt @ --dry-run"
+)]
+pub struct PreemptArgs {
+    /// What to preempt.
+    #[command(flatten)]
+    pub control: ControlArgs,
+}
+
+/// A mark and USR1: the harness saves and requeues. Without the mark USR1 would ask for a save only.
+const TELLING: Telling = Telling { mark: TrialDir::preempt, without_mark: Client::requeue };
+
+/// Preempts what runs of the target. First Slurm, then the request: the home's disk may be full.
+pub(super) fn preempt(app: &App, args: &PreemptArgs) -> Result<ExitCode, CommandError> {
+    let args = &args.control;
+    let (target, stored) = app.find(&args.target)?;
+    let status = control::look_if_possible(app, &stored);
+    let mut running = control::trials_in(status.as_ref(), &target, |state| state == State::Running);
+    let arrays = control::arrays(app, &stored, &stored.journal, &target);
+    let mut troubles = Troubles::default();
+    match control::queued(&app.slurm, &arrays.known) {
+        Ok(queued) => running.extend(queued.running),
+        Err(error) => troubles.slurm.push(error),
+    }
+    troubles.slurm.extend(arrays.unknown.into_iter().map(|(_, error)| error));
+    let is_local = control::is_local(&stored);
+    let mut told = running.clone();
+    if !args.dry_run {
+        if is_local && !running.is_empty() {
+            control::require_runner(&stored)?;
+        } else {
+            told = control::tell_running(
+                app,
+                &stored,
+                &arrays.known,
+                &running,
+                TELLING,
+                &mut troubles,
+            );
+        }
+        match control::request(&stored, &target, Action::Preempt) {
+            Err(error) if is_local => return Err(error),
+            Err(error) => drop(troubles.unwritten.get_or_insert(error)),
+            Ok(()) => {}
+        }
+    }
+    let done = Done {
+        args,
+        stored: &stored,
+        action: "preempt",
+        what: if args.dry_run { "Would preempt" } else { "Asked to save and run again:" },
+        nothing: "none of it runs now",
+        jobs: control::job_ids(&arrays.known, &told),
+        trials: told.len(),
+    };
+    done.finish(&troubles)
+}

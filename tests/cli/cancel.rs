@@ -1,0 +1,235 @@
+//! `cancel`, `pause` and `preempt` tell every job, say what is true, and are not undone.
+
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::Value;
+
+use crate::cluster;
+use crate::counting;
+use crate::fake::FakeSlurm;
+use crate::support::{World, causes, states, text, trials};
+
+const SLURM: &str = "kind = \"slurm\"\npartition = \"main\"\nmem = \"100M\"\ntime = \"10m\"";
+
+/// Puts a script before one of Slurm's programs; `REAL` in it becomes the real one.
+fn before(world: &mut World, program: &str, script: &str) {
+    let bin = world.path("before");
+    std::fs::create_dir_all(&bin).unwrap();
+    let real = std::env::split_paths(&world.path).map(|folder| folder.join(program));
+    let real = real.into_iter().find(|path| path.is_file()).unwrap();
+    let script = script.replace("REAL", real.to_str().unwrap());
+    std::fs::write(bin.join(program), format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(bin.join(program), PermissionsExt::from_mode(0o755)).unwrap();
+    if !world.path.starts_with(bin.to_str().unwrap()) {
+        world.path = format!("{}:{}", bin.display(), world.path);
+    }
+}
+
+/// What the queue has of an experiment's jobs, whatever has become of them.
+fn queue(world: &World, id: &str) -> Vec<String> {
+    let mut squeue = std::process::Command::new("squeue");
+    world.surround(&mut squeue);
+    let output = squeue.args(["--noheader", "--format=%j %T", "--states=all"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().filter(|line| line.starts_with(id)).map(str::to_owned).collect()
+}
+
+/// What of an experiment waits or runs.
+fn left(world: &World, id: &str) -> Vec<String> {
+    let waits_or_runs = |row: &String| row.ends_with(" PENDING") || row.ends_with(" RUNNING");
+    queue(world, id).into_iter().filter(waits_or_runs).collect()
+}
+
+/// One task that sleeps, and ends at once when it is told.
+fn sleeper(world: &World) {
+    world.write(
+        "exp.toml",
+        "name = \"sleeper\"\n[executor.it]\nkind = \"slurm\"\nmem = \"10M\"\n[task.t]\nrun = \"exec sleep 600\"\n",
+    );
+}
+
+/// A link to nowhere in the place of the folder of requests: nothing can be written there, whoever tries.
+fn without_requests(world: &World, id: &str) {
+    let folder = world.experiment(id).join("requests");
+    let _none = std::fs::remove_dir(&folder);
+    std::os::unix::fs::symlink("nowhere/requests", folder).unwrap();
+}
+
+#[test]
+fn every_array_is_told_whatever_one_of_them_answers() {
+    if !cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    let tasks =
+        |task: u32| format!("[task.t{task}]\nafter = [\"t{}\"]\nrun = \"true\"\n", task - 1);
+    let file = format!(
+        "name = \"chain\"\n[executor.it]\nkind = \"slurm\"\nmem = \"10M\"\n[task.t0]\nrun = \"sleep 600\"\n{}\
+         [task.last]\nrun = \"sleep 600\"\n",
+        (1..12).map(tasks).collect::<String>()
+    );
+    world.write("exp.toml", &file);
+    let id = world.ok(&["submit", "exp.toml"]);
+    world.until(&id, "the first runs", |status| states(status, "t0") == ["running"]);
+    let printed = world.run(&["cancel", &id, "--json"]);
+    let json: Value = serde_json::from_str(&printed.stdout).unwrap();
+    assert_eq!((printed.code, &json["trials"]), (0, &13.into()), "{printed:?}");
+    assert!(left(&world, &id).is_empty(), "{:?}", left(&world, &id));
+    let again = world.run(&["cancel", &id]);
+    assert_eq!((again.code, &*again.stderr), (0, "Nothing to do: all of it is over.\n"));
+}
+
+#[test]
+fn a_requeue_that_was_under_way_does_not_undo_a_cancel() {
+    if !cluster::is_here() {
+        return;
+    }
+    let mut world = World::new();
+    sleeper(&world);
+    let id = world.ok(&["submit", "exp.toml"]);
+    world.until(&id, "it runs", |status| states(status, "t") == ["running"]);
+    // The first `scancel` is followed by the requeue that a harness had just asked for.
+    let once = world.path("once");
+    let script = format!(
+        "REAL \"$@\"; code=$?\nif mkdir {} 2>/dev/null; then scontrol requeue \"${{2%%_*}}\"; fi\nexit $code",
+        once.display()
+    );
+    before(&mut world, "scancel", &script);
+    world.ok(&["cancel", &id]);
+    assert!(once.exists(), "the requeue came");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert!(left(&world, &id).is_empty(), "{:?}", left(&world, &id));
+}
+
+#[test]
+fn an_array_whose_answer_was_lost_is_cancelled() {
+    if !cluster::is_here() {
+        return;
+    }
+    let mut world = World::new();
+    sleeper(&world);
+    let path = world.path.clone();
+    before(
+        &mut world,
+        "sbatch",
+        "REAL \"$@\" >/dev/null; echo 'sbatch: error: Socket timed out on send/recv operation' >&2; exit 1",
+    );
+    let printed = world.run(&["submit", "exp.toml"]);
+    assert_eq!(printed.code, 4, "{printed:?}");
+    world.path = path;
+    let id = text(&world.status("@")["experiment"]["id"]);
+    assert_eq!(left(&world, &id).len(), 1);
+    let printed = world.run(&["cancel", &id]);
+    assert_eq!((printed.code, &*printed.stderr), (0, &*format!("Cancelled 1 trial of {id}\n")));
+    assert!(left(&world, &id).is_empty(), "{:?}", left(&world, &id));
+}
+
+#[test]
+fn what_slurm_does_not_answer_to_is_not_called_cancelled() {
+    let fake = FakeSlurm::new(1001);
+    let mut world = World::new();
+    world.slurm_conf = None;
+    world.path.clone_from(&fake.world.path);
+    world.write(
+        "exp.toml",
+        "name = \"deaf\"\n[executor.it]\nkind = \"slurm\"\n[task.a]\nrun = \"true\"\n[task.b]\nrun = \"true\"\n",
+    );
+    let id = world.ok(&["submit", "exp.toml"]);
+    // It refuses the first array and takes the second; both stay in the queue.
+    before(
+        &mut world,
+        "scancel",
+        "case \"$*\" in *101) echo 'scancel: error: Kill job error on job id 101: Access/permission denied' >&2; exit 1;; esac; REAL \"$@\"",
+    );
+    let printed = world.run(&["cancel", &id]);
+    assert_eq!(printed.code, 1, "{printed:?}");
+    assert!(
+        printed.stderr.contains("still in the queue") || printed.stderr.contains("denied"),
+        "{printed:?}"
+    );
+    assert!(!printed.stderr.contains("Cancelled"), "{printed:?}");
+    assert!(fake.read("cancelled").contains("102"), "the second is told all the same");
+    before(
+        &mut world,
+        "squeue",
+        "echo 'squeue: error: Unable to contact slurm controller' >&2; exit 1",
+    );
+    let printed = world.run(&["cancel", &id]);
+    assert_eq!(printed.code, 4, "{printed:?}");
+    assert!(printed.stderr.contains(&format!("could not cancel all of `{id}`")), "{printed:?}");
+}
+
+#[test]
+fn a_home_that_can_not_be_written_stops_no_cancel() {
+    if !cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    sleeper(&world);
+    let id = world.ok(&["submit", "exp.toml"]);
+    world.until(&id, "it runs", |status| states(status, "t") == ["running"]);
+    without_requests(&world, &id);
+    let printed = world.run(&["cancel", &id]);
+    assert_eq!(printed.code, 0, "{printed:?}");
+    assert!(printed.stderr.contains("warning: Slurm was told, but can't write"), "{printed:?}");
+    assert!(printed.stderr.contains(&format!("{id}/requests/")), "{printed:?}");
+    assert!(left(&world, &id).is_empty(), "{:?}", left(&world, &id));
+}
+
+/// Without a mark that the harness reads, Slurm itself puts the trial back into the queue.
+#[test]
+fn a_home_that_can_not_be_written_stops_no_preempt_and_no_pause() {
+    if !cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    counting::write(&world, SLURM, 80, 0.1);
+    let id = world.ok(&["submit", "exp.toml"]);
+    counting::until_beyond(&world, &id, 3);
+    without_requests(&world, &id);
+    for (trial, mark) in [("1", "preempt-wanted"), ("2", "pause-wanted")] {
+        let trial = world.experiment(&id).join("tasks/train/trials").join(trial).join(mark);
+        std::fs::create_dir_all(trial.join("in-the-way")).unwrap();
+    }
+    let printed = world.run(&["preempt", &format!("{id}/train/1")]);
+    assert_eq!(printed.code, 0, "{printed:?}");
+    assert!(printed.stderr.contains("preempt-wanted"), "names the file: {printed:?}");
+    world.until(&id, "it was requeued", |status| {
+        trials(status, "train")[1]["attempts"][0]["cause"] != Value::Null
+    });
+    let printed = world.run(&["pause", &format!("{id}/train/2")]);
+    assert_eq!(printed.code, 0, "{printed:?}");
+    assert!(printed.stderr.contains("pause-wanted"), "names the file: {printed:?}");
+    world.until(&id, "it is held", |status| states(status, "train")[2] == "paused");
+    world.ok(&["cancel", &id]);
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let world = World::new();
+    counting::write(&world, "kind = \"local\"\nparallel = 4", 60, 0.05);
+    let id = world.ok(&["submit", "exp.toml"]);
+    counting::until_beyond(&world, &id, 3);
+    for (verb, what) in
+        [("cancel", "Would cancel"), ("pause", "Would pause"), ("preempt", "Would preempt")]
+    {
+        let printed = world.run(&[verb, &format!("{id}/train"), "--dry-run"]);
+        assert_eq!((printed.code, &*printed.stderr), (0, &*format!("{what} 3 trials of {id}\n")));
+        let json: Value =
+            serde_json::from_str(&world.ok(&[verb, &id, "--dry-run", "--json"])).unwrap();
+        assert_eq!(json["action"], verb);
+        assert_eq!((&json["dry_run"], &json["requested"]), (&true.into(), &false.into()), "{json}");
+    }
+    let status = world.until(&id, "the end", |status| status["experiment"]["state"] == "completed");
+    for trial in trials(&status, "train") {
+        assert_eq!(causes(trial), ["completed"], "{trial:#}");
+    }
+    assert!(!world.experiment(&id).join("requests").exists());
+}
+
+#[test]
+fn the_former_name_of_preempt_leads_to_it() {
+    let printed = World::new().run(&["cancel", "digits/train", "--gentle"]);
+    assert_eq!(printed.code, 2, "{printed:?}");
+    assert!(printed.stderr.contains("`nemo-slurm preempt digits/train`"), "{printed:?}");
+}
