@@ -13,11 +13,11 @@ use nemo_core::rundir::{
 };
 
 use crate::experiment::{Executor, Task};
-use crate::host::{Liveness, ProcessId};
+use crate::host::{self, Liveness, ProcessId};
 use crate::journal::{self, Event};
 use crate::observed;
 use crate::slurm::{AccountRow, Client, JobId, Parsed, QueueRow, SlurmError};
-use crate::status::{self, Answer, RunnerView, Sources, TrialFiles};
+use crate::status::{self, Answer, Certainty, RunnerView, Sources, TrialFiles};
 use crate::store::Stored;
 use crate::words::count;
 
@@ -172,7 +172,7 @@ pub fn sources<'a>(stored: &'a Stored, client: &Client) -> io::Result<Sources<'a
         earlier
             .get(task)
             .and_then(|task| task.get(&trial))
-            .is_some_and(|(state, _)| state.is_final())
+            .is_some_and(|earlier| earlier.certainty == Certainty::Final)
     });
     let (mut queue, mut accounts, files);
     if looked_over {
@@ -195,6 +195,7 @@ pub fn sources<'a>(stored: &'a Stored, client: &Client) -> io::Result<Sources<'a
         requests: requests::read(&stored.dir)?.into_iter().map(|(_, request)| request).collect(),
         runner: runner(&stored.dir)?,
         earlier,
+        now: host::now(),
         stored,
         queue,
         accounts,

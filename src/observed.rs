@@ -8,16 +8,19 @@ use nemo_core::durable;
 use nemo_core::rundir::ExperimentDir;
 use serde::{Deserialize, Serialize};
 
-use crate::status::{Remembered, State, Status};
+use crate::status::{Certainty, Earlier, Remembered, State, Status};
 
 /// A run of trials of one task that stood alike.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Run {
+pub(crate) struct Run {
     task: String,
     first: u32,
     last: u32,
     state: State,
     reason: Option<String>,
+    /// What an older version wrote was never certain.
+    #[serde(default)]
+    certainty: Certainty,
 }
 
 /// What was known; nothing where nobody looked before.
@@ -41,25 +44,27 @@ fn path(dir: &ExperimentDir) -> std::path::PathBuf {
     dir.0.join("observed.json")
 }
 
-fn expand(runs: Vec<Run>) -> Remembered {
+pub(crate) fn expand(runs: Vec<Run>) -> Remembered {
     let mut remembered = Remembered::new();
     for run in runs {
         let task: &mut BTreeMap<_, _> = remembered.entry(run.task).or_default();
         for trial in run.first..=run.last {
-            task.insert(trial, (run.state, run.reason.clone()));
+            let (state, certainty) = (run.state, run.certainty);
+            task.insert(trial, Earlier { state, reason: run.reason.clone(), certainty });
         }
     }
     remembered
 }
 
-fn runs(status: &Status) -> Vec<Run> {
+pub(crate) fn runs(status: &Status) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for task in &status.tasks {
         for trial in &task.trials {
             let alike = |run: &&mut Run| {
                 run.task == task.name
                     && run.last.checked_add(1) == Some(trial.index)
-                    && (run.state, &run.reason) == (trial.state, &trial.reason)
+                    && (run.state, run.certainty) == (trial.state, trial.certainty)
+                    && run.reason == trial.reason
             };
             match runs.last_mut().filter(alike) {
                 Some(run) => run.last = trial.index,
@@ -69,6 +74,7 @@ fn runs(status: &Status) -> Vec<Run> {
                     last: trial.index,
                     state: trial.state,
                     reason: trial.reason.clone(),
+                    certainty: trial.certainty,
                 }),
             }
         }

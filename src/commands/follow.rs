@@ -8,7 +8,7 @@ use super::status::look;
 use crate::error::{CommandError, ExitCode};
 use crate::report::live::{Bars, Changes};
 use crate::report::{Page, out, say, status_table};
-use crate::status::{State, Status};
+use crate::status::{State, Status, TrialStatus};
 use crate::store::{Stored, Target};
 use crate::{host, status};
 
@@ -29,6 +29,8 @@ const SLURM_PAUSE: Duration = Duration::from_secs(3);
 const LOCAL_PAUSE: Duration = Duration::from_millis(500);
 /// So many looks in a row at which nothing but `unknown` is left: Slurm answers, and has forgotten.
 const FORGOTTEN: u32 = 5;
+/// So many looks in a row must show an end that only Slurm tells: one odd answer is not waited for.
+const AGREEING: u32 = 2;
 
 /// Waits until an experiment, or the part of it that a target names, is over. Exit 0 only if all of it completed.
 pub(super) fn until_over(
@@ -50,12 +52,13 @@ pub(super) fn until(
     deadline: Option<Instant>,
 ) -> Result<ExitCode, CommandError> {
     let mut screen = Screen::new(view);
-    let mut forgotten = 0;
+    let (mut forgotten, mut doubtful) = (0, 0);
     loop {
         let status = look(app, &app.home.load(&target.id)?)?;
         let (state, settled) = standing(&status, target);
         screen.show(&status);
-        if state.is_final() {
+        doubtful = if settled == Settled::Doubtful { doubtful + 1 } else { 0 };
+        if settled == Settled::Over || doubtful >= AGREEING {
             if view == View::Silent && state != State::Completed {
                 say(&why(target, &status, state));
             }
@@ -95,33 +98,42 @@ fn on_slurm(status: &Status) -> bool {
 enum Settled {
     /// Something may come yet.
     Open,
+    /// It is over as far as Slurm tells now.
+    Doubtful,
+    /// It is over for good.
+    Over,
     /// Slurm answers, yet knows nothing of what is left.
     Forgotten,
 }
 
 /// Where the target stands.
 fn standing(status: &Status, target: &Target) -> (State, Settled) {
-    let meant: Vec<State> = status
+    let meant: Vec<&TrialStatus> = status
         .tasks
         .iter()
         .filter(|task| target.task.as_ref().is_none_or(|wanted| *wanted == task.name))
         .flat_map(|task| &task.trials)
         .filter(|trial| target.trial.is_none_or(|wanted| wanted == trial.index))
-        .map(|trial| trial.state)
         .collect();
-    let open = || meant.iter().filter(|state| !state.is_final());
+    let open = || meant.iter().filter(|trial| !trial.state.is_final());
     let forgotten = !status.experiment.stale
         && open().count() > 0
-        && open().all(|state| *state == State::Unknown);
+        && open().all(|trial| trial.state == State::Unknown);
     let state = match (&target.task, target.trial) {
         (None, _) => status.experiment.state,
         (Some(wanted), None) => {
             let task = status.tasks.iter().find(|task| task.name == *wanted);
             task.map_or(status.experiment.state, |task| task.state)
         }
-        (Some(_), Some(_)) => meant.first().copied().unwrap_or(status.experiment.state),
+        (Some(_), Some(_)) => meant.first().map_or(status.experiment.state, |trial| trial.state),
     };
-    (state, if forgotten { Settled::Forgotten } else { Settled::Open })
+    let settled = match state.is_final() {
+        true if meant.iter().all(|trial| trial.is_final()) => Settled::Over,
+        true => Settled::Doubtful,
+        false if forgotten => Settled::Forgotten,
+        false => Settled::Open,
+    };
+    (state, settled)
 }
 
 enum Screen {

@@ -5,8 +5,8 @@ use serde_json::json;
 
 use super::*;
 use crate::status::{
-    AttemptStatus, Counters, ExcludedNode, ExperimentStatus, Label, State, Status, TaskStatus,
-    TrialStatus, recount,
+    AttemptStatus, Certainty, Counters, ExcludedNode, ExperimentStatus, Label, State, Status,
+    TaskStatus, TrialStatus, recount,
 };
 
 /// An experiment of these tasks, submitted a minute ago.
@@ -44,6 +44,7 @@ fn trial(index: u32, state: State, reason: &str) -> TrialStatus {
         index,
         state,
         reason: (!reason.is_empty()).then(|| reason.to_owned()),
+        certainty: Certainty::Open,
         params: serde_json::Map::new(),
         slurm_job: None,
         step: None,

@@ -6,7 +6,8 @@ use nemo_core::rundir::Cause;
 use nemo_core::rundir::runner::RunnerRecord;
 
 use super::{
-    AttemptStatus, Sources, State, TrialFiles, TrialStatus, attempts, status, trial, waiting,
+    AttemptStatus, Certainty, Sources, Standing, State, TrialFiles, TrialStatus, attempts, status,
+    trial, waiting,
 };
 use crate::experiment::Task;
 use crate::host::Liveness;
@@ -34,9 +35,18 @@ pub(super) fn trials(task: &Task, sources: &Sources<'_>) -> Vec<TrialStatus> {
                 Some(if sources.runner.rebooted { Cause::NodeFailure } else { Cause::Failed });
             last.reason.clone_from(&reason);
         }
-        status(task, index, state, reason, None, files, attempts)
+        let is_final = is_recorded(files, last.get(&index).copied());
+        let certainty = if is_final { Certainty::Final } else { Certainty::Open };
+        let standing = Standing { state, reason, certainty };
+        status(task, index, standing, None, files, attempts)
     };
     (0..).zip(&task.trials).map(trial).collect()
+}
+
+/// Whether the harness or the runner wrote down that no more comes.
+fn is_recorded(files: &TrialFiles, last: Option<&RunnerRecord>) -> bool {
+    let is_dropped = matches!(last, Some(RunnerRecord::Dropped { .. }));
+    is_dropped || trial::last_end(&files.attempts).and_then(trial::final_end).is_some()
 }
 
 /// An attempt that another followed is over, whether or not somebody could write so.

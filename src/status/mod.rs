@@ -3,6 +3,7 @@
 //! Each source may be silent. A silence leaves what was known, marked as old; it never makes a trial failed or ended.
 
 mod attempts;
+mod finality;
 mod local;
 mod runs;
 mod slurm_view;
@@ -25,6 +26,7 @@ use crate::host::Liveness;
 use crate::slurm::{AccountRow, QueueRow};
 use crate::store::Stored;
 
+pub use finality::Certainty;
 pub use nemo_core::rundir::{Action, Request};
 pub use summary::recount;
 pub use view::{
@@ -113,8 +115,19 @@ pub struct RunnerView {
     pub damage: Option<Damage>,
 }
 
-/// What was known at an earlier look: state and reason by task and trial.
-pub type Remembered = BTreeMap<String, BTreeMap<u32, (State, Option<String>)>>;
+/// What was known of a trial at an earlier look.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Earlier {
+    /// Where it stood.
+    pub state: State,
+    /// Why.
+    pub reason: Option<String>,
+    /// How sure that was.
+    pub certainty: Certainty,
+}
+
+/// What was known at an earlier look, by task and trial.
+pub type Remembered = BTreeMap<String, BTreeMap<u32, Earlier>>;
 
 /// Everything that a status follows from.
 #[derive(Debug)]
@@ -135,6 +148,8 @@ pub struct Sources<'a> {
     pub runner: RunnerView,
     /// What was known before.
     pub earlier: Remembered,
+    /// When they were asked, in unix seconds.
+    pub now: f64,
 }
 
 /// Joins what the sources say.
@@ -180,22 +195,43 @@ fn slurm_trials(task: &Task, sources: &Sources<'_>, earlier: &[TaskStatus]) -> V
         let attempts = attempts::merge(files, &seen);
         let evidence =
             trial::TrialEvidence { task, index, seen: &seen, files, sources, parents: earlier };
-        let (state, reason) = trial::state(&evidence, &attempts);
-        let attempts = attempts::accounted(attempts, state);
-        status(task, index, state, reason, seen.shown(), files, attempts)
+        let standing = standing(&evidence, &attempts);
+        let attempts = attempts::accounted(attempts, standing.state);
+        status(task, index, standing, seen.shown(), files, attempts)
     };
     (0..).zip(seen).map(trial).collect()
+}
+
+/// Where a trial stands, and how sure that is.
+struct Standing {
+    state: State,
+    reason: Option<String>,
+    certainty: Certainty,
+}
+
+fn standing(evidence: &trial::TrialEvidence<'_>, attempts: &[AttemptStatus]) -> Standing {
+    let verdict = trial::state(evidence, attempts);
+    let now = evidence.sources.now;
+    let certainty = finality::certainty(verdict.state, verdict.basis, evidence.earlier(), now);
+    let (state, reason) = match verdict.once_certain.filter(|_| certainty == Certainty::Final) {
+        Some((state, reason)) => (state, Some(reason)),
+        None => (verdict.state, verdict.reason),
+    };
+    // What waits in the queue for what can never be is no end yet, and says so by itself.
+    let waits = state == State::Blocked && verdict.basis == finality::Basis::Open;
+    let reason = if waits { reason } else { finality::with_doubt(reason, state, certainty) };
+    Standing { state, reason, certainty }
 }
 
 fn status(
     task: &Task,
     index: u32,
-    state: State,
-    reason: Option<String>,
+    standing: Standing,
     slurm_job: Option<String>,
     files: &TrialFiles,
     attempts: Vec<AttemptStatus>,
 ) -> TrialStatus {
+    let Standing { state, reason, certainty } = standing;
     let mut metrics = serde_json::Map::new();
     for line in &files.metrics {
         metrics.extend(line.values.clone());
@@ -217,6 +253,7 @@ fn status(
         index,
         state,
         reason,
+        certainty,
         params,
         slurm_job,
         step,

@@ -1,6 +1,7 @@
 //! Stories: what each source says, and what a person is told.
 
 mod local_runner;
+mod odd_answers;
 mod runs;
 mod waiting;
 
@@ -59,6 +60,7 @@ fn sources(stored: &Stored) -> Sources<'_> {
         requests: Vec::new(),
         runner: RunnerView { records: Vec::new(), liveness: None, rebooted: false, damage: None },
         earlier: Remembered::new(),
+        now: 1000.0,
     }
 }
 
@@ -130,17 +132,26 @@ fn end(attempt: u32, time: f64, cause: Cause, next: Next) -> AttemptRecord {
     })
 }
 
-/// The first trial of `train`: `state: reason (causes of its attempts)`.
+fn earlier(state: State, certainty: Certainty) -> Earlier {
+    Earlier { state, reason: None, certainty }
+}
+
+/// The first trial of `train`: `state: reason [causes of its attempts]`; `state?` where an end is not yet certain.
 fn told(sources: &Sources<'_>) -> String {
     let status = join(sources);
     let trial = &status.tasks[1].trials[0];
+    let is_certain = trial.is_final() || !trial.state.is_final();
     let reason = trial.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+    let plain =
+        reason.rsplit_once("not yet certain").map(|(plain, _)| plain.trim_end_matches("; "));
+    let reason = if is_certain { &reason } else { plain.unwrap_or(&reason).trim_end_matches(": ") };
     let causes: Vec<String> = trial
         .attempts
         .iter()
         .map(|attempt| attempt.cause.map_or_else(|| "-".to_owned(), |cause| format!("{cause:?}")))
         .collect();
-    format!("{}{reason} [{}]", trial.state.as_str(), causes.join(" "))
+    let doubt = if is_certain { "" } else { "?" };
+    format!("{}{doubt}{reason} [{}]", trial.state.as_str(), causes.join(" "))
 }
 
 #[track_caller]
@@ -170,7 +181,7 @@ fn the_queue_tells_what_is_to_come() {
         "8_[0-2]|PENDING|DependencyNeverSatisfied",
         "",
         &[],
-        "blocked: what it waits for can never be []",
+        "blocked?: what it waits for can never be []",
     );
     check("8_0|EXPEDITING|None", "", &[], "unknown: Slurm says `EXPEDITING` []");
     let again = [start(0, 100.0), end(0, 150.0, Cause::Preempted, Next::Requeue)];
@@ -214,7 +225,7 @@ fn the_harness_tells_how_it_ended() {
         "",
         "8_0|COMPLETED|100|150",
         &ended(Cause::Preempted, Next::Requeue),
-        "failed: wanted to be requeued, but Slurm ended the job [Preempted]",
+        "failed?: wanted to be requeued, but Slurm ended the job [Preempted]",
     );
 }
 
@@ -235,8 +246,8 @@ fn an_attempt_that_another_followed_does_not_run() {
 #[test]
 fn where_the_harness_could_not_write_slurm_tells() {
     let killed = [start(0, 100.0)];
-    check("", "8_0|OUT_OF_MEMORY|100|150", &killed, "failed: ran out of memory [OutOfMemory]");
-    check("", "8_0|CANCELLED+1000|100|150", &killed, "cancelled [Cancelled]");
+    check("", "8_0|OUT_OF_MEMORY|100|150", &killed, "failed?: ran out of memory [OutOfMemory]");
+    check("", "8_0|CANCELLED+1000|100|150", &killed, "cancelled? [Cancelled]");
     check(
         "8_0|PENDING|BeginTime",
         "8_0|NODE_FAIL|100|150",
@@ -247,7 +258,7 @@ fn where_the_harness_could_not_write_slurm_tells() {
         "",
         "8_0|TIMEOUT|100|150",
         &killed,
-        "timeout: reached Slurm's time limit and was not requeued [TimeLimit]",
+        "timeout?: reached Slurm's time limit and was not requeued [TimeLimit]",
     );
     // The second attempt runs; the first one left no end, and accounting shows its row.
     let twice = [start(0, 100.0), start(1, 300.0)];
@@ -275,7 +286,11 @@ fn a_silence_makes_nothing_failed() {
     assert_eq!(told(&sources), "unknown: Slurm can't be asked now []");
     sources.accounts = failed();
     assert_eq!(told(&sources), "unknown: Slurm can't be asked now []");
-    sources.earlier.entry("train".to_owned()).or_default().insert(0, (State::Pending, None));
+    sources
+        .earlier
+        .entry("train".to_owned())
+        .or_default()
+        .insert(0, earlier(State::Pending, Certainty::Open));
     assert_eq!(told(&sources), "pending []");
     let status = join(&sources);
     assert!(status.experiment.stale && status.warnings.len() == 2);
@@ -284,7 +299,7 @@ fn a_silence_makes_nothing_failed() {
     assert_eq!(told(&sources), "pending [Preempted]");
     // One that can't is.
     sources.accounts = account_rows("8_0|OUT_OF_MEMORY|100|150");
-    assert_eq!(told(&sources), "failed: ran out of memory [OutOfMemory]");
+    assert_eq!(told(&sources), "failed?: ran out of memory [OutOfMemory]");
     let running = TrialFiles { attempts: vec![start(0, 100.0)], ..TrialFiles::default() };
     sources.accounts = failed();
     sources.files.insert("train".to_owned(), [(0, running)].into());
@@ -300,8 +315,12 @@ fn what_was_cancelled_while_it_waited_stays_so_in_a_silence() {
     let files = TrialFiles { attempts, ..TrialFiles::default() };
     sources.files.insert("train".to_owned(), [(0, files)].into());
     assert_eq!(told(&sources), "preempted [Paused]");
-    sources.earlier.entry("train".to_owned()).or_default().insert(0, (State::Cancelled, None));
-    assert_eq!(told(&sources), "cancelled [Paused]");
+    sources
+        .earlier
+        .entry("train".to_owned())
+        .or_default()
+        .insert(0, earlier(State::Cancelled, Certainty::Open));
+    assert_eq!(told(&sources), "cancelled? [Paused]");
 }
 
 #[test]
@@ -318,23 +337,31 @@ fn a_row_that_could_not_be_read_may_have_been_ours() {
 
 #[test]
 fn a_job_that_nobody_knows_is_unknown() {
-    check("", "", &[], "unknown: Slurm no longer knows the job, and it left no record []");
     check(
         "",
-        "8_0|RUNNING|100|Unknown",
-        &[start(0, 100.0)],
-        "unknown: Slurm no longer knows the job, and its last attempt left no end [-]",
+        "",
+        &[],
+        "unknown: Slurm no longer knows the job, and it left no record; asked again at the next look []",
     );
+    check(
+        "",
+        "",
+        &[start(0, 100.0)],
+        "unknown: Slurm no longer knows the job, and its last attempt left no end; asked again at the next look [-]",
+    );
+    for state in ["RUNNING", "PENDING", "COMPLETING"] {
+        let told = format!(
+            "unknown: `squeue` does not show its job, and `sacct` says {state}; asked again at the next look []"
+        );
+        check("", &format!("8_0|{state}|100|Unknown"), &[], &told);
+    }
 }
 
 #[test]
 fn an_array_that_was_cancelled_as_one_has_one_row() {
-    check("8|CANCELLED|None", "", &[], "cancelled []");
-    check("", "8|CANCELLED+0|Unknown|150", &[], "cancelled []");
+    check("8|CANCELLED|None", "", &[], "cancelled? []");
+    check("", "8|CANCELLED+0|Unknown|150", &[], "cancelled? []");
     check("8|CANCELLED|None 8_0|RUNNING|None", "", &[], "running []");
-    // One that was taken out of a waiting array is in no table at all.
-    check("8_[1-2]|PENDING|Priority", "", &[], "cancelled: was cancelled before it started []");
-    check("", "8_1|COMPLETED|100|150", &[], "cancelled: was cancelled before it started []");
 }
 
 #[test]
@@ -342,10 +369,10 @@ fn a_child_of_a_failed_parent_is_blocked_not_cancelled() {
     let stored = stored();
     let mut sources = sources(&stored);
     sources.accounts = account_rows("7_0|FAILED|100|150 8_[0-2]|CANCELLED+0|Unknown|150");
-    assert_eq!(told(&sources), "blocked: `prepare` trial 0 is failed []");
+    assert_eq!(told(&sources), "blocked?: `prepare` trial 0 is failed []");
     assert_eq!(join(&sources).experiment.state, State::Failed);
     sources.accounts = account_rows("7_0|FAILED|100|150 8_0|CANCELLED+0|150|150");
-    assert_eq!(told(&sources), "blocked: `prepare` trial 0 is failed []");
+    assert_eq!(told(&sources), "blocked?: `prepare` trial 0 is failed []");
     sources.requests.push(Request { action: Action::Cancel, task: None, trial: None, time: 0 });
     assert_eq!(told(&sources), "cancelled []");
 }
@@ -369,7 +396,7 @@ fn a_task_for_a_failure_that_did_not_come_is_no_loss() {
         vec![Dependency { task: "prepare".to_owned(), on: On::Failed }];
     let mut sources = sources(&stored);
     sources.accounts = account_rows("7_0|COMPLETED|100|150 8_[0-2]|CANCELLED+0|Unknown|150");
-    assert_eq!(told(&sources), "blocked: not needed: `prepare` completed []");
+    assert_eq!(told(&sources), "blocked?: not needed: `prepare` completed []");
     assert_eq!(join(&sources).experiment.state, State::Completed);
 }
 

@@ -3,8 +3,11 @@
 use nemo_core::rundir::{AttemptEnd, AttemptRecord, Next};
 
 use super::attempts::has_run;
+use super::finality::{Basis, Certainty};
 use super::slurm_view::SlurmRows;
-use super::{Answer, AttemptStatus, Sources, State, TaskStatus, TrialFiles, waiting};
+use super::{
+    Answer, AttemptStatus, Earlier, Sources, State, TaskStatus, TrialFiles, TrialStatus, waiting,
+};
 use crate::experiment::{On, Task};
 use crate::journal;
 use crate::slurm::{AccountRow, JobState, Phase, QueueRow};
@@ -20,26 +23,57 @@ pub(super) struct TrialEvidence<'a> {
     pub(super) parents: &'a [TaskStatus],
 }
 
-type Verdict = (State, Option<String>);
+impl TrialEvidence<'_> {
+    /// What was known at the last look.
+    pub(super) fn earlier(&self) -> Option<&Earlier> {
+        self.sources.earlier.get(&self.task.name)?.get(&self.index)
+    }
+}
 
-/// Decides by the strongest witness: the harness's own word on a final end, then the queue, then accounting.
+/// Where a trial stands, why, and what that is known from.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub(super) state: State,
+    pub(super) reason: Option<String>,
+    pub(super) basis: Basis,
+    /// What it is instead, once that is certain.
+    pub(super) once_certain: Option<(State, String)>,
+}
+
+impl Verdict {
+    /// What our own record says, or what follows from it.
+    fn recorded(state: State, reason: Option<String>) -> Self {
+        Self::of(state, reason, Basis::Record)
+    }
+
+    /// What may change.
+    fn open(state: State, reason: Option<String>) -> Self {
+        Self::of(state, reason, Basis::Open)
+    }
+
+    fn of(state: State, reason: Option<String>, basis: Basis) -> Self {
+        Self { state, reason, basis, once_certain: None }
+    }
+}
+
+/// Decides by the strongest witness: the harness's own word on a final end, then the queue, then what was certain
+/// before, then accounting.
 ///
 /// A job that could not be requeued is not lost: `poll` does it.
 pub(super) fn state(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> Verdict {
-    let (state, reason) = by_witness(evidence, attempts);
-    let ended = matches!(state, State::Failed | State::Completed | State::Timeout);
-    let is_left = last_end(&evidence.files.attempts).and_then(final_end).is_none();
-    if evidence.files.requeue_wanted && is_left && ended {
-        let what = "could not be requeued: `nemo-slurm poll` does it";
-        return (State::Preempted, Some(what.to_owned()));
+    let verdict = by_witness(evidence, attempts);
+    if verdict.basis == Basis::Record {
+        return verdict;
     }
-    let reason = reason.map(|reason| match state {
-        State::Failed | State::Timeout if is_left && is_lost(evidence) => {
-            format!("{reason}; `nemo-slurm poll` requeues it")
-        }
-        _ => reason,
-    });
-    (state, reason)
+    let is_ended = matches!(verdict.state, State::Failed | State::Completed | State::Timeout);
+    if evidence.files.requeue_wanted && is_ended {
+        let what = "could not be requeued: `nemo-slurm poll` does it";
+        return Verdict::open(State::Preempted, Some(what.to_owned()));
+    }
+    let is_lost = is_ended && verdict.state != State::Completed && is_lost(evidence);
+    let requeued = |reason| format!("{reason}; `nemo-slurm poll` requeues it");
+    let reason = if is_lost { verdict.reason.map(requeued) } else { verdict.reason };
+    Verdict { reason, ..verdict }
 }
 
 /// Whether its job has ended, and its harness left no word of that, but Slurm still knows it.
@@ -50,21 +84,47 @@ fn is_lost(evidence: &TrialEvidence<'_>) -> bool {
 
 fn by_witness(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> Verdict {
     let end = last_end(&evidence.files.attempts);
-    if let Some(verdict) = end.and_then(final_end) {
-        return verdict;
+    if let Some((state, reason)) = end.and_then(final_end) {
+        return Verdict::recorded(state, reason);
     }
     if evidence.seen.job.is_none() {
         return not_submitted(evidence);
     }
-    if let Some(row) = evidence.seen.queue {
-        return in_queue(evidence, row, end, attempts);
-    }
+    let is_over = |row: &QueueRow| row.state.phase() == Phase::Ended;
+    let verdict = match evidence.seen.queue {
+        Some(row) if !is_over(row) => in_queue(evidence, row, end, attempts),
+        row => match evidence.earlier().filter(|earlier| earlier.certainty == Certainty::Final) {
+            Some(earlier) => return Verdict::recorded(earlier.state, earlier.reason.clone()),
+            None => match row {
+                Some(row) => ended_in_queue(evidence, row, attempts),
+                None => out_of_queue(evidence, end, attempts),
+            },
+        },
+    };
+    let answered = |trouble: Option<&str>| trouble.is_none();
+    let both =
+        answered(evidence.sources.queue.trouble()) && answered(evidence.sources.accounts.trouble());
+    let basis = match verdict.basis {
+        Basis::Agreed if !both => Basis::Silence,
+        basis => basis,
+    };
+    Verdict { basis, ..verdict }
+}
+
+/// What `squeue` does not show.
+fn out_of_queue(
+    evidence: &TrialEvidence<'_>,
+    end: Option<&AttemptEnd>,
+    attempts: &[AttemptStatus],
+) -> Verdict {
     let is_silent = evidence.sources.queue.trouble().is_some();
     match evidence.seen.accounts.last() {
         // What squeue can't say now, sacct may; but a row that is not final may have been overtaken.
         Some(row) if is_silent && row.state.is_final() => ended(evidence, row, attempts),
         _ if is_silent => remembered(evidence, end, attempts),
-        Some(row) => gone(evidence, row, attempts),
+        // Accounting lags behind the controller, never heard of the end, or knows better.
+        Some(row) if row.state.phase() != Phase::Ended => contradicted(row),
+        Some(row) => ended(evidence, row, attempts),
         None => vanished(evidence, attempts),
     }
 }
@@ -85,7 +145,7 @@ pub(super) fn last_end(records: &[AttemptRecord]) -> Option<&AttemptEnd> {
 }
 
 /// What the harness says of a trial that will not run again.
-pub(super) fn final_end(end: &AttemptEnd) -> Option<Verdict> {
+pub(super) fn final_end(end: &AttemptEnd) -> Option<(State, Option<String>)> {
     let state = match end.next {
         Next::Done => State::Completed,
         Next::Failed => State::Failed,
@@ -100,12 +160,13 @@ pub(super) fn final_end(end: &AttemptEnd) -> Option<Verdict> {
 fn not_submitted(evidence: &TrialEvidence<'_>) -> Verdict {
     let journal = &evidence.sources.stored.journal;
     if let Some(reason) = journal::refusal(journal) {
-        (State::Cancelled, Some(format!("the submission was refused: {reason}")))
+        let why = format!("the submission was refused: {reason}");
+        Verdict::recorded(State::Cancelled, Some(why))
     } else if evidence.sources.submitting {
-        (State::Pending, Some("is being submitted".to_owned()))
+        Verdict::open(State::Pending, Some("is being submitted".to_owned()))
     } else {
         let go_on = format!("`nemo-slurm submit --continue {}`", evidence.sources.stored.id);
-        (State::Pending, Some(format!("was not submitted: {go_on} goes on")))
+        Verdict::open(State::Pending, Some(format!("was not submitted: {go_on} goes on")))
     }
 }
 
@@ -116,7 +177,7 @@ fn in_queue(
     attempts: &[AttemptStatus],
 ) -> Verdict {
     let says = || waiting::reason(row, attempts);
-    match row.state.phase() {
+    let (state, reason) = match row.state.phase() {
         Phase::Waiting if &*row.reason == "DependencyNeverSatisfied" => (State::Blocked, says()),
         // The heads of a chain are held until all of it is submitted.
         Phase::Waiting if is_held(row) && is_submitted(evidence) => {
@@ -132,13 +193,34 @@ fn in_queue(
             (State::Running, Some("is suspended".to_owned()))
         }
         Phase::Active => (State::Running, None),
-        Phase::Ended => {
-            match evidence.seen.accounts.last().filter(|account| same_run(account, row)) {
-                Some(account) => ended(evidence, account, attempts),
-                None => by_state(evidence, &row.state, attempts),
-            }
+        Phase::Ended | Phase::Unknown => {
+            (State::Unknown, Some(format!("Slurm says `{}`", row.state)))
         }
-        Phase::Unknown => (State::Unknown, Some(format!("Slurm says `{}`", row.state))),
+    };
+    Verdict::open(state, reason)
+}
+
+/// The queue still shows how it ended; accounting, if it has heard of it, knows more.
+fn ended_in_queue(
+    evidence: &TrialEvidence<'_>,
+    row: &QueueRow,
+    attempts: &[AttemptStatus],
+) -> Verdict {
+    let is_same_run = |account: &&&AccountRow| {
+        account.state.phase() == Phase::Ended && account.submit >= row.submit
+    };
+    match evidence.seen.accounts.last().filter(is_same_run) {
+        Some(account) if account.state.is_final() => ended(evidence, account, attempts),
+        Some(_) => by_state(evidence, &row.state, attempts),
+        None => {
+            let verdict = by_state(evidence, &row.state, attempts);
+            let is_off = matches!(evidence.sources.accounts, Answer::NotAsked);
+            let basis = match verdict.basis {
+                Basis::Agreed if !is_off => Basis::Open, // accounting has not heard of it
+                basis => basis,
+            };
+            Verdict { basis, ..verdict }
+        }
     }
 }
 
@@ -154,19 +236,7 @@ fn is_held(row: &QueueRow) -> bool {
         || matches!(row.state, JobState::RequeueHold | JobState::SpecialExit)
 }
 
-fn same_run(account: &AccountRow, row: &QueueRow) -> bool {
-    account.state.is_final() && account.submit >= row.submit
-}
-
-/// The queue has no such job any more: what accounting shows last is how it ended.
-fn gone(evidence: &TrialEvidence<'_>, row: &AccountRow, attempts: &[AttemptStatus]) -> Verdict {
-    match row.state.phase() {
-        Phase::Ended => ended(evidence, row, attempts),
-        // Accounting lags behind the controller, or never heard of the end.
-        Phase::Waiting | Phase::Active | Phase::Unknown => vanished(evidence, attempts),
-    }
-}
-
+/// How it ended, as accounting tells it and the queue does not deny.
 fn ended(evidence: &TrialEvidence<'_>, row: &AccountRow, attempts: &[AttemptStatus]) -> Verdict {
     if row.state == JobState::Failed
         && has_run(row)
@@ -174,45 +244,48 @@ fn ended(evidence: &TrialEvidence<'_>, row: &AccountRow, attempts: &[AttemptStat
     {
         let code = row.exit.code;
         let log = "look at Slurm's own output: `nemo-slurm logs --slurm`";
-        return (
-            State::Failed,
-            Some(format!("the job exited with code {code} before the program ran: {log}")),
-        );
+        let why = format!("the job exited with code {code} before the program ran: {log}");
+        return Verdict::of(State::Failed, Some(why), Basis::Agreed);
     }
     by_state(evidence, &row.state, attempts)
 }
 
 fn by_state(evidence: &TrialEvidence<'_>, state: &JobState, attempts: &[AttemptStatus]) -> Verdict {
     let last_end = last_end(&evidence.files.attempts);
-    match state {
+    let (state, reason) = match state {
         // The harness exits 0 only after a final end, or after a requeue: then Slurm dropped it.
         JobState::Completed if last_end.is_some_and(|end| end.next == Next::Requeue) => {
-            (State::Failed, Some("wanted to be requeued, but Slurm ended the job".to_owned()))
+            (State::Failed, "wanted to be requeued, but Slurm ended the job".to_owned())
         }
-        JobState::Completed => (State::Completed, None),
-        JobState::Cancelled | JobState::Revoked => cancelled(evidence, attempts),
+        JobState::Completed => return Verdict::of(State::Completed, None, Basis::Agreed),
+        JobState::Cancelled | JobState::Revoked => return cancelled(evidence, attempts),
         JobState::Timeout | JobState::Deadline => {
-            (State::Timeout, Some("reached Slurm's time limit and was not requeued".to_owned()))
+            (State::Timeout, "reached Slurm's time limit and was not requeued".to_owned())
         }
-        JobState::OutOfMemory => (State::Failed, Some("ran out of memory".to_owned())),
+        JobState::OutOfMemory => (State::Failed, "ran out of memory".to_owned()),
         JobState::NodeFail | JobState::BootFail => {
-            (State::Failed, Some("its node failed, and Slurm did not requeue it".to_owned()))
+            (State::Failed, "its node failed, and Slurm did not requeue it".to_owned())
         }
         JobState::Preempted | JobState::Requeued => {
-            (State::Failed, Some("was preempted, and Slurm no longer knows it".to_owned()))
+            (State::Failed, "was preempted, and Slurm no longer knows it".to_owned())
         }
-        state => (State::Failed, Some(format!("Slurm says `{state}`"))),
-    }
+        state => (State::Failed, format!("Slurm says `{state}`")),
+    };
+    Verdict::of(state, Some(reason), Basis::Agreed)
 }
 
+/// Slurm says that it was cancelled. Before it ever ran, our own record may tell by whom, or why.
 fn cancelled(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> Verdict {
-    if attempts.is_empty()
-        && !was_asked_for(evidence)
-        && let Some(parent) = never_satisfied(evidence)
-    {
-        return (State::Blocked, Some(parent));
+    if !attempts.is_empty() {
+        return Verdict::of(State::Cancelled, None, Basis::Agreed);
     }
-    (State::Cancelled, None)
+    if was_asked_for(evidence) {
+        return Verdict::recorded(State::Cancelled, None);
+    }
+    match never_satisfied(evidence) {
+        Some(Unmet { why, basis }) => Verdict::of(State::Blocked, Some(why), basis),
+        None => Verdict::of(State::Cancelled, None, Basis::Agreed),
+    }
 }
 
 /// Whether somebody wished for its end by `nemo-slurm cancel`.
@@ -223,34 +296,43 @@ fn was_asked_for(evidence: &TrialEvidence<'_>) -> bool {
     })
 }
 
+/// Why a dependency can never be met.
+struct Unmet {
+    why: String,
+    /// What that is known from: it is as sure as the parent's state.
+    basis: Basis,
+}
+
 /// The parent because of which this trial could never start, in words.
-fn never_satisfied(evidence: &TrialEvidence<'_>) -> Option<String> {
+fn never_satisfied(evidence: &TrialEvidence<'_>) -> Option<Unmet> {
     evidence.task.after.iter().find_map(|dependency| {
         let parent = evidence.parents.iter().find(|parent| parent.name == dependency.task)?;
         unmet(parent, dependency.on, evidence.index)
     })
 }
 
-/// Why a dependency can never be met, in words; none if it is met or may yet be.
-pub(super) fn unmet(parent: &TaskStatus, on: On, index: u32) -> Option<String> {
-    let lost = |state: State| state.is_final() && state != State::Completed;
-    let name = &parent.name;
+/// Why a dependency can never be met; none if it is met or may yet be.
+fn unmet(parent: &TaskStatus, on: On, index: u32) -> Option<Unmet> {
+    let is_lost = |trial: &&TrialStatus| trial.state.is_final() && trial.state != State::Completed;
+    let lost = |trial: &TrialStatus| {
+        let why = format!("`{}` trial {} is {}", parent.name, trial.index, trial.state.as_str());
+        Unmet { why, basis: basis(trial.is_final()) }
+    };
     match on {
-        On::Ok => parent
-            .trials
-            .iter()
-            .find(|trial| lost(trial.state))
-            .map(|trial| format!("`{name}` trial {} is {}", trial.index, trial.state.as_str())),
-        On::Each => {
-            let trial = parent.trials.get(index as usize).filter(|trial| lost(trial.state))?;
-            Some(format!("`{name}` trial {index} is {}", trial.state.as_str()))
-        }
+        On::Ok => parent.trials.iter().find(is_lost).map(lost),
+        On::Each => parent.trials.get(index as usize).filter(is_lost).map(lost),
         On::Failed => {
             let fine = parent.trials.iter().all(|trial| trial.state == State::Completed);
-            fine.then(|| format!("not needed: `{name}` completed"))
+            let all_final = parent.trials.iter().all(TrialStatus::is_final);
+            let why = format!("not needed: `{}` completed", parent.name);
+            fine.then(|| Unmet { why, basis: basis(all_final) })
         }
         On::Any => None,
     }
+}
+
+fn basis(is_final: bool) -> Basis {
+    if is_final { Basis::Record } else { Basis::Agreed }
 }
 
 /// Neither the queue nor accounting can be asked for more: what was known stays.
@@ -259,26 +341,19 @@ fn remembered(
     end: Option<&AttemptEnd>,
     attempts: &[AttemptStatus],
 ) -> Verdict {
-    let earlier = evidence
-        .sources
-        .earlier
-        .get(&evidence.task.name)
-        .and_then(|task| task.get(&evidence.index));
-    if let (Some(_), Some((State::Cancelled, reason))) = (end, earlier) {
+    let before = evidence.earlier().map(|earlier| (earlier.state, earlier.reason.clone()));
+    let (state, reason) = match (end, attempts.last(), before) {
         // It was cancelled while it waited: its folder can't know.
-        return (State::Cancelled, reason.clone());
-    }
-    match (end, attempts.last()) {
-        (Some(end), _) if end.next == Next::Requeue => (State::Preempted, None),
-        (_, Some(last)) if last.number.is_some() && last.cause.is_none() => (
+        (Some(_), _, Some((State::Cancelled, reason))) => (State::Cancelled, reason),
+        (Some(end), ..) if end.next == Next::Requeue => (State::Preempted, None),
+        (_, Some(last), _) if last.number.is_some() && last.cause.is_none() => (
             State::Running,
             Some("as far as its folder tells: Slurm can't be asked now".to_owned()),
         ),
-        _ => match earlier {
-            Some((state, reason)) => (*state, reason.clone()),
-            None => (State::Unknown, Some("Slurm can't be asked now".to_owned())),
-        },
-    }
+        (_, _, Some(before)) => before,
+        (_, _, None) => (State::Unknown, Some("Slurm can't be asked now".to_owned())),
+    };
+    Verdict::of(state, reason, Basis::Silence)
 }
 
 /// A single task that is cancelled while it waits is in no table of Slurm's any more, though its array is. Without
@@ -287,29 +362,39 @@ fn was_taken_out(evidence: &TrialEvidence<'_>) -> bool {
     evidence.seen.array_is_known && matches!(evidence.sources.accounts, Answer::Rows(_))
 }
 
+/// The queue does not show the job, and accounting shows it alive: one of the two is wrong now.
+fn contradicted(row: &AccountRow) -> Verdict {
+    let why =
+        format!("`squeue` does not show its job, and `sacct` says {}; {ASKED_AGAIN}", row.state);
+    Verdict::open(State::Unknown, Some(why))
+}
+
+const ASKED_AGAIN: &str = "asked again at the next look";
+
 /// Slurm answers, and does not know the job.
 fn vanished(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> Verdict {
-    let earlier = evidence
-        .sources
-        .earlier
-        .get(&evidence.task.name)
-        .and_then(|task| task.get(&evidence.index));
-    if let Some((state, reason)) = earlier.filter(|(state, _)| state.is_final()) {
-        return (*state, reason.clone());
+    if attempts.is_empty() && was_asked_for(evidence) {
+        let why = "was cancelled before it started".to_owned();
+        return Verdict::of(State::Cancelled, Some(why), Basis::Agreed);
     }
     if attempts.is_empty()
-        && let Some(parent) = never_satisfied(evidence)
+        && let Some(Unmet { why, .. }) = never_satisfied(evidence)
     {
-        return (State::Blocked, Some(parent));
+        return Verdict::of(State::Blocked, Some(why), Basis::Agreed);
     }
-    if attempts.is_empty() && (was_asked_for(evidence) || was_taken_out(evidence)) {
-        return (State::Cancelled, Some("was cancelled before it started".to_owned()));
+    let is_waiting_to_run =
+        last_end(&evidence.files.attempts).is_some_and(|end| end.next == Next::Requeue);
+    let what = if is_waiting_to_run {
+        "it was saved and wanted to be requeued, but Slurm no longer knows the job"
+    } else if attempts.is_empty() {
+        "Slurm no longer knows the job, and it left no record"
+    } else {
+        "Slurm no longer knows the job, and its last attempt left no end"
+    };
+    let unknown = Verdict::open(State::Unknown, Some(format!("{what}; {ASKED_AGAIN}")));
+    if attempts.is_empty() && was_taken_out(evidence) {
+        let cancelled = (State::Cancelled, "was cancelled before it started".to_owned());
+        return Verdict { basis: Basis::Agreed, once_certain: Some(cancelled), ..unknown };
     }
-    if last_end(&evidence.files.attempts).is_some_and(|end| end.next == Next::Requeue) {
-        let what = "it was saved and wanted to be requeued, but Slurm no longer knows the job";
-        return (State::Unknown, Some(what.to_owned()));
-    }
-    let left =
-        if attempts.is_empty() { "it left no record" } else { "its last attempt left no end" };
-    (State::Unknown, Some(format!("Slurm no longer knows the job, and {left}")))
+    unknown
 }

@@ -109,6 +109,7 @@ mod tests {
             index,
             state,
             reason: None,
+            certainty: crate::status::Certainty::Open,
             params: serde_json::Map::new(),
             slurm_job: None,
             step: (!metrics.is_empty()).then_some(7),

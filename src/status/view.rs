@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use nemo_core::rundir::{Cause, Params};
 use serde::{Deserialize, Serialize};
 
+use super::finality::Certainty;
+
 /// Where a trial, a task or an experiment stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -44,7 +46,8 @@ impl State {
         }
     }
 
-    /// Whether nothing more will come by itself.
+    /// Whether nothing more will come by itself, as far as is known now: [`TrialStatus::is_final`] tells whether that
+    /// is certain.
     #[must_use]
     pub fn is_final(self) -> bool {
         match self {
@@ -112,6 +115,9 @@ pub struct TrialStatus {
     pub state: State,
     /// For people: why.
     pub reason: Option<String>,
+    /// Whether nothing that Slurm says later changes the state.
+    #[serde(rename = "final", serialize_with = "Certainty::is_final")]
+    pub certainty: Certainty,
     /// Its parameters.
     pub params: Params,
     /// Slurm's id of its array task.
@@ -130,6 +136,15 @@ pub struct TrialStatus {
     pub counters: Counters,
     /// All its attempts so far.
     pub attempts: Vec<AttemptStatus>,
+}
+
+impl TrialStatus {
+    /// Whether nothing more can come of it: its harness said so, or Slurm did twice. A job that is not final may still
+    /// run, whatever its state: who cancels must tell it.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        self.certainty == Certainty::Final
+    }
 }
 
 /// How often a trial's attempts ended for each reason that is not its program's own wish.

@@ -41,6 +41,8 @@ case "$*" in
 esac
 "#;
 
+const SACCT: &str = "#!/bin/sh\n[ ! -e \"$FAKE/sacct.rows\" ] || cat \"$FAKE/sacct.rows\"\n";
+
 const SCANCEL: &str = "#!/bin/sh\necho \"$@\" >>\"$FAKE/cancelled\"\n";
 
 impl FakeSlurm {
@@ -56,7 +58,7 @@ impl FakeSlurm {
             ("scontrol", SCONTROL),
             ("scancel", SCANCEL),
             ("squeue", squeue.as_str()),
-            ("sacct", "#!/bin/sh\nexit 0\n"),
+            ("sacct", SACCT),
         ];
         let state = world.path("state");
         std::fs::create_dir(&state).unwrap();
@@ -83,6 +85,17 @@ impl FakeSlurm {
 
     pub(crate) fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.state(name)).unwrap_or_default()
+    }
+
+    /// From now on `squeue` or `sacct` answers with these rows, or as by itself.
+    pub(crate) fn answer(&self, program: &str, rows: Option<&[&[&str]]>) {
+        let path = self.state(&format!("{program}.rows"));
+        let Some(rows) = rows else { return std::fs::remove_file(path).unwrap() };
+        let delimiter = char::from(queue::DELIMITER).to_string();
+        let field = |field: &&str| format!("{field}{delimiter}");
+        let line = |row: &&[&str]| row.iter().map(field).collect::<String>() + "\n";
+        let text: String = rows.iter().map(line).collect();
+        std::fs::write(path, text).unwrap();
     }
 
     /// The arrays that were taken, in order.
@@ -122,6 +135,6 @@ fn squeue() -> String {
         r#"BEGIN {{ FS = "\t" }} {{ id = 100 + NR }} (name == "" || index("," name ",", "," $1 ",")) {{ {row} printf "\n" }}"#
     );
     format!(
-        "#!/bin/sh\ncd \"$FAKE\" || exit 9\nname=\nfor a; do case $a in --name=*) name=${{a#--name=}} ;; esac; done\ntouch jobs\nawk -v name=\"$name\" '{program}' jobs\n"
+        "#!/bin/sh\ncd \"$FAKE\" || exit 9\nname=\nfor a; do case $a in --name=*) name=${{a#--name=}} ;; esac; done\ntouch jobs\nif [ -e squeue.rows ]; then exec cat squeue.rows; fi\nawk -v name=\"$name\" '{program}' jobs\n"
     )
 }

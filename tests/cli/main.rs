@@ -14,6 +14,7 @@ mod fake;
 mod files;
 mod goodput;
 mod local;
+mod odd_answers;
 mod output;
 #[path = "../../harness/tests/it/promises.rs"]
 mod promises;

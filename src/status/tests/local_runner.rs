@@ -33,18 +33,18 @@ fn the_local_runner_s_record_is_held_against_what_lives() {
     check_local(
         &view(vec![started()], Liveness::Dead, false),
         running(Some(false)),
-        &format!("failed: the local runner is gone: {go_on} [Failed]"),
+        &format!("failed?: the local runner is gone: {go_on} [Failed]"),
     );
     // The kernel has another boot id: nothing of before can live.
     check_local(
         &view(vec![started()], Liveness::Dead, true),
         running(Some(false)),
-        &format!("failed: the machine was restarted: {go_on} [NodeFailure]"),
+        &format!("failed?: the machine was restarted: {go_on} [NodeFailure]"),
     );
     check_local(
         &view(vec![], Liveness::Dead, true),
         none(),
-        &format!("blocked: the machine was restarted: {go_on} []"),
+        &format!("blocked?: the machine was restarted: {go_on} []"),
     );
     let never_started =
         RunnerView { records: vec![], liveness: None, rebooted: false, damage: None };

@@ -51,6 +51,6 @@ fn restarts_in_place_share_a_run() {
         "",
         "8_0|OUT_OF_MEMORY|100|150",
         &records,
-        "failed: ran out of memory [Failed OutOfMemory]",
+        "failed?: ran out of memory [Failed OutOfMemory]",
     );
 }
