@@ -20,6 +20,7 @@ mod output;
 mod promises;
 mod rehearse;
 mod slurm;
+mod slurm_asked;
 mod slurm_faults;
 mod slurm_nodes;
 mod support;

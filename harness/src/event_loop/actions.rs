@@ -10,7 +10,7 @@ use crate::attempt::verdict::Exit;
 use crate::job::trial::Trial;
 use crate::os::clock::{Time, unix_now};
 use crate::os::proc_fs;
-use crate::program::Asking;
+use crate::program::ask::Asking;
 use crate::program::processes;
 use crate::protocol::Reason;
 use crate::supervise::{Action, Event, StopCause};

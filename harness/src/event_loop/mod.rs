@@ -18,6 +18,7 @@ use crate::checkpoint::saver::Saver;
 use crate::job::harness::Harness;
 use crate::monitor::Monitor;
 use crate::os::clock::Time;
+use crate::os::disposition::hears;
 use crate::os::log::Log;
 use crate::os::proc_fs;
 use crate::os::signals;
@@ -286,7 +287,7 @@ impl<'a> EventLoop<'a> {
     /// waited for catches that, and saves.
     fn is_outlived(&self, exit: &Exit) -> bool {
         let own = self.harness.trial.signal;
-        let saves = |pid: u32| proc_fs::catches(pid, own) || proc_fs::catches(pid, Signal::SIGTERM);
+        let saves = |pid: u32| hears(pid, own) || hears(pid, Signal::SIGTERM);
         let others = || proc_fs::descendants(self.harness.context.pid, &self.helpers());
         matches!(exit, Exit::Signal(15) | Exit::Code(143))
             && matches!(self.program, Program::Local { .. })

@@ -1,6 +1,7 @@
 //! The edges to the operating system: clocks, signals, `/proc`, other programs, and the log.
 
 pub(crate) mod clock;
+pub(crate) mod disposition;
 pub(crate) mod log;
 pub(crate) mod proc_fs;
 pub(crate) mod signals;

@@ -1,4 +1,4 @@
-//! What `/proc` tells of processes: parents, start times, caught signals. It only reads.
+//! What `/proc` tells of processes: parents, start times, environments. It only reads.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -6,8 +6,6 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
-
-use nix::sys::signal::Signal;
 
 /// A process as `/proc/PID/stat` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,24 +74,20 @@ fn below(root: u32, except: &[u32], children: &HashMap<u32, Vec<u32>>) -> Vec<u3
     found
 }
 
-/// Whether a process has a handler for a signal, so that it does not simply die of it.
-pub(crate) fn catches(pid: u32, signal: Signal) -> bool {
-    let Ok(text) = fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
-    caught(&text).is_some_and(|mask| mask >> (signal as i32 - 1) & 1 == 1)
-}
-
-fn caught(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
-    u64::from_str_radix(line.trim(), 16).ok()
-}
-
 /// A variable of a process's environment as it was when it began.
 pub(crate) fn variable(pid: u32, name: &str) -> Option<Vec<u8>> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    find_variable(&environment(pid)?, name).map(<[u8]>::to_vec)
+}
+
+/// The environment of a process as it was when it began.
+pub(crate) fn environment(pid: u32) -> Option<Vec<u8>> {
+    fs::read(format!("/proc/{pid}/environ")).ok()
+}
+
+/// The value of a variable in such an environment.
+pub(crate) fn find_variable<'a>(environment: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let mut variables = environment.split(|&byte| byte == 0);
-    variables
-        .find_map(|line| line.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
-        .map(<[u8]>::to_vec)
+    variables.find_map(|line| line.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 /// The command line of a process.
@@ -146,11 +140,5 @@ mod tests {
         assert_eq!(below(1, &[], &children), [2, 3, 4, 5]);
         assert_eq!(below(1, &[3], &children), [2, 4]);
         assert_eq!(below(7, &[], &children), [0; 0]);
-    }
-
-    #[test]
-    fn caught_signals_are_a_mask() {
-        assert_eq!(caught("Name:\tx\nSigCgt:\t0000000000000200\n"), Some(0x200));
-        assert!(!catches(std::process::id(), Signal::SIGUSR2));
     }
 }

@@ -1,11 +1,13 @@
 //! The program of an attempt as the supervision sees it: a child of this process, or several on other nodes.
 
+pub(crate) mod ask;
 pub(crate) mod command;
 pub(crate) mod env;
 pub(crate) mod guard;
 pub(crate) mod output;
 pub(crate) mod processes;
 pub(crate) mod scontrol_shim;
+pub(crate) mod steps;
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, TcpListener};
@@ -13,7 +15,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::process::Stdio;
 
-use nemo_core::rundir::{LaunchSpec, Profile};
+use nemo_core::rundir::LaunchSpec;
 use nix::sys::signal::Signal;
 
 use crate::attempt::verdict::Exit;
@@ -22,6 +24,7 @@ use crate::job::trial::with_path;
 use crate::monitor::watchdog;
 use crate::os::clock::Time;
 use crate::os::log::Log;
+use crate::program::ask::Asking;
 use crate::program::output::Stream;
 use crate::program::processes::{Reaped, Start};
 use crate::rank::Options;
@@ -37,17 +40,6 @@ pub(crate) enum Program {
     Local { pid: u32 },
     /// Each below a shim that `srun` started.
     Launched(Box<Launched>),
-}
-
-/// Who is asked to save, and how.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Asking<'a> {
-    /// Every process below this one,
-    pub(crate) root: u32,
-    /// but not these and what is below them.
-    pub(crate) except: &'a [u32],
-    pub(crate) signal: Signal,
-    pub(crate) profile: Option<Profile>,
 }
 
 /// What an attempt starts its program with.
@@ -142,14 +134,10 @@ impl Program {
 
     /// Asks to save. The answer is whether anybody heard; none yet if it comes later.
     pub(crate) fn ask(&mut self, asking: &Asking<'_>, running: bool, now: Time) -> Option<bool> {
-        let Asking { root, except, signal, profile } = *asking;
         match self {
-            Self::Local { pid } => {
-                let program = running.then_some(*pid);
-                Some(processes::ask(root, program, except, signal, profile))
-            }
+            Self::Local { pid } => Some(asking.ask(running.then_some(*pid))),
             Self::Launched(launched) => {
-                launched.ask(signal, now);
+                launched.ask(asking.signal, now);
                 None
             }
         }

@@ -1,6 +1,9 @@
 //! The program's processes: started in a group of their own, signalled with care, and all gone at the end.
 #![expect(clippy::disallowed_methods, reason = "one of the places that start programs")]
-#![expect(unsafe_code, reason = "a child's death signal is set between fork and exec")]
+#![expect(
+    unsafe_code,
+    reason = "a death signal is set between fork and exec; one thread is signalled"
+)]
 
 use std::fs::File;
 use std::io;
@@ -8,17 +11,15 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use nemo_core::profile;
-use nemo_core::rundir::Profile;
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::prctl;
 use nix::sys::signal::{self, SigHandler, SigSet, Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::os::proc_fs;
-use crate::program::command;
-use crate::rank::srun;
+use crate::program::steps;
 
 /// What a program is started with.
 #[derive(Debug)]
@@ -191,62 +192,34 @@ pub(crate) fn reap() -> Vec<Reaped> {
     }
 }
 
-/// Sends a signal to the outermost processes below `root` that catch it, and says whether there was one. Those
-/// below them are their own business: a launcher passes it on, a forked worker only inherited the handler.
-///
-/// PyTorch's launcher is never asked, but what is below it: a signal would end it, and its workers with it. Nor is our
-/// own shell around the program.
-///
-/// The program itself comes first: looking at all processes of a node takes milliseconds.
-pub(crate) fn ask(
-    root: u32,
-    program: Option<u32>,
-    except: &[u32],
-    signal: Signal,
-    profile: Option<Profile>,
-) -> bool {
-    let mut skip = except.to_vec();
-    let mut asked = false;
-    let mut ask = |pid: u32, skip: &mut Vec<u32>| {
-        let arguments = proc_fs::arguments(pid);
-        if proc_fs::catches(pid, signal)
-            && profile::is_asked(profile, |name| proc_fs::variable(pid, name).is_some())
-            && !srun::is_launcher(&arguments)
-            && !command::is_own_shell(&arguments)
-            && send(pid, signal)
-        {
-            skip.push(pid);
-            asked = true;
-        }
-    };
-    if let Some(program) = program {
-        ask(program, &mut skip);
-    }
-    for pid in proc_fs::descendants(root, except) {
-        let parent = proc_fs::stat(pid).map(|stat| stat.parent);
-        if parent.is_ok_and(|parent| skip.contains(&parent)) {
-            skip.push(pid);
-        } else if !skip.contains(&pid) {
-            ask(pid, &mut skip);
-        }
-    }
-    asked
-}
-
-/// Sends TERM or KILL to the program's group and to everything below `root`.
+/// Sends TERM or KILL to the program's group and to everything below `root`, and to the tasks of the program's own job
+/// steps that run on this node.
 pub(crate) fn end(root: u32, except: &[u32], group: Option<u32>, signal: Signal) {
-    if let Some(group) = group {
+    let mut below = proc_fs::descendants(root, except);
+    let sruns: Vec<u32> = below.iter().copied().filter(|&pid| steps::is_srun(pid)).collect();
+    let tasks = steps::tasks_of(&sruns);
+    // TERM makes `srun` kill its tasks at once. Without it, it ends when they do.
+    let spared = signal == Signal::SIGTERM && !tasks.is_empty() && steps::are_all_here(&tasks);
+    if spared {
+        below.retain(|&pid| !sruns.contains(&pid) && !is_child_of(pid, &sruns));
+    } else if let Some(group) = group {
         killpg(raw(group), signal).ok(); // the group may be gone: those below are found one by one
     }
     let in_group = |pid: u32| nix::unistd::getpgid(Some(raw(pid))).ok() == group.map(raw);
-    for pid in proc_fs::descendants(root, except) {
-        if !in_group(pid) {
+    let has_heard = |pid: u32| !spared && in_group(pid);
+    below.extend(tasks.iter().flat_map(|task| steps::processes(*task)));
+    for pid in below {
+        if !has_heard(pid) {
             send(pid, signal);
         }
         if signal == Signal::SIGTERM {
             send(pid, Signal::SIGCONT); // a stopped process hears TERM only once it goes on
         }
     }
+}
+
+fn is_child_of(pid: u32, parents: &[u32]) -> bool {
+    proc_fs::stat(pid).is_ok_and(|stat| parents.contains(&stat.parent))
 }
 
 fn send(pid: u32, signal: Signal) -> bool {
@@ -256,6 +229,13 @@ fn send(pid: u32, signal: Signal) -> bool {
 /// Sends a signal to one process that is known to be ours.
 pub(crate) fn signal(pid: u32, signal: Signal) -> bool {
     send(pid, signal)
+}
+
+/// Sends a signal to one thread of a process.
+pub(crate) fn signal_thread(pid: u32, thread: u32, signal: Signal) -> bool {
+    let (pid, thread) = (pid.cast_signed(), thread.cast_signed());
+    // SAFETY: it takes three numbers, and touches no memory of this process.
+    unsafe { libc::syscall(libc::SYS_tgkill, pid, thread, signal as i32) == 0 }
 }
 
 fn raw(pid: u32) -> Pid {

@@ -24,6 +24,7 @@ use crate::os::clock::{Clock, Time};
 use crate::os::log::log_stderr;
 use crate::os::proc_fs;
 use crate::os::signals;
+use crate::program::ask::Asking;
 use crate::program::output::{self, Stream};
 use crate::program::processes::{self, Start};
 use crate::protocol::Socket;
@@ -277,7 +278,8 @@ impl Shim {
     /// Sends the wanted signal; says whether a process caught it.
     fn ask(&mut self) -> bool {
         let Some((signal, _)) = self.wanted else { return false };
-        let heard = processes::ask(self.pid, None, &[], signal, None);
+        let asking = Asking { root: self.pid, except: &[], signal, profile: None };
+        let heard = asking.ask(None);
         self.wanted = (!heard).then_some((signal, self.clock.now() + RETRY));
         heard
     }

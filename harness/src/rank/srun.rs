@@ -70,6 +70,12 @@ pub(crate) fn under_torchrun(argv: Vec<OsString>, words: &[OsString]) -> Vec<OsS
     launcher
 }
 
+/// Whether the words start a job step: what runs in it is not below the process that they start.
+pub(crate) fn is_srun<S: AsRef<OsStr>>(argv: &[S]) -> bool {
+    let first = argv.first().map(|word| Path::new(word.as_ref()));
+    first.and_then(Path::file_name) == Some("srun".as_ref())
+}
+
 /// Whether the words start PyTorch's launcher, so that its own options come first.
 pub(crate) fn is_launcher<S: AsRef<OsStr>>(argv: &[S]) -> bool {
     let word = |at: usize| argv.get(at).map(|word| word.as_ref().to_string_lossy());

@@ -5,6 +5,7 @@
     reason = "the tests stand outside, and may panic"
 )]
 
+mod asked;
 mod checkpoints;
 mod faults;
 mod kills;

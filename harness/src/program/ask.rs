@@ -1,0 +1,107 @@
+//! Who is asked to save: the outermost processes that would hear the signal, and nobody who would die of it.
+
+use nemo_core::profile;
+use nemo_core::rundir::Profile;
+use nix::sys::signal::Signal;
+
+use crate::os::disposition::{self, Target};
+use crate::os::proc_fs;
+use crate::program::steps;
+use crate::program::{command, processes};
+use crate::rank::srun;
+
+/// Who is asked to save, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asking<'a> {
+    /// Every process below this one,
+    pub(crate) root: u32,
+    /// but not these and what is below them.
+    pub(crate) except: &'a [u32],
+    pub(crate) signal: Signal,
+    pub(crate) profile: Option<Profile>,
+}
+
+/// One request.
+#[derive(Debug)]
+struct Round {
+    signal: Signal,
+    profile: Option<Profile>,
+    /// Who was asked, or must not be; with it, what is below.
+    skip: Vec<u32>,
+    /// Each `srun` that was found: its tasks are elsewhere in the tree of processes.
+    sruns: Vec<u32>,
+    asked: bool,
+}
+
+impl Asking<'_> {
+    /// Sends the signal, and says whether anybody was there to hear it. Who is below one that hears is its own
+    /// business: a launcher passes the signal on, a forked worker only inherited the handler.
+    ///
+    /// The program itself comes first: looking at all processes of a node takes milliseconds.
+    pub(crate) fn ask(&self, program: Option<u32>) -> bool {
+        let Asking { root, except, signal, profile } = *self;
+        let (skip, sruns) = (except.to_vec(), Vec::new());
+        let mut round = Round { signal, profile, skip, sruns, asked: false };
+        if let Some(program) = program {
+            round.ask(program);
+        }
+        round.ask_below(root, except);
+        round.ask_steps();
+        round.asked
+    }
+}
+
+impl Round {
+    fn ask_below(&mut self, root: u32, except: &[u32]) {
+        for pid in proc_fs::descendants(root, except) {
+            let parent = proc_fs::stat(pid).map(|stat| stat.parent);
+            if parent.is_ok_and(|parent| self.skip.contains(&parent)) {
+                self.skip.push(pid);
+            } else if !self.skip.contains(&pid) {
+                self.ask(pid);
+            }
+        }
+    }
+
+    /// PyTorch's launcher is never asked, but what is below it: a signal would end it, and its workers with it. Nor is
+    /// our own shell around the program.
+    fn ask(&mut self, pid: u32) {
+        let arguments = proc_fs::arguments(pid);
+        if srun::is_srun(&arguments) {
+            self.sruns.push(pid);
+            self.skip.push(pid);
+        } else if !srun::is_launcher(&arguments)
+            && !command::is_own_shell(&arguments)
+            && profile::is_asked(self.profile, |name| proc_fs::variable(pid, name).is_some())
+        {
+            self.send(pid);
+        }
+    }
+
+    fn send(&mut self, pid: u32) {
+        let sent = match disposition::target(pid, self.signal) {
+            Some(Target::Process) => processes::signal(pid, self.signal),
+            Some(Target::Thread(thread)) => processes::signal_thread(pid, thread, self.signal),
+            None => false,
+        };
+        if sent {
+            self.skip.push(pid);
+            self.asked = true;
+        }
+    }
+
+    /// Asks the tasks of the steps that the program started, like any other process: `srun` would pass USR1 on to all of
+    /// them, also to one that dies of it, and would kill them all for TERM. Tasks on other nodes can't be seen: what runs
+    /// on several nodes has a shim for each rank.
+    fn ask_steps(&mut self) {
+        let sruns = std::mem::take(&mut self.sruns);
+        for task in steps::tasks_of(&sruns) {
+            self.ask(task.pid);
+            self.ask_below(task.pid, &[]);
+        }
+        let passes_on = matches!(self.signal, Signal::SIGUSR1 | Signal::SIGUSR2);
+        for &srun in sruns.iter().filter(|&&srun| passes_on && steps::job(srun).is_none()) {
+            self.send(srun); // its tasks are in a job of its own, and nobody knows better
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The tasks of the job steps that the program itself started with `srun`: on this node, but not below this process.
+
+use std::fs;
+
+use crate::os::proc_fs;
+use crate::rank::srun;
+
+/// A process that Slurm started for a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Task {
+    pub(crate) pid: u32,
+    /// How many nodes its step has.
+    pub(crate) nodes: u32,
+}
+
+/// Whether a process is an `srun`.
+pub(crate) fn is_srun(pid: u32) -> bool {
+    srun::is_srun(&proc_fs::arguments(pid))
+}
+
+/// The job that an `srun` starts a step of; none if it asks Slurm for a job of its own.
+pub(crate) fn job(srun: u32) -> Option<Vec<u8>> {
+    proc_fs::variable(srun, "SLURM_JOB_ID")
+}
+
+/// The tasks of the steps of the jobs that some `srun`s belong to.
+pub(crate) fn tasks_of(sruns: &[u32]) -> Vec<Task> {
+    let mut jobs: Vec<Vec<u8>> = sruns.iter().filter_map(|&srun| job(srun)).collect();
+    jobs.sort_unstable();
+    jobs.dedup();
+    jobs.iter().flat_map(|job| tasks(job)).collect()
+}
+
+/// Whether no task of these steps can be on another node.
+pub(crate) fn are_all_here(tasks: &[Task]) -> bool {
+    tasks.iter().all(|task| task.nodes == 1)
+}
+
+/// A task and what it started, parents before children.
+pub(crate) fn processes(task: Task) -> Vec<u32> {
+    let mut all = vec![task.pid];
+    all.extend(proc_fs::descendants(task.pid, &[]));
+    all
+}
+
+/// The tasks of a job's steps that run here, but not those that run this very program: the sentinel, and the shims.
+fn tasks(job: &[u8]) -> Vec<Task> {
+    let own = fs::read_link("/proc/self/exe").ok();
+    let is_own = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok() == own;
+    let tasks = proc_fs::pids().into_iter().filter_map(|pid| task(pid, job));
+    tasks.filter(|task| !is_own(task.pid)).collect()
+}
+
+/// Slurm tells each task its process id; what a task starts has the same variable, but another id.
+fn task(pid: u32, job: &[u8]) -> Option<Task> {
+    let environment = proc_fs::environment(pid)?;
+    let variable = |name: &str| proc_fs::find_variable(&environment, name);
+    let number = |name: &str| std::str::from_utf8(variable(name)?).ok()?.parse::<u32>().ok();
+    let is_task = variable("SLURM_JOB_ID")? == job && number("SLURM_TASK_PID")? == pid;
+    // The batch script has no step's number.
+    (is_task && number("SLURM_STEP_ID").is_some())
+        .then(|| Task { pid, nodes: number("SLURM_STEP_NUM_NODES").unwrap_or(1) })
+}

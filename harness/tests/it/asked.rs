@@ -1,0 +1,176 @@
+//! Who is asked to save: programs that wait for the signal blocked, and nobody who would die of it.
+
+use serde_json::json;
+
+use crate::support::{Running, Task};
+
+/// Saves once it was asked; `asked` is set by whatever waits for the signal.
+const UNTIL_ASKED: &str = r"
+import threading
+asked = threading.Event()
+def until_asked():
+    ready()
+    while not asked.wait(0.05): pass
+    save(7)
+    sys.exit(75)
+";
+
+#[track_caller]
+fn check(program: &str, saves: bool) {
+    let task =
+        Task::python(&format!("{UNTIL_ASKED}\n{program}")).with("/checkpoint/lead", json!(4));
+    assert_eq!(task.signalled(&["USR1"]), 75, "{}", task.stderr(0));
+    let expected: &[&str] = if saves { &["step-7"] } else { &[] };
+    assert_eq!(task.checkpoints(), expected, "{}", task.stderr(0));
+    let signal = task.ends()[0].signal;
+    assert_ne!(signal, Some(10), "it died of the request: {}", task.stderr(0));
+}
+
+#[test]
+fn a_thread_that_waits_for_the_signal_is_asked() {
+    check(
+        r"
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+wait = lambda: (signal.sigwait([signal.SIGUSR1]), asked.set())
+threading.Thread(target=wait, daemon=True).start()
+until_asked()
+",
+        true,
+    );
+}
+
+#[test]
+fn a_thread_that_waits_is_asked_though_another_one_would_die_of_the_signal() {
+    check(
+        r"
+threading.Thread(target=lambda: time.sleep(60), daemon=True).start() # as a library's do that is loaded first
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+wait = lambda: (signal.sigwait([signal.SIGUSR1]), asked.set())
+threading.Thread(target=wait, daemon=True).start()
+until_asked()
+",
+        true,
+    );
+}
+
+#[test]
+fn who_looks_at_a_blocked_signal_between_its_steps_is_asked() {
+    check(
+        r"
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+ready()
+while signal.SIGUSR1 not in signal.sigpending(): time.sleep(0.05)
+save(7)
+sys.exit(75)
+",
+        true,
+    );
+}
+
+#[test]
+fn who_reads_a_signalfd_is_asked() {
+    check(
+        r"
+import ctypes, select
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+mask = (ctypes.c_ulong * 16)(1 << (signal.SIGUSR1 - 1))
+fd = ctypes.CDLL(None, use_errno=True).signalfd(-1, mask, 0)
+ready()
+select.select([fd], [], [])
+assert os.read(fd, 128)[0] == signal.SIGUSR1
+save(7)
+sys.exit(75)
+",
+        true,
+    );
+}
+
+#[test]
+fn who_waits_for_another_signal_alone_is_not_asked() {
+    check(
+        r"
+ready()
+signal.sigwait([signal.SIGUSR2]) # USR1 would end it here
+",
+        false,
+    );
+}
+
+#[test]
+fn a_thread_that_blocks_the_signal_does_not_speak_for_one_that_does_not() {
+    check(
+        r"
+def block():
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    time.sleep(60)
+threading.Thread(target=block, daemon=True).start()
+ready()
+pause()
+",
+        false,
+    );
+}
+
+#[test]
+fn a_child_that_inherited_the_mask_gets_no_signal_of_its_own() {
+    let task = Task::python(&format!(
+        "{UNTIL_ASKED}{}",
+        r#"
+import subprocess
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+def wait():
+    signal.sigwait([signal.SIGUSR1])
+    pending = open("/proc/%d/status" % child.pid).read().split("ShdPnd:\t")[1].split()[0]
+    open(os.environ["TEST"] + "/pending", "w").write(pending)
+    asked.set()
+threading.Thread(target=wait, daemon=True).start()
+until_asked()
+"#
+    ));
+    assert_eq!(task.signalled(&["USR1"]), 75);
+    assert_eq!(task.checkpoints(), ["step-7"]);
+    let pending = std::fs::read_to_string(task.path("pending")).unwrap();
+    assert_eq!(pending, "0000000000000000", "the child was signalled too");
+}
+
+#[test]
+fn a_script_that_dies_of_term_is_outlived_by_one_that_waits_for_it() {
+    // As a shell around `srun`: it gets Slurm's TERM too, and ends before what it waits for.
+    let program = r#"
+import subprocess
+if len(sys.argv) == 1:
+    subprocess.run([sys.executable, "-c", open(os.environ["TEST"] + "/inner").read()])
+"#;
+    let inner = format!(
+        "{}\n{UNTIL_ASKED}{}",
+        crate::support::PYTHON,
+        r"
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGTERM])
+wait = lambda: (signal.sigwait([signal.SIGUSR1, signal.SIGTERM]), time.sleep(1), asked.set())
+threading.Thread(target=wait, daemon=True).start()
+until_asked()
+"
+    );
+    let task = Task::python(program);
+    std::fs::write(task.path("inner"), inner).unwrap();
+    let mut running: Running = task.start();
+    running.wait_for("ready-0");
+    let outer = outer(&task);
+    crate::support::signal(outer, "TERM");
+    running.signal("TERM");
+    assert_eq!(running.finish(), 143);
+    assert_eq!(task.checkpoints(), ["step-7"], "{}", task.stderr(0));
+}
+
+/// The first process of the program: the child of the harness.
+fn outer(task: &Task) -> u32 {
+    let harness = task.records()[0].as_start().unwrap().pid;
+    let children = std::fs::read_to_string(format!("/proc/{harness}/task/{harness}/children"));
+    let pids: Vec<u32> =
+        children.unwrap().split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+    let runs_python = |pid: &u32| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap().starts_with("python")
+    };
+    pids.into_iter().find(runs_python).unwrap()
+}
