@@ -1,5 +1,7 @@
 //! A program that counts, saves when it is asked to, and goes on where it was: small enough to know what must come out.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::support::{World, trials};
@@ -31,7 +33,7 @@ os.makedirs(os.environ["NEMO_DIR"] + "/artifacts", exist_ok=True)
 open(os.environ["NEMO_DIR"] + "/artifacts/total", "w").write(str(total))
 "#;
 
-const SEEDS: [u64; 3] = [3, 5, 7];
+pub(crate) const SEEDS: [u64; 3] = [3, 5, 7];
 
 /// Writes the program and `exp.toml`: `prepare`, then three trials of `train` that count to `steps`. `executor` is the
 /// table of the executor that runs them.
@@ -81,8 +83,14 @@ pub(crate) fn assert_undisturbed(world: &World, id: &str, steps: u32) {
 /// The same with a trial for each seed.
 #[track_caller]
 pub(crate) fn assert_trials_undisturbed(world: &World, id: &str, steps: u32, seeds: &[u64]) {
+    assert_undisturbed_in(&world.experiment(id), steps, seeds);
+}
+
+/// The same of an experiment's folder, however it is reached.
+#[track_caller]
+pub(crate) fn assert_undisturbed_in(experiment: &Path, steps: u32, seeds: &[u64]) {
     for (trial, &seed) in seeds.iter().enumerate() {
-        let dir = world.experiment(id).join(format!("tasks/train/trials/{trial}"));
+        let dir = experiment.join(format!("tasks/train/trials/{trial}"));
         let values: Vec<u64> = (0..steps)
             .scan(seed, |total, _| {
                 *total = *total * 31 % 1_000_003;
@@ -102,7 +110,9 @@ pub(crate) fn assert_trials_undisturbed(world: &World, id: &str, steps: u32, see
         #[expect(clippy::cast_precision_loss, reason = "small numbers")]
         let expected: Vec<(u64, f64)> =
             (1..).zip(values.iter().map(|value| *value as f64)).collect();
-        assert_eq!(seen, expected, "trial {trial}");
+        let first = seen.iter().zip(&expected).find(|(seen, expected)| seen != expected);
+        assert_eq!(first, None, "trial {trial}: the first report that differs");
+        assert_eq!(seen.len(), expected.len(), "trial {trial}: how many reports");
     }
 }
 

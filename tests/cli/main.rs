@@ -19,6 +19,7 @@ mod output;
 #[path = "../../harness/tests/it/promises.rs"]
 mod promises;
 mod rehearse;
+mod shared_disk;
 mod slurm;
 mod slurm_asked;
 mod slurm_faults;

@@ -92,13 +92,7 @@ impl World {
     /// Asserts all promises of every trial that ran, after a fault.
     #[track_caller]
     pub(crate) fn hold(&self, fault: &str, id: &str) {
-        let trials = self.experiment(id).join("tasks/train/trials");
-        let trials: Vec<PathBuf> =
-            std::fs::read_dir(trials).unwrap().map(|entry| entry.unwrap().path()).collect();
-        assert!(!trials.is_empty(), "{fault}: no trial ran");
-        for trial in trials {
-            promises::hold(fault, &TrialDir(trial), promises::Left::InOrder);
-        }
+        hold_in(fault, &self.experiment(id));
     }
 
     /// The folder of an experiment.
@@ -118,6 +112,18 @@ impl World {
             assert!(began.elapsed() < PATIENCE, "waited in vain for {what}: {status:#}");
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+}
+
+/// Asserts all promises of every trial that ran in an experiment's folder, after a fault.
+#[track_caller]
+pub(crate) fn hold_in(fault: &str, experiment: &Path) {
+    let trials = experiment.join("tasks/train/trials");
+    let trials: Vec<PathBuf> =
+        std::fs::read_dir(trials).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(!trials.is_empty(), "{fault}: no trial ran");
+    for trial in trials {
+        promises::hold(fault, &TrialDir(trial), promises::Left::InOrder);
     }
 }
 
