@@ -1,5 +1,6 @@
 //! Experiments on Slurm: the library behind the `nemo-slurm` program.
 
+pub mod answers;
 pub mod cli;
 pub mod commands;
 pub mod error;
@@ -17,4 +18,5 @@ pub mod script;
 pub mod slurm;
 pub mod status;
 pub mod store;
+pub mod summary;
 pub mod words;

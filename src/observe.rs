@@ -12,14 +12,13 @@ use nemo_core::rundir::{
     requests,
 };
 
+use crate::answers::{Both, Source};
 use crate::experiment::{Executor, Task};
 use crate::host::{self, Liveness, ProcessId};
 use crate::journal::{self, Event};
 use crate::observed;
-use crate::slurm::{AccountRow, Client, JobId, Parsed, QueueRow, SlurmError};
 use crate::status::{self, Answer, Certainty, RunnerView, Sources, TrialFiles};
 use crate::store::Stored;
-use crate::words::count;
 
 /// How much of a metrics file's end is read: the last reports are in it.
 const METRICS_TAIL: u64 = 4096;
@@ -166,7 +165,7 @@ pub fn runner(dir: &ExperimentDir) -> io::Result<RunnerView> {
 }
 
 /// Everything that a status follows from. Asks Slurm only where the folders do not tell all.
-pub fn sources<'a>(stored: &'a Stored, client: &Client) -> io::Result<Sources<'a>> {
+pub fn sources<'a>(stored: &'a Stored, source: Source<'_>) -> io::Result<Sources<'a>> {
     let earlier = observed::read(&stored.dir);
     let looked_over = every_trial(stored, |task, trial| {
         earlier
@@ -182,11 +181,11 @@ pub fn sources<'a>(stored: &'a Stored, client: &Client) -> io::Result<Sources<'a
         if !every_trial(stored, |task, trial| {
             tells_all(files.get(task).and_then(|task| task.get(&trial)))
         }) {
-            (queue, accounts) = ask_both(stored, client, || ()).0;
+            (queue, accounts) = source.of(stored);
         }
     } else {
         let read;
-        ((queue, accounts), read) = ask_both(stored, client, || all_files(stored));
+        ((queue, accounts), read) = ask_meanwhile(stored, source, || all_files(stored));
         files = read?;
     }
     Ok(Sources {
@@ -215,23 +214,19 @@ fn tells_all(files: Option<&TrialFiles>) -> bool {
     starts.count() == ends.count() && status::final_state(files).is_some()
 }
 
-type Answers = (Answer<QueueRow>, Answer<AccountRow>);
-
-/// Asks `squeue` and `sacct` side by side, and does something else meanwhile.
-fn ask_both<T>(stored: &Stored, client: &Client, meanwhile: impl FnOnce() -> T) -> (Answers, T) {
-    let submitted = journal::submitted(&stored.journal);
-    let jobs: Vec<JobId> = submitted.iter().map(|(_, job)| *job).collect();
-    let client = &client.for_names(submitted.into_iter().map(|(token, _)| token).collect());
-    let since = i64::try_from(stored.id.made_at()).unwrap_or(0) - CLOCK_SLACK;
+/// Asks the source, and reads the folders meanwhile.
+fn ask_meanwhile<T>(
+    stored: &Stored,
+    source: Source<'_>,
+    meanwhile: impl FnOnce() -> T,
+) -> (Both, T) {
     std::thread::scope(|scope| {
-        let queue = scope.spawn(|| ask(&jobs, || client.queue(&jobs)));
-        let accounts = scope.spawn(|| ask(&jobs, || client.accounting(&jobs, since)));
+        let asked = scope.spawn(|| source.of(stored));
         let done = meanwhile();
         // A thread of ours does not panic; if it did, it gave no answer.
         let lost = || "was not asked".to_owned();
-        let queue = queue.join().unwrap_or_else(|_| Answer::Failed(lost()));
-        let accounts = accounts.join().unwrap_or_else(|_| Answer::Failed(lost()));
-        ((queue, accounts), done)
+        let lost = |_| (Answer::Failed(lost()), Answer::Failed(lost()));
+        (asked.join().unwrap_or_else(lost), done)
     })
 }
 
@@ -243,24 +238,6 @@ pub fn all_files(stored: &Stored) -> io::Result<BTreeMap<String, BTreeMap<u32, T
         Ok((task.name.clone(), task_files(&stored.dir.task(&task.name), is_local)?))
     };
     stored.experiment.tasks.iter().map(of_task).collect()
-}
-
-/// Seconds by which this machine's clock and Slurm's may differ.
-const CLOCK_SLACK: i64 = 3600;
-
-fn ask<T>(jobs: &[JobId], question: impl FnOnce() -> Result<Parsed<T>, SlurmError>) -> Answer<T> {
-    if jobs.is_empty() {
-        return Answer::NotAsked;
-    }
-    match question() {
-        Ok(parsed) if parsed.unread.is_empty() => Answer::Rows(parsed.rows),
-        Ok(parsed) => {
-            let why = format!("{} can't be read", count(parsed.unread.len(), "row"));
-            Answer::Partly(parsed.rows, why)
-        }
-        Err(SlurmError::AccountingOff) => Answer::NotAsked,
-        Err(error) => Answer::Failed(error.to_string()),
-    }
 }
 
 /// Whether a process still works on the submission, as far as can be told from here.

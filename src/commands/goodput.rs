@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 
 use super::App;
+use crate::answers::Source;
 use crate::error::{CommandError, ExitCode};
 use crate::experiment::{On, Task};
 use crate::goodput::{self, Goodput, Ledger, Life, Standing, Trial};
@@ -65,7 +66,7 @@ fn look(app: &App, stored: &Stored) -> Result<(Files, States), CommandError> {
     if let Some(states) = told {
         return Ok((files, states));
     }
-    let sources = observe::sources(stored, &app.slurm)?;
+    let sources = observe::sources(stored, Source::Slurm(&app.slurm))?;
     let joined = join(&sources);
     observed::keep(&stored.dir, &joined);
     for warning in joined.warnings.iter().filter(|_| joined.experiment.stale) {

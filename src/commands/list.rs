@@ -1,13 +1,20 @@
 //! `list`: the experiments of this home, newest first.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use clap::Args;
 use serde_json::json;
 
 use super::App;
-use super::status::look;
+use super::status::look_by;
+use crate::answers::{Answers, Source, Wanted, named};
 use crate::error::{CommandError, ExitCode};
-use crate::host;
-use crate::report::{Page, list_table, out, say};
+use crate::report::{ListLine, Page, list_table, out, say};
+use crate::status::State;
+use crate::store::{ExperimentId, Stored};
+use crate::summary::{self, Basis, Entry, Index, Summary};
+use crate::{host, words};
 
 /// `list`.
 #[derive(Debug, Args)]
@@ -15,33 +22,248 @@ pub struct ListArgs {
     /// Show at most this many; 0 shows all
     #[arg(long, short = 'n', default_value_t = 20, value_name = "N")]
     pub limit: usize,
+    /// Show what the last look told; ask nobody
+    #[arg(long)]
+    pub cached: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
 
+/// So many seconds an answer of Slurm's is new enough for a list.
+const FRESH: f64 = 30.0;
+
 /// Lists experiments.
 pub(super) fn list(app: &App, args: &ListArgs) -> Result<ExitCode, CommandError> {
     let ids = app.home.ids()?;
-    let limit = if args.limit == 0 { usize::MAX } else { args.limit };
-    let mut experiments = Vec::new();
-    for id in ids.iter().rev().take(limit) {
-        // One damaged folder must not hide the others.
-        match app.home.load(id).map_err(CommandError::from).and_then(|stored| look(app, &stored)) {
-            Ok(status) => experiments.push(status.experiment),
-            Err(error) => say(&format!("warning: `{id}`: {}", error.error)),
-        }
-    }
+    let index = Index::read(&app.home);
+    let mut list = List::new(app, &ids, &index);
+    let limit = if args.limit == 0 { ids.len() } else { args.limit };
+    let first_shown = ids.len().saturating_sub(limit);
+    list.look(first_shown, args.cached);
+    list.keep_index(&index);
     if args.json {
-        return out(&json!({ "schema": 1, "experiments": experiments }));
+        return out(&list.json(first_shown));
     }
-    if experiments.is_empty() {
+    if ids.is_empty() {
         say("No experiments yet. `nemo-slurm init` writes a file to start from.");
         return Ok(ExitCode::Fine);
     }
-    out(&list_table(&experiments, &Page::here(host::now())))?;
-    if ids.len() > experiments.len() {
-        say(&format!("… {} in all; `nemo-slurm list -n 0` shows them", ids.len()));
+    out(&list_table(&list.lines(first_shown), &Page::here(host::now())))?;
+    for (id, why) in list.damaged(first_shown) {
+        say(&format!("warning: `{id}`: {why}"));
     }
+    say(&list.total(first_shown));
     Ok(ExitCode::Fine)
+}
+
+/// What is known of one experiment.
+enum Known<'a> {
+    /// It is over, and in the index.
+    Indexed(Entry<'a>),
+    /// Somebody looked into it.
+    Seen(Box<Summary>),
+    /// Nobody looked into it yet, or what was told is lost.
+    Unseen,
+    /// It can't be read; why.
+    Damaged(String),
+}
+
+/// All experiments, oldest first.
+struct List<'a> {
+    app: &'a App,
+    ids: &'a [ExperimentId],
+    known: Vec<Known<'a>>,
+    now: f64,
+}
+
+impl<'a> List<'a> {
+    fn new(app: &'a App, ids: &'a [ExperimentId], index: &'a Index) -> Self {
+        let mut indexed = index.entries().peekable();
+        let mut known = |id: &ExperimentId| {
+            let is_older = |entry: &Entry<'_>| entry.age() < id.age();
+            while indexed.next_if(is_older).is_some() {}
+            if let Some(entry) = indexed.next_if(|entry| entry.id == id.as_str()) {
+                return Known::Indexed(entry);
+            }
+            let summary = summary::read(&app.home.experiment(id));
+            summary.map_or(Known::Unseen, |summary| Known::Seen(Box::new(summary)))
+        };
+        let known = ids.iter().map(&mut known).collect();
+        Self { app, ids, known, now: host::now() }
+    }
+
+    /// Looks into those that nobody looked into yet, and into those of the last that may have changed.
+    fn look(&mut self, first_shown: usize, cached: bool) {
+        let mut due = Vec::new();
+        for place in 0..self.known.len() {
+            let is_unseen = matches!(self.known[place], Known::Unseen);
+            if is_unseen {
+                // Most are over, and their folders tell it: then Slurm need not be asked.
+                self.look_into(place, Source::Nobody);
+            }
+            let is_shown = place >= first_shown;
+            if !cached && (is_unseen || is_shown) && self.may_have_changed(place) {
+                due.push(place);
+            }
+        }
+        let answers = self.ask_for(&due);
+        for place in due {
+            self.look_into(place, Source::Asked(&answers));
+        }
+    }
+
+    fn may_have_changed(&self, place: usize) -> bool {
+        let Known::Seen(summary) = &self.known[place] else { return false };
+        let is_fresh = (0.0..FRESH).contains(&(self.now - summary.row.as_of));
+        let now = || Basis::of(&self.app.home.experiment(&self.ids[place]));
+        let is_as_it_was = is_fresh && !summary.row.stale && summary.from.is_unchanged(&now());
+        !summary.is_final && !is_as_it_was
+    }
+
+    /// One question for all of these, and for the other open ones where it is asked at all.
+    fn ask_for(&self, due: &[usize]) -> Answers {
+        let mut wanted = Vec::new();
+        for (place, known) in self.known.iter().enumerate() {
+            let Known::Seen(summary) = known else { continue };
+            let mut one = Wanted::from(summary.as_ref());
+            if due.contains(&place) {
+                // There may be more of them than at the last look.
+                one.jobs =
+                    self.app.home.journal(&self.ids[place]).map_or(one.jobs, |it| named(&it));
+            }
+            if !summary.is_final && !one.jobs.is_empty() {
+                wanted.push((place, one));
+            }
+        }
+        if !wanted.iter().any(|(place, _)| due.contains(place)) {
+            wanted.clear();
+        }
+        let wanted: Vec<Wanted> = wanted.into_iter().map(|(_, wanted)| wanted).collect();
+        Answers::ask(&self.app.slurm, &wanted)
+    }
+
+    fn look_into(&mut self, place: usize, source: Source<'_>) {
+        let stored = self.app.home.load(&self.ids[place]).map_err(CommandError::from);
+        let look = |stored: Stored| look_by(self.app, &stored, source);
+        self.known[place] = match stored.and_then(look) {
+            Ok((_, summary)) => Known::Seen(Box::new(summary)),
+            Err(error) => Known::Damaged(error.one_line()),
+        };
+    }
+
+    /// Adds to the index what is over by now, and takes out what is gone.
+    fn keep_index(&self, before: &Index) {
+        let of_last = |known: &Known<'_>| match known {
+            Known::Indexed(_) => Some(false),
+            Known::Seen(summary) if summary.is_final => Some(true),
+            Known::Seen(_) | Known::Unseen | Known::Damaged(_) => None,
+        };
+        let over: Vec<bool> = self.known.iter().filter_map(of_last).collect();
+        if over.contains(&true) || over.len() != before.entries().count() {
+            summary::write_index(&self.app.home, self.known.iter().filter_map(Known::final_line));
+        }
+    }
+
+    /// Those from this place on, newest first, and how many are in each state.
+    fn json(&self, first_shown: usize) -> String {
+        let mut text = String::from("{\"schema\":1,\"experiments\":[");
+        for (n, place) in (first_shown..self.known.len()).rev().enumerate() {
+            let comma = if n == 0 { "" } else { "," };
+            let dir = self.app.home.experiment(&self.ids[place]).0;
+            let dir = serde_json::Value::from(dir.to_string_lossy());
+            let row = self.row_json(place);
+            // A row is an object: the folder, which is not the same on every machine, comes last in it.
+            let row = row.strip_suffix('}').unwrap_or(&row);
+            text.extend([comma, row, ",\"dir\":", &dir.to_string(), "}"]);
+        }
+        text.extend(["],\"counts\":", &json!(self.counts()).to_string(), "}"]);
+        text
+    }
+
+    fn row_json(&self, place: usize) -> Cow<'_, str> {
+        match &self.known[place] {
+            Known::Indexed(entry) => Cow::Borrowed(entry.row),
+            Known::Seen(summary) => Cow::Owned(summary.row.to_json()),
+            Known::Unseen | Known::Damaged(_) => {
+                let id = &self.ids[place];
+                let row = json!({
+                    "id": id, "name": id.name(), "version": null, "state": DAMAGED, "reason": self.damage(place),
+                    "tags": [], "description": null, "metadata": {}, "created": id.made_at(), "ended": null,
+                    "as_of": self.now, "stale": false, "trials": {}, "best": null, "archived": false,
+                });
+                Cow::Owned(row.to_string())
+            }
+        }
+    }
+
+    fn damage(&self, place: usize) -> Option<&str> {
+        match &self.known[place] {
+            Known::Damaged(why) => Some(why),
+            Known::Indexed(_) | Known::Seen(_) | Known::Unseen => None,
+        }
+    }
+
+    fn damaged(&self, first_shown: usize) -> impl Iterator<Item = (&ExperimentId, &str)> {
+        let places = (first_shown..self.known.len()).rev();
+        places.filter_map(|place| Some((&self.ids[place], self.damage(place)?)))
+    }
+
+    fn counts(&self) -> BTreeMap<&'static str, usize> {
+        let mut counts = BTreeMap::new();
+        for known in &self.known {
+            *counts.entry(known.state()).or_default() += 1;
+        }
+        counts
+    }
+
+    fn lines(&self, first_shown: usize) -> Vec<ListLine> {
+        let line = |place: usize| {
+            let id = &self.ids[place];
+            let row = match &self.known[place] {
+                Known::Indexed(entry) => serde_json::from_str(entry.row).ok(),
+                Known::Seen(summary) => Some(summary.row.clone()),
+                Known::Unseen | Known::Damaged(_) => None,
+            };
+            let dir = self.app.home.experiment(id).0.to_string_lossy().into_owned();
+            ListLine { id: id.to_string(), created: id.made_at(), row, dir }
+        };
+        (first_shown..self.known.len()).rev().map(line).collect()
+    }
+
+    /// How many there are in all, and what can't be read.
+    fn total(&self, first_shown: usize) -> String {
+        let counts = self.counts();
+        let states = counts.iter().map(|(state, n)| format!("{n} {state}")).collect::<Vec<_>>();
+        let all = words::count(self.ids.len(), "experiment");
+        let more = if first_shown > 0 { "; `nemo-slurm list -n 0` shows them all" } else { "" };
+        format!("{all}: {}{more}", states.join(", "))
+    }
+}
+
+/// Stands in place of a state.
+const DAMAGED: &str = "damaged";
+
+impl Known<'_> {
+    fn state(&self) -> &'static str {
+        match self {
+            Self::Indexed(entry) => entry.state.as_str(),
+            Self::Seen(summary) => summary.row.state.as_str(),
+            Self::Unseen | Self::Damaged(_) => DAMAGED,
+        }
+    }
+
+    /// Its line in the index, if nothing can change any more.
+    fn final_line(&self) -> Option<(ExperimentId, State, Cow<'_, str>)> {
+        match self {
+            Self::Indexed(entry) => {
+                Some((entry.id.parse().ok()?, entry.state, Cow::Borrowed(entry.row)))
+            }
+            Self::Seen(summary) if summary.is_final => {
+                let row = &summary.row;
+                Some((row.id.clone(), row.state, Cow::Owned(row.to_json())))
+            }
+            Self::Seen(_) | Self::Unseen | Self::Damaged(_) => None,
+        }
+    }
 }

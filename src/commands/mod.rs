@@ -15,7 +15,7 @@ pub mod pause;
 pub mod plan;
 pub mod poll;
 pub mod preempt;
-mod prepare;
+pub mod prepare;
 pub mod rehearse;
 mod run_local;
 pub mod status;

@@ -130,17 +130,25 @@ pub(super) fn secrets_are_set(app: &App, experiment: &Experiment) -> Result<(), 
 }
 
 /// What the files of a new experiment follow from.
-pub(super) struct Context<'a> {
-    pub(super) id: &'a ExperimentId,
-    pub(super) dir: &'a ExperimentDir,
-    pub(super) plan: Option<&'a Plan>,
-    pub(super) cluster: Option<&'a Cluster>,
-    pub(super) harness: &'a std::path::Path,
-    pub(super) now: f64,
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// Its id.
+    pub id: &'a ExperimentId,
+    /// Its folder.
+    pub dir: &'a ExperimentDir,
+    /// What will be asked of Slurm; none on the local executor.
+    pub plan: Option<&'a Plan>,
+    /// What is known of the cluster.
+    pub cluster: Option<&'a Cluster>,
+    /// The harness that jobs run.
+    pub harness: &'a std::path::Path,
+    /// Unix seconds.
+    pub now: f64,
 }
 
 /// The specification and the scripts of every task.
-pub(super) fn new_tasks(experiment: &Experiment, context: &Context<'_>) -> Vec<NewTask> {
+#[must_use]
+pub fn new_tasks(experiment: &Experiment, context: &Context<'_>) -> Vec<NewTask> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "unix seconds")]
     let around = SubmitContext {
         id: context.id.as_str(),

@@ -3,11 +3,13 @@
 use clap::Args;
 
 use super::App;
+use crate::answers::Source;
 use crate::error::{CommandError, ExitCode};
 use crate::report::{Page, attempts_table, out, status_table};
-use crate::status::{Status, join, json, recount};
-use crate::store::{Stored, Target};
-use crate::{host, observe, observed};
+use crate::status::{Answer, Sources, Status, TrialStatus, join, json, recount};
+use crate::store::{ExperimentId, Stored, Target};
+use crate::summary::{Basis, Summary};
+use crate::{host, observe, observed, summary};
 
 /// `status`.
 #[derive(Debug, Args)]
@@ -45,9 +47,43 @@ pub(super) fn status(app: &App, args: &StatusArgs) -> Result<ExitCode, CommandEr
 
 /// Looks at the experiment, and remembers what was seen.
 pub(super) fn look(app: &App, stored: &Stored) -> Result<Status, CommandError> {
-    let status = join(&observe::sources(stored, &app.slurm)?);
+    look_by(app, stored, Source::Slurm(&app.slurm)).map(|(status, _)| status)
+}
+
+/// The same, with Slurm's answer from elsewhere; and what a list shows of it now.
+pub(super) fn look_by(
+    app: &App,
+    stored: &Stored,
+    source: Source<'_>,
+) -> Result<(Status, Summary), CommandError> {
+    // Before anything is read: what comes meanwhile is then seen to be new.
+    let mut from = Basis::of(&stored.dir);
+    let earlier = summary::read(&stored.dir);
+    let sources = observe::sources(stored, source)?;
+    let status = join(&sources);
     observed::keep(&stored.dir, &status);
-    Ok(status)
+    let now = host::now();
+    let was_told = matches!(sources.queue, Answer::Rows(_) | Answer::Partly(..));
+    from.slurm = if was_told { Some(now) } else { earlier.as_ref().and_then(|it| it.from.slurm) };
+    let version = earlier.map_or_else(|| version(app, &stored.id), |it| Ok(it.row.version))?;
+    let is_final = is_final(&sources, &status);
+    let summary = summary::of(stored, &status, from, is_final, version, now);
+    summary::keep(&stored.dir, &summary);
+    Ok((status, summary))
+}
+
+/// Which of the experiments of its name it is.
+fn version(app: &App, id: &ExperimentId) -> Result<usize, CommandError> {
+    let ids = app.home.ids()?;
+    let older = ids.iter().take_while(|other| *other != id);
+    Ok(older.filter(|other| other.name() == id.name()).count() + 1)
+}
+
+/// Whether nothing of it can change any more.
+fn is_final(sources: &Sources<'_>, status: &Status) -> bool {
+    let is_damaged = sources.stored.damage.is_some() || sources.runner.damage.is_some();
+    let mut trials = status.tasks.iter().flat_map(|task| &task.trials);
+    !is_damaged && !status.experiment.stale && trials.all(TrialStatus::is_final)
 }
 
 /// Leaves out what the target does not mean.

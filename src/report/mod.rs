@@ -21,7 +21,7 @@ pub use attempts::attempts_table;
 pub use goodput::goodput_table;
 pub use rehearsal::{rehearsal_json, rehearsal_text};
 pub use status::status_table;
-pub use table::{list_table, plan_table};
+pub use table::{ListLine, list_table, plan_table};
 
 /// How far in the further lines of a text stand.
 const INDENT: usize = 2;

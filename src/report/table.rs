@@ -6,8 +6,9 @@ use nemo_core::rundir::Cause;
 use super::Page;
 use super::grid::{Grid, Item, Shape};
 use crate::plan::{JobArray, Plan, Relation};
-use crate::status::{ExperimentStatus, State};
-use crate::words::age;
+use crate::status::State;
+use crate::summary::{Best, Row};
+use crate::words::{age, duration, metric};
 
 pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
@@ -66,24 +67,68 @@ pub(super) fn cause(cause: Cause) -> &'static str {
     }
 }
 
+/// One experiment in a list.
+#[derive(Debug)]
+pub struct ListLine {
+    /// Its id.
+    pub id: String,
+    /// When it was submitted, in unix seconds.
+    pub created: u64,
+    /// What is known of it; nothing where it can't be read.
+    pub row: Option<Row>,
+    /// Its folder.
+    pub dir: String,
+}
+
 /// Experiments, newest first. Their ids stay whole: they are what is typed next.
 #[must_use]
-pub fn list_table(experiments: &[ExperimentStatus], page: &Page) -> String {
+pub fn list_table(lines: &[ListLine], page: &Page) -> String {
     let mut grid = Grid::new(&[
         ("experiment", Shape::Whole),
         ("state", Shape::Whole),
+        ("trials", Shape::Words),
+        ("best", Shape::Spare(2)),
         ("submitted", Shape::Spare(1)),
+        ("looked at", Shape::Spare(3)),
         ("folder", Shape::Spare(0)),
     ]);
-    for experiment in experiments {
+    for line in lines {
+        let row = line.row.as_ref();
         grid.row([
-            Item::from(&experiment.id),
-            coloured(experiment.state),
-            Item::from(age(experiment.created, page.now)),
-            Item::from(&experiment.dir),
+            Item::from(&line.id),
+            row.map_or_else(damaged, |row| coloured(row.state)),
+            Item::from(row.map_or_else(String::new, trials)),
+            Item::from(row.and_then(|row| row.best.as_ref()).map_or_else(String::new, best)),
+            Item::from(age(line.created, page.now)),
+            Item::from(row.map_or_else(String::new, |row| looked_at(row, page.now))),
+            Item::from(&line.dir),
         ]);
     }
-    grid.lines(page).join("\n")
+    grid.without_empty().lines(page).join("\n")
+}
+
+/// A folder that can't be read.
+fn damaged() -> Item {
+    Item { text: "damaged".to_owned(), colour: Some(Color::Red) }
+}
+
+fn trials(row: &Row) -> String {
+    let counts = row.trials.iter().map(|(state, n)| format!("{n} {}", state.as_str()));
+    counts.collect::<Vec<_>>().join(", ")
+}
+
+fn best(best: &Best) -> String {
+    format!("{}={}", best.metric, metric(&best.value.into()))
+}
+
+/// How old what is shown is; nothing where it can't change.
+fn looked_at(row: &Row, now: f64) -> String {
+    let seconds = now - row.as_of;
+    if row.state.is_final() || seconds < 1.0 {
+        String::new()
+    } else {
+        format!("{} ago", duration(seconds))
+    }
 }
 
 /// The arrays of a plan in their order.

@@ -8,6 +8,7 @@ use crate::status::{
     AttemptStatus, Certainty, Counters, ExcludedNode, ExperimentStatus, Label, State, Status,
     TaskStatus, TrialStatus, recount,
 };
+use crate::summary::{Best, Row};
 
 /// An experiment of these tasks, submitted a minute ago.
 fn status(tasks: Vec<TaskStatus>) -> Status {
@@ -285,21 +286,50 @@ fn attempts_tell_of_log_policies_and_nodes_that_are_left() {
     assert!(wide.contains("(SIGBUS); log policy `ECC error` matched: NVRM"), "{wide}");
 }
 
+/// A row that was looked up 40 s ago.
+fn row(id: &str) -> Row {
+    let best =
+        Best { task: "train".to_owned(), trial: 3, metric: "loss".to_owned(), value: 0.123_456 };
+    Row {
+        id: id.parse().unwrap(),
+        name: "sample".to_owned(),
+        version: 1,
+        state: State::Running,
+        reason: None,
+        tags: Vec::new(),
+        description: None,
+        metadata: std::collections::BTreeMap::new(),
+        created: 100,
+        ended: None,
+        as_of: 120.0,
+        stale: false,
+        trials: [(State::Completed, 30), (State::Running, 2)].into(),
+        best: Some(best),
+        archived: false,
+    }
+}
+
 #[test]
 fn in_a_list_ids_stay_whole() {
-    let mut long = status(Vec::new()).experiment;
-    long.id = "a-rather-long-experiment-name-1rsq9thy".to_owned();
-    long.dir = format!("/home/ada/.nemo_slurm/experiments/{}", long.id);
-    let list = [status(Vec::new()).experiment, long];
+    let short = "sample-00000100";
+    let long = "a-rather-long-experiment-name-1rsq9thy";
+    let line = |id: &str, row: Option<Row>| ListLine {
+        id: id.to_owned(),
+        created: 100,
+        row,
+        dir: format!("/home/ada/.nemo_slurm/experiments/{id}"),
+    };
+    let list = [line(short, Some(row(short))), line(long, None)];
     insta::assert_snapshot!(list_table(&list, &page(80)), @"
-    EXPERIMENT                              STATE    SUBMITTED
-    sample-00000100                         running  1m 0s ago
-    a-rather-long-experiment-name-1rsq9thy  running  1m 0s ago
+    EXPERIMENT                              STATE    TRIALS         LOOKED AT
+    sample-00000100                         running  2 running, 30  40s ago
+                                                     completed
+    a-rather-long-experiment-name-1rsq9thy  damaged
     ");
     insta::assert_snapshot!(list_table(&list, &page(0)), @"
-    EXPERIMENT                              STATE    SUBMITTED  FOLDER
-    sample-00000100                         running  1m 0s ago  /home/ada/.nemo_slurm/experiments/sample-00000100
-    a-rather-long-experiment-name-1rsq9thy  running  1m 0s ago  /home/ada/.nemo_slurm/experiments/a-rather-long-experiment-name-1rsq9thy
+    EXPERIMENT                              STATE    TRIALS                   BEST         SUBMITTED  LOOKED AT  FOLDER
+    sample-00000100                         running  2 running, 30 completed  loss=0.1235  1m 0s ago  40s ago    /home/ada/.nemo_slurm/experiments/sample-00000100
+    a-rather-long-experiment-name-1rsq9thy  damaged                                        1m 0s ago             /home/ada/.nemo_slurm/experiments/a-rather-long-experiment-name-1rsq9thy
     ");
 }
 

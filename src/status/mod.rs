@@ -68,10 +68,27 @@ pub enum Answer<T> {
 }
 
 impl<T> Answer<T> {
-    fn rows(&self) -> &[T] {
+    /// The rows that it has.
+    #[must_use]
+    pub fn rows(&self) -> &[T] {
         match self {
             Self::Rows(rows) | Self::Partly(rows, _) => rows,
             Self::NotAsked | Self::Failed(_) => &[],
+        }
+    }
+
+    /// The same answer, of these rows alone.
+    #[must_use]
+    pub fn part(&self, places: impl Iterator<Item = usize>) -> Self
+    where
+        T: Clone,
+    {
+        let some = |rows: &[T]| places.filter_map(|place| rows.get(place).cloned()).collect();
+        match self {
+            Self::Rows(rows) => Self::Rows(some(rows)),
+            Self::Partly(rows, why) => Self::Partly(some(rows), why.clone()),
+            Self::NotAsked => Self::NotAsked,
+            Self::Failed(why) => Self::Failed(why.clone()),
         }
     }
 

@@ -46,6 +46,25 @@ impl State {
         }
     }
 
+    /// The state that is spelt so.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+
+    const ALL: [Self; 10] = [
+        Self::Completed,
+        Self::Failed,
+        Self::Timeout,
+        Self::Cancelled,
+        Self::Blocked,
+        Self::Running,
+        Self::Pending,
+        Self::Preempted,
+        Self::Paused,
+        Self::Unknown,
+    ];
+
     /// Whether nothing more will come by itself, as far as is known now: [`TrialStatus::is_final`] tells whether that
     /// is certain.
     #[must_use]

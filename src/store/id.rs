@@ -72,6 +72,12 @@ impl ExperimentId {
         self.0.rsplit_once('-').map_or("", |(_, key)| key)
     }
 
+    /// What sorts all ids, the oldest first.
+    #[must_use]
+    pub fn age(&self) -> (&str, &str) {
+        (self.age_key(), self.as_str())
+    }
+
     /// When it was made, in unix seconds.
     #[must_use]
     pub fn made_at(&self) -> u64 {

@@ -119,6 +119,12 @@ impl Home {
         self.0.join("cache")
     }
 
+    /// What a list needs of the experiments that are over. Derived: it may be deleted at any time.
+    #[must_use]
+    pub fn index(&self) -> PathBuf {
+        self.0.join("index")
+    }
+
     /// The folder of one experiment.
     #[must_use]
     pub fn experiment(&self, id: &ExperimentId) -> ExperimentDir {
@@ -137,8 +143,14 @@ impl Home {
             let name = at("read", &path, entry)?.file_name();
             ids.extend(name.to_str().and_then(|name| name.parse::<ExperimentId>().ok()));
         }
-        ids.sort_by(|a, b| (a.age_key(), a.as_str()).cmp(&(b.age_key(), b.as_str())));
+        ids.sort_by(|a, b| a.age().cmp(&b.age()));
         Ok(ids)
+    }
+
+    /// What was asked of Slurm for an experiment, and what came of it.
+    pub fn journal(&self, id: &ExperimentId) -> Result<Vec<Event>, StoreError> {
+        let path = self.experiment(id).journal();
+        Ok(at("read", &path, lines::read::<Event>(&path))?.rows)
     }
 
     /// Reads an experiment back.

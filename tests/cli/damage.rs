@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nemo_slurm::answers::Source;
 use nemo_slurm::observe;
 use nemo_slurm::slurm::Client;
 use nemo_slurm::status::{self, Status};
@@ -38,7 +39,7 @@ fn look(home: &Home, id: &str) -> Result<Status, StoreError> {
     // Nothing is remembered: only the files themselves speak.
     std::fs::remove_file(stored.dir.0.join("observed.json")).ok();
     let client = Client::new(Duration::from_secs(1));
-    Ok(status::join(&observe::sources(&stored, &client).unwrap()))
+    Ok(status::join(&observe::sources(&stored, Source::Slurm(&client)).unwrap()))
 }
 
 /// All that a status says of the past.

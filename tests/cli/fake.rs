@@ -65,8 +65,9 @@ impl FakeSlurm {
         let state = world.path("state");
         std::fs::create_dir(&state).unwrap();
         for (name, text) in programs {
-            let text =
-                text.replacen("#!/bin/sh\n", &format!("#!/bin/sh\nFAKE={}\n", state.display()), 1);
+            let head =
+                format!("#!/bin/sh\nFAKE={}\necho {name} >>\"$FAKE/calls\"\n", state.display());
+            let text = text.replacen("#!/bin/sh\n", &head, 1);
             let path = bin.join(name);
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -98,6 +99,11 @@ impl FakeSlurm {
         let line = |row: &&[&str]| row.iter().map(field).collect::<String>() + "\n";
         let text: String = rows.iter().map(line).collect();
         std::fs::write(path, text).unwrap();
+    }
+
+    /// How often one of the programs was run.
+    pub(crate) fn calls(&self, program: &str) -> usize {
+        self.read("calls").lines().filter(|called| *called == program).count()
     }
 
     /// The arrays that were taken, in order.

@@ -14,6 +14,7 @@ mod failed_starts;
 mod fake;
 mod files;
 mod goodput;
+mod list;
 mod local;
 mod odd_answers;
 mod output;

@@ -92,7 +92,7 @@ fn is_safe(program: &str, seed: &str) {
     assert_clean(&report, &ALL);
     assert_eq!(report["advice"]["lead_is_enough"], true, "{report:#}");
     // The user's own experiments are not touched, and nothing is left.
-    assert_eq!(world.ok(&["list", "--json"]), r#"{"schema":1,"experiments":[]}"#);
+    assert_eq!(world.ok(&["list", "--json"]), r#"{"schema":1,"experiments":[],"counts":{}}"#);
     assert!(!world.path("home/rehearsals").exists());
 }
 

@@ -23,6 +23,10 @@ impl ExperimentDir {
     pub fn runner_log(&self) -> PathBuf {
         self.0.join("runner.jsonl")
     }
+    /// What a list shows of it, by whoever looked last.
+    pub fn summary(&self) -> PathBuf {
+        self.0.join("summary.json")
+    }
     /// What somebody wishes: one new file each, so that every file has one writer.
     pub fn requests(&self) -> PathBuf {
         self.0.join("requests")

@@ -1,0 +1,54 @@
+//! `summary.json`: written whole by whoever looked last, and read only if its checksum holds.
+
+use std::io;
+use std::path::Path;
+
+use nemo_core::rundir::ExperimentDir;
+use nemo_core::{checksum, durable};
+use serde::{Deserialize, Serialize};
+
+use super::{Basis, Summary};
+
+/// The number of the format.
+const SCHEMA: u32 = 1;
+
+#[derive(Serialize)]
+struct Sealed<'a> {
+    schema: u32,
+    summary: &'a Summary,
+}
+
+#[derive(Deserialize)]
+struct File {
+    schema: u32,
+    summary: Summary,
+}
+
+/// What was known at the last look; nothing where nobody looked, or where the file is damaged: then it is made again.
+#[must_use]
+pub fn read(dir: &ExperimentDir) -> Option<Summary> {
+    let text = std::fs::read(dir.summary()).ok()?;
+    let file: File = checksum::from_slice(&text).ok()?;
+    (file.schema == SCHEMA).then_some(file.summary)
+}
+
+/// Keeps what is known now. A failure costs another look, no more.
+pub fn keep(dir: &ExperimentDir, summary: &Summary) {
+    drop(write(&dir.summary(), summary));
+}
+
+fn write(path: &Path, summary: &Summary) -> io::Result<()> {
+    let mut line = checksum::to_vec(&Sealed { schema: SCHEMA, summary })?;
+    line.push(b'\n');
+    durable::replace_file(path, &line)
+}
+
+impl Basis {
+    /// What is there now.
+    #[must_use]
+    pub fn of(dir: &ExperimentDir) -> Self {
+        let size = |path| std::fs::metadata(path).map_or(0, |file| file.len());
+        let requests = std::fs::read_dir(dir.requests()).map_or(0, Iterator::count);
+        Self { journal: size(dir.journal()), runner: size(dir.runner_log()), requests, slurm: None }
+    }
+}

@@ -1,0 +1,176 @@
+//! What a list shows of an experiment, without looking into it: `summary.json` in its folder, and `index/` over those
+//! that are over. Both are derived, and may be deleted at any time.
+
+mod file;
+mod index;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::answers::named;
+use crate::slurm::JobId;
+use crate::status::{State, Status, TaskStatus};
+use crate::store::{ExperimentId, Stored};
+
+pub use file::{keep, read};
+pub use index::{Entry, Index, write_index};
+
+/// One experiment as `list --json` shows it, but for its folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Its id.
+    pub id: ExperimentId,
+    /// Its name.
+    pub name: String,
+    /// Which of the experiments of its name it is, from 1.
+    pub version: usize,
+    /// Where it stands.
+    pub state: State,
+    /// For people: why, where the state does not say it all.
+    pub reason: Option<String>,
+    /// For search.
+    pub tags: Vec<String>,
+    /// For people.
+    pub description: Option<String>,
+    /// Free key-value pairs for search.
+    pub metadata: BTreeMap<String, Value>,
+    /// When it was submitted, in unix seconds.
+    pub created: u64,
+    /// When its last attempt ended, once it is over.
+    pub ended: Option<f64>,
+    /// When this was looked up, in unix seconds.
+    pub as_of: f64,
+    /// Whether a part of this is from an earlier look, because a source did not answer.
+    pub stale: bool,
+    /// How many of its trials are in each state.
+    pub trials: BTreeMap<State, u32>,
+    /// The best trial of its last task that ranks trials.
+    pub best: Option<Best>,
+    /// Whether it was put away.
+    pub archived: bool,
+}
+
+impl Row {
+    /// As `list --json` shows it.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // No key or number of ours is beyond JSON.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// The best trial of a task, so far.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// The task.
+    pub task: String,
+    /// The trial.
+    pub trial: u32,
+    /// The metric that ranks.
+    pub metric: String,
+    /// Its last value.
+    pub value: f64,
+}
+
+/// What `summary.json` holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Whether nothing can change any more: then nobody looks into the experiment again.
+    #[serde(rename = "final")]
+    pub is_final: bool,
+    /// What it follows from.
+    pub from: Basis,
+    /// The job arrays to ask Slurm for; none once nothing is open.
+    pub jobs: Vec<NamedJob>,
+    /// What a list shows.
+    pub row: Row,
+}
+
+/// What was there when an experiment was looked into: where it differs now, there is something new.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Basis {
+    /// Bytes of `journal.jsonl`.
+    pub journal: u64,
+    /// Bytes of `runner.jsonl`.
+    pub runner: u64,
+    /// How many requests there were.
+    pub requests: usize,
+    /// When Slurm gave its last answer, in unix seconds.
+    pub slurm: Option<f64>,
+}
+
+impl Basis {
+    /// Whether the files are as they were.
+    #[must_use]
+    pub fn is_unchanged(&self, now: &Self) -> bool {
+        (self.journal, self.runner, self.requests) == (now.journal, now.runner, now.requests)
+    }
+}
+
+/// A job array, and the name that tells it from another one with the same number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedJob {
+    /// Slurm's id.
+    pub slurm_job: JobId,
+    /// Its name.
+    pub name: String,
+}
+
+/// What follows from a look. `version` counts where no earlier summary knows it.
+#[must_use]
+pub fn of(
+    stored: &Stored,
+    status: &Status,
+    from: Basis,
+    is_final: bool,
+    version: usize,
+    now: f64,
+) -> Summary {
+    let experiment = &stored.experiment;
+    let state = status.experiment.state;
+    let mut trials: BTreeMap<State, u32> = BTreeMap::new();
+    for (state, n) in status.tasks.iter().flat_map(|task| &task.counts) {
+        *trials.entry(*state).or_default() += n;
+    }
+    let row = Row {
+        id: stored.id.clone(),
+        name: experiment.name.clone(),
+        version,
+        state,
+        reason: status.experiment.reason.clone(),
+        tags: experiment.tags.clone(),
+        description: experiment.description.clone(),
+        metadata: experiment.metadata.clone(),
+        created: status.experiment.created,
+        ended: if state.is_final() { last_end(status) } else { None },
+        as_of: now,
+        stale: status.experiment.stale,
+        trials,
+        best: best(stored, status),
+        archived: false,
+    };
+    let jobs = if is_final { Vec::new() } else { named(&stored.journal) };
+    Summary { is_final, from, jobs, row }
+}
+
+fn last_end(status: &Status) -> Option<f64> {
+    let trials = status.tasks.iter().flat_map(|task| &task.trials);
+    let ends = trials.flat_map(|trial| &trial.attempts).filter_map(|attempt| attempt.end);
+    ends.reduce(f64::max)
+}
+
+/// The last task counts: it follows from those before it.
+fn best(stored: &Stored, status: &Status) -> Option<Best> {
+    let metric = |task: &TaskStatus| {
+        let mut tasks = stored.experiment.tasks.iter();
+        tasks.find(|known| known.name == task.name)?.metric.clone()
+    };
+    status.tasks.iter().rev().find_map(|task| {
+        let (trial, metric) = (task.best?, metric(task)?);
+        let best = task.trials.iter().find(|known| known.index == trial)?;
+        let value = best.metrics.get(&metric)?.as_f64()?;
+        Some(Best { task: task.name.clone(), trial, metric, value })
+    })
+}
