@@ -8,8 +8,7 @@ use std::path::Path;
 use nemo_core::lines;
 use nemo_core::rundir::runner::RunnerRecord;
 use nemo_core::rundir::{
-    AttemptRecord, AttemptStart, ExperimentDir, MetricsLine, Next, Progress, TaskDir, TrialDir,
-    requests,
+    AttemptRecord, ExperimentDir, MetricsLine, Next, Progress, TaskDir, TrialDir, requests,
 };
 
 use crate::answers::{Both, Source};
@@ -26,17 +25,6 @@ const METRICS_TAIL: u64 = 4096;
 /// How many threads read the folders of trials, and how few folders are worth one.
 const READERS: usize = 8;
 const LEAST_PART: usize = 64;
-
-/// The process of an attempt's harness.
-#[must_use]
-pub fn process_of(start: &AttemptStart) -> ProcessId {
-    ProcessId {
-        node: start.node.clone(),
-        boot_id: start.boot_id.clone(),
-        pid: start.pid,
-        start_ticks: start.start_ticks,
-    }
-}
 
 /// What a trial's folder tells; nothing if the trial never ran.
 pub fn trial_files(dir: &TrialDir) -> io::Result<TrialFiles> {
@@ -85,7 +73,7 @@ pub fn last_signs(dir: &TrialDir, records: &[AttemptRecord]) -> BTreeMap<u32, f6
 /// Says of the last attempt of a local trial whether its harness lives.
 fn with_liveness(mut files: TrialFiles) -> TrialFiles {
     let last = files.attempts.iter().rev().find_map(AttemptRecord::as_start);
-    files.alive = match last.map(|start| process_of(start).liveness()) {
+    files.alive = match last.map(|start| start.process.liveness()) {
         Some(Liveness::Alive) => Some(true),
         Some(Liveness::Dead) | None => Some(false),
         Some(Liveness::Elsewhere) => None,
@@ -150,12 +138,7 @@ pub fn runner(dir: &ExperimentDir) -> io::Result<RunnerView> {
     let damage = lines.damage(&dir.runner_log());
     let records = lines.rows;
     let last = records.iter().rev().find_map(|record| match record {
-        RunnerRecord::Runner { pid, start_ticks, boot_id, node, .. } => Some(ProcessId {
-            node: node.clone(),
-            boot_id: boot_id.clone(),
-            pid: *pid,
-            start_ticks: *start_ticks,
-        }),
+        RunnerRecord::Runner { process, .. } => Some(process.clone()),
         _ => None,
     });
     let rebooted = last.as_ref().is_some_and(|process| {

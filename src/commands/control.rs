@@ -328,7 +328,7 @@ pub(super) fn tell_left_behind(
         let dir = stored.dir.task(&key.0).trial(key.1);
         let files = observe::trial_files(&dir).at("read", dir.path())?;
         let last = files.attempts.iter().rev().find_map(|record| record.as_start());
-        let process = last.map(observe::process_of);
+        let process = last.map(|start| start.process.clone());
         let Some(process) = process.filter(|process| process.liveness() == Liveness::Alive) else {
             continue;
         };

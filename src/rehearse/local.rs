@@ -222,7 +222,7 @@ impl Local<'_> {
             Fault::Preempt { .. } => signal(harness, Signal::SIGUSR1),
             Fault::Terminate { .. } => signal(harness, Signal::SIGTERM),
             Fault::KillProgram => {
-                for pid in host::descendants(harness) {
+                for pid in host::descendants(harness, &[]) {
                     signal(pid, Signal::SIGKILL);
                 }
             }
@@ -273,7 +273,7 @@ fn signal(pid: u32, signal: Signal) {
 fn withstands_term(harness: u32) -> Option<bool> {
     let program = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
     let own = program(harness)?;
-    let others = host::descendants(harness)
+    let others = host::descendants(harness, &[])
         .into_iter()
         .filter(|pid| program(*pid).is_some_and(|program| program != own));
     let texts =
@@ -292,7 +292,7 @@ fn is_term_handled(status: &str) -> bool {
 
 /// Kills a harness and everything below it.
 fn end_all(harness: u32) {
-    let below = host::descendants(harness);
+    let below = host::descendants(harness, &[]);
     for pid in std::iter::once(harness).chain(below) {
         signal(pid, Signal::SIGKILL);
     }

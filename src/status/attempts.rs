@@ -86,7 +86,7 @@ fn started(start: &AttemptStart) -> AttemptStatus {
     AttemptStatus {
         number: Some(start.attempt),
         slurm_job: start.slurm_job.clone(),
-        node: Some(start.node.clone()),
+        node: Some(start.process.node.clone()),
         start: Some(start.time),
         end: None,
         cause: None,

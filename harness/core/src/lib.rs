@@ -3,12 +3,15 @@
 //! It neither submits nor supervises.
 
 pub mod checksum;
+pub mod claim;
 pub mod durable;
 pub mod exit;
 pub mod interval;
 pub mod lines;
 pub mod open;
 pub mod placeholder;
+pub mod proc_fs;
+pub mod process_id;
 pub mod profile;
 pub mod retention;
 pub mod rundir;

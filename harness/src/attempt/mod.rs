@@ -13,8 +13,8 @@ pub(crate) mod verdict;
 use std::io;
 use std::path::Path;
 
-use nemo_core::lines;
 use nemo_core::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Next};
+use nemo_core::{claim, lines};
 
 use crate::attempt::history::{History, Journal};
 use crate::attempt::lease::{Before, Claim, Holder, Lease};
@@ -62,7 +62,7 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     let dir = harness.trial.dir.clone();
     let path = dir.attempts();
     let history = History::read(&path).map_err(|error| with_path(&path, &error))?;
-    let nonce = lease::nonce().map_err(|error| format!("/dev/urandom: {error}"))?;
+    let nonce = claim::nonce().map_err(|error| format!("/dev/urandom: {error}"))?;
     let own = Holder::of(&harness.context, nonce);
     let claim = lease::claim(dir.path(), history.next, &own);
     let (lease, before) = match claim.map_err(|error| with_path(dir.path(), &error))? {
@@ -228,10 +228,7 @@ fn start_record(
         attempt,
         slurm_job: harness.context.slurm.as_ref().map(SlurmJob::id),
         restarts: own.restarts,
-        node: own.node.clone(),
-        pid: own.pid,
-        boot_id: own.boot_id.clone(),
-        start_ticks: own.start_ticks,
+        process: own.process.clone(),
         time: unix_now(),
         resume_step: step,
         began: Some(began),

@@ -17,7 +17,7 @@ pub(crate) fn bad(rows: &[AttemptRecord]) -> Vec<String> {
     for row in rows {
         match row {
             AttemptRecord::Start(start) => {
-                starts.insert(start.attempt, &start.node);
+                starts.insert(start.attempt, &start.process.node);
             }
             AttemptRecord::ExcludeNode { node, .. } => {
                 failures.insert(node, FAILURES);
@@ -57,10 +57,7 @@ pub(crate) fn missing_start(rows: &[AttemptRecord], before: &Before) -> Option<A
         attempt: *attempt,
         slurm_job: holder.slurm_job.clone(),
         restarts: holder.restarts,
-        node: holder.node.clone(),
-        pid: holder.pid,
-        boot_id: holder.boot_id.clone(),
-        start_ticks: holder.start_ticks,
+        process: holder.process.clone(),
         time: *time,
         resume_step: None,
         began: Some(*time),
@@ -100,8 +97,10 @@ pub(crate) fn missing_ends(
         let (cause, reason) = if alive == Some(start.attempt) || other_job {
             (Cause::Superseded, "a later attempt has taken over".to_owned())
         } else {
-            let reason =
-                format!("it left no word: `{}`, its daemon or the harness was lost", start.node);
+            let reason = format!(
+                "it left no word: `{}`, its daemon or the harness was lost",
+                start.process.node
+            );
             (Cause::NodeFailure, reason)
         };
         AttemptEnd {
@@ -211,10 +210,12 @@ mod tests {
         let holder = Holder {
             slurm_job: Some("7".into()),
             restarts: 2,
-            node: "n1".into(),
-            boot_id: "b".into(),
-            pid: 1,
-            start_ticks: 1,
+            process: nemo_core::process_id::ProcessId {
+                node: "n1".into(),
+                boot_id: "b".into(),
+                pid: 1,
+                start_ticks: 1,
+            },
             nonce: "a".into(),
         };
         let before = Before { attempt: 1, holder, time: 5.0 };

@@ -3,9 +3,10 @@
 use std::thread::sleep;
 use std::time::Duration;
 
+use nemo_core::process_id::ProcessId;
 use nix::sys::signal::Signal;
 
-use crate::attempt::lease::{Before, Holder};
+use crate::attempt::lease::Before;
 use crate::job::harness::Harness;
 use crate::os::log::Log;
 use crate::os::proc_fs;
@@ -17,23 +18,21 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Ends the harness that held the lease before, where it lives on this node, then every process of this trial that
 /// is not below this one. Says whether there was such a harness: it can't write its own end any more.
 pub(crate) fn end_remnants(harness: &Harness, before: Option<&Before>, log: &mut Log) -> bool {
-    let was_alive = end_harness(harness, before.map(|before| &before.holder), log);
+    let was_alive = end_harness(harness, before.map(|before| &before.holder.process), log);
     end_strays(harness, log);
     was_alive
 }
 
-fn end_harness(harness: &Harness, before: Option<&Holder>, log: &mut Log) -> bool {
+fn end_harness(harness: &Harness, before: Option<&ProcessId>, log: &mut Log) -> bool {
     let context = &harness.context;
-    let here =
-        before.filter(|before| before.boot_id == context.boot_id && before.pid != context.pid);
-    let Some(before) = here.filter(|before| proc_fs::is_alive(before.pid, before.start_ticks))
-    else {
+    let here = before.filter(|it| it.boot_id == context.boot_id && it.pid != context.pid);
+    let Some(before) = here.filter(|before| before.is_alive_here()) else {
         return false;
     };
     log.warn(&format!("an earlier attempt still runs here as process {}; it is ended", before.pid));
     processes::signal(before.pid, Signal::SIGTERM);
     let until = harness.clock.now() + PATIENCE;
-    while proc_fs::is_alive(before.pid, before.start_ticks) {
+    while before.is_alive_here() {
         let now = harness.clock.now();
         if now > until {
             processes::signal(before.pid, Signal::SIGKILL);

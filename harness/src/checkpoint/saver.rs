@@ -23,7 +23,7 @@ use super::staging;
 use super::store::{Disk, Store, join};
 use super::tree::{self, Entry};
 use super::worker::{Answer, Job, Worker};
-use crate::attempt::lease::{self, Lease};
+use crate::attempt::lease::Lease;
 use crate::job::trial::Trial;
 use crate::os::clock::Time;
 use crate::os::proc_fs;
@@ -342,7 +342,7 @@ impl Saver {
                 checkpoints: self.checkpoints.clone(),
                 attempt: self.lease.attempt,
                 lease: self.lease.nonce.clone(),
-                nonce: lease::nonce().unwrap_or_else(|_| format!("{}", now.as_nanos())),
+                nonce: nemo_core::claim::nonce().unwrap_or_else(|_| format!("{}", now.as_nanos())),
                 metrics: whole.place.metrics.clone(),
             };
             self.steps.insert(request.step);

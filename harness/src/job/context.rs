@@ -3,9 +3,10 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fs;
 use std::io;
 use std::path::PathBuf;
+
+use nemo_core::process_id::{self, ProcessId};
 
 use crate::os::proc_fs;
 
@@ -57,23 +58,28 @@ impl Context {
     /// Reads the environment. `local` leaves Slurm out, even inside of one of its jobs.
     pub(crate) fn read(local: bool) -> io::Result<Self> {
         let slurm = if local { None } else { slurm_job() };
-        let host = || nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned());
         let node = match text("SLURMD_NODENAME").filter(|_| slurm.is_some()) {
             Some(node) => node,
-            None => host()?,
+            None => process_id::host_name()?,
         };
         let pid = std::process::id();
         Ok(Self {
             slurm,
             node,
-            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned(),
+            boot_id: process_id::boot_id()?,
             pid,
-            start_ticks: proc_fs::start_ticks(pid)?,
+            start_ticks: proc_fs::stat(pid)?.start_ticks,
             exe: env::current_exe()?,
             path: env::var_os("PATH").unwrap_or_default(),
             cpus_per_task: text("SLURM_CPUS_PER_TASK"),
             has_unbuffered: env::var_os("PYTHONUNBUFFERED").is_some(),
         })
+    }
+
+    /// This harness, for its record.
+    pub(crate) fn process(&self) -> ProcessId {
+        let (node, boot_id) = (self.node.clone(), self.boot_id.clone());
+        ProcessId { node, boot_id, pid: self.pid, start_ticks: self.start_ticks }
     }
 
     /// The index of this task in its job array, 0 outside of one.

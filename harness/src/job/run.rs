@@ -117,7 +117,7 @@ fn attempts(harness: &mut Harness) -> Result<u8, String> {
             Ended::Stale(holder) => {
                 log_stderr(&format!(
                     "a later run of this job already works on this trial on {}; this one leaves",
-                    holder.node
+                    holder.process.node
                 ));
                 return Ok(exit::DONE);
             }

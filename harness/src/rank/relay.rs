@@ -8,8 +8,6 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::PathBuf;
 
-use crate::attempt::lease;
-
 /// How many senders may be answered; what others send is only heard.
 const SENDERS: usize = 256;
 /// The longest answer.
@@ -56,7 +54,8 @@ impl Relay {
         }
         if !self.senders.contains_key(&sender) {
             // Anybody may write to such a name, so it listens to the harness's socket only.
-            let name = format!("nemo-{}-{}-{}", lease::nonce()?, message.rank, message.from);
+            let name =
+                format!("nemo-{}-{}-{}", nemo_core::claim::nonce()?, message.rank, message.from);
             let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name)?)?;
             socket.connect(&self.harness)?;
             socket.set_nonblocking(true)?;

@@ -18,7 +18,6 @@ use nix::sys::socket::UnixAddr;
 use super::Options;
 use super::frame::{Message, encode, read_answer};
 use super::identity::{self, Rank};
-use crate::attempt::lease;
 use crate::monitor::watchdog;
 use crate::os::clock::{Clock, Time};
 use crate::os::log::log_stderr;
@@ -146,8 +145,8 @@ impl Shim {
             return Vec::new();
         }
         let mark = std::process::id().to_string();
-        let opened =
-            lease::nonce().and_then(|nonce| Socket::open(&std::env::temp_dir(), &mark, &nonce));
+        let opened = nemo_core::claim::nonce()
+            .and_then(|nonce| Socket::open(&std::env::temp_dir(), &mark, &nonce));
         let path = match opened {
             Ok(socket) => self.socket.insert(socket).path().into_os_string(),
             Err(error) => {

@@ -165,7 +165,7 @@ until_asked()
 
 /// The first process of the program: the child of the harness.
 fn outer(task: &Task) -> u32 {
-    let harness = task.records()[0].as_start().unwrap().pid;
+    let harness = task.records()[0].as_start().unwrap().process.pid;
     let children = std::fs::read_to_string(format!("/proc/{harness}/task/{harness}/children"));
     let pids: Vec<u32> =
         children.unwrap().split_whitespace().map(|pid| pid.parse().unwrap()).collect();

@@ -56,14 +56,7 @@ struct Runner<'a> {
 /// Runs a local experiment until all of it is over.
 pub fn run(stored: &Stored, harness: &Path) -> io::Result<()> {
     let mut log = Appender::open(&stored.dir.runner_log())?;
-    let this = ProcessId::current();
-    log.line(&RunnerRecord::Runner {
-        pid: this.pid,
-        start_ticks: this.start_ticks,
-        boot_id: this.boot_id,
-        node: this.node,
-        time: host::now(),
-    })?;
+    log.line(&RunnerRecord::Runner { process: ProcessId::current(), time: host::now() })?;
     let mut runner = Runner {
         stored,
         harness: harness.to_owned(),
@@ -220,7 +213,7 @@ impl Runner<'_> {
     fn last_process(&self, place: (usize, usize)) -> io::Result<Option<ProcessId>> {
         let rows = lines::read::<AttemptRecord>(&self.trial_dir(place).attempts())?.rows;
         let last = rows.iter().rev().find_map(AttemptRecord::as_start);
-        Ok(last.map(observe::process_of))
+        Ok(last.map(|start| start.process.clone()))
     }
 
     fn trial_dir(&self, place: (usize, usize)) -> nemo_core::rundir::TrialDir {

@@ -35,9 +35,7 @@ pub enum SpawnError {
 pub fn is_running(dir: &ExperimentDir) -> io::Result<Option<ProcessId>> {
     let records = lines::read::<RunnerRecord>(&dir.runner_log())?.rows;
     let last = records.into_iter().rev().find_map(|record| match record {
-        RunnerRecord::Runner { pid, start_ticks, boot_id, node, .. } => {
-            Some(ProcessId { node, boot_id, pid, start_ticks })
-        }
+        RunnerRecord::Runner { process, .. } => Some(process),
         _ => None,
     });
     Ok(last.filter(|process| process.liveness() == Liveness::Alive))

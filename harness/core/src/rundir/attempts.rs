@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::process_id::ProcessId;
+
 /// One line of `attempts.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -103,14 +105,9 @@ pub struct AttemptStart {
     /// Slurm's count of restarts of this job.
     #[serde(default)]
     pub restarts: u32,
-    /// The host's name, or Slurm's name of the node.
-    pub node: String,
-    /// The harness's process.
-    pub pid: u32,
-    /// The kernel's boot id of the node.
-    pub boot_id: String,
-    /// The harness's start time in clock ticks since boot, as in `/proc/PID/stat`.
-    pub start_ticks: u64,
+    /// The harness: `node`, `boot_id`, `pid` and `start_ticks`.
+    #[serde(flatten)]
+    pub process: ProcessId,
     /// Unix seconds.
     pub time: f64,
     /// The step of the checkpoint that it resumed from.

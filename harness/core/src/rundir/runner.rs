@@ -2,20 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::process_id::ProcessId;
+
 /// One line of `runner.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum RunnerRecord {
     /// A runner took over.
     Runner {
-        /// Its process.
-        pid: u32,
-        /// Its start time in clock ticks since boot.
-        start_ticks: u64,
-        /// The kernel's boot id.
-        boot_id: String,
-        /// The host's name.
-        node: String,
+        /// Its `node`, `boot_id`, `pid` and `start_ticks`.
+        #[serde(flatten)]
+        process: ProcessId,
         /// Unix seconds.
         time: f64,
     },

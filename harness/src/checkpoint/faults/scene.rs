@@ -110,10 +110,12 @@ impl Scene {
         let holder = Holder {
             slurm_job: None,
             restarts: 0,
-            node: "n".into(),
-            boot_id: "b".into(),
-            pid: 1,
-            start_ticks: 1,
+            process: nemo_core::process_id::ProcessId {
+                node: "n".into(),
+                boot_id: "b".into(),
+                pid: 1,
+                start_ticks: 1,
+            },
             nonce: nonce.into(),
         };
         match lease::claim(self.dir().path(), 0, &holder).unwrap() {
