@@ -20,6 +20,8 @@ use crate::commands::{
     submit::SubmitArgs,
     wait::WaitArgs,
 };
+use crate::error::{ExitCode, error_json};
+use crate::report;
 
 /// Experiments on Slurm, from a TOML file to a table of results
 ///
@@ -31,7 +33,7 @@ use crate::commands::{
 #[derive(Debug, Parser)]
 #[command(name = "nemo-slurm", version, propagate_version = true)]
 #[command(
-    after_help = "Exit codes: 0 fine, 1 the experiment failed, 2 wrong use or a wrong file, 3 not found, \
+    after_help = "Exit codes: 0 fine, 1 the experiment failed or this command could not do its work, 2 wrong use or a wrong file, 3 not found, \
     4 Slurm did not answer (nothing is assumed), 5 refused for safety."
 )]
 pub struct Cli {
@@ -119,4 +121,81 @@ pub struct FileArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// What is wrong with a command line, for a script: `--json` is among the arguments.
+pub fn usage_error(error: &clap::Error) -> std::process::ExitCode {
+    let text = error.render().to_string();
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let is_usage = |line: &str| line.starts_with("Usage:") || line.starts_with("For more");
+    let (mut message, mut hints) = (Vec::new(), Vec::new());
+    for line in lines.take_while(|line| !is_usage(line)) {
+        match line.strip_prefix("tip: ") {
+            Some(tip) => hints.push(tip.to_owned()),
+            None => message.push(line.strip_prefix("error: ").unwrap_or(line)),
+        }
+    }
+    hints.push("`nemo-slurm --help` shows the commands and their options".to_owned());
+    // Where nobody reads, the exit code still tells.
+    drop(report::out_json(&error_json(&message.join(" "), &hints, ExitCode::Usage)));
+    std::process::ExitCode::from(ExitCode::Usage as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Every source file of both programs.
+    fn sources(folder: &Path) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let files =
+            entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] });
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect()
+    }
+
+    /// What a text tells to type: from `nemo-slurm` to the closing backtick.
+    fn commands(text: &str) -> impl Iterator<Item = &str> {
+        let parts = text.split(concat!("`nemo-", "slurm ")).skip(1);
+        parts.filter_map(|part| part.split(['`', '\n']).next())
+    }
+
+    #[test]
+    fn hints_name_commands_and_options_that_exist() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut cli = Cli::command();
+        cli.build();
+        let (mut n_seen, mut wrong) = (0, Vec::new());
+        for folder in ["src", "harness/src", "harness/core/src"] {
+            for path in sources(&root.join(folder)) {
+                let text = std::fs::read_to_string(&path).unwrap();
+                for typed in commands(&text) {
+                    n_seen += 1;
+                    if !exists(&cli, typed) {
+                        wrong.push(format!("{}: nemo-slurm {typed}", path.display()));
+                    }
+                }
+            }
+        }
+        assert!(n_seen > 30, "the hints are found: {n_seen}");
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    fn exists(cli: &clap::Command, typed: &str) -> bool {
+        let mut words = typed.split_whitespace();
+        let verb = words.next().unwrap_or_default();
+        let command = match cli.find_subcommand(verb) {
+            Some(command) => command,
+            None if verb.starts_with('-') => cli,
+            None => return false,
+        };
+        let options = typed.split_whitespace().filter_map(|word| word.strip_prefix("--"));
+        let mut names = options.filter_map(|option| option.split('=').next());
+        names.all(|name| {
+            name == "help" || command.get_arguments().any(|own| own.get_long() == Some(name))
+        })
+    }
 }

@@ -1,15 +1,15 @@
 //! What goes wrong, as a user meets it: a message, its causes, hints to type next, and an exit code.
 
 use std::error::Error;
-use std::io;
-use std::path::Path;
 
 use crate::executor::local::SpawnError;
 use crate::executor::slurm::SubmitError;
 use crate::experiment::Problems;
+use crate::file_error::FileError;
+pub use crate::file_error::IoResultExt;
 use crate::plan::PlanError;
 use crate::slurm::SlurmError;
-use crate::store::{StoreError, TargetError, at};
+use crate::store::{StoreError, TargetError};
 
 /// What the program's exit code means. Part of the contract with scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ use crate::store::{StoreError, TargetError, at};
 pub enum ExitCode {
     /// All is well.
     Fine = 0,
-    /// The experiment failed.
+    /// The experiment failed, or this command could not do its work.
     Failed = 1,
     /// Wrong use, or a wrong file.
     Usage = 2,
@@ -66,8 +66,8 @@ impl CommandError {
     /// Whether the reader of our output has gone, which is no error.
     #[must_use]
     pub fn is_broken_pipe(&self) -> bool {
-        let io = self.error.downcast_ref::<std::io::Error>();
-        io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+        let file = self.error.downcast_ref::<FileError>();
+        file.is_some_and(|error| error.source.kind() == std::io::ErrorKind::BrokenPipe)
     }
 
     /// The message and its causes in one line.
@@ -98,29 +98,42 @@ impl CommandError {
         lines.extend(self.hints.iter().map(|hint| format!("\nhint: {hint}")));
         lines.join("\n") + "\n"
     }
-}
 
-/// Says of an I/O error what was tried, and on which file.
-pub trait IoResultExt<T> {
-    /// `can't VERB PATH`.
-    fn at(self, verb: &'static str, path: &Path) -> Result<T, CommandError>;
-}
-
-impl<T> IoResultExt<T> for io::Result<T> {
-    fn at(self, verb: &'static str, path: &Path) -> Result<T, CommandError> {
-        at(verb, path, self).map_err(CommandError::from)
+    /// The same for a script.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        let (message, hints) = match self.error.downcast_ref::<Problems>() {
+            Some(problems) => (messages(problems), hints(problems)),
+            None => (self.one_line(), self.hints.clone()),
+        };
+        error_json(&message, &hints, self.code)
     }
 }
 
-impl From<std::io::Error> for CommandError {
-    fn from(error: std::io::Error) -> Self {
-        Self::from_error(ExitCode::Usage, error)
+/// What is printed for a script where something went wrong.
+#[must_use]
+pub fn error_json(message: &str, hints: &[String], code: ExitCode) -> serde_json::Value {
+    let error = serde_json::json!({ "message": message, "hints": hints, "exit_code": code as u8 });
+    serde_json::json!({ "schema": 1, "error": error })
+}
+
+fn messages(problems: &Problems) -> String {
+    problems.0.iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>().join("; ")
+}
+
+fn hints(problems: &Problems) -> Vec<String> {
+    problems.0.iter().filter_map(|problem| problem.hint.clone()).collect()
+}
+
+impl From<FileError> for CommandError {
+    fn from(error: FileError) -> Self {
+        Self::from_error(ExitCode::Failed, error)
     }
 }
 
 impl From<StoreError> for CommandError {
     fn from(error: StoreError) -> Self {
-        Self::from_error(ExitCode::Usage, error)
+        Self::from_error(ExitCode::Failed, error)
     }
 }
 
@@ -128,9 +141,8 @@ impl From<TargetError> for CommandError {
     fn from(error: TargetError) -> Self {
         let code = match error {
             TargetError::NotFound { .. } => ExitCode::NotFound,
-            TargetError::Malformed { .. }
-            | TargetError::Ambiguous { .. }
-            | TargetError::Store(_) => ExitCode::Usage,
+            TargetError::Malformed { .. } | TargetError::Ambiguous { .. } => ExitCode::Usage,
+            TargetError::Store(_) => ExitCode::Failed,
         };
         let hint = error.hint();
         Self::from_error(code, error).hinted_by(hint)
@@ -170,7 +182,8 @@ fn slurm_code(error: &SlurmError) -> ExitCode {
 impl From<SubmitError> for CommandError {
     fn from(error: SubmitError) -> Self {
         let code = match &error {
-            SubmitError::Refused { .. } | SubmitError::Journal(_) => ExitCode::Usage,
+            SubmitError::Refused { .. } => ExitCode::Usage,
+            SubmitError::Journal(_) => ExitCode::Failed,
             SubmitError::Slurm { source, .. } | SubmitError::Held(source) => slurm_code(source),
         };
         let cancelled = match &error {

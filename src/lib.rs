@@ -6,6 +6,7 @@ pub mod commands;
 pub mod error;
 pub mod executor;
 pub mod experiment;
+pub mod file_error;
 pub mod goodput;
 pub mod host;
 pub mod journal;

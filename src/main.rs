@@ -4,8 +4,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use nemo_slurm::cli::Cli;
+use nemo_slurm::cli::{self, Cli};
 use nemo_slurm::commands::{self, Environment};
+use nemo_slurm::report;
 
 fn main() -> ExitCode {
     let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
@@ -15,11 +16,22 @@ fn main() -> ExitCode {
         variables: variables.collect(),
         slurm_conf: std::env::var("SLURM_CONF").unwrap_or_default(),
     };
-    match commands::run(Cli::parse(), environment) {
+    let is_json = std::env::args_os().any(|argument| argument == "--json");
+    let result = match Cli::try_parse() {
+        Ok(cli) => commands::run(cli, environment),
+        Err(error) if is_json && error.use_stderr() => return cli::usage_error(&error),
+        Err(error) => error.exit(),
+    };
+    match result {
         Ok(code) => ExitCode::from(code as u8),
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
-            eprint!("{}", error.render());
+            if is_json {
+                // Where nobody reads, the exit code still tells.
+                drop(report::out_json(&error.json()));
+            } else {
+                report::say(error.render().trim_end());
+            }
             ExitCode::from(error.code as u8)
         }
     }

@@ -13,6 +13,7 @@ use nemo_core::rundir::{
 
 use crate::answers::{Both, Source};
 use crate::experiment::{Executor, Task};
+use crate::file_error::IoResultExt;
 use crate::host::{self, Liveness, ProcessId};
 use crate::journal::{self, Event};
 use crate::observed;
@@ -28,10 +29,10 @@ const LEAST_PART: usize = 64;
 
 /// What a trial's folder tells; nothing if the trial never ran.
 pub fn trial_files(dir: &TrialDir) -> io::Result<TrialFiles> {
-    let lines = lines::read::<AttemptRecord>(&dir.attempts())?;
+    let lines = lines::read::<AttemptRecord>(&dir.attempts()).named("read", &dir.attempts())?;
     let damage = lines.damage(&dir.attempts());
     let attempts = lines.rows;
-    let (metrics, older_metrics) = metrics_tail(&dir.metrics())?;
+    let (metrics, older_metrics) = metrics_tail(&dir.metrics()).named("read", &dir.metrics())?;
     let progress = progress(dir, &attempts);
     let wants = attempts.iter().rev().find_map(AttemptRecord::as_end);
     let wants = wants.is_some_and(|end| end.next == Next::Requeue);
@@ -101,7 +102,7 @@ fn metrics_tail(path: &Path) -> io::Result<(Vec<MetricsLine>, bool)> {
 pub fn trial_folders(dir: &TaskDir) -> io::Result<Vec<u32>> {
     let entries = match std::fs::read_dir(dir.trials()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
+        entries => entries.named("read", &dir.trials())?,
     };
     let mut trials: Vec<u32> = Vec::new();
     for entry in entries {
@@ -134,7 +135,7 @@ pub fn task_files(dir: &TaskDir, local: bool) -> io::Result<BTreeMap<u32, TrialF
 
 /// The local runner's record, and whether it lives.
 pub fn runner(dir: &ExperimentDir) -> io::Result<RunnerView> {
-    let lines = lines::read::<RunnerRecord>(&dir.runner_log())?;
+    let lines = lines::read::<RunnerRecord>(&dir.runner_log()).named("read", &dir.runner_log())?;
     let damage = lines.damage(&dir.runner_log());
     let records = lines.rows;
     let last = records.iter().rev().find_map(|record| match record {
@@ -174,7 +175,11 @@ pub fn sources<'a>(stored: &'a Stored, source: Source<'_>) -> io::Result<Sources
     Ok(Sources {
         submitting: is_submitting(&stored.journal),
         files,
-        requests: requests::read(&stored.dir)?.into_iter().map(|(_, request)| request).collect(),
+        requests: requests::read(&stored.dir)
+            .named("read", &stored.dir.requests())?
+            .into_iter()
+            .map(|(_, request)| request)
+            .collect(),
         runner: runner(&stored.dir)?,
         earlier,
         now: host::now(),

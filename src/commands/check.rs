@@ -6,15 +6,15 @@ use serde_json::json;
 
 use super::read_file;
 use crate::cli::FileArgs;
-use crate::error::{CommandError, ExitCode};
+use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::{self, Experiment, Override, Problems};
-use crate::report::out;
+use crate::report::{out, out_json};
 use crate::words::count;
 
 /// Prints what the file holds, or all that is wrong with it.
 pub(super) fn check(args: &FileArgs) -> Result<ExitCode, CommandError> {
     match load(args) {
-        Ok((_, experiment)) if args.json => out(&json!({
+        Ok((_, experiment)) if args.json => out_json(&json!({
             "schema": 1,
             "ok": true,
             "name": experiment.name,
@@ -29,7 +29,7 @@ pub(super) fn check(args: &FileArgs) -> Result<ExitCode, CommandError> {
         }
         Err(error) => match error.error.downcast_ref::<Problems>() {
             Some(problems) if args.json => {
-                out(&json!({ "schema": 1, "ok": false, "problems": problems.0 }))?;
+                out_json(&json!({ "schema": 1, "ok": false, "problems": problems.0 }))?;
                 Ok(ExitCode::Usage)
             }
             _ => Err(error),
@@ -44,7 +44,7 @@ fn trials(experiment: &Experiment) -> usize {
 /// Reads a file and what is changed in it. Returns its text too.
 pub(super) fn load(args: &FileArgs) -> Result<(String, Experiment), CommandError> {
     let text = read_file(&args.file)?;
-    let file: &Path = &std::path::absolute(&args.file)?;
+    let file: &Path = &std::path::absolute(&args.file).at("find", &args.file)?;
     let overrides = args
         .set
         .iter()

@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use nemo_core::durable;
 
 use crate::cli::Cli;
-use crate::error::{CommandError, ExitCode};
+use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::report::say;
 use crate::words::count;
 
@@ -30,11 +30,17 @@ pub struct ManArgs {
     pub folder: Option<PathBuf>,
 }
 
+const STDOUT: &str = "standard output";
+
+fn print(text: &[u8]) -> Result<(), CommandError> {
+    Ok(std::io::stdout().write_all(text).at("write", Path::new(STDOUT))?)
+}
+
 /// Prints completions for a shell.
 pub(super) fn completions(args: &CompletionsArgs) -> Result<ExitCode, CommandError> {
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "nemo-slurm", &mut text);
-    std::io::stdout().write_all(&text)?;
+    print(&text)?;
     Ok(ExitCode::Fine)
 }
 
@@ -42,11 +48,11 @@ pub(super) fn completions(args: &CompletionsArgs) -> Result<ExitCode, CommandErr
 pub(super) fn man(args: &ManArgs) -> Result<ExitCode, CommandError> {
     let Some(folder) = &args.folder else {
         let mut page = Vec::new();
-        clap_mangen::Man::new(Cli::command()).render(&mut page)?;
-        std::io::stdout().write_all(&page)?;
+        clap_mangen::Man::new(Cli::command()).render(&mut page).at("write", Path::new(STDOUT))?;
+        print(&page)?;
         return Ok(ExitCode::Fine);
     };
-    durable::create_dir_all(folder)?;
+    durable::create_dir_all(folder).at("make", folder)?;
     let mut root = Cli::command();
     root.build();
     let mut pages = 1;
@@ -62,6 +68,7 @@ pub(super) fn man(args: &ManArgs) -> Result<ExitCode, CommandError> {
 fn page(command: clap::Command, name: &str, folder: &Path) -> Result<(), CommandError> {
     let mut text = Vec::new();
     let name: &'static str = name.to_owned().leak();
-    clap_mangen::Man::new(command.name(name)).render(&mut text)?;
-    Ok(durable::write_synced(&folder.join(format!("{name}.1")), &text)?)
+    let path = folder.join(format!("{name}.1"));
+    clap_mangen::Man::new(command.name(name)).render(&mut text).at("write", &path)?;
+    Ok(durable::write_synced(&path, &text).at("write", &path)?)
 }

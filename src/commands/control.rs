@@ -20,7 +20,7 @@ use crate::host::{self, Liveness};
 use crate::journal::{self, Entry, Event};
 use crate::observe;
 use crate::plan::JobArray;
-use crate::report::{out, say};
+use crate::report::{out_json, say};
 use crate::script;
 use crate::slurm::{Client, JobId, JobState, Phase, QueueRow, Recipient, SlurmError};
 use crate::status::{Action, Request, State, Status};
@@ -275,7 +275,7 @@ fn write_mark(
     let dir = stored.dir.task(task).trial(*trial);
     durable::create_dir_all(dir.path()).at("make", dir.path())?;
     let path = mark(&dir);
-    durable::replace_file_durably(&path, b"{}\n").at("write", &path)
+    Ok(durable::replace_file_durably(&path, b"{}\n").at("write", &path)?)
 }
 
 /// What went wrong on the way. What could be done was done all the same.
@@ -303,7 +303,7 @@ pub(super) fn request(
     durable::create_dir_all(&folder).at("make", &folder)?;
     let text = serde_json::to_vec(&request).map_err(std::io::Error::from).at("write", &folder)?;
     let path = folder.join(name);
-    durable::replace_file_durably(&path, &text).at("write", &path)
+    Ok(durable::replace_file_durably(&path, &text).at("write", &path)?)
 }
 
 /// Whether its trials run on this machine, without Slurm.
@@ -388,7 +388,7 @@ impl Done<'_> {
             return Err(self.failure(&troubles.slurm));
         }
         if self.args.json {
-            return out(&json!({
+            return out_json(&json!({
                 "schema": 1,
                 "id": self.stored.id,
                 "action": self.action,

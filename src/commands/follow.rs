@@ -169,9 +169,9 @@ impl Screen {
         match self {
             Self::Bars(bars) => {
                 bars.clear();
-                say(&status_table(status, &Page::here(host::now())));
+                say(&status_table(status, &Page::on_stderr(host::now())));
             }
-            Self::Lines(_) => say(&status_table(status, &Page::here(host::now()))),
+            Self::Lines(_) => say(&status_table(status, &Page::on_stderr(host::now()))),
             Self::Silent => {}
             Self::Json => {
                 out(&status::json(status))?;

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::App;
 use crate::answers::Source;
-use crate::error::{CommandError, ExitCode};
+use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::{On, Task};
 use crate::goodput::{self, Goodput, Ledger, Life, Standing, Trial};
 use crate::report::{goodput_table, out, say};
@@ -53,7 +53,7 @@ pub(super) fn goodput(app: &App, args: &GoodputArgs) -> Result<ExitCode, Command
 
 /// The trials' records, and where each trial stands. Slurm is asked only where the folders do not tell.
 fn look(app: &App, stored: &Stored) -> Result<(Files, States), CommandError> {
-    let files = observe::all_files(stored)?;
+    let files = observe::all_files(stored).at("read", &stored.dir.0)?;
     let state = |task: &str, trial: u32| files.get(task)?.get(&trial).and_then(final_state);
     let every = stored
         .experiment
@@ -66,7 +66,7 @@ fn look(app: &App, stored: &Stored) -> Result<(Files, States), CommandError> {
     if let Some(states) = told {
         return Ok((files, states));
     }
-    let sources = observe::sources(stored, Source::Slurm(&app.slurm))?;
+    let sources = observe::sources(stored, Source::Slurm(&app.slurm)).at("read", &stored.dir.0)?;
     let joined = join(&sources);
     observed::keep(&stored.dir, &joined);
     for warning in joined.warnings.iter().filter(|_| joined.experiment.stale) {

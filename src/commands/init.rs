@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use nemo_core::durable;
 
-use crate::error::{CommandError, ExitCode};
+use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::report::{out, say};
 
 /// `init`.
@@ -32,9 +32,10 @@ pub(super) fn init(args: &InitArgs) -> Result<ExitCode, CommandError> {
                 .hinted("name another folder: `nemo-slurm init my-experiment`"));
         }
     }
-    std::fs::create_dir_all(&args.folder)?;
+    std::fs::create_dir_all(&args.folder).at("make", &args.folder)?;
     for (name, text) in FILES {
-        durable::write_synced(&args.folder.join(name), text.as_bytes())?;
+        let path = args.folder.join(name);
+        durable::write_synced(&path, text.as_bytes()).at("write", &path)?;
     }
     let file = Path::new(&args.folder).join("exp.toml");
     say("Wrote exp.toml and train.py. Next:\n");

@@ -10,7 +10,7 @@ use super::App;
 use super::status::look_by;
 use crate::answers::{Answers, Source, Wanted, named};
 use crate::error::{CommandError, ExitCode};
-use crate::report::{ListLine, Page, list_table, out, say};
+use crate::report::{ListLine, Page, list_table, out, out_json, say};
 use crate::status::State;
 use crate::store::{ExperimentId, Stored};
 use crate::summary::{self, Basis, Entry, Index, Summary};
@@ -43,7 +43,7 @@ pub(super) fn list(app: &App, args: &ListArgs) -> Result<ExitCode, CommandError>
     list.look(first_shown, args.cached);
     list.keep_index(&index);
     if args.json {
-        return out(&list.json(first_shown));
+        return out_json(&list.json(first_shown));
     }
     if ids.is_empty() {
         say("No experiments yet. `nemo-slurm init` writes a file to start from.");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use serde_json::json;
 
 use super::App;
 use super::status::look;
-use crate::error::{CommandError, ExitCode};
-use crate::report::say;
+use crate::error::{CommandError, ExitCode, IoResultExt};
+use crate::report::{escape, say};
 use crate::status::{Status, TrialStatus};
 use crate::store::{Stored, Target};
 
@@ -30,6 +30,7 @@ pub enum Stream {
 
 /// `logs`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that the user types")]
 #[command(
     after_help = "Examples:\n  nemo-slurm logs @/train/3\n  nemo-slurm logs @/train --follow\n  \
     nemo-slurm logs digits/train/0 --attempt 1 --stream err"
@@ -53,6 +54,9 @@ pub struct LogsArgs {
     /// Only the last lines of each file
     #[arg(long, short = 'n', value_name = "LINES")]
     pub tail: Option<usize>,
+    /// Print control characters as they are, also on a terminal
+    #[arg(long)]
+    pub raw: bool,
     /// Print a JSON object for each line
     #[arg(long)]
     pub json: bool,
@@ -86,21 +90,14 @@ pub(super) fn logs(app: &App, args: &LogsArgs) -> Result<ExitCode, CommandError>
                 let known = printed.contains_key(&source.path);
                 let printed = printed.entry(source.path.clone()).or_default();
                 let tail = if known { None } else { args.tail };
-                let mut file = more(&source.path, printed.until, tail)?;
-                printed.until = file.stream_position()?;
-                if file.fill_buf()?.is_empty() {
+                let mut file = more(&source.path, printed.until, tail).at("read", &source.path)?;
+                printed.until = file.stream_position().at("read", &source.path)?;
+                if file.fill_buf().at("read", &source.path)?.is_empty() {
                     continue;
                 }
-                let mut stdout = io::stdout().lock();
-                printed.until += if args.json {
-                    print_json(&source, &mut file, &mut stdout)?
-                } else {
-                    if several && last.as_ref() != Some(&source.path) {
-                        writeln!(stdout, "==> {} <==", source.title())?;
-                    }
-                    io::copy(&mut file, &mut stdout)?
-                };
-                stdout.flush()?;
+                let titled = several && last.as_ref() != Some(&source.path);
+                let written = print(&source, &mut file, titled, args);
+                printed.until += written.at("write", Path::new("standard output"))?;
                 last = Some(source.path);
             }
             if !args.follow || is_over {
@@ -112,6 +109,55 @@ pub(super) fn logs(app: &App, args: &LogsArgs) -> Result<ExitCode, CommandError>
             std::thread::sleep(PAUSE);
         }
     }
+}
+
+/// Prints the rest of a file, and says how many bytes of it that took: byte for byte into a file or a pipe; on a terminal,
+/// without what would steer it.
+fn print(
+    source: &Source,
+    file: &mut impl BufRead,
+    titled: bool,
+    args: &LogsArgs,
+) -> io::Result<u64> {
+    let mut stdout = io::stdout().lock();
+    let read = if args.json {
+        print_json(source, file, &mut stdout)?
+    } else {
+        if titled {
+            writeln!(stdout, "==> {} <==", escape::escape_line(&source.title()))?;
+        }
+        if args.raw || !stdout.is_terminal() {
+            io::copy(file, &mut stdout)?
+        } else {
+            each_line(file, |line| {
+                write!(stdout, "{}", on_terminal(&String::from_utf8_lossy(line)))
+            })?
+        }
+    };
+    stdout.flush()?;
+    Ok(read)
+}
+
+/// Hands on line after line, its end with it; how many bytes that were. A line without an end is cut into several.
+fn each_line(
+    file: &mut impl BufRead,
+    mut print: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<u64> {
+    let (mut read, mut line) = (0, Vec::new());
+    loop {
+        line.clear();
+        let length = file.take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+        if length == 0 {
+            return Ok(read);
+        }
+        read += length as u64;
+        print(&line)?;
+    }
+}
+
+/// What a terminal is shown of a log: colours and the carriage returns of progress bars stay.
+fn on_terminal(text: &str) -> String {
+    text.split('\r').map(escape::escape_but_colours).collect::<Vec<_>>().join("\r")
 }
 
 fn nothing(status: &Status, target: &Target) -> String {
@@ -158,21 +204,14 @@ impl Source {
     }
 }
 
-/// Prints one object for each line; how many bytes of the file that took. A line without an end is cut into several.
+/// Prints one object for each line.
 fn print_json(source: &Source, file: &mut impl BufRead, out: &mut impl Write) -> io::Result<u64> {
-    let (mut read, mut line) = (0, Vec::new());
-    loop {
-        line.clear();
-        let length = file.take(LONGEST_LINE).read_until(b'\n', &mut line)?;
-        if length == 0 {
-            return Ok(read);
-        }
-        read += length as u64;
-        let line = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(&line));
+    each_line(file, |line| {
+        let line = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(line));
         let Source { task, trial, attempt, rank, stream, .. } = source;
         let object = json!({ "task": task, "trial": trial, "attempt": attempt, "rank": rank.unwrap_or(0), "stream": stream, "line": line });
-        writeln!(out, "{object}")?;
-    }
+        writeln!(out, "{}", escape::escape_json(&object.to_string()))
+    })
 }
 
 /// The files to print, in order. Only those that hold something.
@@ -276,6 +315,16 @@ fn last_lines(file: &mut (impl Read + Seek), lines: usize) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_does_not_steer_the_terminal() {
+        let check = |text, expected: &str| assert_eq!(on_terminal(text), expected);
+        check("\r 10 %\r 20 %\n", "\r 10 %\r 20 %\n");
+        check(
+            "\u{1b}[31mred\u{1b}[0m\u{1b}]0;PWNED\u{7}",
+            "\u{1b}[31mred\u{1b}[0m\\x1b]0;PWNED\\x07",
+        );
+    }
 
     #[test]
     fn the_last_lines_of_a_text() {

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::{Cli, Command};
-use crate::error::{CommandError, ExitCode};
+use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::report::say;
 use crate::slurm::Client;
 use crate::store::{Home, Stored, Target};
@@ -98,12 +98,12 @@ fn app(cli: &Cli, environment: Environment) -> Result<App, CommandError> {
         CommandError::new(ExitCode::Usage, "no home folder is known")
             .hinted("set NEMO_SLURM_HOME to a folder that the compute nodes see")
     })?;
-    let home = std::path::absolute(home)?;
+    let home = std::path::absolute(&home).at("find", &home)?;
     let timeout = Duration::from_secs(cli.slurm_timeout.max(1));
     Ok(App {
         home: Home::new(home),
         slurm: Client::new(timeout),
-        program: std::env::current_exe()?,
+        program: std::env::current_exe().at("find", Path::new("/proc/self/exe"))?,
         harness: environment.harness,
         variables: environment.variables,
         slurm_conf: environment.slurm_conf,

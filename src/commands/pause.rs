@@ -224,6 +224,6 @@ fn remove_mark(stored: &Stored, key: &TrialKey) -> Result<(), CommandError> {
     let path = mark(stored, key);
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        removed => removed.at("remove", &path),
+        removed => Ok(removed.at("remove", &path)?),
     }
 }

@@ -10,7 +10,7 @@ use super::{App, check, cluster};
 use crate::cli::FileArgs;
 use crate::error::{CommandError, ExitCode};
 use crate::experiment::Experiment;
-use crate::report::{out, plan_table, say};
+use crate::report::{out, out_json, plan_table, say};
 use crate::slurm::Cluster;
 use crate::store::ExperimentId;
 use crate::words::count;
@@ -75,7 +75,7 @@ pub(super) fn show(
     if args.json {
         let scripts: serde_json::Map<_, _> =
             all.iter().map(|(name, text)| (name.clone(), json!(text))).collect();
-        return out(&json!({ "schema": 1, "arrays": plan.arrays, "scripts": scripts }));
+        return out_json(&json!({ "schema": 1, "arrays": plan.arrays, "scripts": scripts }));
     }
     out(&plan_table(&plan))?;
     let arrays = count(plan.arrays.len(), "job array");
@@ -105,7 +105,7 @@ fn cluster_if_it_answers(app: &App, experiment: &Experiment) -> Option<Cluster> 
 
 fn local(args: &FileArgs, experiment: &Experiment) -> Result<ExitCode, CommandError> {
     if args.json {
-        return out(&json!({ "schema": 1, "arrays": [], "scripts": {} }));
+        return out_json(&json!({ "schema": 1, "arrays": [], "scripts": {} }));
     }
     for task in &experiment.tasks {
         let after: Vec<&str> = task.after.iter().map(|after| after.task.as_str()).collect();

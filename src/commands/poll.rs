@@ -11,9 +11,9 @@ use serde_json::json;
 
 use super::App;
 use super::status::look;
-use crate::error::{CommandError, ExitCode};
+use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::journal;
-use crate::report::{out, say};
+use crate::report::{out_json, say};
 use crate::slurm::{JobDetail, JobState, Phase, SlurmError};
 use crate::status::{self, Remedy, Status};
 use crate::store::{ExperimentId, Stored, Target};
@@ -108,7 +108,7 @@ pub(super) fn poll(app: &App, args: &PollArgs) -> Result<ExitCode, CommandError>
     }
     let Pass { rows, is_well, .. } = pass;
     if args.json {
-        out(&json!({ "schema": 1, "trials": rows }))?;
+        out_json(&json!({ "schema": 1, "trials": rows }))?;
     } else if rows.is_empty() && is_well {
         say("Nothing to do: no trial waits to be requeued.");
     }
@@ -199,7 +199,7 @@ fn honour(
 ) -> Result<Option<(String, Done, Option<String>)>, CommandError> {
     let path = wanted.dir.requeue_wanted();
     let Some(job) = marked(&path).or_else(|| wanted.job.clone()) else { return Ok(None) };
-    let records = records(&wanted.dir)?;
+    let records = records(&wanted.dir).at("read", &wanted.dir.attempts())?;
     let over = status::final_end(&records).is_some();
     let jobs = if over { Vec::new() } else { app.slurm.show(&job)?.rows };
     let (done, why) = match standing(over, &jobs, wanted.remedy) {
@@ -212,8 +212,8 @@ fn honour(
     };
     match done {
         Done::Requeued | Done::Queued | Done::Over => match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            removed => removed.at("remove", &path)?,
         },
         Done::Released | Done::Running | Done::Forgotten | Done::Refused | Done::GivenUp => {}
     }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{App, check, cluster, prepare};
 use crate::cli::FileArgs;
-use crate::error::{CommandError, ExitCode};
+use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::{Executor, Experiment, LocalExecutor, Task};
 use crate::host;
 use crate::rehearse::findings::is_safe;
@@ -19,7 +19,7 @@ use crate::rehearse::folder::Folder;
 use crate::rehearse::local::{Interrupt, Progress, RunContext, RunError};
 use crate::rehearse::plan::{Kind, Place};
 use crate::rehearse::run::{Outcome, RehearseError, Rehearser, Wishes};
-use crate::report::{out, rehearsal_json, rehearsal_text, say};
+use crate::report::{out, out_json, rehearsal_json, rehearsal_text, say};
 use crate::store::{self, Home};
 use crate::words::{count, duration};
 
@@ -89,7 +89,7 @@ pub(super) fn rehearse(app: &App, args: &RehearseArgs) -> Result<ExitCode, Comma
     let outcome = carry_out(app, args, &folder, place)?;
     let kept = args.keep.as_ref().map(|_| ground.path.display().to_string());
     if args.file.json {
-        out(&rehearsal_json(&outcome, args.trial, args.seed, kept.as_deref()))?;
+        out_json(&rehearsal_json(&outcome, args.trial, args.seed, kept.as_deref()))?;
     } else {
         out(&rehearsal_text(&outcome))?;
         if let Some(kept) = kept {
@@ -105,7 +105,7 @@ fn carry_out(
     folder: &Folder<'_>,
     place: Place,
 ) -> Result<Outcome, CommandError> {
-    let interrupt = Interrupt::listen()?;
+    let interrupt = Interrupt::listen().at("listen for signals in", Path::new("this process"))?;
     let screen = Screen::new();
     let stage = RunContext {
         harness: &folder.harness,
@@ -231,7 +231,7 @@ impl Workdir {
     /// Beside the user's experiments, since there the disk is that of real runs, and compute nodes see it.
     fn new(app: &App, args: &RehearseArgs) -> Result<Self, CommandError> {
         if let Some(keep) = &args.keep {
-            let path = std::path::absolute(keep)?;
+            let path = std::path::absolute(keep).at("find", keep)?;
             if path.join("experiments").exists() {
                 let text = format!("`{}` holds a rehearsal already", keep.display());
                 return Err(CommandError::new(ExitCode::Refused, text)
@@ -240,8 +240,12 @@ impl Workdir {
             return Ok(Self { path, is_kept: true });
         }
         let parent = app.home.path().join("rehearsals");
-        nemo_core::durable::create_dir_all(&parent)?;
-        let path = tempfile::Builder::new().prefix("run-").tempdir_in(&parent)?.keep();
+        nemo_core::durable::create_dir_all(&parent).at("make", &parent)?;
+        let path = tempfile::Builder::new()
+            .prefix("run-")
+            .tempdir_in(&parent)
+            .at("make a folder in", &parent)?
+            .keep();
         Ok(Self { path, is_kept: false })
     }
 }

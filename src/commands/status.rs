@@ -4,8 +4,8 @@ use clap::Args;
 
 use super::App;
 use crate::answers::Source;
-use crate::error::{CommandError, ExitCode};
-use crate::report::{Page, attempts_table, out, status_table};
+use crate::error::{CommandError, ExitCode, IoResultExt};
+use crate::report::{Page, attempts_table, out, out_json, status_table};
 use crate::status::{Answer, Sources, Status, TrialStatus, join, json, recount};
 use crate::store::{ExperimentId, Stored, Target};
 use crate::summary::{Basis, Summary};
@@ -35,7 +35,7 @@ pub(super) fn status(app: &App, args: &StatusArgs) -> Result<ExitCode, CommandEr
     let mut status = look(app, &stored)?;
     narrow(&mut status, &target);
     if args.json {
-        return out(&json(&status));
+        return out_json(&json(&status));
     }
     let page = Page::here(host::now());
     out(&status_table(&status, &page))?;
@@ -59,7 +59,7 @@ pub(super) fn look_by(
     // Before anything is read: what comes meanwhile is then seen to be new.
     let mut from = Basis::of(&stored.dir);
     let earlier = summary::read(&stored.dir);
-    let sources = observe::sources(stored, source)?;
+    let sources = observe::sources(stored, source).at("read", &stored.dir.0)?;
     let status = join(&sources);
     observed::keep(&stored.dir, &status);
     let now = host::now();

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::on_slurm::OnSlurm;
 use super::{App, follow, prepare};
 use crate::cli::FileArgs;
-use crate::error::{CommandError, ExitCode};
+use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::executor::slurm::Submission;
 use crate::executor::{local, slurm};
 use crate::host;
@@ -82,8 +82,9 @@ fn resumed(app: &App, target: &str) -> Result<Stored, CommandError> {
     }
     let mut stored = stored;
     if !journal::is_complete(&stored.journal) {
-        let mut journal = Journal::open(&stored.dir.journal(), stored.journal)?;
-        journal.record(prepare::submitter())?;
+        let mut journal = Journal::open(&stored.dir.journal(), stored.journal)
+            .at("write", &stored.dir.journal())?;
+        journal.record(prepare::submitter()).at("write", &stored.dir.journal())?;
         stored.journal = journal.events().to_vec();
     }
     Ok(stored)
@@ -91,7 +92,8 @@ fn resumed(app: &App, target: &str) -> Result<Stored, CommandError> {
 
 /// Asks for everything that was not asked for yet. Returns the jobs of the plan's arrays.
 fn carry_out(app: &App, stored: &Stored) -> Result<Vec<JobId>, CommandError> {
-    let mut journal = Journal::open(&stored.dir.journal(), stored.journal.clone())?;
+    let mut journal = Journal::open(&stored.dir.journal(), stored.journal.clone())
+        .at("write", &stored.dir.journal())?;
     let Some(plan) = journal::plan(&stored.journal) else {
         run_here(app, stored, &mut journal)?;
         return Ok(Vec::new());
@@ -108,13 +110,13 @@ fn carry_out(app: &App, stored: &Stored) -> Result<Vec<JobId>, CommandError> {
 
 /// Starts the runner of a local experiment, unless it has one.
 fn run_here(app: &App, stored: &Stored, journal: &mut Journal) -> Result<(), CommandError> {
-    if local::is_running(&stored.dir)?.is_none() {
+    if local::is_running(&stored.dir).at("read", &stored.dir.runner_log())?.is_none() {
         let home = app.home.path();
         local::start_runner(&app.program, home, stored.id.as_str(), &stored.dir)?;
     }
     if !journal::is_complete(journal.events()) {
-        journal.record(Event::Complete { time: host::now() })?;
-        journal.sync()?;
+        let complete = journal.record(Event::Complete { time: host::now() });
+        complete.and_then(|()| journal.sync()).at("write", &stored.dir.journal())?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Where the time went, as tables of at most 80 columns.
 
-use comfy_table::{Cell, CellAlignment};
+use comfy_table::CellAlignment;
 
 use super::table::{table, text};
 use crate::goodput::{Account, Goodput, Lost, Micros, Parts, TaskGoodput, TrialGoodput};
@@ -116,7 +116,7 @@ fn losses(goodput: &Goodput) -> String {
             number(lost.hours),
         ];
         row.extend(goodput.price.map(|price| format!("{:.2}", price * lost.hours)));
-        row.into_iter().map(Cell::new).collect::<Vec<_>>()
+        row.into_iter().map(super::table::cell).collect::<Vec<_>>()
     };
     for lost in &goodput.total.losses {
         table.add_row(row(lost));

@@ -4,6 +4,7 @@
 use comfy_table::{Cell, Color, ContentArrangement};
 
 use super::Page;
+use super::escape::escape_line;
 use super::fit::{elide, length, wrap};
 
 /// Between two columns.
@@ -33,7 +34,7 @@ pub(super) struct Item {
 
 impl<T: ToString> From<T> for Item {
     fn from(text: T) -> Self {
-        Self { text: text.to_string(), colour: None }
+        Self { text: escape_line(&text.to_string()).into_owned(), colour: None }
     }
 }
 

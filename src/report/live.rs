@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use super::escape::escape_line;
 use crate::status::{State, Status, TaskStatus, TrialStatus};
 use crate::words::metric;
 
@@ -36,7 +37,7 @@ impl Bars {
                 bar.enable_steady_tick(Duration::from_millis(500));
                 bar
             });
-            bar.set_prefix(format!("{:width$}", task.name));
+            bar.set_prefix(escape_line(&format!("{:width$}", task.name)).into_owned());
             bar.set_position(over(task) as u64);
             bar.set_message(counts(task));
         }
@@ -52,7 +53,8 @@ impl Bars {
             self.running.push(line);
         }
         for (place, bar) in self.running.iter().enumerate() {
-            bar.set_message(lines.get(place).cloned().unwrap_or_default());
+            let line = lines.get(place).map(String::as_str).unwrap_or_default();
+            bar.set_message(escape_line(line).into_owned());
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a person reads: tables, lines and words. Everything here only turns values into text.
 
 mod attempts;
+pub mod escape;
 mod fit;
 mod goodput;
 mod grid;
@@ -12,10 +13,12 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::fmt::Display;
-use std::io::Write;
+use std::borrow::Cow;
+use std::fmt::{Arguments, Display};
+use std::io::{IsTerminal, Write};
+use std::path::Path;
 
-use crate::error::{CommandError, ExitCode};
+use crate::error::{CommandError, ExitCode, IoResultExt};
 
 pub use attempts::attempts_table;
 pub use goodput::goodput_table;
@@ -45,15 +48,38 @@ impl Page {
         let colour = table.is_tty() && !table::nobody_wants_colour();
         Self { now, width: table.width().map(usize::from), colour }
     }
+
+    /// The same for what is said on stderr.
+    #[must_use]
+    pub fn on_stderr(now: f64) -> Self {
+        let here = Self::here(now);
+        Self { colour: here.colour && std::io::stderr().is_terminal(), ..here }
+    }
 }
 
-/// Writes data to stdout, and a line break. That nobody reads on is no error.
-pub fn out(data: &(impl Display + ?Sized)) -> Result<ExitCode, CommandError> {
-    writeln!(std::io::stdout().lock(), "{data}")?;
+/// Writes a text to stdout, and a line break. Nothing in it steers a terminal. That nobody reads on is no error.
+pub fn out(text: &(impl Display + ?Sized)) -> Result<ExitCode, CommandError> {
+    let text = text.to_string();
+    write(format_args!("{}\n", shown(&text, std::io::stdout().is_terminal())))
+}
+
+/// Writes JSON to stdout, and a line break.
+pub fn out_json(value: &(impl Display + ?Sized)) -> Result<ExitCode, CommandError> {
+    write(format_args!("{}\n", escape::escape_json(&value.to_string())))
+}
+
+fn write(text: Arguments<'_>) -> Result<ExitCode, CommandError> {
+    std::io::stdout().lock().write_fmt(text).at("write", Path::new("standard output"))?;
     Ok(ExitCode::Fine)
+}
+
+fn shown(text: &str, is_terminal: bool) -> Cow<'_, str> {
+    if is_terminal { escape::escape_but_colours(text) } else { escape::escape(text) }
 }
 
 /// Says something to the person on stderr. If nobody can hear it, nothing is lost.
 pub fn say(text: &(impl Display + ?Sized)) {
-    drop(writeln!(std::io::stderr().lock(), "{text}"));
+    let text = text.to_string();
+    let mut stderr = std::io::stderr().lock();
+    drop(writeln!(stderr, "{}", shown(&text, stderr.is_terminal())));
 }

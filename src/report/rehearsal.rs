@@ -1,9 +1,9 @@
 //! A rehearsal for people and as JSON.
 
-use comfy_table::{Cell, Color};
+use comfy_table::Color;
 use serde_json::{Value, json};
 
-use super::table::{table, text};
+use super::table::{cell, table, text};
 use crate::rehearse::advice::Advice;
 use crate::rehearse::compare::Comparison;
 use crate::rehearse::findings::{Finding, Level, Reaction, is_safe, reaction};
@@ -65,10 +65,10 @@ fn runs_table(outcome: &Outcome) -> String {
         let words: Vec<&str> = codes.iter().map(|(_, code)| *code).collect();
         let verdict = if words.is_empty() { "ok".to_owned() } else { words.join(", ") };
         table.add_row(vec![
-            Cell::new(run.kind.as_str()),
-            Cell::new(done(run)),
-            Cell::new(seen(run, comparison, &outcome.rehearsal.baseline)),
-            Cell::new(verdict).fg(colour),
+            cell(run.kind.as_str()),
+            cell(done(run)),
+            cell(seen(run, comparison, &outcome.rehearsal.baseline)),
+            cell(verdict).fg(colour),
         ]);
     }
     text(&table)

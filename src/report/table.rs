@@ -4,6 +4,7 @@ use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use nemo_core::rundir::Cause;
 
 use super::Page;
+use super::escape::escape_line;
 use super::grid::{Grid, Item, Shape};
 use crate::plan::{JobArray, Plan, Relation};
 use crate::status::State;
@@ -24,6 +25,11 @@ pub(super) fn table(header: &[&str]) -> Table {
         table.force_no_tty();
     }
     table
+}
+
+/// A cell of foreign text.
+pub(super) fn cell(text: impl AsRef<str>) -> Cell {
+    Cell::new(escape_line(text.as_ref()))
 }
 
 /// A table as text, without blanks at the ends of lines.

@@ -86,9 +86,9 @@ impl SlurmError {
             Self::AccountingDown { .. } => {
                 Some("jobs that ended long ago show their last known state until it is back")
             }
-            Self::UnknownField { .. } | Self::Unreadable { .. } => {
-                Some("`nemo-slurm doctor` shows what this cluster's programs print")
-            }
+            Self::UnknownField { .. } | Self::Unreadable { .. } => Some(
+                "run that program by hand, and see whether a module or a wrapper changes what it prints",
+            ),
             Self::AccountingOff | Self::Refused { .. } | Self::NotRun { .. } => None,
         }
     }
