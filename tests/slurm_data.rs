@@ -219,6 +219,7 @@ fn limits_partitions_and_submissions_are_read_on(slurm: &Capture) {
     assert!(limits.preempt_user_signal && limits.accounting && limits.job_requeue);
     assert!(limits.version.starts_with(slurm.version), "{}", limits.version);
     assert_eq!(limits.preempt_mode, "REQUEUE");
+    assert_eq!(limits.preempt_type, "preempt/partition_prio");
     let partitions = partition::parse(&slurm.read("partitions.out"));
     assert_eq!((partitions.rows.len(), partitions.unread.len()), (3, 0));
     let scavenge = &partitions.rows[1];
