@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nemo_core::checksum;
+use nemo_core::process_id::ProcessId;
 use nemo_core::rundir::{
     AttemptEnd, AttemptRecord, AttemptStart, Cause, ExperimentDir, MetricsLine, Next, Params,
     TrialDir,
@@ -395,10 +396,12 @@ impl Trial {
             attempt: 0,
             slurm_job: self.place(stored).map(|(job, index)| format!("{job}_{index}")),
             restarts: 0,
-            node: format!("n{}", self.index % 64),
-            pid: 4000,
-            boot_id: "b0070000-0000-4000-8000-000000000000".to_owned(),
-            start_ticks: 100,
+            process: ProcessId {
+                node: format!("n{}", self.index % 64),
+                boot_id: "b0070000-0000-4000-8000-000000000000".to_owned(),
+                pid: 4000,
+                start_ticks: 100,
+            },
             time: start,
             resume_step: None,
             began: Some(start),

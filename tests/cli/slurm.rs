@@ -83,7 +83,8 @@ fn a_grace_that_belongs_to_the_qos_is_heard_by_a_sentinel() {
     ];
     let cluster = Cluster::start(23_917, &options);
     let world = cluster.world();
-    let executor = "kind = \"slurm\"\nmem = \"100M\"\ntime = \"10m\"\nsbatch = { qos = \"scavenge\" }";
+    let executor =
+        "kind = \"slurm\"\nmem = \"100M\"\ntime = \"10m\"\nsbatch = { qos = \"scavenge\" }";
     counting::write(&world, executor, 250, 0.1);
     let id = world.ok(&["submit", "exp.toml"]);
     counting::until_beyond(&world, &id, 10);
