@@ -9,11 +9,10 @@ use nemo_slurm::commands::{self, Environment};
 use nemo_slurm::report;
 
 fn main() -> ExitCode {
-    let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let environment = Environment {
         user_home: std::env::var_os("HOME").filter(|home| !home.is_empty()).map(Into::into),
         harness: std::env::var_os("NEMO_HARNESS").filter(|path| !path.is_empty()).map(Into::into),
-        variables: variables.collect(),
+        variables: std::env::vars_os().collect(),
         slurm_conf: std::env::var("SLURM_CONF").unwrap_or_default(),
     };
     let is_json = std::env::args_os().any(|argument| argument == "--json");

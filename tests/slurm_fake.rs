@@ -237,7 +237,8 @@ fn the_words_of_each_question() {
     fake.client().submit(&fake.path("x"), &["--hold".to_owned()]).unwrap_err();
     let words = std::fs::read_to_string(fake.path("words")).unwrap();
     let script = fake.path("x").display().to_string();
-    let want = "--signal=USR1 --batch 12 13_[1-3] %s 0 C hold 12 13_[1-3] %s 0 C --parsable --hold SCRIPT %s 0 C";
+    let want =
+        "--signal=USR1 --batch 12 13_[1-3] %s 0 C hold 12 13_[1-3] %s 0 C --parsable --hold SCRIPT";
     assert_eq!(
         words.split_whitespace().collect::<Vec<_>>().join(" "),
         want.replace("SCRIPT", &script)

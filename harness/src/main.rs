@@ -16,7 +16,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use job::run::{self, Which};
+use job::environment;
+use job::run::{self, Mode, Which};
 use os::log;
 use program::scontrol_shim;
 use slurm::sentinel;
@@ -47,7 +48,7 @@ exec      runs PROGRAM as one of several processes of a trial; srun starts it, o
 enum Command {
     Help,
     Version,
-    Run { task_dir: PathBuf, which: Which, local: bool },
+    Run { task_dir: PathBuf, which: Which, mode: Mode },
     Sentinel { pid: u32, start_ticks: u64 },
     Exec(rank::Options),
 }
@@ -67,7 +68,7 @@ fn main() -> ExitCode {
             println!("nemo-harness {}", env!("CARGO_PKG_VERSION"));
             return ExitCode::SUCCESS;
         }
-        Ok(Command::Run { task_dir, which, local }) => run::run(&task_dir, which, local),
+        Ok(Command::Run { task_dir, which, mode }) => run::run(&task_dir, which, mode),
         Ok(Command::Sentinel { pid, start_ticks }) => {
             let ended = sentinel::run(pid, start_ticks);
             ended.map(|()| nemo_core::exit::DONE).map_err(|error| format!("the sentinel: {error}"))
@@ -107,11 +108,12 @@ fn parse(arguments: &[OsString]) -> Result<Command, String> {
 }
 
 fn parse_run(arguments: &[String]) -> Result<Command, String> {
-    let (mut task_dir, mut which, mut local) = (None, None, false);
+    let (mut task_dir, mut which, mut mode) = (None, None, Mode::default());
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         match word.as_str() {
-            "--local" => local = true,
+            "--local" => mode.local = true,
+            environment::DONE => mode.in_environment = true,
             "--task-dir" => task_dir = Some(PathBuf::from(value(word, words.next())?)),
             "--trial" => which = Some(Which::Trial(number(word, words.next())?)),
             "--offset" => which = Some(Which::Offset(number(word, words.next())?)),
@@ -121,7 +123,7 @@ fn parse_run(arguments: &[String]) -> Result<Command, String> {
     }
     let task_dir = task_dir.ok_or("`run` needs `--task-dir DIR`")?;
     let which = which.ok_or("`run` needs `--trial N` or `--offset N`")?;
-    Ok(Command::Run { task_dir, which, local })
+    Ok(Command::Run { task_dir, which, mode })
 }
 
 fn parse_sentinel(arguments: &[String]) -> Result<Command, String> {

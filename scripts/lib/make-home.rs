@@ -24,13 +24,14 @@ use nemo_core::rundir::{
 use nemo_slurm::commands::prepare::{Context, new_tasks};
 use nemo_slurm::executor::slurm::{Scheduler, Submission, submit};
 use nemo_slurm::experiment::{self, Experiment};
-use nemo_slurm::host::{Liveness, ProcessId};
+use nemo_slurm::host::Liveness;
 use nemo_slurm::journal::{Event, Journal};
 use nemo_slurm::plan::{Limits, Plan};
 use nemo_slurm::slurm::id::{TaskSet, Tasks};
 use nemo_slurm::slurm::parse::account::ExitCode;
 use nemo_slurm::slurm::{AccountRow, JobId, JobState, QueueRow, SlurmError};
 use nemo_slurm::status::{Answer, Certainty, Earlier, RunnerView, Sources, State, join};
+use nemo_slurm::store::KeptEnvironment;
 use nemo_slurm::store::{self, ExperimentId, Home, NewExperiment, Stored};
 use nemo_slurm::summary::{self, Basis, Summary};
 use nemo_slurm::{observe, observed};
@@ -172,7 +173,14 @@ impl Maker {
         let context =
             Context { id, dir: &dir, plan: plan.as_ref(), cluster: None, harness: &harness, now };
         let tasks = new_tasks(experiment, &context);
-        let new = NewExperiment { id, toml, experiment, journal: &journal, tasks };
+        let new = NewExperiment {
+            id,
+            toml,
+            experiment,
+            journal: &journal,
+            tasks,
+            environment: &KeptEnvironment::default(),
+        };
         store::create(&self.home, &new)?;
         if let Some(plan) = &plan {
             let mut journal = Journal::open(&dir.journal(), journal)?;

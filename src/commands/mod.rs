@@ -5,6 +5,7 @@ mod check;
 mod cluster;
 pub mod completions;
 pub mod control;
+mod environment;
 mod follow;
 pub mod goodput;
 pub mod init;
@@ -25,6 +26,8 @@ pub mod wait;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nemo_core::environment::Variable;
+
 use crate::cli::{Cli, Command};
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::report::say;
@@ -42,8 +45,8 @@ pub struct App {
     pub program: PathBuf,
     /// Where the harness is, if somebody said so.
     pub harness: Option<PathBuf>,
-    /// The names of all environment variables, for the secrets that are passed on.
-    pub variables: Vec<String>,
+    /// The environment, which programs inherit.
+    pub variables: Vec<Variable>,
     /// `SLURM_CONF`, which tells one cluster from another.
     pub slurm_conf: String,
 }
@@ -55,8 +58,8 @@ pub struct Environment {
     pub user_home: Option<PathBuf>,
     /// `NEMO_HARNESS`: another harness than the one beside this program.
     pub harness: Option<PathBuf>,
-    /// The names of all variables.
-    pub variables: Vec<String>,
+    /// All variables.
+    pub variables: Vec<Variable>,
     /// `SLURM_CONF`; empty where it is not set.
     pub slurm_conf: String,
 }

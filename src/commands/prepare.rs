@@ -3,7 +3,7 @@
 use nemo_core::rundir::ExperimentDir;
 
 use super::submit::SubmitArgs;
-use super::{App, check, cluster};
+use super::{App, check, cluster, environment};
 use crate::error::{CommandError, ExitCode};
 use crate::executor::spec::{SubmitContext, task_spec};
 use crate::experiment::{Executor, Experiment};
@@ -20,7 +20,7 @@ pub(super) fn create(app: &App, args: &SubmitArgs) -> Result<Stored, CommandErro
     if args.sequential {
         make_sequential(&mut experiment);
     }
-    secrets_are_set(app, &experiment)?;
+    let kept = environment::kept(app, &experiment)?;
     let harness = store::install_program(&app.home, &app.harness()?)?;
     let cluster = facts_if_needed(app, &experiment)?;
     let plan = plan_of(&experiment, cluster.as_ref())?;
@@ -32,7 +32,11 @@ pub(super) fn create(app: &App, args: &SubmitArgs) -> Result<Stored, CommandErro
         let (plan, cluster, harness) = (plan.as_ref(), cluster.as_ref(), harness.as_path());
         let tasks = new_tasks(&experiment, &Context { id, dir, plan, cluster, harness, now });
         let (toml, experiment, journal) = (toml.as_str(), &experiment, journal.as_slice());
-        store::create(&app.home, &NewExperiment { id, toml, experiment, journal, tasks })
+        let environment = &kept;
+        store::create(
+            &app.home,
+            &NewExperiment { id, toml, experiment, journal, environment, tasks },
+        )
     };
     let (id, dir) = with_free_id(app, &experiment.name, write)?;
     Ok(Stored { id, dir, experiment, journal, damage: None })
@@ -112,21 +116,6 @@ fn executor_of<'a>(
 
 fn facts_if_needed(app: &App, experiment: &Experiment) -> Result<Option<Cluster>, CommandError> {
     if is_on_slurm(experiment) { Ok(Some(cluster::facts(app)?)) } else { Ok(None) }
-}
-
-pub(super) fn secrets_are_set(app: &App, experiment: &Experiment) -> Result<(), CommandError> {
-    let used = experiment.tasks.iter().filter_map(|task| experiment.executors.get(&task.executor));
-    let secrets = used.flat_map(|executor| match executor {
-        Executor::Slurm(slurm) => &slurm.surroundings.secrets,
-        Executor::Local(local) => &local.surroundings.secrets,
-    });
-    match secrets.into_iter().find(|name| !app.variables.contains(name)) {
-        None => Ok(()),
-        Some(name) => {
-            let text = format!("the secret `{name}` is not set in your environment");
-            Err(CommandError::new(ExitCode::Usage, text).hinted(format!("export {name}=…")))
-        }
-    }
 }
 
 /// What the files of a new experiment follow from.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{App, check, cluster, prepare};
+use super::{App, check, cluster, environment, prepare};
 use crate::cli::FileArgs;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::{Executor, Experiment, LocalExecutor, Task};
@@ -67,7 +67,7 @@ pub(super) fn rehearse(app: &App, args: &RehearseArgs) -> Result<ExitCode, Comma
     } else {
         Place::Local
     };
-    prepare::secrets_are_set(app, &experiment)?;
+    let environment = environment::kept(app, &experiment)?;
     if place == Place::Local {
         run_here(&mut experiment);
     }
@@ -85,6 +85,7 @@ pub(super) fn rehearse(app: &App, args: &RehearseArgs) -> Result<ExitCode, Comma
         task,
         trial: args.trial,
         cluster: cluster.as_ref(),
+        environment,
     };
     let outcome = carry_out(app, args, &folder, place)?;
     let kept = args.keep.as_ref().map(|_| ground.path.display().to_string());

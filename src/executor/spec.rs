@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
+use nemo_core::environment::InheritSpec;
 use nemo_core::rundir::{
     Condition, ExperimentDir, InputSpec, LaunchSpec, MetricSpec, ParentSpec, TaskSpec,
 };
@@ -43,6 +44,10 @@ pub fn task_spec(task: &Task, around: &SubmitContext<'_>) -> TaskSpec {
         workdir: around.experiment.workdir.clone(),
         setup: surroundings.setup.clone(),
         env: surroundings.env.clone(),
+        inherit: Some(InheritSpec {
+            only: surroundings.export.clone(),
+            secrets: surroundings.secrets.clone(),
+        }),
         seed: around.experiment.seed,
         checkpoint: task.checkpoint.clone(),
         restart: task.restart.clone(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::reader::{Field, Section, unsupported};
 use super::report::{Report, choices, listed};
+use super::sbatch::Export;
 use super::{EnvSpec, Executor, LocalExecutor, SlurmExecutor, names, sbatch, units};
 
 /// The executors of a file and the two that are always there.
@@ -89,6 +90,8 @@ fn one(mut section: Section<'_>, report: &mut Report) -> Option<Executor> {
 
 fn slurm(mut section: Section<'_>, report: &mut Report) -> SlurmExecutor {
     refuse_other_kind(&mut section, "Slurm", &LOCAL_ONLY, report);
+    let mut options =
+        section.take("sbatch").map(|field| sbatch::read(&field, report)).unwrap_or_default();
     let executor = SlurmExecutor {
         nodes: section.take("nodes").and_then(|field| field.positive(report)),
         tasks_per_node: section.take("tasks_per_node").and_then(|field| field.positive(report)),
@@ -97,14 +100,26 @@ fn slurm(mut section: Section<'_>, report: &mut Report) -> SlurmExecutor {
         cpus_per_task: section.take("cpus_per_task").and_then(|field| field.positive(report)),
         mem: section.take("mem").and_then(|field| memory(&field, report)),
         time: section.take("time").and_then(|field| field.duration(report)),
-        sbatch: section
-            .take("sbatch")
-            .map(|field| sbatch::read(&field, report))
-            .unwrap_or_default(),
-        surroundings: surroundings(&mut section, report),
+        surroundings: exported(surroundings(&mut section, report), options.export.take(), report),
+        sbatch: options.given,
     };
     section.finish(report);
     executor
+}
+
+/// Adds what `export` says. What is set twice in different ways is a mistake.
+fn exported(mut around: EnvSpec, export: Option<Export>, report: &mut Report) -> EnvSpec {
+    let Some(Export { place, only, set }) = export else { return around };
+    for (name, value) in set {
+        let other = around.env.get(&name).is_some_and(|other| *other != value);
+        if other || around.secrets.contains(&name) {
+            report
+                .problem(&place, format!("`{name}` is in `export`, and in `env` or `secrets`"))
+                .hint("take one of the two out");
+        }
+        around.env.insert(name, value);
+    }
+    EnvSpec { export: only, ..around }
 }
 
 fn local(mut section: Section<'_>, report: &mut Report) -> LocalExecutor {
@@ -205,7 +220,7 @@ fn surroundings(section: &mut Section<'_>, report: &mut Report) -> EnvSpec {
         secrets.push(name);
     }
     let setup = section.take("setup").map(|field| field.texts(report)).unwrap_or_default();
-    EnvSpec { env, secrets, setup }
+    EnvSpec { env, secrets, setup, export: None }
 }
 
 fn variable(field: &Field<'_>, report: &mut Report) -> Option<String> {

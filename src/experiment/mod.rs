@@ -203,8 +203,11 @@ pub struct LocalExecutor {
 pub struct EnvSpec {
     /// Environment variables.
     pub env: BTreeMap<String, String>,
-    /// Names of variables that are passed on from the caller's environment, never written down.
+    /// Names of variables that must be in the caller's environment, and are passed on.
     pub secrets: Vec<String>,
     /// Shell lines that run before the program.
     pub setup: Vec<String>,
+    /// The variables of the caller's environment that are passed on, where not all are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<Vec<String>>,
 }

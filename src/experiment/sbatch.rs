@@ -2,47 +2,178 @@
 
 use std::collections::BTreeMap;
 
+use super::names;
 use super::reader::Field;
-use super::report::Report;
+use super::report::{Place, Report, did_you_mean, listed};
 use super::tree::Value;
 
-/// Options that the tool sets, and why they can't be set here.
-const REFUSED: [(&str, &str); 17] = [
+/// Options that the tool sets, or that change how it and Slurm talk, and why they can't be set here.
+const REFUSED: [(&str, &str); 30] = [
     ("array", "it is made from the trials; `search.concurrent` limits how many run at once"),
-    ("dependency", "it is made from `after`"),
-    ("output", "output is kept with the experiment: `nemo-slurm logs` shows it"),
-    ("error", "output is kept with the experiment: `nemo-slurm logs` shows it"),
-    ("job-name", "it is made from the names of the experiment and the task"),
-    ("signal", "it is made from `checkpoint.signal` and `checkpoint.lead`"),
-    ("requeue", "trials are requeued as `restart` says"),
-    ("no-requeue", "trials are requeued as `restart` says"),
-    ("open-mode", "a requeued trial goes on with its own files"),
-    ("hold", "`nemo-slurm pause` and `resume` hold and release trials"),
-    ("parsable", "the tool reads what `sbatch` prints"),
-    ("wrap", "the script is made from `run`"),
-    ("kill-on-invalid-dep", "it is made from `after`"),
     ("chdir", "programs run in the folder of the experiment's file"),
+    ("dependency", "it is made from `after`"),
+    ("error", OUTPUT),
+    ("export-file", "programs inherit your environment; `env` adds to it"),
+    ("get-user-env", "programs inherit your environment; `setup` can load more"),
+    ("gid", OWN_JOBS),
+    ("help", PRINTS),
+    ("hold", "`nemo-slurm pause` and `resume` hold and release trials"),
+    ("immediate", "a trial waits in the queue until it can run"),
+    ("input", "programs have no standard input"),
+    ("job-name", "it is made from the names of the experiment and the task"),
+    ("kill-on-invalid-dep", "it is made from `after`"),
+    ("no-requeue", REQUEUED),
     ("nodes", "it has a key of its own, `nodes`"),
     ("ntasks", "it is made from `nodes` and `tasks_per_node`"),
+    ("open-mode", "a requeued trial goes on with its own files"),
+    ("output", OUTPUT),
+    ("parsable", READS),
+    ("quiet", READS),
+    ("requeue", REQUEUED),
+    ("signal", "it is made from `checkpoint.signal` and `checkpoint.lead`"),
     ("test-only", "nothing would be submitted; `nemo-slurm plan` shows what would be"),
+    ("uid", OWN_JOBS),
+    ("usage", PRINTS),
+    ("verbose", READS),
+    ("version", PRINTS),
+    (
+        "wait",
+        "`sbatch` would not return before the jobs are over; `nemo-slurm submit --wait` waits",
+    ),
+    ("workdir", "programs run in the folder of the experiment's file"),
+    ("wrap", "the script is made from `run`"),
 ];
+const OUTPUT: &str = "output is kept with the experiment: `nemo-slurm logs` shows it";
+const REQUEUED: &str = "trials are requeued as `restart` says";
+const READS: &str = "the tool reads what `sbatch` prints";
+const PRINTS: &str = "`sbatch` would only print something, and submit nothing";
+const OWN_JOBS: &str = "jobs are submitted as yourself";
 
 /// Options that have a key of their own in the executor.
-const OWN_KEYS: [(&str, &str); 6] = [
+const OWN_KEYS: [(&str, &str); 7] = [
+    ("cpus-per-task", "cpus_per_task"),
+    ("gpus-per-node", "gpus_per_node"),
+    ("mem", "mem"),
     ("ntasks-per-node", "tasks_per_node"),
     ("partition", "partition"),
-    ("gpus-per-node", "gpus_per_node"),
-    ("cpus-per-task", "cpus_per_task"),
-    ("mem", "mem"),
+    ("tasks-per-node", "tasks_per_node"),
     ("time", "time"),
 ];
 
+/// Further options that Slurm has, from 21.08 to 26.05. One that is not known is passed on, but no beginning of these:
+/// `sbatch` takes any unique beginning of an option's name.
+const KNOWN: [&str; 84] = [
+    "account",
+    "acctg-freq",
+    "batch",
+    "bb",
+    "bbf",
+    "begin",
+    "cluster",
+    "cluster-constraint",
+    "clusters",
+    "comment",
+    "consolidate-segments",
+    "constraint",
+    "container",
+    "container-id",
+    "contiguous",
+    "core-spec",
+    "cores-per-socket",
+    "cpu-freq",
+    "cpus-per-gpu",
+    "deadline",
+    "delay-boot",
+    "distribution",
+    "exclude",
+    "exclusive",
+    "export",
+    "extra",
+    "extra-node-info",
+    "gpu-bind",
+    "gpu-freq",
+    "gpus",
+    "gpus-per-socket",
+    "gpus-per-task",
+    "gres",
+    "gres-flags",
+    "hint",
+    "ignore-pbs",
+    "licenses",
+    "mail-type",
+    "mail-user",
+    "mcs-label",
+    "mem-bind",
+    "mem-per-cpu",
+    "mem-per-gpu",
+    "mincpus",
+    "network",
+    "nice",
+    "no-kill",
+    "nodefile",
+    "nodelist",
+    "ntasks-per-core",
+    "ntasks-per-gpu",
+    "ntasks-per-socket",
+    "oom-kill-step",
+    "overcommit",
+    "oversubscribe",
+    "power",
+    "prefer",
+    "priority",
+    "profile",
+    "propagate",
+    "qos",
+    "reboot",
+    "reservation",
+    "resv-ports",
+    "segment",
+    "share",
+    "sockets-per-node",
+    "spread-job",
+    "spread-segments",
+    "stepmgr",
+    "switches",
+    "thread-spec",
+    "threads-per-core",
+    "time-min",
+    "tmp",
+    "tres-bind",
+    "tres-per-job",
+    "tres-per-node",
+    "tres-per-socket",
+    "tres-per-task",
+    "umask",
+    "use-min-nodes",
+    "wait-all-nodes",
+    "wckey",
+];
+
+/// What the table says.
+#[derive(Default)]
+pub(super) struct Options {
+    /// What `sbatch` is given.
+    pub(super) given: BTreeMap<String, String>,
+    /// What `export` says.
+    pub(super) export: Option<Export>,
+}
+
+/// Which variables of the submitting shell programs inherit. The tool hands them on itself.
+pub(super) struct Export {
+    pub(super) place: Place,
+    /// Where not all are.
+    pub(super) only: Option<Vec<String>>,
+    /// `NAME=VALUE`.
+    pub(super) set: BTreeMap<String, String>,
+}
+
 /// Reads the table.
-pub(super) fn read(field: &Field<'_>, report: &mut Report) -> BTreeMap<String, String> {
-    let mut options = BTreeMap::new();
+pub(super) fn read(field: &Field<'_>, report: &mut Report) -> Options {
+    let mut options = Options::default();
     let fields = field.section(report).map(|section| section.fields()).unwrap_or_default();
     for field in fields {
         let name = field.name.replace('_', "-");
+        let name = if name == "cluster" { "clusters".to_owned() } else { name };
         if let Some((why, hint)) = refusal(&name) {
             let message = format!("`{}` can't be set in `sbatch`: {why}", field.name);
             let problem = report.problem(&field.key_place, message);
@@ -52,11 +183,15 @@ pub(super) fn read(field: &Field<'_>, report: &mut Report) -> BTreeMap<String, S
             continue;
         }
         let Some(value) = value(&field, report) else { continue };
-        if options.insert(name.clone(), value).is_some() {
-            report.problem(
-                &field.key_place,
-                format!("`{name}` is given twice, with `-` and with `_`"),
-            );
+        if name == "export" {
+            options.export = export(&field, &value, report);
+            continue;
+        }
+        if name == "clusters" && !is_one_cluster(&field, &value, report) {
+            continue;
+        }
+        if options.given.insert(name.clone(), value).is_some() {
+            report.problem(&field.key_place, format!("`{name}` is given twice"));
         }
     }
     options
@@ -72,14 +207,56 @@ fn refusal(name: &str) -> Option<(String, Option<String>)> {
             Some("write it without its dashes, such as `constraint = \"a100\"`".to_owned()),
         ));
     }
-    // `sbatch` takes any unique beginning of an option's name, so a beginning is refused like the whole.
     let own = OWN_KEYS.iter().find(|(option, _)| *option == name);
     if let Some((_, key)) = own {
         let hint = format!("move it up into the executor: `{key} = …`");
         return Some((format!("the executor has the key `{key}` for it"), Some(hint)));
     }
-    let refused = REFUSED.iter().find(|(option, _)| option.starts_with(name));
-    refused.map(|(_, why)| ((*why).to_owned(), None))
+    if let Some((_, why)) = REFUSED.iter().find(|(option, _)| *option == name) {
+        return Some(((*why).to_owned(), None));
+    }
+    if KNOWN.contains(&name) {
+        return None;
+    }
+    let own = OWN_KEYS.iter().map(|(option, _)| *option);
+    let all = own.chain(REFUSED.iter().map(|(option, _)| *option)).chain(KNOWN);
+    let meant: Vec<&str> = all.filter(|option| option.starts_with(name)).collect();
+    let hint = did_you_mean(&meant).unwrap_or_else(|| listed(meant.iter().copied()));
+    let why = "it is only the beginning of an option's name".to_owned();
+    (!meant.is_empty()).then_some((why, Some(hint)))
+}
+
+/// `ALL`, `NONE`, or a list of names and of `NAME=VALUE`, which may begin with `ALL`.
+fn export(field: &Field<'_>, value: &str, report: &mut Report) -> Option<Export> {
+    let mut only = Some(Vec::new());
+    let mut set = BTreeMap::new();
+    for part in value.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (name, value) = part.split_once('=').map_or((part, None), |(n, v)| (n, Some(v)));
+        match (name, value) {
+            ("ALL", None) => only = None,
+            ("NONE" | "NIL", None) => {}
+            (name, value) => {
+                field.parsed(names::check_variable(name), report)?;
+                match value {
+                    Some(value) => drop(set.insert(name.to_owned(), value.to_owned())),
+                    None => only.iter_mut().for_each(|only| only.push(name.to_owned())),
+                }
+            }
+        }
+    }
+    Some(Export { place: field.key_place.clone(), only, set })
+}
+
+/// Whether the value names one cluster: all questions about the jobs go to it.
+fn is_one_cluster(field: &Field<'_>, value: &str, report: &mut Report) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let is_one = !value.is_empty() && value.chars().all(plain) && value != "all";
+    if !is_one {
+        report
+            .problem(&field.place, "`clusters` must be the name of one cluster")
+            .hint("`sacctmgr show clusters` lists them");
+    }
+    is_one
 }
 
 /// The option's text. `true` is a flag, whose text is empty; `false` is no option at all.

@@ -13,7 +13,7 @@ use crate::journal::Event;
 use crate::plan::{JobArray, Plan};
 use crate::script;
 use crate::slurm::Cluster;
-use crate::store::{self, ExperimentId, Home, NewExperiment, NewTask, StoreError};
+use crate::store::{self, ExperimentId, Home, KeptEnvironment, NewExperiment, NewTask, StoreError};
 
 /// Where all runs of a rehearsal lie.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub(crate) struct Folder<'a> {
     pub(crate) trial: u32,
     /// What is known of the cluster, where runs take place there.
     pub(crate) cluster: Option<&'a Cluster>,
+    /// What the programs inherit.
+    pub(crate) environment: KeptEnvironment,
 }
 
 /// One run's place.
@@ -145,8 +147,8 @@ impl Folder<'_> {
         };
         let journal: Vec<Event> =
             std::iter::once(submitter).chain(plan.map(|plan| Event::Planned { plan })).collect();
-        let toml = self.toml;
-        let new = NewExperiment { id, toml, experiment, journal: &journal, tasks };
+        let (toml, journal, environment) = (self.toml, &journal, &self.environment);
+        let new = NewExperiment { id, toml, experiment, journal, environment, tasks };
         store::create(&self.home, &new).map(drop)
     }
 }

@@ -34,11 +34,11 @@ pub fn token(experiment: &str, task: &str, array: usize) -> String {
     format!("{experiment}.{task}.{array}")
 }
 
-/// The script of one job array, ready for `sbatch`. Its dependencies and its hold are given on the command line,
+/// The script of one job array, for bash: other shells drop the functions that an environment may hold. Ready for `sbatch`. Its dependencies and its hold are given on the command line,
 /// since they are not known before the parents are in.
 #[must_use]
 pub fn script(array: &JobArray, setting: &ScriptContext<'_>) -> String {
-    let mut text = String::from("#!/bin/sh\n");
+    let mut text = String::from("#!/bin/bash\n");
     for (option, value) in options(array, setting) {
         text.push_str("#SBATCH --");
         text.push_str(&option);
@@ -70,6 +70,10 @@ fn options(array: &JobArray, setting: &ScriptContext<'_>) -> Vec<(String, String
         ("requeue", String::new()),
         ("signal", format!("B:USR1@{}", setting.task.checkpoint.lead)),
     ];
+    if executor.surroundings.export.is_some() {
+        // Slurm then gives the job the environment of a login on the node.
+        options.push(("export", "NONE".to_owned()));
+    }
     options.extend(processes(setting));
     let given = [
         ("partition", executor.partition.clone()),

@@ -67,7 +67,7 @@ fn a_whole_script() {
         harness: Path::new("/home/o'neil/nemo-harness"),
     };
     insta::assert_snapshot!(script(&array(Vec::new(), false), &setting), @r#"
-    #!/bin/sh
+    #!/bin/bash
     #SBATCH --job-name=digits-3kz81q7m.train.1
     #SBATCH --array=0-5%2
     #SBATCH --output="/home/o'neil/50%% done/tasks/train/slurm/%A_%a.out"

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::command::{Call, Output};
-use super::environment::is_overridable_default;
+use super::environment::{FOR_QUESTIONS, is_for_questions, is_for_sbatch};
 use super::error::SlurmError;
 use super::id::JobId;
 use super::parse::account::{self, AccountRow};
@@ -108,8 +108,8 @@ impl Client {
         let mut words = vec![OsString::from("--parsable")];
         words.extend(args.iter().map(OsString::from));
         words.push(script.into());
-        let allow_env = |name: &OsStr| is_overridable_default(name, &text, args);
-        let output = self.run("sbatch", &words, &allow_env)?;
+        let sees = |name: &OsStr| is_for_sbatch(name, &text, args);
+        let output = self.run("sbatch", &words, &sees, &[])?;
         submit::parse(&output.stdout).ok_or_else(|| unreadable("sbatch", &output))
     }
 
@@ -322,17 +322,18 @@ impl Client {
 
     fn words(&self, program: &'static str, words: &[&str]) -> Result<Output, SlurmError> {
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-        self.run(program, &words, &|_| false)
+        self.run(program, &words, &is_for_questions, &FOR_QUESTIONS)
     }
 
     fn run(
         &self,
         program: &'static str,
         args: &[OsString],
-        allow_env: &dyn Fn(&OsStr) -> bool,
+        sees: &dyn Fn(&OsStr) -> bool,
+        set: &[(&'static str, &'static str)],
     ) -> Result<Output, SlurmError> {
         let path = self.path.as_deref();
-        let output = Call { program, args, path, allow_env, timeout: self.timeout }.run()?;
+        let output = Call { program, args, path, sees, set, timeout: self.timeout }.run()?;
         match output.code {
             Some(0) => Ok(output),
             code => Err(SlurmError::from_output(program, &output.stderr, code)),

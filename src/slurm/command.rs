@@ -18,7 +18,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use super::environment;
 use super::error::SlurmError;
 
 /// What a program printed, and how it ended.
@@ -40,8 +39,10 @@ pub struct Call<'a> {
     pub args: &'a [OsString],
     /// PATH, if it isn't ours.
     pub path: Option<&'a OsStr>,
-    /// Which of the user's `SBATCH_` defaults it may see.
-    pub allow_env: &'a dyn Fn(&OsStr) -> bool,
+    /// Which of our variables it may see.
+    pub sees: &'a dyn Fn(&OsStr) -> bool,
+    /// What is set for it beside them.
+    pub set: &'a [(&'static str, &'static str)],
     /// How long it may take.
     pub timeout: Duration,
 }
@@ -75,12 +76,9 @@ impl Call<'_> {
         command.args(self.args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A group of its own: Ctrl-C at us must not tear an `sbatch` out of its work, and a time-out ends its children.
         command.process_group(0);
-        for name in environment::taken_out(std::env::vars_os().map(|(name, _)| name)) {
-            if !(self.allow_env)(&name) {
-                command.env_remove(name);
-            }
-        }
-        command.envs(environment::SET);
+        command.env_clear();
+        command.envs(std::env::vars_os().filter(|(name, _)| (self.sees)(name)));
+        command.envs(self.set.iter().copied());
         if let Some(path) = self.path {
             command.env("PATH", path);
         }

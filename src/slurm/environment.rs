@@ -1,6 +1,8 @@
 //! Which environment variables reach Slurm's programs, and which would change what they do or print.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
+
+use nemo_core::environment::FOR_SBATCH;
 
 /// Variables of Slurm's programs that say where the cluster is and who we are. They are passed on.
 const KEPT: [&str; 6] = [
@@ -20,8 +22,9 @@ const PAYER: [(&str, &str, &str); 4] = [
     ("SBATCH_WCKEY", "--wckey", ""),
 ];
 
-/// What every program is given: one language, times as epoch seconds, index lists whole.
-pub(super) const SET: [(&str, &str); 3] =
+/// What is set for a program that is asked: one language, times as epoch seconds, index lists whole. `sbatch` gets none
+/// of it, since the job would.
+pub(super) const FOR_QUESTIONS: [(&str, &str); 3] =
     [("LC_ALL", "C"), ("SLURM_TIME_FORMAT", "%s"), ("SLURM_BITSTR_LEN", "0")];
 
 const PREFIXES: [&str; 6] = ["SLURM_", "SBATCH_", "SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_"];
@@ -31,13 +34,20 @@ fn interferes(name: &str) -> bool {
     PREFIXES.iter().any(|prefix| name.starts_with(prefix)) && !KEPT.contains(&name)
 }
 
-/// The names to take out of the environment of a program that submits nothing.
-pub(super) fn taken_out(all: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    all.into_iter().filter(|name| name.to_str().is_some_and(interferes)).collect()
+/// Whether a program that submits nothing may see this variable.
+pub(super) fn is_for_questions(name: &OsStr) -> bool {
+    !name.to_str().is_some_and(interferes)
 }
 
-/// Whether `sbatch` may see this variable: a default of the user's that neither script nor arguments decide.
-pub(super) fn is_overridable_default(name: &OsStr, script: &str, args: &[String]) -> bool {
+/// Whether `sbatch` may see this variable. It exports to the job, and so to the accounting database, all that it sees:
+/// only what it needs itself. Programs get their environment from the experiment's folder.
+pub(super) fn is_for_sbatch(name: &OsStr, script: &str, args: &[String]) -> bool {
+    let is_one = |list: &[&str]| list.iter().any(|one| name == *one);
+    is_one(&FOR_SBATCH) || is_one(&KEPT) || is_overridable_default(name, script, args)
+}
+
+/// A default of the user's that neither script nor arguments decide.
+fn is_overridable_default(name: &OsStr, script: &str, args: &[String]) -> bool {
     let Some((_, long, short)) = PAYER.iter().find(|(variable, _, _)| name == *variable) else {
         return false;
     };
@@ -70,15 +80,23 @@ mod tests {
             "SBATCH_TIMELIMIT",
             "SLURMX",
         ];
-        let taken = taken_out(all.map(OsString::from));
+        let taken: Vec<&str> =
+            all.into_iter().filter(|name| !is_for_questions(OsStr::new(name))).collect();
         assert_eq!(taken, all[4..11]);
+    }
+
+    #[test]
+    fn sbatch_sees_only_what_it_needs() {
+        let all = ["PATH", "HOME", "SLURM_CONF", "SBATCH_QOS", "TOKEN", "LANG", "SBATCH_EXPORT"];
+        let seen = all.map(|name| is_for_sbatch(OsStr::new(name), "", &[]));
+        assert_eq!(seen, [true, true, true, true, false, false, false]);
     }
 
     #[test]
     fn a_users_default_counts_only_where_nothing_else_decides() {
         let check = |name: &str, script: &str, args: &[&str], want: bool| {
             let args: Vec<String> = args.iter().map(ToString::to_string).collect();
-            let script = format!("#!/bin/sh\n{script}\n:\n");
+            let script = format!("#!/bin/bash\n{script}\n:\n");
             assert_eq!(
                 is_overridable_default(OsStr::new(name), &script, &args),
                 want,

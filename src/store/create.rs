@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nemo_core::environment::{self, Variable};
 use nemo_core::rundir::{ExperimentDir, Params, TaskSpec};
 use nemo_core::{checksum, durable};
 use serde::Serialize;
@@ -24,8 +25,19 @@ pub struct NewExperiment<'a> {
     pub experiment: &'a Experiment,
     /// The first lines of its journal.
     pub journal: &'a [Event],
+    /// What its programs inherit of the environment.
+    pub environment: &'a KeptEnvironment,
     /// Its tasks, in the same order.
     pub tasks: Vec<NewTask>,
+}
+
+/// The variables that programs inherit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeptEnvironment {
+    /// All but the secrets.
+    pub plain: Vec<Variable>,
+    /// Those that the file calls secrets.
+    pub secrets: Vec<Variable>,
 }
 
 /// What is written down of one task.
@@ -54,6 +66,10 @@ pub fn create(home: &Home, new: &NewExperiment<'_>) -> Result<ExperimentDir, Sto
     draft.file(&dir.experiment_toml(), new.toml.as_bytes())?;
     draft.file(&dir.experiment_json(), &file(&dir.experiment_json(), new.experiment)?)?;
     draft.file(&dir.journal(), &json_lines(&dir.journal(), new.journal)?)?;
+    draft.file(&dir.environment(), &environment::to_file(&new.environment.plain))?;
+    if !new.environment.secrets.is_empty() {
+        draft.file(&dir.secrets(), &environment::to_file(&new.environment.secrets))?;
+    }
     draft.folder(&dir.tasks())?;
     for (task, plain) in new.tasks.iter().zip(&new.experiment.tasks) {
         write_task(&mut draft, &dir, task, &plain.trials)?;

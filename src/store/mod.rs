@@ -15,7 +15,7 @@ use nemo_core::rundir::ExperimentDir;
 use crate::experiment::Experiment;
 use crate::journal::Event;
 
-pub use create::{NewExperiment, NewTask, create};
+pub use create::{KeptEnvironment, NewExperiment, NewTask, create};
 pub use id::ExperimentId;
 pub use program::install_program;
 pub use target::{Target, TargetError, resolve};

@@ -92,8 +92,8 @@ impl Drop for SharedDisk {
 
 fn last_step(trial: &Path) -> u64 {
     let metrics = std::fs::read_to_string(trial.join("metrics.jsonl")).unwrap_or_default();
-    let whole = metrics.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    whole.last().map_or(0, |line| line["step"].as_u64().unwrap())
+    let mut whole = metrics.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    whole.next_back().map_or(0, |line| line["step"].as_u64().unwrap())
 }
 
 fn until_completed(world: &World, id: &str) -> Value {

@@ -72,7 +72,7 @@ fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((text.strip_suffix(b",")?, digits))
 }
 
-fn of(content: &[u8]) -> String {
+pub(crate) fn of(content: &[u8]) -> String {
     let mut digits = blake3::hash(content).to_hex().to_string();
     digits.truncate(DIGITS);
     digits

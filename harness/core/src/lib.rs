@@ -5,6 +5,7 @@
 pub mod checksum;
 pub mod claim;
 pub mod durable;
+pub mod environment;
 pub mod exit;
 pub mod interval;
 pub mod lines;

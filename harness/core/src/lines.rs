@@ -180,7 +180,7 @@ mod tests {
         let path = folder.path().join("lines");
         let long = vec![b'x'; LONGEST + 70_000];
         let text = [&b"a\n\nb\n"[..], &long, b"\nc"].concat();
-        std::fs::write(&path, &text).unwrap();
+        crate::durable::write_synced(&path, text.as_ref()).unwrap();
         let mut found = Vec::new();
         each(&path, |Line { start, end, text }| {
             found.push((start, end, text.len(), text.first().copied()));

@@ -15,6 +15,7 @@ use crate::attempt::start_error::StartError;
 use crate::checkpoint::resume::Resumed;
 use crate::checkpoint::saver::Saver;
 use crate::event_loop::{EventLoop, Parts};
+use crate::job::context::Context;
 use crate::job::harness::Harness;
 use crate::job::trial::with_path;
 use crate::monitor::log_policy::Policies;
@@ -22,7 +23,7 @@ use crate::monitor::metrics::{self, Patterns};
 use crate::monitor::watchdog::Watchdog;
 use crate::monitor::{Monitor, Sources};
 use crate::os::log::Log;
-use crate::program::command::{self, AttemptNames};
+use crate::program::command::{self, AttemptNames, Shells};
 use crate::program::env;
 use crate::program::guard;
 use crate::program::scontrol_shim;
@@ -42,6 +43,7 @@ pub(crate) fn begin(
     history: &History,
     journal: &mut Journal,
 ) -> Result<Report, StartError> {
+    harness.environment.clone()?;
     let trial = &harness.trial;
     let dir = &trial.dir;
     let staging = dir.staging(lease.attempt);
@@ -61,9 +63,7 @@ pub(crate) fn begin(
         checkpoint_dir: staging.display().to_string(),
         resume_from: from.unwrap_or_default(),
     };
-    let has_bash =
-        std::env::split_paths(&harness.context.path).any(|path| path.join("bash").exists());
-    let command = command::build(trial, &names, has_bash)?;
+    let command = command::build(trial, &names, shells(&harness.context))?;
     let (deadline, supervisor) = supervisor(harness);
     let (mut sources, is_read) = sources(harness, &lease, resumed, &mut log)?;
     let socket = sources.socket.as_ref().map(Socket::path);
@@ -78,6 +78,11 @@ pub(crate) fn begin(
     let known = history.steps.clone();
     let parts = Parts { supervisor, program, saver, monitor, lease, log, journal, known };
     Ok(EventLoop::new(harness, parts).run())
+}
+
+fn shells(context: &Context) -> Shells {
+    let bash = std::env::split_paths(&context.path).any(|path| path.join("bash").exists());
+    Shells { bash, functions: context.has_functions }
 }
 
 /// A folder of the attempt that could not be made ready. Across two file systems there is no rename, on any node.

@@ -51,10 +51,10 @@ fn end_harness(harness: &Harness, before: Option<&ProcessId>, log: &mut Log) -> 
 }
 
 /// A harness whose guard was killed is about to end, with all that is below it.
-fn is_gone_soon(before: &Holder) -> bool {
+fn is_gone_soon(before: &ProcessId) -> bool {
     (0..100).any(|_| {
         sleep(Duration::from_millis(20));
-        !proc_fs::is_alive(before.pid, before.start_ticks)
+        !before.is_alive_here()
     })
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct Context {
     pub(crate) cpus_per_task: Option<String>,
     /// Whether the caller's environment already says how Python buffers.
     pub(crate) has_unbuffered: bool,
+    /// Whether there are functions of bash among the variables.
+    pub(crate) has_functions: bool,
 }
 
 /// What Slurm's environment says of the job.
@@ -73,6 +75,8 @@ impl Context {
             path: env::var_os("PATH").unwrap_or_default(),
             cpus_per_task: text("SLURM_CPUS_PER_TASK"),
             has_unbuffered: env::var_os("PYTHONUNBUFFERED").is_some(),
+            has_functions: env::vars_os()
+                .any(|(name, _)| name.as_encoded_bytes().starts_with(b"BASH_FUNC_")),
         })
     }
 

@@ -2,6 +2,7 @@
 
 use nix::sys::signalfd::SignalFd;
 
+use crate::attempt::start_error::StartError;
 use crate::job::context::Context;
 use crate::job::trial::Trial;
 use crate::os::clock::Clock;
@@ -11,6 +12,8 @@ use crate::slurm::OwnRun;
 #[derive(Debug)]
 pub(crate) struct Harness {
     pub(crate) context: Context,
+    /// Whether this process has the environment that the program inherits.
+    pub(crate) environment: Result<(), StartError>,
     pub(crate) trial: Trial,
     pub(crate) clock: Clock,
     pub(crate) signals: SignalFd,

@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::attempt::{self, Ended};
 use crate::job::context::Context;
+use crate::job::environment;
 use crate::job::harness::Harness;
 use crate::job::trial::Trial;
 use crate::os::clock::{Clock, unix_now};
@@ -36,10 +37,21 @@ pub(crate) enum Which {
     Offset(u32),
 }
 
+/// How it is run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mode {
+    /// Not in the job that may be around it.
+    pub(crate) local: bool,
+    /// This process has the environment that the program inherits.
+    pub(crate) in_environment: bool,
+}
+
 /// Runs a trial, and answers with the exit code. An error is for people, and means that nothing was run.
-pub(crate) fn run(task_dir: &Path, which: Which, local: bool) -> Result<u8, String> {
+pub(crate) fn run(task_dir: &Path, which: Which, mode: Mode) -> Result<u8, String> {
+    let Mode { local, in_environment } = mode;
     let clock = Clock::start();
     let signals = signals::listen().map_err(|error| format!("signals: {error}"))?;
+    let environment = if in_environment { Ok(()) } else { environment::enter(task_dir, local) };
     let role = guard::split(&signals).map_err(|error| format!("a subreaper: {error}"))?;
     if let Role::Guard(code) = role {
         return Ok(code);
@@ -54,6 +66,7 @@ pub(crate) fn run(task_dir: &Path, which: Which, local: bool) -> Result<u8, Stri
     let began = unix_now();
     let mut harness = Harness {
         context,
+        environment,
         trial,
         clock,
         signals,

@@ -31,6 +31,16 @@ pub(crate) enum Outcome {
     NoAnswer(String),
 }
 
+/// The user's settings that would make `scontrol` ask another cluster, or say more than it is asked.
+const CHANGE_ANSWERS: [&str; 6] = [
+    "SLURM_CLUSTERS",
+    "SCONTROL_ALL",
+    "SCONTROL_FEDERATION",
+    "SCONTROL_FUTURE",
+    "SCONTROL_LOCAL",
+    "SCONTROL_SIBLING",
+];
+
 /// A program that is asked.
 #[derive(Debug)]
 pub(crate) struct Question {
@@ -48,7 +58,10 @@ impl Question {
         fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let mut command = Command::new(argv.first().copied().unwrap_or_default());
         command.args(argv.get(1..).unwrap_or_default()).process_group(0);
-        command.env("SLURM_TIME_FORMAT", "%s").env("SLURM_BITSTR_LEN", "0").env("LC_ALL", "C");
+        command.env("SLURM_TIME_FORMAT", "%s").env("LC_ALL", "C");
+        for name in CHANGE_ANSWERS {
+            command.env_remove(name);
+        }
         command.stdin(Stdio::null()).stdout(other.try_clone()?).stderr(other);
         processes::outlive_term(&mut command);
         guard::stop_if_orphaned();

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
 use std::time::Duration;
 
+use nemo_core::process_id::ProcessId;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, SigSet, Signal, raise, signal};
@@ -26,7 +27,7 @@ use crate::program::processes::{self, Reaped};
 use crate::protocol;
 
 /// The variable that tells whose a process is.
-pub(crate) const VARIABLE: &str = "NEMO_HARNESS";
+pub(crate) const VARIABLE: &str = "NEMO_GUARD";
 /// How often it looks again after a KILL: a process may have forked meanwhile.
 const ROUNDS: u32 = 200;
 /// The stack of the thread that waits for the guard's end.
@@ -98,7 +99,7 @@ pub(crate) fn stop_if_orphaned() {
 /// Passes signals on until the harness has ended, ends what it left, and ends as it did.
 fn guard(harness: u32, signals: &SignalFd, _open: &PipeWriter) -> u8 {
     // It can't be reaped by anybody else, so its id is its own until then.
-    let mark = mark_of(harness, proc_fs::start_ticks(harness).unwrap_or_default());
+    let mark = mark_of(harness, ProcessId::of(harness).start_ticks);
     let ended = loop {
         poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).ok();
         for signal in signals::read(signals) {
@@ -139,7 +140,7 @@ fn watch_guard(pipe: PipeReader) -> io::Result<()> {
         }
         ORPHANED.store(true, Ordering::SeqCst);
         let own = std::process::id();
-        let mark = mark_of(own, proc_fs::start_ticks(own).unwrap_or_default());
+        let mark = mark_of(own, ProcessId::of(own).start_ticks);
         end_below(own, &mark);
         remove_folders(&mark);
         processes::signal(own, Signal::SIGKILL);

@@ -106,7 +106,7 @@ fn no_daemon_outlives(victims: impl Fn(u32, u32) -> Vec<u32>) {
     let mut running = task.start();
     let program = running.wait_for("program");
     let daemon = running.wait_for("daemon");
-    let harness = task.records()[0].as_start().unwrap().pid;
+    let harness = task.records()[0].as_start().unwrap().process.pid;
     assert_ne!(harness, running.id(), "the harness has a guard");
     for victim in victims(harness, running.id()) {
         kill(Pid::from_raw(victim.cast_signed()), Signal::SIGKILL).unwrap();
@@ -138,7 +138,7 @@ fn the_program_outlives_neither_of_both() {
     let mut running = task.start();
     running.wait_for("ready-0");
     let program = running.wait_for("pid");
-    let harness = task.records()[0].as_start().unwrap().pid.cast_signed();
+    let harness = task.records()[0].as_start().unwrap().process.pid.cast_signed();
     kill(Pid::from_raw(harness), Signal::SIGSTOP).unwrap(); // it can do nothing any more
     running.signal("KILL");
     kill(Pid::from_raw(harness), Signal::SIGKILL).unwrap();

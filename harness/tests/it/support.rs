@@ -124,7 +124,7 @@ impl Task {
     pub(crate) fn kill_harness(&self) {
         let starts = self.records();
         let newest = starts.iter().rev().find_map(AttemptRecord::as_start).unwrap();
-        signal(newest.pid, "KILL");
+        signal(newest.process.pid, "KILL");
     }
 
     /// `cause next` of each attempt.

@@ -27,6 +27,14 @@ impl ExperimentDir {
     pub fn summary(&self) -> PathBuf {
         self.0.join("summary.json")
     }
+    /// The environment that programs inherit: the variables of the shell that submitted.
+    pub fn environment(&self) -> PathBuf {
+        self.0.join("environment")
+    }
+    /// Those of them that the file calls secrets. Removed once no trial needs them any more.
+    pub fn secrets(&self) -> PathBuf {
+        self.0.join("secrets")
+    }
     /// What somebody wishes: one new file each, so that every file has one writer.
     pub fn requests(&self) -> PathBuf {
         self.0.join("requests")

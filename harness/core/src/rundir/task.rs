@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::environment::InheritSpec;
+
 /// A task as the harness sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskSpec {
@@ -24,6 +26,9 @@ pub struct TaskSpec {
     /// Environment for the program.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// What the program inherits from the shell that submitted; the harness's own environment where nothing is said.
+    #[serde(default)]
+    pub inherit: Option<InheritSpec>,
     /// The experiment's seed; a trial's is this plus its index.
     pub seed: u64,
     /// How the program is asked to save.

@@ -36,12 +36,37 @@ pub(crate) struct AttemptNames {
     pub(crate) resume_from: String,
 }
 
+/// Which shells there are for texts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Shells {
+    /// bash is there.
+    pub(crate) bash: bool,
+    /// The environment holds functions of bash (`module`), which other shells drop.
+    pub(crate) functions: bool,
+}
+
+impl Shells {
+    /// What runs the text of `run`: `sh`, or bash as far like it as it can be.
+    fn for_text(self) -> &'static [&'static str] {
+        if self.bash && self.functions { &["bash", "+B", "-O", "xpg_echo"] } else { &["sh"] }
+    }
+
+    /// What runs `setup`.
+    fn for_setup(self) -> &'static str {
+        if self.bash { "bash" } else { "sh" }
+    }
+}
+
 /// Builds the argument list, the setup lines around it.
-pub(crate) fn build(trial: &Trial, attempt: &AttemptNames, bash: bool) -> Result<Command, String> {
+pub(crate) fn build(
+    trial: &Trial,
+    attempt: &AttemptNames,
+    shells: Shells,
+) -> Result<Command, String> {
     let meaning = |name: &str| meaning(trial, attempt, name);
     let mut command = match &trial.spec.command {
         CommandSpec::Exec(list) => Command { argv: fill_list(list, &meaning)?, env: Vec::new() },
-        CommandSpec::Shell(text) => shell::fill(text, &meaning)?,
+        CommandSpec::Shell(text) => shell::fill(text, shells, &meaning)?,
     };
     if command.argv.first().is_none_or(|program| program.is_empty()) {
         return Err("the command is empty".to_owned());
@@ -55,9 +80,8 @@ pub(crate) fn build(trial: &Trial, attempt: &AttemptNames, bash: bool) -> Result
     }
     if !trial.spec.setup.is_empty() {
         let script = format!("set -e\n{}\nexec \"$@\"", trial.spec.setup.join("\n"));
-        let shell = if bash { "bash" } else { "sh" };
-        let mut argv: Vec<OsString> =
-            [shell, "-c", &script, "nemo-setup"].iter().map(OsString::from).collect();
+        let words = [shells.for_setup(), "-c", &script, "nemo-setup"];
+        let mut argv: Vec<OsString> = words.iter().map(OsString::from).collect();
         argv.append(&mut command.argv);
         command.argv = argv;
     }
@@ -163,7 +187,7 @@ mod tests {
             json!({"lr": 0.1, "name": "a b", "net": {"width": 3}, "on": true, "l": [1, "x"]}),
         );
         trial.spec.command = CommandSpec::Exec(list.iter().map(ToString::to_string).collect());
-        let command = build(&trial, &AttemptNames::default(), true).unwrap();
+        let command = build(&trial, &AttemptNames::default(), Shells::default()).unwrap();
         assert_eq!(command.argv, expected.iter().map(OsString::from).collect::<Vec<_>>());
     }
 
@@ -184,7 +208,7 @@ mod tests {
         let mut trial = trial(json!({}));
         trial.spec.command = CommandSpec::Exec(vec!["p".into(), "$x".into()]);
         trial.spec.setup = vec!["module load cuda".into()];
-        let command = build(&trial, &AttemptNames::default(), false).unwrap();
+        let command = build(&trial, &AttemptNames::default(), Shells::default()).unwrap();
         let script = "set -e\nmodule load cuda\nexec \"$@\"";
         let expected = ["sh", "-c", script, "nemo-setup", "p", "$x"].map(OsString::from);
         assert_eq!(command.argv, expected);
@@ -194,7 +218,7 @@ mod tests {
     fn a_name_without_a_value_is_told() {
         let mut trial = trial(json!({}));
         trial.spec.command = CommandSpec::Exec(vec!["{nope}".into()]);
-        let error = build(&trial, &AttemptNames::default(), true).unwrap_err();
+        let error = build(&trial, &AttemptNames::default(), Shells::default()).unwrap_err();
         assert!(error.contains("{nope}"), "{error}");
     }
 }

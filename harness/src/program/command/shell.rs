@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use nemo_core::placeholder::{Piece, scan};
 
-use super::{Command, Lookup, Meaning};
+use super::{Command, Lookup, Meaning, Shells};
 
 /// Where the lexer stands, innermost last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,11 +88,12 @@ const OUTLIVE_TERM: &str = "trap 'exit $?' TERM\n";
 
 /// Whether these are the arguments of a shell with a text of ours: what it runs is the program.
 pub(crate) fn is_ours<S: AsRef<OsStr>>(argv: &[S]) -> bool {
-    argv.get(2).is_some_and(|text| text.as_ref().as_bytes().starts_with(OUTLIVE_TERM.as_bytes()))
+    let text = argv.iter().skip_while(|word| word.as_ref() != "-c").nth(1);
+    text.is_some_and(|text| text.as_ref().as_bytes().starts_with(OUTLIVE_TERM.as_bytes()))
 }
 
 /// Builds `sh -c TEXT sh FOLDERS…` and the variables that the text refers to.
-pub(super) fn fill(text: &str, meaning: &Lookup<'_>) -> Result<Command, String> {
+pub(super) fn fill(text: &str, shells: Shells, meaning: &Lookup<'_>) -> Result<Command, String> {
     let mut filled = OUTLIVE_TERM.to_owned();
     let mut env: Vec<(String, String)> = Vec::new();
     let mut folders: Option<(String, Vec<String>)> = None;
@@ -128,7 +129,8 @@ pub(super) fn fill(text: &str, meaning: &Lookup<'_>) -> Result<Command, String> 
             }
         }
     }
-    let argv = ["sh", "-c", &filled, "sh"].into_iter().map(OsString::from);
+    let words = shells.for_text().iter().copied().chain(["-c", &filled, "sh"]);
+    let argv = words.map(OsString::from);
     let folders = folders.into_iter().flat_map(|(_, values)| values).map(OsString::from);
     Ok(Command { argv: argv.chain(folders).collect(), env })
 }
@@ -172,7 +174,7 @@ mod tests {
                 _ => Meaning::Many(vec!["a b".to_owned(), "*".to_owned()]),
             })
         };
-        let command = fill(text, &meaning).unwrap();
+        let command = fill(text, Shells::default(), &meaning).unwrap();
         let mut process = std::process::Command::new(&command.argv[0]);
         let output = process.args(&command.argv[1..]).envs(command.env).output().unwrap();
         assert!(output.status.success(), "{text:?} with {value:?}: {output:?}");
@@ -244,7 +246,11 @@ mod tests {
     fn arithmetic_takes_whole_numbers_only() {
         assert_eq!(run("echo $(( {v} + (1) )) '{v}'", "41"), "42 41\n");
         let meaning = |_: &str| Ok(Meaning::One("a[$(id)]".to_owned()));
-        assert!(fill("echo $(( {v} ))", &meaning).unwrap_err().contains("whole number"));
+        assert!(
+            fill("echo $(( {v} ))", Shells::default(), &meaning)
+                .unwrap_err()
+                .contains("whole number")
+        );
     }
 
     #[test]
@@ -252,6 +258,10 @@ mod tests {
         assert_eq!(run("printf '<%s>' {w.dirs}", ""), "<a b><*>");
         assert_eq!(run("printf '<%s>' \"d: {w.dirs}\" '{w.dirs}'", ""), "<d: a b *><a b *>");
         let meaning = |_: &str| Ok(Meaning::Many(Vec::new()));
-        assert!(fill("{a.dirs} {b.dirs}", &meaning).unwrap_err().contains("one task only"));
+        assert!(
+            fill("{a.dirs} {b.dirs}", Shells::default(), &meaning)
+                .unwrap_err()
+                .contains("one task only")
+        );
     }
 }

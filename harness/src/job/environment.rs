@@ -1,0 +1,93 @@
+//! Puts the harness, and with it all that it starts, into the environment that its program inherits: it runs itself anew
+//! in it, once, as the same process.
+
+use std::convert::Infallible;
+use std::env;
+use std::ffi::{CString, OsString};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+
+use nemo_core::checksum;
+use nemo_core::environment::{self, InheritSpec, Variable};
+use nemo_core::rundir::{ExperimentDir, TaskDir, TaskSpec};
+use nix::unistd::execve;
+
+use crate::attempt::start_error::StartError;
+use crate::job::trial::with_path;
+
+/// The option that says that it is done.
+pub(crate) const DONE: &str = "--environment-set";
+
+/// How often a file is tried that can't be read, and how long it is waited in between.
+const TRIES: u32 = 3;
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Comes back only where there is nothing to inherit, or with what is wrong.
+///
+/// Signals that were blocked stay so, and those that wait are read by the run that follows.
+pub(crate) fn enter(task_dir: &Path, local: bool) -> Result<(), StartError> {
+    let Some(variables) = variables(task_dir, local)? else { return Ok(()) };
+    let Err(error) = run_anew(variables);
+    Err(StartError::Node(format!("the environment of the program: {error}")))
+}
+
+/// What the program inherits. A specification that can't be read is told of by whoever needs the rest of it.
+fn variables(task_dir: &Path, local: bool) -> Result<Option<Vec<Variable>>, StartError> {
+    let task_dir = TaskDir(fs::canonicalize(task_dir).unwrap_or_else(|_| task_dir.to_owned()));
+    let text = fs::read(task_dir.spec()).unwrap_or_default();
+    let spec = checksum::from_slice::<TaskSpec>(&text).ok().and_then(|spec| spec.inherit);
+    let (Some(spec), Some(dir)) = (spec, ExperimentDir::of_task(&task_dir)) else {
+        return Ok(None);
+    };
+    let mut kept = read(&dir.environment())?;
+    if !spec.secrets.is_empty() {
+        kept.extend(read(&dir.secrets())?);
+    }
+    if let Some(name) = spec.missing(&kept) {
+        let text = format!("the secret `{name}` is not in `{}`", dir.secrets().display());
+        return Err(StartError::Permanent(text));
+    }
+    Ok(Some(inherited(kept, local, &spec)))
+}
+
+fn inherited(kept: Vec<Variable>, local: bool, spec: &InheritSpec) -> Vec<Variable> {
+    if local {
+        environment::on_this_machine(kept, spec)
+    } else {
+        environment::in_job(kept, env::vars_os().collect(), spec)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<Variable>, StartError> {
+    let mut tries = 1;
+    loop {
+        match fs::read(path) {
+            Ok(bytes) => {
+                let whole = environment::from_file(&bytes);
+                return whole.map_err(|error| StartError::Permanent(with_path(path, &error)));
+            }
+            Err(_) if tries < TRIES => tries += 1,
+            Err(error) => return Err(StartError::node(path, &error)),
+        }
+        sleep(PAUSE);
+    }
+}
+
+/// `std::process::Command` would let waiting signals through.
+fn run_anew(variables: Vec<Variable>) -> io::Result<Infallible> {
+    let text = |text: OsString| CString::new(text.into_vec()).map_err(io::Error::from);
+    let program = text(env::current_exe()?.into())?;
+    let arguments = env::args_os().chain([DONE.into()]).map(text);
+    let pair = |(mut name, value): Variable| {
+        name.push("=");
+        name.push(value);
+        text(name)
+    };
+    let environment = variables.into_iter().map(pair).collect::<io::Result<Vec<CString>>>()?;
+    let arguments = arguments.collect::<io::Result<Vec<CString>>>()?;
+    Ok(execve(&program, &arguments, &environment)?)
+}

@@ -1,0 +1,35 @@
+//! What an experiment's programs inherit from the shell that submits it, and whether all that they need is there.
+
+use nemo_core::environment::{self, Variable};
+
+use super::{App, prepare};
+use crate::error::{CommandError, ExitCode};
+use crate::experiment::{EnvSpec, Executor, Experiment};
+use crate::store::KeptEnvironment;
+
+/// Gathers it. A secret that is not set is an error.
+pub(super) fn kept(app: &App, experiment: &Experiment) -> Result<KeptEnvironment, CommandError> {
+    let secrets = secrets(experiment);
+    let is_set = |wanted: &str| app.variables.iter().any(|(name, _)| name == wanted);
+    if let Some(name) = secrets.iter().find(|name| !is_set(name)) {
+        let text = format!("the secret `{name}` is not set in your environment");
+        return Err(CommandError::new(ExitCode::Usage, text).hinted(format!("export {name}=…")));
+    }
+    let is_secret = |(name, _): &Variable| secrets.iter().any(|secret| name == *secret);
+    let (named, others) = app.variables.iter().cloned().partition(is_secret);
+    let plain = environment::inheritable(others, prepare::is_on_slurm(experiment));
+    Ok(KeptEnvironment { plain, secrets: named })
+}
+
+/// The names of all secrets of the executors that are used.
+fn secrets(experiment: &Experiment) -> Vec<&str> {
+    let used = experiment.tasks.iter().filter_map(|task| experiment.executors.get(&task.executor));
+    used.flat_map(|executor| &env_spec(executor).secrets).map(String::as_str).collect()
+}
+
+fn env_spec(executor: &Executor) -> &EnvSpec {
+    match executor {
+        Executor::Slurm(slurm) => &slurm.surroundings,
+        Executor::Local(local) => &local.surroundings,
+    }
+}

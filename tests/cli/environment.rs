@@ -1,0 +1,199 @@
+//! What programs find in their environment: the user's, and what the file says, on both executors and on a real Slurm.
+
+use std::process::Command;
+
+use crate::cluster;
+use crate::support::{World, printed, states, text, trials};
+
+/// A task `a` that runs this; every executor passes on the secret `TOKEN`.
+fn write(world: &World, run: &str, sbatch: &str, task: &str) {
+    let file = format!(
+        r#"name = "env"
+[executor.cluster]
+kind = "slurm"
+mem = "50M"
+time = "5m"
+secrets = ["TOKEN"]
+setup = ["if command -v module; then module load cuda; fi"]
+sbatch = {{ {sbatch} }}
+[executor.here]
+kind = "local"
+secrets = ["TOKEN"]
+setup = ["if command -v module; then module load cuda; fi"]
+[task.a]
+run = {run}
+{task}"#
+    );
+    world.write("exp.toml", &file);
+}
+
+/// The executors that can be tried.
+fn places() -> Vec<&'static str> {
+    if cluster::is_here() { vec!["here", "cluster"] } else { vec!["here"] }
+}
+
+/// Submits from a shell with these variables, waits, and returns the id and what the program printed.
+#[track_caller]
+fn printed_in(world: &World, place: &str, shell: &[(&str, &str)]) -> (String, String) {
+    let submit = ["submit", "exp.toml", "--executor", place, "--wait"];
+    let output = world.command(&submit).env("TOKEN", "sesame").envs(shell.to_vec()).output();
+    let submitted = printed(&output.unwrap());
+    assert_eq!(submitted.code, 0, "{place}: {submitted:?}");
+    let id = submitted.stdout.trim().to_owned();
+    let log = world.experiment(&id).join("tasks/a/trials/0/0.out");
+    let log = std::fs::read_to_string(log).unwrap();
+    (id, log)
+}
+
+const ENV: &str = r#""env""#;
+
+/// The values of a variable in what `env` printed.
+fn value(log: &str, name: &str) -> Option<String> {
+    let is_it = |line: &&str| line.split_once('=').is_some_and(|(own, _)| own == name);
+    log.lines().find(is_it).map(|line| line[name.len() + 1..].to_owned())
+}
+
+#[test]
+fn a_trial_is_not_the_rank_or_the_job_that_its_shell_is() {
+    let world = World::new();
+    write(&world, ENV, "", "");
+    let shell = [
+        ("RANK", "1"),
+        ("WORLD_SIZE", "2"),
+        ("LOCAL_RANK", "1"),
+        ("MASTER_ADDR", "elsewhere"),
+        ("OMPI_COMM_WORLD_RANK", "1"),
+        ("PMIX_RANK", "1"),
+        ("SLURM_JOB_ID", "4711"),
+        ("SLURM_JOBID", "4711"),
+        ("SLURM_PROCID", "1"),
+        ("SLURM_RESTART_COUNT", "9"),
+        ("SBATCH_TIMELIMIT", "1"),
+        ("NEMO_PARAM_LR", "7"),
+        ("SLURM_TIME_FORMAT", "relative"),
+        ("LC_ALL", "C.UTF-8"),
+        ("MY_OWN", "a b"),
+    ];
+    for place in places() {
+        let (_, log) = printed_in(&world, place, &shell);
+        for (name, inherited) in &shell[..12] {
+            let found = value(&log, name);
+            let is_own = place == "cluster" && found.as_deref() != Some(inherited);
+            let of_slurm = name.starts_with("SLURM_") && is_own;
+            assert!(found.is_none() || of_slurm, "{place}: {name}={found:?}");
+        }
+        for (name, inherited) in &shell[12..] {
+            assert_eq!(value(&log, name).as_deref(), Some(*inherited), "{place}: {name}");
+        }
+        assert_eq!(value(&log, "SLURM_BITSTR_LEN"), None, "{place}: ours, not the user's");
+        assert_eq!(value(&log, "SLURM_JOB_ID").is_some(), place == "cluster");
+    }
+}
+
+#[test]
+fn exported_functions_arrive() {
+    let world = World::new();
+    // A program that a shell starts finds them as well, and so does a shell's own text.
+    write(&world, r#""bash -c 'module list'; module avail""#, "", "");
+    let shell = [("BASH_FUNC_module%%", "() {  echo \"module: $*\"\n}")];
+    for place in places() {
+        let (_, log) = printed_in(&world, place, &shell);
+        for line in ["module: load cuda", "module: list", "module: avail"] {
+            assert!(log.contains(line), "{place}: {log}");
+        }
+    }
+}
+
+#[test]
+fn secrets_arrive_whatever_is_exported_and_no_accounts_have_them() {
+    if !cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    let shell = [("OTHER", "open"), ("NAMED", "n")];
+    for (export, other, named) in [
+        ("", true, true),
+        ("export = \"ALL,ADDED=1\"", true, true),
+        ("export = \"NONE\"", false, false),
+        ("export = \"NAMED,ADDED=1\"", false, true),
+    ] {
+        write(&world, ENV, export, "");
+        let (id, log) = printed_in(&world, "cluster", &shell);
+        assert_eq!(value(&log, "TOKEN").as_deref(), Some("sesame"), "{export}: {log}");
+        assert_eq!(value(&log, "OTHER").is_some(), other, "{export}: {log}");
+        assert_eq!(value(&log, "NAMED").is_some(), named, "{export}: {log}");
+        assert_eq!(value(&log, "ADDED").is_some(), export.contains("ADDED"), "{export}: {log}");
+        let job = text(&trials(&world.status(&id), "a")[0]["slurm_job"]);
+        let accounts = stored_environment(&world, job.split('_').next().unwrap());
+        assert!(accounts.contains("SLURM_CONF="), "{export}: nothing is stored: {accounts}");
+        for name in ["sesame", "TOKEN", "OTHER", "NAMED", "LC_ALL", "SLURM_TIME_FORMAT"] {
+            assert!(!accounts.contains(name), "{export}: {name} in {accounts}");
+        }
+    }
+}
+
+/// What the accounting database keeps of a job's environment, once it has it.
+fn stored_environment(world: &World, job: &str) -> String {
+    for _ in 0..100 {
+        let mut sacct = Command::new("sacct");
+        world.surround(&mut sacct);
+        let printed = printed(&sacct.args(["-j", job, "--env-vars"]).output().unwrap());
+        if printed.stdout.contains('=') {
+            return printed.stdout;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    String::new()
+}
+
+#[test]
+fn the_environment_is_that_of_the_submission_after_a_restart_too() {
+    let world = World::new();
+    // The first attempt fails; between the two nothing of the submitting shell is left but the folder.
+    let run = r#""env; [ $NEMO_ATTEMPT = 1 ]""#;
+    write(&world, run, "", "[task.a.restart]\ncrashes = 1\n");
+    for place in places() {
+        let submit = ["submit", "exp.toml", "--executor", place, "--wait"];
+        let shell = [("TOKEN", "sesame"), ("PATH_OF_CONDA", "/envs/a")];
+        let submitted = printed(&world.command(&submit).envs(shell).output().unwrap());
+        assert_eq!(submitted.code, 0, "{place}: {submitted:?}");
+        let id = submitted.stdout.trim();
+        assert_eq!(states(&world.status(id), "a"), ["completed"]);
+        let log = world.experiment(id).join("tasks/a/trials/0/1.out");
+        let log = std::fs::read_to_string(log).unwrap();
+        assert_eq!(value(&log, "TOKEN").as_deref(), Some("sesame"), "{place}");
+        assert_eq!(value(&log, "PATH_OF_CONDA").as_deref(), Some("/envs/a"), "{place}");
+    }
+}
+
+#[test]
+fn a_secret_that_is_not_set_is_an_error_before_anything_is_written() {
+    let world = World::new();
+    write(&world, ENV, "", "");
+    let refused = world.run(&["submit", "exp.toml", "--executor", "here"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.stderr.contains("`TOKEN` is not set"), "{refused:?}");
+    assert!(!world.path("home").join("experiments").exists());
+}
+
+#[test]
+fn a_secret_that_is_gone_fails_the_trial_with_the_reason() {
+    let world = World::new();
+    write(&world, ENV, "", "");
+    let (id, _) = printed_in(&world, "here", &[]);
+    let dir = world.experiment(&id);
+    for (name, mode) in [("environment", 0o600), ("secrets", 0o600)] {
+        use std::os::unix::fs::PermissionsExt;
+        let found = std::fs::metadata(dir.join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(found, mode, "{name}");
+    }
+    let none = nemo_core::environment::to_file(&[]);
+    std::fs::write(dir.join("secrets"), none).unwrap();
+    std::fs::remove_dir_all(dir.join("tasks/a/trials/0")).unwrap();
+    let mut harness = Command::new(crate::support::harness());
+    world.surround(&mut harness);
+    let run = ["run", "--local", "--trial", "0", "--task-dir"];
+    let ended = printed(&harness.args(run).arg(dir.join("tasks/a")).output().unwrap());
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.stderr.contains("the secret `TOKEN` is not in"), "{ended:?}");
+}
