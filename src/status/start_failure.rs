@@ -43,9 +43,9 @@ mod tests {
 
     #[track_caller]
     fn check(exit: &str, expected: &str) {
-        let delimiter = char::from(account_delimiter());
+        let delimiter = char::from(account_delimiter()).to_string();
         let fields = ["8_0", "9", "FAILED", exit, "100", "100", "101", "n1", "None"];
-        let text: String = fields.iter().map(|field| format!("{field}{delimiter}")).collect();
+        let text = fields.map(|field| [field, &delimiter].concat()).concat();
         let parsed = account::parse(format!("{text}\n").as_bytes());
         assert_eq!(parsed.unread, []);
         let why = why(&parsed.rows[0]);
