@@ -3,14 +3,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use crate::{checksum, lines};
+use crate::{checksum, lines, open};
 
 /// Makes the names in a folder durable: the file's data is the caller's to sync.
 pub fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    open::folder(path)?.sync_all()
 }
 
 /// Makes `path` and what is missing above it, private to the user, each name durable.
@@ -76,15 +76,14 @@ impl Appender {
     /// next one starts on a line of its own.
     pub fn open(path: &Path) -> io::Result<Self> {
         let is_new = !path.exists();
-        let mut options = OpenOptions::new();
-        let mut file = options.append(true).create(true).mode(0o600).open(path)?;
+        let mut file = open::to_append(path)?;
         if is_new {
             path.parent().map_or(Ok(()), sync_dir)?;
         } else {
-            let text = fs::read(path)?;
-            let last = text.split_inclusive(|&byte| byte == b'\n').next_back().unwrap_or_default();
-            if !last.is_empty() && !last.ends_with(b"\n") {
-                file.write_all(if lines::is_whole(last) { b"\n" } else { lines::TORN })?;
+            let last = last_line(path)?;
+            if !last.is_empty() {
+                file.write_all(if lines::is_whole(&last) { b"
+" } else { lines::TORN })?;
             }
         }
         Ok(Self { file, torn: false })
@@ -118,6 +117,27 @@ impl Appender {
         let written = self.file.write_all(&line);
         self.torn = written.is_err();
         written
+    }
+}
+
+/// A longer line is none of ours.
+const LONGEST: u64 = 1 << 20;
+
+/// What follows a file's last line break. The file may be long: only its end is read.
+fn last_line(path: &Path) -> io::Result<Vec<u8>> {
+    let file = open::to_read(path)?;
+    let length = file.metadata()?.len();
+    let mut tail = Vec::new();
+    let mut size = 4096;
+    loop {
+        let from = length.saturating_sub(size);
+        tail.resize(usize::try_from(length - from).unwrap_or(usize::MAX), 0);
+        file.read_exact_at(&mut tail, from)?;
+        let last = tail.iter().rposition(|&byte| byte == b'\n');
+        if last.is_some() || from == 0 || size > LONGEST {
+            return Ok(tail.split_off(last.map_or(0, |at| at + 1)));
+        }
+        size *= 4;
     }
 }
 

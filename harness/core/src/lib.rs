@@ -7,6 +7,7 @@ pub mod durable;
 pub mod exit;
 pub mod interval;
 pub mod lines;
+pub mod open;
 pub mod placeholder;
 pub mod profile;
 pub mod retention;

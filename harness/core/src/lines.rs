@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use crate::checksum;
+use crate::{checksum, open};
 
 /// What ends a line that a crash or a full disk cut short: such a line was never there, and is no damage.
 pub(crate) const TORN: &[u8] = b"<torn>\n";
@@ -82,7 +82,7 @@ pub(crate) fn is_whole(line: &[u8]) -> bool {
 
 /// Reads a file of lines; one that does not exist yet holds none.
 pub fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Lines<T>> {
-    match std::fs::read(path) {
+    match open::read(path) {
         Ok(bytes) => Ok(parse(&bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Lines::default()),
         Err(error) => Err(error),

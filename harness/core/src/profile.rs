@@ -24,18 +24,45 @@ pub fn is_checkpoint(profile: Option<Profile>, name: &str) -> bool {
     }
 }
 
+/// The largest step. Steps are counted on from it without an overflow.
+pub const LAST_STEP: u64 = i64::MAX.cast_unsigned();
+
+/// A number that is no step: it must be taken neither for 0 nor for what remains of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLarge;
+
+impl std::fmt::Display for TooLarge {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "its number is larger than any step, {LAST_STEP}")
+    }
+}
+
 /// The completed steps that a checkpoint's name tells, or the beginning of its file, which is `head`.
 ///
 /// Without a profile: the last number of the name, a file's extension apart (`step-60.h5` is 60).
-#[must_use]
-pub fn step(profile: Option<Profile>, name: &str, is_file: bool, head: &[u8]) -> Option<u64> {
-    match profile {
+pub fn step(
+    profile: Option<Profile>,
+    name: &str,
+    is_file: bool,
+    head: &[u8],
+) -> Result<Option<u64>, TooLarge> {
+    let digits = match profile {
         None | Some(Profile::Torchrun | Profile::Submitit | Profile::Condor) => {
             last_number(if is_file { stem(name) } else { name })
         }
-        Some(Profile::Lightning) => number_after(name, "step=").or_else(|| lightning_step(head)),
+        Some(Profile::Lightning) => number_after(name, "step="),
         Some(Profile::Transformers) => transformers_step(name),
+    };
+    match digits {
+        Some(digits) => number(digits).map(Some),
+        None if profile == Some(Profile::Lightning) => Ok(lightning_step(head)),
+        None => Ok(None),
     }
+}
+
+/// What digits say; leading zeros are nothing.
+fn number(digits: &str) -> Result<u64, TooLarge> {
+    digits.parse().ok().filter(|&step| step <= LAST_STEP).ok_or(TooLarge)
 }
 
 /// Whether the names in a folder show that the program has written it to its end. Where this is never so, only a
@@ -89,22 +116,22 @@ fn stem(name: &str) -> &str {
     }
 }
 
-fn last_number(text: &str) -> Option<u64> {
+fn last_number(text: &str) -> Option<&str> {
     let text = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let before = text.trim_end_matches(|c: char| c.is_ascii_digit());
-    text[before.len()..].parse().ok()
+    Some(&text[before.len()..]).filter(|digits| !digits.is_empty())
 }
 
-fn number_after(name: &str, key: &str) -> Option<u64> {
+fn number_after<'a>(name: &'a str, key: &str) -> Option<&'a str> {
     let (_, rest) = name.rsplit_once(key)?;
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    rest[..end].parse().ok()
+    Some(&rest[..end]).filter(|digits| !digits.is_empty())
 }
 
 /// `checkpoint-500`, and nothing but that.
-fn transformers_step(name: &str) -> Option<u64> {
+fn transformers_step(name: &str) -> Option<&str> {
     let digits = name.strip_prefix("checkpoint-")?;
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+    (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())).then_some(digits)
 }
 
 /// `global_step` of a Lightning checkpoint, for names that don't tell it (`last.ckpt`, `hpc_ckpt_2.ckpt`): a dictionary
@@ -136,7 +163,7 @@ mod tests {
     #[track_caller]
     fn check(profile: Option<Profile>, name: &str, expected: Option<u64>) {
         let is_file = name.contains('.') && !name.starts_with('v');
-        assert_eq!(step(profile, name, is_file, b""), expected, "{name}");
+        assert_eq!(step(profile, name, is_file, b""), Ok(expected), "{name}");
     }
 
     #[test]
@@ -151,7 +178,11 @@ mod tests {
             check(profile, "étape7é", Some(7));
             check(profile, "é7", Some(7));
             check(profile, "latest.pt", None);
-            check(profile, "99999999999999999999999", None);
+            check(profile, "step-000060", Some(60));
+            check(profile, "step-9223372036854775807", Some(LAST_STEP));
+            for name in ["step-9223372036854775808", "step-99999999999999999999999"] {
+                assert_eq!(step(profile, name, false, b""), Err(TooLarge), "{name}");
+            }
         }
     }
 
@@ -179,9 +210,9 @@ mod tests {
             (b"", None),
         ];
         for (head, expected) in cases {
-            assert_eq!(step(Some(Lightning), "last.ckpt", true, head), expected, "{head:?}");
+            assert_eq!(step(Some(Lightning), "last.ckpt", true, head), Ok(expected), "{head:?}");
         }
-        assert_eq!(step(Some(Lightning), "step=5.ckpt", true, b"global_stepK\x07"), Some(5));
+        assert_eq!(step(Some(Lightning), "step=5.ckpt", true, b"global_stepK\x07"), Ok(Some(5)));
     }
 
     #[test]

@@ -85,8 +85,8 @@ pub(crate) fn commit(
         Err(why) => return Ok(Done::Refused(why)),
     };
     let before = tree::walk(store, &temporary)?;
-    if let Some(why) = unfit(form, &before) {
-        return refuse(store, &temporary, why);
+    if unfit(form, &before).is_some() {
+        return give_back(store, request, form, &temporary); // it was fit a moment ago
     }
     let parts = sync_and_hash(store, &temporary, &before)?;
     let is_same = stats(&tree::walk(store, &temporary)?) == stats(&before);
@@ -177,11 +177,17 @@ fn take(
             Ok(Err("it holds an own MANIFEST, which is the name of ours".to_owned()))
         }
         Kind::Dir => {
+            if let Some(why) = unfit_folder(store, request)? {
+                return Ok(Err(why));
+            }
             store.rename_new(&request.from, temporary)?;
             Ok(Ok(Form::Folder))
         }
         Kind::File if request.entry == manifest::NAME.as_bytes() => {
             Ok(Err("a checkpoint can't be called MANIFEST".to_owned()))
+        }
+        Kind::File if str::from_utf8(&request.entry).is_err() => {
+            Ok(Err("its name is not UTF-8: it could not be named to the program again".to_owned()))
         }
         Kind::File => {
             if store.stat(temporary).is_err() {
@@ -190,7 +196,8 @@ fn take(
             store.rename_new(&request.from, &inside)?;
             Ok(Ok(Form::File))
         }
-        Kind::Link | Kind::Other => Ok(Err("it is neither a folder nor a file".to_owned())),
+        Kind::Link => Ok(Err("it is a link, neither a folder nor a file".to_owned())),
+        Kind::Other(kind) => Ok(Err(format!("it is {kind}, neither a folder nor a file"))),
     }
 }
 
@@ -201,11 +208,27 @@ fn is_file_form(store: &impl Store, request: &Request, temporary: &Path) -> io::
     Ok(names.contains(&request.entry) && names.iter().all(own))
 }
 
+/// Why a folder that the program saved can't be a checkpoint. It is not even touched then.
+fn unfit_folder(store: &impl Store, request: &Request) -> io::Result<Option<String>> {
+    if let Some(seen) = &request.seen {
+        return Ok(unfit(Form::Folder, seen));
+    }
+    match tree::walk(store, &request.from) {
+        Ok(entries) => Ok(unfit(Form::Folder, &entries)),
+        Err(error) if error.kind() == io::ErrorKind::InvalidFilename => {
+            Ok(Some("it is too deep: a path in it is longer than the system takes".to_owned()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Why a tree can't be a checkpoint.
 fn unfit(form: Form, entries: &[Entry]) -> Option<String> {
-    let name = |entry: &Entry| String::from_utf8_lossy(&entry.path).into_owned();
-    if let Some(odd) = entries.iter().find(|entry| entry.stat.kind == Kind::Other) {
-        return Some(format!("`{}` is neither a file, a folder nor a link", name(odd)));
+    for entry in entries {
+        if let Kind::Other(kind) = entry.stat.kind {
+            let name = String::from_utf8_lossy(&entry.path);
+            return Some(format!("`{name}` in it is {kind}, neither a file, a folder nor a link"));
+        }
     }
     // A manifest that is here is of an earlier, interrupted try.
     let own = manifest::NAME.as_bytes();
@@ -229,7 +252,7 @@ fn sync_and_hash(
         let part = match entry.stat.kind {
             Kind::File => digests.next().map(Part::File),
             Kind::Dir => Some(Part::Dir),
-            Kind::Link | Kind::Other => {
+            Kind::Link | Kind::Other(_) => {
                 Some(Part::Link(store.read_link(&join(root, &entry.path))?))
             }
         };
@@ -259,11 +282,6 @@ fn changed_since_seen(form: Form, request: &Request, now: &[Entry]) -> bool {
     stats(&seen) != stats(now)
 }
 
-fn refuse(store: &mut impl Store, temporary: &Path, why: String) -> io::Result<Done> {
-    store.remove_tree(temporary)?;
-    Ok(Done::Refused(why))
-}
-
 /// Puts it back for the program to go on with, unless it has made a new one of that name.
 fn give_back(
     store: &mut impl Store,
@@ -271,18 +289,27 @@ fn give_back(
     form: Form,
     temporary: &Path,
 ) -> io::Result<Done> {
+    // One of an earlier try: in the staging folder it would be the program's.
+    let manifest = temporary.join(manifest::NAME);
+    if store.stat(&manifest).is_ok() {
+        store.remove_tree(&manifest)?;
+    }
     let own = match form {
         Form::Folder => temporary.to_owned(),
         Form::File => join(temporary, &request.entry),
     };
-    match store.rename_new(&own, &request.from) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
+    let done = match store.rename_new(&own, &request.from) {
+        Ok(()) => Done::Changed,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let why = "it was changed meanwhile, and the program made a new one of that name";
+            Done::Refused(why.to_owned())
+        }
+        Err(error) => return Err(error),
+    };
     if store.stat(temporary).is_ok() {
         store.remove_tree(temporary)?;
     }
-    Ok(Done::Changed)
+    Ok(done)
 }
 
 /// Gives it its name, unless a later attempt has taken over or the name is taken.

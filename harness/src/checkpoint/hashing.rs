@@ -2,7 +2,6 @@
 //!
 //! A large file is hashed in pieces by several threads. BLAKE3 is a tree, so that the result is the hash of the file.
 
-use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -11,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use blake3::hazmat::{self, HasherExt, Mode};
+use nemo_core::open;
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 
@@ -185,7 +185,9 @@ impl Work<'_> {
     fn sync(&self) -> io::Result<()> {
         while let Some((path, _)) = self.files.get(self.next_sync.fetch_add(1, Ordering::Relaxed)) {
             self.go_on()?;
-            File::open(path).and_then(|file| file.sync_all()).map_err(|error| of(path, &error))?;
+            open::to_read(path)
+                .and_then(|file| file.sync_all())
+                .map_err(|error| of(path, &error))?;
         }
         Ok(())
     }
@@ -204,7 +206,7 @@ impl Work<'_> {
 
     fn hash_piece(&self, piece: Piece, buffer: &mut [u8]) -> io::Result<Value> {
         let (path, size) = &self.files[piece.file];
-        let file = File::open(path)?;
+        let file = open::to_read(path)?;
         let mut hasher = blake3::Hasher::new();
         hasher.set_input_offset(piece.at);
         let mut done = 0;

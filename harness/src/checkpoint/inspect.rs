@@ -1,12 +1,12 @@
 //! What something that the program saved shows of itself: whether it is a checkpoint, whole, and of which step.
 
-use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
-use nemo_core::profile;
+use nemo_core::open;
+use nemo_core::profile::{self, TooLarge};
 use nemo_core::rundir::Profile;
 
 use super::store::Kind;
@@ -37,13 +37,20 @@ pub(super) fn rests(profile: Option<Profile>, seen: &[Entry], rested: Duration) 
 }
 
 /// The step that it tells by itself.
-pub(super) fn step(profile: Option<Profile>, path: &Path, kind: Kind) -> Option<u64> {
+pub(super) fn step(
+    profile: Option<Profile>,
+    path: &Path,
+    kind: Kind,
+) -> Result<Option<u64>, TooLarge> {
     let (is_file, mut head) = (kind == Kind::File, Vec::new());
-    if let (true, Some(_), Ok(file)) = (is_file, profile, File::open(path)) {
+    if is_file
+        && profile.is_some()
+        && let Ok(file) = open::to_read(path)
+    {
         file.take(HEAD).read_to_end(&mut head).ok(); // then its name must tell, or a report
     }
-    let name = String::from_utf8_lossy(path.file_name()?.as_bytes());
-    profile::step(profile, &name, is_file, &head)
+    let name = path.file_name().map(|name| String::from_utf8_lossy(name.as_bytes()));
+    profile::step(profile, &name.unwrap_or_default(), is_file, &head)
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Removes the checkpoints that [`retention`] lets go, in a way that a kill can't tear: by a rename first.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
+use nemo_core::open;
 use nemo_core::retention::{self, Candidate};
 use nemo_core::rundir::{Keep, MetricSpec, MetricsLine, TaskDir};
 
@@ -97,7 +97,7 @@ fn steps(store: &impl Store, checkpoints: &Path) -> io::Result<BTreeSet<u64>> {
 
 /// The reports at some steps. The file may be long: it is not held whole.
 fn rows_at(path: &Path, steps: &BTreeSet<u64>) -> io::Result<Vec<MetricsLine>> {
-    let file = match File::open(path) {
+    let file = match open::to_read(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),

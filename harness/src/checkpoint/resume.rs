@@ -165,11 +165,17 @@ pub(crate) fn verify(store: &impl Store, path: &Path) -> Result<Manifest, Bad> {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
             Bad::Content(format!("a part is missing: {error}"))
         }
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidFilename => {
+            Bad::Content(error.to_string())
+        }
         _ => Bad::Unreadable(error.to_string()),
     };
-    let text = store.read(&path.join(manifest::NAME)).map_err(|error| match unreadable(error) {
-        Bad::Content(_) => content("it has no MANIFEST".to_owned()),
-        other @ Bad::Unreadable(_) => other,
+    let text = store.read(&path.join(manifest::NAME)).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => content(format!("its MANIFEST: {error}")),
+        _ => match unreadable(error) {
+            Bad::Content(_) => content("it has no MANIFEST".to_owned()),
+            other @ Bad::Unreadable(_) => other,
+        },
     })?;
     let manifest = manifest::parse(&text).map_err(content)?;
     let entries = tree::walk(store, path).map_err(unreadable)?;

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nemo_core::profile::{LAST_STEP, TooLarge};
 use nemo_core::rundir::Profile;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -173,10 +174,11 @@ impl Saver {
 
     /// Looks at what has appeared, and sends what is complete to be committed.
     pub(crate) fn look(&mut self, now: Time, place: &Place) -> Vec<Outcome> {
-        self.take_results(now);
+        let mut returned = self.take_results(now);
         let seen = self.watch.as_ref().map(Watch::read).unwrap_or_default();
         for name in seen.renamed {
-            if !inspect::is_shown(self.profile, &name) {
+            // What the commit itself put back is no more complete than before.
+            if !inspect::is_shown(self.profile, &name) || returned.remove(&name) {
                 continue;
             }
             let whole = Whole { place: place.clone(), at: now, is_told: true };
@@ -319,15 +321,23 @@ impl Saver {
                     continue;
                 }
             };
-            let told = self.told.remove(&name);
-            let found = || inspect::step(self.profile, &from, stat.kind).or(whole.place.step);
-            let step = told.or_else(found);
+            let told = self.told.remove(&name).map(Some).map(Ok);
+            let found = told.unwrap_or_else(|| inspect::step(self.profile, &from, stat.kind));
             let newest = self.steps.last().copied();
+            let counted = newest.map_or(0, |last| last.saturating_add(1));
+            let found = found.map(|found| found.or(whole.place.step));
+            let step = match found {
+                Ok(step) if step.unwrap_or(counted) <= LAST_STEP => step,
+                Ok(_) | Err(TooLarge) => {
+                    self.refuse(name, whole.at, TooLarge.to_string());
+                    continue;
+                }
+            };
             let request = Request {
                 seen: self.walk(&name),
                 from,
                 entry: name,
-                step: step.unwrap_or_else(|| newest.map_or(0, |last| last + 1)),
+                step: step.unwrap_or(counted),
                 counted_from: newest.filter(|_| step.is_none()),
                 checkpoints: self.checkpoints.clone(),
                 attempt: self.lease.attempt,
@@ -338,6 +348,14 @@ impl Saver {
             self.steps.insert(request.step);
             self.send(request, whole);
         }
+    }
+
+    /// It lies where it lies, and is not looked at again unless it is saved anew.
+    fn refuse(&mut self, name: Vec<u8>, at: Time, why: String) {
+        let entry = String::from_utf8_lossy(&name).into_owned();
+        self.waiting.insert(name, Waiting::Refused);
+        let done = Ok(Done::Refused(why));
+        self.outcomes.push(Outcome { entry, step: 0, bytes: 0, done, at, is_last: true });
     }
 
     /// A save can't be looked at now: that is tried again, as a commit is.
@@ -370,10 +388,19 @@ impl Saver {
         self.worker.send(Job::Commit(Box::new(request)));
     }
 
-    fn take_results(&mut self, now: Time) {
+    /// Takes what the worker has done; the names that it has put back where they were.
+    fn take_results(&mut self, now: Time) -> BTreeSet<Vec<u8>> {
+        let mut returned = BTreeSet::new();
         for answer in self.worker.answers() {
             match answer {
-                Answer::Commit(request, done) => self.take_commit(*request, done, now),
+                Answer::Commit(request, done) => {
+                    // Its rename may have been seen before: then it is no second save.
+                    let is_back = matches!(done, Ok(Done::Changed));
+                    if is_back && self.again.remove(&request.entry).is_none() {
+                        returned.insert(request.entry.clone());
+                    }
+                    self.take_commit(*request, done, now);
+                }
                 // What could not be chosen now is after the next commit.
                 Answer::Chosen(steps) => {
                     self.tidying = false;
@@ -386,6 +413,7 @@ impl Saver {
             (self.untidy, self.tidying) = (false, true);
             self.worker.send(Job::Choose(Need::Resume { verified: self.verified.clone() }));
         }
+        returned
     }
 
     fn take_commit(&mut self, request: Request, done: io::Result<Done>, now: Time) {

@@ -1,6 +1,5 @@
 //! Makes an attempt's folders ready, before anything is trained.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -20,7 +19,7 @@ fn clean(staging: &Path, checkpoints: &Path) -> io::Result<()> {
         && parent.exists()
     {
         // A process of the attempt before, on another node, may still write there. It is in nobody's way.
-        fs::remove_dir_all(parent).ok();
+        Disk::default().remove_tree(parent).ok();
     }
     durable::create_dir_all(staging)?;
     durable::create_dir_all(checkpoints)?;

@@ -4,7 +4,7 @@
     reason = "each operation is one call: the order of them is the guarantee"
 )]
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use nemo_core::durable;
+use nemo_core::{durable, open};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::hashing::{self, Digest, Pace, SizedFile};
@@ -23,8 +23,8 @@ pub(crate) enum Kind {
     File,
     Dir,
     Link,
-    /// A socket, a pipe, a device: no part of a checkpoint.
-    Other,
+    /// A socket, a FIFO, a device: no part of a checkpoint. What it is, for people.
+    Other(&'static str),
 }
 
 /// What tells whether a file was changed.
@@ -86,14 +86,14 @@ impl Store for Disk {
             () if file_type.is_file() => Kind::File,
             () if file_type.is_dir() => Kind::Dir,
             () if file_type.is_symlink() => Kind::Link,
-            () => Kind::Other,
+            () => Kind::Other(open::kind(&metadata).unwrap_or_default()),
         };
         let modified = (metadata.mtime(), metadata.mtime_nsec());
         Ok(Stat { kind, size: metadata.len(), modified })
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        fs::read(path)
+        open::read(path)
     }
 
     fn digests(&self, files: &[SizedFile]) -> io::Result<Vec<Digest>> {
@@ -117,7 +117,7 @@ impl Store for Disk {
     }
 
     fn sync_file(&mut self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+        open::to_read(path)?.sync_all()
     }
 
     fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
@@ -141,7 +141,7 @@ impl Store for Disk {
 
     fn remove_tree(&mut self, path: &Path) -> io::Result<()> {
         let removed = if path.symlink_metadata()?.is_dir() {
-            fs::remove_dir_all(path)
+            remove_folder(path, LONGEST)
         } else {
             fs::remove_file(path)
         };
@@ -152,8 +152,81 @@ impl Store for Disk {
     }
 }
 
+/// Paths that are longer are made shorter before anything in them is removed: the system takes 4096 bytes.
+const LONGEST: usize = 2048;
+
+/// Removes a folder, however deep it is. The library's own way needs a descriptor and a piece of the stack for each
+/// level; here a folder whose path gets long is lifted up first.
+fn remove_folder(root: &Path, longest: usize) -> io::Result<()> {
+    let mut folders = vec![root.to_owned()];
+    let mut lifted = 0;
+    while let Some(folder) = folders.pop() {
+        let mut below = Vec::new();
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            if !entry.file_type()?.is_dir() {
+                fs::remove_file(entry.path())?;
+                continue;
+            }
+            let mut path = entry.path();
+            if path.as_os_str().len() > root.as_os_str().len() + longest {
+                let up = root.join(format!(".lifted-{lifted}"));
+                fs::rename(&path, &up)?;
+                (path, lifted) = (up, lifted + 1);
+            }
+            below.push(path);
+        }
+        if below.is_empty() {
+            fs::remove_dir(&folder)?;
+        } else {
+            folders.push(folder);
+            folders.extend(below);
+        }
+    }
+    Ok(())
+}
+
 /// The name's bytes as a path below a folder.
 pub(crate) fn join(folder: &Path, name: &[u8]) -> PathBuf {
     use std::os::unix::ffi::OsStrExt;
     folder.join(std::ffi::OsStr::from_bytes(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn a_tree_that_is_too_deep_for_any_path_is_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("deep");
+        fs::create_dir(&folder).unwrap();
+        // Made from the inside out: a path to the innermost can't be said.
+        for level in 0..3000 {
+            let above = parent.path().join("above");
+            fs::create_dir(&above).unwrap();
+            File::create(above.join(format!("file-{level}"))).unwrap();
+            fs::rename(&folder, above.join("d")).unwrap();
+            fs::rename(&above, &folder).unwrap();
+        }
+        let mut disk = Disk::default();
+        let too_deep = super::super::tree::walk(&disk, &folder).unwrap_err();
+        assert_eq!(too_deep.kind(), io::ErrorKind::InvalidFilename);
+        disk.remove_tree(&folder).unwrap();
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_link_points_at_is_not_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let (own, other) = (parent.path().join("own"), parent.path().join("other"));
+        fs::create_dir_all(own.join("a/b")).unwrap();
+        fs::create_dir(&other).unwrap();
+        File::create(other.join("file")).unwrap();
+        std::os::unix::fs::symlink(&other, own.join("a/b/link")).unwrap();
+        Disk::default().remove_tree(&own).unwrap();
+        assert!(other.join("file").exists() && !own.exists());
+    }
 }

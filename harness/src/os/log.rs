@@ -38,5 +38,6 @@ pub(crate) fn log_stderr(text: &str) {
 }
 
 fn line(text: &str) -> String {
-    format!("{PREFIX}{}\n", text.replace('\n', " "))
+    // A name that the program gave may hold anything.
+    format!("{PREFIX}{}\n", text.replace(char::is_control, " "))
 }

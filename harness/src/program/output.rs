@@ -2,13 +2,13 @@
 //!
 //! A full disk costs output, never the trial.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, PipeReader, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
+use nemo_core::open;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 /// A line longer than this is no report.
@@ -19,7 +19,7 @@ pub(crate) const PREFIX: &str = "nemo-harness: ";
 
 /// Opens a log to append to; one that can't be opened is replaced by nothing.
 pub(crate) fn open_log(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+    open::to_append(path)
 }
 
 /// One of the program's two outputs, on its way through this process.
@@ -104,7 +104,7 @@ impl Stream {
 /// The last line that the program itself wrote to a log, for a person to read.
 pub(crate) fn last_line(path: &Path) -> Option<String> {
     const TAIL: u64 = 4096;
-    let mut file = File::open(path).ok()?;
+    let mut file = open::to_read(path).ok()?;
     let length = file.metadata().ok()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL))).ok()?;
     let mut tail = Vec::new();

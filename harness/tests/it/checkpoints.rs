@@ -456,3 +456,96 @@ fn the_same_content_again_and_again_is_no_progress() {
     task.check_ends("Restart Restart, Restart Restart, Restart Restart, Restart Failed");
     assert_eq!(task.checkpoints(), ["step-0"]);
 }
+
+/// What an attempt that ended in order says of what it did not commit.
+#[track_caller]
+fn check_refused(program: &str, expected: &[&str]) {
+    let task = Task::python(program);
+    assert_eq!(task.run(), 0);
+    assert_eq!(task.checkpoints().last().unwrap(), "step-9", "the others change nothing");
+    let reason = task.ends()[0].reason.clone().unwrap();
+    for expected in expected {
+        assert!(reason.contains(expected), "{expected}: {reason}");
+        assert!(task.stderr(0).contains(expected), "{}", task.stderr(0));
+    }
+    hold("A: what is neither a file nor a folder", &task.dir(), Left::InOrder);
+}
+
+#[test]
+fn a_fifo_a_socket_or_a_device_is_named_and_holds_nothing_up() {
+    check_refused(
+        r#"
+import socket
+os.mkfifo(out + "/step-1")
+socket.socket(socket.AF_UNIX).bind(out + "/step-2")
+os.symlink("/dev/zero", out + "/step-3")
+os.symlink(out + "/step-9", out + "/step-4")
+os.mkdir(out + "/.5"); os.mkfifo(out + "/.5/pipe"); open(out + "/.5/state", "w").write("5")
+os.rename(out + "/.5", out + "/step-5")
+save(9)"#,
+        &[
+            "`step-1` was not committed: it is a FIFO",
+            "`step-2` was not committed: it is a socket",
+            "`step-3` was not committed: it is a link",
+            "`step-4` was not committed: it is a link",
+            "`step-5` was not committed: `pipe` in it is a FIFO",
+        ],
+    );
+}
+
+#[test]
+fn a_number_that_is_no_step_is_not_taken_for_another() {
+    check_refused(
+        r#"
+for name in ["step-99999999999999999999999", "step-18446744073709551616", "step-18446744073709551615"]:
+    save(0, name + "%.0s")
+print("step 3", flush=True)
+save(9)"#,
+        &[
+            "`step-99999999999999999999999` was not committed: its number is larger than any step",
+            "`step-18446744073709551616` was not committed",
+            "`step-18446744073709551615` was not committed",
+        ],
+    );
+}
+
+#[test]
+fn a_tree_that_is_too_deep_for_a_path_is_named() {
+    check_refused(
+        r#"
+os.mkdir(out + "/.deep")
+top = os.getcwd()
+os.chdir(out + "/.deep")
+for _ in range(3000): os.mkdir("d"); os.chdir("d")
+open("state", "w").write("1")
+os.chdir(top)
+os.rename(out + "/.deep", out + "/step-5")
+save(9)"#,
+        &["`step-5` was not committed: it is too deep"],
+    );
+}
+
+#[test]
+fn names_that_are_no_text_are_committed_or_named() {
+    check_refused(
+        r#"
+os.mkdir(out + "/.x")
+open(out.encode() + b"/.x/a\nb\xff\x1b[31m", "w").write("1")
+os.rename(out.encode() + b"/.x", out.encode() + b"/new\nline\xff-8")
+while not os.path.exists(os.environ["NEMO_DIR"] + "/checkpoints/step-8"): time.sleep(0.01)
+open(out.encode() + b"/\xff-7.pt", "w").write("1")
+save(9)"#,
+        &["-7.pt` was not committed: its name is not UTF-8"],
+    );
+}
+
+#[test]
+fn a_fifo_in_place_of_a_manifest_or_a_log_stops_nothing() {
+    let task = with_two();
+    hang(&task.dir().checkpoint(2).join("MANIFEST"));
+    hang(&task.dir().stderr(3));
+    hang(&task.dir().stdout(3));
+    assert_eq!((task.run(), task.run()), (75, 75));
+    assert_eq!(task.resume_steps(), [None, Some(1), Some(1), Some(2)]);
+    assert!(task.stderr(2).contains("its MANIFEST: it is a FIFO"), "{}", task.stderr(2));
+}

@@ -283,7 +283,7 @@ impl Scene {
                         fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes();
                     found.insert([&entry.path[..], b" ->"].concat(), target)
                 }
-                Kind::Dir | Kind::Other => None,
+                Kind::Dir | Kind::Other(_) => None,
             };
         }
         // Where the step was taken by other content, that is what stays.

@@ -1,0 +1,93 @@
+//! Opens what a program may have put in a file's place: it never waits for a FIFO, never follows a link, and never takes
+//! a device for a file.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::libc;
+
+/// Opens a regular file to read it.
+pub fn to_read(path: &Path) -> io::Result<File> {
+    regular(OpenOptions::new().read(true), path)
+}
+
+/// Opens a regular file to append to it; it is made where it is missing, private to the user.
+pub fn to_append(path: &Path) -> io::Result<File> {
+    regular(OpenOptions::new().append(true).create(true).mode(0o600), path)
+}
+
+/// Reads a regular file whole.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut to_read(path)?, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Opens a folder, to sync it.
+pub fn folder(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)
+}
+
+fn regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let opened = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) => no_file("a link"),
+        Some(libc::ENXIO) => no_file("a FIFO, a socket or a device"),
+        _ => error,
+    })?;
+    match kind(&file.metadata()?) {
+        None => Ok(file),
+        Some(kind) => Err(no_file(kind)),
+    }
+}
+
+/// What something is that is neither a file nor a folder, for people.
+#[must_use]
+pub fn kind(metadata: &Metadata) -> Option<&'static str> {
+    let kind = metadata.file_type();
+    match () {
+        () if kind.is_file() => None,
+        () if kind.is_dir() => Some("a folder"),
+        () if kind.is_symlink() => Some("a link"),
+        () if kind.is_fifo() => Some("a FIFO"),
+        () if kind.is_socket() => Some("a socket"),
+        () => Some("a device"),
+    }
+}
+
+/// Its kind is one that no other error of an open has: a file that is none says nothing of the disk.
+fn no_file(kind: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("it is {kind}, not a file"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_file_is_named_and_nobody_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(path("socket")).unwrap());
+        std::fs::create_dir(path("folder")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", path("link")).unwrap();
+        let check = |path: &Path, expected: &str| {
+            for opened in [to_read(path), to_append(path)] {
+                let error = opened.unwrap_err();
+                let is_told = error.to_string().contains(expected);
+                assert!(is_told || error.kind() == io::ErrorKind::IsADirectory, "{error}");
+            }
+        };
+        check(&path("fifo"), "FIFO");
+        check(&path("socket"), "socket");
+        check(&path("folder"), "folder");
+        check(&path("link"), "a link");
+        check(Path::new("/dev/null"), "a device");
+        assert_eq!(to_read(&path("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        to_append(&path("file")).unwrap();
+        assert!(read(&path("file")).unwrap().is_empty());
+    }
+}
