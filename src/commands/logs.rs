@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use nemo_core::open;
 use serde_json::json;
 
 use super::App;
@@ -85,19 +86,20 @@ pub(super) fn logs(app: &App, args: &LogsArgs) -> Result<ExitCode, CommandError>
                 let known = printed.contains_key(&source.path);
                 let printed = printed.entry(source.path.clone()).or_default();
                 let tail = if known { None } else { args.tail };
-                let text = more(&source.path, printed, tail)?;
-                if text.is_empty() {
+                let mut file = more(&source.path, printed.until, tail)?;
+                printed.until = file.stream_position()?;
+                if file.fill_buf()?.is_empty() {
                     continue;
                 }
                 let mut stdout = io::stdout().lock();
-                if args.json {
-                    stdout.write_all(&json_lines(&source, &text))?;
+                printed.until += if args.json {
+                    print_json(&source, &mut file, &mut stdout)?
                 } else {
                     if several && last.as_ref() != Some(&source.path) {
                         writeln!(stdout, "==> {} <==", source.title())?;
                     }
-                    stdout.write_all(&text)?;
-                }
+                    io::copy(&mut file, &mut stdout)?
+                };
                 stdout.flush()?;
                 last = Some(source.path);
             }
@@ -156,16 +158,21 @@ impl Source {
     }
 }
 
-/// One object for each line.
-fn json_lines(source: &Source, text: &[u8]) -> Vec<u8> {
-    let lines = text.strip_suffix(b"\n").unwrap_or(text).split(|byte| *byte == b'\n');
-    let object = |line: &[u8]| {
-        let line = String::from_utf8_lossy(line);
+/// Prints one object for each line; how many bytes of the file that took. A line without an end is cut into several.
+fn print_json(source: &Source, file: &mut impl BufRead, out: &mut impl Write) -> io::Result<u64> {
+    let (mut read, mut line) = (0, Vec::new());
+    loop {
+        line.clear();
+        let length = file.take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+        if length == 0 {
+            return Ok(read);
+        }
+        read += length as u64;
+        let line = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(&line));
         let Source { task, trial, attempt, rank, stream, .. } = source;
         let object = json!({ "task": task, "trial": trial, "attempt": attempt, "rank": rank.unwrap_or(0), "stream": stream, "line": line });
-        format!("{object}\n").into_bytes()
-    };
-    lines.flat_map(object).collect()
+        writeln!(out, "{object}")?;
+    }
 }
 
 /// The files to print, in order. Only those that hold something.
@@ -223,28 +230,47 @@ fn attempt_exists(status: &Status, target: &Target, args: &LogsArgs) -> Result<(
     Err(CommandError::new(ExitCode::NotFound, format!("there is no attempt {wanted}")).hinted(hint))
 }
 
-/// What a file holds beyond what was printed; at first, if asked for, only its last lines.
-fn more(path: &Path, printed: &mut Printed, tail: Option<usize>) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(printed.until))?;
-    let mut text = Vec::new();
-    file.read_to_end(&mut text)?;
-    printed.until += text.len() as u64;
-    if let Some(lines) = tail {
-        let start = last_lines(&text, lines);
-        text.drain(..start);
-    }
-    Ok(text)
+/// What a file holds beyond what was printed; at first, if asked for, only its last lines. It may be larger than any
+/// memory.
+fn more(path: &Path, until: u64, tail: Option<usize>) -> io::Result<BufReader<File>> {
+    let mut file = open::to_read(path)?;
+    let start = match tail {
+        Some(lines) => last_lines(&mut file, lines)?,
+        None => until,
+    };
+    file.seek(SeekFrom::Start(start))?;
+    Ok(BufReader::with_capacity(BLOCK, file))
 }
 
-/// Where the last `lines` lines of a text begin.
-fn last_lines(text: &[u8], lines: usize) -> usize {
-    let ended = text.strip_suffix(b"\n").unwrap_or(text);
-    let mut breaks = ended.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n');
-    match lines {
-        0 => text.len(),
-        lines => breaks.nth(lines - 1).map_or(0, |(place, _)| place + 1),
+/// So much of a file is read at once.
+const BLOCK: usize = 64 * 1024;
+/// A line that is longer is printed in pieces where each stands in an object.
+const LONGEST_LINE: u64 = 1 << 20;
+
+/// Where the last `lines` lines of a file begin: looked for from its end.
+fn last_lines(file: &mut (impl Read + Seek), lines: usize) -> io::Result<u64> {
+    let length = file.seek(SeekFrom::End(0))?;
+    let mut block = vec![0; BLOCK];
+    let (mut at, mut breaks) = (length, 0);
+    if lines == 0 {
+        return Ok(length);
     }
+    while at > 0 {
+        let size = at.min(BLOCK as u64);
+        at -= size;
+        let block = &mut block[..usize::try_from(size).unwrap_or(BLOCK)];
+        file.seek(SeekFrom::Start(at))?;
+        file.read_exact(block)?;
+        for (place, _) in block.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
+            let next = at + place as u64 + 1;
+            // The break at the very end ends the last line, and begins none.
+            breaks += usize::from(next < length);
+            if next < length && breaks == lines {
+                return Ok(next);
+            }
+        }
+    }
+    Ok(0)
 }
 
 #[cfg(test)]
@@ -254,12 +280,46 @@ mod tests {
     #[test]
     fn the_last_lines_of_a_text() {
         let check = |text: &str, lines, expected: &str| {
-            assert_eq!(&text[last_lines(text.as_bytes(), lines)..], expected, "{text:?} {lines}");
+            let start = last_lines(&mut io::Cursor::new(text), lines).unwrap();
+            let shown = &text[usize::try_from(start).unwrap()..];
+            assert!(shown == expected, "{lines} lines of {} bytes: {start}", text.len());
         };
         check("a\nb\nc\n", 2, "b\nc\n");
         check("a\nb\nc", 2, "b\nc");
         check("a\n", 5, "a\n");
         check("", 2, "");
         check("a\nb\n", 0, "");
+        check("\n\n\n", 2, "\n\n");
+        for length in [BLOCK - 2, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK] {
+            let line = "x".repeat(length);
+            let text = format!("first\n{line}\nlast\n");
+            check(&text, 1, "last\n");
+            check(&text, 2, &format!("{line}\nlast\n"));
+            check(&text, 3, &text);
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_for_an_object_is_several() {
+        let source = Source {
+            path: PathBuf::new(),
+            task: "t".to_owned(),
+            trial: 0,
+            attempt: Some(0),
+            rank: None,
+            stream: "out",
+        };
+        let long = "x".repeat(usize::try_from(LONGEST_LINE).unwrap());
+        let text = format!("a\n{long}b\n\nc");
+        let mut out = Vec::new();
+        let read = print_json(&source, &mut text.as_bytes(), &mut out).unwrap();
+        assert_eq!(read, text.len() as u64);
+        let lines: Vec<serde_json::Value> = String::from_utf8(out)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let lines: Vec<&str> = lines.iter().map(|line| line["line"].as_str().unwrap()).collect();
+        assert_eq!(lines, ["a", &long, "b", "", "c"]);
     }
 }

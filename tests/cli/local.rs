@@ -263,3 +263,30 @@ fn a_metric_that_never_comes_is_warned_of() {
         "the last reports of `t` are without `losss`: the best trial can't be told; reported: loss";
     assert_eq!(warnings(&file("many", many)), serde_json::json!([lately]));
 }
+
+/// The log is longer than all the memory that the program may have.
+#[test]
+fn a_log_that_is_larger_than_the_memory_is_shown() {
+    use std::io::{Seek, SeekFrom, Write};
+    let world = World::new();
+    world.write("exp.toml", "name = \"x\"\n[task.only]\nrun = \"true\"\n");
+    let printed = world.run(&["submit", "exp.toml", "--wait"]);
+    let id = printed.stdout.trim();
+    let log = world.experiment(id).join("tasks/only/trials/0/0.out");
+    let mut file = std::fs::File::options().write(true).open(log).unwrap();
+    file.seek(SeekFrom::Start(1 << 30)).unwrap(); // a hole: it takes no room
+    file.write_all(b"\none\ntwo\nthree\n").unwrap();
+    let shown = |arguments: &str| {
+        let mut shell = Command::new("sh");
+        let program = env!("CARGO_BIN_EXE_nemo-slurm");
+        let command = format!("ulimit -v 400000; \"{program}\" logs {id} --stream out {arguments}");
+        world.surround(shell.args(["-c", &command]));
+        let output = shell.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert_eq!(shown("-n 2"), "two\nthree\n");
+    let objects = shown("-n 3 --json");
+    assert_eq!(objects.lines().count(), 3, "{objects}");
+    assert_eq!(shown("| wc -c").trim(), ((1_u64 << 30) + 15).to_string());
+}

@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "the one place that makes files durable")]
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -41,6 +41,14 @@ pub fn write_synced(path: &Path, data: &[u8]) -> io::Result<()> {
 ///
 /// The order is the guarantee: the data is durable before the name, the name before the return.
 pub fn replace_file_durably(path: &Path, data: &[u8]) -> io::Result<()> {
+    rewrite_durably(path, |file| file.write_all(data))
+}
+
+/// The same for content that is too long to be held in memory.
+pub fn rewrite_durably(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
     let invalid =
         || io::Error::new(io::ErrorKind::InvalidInput, "a file needs a name and a folder");
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
@@ -50,8 +58,16 @@ pub fn replace_file_durably(path: &Path, data: &[u8]) -> io::Result<()> {
     temporary.push(name);
     temporary.push(format!("-{}", std::process::id()));
     let temporary = folder.join(temporary);
-    write_synced(&temporary, data)?;
-    fs::rename(&temporary, path)?;
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    let mut file = BufWriter::new(file);
+    let written = write(&mut file)
+        .and_then(|()| file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all())
+        .and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        fs::remove_file(&temporary).ok(); // a full disk needs the room
+    }
+    written?;
     sync_dir(folder)
 }
 
@@ -82,8 +98,12 @@ impl Appender {
         } else {
             let last = last_line(path)?;
             if !last.is_empty() {
-                file.write_all(if lines::is_whole(&last) { b"
-" } else { lines::TORN })?;
+                file.write_all(if lines::is_whole(&last) {
+                    b"
+"
+                } else {
+                    lines::TORN
+                })?;
             }
         }
         Ok(Self { file, torn: false })

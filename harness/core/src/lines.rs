@@ -1,7 +1,7 @@
 //! JSON lines that only ever grow: a reader keeps every whole line, whatever a crash left at the end.
 
 use std::fmt;
-use std::io;
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -89,6 +89,47 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Lines<T>> {
     }
 }
 
+/// A line of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// Where it begins.
+    pub start: u64,
+    /// Where the next one begins.
+    pub end: u64,
+    /// Its bytes, the line break included, where it is not the torn last one. Of one that is longer than any of ours
+    /// only the beginning.
+    pub text: &'a [u8],
+}
+
+/// A line that is longer is none of ours.
+const LONGEST: usize = 1 << 20;
+
+/// Hands on a file's lines one by one: it may be larger than any memory. One that does not exist yet holds none.
+pub fn each(path: &Path, mut take: impl FnMut(Line<'_>) -> io::Result<()>) -> io::Result<()> {
+    let mut file = match open::to_read(path) {
+        Ok(file) => BufReader::with_capacity(64 * 1024, file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let (mut start, mut end, mut text) = (0, 0, Vec::new());
+    loop {
+        let part = file.fill_buf()?;
+        let line_break = part.iter().position(|&byte| byte == b'\n');
+        let length = line_break.map_or(part.len(), |at| at + 1);
+        let room = LONGEST - text.len().min(LONGEST);
+        text.extend_from_slice(&part[..length.min(room)]);
+        file.consume(length);
+        end += length as u64;
+        if line_break.is_some() || (length == 0 && end > start) {
+            take(Line { start, end, text: &text })?;
+            text.clear();
+            start = end;
+        } else if length == 0 {
+            return Ok(());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +172,31 @@ mod tests {
             let lines = parse::<Row>(&flipped);
             assert!(lines.rows == rows || !lines.damaged.is_empty(), "bit {bit}: {lines:?}");
         }
+    }
+
+    #[test]
+    fn lines_are_handed_on_one_by_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lines");
+        let long = vec![b'x'; LONGEST + 70_000];
+        let text = [&b"a\n\nb\n"[..], &long, b"\nc"].concat();
+        crate::durable::write_synced(&path, &text).unwrap();
+        let mut found = Vec::new();
+        each(&path, |Line { start, end, text }| {
+            found.push((start, end, text.len(), text.first().copied()));
+            Ok(())
+        })
+        .unwrap();
+        let length = text.len() as u64;
+        let expected = [
+            (0, 2, 2, Some(b'a')),
+            (2, 3, 1, Some(b'\n')),
+            (3, 5, 2, Some(b'b')),
+            (5, length - 1, LONGEST, Some(b'x')),
+            (length - 1, length, 1, Some(b'c')),
+        ];
+        assert_eq!(found, expected);
+        each(&folder.path().join("none"), |_| panic!("it holds none")).unwrap();
     }
 
     #[test]

@@ -18,6 +18,11 @@ pub fn to_append(path: &Path) -> io::Result<File> {
     regular(OpenOptions::new().append(true).create(true).mode(0o600), path)
 }
 
+/// Opens a regular file to change it.
+pub fn to_write(path: &Path) -> io::Result<File> {
+    regular(OpenOptions::new().write(true), path)
+}
+
 /// Reads a regular file whole.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();

@@ -4,9 +4,9 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use nemo_core::durable;
 use nemo_core::profile;
-use nemo_core::rundir::{Every as SaveEvery, MetricsLine, TaskSpec};
-use nemo_core::{durable, lines};
+use nemo_core::rundir::{Every as SaveEvery, TaskSpec};
 
 use crate::attempt::history::{History, Journal};
 use crate::attempt::lease::Lease;
@@ -18,7 +18,7 @@ use crate::event_loop::{EventLoop, Parts};
 use crate::job::harness::Harness;
 use crate::job::trial::with_path;
 use crate::monitor::log_policy::Policies;
-use crate::monitor::metrics::Patterns;
+use crate::monitor::metrics::{self, Patterns};
 use crate::monitor::watchdog::Watchdog;
 use crate::monitor::{Monitor, Sources};
 use crate::os::log::Log;
@@ -148,13 +148,7 @@ fn settings(harness: &Harness, resumed: Option<&Resumed>) -> Settings {
     let mut settings = Settings { metric, every, ..Settings::default() };
     let Some(resumed) = resumed else { return settings };
     settings.resumed = Some(resumed.step);
-    let rows = lines::read::<MetricsLine>(&trial.dir.metrics()).unwrap_or_default().rows;
-    let validations = || rows.iter().filter(|row| row.validation);
-    settings.validated = validations().filter_map(|row| row.step).max();
-    if let Some(metric) = &settings.metric {
-        let values = validations().filter_map(|row| row.values.get(&metric.name)?.as_f64());
-        let better = if metric.larger_is_better { f64::max } else { f64::min };
-        settings.best = values.reduce(better);
-    }
+    let validated = metrics::validated(&trial.dir.metrics(), settings.metric.as_ref());
+    (settings.validated, settings.best) = validated.unwrap_or_default();
     settings
 }

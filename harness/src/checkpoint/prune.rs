@@ -1,10 +1,10 @@
 //! Removes the checkpoints that [`retention`] lets go, in a way that a kill can't tear: by a rename first.
 
 use std::collections::BTreeSet;
-use std::io::{self, BufRead, BufReader};
+use std::io;
 use std::path::Path;
 
-use nemo_core::open;
+use nemo_core::lines;
 use nemo_core::retention::{self, Candidate};
 use nemo_core::rundir::{Keep, MetricSpec, MetricsLine, TaskDir};
 
@@ -95,19 +95,24 @@ fn steps(store: &impl Store, checkpoints: &Path) -> io::Result<BTreeSet<u64>> {
     Ok(store.list(checkpoints)?.iter().filter_map(|name| step_of(name)).collect())
 }
 
-/// The reports at some steps. The file may be long: it is not held whole.
+/// The reports at some steps. The file may be long: it is not held whole, and most lines are only looked at.
 fn rows_at(path: &Path, steps: &BTreeSet<u64>) -> io::Result<Vec<MetricsLine>> {
-    let file = match open::to_read(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
     let mut rows = Vec::new();
-    for line in BufReader::new(file).split(b'\n') {
-        let row: Option<MetricsLine> = serde_json::from_slice(&line?).ok();
-        rows.extend(row.filter(|row| row.step.is_some_and(|step| steps.contains(&step))));
-    }
+    lines::each(path, |line| {
+        if first_number(line.text).is_none_or(|step| steps.contains(&step)) {
+            let row: Option<MetricsLine> = serde_json::from_slice(line.text).ok();
+            rows.extend(row.filter(|row| row.step.is_some_and(|step| steps.contains(&step))));
+        }
+        Ok(())
+    })?;
     Ok(rows)
+}
+
+/// The step, where a line begins with it as our own do.
+fn first_number(line: &[u8]) -> Option<u64> {
+    let rest = line.strip_prefix(b"{\"step\":")?;
+    let end = rest.iter().position(|byte| !byte.is_ascii_digit())?;
+    str::from_utf8(&rest[..end]).ok()?.parse().ok()
 }
 
 /// Removes one checkpoint. After a crash it is whole, or gone: what is left of it has no checkpoint's name.

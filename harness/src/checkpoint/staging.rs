@@ -16,7 +16,7 @@ pub(super) fn prepare(staging: &Path, checkpoints: &Path) -> io::Result<()> {
 /// Removes what earlier attempts left unfinished: only the lease's holder may.
 fn clean(staging: &Path, checkpoints: &Path) -> io::Result<()> {
     if let Some(parent) = staging.parent()
-        && parent.exists()
+        && parent.is_dir()
     {
         // A process of the attempt before, on another node, may still write there. It is in nobody's way.
         Disk::default().remove_tree(parent).ok();

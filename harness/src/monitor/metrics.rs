@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use nemo_core::durable::{self, Appender};
-use nemo_core::lines;
-use nemo_core::rundir::MetricsLine;
+use nemo_core::lines::{self, Line};
+use nemo_core::open;
+use nemo_core::rundir::{MetricSpec, MetricsLine};
 use regex_lite::Regex;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Number, Value};
 
 /// The patterns, and where the program is.
@@ -117,27 +120,82 @@ impl Recorder {
     }
 }
 
-/// Takes out what was reported after the checkpoint that the trial goes on from: those steps will be done again.
-pub(crate) fn roll_back(path: &Path, resumed: Option<(u64, u64)>) -> io::Result<()> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    let mut kept = Vec::new();
-    let mut at = 0;
-    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
-        at += line.len() as u64;
-        let row: Option<MetricsLine> = lines::parse(line).rows.pop();
-        let stays = match (resumed, row) {
-            (None, _) | (Some(_), None) => false,
-            (Some((step, length)), Some(row)) => row.step.map_or(at <= length, |own| own <= step),
-        };
-        if stays {
-            kept.extend_from_slice(line);
+/// The last step that was validated, and the best value of a metric then.
+pub(crate) fn validated(
+    path: &Path,
+    metric: Option<&MetricSpec>,
+) -> io::Result<(Option<u64>, Option<f64>)> {
+    let (mut last, mut best): (Option<u64>, Option<f64>) = (None, None);
+    lines::each(path, |line| {
+        // Most lines are none: to look for the word is much faster than to read them.
+        let word = b"\"validation\"";
+        let is_meant = line.text.windows(word.len()).any(|part| part == word);
+        if !is_meant {
+            return Ok(());
+        }
+        let row = serde_json::from_slice::<MetricsLine>(line.text).ok();
+        let Some(row) = row.filter(|row| row.validation) else { return Ok(()) };
+        last = last.max(row.step);
+        if let Some(metric) = metric
+            && let Some(value) = row.values.get(&metric.name).and_then(Value::as_f64)
+        {
+            let better = if metric.larger_is_better { f64::max } else { f64::min };
+            best = Some(best.map_or(value, |best| better(best, value)));
+        }
+        Ok(())
+    })?;
+    Ok((last, best))
+}
+
+/// What decides whether a line stays. Its values are read over: there may be millions of lines.
+#[derive(Deserialize)]
+#[expect(dead_code, reason = "a line without these fields is none of ours")]
+struct Reported {
+    step: Option<u64>,
+    attempt: IgnoredAny,
+    time: IgnoredAny,
+    values: IgnoredAny,
+}
+
+/// The checkpoint that the trial goes on from: its step, and how long `metrics.jsonl` was then.
+pub(crate) type ResumedAt = Option<(u64, u64)>;
+
+fn stays(line: &Line<'_>, resumed: ResumedAt) -> bool {
+    let Some((step, length)) = resumed else { return false };
+    let is_whole = line.text.ends_with(b"\n");
+    let row = serde_json::from_slice::<Reported>(line.text).ok().filter(|_| is_whole);
+    row.is_some_and(|row| row.step.map_or(line.end <= length, |own| own <= step))
+}
+
+/// Takes out what was reported after the checkpoint that the trial goes on from: those steps will be done again. The
+/// file may be longer than the memory that a job has beside its program.
+pub(crate) fn roll_back(path: &Path, resumed: ResumedAt) -> io::Result<()> {
+    // Where the first line is that goes, and whether one stays behind it.
+    let (mut first, mut is_tail) = (None, true);
+    lines::each(path, |line| {
+        if stays(&line, resumed) {
+            is_tail &= first.is_none();
+        } else {
+            first.get_or_insert(line.start);
+        }
+        Ok(())
+    })?;
+    match first {
+        None => Ok(()),
+        // As it nearly always is. A crash leaves the old length or the new one.
+        Some(first) if is_tail => {
+            let file = open::to_write(path)?;
+            file.set_len(first)?;
+            file.sync_all()
+        }
+        Some(_) => {
+            durable::rewrite_durably(path, |out| {
+                lines::each(path, |line| {
+                    if stays(&line, resumed) { out.write_all(line.text) } else { Ok(()) }
+                })
+            })
         }
     }
-    if kept == bytes { Ok(()) } else { durable::replace_file_durably(path, &kept) }
 }
 
 #[cfg(test)]
@@ -200,6 +258,13 @@ mod tests {
         check(Some((1, half)), row(Some(1)) + &row(None));
         check(Some((2, u64::MAX)), all.clone());
         check(None, String::new());
+        // Reports of later steps may stand before those that stay.
+        let all =
+            format!("{}{}{}no line\n{}", row(Some(3)), row(Some(1)), row(Some(4)), row(Some(2)));
+        fs::write(&path, &all).unwrap();
+        roll_back(&path, Some((2, 0))).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), row(Some(1)) + &row(Some(2)));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left half made");
         roll_back(&folder.path().join("none"), None).unwrap();
     }
 }

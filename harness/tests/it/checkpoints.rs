@@ -549,3 +549,34 @@ fn a_fifo_in_place_of_a_manifest_or_a_log_stops_nothing() {
     assert_eq!(task.resume_steps(), [None, Some(1), Some(1), Some(2)]);
     assert!(task.stderr(2).contains("its MANIFEST: it is a FIFO"), "{}", task.stderr(2));
 }
+
+/// The most memory that a process ever had, in KiB.
+fn peak(pid: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn a_resume_needs_no_more_memory_for_more_metrics() {
+    let task = Task::python(
+        r#"
+open(os.environ["TEST"] + "/parent-" + os.environ["NEMO_ATTEMPT"], "w").write(str(os.getppid()))
+if not resume: save(200_000); sys.exit(75)
+ready(); pause()"#,
+    );
+    assert_eq!(task.run(), 75);
+    let line = |step: u64| {
+        format!(
+            "{{\"step\":{step},\"attempt\":0,\"time\":1795886744.0886502,\"values\":{{\"loss\":{step}}}}}\n"
+        )
+    };
+    fs::write(task.dir().metrics(), (1..=300_000).map(line).collect::<String>()).unwrap();
+    let mut running = task.start();
+    running.wait_for("ready-1");
+    let peak = peak(running.wait_for("parent-1").trim());
+    assert!(peak < 40_000, "{peak} KiB");
+    let metrics = task.metrics();
+    assert_eq!(metrics.len(), 200_000);
+    assert_eq!(metrics.last().unwrap().step, Some(200_000));
+}
