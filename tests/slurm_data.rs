@@ -162,6 +162,7 @@ fn limits_partitions_and_submissions_are_read() {
     assert_eq!((limits.kill_wait, limits.min_job_age, limits.cred_expire), (5, 60, 5));
     assert!(limits.preempt_user_signal && limits.accounting && limits.job_requeue);
     assert_eq!((limits.version.as_str(), limits.preempt_mode.as_str()), ("22.05.8", "REQUEUE"));
+    assert_eq!(limits.preempt_type, "preempt/partition_prio");
     let partitions = partition::parse(&read("partitions.out"));
     assert_eq!((partitions.rows.len(), partitions.unread.len()), (3, 0));
     let scavenge = &partitions.rows[1];

@@ -22,6 +22,9 @@ pub struct Cluster {
     pub requeue_exit: Option<u8>,
     /// Whether a preempted job is sent its own signal at the start of its grace.
     pub preempt_user_signal: bool,
+    /// What decides who is preempted: `preempt/none`, `preempt/partition_prio`, `preempt/qos`.
+    #[serde(default)]
+    pub preempt_type: String,
     /// How partitions preempt that say nothing else.
     pub preempt_mode: String,
     /// Its partitions.
@@ -66,13 +69,17 @@ impl Cluster {
                 .filter(|code| *code > 0)
                 .find_map(|code| code.try_into().ok()),
             preempt_user_signal: limits.preempt_user_signal,
+            preempt_type: limits.preempt_type.clone(),
             preempt_mode: limits.preempt_mode.clone(),
             partitions: partitions.iter().map(notice).collect(),
         }
     }
 
-    /// Whether a job of this partition (the default one if none is named) has a grace of which nobody tells its batch
+    /// Whether a job of this partition (the default one if none is named) may have a grace of which nobody tells its batch
     /// process: then a step must listen for it. Several may be named, of which Slurm chooses one.
+    ///
+    /// Where the QOS decides, the grace is the QOS's too. Only the database knows it, and an administrator or the user may
+    /// give a waiting job another one: a step listens in any case.
     #[must_use]
     pub fn needs_sentinel(&self, partition: Option<&str>) -> bool {
         let meant = |notice: &&Notice| match partition {
@@ -81,7 +88,12 @@ impl Cluster {
         };
         let silent =
             |notice: &Notice| notice.grace_time > 0 && !notice.preempt_mode.contains("OFF");
-        !self.preempt_user_signal && self.partitions.iter().filter(meant).any(silent)
+        let may_have_grace = match self.preempt_type.as_str() {
+            "preempt/none" => false,
+            "preempt/qos" => true,
+            _ => self.partitions.iter().filter(meant).any(silent),
+        };
+        !self.preempt_user_signal && may_have_grace
     }
 }
 
@@ -89,38 +101,51 @@ impl Cluster {
 mod tests {
     use super::*;
 
-    #[track_caller]
-    fn check(user_signal: bool, partition: Option<&str>, expected: bool) {
+    fn cluster(preempt_type: &str, preempt_user_signal: bool) -> Cluster {
         let notice = |name: &str, default, grace_time, preempt_mode: &str| Notice {
             name: name.to_owned(),
             default,
             grace_time,
             preempt_mode: preempt_mode.to_owned(),
         };
-        let cluster = Cluster {
+        Cluster {
             name: "dev".to_owned(),
             version: "22.05.8".to_owned(),
             max_array: NonZeroU32::MIN,
             kill_wait: 30,
             requeue_exit: None,
-            preempt_user_signal: user_signal,
+            preempt_user_signal,
+            preempt_type: preempt_type.to_owned(),
             preempt_mode: "REQUEUE".to_owned(),
             partitions: vec![
                 notice("main", true, 20, "OFF"),
                 notice("scavenge", false, 20, "REQUEUE"),
                 notice("harsh", false, 0, "REQUEUE"),
             ],
-        };
-        assert_eq!(cluster.needs_sentinel(partition), expected, "{user_signal} {partition:?}");
+        }
+    }
+
+    #[track_caller]
+    fn check(cluster: &Cluster, partition: Option<&str>, expected: bool) {
+        assert_eq!(cluster.needs_sentinel(partition), expected, "{cluster:?} {partition:?}");
     }
 
     #[test]
     fn a_sentinel_listens_where_nobody_else_would() {
-        check(false, Some("scavenge"), true);
-        check(false, Some("main,scavenge"), true);
-        check(true, Some("scavenge"), false);
-        check(false, Some("harsh"), false);
-        check(false, Some("main"), false);
-        check(false, None, false);
+        let by_partition = cluster("preempt/partition_prio", false);
+        check(&by_partition, Some("scavenge"), true);
+        check(&by_partition, Some("main,scavenge"), true);
+        check(&by_partition, Some("harsh"), false);
+        check(&by_partition, Some("main"), false);
+        check(&by_partition, None, false);
+        check(&cluster("preempt/partition_prio", true), Some("scavenge"), false);
+        check(&cluster("preempt/none", false), Some("scavenge"), false);
+    }
+
+    #[test]
+    fn a_grace_may_be_the_qos_s() {
+        check(&cluster("preempt/qos", false), None, true);
+        check(&cluster("preempt/qos", false), Some("harsh"), true);
+        check(&cluster("preempt/qos", true), None, false);
     }
 }

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -20,11 +21,14 @@ fn scavenging(node: &str) -> String {
 
 /// Takes a whole node for two seconds.
 pub(crate) fn urgent_job(world: &World, node: &str) {
+    whole_node(world, &["--partition=urgent", &format!("--nodelist={node}")]);
+}
+
+fn whole_node(world: &World, further: &[&str]) {
     let mut sbatch = Command::new("sbatch");
     world.surround(&mut sbatch);
-    let wrap =
-        ["--partition=urgent", "--exclusive", "--mem=0", "--output=/dev/null", "--wrap=sleep 2"];
-    let output = sbatch.args(wrap).arg(format!("--nodelist={node}")).output().unwrap();
+    let wrap = ["--exclusive", "--mem=0", "--output=/dev/null", "--wrap=sleep 2"];
+    let output = sbatch.args(wrap).args(further).output().unwrap();
     assert!(output.status.success(), "{output:?}");
 }
 
@@ -64,6 +68,39 @@ fn without_that_signal_a_sentinel_tells_them_and_daemons_may_go_away() {
     let cluster = Cluster::start(23_817, &options);
     preempted_trials_go_on(&cluster.world(), "n1");
     daemons_go_away(&cluster);
+}
+
+#[test]
+fn a_grace_that_belongs_to_the_qos_is_heard_by_a_sentinel() {
+    if !cluster::is_here() {
+        return;
+    }
+    let options = [
+        ("SLURM_DEV_PREEMPT", "qos"),
+        ("SLURM_DEV_USER_SIGNAL", "0"),
+        ("SLURM_DEV_NODES", "1"),
+        ("SLURM_DEV_GRACE", "30"),
+    ];
+    let cluster = Cluster::start(23_917, &options);
+    let world = cluster.world();
+    let executor = "kind = \"slurm\"\nmem = \"100M\"\ntime = \"10m\"\nsbatch = { qos = \"low\" }";
+    counting::write(&world, executor, 250, 0.1);
+    let id = world.ok(&["submit", "exp.toml"]);
+    counting::until_beyond(&world, &id, 10);
+    let began = Instant::now();
+    whole_node(&world, &["--qos=high"]);
+    world.until(&id, "the first attempts' ends", |status| {
+        trials(status, "train").iter().all(|trial| !causes(trial).is_empty())
+    });
+    // Told at the grace's beginning, they have left long before its end.
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    let status = until_completed(&world, &id);
+    for trial in trials(&status, "train") {
+        assert_eq!(causes(trial), ["preempted", "completed"], "{trial:#}");
+        counting::assert_resumed_beyond(trial, 10);
+    }
+    counting::assert_undisturbed(&world, &id, 250);
+    world.hold("C: preempted by a QOS with a grace", &id);
 }
 
 /// What was known stays known, marked as old; nothing becomes failed.

@@ -24,6 +24,8 @@ pub struct ClusterLimits {
     pub cred_expire: u32,
     /// Whether a preempted job is sent the signal of its `--signal` when its grace begins.
     pub preempt_user_signal: bool,
+    /// What decides who is preempted: `preempt/none`, `preempt/partition_prio`, `preempt/qos`.
+    pub preempt_type: String,
     /// How preemption is done where a partition doesn't say otherwise.
     pub preempt_mode: String,
     /// Exit codes of a batch script that make Slurm requeue the job.
@@ -97,6 +99,7 @@ pub fn parse(output: &[u8]) -> Option<ClusterLimits> {
             .option("SlurmctldParameters", "preempt_send_user_signal")
             .or_else(|| settings.option("PreemptParameters", "send_user_signal"))
             .is_some(),
+        preempt_type: settings.get("PreemptType").unwrap_or("preempt/none").to_owned(),
         preempt_mode: settings.get("PreemptMode").unwrap_or("OFF").to_owned(),
         requeue_exit: requeue_exit
             .and_then(|list| whole(index_set, list.as_bytes()).ok())
