@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use job::run::{self, Which};
 use os::log;
-use program::{guard, scontrol_shim};
+use program::scontrol_shim;
 use slurm::sentinel;
 
 const HELP: &str = "\
@@ -28,7 +28,6 @@ It is started by the scripts that nemo-slurm writes; you seldom need it by hand.
 Usage:
   nemo-harness run --task-dir DIR (--trial N | --offset N) [--local]
   nemo-harness sentinel --harness-pid PID --start-ticks TICKS
-  nemo-harness guard MARK
   nemo-harness exec --trial-dir DIR --attempt N --workdir DIR --port N [--lines] -- PROGRAM
 
 run       runs trial N of the task in DIR (with task.json and trials.jsonl), writes its
@@ -40,7 +39,6 @@ run       runs trial N of the task in DIR (with task.json and trials.jsonl), wri
           --local     ignore the Slurm job around it
           Signals: USR1 asks the program to save; TERM saves and stops.
 sentinel  waits for the TERM that a preemption begins with, and tells the harness.
-guard     waits for the end of its input, and kills what a killed harness left behind.
 exec      runs PROGRAM as one of several processes of a trial; srun starts it, once for each.
 ";
 
@@ -54,7 +52,6 @@ enum Command {
     Version,
     Run { task_dir: PathBuf, which: Which, local: bool },
     Sentinel { pid: u32, start_ticks: u64 },
-    Guard { mark: String },
     Exec(rank::Options),
 }
 
@@ -78,9 +75,6 @@ fn main() -> ExitCode {
             let ended = sentinel::run(pid, start_ticks);
             ended.map(|()| nemo_core::exit::DONE).map_err(|error| format!("the sentinel: {error}"))
         }
-        Ok(Command::Guard { mark }) => guard::run(&mark)
-            .map(|()| nemo_core::exit::DONE)
-            .map_err(|error| format!("the guard: {error}")),
         Ok(Command::Exec(options)) => rank::run(&options),
         Err(error) => {
             eprintln!("error: {error}\n\nhint: `nemo-harness --help` explains");
@@ -111,10 +105,6 @@ fn parse(arguments: &[OsString]) -> Result<Command, String> {
         "-V" | "--version" => Ok(Command::Version),
         "run" => parse_run(rest),
         "sentinel" => parse_sentinel(rest),
-        "guard" => match rest {
-            [mark] => Ok(Command::Guard { mark: mark.clone() }),
-            _ => Err("`guard` needs one MARK".to_owned()),
-        },
         _ => Err(format!("`{first}` is no command of nemo-harness")),
     }
 }

@@ -222,7 +222,7 @@ impl Local<'_> {
             Fault::Preempt { .. } => signal(harness, Signal::SIGUSR1),
             Fault::Terminate { .. } => signal(harness, Signal::SIGTERM),
             Fault::KillProgram => {
-                for pid in host::descendants(harness) {
+                for pid in program_processes(harness) {
                     signal(pid, Signal::SIGKILL);
                 }
             }
@@ -269,15 +269,19 @@ fn signal(pid: u32, signal: Signal) {
     }
 }
 
-/// Whether a process below a harness, but for the harness's own, catches or ignores SIGTERM.
-fn withstands_term(harness: u32) -> Option<bool> {
+/// The processes below a harness that are not its own.
+fn program_processes(harness: u32) -> Vec<u32> {
     let program = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
-    let own = program(harness)?;
-    let others = host::descendants(harness)
-        .into_iter()
-        .filter(|pid| program(*pid).is_some_and(|program| program != own));
+    let own = program(harness);
+    let is_other = |pid: &u32| program(*pid).is_some_and(|program| Some(program) != own);
+    host::descendants(harness).into_iter().filter(is_other).collect()
+}
+
+/// Whether a process of a harness's program catches or ignores SIGTERM.
+fn withstands_term(harness: u32) -> Option<bool> {
+    let processes = program_processes(harness).into_iter();
     let texts =
-        others.filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/status")).ok());
+        processes.filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/status")).ok());
     texts.map(|status| is_term_handled(&status)).reduce(|one, other| one || other)
 }
 

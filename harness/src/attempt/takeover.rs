@@ -9,6 +9,7 @@ use crate::attempt::lease::{Before, Holder};
 use crate::job::harness::Harness;
 use crate::os::log::Log;
 use crate::os::proc_fs;
+use crate::program::guard;
 use crate::program::processes;
 
 /// How long an earlier harness has to leave by itself.
@@ -30,6 +31,9 @@ fn end_harness(harness: &Harness, before: Option<&Holder>, log: &mut Log) -> boo
     else {
         return false;
     };
+    if guard::is_lost_by(before.pid) && is_gone_soon(before) {
+        return false;
+    }
     log.warn(&format!("an earlier attempt still runs here as process {}; it is ended", before.pid));
     processes::signal(before.pid, Signal::SIGTERM);
     let until = harness.clock.now() + PATIENCE;
@@ -45,6 +49,14 @@ fn end_harness(harness: &Harness, before: Option<&Holder>, log: &mut Log) -> boo
         sleep(Duration::from_millis(20));
     }
     true
+}
+
+/// A harness whose guard was killed is about to end, with all that is below it.
+fn is_gone_soon(before: &Holder) -> bool {
+    (0..100).any(|_| {
+        sleep(Duration::from_millis(20));
+        !proc_fs::is_alive(before.pid, before.start_ticks)
+    })
 }
 
 fn end_strays(harness: &Harness, log: &mut Log) {

@@ -172,7 +172,6 @@ impl<'a> EventLoop<'a> {
         self.harness
             .sentinel
             .into_iter()
-            .chain(self.harness.guard.as_ref().map(|guard| guard.pid))
             .chain(self.question.as_ref().map(|asked| asked.pid))
             .collect()
     }

@@ -5,7 +5,6 @@ use nix::sys::signalfd::SignalFd;
 use crate::job::context::Context;
 use crate::job::trial::Trial;
 use crate::os::clock::Clock;
-use crate::program::guard::Guard;
 use crate::slurm::OwnRun;
 
 /// What stays the same from attempt to attempt of one job.
@@ -17,8 +16,6 @@ pub(crate) struct Harness {
     pub(crate) signals: SignalFd,
     /// The `srun` that runs the sentinel.
     pub(crate) sentinel: Option<u32>,
-    /// Ends what this process leaves behind, should it be killed.
-    pub(crate) guard: Option<Guard>,
     /// When the grace of a preemption ends, in unix seconds, once Slurm has said so.
     pub(crate) grace_end: Option<f64>,
     /// When this process began, in unix seconds.

@@ -17,8 +17,7 @@ use crate::os::clock::{Clock, unix_now};
 use crate::os::log::log_stderr;
 use crate::os::signals;
 use crate::os::subprocess::{self, Outcome};
-use crate::program::guard::Guard;
-use crate::program::processes;
+use crate::program::guard::{self, Role};
 use crate::slurm;
 use crate::slurm::requeue::{self, Stopped};
 use crate::slurm::sentinel;
@@ -41,7 +40,10 @@ pub(crate) enum Which {
 pub(crate) fn run(task_dir: &Path, which: Which, local: bool) -> Result<u8, String> {
     let clock = Clock::start();
     let signals = signals::listen().map_err(|error| format!("signals: {error}"))?;
-    processes::adopt_orphans().map_err(|error| format!("a subreaper: {error}"))?;
+    let role = guard::split(&signals).map_err(|error| format!("a subreaper: {error}"))?;
+    if let Role::Guard(code) = role {
+        return Ok(code);
+    }
     let context = Context::read(local).map_err(|error| format!("/proc: {error}"))?;
     let index = match which {
         Which::Trial(index) => index,
@@ -49,10 +51,6 @@ pub(crate) fn run(task_dir: &Path, which: Which, local: bool) -> Result<u8, Stri
     };
     let trial = Trial::open(task_dir, index)?;
     let segment_end = segment_end(&context, &trial, &clock);
-    let guard = Guard::start(&context).map_err(|error| {
-        log_stderr(&format!("the guard could not be started: should this harness be killed, its program may live on: {error}"));
-    });
-    let guard = guard.ok();
     let began = unix_now();
     let mut harness = Harness {
         context,
@@ -60,7 +58,6 @@ pub(crate) fn run(task_dir: &Path, which: Which, local: bool) -> Result<u8, Stri
         clock,
         signals,
         sentinel: None,
-        guard,
         grace_end: None,
         began,
         segment_end,
@@ -75,9 +72,6 @@ pub(crate) fn run(task_dir: &Path, which: Which, local: bool) -> Result<u8, Stri
     }
     let result = attempts(&mut harness);
     sentinel::end(&mut harness);
-    if let Some(guard) = harness.guard.take() {
-        guard.end();
-    }
     result
 }
 

@@ -14,6 +14,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::os::clock::{Clock, Time};
+use crate::program::guard;
 use crate::program::processes::{self, Reaped};
 
 /// The most that is read of an answer.
@@ -50,6 +51,7 @@ impl Question {
         command.env("SLURM_TIME_FORMAT", "%s").env("LC_ALL", "C");
         command.stdin(Stdio::null()).stdout(other.try_clone()?).stderr(other);
         processes::outlive_term(&mut command);
+        guard::stop_if_orphaned();
         let pid = command.spawn()?.id();
         Ok(Self { pid, pipe: Some(pipe), text: Vec::new(), until, ended: None })
     }
@@ -112,6 +114,7 @@ pub(crate) fn ask(argv: &[&str], clock: &Clock, limit: Duration) -> Outcome {
             Ok(WaitStatus::Signaled(_, signal, _)) => (None, Some(signal as i32)),
             _ => (None, None),
         };
+        guard::stop_if_orphaned();
         if code.is_some() || signal.is_some() {
             question.reaped(Reaped { pid: question.pid, code, signal });
         }

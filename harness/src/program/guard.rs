@@ -1,87 +1,182 @@
-//! The guard: ends what a harness that was killed leaves behind, since nobody else on the node may do so.
+//! The guard: the harness's parent, which ends what a killed harness leaves behind, since nobody else on the node may do so.
 //!
-//! It waits for the end of a pipe whose other end only the harness holds: the kernel closes that, however it ends.
-#![expect(clippy::disallowed_methods, reason = "one of the places that start programs")]
+//! `nemo-harness run` is two processes. The first, which Slurm or the local runner knows, only passes signals on and waits;
+//! the second is the harness. The kernel hands the orphans of the second to the first, wherever they went and whatever
+//! their environment says. If the first is killed instead, the second ends all that is below it, and itself.
+#![expect(unsafe_code, reason = "a process becomes two by `fork`, and one ends as the other did")]
 
 use std::fs;
-use std::io::{self, PipeWriter, Read};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
-use std::thread::sleep;
+use std::io::{self, PipeReader, PipeWriter, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, sleep};
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
-use nix::sys::wait::waitpid;
-use nix::unistd::Pid;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{SigHandler, SigSet, Signal, raise, signal};
+use nix::sys::signalfd::SignalFd;
+use nix::unistd::{ForkResult, fork};
+use std::os::fd::AsFd;
 
 use crate::job::context::Context;
+use crate::os::log::log_stderr;
 use crate::os::proc_fs;
 use crate::os::signals;
-use crate::program::processes;
+use crate::program::processes::{self, Reaped};
 use crate::protocol;
 
 /// The variable that tells whose a process is.
 pub(crate) const VARIABLE: &str = "NEMO_HARNESS";
 /// How often it looks again after a KILL: a process may have forked meanwhile.
 const ROUNDS: u32 = 200;
+/// The stack of the thread that waits for the guard's end.
+const STACK: usize = 128 * 1024;
 
-/// A guard that waits.
+/// The guard is gone, and all that is below this process is being ended: what ends now tells nothing of the program.
+static ORPHANED: AtomicBool = AtomicBool::new(false);
+
+/// Which of the two processes this is.
 #[derive(Debug)]
-pub(crate) struct Guard {
-    pub(crate) pid: u32,
-    pipe: PipeWriter,
+pub(crate) enum Role {
+    Harness,
+    /// The harness has ended, with this exit code.
+    Guard(u8),
 }
 
-impl Guard {
-    pub(crate) fn start(context: &Context) -> io::Result<Self> {
-        let (waits, pipe) = io::pipe()?;
-        let mut command = Command::new(&context.exe);
-        command.args(["guard", &mark(context)]).process_group(0);
-        command.stdin(waits).stdout(Stdio::null()).stderr(Stdio::null());
-        Ok(Self { pid: command.spawn()?.id(), pipe })
-    }
-
-    /// Lets it go, and waits until it is gone.
-    pub(crate) fn end(self) {
-        drop(self.pipe);
-        waitpid(Pid::from_raw(self.pid.cast_signed()), None).ok(); // reaped before, if it died
+/// Becomes two processes. Returns in the harness at once, in the guard after the harness's end. Where the system has no
+/// room for another process, the harness has no guard.
+///
+/// Signals must be blocked already, so that none is lost in between.
+pub(crate) fn split(signals: &SignalFd) -> io::Result<Role> {
+    processes::adopt_orphans()?;
+    let (read, write) = io::pipe()?;
+    // SAFETY: this process has only one thread.
+    match unsafe { fork() } {
+        Ok(ForkResult::Child) => {
+            drop(write);
+            watch_guard(read)?;
+            processes::adopt_orphans()?;
+            Ok(Role::Harness)
+        }
+        Ok(ForkResult::Parent { child }) => {
+            drop(read);
+            Ok(Role::Guard(guard(child.as_raw().unsigned_abs(), signals, &write)))
+        }
+        Err(error) => {
+            log_stderr(&format!(
+                "the guard could not be started: should this harness be killed, what its program started may live on: {error}"
+            ));
+            Ok(Role::Harness)
+        }
     }
 }
 
 /// What [`VARIABLE`] holds in the programs of this harness.
 pub(crate) fn mark(context: &Context) -> String {
-    format!("{}.{}", context.pid, context.start_ticks)
+    mark_of(context.pid, context.start_ticks)
 }
 
-/// Waits for the end of the harness, and kills what carries its mark.
-pub(crate) fn run(mark: &str) -> io::Result<()> {
-    signals::listen()?; // Slurm signals every process of a job
-    io::stdin().read_to_end(&mut Vec::new())?;
+fn mark_of(pid: u32, start_ticks: u64) -> String {
+    format!("{pid}.{start_ticks}")
+}
+
+/// Whether another harness has no guard: its parent is not this very program.
+pub(crate) fn is_lost_by(harness: u32) -> bool {
+    let exe = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let parent = proc_fs::stat(harness).map(|stat| exe(stat.parent));
+    parent.is_ok_and(|parent| parent.is_none() || parent != exe(std::process::id()))
+}
+
+/// Must be called where a child's end becomes known, and where another one is started: once the guard is gone, this
+/// process does nothing more.
+pub(crate) fn stop_if_orphaned() {
+    while ORPHANED.load(Ordering::SeqCst) {
+        sleep(Duration::from_mins(1)); // the thread that set it ends the process
+    }
+}
+
+/// Passes signals on until the harness has ended, ends what it left, and ends as it did.
+fn guard(harness: u32, signals: &SignalFd, _open: &PipeWriter) -> u8 {
+    // It can't be reaped by anybody else, so its id is its own until then.
+    let mark = mark_of(harness, proc_fs::start_ticks(harness).unwrap_or_default());
+    let ended = loop {
+        poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).ok();
+        for signal in signals::read(signals) {
+            if signal != Signal::SIGCHLD {
+                processes::signal(harness, signal);
+            }
+        }
+        if let Some(ended) = processes::reap().into_iter().find(|reaped| reaped.pid == harness) {
+            break ended;
+        }
+    };
+    end_below(std::process::id(), &mark);
+    if ended.code.is_none() {
+        remove_folders(&mark);
+    }
+    end_like(ended)
+}
+
+fn end_like(ended: Reaped) -> u8 {
+    if let Some(code) = ended.code {
+        return u8::try_from(code).unwrap_or(nemo_core::exit::FAILED);
+    }
+    if let Some(Ok(cause)) = ended.signal.map(Signal::try_from) {
+        // SAFETY: no handler is installed, so nothing can run in a signal's context.
+        unsafe { signal(cause, SigHandler::SigDfl) }.ok();
+        SigSet::empty().thread_set_mask().ok();
+        raise(cause).ok();
+    }
+    nemo_core::exit::FAILED
+}
+
+/// A thread waits for the guard's end. Without it this process ends with the guard, as a killed one does.
+fn watch_guard(pipe: PipeReader) -> io::Result<()> {
+    let watch = move || {
+        let mut pipe = pipe;
+        if pipe.read(&mut [0]).is_err() {
+            return;
+        }
+        ORPHANED.store(true, Ordering::SeqCst);
+        let own = std::process::id();
+        let mark = mark_of(own, proc_fs::start_ticks(own).unwrap_or_default());
+        end_below(own, &mark);
+        remove_folders(&mark);
+        processes::signal(own, Signal::SIGKILL);
+    };
+    if thread::Builder::new().stack_size(STACK).spawn(watch).is_err() {
+        prctl::set_pdeathsig(Signal::SIGKILL)?;
+    }
+    Ok(())
+}
+
+/// Kills all processes below this one, and those that carry the mark though they are below another: Slurm starts the
+/// tasks of a step.
+fn end_below(root: u32, mark: &str) {
     for _ in 0..ROUNDS {
-        let left = marked(mark);
+        let mut left = proc_fs::descendants(root, &[]);
+        left.extend(marked(mark));
         if left.is_empty() {
-            break;
+            return;
         }
         for pid in left {
             processes::signal(pid, Signal::SIGKILL);
         }
         sleep(Duration::from_millis(10));
+        processes::reap_all();
     }
-    remove_folders(mark)
 }
 
 /// Removes the folders that a killed harness could not.
-fn remove_folders(mark: &str) -> io::Result<()> {
+fn remove_folders(mark: &str) {
     let prefix = protocol::prefix(mark);
     for folder in [std::env::temp_dir(), "/tmp".into()] {
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(&prefix) {
                 fs::remove_dir_all(entry.path()).ok(); // it may be gone since
             }
         }
     }
-    Ok(())
 }
 
 fn marked(mark: &str) -> Vec<u32> {

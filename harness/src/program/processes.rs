@@ -19,7 +19,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::os::proc_fs;
-use crate::program::steps;
+use crate::program::{guard, steps};
 
 /// What a program is started with.
 #[derive(Debug)]
@@ -54,6 +54,7 @@ pub(crate) fn start(start: Start<'_>, path: &std::ffi::OsStr) -> Result<u32, Str
     command.current_dir(start.workdir).process_group(0);
     command.stdin(Stdio::null()).stdout(start.stdout).stderr(start.stderr);
     die_with_parent(&mut command);
+    guard::stop_if_orphaned();
     match command.spawn() {
         Ok(child) => Ok(child.id()),
         Err(error) => {
@@ -78,6 +79,7 @@ pub(crate) fn start_srun(
     }
     command.stdin(pipes.stdin).stdout(pipes.stdout).stderr(pipes.stderr);
     die_with_parent(&mut command);
+    guard::stop_if_orphaned();
     Ok(command.spawn()?.id())
 }
 
@@ -179,6 +181,13 @@ pub(crate) struct Reaped {
 
 /// Takes every child that has ended: the program, our helpers, and orphans that became ours.
 pub(crate) fn reap() -> Vec<Reaped> {
+    let reaped = reap_all();
+    guard::stop_if_orphaned();
+    reaped
+}
+
+/// The same, also while everything is being ended.
+pub(crate) fn reap_all() -> Vec<Reaped> {
     let mut reaped = Vec::new();
     loop {
         let (pid, code, signal) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {

@@ -205,7 +205,7 @@ while True:
             names.iter().filter_map(|name| name.strip_prefix("step-")?.parse::<u64>().ok()).max()
         };
         wait_until("checkpoints", || newest() >= Some(enough));
-        running.signal("KILL"); // wherever it is in the next commit
+        task.kill_harness(); // wherever it is in the next commit
         running.finish();
         before = newest().unwrap();
         let next = task.start();
@@ -213,7 +213,7 @@ while True:
         wait_until("a start", || {
             task.dir().attempts().exists() && task.resume_steps().len() >= count
         });
-        next.signal("KILL");
+        task.kill_harness();
         next.finish();
         assert_eq!(task.resume_steps()[count - 1], Some(before), "round {round}");
         before = newest().unwrap();

@@ -120,6 +120,13 @@ impl Task {
         self.records().iter().filter_map(AttemptRecord::as_end).cloned().collect()
     }
 
+    /// Kills the newest attempt's harness; its guard ends once all is over.
+    pub(crate) fn kill_harness(&self) {
+        let starts = self.records();
+        let newest = starts.iter().rev().find_map(AttemptRecord::as_start).unwrap();
+        signal(newest.pid, "KILL");
+    }
+
     /// `cause next` of each attempt.
     #[track_caller]
     pub(crate) fn check_ends(&self, expected: &str) {
@@ -172,6 +179,10 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         signal(self.child.id(), name);
     }
