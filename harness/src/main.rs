@@ -42,9 +42,6 @@ sentinel  waits for the TERM that a preemption begins with, and tells the harnes
 exec      runs PROGRAM as one of several processes of a trial; srun starts it, once for each.
 ";
 
-/// The exit code for a wrong use.
-const USAGE: u8 = 2;
-
 /// What was asked for.
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
@@ -78,7 +75,7 @@ fn main() -> ExitCode {
         Ok(Command::Exec(options)) => rank::run(&options),
         Err(error) => {
             eprintln!("error: {error}\n\nhint: `nemo-harness --help` explains");
-            return ExitCode::from(USAGE);
+            return ExitCode::from(nemo_core::exit::USAGE);
         }
     };
     result.map_or_else(

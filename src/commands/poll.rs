@@ -1,7 +1,6 @@
 //! `poll`: requeues what no harness could: Slurm refused or was away, or the harness was killed before it could ask, or
 //! could not be started. Safe at any time, and again.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use clap::Args;
@@ -14,17 +13,16 @@ use super::App;
 use super::status::look;
 use crate::error::{CommandError, ExitCode};
 use crate::journal;
-use crate::observe;
 use crate::report::{out, say};
 use crate::slurm::{JobDetail, JobState, Phase, SlurmError};
-use crate::status::{self, State, Status};
+use crate::status::{self, Remedy, Status};
 use crate::store::{ExperimentId, Stored, Target};
 
 /// `poll`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "`nemo-slurm status` says when it is needed: a trial saved, and Slurm refused the requeue or was away; its harness was killed; or Slurm could not start it. \
-    It does nothing twice, and may run from cron: every five minutes is best, since Slurm soon forgets a job that has ended. It exits 1 if a job can't be requeued.\n\n\
+    after_help = "`nemo-slurm status` says when it is needed: a trial saved, and Slurm refused the requeue or was away; its harness was killed; or it could not be started. \
+    It does nothing twice, and may run from cron: every five minutes is best, since Slurm soon forgets a job that has ended. A job that was started five times in vain (or `restart.no_progress` times, if that is less) is given up. It exits 1 if a job can't be requeued, or an experiment can't be read.\n\n\
     Example:\n  nemo-slurm poll"
 )]
 pub struct PollArgs {
@@ -41,12 +39,18 @@ struct Mark {
     slurm_job: String,
 }
 
-/// What was done about a mark.
+/// So many starts in a row that leave no record are not followed by another one: a node or a folder that is not well
+/// needs a person.
+const STARTS: u32 = 5;
+
+/// What was done about a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Done {
     /// The job was put back into the queue.
     Requeued,
+    /// Slurm held it, since it could not start it, and holds it no more.
+    Released,
     /// It is there already.
     Queued,
     /// It still runs: Slurm may yet do it by itself.
@@ -57,152 +61,194 @@ enum Done {
     Forgotten,
     /// Slurm refuses.
     Refused,
+    /// It was started too often in vain.
+    GivenUp,
 }
 
-/// A trial that wants to be requeued.
+impl Done {
+    fn is_well(self) -> bool {
+        match self {
+            Self::Requeued | Self::Released | Self::Queued | Self::Running | Self::Over => true,
+            Self::Forgotten | Self::Refused | Self::GivenUp => false,
+        }
+    }
+}
+
+/// A trial that wants to run again.
 struct Wanted {
     id: ExperimentId,
     task: String,
     index: u32,
     dir: TrialDir,
-    /// Its job, where there is no mark: Slurm has ended it, and the harness did not.
+    /// Its job; none where the experiment's journal does not tell.
     job: Option<String>,
+    remedy: Remedy,
+    /// How many starts in a row may leave no record.
+    starts: u32,
 }
 
-/// Honours the marks of a target, or of all experiments.
+/// What one pass over experiments found, and whether all of it could be looked at.
+struct Pass<'a> {
+    app: &'a App,
+    json: bool,
+    rows: Vec<serde_json::Value>,
+    is_well: bool,
+}
+
+/// Brings back the trials of a target, or of all experiments.
 pub(super) fn poll(app: &App, args: &PollArgs) -> Result<ExitCode, CommandError> {
-    let mut rows = Vec::new();
-    let mut all_done = true;
-    for wanted in wanted(app, args)? {
-        let Some((job, done, why)) = honour(app, &wanted)? else { continue };
-        let Wanted { id, task, index, .. } = &wanted;
-        all_done &= !matches!(done, Done::Forgotten | Done::Refused);
-        if !args.json {
-            say(&format!("{id}/{task}/{index}: {}", sentence(&job, done, why.as_deref())));
-        }
-        rows.push(json!({ "experiment": id, "task": task, "trial": index, "slurm_job": job, "did": done, "reason": why }));
-    }
-    if args.json {
-        out(&json!({ "schema": 1, "trials": rows }))?;
-    } else if rows.is_empty() {
-        say("Nothing to do: no trial waits to be requeued.");
-    }
-    Ok(if all_done { ExitCode::Fine } else { ExitCode::Failed })
-}
-
-fn wanted(app: &App, args: &PollArgs) -> Result<Vec<Wanted>, CommandError> {
+    let mut pass = Pass { app, json: args.json, rows: Vec::new(), is_well: true };
     if let Some(text) = &args.target {
         let (target, stored) = app.find(text)?;
-        return of_experiment(app, &stored, &target);
+        pass.experiment(&stored, &target)?;
+    } else {
+        for id in app.home.ids()? {
+            pass.one_of_all(id)?;
+        }
     }
+    let Pass { rows, is_well, .. } = pass;
+    if args.json {
+        out(&json!({ "schema": 1, "trials": rows }))?;
+    } else if rows.is_empty() && is_well {
+        say("Nothing to do: no trial waits to be requeued.");
+    }
+    Ok(if is_well { ExitCode::Fine } else { ExitCode::Failed })
+}
+
+impl Pass<'_> {
+    /// One experiment of a home. What is wrong with it must not keep the others waiting.
+    fn one_of_all(&mut self, id: ExperimentId) -> Result<(), CommandError> {
+        let target = Target { id, task: None, trial: None };
+        let loaded = self.app.home.load(&target.id).map_err(CommandError::from);
+        match loaded.and_then(|stored| self.experiment(&stored, &target)) {
+            // Slurm is away: it is for all of them.
+            Err(error) if error.code == ExitCode::NoAnswer => Err(error),
+            Err(error) => {
+                self.is_well = false;
+                say(&format!("warning: `{}`: {}", target.id, error.error));
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn experiment(&mut self, stored: &Stored, target: &Target) -> Result<(), CommandError> {
+        if journal::submitted(&stored.journal).is_empty() {
+            return Ok(());
+        }
+        for wanted in wanted(stored, target, &look(self.app, stored)?) {
+            match honour(self.app, &wanted) {
+                Ok(Some((job, done, why))) => self.tell(&wanted, &job, done, why.as_deref()),
+                Ok(None) => {}
+                Err(error) if error.code == ExitCode::NoAnswer => return Err(error),
+                Err(error) => {
+                    self.is_well = false;
+                    let Wanted { id, task, index, .. } = &wanted;
+                    say(&format!("warning: {id}/{task}/{index}: {}", error.error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, wanted: &Wanted, job: &str, done: Done, why: Option<&str>) {
+        let Wanted { id, task, index, .. } = wanted;
+        self.is_well &= done.is_well();
+        if !self.json {
+            say(&format!("{id}/{task}/{index}: {}", sentence(job, done, why)));
+        }
+        self.rows.push(json!({ "experiment": id, "task": task, "trial": index, "slurm_job": job, "did": done, "reason": why }));
+    }
+}
+
+/// The trials of a target that want to run again: those that left a mark, and those that could not.
+fn wanted(stored: &Stored, target: &Target, status: &Status) -> Vec<Wanted> {
     let mut all = Vec::new();
-    for id in app.home.ids()? {
-        // One damaged folder must not hide the others.
-        match app.home.load(&id) {
-            Ok(stored) => {
-                let target = Target { id, task: None, trial: None };
-                all.extend(of_experiment(app, &stored, &target)?);
-            }
-            Err(error) => say(&format!("warning: `{id}`: {error}")),
+    let tasks = stored.experiment.tasks.iter().zip(&status.tasks);
+    for (task, seen) in
+        tasks.filter(|(task, _)| target.task.as_ref().is_none_or(|name| *name == task.name))
+    {
+        let budget = task.restart.no_progress;
+        let starts = if budget == 0 { STARTS } else { STARTS.min(budget) };
+        let is_meant = |index: u32| target.trial.is_none_or(|trial| trial == index);
+        for trial in seen.trials.iter().filter(|trial| is_meant(trial.index)) {
+            let dir = stored.dir.task(&task.name).trial(trial.index);
+            let has_mark = dir.requeue_wanted().exists().then_some(Remedy::Requeue);
+            all.extend(has_mark.or(trial.remedy).map(|remedy| Wanted {
+                id: stored.id.clone(),
+                task: task.name.clone(),
+                index: trial.index,
+                dir,
+                job: trial.slurm_job.clone(),
+                remedy,
+                starts,
+            }));
         }
     }
-    Ok(all)
-}
-
-fn of_experiment(app: &App, stored: &Stored, target: &Target) -> Result<Vec<Wanted>, CommandError> {
-    let (mut all, mut open) = (Vec::new(), BTreeMap::new());
-    let tasks = stored.experiment.tasks.iter();
-    for task in tasks.filter(|task| target.task.as_ref().is_none_or(|name| *name == task.name)) {
-        let folder = stored.dir.task(&task.name);
-        let is_meant = |index: &u32| target.trial.is_none_or(|trial| trial == *index);
-        for index in observe::trial_folders(&folder)?.into_iter().filter(is_meant) {
-            let dir = folder.trial(index);
-            let wanted =
-                Wanted { id: stored.id.clone(), task: task.name.clone(), index, dir, job: None };
-            if wanted.dir.requeue_wanted().exists() {
-                all.push(wanted);
-            } else if is_open(&wanted.dir)? {
-                open.insert((task.name.clone(), index), wanted);
-            }
-        }
-    }
-    if !open.is_empty() && !journal::submitted(&stored.journal).is_empty() {
-        all.extend(lost(&look(app, stored)?, open));
-    }
-    Ok(all)
-}
-
-/// Whether a trial has begun, and its own record does not say that it is over.
-fn is_open(dir: &TrialDir) -> std::io::Result<bool> {
-    let records = records(dir)?;
-    Ok(!records.is_empty() && status::final_end(&records).is_none())
+    all
 }
 
 fn records(dir: &TrialDir) -> std::io::Result<Vec<AttemptRecord>> {
     Ok(lines::read(&dir.attempts())?.rows)
 }
 
-/// Those of the open trials whose job has ended in Slurm's eyes. What was cancelled stays so.
-fn lost(status: &Status, mut open: BTreeMap<(String, u32), Wanted>) -> Vec<Wanted> {
-    let is_lost = |state: State| matches!(state, State::Failed | State::Timeout);
-    let mut all = Vec::new();
-    for task in &status.tasks {
-        for trial in task.trials.iter().filter(|trial| is_lost(trial.state)) {
-            let wanted = open.remove(&(task.name.clone(), trial.index));
-            all.extend(wanted.map(|wanted| Wanted { job: trial.slurm_job.clone(), ..wanted }));
-        }
-    }
-    all
-}
-
-/// Does what is wanted, if it still is. Nothing where the mark is gone by now.
+/// Does what is wanted, if it still is. Nothing where no job is known.
 fn honour(
     app: &App,
     wanted: &Wanted,
 ) -> Result<Option<(String, Done, Option<String>)>, CommandError> {
     let path = wanted.dir.requeue_wanted();
-    let Some(job) = wanted.job.clone().map_or_else(|| marked(&path), |job| Ok(Some(job)))? else {
-        return Ok(None);
-    };
-    let over = status::final_end(&records(&wanted.dir)?).is_some();
+    let Some(job) = marked(&path).or_else(|| wanted.job.clone()) else { return Ok(None) };
+    let records = records(&wanted.dir)?;
+    let over = status::final_end(&records).is_some();
     let jobs = if over { Vec::new() } else { app.slurm.show(&job)?.rows };
-    let (done, why) = match standing(over, &jobs) {
+    let (done, why) = match standing(over, &jobs, wanted.remedy) {
         Some(done) => (done, None),
-        None => requeue(app, &job, wanted.dir.pause().exists())?,
+        None if vain_starts(&jobs, &records) >= wanted.starts => (Done::GivenUp, None),
+        None => match wanted.remedy {
+            Remedy::Requeue => requeue(app, &job, wanted.dir.pause().exists())?,
+            Remedy::Release => release(app, &job)?,
+        },
     };
     match done {
         Done::Requeued | Done::Queued | Done::Over => match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
         },
-        Done::Running | Done::Forgotten | Done::Refused => {}
+        Done::Released | Done::Running | Done::Forgotten | Done::Refused | Done::GivenUp => {}
     }
     Ok(Some((job, done, why)))
 }
 
-/// The job that a mark names.
-fn marked(path: &Path) -> Result<Option<String>, CommandError> {
-    let Ok(text) = std::fs::read(path) else { return Ok(None) };
-    let mark: Mark = serde_json::from_slice(&text).map_err(|error| {
-        let text = format!("`{}` is damaged: {error}", path.display());
-        CommandError::new(ExitCode::Usage, text).hinted("remove it, and look at the trial's log")
-    })?;
-    Ok(Some(mark.slurm_job))
+/// The job that a mark names. One that was torn says all the same that the trial wants to run again.
+fn marked(path: &Path) -> Option<String> {
+    let mark: Mark = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+    Some(mark.slurm_job)
 }
 
-/// Where the job stands; nothing if it has ended and must be requeued.
-fn standing(over: bool, jobs: &[JobDetail]) -> Option<Done> {
+/// Where the job stands; nothing if something is to be done about it.
+fn standing(over: bool, jobs: &[JobDetail], remedy: Remedy) -> Option<Done> {
     if over {
         return Some(Done::Over);
     }
     let Some(job) = jobs.last() else { return Some(Done::Forgotten) };
     match job.state.phase() {
+        // As `squeue` says `launch failed requeued held`.
+        Phase::Waiting if remedy == Remedy::Release && job.reason.contains("launch_failed") => None,
         Phase::Waiting => Some(Done::Queued),
         Phase::Active | Phase::Unknown => Some(Done::Running),
         // Somebody cancelled it since: a requeue would undo that.
         Phase::Ended if job.state == JobState::Cancelled => Some(Done::Over),
+        Phase::Ended if remedy == Remedy::Release => Some(Done::Running),
         Phase::Ended => None,
     }
+}
+
+/// How many starts in a row, up to the last, left no record: Slurm counts them all.
+fn vain_starts(jobs: &[JobDetail], records: &[AttemptRecord]) -> u32 {
+    let starts = jobs.last().map_or(0, |job| job.restarts + 1);
+    let recorded = records.iter().rev().find_map(AttemptRecord::as_start);
+    starts.saturating_sub(recorded.map_or(0, |start| start.restarts + 1))
 }
 
 fn requeue(app: &App, job: &str, paused: bool) -> Result<(Done, Option<String>), CommandError> {
@@ -219,9 +265,21 @@ fn requeue(app: &App, job: &str, paused: bool) -> Result<(Done, Option<String>),
     }
 }
 
+fn release(app: &App, job: &str) -> Result<(Done, Option<String>), CommandError> {
+    match app.slurm.release(&[job.to_owned()]) {
+        Ok(()) => Ok((Done::Released, None)),
+        Err(SlurmError::Refused { reason, .. }) => Ok((Done::Refused, Some(reason))),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn sentence(job: &str, done: Done, why: Option<&str>) -> String {
     match done {
         Done::Requeued => format!("job {job} is requeued"),
+        Done::Released => format!("job {job} is held no more"),
+        Done::GivenUp => format!(
+            "job {job} was started too often without a record of its harness; look at Slurm's own output: `nemo-slurm logs --slurm`"
+        ),
         Done::Queued => format!("job {job} is in the queue already"),
         Done::Running => format!("job {job} still runs; look again later"),
         Done::Over => format!("job {job} is over, and is not requeued"),
@@ -241,15 +299,20 @@ mod tests {
     use super::*;
     use crate::slurm::parse::job;
 
-    #[track_caller]
-    fn check(state: &str, expected: Option<Done>) {
+    fn job(state: &str, reason: &str, restarts: u32) -> Vec<JobDetail> {
         let line = format!(
-            "JobId=7 JobName=a UserId=u(1) GroupId=u(1) JobState={state} Reason=None Requeue=1 Restarts=0 ExitCode=93:0 TimeLimit=00:10:00 Partition=main NodeList=n1 NumNodes=1\n"
+            "JobId=7 JobName=a UserId=u(1) GroupId=u(1) JobState={state} Reason={reason} Requeue=1 Restarts={restarts} ExitCode=93:0 TimeLimit=00:10:00 Partition=main NodeList=n1 NumNodes=1\n"
         );
         let jobs = job::parse(line.as_bytes());
         assert_eq!(jobs.rows.len(), 1, "{jobs:?}");
-        assert_eq!(standing(false, &jobs.rows), expected, "{state}");
-        assert_eq!(standing(true, &jobs.rows), Some(Done::Over), "{state}");
+        jobs.rows
+    }
+
+    #[track_caller]
+    fn check(state: &str, expected: Option<Done>) {
+        let jobs = job(state, "None", 0);
+        assert_eq!(standing(false, &jobs, Remedy::Requeue), expected, "{state}");
+        assert_eq!(standing(true, &jobs, Remedy::Requeue), Some(Done::Over), "{state}");
     }
 
     #[test]
@@ -262,6 +325,34 @@ mod tests {
         check("COMPLETING", Some(Done::Running));
         check("CANCELLED", Some(Done::Over));
         check("NEW_WORD", Some(Done::Running));
-        assert_eq!(standing(false, &[]), Some(Done::Forgotten));
+        assert_eq!(standing(false, &[], Remedy::Requeue), Some(Done::Forgotten));
+    }
+
+    #[test]
+    fn only_a_job_that_slurm_could_not_start_is_released() {
+        let held = |reason| standing(false, &job("PENDING", reason, 1), Remedy::Release);
+        assert_eq!(held("launch_failed_requeued_held"), None);
+        assert_eq!(held("JobHeldUser"), Some(Done::Queued));
+        let running = job("RUNNING", "None", 1);
+        assert_eq!(standing(false, &running, Remedy::Release), Some(Done::Running));
+    }
+
+    #[test]
+    fn starts_without_a_record_are_counted_from_slurm_s_restarts() {
+        let start = |restarts: u32| -> AttemptRecord {
+            serde_json::from_value(serde_json::json!({
+                "event": "start", "attempt": 0, "slurm_job": "7_0", "restarts": restarts, "node": "n1",
+                "pid": 1, "boot_id": "b", "start_ticks": 1, "time": 1.0, "resume_step": null,
+            }))
+            .unwrap()
+        };
+        let vain = |restarts, records: &[AttemptRecord]| {
+            vain_starts(&job("FAILED", "None", restarts), records)
+        };
+        assert_eq!((vain(0, &[]), vain(4, &[])), (1, 5));
+        // The harness began, and was killed later: this start was not in vain.
+        assert_eq!((vain(0, &[start(0)]), vain(3, &[start(0)])), (0, 3));
+        assert_eq!(vain(3, &[start(0), start(3)]), 0);
+        assert_eq!(vain_starts(&[], &[]), 0);
     }
 }

@@ -142,7 +142,7 @@ impl Reason {
             Some(Cause::Preempted) => Self::Preempted,
             Some(Cause::TimeLimit) => Self::TimeLimit,
             Some(Cause::Failed) => Self::Crash,
-            Some(Cause::NodeFailure) => Self::NodeFailure,
+            Some(Cause::NodeFailure | Cause::StartFailed) => Self::NodeFailure,
             Some(Cause::Hung) => Self::Hang,
             Some(Cause::OutOfMemory) => Self::OutOfMemory,
             Some(Cause::Cancelled) => Self::Cancelled,

@@ -56,6 +56,7 @@ pub(super) fn cause(cause: Cause) -> &'static str {
         Cause::Preempted => "preempted",
         Cause::TimeLimit => "time limit",
         Cause::NodeFailure => "node failure",
+        Cause::StartFailed => "not started",
         Cause::Cancelled => "cancelled",
         Cause::OutOfMemory => "out of memory",
         Cause::Restart => "asked to restart",

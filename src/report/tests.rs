@@ -45,6 +45,7 @@ fn trial(index: u32, state: State, reason: &str) -> TrialStatus {
         state,
         reason: (!reason.is_empty()).then(|| reason.to_owned()),
         certainty: Certainty::Open,
+        remedy: None,
         params: serde_json::Map::new(),
         slurm_job: None,
         step: None,

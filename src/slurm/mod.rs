@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod command;
 mod environment;
 pub mod error;
+pub mod exit;
 pub mod id;
 pub mod indices;
 pub mod parse;

@@ -4,7 +4,9 @@ use nemo_core::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Cause};
 
 use super::runs::{self, seconds};
 use super::slurm_view::SlurmRows;
+use super::start_failure;
 use super::{AttemptStatus, ExcludedNode, Label, State, TrialFiles};
+use crate::slurm::exit::JobExit;
 use crate::slurm::{AccountRow, JobState, Phase};
 
 /// All attempts, oldest first. What the harness wrote counts; where it could not write, Slurm's row tells the cause.
@@ -110,29 +112,40 @@ fn ended(attempt: &mut AttemptStatus, end: &AttemptEnd) {
 /// Adds what only Slurm knows to an attempt that left no end, or whose end the next one wrote by guess.
 fn complete(attempt: &mut AttemptStatus, row: &AccountRow) {
     let is_told = match attempt.cause {
-        Some(Cause::NodeFailure) => only_requeued(row),
+        Some(Cause::NodeFailure) => row.state == JobState::Requeued,
         cause => cause.is_some(),
     };
     if !is_told && was_over(row) {
         attempt.end = seconds(row.end);
-        attempt.cause = cause(&row.state);
-        attempt.reason = Some(format!("Slurm: {}", row.state));
+        attempt.cause = cause_of(row);
+        let exit = JobExit::from(row.exit);
+        attempt.reason = Some(if has_failed(row) {
+            format!("Slurm: {}: the harness {exit}", row.state)
+        } else {
+            format!("Slurm: {}", row.state)
+        });
     }
 }
 
 fn from_row(row: &AccountRow, seen: &SlurmRows<'_>) -> AttemptStatus {
+    let exit = JobExit::from(row.exit);
+    let reason = if has_failed(row) {
+        start_failure::why(row)
+    } else {
+        format!("Slurm: {}, before the harness could write a record", row.state)
+    };
     AttemptStatus {
         number: None,
         slurm_job: seen.shown(),
         node: Some(row.nodes.to_string()),
         start: seconds(row.start),
         end: seconds(row.end),
-        cause: cause(&row.state),
-        exit_code: i32::try_from(row.exit.code).ok(),
-        signal: i32::try_from(row.exit.signal).ok().filter(|signal| *signal != 0),
+        cause: if has_failed(row) { Some(Cause::StartFailed) } else { cause(&row.state) },
+        exit_code: exit.code().and_then(|code| i32::try_from(code).ok()),
+        signal: exit.signal().and_then(|signal| i32::try_from(signal).ok()),
         resume_step: None,
         checkpoint_step: None,
-        reason: Some(format!("Slurm: {}, before the harness could write a record", row.state)),
+        reason: Some(reason),
         labels: Vec::new(),
         excluded_nodes: Vec::new(),
     }
@@ -143,10 +156,33 @@ pub(super) fn has_run(row: &AccountRow) -> bool {
     row.start.is_some() && &*row.nodes != "None assigned"
 }
 
-/// Slurm was asked to run it again, by us or by somebody: that is no word on how the run before went, or that
-/// anything ran in it.
+/// Why a run ended whose attempt left no end. A harness that a signal killed did not fail: it was lost.
+fn cause_of(row: &AccountRow) -> Option<Cause> {
+    let was_killed = JobExit::from(row.exit).signal().is_some();
+    match row.state {
+        JobState::Failed | JobState::Requeued if was_killed && !only_requeued(row) => {
+            Some(Cause::NodeFailure)
+        }
+        ref state => cause(state),
+    }
+}
+
+/// Whether a run that left no record was lost at its start. Other states say by themselves why it ended.
+fn has_failed(row: &AccountRow) -> bool {
+    match row.state {
+        JobState::Failed | JobState::LaunchFailed => true,
+        // Up to 25.11.2 a job that failed and was requeued is shown so.
+        JobState::Requeued => !only_requeued(row),
+        _ => false,
+    }
+}
+
+/// Slurm was asked to run it again, by us or by somebody, and ended it for that: this is no word on how the run before
+/// went, or that anything ran in it.
 fn only_requeued(row: &AccountRow) -> bool {
-    row.state == JobState::Requeued
+    const TERM: u32 = 15;
+    let was_ended = matches!(JobExit::from(row.exit), JobExit::Code(0) | JobExit::Signal(TERM));
+    row.state == JobState::Requeued && was_ended
 }
 
 fn was_over(row: &AccountRow) -> bool {

@@ -37,7 +37,7 @@ pub(super) fn trials(task: &Task, sources: &Sources<'_>) -> Vec<TrialStatus> {
         }
         let is_final = is_recorded(files, last.get(&index).copied());
         let certainty = if is_final { Certainty::Final } else { Certainty::Open };
-        let standing = Standing { state, reason, certainty };
+        let standing = Standing { state, reason, certainty, remedy: None };
         status(task, index, standing, None, files, attempts)
     };
     (0..).zip(&task.trials).map(trial).collect()

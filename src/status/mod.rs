@@ -7,6 +7,7 @@ mod finality;
 mod local;
 mod runs;
 mod slurm_view;
+mod start_failure;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -30,8 +31,8 @@ pub use finality::Certainty;
 pub use nemo_core::rundir::{Action, Request};
 pub use summary::recount;
 pub use view::{
-    AttemptStatus, Counters, ExcludedNode, ExperimentStatus, Label, State, Status, TaskStatus,
-    TrialStatus,
+    AttemptStatus, Counters, ExcludedNode, ExperimentStatus, Label, Remedy, State, Status,
+    TaskStatus, TrialStatus,
 };
 
 /// A status as one line of JSON.
@@ -207,6 +208,7 @@ struct Standing {
     state: State,
     reason: Option<String>,
     certainty: Certainty,
+    remedy: Option<Remedy>,
 }
 
 fn standing(evidence: &trial::TrialEvidence<'_>, attempts: &[AttemptStatus]) -> Standing {
@@ -220,7 +222,7 @@ fn standing(evidence: &trial::TrialEvidence<'_>, attempts: &[AttemptStatus]) -> 
     // What waits in the queue for what can never be is no end yet, and says so by itself.
     let waits = state == State::Blocked && verdict.basis == finality::Basis::Open;
     let reason = if waits { reason } else { finality::with_doubt(reason, state, certainty) };
-    Standing { state, reason, certainty }
+    Standing { state, reason, certainty, remedy: verdict.remedy }
 }
 
 fn status(
@@ -231,7 +233,7 @@ fn status(
     files: &TrialFiles,
     attempts: Vec<AttemptStatus>,
 ) -> TrialStatus {
-    let Standing { state, reason, certainty } = standing;
+    let Standing { state, reason, certainty, remedy } = standing;
     let mut metrics = serde_json::Map::new();
     for line in &files.metrics {
         metrics.extend(line.values.clone());
@@ -254,6 +256,7 @@ fn status(
         state,
         reason,
         certainty,
+        remedy,
         params,
         slurm_job,
         step,

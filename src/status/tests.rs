@@ -81,16 +81,20 @@ fn queue_rows(rows: &str) -> Answer<QueueRow> {
     Answer::Rows(parsed.rows)
 }
 
-/// Rows of `sacct`: `id|state|start|end`. What ends as it starts had no node.
+/// Rows of `sacct`: `id|state|start|end` and, where it is not `0:0`, `|exit`. What ends as it starts had no node.
 fn account_rows(rows: &str) -> Answer<AccountRow> {
     let delimiter = char::from(queue::DELIMITER).to_string();
     let mut text = String::new();
     for row in rows.split(' ').filter(|row| !row.is_empty()) {
-        let [id, state, start, end]: [&str; 4] =
-            row.split('|').collect::<Vec<_>>().try_into().unwrap();
+        let parts: Vec<&str> = row.split('|').collect();
+        let ([id, state, start, end], exit) = match parts[..] {
+            [id, state, start, end] => ([id, state, start, end], "0:0"),
+            [id, state, start, end, exit] => ([id, state, start, end], exit),
+            _ => panic!("{row}"),
+        };
         let state = state.replace('+', " by ");
         let nodes = if start == end { "None assigned" } else { "n1" };
-        let fields = [id, "9", &state, "0:0", start, start, end, nodes, "None"];
+        let fields = [id, "9", &state, exit, start, start, end, nodes, "None"];
         text.push_str(&fields.join(&delimiter));
         text.push_str(&delimiter);
         text.push('\n');

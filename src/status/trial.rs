@@ -6,10 +6,12 @@ use super::attempts::has_run;
 use super::finality::{Basis, Certainty};
 use super::slurm_view::SlurmRows;
 use super::{
-    Answer, AttemptStatus, Earlier, Sources, State, TaskStatus, TrialFiles, TrialStatus, waiting,
+    Answer, AttemptStatus, Earlier, Remedy, Sources, State, TaskStatus, TrialFiles, TrialStatus,
+    start_failure, waiting,
 };
 use crate::experiment::{On, Task};
 use crate::journal;
+use crate::slurm::exit::JobExit;
 use crate::slurm::{AccountRow, JobState, Phase, QueueRow};
 
 /// All that is known of one trial.
@@ -38,6 +40,8 @@ pub(super) struct Verdict {
     pub(super) basis: Basis,
     /// What it is instead, once that is certain.
     pub(super) once_certain: Option<(State, String)>,
+    /// What `nemo-slurm poll` does about it.
+    pub(super) remedy: Option<Remedy>,
 }
 
 impl Verdict {
@@ -52,7 +56,7 @@ impl Verdict {
     }
 
     fn of(state: State, reason: Option<String>, basis: Basis) -> Self {
-        Self { state, reason, basis, once_certain: None }
+        Self { state, reason, basis, once_certain: None, remedy: None }
     }
 }
 
@@ -68,18 +72,21 @@ pub(super) fn state(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) ->
     let is_ended = matches!(verdict.state, State::Failed | State::Completed | State::Timeout);
     if evidence.files.requeue_wanted && is_ended {
         let what = "could not be requeued: `nemo-slurm poll` does it";
-        return Verdict::open(State::Preempted, Some(what.to_owned()));
+        let verdict = Verdict::open(State::Preempted, Some(what.to_owned()));
+        return Verdict { remedy: Some(Remedy::Requeue), ..verdict };
     }
-    let is_lost = is_ended && verdict.state != State::Completed && is_lost(evidence);
-    let requeued = |reason| format!("{reason}; `nemo-slurm poll` requeues it");
-    let reason = if is_lost { verdict.reason.map(requeued) } else { verdict.reason };
-    Verdict { reason, ..verdict }
+    if is_ended && verdict.state != State::Completed && is_known_to_slurm(evidence) {
+        let requeued = |reason| format!("{reason}; `nemo-slurm poll` requeues it");
+        let reason = verdict.reason.map(requeued);
+        return Verdict { reason, remedy: Some(Remedy::Requeue), ..verdict };
+    }
+    verdict
 }
 
-/// Whether its job has ended, and its harness left no word of that, but Slurm still knows it.
-fn is_lost(evidence: &TrialEvidence<'_>) -> bool {
+/// Whether Slurm still knows a job that has ended, and could run it again.
+fn is_known_to_slurm(evidence: &TrialEvidence<'_>) -> bool {
     let is_over = |row: &QueueRow| row.state.phase() == Phase::Ended;
-    !evidence.files.attempts.is_empty() && evidence.seen.queue.is_some_and(is_over)
+    evidence.seen.queue.is_some_and(is_over)
 }
 
 fn by_witness(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> Verdict {
@@ -181,7 +188,9 @@ fn in_queue(
         Phase::Waiting if &*row.reason == "DependencyNeverSatisfied" => (State::Blocked, says()),
         // The heads of a chain are held until all of it is submitted.
         Phase::Waiting if is_held(row) && is_submitted(evidence) => {
-            (State::Paused, Some(waiting::held(evidence, row)))
+            let verdict = Verdict::open(State::Paused, Some(waiting::held(evidence, row)));
+            let remedy = waiting::is_start_failure(evidence, row).then_some(Remedy::Release);
+            return Verdict { remedy, ..verdict };
         }
         Phase::Waiting if attempts.is_empty() => (State::Pending, says()),
         Phase::Waiting => (State::Preempted, says()),
@@ -238,16 +247,22 @@ fn is_held(row: &QueueRow) -> bool {
 
 /// How it ended, as accounting tells it and the queue does not deny.
 fn ended(evidence: &TrialEvidence<'_>, row: &AccountRow, attempts: &[AttemptStatus]) -> Verdict {
-    if row.state == JobState::Failed
-        && has_run(row)
-        && attempts.last().is_none_or(|last| last.number.is_none())
-    {
-        let code = row.exit.code;
-        let log = "look at Slurm's own output: `nemo-slurm logs --slurm`";
-        let why = format!("the job exited with code {code} before the program ran: {log}");
-        return Verdict::of(State::Failed, Some(why), Basis::Agreed);
+    if row.state == JobState::Failed && has_run(row) {
+        return Verdict::of(State::Failed, Some(failed(evidence, row, attempts)), Basis::Agreed);
     }
     by_state(evidence, &row.state, attempts)
+}
+
+/// Why a job failed, of which the harness left no end.
+fn failed(evidence: &TrialEvidence<'_>, row: &AccountRow, attempts: &[AttemptStatus]) -> String {
+    let exit = JobExit::from(row.exit);
+    if attempts.last().is_none_or(|last| last.number.is_none()) {
+        start_failure::why(row)
+    } else if last_end(&evidence.files.attempts).is_some() {
+        format!("wanted to be requeued, but the harness {exit}")
+    } else {
+        format!("the harness {exit}, and left no end")
+    }
 }
 
 fn by_state(evidence: &TrialEvidence<'_>, state: &JobState, attempts: &[AttemptStatus]) -> Verdict {

@@ -110,6 +110,7 @@ mod tests {
             state,
             reason: None,
             certainty: crate::status::Certainty::Open,
+            remedy: None,
             params: serde_json::Map::new(),
             slurm_job: None,
             step: (!metrics.is_empty()).then_some(7),

@@ -118,6 +118,9 @@ pub struct TrialStatus {
     /// Whether nothing that Slurm says later changes the state.
     #[serde(rename = "final", serialize_with = "Certainty::is_final")]
     pub certainty: Certainty,
+    /// What `nemo-slurm poll` does about it.
+    #[serde(skip)]
+    pub remedy: Option<Remedy>,
     /// Its parameters.
     pub params: Params,
     /// Slurm's id of its array task.
@@ -136,6 +139,15 @@ pub struct TrialStatus {
     pub counters: Counters,
     /// All its attempts so far.
     pub attempts: Vec<AttemptStatus>,
+}
+
+/// What brings back a trial whose job no harness could save. Nobody wished for its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Its job has ended, and Slurm can run it again.
+    Requeue,
+    /// Slurm could not start its job, and holds it.
+    Release,
 }
 
 impl TrialStatus {
@@ -170,7 +182,7 @@ impl Counters {
                 Cause::Failed | Cause::OutOfMemory => counters.crashes += 1,
                 Cause::Preempted => counters.preemptions += 1,
                 Cause::TimeLimit => counters.time_limits += 1,
-                Cause::NodeFailure => counters.node_failures += 1,
+                Cause::NodeFailure | Cause::StartFailed => counters.node_failures += 1,
                 Cause::Hung => counters.hangs += 1,
                 Cause::Completed
                 | Cause::Cancelled

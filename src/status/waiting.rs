@@ -24,6 +24,12 @@ pub(super) fn paused(id: &ExperimentId, wish: &Request) -> String {
     format!("paused; `nemo-slurm resume {target}` lets it go on")
 }
 
+/// Whether Slurm holds a job because it could not start it: nobody wishes that it waits.
+pub(super) fn is_start_failure(evidence: &TrialEvidence<'_>, row: &QueueRow) -> bool {
+    let wish = pause(&evidence.task.name, evidence.index, &evidence.sources.requests);
+    wish.is_none() && row.reason.contains("launch failed")
+}
+
 /// Why a job is held. Slurm calls whoever is root an administrator, also where it was us.
 pub(super) fn held(evidence: &TrialEvidence<'_>, row: &QueueRow) -> String {
     let id = &evidence.sources.stored.id;
@@ -36,7 +42,8 @@ pub(super) fn held(evidence: &TrialEvidence<'_>, row: &QueueRow) -> String {
         "JobHeldAdmin" => "is held by an administrator, who must release it".to_owned(),
         "JobHoldMaxRequeue" => format!("is held by Slurm: it was requeued too often; {go_on}"),
         reason if reason.contains("launch failed") => {
-            format!("is held by Slurm: its job could not be started; {go_on}")
+            "is held by Slurm: its job could not be started; `nemo-slurm poll` lets it go on"
+                .to_owned()
         }
         _ => format!("is held; {go_on}"),
     }

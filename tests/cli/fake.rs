@@ -37,6 +37,8 @@ cd "$FAKE" || exit 9
 case "$*" in
   *config*) cat config ;;
   *partition*) cat partitions ;;
+  *"show job"*) cat job ;;
+  requeue*) shift; echo "$@" >>requeued ;;
   release*) shift; wc -l <jobs >>released_at; echo "$@" >>released ;;
 esac
 "#;

@@ -10,6 +10,7 @@ mod counting;
 mod crash;
 mod damage;
 mod day;
+mod failed_starts;
 mod fake;
 mod files;
 mod goodput;

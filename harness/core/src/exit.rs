@@ -4,6 +4,8 @@
 pub const DONE: u8 = 0;
 /// It failed, on the local executor.
 pub const FAILED: u8 = 1;
+/// Its command line is wrong.
+pub const USAGE: u8 = 2;
 /// It wants another attempt, on the local executor.
 pub const REQUEUE: u8 = 75;
 /// It failed, in a Slurm job: never requeue.

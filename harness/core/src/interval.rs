@@ -80,6 +80,7 @@ fn is_interruption(cause: Cause) -> bool {
         Cause::Failed
         | Cause::Preempted
         | Cause::NodeFailure
+        | Cause::StartFailed
         | Cause::OutOfMemory
         | Cause::Superseded
         | Cause::Hung => true,

@@ -69,10 +69,13 @@ fn an_end_that_slurm_alone_tells_is_final_when_it_is_told_twice() {
     // Accounting is silent, or says otherwise: the queue alone decides nothing.
     check_plain(
         &[(0.0, "8_0|FAILED|None", "-"), (400.0, "8_0|FAILED|None", "-")],
-        "failed?: Slurm says `FAILED` []",
+        "failed?: Slurm says `FAILED`; `nemo-slurm poll` requeues it []",
     );
     let lags = (400.0, "8_0|FAILED|None", "8_0|RUNNING|100|Unknown");
-    check_plain(&[lags, (800.0, lags.1, lags.2)], "failed?: Slurm says `FAILED` []");
+    check_plain(
+        &[lags, (800.0, lags.1, lags.2)],
+        "failed?: Slurm says `FAILED`; `nemo-slurm poll` requeues it []",
+    );
 }
 
 #[test]

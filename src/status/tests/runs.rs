@@ -40,6 +40,34 @@ fn a_run_that_ended_is_of_the_attempt_that_ended() {
     );
 }
 
+/// Up to 25.11.2 Slurm calls a job that failed REQUEUED once it is requeued; later it leaves its row as it was.
+#[test]
+fn a_run_that_failed_and_was_requeued_keeps_its_cause() {
+    let running = "8_0|RUNNING|None";
+    for state in ["REQUEUED", "FAILED"] {
+        let rows = |exit| format!("8_0|{state}|100|150|{exit} 8_0|RUNNING|300|Unknown");
+        let killed = [start(0, 100.0), start(1, 300.0)];
+        check(running, &rows("0:9"), &killed, "running [NodeFailure -]");
+        check(running, &rows("9:0"), &killed, "running [NodeFailure -]");
+        // The first harness never wrote a word.
+        let none = [start(1, 300.0)];
+        check(running, &rows("0:53"), &none, "running [StartFailed -]");
+        check(running, &rows("127:0"), &none, "running [StartFailed -]");
+    }
+}
+
+#[test]
+fn a_start_that_failed_says_why() {
+    let told =
+        "failed?: the harness was killed by signal 9 (SIGKILL) on n1 before it wrote a record";
+    check("", "8_0|FAILED|100|150|0:9", &[], &format!("{told} [StartFailed]"));
+    let known = format!("{told}; `nemo-slurm poll` requeues it [StartFailed]");
+    check("8_0|FAILED|None", "8_0|FAILED|100|150|0:9", &[], &known);
+    let killed =
+        "failed?: the harness was killed by signal 9 (SIGKILL), and left no end [NodeFailure]";
+    check("", "8_0|FAILED|100|150|0:9", &[start(0, 100.0)], killed);
+}
+
 #[test]
 fn restarts_in_place_share_a_run() {
     let mut again = start(1, 130.0);

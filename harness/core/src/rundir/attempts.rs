@@ -163,6 +163,8 @@ pub enum Cause {
     TimeLimit,
     /// The node or its daemon was lost.
     NodeFailure,
+    /// The harness could not be started, or was killed before it could write a record.
+    StartFailed,
     /// Somebody cancelled it.
     Cancelled,
     /// The kernel or Slurm killed it for its memory.

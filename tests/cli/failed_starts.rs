@@ -1,0 +1,143 @@
+//! Starts that fail before the harness writes a word: told in plain words, and brought back by `poll`, though not for ever.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::fake::FakeSlurm;
+use crate::support::{PATIENCE, World, causes, text, trials};
+
+const ONE: &str =
+    "name = \"start\"\n[executor.c]\nkind = \"slurm\"\n[task.train]\nrun = \"true\"\n";
+
+/// A fake whose only job ended like this, and was restarted so often.
+fn ended(exit: &str, restarts: &str) -> (FakeSlurm, String) {
+    let fake = FakeSlurm::new(1001);
+    fake.world.write("exp.toml", ONE);
+    let id = fake.world.ok(&["submit", "exp.toml"]);
+    let queue = ["101_[0]", "101", "FAILED", "100", "100", "101", restarts, "N/A", "n1", "None"];
+    fake.answer("squeue", Some(&[&queue]));
+    fake.answer(
+        "sacct",
+        Some(&[&["101_0", "101", "FAILED", exit, "100", "100", "101", "n1", "None"]]),
+    );
+    let job = format!(
+        "JobId=101 ArrayJobId=101 ArrayTaskId=0 JobName=a UserId=u(1) GroupId=u(1) JobState=FAILED Reason=None Requeue=1 Restarts={restarts} ExitCode={exit} TimeLimit=00:10:00 Partition=main NodeList=n1 NumNodes=1\n"
+    );
+    std::fs::write(fake.state("job"), job).unwrap();
+    (fake, id)
+}
+
+#[test]
+fn each_has_a_cause_and_poll_starts_it_again() {
+    for (exit, told) in [
+        ("0:53", "could not open the job's output file on n1"),
+        ("126:0", "n1 could not execute the harness"),
+        ("127:0", "the harness was not found on n1"),
+        ("0:9", "killed by signal 9 (SIGKILL)"),
+        ("9:0", "killed by signal 9 (SIGKILL)"),
+        ("137:0", "killed by signal 9 (SIGKILL)"),
+    ] {
+        let (fake, id) = ended(exit, "0");
+        let trial = trials(&fake.world.status(&id), "train")[0].clone();
+        let reason = trial["reason"].as_str().unwrap();
+        assert!(reason.contains(told) && reason.contains("`nemo-slurm poll`"), "{exit}: {reason}");
+        assert_eq!(trial["state"], "failed");
+        assert_eq!(trial["attempts"][0]["cause"], "start_failed", "{exit}");
+        fake.world.ok(&["poll"]);
+        assert_eq!(fake.read("requeued"), "101_0\n", "{exit}");
+    }
+}
+
+#[test]
+fn what_can_t_be_started_is_given_up() {
+    let (fake, id) = ended("127:0", "2"); // `no_progress` is 3
+    let printed = fake.world.run(&["poll"]);
+    assert_eq!((printed.code, fake.read("requeued").as_str()), (1, ""), "{printed:?}");
+    assert!(
+        printed.stderr.contains(&format!("{id}/train/0: job 101_0 was started too often")),
+        "{printed:?}"
+    );
+}
+
+/// A mark that was torn, and a folder that is damaged, keep no other trial waiting.
+#[test]
+fn one_that_is_damaged_delays_no_other() {
+    let (fake, id) = ended("0:9", "0");
+    let torn = fake.world.ok(&["submit", "exp.toml"]);
+    let damaged = fake.world.ok(&["submit", "exp.toml"]);
+    for experiment in [&id, &torn] {
+        let dir = fake.world.experiment(experiment).join("tasks/train/trials/0");
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("requeue-wanted"), "").unwrap();
+    }
+    std::fs::write(fake.world.experiment(&damaged).join("experiment.json"), "{").unwrap();
+    let queue =
+        |id: &'static str, job| [id, job, "FAILED", "100", "100", "101", "0", "N/A", "n1", "None"];
+    let account =
+        |id: &'static str, job| [id, job, "FAILED", "0:9", "100", "100", "101", "n1", "None"];
+    fake.answer("squeue", Some(&[&queue("101_[0]", "101"), &queue("102_[0]", "102")]));
+    fake.answer("sacct", Some(&[&account("101_0", "101"), &account("102_0", "102")]));
+    let printed = fake.world.run(&["poll"]);
+    assert_eq!(printed.code, 1, "{printed:?}");
+    assert!(printed.stderr.contains(&format!("warning: `{damaged}`")), "{printed:?}");
+    let mut requeued: Vec<String> = fake.read("requeued").lines().map(str::to_owned).collect();
+    requeued.sort();
+    assert_eq!(requeued, ["101_0", "102_0"], "{printed:?}");
+}
+
+const LATER: &str = "name = \"start\"\n[executor.c]\nkind = \"slurm\"\nmem = \"50M\"\ntime = \"5m\"\nsbatch = { begin = \"now+3\" }\n[task.train]\nrun = \"true\"\n";
+
+/// Fails the start on a real Slurm, until `poll` brings the trial back.
+fn failed_and_brought_back(spoil: impl Fn(&World), mend: impl Fn(&World), told: &str) {
+    let world = World::new();
+    world.write("exp.toml", LATER);
+    let id = world.ok(&["submit", "exp.toml"]);
+    spoil(&world);
+    let began = std::time::Instant::now();
+    let has_failed = || {
+        let mut sacct = std::process::Command::new("sacct");
+        world.surround(&mut sacct);
+        let name = format!("--name={id}.train.0");
+        let output = sacct.args(["--noheader", "--allocations", "--format=State", &name]).output();
+        String::from_utf8(output.unwrap().stdout).unwrap().contains("FAILED")
+    };
+    while !has_failed() {
+        assert!(began.elapsed() < PATIENCE, "the job never failed");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    mend(&world);
+    let failed = world.status(&id);
+    let trial = &trials(&failed, "train")[0];
+    let reason = text(&trial["reason"]);
+    assert!(reason.contains(told) && reason.contains("`nemo-slurm poll`"), "{trial:#}");
+    world.ok(&["poll"]);
+    let status =
+        world.until(&id, "completed", |status| status["experiment"]["state"] == "completed");
+    assert_eq!(causes(&trials(&status, "train")[0]), ["start_failed", "completed"], "{status:#}");
+}
+
+#[test]
+fn a_home_that_is_away_and_a_harness_that_can_t_run_are_told_apart() {
+    if !crate::cluster::is_here() {
+        return;
+    }
+    let away = |world: &World, from: &str, to: &str| {
+        std::fs::rename(world.path(from), world.path(to)).unwrap();
+    };
+    failed_and_brought_back(
+        |world| away(world, "home", "unmounted"),
+        |world| away(world, "unmounted", "home"),
+        "could not open the job's output file on",
+    );
+    let mode = |world: &World, mode| {
+        let bin = std::fs::read_dir(world.path("home/bin")).unwrap();
+        for program in bin {
+            let path = program.unwrap().path();
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+    };
+    failed_and_brought_back(
+        |world| mode(world, 0o644),
+        |world| mode(world, 0o755),
+        "could not execute the harness: no permission",
+    );
+}
