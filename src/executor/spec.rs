@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
-use nemo_core::rundir::{ExperimentDir, InputSpec, LaunchSpec, MetricSpec, TaskSpec};
+use nemo_core::rundir::{
+    Condition, ExperimentDir, InputSpec, LaunchSpec, MetricSpec, ParentSpec, TaskSpec,
+};
 
-use crate::experiment::{Executor, Experiment, Goal, Launch, Task};
+use crate::experiment::{Dependency, Executor, Experiment, Goal, Launch, On, Task};
 use crate::slurm::Cluster;
 
 /// What holds for the whole experiment.
@@ -46,6 +48,7 @@ pub fn task_spec(task: &Task, around: &SubmitContext<'_>) -> TaskSpec {
         restart: task.restart.clone(),
         metrics: task.metrics.clone(),
         inputs: inputs(task, around),
+        after: parents(task, around),
         sentinel,
         deadline: around.experiment.timeout.map(|timeout| around.now + timeout),
         kill_wait: around.cluster.map(|cluster| u64::from(cluster.kill_wait)),
@@ -88,6 +91,25 @@ fn launch(task: &Task, executor: &Executor) -> Option<LaunchSpec> {
 fn number_of_gpus(text: &str) -> Option<u32> {
     let number = |part: &str| part.rsplit(':').next()?.parse::<u32>().ok();
     text.split(',').map(number).sum()
+}
+
+/// The tasks that this one waits for.
+fn parents(task: &Task, around: &SubmitContext<'_>) -> Vec<ParentSpec> {
+    let parent = |dependency: &Dependency| {
+        let parent = around.experiment.tasks.iter().find(|task| task.name == dependency.task)?;
+        Some(ParentSpec {
+            task: parent.name.clone(),
+            dir: around.dir.task(&parent.name).0,
+            trials: u32::try_from(parent.trials.len()).unwrap_or(u32::MAX),
+            on: match dependency.on {
+                On::Ok => Condition::Ok,
+                On::Each => Condition::Each,
+                On::Failed => Condition::Failed,
+                On::Any => Condition::Any,
+            },
+        })
+    };
+    task.after.iter().filter_map(parent).collect()
 }
 
 /// Every task that this one waits for, directly or not: those that its command may name.

@@ -153,6 +153,7 @@ impl Folder<'_> {
 
 /// Nothing but the disturbances may end a run, and every checkpoint stays to be compared.
 fn undisturbed(mut spec: TaskSpec) -> TaskSpec {
+    spec.after.clear(); // what it waits for was made for all of its runs
     spec.deadline = None;
     spec.time_limit = None;
     spec.restart.crashes = 1;

@@ -291,7 +291,8 @@ fn by_state(evidence: &TrialEvidence<'_>, state: &JobState, attempts: &[AttemptS
 
 /// Slurm says that it was cancelled. Before it ever ran, our own record may tell by whom, or why.
 fn cancelled(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> Verdict {
-    if !attempts.is_empty() {
+    // One that Slurm let start cancels itself before its first attempt, if its parents' records forbid it to run.
+    if attempts.iter().any(|attempt| attempt.number.is_some()) {
         return Verdict::of(State::Cancelled, None, Basis::Agreed);
     }
     if was_asked_for(evidence) {

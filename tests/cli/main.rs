@@ -24,5 +24,6 @@ mod slurm;
 mod slurm_asked;
 mod slurm_faults;
 mod slurm_nodes;
+mod slurm_word;
 mod support;
 mod training;

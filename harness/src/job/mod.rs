@@ -2,5 +2,6 @@
 
 pub(crate) mod context;
 pub(crate) mod harness;
+pub(crate) mod parents;
 pub(crate) mod run;
 pub(crate) mod trial;

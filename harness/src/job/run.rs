@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nemo_core::exit;
 use nemo_core::lines;
-use nemo_core::rundir::{AttemptRecord, Cause, Next, TrialDir};
+use nemo_core::rundir::{AttemptRecord, Cause, Next};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::attempt::{self, Ended};
@@ -20,7 +20,7 @@ use crate::os::subprocess::{self, Outcome};
 use crate::program::guard::{self, Role};
 use crate::slurm;
 use crate::slurm::requeue::{self, Stopped};
-use crate::slurm::sentinel;
+use crate::slurm::{final_state, gate, sentinel};
 use crate::supervise::StopCause;
 
 /// How long Slurm has to answer before the program starts.
@@ -75,16 +75,26 @@ pub(crate) fn run(task_dir: &Path, which: Which, local: bool) -> Result<u8, Stri
     result
 }
 
-/// Whether the trial is done already: Slurm may start a finished job again, by itself or for somebody.
-fn is_done(dir: &TrialDir) -> bool {
-    let records = lines::read::<AttemptRecord>(&dir.attempts()).unwrap_or_default().rows;
-    matches!(records.last(), Some(AttemptRecord::End(end)) if end.next == Next::Done)
+/// What must happen before the first attempt, if the job must not run at all: its exit code.
+fn leaves_at_once(harness: &Harness) -> Option<u8> {
+    let rows = lines::read(&harness.trial.dir.attempts()).unwrap_or_default().rows;
+    // Slurm may start a finished job again, by itself or for somebody.
+    if matches!(rows.last(), Some(AttemptRecord::End(end)) if end.next == Next::Done) {
+        log_stderr("the trial is done already; nothing is run again");
+        final_state::settle(harness, Next::Done, true);
+        return Some(exit::DONE);
+    }
+    let job = harness.context.slurm.as_ref()?;
+    if requeue::was_cancelled(harness, &rows) {
+        return Some(requeue::cancel_again(harness, job));
+    }
+    let has_run = rows.iter().any(|row| row.as_start().is_some());
+    if has_run { None } else { gate::refuses(harness, job) }
 }
 
 fn attempts(harness: &mut Harness) -> Result<u8, String> {
-    if is_done(&harness.trial.dir) {
-        log_stderr("the trial is done already; nothing is run again");
-        return Ok(exit::DONE);
+    if let Some(code) = leaves_at_once(harness) {
+        return Ok(code);
     }
     if requeue::is_paused(&harness.trial.dir) {
         log_stderr("the trial is paused: `nemo-slurm resume` lets it go on");
@@ -106,6 +116,9 @@ fn attempts(harness: &mut Harness) -> Result<u8, String> {
                 return Ok(exit::DONE);
             }
         };
+        if !matches!(verdict.next, Next::Requeue | Next::Restart) {
+            final_state::settle(harness, verdict.next, stopped.cause.is_some());
+        }
         match verdict.next {
             Next::Done => return Ok(exit::DONE),
             Next::Failed => {

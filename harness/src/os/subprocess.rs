@@ -18,7 +18,7 @@ use crate::program::guard;
 use crate::program::processes::{self, Reaped};
 
 /// The most that is read of an answer.
-const LONGEST: usize = 64 * 1024;
+const LONGEST: usize = 1024 * 1024;
 /// How often one that is silent is looked at, in milliseconds: somebody else may hold its output open.
 const LOOK: u16 = 50;
 
@@ -48,7 +48,7 @@ impl Question {
         fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let mut command = Command::new(argv.first().copied().unwrap_or_default());
         command.args(argv.get(1..).unwrap_or_default()).process_group(0);
-        command.env("SLURM_TIME_FORMAT", "%s").env("LC_ALL", "C");
+        command.env("SLURM_TIME_FORMAT", "%s").env("SLURM_BITSTR_LEN", "0").env("LC_ALL", "C");
         command.stdin(Stdio::null()).stdout(other.try_clone()?).stderr(other);
         processes::outlive_term(&mut command);
         guard::stop_if_orphaned();

@@ -1,5 +1,8 @@
 //! What Slurm is asked: why the job is being stopped, and to run it again. The only module that knows `scontrol`.
 
+pub(crate) mod dependency;
+pub(crate) mod final_state;
+pub(crate) mod gate;
 pub(crate) mod requeue;
 pub(crate) mod sentinel;
 
@@ -36,8 +39,24 @@ const START_AFTER: u32 = 3;
 
 /// The command that has a requeued job start soon.
 pub(crate) fn start_soon(id: &str) -> [String; 4] {
+    start_later(id, START_AFTER)
+}
+
+/// The command that ends jobs.
+pub(crate) fn cancel(id: &str) -> [&str; 3] {
+    ["scancel", "--quiet", id]
+}
+
+/// The command that keeps Slurm from starting a job again by itself.
+pub(crate) fn never_again(id: &str) -> [String; 4] {
     let job = format!("JobId={id}");
-    ["scontrol".to_owned(), "update".to_owned(), job, format!("StartTime=now+{START_AFTER}")]
+    ["scontrol".to_owned(), "update".to_owned(), job, "Requeue=0".to_owned()]
+}
+
+/// The command that keeps a job that is in the queue there for so many seconds.
+pub(crate) fn start_later(id: &str, seconds: u32) -> [String; 4] {
+    let job = format!("JobId={id}");
+    ["scontrol".to_owned(), "update".to_owned(), job, format!("StartTime=now+{seconds}")]
 }
 
 /// The command that keeps a job that waits from some nodes.
@@ -74,6 +93,26 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    /// Whether it has ended and no run of it is to come.
+    pub(crate) fn is_over(&self) -> bool {
+        const OVER: [&str; 9] = [
+            "COMPLETED",
+            "CANCELLED",
+            "FAILED",
+            "TIMEOUT",
+            "NODE_FAIL",
+            "PREEMPTED",
+            "BOOT_FAIL",
+            "DEADLINE",
+            "OUT_OF_MEMORY",
+        ];
+        OVER.iter().any(|state| self.state.starts_with(state))
+    }
+
+    /// Whether a preemption of it has begun, in this run or in one before.
+    pub(crate) fn was_preempted(&self) -> bool {
+        self.preempt.is_some()
+    }
     /// Whether this run of it is being preempted, or was.
     fn is_preempted(&self) -> bool {
         let began = self.start.unwrap_or(0.0);
@@ -177,6 +216,19 @@ pub(crate) fn requeued(code: Option<i32>, text: &str) -> Requeued {
         return Requeued::Refused(line);
     }
     Requeued::Failed(line)
+}
+
+/// Whether Slurm could not be reached, so that the same question may be answered later.
+pub(crate) fn is_no_answer(text: &str) -> bool {
+    const WORDS: [&str; 6] = [
+        "Unable to contact",
+        "onnection refused",
+        "imed out",
+        "Socket",
+        "Unexpected message",
+        "temporarily unable",
+    ];
+    WORDS.iter().any(|words| text.contains(words))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use nemo_core::exit;
-use nemo_core::rundir::{Action, ExperimentDir, Request, TrialDir, requests};
+use nemo_core::rundir::{Action, AttemptRecord, ExperimentDir, Next, Request, TrialDir, requests};
 use nemo_core::{durable, lines};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -24,11 +24,11 @@ use crate::os::subprocess::{self, Outcome};
 use crate::slurm::{self, OwnRun, Requeued};
 use crate::supervise::StopCause;
 
-const ANSWER: Duration = Duration::from_secs(10);
+pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 /// How long it is tried where no deadline is known.
 const PATIENCE: Duration = Duration::from_mins(5);
 /// How long Slurm's TERM may take after a requeue.
-const UNTIL_TERM: Duration = Duration::from_mins(1);
+pub(crate) const UNTIL_TERM: Duration = Duration::from_mins(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// What is known of the stop.
@@ -69,6 +69,10 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
                 Outcome::NoAnswer(why) => Requeued::Failed(why),
             };
         let (why, again) = match answer {
+            Requeued::Yes if is_cancelled(harness) => {
+                // An `scancel` that came a moment before is undone by the requeue.
+                return cancel_again(harness, job);
+            }
             Requeued::Yes => {
                 exclude_nodes(harness, job);
                 if !paused {
@@ -99,7 +103,7 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
 }
 
 /// What Slurm says of the job right now.
-fn look(harness: &Harness, job: &SlurmJob) -> Option<slurm::Job> {
+pub(crate) fn look(harness: &Harness, job: &SlurmJob) -> Option<slurm::Job> {
     match subprocess::ask(&slurm::show_job(&job.id()), &harness.clock, ANSWER) {
         Outcome::Ended { text, .. } => slurm::parse(&text),
         Outcome::NoAnswer(_) => None,
@@ -122,14 +126,39 @@ const CLOCKS: f64 = 10.0;
 /// Whether somebody wished for the trial's end since this process began. A job that Slurm preempts does not show an
 /// `scancel` that comes meanwhile, but `nemo-slurm cancel` leaves its word first.
 pub(crate) fn is_cancelled(harness: &Harness) -> bool {
+    is_wished(harness, harness.began - CLOCKS)
+}
+
+/// Whether somebody wished for the trial's end at this time or later.
+fn is_wished(harness: &Harness, since: f64) -> bool {
     let trial = &harness.trial;
     let Some(experiment) = ExperimentDir::of_task(&trial.task) else { return false };
     let wishes = requests::read(&experiment).unwrap_or_default();
     #[expect(clippy::cast_precision_loss, reason = "unix seconds fit")]
-    let is_new = |wish: &Request| wish.time as f64 + CLOCKS >= harness.began;
+    let is_new = |wish: &Request| wish.time as f64 >= since.floor();
     wishes.iter().any(|(_, wish)| {
         wish.action == Action::Cancel && wish.covers(&trial.spec.task, trial.index) && is_new(wish)
     })
+}
+
+/// Whether the trial was cancelled in an earlier run of this job. Slurm starts one again where a requeue came a moment
+/// after the `scancel`, or a node was lost while it ended.
+pub(crate) fn was_cancelled(harness: &Harness, rows: &[AttemptRecord]) -> bool {
+    let Some(own) = harness.context.slurm.as_ref().map(SlurmJob::id) else { return false };
+    let mut mine = rows.iter().filter_map(AttemptRecord::as_start);
+    let first = mine.find(|start| start.slurm_job.as_deref() == Some(&*own));
+    let Some(first) = first else { return false };
+    let end = rows.iter().rev().find_map(AttemptRecord::as_end);
+    end.is_some_and(|end| end.attempt >= first.attempt && end.next == Next::Cancelled)
+        || is_wished(harness, first.time)
+}
+
+/// Ends the job that came back though it was cancelled.
+pub(crate) fn cancel_again(harness: &Harness, job: &SlurmJob) -> u8 {
+    log_stderr("the job was cancelled, and came back: it is cancelled again");
+    tell(harness, &slurm::cancel(&job.id()), "the job could not be cancelled");
+    wait_for_term(harness, UNTIL_TERM);
+    exit::CANCELLED
 }
 
 /// Whether somebody wants the trial to wait until it is resumed.
@@ -208,7 +237,7 @@ fn exclude_nodes(harness: &Harness, job: &SlurmJob) {
 }
 
 /// Tells Slurm something without which nothing is lost.
-fn tell(harness: &Harness, words: &[&str], else_what: &str) {
+pub(crate) fn tell(harness: &Harness, words: &[&str], else_what: &str) {
     let why = match subprocess::ask(words, &harness.clock, ANSWER) {
         Outcome::Ended { code: Some(0), .. } => return,
         Outcome::Ended { text, .. } => text,
@@ -218,7 +247,7 @@ fn tell(harness: &Harness, words: &[&str], else_what: &str) {
 }
 
 /// The job is in the queue: Slurm ends this run of it now.
-fn wait_for_term(harness: &Harness, limit: Duration) -> u8 {
+pub(crate) fn wait_for_term(harness: &Harness, limit: Duration) -> u8 {
     let until = harness.clock.now() + limit;
     loop {
         let heard = signals::read(&harness.signals);

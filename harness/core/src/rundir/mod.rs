@@ -18,7 +18,7 @@ pub use paths::{ExperimentDir, TaskDir, TrialDir};
 pub use progress::Progress;
 pub use requests::{Action, Request};
 pub use task::{
-    CheckpointSpec, CommandSpec, Every, InputSpec, Keep, LaunchSpec, LogAction, LogPolicy,
-    MetricSpec, Profile, RestartSpec, TaskSpec,
+    CheckpointSpec, CommandSpec, Condition, Every, InputSpec, Keep, LaunchSpec, LogAction,
+    LogPolicy, MetricSpec, ParentSpec, Profile, RestartSpec, TaskSpec,
 };
 pub use trials::{Params, TrialLine};

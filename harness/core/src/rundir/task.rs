@@ -36,6 +36,9 @@ pub struct TaskSpec {
     /// The tasks that the command may name, for `{task.dir}` and `{task.dirs}`.
     #[serde(default)]
     pub inputs: BTreeMap<String, InputSpec>,
+    /// The tasks that this one waits for, and what must have become of them.
+    #[serde(default)]
+    pub after: Vec<ParentSpec>,
     /// Whether a sentinel step must listen for the start of a preemption's grace.
     #[serde(default)]
     pub sentinel: bool,
@@ -205,4 +208,31 @@ pub struct InputSpec {
     /// Trial by trial: `{task.dir}` is the folder of the trial with the same index.
     #[serde(default)]
     pub per_trial: bool,
+}
+
+/// A task that another one waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParentSpec {
+    /// Its name.
+    pub task: String,
+    /// `tasks/<task>/`.
+    pub dir: PathBuf,
+    /// How many trials it has.
+    pub trials: u32,
+    /// What must have become of them.
+    pub on: Condition,
+}
+
+/// What must have become of a parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    /// All of its trials are done.
+    Ok,
+    /// The trial of the same index is done.
+    Each,
+    /// A trial of it failed.
+    Failed,
+    /// All of its trials are over.
+    Any,
 }

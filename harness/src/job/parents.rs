@@ -1,0 +1,146 @@
+//! Whether the tasks before this one left what it needs: by their own records, since Slurm may call a job that is done
+//! preempted or out of memory, and may call a dependency met that is not.
+
+use std::collections::BTreeMap;
+
+use nemo_core::lines;
+use nemo_core::rundir::{AttemptRecord, Condition, Next, ParentSpec, TaskDir};
+
+/// What the parents' records say.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    Ready,
+    /// It can never be, for this reason.
+    Never {
+        why: String,
+        /// Whether that holds for all trials of the task.
+        of_all: bool,
+    },
+    /// These trials, by task and index, have no end that is final.
+    Open(Vec<(String, u32)>),
+}
+
+/// How a trial ended for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FinalEnd {
+    Done,
+    /// It did not get done; what became of it, in words.
+    Lost(&'static str),
+}
+
+/// What is known of trials by other means than their records.
+pub(crate) type Known = BTreeMap<(String, u32), FinalEnd>;
+
+/// Reads the records of the parents of a trial.
+pub(crate) fn readiness(parents: &[ParentSpec], index: u32, known: &Known) -> Readiness {
+    judge(parents, index, |parent, trial| {
+        let end = final_end(&records(parent, trial));
+        end.or_else(|| known.get(&(parent.task.clone(), trial)).copied())
+    })
+}
+
+pub(crate) fn records(parent: &ParentSpec, trial: u32) -> Vec<AttemptRecord> {
+    let path = TaskDir(parent.dir.clone()).trial(trial).attempts();
+    lines::read(&path).unwrap_or_default().rows
+}
+
+/// The end of the last attempt, if that is final.
+fn final_end(rows: &[AttemptRecord]) -> Option<FinalEnd> {
+    let last = rows.iter().rev().find(|row| row.as_start().is_some() || row.as_end().is_some());
+    match last?.as_end()?.next {
+        Next::Done => Some(FinalEnd::Done),
+        Next::Failed => Some(FinalEnd::Lost("failed")),
+        Next::Cancelled => Some(FinalEnd::Lost("was cancelled")),
+        Next::Timeout => Some(FinalEnd::Lost("ran out of time")),
+        Next::Requeue | Next::Restart => None,
+    }
+}
+
+/// Decides, given how each trial ended. Pure.
+fn judge(
+    parents: &[ParentSpec],
+    index: u32,
+    end_of: impl Fn(&ParentSpec, u32) -> Option<FinalEnd>,
+) -> Readiness {
+    let mut open = Vec::new();
+    for parent in parents {
+        let trials = match parent.on {
+            Condition::Each => index..index.saturating_add(1),
+            Condition::Ok | Condition::Failed => 0..parent.trials,
+            Condition::Any => continue, // that all is over, Slurm knows
+        };
+        let ends = trials.map(|trial| (trial, end_of(parent, trial)));
+        match judge_one(parent, ends) {
+            Readiness::Ready => {}
+            Readiness::Open(more) => open.extend(more),
+            never @ Readiness::Never { .. } => return never,
+        }
+    }
+    if open.is_empty() { Readiness::Ready } else { Readiness::Open(open) }
+}
+
+fn judge_one(
+    parent: &ParentSpec,
+    ends: impl Iterator<Item = (u32, Option<FinalEnd>)>,
+) -> Readiness {
+    let name = &parent.task;
+    let mut open = Vec::new();
+    for (trial, end) in ends {
+        match (end, parent.on) {
+            (None, _) => open.push((name.clone(), trial)),
+            (Some(FinalEnd::Done), _) => {}
+            (Some(FinalEnd::Lost(_)), Condition::Failed) => return Readiness::Ready,
+            (Some(FinalEnd::Lost(what)), on) => {
+                let why = format!("`{name}` trial {trial} {what}");
+                return Readiness::Never { why, of_all: on != Condition::Each };
+            }
+        }
+    }
+    if !open.is_empty() {
+        return Readiness::Open(open);
+    }
+    if parent.on == Condition::Failed {
+        let why = format!("it is not needed: `{name}` completed");
+        return Readiness::Never { why, of_all: true };
+    }
+    Readiness::Ready
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(on: Condition, ends: &[Option<FinalEnd>], expected: &str) {
+        let trials = u32::try_from(ends.len()).unwrap();
+        let parent = ParentSpec { task: "train".into(), dir: "/x/train".into(), trials, on };
+        let readiness = judge(&[parent], 1, |_, trial| ends[trial as usize]);
+        let text = match readiness {
+            Readiness::Ready => "ready".to_owned(),
+            Readiness::Never { why, of_all } => {
+                format!("never{}: {why}", if of_all { " all" } else { "" })
+            }
+            Readiness::Open(open) => format!("open {open:?}"),
+        };
+        assert_eq!(text, expected, "{on:?} {ends:?}");
+    }
+
+    #[test]
+    fn the_records_decide() {
+        use Condition::{Any, Each, Failed, Ok};
+        const DONE: Option<FinalEnd> = Some(FinalEnd::Done);
+        const LOST: Option<FinalEnd> = Some(FinalEnd::Lost("failed"));
+        check(Ok, &[DONE, DONE], "ready");
+        check(Ok, &[DONE, LOST], "never all: `train` trial 1 failed");
+        check(Ok, &[None, LOST], "never all: `train` trial 1 failed");
+        check(Ok, &[DONE, None], "open [(\"train\", 1)]");
+        check(Each, &[LOST, DONE], "ready");
+        check(Each, &[DONE, LOST], "never: `train` trial 1 failed");
+        check(Each, &[DONE, None], "open [(\"train\", 1)]");
+        check(Failed, &[DONE, LOST], "ready");
+        check(Failed, &[None, LOST], "ready");
+        check(Failed, &[DONE, DONE], "never all: it is not needed: `train` completed");
+        check(Failed, &[DONE, None], "open [(\"train\", 1)]");
+        check(Any, &[None, None], "ready");
+    }
+}

@@ -1,0 +1,151 @@
+//! Before a trial's first attempt: whether its parents' records let it run.
+//!
+//! What Slurm calls a met dependency need not be one (see `final_state`), and a shared disk may show a record late.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use nemo_core::exit;
+use nemo_core::rundir::{AttemptRecord, ParentSpec};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::job::context::SlurmJob;
+use crate::job::harness::Harness;
+use crate::job::parents::{self, FinalEnd, Known, Readiness};
+use crate::os::log::log_stderr;
+use crate::os::subprocess::{self, Outcome};
+use crate::slurm::requeue::{self, ANSWER, UNTIL_TERM};
+use crate::slurm::{self, Requeued};
+
+/// How long a record may take to be seen on this node.
+const UNTIL_SEEN: Duration = Duration::from_secs(45);
+const PAUSE: Duration = Duration::from_secs(2);
+/// Of so many trials Slurm is asked at most.
+const QUESTIONS: usize = 16;
+/// Seconds that it waits in the queue for parents that run again.
+const IN_THE_QUEUE: u32 = 60;
+
+/// The exit code with which the job leaves, if the trial must not run.
+pub(crate) fn refuses(harness: &Harness, job: &SlurmJob) -> Option<u8> {
+    let parents = &harness.trial.spec.after;
+    let mut known = Known::new();
+    let until = harness.clock.now() + UNTIL_SEEN;
+    loop {
+        let open = match parents::readiness(parents, harness.trial.index, &known) {
+            Readiness::Ready => return None,
+            Readiness::Never { why, of_all } => return Some(block(harness, job, &why, of_all)),
+            Readiness::Open(open) => open,
+        };
+        if known.is_empty() {
+            let (task, trial) = &open[0];
+            log_stderr(&format!("`{task}` trial {trial} has no final record yet; looking again"));
+        }
+        match ask_slurm(harness, &open, &mut known) {
+            Asked::Runs(ids) => return Some(wait_in_queue(harness, job, &ids)),
+            Asked::Completed => {}
+            Asked::Nothing if harness.clock.now() < until => {
+                if has_signal(harness) {
+                    return Some(wait_in_queue(harness, job, &[]));
+                }
+            }
+            Asked::Nothing => {
+                let lost = FinalEnd::Lost("left no record of its end");
+                known.extend(open.into_iter().map(|trial| (trial, lost)));
+            }
+        }
+    }
+}
+
+/// What Slurm says of trials without a final record.
+enum Asked {
+    /// Some run or will, under these ids.
+    Runs(Vec<String>),
+    /// One more is done.
+    Completed,
+    Nothing,
+}
+
+fn ask_slurm(harness: &Harness, open: &[(String, u32)], known: &mut Known) -> Asked {
+    let mut running = Vec::new();
+    let mut is_more = false;
+    for (task, trial) in open.iter().take(QUESTIONS) {
+        let parent = harness.trial.spec.after.iter().find(|parent| parent.task == *task);
+        let Some((id, has_end)) = parent.and_then(|parent| last_job(parent, *trial)) else {
+            continue;
+        };
+        let outcome = subprocess::ask(&slurm::show_job(&id), &harness.clock, ANSWER);
+        let Outcome::Ended { text, .. } = outcome else { continue };
+        let Some(state) = slurm::parse(&text) else { continue };
+        if state.state == "COMPLETED" && !has_end {
+            is_more |= known.insert((task.clone(), *trial), FinalEnd::Done).is_none();
+        } else if !state.is_over() {
+            running.push(id);
+        }
+    }
+    match (running.is_empty(), is_more) {
+        (false, _) => Asked::Runs(running),
+        (true, true) => Asked::Completed,
+        (true, false) => Asked::Nothing,
+    }
+}
+
+/// The job of a trial's last attempt, and whether that has an end.
+fn last_job(parent: &ParentSpec, trial: u32) -> Option<(String, bool)> {
+    let rows = parents::records(parent, trial);
+    let last = rows.iter().rev().find(|row| row.as_start().is_some() || row.as_end().is_some())?;
+    let start = rows.iter().rev().find_map(AttemptRecord::as_start)?;
+    Some((start.slurm_job.clone()?, last.as_end().is_some()))
+}
+
+/// Waits a moment, or until there is a signal.
+fn has_signal(harness: &Harness) -> bool {
+    let timeout = PollTimeout::try_from(PAUSE).unwrap_or(PollTimeout::ZERO);
+    poll(&mut [PollFd::new(harness.signals.as_fd(), PollFlags::POLLIN)], timeout)
+        .is_ok_and(|ready| ready > 0)
+}
+
+/// Does what Slurm does with a job whose dependency can never be satisfied.
+fn block(harness: &Harness, job: &SlurmJob, why: &str, of_all: bool) -> u8 {
+    log_stderr(&format!("this trial can't run: {why}"));
+    let whole = job.array.as_ref().filter(|_| of_all).map(|(array, _)| array.clone());
+    let id = whole.unwrap_or_else(|| job.id());
+    requeue::tell(harness, &slurm::cancel(&id), "the job could not be cancelled");
+    requeue::wait_for_term(harness, UNTIL_TERM);
+    exit::CANCELLED
+}
+
+/// Goes back into the queue, behind these jobs.
+fn wait_in_queue(harness: &Harness, job: &SlurmJob, ids: &[String]) -> u8 {
+    let id = job.id();
+    if ids.is_empty() {
+        log_stderr("stopped while it waited for a record; it is requeued");
+    } else {
+        log_stderr(&format!("job {} runs again; this one waits for it", ids.join(", ")));
+    }
+    let is_cancelled = || {
+        let now = requeue::look(harness, job);
+        requeue::is_cancelled(harness) || now.is_some_and(|now| now.state.starts_with("CANCELLED"))
+    };
+    if is_cancelled() {
+        return exit::CANCELLED;
+    }
+    let answer = match subprocess::ask(&slurm::requeue(&id, false), &harness.clock, ANSWER) {
+        Outcome::Ended { code, text } => slurm::requeued(code, &text),
+        Outcome::NoAnswer(why) => Requeued::Failed(why),
+    };
+    if let Requeued::Refused(why) | Requeued::Failed(why) = answer {
+        log_stderr(&format!("the job could not be requeued: {why}"));
+        return exit::NEVER;
+    }
+    let later = slurm::start_later(&id, IN_THE_QUEUE);
+    let mut changes = vec![later.to_vec()];
+    if !ids.is_empty() {
+        let dependency = format!("afterany:{}", ids.join(":"));
+        changes = vec![slurm::dependency::wait_for(&id, &dependency).to_vec()];
+    }
+    for words in changes {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        requeue::tell(harness, &words, "the job may start again before it can run");
+    }
+    requeue::wait_for_term(harness, UNTIL_TERM)
+}
