@@ -4,11 +4,18 @@
 
 use std::collections::BTreeMap;
 
+use nemo_core::checksum::{self, Checksum};
 use nemo_core::durable;
 use nemo_core::rundir::ExperimentDir;
 use serde::{Deserialize, Serialize};
 
 use crate::status::{Certainty, Earlier, Remembered, State, Status};
+
+/// The file. What an older version wrote is of another shape: it was never certain, and is asked again.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Observed {
+    runs: Vec<Run>,
+}
 
 /// A run of trials of one task that stood alike.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -18,22 +25,27 @@ pub(crate) struct Run {
     last: u32,
     state: State,
     reason: Option<String>,
-    /// What an older version wrote was never certain.
-    #[serde(default)]
     certainty: Certainty,
 }
 
-/// What was known; nothing where nobody looked before.
+/// What was known; nothing where nobody looked before, or where the file is damaged: then all is asked again.
 #[must_use]
 pub fn read(dir: &ExperimentDir) -> Remembered {
     let text = std::fs::read(path(dir)).unwrap_or_default();
-    let runs: Vec<Run> = serde_json::from_slice(&text).unwrap_or_default();
-    expand(runs)
+    expand(parse(&text).runs)
+}
+
+/// A wrong `final` would be believed for ever: without a right checksum nothing is.
+fn parse(text: &[u8]) -> Observed {
+    match checksum::check(text) {
+        Checksum::Right => checksum::from_slice(text).unwrap_or_default(),
+        Checksum::Absent | Checksum::Wrong => Observed::default(),
+    }
 }
 
 /// Keeps what is known now. A failure loses a hint, no more.
 pub fn keep(dir: &ExperimentDir, status: &Status) {
-    if let Ok(text) = serde_json::to_vec(&runs(status))
+    if let Ok(text) = checksum::to_vec(&Observed { runs: runs(status) })
         && std::fs::read(path(dir)).ok().as_ref() != Some(&text)
     {
         drop(durable::replace_file_durably(&path(dir), &text));
@@ -80,4 +92,36 @@ pub(crate) fn runs(status: &Status) -> Vec<Run> {
         }
     }
     runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_damage_makes_anything_final() {
+        let run = |first, last, state, certainty| Run {
+            task: "train".to_owned(),
+            first,
+            last,
+            state,
+            reason: None,
+            certainty,
+        };
+        let runs = vec![
+            run(0, 2, State::Cancelled, Certainty::Final),
+            run(3, 4, State::Failed, Certainty::Agreed(100.0)),
+            run(5, 9, State::Pending, Certainty::Open),
+        ];
+        let text = checksum::to_vec(&Observed { runs }).unwrap();
+        assert_eq!(expand(parse(&text).runs).get("train").unwrap().len(), 10);
+        for bit in 0..text.len() * 8 {
+            let mut flipped = text.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let runs = parse(&flipped).runs;
+            assert!(runs.is_empty(), "bit {bit}: {runs:?}");
+        }
+        let old = br#"[{"task":"train","first":0,"last":2,"state":"cancelled","reason":null}]"#;
+        assert!(parse(old).runs.is_empty());
+    }
 }

@@ -33,6 +33,10 @@ fn task(name: &str, trials: Vec<TrialStatus>) -> TaskStatus {
         name: name.to_owned(),
         state: State::Pending,
         counts: std::collections::BTreeMap::new(),
+        executor: "here".to_owned(),
+        dir: format!("/x/tasks/{name}"),
+        start: None,
+        end: None,
         best: None,
         trials,
     };

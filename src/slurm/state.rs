@@ -15,6 +15,7 @@ pub enum JobState {
     // Shown in place of one of the above.
     Completing, StageOut, Configuring, Resizing, Requeued, RequeueFed, RequeueHold, SpecialExit, Stopped, Revoked,
     ResvDelHold, Signaling, LaunchFailed, UpdateDb, PowerUpNode, ReconfigFail,
+    Expediting,
     Other(Box<str>),
 }
 
@@ -38,7 +39,7 @@ impl JobState {
         Self::NodeFail, Self::Preempted, Self::BootFail, Self::Deadline, Self::OutOfMemory, Self::Completing,
         Self::StageOut, Self::Configuring, Self::Resizing, Self::Requeued, Self::RequeueFed, Self::RequeueHold,
         Self::SpecialExit, Self::Stopped, Self::Revoked, Self::ResvDelHold, Self::Signaling, Self::LaunchFailed,
-        Self::UpdateDb, Self::PowerUpNode, Self::ReconfigFail,
+        Self::UpdateDb, Self::PowerUpNode, Self::ReconfigFail, Self::Expediting,
     ];
 
     /// Slurm's own word. The one list of spellings, and exhaustive: the compiler keeps it whole.
@@ -73,6 +74,7 @@ impl JobState {
             Self::UpdateDb => "UPDATE_DB",
             Self::PowerUpNode => "POWER_UP_NODE",
             Self::ReconfigFail => "RECONFIG_FAIL",
+            Self::Expediting => "EXPEDITING",
             Self::Other(word) => word,
         }
     }
@@ -93,7 +95,8 @@ impl JobState {
             | Self::RequeueFed
             | Self::RequeueHold
             | Self::SpecialExit
-            | Self::ResvDelHold => Phase::Waiting,
+            | Self::ResvDelHold
+            | Self::Expediting => Phase::Waiting,
             Self::Running
             | Self::Suspended
             | Self::Completing
@@ -178,7 +181,9 @@ mod tests {
 
     #[test]
     fn words_are_read_as_slurm_means_them() {
-        use JobState::{Cancelled, Completing, NodeFail, Other, OutOfMemory, Pending, Requeued};
+        use JobState::{
+            Cancelled, Completing, Expediting, NodeFail, Other, OutOfMemory, Pending, Requeued,
+        };
         check("PENDING", &Pending, None, Phase::Waiting, false);
         check("COMPLETING", &Completing, None, Phase::Active, false);
         check("OUT_OF_MEMORY", &OutOfMemory, None, Phase::Ended, true);
@@ -187,7 +192,8 @@ mod tests {
         check("CANCELLED+", &Cancelled, None, Phase::Ended, true);
         check("NODE_FAIL", &NodeFail, None, Phase::Ended, false);
         check("REQUEUED", &Requeued, None, Phase::Ended, false);
-        check("EXPEDITING", &Other("EXPEDITING".into()), None, Phase::Unknown, false);
+        check("EXPEDITING", &Expediting, None, Phase::Waiting, false); // 25.11: its requeue comes first
+        check("BRAND_NEW", &Other("BRAND_NEW".into()), None, Phase::Unknown, false);
     }
 
     #[test]

@@ -141,7 +141,11 @@ fn from_row(row: &AccountRow, seen: &SlurmRows<'_>) -> AttemptStatus {
         start: seconds(row.start),
         end: seconds(row.end),
         cause: if has_failed(row) { Some(Cause::StartFailed) } else { cause(&row.state) },
-        exit_code: exit.code().and_then(|code| i32::try_from(code).ok()),
+        // A node that fails leaves a code as well, from 24.11 on: it is no program's.
+        exit_code: exit
+            .code()
+            .filter(|_| has_failed(row))
+            .and_then(|code| i32::try_from(code).ok()),
         signal: exit.signal().and_then(|signal| i32::try_from(signal).ok()),
         resume_step: None,
         checkpoint_step: None,

@@ -180,7 +180,7 @@ pub fn join(sources: &Sources<'_>) -> Status {
             Executor::Slurm(_) => slurm_trials(task, sources, &tasks),
             Executor::Local(_) => local::trials(task, sources),
         };
-        tasks.push(summary::task_status(task, trials));
+        tasks.push(summary::task_status(task, &stored.dir, trials));
     }
     let (state, reason) = summary::whole(sources, &tasks);
     let mut warnings = warnings(sources);

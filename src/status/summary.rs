@@ -2,16 +2,30 @@
 
 use std::collections::BTreeMap;
 
+use nemo_core::rundir::ExperimentDir;
+
 use super::{Sources, State, TaskStatus, TrialStatus};
 use crate::experiment::{Goal, On, Task};
 use crate::journal;
 
 /// Counts a task's trials and says where it stands.
-pub(super) fn task_status(task: &Task, trials: Vec<TrialStatus>) -> TaskStatus {
+pub(super) fn task_status(
+    task: &Task,
+    dir: &ExperimentDir,
+    trials: Vec<TrialStatus>,
+) -> TaskStatus {
+    let attempts = || trials.iter().flat_map(|trial| &trial.attempts);
+    let start = attempts().filter_map(|attempt| attempt.start).reduce(f64::min);
+    let end = attempts().filter_map(|attempt| attempt.end).reduce(f64::max);
+    let is_over = trials.iter().all(|trial| trial.state.is_final());
     let mut status = TaskStatus {
         name: task.name.clone(),
         state: State::Pending,
         counts: BTreeMap::new(),
+        executor: task.executor.clone(),
+        dir: dir.task(&task.name).0.to_string_lossy().into_owned(),
+        start,
+        end: end.filter(|_| is_over),
         best: best(task, &trials),
         trials,
     };

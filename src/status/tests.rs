@@ -184,7 +184,10 @@ fn the_queue_tells_what_is_to_come() {
         &[],
         "blocked?: what it waits for can never be []",
     );
-    check("8_0|EXPEDITING|None", "", &[], "unknown: Slurm says `EXPEDITING` []");
+    check("8_0|BRAND_NEW|None", "", &[], "unknown: Slurm says `BRAND_NEW` []");
+    // Its requeue comes first, or is under way.
+    check("8_0|EXPEDITING|None", "", &[start(0, 100.0)], "preempted [NodeFailure]");
+    check("8_0|REQUEUED|None", "", &[start(0, 100.0)], "preempted [NodeFailure]");
     let again = [start(0, 100.0), end(0, 150.0, Cause::Preempted, Next::Requeue)];
     check(
         "8_0|PENDING|BeginTime",

@@ -85,7 +85,7 @@ pub(super) fn state(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) ->
 
 /// Whether Slurm still knows a job that has ended, and could run it again.
 fn is_known_to_slurm(evidence: &TrialEvidence<'_>) -> bool {
-    let is_over = |row: &QueueRow| row.state.phase() == Phase::Ended;
+    let is_over = |row: &QueueRow| phase(row) == Phase::Ended;
     evidence.seen.queue.is_some_and(is_over)
 }
 
@@ -97,7 +97,7 @@ fn by_witness(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> Verdi
     if evidence.seen.job.is_none() {
         return not_submitted(evidence);
     }
-    let is_over = |row: &QueueRow| row.state.phase() == Phase::Ended;
+    let is_over = |row: &QueueRow| phase(row) == Phase::Ended;
     let verdict = match evidence.seen.queue {
         Some(row) if !is_over(row) => in_queue(evidence, row, end, attempts),
         row => match evidence.earlier().filter(|earlier| earlier.certainty == Certainty::Final) {
@@ -184,7 +184,7 @@ fn in_queue(
     attempts: &[AttemptStatus],
 ) -> Verdict {
     let says = || waiting::reason(row, attempts);
-    let (state, reason) = match row.state.phase() {
+    let (state, reason) = match phase(row) {
         Phase::Waiting if &*row.reason == "DependencyNeverSatisfied" => (State::Blocked, says()),
         // The heads of a chain are held until all of it is submitted.
         Phase::Waiting if is_held(row) && is_submitted(evidence) => {
@@ -231,6 +231,11 @@ fn ended_in_queue(
             Verdict { basis, ..verdict }
         }
     }
+}
+
+/// What a row of the queue means: one that was requeued waits there.
+fn phase(row: &QueueRow) -> Phase {
+    if row.state == JobState::Requeued { Phase::Waiting } else { row.state.phase() }
 }
 
 fn is_submitted(evidence: &TrialEvidence<'_>) -> bool {
@@ -282,7 +287,7 @@ fn by_state(evidence: &TrialEvidence<'_>, state: &JobState, attempts: &[AttemptS
             (State::Failed, "its node failed, and Slurm did not requeue it".to_owned())
         }
         JobState::Preempted | JobState::Requeued => {
-            (State::Failed, "was preempted, and Slurm no longer knows it".to_owned())
+            (State::Failed, "was preempted, and Slurm did not requeue it".to_owned())
         }
         state => (State::Failed, format!("Slurm says `{state}`")),
     };

@@ -87,6 +87,10 @@ mod tests {
             name: task.name.clone(),
             state: State::Pending,
             counts: BTreeMap::new(),
+            executor: String::new(),
+            dir: String::new(),
+            start: None,
+            end: None,
             best: None,
             trials,
         };

@@ -119,6 +119,14 @@ pub struct TaskStatus {
     pub state: State,
     /// How many of its trials are in each state.
     pub counts: BTreeMap<State, u32>,
+    /// Where it runs: the executor's name in the experiment.
+    pub executor: String,
+    /// Its folder.
+    pub dir: String,
+    /// When its first attempt started, in unix seconds.
+    pub start: Option<f64>,
+    /// When its last attempt ended, in unix seconds, once the whole task has.
+    pub end: Option<f64>,
     /// The trial that is best by the task's metric, so far.
     pub best: Option<u32>,
     /// Its trials.

@@ -2,7 +2,7 @@
 
 use super::trial::TrialEvidence;
 use super::{Action, AttemptStatus, Request};
-use crate::slurm::QueueRow;
+use crate::slurm::{JobState, QueueRow};
 use crate::store::ExperimentId;
 
 /// The wish by which a trial is paused, if the last one about it was that.
@@ -44,6 +44,9 @@ pub(super) fn held(evidence: &TrialEvidence<'_>, row: &QueueRow) -> String {
         reason if reason.contains("launch failed") => {
             "is held by Slurm: its job could not be started; `nemo-slurm poll` lets it go on"
                 .to_owned()
+        }
+        _ if matches!(row.state, JobState::RequeueHold | JobState::SpecialExit) => {
+            format!("is held by Slurm after its job ended; {go_on}")
         }
         _ => format!("is held; {go_on}"),
     }

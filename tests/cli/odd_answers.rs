@@ -52,8 +52,10 @@ fn what_an_older_version_took_for_final_is_asked_again() {
     std::fs::write(fake.world.experiment(&id).join("observed.json"), runs).unwrap();
     assert_eq!(trial(&fake, &id)["state"], "pending");
     // By the rule of today: then it stays, and nobody is asked.
-    let runs = runs.replace("null", "null,\"certainty\":\"final\"");
-    std::fs::write(fake.world.experiment(&id).join("observed.json"), runs).unwrap();
+    let runs: Value =
+        serde_json::from_str(&runs.replace("null", "null,\"certainty\":\"final\"")).unwrap();
+    let text = nemo_core::checksum::to_vec(&serde_json::json!({ "runs": runs })).unwrap();
+    std::fs::write(fake.world.experiment(&id).join("observed.json"), text).unwrap();
     let kept = trial(&fake, &id);
     assert_eq!((&kept["state"], &kept["final"]), (&"cancelled".into(), &true.into()));
 }

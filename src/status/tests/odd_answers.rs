@@ -121,10 +121,3 @@ fn a_child_is_blocked_for_good_once_its_parent_is_lost_for_good() {
     check_plain(&[(0.0, "", cancelled)], "blocked?: `prepare` trial 0 is failed []");
     check_plain(&[(0.0, "", cancelled), (300.0, "", cancelled)], blocked);
 }
-
-#[test]
-fn what_an_older_version_remembered_is_asked_again() {
-    let old = r#"[{"task":"train","first":0,"last":2,"state":"cancelled","reason":null}]"#;
-    let remembered = crate::observed::expand(serde_json::from_str(old).unwrap());
-    assert_eq!(remembered["train"][&0], earlier(State::Cancelled, Certainty::Open));
-}

@@ -82,3 +82,22 @@ fn restarts_in_place_share_a_run() {
         "failed?: ran out of memory [Failed OutOfMemory]",
     );
 }
+
+/// Since 24.05 a job that leaves within the grace of a preemption is PREEMPTED, whatever its exit code.
+#[test]
+fn the_record_counts_where_slurm_has_another_word() {
+    let ended = |cause, next| [start(0, 100.0), end(0, 150.0, cause, next)];
+    let done = ended(Cause::Completed, Next::Done);
+    for state in ["PREEMPTED", "OUT_OF_MEMORY", "NODE_FAIL"] {
+        check("", &format!("8_0|{state}|100|150|0:125"), &done, "completed [Completed]");
+    }
+    // In CANCEL mode it is for good: only a requeue of ours brings it back.
+    let saved = ended(Cause::Preempted, Next::Requeue);
+    let told = "failed?: was preempted, and Slurm did not requeue it; `nemo-slurm poll` requeues it [Preempted]";
+    check("8_0|PREEMPTED|None", "8_0|PREEMPTED|100|150|0:0", &saved, told);
+    // From 24.11 a node that fails leaves exit code 1.
+    let lost = "failed?: its node failed, and Slurm did not requeue it [NodeFailure]";
+    check("", "8_0|NODE_FAIL|100|150|1:0", &[start(0, 100.0)], lost);
+    // Newer accounting has one row for all that were cancelled together.
+    check("", "8_[0-1,7]|CANCELLED+0|Unknown|150", &[], "cancelled? []");
+}

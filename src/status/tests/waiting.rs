@@ -72,4 +72,11 @@ fn who_holds_a_job_is_told() {
     let often = "paused: is held by Slurm: it was requeued too often; \
                  `nemo-slurm resume sample-00000100/train` lets it go on []";
     assert_eq!(told("JobHoldMaxRequeue", &[]), often);
+    // A requeue that was asked for with `expedite` is held where the job failed.
+    let stored = stored();
+    let mut sources = sources(&stored);
+    sources.queue = queue_rows("8_0|REQUEUE_HOLD|None");
+    let held = "paused: is held by Slurm after its job ended; \
+                `nemo-slurm resume sample-00000100/train` lets it go on []";
+    assert_eq!(super::told(&sources), held);
 }
