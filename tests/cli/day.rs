@@ -299,10 +299,10 @@ loss = 'loss: (\d+)'
     fn unstarted_are_resumed(&self) {
         let status = self.world.status(&self.id);
         for (trial, held) in (0_u32..).zip(trials(&status, "train")) {
-            if text(&held["reason"]).contains("could not be started; `nemo-slurm resume") {
-                self.note(&format!("trial {trial} could not be started: it is resumed"));
+            if text(&held["reason"]).contains("could not be started; `nemo-slurm poll`") {
+                self.note(&format!("trial {trial} could not be started: it is polled"));
                 let target = format!("{}/train/{trial}", self.id);
-                self.world.run(&["resume", &target]);
+                self.world.run(&["poll", &target]);
             }
         }
     }

@@ -222,6 +222,9 @@ fn by_exit(facts: &Facts) -> (Cause, Next, String) {
         }
         // The node could not give what an attempt needs.
         Exit::NotStarted(_) => verdict(Cause::NodeFailure, Next::Requeue, ""),
+        Exit::Code(126 | 127) if facts.failure_class == FailureClass::Machine => {
+            verdict(Cause::NodeFailure, Next::Requeue, "this machine could not start it now")
+        }
         // The shell could not find or not run a program: that is the same everywhere.
         Exit::Code(126 | 127) => verdict(Cause::Failed, Next::Failed, ""),
         Exit::Code(_) if facts.failure_class == FailureClass::Configuration => {
@@ -286,6 +289,9 @@ mod tests {
         check(&facts(Exit::Code(75), None), "Restart Requeue");
         check(&facts(Exit::Code(93), None), "Failed Failed");
         check(&facts(Exit::Code(127), None), "Failed Failed");
+        let busy = Facts { failure_class: FailureClass::Machine, ..facts(Exit::Code(126), None) };
+        check(&busy, "NodeFailure Requeue");
+        check(&Facts { stuck: Budget { used: 2, limit: 3 }, ..busy }, "NodeFailure Failed");
         check(&facts(Exit::StartFailed("no".into()), None), "Failed Failed");
         check(&facts(Exit::NotStarted("a disk".into()), None), "NodeFailure Requeue");
         check(&facts(Exit::Code(1), None), "Failed Restart");

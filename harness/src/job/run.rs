@@ -26,6 +26,8 @@ use crate::supervise::StopCause;
 
 /// How long Slurm has to answer before the program starts.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How long a machine that could not start a program is left alone.
+const MOMENT: Duration = Duration::from_secs(2);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -144,7 +146,13 @@ fn attempts(harness: &mut Harness) -> Result<u8, String> {
             }
             Next::Cancelled => return Ok(exit::CANCELLED),
             Next::Timeout => return Ok(exit::TIMEOUT),
-            Next::Requeue => return Ok(requeue::requeue(harness, attempt, stopped)),
+            Next::Requeue => {
+                // Here there is no other node, and no queue: what the machine lacks may come back in a moment.
+                if harness.context.slurm.is_none() && verdict.cause == Cause::NodeFailure {
+                    wait(harness, MOMENT);
+                }
+                return Ok(requeue::requeue(harness, attempt, stopped));
+            }
             Next::Restart if requeue::is_paused(&harness.trial.dir) => {
                 return Ok(requeue::requeue(harness, attempt, stopped));
             }

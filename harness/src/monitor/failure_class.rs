@@ -9,11 +9,23 @@ pub(crate) enum FailureClass {
     Configuration,
     /// There was too little memory, of the machine or of its GPU.
     Memory,
+    /// A shell could not start a program, for a reason that passes or is this machine's.
+    Machine,
 }
 
 /// Python's errors before any work can begin.
 const CONFIGURATION: [&str; 5] =
     ["ModuleNotFoundError:", "ImportError:", "SyntaxError:", "IndentationError:", "TabError:"];
+
+/// What a shell says where it can't start a program now or here, and exits with 126 or 127.
+const MACHINE: [&str; 6] = [
+    "Text file busy",
+    "Stale file handle",
+    "Input/output error",
+    "Cannot allocate memory",
+    "Resource temporarily unavailable",
+    "Transport endpoint is not connected",
+];
 
 /// Judges an exit. `worked`: the program gave a sign of work before, so that it is configured well enough.
 pub(crate) fn judge(code: Option<i32>, last_line: &str, worked: bool) -> FailureClass {
@@ -22,6 +34,9 @@ pub(crate) fn judge(code: Option<i32>, last_line: &str, worked: bool) -> Failure
         && (last_line.contains(": error: ") || last_line.contains("can't open file"));
     if !worked && ((code == Some(1) && is_python) || is_usage) {
         return FailureClass::Configuration;
+    }
+    if matches!(code, Some(126 | 127)) && MACHINE.iter().any(|word| last_line.contains(word)) {
+        return FailureClass::Machine;
     }
     let is_memory = last_line.starts_with("MemoryError")
         || last_line.contains("OutOfMemoryError")
@@ -66,5 +81,8 @@ mod tests {
         check(1, "MemoryError", false, FailureClass::Memory);
         check(1, "ValueError: ModuleNotFoundError: no", false, FailureClass::Unknown);
         check(1, "", false, FailureClass::Unknown);
+        check(126, "sh: 1: ./train: Text file busy", false, FailureClass::Machine);
+        check(126, "bash: ./train: Permission denied", false, FailureClass::Unknown);
+        check(1, "OSError: Input/output error", false, FailureClass::Unknown);
     }
 }

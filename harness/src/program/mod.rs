@@ -18,6 +18,7 @@ use std::process::Stdio;
 use nemo_core::rundir::LaunchSpec;
 use nix::sys::signal::Signal;
 
+use crate::attempt::start_error::{StartError, is_passing};
 use crate::attempt::verdict::Exit;
 use crate::job::harness::Harness;
 use crate::job::trial::with_path;
@@ -56,7 +57,7 @@ pub(crate) struct Prepared {
 pub(crate) fn start(
     harness: &Harness,
     prepared: Prepared,
-) -> Result<(Program, Vec<Stream>), String> {
+) -> Result<(Program, Vec<Stream>), StartError> {
     let Prepared { attempt, argv, mut env, is_read } = prepared;
     let (spec, context) = (&harness.trial.spec, &harness.context);
     let is_far = |launch: &&LaunchSpec| context.slurm.is_some() && srun::ranks(launch) > 1;
@@ -74,7 +75,10 @@ pub(crate) fn start(
         let socket = env.iter().find(|(name, _)| name == "NEMO_SOCKET");
         let relay = socket.map(|(_, path)| Relay::new(path.into()));
         let launched = Launched::start(srun::ranks(launch), &argv, &env, relay);
-        let launched = launched.map_err(|error| format!("`srun` could not be started: {error}"))?;
+        let launched = launched.map_err(|error| {
+            let why = format!("`srun` could not be started: {error}");
+            if is_passing(&error) { StartError::Node(why) } else { StartError::Permanent(why) }
+        })?;
         return Ok((Program::Launched(Box::new(launched)), Vec::new()));
     }
     let workers = spec.launch.as_ref().and_then(srun::workers);

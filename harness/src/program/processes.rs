@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -18,6 +19,7 @@ use nix::sys::signal::{self, SigHandler, SigSet, Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::attempt::start_error::{StartError, is_passing};
 use crate::os::proc_fs;
 use crate::program::{guard, steps};
 
@@ -44,23 +46,42 @@ pub(crate) fn adopt_orphans() -> io::Result<()> {
     Ok(prctl::set_child_subreaper(true)?)
 }
 
+/// How long a program may still be open for writing, somewhere, and how often it is tried again.
+const BUSY: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(20);
+
 /// Starts the program; the answer is its process id and its group's. An error says what is wrong, and where.
-pub(crate) fn start(start: Start<'_>, path: &std::ffi::OsStr) -> Result<u32, String> {
+pub(crate) fn start(start: Start<'_>, path: &std::ffi::OsStr) -> Result<u32, StartError> {
     let Some((program, arguments)) = start.argv.split_first() else {
-        return Err("the command is empty".to_owned());
+        return Err(StartError::Permanent("the command is empty".to_owned()));
     };
     let mut command = Command::new(program);
     command.args(arguments).envs(start.env.iter().map(|(name, value)| (name, value)));
     command.current_dir(start.workdir).process_group(0);
     command.stdin(Stdio::null()).stdout(start.stdout).stderr(start.stderr);
     die_with_parent(&mut command);
-    guard::stop_if_orphaned();
-    match command.spawn() {
-        Ok(child) => Ok(child.id()),
-        Err(error) => {
-            let own = start.env.iter().rfind(|(name, _)| name == "PATH");
-            let path = own.map_or(path, |(_, value)| value);
-            Err(explain(Path::new(program), start.workdir, path, &error))
+    let mut tries = BUSY.as_millis() / LOOK.as_millis();
+    loop {
+        guard::stop_if_orphaned();
+        match command.spawn() {
+            Ok(child) => return Ok(child.id()),
+            // It is being copied or compiled, or a process that was forked meanwhile has it open.
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && tries > 0 => {
+                tries -= 1;
+                std::thread::sleep(LOOK);
+            }
+            Err(error) => {
+                let own = start.env.iter().rfind(|(name, _)| name == "PATH");
+                let path = own.map_or(path, |(_, value)| value);
+                let why = explain(Path::new(program), start.workdir, path, &error);
+                // A disk that is not mounted here may be elsewhere.
+                let is_here = is_passing(&error) || !start.workdir.is_dir();
+                return Err(if is_here {
+                    StartError::Node(why)
+                } else {
+                    StartError::Permanent(why)
+                });
+            }
         }
     }
 }
@@ -262,7 +283,33 @@ mod tests {
         let (stdout, stderr) = (Stdio::null(), Stdio::null());
         let given = Start { argv: &argv, env: &[], workdir: folder, stdout, stderr };
         let error = start(given, "/usr/bin:/bin".as_ref()).unwrap_err();
+        let error = error.to_string();
         assert!(error.contains(expected), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_is_still_being_written_is_started_when_it_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("busy");
+        std::fs::write(&path, "#!/bin/sh\n").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let run = || {
+            let argv = [path.clone().into_os_string()];
+            let (stdout, stderr) = (Stdio::null(), Stdio::null());
+            let workdir = folder.path();
+            start(Start { argv: &argv, env: &[], workdir, stdout, stderr }, "/bin".as_ref())
+        };
+        let writer = File::options().append(true).open(&path).unwrap();
+        let Err(StartError::Node(why)) = run() else {
+            panic!("it is busy for longer than is waited")
+        };
+        assert!(why.contains("Text file busy"), "{why}");
+        let closing = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300)); // while it is tried
+            drop(writer);
+        });
+        run().unwrap();
+        closing.join().unwrap();
     }
 
     #[test]

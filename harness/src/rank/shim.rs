@@ -135,7 +135,8 @@ impl Shim {
         env.extend(self.open_socket());
         let (argv, workdir) = (&options.program, &options.workdir);
         let path = super::identity::search_path();
-        processes::start(Start { argv, env: &env, workdir, stdout, stderr }, &path)
+        let start = Start { argv, env: &env, workdir, stdout, stderr };
+        processes::start(start, &path).map_err(|error| error.to_string())
     }
 
     /// The harness's socket is on its own node: this one stands in for it.
