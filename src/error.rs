@@ -9,7 +9,7 @@ use crate::file_error::FileError;
 pub use crate::file_error::IoResultExt;
 use crate::plan::PlanError;
 use crate::slurm::SlurmError;
-use crate::store::{StoreError, TargetError};
+use crate::store::{ClaimError, StoreError, TargetError};
 
 /// What the program's exit code means. Part of the contract with scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,11 +179,22 @@ fn slurm_code(error: &SlurmError) -> ExitCode {
     if error.is_no_answer() { ExitCode::NoAnswer } else { ExitCode::Usage }
 }
 
+impl From<ClaimError> for CommandError {
+    fn from(error: ClaimError) -> Self {
+        let code = match error {
+            ClaimError::Held { .. } | ClaimError::Lost { .. } => ExitCode::Refused,
+            ClaimError::Io { .. } => ExitCode::Usage,
+        };
+        Self::from_error(code, error)
+    }
+}
+
 impl From<SubmitError> for CommandError {
     fn from(error: SubmitError) -> Self {
         let code = match &error {
             SubmitError::Refused { .. } => ExitCode::Usage,
             SubmitError::Journal(_) => ExitCode::Failed,
+            SubmitError::Claim(_) => ExitCode::Refused,
             SubmitError::Slurm { source, .. } | SubmitError::Held(source) => slurm_code(source),
         };
         let cancelled = match &error {

@@ -1,6 +1,6 @@
 //! `journal.jsonl`: what was asked of Slurm and what came of it. An intent is durable before its effect.
 //!
-//! Its one writer is the process of `submit`, or of `submit --continue` once that one is gone.
+//! Its one writer is the process that has claimed the experiment: `submit`, or `submit --continue` once that one is gone.
 
 use std::io;
 use std::path::Path;
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::ProcessId;
 use crate::plan::Plan;
 use crate::slurm::id::JobId;
+use crate::store::{Claim, ClaimError};
 
 /// One line of the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -165,17 +166,18 @@ pub fn refusal(journal: &[Event]) -> Option<&str> {
     })
 }
 
-/// The journal, open for its one writer.
+/// The journal, open for its one writer: the process that has claimed the experiment.
 #[derive(Debug)]
-pub struct Journal {
+pub struct Journal<'a> {
     file: Appender,
     events: Vec<Event>,
+    claim: &'a Claim,
 }
 
-impl Journal {
-    /// Opens a journal whose events were read before.
-    pub fn open(path: &Path, events: Vec<Event>) -> io::Result<Self> {
-        Ok(Self { file: Appender::open(path)?, events })
+impl<'a> Journal<'a> {
+    /// Opens a journal whose events were read since the experiment was claimed.
+    pub fn open(path: &Path, events: Vec<Event>, claim: &'a Claim) -> io::Result<Self> {
+        Ok(Self { file: Appender::open(path)?, events, claim })
     }
 
     /// What it holds.
@@ -189,15 +191,20 @@ impl Journal {
 pub trait Record {
     /// What was recorded before.
     fn events(&self) -> &[Event];
+    /// Whether this process may still write here and ask Slurm: another one may have taken the experiment over.
+    fn check_claim(&self) -> Result<(), ClaimError>;
     /// Records one event. A crash of the machine may lose it until [`Record::sync`] returns.
     fn record(&mut self, event: Event) -> io::Result<()>;
     /// Makes all that was recorded durable.
     fn sync(&mut self) -> io::Result<()>;
 }
 
-impl Record for Journal {
+impl Record for Journal<'_> {
     fn events(&self) -> &[Event] {
         &self.events
+    }
+    fn check_claim(&self) -> Result<(), ClaimError> {
+        self.claim.check()
     }
     fn record(&mut self, event: Event) -> io::Result<()> {
         self.file.line_unsynced(&event)?;

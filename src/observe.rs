@@ -18,7 +18,7 @@ use crate::host::{self, Liveness, ProcessId};
 use crate::journal::{self, Event};
 use crate::observed;
 use crate::status::{self, Answer, Certainty, RunnerView, Sources, TrialFiles};
-use crate::store::Stored;
+use crate::store::{Stored, claim};
 
 /// How much of a metrics file's end is read: the last reports are in it.
 const METRICS_TAIL: u64 = 4096;
@@ -173,7 +173,7 @@ pub fn sources<'a>(stored: &'a Stored, source: Source<'_>) -> io::Result<Sources
         files = read?;
     }
     Ok(Sources {
-        submitting: is_submitting(&stored.journal),
+        submitting: is_submitting(&stored.dir, &stored.journal),
         files,
         requests: requests::read(&stored.dir)
             .named("read", &stored.dir.requests())?
@@ -230,12 +230,8 @@ pub fn all_files(stored: &Stored) -> io::Result<BTreeMap<String, BTreeMap<u32, T
 
 /// Whether a process still works on the submission, as far as can be told from here.
 #[must_use]
-pub fn is_submitting(journal: &[Event]) -> bool {
-    let last = journal.iter().rev().find_map(|event| match event {
-        Event::Submitter { process, .. } => Some(process),
-        _ => None,
-    });
+pub fn is_submitting(dir: &ExperimentDir, journal: &[Event]) -> bool {
     !journal::is_complete(journal)
         && journal::refusal(journal).is_none()
-        && last.is_some_and(|process| process.liveness() != Liveness::Dead)
+        && claim::holder(dir, claim::Kind::Submission).is_some_and(|holder| holder.is_at_work())
 }

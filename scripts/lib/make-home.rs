@@ -31,8 +31,8 @@ use nemo_slurm::slurm::id::{TaskSet, Tasks};
 use nemo_slurm::slurm::parse::account::ExitCode;
 use nemo_slurm::slurm::{AccountRow, JobId, JobState, QueueRow, SlurmError};
 use nemo_slurm::status::{Answer, Certainty, Earlier, RunnerView, Sources, State, join};
-use nemo_slurm::store::KeptEnvironment;
 use nemo_slurm::store::{self, ExperimentId, Home, NewExperiment, Stored};
+use nemo_slurm::store::{Claim, Holder, KeptEnvironment};
 use nemo_slurm::summary::{self, Basis, Summary};
 use nemo_slurm::{observe, observed};
 
@@ -173,6 +173,7 @@ impl Maker {
         let context =
             Context { id, dir: &dir, plan: plan.as_ref(), cluster: None, harness: &harness, now };
         let tasks = new_tasks(experiment, &context);
+        let holder = Holder::current()?;
         let new = NewExperiment {
             id,
             toml,
@@ -180,10 +181,12 @@ impl Maker {
             journal: &journal,
             tasks,
             environment: &KeptEnvironment::default(),
+            holder: Some(&holder),
         };
         store::create(&self.home, &new)?;
         if let Some(plan) = &plan {
-            let mut journal = Journal::open(&dir.journal(), journal)?;
+            let claim = Claim::of_new(&dir, holder.clone());
+            let mut journal = Journal::open(&dir.journal(), journal, &claim)?;
             let mut numbers = Numbers(1000 + u32::try_from(number)? * 4);
             let submission = Submission { id: id.as_str(), dir: &dir, plan };
             submit(submission, &mut numbers, &mut journal, &|| now)?;

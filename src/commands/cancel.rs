@@ -95,7 +95,7 @@ fn settle(app: &App, stored: &Stored, target: &Target, troubles: &mut Troubles) 
     loop {
         let journal =
             app.home.load(&stored.id).map_or_else(|_| stored.journal.clone(), |now| now.journal);
-        let is_submitting = observe::is_submitting(&journal);
+        let is_submitting = observe::is_submitting(&stored.dir, &journal);
         let arrays = control::arrays(app, stored, &journal, target);
         let (queued, limit) = match control::queued(&app.slurm, &arrays.known) {
             Ok(queued) => (queued, if is_submitting { SUBMITTING } else { patience }),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::executor::slurm::{Scheduler, Submission};
 use crate::host;
 use crate::observe;
+use crate::report::say;
 use crate::script;
 use crate::slurm::{Client, JobId, SlurmError};
 
@@ -19,6 +20,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct OnSlurm<'a> {
     pub(super) client: &'a Client,
     pub(super) submission: Submission<'a>,
+    /// Whether the submission was taken over from another host: what still runs there can't be seen from here.
+    pub(super) is_elsewhere: bool,
 }
 
 impl Scheduler for OnSlurm<'_> {
@@ -33,6 +36,9 @@ impl Scheduler for OnSlurm<'_> {
         since: f64,
     ) -> Result<Option<JobId>, SlurmError> {
         wait_for_sbatch(script)?;
+        if self.is_elsewhere {
+            wait_since(since);
+        }
         #[expect(clippy::cast_possible_truncation, reason = "unix seconds")]
         let found = self.client.find(token, since as i64 - 60)?;
         Ok(match found.jobs.last() {
@@ -80,6 +86,17 @@ fn wait_for_sbatch(script: &Path) -> Result<(), SlurmError> {
         std::thread::sleep(PAUSE);
     }
     Ok(())
+}
+
+/// Waits until an `sbatch` that began then, on another host, can't be under way any more.
+fn wait_since(began: f64) {
+    let age = Duration::from_secs_f64((host::now() - began).clamp(0.0, 1e9));
+    let rest = IN_FLIGHT.saturating_sub(age);
+    if !rest.is_zero() {
+        let seconds = rest.as_secs();
+        say(&format!("Waiting {seconds} s: its `sbatch` may still be under way on that host."));
+        std::thread::sleep(rest);
+    }
 }
 
 fn ids(jobs: &[JobId]) -> Vec<String> {

@@ -1,10 +1,12 @@
 //! From a file to an experiment's folder: what `submit` writes down before it asks for anything, and `plan` only shows.
 
+use std::path::Path;
+
 use nemo_core::rundir::ExperimentDir;
 
 use super::submit::SubmitArgs;
 use super::{App, check, cluster, environment};
-use crate::error::{CommandError, ExitCode};
+use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::executor::spec::{SubmitContext, task_spec};
 use crate::experiment::{Executor, Experiment};
 use crate::host::{self, ProcessId};
@@ -12,10 +14,10 @@ use crate::journal::Event;
 use crate::plan::{Limits, Plan};
 use crate::script;
 use crate::slurm::Cluster;
-use crate::store::{self, ExperimentId, NewExperiment, NewTask, StoreError, Stored};
+use crate::store::{self, Claim, ExperimentId, Holder, NewExperiment, NewTask, StoreError, Stored};
 
-/// Reads the file, plans it and writes it all down. Nothing is asked for yet.
-pub(super) fn create(app: &App, args: &SubmitArgs) -> Result<Stored, CommandError> {
+/// Reads the file, plans it and writes it all down, claimed by this process. Nothing is asked for yet.
+pub(super) fn create(app: &App, args: &SubmitArgs) -> Result<(Stored, Claim), CommandError> {
     let (toml, mut experiment) = check::load(&args.file)?;
     if args.sequential {
         make_sequential(&mut experiment);
@@ -27,19 +29,21 @@ pub(super) fn create(app: &App, args: &SubmitArgs) -> Result<Stored, CommandErro
     let submitter = std::iter::once(submitter());
     let journal: Vec<Event> =
         submitter.chain(plan.clone().map(|plan| Event::Planned { plan })).collect();
+    let holder = Holder::current().at("read", Path::new("/dev/urandom"))?;
     let write = |id: &ExperimentId, now: f64| {
         let dir = &app.home.experiment(id);
         let (plan, cluster, harness) = (plan.as_ref(), cluster.as_ref(), harness.as_path());
         let tasks = new_tasks(&experiment, &Context { id, dir, plan, cluster, harness, now });
         let (toml, experiment, journal) = (toml.as_str(), &experiment, journal.as_slice());
-        let environment = &kept;
+        let (environment, holder) = (&kept, Some(&holder));
         store::create(
             &app.home,
-            &NewExperiment { id, toml, experiment, journal, environment, tasks },
+            &NewExperiment { id, toml, experiment, journal, environment, holder, tasks },
         )
     };
     let (id, dir) = with_free_id(app, &experiment.name, write)?;
-    Ok(Stored { id, dir, experiment, journal, damage: None })
+    let claim = Claim::of_new(&dir, holder.clone());
+    Ok((Stored { id, dir, experiment, journal, damage: None }, claim))
 }
 
 /// So many others may take an id first: more is an error of another kind.

@@ -3,18 +3,17 @@
 use super::App;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::executor::local;
-use crate::store;
+use crate::report::say;
+use crate::store::claim::{self, Kind};
+use crate::store::{self, TakeOver};
 
 /// Carries a local experiment out, in a session of its own: its terminal may close.
 pub(super) fn run_local(app: &App, id: &str) -> Result<ExitCode, CommandError> {
     // Fails where a person runs it by hand as the leader of a group; then the terminal is theirs to keep.
     nix::unistd::setsid().ok();
     let (_, stored) = app.find(id)?;
-    if local::is_running(&stored.dir).at("read", &stored.dir.runner_log())?.is_some() {
-        let text = format!("`{id}` has a runner already");
-        return Err(CommandError::new(ExitCode::Refused, text));
-    }
+    let claim = claim::take(&stored.dir, Kind::Runner, TakeOver::FromTheDead, &|text| say(text))?;
     let harness = store::install_program(&app.home, &app.harness()?)?;
-    local::run(&stored, &harness).at("write", &stored.dir.runner_log())?;
+    local::run(&stored, &harness, &claim).at("write", &stored.dir.runner_log())?;
     Ok(ExitCode::Fine)
 }

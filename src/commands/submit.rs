@@ -15,7 +15,8 @@ use crate::host;
 use crate::journal::{self, Event, Journal, Record};
 use crate::report::{out, say};
 use crate::slurm::JobId;
-use crate::store::Stored;
+use crate::store::claim::{self, Kind};
+use crate::store::{Claim, ClaimError, ExperimentId, Stored, TakeOver};
 use crate::words::count;
 
 /// `submit`.
@@ -31,6 +32,9 @@ pub struct SubmitArgs {
     /// Go on with a submission that was interrupted: each job array is submitted once
     #[arg(long = "continue", value_name = "EXPERIMENT", conflicts_with_all = ["file", "set", "executor"])]
     pub resume: Option<String>,
+    /// With `--continue`: go on even where another process is at work on it, which then stops
+    #[arg(long, requires = "resume")]
+    pub take_over: bool,
     /// Wait until it is over, and exit 0 only if everything completed
     #[arg(long)]
     pub wait: bool,
@@ -50,11 +54,13 @@ pub(super) fn submit(app: &App, args: &SubmitArgs) -> Result<ExitCode, CommandEr
     if args.dry_run {
         return super::plan::show(app, &args.file, false, args.sequential);
     }
-    let stored = match &args.resume {
-        Some(target) => resumed(app, target)?,
+    let (stored, claim) = match &args.resume {
+        Some(target) => resumed(app, target, args)?,
         None => prepare::create(app, args)?,
     };
-    let jobs = carry_out(app, &stored)?;
+    let jobs = carry_out(app, &stored, &claim, take_over(args))?;
+    // Others may go on from here, however long this process looks on.
+    drop(claim);
     announce(app, args, &stored, &jobs)?;
     if args.follow && std::io::stderr().is_terminal() {
         say("Ctrl-C stops looking, not the experiment.");
@@ -66,57 +72,101 @@ pub(super) fn submit(app: &App, args: &SubmitArgs) -> Result<ExitCode, CommandEr
     Ok(ExitCode::Fine)
 }
 
-/// Reads an interrupted submission back, if nobody works on it.
-fn resumed(app: &App, target: &str) -> Result<Stored, CommandError> {
+/// Claims an interrupted submission and reads it back.
+fn resumed(app: &App, target: &str, args: &SubmitArgs) -> Result<(Stored, Claim), CommandError> {
     let (_, stored) = app.find(target)?;
+    let claim = claim::take(&stored.dir, Kind::Submission, take_over(args), &|text| say(text));
+    let claim = claim.map_err(|error| not_claimed(&stored.id, error))?;
+    // Another process may have written until now.
+    let mut stored = app.home.load(&stored.id)?;
     if let Some(reason) = journal::refusal(&stored.journal) {
         let text = format!("Slurm refused `{}`: {reason}", stored.id);
         let again =
             format!("change `{}` and submit it anew", stored.dir.experiment_toml().display());
         return Err(CommandError::new(ExitCode::Refused, text).hinted(again));
     }
-    if crate::observe::is_submitting(&stored.journal) {
-        let text = format!("`{}` is being submitted by another process", stored.id);
-        return Err(CommandError::new(ExitCode::Refused, text)
-            .hinted(format!("`nemo-slurm status {}` shows how far it is", stored.id)));
-    }
-    let mut stored = stored;
     if !journal::is_complete(&stored.journal) {
-        let mut journal = Journal::open(&stored.dir.journal(), stored.journal)
-            .at("write", &stored.dir.journal())?;
-        journal.record(prepare::submitter()).at("write", &stored.dir.journal())?;
+        let path = stored.dir.journal();
+        let mut journal = Journal::open(&path, stored.journal, &claim).at("open", &path)?;
+        journal.record(prepare::submitter()).at("write", &path)?;
         stored.journal = journal.events().to_vec();
     }
-    Ok(stored)
+    Ok((stored, claim))
+}
+
+fn take_over(args: &SubmitArgs) -> TakeOver {
+    if args.take_over { TakeOver::FromAnyone } else { TakeOver::FromTheDead }
+}
+
+fn not_claimed(id: &ExperimentId, error: ClaimError) -> CommandError {
+    let is_held = matches!(error, ClaimError::Held { .. });
+    let error = CommandError::from(error);
+    if !is_held {
+        return error;
+    }
+    error.hinted(format!("`nemo-slurm status {id}` shows how far it is")).hinted(format!(
+        "`nemo-slurm submit --continue {id} --take-over` goes on in its place, if that process is stuck"
+    ))
 }
 
 /// Asks for everything that was not asked for yet. Returns the jobs of the plan's arrays.
-fn carry_out(app: &App, stored: &Stored) -> Result<Vec<JobId>, CommandError> {
-    let mut journal = Journal::open(&stored.dir.journal(), stored.journal.clone())
-        .at("write", &stored.dir.journal())?;
-    let Some(plan) = journal::plan(&stored.journal) else {
-        run_here(app, stored, &mut journal)?;
+fn carry_out(
+    app: &App,
+    stored: &Stored,
+    claim: &Claim,
+    take_over: TakeOver,
+) -> Result<Vec<JobId>, CommandError> {
+    let path = stored.dir.journal();
+    let mut journal = Journal::open(&path, stored.journal.clone(), claim).at("open", &path)?;
+    if !prepare::is_on_slurm(&stored.experiment) {
+        run_here(app, stored, &mut journal, take_over)?;
         return Ok(Vec::new());
-    };
+    }
+    let Some(plan) = journal::plan(&stored.journal) else { return Err(no_plan(stored)) };
     let submission = Submission { id: stored.id.as_str(), dir: &stored.dir, plan };
-    let mut slurm = OnSlurm { client: &app.slurm, submission };
+    let is_elsewhere = claim.taken_from.is_some();
+    let mut slurm = OnSlurm { client: &app.slurm, submission, is_elsewhere };
     slurm::submit(submission, &mut slurm, &mut journal, &host::now).map_err(|error| {
-        let is_refused = matches!(error, slurm::SubmitError::Refused { .. });
+        let may_go_on =
+            !matches!(error, slurm::SubmitError::Refused { .. } | slurm::SubmitError::Claim(_));
         let error = CommandError::from(error);
         let go_on = format!("`nemo-slurm submit --continue {}` goes on", stored.id);
-        if is_refused { error } else { error.hinted(go_on) }
+        if may_go_on { error.hinted(go_on) } else { error }
     })
 }
 
+/// A damaged plan is not made up for: what it said may be in Slurm already.
+fn no_plan(stored: &Stored) -> CommandError {
+    let path = stored.dir.journal();
+    let text = format!("`{}` holds no plan that can be read", path.display());
+    CommandError::new(ExitCode::Refused, text).hinted(format!(
+        "cancel it with `nemo-slurm cancel {}`, and submit `{}` anew",
+        stored.id,
+        stored.dir.experiment_toml().display()
+    ))
+}
+
 /// Starts the runner of a local experiment, unless it has one.
-fn run_here(app: &App, stored: &Stored, journal: &mut Journal) -> Result<(), CommandError> {
-    if local::is_running(&stored.dir).at("read", &stored.dir.runner_log())?.is_none() {
-        let home = app.home.path();
-        local::start_runner(&app.program, home, stored.id.as_str(), &stored.dir)?;
+fn run_here(
+    app: &App,
+    stored: &Stored,
+    journal: &mut Journal<'_>,
+    take_over: TakeOver,
+) -> Result<(), CommandError> {
+    let dir = &stored.dir;
+    // Released at once: the runner that is started claims it for itself.
+    match claim::take(dir, Kind::Runner, take_over, &|text| say(text)).map(drop) {
+        Ok(()) => {
+            journal.check_claim()?;
+            local::start_runner(&app.program, app.home.path(), stored.id.as_str(), dir)?;
+        }
+        Err(ClaimError::Held { holder: Some(holder) }) if holder.runs_here() => {}
+        Err(error) => return Err(not_claimed(&stored.id, error)),
     }
     if !journal::is_complete(journal.events()) {
-        let complete = journal.record(Event::Complete { time: host::now() });
-        complete.and_then(|()| journal.sync()).at("write", &stored.dir.journal())?;
+        let path = dir.journal();
+        journal.record(Event::Complete { time: host::now() }).at("write", &path)?;
+        journal.sync().at("sync", &path)?;
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use crate::plan::{JobArray, Plan};
 use crate::script;
 use crate::slurm::SlurmError;
 use crate::slurm::id::JobId;
+use crate::store::ClaimError;
 
 /// What the executor asks of Slurm.
 pub trait Scheduler {
@@ -52,6 +53,9 @@ pub enum SubmitError {
     /// The heads of the chains could not be released.
     #[error("all is in, but the first jobs are still held")]
     Held(#[source] SlurmError),
+    /// Another process goes on with it.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// The journal can't be written: nothing further is asked of Slurm.
     #[error("can't write the journal")]
     Journal(#[from] io::Error),
@@ -84,6 +88,7 @@ pub fn submit(
         let id = match known(&token, &script, scheduler, journal)? {
             Known::Recorded(id) => id,
             Known::Found(id) => {
+                journal.check_claim()?;
                 journal.record(Event::Submitted { token, slurm_job: id, time: now() })?;
                 id
             }
@@ -94,6 +99,7 @@ pub fn submit(
     if !journal::is_complete(journal.events()) {
         let places = submission.plan.arrays.iter().zip(&ids);
         let held: Vec<JobId> = places.filter(|(array, _)| array.held).map(|(_, id)| *id).collect();
+        journal.check_claim()?;
         if !held.is_empty() {
             // Released, a job may end and be forgotten: from now on the record alone knows the ids.
             journal.sync()?;
@@ -136,6 +142,7 @@ fn submit_one(
     journal: &mut impl Record,
     now: &dyn Fn() -> f64,
 ) -> Result<JobId, SubmitError> {
+    journal.check_claim()?;
     // Durable before sbatch runs: without it a lost answer would be a job that nobody looks for.
     journal.record(Event::Intended {
         token: token.to_owned(),
@@ -146,9 +153,12 @@ fn submit_one(
         time: now(),
     })?;
     journal.sync()?;
+    // Another process may have found the intent alone meanwhile, and be about to submit the array.
+    journal.check_claim()?;
     let script = dir.task(&array.task).script(array.index);
     match scheduler.submit(&script, &script::arguments(array, parents)) {
         Ok(id) => {
+            journal.check_claim()?;
             let token = token.to_owned();
             journal.record(Event::Submitted { token, slurm_job: id, time: now() })?;
             Ok(id)
@@ -169,6 +179,7 @@ fn take_back(
     journal: &mut impl Record,
     now: &dyn Fn() -> f64,
 ) -> Result<SubmitError, SubmitError> {
+    journal.check_claim()?;
     if !submitted.is_empty() {
         let failed = |source| SubmitError::Slurm { token: token.to_owned(), source };
         scheduler.cancel(submitted).map_err(failed)?;

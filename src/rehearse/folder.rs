@@ -148,7 +148,7 @@ impl Folder<'_> {
         let journal: Vec<Event> =
             std::iter::once(submitter).chain(plan.map(|plan| Event::Planned { plan })).collect();
         let (toml, journal, environment) = (self.toml, &journal, &self.environment);
-        let new = NewExperiment { id, toml, experiment, journal, environment, tasks };
+        let new = NewExperiment { id, toml, experiment, journal, environment, holder: None, tasks };
         store::create(&self.home, &new).map(drop)
     }
 }

@@ -10,7 +10,7 @@ use nemo_core::rundir::{ExperimentDir, Params, TaskSpec};
 use nemo_core::{checksum, durable};
 use serde::Serialize;
 
-use super::{ExperimentId, Home, StoreError, at};
+use super::{ExperimentId, Holder, Home, StoreError, at, claim};
 use crate::experiment::Experiment;
 use crate::journal::Event;
 
@@ -27,6 +27,8 @@ pub struct NewExperiment<'a> {
     pub journal: &'a [Event],
     /// What its programs inherit of the environment.
     pub environment: &'a KeptEnvironment,
+    /// The process that will submit it, where one will.
+    pub holder: Option<&'a Holder>,
     /// Its tasks, in the same order.
     pub tasks: Vec<NewTask>,
 }
@@ -69,6 +71,10 @@ pub fn create(home: &Home, new: &NewExperiment<'_>) -> Result<ExperimentDir, Sto
     draft.file(&dir.environment(), &environment::to_file(&new.environment.plain))?;
     if !new.environment.secrets.is_empty() {
         draft.file(&dir.secrets(), &environment::to_file(&new.environment.secrets))?;
+    }
+    if let Some(holder) = new.holder {
+        let (path, text) = claim::first(&dir, holder);
+        draft.file(&path, &as_json(&path, text)?)?;
     }
     draft.folder(&dir.tasks())?;
     for (task, plain) in new.tasks.iter().zip(&new.experiment.tasks) {

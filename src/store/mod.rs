@@ -1,5 +1,6 @@
 //! `$NEMO_SLURM_HOME`: where experiments lie, how they are named, made and found again.
 
+pub mod claim;
 mod create;
 pub mod id;
 mod program;
@@ -15,6 +16,7 @@ use nemo_core::rundir::ExperimentDir;
 use crate::experiment::Experiment;
 use crate::journal::Event;
 
+pub use claim::{Claim, ClaimError, Holder, TakeOver};
 pub use create::{KeptEnvironment, NewExperiment, NewTask, create};
 pub use id::ExperimentId;
 pub use program::install_program;

@@ -25,7 +25,7 @@ run = "true"
 const NAMES: [&str; 5] = ["prepare.0", "train.0", "train.1", "train.2", "evaluate.0"];
 
 /// Calls that change something, or that could come between two that do.
-const CALLS: &str = "write,fsync,fdatasync,rename,renameat,renameat2,mkdir,openat,clone,clone3,vfork,wait4,waitid,poll,ppoll,read,close";
+const CALLS: &str = "write,fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,openat,clone,clone3,vfork,wait4,waitid,poll,ppoll,read,close";
 
 fn strace(fake: &FakeSlurm, inject: &[&str], file: &Path, log: &Path) -> Command {
     let mut command = Command::new("strace");
@@ -79,6 +79,45 @@ fn kill_and_go_on(n: usize) -> bool {
         more => panic!("one submission made {more:?}"),
     }
     killed
+}
+
+/// Kills a submission half-way, then the one that goes on with it before its `n`-th call, and goes on again. False when
+/// the second one ended before that.
+fn kill_twice_and_go_on(n: usize) -> bool {
+    let fake = FakeSlurm::new(2);
+    let file = fake.world.write("exp.toml", CHAIN);
+    let log = fake.world.path("strace.log");
+    std::fs::write(fake.state("stop_after"), "2").unwrap();
+    let first =
+        printed(&fake.world.command(&["submit".as_ref(), file.as_os_str()]).output().unwrap());
+    assert_eq!((first.code, fake.names().len()), (4, 2), "{first:?}");
+    std::fs::remove_file(fake.state("stop_after")).unwrap();
+    let inject = format!("inject={CALLS}:signal=SIGKILL:when={n}");
+    let trace = format!("trace={CALLS}");
+    let chain = Path::new("chain");
+    let second = strace(&fake, &["-e", &trace, "-e", &inject], Path::new("--continue"), &log);
+    let mut second = second;
+    let killed = !second.arg(chain).output().unwrap().status.success();
+    let third = printed(&fake.world.command(&["submit", "--continue", "chain"]).output().unwrap());
+    assert_eq!(third.code, 0, "killed at {n}: {third:?}");
+    assert_eq!(fake.names(), NAMES, "killed at {n}");
+    let folder = std::fs::read_dir(fake.world.path("home/experiments")).unwrap().next().unwrap();
+    let names = std::fs::read_dir(folder.unwrap().path()).unwrap();
+    let claims = names.filter(|name| {
+        let name = name.as_ref().unwrap().file_name();
+        name.to_string_lossy().starts_with("claim.")
+    });
+    assert!(claims.count() <= 3, "killed at {n}: old claims are removed");
+    killed
+}
+
+#[test]
+fn kill_9_of_who_goes_on_is_no_worse() {
+    // Every fifth: the claim and each array take more calls than that.
+    let mut calls = (1..).step_by(5).take_while(|call| kill_twice_and_go_on(*call));
+    let last = calls.by_ref().last().unwrap_or(0);
+    assert!(last > 60, "only {last} calls: were the right ones traced?");
+    println!("killed before every fifth of {last} system calls");
 }
 
 #[test]

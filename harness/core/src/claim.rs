@@ -42,6 +42,12 @@ impl Claims {
         Self { folder: folder.to_owned(), stem }
     }
 
+    /// Where the claims lie.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Where the claim of a number lies.
     #[must_use]
     pub fn path(&self, number: u32) -> PathBuf {

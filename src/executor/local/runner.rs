@@ -21,7 +21,7 @@ use crate::experiment::{Executor, Experiment};
 use crate::host::{self, Liveness, ProcessId};
 use crate::observe;
 use crate::status::{Action, Request, State};
-use crate::store::Stored;
+use crate::store::{Claim, Stored};
 
 /// How long a request may lie before it is seen, and how often a harness that is no child is looked at.
 const TICK: Duration = Duration::from_millis(500);
@@ -37,6 +37,7 @@ struct Ended {
 
 struct Runner<'a> {
     stored: &'a Stored,
+    claim: &'a Claim,
     harness: PathBuf,
     tasks: Vec<LocalTask<'a>>,
     log: Appender,
@@ -54,11 +55,12 @@ struct Runner<'a> {
 }
 
 /// Runs a local experiment until all of it is over.
-pub fn run(stored: &Stored, harness: &Path) -> io::Result<()> {
+pub fn run(stored: &Stored, harness: &Path, claim: &Claim) -> io::Result<()> {
     let mut log = Appender::open(&stored.dir.runner_log())?;
     log.line(&RunnerRecord::Runner { process: ProcessId::current(), time: host::now() })?;
     let mut runner = Runner {
         stored,
+        claim,
         harness: harness.to_owned(),
         tasks: local_tasks(&stored.experiment),
         log,
@@ -113,6 +115,7 @@ impl Runner<'_> {
 
     fn carry_out(&mut self) -> io::Result<()> {
         loop {
+            self.claim.check().map_err(io::Error::other)?;
             self.heed_requests()?;
             let decision = schedule::decide(&self.tasks);
             for &place in &decision.drop {

@@ -25,6 +25,8 @@ struct World {
     answer_is_lost: bool,
     refuse: Option<&'static str>,
     silent: bool,
+    /// Another process has taken over once the journal has so many lines.
+    lost_after: Option<usize>,
     /// At the moment of each release, how many arrays were in.
     released_at: Vec<usize>,
 }
@@ -106,6 +108,11 @@ impl Record for Disk {
     fn events(&self) -> &[Event] {
         &self.events
     }
+    fn check_claim(&self) -> Result<(), ClaimError> {
+        let world = self.handle.0.borrow();
+        let is_lost = world.lost_after.is_some_and(|events| world.journal.len() >= events);
+        if is_lost { Err(ClaimError::Lost { holder: None }) } else { Ok(()) }
+    }
     fn record(&mut self, event: Event) -> io::Result<()> {
         let kept = event.clone();
         self.handle.effect(|world| world.journal.push(kept)).map_err(io::Error::other)?;
@@ -183,6 +190,24 @@ fn crash_everywhere(spoil: impl Fn(&mut World)) -> usize {
         }
     }
     points
+}
+
+#[test]
+fn who_lost_the_claim_stops_before_the_next_effect() {
+    let plan = sample_plan();
+    for events in 0..11 {
+        let handle = Handle(Rc::new(RefCell::new(World::default())));
+        handle.0.borrow_mut().lost_after = Some(events);
+        let error = run(&handle, &plan).unwrap_err();
+        assert!(matches!(error, SubmitError::Claim(ClaimError::Lost { .. })), "{error}");
+        let jobs = handle.0.borrow().jobs.len();
+        // An intent, an answer: two lines for each array.
+        assert_eq!(jobs, events / 2, "lost after {events} lines");
+        assert_eq!(handle.0.borrow().released_at, [0; 0]);
+        handle.0.borrow_mut().lost_after = None;
+        run(&handle, &plan).unwrap();
+        assert_eq!(names(&handle.0.borrow()), NAMES, "lost after {events} lines");
+    }
 }
 
 #[test]

@@ -1,0 +1,448 @@
+//! The claim on an experiment: its holder alone writes the journal and asks Slurm for job arrays.
+//!
+//! It is a file `claim.<n>.json`, made by a link as a trial's lease is. A holder that died leaves it behind: on this
+//! host that is seen at once, on another one by its silence. Who holds it says so every few seconds.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use nemo_core::claim::{Claims, Decision, Outcome, nonce};
+use nemo_core::rundir::ExperimentDir;
+use nemo_core::{checksum, durable};
+use serde::{Deserialize, Serialize};
+
+use crate::host::{self, Liveness, ProcessId};
+
+/// Between two signs of life.
+const BEAT: Duration = Duration::from_secs(5);
+/// How long a holder on another host must be silent while somebody watches. A shared disk may show an old file for half
+/// as long.
+const WATCH: Duration = Duration::from_mins(1);
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+/// A sign that is older than these seconds was the last one, without watching. Clocks of one cluster differ by less:
+/// munge refuses a difference of five minutes.
+const LONG_SILENCE: f64 = 600.0;
+
+/// What is claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// To write the journal, and to ask Slurm.
+    Submission,
+    /// To run the trials of a local experiment.
+    Runner,
+}
+
+impl Kind {
+    fn claims(self, dir: &ExperimentDir) -> Claims {
+        let stem = match self {
+            Self::Submission => "claim",
+            Self::Runner => "runner",
+        };
+        Claims::new(&dir.0, stem)
+    }
+}
+
+/// Who holds a claim: the content of its file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The process: `node`, `boot_id`, `pid` and `start_ticks`.
+    #[serde(flatten)]
+    pub process: ProcessId,
+    /// When it gave its last sign of life, in unix seconds of its host.
+    pub seen: f64,
+    /// Whether it has nothing left to do.
+    pub released: bool,
+    /// Tells two claims apart, whatever else is equal.
+    pub nonce: String,
+}
+
+impl Holder {
+    /// A holder that is this process.
+    pub fn current() -> io::Result<Self> {
+        let (process, seen) = (ProcessId::current(), host::now());
+        Ok(Self { process, seen, released: false, nonce: nonce()? })
+    }
+
+    /// Whether it runs on this host.
+    #[must_use]
+    pub fn runs_here(&self) -> bool {
+        self.process.liveness() == Liveness::Alive
+    }
+
+    /// Whether it is at work, as far as can be told from here.
+    #[must_use]
+    pub fn is_at_work(&self) -> bool {
+        match judge(self, self.process.liveness(), host::now()) {
+            Judgement::Held | Judgement::Uncertain => true,
+            Judgement::Free => false,
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.process)
+    }
+}
+
+/// What a claim is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Judgement {
+    /// Its holder is over, or is done with it.
+    Free,
+    /// Its holder runs.
+    Held,
+    /// Its holder is on another host: whether it gives signs must be watched.
+    Uncertain,
+}
+
+fn judge(holder: &Holder, liveness: Liveness, now: f64) -> Judgement {
+    match liveness {
+        _ if holder.released => Judgement::Free,
+        Liveness::Dead => Judgement::Free,
+        Liveness::Alive => Judgement::Held,
+        Liveness::Elsewhere if now - holder.seen > LONG_SILENCE => Judgement::Free,
+        Liveness::Elsewhere => Judgement::Uncertain,
+    }
+}
+
+/// What a claim does where another process holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakeOver {
+    /// Only where that process is dead or silent.
+    FromTheDead,
+    /// Whatever that process does.
+    FromAnyone,
+}
+
+/// Why an experiment can't be claimed, or is no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// Another process is at work on it.
+    #[error("{} is at work on it", shown(holder.as_deref()))]
+    Held {
+        /// Who; none where its file can't be read.
+        holder: Option<Box<Holder>>,
+    },
+    /// Another process has taken it over.
+    #[error("{} has taken it over", shown(holder.as_deref()))]
+    Lost {
+        /// Who; none where its file can't be read.
+        holder: Option<Box<Holder>>,
+    },
+    /// Nothing can be told.
+    #[error("can't claim `{folder}`")]
+    Io {
+        /// The experiment's folder.
+        folder: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn shown(holder: Option<&Holder>) -> String {
+    holder.map_or_else(|| "another process".to_owned(), Holder::to_string)
+}
+
+/// A claim that this process holds. It gives signs of life until it is dropped, and is then released.
+#[derive(Debug)]
+pub struct Claim {
+    claims: Claims,
+    number: u32,
+    own: Holder,
+    /// The host of the process that it was taken over from, where that is another one.
+    pub taken_from: Option<String>,
+    beats: Option<Beats>,
+}
+
+/// The thread that gives signs of life.
+#[derive(Debug)]
+struct Beats {
+    end: Sender<()>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+/// Who holds the newest claim; none where nobody claimed, or its file can't be read.
+#[must_use]
+pub fn holder(dir: &ExperimentDir, kind: Kind) -> Option<Holder> {
+    let claims = kind.claims(dir);
+    read(&claims, claims.newest().ok()??)
+}
+
+/// A claim's file in an experiment's folder that nobody else sees yet.
+pub fn first(dir: &ExperimentDir, holder: &Holder) -> (PathBuf, serde_json::Result<Vec<u8>>) {
+    (Kind::Submission.claims(dir).path(0), checksum::to_vec(holder))
+}
+
+/// What `decide` leaves a claim for.
+enum Obstacle {
+    Held(Option<Holder>),
+    Watch { number: u32, text: Vec<u8>, holder: Option<Holder> },
+}
+
+/// Claims an experiment. `say` hears what takes long, and from whom it was taken over.
+pub fn take(
+    dir: &ExperimentDir,
+    kind: Kind,
+    take_over: TakeOver,
+    say: &dyn Fn(&str),
+) -> Result<Claim, ClaimError> {
+    let failed = |source| ClaimError::Io { folder: dir.0.display().to_string(), source };
+    let claims = kind.claims(dir);
+    let own = Holder::current().map_err(failed)?;
+    let content = checksum::to_vec(&own).map_err(|error| failed(error.into()))?;
+    let mut silent: Option<(u32, Vec<u8>)> = None;
+    loop {
+        let mut before = None;
+        let outcome = claims.take(&own.nonce, &content, |newest| {
+            let Some(number) = newest else { return Decision::Claim(0) };
+            let text = std::fs::read(claims.path(number)).unwrap_or_default();
+            before = checksum::from_slice::<Holder>(&text).ok();
+            let is_silent = silent.as_ref() == Some(&(number, text.clone()));
+            if is_silent || take_over == TakeOver::FromAnyone {
+                return Decision::Claim(number + 1);
+            }
+            match judged(before.as_ref()) {
+                Judgement::Free => Decision::Claim(number + 1),
+                Judgement::Held => Decision::Leave(Obstacle::Held(before.clone())),
+                Judgement::Uncertain => {
+                    Decision::Leave(Obstacle::Watch { number, text, holder: before.clone() })
+                }
+            }
+        });
+        match outcome.map_err(failed)? {
+            Outcome::Claimed(number) => return Ok(Claim::new(claims, number, own, before, say)),
+            Outcome::Left(Obstacle::Held(holder)) => {
+                return Err(ClaimError::Held { holder: holder.map(Box::new) });
+            }
+            Outcome::Left(Obstacle::Watch { number, text, holder }) => {
+                if !is_silent(&claims, number, &text, holder.as_ref(), say) {
+                    return Err(ClaimError::Held { holder: holder.map(Box::new) });
+                }
+                silent = Some((number, text));
+            }
+        }
+    }
+}
+
+/// A claim whose file can't be read may be anybody's.
+fn judged(holder: Option<&Holder>) -> Judgement {
+    let of = |holder: &Holder| judge(holder, holder.process.liveness(), host::now());
+    holder.map_or(Judgement::Uncertain, of)
+}
+
+/// Watches a claim for a sign of life.
+fn is_silent(
+    claims: &Claims,
+    number: u32,
+    text: &[u8],
+    holder: Option<&Holder>,
+    say: &dyn Fn(&str),
+) -> bool {
+    let end = host::now() + WATCH.as_secs_f64();
+    say(&format!(
+        "{} was at work on it{}; watching for a sign of life for {} s …",
+        shown(holder),
+        holder.map_or_else(String::new, |holder| last_sign(holder, host::now())),
+        WATCH.as_secs()
+    ));
+    while host::now() < end {
+        std::thread::sleep(LOOK);
+        let is_same = std::fs::read(claims.path(number)).is_ok_and(|now| now == text);
+        if !is_same {
+            return false;
+        }
+    }
+    true
+}
+
+fn last_sign(holder: &Holder, now: f64) -> String {
+    format!(", last seen {:.0} s ago", (now - holder.seen).max(0.0))
+}
+
+impl Claim {
+    /// The claim of an experiment that this process has just made, with `first`.
+    #[must_use]
+    pub fn of_new(dir: &ExperimentDir, own: Holder) -> Self {
+        Self::new(Kind::Submission.claims(dir), 0, own, None, &|_| ())
+    }
+
+    fn new(
+        claims: Claims,
+        number: u32,
+        own: Holder,
+        before: Option<Holder>,
+        say: &dyn Fn(&str),
+    ) -> Self {
+        let before = before.filter(|before| !before.released);
+        if before.as_ref().is_some_and(Holder::is_at_work) {
+            // It may be about to start `sbatch`, which is then seen.
+            std::thread::sleep(LOOK);
+        }
+        let elsewhere = before.filter(|it| it.process.liveness() == Liveness::Elsewhere);
+        if let Some(before) = &elsewhere {
+            say(&format!("Taken over from {before}{}.", last_sign(before, host::now())));
+        }
+        let taken_from = elsewhere.map(|before| before.process.node);
+        let beats = Beats::start(claims.path(number), own.clone());
+        Self { claims, number, own, taken_from, beats }
+    }
+
+    /// Whether it still holds: to be asked before each effect.
+    pub fn check(&self) -> Result<(), ClaimError> {
+        match self.claims.newest() {
+            Ok(Some(newest)) if newest == self.number => Ok(()),
+            Ok(newest) => {
+                let holder = newest.and_then(|number| read(&self.claims, number)).map(Box::new);
+                Err(ClaimError::Lost { holder })
+            }
+            Err(source) => {
+                let folder = self.claims.folder().display().to_string();
+                Err(ClaimError::Io { folder, source })
+            }
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(Beats { end, thread }) = self.beats.take() {
+            drop(end);
+            drop(thread.join());
+        }
+        if self.check().is_ok() {
+            write(&self.claims.path(self.number), &Holder { released: true, ..self.own.clone() });
+        }
+    }
+}
+
+impl Beats {
+    /// None where no thread can be started: the claim then looks silent from other hosts after a while.
+    fn start(path: PathBuf, mut own: Holder) -> Option<Self> {
+        let (end, ended) = channel();
+        let beat = move || {
+            while ended.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
+                own.seen = host::now();
+                write(&path, &own);
+            }
+        };
+        let thread = std::thread::Builder::new().spawn(beat).ok()?;
+        Some(Self { end, thread })
+    }
+}
+
+/// A sign that can't be given is missed by nobody but those who watch.
+fn write(path: &Path, holder: &Holder) {
+    if let Ok(text) = checksum::to_vec(holder) {
+        drop(durable::replace_file(path, &text));
+    }
+}
+
+fn read(claims: &Claims, number: u32) -> Option<Holder> {
+    checksum::from_slice(&std::fs::read(claims.path(number)).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take_quietly(dir: &ExperimentDir, take_over: TakeOver) -> Result<Claim, ClaimError> {
+        take(dir, Kind::Submission, take_over, &|_| ())
+    }
+
+    fn holder_on(node: &str, seen: f64) -> Holder {
+        let process = ProcessId {
+            node: node.to_owned(),
+            boot_id: "another".to_owned(),
+            ..ProcessId::current()
+        };
+        Holder { process, seen, ..Holder::current().unwrap() }
+    }
+
+    fn put(dir: &ExperimentDir, number: u32, holder: &Holder) {
+        write(&Kind::Submission.claims(dir).path(number), holder);
+    }
+
+    #[test]
+    fn one_process_at_a_time_holds_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = ExperimentDir(folder.path().to_owned());
+        let claim = take_quietly(&dir, TakeOver::FromTheDead).unwrap();
+        let error = take_quietly(&dir, TakeOver::FromTheDead).unwrap_err();
+        let this = ProcessId::current();
+        assert_eq!(error.to_string(), format!("{this} is at work on it"));
+        assert!(holder(&dir, Kind::Submission).unwrap().is_at_work());
+        claim.check().unwrap();
+        drop(claim);
+        assert!(!holder(&dir, Kind::Submission).unwrap().is_at_work(), "it is released");
+        take_quietly(&dir, TakeOver::FromTheDead).unwrap().check().unwrap();
+    }
+
+    #[test]
+    fn who_lost_it_hears_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = ExperimentDir(folder.path().to_owned());
+        let first = take_quietly(&dir, TakeOver::FromTheDead).unwrap();
+        let second = take_quietly(&dir, TakeOver::FromAnyone).unwrap();
+        assert!(matches!(first.check(), Err(ClaimError::Lost { holder: Some(_) })));
+        drop(first);
+        second.check().unwrap();
+        assert!(holder(&dir, Kind::Submission).unwrap().is_at_work(), "the loser releases nothing");
+    }
+
+    #[test]
+    fn the_dead_and_the_long_silent_are_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = ExperimentDir(folder.path().to_owned());
+        let mut dead = Holder::current().unwrap();
+        dead.process.start_ticks += 1;
+        put(&dir, 0, &dead);
+        assert_eq!(take_quietly(&dir, TakeOver::FromTheDead).unwrap().taken_from, None);
+        put(&dir, 7, &holder_on("login1", host::now() - LONG_SILENCE - 1.0));
+        let said = std::cell::RefCell::new(String::new());
+        let claim = take(&dir, Kind::Submission, TakeOver::FromTheDead, &|text| {
+            said.borrow_mut().push_str(text);
+        })
+        .unwrap();
+        assert_eq!(claim.taken_from.as_deref(), Some("login1"));
+        assert!(said.borrow().contains("on login1, last seen 601 s ago"), "{}", said.borrow());
+    }
+
+    #[test]
+    fn another_host_that_gives_signs_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = ExperimentDir(folder.path().to_owned());
+        put(&dir, 0, &holder_on("login1", host::now()));
+        let error = std::thread::scope(|scope| {
+            let taking = scope.spawn(|| take_quietly(&dir, TakeOver::FromTheDead).unwrap_err());
+            while !taking.is_finished() {
+                put(&dir, 0, &holder_on("login1", host::now()));
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            taking.join().unwrap()
+        });
+        assert!(
+            matches!(&error, ClaimError::Held { holder: Some(it) } if it.process.node == "login1")
+        );
+        let claim = take_quietly(&dir, TakeOver::FromAnyone).unwrap();
+        assert_eq!(claim.taken_from.as_deref(), Some("login1"));
+    }
+
+    #[test]
+    fn what_a_sign_is_worth() {
+        let check = |liveness, seen: f64, expected| {
+            let holder = Holder { seen, ..Holder::current().unwrap() };
+            assert_eq!(judge(&holder, liveness, 1000.0), expected, "{liveness:?} {seen}");
+            let released = Holder { released: true, ..holder };
+            assert_eq!(judge(&released, liveness, 1000.0), Judgement::Free);
+        };
+        check(Liveness::Alive, 0.0, Judgement::Held);
+        check(Liveness::Dead, 1000.0, Judgement::Free);
+        check(Liveness::Elsewhere, 990.0, Judgement::Uncertain);
+        check(Liveness::Elsewhere, 399.0, Judgement::Free);
+    }
+}
