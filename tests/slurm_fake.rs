@@ -80,7 +80,7 @@ fn a_program_that_hangs_is_killed_with_its_children() {
 fn a_child_that_keeps_the_output_open_holds_nobody_up() {
     let fake = Fake::new(&[("sbatch", "/bin/sleep 5 & echo 12; exit 0")]);
     let client = fake.patient(Duration::from_secs(4));
-    assert_eq!(client.submit(&fake.path("x"), &[]).unwrap(), JobId(12));
+    assert_eq!(client.submit(&fake.path("x"), &[]).unwrap().job, JobId(12));
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn a_submission_is_found_among_banners() {
         let fake = Fake::new(&[("sbatch", &format!("printf '{printed}'"))]);
         let answer = fake.client().submit(&fake.path("x"), &[]);
         match job {
-            Some(job) => assert_eq!(answer.unwrap(), JobId(job), "{printed:?}"),
+            Some(job) => assert_eq!(answer.unwrap().job, JobId(job), "{printed:?}"),
             None => assert!(answer.unwrap_err().is_no_answer(), "{printed:?}"),
         }
     };

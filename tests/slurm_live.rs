@@ -25,7 +25,7 @@ fn an_array_is_submitted_found_held_released_and_cancelled() {
     let name = format!("live-{}", std::process::id());
 
     assert!(client.find(&name, 0).unwrap().surely_none());
-    let job = client.submit(&script, &[format!("--job-name={name}")]).unwrap();
+    let job = client.submit(&script, &[format!("--job-name={name}")]).unwrap().job;
     assert_eq!(client.find(&name, 0).unwrap().jobs, [job]);
 
     let rows = client.queue(&[job]).unwrap();

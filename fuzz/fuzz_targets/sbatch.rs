@@ -6,7 +6,7 @@ use nemo_slurm::slurm::SlurmError;
 use nemo_slurm::slurm::parse::submit;
 
 fuzz_target!(|output: &[u8]| {
-    if let Some(job) = submit::parse(output) {
+    if let Some((job, _)) = submit::parse(output) {
         let number = job.to_string();
         assert!(String::from_utf8_lossy(output).contains(&number) && job.0 > 0);
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::read_file;
+use super::{paths, read_file};
 use crate::cli::FileArgs;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::{self, Experiment, Override, Problems};
@@ -29,7 +29,9 @@ pub(super) fn check(args: &FileArgs) -> Result<ExitCode, CommandError> {
         }
         Err(error) => match error.error.downcast_ref::<Problems>() {
             Some(problems) if args.json => {
-                out_json(&json!({ "schema": 1, "ok": false, "problems": problems.0 }))?;
+                let text =
+                    json!({ "schema": 1, "ok": false, "problems": problems.0, "more": problems.1 });
+                out_json(&text)?;
                 Ok(ExitCode::Usage)
             }
             _ => Err(error),
@@ -45,6 +47,7 @@ fn trials(experiment: &Experiment) -> usize {
 pub(super) fn load(args: &FileArgs) -> Result<(String, Experiment), CommandError> {
     let text = read_file(&args.file)?;
     let file: &Path = &std::path::absolute(&args.file).at("find", &args.file)?;
+    paths::check(file)?;
     let overrides = args
         .set
         .iter()

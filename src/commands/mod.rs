@@ -12,6 +12,7 @@ pub mod init;
 pub mod list;
 pub mod logs;
 mod on_slurm;
+mod paths;
 pub mod pause;
 pub mod plan;
 pub mod poll;
@@ -22,6 +23,7 @@ mod run_local;
 pub mod status;
 pub mod submit;
 pub mod wait;
+mod warnings;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

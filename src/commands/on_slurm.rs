@@ -9,7 +9,7 @@ use crate::host;
 use crate::observe;
 use crate::report::say;
 use crate::script;
-use crate::slurm::{Client, JobId, SlurmError};
+use crate::slurm::{Accepted, Client, JobId, SlurmError};
 
 /// How long an `sbatch` that an interrupted submission left behind may go on, here or on another machine.
 const IN_FLIGHT: Duration = Duration::from_mins(1);
@@ -22,11 +22,20 @@ pub(super) struct OnSlurm<'a> {
     pub(super) submission: Submission<'a>,
     /// Whether the submission was taken over from another host: what still runs there can't be seen from here.
     pub(super) is_elsewhere: bool,
+    /// What `sbatch` said beside its answers, each once.
+    pub(super) said: Vec<String>,
 }
 
 impl Scheduler for OnSlurm<'_> {
     fn submit(&mut self, script: &Path, arguments: &[String]) -> Result<JobId, SlurmError> {
-        self.client.submit(script, arguments)
+        let Accepted { job, cluster: _, notices } = self.client.submit(script, arguments)?;
+        for notice in notices {
+            if !self.said.contains(&notice) {
+                say(&format!("sbatch: {notice}"));
+                self.said.push(notice);
+            }
+        }
+        Ok(job)
     }
 
     fn find(

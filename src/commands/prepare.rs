@@ -5,7 +5,7 @@ use std::path::Path;
 use nemo_core::rundir::ExperimentDir;
 
 use super::submit::SubmitArgs;
-use super::{App, check, cluster, environment};
+use super::{App, check, cluster, environment, paths, warnings};
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::executor::spec::{SubmitContext, task_spec};
 use crate::experiment::{Executor, Experiment};
@@ -22,9 +22,11 @@ pub(super) fn create(app: &App, args: &SubmitArgs) -> Result<(Stored, Claim), Co
     if args.sequential {
         make_sequential(&mut experiment);
     }
+    paths::check_home(app, is_on_slurm(&experiment))?;
     let kept = environment::kept(app, &experiment)?;
     let harness = store::install_program(&app.home, &app.harness()?)?;
     let cluster = facts_if_needed(app, &experiment)?;
+    warnings::say_all(app, &experiment, cluster.as_ref());
     let plan = plan_of(&experiment, cluster.as_ref())?;
     let submitter = std::iter::once(submitter());
     let journal: Vec<Event> =

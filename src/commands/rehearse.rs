@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{App, check, cluster, environment, prepare};
+use super::{App, check, cluster, environment, paths, prepare};
 use crate::cli::FileArgs;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::{Executor, Experiment, LocalExecutor, Task};
@@ -67,6 +67,7 @@ pub(super) fn rehearse(app: &App, args: &RehearseArgs) -> Result<ExitCode, Comma
     } else {
         Place::Local
     };
+    paths::check_home(app, place == Place::Slurm)?;
     let environment = environment::kept(app, &experiment)?;
     if place == Place::Local {
         run_here(&mut experiment);

@@ -125,7 +125,7 @@ fn carry_out(
     let Some(plan) = journal::plan(&stored.journal) else { return Err(no_plan(stored)) };
     let submission = Submission { id: stored.id.as_str(), dir: &stored.dir, plan };
     let is_elsewhere = claim.taken_from.is_some();
-    let mut slurm = OnSlurm { client: &app.slurm, submission, is_elsewhere };
+    let mut slurm = OnSlurm { client: &app.slurm, submission, is_elsewhere, said: Vec::new() };
     slurm::submit(submission, &mut slurm, &mut journal, &host::now).map_err(|error| {
         let may_go_on =
             !matches!(error, slurm::SubmitError::Refused { .. } | slurm::SubmitError::Claim(_));

@@ -8,7 +8,7 @@ use nemo_core::rundir::{
     Condition, ExperimentDir, InputSpec, LaunchSpec, MetricSpec, ParentSpec, TaskSpec,
 };
 
-use crate::experiment::{Dependency, Executor, Experiment, Goal, Launch, On, Task};
+use crate::experiment::{Dependency, Executor, Experiment, Goal, Launch, On, SlurmExecutor, Task};
 use crate::slurm::Cluster;
 
 /// What holds for the whole experiment.
@@ -77,7 +77,7 @@ fn launch(task: &Task, executor: &Executor) -> Option<LaunchSpec> {
     };
     let nodes = slurm.and_then(|slurm| slurm.nodes).map_or(1, NonZeroU32::get);
     let tasks_per_node = slurm.and_then(|slurm| slurm.tasks_per_node).map(NonZeroU32::get);
-    let gpus = slurm.and_then(|slurm| number_of_gpus(slurm.gpus_per_node.as_deref()?));
+    let gpus = slurm.and_then(SlurmExecutor::gpus_on_a_node);
     let workers = task.launch.map(|launch| match launch {
         Launch::Torchrun { workers_per_node } => {
             workers_per_node.map(NonZeroU32::get).or(gpus).unwrap_or(1)
@@ -90,12 +90,6 @@ fn launch(task: &Task, executor: &Executor) -> Option<LaunchSpec> {
         torchrun: workers.is_some(),
         workers_per_node: workers,
     })
-}
-
-/// The number in `8`, `h100:8` or `h100:4,a100:4`.
-fn number_of_gpus(text: &str) -> Option<u32> {
-    let number = |part: &str| part.rsplit(':').next()?.parse::<u32>().ok();
-    text.split(',').map(number).sum()
 }
 
 /// The tasks that this one waits for.
@@ -159,15 +153,6 @@ mod tests {
             let per_trial: Vec<(&str, bool)> =
                 inputs.iter().map(|(name, input)| (name.as_str(), input.per_trial)).collect();
             assert_eq!(per_trial, [("first", true), ("left", true), ("right", false)], "{last:?}");
-        }
-    }
-
-    #[test]
-    fn gpus_are_counted() {
-        for (text, expected) in
-            [("8", Some(8)), ("h100:8", Some(8)), ("h100:4,a100:2", Some(6)), ("h100", None)]
-        {
-            assert_eq!(number_of_gpus(text), expected, "{text}");
         }
     }
 }

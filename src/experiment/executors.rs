@@ -1,6 +1,7 @@
 //! The `[executor.<name>]` sections.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use super::reader::{Field, Section, unsupported};
 use super::report::{Report, choices, listed};
@@ -93,7 +94,7 @@ fn slurm(mut section: Section<'_>, report: &mut Report) -> SlurmExecutor {
     let mut options =
         section.take("sbatch").map(|field| sbatch::read(&field, report)).unwrap_or_default();
     let executor = SlurmExecutor {
-        nodes: section.take("nodes").and_then(|field| field.positive(report)),
+        nodes: section.take("nodes").and_then(|field| nodes(&field, report)),
         tasks_per_node: section.take("tasks_per_node").and_then(|field| field.positive(report)),
         partition: section.take("partition").and_then(|field| partition(&field, report)),
         gpus_per_node: section.take("gpus_per_node").and_then(|field| gpus(&field, report)),
@@ -150,6 +151,19 @@ fn refuse_other_kind(
                 .problem(&field.key_place, message)
                 .hint(format!("take `{name}` out, or change the executor's `kind`"));
         }
+    }
+}
+
+/// A trial has the same nodes in every attempt: `"2-4"` would be another number each time.
+fn nodes(field: &Field<'_>, report: &mut Report) -> Option<NonZeroU32> {
+    match field.value {
+        super::tree::Value::Text(text) if text.contains('-') => {
+            report
+                .problem(&field.place, "a trial has a fixed number of nodes, not a range")
+                .hint("write one number, such as `nodes = 2`");
+            None
+        }
+        _ => field.positive(report),
     }
 }
 

@@ -15,7 +15,7 @@ use super::report::{Place, Report};
 use super::source::{Sources, Span};
 use super::tasks::{self, Draft};
 use super::tree::{Table, Value};
-use super::{Executor, Experiment, Launch, Task, graph, parameters, references, syntax};
+use super::{Executor, Experiment, Launch, Task, graph, parameters, references, syntax, values};
 
 /// Reads an experiment, or says all that is wrong with it.
 ///
@@ -27,6 +27,8 @@ pub fn load(
     overrides: &[Override],
     executor: Option<&str>,
 ) -> Result<Experiment, Problems> {
+    // A line break is one character, whatever the editor: a carriage return would become a part of a shell's word.
+    let text = &text.replace("\r\n", "\n");
     let mut sources = Sources::new(file, text);
     let overrides = overrides::register(&mut sources, overrides);
     let forced = executor.map(|name| {
@@ -92,6 +94,7 @@ fn read(
     graph::check_kinds(&drafts, &chosen, &executors, report);
     let order = graph::order(&drafts, report);
     references::check(&drafts, report);
+    values::check(&drafts, report.sources.length(), report);
     overrides::check_added(adding, &drafts, report);
     check_leads(&drafts, &chosen, &executors, report);
     check_launch(&drafts, defaults.launch, &chosen, &executors, report);

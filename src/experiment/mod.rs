@@ -4,6 +4,7 @@
 
 mod checkpoint;
 mod executors;
+mod gpus;
 mod graph;
 mod grid;
 mod list;
@@ -24,6 +25,7 @@ mod syntax;
 mod tasks;
 mod tree;
 mod units;
+mod values;
 
 #[cfg(test)]
 mod tests;

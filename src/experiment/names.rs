@@ -51,7 +51,7 @@ pub(super) fn check_parameter(name: &str) -> Result<(), Refusal> {
             "use letters, digits, `_` and `-`, and a letter first: `{name}` must work in `run`";
         return Err(Refusal::hinted(message, hint));
     }
-    if BUILT_IN.contains(&name) {
+    if name != "seed" && BUILT_IN.contains(&name) {
         let message = format!("a parameter can't be named `{name}`");
         let hint = format!("`{{{name}}}` in `run` has a meaning already; use another name");
         return Err(Refusal::hinted(message, hint));

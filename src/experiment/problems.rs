@@ -26,10 +26,9 @@ pub struct Problem {
     excerpt: Excerpt,
 }
 
-/// All mistakes of a file, in the order of their places.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub struct Problems(pub Vec<Problem>);
+/// The mistakes of a file, in the order of their places, and how many there are beyond those.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>, pub usize);
 
 /// The line that a mistake stands on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,24 +41,35 @@ struct Excerpt {
 /// Longer lines are shown in part.
 const SHOWN_COLUMNS: usize = 100;
 
+/// What a message may quote of a file.
+const LONGEST: usize = 600;
+
+/// A text, cut where it would fill the screen.
+fn in_short(text: String) -> String {
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
 impl Problem {
     pub(super) fn new(position: Position, key: &str, message: String) -> Self {
-        let Position { file, line, column, excerpt, width } = position;
+        let Position { file, line, column, excerpt, excerpt_column, width } = position;
         let in_file = file.is_some();
         Self {
             file,
             line: in_file.then_some(line),
             column: in_file.then_some(column),
-            key: (!key.is_empty()).then(|| key.to_owned()),
-            message,
+            key: (!key.is_empty()).then(|| in_short(key.to_owned())),
+            message: in_short(message),
             hint: None,
-            excerpt: Excerpt { line: excerpt, column: column - 1, width },
+            excerpt: Excerpt { line: excerpt, column: excerpt_column - 1, width },
         }
     }
 
     /// Says what to do about it.
     pub(super) fn hint(&mut self, hint: impl Into<String>) -> &mut Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(in_short(hint.into()));
         self
     }
 }
@@ -115,8 +125,24 @@ impl fmt::Display for Problems {
             }
             write!(f, "{problem}")?;
         }
+        if self.1 > 0 {
+            write!(f, "\n\n… and {} more", grouped(self.1))?;
+        }
         Ok(())
     }
+}
+
+/// `9,980`.
+pub(super) fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 impl std::error::Error for Problems {}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use nemo_core::placeholder::{Piece, scan};
 use nemo_core::rundir::CommandSpec;
+use nemo_core::shell;
 
 use super::graph::{count, upstream};
 use super::names::{self, is_identifier};
@@ -78,6 +79,9 @@ impl<'a> Scope<'a> {
                 if let Err((message, hint)) = refused {
                     report.problem(&locate(path, place, report), message).hint(hint);
                 }
+            }
+            if let CommandSpec::Shell(_) = run.command {
+                check_quotes(text, place, report);
             }
             self.check_unnameable(text, place, report);
         }
@@ -160,6 +164,16 @@ impl<'a> Scope<'a> {
                     .problem(&at, format!("`{task}` can't be named in a placeholder"))
                     .hint("give it a name that begins with a letter");
             }
+        }
+    }
+}
+
+/// Whether a shell can be given a value where each placeholder stands.
+fn check_quotes(text: &str, place: &Place, report: &mut Report) {
+    for part in shell::parts(text) {
+        if let shell::Part::Name { name, place: Err(refusal), .. } = part {
+            let message = format!("`{{{name}}}` {}", refusal.message());
+            report.problem(&locate(name, place, report), message).hint(refusal.hint());
         }
     }
 }

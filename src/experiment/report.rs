@@ -14,15 +14,28 @@ pub(super) struct Place {
 pub(super) struct Report<'a> {
     pub(super) sources: &'a Sources,
     problems: Vec<(Span, Problem)>,
+    /// What is found beyond the most is only counted.
+    beyond: usize,
+    /// Takes the hints of those.
+    spare: Problem,
 }
+
+/// So many mistakes are enough to begin with.
+const MOST: usize = 100;
 
 impl<'a> Report<'a> {
     pub(super) fn new(sources: &'a Sources) -> Self {
-        Self { sources, problems: Vec::new() }
+        let nowhere = sources.position(Span { source: 0, start: 0, end: 0 });
+        let spare = Problem::new(nowhere, "", String::new());
+        Self { sources, problems: Vec::new(), beyond: 0, spare }
     }
 
     /// Adds a problem; the answer takes its hint.
     pub(super) fn problem(&mut self, place: &Place, message: impl Into<String>) -> &mut Problem {
+        if self.problems.len() == MOST {
+            self.beyond += 1;
+            return &mut self.spare;
+        }
         let problem = Problem::new(self.sources.position(place.at), &place.key, message.into());
         self.problems.push((place.at, problem));
         let last = self.problems.len() - 1;
@@ -35,7 +48,12 @@ impl<'a> Report<'a> {
 
     /// How many problems there are: a reader that adds some can say that it failed.
     pub(super) fn len(&self) -> usize {
-        self.problems.len()
+        self.problems.len() + self.beyond
+    }
+
+    /// Whether further mistakes are only counted: what costs much to find need not be told any more.
+    pub(super) fn is_full(&self) -> bool {
+        self.problems.len() == MOST
     }
 
     pub(super) fn into_problems(mut self) -> Problems {
@@ -46,9 +64,12 @@ impl<'a> Report<'a> {
                 problems.push(problem);
             }
         }
-        Problems(problems)
+        Problems(problems, self.beyond)
     }
 }
+
+/// A longer name is no misspelt one of ours.
+const LONGEST_SLIP: usize = 200;
 
 /// How alike two names must be for one to be suggested for the other.
 const ALIKE: f64 = 0.8;
@@ -58,6 +79,9 @@ pub(super) fn nearest<'a>(
     name: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
+    if name.len() > LONGEST_SLIP {
+        return None; // to compare takes time by the square of the length
+    }
     let name = name.to_ascii_lowercase();
     candidates
         .into_iter()

@@ -27,7 +27,10 @@ pub(super) struct Position {
     pub(super) line: usize,
     /// From 1, in characters.
     pub(super) column: usize,
+    /// The line, or of a long one what is around the place.
     pub(super) excerpt: String,
+    /// The column in the excerpt, from 1.
+    pub(super) excerpt_column: usize,
     /// In characters, at least 1.
     pub(super) width: usize,
 }
@@ -41,6 +44,11 @@ impl Sources {
     pub(super) fn push(&mut self, text: String) -> usize {
         self.texts.push(text);
         self.texts.len() - 1
+    }
+
+    /// Of all texts, in bytes.
+    pub(super) fn length(&self) -> usize {
+        self.texts.iter().map(String::len).sum()
     }
 
     pub(super) fn text(&self, source: usize) -> &str {
@@ -58,15 +66,33 @@ impl Sources {
         let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
         let line_end = text[start..].find('\n').map_or(text.len(), |newline| start + newline);
         let end = floor_boundary(text, at.end).clamp(start, line_end.max(start));
-        let excerpt = text[line_start..line_end].trim_end_matches('\r');
+        let before = window_start(&text[line_start..start]);
+        let after: String = text[start..line_end].chars().take(WINDOW).collect();
+        let excerpt = [&text[line_start + before..start], after.trim_end_matches('\r')].concat();
         Position {
             file: (at.source == 0).then(|| self.file.clone()),
             line: text[..start].matches('\n').count() + 1,
             column: text[line_start..start].chars().count() + 1,
-            excerpt: excerpt.to_owned(),
-            width: text[start..end].trim_end().chars().count().max(1),
+            excerpt,
+            excerpt_column: text[line_start + before..start].chars().count() + 1,
+            width: text[start..end]
+                .chars()
+                .take(WINDOW)
+                .collect::<String>()
+                .trim_end()
+                .chars()
+                .count()
+                .max(1),
         }
     }
+}
+
+/// So many characters before a place and behind it are enough to find it.
+const WINDOW: usize = 200;
+
+/// Where the last characters of a text begin.
+fn window_start(text: &str) -> usize {
+    text.char_indices().rev().nth(WINDOW - 1).map_or(0, |(start, _)| start)
 }
 
 fn floor_boundary(text: &str, at: usize) -> usize {

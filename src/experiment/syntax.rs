@@ -18,6 +18,10 @@ pub(super) fn parse(text: &str, report: &mut Report) -> Option<Table> {
         errors.iter().partition(|error| error.message() == DUPLICATE);
     duplicates(text, &twice, report);
     for error in &broken {
+        if report.is_full() {
+            report.problem(&root, ""); // counted
+            continue;
+        }
         let at = span(error);
         // The parser's expectation of an unquoted text is of no use to anybody.
         let reason = error.message().trim_end_matches(", expected literal string");
@@ -71,6 +75,10 @@ fn too_deep(text: &str) -> Option<Place> {
 fn duplicates(text: &str, errors: &[&Error], report: &mut Report) {
     let mut repeated_until = 0;
     for error in errors {
+        if report.is_full() {
+            report.problem(&Place { at: span(error), key: String::new() }, "");
+            continue;
+        }
         let at = span(error);
         let end = section_end(text, at.start);
         if at.start < repeated_until && end == repeated_until {

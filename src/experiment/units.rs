@@ -77,7 +77,7 @@ fn number(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// Memory as Slurm writes it: `8g`, `8GB` and `8GiB` are its `8G`. Never 0.
+/// Memory as Slurm writes it: `8g`, `8GB` and `8GiB` are its `8G`. `0` is all that a node has.
 pub(super) fn memory(text: &str) -> Result<String, Refusal> {
     let refuse = |why: &str| {
         let hint = "write for example \"500M\", \"8G\" or \"1T\"";
@@ -88,6 +88,9 @@ pub(super) fn memory(text: &str) -> Result<String, Refusal> {
     let (number, unit) = trimmed.split_at(digits);
     let unit = unit.trim_start().to_ascii_uppercase();
     let unit = unit.strip_suffix("IB").or(unit.strip_suffix('B')).unwrap_or(&unit);
+    if trimmed == "0" {
+        return Ok(trimmed.to_owned());
+    }
     let shift = match unit {
         "K" => 10,
         "M" => 20,
@@ -170,6 +173,7 @@ mod tests {
         check_memory("8gb", Ok("8G"));
         check_memory("8 GiB", Ok("8G"));
         check_memory("08G", Ok("8G"));
+        check_memory("0", Ok("0"));
         check_memory("8", Err("\"8\" is not an amount of memory: it has no unit"));
         check_memory("0G", Err("\"0G\" is not an amount of memory: it must be more than 0"));
         check_memory("", Err("\"\" is not an amount of memory"));

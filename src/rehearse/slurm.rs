@@ -47,7 +47,7 @@ pub(super) fn run(
     };
     let token = script::token(place.id.as_str(), &array.task, array.index);
     let arguments = script::arguments(array, &[]);
-    let job = client.submit(&place.task.script(0), &arguments)?;
+    let job = client.submit(&place.task.script(0), &arguments)?.job;
     let dir = place.task.trial(trial);
     let watch = Watch::new(dir.clone())?;
     let client = client.for_names(vec![token]);

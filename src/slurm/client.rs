@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::command::{Call, Output};
 use super::environment::{FOR_QUESTIONS, is_for_questions, is_for_sbatch};
-use super::error::SlurmError;
+use super::error::{SlurmError, notices};
 use super::id::JobId;
 use super::parse::account::{self, AccountRow};
 use super::parse::config::{self, ClusterLimits};
@@ -30,6 +30,17 @@ pub struct Client {
     timeout: Duration,
     path: Option<OsString>,
     names: Vec<String>,
+}
+
+/// A job that Slurm took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its id.
+    pub job: JobId,
+    /// The cluster that has it, where `sbatch` says so.
+    pub cluster: Option<String>,
+    /// What `sbatch`, or a site's own rules in it, said beside.
+    pub notices: Vec<String>,
 }
 
 /// What is known of the jobs of a name.
@@ -102,7 +113,7 @@ impl Client {
     /// Submits a script: `sbatch --parsable ARGS SCRIPT`.
     ///
     /// After an error that [is no answer](SlurmError::is_no_answer) the job may exist: look with [`Client::find`].
-    pub fn submit(&self, script: &Path, args: &[String]) -> Result<JobId, SlurmError> {
+    pub fn submit(&self, script: &Path, args: &[String]) -> Result<Accepted, SlurmError> {
         let text = std::fs::read(script).unwrap_or_default(); // sbatch says it best if there is no such file
         let text = String::from_utf8_lossy(&text);
         let mut words = vec![OsString::from("--parsable")];
@@ -110,7 +121,9 @@ impl Client {
         words.push(script.into());
         let sees = |name: &OsStr| is_for_sbatch(name, &text, args);
         let output = self.run("sbatch", &words, &sees, &[])?;
-        submit::parse(&output.stdout).ok_or_else(|| unreadable("sbatch", &output))
+        let (job, cluster) =
+            submit::parse(&output.stdout).ok_or_else(|| unreadable("sbatch", &output))?;
+        Ok(Accepted { job, cluster, notices: notices(&output.stderr) })
     }
 
     /// Looks for jobs of exactly this name: in the queue, and if it has none, in the accounts since `since`.

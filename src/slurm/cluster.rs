@@ -42,6 +42,9 @@ pub struct Notice {
     pub grace_time: u32,
     /// What becomes of a preempted job.
     pub preempt_mode: String,
+    /// Seconds after which a job ends that asks for no time; none where it may run for ever.
+    #[serde(default)]
+    pub default_time: Option<u64>,
 }
 
 impl Cluster {
@@ -57,6 +60,7 @@ impl Cluster {
             default: partition.default,
             grace_time: partition.grace_time,
             preempt_mode: partition.preempt_mode.clone(),
+            default_time: partition.default_time.seconds().or(partition.max_time.seconds()),
         };
         Self {
             name: limits.cluster.clone(),
@@ -75,6 +79,14 @@ impl Cluster {
         }
     }
 
+    /// The partitions that a job may come to: the default one if none is named.
+    pub fn meant<'a>(&'a self, partition: Option<&'a str>) -> impl Iterator<Item = &'a Notice> {
+        self.partitions.iter().filter(move |notice| match partition {
+            Some(names) => names.split(',').any(|name| name == notice.name),
+            None => notice.default,
+        })
+    }
+
     /// Whether a job of this partition (the default one if none is named) may have a grace of which nobody tells its batch
     /// process: then a step must listen for it. Several may be named, of which Slurm chooses one.
     ///
@@ -82,16 +94,12 @@ impl Cluster {
     /// give a waiting job another one: a step listens in any case.
     #[must_use]
     pub fn needs_sentinel(&self, partition: Option<&str>) -> bool {
-        let meant = |notice: &&Notice| match partition {
-            Some(names) => names.split(',').any(|name| name == notice.name),
-            None => notice.default,
-        };
         let silent =
             |notice: &Notice| notice.grace_time > 0 && !notice.preempt_mode.contains("OFF");
         let may_have_grace = match self.preempt_type.as_str() {
             "preempt/none" => false,
             "preempt/qos" => true,
-            _ => self.partitions.iter().filter(meant).any(silent),
+            _ => self.meant(partition).any(silent),
         };
         !self.preempt_user_signal && may_have_grace
     }
@@ -107,6 +115,7 @@ mod tests {
             default,
             grace_time,
             preempt_mode: preempt_mode.to_owned(),
+            default_time: None,
         };
         Cluster {
             name: "dev".to_owned(),

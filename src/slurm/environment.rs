@@ -60,6 +60,19 @@ fn is_overridable_default(name: &OsStr, script: &str, args: &[String]) -> bool {
         && !directives.flat_map(str::split_ascii_whitespace).any(is_it)
 }
 
+/// Names the defaults for `sbatch` that the shell has and that are not passed on, and what counts in their stead.
+pub fn ignored_defaults<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
+    let is_passed_on = |name: &str| PAYER.iter().any(|(variable, _, _)| name == *variable);
+    let ignored = names.filter(|name| name.starts_with("SBATCH_") && !is_passed_on(name));
+    let mut ignored: Vec<String> = ignored.map(|name| format!("`{name}`")).collect();
+    ignored.sort_unstable();
+    let (are, them) = if ignored.len() == 1 { ("is", "it") } else { ("are", "them") };
+    (!ignored.is_empty()).then(|| {
+        let names = ignored.join(", ");
+        format!("{names} {are} ignored: write what you mean by {them} into the file's executor")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +96,16 @@ mod tests {
         let taken: Vec<&str> =
             all.into_iter().filter(|name| !is_for_questions(OsStr::new(name))).collect();
         assert_eq!(taken, all[4..11]);
+    }
+
+    #[test]
+    fn what_is_not_passed_on_is_named() {
+        let check = |names: &[&str], expected: Option<&str>| {
+            assert_eq!(ignored_defaults(names.iter().copied()).as_deref(), expected);
+        };
+        check(&["PATH", "SBATCH_ACCOUNT", "SLURM_CONF"], None);
+        let two = "`SBATCH_GRES`, `SBATCH_TIMELIMIT` are ignored: write what you mean by them into the file's executor";
+        check(&["SBATCH_TIMELIMIT", "SBATCH_QOS", "SBATCH_GRES"], Some(two));
     }
 
     #[test]

@@ -161,6 +161,18 @@ const CONTROLLER_DOWN: &[&str] = &[
     "Unexpected message received",
 ];
 
+/// What a program that did its work said beside: the lines of its stderr, each once.
+pub(super) fn notices(stderr: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(stderr);
+    let mut notices: Vec<String> = Vec::new();
+    for line in text.lines().map(|line| without_prefixes(line.trim()).to_owned()) {
+        if !line.is_empty() && !notices.contains(&line) {
+            notices.push(line);
+        }
+    }
+    notices
+}
+
 /// Slurm's own words: every line without `sbatch: error:` and its like, joined by `; `.
 fn own_words(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);

@@ -11,8 +11,9 @@ pub mod indices;
 pub mod parse;
 pub mod state;
 
-pub use client::{Accounting, Client, Found, Recipient};
+pub use client::{Accepted, Accounting, Client, Found, Recipient};
 pub use cluster::Cluster;
+pub use environment::ignored_defaults;
 pub use error::SlurmError;
 pub use id::{JobId, ShownId, Step, TaskSet, Tasks};
 pub use indices::{IndexRange, IndexSet};

@@ -197,3 +197,73 @@ fn a_secret_that_is_gone_fails_the_trial_with_the_reason() {
     assert_eq!(ended.code, 1, "{ended:?}");
     assert!(ended.stderr.contains("the secret `TOKEN` is not in"), "{ended:?}");
 }
+
+#[test]
+fn what_a_site_says_is_shown_and_what_is_ignored_is_named() {
+    let fake = crate::fake::FakeSlurm::new(10);
+    let sbatch = fake.world.path("bin/sbatch");
+    let script = std::fs::read_to_string(&sbatch).unwrap();
+    let notice = "echo 'sbatch: the file system is slow today' >&2\n";
+    std::fs::write(&sbatch, script + notice).unwrap();
+    let two =
+        "name = 'x'\n[executor.s]\nkind = 'slurm'\n[task.a]\nrun = 'x'\n[task.b]\nrun = 'x'\n";
+    fake.world.write("exp.toml", two);
+    let mut submit = fake.world.command(&["submit", "exp.toml"]);
+    let submit = submit.env("SBATCH_TIMELIMIT", "5").env("SBATCH_ACCOUNT", "lab").output();
+    let submitted = printed(&submit.unwrap());
+    assert_eq!(submitted.code, 0, "{submitted:?}");
+    let said = "sbatch: the file system is slow today\n";
+    assert_eq!(submitted.stderr.matches(said).count(), 1, "{submitted:?}");
+    assert!(submitted.stderr.contains("warning: `SBATCH_TIMELIMIT` is ignored:"), "{submitted:?}");
+}
+
+#[test]
+fn a_partition_that_ends_jobs_before_they_are_asked_is_warned_of() {
+    let fake = crate::fake::FakeSlurm::new(10);
+    let partitions = "PartitionName=main Default=YES DefaultTime=00:01:00 GraceTime=0 MaxTime=UNLIMITED Nodes=n[1-4] PreemptMode=OFF State=UP\n";
+    std::fs::write(fake.state("partitions"), partitions).unwrap();
+    let warned = |time: &str| {
+        let text =
+            format!("name = 'x'\n[executor.s]\nkind = 'slurm'\n{time}\n[task.a]\nrun = 'x'\n");
+        fake.world.write("exp.toml", &text);
+        let submitted = fake.world.run(&["submit", "exp.toml"]);
+        assert_eq!(submitted.code, 0, "{submitted:?}");
+        submitted.stderr.contains("warning: partition `main` ends jobs after 60 s")
+    };
+    assert!(warned(""));
+    assert!(!warned("time = '10m'"));
+}
+
+#[test]
+fn paths_that_no_script_can_hold_are_refused_and_nothing_is_written() {
+    use std::os::unix::ffi::OsStrExt;
+    let fake = crate::fake::FakeSlurm::new(10);
+    for (name, why) in [(&b"caf\xe9"[..], "not UTF-8"), (b"a\nb", "line break")] {
+        let folder = fake.world.folder.path().join(std::ffi::OsStr::from_bytes(name));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(
+            folder.join("exp.toml"),
+            "name = 'x'\n[executor.s]\nkind = 'slurm'\n[task.a]\nrun = 'x'\n",
+        )
+        .unwrap();
+        for command in ["check", "submit"] {
+            let refused = printed(
+                &fake.world.command(&[command]).arg(folder.join("exp.toml")).output().unwrap(),
+            );
+            assert_eq!(refused.code, 2, "{refused:?}");
+            assert!(refused.stderr.contains(why), "{refused:?}");
+        }
+        fake.world
+            .write("exp.toml", "name = 'x'\n[executor.s]\nkind = 'slurm'\n[task.a]\nrun = 'x'\n");
+        let mut submit = fake.world.command(&["submit", "exp.toml"]);
+        let refused =
+            printed(&submit.env("NEMO_SLURM_HOME", folder.join("home")).output().unwrap());
+        assert_eq!(refused.code, 2, "{refused:?}");
+        assert!(!folder.join("home").exists(), "{refused:?}");
+    }
+    assert_eq!(fake.names(), Vec::<String>::new());
+    let mut submit = fake.world.command(&["submit", "exp.toml"]);
+    let refused =
+        printed(&submit.env("NEMO_SLURM_HOME", fake.world.path("a\\b")).output().unwrap());
+    assert!(refused.stderr.contains("can't be used"), "{refused:?}");
+}

@@ -159,6 +159,12 @@ fn is_set_by_slurm((name, _): &Variable) -> bool {
     !is_identity(name) && !OF_THE_SHELL.contains(&name) && !OF_THE_SUBMISSION.contains(&name)
 }
 
+/// The variable in which a program finds a parameter.
+pub fn parameter_variable(name: &str) -> String {
+    let character = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+    ["NEMO_PARAM_", &name.chars().map(character).collect::<String>()].concat()
+}
+
 impl InheritSpec {
     /// Whether the program inherits a variable.
     fn has(&self, name: &OsStr) -> bool {
@@ -305,6 +311,11 @@ mod tests {
         assert_eq!(shown(&on_this_machine(variables(&kept), &spec)), "A=1 TOKEN=t PATH=/conda");
         assert_eq!(spec.missing(&variables(&kept)), None);
         assert_eq!(spec.missing(&variables(&["A=1"])), Some("TOKEN"));
+    }
+
+    #[test]
+    fn names_are_upper_case() {
+        assert_eq!(parameter_variable("learning-rate.x9é"), "NEMO_PARAM_LEARNING_RATE_X9_");
     }
 
     #[test]

@@ -16,3 +16,4 @@ pub mod process_id;
 pub mod profile;
 pub mod retention;
 pub mod rundir;
+pub mod shell;

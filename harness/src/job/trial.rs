@@ -49,8 +49,10 @@ impl Trial {
         Ok(trial)
     }
 
+    /// A parameter called `seed`, where there is one.
     pub(crate) fn seed(&self) -> u64 {
-        self.spec.seed.wrapping_add(u64::from(self.index))
+        let own = self.params.get("seed").and_then(serde_json::Value::as_u64);
+        own.unwrap_or_else(|| self.spec.seed.wrapping_add(u64::from(self.index)))
     }
 }
 
@@ -93,6 +95,12 @@ pub(crate) mod tests {
             dir: TrialDir("/x/train/trials/2".into()),
             signal: Signal::SIGUSR1,
         }
+    }
+
+    #[test]
+    fn a_parameter_called_seed_is_the_seed() {
+        assert_eq!(trial(json!({})).seed(), 44);
+        assert_eq!(trial(json!({"seed": 7})).seed(), 7);
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use nemo_core::environment::parameter_variable;
+
 use crate::checkpoint::resume::Resumed;
 use crate::job::context::Context;
 use crate::job::trial::Trial;
@@ -38,7 +40,7 @@ pub(crate) fn variables(
         all.insert(name.clone(), value.into());
     }
     for (name, value) in &trial.params {
-        all.insert(format!("NEMO_PARAM_{}", upper(name)), plain(value).replace('\0', "").into());
+        all.insert(parameter_variable(name), plain(value).replace('\0', "").into());
     }
     let resume_from = resumed.map(|resumed| resumed.from.clone().into_os_string());
     let resume_step = resumed.map(|resumed| resumed.step.to_string());
@@ -75,18 +77,4 @@ pub(crate) fn variables(
     }
     all.extend(command.env.iter().map(|(name, value)| (name.clone(), value.into())));
     all.into_iter().collect()
-}
-
-/// A parameter's name as part of a variable's.
-fn upper(name: &str) -> String {
-    let character = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
-    name.chars().map(character).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn names_are_upper_case() {
-        assert_eq!(super::upper("learning-rate.x9é"), "LEARNING_RATE_X9_");
-    }
 }

@@ -314,9 +314,19 @@ fn what_is_no_override() {
 }
 
 #[test]
+fn line_breaks_of_any_editor() {
+    let text = "name = 'x'\r\n[task.t]\r\nrun = \"\"\"\r\npython a.py\r\npython b.py\r\n\"\"\"\r\n";
+    let experiment = good(text);
+    let nemo_core::rundir::CommandSpec::Shell(run) = &experiment.tasks[0].run else { panic!() };
+    assert_eq!(run, "python a.py\npython b.py\n");
+    let said = super::read("name = 'x'\r\nseeed = 1\r\n[task.t]\r\nrun = 'x'").unwrap_err();
+    assert_eq!((said.0[0].line, said.0[0].column), (Some(2), Some(1)));
+}
+
+#[test]
 fn problems_have_fields_for_programs() {
     let problems = super::read("name = 'x'\nseeed = 1\n[task.t]\nrun = 'x'").unwrap_err();
-    let json = serde_json::to_string(&problems).unwrap();
+    let json = serde_json::to_string(&problems.0).unwrap();
     assert_eq!(
         json,
         r#"[{"file":"/home/ada/digits/exp.toml","line":2,"column":1,"key":"seeed","message":"unknown key `seeed`","hint":"did you mean `seed`?"}]"#

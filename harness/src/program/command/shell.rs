@@ -6,81 +6,9 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use nemo_core::placeholder::{Piece, scan};
+use nemo_core::shell::{Part, Place, Refusal, parts};
 
 use super::{Command, Lookup, Meaning, Shells};
-
-/// Where the lexer stands, innermost last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// In `'…'`.
-    Single,
-    /// In `"…"`.
-    Double,
-    /// In `$(…)` or another pair of parentheses: commands again, whatever is around.
-    Parens,
-    /// In `$((…))`.
-    Arithmetic,
-    /// Behind `#`, until the line ends.
-    Comment,
-}
-
-/// The quoting at the current place of a shell text.
-#[derive(Debug, Default)]
-struct Lexer {
-    places: Vec<Place>,
-    /// A backslash stands right before.
-    escaped: bool,
-    /// The characters before this one, for what begins a comment or a substitution.
-    previous: [Option<char>; 2],
-}
-
-impl Lexer {
-    fn text(&mut self, text: &str) {
-        let mut rest = text.chars();
-        while let Some(character) = rest.next() {
-            self.character(character, rest.as_str());
-            self.previous = [self.previous[1], Some(character)];
-        }
-    }
-
-    fn character(&mut self, character: char, rest: &str) {
-        let place = self.places.last().copied();
-        if std::mem::take(&mut self.escaped) {
-            self.previous[1] = None; // `\$(` begins nothing
-            return;
-        }
-        let dollar = self.previous[1] == Some('$');
-        match (place, character) {
-            (Some(Place::Comment), '\n')
-            | (Some(Place::Single), '\'')
-            | (Some(Place::Double), '"')
-            | (Some(Place::Parens | Place::Arithmetic), ')') => drop(self.places.pop()),
-            (Some(Place::Comment | Place::Single), _) => {}
-            (_, '\\') => self.escaped = true,
-            (_, '(') if dollar && rest.starts_with('(') => self.places.push(Place::Arithmetic),
-            (Some(Place::Double), '(') if !dollar => {}
-            (Some(Place::Arithmetic), '(') => self.places.push(Place::Arithmetic),
-            (_, '(') => self.places.push(Place::Parens),
-            (_, '"') => self.places.push(Place::Double),
-            (None | Some(Place::Parens), '\'') => self.places.push(Place::Single),
-            (None | Some(Place::Parens), '#') if self.at_word_start() => {
-                self.places.push(Place::Comment);
-            }
-            _ => {}
-        }
-    }
-
-    fn at_word_start(&self) -> bool {
-        self.previous[1].is_none_or(|c| c.is_whitespace() || ";|&()".contains(c))
-    }
-
-    /// A value stood here.
-    fn value(&mut self) {
-        self.escaped = false;
-        self.previous = [None, Some('x')];
-    }
-}
 
 /// What stands before every text. Slurm sends TERM to each process of a job: the shell must not die of it while the
 /// program that it waits for saves. It ends after that one, and as that one did; the program itself has no such trap.
@@ -97,21 +25,19 @@ pub(super) fn fill(text: &str, shells: Shells, meaning: &Lookup<'_>) -> Result<C
     let mut filled = OUTLIVE_TERM.to_owned();
     let mut env: Vec<(String, String)> = Vec::new();
     let mut folders: Option<(String, Vec<String>)> = None;
-    let mut lexer = Lexer::default();
-    for piece in scan(text) {
-        let name = match piece {
-            Piece::Text(text) => {
-                lexer.text(text);
+    for part in parts(text) {
+        let (name, place, is_escaped) = match part {
+            Part::Text(text) => {
                 filled.push_str(text);
                 continue;
             }
-            Piece::Name(name) => name,
+            Part::Name { name, place, is_escaped } => (name, place, is_escaped),
         };
-        if lexer.escaped {
+        if is_escaped {
             filled.push('\\'); // the backslash was text: it must not take the `$` of the reference
         }
-        let place = lexer.places.last().copied();
-        lexer.value();
+        let refused = |why: Refusal| format!("`{{{name}}}` {}; {}", why.message(), why.hint());
+        let place = place.map_err(refused)?;
         match meaning(name)? {
             Meaning::One(value) => {
                 let variable = format!("NEMO_ARG_{}", env.len() + 1);
@@ -135,29 +61,24 @@ pub(super) fn fill(text: &str, shells: Shells, meaning: &Lookup<'_>) -> Result<C
     Ok(Command { argv: argv.chain(folders).collect(), env })
 }
 
-fn reference(
-    place: Option<Place>,
-    variable: &str,
-    name: &str,
-    value: &str,
-) -> Result<String, String> {
+fn reference(place: Place, variable: &str, name: &str, value: &str) -> Result<String, String> {
     match place {
-        None | Some(Place::Parens | Place::Comment) => Ok(format!("\"${{{variable}}}\"")),
-        Some(Place::Double) => Ok(format!("${{{variable}}}")),
-        Some(Place::Single) => Ok(format!("'\"${{{variable}}}\"'")),
+        Place::Word => Ok(format!("\"${{{variable}}}\"")),
+        Place::Double | Place::Heredoc => Ok(format!("${{{variable}}}")),
+        Place::Single => Ok(format!("'\"${{{variable}}}\"'")),
         // Some shells run what stands in `a[$(…)]` when they calculate with a variable that holds it.
-        Some(Place::Arithmetic) if value.parse::<i64>().is_ok() => Ok(format!("${{{variable}}}")),
-        Some(Place::Arithmetic) => Err(format!(
+        Place::Arithmetic if value.parse::<i64>().is_ok() => Ok(format!("${{{variable}}}")),
+        Place::Arithmetic => Err(format!(
             "`{{{name}}}` stands in `$((…))` and must be a whole number, but it is `{value}`"
         )),
     }
 }
 
-fn all_arguments(place: Option<Place>) -> &'static str {
+fn all_arguments(place: Place) -> &'static str {
     match place {
-        None | Some(Place::Parens | Place::Comment) => "\"$@\"",
-        Some(Place::Double | Place::Arithmetic) => "$*",
-        Some(Place::Single) => "'\"$*\"'",
+        Place::Word => "\"$@\"",
+        Place::Double | Place::Arithmetic | Place::Heredoc => "$*",
+        Place::Single => "'\"$*\"'",
     }
 }
 
@@ -166,15 +87,21 @@ fn all_arguments(place: Option<Place>) -> &'static str {
 mod tests {
     use super::*;
 
-    /// Runs a text with a real `sh`; `{v}` is the value, `{w.dirs}` are two folders.
+    /// Runs a text with a real `sh`, and with bash where that is another; `{v}` is the value, `{w.dirs}` are two folders.
     fn run(text: &str, value: &str) -> String {
+        let by_bash = run_by(Shells { bash: true, functions: true }, text, value);
+        assert_eq!(run_by(Shells::default(), text, value), by_bash, "{text:?} {value:?}");
+        by_bash
+    }
+
+    fn run_by(shells: Shells, text: &str, value: &str) -> String {
         let meaning = |name: &str| {
             Ok(match name {
                 "v" => Meaning::One(value.to_owned()),
                 _ => Meaning::Many(vec!["a b".to_owned(), "*".to_owned()]),
             })
         };
-        let command = fill(text, Shells::default(), &meaning).unwrap();
+        let command = fill(text, shells, &meaning).unwrap();
         let mut process = std::process::Command::new(&command.argv[0]);
         let output = process.args(&command.argv[1..]).envs(command.env).output().unwrap();
         assert!(output.status.success(), "{text:?} with {value:?}: {output:?}");
@@ -240,6 +167,28 @@ mod tests {
                 assert!(run(text, value).ends_with(&format!("{value}>")), "{text:?} {value:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_value_in_backticks_and_behind_an_end_mark_is_data_too() {
+        for value in HOSTILE {
+            let value = value.trim_end_matches('\\');
+            for (text, expected) in [
+                ("printf '<%s>' \"`printf %s {v}`\"", format!("<{value}>")),
+                ("X=`printf %s \"{v}\"`; printf '<%s>' \"$X\"", format!("<{value}>")),
+                ("cat <<E\n'{v}' \"{v}\" \\{v}\nE\n", format!("'{value}' \"{value}\" \\{value}\n")),
+                (
+                    "cat <<-E; printf '<%s>' {v}\n\t$(printf %s {v})\n\tE\n",
+                    format!("{value}\n<{value}>"),
+                ),
+            ] {
+                assert_eq!(run(text, value), expected, "{text:?} {value:?}");
+            }
+        }
+        let meaning = |_: &str| Ok(Meaning::One(String::new()));
+        let refused = |text| fill(text, Shells::default(), &meaning).unwrap_err();
+        assert!(refused("cat <<'E'\n{v}\nE\n").contains("end mark is quoted"));
+        assert!(refused("echo `echo \\`{v}\\``").contains("backticks"));
     }
 
     #[test]

@@ -115,7 +115,21 @@ fn sbatch_options() {
     refused("chdir", "programs run in the folder of the experiment's file");
     refused("nodes", "it has a key of its own, `nodes`");
     refused("ntasks", "it is made from `nodes` and `tasks_per_node`");
-    refused("arra", "it is made from the trials; `search.concurrent` limits how many run at once"); // sbatch would take it
+    for option in ["arra", "clus", "tes", "wai", "part", "gpus-per-n"] {
+        refused(option, "it is only the beginning of an option's name"); // sbatch would take it
+    }
+    let wait =
+        "`sbatch` would not return before the jobs are over; `nemo-slurm submit --wait` waits";
+    refused("wait", wait);
+    for option in ["uid", "gid"] {
+        refused(option, "jobs are submitted as yourself");
+    }
+    for option in ["help", "usage", "version"] {
+        refused(option, "`sbatch` would only print something, and submit nothing");
+    }
+    refused("input", "programs have no standard input");
+    refused("export-file", "programs inherit your environment; `env` adds to it");
+    refused("tasks-per-node", "the executor has the key `tasks_per_node` for it");
     refused("time", "the executor has the key `time` for it");
     refused("p", "it is not a long option of `sbatch`");
     refused("--qos", "it is not a long option of `sbatch`");
@@ -135,8 +149,46 @@ fn sbatch_options() {
     );
     check_slurm(
         "sbatch = { mem-per_cpu = 1, mem_per_cpu = 1 }",
-        "4 executor.e.sbatch.mem_per_cpu: `mem-per-cpu` is given twice, with `-` and with `_`",
+        "4 executor.e.sbatch.mem_per_cpu: `mem-per-cpu` is given twice",
     );
+}
+
+#[test]
+fn what_is_exported() {
+    let exported = |value: &str| {
+        let text = format!(
+            "name = 'x'\n[executor.e]\nkind = 'slurm'\nsbatch.export = '{value}'\n[task.t]\nrun = 'x'"
+        );
+        let experiment = read(&text).unwrap();
+        let crate::experiment::Executor::Slurm(slurm) = &experiment.executors["e"] else {
+            panic!()
+        };
+        assert!(slurm.sbatch.is_empty(), "the tool hands the variables on itself");
+        (slurm.surroundings.export.clone(), slurm.surroundings.env.clone())
+    };
+    let names = |names: &[&str]| Some(names.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let set = |name: &str| [(name.to_owned(), "1".to_owned())].into();
+    assert_eq!(exported("ALL"), (None, [].into()));
+    assert_eq!(exported("NONE"), (names(&[]), [].into()));
+    assert_eq!(exported("NIL"), (names(&[]), [].into()));
+    assert_eq!(exported("ALL,A=1"), (None, set("A")));
+    assert_eq!(exported("B, A=1"), (names(&["B"]), set("A")));
+    check_slurm(
+        "sbatch.export = 'A B'",
+        "4 executor.e.sbatch.export: \"A B\" can't be the name of an environment variable",
+    );
+    check_slurm(
+        "env = { A = '2' }\nsbatch.export = 'A=1'",
+        "5 executor.e.sbatch.export: `A` is in `export`, and in `env` or `secrets`",
+    );
+}
+
+#[test]
+fn one_cluster() {
+    for value in ["a,b", "all", "a b", "é"] {
+        let said = "4 executor.e.sbatch.clusters: `clusters` must be the name of one cluster";
+        check_slurm(&format!("sbatch.clusters = '{value}'"), said);
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What is said of files that are wrong.
 
 mod executors;
+mod limits;
 mod parameters;
 mod tasks;
 

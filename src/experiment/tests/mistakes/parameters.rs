@@ -74,7 +74,23 @@ fn values_names_and_sizes() {
         "{ n = [{ a = 1 }] }",
         "4 task.t.params.n[0]: expected a value, not a table, found a table",
     );
-    check_params("{ seed = 1 }", "4 task.t.params.seed: a parameter can't be named `seed`");
+    check_params(
+        "{ seed = [1, 0.5] }",
+        "4 task.t.params.seed: `seed` is the trial's seed, a whole number from 0 on, but a trial has 0.5",
+    );
+    check_params(
+        "{ seed = -1 }",
+        "4 task.t.params.seed: `seed` is the trial's seed, a whole number from 0 on, but a trial has -1",
+    );
+    check_params("{ dir = 1 }", "4 task.t.params.dir: a parameter can't be named `dir`");
+    check_params(
+        "{ a-b = 1, a_b = 2 }",
+        "4 task.t.params.a_b: `a_b` and `a-b` would both be `NEMO_PARAM_A_B`",
+    );
+    check_params(
+        "{ lr = 1, LR.x = 2 }",
+        "4 task.t.params.lr: `lr` and `LR` would both be `NEMO_PARAM_LR`",
+    );
     check_params("{ 'a.b' = 1 }", "4 task.t.params.a.b: \"a.b\" can't be the name of a parameter");
     check_params("{ t = 1 }", "4 task.t.params.t: a parameter can't be named like the task `t`");
     check_params(

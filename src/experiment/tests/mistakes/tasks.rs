@@ -248,3 +248,20 @@ fn placeholders() {
         "6 task.t.run: `1st` can't be named in a placeholder",
     );
 }
+
+#[test]
+fn placeholders_that_no_shell_can_fill() {
+    let check_run = |run: &str, said: &str| {
+        let text = format!("name = 'x'\n[task.t]\nparams.v = 1\nrun = \"\"\"{run}\"\"\"");
+        check(&text, said);
+    };
+    check_run(
+        "cat <<'EOF'\n{v}\nEOF\n",
+        "5 task.t.run: `{v}` stands in a text whose end mark is quoted: the shell fills nothing in there",
+    );
+    check_run(
+        "echo `a \\\\`b {v}\\\\``",
+        "4 task.t.run: `{v}` stands in backticks that hold a backslash",
+    );
+    check_run("echo $'{v}'", "4 task.t.run: `{v}` stands in `$'…'`");
+}

@@ -1,0 +1,367 @@
+//! Where the placeholders of a text for `sh` stand between its quotes. Pure.
+//!
+//! A value must never become a part of the text, only a reference to a variable, and its form follows from the place.
+//! Where no form is right the text is refused.
+
+use crate::placeholder::{Piece, scan};
+
+/// A part of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// Text as it is.
+    Text(&'a str),
+    /// A placeholder.
+    Name {
+        /// Its name.
+        name: &'a str,
+        /// Where it stands, or why nothing can stand there.
+        place: Result<Place, Refusal>,
+        /// A backslash stands right before it.
+        is_escaped: bool,
+    },
+}
+
+/// Where a placeholder stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Among the words of a command.
+    Word,
+    /// In `'…'`.
+    Single,
+    /// In `"…"`.
+    Double,
+    /// In `$((…))`.
+    Arithmetic,
+    /// In the text behind `<<EOF`.
+    Heredoc,
+}
+
+/// Why a placeholder can't stand in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// In the text behind `<<'EOF'`.
+    QuotedHeredoc,
+    /// In the word behind `<<`.
+    HeredocWord,
+    /// In backticks with backslashes.
+    Backticks,
+    /// In `$'…'`.
+    DollarQuotes,
+}
+
+impl Refusal {
+    /// What is wrong, with the placeholder's name before it.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::QuotedHeredoc => {
+                "stands in a text whose end mark is quoted: the shell fills nothing in there"
+            }
+            Self::HeredocWord => "stands in the end mark of a text",
+            Self::Backticks => "stands in backticks that hold a backslash",
+            Self::DollarQuotes => "stands in `$'…'`",
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(self) -> &'static str {
+        match self {
+            Self::QuotedHeredoc => "write `<<EOF` without quotes, or read it from `$NEMO_PARAMS`",
+            Self::HeredocWord => "write a fixed word behind `<<`",
+            Self::Backticks => "write `$(…)` in place of the backticks",
+            Self::DollarQuotes => "write `\"…\"` in place of `$'…'`",
+        }
+    }
+}
+
+/// Cuts a text into its parts.
+pub fn parts(text: &str) -> Vec<Part<'_>> {
+    let mut lexer = Lexer::default();
+    let part = |piece| match piece {
+        Piece::Text(text) => {
+            lexer.text(text);
+            Part::Text(text)
+        }
+        Piece::Name(name) => {
+            let (place, is_escaped) = (lexer.place(), lexer.escaped);
+            lexer.value();
+            Part::Name { name, place, is_escaped }
+        }
+    };
+    scan(text).into_iter().map(part).collect()
+}
+
+/// What the current character is in, innermost last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Around {
+    Single,
+    Double,
+    /// `$'…'`.
+    Dollar,
+    /// `$(…)` or another pair of parentheses: commands again, whatever is around.
+    Parens,
+    Arithmetic,
+    /// Behind `#`, until the line ends.
+    Comment,
+    /// `` `…` ``; whether a backslash was in it: what it means depends on what is around.
+    Backticks {
+        has_backslash: bool,
+    },
+    /// The text behind `<<`.
+    Heredoc(Heredoc),
+}
+
+/// A text that follows in the next lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Heredoc {
+    /// The line that ends it.
+    end: String,
+    is_quoted: bool,
+    /// `<<-`: tabs before the line do not count.
+    strips_tabs: bool,
+    /// The current line so far.
+    line: String,
+}
+
+/// The word behind `<<` while it is read.
+#[derive(Clone, Debug, Default)]
+struct EndMark {
+    heredoc: Heredoc,
+    quote: Option<char>,
+    has_begun: bool,
+}
+
+/// The quoting at the current place of a shell text.
+#[derive(Debug, Default)]
+struct Lexer {
+    around: Vec<Around>,
+    /// A backslash stands right before.
+    escaped: bool,
+    /// The characters before this one, for what begins a comment or a substitution.
+    previous: [Option<char>; 2],
+    end_mark: Option<EndMark>,
+    /// Texts that begin with the next line.
+    awaited: Vec<Heredoc>,
+}
+
+impl Lexer {
+    fn text(&mut self, text: &str) {
+        let mut rest = text.chars();
+        while let Some(character) = rest.next() {
+            if !self.in_end_mark(character) {
+                self.character(character, rest.as_str());
+            }
+            self.previous = [self.previous[1], Some(character)];
+        }
+    }
+
+    fn character(&mut self, character: char, rest: &str) {
+        if self.in_heredoc(character) || self.is_escaped(character) {
+            return;
+        }
+        let dollar = self.previous[1] == Some('$');
+        let is_command =
+            matches!(self.around.last(), None | Some(Around::Parens | Around::Backticks { .. }));
+        match (self.around.last(), character) {
+            (Some(Around::Comment), '\n')
+            | (Some(Around::Single | Around::Dollar), '\'')
+            | (Some(Around::Double), '"')
+            | (Some(Around::Parens | Around::Arithmetic), ')') => drop(self.around.pop()),
+            (Some(Around::Comment | Around::Single | Around::Dollar), _) => {}
+            (_, '`') => self.backtick(),
+            (_, '(') if dollar && rest.starts_with('(') => self.around.push(Around::Arithmetic),
+            (Some(Around::Double | Around::Heredoc(_)), '(') if !dollar => {}
+            (Some(Around::Arithmetic), '(') => self.around.push(Around::Arithmetic),
+            (_, '(') => self.around.push(Around::Parens),
+            (Some(Around::Heredoc(_)), _) => {}
+            (_, '"') => self.around.push(Around::Double),
+            (_, '\'') if is_command && dollar => self.around.push(Around::Dollar),
+            (_, '\'') if is_command => self.around.push(Around::Single),
+            (_, '#') if is_command && self.at_word_start() => self.around.push(Around::Comment),
+            (_, '<') if is_command && self.begins_end_mark(rest) => {
+                self.end_mark = Some(EndMark::default());
+            }
+            _ => {}
+        }
+        if character == '\n' && self.is_command() {
+            self.begin_heredoc();
+        }
+    }
+
+    fn is_command(&self) -> bool {
+        matches!(self.around.last(), None | Some(Around::Parens | Around::Backticks { .. }))
+    }
+
+    /// Backslashes, but where they mean nothing.
+    fn is_escaped(&mut self, character: char) -> bool {
+        if std::mem::take(&mut self.escaped) {
+            self.previous[1] = None; // `\$(` begins nothing
+            return true;
+        }
+        let plain = matches!(self.around.last(), Some(Around::Single | Around::Comment));
+        self.escaped = character == '\\' && !plain;
+        if self.escaped {
+            for around in &mut self.around {
+                if let Around::Backticks { has_backslash } = around {
+                    *has_backslash = true;
+                }
+            }
+        }
+        self.escaped
+    }
+
+    /// The end of the innermost backticks, or the beginning of some.
+    fn backtick(&mut self) {
+        let begun =
+            self.around.iter().rposition(|around| matches!(around, Around::Backticks { .. }));
+        match begun {
+            Some(begun) => self.around.truncate(begun),
+            None => self.around.push(Around::Backticks { has_backslash: false }),
+        }
+    }
+
+    /// Whether a second `<` stands here that begins a text, not `<<<` or `<`.
+    fn begins_end_mark(&self, rest: &str) -> bool {
+        self.previous[1] == Some('<') && self.previous[0] != Some('<') && !rest.starts_with('<')
+    }
+
+    /// Reads the word behind `<<`. Whether the character belongs to it.
+    fn in_end_mark(&mut self, character: char) -> bool {
+        let Some(mark) = &mut self.end_mark else { return false };
+        let EndMark { heredoc, quote, has_begun } = mark;
+        if std::mem::take(&mut self.escaped) {
+            heredoc.end.push(character);
+            return true;
+        }
+        match (*quote, character) {
+            (Some(open), close) if open == close => *quote = None,
+            (Some(_), _) => heredoc.end.push(character),
+            (None, '-') if !*has_begun && !heredoc.strips_tabs => heredoc.strips_tabs = true,
+            (None, ' ' | '\t') if !*has_begun => {}
+            (None, '\'' | '"') => {
+                (*quote, heredoc.is_quoted, *has_begun) = (Some(character), true, true);
+            }
+            (None, '\\') => (self.escaped, heredoc.is_quoted, *has_begun) = (true, true, true),
+            (None, end) if end.is_whitespace() || ";|&()<>`".contains(end) => {
+                let mark = self.end_mark.take().unwrap_or_default();
+                self.awaited.extend(mark.has_begun.then_some(mark.heredoc));
+                return false;
+            }
+            (None, _) => {
+                *has_begun = true;
+                heredoc.end.push(character);
+            }
+        }
+        true
+    }
+
+    fn begin_heredoc(&mut self) {
+        if !self.awaited.is_empty() {
+            let next = self.awaited.remove(0);
+            self.around.push(Around::Heredoc(next));
+        }
+    }
+
+    /// Keeps the line of a text behind `<<`. Whether nothing in it means anything.
+    fn in_heredoc(&mut self, character: char) -> bool {
+        let Some(Around::Heredoc(heredoc)) = self.around.last_mut() else { return false };
+        if character != '\n' {
+            heredoc.line.push(character);
+            return heredoc.is_quoted;
+        }
+        let line = std::mem::take(&mut heredoc.line);
+        let line = if heredoc.strips_tabs { line.trim_start_matches('\t') } else { &line };
+        if line == heredoc.end {
+            self.around.pop();
+            self.escaped = false;
+            self.begin_heredoc();
+            return true;
+        }
+        heredoc.is_quoted
+    }
+
+    fn at_word_start(&self) -> bool {
+        self.previous[1].is_none_or(|c| c.is_whitespace() || ";|&()`".contains(c))
+    }
+
+    /// Where a placeholder stands that comes next.
+    fn place(&self) -> Result<Place, Refusal> {
+        if self.end_mark.is_some() {
+            return Err(Refusal::HeredocWord);
+        }
+        let is_odd = |around: &Around| matches!(around, Around::Backticks { has_backslash: true });
+        if self.around.iter().any(is_odd) {
+            return Err(Refusal::Backticks);
+        }
+        match self.around.last() {
+            None | Some(Around::Parens | Around::Comment | Around::Backticks { .. }) => {
+                Ok(Place::Word)
+            }
+            Some(Around::Single) => Ok(Place::Single),
+            Some(Around::Double) => Ok(Place::Double),
+            Some(Around::Arithmetic) => Ok(Place::Arithmetic),
+            Some(Around::Dollar) => Err(Refusal::DollarQuotes),
+            Some(Around::Heredoc(heredoc)) if heredoc.is_quoted => Err(Refusal::QuotedHeredoc),
+            Some(Around::Heredoc(_)) => Ok(Place::Heredoc),
+        }
+    }
+
+    /// A value stood here.
+    fn value(&mut self) {
+        self.escaped = false;
+        self.previous = [None, Some('x')];
+        if let Some(Around::Heredoc(heredoc)) = self.around.last_mut() {
+            heredoc.line.push('\0'); // no end mark has one
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        let shown = |part: Part<'_>| match part {
+            Part::Text(_) => None,
+            Part::Name { place: Ok(place), .. } => Some(format!("{place:?}")),
+            Part::Name { place: Err(refusal), .. } => Some(format!("no: {refusal:?}")),
+        };
+        let found: Vec<String> = parts(text).into_iter().filter_map(shown).collect();
+        assert_eq!(found.join(", "), expected, "{text:?}");
+    }
+
+    #[test]
+    fn quotes() {
+        check("a {v} '{v}' \"{v}\" $(( {v} )) $( {v} )", "Word, Single, Double, Arithmetic, Word");
+        check("echo $'{v}' {v}", "no: DollarQuotes, Word");
+        check("echo $'it\\'s' {v} \"$'\" {v}", "Word, Word");
+    }
+
+    #[test]
+    fn backticks_are_commands() {
+        check("`a {v}` {v}", "Word, Word");
+        check("\"x `a {v}` {v}\"", "Word, Double");
+        check("\"`a \"{v}\" '{v}'` {v}\"", "Double, Single, Double");
+        check("`a \\`b {v}\\`` {v}", "no: Backticks, Word");
+        check("\"`a \\\"{v}\\\"`\" {v}", "no: Backticks, Word");
+        check("\\`{v} '`' {v}", "Word, Word");
+    }
+
+    #[test]
+    fn texts_behind_an_end_mark() {
+        check("cat <<EOF\n{v} '{v}' \"{v}\"\nEOF\n{v}", "Heredoc, Heredoc, Heredoc, Word");
+        check("cat <<'EOF'\n{v} $(\nEOF\n{v}", "no: QuotedHeredoc, Word");
+        check("cat << \"E F\"\nEOF\n{v}\nE F\n'{v}'", "no: QuotedHeredoc, Single");
+        check("cat <<\\EOF\n{v}\nEOF\n{v}", "no: QuotedHeredoc, Word");
+        check("cat <<-EOF | sort; a '{v}'\n\t{v}\n\tEOF\n{v}", "Single, Heredoc, Word");
+        check("cat <<A <<'B'\n{v}\nA\n{v}\nB\n{v}", "Heredoc, no: QuotedHeredoc, Word");
+        check(
+            "x=$(cat <<EOF\n{v} ' ( `a {v}` $(b '{v}')\nEOF\n) {v}",
+            "Heredoc, Word, Single, Word",
+        );
+        check("cat <<EOF{v}\n", "no: HeredocWord");
+        check("cat <<EOF\n{v}EOF\n {v}\nEOF\n{v}", "Heredoc, Heredoc, Word");
+        check("echo $((1<<2)) <<<{v} '{v}'", "Word, Single");
+        check("cat <<EOF # it's\n{v}\nEOF\n{v}", "Heredoc, Word");
+    }
+}
