@@ -31,6 +31,7 @@ impl Source<'_> {
         match self {
             _ if jobs.is_empty() => (Answer::NotAsked, Answer::NotAsked),
             Self::Slurm(client) => {
+                let client = &client.on_cluster(stored.experiment.cluster());
                 let wanted = Wanted { jobs, open: 0, created: stored.id.made_at() };
                 ask_both(&Questions::about(client, &[&wanted]))
             }

@@ -246,6 +246,33 @@ fn the_words_of_each_question() {
 }
 
 #[test]
+fn another_cluster_is_named_in_every_question() {
+    let echo = "echo ${0##*/} $1 >> ${0%/*}/words; exit 1";
+    let programs = ["sbatch", "squeue", "sacct", "scancel", "scontrol"];
+    let fake = Fake::new(&programs.map(|program| (program, echo)));
+    let client = fake.client().on_cluster(Some("b"));
+    let ids = ["12".to_owned()];
+    client.submit(&fake.path("x"), &[]).unwrap_err();
+    client.queue(&[JOB]).unwrap_err();
+    client.accounting(&[JOB], 0).unwrap_err();
+    client.for_names(vec!["n".to_owned()]).cancel(&ids).unwrap_err();
+    client.signal(&ids, "USR1", Recipient::Batch).unwrap_err();
+    for answer in [client.hold(&ids), client.release(&ids), client.requeue(&ids)] {
+        answer.unwrap_err();
+    }
+    client.start_soon(&ids).unwrap_err();
+    client.show("12").unwrap_err();
+    client.limits().unwrap_err();
+    client.partitions().unwrap_err();
+    let words = std::fs::read_to_string(fake.path("words")).unwrap();
+    assert_eq!(words.lines().count(), 12, "{words}");
+    assert!(words.lines().all(|line| line.ends_with(" --clusters=b")), "{words}");
+    for program in programs {
+        assert!(words.contains(program), "{program}: {words}");
+    }
+}
+
+#[test]
 fn a_job_that_is_queued_already_counts_as_requeued() {
     let fake = failing("Job is pending execution for job 7", 1);
     fake.client().requeue(&["7".to_owned()]).unwrap();

@@ -49,6 +49,7 @@ pub(super) fn cancel(app: &App, args: &CancelArgs) -> Result<ExitCode, CommandEr
     }
     let args = &args.control;
     let (target, stored) = app.find(&args.target)?;
+    let app = &app.on_cluster_of(&stored);
     let status = control::look_if_possible(app, &stored);
     let mut trials = control::trials_in(status.as_ref(), &target, |state| !state.is_final());
     let arrays = control::arrays(app, &stored, &stored.journal, &target);

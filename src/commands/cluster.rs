@@ -6,6 +6,8 @@ use nemo_core::durable;
 use serde::{Deserialize, Serialize};
 
 use super::App;
+use crate::error::{CommandError, ExitCode};
+use crate::experiment::Experiment;
 use crate::host;
 use crate::slurm::{Cluster, SlurmError};
 
@@ -19,9 +21,35 @@ struct Kept {
     cluster: Cluster,
 }
 
+/// Puts an experiment on the cluster that the shell names, where its file names none: later commands may come from
+/// another shell.
+pub(super) fn choose(app: &App, experiment: &mut Experiment) -> Result<(), CommandError> {
+    let value = |wanted: &str| {
+        let found = app.variables.iter().find(|(name, _)| name == wanted);
+        found.and_then(|(_, value)| value.to_str()).filter(|value| !value.is_empty())
+    };
+    let named = DEFAULTS.into_iter().find_map(|name| Some((name, value(name)?)));
+    match named {
+        Some((variable, list)) if experiment.cluster().is_none() && list.contains(',') => {
+            let text = format!("`{variable}` names several clusters: `{list}`");
+            Err(CommandError::new(ExitCode::Usage, text)
+                .hinted("name one in the executor: `sbatch = { clusters = \"…\" }`"))
+        }
+        Some((_, name)) if experiment.cluster().is_none() => {
+            experiment.set_cluster(name);
+            Ok(())
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The variables by which `sbatch` is told of a cluster, the stronger one first.
+const DEFAULTS: [&str; 2] = ["SBATCH_CLUSTERS", "SLURM_CLUSTERS"];
+
 /// What the cluster allows, from a recent answer or from the cluster itself.
-pub(super) fn facts(app: &App) -> Result<Cluster, SlurmError> {
-    let path = path(app);
+pub(super) fn facts(app: &App, name: Option<&str>) -> Result<Cluster, SlurmError> {
+    let path = path(app, name);
+    let slurm = app.slurm.on_cluster(name);
     let kept: Option<Kept> =
         std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
     let now = host::now();
@@ -29,8 +57,8 @@ pub(super) fn facts(app: &App) -> Result<Cluster, SlurmError> {
         return Ok(kept.cluster);
     }
     let (limits, partitions) = std::thread::scope(|scope| {
-        let limits = scope.spawn(|| app.slurm.limits());
-        (limits.join(), app.slurm.partitions())
+        let limits = scope.spawn(|| slurm.limits());
+        (limits.join(), slurm.partitions())
     });
     let never = |_| SlurmError::NoAnswer { program: "scontrol", waited: std::time::Duration::ZERO };
     let cluster = Cluster::new(&limits.map_err(never)??, &partitions?);
@@ -44,7 +72,8 @@ pub(super) fn facts(app: &App) -> Result<Cluster, SlurmError> {
 }
 
 /// Several clusters may share a home: each configuration has a file of its own.
-fn path(app: &App) -> PathBuf {
-    let hash = blake3::hash(app.slurm_conf.as_bytes()).to_hex();
+fn path(app: &App, name: Option<&str>) -> PathBuf {
+    let which = [app.slurm_conf.as_str(), name.unwrap_or_default()].join("\n");
+    let hash = blake3::hash(which.as_bytes()).to_hex();
     app.home.cache().join(format!("cluster-{}.json", &hash[..12]))
 }

@@ -37,7 +37,7 @@ use crate::slurm::Client;
 use crate::store::{Home, Stored, Target};
 
 /// What every command may use: the home, Slurm, and where our programs are.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct App {
     /// Where experiments lie.
     pub home: Home,
@@ -116,6 +116,11 @@ fn app(cli: &Cli, environment: Environment) -> Result<App, CommandError> {
 }
 
 impl App {
+    /// The same, with Slurm's programs asking the cluster that has an experiment's jobs.
+    fn on_cluster_of(&self, stored: &Stored) -> Self {
+        Self { slurm: self.slurm.on_cluster(stored.experiment.cluster()), ..self.clone() }
+    }
+
     /// The harness that is submitted: the one beside this program unless another is named.
     fn harness(&self) -> Result<PathBuf, CommandError> {
         let beside = self.program.with_file_name("nemo-harness");

@@ -49,6 +49,7 @@ const TELLING: Telling = Telling { mark: TrialDir::pause, without_mark: Client::
 pub(super) fn pause(app: &App, args: &PauseArgs) -> Result<ExitCode, CommandError> {
     let args = &args.control;
     let (target, stored) = found(app, args)?;
+    let app = &app.on_cluster_of(&stored);
     let status = control::look_if_possible(app, &stored);
     let is_meant = |state: State| !state.is_final() && state != State::Paused;
     let mut trials = control::trials_in(status.as_ref(), &target, is_meant);
@@ -140,6 +141,7 @@ fn has_any(part: &ArrayPart<'_>, trials: &BTreeSet<TrialKey>) -> bool {
 pub(super) fn resume(app: &App, args: &ResumeArgs) -> Result<ExitCode, CommandError> {
     let args = &args.control;
     let (target, stored) = found(app, args)?;
+    let app = &app.on_cluster_of(&stored);
     let status = control::look_if_possible(app, &stored);
     let paused = control::trials_in(status.as_ref(), &target, |state| state == State::Paused);
     let mut trials = control::trials_in(status.as_ref(), &target, |state| !state.is_final());

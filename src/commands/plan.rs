@@ -97,7 +97,7 @@ fn cluster_if_it_answers(app: &App, experiment: &Experiment) -> Option<Cluster> 
     if !is_on_slurm(experiment) {
         return None;
     }
-    let facts = cluster::facts(app);
+    let facts = cluster::facts(app, experiment.cluster());
     facts
         .inspect_err(|error| say(&format!("warning: {error}; planned for Slurm's own limits")))
         .ok()

@@ -136,8 +136,9 @@ impl Pass<'_> {
         if journal::submitted(&stored.journal).is_empty() {
             return Ok(());
         }
-        for wanted in wanted(stored, target, &look(self.app, stored)?) {
-            match honour(self.app, &wanted) {
+        let app = &self.app.on_cluster_of(stored);
+        for wanted in wanted(stored, target, &look(app, stored)?) {
+            match honour(app, &wanted) {
                 Ok(Some((job, done, why))) => self.tell(&wanted, &job, done, why.as_deref()),
                 Ok(None) => {}
                 Err(error) if error.code == ExitCode::NoAnswer => return Err(error),

@@ -29,6 +29,7 @@ const TELLING: Telling = Telling { mark: TrialDir::preempt, without_mark: Client
 pub(super) fn preempt(app: &App, args: &PreemptArgs) -> Result<ExitCode, CommandError> {
     let args = &args.control;
     let (target, stored) = app.find(&args.target)?;
+    let app = &app.on_cluster_of(&stored);
     let status = control::look_if_possible(app, &stored);
     let mut running = control::trials_in(status.as_ref(), &target, |state| state == State::Running);
     let arrays = control::arrays(app, &stored, &stored.journal, &target);

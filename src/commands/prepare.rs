@@ -22,6 +22,7 @@ pub(super) fn create(app: &App, args: &SubmitArgs) -> Result<(Stored, Claim), Co
     if args.sequential {
         make_sequential(&mut experiment);
     }
+    cluster::choose(app, &mut experiment)?;
     paths::check_home(app, is_on_slurm(&experiment))?;
     let kept = environment::kept(app, &experiment)?;
     let harness = store::install_program(&app.home, &app.harness()?)?;
@@ -121,7 +122,11 @@ fn executor_of<'a>(
 }
 
 fn facts_if_needed(app: &App, experiment: &Experiment) -> Result<Option<Cluster>, CommandError> {
-    if is_on_slurm(experiment) { Ok(Some(cluster::facts(app)?)) } else { Ok(None) }
+    if is_on_slurm(experiment) {
+        Ok(Some(cluster::facts(app, experiment.cluster())?))
+    } else {
+        Ok(None)
+    }
 }
 
 /// What the files of a new experiment follow from.

@@ -67,6 +67,7 @@ pub(super) fn rehearse(app: &App, args: &RehearseArgs) -> Result<ExitCode, Comma
     } else {
         Place::Local
     };
+    cluster::choose(app, &mut experiment)?;
     paths::check_home(app, place == Place::Slurm)?;
     let environment = environment::kept(app, &experiment)?;
     if place == Place::Local {
@@ -74,7 +75,8 @@ pub(super) fn rehearse(app: &App, args: &RehearseArgs) -> Result<ExitCode, Comma
     }
     kinds_fit(&args.only, place)?;
     let task = task(&experiment, args)?;
-    let cluster = if place == Place::Slurm { Some(cluster::facts(app)?) } else { None };
+    let cluster =
+        if place == Place::Slurm { Some(cluster::facts(app, experiment.cluster())?) } else { None };
     let ground = Workdir::new(app, args)?;
     let home = Home::new(ground.path.clone());
     let harness = store::install_program(&home, &app.harness()?)?;
@@ -122,7 +124,8 @@ fn carry_out(
         place,
     };
     let announce = |name: &str, number, known, last| screen.announce(name, number, known, last);
-    let slurm = (place == Place::Slurm).then_some(&app.slurm);
+    let slurm = app.slurm.on_cluster(folder.experiment.cluster());
+    let slurm = (place == Place::Slurm).then_some(&slurm);
     let director = Rehearser { folder, stage: &stage, wishes: &wishes, announce: &announce, slurm };
     let outcome = director.rehearse();
     screen.clear();

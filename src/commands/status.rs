@@ -56,6 +56,12 @@ pub(super) fn look_by(
     stored: &Stored,
     source: Source<'_>,
 ) -> Result<(Status, Summary), CommandError> {
+    // Who asks for all experiments together asks the cluster of this machine.
+    let is_elsewhere = stored.experiment.cluster().is_some();
+    let source = match source {
+        Source::Asked(_) if is_elsewhere => Source::Slurm(&app.slurm),
+        source => source,
+    };
     // Before anything is read: what comes meanwhile is then seen to be new.
     let mut from = Basis::of(&stored.dir);
     let earlier = summary::read(&stored.dir);
@@ -69,6 +75,10 @@ pub(super) fn look_by(
     let is_final = is_final(&sources, &status);
     let summary = summary::of(stored, &status, from, is_final, version, now);
     summary::keep(&stored.dir, &summary);
+    if is_final {
+        // No trial can need them any more. Should they stay, the next look tries again.
+        drop(std::fs::remove_file(stored.dir.secrets()));
+    }
     Ok((status, summary))
 }
 

@@ -116,6 +116,7 @@ fn carry_out(
     claim: &Claim,
     take_over: TakeOver,
 ) -> Result<Vec<JobId>, CommandError> {
+    let app = &app.on_cluster_of(stored);
     let path = stored.dir.journal();
     let mut journal = Journal::open(&path, stored.journal.clone(), claim).at("open", &path)?;
     if !prepare::is_on_slurm(&stored.experiment) {

@@ -97,6 +97,7 @@ fn read(
     values::check(&drafts, report.sources.length(), report);
     overrides::check_added(adding, &drafts, report);
     check_leads(&drafts, &chosen, &executors, report);
+    check_clusters(&drafts, &chosen, &executors, report);
     check_launch(&drafts, defaults.launch, &chosen, &executors, report);
     if !report.is_empty() {
         return None;
@@ -261,6 +262,27 @@ fn check_leads(
             );
             report.problem(place, message).hint("make `lead` shorter than `time`");
         }
+    }
+}
+
+/// All questions about an experiment's jobs go to one cluster, and no job waits for one on another.
+fn check_clusters(
+    drafts: &[Draft],
+    chosen: &BTreeMap<String, String>,
+    executors: &Executors,
+    report: &mut Report,
+) {
+    let cluster = |draft: &Draft| match executors.by_name.get(chosen.get(&draft.name)?)? {
+        Executor::Slurm(slurm) => Some(slurm.sbatch.get(super::CLUSTERS)),
+        Executor::Local(_) => None,
+    };
+    let mut on_slurm = drafts.iter().filter_map(|draft| Some((draft, cluster(draft)?)));
+    let Some((first, its_own)) = on_slurm.next() else { return };
+    if let Some((other, _)) = on_slurm.find(|(_, cluster)| *cluster != its_own) {
+        let message = format!("`{}` and `{}` are on different clusters", other.name, first.name);
+        report
+            .problem(&other.place, message)
+            .hint("give their executors the same `sbatch.clusters`, or write two files");
     }
 }
 

@@ -40,6 +40,9 @@ pub use load::load;
 pub use overrides::{Override, OverrideError};
 pub use problems::{Problem, Problems};
 
+/// The option of `sbatch` that names a cluster.
+const CLUSTERS: &str = "clusters";
+
 /// A whole experiment. It serialises as `experiment.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Experiment {
@@ -64,6 +67,24 @@ pub struct Experiment {
 }
 
 impl Experiment {
+    /// The cluster that has its jobs, where that is another one than this machine's.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&str> {
+        self.executors.values().find_map(|executor| match executor {
+            Executor::Slurm(slurm) => slurm.sbatch.get(CLUSTERS).map(String::as_str),
+            Executor::Local(_) => None,
+        })
+    }
+
+    /// Puts the jobs of its Slurm executors on a cluster, where the file names none.
+    pub fn set_cluster(&mut self, name: &str) {
+        for executor in self.executors.values_mut() {
+            if let Executor::Slurm(slurm) = executor {
+                slurm.sbatch.entry(CLUSTERS.to_owned()).or_insert_with(|| name.to_owned());
+            }
+        }
+    }
+
     /// Every task that one waits for, directly or not, and whether it does so `per_trial`: those are the tasks that its
     /// command may name, and `true` is where `{task.dir}` is the folder of the same trial.
     pub fn upstream(&self, task: &str) -> BTreeMap<&str, bool> {

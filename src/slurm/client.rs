@@ -30,6 +30,7 @@ pub struct Client {
     timeout: Duration,
     path: Option<OsString>,
     names: Vec<String>,
+    cluster: Option<String>,
 }
 
 /// A job that Slurm took.
@@ -94,7 +95,7 @@ impl Client {
     /// A client that gives each program so much time. Costs nothing: no program is run.
     #[must_use]
     pub const fn new(timeout: Duration) -> Self {
-        Self { timeout, path: None, names: Vec::new() }
+        Self { timeout, path: None, names: Vec::new(), cluster: None }
     }
 
     /// The same, with the programs looked up in another PATH.
@@ -108,6 +109,12 @@ impl Client {
     #[must_use]
     pub fn for_names(&self, names: Vec<String>) -> Self {
         Self { names, ..self.clone() }
+    }
+
+    /// The same for another cluster than the one that this machine belongs to: every program is told (`-M`).
+    #[must_use]
+    pub fn on_cluster(&self, cluster: Option<&str>) -> Self {
+        Self { cluster: cluster.map(str::to_owned), ..self.clone() }
     }
 
     /// Submits a script: `sbatch --parsable ARGS SCRIPT`.
@@ -346,6 +353,8 @@ impl Client {
         set: &[(&'static str, &'static str)],
     ) -> Result<Output, SlurmError> {
         let path = self.path.as_deref();
+        let cluster = self.cluster.iter().map(|name| format!("--clusters={name}").into());
+        let args = &cluster.chain(args.iter().cloned()).collect::<Vec<OsString>>();
         let output = Call { program, args, path, sees, set, timeout: self.timeout }.run()?;
         match output.code {
             Some(0) => Ok(output),

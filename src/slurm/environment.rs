@@ -62,7 +62,10 @@ fn is_overridable_default(name: &OsStr, script: &str, args: &[String]) -> bool {
 
 /// Names the defaults for `sbatch` that the shell has and that are not passed on, and what counts in their stead.
 pub fn ignored_defaults<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
-    let is_passed_on = |name: &str| PAYER.iter().any(|(variable, _, _)| name == *variable);
+    // The cluster is read by others.
+    let is_passed_on = |name: &str| {
+        name == "SBATCH_CLUSTERS" || PAYER.iter().any(|(variable, _, _)| name == *variable)
+    };
     let ignored = names.filter(|name| name.starts_with("SBATCH_") && !is_passed_on(name));
     let mut ignored: Vec<String> = ignored.map(|name| format!("`{name}`")).collect();
     ignored.sort_unstable();

@@ -114,6 +114,7 @@ impl SlurmError {
         let reason = own_words(stderr);
         let says = |phrases: &[&str]| phrases.iter().any(|phrase| reason.contains(phrase));
         match program {
+            _ if says(UNKNOWN_CLUSTER) => Self::Refused { program, reason, code },
             _ if says(ACCOUNTING_OFF) => Self::AccountingOff,
             "sacct" if says(ACCOUNTING_DOWN) => Self::AccountingDown { reason },
             "sacct" | "squeue" if says(UNKNOWN_FIELD) => Self::UnknownField { program, reason },
@@ -123,6 +124,7 @@ impl SlurmError {
     }
 }
 
+const UNKNOWN_CLUSTER: &[&str] = &["known by database"];
 const ACCOUNTING_OFF: &[&str] = &["accounting storage is disabled"];
 const ACCOUNTING_DOWN: &[&str] = &[
     "Problem talking to the database",
@@ -159,6 +161,7 @@ const CONTROLLER_DOWN: &[&str] = &[
     "No route to host",
     "Temporarily unable to accept job",
     "Unexpected message received",
+    "can't be reached now, or it is an invalid entry for --cluster",
 ];
 
 /// What a program that did its work said beside: the lines of its stderr, each once.

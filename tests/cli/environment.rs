@@ -177,25 +177,39 @@ fn a_secret_that_is_not_set_is_an_error_before_anything_is_written() {
 }
 
 #[test]
+fn secrets_are_private_and_gone_once_all_is_over() {
+    let world = World::new();
+    let both = r#""cd $NEMO_DIR/../../../..; stat -c %a environment secrets""#;
+    write(&world, both, "", "");
+    for place in places() {
+        let (id, log) = printed_in(&world, place, &[]);
+        assert_eq!(log, "600\n600\n", "{place}");
+        let dir = world.experiment(&id);
+        world.until(&id, "the end", |status| status["tasks"][0]["trials"][0]["final"] == true);
+        assert!(!dir.join("secrets").exists(), "{place}: all is over");
+        assert!(dir.join("environment").exists(), "{place}");
+    }
+}
+
+#[test]
 fn a_secret_that_is_gone_fails_the_trial_with_the_reason() {
     let world = World::new();
     write(&world, ENV, "", "");
     let (id, _) = printed_in(&world, "here", &[]);
     let dir = world.experiment(&id);
-    for (name, mode) in [("environment", 0o600), ("secrets", 0o600)] {
-        use std::os::unix::fs::PermissionsExt;
-        let found = std::fs::metadata(dir.join(name)).unwrap().permissions().mode() & 0o777;
-        assert_eq!(found, mode, "{name}");
-    }
+    std::fs::remove_dir_all(dir.join("tasks/a/trials/0")).unwrap();
+    let again = || {
+        let mut harness = Command::new(crate::support::harness());
+        world.surround(&mut harness);
+        let run = ["run", "--local", "--trial", "0", "--task-dir"];
+        let ended = printed(&harness.args(run).arg(dir.join("tasks/a")).output().unwrap());
+        assert_eq!(ended.code, 1, "{ended:?}");
+        ended.stderr
+    };
+    assert!(again().contains("secrets are removed once all trials are over"));
     let none = nemo_core::environment::to_file(&[]);
     std::fs::write(dir.join("secrets"), none).unwrap();
-    std::fs::remove_dir_all(dir.join("tasks/a/trials/0")).unwrap();
-    let mut harness = Command::new(crate::support::harness());
-    world.surround(&mut harness);
-    let run = ["run", "--local", "--trial", "0", "--task-dir"];
-    let ended = printed(&harness.args(run).arg(dir.join("tasks/a")).output().unwrap());
-    assert_eq!(ended.code, 1, "{ended:?}");
-    assert!(ended.stderr.contains("the secret `TOKEN` is not in"), "{ended:?}");
+    assert!(again().contains("the secret `TOKEN` is not in"));
 }
 
 #[test]
@@ -266,4 +280,56 @@ fn paths_that_no_script_can_hold_are_refused_and_nothing_is_written() {
     let refused =
         printed(&submit.env("NEMO_SLURM_HOME", fake.world.path("a\\b")).output().unwrap());
     assert!(refused.stderr.contains("can't be used"), "{refused:?}");
+}
+
+/// The cluster for development is asked by its name, as another one would be.
+#[test]
+fn the_cluster_that_has_the_jobs_is_asked_from_any_shell() {
+    if !cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    // A second cluster is only a name here: the real programs note what they are asked, and of which.
+    let bin = world.path("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let calls = world.path("calls");
+    for program in ["sbatch", "squeue", "sacct", "scancel", "scontrol"] {
+        let real = which(program);
+        let script =
+            format!("#!/bin/sh\necho {program} \"$*\" >>{}\nexec {real} \"$@\"\n", calls.display());
+        std::fs::write(bin.join(program), script).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(bin.join(program), mode).unwrap();
+    }
+    let path = format!("{}:{}", bin.display(), world.path);
+    let world = World { path, ..world };
+    let task = "[task.a]\nrun = 'sleep 600'\n";
+    let executor = |options: &str| {
+        format!("name = 'x'\n[executor.s]\nkind = 'slurm'\nmem = '50M'\n{options}\n{task}")
+    };
+    for (options, variable) in [("sbatch.clusters = 'dev'", ""), ("", "dev")] {
+        world.write("exp.toml", &executor(options));
+        drop(std::fs::remove_file(&calls));
+        let mut submit = world.command(&["submit", "exp.toml"]);
+        let submitted = printed(&submit.env("SLURM_CLUSTERS", variable).output().unwrap());
+        assert_eq!(submitted.code, 0, "{submitted:?}");
+        let id = submitted.stdout.trim();
+        // These come from a shell that knows of no other cluster.
+        world.until(id, "the start", |status| states(status, "a") == ["running"]);
+        for command in ["pause", "resume", "poll", "cancel"] {
+            world.ok(&[command, id]);
+        }
+        world.until(id, "the end", |status| states(status, "a") == ["cancelled"]);
+        let calls = std::fs::read_to_string(&calls).unwrap();
+        let harness =
+            |call: &&str| call.contains("scontrol -o show job") || call.contains("requeue");
+        for call in calls.lines().filter(|call| !harness(call)) {
+            assert!(call.contains("--clusters=dev"), "{call}");
+        }
+    }
+}
+
+fn which(program: &str) -> String {
+    let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap();
+    String::from_utf8(found.stdout).unwrap().trim().to_owned()
 }

@@ -45,13 +45,24 @@ fn variables(task_dir: &Path, local: bool) -> Result<Option<Vec<Variable>>, Star
     };
     let mut kept = read(&dir.environment())?;
     if !spec.secrets.is_empty() {
-        kept.extend(read(&dir.secrets())?);
+        kept.extend(read(&dir.secrets()).map_err(|error| gone(&dir.secrets(), error))?);
     }
     if let Some(name) = spec.missing(&kept) {
         let text = format!("the secret `{name}` is not in `{}`", dir.secrets().display());
         return Err(StartError::Permanent(text));
     }
     Ok(Some(inherited(kept, local, &spec)))
+}
+
+/// Secrets are removed once all trials are over: to try again would not bring them back.
+fn gone(path: &Path, error: StartError) -> StartError {
+    if path.parent().is_some_and(Path::is_dir) && !path.exists() {
+        return StartError::Permanent(format!(
+            "`{}` is gone: secrets are removed once all trials are over; submit the file again",
+            path.display()
+        ));
+    }
+    error
 }
 
 fn inherited(kept: Vec<Variable>, local: bool, spec: &InheritSpec) -> Vec<Variable> {

@@ -192,6 +192,20 @@ fn one_cluster() {
 }
 
 #[test]
+fn all_tasks_are_on_one_cluster() {
+    let file = |other: &str| {
+        format!(
+            "name = 'x'\n[executor.a]\nkind = 'slurm'\nsbatch.clusters = 'a'\n[executor.b]\nkind = 'slurm'\n{other}\n\
+             [task.t]\nexecutor = 'a'\nrun = 'x'\n[task.u]\nexecutor = 'b'\nrun = 'x'"
+        )
+    };
+    check(&file("sbatch.clusters = 'b'"), "11 task.u: `u` and `t` are on different clusters");
+    check(&file("nodes = 1"), "11 task.u: `u` and `t` are on different clusters");
+    let experiment = read(&file("sbatch.clusters = 'a'")).unwrap();
+    assert_eq!(experiment.cluster(), Some("a"));
+}
+
+#[test]
 fn which_executor() {
     let two = "name = 'x'\n[executor.a]\nkind = 'local'\n[executor.b]\nkind = 'slurm'\n";
     check(
