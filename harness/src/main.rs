@@ -61,11 +61,12 @@ fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let result = match parse(&arguments) {
         Ok(Command::Help) => {
-            print!("{HELP}");
+            print(&mut std::io::stdout(), HELP);
             return ExitCode::SUCCESS;
         }
         Ok(Command::Version) => {
-            println!("nemo-harness {}", env!("CARGO_PKG_VERSION"));
+            let version = concat!("nemo-harness ", env!("CARGO_PKG_VERSION"), "\n");
+            print(&mut std::io::stdout(), version);
             return ExitCode::SUCCESS;
         }
         Ok(Command::Run { task_dir, which, mode }) => run::run(&task_dir, which, mode),
@@ -75,7 +76,8 @@ fn main() -> ExitCode {
         }
         Ok(Command::Exec(options)) => rank::run(&options),
         Err(error) => {
-            eprintln!("error: {error}\n\nhint: `nemo-harness --help` explains");
+            let text = format!("error: {error}\n\nhint: `nemo-harness --help` explains\n");
+            print(&mut std::io::stderr(), &text);
             return ExitCode::from(nemo_core::exit::USAGE);
         }
     };
@@ -86,6 +88,11 @@ fn main() -> ExitCode {
         },
         ExitCode::from,
     )
+}
+
+/// Prints, where there is somebody to read it: an output that is closed or full is no reason to panic.
+fn print(output: &mut impl std::io::Write, text: &str) {
+    output.write_all(text.as_bytes()).and_then(|()| output.flush()).ok();
 }
 
 /// Reads the command line.

@@ -89,14 +89,20 @@ fn run(files: &[SizedFile], pace: Pace<'_>, piece: u64, sync: bool) -> io::Resul
     let syncers = if sync { syncers.min(files.len()) } else { 0 };
     let mut values = vec![[0; 32]; work.pieces.len()];
     std::thread::scope(|scope| {
-        for _ in 0..syncers {
-            work.spawn(scope, Work::sync);
+        let helped = (0..syncers).filter_map(|_| work.spawn(scope, Work::sync)).count();
+        let hashers: Vec<_> = (0..hashers).filter_map(|_| work.spawn(scope, Work::hash)).collect();
+        // Where the system has no room for threads, this one does the work.
+        if helped < syncers {
+            work.sync().unwrap_or_else(|error| work.fail(error));
         }
-        let hashers: Vec<_> = (0..hashers).map(|_| work.spawn(scope, Work::hash)).collect();
-        let found = hashers.into_iter().flatten().flat_map(|thread| match thread.join() {
+        let mut found = Vec::new();
+        if hashers.is_empty() {
+            found = work.hash().unwrap_or_else(|error| work.fail(error));
+        }
+        found.extend(hashers.into_iter().flat_map(|thread| match thread.join() {
             Ok(found) => found,
             Err(_) => work.fail(io::Error::other("a thread that hashes was lost")),
-        });
+        }));
         for (at, value) in found {
             values[at] = value;
         }
@@ -174,7 +180,7 @@ impl Work<'_> {
             }
             then(self).unwrap_or_else(|error| self.fail(error))
         });
-        spawned.map_err(|error| self.fail::<()>(error)).ok()
+        spawned.ok()
     }
 
     fn fail<T: Default>(&self, error: io::Error) -> T {

@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 use super::resume::{self, Found, Recorded};
 use super::store::Disk;
 use crate::attempt::start_error::StartError;
+use crate::os::retry::until_room;
 use crate::os::signals;
 
 /// How long a disk may hold up the thread that was told to stop.
@@ -40,19 +41,21 @@ pub(crate) fn find(
         |error: std::io::Error| StartError::Node(format!("the search for a checkpoint: {error}"));
     let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
     let wake = Arc::new(EventFd::from_flags(flags).map_err(|error| failed(error.into()))?);
-    let mut disk = Disk::default();
+    let disk = Disk::default();
     let stop = Arc::clone(&disk.stop);
     let (sender, answer) = channel();
-    let owned = (checkpoints.to_owned(), recorded.clone(), nonce.to_owned(), Arc::clone(&wake));
-    let thread = std::thread::Builder::new().name("verify".to_owned());
-    thread
-        .spawn(move || {
-            let (checkpoints, recorded, nonce, wake) = owned;
+    until_room(|| {
+        let (mut disk, wake, sender) = (disk.clone(), Arc::clone(&wake), sender.clone());
+        let (checkpoints, recorded, nonce) =
+            (checkpoints.to_owned(), recorded.clone(), nonce.to_owned());
+        std::thread::Builder::new().name("verify".to_owned()).spawn(move || {
             // Nobody listens any more where the search was given up.
             sender.send(resume::find(&mut disk, &checkpoints, &recorded, &nonce)).ok();
             wake.write(1).ok();
         })
-        .map_err(failed)?;
+    })
+    .map_err(failed)?;
+    drop(sender); // the thread has its own
     let (result, others) = wait(signals, &wake, &answer);
     if result.is_none() {
         stop.store(true, Ordering::Relaxed);

@@ -2,9 +2,9 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 
 use nix::sys::eventfd::EventFd;
 
@@ -12,6 +12,7 @@ use super::commit::{self, Done, Request};
 use super::prune::{self, Need, Rules};
 use super::store::Disk;
 use crate::attempt::lease::Lease;
+use crate::os::retry::until_room;
 
 /// What it is asked to do; one after the other, but that a commit never waits for a removal.
 #[derive(Debug)]
@@ -65,22 +66,15 @@ impl Worker {
         let gentle = Arc::new(AtomicBool::new(true));
         let (rules, lease) = (rules.clone(), lease.clone());
         let hands = WorkerContext { gentle: Arc::clone(&gentle), rules, checkpoints, lease };
-        let (hands, thread_wake) = (Arc::new(hands), Arc::clone(wake));
-        spawn("commit", move || {
-            for job in to_do {
-                let (hands, done, wake) =
-                    (Arc::clone(&hands), done.clone(), Arc::clone(&thread_wake));
-                let is_removal = matches!(job, Job::Remove(_));
-                let work = move || {
-                    done.send(hands.work(job)).ok(); // nobody waits for it after the attempt's end
-                    wake.write(1).ok();
-                };
-                if is_removal {
-                    spawn("remove", work).ok(); // what stays is chosen again after the next commit
-                } else {
-                    work();
-                }
-            }
+        let (hands, to_do) = (Arc::new(hands), Arc::new(Mutex::new(to_do)));
+        until_room(|| {
+            let (hands, done, to_do) = (Arc::clone(&hands), done.clone(), Arc::clone(&to_do));
+            let wake = Arc::clone(wake);
+            spawn("commit", move || {
+                // Nobody else takes from it: a thread that did not start has left it.
+                let Ok(to_do) = to_do.lock() else { return };
+                to_do.iter().for_each(|job| take(job, &hands, &done, &wake));
+            })
         })?;
         Ok(Self { jobs, answers, wake: Arc::clone(wake), gentle })
     }
@@ -98,6 +92,22 @@ impl Worker {
     pub(crate) fn answers(&self) -> Vec<Answer> {
         self.wake.read().ok();
         self.answers.try_iter().collect()
+    }
+}
+
+/// Does one job; a removal in a thread of its own, so that no commit waits for it.
+fn take(job: Job, hands: &Arc<WorkerContext>, done: &Sender<Answer>, wake: &Arc<EventFd>) {
+    let is_removal = matches!(job, Job::Remove(_));
+    let (own_hands, own_done, own_wake) = (Arc::clone(hands), done.clone(), Arc::clone(wake));
+    let work = move || {
+        own_done.send(own_hands.work(job)).ok(); // nobody waits for it after the attempt's end
+        own_wake.write(1).ok();
+    };
+    if !is_removal {
+        work();
+    } else if spawn("remove", work).is_err() {
+        done.send(Answer::Removed).ok(); // what stays is chosen again after the next commit
+        wake.write(1).ok();
     }
 }
 

@@ -4,5 +4,6 @@ pub(crate) mod clock;
 pub(crate) mod disposition;
 pub(crate) mod log;
 pub(crate) mod proc_fs;
+pub(crate) mod retry;
 pub(crate) mod signals;
 pub(crate) mod subprocess;

@@ -22,6 +22,7 @@ use std::os::fd::AsFd;
 use crate::job::context::Context;
 use crate::os::log::log_stderr;
 use crate::os::proc_fs;
+use crate::os::retry::until_room;
 use crate::os::signals;
 use crate::program::processes::{self, Reaped};
 use crate::protocol;
@@ -52,7 +53,7 @@ pub(crate) fn split(signals: &SignalFd) -> io::Result<Role> {
     processes::adopt_orphans()?;
     let (read, write) = io::pipe()?;
     // SAFETY: this process has only one thread.
-    match unsafe { fork() } {
+    match until_room(|| Ok(unsafe { fork() }?)) {
         Ok(ForkResult::Child) => {
             drop(write);
             watch_guard(read)?;

@@ -21,6 +21,7 @@ use nix::unistd::Pid;
 
 use crate::attempt::start_error::{StartError, is_passing};
 use crate::os::proc_fs;
+use crate::os::retry::until_room;
 use crate::program::{guard, steps};
 
 /// What a program is started with.
@@ -63,7 +64,7 @@ pub(crate) fn start(start: Start<'_>, path: &std::ffi::OsStr) -> Result<u32, Sta
     let mut tries = BUSY.as_millis() / LOOK.as_millis();
     loop {
         guard::stop_if_orphaned();
-        match command.spawn() {
+        match until_room(|| command.spawn()) {
             Ok(child) => return Ok(child.id()),
             // It is being copied or compiled, or a process that was forked meanwhile has it open.
             Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && tries > 0 => {
@@ -101,7 +102,7 @@ pub(crate) fn start_srun(
     command.stdin(pipes.stdin).stdout(pipes.stdout).stderr(pipes.stderr);
     die_with_parent(&mut command);
     guard::stop_if_orphaned();
-    Ok(command.spawn()?.id())
+    Ok(until_room(|| command.spawn())?.id())
 }
 
 /// Gives a child no signal that is blocked, and has it killed when this process is: a killed harness must not leave

@@ -9,6 +9,7 @@ mod asked;
 mod checkpoints;
 mod faults;
 mod kills;
+mod limits;
 mod messages;
 mod profiles;
 mod programs;

@@ -1,0 +1,28 @@
+//! Waits for room in the system: at the limit of processes, what can't be started now may start in a moment.
+
+use std::io;
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+const PAUSE: Duration = Duration::from_millis(100);
+/// Ten seconds in all: longer, and a stop would be heard too late.
+const TRIES: u32 = 100;
+
+/// Tries to start a process or a thread, again and again where the system has no room for another one.
+pub(crate) fn until_room<T>(mut start: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..TRIES {
+        match start() {
+            Err(error) if has_no_room(&error) => sleep(PAUSE),
+            other => return other,
+        }
+    }
+    start()
+}
+
+/// Whether an error tells of a limit that others may leave again, and nothing of what was to be started.
+fn has_no_room(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE))
+}
