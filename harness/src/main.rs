@@ -83,7 +83,7 @@ fn main() -> ExitCode {
     };
     result.map_or_else(
         |error| {
-            log::log_stderr(&error);
+            log::log_error(&error);
             ExitCode::from(nemo_core::exit::FAILED)
         },
         ExitCode::from,

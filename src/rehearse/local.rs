@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Child;
 use std::time::Duration;
 
+use nemo_core::log_line;
 use nemo_core::rundir::{TaskDir, TaskSpec, TrialDir};
 use nemo_core::{checksum, exit};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -253,7 +254,8 @@ impl Local<'_> {
         own.unwrap_or_else(|| {
             let log = self.task.slurm_output().join(format!("local_{}.out", self.trial));
             let text = std::fs::read_to_string(log).unwrap_or_default();
-            let said = text.lines().last().unwrap_or("without a word").to_owned();
+            let said = text.lines().last().unwrap_or("without a word");
+            let said = log_line::text(said).unwrap_or(said);
             format!("the harness ended (code {code:?}, signal {signal:?}): {said}")
         })
     }

@@ -1,5 +1,6 @@
 //! What was seen of a run: values, from which everything else follows.
 
+use nemo_core::log_line;
 use nemo_core::rundir::{AttemptEnd, Cause, MetricsLine};
 use serde::Serialize;
 
@@ -90,9 +91,8 @@ impl Notes {
     /// Reads an attempt's log.
     #[must_use]
     pub fn new(log: &str) -> Self {
-        let has = |text: &str| {
-            log.lines().any(|line| line.starts_with("nemo-harness: ") && line.contains(text))
-        };
+        let has =
+            |text: &str| log.lines().filter_map(log_line::text).any(|line| line.contains(text));
         Self {
             asked: has("is asked to save"),
             terminated: has("is told to end"),

@@ -9,6 +9,7 @@ pub mod environment;
 pub mod exit;
 pub mod interval;
 pub mod lines;
+pub mod log_line;
 pub mod open;
 pub mod placeholder;
 pub mod proc_fs;

@@ -10,6 +10,7 @@ use nemo_core::lines;
 use nemo_core::rundir::{AttemptRecord, Cause, Next};
 
 use crate::checkpoint::resume::Recorded;
+use crate::os::log;
 
 /// What came before, since somebody last began the trial anew.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -146,6 +147,12 @@ impl Journal {
 
     /// Writes a line, durably. A full disk is tried again for a moment: these few bytes matter.
     pub(crate) fn write(&mut self, record: &AttemptRecord) -> io::Result<()> {
+        let written = self.write_patiently(record);
+        log::debug(|| format!("recorded: {record:?}: {written:?}"));
+        written
+    }
+
+    fn write_patiently(&mut self, record: &AttemptRecord) -> io::Result<()> {
         let is_full = |error: &io::Error| {
             matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
         };

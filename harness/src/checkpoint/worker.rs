@@ -12,6 +12,7 @@ use super::commit::{self, Done, Request};
 use super::prune::{self, Need, Rules};
 use super::store::Disk;
 use crate::attempt::lease::Lease;
+use crate::os::log;
 use crate::os::retry::until_room;
 
 /// What it is asked to do; one after the other, but that a commit never waits for a removal.
@@ -122,7 +123,9 @@ impl WorkerContext {
             Job::Commit(request) => {
                 let gentle = self.gentle.load(Ordering::Relaxed);
                 let mut disk = Disk { gentle, ..Disk::default() };
+                log::debug(|| format!("commit: {request:?}"));
                 let done = commit::commit(&mut disk, &request, &|| self.lease.is_newest());
+                log::debug(|| format!("committed: {done:?}"));
                 Answer::Commit(request, done)
             }
             Job::Choose(need) => Answer::Chosen(self.rules.removable(&Disk::default(), &need)),

@@ -19,7 +19,7 @@ use crate::job::harness::Harness;
 use crate::monitor::Monitor;
 use crate::os::clock::Time;
 use crate::os::disposition::hears;
-use crate::os::log::Log;
+use crate::os::log::{self, Log};
 use crate::os::proc_fs;
 use crate::os::signals;
 use crate::os::subprocess::Question;
@@ -115,7 +115,11 @@ impl<'a> EventLoop<'a> {
         loop {
             let now = self.harness.clock.now();
             let event = events.pop_front().unwrap_or(Event::Tick);
+            if event != Event::Tick {
+                log::debug(|| format!("event: {event:?}"));
+            }
             for action in self.supervisor.step(event, now) {
+                log::debug(|| format!("action: {action:?}"));
                 if action == Action::Decide {
                     return self.report();
                 }
@@ -212,6 +216,9 @@ impl<'a> EventLoop<'a> {
 
     fn gather(&mut self, events: &mut VecDeque<Event>) {
         let heard = signals::read(&self.harness.signals);
+        if !heard.is_empty() {
+            log::debug(|| format!("signals: {heard:?}"));
+        }
         events.extend(self.listen());
         for signal in heard {
             match signal {

@@ -26,6 +26,8 @@ pub(crate) struct Context {
     pub(crate) path: OsString,
     /// `SLURM_CPUS_PER_TASK`, where the job asked for it.
     pub(crate) cpus_per_task: Option<String>,
+    /// `NEMO_LOG=debug`: every event and action is to be written down.
+    pub(crate) debug: bool,
     /// Whether the caller's environment already says how Python buffers.
     pub(crate) has_unbuffered: bool,
     /// Whether there are functions of bash among the variables.
@@ -74,6 +76,7 @@ impl Context {
             exe: env::current_exe()?,
             path: env::var_os("PATH").unwrap_or_default(),
             cpus_per_task: text("SLURM_CPUS_PER_TASK"),
+            debug: is_debug(text("NEMO_LOG").as_deref()),
             has_unbuffered: env::var_os("PYTHONUNBUFFERED").is_some(),
             has_functions: env::vars_os()
                 .any(|(name, _)| name.as_encoded_bytes().starts_with(b"BASH_FUNC_")),
@@ -95,6 +98,12 @@ impl Context {
 
 fn text(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Whether this level of `NEMO_LOG` asks for everything.
+pub(crate) fn is_debug(level: Option<&str>) -> bool {
+    level
+        .is_some_and(|level| ["debug", "trace"].iter().any(|name| level.eq_ignore_ascii_case(name)))
 }
 
 fn number<T: std::str::FromStr>(name: &str) -> Option<T> {

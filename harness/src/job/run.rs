@@ -10,12 +10,12 @@ use nemo_core::rundir::{AttemptRecord, Cause, Next};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::attempt::{self, Ended};
-use crate::job::context::Context;
+use crate::job::context::{Context, is_debug};
 use crate::job::environment;
 use crate::job::harness::Harness;
 use crate::job::trial::Trial;
 use crate::os::clock::{Clock, unix_now};
-use crate::os::log::log_stderr;
+use crate::os::log::{self, log_error, log_info, log_stderr};
 use crate::os::signals;
 use crate::os::subprocess::{self, Outcome};
 use crate::program::guard::{self, Role};
@@ -64,6 +64,10 @@ pub(crate) fn run(task_dir: &Path, which: Which, mode: Mode) -> Result<u8, Strin
         Which::Offset(offset) => offset + context.array_index(),
     };
     let trial = Trial::open(task_dir, index)?;
+    if context.debug || is_debug(trial.spec.env.get("NEMO_LOG").map(String::as_str)) {
+        log::debug_to(&trial.dir.debug_log());
+        log::debug(|| format!("{} on {}: {context:?}", env!("CARGO_PKG_VERSION"), context.node));
+    }
     let segment_end = segment_end(&context, &trial, &clock);
     let began = unix_now();
     let mut harness = Harness {
@@ -95,7 +99,7 @@ fn leaves_at_once(harness: &Harness) -> Option<u8> {
     let rows = lines::read(&harness.trial.dir.attempts()).unwrap_or_default().rows;
     // Slurm may start a finished job again, by itself or for somebody.
     if matches!(rows.last(), Some(AttemptRecord::End(end)) if end.next == Next::Done) {
-        log_stderr("the trial is done already; nothing is run again");
+        log_info("the trial is done already; nothing is run again");
         final_state::settle(harness, Next::Done, true);
         return Some(exit::DONE);
     }
@@ -112,7 +116,7 @@ fn attempts(harness: &mut Harness) -> Result<u8, String> {
         return Ok(code);
     }
     if requeue::is_paused(&harness.trial.dir) {
-        log_stderr("the trial is paused: `nemo-slurm resume` lets it go on");
+        log_info("the trial is paused: `nemo-slurm resume` lets it go on");
         let stopped = Stopped { cause: Some(StopCause::Paused), sure: false, deadline: None };
         return Ok(requeue::requeue(harness, 0, stopped));
     }
@@ -137,7 +141,7 @@ fn attempts(harness: &mut Harness) -> Result<u8, String> {
         match verdict.next {
             Next::Done => return Ok(exit::DONE),
             Next::Failed => {
-                log_stderr(&verdict.reason);
+                log_error(&verdict.reason);
                 return Ok(if harness.context.slurm.is_some() {
                     exit::NEVER
                 } else {

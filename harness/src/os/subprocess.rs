@@ -14,6 +14,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::os::clock::{Clock, Time};
+use crate::os::log;
 use crate::program::guard;
 use crate::program::processes::{self, Reaped};
 
@@ -65,6 +66,7 @@ impl Question {
         command.stdin(Stdio::null()).stdout(other.try_clone()?).stderr(other);
         processes::outlive_term(&mut command);
         guard::stop_if_orphaned();
+        log::debug(|| format!("run: {}", argv.join(" ")));
         let pid = command.spawn()?.id();
         Ok(Self { pid, pipe: Some(pipe), text: Vec::new(), until, ended: None })
     }
@@ -103,6 +105,7 @@ impl Question {
         if let Some(ended) = self.ended {
             self.read();
             let text = String::from_utf8_lossy(&self.text).trim().to_owned();
+            log::debug(|| format!("process {} ended: {ended:?}: {text}", self.pid));
             return Some(Outcome::Ended { code: ended.code, text });
         }
         if now < self.until {

@@ -8,14 +8,12 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Stdio;
 
+use nemo_core::log_line::PREFIX;
 use nemo_core::open;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 /// A line longer than this is no report.
 const LONGEST_LINE: usize = 16 * 1024;
-
-/// How the harness's own lines begin, so that they are told from the program's.
-pub(crate) const PREFIX: &str = "nemo-harness: ";
 
 /// Opens a log to append to; one that can't be opened is replaced by nothing.
 pub(crate) fn open_log(path: &Path) -> io::Result<File> {

@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use crate::attempt::verdict::{EXIT_NEVER, EXIT_REQUEUE, EXIT_RESTART, Exit};
 use crate::job::harness::Harness;
 use crate::os::clock::Time;
-use crate::os::log::{Log, log_stderr};
+use crate::os::log::{Log, log_info};
 use crate::os::subprocess;
 use crate::program::output::Stream;
 use crate::program::processes::{self, Pipes};
@@ -201,7 +201,7 @@ impl Launched {
         });
         self.words.read(|line| foreign.push(line.to_owned()));
         for line in foreign {
-            log_stderr(&line);
+            log_info(&line);
             self.last_word = Some(line);
         }
         for (rank, message) in messages {

@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::job::context::SlurmJob;
 use crate::job::harness::Harness;
 use crate::job::parents::{self, FinalEnd, Known, Readiness};
-use crate::os::log::log_stderr;
+use crate::os::log::{log_info, log_stderr};
 use crate::os::subprocess::{self, Outcome};
 use crate::slurm::requeue::{self, ANSWER, UNTIL_TERM};
 use crate::slurm::{self, Requeued};
@@ -118,9 +118,9 @@ fn block(harness: &Harness, job: &SlurmJob, why: &str, of_all: bool) -> u8 {
 fn wait_in_queue(harness: &Harness, job: &SlurmJob, ids: &[String]) -> u8 {
     let id = job.id();
     if ids.is_empty() {
-        log_stderr("stopped while it waited for a record; it is requeued");
+        log_info("stopped while it waited for a record; it is requeued");
     } else {
-        log_stderr(&format!("job {} runs again; this one waits for it", ids.join(", ")));
+        log_info(&format!("job {} runs again; this one waits for it", ids.join(", ")));
     }
     let is_cancelled = || {
         let now = requeue::look(harness, job);

@@ -18,7 +18,7 @@ use crate::attempt::nodes::{self, Exclusion};
 use crate::job::context::SlurmJob;
 use crate::job::harness::Harness;
 use crate::os::clock::{Time, unix_now};
-use crate::os::log::log_stderr;
+use crate::os::log::{log_info, log_stderr};
 use crate::os::signals;
 use crate::os::subprocess::{self, Outcome};
 use crate::slurm::{self, OwnRun, Requeued};
@@ -54,7 +54,7 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
         let wished = is_cancelled(harness).then_some(StopCause::Cancelled);
         match wished.or_else(|| if sure { None } else { state(harness, job) }) {
             Some(StopCause::Cancelled) => {
-                log_stderr("the job was cancelled meanwhile: it is not requeued");
+                log_info("the job was cancelled meanwhile: it is not requeued");
                 return exit::CANCELLED;
             }
             Some(StopCause::Requeued) if !is_taken_for_the_next(harness, job) => {
@@ -224,7 +224,7 @@ fn exclude_nodes(harness: &Harness, job: &SlurmJob) {
             list
         }
         Exclusion::Relaxed(list) => {
-            log_stderr(
+            log_info(
                 "without the nodes that failed this trial too few are left: all are allowed again",
             );
             list

@@ -10,6 +10,7 @@ mod checkpoints;
 mod faults;
 mod kills;
 mod limits;
+mod log;
 mod messages;
 mod profiles;
 mod programs;

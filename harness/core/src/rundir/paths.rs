@@ -155,6 +155,10 @@ impl TrialDir {
     pub fn evidence(&self, attempt: u32) -> PathBuf {
         self.0.join(format!("{attempt}.hang.txt"))
     }
+    /// Every event and action of every attempt, where somebody asked for it.
+    pub fn debug_log(&self) -> PathBuf {
+        self.0.join("harness.debug.log")
+    }
     /// How far the running attempt is, for those who look: replaced every few seconds, not durable.
     pub fn progress(&self) -> PathBuf {
         self.0.join("progress.json")
