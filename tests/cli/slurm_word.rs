@@ -8,6 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::cluster::{self, Cluster};
+use crate::counting;
 use crate::slurm::urgent_job;
 use crate::support::{World, causes, states, text, trials};
 
@@ -219,4 +220,55 @@ fn children_run_behind_what_lost_a_helper_to_memory() {
         let state = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         assert_eq!(state, "OUT_OF_MEMORY", "else this shows nothing");
     }
+}
+
+/// What Slurm's programs say.
+fn slurm(world: &World, program: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(program);
+    world.surround(&mut command);
+    let output = command.args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A requeue that comes after the cancel brings the job back, and leaves no trace of the cancel in Slurm.
+#[test]
+fn a_cancelled_job_that_comes_back_is_cancelled_again() {
+    if !cluster::is_here() {
+        return;
+    }
+    let cluster = Cluster::start(24_220, &[("SLURM_DEV_NODES", "1")]);
+    let world = cluster.world();
+    let executor = "kind = \"slurm\"\npartition = \"main\"\nmem = \"100M\"\ntime = \"10m\"";
+    counting::write(&world, executor, 5000, 0.1);
+    let id = world.ok(&["submit", "exp.toml"]);
+    counting::until_beyond(&world, &id, 3);
+    let status = world.status(&id);
+    let job = |trial: usize| text(&trials(&status, "train")[trial]["slurm_job"]);
+
+    // Its own record says that it was cancelled.
+    world.ok(&["cancel", &format!("{id}/train/0")]);
+    world.until(&id, "its end", |status| states(status, "train")[0] == "cancelled");
+    slurm(&world, "scontrol", &["requeue", &job(0)]);
+    // The record says that it is requeued, and a wish that it be cancelled came meanwhile.
+    slurm(&world, "scontrol", &["requeue", &job(1)]);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let wish = serde_json::json!({"action": "cancel", "task": "train", "trial": 1, "time": now});
+    let requests = world.experiment(&id).join("requests");
+    std::fs::write(requests.join(format!("{now}-test.json")), wish.to_string()).unwrap();
+
+    for trial in [0, 1] {
+        world.until(&id, "the end of what came back", |_| {
+            let shown = slurm(&world, "scontrol", &["-o", "show", "job", &job(trial)]);
+            shown.contains(" JobState=CANCELLED ") && shown.contains(" Restarts=1 ")
+        });
+    }
+    let status = world.status(&id);
+    assert_eq!(states(&status, "train"), ["cancelled", "cancelled", "running"], "{status:#}");
+    for trial in &trials(&status, "train")[..2] {
+        let attempts = trial["attempts"].as_array().unwrap();
+        let ran = attempts.iter().filter(|attempt| !attempt["number"].is_null()).count();
+        assert_eq!(ran, 1, "its program did not run again: {trial:#}");
+    }
+    world.ok(&["cancel", &id]);
 }
