@@ -162,8 +162,10 @@ mod tests {
                 (0..8).map(|nonce| scope.spawn(move || take(nonce.to_string()))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
+        // A number may be left out: whoever was overtaken gives its own up again. None is given twice.
         numbers.sort_unstable();
-        assert_eq!(numbers, (0..8).collect::<Vec<u32>>());
+        numbers.dedup();
+        assert_eq!(numbers.len(), 8, "{numbers:?}");
         let names = fs::read_dir(folder.path()).unwrap().count();
         assert!(names <= 2, "old claims and temporary names are gone");
     }
