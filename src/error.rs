@@ -133,6 +133,10 @@ impl From<FileError> for CommandError {
 
 impl From<StoreError> for CommandError {
     fn from(error: StoreError) -> Self {
+        if let StoreError::Distrust(why) = error {
+            let hint = why.hint();
+            return Self::from_error(ExitCode::Refused, why).hinted(hint);
+        }
         Self::from_error(ExitCode::Failed, error)
     }
 }

@@ -16,7 +16,7 @@ use crate::journal::{self, Event, Journal, Record};
 use crate::report::{out, say};
 use crate::slurm::JobId;
 use crate::store::claim::{self, Kind};
-use crate::store::{Claim, ClaimError, ExperimentId, Stored, TakeOver};
+use crate::store::{self, Claim, ClaimError, ExperimentId, Stored, TakeOver};
 use crate::words::count;
 
 /// `submit`.
@@ -54,6 +54,8 @@ pub(super) fn submit(app: &App, args: &SubmitArgs) -> Result<ExitCode, CommandEr
     if args.dry_run {
         return super::plan::show(app, &args.file, false, args.sequential);
     }
+    // Also where nothing is installed: what was submitted before is run from there.
+    store::require_safe(&app.home)?;
     let (stored, claim) = match &args.resume {
         Some(target) => resumed(app, target, args)?,
         None => prepare::create(app, args)?,

@@ -5,6 +5,7 @@ mod create;
 pub mod id;
 mod program;
 mod target;
+mod trust;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ pub use create::{KeptEnvironment, NewExperiment, NewTask, create};
 pub use id::ExperimentId;
 pub use program::install_program;
 pub use target::{Target, TargetError, resolve};
+pub use trust::{Distrust, require_safe};
 
 /// `$NEMO_SLURM_HOME`, which the compute nodes must see.
 #[derive(Clone, Debug)]
@@ -62,6 +64,9 @@ pub enum StoreError {
         /// What is wrong with the value.
         source: serde_json::Error,
     },
+    /// Others could have put a program there.
+    #[error(transparent)]
+    Distrust(#[from] Distrust),
     /// A file is not what it should be.
     #[error("`{}` is damaged", path.display())]
     Damaged {
