@@ -44,6 +44,13 @@ impl<T> IoResultExt<T> for io::Result<T> {
     }
 }
 
+/// The system's number of an error, also of one that names its file.
+#[must_use]
+pub fn os_error(error: &io::Error) -> Option<i32> {
+    let named = error.get_ref().and_then(|inner| inner.downcast_ref::<FileError>());
+    named.map_or(error, |named| &named.source).raw_os_error()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -124,11 +124,13 @@ pub fn task_files(dir: &TaskDir, local: bool) -> io::Result<BTreeMap<u32, TrialF
     };
     let part = trials.len().div_ceil(READERS).max(LEAST_PART);
     let parts: io::Result<Vec<Vec<(u32, TrialFiles)>>> = std::thread::scope(|scope| {
-        let under_way: Vec<_> =
-            trials.chunks(part).map(|part| (part, scope.spawn(move || read(part)))).collect();
-        // A thread of ours does not panic; were it to, its part would be read here.
+        // At the user's limit of processes there is no thread for a part: it is read here.
+        let thread =
+            |part| std::thread::Builder::new().spawn_scoped(scope, move || read(part)).ok();
+        let under_way: Vec<_> = trials.chunks(part).map(|part| (part, thread(part))).collect();
+        let read_by = |thread: std::thread::ScopedJoinHandle<'_, _>| thread.join().ok();
         let ends = under_way.into_iter();
-        ends.map(|(part, end)| end.join().unwrap_or_else(|_| read(part))).collect()
+        ends.map(|(part, end)| end.and_then(read_by).unwrap_or_else(|| read(part))).collect()
     });
     Ok(parts?.into_iter().flatten().collect())
 }
@@ -209,12 +211,10 @@ fn ask_meanwhile<T>(
     meanwhile: impl FnOnce() -> T,
 ) -> (Both, T) {
     std::thread::scope(|scope| {
-        let asked = scope.spawn(|| source.of(stored));
+        // At the user's limit of processes there is no thread: then it is asked afterwards.
+        let asked = std::thread::Builder::new().spawn_scoped(scope, || source.of(stored)).ok();
         let done = meanwhile();
-        // A thread of ours does not panic; if it did, it gave no answer.
-        let lost = || "was not asked".to_owned();
-        let lost = |_| (Answer::Failed(lost()), Answer::Failed(lost()));
-        (asked.join().unwrap_or_else(lost), done)
+        (asked.and_then(|asked| asked.join().ok()).unwrap_or_else(|| source.of(stored)), done)
     })
 }
 

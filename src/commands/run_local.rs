@@ -12,8 +12,10 @@ pub(super) fn run_local(app: &App, id: &str) -> Result<ExitCode, CommandError> {
     // Fails where a person runs it by hand as the leader of a group; then the terminal is theirs to keep.
     nix::unistd::setsid().ok();
     let (_, stored) = app.find(id)?;
+    let log = stored.dir.runner_log();
+    let children = local::Children::new().at("write", &log)?;
     let claim = claim::take(&stored.dir, Kind::Runner, TakeOver::FromTheDead, &|text| say(text))?;
     let harness = store::install_program(&app.home, &app.harness()?)?;
-    local::run(&stored, &harness, &claim).at("write", &stored.dir.runner_log())?;
+    local::run(&stored, &harness, &claim, children).at("write", &log)?;
     Ok(ExitCode::Fine)
 }

@@ -45,8 +45,9 @@ pub(super) fn trials(task: &Task, sources: &Sources<'_>) -> Vec<TrialStatus> {
 
 /// Whether the harness or the runner wrote down that no more comes.
 fn is_recorded(files: &TrialFiles, last: Option<&RunnerRecord>) -> bool {
-    let is_dropped = matches!(last, Some(RunnerRecord::Dropped { .. }));
-    is_dropped || trial::last_end(&files.attempts).and_then(trial::final_end).is_some()
+    use RunnerRecord::{Dropped, NotStarted};
+    let is_given_up = matches!(last, Some(Dropped { .. } | NotStarted { .. }));
+    is_given_up || trial::last_end(&files.attempts).and_then(trial::final_end).is_some()
 }
 
 /// An attempt that another followed is over, whether or not somebody could write so.
@@ -65,7 +66,8 @@ fn last_words<'a>(task: &Task, records: &'a [RunnerRecord]) -> BTreeMap<u32, &'a
         match record {
             RunnerRecord::Started { task: of, trial, .. }
             | RunnerRecord::Ended { task: of, trial, .. }
-            | RunnerRecord::Dropped { task: of, trial, .. } => {
+            | RunnerRecord::Dropped { task: of, trial, .. }
+            | RunnerRecord::NotStarted { task: of, trial, .. } => {
                 if *of == task.name {
                     last.insert(*trial, record);
                 }
@@ -100,6 +102,7 @@ fn state(
         Some(RunnerRecord::Dropped { cancelled: false, .. }) => {
             (State::Blocked, Some("what it waits for can never be".to_owned()))
         }
+        Some(RunnerRecord::NotStarted { reason, .. }) => (State::Failed, Some(reason.clone())),
         // A harness outlives its runner, and writes its own end.
         Some(RunnerRecord::Started { .. }) if files.alive == Some(true) => (State::Running, None),
         Some(RunnerRecord::Started { .. }) if will_run => (State::Running, None),

@@ -18,6 +18,7 @@ mod fake;
 mod files;
 mod goodput;
 mod list;
+mod limits;
 mod local;
 mod odd_answers;
 mod output;

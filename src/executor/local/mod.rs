@@ -2,9 +2,12 @@
 //!
 //! A runner of its own carries the experiment out, so that `submit` returns and its terminal may close.
 
+mod children;
+mod log;
 mod runner;
 mod schedule;
 mod spawn;
 
+pub use children::Children;
 pub use runner::run;
 pub use spawn::{SpawnError, harness as start_harness, is_running, start_runner, wait};

@@ -1,79 +1,98 @@
 //! The runner: starts the trials of a local experiment as they become ready, until all are over.
 //!
 //! It alone writes `runner.jsonl`. Killed at any moment, a new one goes on from the trials' own records.
+#![expect(clippy::disallowed_methods, reason = "an edge: it waits on the real clock")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use nemo_core::durable::{self, Appender};
+use nemo_core::durable;
 use nemo_core::lines;
 use nemo_core::rundir::runner::RunnerRecord;
 use nemo_core::rundir::{AttemptRecord, requests};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::schedule::{self, LocalTask, Phase};
+use super::children::{Children, Ended};
+use super::log::RunnerLog;
+use super::schedule::{self, LocalTask, Phase, Place};
 use super::spawn;
 use crate::experiment::{Executor, Experiment};
+use crate::file_error::{IoResultExt, os_error};
 use crate::host::{self, Liveness, ProcessId};
 use crate::observe;
+use crate::report::say;
 use crate::status::{Action, Request, State};
-use crate::store::{Claim, Stored};
+use crate::store::{Claim, ClaimError, Stored};
 
 /// How long a request may lie before it is seen, and how often a harness that is no child is looked at.
 const TICK: Duration = Duration::from_millis(500);
 /// A harness that dies without a word this often is not started again. Its own rules stop it earlier.
 const SILENT_DEATHS: u32 = 5;
 
-/// How the harness of one trial ended.
-struct Ended {
-    place: (usize, usize),
-    exit_code: Option<i32>,
-    signal: Option<i32>,
-}
+/// How long nothing is started after this machine could not start a harness: it may lack processes or memory.
+const PAUSE_OF_STARTS: Duration = Duration::from_secs(1);
+/// How long the last records are kept where they can't be written.
+const LAST_WORDS: Duration = Duration::from_mins(10);
 
 struct Runner<'a> {
     stored: &'a Stored,
     claim: &'a Claim,
     harness: PathBuf,
     tasks: Vec<LocalTask<'a>>,
-    log: Appender,
+    log: RunnerLog,
     /// Harnesses that live, by trial.
-    live: BTreeMap<(usize, usize), ProcessId>,
+    live: BTreeMap<Place, ProcessId>,
     /// Those of them that an earlier runner started: they are no children of ours.
-    adopted: BTreeSet<(usize, usize)>,
-    silent_deaths: BTreeMap<(usize, usize), u32>,
+    adopted: BTreeSet<Place>,
+    silent_deaths: BTreeMap<Place, u32>,
     seen_requests: BTreeSet<PathBuf>,
     /// Wishes that hold on: what was cancelled is not started again.
     cancelled: Vec<Request>,
     /// Pauses and resumes, the latest last.
     pauses: Vec<Request>,
-    ended: (Sender<Ended>, Receiver<Ended>),
+    children: Children,
+    /// Ends whose trial's folder could not be read yet.
+    unread_ends: Vec<Ended>,
+    /// Whether a pause could not be carried out yet.
+    is_pause_open: bool,
+    /// Nothing is started before.
+    next_start: Instant,
+    /// What was said last of a harness that could not be started.
+    complaint: String,
 }
 
 /// Runs a local experiment until all of it is over.
-pub fn run(stored: &Stored, harness: &Path, claim: &Claim) -> io::Result<()> {
-    let mut log = Appender::open(&stored.dir.runner_log())?;
-    log.line(&RunnerRecord::Runner { process: ProcessId::current(), time: host::now() })?;
+pub fn run(
+    stored: &Stored,
+    harness: &Path,
+    claim: &Claim,
+    children: Children,
+) -> io::Result<()> {
+    let first = RunnerRecord::Runner { process: ProcessId::current(), time: host::now() };
     let mut runner = Runner {
         stored,
         claim,
         harness: harness.to_owned(),
         tasks: local_tasks(&stored.experiment),
-        log,
+        log: RunnerLog::open(&stored.dir.runner_log(), &first)?,
         live: BTreeMap::new(),
         adopted: BTreeSet::new(),
         silent_deaths: BTreeMap::new(),
         seen_requests: BTreeSet::new(),
         cancelled: Vec::new(),
         pauses: Vec::new(),
-        ended: channel(),
+        children,
+        unread_ends: Vec::new(),
+        is_pause_open: false,
+        next_start: Instant::now(),
+        complaint: String::new(),
     };
     runner.recover()?;
-    runner.carry_out()
+    runner.carry_out()?;
+    runner.finish()
 }
 
 fn local_tasks(experiment: &Experiment) -> Vec<LocalTask<'_>> {
@@ -113,78 +132,114 @@ impl Runner<'_> {
         Ok(())
     }
 
+    /// Whatever the disk answers meanwhile: what can't be done now is done at the next look.
     fn carry_out(&mut self) -> io::Result<()> {
         loop {
-            self.claim.check().map_err(io::Error::other)?;
-            self.heed_requests()?;
+            match self.claim.check() {
+                Err(error @ (ClaimError::Lost { .. } | ClaimError::Held { .. })) => {
+                    return Err(io::Error::other(error));
+                }
+                Err(error) => self.complain(&error.to_string()),
+                Ok(()) => {}
+            }
+            if let Err(error) = self.heed_requests() {
+                self.complain(&error.to_string());
+            }
             let decision = schedule::decide(&self.tasks);
             for &place in &decision.drop {
-                self.drop_trial(place, false)?;
+                self.drop_trial(place, false);
             }
             for &place in &decision.start {
-                self.start(place)?;
+                if Instant::now() >= self.next_start {
+                    self.start(place);
+                }
             }
             if schedule::is_over(&self.tasks) {
-                return self.log.line(&RunnerRecord::Finished { time: host::now() });
+                return Ok(());
             }
             if decision.drop.is_empty() {
-                self.wait()?;
+                self.wait();
             }
         }
     }
 
-    fn wait(&mut self) -> io::Result<()> {
-        match self.ended.1.recv_timeout(TICK) {
-            Ok(ended) => self.heed_end(&ended)?,
-            // The runner itself holds a sender.
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+    /// Writes the last record, as soon as there is room for it.
+    fn finish(mut self) -> io::Result<()> {
+        self.log.add(RunnerRecord::Finished { time: host::now() });
+        let began = Instant::now();
+        loop {
+            match self.log.flush() {
+                Err(_) if began.elapsed() < LAST_WORDS => std::thread::sleep(TICK),
+                written => return written,
+            }
         }
-        let over = |place: &&(usize, usize)| {
+    }
+
+    fn wait(&mut self) {
+        let mut ended = std::mem::take(&mut self.unread_ends);
+        ended.extend(self.children.wait(TICK));
+        let over = |place: &&Place| {
             self.live.get(place).is_none_or(|process| process.liveness() != Liveness::Alive)
         };
         for place in self.adopted.iter().filter(over).copied().collect::<Vec<_>>() {
             self.adopted.remove(&place);
-            self.heed_end(&Ended { place, exit_code: None, signal: None })?;
+            ended.push(Ended::unseen(place));
         }
-        Ok(())
+        for end in ended {
+            if let Err(error) = self.heed_end(&end) {
+                self.complain(&error.to_string());
+                self.unread_ends.push(end);
+            }
+        }
+        // What was not written yet is tried again; `finish` insists.
+        let _unwritten = self.log.flush();
     }
 
-    fn start(&mut self, place: (usize, usize)) -> io::Result<()> {
+    fn start(&mut self, place: Place) {
         let task = self.tasks[place.0].task.name.clone();
         let trial = index(place);
         let dir = self.stored.dir.task(&task);
         let child = match spawn::harness(&self.harness, &dir, trial) {
             Ok(child) => child,
+            Err(error) if is_passing(&error) => {
+                self.next_start = Instant::now() + PAUSE_OF_STARTS;
+                return self.complain(&error.to_string());
+            }
             Err(error) => {
-                eprintln!("can't start `{}`: {error}", self.harness.display());
+                let reason = format!("its harness can't be started: {error}");
+                self.complain(&reason);
                 self.tasks[place.0].phases[place.1] = Phase::Lost;
-                return self.drop_trial(place, true);
+                return self.log.add(RunnerRecord::NotStarted { task, trial, reason });
             }
         };
         let pid = child.id();
-        self.log.line(&RunnerRecord::Started { task, trial, pid, time: host::now() })?;
+        self.log.add(RunnerRecord::Started { task, trial, pid, time: host::now() });
         self.tasks[place.0].phases[place.1] = Phase::Running;
         self.live.insert(place, ProcessId::of(pid));
-        let ended = self.ended.0.clone();
-        std::thread::spawn(move || {
-            let (exit_code, signal) = spawn::wait(child);
-            // The receiver lives as long as the runner.
-            drop(ended.send(Ended { place, exit_code, signal }));
-        });
-        Ok(())
+        self.children.insert(place, child);
     }
 
+    /// Says what is wrong, once.
+    fn complain(&mut self, what: &str) {
+        if self.complaint != what {
+            what.clone_into(&mut self.complaint);
+            say(what);
+        }
+    }
+
+    /// Fails where the trial's folder can't be read now: then the same end is heeded again.
     fn heed_end(&mut self, ended: &Ended) -> io::Result<()> {
         let place = ended.place;
+        let recorded = self.recorded_phase(place)?;
         self.live.remove(&place);
-        self.log.line(&RunnerRecord::Ended {
+        self.log.add(RunnerRecord::Ended {
             task: self.tasks[place.0].task.name.clone(),
             trial: index(place),
             exit_code: ended.exit_code,
             signal: ended.signal,
             time: host::now(),
-        })?;
-        let phase = match self.recorded_phase(place)? {
+        });
+        let phase = match recorded {
             Some(phase) => phase,
             None if ended.exit_code == Some(i32::from(nemo_core::exit::REQUEUE)) => Phase::Waiting,
             None => self.silent_death(place),
@@ -193,57 +248,69 @@ impl Runner<'_> {
         let task = &self.tasks[place.0].task.name;
         let is_cancelled = self.cancelled.iter().any(|wish| wish.covers(task, index(place)));
         if phase == Phase::Waiting && is_cancelled {
-            self.drop_trial(place, true)?;
+            self.drop_trial(place, true);
         }
-        self.heed_pause(place)
+        self.heed_pause_or_later(place);
+        Ok(())
+    }
+
+    /// Makes a trial paused or not; where the disk has no room for that, at the next look.
+    fn heed_pause_or_later(&mut self, place: Place) {
+        if let Err(error) = self.heed_pause(place) {
+            self.is_pause_open = true;
+            self.complain(&error.to_string());
+        }
     }
 
     /// What follows when a harness was killed before it could write an end.
-    fn silent_death(&mut self, place: (usize, usize)) -> Phase {
+    fn silent_death(&mut self, place: Place) -> Phase {
         let deaths = self.silent_deaths.entry(place).or_default();
         *deaths += 1;
+        // It may lack what this machine has none of at the moment: another start at once would fail as well.
+        self.next_start = self.next_start.max(Instant::now() + PAUSE_OF_STARTS);
         if *deaths < SILENT_DEATHS { Phase::Waiting } else { Phase::Lost }
     }
 
     /// A final end, as the trial's own folder has it.
-    fn recorded_phase(&self, place: (usize, usize)) -> io::Result<Option<Phase>> {
+    fn recorded_phase(&self, place: Place) -> io::Result<Option<Phase>> {
         let files = observe::trial_files(&self.trial_dir(place))?;
         let phase =
             |state: State| if state == State::Completed { Phase::Completed } else { Phase::Lost };
         Ok(crate::status::final_state(&files).map(phase))
     }
 
-    fn last_process(&self, place: (usize, usize)) -> io::Result<Option<ProcessId>> {
+    fn last_process(&self, place: Place) -> io::Result<Option<ProcessId>> {
         let rows = lines::read::<AttemptRecord>(&self.trial_dir(place).attempts())?.rows;
         let last = rows.iter().rev().find_map(AttemptRecord::as_start);
         Ok(last.map(|start| start.process.clone()))
     }
 
-    fn trial_dir(&self, place: (usize, usize)) -> nemo_core::rundir::TrialDir {
+    fn trial_dir(&self, place: Place) -> nemo_core::rundir::TrialDir {
         self.stored.dir.task(&self.tasks[place.0].task.name).trial(index(place))
     }
 
-    fn drop_trial(&mut self, place: (usize, usize), cancelled: bool) -> io::Result<()> {
+    fn drop_trial(&mut self, place: Place, cancelled: bool) {
         self.tasks[place.0].phases[place.1] = if cancelled { Phase::Lost } else { Phase::Dropped };
-        self.log.line(&RunnerRecord::Dropped {
+        self.log.add(RunnerRecord::Dropped {
             task: self.tasks[place.0].task.name.clone(),
             trial: index(place),
             cancelled,
-        })
+        });
     }
 
     /// Carries out what `cancel`, `pause` and `resume` have asked for since the last look.
     fn heed_requests(&mut self) -> io::Result<()> {
         let heeded = self.pauses.len();
-        for (path, request) in requests::read(&self.stored.dir)? {
+        let folder = self.stored.dir.requests();
+        for (path, request) in requests::read(&self.stored.dir).named("read", &folder)? {
             if self.seen_requests.insert(path) {
-                self.heed(&request)?;
+                self.heed(&request);
             }
         }
-        if self.pauses.len() > heeded {
+        if self.pauses.len() > heeded || std::mem::take(&mut self.is_pause_open) {
             for task in 0..self.tasks.len() {
                 for trial in 0..self.tasks[task].phases.len() {
-                    self.heed_pause((task, trial))?;
+                    self.heed_pause_or_later((task, trial));
                 }
             }
         }
@@ -251,7 +318,7 @@ impl Runner<'_> {
     }
 
     /// Makes a trial paused or not, as it was wished last.
-    fn heed_pause(&mut self, place: (usize, usize)) -> io::Result<()> {
+    fn heed_pause(&mut self, place: Place) -> io::Result<()> {
         let task = &self.tasks[place.0].task.name;
         let last = self.pauses.iter().rev().find(|wish| wish.covers(task, index(place)));
         let Some(wish) = last else { return Ok(()) };
@@ -260,8 +327,9 @@ impl Runner<'_> {
         let phase = &mut self.tasks[place.0].phases[place.1];
         match (*phase, paused) {
             (Phase::Running, true) if !dir.pause().exists() => {
-                durable::create_dir_all(dir.path())?;
-                durable::replace_file_durably(&dir.pause(), b"{}\n")?;
+                durable::create_dir_all(dir.path()).named("make", dir.path())?;
+                durable::replace_file_durably(&dir.pause(), b"{}\n")
+                    .named("write", &dir.pause())?;
                 self.tell(place, Signal::SIGUSR1);
             }
             (Phase::Waiting, true) => *phase = Phase::Paused,
@@ -279,7 +347,7 @@ impl Runner<'_> {
         Ok(())
     }
 
-    fn heed(&mut self, request: &Request) -> io::Result<()> {
+    fn heed(&mut self, request: &Request) {
         match request.action {
             Action::Cancel => self.cancelled.push(request.clone()),
             Action::Pause | Action::Resume => self.pauses.push(request.clone()),
@@ -295,7 +363,7 @@ impl Runner<'_> {
                     (Phase::Running, Action::Cancel) => self.tell(place, Signal::SIGTERM),
                     (Phase::Running, Action::Preempt) => self.tell(place, Signal::SIGUSR1),
                     (Phase::Waiting | Phase::Paused, Action::Cancel) => {
-                        self.drop_trial(place, true)?;
+                        self.drop_trial(place, true);
                     }
                     (_, Action::Pause | Action::Resume) // below, by the last wish of all
                     | (Phase::Waiting | Phase::Paused, Action::Preempt)
@@ -303,20 +371,40 @@ impl Runner<'_> {
                 }
             }
         }
-        Ok(())
     }
 
-    fn tell(&self, place: (usize, usize), signal: Signal) {
+    fn tell(&self, place: Place, signal: Signal) {
         let process = self.live.get(&place).filter(|process| process.liveness() == Liveness::Alive);
         let pid = process.and_then(|process| i32::try_from(process.pid).ok());
         if let Some(pid) = pid
             && let Err(error) = kill(Pid::from_raw(pid), signal)
         {
-            eprintln!("can't signal process {pid}: {error}");
+            say(&format!("can't signal process {pid}: {error}"));
         }
     }
 }
 
-fn index(place: (usize, usize)) -> u32 {
+/// Whether another moment may do better: the limit of processes, memory, open files or disk is reached, or a file is
+/// still being written.
+fn is_passing(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ExecutableFileBusy, Interrupted, OutOfMemory, QuotaExceeded, StaleNetworkFileHandle,
+        StorageFull, TimedOut, WouldBlock,
+    };
+    let kinds = [
+        ExecutableFileBusy,
+        Interrupted,
+        OutOfMemory,
+        QuotaExceeded,
+        StaleNetworkFileHandle,
+        StorageFull,
+        TimedOut,
+        WouldBlock,
+    ];
+    let of_system = [nix::libc::EMFILE, nix::libc::ENFILE, nix::libc::EIO];
+    kinds.contains(&error.kind()) || os_error(error).is_some_and(|code| of_system.contains(&code))
+}
+
+fn index(place: Place) -> u32 {
     u32::try_from(place.1).unwrap_or(u32::MAX)
 }

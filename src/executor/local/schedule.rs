@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::experiment::{Dependency, On, Task};
 
+/// A trial: its task's place among all, and its own within the task.
+pub(super) type Place = (usize, usize);
+
 /// Where a trial stands for the runner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -40,11 +43,11 @@ pub(super) struct LocalTask<'a> {
     pub(super) phases: Vec<Phase>,
 }
 
-/// What follows from where all trials stand. Trials are (task, trial) indices.
+/// What follows from where all trials stand.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Decision {
-    pub(super) start: Vec<(usize, usize)>,
-    pub(super) drop: Vec<(usize, usize)>,
+    pub(super) start: Vec<Place>,
+    pub(super) drop: Vec<Place>,
 }
 
 /// Whether everything is over.

@@ -12,10 +12,15 @@ use nemo_core::rundir::runner::RunnerRecord;
 use nemo_core::rundir::{ExperimentDir, TaskDir};
 use nemo_core::{durable, lines};
 
+use crate::file_error::IoResultExt;
 use crate::host::{Liveness, ProcessId};
 
 /// How long a runner may take to say that it is there.
 const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a program may be open for writing elsewhere, and how often it is tried again.
+const BUSY: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Why the runner did not start.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +54,7 @@ pub fn start_runner(
     dir: &ExperimentDir,
 ) -> Result<(), SpawnError> {
     let log = dir.0.join("runner.out");
-    let output = OpenOptions::new().append(true).create(true).open(&log)?;
+    let output = OpenOptions::new().append(true).create(true).open(&log).named("open", &log)?;
     let mut child = Command::new(program)
         .arg("run-local")
         .arg(id)
@@ -76,24 +81,60 @@ pub fn start_runner(
 
 /// Starts the harness of one trial, in a process group of its own: a Ctrl-C at the terminal is not for it.
 pub fn harness(program: &Path, dir: &TaskDir, trial: u32) -> io::Result<Child> {
-    durable::create_dir_all(&dir.slurm_output())?;
-    let log = dir.slurm_output().join(format!("local_{trial}.out"));
-    let output = OpenOptions::new().append(true).create(true).open(log)?;
-    Command::new(program)
-        .arg("run")
-        .arg("--local")
-        .arg("--task-dir")
-        .arg(&dir.0)
-        .arg("--trial")
-        .arg(trial.to_string())
-        .stdin(Stdio::null())
-        .stdout(output.try_clone()?)
-        .stderr(output)
-        .process_group(0)
-        .spawn()
+    let folder = dir.slurm_output();
+    durable::create_dir_all(&folder).named("make", &folder)?;
+    let log = folder.join(format!("local_{trial}.out"));
+    let output = OpenOptions::new().append(true).create(true).open(&log).named("open", &log)?;
+    let began = Instant::now();
+    loop {
+        let started = Command::new(program)
+            .arg("run")
+            .arg("--local")
+            .arg("--task-dir")
+            .arg(&dir.0)
+            .arg("--trial")
+            .arg(trial.to_string())
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().named("open", &log)?)
+            .stderr(output.try_clone().named("open", &log)?)
+            .process_group(0)
+            .spawn();
+        match started {
+            // Somebody who forked meanwhile has it open for writing until they run another program.
+            Err(error) if is_busy(&error) && began.elapsed() < BUSY => std::thread::sleep(LOOK),
+            started => return started.named("run", program),
+        }
+    }
+}
+
+fn is_busy(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ExecutableFileBusy
 }
 
 /// Waits for a harness. Its exit code, or the signal that killed it.
 pub fn wait(mut child: Child) -> (Option<i32>, Option<i32>) {
     child.wait().map_or((None, None), |status| (status.code(), status.signal()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_still_being_written_is_run_when_it_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("harness");
+        std::fs::write(&program, "#!/bin/sh\nexit 7\n").unwrap();
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        let writer = OpenOptions::new().write(true).open(&program).unwrap();
+        let closer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            drop(writer);
+        });
+        let child = harness(&program, &TaskDir(folder.path().join("task")), 3).unwrap();
+        closer.join().unwrap();
+        assert_eq!(wait(child), (Some(7), None));
+    }
 }

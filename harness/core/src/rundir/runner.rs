@@ -49,6 +49,15 @@ pub enum RunnerRecord {
         /// Whether somebody cancelled it; else its dependency can never be met.
         cancelled: bool,
     },
+    /// A trial's harness can't be started here, now or later.
+    NotStarted {
+        /// The task.
+        task: String,
+        /// The trial.
+        trial: u32,
+        /// Why.
+        reason: String,
+    },
     /// Everything is over.
     Finished {
         /// Unix seconds.
