@@ -7,10 +7,14 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
+/// The stack of the thread that closes a watch.
+const STACK: usize = 64 * 1024;
+
 /// A watched folder.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    inotify: Inotify,
+    /// There until the end.
+    inotify: Option<Inotify>,
 }
 
 /// What was seen.
@@ -32,18 +36,18 @@ impl Watch {
             | AddWatchFlags::IN_CLOSE_WRITE
             | AddWatchFlags::IN_ONLYDIR;
         inotify.add_watch(folder, mask).ok()?;
-        Some(Self { inotify })
+        Some(Self { inotify: Some(inotify) })
     }
 
-    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
-        self.inotify.as_fd()
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.inotify.as_ref().map(AsFd::as_fd)
     }
 
     /// Takes all that has come.
     pub(crate) fn read(&self) -> Seen {
         let mut seen = Seen::default();
-        loop {
-            let events = match self.inotify.read_events() {
+        while let Some(inotify) = &self.inotify {
+            let events = match inotify.read_events() {
                 Ok(events) => events,
                 Err(Errno::EINTR) => continue,
                 Err(_) => return seen,
@@ -57,5 +61,16 @@ impl Watch {
                 }
             }
         }
+        seen
+    }
+}
+
+impl Drop for Watch {
+    /// The kernel closes it only when nobody in the whole system is handling an event: after 15 ms, at times after
+    /// hundreds. The requeue does not wait for that.
+    fn drop(&mut self) {
+        let inotify = self.inotify.take();
+        let thread = std::thread::Builder::new().name("unwatch".to_owned()).stack_size(STACK);
+        thread.spawn(move || drop(inotify)).ok(); // where no thread can start, it is closed here
     }
 }

@@ -126,7 +126,7 @@ impl Saver {
 
     /// What to poll.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.watch.iter().map(Watch::descriptor).chain([self.wake.as_fd()])
+        self.watch.iter().filter_map(Watch::descriptor).chain([self.wake.as_fd()])
     }
 
     /// When [`Saver::look`] is due.
