@@ -174,14 +174,13 @@ pub fn sources<'a>(stored: &'a Stored, source: Source<'_>) -> io::Result<Sources
         ((queue, accounts), read) = ask_meanwhile(stored, source, || all_files(stored));
         files = read?;
     }
+    let (requests, damaged_requests) =
+        requests::read_all(&stored.dir).named("read", &stored.dir.requests())?;
     Ok(Sources {
         submitting: is_submitting(&stored.dir, &stored.journal),
         files,
-        requests: requests::read(&stored.dir)
-            .named("read", &stored.dir.requests())?
-            .into_iter()
-            .map(|(_, request)| request)
-            .collect(),
+        requests: requests.into_iter().map(|(_, request)| request).collect(),
+        damaged_requests,
         runner: runner(&stored.dir)?,
         earlier,
         now: host::now(),

@@ -212,6 +212,7 @@ impl Maker {
             accounts: Answer::Rows(accounts),
             files: observe::all_files(stored)?,
             requests: Vec::new(),
+            damaged_requests: Vec::new(),
             now: self.now as f64,
             runner: RunnerView {
                 records: Vec::new(),

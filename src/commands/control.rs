@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
-use nemo_core::durable;
 use nemo_core::rundir::TrialDir;
+use nemo_core::{checksum, durable};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -301,7 +301,7 @@ pub(super) fn request(
     let name = format!("{now:.6}-{}-{}.json", this.node, this.pid);
     let folder = stored.dir.requests();
     durable::create_dir_all(&folder).at("make", &folder)?;
-    let text = serde_json::to_vec(&request).map_err(std::io::Error::from).at("write", &folder)?;
+    let text = checksum::to_vec(&request).map_err(std::io::Error::from).at("write", &folder)?;
     let path = folder.join(name);
     Ok(durable::replace_file_durably(&path, &text).at("write", &path)?)
 }

@@ -161,11 +161,12 @@ fn on_terminal(text: &str) -> String {
 }
 
 fn nothing(status: &Status, target: &Target) -> String {
-    let state = meant(status, target).next().map_or("pending", |(_, trial)| trial.state.as_str());
-    format!(
-        "Nothing was written yet: it is {state}. `nemo-slurm status {}` tells more.",
-        status.experiment.id
-    )
+    let first = meant(status, target).next().map(|(_, trial)| trial);
+    let state = first.map_or("pending", |trial| trial.state.as_str());
+    let why = first.and_then(|trial| trial.reason.as_ref());
+    let why = why.map_or_else(String::new, |reason| format!(": {reason}"));
+    let id = &status.experiment.id;
+    format!("Nothing was written yet: it is {state}{why}. `nemo-slurm status {id}` tells more.")
 }
 
 fn meant<'a>(

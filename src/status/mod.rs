@@ -17,6 +17,7 @@ mod view;
 mod waiting;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use nemo_core::lines::Damage;
 use nemo_core::rundir::runner::RunnerRecord;
@@ -160,8 +161,10 @@ pub struct Sources<'a> {
     pub accounts: Answer<AccountRow>,
     /// The folders of its trials, by task.
     pub files: BTreeMap<String, BTreeMap<u32, TrialFiles>>,
-    /// What was asked for by `cancel`.
+    /// What was asked for by `cancel`, `pause` and their like.
     pub requests: Vec<Request>,
+    /// Requests that are not as they were written.
+    pub damaged_requests: Vec<PathBuf>,
     /// The local runner.
     pub runner: RunnerView,
     /// What was known before.
@@ -290,7 +293,10 @@ fn status(
 fn damage(sources: &Sources<'_>) -> impl Iterator<Item = String> {
     let of_trials = sources.files.values().flat_map(BTreeMap::values).map(|files| &files.damage);
     let all = [&sources.stored.damage, &sources.runner.damage].into_iter().chain(of_trials);
-    all.flatten().map(Damage::to_string)
+    let requests = sources.damaged_requests.iter().map(|path| {
+        format!("`{}` is damaged: what it asks for is ignored; ask again", path.display())
+    });
+    all.flatten().map(Damage::to_string).chain(requests)
 }
 
 /// The sources that did not answer.

@@ -58,6 +58,7 @@ fn sources(stored: &Stored) -> Sources<'_> {
         accounts: Answer::Rows(Vec::new()),
         files: BTreeMap::new(),
         requests: Vec::new(),
+        damaged_requests: Vec::new(),
         runner: RunnerView { records: Vec::new(), liveness: None, rebooted: false, damage: None },
         earlier: Remembered::new(),
         now: 1000.0,

@@ -75,7 +75,9 @@ pub(super) fn state(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) ->
         let verdict = Verdict::open(State::Preempted, Some(what.to_owned()));
         return Verdict { remedy: Some(Remedy::Requeue), ..verdict };
     }
-    if is_ended && verdict.state != State::Completed && is_known_to_slurm(evidence) {
+    // What is damaged may have been the word that the trial is over: then a person must look first.
+    let may_run = evidence.files.damage.is_none() && is_known_to_slurm(evidence);
+    if is_ended && verdict.state != State::Completed && may_run {
         let requeued = |reason| format!("{reason}; `nemo-slurm poll` requeues it");
         let reason = verdict.reason.map(requeued);
         return Verdict { reason, remedy: Some(Remedy::Requeue), ..verdict };

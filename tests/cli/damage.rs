@@ -113,3 +113,15 @@ fn a_damaged_line_is_named_by_every_command() {
         assert!(names(&printed.stderr, &journal), "{command}: {printed:?}");
     }
 }
+
+#[test]
+fn a_damaged_request_is_named() {
+    let (world, id) = finished();
+    let folder = world.experiment(&id).join("requests");
+    std::fs::create_dir_all(&folder).unwrap();
+    let request = folder.join("1.000000-n1-1.json");
+    std::fs::write(&request, "{\"action\":\"cancfl\"").unwrap();
+    let status = world.status(&id);
+    assert!(names(&text(&status["warnings"]), &request), "{status:#}");
+    assert_eq!(status["tasks"][0]["state"], "completed", "{status:#}");
+}

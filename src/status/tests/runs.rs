@@ -101,3 +101,18 @@ fn the_record_counts_where_slurm_has_another_word() {
     // Newer accounting has one row for all that were cancelled together.
     check("", "8_[0-1,7]|CANCELLED+0|Unknown|150", &[], "cancelled? []");
 }
+
+#[test]
+fn a_trial_whose_record_is_damaged_is_not_run_again() {
+    let stored = stored();
+    let mut sources = sources(&stored);
+    sources.queue = queue_rows("8_0|FAILED|None");
+    sources.accounts = account_rows("8_0|FAILED|100|150|93:0");
+    let damage = Damage { path: "/x/attempts.jsonl".into(), lines: vec![2] };
+    let mut files = TrialFiles { attempts: vec![start(0, 100.0)], ..TrialFiles::default() };
+    for (damage, remedy) in [(Some(damage), None), (None, Some(Remedy::Requeue))] {
+        files.damage = damage;
+        sources.files.insert("train".to_owned(), [(0, files.clone())].into());
+        assert_eq!(join(&sources).tasks[1].trials[0].remedy, remedy);
+    }
+}

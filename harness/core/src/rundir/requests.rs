@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::paths::ExperimentDir;
+use crate::checksum;
 
 /// Somebody's wish, as a file in the experiment's folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,8 +47,13 @@ impl Request {
 
 /// All requests so far, oldest first.
 pub fn read(dir: &ExperimentDir) -> io::Result<Vec<(PathBuf, Request)>> {
+    Ok(read_all(dir)?.0)
+}
+
+/// The same, and the files that are not as they were written: those ask for nothing.
+pub fn read_all(dir: &ExperimentDir) -> io::Result<(Vec<(PathBuf, Request)>, Vec<PathBuf>)> {
     let entries = match fs::read_dir(dir.requests()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
         entries => entries?,
     };
     let mut paths = Vec::new();
@@ -58,10 +64,42 @@ pub fn read(dir: &ExperimentDir) -> io::Result<Vec<(PathBuf, Request)>> {
         }
     }
     paths.sort();
-    let read = |path: PathBuf| {
-        // Renamed into place whole; one that can't be read is no request of ours.
-        let request = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
-        Some((path, request))
-    };
-    Ok(paths.into_iter().filter_map(read).collect())
+    let (mut whole, mut damaged) = (Vec::new(), Vec::new());
+    for path in paths {
+        // It was renamed into place whole: what can't be read now is there at the next look.
+        let Ok(text) = fs::read(&path) else { continue };
+        match checksum::from_slice(&text) {
+            Ok(request) => whole.push((path, request)),
+            Err(_) => damaged.push(path),
+        }
+    }
+    Ok((whole, damaged))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_request_asks_for_nothing_and_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = ExperimentDir(folder.path().to_owned());
+        assert_eq!(read_all(&dir).unwrap(), (Vec::new(), Vec::new()));
+        crate::durable::create_dir_all(&dir.requests()).unwrap();
+        let request =
+            Request { action: Action::Pause, task: Some("train".into()), trial: Some(3), time: 7 };
+        let text = checksum::to_vec(&request).unwrap();
+        let path = dir.requests().join("1-1.json");
+        for bit in 0..text.len() * 8 {
+            let mut flipped = text.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &flipped).unwrap();
+            let (whole, damaged) = read_all(&dir).unwrap();
+            let is_named = whole.is_empty() && damaged == [path.clone()];
+            let is_right = whole == [(path.clone(), request.clone())]; // only the checksum's name was hit
+            assert!(is_named || is_right, "bit {bit}: {whole:?}");
+        }
+        fs::write(&path, &text).unwrap();
+        assert_eq!(read(&dir).unwrap(), [(path, request)]);
+    }
 }
