@@ -9,8 +9,9 @@ use nemo_core::durable::Appender;
 use serde::{Deserialize, Serialize};
 
 use crate::host::ProcessId;
-use crate::plan::Plan;
+use crate::plan::{JobArray, Plan};
 use crate::slurm::id::JobId;
+use crate::slurm::indices::IndexSet;
 use crate::store::{Claim, ClaimError};
 
 /// One line of the journal.
@@ -27,7 +28,7 @@ pub enum Event {
         /// Unix seconds.
         time: f64,
     },
-    /// What will be asked of Slurm, so that an interrupted submission goes on with the very same.
+    /// What will be asked of Slurm for a generation, so that an interrupted submission goes on with the very same.
     Planned {
         /// The arrays in the order of their submission.
         plan: Plan,
@@ -40,10 +41,10 @@ pub enum Event {
         task: String,
         /// Its place among the arrays of its task.
         array: usize,
-        /// The trial of its array task 0.
+        /// What is added to an array index to get the trial.
         offset: u32,
-        /// How many trials it runs.
-        trials: u32,
+        /// The trials that it runs.
+        trials: IndexSet,
         /// Unix seconds.
         time: f64,
     },
@@ -65,8 +66,10 @@ pub enum Event {
         /// Unix seconds.
         time: f64,
     },
-    /// The heads of all chains were released, and with that all is in.
+    /// The heads of all chains were released, and with that all of a generation is in.
     Complete {
+        /// Which one, from 0.
+        generation: u32,
         /// Unix seconds.
         time: f64,
     },
@@ -106,13 +109,68 @@ pub fn entry(journal: &[Event], wanted: &str) -> Entry {
     entry
 }
 
-/// What is to be asked of Slurm; nothing on the local executor.
-#[must_use]
-pub fn plan(journal: &[Event]) -> Option<&Plan> {
-    journal.iter().find_map(|event| match event {
+/// What is to be asked of Slurm, one plan a generation; nothing on the local executor.
+pub fn plans(journal: &[Event]) -> impl DoubleEndedIterator<Item = &Plan> {
+    journal.iter().filter_map(|event| match event {
         Event::Planned { plan } => Some(plan),
         _ => None,
     })
+}
+
+/// The arrays of all generations, in the order of their submission.
+pub fn planned_arrays(journal: &[Event]) -> impl Iterator<Item = &JobArray> {
+    plans(journal).flat_map(|plan| &plan.arrays)
+}
+
+/// An array that Slurm took.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Submitted<'a> {
+    /// The name by which it is found.
+    pub token: &'a str,
+    /// Its job id.
+    pub job: JobId,
+    /// Its task.
+    pub task: &'a str,
+    /// What is added to an array index to get the trial.
+    pub offset: u32,
+    /// The trials that it runs.
+    pub trials: &'a IndexSet,
+    /// When Slurm took it, in unix seconds.
+    pub time: f64,
+}
+
+impl Submitted<'_> {
+    /// The trial that an array index runs.
+    #[must_use]
+    pub fn trial_of(&self, index: u32) -> Option<u32> {
+        let trial = self.offset.checked_add(index)?;
+        self.trials.contains(trial).then_some(trial)
+    }
+}
+
+/// The arrays that Slurm took, with what they run, in the order of their submission.
+#[must_use]
+pub fn submitted_arrays(journal: &[Event]) -> Vec<Submitted<'_>> {
+    journal.iter().filter_map(|event| submitted_array(journal, event)).collect()
+}
+
+fn submitted_array<'a>(journal: &'a [Event], event: &'a Event) -> Option<Submitted<'a>> {
+    let Event::Submitted { token, slurm_job, time } = event else { return None };
+    let (task, offset, trials) = place(journal, token)?;
+    Some(Submitted { token, job: *slurm_job, task, offset, trials, time: *time })
+}
+
+/// What an array runs: as it was intended or, where that line is damaged, as it was planned.
+fn place<'a>(journal: &'a [Event], wanted: &str) -> Option<(&'a str, u32, &'a IndexSet)> {
+    let intended = journal.iter().find_map(|event| match event {
+        Event::Intended { token, task, offset, trials, .. } if token == wanted => {
+            Some((task.as_str(), *offset, trials))
+        }
+        _ => None,
+    });
+    let is_it = |array: &&JobArray| wanted.ends_with(&format!(".{}.{}", array.task, array.index));
+    let planned = || planned_arrays(journal).find(is_it);
+    intended.or_else(|| planned().map(|array| (array.task.as_str(), array.offset, &array.trials)))
 }
 
 /// The arrays that Slurm took, by token.
@@ -128,18 +186,9 @@ pub fn submitted(journal: &[Event]) -> Vec<(String, JobId)> {
 /// When Slurm took the array of a trial, in unix seconds.
 #[must_use]
 pub fn submitted_at(journal: &[Event], task: &str, trial: u32) -> Option<f64> {
-    let has_trial = |wanted: &str| {
-        journal.iter().any(|event| match event {
-            Event::Intended { token, task: of, offset, trials, .. } => {
-                token == wanted && of == task && (*offset..offset + trials).contains(&trial)
-            }
-            _ => false,
-        })
-    };
-    journal.iter().find_map(|event| match event {
-        Event::Submitted { token, time, .. } if has_trial(token) => Some(*time),
-        _ => None,
-    })
+    let arrays = submitted_arrays(journal);
+    let of_trial = arrays.iter().find(|array| array.task == task && array.trials.contains(trial));
+    of_trial.map(|array| array.time)
 }
 
 /// When the submission began, in unix seconds.
@@ -151,10 +200,19 @@ pub fn began(journal: &[Event]) -> Option<f64> {
     })
 }
 
-/// Whether nothing is left to submit.
+/// Whether nothing is left to submit of any generation.
 #[must_use]
 pub fn is_complete(journal: &[Event]) -> bool {
-    journal.iter().any(|event| matches!(event, Event::Complete { .. }))
+    let last = plans(journal).map(|plan| plan.generation).max().unwrap_or(0);
+    (0..=last).all(|generation| is_generation_complete(journal, generation))
+}
+
+/// Whether nothing is left to submit of one.
+#[must_use]
+pub fn is_generation_complete(journal: &[Event], wanted: u32) -> bool {
+    journal
+        .iter()
+        .any(|event| matches!(event, Event::Complete { generation, .. } if *generation == wanted))
 }
 
 /// Slurm's words, if it refused a part of the experiment.
@@ -213,5 +271,62 @@ impl Record for Journal<'_> {
     }
     fn sync(&mut self) -> io::Result<()> {
         self.file.sync()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn array(index: usize, offset: u32, trials: &str) -> JobArray {
+        JobArray {
+            task: "train".to_owned(),
+            index,
+            offset,
+            trials: trials.parse().unwrap(),
+            throttle: None,
+            after: Vec::new(),
+            held: false,
+        }
+    }
+
+    fn intended(index: usize, offset: u32, trials: &str) -> Event {
+        let array = array(index, offset, trials);
+        let token = format!("x-1.train.{index}");
+        let (task, trials) = (array.task, array.trials);
+        Event::Intended { token, task, array: index, offset, trials, time: 0.0 }
+    }
+
+    fn submitted(index: usize, job: u32) -> Event {
+        let token = format!("x-1.train.{index}");
+        Event::Submitted { token, slurm_job: JobId(job), time: f64::from(job) }
+    }
+
+    fn planned(generation: u32, arrays: Vec<JobArray>) -> Event {
+        Event::Planned { plan: Plan { generation, arrays } }
+    }
+
+    #[test]
+    fn arrays_of_all_generations_are_known_with_their_trials() {
+        let journal = [
+            planned(0, vec![array(0, 0, "0-9"), array(1, 10, "10-19")]),
+            intended(0, 0, "0-9"),
+            submitted(0, 7),
+            // The intent of the next one is damaged: what it runs was planned.
+            submitted(1, 8),
+            Event::Complete { generation: 0, time: 9.0 },
+            planned(1, vec![array(2, 10, "13,17")]),
+            intended(2, 10, "13,17"),
+        ];
+        let shown =
+            |array: &Submitted<'_>| format!("{} {} {}", array.job, array.offset, array.trials);
+        let shown: Vec<String> = submitted_arrays(&journal).iter().map(shown).collect();
+        assert_eq!(shown, ["7 0 0-9", "8 10 10-19"]);
+        assert_eq!(submitted_arrays(&journal)[1].trial_of(3), Some(13));
+        assert_eq!(submitted_arrays(&journal)[1].trial_of(10), None);
+        assert_eq!(submitted_at(&journal, "train", 13), Some(8.0));
+        assert!(is_generation_complete(&journal, 0) && !is_complete(&journal));
+        let complete = [&journal[..], &[Event::Complete { generation: 1, time: 9.0 }]].concat();
+        assert!(is_complete(&complete));
     }
 }

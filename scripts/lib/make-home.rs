@@ -25,8 +25,8 @@ use nemo_slurm::commands::prepare::{Context, new_tasks};
 use nemo_slurm::executor::slurm::{Scheduler, Submission, submit};
 use nemo_slurm::experiment::{self, Experiment};
 use nemo_slurm::host::Liveness;
-use nemo_slurm::journal::{Event, Journal};
-use nemo_slurm::plan::{Limits, Plan};
+use nemo_slurm::journal::{self, Event, Journal};
+use nemo_slurm::plan::{Limits, Plan, Selection};
 use nemo_slurm::slurm::id::{TaskSet, Tasks};
 use nemo_slurm::slurm::parse::account::ExitCode;
 use nemo_slurm::slurm::{AccountRow, JobId, JobState, QueueRow, SlurmError};
@@ -163,7 +163,11 @@ impl Maker {
         is_local: bool,
     ) -> Result<Stored> {
         let dir = self.home.experiment(id);
-        let plan = if is_local { None } else { Some(Plan::new(experiment, Limits::default())?) };
+        let plan = if is_local {
+            None
+        } else {
+            Some(Plan::new(experiment, &Selection::all(experiment), Limits::default())?)
+        };
         let process = ProcessId::current();
         let begun =
             Event::Submitter { process, version: env!("CARGO_PKG_VERSION").to_owned(), time: now };
@@ -188,7 +192,7 @@ impl Maker {
             let claim = Claim::of_new(&dir, holder.clone());
             let mut journal = Journal::open(&dir.journal(), journal, &claim)?;
             let mut numbers = Numbers(1000 + u32::try_from(number)? * 4);
-            let submission = Submission { id: id.as_str(), dir: &dir, plan };
+            let submission = Submission { id: id.as_str(), dir: &dir, plan, damaged_since: None };
             submit(submission, &mut numbers, &mut journal, &|| now)?;
         }
         Ok(self.home.load(id)?)
@@ -326,20 +330,12 @@ fn trials(stored: &Stored, fate: Fate, chance: &mut Chance) -> Vec<Trial> {
 impl Trial {
     /// Its array and its place there.
     fn place(&self, stored: &Stored) -> Option<(JobId, u32)> {
-        let array = stored.journal.iter().find_map(|event| match event {
-            Event::Intended { token, task, offset, trials, .. }
-                if *task == self.task && (*offset..offset + trials).contains(&self.index) =>
-            {
-                Some((token, *offset))
-            }
-            _ => None,
-        });
-        let (wanted, offset) = array?;
-        let job = stored.journal.iter().find_map(|event| match event {
-            Event::Submitted { token, slurm_job, .. } if token == wanted => Some(*slurm_job),
-            _ => None,
-        });
-        Some((job?, self.index - offset))
+        let arrays = journal::submitted_arrays(&stored.journal);
+        let is_own = |array: &&journal::Submitted<'_>| {
+            array.task == self.task && array.trials.contains(self.index)
+        };
+        let array = arrays.iter().find(is_own)?;
+        Some((array.job, self.index - array.offset))
     }
 
     fn in_queue(&self, stored: &Stored) -> Option<QueueRow> {

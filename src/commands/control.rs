@@ -66,15 +66,15 @@ impl ArrayPart<'_> {
 
     /// The id of the array task that runs a trial.
     pub(super) fn task_id(&self, trial: u32) -> String {
-        format!("{}_{}", self.job, trial - self.array.offset)
+        format!("{}_{}", self.job, trial.saturating_sub(self.array.offset))
     }
 
     /// The trials of the target that a row of `squeue` speaks for.
     fn trials<'r>(&'r self, row: &'r QueueRow) -> impl Iterator<Item = u32> + 'r {
-        let first = self.array.offset;
-        let all = first..first + self.array.trials.get();
+        let all = self.array.trials.iter();
         let meant = all.filter(|trial| self.trial.is_none_or(|wanted| wanted == *trial));
-        meant.filter(move |trial| row.array_job == self.job && row.tasks.contains(trial - first))
+        let has = |index| row.array_job == self.job && row.tasks.contains(index);
+        meant.filter(move |trial| self.array.index_of(*trial).is_some_and(has))
     }
 }
 
@@ -93,13 +93,11 @@ pub(super) fn arrays<'a>(
     target: &Target,
 ) -> Arrays<'a> {
     let mut arrays = Arrays { known: Vec::new(), unknown: Vec::new() };
-    let plan = journal::plan(&stored.journal).map(|plan| plan.arrays.as_slice());
     let is_meant = |array: &&JobArray| {
-        let trials = array.offset..array.offset + array.trials.get();
         target.task.as_ref().is_none_or(|task| *task == array.task)
-            && target.trial.is_none_or(|trial| trials.contains(&trial))
+            && target.trial.is_none_or(|trial| array.trials.contains(trial))
     };
-    for array in plan.unwrap_or_default().iter().filter(is_meant) {
+    for array in journal::planned_arrays(&stored.journal).filter(is_meant) {
         let token = script::token(stored.id.as_str(), &array.task, array.index);
         let part = |job| ArrayPart { array, token: token.clone(), job, trial: target.trial };
         let submitted = journal::submitted(journal).into_iter().filter(|(name, _)| *name == token);
@@ -228,8 +226,7 @@ pub(super) fn tell_running(
 
 impl ArrayPart<'_> {
     pub(super) fn runs(&self, task: &str, trial: u32) -> bool {
-        let trials = self.array.offset..self.array.offset + self.array.trials.get();
-        self.array.task == task && trials.contains(&trial)
+        self.array.task == task && self.array.trials.contains(trial)
     }
 }
 

@@ -70,12 +70,11 @@ impl Scheduler for OnSlurm<'_> {
 impl OnSlurm<'_> {
     /// The array of this name as the folder of a trial knows it.
     fn job_that_ran(&self, token: &str) -> Option<JobId> {
-        let Submission { id, dir, plan } = self.submission;
+        let Submission { id, dir, plan, .. } = self.submission;
         let is_meant = |task: &str, index| script::token(id, task, index) == token;
         let array = plan.arrays.iter().find(|array| is_meant(&array.task, array.index))?;
-        let trials = array.offset..array.offset + array.trials.get();
         let task = dir.task(&array.task);
-        trials.into_iter().find_map(|trial| {
+        array.trials.iter().find_map(|trial| {
             let files = observe::trial_files(&task.trial(trial)).ok()?;
             files.attempts.iter().find_map(|record| {
                 let job = record.as_start()?.slurm_job.as_ref()?;

@@ -178,8 +178,7 @@ pub(super) fn resume(app: &App, args: &ResumeArgs) -> Result<ExitCode, CommandEr
 /// The target's experiment. One with chains must be submitted as a whole: their heads are held until then.
 fn found(app: &App, args: &ControlArgs) -> Result<(Target, Stored), CommandError> {
     let (target, stored) = app.find(&args.target)?;
-    let plan = journal::plan(&stored.journal);
-    let has_chains = plan.is_some_and(|plan| plan.arrays.iter().any(|array| array.held));
+    let has_chains = journal::planned_arrays(&stored.journal).any(|array| array.held);
     if has_chains && !journal::is_complete(&stored.journal) {
         let text = format!("experiment `{}` is not yet submitted as a whole", stored.id);
         let go_on = format!("`nemo-slurm submit --continue {}` goes on", stored.id);

@@ -10,6 +10,7 @@ use super::{App, check, cluster};
 use crate::cli::FileArgs;
 use crate::error::{CommandError, ExitCode};
 use crate::experiment::Experiment;
+use crate::plan::{JobArray, Plan};
 use crate::report::{out, out_json, plan_table, say};
 use crate::slurm::Cluster;
 use crate::store::ExperimentId;
@@ -75,11 +76,11 @@ pub(super) fn show(
     if args.json {
         let scripts: serde_json::Map<_, _> =
             all.iter().map(|(name, text)| (name.clone(), json!(text))).collect();
-        return out_json(&json!({ "schema": 1, "arrays": plan.arrays, "scripts": scripts }));
+        return out_json(&json!({ "schema": 1, "arrays": arrays_json(&plan), "scripts": scripts }));
     }
     out(&plan_table(&plan))?;
     let arrays = count(plan.arrays.len(), "job array");
-    let trials = count(usize::try_from(plan.trials()).unwrap_or(usize::MAX), "trial");
+    let trials = count(plan.trials(), "trial");
     out(&format!("{arrays}, {trials}."))?;
     if scripts {
         for (name, text) in all {
@@ -90,6 +91,23 @@ pub(super) fn show(
         say(&format!("`nemo-slurm plan {file} --scripts` shows what Slurm would be given."));
     }
     Ok(ExitCode::Fine)
+}
+
+/// The arrays with the number of their trials, and which they are.
+fn arrays_json(plan: &Plan) -> Vec<serde_json::Value> {
+    let array = |array: &JobArray| {
+        json!({
+            "task": array.task,
+            "index": array.index,
+            "offset": array.offset,
+            "trials": array.trials.count(),
+            "set": array.trials,
+            "throttle": array.throttle,
+            "after": array.after,
+            "held": array.held,
+        })
+    };
+    plan.arrays.iter().map(array).collect()
 }
 
 /// A plan needs no cluster: without an answer it is made for Slurm's own limits.

@@ -11,7 +11,7 @@ use crate::executor::spec::{SubmitContext, task_spec};
 use crate::experiment::{Executor, Experiment};
 use crate::host::{self, ProcessId};
 use crate::journal::Event;
-use crate::plan::{Limits, Plan};
+use crate::plan::{Limits, Plan, Selection};
 use crate::script;
 use crate::slurm::Cluster;
 use crate::store::{self, Claim, ExperimentId, Holder, NewExperiment, NewTask, StoreError, Stored};
@@ -95,12 +95,13 @@ pub(super) fn plan_of(
     }
     let limits =
         cluster.map_or_else(Limits::default, |cluster| Limits { max_array: cluster.max_array });
-    let plan = Plan::new(experiment, limits)?;
-    let notes = crate::plan::check(experiment, &plan, limits);
+    let all = Selection::all(experiment);
+    let plan = Plan::new(experiment, &all, limits)?;
+    let notes = crate::plan::check(experiment, &all, &plan, limits);
     match notes.first() {
         None => Ok(Some(plan)),
         Some(note) => {
-            Err(CommandError::new(ExitCode::Refused, format!("the plan is unsound: {note}"))
+            Err(CommandError::new(ExitCode::Refused, format!("the plan is not valid: {note}"))
                 .hinted("this is an error of nemo-slurm; nothing was submitted"))
         }
     }

@@ -125,17 +125,29 @@ fn carry_out(
         run_here(app, stored, &mut journal, take_over)?;
         return Ok(Vec::new());
     }
-    let Some(plan) = journal::plan(&stored.journal) else { return Err(no_plan(stored)) };
-    let submission = Submission { id: stored.id.as_str(), dir: &stored.dir, plan };
+    if journal::plans(&stored.journal).next().is_none() {
+        return Err(no_plan(stored));
+    }
     let is_elsewhere = claim.taken_from.is_some();
-    let mut slurm = OnSlurm { client: &app.slurm, submission, is_elsewhere, said: Vec::new() };
-    slurm::submit(submission, &mut slurm, &mut journal, &host::now).map_err(|error| {
-        let may_go_on =
-            !matches!(error, slurm::SubmitError::Refused { .. } | slurm::SubmitError::Claim(_));
-        let error = CommandError::from(error);
-        let go_on = format!("`nemo-slurm submit --continue {}` goes on", stored.id);
-        if may_go_on { error.hinted(go_on) } else { error }
-    })
+    let mut jobs = Vec::new();
+    #[expect(clippy::cast_precision_loss, reason = "unix seconds")]
+    let damaged_since = stored.damage.as_ref().map(|_| stored.id.made_at() as f64);
+    for plan in journal::plans(&stored.journal) {
+        let (id, dir) = (stored.id.as_str(), &stored.dir);
+        let submission = Submission { id, dir, plan, damaged_since };
+        let mut slurm = OnSlurm { client: &app.slurm, submission, is_elsewhere, said: Vec::new() };
+        let submitted = slurm::submit(submission, &mut slurm, &mut journal, &host::now);
+        jobs.extend(submitted.map_err(|error| not_submitted(stored, error))?);
+    }
+    Ok(jobs)
+}
+
+fn not_submitted(stored: &Stored, error: slurm::SubmitError) -> CommandError {
+    let may_go_on =
+        !matches!(error, slurm::SubmitError::Refused { .. } | slurm::SubmitError::Claim(_));
+    let error = CommandError::from(error);
+    let go_on = format!("`nemo-slurm submit --continue {}` goes on", stored.id);
+    if may_go_on { error.hinted(go_on) } else { error }
 }
 
 /// A damaged plan is not made up for: what it said may be in Slurm already.
@@ -168,7 +180,7 @@ fn run_here(
     }
     if !journal::is_complete(journal.events()) {
         let path = dir.journal();
-        journal.record(Event::Complete { time: host::now() }).at("write", &path)?;
+        journal.record(Event::Complete { generation: 0, time: host::now() }).at("write", &path)?;
         journal.sync().at("sync", &path)?;
     }
     Ok(())
@@ -208,24 +220,16 @@ fn announce(
     Ok(())
 }
 
-/// `[{"task", "slurm_job", "trials"}]`, one for each array that is in.
+/// `[{"task", "slurm_job", "first_trial", "trials", "set"}]`, one for each array that is in.
 fn jobs_json(journal: &[Event]) -> Vec<serde_json::Value> {
-    let intended = |wanted: &str| {
-        journal.iter().find_map(|event| match event {
-            Event::Intended { token, task, offset, trials, .. } if token == wanted => {
-                Some((task.clone(), *offset, *trials))
-            }
-            _ => None,
+    let job = |array: &journal::Submitted<'_>| {
+        json!({
+            "task": array.task,
+            "slurm_job": array.job.to_string(),
+            "first_trial": array.trials.first(),
+            "trials": array.trials.count(),
+            "set": array.trials,
         })
     };
-    let job = |event: &Event| match event {
-        Event::Submitted { token, slurm_job, .. } => {
-            let (task, offset, trials) = intended(token)?;
-            Some(
-                json!({ "task": task, "slurm_job": slurm_job.to_string(), "first_trial": offset, "trials": trials }),
-            )
-        }
-        _ => None,
-    };
-    journal.iter().filter_map(job).collect()
+    journal::submitted_arrays(journal).iter().map(job).collect()
 }

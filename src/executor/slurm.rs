@@ -70,6 +70,9 @@ pub struct Submission<'a> {
     pub dir: &'a ExperimentDir,
     /// What to submit.
     pub plan: &'a Plan,
+    /// Since when an intent may have been lost, in unix seconds, where lines of the journal are damaged: then every array
+    /// that is not recorded is looked for in Slurm.
+    pub damaged_since: Option<f64>,
 }
 
 /// Carries the plan out, or goes on with it. Returns the ids of the plan's arrays in order.
@@ -85,7 +88,7 @@ pub fn submit(
     for array in &submission.plan.arrays {
         let token = script::token(submission.id, &array.task, array.index);
         let script = submission.dir.task(&array.task).script(array.index);
-        let id = match known(&token, &script, scheduler, journal)? {
+        let id = match known(&submission, &token, &script, scheduler, journal)? {
             Known::Recorded(id) => id,
             Known::Found(id) => {
                 journal.check_claim()?;
@@ -96,7 +99,8 @@ pub fn submit(
         };
         ids.push(id);
     }
-    if !journal::is_complete(journal.events()) {
+    let generation = submission.plan.generation;
+    if !journal::is_generation_complete(journal.events(), generation) {
         let places = submission.plan.arrays.iter().zip(&ids);
         let held: Vec<JobId> = places.filter(|(array, _)| array.held).map(|(_, id)| *id).collect();
         journal.check_claim()?;
@@ -105,7 +109,7 @@ pub fn submit(
             journal.sync()?;
             scheduler.release(&held).map_err(SubmitError::Held)?;
         }
-        journal.record(Event::Complete { time: now() })?;
+        journal.record(Event::Complete { generation, time: now() })?;
         journal.sync()?;
     }
     Ok(ids)
@@ -119,6 +123,7 @@ enum Known {
 
 /// What is known of an array from the journal, and from Slurm where the journal only knows of the intent.
 fn known(
+    submission: &Submission<'_>,
     token: &str,
     script: &Path,
     scheduler: &mut impl Scheduler,
@@ -126,8 +131,11 @@ fn known(
 ) -> Result<Known, SubmitError> {
     let since = match journal::entry(journal.events(), token) {
         Entry::Submitted(id) => return Ok(Known::Recorded(id)),
-        Entry::Absent => return Ok(Known::No),
         Entry::Intended(time) => time,
+        Entry::Absent => match submission.damaged_since {
+            Some(time) => time,
+            None => return Ok(Known::No),
+        },
     };
     let failed = |source| SubmitError::Slurm { token: token.to_owned(), source };
     Ok(scheduler.find(token, script, since).map_err(failed)?.map_or(Known::No, Known::Found))
@@ -149,7 +157,7 @@ fn submit_one(
         task: array.task.clone(),
         array: array.index,
         offset: array.offset,
-        trials: array.trials.get(),
+        trials: array.trials.clone(),
         time: now(),
     })?;
     journal.sync()?;

@@ -144,6 +144,14 @@ pub enum Launch {
     },
 }
 
+impl Task {
+    /// How many trials it has.
+    #[must_use]
+    pub fn n_trials(&self) -> u32 {
+        u32::try_from(self.trials.len()).unwrap_or(u32::MAX)
+    }
+}
+
 /// One edge of the graph.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dependency {

@@ -1,11 +1,21 @@
-//! How a task's trials are cut into arrays, and how `concurrent` is shared between them.
+//! How a task's trials are cut into windows, and how `concurrent` is shared between the arrays of a task.
 
 use std::num::NonZeroU32;
+use std::ops::Range;
 
-/// Sizes of the fewest arrays that hold `n_trials`, none larger than `max_array`, differing by one at most.
-pub(super) fn chunk_sizes(n_trials: u32, max_array: NonZeroU32) -> Vec<NonZeroU32> {
-    let n_chunks = n_trials.div_ceil(max_array.get()).max(1);
-    shares(n_trials, n_chunks).collect()
+/// The fewest stretches that hold `n_trials`, none longer than `max_array`, differing by one at most.
+///
+/// They do not depend on which of the trials are submitted: a trial has the same array index in every generation, and
+/// the same as the trial of its number has in any task of as many trials, as `aftercorr` needs it.
+pub(super) fn windows(n_trials: u32, max_array: NonZeroU32) -> Vec<Range<u32>> {
+    let n_windows = n_trials.div_ceil(max_array.get()).max(1);
+    let mut start = 0;
+    let window = |size: NonZeroU32| {
+        let window = start..start + size.get();
+        start = window.end;
+        window
+    };
+    shares(n_trials, n_windows).map(window).collect()
 }
 
 /// Splits a whole into equal parts, the first ones larger by one where it does not divide.
@@ -22,10 +32,10 @@ pub(super) struct Lanes {
 }
 
 /// As many lanes as there are arrays, or as may run at once where that is less.
-pub(super) fn lanes(n_chunks: usize, concurrent: Option<NonZeroU32>) -> Lanes {
-    let shares = concurrent.map_or_else(Vec::new, |concurrent| {
-        let n_chunks = u32::try_from(n_chunks).unwrap_or(u32::MAX);
-        shares(concurrent.get(), n_chunks.min(concurrent.get())).collect()
+pub(super) fn lanes(n_arrays: usize, concurrent: Option<NonZeroU32>) -> Lanes {
+    let n_arrays = u32::try_from(n_arrays).unwrap_or(u32::MAX);
+    let shares = concurrent.filter(|_| n_arrays > 0).map_or_else(Vec::new, |concurrent| {
+        shares(concurrent.get(), n_arrays.min(concurrent.get())).collect()
     });
     Lanes { shares }
 }

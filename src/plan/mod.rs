@@ -7,11 +7,13 @@ mod lanes;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
 use crate::experiment::{Dependency, Experiment, On, Task};
+use crate::slurm::indices::IndexSet;
 
 pub use check::{Note, check};
 #[cfg(test)]
@@ -32,24 +34,47 @@ impl Default for Limits {
     }
 }
 
-/// All that will be asked of Slurm for an experiment, parents before children. It serialises as `plan.json`.
+/// Which trials are submitted: all of an experiment at first, some of them again in later generations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// The n-th submission of trials of the experiment, from 0.
+    pub generation: u32,
+    /// The trials by task; none of a task that is not named.
+    pub trials: BTreeMap<String, IndexSet>,
+    /// How many arrays each task had in earlier generations: their numbers go on from there.
+    pub earlier_arrays: BTreeMap<String, usize>,
+}
+
+impl Selection {
+    /// Every trial of an experiment, for the first time.
+    #[must_use]
+    pub fn all(experiment: &Experiment) -> Self {
+        let of = |task: &Task| (task.name.clone(), IndexSet::below(task.n_trials()));
+        let trials = experiment.tasks.iter().map(of).collect();
+        Self { generation: 0, trials, earlier_arrays: BTreeMap::new() }
+    }
+}
+
+/// All that will be asked of Slurm for one generation of an experiment, parents before children.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
+    /// The n-th submission of trials of the experiment, from 0.
+    pub generation: u32,
     /// In the order of their submission.
     pub arrays: Vec<JobArray>,
 }
 
-/// One job array: a run of trials of one task.
+/// One job array: some trials of one task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobArray {
     /// The task whose trials it runs.
     pub task: String,
-    /// Its place among the arrays of its task, from 0: the name of its script.
+    /// Its place among all arrays of its task, from 0 and through all generations: the name of its script.
     pub index: usize,
-    /// The trial that its array task 0 runs.
+    /// What is added to an array index to get the trial: Slurm's highest index is limited, the number of trials is not.
     pub offset: u32,
-    /// How many trials it runs.
-    pub trials: NonZeroU32,
+    /// The trials that it runs.
+    pub trials: IndexSet,
     /// `%N`: how many may run at once.
     pub throttle: Option<NonZeroU32>,
     /// What it waits for. Empty for the head of a chain.
@@ -57,6 +82,20 @@ pub struct JobArray {
     /// Whether it starts held: the head of a chain is released when all is in, since a parent that ended and was
     /// purged would silently satisfy its children.
     pub held: bool,
+}
+
+impl JobArray {
+    /// Its array indices: what `--array` is given.
+    #[must_use]
+    pub fn indices(&self) -> IndexSet {
+        self.trials.lowered(self.offset)
+    }
+
+    /// The array index of a trial, if it runs that.
+    #[must_use]
+    pub fn index_of(&self, trial: u32) -> Option<u32> {
+        self.trials.contains(trial).then(|| trial.saturating_sub(self.offset))
+    }
 }
 
 /// One dependency on an earlier array of the plan.
@@ -113,60 +152,112 @@ impl PlanError {
 }
 
 impl Plan {
-    /// Plans an experiment's arrays: each task's trials in as few as the limits allow, of nearly equal size.
-    pub fn new(experiment: &Experiment, limits: Limits) -> Result<Self, PlanError> {
+    /// Plans the arrays of a selection: each task's trials in as few as the limits allow, of nearly equal size.
+    ///
+    /// An array waits for those arrays of the plan that its task's `after` means. What trials need of others that are not
+    /// in the selection must have come true before.
+    pub fn new(
+        experiment: &Experiment,
+        selection: &Selection,
+        limits: Limits,
+    ) -> Result<Self, PlanError> {
         let mut arrays: Vec<JobArray> = Vec::new();
         for task in &experiment.tasks {
-            let chunks = task_arrays(task, limits, &arrays)?;
-            arrays.extend(chunks);
+            let own = task_arrays(task, selection, limits, &arrays)?;
+            arrays.extend(own);
         }
         if arrays.len() > 1 {
             for head in arrays.iter_mut().filter(|array| array.after.is_empty()) {
                 head.held = true;
             }
         }
-        Ok(Self { arrays })
+        Ok(Self { generation: selection.generation, arrays })
     }
 
     /// Trials over all arrays.
     #[must_use]
-    pub fn trials(&self) -> u64 {
-        self.arrays.iter().map(|array| u64::from(array.trials.get())).sum()
+    pub fn trials(&self) -> usize {
+        self.arrays.iter().map(|array| array.trials.count()).sum()
     }
 }
 
 /// The arrays of one task, their edges pointing into `earlier` and into the task's own first arrays.
 fn task_arrays(
     task: &Task,
+    selection: &Selection,
     limits: Limits,
     earlier: &[JobArray],
 ) -> Result<Vec<JobArray>, PlanError> {
-    let n_trials = u32::try_from(task.trials.len()).unwrap_or(u32::MAX);
-    let sizes = lanes::chunk_sizes(n_trials, limits.max_array);
-    let lanes = lanes::lanes(sizes.len(), task.concurrent);
-    let mut arrays = Vec::with_capacity(sizes.len());
-    let mut offset = 0;
-    for (index, trials) in sizes.into_iter().enumerate() {
+    let pieces = pieces(task, selection, limits, earlier);
+    let lanes = lanes::lanes(pieces.len(), task.concurrent);
+    let first = selection.earlier_arrays.get(&task.name).copied().unwrap_or(0);
+    let mut arrays = Vec::with_capacity(pieces.len());
+    for (place, Piece { offset, trials, parents }) in pieces.into_iter().enumerate() {
         let mut after = Vec::new();
-        for dependency in &task.after {
-            after.extend(edges(task, dependency, index, earlier)?);
+        for dependency in task.after.iter().filter(|dependency| dependency.on != On::Each) {
+            after.extend(edges(task, dependency, place, &trials, earlier)?);
         }
-        if let Some(before) = lanes.before(index) {
+        let corresponding = parents.into_iter().flatten();
+        after.extend(corresponding.map(|array| Edge { array, on: Relation::AfterCorr }));
+        if let Some(before) = lanes.before(place) {
             after.push(Edge { array: earlier.len() + before, on: Relation::AfterAny });
         }
-        let throttle = lanes.throttle(index).filter(|throttle| *throttle < trials);
-        let task = task.name.clone();
+        let is_limit = |throttle: &NonZeroU32| (throttle.get() as usize) < trials.count();
+        let throttle = lanes.throttle(place).filter(is_limit);
+        let (task, index) = (task.name.clone(), first + place);
         arrays.push(JobArray { task, index, offset, trials, throttle, after, held: false });
-        offset += trials.get();
     }
     Ok(arrays)
 }
 
-/// The edges that one dependency gives to the `index`-th array of `task`.
+/// What becomes an array.
+struct Piece {
+    offset: u32,
+    trials: IndexSet,
+    /// For each task that it follows trial by trial, the array that holds the same trials; none where they are not
+    /// submitted now.
+    parents: Vec<Option<usize>>,
+}
+
+/// Cuts a task's trials where a window ends, and where the trials that they follow one by one are in different arrays:
+/// `aftercorr` is about a single array that has all the indices.
+fn pieces(task: &Task, selection: &Selection, limits: Limits, earlier: &[JobArray]) -> Vec<Piece> {
+    let none = IndexSet::default();
+    let chosen = selection.trials.get(&task.name).unwrap_or(&none);
+    let parent = |dependency: &Dependency, trial: u32| {
+        earlier
+            .iter()
+            .position(|array| array.task == dependency.task && array.trials.contains(trial))
+    };
+    let parents = |trial: u32| -> Vec<Option<usize>> {
+        let each = task.after.iter().filter(|dependency| dependency.on == On::Each);
+        each.map(|dependency| parent(dependency, trial)).collect()
+    };
+    let mut pieces = Vec::new();
+    for window in lanes::windows(task.n_trials(), limits.max_array) {
+        let mut groups: Vec<(Vec<Option<usize>>, Vec<u32>)> = Vec::new();
+        for trial in chosen.iter().filter(|trial| window.contains(trial)) {
+            let parents = parents(trial);
+            match groups.iter_mut().find(|(known, _)| *known == parents) {
+                Some((_, trials)) => trials.push(trial),
+                None => groups.push((parents, vec![trial])),
+            }
+        }
+        pieces.extend(groups.into_iter().map(|(parents, trials)| Piece {
+            offset: window.start,
+            trials: trials.into_iter().collect(),
+            parents,
+        }));
+    }
+    pieces
+}
+
+/// The edges that one dependency on a whole task gives to an array of `task`, which is the `place`-th of this plan.
 fn edges(
     task: &Task,
     dependency: &Dependency,
-    index: usize,
+    place: usize,
+    trials: &IndexSet,
     earlier: &[JobArray],
 ) -> Result<Vec<Edge>, PlanError> {
     let parents: Vec<usize> =
@@ -175,10 +266,9 @@ fn edges(
     match dependency.on {
         On::Ok => Ok(all(Relation::AfterOk)),
         On::Any => Ok(all(Relation::AfterAny)),
-        // Both tasks have as many trials, so that their arrays have the same sizes.
-        On::Each => Ok(vec![Edge { array: parents[index], on: Relation::AfterCorr }]),
-        On::Failed if parents.len() == 1 => Ok(all(Relation::AfterNotOk)),
-        On::Failed if task.after.len() == 1 && index == 0 && task.trials.len() == 1 => {
+        On::Each => Ok(Vec::new()), // by `pieces`
+        On::Failed if parents.len() <= 1 => Ok(all(Relation::AfterNotOk)),
+        On::Failed if task.after.len() == 1 && place == 0 && trials.count() == 1 => {
             Ok(all(Relation::AnyAfterNotOk))
         }
         On::Failed => Err(PlanError::MixedAlternatives {

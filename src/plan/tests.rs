@@ -50,15 +50,16 @@ fn limits(max_array: u32) -> Limits {
     Limits { max_array: NonZeroU32::new(max_array).unwrap() }
 }
 
-/// A plan as a reader would sketch it: `task[first..last]%throttle after…`.
+/// A plan as a reader would sketch it: `task[offset+indices]%throttle after…`.
 fn sketch(plan: &Plan) -> String {
     let one = |array: &JobArray| {
         let throttle = array.throttle.map_or_else(String::new, |n| format!("%{n}"));
         let after: Vec<String> =
             array.after.iter().map(|edge| format!(" {:?}:{}", edge.on, edge.array)).collect();
         let held = if array.held { " held" } else { "" };
-        let (first, last) = (array.offset, array.offset + array.trials.get() - 1);
-        format!("{}[{first}-{last}]{throttle}{}{held}", array.task, after.concat())
+        let offset = if array.offset > 0 { format!("{}+", array.offset) } else { String::new() };
+        let (task, indices) = (&array.task, array.indices());
+        format!("{task}[{offset}{indices}]{throttle}{}{held}", after.concat())
     };
     plan.arrays.iter().map(one).collect::<Vec<_>>().join("; ")
 }
@@ -66,25 +67,71 @@ fn sketch(plan: &Plan) -> String {
 #[track_caller]
 fn check_plan(tasks: Vec<Task>, max_array: u32, expected: &str) {
     let experiment = experiment(tasks);
-    let plan = Plan::new(&experiment, limits(max_array)).unwrap();
+    check_selection(&experiment, &Selection::all(&experiment), max_array, expected);
+}
+
+#[track_caller]
+fn check_selection(experiment: &Experiment, selection: &Selection, max_array: u32, expected: &str) {
+    let plan = Plan::new(experiment, selection, limits(max_array)).unwrap();
     assert_eq!(sketch(&plan), expected);
-    assert_eq!(check(&experiment, &plan, limits(max_array)), []);
+    assert_eq!(check(experiment, selection, &plan, limits(max_array)), []);
+}
+
+fn selection(trials: &[(&str, &str)]) -> Selection {
+    let set = |(task, text): &(&str, &str)| ((*task).to_owned(), text.parse().unwrap());
+    let trials = trials.iter().map(set).collect();
+    Selection { generation: 1, trials, earlier_arrays: [("a".to_owned(), 2)].into() }
+}
+
+#[test]
+fn some_trials_become_sparse_arrays() {
+    use On::{Each, Ok};
+    let check = |tasks: Vec<Task>, trials: &[(&str, &str)], max_array, expected: &str| {
+        check_selection(&experiment(tasks), &selection(trials), max_array, expected);
+    };
+    let one = || vec![task("a", 60, 4, &[])];
+    check(one(), &[("a", "3,17,40-49")], 1001, "a[3,17,40-49]%4");
+    check(one(), &[("a", "3")], 1001, "a[3]");
+    check(one(), &[], 1001, "");
+    // Windows of 20: an index is never higher than Slurm allows, and the same in every generation.
+    check(one(), &[("a", "3,17,40-49")], 20, "a[3,17] held; a[40+0-9]%2 held");
+    let pair = |on| vec![task("a", 60, 0, &[]), task("b", 60, 0, &[("a", on)])];
+    check(pair(Ok), &[("a", "3,17"), ("b", "0-59")], 1001, "a[3,17] held; b[0-59] AfterOk:0");
+    check(pair(Each), &[("b", "5,7")], 1001, "b[5,7]");
+    check(pair(Each), &[("a", "3,17"), ("b", "3,17")], 1001, "a[3,17] held; b[3,17] AfterCorr:0");
+    // Trial 5 of `a` is done: `aftercorr` would look for an array index that is not there.
+    check(
+        pair(Each),
+        &[("a", "3,17"), ("b", "3,5,17")],
+        1001,
+        "a[3,17] held; b[3,17] AfterCorr:0; b[5] held",
+    );
+    check(
+        pair(Each),
+        &[("a", "3,17,25"), ("b", "3,17,25")],
+        20,
+        "a[3,17] held; a[20+5] held; b[3,17] AfterCorr:0; b[20+5] AfterCorr:1",
+    );
 }
 
 #[test]
 fn tasks_become_arrays() {
     use On::{Any, Each, Failed, Ok};
-    check_plan(vec![task("a", 1, 0, &[])], 1001, "a[0-0]");
+    check_plan(vec![task("a", 1, 0, &[])], 1001, "a[0]");
     check_plan(vec![task("a", 1001, 0, &[])], 1001, "a[0-1000]");
-    check_plan(vec![task("a", 1002, 0, &[])], 1001, "a[0-500] held; a[501-1001] held");
+    check_plan(vec![task("a", 1002, 0, &[])], 1001, "a[0-500] held; a[501+0-500] held");
     check_plan(vec![task("a", 10, 3, &[])], 10, "a[0-9]%3");
     check_plan(vec![task("a", 3, 8, &[])], 10, "a[0-2]");
-    check_plan(vec![task("a", 6, 3, &[])], 3, "a[0-2]%2 held; a[3-5]%1 held");
-    check_plan(vec![task("a", 9, 2, &[])], 3, "a[0-2]%1 held; a[3-5]%1 held; a[6-8]%1 AfterAny:0");
+    check_plan(vec![task("a", 6, 3, &[])], 3, "a[0-2]%2 held; a[3+0-2]%1 held");
+    check_plan(
+        vec![task("a", 9, 2, &[])],
+        3,
+        "a[0-2]%1 held; a[3+0-2]%1 held; a[6+0-2]%1 AfterAny:0",
+    );
     check_plan(
         vec![task("a", 1, 0, &[]), task("b", 4, 0, &[("a", Ok)]), task("c", 1, 0, &[("b", Any)])],
         2,
-        "a[0-0] held; b[0-1] AfterOk:0; b[2-3] AfterOk:0; c[0-0] AfterAny:1 AfterAny:2",
+        "a[0] held; b[0-1] AfterOk:0; b[2+0-1] AfterOk:0; c[0] AfterAny:1 AfterAny:2",
     );
     check_plan(
         vec![
@@ -93,8 +140,8 @@ fn tasks_become_arrays() {
             task("c", 1, 0, &[("a", Failed)]),
         ],
         2,
-        "a[0-1] held; a[2-3] held; b[0-1] AfterCorr:0; b[2-3] AfterCorr:1; \
-         c[0-0] AnyAfterNotOk:0 AnyAfterNotOk:1",
+        "a[0-1] held; a[2+0-1] held; b[0-1] AfterCorr:0; b[2+0-1] AfterCorr:1; \
+         c[0] AnyAfterNotOk:0 AnyAfterNotOk:1",
     );
 }
 
@@ -105,7 +152,8 @@ fn alternatives_do_not_mix() {
         task("b", 1, 0, &[]),
         task("c", 1, 0, &[("a", On::Failed), ("b", On::Ok)]),
     ];
-    let error = Plan::new(&experiment(tasks), limits(2)).unwrap_err();
+    let experiment = experiment(tasks);
+    let error = Plan::new(&experiment, &Selection::all(&experiment), limits(2)).unwrap_err();
     assert!(error.to_string().contains("`c` waits for a failure in `a`"), "{error}");
 }
 
@@ -113,18 +161,24 @@ fn alternatives_do_not_mix() {
 fn check_note(spoil: impl Fn(&mut Plan), expected: &str) {
     let tasks = vec![task("a", 4, 2, &[]), task("b", 4, 0, &[("a", On::Each)])];
     let experiment = experiment(tasks);
-    let mut plan = Plan::new(&experiment, limits(2)).unwrap();
-    assert_eq!(check(&experiment, &plan, limits(2)), []);
+    let all = Selection::all(&experiment);
+    let mut plan = Plan::new(&experiment, &all, limits(2)).unwrap();
+    assert_eq!(check(&experiment, &all, &plan, limits(2)), []);
     spoil(&mut plan);
-    let notes = check(&experiment, &plan, limits(2));
+    let notes = check(&experiment, &all, &plan, limits(2));
     assert!(notes.iter().any(|note| note.text.contains(expected)), "{expected}: {notes:?}");
 }
 
 #[test]
 fn the_checker_sees_what_is_wrong() {
-    check_note(|plan| plan.arrays[1].offset = 1, "each trial once");
+    check_note(|plan| plan.arrays[1].trials = "1-2".parse().unwrap(), "each trial once");
     check_note(|plan| drop(plan.arrays.remove(3)), "each trial once");
-    check_note(|plan| plan.arrays[0].trials = NonZeroU32::new(5).unwrap(), "more than 2");
+    check_note(|plan| plan.arrays[0].trials = IndexSet::below(5), "index 4 is not below 2");
+    check_note(|plan| plan.arrays[1].offset = 0, "index 3 is not below 2");
+    check_note(|plan| plan.arrays[1].offset = 3, "below its offset 3");
+    check_note(|plan| plan.arrays[1].trials = IndexSet::default(), "holds no trial");
+    check_note(|plan| plan.arrays[1].index = 0, "not numbered from 0");
+    check_note(|plan| plan.arrays[3].offset = 1, "does not wait for `a`");
     check_note(|plan| plan.arrays[2].after[0].array = 3, "not submitted before");
     check_note(|plan| plan.arrays[2].after[0].array = 1, "does not wait for `a`");
     check_note(|plan| plan.arrays[2].after.clear(), "could end before");
@@ -133,28 +187,59 @@ fn the_checker_sees_what_is_wrong() {
     check_note(|plan| "z".clone_into(&mut plan.arrays[3].task), "no task is called `z`");
 }
 
+/// An experiment of any shape; of each task some trials.
+fn any_selection() -> impl Strategy<Value = (Experiment, Selection)> {
+    let sizes = proptest::collection::vec((1_usize..40, 0_u32..12, 0_u8..5, any::<u64>()), 1..6);
+    (sizes, 0_u32..3).prop_map(|(sizes, generation)| {
+        let mut tasks: Vec<Task> = Vec::new();
+        let mut trials = BTreeMap::new();
+        for (place, (size, concurrent, on, chosen)) in sizes.into_iter().enumerate() {
+            let previous = tasks.last().map(|task| (task.name.clone(), task.trials.len()));
+            let (size, after) = match (previous, on) {
+                (Some((name, _)), 1) => (size, vec![(name, On::Ok)]),
+                (Some((name, n)), 2) => (n, vec![(name, On::Each)]),
+                (Some((name, _)), 3) => (size, vec![(name, On::Any)]),
+                (Some((name, _)), 4) => (1, vec![(name, On::Failed)]),
+                _ => (size, vec![]),
+            };
+            let after: Vec<(&str, On)> =
+                after.iter().map(|(name, on)| (name.as_str(), *on)).collect();
+            let task = task(&format!("t{place}"), size, concurrent, &after);
+            let is_chosen = |trial: &u32| generation == 0 || chosen >> trial & 1 == 1;
+            trials.insert(task.name.clone(), (0..task.n_trials()).filter(is_chosen).collect());
+            tasks.push(task);
+        }
+        let earlier = |task: &Task| (task.name.clone(), generation as usize * 3);
+        let earlier_arrays = tasks.iter().map(earlier).collect();
+        (experiment(tasks), Selection { generation, trials, earlier_arrays })
+    })
+}
+
 proptest! {
     #[test]
-    fn every_plan_is_sound(
-        sizes in proptest::collection::vec((1_usize..40, 0_u32..12, 0_u8..5), 1..6),
+    fn every_plan_is_valid((experiment, selection) in any_selection(), max_array in 1_u32..20) {
+        let plan = Plan::new(&experiment, &selection, limits(max_array)).unwrap();
+        prop_assert_eq!(check(&experiment, &selection, &plan, limits(max_array)), vec![]);
+        prop_assert_eq!(&Plan::new(&experiment, &selection, limits(max_array)).unwrap(), &plan);
+        let text = serde_json::to_string(&plan).unwrap();
+        prop_assert_eq!(&serde_json::from_str::<Plan>(&text).unwrap(), &plan);
+    }
+
+    /// A trial has one array index in all generations: its job ids are read alike.
+    #[test]
+    fn an_index_does_not_depend_on_the_selection(
+        (experiment, some) in any_selection(),
         max_array in 1_u32..20,
     ) {
-        let mut tasks: Vec<Task> = Vec::new();
-        for (place, (trials, concurrent, on)) in sizes.into_iter().enumerate() {
-            let previous = tasks.last().map(|task| (task.name.clone(), task.trials.len()));
-            let (trials, after) = match (previous, on) {
-                (Some((name, _)), 1) => (trials, vec![(name, On::Ok)]),
-                (Some((name, n)), 2) => (n, vec![(name, On::Each)]),
-                (Some((name, _)), 3) => (trials, vec![(name, On::Any)]),
-                (Some((name, _)), 4) => (1, vec![(name, On::Failed)]),
-                _ => (trials, vec![]),
-            };
-            let after: Vec<(&str, On)> = after.iter().map(|(name, on)| (name.as_str(), *on)).collect();
-            tasks.push(task(&format!("t{place}"), trials, concurrent, &after));
+        let all = Plan::new(&experiment, &Selection::all(&experiment), limits(max_array)).unwrap();
+        let some = Plan::new(&experiment, &some, limits(max_array)).unwrap();
+        for array in &some.arrays {
+            for trial in array.trials.iter() {
+                let index = array.index_of(trial).unwrap();
+                prop_assert!(index < max_array);
+                let first = all.arrays.iter().find(|it| it.task == array.task && it.trials.contains(trial));
+                prop_assert_eq!(first.unwrap().index_of(trial), Some(index));
+            }
         }
-        let experiment = experiment(tasks);
-        let plan = Plan::new(&experiment, limits(max_array)).unwrap();
-        prop_assert_eq!(check(&experiment, &plan, limits(max_array)), vec![]);
-        prop_assert_eq!(&Plan::new(&experiment, limits(max_array)).unwrap(), &plan);
     }
 }

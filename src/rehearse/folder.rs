@@ -77,13 +77,13 @@ impl Folder<'_> {
             task: self.task.name.clone(),
             index: 0,
             offset: self.trial,
-            trials: std::num::NonZeroU32::MIN,
+            trials: [self.trial].into_iter().collect(),
             throttle: None,
             after: Vec::new(),
             held: false,
         };
         let scripts = self.script(&id, &dir, &array, spec.checkpoint.lead);
-        let plan = scripts.as_ref().map(|_| Plan { arrays: vec![array] });
+        let plan = scripts.as_ref().map(|_| Plan { generation: 0, arrays: vec![array] });
         let new = vec![NewTask { spec, scripts: scripts.into_iter().collect() }];
         self.create(&id, &experiment, new, plan.clone())?;
         let task = dir.task(&self.task.name);

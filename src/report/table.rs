@@ -142,13 +142,12 @@ fn looked_at(row: &Row, now: f64) -> String {
 pub fn plan_table(plan: &Plan) -> String {
     let mut table = table(&["", "task", "trials", "array", "starts"]);
     for (place, array) in plan.arrays.iter().enumerate() {
-        let last = array.trials.get() - 1;
         let throttle = array.throttle.map_or_else(String::new, |n| format!("%{n}"));
         table.add_row(vec![
             (place + 1).to_string(),
             array.task.clone(),
-            format!("{}–{}", array.offset, array.offset + last),
-            format!("0-{last}{throttle}"),
+            array.trials.to_string().replace('-', "–"),
+            format!("{}{throttle}", array.indices()),
             after(array),
         ]);
     }

@@ -59,12 +59,11 @@ pub fn script(array: &JobArray, setting: &ScriptContext<'_>) -> String {
 /// The options of a script in their order. An empty value is a flag.
 fn options(array: &JobArray, setting: &ScriptContext<'_>) -> Vec<(String, String)> {
     let executor = setting.executor;
-    let last = array.trials.get() - 1;
     let throttle = array.throttle.map_or_else(String::new, |throttle| format!("%{throttle}"));
     let output = unquoted_filename(&setting.output_dir.to_string_lossy());
     let mut options = vec![
         ("job-name", token(setting.experiment, &setting.task.name, array.index)),
-        ("array", format!("0-{last}{throttle}")),
+        ("array", format!("{}{throttle}", array.indices())),
         ("output", format!("{output}/%A_%a.out")),
         ("open-mode", "append".to_owned()),
         ("requeue", String::new()),

@@ -12,7 +12,7 @@ fn array(after: Vec<Edge>, held: bool) -> JobArray {
         task: "train".to_owned(),
         index: 1,
         offset: 1000,
-        trials: NonZeroU32::new(6).unwrap(),
+        trials: (1000..1006).collect(),
         throttle: NonZeroU32::new(2),
         after,
         held,
@@ -41,6 +41,30 @@ fn task() -> Task {
         log_policy: Vec::new(),
         profile: None,
     }
+}
+
+#[test]
+fn the_array_line_names_the_trials_of_a_sparse_array() {
+    let sparse = JobArray {
+        offset: 1000,
+        trials: "1003,1017,1040-1049".parse().unwrap(),
+        ..array(Vec::new(), false)
+    };
+    let executor = SlurmExecutor::default();
+    let setting = ScriptContext {
+        experiment: "x",
+        task: &task(),
+        executor: &executor,
+        task_dir: Path::new("/x"),
+        output_dir: "/x".into(),
+        harness: Path::new("/x"),
+    };
+    let line = |array: &JobArray| {
+        let options = options(array, &setting);
+        options.into_iter().find(|(name, _)| name == "array").unwrap().1
+    };
+    assert_eq!(line(&sparse), "3,17,40-49%2");
+    assert_eq!(line(&array(Vec::new(), false)), "0-5%2");
 }
 
 #[test]

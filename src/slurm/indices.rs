@@ -58,13 +58,59 @@ impl fmt::Display for IndexRange {
     }
 }
 
-/// A set of array indices. The ranges rise and never share a stretch, so nothing is counted twice.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A set of array indices. The ranges rise and never share a stretch, so nothing is counted twice. In files it is text, as
+/// for `--array`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct IndexSet {
     ranges: Vec<IndexRange>,
 }
 
+impl From<IndexSet> for String {
+    fn from(set: IndexSet) -> Self {
+        set.to_string()
+    }
+}
+
+impl TryFrom<String> for IndexSet {
+    type Error = ParseError;
+    fn try_from(text: String) -> Result<Self, ParseError> {
+        text.parse()
+    }
+}
+
 impl IndexSet {
+    /// All indices below a number.
+    #[must_use]
+    pub fn below(count: u32) -> Self {
+        let last = count.min(INDEX_LIMIT).checked_sub(1);
+        let range = last.and_then(|last| IndexRange::new(0, last, 1));
+        Self { ranges: range.into_iter().collect() }
+    }
+
+    /// The lowest index.
+    #[must_use]
+    pub fn first(&self) -> Option<u32> {
+        self.ranges.first().map(|range| range.first)
+    }
+
+    /// The highest index.
+    #[must_use]
+    pub fn last(&self) -> Option<u32> {
+        self.ranges.last().map(|range| range.last)
+    }
+
+    /// The same indices, all lower by `offset`, below which there must be none.
+    #[must_use]
+    pub fn lowered(&self, offset: u32) -> Self {
+        let lower = |range: &IndexRange| IndexRange {
+            first: range.first.saturating_sub(offset),
+            last: range.last.saturating_sub(offset),
+            step: range.step,
+        };
+        Self { ranges: self.ranges.iter().map(lower).collect() }
+    }
+
     /// The ranges, rising.
     #[must_use]
     pub fn ranges(&self) -> &[IndexRange] {

@@ -1,7 +1,7 @@
 //! What Slurm says of each trial of a task: its queue row and its accounting rows.
 
 use crate::experiment::Task;
-use crate::journal::Event;
+use crate::journal::{self, Event, Submitted};
 use crate::slurm::id::{JobId, Tasks};
 use crate::slurm::{AccountRow, QueueRow};
 
@@ -32,9 +32,9 @@ pub(super) fn of_task<'a>(task: &Task, sources: &'a Sources<'_>) -> Vec<SlurmRow
     let mut seen = vec![SlurmRows::default(); task.trials.len()];
     let arrays = arrays(task, &sources.stored.journal);
     for array in &arrays {
-        for index in 0..array.trials {
-            if let Some(seen) = seen.get_mut((array.offset + index) as usize) {
-                seen.job = Some((array.job, index));
+        for trial in array.trials.iter() {
+            if let Some(seen) = seen.get_mut(trial as usize) {
+                seen.job = Some((array.job, trial.saturating_sub(array.offset)));
             }
         }
     }
@@ -56,14 +56,14 @@ pub(super) fn of_task<'a>(task: &Task, sources: &'a Sources<'_>) -> Vec<SlurmRow
 }
 
 /// Tasks that were cancelled together before any of them started have one row, with the bare id of their array.
-fn fill<'a>(array: &Submitted, sources: &'a Sources<'_>, seen: &mut [SlurmRows<'a>]) {
+fn fill<'a>(array: &Submitted<'_>, sources: &'a Sources<'_>, seen: &mut [SlurmRows<'a>]) {
     let whole = |job: JobId, tasks: &Tasks| job == array.job && *tasks == Tasks::NotAnArray;
     let queue = sources.queue.rows().iter().find(|row| whole(row.array_job, &row.tasks));
     let accounts = sources.accounts.rows().iter().find(|row| whole(row.array_job, &row.tasks));
     let is_known = sources.queue.rows().iter().any(|row| row.array_job == array.job)
         || sources.accounts.rows().iter().any(|row| row.array_job == array.job);
-    let first = array.offset as usize;
-    for seen in seen.iter_mut().skip(first).take(array.trials as usize) {
+    for trial in array.trials.iter() {
+        let Some(seen) = seen.get_mut(trial as usize) else { continue };
         seen.array_is_known = is_known;
         if seen.queue.is_none() && seen.accounts.is_empty() {
             seen.queue = queue;
@@ -73,43 +73,21 @@ fn fill<'a>(array: &Submitted, sources: &'a Sources<'_>, seen: &mut [SlurmRows<'
 }
 
 fn for_each_trial<'a>(
-    array: Option<&Submitted>,
+    array: Option<&Submitted<'_>>,
     tasks: &Tasks,
     seen: &mut [SlurmRows<'a>],
     mut act: impl FnMut(&mut SlurmRows<'a>),
 ) {
     let Some(array) = array else { return };
-    for index in tasks.indices().filter(|index| *index < array.trials) {
-        if let Some(seen) = seen.get_mut((array.offset + index) as usize) {
+    for trial in tasks.indices().filter_map(|index| array.trial_of(index)) {
+        if let Some(seen) = seen.get_mut(trial as usize) {
             act(seen);
         }
     }
 }
 
-struct Submitted {
-    job: JobId,
-    offset: u32,
-    trials: u32,
-}
-
 /// The arrays of a task that Slurm took.
-fn arrays(task: &Task, journal: &[Event]) -> Vec<Submitted> {
-    let place = |wanted: &str| {
-        journal.iter().find_map(|event| match event {
-            Event::Intended { token, task: of, offset, trials, .. }
-                if token == wanted && *of == task.name =>
-            {
-                Some((*offset, *trials))
-            }
-            _ => None,
-        })
-    };
-    let array = |event: &Event| match event {
-        Event::Submitted { token, slurm_job, .. } => {
-            let (offset, trials) = place(token)?;
-            Some(Submitted { job: *slurm_job, offset, trials })
-        }
-        _ => None,
-    };
-    journal.iter().filter_map(array).collect()
+fn arrays<'a>(task: &Task, journal: &'a [Event]) -> Vec<Submitted<'a>> {
+    let all = journal::submitted_arrays(journal).into_iter();
+    all.filter(|array| array.task == task.name).collect()
 }

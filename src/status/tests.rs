@@ -13,6 +13,7 @@ use crate::experiment::{Dependency, On, SlurmExecutor};
 use crate::host::ProcessId;
 use crate::journal::Event;
 use crate::plan::{sample_experiment, sample_task};
+use crate::slurm::IndexSet;
 use crate::slurm::JobId;
 use crate::slurm::parse::{account, queue};
 
@@ -27,7 +28,7 @@ fn stored() -> Stored {
         task: task.to_owned(),
         array: 0,
         offset: 0,
-        trials,
+        trials: IndexSet::below(trials),
         time: 0.0,
     };
     let submitted = |task: &str, id| Event::Submitted {
@@ -45,7 +46,7 @@ fn stored() -> Stored {
             submitted("prepare", 7),
             intended("train", 3),
             submitted("train", 8),
-            Event::Complete { time: 0.0 },
+            Event::Complete { generation: 0, time: 0.0 },
         ],
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::experiment::On;
-use crate::plan::{Limits, sample_experiment, sample_task};
+use crate::plan::{Limits, Selection, sample_experiment, sample_task};
 
 /// Slurm and the disk, in memory; the world stops after so many effects.
 #[derive(Debug, Default)]
@@ -132,15 +132,24 @@ fn sample_plan() -> Plan {
         sample_task("evaluate", 1, 0, &[("train", On::Any)]),
     ];
     let limits = Limits { max_array: NonZeroU32::new(2).unwrap() };
-    Plan::new(&sample_experiment(tasks), limits).unwrap()
+    let experiment = sample_experiment(tasks);
+    Plan::new(&experiment, &Selection::all(&experiment), limits).unwrap()
 }
 
 /// One process: it reads the journal from the disk, and goes on.
 fn run(handle: &Handle, plan: &Plan) -> Result<Vec<JobId>, SubmitError> {
+    go_on(handle, plan, None)
+}
+
+fn go_on(
+    handle: &Handle,
+    plan: &Plan,
+    damaged_since: Option<f64>,
+) -> Result<Vec<JobId>, SubmitError> {
     let dir = ExperimentDir("/home".into());
     let events = handle.0.borrow().journal.clone();
     let mut disk = Disk { handle: handle.clone(), events };
-    let submission = Submission { id: "sample-00000100", dir: &dir, plan };
+    let submission = Submission { id: "sample-00000100", dir: &dir, plan, damaged_since };
     submit(submission, &mut handle.clone(), &mut disk, &|| 1.0)
 }
 
@@ -226,6 +235,52 @@ fn two_crashes_are_no_worse_than_one() {
             assert_eq!(names(&handle.0.borrow()), NAMES, "crashes at {first} and {second}");
         }
     }
+}
+
+/// Whichever line is lost, no array is submitted twice.
+#[test]
+fn a_damaged_journal_leads_to_no_second_array() {
+    let plan = sample_plan();
+    for lost in 0..11 {
+        let handle = Handle(Rc::new(RefCell::new(World::default())));
+        run(&handle, &plan).unwrap();
+        let rest = |line: &(usize, Event)| line.0 != lost && line.0 != lost + 1;
+        let journal: Vec<Event> = handle.0.borrow().journal.clone();
+        let journal = journal.into_iter().enumerate().filter(rest).map(|(_, event)| event);
+        handle.0.borrow_mut().journal = journal.collect();
+        let ids = go_on(&handle, &plan, Some(0.0)).unwrap();
+        assert_eq!(names(&handle.0.borrow()), NAMES, "without lines {lost} and {}", lost + 1);
+        assert_eq!(ids, [1, 2, 3, 4, 5].map(JobId));
+    }
+}
+
+#[test]
+fn a_later_generation_submits_its_own_arrays_and_no_others() {
+    let handle = Handle(Rc::new(RefCell::new(World::default())));
+    let first = sample_plan();
+    run(&handle, &first).unwrap();
+    let tasks = vec![
+        sample_task("prepare", 1, 0, &[]),
+        sample_task("train", 5, 0, &[("prepare", On::Ok)]),
+        sample_task("evaluate", 1, 0, &[("train", On::Any)]),
+    ];
+    let selection = Selection {
+        generation: 1,
+        trials: [("train", "1,4"), ("evaluate", "0")]
+            .map(|(task, set)| (task.to_owned(), set.parse().unwrap()))
+            .into(),
+        earlier_arrays: [("train".to_owned(), 3), ("evaluate".to_owned(), 1)].into(),
+    };
+    let limits = Limits { max_array: NonZeroU32::new(2).unwrap() };
+    let second = Plan::new(&sample_experiment(tasks), &selection, limits).unwrap();
+    for plan in [&second, &first, &second] {
+        run(&handle, plan).unwrap();
+    }
+    let world = handle.0.borrow();
+    let later = ["train.3", "train.4", "evaluate.1"];
+    assert_eq!(names(&world), [&NAMES[..], &later[..]].concat());
+    assert!(world.jobs[7].1.starts_with("--dependency=afterany:6:7 "), "{:?}", world.jobs[7]);
+    assert_eq!(world.held, []);
 }
 
 #[test]
