@@ -111,10 +111,9 @@ pub fn trial_folders(dir: &TaskDir) -> io::Result<Vec<u32>> {
     Ok(trials)
 }
 
-/// The folders of all trials of a task that ever ran, on Slurm or here. Many are read side by side: on a shared disk
+/// The folders of some trials of a task, on Slurm or here. Many are read side by side: on a shared disk
 /// each costs a round trip.
-pub fn task_files(dir: &TaskDir, local: bool) -> io::Result<BTreeMap<u32, TrialFiles>> {
-    let trials = trial_folders(dir)?;
+fn task_files(dir: &TaskDir, trials: &[u32], local: bool) -> io::Result<BTreeMap<u32, TrialFiles>> {
     let read = |trials: &[u32]| -> io::Result<Vec<(u32, TrialFiles)>> {
         let one = |&trial: &u32| {
             let files = trial_files(&dir.trial(trial))?;
@@ -150,19 +149,35 @@ pub fn runner(dir: &ExperimentDir) -> io::Result<RunnerView> {
     Ok(RunnerView { liveness: last.map(|process| process.liveness()), rebooted, records, damage })
 }
 
+/// How much of an experiment is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// The folders of all trials.
+    All,
+    /// On Slurm, those of trials that were not certain to be over: of the others only the state is known.
+    Open,
+}
+
 /// Everything that a status follows from. Asks Slurm only where the folders do not tell all.
-pub fn sources<'a>(stored: &'a Stored, source: Source<'_>) -> io::Result<Sources<'a>> {
+pub fn sources<'a>(
+    stored: &'a Stored,
+    source: Source<'_>,
+    depth: Depth,
+) -> io::Result<Sources<'a>> {
     let earlier = observed::read(&stored.dir);
-    let looked_over = every_trial(stored, |task, trial| {
-        earlier
-            .get(task)
-            .and_then(|task| task.get(&trial))
-            .is_some_and(|earlier| earlier.certainty == Certainty::Final)
-    });
+    let was_final = |task: &str, trial: u32| {
+        let known = earlier.get(task).and_then(|task| task.get(&trial));
+        known.is_some_and(|earlier| earlier.certainty == Certainty::Final)
+    };
+    let looked_over = every_trial(stored, was_final);
+    let read_files = || match depth {
+        Depth::All => all_files(stored),
+        Depth::Open => files_but(stored, &was_final),
+    };
     let (mut queue, mut accounts, files);
     if looked_over {
         // Everything was over at the last look: its cost must not grow with what has not changed.
-        files = all_files(stored)?;
+        files = read_files()?;
         (queue, accounts) = (Answer::NotAsked, Answer::NotAsked);
         if !every_trial(stored, |task, trial| {
             tells_all(files.get(task).and_then(|task| task.get(&trial)))
@@ -171,7 +186,7 @@ pub fn sources<'a>(stored: &'a Stored, source: Source<'_>) -> io::Result<Sources
         }
     } else {
         let read;
-        ((queue, accounts), read) = ask_meanwhile(stored, source, || all_files(stored));
+        ((queue, accounts), read) = ask_meanwhile(stored, source, read_files);
         files = read?;
     }
     let (requests, damaged_requests) =
@@ -219,10 +234,21 @@ fn ask_meanwhile<T>(
 
 /// The folders of all trials, by task.
 pub fn all_files(stored: &Stored) -> io::Result<BTreeMap<String, BTreeMap<u32, TrialFiles>>> {
+    files_but(stored, &|_, _| false)
+}
+
+/// The same, without those of some trials on Slurm.
+fn files_but(
+    stored: &Stored,
+    is_known: &(dyn Fn(&str, u32) -> bool + Sync),
+) -> io::Result<BTreeMap<String, BTreeMap<u32, TrialFiles>>> {
     let of_task = |task: &Task| {
         let executor = stored.experiment.executors.get(&task.executor);
         let is_local = matches!(executor, Some(Executor::Local(_)));
-        Ok((task.name.clone(), task_files(&stored.dir.task(&task.name), is_local)?))
+        let dir = stored.dir.task(&task.name);
+        let mut trials = trial_folders(&dir)?;
+        trials.retain(|trial| is_local || !is_known(&task.name, *trial));
+        Ok((task.name.clone(), task_files(&dir, &trials, is_local)?))
     };
     stored.experiment.tasks.iter().map(of_task).collect()
 }

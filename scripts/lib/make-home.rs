@@ -130,7 +130,7 @@ impl Maker {
         let mut chance = Chance::new(number as u64);
         let fate = self.fate(number);
         let created = self.now - 60 - (self.total - number) as u64 * APART;
-        let is_local = fate == Fate::Over && chance.below(10) == 0;
+        let is_local = fate == Fate::Over && trials(number) <= 30 && chance.below(5) == 0;
         let name = name(number);
         let toml = file(&name, number, is_local, &mut chance);
         let experiment = experiment::load(&toml, &self.home.path().join("exp.toml"), &[], None)?;
@@ -141,7 +141,7 @@ impl Maker {
             return Ok(None);
         }
         let is_whole = fate == Fate::Open || is_local || self.total - number <= WHOLE;
-        let trials = trials(&stored, fate, &mut chance);
+        let trials = fates(&stored, fate, &mut chance);
         for trial in &trials {
             if is_whole || trial.index < FOLDERS {
                 trial.write(&stored, created as f64)?;
@@ -259,6 +259,16 @@ fn versions(total: usize) -> Vec<usize> {
     (0..total).map(&mut next).collect()
 }
 
+/// As many have few trials as have many: half of them have at most 31.
+fn trials(number: usize) -> usize {
+    let mut chance = Chance::new(number as u64 + (1 << 41));
+    match number % 1000 {
+        1 => 1,
+        2 => 1000,
+        _ => 10_f64.powf(chance.below(3_000) as f64 / 1000.0) as usize,
+    }
+}
+
 /// The file of an experiment.
 fn file(name: &str, number: usize, is_local: bool, chance: &mut Chance) -> String {
     let (model, rest) = name.split_once('-').unwrap_or((name, ""));
@@ -268,12 +278,6 @@ fn file(name: &str, number: usize, is_local: bool, chance: &mut Chance) -> Strin
         .filter(|_| chance.below(3) == 0)
         .map(|tag| format!("{tag:?}"))
         .collect();
-    // As many of few trials as of many: half of them have at most 31.
-    let trials = match number % 1000 {
-        1 => 1,
-        2 => 1000,
-        _ => (10_f64.powf(chance.below(3_000) as f64 / 1000.0) as usize).max(1),
-    };
     let executor = if is_local {
         "kind = \"local\""
     } else {
@@ -289,7 +293,7 @@ fn file(name: &str, number: usize, is_local: bool, chance: &mut Chance) -> Strin
          metric = \"loss\"\ngoal = \"min\"\n[task.train.metrics]\nloss = 'loss (\\S+)'\n",
         tags.join(", "),
         1 << chance.below(12),
-        trials - 1,
+        trials(number) - 1,
     )
 }
 
@@ -301,7 +305,7 @@ struct Trial {
     loss: f64,
 }
 
-fn trials(stored: &Stored, fate: Fate, chance: &mut Chance) -> Vec<Trial> {
+fn fates(stored: &Stored, fate: Fate, chance: &mut Chance) -> Vec<Trial> {
     let kind = chance.below(10);
     let mut all = Vec::new();
     for task in &stored.experiment.tasks {

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use super::App;
-use super::status::look;
+use super::ask::{Look, Looks};
 use crate::error::{CommandError, ExitCode};
 use crate::report::live::{Bars, Changes};
 use crate::report::{Page, out, say, status_table};
@@ -23,7 +23,7 @@ pub(super) enum View {
     Json,
 }
 
-/// Between two looks at a cluster. A look costs its controller one `squeue`.
+/// Between two looks at the folders of what runs on a cluster. Slurm itself is asked less often.
 const SLURM_PAUSE: Duration = Duration::from_secs(3);
 /// Between two looks at local files.
 const LOCAL_PAUSE: Duration = Duration::from_millis(500);
@@ -53,18 +53,21 @@ pub(super) fn until(
 ) -> Result<ExitCode, CommandError> {
     let mut screen = Screen::new(view);
     let (mut forgotten, mut doubtful) = (0, 0);
+    let mut looks = Looks::default();
     loop {
-        let status = look(app, &app.home.load(&target.id)?)?;
+        let Look { status, is_new } = looks.next(app, &app.home.load(&target.id)?)?;
         let (state, settled) = standing(&status, target);
         screen.show(&status);
-        doubtful = if settled == Settled::Doubtful { doubtful + 1 } else { 0 };
+        // The same answer twice is not two that agree.
+        let seen = u32::from(is_new);
+        doubtful = if settled == Settled::Doubtful { doubtful + seen } else { 0 };
         if settled == Settled::Over || doubtful >= AGREEING {
             if view == View::Silent && state != State::Completed {
                 say(&why(target, &status, state));
             }
             return screen.end(&status, state);
         }
-        forgotten = if settled == Settled::Forgotten { forgotten + 1 } else { 0 };
+        forgotten = if settled == Settled::Forgotten { forgotten + seen } else { 0 };
         if forgotten >= FORGOTTEN {
             screen.end(&status, state)?;
             let text = format!("nobody knows what became of a part of `{}`", target.id);

@@ -66,7 +66,8 @@ fn look(app: &App, stored: &Stored) -> Result<(Files, States), CommandError> {
     if let Some(states) = told {
         return Ok((files, states));
     }
-    let sources = observe::sources(stored, Source::Slurm(&app.slurm)).at("read", &stored.dir.0)?;
+    let sources = observe::sources(stored, Source::Slurm(&app.slurm), observe::Depth::All)
+        .at("read", &stored.dir.0)?;
     let joined = join(&sources);
     observed::keep(&stored.dir, &joined);
     for warning in joined.warnings.iter().filter(|_| joined.experiment.stale) {

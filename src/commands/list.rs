@@ -7,13 +7,15 @@ use clap::Args;
 use serde_json::json;
 
 use super::App;
+use super::ask::{ask, open_jobs};
 use super::status::look_by;
 use crate::answers::{Answers, Source, Wanted, named};
 use crate::error::{CommandError, ExitCode};
+use crate::observe::Depth;
 use crate::report::{ListLine, Page, list_table, out, out_json, say};
 use crate::status::State;
 use crate::store::{ExperimentId, Stored};
-use crate::summary::{self, Basis, Entry, Index, Summary};
+use crate::summary::{self, Basis, Index, Known};
 use crate::{host, words};
 
 /// `list`.
@@ -57,18 +59,6 @@ pub(super) fn list(app: &App, args: &ListArgs) -> Result<ExitCode, CommandError>
     Ok(ExitCode::Fine)
 }
 
-/// What is known of one experiment.
-enum Known<'a> {
-    /// It is over, and in the index.
-    Indexed(Entry<'a>),
-    /// Somebody looked into it.
-    Seen(Box<Summary>),
-    /// Nobody looked into it yet, or what was told is lost.
-    Unseen,
-    /// It can't be read; why.
-    Damaged(String),
-}
-
 /// All experiments, oldest first.
 struct List<'a> {
     app: &'a App,
@@ -79,17 +69,7 @@ struct List<'a> {
 
 impl<'a> List<'a> {
     fn new(app: &'a App, ids: &'a [ExperimentId], index: &'a Index) -> Self {
-        let mut indexed = index.entries().peekable();
-        let mut known = |id: &ExperimentId| {
-            let is_older = |entry: &Entry<'_>| entry.age() < id.age();
-            while indexed.next_if(is_older).is_some() {}
-            if let Some(entry) = indexed.next_if(|entry| entry.id == id.as_str()) {
-                return Known::Indexed(entry);
-            }
-            let summary = summary::read(&app.home.experiment(id));
-            summary.map_or(Known::Unseen, |summary| Known::Seen(Box::new(summary)))
-        };
-        let known = ids.iter().map(&mut known).collect();
+        let known = summary::known(&app.home, ids, index);
         Self { app, ids, known, now: host::now() }
     }
 
@@ -123,29 +103,23 @@ impl<'a> List<'a> {
 
     /// One question for all of these, and for the other open ones where it is asked at all.
     fn ask_for(&self, due: &[usize]) -> Answers {
-        let mut wanted = Vec::new();
-        for (place, known) in self.known.iter().enumerate() {
-            let Known::Seen(summary) = known else { continue };
-            let mut one = Wanted::from(summary.as_ref());
-            if due.contains(&place) {
-                // There may be more of them than at the last look.
-                one.jobs =
-                    self.app.home.journal(&self.ids[place]).map_or(one.jobs, |it| named(&it));
-            }
-            if !summary.is_final && !one.jobs.is_empty() {
-                wanted.push((place, one));
-            }
-        }
-        if !wanted.iter().any(|(place, _)| due.contains(place)) {
-            wanted.clear();
-        }
-        let wanted: Vec<Wanted> = wanted.into_iter().map(|(_, wanted)| wanted).collect();
-        Answers::ask(&self.app.slurm, &wanted)
+        // There may be more jobs of them than at the last look.
+        let jobs = |place: usize| {
+            let journal = self.app.home.journal(&self.ids[place]);
+            journal.map_or_else(|_| Vec::new(), |journal| named(&journal))
+        };
+        let wanted = due.iter().filter_map(|&place| {
+            let wanted = summary::wanted(&self.app.home, &self.ids[place], &self.known[place])?;
+            Some(Wanted { jobs: jobs(place), ..wanted })
+        });
+        let wanted: Vec<Wanted> = wanted.collect();
+        let others = || open_jobs(self.app, self.ids, &self.known);
+        ask(self.app, &wanted, self.now - FRESH, &others)
     }
 
     fn look_into(&mut self, place: usize, source: Source<'_>) {
         let stored = self.app.home.load(&self.ids[place]).map_err(CommandError::from);
-        let look = |stored: Stored| look_by(self.app, &stored, source);
+        let look = |stored: Stored| look_by(self.app, &stored, source, Depth::Open);
         self.known[place] = match stored.and_then(look) {
             Ok((_, summary)) => Known::Seen(Box::new(summary)),
             Err(error) => Known::Damaged(error.one_line()),
@@ -161,7 +135,7 @@ impl<'a> List<'a> {
         };
         let over: Vec<bool> = self.known.iter().filter_map(of_last).collect();
         if over.contains(&true) || over.len() != before.entries().count() {
-            summary::write_index(&self.app.home, self.known.iter().filter_map(Known::final_line));
+            summary::write_index(&self.app.home, self.known.iter().filter_map(final_line));
         }
     }
 
@@ -212,7 +186,7 @@ impl<'a> List<'a> {
     fn counts(&self) -> BTreeMap<&'static str, usize> {
         let mut counts = BTreeMap::new();
         for known in &self.known {
-            *counts.entry(known.state()).or_default() += 1;
+            *counts.entry(state(known)).or_default() += 1;
         }
         counts
     }
@@ -244,26 +218,25 @@ impl<'a> List<'a> {
 /// Stands in place of a state.
 const DAMAGED: &str = "damaged";
 
-impl Known<'_> {
-    fn state(&self) -> &'static str {
-        match self {
-            Self::Indexed(entry) => entry.state.as_str(),
-            Self::Seen(summary) => summary.row.state.as_str(),
-            Self::Unseen | Self::Damaged(_) => DAMAGED,
-        }
+/// Where one stands, in a word.
+fn state(known: &Known<'_>) -> &'static str {
+    match known {
+        Known::Indexed(entry) => entry.state.as_str(),
+        Known::Seen(summary) => summary.row.state.as_str(),
+        Known::Unseen | Known::Damaged(_) => DAMAGED,
     }
+}
 
-    /// Its line in the index, if nothing can change any more.
-    fn final_line(&self) -> Option<(ExperimentId, State, Cow<'_, str>)> {
-        match self {
-            Self::Indexed(entry) => {
-                Some((entry.id.parse().ok()?, entry.state, Cow::Borrowed(entry.row)))
-            }
-            Self::Seen(summary) if summary.is_final => {
-                let row = &summary.row;
-                Some((row.id.clone(), row.state, Cow::Owned(row.to_json())))
-            }
-            Self::Seen(_) | Self::Unseen | Self::Damaged(_) => None,
+/// Its line in the index, if nothing can change any more.
+fn final_line<'a>(known: &'a Known<'_>) -> Option<(ExperimentId, State, Cow<'a, str>)> {
+    match known {
+        Known::Indexed(entry) => {
+            Some((entry.id.parse().ok()?, entry.state, Cow::Borrowed(entry.row)))
         }
+        Known::Seen(summary) if summary.is_final => {
+            let row = &summary.row;
+            Some((row.id.clone(), row.state, Cow::Owned(row.to_json())))
+        }
+        Known::Seen(_) | Known::Unseen | Known::Damaged(_) => None,
     }
 }

@@ -1,5 +1,6 @@
 //! One file a verb: load, a pure function, an effect, a rendering.
 
+mod ask;
 pub mod cancel;
 mod check;
 mod cluster;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 use nemo_core::environment::Variable;
 
+use crate::answers::Shared;
 use crate::cli::{Cli, Command};
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::report::say;
@@ -43,6 +45,8 @@ pub struct App {
     pub home: Home,
     /// Slurm's programs.
     pub slurm: Client,
+    /// What Slurm said last, for all who ask.
+    pub shared: Shared,
     /// This program's own file.
     pub program: PathBuf,
     /// Where the harness is, if somebody said so.
@@ -103,10 +107,11 @@ fn app(cli: &Cli, environment: Environment) -> Result<App, CommandError> {
         CommandError::new(ExitCode::Usage, "no home folder is known")
             .hinted("set NEMO_SLURM_HOME to a folder that the compute nodes see")
     })?;
-    let home = std::path::absolute(&home).at("find", &home)?;
+    let home = Home::new(std::path::absolute(&home).at("find", &home)?);
     let timeout = Duration::from_secs(cli.slurm_timeout.max(1));
     Ok(App {
-        home: Home::new(home),
+        shared: Shared::new(&home, &environment.slurm_conf, timeout),
+        home,
         slurm: Client::new(timeout),
         program: std::env::current_exe().at("find", Path::new("/proc/self/exe"))?,
         harness: environment.harness,

@@ -10,13 +10,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::App;
-use super::status::look;
+use super::ask::ask;
+use super::status::look_by;
+use crate::answers::{self, Source, named};
 use crate::error::{CommandError, ExitCode, IoResultExt};
+use crate::host;
 use crate::journal;
+use crate::observe::Depth;
 use crate::report::{out_json, say};
 use crate::slurm::{JobDetail, JobState, Phase, SlurmError};
 use crate::status::{self, Remedy, Status};
 use crate::store::{ExperimentId, Stored, Target};
+use crate::summary::{self, Index};
 
 /// `poll`.
 #[derive(Debug, Args)]
@@ -100,11 +105,9 @@ pub(super) fn poll(app: &App, args: &PollArgs) -> Result<ExitCode, CommandError>
     let mut pass = Pass { app, json: args.json, rows: Vec::new(), is_well: true };
     if let Some(text) = &args.target {
         let (target, stored) = app.find(text)?;
-        pass.experiment(&stored, &target)?;
+        pass.experiment(&stored, &target, Source::Slurm(&app.slurm), Depth::All)?;
     } else {
-        for id in app.home.ids()? {
-            pass.one_of_all(id)?;
-        }
+        pass.all()?;
     }
     let Pass { rows, is_well, .. } = pass;
     if args.json {
@@ -116,11 +119,32 @@ pub(super) fn poll(app: &App, args: &PollArgs) -> Result<ExitCode, CommandError>
 }
 
 impl Pass<'_> {
+    /// All that are not final. Slurm is asked once for all of them.
+    fn all(&mut self) -> Result<(), CommandError> {
+        let app = self.app;
+        let ids = app.home.ids()?;
+        let index = Index::read(&app.home);
+        let known = summary::known(&app.home, &ids, &index);
+        let open = || ids.iter().zip(&known).filter(|(_, known)| !known.is_final());
+        let question = |(id, known)| {
+            let wanted = summary::wanted(&app.home, id, known)?;
+            // There may be more jobs than at the last look.
+            let jobs = app.home.journal(id).map_or_else(|_| Vec::new(), |it| named(&it));
+            Some(answers::Wanted { jobs, ..wanted })
+        };
+        let wanted: Vec<answers::Wanted> = open().filter_map(question).collect();
+        let answers = ask(app, &wanted, host::now(), &Vec::new);
+        for (id, _) in open() {
+            self.one_of_all(id.clone(), Source::Asked(&answers))?;
+        }
+        Ok(())
+    }
+
     /// One experiment of a home. What is wrong with it must not keep the others waiting.
-    fn one_of_all(&mut self, id: ExperimentId) -> Result<(), CommandError> {
+    fn one_of_all(&mut self, id: ExperimentId, source: Source<'_>) -> Result<(), CommandError> {
         let target = Target { id, task: None, trial: None };
         let loaded = self.app.home.load(&target.id).map_err(CommandError::from);
-        match loaded.and_then(|stored| self.experiment(&stored, &target)) {
+        match loaded.and_then(|stored| self.experiment(&stored, &target, source, Depth::Open)) {
             // Slurm is away: it is for all of them.
             Err(error) if error.code == ExitCode::NoAnswer => Err(error),
             Err(error) => {
@@ -132,12 +156,22 @@ impl Pass<'_> {
         }
     }
 
-    fn experiment(&mut self, stored: &Stored, target: &Target) -> Result<(), CommandError> {
+    fn experiment(
+        &mut self,
+        stored: &Stored,
+        target: &Target,
+        source: Source<'_>,
+        depth: Depth,
+    ) -> Result<(), CommandError> {
         if journal::submitted(&stored.journal).is_empty() {
             return Ok(());
         }
         let app = &self.app.on_cluster_of(stored);
-        for wanted in wanted(stored, target, &look(app, stored)?) {
+        // What is asked for all at once is asked of this machine's cluster.
+        let elsewhere = stored.experiment.cluster().is_some();
+        let source = if elsewhere { Source::Slurm(&app.slurm) } else { source };
+        let (status, _) = look_by(app, stored, source, depth)?;
+        for wanted in wanted(stored, target, &status) {
             match honour(app, &wanted) {
                 Ok(Some((job, done, why))) => self.tell(&wanted, &job, done, why.as_deref()),
                 Ok(None) => {}

@@ -5,11 +5,12 @@ use clap::Args;
 use super::App;
 use crate::answers::Source;
 use crate::error::{CommandError, ExitCode, IoResultExt};
+use crate::observe::{self, Depth};
 use crate::report::{Page, attempts_table, out, out_json, status_table};
 use crate::status::{Answer, Sources, Status, TrialStatus, join, json, recount};
 use crate::store::{ExperimentId, Stored, Target};
 use crate::summary::{Basis, Summary};
-use crate::{host, observe, observed, summary};
+use crate::{host, observed, summary};
 
 /// `status`.
 #[derive(Debug, Args)]
@@ -47,7 +48,7 @@ pub(super) fn status(app: &App, args: &StatusArgs) -> Result<ExitCode, CommandEr
 
 /// Looks at the experiment, and remembers what was seen.
 pub(super) fn look(app: &App, stored: &Stored) -> Result<Status, CommandError> {
-    look_by(app, stored, Source::Slurm(&app.slurm)).map(|(status, _)| status)
+    look_by(app, stored, Source::Slurm(&app.slurm), Depth::All).map(|(status, _)| status)
 }
 
 /// The same, with Slurm's answer from elsewhere; and what a list shows of it now.
@@ -55,6 +56,7 @@ pub(super) fn look_by(
     app: &App,
     stored: &Stored,
     source: Source<'_>,
+    depth: Depth,
 ) -> Result<(Status, Summary), CommandError> {
     // Who asks for all experiments together asks the cluster of this machine.
     let is_elsewhere = stored.experiment.cluster().is_some();
@@ -65,15 +67,23 @@ pub(super) fn look_by(
     // Before anything is read: what comes meanwhile is then seen to be new.
     let mut from = Basis::of(&stored.dir);
     let earlier = summary::read(&stored.dir);
-    let sources = observe::sources(stored, source).at("read", &stored.dir.0)?;
+    let sources = observe::sources(stored, source, depth).at("read", &stored.dir.0)?;
     let status = join(&sources);
     observed::keep(&stored.dir, &status);
-    let now = host::now();
-    let was_told = matches!(sources.queue, Answer::Rows(_) | Answer::Partly(..));
-    from.slurm = if was_told { Some(now) } else { earlier.as_ref().and_then(|it| it.from.slurm) };
-    let version = earlier.map_or_else(|| version(app, &stored.id), |it| Ok(it.row.version))?;
     let is_final = is_final(&sources, &status);
-    let summary = summary::of(stored, &status, from, is_final, version, now);
+    if is_final && depth == Depth::Open {
+        // What is kept for good is about all of it.
+        return look_by(app, stored, source, Depth::All);
+    }
+    let was_told = matches!(sources.queue, Answer::Rows(_) | Answer::Partly(..));
+    let now = host::now();
+    from.slurm = if was_told { Some(now) } else { earlier.as_ref().and_then(|it| it.from.slurm) };
+    let first = || version(app, &stored.id);
+    let version = earlier.as_ref().map_or_else(first, |it| Ok(it.row.version))?;
+    let mut summary = summary::of(stored, &status, from, is_final, version, now);
+    if depth == Depth::Open {
+        summary.keep_best(stored, &status, earlier.and_then(|it| it.row.best));
+    }
     summary::keep(&stored.dir, &summary);
     if is_final {
         // No trial can need them any more. Should they stay, the next look tries again.

@@ -85,6 +85,27 @@ impl Experiment {
         }
     }
 
+    /// What can't be in an experiment that [`load`] led to: somebody changed its file.
+    #[must_use]
+    pub fn inconsistency(&self) -> Option<String> {
+        let of_task = |(place, task): (usize, &Task)| {
+            let is_before = |edge: &&Dependency| {
+                self.tasks[..place].iter().any(|earlier| earlier.name == edge.task)
+            };
+            let unknown = task.after.iter().find(|edge| !is_before(edge));
+            if !self.executors.contains_key(&task.executor) {
+                Some(format!("task `{}` names no executor of it: `{}`", task.name, task.executor))
+            } else if let Some(edge) = unknown {
+                Some(format!("task `{}` waits for no task before it: `{}`", task.name, edge.task))
+            } else if task.trials.is_empty() {
+                Some(format!("task `{}` has no trials", task.name))
+            } else {
+                None
+            }
+        };
+        self.tasks.iter().enumerate().find_map(of_task)
+    }
+
     /// Every task that one waits for, directly or not, and whether it does so `per_trial`: those are the tasks that its
     /// command may name, and `true` is where `{task.dir}` is the folder of the same trial.
     pub fn upstream(&self, task: &str) -> BTreeMap<&str, bool> {

@@ -170,27 +170,34 @@ impl Client {
     ///
     /// Pass the ids of arrays, not of their tasks. A job that Slurm forgot has no row.
     pub fn queue(&self, jobs: &[JobId]) -> Result<Parsed<QueueRow>, SlurmError> {
-        let mut all = Parsed::default();
+        Ok(queue::parse(&self.queue_text(jobs)?))
+    }
+
+    /// The same, as `squeue` prints it: what [`queue::parse`] reads.
+    pub fn queue_text(&self, jobs: &[JobId]) -> Result<Vec<u8>, SlurmError> {
+        let mut all = Vec::new();
         for list in id_lists(jobs) {
             let which = format!("--jobs={list}");
-            let mut part = self.squeue(std::slice::from_ref(&which))?;
+            let mut part = self.squeue_text(std::slice::from_ref(&which))?;
             // Tasks of an array that wait for different reasons have one row, with all the reasons.
-            if part.rows.iter().any(|row| row.reason.contains(',')) {
-                part = self.squeue(&[which, "--array".to_owned()])?;
+            if queue::rows(&part).flatten().any(|row| row.reason.contains(',')) {
+                part = self.squeue_text(&[which, "--array".to_owned()])?;
             }
-            all.rows.extend(part.rows);
-            all.unread.extend(part.unread);
+            all.extend(part);
         }
         Ok(all)
     }
 
     /// What the accounts say of these jobs: every attempt of each. One `sacct`.
     pub fn accounting(&self, jobs: &[JobId], since: i64) -> Result<Parsed<AccountRow>, SlurmError> {
-        let mut all = Parsed::default();
+        Ok(account::parse(&self.accounting_text(jobs, since)?))
+    }
+
+    /// The same, as `sacct` prints it: what [`account::parse`] reads.
+    pub fn accounting_text(&self, jobs: &[JobId], since: i64) -> Result<Vec<u8>, SlurmError> {
+        let mut all = Vec::new();
         for list in id_lists(jobs) {
-            let part = self.sacct(since, &[format!("--jobs={list}")])?;
-            all.rows.extend(part.rows);
-            all.unread.extend(part.unread);
+            all.extend(self.sacct_text(since, &[format!("--jobs={list}")])?);
         }
         Ok(all)
     }
@@ -290,6 +297,10 @@ impl Client {
     }
 
     fn squeue(&self, which: &[String]) -> Result<Parsed<QueueRow>, SlurmError> {
+        Ok(queue::parse(&self.squeue_text(which)?))
+    }
+
+    fn squeue_text(&self, which: &[String]) -> Result<Vec<u8>, SlurmError> {
         let delimiter = char::from(queue::DELIMITER);
         let fields = queue::FIELDS.map(|field| format!("{field}:{delimiter}")).join(",");
         let format = format!("--Format={fields}");
@@ -301,16 +312,18 @@ impl Client {
             // `squeue` complains of a field that it doesn't know, leaves it out, and exits 0.
             Ok(output) => match SlurmError::from_output("squeue", &output.stderr, output.code) {
                 error @ SlurmError::UnknownField { .. } => Err(error),
-                _ => Ok(queue::parse(&output.stdout)),
+                _ => Ok(output.stdout),
             },
-            Err(SlurmError::Refused { reason, .. }) if is_unknown_job(&reason) => {
-                Ok(Parsed::default())
-            }
+            Err(SlurmError::Refused { reason, .. }) if is_unknown_job(&reason) => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }
 
     fn sacct(&self, since: i64, which: &[String]) -> Result<Parsed<AccountRow>, SlurmError> {
+        Ok(account::parse(&self.sacct_text(since, which)?))
+    }
+
+    fn sacct_text(&self, since: i64, which: &[String]) -> Result<Vec<u8>, SlurmError> {
         let fields = format!("--format={}", account::FIELDS.join(","));
         let delimiter = format!("--delimiter={}", char::from(queue::DELIMITER));
         let since = format!("--starttime=uts{}", since.max(EARLIEST));
@@ -319,7 +332,7 @@ impl Client {
         words.extend(which.iter().map(String::as_str));
         let names = self.name_filter();
         words.extend(names.as_deref());
-        Ok(account::parse(&self.words("sacct", &words)?.stdout))
+        Ok(self.words("sacct", &words)?.stdout)
     }
 
     fn name_filter(&self) -> Option<String> {

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use nemo_core::checksum;
 use nemo_core::lines::{self, Damage};
 use nemo_core::rundir::ExperimentDir;
+use serde::de::Error as _;
 
 use crate::experiment::Experiment;
 use crate::journal::Event;
@@ -165,8 +166,11 @@ impl Home {
         let dir = self.experiment(id);
         let path = dir.experiment_json();
         let text = at("read", &path, std::fs::read(&path))?;
-        let experiment =
-            checksum::from_slice(&text).map_err(|source| StoreError::Damaged { path, source })?;
+        let damaged = |source| StoreError::Damaged { path: path.clone(), source };
+        let experiment: Experiment = checksum::from_slice(&text).map_err(damaged)?;
+        if let Some(what) = experiment.inconsistency() {
+            return Err(damaged(serde_json::Error::custom(what)));
+        }
         let path = dir.journal();
         let journal = at("read", &path, lines::read::<Event>(&path))?;
         let damage = journal.damage(&path);

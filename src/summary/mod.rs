@@ -3,6 +3,7 @@
 
 mod file;
 mod index;
+mod known;
 
 use std::collections::BTreeMap;
 
@@ -10,12 +11,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::answers::named;
+use crate::experiment::Goal;
 use crate::slurm::JobId;
 use crate::status::{State, Status, TaskStatus};
 use crate::store::{ExperimentId, Stored};
 
 pub use file::{keep, read};
 pub use index::{Entry, Index, write_index};
+pub use known::{Known, known, wanted};
 
 /// One experiment as `list --json` shows it, but for its folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,6 +83,8 @@ pub struct Summary {
     /// Whether nothing can change any more: then nobody looks into the experiment again.
     #[serde(rename = "final")]
     pub is_final: bool,
+    /// How many of its trials are not certain to be over.
+    pub open: usize,
     /// What it follows from.
     pub from: Basis,
     /// The job arrays to ask Slurm for; none once nothing is open.
@@ -118,6 +123,26 @@ pub struct NamedJob {
     pub name: String,
 }
 
+impl Summary {
+    /// After a look at the open trials alone: the best of those that were not read is known from earlier.
+    pub fn keep_best(&mut self, stored: &Stored, status: &Status, earlier: Option<Best>) {
+        let Some(earlier) = earlier else { return };
+        let task = stored.experiment.tasks.iter().find(|task| task.name == earlier.task);
+        let seen = status.tasks.iter().find(|task| task.name == earlier.task);
+        let trial = seen.and_then(|it| it.trials.iter().find(|it| it.index == earlier.trial));
+        let was_read = trial.is_none_or(|trial| !trial.metrics.is_empty());
+        let is_better = |now: &Best| match task.map(|task| task.goal) {
+            Some(Goal::Max) => earlier.value >= now.value,
+            Some(Goal::Min) | None => earlier.value <= now.value,
+        };
+        let best = self.row.best.as_ref();
+        let is_of_it = |now: &Best| now.task == earlier.task && is_better(now);
+        if !was_read && best.is_none_or(is_of_it) {
+            self.row.best = Some(earlier);
+        }
+    }
+}
+
 /// What follows from a look. `version` counts where no earlier summary knows it.
 #[must_use]
 pub fn of(
@@ -151,8 +176,10 @@ pub fn of(
         best: best(stored, status),
         archived: false,
     };
+    let every = status.tasks.iter().flat_map(|task| &task.trials);
+    let open = every.filter(|trial| !trial.is_final()).count();
     let jobs = if is_final { Vec::new() } else { named(&stored.journal) };
-    Summary { is_final, from, jobs, row }
+    Summary { is_final, open, from, jobs, row }
 }
 
 fn last_end(status: &Status) -> Option<f64> {

@@ -39,7 +39,9 @@ fn look(home: &Home, id: &str) -> Result<Status, StoreError> {
     // Nothing is remembered: only the files themselves speak.
     std::fs::remove_file(stored.dir.0.join("observed.json")).ok();
     let client = Client::new(Duration::from_secs(1));
-    Ok(status::join(&observe::sources(&stored, Source::Slurm(&client)).unwrap()))
+    Ok(status::join(
+        &observe::sources(&stored, Source::Slurm(&client), observe::Depth::All).unwrap(),
+    ))
 }
 
 /// All that a status says of the past.

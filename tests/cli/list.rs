@@ -136,9 +136,55 @@ fn slurm_is_asked_once_for_all_and_not_again_while_the_answer_is_new() {
     assert_eq!(asked(&[]), 0);
     assert_eq!(asked(&["--cached"]), 0);
     assert_eq!(fake.calls("sacct"), 0, "nothing has ended");
-    // An hour later.
+    // Nobody remembers anything.
+    for entry in std::fs::read_dir(world.path("home/experiments")).unwrap() {
+        std::fs::remove_file(entry.unwrap().path().join("summary.json")).unwrap();
+    }
+    assert_eq!(asked(&[]), 0, "the answer is kept, for whoever asks");
+    std::fs::remove_dir_all(world.path("home/cache")).unwrap();
     for entry in std::fs::read_dir(world.path("home/experiments")).unwrap() {
         std::fs::remove_file(entry.unwrap().path().join("summary.json")).unwrap();
     }
     assert_eq!(asked(&[]), 1);
+}
+
+/// Experiments of one trial each, on the scripted Slurm.
+fn submit_to(fake: &FakeSlurm, number: usize) -> Vec<String> {
+    let text = "name = \"s\"\n[executor.gpu]\nkind = \"slurm\"\n[task.only]\nrun = \"true\"\n";
+    fake.world.write("exp.toml", text);
+    (0..number).map(|_| fake.world.ok(&["submit", "exp.toml"])).collect()
+}
+
+#[test]
+fn poll_asks_one_question_for_all_and_none_where_nothing_is_open() {
+    let fake = FakeSlurm::new(100);
+    let asked = || {
+        let before = (fake.calls("squeue"), fake.calls("sacct"));
+        fake.world.ok(&["poll"]);
+        (fake.calls("squeue") - before.0, fake.calls("sacct") - before.1)
+    };
+    submit(&fake.world, "local", 2);
+    assert_eq!(asked(), (0, 0));
+    submit_to(&fake, 5);
+    assert_eq!(asked(), (1, 1), "nobody knows yet what they are");
+    assert_eq!(asked(), (1, 0), "all of them wait");
+    fake.answer("squeue", Some(&[]));
+    assert_eq!(asked(), (1, 1), "none of them is in the queue");
+}
+
+#[test]
+fn several_who_wait_share_one_question_in_ten_seconds() {
+    let fake = FakeSlurm::new(100);
+    let ids = submit_to(&fake, 4);
+    let before = fake.calls("squeue");
+    std::thread::scope(|scope| {
+        for id in &ids {
+            scope.spawn(|| {
+                let printed = fake.world.run(&["wait", id, "--timeout", "11s"]);
+                assert_eq!(printed.code, 4, "{printed:?}");
+            });
+        }
+    });
+    let asked = fake.calls("squeue") - before;
+    assert!((1..=2).contains(&asked), "{asked} times in 11 s");
 }

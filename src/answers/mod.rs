@@ -1,13 +1,22 @@
 //! What Slurm says of the jobs of many experiments, asked once for all together.
 
-use std::collections::HashMap;
+mod shared;
 
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
+
+use crate::host;
 use crate::journal::{self, Event};
+use crate::slurm::parse::{account, queue};
 use crate::slurm::{AccountRow, Client, JobId, Parsed, Phase, QueueRow, SlurmError};
 use crate::status::Answer;
 use crate::store::Stored;
-use crate::summary::{NamedJob, Summary};
+pub use crate::summary::NamedJob;
+use crate::summary::Summary;
 use crate::words::count;
+
+pub use shared::Shared;
+use shared::{Failure, Program, Said};
 
 /// Both answers.
 pub type Both = (Answer<QueueRow>, Answer<AccountRow>);
@@ -32,8 +41,7 @@ impl Source<'_> {
             _ if jobs.is_empty() => (Answer::NotAsked, Answer::NotAsked),
             Self::Slurm(client) => {
                 let client = &client.on_cluster(stored.experiment.cluster());
-                let wanted = Wanted { jobs, open: 0, created: stored.id.made_at() };
-                ask_both(&Questions::about(client, &[&wanted]))
+                ask_both(client, &Wanted { jobs, open: 0, created: stored.id.made_at() })
             }
             Self::Asked(answers) => answers.of(&jobs),
             Self::Nobody => not_asked(),
@@ -55,10 +63,13 @@ pub fn named(journal: &[Event]) -> Vec<NamedJob> {
 }
 
 /// Asks `squeue` and `sacct` side by side.
-fn ask_both(questions: &Questions) -> Both {
+fn ask_both(client: &Client, wanted: &Wanted) -> Both {
+    let jobs: Vec<&NamedJob> = wanted.jobs.iter().collect();
     std::thread::scope(|scope| {
-        let accounts = scope.spawn(|| questions.accounts());
-        let queue = questions.queue();
+        let accounts = scope.spawn(|| {
+            answer(sacct(client, &jobs, wanted.created).map(|text| account::parse(&text)))
+        });
+        let queue = answer(squeue(client, &jobs).map(|text| queue::parse(&text)));
         // A thread of ours does not panic; if it did, it gave no answer.
         let lost = || Answer::Failed("was not asked".to_owned());
         (queue, accounts.join().unwrap_or_else(|_| lost()))
@@ -68,30 +79,86 @@ fn ask_both(questions: &Questions) -> Both {
 /// Seconds by which this machine's clock and Slurm's may differ.
 const CLOCK_SLACK: i64 = 3600;
 
-/// What is asked about some experiments.
-struct Questions {
-    client: Client,
-    jobs: Vec<JobId>,
-    since: i64,
+/// The most bytes of names in one question; Linux takes at most 128 KiB in one argument.
+const LONGEST: usize = 100_000;
+
+fn squeue(client: &Client, jobs: &[&NamedJob]) -> Result<Vec<u8>, SlurmError> {
+    in_parts(client, jobs, &|client, ids| client.queue_text(ids))
 }
 
-impl Questions {
-    fn about(client: &Client, wanted: &[&Wanted]) -> Self {
-        let jobs: Vec<&NamedJob> = wanted.iter().flat_map(|wanted| &wanted.jobs).collect();
-        let since = wanted.iter().map(|wanted| wanted.created).min().unwrap_or(0);
-        Self {
-            client: client.for_names(jobs.iter().map(|job| job.name.clone()).collect()),
-            jobs: jobs.iter().map(|job| job.slurm_job).collect(),
-            since: i64::try_from(since).unwrap_or(0) - CLOCK_SLACK,
+fn sacct(client: &Client, jobs: &[&NamedJob], created: u64) -> Result<Vec<u8>, SlurmError> {
+    let since = i64::try_from(created).unwrap_or(0) - CLOCK_SLACK;
+    in_parts(client, jobs, &|client, ids| client.accounting_text(ids, since))
+}
+
+type Question<'a> = &'a dyn Fn(&Client, &[JobId]) -> Result<Vec<u8>, SlurmError>;
+
+/// One question, unless the names of the jobs are too long for one.
+fn in_parts(client: &Client, jobs: &[&NamedJob], ask: Question<'_>) -> Result<Vec<u8>, SlurmError> {
+    let longest = jobs.iter().map(|job| job.name.len() + 1).max().unwrap_or(1);
+    let mut all = Vec::new();
+    for part in jobs.chunks((LONGEST / longest).max(1)) {
+        let client = client.for_names(part.iter().map(|job| job.name.clone()).collect());
+        all.extend(ask(&client, &part.iter().map(|job| job.slurm_job).collect::<Vec<_>>())?);
+    }
+    Ok(all)
+}
+
+/// Seconds between two questions to the accounts about what they did not tell.
+const LEAST_PAUSE: f64 = 10.0;
+const LONGEST_PAUSE: f64 = 60.0;
+
+impl Asking<'_> {
+    fn queue(&self, wanted: &[&Wanted]) -> Said {
+        let own = jobs(wanted);
+        self.shared.answer(Program::Squeue, &names(&own), self.not_before, || {
+            let others = (self.others)();
+            let known = names(&own);
+            let further = others.iter().filter(|job| !known.contains(&job.name));
+            let all: Vec<&NamedJob> = own.iter().copied().chain(further).collect();
+            (names(&all), squeue(self.client, &all))
+        })
+    }
+
+    /// Something that left the queue is looked up in the accounts at once. They may lag behind: while nothing else
+    /// happens they are asked again, less and less often.
+    fn accounts_not_before(&self, live: usize, queue_asked: f64) -> f64 {
+        match self.live.get() {
+            Some((known, since)) if known == live => {
+                let now = host::now();
+                now - (now - since).clamp(LEAST_PAUSE, LONGEST_PAUSE)
+            }
+            _ => {
+                self.live.set(Some((live, queue_asked)));
+                queue_asked
+            }
         }
     }
 
-    fn queue(&self) -> Answer<QueueRow> {
-        answer(self.client.queue(&self.jobs))
+    fn accounts(&self, wanted: &[&Wanted], not_before: f64) -> Said {
+        let own = jobs(wanted);
+        let created = wanted.iter().map(|wanted| wanted.created).min().unwrap_or(0);
+        self.shared.answer(Program::Sacct, &names(&own), not_before, || {
+            (names(&own), sacct(self.client, &own, created))
+        })
     }
+}
 
-    fn accounts(&self) -> Answer<AccountRow> {
-        answer(self.client.accounting(&self.jobs, self.since))
+fn jobs<'a>(wanted: &[&'a Wanted]) -> Vec<&'a NamedJob> {
+    wanted.iter().flat_map(|wanted| &wanted.jobs).collect()
+}
+
+fn names(jobs: &[&NamedJob]) -> HashSet<String> {
+    jobs.iter().map(|job| job.name.clone()).collect()
+}
+
+impl Said {
+    fn answer<T>(&self, parse: impl FnOnce(&[u8]) -> Parsed<T>) -> Answer<T> {
+        match &self.failure {
+            None => answer(Ok(parse(self.text.as_bytes()))),
+            Some(Failure::AccountingOff) => Answer::NotAsked,
+            Some(Failure::Other(why)) => Answer::Failed(why.clone()),
+        }
     }
 }
 
@@ -122,6 +189,8 @@ fn answer<T>(said: Result<Parsed<T>, SlurmError>) -> Answer<T> {
 pub struct Answers {
     queue: Answer<QueueRow>,
     accounts: Answer<AccountRow>,
+    /// When `squeue` was asked, in unix seconds.
+    asked: f64,
     /// Every array that was asked for.
     places: HashMap<JobId, Places>,
 }
@@ -129,7 +198,12 @@ pub struct Answers {
 impl Default for Answers {
     /// Nothing was asked.
     fn default() -> Self {
-        Self { queue: Answer::NotAsked, accounts: Answer::NotAsked, places: HashMap::new() }
+        Self {
+            queue: Answer::NotAsked,
+            accounts: Answer::NotAsked,
+            asked: 0.0,
+            places: HashMap::new(),
+        }
     }
 }
 
@@ -138,7 +212,7 @@ impl Default for Answers {
 pub struct Wanted {
     /// Its arrays.
     pub jobs: Vec<NamedJob>,
-    /// How many of its trials were not over at the last look.
+    /// How many of its trials were not certain to be over at the last look.
     pub open: usize,
     /// When it was submitted, in unix seconds.
     pub created: u64,
@@ -146,24 +220,35 @@ pub struct Wanted {
 
 impl From<&Summary> for Wanted {
     fn from(summary: &Summary) -> Self {
-        let open = summary.row.trials.iter().filter(|(state, _)| !state.is_final());
-        Self {
-            jobs: summary.jobs.clone(),
-            open: open.map(|(_, n)| *n as usize).sum(),
-            created: summary.row.created,
-        }
+        Self { jobs: summary.jobs.clone(), open: summary.open, created: summary.row.created }
     }
+}
+
+/// Whom to ask, and how old an answer may be.
+#[derive(Clone, Copy)]
+pub struct Asking<'a> {
+    /// Slurm.
+    pub client: &'a Client,
+    /// What others asked for.
+    pub shared: &'a Shared,
+    /// The earliest answer that will do, in unix seconds.
+    pub not_before: f64,
+    /// How many tasks waited or ran at an earlier look of the same process, and since when it was so many.
+    pub live: &'a Cell<Option<(usize, f64)>>,
+    /// Further jobs that others will ask for: they are asked for as well, if anything is.
+    pub others: &'a dyn Fn() -> Vec<NamedJob>,
 }
 
 impl Answers {
     /// Asks for all of these: one `squeue`, and one `sacct` for those of which something is over that was not before.
     #[must_use]
-    pub fn ask(client: &Client, wanted: &[Wanted]) -> Self {
+    pub fn ask(asking: Asking<'_>, wanted: &[Wanted]) -> Self {
         let all: Vec<&Wanted> = wanted.iter().filter(|wanted| !wanted.jobs.is_empty()).collect();
         if all.is_empty() {
             return Self::default();
         }
-        let queue = Questions::about(client, &all).queue();
+        let said = asking.queue(&all);
+        let queue = said.answer(queue::parse);
         let live = live_tasks(queue.rows());
         let is_live = |job: &NamedJob| live.get(&job.slurm_job).copied().unwrap_or(0);
         let has_news =
@@ -172,9 +257,10 @@ impl Answers {
         let accounts = if news.is_empty() {
             Answer::NotAsked
         } else {
-            Questions::about(client, &news).accounts()
+            let not_before = asking.accounts_not_before(live.values().sum(), said.asked);
+            asking.accounts(&news, not_before).answer(account::parse)
         };
-        Self::new((queue, &all), (accounts, &news))
+        Self { asked: said.asked, ..Self::new((queue, &all), (accounts, &news)) }
     }
 
     fn new(
@@ -193,7 +279,13 @@ impl Answers {
         for (place, row) in accounts.0.rows().iter().enumerate() {
             places.entry(row.array_job).or_default().accounts.push(place);
         }
-        Self { queue: queue.0, accounts: accounts.0, places }
+        Self { queue: queue.0, accounts: accounts.0, asked: 0.0, places }
+    }
+
+    /// When `squeue` was asked, in unix seconds; 0 where nothing was.
+    #[must_use]
+    pub fn asked(&self) -> f64 {
+        self.asked
     }
 
     fn of(&self, jobs: &[NamedJob]) -> Both {

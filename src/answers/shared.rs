@@ -1,0 +1,213 @@
+//! The last answers of `squeue` and `sacct`, kept in the home: several who wait ask one question between them.
+//!
+//! `cache/squeue-<cluster>` is replaced whole. Who asks next claims the answer's next number by making a file of that
+//! name; the others wait for the answer.
+#![expect(clippy::disallowed_methods, reason = "an edge: it waits for another process's answer")]
+
+use std::collections::HashSet;
+use std::fs::OpenOptions;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nemo_core::durable;
+use serde::{Deserialize, Serialize};
+
+use crate::host;
+use crate::slurm::SlurmError;
+use crate::store::Home;
+
+/// Between two looks whether another process has its answer.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Where answers are kept.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    cache: PathBuf,
+    cluster: String,
+    /// How long another process may take for its answer before it counts as gone.
+    patience: Duration,
+}
+
+/// A program that is asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Program {
+    Squeue,
+    Sacct,
+}
+
+/// What a program said, of which jobs, and when.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Said {
+    /// Counts the answers.
+    number: u64,
+    /// When it was asked, in unix seconds.
+    pub(super) asked: f64,
+    /// The names of the jobs that it was asked for.
+    names: HashSet<String>,
+    /// What it printed.
+    pub(super) text: String,
+    /// Why it printed nothing.
+    pub(super) failure: Option<Failure>,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Failure {
+    /// The cluster keeps no accounts.
+    AccountingOff,
+    /// In words.
+    Other(String),
+}
+
+impl Said {
+    fn serves(&self, names: &HashSet<String>, not_before: f64) -> bool {
+        // One from the future is of a clock that was set back since.
+        (not_before..=host::now()).contains(&self.asked) && names.is_subset(&self.names)
+    }
+}
+
+impl Shared {
+    /// Those of a home, for the cluster that `SLURM_CONF` names.
+    #[must_use]
+    pub fn new(home: &Home, slurm_conf: &str, timeout: Duration) -> Self {
+        let cluster = blake3::hash(slurm_conf.as_bytes()).to_hex()[..12].to_owned();
+        Self { cache: home.cache(), cluster, patience: timeout + Duration::from_secs(5) }
+    }
+
+    /// An answer about these jobs that is not older than `not_before` (unix seconds): a kept one, another process's that
+    /// is on its way, or one that `ask` gets now. `ask` also returns the names of the jobs that it asked for.
+    pub(super) fn answer(
+        &self,
+        program: Program,
+        names: &HashSet<String>,
+        not_before: f64,
+        ask: impl Fn() -> (HashSet<String>, Result<Vec<u8>, SlurmError>),
+    ) -> Said {
+        let mut waited = Instant::now();
+        loop {
+            let kept = self.read(program);
+            if let Some(said) = kept.as_ref().filter(|said| said.serves(names, not_before)) {
+                return said.clone();
+            }
+            let number = kept.map_or(0, |said| said.number + 1);
+            let claim = self.claim(program, number);
+            if self.is_claimed(&claim) {
+                // Somebody may have had this very number, and be through by now.
+                let is_new = self.read(program).is_none_or(|kept| kept.number < number);
+                let said = is_new.then(|| said(number, &ask));
+                if let Some(said) = &said {
+                    self.keep(program, said);
+                }
+                drop(std::fs::remove_file(claim));
+                match said {
+                    Some(said) => return said,
+                    None => continue,
+                }
+            }
+            if waited.elapsed() > self.patience {
+                // Whoever claimed it is gone.
+                drop(std::fs::remove_file(claim));
+                waited = Instant::now();
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Whether this process is the one that asks. Where nothing can be written everybody asks for itself.
+    fn is_claimed(&self, claim: &std::path::Path) -> bool {
+        drop(durable::create_dir_all(&self.cache));
+        match OpenOptions::new().write(true).create_new(true).open(claim) {
+            Err(error) => error.kind() != std::io::ErrorKind::AlreadyExists,
+            Ok(_) => true,
+        }
+    }
+
+    fn read(&self, program: Program) -> Option<Said> {
+        let text = std::fs::read(self.path(program)).ok()?;
+        nemo_core::checksum::from_slice(&text).ok()
+    }
+
+    fn keep(&self, program: Program, said: &Said) {
+        if let Ok(text) = nemo_core::checksum::to_vec(said) {
+            // Without it others ask for themselves.
+            drop(durable::replace_file(&self.path(program), &text));
+        }
+    }
+
+    fn path(&self, program: Program) -> PathBuf {
+        let name = match program {
+            Program::Squeue => "squeue",
+            Program::Sacct => "sacct",
+        };
+        self.cache.join(format!("{name}-{}", self.cluster))
+    }
+
+    fn claim(&self, program: Program, number: u64) -> PathBuf {
+        self.path(program).with_extension(number.to_string())
+    }
+}
+
+fn said(number: u64, ask: impl Fn() -> (HashSet<String>, Result<Vec<u8>, SlurmError>)) -> Said {
+    let asked = host::now();
+    let (names, answer) = ask();
+    let (text, failure) = match answer {
+        Ok(text) => (String::from_utf8_lossy(&text).into_owned(), None),
+        Err(SlurmError::AccountingOff) => (String::new(), Some(Failure::AccountingOff)),
+        Err(error) => (String::new(), Some(Failure::Other(error.to_string()))),
+    };
+    Said { number, asked, names, text, failure }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn names(names: &[&str]) -> HashSet<String> {
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn many_who_ask_at_once_share_one_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::new(folder.path().to_owned());
+        let shared = Shared::new(&home, "", Duration::from_secs(30));
+        let asked = AtomicUsize::new(0);
+        let began = host::now();
+        let ask = || {
+            asked.fetch_add(1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(100));
+            (names(&["a", "b"]), Ok(b"7".to_vec()))
+        };
+        std::thread::scope(|scope| {
+            for own in ["a", "b", "a", "b", "a", "b"] {
+                let shared = &shared;
+                scope.spawn(move || {
+                    let said = shared.answer(Program::Squeue, &names(&[own]), began, ask);
+                    assert_eq!((said.text.as_str(), said.failure), ("7", None));
+                });
+            }
+        });
+        assert_eq!(asked.load(Ordering::SeqCst), 1);
+        // What it was not asked for it does not tell, nor what is newer.
+        shared.answer(Program::Squeue, &names(&["c"]), began, ask);
+        shared.answer(Program::Squeue, &names(&["a"]), host::now(), ask);
+        shared.answer(Program::Sacct, &names(&["a"]), began, ask);
+        assert_eq!(asked.load(Ordering::SeqCst), 4);
+    }
+
+    #[test]
+    fn one_that_died_while_it_asked_is_not_waited_for_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::new(folder.path().to_owned());
+        let shared =
+            Shared { patience: Duration::from_millis(200), ..Shared::new(&home, "", PAUSE) };
+        assert!(shared.is_claimed(&shared.claim(Program::Squeue, 0)));
+        let said = shared.answer(Program::Squeue, &names(&["a"]), 0.0, || {
+            (names(&["a"]), Err(SlurmError::AccountingOff))
+        });
+        assert_eq!(said.failure, Some(Failure::AccountingOff));
+    }
+}

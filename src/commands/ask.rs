@@ -1,0 +1,81 @@
+//! Whom commands ask that look at several experiments, or again and again.
+
+use std::cell::Cell;
+
+use super::App;
+use super::status::look_by;
+use crate::answers::{Answers, Asking, NamedJob, Source, Wanted, named};
+use crate::error::CommandError;
+use crate::host;
+use crate::observe::Depth;
+use crate::status::Status;
+use crate::store::{ExperimentId, Stored};
+use crate::summary::{self, Index, Known};
+
+/// So many seconds an answer of Slurm's will do for who looks again and again.
+const FRESH: f64 = 10.0;
+
+/// Asks for these experiments, unless there is an answer that is no older than `not_before`; for all others as well.
+pub(super) fn ask(
+    app: &App,
+    wanted: &[Wanted],
+    not_before: f64,
+    others: &dyn Fn() -> Vec<NamedJob>,
+) -> Answers {
+    let live = &Cell::new(None);
+    let (client, shared) = (&app.slurm, &app.shared);
+    Answers::ask(Asking { client, shared, not_before, live, others }, wanted)
+}
+
+/// The jobs of all experiments that are not final.
+pub(super) fn open_jobs(app: &App, ids: &[ExperimentId], known: &[Known<'_>]) -> Vec<NamedJob> {
+    let wanted = |(id, known)| summary::wanted(&app.home, id, known);
+    let open = ids.iter().zip(known).filter_map(wanted);
+    open.flat_map(|wanted| wanted.jobs).collect()
+}
+
+/// Looks at one experiment again and again, and asks Slurm at most every [`FRESH`] seconds; several that do so, in
+/// whatever experiments, ask one question between them.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    live: Cell<Option<(usize, f64)>>,
+    /// When the answer of the last look was asked for.
+    asked: f64,
+}
+
+/// What one look saw.
+pub(super) struct Look {
+    pub(super) status: Status,
+    /// Whether Slurm's answer is another one than at the look before, or nobody had to ask it.
+    pub(super) is_new: bool,
+}
+
+impl Looks {
+    pub(super) fn next(&mut self, app: &App, stored: &Stored) -> Result<Look, CommandError> {
+        let trials = || stored.experiment.tasks.iter().map(|task| task.trials.len()).sum();
+        let wanted = Wanted {
+            jobs: named(&stored.journal),
+            open: summary::read(&stored.dir).map_or_else(trials, |summary| summary.open),
+            created: stored.id.made_at(),
+        };
+        let asking = Asking {
+            client: &app.slurm,
+            shared: &app.shared,
+            not_before: host::now() - FRESH,
+            live: &self.live,
+            others: &|| all_open_jobs(app),
+        };
+        let answers = Answers::ask(asking, &[wanted]);
+        let (status, _) = look_by(app, stored, Source::Asked(&answers), Depth::All)?;
+        let is_new = answers.asked() == 0.0 || answers.asked() > self.asked;
+        self.asked = answers.asked();
+        Ok(Look { status, is_new })
+    }
+}
+
+/// The jobs of all experiments that are not final, for who knows nothing of the others yet.
+fn all_open_jobs(app: &App) -> Vec<NamedJob> {
+    let ids = app.home.ids().unwrap_or_default();
+    let index = Index::read(&app.home);
+    open_jobs(app, &ids, &summary::known(&app.home, &ids, &index))
+}
