@@ -1,6 +1,7 @@
 //! Experiments on Slurm: the library behind the `nemo-slurm` program.
 
 pub mod answers;
+mod beside;
 pub mod cli;
 pub mod commands;
 pub mod error;

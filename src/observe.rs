@@ -12,6 +12,7 @@ use nemo_core::rundir::{
 };
 
 use crate::answers::{Both, Source};
+use crate::beside::{beside, each_part};
 use crate::experiment::{Executor, Task};
 use crate::file_error::IoResultExt;
 use crate::host::{self, Liveness, ProcessId};
@@ -122,15 +123,8 @@ fn task_files(dir: &TaskDir, trials: &[u32], local: bool) -> io::Result<BTreeMap
         trials.iter().map(one).collect()
     };
     let part = trials.len().div_ceil(READERS).max(LEAST_PART);
-    let parts: io::Result<Vec<Vec<(u32, TrialFiles)>>> = std::thread::scope(|scope| {
-        // At the user's limit of processes there is no thread for a part: it is read here.
-        let thread =
-            |part| std::thread::Builder::new().spawn_scoped(scope, move || read(part)).ok();
-        let under_way: Vec<_> = trials.chunks(part).map(|part| (part, thread(part))).collect();
-        let read_by = |thread: std::thread::ScopedJoinHandle<'_, _>| thread.join().ok();
-        let ends = under_way.into_iter();
-        ends.map(|(part, end)| end.and_then(read_by).unwrap_or_else(|| read(part))).collect()
-    });
+    let parts: io::Result<Vec<Vec<(u32, TrialFiles)>>> =
+        each_part(trials.chunks(part), read).into_iter().collect();
     Ok(parts?.into_iter().flatten().collect())
 }
 
@@ -224,12 +218,7 @@ fn ask_meanwhile<T>(
     source: Source<'_>,
     meanwhile: impl FnOnce() -> T,
 ) -> (Both, T) {
-    std::thread::scope(|scope| {
-        // At the user's limit of processes there is no thread: then it is asked afterwards.
-        let asked = std::thread::Builder::new().spawn_scoped(scope, || source.of(stored)).ok();
-        let done = meanwhile();
-        (asked.and_then(|asked| asked.join().ok()).unwrap_or_else(|| source.of(stored)), done)
-    })
+    beside(|| source.of(stored), meanwhile)
 }
 
 /// The folders of all trials, by task.

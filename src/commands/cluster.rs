@@ -6,6 +6,7 @@ use nemo_core::durable;
 use serde::{Deserialize, Serialize};
 
 use super::App;
+use crate::beside::beside;
 use crate::error::{CommandError, ExitCode};
 use crate::experiment::Experiment;
 use crate::host;
@@ -56,12 +57,8 @@ pub(super) fn facts(app: &App, name: Option<&str>) -> Result<Cluster, SlurmError
     if let Some(kept) = kept.filter(|kept| kept.asked <= now && now - kept.asked < FRESH) {
         return Ok(kept.cluster);
     }
-    let (limits, partitions) = std::thread::scope(|scope| {
-        let limits = scope.spawn(|| slurm.limits());
-        (limits.join(), slurm.partitions())
-    });
-    let never = |_| SlurmError::NoAnswer { program: "scontrol", waited: std::time::Duration::ZERO };
-    let cluster = Cluster::new(&limits.map_err(never)??, &partitions?);
+    let (limits, partitions) = beside(|| slurm.limits(), || slurm.partitions());
+    let cluster = Cluster::new(&limits?, &partitions?);
     let kept = Kept { asked: now, cluster };
     if let Ok(text) = serde_json::to_vec(&kept) {
         // Only a hint: without it the cluster is asked again.

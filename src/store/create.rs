@@ -11,6 +11,7 @@ use nemo_core::{checksum, durable};
 use serde::Serialize;
 
 use super::{ExperimentId, Holder, Home, StoreError, at, claim};
+use crate::beside::each_part;
 use crate::experiment::Experiment;
 use crate::journal::Event;
 
@@ -118,14 +119,8 @@ impl Draft {
         let sync = |entries: &[(PathBuf, File)]| {
             entries.iter().try_for_each(|(path, entry)| at("sync", path, entry.sync_all()))
         };
-        std::thread::scope(|scope| {
-            let parts = self.entries.chunks(self.entries.len().div_ceil(SYNCS_AT_ONCE).max(1));
-            let under_way: Vec<_> =
-                parts.map(|part| (part, scope.spawn(move || sync(part)))).collect();
-            // A thread of ours does not panic; were it to, its part would be synced here.
-            let ends = under_way.into_iter();
-            ends.into_iter().try_for_each(|(part, end)| end.join().unwrap_or_else(|_| sync(part)))
-        })
+        let parts = self.entries.chunks(self.entries.len().div_ceil(SYNCS_AT_ONCE).max(1));
+        each_part(parts, sync).into_iter().collect()
     }
 }
 

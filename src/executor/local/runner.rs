@@ -65,12 +65,7 @@ struct Runner<'a> {
 }
 
 /// Runs a local experiment until all of it is over.
-pub fn run(
-    stored: &Stored,
-    harness: &Path,
-    claim: &Claim,
-    children: Children,
-) -> io::Result<()> {
+pub fn run(stored: &Stored, harness: &Path, claim: &Claim, children: Children) -> io::Result<()> {
     let first = RunnerRecord::Runner { process: ProcessId::current(), time: host::now() };
     let mut runner = Runner {
         stored,

@@ -1,0 +1,45 @@
+//! Several things at once where this machine allows threads, one after the other where it does not: at the user's limit
+//! of processes there are none.
+
+use std::thread::{Builder, ScopedJoinHandle, scope};
+
+/// Does `aside` on a thread of its own while `here` is done on this one; afterwards where there is no thread.
+pub(crate) fn beside<A: Send, H>(aside: impl Fn() -> A + Sync, here: impl FnOnce() -> H) -> (A, H) {
+    scope(|scope| {
+        let thread = Builder::new().spawn_scoped(scope, &aside).ok();
+        let done = here();
+        (thread.and_then(joined).unwrap_or_else(&aside), done)
+    })
+}
+
+/// Does the same for each part, each on a thread of its own. The results are in the order of the parts.
+pub(crate) fn each_part<'p, T: Sync + 'p, R: Send>(
+    parts: impl Iterator<Item = &'p [T]>,
+    work: impl Fn(&'p [T]) -> R + Sync,
+) -> Vec<R> {
+    let work = &work;
+    scope(|scope| {
+        let thread = |part| Builder::new().spawn_scoped(scope, move || work(part)).ok();
+        let under_way: Vec<_> = parts.map(|part| (part, thread(part))).collect();
+        let ends = under_way.into_iter();
+        ends.map(|(part, end)| end.and_then(joined).unwrap_or_else(|| work(part))).collect()
+    })
+}
+
+/// What a thread came to; nothing if it panicked, which ours do not: then its work is done again here.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> Option<T> {
+    thread.join().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_done_once_and_in_order() {
+        assert_eq!(beside(|| 1, || 2), (1, 2));
+        let numbers: Vec<u32> = (0..10).collect();
+        let sums = each_part(numbers.chunks(3), |part| part.iter().sum::<u32>());
+        assert_eq!(sums, [3, 12, 21, 9]);
+    }
+}
