@@ -183,7 +183,7 @@ pub fn sources<'a>(
         ((queue, accounts), read) = ask_meanwhile(stored, source, read_files);
         files = read?;
     }
-    let (requests, damaged_requests) =
+    let requests::Requests { whole: requests, damaged: damaged_requests } =
         requests::read_all(&stored.dir).named("read", &stored.dir.requests())?;
     Ok(Sources {
         submitting: is_submitting(&stored.dir, &stored.journal),

@@ -2,14 +2,11 @@
 
 mod shared;
 
-<<<<<<< HEAD:src/answers/mod.rs
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
-use crate::host;
-=======
 use crate::beside::beside;
->>>>>>> 3e826b5 (limits: at the user's limit of processes a question is asked later, not given up):src/answers.rs
+use crate::host;
 use crate::journal::{self, Event};
 use crate::slurm::parse::{account, queue};
 use crate::slurm::{AccountRow, Client, JobId, Parsed, Phase, QueueRow, SlurmError};
@@ -67,23 +64,13 @@ pub fn named(journal: &[Event]) -> Vec<NamedJob> {
 }
 
 /// Asks `squeue` and `sacct` side by side.
-<<<<<<< HEAD:src/answers/mod.rs
 fn ask_both(client: &Client, wanted: &Wanted) -> Both {
     let jobs: Vec<&NamedJob> = wanted.jobs.iter().collect();
-    std::thread::scope(|scope| {
-        let accounts = scope.spawn(|| {
-            answer(sacct(client, &jobs, wanted.created).map(|text| account::parse(&text)))
-        });
-        let queue = answer(squeue(client, &jobs).map(|text| queue::parse(&text)));
-        // A thread of ours does not panic; if it did, it gave no answer.
-        let lost = || Answer::Failed("was not asked".to_owned());
-        (queue, accounts.join().unwrap_or_else(|_| lost()))
-    })
-=======
-fn ask_both(questions: &Questions) -> Both {
-    let (accounts, queue) = beside(|| questions.accounts(), || questions.queue());
+    let (accounts, queue) = beside(
+        || answer(sacct(client, &jobs, wanted.created).map(|text| account::parse(&text))),
+        || answer(squeue(client, &jobs).map(|text| queue::parse(&text))),
+    );
     (queue, accounts)
->>>>>>> 3e826b5 (limits: at the user's limit of processes a question is asked later, not given up):src/answers.rs
 }
 
 /// Seconds by which this machine's clock and Slurm's may differ.

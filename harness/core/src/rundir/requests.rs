@@ -47,13 +47,22 @@ impl Request {
 
 /// All requests so far, oldest first.
 pub fn read(dir: &ExperimentDir) -> io::Result<Vec<(PathBuf, Request)>> {
-    Ok(read_all(dir)?.0)
+    Ok(read_all(dir)?.whole)
 }
 
-/// The same, and the files that are not as they were written: those ask for nothing.
-pub fn read_all(dir: &ExperimentDir) -> io::Result<(Vec<(PathBuf, Request)>, Vec<PathBuf>)> {
+/// What `requests/` holds.
+#[derive(Debug, Default, PartialEq)]
+pub struct Requests {
+    /// The requests, oldest first.
+    pub whole: Vec<(PathBuf, Request)>,
+    /// Files that are not as they were written: those ask for nothing.
+    pub damaged: Vec<PathBuf>,
+}
+
+/// Reads all that `requests/` holds.
+pub fn read_all(dir: &ExperimentDir) -> io::Result<Requests> {
     let entries = match fs::read_dir(dir.requests()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Default::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Requests::default()),
         entries => entries?,
     };
     let mut paths = Vec::new();
@@ -64,7 +73,7 @@ pub fn read_all(dir: &ExperimentDir) -> io::Result<(Vec<(PathBuf, Request)>, Vec
         }
     }
     paths.sort();
-    let (mut whole, mut damaged) = (Vec::new(), Vec::new());
+    let Requests { mut whole, mut damaged } = Requests::default();
     for path in paths {
         // It was renamed into place whole: what can't be read now is there at the next look.
         let Ok(text) = fs::read(&path) else { continue };
@@ -73,7 +82,7 @@ pub fn read_all(dir: &ExperimentDir) -> io::Result<(Vec<(PathBuf, Request)>, Vec
             Err(_) => damaged.push(path),
         }
     }
-    Ok((whole, damaged))
+    Ok(Requests { whole, damaged })
 }
 
 #[cfg(test)]
@@ -84,7 +93,7 @@ mod tests {
     fn a_damaged_request_asks_for_nothing_and_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let dir = ExperimentDir(folder.path().to_owned());
-        assert_eq!(read_all(&dir).unwrap(), (Vec::new(), Vec::new()));
+        assert_eq!(read_all(&dir).unwrap(), Requests::default());
         crate::durable::create_dir_all(&dir.requests()).unwrap();
         let request =
             Request { action: Action::Pause, task: Some("train".into()), trial: Some(3), time: 7 };
@@ -93,13 +102,13 @@ mod tests {
         for bit in 0..text.len() * 8 {
             let mut flipped = text.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            fs::write(&path, &flipped).unwrap();
-            let (whole, damaged) = read_all(&dir).unwrap();
+            crate::durable::write_synced(&path, &flipped).unwrap();
+            let Requests { whole, damaged } = read_all(&dir).unwrap();
             let is_named = whole.is_empty() && damaged == [path.clone()];
             let is_right = whole == [(path.clone(), request.clone())]; // only the checksum's name was hit
             assert!(is_named || is_right, "bit {bit}: {whole:?}");
         }
-        fs::write(&path, &text).unwrap();
+        crate::durable::write_synced(&path, &text).unwrap();
         assert_eq!(read(&dir).unwrap(), [(path, request)]);
     }
 }
