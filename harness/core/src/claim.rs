@@ -7,8 +7,9 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::durable;
+use crate::{durable, open};
 
 /// The claims of one kind in one folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,9 +69,10 @@ impl Claims {
         mut decide: impl FnMut(Option<u32>) -> Decision<T>,
     ) -> io::Result<Outcome<T>> {
         let temporary = self.folder.join(format!(".tmp-{}-{nonce}", self.stem));
-        durable::write_synced(&temporary, content)?;
-        let outcome = self.link(&temporary, &mut decide);
-        fs::remove_file(&temporary)?;
+        let written = durable::write_synced(&temporary, content);
+        let outcome = written.and_then(|()| self.link(&temporary, &mut decide));
+        // A claim that was made holds, whatever becomes of its first name.
+        fs::remove_file(&temporary).ok();
         if let Ok(Outcome::Claimed(number)) = &outcome {
             durable::sync_dir(&self.folder)?;
             self.remove_old(*number);
@@ -84,7 +86,7 @@ impl Claims {
         decide: &mut impl FnMut(Option<u32>) -> Decision<T>,
     ) -> io::Result<Outcome<T>> {
         // A listing of a shared disk may be old: a name that was found to be taken is known all the same.
-        let mut taken = None;
+        let (mut taken, mut looks) = (None, 0);
         loop {
             let number = match decide(self.newest()?.max(taken)) {
                 Decision::Claim(number) => number,
@@ -93,9 +95,11 @@ impl Claims {
             match fs::hard_link(temporary, self.path(number)) {
                 Ok(()) => {}
                 // NFS may lose the answer to a link that was made.
-                Err(_) if fs::metadata(temporary)?.nlink() == 2 => {}
+                Err(_) if self.is_made(number, temporary)? => {}
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    taken = Some(number);
+                    if !wait_for_probe(&self.path(number), &mut looks) {
+                        taken = Some(number);
+                    }
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -108,9 +112,65 @@ impl Claims {
         }
     }
 
-    /// Whether no later claim was made. An error says neither.
+    /// Whether a link was made after all.
+    fn is_made(&self, number: u32, temporary: &Path) -> io::Result<bool> {
+        open::refresh(temporary);
+        let own = fs::metadata(temporary)?;
+        Ok(own.nlink() == 2
+            || fs::symlink_metadata(self.path(number)).is_ok_and(|there| there.ino() == own.ino()))
+    }
+
+    /// Whether no later claim was made, as far as a listing shows: on a shared disk it may be an old one. An error says
+    /// neither.
     pub fn is_newest(&self, number: u32) -> io::Result<bool> {
         Ok(self.newest()? == Some(number))
+    }
+
+    /// The same, as the server of a shared disk says, whatever is cached here.
+    pub fn is_newest_exactly(&self, number: u32, nonce: &str) -> io::Result<bool> {
+        Ok(self.is_newest(number)? && self.holds(number, nonce)?)
+    }
+
+    /// Both questions are changes, which only the server can make: a link to one's own file, which is gone once two later
+    /// claims were made, and a folder of the next number, which can't be made where that is taken.
+    fn holds(&self, number: u32, nonce: &str) -> io::Result<bool> {
+        let probe = self.folder.join(format!(".tmp-probe-{nonce}"));
+        match fs::hard_link(self.path(number), &probe) {
+            Ok(()) => fs::remove_file(&probe)?,
+            // One of an earlier question that was not answered.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::remove_file(&probe)?;
+                return Err(error);
+            }
+            Err(error) if is_gone(&error) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        let next = self.path(number + 1);
+        match fs::create_dir(&next) {
+            Ok(()) => fs::remove_dir(&next).map(|()| true),
+            // What an earlier question left says nothing.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_probe(&next) => {
+                fs::remove_dir(&next)?;
+                Err(error)
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => {
+                fs::remove_dir(&next).ok(); // it may have been made, and the answer lost
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes what others left half made in the folder, but for claims.
+    pub fn clean(&self) {
+        let claims = format!(".tmp-{}-", self.stem);
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.as_encoded_bytes();
+            if name.starts_with(b".tmp-") && !name.starts_with(claims.as_bytes()) {
+                fs::remove_file(entry.path()).ok();
+            }
+        }
     }
 
     /// The two newest stay: the one before tells a later claim whom it follows.
@@ -122,16 +182,46 @@ impl Claims {
     }
 
     fn numbers(&self) -> io::Result<Vec<u32>> {
+        open::refresh(&self.folder);
         let mut numbers = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
-            let name = entry?.file_name();
+            let entry = entry?;
+            let name = entry.file_name();
             let number = name.to_str().and_then(|name| {
                 name.strip_prefix(self.stem)?.strip_prefix('.')?.strip_suffix(".json")
             });
-            numbers.extend(number.and_then(|number| number.parse::<u32>().ok()));
+            let number = number.and_then(|number| number.parse::<u32>().ok());
+            let is_probe = || entry.file_type().is_ok_and(|kind| kind.is_dir());
+            numbers.extend(number.filter(|_| !is_probe()));
         }
         Ok(numbers)
     }
+}
+
+/// How long a question of [`Claims::holds`] may take, and how many looks are taken before what it made is removed: who
+/// asked was killed.
+const PROBE: Duration = Duration::from_millis(10);
+const PROBES: u32 = 200;
+
+/// Waits where a name is taken by somebody's question only, and says whether that is so.
+fn wait_for_probe(path: &Path, looks: &mut u32) -> bool {
+    if !is_probe(path) {
+        return false;
+    }
+    *looks += 1;
+    if *looks > PROBES {
+        fs::remove_dir(path).ok();
+    }
+    std::thread::sleep(PROBE);
+    true
+}
+
+fn is_probe(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::StaleNetworkFileHandle)
 }
 
 /// A word that no other claim has.
@@ -168,6 +258,58 @@ mod tests {
         assert_eq!(numbers.len(), 8, "{numbers:?}");
         let names = fs::read_dir(folder.path()).unwrap().count();
         assert!(names <= 2, "old claims and temporary names are gone");
+    }
+
+    fn take(claims: &Claims, nonce: &str) -> u32 {
+        match claims.take::<()>(nonce, nonce.as_bytes(), next).unwrap() {
+            Outcome::Claimed(number) => number,
+            Outcome::Left(()) => panic!("nobody declined"),
+        }
+    }
+
+    #[test]
+    fn the_exact_question_does_not_rest_on_a_listing() {
+        let folder = tempfile::tempdir().unwrap();
+        let claims = Claims::new(folder.path(), "claim");
+        let holds = |number: u32| claims.holds(number, "nonce").unwrap();
+        take(&claims, "a");
+        assert!(holds(0));
+        take(&claims, "b");
+        assert!(!holds(0) && holds(1));
+        take(&claims, "c");
+        // The first one's file is gone, and so may be the second's that stood in its way.
+        assert!(!holds(0) && !holds(1) && holds(2));
+        assert!(claims.is_newest_exactly(2, "nonce").unwrap());
+        let names = fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(names, 2, "no probe is left");
+    }
+
+    #[test]
+    fn a_claim_waits_for_a_probe_and_takes_the_place_of_one_that_was_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let claims = Claims::new(folder.path(), "claim");
+        fs::create_dir(claims.path(0)).unwrap();
+        assert_eq!(take(&claims, "a"), 0);
+    }
+
+    #[test]
+    fn those_who_ask_and_those_who_claim_do_not_mislead_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let claims = Claims::new(folder.path(), "claim");
+        take(&claims, "a");
+        std::thread::scope(|scope| {
+            let asks = scope.spawn(|| {
+                let mut told = 0;
+                while claims.is_newest_exactly(0, "a").unwrap_or(true) {
+                    told += 1;
+                }
+                told
+            });
+            std::thread::sleep(Duration::from_millis(20));
+            assert_eq!(take(&claims, "b"), 1);
+            assert!(asks.join().unwrap() > 0);
+            assert!(claims.is_newest_exactly(1, "b").unwrap());
+        });
     }
 
     #[test]

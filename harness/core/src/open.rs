@@ -1,8 +1,10 @@
 //! Opens what a program may have put in a file's place: it never waits for a FIFO, never follows a link, and never takes
 //! a device for a file.
 
+use std::ffi::CString;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -33,6 +35,20 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
 /// Opens a folder, to sync it.
 pub fn folder(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path)
+}
+
+/// Asks the server of a shared disk what a file or folder is like now: what is cached of it may be old for a minute. What
+/// can't be asked stays as it is.
+#[expect(unsafe_code, reason = "nix has no statx")]
+pub fn refresh(path: &Path) {
+    let Ok(name) = CString::new(path.as_os_str().as_bytes()) else { return };
+    // SAFETY: both pointers are valid for the call, and the answer is not looked at: the kernel's cache is what changes.
+    unsafe {
+        let mut answer = std::mem::zeroed::<libc::statx>();
+        let flags = libc::AT_STATX_FORCE_SYNC;
+        let wanted = libc::STATX_BASIC_STATS;
+        libc::statx(libc::AT_FDCWD, name.as_ptr(), flags, wanted, &raw mut answer);
+    }
 }
 
 fn regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {

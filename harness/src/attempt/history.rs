@@ -2,15 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nemo_core::durable::Appender;
-use nemo_core::lines;
 use nemo_core::rundir::{AttemptRecord, Cause, Next};
+use nemo_core::{lines, open};
 
 use crate::checkpoint::resume::Recorded;
 use crate::os::log;
+use crate::os::patience::may_pass;
+use crate::os::serial_queue::SerialQueue;
 
 /// What came before, since somebody last began the trial anew.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub(crate) struct History {
     pub(crate) removed: BTreeSet<u64>,
     /// Attempts that began and have no end.
     pub(crate) open: BTreeSet<u32>,
+    /// The newest attempt whose program worked.
+    pub(crate) worked: Option<u32>,
     /// The last attempts, one after the other, that resumed from one checkpoint and crashed before the next.
     failing: Option<Failing>,
 }
@@ -47,6 +52,7 @@ const SUSPECT: u32 = 2;
 impl History {
     /// Reads the file; one that is not there is an empty history.
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
+        open::refresh(path); // another node may have written to it a moment ago
         Ok(Self::of(&lines::read(path)?.rows))
     }
 
@@ -66,11 +72,12 @@ impl History {
                 AttemptRecord::ExcludeNode { left: true, .. } => {
                     history.stuck = history.stuck.saturating_sub(1);
                 }
-                AttemptRecord::Ready { .. }
-                | AttemptRecord::Hang { .. }
+                AttemptRecord::Ready { attempt, .. } => history.worked = Some(*attempt),
+                AttemptRecord::Hang { .. }
                 | AttemptRecord::Label { .. }
                 | AttemptRecord::ExcludeNode { .. } => {}
-                AttemptRecord::Checkpoint { step, .. } => {
+                AttemptRecord::Checkpoint { step, attempt, .. } => {
+                    history.worked = Some(*attempt);
                     history.failing = None;
                     history.removed.remove(step);
                     // The same step once more is no progress.
@@ -130,39 +137,87 @@ impl History {
     }
 }
 
-/// How often a line is written that a full disk does not take, and the pause between.
-const TRIES: u32 = 5;
-const PAUSE: Duration = Duration::from_millis(200);
+/// How long a line is tried again that a full disk does not take, and the pauses between.
+const LIMIT: Duration = Duration::from_mins(1);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The open file.
+/// The record of this trial. A thread writes it, line by line.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    file: Appender,
+    file: Arc<Mutex<File>>,
+    records: SerialQueue,
+}
+
+/// It is opened anew after an error: a handle may be stale, a line may be torn.
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    open: Option<Appender>,
 }
 
 impl Journal {
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { file: Appender::open(path)? })
+    pub(crate) fn open(path: &Path, records: &SerialQueue) -> io::Result<Self> {
+        let open = Some(Appender::open(path)?);
+        let file = Arc::new(Mutex::new(File { path: path.to_owned(), open }));
+        Ok(Self { file, records: records.clone() })
     }
 
-    /// Writes a line, durably. A full disk is tried again for a moment: these few bytes matter.
-    pub(crate) fn write(&mut self, record: &AttemptRecord) -> io::Result<()> {
-        let written = self.write_patiently(record);
-        log::debug(|| format!("recorded: {record:?}: {written:?}"));
-        written
+    /// Writes a line, durably, and waits for that.
+    pub(crate) fn write(&self, record: &AttemptRecord) -> io::Result<()> {
+        let lost = || Err(io::Error::other("the thread that writes it was lost"));
+        self.write_within(record, Duration::MAX).unwrap_or_else(lost)
     }
 
-    fn write_patiently(&mut self, record: &AttemptRecord) -> io::Result<()> {
-        let is_full = |error: &io::Error| {
-            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-        };
-        for _ in 1..TRIES {
-            match self.file.line_unsynced(record) {
-                Err(error) if is_full(&error) => std::thread::sleep(PAUSE),
-                written => return written.and_then(|()| self.file.sync()),
-            }
+    /// The same, but no longer than that: none if it is still to be written.
+    pub(crate) fn write_within(
+        &self,
+        record: &AttemptRecord,
+        limit: Duration,
+    ) -> Option<io::Result<()>> {
+        let (file, record) = (Arc::clone(&self.file), record.clone());
+        self.records.ask(move || append(&file, &record)).wait(limit)
+    }
+
+    /// Has a line written, durably, after all before it; `then` is told of it, in that thread.
+    pub(crate) fn add(
+        &self,
+        record: AttemptRecord,
+        then: impl FnOnce(io::Result<()>) + Send + 'static,
+    ) {
+        let file = Arc::clone(&self.file);
+        self.records.add(0, move || then(append(&file, &record)));
+    }
+}
+
+/// A full disk is tried again for a while: these few bytes matter. What was written is not written again, only synced.
+fn append(file: &Mutex<File>, record: &AttemptRecord) -> io::Result<()> {
+    let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+    let written = again(|| file.with(|open| open.line_unsynced(record)))
+        .and_then(|()| again(|| file.with(Appender::sync)));
+    log::debug(|| format!("recorded: {record:?}: {written:?}"));
+    written
+}
+
+fn again(mut work: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    let (mut pause, mut waited) = (FIRST_PAUSE, Duration::ZERO);
+    loop {
+        match work() {
+            Err(error) if may_pass(&error) && waited < LIMIT => std::thread::sleep(pause),
+            result => return result,
         }
-        self.file.line(record)
+        waited += pause;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+impl File {
+    fn with(&mut self, work: impl FnOnce(&mut Appender) -> io::Result<()>) -> io::Result<()> {
+        let open = match self.open.take() {
+            Some(open) => open,
+            None => Appender::open(&self.path)?,
+        };
+        work(self.open.insert(open)).inspect_err(|_| self.open = None)
     }
 }
 
@@ -260,7 +315,7 @@ mod tests {
             nemo_core::durable::write_synced(&path, &whole[..length]).unwrap();
             assert_eq!(History::read(&path).unwrap().steps, BTreeSet::from([1]), "{length}");
             // The next line is one of its own.
-            Journal::open(&path).unwrap().write(&rows[2]).unwrap();
+            Journal::open(&path, &SerialQueue::at_once()).unwrap().write(&rows[2]).unwrap();
             assert_eq!(History::read(&path).unwrap().steps, BTreeSet::from([1, 2]), "{length}");
         }
     }

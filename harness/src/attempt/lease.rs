@@ -104,6 +104,16 @@ impl Lease {
     pub(crate) fn is_newest(&self) -> io::Result<bool> {
         self.claims.is_newest(self.attempt)
     }
+
+    /// The same, as the server of a shared disk says: before something is committed.
+    pub(crate) fn is_newest_exactly(&self) -> io::Result<bool> {
+        self.claims.is_newest_exactly(self.attempt, &self.nonce)
+    }
+
+    /// Removes what earlier attempts left half made in the trial's folder.
+    pub(crate) fn clean(&self) {
+        self.claims.clean();
+    }
 }
 
 fn read(claims: &Claims, attempt: u32) -> Option<Before> {

@@ -12,14 +12,15 @@ pub(crate) mod verdict;
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use nemo_core::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Next};
-use nemo_core::{claim, lines};
+use nemo_core::{claim, lines, open};
 
 use crate::attempt::history::{History, Journal};
 use crate::attempt::lease::{Before, Claim, Holder, Lease};
 use crate::attempt::outcome::Report;
-use crate::attempt::resume_point::Resume;
+use crate::attempt::resume_point::{Resume, ResumePoint};
 use crate::attempt::start::{begin, kill_wait};
 use crate::attempt::start_error::StartError;
 use crate::attempt::verdict::{Budget, Exit, Facts, ProgramReport, Verdict};
@@ -29,7 +30,7 @@ use crate::job::context::SlurmJob;
 use crate::job::harness::Harness;
 use crate::job::trial::with_path;
 use crate::monitor::failure_class;
-use crate::os::clock::unix_now;
+use crate::os::clock::{Time, unix_now};
 use crate::os::log::Log;
 use crate::os::proc_fs;
 use crate::program::output;
@@ -56,63 +57,69 @@ pub(crate) enum Ended {
 /// How often a program that hangs is started again before it must make a new checkpoint.
 const HANGS: u32 = 1;
 
+/// How long a disk may take for a line, whatever time there is.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Runs one attempt. An error means that not even a record could be written.
 pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     let came = unix_now();
     let dir = harness.trial.dir.clone();
     let path = dir.attempts();
-    let history = History::read(&path).map_err(|error| with_path(&path, &error))?;
     let nonce = claim::nonce().map_err(|error| format!("/dev/urandom: {error}"))?;
     let own = Holder::of(&harness.context, nonce);
-    let claim = lease::claim(dir.path(), history.next, &own);
-    let (lease, before) = match claim.map_err(|error| with_path(dir.path(), &error))? {
+    let claim = || lease::claim(dir.path(), History::read(&path)?.next, &own);
+    let claim = harness.patience().with(claim).map_err(|error| with_path(dir.path(), &error));
+    let (lease, before) = match claim? {
         Claim::Made(lease, before) => (lease, before),
         Claim::Stale(holder) => return Ok(Ended::Stale(holder)),
     };
-    let mut log = Log::new(&dir.stderr(lease.attempt));
+    let mut log = Log::new(&dir.stderr(lease.attempt), &harness.records);
     requeue::remove_marks(harness);
     let was_alive = takeover::end_remnants(harness, before.as_ref(), &mut log);
     // The one before may have written its last lines until now.
-    let mut journal = Journal::open(&path).map_err(|error| with_path(&path, &error))?;
-    complete(&mut journal, &path, before.as_ref(), was_alive, own.slurm_job.as_deref())
-        .map_err(|error| with_path(&path, &error))?;
-    let history = read_history(&path, &mut log).map_err(|error| with_path(&path, &error))?;
+    let alive = before.as_ref().filter(|_| was_alive).map(|before| before.attempt);
+    let opened = open_record(harness, &own, before.as_ref(), alive, &mut log);
+    let (journal, mut history) = opened.map_err(|error| with_path(&path, &error))?;
     let leaves = requeue::must_leave(harness);
     let resumed =
-        if leaves { Ok(Resume::Stopped) } else { find(harness, &lease, &history, &mut log) };
-    let step = resumed.as_ref().ok().and_then(Resume::step);
+        if leaves { Ok(ResumePoint::stopped()) } else { find(harness, &lease, &history, &mut log) };
+    let step = resumed.as_ref().ok().and_then(|point| point.resume.step());
     if matches!(lease.is_newest(), Ok(false)) {
         return Ok(Ended::Superseded);
     }
-    let start = start_record(harness, &own, lease.attempt, step, came);
-    journal.write(&AttemptRecord::Start(start)).map_err(|error| with_path(&path, &error))?;
+    let start = AttemptRecord::Start(start_record(harness, &own, lease.attempt, step, came));
+    journal.write(&start).map_err(|error| with_path(&path, &error))?;
+    let resumed =
+        resumed.map(|point| record_finished(point, lease.attempt, &journal, &mut history));
     let began = harness.clock.now();
     let oom_before = proc_fs::oom_kills();
     let attempt = lease.attempt;
     let held = lease.clone();
     let report = match resumed {
-        Ok(Resume::Stopped) if leaves => Ok(leaving(harness, attempt, &mut journal, log)),
-        Ok(Resume::From(from)) => begin(harness, lease, log, Some(&from), &history, &mut journal),
-        Ok(Resume::Anew) => begin(harness, lease, log, None, &history, &mut journal),
+        Ok(Resume::Stopped) if leaves => Ok(leaving(harness, attempt, &journal, log)),
+        Ok(Resume::From(from)) => begin(harness, lease, log, Some(&from), &history, &journal),
+        Ok(Resume::Anew) => begin(harness, lease, log, None, &history, &journal),
         Ok(Resume::Stopped) => Ok(stopped(harness, log)),
         Err(reason) => Err(reason),
     };
-    let mut report =
-        report.unwrap_or_else(|why| Report::start_error(why, Log::new(&dir.stderr(attempt))));
+    let log = || Log::new(&dir.stderr(attempt), &harness.records);
+    let mut report = report.unwrap_or_else(|why| Report::start_error(why, log()));
+    let patience = patience(harness, &report);
     // An old run that hears late of a new one writes nothing more: the new one has written its end.
-    if report.stop == Some(StopCause::Superseded) || matches!(held.is_newest(), Ok(false)) {
+    let is_old = harness.records.ask(move || held.is_newest()).wait(patience);
+    if report.stop == Some(StopCause::Superseded) || matches!(is_old, Some(Ok(false))) {
         report.log.warn("a later attempt of this trial has taken over; this one leaves");
         return Ok(Ended::Superseded);
     }
     let seconds = harness.clock.now().saturating_sub(began).as_secs_f64();
     let oom = proc_fs::oom_kills() > oom_before;
-    let rank = report.who.as_ref().map_or(0, |who| who.rank);
-    let last_line = output::last_line(&dir.rank_stderr(attempt, rank));
-    let verdict = verdict::decide(&facts(harness, &history, &report, last_line, seconds, oom));
+    let last = last_line(harness, &report, attempt, patience);
+    let verdict = verdict::decide(&facts(harness, &history, &report, last, seconds, oom));
     report.log.note(&verdict.reason);
-    let surplus = surplus(harness, &report, &verdict, attempt, &mut journal);
+    let surplus = surplus(harness, &report, &verdict, attempt, &journal);
     let end = end_record(&history, &report, attempt, &verdict);
-    if let Err(error) = journal.write(&AttemptRecord::End(end)) {
+    // Where there is no time left it is written when the disk answers again: the job must go back before it is killed.
+    if let Some(Err(error)) = journal.write_within(&AttemptRecord::End(end), patience) {
         report.log.warn(&with_path(&path, &error));
     }
     remove(harness, surplus, &own.nonce);
@@ -120,8 +127,55 @@ pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
     Ok(Ended::Recorded { verdict, attempt, stopped, progress: report.committed.is_some() })
 }
 
+/// The last line of the error output of whose end it was.
+fn last_line(harness: &Harness, report: &Report, attempt: u32, limit: Duration) -> Option<String> {
+    let rank = report.who.as_ref().map_or(0, |who| who.rank);
+    let path = harness.trial.dir.rank_stderr(attempt, rank);
+    harness.records.ask(move || output::last_line(&path)).wait(limit).flatten()
+}
+
+/// How long a disk that hangs may hold up the end: a part of what is left until the deadline, as the requeue needs some.
+fn patience(harness: &Harness, report: &Report) -> Duration {
+    let left = |at: Time| at.saturating_sub(harness.clock.now()) / 6;
+    report.deadline.map_or(Duration::MAX, |at| left(at).max(LEAST_PATIENCE))
+}
+
+/// Puts on record what an earlier attempt saved, and this one committed. Without the line it is a checkpoint all the same.
+fn record_finished(
+    point: ResumePoint,
+    attempt: u32,
+    journal: &Journal,
+    history: &mut History,
+) -> Resume {
+    if let Some((step, bytes)) = point.finished {
+        let (time, bytes) = (unix_now(), Some(bytes));
+        let record = AttemptRecord::Checkpoint { attempt, step, time, saving: None, bytes };
+        journal.write(&record).ok();
+        history.steps.insert(step);
+        history.stuck = 0;
+    }
+    point.resume
+}
+
+/// Opens the record, and completes it.
+fn open_record(
+    harness: &Harness,
+    own: &Holder,
+    before: Option<&Before>,
+    alive: Option<u32>,
+    log: &mut Log,
+) -> io::Result<(Journal, History)> {
+    let path = harness.trial.dir.attempts();
+    harness.patience().with(|| {
+        let journal = Journal::open(&path, &harness.records)?;
+        complete(&journal, &path, before, alive, own.slurm_job.as_deref())?;
+        Ok((journal, read_history(&path, log)?))
+    })
+}
+
 /// Reads the record, and tells of its damaged lines.
 fn read_history(path: &Path, log: &mut Log) -> io::Result<History> {
+    open::refresh(path);
     let lines = lines::read(path)?;
     if let Some(damage) = lines.damage(path) {
         log.warn(&damage.to_string());
@@ -132,10 +186,10 @@ fn read_history(path: &Path, log: &mut Log) -> io::Result<History> {
 /// Writes what earlier attempts left unwritten: the end of each, and the start of the one before, if it was lost while it
 /// verified checkpoints.
 fn complete(
-    journal: &mut Journal,
+    journal: &Journal,
     path: &Path,
     before: Option<&Before>,
-    was_alive: bool,
+    alive: Option<u32>,
     job: Option<&str>,
 ) -> io::Result<()> {
     let mut rows = lines::read(path)?.rows;
@@ -144,7 +198,6 @@ fn complete(
         journal.write(&start)?;
         rows.push(start);
     }
-    let alive = before.filter(|_| was_alive).map(|before| before.attempt);
     for end in nodes::missing_ends(&rows, alive, job, unix_now()) {
         journal.write(&AttemptRecord::End(end))?;
     }
@@ -158,7 +211,8 @@ fn find(
     lease: &Lease,
     history: &History,
     log: &mut Log,
-) -> Result<Resume, StartError> {
+) -> Result<ResumePoint, StartError> {
+    lease.clean();
     let limit = harness.trial.spec.restart.no_progress.saturating_mul(2);
     if limit > 0 && history.stuck >= limit {
         let stuck = history.stuck;
@@ -175,7 +229,7 @@ fn remove(harness: &Harness, steps: Vec<u64>, nonce: &str) {
 }
 
 /// This node failed the trial before: another one may do better.
-fn leaving(harness: &Harness, attempt: u32, journal: &mut Journal, mut log: Log) -> Report {
+fn leaving(harness: &Harness, attempt: u32, journal: &Journal, mut log: Log) -> Report {
     let why = "this node failed the trial before".to_owned();
     let (node, reason) = (harness.context.node.clone(), why.clone());
     let time = unix_now();
@@ -202,7 +256,7 @@ fn surplus(
     report: &Report,
     verdict: &Verdict,
     attempt: u32,
-    journal: &mut Journal,
+    journal: &Journal,
 ) -> Vec<u64> {
     // Where something could not be committed, all that is there stays.
     if verdict.next != Next::Done || !report.refused.is_empty() {
@@ -280,7 +334,7 @@ fn facts(
         leave_node: report.noted.leave_node,
         // An earlier kill for memory, of a process that was not missed, is not what ended the program.
         oom: oom && !report.killed,
-        progress: report.committed.is_some(),
+        progress: report.committed.is_some() || report.is_taken,
         crashes: Budget { used: history.crashes, limit: spec.restart.crashes },
         hangs: Budget { used: history.hangs, limit: HANGS },
         stuck: Budget { used: history.stuck, limit: spec.restart.no_progress },

@@ -10,6 +10,7 @@ use crate::supervise::StopCause;
 
 /// What is known after the program's end.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that don't depend on each other")]
 pub(crate) struct Report {
     pub(crate) exit: Exit,
     /// Whose end it was, where the program has several processes.
@@ -22,6 +23,8 @@ pub(crate) struct Report {
     pub(crate) step: Option<u64>,
     /// The newest new checkpoint.
     pub(crate) committed: Option<u64>,
+    /// The next attempt has a save to commit that this one had no time for.
+    pub(crate) is_taken: bool,
     /// What could not be committed, and why.
     pub(crate) refused: Vec<String>,
     pub(crate) from_program: ProgramReport,
@@ -54,6 +57,7 @@ impl Report {
             deadline: None,
             step: None,
             committed: None,
+            is_taken: false,
             refused: Vec::new(),
             from_program: ProgramReport::default(),
             killed: false,

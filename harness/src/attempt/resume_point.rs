@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use nemo_core::open;
+
 use crate::attempt::history::History;
 use crate::attempt::lease::Lease;
 use crate::attempt::start_error::StartError;
 use crate::checkpoint::resume::Resumed;
 use crate::checkpoint::search::{self, Searched};
+use crate::checkpoint::taken::Finisher;
 use crate::job::harness::Harness;
 use crate::monitor::metrics;
 use crate::os::clock::unix_now;
@@ -27,6 +30,20 @@ pub(crate) enum Resume {
     Stopped,
 }
 
+/// That, and what an earlier attempt saved that is a checkpoint only now: its step and size.
+#[derive(Debug)]
+pub(crate) struct ResumePoint {
+    pub(crate) resume: Resume,
+    pub(crate) finished: Option<(u64, u64)>,
+}
+
+impl ResumePoint {
+    /// It was stopped before that was known.
+    pub(crate) fn stopped() -> Self {
+        Self { resume: Resume::Stopped, finished: None }
+    }
+}
+
 impl Resume {
     pub(crate) fn step(&self) -> Option<u64> {
         match self {
@@ -42,13 +59,24 @@ pub(crate) fn find(
     lease: &Lease,
     history: &History,
     log: &mut Log,
-) -> Result<Resume, StartError> {
+) -> Result<ResumePoint, StartError> {
     let dir = &harness.trial.dir;
     let (signals, recorded) = (&harness.signals, history.recorded());
-    let found = match search::find(signals, &dir.checkpoints(), &recorded, &lease.nonce)? {
-        Searched::Found(found) => found,
-        Searched::Stopped => return Ok(Resume::Stopped),
+    let own = Finisher {
+        attempt: lease.attempt,
+        lease: lease.nonce.clone(),
+        boot_id: harness.context.boot_id.clone(),
+        metrics: dir.metrics(),
+        worked: history.worked,
     };
+    let searched = search::find(signals, &dir.checkpoints(), &recorded, lease, &own)?;
+    let (found, finished) = match searched {
+        Searched::Found(found, finished) => (found, finished),
+        Searched::Stopped => return Ok(ResumePoint::stopped()),
+    };
+    for note in finished.notes {
+        log.note(&note);
+    }
     for note in found.notes {
         log.warn(&note);
     }
@@ -57,9 +85,13 @@ pub(crate) fn find(
         log.note(&format!("resuming from step {}, `{}`", resumed.step, resumed.from.display()));
     }
     let from = resumed.as_ref().map(|resumed| (resumed.step, resumed.metrics));
-    metrics::roll_back(&dir.metrics(), from)
+    open::refresh(&dir.metrics());
+    harness
+        .patience()
+        .with(|| metrics::roll_back(&dir.metrics(), from))
         .map_err(|error| StartError::node(&dir.metrics(), &error))?;
-    Ok(resumed.map_or(Resume::Anew, Resume::From))
+    let resume = resumed.map_or(Resume::Anew, Resume::From);
+    Ok(ResumePoint { resume, finished: finished.step })
 }
 
 /// Why TERM came, and whether that is sure.

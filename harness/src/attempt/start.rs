@@ -2,18 +2,20 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nemo_core::durable;
 use nemo_core::profile;
 use nemo_core::rundir::{Every as SaveEvery, TaskSpec};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::attempt::history::{History, Journal};
 use crate::attempt::lease::Lease;
 use crate::attempt::outcome::Report;
 use crate::attempt::start_error::StartError;
 use crate::checkpoint::resume::Resumed;
-use crate::checkpoint::saver::Saver;
+use crate::checkpoint::saver::{self, Saver};
 use crate::event_loop::{EventLoop, Parts};
 use crate::job::context::Context;
 use crate::job::harness::Harness;
@@ -23,6 +25,7 @@ use crate::monitor::metrics::{self, Patterns};
 use crate::monitor::watchdog::Watchdog;
 use crate::monitor::{Monitor, Sources};
 use crate::os::log::Log;
+use crate::os::serial_queue::SerialQueue;
 use crate::program::command::{self, AttemptNames, Shells};
 use crate::program::env;
 use crate::program::guard;
@@ -41,14 +44,18 @@ pub(crate) fn begin(
     mut log: Log,
     resumed: Option<&Resumed>,
     history: &History,
-    journal: &mut Journal,
+    journal: &Journal,
 ) -> Result<Report, StartError> {
     harness.environment.clone()?;
     let trial = &harness.trial;
     let dir = &trial.dir;
     let staging = dir.staging(lease.attempt);
     let step = resumed.map(|resumed| resumed.step);
-    let saver = Saver::begin(trial, &lease, history.steps.clone(), step);
+    let wake = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC);
+    let wake = Arc::new(wake.map_err(|error| format!("eventfd: {error}"))?);
+    let patience = harness.patience();
+    let own = saver::Start { wake: &wake, boot_id: &harness.context.boot_id };
+    let saver = patience.with(|| Saver::begin(trial, &lease, history.steps.clone(), step, own));
     let nodes = trial.spec.launch.as_ref().map_or(1, |launch| launch.nodes);
     let saver = saver.map_err(|error| unready(&staging, &error))?.far(nodes > 1);
     if saver.is_blind() {
@@ -56,7 +63,8 @@ pub(crate) fn begin(
             "the system has no inotify watch left: a folder is committed only when the program ends in order, or tells of it by message",
         );
     }
-    durable::create_dir_all(&dir.artifacts())
+    patience
+        .with(|| durable::create_dir_all(&dir.artifacts()))
         .map_err(|error| StartError::node(&dir.artifacts(), &error))?;
     let from = resumed.map(|resumed| resumed.from.display().to_string());
     let names = AttemptNames {
@@ -74,9 +82,11 @@ pub(crate) fn begin(
     let prepared = Prepared { attempt: lease.attempt, argv: command.argv, env, is_read };
     let (program, streams) = program::start(harness, prepared)?;
     sources.streams = streams;
-    let monitor = Monitor::new(dir.clone(), lease.attempt, sources);
+    let questions = SerialQueue::start("questions", Some(&wake));
+    let monitor = Monitor::new(dir.clone(), lease.attempt, sources, &harness.records);
     let known = history.steps.clone();
-    let parts = Parts { supervisor, program, saver, monitor, lease, log, journal, known };
+    let parts =
+        Parts { supervisor, program, saver, monitor, lease, log, journal, known, questions };
     Ok(EventLoop::new(harness, parts).run())
 }
 

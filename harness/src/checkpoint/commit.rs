@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::hashing::SizedFile;
 use super::manifest::{self, Form, Manifest, Part};
 use super::store::{Kind, Stat, Store, join};
+use super::taken;
 use super::tree::{self, Entry};
 
 /// What is to be committed.
@@ -30,7 +31,14 @@ pub(crate) struct Request {
     pub(crate) metrics: Option<(PathBuf, u64)>,
     /// What was seen before it was taken out of the staging folder: a change since means that it is still written.
     pub(crate) seen: Option<Vec<Entry>>,
+    /// The boot of this node.
+    pub(crate) boot_id: String,
+    /// The attempt is being stopped.
+    pub(crate) is_hurried: bool,
 }
+
+/// A save that is larger takes a while to be hashed.
+const LARGE: u64 = 64 << 20;
 
 impl Request {
     /// Where it waits for its name.
@@ -41,6 +49,10 @@ impl Request {
     pub(crate) fn bytes(&self) -> u64 {
         let files = self.seen.iter().flatten().filter(|entry| entry.stat.kind == Kind::File);
         files.map(|entry| entry.stat.size).sum()
+    }
+    /// The attempt may have to end before the commit is through.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.is_hurried || self.bytes() >= LARGE
     }
     fn target(&self) -> PathBuf {
         self.of_step(self.step)
@@ -72,6 +84,32 @@ pub(crate) fn commit(
     request: &Request,
     is_newest: &dyn Fn() -> io::Result<bool>,
 ) -> io::Result<Done> {
+    commit_telling(store, request, is_newest, &|| ())
+}
+
+/// The same; `taken` is told once the save can't get lost any more: the next attempt would finish it.
+pub(crate) fn commit_telling(
+    store: &mut impl Store,
+    request: &Request,
+    is_newest: &dyn Fn() -> io::Result<bool>,
+    taken: &dyn Fn(),
+) -> io::Result<Done> {
+    let done = commit_marked(store, request, is_newest, taken);
+    match &done {
+        Ok(Done::Superseded) | Err(_) => {}
+        Ok(Done::Committed | Done::Adopted | Done::Same(_) | Done::Refused(_) | Done::Changed) => {
+            taken::unmark(store, request);
+        }
+    }
+    done
+}
+
+fn commit_marked(
+    store: &mut impl Store,
+    request: &Request,
+    is_newest: &dyn Fn() -> io::Result<bool>,
+    taken: &dyn Fn(),
+) -> io::Result<Done> {
     let temporary = request.temporary();
     if is_published(store, request, &temporary) {
         if !is_newest()? {
@@ -88,9 +126,18 @@ pub(crate) fn commit(
     if unfit(form, &before).is_some() {
         return give_back(store, request, form, &temporary); // it was fit a moment ago
     }
+    if changed_since_seen(form, request, &before) {
+        return give_back(store, request, form, &temporary);
+    }
+    taken::mark(store, request, form, &before, false)?;
+    taken();
+    if request.is_urgent() {
+        // First all that a crash of the node could take away: then any node may finish it.
+        store.sync_files(&files(&temporary, &before))?;
+        taken::mark(store, request, form, &before, true)?;
+    }
     let parts = sync_and_hash(store, &temporary, &before)?;
-    let is_same = stats(&tree::walk(store, &temporary)?) == stats(&before);
-    if !is_same || changed_since_seen(form, request, &before) {
+    if stats(&tree::walk(store, &temporary)?) != stats(&before) {
         return give_back(store, request, form, &temporary);
     }
     if let Some(step) =
@@ -236,19 +283,25 @@ fn unfit(form: Form, entries: &[Entry]) -> Option<String> {
     (is_empty && form == Form::Folder).then(|| "it holds no file".to_owned())
 }
 
+/// Whether it is the program's: the root and our own manifest are not.
+fn is_part(entry: &Entry) -> bool {
+    !entry.path.is_empty() && entry.path != manifest::NAME.as_bytes()
+}
+
+fn files(root: &Path, entries: &[Entry]) -> Vec<SizedFile> {
+    let is_file = |entry: &&Entry| is_part(entry) && entry.stat.kind == Kind::File;
+    let files = entries.iter().filter(is_file);
+    files.map(|entry| (join(root, &entry.path), entry.stat.size)).collect()
+}
+
 fn sync_and_hash(
     store: &mut impl Store,
     root: &Path,
     entries: &[Entry],
 ) -> io::Result<Vec<(Vec<u8>, Part)>> {
-    let own = |entry: &&Entry| !entry.path.is_empty() && entry.path != manifest::NAME.as_bytes();
-    let entries: Vec<&Entry> = entries.iter().filter(own).collect();
-    let files = entries.iter().filter(|entry| entry.stat.kind == Kind::File);
-    let files: Vec<SizedFile> =
-        files.map(|entry| (join(root, &entry.path), entry.stat.size)).collect();
-    let mut digests = store.settle(&files)?.into_iter();
+    let mut digests = store.settle(&files(root, entries))?.into_iter();
     let mut parts = Vec::new();
-    for entry in entries {
+    for entry in entries.iter().filter(|entry| is_part(entry)) {
         let part = match entry.stat.kind {
             Kind::File => digests.next().map(Part::File),
             Kind::Dir => Some(Part::Dir),

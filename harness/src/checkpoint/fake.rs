@@ -187,10 +187,12 @@ impl Store for Fake {
         files.iter().map(digest).collect()
     }
 
+    fn sync_files(&mut self, files: &[SizedFile]) -> io::Result<()> {
+        files.iter().try_for_each(|(path, _)| self.sync_file(path))
+    }
+
     fn settle(&mut self, files: &[SizedFile]) -> io::Result<Vec<Digest>> {
-        for (path, _) in files {
-            self.sync_file(path)?;
-        }
+        self.sync_files(files)?;
         self.digests(files)
     }
 
@@ -257,5 +259,7 @@ pub(super) fn request(name: &str, step: u64) -> Request {
         nonce: "n".to_owned(),
         metrics: None,
         seen: None,
+        boot_id: "boot".to_owned(),
+        is_hurried: false,
     }
 }

@@ -48,12 +48,17 @@ pub(crate) struct Pace<'a> {
 
 /// Hashes files.
 pub(crate) fn digests(files: &[SizedFile], pace: Pace<'_>) -> io::Result<Vec<Digest>> {
-    run(files, pace, PIECE, false)
+    run(files, pace, PIECE, Task::Hash)
+}
+
+/// Makes files durable.
+pub(crate) fn sync(files: &[SizedFile], pace: Pace<'_>) -> io::Result<()> {
+    run(files, pace, PIECE, Task::Sync).map(drop)
 }
 
 /// Makes files durable, and hashes them.
 pub(crate) fn settle(files: &[SizedFile], pace: Pace<'_>) -> io::Result<Vec<Digest>> {
-    run(files, pace, PIECE, true)
+    run(files, pace, PIECE, Task::Settle)
 }
 
 /// A part of a file that one thread hashes.
@@ -75,10 +80,20 @@ struct Work<'a> {
     pace: Pace<'a>,
 }
 
-fn run(files: &[SizedFile], pace: Pace<'_>, piece: u64, sync: bool) -> io::Result<Vec<Digest>> {
+/// What is done to files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Task {
+    Sync,
+    Hash,
+    /// Both.
+    Settle,
+}
+
+/// The digests, but where files are only synced.
+fn run(files: &[SizedFile], pace: Pace<'_>, piece: u64, task: Task) -> io::Result<Vec<Digest>> {
     let work = Work {
         files,
-        pieces: pieces(files, piece),
+        pieces: if task == Task::Sync { Vec::new() } else { pieces(files, piece) },
         next_piece: AtomicUsize::new(0),
         next_sync: AtomicUsize::new(0),
         failure: OnceLock::new(),
@@ -86,7 +101,7 @@ fn run(files: &[SizedFile], pace: Pace<'_>, piece: u64, sync: bool) -> io::Resul
     };
     let (hashers, syncers) = if pace.gentle { (1, 1) } else { (processors(), SYNCERS) };
     let hashers = hashers.min(work.pieces.len());
-    let syncers = if sync { syncers.min(files.len()) } else { 0 };
+    let syncers = if task == Task::Hash { 0 } else { syncers.min(files.len()) };
     let mut values = vec![[0; 32]; work.pieces.len()];
     std::thread::scope(|scope| {
         let helped = (0..syncers).filter_map(|_| work.spawn(scope, Work::sync)).count();
@@ -274,9 +289,9 @@ mod tests {
             (0..40).map(|n| n * 1111).chain([4096, 8192, 16384, 1, 0]).collect();
         let files = files(folder.path(), &sizes);
         for gentle in [true, false] {
-            for sync in [true, false] {
+            for task in [Task::Settle, Task::Hash] {
                 let pace = Pace { gentle, stop: &RUN };
-                let digests = run(&files, pace, 4096, sync).unwrap();
+                let digests = run(&files, pace, 4096, task).unwrap();
                 for ((path, size), digest) in files.iter().zip(&digests) {
                     let bytes = std::fs::read(path).unwrap();
                     assert_eq!((digest.hash, digest.size), (blake3::hash(&bytes), *size));

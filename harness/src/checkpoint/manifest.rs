@@ -117,7 +117,7 @@ fn part(line: &str) -> Option<(Vec<u8>, Part)> {
 }
 
 /// Percent-encodes all but a few safe characters, so that a line is words between spaces.
-fn encode(bytes: &[u8]) -> String {
+pub(super) fn encode(bytes: &[u8]) -> String {
     let mut text = String::new();
     for &byte in bytes {
         if byte.is_ascii_alphanumeric() || b"-_./+=,@".contains(&byte) {
@@ -130,7 +130,7 @@ fn encode(bytes: &[u8]) -> String {
     text
 }
 
-fn decode(text: &str) -> Option<Vec<u8>> {
+pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {

@@ -1,37 +1,46 @@
 //! Finds what the program has saved, and has it committed by a thread, so that no slow disk stops the supervision.
 //!
 //! What came by a rename is complete. What was made in place is complete once nothing in it changed for a while as
-//! the program lived, no process holds it open, or the program ended in order after it.
+//! the program lived, no process holds it open, or the program ended in order after it. Nothing here touches the disk:
+//! what has to is done by threads.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nemo_core::profile::{LAST_STEP, TooLarge};
+use nemo_core::profile;
 use nemo_core::rundir::Profile;
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::eventfd::EventFd;
 
 use super::candidate::{Place, Waiting, Whole};
 use super::commit::{Done, Request};
 use super::inotify::Watch;
 use super::inspect;
+use super::look::{self, Look, Seen, Snapshot};
 use super::prune::{Need, Rules};
 use super::staging;
-use super::store::{Disk, Store, join};
-use super::tree::{self, Entry};
-use super::worker::{Answer, Job, Worker};
+use super::store::Kind;
+use super::worker::{Answer, Job, NotTried, Worker, WorkerContext};
 use crate::attempt::lease::Lease;
 use crate::job::trial::Trial;
 use crate::os::clock::Time;
-use crate::os::proc_fs;
+use crate::os::serial_queue::{Asked, SerialQueue};
 
 /// How often what was made in place is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// How often a commit that failed is tried again after the program's end.
 const LAST_TRIES: u32 = 10;
+/// So many commits are handed on at once.
+const AT_ONCE: usize = 8;
+/// So many saves may wait for their commit: of more only the newest are kept.
+const MOST: usize = 256;
+/// Those that are known to be whole: so many of the newest matter.
+const VERIFIED: usize = 16;
 
 /// What came of one thing that was saved.
 #[derive(Debug)]
@@ -46,25 +55,55 @@ pub(crate) struct Outcome {
     pub(crate) is_last: bool,
 }
 
+/// What the harness has for a saver.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start<'a> {
+    /// Written to when a thread has an answer.
+    pub(crate) wake: &'a Arc<EventFd>,
+    pub(crate) boot_id: &'a str,
+}
+
+/// How the program's end is taken.
+#[derive(Debug)]
+enum End {
+    NotYet,
+    /// What lies in the staging folder is looked at once more. `in_order`: the program ended by itself, with an exit code
+    /// that says so.
+    Looking {
+        in_order: bool,
+        is_asked: bool,
+    },
+    Seen,
+}
+
+/// A look that is under way.
+#[derive(Debug)]
+struct Looking {
+    asked: Asked<io::Result<Snapshot>>,
+    /// When it began: what is seen looked so at some time since.
+    at: Time,
+    /// The program was gone already.
+    is_last: bool,
+}
+
 /// Watches one attempt's staging folder.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "facts that don't depend on each other")]
 pub(crate) struct Saver {
     staging: PathBuf,
-    checkpoints: PathBuf,
-    lease: Lease,
     profile: Option<Profile>,
     watch: Option<Watch>,
     waiting: BTreeMap<Vec<u8>, Waiting>,
     /// Renamed into place once more while the one before was being committed.
     again: BTreeMap<Vec<u8>, Whole>,
+    /// Those whose commit the next attempt would finish.
+    taken: BTreeSet<Vec<u8>>,
     /// How often a commit failed since the program's end.
     tries: u32,
     outcomes: Vec<Outcome>,
-    /// The steps that the program told, by name.
-    told: BTreeMap<Vec<u8>, u64>,
-    steps: BTreeSet<u64>,
     look_at: Option<Time>,
+    looks: SerialQueue,
+    looking: Option<Looking>,
     /// Those that are known to be whole: the one resumed from, and those committed since.
     verified: BTreeSet<u64>,
     worker: Worker,
@@ -76,7 +115,7 @@ pub(crate) struct Saver {
     /// Other nodes write here too: what they hold open is not seen, and a size may be an old one.
     is_far: bool,
     wake: Arc<EventFd>,
-    finished: bool,
+    end: End,
     hurried: bool,
 }
 
@@ -88,31 +127,41 @@ impl Saver {
         lease: &Lease,
         steps: BTreeSet<u64>,
         resumed: Option<u64>,
+        start: Start<'_>,
     ) -> io::Result<Self> {
+        let Start { wake, boot_id } = start;
         let (staging, checkpoints) = (trial.dir.staging(lease.attempt), trial.dir.checkpoints());
         staging::prepare(&staging, &checkpoints)?;
-        let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
-        Ok(Self {
-            watch: Watch::new(&staging),
-            worker: Worker::start(&Rules::of(trial), checkpoints.clone(), lease, &wake)?,
-            staging,
+        let context = WorkerContext {
+            rules: Rules::of(trial),
+            profile: trial.spec.profile,
+            staging: staging.clone(),
             checkpoints,
             lease: lease.clone(),
+            boot_id: boot_id.to_owned(),
+            steps: Mutex::new(steps),
+            gentle: Arc::new(AtomicBool::new(true)),
+        };
+        Ok(Self {
+            watch: Watch::new(&staging),
+            worker: Worker::start(context, wake)?,
+            staging,
             profile: trial.spec.profile,
             waiting: BTreeMap::new(),
             again: BTreeMap::new(),
+            taken: BTreeSet::new(),
             tries: 0,
             outcomes: Vec::new(),
-            told: BTreeMap::new(),
-            steps,
             look_at: None,
+            looks: SerialQueue::start("looks", Some(wake)),
+            looking: None,
             verified: resumed.into_iter().collect(),
             untidy: false,
             tidying: false,
             removable: Vec::new(),
             is_far: false,
-            wake,
-            finished: false,
+            wake: Arc::clone(wake),
+            end: End::NotYet,
             hurried: false,
         })
     }
@@ -129,14 +178,25 @@ impl Saver {
         self.watch.iter().filter_map(Watch::descriptor).chain([self.wake.as_fd()])
     }
 
+    fn is_finished(&self) -> bool {
+        !matches!(self.end, End::NotYet)
+    }
+
     /// When [`Saver::look`] is due.
     pub(crate) fn next_look(&self, now: Time) -> Option<Time> {
         let retries = self.waiting.values().filter_map(|waiting| match waiting {
-            Waiting::Retry { at, .. } => Some(*at),
+            Waiting::Retry { at, .. } | Waiting::Later { at, .. } => Some(*at),
             _ => None,
         });
-        let scan = self.watch.is_none() && !self.finished;
-        retries.chain(self.look_at).chain(scan.then_some(now + LOOK)).min()
+        let look_at = match self.end {
+            // A look that is under way wakes up by itself.
+            _ if self.looking.is_some() => None,
+            End::NotYet if self.watch.is_none() => Some(self.look_at.unwrap_or(now + LOOK)),
+            End::NotYet => self.look_at,
+            End::Looking { .. } => Some(now),
+            End::Seen => None,
+        };
+        retries.chain(look_at).min()
     }
 
     /// Renames can't be seen: whether a folder is complete is known only when the program ended, or said so.
@@ -152,13 +212,20 @@ impl Saver {
 
     /// Nothing is left to wait for.
     pub(crate) fn is_idle(&self) -> bool {
-        (!self.tidying || self.hurried) && !self.waiting.values().any(Waiting::is_open)
+        let is_seen = !matches!(self.end, End::Looking { .. });
+        let is_tidy = !self.tidying || self.hurried;
+        is_seen && is_tidy && !self.waiting.values().any(Waiting::is_open)
     }
 
-    /// What was saved and could not be committed until now.
-    pub(crate) fn unfinished(&self) -> Vec<String> {
+    /// What was saved and could not be committed until now, and whether the next attempt will finish that.
+    pub(crate) fn unfinished(&self) -> Vec<(String, bool)> {
         let names = self.waiting.iter().filter(|(_, waiting)| waiting.is_open());
-        names.map(|(name, _)| String::from_utf8_lossy(name).into_owned()).collect()
+        let mut names: Vec<_> =
+            names.map(|(name, _)| (shown(name), self.taken.contains(name))).collect();
+        if matches!(self.end, End::Looking { .. }) {
+            names.push(("what was saved last".to_owned(), false));
+        }
+        names
     }
 
     /// Steps that may be removed: that must be recorded first.
@@ -166,10 +233,10 @@ impl Saver {
         std::mem::take(&mut self.removable)
     }
 
-    /// Removes them.
-    pub(crate) fn remove(&mut self, steps: Vec<u64>) {
+    /// Says that they are removed by who records that first: a [`Job::Remove`] follows.
+    pub(crate) fn remover(&mut self) -> Sender<Job> {
         self.tidying = true;
-        self.worker.send(Job::Remove(steps));
+        self.worker.sender()
     }
 
     /// Looks at what has appeared, and sends what is complete to be committed.
@@ -181,116 +248,126 @@ impl Saver {
             if !inspect::is_shown(self.profile, &name) || returned.remove(&name) {
                 continue;
             }
-            let whole = Whole { place: place.clone(), at: now, is_told: true };
-            if matches!(self.waiting.get(&name), Some(Waiting::Sent(_))) {
-                self.again.insert(name, whole);
-            } else {
-                self.waiting.insert(name, Waiting::Complete(whole));
-            }
+            self.is_whole(name, None, place.clone(), now);
         }
+        self.take_snapshot(now, place);
         let due = self.look_at.is_some_and(|at| at <= now) || self.watch.is_none();
-        if due {
-            self.look_at = None;
+        if (seen.other || due) && !self.is_finished() {
+            self.look_at.get_or_insert(now);
         }
-        if (seen.other || due) && !self.finished {
-            self.scan(now, place);
-        }
+        self.begin_look(now);
+        self.thin_out(now);
         self.send_complete(now);
         self.send_retries(now);
         std::mem::take(&mut self.outcomes)
     }
 
+    /// It is whole, by its rename or by the program's word. What is being committed is the one before.
+    fn is_whole(&mut self, name: Vec<u8>, step: Option<u64>, place: Place, now: Time) {
+        let whole = Whole { place, step, at: now, is_told: true, seen: None };
+        if matches!(self.waiting.get(&name), Some(Waiting::Sent(_))) {
+            self.again.insert(name, whole);
+        } else {
+            self.waiting.insert(name, Waiting::Complete(whole));
+        }
+    }
+
     /// The program said that something is complete, and perhaps of which step.
     pub(crate) fn complete(&mut self, name: Vec<u8>, step: Option<u64>, place: Place, now: Time) {
-        match self.waiting.get(&name) {
-            Some(Waiting::Sent(_) | Waiting::Retry { .. }) => {} // it was found by its rename already
+        match self.waiting.get_mut(&name) {
+            Some(Waiting::Sent(_) | Waiting::Later { .. } | Waiting::Retry { .. }) => {} // it was found by its rename already
+            // Nor does the word, which comes after the rename, say anything else of where the program was.
+            Some(Waiting::Complete(whole)) if step.is_some() => whole.step = step,
             Some(Waiting::Complete(_) | Waiting::InPlace { .. } | Waiting::Refused) | None => {
-                self.told.extend(step.map(|step| (name.clone(), step)));
-                let whole = Whole { place, at: now, is_told: true };
-                self.waiting.insert(name, Waiting::Complete(whole));
+                self.is_whole(name, step, place, now);
             }
         }
     }
 
-    /// The program is gone. `in_order`: by itself, with an exit code that says so. What may be torn is told.
-    pub(crate) fn finish(&mut self, now: Time, place: &Place, in_order: bool) -> Vec<String> {
-        self.outcomes = self.look(now, place);
-        let mut torn = Vec::new();
-        let names = self.names().unwrap_or_else(|error| {
-            torn.push(format!("what was saved last can't be seen: {error}"));
-            Vec::new()
-        });
-        for name in names {
-            let fresh = self.walk(&name);
-            let whole = |place: &Place, at| Whole { place: place.clone(), at, is_told: false };
-            let (complete, whole) = match self.waiting.get(&name) {
-                Some(
-                    Waiting::Complete(_)
-                    | Waiting::Sent(_)
-                    | Waiting::Retry { .. }
-                    | Waiting::Refused,
-                ) => continue,
-                Some(Waiting::InPlace { seen, since, place }) if fresh.as_ref() == Some(seen) => {
-                    let rested = now.saturating_sub(*since);
-                    let rests = !self.is_far && inspect::rests(self.profile, seen, rested);
-                    (in_order || rests, whole(place, *since))
-                }
-                Some(Waiting::InPlace { .. }) | None => (in_order, whole(place, now)),
-            };
-            if complete {
-                self.waiting.insert(name, Waiting::Complete(whole));
-            } else {
-                let shown = String::from_utf8_lossy(&name);
-                torn.push(format!("`{shown}` was not committed: it was being written in place when the program was ended, and may be torn"));
-                self.waiting.insert(name, Waiting::Refused);
-            }
-        }
-        self.finished = true;
+    /// The program is gone. `in_order`: by itself, with an exit code that says so.
+    pub(crate) fn finish(&mut self, in_order: bool) {
+        self.end = End::Looking { in_order, is_asked: false };
         self.worker.hurry();
-        self.look_at = None;
-        self.send_complete(now);
         for waiting in self.waiting.values_mut() {
             if let Waiting::Retry { at, .. } = waiting {
-                *at = now;
+                *at = Time::ZERO;
             }
         }
-        self.send_retries(now);
-        torn
     }
 
-    fn names(&self) -> io::Result<Vec<Vec<u8>>> {
-        let names = Disk::default().list(&self.staging)?.into_iter();
-        Ok(names.filter(|name| inspect::is_shown(self.profile, name)).collect())
+    /// Has the folder looked at, where that is due.
+    fn begin_look(&mut self, now: Time) {
+        let is_due = self.look_at.is_some_and(|at| at <= now);
+        let is_last = match &mut self.end {
+            End::NotYet => false,
+            End::Looking { is_asked, .. } if self.looking.is_none() && !*is_asked => {
+                *is_asked = true;
+                true
+            }
+            End::Looking { .. } | End::Seen => return,
+        };
+        if self.looking.is_some() || !(is_due || is_last) {
+            return;
+        }
+        self.look_at = None;
+        let (mut known, mut skipped) = (BTreeMap::new(), BTreeSet::new());
+        for (name, waiting) in &self.waiting {
+            match waiting {
+                Waiting::InPlace { seen, .. } => {
+                    known.insert(name.clone(), seen.clone());
+                }
+                Waiting::Complete(_)
+                | Waiting::Sent(_)
+                | Waiting::Later { .. }
+                | Waiting::Retry { .. }
+                | Waiting::Refused => {
+                    skipped.insert(name.clone());
+                }
+            }
+        }
+        let look = Look { staging: self.staging.clone(), profile: self.profile, known, skipped };
+        let asked = self.looks.ask(move || look::look(&look));
+        self.looking = Some(Looking { asked, at: now, is_last });
     }
 
-    fn walk(&self, name: &[u8]) -> Option<Vec<Entry>> {
-        tree::walk(&Disk::default(), &join(&self.staging, name)).ok()
-    }
-
-    /// Looks at what was made in place.
-    fn scan(&mut self, now: Time, place: &Place) {
-        let Ok(names) = self.names() else {
-            self.look_at = Some(now + LOOK);
+    /// Takes what was seen in the folder.
+    fn take_snapshot(&mut self, now: Time, place: &Place) {
+        let Some(found) = self.looking.as_ref().and_then(|looking| looking.asked.take()) else {
             return;
         };
+        let Some(Looking { at, is_last, .. }) = self.looking.take() else { return };
+        match found {
+            Ok(snapshot) if is_last => self.take_last(snapshot, at, now, place),
+            Ok(snapshot) => self.take_look(snapshot, at, now, place),
+            Err(error) if is_last => {
+                self.end = End::Seen;
+                let why = format!("it can't be seen: {error}");
+                self.refuse(b"what was saved last".to_vec(), now, why);
+            }
+            Err(_) => self.look_at = Some(now + LOOK),
+        }
+    }
+
+    /// What was made in place, while the program runs.
+    fn take_look(&mut self, snapshot: Snapshot, at: Time, now: Time, place: &Place) {
         self.waiting.retain(|name, waiting| {
-            !matches!(waiting, Waiting::InPlace { .. }) || names.contains(name)
+            let lies_there = !matches!(waiting, Waiting::InPlace { .. } | Waiting::Refused);
+            lies_there || snapshot.names.contains(name)
         });
-        for name in names {
+        for Seen { name, tree, is_open } in snapshot.seen {
             let known = match self.waiting.get(&name) {
                 None => None,
                 Some(Waiting::InPlace { seen, since, place }) => Some((seen, *since, place)),
-                Some(_) => continue,
+                Some(_) => continue, // it was renamed meanwhile
             };
-            let Some(fresh) = self.walk(&name) else { continue };
+            let Ok(fresh) = tree else { continue };
             let same = known.filter(|(seen, ..)| **seen == fresh);
             let (since, place) = same.map_or((now, place), |(_, since, place)| (since, place));
             let place = place.clone();
-            let rested = now.saturating_sub(since);
-            let long = !self.is_far && inspect::rests(self.profile, &fresh, rested);
-            let path = join(&self.staging, &name);
-            let next = if long && !proc_fs::is_open(&path) {
-                Waiting::Complete(Whole { place, at: since, is_told: false })
+            let rested = at.saturating_sub(since);
+            let is_whole = !self.is_far && inspect::rests(self.profile, &fresh, rested) && !is_open;
+            let next = if is_whole && same.is_some() {
+                Waiting::Complete(found_whole(place, since, fresh))
             } else {
                 Waiting::InPlace { seen: fresh, since, place }
             };
@@ -298,76 +375,116 @@ impl Saver {
         }
         let in_place =
             self.waiting.values().any(|waiting| matches!(waiting, Waiting::InPlace { .. }));
-        self.look_at = in_place.then_some(now + LOOK);
+        if in_place {
+            self.look_at.get_or_insert(now + LOOK);
+        }
     }
 
-    /// One after the other: two things without a number must not get the same step.
+    /// What lies there at the end. What may be torn is told.
+    fn take_last(&mut self, snapshot: Snapshot, at: Time, now: Time, place: &Place) {
+        let End::Looking { in_order, .. } = self.end else { return };
+        self.end = End::Seen;
+        for Seen { name, tree, .. } in snapshot.seen {
+            let (rests, since, place) = match self.waiting.get(&name) {
+                Some(Waiting::InPlace { seen, since, place })
+                    if tree.as_ref().is_ok_and(|tree| tree == seen) =>
+                {
+                    let rested = at.saturating_sub(*since);
+                    let rests = !self.is_far && inspect::rests(self.profile, seen, rested);
+                    (rests, *since, place.clone())
+                }
+                Some(Waiting::InPlace { .. }) | None => (false, now, place.clone()),
+                Some(_) => continue,
+            };
+            match tree {
+                Ok(tree) if in_order || rests || is_odd(&tree) => {
+                    self.waiting.insert(name, Waiting::Complete(found_whole(place, since, tree)));
+                }
+                Err(_) if in_order => {
+                    let whole = Whole { place, step: None, at: since, is_told: false, seen: None };
+                    self.waiting.insert(name, Waiting::Complete(whole));
+                }
+                Ok(_) | Err(_) => {
+                    let why =
+                        "it was being written in place when the program was ended, and may be torn";
+                    self.refuse(name, now, why.to_owned());
+                }
+            }
+        }
+    }
+
+    /// Of very many saves that wait only the newest are committed: the others would be let go again.
+    fn thin_out(&mut self, now: Time) {
+        let complete = |waiting: &Waiting| matches!(waiting, Waiting::Complete(_));
+        let count = self.waiting.values().filter(|waiting| complete(waiting)).count();
+        let Some(surplus) = count.checked_sub(MOST).filter(|surplus| *surplus > 0) else { return };
+        let names = self.waiting.iter().filter(|(_, waiting)| complete(waiting));
+        let step = |name: &Vec<u8>| profile::step(self.profile, &shown(name), true, b"").ok();
+        let mut names: Vec<_> =
+            names.map(|(name, _)| (step(name).flatten(), name.clone())).collect();
+        names.sort();
+        for (_, name) in names.into_iter().take(surplus) {
+            let why = format!("more than {MOST} newer ones wait to be committed");
+            self.refuse(name, now, why);
+        }
+    }
+
     fn send_complete(&mut self, now: Time) {
-        let complete = self.waiting.iter().filter_map(|(name, waiting)| match waiting {
-            Waiting::Complete(whole) => Some((name.clone(), whole.clone())),
+        for waiting in self.waiting.values_mut() {
+            if let Waiting::Later { whole, at } = waiting
+                && *at <= now
+            {
+                *waiting = Waiting::Complete(whole.clone());
+            }
+        }
+        let sent = self.waiting.values().filter(|waiting| matches!(waiting, Waiting::Sent(_)));
+        let room = AT_ONCE.saturating_sub(sent.count());
+        let complete = self.waiting.iter_mut().filter_map(|(name, waiting)| match waiting {
+            Waiting::Complete(whole) => {
+                let whole = whole.clone();
+                *waiting = Waiting::Sent(whole.clone());
+                Some((name.clone(), whole))
+            }
             _ => None,
         });
-        for (name, whole) in complete.collect::<Vec<_>>() {
-            let from = join(&self.staging, &name);
-            let stat = match Disk::default().stat(&from) {
-                Ok(stat) => stat,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    self.told.remove(&name);
-                    self.waiting.remove(&name); // the program took it away again
-                    continue;
-                }
-                Err(error) => {
-                    self.unseen(name, &whole, error, now);
-                    continue;
-                }
-            };
-            let told = self.told.remove(&name).map(Some).map(Ok);
-            let found = told.unwrap_or_else(|| inspect::step(self.profile, &from, stat.kind));
-            let newest = self.steps.last().copied();
-            let counted = newest.map_or(0, |last| last.saturating_add(1));
-            let found = found.map(|found| found.or(whole.place.step));
-            let step = match found {
-                Ok(step) if step.unwrap_or(counted) <= LAST_STEP => step,
-                Ok(_) | Err(TooLarge) => {
-                    self.refuse(name, whole.at, TooLarge.to_string());
-                    continue;
-                }
-            };
-            let request = Request {
-                seen: self.walk(&name),
-                from,
-                entry: name,
-                step: step.unwrap_or(counted),
-                counted_from: newest.filter(|_| step.is_none()),
-                checkpoints: self.checkpoints.clone(),
-                attempt: self.lease.attempt,
-                lease: self.lease.nonce.clone(),
-                nonce: nemo_core::claim::nonce().unwrap_or_else(|_| format!("{}", now.as_nanos())),
-                metrics: whole.place.metrics.clone(),
-            };
-            self.steps.insert(request.step);
-            self.send(request, whole);
+        for (name, whole) in complete.take(room) {
+            self.worker.send(Job::Save(name, Box::new(whole)));
         }
     }
 
     /// It lies where it lies, and is not looked at again unless it is saved anew.
     fn refuse(&mut self, name: Vec<u8>, at: Time, why: String) {
-        let entry = String::from_utf8_lossy(&name).into_owned();
+        let entry = shown(&name);
         self.waiting.insert(name, Waiting::Refused);
         let done = Ok(Done::Refused(why));
         self.outcomes.push(Outcome { entry, step: 0, bytes: 0, done, at, is_last: true });
     }
 
-    /// A save can't be looked at now: that is tried again, as a commit is.
-    fn unseen(&mut self, name: Vec<u8>, whole: &Whole, error: io::Error, now: Time) {
-        self.look_at = Some(now + LOOK);
-        self.tries += u32::from(self.finished);
-        if self.tries > LAST_TRIES {
-            let entry = String::from_utf8_lossy(&name).into_owned();
-            let (step, bytes) = (whole.place.step.unwrap_or_default(), 0);
-            let (done, at) = (Err(error), whole.at);
-            self.outcomes.push(Outcome { entry, step, bytes, done, at, is_last: true });
-            self.waiting.insert(name, Waiting::Refused);
+    /// No commit was tried.
+    fn take_not_tried(&mut self, name: Vec<u8>, why: NotTried, now: Time) {
+        let Some(Waiting::Sent(whole)) = self.waiting.remove(&name) else { return };
+        match why {
+            NotTried::Gone => {}
+            NotTried::Unfit(why) => self.refuse(name.clone(), whole.at, why),
+            // That is tried again, as a commit is.
+            NotTried::Unseen(error) => {
+                self.tries += u32::from(self.is_finished());
+                if self.tries > LAST_TRIES {
+                    let (step, bytes) = (whole.place.step.unwrap_or_default(), 0);
+                    let (entry, done, at) = (shown(&name), Err(error), whole.at);
+                    self.outcomes.push(Outcome { entry, step, bytes, done, at, is_last: true });
+                    self.waiting.insert(name.clone(), Waiting::Refused);
+                } else {
+                    self.waiting.insert(name.clone(), Waiting::Later { whole, at: now + LOOK });
+                }
+            }
+        }
+        self.take_again(name);
+    }
+
+    fn take_again(&mut self, name: Vec<u8>) {
+        if let Some(whole) = self.again.remove(&name) {
+            self.waiting.insert(name, Waiting::Complete(whole));
         }
     }
 
@@ -393,14 +510,18 @@ impl Saver {
         let mut returned = BTreeSet::new();
         for answer in self.worker.answers() {
             match answer {
-                Answer::Commit(request, done) => {
+                Answer::Commit { request, done, is_left } => {
                     // Its rename may have been seen before: then it is no second save.
                     let is_back = matches!(done, Ok(Done::Changed));
                     if is_back && self.again.remove(&request.entry).is_none() {
                         returned.insert(request.entry.clone());
                     }
-                    self.take_commit(*request, done, now);
+                    self.take_commit(*request, done, is_left, now);
                 }
+                Answer::Taken(name) => {
+                    self.taken.insert(name);
+                }
+                Answer::Not(name, why) => self.take_not_tried(name, why, now),
                 // What could not be chosen now is after the next commit.
                 Answer::Chosen(steps) => {
                     self.tidying = false;
@@ -416,60 +537,72 @@ impl Saver {
         returned
     }
 
-    fn take_commit(&mut self, request: Request, done: io::Result<Done>, now: Time) {
+    fn take_commit(&mut self, request: Request, done: io::Result<Done>, is_left: bool, now: Time) {
         let name = request.entry.clone();
-        let entry = String::from_utf8_lossy(&name).into_owned();
+        let entry = shown(&name);
         let (step, bytes) = (request.step, request.bytes());
+        if done.is_ok() {
+            self.taken.remove(&name);
+        }
         let Some(Waiting::Sent(whole)) = self.waiting.remove(&name) else { return };
         let at = whole.at;
         let mut is_last = true;
         match &done {
             Ok(Done::Committed | Done::Adopted) => {
                 self.verified.insert(step);
+                if self.verified.len() > VERIFIED {
+                    self.verified.pop_first();
+                }
                 self.untidy = true;
             }
-            Ok(Done::Superseded) => {}
-            Ok(Done::Same(_)) => {
-                self.steps.remove(&step);
+            // What was taken away may be made anew; what lies there still was looked at once.
+            Ok(Done::Refused(_)) if is_left => {
+                self.waiting.insert(name.clone(), Waiting::Refused);
             }
-            Ok(Done::Refused(_)) => {
-                // What was taken away may be made anew; what lies there still was looked at once.
-                if Disk::default().stat(&join(&self.staging, &name)).is_ok() {
-                    self.waiting.insert(name.clone(), Waiting::Refused);
-                }
-            }
+            Ok(Done::Superseded | Done::Same(_) | Done::Refused(_)) => {}
             Ok(Done::Changed) => is_last = self.changed(request, whole, now),
             Err(_) => is_last = self.retry(request, whole, now),
         }
-        if let Some(whole) = self.again.remove(&name) {
-            self.waiting.insert(name, Waiting::Complete(whole));
-        }
+        self.take_again(name);
         self.outcomes.push(Outcome { entry, step, bytes, done, at, is_last });
     }
 
     /// It is back in the staging folder. What was found to be whole by its rest must come to rest first; what was
     /// told to be whole is: its size or time may have been an old one, of a shared file system.
     fn changed(&mut self, request: Request, whole: Whole, now: Time) -> bool {
-        let seen = self.walk(&request.entry);
-        if whole.is_told || self.finished {
-            return self.retry(Request { seen, ..request }, whole, now);
+        if whole.is_told || self.is_finished() {
+            return self.retry(request, whole, now);
         }
         self.look_at = Some(now + LOOK);
-        let (seen, place) = (seen.unwrap_or_default(), whole.place);
+        let (seen, place) = (request.seen.unwrap_or_default(), whole.place);
         self.waiting.insert(request.entry, Waiting::InPlace { seen, since: now, place });
         false
     }
 
     /// Tries again later, for ever while the program runs; says whether it was given up.
     fn retry(&mut self, request: Request, whole: Whole, now: Time) -> bool {
-        self.tries += u32::from(self.finished);
+        self.tries += u32::from(self.is_finished());
         let name = request.entry.clone();
         if self.tries > LAST_TRIES {
             self.waiting.insert(name, Waiting::Refused);
             return true;
         }
-        let at = now + if self.finished { LOOK } else { LOOK * 5 };
+        let at = now + if self.is_finished() { LOOK } else { LOOK * 5 };
         self.waiting.insert(name, Waiting::Retry { request: Box::new(request), whole, at });
         false
     }
+}
+
+/// What was made in place, and found to be whole.
+fn found_whole(place: Place, at: Time, seen: Vec<super::tree::Entry>) -> Whole {
+    Whole { place, step: None, at, is_told: false, seen: Some(seen) }
+}
+
+/// A FIFO, say, is never torn: why it is no checkpoint is told where it is refused.
+fn is_odd(tree: &[super::tree::Entry]) -> bool {
+    tree.first().is_some_and(|top| matches!(top.stat.kind, Kind::Link | Kind::Other(_)))
+}
+
+fn shown(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
 }

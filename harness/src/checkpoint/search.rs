@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
-use nix::unistd::Pid;
 
 use super::resume::{self, Found, Recorded};
 use super::store::Disk;
+use super::taken::{self, Finished, Finisher};
+use crate::attempt::lease::Lease;
 use crate::attempt::start_error::StartError;
 use crate::os::retry::until_room;
 use crate::os::signals;
@@ -25,17 +26,21 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// What came of a search.
 #[derive(Debug)]
 pub(crate) enum Searched {
-    Found(Found),
+    Found(Found, Finished),
     /// TERM or INT came first. Nothing is known, so that nothing may be started.
     Stopped,
 }
 
-/// Does what [`resume::find`] does, and gives up when TERM or INT comes. All other signals are left to be read.
+/// What the thread has found, and what it has finished.
+type Answer = Result<(Found, Finished), StartError>;
+
+/// Finishes what was taken, then does what [`resume::find`] does, and gives up when TERM or INT comes. All other signals are left to be read.
 pub(crate) fn find(
     signals: &SignalFd,
     checkpoints: &Path,
     recorded: &Recorded,
-    nonce: &str,
+    lease: &Lease,
+    own: &Finisher,
 ) -> Result<Searched, StartError> {
     let failed =
         |error: std::io::Error| StartError::Node(format!("the search for a checkpoint: {error}"));
@@ -45,12 +50,19 @@ pub(crate) fn find(
     let stop = Arc::clone(&disk.stop);
     let (sender, answer) = channel();
     until_room(|| {
+        let owned = (checkpoints.to_owned(), recorded.clone(), lease.clone(), own.clone());
         let (mut disk, wake, sender) = (disk.clone(), Arc::clone(&wake), sender.clone());
-        let (checkpoints, recorded, nonce) =
-            (checkpoints.to_owned(), recorded.clone(), nonce.to_owned());
         std::thread::Builder::new().name("verify".to_owned()).spawn(move || {
+            let (checkpoints, recorded, lease, own) = owned;
+            let finished =
+                taken::finish(&mut disk, &checkpoints, &own, &|| lease.is_newest_exactly());
+            let result = finished.map_err(|error| StartError::node(&checkpoints, &error));
+            let result = result.and_then(|finished| {
+                let found = resume::find(&mut disk, &checkpoints, &recorded, &lease.nonce)?;
+                Ok((found, finished))
+            });
             // Nobody listens any more where the search was given up.
-            sender.send(resume::find(&mut disk, &checkpoints, &recorded, &nonce)).ok();
+            sender.send(result).ok();
             wake.write(1).ok();
         })
     })
@@ -61,12 +73,12 @@ pub(crate) fn find(
         stop.store(true, Ordering::Relaxed);
     }
     let searched = match result.or_else(|| answer.recv_timeout(PATIENCE).ok()) {
-        Some(Ok(found)) => Ok(Searched::Found(found)),
+        Some(Ok((found, finished))) => Ok(Searched::Found(found, finished)),
         Some(Err(why)) if !stop.load(Ordering::Relaxed) => Err(why),
         Some(Err(_)) | None => Ok(Searched::Stopped),
     };
-    let is_found = matches!(searched, Ok(Searched::Found(_)));
-    give_back(others.into_iter().filter(|signal| is_found || !is_stop(*signal)));
+    let is_found = matches!(searched, Ok(Searched::Found(..)));
+    signals::give_back(others.into_iter().filter(|signal| is_found || !signals::is_stop(*signal)));
     searched
 }
 
@@ -74,8 +86,8 @@ pub(crate) fn find(
 fn wait(
     signals: &SignalFd,
     wake: &EventFd,
-    answer: &Receiver<Result<Found, StartError>>,
-) -> (Option<Result<Found, StartError>>, Vec<Signal>) {
+    answer: &Receiver<Answer>,
+) -> (Option<Answer>, Vec<Signal>) {
     let mut heard = Vec::new();
     loop {
         let mut set =
@@ -86,19 +98,8 @@ fn wait(
             return (Some(result), heard);
         }
         heard.extend(signals::read(signals));
-        if heard.iter().any(|signal| is_stop(*signal)) {
+        if heard.iter().any(|signal| signals::is_stop(*signal)) {
             return (None, heard);
         }
-    }
-}
-
-fn is_stop(signal: Signal) -> bool {
-    matches!(signal, Signal::SIGTERM | Signal::SIGINT)
-}
-
-/// Sends signals to this process once more: they are blocked, and wait to be read.
-fn give_back(signals: impl Iterator<Item = Signal>) {
-    for signal in signals {
-        kill(Pid::this(), signal).ok(); // a process may always signal itself
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use nemo_core::durable;
 
 use super::store::{Disk, Store, join};
+use super::taken;
 
 /// Makes both folders, empty but for what is committed, and checks that a commit can be a rename from one to the other.
 pub(super) fn prepare(staging: &Path, checkpoints: &Path) -> io::Result<()> {
@@ -24,7 +25,7 @@ fn clean(staging: &Path, checkpoints: &Path) -> io::Result<()> {
     durable::create_dir_all(staging)?;
     durable::create_dir_all(checkpoints)?;
     for name in Disk::default().list(checkpoints)? {
-        if name.starts_with(b".tmp-") {
+        if name.starts_with(b".tmp-") || name.starts_with(taken::PREFIX.as_bytes()) {
             Disk::default().remove_tree(&join(checkpoints, &name)).ok();
         }
     }

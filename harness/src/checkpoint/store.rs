@@ -44,6 +44,8 @@ pub(crate) trait Store {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Hashes files of known lengths.
     fn digests(&self, files: &[SizedFile]) -> io::Result<Vec<Digest>>;
+    /// Makes files durable.
+    fn sync_files(&mut self, files: &[SizedFile]) -> io::Result<()>;
     /// Makes files durable, and hashes them.
     fn settle(&mut self, files: &[SizedFile]) -> io::Result<Vec<Digest>>;
     /// What a symbolic link says.
@@ -76,6 +78,7 @@ impl Disk {
 
 impl Store for Disk {
     fn list(&self, folder: &Path) -> io::Result<Vec<Vec<u8>>> {
+        open::refresh(folder);
         fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().into_vec())).collect()
     }
 
@@ -98,6 +101,10 @@ impl Store for Disk {
 
     fn digests(&self, files: &[SizedFile]) -> io::Result<Vec<Digest>> {
         hashing::digests(files, self.pace())
+    }
+
+    fn sync_files(&mut self, files: &[SizedFile]) -> io::Result<()> {
+        hashing::sync(files, self.pace())
     }
 
     fn settle(&mut self, files: &[SizedFile]) -> io::Result<Vec<Digest>> {

@@ -1,23 +1,34 @@
 //! The thread that commits and removes checkpoints, so that no slow disk stops the supervision.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use nemo_core::claim;
+use nemo_core::profile::{LAST_STEP, TooLarge};
+use nemo_core::rundir::Profile;
 use nix::sys::eventfd::EventFd;
 
+use super::candidate::Whole;
 use super::commit::{self, Done, Request};
+use super::inspect;
 use super::prune::{self, Need, Rules};
-use super::store::Disk;
+use super::store::{Disk, Store, join};
+use super::tree;
 use crate::attempt::lease::Lease;
+use crate::monitor::metrics::Mark;
 use crate::os::log;
 use crate::os::retry::until_room;
 
 /// What it is asked to do; one after the other, but that a commit never waits for a removal.
 #[derive(Debug)]
 pub(crate) enum Job {
+    /// Commit what lies in the staging folder under this name.
+    Save(Vec<u8>, Box<Whole>),
+    /// Try again.
     Commit(Box<Request>),
     /// Tell which checkpoints may go.
     Choose(Need),
@@ -28,11 +39,27 @@ pub(crate) enum Job {
 /// What came of it.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    Commit(Box<Request>, io::Result<Done>),
+    /// `is_left`: it lies in the staging folder still.
+    Commit { request: Box<Request>, done: io::Result<Done>, is_left: bool },
+    /// It was taken: should the attempt end now, the next one commits it.
+    Taken(Vec<u8>),
+    /// No commit was tried.
+    Not(Vec<u8>, NotTried),
     /// These may go, once that is recorded.
     Chosen(io::Result<Vec<u64>>),
     /// What could not be removed is chosen again after the next commit.
     Removed,
+}
+
+/// Why no commit was tried.
+#[derive(Debug)]
+pub(crate) enum NotTried {
+    /// The program took it away again.
+    Gone,
+    /// It can't be a checkpoint.
+    Unfit(String),
+    /// It can't be looked at now.
+    Unseen(io::Error),
 }
 
 /// The other end.
@@ -46,28 +73,29 @@ pub(crate) struct Worker {
 
 /// What the threads work with.
 #[derive(Debug)]
-struct WorkerContext {
+pub(crate) struct WorkerContext {
+    pub(crate) rules: Rules,
+    pub(crate) profile: Option<Profile>,
+    pub(crate) staging: PathBuf,
+    pub(crate) checkpoints: PathBuf,
+    pub(crate) lease: Lease,
+    pub(crate) boot_id: String,
+    /// The steps that are taken.
+    pub(crate) steps: Mutex<BTreeSet<u64>>,
     /// A program trains meanwhile.
-    gentle: Arc<AtomicBool>,
-    rules: Rules,
-    checkpoints: PathBuf,
-    lease: Lease,
+    pub(crate) gentle: Arc<AtomicBool>,
 }
+
+/// So many of the last steps are remembered, to tell where to count on.
+const STEPS: usize = 1024;
 
 impl Worker {
     /// Starts the thread; it ends with this.
-    pub(crate) fn start(
-        rules: &Rules,
-        checkpoints: PathBuf,
-        lease: &Lease,
-        wake: &Arc<EventFd>,
-    ) -> io::Result<Self> {
+    pub(crate) fn start(context: WorkerContext, wake: &Arc<EventFd>) -> io::Result<Self> {
         let (jobs, to_do) = channel();
         let (done, answers) = channel();
-        let gentle = Arc::new(AtomicBool::new(true));
-        let (rules, lease) = (rules.clone(), lease.clone());
-        let hands = WorkerContext { gentle: Arc::clone(&gentle), rules, checkpoints, lease };
-        let (hands, to_do) = (Arc::new(hands), Arc::new(Mutex::new(to_do)));
+        let gentle = Arc::clone(&context.gentle);
+        let (hands, to_do) = (Arc::new(context), Arc::new(Mutex::new(to_do)));
         until_room(|| {
             let (hands, done, to_do) = (Arc::clone(&hands), done.clone(), Arc::clone(&to_do));
             let wake = Arc::clone(wake);
@@ -89,6 +117,11 @@ impl Worker {
         self.jobs.send(job).ok(); // the thread lives as long as the sender
     }
 
+    /// Something that sends from another thread.
+    pub(crate) fn sender(&self) -> Sender<Job> {
+        self.jobs.clone()
+    }
+
     /// All that has come.
     pub(crate) fn answers(&self) -> Vec<Answer> {
         self.wake.read().ok();
@@ -101,8 +134,11 @@ fn take(job: Job, hands: &Arc<WorkerContext>, done: &Sender<Answer>, wake: &Arc<
     let is_removal = matches!(job, Job::Remove(_));
     let (own_hands, own_done, own_wake) = (Arc::clone(hands), done.clone(), Arc::clone(wake));
     let work = move || {
-        own_done.send(own_hands.work(job)).ok(); // nobody waits for it after the attempt's end
-        own_wake.write(1).ok();
+        let tell = |answer| {
+            own_done.send(answer).ok(); // nobody waits for it after the attempt's end
+            own_wake.write(1).ok();
+        };
+        tell(own_hands.work(job, &tell));
     };
     if !is_removal {
         work();
@@ -118,16 +154,13 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
 }
 
 impl WorkerContext {
-    fn work(&self, job: Job) -> Answer {
+    fn work(&self, job: Job, tell: &dyn Fn(Answer)) -> Answer {
         match job {
-            Job::Commit(request) => {
-                let gentle = self.gentle.load(Ordering::Relaxed);
-                let mut disk = Disk { gentle, ..Disk::default() };
-                log::debug(|| format!("commit: {request:?}"));
-                let done = commit::commit(&mut disk, &request, &|| self.lease.is_newest());
-                log::debug(|| format!("committed: {done:?}"));
-                Answer::Commit(request, done)
-            }
+            Job::Save(name, whole) => match self.request(&name, &whole) {
+                Ok(request) => self.commit(request, tell),
+                Err(why) => Answer::Not(name, why),
+            },
+            Job::Commit(request) => self.commit(*request, tell),
             Job::Choose(need) => Answer::Chosen(self.rules.removable(&Disk::default(), &need)),
             Job::Remove(steps) => {
                 self.remove(&steps).ok();
@@ -136,10 +169,69 @@ impl WorkerContext {
         }
     }
 
+    /// One after the other: two things without a number must not get the same step.
+    fn request(&self, name: &[u8], whole: &Whole) -> Result<Request, NotTried> {
+        let from = join(&self.staging, name);
+        let stat = Disk::default().stat(&from).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => NotTried::Gone,
+            _ => NotTried::Unseen(error),
+        })?;
+        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = steps.last().copied();
+        let counted = newest.map_or(0, |last| last.saturating_add(1));
+        let found = match whole.step {
+            Some(step) => Ok(Some(step)),
+            None => inspect::step(self.profile, &from, stat.kind),
+        };
+        let step = found.map(|found| found.or(whole.place.step));
+        let step = step.ok().filter(|step| step.unwrap_or(counted) <= LAST_STEP);
+        let step = step.ok_or_else(|| NotTried::Unfit(TooLarge.to_string()))?;
+        let seen = whole.seen.clone().or_else(|| tree::walk(&Disk::default(), &from).ok());
+        let request = Request {
+            seen,
+            from,
+            entry: name.to_owned(),
+            step: step.unwrap_or(counted),
+            counted_from: newest.filter(|_| step.is_none()),
+            checkpoints: self.checkpoints.clone(),
+            attempt: self.lease.attempt,
+            lease: self.lease.nonce.clone(),
+            nonce: claim::nonce().map_err(NotTried::Unseen)?,
+            metrics: whole.place.metrics.as_ref().map(Mark::reached),
+            boot_id: self.boot_id.clone(),
+            is_hurried: false,
+        };
+        steps.insert(request.step);
+        if steps.len() > STEPS {
+            steps.pop_first();
+        }
+        Ok(request)
+    }
+
+    fn commit(&self, mut request: Request, tell: &dyn Fn(Answer)) -> Answer {
+        let gentle = self.gentle.load(Ordering::Relaxed);
+        request.is_hurried = !gentle;
+        let mut disk = Disk { gentle, ..Disk::default() };
+        let taken = || tell(Answer::Taken(request.entry.clone()));
+        let is_newest = || self.lease.is_newest_exactly();
+        log::debug(|| format!("commit: {request:?}"));
+        let done = commit::commit_telling(&mut disk, &request, &is_newest, &taken);
+        log::debug(|| format!("committed: {done:?}"));
+        match &done {
+            Ok(Done::Changed) => request.seen = tree::walk(&disk, &request.from).ok(),
+            Ok(Done::Same(_)) => {
+                self.steps.lock().unwrap_or_else(PoisonError::into_inner).remove(&request.step);
+            }
+            Ok(Done::Committed | Done::Adopted | Done::Refused(_) | Done::Superseded) | Err(_) => {}
+        }
+        let is_left = matches!(done, Ok(Done::Refused(_))) && disk.stat(&request.from).is_ok();
+        Answer::Commit { request: Box::new(request), done, is_left }
+    }
+
     /// A later attempt's checkpoints are its own.
     fn remove(&self, steps: &[u64]) -> io::Result<()> {
         for &step in steps {
-            if !self.lease.is_newest()? {
+            if !self.lease.is_newest_exactly()? {
                 return Ok(());
             }
             prune::remove(&mut Disk::default(), &self.checkpoints, step, &self.lease.nonce)?;

@@ -54,20 +54,13 @@ impl EventLoop<'_> {
             self.reap();
         }
         self.listen();
-        let (happened, lost) = self.monitor.finish(self.harness.clock.now(), &mut self.log);
+        let happened = self.monitor.finish(self.harness.clock.now(), &mut self.log);
         for happening in happened {
             self.happened(happening);
         }
         self.note_ready();
-        if lost > 0 {
-            self.log.warn(&format!("{lost} bytes of the program's output could not be written"));
-        }
         let in_order = matches!(self.exit, Some(Exit::Code(0 | 75 | 85 | 93)));
-        let torn = self.saver.finish(self.harness.clock.now(), &self.monitor.place(), in_order);
-        for torn in torn {
-            self.log.warn(&torn);
-            self.refused.push(torn);
-        }
+        self.saver.finish(in_order);
         self.settling = true;
     }
 

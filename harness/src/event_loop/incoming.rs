@@ -9,6 +9,7 @@ use nemo_core::rundir::{AttemptRecord, Every, LogAction, LogPolicy};
 use super::EventLoop;
 use crate::checkpoint::commit::Done;
 use crate::checkpoint::saver::Outcome as Saved;
+use crate::checkpoint::worker::Job;
 use crate::monitor::Happening;
 use crate::os::clock::{Time, unix_now};
 use crate::os::log::Log;
@@ -18,6 +19,10 @@ use crate::slurm;
 use crate::slurm::requeue;
 use crate::supervise::{Answer, Event, StopCause};
 
+/// So many saves that were not committed are named in the record.
+const REFUSED: usize = 10;
+/// How long the disk has to say whether somebody cancelled the trial.
+const DISK: Duration = Duration::from_millis(100);
 /// How long Slurm has to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -61,7 +66,9 @@ impl EventLoop<'_> {
         self.harness.grace_end = job.grace_end().or(self.harness.grace_end);
         let stop = slurm::stop_cause(&job, &self.harness.own_run(), unix_now());
         let stop = stop.map(|cause| {
-            if requeue::is_cancelled(self.harness) { StopCause::Cancelled } else { cause }
+            let asked = self.questions.ask(requeue::cancel_question(self.harness));
+            // Where the disk does not answer, Slurm's word holds.
+            if asked.wait(DISK) == Some(true) { StopCause::Cancelled } else { cause }
         });
         Some(Event::Learned(Answer::Job { stop, end }))
     }
@@ -107,7 +114,7 @@ impl EventLoop<'_> {
         }
         self.noted.worked = true;
         let record = AttemptRecord::Ready { attempt: self.lease.attempt, time: unix_now() };
-        self.record(&record, "that the program works");
+        self.record(record, "that the program works");
     }
 
     pub(super) fn happened(&mut self, happening: Happening) -> Option<Event> {
@@ -133,7 +140,7 @@ impl EventLoop<'_> {
         self.log.warn(&format!("log policy `{name}` matched: {line}"));
         let (attempt, time) = (self.lease.attempt, unix_now());
         let label = AttemptRecord::Label { attempt, name: name.clone(), line, time };
-        self.record(&label, "a log policy's match");
+        self.record(label, "a log policy's match");
         match action {
             LogAction::Label => {}
             LogAction::StopRestarting => self.noted.stop_restarting = Some(name.clone()),
@@ -143,7 +150,7 @@ impl EventLoop<'_> {
                 let reason = format!("log policy `{name}`");
                 let record =
                     AttemptRecord::ExcludeNode { attempt, node, reason, left: false, time };
-                self.record(&record, "that the node is excluded");
+                self.record(record, "that the node is excluded");
             }
         }
     }
@@ -154,7 +161,7 @@ impl EventLoop<'_> {
         let silence = now.saturating_sub(since).as_secs_f64();
         let path = self.harness.trial.dir.evidence(self.lease.attempt);
         let helpers = self.helpers();
-        self.program.keep_evidence(&helpers, &path, self.harness);
+        self.program.keep_evidence(&helpers, path.clone(), self.harness);
         let file = path.display();
         self.log.warn(&format!(
             "the program gave no sign of life for {silence:.0} s: it is ended; what it did is in `{file}`"
@@ -163,22 +170,30 @@ impl EventLoop<'_> {
         let evidence = path.file_name().map(|name| name.to_string_lossy().into_owned());
         let attempt = self.lease.attempt;
         let record = AttemptRecord::Hang { attempt, since: time - silence, time, evidence };
-        self.record(&record, "the hang");
+        self.record(record, "the hang");
         Event::Hung
     }
 
     /// Where the interval follows from what was measured, it is measured anew.
     pub(super) fn set_interval(&mut self) {
         if self.harness.trial.spec.checkpoint.every == Some(Every::Auto) {
-            let rows = lines::read(&self.harness.trial.dir.attempts()).unwrap_or_default().rows;
-            self.monitor.session.set_interval(interval::auto(&rows, unix_now()));
+            let path = self.harness.trial.dir.attempts();
+            // After all that is to be written to it.
+            self.interval = Some(self.harness.records.ask(move || {
+                let rows = lines::read(&path).unwrap_or_default().rows;
+                interval::auto(&rows, unix_now())
+            }));
         }
     }
 
-    fn record(&mut self, record: &AttemptRecord, what: &str) {
-        if let Err(error) = self.journal.write(record) {
-            self.log.warn(&format!("{what} could not be recorded: {error}"));
-        }
+    /// Has a line of the record written: nobody waits for it.
+    fn record(&mut self, record: AttemptRecord, what: &str) {
+        let (mut log, what) = (self.log.clone(), what.to_owned());
+        self.journal.add(record, move |written| {
+            if let Err(error) = written {
+                log.warn(&format!("{what} could not be recorded: {error}"));
+            }
+        });
     }
 
     /// Records what came of a save.
@@ -201,18 +216,28 @@ impl EventLoop<'_> {
             }
             Ok(Done::Refused(why)) => {
                 let text = format!("`{entry}` was not committed: {why}");
-                self.log.warn(&text);
-                self.refused.push(text);
+                self.refuse(text);
             }
             Err(error) => {
                 let text = format!("`{entry}` could not be committed: {error}");
-                self.log.warn(&text);
                 if is_last {
-                    self.refused.push(text);
+                    self.refuse(text);
+                } else {
+                    self.log.warn(&text);
                 }
             }
         }
         None
+    }
+
+    /// Something that was saved is not committed: the first few are named at the end.
+    fn refuse(&mut self, text: String) {
+        self.log.warn(&text);
+        match self.refused.len() {
+            ..REFUSED => self.refused.push(text),
+            REFUSED => self.refused.push("and others".to_owned()),
+            _ => {}
+        }
     }
 
     /// Lets go of checkpoints that nothing keeps, once that is recorded.
@@ -223,9 +248,12 @@ impl EventLoop<'_> {
         }
         let (attempt, time) = (self.lease.attempt, unix_now());
         let record = AttemptRecord::Removed { attempt, steps: steps.clone(), time };
-        if self.journal.write(&record).is_ok() {
-            self.saver.remove(steps);
-        }
+        let worker = self.saver.remover();
+        self.journal.add(record, move |written| {
+            // Where it can't be recorded, nothing goes.
+            let steps = written.map_or_else(|_| Vec::new(), |()| steps);
+            worker.send(Job::Remove(steps)).ok(); // at the attempt's end nobody removes any more
+        });
     }
 
     fn committed(&mut self, step: u64, bytes: u64, entry: &str, at: Time) {
@@ -238,7 +266,7 @@ impl EventLoop<'_> {
         let saving = self.monitor.session.cost(step).map(|cost| cost.as_secs_f64());
         let (time, bytes) = (unix_now(), Some(bytes));
         let record = AttemptRecord::Checkpoint { attempt, step, time, saving, bytes };
-        self.record(&record, &format!("the checkpoint of step {step}"));
+        self.record(record, &format!("the checkpoint of step {step}"));
         self.monitor.session.committed(step, at, now);
         self.set_interval();
         self.monitor.publish();

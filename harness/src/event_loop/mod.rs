@@ -4,9 +4,11 @@ mod actions;
 mod incoming;
 
 use std::collections::{BTreeSet, VecDeque};
+use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use nemo_core::rundir::TrialDir;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
@@ -21,6 +23,7 @@ use crate::os::clock::Time;
 use crate::os::disposition::hears;
 use crate::os::log::{self, Log};
 use crate::os::proc_fs;
+use crate::os::serial_queue::{Asked, SerialQueue};
 use crate::os::signals;
 use crate::os::subprocess::Question;
 use crate::program::Program;
@@ -35,6 +38,38 @@ const LEASE_EVERY: Duration = Duration::from_secs(5);
 /// How long Slurm's own TERM may reach this process after another one of the job.
 const UNTIL_TERM: Duration = Duration::from_secs(3);
 
+/// How long the disk has to say what USR1 means before that is taken for a mere request to save.
+const ANSWER: Duration = Duration::from_millis(20);
+/// How often the output is looked at while the disk does not take what came before.
+const FULL: Duration = Duration::from_millis(50);
+
+/// What somebody wants of the trial, by a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Nothing,
+    Pause,
+    Preempt,
+}
+
+impl Wanted {
+    /// Looks, and takes what is wanted only once.
+    fn by_hand(dir: &TrialDir) -> Self {
+        if requeue::is_paused(dir) {
+            return Self::Pause;
+        }
+        let is_preempted = std::fs::remove_file(dir.preempt()).is_ok();
+        if is_preempted { Self::Preempt } else { Self::Nothing }
+    }
+
+    fn event(self) -> Option<Event> {
+        match self {
+            Self::Nothing => None,
+            Self::Pause => Some(Event::Pause),
+            Self::Preempt => Some(Event::Preempt),
+        }
+    }
+}
+
 /// What an attempt is made of when its program has started.
 #[derive(Debug)]
 pub(crate) struct Parts<'a> {
@@ -44,9 +79,11 @@ pub(crate) struct Parts<'a> {
     pub(crate) monitor: Monitor,
     pub(crate) lease: Lease,
     pub(crate) log: Log,
-    pub(crate) journal: &'a mut Journal,
+    pub(crate) journal: &'a Journal,
     /// The steps that earlier attempts committed.
     pub(crate) known: BTreeSet<u64>,
+    /// Asks the disk.
+    pub(crate) questions: SerialQueue,
 }
 
 /// A running attempt.
@@ -62,8 +99,15 @@ pub(crate) struct EventLoop<'a> {
     outlived: Option<(Exit, Time)>,
     lease: Lease,
     lease_at: Time,
+    /// Whether it is the newest, once the disk answers.
+    lease_asked: Option<Asked<io::Result<bool>>>,
+    /// What was wanted by hand when USR1 came, once the disk answers.
+    wanted: Option<Asked<Wanted>>,
+    /// The interval that follows from the record.
+    interval: Option<Asked<Duration>>,
+    questions: SerialQueue,
     log: Log,
-    journal: &'a mut Journal,
+    journal: &'a Journal,
     monitor: Monitor,
     question: Option<Question>,
     /// Slurm must be asked once more: something happened since the question.
@@ -82,7 +126,8 @@ pub(crate) struct EventLoop<'a> {
 
 impl<'a> EventLoop<'a> {
     pub(crate) fn new(harness: &'a mut Harness, parts: Parts<'a>) -> Self {
-        let Parts { supervisor, program, saver, monitor, lease, log, journal, known } = parts;
+        let Parts { supervisor, program, saver, monitor, lease, log, journal, .. } = parts;
+        let Parts { known, questions, .. } = parts;
         let lease_at = harness.clock.now() + LEASE_EVERY;
         Self {
             harness,
@@ -93,6 +138,10 @@ impl<'a> EventLoop<'a> {
             outlived: None,
             lease,
             lease_at,
+            lease_asked: None,
+            wanted: None,
+            interval: None,
+            questions,
             log,
             journal,
             monitor,
@@ -151,8 +200,13 @@ impl<'a> EventLoop<'a> {
             invalid: session.invalid.take(),
         };
         self.noted.leave_node |= self.exit.is_none();
-        let late = |name| format!("`{name}` was not committed: there was no time left for it");
-        self.refused.extend(self.saver.unfinished().into_iter().map(late));
+        let unfinished = self.saver.unfinished();
+        let is_taken = unfinished.iter().any(|(_, is_taken)| *is_taken);
+        for (name, is_taken) in unfinished {
+            let then = if is_taken { "; it is kept, and the next attempt commits it" } else { "" };
+            let text = format!("`{name}` was not committed: there was no time left for it{then}");
+            self.refused.push(text);
+        }
         Report {
             exit: self.exit.unwrap_or(Exit::Signal(Signal::SIGKILL as i32)),
             who: self.who,
@@ -162,6 +216,7 @@ impl<'a> EventLoop<'a> {
             deadline: self.supervisor.deadline(),
             step: session.step,
             committed: self.committed,
+            is_taken,
             refused: self.refused,
             from_program,
             killed: self.supervisor.has_killed(),
@@ -194,6 +249,7 @@ impl<'a> EventLoop<'a> {
             monitor.filter(|_| !self.settling),
             outlived.map(|(_, until)| *until),
             self.program.next_look(),
+            self.harness.records.is_full().then_some(now + FULL),
         ];
         let due = due.into_iter().flatten().min().map(|at| at.saturating_sub(now));
         // A millisecond more, so that a time that is due is over when it is looked at.
@@ -209,9 +265,32 @@ impl<'a> EventLoop<'a> {
         poll(&mut set, timeout).ok(); // all sources are read without blocking: which one it was doesn't matter
     }
 
-    /// Whether somebody asked for this attempt to stop and run again; the wish is taken.
-    fn is_preempted_by_hand(&self) -> bool {
-        std::fs::remove_file(self.harness.trial.dir.preempt()).is_ok()
+    /// USR1 came. What it means is asked of the disk: one that does not answer at once holds nothing up.
+    fn usr1(&mut self) -> Event {
+        let dir = self.harness.trial.dir.clone();
+        let asked = self.questions.ask(move || Wanted::by_hand(&dir));
+        if let Some(wanted) = asked.wait(ANSWER) {
+            return wanted.event().unwrap_or(Event::Usr1);
+        }
+        self.wanted = Some(asked);
+        Event::Usr1
+    }
+
+    /// Looks whether a later attempt has taken over, now and then.
+    fn ask_for_lease(&mut self) -> Option<Event> {
+        let now = self.harness.clock.now();
+        if let Some(answer) = self.lease_asked.as_ref().and_then(Asked::take) {
+            self.lease_asked = None;
+            return matches!(answer, Ok(false)).then_some(Event::Superseded);
+        }
+        if !self.settling && self.lease_at <= now {
+            self.lease_at = now + LEASE_EVERY;
+            if self.lease_asked.is_none() {
+                let lease = self.lease.clone();
+                self.lease_asked = Some(self.questions.ask(move || lease.is_newest()));
+            }
+        }
+        None
     }
 
     fn gather(&mut self, events: &mut VecDeque<Event>) {
@@ -222,13 +301,7 @@ impl<'a> EventLoop<'a> {
         events.extend(self.listen());
         for signal in heard {
             match signal {
-                Signal::SIGUSR1 if requeue::is_paused(&self.harness.trial.dir) => {
-                    events.push_back(Event::Pause);
-                }
-                Signal::SIGUSR1 if self.is_preempted_by_hand() => {
-                    events.push_back(Event::Preempt);
-                }
-                Signal::SIGUSR1 => events.push_back(Event::Usr1),
+                Signal::SIGUSR1 => events.push_back(self.usr1()),
                 Signal::SIGTERM | Signal::SIGINT => events.push_back(Event::Term),
                 Signal::SIGCHLD => events.extend(self.reap()),
                 _ => {} // USR2 and HUP are nobody's way to talk to the harness
@@ -236,16 +309,18 @@ impl<'a> EventLoop<'a> {
         }
         events.extend(self.last_ended());
         events.extend(self.answer());
+        if let Some(wanted) = self.wanted.as_ref().and_then(Asked::take) {
+            self.wanted = None;
+            events.extend(wanted.event());
+        }
+        if let Some(interval) = self.interval.as_ref().and_then(Asked::take) {
+            self.interval = None;
+            self.monitor.session.set_interval(interval);
+        }
         let saved = self.saver.look(self.harness.clock.now(), &self.monitor.place());
         events.extend(saved.into_iter().filter_map(|outcome| self.saved(outcome)));
         self.remove_surplus();
-        let now = self.harness.clock.now();
-        if !self.settling && self.lease_at <= now {
-            self.lease_at = now + LEASE_EVERY;
-            if matches!(self.lease.is_newest(), Ok(false)) {
-                events.push_back(Event::Superseded);
-            }
-        }
+        events.extend(self.ask_for_lease());
         if self.is_settled() {
             events.push_back(Event::Settled);
         }

@@ -1,11 +1,15 @@
 //! What one process of the harness holds while it runs the attempts of one job.
 
+use std::time::Duration;
+
 use nix::sys::signalfd::SignalFd;
 
 use crate::attempt::start_error::StartError;
 use crate::job::context::Context;
 use crate::job::trial::Trial;
 use crate::os::clock::Clock;
+use crate::os::patience::Patience;
+use crate::os::serial_queue::SerialQueue;
 use crate::slurm::OwnRun;
 
 /// What stays the same from attempt to attempt of one job.
@@ -17,6 +21,8 @@ pub(crate) struct Harness {
     pub(crate) trial: Trial,
     pub(crate) clock: Clock,
     pub(crate) signals: SignalFd,
+    /// Writes the record, the metrics and the logs of all attempts.
+    pub(crate) records: SerialQueue,
     /// The `srun` that runs the sentinel.
     pub(crate) sentinel: Option<u32>,
     /// When the grace of a preemption ends, in unix seconds, once Slurm has said so.
@@ -27,7 +33,17 @@ pub(crate) struct Harness {
     pub(crate) segment_end: Option<f64>,
 }
 
+/// How long a disk that is full or fails is waited for before an attempt is given up.
+const PATIENCE: Duration = Duration::from_mins(5);
+
 impl Harness {
+    /// How long the disk is waited for before the program starts: not beyond the end of the segment.
+    pub(crate) fn patience(&self) -> Patience<'_> {
+        let end = self.segment_end.map(|at| self.clock.at_unix(at));
+        let until = end.into_iter().chain([self.clock.now() + PATIENCE]).min();
+        Patience { signals: &self.signals, clock: self.clock, until: until.unwrap_or_default() }
+    }
+
     /// What Slurm's word on the job is compared with.
     pub(crate) fn own_run(&self) -> OwnRun {
         #[expect(clippy::cast_precision_loss, reason = "seconds fit")]

@@ -16,6 +16,8 @@ use crate::job::harness::Harness;
 use crate::job::trial::Trial;
 use crate::os::clock::{Clock, unix_now};
 use crate::os::log::{self, log_error, log_info, log_stderr};
+use crate::os::patience::Patience;
+use crate::os::serial_queue::SerialQueue;
 use crate::os::signals;
 use crate::os::subprocess::{self, Outcome};
 use crate::program::guard::{self, Role};
@@ -30,6 +32,12 @@ const ANSWER: Duration = Duration::from_secs(5);
 const MOMENT: Duration = Duration::from_secs(2);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// How long a disk that hangs is waited for at the very end.
+const LAST_WORDS: Duration = Duration::from_mins(5);
+
+/// How long a disk that is full or fails is waited for before anything is known of the trial.
+const FIRST_PATIENCE: Duration = Duration::from_mins(2);
 
 /// Which trial is to be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +71,9 @@ pub(crate) fn run(task_dir: &Path, which: Which, mode: Mode) -> Result<u8, Strin
         Which::Trial(index) => index,
         Which::Offset(offset) => offset + context.array_index(),
     };
-    let trial = Trial::open(task_dir, index)?;
+    let until = clock.now() + FIRST_PATIENCE;
+    let patience = Patience { signals: &signals, clock, until };
+    let trial = Trial::open(task_dir, index, patience)?;
     if context.debug || is_debug(trial.spec.env.get("NEMO_LOG").map(String::as_str)) {
         log::debug_to(&trial.dir.debug_log());
         log::debug(|| format!("{} on {}: {context:?}", env!("CARGO_PKG_VERSION"), context.node));
@@ -76,6 +86,7 @@ pub(crate) fn run(task_dir: &Path, which: Which, mode: Mode) -> Result<u8, Strin
         trial,
         clock,
         signals,
+        records: SerialQueue::start("records", None),
         sentinel: None,
         grace_end: None,
         began,
@@ -91,6 +102,9 @@ pub(crate) fn run(task_dir: &Path, which: Which, mode: Mode) -> Result<u8, Strin
     }
     let result = attempts(&mut harness);
     sentinel::end(&mut harness);
+    if !harness.records.drain(LAST_WORDS) {
+        log_stderr("the disk does not answer: the last lines of the record are not written");
+    }
     result
 }
 

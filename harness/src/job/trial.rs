@@ -8,6 +8,8 @@ use nemo_core::durable;
 use nemo_core::rundir::{Params, TaskDir, TaskSpec, TrialDir, trials};
 use nix::sys::signal::Signal;
 
+use crate::os::patience::Patience;
+
 /// One trial of a task.
 #[derive(Clone, Debug)]
 pub(crate) struct Trial {
@@ -23,11 +25,16 @@ pub(crate) struct Trial {
 
 impl Trial {
     /// Reads the task's files, and makes the trial's folder.
-    pub(crate) fn open(task_dir: &Path, index: u32) -> Result<Self, String> {
-        let task_dir = fs::canonicalize(task_dir).map_err(|error| with_path(task_dir, &error))?;
+    pub(crate) fn open(
+        task_dir: &Path,
+        index: u32,
+        patience: Patience<'_>,
+    ) -> Result<Self, String> {
+        let found = patience.with(|| fs::canonicalize(task_dir));
+        let task_dir = found.map_err(|error| with_path(task_dir, &error))?;
         let task_dir = TaskDir(task_dir);
         let path = task_dir.spec();
-        let text = fs::read(&path).map_err(|error| with_path(&path, &error))?;
+        let text = patience.with(|| fs::read(&path)).map_err(|error| with_path(&path, &error))?;
         let spec: TaskSpec =
             checksum::from_slice(&text).map_err(|error| with_path(&path, &error))?;
         if spec.schema != 1 {
@@ -35,16 +42,18 @@ impl Trial {
             return Err(format!("{text}, this nemo-harness reads schema 1; take a newer one"));
         }
         let lines = task_dir.trial_lines();
-        let line = trials::read_one(&lines, index).map_err(|error| with_path(&lines, &error))?;
+        let line = patience.with(|| trials::read_one(&lines, index));
+        let line = line.map_err(|error| with_path(&lines, &error))?;
         let dir = task_dir.trial(index);
-        durable::create_dir_all(dir.path()).map_err(|error| with_path(dir.path(), &error))?;
+        let made = patience.with(|| durable::create_dir_all(dir.path()));
+        made.map_err(|error| with_path(dir.path(), &error))?;
         let signal = save_signal(&spec.checkpoint.signal)?;
         let trial = Self { spec, index, params: line.params, task: task_dir, dir, signal };
         let params = serde_json::to_vec_pretty(&trial.params).map_err(|error| error.to_string())?;
         let path = trial.dir.params();
         if fs::read(&path).ok().as_ref() != Some(&params) {
-            durable::replace_file_durably(&path, &params)
-                .map_err(|error| with_path(&path, &error))?;
+            let written = patience.with(|| durable::replace_file_durably(&path, &params));
+            written.map_err(|error| with_path(&path, &error))?;
         }
         Ok(trial)
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use nemo_core::durable::{self, Appender};
 use nemo_core::lines::{self, Line};
@@ -13,6 +14,8 @@ use regex_lite::Regex;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Number, Value};
+
+use crate::os::serial_queue::SerialQueue;
 
 /// The patterns, and where the program is.
 #[derive(Debug)]
@@ -79,45 +82,109 @@ fn whole(step: f64) -> Option<u64> {
     (0.0..9e15).contains(&step).then_some(step as u64)
 }
 
-/// Writes `metrics.jsonl`.
+/// Has `metrics.jsonl` written.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     path: PathBuf,
     attempt: u32,
-    file: Option<Appender>,
-    /// The bytes in the file: what a checkpoint remembers where there are no steps.
-    pub(crate) length: u64,
+    records: SerialQueue,
+    file: Arc<Mutex<Option<Appender>>>,
+    /// The bytes in the file once all is written: what a checkpoint remembers where there are no steps.
+    length: u64,
+    written: Arc<Written>,
+}
+
+/// How much of what was to be written is.
+#[derive(Debug, Default)]
+struct Written {
+    state: Mutex<WrittenState>,
+    more: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct WrittenState {
+    /// Of [`Recorder::length`].
+    until: u64,
+    /// By how much the file is longer: negative where lines could not be written.
+    more: i64,
+}
+
+/// A place in `metrics.jsonl`: where the program was when it saved.
+#[derive(Clone, Debug)]
+pub(crate) struct Mark {
+    path: PathBuf,
+    length: u64,
+    written: Arc<Written>,
+}
+
+impl Mark {
+    /// Waits until all before it is written. The file, and where it is there.
+    pub(crate) fn reached(&self) -> (PathBuf, u64) {
+        let state = self.written.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.written.more.wait_while(state, |state| state.until < self.length);
+        let state = state.unwrap_or_else(PoisonError::into_inner);
+        (self.path.clone(), self.length.saturating_add_signed(state.more))
+    }
 }
 
 impl Recorder {
-    pub(crate) fn new(path: PathBuf, attempt: u32) -> Self {
+    pub(crate) fn new(path: PathBuf, attempt: u32, records: &SerialQueue) -> Self {
         let length = fs::metadata(&path).map_or(0, |metadata| metadata.len());
-        Self { path, attempt, file: None, length }
+        let state = WrittenState { until: length, more: 0 };
+        let written = Arc::new(Written { state: Mutex::new(state), more: Condvar::new() });
+        let (records, file) = (records.clone(), Arc::default());
+        Self { path, attempt, records, file, length, written }
     }
 
-    /// Appends one report; it is durable only once a checkpoint is.
+    /// Where the program is.
+    pub(crate) fn mark(&self) -> Mark {
+        let (path, written) = (self.path.clone(), Arc::clone(&self.written));
+        Mark { path, length: self.length, written }
+    }
+
+    /// Appends one report; it is durable only once a checkpoint is. `failed` is told, in the thread that writes. An error
+    /// says that there is no room for it.
     pub(crate) fn report(
         &mut self,
         step: Option<u64>,
         time: f64,
         values: Map<String, Value>,
         validation: bool,
+        failed: impl FnOnce(io::Error) + Send + 'static,
     ) -> io::Result<()> {
-        if self.file.is_none() {
-            self.file = Some(Appender::open(&self.path)?);
+        if self.records.is_full() {
+            return Err(io::Error::other("the disk does not answer"));
         }
-        if let Some(file) = &mut self.file {
-            file.plain_line_unsynced(&MetricsLine {
-                step,
-                attempt: self.attempt,
-                time,
-                values,
-                validation,
-            })?;
-            self.length = fs::metadata(&self.path)?.len();
-        }
+        let row = MetricsLine { step, attempt: self.attempt, time, values, validation };
+        let line = serde_json::to_vec(&row)?;
+        self.length += line.len() as u64 + 1;
+        let (until, path) = (self.length, self.path.clone());
+        let (file, written) = (Arc::clone(&self.file), Arc::clone(&self.written));
+        self.records.add(line.len(), move || {
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            let result = append(&mut file, &path, &line);
+            let mut state = written.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.until = until;
+            if let Err(error) = result {
+                // From then on the file's length says what is in it.
+                let length = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+                state.more = length.cast_signed().saturating_sub(until.cast_signed());
+                failed(error);
+            }
+            drop(state);
+            written.more.notify_all();
+        });
         Ok(())
     }
+}
+
+fn append(file: &mut Option<Appender>, path: &Path, line: &[u8]) -> io::Result<()> {
+    let open = match file.take() {
+        Some(open) => open,
+        None => Appender::open(path)?,
+    };
+    // After an error it is opened anew: the handle may be stale, the line torn.
+    file.insert(open).plain_line_unsynced(line).inspect_err(|_| *file = None)
 }
 
 /// The last step that was validated, and the best value of a metric then.
@@ -238,6 +305,46 @@ mod tests {
     fn a_bad_pattern_is_told() {
         assert!(patterns(&[("loss", "loss")]).unwrap_err().contains("group"));
         assert!(patterns(&[("loss", "(")]).unwrap_err().contains("`loss`"));
+    }
+
+    #[test]
+    fn a_mark_waits_for_what_was_reported_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let records = SerialQueue::start("test", None);
+        let mut recorder = Recorder::new(path.clone(), 0, &records);
+        let (go, hangs) = std::sync::mpsc::channel::<()>();
+        records.add(0, move || hangs.recv().unwrap());
+        recorder.report(Some(1), 1.0, Map::new(), false, |error| panic!("{error}")).unwrap();
+        let mark = recorder.mark();
+        recorder.report(Some(2), 1.0, Map::new(), false, |error| panic!("{error}")).unwrap();
+        assert!(!path.exists());
+        let waits = std::thread::spawn(move || mark.reached());
+        go.send(()).unwrap();
+        let (_, length) = waits.join().unwrap();
+        recorder.mark().reached();
+        let text = fs::read_to_string(&path).unwrap();
+        let first = text.split_inclusive('\n').next().unwrap();
+        assert_eq!((length, text.lines().count()), (first.len() as u64, 2));
+    }
+
+    #[test]
+    fn a_line_that_could_not_be_written_moves_what_comes_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        fs::create_dir(&path).unwrap(); // it can't be opened
+        let mut recorder = Recorder::new(path.clone(), 0, &SerialQueue::at_once());
+        recorder.length = 0;
+        let (failed, errors) = std::sync::mpsc::channel();
+        let failed = move |error| failed.send(error).unwrap();
+        recorder.report(Some(1), 1.0, Map::new(), false, failed).unwrap();
+        assert!(errors.recv().is_ok());
+        fs::remove_dir(&path).unwrap();
+        let length = fs::metadata(&path).map_or(0, |own| own.len());
+        recorder.written.state.lock().unwrap().more =
+            length.cast_signed() - recorder.length.cast_signed();
+        recorder.report(Some(2), 1.0, Map::new(), false, |error| panic!("{error}")).unwrap();
+        assert_eq!(recorder.mark().reached().1, fs::metadata(&path).unwrap().len());
     }
 
     #[test]

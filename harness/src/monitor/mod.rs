@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nemo_core::durable;
@@ -21,6 +22,7 @@ use crate::monitor::metrics::{Patterns, Recorder};
 use crate::monitor::watchdog::Watchdog;
 use crate::os::clock::{Time, unix_now};
 use crate::os::log::Log;
+use crate::os::serial_queue::{Asked, SerialQueue};
 use crate::program::output::Stream;
 use crate::protocol::{Heard, Received, Session, Socket, parse};
 
@@ -32,6 +34,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 const REPORTS: usize = 64;
 /// How deep a checkpoint's folders are looked into for a sign of life.
 const DEPTH: u32 = 4;
+/// How soon it is looked whether the disk has answered.
+const ANSWER: Duration = Duration::from_millis(50);
 /// How many messages are read before something else gets its turn.
 const MESSAGES: usize = 1024;
 
@@ -49,6 +53,12 @@ pub(crate) struct Monitor {
     watchdog: Option<Watchdog>,
     /// How many bytes the logs and what is being saved had when they were last looked at.
     written: [u64; 3],
+    /// They are being looked at.
+    looking: Option<Asked<[u64; 3]>>,
+    looks: SerialQueue,
+    records: SerialQueue,
+    /// Reports that there was no room for.
+    unwritten: u64,
     /// The last reports.
     reported: VecDeque<(Option<u64>, bool, Map<String, Value>)>,
     /// What others were told of, and when.
@@ -83,9 +93,14 @@ pub(crate) enum Happening {
 }
 
 impl Monitor {
-    pub(crate) fn new(dir: TrialDir, attempt: u32, sources: Sources) -> Self {
+    pub(crate) fn new(
+        dir: TrialDir,
+        attempt: u32,
+        sources: Sources,
+        records: &SerialQueue,
+    ) -> Self {
         let Sources { streams, patterns, policies, session, socket, watchdog } = sources;
-        let recorder = Recorder::new(dir.metrics(), attempt);
+        let recorder = Recorder::new(dir.metrics(), attempt, records);
         Self {
             dir,
             attempt,
@@ -97,6 +112,10 @@ impl Monitor {
             socket,
             watchdog,
             written: [0; 3],
+            looking: None,
+            looks: SerialQueue::start("signs", None),
+            records: records.clone(),
+            unwritten: 0,
             reported: VecDeque::new(),
             shown: (None, Time::ZERO),
             told: 0,
@@ -113,6 +132,10 @@ impl Monitor {
     /// When [`Monitor::read`] is due.
     pub(crate) fn next_look(&self, now: Time, stopping: bool) -> Option<Time> {
         let watchdog = self.watchdog.filter(|_| !stopping).map(|dog| dog.due());
+        let watchdog = match self.looking {
+            Some(_) => watchdog.map(|_| now + ANSWER),
+            None => watchdog,
+        };
         let again = self.socket.as_ref().is_some_and(|socket| socket.is_behind(self.told));
         let show = self.is_stale().then_some(self.shown.1 + PROGRESS);
         let save = self.session.save_due_at();
@@ -223,8 +246,14 @@ impl Monitor {
         validation: bool,
         log: &mut Log,
     ) {
-        if let Err(error) = self.recorder.report(step, unix_now(), values, validation) {
-            log.note(&format!("a metric could not be written: {error}"));
+        let mut own = log.clone();
+        let failed = move |error| own.note(&format!("a metric could not be written: {error}"));
+        let result = self.recorder.report(step, unix_now(), values, validation, failed);
+        if let Err(error) = result {
+            if self.unwritten == 0 {
+                log.warn(&format!("metrics are not written: {error}"));
+            }
+            self.unwritten += 1;
         }
     }
 
@@ -238,9 +267,15 @@ impl Monitor {
     /// Looks for a sign of life: a message or a line came by itself, a log or a checkpoint may have grown.
     fn watch(&mut self, now: Time) -> Option<Happening> {
         let dog = self.watchdog.as_mut().filter(|dog| dog.due() <= now)?;
-        let (dir, attempt) = (&self.dir, self.attempt);
-        let written = [dir.stdout(attempt), dir.stderr(attempt), dir.staging(attempt)];
-        let written = written.map(|path| bytes(&path, DEPTH));
+        let Some(looking) = &self.looking else {
+            let (dir, attempt) = (&self.dir, self.attempt);
+            let paths = [dir.stdout(attempt), dir.stderr(attempt), dir.staging(attempt)];
+            self.looking = Some(self.looks.ask(move || paths.map(|path| bytes(&path, DEPTH))));
+            return None;
+        };
+        // A disk that does not answer says nothing of the program, which may wait for it too.
+        let written = looking.take()?;
+        self.looking = None;
         let has_changed = written != std::mem::replace(&mut self.written, written);
         let since = dog.look(now, has_changed)?;
         self.watchdog = None; // once is enough
@@ -275,18 +310,22 @@ impl Monitor {
     fn write_progress(&mut self, now: Time) {
         let progress = self.progress();
         let text = serde_json::to_vec(&progress).unwrap_or_default();
-        drop(durable::replace_file(&self.dir.progress(), &text)); // the next change tries again
+        let path = self.dir.progress();
+        if !self.records.is_full() {
+            self.records.add(text.len(), move || {
+                drop(durable::replace_file(&path, &text)); // the next change tries again
+            });
+        }
         self.shown = (Some(progress), now);
     }
 
     /// How far the program is.
     pub(crate) fn place(&self) -> Place {
-        let metrics = (self.dir.metrics(), self.recorder.length);
-        Place { step: self.session.told, metrics: Some(metrics) }
+        Place { step: self.session.told, metrics: Some(self.recorder.mark()) }
     }
 
-    /// The program is gone: what waits is read to its end. The answer is how many bytes of output were lost.
-    pub(crate) fn finish(&mut self, now: Time, log: &mut Log) -> (Vec<Happening>, u64) {
+    /// The program is gone: what waits is read to its end.
+    pub(crate) fn finish(&mut self, now: Time, log: &mut Log) -> Vec<Happening> {
         let mut happened = Vec::new();
         for _ in 0..64 {
             happened.extend(self.read(now, true, log));
@@ -294,8 +333,18 @@ impl Monitor {
         if self.is_stale() {
             self.write_progress(now);
         }
-        let lost = self.streams.drain(..).map(|stream| stream.lost).sum();
-        (happened, lost)
+        if self.unwritten > 0 {
+            log.warn(&format!("{} metrics could not be written", self.unwritten));
+        }
+        let lost: Vec<_> = self.streams.drain(..).map(|stream| stream.lost).collect();
+        let mut log = log.clone();
+        self.records.add(0, move || {
+            let lost: u64 = lost.iter().map(|lost| lost.load(Ordering::Relaxed)).sum();
+            if lost > 0 {
+                log.warn(&format!("{lost} bytes of the program's output could not be written"));
+            }
+        });
+        happened
     }
 }
 

@@ -62,8 +62,13 @@ impl Watchdog {
     }
 }
 
-/// Writes down what the processes below `root` do.
-pub(crate) fn keep_evidence(root: u32, except: &[u32], path: &Path, clock: &Clock) {
+/// Writes it down.
+pub(crate) fn keep_evidence(path: &Path, evidence: &str) {
+    drop(durable::replace_file_durably(path, evidence.as_bytes())); // the trial doesn't depend on it
+}
+
+/// What the processes below `root` do.
+pub(crate) fn evidence(root: u32, except: &[u32], clock: &Clock) -> String {
     let mut text = String::new();
     let mut python = None;
     for pid in proc_fs::descendants(root, except).into_iter().take(PROCESSES) {
@@ -81,7 +86,7 @@ pub(crate) fn keep_evidence(root: u32, except: &[u32], path: &Path, clock: &Cloc
         };
         text.push_str(&["py-spy dump --pid ", &pid, "\n", &told, "\n"].concat());
     }
-    drop(durable::replace_file_durably(path, text.as_bytes())); // the trial doesn't depend on it
+    text
 }
 
 /// One process: its command, and for each thread its state, where the kernel holds it, and its stack where we may see.

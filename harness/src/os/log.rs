@@ -3,25 +3,30 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use nemo_core::log_line::{self, Level};
 
 use crate::os::clock::unix_now;
+use crate::os::serial_queue::SerialQueue;
 use crate::program::output;
 
 /// Where everything is written down, if somebody asked for it.
 static DEBUG: OnceLock<Mutex<File>> = OnceLock::new();
 
-/// The two places.
-#[derive(Debug)]
+/// The two places. Both may lie on a disk that hangs: a thread writes.
+#[derive(Clone, Debug)]
 pub(crate) struct Log {
-    log: Option<File>,
+    file: Option<Arc<File>>,
+    records: SerialQueue,
+    /// Lines that there was no room for.
+    lost: u32,
 }
 
 impl Log {
-    pub(crate) fn new(path: &Path) -> Self {
-        Self { log: output::open_log(path).ok() }
+    pub(crate) fn new(path: &Path, records: &SerialQueue) -> Self {
+        let file = output::open_log(path).ok().map(Arc::new);
+        Self { file, records: records.clone(), lost: 0 }
     }
 
     /// For who looks into the attempt's log.
@@ -33,14 +38,29 @@ impl Log {
     /// For everybody.
     pub(crate) fn warn(&mut self, text: &str) {
         self.write(Level::Warn, text);
-        log_stderr(text);
+        debug(|| text.to_owned());
     }
 
     fn write(&mut self, level: Level, text: &str) {
-        let line = log_line::format(unix_now(), level, text);
-        if let Some(log) = &mut self.log {
-            drop(log.write_all(line.as_bytes())); // a full disk costs words, not the trial
+        if self.records.is_full() {
+            self.lost += 1;
+            return;
         }
+        let mut line = log_line::format(unix_now(), level, text);
+        if self.lost > 0 {
+            let lost = std::mem::take(&mut self.lost);
+            let text = format!("{lost} lines could not be written here");
+            line.insert_str(0, &log_line::format(unix_now(), Level::Warn, &text));
+        }
+        let file = self.file.clone();
+        self.records.add(line.len(), move || {
+            if let Some(file) = file {
+                drop((&*file).write_all(line.as_bytes())); // a full disk costs words, not the trial
+            }
+            if level == Level::Warn {
+                drop(std::io::stderr().write_all(line.as_bytes()));
+            }
+        });
     }
 }
 

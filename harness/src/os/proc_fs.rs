@@ -1,9 +1,10 @@
 //! What `/proc` tells of processes: environments, arguments, open files. It only reads.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(crate) use nemo_core::proc_fs::{descendants, pids, stat};
 
@@ -35,13 +36,15 @@ pub(crate) fn arguments(pid: u32) -> Vec<OsString> {
     words.map(|word| OsString::from_vec(word.to_vec())).collect()
 }
 
-/// Whether a process that we may look into holds something at or below a path open.
-pub(crate) fn is_open(path: &Path) -> bool {
-    pids().into_iter().any(|pid| {
-        let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-        let mut targets = descriptors.flatten().flat_map(|entry| fs::read_link(entry.path()));
-        targets.any(|target| target.starts_with(path))
-    })
+/// The files below a folder that a process of this node has open.
+pub(crate) fn open_below(folder: &Path) -> BTreeSet<PathBuf> {
+    let mut open = BTreeSet::new();
+    for pid in pids() {
+        let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        let targets = descriptors.flatten().flat_map(|entry| fs::read_link(entry.path()));
+        open.extend(targets.filter(|target| target.starts_with(folder)));
+    }
+    open
 }
 
 /// How many processes the kernel has killed for want of memory in this harness's cgroup.

@@ -2,9 +2,15 @@
 #![expect(unsafe_code, reason = "setting a signal to its default can't be said without")]
 
 use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
 
-use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigHandler, SigSet, Signal, kill, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+
+use crate::os::clock::Clock;
 
 /// What is listened to. CHLD tells of processes that ended.
 const HANDLED: [Signal; 6] = [
@@ -47,4 +53,34 @@ pub(crate) fn read(descriptor: &SignalFd) -> Vec<Signal> {
         }
     }
     heard
+}
+
+/// Whether a signal ends whatever waits.
+pub(crate) fn is_stop(signal: Signal) -> bool {
+    matches!(signal, Signal::SIGTERM | Signal::SIGINT)
+}
+
+/// Sends signals to this process once more: they are blocked, and wait to be read.
+pub(crate) fn give_back(signals: impl Iterator<Item = Signal>) {
+    for signal in signals {
+        kill(Pid::this(), signal).ok(); // a process may always signal itself
+    }
+}
+
+/// Waits so long, but not when TERM or INT is there, and says whether one is. All signals are left to be read.
+pub(crate) fn wait_for_stop(descriptor: &SignalFd, pause: Duration) -> bool {
+    let clock = Clock::start();
+    let mut heard = Vec::new();
+    loop {
+        let left = pause.saturating_sub(clock.now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut set = [PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)];
+        let is_over = matches!(poll(&mut set, timeout), Ok(0)) || left.is_zero();
+        heard.extend(read(descriptor));
+        let is_stopped = heard.iter().any(|signal| is_stop(*signal));
+        if is_over || is_stopped {
+            give_back(heard.into_iter());
+            return is_stopped;
+        }
+    }
 }

@@ -12,7 +12,7 @@ pub(crate) mod steps;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use nemo_core::rundir::LaunchSpec;
@@ -106,7 +106,8 @@ fn outputs(
     for path in [dir.stdout(attempt), dir.stderr(attempt)] {
         let log = output::open_log(&path);
         if is_read {
-            let (stream, end) = Stream::new(log.ok()).map_err(|error| with_path(&path, &error))?;
+            let stream = Stream::new(log.ok(), &harness.records);
+            let (stream, end) = stream.map_err(|error| with_path(&path, &error))?;
             streams.push(stream);
             ends.push(end);
         } else {
@@ -166,10 +167,11 @@ impl Program {
     }
 
     /// Writes down what its processes do.
-    pub(crate) fn keep_evidence(&mut self, except: &[u32], path: &Path, harness: &Harness) {
+    pub(crate) fn keep_evidence(&mut self, except: &[u32], path: PathBuf, harness: &Harness) {
         match self {
             Self::Local { .. } => {
-                watchdog::keep_evidence(harness.context.pid, except, path, &harness.clock);
+                let text = watchdog::evidence(harness.context.pid, except, &harness.clock);
+                harness.records.add(text.len(), move || watchdog::keep_evidence(&path, &text));
             }
             Self::Launched(launched) => launched.keep_evidence(),
         }

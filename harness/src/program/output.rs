@@ -7,10 +7,14 @@ use std::io::{self, PipeReader, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nemo_core::log_line::PREFIX;
 use nemo_core::open;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+use crate::os::serial_queue::SerialQueue;
 
 /// A line longer than this is no report.
 const LONGEST_LINE: usize = 16 * 1024;
@@ -24,31 +28,46 @@ pub(crate) fn open_log(path: &Path) -> io::Result<File> {
 #[derive(Debug)]
 pub(crate) struct Stream {
     pipe: Option<PipeReader>,
-    log: Option<File>,
+    /// Where it is written, and by whom. None for what is only read.
+    log: Option<(Option<Arc<File>>, SerialQueue)>,
     line: Vec<u8>,
     skipping: bool,
     /// Bytes that could not be written.
-    pub(crate) lost: u64,
+    pub(crate) lost: Arc<AtomicU64>,
 }
 
 impl Stream {
-    /// Makes a pipe whose other end is the program's.
-    pub(crate) fn new(log: Option<File>) -> io::Result<(Self, Stdio)> {
-        let (pipe, other) = io::pipe()?;
-        fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        let line = Vec::new();
-        Ok((Self { pipe: Some(pipe), log, line, skipping: false, lost: 0 }, other.into()))
+    /// Makes a pipe whose other end is the program's. What comes is written to the log.
+    pub(crate) fn new(log: Option<File>, records: &SerialQueue) -> io::Result<(Self, Stdio)> {
+        Self::of(Some((log.map(Arc::new), records.clone())))
     }
 
-    /// What to poll, until the end of the output.
+    /// Makes one that is only read.
+    pub(crate) fn read_only() -> io::Result<(Self, Stdio)> {
+        Self::of(None)
+    }
+
+    fn of(log: Option<(Option<Arc<File>>, SerialQueue)>) -> io::Result<(Self, Stdio)> {
+        let (pipe, other) = io::pipe()?;
+        fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        let stream =
+            Self { pipe: Some(pipe), log, line: Vec::new(), skipping: false, lost: Arc::default() };
+        Ok((stream, other.into()))
+    }
+
+    /// What to poll, until the end of the output. While the disk does not take what came before, the program waits, as
+    /// it would if it wrote itself.
     pub(crate) fn pipe(&self) -> Option<&PipeReader> {
-        self.pipe.as_ref()
+        self.pipe.as_ref().filter(|_| !self.is_full())
     }
 
     /// Takes what has come, a bounded amount, and hands on each whole line.
     pub(crate) fn read(&mut self, mut each: impl FnMut(&str)) {
         let mut buffer = [0; 16 * 1024];
         for _ in 0..16 {
+            if self.is_full() {
+                return;
+            }
             let Some(pipe) = &mut self.pipe else { return };
             match pipe.read(&mut buffer) {
                 Ok(0) => {
@@ -65,11 +84,19 @@ impl Stream {
         }
     }
 
+    fn is_full(&self) -> bool {
+        self.log.as_ref().is_some_and(|(_, records)| records.is_full())
+    }
+
     fn write(&mut self, bytes: &[u8]) {
-        let written = self.log.as_mut().map(|log| log.write_all(bytes));
-        if !matches!(written, Some(Ok(()))) {
-            self.lost += bytes.len() as u64;
-        }
+        let Some((log, records)) = &self.log else { return };
+        let (log, lost, bytes) = (log.clone(), Arc::clone(&self.lost), bytes.to_vec());
+        records.add(bytes.len(), move || {
+            let written = log.map(|log| (&*log).write_all(&bytes));
+            if !matches!(written, Some(Ok(()))) {
+                lost.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            }
+        });
     }
 
     /// A progress bar ends its lines by returning to their start.
@@ -121,7 +148,7 @@ mod tests {
     use super::*;
 
     fn lines(chunks: &[&[u8]]) -> Vec<String> {
-        let (mut stream, _other) = Stream::new(None).unwrap();
+        let (mut stream, _other) = Stream::read_only().unwrap();
         let mut lines = Vec::new();
         let mut each = |line: &str| lines.push(line.to_owned());
         for chunk in chunks {

@@ -113,8 +113,8 @@ impl Launched {
     ) -> io::Result<Self> {
         let (read, orders) = io::pipe()?;
         fcntl(orders.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        let (messages, stdout) = Stream::new(None)?;
-        let (words, stderr) = Stream::new(None)?;
+        let (messages, stdout) = Stream::read_only()?;
+        let (words, stderr) = Stream::read_only()?;
         let pipes = Pipes { stdin: read.into(), stdout, stderr };
         let srun = processes::start_srun(argv, env, pipes)?;
         Ok(Self {

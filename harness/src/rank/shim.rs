@@ -22,6 +22,7 @@ use crate::monitor::watchdog;
 use crate::os::clock::{Clock, Time};
 use crate::os::log::log_stderr;
 use crate::os::proc_fs;
+use crate::os::serial_queue::SerialQueue;
 use crate::os::signals;
 use crate::program::ask::Asking;
 use crate::program::output::{self, Stream};
@@ -34,6 +35,8 @@ const RETRY: Duration = Duration::from_secs(1);
 const LAST_WORDS: Duration = Duration::from_secs(10);
 /// So much may wait for the harness; beyond it lines of output are dropped, but nothing else.
 const BACKLOG: usize = 1024 * 1024;
+/// How often the output is looked at while the disk does not take what came before.
+const FULL: Duration = Duration::from_millis(50);
 /// How many messages are read before something else gets its turn.
 const MESSAGES: usize = 1024;
 /// How many senders can be answered.
@@ -66,6 +69,8 @@ struct Shim {
     /// The signal that nobody caught yet, and when it is sent again.
     wanted: Option<(Signal, Time)>,
     streams: Vec<Stream>,
+    /// Writes them: a disk that hangs must not hold up an order.
+    records: SerialQueue,
     socket: Option<Socket>,
     /// Who has sent messages and can be answered: their numbers begin at 1.
     senders: Vec<UnixAddr>,
@@ -92,6 +97,7 @@ pub(crate) fn run(options: &Options) -> Result<u8, String> {
         program: None,
         wanted: None,
         streams: Vec::new(),
+        records: SerialQueue::start("output", None),
         socket: None,
         senders: Vec::new(),
         input: Some((input, Vec::new())),
@@ -122,7 +128,8 @@ impl Shim {
         for path in [dir.rank_stdout(attempt, rank), dir.rank_stderr(attempt, rank)] {
             let log = output::open_log(&path).ok();
             if options.lines && rank == 0 {
-                let (stream, end) = Stream::new(log).map_err(|error| error.to_string())?;
+                let stream = Stream::new(log, &self.records);
+                let (stream, end) = stream.map_err(|error| error.to_string())?;
                 self.streams.push(stream);
                 ends.push(end);
             } else {
@@ -208,7 +215,9 @@ impl Shim {
     }
 
     fn wait(&mut self) {
-        let due = self.wanted.map(|(_, at)| at.saturating_sub(self.clock.now()));
+        let wanted = self.wanted.map(|(_, at)| at.saturating_sub(self.clock.now()));
+        let full = self.records.is_full().then_some(FULL);
+        let due = wanted.into_iter().chain(full).min();
         let timeout = due.map_or(PollTimeout::NONE, |due| {
             PollTimeout::try_from(due + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
         });
@@ -271,7 +280,11 @@ impl Shim {
                 self.answer(to, &bytes);
             }
             Order::Answer { .. } => {}
-            Order::Evidence => watchdog::keep_evidence(self.pid, &[], &self.evidence, &self.clock),
+            Order::Evidence => {
+                let (path, text) =
+                    (self.evidence.clone(), watchdog::evidence(self.pid, &[], &self.clock));
+                self.records.add(text.len(), move || watchdog::keep_evidence(&path, &text));
+            }
         }
     }
 
@@ -346,6 +359,7 @@ impl Shim {
             poll(&mut set, PollTimeout::from(100_u16)).ok();
             self.write();
         }
+        self.records.drain(until.saturating_sub(self.clock.now()));
     }
 }
 

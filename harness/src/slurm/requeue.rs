@@ -17,6 +17,7 @@ use nix::sys::signal::Signal;
 use crate::attempt::nodes::{self, Exclusion};
 use crate::job::context::SlurmJob;
 use crate::job::harness::Harness;
+use crate::job::trial::Trial;
 use crate::os::clock::{Time, unix_now};
 use crate::os::log::{log_info, log_stderr};
 use crate::os::signals;
@@ -25,6 +26,8 @@ use crate::slurm::{self, OwnRun, Requeued};
 use crate::supervise::StopCause;
 
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
+/// How long a disk that hangs may hold up the requeue.
+const DISK: Duration = Duration::from_secs(1);
 /// How long it is tried where no deadline is known.
 const PATIENCE: Duration = Duration::from_mins(5);
 /// How long Slurm's TERM may take after a requeue.
@@ -62,7 +65,8 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
             }
             _ => sure = false,
         }
-        let paused = is_paused(&harness.trial.dir);
+        let dir = harness.trial.dir.clone();
+        let paused = harness.records.ask(move || is_paused(&dir)).wait(DISK) == Some(true);
         let answer =
             match subprocess::ask(&slurm::requeue(&job.id(), paused), &harness.clock, ANSWER) {
                 Outcome::Ended { code, text } => slurm::requeued(code, &text),
@@ -126,12 +130,17 @@ const CLOCKS: f64 = 10.0;
 /// Whether somebody wished for the trial's end since this process began. A job that Slurm preempts does not show an
 /// `scancel` that comes meanwhile, but `nemo-slurm cancel` leaves its word first.
 pub(crate) fn is_cancelled(harness: &Harness) -> bool {
-    is_wished(harness, harness.began - CLOCKS)
+    harness.records.ask(cancel_question(harness)).wait(DISK) == Some(true)
+}
+
+/// The same question, for a thread to ask the disk.
+pub(crate) fn cancel_question(harness: &Harness) -> impl FnOnce() -> bool + Send + 'static {
+    let (trial, since) = (harness.trial.clone(), harness.began - CLOCKS);
+    move || is_wished(&trial, since)
 }
 
 /// Whether somebody wished for the trial's end at this time or later.
-fn is_wished(harness: &Harness, since: f64) -> bool {
-    let trial = &harness.trial;
+fn is_wished(trial: &Trial, since: f64) -> bool {
     let Some(experiment) = ExperimentDir::of_task(&trial.task) else { return false };
     let wishes = requests::read(&experiment).unwrap_or_default();
     #[expect(clippy::cast_precision_loss, reason = "unix seconds fit")]
@@ -150,7 +159,7 @@ pub(crate) fn was_cancelled(harness: &Harness, rows: &[AttemptRecord]) -> bool {
     let Some(first) = first else { return false };
     let end = rows.iter().rev().find_map(AttemptRecord::as_end);
     end.is_some_and(|end| end.attempt >= first.attempt && end.next == Next::Cancelled)
-        || is_wished(harness, first.time)
+        || is_wished(&harness.trial, first.time)
 }
 
 /// Ends the job that came back though it was cancelled.

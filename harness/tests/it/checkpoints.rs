@@ -215,7 +215,8 @@ while True:
         });
         task.kill_harness();
         next.finish();
-        assert_eq!(task.resume_steps()[count - 1], Some(before), "round {round}");
+        // What was taken when it was killed may be finished first.
+        assert!(task.resume_steps()[count - 1] >= Some(before), "round {round}");
         before = newest().unwrap();
     }
     assert!(task.checkpoints().iter().all(|name| !name.starts_with("bad")));
@@ -239,7 +240,11 @@ if os.environ['NEMO_ATTEMPT'] == '0': pause()",
     assert_eq!(task.run(), 0);
     assert!(!is_alive(&pid));
     assert_eq!(first.finish(), 0);
-    assert_eq!(task.checkpoints(), [""; 0], "the earlier one could not commit");
+    // The later one may finish what the earlier one saved before it left.
+    let by_the_first =
+        |row: &AttemptRecord| matches!(row, AttemptRecord::Checkpoint { attempt: 0, .. });
+    assert!(!task.records().iter().any(by_the_first), "the earlier one could not commit");
+    hold("E: the same trial started twice", &task.dir(), Left::InOrder);
     task.check_ends("Superseded Requeue, Completed Done");
     wait_until("leases", || task.dir().path().join("lease.1.json").exists());
 }

@@ -19,5 +19,6 @@ mod python;
 mod ranks;
 mod requeue_faults;
 mod scheduler;
+mod shared_disk;
 mod stopping;
 mod support;

@@ -1,9 +1,11 @@
 //! A task's folder, a harness that runs in it, and questions about what it left.
 
+use std::cell::RefCell;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nemo_core::lines;
@@ -38,6 +40,8 @@ pub(crate) struct Task {
     pub(crate) local: bool,
     /// A program and its arguments that start the harness.
     pub(crate) through: Vec<String>,
+    /// `task.json` and `trials.jsonl` as they lie there.
+    written: RefCell<(String, String)>,
 }
 
 impl Task {
@@ -49,7 +53,15 @@ impl Task {
             "restart": {"crashes": 0, "no_progress": 3},
         });
         let env = vec![("TEST".to_owned(), root.path().display().to_string())];
-        Self { root, spec, params: json!({}), env, local: true, through: Vec::new() }
+        Self {
+            root,
+            spec,
+            params: json!({}),
+            env,
+            local: true,
+            through: Vec::new(),
+            written: RefCell::default(),
+        }
     }
 
     pub(crate) fn sh(text: &str) -> Self {
@@ -75,15 +87,26 @@ impl Task {
     }
 
     pub(crate) fn dir(&self) -> TrialDir {
-        TrialDir(fs::canonicalize(self.root.path()).unwrap().join("tasks/train/trials/0"))
+        let root = fs::canonicalize(self.root.path()).unwrap_or(self.root.path().to_owned());
+        TrialDir(root.join("tasks/train/trials/0"))
+    }
+
+    /// Writes what the harness is told.
+    pub(crate) fn write(&self) {
+        let task = self.path("tasks/train");
+        let files = (self.spec.to_string(), json!({"trial": 0, "params": self.params}).to_string());
+        // The disk may have faults since it was written.
+        if *self.written.borrow() != files {
+            fs::create_dir_all(&task).unwrap();
+            fs::write(task.join("task.json"), &files.0).unwrap();
+            fs::write(task.join("trials.jsonl"), format!("{}\n", files.1)).unwrap();
+            *self.written.borrow_mut() = files;
+        }
     }
 
     pub(crate) fn start(&self) -> Running {
+        self.write();
         let task = self.path("tasks/train");
-        fs::create_dir_all(&task).unwrap();
-        fs::write(task.join("task.json"), self.spec.to_string()).unwrap();
-        let line = json!({"trial": 0, "params": self.params});
-        fs::write(task.join("trials.jsonl"), format!("{line}\n")).unwrap();
         let mut words = self.through.clone();
         words.push(env!("CARGO_BIN_EXE_nemo-harness").to_owned());
         let mut command = Command::new(&words[0]);
@@ -246,4 +269,81 @@ pub(crate) fn signal(pid: u32, name: &str) {
 pub(crate) fn is_alive(pid: &str) -> bool {
     let stat = fs::read_to_string(Path::new("/proc").join(pid.trim()).join("stat"));
     stat.is_ok_and(|stat| !stat.rsplit_once(')').unwrap().1.trim_start().starts_with('Z'))
+}
+
+/// A shared disk with faults, of the tests' own making.
+pub(crate) struct SharedDisk {
+    folder: tempfile::TempDir,
+    server: Child,
+}
+
+/// The program that serves it: built when the first test needs it.
+fn faultfs() -> Option<&'static PathBuf> {
+    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let build = || {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/faultfs");
+        let mut cargo = Command::new(env!("CARGO"));
+        let built = cargo.args(["build", "-q", "--release"]).current_dir(&folder).status();
+        built.ok().filter(std::process::ExitStatus::success)?;
+        let target = folder.join("target");
+        let mut places = vec![target.join("release/faultfs")];
+        for entry in fs::read_dir(target).unwrap().flatten() {
+            places.push(entry.path().join("release/faultfs"));
+        }
+        places.into_iter().find(|path| path.exists())
+    };
+    BUILT.get_or_init(build).as_ref()
+}
+
+impl SharedDisk {
+    /// None where nothing can be mounted, which is said.
+    pub(crate) fn mount() -> Option<Self> {
+        let (Some(program), true) = (faultfs(), Path::new("/dev/fuse").exists()) else {
+            eprintln!("NOT TESTED: no file system can be mounted here");
+            return None;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["backing", "mount"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("faults"), "").unwrap();
+        let mut server = Command::new(program);
+        server.arg("--faults").args([path("faults"), path("backing"), path("mount")]);
+        let mut server = server.spawn().unwrap();
+        fs::write(path("backing/.there"), "").unwrap();
+        wait_until("the mount", || {
+            path("mount/.there").exists() || server.try_wait().unwrap().is_some()
+        });
+        if server.try_wait().unwrap().is_some() {
+            eprintln!("NOT TESTED: no file system can be mounted here");
+            return None;
+        }
+        Some(Self { folder, server })
+    }
+
+    /// The same task, its folder on this disk.
+    pub(crate) fn hold(&self, mut task: Task) -> Task {
+        let root = tempfile::tempdir_in(self.folder.path().join("mount")).unwrap();
+        task.spec["workdir"] = json!("/");
+        task.root = root;
+        task
+    }
+
+    /// What goes wrong from now on: rules of `tests/faultfs`.
+    pub(crate) fn fault(&self, rules: &str) {
+        let (faults, next) = (self.folder.path().join("faults"), self.folder.path().join("next"));
+        fs::write(&next, rules).unwrap();
+        fs::rename(next, faults).unwrap();
+    }
+}
+
+impl Drop for SharedDisk {
+    fn drop(&mut self) {
+        self.fault("");
+        let mount = self.folder.path().join("mount");
+        drop(Command::new("umount").arg("-l").arg(mount).status());
+        drop(self.server.kill());
+        drop(self.server.wait());
+    }
 }

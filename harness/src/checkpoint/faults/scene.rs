@@ -17,6 +17,7 @@ use crate::checkpoint::staging;
 use crate::checkpoint::store::{Disk, Kind, join};
 use crate::checkpoint::tree;
 use crate::monitor::metrics;
+use crate::os::serial_queue::SerialQueue;
 
 /// What the program saves, and what is there before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +80,7 @@ impl Scene {
         fs::create_dir_all(dir.path()).unwrap();
         let lease = scene.claim("first");
         staging::prepare(&dir.staging(0), &dir.checkpoints()).unwrap();
-        let mut journal = Journal::open(&dir.attempts()).unwrap();
+        let journal = Journal::open(&dir.attempts(), &SerialQueue::at_once()).unwrap();
         let taken = matches!(shape, Shape::Same | Shape::Other);
         for step in if taken { 1..=NEW } else { 1..=BEFORE } {
             scene.report(step);
@@ -183,6 +184,8 @@ impl Scene {
             attempt: lease.attempt,
             lease: lease.nonce.clone(),
             nonce: lease.nonce.clone(),
+            boot_id: "b".to_owned(),
+            is_hurried: false,
             metrics: Some((dir.metrics(), fs::metadata(dir.metrics()).map_or(0, |own| own.len()))),
         }
     }
@@ -207,8 +210,8 @@ impl Scene {
         };
         let record = |record: &AttemptRecord| {
             (0..3).any(|_| {
-                let journal = Journal::open(&self.dir().attempts());
-                journal.and_then(|mut journal| journal.write(record)).is_ok()
+                let journal = Journal::open(&self.dir().attempts(), &SerialQueue::at_once());
+                journal.and_then(|journal| journal.write(record)).is_ok()
             })
         };
         if !record(&checkpoint(NEW)) {

@@ -1,0 +1,83 @@
+//! Looks at what lies in the staging folder, in a thread: the folder may hold 100,000 files, on a disk that hangs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nemo_core::rundir::Profile;
+
+use super::inspect;
+use super::store::{Disk, Store, join};
+use super::tree::{self, Entry};
+use crate::os::proc_fs;
+
+/// What is to be looked at.
+#[derive(Debug)]
+pub(super) struct Look {
+    pub(super) staging: PathBuf,
+    pub(super) profile: Option<Profile>,
+    /// What was seen before of what is made in place.
+    pub(super) known: BTreeMap<Vec<u8>, Vec<Entry>>,
+    /// What is on its way already.
+    pub(super) skipped: BTreeSet<Vec<u8>>,
+}
+
+/// What was seen of one name.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) name: Vec<u8>,
+    /// All below it; an error where it can't be walked.
+    pub(super) tree: io::Result<Vec<Entry>>,
+    /// A process has it open. Only looked for where nothing else has changed.
+    pub(super) is_open: bool,
+}
+
+/// What lies there.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) names: BTreeSet<Vec<u8>>,
+    /// Without those that were skipped.
+    pub(super) seen: Vec<Seen>,
+}
+
+/// Looks.
+pub(super) fn look(look: &Look) -> io::Result<Snapshot> {
+    let names = Disk::default().list(&look.staging)?.into_iter();
+    let names: BTreeSet<Vec<u8>> =
+        names.filter(|name| inspect::is_shown(look.profile, name)).collect();
+    let mut seen = Vec::new();
+    for name in names.difference(&look.skipped) {
+        let tree = tree::walk(&Disk::default(), &join(&look.staging, name));
+        if matches!(&tree, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            continue; // it was taken away meanwhile
+        }
+        let rests = tree.as_ref().is_ok_and(|tree| look.known.get(name) == Some(tree));
+        // Whether it is open is looked for below, once for all.
+        seen.push(Seen { name: name.clone(), tree, is_open: rests });
+    }
+    if seen.iter().any(|seen| seen.is_open) {
+        let open = proc_fs::open_below(&look.staging);
+        for seen in &mut seen {
+            seen.is_open &= is_open(&join(&look.staging, &seen.name), &open);
+        }
+    }
+    Ok(Snapshot { names, seen })
+}
+
+/// Whether it, or something below it, is open. What lies below a path comes right after it.
+fn is_open(path: &Path, open: &BTreeSet<PathBuf>) -> bool {
+    open.range(path.to_owned()..).next().is_some_and(|next| next.starts_with(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_open_is_found_among_its_neighbours() {
+        let open = ["/s/a-b/x", "/s/b/c/d", "/s/e"].map(PathBuf::from).into();
+        let check = |path: &str| is_open(Path::new(path), &open);
+        assert!(check("/s/a-b") && check("/s/b") && check("/s/b/c") && check("/s/e"));
+        assert!(!check("/s/a") && !check("/s/b/cc") && !check("/s/f") && !check("/s/ee"));
+    }
+}

@@ -1,0 +1,233 @@
+//! A save that was taken from the program, but not yet hashed when its attempt had to end: the next attempt finishes it.
+//!
+//! Where hashing takes longer than any grace, a trial would else never come further. The marker beside it says what was
+//! taken, and what it looked like: what looks otherwise, or may have lost data with its node, is never used.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nemo_core::checksum;
+use serde::{Deserialize, Serialize};
+
+use super::commit::{self, Done, Request};
+use super::manifest::{self, Form};
+use super::store::{Kind, Store, join};
+use super::tree::{self, Entry};
+
+/// How the names of markers begin.
+pub(super) const PREFIX: &str = ".taken-";
+
+/// A marker's content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Marker {
+    schema: u32,
+    step: u64,
+    counted_from: Option<u64>,
+    attempt: u32,
+    /// A single file, not a folder.
+    is_file: bool,
+    /// The name that the program gave, as in a MANIFEST.
+    entry: String,
+    /// The length of `metrics.jsonl` then.
+    metrics: Option<u64>,
+    /// The boot of the node that took it: while that lives, so does what it was not asked to sync.
+    boot_id: String,
+    /// All its files are durable.
+    is_synced: bool,
+    /// The hash of all names, kinds, sizes and times.
+    looks: String,
+}
+
+/// Where a request's marker lies.
+fn path(request: &Request) -> PathBuf {
+    request.checkpoints.join(format!("{PREFIX}step-{}-{}", request.step, request.nonce))
+}
+
+/// Writes down that something was taken. It costs no sync unless the attempt may end before the commit.
+pub(super) fn mark(
+    store: &mut impl Store,
+    request: &Request,
+    form: Form,
+    entries: &[Entry],
+    is_synced: bool,
+) -> io::Result<()> {
+    let marker = Marker {
+        schema: 1,
+        step: request.step,
+        counted_from: request.counted_from,
+        attempt: request.attempt,
+        is_file: form == Form::File,
+        entry: manifest::encode(&request.entry),
+        metrics: request.metrics.as_ref().map(|&(_, length)| length),
+        boot_id: request.boot_id.clone(),
+        is_synced,
+        looks: looks(entries),
+    };
+    let path = path(request);
+    store.write(&path, &checksum::to_vec(&marker)?)?;
+    if request.is_urgent() {
+        store.sync_file(&path)?;
+        store.sync_dir(&request.checkpoints)?;
+    }
+    Ok(())
+}
+
+/// It is a checkpoint now, or the program's again.
+pub(super) fn unmark(store: &mut impl Store, request: &Request) {
+    store.remove_tree(&path(request)).ok(); // without what it marks it says nothing
+}
+
+/// What a tree looks like: a folder's size and time are its own.
+fn looks(entries: &[Entry]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for Entry { path, stat } in
+        entries.iter().filter(|entry| entry.path != manifest::NAME.as_bytes())
+    {
+        let kind = match stat.kind {
+            Kind::File => b'f',
+            Kind::Dir => b'd',
+            Kind::Link => b'l',
+            Kind::Other(_) => b'o',
+        };
+        hasher.update(&(path.len() as u64).to_le_bytes()).update(path).update(&[kind]);
+        if stat.kind == Kind::File {
+            hasher.update(&stat.size.to_le_bytes());
+            hasher.update(&stat.modified.0.to_le_bytes()).update(&stat.modified.1.to_le_bytes());
+        }
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+/// Who finishes what was taken.
+#[derive(Clone, Debug)]
+pub(crate) struct Finisher {
+    pub(crate) attempt: u32,
+    pub(crate) lease: String,
+    pub(crate) boot_id: String,
+    pub(crate) metrics: PathBuf,
+    /// The newest attempt whose program worked: what an older one took is of another past.
+    pub(crate) worked: Option<u32>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Finished {
+    /// The step that was committed, and its size.
+    pub(crate) step: Option<(u64, u64)>,
+    pub(crate) notes: Vec<String>,
+}
+
+/// Commits the newest save that was taken and is whole. The others are left to be removed.
+pub(crate) fn finish(
+    store: &mut impl Store,
+    checkpoints: &Path,
+    own: &Finisher,
+    is_newest: &dyn Fn() -> io::Result<bool>,
+) -> io::Result<Finished> {
+    let mut finished = Finished::default();
+    let names = match store.list(checkpoints) {
+        Ok(names) => names,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(finished),
+        Err(error) => return Err(error),
+    };
+    let mut taken = Vec::new();
+    for name in names.iter().filter(|name| name.starts_with(PREFIX.as_bytes())) {
+        let text = store.read(&join(checkpoints, name))?;
+        // One that is torn marks nothing.
+        let marker = checksum::from_slice::<Marker>(&text).ok().filter(|own| own.schema == 1);
+        let temporary = [b".tmp-", &name[PREFIX.len()..]].concat();
+        if let Some(marker) = marker.filter(|_| names.contains(&temporary)) {
+            taken.push((marker, join(checkpoints, &temporary)));
+        }
+    }
+    taken.sort_by_key(|(marker, _)| std::cmp::Reverse(marker.step));
+    for (marker, place) in taken {
+        let step = marker.step;
+        let (done, bytes) = finish_one(store, (&marker, &place), checkpoints, own, is_newest)?;
+        let why = match done {
+            Done::Committed | Done::Adopted => {
+                finished.step = Some((step, bytes));
+                finished.notes.push(format!(
+                    "the save of step {step}, which attempt {} had no time for, is committed",
+                    marker.attempt
+                ));
+                return Ok(finished);
+            }
+            Done::Same(_) | Done::Superseded => continue,
+            Done::Refused(why) => why,
+            Done::Changed => "it was changed meanwhile".to_owned(),
+        };
+        finished.notes.push(format!("the save of step {step} that was taken is not used: {why}"));
+    }
+    Ok(finished)
+}
+
+/// What came of it, and its size.
+fn finish_one(
+    store: &mut impl Store,
+    (marker, place): (&Marker, &Path),
+    checkpoints: &Path,
+    own: &Finisher,
+    is_newest: &dyn Fn() -> io::Result<bool>,
+) -> io::Result<(Done, u64)> {
+    if let Some(why) = unusable(store, marker, place, own)? {
+        return Ok((Done::Refused(why), 0));
+    }
+    let request = request(store, marker, place, checkpoints, own)?;
+    // Before it is renamed, so that it can be finished again wherever this is stopped.
+    let form = if marker.is_file { Form::File } else { Form::Folder };
+    let entries = tree::walk(store, place)?;
+    mark(store, &request, form, &entries, marker.is_synced)?;
+    Ok((commit::commit(store, &request, is_newest)?, request.bytes()))
+}
+
+/// Why what was taken can't be trusted.
+fn unusable(
+    store: &impl Store,
+    marker: &Marker,
+    place: &Path,
+    own: &Finisher,
+) -> io::Result<Option<String>> {
+    if own.worked > Some(marker.attempt) {
+        return Ok(Some("a later attempt has worked since".to_owned()));
+    }
+    if !marker.is_synced && marker.boot_id != own.boot_id {
+        return Ok(Some("another node took it, and may have lost a part of it".to_owned()));
+    }
+    let is_same = looks(&tree::walk(store, place)?) == marker.looks;
+    Ok((!is_same).then(|| "it was changed after it was taken".to_owned()))
+}
+
+fn request(
+    store: &mut impl Store,
+    marker: &Marker,
+    place: &Path,
+    checkpoints: &Path,
+    own: &Finisher,
+) -> io::Result<Request> {
+    // The manifest of a commit that did not come to its end.
+    let old = place.join(manifest::NAME);
+    if store.stat(&old).is_ok() {
+        store.remove_tree(&old)?;
+    }
+    let entry = manifest::decode(&marker.entry).unwrap_or_default();
+    let from = if marker.is_file { join(place, &entry) } else { place.to_owned() };
+    Ok(Request {
+        seen: Some(tree::walk(store, &from)?),
+        from,
+        entry,
+        step: marker.step,
+        counted_from: marker.counted_from,
+        checkpoints: checkpoints.to_owned(),
+        attempt: own.attempt,
+        lease: own.lease.clone(),
+        nonce: own.lease.clone(),
+        boot_id: own.boot_id.clone(),
+        metrics: marker.metrics.map(|length| (own.metrics.clone(), length)),
+        is_hurried: true,
+    })
+}
+
+#[cfg(test)]
+#[path = "taken_tests.rs"]
+mod tests;

@@ -1,0 +1,131 @@
+//! Does what may hang in a thread, one thing after the other: a shared disk that does not answer must stop no signal.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use nix::sys::eventfd::EventFd;
+
+/// What may wait, in bytes that are still to be written.
+const MOST: usize = 8 << 20;
+/// What anything costs beside its bytes.
+const EACH: usize = 256;
+const STACK: usize = 256 * 1024;
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// A thread and what it still has to do.
+#[derive(Clone, Debug)]
+pub(crate) struct SerialQueue {
+    /// None: no thread could be started, so that all is done at once.
+    work: Option<Sender<(usize, Work)>>,
+    waiting: Arc<AtomicUsize>,
+    wake: Option<Arc<EventFd>>,
+}
+
+/// Something that was asked.
+#[derive(Debug)]
+pub(crate) struct Asked<T>(Receiver<T>);
+
+impl<T> Asked<T> {
+    /// The answer, once it is there.
+    pub(crate) fn take(&self) -> Option<T> {
+        self.0.try_recv().ok()
+    }
+
+    /// Waits for the answer, but no longer than that.
+    pub(crate) fn wait(&self, limit: Duration) -> Option<T> {
+        self.0.recv_timeout(limit).ok()
+    }
+}
+
+impl SerialQueue {
+    /// Starts the thread, which ends with the last clone of this. `wake` is written to after each answer.
+    pub(crate) fn start(name: &str, wake: Option<&Arc<EventFd>>) -> Self {
+        let (work, to_do) = channel::<(usize, Work)>();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&waiting);
+        let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK);
+        let started = thread.spawn(move || {
+            for (cost, work) in to_do {
+                work();
+                count.fetch_sub(cost, Ordering::Release);
+            }
+        });
+        Self { work: started.is_ok().then_some(work), waiting, wake: wake.map(Arc::clone) }
+    }
+
+    /// One without a thread.
+    #[cfg(test)]
+    pub(crate) fn at_once() -> Self {
+        Self { work: None, waiting: Arc::default(), wake: None }
+    }
+
+    /// So much waits that nothing should be added that can be done without.
+    pub(crate) fn is_full(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > MOST
+    }
+
+    /// Does something after all that was added before; `bytes` is what it holds in memory.
+    pub(crate) fn add(&self, bytes: usize, work: impl FnOnce() + Send + 'static) {
+        let cost = bytes + EACH;
+        let Some(sender) = &self.work else { return work() };
+        self.waiting.fetch_add(cost, Ordering::Relaxed);
+        sender.send((cost, Box::new(work))).ok(); // the thread lives as long as a sender
+    }
+
+    /// The same, for its answer.
+    pub(crate) fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Asked<T> {
+        let (sender, answer) = channel();
+        let wake = self.wake.clone();
+        self.add(0, move || {
+            sender.send(work()).ok(); // nobody may wait for it any more
+            if let Some(wake) = wake {
+                wake.write(1).ok();
+            }
+        });
+        Asked(answer)
+    }
+
+    /// Waits until all is done that was added before, but no longer than that; says whether it is.
+    pub(crate) fn drain(&self, limit: Duration) -> bool {
+        self.ask(|| ()).wait(limit).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hangs_holds_up_nobody_and_the_order_stays() {
+        let queue = SerialQueue::start("test", None);
+        let (go, hangs) = channel::<()>();
+        let (done, order) = channel();
+        let later = done.clone();
+        queue.add(MOST, move || {
+            hangs.recv().unwrap();
+            done.send(1).unwrap();
+        });
+        assert!(queue.is_full());
+        queue.add(0, move || later.send(2).unwrap());
+        let asked = queue.ask(|| 3);
+        assert_eq!((asked.take(), asked.wait(Duration::from_millis(1))), (None, None));
+        assert!(!queue.drain(Duration::ZERO));
+        go.send(()).unwrap();
+        assert_eq!(asked.wait(Duration::from_mins(1)), Some(3));
+        assert_eq!(order.try_iter().collect::<Vec<_>>(), [1, 2]);
+        assert!(queue.drain(Duration::from_mins(1)) && !queue.is_full());
+    }
+
+    #[test]
+    fn without_a_thread_all_is_done_at_once() {
+        let queue = SerialQueue::at_once();
+        assert_eq!(queue.ask(|| 3).take(), Some(3));
+        assert!(queue.drain(Duration::ZERO));
+    }
+}
