@@ -169,7 +169,8 @@ fn place<'a>(journal: &'a [Event], wanted: &str) -> Option<(&'a str, u32, &'a In
         _ => None,
     });
     let is_it = |array: &&JobArray| wanted.ends_with(&format!(".{}.{}", array.task, array.index));
-    let planned = || planned_arrays(journal).find(is_it);
+    // A task's name may end as another's does.
+    let planned = || planned_arrays(journal).filter(is_it).max_by_key(|array| array.task.len());
     intended.or_else(|| planned().map(|array| (array.task.as_str(), array.offset, &array.trials)))
 }
 

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nemo_core::environment::{self, Variable};
+use nemo_core::process_id::ProcessId;
 use nemo_core::rundir::{ExperimentDir, Params, TaskSpec};
 use nemo_core::{checksum, durable};
 use serde::Serialize;
@@ -63,7 +64,8 @@ pub fn create(home: &Home, new: &NewExperiment<'_>) -> Result<ExperimentDir, Sto
     let parent = home.experiments();
     at("make", &parent, durable::create_dir_all(&parent))?;
     let finished = home.experiment(new.id);
-    let dir = ExperimentDir(parent.join(format!(".new-{}", new.id)));
+    remove_abandoned(&parent, new.id.made_at());
+    let dir = ExperimentDir(parent.join(draft_name(new.id)));
     let mut draft = Draft::default();
     draft.folder(&dir.0)?;
     draft.file(&dir.experiment_toml(), new.toml.as_bytes())?;
@@ -89,19 +91,21 @@ pub fn create(home: &Home, new: &NewExperiment<'_>) -> Result<ExperimentDir, Sto
 
 /// More at once would gain nothing.
 const SYNCS_AT_ONCE: usize = 8;
+/// So many files are open before they are synced and closed: less than the usual limits of a process.
+const OPEN_FILES: usize = 128;
 
-/// Files and folders that nobody sees before they are renamed: all are written first and then synced, which costs a
+/// Files and folders that nobody sees before they are renamed: many are written first and then synced, which costs a
 /// file system less than one by one.
 #[derive(Default)]
 struct Draft {
-    entries: Vec<(PathBuf, File)>,
+    folders: Vec<PathBuf>,
+    files: Vec<(PathBuf, File)>,
 }
 
 impl Draft {
     fn folder(&mut self, path: &Path) -> Result<(), StoreError> {
         at("make", path, std::fs::DirBuilder::new().mode(0o700).create(path))?;
-        let folder = at("read", path, File::open(path))?;
-        self.entries.push((path.to_owned(), folder));
+        self.folders.push(path.to_owned());
         Ok(())
     }
 
@@ -110,18 +114,68 @@ impl Draft {
         let file = options.write(true).create_new(true).mode(0o600).open(path);
         let mut file = at("write", path, file)?;
         at("write", path, file.write_all(data))?;
-        self.entries.push((path.to_owned(), file));
-        Ok(())
+        self.files.push((path.to_owned(), file));
+        if self.files.len() >= OPEN_FILES { self.sync_files() } else { Ok(()) }
     }
 
-    /// Side by side, since a file system commits what comes together as one.
-    fn sync(self) -> Result<(), StoreError> {
-        let sync = |entries: &[(PathBuf, File)]| {
-            entries.iter().try_for_each(|(path, entry)| at("sync", path, entry.sync_all()))
-        };
-        let parts = self.entries.chunks(self.entries.len().div_ceil(SYNCS_AT_ONCE).max(1));
-        each_part(parts, sync).into_iter().collect()
+    fn sync_files(&mut self) -> Result<(), StoreError> {
+        let sync = |(path, file): &(PathBuf, File)| at("sync", path, file.sync_all());
+        side_by_side(&std::mem::take(&mut self.files), sync)
     }
+
+    /// The names in a folder are durable only once they are all there: folders are the last.
+    fn sync(mut self) -> Result<(), StoreError> {
+        self.sync_files()?;
+        side_by_side(&self.folders, |path| at("sync", path, durable::sync_dir(path)))
+    }
+}
+
+/// Does the same to all, side by side: a file system commits what comes together as one.
+fn side_by_side<T: Sync>(
+    all: &[T],
+    act: impl Fn(&T) -> Result<(), StoreError> + Sync,
+) -> Result<(), StoreError> {
+    let parts = all.chunks(all.len().div_ceil(SYNCS_AT_ONCE).max(1));
+    each_part(parts, |part| part.iter().try_for_each(&act)).into_iter().collect()
+}
+
+/// What the name of a folder begins with that is being made.
+const DRAFT: &str = ".new-";
+/// Seconds after which nobody can still be making a folder.
+const ABANDONED: u64 = 86_400;
+
+/// The folder's name while this process makes it: `.new-<id>~<pid>~<start_ticks>~<host>`, so that others see whether
+/// it still does.
+fn draft_name(id: &ExperimentId) -> String {
+    let this = ProcessId::current();
+    format!("{DRAFT}{id}~{}~{}~{}", this.pid, this.start_ticks, this.node)
+}
+
+/// Removes what killed submissions left half made. What can't be removed is tried again by the next submission.
+fn remove_abandoned(parent: &Path, now: u64) {
+    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| is_abandoned(name, now)) {
+            drop(std::fs::remove_dir_all(entry.path()));
+        }
+    }
+}
+
+/// Whether a name is that of a draft whose maker is dead or, on another host, must have been long done.
+fn is_abandoned(name: &str, now: u64) -> bool {
+    let Some(rest) = name.strip_prefix(DRAFT) else { return false };
+    let mut parts = rest.splitn(4, '~');
+    let made = parts.next().and_then(|id| id.parse::<ExperimentId>().ok());
+    let is_old = made.is_some_and(|id| id.made_at() + ABANDONED < now);
+    let mut number = || parts.next()?.parse::<u64>().ok();
+    let (Some(pid), Some(start_ticks)) = (number(), number()) else { return is_old };
+    let this = ProcessId::current();
+    if parts.next() != Some(this.node.as_str()) {
+        return is_old;
+    }
+    let pid = u32::try_from(pid).unwrap_or(0);
+    !ProcessId { pid, start_ticks, ..this }.is_alive_here()
 }
 
 fn write_task(
@@ -168,4 +222,53 @@ fn file(path: &Path, value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
 /// A file that can't hold its content is never written: an empty one would stand for something.
 fn as_json(path: &Path, text: serde_json::Result<Vec<u8>>) -> Result<Vec<u8>, StoreError> {
     text.map_err(|source| StoreError::NotJson { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_nobody_makes_any_more_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let this = ProcessId::current();
+        let id: ExperimentId = "digits-1rs0xg11".parse().unwrap();
+        let (now, later) = (id.made_at(), id.made_at() + ABANDONED + 1);
+        let other = |ticks, host: &str| format!(".new-{id}~{}~{ticks}~{host}", this.pid);
+        let own = draft_name(&id);
+        let dead = other(this.start_ticks + 1, &this.node);
+        let elsewhere = other(this.start_ticks, "login1");
+        let nameless = format!(".new-{id}");
+        for name in [&own, &dead, &elsewhere, &nameless, &id.to_string()] {
+            std::fs::create_dir_all(folder.path().join(name).join("tasks")).unwrap();
+        }
+        let left = || {
+            let entries = std::fs::read_dir(folder.path()).unwrap();
+            let mut names: Vec<String> =
+                entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        let expected = |names: &[&str]| {
+            let mut names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            names.sort();
+            names
+        };
+        remove_abandoned(folder.path(), now);
+        assert_eq!(left(), expected(&[&own, &elsewhere, &nameless, id.as_str()]));
+        remove_abandoned(folder.path(), later);
+        assert_eq!(left(), expected(&[&own, id.as_str()]));
+    }
+
+    #[test]
+    fn many_files_need_few_descriptors() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut draft = Draft::default();
+        for number in 0..1000 {
+            draft.file(&folder.path().join(number.to_string()), b"x").unwrap();
+            assert!(draft.files.len() < OPEN_FILES);
+        }
+        draft.sync().unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1000);
+    }
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::fake::FakeSlurm;
-use crate::support::{states, text, trials};
+use crate::support::{printed, states, text, trials};
 
 fn sweep(trials: u32) -> String {
     format!(
@@ -35,7 +35,8 @@ fn five_thousand_trials_are_five_arrays() {
     let script = std::fs::read_to_string(task.join("4.sbatch")).unwrap();
     assert!(script.contains("--array=0-999\n") && script.contains("--offset 4000\n"), "{script}");
     let last = std::fs::read_to_string(task.join("trials.jsonl")).unwrap();
-    assert_eq!(last.lines().last(), Some(r#"{"trial":4999,"params":{"x":5000}}"#));
+    let last = last.lines().last().unwrap();
+    assert!(last.starts_with(r#"{"trial":4999,"params":{"x":5000},"checksum":""#), "{last}");
 }
 
 #[test]
@@ -106,4 +107,41 @@ fn an_answer_that_never_comes_is_found_again() {
     assert_eq!(fake.names(), ["train.0"]);
     let status = fake.world.status("sweep");
     assert_eq!(trials(&status, "train")[2]["slurm_job"], "101_2");
+}
+
+/// A chain of 300 tasks makes 1,200 files: they are not all open at once.
+#[test]
+fn three_hundred_tasks_are_submitted_with_few_open_files() {
+    let fake = FakeSlurm::new(1001);
+    let task = |number: u32| match number.checked_sub(1) {
+        None => format!("[task.t{number}]\nrun = \"true\"\n"),
+        Some(before) => format!("[task.t{number}]\nrun = \"true\"\nafter = [\"t{before}\"]\n"),
+    };
+    let tasks: String = (0..300).map(task).collect();
+    let text = format!("name = \"chain\"\n[executor.s]\nkind = \"slurm\"\n{tasks}");
+    fake.world.write("exp.toml", &text);
+    let mut shell = std::process::Command::new("sh");
+    fake.world.surround(&mut shell);
+    shell.args(["-c", "ulimit -n 256; exec \"$0\" submit exp.toml"]);
+    let printed = printed(&shell.arg(env!("CARGO_BIN_EXE_nemo-slurm")).output().unwrap());
+    assert_eq!(printed.code, 0, "{printed:?}");
+    assert_eq!(fake.names().len(), 300);
+}
+
+#[test]
+fn what_a_killed_submission_left_half_made_is_removed_by_the_next_one() {
+    let fake = FakeSlurm::new(1001);
+    fake.world.write(
+        "exp.toml",
+        "name = \"x\"\n[executor.s]\nkind = \"slurm\"\n[task.t]\nrun = \"true\"\n",
+    );
+    let experiments = fake.world.path("home/experiments");
+    let host = nemo_slurm::host::ProcessId::current();
+    // No process has these start ticks.
+    let left = experiments.join(format!(".new-x-1rs0xg11~{}~1~{}", host.pid, host.node));
+    std::fs::create_dir_all(left.join("tasks/t")).unwrap();
+    fake.world.ok(&["submit", "exp.toml"]);
+    let names: Vec<_> =
+        std::fs::read_dir(experiments).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert!(!left.exists() && names.len() == 1, "{names:?}");
 }
