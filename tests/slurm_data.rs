@@ -313,4 +313,10 @@ fn errors_are_sorted_by_slurms_own_words_on(slurm: &Capture) {
         check(file, "scontrol", "Refused", false);
     }
     check("unknown-job-queue", "squeue", "Refused", false);
+    let stderr = slurm.read("hold-finished.err");
+    let said = String::from_utf8_lossy(&stderr).replace("exit 1\n", "");
+    let error = SlurmError::from_output("scontrol", said.as_bytes(), Some(1));
+    let SlurmError::Refused { reason, .. } = error else { panic!("{error:?}") };
+    assert!(reason.starts_with("Job has already finished for job "), "{reason}");
+    assert!(!reason.contains("slurm_suspend"), "{reason}");
 }

@@ -42,6 +42,9 @@ fn an_array_is_submitted_found_held_released_and_cancelled() {
     assert!(rows.rows.iter().all(|row| row.array_job == job), "{rows:?}");
     let shown = client.show(&job.to_string()).unwrap();
     assert_eq!(shown.unread, [], "{shown:?}");
+    for unknown in [format!("{job}_99"), "66000000".to_owned(), "66000000_1".to_owned()] {
+        assert!(client.show(&unknown).unwrap().rows.is_empty(), "{unknown}");
+    }
     assert!(client.queue(&[nemo_slurm::slurm::JobId(66_000_000)]).unwrap().rows.is_empty());
     println!("{:?}", client.limits().unwrap());
     println!("{:?}", client.partitions().unwrap());

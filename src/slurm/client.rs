@@ -371,6 +371,10 @@ impl Client {
         let output = Call { program, args, path, sees, set, timeout: self.timeout }.run()?;
         match output.code {
             Some(0) => Ok(output),
+            // Of a task that its array does not have, older versions tell on stdout.
+            code if output.stderr.is_empty() && output.stdout.len() < 1000 => {
+                Err(SlurmError::from_output(program, &output.stdout, code))
+            }
             code => Err(SlurmError::from_output(program, &output.stderr, code)),
         }
     }
@@ -391,7 +395,8 @@ fn but_for(answer: Result<(), SlurmError>, harmless: &str) -> Result<(), SlurmEr
 }
 
 fn is_unknown_job(reason: &str) -> bool {
-    reason.contains("Invalid job id specified")
+    // The second about a task that its array does not have; up to 24.11 it is on stdout.
+    reason.contains("Invalid job id specified") || reason.ends_with("not found")
 }
 
 fn unreadable(program: &'static str, output: &Output) -> SlurmError {

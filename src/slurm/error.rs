@@ -182,7 +182,7 @@ fn own_words(stderr: &[u8]) -> String {
     let mut words: Vec<&str> = Vec::new();
     for line in text.lines() {
         let line = without_prefixes(line.trim());
-        if !line.is_empty() && !words.contains(&line) {
+        if !line.is_empty() && !words.iter().any(|word| word.starts_with(line)) {
             words.push(line);
         }
     }
@@ -194,6 +194,13 @@ fn without_prefixes(line: &str) -> &str {
     let mut rest = line;
     for program in ["sbatch", "squeue", "sacct", "scontrol", "scancel"] {
         rest = rest.strip_prefix(program).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(rest);
+    }
+    // `slurm_suspend error: …`; 26.05 leaves the blank out.
+    if let Some((_, words)) = rest
+        .split_once(" error:")
+        .filter(|(name, _)| name.starts_with("slurm_") && !name.contains(' '))
+    {
+        rest = words.trim_start();
     }
     ["error: ", "fatal: ", "Batch job submission failed: "]
         .iter()

@@ -211,7 +211,7 @@ pub(crate) fn requeued(code: Option<i32>, text: &str) -> Requeued {
     if code == Some(0) || text.contains("pending execution") {
         return Requeued::Yes; // it is in the queue already
     }
-    let never = ["presently disabled", "Invalid job id", "Access/permission denied"];
+    let never = ["presently disabled", "Invalid job id", "not found", "Access/permission denied"];
     if never.iter().any(|words| text.contains(words)) {
         return Requeued::Refused(line);
     }
