@@ -1,5 +1,8 @@
 //! What `lead` and the interval of saves should be. Pure.
 
+use std::time::Duration;
+
+use nemo_core::{interval, stop_times};
 use serde::Serialize;
 
 use super::findings::Rehearsal;
@@ -68,10 +71,8 @@ fn lost(all: &Rehearsal) -> Option<u64> {
 
 /// Seconds that a program has after the signal before it is told to end: as the harness keeps them.
 #[must_use]
-#[expect(clippy::cast_precision_loss, reason = "seconds")]
 pub fn until_term(lead: u64) -> f64 {
-    let whole = lead as f64;
-    (whole - (whole / 3.0).clamp(3.0, 15.0)).max(0.0)
+    stop_times::until_term(Duration::from_secs(lead)).as_secs_f64()
 }
 
 /// A lead that leaves twice the time that was needed: nodes are slower and busier than where it was rehearsed.
@@ -81,14 +82,14 @@ pub fn lead(save_seconds: f64) -> u64 {
     (2..=17_280).map(|n| n * 5).find(enough).unwrap_or(86_400)
 }
 
-/// √(2δM), to a round number, and at least ten times the cost of a save.
+/// The best interval to a round number, and at least ten times the cost of a save.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "seconds of an interval"
 )]
 fn every(save_seconds: f64) -> u64 {
-    let best = (2.0 * save_seconds * BETWEEN_INTERRUPTIONS).sqrt().max(10.0 * save_seconds);
+    let best = interval::best(save_seconds, BETWEEN_INTERRUPTIONS).max(10.0 * save_seconds);
     let unit = if best < 60.0 { 5.0 } else { 60.0 };
     ((best / unit).round().max(1.0) * unit) as u64
 }

@@ -23,8 +23,13 @@ const LONGEST: f64 = 2.0 * 3600.0;
 #[must_use]
 pub fn auto(records: &[AttemptRecord], now: f64) -> Duration {
     let (cost, between) = (cost(records), between(records, now));
-    let seconds = if cost < between / 2.0 { (2.0 * cost * between).sqrt() } else { between };
-    Duration::from_secs_f64(seconds.clamp(SHORTEST, LONGEST))
+    Duration::from_secs_f64(best(cost, between).clamp(SHORTEST, LONGEST))
+}
+
+/// The seconds of work between two saves that lose the least, from δ and M.
+#[must_use]
+pub fn best(cost: f64, between: f64) -> f64 {
+    if cost < between / 2.0 { (2.0 * cost * between).sqrt() } else { between }
 }
 
 /// δ: the mean of the last few saves.

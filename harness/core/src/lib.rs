@@ -18,3 +18,5 @@ pub mod profile;
 pub mod retention;
 pub mod rundir;
 pub mod shell;
+pub mod show_job;
+pub mod stop_times;

@@ -6,6 +6,8 @@ pub(crate) mod gate;
 pub(crate) mod requeue;
 pub(crate) mod sentinel;
 
+use nemo_core::show_job::{self, Fields};
+
 use crate::supervise::StopCause;
 
 /// Slurm's signal before a time limit may come this much early, in seconds, and one asks a little later.
@@ -135,15 +137,11 @@ impl Job {
 
 /// Reads the answer; none if it isn't one.
 pub(crate) fn parse(text: &str) -> Option<Job> {
-    // A job's name, which stands before, could hold anything.
-    let line = text.lines().find(|line| line.starts_with("JobId="))?;
-    let (_, fields) = line.split_once(" UserId=")?;
-    let field = |name: &str| {
-        fields.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
-    };
+    let records = show_job::records(text);
+    let fields = records.iter().find_map(|(_, record)| Fields::new(record))?;
+    let field = |name: &str| fields.get(name);
     let time = |name: &str| field(name)?.parse().ok().filter(|&time: &f64| time > 0.0);
-    let list =
-        |name: &str| field(name).filter(|list| *list != "(null)").unwrap_or_default().to_owned();
+    let list = |name: &str| field(name).unwrap_or_default().to_owned();
     Some(Job {
         state: field("JobState")?.to_owned(),
         reason: field("Reason").unwrap_or_default().to_owned(),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use nemo_core::stop_times::{kill_before_deadline, term_before_deadline};
+
 use super::{Action, Answer, Event, Policy, StopCause};
 use crate::os::clock::Time;
 
@@ -380,15 +382,13 @@ impl Supervisor {
         }
     }
 
-    /// When TERM and KILL are due: a third of the time is left for the end, up to 15 s, and a tenth for the last
-    /// commit, up to 5 s.
+    /// When TERM and KILL are due.
     fn escalation(&self) -> Option<[Time; 2]> {
         let stop = self.stop?;
         let by_deadline = stop.deadline.map(|deadline| {
             let whole = deadline.saturating_sub(stop.since);
-            let last = (whole / 10).clamp(Duration::from_secs(1), Duration::from_secs(5));
-            let end = (whole / 3).clamp(Duration::from_secs(3), Duration::from_secs(15));
-            [deadline.saturating_sub(end), deadline.saturating_sub(last)]
+            let [term, kill] = [term_before_deadline(whole), kill_before_deadline(whole)];
+            [deadline.saturating_sub(term), deadline.saturating_sub(kill)]
         });
         let soon = self.end_soon.map(|at| [at, at + KILL_SOON]);
         by_deadline.into_iter().chain(soon).reduce(|[a, b], [c, d]| [a.min(c), b.min(d)])

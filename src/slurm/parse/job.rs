@@ -1,5 +1,7 @@
 //! The lines of `scontrol -o show job`.
 
+use nemo_core::show_job::{Fields, records};
+
 use super::account::{ExitCode, exit_code};
 use super::id::whole;
 use super::time::{Limit, limit, point};
@@ -42,37 +44,12 @@ pub struct JobDetail {
     pub nodes: String,
 }
 
-/// The fields between the job's name, which can hold anything, and those after `NumNodes`, which can too.
-///
-/// Slurm prints `Key=value` with one blank between; values hold blanks and `=`, so only the known order tells them apart.
-struct Fields<'a> {
-    head: &'a str,
-    tail: &'a str,
-}
-
-impl<'a> Fields<'a> {
-    fn new(line: &'a str) -> Option<Self> {
-        let (head, rest) = line.split_once(" JobName=").unwrap_or(("", line));
-        let rest = rest.find(" UserId=").map(|at| &rest[at..])?;
-        let end = rest.find(" NumNodes=").unwrap_or(rest.len());
-        Some(Self { head, tail: &rest[..end] })
-    }
-
-    /// The value of a key. Between name and nodes no value holds a blank.
-    fn get(&self, key: &str) -> Option<&'a str> {
-        let find = |text: &'a str| {
-            text.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
-        };
-        find(self.head).or_else(|| find(self.tail)).filter(|value| *value != "(null)")
-    }
-
-    fn time(&self, key: &str) -> Result<Option<i64>, ParseError> {
-        self.get(key).map_or(Ok(None), |text| whole(point, text.as_bytes()))
-    }
-}
-
 /// What Slurm prints of an array of which no waiting task is left: its "no value".
 const NO_TASK: &str = "4294967294";
+
+fn time(fields: &Fields<'_>, key: &str) -> Result<Option<i64>, ParseError> {
+    fields.get(key).map_or(Ok(None), |text| whole(point, text.as_bytes()))
+}
 
 fn job(line: &str) -> Option<JobDetail> {
     let fields = Fields::new(line)?;
@@ -97,10 +74,10 @@ fn job(line: &str) -> Option<JobDetail> {
         requeue: fields.get("Requeue") == Some("1"),
         exit: whole(exit_code, fields.get("ExitCode")?.as_bytes()).ok()?,
         time_limit: whole(limit, fields.get("TimeLimit")?.as_bytes()).ok()?,
-        submit: fields.time("SubmitTime").ok()?,
-        start: fields.time("StartTime").ok()?,
-        end: fields.time("EndTime").ok()?,
-        preempted: fields.time("PreemptTime").ok()?,
+        submit: time(&fields, "SubmitTime").ok()?,
+        start: time(&fields, "StartTime").ok()?,
+        end: time(&fields, "EndTime").ok()?,
+        preempted: time(&fields, "PreemptTime").ok()?,
         partition: fields.get("Partition").unwrap_or_default().to_owned(),
         nodes: fields.get("NodeList").unwrap_or_default().to_owned(),
     })
@@ -116,31 +93,11 @@ fn single(tasks: Tasks) -> Tasks {
     }
 }
 
-/// Whether a line begins a job, and isn't a piece of the name of the job before it.
-fn begins_job(line: &str, before: &str) -> bool {
-    let named = before.contains(" UserId=");
-    let next_key = line
-        .strip_prefix("JobId=")
-        .map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()))
-        .and_then(|rest| rest.strip_prefix(' '));
-    let known = ["ArrayJobId=", "HetJobId=", "JobName="];
-    named && next_key.is_some_and(|rest| known.iter().any(|key| rest.starts_with(key)))
-}
-
 /// Reads every job. A line that begins none goes on with the one before: names and comments hold line breaks.
 #[must_use]
 pub fn parse(output: &[u8]) -> Parsed<JobDetail> {
     let text = String::from_utf8_lossy(output);
-    let mut records: Vec<(usize, String)> = Vec::new();
-    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        match records.last_mut() {
-            Some((_, record)) if !begins_job(line, record) => {
-                record.push('\n');
-                record.push_str(line);
-            }
-            Some(_) | None => records.push((index + 1, line.to_owned())),
-        }
-    }
+    let records = records(&text);
     let read = records.iter().map(|(line, record)| {
         let text = || excerpt(record.as_bytes());
         job(record).ok_or_else(|| UnreadLine { line: *line, what: "a job", text: text() })
