@@ -10,6 +10,7 @@ use crate::beside::beside;
 use crate::error::{CommandError, ExitCode};
 use crate::experiment::Experiment;
 use crate::host;
+use crate::report::say;
 use crate::slurm::{Cluster, SlurmError};
 
 /// Seconds after which a cluster is asked again. `sbatch` refuses what a newer limit forbids, so nothing is lost.
@@ -46,6 +47,22 @@ pub(super) fn choose(app: &App, experiment: &mut Experiment) -> Result<(), Comma
 
 /// The variables by which `sbatch` is told of a cluster, the stronger one first.
 const DEFAULTS: [&str; 2] = ["SBATCH_CLUSTERS", "SLURM_CLUSTERS"];
+
+/// The same, but where another cluster does not tell, what this machine's cluster allows: clusters of a site are alike, and `sbatch`
+/// has the last word.
+pub(super) fn facts_or_similar(app: &App, name: Option<&str>) -> Result<Cluster, SlurmError> {
+    match (facts(app, name), name) {
+        (Err(error), Some(name)) => {
+            let similar = facts(app, None)?;
+            say(&format!(
+                "warning: cluster `{name}` does not tell its limits; those of `{}` are taken: {error}",
+                similar.name
+            ));
+            Ok(similar)
+        }
+        (answer, _) => answer,
+    }
+}
 
 /// What the cluster allows, from a recent answer or from the cluster itself.
 pub(super) fn facts(app: &App, name: Option<&str>) -> Result<Cluster, SlurmError> {

@@ -124,7 +124,7 @@ fn executor_of<'a>(
 
 fn facts_if_needed(app: &App, experiment: &Experiment) -> Result<Option<Cluster>, CommandError> {
     if is_on_slurm(experiment) {
-        Ok(Some(cluster::facts(app, experiment.cluster())?))
+        Ok(Some(cluster::facts_or_similar(app, experiment.cluster())?))
     } else {
         Ok(None)
     }

@@ -311,7 +311,10 @@ fn the_cluster_that_has_the_jobs_is_asked_from_any_shell() {
         world.write("exp.toml", &executor(options));
         drop(std::fs::remove_file(&calls));
         let mut submit = world.command(&["submit", "exp.toml"]);
-        let submitted = printed(&submit.env("SLURM_CLUSTERS", variable).output().unwrap());
+        if !variable.is_empty() {
+            submit.env("SLURM_CLUSTERS", variable);
+        }
+        let submitted = printed(&submit.output().unwrap());
         assert_eq!(submitted.code, 0, "{submitted:?}");
         let id = submitted.stdout.trim();
         // These come from a shell that knows of no other cluster.
@@ -332,4 +335,23 @@ fn the_cluster_that_has_the_jobs_is_asked_from_any_shell() {
 fn which(program: &str) -> String {
     let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap();
     String::from_utf8(found.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn a_cluster_that_does_not_tell_its_limits_is_taken_for_one_like_ours() {
+    let fake = crate::fake::FakeSlurm::new(10);
+    let scontrol = fake.world.path("bin/scontrol");
+    let script = std::fs::read_to_string(&scontrol).unwrap();
+    let refuse = "case \"$*\" in --clusters=*config*) echo 'away' >&2; exit 1 ;; esac\n";
+    std::fs::write(&scontrol, script.replacen('\n', &format!("\n{refuse}"), 1)).unwrap();
+    let file =
+        "name = 'x'\n[executor.s]\nkind = 'slurm'\nsbatch.clusters = 'b'\n[task.a]\nrun = 'x'\n";
+    fake.world.write("exp.toml", file);
+    let submitted = fake.world.run(&["submit", "exp.toml"]);
+    assert_eq!(submitted.code, 0, "{submitted:?}");
+    assert!(
+        submitted.stderr.contains("warning: cluster `b` does not tell its limits"),
+        "{submitted:?}"
+    );
+    assert!(fake.taken()[0].arguments.starts_with("--clusters=b "), "{:?}", fake.taken());
 }
