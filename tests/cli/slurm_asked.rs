@@ -39,7 +39,7 @@ fn preempted(world: &World, tasks: &[(&str, &str)]) -> String {
         let ready = world.experiment(&id).join(format!("tasks/{name}/trials/0/ready"));
         world.until(&id, "a program that is ready", |_| ready.exists());
     }
-    world.ok(&["cancel", "--gentle", &id]);
+    world.ok(&["preempt", &id]);
     id
 }
 

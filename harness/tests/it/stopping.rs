@@ -212,30 +212,29 @@ fn a_pause_is_no_failure() {
     task.check_ends("Paused Requeue");
 }
 
-/// Something lies where the attempt's folder for saves must be.
-fn without_staging() -> Task {
+/// Something lies where the folder of the program's results must be.
+fn without_artifacts() -> Task {
     let task = Task::python("print(1)");
-    let staging = task.dir().staging(0);
     fs::create_dir_all(task.dir().path()).unwrap();
-    fs::write(staging.parent().unwrap(), "").unwrap();
+    fs::write(task.dir().artifacts(), "").unwrap();
     task
 }
 
 #[test]
 fn what_a_node_can_not_give_is_tried_again_elsewhere() {
-    let task = without_staging();
+    let task = without_artifacts();
     assert_eq!(task.run(), 75);
     task.check_ends("NodeFailure Requeue");
     let reason = task.ends()[0].reason.clone().unwrap();
-    assert!(reason.contains("was not started: ") && reason.contains("staging"), "{reason}");
-    fs::remove_file(task.dir().staging(0).parent().unwrap()).unwrap();
+    assert!(reason.contains("was not started: ") && reason.contains("artifacts"), "{reason}");
+    fs::remove_file(task.dir().artifacts()).unwrap();
     assert_eq!(task.run(), 0);
     task.check_ends("NodeFailure Requeue, Completed Done");
 }
 
 #[test]
 fn what_no_node_can_give_is_given_up() {
-    let task = without_staging();
+    let task = without_artifacts();
     assert_eq!((task.run(), task.run(), task.run()), (75, 75, 1));
     task.check_ends("NodeFailure Requeue, NodeFailure Requeue, NodeFailure Failed");
 }
