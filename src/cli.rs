@@ -59,6 +59,18 @@ pub struct Cli {
         help_heading = "Global options"
     )]
     pub slurm_timeout: u64,
+    /// Show each program of Slurm that is run, its time and answer, and each file that is decided on; twice: all they print
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
+    pub verbose: u8,
+    /// The same by a filter: `debug`, `trace`, or a part as in `nemo_slurm::slurm=debug`
+    #[arg(
+        long,
+        global = true,
+        env = "NEMO_LOG",
+        value_name = "FILTER",
+        help_heading = "Global options"
+    )]
+    pub log: Option<String>,
 }
 
 /// The verbs.

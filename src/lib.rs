@@ -21,4 +21,5 @@ pub mod slurm;
 pub mod status;
 pub mod store;
 pub mod summary;
+pub mod trace;
 pub mod words;

@@ -10,6 +10,7 @@ use nemo_core::rundir::runner::RunnerRecord;
 use nemo_core::rundir::{
     AttemptRecord, ExperimentDir, MetricsLine, Next, Progress, TaskDir, TrialDir, requests,
 };
+use tracing::debug;
 
 use crate::answers::{Both, Source};
 use crate::beside::{beside, each_part};
@@ -183,6 +184,9 @@ pub fn sources<'a>(
         ((queue, accounts), read) = ask_meanwhile(stored, source, read_files);
         files = read?;
     }
+    let n_folders: usize = files.values().map(BTreeMap::len).sum();
+    let asked = if matches!(queue, Answer::NotAsked) { "not asked" } else { "asked" };
+    debug!("trials: {n_folders} folders in `{}`; Slurm was {asked}", stored.dir.0.display());
     let requests::Requests { whole: requests, damaged: damaged_requests } =
         requests::read_all(&stored.dir).named("read", &stored.dir.requests())?;
     Ok(Sources {

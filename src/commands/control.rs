@@ -10,6 +10,7 @@ use nemo_core::{checksum, durable};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
+use tracing::debug;
 
 use super::App;
 use super::status::look;
@@ -300,6 +301,7 @@ pub(super) fn request(
     durable::create_dir_all(&folder).at("make", &folder)?;
     let text = checksum::to_vec(&request).map_err(std::io::Error::from).at("write", &folder)?;
     let path = folder.join(name);
+    debug!("request: `{}`", path.display());
     Ok(durable::replace_file_durably(&path, &text).at("write", &path)?)
 }
 

@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nemo_core::environment::Variable;
+use tracing::debug;
 
 use crate::answers::Shared;
 use crate::cli::{Cli, Command};
@@ -37,6 +38,7 @@ use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::report::say;
 use crate::slurm::Client;
 use crate::store::{Home, Stored, Target};
+use crate::trace;
 
 /// What every command may use: the home, Slurm, and where our programs are.
 #[derive(Clone, Debug)]
@@ -72,6 +74,7 @@ pub struct Environment {
 
 /// Carries a command out.
 pub fn run(cli: Cli, environment: Environment) -> Result<ExitCode, CommandError> {
+    trace::start(cli.verbose, cli.log.as_deref())?;
     match cli.command {
         Command::Completions(args) => return completions::completions(&args),
         Command::Man(args) => return completions::man(&args),
@@ -108,6 +111,7 @@ fn app(cli: &Cli, environment: Environment) -> Result<App, CommandError> {
             .hinted("set NEMO_SLURM_HOME to a folder that the compute nodes see")
     })?;
     let home = Home::new(std::path::absolute(&home).at("find", &home)?);
+    debug!("home: `{}`", home.path().display());
     let timeout = Duration::from_secs(cli.slurm_timeout.max(1));
     Ok(App {
         shared: Shared::new(&home, &environment.slurm_conf, timeout),

@@ -10,6 +10,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::error::SlurmError;
+use crate::trace;
 
 /// What a program printed, and how it ended.
 #[derive(Debug)]
@@ -53,12 +55,23 @@ const LOOK: Duration = Duration::from_millis(50);
 impl Call<'_> {
     /// Runs it and waits for its end, or kills its process group when the time is up.
     pub fn run(&self) -> Result<Output, SlurmError> {
+        let began = Instant::now();
+        let answer = self.answer();
+        trace::program(self.program, self.args, began.elapsed(), &answer);
+        answer
+    }
+
+    fn answer(&self) -> Result<Output, SlurmError> {
         let program = self.program;
         let failed = |source: std::io::Error| match source.kind() {
-            ErrorKind::NotFound => SlurmError::MissingProgram { program },
+            ErrorKind::NotFound => SlurmError::MissingProgram { program, path: self.searched() },
             _ => SlurmError::NotRun { program, source },
         };
-        let mut child = self.command().spawn().map_err(failed)?;
+        let file = which::which_in_global(program, Some(self.searched()))
+            .ok()
+            .and_then(|mut files| files.next())
+            .ok_or_else(|| failed(ErrorKind::NotFound.into()))?;
+        let mut child = self.command(&file).spawn().map_err(failed)?;
         let deadline = Instant::now() + self.timeout;
         let read = collect(&mut child, deadline);
         if !matches!(read, Ok(Some(_))) {
@@ -71,8 +84,13 @@ impl Call<'_> {
         }
     }
 
-    fn command(&self) -> Command {
-        let mut command = Command::new(self.program);
+    /// The PATH that the program is looked up in.
+    fn searched(&self) -> OsString {
+        self.path.map(OsStr::to_owned).or_else(|| std::env::var_os("PATH")).unwrap_or_default()
+    }
+
+    fn command(&self, file: &Path) -> Command {
+        let mut command = Command::new(file);
         command.args(self.args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A group of its own: Ctrl-C at us must not tear an `sbatch` out of its work, and a time-out ends its children.
         command.process_group(0);

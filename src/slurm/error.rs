@@ -1,15 +1,18 @@
 //! What can go wrong between us and Slurm's programs.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 /// Why Slurm could not be asked, or what it refused. Messages are lowercase fragments; hints say what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum SlurmError {
     /// The program is not installed here.
-    #[error("`{program}` was not found in PATH")]
+    #[error("`{program}` is in no folder of PATH: {}", path.display())]
     MissingProgram {
         /// Its name.
         program: &'static str,
+        /// The folders that were searched.
+        path: OsString,
     },
     /// The program could not be started, or its output not be read.
     #[error("`{program}` could not be run")]
@@ -86,9 +89,9 @@ impl SlurmError {
             Self::AccountingDown { .. } => {
                 Some("jobs that ended long ago show their last known state until it is back")
             }
-            Self::UnknownField { .. } | Self::Unreadable { .. } => Some(
-                "run that program by hand, and see whether a module or a wrapper changes what it prints",
-            ),
+            Self::UnknownField { .. } | Self::Unreadable { .. } => {
+                Some("`nemo-slurm -vv status` shows all that this cluster's programs print")
+            }
             Self::AccountingOff | Self::Refused { .. } | Self::NotRun { .. } => None,
         }
     }

@@ -14,6 +14,7 @@ use nemo_core::checksum;
 use nemo_core::lines::{self, Damage};
 use nemo_core::rundir::ExperimentDir;
 use serde::de::Error as _;
+use tracing::debug;
 
 use crate::experiment::Experiment;
 use crate::journal::Event;
@@ -174,6 +175,8 @@ impl Home {
         let path = dir.journal();
         let journal = at("read", &path, lines::read::<Event>(&path))?;
         let damage = journal.damage(&path);
+        let file = dir.experiment_json();
+        debug!("experiment: `{}`, and {} lines of its journal", file.display(), journal.rows.len());
         Ok(Stored { id: id.clone(), dir, experiment, journal: journal.rows, damage })
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nemo_core::durable;
 use serde::{Deserialize, Serialize};
+use tracing::debug;
 
 use super::{Home, StoreError, at, require_safe, trust};
 
@@ -38,6 +39,7 @@ pub fn install_program(home: &Home, program: &Path) -> Result<PathBuf, StoreErro
     if let Some(known) = known.filter(|known| known.look == look) {
         let path = home.programs().join(&known.name);
         if is_ours(&path) && self::look(&path).is_ok_and(|now| now == known.copy) {
+            debug!("harness: `{}` is `{}`, as at the last look", program.display(), path.display());
             return Ok(path);
         }
     }
@@ -47,6 +49,7 @@ pub fn install_program(home: &Home, program: &Path) -> Result<PathBuf, StoreErro
     if !is_ours(&path) || std::fs::read(&path).ok().as_ref() != Some(&content) {
         at("write", &path, persist(&path, &content))?;
     }
+    debug!("harness: `{}` is kept as `{}`", program.display(), path.display());
     let copy = at("read", &path, self::look(&path))?;
     if let Ok(text) = serde_json::to_vec(&Known { look, name, copy }) {
         // Only a hint: without it the program is read again.

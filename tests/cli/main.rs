@@ -32,4 +32,5 @@ mod slurm_faults;
 mod slurm_nodes;
 mod slurm_word;
 mod support;
+mod trace;
 mod training;
