@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use nemo_core::rundir::ExperimentDir;
 
 use super::{App, check, cluster, environment, paths, prepare};
 use crate::cli::FileArgs;
@@ -255,8 +256,19 @@ impl Workdir {
     }
 }
 
+impl Workdir {
+    /// What is kept is looked at, not run again.
+    fn forget_secrets(&self) {
+        let experiments = std::fs::read_dir(self.path.join("experiments"));
+        for folder in experiments.into_iter().flatten().flatten() {
+            drop(std::fs::remove_file(ExperimentDir(folder.path()).secrets())); // most have none
+        }
+    }
+}
+
 impl Drop for Workdir {
     fn drop(&mut self) {
+        self.forget_secrets();
         if !self.is_kept && std::fs::remove_dir_all(&self.path).is_err() {
             say(&format!("warning: `{}` could not be removed", self.path.display()));
         }

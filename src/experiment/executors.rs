@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use super::reader::{Field, Section, unsupported};
 use super::report::{Report, choices, listed};
 use super::sbatch::Export;
-use super::{EnvSpec, Executor, LocalExecutor, SlurmExecutor, names, sbatch, units};
+use super::{EnvSpec, Executor, LocalExecutor, SlurmExecutor, names, sbatch, units, values};
 
 /// The executors of a file and the two that are always there.
 pub(super) struct Executors {
@@ -216,6 +216,10 @@ fn surroundings(section: &mut Section<'_>, report: &mut Report) -> EnvSpec {
     for field in section.take_fields("env", report) {
         let valid = field.parsed_name(names::check_variable(field.name), report);
         if let (Some(()), Some(value)) = (valid, variable(&field, report)) {
+            let length = field.name.len() + 1 + value.len();
+            if length > values::LONGEST {
+                values::too_long(&field.place, &format!("the variable has {length}"), report);
+            }
             env.insert(field.name.to_owned(), value);
         }
     }
@@ -233,7 +237,13 @@ fn surroundings(section: &mut Section<'_>, report: &mut Report) -> EnvSpec {
         }
         secrets.push(name);
     }
-    let setup = section.take("setup").map(|field| field.texts(report)).unwrap_or_default();
+    let field = section.take("setup");
+    let setup = field.as_ref().map(|field| field.texts(report)).unwrap_or_default();
+    let length: usize = setup.iter().map(|line| line.len() + 1).sum();
+    // A few words of ours stand around it.
+    if let Some(field) = field.filter(|_| length + 100 > values::LONGEST) {
+        values::too_long(&field.place, &format!("the lines have {length}"), report);
+    }
     EnvSpec { env, secrets, setup, export: None }
 }
 

@@ -10,7 +10,7 @@ use super::report::{Place, Report};
 use super::tasks::{Draft, Run};
 
 /// The longest string that Linux hands to a program as an argument or a variable, less the byte that ends it.
-const LONGEST: usize = 128 * 1024 - 1;
+pub(super) const LONGEST: usize = 128 * 1024 - 1;
 /// How much of what Linux hands over at all (2 MiB, the inherited environment included) parameters may take.
 const MOST: usize = 1024 * 1024;
 /// A shorter file has no value that is too long.
@@ -122,7 +122,8 @@ fn check_words(run: &Run, params: &Params, report: &mut Report) -> bool {
     true
 }
 
-fn too_long(place: &Place, what: &str, report: &mut Report) {
+/// Says of something that no program can be given it.
+pub(super) fn too_long(place: &Place, what: &str, report: &mut Report) {
     let message = format!("{what} bytes, more than a program can be given");
     report.problem(place, message).hint("put it into a file, and give the program the file's name");
 }

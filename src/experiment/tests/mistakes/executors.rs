@@ -39,6 +39,10 @@ fn slurm_executors() {
         "4 executor.e.nodes: a local executor has no key `nodes`",
     );
     check_slurm(
+        "nodes = '2-4'",
+        "4 executor.e.nodes: a trial has a fixed number of nodes, not a range",
+    );
+    check_slurm(
         "nodes = 0",
         "4 executor.e.nodes: expected a whole number of at least 1, found the integer 0",
     );
@@ -150,6 +154,19 @@ fn sbatch_options() {
     check_slurm(
         "sbatch = { mem-per_cpu = 1, mem_per_cpu = 1 }",
         "4 executor.e.sbatch.mem_per_cpu: `mem-per-cpu` is given twice",
+    );
+}
+
+#[test]
+fn what_no_program_can_be_given() {
+    let long = "x".repeat(128 * 1024);
+    check_slurm(
+        &format!("env.A = '{long}'"),
+        "4 executor.e.env.A: the variable has 131074 bytes, more than a program can be given",
+    );
+    check_slurm(
+        &format!("setup = ['{long}']"),
+        "4 executor.e.setup: the lines have 131073 bytes, more than a program can be given",
     );
 }
 
