@@ -93,17 +93,23 @@ fn slurm(mut section: Section<'_>, report: &mut Report) -> SlurmExecutor {
     refuse_other_kind(&mut section, "Slurm", &LOCAL_ONLY, report);
     let mut options =
         section.take("sbatch").map(|field| sbatch::read(&field, report)).unwrap_or_default();
+    let own_gpus = section.take("gpus_per_node");
     let executor = SlurmExecutor {
         nodes: section.take("nodes").and_then(|field| nodes(&field, report)),
         tasks_per_node: section.take("tasks_per_node").and_then(|field| field.positive(report)),
         partition: section.take("partition").and_then(|field| partition(&field, report)),
-        gpus_per_node: section.take("gpus_per_node").and_then(|field| gpus(&field, report)),
+        gpus_per_node: own_gpus.as_ref().and_then(|field| gpus(field, report)),
         cpus_per_task: section.take("cpus_per_task").and_then(|field| field.positive(report)),
         mem: section.take("mem").and_then(|field| memory(&field, report)),
         time: section.take("time").and_then(|field| field.duration(report)),
         surroundings: exported(surroundings(&mut section, report), options.export.take(), report),
         sbatch: options.given,
     };
+    if let Some(field) = own_gpus.filter(|_| executor.has_generic_gpus()) {
+        report
+            .problem(&field.place, "GPUs are asked for twice: here, and in `sbatch.gres`")
+            .hint("take one of the two out: Slurm 26.05 and newer refuse both");
+    }
     section.finish(report);
     executor
 }

@@ -17,6 +17,11 @@ impl SlurmExecutor {
             .or_else(|| share(number(option("gpus")?)?))
             .or_else(|| number(option("gpus-per-task")?))
     }
+
+    /// Whether `gres` asks for GPUs.
+    pub(super) fn has_generic_gpus(&self) -> bool {
+        self.sbatch.get("gres").is_some_and(|gres| generic(gres).is_some())
+    }
 }
 
 /// The number in `8`, `h100:8` or `h100:4,a100:4`.

@@ -95,6 +95,14 @@ fn a_built_in_executor_that_is_defined_wrongly_is_not_taken_for_the_built_in_one
 }
 
 #[test]
+fn gpus_are_asked_for_once() {
+    check_slurm(
+        "gpus_per_node = 4\nsbatch.gres = 'license:1,gpu:h100:4'",
+        "4 executor.e.gpus_per_node: GPUs are asked for twice: here, and in `sbatch.gres`",
+    );
+}
+
+#[test]
 fn sbatch_options() {
     let refused = |option: &str, why: &str| {
         check_slurm(
