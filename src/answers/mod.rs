@@ -153,7 +153,7 @@ impl Said {
     fn answer<T>(&self, parse: impl FnOnce(&[u8]) -> Parsed<T>) -> Answer<T> {
         match &self.failure {
             None => answer(Ok(parse(self.text.as_bytes()))),
-            Some(Failure::AccountingOff) => Answer::NotAsked,
+            Some(Failure::AccountingOff) => Answer::Off,
             Some(Failure::Other(why)) => Answer::Failed(why.clone()),
         }
     }
@@ -176,7 +176,7 @@ fn answer<T>(said: Result<Parsed<T>, SlurmError>) -> Answer<T> {
             let why = format!("{} can't be read", count(parsed.unread.len(), "row"));
             Answer::Partly(parsed.rows, why)
         }
-        Err(SlurmError::AccountingOff) => Answer::NotAsked,
+        Err(SlurmError::AccountingOff) => Answer::Off,
         Err(error) => Answer::Failed(error.to_string()),
     }
 }

@@ -62,8 +62,10 @@ pub enum Answer<T> {
     Rows(Vec<T>),
     /// Its rows, but some of what it printed could not be read: that a row is missing says nothing.
     Partly(Vec<T>, String),
-    /// There was nothing to ask it, or it is switched off on this cluster.
+    /// It was not asked: nothing follows from that.
     NotAsked,
+    /// It is switched off on this cluster.
+    Off,
     /// It gave no answer: nothing follows from that.
     Failed(String),
 }
@@ -74,7 +76,7 @@ impl<T> Answer<T> {
     pub fn rows(&self) -> &[T] {
         match self {
             Self::Rows(rows) | Self::Partly(rows, _) => rows,
-            Self::NotAsked | Self::Failed(_) => &[],
+            Self::NotAsked | Self::Off | Self::Failed(_) => &[],
         }
     }
 
@@ -89,15 +91,21 @@ impl<T> Answer<T> {
             Self::Rows(rows) => Self::Rows(some(rows)),
             Self::Partly(rows, why) => Self::Partly(some(rows), why.clone()),
             Self::NotAsked => Self::NotAsked,
+            Self::Off => Self::Off,
             Self::Failed(why) => Self::Failed(why.clone()),
         }
+    }
+
+    /// Whether it said all that it can say: then a missing row says something too.
+    fn is_whole(&self) -> bool {
+        matches!(self, Self::Rows(_) | Self::Off)
     }
 
     /// Why what it did not say may be so all the same.
     fn trouble(&self) -> Option<&str> {
         match self {
             Self::Failed(why) | Self::Partly(_, why) => Some(why),
-            Self::Rows(_) | Self::NotAsked => None,
+            Self::Rows(_) | Self::NotAsked | Self::Off => None,
         }
     }
 }

@@ -110,9 +110,7 @@ fn by_witness(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> Verdi
             },
         },
     };
-    let answered = |trouble: Option<&str>| trouble.is_none();
-    let both =
-        answered(evidence.sources.queue.trouble()) && answered(evidence.sources.accounts.trouble());
+    let both = evidence.sources.queue.is_whole() && evidence.sources.accounts.is_whole();
     let basis = match verdict.basis {
         Basis::Agreed if !both => Basis::Silence,
         basis => basis,
@@ -225,7 +223,7 @@ fn ended_in_queue(
         Some(_) => by_state(evidence, &row.state, attempts),
         None => {
             let verdict = by_state(evidence, &row.state, attempts);
-            let is_off = matches!(evidence.sources.accounts, Answer::NotAsked);
+            let is_off = matches!(evidence.sources.accounts, Answer::Off);
             let basis = match verdict.basis {
                 Basis::Agreed if !is_off => Basis::Open, // accounting has not heard of it
                 basis => basis,

@@ -78,6 +78,31 @@ fn an_end_that_slurm_alone_tells_is_final_when_it_is_told_twice() {
     );
 }
 
+/// `sacct` is asked only where something is over: what was not asked confirms nothing.
+#[test]
+fn where_there_are_no_accounts_the_queue_decides_alone() {
+    let without = |answer: fn() -> Answer<AccountRow>| {
+        move |sources: &mut Sources<'_>| sources.accounts = answer()
+    };
+    let failed = |now| (now, "8_0|FAILED|None", "");
+    let looks = [failed(0.0), failed(400.0)];
+    let told = "failed: Slurm says `FAILED`; `nemo-slurm poll` requeues it []";
+    check_looks(without(|| Answer::Off), &looks, told);
+    check_looks(without(|| Answer::NotAsked), &looks, &told.replace("failed:", "failed?:"));
+    let request = || Request { action: Action::Cancel, task: None, trial: None, time: 0 };
+    let cancelled = "cancelled: was cancelled before it started []";
+    for (answer, expected) in [
+        (Answer::Off, cancelled.to_owned()),
+        (Answer::NotAsked, cancelled.replace("cancelled:", "cancelled?:")),
+    ] {
+        let asked = |sources: &mut Sources<'_>| {
+            sources.accounts = answer.clone();
+            sources.requests.push(request());
+        };
+        check_looks(asked, &[(0.0, "", ""), (400.0, "", "")], &expected);
+    }
+}
+
 #[test]
 fn a_missing_row_is_an_end_only_in_the_long_run() {
     let missing = "8_[1-2]|PENDING|Priority";
