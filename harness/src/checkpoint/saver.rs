@@ -253,7 +253,8 @@ impl Saver {
         self.take_snapshot(now, place);
         let due = self.look_at.is_some_and(|at| at <= now) || self.watch.is_none();
         if (seen.other || due) && !self.is_finished() {
-            self.look_at.get_or_insert(now);
+            // Also where a later look was planned: what changed now is of the step at which the program is now.
+            self.look_at = Some(self.look_at.map_or(now, |at| at.min(now)));
         }
         self.begin_look(now);
         self.thin_out(now);
