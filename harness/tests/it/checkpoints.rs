@@ -316,10 +316,27 @@ fn hang(path: &std::path::Path) {
     assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
+/// Makes a checkpoint's file so long, of nothing but holes, that it takes minutes to verify. Answers with the manifest as it
+/// was.
+fn take_long_to_verify(checkpoint: &std::path::Path) -> String {
+    const SIZE: u64 = 1 << 38;
+    let manifest = fs::read_to_string(checkpoint.join("MANIFEST")).unwrap();
+    fs::File::options().write(true).open(checkpoint.join("state")).unwrap().set_len(SIZE).unwrap();
+    let longer = |line: &str| match line.split(' ').collect::<Vec<_>>()[..] {
+        ["file", hash, _, "state"] => format!("file {hash} {SIZE} state\n"),
+        _ => format!("{line}\n"),
+    };
+    let body: String =
+        manifest.lines().filter(|line| !line.starts_with("end ")).map(longer).collect();
+    let end = blake3::hash(body.as_bytes());
+    fs::write(checkpoint.join("MANIFEST"), format!("{body}end {end}\n")).unwrap();
+    manifest
+}
+
 #[test]
 fn a_stop_is_heard_while_checkpoints_are_verified() {
     let task = with_two();
-    hang(&task.dir().checkpoint(2).join("MANIFEST"));
+    take_long_to_verify(&task.dir().checkpoint(2));
     let running = task.start();
     wait_until("the attempt's log", || task.dir().stderr(2).exists());
     running.signal("TERM");
@@ -334,15 +351,16 @@ fn a_stop_is_heard_while_checkpoints_are_verified() {
 #[test]
 fn an_attempt_that_is_killed_while_it_verifies_is_on_record() {
     let task = with_two();
-    let manifest = task.dir().checkpoint(2).join("MANIFEST");
-    let text = fs::read(&manifest).unwrap();
-    hang(&manifest);
+    let checkpoint = task.dir().checkpoint(2);
+    let whole = fs::metadata(checkpoint.join("state")).unwrap().len();
+    let manifest = take_long_to_verify(&checkpoint);
     let running = task.start();
     wait_until("the attempt's log", || task.dir().stderr(2).exists());
     running.signal("KILL");
     running.finish();
-    fs::remove_file(&manifest).unwrap();
-    fs::write(&manifest, text).unwrap();
+    let state = fs::File::options().write(true).open(checkpoint.join("state")).unwrap();
+    state.set_len(whole).unwrap();
+    fs::write(checkpoint.join("MANIFEST"), manifest).unwrap();
     assert_eq!(task.run(), 75);
     task.check_ends("Restart Requeue, Restart Requeue, NodeFailure Requeue, Restart Requeue");
 }
