@@ -141,26 +141,3 @@ fn a_home_that_is_away_and_a_harness_that_can_t_run_are_told_apart() {
         "could not execute the harness: no permission",
     );
 }
-
-/// The disk of a local trial is away for longer than a moment: its harness can't write a word, and is started again.
-#[test]
-fn a_local_trial_outlives_a_disk_that_is_away() {
-    let world = World::new();
-    let text = "name = \"disk\"\n[executor.l]\nkind = \"local\"\n[task.prep]\nrun = \"sleep 1\"\n\
-                [task.train]\nrun = \"true\"\nafter = [\"prep\"]\n";
-    world.write("exp.toml", text);
-    let id = world.ok(&["submit", "exp.toml"]);
-    let trials_folder = world.experiment(&id).join("tasks/train/trials");
-    std::fs::write(&trials_folder, "no folder can be made here").unwrap();
-    let log = world.experiment(&id).join("runner.jsonl");
-    let ends =
-        || std::fs::read_to_string(&log).unwrap().matches("\"ended\",\"task\":\"train\"").count();
-    let began = std::time::Instant::now();
-    while ends() == 0 {
-        assert!(began.elapsed() < PATIENCE, "the harness never failed");
-        std::thread::sleep(std::time::Duration::from_millis(50)); // looks again
-    }
-    std::thread::sleep(std::time::Duration::from_secs(6)); // five starts, one a second, were too few
-    std::fs::remove_file(&trials_folder).unwrap();
-    world.until(&id, "completed", |status| status["experiment"]["state"] == "completed");
-}
