@@ -48,6 +48,8 @@ struct Runner<'a> {
     /// Those of them that an earlier runner started: they are no children of ours.
     adopted: BTreeSet<Place>,
     silent_deaths: BTreeMap<Place, u32>,
+    /// Trials whose harness ended without a word are not started before.
+    rests: BTreeMap<Place, Instant>,
     seen_requests: BTreeSet<PathBuf>,
     /// Wishes that hold on: what was cancelled is not started again.
     cancelled: Vec<Request>,
@@ -76,6 +78,7 @@ pub fn run(stored: &Stored, harness: &Path, claim: &Claim, children: Children) -
         live: BTreeMap::new(),
         adopted: BTreeSet::new(),
         silent_deaths: BTreeMap::new(),
+        rests: BTreeMap::new(),
         seen_requests: BTreeSet::new(),
         cancelled: Vec::new(),
         pauses: Vec::new(),
@@ -145,7 +148,7 @@ impl Runner<'_> {
                 self.drop_trial(place, false);
             }
             for &place in &decision.start {
-                if Instant::now() >= self.next_start {
+                if self.may_start(place) {
                     self.start(place);
                 }
             }
@@ -188,6 +191,11 @@ impl Runner<'_> {
         }
         // What was not written yet is tried again; `finish` insists.
         let _unwritten = self.log.flush();
+    }
+
+    fn may_start(&self, place: Place) -> bool {
+        let now = Instant::now();
+        now >= self.next_start && self.rests.get(&place).is_none_or(|until| now >= *until)
     }
 
     fn start(&mut self, place: Place) {
@@ -261,8 +269,11 @@ impl Runner<'_> {
     fn silent_death(&mut self, place: Place) -> Phase {
         let deaths = self.silent_deaths.entry(place).or_default();
         *deaths += 1;
-        // It may lack what this machine has none of at the moment: another start at once would fail as well.
-        self.next_start = self.next_start.max(Instant::now() + PAUSE_OF_STARTS);
+        // It may lack what this machine has none of at the moment: another start at once would fail as well, and any
+        // other trial's too. What lacks it for longer is asked for less and less often.
+        let now = Instant::now();
+        self.next_start = self.next_start.max(now + PAUSE_OF_STARTS);
+        self.rests.insert(place, now + PAUSE_OF_STARTS * 2_u32.pow(*deaths - 1));
         if *deaths < SILENT_DEATHS { Phase::Waiting } else { Phase::Lost }
     }
 
