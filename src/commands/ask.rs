@@ -1,6 +1,7 @@
 //! Whom commands ask that look at several experiments, or again and again.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use super::App;
 use super::status::look_by;
@@ -12,6 +13,12 @@ use crate::status::Status;
 use crate::store::{ExperimentId, Stored};
 use crate::summary::{self, Index, Known};
 
+/// Between two looks at the folders of what runs on this machine's cluster. Slurm itself is asked less often.
+const SLURM_PAUSE: Duration = Duration::from_secs(3);
+/// Between two looks at another cluster.
+const ELSEWHERE_PAUSE: Duration = Duration::from_secs(10);
+/// Between two looks at what runs on this machine.
+const LOCAL_PAUSE: Duration = Duration::from_millis(500);
 /// So many seconds an answer of Slurm's will do for who looks again and again.
 const FRESH: f64 = 10.0;
 
@@ -48,6 +55,12 @@ pub(super) struct Look {
     pub(super) status: Status,
     /// Whether Slurm's answer is another one than at the look before, or nobody had to ask it.
     pub(super) is_new: bool,
+    /// Until the next look.
+    pub(super) pause: Duration,
+}
+
+fn on_slurm(status: &Status) -> bool {
+    status.tasks.iter().flat_map(|task| &task.trials).any(|trial| trial.slurm_job.is_some())
 }
 
 impl Looks {
@@ -58,6 +71,11 @@ impl Looks {
             open: summary::read(&stored.dir).map_or_else(trials, |summary| summary.open),
             created: stored.id.made_at(),
         };
+        if stored.experiment.cluster().is_some() {
+            // Another cluster is asked for this experiment alone.
+            let (status, _) = look_by(app, stored, Source::Slurm(&app.slurm), Depth::All)?;
+            return Ok(Look { status, is_new: true, pause: ELSEWHERE_PAUSE });
+        }
         let asking = Asking {
             client: &app.slurm,
             shared: &app.shared,
@@ -69,7 +87,8 @@ impl Looks {
         let (status, _) = look_by(app, stored, Source::Asked(&answers), Depth::All)?;
         let is_new = answers.asked() == 0.0 || answers.asked() > self.asked;
         self.asked = answers.asked();
-        Ok(Look { status, is_new })
+        let pause = if on_slurm(&status) { SLURM_PAUSE } else { LOCAL_PAUSE };
+        Ok(Look { status, is_new, pause })
     }
 }
 

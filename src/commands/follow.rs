@@ -1,7 +1,7 @@
 //! Looks at an experiment again and again until it is over.
 
 use std::io::IsTerminal;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::App;
 use super::ask::{Look, Looks};
@@ -23,10 +23,6 @@ pub(super) enum View {
     Json,
 }
 
-/// Between two looks at the folders of what runs on a cluster. Slurm itself is asked less often.
-const SLURM_PAUSE: Duration = Duration::from_secs(3);
-/// Between two looks at local files.
-const LOCAL_PAUSE: Duration = Duration::from_millis(500);
 /// So many looks in a row at which nothing but `unknown` is left: Slurm answers, and has forgotten.
 const FORGOTTEN: u32 = 5;
 /// So many looks in a row must show an end that only Slurm tells: one odd answer is not waited for.
@@ -55,7 +51,7 @@ pub(super) fn until(
     let (mut forgotten, mut doubtful) = (0, 0);
     let mut looks = Looks::default();
     loop {
-        let Look { status, is_new } = looks.next(app, &app.home.load(&target.id)?)?;
+        let Look { status, is_new, pause } = looks.next(app, &app.home.load(&target.id)?)?;
         let (state, settled) = standing(&status, target);
         screen.show(&status);
         // The same answer twice is not two that agree.
@@ -81,7 +77,7 @@ pub(super) fn until(
             let text = format!("`{}` is still {}", target.id, state.as_str());
             return Err(CommandError::new(ExitCode::NoAnswer, text));
         }
-        std::thread::sleep(if on_slurm(&status) { SLURM_PAUSE } else { LOCAL_PAUSE });
+        std::thread::sleep(pause);
     }
 }
 
@@ -91,10 +87,6 @@ fn why(target: &Target, status: &Status, state: State) -> String {
     let reason = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
     let id = &target.id;
     format!("`{target}` is {}{reason}; `nemo-slurm status {id}` shows more", state.as_str())
-}
-
-fn on_slurm(status: &Status) -> bool {
-    status.tasks.iter().flat_map(|task| &task.trials).any(|trial| trial.slurm_job.is_some())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use crate::observe::Depth;
 use crate::report::{ListLine, Page, list_table, out, out_json, say};
 use crate::status::State;
 use crate::store::{ExperimentId, Stored};
-use crate::summary::{self, Basis, Index, Known};
+use crate::summary::{self, Basis, Brief, Index, Known};
 use crate::{host, words};
 
 /// `list`.
@@ -196,7 +196,7 @@ impl<'a> List<'a> {
             let id = &self.ids[place];
             let row = match &self.known[place] {
                 Known::Indexed(entry) => serde_json::from_str(entry.row).ok(),
-                Known::Seen(summary) => Some(summary.row.clone()),
+                Known::Seen(summary) => Some(Brief::from(&summary.row)),
                 Known::Unseen | Known::Damaged(_) => None,
             };
             let dir = self.app.home.experiment(id).0.to_string_lossy().into_owned();

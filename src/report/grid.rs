@@ -1,7 +1,7 @@
 //! Tables that fit the terminal: empty columns are left out, texts broken at blanks, columns left out that matter
 //! least, and only then names elided.
 
-use comfy_table::{Cell, Color, ContentArrangement};
+use comfy_table::Color;
 
 use super::Page;
 use super::escape::escape_line;
@@ -86,26 +86,26 @@ impl Grid {
             Some(width) => self.fit(width),
             None => self.columns.iter().map(Column::natural).collect(),
         };
-        let mut table = super::table::table(&[]);
-        table.set_content_arrangement(ContentArrangement::Disabled);
-        if !page.colour {
-            table.force_no_tty();
-        }
+        // What is broken at blanks may be narrower than it was allowed to be.
+        let used = |(column, width): (&Column, &usize)| column.used(*width);
+        let widths: Vec<usize> = self.columns.iter().zip(&widths).map(used).collect();
+        let titles = self
+            .columns
+            .iter()
+            .zip(&widths)
+            .map(|(column, width)| vec![(elide(&column.title, *width), None)]);
+        let mut lines = Vec::new();
+        put(&mut lines, &titles.collect::<Vec<_>>(), &widths);
         let rows = self.columns.first().map_or(0, |column| column.items.len());
-        table.set_header(
-            self.columns
-                .iter()
-                .zip(&widths)
-                .map(|(column, width)| Cell::new(elide(&column.title, *width))),
-        );
         for row in 0..rows {
-            let cell = |(column, width): (&Column, &usize)| column.cell(row, *width);
-            table.add_row(self.columns.iter().zip(&widths).map(cell).collect::<Vec<_>>());
+            let cell = |(column, width): (&Column, &usize)| column.cell(row, *width, page.colour);
+            put(
+                &mut lines,
+                &self.columns.iter().zip(&widths).map(cell).collect::<Vec<_>>(),
+                &widths,
+            );
         }
-        for column in table.column_iter_mut() {
-            column.set_padding((0, 2));
-        }
-        super::table::text(&table).lines().map(str::to_owned).collect()
+        lines
     }
 
     /// The widths of the columns that stay.
@@ -141,21 +141,66 @@ impl Column {
         }
     }
 
-    fn cell(&self, row: usize, width: usize) -> Cell {
-        let Some(item) = self.items.get(row) else { return Cell::new("") };
-        let text = match self.shape {
+    /// The width that its lines have where none may be wider than this.
+    fn used(&self, width: usize) -> usize {
+        if self.shape != Shape::Words || self.natural() <= width {
+            return width;
+        }
+        let lines = (0..self.items.len()).flat_map(|row| self.cell(row, width, false));
+        let longest = lines.map(|(line, _)| length(&line)).max().unwrap_or(0);
+        longest.max(length(&elide(&self.title, width)))
+    }
+
+    /// The lines of one item, each with its colour.
+    fn cell(&self, row: usize, width: usize, in_colour: bool) -> Vec<Piece> {
+        let Some(item) = self.items.get(row) else { return Vec::new() };
+        let lines = match self.shape {
             Shape::Words if length(&item.text) > width => {
                 let words: Vec<String> =
                     item.text.split_whitespace().map(|word| elide(word, width)).collect();
-                wrap(&words.join(" "), width, 0).join("\n")
+                wrap(&words.join(" "), width, 0)
             }
-            Shape::Words | Shape::Whole | Shape::Spare(_) => elide(&item.text, width),
+            Shape::Words | Shape::Whole | Shape::Spare(_) => vec![elide(&item.text, width)],
         };
-        let cell = Cell::new(text);
-        match item.colour {
-            Some(colour) => cell.fg(colour),
-            None => cell,
+        let colour = item.colour.filter(|_| in_colour);
+        lines.into_iter().map(|line| (line, colour)).collect()
+    }
+}
+
+/// A line of an item, and its colour.
+type Piece = (String, Option<Color>);
+
+/// Puts a row below the others: as many lines as its longest item has, without blanks at their ends.
+fn put(lines: &mut Vec<String>, row: &[Vec<Piece>], widths: &[usize]) {
+    let height = row.iter().map(Vec::len).max().unwrap_or(0).max(1);
+    for place in 0..height {
+        let mut line = String::new();
+        let mut blanks = 0;
+        for (item, width) in row.iter().zip(widths) {
+            let (text, colour) =
+                item.get(place).map_or(("", None), |(text, at)| (text.as_str(), *at));
+            if !text.is_empty() {
+                line.extend(std::iter::repeat_n(' ', blanks));
+                blanks = 0;
+                match colour {
+                    Some(colour) => line.extend(["\x1b[", code(colour), "m", text, "\x1b[39m"]),
+                    None => line.push_str(text),
+                }
+            }
+            blanks += width.saturating_sub(length(text)) + GAP;
         }
+        lines.push(line);
+    }
+}
+
+/// A terminal's code for each colour that a table uses.
+fn code(colour: Color) -> &'static str {
+    match colour {
+        Color::Green => "92",
+        Color::Red => "91",
+        Color::Cyan => "96",
+        Color::Yellow => "93",
+        _ => "39",
     }
 }
 
@@ -229,6 +274,19 @@ mod tests {
         1   lr=0.01   loss….25
             widt…128  val_….91
         ");
+    }
+
+    #[test]
+    fn only_a_page_that_wants_colour_gets_it() {
+        let lines = |colour| {
+            let mut grid = Grid::new(&[("state", Shape::Whole), ("why", Shape::Words)]);
+            let state = Item { text: "failed".to_owned(), colour: Some(Color::Red) };
+            grid.row([state, Item::from("a code")]);
+            grid.lines(&Page { now: 0.0, width: Some(12), colour })
+        };
+        assert_eq!(lines(false), ["STATE   WHY", "failed  a", "        code"]);
+        let coloured = ["STATE   WHY", "\x1b[91mfailed\x1b[39m  a", "        code"];
+        assert_eq!(lines(true), coloured);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::escape::escape_line;
 use super::grid::{Grid, Item, Shape};
 use crate::plan::{JobArray, Plan, Relation};
 use crate::status::State;
-use crate::summary::{Best, Row};
+use crate::summary::{Best, Brief};
 use crate::words::{age, duration, metric};
 
 pub(super) fn table(header: &[&str]) -> Table {
@@ -81,7 +81,7 @@ pub struct ListLine {
     /// When it was submitted, in unix seconds.
     pub created: u64,
     /// What is known of it; nothing where it can't be read.
-    pub row: Option<Row>,
+    pub row: Option<Brief>,
     /// Its folder.
     pub dir: String,
 }
@@ -118,7 +118,7 @@ fn damaged() -> Item {
     Item { text: "damaged".to_owned(), colour: Some(Color::Red) }
 }
 
-fn trials(row: &Row) -> String {
+fn trials(row: &Brief) -> String {
     let counts = row.trials.iter().map(|(state, n)| format!("{n} {}", state.as_str()));
     counts.collect::<Vec<_>>().join(", ")
 }
@@ -128,7 +128,7 @@ fn best(best: &Best) -> String {
 }
 
 /// How old what is shown is; nothing where it can't change.
-fn looked_at(row: &Row, now: f64) -> String {
+fn looked_at(row: &Brief, now: f64) -> String {
     let seconds = now - row.as_of;
     if row.state.is_final() || seconds < 1.0 {
         String::new()

@@ -8,7 +8,7 @@ use crate::status::{
     AttemptStatus, Certainty, Counters, ExcludedNode, ExperimentStatus, Label, State, Status,
     TaskStatus, TrialStatus, recount,
 };
-use crate::summary::{Best, Row};
+use crate::summary::{Best, Brief};
 
 /// An experiment of these tasks, submitted a minute ago.
 fn status(tasks: Vec<TaskStatus>) -> Status {
@@ -290,26 +290,15 @@ fn attempts_tell_of_log_policies_and_nodes_that_are_left() {
     assert!(wide.contains("(SIGBUS); log policy `ECC error` matched: NVRM"), "{wide}");
 }
 
-/// A row that was looked up 40 s ago.
-fn row(id: &str) -> Row {
+/// What was looked up 40 s ago.
+fn brief() -> Brief {
     let best =
         Best { task: "train".to_owned(), trial: 3, metric: "loss".to_owned(), value: 0.123_456 };
-    Row {
-        id: id.parse().unwrap(),
-        name: "sample".to_owned(),
-        version: 1,
+    Brief {
         state: State::Running,
-        reason: None,
-        tags: Vec::new(),
-        description: None,
-        metadata: std::collections::BTreeMap::new(),
-        created: 100,
-        ended: None,
         as_of: 120.0,
-        stale: false,
         trials: [(State::Completed, 30), (State::Running, 2)].into(),
         best: Some(best),
-        archived: false,
     }
 }
 
@@ -317,13 +306,13 @@ fn row(id: &str) -> Row {
 fn in_a_list_ids_stay_whole() {
     let short = "sample-00000100";
     let long = "a-rather-long-experiment-name-1rsq9thy";
-    let line = |id: &str, row: Option<Row>| ListLine {
+    let line = |id: &str, row: Option<Brief>| ListLine {
         id: id.to_owned(),
         created: 100,
         row,
         dir: format!("/home/ada/.nemo_slurm/experiments/{id}"),
     };
-    let list = [line(short, Some(row(short))), line(long, None)];
+    let list = [line(short, Some(brief())), line(long, None)];
     insta::assert_snapshot!(list_table(&list, &page(80)), @"
     EXPERIMENT                              STATE    TRIALS         LOOKED AT
     sample-00000100                         running  2 running, 30  40s ago

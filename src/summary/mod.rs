@@ -64,6 +64,26 @@ impl Row {
     }
 }
 
+/// The part of a [`Row`] that a table shows.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Brief {
+    /// Where it stands.
+    pub state: State,
+    /// When this was looked up, in unix seconds.
+    pub as_of: f64,
+    /// How many of its trials are in each state.
+    pub trials: BTreeMap<State, u32>,
+    /// The best trial.
+    pub best: Option<Best>,
+}
+
+impl From<&Row> for Brief {
+    fn from(row: &Row) -> Self {
+        let Row { state, as_of, trials, best, .. } = row;
+        Self { state: *state, as_of: *as_of, trials: trials.clone(), best: best.clone() }
+    }
+}
+
 /// The best trial of a task, so far.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
@@ -178,7 +198,12 @@ pub fn of(
     };
     let every = status.tasks.iter().flat_map(|task| &task.trials);
     let open = every.filter(|trial| !trial.is_final()).count();
-    let jobs = if is_final { Vec::new() } else { named(&stored.journal) };
+    // Who asks for all experiments together asks the cluster of this machine.
+    let jobs = if is_final || experiment.cluster().is_some() {
+        Vec::new()
+    } else {
+        named(&stored.journal)
+    };
     Summary { is_final, open, from, jobs, row }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use memchr::{memchr, memchr2_iter};
 use nom::Parser;
 
 use super::{Expected, Parsed, Reading, UnreadLine, excerpt, inner};
@@ -9,39 +10,34 @@ use super::{Expected, Parsed, Reading, UnreadLine, excerpt, inner};
 /// The delimiter that both queries ask for: a control character, which no name of a node or partition holds.
 pub const DELIMITER: u8 = 0x1f;
 
-/// One field and its delimiter. A line break ends a row, never a field.
-fn field(input: &[u8]) -> Reading<'_, &[u8]> {
-    let end = input.iter().position(|byte| *byte == DELIMITER || *byte == b'\n');
-    match end.map(|end| input.split_at(end)) {
-        Some((text, [DELIMITER, rest @ ..])) => Ok((rest, text)),
-        Some((_, at)) => expected(at, "one more field"),
-        None => expected(&input[input.len()..], "one more field"),
-    }
-}
-
-/// The last field: free text, which may hold line breaks. Only a delimiter and then a line break ends it.
-fn last_field(input: &[u8]) -> Reading<'_, &[u8]> {
-    let end = input.iter().position(|byte| *byte == DELIMITER);
-    match end.map(|end| input.split_at(end)) {
-        Some((text, [_, b'\n', rest @ ..])) => Ok((rest, text)),
-        Some((_, at)) => expected(at, "the end of the row"),
-        None => expected(&input[input.len()..], "the end of the row"),
-    }
-}
-
 fn expected<'a, T>(at: &'a [u8], what: &'static str) -> Reading<'a, T> {
     Err(nom::Err::Error(Expected { at, what }))
 }
 
-/// One row of `N` fields.
+/// One row of `N` fields. A line break ends a row, never a field; but the last field is free text, which may hold line
+/// breaks: only a delimiter and then a line break ends it.
 fn record<const N: usize>(input: &[u8]) -> Reading<'_, [&[u8]; N]> {
     let mut fields = [&b""[..]; N];
-    let mut rest = input;
-    for (position, slot) in fields.iter_mut().enumerate() {
-        let read = if position + 1 == N { last_field(rest) } else { field(rest) };
-        (rest, *slot) = read?;
+    let mut start = 0;
+    let mut ends = memchr2_iter(DELIMITER, b'\n', input);
+    for field in &mut fields[..N - 1] {
+        match ends.next() {
+            Some(end) if input[end] == DELIMITER => *field = &input[start..end],
+            Some(end) => return expected(&input[end..], "one more field"),
+            None => return expected(&input[input.len()..], "one more field"),
+        }
+        start = start + field.len() + 1;
     }
-    Ok((rest, fields))
+    let Some(end) = ends.find(|end| input[*end] == DELIMITER) else {
+        return expected(&input[input.len()..], "the end of the row");
+    };
+    match &input[end..] {
+        [_, b'\n', rest @ ..] => {
+            fields[N - 1] = &input[start..end];
+            Ok((rest, fields))
+        }
+        at => expected(at, "the end of the row"),
+    }
 }
 
 /// Strings that rows share (node lists, reasons), mostly kept once.
@@ -125,7 +121,7 @@ impl<'a, T: Row<'a, N>, const N: usize> Iterator for Rows<'a, T, N> {
 impl<T, const N: usize> Rows<'_, T, N> {
     /// Gives one line up and goes on after it.
     fn skip_line(&mut self, what: &'static str) -> UnreadLine {
-        let end = self.rest.iter().position(|byte| *byte == b'\n').unwrap_or(self.rest.len());
+        let end = memchr(b'\n', self.rest).unwrap_or(self.rest.len());
         let text = excerpt(&self.rest[..end]);
         let before = &self.output[..self.output.len() - self.rest.len()];
         self.rest = self.rest.get(end + 1..).unwrap_or_default();
