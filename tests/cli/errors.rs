@@ -47,7 +47,11 @@ fn an_io_error_names_its_file_and_is_no_wrong_use() {
         printed.stderr.contains(&format!("error: can't read `{}`", folder.display())),
         "{printed:?}"
     );
-    assert_eq!(printed.stderr.matches("Is a directory").count(), 1, "the cause, once: {printed:?}");
+    assert_eq!(
+        printed.stderr.matches("it is a folder, not a file").count(),
+        1,
+        "the cause, once: {printed:?}"
+    );
     let error = json_error(&world, &["status", &id, "--json"], 1);
     assert!(error["message"].as_str().unwrap().contains("attempts.jsonl"), "{error}");
     world.write("file", "");
