@@ -37,6 +37,10 @@ pub(super) enum Waiting {
         place: Place,
     },
     Sent(Whole),
+    /// It is a copy of what was committed before, and lies there until something in it changes.
+    Copy {
+        seen: Vec<Entry>,
+    },
     /// It could not be looked at.
     Later {
         whole: Whole,

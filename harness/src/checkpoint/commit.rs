@@ -118,6 +118,9 @@ fn commit_marked(
         store.sync_dir(&request.checkpoints)?;
         return Ok(Done::Committed);
     }
+    if let Some(step) = step_that_lies_there(store, request, &temporary)? {
+        return Ok(Done::Same(step));
+    }
     let form = match take(store, request, &temporary)? {
         Ok(form) => form,
         Err(why) => return Ok(Done::Refused(why)),
@@ -195,6 +198,38 @@ fn has_content(
         parts.iter().map(|(_, part)| part.clone()).collect()
     };
     there.is_some_and(|there| content(&there.parts) == content(parts))
+}
+
+/// The step whose content lies there under another name: most often a copy of the resumed checkpoint, which the program has
+/// yet to read. It is not taken away.
+fn step_that_lies_there(
+    store: &mut impl Store,
+    request: &Request,
+    temporary: &Path,
+) -> io::Result<Option<u64>> {
+    let known = request.counted_from.and_then(|step| manifest_of(store, &request.of_step(step)));
+    let (Some(known), Err(_)) = (known, store.stat(temporary)) else { return Ok(None) };
+    let Ok(entries) = tree::walk(store, &request.from) else { return Ok(None) };
+    let is_file = entries.first().is_some_and(|root| root.stat.kind == Kind::File);
+    let found = if is_file {
+        vec![(request.from.clone(), entries[0].stat.size)]
+    } else {
+        files(&request.from, &entries)
+    };
+    let sizes = known.parts.iter().filter_map(|(_, part)| match part {
+        Part::File(digest) => Some(digest.size),
+        Part::Dir | Part::Link(_) => None,
+    });
+    // Reading it all is for what may be the same.
+    if !found.iter().map(|(_, size)| *size).eq(sizes) {
+        return Ok(None);
+    }
+    let parts = if is_file {
+        store.settle(&found)?.into_iter().map(|digest| (Vec::new(), Part::File(digest))).collect()
+    } else {
+        sync_and_hash(store, &request.from, &entries)?
+    };
+    Ok(request.counted_from.filter(|&step| has_content(store, request, step, &parts)))
 }
 
 /// Takes the entry out of the program's reach, into a folder that becomes the checkpoint.

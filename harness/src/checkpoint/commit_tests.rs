@@ -144,6 +144,8 @@ fn the_same_content_without_a_number_is_nothing_new() {
     store.put("/t/staging/0/step-1/model", b"one");
     let counted = Request { step: 2, counted_from: Some(1), ..request("step-1", 1) };
     assert_eq!(run(&mut store, &counted).unwrap(), Done::Same(1));
+    let left = store.read(Path::new("/t/staging/0/step-1/model")).unwrap();
+    assert_eq!(left, b"one", "the program may yet read it");
     store.put("/t/staging/0/step-1/model", b"other");
     assert_eq!(run(&mut store, &counted).unwrap(), Done::Committed);
 }

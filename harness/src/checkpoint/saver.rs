@@ -279,7 +279,13 @@ impl Saver {
             Some(Waiting::Sent(_) | Waiting::Later { .. } | Waiting::Retry { .. }) => {} // it was found by its rename already
             // Nor does the word, which comes after the rename, say anything else of where the program was.
             Some(Waiting::Complete(whole)) if step.is_some() => whole.step = step,
-            Some(Waiting::Complete(_) | Waiting::InPlace { .. } | Waiting::Refused) | None => {
+            Some(
+                Waiting::Complete(_)
+                | Waiting::InPlace { .. }
+                | Waiting::Copy { .. }
+                | Waiting::Refused,
+            )
+            | None => {
                 self.is_whole(name, step, place, now);
             }
         }
@@ -314,7 +320,7 @@ impl Saver {
         let (mut known, mut skipped) = (BTreeMap::new(), BTreeSet::new());
         for (name, waiting) in &self.waiting {
             match waiting {
-                Waiting::InPlace { seen, .. } => {
+                Waiting::InPlace { seen, .. } | Waiting::Copy { seen } => {
                     known.insert(name.clone(), seen.clone());
                 }
                 Waiting::Complete(_)
@@ -352,13 +358,20 @@ impl Saver {
     /// What was made in place, while the program runs.
     fn take_look(&mut self, snapshot: Snapshot, at: Time, now: Time, place: &Place) {
         self.waiting.retain(|name, waiting| {
-            let lies_there = !matches!(waiting, Waiting::InPlace { .. } | Waiting::Refused);
-            lies_there || snapshot.names.contains(name)
+            let lies_there = matches!(
+                waiting,
+                Waiting::InPlace { .. } | Waiting::Copy { .. } | Waiting::Refused
+            );
+            let is_on_its_way = !lies_there;
+            is_on_its_way || snapshot.names.contains(name)
         });
         for Seen { name, tree, is_open } in snapshot.seen {
             let known = match self.waiting.get(&name) {
-                None => None,
                 Some(Waiting::InPlace { seen, since, place }) => Some((seen, *since, place)),
+                Some(Waiting::Copy { seen }) if tree.as_ref().is_ok_and(|tree| tree == seen) => {
+                    continue;
+                }
+                Some(Waiting::Copy { .. }) | None => None,
                 Some(_) => continue, // it was renamed meanwhile
             };
             let Ok(fresh) = tree else { continue };
@@ -394,7 +407,12 @@ impl Saver {
                     let rests = !self.is_far && inspect::rests(self.profile, seen, rested);
                     (rests, *since, place.clone())
                 }
-                Some(Waiting::InPlace { .. }) | None => (false, now, place.clone()),
+                Some(Waiting::Copy { seen }) if tree.as_ref().is_ok_and(|tree| tree == seen) => {
+                    continue;
+                }
+                Some(Waiting::InPlace { .. } | Waiting::Copy { .. }) | None => {
+                    (false, now, place.clone())
+                }
                 Some(_) => continue,
             };
             match tree {
@@ -560,7 +578,11 @@ impl Saver {
             Ok(Done::Refused(_)) if is_left => {
                 self.waiting.insert(name.clone(), Waiting::Refused);
             }
-            Ok(Done::Superseded | Done::Same(_) | Done::Refused(_)) => {}
+            Ok(Done::Same(_)) => {
+                let seen = whole.seen.or(request.seen).unwrap_or_default();
+                self.waiting.insert(name.clone(), Waiting::Copy { seen });
+            }
+            Ok(Done::Superseded | Done::Refused(_)) => {}
             Ok(Done::Changed) => is_last = self.changed(request, whole, now),
             Err(_) => is_last = self.retry(request, whole, now),
         }

@@ -448,6 +448,36 @@ sys.exit(75)
 }
 
 #[test]
+fn a_copy_of_the_resumed_checkpoint_stays_until_the_program_has_read_it() {
+    let task = Task::python(
+        r#"
+own = os.path.join(out, "snapshot")
+given = os.environ["NEMO_RESUME_FROM"]
+if given:
+    import shutil
+    shutil.copyfile(given, own)
+time.sleep(5)  # what a real program takes to import its packages
+began = open(own).read() if os.path.exists(own) else "nothing"
+open(os.environ["TEST"] + "/began-" + os.environ["NEMO_ATTEMPT"], "w").write(began)
+if not given:
+    open(out + "/.tmp", "w").write("1")
+    os.rename(out + "/.tmp", own)
+    sys.exit(75)
+open(own, "w").write("2")
+sys.exit(75)
+"#,
+    );
+    assert_eq!((task.run(), task.run()), (75, 75));
+    let began = |attempt: u32| fs::read_to_string(task.path(&format!("began-{attempt}"))).unwrap();
+    assert_eq!((began(0).as_str(), began(1).as_str()), ("nothing", "1"));
+    assert_eq!(
+        task.checkpoints().len(),
+        2,
+        "what the program makes of it is a checkpoint of its own"
+    );
+}
+
+#[test]
 fn a_name_that_was_refused_may_be_saved_again() {
     let task = Task::python(
         r#"
