@@ -4,13 +4,14 @@
 //! `SLURM_DEV_PREEMPT` and `SLURM_DEV_GRACE` say which cluster this is.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::cluster::{self, Cluster};
 use crate::counting;
 use crate::slurm::urgent_job;
-use crate::support::{World, causes, states, text, trials};
+use crate::support::{PATIENCE, World, causes, states, text, trials};
 
 /// Counts to its last step, and does in the end, or when it is asked to save, what its mode says.
 const PROGRAM: &str = r#"
@@ -201,6 +202,14 @@ fn children_of_what_failed_after_a_preemption_are_blocked() {
     assert!(reason.contains("`train` trial 1 is failed"), "{reason}");
 }
 
+/// The state of a job in the accounting; nothing where it is not known there yet.
+fn accounted(world: &World, job: &str) -> String {
+    let mut sacct = Command::new("sacct");
+    world.surround(&mut sacct);
+    let output = sacct.args(["-Xnj", job, "--format=State%20"]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
 #[test]
 fn children_run_behind_what_lost_a_helper_to_memory() {
     if !cluster::is_here() {
@@ -213,11 +222,17 @@ fn children_run_behind_what_lost_a_helper_to_memory() {
     let status = until_over(&world, &id);
     assert_all_run(&status);
     for trial in trials(&status, "train") {
-        let mut sacct = Command::new("sacct");
-        world.surround(&mut sacct);
         let job = text(&trial["slurm_job"]);
-        let output = sacct.args(["-Xnj", &job, "--format=State%20"]).output().unwrap();
-        let state = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let began = Instant::now();
+        // The accounting learns of an end a little later than the trial's own record.
+        let state = loop {
+            let state = accounted(&world, &job);
+            let is_open = matches!(state.as_str(), "" | "PENDING" | "RUNNING");
+            if !is_open || began.elapsed() > PATIENCE {
+                break state;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        };
         assert_eq!(state, "OUT_OF_MEMORY", "else this shows nothing");
     }
 }
