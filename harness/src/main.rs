@@ -45,12 +45,12 @@ exec      runs PROGRAM as one of several processes of a trial; srun starts it, o
 
 /// What was asked for.
 #[derive(Debug, PartialEq, Eq)]
-enum Command {
+enum HarnessCommand {
     Help,
     Version,
     Run { task_dir: PathBuf, which: Which, mode: Mode },
     Sentinel { pid: u32, start_ticks: u64 },
-    Exec(rank::Options),
+    Exec(rank::ExecOptions),
 }
 
 fn main() -> ExitCode {
@@ -60,21 +60,21 @@ fn main() -> ExitCode {
     }
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let result = match parse(&arguments) {
-        Ok(Command::Help) => {
+        Ok(HarnessCommand::Help) => {
             print(&mut std::io::stdout(), HELP);
             return ExitCode::SUCCESS;
         }
-        Ok(Command::Version) => {
+        Ok(HarnessCommand::Version) => {
             let version = concat!("nemo-harness ", env!("CARGO_PKG_VERSION"), "\n");
             print(&mut std::io::stdout(), version);
             return ExitCode::SUCCESS;
         }
-        Ok(Command::Run { task_dir, which, mode }) => run::run(&task_dir, which, mode),
-        Ok(Command::Sentinel { pid, start_ticks }) => {
+        Ok(HarnessCommand::Run { task_dir, which, mode }) => run::run(&task_dir, which, mode),
+        Ok(HarnessCommand::Sentinel { pid, start_ticks }) => {
             let ended = sentinel::run(pid, start_ticks);
             ended.map(|()| nemo_core::exit::DONE).map_err(|error| format!("the sentinel: {error}"))
         }
-        Ok(Command::Exec(options)) => rank::run(&options),
+        Ok(HarnessCommand::Exec(options)) => rank::run(&options),
         Err(error) => {
             let text = format!("error: {error}\n\nhint: `nemo-harness --help` explains\n");
             print(&mut std::io::stderr(), &text);
@@ -96,25 +96,25 @@ fn print(output: &mut impl std::io::Write, text: &str) {
 }
 
 /// Reads the command line.
-fn parse(arguments: &[OsString]) -> Result<Command, String> {
+fn parse(arguments: &[OsString]) -> Result<HarnessCommand, String> {
     if let Some((first, rest)) = arguments.split_first()
         && first == "exec"
     {
-        return rank::Options::parse(rest).map(Command::Exec);
+        return rank::ExecOptions::parse(rest).map(HarnessCommand::Exec);
     }
     let arguments: Vec<String> =
         arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let Some((first, rest)) = arguments.split_first() else { return Ok(Command::Help) };
+    let Some((first, rest)) = arguments.split_first() else { return Ok(HarnessCommand::Help) };
     match first.as_str() {
-        "-h" | "--help" | "help" => Ok(Command::Help),
-        "-V" | "--version" => Ok(Command::Version),
+        "-h" | "--help" | "help" => Ok(HarnessCommand::Help),
+        "-V" | "--version" => Ok(HarnessCommand::Version),
         "run" => parse_run(rest),
         "sentinel" => parse_sentinel(rest),
         _ => Err(format!("`{first}` is no command of nemo-harness")),
     }
 }
 
-fn parse_run(arguments: &[String]) -> Result<Command, String> {
+fn parse_run(arguments: &[String]) -> Result<HarnessCommand, String> {
     let (mut task_dir, mut which, mut mode) = (None, None, Mode::default());
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
@@ -124,29 +124,29 @@ fn parse_run(arguments: &[String]) -> Result<Command, String> {
             "--task-dir" => task_dir = Some(PathBuf::from(value(word, words.next())?)),
             "--trial" => which = Some(Which::Trial(number(word, words.next())?)),
             "--offset" => which = Some(Which::Offset(number(word, words.next())?)),
-            "-h" | "--help" => return Ok(Command::Help),
+            "-h" | "--help" => return Ok(HarnessCommand::Help),
             _ => return Err(format!("`run` has no option `{word}`")),
         }
     }
     let task_dir = task_dir.ok_or("`run` needs `--task-dir DIR`")?;
     let which = which.ok_or("`run` needs `--trial N` or `--offset N`")?;
-    Ok(Command::Run { task_dir, which, mode })
+    Ok(HarnessCommand::Run { task_dir, which, mode })
 }
 
-fn parse_sentinel(arguments: &[String]) -> Result<Command, String> {
+fn parse_sentinel(arguments: &[String]) -> Result<HarnessCommand, String> {
     let (mut pid, mut start_ticks) = (None, None);
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         match word.as_str() {
             "--harness-pid" => pid = Some(number(word, words.next())?),
             "--start-ticks" => start_ticks = Some(number(word, words.next())?),
-            "-h" | "--help" => return Ok(Command::Help),
+            "-h" | "--help" => return Ok(HarnessCommand::Help),
             _ => return Err(format!("`sentinel` has no option `{word}`")),
         }
     }
     let pid = pid.ok_or("`sentinel` needs `--harness-pid PID`")?;
     let start_ticks = start_ticks.ok_or("`sentinel` needs `--start-ticks TICKS`")?;
-    Ok(Command::Sentinel { pid, start_ticks })
+    Ok(HarnessCommand::Sentinel { pid, start_ticks })
 }
 
 fn value<'a>(name: &str, value: Option<&'a String>) -> Result<&'a String, String> {

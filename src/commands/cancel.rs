@@ -12,7 +12,7 @@ use super::control::{self, ControlArgs, Done, Troubles};
 use crate::error::{CommandError, ExitCode};
 use crate::observe;
 use crate::slurm::SlurmError;
-use crate::status::Action;
+use crate::status::RequestedAction;
 use crate::store::{Stored, Target};
 
 /// `cancel`.
@@ -64,7 +64,7 @@ pub(super) fn cancel(app: &App, args: &CancelArgs) -> Result<ExitCode, CommandEr
             // An array that is over answers with a refusal: what counts is what is in the queue afterwards.
             let _answer = app.slurm.for_names(vec![part.token.clone()]).cancel(&part.ids());
         }
-        match control::request(&stored, &target, Action::Cancel) {
+        match control::request(&stored, &target, RequestedAction::Cancel) {
             Err(error) if control::is_local(&stored) => return Err(error),
             written => troubles.unwritten = written.err(),
         }

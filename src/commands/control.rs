@@ -24,7 +24,7 @@ use crate::plan::JobArray;
 use crate::report::{out_json, say};
 use crate::script;
 use crate::slurm::{Client, JobId, JobState, Phase, QueueRow, Recipient, SlurmError};
-use crate::status::{Action, Request, State, Status};
+use crate::status::{Request, RequestedAction, State, Status};
 use crate::store::{Stored, Target};
 use crate::words::count;
 
@@ -289,7 +289,7 @@ pub(super) struct Troubles {
 pub(super) fn request(
     stored: &Stored,
     target: &Target,
-    action: Action,
+    action: RequestedAction,
 ) -> Result<(), CommandError> {
     let now = host::now();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "unix seconds")]

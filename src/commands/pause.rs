@@ -12,7 +12,7 @@ use super::control::{self, ArrayPart, Arrays, ControlArgs, Done, Telling, TrialK
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::journal;
 use crate::slurm::{Client, SlurmError};
-use crate::status::{Action, State, Status};
+use crate::status::{RequestedAction, State, Status};
 use crate::store::{Stored, Target};
 
 /// `pause`.
@@ -58,13 +58,13 @@ pub(super) fn pause(app: &App, args: &PauseArgs) -> Result<ExitCode, CommandErro
     troubles.slurm.extend(unknown.into_iter().map(|(_, error)| error));
     trials.extend(not_paused(app, status.as_ref(), &target, &known, &mut troubles));
     if !args.dry_run && control::is_local(&stored) {
-        control::request(&stored, &target, Action::Pause)?;
+        control::request(&stored, &target, RequestedAction::Pause)?;
         if !trials.is_empty() {
             control::tell_left_behind(&stored, &trials, Signal::SIGUSR1, Some(TrialDir::pause))?;
         }
     } else if !args.dry_run {
         pause_on_slurm(app, &stored, status.as_ref(), &known, &trials, &mut troubles);
-        if let Err(error) = control::request(&stored, &target, Action::Pause) {
+        if let Err(error) = control::request(&stored, &target, RequestedAction::Pause) {
             troubles.unwritten.get_or_insert(error);
         }
     }
@@ -154,7 +154,7 @@ pub(super) fn resume(app: &App, args: &ResumeArgs) -> Result<ExitCode, CommandEr
             remove_mark(&stored, key)?;
         }
         // After the marks are gone: the local runner starts a trial again as soon as it sees the request.
-        match control::request(&stored, &target, Action::Resume) {
+        match control::request(&stored, &target, RequestedAction::Resume) {
             Err(error) if control::is_local(&stored) => return Err(error),
             written => troubles.unwritten = written.err(),
         }

@@ -7,7 +7,7 @@ use super::App;
 use super::control::{self, ControlArgs, Done, Telling, Troubles};
 use crate::error::{CommandError, ExitCode};
 use crate::slurm::Client;
-use crate::status::{Action, State};
+use crate::status::{RequestedAction, State};
 
 /// `preempt`.
 #[derive(Debug, Args)]
@@ -54,7 +54,7 @@ pub(super) fn preempt(app: &App, args: &PreemptArgs) -> Result<ExitCode, Command
                 &mut troubles,
             );
         }
-        match control::request(&stored, &target, Action::Preempt) {
+        match control::request(&stored, &target, RequestedAction::Preempt) {
             Err(error) if is_local => return Err(error),
             Err(error) => drop(troubles.unwritten.get_or_insert(error)),
             Ok(()) => {}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nemo_core::placeholder::{Piece, scan};
+use nemo_core::placeholder::{TemplatePart, scan};
 use nemo_core::rundir::CommandSpec;
 use nemo_core::shell;
 
@@ -66,7 +66,7 @@ impl<'a> Scope<'a> {
         for (text, place) in &run.parts {
             let pieces = scan(text);
             for piece in &pieces {
-                let Piece::Name(path) = piece else { continue };
+                let TemplatePart::Name(path) = piece else { continue };
                 let refused = match self.resolve(path) {
                     Ok(Meaning::Value) => Ok(()),
                     Ok(Meaning::Folders) => {
@@ -171,7 +171,7 @@ impl<'a> Scope<'a> {
 /// Whether a shell can be given a value where each placeholder stands.
 fn check_quotes(text: &str, place: &Place, report: &mut Report) {
     for part in shell::parts(text) {
-        if let shell::Part::Name { name, place: Err(refusal), .. } = part {
+        if let shell::ShellPart::Name { name, place: Err(refusal), .. } = part {
             let message = format!("`{{{name}}}` {}", refusal.message());
             report.problem(&locate(name, place, report), message).hint(refusal.hint());
         }

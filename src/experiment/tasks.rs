@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nemo_core::placeholder::{Piece, scan};
+use nemo_core::placeholder::{TemplatePart, scan};
 use nemo_core::rundir::{CommandSpec, LogPolicy, Profile, RestartSpec};
 
 use super::checkpoint::{self, Saving};
@@ -37,7 +37,8 @@ pub(super) struct Run {
 impl Run {
     /// Whether a placeholder stands for this.
     pub(super) fn names(&self, wanted: &str) -> bool {
-        let is_it = |piece: Piece<'_>| matches!(piece, Piece::Name(name) if name == wanted);
+        let is_it =
+            |piece: TemplatePart<'_>| matches!(piece, TemplatePart::Name(name) if name == wanted);
         self.parts.iter().flat_map(|(text, _)| scan(text)).any(is_it)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nemo_core::placeholder::{Piece, scan};
+use nemo_core::placeholder::{TemplatePart, scan};
 use nemo_core::rundir::{CommandSpec, Params};
 use serde_json::Value as Json;
 
@@ -108,10 +108,12 @@ fn check_lengths(draft: &Draft, trials: &[Params], report: &mut Report) {
 /// Each word of the command, its placeholders filled.
 fn check_words(run: &Run, params: &Params, report: &mut Report) -> bool {
     for (text, place) in &run.parts {
-        let length = |piece: Piece<'_>| match (piece, &run.command) {
-            (Piece::Text(text), _) => text.len(),
-            (Piece::Name(_), CommandSpec::Shell(_)) => "\"${NEMO_ARG_1000}\"".len(),
-            (Piece::Name(name), CommandSpec::Exec(_)) => params.get(name).map_or(0, plain_length),
+        let length = |piece: TemplatePart<'_>| match (piece, &run.command) {
+            (TemplatePart::Text(text), _) => text.len(),
+            (TemplatePart::Name(_), CommandSpec::Shell(_)) => "\"${NEMO_ARG_1000}\"".len(),
+            (TemplatePart::Name(name), CommandSpec::Exec(_)) => {
+                params.get(name).map_or(0, plain_length)
+            }
         };
         let length: usize = scan(text).into_iter().map(length).sum();
         if length > LONGEST {

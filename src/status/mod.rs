@@ -29,7 +29,7 @@ use crate::slurm::{AccountRow, QueueRow};
 use crate::store::Stored;
 
 pub use finality::Certainty;
-pub use nemo_core::rundir::{Action, Request};
+pub use nemo_core::rundir::{Request, RequestedAction};
 pub use summary::recount;
 pub use view::{
     AttemptStatus, Counters, ExcludedNode, ExperimentStatus, Label, Remedy, State, Status,

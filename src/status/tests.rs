@@ -379,7 +379,12 @@ fn a_child_of_a_failed_parent_is_blocked_not_cancelled() {
     assert_eq!(join(&sources).experiment.state, State::Failed);
     sources.accounts = account_rows("7_0|FAILED|100|150 8_0|CANCELLED+0|150|150");
     assert_eq!(told(&sources), "blocked?: `prepare` trial 0 is failed []");
-    sources.requests.push(Request { action: Action::Cancel, task: None, trial: None, time: 0 });
+    sources.requests.push(Request {
+        action: RequestedAction::Cancel,
+        task: None,
+        trial: None,
+        time: 0,
+    });
     assert_eq!(told(&sources), "cancelled []");
 }
 

@@ -312,7 +312,7 @@ fn cancelled(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> Verdic
 /// Whether somebody wished for its end by `nemo-slurm cancel`.
 fn was_asked_for(evidence: &TrialEvidence<'_>) -> bool {
     evidence.sources.requests.iter().any(|request| {
-        request.action == super::Action::Cancel
+        request.action == super::RequestedAction::Cancel
             && request.covers(&evidence.task.name, evidence.index)
     })
 }

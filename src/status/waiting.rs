@@ -1,17 +1,18 @@
 //! Why a trial waits, in words: Slurm's reasons, and what somebody wished. Pure.
 
 use super::trial::TrialEvidence;
-use super::{Action, AttemptStatus, Request};
+use super::{AttemptStatus, Request, RequestedAction};
 use crate::slurm::{JobState, QueueRow};
 use crate::store::ExperimentId;
 
 /// The wish by which a trial is paused, if the last one about it was that.
 pub(super) fn pause<'a>(task: &str, trial: u32, requests: &'a [Request]) -> Option<&'a Request> {
     let is_meant = |request: &&Request| {
-        matches!(request.action, Action::Pause | Action::Resume) && request.covers(task, trial)
+        matches!(request.action, RequestedAction::Pause | RequestedAction::Resume)
+            && request.covers(task, trial)
     };
     let last = requests.iter().rev().find(is_meant)?;
-    (last.action == Action::Pause).then_some(last)
+    (last.action == RequestedAction::Pause).then_some(last)
 }
 
 /// What lets go on what was paused by this wish: all of it, as it was paused.

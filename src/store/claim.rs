@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use nemo_core::claim::{Claims, Decision, Outcome, nonce};
+use nemo_core::claim::{ClaimDecision, ClaimOutcome, Claims, nonce};
 use nemo_core::rundir::ExperimentDir;
 use nemo_core::{checksum, durable};
 use serde::{Deserialize, Serialize};
@@ -199,27 +199,29 @@ pub fn take(
     loop {
         let mut before = None;
         let outcome = claims.take(&own.nonce, &content, |newest| {
-            let Some(number) = newest else { return Decision::Claim(0) };
+            let Some(number) = newest else { return ClaimDecision::Claim(0) };
             let text = std::fs::read(claims.path(number)).unwrap_or_default();
             before = checksum::from_slice::<Holder>(&text).ok();
             let is_silent = silent.as_ref() == Some(&(number, text.clone()));
             if is_silent || take_over == TakeOver::FromAnyone {
-                return Decision::Claim(number + 1);
+                return ClaimDecision::Claim(number + 1);
             }
             match judged(before.as_ref()) {
-                Judgement::Free => Decision::Claim(number + 1),
-                Judgement::Held => Decision::Leave(Obstacle::Held(before.clone())),
+                Judgement::Free => ClaimDecision::Claim(number + 1),
+                Judgement::Held => ClaimDecision::Leave(Obstacle::Held(before.clone())),
                 Judgement::Uncertain => {
-                    Decision::Leave(Obstacle::Watch { number, text, holder: before.clone() })
+                    ClaimDecision::Leave(Obstacle::Watch { number, text, holder: before.clone() })
                 }
             }
         });
         match outcome.map_err(failed)? {
-            Outcome::Claimed(number) => return Ok(Claim::new(claims, number, own, before, say)),
-            Outcome::Left(Obstacle::Held(holder)) => {
+            ClaimOutcome::Claimed(number) => {
+                return Ok(Claim::new(claims, number, own, before, say));
+            }
+            ClaimOutcome::Left(Obstacle::Held(holder)) => {
                 return Err(ClaimError::Held { holder: holder.map(Box::new) });
             }
-            Outcome::Left(Obstacle::Watch { number, text, holder }) => {
+            ClaimOutcome::Left(Obstacle::Watch { number, text, holder }) => {
                 if !is_silent(&claims, number, &text, holder.as_ref(), say) {
                     return Err(ClaimError::Held { holder: holder.map(Box::new) });
                 }

@@ -20,7 +20,7 @@ pub struct Claims {
 
 /// What the newest claim leads to.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Decision<T> {
+pub enum ClaimDecision<T> {
     /// Claim this number, which must be higher than the newest.
     Claim(u32),
     /// Claim nothing.
@@ -29,7 +29,7 @@ pub enum Decision<T> {
 
 /// What came of it.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Outcome<T> {
+pub enum ClaimOutcome<T> {
     /// This number was claimed.
     Claimed(u32),
     /// Nothing was.
@@ -66,14 +66,14 @@ impl Claims {
         &self,
         nonce: &str,
         content: &[u8],
-        mut decide: impl FnMut(Option<u32>) -> Decision<T>,
-    ) -> io::Result<Outcome<T>> {
+        mut decide: impl FnMut(Option<u32>) -> ClaimDecision<T>,
+    ) -> io::Result<ClaimOutcome<T>> {
         let temporary = self.folder.join(format!(".tmp-{}-{nonce}", self.stem));
         let written = durable::write_synced(&temporary, content);
         let outcome = written.and_then(|()| self.link(&temporary, &mut decide));
         // A claim that was made holds, whatever becomes of its first name.
         fs::remove_file(&temporary).ok();
-        if let Ok(Outcome::Claimed(number)) = &outcome {
+        if let Ok(ClaimOutcome::Claimed(number)) = &outcome {
             durable::sync_dir(&self.folder)?;
             self.remove_old(*number);
         }
@@ -83,14 +83,14 @@ impl Claims {
     fn link<T>(
         &self,
         temporary: &Path,
-        decide: &mut impl FnMut(Option<u32>) -> Decision<T>,
-    ) -> io::Result<Outcome<T>> {
+        decide: &mut impl FnMut(Option<u32>) -> ClaimDecision<T>,
+    ) -> io::Result<ClaimOutcome<T>> {
         // A listing of a shared disk may be old: a name that was found to be taken is known all the same.
         let (mut taken, mut looks) = (None, 0);
         loop {
             let number = match decide(self.newest()?.max(taken)) {
-                Decision::Claim(number) => number,
-                Decision::Leave(why) => return Ok(Outcome::Left(why)),
+                ClaimDecision::Claim(number) => number,
+                ClaimDecision::Leave(why) => return Ok(ClaimOutcome::Left(why)),
             };
             match fs::hard_link(temporary, self.path(number)) {
                 Ok(()) => {}
@@ -105,7 +105,7 @@ impl Claims {
                 Err(error) => return Err(error),
             }
             if self.is_newest(number)? {
-                return Ok(Outcome::Claimed(number));
+                return Ok(ClaimOutcome::Claimed(number));
             }
             // Others came between, and removed an old name that this claim then took: it is no number of its own.
             fs::remove_file(self.path(number))?;
@@ -235,8 +235,8 @@ pub fn nonce() -> io::Result<String> {
 mod tests {
     use super::*;
 
-    fn next<T>(newest: Option<u32>) -> Decision<T> {
-        Decision::Claim(newest.map_or(0, |number| number + 1))
+    fn next<T>(newest: Option<u32>) -> ClaimDecision<T> {
+        ClaimDecision::Claim(newest.map_or(0, |number| number + 1))
     }
 
     #[test]
@@ -245,8 +245,8 @@ mod tests {
         let claims = &Claims::new(folder.path(), "claim");
         let mut numbers: Vec<u32> = std::thread::scope(|scope| {
             let take = |nonce: String| match claims.take::<()>(&nonce, b"{}", next).unwrap() {
-                Outcome::Claimed(number) => number,
-                Outcome::Left(()) => panic!("nobody declined"),
+                ClaimOutcome::Claimed(number) => number,
+                ClaimOutcome::Left(()) => panic!("nobody declined"),
             };
             let threads: Vec<_> =
                 (0..8).map(|nonce| scope.spawn(move || take(nonce.to_string()))).collect();
@@ -262,8 +262,8 @@ mod tests {
 
     fn take(claims: &Claims, nonce: &str) -> u32 {
         match claims.take::<()>(nonce, nonce.as_bytes(), next).unwrap() {
-            Outcome::Claimed(number) => number,
-            Outcome::Left(()) => panic!("nobody declined"),
+            ClaimOutcome::Claimed(number) => number,
+            ClaimOutcome::Left(()) => panic!("nobody declined"),
         }
     }
 
@@ -320,13 +320,13 @@ mod tests {
         let outcome = claims.take("late", b"{}", |newest| {
             seen.push(newest);
             if seen.len() > 1 {
-                return Decision::Leave("another one holds it");
+                return ClaimDecision::Leave("another one holds it");
             }
             // Another process claims between the look and the link.
             durable::write_synced(&claims.path(0), b"{}").unwrap();
             next(newest)
         });
-        assert_eq!(outcome.unwrap(), Outcome::Left("another one holds it"));
+        assert_eq!(outcome.unwrap(), ClaimOutcome::Left("another one holds it"));
         assert_eq!(seen, [None, Some(0)]);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary name is left");
     }

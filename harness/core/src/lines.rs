@@ -91,7 +91,7 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Lines<T>> {
 
 /// A line of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Line<'a> {
+pub struct JsonLine<'a> {
     /// Where it begins.
     pub start: u64,
     /// Where the next one begins.
@@ -105,7 +105,7 @@ pub struct Line<'a> {
 const LONGEST: usize = 1 << 20;
 
 /// Hands on a file's lines one by one: it may be larger than any memory. One that does not exist yet holds none.
-pub fn each(path: &Path, mut take: impl FnMut(Line<'_>) -> io::Result<()>) -> io::Result<()> {
+pub fn each(path: &Path, mut take: impl FnMut(JsonLine<'_>) -> io::Result<()>) -> io::Result<()> {
     let mut file = match open::to_read(path) {
         Ok(file) => BufReader::with_capacity(64 * 1024, file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -121,7 +121,7 @@ pub fn each(path: &Path, mut take: impl FnMut(Line<'_>) -> io::Result<()>) -> io
         file.consume(length);
         end += length as u64;
         if line_break.is_some() || (length == 0 && end > start) {
-            take(Line { start, end, text: &text })?;
+            take(JsonLine { start, end, text: &text })?;
             text.clear();
             start = end;
         } else if length == 0 {
@@ -152,24 +152,24 @@ mod tests {
     }
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    struct Row {
+    struct SampleRow {
         number: u32,
         word: String,
     }
 
     #[test]
     fn no_flipped_bit_is_passed_over_in_silence() {
-        let rows = [1, 2, 3].map(|number| Row { number, word: format!("word {number}") });
+        let rows = [1, 2, 3].map(|number| SampleRow { number, word: format!("word {number}") });
         let mut text: Vec<u8> = Vec::new();
         for row in &rows {
             text.extend(checksum::to_vec(row).unwrap());
             text.push(b'\n');
         }
-        assert_eq!(parse::<Row>(&text).rows, rows);
+        assert_eq!(parse::<SampleRow>(&text).rows, rows);
         for bit in 0..text.len() * 8 {
             let mut flipped = text.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            let lines = parse::<Row>(&flipped);
+            let lines = parse::<SampleRow>(&flipped);
             assert!(lines.rows == rows || !lines.damaged.is_empty(), "bit {bit}: {lines:?}");
         }
     }
@@ -182,7 +182,7 @@ mod tests {
         let text = [&b"a\n\nb\n"[..], &long, b"\nc"].concat();
         crate::durable::write_synced(&path, text.as_ref()).unwrap();
         let mut found = Vec::new();
-        each(&path, |Line { start, end, text }| {
+        each(&path, |JsonLine { start, end, text }| {
             found.push((start, end, text.len(), text.first().copied()));
             Ok(())
         })

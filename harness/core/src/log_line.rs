@@ -5,7 +5,7 @@ pub const PREFIX: &str = "nemo-harness: ";
 
 /// How much a line matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
+pub enum LogLevel {
     /// Every event and action, on request only.
     Debug,
     /// What the harness does.
@@ -16,7 +16,7 @@ pub enum Level {
     Error,
 }
 
-impl Level {
+impl LogLevel {
     const ALL: [Self; 4] = [Self::Debug, Self::Info, Self::Warn, Self::Error];
 
     fn name(self) -> &'static str {
@@ -31,9 +31,9 @@ impl Level {
 
 /// A whole line. What the text quotes may hold anything: a line stays one.
 #[must_use]
-pub fn format(unix: f64, level: Level, text: &str) -> String {
+pub fn format(unix: f64, level: LogLevel, text: &str) -> String {
     let (text, mut time) = (text.replace(char::is_control, " "), time(unix));
-    if level == Level::Debug {
+    if level == LogLevel::Debug {
         let milliseconds = unix.max(0.0).fract() * 1000.0;
         time.insert_str(time.len() - 1, &format!(".{milliseconds:03.0}").replace("1000", "999"));
     }
@@ -48,7 +48,7 @@ pub fn text(line: &str) -> Option<&str> {
     let (Some(_), Some(level), Some(text)) = (words.next(), words.next(), words.next()) else {
         return Some(rest);
     };
-    let is_level = Level::ALL.iter().any(|known| known.name() == level);
+    let is_level = LogLevel::ALL.iter().any(|known| known.name() == level);
     Some(if is_level { text } else { rest })
 }
 
@@ -111,10 +111,10 @@ mod tests {
 
     #[test]
     fn a_line_is_read_again() {
-        let line = format(1_795_894_262.0, Level::Warn, "no\nroom \u{1b}[2J");
+        let line = format(1_795_894_262.0, LogLevel::Warn, "no\nroom \u{1b}[2J");
         assert_eq!(line, "nemo-harness: 2026-11-28T19:31:02Z warn no room  [2J\n");
         assert_eq!(text(line.trim_end_matches('\n')), Some("no room  [2J"));
-        let line = format(1_795_894_262.25, Level::Debug, "x");
+        let line = format(1_795_894_262.25, LogLevel::Debug, "x");
         assert_eq!(line, "nemo-harness: 2026-11-28T19:31:02.250Z debug x\n");
         assert_eq!(text("nemo-harness: as it was before"), Some("as it was before"));
         assert_eq!(text("step 1 warn x"), None);

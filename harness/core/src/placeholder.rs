@@ -5,7 +5,7 @@
 
 /// A part of a command's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Piece<'a> {
+pub enum TemplatePart<'a> {
     /// Text as it is.
     Text(&'a str),
     /// A placeholder's name, without its braces.
@@ -13,7 +13,7 @@ pub enum Piece<'a> {
 }
 
 /// Cuts a text into its pieces, in order.
-pub fn scan(text: &str) -> Vec<Piece<'_>> {
+pub fn scan(text: &str) -> Vec<TemplatePart<'_>> {
     let mut pieces = Vec::new();
     let mut start = 0;
     let mut at = 0;
@@ -24,13 +24,13 @@ pub fn scan(text: &str) -> Vec<Piece<'_>> {
             continue;
         };
         if start < open {
-            pieces.push(Piece::Text(&text[start..open]));
+            pieces.push(TemplatePart::Text(&text[start..open]));
         }
         pieces.push(piece);
         (start, at) = (end, end);
     }
     if start < text.len() {
-        pieces.push(Piece::Text(&text[start..]));
+        pieces.push(TemplatePart::Text(&text[start..]));
     }
     pieces
 }
@@ -38,23 +38,23 @@ pub fn scan(text: &str) -> Vec<Piece<'_>> {
 /// The names that a text asks for, in order, repeats included.
 pub fn names(text: &str) -> impl Iterator<Item = &str> {
     scan(text).into_iter().filter_map(|piece| match piece {
-        Piece::Name(name) => Some(name),
-        Piece::Text(_) => None,
+        TemplatePart::Name(name) => Some(name),
+        TemplatePart::Text(_) => None,
     })
 }
 
 /// The placeholder, or the escaped one, that begins at an opening brace, and where it ends.
-fn piece_at(text: &str, open: usize) -> Option<(Piece<'_>, usize)> {
+fn piece_at(text: &str, open: usize) -> Option<(TemplatePart<'_>, usize)> {
     let inner = &text[open + 1..];
     if let Some(escaped) = inner.strip_prefix('{') {
         let length = name_length(escaped)?;
         let end = open + 2 + length + 2;
         let closed = escaped[length..].starts_with("}}");
-        return closed.then(|| (Piece::Text(&text[open + 1..end - 1]), end));
+        return closed.then(|| (TemplatePart::Text(&text[open + 1..end - 1]), end));
     }
     let length = name_length(inner)?;
     let is_name = inner[length..].starts_with('}') && !text[..open].ends_with('$');
-    is_name.then(|| (Piece::Name(&inner[..length]), open + 1 + length + 1))
+    is_name.then(|| (TemplatePart::Name(&inner[..length]), open + 1 + length + 1))
 }
 
 /// The length of the name that a text begins with.
@@ -81,8 +81,8 @@ mod tests {
         let shown: Vec<String> = scan(text)
             .into_iter()
             .map(|piece| match piece {
-                Piece::Text(text) => text.to_owned(),
-                Piece::Name(name) => format!("<{name}>"),
+                TemplatePart::Text(text) => text.to_owned(),
+                TemplatePart::Name(name) => format!("<{name}>"),
             })
             .collect();
         assert_eq!(shown.join("|"), expected, "{text:?}");
@@ -115,14 +115,14 @@ mod tests {
         #[test]
         fn a_text_without_names_is_kept(text in "[^{]{0,40}") {
             let whole: String = scan(&text).into_iter().map(|piece| match piece {
-                Piece::Text(text) | Piece::Name(text) => text,
+                TemplatePart::Text(text) | TemplatePart::Name(text) => text,
             }).collect();
             proptest::prop_assert_eq!(whole, text);
         }
         #[test]
         fn nothing_is_lost_but_the_braces_of_escapes(text in "[{}$a-c.é ]{0,30}") {
             let whole: String = scan(&text).into_iter().map(|piece| match piece {
-                Piece::Text(text) | Piece::Name(text) => text,
+                TemplatePart::Text(text) | TemplatePart::Name(text) => text,
             }).collect();
             let plain = |text: &str| text.replace(['{', '}'], "");
             proptest::prop_assert_eq!(plain(&whole), plain(&text));

@@ -6,7 +6,7 @@ use std::io;
 
 /// A process as `/proc/PID/stat` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stat {
+pub struct ProcStat {
     /// The process that it belongs to.
     pub parent: u32,
     /// When it started, in clock ticks since boot.
@@ -16,17 +16,17 @@ pub struct Stat {
 }
 
 /// Reads one process.
-pub fn stat(pid: u32) -> io::Result<Stat> {
+pub fn stat(pid: u32) -> io::Result<ProcStat> {
     let text = fs::read(format!("/proc/{pid}/stat"))?;
     parse_stat(&String::from_utf8_lossy(&text))
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "an odd `/proc/PID/stat`"))
 }
 
 /// The command's name stands in parentheses, and may hold spaces and parentheses itself.
-fn parse_stat(text: &str) -> Option<Stat> {
+fn parse_stat(text: &str) -> Option<ProcStat> {
     let (_, rest) = text.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
-    Some(Stat {
+    Some(ProcStat {
         parent: fields.get(1)?.parse().ok()?,
         start_ticks: fields.get(19)?.parse().ok()?,
         is_zombie: matches!(*fields.first()?, "Z" | "X"),
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_does_not_confuse() {
         let text = "7 (a) b) S 3 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1 1 1";
-        let expected = Stat { parent: 3, start_ticks: 4242, is_zombie: false };
+        let expected = ProcStat { parent: 3, start_ticks: 4242, is_zombie: false };
         assert_eq!(parse_stat(text), Some(expected));
         assert_eq!(parse_stat("7 (a"), None);
     }

@@ -62,7 +62,8 @@ impl ProcessId {
     /// Whether a process of this pid and start runs on this host, and is no mere zombie.
     #[must_use]
     pub fn is_alive_here(&self) -> bool {
-        let is_it = |stat: proc_fs::Stat| stat.start_ticks == self.start_ticks && !stat.is_zombie;
+        let is_it =
+            |stat: proc_fs::ProcStat| stat.start_ticks == self.start_ticks && !stat.is_zombie;
         proc_fs::stat(self.pid).is_ok_and(is_it)
     }
 }

@@ -3,11 +3,11 @@
 //! A value must never become a part of the text, only a reference to a variable, and its form follows from the place.
 //! Where no form is right the text is refused.
 
-use crate::placeholder::{Piece, scan};
+use crate::placeholder::{TemplatePart, scan};
 
 /// A part of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part<'a> {
+pub enum ShellPart<'a> {
     /// Text as it is.
     Text(&'a str),
     /// A placeholder.
@@ -15,7 +15,7 @@ pub enum Part<'a> {
         /// Its name.
         name: &'a str,
         /// Where it stands, or why nothing can stand there.
-        place: Result<Place, Refusal>,
+        place: Result<QuoteContext, PlaceholderRefusal>,
         /// A backslash stands right before it.
         is_escaped: bool,
     },
@@ -23,7 +23,7 @@ pub enum Part<'a> {
 
 /// Where a placeholder stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum QuoteContext {
     /// Among the words of a command.
     Word,
     /// In `'…'`.
@@ -38,7 +38,7 @@ pub enum Place {
 
 /// Why a placeholder can't stand in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum PlaceholderRefusal {
     /// In the text behind `<<'EOF'`.
     QuotedHeredoc,
     /// In the word behind `<<`.
@@ -49,7 +49,7 @@ pub enum Refusal {
     DollarQuotes,
 }
 
-impl Refusal {
+impl PlaceholderRefusal {
     /// What is wrong, with the placeholder's name before it.
     pub fn message(self) -> &'static str {
         match self {
@@ -74,17 +74,17 @@ impl Refusal {
 }
 
 /// Cuts a text into its parts.
-pub fn parts(text: &str) -> Vec<Part<'_>> {
+pub fn parts(text: &str) -> Vec<ShellPart<'_>> {
     let mut lexer = Lexer::default();
     let part = |piece| match piece {
-        Piece::Text(text) => {
+        TemplatePart::Text(text) => {
             lexer.text(text);
-            Part::Text(text)
+            ShellPart::Text(text)
         }
-        Piece::Name(name) => {
+        TemplatePart::Name(name) => {
             let (place, is_escaped) = (lexer.place(), lexer.escaped);
             lexer.value();
-            Part::Name { name, place, is_escaped }
+            ShellPart::Name { name, place, is_escaped }
         }
     };
     scan(text).into_iter().map(part).collect()
@@ -284,24 +284,26 @@ impl Lexer {
     }
 
     /// Where a placeholder stands that comes next.
-    fn place(&self) -> Result<Place, Refusal> {
+    fn place(&self) -> Result<QuoteContext, PlaceholderRefusal> {
         if self.end_mark.is_some() {
-            return Err(Refusal::HeredocWord);
+            return Err(PlaceholderRefusal::HeredocWord);
         }
         let is_odd = |around: &Around| matches!(around, Around::Backticks { has_backslash: true });
         if self.around.iter().any(is_odd) {
-            return Err(Refusal::Backticks);
+            return Err(PlaceholderRefusal::Backticks);
         }
         match self.around.last() {
             None | Some(Around::Parens | Around::Comment | Around::Backticks { .. }) => {
-                Ok(Place::Word)
+                Ok(QuoteContext::Word)
             }
-            Some(Around::Single) => Ok(Place::Single),
-            Some(Around::Double) => Ok(Place::Double),
-            Some(Around::Arithmetic) => Ok(Place::Arithmetic),
-            Some(Around::Dollar) => Err(Refusal::DollarQuotes),
-            Some(Around::Heredoc(heredoc)) if heredoc.is_quoted => Err(Refusal::QuotedHeredoc),
-            Some(Around::Heredoc(_)) => Ok(Place::Heredoc),
+            Some(Around::Single) => Ok(QuoteContext::Single),
+            Some(Around::Double) => Ok(QuoteContext::Double),
+            Some(Around::Arithmetic) => Ok(QuoteContext::Arithmetic),
+            Some(Around::Dollar) => Err(PlaceholderRefusal::DollarQuotes),
+            Some(Around::Heredoc(heredoc)) if heredoc.is_quoted => {
+                Err(PlaceholderRefusal::QuotedHeredoc)
+            }
+            Some(Around::Heredoc(_)) => Ok(QuoteContext::Heredoc),
         }
     }
 
@@ -321,10 +323,10 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expected: &str) {
-        let shown = |part: Part<'_>| match part {
-            Part::Text(_) => None,
-            Part::Name { place: Ok(place), .. } => Some(format!("{place:?}")),
-            Part::Name { place: Err(refusal), .. } => Some(format!("no: {refusal:?}")),
+        let shown = |part: ShellPart<'_>| match part {
+            ShellPart::Text(_) => None,
+            ShellPart::Name { place: Ok(place), .. } => Some(format!("{place:?}")),
+            ShellPart::Name { place: Err(refusal), .. } => Some(format!("no: {refusal:?}")),
         };
         let found: Vec<String> = parts(text).into_iter().filter_map(shown).collect();
         assert_eq!(found.join(", "), expected, "{text:?}");

@@ -144,22 +144,22 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The record of this trial. A thread writes it, line by line.
 #[derive(Debug)]
-pub(crate) struct Journal {
-    file: Arc<Mutex<File>>,
+pub(crate) struct AttemptJournal {
+    file: Arc<Mutex<AppendFile>>,
     records: SerialQueue,
 }
 
 /// It is opened anew after an error: a handle may be stale, a line may be torn.
 #[derive(Debug)]
-struct File {
+struct AppendFile {
     path: PathBuf,
     open: Option<Appender>,
 }
 
-impl Journal {
+impl AttemptJournal {
     pub(crate) fn open(path: &Path, records: &SerialQueue) -> io::Result<Self> {
         let open = Some(Appender::open(path)?);
-        let file = Arc::new(Mutex::new(File { path: path.to_owned(), open }));
+        let file = Arc::new(Mutex::new(AppendFile { path: path.to_owned(), open }));
         Ok(Self { file, records: records.clone() })
     }
 
@@ -191,7 +191,7 @@ impl Journal {
 }
 
 /// A full disk is tried again for a while: these few bytes matter. What was written is not written again, only synced.
-fn append(file: &Mutex<File>, record: &AttemptRecord) -> io::Result<()> {
+fn append(file: &Mutex<AppendFile>, record: &AttemptRecord) -> io::Result<()> {
     let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
     let written = again(|| file.with(|open| open.line_unsynced(record)))
         .and_then(|()| again(|| file.with(Appender::sync)));
@@ -211,7 +211,7 @@ fn again(mut work: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     }
 }
 
-impl File {
+impl AppendFile {
     fn with(&mut self, work: impl FnOnce(&mut Appender) -> io::Result<()>) -> io::Result<()> {
         let open = match self.open.take() {
             Some(open) => open,
@@ -315,7 +315,7 @@ mod tests {
             nemo_core::durable::write_synced(&path, &whole[..length]).unwrap();
             assert_eq!(History::read(&path).unwrap().steps, BTreeSet::from([1]), "{length}");
             // The next line is one of its own.
-            Journal::open(&path, &SerialQueue::at_once()).unwrap().write(&rows[2]).unwrap();
+            AttemptJournal::open(&path, &SerialQueue::at_once()).unwrap().write(&rows[2]).unwrap();
             assert_eq!(History::read(&path).unwrap().steps, BTreeSet::from([1, 2]), "{length}");
         }
     }

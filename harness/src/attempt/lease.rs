@@ -7,18 +7,18 @@ use std::io;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use nemo_core::claim::{Claims, Decision, Outcome};
+use nemo_core::claim::{ClaimDecision, ClaimOutcome, Claims};
 use nemo_core::process_id::ProcessId;
 use serde::{Deserialize, Serialize};
 
-use crate::job::context::Context;
+use crate::job::context::JobContext;
 
 /// The first part of a lease's name.
 const STEM: &str = "lease";
 
 /// Who holds a lease: the content of `lease.<attempt>.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Holder {
+pub(crate) struct LeaseHolder {
     /// Slurm's id as `squeue` shows it; none for a local attempt.
     pub(crate) slurm_job: Option<String>,
     pub(crate) restarts: u32,
@@ -28,8 +28,8 @@ pub(crate) struct Holder {
     pub(crate) nonce: String,
 }
 
-impl Holder {
-    pub(crate) fn of(context: &Context, nonce: String) -> Self {
+impl LeaseHolder {
+    pub(crate) fn of(context: &JobContext, nonce: String) -> Self {
         Self {
             slurm_job: context.slurm.as_ref().map(crate::job::context::SlurmJob::id),
             restarts: context.slurm.as_ref().map_or(0, |job| job.restarts),
@@ -51,43 +51,43 @@ pub(crate) struct Lease {
 #[derive(Clone, Debug)]
 pub(crate) struct Before {
     pub(crate) attempt: u32,
-    pub(crate) holder: Holder,
+    pub(crate) holder: LeaseHolder,
     /// When it was made, in unix seconds.
     pub(crate) time: f64,
 }
 
 /// What came of a claim.
 #[derive(Debug)]
-pub(crate) enum Claim {
+pub(crate) enum LeaseClaim {
     /// It was made; the one before, where there is one.
     Made(Lease, Option<Before>),
     /// A later run of the same Slurm job was here before: this process is a remnant.
-    Stale(Holder),
+    Stale(LeaseHolder),
 }
 
 /// Claims the next attempt, none below `least`.
-pub(crate) fn claim(folder: &Path, least: u32, own: &Holder) -> io::Result<Claim> {
+pub(crate) fn claim(folder: &Path, least: u32, own: &LeaseHolder) -> io::Result<LeaseClaim> {
     let claims = Claims::new(folder, STEM);
     let mut before = None;
     let outcome = claims.take(&own.nonce, &serde_json::to_vec(own)?, |newest| {
         before = newest.and_then(|number| read(&claims, number));
         match &before {
             Some(Before { holder, .. }) if is_later_run(holder, own) => {
-                Decision::Leave(holder.clone())
+                ClaimDecision::Leave(holder.clone())
             }
-            _ => Decision::Claim(newest.map_or(0, |number| number + 1).max(least)),
+            _ => ClaimDecision::Claim(newest.map_or(0, |number| number + 1).max(least)),
         }
     })?;
     Ok(match outcome {
-        Outcome::Claimed(attempt) => {
-            Claim::Made(Lease { claims, attempt, nonce: own.nonce.clone() }, before)
+        ClaimOutcome::Claimed(attempt) => {
+            LeaseClaim::Made(Lease { claims, attempt, nonce: own.nonce.clone() }, before)
         }
-        Outcome::Left(holder) => Claim::Stale(holder),
+        ClaimOutcome::Left(holder) => LeaseClaim::Stale(holder),
     })
 }
 
 /// Whether this is a run of the same Slurm job as one's own, after more restarts.
-fn is_later_run(holder: &Holder, own: &Holder) -> bool {
+fn is_later_run(holder: &LeaseHolder, own: &LeaseHolder) -> bool {
     holder.slurm_job.is_some()
         && holder.slurm_job == own.slurm_job
         && holder.restarts > own.restarts
@@ -128,8 +128,8 @@ fn read(claims: &Claims, attempt: u32) -> Option<Before> {
 mod tests {
     use super::*;
 
-    fn holder(job: Option<&str>, restarts: u32, nonce: &str) -> Holder {
-        Holder {
+    fn holder(job: Option<&str>, restarts: u32, nonce: &str) -> LeaseHolder {
+        LeaseHolder {
             slurm_job: job.map(str::to_owned),
             restarts,
             process: ProcessId { node: "n1".into(), boot_id: "b".into(), pid: 1, start_ticks: 1 },
@@ -137,8 +137,8 @@ mod tests {
         }
     }
 
-    fn made(claim: Claim) -> Lease {
-        let Claim::Made(lease, _) = claim else { panic!("{claim:?}") };
+    fn made(claim: LeaseClaim) -> Lease {
+        let LeaseClaim::Made(lease, _) = claim else { panic!("{claim:?}") };
         lease
     }
 
@@ -161,7 +161,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         made(claim(folder.path(), 0, &holder(Some("7"), 1, "a")).unwrap());
         let late = claim(folder.path(), 0, &holder(Some("7"), 0, "b")).unwrap();
-        assert!(matches!(late, Claim::Stale(_)));
+        assert!(matches!(late, LeaseClaim::Stale(_)));
         made(claim(folder.path(), 0, &holder(Some("8"), 0, "c")).unwrap());
     }
 }

@@ -17,15 +17,15 @@ use std::time::Duration;
 use nemo_core::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Next};
 use nemo_core::{claim, lines, open};
 
-use crate::attempt::history::{History, Journal};
-use crate::attempt::lease::{Before, Claim, Holder, Lease};
-use crate::attempt::outcome::Report;
-use crate::attempt::resume_point::{Resume, ResumePoint};
+use crate::attempt::history::{AttemptJournal, History};
+use crate::attempt::lease::{Before, Lease, LeaseClaim, LeaseHolder};
+use crate::attempt::outcome::AttemptReport;
+use crate::attempt::resume_point::{AttemptResume, ResumePoint};
 use crate::attempt::start::{begin, kill_wait};
 use crate::attempt::start_error::StartError;
-use crate::attempt::verdict::{Budget, Exit, Facts, ProgramReport, Verdict};
+use crate::attempt::verdict::{AttemptVerdict, Budget, Exit, Facts, ProgramReport};
 use crate::checkpoint::prune::{self, Need, Rules};
-use crate::checkpoint::store::Disk;
+use crate::checkpoint::store::DiskStore;
 use crate::job::context::SlurmJob;
 use crate::job::harness::Harness;
 use crate::job::trial::with_path;
@@ -39,10 +39,10 @@ use crate::supervise::StopCause;
 
 /// How an attempt ended.
 #[derive(Debug)]
-pub(crate) enum Ended {
+pub(crate) enum AttemptResult {
     /// As its record says.
     Recorded {
-        verdict: Verdict,
+        verdict: AttemptVerdict,
         attempt: u32,
         stopped: Stopped,
         /// It committed a new checkpoint.
@@ -51,7 +51,7 @@ pub(crate) enum Ended {
     /// A later attempt has taken over: this one may write nothing more.
     Superseded,
     /// A later run of the same job was here before.
-    Stale(Holder),
+    Stale(LeaseHolder),
 }
 
 /// How often a program that hangs is started again before it must make a new checkpoint.
@@ -61,81 +61,123 @@ const HANGS: u32 = 1;
 const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs one attempt. An error means that not even a record could be written.
-pub(crate) fn run(harness: &mut Harness) -> Result<Ended, String> {
-    let came = unix_now();
-    let dir = harness.trial.dir.clone();
-    let path = dir.attempts();
+pub(crate) fn run(harness: &mut Harness) -> Result<AttemptResult, String> {
+    let began = unix_now();
+    let path = harness.trial.dir.attempts();
     let nonce = claim::nonce().map_err(|error| format!("/dev/urandom: {error}"))?;
-    let own = Holder::of(&harness.context, nonce);
-    let claim = || lease::claim(dir.path(), History::read(&path)?.next, &own);
-    let claim = harness.patience().with(claim).map_err(|error| with_path(dir.path(), &error));
-    let (lease, before) = match claim? {
-        Claim::Made(lease, before) => (lease, before),
-        Claim::Stale(holder) => return Ok(Ended::Stale(holder)),
+    let own = LeaseHolder::of(&harness.context, nonce);
+    let (lease, before) = match claim_lease(harness, &own)? {
+        LeaseClaim::Made(lease, before) => (lease, before),
+        LeaseClaim::Stale(holder) => return Ok(AttemptResult::Stale(holder)),
     };
-    let mut log = Log::new(&dir.stderr(lease.attempt), &harness.records);
-    requeue::remove_marks(harness);
-    let was_alive = takeover::end_remnants(harness, before.as_ref(), &mut log);
-    // The one before may have written its last lines until now.
-    let alive = before.as_ref().filter(|_| was_alive).map(|before| before.attempt);
-    let opened = open_record(harness, &own, before.as_ref(), alive, &mut log);
+    let mut log = attempt_log(harness, lease.attempt);
+    let opened = take_over(harness, &own, before.as_ref(), &mut log);
     let (journal, mut history) = opened.map_err(|error| with_path(&path, &error))?;
     let leaves = requeue::must_leave(harness);
     let resumed =
         if leaves { Ok(ResumePoint::stopped()) } else { find(harness, &lease, &history, &mut log) };
     let step = resumed.as_ref().ok().and_then(|point| point.resume.step());
     if matches!(lease.is_newest(), Ok(false)) {
-        return Ok(Ended::Superseded);
+        return Ok(AttemptResult::Superseded);
     }
-    let start = AttemptRecord::Start(start_record(harness, &own, lease.attempt, step, came));
+    let start = AttemptRecord::Start(start_record(harness, &own, lease.attempt, step, began));
     journal.write(&start).map_err(|error| with_path(&path, &error))?;
     let resumed =
         resumed.map(|point| record_finished(point, lease.attempt, &journal, &mut history));
-    let began = harness.clock.now();
-    let oom_before = proc_fs::oom_kills();
-    let attempt = lease.attempt;
-    let held = lease.clone();
+    let started = Started { at: harness.clock.now(), oom_kills: proc_fs::oom_kills() };
+    let (attempt, held) = (lease.attempt, lease.clone());
     let report = match resumed {
-        Ok(Resume::Stopped) if leaves => Ok(leaving(harness, attempt, &journal, log)),
-        Ok(Resume::From(from)) => begin(harness, lease, log, Some(&from), &history, &journal),
-        Ok(Resume::Anew) => begin(harness, lease, log, None, &history, &journal),
-        Ok(Resume::Stopped) => Ok(stopped(harness, log)),
+        Ok(AttemptResume::Stopped) if leaves => Ok(leaving(harness, attempt, &journal, log)),
+        Ok(AttemptResume::From(from)) => {
+            begin(harness, lease, log, Some(&from), &history, &journal)
+        }
+        Ok(AttemptResume::Anew) => begin(harness, lease, log, None, &history, &journal),
+        Ok(AttemptResume::Stopped) => Ok(stopped(harness, log)),
         Err(reason) => Err(reason),
     };
-    let log = || Log::new(&dir.stderr(attempt), &harness.records);
-    let mut report = report.unwrap_or_else(|why| Report::start_error(why, log()));
+    let report =
+        report.unwrap_or_else(|why| AttemptReport::start_error(why, attempt_log(harness, attempt)));
+    Ok(conclude(harness, held, &journal, &history, report, started))
+}
+
+/// The state right before the program starts.
+#[derive(Clone, Copy, Debug)]
+struct Started {
+    at: Time,
+    oom_kills: Option<u64>,
+}
+
+fn attempt_log(harness: &Harness, attempt: u32) -> Log {
+    Log::new(&harness.trial.dir.stderr(attempt), &harness.records)
+}
+
+fn claim_lease(harness: &Harness, own: &LeaseHolder) -> Result<LeaseClaim, String> {
+    let dir = &harness.trial.dir;
+    let claim = || lease::claim(dir.path(), History::read(&dir.attempts())?.next, own);
+    harness.patience().with(claim).map_err(|error| with_path(dir.path(), &error))
+}
+
+/// Ends what an earlier attempt left running on this node, then opens and completes the record.
+fn take_over(
+    harness: &Harness,
+    own: &LeaseHolder,
+    before: Option<&Before>,
+    log: &mut Log,
+) -> io::Result<(AttemptJournal, History)> {
+    requeue::remove_marks(harness);
+    let was_alive = takeover::end_remnants(harness, before, log);
+    // The earlier attempt may have written its last lines until now.
+    let alive = before.filter(|_| was_alive).map(|before| before.attempt);
+    open_record(harness, own, before, alive, log)
+}
+
+/// Decides what follows from the program's end, and records it.
+fn conclude(
+    harness: &Harness,
+    lease: Lease,
+    journal: &AttemptJournal,
+    history: &History,
+    mut report: AttemptReport,
+    started: Started,
+) -> AttemptResult {
+    let (attempt, nonce) = (lease.attempt, lease.nonce.clone());
     let patience = patience(harness, &report);
-    // An old run that hears late of a new one writes nothing more: the new one has written its end.
-    let is_old = harness.records.ask(move || held.is_newest()).wait(patience);
-    if report.stop == Some(StopCause::Superseded) || matches!(is_old, Some(Ok(false))) {
+    // An old run that learns late of a new one writes nothing more: the new one has written its end.
+    let is_newest = harness.records.ask(move || lease.is_newest()).wait(patience);
+    if report.stop == Some(StopCause::Superseded) || matches!(is_newest, Some(Ok(false))) {
         report.log.warn("a later attempt of this trial has taken over; this one leaves");
-        return Ok(Ended::Superseded);
+        return AttemptResult::Superseded;
     }
-    let seconds = harness.clock.now().saturating_sub(began).as_secs_f64();
-    let oom = proc_fs::oom_kills() > oom_before;
+    let seconds = harness.clock.now().saturating_sub(started.at).as_secs_f64();
+    let oom = proc_fs::oom_kills() > started.oom_kills;
     let last = last_line(harness, &report, attempt, patience);
-    let verdict = verdict::decide(&facts(harness, &history, &report, last, seconds, oom));
+    let verdict = verdict::decide(&facts(harness, history, &report, last, seconds, oom));
     report.log.note(&verdict.reason);
-    let surplus = surplus(harness, &report, &verdict, attempt, &journal);
-    let end = end_record(&history, &report, attempt, &verdict);
-    // Where there is no time left it is written when the disk answers again: the job must go back before it is killed.
-    if let Some(Err(error)) = journal.write_within(&AttemptRecord::End(end), patience) {
-        report.log.warn(&with_path(&path, &error));
+    let surplus = surplus(harness, &report, &verdict, attempt, journal);
+    let end = AttemptRecord::End(end_record(history, &report, attempt, &verdict));
+    // If there is no time left, the thread writes it once the disk answers: the job must be requeued before it is killed.
+    if let Some(Err(error)) = journal.write_within(&end, patience) {
+        report.log.warn(&with_path(&harness.trial.dir.attempts(), &error));
     }
-    remove(harness, surplus, &own.nonce);
+    remove(harness, surplus, &nonce);
     let stopped = Stopped { cause: report.stop, sure: report.sure, deadline: report.deadline };
-    Ok(Ended::Recorded { verdict, attempt, stopped, progress: report.committed.is_some() })
+    AttemptResult::Recorded { verdict, attempt, stopped, progress: report.committed.is_some() }
 }
 
 /// The last line of the error output of whose end it was.
-fn last_line(harness: &Harness, report: &Report, attempt: u32, limit: Duration) -> Option<String> {
+fn last_line(
+    harness: &Harness,
+    report: &AttemptReport,
+    attempt: u32,
+    limit: Duration,
+) -> Option<String> {
     let rank = report.who.as_ref().map_or(0, |who| who.rank);
     let path = harness.trial.dir.rank_stderr(attempt, rank);
     harness.records.ask(move || output::last_line(&path)).wait(limit).flatten()
 }
 
 /// How long a disk that hangs may hold up the end: a part of what is left until the deadline, as the requeue needs some.
-fn patience(harness: &Harness, report: &Report) -> Duration {
+fn patience(harness: &Harness, report: &AttemptReport) -> Duration {
     let left = |at: Time| at.saturating_sub(harness.clock.now()) / 6;
     report.deadline.map_or(Duration::MAX, |at| left(at).max(LEAST_PATIENCE))
 }
@@ -144,9 +186,9 @@ fn patience(harness: &Harness, report: &Report) -> Duration {
 fn record_finished(
     point: ResumePoint,
     attempt: u32,
-    journal: &Journal,
+    journal: &AttemptJournal,
     history: &mut History,
-) -> Resume {
+) -> AttemptResume {
     if let Some((step, bytes)) = point.finished {
         let (time, bytes) = (unix_now(), Some(bytes));
         let record = AttemptRecord::Checkpoint { attempt, step, time, saving: None, bytes };
@@ -160,14 +202,14 @@ fn record_finished(
 /// Opens the record, and completes it.
 fn open_record(
     harness: &Harness,
-    own: &Holder,
+    own: &LeaseHolder,
     before: Option<&Before>,
     alive: Option<u32>,
     log: &mut Log,
-) -> io::Result<(Journal, History)> {
+) -> io::Result<(AttemptJournal, History)> {
     let path = harness.trial.dir.attempts();
     harness.patience().with(|| {
-        let journal = Journal::open(&path, &harness.records)?;
+        let journal = AttemptJournal::open(&path, &harness.records)?;
         complete(&journal, &path, before, alive, own.slurm_job.as_deref())?;
         Ok((journal, read_history(&path, log)?))
     })
@@ -186,7 +228,7 @@ fn read_history(path: &Path, log: &mut Log) -> io::Result<History> {
 /// Writes what earlier attempts left unwritten: the end of each, and the start of the one before, if it was lost while it
 /// verified checkpoints.
 fn complete(
-    journal: &Journal,
+    journal: &AttemptJournal,
     path: &Path,
     before: Option<&Before>,
     alive: Option<u32>,
@@ -224,12 +266,18 @@ fn find(
 /// Removes checkpoints. One that stays is in nobody's way: the trial is done all the same.
 fn remove(harness: &Harness, steps: Vec<u64>, nonce: &str) {
     for step in steps {
-        prune::remove(&mut Disk::default(), &harness.trial.dir.checkpoints(), step, nonce).ok();
+        prune::remove(&mut DiskStore::default(), &harness.trial.dir.checkpoints(), step, nonce)
+            .ok();
     }
 }
 
 /// This node failed the trial before: another one may do better.
-fn leaving(harness: &Harness, attempt: u32, journal: &Journal, mut log: Log) -> Report {
+fn leaving(
+    harness: &Harness,
+    attempt: u32,
+    journal: &AttemptJournal,
+    mut log: Log,
+) -> AttemptReport {
     let why = "this node failed the trial before".to_owned();
     let (node, reason) = (harness.context.node.clone(), why.clone());
     let time = unix_now();
@@ -238,32 +286,37 @@ fn leaving(harness: &Harness, attempt: u32, journal: &Journal, mut log: Log) -> 
         log.warn(&format!("that the node is left could not be recorded: {error}"));
     }
     let from_program = ProgramReport { requeue: true, ..ProgramReport::default() };
-    Report { from_program, ..Report::of(Exit::NotStarted(why), log) }
+    AttemptReport { from_program, ..AttemptReport::of(Exit::NotStarted(why), log) }
 }
 
 /// TERM came before the program was started: nobody needs to be asked to save.
-fn stopped(harness: &Harness, mut log: Log) -> Report {
+fn stopped(harness: &Harness, mut log: Log) -> AttemptReport {
     log.note("stopped while checkpoints were being verified; the program was not started");
     let deadline = harness.clock.now() + kill_wait(&harness.trial.spec);
     let (cause, sure) = resume_point::stop_cause(harness);
     let exit = Exit::NotStarted("checkpoints were still being verified".to_owned());
-    Report { stop: Some(cause), sure, deadline: Some(deadline), ..Report::of(exit, log) }
+    AttemptReport {
+        stop: Some(cause),
+        sure,
+        deadline: Some(deadline),
+        ..AttemptReport::of(exit, log)
+    }
 }
 
 /// The checkpoints of a trial that is done which nothing keeps any longer: recorded, and still to be removed.
 fn surplus(
     harness: &Harness,
-    report: &Report,
-    verdict: &Verdict,
+    report: &AttemptReport,
+    verdict: &AttemptVerdict,
     attempt: u32,
-    journal: &Journal,
+    journal: &AttemptJournal,
 ) -> Vec<u64> {
     // Where something could not be committed, all that is there stays.
     if verdict.next != Next::Done || !report.refused.is_empty() {
         return Vec::new();
     }
     let rules = Rules::of(&harness.trial);
-    let steps = rules.removable(&Disk::default(), &Need::Nothing).unwrap_or_default();
+    let steps = rules.removable(&DiskStore::default(), &Need::Nothing).unwrap_or_default();
     if steps.is_empty() {
         return steps;
     }
@@ -273,7 +326,7 @@ fn surplus(
 
 fn start_record(
     harness: &Harness,
-    own: &Holder,
+    own: &LeaseHolder,
     attempt: u32,
     step: Option<u64>,
     began: f64,
@@ -289,7 +342,12 @@ fn start_record(
     }
 }
 
-fn end_record(history: &History, report: &Report, attempt: u32, verdict: &Verdict) -> AttemptEnd {
+fn end_record(
+    history: &History,
+    report: &AttemptReport,
+    attempt: u32,
+    verdict: &AttemptVerdict,
+) -> AttemptEnd {
     let (exit_code, signal) = match report.exit {
         Exit::Code(code) => (Some(code), None),
         Exit::Signal(signal) => (None, Some(signal)),
@@ -313,7 +371,7 @@ fn end_record(history: &History, report: &Report, attempt: u32, verdict: &Verdic
 fn facts(
     harness: &Harness,
     history: &History,
-    report: &Report,
+    report: &AttemptReport,
     last_line: Option<String>,
     seconds: f64,
     oom: bool,

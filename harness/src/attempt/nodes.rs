@@ -159,7 +159,7 @@ pub(crate) fn exclusion(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attempt::lease::Holder;
+    use crate::attempt::lease::LeaseHolder;
     use serde_json::json;
 
     /// `s0@n1` starts attempt 0 on n1; `x0` ends it as a node failure, `p0` as preempted, `f0` for good; `e@n2` excludes, `l@n1` leaves.
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn an_attempt_that_was_lost_before_its_start_has_one() {
-        let holder = Holder {
+        let holder = LeaseHolder {
             slurm_job: Some("7".into()),
             restarts: 2,
             process: nemo_core::process_id::ProcessId {

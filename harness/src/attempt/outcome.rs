@@ -11,7 +11,7 @@ use crate::supervise::StopCause;
 /// What is known after the program's end.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "facts that don't depend on each other")]
-pub(crate) struct Report {
+pub(crate) struct AttemptReport {
     pub(crate) exit: Exit,
     /// Whose end it was, where the program has several processes.
     pub(crate) who: Option<Who>,
@@ -36,7 +36,7 @@ pub(crate) struct Report {
     pub(crate) log: Log,
 }
 
-impl Report {
+impl AttemptReport {
     /// It never began.
     pub(crate) fn start_error(why: StartError, log: Log) -> Self {
         let exit = match why {

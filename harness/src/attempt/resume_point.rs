@@ -14,7 +14,7 @@ use crate::job::harness::Harness;
 use crate::monitor::metrics;
 use crate::os::clock::unix_now;
 use crate::os::log::Log;
-use crate::os::subprocess::{self, Outcome};
+use crate::os::subprocess::{self, SubprocessResult};
 use crate::slurm;
 use crate::supervise::StopCause;
 
@@ -23,7 +23,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// Where an attempt begins.
 #[derive(Debug)]
-pub(crate) enum Resume {
+pub(crate) enum AttemptResume {
     Anew,
     From(Resumed),
     /// It was stopped before that was known.
@@ -33,18 +33,18 @@ pub(crate) enum Resume {
 /// That, and what an earlier attempt saved that is a checkpoint only now: its step and size.
 #[derive(Debug)]
 pub(crate) struct ResumePoint {
-    pub(crate) resume: Resume,
+    pub(crate) resume: AttemptResume,
     pub(crate) finished: Option<(u64, u64)>,
 }
 
 impl ResumePoint {
     /// It was stopped before that was known.
     pub(crate) fn stopped() -> Self {
-        Self { resume: Resume::Stopped, finished: None }
+        Self { resume: AttemptResume::Stopped, finished: None }
     }
 }
 
-impl Resume {
+impl AttemptResume {
     pub(crate) fn step(&self) -> Option<u64> {
         match self {
             Self::From(resumed) => Some(resumed.step),
@@ -90,7 +90,7 @@ pub(crate) fn find(
         .patience()
         .with(|| metrics::roll_back(&dir.metrics(), from))
         .map_err(|error| StartError::node(&dir.metrics(), &error))?;
-    let resume = resumed.map_or(Resume::Anew, Resume::From);
+    let resume = resumed.map_or(AttemptResume::Anew, AttemptResume::From);
     Ok(ResumePoint { resume, finished: finished.step })
 }
 
@@ -98,7 +98,7 @@ pub(crate) fn find(
 pub(crate) fn stop_cause(harness: &Harness) -> (StopCause, bool) {
     let Some(own) = &harness.context.slurm else { return (StopCause::Cancelled, true) };
     let outcome = subprocess::ask(&slurm::show_job(&own.id()), &harness.clock, ANSWER);
-    let Outcome::Ended { text, .. } = outcome else { return (StopCause::Unknown, false) };
+    let SubprocessResult::Ended { text, .. } = outcome else { return (StopCause::Unknown, false) };
     let Some(job) = slurm::parse(&text) else { return (StopCause::Unknown, false) };
     // Where Slurm means to go on, somebody else sent it: no cancel.
     let cause = slurm::stop_cause(&job, &harness.own_run(), unix_now());

@@ -10,20 +10,20 @@ use nemo_core::profile;
 use nemo_core::rundir::{Every as SaveEvery, TaskSpec};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::attempt::history::{History, Journal};
+use crate::attempt::history::{AttemptJournal, History};
 use crate::attempt::lease::Lease;
-use crate::attempt::outcome::Report;
+use crate::attempt::outcome::AttemptReport;
 use crate::attempt::start_error::StartError;
 use crate::checkpoint::resume::Resumed;
 use crate::checkpoint::saver::{self, Saver};
-use crate::event_loop::{EventLoop, Parts};
-use crate::job::context::Context;
+use crate::event_loop::{EventLoop, StartedAttempt};
+use crate::job::context::JobContext;
 use crate::job::harness::Harness;
 use crate::job::trial::with_path;
 use crate::monitor::log_policy::Policies;
 use crate::monitor::metrics::{self, Patterns};
 use crate::monitor::watchdog::Watchdog;
-use crate::monitor::{Monitor, Sources};
+use crate::monitor::{Monitor, MonitorConfig};
 use crate::os::log::Log;
 use crate::os::serial_queue::SerialQueue;
 use crate::program::command::{self, AttemptNames, Shells};
@@ -31,7 +31,7 @@ use crate::program::env;
 use crate::program::guard;
 use crate::program::scontrol_shim;
 use crate::program::{self, Prepared};
-use crate::protocol::{Every, Session, Settings, Socket};
+use crate::protocol::{SavePeriod, Session, SessionConfig, Socket};
 use crate::supervise::{Policy, Supervisor};
 
 /// How long after Slurm's TERM its KILL comes, where the cluster was not asked: KillWait's own default.
@@ -44,8 +44,8 @@ pub(crate) fn begin(
     mut log: Log,
     resumed: Option<&Resumed>,
     history: &History,
-    journal: &Journal,
-) -> Result<Report, StartError> {
+    journal: &AttemptJournal,
+) -> Result<AttemptReport, StartError> {
     harness.environment.clone()?;
     let trial = &harness.trial;
     let dir = &trial.dir;
@@ -54,10 +54,10 @@ pub(crate) fn begin(
     let wake = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC);
     let wake = Arc::new(wake.map_err(|error| format!("eventfd: {error}"))?);
     let patience = harness.patience();
-    let own = saver::Start { wake: &wake, boot_id: &harness.context.boot_id };
+    let own = saver::SaverContext { wake: &wake, boot_id: &harness.context.boot_id };
     let saver = patience.with(|| Saver::begin(trial, &lease, history.steps.clone(), step, own));
     let nodes = trial.spec.launch.as_ref().map_or(1, |launch| launch.nodes);
-    let saver = saver.map_err(|error| unready(&staging, &error))?.far(nodes > 1);
+    let saver = saver.map_err(|error| unready(&staging, &error))?.with_multi_node(nodes > 1);
     if saver.is_blind() {
         log.warn(
             "the system has no inotify watch left: a folder is committed only when the program ends in order, or tells of it by message",
@@ -85,12 +85,21 @@ pub(crate) fn begin(
     let questions = SerialQueue::start("questions", Some(&wake));
     let monitor = Monitor::new(dir.clone(), lease.attempt, sources, &harness.records);
     let known = history.steps.clone();
-    let parts =
-        Parts { supervisor, program, saver, monitor, lease, log, journal, known, questions };
+    let parts = StartedAttempt {
+        supervisor,
+        program,
+        saver,
+        monitor,
+        lease,
+        log,
+        journal,
+        known,
+        questions,
+    };
     Ok(EventLoop::new(harness, parts).run())
 }
 
-fn shells(context: &Context) -> Shells {
+fn shells(context: &JobContext) -> Shells {
     let bash = std::env::split_paths(&context.path).any(|path| path.join("bash").exists());
     Shells { bash, functions: context.has_functions }
 }
@@ -131,7 +140,7 @@ fn sources(
     lease: &Lease,
     resumed: Option<&Resumed>,
     log: &mut Log,
-) -> Result<(Sources, bool), String> {
+) -> Result<(MonitorConfig, bool), String> {
     let spec = &harness.trial.spec;
     let patterns = Patterns::new(&spec.metrics)?;
     let policies = Policies::new(&spec.log_policy)?;
@@ -148,19 +157,19 @@ fn sources(
     let now = harness.clock.now();
     let watchdog = spec.restart.hang.map(|limit| Watchdog::new(Duration::from_secs(limit), now));
     let streams = Vec::new();
-    Ok((Sources { streams, patterns, policies, session, socket, watchdog }, is_read))
+    Ok((MonitorConfig { streams, patterns, policies, session, socket, watchdog }, is_read))
 }
 
 /// What the conversation with the program begins with.
-fn settings(harness: &Harness, resumed: Option<&Resumed>) -> Settings {
+fn settings(harness: &Harness, resumed: Option<&Resumed>) -> SessionConfig {
     let trial = &harness.trial;
     let every = match trial.spec.checkpoint.every {
-        Some(SaveEvery::Seconds(seconds)) => Every::Time(Duration::from_secs(seconds)),
-        Some(SaveEvery::Steps(steps)) => Every::Steps(steps),
-        Some(SaveEvery::Auto) | None => Every::Never,
+        Some(SaveEvery::Seconds(seconds)) => SavePeriod::Time(Duration::from_secs(seconds)),
+        Some(SaveEvery::Steps(steps)) => SavePeriod::Steps(steps),
+        Some(SaveEvery::Auto) | None => SavePeriod::Never,
     };
     let metric = trial.spec.metric.clone();
-    let mut settings = Settings { metric, every, ..Settings::default() };
+    let mut settings = SessionConfig { metric, every, ..SessionConfig::default() };
     let Some(resumed) = resumed else { return settings };
     settings.resumed = Some(resumed.step);
     let validated = metrics::validated(&trial.dir.metrics(), settings.metric.as_ref());

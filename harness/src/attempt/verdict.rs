@@ -105,21 +105,22 @@ pub(crate) struct Budget {
 
 /// The decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Verdict {
+pub(crate) struct AttemptVerdict {
     pub(crate) cause: Cause,
     pub(crate) next: Next,
     pub(crate) reason: String,
 }
 
 /// Decides.
-pub(crate) fn decide(facts: &Facts) -> Verdict {
+pub(crate) fn decide(facts: &Facts) -> AttemptVerdict {
     let (cause, next, why) = cause_and_next(facts);
     let mut reason =
         if why.is_empty() { facts.story.clone() } else { format!("{why}: {}", facts.story) };
     if facts.exit == Exit::Code(0) && next != Next::Done && !facts.progress {
         reason.push_str("; after a request to save that does not mean done (`FINISHED=1` does)");
     }
-    let verdict = |next, more: String| Verdict { cause, next, reason: format!("{reason}{more}") };
+    let verdict =
+        |next, more: String| AttemptVerdict { cause, next, reason: format!("{reason}{more}") };
     if !matches!(next, Next::Requeue | Next::Restart) || facts.stop == Some(StopCause::Superseded) {
         return verdict(next, String::new());
     }

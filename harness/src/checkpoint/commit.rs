@@ -7,14 +7,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::hashing::SizedFile;
-use super::manifest::{self, Form, Manifest, Part};
-use super::store::{Kind, Stat, Store, join};
+use super::manifest::{self, Form, Manifest, ManifestEntry};
+use super::store::{FileKind, FileStat, Store, join};
 use super::taken;
-use super::tree::{self, Entry};
+use super::tree::{self, FileEntry};
 
 /// What is to be committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Request {
+pub(crate) struct CommitRequest {
     /// Where it lies now: in the staging folder, or where an earlier try left it.
     pub(crate) from: PathBuf,
     pub(crate) entry: Vec<u8>,
@@ -30,7 +30,7 @@ pub(crate) struct Request {
     /// `metrics.jsonl`, and its length when the checkpoint was complete.
     pub(crate) metrics: Option<(PathBuf, u64)>,
     /// What was seen before it was taken out of the staging folder: a change since means that it is still written.
-    pub(crate) seen: Option<Vec<Entry>>,
+    pub(crate) tree: Option<Vec<FileEntry>>,
     /// The boot of this node.
     pub(crate) boot_id: String,
     /// The attempt is being stopped.
@@ -40,14 +40,14 @@ pub(crate) struct Request {
 /// A save that is larger takes a while to be hashed.
 const LARGE: u64 = 64 << 20;
 
-impl Request {
+impl CommitRequest {
     /// Where it waits for its name.
     pub(crate) fn temporary(&self) -> PathBuf {
         self.checkpoints.join(format!(".tmp-step-{}-{}", self.step, self.nonce))
     }
     /// Its size, as far as it was seen.
     pub(crate) fn bytes(&self) -> u64 {
-        let files = self.seen.iter().flatten().filter(|entry| entry.stat.kind == Kind::File);
+        let files = self.tree.iter().flatten().filter(|entry| entry.stat.kind == FileKind::File);
         files.map(|entry| entry.stat.size).sum()
     }
     /// The attempt may have to end before the commit is through.
@@ -64,16 +64,16 @@ impl Request {
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Done {
+pub(crate) enum CommitOutcome {
     Committed,
     /// The same checkpoint was committed before: that one stays.
-    Adopted,
+    AlreadyCommitted,
     /// Without a number, and with the content of this step: nothing new.
-    Same(u64),
+    SameContent(u64),
     /// It can't be a checkpoint; why.
-    Refused(String),
+    Rejected(String),
     /// It was changed meanwhile: it lies where it lay, and is not complete yet.
-    Changed,
+    StillChanging,
     /// A later attempt has taken over: nothing may be committed any more.
     Superseded,
 }
@@ -81,23 +81,29 @@ pub(crate) enum Done {
 /// Commits. An error leaves everything so that the same request can be tried again.
 pub(crate) fn commit(
     store: &mut impl Store,
-    request: &Request,
+    request: &CommitRequest,
     is_newest: &dyn Fn() -> io::Result<bool>,
-) -> io::Result<Done> {
-    commit_telling(store, request, is_newest, &|| ())
+) -> io::Result<CommitOutcome> {
+    commit_notifying(store, request, is_newest, &|| ())
 }
 
 /// The same; `taken` is told once the save can't get lost any more: the next attempt would finish it.
-pub(crate) fn commit_telling(
+pub(crate) fn commit_notifying(
     store: &mut impl Store,
-    request: &Request,
+    request: &CommitRequest,
     is_newest: &dyn Fn() -> io::Result<bool>,
     taken: &dyn Fn(),
-) -> io::Result<Done> {
+) -> io::Result<CommitOutcome> {
     let done = commit_marked(store, request, is_newest, taken);
     match &done {
-        Ok(Done::Superseded) | Err(_) => {}
-        Ok(Done::Committed | Done::Adopted | Done::Same(_) | Done::Refused(_) | Done::Changed) => {
+        Ok(CommitOutcome::Superseded) | Err(_) => {}
+        Ok(
+            CommitOutcome::Committed
+            | CommitOutcome::AlreadyCommitted
+            | CommitOutcome::SameContent(_)
+            | CommitOutcome::Rejected(_)
+            | CommitOutcome::StillChanging,
+        ) => {
             taken::unmark(store, request);
         }
     }
@@ -106,24 +112,24 @@ pub(crate) fn commit_telling(
 
 fn commit_marked(
     store: &mut impl Store,
-    request: &Request,
+    request: &CommitRequest,
     is_newest: &dyn Fn() -> io::Result<bool>,
     taken: &dyn Fn(),
-) -> io::Result<Done> {
+) -> io::Result<CommitOutcome> {
     let temporary = request.temporary();
     if is_published(store, request, &temporary) {
         if !is_newest()? {
-            return Ok(Done::Superseded);
+            return Ok(CommitOutcome::Superseded);
         }
         store.sync_dir(&request.checkpoints)?;
-        return Ok(Done::Committed);
+        return Ok(CommitOutcome::Committed);
     }
     if let Some(step) = step_that_lies_there(store, request, &temporary)? {
-        return Ok(Done::Same(step));
+        return Ok(CommitOutcome::SameContent(step));
     }
     let form = match take(store, request, &temporary)? {
         Ok(form) => form,
-        Err(why) => return Ok(Done::Refused(why)),
+        Err(why) => return Ok(CommitOutcome::Rejected(why)),
     };
     let before = tree::walk(store, &temporary)?;
     if unfit(form, &before).is_some() {
@@ -147,7 +153,7 @@ fn commit_marked(
         request.counted_from.filter(|&step| has_content(store, request, step, &parts))
     {
         store.remove_tree(&temporary)?;
-        return Ok(Done::Same(step));
+        return Ok(CommitOutcome::SameContent(step));
     }
     if let Some((metrics, _)) = &request.metrics
         && store.stat(metrics).is_ok()
@@ -166,14 +172,14 @@ fn commit_marked(
     let path = temporary.join(manifest::NAME);
     store.write(&path, manifest::print(&manifest).as_bytes())?;
     store.sync_file(&path)?;
-    for folder in before.iter().rev().filter(|entry| entry.stat.kind == Kind::Dir) {
+    for folder in before.iter().rev().filter(|entry| entry.stat.kind == FileKind::Dir) {
         store.sync_dir(&join(&temporary, &folder.path))?;
     }
     publish(store, request, &temporary, &manifest, is_newest)
 }
 
 /// Whether an earlier try of this request gave it its name, and did not hear of it.
-fn is_published(store: &impl Store, request: &Request, temporary: &Path) -> bool {
+fn is_published(store: &impl Store, request: &CommitRequest, temporary: &Path) -> bool {
     let is_gone =
         |path| store.stat(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
     is_gone(&request.from)
@@ -189,12 +195,12 @@ fn manifest_of(store: &impl Store, checkpoint: &Path) -> Option<Manifest> {
 /// Whether a checkpoint has this content, whatever its files are called.
 fn has_content(
     store: &impl Store,
-    request: &Request,
+    request: &CommitRequest,
     step: u64,
-    parts: &[(Vec<u8>, Part)],
+    parts: &[(Vec<u8>, ManifestEntry)],
 ) -> bool {
     let there = manifest_of(store, &request.of_step(step));
-    let content = |parts: &[(Vec<u8>, Part)]| -> Vec<Part> {
+    let content = |parts: &[(Vec<u8>, ManifestEntry)]| -> Vec<ManifestEntry> {
         parts.iter().map(|(_, part)| part.clone()).collect()
     };
     there.is_some_and(|there| content(&there.parts) == content(parts))
@@ -204,28 +210,32 @@ fn has_content(
 /// yet to read. It is not taken away.
 fn step_that_lies_there(
     store: &mut impl Store,
-    request: &Request,
+    request: &CommitRequest,
     temporary: &Path,
 ) -> io::Result<Option<u64>> {
     let known = request.counted_from.and_then(|step| manifest_of(store, &request.of_step(step)));
     let (Some(known), Err(_)) = (known, store.stat(temporary)) else { return Ok(None) };
     let Ok(entries) = tree::walk(store, &request.from) else { return Ok(None) };
-    let is_file = entries.first().is_some_and(|root| root.stat.kind == Kind::File);
+    let is_file = entries.first().is_some_and(|root| root.stat.kind == FileKind::File);
     let found = if is_file {
         vec![(request.from.clone(), entries[0].stat.size)]
     } else {
         files(&request.from, &entries)
     };
     let sizes = known.parts.iter().filter_map(|(_, part)| match part {
-        Part::File(digest) => Some(digest.size),
-        Part::Dir | Part::Link(_) => None,
+        ManifestEntry::File(digest) => Some(digest.size),
+        ManifestEntry::Dir | ManifestEntry::Link(_) => None,
     });
     // Reading it all is for what may be the same.
     if !found.iter().map(|(_, size)| *size).eq(sizes) {
         return Ok(None);
     }
     let parts = if is_file {
-        store.settle(&found)?.into_iter().map(|digest| (Vec::new(), Part::File(digest))).collect()
+        store
+            .settle(&found)?
+            .into_iter()
+            .map(|digest| (Vec::new(), ManifestEntry::File(digest)))
+            .collect()
     } else {
         sync_and_hash(store, &request.from, &entries)?
     };
@@ -235,7 +245,7 @@ fn step_that_lies_there(
 /// Takes the entry out of the program's reach, into a folder that becomes the checkpoint.
 fn take(
     store: &mut impl Store,
-    request: &Request,
+    request: &CommitRequest,
     temporary: &Path,
 ) -> io::Result<Result<Form, String>> {
     let inside = join(temporary, &request.entry);
@@ -255,44 +265,44 @@ fn take(
         Err(error) => return Err(error),
     };
     match kind {
-        Kind::Dir if store.stat(&request.from.join(manifest::NAME)).is_ok() => {
+        FileKind::Dir if store.stat(&request.from.join(manifest::NAME)).is_ok() => {
             Ok(Err("it holds an own MANIFEST, which is the name of ours".to_owned()))
         }
-        Kind::Dir => {
+        FileKind::Dir => {
             if let Some(why) = unfit_folder(store, request)? {
                 return Ok(Err(why));
             }
             store.rename_new(&request.from, temporary)?;
             Ok(Ok(Form::Folder))
         }
-        Kind::File if request.entry == manifest::NAME.as_bytes() => {
+        FileKind::File if request.entry == manifest::NAME.as_bytes() => {
             Ok(Err("a checkpoint can't be called MANIFEST".to_owned()))
         }
-        Kind::File if str::from_utf8(&request.entry).is_err() => {
+        FileKind::File if str::from_utf8(&request.entry).is_err() => {
             Ok(Err("its name is not UTF-8: it could not be named to the program again".to_owned()))
         }
-        Kind::File => {
+        FileKind::File => {
             if store.stat(temporary).is_err() {
                 store.make_dir(temporary)?;
             }
             store.rename_new(&request.from, &inside)?;
             Ok(Ok(Form::File))
         }
-        Kind::Link => Ok(Err("it is a link, neither a folder nor a file".to_owned())),
-        Kind::Other(kind) => Ok(Err(format!("it is {kind}, neither a folder nor a file"))),
+        FileKind::Link => Ok(Err("it is a link, neither a folder nor a file".to_owned())),
+        FileKind::Other(kind) => Ok(Err(format!("it is {kind}, neither a folder nor a file"))),
     }
 }
 
 /// Whether an earlier try had put a single file here. Its folder holds that file, and perhaps a manifest.
-fn is_file_form(store: &impl Store, request: &Request, temporary: &Path) -> io::Result<bool> {
+fn is_file_form(store: &impl Store, request: &CommitRequest, temporary: &Path) -> io::Result<bool> {
     let names = store.list(temporary)?;
     let own = |name: &Vec<u8>| *name == request.entry || name == manifest::NAME.as_bytes();
     Ok(names.contains(&request.entry) && names.iter().all(own))
 }
 
 /// Why a folder that the program saved can't be a checkpoint. It is not even touched then.
-fn unfit_folder(store: &impl Store, request: &Request) -> io::Result<Option<String>> {
-    if let Some(seen) = &request.seen {
+fn unfit_folder(store: &impl Store, request: &CommitRequest) -> io::Result<Option<String>> {
+    if let Some(seen) = &request.tree {
         return Ok(unfit(Form::Folder, seen));
     }
     match tree::walk(store, &request.from) {
@@ -305,26 +315,27 @@ fn unfit_folder(store: &impl Store, request: &Request) -> io::Result<Option<Stri
 }
 
 /// Why a tree can't be a checkpoint.
-fn unfit(form: Form, entries: &[Entry]) -> Option<String> {
+fn unfit(form: Form, entries: &[FileEntry]) -> Option<String> {
     for entry in entries {
-        if let Kind::Other(kind) = entry.stat.kind {
+        if let FileKind::Other(kind) = entry.stat.kind {
             let name = String::from_utf8_lossy(&entry.path);
             return Some(format!("`{name}` in it is {kind}, neither a file, a folder nor a link"));
         }
     }
     // A manifest that is here is of an earlier, interrupted try.
     let own = manifest::NAME.as_bytes();
-    let is_empty = !entries.iter().any(|entry| entry.stat.kind == Kind::File && entry.path != own);
+    let is_empty =
+        !entries.iter().any(|entry| entry.stat.kind == FileKind::File && entry.path != own);
     (is_empty && form == Form::Folder).then(|| "it holds no file".to_owned())
 }
 
 /// Whether it is the program's: the root and our own manifest are not.
-fn is_part(entry: &Entry) -> bool {
+fn is_part(entry: &FileEntry) -> bool {
     !entry.path.is_empty() && entry.path != manifest::NAME.as_bytes()
 }
 
-fn files(root: &Path, entries: &[Entry]) -> Vec<SizedFile> {
-    let is_file = |entry: &&Entry| is_part(entry) && entry.stat.kind == Kind::File;
+fn files(root: &Path, entries: &[FileEntry]) -> Vec<SizedFile> {
+    let is_file = |entry: &&FileEntry| is_part(entry) && entry.stat.kind == FileKind::File;
     let files = entries.iter().filter(is_file);
     files.map(|entry| (join(root, &entry.path), entry.stat.size)).collect()
 }
@@ -332,16 +343,16 @@ fn files(root: &Path, entries: &[Entry]) -> Vec<SizedFile> {
 fn sync_and_hash(
     store: &mut impl Store,
     root: &Path,
-    entries: &[Entry],
-) -> io::Result<Vec<(Vec<u8>, Part)>> {
+    entries: &[FileEntry],
+) -> io::Result<Vec<(Vec<u8>, ManifestEntry)>> {
     let mut digests = store.settle(&files(root, entries))?.into_iter();
     let mut parts = Vec::new();
     for entry in entries.iter().filter(|entry| is_part(entry)) {
         let part = match entry.stat.kind {
-            Kind::File => digests.next().map(Part::File),
-            Kind::Dir => Some(Part::Dir),
-            Kind::Link | Kind::Other(_) => {
-                Some(Part::Link(store.read_link(&join(root, &entry.path))?))
+            FileKind::File => digests.next().map(ManifestEntry::File),
+            FileKind::Dir => Some(ManifestEntry::Dir),
+            FileKind::Link | FileKind::Other(_) => {
+                Some(ManifestEntry::Link(store.read_link(&join(root, &entry.path))?))
             }
         };
         parts.extend(part.map(|part| (entry.path.clone(), part)));
@@ -350,17 +361,18 @@ fn sync_and_hash(
 }
 
 /// All that tells of a change. A folder's own size and time change when its manifest is written.
-fn stats(entries: &[Entry]) -> Vec<(&[u8], Stat)> {
-    let own = |entry: &&Entry| entry.path != manifest::NAME.as_bytes() && !entry.path.is_empty();
+fn stats(entries: &[FileEntry]) -> Vec<(&[u8], FileStat)> {
+    let own =
+        |entry: &&FileEntry| entry.path != manifest::NAME.as_bytes() && !entry.path.is_empty();
     entries.iter().filter(own).map(|entry| (&entry.path[..], essence(entry.stat))).collect()
 }
 
-fn essence(stat: Stat) -> Stat {
-    if stat.kind == Kind::File { stat } else { Stat { size: 0, modified: (0, 0), ..stat } }
+fn essence(stat: FileStat) -> FileStat {
+    if stat.kind == FileKind::File { stat } else { FileStat { size: 0, modified: (0, 0), ..stat } }
 }
 
-fn changed_since_seen(form: Form, request: &Request, now: &[Entry]) -> bool {
-    let Some(seen) = &request.seen else { return false };
+fn changed_since_seen(form: Form, request: &CommitRequest, now: &[FileEntry]) -> bool {
+    let Some(seen) = &request.tree else { return false };
     let mut seen = seen.clone();
     if form == Form::File {
         for entry in &mut seen {
@@ -373,10 +385,10 @@ fn changed_since_seen(form: Form, request: &Request, now: &[Entry]) -> bool {
 /// Puts it back for the program to go on with, unless it has made a new one of that name.
 fn give_back(
     store: &mut impl Store,
-    request: &Request,
+    request: &CommitRequest,
     form: Form,
     temporary: &Path,
-) -> io::Result<Done> {
+) -> io::Result<CommitOutcome> {
     // One of an earlier try: in the staging folder it would be the program's.
     let manifest = temporary.join(manifest::NAME);
     if store.stat(&manifest).is_ok() {
@@ -387,10 +399,10 @@ fn give_back(
         Form::File => join(temporary, &request.entry),
     };
     let done = match store.rename_new(&own, &request.from) {
-        Ok(()) => Done::Changed,
+        Ok(()) => CommitOutcome::StillChanging,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let why = "it was changed meanwhile, and the program made a new one of that name";
-            Done::Refused(why.to_owned())
+            CommitOutcome::Rejected(why.to_owned())
         }
         Err(error) => return Err(error),
     };
@@ -403,18 +415,18 @@ fn give_back(
 /// Gives it its name, unless a later attempt has taken over or the name is taken.
 fn publish(
     store: &mut impl Store,
-    request: &Request,
+    request: &CommitRequest,
     temporary: &Path,
     manifest: &Manifest,
     is_newest: &dyn Fn() -> io::Result<bool>,
-) -> io::Result<Done> {
+) -> io::Result<CommitOutcome> {
     if !is_newest()? {
-        return Ok(Done::Superseded);
+        return Ok(CommitOutcome::Superseded);
     }
     match store.rename_new(temporary, &request.target()) {
         Ok(()) => {
             store.sync_dir(&request.checkpoints)?;
-            Ok(Done::Committed)
+            Ok(CommitOutcome::Committed)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let there = super::resume::verify(store, &request.target());
@@ -422,9 +434,9 @@ fn publish(
             store.remove_tree(temporary)?;
             store.sync_dir(&request.checkpoints)?;
             if equal {
-                return Ok(Done::Adopted);
+                return Ok(CommitOutcome::AlreadyCommitted);
             }
-            Ok(Done::Refused(format!(
+            Ok(CommitOutcome::Rejected(format!(
                 "step {} is committed already, with other content",
                 request.step
             )))

@@ -2,24 +2,24 @@
 
 use std::collections::BTreeSet;
 
-use super::super::fake::{self, Crash, Fake, report};
+use super::super::fake::{self, Crash, FakeStore, report};
 use super::super::resume;
 use super::*;
 use crate::checkpoint::resume::Resumed;
 
 const CHECKPOINTS: &str = "/t/checkpoints";
 
-fn request(name: &str, step: u64) -> Request {
-    Request { metrics: Some(("/t/metrics.jsonl".into(), 7)), ..fake::request(name, step) }
+fn request(name: &str, step: u64) -> CommitRequest {
+    CommitRequest { metrics: Some(("/t/metrics.jsonl".into(), 7)), ..fake::request(name, step) }
 }
 
 /// A trial with step 1 committed, and step 2 saved by the program: as a folder, or as a file.
-fn world(folder: bool) -> (Fake, Request) {
-    let mut store = Fake::default();
+fn world(folder: bool) -> (FakeStore, CommitRequest) {
+    let mut store = FakeStore::default();
     store.put("/t/metrics.jsonl", b"metrics");
     store.put("/t/checkpoints/.keep", b"");
     store.put("/t/staging/0/step-1/model", b"one");
-    assert_eq!(run(&mut store, &request("step-1", 1)).unwrap(), Done::Committed);
+    assert_eq!(run(&mut store, &request("step-1", 1)).unwrap(), CommitOutcome::Committed);
     store.settle();
     if folder {
         store.put("/t/staging/0/step-2/model", b"two-two");
@@ -30,12 +30,12 @@ fn world(folder: bool) -> (Fake, Request) {
     (store, request("step-2.npz", 2))
 }
 
-fn run(store: &mut Fake, request: &Request) -> io::Result<Done> {
+fn run(store: &mut FakeStore, request: &CommitRequest) -> io::Result<CommitOutcome> {
     commit(store, request, &|| Ok(true))
 }
 
 #[track_caller]
-fn find(store: &mut Fake, recorded: &[u64]) -> Resumed {
+fn find(store: &mut FakeStore, recorded: &[u64]) -> Resumed {
     let steps: BTreeSet<u64> = recorded.iter().copied().collect();
     let recorded = resume::Recorded { steps, ..resume::Recorded::default() };
     let found = resume::find(store, Path::new(CHECKPOINTS), &recorded, "r").unwrap();
@@ -43,8 +43,8 @@ fn find(store: &mut Fake, recorded: &[u64]) -> Resumed {
 }
 
 /// What the program would load.
-fn content(store: &Fake, resumed: &Resumed) -> Vec<u8> {
-    let file = if store.stat(&resumed.from).unwrap().kind == Kind::File {
+fn content(store: &FakeStore, resumed: &Resumed) -> Vec<u8> {
+    let file = if store.stat(&resumed.from).unwrap().kind == FileKind::File {
         resumed.from.clone()
     } else {
         resumed.from.join("model")
@@ -107,7 +107,10 @@ fn an_error_at_any_operation_is_tried_again_and_loses_nothing() {
                 }
                 let second = run(&mut store, &request);
                 assert!(
-                    matches!(second, Ok(Done::Committed | Done::Adopted)),
+                    matches!(
+                        second,
+                        Ok(CommitOutcome::Committed | CommitOutcome::AlreadyCommitted)
+                    ),
                     "{second:?} after {code} at {at}"
                 );
                 assert_eq!(find(&mut store, &[1]).step, 2, "{code} at {at}");
@@ -119,7 +122,7 @@ fn an_error_at_any_operation_is_tried_again_and_loses_nothing() {
 #[test]
 fn a_later_attempt_may_commit_and_an_earlier_one_not() {
     let (mut store, request) = world(true);
-    assert_eq!(commit(&mut store, &request, &|| Ok(false)).unwrap(), Done::Superseded);
+    assert_eq!(commit(&mut store, &request, &|| Ok(false)).unwrap(), CommitOutcome::Superseded);
     assert_eq!(find(&mut store, &[1]).step, 1);
     let (mut store, request) = world(true);
     let unknown = commit(&mut store, &request, &|| Err(io::Error::from_raw_os_error(5)));
@@ -131,9 +134,9 @@ fn a_later_attempt_may_commit_and_an_earlier_one_not() {
 fn a_step_that_exists_is_adopted_or_kept() {
     let (mut store, _) = world(true);
     store.put("/t/staging/0/step-1/model", b"one");
-    assert_eq!(run(&mut store, &request("step-1", 1)).unwrap(), Done::Adopted);
+    assert_eq!(run(&mut store, &request("step-1", 1)).unwrap(), CommitOutcome::AlreadyCommitted);
     store.put("/t/staging/0/step-1/model", b"other");
-    assert!(matches!(run(&mut store, &request("step-1", 1)).unwrap(), Done::Refused(_)));
+    assert!(matches!(run(&mut store, &request("step-1", 1)).unwrap(), CommitOutcome::Rejected(_)));
     let found = find(&mut store, &[1]);
     assert_eq!(content(&store, &found), b"one");
 }
@@ -142,20 +145,20 @@ fn a_step_that_exists_is_adopted_or_kept() {
 fn the_same_content_without_a_number_is_nothing_new() {
     let (mut store, _) = world(true);
     store.put("/t/staging/0/step-1/model", b"one");
-    let counted = Request { step: 2, counted_from: Some(1), ..request("step-1", 1) };
-    assert_eq!(run(&mut store, &counted).unwrap(), Done::Same(1));
+    let counted = CommitRequest { step: 2, counted_from: Some(1), ..request("step-1", 1) };
+    assert_eq!(run(&mut store, &counted).unwrap(), CommitOutcome::SameContent(1));
     let left = store.read(Path::new("/t/staging/0/step-1/model")).unwrap();
     assert_eq!(left, b"one", "the program may yet read it");
     store.put("/t/staging/0/step-1/model", b"other");
-    assert_eq!(run(&mut store, &counted).unwrap(), Done::Committed);
+    assert_eq!(run(&mut store, &counted).unwrap(), CommitOutcome::Committed);
 }
 
 #[test]
 fn what_changed_is_given_back() {
     let (mut store, mut request) = world(true);
-    request.seen = Some(tree::walk(&store, &request.from).unwrap());
+    request.tree = Some(tree::walk(&store, &request.from).unwrap());
     store.put("/t/staging/0/step-2/model", b"still writing");
-    assert_eq!(run(&mut store, &request).unwrap(), Done::Changed);
+    assert_eq!(run(&mut store, &request).unwrap(), CommitOutcome::StillChanging);
     assert_eq!(store.read(Path::new("/t/staging/0/step-2/model")).unwrap(), b"still writing");
     assert_eq!(find(&mut store, &[1]).step, 1);
 }
@@ -164,13 +167,13 @@ fn what_changed_is_given_back() {
 fn what_can_be_no_checkpoint_is_refused() {
     let (mut store, request) = world(true);
     store.put("/t/staging/0/step-2/MANIFEST", b"own");
-    let Done::Refused(why) = run(&mut store, &request).unwrap() else { panic!() };
+    let CommitOutcome::Rejected(why) = run(&mut store, &request).unwrap() else { panic!() };
     assert!(why.contains("MANIFEST"), "{why}");
     let (mut store, request) = world(false);
-    let named = Request { entry: b"MANIFEST".to_vec(), ..request };
-    assert!(matches!(run(&mut store, &named).unwrap(), Done::Refused(_)));
+    let named = CommitRequest { entry: b"MANIFEST".to_vec(), ..request };
+    assert!(matches!(run(&mut store, &named).unwrap(), CommitOutcome::Rejected(_)));
     let (mut store, request) = world(true);
     store.remove("/t/staging/0/step-2/model");
     store.remove("/t/staging/0/step-2/optimizer");
-    assert!(matches!(run(&mut store, &request).unwrap(), Done::Refused(_)));
+    assert!(matches!(run(&mut store, &request).unwrap(), CommitOutcome::Rejected(_)));
 }

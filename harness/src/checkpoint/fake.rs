@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path};
 
-use super::commit::Request;
+use super::commit::CommitRequest;
 use super::hashing::{Digest, SizedFile};
-use super::store::{Kind, Stat, Store};
+use super::store::{FileKind, FileStat, Store};
 
 /// What a crash takes away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,15 +31,15 @@ pub(crate) fn report(fault: &str, injected: u32, promises: &str) {
 }
 
 #[derive(Clone, Debug)]
-enum Node {
+enum FakeNode {
     File { data: Vec<u8>, durable: Option<Vec<u8>>, changed: i64 },
     Dir { names: BTreeMap<Vec<u8>, usize>, durable: BTreeMap<Vec<u8>, usize> },
 }
 
 /// The file system.
 #[derive(Clone, Debug)]
-pub(crate) struct Fake {
-    nodes: Vec<Node>,
+pub(crate) struct FakeStore {
+    nodes: Vec<FakeNode>,
     /// Operations so far.
     pub(crate) ops: Cell<u32>,
     /// The operation at which everything stops, and all after it.
@@ -48,9 +48,9 @@ pub(crate) struct Fake {
     pub(crate) fail_at: Option<(u32, i32)>,
 }
 
-impl Default for Fake {
+impl Default for FakeStore {
     fn default() -> Self {
-        let root = Node::Dir { names: BTreeMap::new(), durable: BTreeMap::new() };
+        let root = FakeNode::Dir { names: BTreeMap::new(), durable: BTreeMap::new() };
         Self { nodes: vec![root], ops: Cell::new(0), crash_at: None, fail_at: None }
     }
 }
@@ -59,7 +59,7 @@ fn missing() -> io::Error {
     io::ErrorKind::NotFound.into()
 }
 
-impl Fake {
+impl FakeStore {
     fn operation(&self) -> io::Result<()> {
         let number = self.ops.get() + 1;
         self.ops.set(number);
@@ -76,7 +76,7 @@ impl Fake {
         let mut at = 0;
         for part in path.components() {
             let Component::Normal(name) = part else { continue };
-            let Node::Dir { names, .. } = &self.nodes[at] else { return Err(missing()) };
+            let FakeNode::Dir { names, .. } = &self.nodes[at] else { return Err(missing()) };
             at = *names.get(name.as_encoded_bytes()).ok_or_else(missing)?;
         }
         Ok(at)
@@ -85,8 +85,8 @@ impl Fake {
     fn names(&mut self, folder: &Path) -> io::Result<&mut BTreeMap<Vec<u8>, usize>> {
         let at = self.find(folder)?;
         match &mut self.nodes[at] {
-            Node::Dir { names, .. } => Ok(names),
-            Node::File { .. } => Err(missing()),
+            FakeNode::Dir { names, .. } => Ok(names),
+            FakeNode::File { .. } => Err(missing()),
         }
     }
 
@@ -109,17 +109,17 @@ impl Fake {
             folder.push(part);
             if self.find(&folder).is_err() {
                 let empty = || BTreeMap::new();
-                self.nodes.push(Node::Dir { names: empty(), durable: empty() });
+                self.nodes.push(FakeNode::Dir { names: empty(), durable: empty() });
                 self.link(&folder, self.nodes.len() - 1).unwrap();
             }
         }
         let changed = i64::from(self.ops.get());
         if let Ok(at) = self.find(path) {
             self.nodes[at] =
-                Node::File { data: data.to_vec(), durable: None, changed: changed + 1 };
+                FakeNode::File { data: data.to_vec(), durable: None, changed: changed + 1 };
             return;
         }
-        self.nodes.push(Node::File { data: data.to_vec(), durable: None, changed });
+        self.nodes.push(FakeNode::File { data: data.to_vec(), durable: None, changed });
         self.link(path, self.nodes.len() - 1).unwrap();
     }
 
@@ -131,8 +131,8 @@ impl Fake {
     pub(crate) fn settle(&mut self) {
         for node in &mut self.nodes {
             match node {
-                Node::File { data, durable, .. } => *durable = Some(data.clone()),
-                Node::Dir { names, durable } => durable.clone_from(names),
+                FakeNode::File { data, durable, .. } => *durable = Some(data.clone()),
+                FakeNode::Dir { names, durable } => durable.clone_from(names),
             }
         }
     }
@@ -142,39 +142,41 @@ impl Fake {
         (self.crash_at, self.fail_at) = (None, None);
         for node in &mut self.nodes {
             match node {
-                Node::File { data, durable, .. } if crash != Crash::Names => {
+                FakeNode::File { data, durable, .. } if crash != Crash::Names => {
                     let half = data.len() / 2;
                     *data = durable.clone().unwrap_or_else(|| data[..half].to_vec());
                 }
-                Node::Dir { names, durable } if crash != Crash::Data => names.clone_from(durable),
-                Node::File { .. } | Node::Dir { .. } => {}
+                FakeNode::Dir { names, durable } if crash != Crash::Data => {
+                    names.clone_from(durable);
+                }
+                FakeNode::File { .. } | FakeNode::Dir { .. } => {}
             }
         }
         self.settle();
     }
 }
 
-impl Store for Fake {
+impl Store for FakeStore {
     fn list(&self, folder: &Path) -> io::Result<Vec<Vec<u8>>> {
         match &self.nodes[self.find(folder)?] {
-            Node::Dir { names, .. } => Ok(names.keys().cloned().collect()),
-            Node::File { .. } => Err(missing()),
+            FakeNode::Dir { names, .. } => Ok(names.keys().cloned().collect()),
+            FakeNode::File { .. } => Err(missing()),
         }
     }
 
-    fn stat(&self, path: &Path) -> io::Result<Stat> {
+    fn stat(&self, path: &Path) -> io::Result<FileStat> {
         Ok(match &self.nodes[self.find(path)?] {
-            Node::Dir { .. } => Stat { kind: Kind::Dir, size: 0, modified: (0, 0) },
-            Node::File { data, changed, .. } => {
-                Stat { kind: Kind::File, size: data.len() as u64, modified: (*changed, 0) }
+            FakeNode::Dir { .. } => FileStat { kind: FileKind::Dir, size: 0, modified: (0, 0) },
+            FakeNode::File { data, changed, .. } => {
+                FileStat { kind: FileKind::File, size: data.len() as u64, modified: (*changed, 0) }
             }
         })
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         match &self.nodes[self.find(path)?] {
-            Node::File { data, .. } => Ok(data.clone()),
-            Node::Dir { .. } => Err(missing()),
+            FakeNode::File { data, .. } => Ok(data.clone()),
+            FakeNode::Dir { .. } => Err(missing()),
         }
     }
 
@@ -202,7 +204,7 @@ impl Store for Fake {
 
     fn make_dir(&mut self, path: &Path) -> io::Result<()> {
         self.operation()?;
-        self.nodes.push(Node::Dir { names: BTreeMap::new(), durable: BTreeMap::new() });
+        self.nodes.push(FakeNode::Dir { names: BTreeMap::new(), durable: BTreeMap::new() });
         self.link(path, self.nodes.len() - 1)
     }
 
@@ -215,7 +217,7 @@ impl Store for Fake {
     fn sync_file(&mut self, path: &Path) -> io::Result<()> {
         self.operation()?;
         let at = self.find(path)?;
-        if let Node::File { data, durable, .. } = &mut self.nodes[at] {
+        if let FakeNode::File { data, durable, .. } = &mut self.nodes[at] {
             *durable = Some(data.clone());
         }
         Ok(())
@@ -224,7 +226,7 @@ impl Store for Fake {
     fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
         self.operation()?;
         let at = self.find(path)?;
-        if let Node::Dir { names, durable } = &mut self.nodes[at] {
+        if let FakeNode::Dir { names, durable } = &mut self.nodes[at] {
             durable.clone_from(names);
         }
         Ok(())
@@ -247,8 +249,8 @@ impl Store for Fake {
 }
 
 /// A save of that name in the store's one trial, `/t`, to be committed as this step.
-pub(super) fn request(name: &str, step: u64) -> Request {
-    Request {
+pub(super) fn request(name: &str, step: u64) -> CommitRequest {
+    CommitRequest {
         from: Path::new("/t/staging/0").join(name),
         entry: name.as_bytes().to_vec(),
         step,
@@ -258,7 +260,7 @@ pub(super) fn request(name: &str, step: u64) -> Request {
         lease: "a".to_owned(),
         nonce: "n".to_owned(),
         metrics: None,
-        seen: None,
+        tree: None,
         boot_id: "boot".to_owned(),
         is_hurried: false,
     }

@@ -35,7 +35,7 @@ pub(crate) struct Digest {
 /// A file, and how long it is.
 pub(crate) type SizedFile = (PathBuf, u64);
 /// A subtree's chaining value, or a whole file's hash.
-type Value = [u8; 32];
+type ChainingValue = [u8; 32];
 
 /// How the work is done.
 #[derive(Clone, Copy, Debug)]
@@ -48,31 +48,31 @@ pub(crate) struct Pace<'a> {
 
 /// Hashes files.
 pub(crate) fn digests(files: &[SizedFile], pace: Pace<'_>) -> io::Result<Vec<Digest>> {
-    run(files, pace, PIECE, Task::Hash)
+    run(files, pace, PIECE, FileOperation::Hash)
 }
 
 /// Makes files durable.
 pub(crate) fn sync(files: &[SizedFile], pace: Pace<'_>) -> io::Result<()> {
-    run(files, pace, PIECE, Task::Sync).map(drop)
+    run(files, pace, PIECE, FileOperation::Sync).map(drop)
 }
 
 /// Makes files durable, and hashes them.
 pub(crate) fn settle(files: &[SizedFile], pace: Pace<'_>) -> io::Result<Vec<Digest>> {
-    run(files, pace, PIECE, Task::Settle)
+    run(files, pace, PIECE, FileOperation::Settle)
 }
 
 /// A part of a file that one thread hashes.
 #[derive(Clone, Copy, Debug)]
-struct Piece {
+struct FileChunk {
     file: usize,
     at: u64,
     length: u64,
 }
 
 /// What the threads share.
-struct Work<'a> {
+struct HashRun<'a> {
     files: &'a [SizedFile],
-    pieces: Vec<Piece>,
+    pieces: Vec<FileChunk>,
     next_piece: AtomicUsize,
     next_sync: AtomicUsize,
     /// The first error: the other threads need not go on.
@@ -82,7 +82,7 @@ struct Work<'a> {
 
 /// What is done to files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Task {
+enum FileOperation {
     Sync,
     Hash,
     /// Both.
@@ -90,10 +90,15 @@ enum Task {
 }
 
 /// The digests, but where files are only synced.
-fn run(files: &[SizedFile], pace: Pace<'_>, piece: u64, task: Task) -> io::Result<Vec<Digest>> {
-    let work = Work {
+fn run(
+    files: &[SizedFile],
+    pace: Pace<'_>,
+    piece: u64,
+    task: FileOperation,
+) -> io::Result<Vec<Digest>> {
+    let work = HashRun {
         files,
-        pieces: if task == Task::Sync { Vec::new() } else { pieces(files, piece) },
+        pieces: if task == FileOperation::Sync { Vec::new() } else { pieces(files, piece) },
         next_piece: AtomicUsize::new(0),
         next_sync: AtomicUsize::new(0),
         failure: OnceLock::new(),
@@ -101,11 +106,12 @@ fn run(files: &[SizedFile], pace: Pace<'_>, piece: u64, task: Task) -> io::Resul
     };
     let (hashers, syncers) = if pace.gentle { (1, 1) } else { (processors(), SYNCERS) };
     let hashers = hashers.min(work.pieces.len());
-    let syncers = if task == Task::Hash { 0 } else { syncers.min(files.len()) };
+    let syncers = if task == FileOperation::Hash { 0 } else { syncers.min(files.len()) };
     let mut values = vec![[0; 32]; work.pieces.len()];
     std::thread::scope(|scope| {
-        let helped = (0..syncers).filter_map(|_| work.spawn(scope, Work::sync)).count();
-        let hashers: Vec<_> = (0..hashers).filter_map(|_| work.spawn(scope, Work::hash)).collect();
+        let helped = (0..syncers).filter_map(|_| work.spawn(scope, HashRun::sync)).count();
+        let hashers: Vec<_> =
+            (0..hashers).filter_map(|_| work.spawn(scope, HashRun::hash)).collect();
         // Where the system has no room for threads, this one does the work.
         if helped < syncers {
             work.sync().unwrap_or_else(|error| work.fail(error));
@@ -122,17 +128,17 @@ fn run(files: &[SizedFile], pace: Pace<'_>, piece: u64, task: Task) -> io::Resul
             values[at] = value;
         }
     });
-    let Work { pieces, failure, .. } = work;
+    let HashRun { pieces, failure, .. } = work;
     failure.into_inner().map_or_else(|| Ok(whole(files, &pieces, &values)), Err)
 }
 
-fn pieces(files: &[SizedFile], size: u64) -> Vec<Piece> {
+fn pieces(files: &[SizedFile], size: u64) -> Vec<FileChunk> {
     let mut pieces = Vec::new();
     for (file, &(_, length)) in files.iter().enumerate() {
         let mut at = 0;
         // An empty file is one piece, too.
         while at < length || at == 0 {
-            pieces.push(Piece { file, at, length: size.min(length - at) });
+            pieces.push(FileChunk { file, at, length: size.min(length - at) });
             at += size;
         }
     }
@@ -147,7 +153,7 @@ fn processors() -> usize {
 }
 
 /// Puts the pieces of each file together.
-fn whole(files: &[SizedFile], pieces: &[Piece], values: &[Value]) -> Vec<Digest> {
+fn whole(files: &[SizedFile], pieces: &[FileChunk], values: &[ChainingValue]) -> Vec<Digest> {
     let mut digests = Vec::new();
     let mut rest = values;
     let parts = pieces.chunk_by(|a, b| a.file == b.file);
@@ -159,7 +165,7 @@ fn whole(files: &[SizedFile], pieces: &[Piece], values: &[Value]) -> Vec<Digest>
     digests
 }
 
-fn root(values: &[Value]) -> blake3::Hash {
+fn root(values: &[ChainingValue]) -> blake3::Hash {
     if let [whole] = values {
         return blake3::Hash::from_bytes(*whole);
     }
@@ -167,7 +173,7 @@ fn root(values: &[Value]) -> blake3::Hash {
     hazmat::merge_subtrees_root(&subtree(left), &subtree(right), Mode::Hash)
 }
 
-fn subtree(values: &[Value]) -> Value {
+fn subtree(values: &[ChainingValue]) -> ChainingValue {
     if let [leaf] = values {
         return *leaf;
     }
@@ -176,11 +182,11 @@ fn subtree(values: &[Value]) -> Value {
 }
 
 /// The left side of a BLAKE3 tree is the largest power of two that leaves something to the right.
-fn halves(values: &[Value]) -> (&[Value], &[Value]) {
+fn halves(values: &[ChainingValue]) -> (&[ChainingValue], &[ChainingValue]) {
     values.split_at(values.len().next_power_of_two() / 2)
 }
 
-impl Work<'_> {
+impl HashRun<'_> {
     fn spawn<'scope, T>(
         &'scope self,
         scope: &'scope Scope<'scope, '_>,
@@ -213,7 +219,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn hash(&self) -> io::Result<Vec<(usize, Value)>> {
+    fn hash(&self) -> io::Result<Vec<(usize, ChainingValue)>> {
         let mut buffer = vec![0; BUFFER];
         let mut values = Vec::new();
         loop {
@@ -225,7 +231,7 @@ impl Work<'_> {
         }
     }
 
-    fn hash_piece(&self, piece: Piece, buffer: &mut [u8]) -> io::Result<Value> {
+    fn hash_piece(&self, piece: FileChunk, buffer: &mut [u8]) -> io::Result<ChainingValue> {
         let (path, size) = &self.files[piece.file];
         let file = open::to_read(path)?;
         let mut hasher = blake3::Hasher::new();
@@ -289,7 +295,7 @@ mod tests {
             (0..40).map(|n| n * 1111).chain([4096, 8192, 16384, 1, 0]).collect();
         let files = files(folder.path(), &sizes);
         for gentle in [true, false] {
-            for task in [Task::Settle, Task::Hash] {
+            for task in [FileOperation::Settle, FileOperation::Hash] {
                 let pace = Pace { gentle, stop: &RUN };
                 let digests = run(&files, pace, 4096, task).unwrap();
                 for ((path, size), digest) in files.iter().zip(&digests) {

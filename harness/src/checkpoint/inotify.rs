@@ -12,21 +12,21 @@ const STACK: usize = 64 * 1024;
 
 /// A watched folder.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct DirWatch {
     /// There until the end.
     inotify: Option<Inotify>,
 }
 
 /// What was seen.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(crate) struct WatchEvents {
     /// Names that appeared by a rename.
     pub(crate) renamed: Vec<Vec<u8>>,
     /// Something else appeared, or events were lost: the folder must be read.
     pub(crate) other: bool,
 }
 
-impl Watch {
+impl DirWatch {
     /// Watches a folder; none where the system has no watch left.
     pub(crate) fn new(folder: &Path) -> Option<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).ok()?;
@@ -44,8 +44,8 @@ impl Watch {
     }
 
     /// Takes all that has come.
-    pub(crate) fn read(&self) -> Seen {
-        let mut seen = Seen::default();
+    pub(crate) fn read(&self) -> WatchEvents {
+        let mut seen = WatchEvents::default();
         while let Some(inotify) = &self.inotify {
             let events = match inotify.read_events() {
                 Ok(events) => events,
@@ -65,7 +65,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for DirWatch {
     /// The kernel closes it only when nobody in the whole system is handling an event: after 15 ms, at times after
     /// hundreds. The requeue does not wait for that.
     fn drop(&mut self) {

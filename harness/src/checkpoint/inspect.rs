@@ -9,8 +9,8 @@ use nemo_core::open;
 use nemo_core::profile::{self, TooLarge};
 use nemo_core::rundir::Profile;
 
-use super::store::Kind;
-use super::tree::Entry;
+use super::store::FileKind;
+use super::tree::FileEntry;
 
 /// How long a file must stay as it is.
 const FILE_STABLE: Duration = Duration::from_secs(2);
@@ -26,12 +26,12 @@ pub(super) fn is_shown(profile: Option<Profile>, name: &[u8]) -> bool {
 }
 
 /// Whether what was made in place is whole by now. A folder seldom is: between two of its files any time may pass.
-pub(super) fn rests(profile: Option<Profile>, seen: &[Entry], rested: Duration) -> bool {
+pub(super) fn rests(profile: Option<Profile>, seen: &[FileEntry], rested: Duration) -> bool {
     let Some(top) = seen.first() else { return false };
-    if top.stat.kind == Kind::File {
+    if top.stat.kind == FileKind::File {
         return rested >= FILE_STABLE;
     }
-    let path = |entry: &Entry| String::from_utf8_lossy(&entry.path).into_owned();
+    let path = |entry: &FileEntry| String::from_utf8_lossy(&entry.path).into_owned();
     let names: Vec<String> = seen.iter().map(path).collect();
     rested >= FOLDER_STABLE && profile::is_written(profile, &names)
 }
@@ -40,9 +40,9 @@ pub(super) fn rests(profile: Option<Profile>, seen: &[Entry], rested: Duration) 
 pub(super) fn step(
     profile: Option<Profile>,
     path: &Path,
-    kind: Kind,
+    kind: FileKind,
 ) -> Result<Option<u64>, TooLarge> {
-    let (is_file, mut head) = (kind == Kind::File, Vec::new());
+    let (is_file, mut head) = (kind == FileKind::File, Vec::new());
     if is_file
         && profile.is_some()
         && let Ok(file) = open::to_read(path)

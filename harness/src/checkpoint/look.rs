@@ -7,53 +7,53 @@ use std::path::{Path, PathBuf};
 use nemo_core::rundir::Profile;
 
 use super::inspect;
-use super::store::{Disk, Store, join};
-use super::tree::{self, Entry};
+use super::store::{DiskStore, Store, join};
+use super::tree::{self, FileEntry};
 use crate::os::proc_fs;
 
 /// What is to be looked at.
 #[derive(Debug)]
-pub(super) struct Look {
+pub(super) struct StagingScan {
     pub(super) staging: PathBuf,
     pub(super) profile: Option<Profile>,
     /// What was seen before of what is made in place.
-    pub(super) known: BTreeMap<Vec<u8>, Vec<Entry>>,
+    pub(super) known: BTreeMap<Vec<u8>, Vec<FileEntry>>,
     /// What is on its way already.
     pub(super) skipped: BTreeSet<Vec<u8>>,
 }
 
 /// What was seen of one name.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct ScannedEntry {
     pub(super) name: Vec<u8>,
     /// All below it; an error where it can't be walked.
-    pub(super) tree: io::Result<Vec<Entry>>,
+    pub(super) tree: io::Result<Vec<FileEntry>>,
     /// A process has it open. Only looked for where nothing else has changed.
     pub(super) is_open: bool,
 }
 
 /// What lies there.
 #[derive(Debug)]
-pub(super) struct Snapshot {
+pub(super) struct ScanResult {
     pub(super) names: BTreeSet<Vec<u8>>,
     /// Without those that were skipped.
-    pub(super) seen: Vec<Seen>,
+    pub(super) entries: Vec<ScannedEntry>,
 }
 
 /// Looks.
-pub(super) fn look(look: &Look) -> io::Result<Snapshot> {
-    let names = Disk::default().list(&look.staging)?.into_iter();
+pub(super) fn scan(look: &StagingScan) -> io::Result<ScanResult> {
+    let names = DiskStore::default().list(&look.staging)?.into_iter();
     let names: BTreeSet<Vec<u8>> =
         names.filter(|name| inspect::is_shown(look.profile, name)).collect();
     let mut seen = Vec::new();
     for name in names.difference(&look.skipped) {
-        let tree = tree::walk(&Disk::default(), &join(&look.staging, name));
+        let tree = tree::walk(&DiskStore::default(), &join(&look.staging, name));
         if matches!(&tree, Err(error) if error.kind() == io::ErrorKind::NotFound) {
             continue; // it was taken away meanwhile
         }
         let rests = tree.as_ref().is_ok_and(|tree| look.known.get(name) == Some(tree));
         // Whether it is open is looked for below, once for all.
-        seen.push(Seen { name: name.clone(), tree, is_open: rests });
+        seen.push(ScannedEntry { name: name.clone(), tree, is_open: rests });
     }
     if seen.iter().any(|seen| seen.is_open) {
         let open = proc_fs::open_below(&look.staging);
@@ -61,7 +61,7 @@ pub(super) fn look(look: &Look) -> io::Result<Snapshot> {
             seen.is_open &= is_open(&join(&look.staging, &seen.name), &open);
         }
     }
-    Ok(Snapshot { names, seen })
+    Ok(ScanResult { names, entries: seen })
 }
 
 /// Whether it, or something below it, is open. What lies below a path comes right after it.

@@ -17,7 +17,7 @@ pub(crate) enum Form {
 
 /// A part of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum ManifestEntry {
     File(Digest),
     Dir,
     /// A symbolic link, and what it says.
@@ -37,7 +37,7 @@ pub(crate) struct Manifest {
     /// The length of `metrics.jsonl` then.
     pub(crate) metrics: u64,
     /// By path, sorted.
-    pub(crate) parts: Vec<(Vec<u8>, Part)>,
+    pub(crate) parts: Vec<(Vec<u8>, ManifestEntry)>,
 }
 
 /// Writes the text.
@@ -54,9 +54,11 @@ pub(crate) fn print(manifest: &Manifest) -> String {
     for (path, part) in parts {
         let path = encode(path);
         let written = match part {
-            Part::File(digest) => writeln!(text, "file {} {} {path}", digest.hash, digest.size),
-            Part::Dir => writeln!(text, "dir {path}"),
-            Part::Link(target) => writeln!(text, "link {} {path}", encode(target)),
+            ManifestEntry::File(digest) => {
+                writeln!(text, "file {} {} {path}", digest.hash, digest.size)
+            }
+            ManifestEntry::Dir => writeln!(text, "dir {path}"),
+            ManifestEntry::Link(target) => writeln!(text, "link {} {path}", encode(target)),
         };
         debug_assert!(written.is_ok(), "a string takes everything");
     }
@@ -103,15 +105,15 @@ fn lines(body: &str) -> Option<Manifest> {
     Some(Manifest { step, attempt, lease, form, entry, metrics, parts })
 }
 
-fn part(line: &str) -> Option<(Vec<u8>, Part)> {
+fn part(line: &str) -> Option<(Vec<u8>, ManifestEntry)> {
     let words: Vec<&str> = line.split(' ').collect();
     match words[..] {
         ["file", hash, size, path] => {
             let hash = blake3::Hash::from_hex(hash).ok()?;
-            Some((decode(path)?, Part::File(Digest { hash, size: size.parse().ok()? })))
+            Some((decode(path)?, ManifestEntry::File(Digest { hash, size: size.parse().ok()? })))
         }
-        ["dir", path] => Some((decode(path)?, Part::Dir)),
-        ["link", target, path] => Some((decode(path)?, Part::Link(decode(target)?))),
+        ["dir", path] => Some((decode(path)?, ManifestEntry::Dir)),
+        ["link", target, path] => Some((decode(path)?, ManifestEntry::Link(decode(target)?))),
         _ => None,
     }
 }
@@ -153,9 +155,9 @@ mod tests {
     fn sample() -> Manifest {
         let digest = Digest { hash: blake3::hash(b"x"), size: 1 };
         let parts = vec![
-            (b"a b\n%\xff".to_vec(), Part::File(digest)),
-            (b"d".to_vec(), Part::Dir),
-            (b"d/l".to_vec(), Part::Link(b"../a b".to_vec())),
+            (b"a b\n%\xff".to_vec(), ManifestEntry::File(digest)),
+            (b"d".to_vec(), ManifestEntry::Dir),
+            (b"d/l".to_vec(), ManifestEntry::Link(b"../a b".to_vec())),
         ];
         let (lease, entry) = ("0f".to_owned(), b"step-60".to_vec());
         Manifest { step: 60, attempt: 2, lease, form: Form::Folder, entry, metrics: 12, parts }

@@ -1,19 +1,19 @@
 //! What is let go, and what a crash in the middle of it leaves.
 
-use super::super::commit::{self, Done};
-use super::super::fake::{Crash, Fake, report, request};
+use super::super::commit::{self, CommitOutcome};
+use super::super::fake::{Crash, FakeStore, report, request};
 use super::super::resume::{self, Recorded};
-use super::super::store::Disk;
+use super::super::store::DiskStore;
 use super::*;
 
 const CHECKPOINTS: &str = "/t/checkpoints";
 
-fn commit(store: &mut Fake, step: u64) {
+fn commit(store: &mut FakeStore, step: u64) {
     let name = format!("step-{step}");
     store.put(&format!("/t/staging/0/{name}/model"), name.as_bytes());
     store.put(&format!("/t/staging/0/{name}/sub/more"), b"more");
     let request = request(&name, step);
-    assert_eq!(commit::commit(store, &request, &|| Ok(true)).unwrap(), Done::Committed);
+    assert_eq!(commit::commit(store, &request, &|| Ok(true)).unwrap(), CommitOutcome::Committed);
 }
 
 #[test]
@@ -21,7 +21,7 @@ fn a_kill_halfway_leaves_the_checkpoint_whole_or_gone() {
     let mut injected = 0;
     for crash in [Crash::Data, Crash::Names, Crash::Both] {
         for at in 1.. {
-            let mut store = Fake::default();
+            let mut store = FakeStore::default();
             store.put("/t/checkpoints/.keep", b"");
             commit(&mut store, 1);
             commit(&mut store, 2);
@@ -50,11 +50,11 @@ fn a_kill_halfway_leaves_the_checkpoint_whole_or_gone() {
 type Saved = (u64, Option<f64>);
 
 /// A task on a real disk, with checkpoints and what was reported at them.
-struct EventLoop {
+struct PruneFixture {
     folder: tempfile::TempDir,
 }
 
-impl EventLoop {
+impl PruneFixture {
     fn new(trials: &[(u32, &[Saved])]) -> Self {
         let world = Self { folder: tempfile::tempdir().unwrap() };
         for (trial, checkpoints) in trials {
@@ -84,7 +84,11 @@ impl EventLoop {
         let keep = Keep { trial_latest, trial_best, experiment_best };
         let metric = Some(MetricSpec { name: "loss".to_owned(), larger_is_better: false });
         let rules = Rules { task: self.task(), trial, keep, metric };
-        assert_eq!(rules.removable(&Disk::default(), need).unwrap(), expected, "{keep:?} {need:?}");
+        assert_eq!(
+            rules.removable(&DiskStore::default(), need).unwrap(),
+            expected,
+            "{keep:?} {need:?}"
+        );
     }
 }
 
@@ -93,8 +97,8 @@ fn verified(steps: &[u64]) -> Need {
 }
 
 /// The documented example.
-fn example() -> EventLoop {
-    EventLoop::new(&[
+fn example() -> PruneFixture {
+    PruneFixture::new(&[
         (0, &[(1, None), (2, None), (3, Some(0.6)), (4, Some(0.5)), (5, Some(0.4))]),
         (1, &[(6, None), (7, Some(0.2)), (8, Some(0.3)), (9, None), (10, None)]),
     ])
@@ -120,7 +124,7 @@ fn two_that_are_whole_stay_until_a_newer_one_is_committed() {
 
 #[test]
 fn only_whole_names_are_checkpoints_and_other_trials_need_no_metrics() {
-    let world = EventLoop::new(&[(0, &[(1, Some(0.1)), (2, Some(0.2)), (3, None)])]);
+    let world = PruneFixture::new(&[(0, &[(1, Some(0.1)), (2, Some(0.2)), (3, None)])]);
     std::fs::create_dir_all(world.task().trial(7).checkpoint(9)).unwrap();
     world.check(0, [1, 0, 1], &verified(&[2, 3]), &[]);
     world.check(0, [0, 0, 1], &verified(&[2, 3]), &[1]);

@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::hashing::SizedFile;
-use super::manifest::{self, Form, Manifest, Part};
-use super::store::{Kind, Store, join};
+use super::manifest::{self, Form, Manifest, ManifestEntry};
+use super::store::{FileKind, Store, join};
 use super::tree;
 use crate::attempt::start_error::StartError;
 
@@ -22,7 +22,7 @@ pub(crate) struct Resumed {
 
 /// What was found, and what there is to say of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct FoundCheckpoint {
     pub(crate) resumed: Option<Resumed>,
     pub(crate) notes: Vec<String>,
 }
@@ -39,7 +39,7 @@ pub(crate) struct Recorded {
 }
 
 /// A folder of checkpoints that is searched.
-struct Search<'a, S> {
+struct CheckpointSearch<'a, S> {
     store: &'a mut S,
     checkpoints: &'a Path,
     nonce: &'a str,
@@ -53,11 +53,11 @@ pub(crate) fn find(
     checkpoints: &Path,
     recorded: &Recorded,
     nonce: &str,
-) -> Result<Found, StartError> {
+) -> Result<FoundCheckpoint, StartError> {
     let names = match store.list(checkpoints) {
         Ok(names) => names,
         Err(error) if error.kind() == io::ErrorKind::NotFound && recorded.steps.is_empty() => {
-            return Ok(Found::default());
+            return Ok(FoundCheckpoint::default());
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let why = format!("the folder can't be read: {error}");
@@ -66,7 +66,7 @@ pub(crate) fn find(
         Err(error) => return Err(StartError::node(checkpoints, &error)),
     };
     let steps: BTreeSet<u64> = names.iter().filter_map(|name| step_of(name)).collect();
-    let mut search = Search { store, checkpoints, nonce, notes: Vec::new() };
+    let mut search = CheckpointSearch { store, checkpoints, nonce, notes: Vec::new() };
     // Something newer than the suspect is no longer what the program crashed after.
     let suspect = recorded.suspect.filter(|suspect| steps.last() == Some(suspect));
     let before = match suspect {
@@ -88,10 +88,10 @@ pub(crate) fn find(
         let why = notes.last().map_or("the folder holds none", String::as_str);
         return Err(lost(checkpoints, recorded, why).into());
     }
-    Ok(Found { resumed, notes })
+    Ok(FoundCheckpoint { resumed, notes })
 }
 
-impl<S: Store> Search<'_, S> {
+impl<S: Store> CheckpointSearch<'_, S> {
     /// The newest of some steps that verifies. Bad ones are moved aside.
     fn newest<'s>(
         &mut self,
@@ -179,8 +179,9 @@ pub(crate) fn verify(store: &impl Store, path: &Path) -> Result<Manifest, Bad> {
     })?;
     let manifest = manifest::parse(&text).map_err(content)?;
     let entries = tree::walk(store, path).map_err(unreadable)?;
-    let own =
-        |entry: &&tree::Entry| !entry.path.is_empty() && entry.path != manifest::NAME.as_bytes();
+    let own = |entry: &&tree::FileEntry| {
+        !entry.path.is_empty() && entry.path != manifest::NAME.as_bytes()
+    };
     let there: BTreeSet<&[u8]> = entries.iter().filter(own).map(|entry| &entry.path[..]).collect();
     let listed: BTreeSet<&[u8]> = manifest.parts.iter().map(|(path, _)| &path[..]).collect();
     let shown = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
@@ -197,14 +198,15 @@ pub(crate) fn verify(store: &impl Store, path: &Path) -> Result<Manifest, Bad> {
         let path = join(path, relative);
         let stat = store.stat(&path).map_err(unreadable)?;
         let is_same = match part {
-            Part::Dir => stat.kind == Kind::Dir,
-            Part::Link(target) => {
-                stat.kind == Kind::Link && store.read_link(&path).map_err(unreadable)? == *target
+            ManifestEntry::Dir => stat.kind == FileKind::Dir,
+            ManifestEntry::Link(target) => {
+                stat.kind == FileKind::Link
+                    && store.read_link(&path).map_err(unreadable)? == *target
             }
             // Sizes are compared first: that costs nothing.
-            Part::File(digest) => {
+            ManifestEntry::File(digest) => {
                 files.push((relative, *digest, (path, digest.size)));
-                stat.kind == Kind::File && stat.size == digest.size
+                stat.kind == FileKind::File && stat.size == digest.size
             }
         };
         if !is_same {

@@ -1,21 +1,24 @@
 //! Each way in which a checkpoint can be bad.
 
-use super::super::commit::{self, Done};
-use super::super::fake::{Fake, report, request};
+use super::super::commit::{self, CommitOutcome};
+use super::super::fake::{FakeStore, report, request};
 use super::*;
 
 const CHECKPOINTS: &str = "/t/checkpoints";
 const NEWEST: &str = "/t/checkpoints/step-2";
 
-fn world() -> Fake {
-    let mut store = Fake::default();
+fn world() -> FakeStore {
+    let mut store = FakeStore::default();
     store.put("/t/checkpoints/.keep", b"");
     for (step, text) in [(1, &b"one"[..]), (2, b"two")] {
         let name = format!("step-{step}");
         store.put(&format!("/t/staging/0/{name}/model"), text);
         store.put(&format!("/t/staging/0/{name}/sub/other"), b"same");
         let request = request(&name, step);
-        assert_eq!(commit::commit(&mut store, &request, &|| Ok(true)).unwrap(), Done::Committed);
+        assert_eq!(
+            commit::commit(&mut store, &request, &|| Ok(true)).unwrap(),
+            CommitOutcome::Committed
+        );
     }
     store
 }
@@ -26,7 +29,7 @@ fn recorded() -> Recorded {
 
 /// Alters the newest checkpoint: the one before must be used, and the reason be told.
 #[track_caller]
-fn check(alter: impl Fn(&mut Fake), why: &str) {
+fn check(alter: impl Fn(&mut FakeStore), why: &str) {
     let mut store = world();
     alter(&mut store);
     let found = find(&mut store, Path::new(CHECKPOINTS), &recorded(), "x").unwrap();
@@ -75,7 +78,7 @@ fn a_bad_one_is_moved_aside() {
 
 /// What no node could change.
 #[track_caller]
-fn refused(found: Result<Found, StartError>) -> String {
+fn refused(found: Result<FoundCheckpoint, StartError>) -> String {
     let Err(StartError::Permanent(why)) = found else { panic!("{found:?}") };
     why
 }
@@ -92,7 +95,10 @@ fn all_bad_or_gone_is_an_error() {
     let error = refused(find(&mut store, Path::new(CHECKPOINTS), &recorded(), "x"));
     assert!(error.contains("can't be read"), "{error}");
     let nothing = Recorded::default();
-    assert_eq!(find(&mut store, Path::new(CHECKPOINTS), &nothing, "x"), Ok(Found::default()));
+    assert_eq!(
+        find(&mut store, Path::new(CHECKPOINTS), &nothing, "x"),
+        Ok(FoundCheckpoint::default())
+    );
 }
 
 #[test]
@@ -120,7 +126,7 @@ fn only_our_names_are_steps() {
     assert_eq!(step_of(b"step-0"), Some(0));
 }
 
-fn search(store: &mut Fake, recorded: &Recorded) -> Found {
+fn search(store: &mut FakeStore, recorded: &Recorded) -> FoundCheckpoint {
     find(store, Path::new(CHECKPOINTS), recorded, "x").unwrap()
 }
 
@@ -235,7 +241,7 @@ fn swapped_files_are_noticed() {
 
 #[test]
 fn an_empty_folder_where_a_mount_is_missing_is_an_error() {
-    let mut store = Fake::default();
+    let mut store = FakeStore::default();
     store.put("/t/checkpoints/.keep", b"");
     store.remove("/t/checkpoints/.keep");
     let error = refused(find(&mut store, Path::new(CHECKPOINTS), &recorded(), "x"));

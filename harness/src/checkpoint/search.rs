@@ -12,8 +12,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
-use super::resume::{self, Found, Recorded};
-use super::store::Disk;
+use super::resume::{self, FoundCheckpoint, Recorded};
+use super::store::DiskStore;
 use super::taken::{self, Finished, Finisher};
 use crate::attempt::lease::Lease;
 use crate::attempt::start_error::StartError;
@@ -26,13 +26,13 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// What came of a search.
 #[derive(Debug)]
 pub(crate) enum Searched {
-    Found(Found, Finished),
+    Found(FoundCheckpoint, Finished),
     /// TERM or INT came first. Nothing is known, so that nothing may be started.
     Stopped,
 }
 
 /// What the thread has found, and what it has finished.
-type Answer = Result<(Found, Finished), StartError>;
+type SearchResult = Result<(FoundCheckpoint, Finished), StartError>;
 
 /// Finishes what was taken, then does what [`resume::find`] does, and gives up when TERM or INT comes. All other signals are left to be read.
 pub(crate) fn find(
@@ -46,7 +46,7 @@ pub(crate) fn find(
         |error: std::io::Error| StartError::Node(format!("the search for a checkpoint: {error}"));
     let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
     let wake = Arc::new(EventFd::from_flags(flags).map_err(|error| failed(error.into()))?);
-    let disk = Disk::default();
+    let disk = DiskStore::default();
     let stop = Arc::clone(&disk.stop);
     let (sender, answer) = channel();
     until_room(|| {
@@ -86,8 +86,8 @@ pub(crate) fn find(
 fn wait(
     signals: &SignalFd,
     wake: &EventFd,
-    answer: &Receiver<Answer>,
-) -> (Option<Answer>, Vec<Signal>) {
+    answer: &Receiver<SearchResult>,
+) -> (Option<SearchResult>, Vec<Signal>) {
     let mut heard = Vec::new();
     loop {
         let mut set =

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use nemo_core::durable;
 
-use super::store::{Disk, Store, join};
+use super::store::{DiskStore, Store, join};
 use super::taken;
 
 /// Makes both folders, empty but for what is committed, and checks that a commit can be a rename from one to the other.
@@ -20,13 +20,13 @@ fn clean(staging: &Path, checkpoints: &Path) -> io::Result<()> {
         && parent.exists()
     {
         // A process of the attempt before, on another node, may still write there. It is in nobody's way.
-        Disk::default().remove_tree(parent).ok();
+        DiskStore::default().remove_tree(parent).ok();
     }
     durable::create_dir_all(staging)?;
     durable::create_dir_all(checkpoints)?;
-    for name in Disk::default().list(checkpoints)? {
+    for name in DiskStore::default().list(checkpoints)? {
         if name.starts_with(b".tmp-") || name.starts_with(taken::PREFIX.as_bytes()) {
-            Disk::default().remove_tree(&join(checkpoints, &name)).ok();
+            DiskStore::default().remove_tree(&join(checkpoints, &name)).ok();
         }
     }
     Ok(())
@@ -34,7 +34,7 @@ fn clean(staging: &Path, checkpoints: &Path) -> io::Result<()> {
 
 /// Whether a commit can be a rename: tried once, so that a trial does not train for hours what can't be kept.
 fn check_rename(staging: &Path, checkpoints: &Path) -> io::Result<()> {
-    let mut disk = Disk::default();
+    let mut disk = DiskStore::default();
     let (from, to) = (staging.join(".tmp-probe"), checkpoints.join(".tmp-probe"));
     disk.make_dir(&from)?;
     match disk.rename_new(&from, &to) {

@@ -19,7 +19,7 @@ use super::hashing::{self, Digest, Pace, SizedFile};
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum FileKind {
     File,
     Dir,
     Link,
@@ -29,8 +29,8 @@ pub(crate) enum Kind {
 
 /// What tells whether a file was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stat {
-    pub(crate) kind: Kind,
+pub(crate) struct FileStat {
+    pub(crate) kind: FileKind,
     pub(crate) size: u64,
     /// Seconds and nanoseconds.
     pub(crate) modified: (i64, i64),
@@ -40,7 +40,7 @@ pub(crate) struct Stat {
 pub(crate) trait Store {
     /// The names in a folder.
     fn list(&self, folder: &Path) -> io::Result<Vec<Vec<u8>>>;
-    fn stat(&self, path: &Path) -> io::Result<Stat>;
+    fn stat(&self, path: &Path) -> io::Result<FileStat>;
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Hashes files of known lengths.
     fn digests(&self, files: &[SizedFile]) -> io::Result<Vec<Digest>>;
@@ -63,36 +63,36 @@ pub(crate) trait Store {
 
 /// The real file system.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Disk {
+pub(crate) struct DiskStore {
     /// A program trains meanwhile, and must not be held up.
     pub(crate) gentle: bool,
     /// Set from elsewhere: what takes long ends with an error.
     pub(crate) stop: Arc<AtomicBool>,
 }
 
-impl Disk {
+impl DiskStore {
     fn pace(&self) -> Pace<'_> {
         Pace { gentle: self.gentle, stop: &self.stop }
     }
 }
 
-impl Store for Disk {
+impl Store for DiskStore {
     fn list(&self, folder: &Path) -> io::Result<Vec<Vec<u8>>> {
         open::refresh(folder);
         fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().into_vec())).collect()
     }
 
-    fn stat(&self, path: &Path) -> io::Result<Stat> {
+    fn stat(&self, path: &Path) -> io::Result<FileStat> {
         let metadata = fs::symlink_metadata(path)?;
         let file_type = metadata.file_type();
         let kind = match () {
-            () if file_type.is_file() => Kind::File,
-            () if file_type.is_dir() => Kind::Dir,
-            () if file_type.is_symlink() => Kind::Link,
-            () => Kind::Other(open::kind(&metadata).unwrap_or_default()),
+            () if file_type.is_file() => FileKind::File,
+            () if file_type.is_dir() => FileKind::Dir,
+            () if file_type.is_symlink() => FileKind::Link,
+            () => FileKind::Other(open::kind(&metadata).unwrap_or_default()),
         };
         let modified = (metadata.mtime(), metadata.mtime_nsec());
-        Ok(Stat { kind, size: metadata.len(), modified })
+        Ok(FileStat { kind, size: metadata.len(), modified })
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -218,7 +218,7 @@ mod tests {
             fs::rename(&folder, above.join("d")).unwrap();
             fs::rename(&above, &folder).unwrap();
         }
-        let mut disk = Disk::default();
+        let mut disk = DiskStore::default();
         let too_deep = super::super::tree::walk(&disk, &folder).unwrap_err();
         assert_eq!(too_deep.kind(), io::ErrorKind::InvalidFilename);
         disk.remove_tree(&folder).unwrap();
@@ -233,7 +233,7 @@ mod tests {
         fs::create_dir(&other).unwrap();
         File::create(other.join("file")).unwrap();
         std::os::unix::fs::symlink(&other, own.join("a/b/link")).unwrap();
-        Disk::default().remove_tree(&own).unwrap();
+        DiskStore::default().remove_tree(&own).unwrap();
         assert!(other.join("file").exists() && !own.exists());
     }
 }

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use nemo_core::checksum;
 use serde::{Deserialize, Serialize};
 
-use super::commit::{self, Done, Request};
+use super::commit::{self, CommitOutcome, CommitRequest};
 use super::manifest::{self, Form};
-use super::store::{Kind, Store, join};
-use super::tree::{self, Entry};
+use super::store::{FileKind, Store, join};
+use super::tree::{self, FileEntry};
 
 /// How the names of markers begin.
 pub(super) const PREFIX: &str = ".taken-";
@@ -39,16 +39,16 @@ struct Marker {
 }
 
 /// Where a request's marker lies.
-fn path(request: &Request) -> PathBuf {
+fn path(request: &CommitRequest) -> PathBuf {
     request.checkpoints.join(format!("{PREFIX}step-{}-{}", request.step, request.nonce))
 }
 
 /// Writes down that something was taken. It costs no sync unless the attempt may end before the commit.
 pub(super) fn mark(
     store: &mut impl Store,
-    request: &Request,
+    request: &CommitRequest,
     form: Form,
-    entries: &[Entry],
+    entries: &[FileEntry],
     is_synced: bool,
 ) -> io::Result<()> {
     let marker = Marker {
@@ -73,24 +73,24 @@ pub(super) fn mark(
 }
 
 /// It is a checkpoint now, or the program's again.
-pub(super) fn unmark(store: &mut impl Store, request: &Request) {
+pub(super) fn unmark(store: &mut impl Store, request: &CommitRequest) {
     store.remove_tree(&path(request)).ok(); // without what it marks it says nothing
 }
 
 /// What a tree looks like: a folder's size and time are its own.
-fn looks(entries: &[Entry]) -> String {
+fn looks(entries: &[FileEntry]) -> String {
     let mut hasher = blake3::Hasher::new();
-    for Entry { path, stat } in
+    for FileEntry { path, stat } in
         entries.iter().filter(|entry| entry.path != manifest::NAME.as_bytes())
     {
         let kind = match stat.kind {
-            Kind::File => b'f',
-            Kind::Dir => b'd',
-            Kind::Link => b'l',
-            Kind::Other(_) => b'o',
+            FileKind::File => b'f',
+            FileKind::Dir => b'd',
+            FileKind::Link => b'l',
+            FileKind::Other(_) => b'o',
         };
         hasher.update(&(path.len() as u64).to_le_bytes()).update(path).update(&[kind]);
-        if stat.kind == Kind::File {
+        if stat.kind == FileKind::File {
             hasher.update(&stat.size.to_le_bytes());
             hasher.update(&stat.modified.0.to_le_bytes()).update(&stat.modified.1.to_le_bytes());
         }
@@ -145,7 +145,7 @@ pub(crate) fn finish(
         let step = marker.step;
         let (done, bytes) = finish_one(store, (&marker, &place), checkpoints, own, is_newest)?;
         let why = match done {
-            Done::Committed | Done::Adopted => {
+            CommitOutcome::Committed | CommitOutcome::AlreadyCommitted => {
                 finished.step = Some((step, bytes));
                 finished.notes.push(format!(
                     "the save of step {step}, which attempt {} had no time for, is committed",
@@ -153,9 +153,9 @@ pub(crate) fn finish(
                 ));
                 return Ok(finished);
             }
-            Done::Same(_) | Done::Superseded => continue,
-            Done::Refused(why) => why,
-            Done::Changed => "it was changed meanwhile".to_owned(),
+            CommitOutcome::SameContent(_) | CommitOutcome::Superseded => continue,
+            CommitOutcome::Rejected(why) => why,
+            CommitOutcome::StillChanging => "it was changed meanwhile".to_owned(),
         };
         finished.notes.push(format!("the save of step {step} that was taken is not used: {why}"));
     }
@@ -169,9 +169,9 @@ fn finish_one(
     checkpoints: &Path,
     own: &Finisher,
     is_newest: &dyn Fn() -> io::Result<bool>,
-) -> io::Result<(Done, u64)> {
+) -> io::Result<(CommitOutcome, u64)> {
     if let Some(why) = unusable(store, marker, place, own)? {
-        return Ok((Done::Refused(why), 0));
+        return Ok((CommitOutcome::Rejected(why), 0));
     }
     let request = request(store, marker, place, checkpoints, own)?;
     // Before it is renamed, so that it can be finished again wherever this is stopped.
@@ -204,7 +204,7 @@ fn request(
     place: &Path,
     checkpoints: &Path,
     own: &Finisher,
-) -> io::Result<Request> {
+) -> io::Result<CommitRequest> {
     // The manifest of a commit that did not come to its end.
     let old = place.join(manifest::NAME);
     if store.stat(&old).is_ok() {
@@ -212,8 +212,8 @@ fn request(
     }
     let entry = manifest::decode(&marker.entry).unwrap_or_default();
     let from = if marker.is_file { join(place, &entry) } else { place.to_owned() };
-    Ok(Request {
-        seen: Some(tree::walk(store, &from)?),
+    Ok(CommitRequest {
+        tree: Some(tree::walk(store, &from)?),
         from,
         entry,
         step: marker.step,

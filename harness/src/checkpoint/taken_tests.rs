@@ -2,26 +2,26 @@
 
 use std::collections::BTreeSet;
 
-use super::super::fake::{self, Crash, Fake, report};
+use super::super::fake::{self, Crash, FakeStore, report};
 use super::super::resume;
 use super::*;
 
 const CHECKPOINTS: &str = "/t/checkpoints";
 
-fn hurried(folder: bool) -> Request {
+fn hurried(folder: bool) -> CommitRequest {
     let name = if folder { "step-2" } else { "step-2.npz" };
     let metrics = Some(("/t/metrics.jsonl".into(), 7));
-    Request { is_hurried: true, metrics, ..fake::request(name, 2) }
+    CommitRequest { is_hurried: true, metrics, ..fake::request(name, 2) }
 }
 
 /// A trial with step 1 committed, and step 2 saved by the program: as a folder, or as a file.
-fn world(folder: bool) -> Fake {
-    let mut store = Fake::default();
+fn world(folder: bool) -> FakeStore {
+    let mut store = FakeStore::default();
     store.put("/t/metrics.jsonl", b"metrics");
     store.put("/t/checkpoints/.keep", b"");
     store.put("/t/staging/0/step-1/model", b"one");
     let first = fake::request("step-1", 1);
-    assert_eq!(commit::commit(&mut store, &first, &|| Ok(true)).unwrap(), Done::Committed);
+    assert_eq!(commit::commit(&mut store, &first, &|| Ok(true)).unwrap(), CommitOutcome::Committed);
     store.settle();
     if folder {
         store.put("/t/staging/0/step-2/model", b"two-two");
@@ -42,23 +42,23 @@ fn finisher(boot_id: &str) -> Finisher {
     }
 }
 
-fn run_finish(store: &mut Fake, finisher: &Finisher) -> io::Result<Finished> {
+fn run_finish(store: &mut FakeStore, finisher: &Finisher) -> io::Result<Finished> {
     finish(store, Path::new(CHECKPOINTS), finisher, &|| Ok(true))
 }
 
 /// The step that is found, and what the program would load.
 #[track_caller]
-fn found(store: &mut Fake) -> (u64, Vec<u8>, u64) {
+fn found(store: &mut FakeStore) -> (u64, Vec<u8>, u64) {
     let recorded = resume::Recorded { steps: BTreeSet::from([1]), ..Default::default() };
     let found = resume::find(store, Path::new(CHECKPOINTS), &recorded, "r").unwrap();
     let resumed = found.resumed.unwrap();
-    let is_file = store.stat(&resumed.from).unwrap().kind == Kind::File;
+    let is_file = store.stat(&resumed.from).unwrap().kind == FileKind::File;
     let file = if is_file { resumed.from.clone() } else { resumed.from.join("model") };
     (resumed.step, store.read(&file).unwrap(), resumed.metrics)
 }
 
 #[track_caller]
-fn check(store: &mut Fake, is_new: bool, told: &str) {
+fn check(store: &mut FakeStore, is_new: bool, told: &str) {
     let (step, text, metrics) = found(store);
     match step {
         1 => assert_eq!((text.as_slice(), is_new), (&b"one"[..], false), "{told}"),
@@ -68,11 +68,11 @@ fn check(store: &mut Fake, is_new: bool, told: &str) {
 }
 
 /// Stopped before its n-th operation; whether it was told that the save is taken.
-fn stop_at(store: &mut Fake, folder: bool, at: u32) -> (bool, bool) {
+fn stop_at(store: &mut FakeStore, folder: bool, at: u32) -> (bool, bool) {
     store.crash_at = Some(store.ops.get() + at);
     let taken = std::cell::Cell::new(false);
     let told = || taken.set(true);
-    let done = commit::commit_telling(store, &hurried(folder), &|| Ok(true), &told);
+    let done = commit::commit_notifying(store, &hurried(folder), &|| Ok(true), &told);
     (taken.get(), done.is_ok())
 }
 
@@ -138,7 +138,7 @@ fn who_finishes_may_be_stopped_too() {
 
 #[test]
 fn what_is_not_as_it_was_taken_is_named_and_not_used() {
-    let taken = |change: &dyn Fn(&mut Fake), finisher: &Finisher| {
+    let taken = |change: &dyn Fn(&mut FakeStore), finisher: &Finisher| {
         let mut store = world(true);
         let taken_at = (1..100).find(|&at| stop_at(&mut world(true), true, at) == (true, false));
         stop_at(&mut store, true, taken_at.unwrap());
@@ -149,16 +149,17 @@ fn what_is_not_as_it_was_taken_is_named_and_not_used() {
         (finished.step.is_some(), finished.notes.join(";"))
     };
     let place = "/t/checkpoints/.tmp-step-2-n";
-    let nothing = |_: &mut Fake| ();
+    let nothing = |_: &mut FakeStore| ();
     assert!(taken(&nothing, &finisher("boot")).0);
-    let altered = |store: &mut Fake| store.put(&format!("{place}/model"), b"two-TWO");
+    let altered = |store: &mut FakeStore| store.put(&format!("{place}/model"), b"two-TWO");
     let (is_used, notes) = taken(&altered, &finisher("boot"));
     assert!(!is_used && notes.contains("changed after it was taken"), "{notes}");
-    let added = |store: &mut Fake| store.put(&format!("{place}/more"), b"");
+    let added = |store: &mut FakeStore| store.put(&format!("{place}/more"), b"");
     assert!(!taken(&added, &finisher("boot")).0);
-    let gone = |store: &mut Fake| store.remove(&format!("{place}/model"));
+    let gone = |store: &mut FakeStore| store.remove(&format!("{place}/model"));
     assert!(!taken(&gone, &finisher("boot")).0);
-    let torn = |store: &mut Fake| store.put("/t/checkpoints/.taken-step-2-n", b"{\"schema\":1,");
+    let torn =
+        |store: &mut FakeStore| store.put("/t/checkpoints/.taken-step-2-n", b"{\"schema\":1,");
     assert!(!taken(&torn, &finisher("boot")).0);
     let (is_used, notes) = taken(&nothing, &finisher("another boot"));
     assert!(!is_used && notes.contains("another node"), "{notes}");

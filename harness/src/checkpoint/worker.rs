@@ -12,48 +12,52 @@ use nemo_core::profile::{LAST_STEP, TooLarge};
 use nemo_core::rundir::Profile;
 use nix::sys::eventfd::EventFd;
 
-use super::candidate::Whole;
-use super::commit::{self, Done, Request};
+use super::candidate::CompleteSave;
+use super::commit::{self, CommitOutcome, CommitRequest};
 use super::inspect;
 use super::prune::{self, Need, Rules};
-use super::store::{Disk, Store, join};
+use super::store::{DiskStore, Store, join};
 use super::tree;
 use crate::attempt::lease::Lease;
-use crate::monitor::metrics::Mark;
+use crate::monitor::metrics::MetricsPosition;
 use crate::os::log;
 use crate::os::retry::until_room;
 
 /// What it is asked to do; one after the other, but that a commit never waits for a removal.
 #[derive(Debug)]
-pub(crate) enum Job {
+pub(crate) enum WorkerJob {
     /// Commit what lies in the staging folder under this name.
-    Save(Vec<u8>, Box<Whole>),
+    Save(Vec<u8>, Box<CompleteSave>),
     /// Try again.
-    Commit(Box<Request>),
+    Commit(Box<CommitRequest>),
     /// Tell which checkpoints may go.
-    Choose(Need),
+    ChooseRemovable(Need),
     /// Remove them.
     Remove(Vec<u64>),
 }
 
 /// What came of it.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub(crate) enum WorkerReply {
     /// `is_left`: it lies in the staging folder still.
-    Commit { request: Box<Request>, done: io::Result<Done>, is_left: bool },
+    Commit {
+        request: Box<CommitRequest>,
+        outcome: io::Result<CommitOutcome>,
+        is_still_staged: bool,
+    },
     /// It was taken: should the attempt end now, the next one commits it.
-    Taken(Vec<u8>),
+    Secured(Vec<u8>),
     /// No commit was tried.
-    Not(Vec<u8>, NotTried),
+    NotTried(Vec<u8>, NotTriedReason),
     /// These may go, once that is recorded.
-    Chosen(io::Result<Vec<u64>>),
+    Removable(io::Result<Vec<u64>>),
     /// What could not be removed is chosen again after the next commit.
     Removed,
 }
 
 /// Why no commit was tried.
 #[derive(Debug)]
-pub(crate) enum NotTried {
+pub(crate) enum NotTriedReason {
     /// The program took it away again.
     Gone,
     /// It can't be a checkpoint.
@@ -65,8 +69,8 @@ pub(crate) enum NotTried {
 /// The other end.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    jobs: Sender<Job>,
-    answers: Receiver<Answer>,
+    jobs: Sender<WorkerJob>,
+    replies: Receiver<WorkerReply>,
     wake: Arc<EventFd>,
     gentle: Arc<AtomicBool>,
 }
@@ -87,7 +91,7 @@ pub(crate) struct WorkerContext {
 }
 
 /// So many of the last steps are remembered, to tell where to count on.
-const STEPS: usize = 1024;
+const MAX_STEPS: usize = 1024;
 
 impl Worker {
     /// Starts the thread; it ends with this.
@@ -105,7 +109,7 @@ impl Worker {
                 to_do.iter().for_each(|job| take(job, &hands, &done, &wake));
             })
         })?;
-        Ok(Self { jobs, answers, wake: Arc::clone(wake), gentle })
+        Ok(Self { jobs, replies: answers, wake: Arc::clone(wake), gentle })
     }
 
     /// No program trains any more, or it is being stopped: from the next commit on, speed is all.
@@ -113,25 +117,30 @@ impl Worker {
         self.gentle.store(false, Ordering::Relaxed);
     }
 
-    pub(crate) fn send(&self, job: Job) {
+    pub(crate) fn send(&self, job: WorkerJob) {
         self.jobs.send(job).ok(); // the thread lives as long as the sender
     }
 
     /// Something that sends from another thread.
-    pub(crate) fn sender(&self) -> Sender<Job> {
+    pub(crate) fn sender(&self) -> Sender<WorkerJob> {
         self.jobs.clone()
     }
 
     /// All that has come.
-    pub(crate) fn answers(&self) -> Vec<Answer> {
+    pub(crate) fn replies(&self) -> Vec<WorkerReply> {
         self.wake.read().ok();
-        self.answers.try_iter().collect()
+        self.replies.try_iter().collect()
     }
 }
 
 /// Does one job; a removal in a thread of its own, so that no commit waits for it.
-fn take(job: Job, hands: &Arc<WorkerContext>, done: &Sender<Answer>, wake: &Arc<EventFd>) {
-    let is_removal = matches!(job, Job::Remove(_));
+fn take(
+    job: WorkerJob,
+    hands: &Arc<WorkerContext>,
+    done: &Sender<WorkerReply>,
+    wake: &Arc<EventFd>,
+) {
+    let is_removal = matches!(job, WorkerJob::Remove(_));
     let (own_hands, own_done, own_wake) = (Arc::clone(hands), done.clone(), Arc::clone(wake));
     let work = move || {
         let tell = |answer| {
@@ -143,7 +152,7 @@ fn take(job: Job, hands: &Arc<WorkerContext>, done: &Sender<Answer>, wake: &Arc<
     if !is_removal {
         work();
     } else if spawn("remove", work).is_err() {
-        done.send(Answer::Removed).ok(); // what stays is chosen again after the next commit
+        done.send(WorkerReply::Removed).ok(); // what stays is chosen again after the next commit
         wake.write(1).ok();
     }
 }
@@ -154,27 +163,29 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
 }
 
 impl WorkerContext {
-    fn work(&self, job: Job, tell: &dyn Fn(Answer)) -> Answer {
+    fn work(&self, job: WorkerJob, tell: &dyn Fn(WorkerReply)) -> WorkerReply {
         match job {
-            Job::Save(name, whole) => match self.request(&name, &whole) {
+            WorkerJob::Save(name, whole) => match self.request(&name, &whole) {
                 Ok(request) => self.commit(request, tell),
-                Err(why) => Answer::Not(name, why),
+                Err(why) => WorkerReply::NotTried(name, why),
             },
-            Job::Commit(request) => self.commit(*request, tell),
-            Job::Choose(need) => Answer::Chosen(self.rules.removable(&Disk::default(), &need)),
-            Job::Remove(steps) => {
+            WorkerJob::Commit(request) => self.commit(*request, tell),
+            WorkerJob::ChooseRemovable(need) => {
+                WorkerReply::Removable(self.rules.removable(&DiskStore::default(), &need))
+            }
+            WorkerJob::Remove(steps) => {
                 self.remove(&steps).ok();
-                Answer::Removed
+                WorkerReply::Removed
             }
         }
     }
 
     /// One after the other: two things without a number must not get the same step.
-    fn request(&self, name: &[u8], whole: &Whole) -> Result<Request, NotTried> {
+    fn request(&self, name: &[u8], whole: &CompleteSave) -> Result<CommitRequest, NotTriedReason> {
         let from = join(&self.staging, name);
-        let stat = Disk::default().stat(&from).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => NotTried::Gone,
-            _ => NotTried::Unseen(error),
+        let stat = DiskStore::default().stat(&from).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => NotTriedReason::Gone,
+            _ => NotTriedReason::Unseen(error),
         })?;
         let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
         let newest = steps.last().copied();
@@ -183,12 +194,12 @@ impl WorkerContext {
             Some(step) => Ok(Some(step)),
             None => inspect::step(self.profile, &from, stat.kind),
         };
-        let step = found.map(|found| found.or(whole.place.step));
+        let step = found.map(|found| found.or(whole.position.step));
         let step = step.ok().filter(|step| step.unwrap_or(counted) <= LAST_STEP);
-        let step = step.ok_or_else(|| NotTried::Unfit(TooLarge.to_string()))?;
-        let seen = whole.seen.clone().or_else(|| tree::walk(&Disk::default(), &from).ok());
-        let request = Request {
-            seen,
+        let step = step.ok_or_else(|| NotTriedReason::Unfit(TooLarge.to_string()))?;
+        let seen = whole.tree.clone().or_else(|| tree::walk(&DiskStore::default(), &from).ok());
+        let request = CommitRequest {
+            tree: seen,
             from,
             entry: name.to_owned(),
             step: step.unwrap_or(counted),
@@ -196,36 +207,45 @@ impl WorkerContext {
             checkpoints: self.checkpoints.clone(),
             attempt: self.lease.attempt,
             lease: self.lease.nonce.clone(),
-            nonce: claim::nonce().map_err(NotTried::Unseen)?,
-            metrics: whole.place.metrics.as_ref().map(Mark::reached),
+            nonce: claim::nonce().map_err(NotTriedReason::Unseen)?,
+            metrics: whole.position.metrics.as_ref().map(MetricsPosition::reached),
             boot_id: self.boot_id.clone(),
             is_hurried: false,
         };
         steps.insert(request.step);
-        if steps.len() > STEPS {
+        if steps.len() > MAX_STEPS {
             steps.pop_first();
         }
         Ok(request)
     }
 
-    fn commit(&self, mut request: Request, tell: &dyn Fn(Answer)) -> Answer {
+    fn commit(&self, mut request: CommitRequest, tell: &dyn Fn(WorkerReply)) -> WorkerReply {
         let gentle = self.gentle.load(Ordering::Relaxed);
         request.is_hurried = !gentle;
-        let mut disk = Disk { gentle, ..Disk::default() };
-        let taken = || tell(Answer::Taken(request.entry.clone()));
+        let mut disk = DiskStore { gentle, ..DiskStore::default() };
+        let taken = || tell(WorkerReply::Secured(request.entry.clone()));
         let is_newest = || self.lease.is_newest_exactly();
         log::debug(|| format!("commit: {request:?}"));
-        let done = commit::commit_telling(&mut disk, &request, &is_newest, &taken);
+        let done = commit::commit_notifying(&mut disk, &request, &is_newest, &taken);
         log::debug(|| format!("committed: {done:?}"));
         match &done {
-            Ok(Done::Changed) => request.seen = tree::walk(&disk, &request.from).ok(),
-            Ok(Done::Same(_)) => {
+            Ok(CommitOutcome::StillChanging) => {
+                request.tree = tree::walk(&disk, &request.from).ok();
+            }
+            Ok(CommitOutcome::SameContent(_)) => {
                 self.steps.lock().unwrap_or_else(PoisonError::into_inner).remove(&request.step);
             }
-            Ok(Done::Committed | Done::Adopted | Done::Refused(_) | Done::Superseded) | Err(_) => {}
+            Ok(
+                CommitOutcome::Committed
+                | CommitOutcome::AlreadyCommitted
+                | CommitOutcome::Rejected(_)
+                | CommitOutcome::Superseded,
+            )
+            | Err(_) => {}
         }
-        let is_left = matches!(done, Ok(Done::Refused(_))) && disk.stat(&request.from).is_ok();
-        Answer::Commit { request: Box::new(request), done, is_left }
+        let is_left =
+            matches!(done, Ok(CommitOutcome::Rejected(_))) && disk.stat(&request.from).is_ok();
+        WorkerReply::Commit { request: Box::new(request), outcome: done, is_still_staged: is_left }
     }
 
     /// A later attempt's checkpoints are its own.
@@ -234,7 +254,7 @@ impl WorkerContext {
             if !self.lease.is_newest_exactly()? {
                 return Ok(());
             }
-            prune::remove(&mut Disk::default(), &self.checkpoints, step, &self.lease.nonce)?;
+            prune::remove(&mut DiskStore::default(), &self.checkpoints, step, &self.lease.nonce)?;
         }
         Ok(())
     }

@@ -10,19 +10,19 @@ use crate::attempt::verdict::Exit;
 use crate::job::trial::Trial;
 use crate::os::clock::{Time, unix_now};
 use crate::os::proc_fs;
-use crate::program::ask::Asking;
+use crate::program::ask::SaveSignal;
 use crate::program::processes;
-use crate::protocol::Reason;
-use crate::supervise::{Action, Event, StopCause};
+use crate::protocol::SaveReason;
+use crate::supervise::{Action, AttemptEvent, StopCause};
 
 impl EventLoop<'_> {
-    pub(super) fn act(&mut self, action: Action) -> Option<Event> {
+    pub(super) fn act(&mut self, action: Action) -> Option<AttemptEvent> {
         let (root, helpers) = (self.harness.context.pid, self.helpers());
         let is_running = self.exit.is_none();
         match action {
             Action::AskToSave => {
                 let heard = self.ask_to_save(root, &helpers);
-                return heard.map(|heard| Event::Asked { heard });
+                return heard.map(|heard| AttemptEvent::SaveRequested { heard });
             }
             Action::Terminate => {
                 self.log.note("the program is told to end (SIGTERM)");
@@ -67,7 +67,7 @@ impl EventLoop<'_> {
     /// Asks by message and by signal; says whether anybody heard, if that is known at once.
     fn ask_to_save(&mut self, root: u32, helpers: &[u32]) -> Option<bool> {
         let Trial { signal, ref spec, .. } = self.harness.trial;
-        let asking = Asking { root, except: helpers, signal, profile: spec.profile };
+        let asking = SaveSignal { root, except: helpers, signal, profile: spec.profile };
         let is_running = self.exit.is_none();
         let asked = self.program.ask(&asking, is_running, self.harness.clock.now());
         let by_signal = asked == Some(true);
@@ -84,30 +84,30 @@ impl EventLoop<'_> {
         if by_message { Some(true) } else { asked }
     }
 
-    fn reason(&self) -> Reason {
+    fn reason(&self) -> SaveReason {
         match self.supervisor.stop() {
-            Some(StopCause::Preempted | StopCause::Requeued) => Reason::Preempted,
-            Some(StopCause::TimeLimit) => Reason::TimeLimit,
-            Some(StopCause::Deadline) => Reason::Deadline,
-            Some(StopCause::Cancelled) => Reason::Cancelled,
-            Some(StopCause::Paused) => Reason::Paused,
+            Some(StopCause::Preempted | StopCause::Requeued) => SaveReason::Preempted,
+            Some(StopCause::TimeLimit) => SaveReason::TimeLimit,
+            Some(StopCause::Deadline) => SaveReason::Deadline,
+            Some(StopCause::Cancelled) => SaveReason::Cancelled,
+            Some(StopCause::Paused) => SaveReason::Paused,
             Some(
                 StopCause::Unknown
                 | StopCause::Superseded
                 | StopCause::Hung
                 | StopCause::ProgramRequestedRequeue,
             )
-            | None => Reason::Unknown,
+            | None => SaveReason::Unknown,
         }
     }
 
     /// Lets the program know whether, why and until when it is being stopped.
     pub(super) fn tell_stop(&mut self) {
         let (stop, deadline) = (self.supervisor.stop(), self.supervisor.deadline());
-        if self.stop_told == (stop, deadline) {
+        if self.notified_stop == (stop, deadline) {
             return;
         }
-        self.stop_told = (stop, deadline);
+        self.notified_stop = (stop, deadline);
         if stop.is_some() {
             self.saver.hurry();
         }

@@ -7,17 +7,17 @@ use nemo_core::lines;
 use nemo_core::rundir::{AttemptRecord, Every, LogAction, LogPolicy};
 
 use super::EventLoop;
-use crate::checkpoint::commit::Done;
-use crate::checkpoint::saver::Outcome as Saved;
-use crate::checkpoint::worker::Job;
+use crate::checkpoint::commit::CommitOutcome;
+use crate::checkpoint::saver::SaveOutcome as Saved;
+use crate::checkpoint::worker::WorkerJob;
 use crate::monitor::Happening;
 use crate::os::clock::{Time, unix_now};
 use crate::os::log::Log;
-use crate::os::subprocess::{Outcome, Question};
-use crate::rank::multi_rank::Heard;
+use crate::os::subprocess::{Subprocess, SubprocessResult};
+use crate::rank::multi_rank::RankNews;
 use crate::slurm;
 use crate::slurm::requeue;
-use crate::supervise::{Answer, Event, StopCause};
+use crate::supervise::{AttemptEvent, SlurmAnswer, StopCause};
 
 /// So many saves that were not committed are named in the record.
 const REFUSED: usize = 10;
@@ -28,24 +28,24 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 impl EventLoop<'_> {
     /// An answer comes later, or at once if nobody can be asked.
-    pub(super) fn ask_cause(&mut self) -> Option<Event> {
+    pub(super) fn ask_cause(&mut self) -> Option<AttemptEvent> {
         if self.question.is_some() {
             self.ask_again = true;
             return None;
         }
         let job = self.harness.context.slurm.as_ref()?;
         let until = self.harness.clock.now() + ANSWER;
-        match Question::start(&slurm::show_job(&job.id()), until) {
+        match Subprocess::start(&slurm::show_job(&job.id()), until) {
             Ok(question) => self.question = Some(question),
             Err(error) => {
                 self.log.warn(&format!("`scontrol` could not be started: {error}"));
-                return Some(Event::Learned(Answer::Silence));
+                return Some(AttemptEvent::SlurmAnswered(SlurmAnswer::Silence));
             }
         }
         None
     }
 
-    pub(super) fn answer(&mut self) -> Option<Event> {
+    pub(super) fn answer(&mut self) -> Option<AttemptEvent> {
         let question = self.question.as_mut()?;
         question.read();
         let outcome = question.outcome(self.harness.clock.now())?;
@@ -55,11 +55,11 @@ impl EventLoop<'_> {
         }
         let silence = |log: &mut Log, why: &str| {
             log.note(&format!("Slurm did not say what happens to the job: {why}"));
-            Some(Event::Learned(Answer::Silence))
+            Some(AttemptEvent::SlurmAnswered(SlurmAnswer::Silence))
         };
         let text = match outcome {
-            Outcome::Ended { text, .. } => text,
-            Outcome::NoAnswer(why) => return silence(&mut self.log, &why),
+            SubprocessResult::Ended { text, .. } => text,
+            SubprocessResult::NoAnswer(why) => return silence(&mut self.log, &why),
         };
         let Some(job) = slurm::parse(&text) else { return silence(&mut self.log, &text) };
         let end = job.end.map(|end| self.harness.clock.at_unix(end));
@@ -70,23 +70,23 @@ impl EventLoop<'_> {
             // Where the disk does not answer, Slurm's word holds.
             if asked.wait(DISK) == Some(true) { StopCause::Cancelled } else { cause }
         });
-        Some(Event::Learned(Answer::Job { stop, end }))
+        Some(AttemptEvent::SlurmAnswered(SlurmAnswer::Job { stop, end }))
     }
 
     /// Takes what the program tells.
-    pub(super) fn listen(&mut self) -> Vec<Event> {
+    pub(super) fn listen(&mut self) -> Vec<AttemptEvent> {
         let now = self.harness.clock.now();
         let stopping = self.settling || self.noted.stopped.is_some();
         let mut events = Vec::new();
         let mut happened = Vec::new();
         for heard in self.program.look(now, &mut self.log) {
             match heard {
-                Heard::Line(line) => {
+                RankNews::Line(line) => {
                     happened.extend(self.monitor.line(&line, now, &mut self.log));
                 }
-                Heard::Asked(heard) => events.push(self.asked(heard)),
+                RankNews::Asked(heard) => events.push(self.asked(heard)),
                 // One by one: the kernel lets only a few messages wait.
-                Heard::Message(message) => {
+                RankNews::Message(message) => {
                     self.program.deliver(&message);
                     happened.extend(self.monitor.read(now, stopping, &mut self.log));
                 }
@@ -99,12 +99,12 @@ impl EventLoop<'_> {
     }
 
     /// The ranks have answered a request to save.
-    fn asked(&mut self, heard: bool) -> Event {
+    fn asked(&mut self, heard: bool) -> AttemptEvent {
         if heard {
             let signal = self.harness.trial.signal;
             self.log.note(&format!("the program is asked to save ({signal})"));
         }
-        Event::Asked { heard }
+        AttemptEvent::SaveRequested { heard }
     }
 
     /// Puts on record that the program works.
@@ -117,7 +117,7 @@ impl EventLoop<'_> {
         self.record(record, "that the program works");
     }
 
-    pub(super) fn happened(&mut self, happening: Happening) -> Option<Event> {
+    pub(super) fn happened(&mut self, happening: Happening) -> Option<AttemptEvent> {
         match happening {
             Happening::Complete { name, step } => {
                 let now = self.harness.clock.now();
@@ -126,7 +126,7 @@ impl EventLoop<'_> {
             Happening::Requeue => {
                 self.log.note("the program asks for a requeue");
                 self.noted.wants_requeue = true;
-                return Some(Event::ProgramRequestedRequeue);
+                return Some(AttemptEvent::ProgramRequestedRequeue);
             }
             Happening::Policy { policy, line } => self.apply(&policy, line),
             Happening::Hung { since } => return Some(self.hung(since)),
@@ -156,7 +156,7 @@ impl EventLoop<'_> {
     }
 
     /// Keeps what can be seen of a program that hangs, before it is ended.
-    fn hung(&mut self, since: Time) -> Event {
+    fn hung(&mut self, since: Time) -> AttemptEvent {
         let now = self.harness.clock.now();
         let silence = now.saturating_sub(since).as_secs_f64();
         let path = self.harness.trial.dir.evidence(self.lease.attempt);
@@ -171,7 +171,7 @@ impl EventLoop<'_> {
         let attempt = self.lease.attempt;
         let record = AttemptRecord::Hang { attempt, since: time - silence, time, evidence };
         self.record(record, "the hang");
-        Event::Hung
+        AttemptEvent::Hung
     }
 
     /// Where the interval follows from what was measured, it is measured anew.
@@ -197,24 +197,24 @@ impl EventLoop<'_> {
     }
 
     /// Records what came of a save.
-    pub(super) fn saved(&mut self, outcome: Saved) -> Option<Event> {
-        let Saved { entry, step, bytes, done, at, is_last } = outcome;
+    pub(super) fn saved(&mut self, outcome: Saved) -> Option<AttemptEvent> {
+        let Saved { entry, step, bytes, result: done, written_at: at, is_final: is_last } = outcome;
         match done {
-            Ok(Done::Same(before)) => {
+            Ok(CommitOutcome::SameContent(before)) => {
                 self.log.note(&format!(
                     "`{entry}` is what step-{before} is already: it is no new checkpoint"
                 ));
             }
-            Ok(Done::Adopted) if self.known.contains(&step) => {}
-            Ok(Done::Committed | Done::Adopted) => {
+            Ok(CommitOutcome::AlreadyCommitted) if self.known.contains(&step) => {}
+            Ok(CommitOutcome::Committed | CommitOutcome::AlreadyCommitted) => {
                 self.committed(step, bytes, &entry, at);
-                return Some(Event::Committed { at });
+                return Some(AttemptEvent::Committed { at });
             }
-            Ok(Done::Superseded) => return Some(Event::Superseded),
-            Ok(Done::Changed) => {
+            Ok(CommitOutcome::Superseded) => return Some(AttemptEvent::Superseded),
+            Ok(CommitOutcome::StillChanging) => {
                 self.log.note(&format!("`{entry}` is still being written; it is looked at again"));
             }
-            Ok(Done::Refused(why)) => {
+            Ok(CommitOutcome::Rejected(why)) => {
                 let text = format!("`{entry}` was not committed: {why}");
                 self.refuse(text);
             }
@@ -252,7 +252,7 @@ impl EventLoop<'_> {
         self.journal.add(record, move |written| {
             // Where it can't be recorded, nothing goes.
             let steps = written.map_or_else(|_| Vec::new(), |()| steps);
-            worker.send(Job::Remove(steps)).ok(); // at the attempt's end nobody removes any more
+            worker.send(WorkerJob::Remove(steps)).ok(); // at the attempt's end nobody removes any more
         });
     }
 

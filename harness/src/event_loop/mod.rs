@@ -12,9 +12,9 @@ use nemo_core::rundir::TrialDir;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
-use crate::attempt::history::Journal;
+use crate::attempt::history::AttemptJournal;
 use crate::attempt::lease::Lease;
-use crate::attempt::outcome::{Noted, Report};
+use crate::attempt::outcome::{AttemptReport, Noted};
 use crate::attempt::verdict::{Exit, ProgramReport};
 use crate::checkpoint::saver::Saver;
 use crate::job::harness::Harness;
@@ -23,14 +23,14 @@ use crate::os::clock::Time;
 use crate::os::disposition::hears;
 use crate::os::log::{self, Log};
 use crate::os::proc_fs;
-use crate::os::serial_queue::{Asked, SerialQueue};
+use crate::os::serial_queue::{PendingAnswer, SerialQueue};
 use crate::os::signals;
-use crate::os::subprocess::Question;
-use crate::program::Program;
+use crate::os::subprocess::Subprocess;
+use crate::program::RunningProgram;
 use crate::program::processes::{self, Reaped};
 use crate::rank::multi_rank::Who;
 use crate::slurm::requeue;
-use crate::supervise::{Action, Event, StopCause, Supervisor};
+use crate::supervise::{Action, AttemptEvent, StopCause, Supervisor};
 
 /// How often an attempt looks whether a later one has taken over.
 const LEASE_EVERY: Duration = Duration::from_secs(5);
@@ -45,15 +45,15 @@ const FULL: Duration = Duration::from_millis(50);
 
 /// What somebody wants of the trial, by a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wanted {
+enum FileRequest {
     Nothing,
     Pause,
     Preempt,
 }
 
-impl Wanted {
+impl FileRequest {
     /// Looks, and takes what is wanted only once.
-    fn by_hand(dir: &TrialDir) -> Self {
+    fn take(dir: &TrialDir) -> Self {
         if requeue::is_paused(dir) {
             return Self::Pause;
         }
@@ -61,25 +61,25 @@ impl Wanted {
         if is_preempted { Self::Preempt } else { Self::Nothing }
     }
 
-    fn event(self) -> Option<Event> {
+    fn event(self) -> Option<AttemptEvent> {
         match self {
             Self::Nothing => None,
-            Self::Pause => Some(Event::Pause),
-            Self::Preempt => Some(Event::Preempt),
+            Self::Pause => Some(AttemptEvent::Pause),
+            Self::Preempt => Some(AttemptEvent::Preempt),
         }
     }
 }
 
 /// What an attempt is made of when its program has started.
 #[derive(Debug)]
-pub(crate) struct Parts<'a> {
+pub(crate) struct StartedAttempt<'a> {
     pub(crate) supervisor: Supervisor,
-    pub(crate) program: Program,
+    pub(crate) program: RunningProgram,
     pub(crate) saver: Saver,
     pub(crate) monitor: Monitor,
     pub(crate) lease: Lease,
     pub(crate) log: Log,
-    pub(crate) journal: &'a Journal,
+    pub(crate) journal: &'a AttemptJournal,
     /// The steps that earlier attempts committed.
     pub(crate) known: BTreeSet<u64>,
     /// Asks the disk.
@@ -91,7 +91,7 @@ pub(crate) struct Parts<'a> {
 pub(crate) struct EventLoop<'a> {
     harness: &'a mut Harness,
     supervisor: Supervisor,
-    program: Program,
+    program: RunningProgram,
     exit: Option<Exit>,
     /// Whose end it was, of several.
     who: Option<Who>,
@@ -100,16 +100,16 @@ pub(crate) struct EventLoop<'a> {
     lease: Lease,
     lease_at: Time,
     /// Whether it is the newest, once the disk answers.
-    lease_asked: Option<Asked<io::Result<bool>>>,
+    lease_asked: Option<PendingAnswer<io::Result<bool>>>,
     /// What was wanted by hand when USR1 came, once the disk answers.
-    wanted: Option<Asked<Wanted>>,
+    file_request: Option<PendingAnswer<FileRequest>>,
     /// The interval that follows from the record.
-    interval: Option<Asked<Duration>>,
+    interval: Option<PendingAnswer<Duration>>,
     questions: SerialQueue,
     log: Log,
-    journal: &'a Journal,
+    journal: &'a AttemptJournal,
     monitor: Monitor,
-    question: Option<Question>,
+    question: Option<Subprocess>,
     /// Slurm must be asked once more: something happened since the question.
     ask_again: bool,
     settling: bool,
@@ -120,14 +120,14 @@ pub(crate) struct EventLoop<'a> {
     /// The newest new one.
     committed: Option<u64>,
     /// The stop and its deadline, as the program was told of them.
-    stop_told: (Option<StopCause>, Option<Time>),
+    notified_stop: (Option<StopCause>, Option<Time>),
     noted: Noted,
 }
 
 impl<'a> EventLoop<'a> {
-    pub(crate) fn new(harness: &'a mut Harness, parts: Parts<'a>) -> Self {
-        let Parts { supervisor, program, saver, monitor, lease, log, journal, .. } = parts;
-        let Parts { known, questions, .. } = parts;
+    pub(crate) fn new(harness: &'a mut Harness, parts: StartedAttempt<'a>) -> Self {
+        let StartedAttempt { supervisor, program, saver, monitor, lease, log, journal, .. } = parts;
+        let StartedAttempt { known, questions, .. } = parts;
         let lease_at = harness.clock.now() + LEASE_EVERY;
         Self {
             harness,
@@ -139,7 +139,7 @@ impl<'a> EventLoop<'a> {
             lease,
             lease_at,
             lease_asked: None,
-            wanted: None,
+            file_request: None,
             interval: None,
             questions,
             log,
@@ -152,19 +152,19 @@ impl<'a> EventLoop<'a> {
             refused: Vec::new(),
             known,
             committed: None,
-            stop_told: (None, None),
+            notified_stop: (None, None),
             noted: Noted::default(),
         }
     }
 
     /// Runs until the supervisor says that everything is over.
-    pub(crate) fn run(mut self) -> Report {
+    pub(crate) fn run(mut self) -> AttemptReport {
         self.set_interval();
         let mut events = VecDeque::new();
         loop {
             let now = self.harness.clock.now();
-            let event = events.pop_front().unwrap_or(Event::Tick);
-            if event != Event::Tick {
+            let event = events.pop_front().unwrap_or(AttemptEvent::Tick);
+            if event != AttemptEvent::Tick {
                 log::debug(|| format!("event: {event:?}"));
             }
             for action in self.supervisor.step(event, now) {
@@ -189,7 +189,7 @@ impl<'a> EventLoop<'a> {
         self.settling && self.saver.is_idle()
     }
 
-    fn report(mut self) -> Report {
+    fn report(mut self) -> AttemptReport {
         if let Some(question) = &self.question {
             processes::signal(question.pid, Signal::SIGKILL);
         }
@@ -207,7 +207,7 @@ impl<'a> EventLoop<'a> {
             let text = format!("`{name}` was not committed: there was no time left for it{then}");
             self.refused.push(text);
         }
-        Report {
+        AttemptReport {
             exit: self.exit.unwrap_or(Exit::Signal(Signal::SIGKILL as i32)),
             who: self.who,
             stop: self.supervisor.stop(),
@@ -243,9 +243,9 @@ impl<'a> EventLoop<'a> {
         let monitor = self.monitor.next_look(now, self.noted.stopped.is_some());
         let due = [
             self.supervisor.next_tick(),
-            self.question.as_ref().map(Question::until),
+            self.question.as_ref().map(Subprocess::until),
             lease,
-            self.saver.next_look(now),
+            self.saver.next_poll(now),
             monitor.filter(|_| !self.settling),
             outlived.map(|(_, until)| *until),
             self.program.next_look(),
@@ -257,7 +257,7 @@ impl<'a> EventLoop<'a> {
             PollTimeout::try_from(due + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
         });
         let mut set = vec![PollFd::new(self.harness.signals.as_fd(), PollFlags::POLLIN)];
-        let question = self.question.as_ref().and_then(Question::pipe);
+        let question = self.question.as_ref().and_then(Subprocess::pipe);
         set.extend(question.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
         set.extend(self.program.descriptors().map(|open| PollFd::new(open, PollFlags::POLLIN)));
         set.extend(self.monitor.descriptors().map(|open| PollFd::new(open, PollFlags::POLLIN)));
@@ -266,22 +266,22 @@ impl<'a> EventLoop<'a> {
     }
 
     /// USR1 came. What it means is asked of the disk: one that does not answer at once holds nothing up.
-    fn usr1(&mut self) -> Event {
+    fn usr1(&mut self) -> AttemptEvent {
         let dir = self.harness.trial.dir.clone();
-        let asked = self.questions.ask(move || Wanted::by_hand(&dir));
+        let asked = self.questions.ask(move || FileRequest::take(&dir));
         if let Some(wanted) = asked.wait(ANSWER) {
-            return wanted.event().unwrap_or(Event::Usr1);
+            return wanted.event().unwrap_or(AttemptEvent::Usr1);
         }
-        self.wanted = Some(asked);
-        Event::Usr1
+        self.file_request = Some(asked);
+        AttemptEvent::Usr1
     }
 
     /// Looks whether a later attempt has taken over, now and then.
-    fn ask_for_lease(&mut self) -> Option<Event> {
+    fn ask_for_lease(&mut self) -> Option<AttemptEvent> {
         let now = self.harness.clock.now();
-        if let Some(answer) = self.lease_asked.as_ref().and_then(Asked::take) {
+        if let Some(answer) = self.lease_asked.as_ref().and_then(PendingAnswer::take) {
             self.lease_asked = None;
-            return matches!(answer, Ok(false)).then_some(Event::Superseded);
+            return matches!(answer, Ok(false)).then_some(AttemptEvent::Superseded);
         }
         if !self.settling && self.lease_at <= now {
             self.lease_at = now + LEASE_EVERY;
@@ -293,7 +293,7 @@ impl<'a> EventLoop<'a> {
         None
     }
 
-    fn gather(&mut self, events: &mut VecDeque<Event>) {
+    fn gather(&mut self, events: &mut VecDeque<AttemptEvent>) {
         let heard = signals::read(&self.harness.signals);
         if !heard.is_empty() {
             log::debug(|| format!("signals: {heard:?}"));
@@ -302,32 +302,32 @@ impl<'a> EventLoop<'a> {
         for signal in heard {
             match signal {
                 Signal::SIGUSR1 => events.push_back(self.usr1()),
-                Signal::SIGTERM | Signal::SIGINT => events.push_back(Event::Term),
+                Signal::SIGTERM | Signal::SIGINT => events.push_back(AttemptEvent::Term),
                 Signal::SIGCHLD => events.extend(self.reap()),
                 _ => {} // USR2 and HUP are nobody's way to talk to the harness
             }
         }
         events.extend(self.last_ended());
         events.extend(self.answer());
-        if let Some(wanted) = self.wanted.as_ref().and_then(Asked::take) {
-            self.wanted = None;
+        if let Some(wanted) = self.file_request.as_ref().and_then(PendingAnswer::take) {
+            self.file_request = None;
             events.extend(wanted.event());
         }
-        if let Some(interval) = self.interval.as_ref().and_then(Asked::take) {
+        if let Some(interval) = self.interval.as_ref().and_then(PendingAnswer::take) {
             self.interval = None;
             self.monitor.session.set_interval(interval);
         }
-        let saved = self.saver.look(self.harness.clock.now(), &self.monitor.place());
+        let saved = self.saver.poll(self.harness.clock.now(), &self.monitor.place());
         events.extend(saved.into_iter().filter_map(|outcome| self.saved(outcome)));
         self.remove_surplus();
         events.extend(self.ask_for_lease());
         if self.is_settled() {
-            events.push_back(Event::Settled);
+            events.push_back(AttemptEvent::Settled);
         }
-        events.push_back(Event::Tick);
+        events.push_back(AttemptEvent::Tick);
     }
 
-    fn reap(&mut self) -> Option<Event> {
+    fn reap(&mut self) -> Option<AttemptEvent> {
         let mut event = None;
         for reaped in processes::reap() {
             let Reaped { pid, code, .. } = reaped;
@@ -353,7 +353,7 @@ impl<'a> EventLoop<'a> {
         event
     }
 
-    fn ended(&mut self, exit: Exit, who: Option<Who>) -> Event {
+    fn ended(&mut self, exit: Exit, who: Option<Who>) -> AttemptEvent {
         let lost = who.as_ref().is_some_and(|who| who.lost);
         let killed = match exit {
             Exit::Signal(_) => true,
@@ -361,7 +361,7 @@ impl<'a> EventLoop<'a> {
             Exit::StartFailed(_) | Exit::NotStarted(_) => false,
         };
         (self.exit, self.who) = (Some(exit), who);
-        Event::Exited { killed }
+        AttemptEvent::Exited { killed }
     }
 
     /// Whether a script was ended by Slurm's TERM, which comes to every process of a job, while the program that it
@@ -371,12 +371,12 @@ impl<'a> EventLoop<'a> {
         let saves = |pid: u32| hears(pid, own) || hears(pid, Signal::SIGTERM);
         let others = || proc_fs::descendants(self.harness.context.pid, &self.helpers());
         matches!(exit, Exit::Signal(15) | Exit::Code(143))
-            && matches!(self.program, Program::Local { .. })
+            && matches!(self.program, RunningProgram::Local { .. })
             && others().into_iter().any(saves)
     }
 
     /// The end, once the last of those is gone that outlived the first process; or soon, if that TERM was not Slurm's.
-    fn last_ended(&mut self) -> Option<Event> {
+    fn last_ended(&mut self) -> Option<AttemptEvent> {
         let (_, until) = self.outlived.as_ref()?;
         let is_late = self.supervisor.stop().is_none() && *until <= self.harness.clock.now();
         let root = self.harness.context.pid;

@@ -12,7 +12,7 @@ use crate::os::proc_fs;
 
 /// Where this harness runs.
 #[derive(Clone, Debug)]
-pub(crate) struct Context {
+pub(crate) struct JobContext {
     /// The Slurm job; none for a local attempt.
     pub(crate) slurm: Option<SlurmJob>,
     /// Slurm's name of the node, else the host's.
@@ -58,7 +58,7 @@ impl SlurmJob {
     }
 }
 
-impl Context {
+impl JobContext {
     /// Reads the environment. `local` leaves Slurm out, even inside of one of its jobs.
     pub(crate) fn read(local: bool) -> io::Result<Self> {
         let slurm = if local { None } else { slurm_job() };

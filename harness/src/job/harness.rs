@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signalfd::SignalFd;
 
 use crate::attempt::start_error::StartError;
-use crate::job::context::Context;
+use crate::job::context::JobContext;
 use crate::job::trial::Trial;
 use crate::os::clock::Clock;
 use crate::os::patience::Patience;
@@ -15,7 +15,7 @@ use crate::slurm::OwnRun;
 /// What stays the same from attempt to attempt of one job.
 #[derive(Debug)]
 pub(crate) struct Harness {
-    pub(crate) context: Context,
+    pub(crate) context: JobContext,
     /// Whether this process has the environment that the program inherits.
     pub(crate) environment: Result<(), StartError>,
     pub(crate) trial: Trial,

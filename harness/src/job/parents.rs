@@ -8,7 +8,7 @@ use nemo_core::rundir::{AttemptRecord, Condition, Next, ParentSpec, TaskDir};
 
 /// What the parents' records say.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Readiness {
+pub(crate) enum ParentReadiness {
     Ready,
     /// It can never be, for this reason.
     Never {
@@ -29,10 +29,10 @@ pub(crate) enum FinalEnd {
 }
 
 /// What is known of trials by other means than their records.
-pub(crate) type Known = BTreeMap<(String, u32), FinalEnd>;
+pub(crate) type KnownEnds = BTreeMap<(String, u32), FinalEnd>;
 
 /// Reads the records of the parents of a trial.
-pub(crate) fn readiness(parents: &[ParentSpec], index: u32, known: &Known) -> Readiness {
+pub(crate) fn readiness(parents: &[ParentSpec], index: u32, known: &KnownEnds) -> ParentReadiness {
     judge(parents, index, |parent, trial| {
         let end = final_end(&records(parent, trial));
         end.or_else(|| known.get(&(parent.task.clone(), trial)).copied())
@@ -61,7 +61,7 @@ fn judge(
     parents: &[ParentSpec],
     index: u32,
     end_of: impl Fn(&ParentSpec, u32) -> Option<FinalEnd>,
-) -> Readiness {
+) -> ParentReadiness {
     let mut open = Vec::new();
     for parent in parents {
         let trials = match parent.on {
@@ -71,39 +71,39 @@ fn judge(
         };
         let ends = trials.map(|trial| (trial, end_of(parent, trial)));
         match judge_one(parent, ends) {
-            Readiness::Ready => {}
-            Readiness::Open(more) => open.extend(more),
-            never @ Readiness::Never { .. } => return never,
+            ParentReadiness::Ready => {}
+            ParentReadiness::Open(more) => open.extend(more),
+            never @ ParentReadiness::Never { .. } => return never,
         }
     }
-    if open.is_empty() { Readiness::Ready } else { Readiness::Open(open) }
+    if open.is_empty() { ParentReadiness::Ready } else { ParentReadiness::Open(open) }
 }
 
 fn judge_one(
     parent: &ParentSpec,
     ends: impl Iterator<Item = (u32, Option<FinalEnd>)>,
-) -> Readiness {
+) -> ParentReadiness {
     let name = &parent.task;
     let mut open = Vec::new();
     for (trial, end) in ends {
         match (end, parent.on) {
             (None, _) => open.push((name.clone(), trial)),
             (Some(FinalEnd::Done), _) => {}
-            (Some(FinalEnd::Lost(_)), Condition::Failed) => return Readiness::Ready,
+            (Some(FinalEnd::Lost(_)), Condition::Failed) => return ParentReadiness::Ready,
             (Some(FinalEnd::Lost(what)), on) => {
                 let why = format!("`{name}` trial {trial} {what}");
-                return Readiness::Never { why, of_all: on != Condition::Each };
+                return ParentReadiness::Never { why, of_all: on != Condition::Each };
             }
         }
     }
     if !open.is_empty() {
-        return Readiness::Open(open);
+        return ParentReadiness::Open(open);
     }
     if parent.on == Condition::Failed {
         let why = format!("it is not needed: `{name}` completed");
-        return Readiness::Never { why, of_all: true };
+        return ParentReadiness::Never { why, of_all: true };
     }
-    Readiness::Ready
+    ParentReadiness::Ready
 }
 
 #[cfg(test)]
@@ -116,11 +116,11 @@ mod tests {
         let parent = ParentSpec { task: "train".into(), dir: "/x/train".into(), trials, on };
         let readiness = judge(&[parent], 1, |_, trial| ends[trial as usize]);
         let text = match readiness {
-            Readiness::Ready => "ready".to_owned(),
-            Readiness::Never { why, of_all } => {
+            ParentReadiness::Ready => "ready".to_owned(),
+            ParentReadiness::Never { why, of_all } => {
                 format!("never{}: {why}", if of_all { " all" } else { "" })
             }
-            Readiness::Open(open) => format!("open {open:?}"),
+            ParentReadiness::Open(open) => format!("open {open:?}"),
         };
         assert_eq!(text, expected, "{on:?} {ends:?}");
     }

@@ -9,8 +9,8 @@ use nemo_core::lines;
 use nemo_core::rundir::{AttemptRecord, Cause, Next};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::attempt::{self, Ended};
-use crate::job::context::{Context, is_debug};
+use crate::attempt::{self, AttemptResult};
+use crate::job::context::{JobContext, is_debug};
 use crate::job::environment;
 use crate::job::harness::Harness;
 use crate::job::trial::Trial;
@@ -19,7 +19,7 @@ use crate::os::log::{self, log_error, log_info, log_stderr};
 use crate::os::patience::Patience;
 use crate::os::serial_queue::SerialQueue;
 use crate::os::signals;
-use crate::os::subprocess::{self, Outcome};
+use crate::os::subprocess::{self, SubprocessResult};
 use crate::program::guard::{self, Role};
 use crate::slurm;
 use crate::slurm::requeue::{self, Stopped};
@@ -66,7 +66,7 @@ pub(crate) fn run(task_dir: &Path, which: Which, mode: Mode) -> Result<u8, Strin
     if let Role::Guard(code) = role {
         return Ok(code);
     }
-    let context = Context::read(local).map_err(|error| format!("/proc: {error}"))?;
+    let context = JobContext::read(local).map_err(|error| format!("/proc: {error}"))?;
     let index = match which {
         Which::Trial(index) => index,
         Which::Offset(offset) => offset + context.array_index(),
@@ -137,11 +137,11 @@ fn attempts(harness: &mut Harness) -> Result<u8, String> {
     let mut pause = Duration::from_secs(1);
     loop {
         let (verdict, attempt, stopped, progress) = match attempt::run(harness)? {
-            Ended::Recorded { verdict, attempt, stopped, progress } => {
+            AttemptResult::Recorded { verdict, attempt, stopped, progress } => {
                 (verdict, attempt, stopped, progress)
             }
-            Ended::Superseded => return Ok(exit::DONE),
-            Ended::Stale(holder) => {
+            AttemptResult::Superseded => return Ok(exit::DONE),
+            AttemptResult::Stale(holder) => {
                 log_stderr(&format!(
                     "a later run of this job already works on this trial on {}; this one leaves",
                     holder.process.node
@@ -192,14 +192,14 @@ fn wait(harness: &Harness, pause: Duration) {
 }
 
 /// When this segment ends.
-fn segment_end(context: &Context, trial: &Trial, clock: &Clock) -> Option<f64> {
+fn segment_end(context: &JobContext, trial: &Trial, clock: &Clock) -> Option<f64> {
     let Some(job) = &context.slurm else {
         let limit = Duration::from_secs(trial.spec.time_limit?);
         return Some(unix_now() + limit.as_secs_f64());
     };
     job.end.or_else(|| {
         let outcome = subprocess::ask(&slurm::show_job(&job.id()), clock, ANSWER);
-        let Outcome::Ended { text, .. } = outcome else { return None };
+        let SubprocessResult::Ended { text, .. } = outcome else { return None };
         slurm::parse(&text)?.end
     })
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use nemo_core::durable::{self, Appender};
-use nemo_core::lines::{self, Line};
+use nemo_core::lines::{self, JsonLine};
 use nemo_core::open;
 use nemo_core::rundir::{MetricSpec, MetricsLine};
 use regex_lite::Regex;
@@ -111,13 +111,13 @@ struct WrittenState {
 
 /// A place in `metrics.jsonl`: where the program was when it saved.
 #[derive(Clone, Debug)]
-pub(crate) struct Mark {
+pub(crate) struct MetricsPosition {
     path: PathBuf,
     length: u64,
     written: Arc<Written>,
 }
 
-impl Mark {
+impl MetricsPosition {
     /// Waits until all before it is written. The file, and where it is there.
     pub(crate) fn reached(&self) -> (PathBuf, u64) {
         let state = self.written.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -137,9 +137,9 @@ impl Recorder {
     }
 
     /// Where the program is.
-    pub(crate) fn mark(&self) -> Mark {
+    pub(crate) fn mark(&self) -> MetricsPosition {
         let (path, written) = (self.path.clone(), Arc::clone(&self.written));
-        Mark { path, length: self.length, written }
+        MetricsPosition { path, length: self.length, written }
     }
 
     /// Appends one report; it is durable only once a checkpoint is. `failed` is told, in the thread that writes. An error
@@ -227,7 +227,7 @@ struct Reported {
 /// The checkpoint that the trial goes on from: its step, and how long `metrics.jsonl` was then.
 pub(crate) type ResumedAt = Option<(u64, u64)>;
 
-fn stays(line: &Line<'_>, resumed: ResumedAt) -> bool {
+fn stays(line: &JsonLine<'_>, resumed: ResumedAt) -> bool {
     let Some((step, length)) = resumed else { return false };
     let is_whole = line.text.ends_with(b"\n");
     let row = serde_json::from_slice::<Reported>(line.text).ok().filter(|_| is_whole);

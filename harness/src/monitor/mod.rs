@@ -16,15 +16,15 @@ use nemo_core::durable;
 use nemo_core::rundir::{LogPolicy, Progress, TrialDir};
 use serde_json::{Map, Value};
 
-use crate::checkpoint::candidate::Place;
+use crate::checkpoint::candidate::ProgramPosition;
 use crate::monitor::log_policy::Policies;
 use crate::monitor::metrics::{Patterns, Recorder};
 use crate::monitor::watchdog::Watchdog;
 use crate::os::clock::{Time, unix_now};
 use crate::os::log::Log;
-use crate::os::serial_queue::{Asked, SerialQueue};
-use crate::program::output::Stream;
-use crate::protocol::{Heard, Received, Session, Socket, parse};
+use crate::os::serial_queue::{PendingAnswer, SerialQueue};
+use crate::program::output::OutputStream;
+use crate::protocol::{MessageEffect, Received, Session, Socket, parse};
 
 /// How often at the most those who look are told how far the program is.
 const PROGRESS: Duration = Duration::from_secs(2);
@@ -44,7 +44,7 @@ const MESSAGES: usize = 1024;
 pub(crate) struct Monitor {
     dir: TrialDir,
     attempt: u32,
-    pub(crate) streams: Vec<Stream>,
+    pub(crate) streams: Vec<OutputStream>,
     patterns: Patterns,
     recorder: Recorder,
     policies: Policies,
@@ -54,7 +54,7 @@ pub(crate) struct Monitor {
     /// How many bytes the logs and what is being saved had when they were last looked at.
     written: [u64; 3],
     /// They are being looked at.
-    looking: Option<Asked<[u64; 3]>>,
+    looking: Option<PendingAnswer<[u64; 3]>>,
     looks: SerialQueue,
     records: SerialQueue,
     /// Reports that there was no room for.
@@ -70,8 +70,8 @@ pub(crate) struct Monitor {
 
 /// What the attempt begins with.
 #[derive(Debug)]
-pub(crate) struct Sources {
-    pub(crate) streams: Vec<Stream>,
+pub(crate) struct MonitorConfig {
+    pub(crate) streams: Vec<OutputStream>,
     pub(crate) patterns: Patterns,
     pub(crate) policies: Policies,
     pub(crate) session: Session,
@@ -96,10 +96,10 @@ impl Monitor {
     pub(crate) fn new(
         dir: TrialDir,
         attempt: u32,
-        sources: Sources,
+        sources: MonitorConfig,
         records: &SerialQueue,
     ) -> Self {
-        let Sources { streams, patterns, policies, session, socket, watchdog } = sources;
+        let MonitorConfig { streams, patterns, policies, session, socket, watchdog } = sources;
         let recorder = Recorder::new(dir.metrics(), attempt, records);
         Self {
             dir,
@@ -125,7 +125,7 @@ impl Monitor {
 
     /// What to poll.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let pipes = self.streams.iter().filter_map(Stream::pipe).map(AsFd::as_fd);
+        let pipes = self.streams.iter().filter_map(OutputStream::pipe).map(AsFd::as_fd);
         pipes.chain(self.socket.as_ref().map(Socket::descriptor))
     }
 
@@ -164,24 +164,24 @@ impl Monitor {
         let mut happened = Vec::new();
         for heard in self.session.take(parse(&received.bytes), now) {
             match heard {
-                Heard::Report { step, values, validation } => {
+                MessageEffect::Report { step, values, validation } => {
                     self.report(step, values, validation, log);
                 }
-                Heard::Complete { name, step } => {
+                MessageEffect::Complete { name, step } => {
                     happened.push(Happening::Complete { name, step });
                 }
-                Heard::Requeue => happened.push(Happening::Requeue),
-                Heard::Subscribe => {
+                MessageEffect::Requeue => happened.push(Happening::Requeue),
+                MessageEffect::Subscribe => {
                     if let Some((socket, from)) = self.socket.as_mut().zip(received.from) {
                         socket.subscribe(from);
                     }
                 }
-                Heard::Answer(text) => {
+                MessageEffect::Answer(text) => {
                     if let Some((socket, from)) = self.socket.as_mut().zip(received.from) {
                         socket.answer(from, &text);
                     }
                 }
-                Heard::Extend(extend) => {
+                MessageEffect::Extend(extend) => {
                     if let Some(dog) = &mut self.watchdog {
                         dog.extend(now, extend);
                     }
@@ -208,8 +208,8 @@ impl Monitor {
         self.alive(now);
         let values = self.patterns.line(line);
         let step = self.patterns.current.filter(|_| self.patterns.has_step());
-        if step.is_some() && step != self.session.told {
-            (self.session.step, self.session.told) = (step, step);
+        if step.is_some() && step != self.session.reported_step {
+            (self.session.step, self.session.reported_step) = (step, step);
             self.session.works(now);
         }
         if let Some(values) = values {
@@ -320,8 +320,8 @@ impl Monitor {
     }
 
     /// How far the program is.
-    pub(crate) fn place(&self) -> Place {
-        Place { step: self.session.told, metrics: Some(self.recorder.mark()) }
+    pub(crate) fn place(&self) -> ProgramPosition {
+        ProgramPosition { step: self.session.reported_step, metrics: Some(self.recorder.mark()) }
     }
 
     /// The program is gone: what waits is read to its end.

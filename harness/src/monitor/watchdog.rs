@@ -9,7 +9,7 @@ use nemo_core::durable;
 
 use crate::os::clock::{Clock, Time};
 use crate::os::proc_fs;
-use crate::os::subprocess::{self, Outcome};
+use crate::os::subprocess::{self, SubprocessResult};
 
 /// How often signs are looked for within the limit.
 const LOOKS: u32 = 4;
@@ -79,8 +79,8 @@ pub(crate) fn evidence(root: u32, except: &[u32], clock: &Clock) -> String {
     if let Some(pid) = python {
         let pid = pid.to_string();
         let told = match subprocess::ask(&["py-spy", "dump", "--pid", &pid], clock, ANSWER) {
-            Outcome::Ended { text, .. } => text,
-            Outcome::NoAnswer(why) => {
+            SubprocessResult::Ended { text, .. } => text,
+            SubprocessResult::NoAnswer(why) => {
                 format!("{why}\n(where `py-spy` is installed, the Python stack stands here)")
             }
         };

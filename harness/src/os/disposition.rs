@@ -13,7 +13,7 @@ const STEADY: Duration = Duration::from_millis(20);
 
 /// To whom a signal can be sent without ending the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
+pub(crate) enum SignalTarget {
     Process,
     /// Only this thread waits for it, and another one would let it end the process.
     Thread(u32),
@@ -39,10 +39,10 @@ struct Thread {
 }
 
 /// Where a signal that asks for something may be sent: to a process that catches it, or waits for it blocked.
-pub(crate) fn target(pid: u32, signal: Signal) -> Option<Target> {
+pub(crate) fn target(pid: u32, signal: Signal) -> Option<SignalTarget> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     if has(&status, "SigCgt:", signal) {
-        return Some(Target::Process);
+        return Some(SignalTarget::Process);
     }
     let first = threads(pid, signal);
     if let Some(target) = awaited(&first) {
@@ -52,14 +52,14 @@ pub(crate) fn target(pid: u32, signal: Signal) -> Option<Target> {
         return None;
     }
     if has_signalfd(pid, signal) {
-        return Some(Target::Process);
+        return Some(SignalTarget::Process);
     }
     let at_rest = |threads: &[Thread]| {
         all_block(threads) && threads.iter().all(|one| one.reception == Reception::Blocks)
     };
     sleep(STEADY);
     // It may look between two pieces of work. Meanwhile the signal is pending, and does nothing.
-    (at_rest(&first) && at_rest(&threads(pid, signal))).then_some(Target::Process)
+    (at_rest(&first) && at_rest(&threads(pid, signal))).then_some(SignalTarget::Process)
 }
 
 /// Whether a process would notice a signal, and not simply die of it.
@@ -68,10 +68,10 @@ pub(crate) fn hears(pid: u32, signal: Signal) -> bool {
 }
 
 /// The whole process, where the kernel can only choose a thread that waits; else that thread.
-fn awaited(threads: &[Thread]) -> Option<Target> {
+fn awaited(threads: &[Thread]) -> Option<SignalTarget> {
     let waiting = threads.iter().find(|one| one.reception == Reception::Waits)?;
     let is_safe = threads.iter().all(|one| one.reception != Reception::Open);
-    Some(if is_safe { Target::Process } else { Target::Thread(waiting.id) })
+    Some(if is_safe { SignalTarget::Process } else { SignalTarget::Thread(waiting.id) })
 }
 
 fn all_block(threads: &[Thread]) -> bool {
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(receptions: &[Reception], expected: Option<Target>) {
+    fn check(receptions: &[Reception], expected: Option<SignalTarget>) {
         let thread = |(id, &reception)| Thread { id, reception };
         let threads: Vec<_> = (1..).zip(receptions).map(thread).collect();
         assert_eq!(awaited(&threads), expected, "{receptions:?}");
@@ -156,8 +156,8 @@ mod tests {
     #[test]
     fn a_signal_goes_to_the_thread_that_waits_where_another_would_die_of_it() {
         use Reception::{Blocks, BlocksForNow, Open, Waits};
-        check(&[Blocks, Waits, BlocksForNow], Some(Target::Process));
-        check(&[Blocks, Open, Waits], Some(Target::Thread(3)));
+        check(&[Blocks, Waits, BlocksForNow], Some(SignalTarget::Process));
+        check(&[Blocks, Open, Waits], Some(SignalTarget::Thread(3)));
         check(&[Blocks, Blocks], None);
         check(&[Open], None);
     }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use nemo_core::log_line::{self, Level};
+use nemo_core::log_line::{self, LogLevel};
 
 use crate::os::clock::unix_now;
 use crate::os::serial_queue::SerialQueue;
@@ -31,17 +31,17 @@ impl Log {
 
     /// For who looks into the attempt's log.
     pub(crate) fn note(&mut self, text: &str) {
-        self.write(Level::Info, text);
+        self.write(LogLevel::Info, text);
         debug(|| text.to_owned());
     }
 
     /// For everybody.
     pub(crate) fn warn(&mut self, text: &str) {
-        self.write(Level::Warn, text);
+        self.write(LogLevel::Warn, text);
         debug(|| text.to_owned());
     }
 
-    fn write(&mut self, level: Level, text: &str) {
+    fn write(&mut self, level: LogLevel, text: &str) {
         if self.records.is_full() {
             self.lost += 1;
             return;
@@ -50,14 +50,14 @@ impl Log {
         if self.lost > 0 {
             let lost = std::mem::take(&mut self.lost);
             let text = format!("{lost} lines could not be written here");
-            line.insert_str(0, &log_line::format(unix_now(), Level::Warn, &text));
+            line.insert_str(0, &log_line::format(unix_now(), LogLevel::Warn, &text));
         }
         let file = self.file.clone();
         self.records.add(line.len(), move || {
             if let Some(file) = file {
                 drop((&*file).write_all(line.as_bytes())); // a full disk costs words, not the trial
             }
-            if level == Level::Warn {
+            if level == LogLevel::Warn {
                 drop(std::io::stderr().write_all(line.as_bytes()));
             }
         });
@@ -66,20 +66,20 @@ impl Log {
 
 /// Says it where Slurm's log is: something is lost, or may be.
 pub(crate) fn log_stderr(text: &str) {
-    write_stderr(Level::Warn, text);
+    write_stderr(LogLevel::Warn, text);
 }
 
 /// The same for what only tells what is done.
 pub(crate) fn log_info(text: &str) {
-    write_stderr(Level::Info, text);
+    write_stderr(LogLevel::Info, text);
 }
 
 /// The same for what the trial can't go on with.
 pub(crate) fn log_error(text: &str) {
-    write_stderr(Level::Error, text);
+    write_stderr(LogLevel::Error, text);
 }
 
-fn write_stderr(level: Level, text: &str) {
+fn write_stderr(level: LogLevel, text: &str) {
     let line = log_line::format(unix_now(), level, text);
     drop(std::io::stderr().write_all(line.as_bytes()));
     debug(|| text.to_owned());
@@ -96,6 +96,6 @@ pub(crate) fn debug_to(path: &Path) {
 /// Writes a line where everything is written down; its text is made only then.
 pub(crate) fn debug(text: impl FnOnce() -> String) {
     let Some(Ok(mut file)) = DEBUG.get().map(Mutex::lock) else { return };
-    let line = log_line::format(unix_now(), Level::Debug, &text());
+    let line = log_line::format(unix_now(), LogLevel::Debug, &text());
     drop(file.write_all(line.as_bytes()));
 }

@@ -13,22 +13,22 @@ const MOST: usize = 8 << 20;
 const EACH: usize = 256;
 const STACK: usize = 256 * 1024;
 
-type Work = Box<dyn FnOnce() + Send>;
+type QueuedWork = Box<dyn FnOnce() + Send>;
 
 /// A thread and what it still has to do.
 #[derive(Clone, Debug)]
 pub(crate) struct SerialQueue {
     /// None: no thread could be started, so that all is done at once.
-    work: Option<Sender<(usize, Work)>>,
+    work: Option<Sender<(usize, QueuedWork)>>,
     waiting: Arc<AtomicUsize>,
     wake: Option<Arc<EventFd>>,
 }
 
 /// Something that was asked.
 #[derive(Debug)]
-pub(crate) struct Asked<T>(Receiver<T>);
+pub(crate) struct PendingAnswer<T>(Receiver<T>);
 
-impl<T> Asked<T> {
+impl<T> PendingAnswer<T> {
     /// The answer, once it is there.
     pub(crate) fn take(&self) -> Option<T> {
         self.0.try_recv().ok()
@@ -43,7 +43,7 @@ impl<T> Asked<T> {
 impl SerialQueue {
     /// Starts the thread, which ends with the last clone of this. `wake` is written to after each answer.
     pub(crate) fn start(name: &str, wake: Option<&Arc<EventFd>>) -> Self {
-        let (work, to_do) = channel::<(usize, Work)>();
+        let (work, to_do) = channel::<(usize, QueuedWork)>();
         let waiting = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&waiting);
         let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK);
@@ -79,7 +79,7 @@ impl SerialQueue {
     pub(crate) fn ask<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Asked<T> {
+    ) -> PendingAnswer<T> {
         let (sender, answer) = channel();
         let wake = self.wake.clone();
         self.add(0, move || {
@@ -88,7 +88,7 @@ impl SerialQueue {
                 wake.write(1).ok();
             }
         });
-        Asked(answer)
+        PendingAnswer(answer)
     }
 
     /// Waits until all is done that was added before, but no longer than that; says whether it is.

@@ -25,7 +25,7 @@ const LOOK: u16 = 50;
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum SubprocessResult {
     /// It ended with this exit code; both outputs in one text.
     Ended { code: Option<i32>, text: String },
     /// It could not be started, or took too long.
@@ -44,15 +44,15 @@ const CHANGE_ANSWERS: [&str; 6] = [
 
 /// A program that is asked.
 #[derive(Debug)]
-pub(crate) struct Question {
+pub(crate) struct Subprocess {
     pub(crate) pid: u32,
     pipe: Option<PipeReader>,
     text: Vec<u8>,
-    until: Time,
+    deadline: Time,
     ended: Option<Reaped>,
 }
 
-impl Question {
+impl Subprocess {
     /// Starts it, in a group of its own. Its times are seconds since 1970.
     pub(crate) fn start(argv: &[&str], until: Time) -> io::Result<Self> {
         let (pipe, other) = io::pipe()?;
@@ -68,7 +68,7 @@ impl Question {
         guard::stop_if_orphaned();
         log::debug(|| format!("run: {}", argv.join(" ")));
         let pid = command.spawn()?.id();
-        Ok(Self { pid, pipe: Some(pipe), text: Vec::new(), until, ended: None })
+        Ok(Self { pid, pipe: Some(pipe), text: Vec::new(), deadline: until, ended: None })
     }
 
     /// What to poll, until the end of its output.
@@ -78,7 +78,7 @@ impl Question {
 
     /// When it has taken too long.
     pub(crate) fn until(&self) -> Time {
-        self.until
+        self.deadline
     }
 
     pub(crate) fn read(&mut self) {
@@ -101,26 +101,26 @@ impl Question {
     }
 
     /// The outcome, once there is one. What takes too long is killed.
-    pub(crate) fn outcome(&mut self, now: Time) -> Option<Outcome> {
+    pub(crate) fn outcome(&mut self, now: Time) -> Option<SubprocessResult> {
         if let Some(ended) = self.ended {
             self.read();
             let text = String::from_utf8_lossy(&self.text).trim().to_owned();
             log::debug(|| format!("process {} ended: {ended:?}: {text}", self.pid));
-            return Some(Outcome::Ended { code: ended.code, text });
+            return Some(SubprocessResult::Ended { code: ended.code, text });
         }
-        if now < self.until {
+        if now < self.deadline {
             return None;
         }
         processes::signal(self.pid, Signal::SIGKILL);
-        Some(Outcome::NoAnswer("it gave no answer in time".to_owned()))
+        Some(SubprocessResult::NoAnswer("it gave no answer in time".to_owned()))
     }
 }
 
 /// Asks and waits. Only for moments at which nothing else can happen: before a program starts, and after its end.
-pub(crate) fn ask(argv: &[&str], clock: &Clock, limit: Duration) -> Outcome {
-    let mut question = match Question::start(argv, clock.now() + limit) {
+pub(crate) fn ask(argv: &[&str], clock: &Clock, limit: Duration) -> SubprocessResult {
+    let mut question = match Subprocess::start(argv, clock.now() + limit) {
         Ok(question) => question,
-        Err(error) => return Outcome::NoAnswer(format!("`{}`: {error}", argv.join(" "))),
+        Err(error) => return SubprocessResult::NoAnswer(format!("`{}`: {error}", argv.join(" "))),
     };
     let pid = Pid::from_raw(question.pid.cast_signed());
     loop {

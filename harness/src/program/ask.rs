@@ -4,7 +4,7 @@ use nemo_core::profile;
 use nemo_core::rundir::Profile;
 use nix::sys::signal::Signal;
 
-use crate::os::disposition::{self, Target};
+use crate::os::disposition::{self, SignalTarget};
 use crate::os::proc_fs;
 use crate::program::steps;
 use crate::program::{command, processes};
@@ -12,7 +12,7 @@ use crate::rank::srun;
 
 /// Who is asked to save, and how.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Asking<'a> {
+pub(crate) struct SaveSignal<'a> {
     /// Every process below this one,
     pub(crate) root: u32,
     /// but not these and what is below them.
@@ -33,13 +33,13 @@ struct Round {
     asked: bool,
 }
 
-impl Asking<'_> {
+impl SaveSignal<'_> {
     /// Sends the signal, and says whether anybody was there to hear it. Who is below one that hears is its own
     /// business: a launcher passes the signal on, a forked worker only inherited the handler.
     ///
     /// The program itself comes first: looking at all processes of a node takes milliseconds.
-    pub(crate) fn ask(&self, program: Option<u32>) -> bool {
-        let Asking { root, except, signal, profile } = *self;
+    pub(crate) fn send(&self, program: Option<u32>) -> bool {
+        let SaveSignal { root, except, signal, profile } = *self;
         let (skip, sruns) = (except.to_vec(), Vec::new());
         let mut round = Round { signal, profile, skip, sruns, asked: false };
         if let Some(program) = program {
@@ -80,8 +80,10 @@ impl Round {
 
     fn send(&mut self, pid: u32) {
         let sent = match disposition::target(pid, self.signal) {
-            Some(Target::Process) => processes::signal(pid, self.signal),
-            Some(Target::Thread(thread)) => processes::signal_thread(pid, thread, self.signal),
+            Some(SignalTarget::Process) => processes::signal(pid, self.signal),
+            Some(SignalTarget::Thread(thread)) => {
+                processes::signal_thread(pid, thread, self.signal)
+            }
             None => false,
         };
         if sent {

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use nemo_core::environment::parameter_variable;
 
 use crate::checkpoint::resume::Resumed;
-use crate::job::context::Context;
+use crate::job::context::JobContext;
 use crate::job::trial::Trial;
-use crate::program::command::{Command, plain};
+use crate::program::command::{ProgramCommand, plain};
 use crate::program::guard;
 
 /// What is this attempt's own.
@@ -27,9 +27,9 @@ pub(crate) struct Own<'a> {
 /// The variables, a later one winning over an earlier one of the same name.
 pub(crate) fn variables(
     trial: &Trial,
-    context: &Context,
+    context: &JobContext,
     own: &Own<'_>,
-    command: &Command,
+    command: &ProgramCommand,
 ) -> Vec<(String, OsString)> {
     let Own { attempt, resumed, deadline, socket, bin } = own;
     let mut all: BTreeMap<String, OsString> = BTreeMap::new();

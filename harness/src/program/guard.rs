@@ -19,7 +19,7 @@ use nix::sys::signalfd::SignalFd;
 use nix::unistd::{ForkResult, fork};
 use std::os::fd::AsFd;
 
-use crate::job::context::Context;
+use crate::job::context::JobContext;
 use crate::os::log::log_stderr;
 use crate::os::proc_fs;
 use crate::os::retry::until_room;
@@ -74,7 +74,7 @@ pub(crate) fn split(signals: &SignalFd) -> io::Result<Role> {
 }
 
 /// What [`VARIABLE`] holds in the programs of this harness.
-pub(crate) fn mark(context: &Context) -> String {
+pub(crate) fn mark(context: &JobContext) -> String {
     mark_of(context.pid, context.start_ticks)
 }
 

@@ -25,18 +25,18 @@ use crate::job::trial::with_path;
 use crate::monitor::watchdog;
 use crate::os::clock::Time;
 use crate::os::log::Log;
-use crate::program::ask::Asking;
-use crate::program::output::Stream;
-use crate::program::processes::{Reaped, Start};
-use crate::rank::Options;
+use crate::program::ask::SaveSignal;
+use crate::program::output::OutputStream;
+use crate::program::processes::{ProcessStart, Reaped};
+use crate::rank::ExecOptions;
 use crate::rank::identity::Rank;
-use crate::rank::multi_rank::{Heard, Launched, Who};
+use crate::rank::multi_rank::{Launched, RankNews, Who};
 use crate::rank::relay::{Relay, Relayed};
 use crate::rank::srun;
 
 /// Where its processes are.
 #[derive(Debug)]
-pub(crate) enum Program {
+pub(crate) enum RunningProgram {
     /// Here, in the group of this process.
     Local { pid: u32 },
     /// Each below a shim that `srun` started.
@@ -57,12 +57,12 @@ pub(crate) struct Prepared {
 pub(crate) fn start(
     harness: &Harness,
     prepared: Prepared,
-) -> Result<(Program, Vec<Stream>), StartError> {
+) -> Result<(RunningProgram, Vec<OutputStream>), StartError> {
     let Prepared { attempt, argv, mut env, is_read } = prepared;
     let (spec, context) = (&harness.trial.spec, &harness.context);
     let is_far = |launch: &&LaunchSpec| context.slurm.is_some() && srun::ranks(launch) > 1;
     if let Some(launch) = spec.launch.as_ref().filter(is_far) {
-        let options = Options {
+        let options = ExecOptions {
             dir: harness.trial.dir.clone(),
             attempt,
             workdir: spec.workdir.clone(),
@@ -79,7 +79,7 @@ pub(crate) fn start(
             let why = format!("`srun` could not be started: {error}");
             if is_passing(&error) { StartError::Node(why) } else { StartError::Permanent(why) }
         })?;
-        return Ok((Program::Launched(Box::new(launched)), Vec::new()));
+        return Ok((RunningProgram::Launched(Box::new(launched)), Vec::new()));
     }
     let workers = spec.launch.as_ref().and_then(srun::workers);
     if spec.launch.is_some() {
@@ -89,9 +89,9 @@ pub(crate) fn start(
         env.extend(own);
     }
     let (streams, [stdout, stderr]) = outputs(harness, attempt, is_read)?;
-    let start = Start { argv: &argv, env: &env, workdir: &spec.workdir, stdout, stderr };
+    let start = ProcessStart { argv: &argv, env: &env, workdir: &spec.workdir, stdout, stderr };
     let pid = processes::start(start, &context.path)?;
-    Ok((Program::Local { pid }, streams))
+    Ok((RunningProgram::Local { pid }, streams))
 }
 
 /// The program writes its own files unless its lines must be read.
@@ -99,14 +99,14 @@ fn outputs(
     harness: &Harness,
     attempt: u32,
     is_read: bool,
-) -> Result<(Vec<Stream>, [Stdio; 2]), String> {
+) -> Result<(Vec<OutputStream>, [Stdio; 2]), String> {
     let dir = &harness.trial.dir;
     let mut streams = Vec::new();
     let mut ends = Vec::new();
     for path in [dir.stdout(attempt), dir.stderr(attempt)] {
         let log = output::open_log(&path);
         if is_read {
-            let stream = Stream::new(log.ok(), &harness.records);
+            let stream = OutputStream::new(log.ok(), &harness.records);
             let (stream, end) = stream.map_err(|error| with_path(&path, &error))?;
             streams.push(stream);
             ends.push(end);
@@ -128,7 +128,7 @@ fn free_port(harness: &Harness, attempt: u32) -> u16 {
     ports.find(is_free).unwrap_or(srun::port(job, attempt, 0))
 }
 
-impl Program {
+impl RunningProgram {
     /// The child that stands for all of it: once it is gone, the program is.
     pub(crate) fn pid(&self) -> u32 {
         match self {
@@ -138,9 +138,14 @@ impl Program {
     }
 
     /// Asks to save. The answer is whether anybody heard; none yet if it comes later.
-    pub(crate) fn ask(&mut self, asking: &Asking<'_>, running: bool, now: Time) -> Option<bool> {
+    pub(crate) fn ask(
+        &mut self,
+        asking: &SaveSignal<'_>,
+        running: bool,
+        now: Time,
+    ) -> Option<bool> {
         match self {
-            Self::Local { pid } => Some(asking.ask(running.then_some(*pid))),
+            Self::Local { pid } => Some(asking.send(running.then_some(*pid))),
             Self::Launched(launched) => {
                 launched.ask(asking.signal, now);
                 None
@@ -196,7 +201,7 @@ impl Program {
     }
 
     /// Reads what has come, and does what is due.
-    pub(crate) fn look(&mut self, now: Time, log: &mut Log) -> Vec<Heard> {
+    pub(crate) fn look(&mut self, now: Time, log: &mut Log) -> Vec<RankNews> {
         match self {
             Self::Local { .. } => Vec::new(),
             Self::Launched(launched) => launched.look(now, log),

@@ -26,7 +26,7 @@ use crate::program::{guard, steps};
 
 /// What a program is started with.
 #[derive(Debug)]
-pub(crate) struct Start<'a> {
+pub(crate) struct ProcessStart<'a> {
     pub(crate) argv: &'a [std::ffi::OsString],
     pub(crate) env: &'a [(String, std::ffi::OsString)],
     pub(crate) workdir: &'a Path,
@@ -52,7 +52,7 @@ const BUSY: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Starts the program; the answer is its process id and its group's. An error says what is wrong, and where.
-pub(crate) fn start(start: Start<'_>, path: &std::ffi::OsStr) -> Result<u32, StartError> {
+pub(crate) fn start(start: ProcessStart<'_>, path: &std::ffi::OsStr) -> Result<u32, StartError> {
     let Some((program, arguments)) = start.argv.split_first() else {
         return Err(StartError::Permanent("the command is empty".to_owned()));
     };
@@ -282,7 +282,7 @@ mod tests {
     fn check(folder: &Path, program: &str, expected: &str) {
         let argv = [program.into()];
         let (stdout, stderr) = (Stdio::null(), Stdio::null());
-        let given = Start { argv: &argv, env: &[], workdir: folder, stdout, stderr };
+        let given = ProcessStart { argv: &argv, env: &[], workdir: folder, stdout, stderr };
         let error = start(given, "/usr/bin:/bin".as_ref()).unwrap_err();
         let error = error.to_string();
         assert!(error.contains(expected), "{error}");
@@ -298,7 +298,7 @@ mod tests {
             let argv = [path.clone().into_os_string()];
             let (stdout, stderr) = (Stdio::null(), Stdio::null());
             let workdir = folder.path();
-            start(Start { argv: &argv, env: &[], workdir, stdout, stderr }, "/bin".as_ref())
+            start(ProcessStart { argv: &argv, env: &[], workdir, stdout, stderr }, "/bin".as_ref())
         };
         let writer = File::options().append(true).open(&path).unwrap();
         let Err(StartError::Node(why)) = run() else {

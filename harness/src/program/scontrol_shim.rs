@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use nemo_core::rundir::TrialDir;
 
-use crate::job::context::{Context, SlurmJob};
+use crate::job::context::{JobContext, SlurmJob};
 use crate::os::log::log_stderr;
 
 /// The name by which it is called.
@@ -37,7 +37,7 @@ enum Wish {
 }
 
 /// Makes a folder with the one name in it, for the front of a program's PATH.
-pub(crate) fn make(beside: &Path, context: &Context) -> io::Result<PathBuf> {
+pub(crate) fn make(beside: &Path, context: &JobContext) -> io::Result<PathBuf> {
     let folder = beside.with_file_name("bin");
     fs::create_dir(&folder)?; // in the socket's folder, which only the user may enter, and which is removed with it
     symlink(&context.exe, folder.join(NAME))?;

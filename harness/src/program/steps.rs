@@ -7,7 +7,7 @@ use crate::rank::srun;
 
 /// A process that Slurm started for a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Task {
+pub(crate) struct StepTask {
     pub(crate) pid: u32,
     /// How many nodes its step has.
     pub(crate) nodes: u32,
@@ -24,7 +24,7 @@ pub(crate) fn job(srun: u32) -> Option<Vec<u8>> {
 }
 
 /// The tasks of the steps of the jobs that some `srun`s belong to.
-pub(crate) fn tasks_of(sruns: &[u32]) -> Vec<Task> {
+pub(crate) fn tasks_of(sruns: &[u32]) -> Vec<StepTask> {
     let mut jobs: Vec<Vec<u8>> = sruns.iter().filter_map(|&srun| job(srun)).collect();
     jobs.sort_unstable();
     jobs.dedup();
@@ -32,19 +32,19 @@ pub(crate) fn tasks_of(sruns: &[u32]) -> Vec<Task> {
 }
 
 /// Whether no task of these steps can be on another node.
-pub(crate) fn are_all_here(tasks: &[Task]) -> bool {
+pub(crate) fn are_all_here(tasks: &[StepTask]) -> bool {
     tasks.iter().all(|task| task.nodes == 1)
 }
 
 /// A task and what it started, parents before children.
-pub(crate) fn processes(task: Task) -> Vec<u32> {
+pub(crate) fn processes(task: StepTask) -> Vec<u32> {
     let mut all = vec![task.pid];
     all.extend(proc_fs::descendants(task.pid, &[]));
     all
 }
 
 /// The tasks of a job's steps that run here, but not those that run this very program: the sentinel, and the shims.
-fn tasks(job: &[u8]) -> Vec<Task> {
+fn tasks(job: &[u8]) -> Vec<StepTask> {
     let own = fs::read_link("/proc/self/exe").ok();
     let is_own = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok() == own;
     let tasks = proc_fs::pids().into_iter().filter_map(|pid| task(pid, job));
@@ -52,12 +52,12 @@ fn tasks(job: &[u8]) -> Vec<Task> {
 }
 
 /// Slurm tells each task its process id; what a task starts has the same variable, but another id.
-fn task(pid: u32, job: &[u8]) -> Option<Task> {
+fn task(pid: u32, job: &[u8]) -> Option<StepTask> {
     let environment = proc_fs::environment(pid)?;
     let variable = |name: &str| proc_fs::find_variable(&environment, name);
     let number = |name: &str| std::str::from_utf8(variable(name)?).ok()?.parse::<u32>().ok();
     let is_task = variable("SLURM_JOB_ID")? == job && number("SLURM_TASK_PID")? == pid;
     // The batch script has no step's number.
     (is_task && number("SLURM_STEP_ID").is_some())
-        .then(|| Task { pid, nodes: number("SLURM_STEP_NUM_NODES").unwrap_or(1) })
+        .then(|| StepTask { pid, nodes: number("SLURM_STEP_NUM_NODES").unwrap_or(1) })
 }

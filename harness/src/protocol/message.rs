@@ -4,21 +4,21 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::protocol::workload::{Plan, Work};
+use crate::protocol::workload::{Workload, WorkloadPlan};
 
 /// What a program said at once.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Message {
+pub(crate) struct ProgramMessage {
     /// Who speaks, and the number of this message of it: a second one of that number is a repeat.
     pub(crate) source: Option<(String, u64)>,
     /// Completed steps.
     pub(crate) step: Option<u64>,
-    pub(crate) lines: Vec<Line>,
+    pub(crate) lines: Vec<MessageLine>,
 }
 
 /// One thing said.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Line {
+pub(crate) enum MessageLine {
     Ready,
     /// The next sign of life may take this long.
     Extend(Duration),
@@ -38,17 +38,17 @@ pub(crate) enum Line {
     Requeue,
     Ask,
     Next,
-    Workloads(Plan),
-    Did(Work),
+    Workloads(WorkloadPlan),
+    Did(Workload),
 }
 
 /// The longest text that is kept for people.
 const LONGEST: usize = 500;
 
 /// Reads a datagram.
-pub(crate) fn parse(bytes: &[u8]) -> Message {
+pub(crate) fn parse(bytes: &[u8]) -> ProgramMessage {
     let text = String::from_utf8_lossy(bytes);
-    let mut message = Message::default();
+    let mut message = ProgramMessage::default();
     let (mut id, mut number) = (None, None);
     for (key, value) in text.lines().filter_map(|line| line.split_once('=')) {
         match key {
@@ -62,26 +62,28 @@ pub(crate) fn parse(bytes: &[u8]) -> Message {
     message
 }
 
-fn line(key: &str, value: &str) -> Option<Line> {
+fn line(key: &str, value: &str) -> Option<MessageLine> {
     let is_set = value == "1";
     Some(match key {
-        "READY" if is_set => Line::Ready,
-        "EXTEND_TIMEOUT_USEC" => Line::Extend(Duration::from_micros(value.parse().ok()?)),
-        "STATUS" => Line::Status(short(value)),
-        "PROGRESS" => Line::Progress(value.parse().ok().filter(|part| (0.0..=1.0).contains(part))?),
-        "TOTAL" => Line::Total(value.parse().ok()?),
-        "METRICS" => Line::Report { values: values(value)?, validation: false },
-        "VALIDATION" => Line::Report { values: values(value)?, validation: true },
-        "SAVE" if value == "begin" => Line::SaveBegin,
-        "SAVE" if value == "end" => Line::SaveEnd,
-        "CKPT_DONE" => Line::CheckpointDone(name(value)?),
-        "FINISHED" if is_set => Line::Finished,
-        "INVALID_HP" => Line::InvalidParameters(short(value)),
-        "REQUEUE" if is_set => Line::Requeue,
-        "ASK" if is_set => Line::Ask,
-        "NEXT" if is_set => Line::Next,
-        "WORKLOADS" => Line::Workloads(serde_json::from_str(value).ok()?),
-        "DID" => Line::Did(Work::parse(value)?),
+        "READY" if is_set => MessageLine::Ready,
+        "EXTEND_TIMEOUT_USEC" => MessageLine::Extend(Duration::from_micros(value.parse().ok()?)),
+        "STATUS" => MessageLine::Status(short(value)),
+        "PROGRESS" => {
+            MessageLine::Progress(value.parse().ok().filter(|part| (0.0..=1.0).contains(part))?)
+        }
+        "TOTAL" => MessageLine::Total(value.parse().ok()?),
+        "METRICS" => MessageLine::Report { values: values(value)?, validation: false },
+        "VALIDATION" => MessageLine::Report { values: values(value)?, validation: true },
+        "SAVE" if value == "begin" => MessageLine::SaveBegin,
+        "SAVE" if value == "end" => MessageLine::SaveEnd,
+        "CKPT_DONE" => MessageLine::CheckpointDone(name(value)?),
+        "FINISHED" if is_set => MessageLine::Finished,
+        "INVALID_HP" => MessageLine::InvalidParameters(short(value)),
+        "REQUEUE" if is_set => MessageLine::Requeue,
+        "ASK" if is_set => MessageLine::Ask,
+        "NEXT" if is_set => MessageLine::Next,
+        "WORKLOADS" => MessageLine::Workloads(serde_json::from_str(value).ok()?),
+        "DID" => MessageLine::Did(Workload::parse(value)?),
         _ => return None, // a sign of life, as every message is
     })
 }
@@ -134,14 +136,14 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(text: &str, step: Option<u64>, lines: &[Line]) {
+    fn check(text: &str, step: Option<u64>, lines: &[MessageLine]) {
         let message = parse(text.as_bytes());
         assert_eq!((message.step, &message.lines[..]), (step, lines), "{text:?}");
     }
 
-    fn report(json: &str, validation: bool) -> Line {
+    fn report(json: &str, validation: bool) -> MessageLine {
         let Value::Object(values) = serde_json::from_str(json).unwrap() else { panic!("{json}") };
-        Line::Report { values, validation }
+        MessageLine::Report { values, validation }
     }
 
     #[test]
@@ -149,15 +151,15 @@ mod tests {
         check(
             "READY=1\nSTATUS=warm up\nX_OTHER=1\n",
             None,
-            &[Line::Ready, Line::Status("warm up".into())],
+            &[MessageLine::Ready, MessageLine::Status("warm up".into())],
         );
         check("STEP=7\nMETRICS={\"loss\":0.5}", Some(7), &[report(r#"{"loss":0.5}"#, false)]);
         check("VALIDATION={\"acc\":1}\nSTEP=7", Some(7), &[report(r#"{"acc":1}"#, true)]);
-        check("SAVE=begin\nSTEP=3", Some(3), &[Line::SaveBegin]);
+        check("SAVE=begin\nSTEP=3", Some(3), &[MessageLine::SaveBegin]);
         check("SAVE=perhaps", None, &[]);
-        check("CKPT_DONE=step-3/", None, &[Line::CheckpointDone(b"step-3".to_vec())]);
-        check("ASK=1\nNEXT=1", None, &[Line::Ask, Line::Next]);
-        check("DID=train:100\nSTEP=100", Some(100), &[Line::Did(Work::Train(100))]);
+        check("CKPT_DONE=step-3/", None, &[MessageLine::CheckpointDone(b"step-3".to_vec())]);
+        check("ASK=1\nNEXT=1", None, &[MessageLine::Ask, MessageLine::Next]);
+        check("DID=train:100\nSTEP=100", Some(100), &[MessageLine::Did(Workload::Train(100))]);
         check("WATCHDOG=1", None, &[]);
     }
 
@@ -165,12 +167,12 @@ mod tests {
     fn what_is_malformed_costs_its_line_only() {
         check("", None, &[]);
         check("STEP=many\nSTEP=4\nSTEP=-1\nREADY", Some(4), &[]);
-        check("METRICS={\"a\":\nREADY=1", None, &[Line::Ready]);
+        check("METRICS={\"a\":\nREADY=1", None, &[MessageLine::Ready]);
         check("METRICS=[1]\nMETRICS={}\nMETRICS={\"a\":\"text\"}", None, &[]);
-        check("PROGRESS=2\nPROGRESS=nan\nPROGRESS=0.25", None, &[Line::Progress(0.25)]);
+        check("PROGRESS=2\nPROGRESS=nan\nPROGRESS=0.25", None, &[MessageLine::Progress(0.25)]);
         check("CKPT_DONE=../step-1\nCKPT_DONE=\nCKPT_DONE=..", None, &[]);
         check("EXTEND_TIMEOUT_USEC=99999999999999999999", None, &[]);
-        assert_eq!(parse(b"\xff\xfe=1\nREADY=1\n").lines, [Line::Ready]);
+        assert_eq!(parse(b"\xff\xfe=1\nREADY=1\n").lines, [MessageLine::Ready]);
     }
 
     #[test]

@@ -9,5 +9,5 @@ mod session;
 mod socket;
 
 pub(crate) use message::parse;
-pub(crate) use session::{Every, Heard, Reason, Session, Settings};
+pub(crate) use session::{MessageEffect, SavePeriod, SaveReason, Session, SessionConfig};
 pub(crate) use socket::{Received, Socket, prefix};

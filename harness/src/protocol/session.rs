@@ -7,7 +7,7 @@ use std::time::Duration;
 use nemo_core::rundir::MetricSpec;
 use serde_json::{Map, Value};
 
-use super::message::{Line, Message};
+use super::message::{MessageLine, ProgramMessage};
 use crate::os::clock::Time;
 use crate::protocol::workload::Workloads;
 
@@ -18,7 +18,7 @@ const SOURCES: usize = 4096;
 
 /// Why a program is asked to save.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reason {
+pub(crate) enum SaveReason {
     Interval,
     Preempted,
     TimeLimit,
@@ -28,7 +28,7 @@ pub(crate) enum Reason {
     Unknown,
 }
 
-impl Reason {
+impl SaveReason {
     fn word(self) -> &'static str {
         match self {
             Self::Interval => "interval",
@@ -44,7 +44,7 @@ impl Reason {
 
 /// What an attempt begins with.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Settings {
+pub(crate) struct SessionConfig {
     /// The step of the checkpoint.
     pub(crate) resumed: Option<u64>,
     /// The step of the last validation up to there.
@@ -52,12 +52,12 @@ pub(crate) struct Settings {
     /// What ranks, and the best so far.
     pub(crate) metric: Option<MetricSpec>,
     pub(crate) best: Option<f64>,
-    pub(crate) every: Every,
+    pub(crate) every: SavePeriod,
 }
 
 /// How often a save is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Every {
+pub(crate) enum SavePeriod {
     #[default]
     Never,
     Time(Duration),
@@ -66,7 +66,7 @@ pub(crate) enum Every {
 
 /// What follows from a message.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Heard {
+pub(crate) enum MessageEffect {
     Report {
         step: Option<u64>,
         values: Map<String, Value>,
@@ -90,11 +90,11 @@ pub(crate) enum Heard {
 /// One attempt's conversation with its program.
 #[derive(Debug)]
 pub(crate) struct Session {
-    settings: Settings,
+    settings: SessionConfig,
     seen: BTreeMap<String, BTreeSet<u64>>,
     pub(crate) step: Option<u64>,
     /// The same, as told in this attempt: what a checkpoint without a number is named by.
-    pub(crate) told: Option<u64>,
+    pub(crate) reported_step: Option<u64>,
     pub(crate) total: Option<u64>,
     pub(crate) progress: Option<f64>,
     pub(crate) status: Option<String>,
@@ -110,7 +110,7 @@ pub(crate) struct Session {
     pub(crate) saved_for: Option<Duration>,
     costs: BTreeMap<u64, Duration>,
     workloads: Option<Workloads>,
-    state: State,
+    state: PublishedState,
     /// Counts the requests to save.
     requests: u64,
     /// When the open one was made.
@@ -122,23 +122,23 @@ pub(crate) struct Session {
 
 /// What subscribers are told.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct State {
+struct PublishedState {
     number: u64,
     save: u64,
     stop: bool,
-    reason: Option<Reason>,
+    reason: Option<SaveReason>,
     deadline: Option<f64>,
     committed: Option<u64>,
 }
 
 impl Session {
-    pub(crate) fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: SessionConfig) -> Self {
         let resumed = settings.resumed;
         Self {
             settings,
             seen: BTreeMap::new(),
             step: resumed,
-            told: None,
+            reported_step: None,
             total: None,
             progress: None,
             status: None,
@@ -149,7 +149,7 @@ impl Session {
             saved_for: None,
             costs: BTreeMap::new(),
             workloads: None,
-            state: State { number: 1, committed: resumed, ..State::default() },
+            state: PublishedState { number: 1, committed: resumed, ..PublishedState::default() },
             requests: 0,
             requested_at: Time::ZERO,
             last_save: None,
@@ -158,15 +158,15 @@ impl Session {
     }
 
     /// Takes a message.
-    pub(crate) fn take(&mut self, message: Message, now: Time) -> Vec<Heard> {
+    pub(crate) fn take(&mut self, message: ProgramMessage, now: Time) -> Vec<MessageEffect> {
         if let Some((source, number)) = &message.source
             && !self.is_new(source, *number)
         {
             return self.repeated(&message);
         }
         if message.step.is_some() {
-            self.told = self.told.max(message.step);
-            self.step = self.step.max(self.told);
+            self.reported_step = self.reported_step.max(message.step);
+            self.step = self.step.max(self.reported_step);
             self.works(now);
         }
         let number = message.source.as_ref().map(|(_, number)| *number);
@@ -202,11 +202,11 @@ impl Session {
     }
 
     /// A question may be asked twice: its answer may have been lost.
-    fn repeated(&self, message: &Message) -> Vec<Heard> {
+    fn repeated(&self, message: &ProgramMessage) -> Vec<MessageEffect> {
         let number = message.source.as_ref().map(|(_, number)| *number);
-        let answer = |line: &Line| match line {
-            Line::Ask => Some(Heard::Subscribe),
-            Line::Next => self.next(number).map(Heard::Answer),
+        let answer = |line: &MessageLine| match line {
+            MessageLine::Ask => Some(MessageEffect::Subscribe),
+            MessageLine::Next => self.next(number).map(MessageEffect::Answer),
             _ => None,
         };
         message.lines.iter().filter_map(answer).collect()
@@ -214,45 +214,45 @@ impl Session {
 
     fn line(
         &mut self,
-        line: Line,
+        line: MessageLine,
         step: Option<u64>,
         number: Option<u64>,
         now: Time,
-    ) -> Option<Heard> {
+    ) -> Option<MessageEffect> {
         match line {
-            Line::Ready => self.works(now),
-            Line::Extend(extend) => return Some(Heard::Extend(extend)),
-            Line::Status(text) => self.status = Some(text).filter(|text| !text.is_empty()),
-            Line::Progress(part) => self.progress = Some(part),
-            Line::Total(total) => self.total = Some(total),
-            Line::Report { values, validation } => {
+            MessageLine::Ready => self.works(now),
+            MessageLine::Extend(extend) => return Some(MessageEffect::Extend(extend)),
+            MessageLine::Status(text) => self.status = Some(text).filter(|text| !text.is_empty()),
+            MessageLine::Progress(part) => self.progress = Some(part),
+            MessageLine::Total(total) => self.total = Some(total),
+            MessageLine::Report { values, validation } => {
                 self.works(now);
                 let step = step.or(self.step);
                 if validation {
                     self.validated(step, &values);
                 }
-                return Some(Heard::Report { step, values, validation });
+                return Some(MessageEffect::Report { step, values, validation });
             }
-            Line::SaveBegin => self.saving = Some(now),
-            Line::SaveEnd => self.save_ended(step, now),
-            Line::CheckpointDone(name) => {
+            MessageLine::SaveBegin => self.saving = Some(now),
+            MessageLine::SaveEnd => self.save_ended(step, now),
+            MessageLine::CheckpointDone(name) => {
                 self.works(now);
                 self.save_ended(step, now);
                 self.resolve(step, now);
-                return Some(Heard::Complete { name, step });
+                return Some(MessageEffect::Complete { name, step });
             }
-            Line::Finished => self.is_finished = true,
-            Line::InvalidParameters(reason) => self.invalid = Some(reason),
-            Line::Requeue => return Some(Heard::Requeue),
-            Line::Ask => return Some(Heard::Subscribe),
-            Line::Next => return self.next(number).map(Heard::Answer),
-            Line::Workloads(plan) => {
-                let Settings { resumed, validated, .. } = self.settings;
+            MessageLine::Finished => self.is_finished = true,
+            MessageLine::InvalidParameters(reason) => self.invalid = Some(reason),
+            MessageLine::Requeue => return Some(MessageEffect::Requeue),
+            MessageLine::Ask => return Some(MessageEffect::Subscribe),
+            MessageLine::Next => return self.next(number).map(MessageEffect::Answer),
+            MessageLine::Workloads(plan) => {
+                let SessionConfig { resumed, validated, .. } = self.settings;
                 self.total = Some(plan.total);
                 self.workloads
                     .get_or_insert_with(|| Workloads::begin(plan, resumed.unwrap_or(0), validated));
             }
-            Line::Did(work) => {
+            MessageLine::Did(work) => {
                 self.works(now);
                 if let Some(workloads) = &mut self.workloads {
                     workloads.did(work, step);
@@ -269,14 +269,14 @@ impl Session {
     }
 
     fn validated(&mut self, step: Option<u64>, values: &Map<String, Value>) {
-        let Settings { metric: Some(metric), best, .. } = &mut self.settings else { return };
+        let SessionConfig { metric: Some(metric), best, .. } = &mut self.settings else { return };
         let Some(value) = values.get(&metric.name).and_then(Value::as_f64) else { return };
         let is_better =
             |best: f64| if metric.larger_is_better { value > best } else { value < best };
         if best.is_none_or(is_better) {
             *best = Some(value);
             if let Some(workloads) = &mut self.workloads {
-                workloads.did(crate::protocol::workload::Work::Validate, step);
+                workloads.did(crate::protocol::workload::Workload::Validate, step);
                 workloads.is_best();
             }
         }
@@ -317,7 +317,7 @@ impl Session {
     }
 
     /// Asks for a save, unless one is asked for already.
-    pub(crate) fn request_save(&mut self, reason: Reason, now: Time) {
+    pub(crate) fn request_save(&mut self, reason: SaveReason, now: Time) {
         if self.state.save == 0 {
             self.requests += 1;
             self.requested_at = now;
@@ -328,7 +328,7 @@ impl Session {
     }
 
     /// Tells whether the program is being stopped.
-    pub(crate) fn set_stop(&mut self, stop: Option<(Reason, Option<f64>)>) {
+    pub(crate) fn set_stop(&mut self, stop: Option<(SaveReason, Option<f64>)>) {
         self.change(|state| {
             state.stop = stop.is_some();
             state.reason = stop.map(|(reason, _)| reason).or(state.reason);
@@ -336,7 +336,7 @@ impl Session {
         });
     }
 
-    fn change(&mut self, change: impl FnOnce(&mut State)) {
+    fn change(&mut self, change: impl FnOnce(&mut PublishedState)) {
         let before = self.state;
         change(&mut self.state);
         if self.state != before {
@@ -351,7 +351,7 @@ impl Session {
 
     /// What subscribers are told.
     pub(crate) fn text(&self) -> String {
-        let State { number, save, stop, reason, deadline, committed } = self.state;
+        let PublishedState { number, save, stop, reason, deadline, committed } = self.state;
         let mut text = format!("STATE={number}\nSAVE={save}\nSTOP={}\n", u8::from(stop));
         let mut line = |key: &str, value: Option<String>| {
             if let Some(value) = value {
@@ -361,19 +361,20 @@ impl Session {
         line("REASON", reason.map(|reason| reason.word().to_owned()));
         line("DEADLINE", deadline.map(|deadline| format!("{deadline:.0}")));
         line("COMMITTED", committed.map(|step| step.to_string()));
-        let every = if let Every::Steps(every) = self.settings.every { Some(every) } else { None };
+        let every =
+            if let SavePeriod::Steps(every) = self.settings.every { Some(every) } else { None };
         line("SAVE_EVERY", every.map(|steps| steps.to_string()));
         text
     }
 
     /// A save is asked for this long after the last one.
     pub(crate) fn set_interval(&mut self, interval: Duration) {
-        self.settings.every = Every::Time(interval);
+        self.settings.every = SavePeriod::Time(interval);
     }
 
     /// When the next save by time is due.
     pub(crate) fn save_due_at(&self) -> Option<Time> {
-        let Every::Time(every) = self.settings.every else { return None };
+        let SavePeriod::Time(every) = self.settings.every else { return None };
         let is_free = self.state.save == 0 && self.saving.is_none();
         self.last_save.filter(|_| is_free).map(|last| last + every)
     }
@@ -381,16 +382,16 @@ impl Session {
     /// Asks for the periodic save where it is due.
     pub(crate) fn tick(&mut self, now: Time) {
         let is_due = match self.settings.every {
-            Every::Never => false,
-            Every::Time(_) => self.save_due_at().is_some_and(|at| at <= now),
-            Every::Steps(every) => {
+            SavePeriod::Never => false,
+            SavePeriod::Time(_) => self.save_due_at().is_some_and(|at| at <= now),
+            SavePeriod::Steps(every) => {
                 let step = self.step.unwrap_or(0);
                 let is_free = self.state.save == 0 && self.saving.is_none();
                 is_free && every > 0 && step / every > self.last_saved_step / every
             }
         };
         if is_due {
-            self.request_save(Reason::Interval, now);
+            self.request_save(SaveReason::Interval, now);
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 /// What a program asks for. A period of 0 is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub(crate) struct Plan {
+pub(crate) struct WorkloadPlan {
     /// Steps of the whole.
     pub(crate) total: u64,
     /// Steps of one workload at the most; 0 sets no limit.
@@ -27,14 +27,14 @@ pub(crate) struct Plan {
 
 /// One workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Work {
+pub(crate) enum Workload {
     Train(u64),
     Validate,
     Checkpoint,
     Stop,
 }
 
-impl Work {
+impl Workload {
     /// Reads `train:100`, `validate` or `checkpoint`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         match text {
@@ -58,7 +58,7 @@ impl Work {
 /// How far a trial is with its plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Workloads {
-    plan: Plan,
+    plan: WorkloadPlan,
     step: u64,
     saved: u64,
     /// The step of the last validation.
@@ -69,34 +69,35 @@ pub(crate) struct Workloads {
 
 impl Workloads {
     /// Begins at a checkpoint, 0 where there is none. A validation made at exactly its step counts.
-    pub(crate) fn begin(plan: Plan, step: u64, validated: Option<u64>) -> Self {
+    pub(crate) fn begin(plan: WorkloadPlan, step: u64, validated: Option<u64>) -> Self {
         Self { plan, step, saved: step, validated, best: false }
     }
 
     /// What comes next. `stopping`: the time may be too short for a validation, never for a save.
-    pub(crate) fn next(&self, stopping: bool) -> Work {
-        let Plan { total, validate_every, checkpoint_every, validate_first, .. } = self.plan;
+    pub(crate) fn next(&self, stopping: bool) -> Workload {
+        let WorkloadPlan { total, validate_every, checkpoint_every, validate_first, .. } =
+            self.plan;
         let (finished, unsaved) = (self.step >= total, self.saved < self.step);
         let validated = self.validated.unwrap_or(0);
         if stopping {
-            return if unsaved { Work::Checkpoint } else { Work::Stop };
+            return if unsaved { Workload::Checkpoint } else { Workload::Stop };
         }
         let first = validate_first && self.step == 0 && self.validated.is_none();
         if first || is_due(self.step, validated, validate_every) {
-            return Work::Validate;
+            return Workload::Validate;
         }
         let periodic = is_due(self.step, self.saved, checkpoint_every);
         if unsaved && (finished || periodic || (self.best && self.plan.checkpoint_best)) {
-            return Work::Checkpoint;
+            return Workload::Checkpoint;
         }
         if !finished {
-            return Work::Train(self.steps());
+            return Workload::Train(self.steps());
         }
-        if self.validated == Some(self.step) { Work::Stop } else { Work::Validate }
+        if self.validated == Some(self.step) { Workload::Stop } else { Workload::Validate }
     }
 
     fn steps(&self) -> u64 {
-        let Plan { total, unit, validate_every, checkpoint_every, .. } = self.plan;
+        let WorkloadPlan { total, unit, validate_every, checkpoint_every, .. } = self.plan;
         let until = |period: u64| (period > 0).then(|| period - self.step % period);
         let unit = (unit > 0).then_some(unit);
         let limits = [until(validate_every), until(checkpoint_every), unit];
@@ -104,14 +105,16 @@ impl Workloads {
     }
 
     /// A workload was done; `step` is where the program says that it is. Late news change nothing.
-    pub(crate) fn did(&mut self, work: Work, step: Option<u64>) {
+    pub(crate) fn did(&mut self, work: Workload, step: Option<u64>) {
         match work {
-            Work::Train(steps) => {
+            Workload::Train(steps) => {
                 self.step = self.step.max(step.unwrap_or(self.step.saturating_add(steps)));
             }
-            Work::Validate => self.validated = self.validated.max(Some(step.unwrap_or(self.step))),
-            Work::Checkpoint => self.saved(step.unwrap_or(self.step)),
-            Work::Stop => {}
+            Workload::Validate => {
+                self.validated = self.validated.max(Some(step.unwrap_or(self.step)));
+            }
+            Workload::Checkpoint => self.saved(step.unwrap_or(self.step)),
+            Workload::Stop => {}
         }
     }
 
@@ -136,7 +139,7 @@ fn is_due(step: u64, last: u64, period: u64) -> bool {
 mod tests {
     use super::*;
 
-    const PLAN: Plan = Plan {
+    const PLAN: WorkloadPlan = WorkloadPlan {
         total: 500,
         unit: 100,
         validate_every: 200,
@@ -151,10 +154,10 @@ mod tests {
         for _ in 0..limit {
             let work = state.next(false);
             done.push(match work {
-                Work::Train(_) => "T".to_owned(),
-                Work::Validate => format!("V({})", state.step),
-                Work::Checkpoint => format!("C({})", state.step),
-                Work::Stop => return done.join(" "),
+                Workload::Train(_) => "T".to_owned(),
+                Workload::Validate => format!("V({})", state.step),
+                Workload::Checkpoint => format!("C({})", state.step),
+                Workload::Stop => return done.join(" "),
             });
             state.did(work, None);
         }
@@ -178,16 +181,16 @@ mod tests {
     #[test]
     fn a_stop_saves_what_is_unsaved_and_ends() {
         let mut state = Workloads::begin(PLAN, 0, None);
-        assert_eq!(state.next(true), Work::Stop);
-        state.did(Work::Train(100), Some(100));
-        assert_eq!(state.next(true), Work::Checkpoint);
-        state.did(Work::Checkpoint, None);
-        assert_eq!(state.next(true), Work::Stop);
+        assert_eq!(state.next(true), Workload::Stop);
+        state.did(Workload::Train(100), Some(100));
+        assert_eq!(state.next(true), Workload::Checkpoint);
+        state.did(Workload::Checkpoint, None);
+        assert_eq!(state.next(true), Workload::Stop);
     }
 
     #[test]
     fn the_first_validation_and_the_best_are_kept() {
-        let plan = Plan { validate_first: true, checkpoint_best: true, ..PLAN };
+        let plan = WorkloadPlan { validate_first: true, checkpoint_best: true, ..PLAN };
         let mut state = Workloads::begin(plan, 0, None);
         assert_eq!(run(&mut state, 4), "V(0) T T V(200)");
         state.is_best();
@@ -198,9 +201,9 @@ mod tests {
     fn late_and_repeated_news_change_nothing() {
         let mut state = Workloads::begin(PLAN, 400, Some(400));
         let before = state;
-        state.did(Work::Train(100), Some(100));
-        state.did(Work::Validate, Some(200));
-        state.did(Work::Checkpoint, Some(300));
+        state.did(Workload::Train(100), Some(100));
+        state.did(Workload::Validate, Some(200));
+        state.did(Workload::Checkpoint, Some(300));
         assert_eq!(state, before);
     }
 
@@ -210,12 +213,12 @@ mod tests {
             total in 0u64..300, unit in 0u64..50, validate_every in 0u64..70,
             checkpoint_every in 0u64..70, validate_first: bool, stop_after in 0usize..40,
         ) {
-            let plan = Plan { total, unit, validate_every, checkpoint_every, validate_first, checkpoint_best: false };
+            let plan = WorkloadPlan { total, unit, validate_every, checkpoint_every, validate_first, checkpoint_best: false };
             let mut state = Workloads::begin(plan, 0, None);
             run(&mut state, stop_after);
             let mut resumed = Workloads::begin(plan, state.saved, state.validated.filter(|&at| at <= state.saved));
             run(&mut resumed, 2000);
-            proptest::prop_assert_eq!(resumed.next(false), Work::Stop);
+            proptest::prop_assert_eq!(resumed.next(false), Workload::Stop);
             proptest::prop_assert_eq!((resumed.step, resumed.saved), (total, total));
         }
     }

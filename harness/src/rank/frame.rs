@@ -15,7 +15,7 @@ const LONGEST: usize = 256 * 1024;
 
 /// What one rank tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Message {
+pub(crate) enum RankMessage {
     /// Its program runs, in this step of the job and on this node.
     Started { step: String, node: String },
     /// Its program could not be started on this node.
@@ -32,7 +32,7 @@ pub(crate) enum Message {
     Killed(i32),
 }
 
-impl Message {
+impl RankMessage {
     fn parts(&self) -> (&'static str, Vec<u8>) {
         match self {
             Self::Started { step, node } => ("started", format!("{step} {node}").into_bytes()),
@@ -78,7 +78,7 @@ fn pair(text: &str) -> Option<(String, String)> {
 }
 
 /// The lines that carry a message.
-pub(crate) fn encode(rank: u32, message: &Message) -> String {
+pub(crate) fn encode(rank: u32, message: &RankMessage) -> String {
     let (kind, mut payload) = message.parts();
     payload.truncate(LONGEST);
     let head = format!("{MARK} {rank} {kind} ");
@@ -134,7 +134,7 @@ pub(crate) struct Decoder {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Read {
     /// A message is whole now.
-    Message(u32, Message),
+    Message(u32, RankMessage),
     /// A part of one, or one that a newer shim would send.
     Nothing,
     /// No line of ours.
@@ -153,7 +153,8 @@ impl Decoder {
             return Read::Nothing;
         }
         let payload = self.begun.remove(&rank).unwrap_or_default();
-        Message::read(kind, payload).map_or(Read::Nothing, |message| Read::Message(rank, message))
+        RankMessage::read(kind, payload)
+            .map_or(Read::Nothing, |message| Read::Message(rank, message))
     }
 }
 
@@ -189,7 +190,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn decode(decoder: &mut Decoder, text: &str) -> Vec<(u32, Message)> {
+    fn decode(decoder: &mut Decoder, text: &str) -> Vec<(u32, RankMessage)> {
         let message = |line: &str| match decoder.take(line) {
             Read::Message(rank, message) => Some((rank, message)),
             Read::Nothing | Read::Foreign => None,
@@ -200,7 +201,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_survive(bytes: Vec<u8>, rank: u32) {
-            let message = Message::Line(bytes);
+            let message = RankMessage::Line(bytes);
             let text = encode(rank, &message);
             prop_assert!(text.lines().all(|line| line.len() < LONGEST_LINE));
             prop_assert!(text.bytes().all(|byte| byte == b'\n' || (b' '..=b'~').contains(&byte)));
@@ -213,15 +214,15 @@ mod tests {
             prop_assert!(!order.contains('\n'));
             let rest = order.strip_prefix("answer ").unwrap();
             prop_assert_eq!(read_answer(rest), Some((rank, number, bytes.clone())));
-            let message = Message::Datagram { from: number, bytes };
+            let message = RankMessage::Datagram { from: number, bytes };
             let text = encode(rank, &message);
             prop_assert_eq!(decode(&mut Decoder::default(), &text), [(rank, message)]);
         }
 
         #[test]
         fn ranks_may_be_mixed_line_by_line(lengths in prop::collection::vec(0_usize..5000, 2..5)) {
-            let messages: Vec<Message> =
-                lengths.iter().map(|&length| Message::Line(vec![b'%'; length])).collect();
+            let messages: Vec<RankMessage> =
+                lengths.iter().map(|&length| RankMessage::Line(vec![b'%'; length])).collect();
             let texts: Vec<String> =
                 messages.iter().zip(0..).map(|(message, rank)| encode(rank, message)).collect();
             let mut lines: Vec<_> = texts.iter().map(|text| text.lines()).collect();
@@ -250,13 +251,13 @@ mod tests {
     #[test]
     fn every_message_survives() {
         for message in [
-            Message::Started { step: "12.3".into(), node: "n 1".into() },
-            Message::Failed { node: "n1".into(), why: "`x` was not found\nin PATH: é".into() },
-            Message::Heard(true),
-            Message::Heard(false),
-            Message::Line(Vec::new()),
-            Message::Exited(-1),
-            Message::Killed(9),
+            RankMessage::Started { step: "12.3".into(), node: "n 1".into() },
+            RankMessage::Failed { node: "n1".into(), why: "`x` was not found\nin PATH: é".into() },
+            RankMessage::Heard(true),
+            RankMessage::Heard(false),
+            RankMessage::Line(Vec::new()),
+            RankMessage::Exited(-1),
+            RankMessage::Killed(9),
         ] {
             let found = decode(&mut Decoder::default(), &encode(7, &message));
             assert_eq!(found, [(7, message)]);

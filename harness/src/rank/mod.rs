@@ -21,7 +21,7 @@ pub(crate) use shim::run;
 
 /// What it is started with.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Options {
+pub(crate) struct ExecOptions {
     pub(crate) dir: TrialDir,
     pub(crate) attempt: u32,
     pub(crate) workdir: PathBuf,
@@ -34,7 +34,7 @@ pub(crate) struct Options {
     pub(crate) program: Vec<OsString>,
 }
 
-impl Options {
+impl ExecOptions {
     /// The arguments that are read again by [`Options::parse`].
     pub(crate) fn arguments(&self) -> Vec<OsString> {
         let mut words: Vec<OsString> = ["exec", "--trial-dir"].map(OsString::from).into();
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn the_command_line_survives() {
-        let options = Options {
+        let options = ExecOptions {
             dir: TrialDir("/x y".into()),
             attempt: 3,
             workdir: "/w".into(),
@@ -107,9 +107,9 @@ mod tests {
             program: ["p", "--", "--lines", "a b"].map(OsString::from).into(),
         };
         let words = options.arguments();
-        assert_eq!(Options::parse(&words[1..]).as_ref(), Ok(&options));
-        let plain = Options { lines: false, workers: None, ..options };
-        assert_eq!(Options::parse(&plain.arguments()[1..]).as_ref(), Ok(&plain));
-        assert!(Options::parse(&["--".into()]).unwrap_err().contains("PROGRAM"));
+        assert_eq!(ExecOptions::parse(&words[1..]).as_ref(), Ok(&options));
+        let plain = ExecOptions { lines: false, workers: None, ..options };
+        assert_eq!(ExecOptions::parse(&plain.arguments()[1..]).as_ref(), Ok(&plain));
+        assert!(ExecOptions::parse(&["--".into()]).unwrap_err().contains("PROGRAM"));
     }
 }

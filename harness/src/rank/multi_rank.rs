@@ -17,9 +17,9 @@ use crate::job::harness::Harness;
 use crate::os::clock::Time;
 use crate::os::log::{Log, log_info};
 use crate::os::subprocess;
-use crate::program::output::Stream;
+use crate::program::output::OutputStream;
 use crate::program::processes::{self, Pipes};
-use crate::rank::frame::{Decoder, Message, Read, answer};
+use crate::rank::frame::{Decoder, RankMessage, Read, answer};
 use crate::rank::relay::{Relay, Relayed};
 
 /// How long the others have to end by themselves when one has crashed: what they say last explains most.
@@ -35,7 +35,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// How one rank stands.
 #[derive(Clone, Debug, Default)]
-struct Rank {
+struct RankState {
     node: String,
     heard: bool,
     end: Option<Exit>,
@@ -54,12 +54,12 @@ enum Due {
 #[derive(Debug)]
 pub(crate) struct Launched {
     pub(crate) srun: u32,
-    ranks: BTreeMap<u32, Rank>,
+    ranks: BTreeMap<u32, RankState>,
     of: u32,
     step: Option<String>,
     orders: Option<PipeWriter>,
-    messages: Stream,
-    words: Stream,
+    messages: OutputStream,
+    words: OutputStream,
     last_word: Option<String>,
     decoder: Decoder,
     /// A request is open: these ranks have answered that nobody caught its signal.
@@ -72,12 +72,12 @@ pub(crate) struct Launched {
     kills: u32,
     relay: Option<Relay>,
     /// What was heard after the end, and not taken yet.
-    late: Vec<Heard>,
+    late: Vec<RankNews>,
 }
 
 /// What is heard of a program elsewhere.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum RankNews {
     /// A line of rank 0's output.
     Line(String),
     /// Whether a request to save reached anybody.
@@ -113,8 +113,8 @@ impl Launched {
     ) -> io::Result<Self> {
         let (read, orders) = io::pipe()?;
         fcntl(orders.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        let (messages, stdout) = Stream::read_only()?;
-        let (words, stderr) = Stream::read_only()?;
+        let (messages, stdout) = OutputStream::read_only()?;
+        let (words, stderr) = OutputStream::read_only()?;
         let pipes = Pipes { stdin: read.into(), stdout, stderr };
         let srun = processes::start_srun(argv, env, pipes)?;
         Ok(Self {
@@ -190,7 +190,7 @@ impl Launched {
         }
     }
 
-    pub(crate) fn look(&mut self, now: Time, log: &mut Log) -> Vec<Heard> {
+    pub(crate) fn look(&mut self, now: Time, log: &mut Log) -> Vec<RankNews> {
         let mut heard = std::mem::take(&mut self.late);
         let (mut messages, mut foreign) = (Vec::new(), Vec::new());
         let Self { decoder, .. } = self;
@@ -215,38 +215,44 @@ impl Launched {
         heard
     }
 
-    fn take(&mut self, number: u32, message: Message, now: Time, log: &mut Log) -> Option<Heard> {
+    fn take(
+        &mut self,
+        number: u32,
+        message: RankMessage,
+        now: Time,
+        log: &mut Log,
+    ) -> Option<RankNews> {
         let rank = self.ranks.entry(number).or_default();
         match message {
-            Message::Started { step, node } => {
+            RankMessage::Started { step, node } => {
                 log.note(&format!("rank {number} runs on {node}"));
                 rank.node = node;
                 self.step = Some(step);
             }
-            Message::Failed { node, why } => {
+            RankMessage::Failed { node, why } => {
                 rank.node = node;
                 self.rank_ended(number, &Exit::StartFailed(why), now, log);
             }
-            Message::Exited(code) => self.rank_ended(number, &Exit::Code(code), now, log),
-            Message::Killed(signal) => self.rank_ended(number, &Exit::Signal(signal), now, log),
-            Message::Heard(true) => rank.heard = true,
-            Message::Heard(false) => {
+            RankMessage::Exited(code) => self.rank_ended(number, &Exit::Code(code), now, log),
+            RankMessage::Killed(signal) => self.rank_ended(number, &Exit::Signal(signal), now, log),
+            RankMessage::Heard(true) => rank.heard = true,
+            RankMessage::Heard(false) => {
                 if let Some(deaf) = &mut self.deaf {
                     deaf.insert(number);
                 }
             }
-            Message::Datagram { from, bytes } => {
-                return Some(Heard::Message(Relayed { rank: number, from, bytes }));
+            RankMessage::Datagram { from, bytes } => {
+                return Some(RankNews::Message(Relayed { rank: number, from, bytes }));
             }
-            Message::Line(line) => {
-                return Some(Heard::Line(String::from_utf8_lossy(&line).into_owned()));
+            RankMessage::Line(line) => {
+                return Some(RankNews::Line(String::from_utf8_lossy(&line).into_owned()));
             }
         }
         None
     }
 
     /// The answer to a request, once one rank heard it or all are known to be deaf.
-    fn asked(&mut self) -> Option<Heard> {
+    fn asked(&mut self) -> Option<RankNews> {
         let deaf = self.deaf.as_ref()?;
         let mut has_heard = false;
         for rank in self.ranks.values_mut() {
@@ -256,7 +262,7 @@ impl Launched {
         let all = (0..self.of).all(|number| deaf.contains(&number) || over(&number));
         (has_heard || all).then(|| {
             self.deaf = None;
-            Heard::Asked(has_heard)
+            RankNews::Asked(has_heard)
         })
     }
 

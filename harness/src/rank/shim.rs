@@ -15,8 +15,8 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::UnixAddr;
 
-use super::Options;
-use super::frame::{Message, encode, read_answer};
+use super::ExecOptions;
+use super::frame::{RankMessage, encode, read_answer};
 use super::identity::{self, Rank};
 use crate::monitor::watchdog;
 use crate::os::clock::{Clock, Time};
@@ -24,9 +24,9 @@ use crate::os::log::log_stderr;
 use crate::os::proc_fs;
 use crate::os::serial_queue::SerialQueue;
 use crate::os::signals;
-use crate::program::ask::Asking;
-use crate::program::output::{self, Stream};
-use crate::program::processes::{self, Start};
+use crate::program::ask::SaveSignal;
+use crate::program::output::{self, OutputStream};
+use crate::program::processes::{self, ProcessStart};
 use crate::protocol::Socket;
 
 /// How often a program that did not catch the request to save is asked again.
@@ -68,7 +68,7 @@ struct Shim {
     program: Option<u32>,
     /// The signal that nobody caught yet, and when it is sent again.
     wanted: Option<(Signal, Time)>,
-    streams: Vec<Stream>,
+    streams: Vec<OutputStream>,
     /// Writes them: a disk that hangs must not hold up an order.
     records: SerialQueue,
     socket: Option<Socket>,
@@ -80,7 +80,7 @@ struct Shim {
 }
 
 /// Runs the program of one rank. Its end is told to the harness; the exit code only says that this was done.
-pub(crate) fn run(options: &Options) -> Result<u8, String> {
+pub(crate) fn run(options: &ExecOptions) -> Result<u8, String> {
     let signals = signals::listen().map_err(|error| format!("signals: {error}"))?;
     processes::adopt_orphans().map_err(|error| format!("a subreaper: {error}"))?;
     let rank = Rank::of_slurm()?;
@@ -109,12 +109,12 @@ pub(crate) fn run(options: &Options) -> Result<u8, String> {
         Ok(program) => {
             shim.program = Some(program);
             let (step, node) = (shim.rank.step.clone(), shim.rank.node_name.clone());
-            shim.tell(&Message::Started { step, node });
+            shim.tell(&RankMessage::Started { step, node });
             shim.watch();
         }
         Err(why) => {
             let node = shim.rank.node_name.clone();
-            shim.tell(&Message::Failed { node, why });
+            shim.tell(&RankMessage::Failed { node, why });
         }
     }
     shim.last_words();
@@ -122,13 +122,13 @@ pub(crate) fn run(options: &Options) -> Result<u8, String> {
 }
 
 impl Shim {
-    fn start(&mut self, options: &Options) -> Result<u32, String> {
+    fn start(&mut self, options: &ExecOptions) -> Result<u32, String> {
         let (dir, attempt, rank) = (&options.dir, options.attempt, self.rank.number);
         let mut ends = Vec::new();
         for path in [dir.rank_stdout(attempt, rank), dir.rank_stderr(attempt, rank)] {
             let log = output::open_log(&path).ok();
             if options.lines && rank == 0 {
-                let stream = Stream::new(log, &self.records);
+                let stream = OutputStream::new(log, &self.records);
                 let (stream, end) = stream.map_err(|error| error.to_string())?;
                 self.streams.push(stream);
                 ends.push(end);
@@ -142,7 +142,7 @@ impl Shim {
         env.extend(self.open_socket());
         let (argv, workdir) = (&options.program, &options.workdir);
         let path = super::identity::search_path();
-        let start = Start { argv, env: &env, workdir, stdout, stderr };
+        let start = ProcessStart { argv, env: &env, workdir, stdout, stderr };
         processes::start(start, &path).map_err(|error| error.to_string())
     }
 
@@ -170,7 +170,7 @@ impl Shim {
             let Some(received) = self.socket.as_mut().and_then(Socket::receive) else { return };
             let from = received.from.map_or(0, |from| self.number_of(from));
             if self.pending.len() < BACKLOG {
-                self.tell(&Message::Datagram { from, bytes: received.bytes });
+                self.tell(&RankMessage::Datagram { from, bytes: received.bytes });
             }
         }
     }
@@ -222,7 +222,7 @@ impl Shim {
             PollTimeout::try_from(due + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
         });
         let mut set = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        let pipes = self.streams.iter().filter_map(Stream::pipe);
+        let pipes = self.streams.iter().filter_map(OutputStream::pipe);
         set.extend(pipes.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
         let socket = self.socket.iter().map(Socket::descriptor);
         set.extend(socket.map(|open| PollFd::new(open, PollFlags::POLLIN)));
@@ -269,7 +269,7 @@ impl Shim {
             Order::Ask(signal) => {
                 self.wanted = Some((signal, self.clock.now()));
                 let heard = self.ask();
-                self.tell(&Message::Heard(heard));
+                self.tell(&RankMessage::Heard(heard));
             }
             Order::End => {
                 self.wanted = None;
@@ -291,8 +291,8 @@ impl Shim {
     /// Sends the wanted signal; says whether a process caught it.
     fn ask(&mut self) -> bool {
         let Some((signal, _)) = self.wanted else { return false };
-        let asking = Asking { root: self.pid, except: &[], signal, profile: None };
-        let heard = asking.ask(None);
+        let asking = SaveSignal { root: self.pid, except: &[], signal, profile: None };
+        let heard = asking.send(None);
         self.wanted = (!heard).then_some((signal, self.clock.now() + RETRY));
         heard
     }
@@ -302,8 +302,8 @@ impl Shim {
             if Some(reaped.pid) == self.program {
                 self.program = None;
                 let end = match (reaped.code, reaped.signal) {
-                    (Some(code), _) => Message::Exited(code),
-                    (None, signal) => Message::Killed(signal.unwrap_or(Signal::SIGKILL as i32)),
+                    (Some(code), _) => RankMessage::Exited(code),
+                    (None, signal) => RankMessage::Killed(signal.unwrap_or(Signal::SIGKILL as i32)),
                 };
                 self.tell(&end);
             }
@@ -329,12 +329,12 @@ impl Shim {
         }
         for line in lines {
             if self.pending.len() < BACKLOG {
-                self.tell(&Message::Line(line));
+                self.tell(&RankMessage::Line(line));
             }
         }
     }
 
-    fn tell(&mut self, message: &Message) {
+    fn tell(&mut self, message: &RankMessage) {
         self.pending.extend(encode(self.rank.number, message).into_bytes());
     }
 

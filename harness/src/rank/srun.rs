@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nemo_core::rundir::LaunchSpec;
 
-use crate::rank::Options;
+use crate::rank::ExecOptions;
 
 /// Processes on each node that Slurm starts: one where `torchrun` starts the workers itself.
 pub(crate) fn tasks_per_node(launch: &LaunchSpec) -> u32 {
@@ -32,7 +32,7 @@ pub(crate) fn srun(
     launch: &LaunchSpec,
     cpus: Option<&str>,
     harness: &Path,
-    options: &Options,
+    options: &ExecOptions,
 ) -> Vec<OsString> {
     let tasks = tasks_per_node(launch);
     let mut words = vec![
@@ -126,7 +126,7 @@ mod tests {
 
     #[track_caller]
     fn check_srun(launch: &LaunchSpec, cpus: Option<&str>, expected: &str) {
-        let options = Options {
+        let options = ExecOptions {
             dir: TrialDir("/t".into()),
             attempt: 2,
             workdir: "/w".into(),

@@ -41,8 +41,8 @@ fn replaced_in(line: &str, parent: Parent<'_>) -> Option<(String, String)> {
     let (id, name, dependency) = (fields.next()?.trim(), fields.next()?, fields.next()?);
     name.strip_prefix(parent.experiment)?.strip_prefix('.')?;
     let (job, tasks) = id.split_once('_').map_or((id, None), |(job, tasks)| (job, Some(tasks)));
-    let mut kinds = dependency.split(',').map(Part::read);
-    let is_mine = |part: &Part<'_>| part.ids.contains(&parent.job);
+    let mut kinds = dependency.split(',').map(DependencyTerm::read);
+    let is_mine = |part: &DependencyTerm<'_>| part.ids.contains(&parent.job);
     if kinds.clone().any(|part| part.kind == "aftercorr" && is_mine(&part)) {
         // Of the waiting array only the task with this one's index waits for this one.
         let index = parent.index.filter(|index| tasks.is_some_and(|tasks| has(tasks, *index)))?;
@@ -56,19 +56,19 @@ fn replaced_in(line: &str, parent: Parent<'_>) -> Option<(String, String)> {
         Some(index) => format!("{job}_{index}"),
         None => job.to_owned(),
     };
-    let all = dependency.split(',').map(Part::read);
+    let all = dependency.split(',').map(DependencyTerm::read);
     waits.then(|| (target, joined(all, None)))
 }
 
 /// One condition: `afterok:7_*:8(unfulfilled)`.
 #[derive(Clone, Debug)]
-struct Part<'a> {
+struct DependencyTerm<'a> {
     kind: &'a str,
     /// Without the `_*` of a whole array.
     ids: Vec<&'a str>,
 }
 
-impl<'a> Part<'a> {
+impl<'a> DependencyTerm<'a> {
     fn read(text: &'a str) -> Self {
         let text = text.split('(').next().unwrap_or_default().trim();
         let mut words = text.split(':');
@@ -78,8 +78,8 @@ impl<'a> Part<'a> {
 }
 
 /// The conditions without any success but, trial by trial, those of other parents.
-fn joined<'a>(parts: impl Iterator<Item = Part<'a>>, own: Option<(&str, u32)>) -> String {
-    let text = |part: Part<'a>| {
+fn joined<'a>(parts: impl Iterator<Item = DependencyTerm<'a>>, own: Option<(&str, u32)>) -> String {
+    let text = |part: DependencyTerm<'a>| {
         let ids = part.ids.join(":");
         match (part.kind, own) {
             ("afterok", _) => format!("afterany:{ids}"),

@@ -14,7 +14,7 @@ use crate::job::context::SlurmJob;
 use crate::job::harness::Harness;
 use crate::os::log::log_stderr;
 use crate::os::proc_fs;
-use crate::os::subprocess::{self, Outcome};
+use crate::os::subprocess::{self, SubprocessResult};
 use crate::slurm::dependency::{self, Parent};
 use crate::slurm::{self, requeue};
 
@@ -71,13 +71,13 @@ fn insist(harness: &Harness, words: &[String], else_what: &str) -> Option<String
     let until = harness.clock.now() + PATIENCE;
     loop {
         let why = match subprocess::ask(&words, &harness.clock, requeue::ANSWER) {
-            Outcome::Ended { code: Some(0), text } => return Some(text),
-            Outcome::Ended { text, .. } if !slurm::is_no_answer(&text) => {
+            SubprocessResult::Ended { code: Some(0), text } => return Some(text),
+            SubprocessResult::Ended { text, .. } if !slurm::is_no_answer(&text) => {
                 log_stderr(&format!("{else_what}: {text}"));
                 return None;
             }
-            Outcome::Ended { text, .. } => text,
-            Outcome::NoAnswer(why) => why,
+            SubprocessResult::Ended { text, .. } => text,
+            SubprocessResult::NoAnswer(why) => why,
         };
         if harness.clock.now() + PAUSE > until {
             log_stderr(&format!("{else_what}: {why}"));

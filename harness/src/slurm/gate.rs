@@ -11,9 +11,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::job::context::SlurmJob;
 use crate::job::harness::Harness;
-use crate::job::parents::{self, FinalEnd, Known, Readiness};
+use crate::job::parents::{self, FinalEnd, KnownEnds, ParentReadiness};
 use crate::os::log::{log_info, log_stderr};
-use crate::os::subprocess::{self, Outcome};
+use crate::os::subprocess::{self, SubprocessResult};
 use crate::slurm::requeue::{self, ANSWER, UNTIL_TERM};
 use crate::slurm::{self, Requeued};
 
@@ -28,27 +28,29 @@ const IN_THE_QUEUE: u32 = 60;
 /// The exit code with which the job leaves, if the trial must not run.
 pub(crate) fn refuses(harness: &Harness, job: &SlurmJob) -> Option<u8> {
     let parents = &harness.trial.spec.after;
-    let mut known = Known::new();
+    let mut known = KnownEnds::new();
     let until = harness.clock.now() + UNTIL_SEEN;
     loop {
         let open = match parents::readiness(parents, harness.trial.index, &known) {
-            Readiness::Ready => return None,
-            Readiness::Never { why, of_all } => return Some(block(harness, job, &why, of_all)),
-            Readiness::Open(open) => open,
+            ParentReadiness::Ready => return None,
+            ParentReadiness::Never { why, of_all } => {
+                return Some(block(harness, job, &why, of_all));
+            }
+            ParentReadiness::Open(open) => open,
         };
         if known.is_empty() {
             let (task, trial) = &open[0];
             log_stderr(&format!("`{task}` trial {trial} has no final record yet; looking again"));
         }
         match ask_slurm(harness, &open, &mut known) {
-            Asked::Runs(ids) => return Some(wait_in_queue(harness, job, &ids)),
-            Asked::Completed => {}
-            Asked::Nothing if harness.clock.now() < until => {
+            ParentJobs::Runs(ids) => return Some(wait_in_queue(harness, job, &ids)),
+            ParentJobs::Completed => {}
+            ParentJobs::Nothing if harness.clock.now() < until => {
                 if has_signal(harness) {
                     return Some(wait_in_queue(harness, job, &[]));
                 }
             }
-            Asked::Nothing => {
+            ParentJobs::Nothing => {
                 let lost = FinalEnd::Lost("left no record of its end");
                 known.extend(open.into_iter().map(|trial| (trial, lost)));
             }
@@ -57,7 +59,7 @@ pub(crate) fn refuses(harness: &Harness, job: &SlurmJob) -> Option<u8> {
 }
 
 /// What Slurm says of trials without a final record.
-enum Asked {
+enum ParentJobs {
     /// Some run or will, under these ids.
     Runs(Vec<String>),
     /// One more is done.
@@ -65,7 +67,7 @@ enum Asked {
     Nothing,
 }
 
-fn ask_slurm(harness: &Harness, open: &[(String, u32)], known: &mut Known) -> Asked {
+fn ask_slurm(harness: &Harness, open: &[(String, u32)], known: &mut KnownEnds) -> ParentJobs {
     let mut running = Vec::new();
     let mut is_more = false;
     for (task, trial) in open.iter().take(QUESTIONS) {
@@ -74,7 +76,7 @@ fn ask_slurm(harness: &Harness, open: &[(String, u32)], known: &mut Known) -> As
             continue;
         };
         let outcome = subprocess::ask(&slurm::show_job(&id), &harness.clock, ANSWER);
-        let Outcome::Ended { text, .. } = outcome else { continue };
+        let SubprocessResult::Ended { text, .. } = outcome else { continue };
         let Some(state) = slurm::parse(&text) else { continue };
         if state.state == "COMPLETED" && !has_end {
             is_more |= known.insert((task.clone(), *trial), FinalEnd::Done).is_none();
@@ -83,9 +85,9 @@ fn ask_slurm(harness: &Harness, open: &[(String, u32)], known: &mut Known) -> As
         }
     }
     match (running.is_empty(), is_more) {
-        (false, _) => Asked::Runs(running),
-        (true, true) => Asked::Completed,
-        (true, false) => Asked::Nothing,
+        (false, _) => ParentJobs::Runs(running),
+        (true, true) => ParentJobs::Completed,
+        (true, false) => ParentJobs::Nothing,
     }
 }
 
@@ -130,8 +132,8 @@ fn wait_in_queue(harness: &Harness, job: &SlurmJob, ids: &[String]) -> u8 {
         return exit::CANCELLED;
     }
     let answer = match subprocess::ask(&slurm::requeue(&id, false), &harness.clock, ANSWER) {
-        Outcome::Ended { code, text } => slurm::requeued(code, &text),
-        Outcome::NoAnswer(why) => Requeued::Failed(why),
+        SubprocessResult::Ended { code, text } => slurm::requeued(code, &text),
+        SubprocessResult::NoAnswer(why) => Requeued::Failed(why),
     };
     if let Requeued::Refused(why) | Requeued::Failed(why) = answer {
         log_stderr(&format!("the job could not be requeued: {why}"));

@@ -9,7 +9,9 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use nemo_core::exit;
-use nemo_core::rundir::{Action, AttemptRecord, ExperimentDir, Next, Request, TrialDir, requests};
+use nemo_core::rundir::{
+    AttemptRecord, ExperimentDir, Next, Request, RequestedAction, TrialDir, requests,
+};
 use nemo_core::{durable, lines};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -21,7 +23,7 @@ use crate::job::trial::Trial;
 use crate::os::clock::{Time, unix_now};
 use crate::os::log::{log_info, log_stderr};
 use crate::os::signals;
-use crate::os::subprocess::{self, Outcome};
+use crate::os::subprocess::{self, SubprocessResult};
 use crate::slurm::{self, OwnRun, Requeued};
 use crate::supervise::StopCause;
 
@@ -69,8 +71,8 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
         let paused = harness.records.ask(move || is_paused(&dir)).wait(DISK) == Some(true);
         let answer =
             match subprocess::ask(&slurm::requeue(&job.id(), paused), &harness.clock, ANSWER) {
-                Outcome::Ended { code, text } => slurm::requeued(code, &text),
-                Outcome::NoAnswer(why) => Requeued::Failed(why),
+                SubprocessResult::Ended { code, text } => slurm::requeued(code, &text),
+                SubprocessResult::NoAnswer(why) => Requeued::Failed(why),
             };
         let (why, again) = match answer {
             Requeued::Yes if is_cancelled(harness) => {
@@ -109,8 +111,8 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
 /// What Slurm says of the job right now.
 pub(crate) fn look(harness: &Harness, job: &SlurmJob) -> Option<slurm::Job> {
     match subprocess::ask(&slurm::show_job(&job.id()), &harness.clock, ANSWER) {
-        Outcome::Ended { text, .. } => slurm::parse(&text),
-        Outcome::NoAnswer(_) => None,
+        SubprocessResult::Ended { text, .. } => slurm::parse(&text),
+        SubprocessResult::NoAnswer(_) => None,
     }
 }
 
@@ -146,7 +148,9 @@ fn is_wished(trial: &Trial, since: f64) -> bool {
     #[expect(clippy::cast_precision_loss, reason = "unix seconds fit")]
     let is_new = |wish: &Request| wish.time as f64 >= since.floor();
     wishes.iter().any(|(_, wish)| {
-        wish.action == Action::Cancel && wish.covers(&trial.spec.task, trial.index) && is_new(wish)
+        wish.action == RequestedAction::Cancel
+            && wish.covers(&trial.spec.task, trial.index)
+            && is_new(wish)
     })
 }
 
@@ -207,7 +211,8 @@ pub(crate) fn must_leave(harness: &Harness) -> bool {
 fn wanted(harness: &Harness, job: &SlurmJob, bad: &[String]) -> Option<(slurm::Job, Exclusion)> {
     let known = look(harness, job)?;
     let partition = slurm::show_partition(&known.partition);
-    let Outcome::Ended { text, .. } = subprocess::ask(&partition, &harness.clock, ANSWER) else {
+    let SubprocessResult::Ended { text, .. } = subprocess::ask(&partition, &harness.clock, ANSWER)
+    else {
         return None;
     };
     let total = slurm::total_nodes(&text)?;
@@ -248,9 +253,9 @@ fn exclude_nodes(harness: &Harness, job: &SlurmJob) {
 /// Tells Slurm something without which nothing is lost.
 pub(crate) fn tell(harness: &Harness, words: &[&str], else_what: &str) {
     let why = match subprocess::ask(words, &harness.clock, ANSWER) {
-        Outcome::Ended { code: Some(0), .. } => return,
-        Outcome::Ended { text, .. } => text,
-        Outcome::NoAnswer(why) => why,
+        SubprocessResult::Ended { code: Some(0), .. } => return,
+        SubprocessResult::Ended { text, .. } => text,
+        SubprocessResult::NoAnswer(why) => why,
     };
     log_stderr(&format!("{else_what}: {why}"));
 }

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use nemo_core::stop_times::{kill_before_deadline, term_before_deadline};
 
-use super::{Action, Answer, Event, Policy, StopCause};
+use super::{Action, AttemptEvent, Policy, SlurmAnswer, StopCause};
 use crate::os::clock::Time;
 
 /// How far an attempt is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum AttemptPhase {
     Running,
     /// TERM was sent.
     Terminating,
@@ -32,10 +32,10 @@ struct Stop {
 
 /// How a request to save stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Request {
+enum SaveRequest {
     None,
     /// Nobody caught the signal yet. `or_end`: then TERM, since a KILL is near.
-    Wanted {
+    Pending {
         retry: Time,
         or_end: bool,
     },
@@ -59,9 +59,9 @@ const SUPERSEDED: Duration = Duration::from_secs(3);
 #[expect(clippy::struct_excessive_bools, reason = "facts that don't depend on each other")]
 pub(crate) struct Supervisor {
     policy: Policy,
-    phase: Phase,
+    phase: AttemptPhase,
     stop: Option<Stop>,
-    request: Request,
+    request: SaveRequest,
     segment_end: Option<Time>,
     /// TERM came at this time: a KILL follows.
     term: Option<Time>,
@@ -73,7 +73,7 @@ pub(crate) struct Supervisor {
     kill_again: Time,
     /// When the first KILL was sent.
     killed: Option<Time>,
-    told: bool,
+    is_told: bool,
     /// When it was asked, and when the one that it heard was.
     asked_at: Time,
     told_at: Time,
@@ -88,9 +88,9 @@ impl Supervisor {
     pub(crate) fn new(policy: Policy, segment_end: Option<Time>) -> Self {
         Self {
             policy,
-            phase: Phase::Running,
+            phase: AttemptPhase::Running,
             stop: None,
-            request: Request::None,
+            request: SaveRequest::None,
             segment_end,
             term: None,
             asking: false,
@@ -98,7 +98,7 @@ impl Supervisor {
             end_soon: None,
             kill_again: Time::ZERO,
             killed: None,
-            told: false,
+            is_told: false,
             asked_at: Time::ZERO,
             told_at: Time::ZERO,
             exited_at: Time::ZERO,
@@ -129,37 +129,37 @@ impl Supervisor {
 
     /// Whether a signal reached the program, so that its exit code says nothing of success.
     pub(crate) fn was_asked(&self) -> bool {
-        self.told
+        self.is_told
     }
 
     /// Takes one event.
-    pub(crate) fn step(&mut self, event: Event, now: Time) -> Vec<Action> {
+    pub(crate) fn step(&mut self, event: AttemptEvent, now: Time) -> Vec<Action> {
         let mut actions = Vec::new();
-        if self.phase == Phase::Over {
+        if self.phase == AttemptPhase::Over {
             return actions; // repeats and late events change nothing
         }
         match event {
-            Event::Usr1 => self.usr1(now, &mut actions),
-            Event::Pause => self.stop_by_hand(StopCause::Paused, now, &mut actions),
-            Event::Preempt => self.stop_by_hand(StopCause::Preempted, now, &mut actions),
-            Event::Term => self.term(now, &mut actions),
-            Event::Asked { heard } => self.asked(heard, &mut actions),
-            Event::Learned(answer) => self.learned(answer, now, &mut actions),
-            Event::Exited { killed } => self.exited(killed, now, &mut actions),
-            Event::Settled => {
-                if let Phase::Settling { settled } = &mut self.phase {
+            AttemptEvent::Usr1 => self.usr1(now, &mut actions),
+            AttemptEvent::Pause => self.stop_by_hand(StopCause::Paused, now, &mut actions),
+            AttemptEvent::Preempt => self.stop_by_hand(StopCause::Preempted, now, &mut actions),
+            AttemptEvent::Term => self.term(now, &mut actions),
+            AttemptEvent::SaveRequested { heard } => self.asked(heard, &mut actions),
+            AttemptEvent::SlurmAnswered(answer) => self.learned(answer, now, &mut actions),
+            AttemptEvent::Exited { killed } => self.exited(killed, now, &mut actions),
+            AttemptEvent::Settled => {
+                if let AttemptPhase::Settling { settled } = &mut self.phase {
                     *settled = true;
                 }
             }
-            Event::Committed { at } => {
-                self.saved |= self.request == Request::Heard && at >= self.asked_at;
+            AttemptEvent::Committed { at } => {
+                self.saved |= self.request == SaveRequest::Heard && at >= self.asked_at;
             }
-            Event::Superseded => self.superseded(now, &mut actions),
-            Event::Hung => self.end_soon(StopCause::Hung, now),
-            Event::ProgramRequestedRequeue => {
+            AttemptEvent::Superseded => self.superseded(now, &mut actions),
+            AttemptEvent::Hung => self.end_soon(StopCause::Hung, now),
+            AttemptEvent::ProgramRequestedRequeue => {
                 self.end_soon(StopCause::ProgramRequestedRequeue, now + WISHED);
             }
-            Event::Tick => {}
+            AttemptEvent::Tick => {}
         }
         self.time_limits(now, &mut actions);
         self.escalate(now, &mut actions);
@@ -170,18 +170,18 @@ impl Supervisor {
     /// The next time at which [`Event::Tick`] is due.
     pub(crate) fn next_tick(&self) -> Option<Time> {
         let retry = match self.request {
-            Request::Wanted { retry, .. } => Some(retry),
-            Request::None | Request::Heard => None,
+            SaveRequest::Pending { retry, .. } => Some(retry),
+            SaveRequest::None | SaveRequest::Heard => None,
         };
         let [terminate, kill] = self.escalation().map_or([None; 2], |times| times.map(Some));
         let running = match self.phase {
-            Phase::Running => [retry, terminate, self.limit_at(), self.experiment_at()],
-            Phase::Terminating => [kill, None, None, None],
-            Phase::Killing => [Some(self.kill_again), self.deadline(), None, None],
-            Phase::Settling { .. } => [self.deadline(), None, None, None],
-            Phase::Over => [None; 4],
+            AttemptPhase::Running => [retry, terminate, self.limit_at(), self.experiment_at()],
+            AttemptPhase::Terminating => [kill, None, None, None],
+            AttemptPhase::Killing => [Some(self.kill_again), self.deadline(), None, None],
+            AttemptPhase::Settling { .. } => [self.deadline(), None, None, None],
+            AttemptPhase::Over => [None; 4],
         };
-        let ask_at = self.ask_at.filter(|_| self.phase == Phase::Running);
+        let ask_at = self.ask_at.filter(|_| self.phase == AttemptPhase::Running);
         running.into_iter().chain([ask_at]).flatten().min()
     }
 
@@ -214,8 +214,8 @@ impl Supervisor {
             self.begin_stop(StopCause::Cancelled, Some(deadline), now);
         } else {
             // Slurm's TERM reaches every process of the job: one that ended by it was told to.
-            let gone = matches!(self.phase, Phase::Settling { .. });
-            self.told |= !gone || now <= self.exited_at + RETRY;
+            let gone = matches!(self.phase, AttemptPhase::Settling { .. });
+            self.is_told |= !gone || now <= self.exited_at + RETRY;
             self.begin_stop(StopCause::Unknown, Some(deadline), now);
             self.ask_cause(actions);
         }
@@ -242,62 +242,63 @@ impl Supervisor {
     }
 
     fn ask_to_save(&mut self, now: Time, or_end: bool, actions: &mut Vec<Action>) {
-        if self.phase != Phase::Running {
+        if self.phase != AttemptPhase::Running {
             return;
         }
         match &mut self.request {
-            Request::None => {
-                self.request = Request::Wanted { retry: now + RETRY, or_end };
+            SaveRequest::None => {
+                self.request = SaveRequest::Pending { retry: now + RETRY, or_end };
                 (self.saved, self.asked_at) = (false, now);
                 actions.push(Action::AskToSave);
             }
-            Request::Wanted { or_end: ends, .. } if or_end && !*ends => {
+            SaveRequest::Pending { or_end: ends, .. } if or_end && !*ends => {
                 *ends = true;
                 actions.push(Action::AskToSave);
             }
-            Request::Wanted { .. } | Request::Heard => {}
+            SaveRequest::Pending { .. } | SaveRequest::Heard => {}
         }
     }
 
     fn asked(&mut self, heard: bool, actions: &mut Vec<Action>) {
-        let Request::Wanted { or_end, .. } = self.request else { return };
+        let SaveRequest::Pending { or_end, .. } = self.request else { return };
         if heard {
-            self.told = true;
+            self.is_told = true;
             self.told_at = self.asked_at;
-            self.request = Request::Heard;
+            self.request = SaveRequest::Heard;
             self.forget_mere_request();
-        } else if or_end && self.phase == Phase::Running {
+        } else if or_end && self.phase == AttemptPhase::Running {
             self.terminate(actions);
         }
     }
 
     /// A request that came without a stop is over once it was heard: the next one is sent again.
     fn forget_mere_request(&mut self) {
-        if self.stop.is_none() && !self.asking && self.request == Request::Heard {
-            self.request = Request::None;
+        if self.stop.is_none() && !self.asking && self.request == SaveRequest::Heard {
+            self.request = SaveRequest::None;
         }
     }
 
-    fn learned(&mut self, answer: Answer, now: Time, actions: &mut Vec<Action>) {
+    fn learned(&mut self, answer: SlurmAnswer, now: Time, actions: &mut Vec<Action>) {
         self.asking = false;
-        self.sure = answer != Answer::Silence && matches!(self.phase, Phase::Settling { .. });
+        self.sure =
+            answer != SlurmAnswer::Silence && matches!(self.phase, AttemptPhase::Settling { .. });
         match answer {
-            Answer::Silence => {
+            SlurmAnswer::Silence => {
                 self.begin_stop(StopCause::Unknown, None, now);
                 self.ask_at = Some(now + ASK_AGAIN);
             }
-            Answer::Job { stop: Some(cause), end } => {
+            SlurmAnswer::Job { stop: Some(cause), end } => {
                 // The end that Slurm shows is over once the TERM came: then only the KILL counts.
                 let end = end.filter(|_| self.term.is_none());
                 self.begin_stop(cause, end, now);
             }
-            Answer::Job { stop: None, .. } if self.term.is_some() => {
+            SlurmAnswer::Job { stop: None, .. } if self.term.is_some() => {
                 // Slurm means to go on: its node killed it for the run before, or somebody else did. An `scancel` shows.
                 self.ask_at = Some(now + ASK_AGAIN);
             }
-            Answer::Job { stop: None, end } => {
+            SlurmAnswer::Job { stop: None, end } => {
                 // Once the program is gone, a guess stays: it was told to stop, and may have ended for that.
-                let gone = matches!(self.phase, Phase::Settling { .. });
+                let gone = matches!(self.phase, AttemptPhase::Settling { .. });
                 let guessed = self.stop.is_some_and(|stop| stop.cause == StopCause::Unknown);
                 if guessed && !gone {
                     self.stop = None;
@@ -312,11 +313,11 @@ impl Supervisor {
     }
 
     fn exited(&mut self, killed: bool, now: Time, actions: &mut Vec<Action>) {
-        self.phase = Phase::Settling { settled: false };
+        self.phase = AttemptPhase::Settling { settled: false };
         self.exited_at = now;
         // A mere request to save, long ago: the program went on, and ended for another reason.
         if self.stop.is_none() && now > self.told_at.saturating_add(self.policy.lead) {
-            self.told = false;
+            self.is_told = false;
         }
         // Slurm's own signal may have been faster than its news; and without an answer there's no decision.
         let unknown = self.stop.map_or(killed, |stop| stop.cause == StopCause::Unknown);
@@ -330,7 +331,7 @@ impl Supervisor {
 
     fn superseded(&mut self, now: Time, actions: &mut Vec<Action>) {
         self.begin_stop(StopCause::Superseded, Some(now + SUPERSEDED), now);
-        if self.phase == Phase::Running {
+        if self.phase == AttemptPhase::Running {
             self.terminate(actions);
         }
     }
@@ -345,8 +346,8 @@ impl Supervisor {
     }
 
     fn terminate(&mut self, actions: &mut Vec<Action>) {
-        self.told = true;
-        self.phase = Phase::Terminating;
+        self.is_told = true;
+        self.phase = AttemptPhase::Terminating;
         actions.push(Action::Terminate);
     }
 
@@ -362,7 +363,7 @@ impl Supervisor {
 
     /// The ends that are known beforehand. Slurm's may have been moved, so it is asked first.
     fn time_limits(&mut self, now: Time, actions: &mut Vec<Action>) {
-        if self.phase != Phase::Running {
+        if self.phase != AttemptPhase::Running {
             return;
         }
         if self.experiment_at().is_some_and(|at| at <= now) {
@@ -395,24 +396,24 @@ impl Supervisor {
     }
 
     fn escalate(&mut self, now: Time, actions: &mut Vec<Action>) {
-        if let Request::Wanted { retry, .. } = &mut self.request
-            && self.phase == Phase::Running
+        if let SaveRequest::Pending { retry, .. } = &mut self.request
+            && self.phase == AttemptPhase::Running
             && *retry <= now
         {
             *retry = now + RETRY;
             actions.push(Action::AskToSave);
         }
         let no_more = self.policy.trains_on && self.saved && self.stop.is_some();
-        if self.phase == Phase::Running && no_more {
+        if self.phase == AttemptPhase::Running && no_more {
             self.terminate(actions);
         }
         let Some([terminate, kill]) = self.escalation() else { return };
-        if self.phase == Phase::Running && terminate <= now {
+        if self.phase == AttemptPhase::Running && terminate <= now {
             self.terminate(actions);
         }
-        let again = self.phase == Phase::Killing && self.kill_again <= now;
-        if (self.phase == Phase::Terminating && kill <= now) || again {
-            self.phase = Phase::Killing;
+        let again = self.phase == AttemptPhase::Killing && self.kill_again <= now;
+        if (self.phase == AttemptPhase::Terminating && kill <= now) || again {
+            self.phase = AttemptPhase::Killing;
             self.kill_again = now + RETRY;
             actions.push(Action::Kill);
             self.killed.get_or_insert(now);
@@ -420,17 +421,17 @@ impl Supervisor {
         // What the kernel holds may not keep the attempt from its end: Slurm's own kill takes the harness too.
         let is_late = self.deadline().is_some_and(|deadline| deadline <= now);
         let is_long = self.killed.is_some_and(|at| now.saturating_sub(at) >= UNKILLABLE);
-        if self.phase == Phase::Killing && (is_late || is_long) {
-            self.phase = Phase::Settling { settled: false };
+        if self.phase == AttemptPhase::Killing && (is_late || is_long) {
+            self.phase = AttemptPhase::Settling { settled: false };
             actions.push(Action::Settle);
         }
     }
 
     fn finish(&mut self, now: Time, actions: &mut Vec<Action>) {
-        let Phase::Settling { settled } = self.phase else { return };
+        let AttemptPhase::Settling { settled } = self.phase else { return };
         let late = self.deadline().is_some_and(|deadline| deadline <= now);
         if late || (settled && !self.asking) {
-            self.phase = Phase::Over;
+            self.phase = AttemptPhase::Over;
             actions.push(Action::Decide);
         }
     }

@@ -14,7 +14,7 @@ use crate::os::clock::Time;
 
 /// What happens to an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Event {
+pub(crate) enum AttemptEvent {
     /// USR1: from Slurm before the time limit or a preemption, from the sentinel, or from a person.
     Usr1,
     /// Somebody wants the trial to save, and to wait until it is resumed.
@@ -22,9 +22,9 @@ pub(crate) enum Event {
     /// TERM: from Slurm, a KILL will follow; or from a person.
     Term,
     /// Whether the request to save reached a process that catches its signal.
-    Asked { heard: bool },
+    SaveRequested { heard: bool },
     /// What Slurm says of the job.
-    Learned(Answer),
+    SlurmAnswered(SlurmAnswer),
     /// The program is gone. `killed`: by a signal that might have been Slurm's.
     Exited { killed: bool },
     /// Everything that the program saved is committed, or could not be.
@@ -48,7 +48,7 @@ pub(crate) enum Event {
 
 /// What Slurm answers about the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum SlurmAnswer {
     /// Nothing in time, or nothing readable.
     Silence,
     /// The job's state: why it is being stopped, if it is, and when its segment ends.

@@ -1,19 +1,19 @@
 //! Stories: events at seconds, and the actions that they lead to.
 
-use super::Event::{
-    Asked, Exited, Hung, Learned, Pause, ProgramRequestedRequeue, Settled, Superseded, Term, Tick,
-    Usr1,
+use super::AttemptEvent::{
+    Exited, Hung, Pause, ProgramRequestedRequeue, SaveRequested, Settled, SlurmAnswered,
+    Superseded, Term, Tick, Usr1,
 };
 use super::*;
 
 /// Something is committed that was written at this second.
-fn committed(at: u64) -> Event {
-    Event::Committed { at: Duration::from_secs(at) }
+fn committed(at: u64) -> AttemptEvent {
+    AttemptEvent::Committed { at: Duration::from_secs(at) }
 }
 
-const HEARD: Event = Asked { heard: true };
-const DEAF: Event = Asked { heard: false };
-const EXIT: Event = Exited { killed: false };
+const HEARD: AttemptEvent = SaveRequested { heard: true };
+const DEAF: AttemptEvent = SaveRequested { heard: false };
+const EXIT: AttemptEvent = Exited { killed: false };
 
 fn slurm() -> Supervisor {
     let seconds = Duration::from_secs;
@@ -31,11 +31,11 @@ fn local(segment_end: Option<u64>, experiment_end: Option<u64>) -> Supervisor {
     Supervisor::new(policy, segment_end.map(Duration::from_secs))
 }
 
-fn job(stop: Option<StopCause>, end: u64) -> Event {
-    Learned(Answer::Job { stop, end: Some(Duration::from_secs(end)) })
+fn job(stop: Option<StopCause>, end: u64) -> AttemptEvent {
+    SlurmAnswered(SlurmAnswer::Job { stop, end: Some(Duration::from_secs(end)) })
 }
 
-fn play(supervisor: &mut Supervisor, story: &[(u64, Event)]) -> String {
+fn play(supervisor: &mut Supervisor, story: &[(u64, AttemptEvent)]) -> String {
     let mut log = Vec::new();
     for &(at, event) in story {
         for action in supervisor.step(event, Duration::from_secs(at)) {
@@ -46,7 +46,7 @@ fn play(supervisor: &mut Supervisor, story: &[(u64, Event)]) -> String {
 }
 
 #[track_caller]
-fn check(mut supervisor: Supervisor, story: &[(u64, Event)], expected: &str) -> Supervisor {
+fn check(mut supervisor: Supervisor, story: &[(u64, AttemptEvent)], expected: &str) -> Supervisor {
     assert_eq!(play(&mut supervisor, story), expected);
     supervisor
 }
@@ -249,14 +249,14 @@ fn a_pause_stays_one_whatever_else_stops_the_job() {
 fn slurms_word_is_sure_only_after_everything_else() {
     let preempted = job(Some(StopCause::Preempted), 65);
     let saved = [(5, Usr1), (5, HEARD), (5, preempted), (6, EXIT), (6, Settled)];
-    let sure = |more: &[(u64, Event)]| {
+    let sure = |more: &[(u64, AttemptEvent)]| {
         let mut supervisor = slurm();
         play(&mut supervisor, &[saved.as_slice(), more].concat());
         (supervisor.is_sure(), supervisor.stop())
     };
     assert!(!sure(&[]).0, "it was said before the end");
     assert_eq!(sure(&[(7, preempted)]), (true, Some(StopCause::Preempted)));
-    assert!(!sure(&[(7, Learned(Answer::Silence))]).0);
+    assert!(!sure(&[(7, SlurmAnswered(SlurmAnswer::Silence))]).0);
     let cancelled = job(Some(StopCause::Cancelled), 7);
     assert_eq!(sure(&[(7, Term), (7, cancelled)]), (true, Some(StopCause::Cancelled)));
     assert!(!sure(&[(7, Term)]).0, "it was signalled since");
@@ -267,9 +267,9 @@ fn no_answer_is_asked_for_again_and_before_the_end() {
     let story = [
         (5, Usr1),
         (5, HEARD),
-        (10, Learned(Answer::Silence)),
+        (10, SlurmAnswered(SlurmAnswer::Silence)),
         (20, Tick),
-        (25, Learned(Answer::Silence)),
+        (25, SlurmAnswered(SlurmAnswer::Silence)),
         (30, EXIT),
         (30, Settled),
         (31, job(Some(StopCause::Preempted), 60)),
@@ -341,9 +341,17 @@ fn a_superseded_attempt_leaves() {
 fn nothing_happens_after_the_end() {
     let mut supervisor = slurm();
     play(&mut supervisor, &[(1, EXIT), (1, Settled)]);
-    for event in
-        [Usr1, Term, HEARD, DEAF, Learned(Answer::Silence), EXIT, Settled, Superseded, Tick]
-    {
+    for event in [
+        Usr1,
+        Term,
+        HEARD,
+        DEAF,
+        SlurmAnswered(SlurmAnswer::Silence),
+        EXIT,
+        Settled,
+        Superseded,
+        Tick,
+    ] {
         assert_eq!(supervisor.step(event, Duration::from_secs(9)), []);
     }
     assert_eq!(supervisor.next_tick(), supervisor.ask_at);

@@ -24,7 +24,7 @@ use crate::file_error::{IoResultExt, os_error};
 use crate::host::{self, Liveness, ProcessId};
 use crate::observe;
 use crate::report::say;
-use crate::status::{Action, Request, State};
+use crate::status::{Request, RequestedAction, State};
 use crate::store::{Claim, ClaimError, Stored};
 
 /// How long a request may lie before it is seen, and how often a harness that is no child is looked at.
@@ -328,7 +328,7 @@ impl Runner<'_> {
         let task = &self.tasks[place.0].task.name;
         let last = self.pauses.iter().rev().find(|wish| wish.covers(task, index(place)));
         let Some(wish) = last else { return Ok(()) };
-        let paused = wish.action == Action::Pause;
+        let paused = wish.action == RequestedAction::Pause;
         let dir = self.trial_dir(place);
         let phase = &mut self.tasks[place.0].phases[place.1];
         match (*phase, paused) {
@@ -355,9 +355,9 @@ impl Runner<'_> {
 
     fn heed(&mut self, request: &Request) {
         match request.action {
-            Action::Cancel => self.cancelled.push(request.clone()),
-            Action::Pause | Action::Resume => self.pauses.push(request.clone()),
-            Action::Preempt => {}
+            RequestedAction::Cancel => self.cancelled.push(request.clone()),
+            RequestedAction::Pause | RequestedAction::Resume => self.pauses.push(request.clone()),
+            RequestedAction::Preempt => {}
         }
         for task in 0..self.tasks.len() {
             for trial in 0..self.tasks[task].phases.len() {
@@ -366,13 +366,13 @@ impl Runner<'_> {
                     continue;
                 }
                 match (self.tasks[task].phases[trial], request.action) {
-                    (Phase::Running, Action::Cancel) => self.tell(place, Signal::SIGTERM),
-                    (Phase::Running, Action::Preempt) => self.tell(place, Signal::SIGUSR1),
-                    (Phase::Waiting | Phase::Paused, Action::Cancel) => {
+                    (Phase::Running, RequestedAction::Cancel) => self.tell(place, Signal::SIGTERM),
+                    (Phase::Running, RequestedAction::Preempt) => self.tell(place, Signal::SIGUSR1),
+                    (Phase::Waiting | Phase::Paused, RequestedAction::Cancel) => {
                         self.drop_trial(place, true);
                     }
-                    (_, Action::Pause | Action::Resume) // below, by the last wish of all
-                    | (Phase::Waiting | Phase::Paused, Action::Preempt)
+                    (_, RequestedAction::Pause | RequestedAction::Resume) // below, by the last wish of all
+                    | (Phase::Waiting | Phase::Paused, RequestedAction::Preempt)
                     | (Phase::Completed | Phase::Lost | Phase::Dropped, _) => {}
                 }
             }

@@ -62,7 +62,12 @@ fn a_local_trial_that_is_paused_says_what_lets_it_go_on() {
     stored.experiment.executors = sample_experiment(Vec::new()).executors;
     let mut sources = sources(&stored);
     sources.runner.liveness = Some(Liveness::Alive);
-    sources.requests.push(Request { action: Action::Pause, task: None, trial: None, time: 0 });
+    sources.requests.push(Request {
+        action: RequestedAction::Pause,
+        task: None,
+        trial: None,
+        time: 0,
+    });
     let resume = "paused: paused; `nemo-slurm resume sample-00000100` lets it go on []";
     assert_eq!(told(&sources), resume);
 }

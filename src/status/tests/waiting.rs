@@ -55,7 +55,7 @@ fn who_holds_a_job_is_told() {
         sources.requests = requests.to_vec();
         told(&sources)
     };
-    let pause = |task, trial| [wish(Action::Pause, task, trial)];
+    let pause = |task, trial| [wish(RequestedAction::Pause, task, trial)];
     let ours = |rest| {
         format!("paused: paused; `nemo-slurm resume sample-00000100{rest}` lets it go on []")
     };
@@ -68,7 +68,7 @@ fn who_holds_a_job_is_told() {
     let admin = "paused: is held by an administrator, who must release it []";
     assert_eq!(told("JobHeldAdmin", &[]), admin);
     let [pause] = pause("train", None);
-    assert_eq!(told("JobHeldAdmin", &[pause, wish(Action::Resume, "", None)]), admin);
+    assert_eq!(told("JobHeldAdmin", &[pause, wish(RequestedAction::Resume, "", None)]), admin);
     let often = "paused: is held by Slurm: it was requeued too often; \
                  `nemo-slurm resume sample-00000100/train` lets it go on []";
     assert_eq!(told("JobHoldMaxRequeue", &[]), often);

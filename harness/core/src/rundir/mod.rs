@@ -16,7 +16,7 @@ pub use attempts::{AttemptEnd, AttemptRecord, AttemptStart, Cause, Next};
 pub use metrics::MetricsLine;
 pub use paths::{ExperimentDir, TaskDir, TrialDir};
 pub use progress::Progress;
-pub use requests::{Action, Request};
+pub use requests::{Request, RequestedAction};
 pub use task::{
     CheckpointSpec, CommandSpec, Condition, Every, InputSpec, Keep, LaunchSpec, LogAction,
     LogPolicy, MetricSpec, ParentSpec, Profile, RestartSpec, TaskSpec,

@@ -13,7 +13,7 @@ use crate::checksum;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// What is wanted.
-    pub action: Action,
+    pub action: RequestedAction,
     /// One task; all where none is named.
     pub task: Option<String>,
     /// One trial; all where none is named.
@@ -25,7 +25,7 @@ pub struct Request {
 /// What can be wished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Action {
+pub enum RequestedAction {
     /// End it for good, saved if there is time.
     Cancel,
     /// Save, stop, and run again from the checkpoint.
@@ -95,8 +95,12 @@ mod tests {
         let dir = ExperimentDir(folder.path().to_owned());
         assert_eq!(read_all(&dir).unwrap(), Requests::default());
         crate::durable::create_dir_all(&dir.requests()).unwrap();
-        let request =
-            Request { action: Action::Pause, task: Some("train".into()), trial: Some(3), time: 7 };
+        let request = Request {
+            action: RequestedAction::Pause,
+            task: Some("train".into()),
+            trial: Some(3),
+            time: 7,
+        };
         let text = checksum::to_vec(&request).unwrap();
         let path = dir.requests().join("1-1.json");
         for bit in 0..text.len() * 8 {

@@ -5,20 +5,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::PROMISES;
-use super::scene::{Expected, NEW, Scene, Shape};
+use super::scene::{ExpectedResume, NEW, SaveShape, Scene};
 use crate::attempt::history::History;
 use crate::attempt::start_error::StartError;
 use crate::checkpoint::fake::report;
 use crate::checkpoint::resume;
-use crate::checkpoint::store::Disk;
+use crate::checkpoint::store::DiskStore;
 
-const SHAPES: [Shape; 4] = [Shape::Folder, Shape::File, Shape::Many, Shape::Nested];
+const SHAPES: [SaveShape; 4] =
+    [SaveShape::Folder, SaveShape::File, SaveShape::Many, SaveShape::Nested];
 
 /// What is gone, and how.
-type Loss = (&'static str, fn(&Scene));
+type DataLoss = (&'static str, fn(&Scene));
 
 /// A trial whose newest checkpoint is committed and recorded.
-fn committed(shape: Shape, folder: &Path) -> Scene {
+fn committed(shape: SaveShape, folder: &Path) -> Scene {
     let scene = Scene::build(shape, folder);
     assert_eq!(scene.live(&scene.first(), &scene.saved()), 0);
     scene
@@ -34,10 +35,10 @@ fn files(scene: &Scene) -> [PathBuf; 2] {
 
 /// Alters it each time in another way, until there is none left.
 fn check(name: &str, alter: impl Fn(&Scene, usize) -> bool) {
-    check_from(name, Expected::Before, alter);
+    check_from(name, ExpectedResume::Before, alter);
 }
 
-fn check_from(name: &str, expected: Expected, alter: impl Fn(&Scene, usize) -> bool) {
+fn check_from(name: &str, expected: ExpectedResume, alter: impl Fn(&Scene, usize) -> bool) {
     let folder = tempfile::tempdir().unwrap();
     let mut injected = 0;
     for shape in SHAPES {
@@ -118,7 +119,7 @@ fn without_any_good_checkpoint_nothing_is_begun_anew() {
     let folder = tempfile::tempdir().unwrap();
     for shape in SHAPES {
         let template = committed(shape, &folder.path().join(format!("{shape:?}")));
-        let alter: [Loss; 3] = [
+        let alter: [DataLoss; 3] = [
             ("B: all bad", |scene| {
                 for step in 1..=NEW {
                     fs::write(scene.dir().checkpoint(step).join("MANIFEST"), "").unwrap();
@@ -138,7 +139,7 @@ fn without_any_good_checkpoint_nothing_is_begun_anew() {
             alter(&scene);
             let recorded = History::read(&scene.dir().attempts()).unwrap().recorded();
             let checkpoints = scene.dir().checkpoints();
-            let found = resume::find(&mut Disk::default(), &checkpoints, &recorded, "x");
+            let found = resume::find(&mut DiskStore::default(), &checkpoints, &recorded, "x");
             let Err(StartError::Permanent(why)) = found else {
                 panic!("{name} {shape:?}: {found:?}")
             };
@@ -150,11 +151,11 @@ fn without_any_good_checkpoint_nothing_is_begun_anew() {
 
 #[test]
 fn a_torn_record_and_a_clock_that_goes_backwards_change_nothing() {
-    check_from("A: a torn journal line", Expected::New, |scene, n| {
+    check_from("A: a torn journal line", ExpectedResume::New, |scene, n| {
         // The last line is the new checkpoint's: the scan finds what it tells of.
         n < 30 && change(&scene.dir().attempts(), |bytes| bytes.truncate(bytes.len() - 1 - n))
     });
-    check_from("A: a clock that goes backwards", Expected::New, |scene, n| {
+    check_from("A: a clock that goes backwards", ExpectedResume::New, |scene, n| {
         let past = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1);
         let [data, manifest] = files(scene);
         for path in [data, manifest, scene.dir().attempts(), scene.dir().metrics()] {

@@ -16,22 +16,22 @@ mod tracer;
 use nix::libc::{EDQUOT, EINTR, EIO, ENOSPC, EROFS, ESTALE};
 
 use super::fake::report;
-use scene::{Expected, Kept, SHAPES, Scene, Shape};
-use tracer::{Calls, Fault, run};
+use scene::{ExpectedResume, PromisesKept, SHAPES, SaveShape, Scene};
+use tracer::{Calls, InjectedFault, run};
 
-const FAULTS: [(&str, Fault); 12] = [
-    ("A: SIGKILL of the harness", Fault::Kill),
-    ("A: ENOSPC", Fault::Fail(Calls::Files, ENOSPC)),
-    ("A: EDQUOT", Fault::Fail(Calls::Files, EDQUOT)),
-    ("A: EIO", Fault::Fail(Calls::Files, EIO)),
-    ("A: EIO only at fsync or close", Fault::Fail(Calls::Syncs, EIO)),
-    ("A: EIO only at fsync or close", Fault::Fail(Calls::Closes, EIO)),
-    ("A: EIO only at fsync or close", Fault::Lose(Calls::Syncs, EIO)),
-    ("A: ESTALE", Fault::Fail(Calls::Files, ESTALE)),
-    ("A: EROFS", Fault::Fail(Calls::Files, EROFS)),
-    ("A: short writes and EINTR", Fault::Fail(Calls::Files, EINTR)),
-    ("A: short writes and EINTR", Fault::Short),
-    ("A: the answer to a rename lost", Fault::Lose(Calls::Renames, EIO)),
+const FAULTS: [(&str, InjectedFault); 12] = [
+    ("A: SIGKILL of the harness", InjectedFault::Kill),
+    ("A: ENOSPC", InjectedFault::Fail(Calls::Files, ENOSPC)),
+    ("A: EDQUOT", InjectedFault::Fail(Calls::Files, EDQUOT)),
+    ("A: EIO", InjectedFault::Fail(Calls::Files, EIO)),
+    ("A: EIO only at fsync or close", InjectedFault::Fail(Calls::Syncs, EIO)),
+    ("A: EIO only at fsync or close", InjectedFault::Fail(Calls::Closes, EIO)),
+    ("A: EIO only at fsync or close", InjectedFault::Lose(Calls::Syncs, EIO)),
+    ("A: ESTALE", InjectedFault::Fail(Calls::Files, ESTALE)),
+    ("A: EROFS", InjectedFault::Fail(Calls::Files, EROFS)),
+    ("A: short writes and EINTR", InjectedFault::Fail(Calls::Files, EINTR)),
+    ("A: short writes and EINTR", InjectedFault::Short),
+    ("A: the answer to a rename lost", InjectedFault::Lose(Calls::Renames, EIO)),
 ];
 
 /// What these tests assert after each.
@@ -40,7 +40,7 @@ const PROMISES: &str = "P1,P2,P3,P4";
 const KILLS: u32 = 10_000;
 
 /// Every `stride`-th point of a fault, in one shape. Answers with how many there were.
-fn all_points(template: &Scene, (name, fault): (&str, Fault), stride: usize) -> u32 {
+fn all_points(template: &Scene, (name, fault): (&str, InjectedFault), stride: usize) -> u32 {
     let folder = tempfile::tempdir().unwrap();
     let mut injected = 0;
     for at in (1..).step_by(stride) {
@@ -52,17 +52,21 @@ fn all_points(template: &Scene, (name, fault): (&str, Fault), stride: usize) -> 
             break;
         }
         let told = ended.code == Some(0);
-        let expected = if told { Expected::New } else { Expected::Either };
-        let Kept(kept) = scene.recover(&request, expected);
+        let expected = if told { ExpectedResume::New } else { ExpectedResume::Either };
+        let PromisesKept(kept) = scene.recover(&request, expected);
         let text = format!("{name} at call {at}, {:?}: {ended:?}: {kept:?}", scene.shape);
         assert!(kept.iter().all(|kept| *kept), "{text}");
         injected += 1;
         std::fs::remove_dir_all(&path).unwrap();
     }
     let name = match template.shape {
-        Shape::Same if fault == Fault::Kill => "A: the step exists already, same content",
-        Shape::Other if fault == Fault::Kill => "A: the step exists already, other content",
-        Shape::Retention if fault == Fault::Kill => "A: retention killed half way",
+        SaveShape::Same if fault == InjectedFault::Kill => {
+            "A: the step exists already, same content"
+        }
+        SaveShape::Other if fault == InjectedFault::Kill => {
+            "A: the step exists already, other content"
+        }
+        SaveShape::Retention if fault == InjectedFault::Kill => "A: retention killed half way",
         _ => name,
     };
     report(name, injected, PROMISES);
@@ -70,11 +74,11 @@ fn all_points(template: &Scene, (name, fault): (&str, Fault), stride: usize) -> 
 }
 
 /// Without a wish for all, only a slice of what there are many of.
-fn stride(fault: Fault) -> usize {
+fn stride(fault: InjectedFault) -> usize {
     match fault {
-        Fault::Kill => 59,
-        Fault::Fail(Calls::Files, _) => 71,
-        Fault::Fail(..) | Fault::Lose(..) | Fault::Short => 13,
+        InjectedFault::Kill => 59,
+        InjectedFault::Fail(Calls::Files, _) => 71,
+        InjectedFault::Fail(..) | InjectedFault::Lose(..) | InjectedFault::Short => 13,
     }
 }
 
@@ -91,7 +95,7 @@ fn a_real_fault_at_each_system_call_keeps_every_promise() {
     let templates = SHAPES.map(template);
     for (name, fault) in FAULTS {
         let stride = if is_full() { 1 } else { stride(fault) };
-        let least = if is_full() && fault == Fault::Kill { KILLS } else { 1 };
+        let least = if is_full() && fault == InjectedFault::Kill { KILLS } else { 1 };
         let mut injected = 0;
         while injected < least {
             let points = |template| all_points(template, (name, fault), stride);

@@ -7,21 +7,21 @@ use std::path::{Path, PathBuf};
 use nemo_core::lines;
 use nemo_core::rundir::{AttemptRecord, Keep, MetricsLine, TaskDir, TrialDir};
 
-use crate::attempt::history::{History, Journal};
-use crate::attempt::lease::{self, Claim, Holder, Lease};
-use crate::checkpoint::commit::{self, Done, Request};
+use crate::attempt::history::{AttemptJournal, History};
+use crate::attempt::lease::{self, Lease, LeaseClaim, LeaseHolder};
+use crate::checkpoint::commit::{self, CommitOutcome, CommitRequest};
 use crate::checkpoint::prune::{self, Need, Rules};
 use crate::checkpoint::resume;
 use crate::checkpoint::resume::Resumed;
 use crate::checkpoint::staging;
-use crate::checkpoint::store::{Disk, Kind, join};
+use crate::checkpoint::store::{DiskStore, FileKind, join};
 use crate::checkpoint::tree;
 use crate::monitor::metrics;
 use crate::os::serial_queue::SerialQueue;
 
 /// What the program saves, and what is there before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum SaveShape {
     Folder,
     File,
     Many,
@@ -34,14 +34,14 @@ pub(super) enum Shape {
     Retention,
 }
 
-pub(super) const SHAPES: [Shape; 7] = [
-    Shape::Folder,
-    Shape::File,
-    Shape::Many,
-    Shape::Nested,
-    Shape::Same,
-    Shape::Other,
-    Shape::Retention,
+pub(super) const SHAPES: [SaveShape; 7] = [
+    SaveShape::Folder,
+    SaveShape::File,
+    SaveShape::Many,
+    SaveShape::Nested,
+    SaveShape::Same,
+    SaveShape::Other,
+    SaveShape::Retention,
 ];
 
 /// The step that is committed before, and the one that the fault hits.
@@ -53,13 +53,13 @@ type Content = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// A trial's folder.
 pub(super) struct Scene {
-    pub(super) shape: Shape,
+    pub(super) shape: SaveShape,
     task: TaskDir,
 }
 
 /// What the next life must go on from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Expected {
+pub(super) enum ExpectedResume {
     /// The new checkpoint if it is in the record, else that or the one before. None is bad.
     Either,
     /// The new checkpoint: it was told.
@@ -70,23 +70,23 @@ pub(super) enum Expected {
 
 /// What was kept of each promise after a fault.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Kept(pub(super) [bool; 4]);
+pub(super) struct PromisesKept(pub(super) [bool; 4]);
 
 impl Scene {
     /// Two checkpoints are committed, and a third is saved.
-    pub(super) fn build(shape: Shape, folder: &Path) -> Self {
+    pub(super) fn build(shape: SaveShape, folder: &Path) -> Self {
         let scene = Self { shape, task: TaskDir(folder.to_owned()) };
         let dir = scene.dir();
         fs::create_dir_all(dir.path()).unwrap();
         let lease = scene.claim("first");
         staging::prepare(&dir.staging(0), &dir.checkpoints()).unwrap();
-        let journal = Journal::open(&dir.attempts(), &SerialQueue::at_once()).unwrap();
-        let taken = matches!(shape, Shape::Same | Shape::Other);
+        let journal = AttemptJournal::open(&dir.attempts(), &SerialQueue::at_once()).unwrap();
+        let taken = matches!(shape, SaveShape::Same | SaveShape::Other);
         for step in if taken { 1..=NEW } else { 1..=BEFORE } {
             scene.report(step);
-            let content = if shape == Shape::Other && step == NEW { BEFORE } else { step };
+            let content = if shape == SaveShape::Other && step == NEW { BEFORE } else { step };
             scene.save(step, &scene.content(content));
-            assert_eq!(scene.commit(&lease, step).unwrap(), Done::Committed);
+            assert_eq!(scene.commit(&lease, step).unwrap(), CommitOutcome::Committed);
             journal.write(&checkpoint(step)).unwrap();
         }
         if !taken {
@@ -108,7 +108,7 @@ impl Scene {
     }
 
     fn claim(&self, nonce: &str) -> Lease {
-        let holder = Holder {
+        let holder = LeaseHolder {
             slurm_job: None,
             restarts: 0,
             process: nemo_core::process_id::ProcessId {
@@ -120,13 +120,13 @@ impl Scene {
             nonce: nonce.into(),
         };
         match lease::claim(self.dir().path(), 0, &holder).unwrap() {
-            Claim::Made(lease, _) => lease,
-            stale @ Claim::Stale(_) => panic!("{stale:?}"),
+            LeaseClaim::Made(lease, _) => lease,
+            stale @ LeaseClaim::Stale(_) => panic!("{stale:?}"),
         }
     }
 
     pub(super) fn entry(&self, step: u64) -> String {
-        let end = if self.shape == Shape::File { ".npz" } else { "" };
+        let end = if self.shape == SaveShape::File { ".npz" } else { "" };
         format!("step-{step}{end}")
     }
 
@@ -134,10 +134,12 @@ impl Scene {
     fn content(&self, step: u64) -> Content {
         let text = |name: &str| format!("{name} at {step}").into_bytes();
         let names: Vec<String> = match self.shape {
-            Shape::File => return BTreeMap::from([(Vec::new(), text("file"))]),
-            Shape::Many => (0..30).map(|n| format!("shard-{n}")).collect(),
-            Shape::Nested => ["model", "a/b/c", "a/d", "e/f", "a/link ->"].map(String::from).into(),
-            Shape::Folder | Shape::Same | Shape::Other | Shape::Retention => {
+            SaveShape::File => return BTreeMap::from([(Vec::new(), text("file"))]),
+            SaveShape::Many => (0..30).map(|n| format!("shard-{n}")).collect(),
+            SaveShape::Nested => {
+                ["model", "a/b/c", "a/d", "e/f", "a/link ->"].map(String::from).into()
+            }
+            SaveShape::Folder | SaveShape::Same | SaveShape::Other | SaveShape::Retention => {
                 vec!["model".into(), "optimizer".into()]
             }
         };
@@ -171,11 +173,11 @@ impl Scene {
         write(&path, text.as_bytes());
     }
 
-    fn request(&self, lease: &Lease, step: u64) -> Request {
+    fn request(&self, lease: &Lease, step: u64) -> CommitRequest {
         let dir = self.dir();
         let from = dir.staging(0).join(self.entry(step));
-        Request {
-            seen: tree::walk(&Disk::default(), &from).ok(),
+        CommitRequest {
+            tree: tree::walk(&DiskStore::default(), &from).ok(),
             counted_from: None,
             from,
             entry: self.entry(step).into_bytes(),
@@ -190,9 +192,9 @@ impl Scene {
         }
     }
 
-    fn commit(&self, lease: &Lease, step: u64) -> std::io::Result<Done> {
+    fn commit(&self, lease: &Lease, step: u64) -> std::io::Result<CommitOutcome> {
         let request = self.request(lease, step);
-        commit::commit(&mut Disk::default(), &request, &|| lease.is_newest())
+        commit::commit(&mut DiskStore::default(), &request, &|| lease.is_newest())
     }
 
     /// The lease that the first life holds.
@@ -201,32 +203,32 @@ impl Scene {
     }
 
     /// One life: it commits, tries again as the saver does, records, and lets go. 0: the checkpoint was recorded.
-    pub(super) fn live(&self, lease: &Lease, request: &Request) -> i32 {
-        let mut tries =
-            (0..3).map(|_| commit::commit(&mut Disk::default(), request, &|| lease.is_newest()));
+    pub(super) fn live(&self, lease: &Lease, request: &CommitRequest) -> i32 {
+        let mut tries = (0..3)
+            .map(|_| commit::commit(&mut DiskStore::default(), request, &|| lease.is_newest()));
         let done = tries.find(Result::is_ok);
-        let Some(Ok(Done::Committed | Done::Adopted)) = done else {
-            return if matches!(done, Some(Ok(Done::Refused(_)))) { 3 } else { 4 };
+        let Some(Ok(CommitOutcome::Committed | CommitOutcome::AlreadyCommitted)) = done else {
+            return if matches!(done, Some(Ok(CommitOutcome::Rejected(_)))) { 3 } else { 4 };
         };
         let record = |record: &AttemptRecord| {
             (0..3).any(|_| {
-                let journal = Journal::open(&self.dir().attempts(), &SerialQueue::at_once());
+                let journal = AttemptJournal::open(&self.dir().attempts(), &SerialQueue::at_once());
                 journal.and_then(|journal| journal.write(record)).is_ok()
             })
         };
         if !record(&checkpoint(NEW)) {
             return 5;
         }
-        if self.shape == Shape::Retention {
+        if self.shape == SaveShape::Retention {
             let rules =
                 Rules { task: self.task.clone(), trial: 0, keep: Keep::default(), metric: None };
             let verified = Need::Resume { verified: BTreeSet::from([BEFORE, NEW]) };
-            let steps = rules.removable(&Disk::default(), &verified).unwrap_or_default();
+            let steps = rules.removable(&DiskStore::default(), &verified).unwrap_or_default();
             let removed = AttemptRecord::Removed { attempt: 0, steps: steps.clone(), time: 1.0 };
             if !steps.is_empty() && record(&removed) {
                 for step in steps {
                     let dir = self.dir().checkpoints();
-                    prune::remove(&mut Disk::default(), &dir, step, "first").ok();
+                    prune::remove(&mut DiskStore::default(), &dir, step, "first").ok();
                 }
             }
         }
@@ -234,33 +236,37 @@ impl Scene {
     }
 
     /// What [`Scene::live`] is about to commit.
-    pub(super) fn saved(&self) -> Request {
+    pub(super) fn saved(&self) -> CommitRequest {
         self.request(&self.first(), NEW)
     }
 
     /// The next life: finds, verifies, rolls back, goes on.
-    pub(super) fn recover(&self, old: &Request, expected: Expected) -> Kept {
+    pub(super) fn recover(&self, old: &CommitRequest, expected: ExpectedResume) -> PromisesKept {
         let dir = self.dir();
         let history = History::read(&dir.attempts()).unwrap();
         let lease = self.claim("second");
         // The one before lives on somewhere, and tries once more.
         let names =
-            |dir: &TrialDir| tree::walk(&Disk::default(), &dir.checkpoints()).unwrap().len();
+            |dir: &TrialDir| tree::walk(&DiskStore::default(), &dir.checkpoints()).unwrap().len();
         let first = self.first();
-        let late = commit::commit(&mut Disk::default(), old, &|| first.is_newest());
-        let p4 = !matches!(late, Ok(Done::Committed | Done::Adopted));
-        let found =
-            resume::find(&mut Disk::default(), &dir.checkpoints(), &history.recorded(), "second");
-        let Ok(resume::Found { resumed: Some(resumed), notes }) = found else {
+        let late = commit::commit(&mut DiskStore::default(), old, &|| first.is_newest());
+        let p4 = !matches!(late, Ok(CommitOutcome::Committed | CommitOutcome::AlreadyCommitted));
+        let found = resume::find(
+            &mut DiskStore::default(),
+            &dir.checkpoints(),
+            &history.recorded(),
+            "second",
+        );
+        let Ok(resume::FoundCheckpoint { resumed: Some(resumed), notes }) = found else {
             panic!("nothing is found any more: {found:?}");
         };
         let in_record = history.steps.contains(&NEW);
         let p1 = match expected {
-            Expected::Either => {
+            ExpectedResume::Either => {
                 (resumed.step == NEW || (resumed.step == BEFORE && !in_record)) && notes.is_empty()
             }
-            Expected::New => resumed.step == NEW && notes.is_empty(),
-            Expected::Before => resumed.step == BEFORE && notes.len() == 1,
+            ExpectedResume::New => resumed.step == NEW && notes.is_empty(),
+            ExpectedResume::Before => resumed.step == BEFORE && notes.len() == 1,
         };
         let p2 = self.is_whole(&resumed) && self.none_is_torn();
         staging::prepare(&dir.staging(lease.attempt), &dir.checkpoints()).unwrap();
@@ -268,12 +274,12 @@ impl Scene {
         let rows = lines::read::<MetricsLine>(&dir.metrics()).unwrap().rows;
         let p3 = rows.iter().map(|row| row.step).eq((1..=resumed.step).map(Some));
         assert!(names(&dir) > 0);
-        Kept([p1, p2 && self.goes_on(&lease, resumed.step), p3, p4])
+        PromisesKept([p1, p2 && self.goes_on(&lease, resumed.step), p3, p4])
     }
 
     /// What a program would load is what one saved at that step.
     fn is_whole(&self, resumed: &Resumed) -> bool {
-        let Ok(entries) = tree::walk(&Disk::default(), &resumed.from) else { return false };
+        let Ok(entries) = tree::walk(&DiskStore::default(), &resumed.from) else { return false };
         let mut found = Content::new();
         for entry in entries.iter().filter(|entry| entry.path != b"MANIFEST") {
             let path = if entry.path.is_empty() {
@@ -282,17 +288,17 @@ impl Scene {
                 join(&resumed.from, &entry.path)
             };
             match entry.stat.kind {
-                Kind::File => found.insert(entry.path.clone(), fs::read(&path).unwrap()),
-                Kind::Link => {
+                FileKind::File => found.insert(entry.path.clone(), fs::read(&path).unwrap()),
+                FileKind::Link => {
                     let target =
                         fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes();
                     found.insert([&entry.path[..], b" ->"].concat(), target)
                 }
-                Kind::Dir | Kind::Other(_) => None,
+                FileKind::Dir | FileKind::Other(_) => None,
             };
         }
         // Where the step was taken by other content, that is what stays.
-        let step = if self.shape == Shape::Other { BEFORE } else { resumed.step };
+        let step = if self.shape == SaveShape::Other { BEFORE } else { resumed.step };
         found == self.content(step)
     }
 
@@ -301,7 +307,8 @@ impl Scene {
         let dir = self.dir().checkpoints();
         let names = fs::read_dir(&dir).unwrap().map(|name| name.unwrap().file_name());
         let mut steps = names.filter_map(|name| resume::step_of(name.as_encoded_bytes()));
-        steps.all(|step| resume::verify(&Disk::default(), &self.dir().checkpoint(step)).is_ok())
+        steps
+            .all(|step| resume::verify(&DiskStore::default(), &self.dir().checkpoint(step)).is_ok())
     }
 
     /// The next attempt can commit what comes next, under whatever was left behind.
@@ -311,17 +318,17 @@ impl Scene {
         let from = dir.staging(lease.attempt).join(&entry);
         fs::create_dir_all(&from).unwrap();
         write(&from.join("model"), b"next");
-        let request = Request {
+        let request = CommitRequest {
             from,
             entry: entry.into_bytes(),
             step: step + 1,
             ..self.request(lease, step + 1)
         };
-        let request = Request { seen: None, ..request };
-        let done = commit::commit(&mut Disk::default(), &request, &|| lease.is_newest());
+        let request = CommitRequest { tree: None, ..request };
+        let done = commit::commit(&mut DiskStore::default(), &request, &|| lease.is_newest());
         let names = fs::read_dir(dir.checkpoints()).unwrap().map(|name| name.unwrap().file_name());
         let odd = names.filter(|name| name.to_string_lossy().starts_with('.')).count();
-        matches!(done, Ok(Done::Committed)) && odd == 0
+        matches!(done, Ok(CommitOutcome::Committed)) && odd == 0
     }
 }
 

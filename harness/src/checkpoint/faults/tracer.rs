@@ -14,7 +14,7 @@ use nix::unistd::{ForkResult, Pid, fork};
 
 /// What is done to the child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum InjectedFault {
     /// SIGKILL before the call.
     Kill,
     /// The call does nothing, and fails.
@@ -76,7 +76,7 @@ impl Calls {
     }
 }
 
-impl Fault {
+impl InjectedFault {
     fn concerns(self, call: i64) -> bool {
         match self {
             Self::Kill => true,
@@ -88,7 +88,7 @@ impl Fault {
 
 /// How the child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ended {
+pub(super) struct ChildEnd {
     /// None: it was killed.
     pub(super) code: Option<i32>,
     /// The call was reached.
@@ -111,7 +111,7 @@ fn silence_children() {
 }
 
 /// Runs `work` with the fault at the `at`-th call that it concerns, from 1.
-pub(super) fn run(work: impl FnOnce() -> i32, fault: Fault, at: u32) -> Ended {
+pub(super) fn run(work: impl FnOnce() -> i32, fault: InjectedFault, at: u32) -> ChildEnd {
     SILENCE.call_once(silence_children);
     // SAFETY: the child has one thread, and leaves by _exit. The C library's allocator survives a fork.
     match unsafe { fork() }.unwrap() {
@@ -127,7 +127,7 @@ pub(super) fn run(work: impl FnOnce() -> i32, fault: Fault, at: u32) -> Ended {
     }
 }
 
-fn trace(child: Pid, fault: Fault, at: u32) -> Ended {
+fn trace(child: Pid, fault: InjectedFault, at: u32) -> ChildEnd {
     // Other tests may wait for children of their own in other threads.
     let own = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
     waitpid(child, Some(own)).unwrap();
@@ -142,10 +142,10 @@ fn trace(child: Pid, fault: Fault, at: u32) -> Ended {
     loop {
         let (thread, signal) = match waitpid(None, Some(own)).unwrap() {
             WaitStatus::Exited(pid, code) if pid == child => {
-                return Ended { code: Some(code), is_injected: seen >= at };
+                return ChildEnd { code: Some(code), is_injected: seen >= at };
             }
             WaitStatus::Signaled(pid, _, _) if pid == child => {
-                return Ended { code: None, is_injected: seen >= at };
+                return ChildEnd { code: None, is_injected: seen >= at };
             }
             WaitStatus::PtraceSyscall(thread) => {
                 if !inside.remove(&thread) {
@@ -171,21 +171,21 @@ fn trace(child: Pid, fault: Fault, at: u32) -> Ended {
 }
 
 /// A thread is about to make the call.
-fn enter(child: Pid, thread: Pid, fault: Fault, answers: &mut BTreeMap<Pid, i32>) {
+fn enter(child: Pid, thread: Pid, fault: InjectedFault, answers: &mut BTreeMap<Pid, i32>) {
     let mut registers = match ptrace::getregs(thread) {
-        Ok(registers) if fault != Fault::Kill => registers,
+        Ok(registers) if fault != InjectedFault::Kill => registers,
         _ => return kill(child, Signal::SIGKILL).unwrap(),
     };
     match fault {
-        Fault::Kill => {}
-        Fault::Fail(_, code) => {
+        InjectedFault::Kill => {}
+        InjectedFault::Fail(_, code) => {
             registers.orig_rax = u64::MAX;
             answers.insert(thread, code);
         }
-        Fault::Lose(_, code) => {
+        InjectedFault::Lose(_, code) => {
             answers.insert(thread, code);
         }
-        Fault::Short => registers.rdx = registers.rdx.div_ceil(2),
+        InjectedFault::Short => registers.rdx = registers.rdx.div_ceil(2),
     }
     ptrace::setregs(thread, registers).unwrap();
 }

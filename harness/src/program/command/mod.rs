@@ -4,7 +4,7 @@ mod shell;
 
 use std::ffi::OsString;
 
-use nemo_core::placeholder::{Piece, scan};
+use nemo_core::placeholder::{TemplatePart, scan};
 use nemo_core::rundir::CommandSpec;
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ pub(crate) use shell::is_ours as is_own_shell;
 
 /// A command, ready to run.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Command {
+pub(crate) struct ProgramCommand {
     pub(crate) argv: Vec<OsString>,
     /// The values that a shell text refers to.
     pub(crate) env: Vec<(String, String)>,
@@ -23,7 +23,7 @@ pub(crate) struct Command {
 
 /// What a placeholder stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Meaning {
+pub(crate) enum PlaceholderValue {
     One(String),
     /// The folder of each trial of a task.
     Many(Vec<String>),
@@ -62,10 +62,12 @@ pub(crate) fn build(
     trial: &Trial,
     attempt: &AttemptNames,
     shells: Shells,
-) -> Result<Command, String> {
+) -> Result<ProgramCommand, String> {
     let meaning = |name: &str| meaning(trial, attempt, name);
     let mut command = match &trial.spec.command {
-        CommandSpec::Exec(list) => Command { argv: fill_list(list, &meaning)?, env: Vec::new() },
+        CommandSpec::Exec(list) => {
+            ProgramCommand { argv: fill_list(list, &meaning)?, env: Vec::new() }
+        }
         CommandSpec::Shell(text) => shell::fill(text, shells, &meaning)?,
     };
     if command.argv.first().is_none_or(|program| program.is_empty()) {
@@ -88,15 +90,15 @@ pub(crate) fn build(
     Ok(command)
 }
 
-type Lookup<'a> = dyn Fn(&str) -> Result<Meaning, String> + 'a;
+type Lookup<'a> = dyn Fn(&str) -> Result<PlaceholderValue, String> + 'a;
 
 /// An element that is only `{task.dirs}` becomes an argument a folder.
 fn fill_list(list: &[String], meaning: &Lookup<'_>) -> Result<Vec<OsString>, String> {
     let mut argv = Vec::new();
     for element in list {
         let pieces = scan(element);
-        if let [Piece::Name(name)] = pieces[..]
-            && let Meaning::Many(values) = meaning(name)?
+        if let [TemplatePart::Name(name)] = pieces[..]
+            && let PlaceholderValue::Many(values) = meaning(name)?
         {
             argv.extend(values.into_iter().map(OsString::from));
             continue;
@@ -104,10 +106,10 @@ fn fill_list(list: &[String], meaning: &Lookup<'_>) -> Result<Vec<OsString>, Str
         let mut filled = String::new();
         for piece in pieces {
             match piece {
-                Piece::Text(text) => filled.push_str(text),
-                Piece::Name(name) => match meaning(name)? {
-                    Meaning::One(value) => filled.push_str(&value),
-                    Meaning::Many(values) => filled.push_str(&values.join(" ")),
+                TemplatePart::Text(text) => filled.push_str(text),
+                TemplatePart::Name(name) => match meaning(name)? {
+                    PlaceholderValue::One(value) => filled.push_str(&value),
+                    PlaceholderValue::Many(values) => filled.push_str(&values.join(" ")),
                 },
             }
         }
@@ -117,11 +119,11 @@ fn fill_list(list: &[String], meaning: &Lookup<'_>) -> Result<Vec<OsString>, Str
 }
 
 /// A trial's own parameters come first: who names one `seed` means that one.
-fn meaning(trial: &Trial, attempt: &AttemptNames, name: &str) -> Result<Meaning, String> {
+fn meaning(trial: &Trial, attempt: &AttemptNames, name: &str) -> Result<PlaceholderValue, String> {
     if let Some(value) = parameter(trial, name) {
-        return no_nul(name, Meaning::One(plain(value)));
+        return no_nul(name, PlaceholderValue::One(plain(value)));
     }
-    let one = |value: String| Meaning::One(value);
+    let one = |value: String| PlaceholderValue::One(value);
     let found = match name {
         "dir" => one(trial.dir.path().display().to_string()),
         "trial" => one(trial.index.to_string()),
@@ -136,12 +138,12 @@ fn meaning(trial: &Trial, attempt: &AttemptNames, name: &str) -> Result<Meaning,
     no_nul(name, found)
 }
 
-fn no_nul(name: &str, meaning: Meaning) -> Result<Meaning, String> {
+fn no_nul(name: &str, meaning: PlaceholderValue) -> Result<PlaceholderValue, String> {
     match &meaning {
-        Meaning::One(value) if value.contains('\0') => {
+        PlaceholderValue::One(value) if value.contains('\0') => {
             Err(format!("the value of `{name}` holds a NUL byte, which no program can be given"))
         }
-        Meaning::One(_) | Meaning::Many(_) => Ok(meaning),
+        PlaceholderValue::One(_) | PlaceholderValue::Many(_) => Ok(meaning),
     }
 }
 
@@ -156,7 +158,7 @@ fn parameter<'a>(trial: &'a Trial, name: &str) -> Option<&'a Value> {
 }
 
 /// `{task.dir}` and `{task.dirs}`.
-fn folders(trial: &Trial, name: &str) -> Option<Meaning> {
+fn folders(trial: &Trial, name: &str) -> Option<PlaceholderValue> {
     let (task, kind) = name.rsplit_once('.')?;
     let input = trial.spec.inputs.get(task)?;
     let folder = |index: u32| {
@@ -164,8 +166,8 @@ fn folders(trial: &Trial, name: &str) -> Option<Meaning> {
         dir.trial(index).path().display().to_string()
     };
     match kind {
-        "dir" => Some(Meaning::One(folder(if input.per_trial { trial.index } else { 0 }))),
-        "dirs" => Some(Meaning::Many((0..input.trials).map(folder).collect())),
+        "dir" => Some(PlaceholderValue::One(folder(if input.per_trial { trial.index } else { 0 }))),
+        "dirs" => Some(PlaceholderValue::Many((0..input.trials).map(folder).collect())),
         _ => None,
     }
 }

@@ -6,9 +6,9 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use nemo_core::shell::{Part, Place, Refusal, parts};
+use nemo_core::shell::{PlaceholderRefusal, QuoteContext, ShellPart, parts};
 
-use super::{Command, Lookup, Meaning, Shells};
+use super::{Lookup, PlaceholderValue, ProgramCommand, Shells};
 
 /// What stands before every text. Slurm sends TERM to each process of a job: the shell must not die of it while the
 /// program that it waits for saves. It ends after that one, and as that one did; the program itself has no such trap.
@@ -21,30 +21,35 @@ pub(crate) fn is_ours<S: AsRef<OsStr>>(argv: &[S]) -> bool {
 }
 
 /// Builds `sh -c TEXT sh FOLDERS…` and the variables that the text refers to.
-pub(super) fn fill(text: &str, shells: Shells, meaning: &Lookup<'_>) -> Result<Command, String> {
+pub(super) fn fill(
+    text: &str,
+    shells: Shells,
+    meaning: &Lookup<'_>,
+) -> Result<ProgramCommand, String> {
     let mut filled = OUTLIVE_TERM.to_owned();
     let mut env: Vec<(String, String)> = Vec::new();
     let mut folders: Option<(String, Vec<String>)> = None;
     for part in parts(text) {
         let (name, place, is_escaped) = match part {
-            Part::Text(text) => {
+            ShellPart::Text(text) => {
                 filled.push_str(text);
                 continue;
             }
-            Part::Name { name, place, is_escaped } => (name, place, is_escaped),
+            ShellPart::Name { name, place, is_escaped } => (name, place, is_escaped),
         };
         if is_escaped {
             filled.push('\\'); // the backslash was text: it must not take the `$` of the reference
         }
-        let refused = |why: Refusal| format!("`{{{name}}}` {}; {}", why.message(), why.hint());
+        let refused =
+            |why: PlaceholderRefusal| format!("`{{{name}}}` {}; {}", why.message(), why.hint());
         let place = place.map_err(refused)?;
         match meaning(name)? {
-            Meaning::One(value) => {
+            PlaceholderValue::One(value) => {
                 let variable = format!("NEMO_ARG_{}", env.len() + 1);
                 filled.push_str(&reference(place, &variable, name, &value)?);
                 env.push((variable, value));
             }
-            Meaning::Many(values) => {
+            PlaceholderValue::Many(values) => {
                 let (known, _) = folders.get_or_insert_with(|| (name.to_owned(), values));
                 if known != name {
                     return Err(format!(
@@ -58,27 +63,32 @@ pub(super) fn fill(text: &str, shells: Shells, meaning: &Lookup<'_>) -> Result<C
     let words = shells.for_text().iter().copied().chain(["-c", &filled, "sh"]);
     let argv = words.map(OsString::from);
     let folders = folders.into_iter().flat_map(|(_, values)| values).map(OsString::from);
-    Ok(Command { argv: argv.chain(folders).collect(), env })
+    Ok(ProgramCommand { argv: argv.chain(folders).collect(), env })
 }
 
-fn reference(place: Place, variable: &str, name: &str, value: &str) -> Result<String, String> {
+fn reference(
+    place: QuoteContext,
+    variable: &str,
+    name: &str,
+    value: &str,
+) -> Result<String, String> {
     match place {
-        Place::Word => Ok(format!("\"${{{variable}}}\"")),
-        Place::Double | Place::Heredoc => Ok(format!("${{{variable}}}")),
-        Place::Single => Ok(format!("'\"${{{variable}}}\"'")),
+        QuoteContext::Word => Ok(format!("\"${{{variable}}}\"")),
+        QuoteContext::Double | QuoteContext::Heredoc => Ok(format!("${{{variable}}}")),
+        QuoteContext::Single => Ok(format!("'\"${{{variable}}}\"'")),
         // Some shells run what stands in `a[$(…)]` when they calculate with a variable that holds it.
-        Place::Arithmetic if value.parse::<i64>().is_ok() => Ok(format!("${{{variable}}}")),
-        Place::Arithmetic => Err(format!(
+        QuoteContext::Arithmetic if value.parse::<i64>().is_ok() => Ok(format!("${{{variable}}}")),
+        QuoteContext::Arithmetic => Err(format!(
             "`{{{name}}}` stands in `$((…))` and must be a whole number, but it is `{value}`"
         )),
     }
 }
 
-fn all_arguments(place: Place) -> &'static str {
+fn all_arguments(place: QuoteContext) -> &'static str {
     match place {
-        Place::Word => "\"$@\"",
-        Place::Double | Place::Arithmetic | Place::Heredoc => "$*",
-        Place::Single => "'\"$*\"'",
+        QuoteContext::Word => "\"$@\"",
+        QuoteContext::Double | QuoteContext::Arithmetic | QuoteContext::Heredoc => "$*",
+        QuoteContext::Single => "'\"$*\"'",
     }
 }
 
@@ -97,8 +107,8 @@ mod tests {
     fn run_by(shells: Shells, text: &str, value: &str) -> String {
         let meaning = |name: &str| {
             Ok(match name {
-                "v" => Meaning::One(value.to_owned()),
-                _ => Meaning::Many(vec!["a b".to_owned(), "*".to_owned()]),
+                "v" => PlaceholderValue::One(value.to_owned()),
+                _ => PlaceholderValue::Many(vec!["a b".to_owned(), "*".to_owned()]),
             })
         };
         let command = fill(text, shells, &meaning).unwrap();
@@ -185,7 +195,7 @@ mod tests {
                 assert_eq!(run(text, value), expected, "{text:?} {value:?}");
             }
         }
-        let meaning = |_: &str| Ok(Meaning::One(String::new()));
+        let meaning = |_: &str| Ok(PlaceholderValue::One(String::new()));
         let refused = |text| fill(text, Shells::default(), &meaning).unwrap_err();
         assert!(refused("cat <<'E'\n{v}\nE\n").contains("end mark is quoted"));
         assert!(refused("echo `echo \\`{v}\\``").contains("backticks"));
@@ -194,7 +204,7 @@ mod tests {
     #[test]
     fn arithmetic_takes_whole_numbers_only() {
         assert_eq!(run("echo $(( {v} + (1) )) '{v}'", "41"), "42 41\n");
-        let meaning = |_: &str| Ok(Meaning::One("a[$(id)]".to_owned()));
+        let meaning = |_: &str| Ok(PlaceholderValue::One("a[$(id)]".to_owned()));
         assert!(
             fill("echo $(( {v} ))", Shells::default(), &meaning)
                 .unwrap_err()
@@ -206,7 +216,7 @@ mod tests {
     fn folders_are_arguments() {
         assert_eq!(run("printf '<%s>' {w.dirs}", ""), "<a b><*>");
         assert_eq!(run("printf '<%s>' \"d: {w.dirs}\" '{w.dirs}'", ""), "<d: a b *><a b *>");
-        let meaning = |_: &str| Ok(Meaning::Many(Vec::new()));
+        let meaning = |_: &str| Ok(PlaceholderValue::Many(Vec::new()));
         assert!(
             fill("{a.dirs} {b.dirs}", Shells::default(), &meaning)
                 .unwrap_err()
