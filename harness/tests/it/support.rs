@@ -185,11 +185,13 @@ impl Task {
         self.records().iter().filter_map(step).collect()
     }
 
-    /// The committed checkpoints' names, sorted.
+    /// The committed checkpoints' names, sorted. A mark of a save (`.taken-…`) is none: it lasts a moment longer
+    /// than the commit.
     pub(crate) fn checkpoints(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.dir().checkpoints()) else { return Vec::new() };
         let mut names: Vec<String> =
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.retain(|name| !name.starts_with(".taken-"));
         names.sort();
         names
     }
