@@ -86,7 +86,7 @@ impl CommandError {
     #[must_use]
     pub fn render(&self) -> String {
         if let Some(problems) = self.error.downcast_ref::<Problems>() {
-            let count = crate::words::count(problems.0.len() + problems.1, "problem");
+            let count = crate::humanize::count(problems.0.len() + problems.1, "problem");
             return format!("{}\n\n{count}\n", problems.to_string().trim_end());
         }
         let mut lines = vec![format!("error: {}", self.error)];

@@ -8,8 +8,8 @@ use std::path::Path;
 use nemo_core::durable::Appender;
 use serde::{Deserialize, Serialize};
 
-use crate::host::ProcessId;
 use crate::plan::{JobArray, Plan};
+use crate::process::ProcessId;
 use crate::slurm::id::JobId;
 use crate::slurm::indices::IndexSet;
 use crate::store::{Claim, ClaimError};
@@ -77,7 +77,7 @@ pub enum Event {
 
 /// What the journal knows of one array.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Entry {
+pub enum ArrayRecord {
     /// Nothing was asked.
     Absent,
     /// It was about to be submitted at this time.
@@ -88,15 +88,17 @@ pub enum Entry {
 
 /// Finds what became of an array.
 #[must_use]
-pub fn entry(journal: &[Event], wanted: &str) -> Entry {
-    let mut entry = Entry::Absent;
+pub fn entry(journal: &[Event], wanted: &str) -> ArrayRecord {
+    let mut entry = ArrayRecord::Absent;
     for event in journal {
         match event {
-            Event::Intended { token, time, .. } if token == wanted && entry == Entry::Absent => {
-                entry = Entry::Intended(*time);
+            Event::Intended { token, time, .. }
+                if token == wanted && entry == ArrayRecord::Absent =>
+            {
+                entry = ArrayRecord::Intended(*time);
             }
             Event::Submitted { token, slurm_job, .. } if token == wanted => {
-                return Entry::Submitted(*slurm_job);
+                return ArrayRecord::Submitted(*slurm_job);
             }
             Event::Submitter { .. }
             | Event::Planned { .. }

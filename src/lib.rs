@@ -1,20 +1,22 @@
 //! Experiments on Slurm: the library behind the `nemo-slurm` program.
 
-pub mod answers;
-mod beside;
 pub mod cli;
+pub mod clock;
 pub mod commands;
 pub mod error;
 pub mod executor;
 pub mod experiment;
 pub mod file_error;
 pub mod goodput;
-pub mod host;
+pub mod humanize;
 pub mod journal;
 pub mod observe;
-pub mod observed;
+mod parallel;
 pub mod plan;
+pub mod process;
+pub mod query;
 pub mod rehearse;
+pub mod remembered;
 pub mod report;
 pub mod script;
 pub mod slurm;
@@ -22,4 +24,3 @@ pub mod status;
 pub mod store;
 pub mod summary;
 pub mod trace;
-pub mod words;

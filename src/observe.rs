@@ -12,14 +12,15 @@ use nemo_core::rundir::{
 };
 use tracing::debug;
 
-use crate::answers::{Both, Source};
-use crate::beside::{beside, each_part};
+use crate::clock;
 use crate::experiment::{Executor, Task};
 use crate::file_error::IoResultExt;
-use crate::host::{self, Liveness, ProcessId};
 use crate::journal::{self, Event};
-use crate::observed;
-use crate::status::{self, Answer, Certainty, RunnerView, Sources, TrialFiles};
+use crate::parallel::{join, map_chunks};
+use crate::process::{Liveness, ProcessId};
+use crate::query::{QueueAndAccounts, SlurmSource};
+use crate::remembered;
+use crate::status::{self, Certainty, QueryResult, RunnerView, StatusInputs, TrialFiles};
 use crate::store::{Stored, claim};
 
 /// How much of a metrics file's end is read: the last reports are in it.
@@ -125,7 +126,7 @@ fn task_files(dir: &TaskDir, trials: &[u32], local: bool) -> io::Result<BTreeMap
     };
     let part = trials.len().div_ceil(READERS).max(LEAST_PART);
     let parts: io::Result<Vec<Vec<(u32, TrialFiles)>>> =
-        each_part(trials.chunks(part), read).into_iter().collect();
+        map_chunks(trials.chunks(part), read).into_iter().collect();
     Ok(parts?.into_iter().flatten().collect())
 }
 
@@ -156,10 +157,10 @@ pub enum Depth {
 /// Everything that a status follows from. Asks Slurm only where the folders do not tell all.
 pub fn sources<'a>(
     stored: &'a Stored,
-    source: Source<'_>,
+    source: SlurmSource<'_>,
     depth: Depth,
-) -> io::Result<Sources<'a>> {
-    let earlier = observed::read(&stored.dir);
+) -> io::Result<StatusInputs<'a>> {
+    let earlier = remembered::read(&stored.dir);
     let was_final = |task: &str, trial: u32| {
         let known = earlier.get(task).and_then(|task| task.get(&trial));
         known.is_some_and(|earlier| earlier.certainty == Certainty::Final)
@@ -173,7 +174,7 @@ pub fn sources<'a>(
     if looked_over {
         // Everything was over at the last look: its cost must not grow with what has not changed.
         files = read_files()?;
-        (queue, accounts) = (Answer::NotAsked, Answer::NotAsked);
+        (queue, accounts) = (QueryResult::NotAsked, QueryResult::NotAsked);
         if !every_trial(stored, |task, trial| {
             tells_all(files.get(task).and_then(|task| task.get(&trial)))
         }) {
@@ -185,18 +186,18 @@ pub fn sources<'a>(
         files = read?;
     }
     let n_folders: usize = files.values().map(BTreeMap::len).sum();
-    let asked = if matches!(queue, Answer::NotAsked) { "not asked" } else { "asked" };
+    let asked = if matches!(queue, QueryResult::NotAsked) { "not asked" } else { "asked" };
     debug!("trials: {n_folders} folders in `{}`; Slurm was {asked}", stored.dir.0.display());
     let requests::Requests { whole: requests, damaged: damaged_requests } =
         requests::read_all(&stored.dir).named("read", &stored.dir.requests())?;
-    Ok(Sources {
+    Ok(StatusInputs {
         submitting: is_submitting(&stored.dir, &stored.journal),
         files,
         requests: requests.into_iter().map(|(_, request)| request).collect(),
         damaged_requests,
         runner: runner(&stored.dir)?,
         earlier,
-        now: host::now(),
+        now: clock::now(),
         stored,
         queue,
         accounts,
@@ -219,10 +220,10 @@ fn tells_all(files: Option<&TrialFiles>) -> bool {
 /// Asks the source, and reads the folders meanwhile.
 fn ask_meanwhile<T>(
     stored: &Stored,
-    source: Source<'_>,
+    source: SlurmSource<'_>,
     meanwhile: impl FnOnce() -> T,
-) -> (Both, T) {
-    beside(|| source.of(stored), meanwhile)
+) -> (QueueAndAccounts, T) {
+    join(|| source.of(stored), meanwhile)
 }
 
 /// The folders of all trials, by task.
@@ -251,5 +252,6 @@ fn files_but(
 pub fn is_submitting(dir: &ExperimentDir, journal: &[Event]) -> bool {
     !journal::is_complete(journal)
         && journal::refusal(journal).is_none()
-        && claim::holder(dir, claim::Kind::Submission).is_some_and(|holder| holder.is_at_work())
+        && claim::holder(dir, claim::ClaimKind::Submission)
+            .is_some_and(|holder| holder.is_at_work())
 }

@@ -84,7 +84,7 @@ fn every_row_of_our_queue_questions_is_read_and_printed_back_on(slurm: &Capture)
         for id in printed {
             assert!(rows.contains_key(&id), "{name}: {id}");
         }
-        assert!(rows.values().all(|row| row.state.phase() != nemo_slurm::slurm::Phase::Unknown));
+        assert!(rows.values().all(|row| row.state.phase() != nemo_slurm::slurm::JobPhase::Unknown));
     }
 }
 

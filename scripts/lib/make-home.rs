@@ -24,17 +24,19 @@ use nemo_core::rundir::{
 use nemo_slurm::commands::prepare::{Context, new_tasks};
 use nemo_slurm::executor::slurm::{Scheduler, Submission, submit};
 use nemo_slurm::experiment::{self, Experiment};
-use nemo_slurm::host::Liveness;
 use nemo_slurm::journal::{self, Event, Journal};
 use nemo_slurm::plan::{Limits, Plan, Selection};
+use nemo_slurm::process::Liveness;
 use nemo_slurm::slurm::id::{TaskSet, Tasks};
-use nemo_slurm::slurm::parse::account::ExitCode;
+use nemo_slurm::slurm::parse::account::SlurmExitCode;
 use nemo_slurm::slurm::{AccountRow, JobId, JobState, QueueRow, SlurmError};
-use nemo_slurm::status::{Answer, Certainty, Earlier, RunnerView, Sources, State, join};
+use nemo_slurm::status::{
+    Certainty, QueryResult, RememberedState, RunnerView, State, StatusInputs, join,
+};
 use nemo_slurm::store::{self, ExperimentId, Home, NewExperiment, Stored};
-use nemo_slurm::store::{Claim, Holder, KeptEnvironment};
-use nemo_slurm::summary::{self, Basis, Summary};
-use nemo_slurm::{observe, observed};
+use nemo_slurm::store::{Claim, ClaimHolder, KeptEnvironment};
+use nemo_slurm::summary::{self, InputVersions, Summary};
+use nemo_slurm::{observe, remembered};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -177,7 +179,7 @@ impl Maker {
         let context =
             Context { id, dir: &dir, plan: plan.as_ref(), cluster: None, harness: &harness, now };
         let tasks = new_tasks(experiment, &context);
-        let holder = Holder::current()?;
+        let holder = ClaimHolder::current()?;
         let new = NewExperiment {
             id,
             toml,
@@ -209,11 +211,11 @@ impl Maker {
         let is_over = fate == Fate::Over;
         let queue = trials.iter().filter_map(|trial| trial.in_queue(stored)).collect();
         let accounts = trials.iter().filter_map(|trial| trial.in_accounts(stored)).collect();
-        let sources = Sources {
+        let sources = StatusInputs {
             stored,
             submitting: false,
-            queue: Answer::Rows(queue),
-            accounts: Answer::Rows(accounts),
+            queue: QueryResult::Rows(queue),
+            accounts: QueryResult::Rows(accounts),
             files: observe::all_files(stored)?,
             requests: Vec::new(),
             damaged_requests: Vec::new(),
@@ -227,15 +229,15 @@ impl Maker {
             earlier: trials.iter().fold(BTreeMap::new(), |mut earlier, trial| {
                 let task: &mut BTreeMap<_, _> = earlier.entry(trial.task.clone()).or_default();
                 let certainty = if is_over { Certainty::Final } else { Certainty::Open };
-                let known = Earlier { state: trial.state, reason: None, certainty };
+                let known = RememberedState { state: trial.state, reason: None, certainty };
                 task.insert(trial.index, known);
                 earlier
             }),
         };
         let status = join(&sources);
-        observed::keep(&stored.dir, &status);
+        remembered::keep(&stored.dir, &status);
         let as_of = if is_over { created + APART } else { self.now - 3600 };
-        let from = Basis { slurm: Some(as_of as f64), ..Basis::of(&stored.dir) };
+        let from = InputVersions { slurm: Some(as_of as f64), ..InputVersions::of(&stored.dir) };
         Ok(summary::of(stored, &status, from, is_over, 1, as_of as f64))
     }
 }
@@ -379,7 +381,7 @@ impl Trial {
             _ => return None,
         };
         let (submit, start, end) = (Some(100), Some(200), Some(300));
-        let (exit, nodes, reason) = (ExitCode::default(), "n1".into(), "None".into());
+        let (exit, nodes, reason) = (SlurmExitCode::default(), "n1".into(), "None".into());
         let tasks = Tasks::One(index);
         Some(AccountRow {
             array_job: job,

@@ -8,8 +8,8 @@ use super::{paths, read_file};
 use crate::cli::FileArgs;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::{self, Experiment, Override, Problems};
+use crate::humanize::count;
 use crate::report::{out, out_json};
-use crate::words::count;
 
 /// Prints what the file holds, or all that is wrong with it.
 pub(super) fn check(args: &FileArgs) -> Result<ExitCode, CommandError> {

@@ -6,10 +6,10 @@ use nemo_core::durable;
 use serde::{Deserialize, Serialize};
 
 use super::App;
-use crate::beside::beside;
+use crate::clock;
 use crate::error::{CommandError, ExitCode};
 use crate::experiment::Experiment;
-use crate::host;
+use crate::parallel::join;
 use crate::report::say;
 use crate::slurm::{Cluster, SlurmError};
 
@@ -70,11 +70,11 @@ pub(super) fn facts(app: &App, name: Option<&str>) -> Result<Cluster, SlurmError
     let slurm = app.slurm.on_cluster(name);
     let kept: Option<Kept> =
         std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
-    let now = host::now();
+    let now = clock::now();
     if let Some(kept) = kept.filter(|kept| kept.asked <= now && now - kept.asked < FRESH) {
         return Ok(kept.cluster);
     }
-    let (limits, partitions) = beside(|| slurm.limits(), || slurm.partitions());
+    let (limits, partitions) = join(|| slurm.limits(), || slurm.partitions());
     let cluster = Cluster::new(&limits?, &partitions?);
     let kept = Kept { asked: now, cluster };
     if let Ok(text) = serde_json::to_vec(&kept) {

@@ -9,8 +9,8 @@ use nemo_core::durable;
 
 use crate::cli::Cli;
 use crate::error::{CommandError, ExitCode, IoResultExt};
+use crate::humanize::count;
 use crate::report::say;
-use crate::words::count;
 
 /// `completions`.
 #[derive(Debug, Args)]

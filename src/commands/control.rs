@@ -14,19 +14,20 @@ use tracing::debug;
 
 use super::App;
 use super::status::look;
+use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::executor::local;
 use crate::experiment::{Executor, Task};
-use crate::host::{self, Liveness};
-use crate::journal::{self, Entry, Event};
+use crate::humanize::count;
+use crate::journal::{self, ArrayRecord, Event};
 use crate::observe;
 use crate::plan::JobArray;
+use crate::process::{self, Liveness};
 use crate::report::{out_json, say};
 use crate::script;
-use crate::slurm::{Client, JobId, JobState, Phase, QueueRow, Recipient, SlurmError};
+use crate::slurm::{Client, JobId, JobPhase, JobState, QueueRow, Recipient, SlurmError};
 use crate::status::{Request, RequestedAction, State, Status};
 use crate::store::{Stored, Target};
-use crate::words::count;
 
 /// What can be said to each of these commands.
 #[derive(Debug, Args)]
@@ -103,7 +104,7 @@ pub(super) fn arrays<'a>(
         let part = |job| ArrayPart { array, token: token.clone(), job, trial: target.trial };
         let submitted = journal::submitted(journal).into_iter().filter(|(name, _)| *name == token);
         arrays.known.extend(submitted.map(|(_, job)| part(job)));
-        let Entry::Intended(time) = journal::entry(journal, &token) else { continue };
+        let ArrayRecord::Intended(time) = journal::entry(journal, &token) else { continue };
         #[expect(clippy::cast_possible_truncation, reason = "unix seconds")]
         match app.slurm.find(&token, time as i64 - CLOCK_SLACK) {
             Ok(found) => arrays.known.extend(found.jobs.into_iter().map(part)),
@@ -150,7 +151,7 @@ pub(super) fn queued(client: &Client, arrays: &[ArrayPart<'_>]) -> Result<Queued
                     queued.alive.extend(keys);
                 }
                 JobState::Requeued => queued.alive.extend(keys),
-                _ if row.state.phase() == Phase::Ended => {}
+                _ if row.state.phase() == JobPhase::Ended => {}
                 _ => queued.alive.extend(keys),
             }
         }
@@ -291,11 +292,11 @@ pub(super) fn request(
     target: &Target,
     action: RequestedAction,
 ) -> Result<(), CommandError> {
-    let now = host::now();
+    let now = clock::now();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "unix seconds")]
     let time = now as u64;
     let request = Request { action, task: target.task.clone(), trial: target.trial, time };
-    let this = host::ProcessId::current();
+    let this = process::ProcessId::current();
     let name = format!("{now:.6}-{}-{}.json", this.node, this.pid);
     let folder = stored.dir.requests();
     durable::create_dir_all(&folder).at("make", &folder)?;

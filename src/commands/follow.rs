@@ -4,13 +4,13 @@ use std::io::IsTerminal;
 use std::time::Instant;
 
 use super::App;
-use super::ask::{Look, Looks};
+use super::polling::{PolledStatus, StatusPoller};
 use crate::error::{CommandError, ExitCode};
 use crate::report::live::{Bars, Changes};
 use crate::report::{Page, out, say, status_table};
 use crate::status::{State, Status, TrialStatus};
 use crate::store::{Stored, Target};
-use crate::{host, status};
+use crate::{clock, status};
 
 /// How what is seen is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,9 +49,10 @@ pub(super) fn until(
 ) -> Result<ExitCode, CommandError> {
     let mut screen = Screen::new(view);
     let (mut forgotten, mut doubtful) = (0, 0);
-    let mut looks = Looks::default();
+    let mut looks = StatusPoller::default();
     loop {
-        let Look { status, is_new, pause } = looks.next(app, &app.home.load(&target.id)?)?;
+        let PolledStatus { status, is_new, pause } =
+            looks.next(app, &app.home.load(&target.id)?)?;
         let (state, settled) = standing(&status, target);
         screen.show(&status);
         // The same answer twice is not two that agree.
@@ -164,9 +165,9 @@ impl Screen {
         match self {
             Self::Bars(bars) => {
                 bars.clear();
-                say(&status_table(status, &Page::on_stderr(host::now())));
+                say(&status_table(status, &Page::on_stderr(clock::now())));
             }
-            Self::Lines(_) => say(&status_table(status, &Page::on_stderr(host::now()))),
+            Self::Lines(_) => say(&status_table(status, &Page::on_stderr(clock::now()))),
             Self::Silent => {}
             Self::Json => {
                 out(&status::json(status))?;

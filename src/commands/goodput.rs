@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use clap::Args;
 
 use super::App;
-use crate::answers::Source;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::{On, Task};
 use crate::goodput::{self, Goodput, Ledger, Life, Standing, Trial};
+use crate::query::SlurmSource;
 use crate::report::{goodput_table, out, say};
 use crate::status::{State, TrialFiles, final_state, join};
 use crate::store::{Stored, Target};
-use crate::{host, journal, observe, observed};
+use crate::{clock, journal, observe, remembered};
 
 /// `goodput`.
 #[derive(Debug, Args)]
@@ -66,10 +66,10 @@ fn look(app: &App, stored: &Stored) -> Result<(Files, States), CommandError> {
     if let Some(states) = told {
         return Ok((files, states));
     }
-    let sources = observe::sources(stored, Source::Slurm(&app.slurm), observe::Depth::All)
+    let sources = observe::sources(stored, SlurmSource::Slurm(&app.slurm), observe::Depth::All)
         .at("read", &stored.dir.0)?;
     let joined = join(&sources);
-    observed::keep(&stored.dir, &joined);
+    remembered::keep(&stored.dir, &joined);
     for warning in joined.warnings.iter().filter(|_| joined.experiment.stale) {
         say(&format!("warning: {warning}"));
     }
@@ -88,7 +88,7 @@ fn account(
     states: &States,
     price: Option<f64>,
 ) -> Goodput {
-    let now = host::now();
+    let now = clock::now();
     let mut ledgers: BTreeMap<&str, Vec<Ledger>> = BTreeMap::new();
     for task in &stored.experiment.tasks {
         let one = |(trial, _)| {

@@ -7,16 +7,16 @@ use clap::Args;
 use serde_json::json;
 
 use super::App;
-use super::ask::{ask, open_jobs};
+use super::polling::{open_jobs, query_slurm};
 use super::status::look_by;
-use crate::answers::{Answers, Source, Wanted, named};
 use crate::error::{CommandError, ExitCode};
 use crate::observe::Depth;
+use crate::query::{JobsToQuery, SlurmAnswers, SlurmSource, named};
 use crate::report::{ListLine, Page, list_table, out, out_json, say};
 use crate::status::State;
 use crate::store::{ExperimentId, Stored};
-use crate::summary::{self, Basis, Brief, Index, Known};
-use crate::{host, words};
+use crate::summary::{self, ExperimentBrief, Index, InputVersions, KnownExperiment};
+use crate::{clock, humanize};
 
 /// `list`.
 #[derive(Debug, Args)]
@@ -51,7 +51,7 @@ pub(super) fn list(app: &App, args: &ListArgs) -> Result<ExitCode, CommandError>
         say("No experiments yet. `nemo-slurm init` writes a file to start from.");
         return Ok(ExitCode::Fine);
     }
-    out(&list_table(&list.lines(first_shown), &Page::here(host::now())))?;
+    out(&list_table(&list.lines(first_shown), &Page::here(clock::now())))?;
     for (id, why) in list.damaged(first_shown) {
         say(&format!("warning: `{id}`: {why}"));
     }
@@ -63,24 +63,24 @@ pub(super) fn list(app: &App, args: &ListArgs) -> Result<ExitCode, CommandError>
 struct List<'a> {
     app: &'a App,
     ids: &'a [ExperimentId],
-    known: Vec<Known<'a>>,
+    known: Vec<KnownExperiment<'a>>,
     now: f64,
 }
 
 impl<'a> List<'a> {
     fn new(app: &'a App, ids: &'a [ExperimentId], index: &'a Index) -> Self {
         let known = summary::known(&app.home, ids, index);
-        Self { app, ids, known, now: host::now() }
+        Self { app, ids, known, now: clock::now() }
     }
 
     /// Looks into those that nobody looked into yet, and into those of the last that may have changed.
     fn look(&mut self, first_shown: usize, cached: bool) {
         let mut due = Vec::new();
         for place in 0..self.known.len() {
-            let is_unseen = matches!(self.known[place], Known::Unseen);
+            let is_unseen = matches!(self.known[place], KnownExperiment::Unseen);
             if is_unseen {
                 // Most are over, and their folders tell it: then Slurm need not be asked.
-                self.look_into(place, Source::Nobody);
+                self.look_into(place, SlurmSource::Nobody);
             }
             let is_shown = place >= first_shown;
             if !cached && (is_unseen || is_shown) && self.may_have_changed(place) {
@@ -89,20 +89,20 @@ impl<'a> List<'a> {
         }
         let answers = self.ask_for(&due);
         for place in due {
-            self.look_into(place, Source::Asked(&answers));
+            self.look_into(place, SlurmSource::Asked(&answers));
         }
     }
 
     fn may_have_changed(&self, place: usize) -> bool {
-        let Known::Seen(summary) = &self.known[place] else { return false };
+        let KnownExperiment::Seen(summary) = &self.known[place] else { return false };
         let is_fresh = (0.0..FRESH).contains(&(self.now - summary.row.as_of));
-        let now = || Basis::of(&self.app.home.experiment(&self.ids[place]));
+        let now = || InputVersions::of(&self.app.home.experiment(&self.ids[place]));
         let is_as_it_was = is_fresh && !summary.row.stale && summary.from.is_unchanged(&now());
         !summary.is_final && !is_as_it_was
     }
 
     /// One question for all of these, and for the other open ones where it is asked at all.
-    fn ask_for(&self, due: &[usize]) -> Answers {
+    fn ask_for(&self, due: &[usize]) -> SlurmAnswers {
         // There may be more jobs of them than at the last look.
         let jobs = |place: usize| {
             let journal = self.app.home.journal(&self.ids[place]);
@@ -110,28 +110,30 @@ impl<'a> List<'a> {
         };
         let wanted = due.iter().filter_map(|&place| {
             let wanted = summary::wanted(&self.app.home, &self.ids[place], &self.known[place])?;
-            Some(Wanted { jobs: jobs(place), ..wanted })
+            Some(JobsToQuery { jobs: jobs(place), ..wanted })
         });
-        let wanted: Vec<Wanted> = wanted.collect();
+        let wanted: Vec<JobsToQuery> = wanted.collect();
         let others = || open_jobs(self.app, self.ids, &self.known);
-        ask(self.app, &wanted, self.now - FRESH, &others)
+        query_slurm(self.app, &wanted, self.now - FRESH, &others)
     }
 
-    fn look_into(&mut self, place: usize, source: Source<'_>) {
+    fn look_into(&mut self, place: usize, source: SlurmSource<'_>) {
         let stored = self.app.home.load(&self.ids[place]).map_err(CommandError::from);
         let look = |stored: Stored| look_by(self.app, &stored, source, Depth::Open);
         self.known[place] = match stored.and_then(look) {
-            Ok((_, summary)) => Known::Seen(Box::new(summary)),
-            Err(error) => Known::Damaged(error.one_line()),
+            Ok((_, summary)) => KnownExperiment::Seen(Box::new(summary)),
+            Err(error) => KnownExperiment::Damaged(error.one_line()),
         };
     }
 
     /// Adds to the index what is over by now, and takes out what is gone.
     fn keep_index(&self, before: &Index) {
-        let of_last = |known: &Known<'_>| match known {
-            Known::Indexed(_) => Some(false),
-            Known::Seen(summary) if summary.is_final => Some(true),
-            Known::Seen(_) | Known::Unseen | Known::Damaged(_) => None,
+        let of_last = |known: &KnownExperiment<'_>| match known {
+            KnownExperiment::Indexed(_) => Some(false),
+            KnownExperiment::Seen(summary) if summary.is_final => Some(true),
+            KnownExperiment::Seen(_) | KnownExperiment::Unseen | KnownExperiment::Damaged(_) => {
+                None
+            }
         };
         let over: Vec<bool> = self.known.iter().filter_map(of_last).collect();
         if over.contains(&true) || over.len() != before.entries().count() {
@@ -157,9 +159,9 @@ impl<'a> List<'a> {
 
     fn row_json(&self, place: usize) -> Cow<'_, str> {
         match &self.known[place] {
-            Known::Indexed(entry) => Cow::Borrowed(entry.row),
-            Known::Seen(summary) => Cow::Owned(summary.row.to_json()),
-            Known::Unseen | Known::Damaged(_) => {
+            KnownExperiment::Indexed(entry) => Cow::Borrowed(entry.row),
+            KnownExperiment::Seen(summary) => Cow::Owned(summary.row.to_json()),
+            KnownExperiment::Unseen | KnownExperiment::Damaged(_) => {
                 let id = &self.ids[place];
                 let row = json!({
                     "id": id, "name": id.name(), "version": null, "state": DAMAGED, "reason": self.damage(place),
@@ -173,8 +175,10 @@ impl<'a> List<'a> {
 
     fn damage(&self, place: usize) -> Option<&str> {
         match &self.known[place] {
-            Known::Damaged(why) => Some(why),
-            Known::Indexed(_) | Known::Seen(_) | Known::Unseen => None,
+            KnownExperiment::Damaged(why) => Some(why),
+            KnownExperiment::Indexed(_) | KnownExperiment::Seen(_) | KnownExperiment::Unseen => {
+                None
+            }
         }
     }
 
@@ -195,9 +199,9 @@ impl<'a> List<'a> {
         let line = |place: usize| {
             let id = &self.ids[place];
             let row = match &self.known[place] {
-                Known::Indexed(entry) => serde_json::from_str(entry.row).ok(),
-                Known::Seen(summary) => Some(Brief::from(&summary.row)),
-                Known::Unseen | Known::Damaged(_) => None,
+                KnownExperiment::Indexed(entry) => serde_json::from_str(entry.row).ok(),
+                KnownExperiment::Seen(summary) => Some(ExperimentBrief::from(&summary.row)),
+                KnownExperiment::Unseen | KnownExperiment::Damaged(_) => None,
             };
             let dir = self.app.home.experiment(id).0.to_string_lossy().into_owned();
             ListLine { id: id.to_string(), created: id.made_at(), row, dir }
@@ -209,7 +213,7 @@ impl<'a> List<'a> {
     fn total(&self, first_shown: usize) -> String {
         let counts = self.counts();
         let states = counts.iter().map(|(state, n)| format!("{n} {state}")).collect::<Vec<_>>();
-        let all = words::count(self.ids.len(), "experiment");
+        let all = humanize::count(self.ids.len(), "experiment");
         let more = if first_shown > 0 { "; `nemo-slurm list -n 0` shows them all" } else { "" };
         format!("{all}: {}{more}", states.join(", "))
     }
@@ -219,24 +223,24 @@ impl<'a> List<'a> {
 const DAMAGED: &str = "damaged";
 
 /// Where one stands, in a word.
-fn state(known: &Known<'_>) -> &'static str {
+fn state(known: &KnownExperiment<'_>) -> &'static str {
     match known {
-        Known::Indexed(entry) => entry.state.as_str(),
-        Known::Seen(summary) => summary.row.state.as_str(),
-        Known::Unseen | Known::Damaged(_) => DAMAGED,
+        KnownExperiment::Indexed(entry) => entry.state.as_str(),
+        KnownExperiment::Seen(summary) => summary.row.state.as_str(),
+        KnownExperiment::Unseen | KnownExperiment::Damaged(_) => DAMAGED,
     }
 }
 
 /// Its line in the index, if nothing can change any more.
-fn final_line<'a>(known: &'a Known<'_>) -> Option<(ExperimentId, State, Cow<'a, str>)> {
+fn final_line<'a>(known: &'a KnownExperiment<'_>) -> Option<(ExperimentId, State, Cow<'a, str>)> {
     match known {
-        Known::Indexed(entry) => {
+        KnownExperiment::Indexed(entry) => {
             Some((entry.id.parse().ok()?, entry.state, Cow::Borrowed(entry.row)))
         }
-        Known::Seen(summary) if summary.is_final => {
+        KnownExperiment::Seen(summary) if summary.is_final => {
             let row = &summary.row;
             Some((row.id.clone(), row.state, Cow::Owned(row.to_json())))
         }
-        Known::Seen(_) | Known::Unseen | Known::Damaged(_) => None,
+        KnownExperiment::Seen(_) | KnownExperiment::Unseen | KnownExperiment::Damaged(_) => None,
     }
 }

@@ -1,6 +1,5 @@
 //! One file a verb: load, a pure function, an effect, a rendering.
 
-mod ask;
 pub mod cancel;
 mod check;
 mod cluster;
@@ -12,15 +11,16 @@ pub mod goodput;
 pub mod init;
 pub mod list;
 pub mod logs;
-mod on_slurm;
 mod paths;
 pub mod pause;
 pub mod plan;
 pub mod poll;
+mod polling;
 pub mod preempt;
 pub mod prepare;
 pub mod rehearse;
 mod run_local;
+mod slurm_scheduler;
 pub mod status;
 pub mod submit;
 pub mod wait;
@@ -32,9 +32,9 @@ use std::time::Duration;
 use nemo_core::environment::Variable;
 use tracing::debug;
 
-use crate::answers::Shared;
 use crate::cli::{Cli, Command};
 use crate::error::{CommandError, ExitCode, IoResultExt};
+use crate::query::QueryCache;
 use crate::report::say;
 use crate::slurm::Client;
 use crate::store::{Home, Stored, Target};
@@ -48,7 +48,7 @@ pub struct App {
     /// Slurm's programs.
     pub slurm: Client,
     /// What Slurm said last, for all who ask.
-    pub shared: Shared,
+    pub shared: QueryCache,
     /// This program's own file.
     pub program: PathBuf,
     /// Where the harness is, if somebody said so.
@@ -114,7 +114,7 @@ fn app(cli: &Cli, environment: Environment) -> Result<App, CommandError> {
     debug!("home: `{}`", home.path().display());
     let timeout = Duration::from_secs(cli.slurm_timeout.max(1));
     Ok(App {
-        shared: Shared::new(&home, &environment.slurm_conf, timeout),
+        shared: QueryCache::new(&home, &environment.slurm_conf, timeout),
         home,
         slurm: Client::new(timeout),
         program: std::env::current_exe().at("find", Path::new("/proc/self/exe"))?,

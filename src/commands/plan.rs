@@ -10,11 +10,11 @@ use super::{App, check, cluster};
 use crate::cli::FileArgs;
 use crate::error::{CommandError, ExitCode};
 use crate::experiment::Experiment;
+use crate::humanize::count;
 use crate::plan::{JobArray, Plan};
 use crate::report::{out, out_json, plan_table, say};
 use crate::slurm::Cluster;
 use crate::store::ExperimentId;
-use crate::words::count;
 
 /// `plan`.
 #[derive(Debug, Args)]

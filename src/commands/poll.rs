@@ -10,15 +10,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::App;
-use super::ask::ask;
+use super::polling::query_slurm;
 use super::status::look_by;
-use crate::answers::{self, Source, named};
+use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
-use crate::host;
 use crate::journal;
 use crate::observe::Depth;
+use crate::query::{self, SlurmSource, named};
 use crate::report::{out_json, say};
-use crate::slurm::{JobDetail, JobState, Phase, SlurmError};
+use crate::slurm::{JobDetail, JobPhase, JobState, SlurmError};
 use crate::status::{self, Remedy, Status};
 use crate::store::{ExperimentId, Stored, Target};
 use crate::summary::{self, Index};
@@ -105,7 +105,7 @@ pub(super) fn poll(app: &App, args: &PollArgs) -> Result<ExitCode, CommandError>
     let mut pass = Pass { app, json: args.json, rows: Vec::new(), is_well: true };
     if let Some(text) = &args.target {
         let (target, stored) = app.find(text)?;
-        pass.experiment(&stored, &target, Source::Slurm(&app.slurm), Depth::All)?;
+        pass.experiment(&stored, &target, SlurmSource::Slurm(&app.slurm), Depth::All)?;
     } else {
         pass.all()?;
     }
@@ -130,18 +130,22 @@ impl Pass<'_> {
             let wanted = summary::wanted(&app.home, id, known)?;
             // There may be more jobs than at the last look.
             let jobs = app.home.journal(id).map_or_else(|_| Vec::new(), |it| named(&it));
-            Some(answers::Wanted { jobs, ..wanted })
+            Some(query::JobsToQuery { jobs, ..wanted })
         };
-        let wanted: Vec<answers::Wanted> = open().filter_map(question).collect();
-        let answers = ask(app, &wanted, host::now(), &Vec::new);
+        let wanted: Vec<query::JobsToQuery> = open().filter_map(question).collect();
+        let answers = query_slurm(app, &wanted, clock::now(), &Vec::new);
         for (id, _) in open() {
-            self.one_of_all(id.clone(), Source::Asked(&answers))?;
+            self.one_of_all(id.clone(), SlurmSource::Asked(&answers))?;
         }
         Ok(())
     }
 
     /// One experiment of a home. What is wrong with it must not keep the others waiting.
-    fn one_of_all(&mut self, id: ExperimentId, source: Source<'_>) -> Result<(), CommandError> {
+    fn one_of_all(
+        &mut self,
+        id: ExperimentId,
+        source: SlurmSource<'_>,
+    ) -> Result<(), CommandError> {
         let target = Target { id, task: None, trial: None };
         let loaded = self.app.home.load(&target.id).map_err(CommandError::from);
         match loaded.and_then(|stored| self.experiment(&stored, &target, source, Depth::Open)) {
@@ -160,7 +164,7 @@ impl Pass<'_> {
         &mut self,
         stored: &Stored,
         target: &Target,
-        source: Source<'_>,
+        source: SlurmSource<'_>,
         depth: Depth,
     ) -> Result<(), CommandError> {
         if journal::submitted(&stored.journal).is_empty() {
@@ -169,7 +173,7 @@ impl Pass<'_> {
         let app = &self.app.on_cluster_of(stored);
         // What is asked for all at once is asked of this machine's cluster.
         let elsewhere = stored.experiment.cluster().is_some();
-        let source = if elsewhere { Source::Slurm(&app.slurm) } else { source };
+        let source = if elsewhere { SlurmSource::Slurm(&app.slurm) } else { source };
         let (status, _) = look_by(app, stored, source, depth)?;
         for wanted in wanted(stored, target, &status) {
             match honour(app, &wanted) {
@@ -269,13 +273,15 @@ fn standing(over: bool, jobs: &[JobDetail], remedy: Remedy) -> Option<Done> {
     let Some(job) = jobs.last() else { return Some(Done::Forgotten) };
     match job.state.phase() {
         // As `squeue` says `launch failed requeued held`.
-        Phase::Waiting if remedy == Remedy::Release && job.reason.contains("launch_failed") => None,
-        Phase::Waiting => Some(Done::Queued),
-        Phase::Active | Phase::Unknown => Some(Done::Running),
+        JobPhase::Waiting if remedy == Remedy::Release && job.reason.contains("launch_failed") => {
+            None
+        }
+        JobPhase::Waiting => Some(Done::Queued),
+        JobPhase::Active | JobPhase::Unknown => Some(Done::Running),
         // Somebody cancelled it since: a requeue would undo that.
-        Phase::Ended if job.state == JobState::Cancelled => Some(Done::Over),
-        Phase::Ended if remedy == Remedy::Release => Some(Done::Running),
-        Phase::Ended => None,
+        JobPhase::Ended if job.state == JobState::Cancelled => Some(Done::Over),
+        JobPhase::Ended if remedy == Remedy::Release => Some(Done::Running),
+        JobPhase::Ended => None,
     }
 }
 

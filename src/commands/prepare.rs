@@ -6,15 +6,18 @@ use nemo_core::rundir::ExperimentDir;
 
 use super::submit::SubmitArgs;
 use super::{App, check, cluster, environment, paths, warnings};
+use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::executor::spec::{SubmitContext, task_spec};
 use crate::experiment::{Executor, Experiment};
-use crate::host::{self, ProcessId};
 use crate::journal::Event;
 use crate::plan::{Limits, Plan, Selection};
+use crate::process::ProcessId;
 use crate::script;
 use crate::slurm::Cluster;
-use crate::store::{self, Claim, ExperimentId, Holder, NewExperiment, NewTask, StoreError, Stored};
+use crate::store::{
+    self, Claim, ClaimHolder, ExperimentId, NewExperiment, NewTask, StoreError, Stored,
+};
 
 /// Reads the file, plans it and writes it all down, claimed by this process. Nothing is asked for yet.
 pub(super) fn create(app: &App, args: &SubmitArgs) -> Result<(Stored, Claim), CommandError> {
@@ -32,7 +35,7 @@ pub(super) fn create(app: &App, args: &SubmitArgs) -> Result<(Stored, Claim), Co
     let submitter = std::iter::once(submitter());
     let journal: Vec<Event> =
         submitter.chain(plan.clone().map(|plan| Event::Planned { plan })).collect();
-    let holder = Holder::current().at("read", Path::new("/dev/urandom"))?;
+    let holder = ClaimHolder::current().at("read", Path::new("/dev/urandom"))?;
     let write = |id: &ExperimentId, now: f64| {
         let dir = &app.home.experiment(id);
         let (plan, cluster, harness) = (plan.as_ref(), cluster.as_ref(), harness.as_path());
@@ -61,7 +64,7 @@ fn with_free_id(
     let mut known = app.home.ids()?;
     let most = known.len() + RIVALS;
     loop {
-        let now = host::now();
+        let now = clock::now();
         let id = ExperimentId::next(name, now, &known);
         match write(&id, now) {
             Err(error) if error.is_taken() && known.len() < most => known.push(id),
@@ -75,7 +78,7 @@ pub(super) fn submitter() -> Event {
     Event::Submitter {
         process: ProcessId::current(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        time: host::now(),
+        time: clock::now(),
     }
 }
 

@@ -12,9 +12,10 @@ use nemo_core::rundir::ExperimentDir;
 
 use super::{App, check, cluster, environment, paths, prepare};
 use crate::cli::FileArgs;
+use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::{Executor, Experiment, LocalExecutor, Task};
-use crate::host;
+use crate::humanize::{count, duration};
 use crate::rehearse::findings::is_safe;
 use crate::rehearse::folder::Folder;
 use crate::rehearse::local::{Interrupt, Progress, RunContext, RunError};
@@ -22,7 +23,6 @@ use crate::rehearse::plan::{Kind, Place};
 use crate::rehearse::run::{Outcome, RehearseError, Rehearser, Wishes};
 use crate::report::{out, out_json, rehearsal_json, rehearsal_text, say};
 use crate::store::{self, Home};
-use crate::words::{count, duration};
 
 /// `rehearse`.
 #[derive(Debug, Args)]
@@ -115,7 +115,7 @@ fn carry_out(
     let stage = RunContext {
         harness: &folder.harness,
         interrupt: &interrupt,
-        deadline: args.time_limit.map(|limit| host::now() + limit.as_secs_f64()),
+        deadline: args.time_limit.map(|limit| clock::now() + limit.as_secs_f64()),
         show: &|progress| screen.progress(progress),
     };
     let wishes = Wishes {
@@ -325,7 +325,7 @@ impl Screen {
             say(&title);
         }
         let (runs, usual) = known.unwrap_or_default();
-        let began = host::now();
+        let began = clock::now();
         let runs_left = (runs + 1).saturating_sub(number);
         *self.current.borrow_mut() = Current { title, last, usual, runs_left, began };
         self.draw(None);
@@ -361,7 +361,7 @@ impl Screen {
             }
         }
         if current.usual > 0.0 {
-            let gone = host::now() - current.began;
+            let gone = clock::now() - current.began;
             let left = (Self::estimate(current.runs_left, current.usual) - gone).max(0.0);
             text = format!("{text} (about {} left)", duration(left));
         }

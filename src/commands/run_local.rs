@@ -4,7 +4,7 @@ use super::App;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::executor::local;
 use crate::report::say;
-use crate::store::claim::{self, Kind};
+use crate::store::claim::{self, ClaimKind};
 use crate::store::{self, TakeOver};
 
 /// Carries a local experiment out, in a session of its own: its terminal may close.
@@ -14,7 +14,8 @@ pub(super) fn run_local(app: &App, id: &str) -> Result<ExitCode, CommandError> {
     let (_, stored) = app.find(id)?;
     let log = stored.dir.runner_log();
     let children = local::Children::new().at("write", &log)?;
-    let claim = claim::take(&stored.dir, Kind::Runner, TakeOver::FromTheDead, &|text| say(text))?;
+    let claim =
+        claim::take(&stored.dir, ClaimKind::Runner, TakeOver::FromTheDead, &|text| say(text))?;
     let harness = store::install_program(&app.home, &app.harness()?)?;
     local::run(&stored, &harness, &claim, children).at("write", &log)?;
     Ok(ExitCode::Fine)

@@ -3,14 +3,14 @@
 use clap::Args;
 
 use super::App;
-use crate::answers::Source;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::observe::{self, Depth};
+use crate::query::SlurmSource;
 use crate::report::{Page, attempts_table, out, out_json, status_table};
-use crate::status::{Answer, Sources, Status, TrialStatus, join, json, recount};
+use crate::status::{QueryResult, Status, StatusInputs, TrialStatus, join, json, recount};
 use crate::store::{ExperimentId, Stored, Target};
-use crate::summary::{Basis, Summary};
-use crate::{host, observed, summary};
+use crate::summary::{InputVersions, Summary};
+use crate::{clock, remembered, summary};
 
 /// `status`.
 #[derive(Debug, Args)]
@@ -38,7 +38,7 @@ pub(super) fn status(app: &App, args: &StatusArgs) -> Result<ExitCode, CommandEr
     if args.json {
         return out_json(&json(&status));
     }
-    let page = Page::here(host::now());
+    let page = Page::here(clock::now());
     out(&status_table(&status, &page))?;
     if args.attempts || target.trial.is_some() {
         out(&attempts_table(&status, &page))?;
@@ -48,35 +48,35 @@ pub(super) fn status(app: &App, args: &StatusArgs) -> Result<ExitCode, CommandEr
 
 /// Looks at the experiment, and remembers what was seen.
 pub(super) fn look(app: &App, stored: &Stored) -> Result<Status, CommandError> {
-    look_by(app, stored, Source::Slurm(&app.slurm), Depth::All).map(|(status, _)| status)
+    look_by(app, stored, SlurmSource::Slurm(&app.slurm), Depth::All).map(|(status, _)| status)
 }
 
 /// The same, with Slurm's answer from elsewhere; and what a list shows of it now.
 pub(super) fn look_by(
     app: &App,
     stored: &Stored,
-    source: Source<'_>,
+    source: SlurmSource<'_>,
     depth: Depth,
 ) -> Result<(Status, Summary), CommandError> {
     // Who asks for all experiments together asks the cluster of this machine.
     let is_elsewhere = stored.experiment.cluster().is_some();
     let source = match source {
-        Source::Asked(_) if is_elsewhere => Source::Slurm(&app.slurm),
+        SlurmSource::Asked(_) if is_elsewhere => SlurmSource::Slurm(&app.slurm),
         source => source,
     };
     // Before anything is read: what comes meanwhile is then seen to be new.
-    let mut from = Basis::of(&stored.dir);
+    let mut from = InputVersions::of(&stored.dir);
     let earlier = summary::read(&stored.dir);
     let sources = observe::sources(stored, source, depth).at("read", &stored.dir.0)?;
     let status = join(&sources);
-    observed::keep(&stored.dir, &status);
+    remembered::keep(&stored.dir, &status);
     let is_final = is_final(&sources, &status);
     if is_final && depth == Depth::Open {
         // What is kept for good is about all of it.
         return look_by(app, stored, source, Depth::All);
     }
-    let was_told = matches!(sources.queue, Answer::Rows(_) | Answer::Partly(..));
-    let now = host::now();
+    let was_told = matches!(sources.queue, QueryResult::Rows(_) | QueryResult::Partly(..));
+    let now = clock::now();
     from.slurm = if was_told { Some(now) } else { earlier.as_ref().and_then(|it| it.from.slurm) };
     let first = || version(app, &stored.id);
     let version = earlier.as_ref().map_or_else(first, |it| Ok(it.row.version))?;
@@ -100,7 +100,7 @@ fn version(app: &App, id: &ExperimentId) -> Result<usize, CommandError> {
 }
 
 /// Whether nothing of it can change any more.
-fn is_final(sources: &Sources<'_>, status: &Status) -> bool {
+fn is_final(sources: &StatusInputs<'_>, status: &Status) -> bool {
     let is_damaged = sources.stored.damage.is_some() || sources.runner.damage.is_some();
     let mut trials = status.tasks.iter().flat_map(|task| &task.trials);
     !is_damaged && !status.experiment.stale && trials.all(TrialStatus::is_final)

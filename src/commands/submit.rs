@@ -5,19 +5,19 @@ use std::io::IsTerminal;
 use clap::Args;
 use serde_json::json;
 
-use super::on_slurm::OnSlurm;
+use super::slurm_scheduler::SlurmScheduler;
 use super::{App, follow, prepare};
 use crate::cli::FileArgs;
+use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::executor::slurm::Submission;
 use crate::executor::{local, slurm};
-use crate::host;
+use crate::humanize::count;
 use crate::journal::{self, Event, Journal, Record};
 use crate::report::{out, say};
 use crate::slurm::JobId;
-use crate::store::claim::{self, Kind};
+use crate::store::claim::{self, ClaimKind};
 use crate::store::{self, Claim, ClaimError, ExperimentId, Stored, TakeOver};
-use crate::words::count;
 
 /// `submit`.
 #[derive(Debug, Args)]
@@ -77,7 +77,7 @@ pub(super) fn submit(app: &App, args: &SubmitArgs) -> Result<ExitCode, CommandEr
 /// Claims an interrupted submission and reads it back.
 fn resumed(app: &App, target: &str, args: &SubmitArgs) -> Result<(Stored, Claim), CommandError> {
     let (_, stored) = app.find(target)?;
-    let claim = claim::take(&stored.dir, Kind::Submission, take_over(args), &|text| say(text));
+    let claim = claim::take(&stored.dir, ClaimKind::Submission, take_over(args), &|text| say(text));
     let claim = claim.map_err(|error| not_claimed(&stored.id, error))?;
     // Another process may have written until now.
     let mut stored = app.home.load(&stored.id)?;
@@ -135,8 +135,9 @@ fn carry_out(
     for plan in journal::plans(&stored.journal) {
         let (id, dir) = (stored.id.as_str(), &stored.dir);
         let submission = Submission { id, dir, plan, damaged_since };
-        let mut slurm = OnSlurm { client: &app.slurm, submission, is_elsewhere, said: Vec::new() };
-        let submitted = slurm::submit(submission, &mut slurm, &mut journal, &host::now);
+        let mut slurm =
+            SlurmScheduler { client: &app.slurm, submission, is_elsewhere, said: Vec::new() };
+        let submitted = slurm::submit(submission, &mut slurm, &mut journal, &clock::now);
         jobs.extend(submitted.map_err(|error| not_submitted(stored, error))?);
     }
     Ok(jobs)
@@ -170,7 +171,7 @@ fn run_here(
 ) -> Result<(), CommandError> {
     let dir = &stored.dir;
     // Released at once: the runner that is started claims it for itself.
-    match claim::take(dir, Kind::Runner, take_over, &|text| say(text)).map(drop) {
+    match claim::take(dir, ClaimKind::Runner, take_over, &|text| say(text)).map(drop) {
         Ok(()) => {
             journal.check_claim()?;
             local::start_runner(&app.program, app.home.path(), stored.id.as_str(), dir)?;
@@ -180,7 +181,7 @@ fn run_here(
     }
     if !journal::is_complete(journal.events()) {
         let path = dir.journal();
-        journal.record(Event::Complete { generation: 0, time: host::now() }).at("write", &path)?;
+        journal.record(Event::Complete { generation: 0, time: clock::now() }).at("write", &path)?;
         journal.sync().at("sync", &path)?;
     }
     Ok(())

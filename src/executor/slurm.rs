@@ -8,7 +8,7 @@ use std::path::Path;
 
 use nemo_core::rundir::ExperimentDir;
 
-use crate::journal::{self, Entry, Event, Record};
+use crate::journal::{self, ArrayRecord, Event, Record};
 use crate::plan::{JobArray, Plan};
 use crate::script;
 use crate::slurm::SlurmError;
@@ -89,13 +89,15 @@ pub fn submit(
         let token = script::token(submission.id, &array.task, array.index);
         let script = submission.dir.task(&array.task).script(array.index);
         let id = match known(&submission, &token, &script, scheduler, journal)? {
-            Known::Recorded(id) => id,
-            Known::Found(id) => {
+            KnownArray::Recorded(id) => id,
+            KnownArray::Found(id) => {
                 journal.check_claim()?;
                 journal.record(Event::Submitted { token, slurm_job: id, time: now() })?;
                 id
             }
-            Known::No => submit_one(submission.dir, array, &token, &ids, scheduler, journal, now)?,
+            KnownArray::No => {
+                submit_one(submission.dir, array, &token, &ids, scheduler, journal, now)?
+            }
         };
         ids.push(id);
     }
@@ -115,7 +117,7 @@ pub fn submit(
     Ok(ids)
 }
 
-enum Known {
+enum KnownArray {
     Recorded(JobId),
     Found(JobId),
     No,
@@ -128,17 +130,20 @@ fn known(
     script: &Path,
     scheduler: &mut impl Scheduler,
     journal: &impl Record,
-) -> Result<Known, SubmitError> {
+) -> Result<KnownArray, SubmitError> {
     let since = match journal::entry(journal.events(), token) {
-        Entry::Submitted(id) => return Ok(Known::Recorded(id)),
-        Entry::Intended(time) => time,
-        Entry::Absent => match submission.damaged_since {
+        ArrayRecord::Submitted(id) => return Ok(KnownArray::Recorded(id)),
+        ArrayRecord::Intended(time) => time,
+        ArrayRecord::Absent => match submission.damaged_since {
             Some(time) => time,
-            None => return Ok(Known::No),
+            None => return Ok(KnownArray::No),
         },
     };
     let failed = |source| SubmitError::Slurm { token: token.to_owned(), source };
-    Ok(scheduler.find(token, script, since).map_err(failed)?.map_or(Known::No, Known::Found))
+    Ok(scheduler
+        .find(token, script, since)
+        .map_err(failed)?
+        .map_or(KnownArray::No, KnownArray::Found))
 }
 
 fn submit_one(

@@ -78,7 +78,7 @@ fn start(attempt: u32, began: f64, resume_step: Option<u64>) -> AttemptRecord {
         attempt,
         slurm_job: Some("7_0".to_owned()),
         restarts: attempt,
-        process: crate::host::ProcessId {
+        process: crate::process::ProcessId {
             node: "n1".to_owned(),
             boot_id: String::new(),
             pid: 1,

@@ -78,7 +78,7 @@ pub struct JobArray {
     /// `%N`: how many may run at once.
     pub throttle: Option<NonZeroU32>,
     /// What it waits for. Empty for the head of a chain.
-    pub after: Vec<Edge>,
+    pub after: Vec<ArrayDependency>,
     /// Whether it starts held: the head of a chain is released when all is in, since a parent that ended and was
     /// purged would silently satisfy its children.
     pub held: bool,
@@ -100,7 +100,7 @@ impl JobArray {
 
 /// One dependency on an earlier array of the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Edge {
+pub struct ArrayDependency {
     /// An index into [`Plan::arrays`], smaller than the array's own.
     pub array: usize,
     /// What must have become of it.
@@ -192,15 +192,15 @@ fn task_arrays(
     let lanes = lanes::lanes(pieces.len(), task.concurrent);
     let first = selection.earlier_arrays.get(&task.name).copied().unwrap_or(0);
     let mut arrays = Vec::with_capacity(pieces.len());
-    for (place, Piece { offset, trials, parents }) in pieces.into_iter().enumerate() {
+    for (place, ArrayPiece { offset, trials, parents }) in pieces.into_iter().enumerate() {
         let mut after = Vec::new();
         for dependency in task.after.iter().filter(|dependency| dependency.on != On::Each) {
             after.extend(edges(task, dependency, place, &trials, earlier)?);
         }
         let corresponding = parents.into_iter().flatten();
-        after.extend(corresponding.map(|array| Edge { array, on: Relation::AfterCorr }));
+        after.extend(corresponding.map(|array| ArrayDependency { array, on: Relation::AfterCorr }));
         if let Some(before) = lanes.before(place) {
-            after.push(Edge { array: earlier.len() + before, on: Relation::AfterAny });
+            after.push(ArrayDependency { array: earlier.len() + before, on: Relation::AfterAny });
         }
         let is_limit = |throttle: &NonZeroU32| (throttle.get() as usize) < trials.count();
         let throttle = lanes.throttle(place).filter(is_limit);
@@ -211,7 +211,7 @@ fn task_arrays(
 }
 
 /// What becomes an array.
-struct Piece {
+struct ArrayPiece {
     offset: u32,
     trials: IndexSet,
     /// For each task that it follows trial by trial, the array that holds the same trials; none where they are not
@@ -221,7 +221,12 @@ struct Piece {
 
 /// Cuts a task's trials where a window ends, and where the trials that they follow one by one are in different arrays:
 /// `aftercorr` is about a single array that has all the indices.
-fn pieces(task: &Task, selection: &Selection, limits: Limits, earlier: &[JobArray]) -> Vec<Piece> {
+fn pieces(
+    task: &Task,
+    selection: &Selection,
+    limits: Limits,
+    earlier: &[JobArray],
+) -> Vec<ArrayPiece> {
     let none = IndexSet::default();
     let chosen = selection.trials.get(&task.name).unwrap_or(&none);
     let parent = |dependency: &Dependency, trial: u32| {
@@ -243,7 +248,7 @@ fn pieces(task: &Task, selection: &Selection, limits: Limits, earlier: &[JobArra
                 None => groups.push((parents, vec![trial])),
             }
         }
-        pieces.extend(groups.into_iter().map(|(parents, trials)| Piece {
+        pieces.extend(groups.into_iter().map(|(parents, trials)| ArrayPiece {
             offset: window.start,
             trials: trials.into_iter().collect(),
             parents,
@@ -259,10 +264,10 @@ fn edges(
     place: usize,
     trials: &IndexSet,
     earlier: &[JobArray],
-) -> Result<Vec<Edge>, PlanError> {
+) -> Result<Vec<ArrayDependency>, PlanError> {
     let parents: Vec<usize> =
         (0..earlier.len()).filter(|&array| earlier[array].task == dependency.task).collect();
-    let all = |on| parents.iter().map(|&array| Edge { array, on }).collect();
+    let all = |on| parents.iter().map(|&array| ArrayDependency { array, on }).collect();
     match dependency.on {
         On::Ok => Ok(all(Relation::AfterOk)),
         On::Any => Ok(all(Relation::AfterAny)),

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use nemo_core::rundir::{ExperimentDir, Keep, TaskDir, TaskSpec};
 
 use super::plan::{Fault, Scenario};
+use crate::clock;
 use crate::executor::spec::{SubmitContext, task_spec};
 use crate::experiment::{Experiment, Task};
-use crate::host::{self, ProcessId};
 use crate::journal::Event;
 use crate::plan::{JobArray, Plan};
+use crate::process::ProcessId;
 use crate::script;
 use crate::slurm::Cluster;
 use crate::store::{self, ExperimentId, Home, KeptEnvironment, NewExperiment, NewTask, StoreError};
@@ -117,13 +118,13 @@ impl Folder<'_> {
 
     fn id(&self, number: u32) -> ExperimentId {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "unix seconds")]
-        let seconds = host::now() as u64;
+        let seconds = clock::now() as u64;
         ExperimentId::new(&self.experiment.name, seconds, number)
     }
 
     fn around<'b>(&'b self, id: &'b ExperimentId, dir: &'b ExperimentDir) -> SubmitContext<'b> {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "unix seconds")]
-        let now = host::now() as u64;
+        let now = clock::now() as u64;
         SubmitContext {
             id: id.as_str(),
             dir,
@@ -143,7 +144,7 @@ impl Folder<'_> {
         let submitter = Event::Submitter {
             process: ProcessId::current(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            time: host::now(),
+            time: clock::now(),
         };
         let journal: Vec<Event> =
             std::iter::once(submitter).chain(plan.map(|plan| Event::Planned { plan })).collect();

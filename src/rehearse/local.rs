@@ -17,8 +17,9 @@ use nix::unistd::Pid;
 use super::observed::{End, Injected, Run};
 use super::plan::{Fault, Injection, Moment, Scenario};
 use super::watch::Watch;
+use crate::clock;
 use crate::executor::local;
-use crate::host;
+use crate::process;
 
 /// How often is looked: moments are met to within so much.
 const LOOK: Duration = Duration::from_millis(5);
@@ -88,7 +89,7 @@ pub struct RunContext<'a> {
 }
 
 /// A trial that runs here.
-struct Local<'a> {
+struct LocalTrial<'a> {
     stage: &'a RunContext<'a>,
     task: &'a TaskDir,
     trial: u32,
@@ -108,13 +109,13 @@ pub(super) fn run(
     patience: Option<f64>,
 ) -> Result<Run, RunError> {
     let dir = task.trial(trial);
-    let mut local = Local {
+    let mut local = LocalTrial {
         stage,
         task,
         trial,
         injections: &scenario.injections,
         watch: Watch::new(dir.clone())?,
-        began: host::now(),
+        began: clock::now(),
         patience,
     };
     let end = local.carry_out()?;
@@ -124,7 +125,7 @@ pub(super) fn run(
     {
         local.watch.segment_ended(*fault);
     }
-    let seconds = host::now() - local.began;
+    let seconds = clock::now() - local.began;
     Ok(gather(&local.watch, &dir, scenario, end, seconds)?)
 }
 
@@ -150,7 +151,7 @@ pub(super) fn gather(
     Ok(Run { kind: scenario.kind, seconds, end, attempts, lines, checkpoints })
 }
 
-impl Local<'_> {
+impl LocalTrial<'_> {
     /// One harness after the other, until the trial is over.
     fn carry_out(&mut self) -> Result<End, RunError> {
         loop {
@@ -180,7 +181,7 @@ impl Local<'_> {
                 return Ok(local::wait(child));
             }
             let waited = self.stage.interrupt.wait(LOOK);
-            let now = host::now();
+            let now = clock::now();
             let is_over = self.stage.deadline.is_some_and(|deadline| now > deadline);
             if waited.is_err() || is_over || self.is_late() {
                 end_all(child.id());
@@ -197,7 +198,7 @@ impl Local<'_> {
     }
 
     fn is_late(&self) -> bool {
-        self.patience.is_some_and(|patience| host::now() - self.began > patience)
+        self.patience.is_some_and(|patience| clock::now() - self.began > patience)
     }
 
     /// Does what is due.
@@ -276,7 +277,7 @@ fn program_processes(harness: u32) -> Vec<u32> {
     let program = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
     let own = program(harness);
     let is_other = |pid: &u32| program(*pid).is_some_and(|program| Some(program) != own);
-    host::descendants(harness, &[]).into_iter().filter(is_other).collect()
+    process::descendants(harness, &[]).into_iter().filter(is_other).collect()
 }
 
 /// Whether a process of a harness's program catches or ignores SIGTERM.
@@ -298,7 +299,7 @@ fn is_term_handled(status: &str) -> bool {
 
 /// Kills a harness and everything below it.
 fn end_all(harness: u32) {
-    let below = host::descendants(harness, &[]);
+    let below = process::descendants(harness, &[]);
     for pid in std::iter::once(harness).chain(below) {
         signal(pid, Signal::SIGKILL);
     }

@@ -11,8 +11,8 @@ use super::folder::{Folder, Place as RunPlace};
 use super::local::{self, RunContext, RunError};
 use super::observed::{End, Run};
 use super::plan::{self, Baseline, Fault, Kind, Place, Scenario};
+use crate::clock;
 use crate::experiment::{On, Task};
-use crate::host;
 
 /// What is wanted.
 #[derive(Clone, Debug)]
@@ -181,7 +181,7 @@ impl Rehearser<'_> {
         facts: &Baseline,
     ) -> Result<Option<Done>, RehearseError> {
         let patience = patience(facts, scenario);
-        let is_late = |deadline: f64| host::now() + facts.seconds > deadline;
+        let is_late = |deadline: f64| clock::now() + facts.seconds > deadline;
         if self.stage.deadline.is_some_and(is_late) {
             return Ok(None);
         }

@@ -9,7 +9,7 @@ use super::local::{Progress, RunContext, RunError, gather};
 use super::observed::{End, Injected, Run};
 use super::plan::{Fault, Moment, Scenario};
 use super::watch::Watch;
-use crate::host;
+use crate::clock;
 use crate::observe;
 use crate::script;
 use crate::slurm::{Client, JobId, Recipient};
@@ -25,7 +25,7 @@ const CANCEL_LOOKS: u32 = 40;
 const FORGOTTEN: u32 = 3;
 
 /// A trial that runs there.
-struct OnSlurm<'a> {
+struct SlurmTrial<'a> {
     stage: &'a RunContext<'a>,
     client: Client,
     job: JobId,
@@ -51,7 +51,7 @@ pub(super) fn run(
     let dir = place.task.trial(trial);
     let watch = Watch::new(dir.clone())?;
     let client = client.for_names(vec![token]);
-    let mut run = OnSlurm { stage, client, job, dir, watch };
+    let mut run = SlurmTrial { stage, client, job, dir, watch };
     let result = run.carry_out(scenario, patience);
     if !matches!(result, Ok(End::Completed | End::Failed(_))) {
         run.cancel();
@@ -62,12 +62,12 @@ pub(super) fn run(
     Ok(gather(&run.watch, &run.dir, scenario, end, seconds)?)
 }
 
-impl OnSlurm<'_> {
+impl SlurmTrial<'_> {
     fn carry_out(&mut self, scenario: &Scenario, patience: Option<f64>) -> Result<End, RunError> {
-        let (mut asked, mut forgotten) = (host::now(), 0);
+        let (mut asked, mut forgotten) = (clock::now(), 0);
         loop {
             self.stage.interrupt.wait(LOOK)?;
-            let now = host::now();
+            let now = clock::now();
             if self.stage.deadline.is_some_and(|deadline| now > deadline) {
                 return Err(RunError::OutOfTime);
             }
@@ -113,7 +113,7 @@ impl OnSlurm<'_> {
 
     /// Seconds since the first attempt began: waiting in the queue does not count.
     fn ran(&self) -> f64 {
-        self.watch.attempts().first().map_or(0.0, |first| host::now() - first.start)
+        self.watch.attempts().first().map_or(0.0, |first| clock::now() - first.start)
     }
 
     fn end(&self) -> Result<Option<End>, RunError> {
@@ -146,7 +146,7 @@ impl OnSlurm<'_> {
         if is_done || !is_due || self.watch.is_over() {
             return Ok(());
         }
-        let time = host::now();
+        let time = clock::now();
         self.watch.injected.push((attempt, Injected { fault: injection.fault, time, step }));
         let ids = [self.job.to_string()];
         match injection.fault {

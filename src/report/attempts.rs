@@ -6,8 +6,8 @@ use super::fit::{hang, length};
 use super::grid::{Grid, Item, Shape};
 use super::table::cause;
 use super::{INDENT, Page};
+use crate::humanize::duration;
 use crate::status::{AttemptStatus, ExcludedNode, Status};
-use crate::words::duration;
 
 /// A story is told beside its attempt only if it can have lines as long as this.
 const LEAST_STORY: usize = 48;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::escape::escape_line;
+use crate::humanize::metric;
 use crate::status::{State, Status, TaskStatus, TrialStatus};
-use crate::words::metric;
 
 /// How many running trials are shown with their last metric.
 const SHOWN_RUNNING: usize = 8;

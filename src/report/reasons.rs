@@ -1,7 +1,7 @@
 //! Why trials are not well: each reason once, with the trials that it is about.
 
+use crate::humanize::{count, ranges};
 use crate::status::{Status, TaskStatus};
-use crate::words::{count, ranges};
 
 /// How many reasons are shown; more are counted only.
 const SHOWN: usize = 10;

@@ -4,13 +4,13 @@ use comfy_table::Color;
 use serde_json::{Value, json};
 
 use super::table::{cell, table, text};
+use crate::humanize::{count, duration};
 use crate::rehearse::advice::Advice;
 use crate::rehearse::compare::Comparison;
 use crate::rehearse::findings::{Finding, Level, Reaction, is_safe, reaction};
 use crate::rehearse::observed::{Attempt, End, Injected, Run};
 use crate::rehearse::plan::{Fault, Kind};
 use crate::rehearse::run::Outcome;
-use crate::words::{count, duration};
 
 /// Lines are broken to this width.
 const WIDTH: usize = 80;

@@ -7,8 +7,8 @@ use super::grid::{Grid, Item, Shape};
 use super::reasons::reasons;
 use super::table::{cause, coloured};
 use super::{INDENT, Page};
+use crate::humanize::{age, count, metric};
 use crate::status::{ExperimentStatus, Status, TaskStatus, TrialStatus};
-use crate::words::{age, count, metric};
 
 /// How many trials of a task are shown one by one; more are counted only.
 const SHOWN_TRIALS: usize = 50;

@@ -6,10 +6,10 @@ use nemo_core::rundir::Cause;
 use super::Page;
 use super::escape::escape_line;
 use super::grid::{Grid, Item, Shape};
+use crate::humanize::{age, duration, metric};
 use crate::plan::{JobArray, Plan, Relation};
 use crate::status::State;
-use crate::summary::{Best, Brief};
-use crate::words::{age, duration, metric};
+use crate::summary::{BestTrial, ExperimentBrief};
 
 pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
@@ -81,7 +81,7 @@ pub struct ListLine {
     /// When it was submitted, in unix seconds.
     pub created: u64,
     /// What is known of it; nothing where it can't be read.
-    pub row: Option<Brief>,
+    pub row: Option<ExperimentBrief>,
     /// Its folder.
     pub dir: String,
 }
@@ -118,17 +118,17 @@ fn damaged() -> Item {
     Item { text: "damaged".to_owned(), colour: Some(Color::Red) }
 }
 
-fn trials(row: &Brief) -> String {
+fn trials(row: &ExperimentBrief) -> String {
     let counts = row.trials.iter().map(|(state, n)| format!("{n} {}", state.as_str()));
     counts.collect::<Vec<_>>().join(", ")
 }
 
-fn best(best: &Best) -> String {
+fn best(best: &BestTrial) -> String {
     format!("{}={}", best.metric, metric(&best.value.into()))
 }
 
 /// How old what is shown is; nothing where it can't change.
-fn looked_at(row: &Brief, now: f64) -> String {
+fn looked_at(row: &ExperimentBrief, now: f64) -> String {
     let seconds = now - row.as_of;
     if row.state.is_final() || seconds < 1.0 {
         String::new()
@@ -155,7 +155,7 @@ pub fn plan_table(plan: &Plan) -> String {
 }
 
 fn after(array: &JobArray) -> String {
-    let one = |edge: &crate::plan::Edge| {
+    let one = |edge: &crate::plan::ArrayDependency| {
         let kind = match edge.on {
             Relation::AfterOk => "afterok",
             Relation::AfterNotOk | Relation::AnyAfterNotOk => "afternotok",

@@ -8,7 +8,7 @@ use crate::status::{
     AttemptStatus, Certainty, Counters, ExcludedNode, ExperimentStatus, Label, State, Status,
     TaskStatus, TrialStatus, recount,
 };
-use crate::summary::{Best, Brief};
+use crate::summary::{BestTrial, ExperimentBrief};
 
 /// An experiment of these tasks, submitted a minute ago.
 fn status(tasks: Vec<TaskStatus>) -> Status {
@@ -291,10 +291,14 @@ fn attempts_tell_of_log_policies_and_nodes_that_are_left() {
 }
 
 /// What was looked up 40 s ago.
-fn brief() -> Brief {
-    let best =
-        Best { task: "train".to_owned(), trial: 3, metric: "loss".to_owned(), value: 0.123_456 };
-    Brief {
+fn brief() -> ExperimentBrief {
+    let best = BestTrial {
+        task: "train".to_owned(),
+        trial: 3,
+        metric: "loss".to_owned(),
+        value: 0.123_456,
+    };
+    ExperimentBrief {
         state: State::Running,
         as_of: 120.0,
         trials: [(State::Completed, 30), (State::Running, 2)].into(),
@@ -306,7 +310,7 @@ fn brief() -> Brief {
 fn in_a_list_ids_stay_whole() {
     let short = "sample-00000100";
     let long = "a-rather-long-experiment-name-1rsq9thy";
-    let line = |id: &str, row: Option<Brief>| ListLine {
+    let line = |id: &str, row: Option<ExperimentBrief>| ListLine {
         id: id.to_owned(),
         created: 100,
         row,

@@ -4,10 +4,10 @@ use std::num::NonZeroU32;
 
 use super::*;
 use crate::experiment::{EnvSpec, Goal};
-use crate::plan::Edge;
+use crate::plan::ArrayDependency;
 use nemo_core::rundir::{CheckpointSpec, CommandSpec, Params, RestartSpec};
 
-fn array(after: Vec<Edge>, held: bool) -> JobArray {
+fn array(after: Vec<ArrayDependency>, held: bool) -> JobArray {
     JobArray {
         task: "train".to_owned(),
         index: 1,
@@ -147,7 +147,7 @@ fn processes_of_a_trial() {
 
 #[track_caller]
 fn check_arguments(edges: &[(usize, Relation)], held: bool, expected: &str) {
-    let edges = edges.iter().map(|&(array, on)| Edge { array, on }).collect();
+    let edges = edges.iter().map(|&(array, on)| ArrayDependency { array, on }).collect();
     let parents = [JobId(7), JobId(8), JobId(9)];
     assert_eq!(arguments(&array(edges, held), &parents).join(" "), expected);
 }

@@ -46,7 +46,7 @@ pub struct Accepted {
 
 /// What is known of the jobs of a name.
 #[derive(Debug)]
-pub struct Found {
+pub struct FoundJobs {
     /// The jobs, each once, rising; an array counts as one job.
     pub jobs: Vec<JobId>,
     /// Whether jobs that left the queue would be among them.
@@ -66,7 +66,7 @@ pub enum Accounting {
     Unanswered(SlurmError),
 }
 
-impl Found {
+impl FoundJobs {
     /// Whether there certainly is no such job. `false` with no jobs means: can't tell.
     #[must_use]
     pub fn surely_none(&self) -> bool {
@@ -136,7 +136,7 @@ impl Client {
     /// Looks for jobs of exactly this name: in the queue, and if it has none, in the accounts since `since`.
     ///
     /// Fails only if the queue can't be asked. A job that was cancelled before it could ever run is in no account.
-    pub fn find(&self, job_name: &str, since: i64) -> Result<Found, SlurmError> {
+    pub fn find(&self, job_name: &str, since: i64) -> Result<FoundJobs, SlurmError> {
         let name = format!("--name={job_name}");
         if job_name.is_empty() || job_name.contains(',') {
             let reason = format!("`{job_name}` is not the name of one job");
@@ -145,7 +145,7 @@ impl Client {
         let queued = self.squeue(std::slice::from_ref(&name))?;
         let jobs = distinct(queued.rows.iter().map(|row| row.array_job));
         if !jobs.is_empty() {
-            return Ok(Found { jobs, accounting: Accounting::NotNeeded });
+            return Ok(FoundJobs { jobs, accounting: Accounting::NotNeeded });
         }
         if let Some(line) = queued.unread.first() {
             return Err(SlurmError::Unreadable { program: "squeue", output: line.text.clone() });
@@ -154,14 +154,14 @@ impl Client {
             Ok(rows) if rows.rows.is_empty() && !rows.unread.is_empty() => {
                 let output = rows.unread[0].text.clone();
                 let error = SlurmError::Unreadable { program: "sacct", output };
-                Found { jobs, accounting: Accounting::Unanswered(error) }
+                FoundJobs { jobs, accounting: Accounting::Unanswered(error) }
             }
-            Ok(rows) => Found {
+            Ok(rows) => FoundJobs {
                 jobs: distinct(rows.rows.iter().map(|row| row.array_job)),
                 accounting: Accounting::Asked,
             },
-            Err(SlurmError::AccountingOff) => Found { jobs, accounting: Accounting::Off },
-            Err(error) => Found { jobs, accounting: Accounting::Unanswered(error) },
+            Err(SlurmError::AccountingOff) => FoundJobs { jobs, accounting: Accounting::Off },
+            Err(error) => FoundJobs { jobs, accounting: Accounting::Unanswered(error) },
         })
     }
 

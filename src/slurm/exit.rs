@@ -8,7 +8,7 @@ use std::fmt;
 use nemo_core::exit;
 use nix::sys::signal::Signal;
 
-use super::parse::account::ExitCode;
+use super::parse::account::SlurmExitCode;
 
 /// How a job's batch script ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +28,9 @@ const SHELL: u32 = 128;
 /// Real-time signals end here.
 const LAST_SIGNAL: u32 = 64;
 
-impl From<ExitCode> for JobExit {
-    fn from(shown: ExitCode) -> Self {
-        let ExitCode { code, signal } = shown;
+impl From<SlurmExitCode> for JobExit {
+    fn from(shown: SlurmExitCode) -> Self {
+        let SlurmExitCode { code, signal } = shown;
         let is_signal = |number: u32| (1..=LAST_SIGNAL).contains(&number);
         match (code, signal) {
             (_, NO_OUTPUT_FILE) => Self::NoOutputFile,
@@ -92,7 +92,7 @@ mod tests {
 
     #[track_caller]
     fn check(code: u32, signal: u32, expected: &str) {
-        assert_eq!(JobExit::from(ExitCode { code, signal }).to_string(), expected);
+        assert_eq!(JobExit::from(SlurmExitCode { code, signal }).to_string(), expected);
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub mod indices;
 pub mod parse;
 pub mod state;
 
-pub use client::{Accepted, Accounting, Client, Found, Recipient};
+pub use client::{Accepted, Accounting, Client, FoundJobs, Recipient};
 pub use cluster::Cluster;
 pub use environment::ignored_defaults;
 pub use error::SlurmError;
@@ -23,4 +23,4 @@ pub use parse::job::JobDetail;
 pub use parse::partition::Partition;
 pub use parse::queue::QueueRow;
 pub use parse::{Parsed, UnreadLine};
-pub use state::{JobState, Phase};
+pub use state::{JobPhase, JobState};

@@ -21,7 +21,7 @@ pub enum JobState {
 
 /// What a state means to someone who waits for the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum JobPhase {
     /// In the queue, with no node yet (or no longer).
     Waiting,
     /// Has its nodes: starting, running, suspended or being tidied up.
@@ -89,14 +89,14 @@ impl JobState {
 
     /// Where the job stands, as far as this word tells.
     #[must_use]
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> JobPhase {
         match self {
             Self::Pending
             | Self::RequeueFed
             | Self::RequeueHold
             | Self::SpecialExit
             | Self::ResvDelHold
-            | Self::Expediting => Phase::Waiting,
+            | Self::Expediting => JobPhase::Waiting,
             Self::Running
             | Self::Suspended
             | Self::Completing
@@ -106,7 +106,7 @@ impl JobState {
             | Self::Stopped
             | Self::Signaling
             | Self::UpdateDb
-            | Self::PowerUpNode => Phase::Active,
+            | Self::PowerUpNode => JobPhase::Active,
             Self::Completed
             | Self::Cancelled
             | Self::Failed
@@ -119,15 +119,15 @@ impl JobState {
             | Self::Requeued
             | Self::Revoked
             | Self::LaunchFailed
-            | Self::ReconfigFail => Phase::Ended,
-            Self::Other(_) => Phase::Unknown,
+            | Self::ReconfigFail => JobPhase::Ended,
+            Self::Other(_) => JobPhase::Unknown,
         }
     }
 
     /// Whether no further attempt follows by itself. After `REQUEUED`, `PREEMPTED` and `NODE_FAIL` one may.
     #[must_use]
     pub fn is_final(&self) -> bool {
-        self.phase() == Phase::Ended
+        self.phase() == JobPhase::Ended
             && !matches!(self, Self::Requeued | Self::Preempted | Self::NodeFail)
     }
 }
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(text: &str, want: &JobState, by: Option<u32>, phase: Phase, is_final: bool) {
+    fn check(text: &str, want: &JobState, by: Option<u32>, phase: JobPhase, is_final: bool) {
         assert_eq!(state_and_user(text.as_bytes()), (want.clone(), by), "parsing {text:?}");
         assert_eq!((want.phase(), want.is_final()), (phase, is_final), "{want:?}");
     }
@@ -184,16 +184,16 @@ mod tests {
         use JobState::{
             Cancelled, Completing, Expediting, NodeFail, Other, OutOfMemory, Pending, Requeued,
         };
-        check("PENDING", &Pending, None, Phase::Waiting, false);
-        check("COMPLETING", &Completing, None, Phase::Active, false);
-        check("OUT_OF_MEMORY", &OutOfMemory, None, Phase::Ended, true);
-        check("CANCELLED", &Cancelled, None, Phase::Ended, true);
-        check("CANCELLED by 1000", &Cancelled, Some(1000), Phase::Ended, true);
-        check("CANCELLED+", &Cancelled, None, Phase::Ended, true);
-        check("NODE_FAIL", &NodeFail, None, Phase::Ended, false);
-        check("REQUEUED", &Requeued, None, Phase::Ended, false);
-        check("EXPEDITING", &Expediting, None, Phase::Waiting, false); // 25.11: its requeue comes first
-        check("BRAND_NEW", &Other("BRAND_NEW".into()), None, Phase::Unknown, false);
+        check("PENDING", &Pending, None, JobPhase::Waiting, false);
+        check("COMPLETING", &Completing, None, JobPhase::Active, false);
+        check("OUT_OF_MEMORY", &OutOfMemory, None, JobPhase::Ended, true);
+        check("CANCELLED", &Cancelled, None, JobPhase::Ended, true);
+        check("CANCELLED by 1000", &Cancelled, Some(1000), JobPhase::Ended, true);
+        check("CANCELLED+", &Cancelled, None, JobPhase::Ended, true);
+        check("NODE_FAIL", &NodeFail, None, JobPhase::Ended, false);
+        check("REQUEUED", &Requeued, None, JobPhase::Ended, false);
+        check("EXPEDITING", &Expediting, None, JobPhase::Waiting, false); // 25.11: its requeue comes first
+        check("BRAND_NEW", &Other("BRAND_NEW".into()), None, JobPhase::Unknown, false);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::slurm_view::SlurmRows;
 use super::start_failure;
 use super::{AttemptStatus, ExcludedNode, Label, State, TrialFiles};
 use crate::slurm::exit::JobExit;
-use crate::slurm::{AccountRow, JobState, Phase};
+use crate::slurm::{AccountRow, JobPhase, JobState};
 
 /// All attempts, oldest first. What the harness wrote counts; where it could not write, Slurm's row tells the cause.
 pub(super) fn merge(files: &TrialFiles, seen: &SlurmRows<'_>) -> Vec<AttemptStatus> {
@@ -190,7 +190,7 @@ fn only_requeued(row: &AccountRow) -> bool {
 }
 
 fn was_over(row: &AccountRow) -> bool {
-    row.state.phase() == Phase::Ended && row.end.is_some()
+    row.state.phase() == JobPhase::Ended && row.end.is_some()
 }
 
 /// Slurm's word for how an attempt ended, in ours. Its exit codes are not asked: they lie for most of these.

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Earlier, State};
+use super::{RememberedState, State};
 
 /// Seconds between the two agreeing answers: a controller that was restarted knows its jobs again by then, and
 /// accounting has caught up.
@@ -13,7 +13,7 @@ const APART: f64 = 300.0;
 
 /// What a state is known from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Basis {
+pub(super) enum StateSource {
     /// Our own record, or what follows from it: no later answer of Slurm's changes it.
     Record,
     /// `squeue` and `sacct` both answered, and agree on it.
@@ -47,20 +47,20 @@ impl Certainty {
 /// How sure a state is now, by what was known of the trial at the last look.
 pub(super) fn certainty(
     state: State,
-    basis: Basis,
-    earlier: Option<&Earlier>,
+    basis: StateSource,
+    earlier: Option<&RememberedState>,
     now: f64,
 ) -> Certainty {
     let earlier = earlier.filter(|earlier| earlier.state == state);
     let before = earlier.map_or(Certainty::Open, |earlier| earlier.certainty);
     match (basis, before) {
-        (Basis::Record, _) | (Basis::Agreed, Certainty::Final) => Certainty::Final,
-        (Basis::Open, _) => Certainty::Open,
-        (Basis::Silence, before) => before,
-        (Basis::Agreed, Certainty::Agreed(since)) if now - since >= APART => Certainty::Final,
+        (StateSource::Record, _) | (StateSource::Agreed, Certainty::Final) => Certainty::Final,
+        (StateSource::Open, _) => Certainty::Open,
+        (StateSource::Silence, before) => before,
+        (StateSource::Agreed, Certainty::Agreed(since)) if now - since >= APART => Certainty::Final,
         // A clock that was set back must not lengthen the wait.
-        (Basis::Agreed, Certainty::Agreed(since)) => Certainty::Agreed(since.min(now)),
-        (Basis::Agreed, Certainty::Open) => Certainty::Agreed(now),
+        (StateSource::Agreed, Certainty::Agreed(since)) => Certainty::Agreed(since.min(now)),
+        (StateSource::Agreed, Certainty::Open) => Certainty::Agreed(now),
     }
 }
 
@@ -87,19 +87,19 @@ mod tests {
 
     /// What follows from looks, given as `seconds basis state`.
     #[track_caller]
-    fn check(looks: &[(f64, Basis, State)], expected: Certainty) {
-        let mut earlier: Option<Earlier> = None;
+    fn check(looks: &[(f64, StateSource, State)], expected: Certainty) {
+        let mut earlier: Option<RememberedState> = None;
         for &(now, basis, state) in looks {
             let certainty = certainty(state, basis, earlier.as_ref(), now);
-            earlier = Some(Earlier { state, reason: None, certainty });
+            earlier = Some(RememberedState { state, reason: None, certainty });
         }
         assert_eq!(earlier.unwrap().certainty, expected, "{looks:?}");
     }
 
     #[test]
     fn an_end_that_slurm_alone_tells_needs_two_answers() {
-        use Basis::{Agreed, Open, Record, Silence};
         use State::{Cancelled, Failed, Running};
+        use StateSource::{Agreed, Open, Record, Silence};
         check(&[(0.0, Record, Failed)], Certainty::Final);
         check(&[(0.0, Agreed, Cancelled)], Certainty::Agreed(0.0));
         check(&[(0.0, Agreed, Cancelled), (299.0, Agreed, Cancelled)], Certainty::Agreed(0.0));

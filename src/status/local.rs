@@ -6,14 +6,14 @@ use nemo_core::rundir::Cause;
 use nemo_core::rundir::runner::RunnerRecord;
 
 use super::{
-    AttemptStatus, Certainty, Sources, Standing, State, TrialFiles, TrialStatus, attempts, status,
-    trial, waiting,
+    AssessedState, AttemptStatus, Certainty, State, StatusInputs, TrialFiles, TrialStatus,
+    attempts, status, trial, waiting,
 };
 use crate::experiment::Task;
-use crate::host::Liveness;
+use crate::process::Liveness;
 
 /// All trials of a task, as the runner's record and their own folders tell.
-pub(super) fn trials(task: &Task, sources: &Sources<'_>) -> Vec<TrialStatus> {
+pub(super) fn trials(task: &Task, sources: &StatusInputs<'_>) -> Vec<TrialStatus> {
     let last = last_words(task, &sources.runner.records);
     let none = BTreeMap::new();
     let files = sources.files.get(&task.name).unwrap_or(&none);
@@ -37,7 +37,7 @@ pub(super) fn trials(task: &Task, sources: &Sources<'_>) -> Vec<TrialStatus> {
         }
         let is_final = is_recorded(files, last.get(&index).copied());
         let certainty = if is_final { Certainty::Final } else { Certainty::Open };
-        let standing = Standing { state, reason, certainty, remedy: None };
+        let standing = AssessedState { state, reason, certainty, remedy: None };
         status(task, index, standing, None, files, attempts)
     };
     (0..).zip(&task.trials).map(trial).collect()
@@ -81,7 +81,7 @@ fn last_words<'a>(task: &Task, records: &'a [RunnerRecord]) -> BTreeMap<u32, &'a
 fn state(
     files: &TrialFiles,
     last: Option<&RunnerRecord>,
-    sources: &Sources<'_>,
+    sources: &StatusInputs<'_>,
 ) -> (State, Option<String>) {
     if let Some(verdict) = trial::last_end(&files.attempts).and_then(trial::final_end) {
         return verdict;

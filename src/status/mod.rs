@@ -5,6 +5,7 @@
 mod attempts;
 mod finality;
 mod local;
+mod model;
 mod runs;
 mod slurm_view;
 mod start_failure;
@@ -13,7 +14,6 @@ mod summary;
 mod tests;
 mod trial;
 mod unreported;
-mod view;
 mod waiting;
 
 use std::collections::BTreeMap;
@@ -24,17 +24,17 @@ use nemo_core::rundir::runner::RunnerRecord;
 use nemo_core::rundir::{AttemptRecord, MetricsLine, Progress};
 
 use crate::experiment::{Executor, Task};
-use crate::host::Liveness;
+use crate::process::Liveness;
 use crate::slurm::{AccountRow, QueueRow};
 use crate::store::Stored;
 
 pub use finality::Certainty;
-pub use nemo_core::rundir::{Request, RequestedAction};
-pub use summary::recount;
-pub use view::{
+pub use model::{
     AttemptStatus, Counters, ExcludedNode, ExperimentStatus, Label, Remedy, State, Status,
     TaskStatus, TrialStatus,
 };
+pub use nemo_core::rundir::{Request, RequestedAction};
+pub use summary::recount;
 
 /// A status as one line of JSON.
 #[must_use]
@@ -57,7 +57,7 @@ pub fn final_end(records: &[AttemptRecord]) -> Option<State> {
 
 /// What a source said.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Answer<T> {
+pub enum QueryResult<T> {
     /// Its rows.
     Rows(Vec<T>),
     /// Its rows, but some of what it printed could not be read: that a row is missing says nothing.
@@ -70,7 +70,7 @@ pub enum Answer<T> {
     Failed(String),
 }
 
-impl<T> Answer<T> {
+impl<T> QueryResult<T> {
     /// The rows that it has.
     #[must_use]
     pub fn rows(&self) -> &[T] {
@@ -144,7 +144,7 @@ pub struct RunnerView {
 
 /// What was known of a trial at an earlier look.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Earlier {
+pub struct RememberedState {
     /// Where it stood.
     pub state: State,
     /// Why.
@@ -154,19 +154,19 @@ pub struct Earlier {
 }
 
 /// What was known at an earlier look, by task and trial.
-pub type Remembered = BTreeMap<String, BTreeMap<u32, Earlier>>;
+pub type RememberedStates = BTreeMap<String, BTreeMap<u32, RememberedState>>;
 
 /// Everything that a status follows from.
 #[derive(Debug)]
-pub struct Sources<'a> {
+pub struct StatusInputs<'a> {
     /// The experiment's folder.
     pub stored: &'a Stored,
     /// Whether the process of `submit` still works on it.
     pub submitting: bool,
     /// `squeue`'s answer for all its arrays.
-    pub queue: Answer<QueueRow>,
+    pub queue: QueryResult<QueueRow>,
     /// `sacct`'s answer for all its arrays.
-    pub accounts: Answer<AccountRow>,
+    pub accounts: QueryResult<AccountRow>,
     /// The folders of its trials, by task.
     pub files: BTreeMap<String, BTreeMap<u32, TrialFiles>>,
     /// What was asked for by `cancel`, `pause` and their like.
@@ -176,14 +176,14 @@ pub struct Sources<'a> {
     /// The local runner.
     pub runner: RunnerView,
     /// What was known before.
-    pub earlier: Remembered,
+    pub earlier: RememberedStates,
     /// When they were asked, in unix seconds.
     pub now: f64,
 }
 
 /// Joins what the sources say.
 #[must_use]
-pub fn join(sources: &Sources<'_>) -> Status {
+pub fn join(sources: &StatusInputs<'_>) -> Status {
     let stored = sources.stored;
     let mut tasks: Vec<TaskStatus> = Vec::new();
     for task in &stored.experiment.tasks {
@@ -214,7 +214,11 @@ pub fn join(sources: &Sources<'_>) -> Status {
     }
 }
 
-fn slurm_trials(task: &Task, sources: &Sources<'_>, earlier: &[TaskStatus]) -> Vec<TrialStatus> {
+fn slurm_trials(
+    task: &Task,
+    sources: &StatusInputs<'_>,
+    earlier: &[TaskStatus],
+) -> Vec<TrialStatus> {
     let seen = slurm_view::of_task(task, sources);
     let none = BTreeMap::new();
     let files = sources.files.get(&task.name).unwrap_or(&none);
@@ -232,14 +236,14 @@ fn slurm_trials(task: &Task, sources: &Sources<'_>, earlier: &[TaskStatus]) -> V
 }
 
 /// Where a trial stands, and how sure that is.
-struct Standing {
+struct AssessedState {
     state: State,
     reason: Option<String>,
     certainty: Certainty,
     remedy: Option<Remedy>,
 }
 
-fn standing(evidence: &trial::TrialEvidence<'_>, attempts: &[AttemptStatus]) -> Standing {
+fn standing(evidence: &trial::TrialEvidence<'_>, attempts: &[AttemptStatus]) -> AssessedState {
     let verdict = trial::state(evidence, attempts);
     let now = evidence.sources.now;
     let certainty = finality::certainty(verdict.state, verdict.basis, evidence.earlier(), now);
@@ -248,20 +252,20 @@ fn standing(evidence: &trial::TrialEvidence<'_>, attempts: &[AttemptStatus]) -> 
         None => (verdict.state, verdict.reason),
     };
     // What waits in the queue for what can never be is no end yet, and says so by itself.
-    let waits = state == State::Blocked && verdict.basis == finality::Basis::Open;
+    let waits = state == State::Blocked && verdict.basis == finality::StateSource::Open;
     let reason = if waits { reason } else { finality::with_doubt(reason, state, certainty) };
-    Standing { state, reason, certainty, remedy: verdict.remedy }
+    AssessedState { state, reason, certainty, remedy: verdict.remedy }
 }
 
 fn status(
     task: &Task,
     index: u32,
-    standing: Standing,
+    standing: AssessedState,
     slurm_job: Option<String>,
     files: &TrialFiles,
     attempts: Vec<AttemptStatus>,
 ) -> TrialStatus {
-    let Standing { state, reason, certainty, remedy } = standing;
+    let AssessedState { state, reason, certainty, remedy } = standing;
     let mut metrics = serde_json::Map::new();
     for line in &files.metrics {
         metrics.extend(line.values.clone());
@@ -298,7 +302,7 @@ fn status(
 }
 
 /// The files that nothing was concluded from, wholly or in part.
-fn damage(sources: &Sources<'_>) -> impl Iterator<Item = String> {
+fn damage(sources: &StatusInputs<'_>) -> impl Iterator<Item = String> {
     let of_trials = sources.files.values().flat_map(BTreeMap::values).map(|files| &files.damage);
     let all = [&sources.stored.damage, &sources.runner.damage].into_iter().chain(of_trials);
     let requests = sources.damaged_requests.iter().map(|path| {
@@ -308,7 +312,7 @@ fn damage(sources: &Sources<'_>) -> impl Iterator<Item = String> {
 }
 
 /// The sources that did not answer.
-fn warnings(sources: &Sources<'_>) -> Vec<String> {
+fn warnings(sources: &StatusInputs<'_>) -> Vec<String> {
     let warning = |program, why| format!("{program}: {why} (what is shown may be old)");
     let queue = sources.queue.trouble().map(|why| warning("squeue", why));
     let accounts = sources.accounts.trouble().map(|why| warning("sacct", why));

@@ -14,7 +14,7 @@ const WHOLE_SECOND: f64 = 1.0;
 ///
 /// A job that is requeued may start again within seconds, so the count of restarts tells more than the clock does.
 pub(super) fn places(files: &TrialFiles, runs: &[&AccountRow]) -> Vec<Option<usize>> {
-    let mut open = Open::of(files);
+    let mut open = UnclaimedAttempts::of(files);
     let mut places = vec![None; runs.len()];
     for witness in [Match::CountAndTime, Match::Count, Match::Time] {
         for (number, (place, row)) in (0..).zip(places.iter_mut().zip(runs)) {
@@ -54,9 +54,9 @@ fn began_within(start: &AttemptStart, row: &AccountRow, after_end: f64) -> bool 
 }
 
 /// The attempts that no run has taken yet.
-struct Open<'a>(Vec<Option<&'a AttemptStart>>);
+struct UnclaimedAttempts<'a>(Vec<Option<&'a AttemptStart>>);
 
-impl<'a> Open<'a> {
+impl<'a> UnclaimedAttempts<'a> {
     fn of(files: &'a TrialFiles) -> Self {
         Self(files.attempts.iter().filter_map(|record| record.as_start()).map(Some).collect())
     }

@@ -5,7 +5,7 @@ use crate::journal::{self, Event, Submitted};
 use crate::slurm::id::{JobId, Tasks};
 use crate::slurm::{AccountRow, QueueRow};
 
-use super::Sources;
+use super::StatusInputs;
 
 /// What Slurm says of one trial.
 #[derive(Clone, Debug, Default)]
@@ -28,7 +28,7 @@ impl SlurmRows<'_> {
 }
 
 /// What Slurm says of every trial, by index.
-pub(super) fn of_task<'a>(task: &Task, sources: &'a Sources<'_>) -> Vec<SlurmRows<'a>> {
+pub(super) fn of_task<'a>(task: &Task, sources: &'a StatusInputs<'_>) -> Vec<SlurmRows<'a>> {
     let mut seen = vec![SlurmRows::default(); task.trials.len()];
     let arrays = arrays(task, &sources.stored.journal);
     for array in &arrays {
@@ -56,7 +56,7 @@ pub(super) fn of_task<'a>(task: &Task, sources: &'a Sources<'_>) -> Vec<SlurmRow
 }
 
 /// Tasks that were cancelled together before any of them started have one row, with the bare id of their array.
-fn fill<'a>(array: &Submitted<'_>, sources: &'a Sources<'_>, seen: &mut [SlurmRows<'a>]) {
+fn fill<'a>(array: &Submitted<'_>, sources: &'a StatusInputs<'_>, seen: &mut [SlurmRows<'a>]) {
     let whole = |job: JobId, tasks: &Tasks| job == array.job && *tasks == Tasks::NotAnArray;
     let queue = sources.queue.rows().iter().find(|row| whole(row.array_job, &row.tasks));
     let accounts = sources.accounts.rows().iter().find(|row| whole(row.array_job, &row.tasks));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use nemo_core::rundir::ExperimentDir;
 
-use super::{Sources, State, TaskStatus, TrialStatus};
+use super::{State, StatusInputs, TaskStatus, TrialStatus};
 use crate::experiment::{Goal, On, Task};
 use crate::journal;
 
@@ -83,7 +83,7 @@ fn combined(counts: &BTreeMap<State, u32>) -> State {
 }
 
 /// The state of an experiment by those of its tasks, and why.
-pub(super) fn whole(sources: &Sources<'_>, tasks: &[TaskStatus]) -> (State, Option<String>) {
+pub(super) fn whole(sources: &StatusInputs<'_>, tasks: &[TaskStatus]) -> (State, Option<String>) {
     let mut counts: BTreeMap<State, u32> = BTreeMap::new();
     for (task, status) in sources.stored.experiment.tasks.iter().zip(tasks) {
         if !was_not_needed(task, status, tasks) {

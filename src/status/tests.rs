@@ -10,9 +10,9 @@ use nemo_core::rundir::{AttemptEnd, AttemptStart, Cause, Next};
 
 use super::*;
 use crate::experiment::{Dependency, On, SlurmExecutor};
-use crate::host::ProcessId;
 use crate::journal::Event;
 use crate::plan::{sample_experiment, sample_task};
+use crate::process::ProcessId;
 use crate::slurm::IndexSet;
 use crate::slurm::JobId;
 use crate::slurm::parse::{account, queue};
@@ -51,23 +51,23 @@ fn stored() -> Stored {
     }
 }
 
-fn sources(stored: &Stored) -> Sources<'_> {
-    Sources {
+fn sources(stored: &Stored) -> StatusInputs<'_> {
+    StatusInputs {
         stored,
         submitting: false,
-        queue: Answer::Rows(Vec::new()),
-        accounts: Answer::Rows(Vec::new()),
+        queue: QueryResult::Rows(Vec::new()),
+        accounts: QueryResult::Rows(Vec::new()),
         files: BTreeMap::new(),
         requests: Vec::new(),
         damaged_requests: Vec::new(),
         runner: RunnerView { records: Vec::new(), liveness: None, rebooted: false, damage: None },
-        earlier: Remembered::new(),
+        earlier: RememberedStates::new(),
         now: 1000.0,
     }
 }
 
 /// Rows of `squeue`: `id|state|reason`, as it prints them for us.
-fn queue_rows(rows: &str) -> Answer<QueueRow> {
+fn queue_rows(rows: &str) -> QueryResult<QueueRow> {
     let delimiter = char::from(queue::DELIMITER).to_string();
     let mut text = String::new();
     for row in rows.split(' ').filter(|row| !row.is_empty()) {
@@ -80,11 +80,11 @@ fn queue_rows(rows: &str) -> Answer<QueueRow> {
     }
     let parsed = queue::parse(text.as_bytes());
     assert_eq!(parsed.unread, []);
-    Answer::Rows(parsed.rows)
+    QueryResult::Rows(parsed.rows)
 }
 
 /// Rows of `sacct`: `id|state|start|end` and, where it is not `0:0`, `|exit`. What ends as it starts had no node.
-fn account_rows(rows: &str) -> Answer<AccountRow> {
+fn account_rows(rows: &str) -> QueryResult<AccountRow> {
     let delimiter = char::from(queue::DELIMITER).to_string();
     let mut text = String::new();
     for row in rows.split(' ').filter(|row| !row.is_empty()) {
@@ -103,7 +103,7 @@ fn account_rows(rows: &str) -> Answer<AccountRow> {
     }
     let parsed = account::parse(text.as_bytes());
     assert_eq!(parsed.unread, []);
-    Answer::Rows(parsed.rows)
+    QueryResult::Rows(parsed.rows)
 }
 
 fn start(attempt: u32, time: f64) -> AttemptRecord {
@@ -135,12 +135,12 @@ fn end(attempt: u32, time: f64, cause: Cause, next: Next) -> AttemptRecord {
     })
 }
 
-fn earlier(state: State, certainty: Certainty) -> Earlier {
-    Earlier { state, reason: None, certainty }
+fn earlier(state: State, certainty: Certainty) -> RememberedState {
+    RememberedState { state, reason: None, certainty }
 }
 
 /// The first trial of `train`: `state: reason [causes of its attempts]`; `state?` where an end is not yet certain.
-fn told(sources: &Sources<'_>) -> String {
+fn told(sources: &StatusInputs<'_>) -> String {
     let status = join(sources);
     let trial = &status.tasks[1].trials[0];
     let is_certain = trial.is_final() || !trial.state.is_final();
@@ -285,10 +285,10 @@ fn where_the_harness_could_not_write_slurm_tells() {
 
 #[test]
 fn a_silence_makes_nothing_failed() {
-    let failed = || Answer::Failed("could not be reached".to_owned());
+    let failed = || QueryResult::Failed("could not be reached".to_owned());
     let stored = stored();
     let mut sources = sources(&stored);
-    sources.queue = Answer::Failed("could not be reached".to_owned());
+    sources.queue = QueryResult::Failed("could not be reached".to_owned());
     assert_eq!(told(&sources), "unknown: Slurm can't be asked now []");
     sources.accounts = failed();
     assert_eq!(told(&sources), "unknown: Slurm can't be asked now []");
@@ -316,7 +316,7 @@ fn a_silence_makes_nothing_failed() {
 fn what_was_cancelled_while_it_waited_stays_so_in_a_silence() {
     let stored = stored();
     let mut sources = sources(&stored);
-    sources.queue = Answer::Failed("could not be reached".to_owned());
+    sources.queue = QueryResult::Failed("could not be reached".to_owned());
     let attempts = vec![start(0, 100.0), end(0, 150.0, Cause::Paused, Next::Requeue)];
     let files = TrialFiles { attempts, ..TrialFiles::default() };
     sources.files.insert("train".to_owned(), [(0, files)].into());
@@ -333,8 +333,8 @@ fn what_was_cancelled_while_it_waited_stays_so_in_a_silence() {
 fn a_row_that_could_not_be_read_may_have_been_ours() {
     let stored = stored();
     let mut sources = sources(&stored);
-    let Answer::Rows(rows) = queue_rows("8_1|RUNNING|None") else { unreachable!() };
-    sources.queue = Answer::Partly(rows, "1 row can't be read".to_owned());
+    let QueryResult::Rows(rows) = queue_rows("8_1|RUNNING|None") else { unreachable!() };
+    sources.queue = QueryResult::Partly(rows, "1 row can't be read".to_owned());
     assert_eq!(told(&sources), "unknown: Slurm can't be asked now []");
     let status = join(&sources);
     assert_eq!(status.tasks[1].trials[1].state, State::Running);

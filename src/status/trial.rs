@@ -3,16 +3,16 @@
 use nemo_core::rundir::{AttemptEnd, AttemptRecord, Next};
 
 use super::attempts::has_run;
-use super::finality::{Basis, Certainty};
+use super::finality::{Certainty, StateSource};
 use super::slurm_view::SlurmRows;
 use super::{
-    Answer, AttemptStatus, Earlier, Remedy, Sources, State, TaskStatus, TrialFiles, TrialStatus,
-    start_failure, waiting,
+    AttemptStatus, QueryResult, Remedy, RememberedState, State, StatusInputs, TaskStatus,
+    TrialFiles, TrialStatus, start_failure, waiting,
 };
 use crate::experiment::{On, Task};
 use crate::journal;
 use crate::slurm::exit::JobExit;
-use crate::slurm::{AccountRow, JobState, Phase, QueueRow};
+use crate::slurm::{AccountRow, JobPhase, JobState, QueueRow};
 
 /// All that is known of one trial.
 pub(super) struct TrialEvidence<'a> {
@@ -20,42 +20,42 @@ pub(super) struct TrialEvidence<'a> {
     pub(super) index: u32,
     pub(super) seen: &'a SlurmRows<'a>,
     pub(super) files: &'a TrialFiles,
-    pub(super) sources: &'a Sources<'a>,
+    pub(super) sources: &'a StatusInputs<'a>,
     /// The tasks before this one.
     pub(super) parents: &'a [TaskStatus],
 }
 
 impl TrialEvidence<'_> {
     /// What was known at the last look.
-    pub(super) fn earlier(&self) -> Option<&Earlier> {
+    pub(super) fn earlier(&self) -> Option<&RememberedState> {
         self.sources.earlier.get(&self.task.name)?.get(&self.index)
     }
 }
 
 /// Where a trial stands, why, and what that is known from.
 #[derive(Debug)]
-pub(super) struct Verdict {
+pub(super) struct TrialVerdict {
     pub(super) state: State,
     pub(super) reason: Option<String>,
-    pub(super) basis: Basis,
+    pub(super) basis: StateSource,
     /// What it is instead, once that is certain.
     pub(super) once_certain: Option<(State, String)>,
     /// What `nemo-slurm poll` does about it.
     pub(super) remedy: Option<Remedy>,
 }
 
-impl Verdict {
+impl TrialVerdict {
     /// What our own record says, or what follows from it.
     fn recorded(state: State, reason: Option<String>) -> Self {
-        Self::of(state, reason, Basis::Record)
+        Self::of(state, reason, StateSource::Record)
     }
 
     /// What may change.
     fn open(state: State, reason: Option<String>) -> Self {
-        Self::of(state, reason, Basis::Open)
+        Self::of(state, reason, StateSource::Open)
     }
 
-    fn of(state: State, reason: Option<String>, basis: Basis) -> Self {
+    fn of(state: State, reason: Option<String>, basis: StateSource) -> Self {
         Self { state, reason, basis, once_certain: None, remedy: None }
     }
 }
@@ -64,46 +64,46 @@ impl Verdict {
 /// before, then accounting.
 ///
 /// A job that could not be requeued is not lost: `poll` does it.
-pub(super) fn state(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> Verdict {
+pub(super) fn state(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> TrialVerdict {
     let verdict = by_witness(evidence, attempts);
-    if verdict.basis == Basis::Record {
+    if verdict.basis == StateSource::Record {
         return verdict;
     }
     let is_ended = matches!(verdict.state, State::Failed | State::Completed | State::Timeout);
     if evidence.files.requeue_wanted && is_ended {
         let what = "could not be requeued: `nemo-slurm poll` does it";
-        let verdict = Verdict::open(State::Preempted, Some(what.to_owned()));
-        return Verdict { remedy: Some(Remedy::Requeue), ..verdict };
+        let verdict = TrialVerdict::open(State::Preempted, Some(what.to_owned()));
+        return TrialVerdict { remedy: Some(Remedy::Requeue), ..verdict };
     }
     // What is damaged may have been the word that the trial is over: then a person must look first.
     let may_run = evidence.files.damage.is_none() && is_known_to_slurm(evidence);
     if is_ended && verdict.state != State::Completed && may_run {
         let requeued = |reason| format!("{reason}; `nemo-slurm poll` requeues it");
         let reason = verdict.reason.map(requeued);
-        return Verdict { reason, remedy: Some(Remedy::Requeue), ..verdict };
+        return TrialVerdict { reason, remedy: Some(Remedy::Requeue), ..verdict };
     }
     verdict
 }
 
 /// Whether Slurm still knows a job that has ended, and could run it again.
 fn is_known_to_slurm(evidence: &TrialEvidence<'_>) -> bool {
-    let is_over = |row: &QueueRow| phase(row) == Phase::Ended;
+    let is_over = |row: &QueueRow| phase(row) == JobPhase::Ended;
     evidence.seen.queue.is_some_and(is_over)
 }
 
-fn by_witness(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> Verdict {
+fn by_witness(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> TrialVerdict {
     let end = last_end(&evidence.files.attempts);
     if let Some((state, reason)) = end.and_then(final_end) {
-        return Verdict::recorded(state, reason);
+        return TrialVerdict::recorded(state, reason);
     }
     if evidence.seen.job.is_none() {
         return not_submitted(evidence);
     }
-    let is_over = |row: &QueueRow| phase(row) == Phase::Ended;
+    let is_over = |row: &QueueRow| phase(row) == JobPhase::Ended;
     let verdict = match evidence.seen.queue {
         Some(row) if !is_over(row) => in_queue(evidence, row, end, attempts),
         row => match evidence.earlier().filter(|earlier| earlier.certainty == Certainty::Final) {
-            Some(earlier) => return Verdict::recorded(earlier.state, earlier.reason.clone()),
+            Some(earlier) => return TrialVerdict::recorded(earlier.state, earlier.reason.clone()),
             None => match row {
                 Some(row) => ended_in_queue(evidence, row, attempts),
                 None => out_of_queue(evidence, end, attempts),
@@ -112,10 +112,10 @@ fn by_witness(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> Verdi
     };
     let both = evidence.sources.queue.is_whole() && evidence.sources.accounts.is_whole();
     let basis = match verdict.basis {
-        Basis::Agreed if !both => Basis::Silence,
+        StateSource::Agreed if !both => StateSource::Silence,
         basis => basis,
     };
-    Verdict { basis, ..verdict }
+    TrialVerdict { basis, ..verdict }
 }
 
 /// What `squeue` does not show.
@@ -123,14 +123,14 @@ fn out_of_queue(
     evidence: &TrialEvidence<'_>,
     end: Option<&AttemptEnd>,
     attempts: &[AttemptStatus],
-) -> Verdict {
+) -> TrialVerdict {
     let is_silent = evidence.sources.queue.trouble().is_some();
     match evidence.seen.accounts.last() {
         // What squeue can't say now, sacct may; but a row that is not final may have been overtaken.
         Some(row) if is_silent && row.state.is_final() => ended(evidence, row, attempts),
         _ if is_silent => remembered(evidence, end, attempts),
         // Accounting lags behind the controller, never heard of the end, or knows better.
-        Some(row) if row.state.phase() != Phase::Ended => contradicted(row),
+        Some(row) if row.state.phase() != JobPhase::Ended => contradicted(row),
         Some(row) => ended(evidence, row, attempts),
         None => vanished(evidence, attempts),
     }
@@ -164,16 +164,16 @@ pub(super) fn final_end(end: &AttemptEnd) -> Option<(State, Option<String>)> {
     Some((state, reason))
 }
 
-fn not_submitted(evidence: &TrialEvidence<'_>) -> Verdict {
+fn not_submitted(evidence: &TrialEvidence<'_>) -> TrialVerdict {
     let journal = &evidence.sources.stored.journal;
     if let Some(reason) = journal::refusal(journal) {
         let why = format!("the submission was refused: {reason}");
-        Verdict::recorded(State::Cancelled, Some(why))
+        TrialVerdict::recorded(State::Cancelled, Some(why))
     } else if evidence.sources.submitting {
-        Verdict::open(State::Pending, Some("is being submitted".to_owned()))
+        TrialVerdict::open(State::Pending, Some("is being submitted".to_owned()))
     } else {
         let go_on = format!("`nemo-slurm submit --continue {}`", evidence.sources.stored.id);
-        Verdict::open(State::Pending, Some(format!("was not submitted: {go_on} goes on")))
+        TrialVerdict::open(State::Pending, Some(format!("was not submitted: {go_on} goes on")))
     }
 }
 
@@ -182,31 +182,31 @@ fn in_queue(
     row: &QueueRow,
     end: Option<&AttemptEnd>,
     attempts: &[AttemptStatus],
-) -> Verdict {
+) -> TrialVerdict {
     let says = || waiting::reason(row, attempts);
     let (state, reason) = match phase(row) {
-        Phase::Waiting if &*row.reason == "DependencyNeverSatisfied" => (State::Blocked, says()),
+        JobPhase::Waiting if &*row.reason == "DependencyNeverSatisfied" => (State::Blocked, says()),
         // The heads of a chain are held until all of it is submitted.
-        Phase::Waiting if is_held(row) && is_submitted(evidence) => {
-            let verdict = Verdict::open(State::Paused, Some(waiting::held(evidence, row)));
+        JobPhase::Waiting if is_held(row) && is_submitted(evidence) => {
+            let verdict = TrialVerdict::open(State::Paused, Some(waiting::held(evidence, row)));
             let remedy = waiting::is_start_failure(evidence, row).then_some(Remedy::Release);
-            return Verdict { remedy, ..verdict };
+            return TrialVerdict { remedy, ..verdict };
         }
-        Phase::Waiting if attempts.is_empty() => (State::Pending, says()),
-        Phase::Waiting => (State::Preempted, says()),
+        JobPhase::Waiting if attempts.is_empty() => (State::Pending, says()),
+        JobPhase::Waiting => (State::Preempted, says()),
         // The harness has ended its attempt and asked for another; Slurm is about to follow.
-        Phase::Active if end.is_some_and(|end| end.next == Next::Requeue) => {
+        JobPhase::Active if end.is_some_and(|end| end.next == Next::Requeue) => {
             (State::Preempted, None)
         }
-        Phase::Active if row.state == JobState::Suspended => {
+        JobPhase::Active if row.state == JobState::Suspended => {
             (State::Running, Some("is suspended".to_owned()))
         }
-        Phase::Active => (State::Running, None),
-        Phase::Ended | Phase::Unknown => {
+        JobPhase::Active => (State::Running, None),
+        JobPhase::Ended | JobPhase::Unknown => {
             (State::Unknown, Some(format!("Slurm says `{}`", row.state)))
         }
     };
-    Verdict::open(state, reason)
+    TrialVerdict::open(state, reason)
 }
 
 /// The queue still shows how it ended; accounting, if it has heard of it, knows more.
@@ -214,28 +214,28 @@ fn ended_in_queue(
     evidence: &TrialEvidence<'_>,
     row: &QueueRow,
     attempts: &[AttemptStatus],
-) -> Verdict {
+) -> TrialVerdict {
     let is_same_run = |account: &&&AccountRow| {
-        account.state.phase() == Phase::Ended && account.submit >= row.submit
+        account.state.phase() == JobPhase::Ended && account.submit >= row.submit
     };
     match evidence.seen.accounts.last().filter(is_same_run) {
         Some(account) if account.state.is_final() => ended(evidence, account, attempts),
         Some(_) => by_state(evidence, &row.state, attempts),
         None => {
             let verdict = by_state(evidence, &row.state, attempts);
-            let is_off = matches!(evidence.sources.accounts, Answer::Off);
+            let is_off = matches!(evidence.sources.accounts, QueryResult::Off);
             let basis = match verdict.basis {
-                Basis::Agreed if !is_off => Basis::Open, // accounting has not heard of it
+                StateSource::Agreed if !is_off => StateSource::Open, // accounting has not heard of it
                 basis => basis,
             };
-            Verdict { basis, ..verdict }
+            TrialVerdict { basis, ..verdict }
         }
     }
 }
 
 /// What a row of the queue means: one that was requeued waits there.
-fn phase(row: &QueueRow) -> Phase {
-    if row.state == JobState::Requeued { Phase::Waiting } else { row.state.phase() }
+fn phase(row: &QueueRow) -> JobPhase {
+    if row.state == JobState::Requeued { JobPhase::Waiting } else { row.state.phase() }
 }
 
 fn is_submitted(evidence: &TrialEvidence<'_>) -> bool {
@@ -251,9 +251,17 @@ fn is_held(row: &QueueRow) -> bool {
 }
 
 /// How it ended, as accounting tells it and the queue does not deny.
-fn ended(evidence: &TrialEvidence<'_>, row: &AccountRow, attempts: &[AttemptStatus]) -> Verdict {
+fn ended(
+    evidence: &TrialEvidence<'_>,
+    row: &AccountRow,
+    attempts: &[AttemptStatus],
+) -> TrialVerdict {
     if row.state == JobState::Failed && has_run(row) {
-        return Verdict::of(State::Failed, Some(failed(evidence, row, attempts)), Basis::Agreed);
+        return TrialVerdict::of(
+            State::Failed,
+            Some(failed(evidence, row, attempts)),
+            StateSource::Agreed,
+        );
     }
     by_state(evidence, &row.state, attempts)
 }
@@ -270,14 +278,20 @@ fn failed(evidence: &TrialEvidence<'_>, row: &AccountRow, attempts: &[AttemptSta
     }
 }
 
-fn by_state(evidence: &TrialEvidence<'_>, state: &JobState, attempts: &[AttemptStatus]) -> Verdict {
+fn by_state(
+    evidence: &TrialEvidence<'_>,
+    state: &JobState,
+    attempts: &[AttemptStatus],
+) -> TrialVerdict {
     let last_end = last_end(&evidence.files.attempts);
     let (state, reason) = match state {
         // The harness exits 0 only after a final end, or after a requeue: then Slurm dropped it.
         JobState::Completed if last_end.is_some_and(|end| end.next == Next::Requeue) => {
             (State::Failed, "wanted to be requeued, but Slurm ended the job".to_owned())
         }
-        JobState::Completed => return Verdict::of(State::Completed, None, Basis::Agreed),
+        JobState::Completed => {
+            return TrialVerdict::of(State::Completed, None, StateSource::Agreed);
+        }
         JobState::Cancelled | JobState::Revoked => return cancelled(evidence, attempts),
         JobState::Timeout | JobState::Deadline => {
             (State::Timeout, "reached Slurm's time limit and was not requeued".to_owned())
@@ -291,21 +305,21 @@ fn by_state(evidence: &TrialEvidence<'_>, state: &JobState, attempts: &[AttemptS
         }
         state => (State::Failed, format!("Slurm says `{state}`")),
     };
-    Verdict::of(state, Some(reason), Basis::Agreed)
+    TrialVerdict::of(state, Some(reason), StateSource::Agreed)
 }
 
 /// Slurm says that it was cancelled. Before it ever ran, our own record may tell by whom, or why.
-fn cancelled(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> Verdict {
+fn cancelled(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> TrialVerdict {
     // One that Slurm let start cancels itself before its first attempt, if its parents' records forbid it to run.
     if attempts.iter().any(|attempt| attempt.number.is_some()) {
-        return Verdict::of(State::Cancelled, None, Basis::Agreed);
+        return TrialVerdict::of(State::Cancelled, None, StateSource::Agreed);
     }
     if was_asked_for(evidence) {
-        return Verdict::recorded(State::Cancelled, None);
+        return TrialVerdict::recorded(State::Cancelled, None);
     }
     match never_satisfied(evidence) {
-        Some(Unmet { why, basis }) => Verdict::of(State::Blocked, Some(why), basis),
-        None => Verdict::of(State::Cancelled, None, Basis::Agreed),
+        Some(UnmetDependency { why, basis }) => TrialVerdict::of(State::Blocked, Some(why), basis),
+        None => TrialVerdict::of(State::Cancelled, None, StateSource::Agreed),
     }
 }
 
@@ -318,14 +332,14 @@ fn was_asked_for(evidence: &TrialEvidence<'_>) -> bool {
 }
 
 /// Why a dependency can never be met.
-struct Unmet {
+struct UnmetDependency {
     why: String,
     /// What that is known from: it is as sure as the parent's state.
-    basis: Basis,
+    basis: StateSource,
 }
 
 /// The parent because of which this trial could never start, in words.
-fn never_satisfied(evidence: &TrialEvidence<'_>) -> Option<Unmet> {
+fn never_satisfied(evidence: &TrialEvidence<'_>) -> Option<UnmetDependency> {
     evidence.task.after.iter().find_map(|dependency| {
         let parent = evidence.parents.iter().find(|parent| parent.name == dependency.task)?;
         unmet(parent, dependency.on, evidence.index)
@@ -333,11 +347,11 @@ fn never_satisfied(evidence: &TrialEvidence<'_>) -> Option<Unmet> {
 }
 
 /// Why a dependency can never be met; none if it is met or may yet be.
-fn unmet(parent: &TaskStatus, on: On, index: u32) -> Option<Unmet> {
+fn unmet(parent: &TaskStatus, on: On, index: u32) -> Option<UnmetDependency> {
     let is_lost = |trial: &&TrialStatus| trial.state.is_final() && trial.state != State::Completed;
     let lost = |trial: &TrialStatus| {
         let why = format!("`{}` trial {} is {}", parent.name, trial.index, trial.state.as_str());
-        Unmet { why, basis: basis(trial.is_final()) }
+        UnmetDependency { why, basis: basis(trial.is_final()) }
     };
     match on {
         On::Ok => parent.trials.iter().find(is_lost).map(lost),
@@ -346,14 +360,14 @@ fn unmet(parent: &TaskStatus, on: On, index: u32) -> Option<Unmet> {
             let fine = parent.trials.iter().all(|trial| trial.state == State::Completed);
             let all_final = parent.trials.iter().all(TrialStatus::is_final);
             let why = format!("not needed: `{}` completed", parent.name);
-            fine.then(|| Unmet { why, basis: basis(all_final) })
+            fine.then(|| UnmetDependency { why, basis: basis(all_final) })
         }
         On::Any => None,
     }
 }
 
-fn basis(is_final: bool) -> Basis {
-    if is_final { Basis::Record } else { Basis::Agreed }
+fn basis(is_final: bool) -> StateSource {
+    if is_final { StateSource::Record } else { StateSource::Agreed }
 }
 
 /// Neither the queue nor accounting can be asked for more: what was known stays.
@@ -361,7 +375,7 @@ fn remembered(
     evidence: &TrialEvidence<'_>,
     end: Option<&AttemptEnd>,
     attempts: &[AttemptStatus],
-) -> Verdict {
+) -> TrialVerdict {
     let before = evidence.earlier().map(|earlier| (earlier.state, earlier.reason.clone()));
     let (state, reason) = match (end, attempts.last(), before) {
         // It was cancelled while it waited: its folder can't know.
@@ -374,34 +388,34 @@ fn remembered(
         (_, _, Some(before)) => before,
         (_, _, None) => (State::Unknown, Some("Slurm can't be asked now".to_owned())),
     };
-    Verdict::of(state, reason, Basis::Silence)
+    TrialVerdict::of(state, reason, StateSource::Silence)
 }
 
 /// A single task that is cancelled while it waits is in no table of Slurm's any more, though its array is. Without
 /// accounting it could also have ended long ago.
 fn was_taken_out(evidence: &TrialEvidence<'_>) -> bool {
-    evidence.seen.array_is_known && matches!(evidence.sources.accounts, Answer::Rows(_))
+    evidence.seen.array_is_known && matches!(evidence.sources.accounts, QueryResult::Rows(_))
 }
 
 /// The queue does not show the job, and accounting shows it alive: one of the two is wrong now.
-fn contradicted(row: &AccountRow) -> Verdict {
+fn contradicted(row: &AccountRow) -> TrialVerdict {
     let why =
         format!("`squeue` does not show its job, and `sacct` says {}; {ASKED_AGAIN}", row.state);
-    Verdict::open(State::Unknown, Some(why))
+    TrialVerdict::open(State::Unknown, Some(why))
 }
 
 const ASKED_AGAIN: &str = "asked again at the next look";
 
 /// Slurm answers, and does not know the job.
-fn vanished(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> Verdict {
+fn vanished(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> TrialVerdict {
     if attempts.is_empty() && was_asked_for(evidence) {
         let why = "was cancelled before it started".to_owned();
-        return Verdict::of(State::Cancelled, Some(why), Basis::Agreed);
+        return TrialVerdict::of(State::Cancelled, Some(why), StateSource::Agreed);
     }
     if attempts.is_empty()
-        && let Some(Unmet { why, .. }) = never_satisfied(evidence)
+        && let Some(UnmetDependency { why, .. }) = never_satisfied(evidence)
     {
-        return Verdict::of(State::Blocked, Some(why), Basis::Agreed);
+        return TrialVerdict::of(State::Blocked, Some(why), StateSource::Agreed);
     }
     let is_waiting_to_run =
         last_end(&evidence.files.attempts).is_some_and(|end| end.next == Next::Requeue);
@@ -412,10 +426,14 @@ fn vanished(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> Verdict
     } else {
         "Slurm no longer knows the job, and its last attempt left no end"
     };
-    let unknown = Verdict::open(State::Unknown, Some(format!("{what}; {ASKED_AGAIN}")));
+    let unknown = TrialVerdict::open(State::Unknown, Some(format!("{what}; {ASKED_AGAIN}")));
     if attempts.is_empty() && was_taken_out(evidence) {
         let cancelled = (State::Cancelled, "was cancelled before it started".to_owned());
-        return Verdict { basis: Basis::Agreed, once_certain: Some(cancelled), ..unknown };
+        return TrialVerdict {
+            basis: StateSource::Agreed,
+            once_certain: Some(cancelled),
+            ..unknown
+        };
     }
     unknown
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Sources, State, TaskStatus, TrialFiles, TrialStatus};
+use super::{State, StatusInputs, TaskStatus, TrialFiles, TrialStatus};
 use crate::experiment::Task;
 
 /// The first of these that has a pattern names the step that the others are of, and is no metric itself.
@@ -12,7 +12,7 @@ const STEPS: [&str; 2] = ["step", "epoch"];
 const NAMED: usize = 8;
 
 /// A warning for each task that may have waited long enough for a metric.
-pub(super) fn warnings(sources: &Sources<'_>, tasks: &[TaskStatus]) -> Vec<String> {
+pub(super) fn warnings(sources: &StatusInputs<'_>, tasks: &[TaskStatus]) -> Vec<String> {
     let tasks = sources.stored.experiment.tasks.iter().zip(tasks);
     tasks
         .filter_map(|(task, status)| of_task(task, status, sources.files.get(&task.name)))

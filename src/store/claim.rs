@@ -14,7 +14,8 @@ use nemo_core::rundir::ExperimentDir;
 use nemo_core::{checksum, durable};
 use serde::{Deserialize, Serialize};
 
-use crate::host::{self, Liveness, ProcessId};
+use crate::clock;
+use crate::process::{Liveness, ProcessId};
 
 /// Between two signs of life.
 const BEAT: Duration = Duration::from_secs(5);
@@ -29,14 +30,14 @@ const LONG_SILENCE: f64 = 600.0;
 
 /// What is claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ClaimKind {
     /// To write the journal, and to ask Slurm.
     Submission,
     /// To run the trials of a local experiment.
     Runner,
 }
 
-impl Kind {
+impl ClaimKind {
     fn claims(self, dir: &ExperimentDir) -> Claims {
         let stem = match self {
             Self::Submission => "claim",
@@ -48,7 +49,7 @@ impl Kind {
 
 /// Who holds a claim: the content of its file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Holder {
+pub struct ClaimHolder {
     /// The process: `node`, `boot_id`, `pid` and `start_ticks`.
     #[serde(flatten)]
     pub process: ProcessId,
@@ -60,10 +61,10 @@ pub struct Holder {
     pub nonce: String,
 }
 
-impl Holder {
+impl ClaimHolder {
     /// A holder that is this process.
     pub fn current() -> io::Result<Self> {
-        let (process, seen) = (ProcessId::current(), host::now());
+        let (process, seen) = (ProcessId::current(), clock::now());
         Ok(Self { process, seen, released: false, nonce: nonce()? })
     }
 
@@ -76,14 +77,14 @@ impl Holder {
     /// Whether it is at work, as far as can be told from here.
     #[must_use]
     pub fn is_at_work(&self) -> bool {
-        match judge(self, self.process.liveness(), host::now()) {
-            Judgement::Held | Judgement::Uncertain => true,
-            Judgement::Free => false,
+        match judge(self, self.process.liveness(), clock::now()) {
+            ClaimStatus::Held | ClaimStatus::Uncertain => true,
+            ClaimStatus::Free => false,
         }
     }
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for ClaimHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.process)
     }
@@ -91,7 +92,7 @@ impl fmt::Display for Holder {
 
 /// What a claim is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Judgement {
+enum ClaimStatus {
     /// Its holder is over, or is done with it.
     Free,
     /// Its holder runs.
@@ -100,13 +101,13 @@ enum Judgement {
     Uncertain,
 }
 
-fn judge(holder: &Holder, liveness: Liveness, now: f64) -> Judgement {
+fn judge(holder: &ClaimHolder, liveness: Liveness, now: f64) -> ClaimStatus {
     match liveness {
-        _ if holder.released => Judgement::Free,
-        Liveness::Dead => Judgement::Free,
-        Liveness::Alive => Judgement::Held,
-        Liveness::Elsewhere if now - holder.seen > LONG_SILENCE => Judgement::Free,
-        Liveness::Elsewhere => Judgement::Uncertain,
+        _ if holder.released => ClaimStatus::Free,
+        Liveness::Dead => ClaimStatus::Free,
+        Liveness::Alive => ClaimStatus::Held,
+        Liveness::Elsewhere if now - holder.seen > LONG_SILENCE => ClaimStatus::Free,
+        Liveness::Elsewhere => ClaimStatus::Uncertain,
     }
 }
 
@@ -126,13 +127,13 @@ pub enum ClaimError {
     #[error("{} is at work on it", shown(holder.as_deref()))]
     Held {
         /// Who; none where its file can't be read.
-        holder: Option<Box<Holder>>,
+        holder: Option<Box<ClaimHolder>>,
     },
     /// Another process has taken it over.
     #[error("{} has taken it over", shown(holder.as_deref()))]
     Lost {
         /// Who; none where its file can't be read.
-        holder: Option<Box<Holder>>,
+        holder: Option<Box<ClaimHolder>>,
     },
     /// Nothing can be told.
     #[error("can't claim `{folder}`")]
@@ -144,8 +145,8 @@ pub enum ClaimError {
     },
 }
 
-fn shown(holder: Option<&Holder>) -> String {
-    holder.map_or_else(|| "another process".to_owned(), Holder::to_string)
+fn shown(holder: Option<&ClaimHolder>) -> String {
+    holder.map_or_else(|| "another process".to_owned(), ClaimHolder::to_string)
 }
 
 /// A claim that this process holds. It gives signs of life until it is dropped, and is then released.
@@ -153,47 +154,47 @@ fn shown(holder: Option<&Holder>) -> String {
 pub struct Claim {
     claims: Claims,
     number: u32,
-    own: Holder,
+    own: ClaimHolder,
     /// The host of the process that it was taken over from, where that is another one.
     pub taken_from: Option<String>,
-    beats: Option<Beats>,
+    beats: Option<Heartbeat>,
 }
 
 /// The thread that gives signs of life.
 #[derive(Debug)]
-struct Beats {
+struct Heartbeat {
     end: Sender<()>,
     thread: std::thread::JoinHandle<()>,
 }
 
 /// Who holds the newest claim; none where nobody claimed, or its file can't be read.
 #[must_use]
-pub fn holder(dir: &ExperimentDir, kind: Kind) -> Option<Holder> {
+pub fn holder(dir: &ExperimentDir, kind: ClaimKind) -> Option<ClaimHolder> {
     let claims = kind.claims(dir);
     read(&claims, claims.newest().ok()??)
 }
 
 /// A claim's file in an experiment's folder that nobody else sees yet.
-pub fn first(dir: &ExperimentDir, holder: &Holder) -> (PathBuf, serde_json::Result<Vec<u8>>) {
-    (Kind::Submission.claims(dir).path(0), checksum::to_vec(holder))
+pub fn first(dir: &ExperimentDir, holder: &ClaimHolder) -> (PathBuf, serde_json::Result<Vec<u8>>) {
+    (ClaimKind::Submission.claims(dir).path(0), checksum::to_vec(holder))
 }
 
 /// What `decide` leaves a claim for.
-enum Obstacle {
-    Held(Option<Holder>),
-    Watch { number: u32, text: Vec<u8>, holder: Option<Holder> },
+enum ClaimObstacle {
+    Held(Option<ClaimHolder>),
+    Watch { number: u32, text: Vec<u8>, holder: Option<ClaimHolder> },
 }
 
 /// Claims an experiment. `say` hears what takes long, and from whom it was taken over.
 pub fn take(
     dir: &ExperimentDir,
-    kind: Kind,
+    kind: ClaimKind,
     take_over: TakeOver,
     say: &dyn Fn(&str),
 ) -> Result<Claim, ClaimError> {
     let failed = |source| ClaimError::Io { folder: dir.0.display().to_string(), source };
     let claims = kind.claims(dir);
-    let own = Holder::current().map_err(failed)?;
+    let own = ClaimHolder::current().map_err(failed)?;
     let content = checksum::to_vec(&own).map_err(|error| failed(error.into()))?;
     let mut silent: Option<(u32, Vec<u8>)> = None;
     loop {
@@ -201,27 +202,29 @@ pub fn take(
         let outcome = claims.take(&own.nonce, &content, |newest| {
             let Some(number) = newest else { return ClaimDecision::Claim(0) };
             let text = std::fs::read(claims.path(number)).unwrap_or_default();
-            before = checksum::from_slice::<Holder>(&text).ok();
+            before = checksum::from_slice::<ClaimHolder>(&text).ok();
             let is_silent = silent.as_ref() == Some(&(number, text.clone()));
             if is_silent || take_over == TakeOver::FromAnyone {
                 return ClaimDecision::Claim(number + 1);
             }
             match judged(before.as_ref()) {
-                Judgement::Free => ClaimDecision::Claim(number + 1),
-                Judgement::Held => ClaimDecision::Leave(Obstacle::Held(before.clone())),
-                Judgement::Uncertain => {
-                    ClaimDecision::Leave(Obstacle::Watch { number, text, holder: before.clone() })
-                }
+                ClaimStatus::Free => ClaimDecision::Claim(number + 1),
+                ClaimStatus::Held => ClaimDecision::Leave(ClaimObstacle::Held(before.clone())),
+                ClaimStatus::Uncertain => ClaimDecision::Leave(ClaimObstacle::Watch {
+                    number,
+                    text,
+                    holder: before.clone(),
+                }),
             }
         });
         match outcome.map_err(failed)? {
             ClaimOutcome::Claimed(number) => {
                 return Ok(Claim::new(claims, number, own, before, say));
             }
-            ClaimOutcome::Left(Obstacle::Held(holder)) => {
+            ClaimOutcome::Left(ClaimObstacle::Held(holder)) => {
                 return Err(ClaimError::Held { holder: holder.map(Box::new) });
             }
-            ClaimOutcome::Left(Obstacle::Watch { number, text, holder }) => {
+            ClaimOutcome::Left(ClaimObstacle::Watch { number, text, holder }) => {
                 if !is_silent(&claims, number, &text, holder.as_ref(), say) {
                     return Err(ClaimError::Held { holder: holder.map(Box::new) });
                 }
@@ -232,9 +235,9 @@ pub fn take(
 }
 
 /// A claim whose file can't be read may be anybody's.
-fn judged(holder: Option<&Holder>) -> Judgement {
-    let of = |holder: &Holder| judge(holder, holder.process.liveness(), host::now());
-    holder.map_or(Judgement::Uncertain, of)
+fn judged(holder: Option<&ClaimHolder>) -> ClaimStatus {
+    let of = |holder: &ClaimHolder| judge(holder, holder.process.liveness(), clock::now());
+    holder.map_or(ClaimStatus::Uncertain, of)
 }
 
 /// Watches a claim for a sign of life.
@@ -242,17 +245,17 @@ fn is_silent(
     claims: &Claims,
     number: u32,
     text: &[u8],
-    holder: Option<&Holder>,
+    holder: Option<&ClaimHolder>,
     say: &dyn Fn(&str),
 ) -> bool {
-    let end = host::now() + WATCH.as_secs_f64();
+    let end = clock::now() + WATCH.as_secs_f64();
     say(&format!(
         "{} was at work on it{}; watching for a sign of life for {} s …",
         shown(holder),
-        holder.map_or_else(String::new, |holder| last_sign(holder, host::now())),
+        holder.map_or_else(String::new, |holder| last_sign(holder, clock::now())),
         WATCH.as_secs()
     ));
-    while host::now() < end {
+    while clock::now() < end {
         std::thread::sleep(LOOK);
         let is_same = std::fs::read(claims.path(number)).is_ok_and(|now| now == text);
         if !is_same {
@@ -262,35 +265,35 @@ fn is_silent(
     true
 }
 
-fn last_sign(holder: &Holder, now: f64) -> String {
+fn last_sign(holder: &ClaimHolder, now: f64) -> String {
     format!(", last seen {:.0} s ago", (now - holder.seen).max(0.0))
 }
 
 impl Claim {
     /// The claim of an experiment that this process has just made, with `first`.
     #[must_use]
-    pub fn of_new(dir: &ExperimentDir, own: Holder) -> Self {
-        Self::new(Kind::Submission.claims(dir), 0, own, None, &|_| ())
+    pub fn of_new(dir: &ExperimentDir, own: ClaimHolder) -> Self {
+        Self::new(ClaimKind::Submission.claims(dir), 0, own, None, &|_| ())
     }
 
     fn new(
         claims: Claims,
         number: u32,
-        own: Holder,
-        before: Option<Holder>,
+        own: ClaimHolder,
+        before: Option<ClaimHolder>,
         say: &dyn Fn(&str),
     ) -> Self {
         let before = before.filter(|before| !before.released);
-        if before.as_ref().is_some_and(Holder::is_at_work) {
+        if before.as_ref().is_some_and(ClaimHolder::is_at_work) {
             // It may be about to start `sbatch`, which is then seen.
             std::thread::sleep(LOOK);
         }
         let elsewhere = before.filter(|it| it.process.liveness() == Liveness::Elsewhere);
         if let Some(before) = &elsewhere {
-            say(&format!("Taken over from {before}{}.", last_sign(before, host::now())));
+            say(&format!("Taken over from {before}{}.", last_sign(before, clock::now())));
         }
         let taken_from = elsewhere.map(|before| before.process.node);
-        let beats = Beats::start(claims.path(number), own.clone());
+        let beats = Heartbeat::start(claims.path(number), own.clone());
         Self { claims, number, own, taken_from, beats }
     }
 
@@ -312,23 +315,26 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if let Some(Beats { end, thread }) = self.beats.take() {
+        if let Some(Heartbeat { end, thread }) = self.beats.take() {
             drop(end);
             drop(thread.join());
         }
         if self.check().is_ok() {
-            write(&self.claims.path(self.number), &Holder { released: true, ..self.own.clone() });
+            write(
+                &self.claims.path(self.number),
+                &ClaimHolder { released: true, ..self.own.clone() },
+            );
         }
     }
 }
 
-impl Beats {
+impl Heartbeat {
     /// None where no thread can be started: the claim then looks silent from other hosts after a while.
-    fn start(path: PathBuf, mut own: Holder) -> Option<Self> {
+    fn start(path: PathBuf, mut own: ClaimHolder) -> Option<Self> {
         let (end, ended) = channel();
         let beat = move || {
             while ended.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
-                own.seen = host::now();
+                own.seen = clock::now();
                 write(&path, &own);
             }
         };
@@ -338,13 +344,13 @@ impl Beats {
 }
 
 /// A sign that can't be given is missed by nobody but those who watch.
-fn write(path: &Path, holder: &Holder) {
+fn write(path: &Path, holder: &ClaimHolder) {
     if let Ok(text) = checksum::to_vec(holder) {
         drop(durable::replace_file(path, &text));
     }
 }
 
-fn read(claims: &Claims, number: u32) -> Option<Holder> {
+fn read(claims: &Claims, number: u32) -> Option<ClaimHolder> {
     checksum::from_slice(&std::fs::read(claims.path(number)).ok()?).ok()
 }
 
@@ -353,20 +359,20 @@ mod tests {
     use super::*;
 
     fn take_quietly(dir: &ExperimentDir, take_over: TakeOver) -> Result<Claim, ClaimError> {
-        take(dir, Kind::Submission, take_over, &|_| ())
+        take(dir, ClaimKind::Submission, take_over, &|_| ())
     }
 
-    fn holder_on(node: &str, seen: f64) -> Holder {
+    fn holder_on(node: &str, seen: f64) -> ClaimHolder {
         let process = ProcessId {
             node: node.to_owned(),
             boot_id: "another".to_owned(),
             ..ProcessId::current()
         };
-        Holder { process, seen, ..Holder::current().unwrap() }
+        ClaimHolder { process, seen, ..ClaimHolder::current().unwrap() }
     }
 
-    fn put(dir: &ExperimentDir, number: u32, holder: &Holder) {
-        write(&Kind::Submission.claims(dir).path(number), holder);
+    fn put(dir: &ExperimentDir, number: u32, holder: &ClaimHolder) {
+        write(&ClaimKind::Submission.claims(dir).path(number), holder);
     }
 
     #[test]
@@ -377,10 +383,10 @@ mod tests {
         let error = take_quietly(&dir, TakeOver::FromTheDead).unwrap_err();
         let this = ProcessId::current();
         assert_eq!(error.to_string(), format!("{this} is at work on it"));
-        assert!(holder(&dir, Kind::Submission).unwrap().is_at_work());
+        assert!(holder(&dir, ClaimKind::Submission).unwrap().is_at_work());
         claim.check().unwrap();
         drop(claim);
-        assert!(!holder(&dir, Kind::Submission).unwrap().is_at_work(), "it is released");
+        assert!(!holder(&dir, ClaimKind::Submission).unwrap().is_at_work(), "it is released");
         take_quietly(&dir, TakeOver::FromTheDead).unwrap().check().unwrap();
     }
 
@@ -393,20 +399,23 @@ mod tests {
         assert!(matches!(first.check(), Err(ClaimError::Lost { holder: Some(_) })));
         drop(first);
         second.check().unwrap();
-        assert!(holder(&dir, Kind::Submission).unwrap().is_at_work(), "the loser releases nothing");
+        assert!(
+            holder(&dir, ClaimKind::Submission).unwrap().is_at_work(),
+            "the loser releases nothing"
+        );
     }
 
     #[test]
     fn the_dead_and_the_long_silent_are_taken_over() {
         let folder = tempfile::tempdir().unwrap();
         let dir = ExperimentDir(folder.path().to_owned());
-        let mut dead = Holder::current().unwrap();
+        let mut dead = ClaimHolder::current().unwrap();
         dead.process.start_ticks += 1;
         put(&dir, 0, &dead);
         assert_eq!(take_quietly(&dir, TakeOver::FromTheDead).unwrap().taken_from, None);
-        put(&dir, 7, &holder_on("login1", host::now() - LONG_SILENCE - 1.0));
+        put(&dir, 7, &holder_on("login1", clock::now() - LONG_SILENCE - 1.0));
         let said = std::cell::RefCell::new(String::new());
-        let claim = take(&dir, Kind::Submission, TakeOver::FromTheDead, &|text| {
+        let claim = take(&dir, ClaimKind::Submission, TakeOver::FromTheDead, &|text| {
             said.borrow_mut().push_str(text);
         })
         .unwrap();
@@ -418,11 +427,11 @@ mod tests {
     fn another_host_that_gives_signs_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let dir = ExperimentDir(folder.path().to_owned());
-        put(&dir, 0, &holder_on("login1", host::now()));
+        put(&dir, 0, &holder_on("login1", clock::now()));
         let error = std::thread::scope(|scope| {
             let taking = scope.spawn(|| take_quietly(&dir, TakeOver::FromTheDead).unwrap_err());
             while !taking.is_finished() {
-                put(&dir, 0, &holder_on("login1", host::now()));
+                put(&dir, 0, &holder_on("login1", clock::now()));
                 std::thread::sleep(Duration::from_millis(50));
             }
             taking.join().unwrap()
@@ -437,14 +446,14 @@ mod tests {
     #[test]
     fn what_a_sign_is_worth() {
         let check = |liveness, seen: f64, expected| {
-            let holder = Holder { seen, ..Holder::current().unwrap() };
+            let holder = ClaimHolder { seen, ..ClaimHolder::current().unwrap() };
             assert_eq!(judge(&holder, liveness, 1000.0), expected, "{liveness:?} {seen}");
-            let released = Holder { released: true, ..holder };
-            assert_eq!(judge(&released, liveness, 1000.0), Judgement::Free);
+            let released = ClaimHolder { released: true, ..holder };
+            assert_eq!(judge(&released, liveness, 1000.0), ClaimStatus::Free);
         };
-        check(Liveness::Alive, 0.0, Judgement::Held);
-        check(Liveness::Dead, 1000.0, Judgement::Free);
-        check(Liveness::Elsewhere, 990.0, Judgement::Uncertain);
-        check(Liveness::Elsewhere, 399.0, Judgement::Free);
+        check(Liveness::Alive, 0.0, ClaimStatus::Held);
+        check(Liveness::Dead, 1000.0, ClaimStatus::Free);
+        check(Liveness::Elsewhere, 990.0, ClaimStatus::Uncertain);
+        check(Liveness::Elsewhere, 399.0, ClaimStatus::Free);
     }
 }

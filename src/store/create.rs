@@ -11,10 +11,10 @@ use nemo_core::rundir::{ExperimentDir, Params, TaskSpec};
 use nemo_core::{checksum, durable};
 use serde::Serialize;
 
-use super::{ExperimentId, Holder, Home, StoreError, at, claim};
-use crate::beside::each_part;
+use super::{ClaimHolder, ExperimentId, Home, StoreError, at, claim};
 use crate::experiment::Experiment;
 use crate::journal::Event;
+use crate::parallel::map_chunks;
 
 /// All that is written down of an experiment before anything is asked of Slurm.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub struct NewExperiment<'a> {
     /// What its programs inherit of the environment.
     pub environment: &'a KeptEnvironment,
     /// The process that will submit it, where one will.
-    pub holder: Option<&'a Holder>,
+    pub holder: Option<&'a ClaimHolder>,
     /// Its tasks, in the same order.
     pub tasks: Vec<NewTask>,
 }
@@ -66,7 +66,7 @@ pub fn create(home: &Home, new: &NewExperiment<'_>) -> Result<ExperimentDir, Sto
     let finished = home.experiment(new.id);
     remove_abandoned(&parent, new.id.made_at());
     let dir = ExperimentDir(parent.join(draft_name(new.id)));
-    let mut draft = Draft::default();
+    let mut draft = StagedFiles::default();
     draft.folder(&dir.0)?;
     draft.file(&dir.experiment_toml(), new.toml.as_bytes())?;
     draft.file(&dir.experiment_json(), &file(&dir.experiment_json(), new.experiment)?)?;
@@ -97,12 +97,12 @@ const OPEN_FILES: usize = 128;
 /// Files and folders that nobody sees before they are renamed: many are written first and then synced, which costs a
 /// file system less than one by one.
 #[derive(Default)]
-struct Draft {
+struct StagedFiles {
     folders: Vec<PathBuf>,
     files: Vec<(PathBuf, File)>,
 }
 
-impl Draft {
+impl StagedFiles {
     fn folder(&mut self, path: &Path) -> Result<(), StoreError> {
         at("make", path, std::fs::DirBuilder::new().mode(0o700).create(path))?;
         self.folders.push(path.to_owned());
@@ -136,7 +136,7 @@ fn side_by_side<T: Sync>(
     act: impl Fn(&T) -> Result<(), StoreError> + Sync,
 ) -> Result<(), StoreError> {
     let parts = all.chunks(all.len().div_ceil(SYNCS_AT_ONCE).max(1));
-    each_part(parts, |part| part.iter().try_for_each(&act)).into_iter().collect()
+    map_chunks(parts, |part| part.iter().try_for_each(&act)).into_iter().collect()
 }
 
 /// What the name of a folder begins with that is being made.
@@ -179,7 +179,7 @@ fn is_abandoned(name: &str, now: u64) -> bool {
 }
 
 fn write_task(
-    draft: &mut Draft,
+    draft: &mut StagedFiles,
     dir: &ExperimentDir,
     task: &NewTask,
     trials: &[Params],
@@ -198,11 +198,11 @@ fn write_task(
 
 fn trial_lines(path: &Path, trials: &[Params]) -> Result<Vec<u8>, StoreError> {
     #[derive(Serialize)]
-    struct Line<'a> {
+    struct ParamsLine<'a> {
         trial: usize,
         params: &'a Params,
     }
-    let line = |(trial, params)| Line { trial, params };
+    let line = |(trial, params)| ParamsLine { trial, params };
     json_lines(path, &trials.iter().enumerate().map(line).collect::<Vec<_>>())
 }
 
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn many_files_need_few_descriptors() {
         let folder = tempfile::tempdir().unwrap();
-        let mut draft = Draft::default();
+        let mut draft = StagedFiles::default();
         for number in 0..1000 {
             draft.file(&folder.path().join(number.to_string()), b"x").unwrap();
             assert!(draft.files.len() < OPEN_FILES);

@@ -37,8 +37,8 @@ impl ExperimentId {
     /// the same second, whatever their names.
     #[must_use]
     pub fn next(name: &str, now: f64, known: &[Self]) -> Self {
-        let mut place = Place::at(now);
-        let mut places: Vec<Place> = known.iter().map(Self::place).collect();
+        let mut place = IdTime::at(now);
+        let mut places: Vec<IdTime> = known.iter().map(Self::place).collect();
         places.sort_unstable();
         for known in places {
             if known >= place && known.second == place.second {
@@ -48,10 +48,10 @@ impl ExperimentId {
         Self::new(name, place.second, place.part.into())
     }
 
-    fn place(&self) -> Place {
+    fn place(&self) -> IdTime {
         let part =
             self.age_key().bytes().skip(TIME_DIGITS).fold(0, |part, byte| part * 32 + value(byte));
-        Place { second: self.made_at(), part: u16::try_from(part).unwrap_or(PARTS - 1) }
+        IdTime { second: self.made_at(), part: u16::try_from(part).unwrap_or(PARTS - 1) }
     }
 
     /// The id as text.
@@ -88,14 +88,14 @@ impl ExperimentId {
 
 /// Where an id stands in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct IdTime {
     /// Unix seconds.
     second: u64,
     /// Which of the second's parts.
     part: u16,
 }
 
-impl Place {
+impl IdTime {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "unix seconds")]
     fn at(now: f64) -> Self {
         Self { second: now as u64, part: (now.fract() * f64::from(PARTS)) as u16 }

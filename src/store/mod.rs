@@ -19,7 +19,7 @@ use tracing::debug;
 use crate::experiment::Experiment;
 use crate::journal::Event;
 
-pub use claim::{Claim, ClaimError, Holder, TakeOver};
+pub use claim::{Claim, ClaimError, ClaimHolder, TakeOver};
 pub use create::{KeptEnvironment, NewExperiment, NewTask, create};
 pub use id::ExperimentId;
 pub use program::install_program;

@@ -12,7 +12,7 @@ use super::{Home, StoreError, at, require_safe, trust};
 
 /// What a file looked like when its content was last read: as long as it looks so, it is not read again.
 #[derive(PartialEq, Serialize, Deserialize)]
-struct Look {
+struct FileFingerprint {
     path: PathBuf,
     device: u64,
     inode: u64,
@@ -22,10 +22,10 @@ struct Look {
 
 /// A program whose content was read, and its copy in the home.
 #[derive(Serialize, Deserialize)]
-struct Known {
-    look: Look,
+struct InstalledProgram {
+    look: FileFingerprint,
     name: String,
-    copy: Look,
+    copy: FileFingerprint,
 }
 
 /// Puts a copy of a program into the home, named by its content, and returns its path. One that is there is kept if it
@@ -34,7 +34,7 @@ pub fn install_program(home: &Home, program: &Path) -> Result<PathBuf, StoreErro
     require_safe(home)?;
     let look = at("read", program, look(program))?;
     let memory = home.cache().join("harness.json");
-    let known: Option<Known> =
+    let known: Option<InstalledProgram> =
         std::fs::read(&memory).ok().and_then(|text| serde_json::from_slice(&text).ok());
     if let Some(known) = known.filter(|known| known.look == look) {
         let path = home.programs().join(&known.name);
@@ -51,7 +51,7 @@ pub fn install_program(home: &Home, program: &Path) -> Result<PathBuf, StoreErro
     }
     debug!("harness: `{}` is kept as `{}`", program.display(), path.display());
     let copy = at("read", &path, self::look(&path))?;
-    if let Ok(text) = serde_json::to_vec(&Known { look, name, copy }) {
+    if let Ok(text) = serde_json::to_vec(&InstalledProgram { look, name, copy }) {
         // Only a hint: without it the program is read again.
         drop(durable::create_dir_all(&home.cache()));
         drop(durable::replace_file_durably(&memory, &text));
@@ -63,9 +63,9 @@ fn is_ours(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|file| trust::is_ours(&file))
 }
 
-fn look(program: &Path) -> io::Result<Look> {
+fn look(program: &Path) -> io::Result<FileFingerprint> {
     let file = program.metadata()?;
-    Ok(Look {
+    Ok(FileFingerprint {
         path: program.to_owned(),
         device: file.dev(),
         inode: file.ino(),

@@ -7,19 +7,19 @@ use nemo_core::rundir::ExperimentDir;
 use nemo_core::{checksum, durable};
 use serde::{Deserialize, Serialize};
 
-use super::{Basis, Summary};
+use super::{InputVersions, Summary};
 
 /// The number of the format.
 const SCHEMA: u32 = 1;
 
 #[derive(Serialize)]
-struct Sealed<'a> {
+struct SummaryFileRef<'a> {
     schema: u32,
     summary: &'a Summary,
 }
 
 #[derive(Deserialize)]
-struct File {
+struct SummaryFile {
     schema: u32,
     summary: Summary,
 }
@@ -28,7 +28,7 @@ struct File {
 #[must_use]
 pub fn read(dir: &ExperimentDir) -> Option<Summary> {
     let text = std::fs::read(dir.summary()).ok()?;
-    let file: File = checksum::from_slice(&text).ok()?;
+    let file: SummaryFile = checksum::from_slice(&text).ok()?;
     (file.schema == SCHEMA).then_some(file.summary)
 }
 
@@ -38,12 +38,12 @@ pub fn keep(dir: &ExperimentDir, summary: &Summary) {
 }
 
 fn write(path: &Path, summary: &Summary) -> io::Result<()> {
-    let mut line = checksum::to_vec(&Sealed { schema: SCHEMA, summary })?;
+    let mut line = checksum::to_vec(&SummaryFileRef { schema: SCHEMA, summary })?;
     line.push(b'\n');
     durable::replace_file(path, &line)
 }
 
-impl Basis {
+impl InputVersions {
     /// What is there now.
     #[must_use]
     pub fn of(dir: &ExperimentDir) -> Self {

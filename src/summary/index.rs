@@ -26,16 +26,16 @@ pub struct Index {
 
 /// One line of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Entry<'a> {
+pub struct IndexEntry<'a> {
     /// The experiment's id.
     pub id: &'a str,
     /// Where it stands, for good.
     pub state: State,
-    /// A [`Row`](super::Row) as JSON.
+    /// A [`ExperimentRow`](super::ExperimentRow) as JSON.
     pub row: &'a str,
 }
 
-impl Entry<'_> {
+impl IndexEntry<'_> {
     /// What sorts it among ids, as [`ExperimentId::age`] does.
     #[must_use]
     pub fn age(&self) -> (&str, &str) {
@@ -52,7 +52,7 @@ impl Index {
     }
 
     /// Its lines, oldest first.
-    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+    pub fn entries(&self) -> impl Iterator<Item = IndexEntry<'_>> {
         unseal_unchecked(&self.text).lines().filter_map(entry)
     }
 }
@@ -92,8 +92,8 @@ fn unseal_unchecked(text: &str) -> &str {
     text.split_once('\n').map_or("", |(_, body)| body)
 }
 
-fn entry(line: &str) -> Option<Entry<'_>> {
+fn entry(line: &str) -> Option<IndexEntry<'_>> {
     let (id, rest) = line.split_once(' ')?;
     let (state, row) = rest.split_once(' ')?;
-    Some(Entry { id, state: State::from_word(state)?, row })
+    Some(IndexEntry { id, state: State::from_word(state)?, row })
 }

@@ -1,14 +1,14 @@
 //! What is known of each experiment of a home without looking into it.
 
-use super::{Entry, Index, Summary, read};
-use crate::answers::{Wanted, named};
+use super::{Index, IndexEntry, Summary, read};
+use crate::query::{JobsToQuery, named};
 use crate::store::{ExperimentId, Home};
 
 /// What is known of one experiment.
 #[derive(Debug)]
-pub enum Known<'a> {
+pub enum KnownExperiment<'a> {
     /// It is final, and in the index.
-    Indexed(Entry<'a>),
+    Indexed(IndexEntry<'a>),
     /// Somebody looked into it.
     Seen(Box<Summary>),
     /// Nobody looked into it yet, or what was told is lost.
@@ -17,7 +17,7 @@ pub enum Known<'a> {
     Damaged(String),
 }
 
-impl Known<'_> {
+impl KnownExperiment<'_> {
     /// Whether nothing of it can change.
     #[must_use]
     pub fn is_final(&self) -> bool {
@@ -31,30 +31,34 @@ impl Known<'_> {
 
 /// What is known of these experiments, which are sorted by age. Opens nothing of those that are in the index.
 #[must_use]
-pub fn known<'a>(home: &Home, ids: &[ExperimentId], index: &'a Index) -> Vec<Known<'a>> {
+pub fn known<'a>(home: &Home, ids: &[ExperimentId], index: &'a Index) -> Vec<KnownExperiment<'a>> {
     let mut indexed = index.entries().peekable();
     let mut one = |id: &ExperimentId| {
-        let is_older = |entry: &Entry<'_>| entry.age() < id.age();
+        let is_older = |entry: &IndexEntry<'_>| entry.age() < id.age();
         while indexed.next_if(is_older).is_some() {}
         if let Some(entry) = indexed.next_if(|entry| entry.id == id.as_str()) {
-            return Known::Indexed(entry);
+            return KnownExperiment::Indexed(entry);
         }
         let summary = read(&home.experiment(id));
-        summary.map_or(Known::Unseen, |summary| Known::Seen(Box::new(summary)))
+        summary.map_or(KnownExperiment::Unseen, |summary| KnownExperiment::Seen(Box::new(summary)))
     };
     ids.iter().map(&mut one).collect()
 }
 
 /// What is to be asked about one that is not final.
 #[must_use]
-pub fn wanted(home: &Home, id: &ExperimentId, known: &Known<'_>) -> Option<Wanted> {
+pub fn wanted(home: &Home, id: &ExperimentId, known: &KnownExperiment<'_>) -> Option<JobsToQuery> {
     match known {
-        Known::Seen(summary) if !summary.is_final => Some(Wanted::from(summary.as_ref())),
-        Known::Unseen => {
+        KnownExperiment::Seen(summary) if !summary.is_final => {
+            Some(JobsToQuery::from(summary.as_ref()))
+        }
+        KnownExperiment::Unseen => {
             let jobs = named(&home.journal(id).ok()?);
             // Whoever looks at it wants to know all.
-            Some(Wanted { jobs, open: usize::MAX, created: id.made_at() })
+            Some(JobsToQuery { jobs, open: usize::MAX, created: id.made_at() })
         }
-        Known::Indexed(_) | Known::Seen(_) | Known::Damaged(_) => None,
+        KnownExperiment::Indexed(_) | KnownExperiment::Seen(_) | KnownExperiment::Damaged(_) => {
+            None
+        }
     }
 }

@@ -10,19 +10,19 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::answers::named;
 use crate::experiment::Goal;
+use crate::query::named;
 use crate::slurm::JobId;
 use crate::status::{State, Status, TaskStatus};
 use crate::store::{ExperimentId, Stored};
 
 pub use file::{keep, read};
-pub use index::{Entry, Index, write_index};
-pub use known::{Known, known, wanted};
+pub use index::{Index, IndexEntry, write_index};
+pub use known::{KnownExperiment, known, wanted};
 
 /// One experiment as `list --json` shows it, but for its folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Row {
+pub struct ExperimentRow {
     /// Its id.
     pub id: ExperimentId,
     /// Its name.
@@ -50,12 +50,12 @@ pub struct Row {
     /// How many of its trials are in each state.
     pub trials: BTreeMap<State, u32>,
     /// The best trial of its last task that ranks trials.
-    pub best: Option<Best>,
+    pub best: Option<BestTrial>,
     /// Whether it was put away.
     pub archived: bool,
 }
 
-impl Row {
+impl ExperimentRow {
     /// As `list --json` shows it.
     #[must_use]
     pub fn to_json(&self) -> String {
@@ -64,9 +64,9 @@ impl Row {
     }
 }
 
-/// The part of a [`Row`] that a table shows.
+/// The part of a [`ExperimentRow`] that a table shows.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct Brief {
+pub struct ExperimentBrief {
     /// Where it stands.
     pub state: State,
     /// When this was looked up, in unix seconds.
@@ -74,19 +74,19 @@ pub struct Brief {
     /// How many of its trials are in each state.
     pub trials: BTreeMap<State, u32>,
     /// The best trial.
-    pub best: Option<Best>,
+    pub best: Option<BestTrial>,
 }
 
-impl From<&Row> for Brief {
-    fn from(row: &Row) -> Self {
-        let Row { state, as_of, trials, best, .. } = row;
+impl From<&ExperimentRow> for ExperimentBrief {
+    fn from(row: &ExperimentRow) -> Self {
+        let ExperimentRow { state, as_of, trials, best, .. } = row;
         Self { state: *state, as_of: *as_of, trials: trials.clone(), best: best.clone() }
     }
 }
 
 /// The best trial of a task, so far.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Best {
+pub struct BestTrial {
     /// The task.
     pub task: String,
     /// The trial.
@@ -106,16 +106,16 @@ pub struct Summary {
     /// How many of its trials are not certain to be over.
     pub open: usize,
     /// What it follows from.
-    pub from: Basis,
+    pub from: InputVersions,
     /// The job arrays to ask Slurm for; none once nothing is open.
     pub jobs: Vec<NamedJob>,
     /// What a list shows.
-    pub row: Row,
+    pub row: ExperimentRow,
 }
 
 /// What was there when an experiment was looked into: where it differs now, there is something new.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Basis {
+pub struct InputVersions {
     /// Bytes of `journal.jsonl`.
     pub journal: u64,
     /// Bytes of `runner.jsonl`.
@@ -126,7 +126,7 @@ pub struct Basis {
     pub slurm: Option<f64>,
 }
 
-impl Basis {
+impl InputVersions {
     /// Whether the files are as they were.
     #[must_use]
     pub fn is_unchanged(&self, now: &Self) -> bool {
@@ -145,18 +145,18 @@ pub struct NamedJob {
 
 impl Summary {
     /// After a look at the open trials alone: the best of those that were not read is known from earlier.
-    pub fn keep_best(&mut self, stored: &Stored, status: &Status, earlier: Option<Best>) {
+    pub fn keep_best(&mut self, stored: &Stored, status: &Status, earlier: Option<BestTrial>) {
         let Some(earlier) = earlier else { return };
         let task = stored.experiment.tasks.iter().find(|task| task.name == earlier.task);
         let seen = status.tasks.iter().find(|task| task.name == earlier.task);
         let trial = seen.and_then(|it| it.trials.iter().find(|it| it.index == earlier.trial));
         let was_read = trial.is_none_or(|trial| !trial.metrics.is_empty());
-        let is_better = |now: &Best| match task.map(|task| task.goal) {
+        let is_better = |now: &BestTrial| match task.map(|task| task.goal) {
             Some(Goal::Max) => earlier.value >= now.value,
             Some(Goal::Min) | None => earlier.value <= now.value,
         };
         let best = self.row.best.as_ref();
-        let is_of_it = |now: &Best| now.task == earlier.task && is_better(now);
+        let is_of_it = |now: &BestTrial| now.task == earlier.task && is_better(now);
         if !was_read && best.is_none_or(is_of_it) {
             self.row.best = Some(earlier);
         }
@@ -168,7 +168,7 @@ impl Summary {
 pub fn of(
     stored: &Stored,
     status: &Status,
-    from: Basis,
+    from: InputVersions,
     is_final: bool,
     version: usize,
     now: f64,
@@ -179,7 +179,7 @@ pub fn of(
     for (state, n) in status.tasks.iter().flat_map(|task| &task.counts) {
         *trials.entry(*state).or_default() += n;
     }
-    let row = Row {
+    let row = ExperimentRow {
         id: stored.id.clone(),
         name: experiment.name.clone(),
         version,
@@ -214,7 +214,7 @@ fn last_end(status: &Status) -> Option<f64> {
 }
 
 /// The last task counts: it follows from those before it.
-fn best(stored: &Stored, status: &Status) -> Option<Best> {
+fn best(stored: &Stored, status: &Status) -> Option<BestTrial> {
     let metric = |task: &TaskStatus| {
         let mut tasks = stored.experiment.tasks.iter();
         tasks.find(|known| known.name == task.name)?.metric.clone()
@@ -223,6 +223,6 @@ fn best(stored: &Stored, status: &Status) -> Option<Best> {
         let (trial, metric) = (task.best?, metric(task)?);
         let best = task.trials.iter().find(|known| known.index == trial)?;
         let value = best.metrics.get(&metric)?.as_f64()?;
-        Some(Best { task: task.name.clone(), trial, metric, value })
+        Some(BestTrial { task: task.name.clone(), trial, metric, value })
     })
 }

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nemo_slurm::answers::Source;
 use nemo_slurm::observe;
+use nemo_slurm::query::SlurmSource;
 use nemo_slurm::slurm::Client;
 use nemo_slurm::status::{self, Status};
 use nemo_slurm::store::{Home, StoreError};
@@ -40,7 +40,7 @@ fn look(home: &Home, id: &str) -> Result<Status, StoreError> {
     std::fs::remove_file(stored.dir.0.join("observed.json")).ok();
     let client = Client::new(Duration::from_secs(1));
     Ok(status::join(
-        &observe::sources(&stored, Source::Slurm(&client), observe::Depth::All).unwrap(),
+        &observe::sources(&stored, SlurmSource::Slurm(&client), observe::Depth::All).unwrap(),
     ))
 }
 

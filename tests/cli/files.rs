@@ -136,7 +136,7 @@ fn what_a_killed_submission_left_half_made_is_removed_by_the_next_one() {
         "name = \"x\"\n[executor.s]\nkind = \"slurm\"\n[task.t]\nrun = \"true\"\n",
     );
     let experiments = fake.world.path("home/experiments");
-    let host = nemo_slurm::host::ProcessId::current();
+    let host = nemo_slurm::process::ProcessId::current();
     // No process has these start ticks.
     let left = experiments.join(format!(".new-x-1rs0xg11~{}~1~{}", host.pid, host.node));
     std::fs::create_dir_all(left.join("tasks/t")).unwrap();

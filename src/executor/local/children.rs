@@ -12,23 +12,23 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::schedule::Place;
+use super::schedule::TrialRef;
 
 /// How the harness of one trial ended.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ended {
-    pub(super) place: Place,
+pub(super) struct ExitedHarness {
+    pub(super) place: TrialRef,
     pub(super) exit_code: Option<i32>,
     pub(super) signal: Option<i32>,
 }
 
-impl Ended {
+impl ExitedHarness {
     /// The end of a process that is no child of ours: nobody can know how.
-    pub(super) fn unseen(place: Place) -> Self {
+    pub(super) fn unseen(place: TrialRef) -> Self {
         Self { place, exit_code: None, signal: None }
     }
 
-    fn seen(place: Place, status: ExitStatus) -> Self {
+    fn seen(place: TrialRef, status: ExitStatus) -> Self {
         Self { place, exit_code: status.code(), signal: status.signal() }
     }
 }
@@ -38,7 +38,7 @@ impl Ended {
 pub struct Children {
     /// SIGCHLD, which is blocked. A program that is started gets an empty mask from the standard library.
     ended: SignalFd,
-    live: BTreeMap<Place, Child>,
+    live: BTreeMap<TrialRef, Child>,
 }
 
 impl Children {
@@ -51,12 +51,12 @@ impl Children {
         Ok(Self { ended: SignalFd::with_flags(&set, flags)?, live: BTreeMap::new() })
     }
 
-    pub(super) fn insert(&mut self, place: Place, child: Child) {
+    pub(super) fn insert(&mut self, place: TrialRef, child: Child) {
         self.live.insert(place, child);
     }
 
     /// Waits until some ended, at most for `time`, and takes them off the process table.
-    pub(super) fn wait(&mut self, time: Duration) -> Vec<Ended> {
+    pub(super) fn wait(&mut self, time: Duration) -> Vec<ExitedHarness> {
         let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
         // Interrupted, it looks a little early.
         let _ready = poll(&mut [PollFd::new(self.ended.as_fd(), PollFlags::POLLIN)], timeout);
@@ -65,12 +65,12 @@ impl Children {
         self.live.retain(|&place, child| match child.try_wait() {
             Ok(None) => true,
             Ok(Some(status)) => {
-                ended.push(Ended::seen(place, status));
+                ended.push(ExitedHarness::seen(place, status));
                 false
             }
             // Somebody else took it off the table.
             Err(_) => {
-                ended.push(Ended::unseen(place));
+                ended.push(ExitedHarness::unseen(place));
                 false
             }
         });

@@ -15,14 +15,15 @@ use nemo_core::rundir::{AttemptRecord, requests};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::children::{Children, Ended};
+use super::children::{Children, ExitedHarness};
 use super::log::RunnerLog;
-use super::schedule::{self, LocalTask, Phase, Place};
+use super::schedule::{self, LocalPhase, LocalTask, TrialRef};
 use super::spawn;
+use crate::clock;
 use crate::experiment::{Executor, Experiment};
 use crate::file_error::{IoResultExt, os_error};
-use crate::host::{self, Liveness, ProcessId};
 use crate::observe;
+use crate::process::{Liveness, ProcessId};
 use crate::report::say;
 use crate::status::{Request, RequestedAction, State};
 use crate::store::{Claim, ClaimError, Stored};
@@ -44,12 +45,12 @@ struct Runner<'a> {
     tasks: Vec<LocalTask<'a>>,
     log: RunnerLog,
     /// Harnesses that live, by trial.
-    live: BTreeMap<Place, ProcessId>,
+    live: BTreeMap<TrialRef, ProcessId>,
     /// Those of them that an earlier runner started: they are no children of ours.
-    adopted: BTreeSet<Place>,
-    silent_deaths: BTreeMap<Place, u32>,
+    adopted: BTreeSet<TrialRef>,
+    silent_deaths: BTreeMap<TrialRef, u32>,
     /// Trials whose harness ended without a word are not started before.
-    rests: BTreeMap<Place, Instant>,
+    rests: BTreeMap<TrialRef, Instant>,
     seen_requests: BTreeSet<PathBuf>,
     /// Wishes that hold on: what was cancelled is not started again.
     cancelled: Vec<Request>,
@@ -57,7 +58,7 @@ struct Runner<'a> {
     pauses: Vec<Request>,
     children: Children,
     /// Ends whose trial's folder could not be read yet.
-    unread_ends: Vec<Ended>,
+    unread_ends: Vec<ExitedHarness>,
     /// Whether a pause could not be carried out yet.
     is_pause_open: bool,
     /// Nothing is started before.
@@ -68,7 +69,7 @@ struct Runner<'a> {
 
 /// Runs a local experiment until all of it is over.
 pub fn run(stored: &Stored, harness: &Path, claim: &Claim, children: Children) -> io::Result<()> {
-    let first = RunnerRecord::Runner { process: ProcessId::current(), time: host::now() };
+    let first = RunnerRecord::Runner { process: ProcessId::current(), time: clock::now() };
     let mut runner = Runner {
         stored,
         claim,
@@ -102,7 +103,7 @@ fn local_tasks(experiment: &Experiment) -> Vec<LocalTask<'_>> {
     let local = |task| LocalTask {
         task,
         parallel: parallel(&task.executor),
-        phases: vec![Phase::Waiting; task.trials.len()],
+        phases: vec![LocalPhase::Waiting; task.trials.len()],
     };
     experiment.tasks.iter().map(local).collect()
 }
@@ -122,7 +123,7 @@ impl Runner<'_> {
             } else if let Some(process) = self.last_process(place)?
                 && process.liveness() == Liveness::Alive
             {
-                self.tasks[place.0].phases[place.1] = Phase::Running;
+                self.tasks[place.0].phases[place.1] = LocalPhase::Running;
                 self.live.insert(place, process);
                 self.adopted.insert(place);
             }
@@ -163,7 +164,7 @@ impl Runner<'_> {
 
     /// Writes the last record, as soon as there is room for it.
     fn finish(mut self) -> io::Result<()> {
-        self.log.add(RunnerRecord::Finished { time: host::now() });
+        self.log.add(RunnerRecord::Finished { time: clock::now() });
         let began = Instant::now();
         loop {
             match self.log.flush() {
@@ -176,12 +177,12 @@ impl Runner<'_> {
     fn wait(&mut self) {
         let mut ended = std::mem::take(&mut self.unread_ends);
         ended.extend(self.children.wait(TICK));
-        let over = |place: &&Place| {
+        let over = |place: &&TrialRef| {
             self.live.get(place).is_none_or(|process| process.liveness() != Liveness::Alive)
         };
         for place in self.adopted.iter().filter(over).copied().collect::<Vec<_>>() {
             self.adopted.remove(&place);
-            ended.push(Ended::unseen(place));
+            ended.push(ExitedHarness::unseen(place));
         }
         for end in ended {
             if let Err(error) = self.heed_end(&end) {
@@ -193,12 +194,12 @@ impl Runner<'_> {
         let _unwritten = self.log.flush();
     }
 
-    fn may_start(&self, place: Place) -> bool {
+    fn may_start(&self, place: TrialRef) -> bool {
         let now = Instant::now();
         now >= self.next_start && self.rests.get(&place).is_none_or(|until| now >= *until)
     }
 
-    fn start(&mut self, place: Place) {
+    fn start(&mut self, place: TrialRef) {
         let task = self.tasks[place.0].task.name.clone();
         let trial = index(place);
         let dir = self.stored.dir.task(&task);
@@ -211,13 +212,13 @@ impl Runner<'_> {
             Err(error) => {
                 let reason = format!("its harness can't be started: {error}");
                 self.complain(&reason);
-                self.tasks[place.0].phases[place.1] = Phase::Lost;
+                self.tasks[place.0].phases[place.1] = LocalPhase::Lost;
                 return self.log.add(RunnerRecord::NotStarted { task, trial, reason });
             }
         };
         let pid = child.id();
-        self.log.add(RunnerRecord::Started { task, trial, pid, time: host::now() });
-        self.tasks[place.0].phases[place.1] = Phase::Running;
+        self.log.add(RunnerRecord::Started { task, trial, pid, time: clock::now() });
+        self.tasks[place.0].phases[place.1] = LocalPhase::Running;
         self.live.insert(place, ProcessId::of(pid));
         self.children.insert(place, child);
     }
@@ -231,7 +232,7 @@ impl Runner<'_> {
     }
 
     /// Fails where the trial's folder can't be read now: then the same end is heeded again.
-    fn heed_end(&mut self, ended: &Ended) -> io::Result<()> {
+    fn heed_end(&mut self, ended: &ExitedHarness) -> io::Result<()> {
         let place = ended.place;
         let recorded = self.recorded_phase(place)?;
         self.live.remove(&place);
@@ -240,17 +241,19 @@ impl Runner<'_> {
             trial: index(place),
             exit_code: ended.exit_code,
             signal: ended.signal,
-            time: host::now(),
+            time: clock::now(),
         });
         let phase = match recorded {
             Some(phase) => phase,
-            None if ended.exit_code == Some(i32::from(nemo_core::exit::REQUEUE)) => Phase::Waiting,
+            None if ended.exit_code == Some(i32::from(nemo_core::exit::REQUEUE)) => {
+                LocalPhase::Waiting
+            }
             None => self.silent_death(place),
         };
         self.tasks[place.0].phases[place.1] = phase;
         let task = &self.tasks[place.0].task.name;
         let is_cancelled = self.cancelled.iter().any(|wish| wish.covers(task, index(place)));
-        if phase == Phase::Waiting && is_cancelled {
+        if phase == LocalPhase::Waiting && is_cancelled {
             self.drop_trial(place, true);
         }
         self.heed_pause_or_later(place);
@@ -258,7 +261,7 @@ impl Runner<'_> {
     }
 
     /// Makes a trial paused or not; where the disk has no room for that, at the next look.
-    fn heed_pause_or_later(&mut self, place: Place) {
+    fn heed_pause_or_later(&mut self, place: TrialRef) {
         if let Err(error) = self.heed_pause(place) {
             self.is_pause_open = true;
             self.complain(&error.to_string());
@@ -266,7 +269,7 @@ impl Runner<'_> {
     }
 
     /// What follows when a harness was killed before it could write an end.
-    fn silent_death(&mut self, place: Place) -> Phase {
+    fn silent_death(&mut self, place: TrialRef) -> LocalPhase {
         let deaths = self.silent_deaths.entry(place).or_default();
         *deaths += 1;
         // It may lack what this machine has none of at the moment: another start at once would fail as well, and any
@@ -274,29 +277,31 @@ impl Runner<'_> {
         let now = Instant::now();
         self.next_start = self.next_start.max(now + PAUSE_OF_STARTS);
         self.rests.insert(place, now + PAUSE_OF_STARTS * 2_u32.pow(*deaths - 1));
-        if *deaths < SILENT_DEATHS { Phase::Waiting } else { Phase::Lost }
+        if *deaths < SILENT_DEATHS { LocalPhase::Waiting } else { LocalPhase::Lost }
     }
 
     /// A final end, as the trial's own folder has it.
-    fn recorded_phase(&self, place: Place) -> io::Result<Option<Phase>> {
+    fn recorded_phase(&self, place: TrialRef) -> io::Result<Option<LocalPhase>> {
         let files = observe::trial_files(&self.trial_dir(place))?;
-        let phase =
-            |state: State| if state == State::Completed { Phase::Completed } else { Phase::Lost };
+        let phase = |state: State| {
+            if state == State::Completed { LocalPhase::Completed } else { LocalPhase::Lost }
+        };
         Ok(crate::status::final_state(&files).map(phase))
     }
 
-    fn last_process(&self, place: Place) -> io::Result<Option<ProcessId>> {
+    fn last_process(&self, place: TrialRef) -> io::Result<Option<ProcessId>> {
         let rows = lines::read::<AttemptRecord>(&self.trial_dir(place).attempts())?.rows;
         let last = rows.iter().rev().find_map(AttemptRecord::as_start);
         Ok(last.map(|start| start.process.clone()))
     }
 
-    fn trial_dir(&self, place: Place) -> nemo_core::rundir::TrialDir {
+    fn trial_dir(&self, place: TrialRef) -> nemo_core::rundir::TrialDir {
         self.stored.dir.task(&self.tasks[place.0].task.name).trial(index(place))
     }
 
-    fn drop_trial(&mut self, place: Place, cancelled: bool) {
-        self.tasks[place.0].phases[place.1] = if cancelled { Phase::Lost } else { Phase::Dropped };
+    fn drop_trial(&mut self, place: TrialRef, cancelled: bool) {
+        self.tasks[place.0].phases[place.1] =
+            if cancelled { LocalPhase::Lost } else { LocalPhase::Dropped };
         self.log.add(RunnerRecord::Dropped {
             task: self.tasks[place.0].task.name.clone(),
             trial: index(place),
@@ -324,7 +329,7 @@ impl Runner<'_> {
     }
 
     /// Makes a trial paused or not, as it was wished last.
-    fn heed_pause(&mut self, place: Place) -> io::Result<()> {
+    fn heed_pause(&mut self, place: TrialRef) -> io::Result<()> {
         let task = &self.tasks[place.0].task.name;
         let last = self.pauses.iter().rev().find(|wish| wish.covers(task, index(place)));
         let Some(wish) = last else { return Ok(()) };
@@ -332,21 +337,21 @@ impl Runner<'_> {
         let dir = self.trial_dir(place);
         let phase = &mut self.tasks[place.0].phases[place.1];
         match (*phase, paused) {
-            (Phase::Running, true) if !dir.pause().exists() => {
+            (LocalPhase::Running, true) if !dir.pause().exists() => {
                 durable::create_dir_all(dir.path()).named("make", dir.path())?;
                 durable::replace_file_durably(&dir.pause(), b"{}\n")
                     .named("write", &dir.pause())?;
                 self.tell(place, Signal::SIGUSR1);
             }
-            (Phase::Waiting, true) => *phase = Phase::Paused,
-            (Phase::Paused, false) => *phase = Phase::Waiting,
+            (LocalPhase::Waiting, true) => *phase = LocalPhase::Paused,
+            (LocalPhase::Paused, false) => *phase = LocalPhase::Waiting,
             (
-                Phase::Waiting
-                | Phase::Running
-                | Phase::Paused
-                | Phase::Completed
-                | Phase::Lost
-                | Phase::Dropped,
+                LocalPhase::Waiting
+                | LocalPhase::Running
+                | LocalPhase::Paused
+                | LocalPhase::Completed
+                | LocalPhase::Lost
+                | LocalPhase::Dropped,
                 _,
             ) => {}
         }
@@ -366,20 +371,20 @@ impl Runner<'_> {
                     continue;
                 }
                 match (self.tasks[task].phases[trial], request.action) {
-                    (Phase::Running, RequestedAction::Cancel) => self.tell(place, Signal::SIGTERM),
-                    (Phase::Running, RequestedAction::Preempt) => self.tell(place, Signal::SIGUSR1),
-                    (Phase::Waiting | Phase::Paused, RequestedAction::Cancel) => {
+                    (LocalPhase::Running, RequestedAction::Cancel) => self.tell(place, Signal::SIGTERM),
+                    (LocalPhase::Running, RequestedAction::Preempt) => self.tell(place, Signal::SIGUSR1),
+                    (LocalPhase::Waiting | LocalPhase::Paused, RequestedAction::Cancel) => {
                         self.drop_trial(place, true);
                     }
                     (_, RequestedAction::Pause | RequestedAction::Resume) // below, by the last wish of all
-                    | (Phase::Waiting | Phase::Paused, RequestedAction::Preempt)
-                    | (Phase::Completed | Phase::Lost | Phase::Dropped, _) => {}
+                    | (LocalPhase::Waiting | LocalPhase::Paused, RequestedAction::Preempt)
+                    | (LocalPhase::Completed | LocalPhase::Lost | LocalPhase::Dropped, _) => {}
                 }
             }
         }
     }
 
-    fn tell(&self, place: Place, signal: Signal) {
+    fn tell(&self, place: TrialRef, signal: Signal) {
         let process = self.live.get(&place).filter(|process| process.liveness() == Liveness::Alive);
         let pid = process.and_then(|process| i32::try_from(process.pid).ok());
         if let Some(pid) = pid
@@ -411,6 +416,6 @@ fn is_passing(error: &io::Error) -> bool {
     kinds.contains(&error.kind()) || os_error(error).is_some_and(|code| of_system.contains(&code))
 }
 
-fn index(place: Place) -> u32 {
+fn index(place: TrialRef) -> u32 {
     u32::try_from(place.1).unwrap_or(u32::MAX)
 }

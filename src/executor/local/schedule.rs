@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use crate::experiment::{Dependency, On, Task};
 
 /// A trial: its task's place among all, and its own within the task.
-pub(super) type Place = (usize, usize);
+pub(super) type TrialRef = (usize, usize);
 
 /// Where a trial stands for the runner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum LocalPhase {
     /// It has yet to run, for the first time or again.
     Waiting,
     /// Its harness lives.
@@ -24,7 +24,7 @@ pub(super) enum Phase {
     Dropped,
 }
 
-impl Phase {
+impl LocalPhase {
     fn is_over(self) -> bool {
         match self {
             Self::Waiting | Self::Running | Self::Paused => false,
@@ -40,14 +40,14 @@ pub(super) struct LocalTask<'a> {
     /// How many trials of its executor may run at once, over all tasks.
     pub(super) parallel: usize,
     /// One for each trial.
-    pub(super) phases: Vec<Phase>,
+    pub(super) phases: Vec<LocalPhase>,
 }
 
 /// What follows from where all trials stand.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Decision {
-    pub(super) start: Vec<Place>,
-    pub(super) drop: Vec<Place>,
+pub(super) struct ScheduleDecision {
+    pub(super) start: Vec<TrialRef>,
+    pub(super) drop: Vec<TrialRef>,
 }
 
 /// Whether everything is over.
@@ -56,10 +56,11 @@ pub(super) fn is_over(tasks: &[LocalTask<'_>]) -> bool {
 }
 
 /// Decides what to start, within each executor's `parallel` and each task's `concurrent`, and what to give up.
-pub(super) fn decide(tasks: &[LocalTask<'_>]) -> Decision {
-    let mut decision = Decision::default();
-    let running =
-        |task: &LocalTask<'_>| task.phases.iter().filter(|phase| **phase == Phase::Running).count();
+pub(super) fn decide(tasks: &[LocalTask<'_>]) -> ScheduleDecision {
+    let mut decision = ScheduleDecision::default();
+    let running = |task: &LocalTask<'_>| {
+        task.phases.iter().filter(|phase| **phase == LocalPhase::Running).count()
+    };
     let mut busy: BTreeMap<&str, usize> = BTreeMap::new();
     for task in tasks {
         *busy.entry(task.task.executor.as_str()).or_default() += running(task);
@@ -68,14 +69,16 @@ pub(super) fn decide(tasks: &[LocalTask<'_>]) -> Decision {
         let busy = busy.entry(task.task.executor.as_str()).or_default();
         let concurrent = task.task.concurrent.map_or(usize::MAX, |n| n.get() as usize);
         let mut own = running(task);
-        for trial in (0..task.phases.len()).filter(|&trial| task.phases[trial] == Phase::Waiting) {
+        for trial in
+            (0..task.phases.len()).filter(|&trial| task.phases[trial] == LocalPhase::Waiting)
+        {
             match readiness(task.task, trial, tasks) {
-                Readiness::Never => decision.drop.push((place, trial)),
-                Readiness::Ready if *busy < task.parallel && own < concurrent => {
+                DependencyStatus::Never => decision.drop.push((place, trial)),
+                DependencyStatus::Ready if *busy < task.parallel && own < concurrent => {
                     (*busy, own) = (*busy + 1, own + 1);
                     decision.start.push((place, trial));
                 }
-                Readiness::Ready | Readiness::NotYet => {}
+                DependencyStatus::Ready | DependencyStatus::NotYet => {}
             }
         }
     }
@@ -83,34 +86,36 @@ pub(super) fn decide(tasks: &[LocalTask<'_>]) -> Decision {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Readiness {
+enum DependencyStatus {
     Ready,
     NotYet,
     Never,
 }
 
-fn readiness(task: &Task, trial: usize, tasks: &[LocalTask<'_>]) -> Readiness {
+fn readiness(task: &Task, trial: usize, tasks: &[LocalTask<'_>]) -> DependencyStatus {
     let one = |dependency: &Dependency| {
         let parent = tasks.iter().find(|parent| parent.task.name == dependency.task);
-        parent.map_or(Readiness::Never, |parent| met(dependency.on, trial, &parent.phases))
+        parent.map_or(DependencyStatus::Never, |parent| met(dependency.on, trial, &parent.phases))
     };
-    task.after.iter().map(one).max().unwrap_or(Readiness::Ready)
+    task.after.iter().map(one).max().unwrap_or(DependencyStatus::Ready)
 }
 
 /// The same rules as Slurm's `afterok`, `afternotok`, `afterany` and `aftercorr`.
-fn met(on: On, trial: usize, parent: &[Phase]) -> Readiness {
-    let lost = |phase: &Phase| matches!(phase, Phase::Lost | Phase::Dropped);
+fn met(on: On, trial: usize, parent: &[LocalPhase]) -> DependencyStatus {
+    let lost = |phase: &LocalPhase| matches!(phase, LocalPhase::Lost | LocalPhase::Dropped);
     let all_over = parent.iter().all(|phase| phase.is_over());
     match on {
-        On::Ok if parent.iter().any(lost) => Readiness::Never,
-        On::Ok | On::Any if all_over => Readiness::Ready,
-        On::Failed if all_over && parent.iter().any(lost) => Readiness::Ready,
-        On::Failed if all_over => Readiness::Never,
-        On::Ok | On::Any | On::Failed => Readiness::NotYet,
+        On::Ok if parent.iter().any(lost) => DependencyStatus::Never,
+        On::Ok | On::Any if all_over => DependencyStatus::Ready,
+        On::Failed if all_over && parent.iter().any(lost) => DependencyStatus::Ready,
+        On::Failed if all_over => DependencyStatus::Never,
+        On::Ok | On::Any | On::Failed => DependencyStatus::NotYet,
         On::Each => match parent.get(trial) {
-            Some(Phase::Completed) => Readiness::Ready,
-            Some(Phase::Waiting | Phase::Running | Phase::Paused) => Readiness::NotYet,
-            Some(Phase::Lost | Phase::Dropped) | None => Readiness::Never,
+            Some(LocalPhase::Completed) => DependencyStatus::Ready,
+            Some(LocalPhase::Waiting | LocalPhase::Running | LocalPhase::Paused) => {
+                DependencyStatus::NotYet
+            }
+            Some(LocalPhase::Lost | LocalPhase::Dropped) | None => DependencyStatus::Never,
         },
     }
 }
@@ -120,13 +125,13 @@ mod tests {
     use super::*;
     use crate::plan::sample_task as task;
 
-    fn phases(text: &str) -> Vec<Phase> {
+    fn phases(text: &str) -> Vec<LocalPhase> {
         let phase = |c| match c {
-            'w' => Phase::Waiting,
-            'r' => Phase::Running,
-            'c' => Phase::Completed,
-            'l' => Phase::Lost,
-            _ => Phase::Dropped,
+            'w' => LocalPhase::Waiting,
+            'r' => LocalPhase::Running,
+            'c' => LocalPhase::Completed,
+            'l' => LocalPhase::Lost,
+            _ => LocalPhase::Dropped,
         };
         text.chars().map(phase).collect()
     }
@@ -140,7 +145,7 @@ mod tests {
             LocalTask { task: &parent, parallel, phases: phases(now.0) },
             LocalTask { task: &child, parallel, phases: phases(now.1) },
         ];
-        let Decision { start, drop } = decide(&tasks);
+        let ScheduleDecision { start, drop } = decide(&tasks);
         assert_eq!(format!("{start:?} {drop:?}"), expected, "{on:?} {now:?}");
     }
 

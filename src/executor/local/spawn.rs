@@ -13,7 +13,7 @@ use nemo_core::rundir::{ExperimentDir, TaskDir};
 use nemo_core::{durable, lines};
 
 use crate::file_error::IoResultExt;
-use crate::host::{Liveness, ProcessId};
+use crate::process::{Liveness, ProcessId};
 
 /// How long a runner may take to say that it is there.
 const START_LIMIT: Duration = Duration::from_secs(10);

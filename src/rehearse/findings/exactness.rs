@@ -8,7 +8,7 @@ use super::super::plan::Kind;
 use super::super::series::PointDifference;
 use super::super::tree::{FileDifference, How, TreeDifference};
 use super::{Finding, Level, Rehearsal};
-use crate::words::count;
+use crate::humanize::count;
 
 pub(super) fn judge(all: &Rehearsal, explained: &[Kind]) -> Vec<Finding> {
     let noise = not_deterministic(all);

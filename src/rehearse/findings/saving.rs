@@ -6,7 +6,7 @@ use super::super::advice;
 use super::super::observed::{Attempt, Run};
 use super::super::plan::{Fault, Kind};
 use super::{Finding, Level, Rehearsal, ending};
-use crate::words::count;
+use crate::humanize::count;
 
 /// What a program did after it was asked to save.
 #[derive(Clone, Copy, Debug, PartialEq)]

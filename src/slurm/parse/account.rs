@@ -7,7 +7,7 @@ use nom::character::complete::char;
 use nom::sequence::separated_pair;
 
 use super::number::number as digits;
-use super::record::{Interner, Row, Rows, all, exactly};
+use super::record::{Interner, ParseRow, Rows, all, exactly};
 use super::{Expected, Parsed, Reading, UnreadLine, id, time};
 use crate::slurm::id::{JobId, ShownId, Tasks};
 use crate::slurm::state::{JobState, state_and_user};
@@ -18,7 +18,7 @@ pub const FIELDS: [&str; 9] =
 
 /// How a job ended: the `0:9` of Slurm's tables. Not the whole truth: a TIMEOUT has `0:0`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ExitCode {
+pub struct SlurmExitCode {
     /// What the program returned.
     pub code: u32,
     /// The signal that ended it, or 0.
@@ -39,7 +39,7 @@ pub struct AccountRow {
     /// Who cancelled it.
     pub cancelled_by: Option<u32>,
     /// What the batch script returned.
-    pub exit: ExitCode,
+    pub exit: SlurmExitCode,
     /// When this attempt was submitted, in epoch seconds.
     pub submit: Option<i64>,
     /// When it started.
@@ -53,9 +53,9 @@ pub struct AccountRow {
 }
 
 /// `0:9`.
-pub fn exit_code(input: &[u8]) -> Reading<'_, ExitCode> {
+pub fn exit_code(input: &[u8]) -> Reading<'_, SlurmExitCode> {
     let pair = separated_pair(digits, char(':'), digits);
-    nom::error::context("an exit code", pair.map(|(code, signal)| ExitCode { code, signal }))
+    nom::error::context("an exit code", pair.map(|(code, signal)| SlurmExitCode { code, signal }))
         .parse(input)
 }
 
@@ -68,7 +68,7 @@ pub(super) fn state(field: &[u8]) -> Result<(JobState, Option<u32>), Expected<'_
     }
 }
 
-impl<'a> Row<'a, 9> for AccountRow {
+impl<'a> ParseRow<'a, 9> for AccountRow {
     fn from_fields(fields: [&'a [u8]; 9], names: &mut Interner<'a>) -> Result<Self, Expected<'a>> {
         let [shown, job, state_text, exit, submit, start, end, nodes, reason] = fields;
         let ShownId { job: array_job, tasks, .. } = exactly(id::shown, shown)?;

@@ -43,9 +43,9 @@ const MIN_JOB_AGE: u32 = 300;
 const CRED_EXPIRE: u32 = 120;
 
 /// The `Key = value` lines.
-struct Settings<'a>(HashMap<&'a str, &'a str>);
+struct ConfigSettings<'a>(HashMap<&'a str, &'a str>);
 
-impl<'a> Settings<'a> {
+impl<'a> ConfigSettings<'a> {
     fn new(text: &'a str) -> Self {
         let pairs = text.lines().filter_map(|line| line.split_once('='));
         Self(pairs.map(|(key, value)| (key.trim(), value.trim())).collect())
@@ -78,7 +78,7 @@ fn leading_number(text: &str) -> Option<u32> {
 #[must_use]
 pub fn parse(output: &[u8]) -> Option<ClusterLimits> {
     let text = String::from_utf8_lossy(output);
-    let settings = Settings::new(&text);
+    let settings = ConfigSettings::new(&text);
     let version = settings.get("SLURM_VERSION")?.to_owned();
     let accounting = settings.get("AccountingStorageType");
     let requeue_exit = settings.get("RequeueExit");

@@ -2,7 +2,7 @@
 
 use nemo_core::show_job::{Fields, records};
 
-use super::account::{ExitCode, exit_code};
+use super::account::{SlurmExitCode, exit_code};
 use super::id::whole;
 use super::time::{Limit, limit, point};
 use super::{ParseError, Parsed, UnreadLine, excerpt};
@@ -27,7 +27,7 @@ pub struct JobDetail {
     /// Whether it may be requeued.
     pub requeue: bool,
     /// What the batch script returned.
-    pub exit: ExitCode,
+    pub exit: SlurmExitCode,
     /// Its time limit.
     pub time_limit: Limit,
     /// When this attempt was submitted.

@@ -18,19 +18,19 @@ use super::{ParseError, Reading};
 /// A list of host names, folded as Slurm folds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostList {
-    hosts: Vec<Vec<Part>>,
+    hosts: Vec<Vec<HostPart>>,
 }
 
 /// A piece of a folded name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
+enum HostPart {
     Text(String),
-    Numbers(Vec<Numbers>),
+    Numbers(Vec<HostNumbers>),
 }
 
 /// `0156-0157`: numbers of at least `width` digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Numbers {
+struct HostNumbers {
     first: u64,
     last: u64,
     width: usize,
@@ -60,11 +60,11 @@ impl HostList {
     }
 }
 
-fn count(host: &[Part]) -> Option<u64> {
+fn count(host: &[HostPart]) -> Option<u64> {
     host.iter().try_fold(1_u64, |product, part| match part {
-        Part::Text(_) => Some(product),
-        Part::Numbers(list) => {
-            let size = |numbers: &Numbers| (numbers.last - numbers.first).checked_add(1);
+        HostPart::Text(_) => Some(product),
+        HostPart::Numbers(list) => {
+            let size = |numbers: &HostNumbers| (numbers.last - numbers.first).checked_add(1);
             let sum =
                 list.iter().try_fold(0_u64, |sum, numbers| sum.checked_add(size(numbers)?))?;
             product.checked_mul(sum)
@@ -72,10 +72,10 @@ fn count(host: &[Part]) -> Option<u64> {
     })
 }
 
-fn names(host: &[Part]) -> Vec<String> {
+fn names(host: &[HostPart]) -> Vec<String> {
     host.iter().fold(vec![String::new()], |starts, part| match part {
-        Part::Text(text) => starts.into_iter().map(|start| start + text).collect(),
-        Part::Numbers(list) => {
+        HostPart::Text(text) => starts.into_iter().map(|start| start + text).collect(),
+        HostPart::Numbers(list) => {
             let numbers = list.iter().flat_map(|numbers| {
                 (numbers.first..=numbers.last)
                     .map(|n| format!("{n:0width$}", width = numbers.width))
@@ -98,20 +98,20 @@ fn number(input: &[u8]) -> Reading<'_, (u64, usize)> {
     context("a host's number", read).parse(input)
 }
 
-fn numbers(input: &[u8]) -> Reading<'_, Numbers> {
+fn numbers(input: &[u8]) -> Reading<'_, HostNumbers> {
     let range = (number, opt(preceded(char('-'), number)));
     let read = map_opt(range, |((first, width), last)| {
         let last = last.map_or(first, |(last, _)| last);
-        (first <= last && last - first < MOST_HOSTS).then_some(Numbers { first, last, width })
+        (first <= last && last - first < MOST_HOSTS).then_some(HostNumbers { first, last, width })
     });
     context("a range of hosts", read).parse(input)
 }
 
-fn part(input: &[u8]) -> Reading<'_, Part> {
+fn part(input: &[u8]) -> Reading<'_, HostPart> {
     let name = take_while1(|byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
     let list = delimited(char('['), separated_list1(char(','), numbers), char(']'));
-    let text = map(name, |text: &[u8]| Part::Text(String::from_utf8_lossy(text).into_owned()));
-    context("a host name", alt((text, map(list, Part::Numbers)))).parse(input)
+    let text = map(name, |text: &[u8]| HostPart::Text(String::from_utf8_lossy(text).into_owned()));
+    context("a host name", alt((text, map(list, HostPart::Numbers)))).parse(input)
 }
 
 /// A whole host list.
@@ -141,7 +141,7 @@ impl fmt::Display for HostList {
     }
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for HostPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => f.write_str(text),
@@ -153,7 +153,7 @@ impl fmt::Display for Part {
     }
 }
 
-impl fmt::Display for Numbers {
+impl fmt::Display for HostNumbers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { first, last, width } = self;
         write!(f, "{first:0width$}")?;

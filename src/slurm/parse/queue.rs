@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::number::number as digits;
 pub use super::record::DELIMITER;
-use super::record::{Interner, Row, Rows, all, exactly};
+use super::record::{Interner, ParseRow, Rows, all, exactly};
 use super::{Expected, Parsed, UnreadLine, id, time};
 use crate::slurm::id::{JobId, ShownId, Tasks};
 use crate::slurm::state::JobState;
@@ -50,7 +50,7 @@ pub struct QueueRow {
     pub nodes: Arc<str>,
 }
 
-impl<'a> Row<'a, 10> for QueueRow {
+impl<'a> ParseRow<'a, 10> for QueueRow {
     fn from_fields(fields: [&'a [u8]; 10], names: &mut Interner<'a>) -> Result<Self, Expected<'a>> {
         let [shown, job, state, submit, start, end, restarts, preempted, nodes, reason] = fields;
         let ShownId { job: array_job, tasks, .. } = exactly(id::shown, shown)?;

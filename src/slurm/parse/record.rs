@@ -73,7 +73,7 @@ impl<'a> Interner<'a> {
 }
 
 /// Turns fields into a row, or says what it expected.
-pub(super) trait Row<'a, const N: usize>: Sized {
+pub(super) trait ParseRow<'a, const N: usize>: Sized {
     fn from_fields(fields: [&'a [u8]; N], names: &mut Interner<'a>) -> Result<Self, Expected<'a>>;
 }
 
@@ -95,7 +95,7 @@ impl<'a, T, const N: usize> Rows<'a, T, N> {
     }
 }
 
-impl<'a, T: Row<'a, N>, const N: usize> Iterator for Rows<'a, T, N> {
+impl<'a, T: ParseRow<'a, N>, const N: usize> Iterator for Rows<'a, T, N> {
     type Item = Result<T, UnreadLine>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -143,7 +143,7 @@ fn without_noise(input: &[u8]) -> Option<&[u8]> {
 }
 
 /// Reads every row of an output.
-pub(super) fn all<'a, T: Row<'a, N>, const N: usize>(output: &'a [u8]) -> Parsed<T> {
+pub(super) fn all<'a, T: ParseRow<'a, N>, const N: usize>(output: &'a [u8]) -> Parsed<T> {
     // No row is shorter than this. What is too much is never touched, and so costs nothing.
     let mut parsed =
         Parsed { rows: Vec::with_capacity(output.len() / SHORTEST), unread: Vec::new() };

@@ -7,21 +7,22 @@ type Look<'a> = (f64, &'a str, &'a str);
 
 /// What the last of several looks tells of the first trial of `train`, each remembering the one before.
 #[track_caller]
-fn check_looks(change: impl Fn(&mut Sources<'_>), looks: &[Look<'_>], expected: &str) {
+fn check_looks(change: impl Fn(&mut StatusInputs<'_>), looks: &[Look<'_>], expected: &str) {
     let stored = stored();
-    let mut remembered = Remembered::new();
+    let mut remembered = RememberedStates::new();
     let mut last = String::new();
     for &(now, queue, accounts) in looks {
         let mut sources = sources(&stored);
         let silent = || "could not be reached".to_owned();
         sources.now = now;
-        sources.queue = if queue == "-" { Answer::Failed(silent()) } else { queue_rows(queue) };
+        sources.queue =
+            if queue == "-" { QueryResult::Failed(silent()) } else { queue_rows(queue) };
         sources.accounts =
-            if accounts == "-" { Answer::Failed(silent()) } else { account_rows(accounts) };
+            if accounts == "-" { QueryResult::Failed(silent()) } else { account_rows(accounts) };
         sources.earlier = remembered;
         change(&mut sources);
         last = told(&sources);
-        remembered = crate::observed::expand(crate::observed::runs(&join(&sources)));
+        remembered = crate::remembered::expand(crate::remembered::runs(&join(&sources)));
     }
     assert_eq!(last, expected, "{looks:?}");
 }
@@ -81,21 +82,21 @@ fn an_end_that_slurm_alone_tells_is_final_when_it_is_told_twice() {
 /// `sacct` is asked only where something is over: what was not asked confirms nothing.
 #[test]
 fn where_there_are_no_accounts_the_queue_decides_alone() {
-    let without = |answer: fn() -> Answer<AccountRow>| {
-        move |sources: &mut Sources<'_>| sources.accounts = answer()
+    let without = |answer: fn() -> QueryResult<AccountRow>| {
+        move |sources: &mut StatusInputs<'_>| sources.accounts = answer()
     };
     let failed = |now| (now, "8_0|FAILED|None", "");
     let looks = [failed(0.0), failed(400.0)];
     let told = "failed: Slurm says `FAILED`; `nemo-slurm poll` requeues it []";
-    check_looks(without(|| Answer::Off), &looks, told);
-    check_looks(without(|| Answer::NotAsked), &looks, &told.replace("failed:", "failed?:"));
+    check_looks(without(|| QueryResult::Off), &looks, told);
+    check_looks(without(|| QueryResult::NotAsked), &looks, &told.replace("failed:", "failed?:"));
     let request = || Request { action: RequestedAction::Cancel, task: None, trial: None, time: 0 };
     let cancelled = "cancelled: was cancelled before it started []";
     for (answer, expected) in [
-        (Answer::Off, cancelled.to_owned()),
-        (Answer::NotAsked, cancelled.replace("cancelled:", "cancelled?:")),
+        (QueryResult::Off, cancelled.to_owned()),
+        (QueryResult::NotAsked, cancelled.replace("cancelled:", "cancelled?:")),
     ] {
-        let asked = |sources: &mut Sources<'_>| {
+        let asked = |sources: &mut StatusInputs<'_>| {
             sources.accounts = answer.clone();
             sources.requests.push(request());
         };
@@ -122,7 +123,7 @@ fn a_missing_row_is_an_end_only_in_the_long_run() {
 #[test]
 fn what_we_asked_for_and_slurm_says_is_final_at_once() {
     let request = || Request { action: RequestedAction::Cancel, task: None, trial: None, time: 0 };
-    let asked = |sources: &mut Sources<'_>| sources.requests.push(request());
+    let asked = |sources: &mut StatusInputs<'_>| sources.requests.push(request());
     check_looks(asked, &[(0.0, "", "8_0|CANCELLED+0|Unknown|150")], "cancelled []");
     check_looks(asked, &[(0.0, "8|CANCELLED|None", "")], "cancelled []");
     // The wish alone, and a queue that says nothing, are not enough.
@@ -135,7 +136,7 @@ fn what_we_asked_for_and_slurm_says_is_final_at_once() {
 #[test]
 fn a_child_is_blocked_for_good_once_its_parent_is_lost_for_good() {
     let failed = vec![start(0, 100.0), end(0, 150.0, Cause::Failed, Next::Failed)];
-    let recorded = |sources: &mut Sources<'_>| {
+    let recorded = |sources: &mut StatusInputs<'_>| {
         let files = TrialFiles { attempts: failed.clone(), ..TrialFiles::default() };
         sources.files.insert("prepare".to_owned(), [(0, files)].into());
     };

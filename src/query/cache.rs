@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nemo_core::durable;
 use serde::{Deserialize, Serialize};
 
-use crate::host;
+use crate::clock;
 use crate::slurm::SlurmError;
 use crate::store::Home;
 
@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Where answers are kept.
 #[derive(Clone, Debug)]
-pub struct Shared {
+pub struct QueryCache {
     cache: PathBuf,
     cluster: String,
     /// How long another process may take for its answer before it counts as gone.
@@ -30,14 +30,14 @@ pub struct Shared {
 
 /// A program that is asked.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Program {
+pub(super) enum QueryProgram {
     Squeue,
     Sacct,
 }
 
 /// What a program said, of which jobs, and when.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Said {
+pub(super) struct CachedOutput {
     /// Counts the answers.
     number: u64,
     /// When it was asked, in unix seconds.
@@ -47,27 +47,27 @@ pub(super) struct Said {
     /// What it printed.
     pub(super) text: String,
     /// Why it printed nothing.
-    pub(super) failure: Option<Failure>,
+    pub(super) failure: Option<QueryFailure>,
 }
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Failure {
+pub(super) enum QueryFailure {
     /// The cluster keeps no accounts.
     AccountingOff,
     /// In words.
     Other(String),
 }
 
-impl Said {
+impl CachedOutput {
     fn serves(&self, names: &HashSet<String>, not_before: f64) -> bool {
         // One from the future is of a clock that was set back since.
-        (not_before..=host::now()).contains(&self.asked) && names.is_subset(&self.names)
+        (not_before..=clock::now()).contains(&self.asked) && names.is_subset(&self.names)
     }
 }
 
-impl Shared {
+impl QueryCache {
     /// Those of a home, for the cluster that `SLURM_CONF` names.
     #[must_use]
     pub fn new(home: &Home, slurm_conf: &str, timeout: Duration) -> Self {
@@ -79,11 +79,11 @@ impl Shared {
     /// is on its way, or one that `ask` gets now. `ask` also returns the names of the jobs that it asked for.
     pub(super) fn answer(
         &self,
-        program: Program,
+        program: QueryProgram,
         names: &HashSet<String>,
         not_before: f64,
         ask: impl Fn() -> (HashSet<String>, Result<Vec<u8>, SlurmError>),
-    ) -> Said {
+    ) -> CachedOutput {
         let mut waited = Instant::now();
         loop {
             let kept = self.read(program);
@@ -123,40 +123,43 @@ impl Shared {
         }
     }
 
-    fn read(&self, program: Program) -> Option<Said> {
+    fn read(&self, program: QueryProgram) -> Option<CachedOutput> {
         let text = std::fs::read(self.path(program)).ok()?;
         nemo_core::checksum::from_slice(&text).ok()
     }
 
-    fn keep(&self, program: Program, said: &Said) {
+    fn keep(&self, program: QueryProgram, said: &CachedOutput) {
         if let Ok(text) = nemo_core::checksum::to_vec(said) {
             // Without it others ask for themselves.
             drop(durable::replace_file(&self.path(program), &text));
         }
     }
 
-    fn path(&self, program: Program) -> PathBuf {
+    fn path(&self, program: QueryProgram) -> PathBuf {
         let name = match program {
-            Program::Squeue => "squeue",
-            Program::Sacct => "sacct",
+            QueryProgram::Squeue => "squeue",
+            QueryProgram::Sacct => "sacct",
         };
         self.cache.join(format!("{name}-{}", self.cluster))
     }
 
-    fn claim(&self, program: Program, number: u64) -> PathBuf {
+    fn claim(&self, program: QueryProgram, number: u64) -> PathBuf {
         self.path(program).with_extension(number.to_string())
     }
 }
 
-fn said(number: u64, ask: impl Fn() -> (HashSet<String>, Result<Vec<u8>, SlurmError>)) -> Said {
-    let asked = host::now();
+fn said(
+    number: u64,
+    ask: impl Fn() -> (HashSet<String>, Result<Vec<u8>, SlurmError>),
+) -> CachedOutput {
+    let asked = clock::now();
     let (names, answer) = ask();
     let (text, failure) = match answer {
         Ok(text) => (String::from_utf8_lossy(&text).into_owned(), None),
-        Err(SlurmError::AccountingOff) => (String::new(), Some(Failure::AccountingOff)),
-        Err(error) => (String::new(), Some(Failure::Other(error.to_string()))),
+        Err(SlurmError::AccountingOff) => (String::new(), Some(QueryFailure::AccountingOff)),
+        Err(error) => (String::new(), Some(QueryFailure::Other(error.to_string()))),
     };
-    Said { number, asked, names, text, failure }
+    CachedOutput { number, asked, names, text, failure }
 }
 
 #[cfg(test)]
@@ -173,9 +176,9 @@ mod tests {
     fn many_who_ask_at_once_share_one_answer() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::new(folder.path().to_owned());
-        let shared = Shared::new(&home, "", Duration::from_secs(30));
+        let shared = QueryCache::new(&home, "", Duration::from_secs(30));
         let asked = AtomicUsize::new(0);
-        let began = host::now();
+        let began = clock::now();
         let ask = || {
             asked.fetch_add(1, Ordering::SeqCst);
             std::thread::sleep(Duration::from_millis(100));
@@ -185,16 +188,16 @@ mod tests {
             for own in ["a", "b", "a", "b", "a", "b"] {
                 let shared = &shared;
                 scope.spawn(move || {
-                    let said = shared.answer(Program::Squeue, &names(&[own]), began, ask);
+                    let said = shared.answer(QueryProgram::Squeue, &names(&[own]), began, ask);
                     assert_eq!((said.text.as_str(), said.failure), ("7", None));
                 });
             }
         });
         assert_eq!(asked.load(Ordering::SeqCst), 1);
         // What it was not asked for it does not tell, nor what is newer.
-        shared.answer(Program::Squeue, &names(&["c"]), began, ask);
-        shared.answer(Program::Squeue, &names(&["a"]), host::now(), ask);
-        shared.answer(Program::Sacct, &names(&["a"]), began, ask);
+        shared.answer(QueryProgram::Squeue, &names(&["c"]), began, ask);
+        shared.answer(QueryProgram::Squeue, &names(&["a"]), clock::now(), ask);
+        shared.answer(QueryProgram::Sacct, &names(&["a"]), began, ask);
         assert_eq!(asked.load(Ordering::SeqCst), 4);
     }
 
@@ -202,12 +205,14 @@ mod tests {
     fn one_that_died_while_it_asked_is_not_waited_for_long() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::new(folder.path().to_owned());
-        let shared =
-            Shared { patience: Duration::from_millis(200), ..Shared::new(&home, "", PAUSE) };
-        assert!(shared.is_claimed(&shared.claim(Program::Squeue, 0)));
-        let said = shared.answer(Program::Squeue, &names(&["a"]), 0.0, || {
+        let shared = QueryCache {
+            patience: Duration::from_millis(200),
+            ..QueryCache::new(&home, "", PAUSE)
+        };
+        assert!(shared.is_claimed(&shared.claim(QueryProgram::Squeue, 0)));
+        let said = shared.answer(QueryProgram::Squeue, &names(&["a"]), 0.0, || {
             (names(&["a"]), Err(SlurmError::AccountingOff))
         });
-        assert_eq!(said.failure, Some(Failure::AccountingOff));
+        assert_eq!(said.failure, Some(QueryFailure::AccountingOff));
     }
 }

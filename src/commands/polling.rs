@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::App;
 use super::status::look_by;
-use crate::answers::{Answers, Asking, NamedJob, Source, Wanted, named};
+use crate::clock;
 use crate::error::CommandError;
-use crate::host;
 use crate::observe::Depth;
+use crate::query::{JobsToQuery, NamedJob, QueryContext, SlurmAnswers, SlurmSource, named};
 use crate::status::Status;
 use crate::store::{ExperimentId, Stored};
-use crate::summary::{self, Index, Known};
+use crate::summary::{self, Index, KnownExperiment};
 
 /// Between two looks at the folders of what runs on this machine's cluster. Slurm itself is asked less often.
 const SLURM_PAUSE: Duration = Duration::from_secs(3);
@@ -23,19 +23,23 @@ const LOCAL_PAUSE: Duration = Duration::from_millis(500);
 const FRESH: f64 = 10.0;
 
 /// Asks for these experiments, unless there is an answer that is no older than `not_before`; for all others as well.
-pub(super) fn ask(
+pub(super) fn query_slurm(
     app: &App,
-    wanted: &[Wanted],
+    wanted: &[JobsToQuery],
     not_before: f64,
     others: &dyn Fn() -> Vec<NamedJob>,
-) -> Answers {
+) -> SlurmAnswers {
     let live = &Cell::new(None);
     let (client, shared) = (&app.slurm, &app.shared);
-    Answers::ask(Asking { client, shared, not_before, live, others }, wanted)
+    SlurmAnswers::ask(QueryContext { client, shared, not_before, live, others }, wanted)
 }
 
 /// The jobs of all experiments that are not final.
-pub(super) fn open_jobs(app: &App, ids: &[ExperimentId], known: &[Known<'_>]) -> Vec<NamedJob> {
+pub(super) fn open_jobs(
+    app: &App,
+    ids: &[ExperimentId],
+    known: &[KnownExperiment<'_>],
+) -> Vec<NamedJob> {
     let wanted = |(id, known)| summary::wanted(&app.home, id, known);
     let open = ids.iter().zip(known).filter_map(wanted);
     open.flat_map(|wanted| wanted.jobs).collect()
@@ -44,14 +48,14 @@ pub(super) fn open_jobs(app: &App, ids: &[ExperimentId], known: &[Known<'_>]) ->
 /// Looks at one experiment again and again, and asks Slurm at most every [`FRESH`] seconds; several that do so, in
 /// whatever experiments, ask one question between them.
 #[derive(Debug, Default)]
-pub(super) struct Looks {
+pub(super) struct StatusPoller {
     live: Cell<Option<(usize, f64)>>,
     /// When the answer of the last look was asked for.
     asked: f64,
 }
 
 /// What one look saw.
-pub(super) struct Look {
+pub(super) struct PolledStatus {
     pub(super) status: Status,
     /// Whether Slurm's answer is another one than at the look before, or nobody had to ask it.
     pub(super) is_new: bool,
@@ -63,32 +67,36 @@ fn on_slurm(status: &Status) -> bool {
     status.tasks.iter().flat_map(|task| &task.trials).any(|trial| trial.slurm_job.is_some())
 }
 
-impl Looks {
-    pub(super) fn next(&mut self, app: &App, stored: &Stored) -> Result<Look, CommandError> {
+impl StatusPoller {
+    pub(super) fn next(
+        &mut self,
+        app: &App,
+        stored: &Stored,
+    ) -> Result<PolledStatus, CommandError> {
         let trials = || stored.experiment.tasks.iter().map(|task| task.trials.len()).sum();
-        let wanted = Wanted {
+        let wanted = JobsToQuery {
             jobs: named(&stored.journal),
             open: summary::read(&stored.dir).map_or_else(trials, |summary| summary.open),
             created: stored.id.made_at(),
         };
         if stored.experiment.cluster().is_some() {
             // Another cluster is asked for this experiment alone.
-            let (status, _) = look_by(app, stored, Source::Slurm(&app.slurm), Depth::All)?;
-            return Ok(Look { status, is_new: true, pause: ELSEWHERE_PAUSE });
+            let (status, _) = look_by(app, stored, SlurmSource::Slurm(&app.slurm), Depth::All)?;
+            return Ok(PolledStatus { status, is_new: true, pause: ELSEWHERE_PAUSE });
         }
-        let asking = Asking {
+        let asking = QueryContext {
             client: &app.slurm,
             shared: &app.shared,
-            not_before: host::now() - FRESH,
+            not_before: clock::now() - FRESH,
             live: &self.live,
             others: &|| all_open_jobs(app),
         };
-        let answers = Answers::ask(asking, &[wanted]);
-        let (status, _) = look_by(app, stored, Source::Asked(&answers), Depth::All)?;
+        let answers = SlurmAnswers::ask(asking, &[wanted]);
+        let (status, _) = look_by(app, stored, SlurmSource::Asked(&answers), Depth::All)?;
         let is_new = answers.asked() == 0.0 || answers.asked() > self.asked;
         self.asked = answers.asked();
         let pause = if on_slurm(&status) { SLURM_PAUSE } else { LOCAL_PAUSE };
-        Ok(Look { status, is_new, pause })
+        Ok(PolledStatus { status, is_new, pause })
     }
 }
 

@@ -9,7 +9,7 @@ use nemo_core::durable;
 use nemo_core::rundir::ExperimentDir;
 use serde::{Deserialize, Serialize};
 
-use crate::status::{Certainty, Earlier, Remembered, State, Status};
+use crate::status::{Certainty, RememberedState, RememberedStates, State, Status};
 
 /// The file. What an older version wrote is of another shape: it was never certain, and is asked again.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ pub(crate) struct Run {
 
 /// What was known; nothing where nobody looked before, or where the file is damaged: then all is asked again.
 #[must_use]
-pub fn read(dir: &ExperimentDir) -> Remembered {
+pub fn read(dir: &ExperimentDir) -> RememberedStates {
     let text = std::fs::read(path(dir)).unwrap_or_default();
     expand(parse(&text).runs)
 }
@@ -56,13 +56,13 @@ fn path(dir: &ExperimentDir) -> std::path::PathBuf {
     dir.0.join("observed.json")
 }
 
-pub(crate) fn expand(runs: Vec<Run>) -> Remembered {
-    let mut remembered = Remembered::new();
+pub(crate) fn expand(runs: Vec<Run>) -> RememberedStates {
+    let mut remembered = RememberedStates::new();
     for run in runs {
         let task: &mut BTreeMap<_, _> = remembered.entry(run.task).or_default();
         for trial in run.first..=run.last {
             let (state, certainty) = (run.state, run.certainty);
-            task.insert(trial, Earlier { state, reason: run.reason.clone(), certainty });
+            task.insert(trial, RememberedState { state, reason: run.reason.clone(), certainty });
         }
     }
     remembered

@@ -1,48 +1,48 @@
 //! What Slurm says of the jobs of many experiments, asked once for all together.
 
-mod shared;
+mod cache;
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
-use crate::beside::beside;
-use crate::host;
+use crate::clock;
+use crate::humanize::count;
 use crate::journal::{self, Event};
+use crate::parallel::join;
 use crate::slurm::parse::{account, queue};
-use crate::slurm::{AccountRow, Client, JobId, Parsed, Phase, QueueRow, SlurmError};
-use crate::status::Answer;
+use crate::slurm::{AccountRow, Client, JobId, JobPhase, Parsed, QueueRow, SlurmError};
+use crate::status::QueryResult;
 use crate::store::Stored;
 pub use crate::summary::NamedJob;
 use crate::summary::Summary;
-use crate::words::count;
 
-pub use shared::Shared;
-use shared::{Failure, Program, Said};
+pub use cache::QueryCache;
+use cache::{CachedOutput, QueryFailure, QueryProgram};
 
 /// Both answers.
-pub type Both = (Answer<QueueRow>, Answer<AccountRow>);
+pub type QueueAndAccounts = (QueryResult<QueueRow>, QueryResult<AccountRow>);
 
 /// Where an answer comes from.
 #[derive(Clone, Copy, Debug)]
-pub enum Source<'a> {
+pub enum SlurmSource<'a> {
     /// Slurm is asked now, for this experiment alone.
     Slurm(&'a Client),
     /// It was asked for all experiments together.
-    Asked(&'a Answers),
+    Asked(&'a SlurmAnswers),
     /// Nobody is asked.
     Nobody,
 }
 
-impl Source<'_> {
+impl SlurmSource<'_> {
     /// What it says of the jobs of one experiment.
     #[must_use]
-    pub fn of(self, stored: &Stored) -> Both {
+    pub fn of(self, stored: &Stored) -> QueueAndAccounts {
         let jobs = named(&stored.journal);
         match self {
-            _ if jobs.is_empty() => (Answer::NotAsked, Answer::NotAsked),
+            _ if jobs.is_empty() => (QueryResult::NotAsked, QueryResult::NotAsked),
             Self::Slurm(client) => {
                 let client = &client.on_cluster(stored.experiment.cluster());
-                ask_both(client, &Wanted { jobs, open: 0, created: stored.id.made_at() })
+                ask_both(client, &JobsToQuery { jobs, open: 0, created: stored.id.made_at() })
             }
             Self::Asked(answers) => answers.of(&jobs),
             Self::Nobody => not_asked(),
@@ -51,9 +51,9 @@ impl Source<'_> {
 }
 
 /// Nothing follows from what was not asked.
-fn not_asked() -> Both {
+fn not_asked() -> QueueAndAccounts {
     let why = || "was not asked".to_owned();
-    (Answer::Failed(why()), Answer::Failed(why()))
+    (QueryResult::Failed(why()), QueryResult::Failed(why()))
 }
 
 /// The arrays that Slurm took, with their names.
@@ -64,9 +64,9 @@ pub fn named(journal: &[Event]) -> Vec<NamedJob> {
 }
 
 /// Asks `squeue` and `sacct` side by side.
-fn ask_both(client: &Client, wanted: &Wanted) -> Both {
+fn ask_both(client: &Client, wanted: &JobsToQuery) -> QueueAndAccounts {
     let jobs: Vec<&NamedJob> = wanted.jobs.iter().collect();
-    let (accounts, queue) = beside(
+    let (accounts, queue) = join(
         || answer(sacct(client, &jobs, wanted.created).map(|text| account::parse(&text))),
         || answer(squeue(client, &jobs).map(|text| queue::parse(&text))),
     );
@@ -88,10 +88,10 @@ fn sacct(client: &Client, jobs: &[&NamedJob], created: u64) -> Result<Vec<u8>, S
     in_parts(client, jobs, &|client, ids| client.accounting_text(ids, since))
 }
 
-type Question<'a> = &'a dyn Fn(&Client, &[JobId]) -> Result<Vec<u8>, SlurmError>;
+type RunQuery<'a> = &'a dyn Fn(&Client, &[JobId]) -> Result<Vec<u8>, SlurmError>;
 
 /// One question, unless the names of the jobs are too long for one.
-fn in_parts(client: &Client, jobs: &[&NamedJob], ask: Question<'_>) -> Result<Vec<u8>, SlurmError> {
+fn in_parts(client: &Client, jobs: &[&NamedJob], ask: RunQuery<'_>) -> Result<Vec<u8>, SlurmError> {
     let longest = jobs.iter().map(|job| job.name.len() + 1).max().unwrap_or(1);
     let mut all = Vec::new();
     for part in jobs.chunks((LONGEST / longest).max(1)) {
@@ -105,10 +105,10 @@ fn in_parts(client: &Client, jobs: &[&NamedJob], ask: Question<'_>) -> Result<Ve
 const LEAST_PAUSE: f64 = 10.0;
 const LONGEST_PAUSE: f64 = 60.0;
 
-impl Asking<'_> {
-    fn queue(&self, wanted: &[&Wanted]) -> Said {
+impl QueryContext<'_> {
+    fn queue(&self, wanted: &[&JobsToQuery]) -> CachedOutput {
         let own = jobs(wanted);
-        self.shared.answer(Program::Squeue, &names(&own), self.not_before, || {
+        self.shared.answer(QueryProgram::Squeue, &names(&own), self.not_before, || {
             let others = (self.others)();
             let known = names(&own);
             let further = others.iter().filter(|job| !known.contains(&job.name));
@@ -122,7 +122,7 @@ impl Asking<'_> {
     fn accounts_not_before(&self, live: usize, queue_asked: f64) -> f64 {
         match self.live.get() {
             Some((known, since)) if known == live => {
-                let now = host::now();
+                let now = clock::now();
                 now - (now - since).clamp(LEAST_PAUSE, LONGEST_PAUSE)
             }
             _ => {
@@ -132,16 +132,16 @@ impl Asking<'_> {
         }
     }
 
-    fn accounts(&self, wanted: &[&Wanted], not_before: f64) -> Said {
+    fn accounts(&self, wanted: &[&JobsToQuery], not_before: f64) -> CachedOutput {
         let own = jobs(wanted);
         let created = wanted.iter().map(|wanted| wanted.created).min().unwrap_or(0);
-        self.shared.answer(Program::Sacct, &names(&own), not_before, || {
+        self.shared.answer(QueryProgram::Sacct, &names(&own), not_before, || {
             (names(&own), sacct(self.client, &own, created))
         })
     }
 }
 
-fn jobs<'a>(wanted: &[&'a Wanted]) -> Vec<&'a NamedJob> {
+fn jobs<'a>(wanted: &[&'a JobsToQuery]) -> Vec<&'a NamedJob> {
     wanted.iter().flat_map(|wanted| &wanted.jobs).collect()
 }
 
@@ -149,12 +149,12 @@ fn names(jobs: &[&NamedJob]) -> HashSet<String> {
     jobs.iter().map(|job| job.name.clone()).collect()
 }
 
-impl Said {
-    fn answer<T>(&self, parse: impl FnOnce(&[u8]) -> Parsed<T>) -> Answer<T> {
+impl CachedOutput {
+    fn answer<T>(&self, parse: impl FnOnce(&[u8]) -> Parsed<T>) -> QueryResult<T> {
         match &self.failure {
             None => answer(Ok(parse(self.text.as_bytes()))),
-            Some(Failure::AccountingOff) => Answer::Off,
-            Some(Failure::Other(why)) => Answer::Failed(why.clone()),
+            Some(QueryFailure::AccountingOff) => QueryResult::Off,
+            Some(QueryFailure::Other(why)) => QueryResult::Failed(why.clone()),
         }
     }
 }
@@ -162,42 +162,43 @@ impl Said {
 /// How many tasks of each array wait or run.
 fn live_tasks(rows: &[QueueRow]) -> HashMap<JobId, usize> {
     let mut live: HashMap<JobId, usize> = HashMap::new();
-    for row in rows.iter().filter(|row| matches!(row.state.phase(), Phase::Waiting | Phase::Active))
+    for row in
+        rows.iter().filter(|row| matches!(row.state.phase(), JobPhase::Waiting | JobPhase::Active))
     {
         *live.entry(row.array_job).or_default() += row.tasks.indices().count();
     }
     live
 }
 
-fn answer<T>(said: Result<Parsed<T>, SlurmError>) -> Answer<T> {
+fn answer<T>(said: Result<Parsed<T>, SlurmError>) -> QueryResult<T> {
     match said {
-        Ok(parsed) if parsed.unread.is_empty() => Answer::Rows(parsed.rows),
+        Ok(parsed) if parsed.unread.is_empty() => QueryResult::Rows(parsed.rows),
         Ok(parsed) => {
             let why = format!("{} can't be read", count(parsed.unread.len(), "row"));
-            Answer::Partly(parsed.rows, why)
+            QueryResult::Partly(parsed.rows, why)
         }
-        Err(SlurmError::AccountingOff) => Answer::Off,
-        Err(error) => Answer::Failed(error.to_string()),
+        Err(SlurmError::AccountingOff) => QueryResult::Off,
+        Err(error) => QueryResult::Failed(error.to_string()),
     }
 }
 
 /// What was said of many experiments.
 #[derive(Debug)]
-pub struct Answers {
-    queue: Answer<QueueRow>,
-    accounts: Answer<AccountRow>,
+pub struct SlurmAnswers {
+    queue: QueryResult<QueueRow>,
+    accounts: QueryResult<AccountRow>,
     /// When `squeue` was asked, in unix seconds.
     asked: f64,
     /// Every array that was asked for.
-    places: HashMap<JobId, Places>,
+    places: HashMap<JobId, RowIndices>,
 }
 
-impl Default for Answers {
+impl Default for SlurmAnswers {
     /// Nothing was asked.
     fn default() -> Self {
         Self {
-            queue: Answer::NotAsked,
-            accounts: Answer::NotAsked,
+            queue: QueryResult::NotAsked,
+            accounts: QueryResult::NotAsked,
             asked: 0.0,
             places: HashMap::new(),
         }
@@ -206,7 +207,7 @@ impl Default for Answers {
 
 /// One experiment to ask for.
 #[derive(Debug)]
-pub struct Wanted {
+pub struct JobsToQuery {
     /// Its arrays.
     pub jobs: Vec<NamedJob>,
     /// How many of its trials were not certain to be over at the last look.
@@ -215,7 +216,7 @@ pub struct Wanted {
     pub created: u64,
 }
 
-impl From<&Summary> for Wanted {
+impl From<&Summary> for JobsToQuery {
     fn from(summary: &Summary) -> Self {
         Self { jobs: summary.jobs.clone(), open: summary.open, created: summary.row.created }
     }
@@ -223,11 +224,11 @@ impl From<&Summary> for Wanted {
 
 /// Whom to ask, and how old an answer may be.
 #[derive(Clone, Copy)]
-pub struct Asking<'a> {
+pub struct QueryContext<'a> {
     /// Slurm.
     pub client: &'a Client,
     /// What others asked for.
-    pub shared: &'a Shared,
+    pub shared: &'a QueryCache,
     /// The earliest answer that will do, in unix seconds.
     pub not_before: f64,
     /// How many tasks waited or ran at an earlier look of the same process, and since when it was so many.
@@ -236,11 +237,12 @@ pub struct Asking<'a> {
     pub others: &'a dyn Fn() -> Vec<NamedJob>,
 }
 
-impl Answers {
+impl SlurmAnswers {
     /// Asks for all of these: one `squeue`, and one `sacct` for those of which something is over that was not before.
     #[must_use]
-    pub fn ask(asking: Asking<'_>, wanted: &[Wanted]) -> Self {
-        let all: Vec<&Wanted> = wanted.iter().filter(|wanted| !wanted.jobs.is_empty()).collect();
+    pub fn ask(asking: QueryContext<'_>, wanted: &[JobsToQuery]) -> Self {
+        let all: Vec<&JobsToQuery> =
+            wanted.iter().filter(|wanted| !wanted.jobs.is_empty()).collect();
         if all.is_empty() {
             return Self::default();
         }
@@ -249,10 +251,10 @@ impl Answers {
         let live = live_tasks(queue.rows());
         let is_live = |job: &NamedJob| live.get(&job.slurm_job).copied().unwrap_or(0);
         let has_news =
-            |wanted: &&&Wanted| wanted.jobs.iter().map(is_live).sum::<usize>() < wanted.open;
-        let news: Vec<&Wanted> = all.iter().filter(has_news).copied().collect();
+            |wanted: &&&JobsToQuery| wanted.jobs.iter().map(is_live).sum::<usize>() < wanted.open;
+        let news: Vec<&JobsToQuery> = all.iter().filter(has_news).copied().collect();
         let accounts = if news.is_empty() {
-            Answer::NotAsked
+            QueryResult::NotAsked
         } else {
             let not_before = asking.accounts_not_before(live.values().sum(), said.asked);
             asking.accounts(&news, not_before).answer(account::parse)
@@ -261,10 +263,10 @@ impl Answers {
     }
 
     fn new(
-        queue: (Answer<QueueRow>, &[&Wanted]),
-        accounts: (Answer<AccountRow>, &[&Wanted]),
+        queue: (QueryResult<QueueRow>, &[&JobsToQuery]),
+        accounts: (QueryResult<AccountRow>, &[&JobsToQuery]),
     ) -> Self {
-        let mut places: HashMap<JobId, Places> = HashMap::new();
+        let mut places: HashMap<JobId, RowIndices> = HashMap::new();
         for (asked, is_in_accounts) in [(queue.1, false), (accounts.1, true)] {
             for job in asked.iter().flat_map(|wanted| &wanted.jobs) {
                 places.entry(job.slurm_job).or_default().in_accounts |= is_in_accounts;
@@ -285,8 +287,8 @@ impl Answers {
         self.asked
     }
 
-    fn of(&self, jobs: &[NamedJob]) -> Both {
-        let own: Option<Vec<&Places>> =
+    fn of(&self, jobs: &[NamedJob]) -> QueueAndAccounts {
+        let own: Option<Vec<&RowIndices>> =
             jobs.iter().map(|job| self.places.get(&job.slurm_job)).collect();
         let Some(own) = own else {
             // That a job has no row says nothing where it was not asked for.
@@ -295,14 +297,15 @@ impl Answers {
         let queue = own.iter().flat_map(|places| places.queue.iter().copied());
         let in_accounts = own.iter().any(|places| places.in_accounts);
         let accounts = own.iter().flat_map(|places| places.accounts.iter().copied());
-        let accounts = if in_accounts { self.accounts.part(accounts) } else { Answer::NotAsked };
+        let accounts =
+            if in_accounts { self.accounts.part(accounts) } else { QueryResult::NotAsked };
         (self.queue.part(queue), accounts)
     }
 }
 
 /// What was said of one array.
 #[derive(Debug, Default)]
-struct Places {
+struct RowIndices {
     /// Whether `sacct` was asked for it.
     in_accounts: bool,
     /// Its rows in the answer of `squeue`.

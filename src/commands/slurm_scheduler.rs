@@ -4,9 +4,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::clock;
 use crate::executor::slurm::{Scheduler, Submission};
-use crate::host;
 use crate::observe;
+use crate::process;
 use crate::report::say;
 use crate::script;
 use crate::slurm::{Accepted, Client, JobId, SlurmError};
@@ -17,7 +18,7 @@ const IN_FLIGHT: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Slurm, for one submission.
-pub(super) struct OnSlurm<'a> {
+pub(super) struct SlurmScheduler<'a> {
     pub(super) client: &'a Client,
     pub(super) submission: Submission<'a>,
     /// Whether the submission was taken over from another host: what still runs there can't be seen from here.
@@ -26,7 +27,7 @@ pub(super) struct OnSlurm<'a> {
     pub(super) said: Vec<String>,
 }
 
-impl Scheduler for OnSlurm<'_> {
+impl Scheduler for SlurmScheduler<'_> {
     fn submit(&mut self, script: &Path, arguments: &[String]) -> Result<JobId, SlurmError> {
         let Accepted { job, cluster: _, notices } = self.client.submit(script, arguments)?;
         for notice in notices {
@@ -67,7 +68,7 @@ impl Scheduler for OnSlurm<'_> {
     }
 }
 
-impl OnSlurm<'_> {
+impl SlurmScheduler<'_> {
     /// The array of this name as the folder of a trial knows it.
     fn job_that_ran(&self, token: &str) -> Option<JobId> {
         let Submission { id, dir, plan, .. } = self.submission;
@@ -87,7 +88,7 @@ impl OnSlurm<'_> {
 /// A submission that was killed may have left its `sbatch` under way: only when it is over, Slurm's answer counts.
 fn wait_for_sbatch(script: &Path) -> Result<(), SlurmError> {
     let began = Instant::now();
-    while host::runs_with_argument(script) {
+    while process::runs_with_argument(script) {
         if began.elapsed() > IN_FLIGHT {
             return Err(SlurmError::NoAnswer { program: "sbatch", waited: IN_FLIGHT });
         }
@@ -98,7 +99,7 @@ fn wait_for_sbatch(script: &Path) -> Result<(), SlurmError> {
 
 /// Waits until an `sbatch` that began then, on another host, can't be under way any more.
 fn wait_since(began: f64) {
-    let age = Duration::from_secs_f64((host::now() - began).clamp(0.0, 1e9));
+    let age = Duration::from_secs_f64((clock::now() - began).clamp(0.0, 1e9));
     let rest = IN_FLIGHT.saturating_sub(age);
     if !rest.is_zero() {
         let seconds = rest.as_secs();

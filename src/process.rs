@@ -1,21 +1,14 @@
-//! Which machine this is, and whether a process that was written down still lives on it.
-#![expect(clippy::disallowed_methods, reason = "an edge: the clock is read here")]
+//! Processes of this machine: which of them run, and whether one that a file names is still alive.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use nemo_core::proc_fs::descendants;
 use nemo_core::proc_fs::pids;
 pub use nemo_core::process_id::{Liveness, ProcessId};
 
-/// Unix seconds.
-#[must_use]
-pub fn now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
-}
-
-/// Whether a process of this machine has this path among its arguments. One that can't be looked at is not ours.
+/// Whether a process of this machine has this path among its arguments. A process that can't be read belongs to another
+/// user, and does not count.
 #[must_use]
 pub fn runs_with_argument(path: &Path) -> bool {
     let has_argument = |pid: u32| {

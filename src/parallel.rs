@@ -4,7 +4,7 @@
 use std::thread::{Builder, ScopedJoinHandle, scope};
 
 /// Does `aside` on a thread of its own while `here` is done on this one; afterwards where there is no thread.
-pub(crate) fn beside<A: Send, H>(aside: impl Fn() -> A + Sync, here: impl FnOnce() -> H) -> (A, H) {
+pub(crate) fn join<A: Send, H>(aside: impl Fn() -> A + Sync, here: impl FnOnce() -> H) -> (A, H) {
     scope(|scope| {
         let thread = Builder::new().spawn_scoped(scope, &aside).ok();
         let done = here();
@@ -13,7 +13,7 @@ pub(crate) fn beside<A: Send, H>(aside: impl Fn() -> A + Sync, here: impl FnOnce
 }
 
 /// Does the same for each part, each on a thread of its own. The results are in the order of the parts.
-pub(crate) fn each_part<'p, T: Sync + 'p, R: Send>(
+pub(crate) fn map_chunks<'p, T: Sync + 'p, R: Send>(
     parts: impl Iterator<Item = &'p [T]>,
     work: impl Fn(&'p [T]) -> R + Sync,
 ) -> Vec<R> {
@@ -37,9 +37,9 @@ mod tests {
 
     #[test]
     fn everything_is_done_once_and_in_order() {
-        assert_eq!(beside(|| 1, || 2), (1, 2));
+        assert_eq!(join(|| 1, || 2), (1, 2));
         let numbers: Vec<u32> = (0..10).collect();
-        let sums = each_part(numbers.chunks(3), |part| part.iter().sum::<u32>());
+        let sums = map_chunks(numbers.chunks(3), |part| part.iter().sum::<u32>());
         assert_eq!(sums, [3, 12, 21, 9]);
     }
 }
