@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use job::environment;
-use job::run::{self, Mode, Which};
+use job::run::{self, Mode, TrialSelector};
 use os::log;
 use program::scontrol_shim;
 use slurm::sentinel;
@@ -48,7 +48,7 @@ exec      runs PROGRAM as one of several processes of a trial; srun starts it, o
 enum HarnessCommand {
     Help,
     Version,
-    Run { task_dir: PathBuf, which: Which, mode: Mode },
+    Run { task_dir: PathBuf, which: TrialSelector, mode: Mode },
     Sentinel { pid: u32, start_ticks: u64 },
     Exec(rank::ExecOptions),
 }
@@ -122,8 +122,8 @@ fn parse_run(arguments: &[String]) -> Result<HarnessCommand, String> {
             "--local" => mode.local = true,
             environment::DONE => mode.in_environment = true,
             "--task-dir" => task_dir = Some(PathBuf::from(value(word, words.next())?)),
-            "--trial" => which = Some(Which::Trial(number(word, words.next())?)),
-            "--offset" => which = Some(Which::Offset(number(word, words.next())?)),
+            "--trial" => which = Some(TrialSelector::Trial(number(word, words.next())?)),
+            "--offset" => which = Some(TrialSelector::Offset(number(word, words.next())?)),
             "-h" | "--help" => return Ok(HarnessCommand::Help),
             _ => return Err(format!("`run` has no option `{word}`")),
         }

@@ -175,7 +175,7 @@ fn is_abandoned(name: &str, now: u64) -> bool {
         return is_old;
     }
     let pid = u32::try_from(pid).unwrap_or(0);
-    !ProcessId { pid, start_ticks, ..this }.is_alive_here()
+    !ProcessId { pid, start_ticks, ..this }.is_alive_on_this_node()
 }
 
 fn write_task(

@@ -51,7 +51,7 @@ impl ProcessId {
     #[must_use]
     pub fn liveness(&self) -> Liveness {
         if boot_id().is_ok_and(|here| here == self.boot_id) {
-            if self.is_alive_here() { Liveness::Alive } else { Liveness::Dead }
+            if self.is_alive_on_this_node() { Liveness::Alive } else { Liveness::Dead }
         } else if host_name().is_ok_and(|here| here == self.node) {
             Liveness::Dead
         } else {
@@ -61,7 +61,7 @@ impl ProcessId {
 
     /// Whether a process of this pid and start runs on this host, and is no mere zombie.
     #[must_use]
-    pub fn is_alive_here(&self) -> bool {
+    pub fn is_alive_on_this_node(&self) -> bool {
         let is_it =
             |stat: proc_fs::ProcStat| stat.start_ticks == self.start_ticks && !stat.is_zombie;
         proc_fs::stat(self.pid).is_ok_and(is_it)

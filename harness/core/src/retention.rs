@@ -6,7 +6,7 @@ use crate::rundir::{Keep, MetricsLine};
 
 /// A committed checkpoint, and the value of the metric at exactly its step, if there was a report.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Candidate {
+pub struct RetentionCandidate {
     /// The trial's index.
     pub trial: u32,
     /// Its step.
@@ -18,11 +18,11 @@ pub struct Candidate {
 /// The checkpoints of all trials that stay, as trial and step: the union of the three rules, and the newest of each
 /// trial, which is what it would go on from. *Newest* goes by steps; of equals the earlier stays.
 #[must_use]
-pub fn kept(candidates: &[Candidate], keep: Keep) -> BTreeSet<(u32, u64)> {
+pub fn kept(candidates: &[RetentionCandidate], keep: Keep) -> BTreeSet<(u32, u64)> {
     let trials: BTreeSet<u32> = candidates.iter().map(|candidate| candidate.trial).collect();
     let mut kept = best(candidates, keep.experiment_best);
     for trial in trials {
-        let own: Vec<Candidate> =
+        let own: Vec<RetentionCandidate> =
             candidates.iter().copied().filter(|candidate| candidate.trial == trial).collect();
         kept.append(&mut best(&own, keep.trial_best));
         let mut steps: Vec<u64> = own.iter().map(|candidate| candidate.step).collect();
@@ -35,7 +35,7 @@ pub fn kept(candidates: &[Candidate], keep: Keep) -> BTreeSet<(u32, u64)> {
 }
 
 /// The best few. Without a metric there is no best.
-fn best(candidates: &[Candidate], number: u32) -> BTreeSet<(u32, u64)> {
+fn best(candidates: &[RetentionCandidate], number: u32) -> BTreeSet<(u32, u64)> {
     let mut ranked: Vec<(f64, u64, u32)> = candidates
         .iter()
         .filter_map(|own| Some((own.loss?, own.step, own.trial)))
@@ -80,10 +80,11 @@ mod tests {
     }
 
     /// Trial 0 has checkpoints 1 to 5, trial 1 has 6 to 10.
-    fn example() -> Vec<Candidate> {
+    fn example() -> Vec<RetentionCandidate> {
         let losses = [None, None, Some(0.6), Some(0.5), Some(0.4), None, Some(0.2), Some(0.3)];
         let losses = losses.into_iter().chain([None, None]);
-        let made = |(step, loss): (u64, _)| Candidate { trial: u32::from(step > 5), step, loss };
+        let made =
+            |(step, loss): (u64, _)| RetentionCandidate { trial: u32::from(step > 5), step, loss };
         (1..).zip(losses).map(made).collect()
     }
 
@@ -105,7 +106,7 @@ mod tests {
 
     #[test]
     fn of_equals_the_earlier_stays() {
-        let made = |step| Candidate { trial: 0, step, loss: Some(0.5) };
+        let made = |step| RetentionCandidate { trial: 0, step, loss: Some(0.5) };
         let all = kept(&[made(3), made(1), made(2), made(9)], keep(0, 1, 1));
         assert_eq!(all, BTreeSet::from([(0, 1), (0, 9)]));
     }
@@ -130,12 +131,12 @@ mod tests {
         assert_eq!(loss_at(&rows, 1, "loss", true), Some(-0.9));
     }
 
-    fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
+    fn candidates() -> impl Strategy<Value = Vec<RetentionCandidate>> {
         let one = (0..3_u32, 0..30_u64, proptest::option::of(-3..3_i8));
         proptest::collection::vec(one, 0..40).prop_map(|all| {
             let all: std::collections::BTreeMap<_, _> =
                 all.into_iter().map(|(trial, step, loss)| ((trial, step), loss)).collect();
-            let made = |((trial, step), loss): (_, Option<i8>)| Candidate {
+            let made = |((trial, step), loss): (_, Option<i8>)| RetentionCandidate {
                 trial,
                 step,
                 loss: loss.map(f64::from),
@@ -150,7 +151,7 @@ mod tests {
             let stays = kept(&all, keep(e, b, l));
             for one in &all {
                 let newer = all.iter().filter(|o| o.trial == one.trial && o.step > one.step).count();
-                let better = |o: &&Candidate| match (o.loss, one.loss) {
+                let better = |o: &&RetentionCandidate| match (o.loss, one.loss) {
                     (Some(a), Some(b)) => (a, o.step, o.trial) < (b, one.step, one.trial),
                     _ => false,
                 };

@@ -92,7 +92,7 @@ pub fn parts(text: &str) -> Vec<ShellPart<'_>> {
 
 /// What the current character is in, innermost last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Around {
+enum Quoting {
     Single,
     Double,
     /// `$'…'`.
@@ -133,7 +133,7 @@ struct EndMark {
 /// The quoting at the current place of a shell text.
 #[derive(Debug, Default)]
 struct Lexer {
-    around: Vec<Around>,
+    around: Vec<Quoting>,
     /// A backslash stands right before.
     escaped: bool,
     /// The characters before this one, for what begins a comment or a substitution.
@@ -160,23 +160,23 @@ impl Lexer {
         }
         let dollar = self.previous[1] == Some('$');
         let is_command =
-            matches!(self.around.last(), None | Some(Around::Parens | Around::Backticks { .. }));
+            matches!(self.around.last(), None | Some(Quoting::Parens | Quoting::Backticks { .. }));
         match (self.around.last(), character) {
-            (Some(Around::Comment), '\n')
-            | (Some(Around::Single | Around::Dollar), '\'')
-            | (Some(Around::Double), '"')
-            | (Some(Around::Parens | Around::Arithmetic), ')') => drop(self.around.pop()),
-            (Some(Around::Comment | Around::Single | Around::Dollar), _) => {}
+            (Some(Quoting::Comment), '\n')
+            | (Some(Quoting::Single | Quoting::Dollar), '\'')
+            | (Some(Quoting::Double), '"')
+            | (Some(Quoting::Parens | Quoting::Arithmetic), ')') => drop(self.around.pop()),
+            (Some(Quoting::Comment | Quoting::Single | Quoting::Dollar), _) => {}
             (_, '`') => self.backtick(),
-            (_, '(') if dollar && rest.starts_with('(') => self.around.push(Around::Arithmetic),
-            (Some(Around::Double | Around::Heredoc(_)), '(') if !dollar => {}
-            (Some(Around::Arithmetic), '(') => self.around.push(Around::Arithmetic),
-            (_, '(') => self.around.push(Around::Parens),
-            (Some(Around::Heredoc(_)), _) => {}
-            (_, '"') => self.around.push(Around::Double),
-            (_, '\'') if is_command && dollar => self.around.push(Around::Dollar),
-            (_, '\'') if is_command => self.around.push(Around::Single),
-            (_, '#') if is_command && self.at_word_start() => self.around.push(Around::Comment),
+            (_, '(') if dollar && rest.starts_with('(') => self.around.push(Quoting::Arithmetic),
+            (Some(Quoting::Double | Quoting::Heredoc(_)), '(') if !dollar => {}
+            (Some(Quoting::Arithmetic), '(') => self.around.push(Quoting::Arithmetic),
+            (_, '(') => self.around.push(Quoting::Parens),
+            (Some(Quoting::Heredoc(_)), _) => {}
+            (_, '"') => self.around.push(Quoting::Double),
+            (_, '\'') if is_command && dollar => self.around.push(Quoting::Dollar),
+            (_, '\'') if is_command => self.around.push(Quoting::Single),
+            (_, '#') if is_command && self.at_word_start() => self.around.push(Quoting::Comment),
             (_, '<') if is_command && self.begins_end_mark(rest) => {
                 self.end_mark = Some(EndMark::default());
             }
@@ -188,7 +188,7 @@ impl Lexer {
     }
 
     fn is_command(&self) -> bool {
-        matches!(self.around.last(), None | Some(Around::Parens | Around::Backticks { .. }))
+        matches!(self.around.last(), None | Some(Quoting::Parens | Quoting::Backticks { .. }))
     }
 
     /// Backslashes, but where they mean nothing.
@@ -197,11 +197,11 @@ impl Lexer {
             self.previous[1] = None; // `\$(` begins nothing
             return true;
         }
-        let plain = matches!(self.around.last(), Some(Around::Single | Around::Comment));
+        let plain = matches!(self.around.last(), Some(Quoting::Single | Quoting::Comment));
         self.escaped = character == '\\' && !plain;
         if self.escaped {
             for around in &mut self.around {
-                if let Around::Backticks { has_backslash } = around {
+                if let Quoting::Backticks { has_backslash } = around {
                     *has_backslash = true;
                 }
             }
@@ -212,10 +212,10 @@ impl Lexer {
     /// The end of the innermost backticks, or the beginning of some.
     fn backtick(&mut self) {
         let begun =
-            self.around.iter().rposition(|around| matches!(around, Around::Backticks { .. }));
+            self.around.iter().rposition(|around| matches!(around, Quoting::Backticks { .. }));
         match begun {
             Some(begun) => self.around.truncate(begun),
-            None => self.around.push(Around::Backticks { has_backslash: false }),
+            None => self.around.push(Quoting::Backticks { has_backslash: false }),
         }
     }
 
@@ -257,13 +257,13 @@ impl Lexer {
     fn begin_heredoc(&mut self) {
         if !self.awaited.is_empty() {
             let next = self.awaited.remove(0);
-            self.around.push(Around::Heredoc(next));
+            self.around.push(Quoting::Heredoc(next));
         }
     }
 
     /// Keeps the line of a text behind `<<`. Whether nothing in it means anything.
     fn in_heredoc(&mut self, character: char) -> bool {
-        let Some(Around::Heredoc(heredoc)) = self.around.last_mut() else { return false };
+        let Some(Quoting::Heredoc(heredoc)) = self.around.last_mut() else { return false };
         if character != '\n' {
             heredoc.line.push(character);
             return heredoc.is_quoted;
@@ -288,22 +288,23 @@ impl Lexer {
         if self.end_mark.is_some() {
             return Err(PlaceholderRefusal::HeredocWord);
         }
-        let is_odd = |around: &Around| matches!(around, Around::Backticks { has_backslash: true });
+        let is_odd =
+            |around: &Quoting| matches!(around, Quoting::Backticks { has_backslash: true });
         if self.around.iter().any(is_odd) {
             return Err(PlaceholderRefusal::Backticks);
         }
         match self.around.last() {
-            None | Some(Around::Parens | Around::Comment | Around::Backticks { .. }) => {
+            None | Some(Quoting::Parens | Quoting::Comment | Quoting::Backticks { .. }) => {
                 Ok(QuoteContext::Word)
             }
-            Some(Around::Single) => Ok(QuoteContext::Single),
-            Some(Around::Double) => Ok(QuoteContext::Double),
-            Some(Around::Arithmetic) => Ok(QuoteContext::Arithmetic),
-            Some(Around::Dollar) => Err(PlaceholderRefusal::DollarQuotes),
-            Some(Around::Heredoc(heredoc)) if heredoc.is_quoted => {
+            Some(Quoting::Single) => Ok(QuoteContext::Single),
+            Some(Quoting::Double) => Ok(QuoteContext::Double),
+            Some(Quoting::Arithmetic) => Ok(QuoteContext::Arithmetic),
+            Some(Quoting::Dollar) => Err(PlaceholderRefusal::DollarQuotes),
+            Some(Quoting::Heredoc(heredoc)) if heredoc.is_quoted => {
                 Err(PlaceholderRefusal::QuotedHeredoc)
             }
-            Some(Around::Heredoc(_)) => Ok(QuoteContext::Heredoc),
+            Some(Quoting::Heredoc(_)) => Ok(QuoteContext::Heredoc),
         }
     }
 
@@ -311,7 +312,7 @@ impl Lexer {
     fn value(&mut self) {
         self.escaped = false;
         self.previous = [None, Some('x')];
-        if let Some(Around::Heredoc(heredoc)) = self.around.last_mut() {
+        if let Some(Quoting::Heredoc(heredoc)) = self.around.last_mut() {
             heredoc.line.push('\0'); // no end mark has one
         }
     }

@@ -10,7 +10,7 @@ use nemo_core::durable::Appender;
 use nemo_core::rundir::{AttemptRecord, Cause, Next};
 use nemo_core::{lines, open};
 
-use crate::checkpoint::resume::Recorded;
+use crate::checkpoint::resume::RecordedSteps;
 use crate::os::log;
 use crate::os::patience::may_pass;
 use crate::os::serial_queue::SerialQueue;
@@ -34,12 +34,12 @@ pub(crate) struct History {
     /// The newest attempt whose program worked.
     pub(crate) worked: Option<u32>,
     /// The last attempts, one after the other, that resumed from one checkpoint and crashed before the next.
-    failing: Option<Failing>,
+    failing: Option<FailingCheckpoint>,
 }
 
 /// A checkpoint that the program may not survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Failing {
+struct FailingCheckpoint {
     step: u64,
     crashes: u32,
     /// The attempt that resumed from it now.
@@ -110,7 +110,7 @@ impl History {
         let before = self.failing.filter(|failing| failing.open.is_none());
         self.failing = step.map(|step| {
             let same = before.filter(|failing| failing.step == step);
-            Failing {
+            FailingCheckpoint {
                 step,
                 crashes: same.map_or(0, |failing| failing.crashes),
                 open: Some(attempt),
@@ -121,15 +121,18 @@ impl History {
     fn ended(&mut self, attempt: u32, cause: Cause) {
         let crashed = matches!(cause, Cause::Failed | Cause::Hung);
         let own = self.failing.filter(|failing| crashed && failing.open == Some(attempt));
-        self.failing =
-            own.map(|failing| Failing { crashes: failing.crashes + 1, open: None, ..failing });
+        self.failing = own.map(|failing| FailingCheckpoint {
+            crashes: failing.crashes + 1,
+            open: None,
+            ..failing
+        });
     }
 
     /// What the search for a checkpoint must know. One that the program crashed after twice is a suspect: it may hold
     /// what no program can go on from, however well it verifies.
-    pub(crate) fn recorded(&self) -> Recorded {
+    pub(crate) fn recorded(&self) -> RecordedSteps {
         let suspect = self.failing.filter(|failing| failing.crashes >= SUSPECT);
-        Recorded {
+        RecordedSteps {
             steps: self.steps.clone(),
             removed: self.removed.clone(),
             suspect: suspect.map(|failing| failing.step),

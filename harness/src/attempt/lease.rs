@@ -49,7 +49,7 @@ pub(crate) struct Lease {
 
 /// The claim before one's own.
 #[derive(Clone, Debug)]
-pub(crate) struct Before {
+pub(crate) struct PreviousClaim {
     pub(crate) attempt: u32,
     pub(crate) holder: LeaseHolder,
     /// When it was made, in unix seconds.
@@ -60,7 +60,7 @@ pub(crate) struct Before {
 #[derive(Debug)]
 pub(crate) enum LeaseClaim {
     /// It was made; the one before, where there is one.
-    Made(Lease, Option<Before>),
+    Made(Lease, Option<PreviousClaim>),
     /// A later run of the same Slurm job was here before: this process is a remnant.
     Stale(LeaseHolder),
 }
@@ -72,7 +72,7 @@ pub(crate) fn claim(folder: &Path, least: u32, own: &LeaseHolder) -> io::Result<
     let outcome = claims.take(&own.nonce, &serde_json::to_vec(own)?, |newest| {
         before = newest.and_then(|number| read(&claims, number));
         match &before {
-            Some(Before { holder, .. }) if is_later_run(holder, own) => {
+            Some(PreviousClaim { holder, .. }) if is_later_run(holder, own) => {
                 ClaimDecision::Leave(holder.clone())
             }
             _ => ClaimDecision::Claim(newest.map_or(0, |number| number + 1).max(least)),
@@ -116,12 +116,12 @@ impl Lease {
     }
 }
 
-fn read(claims: &Claims, attempt: u32) -> Option<Before> {
+fn read(claims: &Claims, attempt: u32) -> Option<PreviousClaim> {
     let path = claims.path(attempt);
     let holder = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
     let made = fs::metadata(&path).and_then(|metadata| metadata.modified()).ok()?;
     let time = made.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-    Some(Before { attempt, holder, time })
+    Some(PreviousClaim { attempt, holder, time })
 }
 
 #[cfg(test)]

@@ -18,13 +18,13 @@ use nemo_core::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Next};
 use nemo_core::{claim, lines, open};
 
 use crate::attempt::history::{AttemptJournal, History};
-use crate::attempt::lease::{Before, Lease, LeaseClaim, LeaseHolder};
+use crate::attempt::lease::{Lease, LeaseClaim, LeaseHolder, PreviousClaim};
 use crate::attempt::outcome::AttemptReport;
 use crate::attempt::resume_point::{AttemptResume, ResumePoint};
 use crate::attempt::start::{begin, kill_wait};
 use crate::attempt::start_error::StartError;
 use crate::attempt::verdict::{AttemptVerdict, Budget, Exit, Facts, ProgramReport};
-use crate::checkpoint::prune::{self, Need, Rules};
+use crate::checkpoint::prune::{self, RetentionRules, StillNeeded};
 use crate::checkpoint::store::DiskStore;
 use crate::job::context::SlurmJob;
 use crate::job::harness::Harness;
@@ -74,8 +74,11 @@ pub(crate) fn run(harness: &mut Harness) -> Result<AttemptResult, String> {
     let opened = take_over(harness, &own, before.as_ref(), &mut log);
     let (journal, mut history) = opened.map_err(|error| with_path(&path, &error))?;
     let leaves = requeue::must_leave(harness);
-    let resumed =
-        if leaves { Ok(ResumePoint::stopped()) } else { find(harness, &lease, &history, &mut log) };
+    let resumed = if leaves {
+        Ok(ResumePoint::stopped())
+    } else {
+        find_resume_point(harness, &lease, &history, &mut log)
+    };
     let step = resumed.as_ref().ok().and_then(|point| point.resume.step());
     if matches!(lease.is_newest(), Ok(false)) {
         return Ok(AttemptResult::Superseded);
@@ -121,7 +124,7 @@ fn claim_lease(harness: &Harness, own: &LeaseHolder) -> Result<LeaseClaim, Strin
 fn take_over(
     harness: &Harness,
     own: &LeaseHolder,
-    before: Option<&Before>,
+    before: Option<&PreviousClaim>,
     log: &mut Log,
 ) -> io::Result<(AttemptJournal, History)> {
     requeue::remove_marks(harness);
@@ -160,7 +163,11 @@ fn conclude(
         report.log.warn(&with_path(&harness.trial.dir.attempts(), &error));
     }
     remove(harness, surplus, &nonce);
-    let stopped = Stopped { cause: report.stop, sure: report.sure, deadline: report.deadline };
+    let stopped = Stopped {
+        cause: report.stop,
+        is_confirmed: report.is_confirmed,
+        deadline: report.deadline,
+    };
     AttemptResult::Recorded { verdict, attempt, stopped, progress: report.committed.is_some() }
 }
 
@@ -171,7 +178,7 @@ fn last_line(
     attempt: u32,
     limit: Duration,
 ) -> Option<String> {
-    let rank = report.who.as_ref().map_or(0, |who| who.rank);
+    let rank = report.failed_rank.as_ref().map_or(0, |who| who.rank);
     let path = harness.trial.dir.rank_stderr(attempt, rank);
     harness.records.ask(move || output::last_line(&path)).wait(limit).flatten()
 }
@@ -203,7 +210,7 @@ fn record_finished(
 fn open_record(
     harness: &Harness,
     own: &LeaseHolder,
-    before: Option<&Before>,
+    before: Option<&PreviousClaim>,
     alive: Option<u32>,
     log: &mut Log,
 ) -> io::Result<(AttemptJournal, History)> {
@@ -230,7 +237,7 @@ fn read_history(path: &Path, log: &mut Log) -> io::Result<History> {
 fn complete(
     journal: &AttemptJournal,
     path: &Path,
-    before: Option<&Before>,
+    before: Option<&PreviousClaim>,
     alive: Option<u32>,
     job: Option<&str>,
 ) -> io::Result<()> {
@@ -248,7 +255,7 @@ fn complete(
 
 /// Where to go on from. It also ends a loop of attempts that never came to their own end, where their budget is counted:
 /// so twice as much is allowed here.
-fn find(
+fn find_resume_point(
     harness: &Harness,
     lease: &Lease,
     history: &History,
@@ -293,11 +300,11 @@ fn leaving(
 fn stopped(harness: &Harness, mut log: Log) -> AttemptReport {
     log.note("stopped while checkpoints were being verified; the program was not started");
     let deadline = harness.clock.now() + kill_wait(&harness.trial.spec);
-    let (cause, sure) = resume_point::stop_cause(harness);
+    let (cause, is_confirmed) = resume_point::stop_cause(harness);
     let exit = Exit::NotStarted("checkpoints were still being verified".to_owned());
     AttemptReport {
         stop: Some(cause),
-        sure,
+        is_confirmed,
         deadline: Some(deadline),
         ..AttemptReport::of(exit, log)
     }
@@ -312,11 +319,11 @@ fn surplus(
     journal: &AttemptJournal,
 ) -> Vec<u64> {
     // Where something could not be committed, all that is there stays.
-    if verdict.next != Next::Done || !report.refused.is_empty() {
+    if verdict.next != Next::Done || !report.uncommitted.is_empty() {
         return Vec::new();
     }
-    let rules = Rules::of(&harness.trial);
-    let steps = rules.removable(&DiskStore::default(), &Need::Nothing).unwrap_or_default();
+    let rules = RetentionRules::of(&harness.trial);
+    let steps = rules.removable(&DiskStore::default(), &StillNeeded::Nothing).unwrap_or_default();
     if steps.is_empty() {
         return steps;
     }
@@ -363,7 +370,7 @@ fn end_record(
         checkpoint_step: history.steps.iter().copied().chain(report.committed).max(),
         next: verdict.next,
         reason: Some(verdict.reason.clone()),
-        stopped: report.noted.stopped,
+        stopped: report.notes.stopped,
         saving: report.saving.map(|saving| saving.as_secs_f64()),
     }
 }
@@ -381,15 +388,15 @@ fn facts(
     Facts {
         exit: report.exit.clone(),
         stop: report.stop,
-        was_asked: report.was_asked,
+        was_notified: report.was_notified,
         from_program: report.from_program.clone(),
         failure_class: failure_class::judge(
             code,
             last_line.as_deref().unwrap_or_default(),
-            report.noted.worked,
+            report.notes.worked,
         ),
-        stop_restarting: report.noted.stop_restarting.clone(),
-        leave_node: report.noted.leave_node,
+        stop_restarting: report.notes.stop_restarting.clone(),
+        leave_node: report.notes.leave_node,
         // An earlier kill for memory, of a process that was not missed, is not what ended the program.
         oom: oom && !report.killed,
         progress: report.committed.is_some() || report.is_taken,
@@ -398,6 +405,6 @@ fn facts(
         stuck: Budget { used: history.stuck, limit: spec.restart.no_progress },
         #[expect(clippy::cast_precision_loss, reason = "unix seconds fit")]
         over: spec.deadline.is_some_and(|at| at as f64 <= unix_now()),
-        story: report.story(seconds, last_line),
+        summary: report.summary(seconds, last_line),
     }
 }

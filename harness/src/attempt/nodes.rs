@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use nemo_core::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Cause, Next};
 
-use crate::attempt::lease::Before;
+use crate::attempt::lease::PreviousClaim;
 
 /// So many failures on one node are not the trial's fault.
 const FAILURES: u32 = 2;
@@ -50,8 +50,11 @@ pub(crate) fn must_leave(rows: &[AttemptRecord], node: &str) -> bool {
 }
 
 /// The start of the attempt before, which was lost before it could write one.
-pub(crate) fn missing_start(rows: &[AttemptRecord], before: &Before) -> Option<AttemptStart> {
-    let Before { attempt, holder, time } = before;
+pub(crate) fn missing_start(
+    rows: &[AttemptRecord],
+    before: &PreviousClaim,
+) -> Option<AttemptStart> {
+    let PreviousClaim { attempt, holder, time } = before;
     let is_own = |row: &AttemptRecord| row.as_start().is_some_and(|own| own.attempt == *attempt);
     (!rows.iter().any(is_own)).then(|| AttemptStart {
         attempt: *attempt,
@@ -218,7 +221,7 @@ mod tests {
             },
             nonce: "a".into(),
         };
-        let before = Before { attempt: 1, holder, time: 5.0 };
+        let before = PreviousClaim { attempt: 1, holder, time: 5.0 };
         let start = missing_start(&rows("s0@n1 p0"), &before).unwrap();
         assert_eq!((start.attempt, start.restarts, start.time), (1, 2, 5.0));
         assert!(missing_start(&rows("s0@n1 p0 s1@n1"), &before).is_none());

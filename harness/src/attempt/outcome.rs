@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::attempt::start_error::StartError;
 use crate::attempt::verdict::{Exit, ProgramReport};
 use crate::os::log::Log;
-use crate::rank::multi_rank::Who;
+use crate::rank::multi_rank::FailedRank;
 use crate::supervise::StopCause;
 
 /// What is known after the program's end.
@@ -14,11 +14,11 @@ use crate::supervise::StopCause;
 pub(crate) struct AttemptReport {
     pub(crate) exit: Exit,
     /// Whose end it was, where the program has several processes.
-    pub(crate) who: Option<Who>,
+    pub(crate) failed_rank: Option<FailedRank>,
     pub(crate) stop: Option<StopCause>,
-    pub(crate) was_asked: bool,
+    pub(crate) was_notified: bool,
     /// What Slurm said of the stop still holds.
-    pub(crate) sure: bool,
+    pub(crate) is_confirmed: bool,
     pub(crate) deadline: Option<Duration>,
     pub(crate) step: Option<u64>,
     /// The newest new checkpoint.
@@ -26,11 +26,11 @@ pub(crate) struct AttemptReport {
     /// The next attempt has a save to commit that this one had no time for.
     pub(crate) is_taken: bool,
     /// What could not be committed, and why.
-    pub(crate) refused: Vec<String>,
+    pub(crate) uncommitted: Vec<String>,
     pub(crate) from_program: ProgramReport,
     /// It was killed from here, because it did not end.
     pub(crate) killed: bool,
-    pub(crate) noted: Noted,
+    pub(crate) notes: AttemptNotes,
     /// What all its saves took, where it told.
     pub(crate) saving: Option<Duration>,
     pub(crate) log: Log,
@@ -50,27 +50,27 @@ impl AttemptReport {
     pub(crate) fn of(exit: Exit, log: Log) -> Self {
         Self {
             exit,
-            who: None,
+            failed_rank: None,
             stop: None,
-            was_asked: false,
-            sure: false,
+            was_notified: false,
+            is_confirmed: false,
             deadline: None,
             step: None,
             committed: None,
             is_taken: false,
-            refused: Vec::new(),
+            uncommitted: Vec::new(),
             from_program: ProgramReport::default(),
             killed: false,
-            noted: Noted::default(),
+            notes: AttemptNotes::default(),
             saving: None,
             log,
         }
     }
 
     /// One line for people.
-    pub(crate) fn story(&self, seconds: f64, last: Option<String>) -> String {
-        let who = self.who.as_ref().filter(|_| self.exit != Exit::Code(0));
-        let name = who.map_or("the program".to_owned(), Who::to_string);
+    pub(crate) fn summary(&self, seconds: f64, last: Option<String>) -> String {
+        let who = self.failed_rank.as_ref().filter(|_| self.exit != Exit::Code(0));
+        let name = who.map_or("the program".to_owned(), FailedRank::to_string);
         let mut story = match &self.exit {
             Exit::Code(_) | Exit::Signal(_) => format!("{name} {} after {seconds:.0} s", self.exit),
             Exit::NotStarted(_) => format!("{name} {}", self.exit),
@@ -88,7 +88,7 @@ impl AttemptReport {
         if let Some(last) = last.filter(|_| failed) {
             story = format!("{story}; last line of its error output: `{last}`");
         }
-        for refused in &self.refused {
+        for refused in &self.uncommitted {
             story = format!("{story}; {refused}");
         }
         story
@@ -97,7 +97,7 @@ impl AttemptReport {
 
 /// What was noted for the end.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Noted {
+pub(crate) struct AttemptNotes {
     /// The program gave a sign of work.
     pub(crate) worked: bool,
     /// When the stop began, in unix seconds.

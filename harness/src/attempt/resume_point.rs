@@ -7,9 +7,9 @@ use nemo_core::open;
 use crate::attempt::history::History;
 use crate::attempt::lease::Lease;
 use crate::attempt::start_error::StartError;
-use crate::checkpoint::resume::Resumed;
-use crate::checkpoint::search::{self, Searched};
-use crate::checkpoint::taken::Finisher;
+use crate::checkpoint::resume::VerifiedCheckpoint;
+use crate::checkpoint::search::{self, SearchOutcome};
+use crate::checkpoint::taken::CommitFinisher;
 use crate::job::harness::Harness;
 use crate::monitor::metrics;
 use crate::os::clock::unix_now;
@@ -25,7 +25,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) enum AttemptResume {
     Anew,
-    From(Resumed),
+    From(VerifiedCheckpoint),
     /// It was stopped before that was known.
     Stopped,
 }
@@ -62,7 +62,7 @@ pub(crate) fn find(
 ) -> Result<ResumePoint, StartError> {
     let dir = &harness.trial.dir;
     let (signals, recorded) = (&harness.signals, history.recorded());
-    let own = Finisher {
+    let own = CommitFinisher {
         attempt: lease.attempt,
         lease: lease.nonce.clone(),
         boot_id: harness.context.boot_id.clone(),
@@ -71,8 +71,8 @@ pub(crate) fn find(
     };
     let searched = search::find(signals, &dir.checkpoints(), &recorded, lease, &own)?;
     let (found, finished) = match searched {
-        Searched::Found(found, finished) => (found, finished),
-        Searched::Stopped => return Ok(ResumePoint::stopped()),
+        SearchOutcome::Found(found, finished) => (found, finished),
+        SearchOutcome::Stopped => return Ok(ResumePoint::stopped()),
     };
     for note in finished.notes {
         log.note(&note);

@@ -14,7 +14,7 @@ use crate::attempt::history::{AttemptJournal, History};
 use crate::attempt::lease::Lease;
 use crate::attempt::outcome::AttemptReport;
 use crate::attempt::start_error::StartError;
-use crate::checkpoint::resume::Resumed;
+use crate::checkpoint::resume::VerifiedCheckpoint;
 use crate::checkpoint::saver::{self, Saver};
 use crate::event_loop::{EventLoop, StartedAttempt};
 use crate::job::context::JobContext;
@@ -42,7 +42,7 @@ pub(crate) fn begin(
     harness: &mut Harness,
     lease: Lease,
     mut log: Log,
-    resumed: Option<&Resumed>,
+    resumed: Option<&VerifiedCheckpoint>,
     history: &History,
     journal: &AttemptJournal,
 ) -> Result<AttemptReport, StartError> {
@@ -77,14 +77,13 @@ pub(crate) fn begin(
     let socket = sources.socket.as_ref().map(Socket::path);
     let bin = socket.as_deref().filter(|_| harness.context.slurm.is_some());
     let bin = bin.and_then(|socket| scontrol_shim::make(socket, &harness.context).ok());
-    let own = env::Own { attempt: lease.attempt, resumed, deadline, socket, bin };
+    let own = env::AttemptEnv { attempt: lease.attempt, resumed, deadline, socket, bin };
     let env = env::variables(trial, &harness.context, &own, &command);
     let prepared = Prepared { attempt: lease.attempt, argv: command.argv, env, is_read };
     let (program, streams) = program::start(harness, prepared)?;
     sources.streams = streams;
-    let questions = SerialQueue::start("questions", Some(&wake));
+    let disk_queue = SerialQueue::start("questions", Some(&wake));
     let monitor = Monitor::new(dir.clone(), lease.attempt, sources, &harness.records);
-    let known = history.steps.clone();
     let parts = StartedAttempt {
         supervisor,
         program,
@@ -93,8 +92,8 @@ pub(crate) fn begin(
         lease,
         log,
         journal,
-        known,
-        questions,
+        committed_steps: history.steps.clone(),
+        disk_queue,
     };
     Ok(EventLoop::new(harness, parts).run())
 }
@@ -138,7 +137,7 @@ fn supervisor(harness: &Harness) -> (Option<f64>, Supervisor) {
 fn sources(
     harness: &Harness,
     lease: &Lease,
-    resumed: Option<&Resumed>,
+    resumed: Option<&VerifiedCheckpoint>,
     log: &mut Log,
 ) -> Result<(MonitorConfig, bool), String> {
     let spec = &harness.trial.spec;
@@ -161,7 +160,7 @@ fn sources(
 }
 
 /// What the conversation with the program begins with.
-fn settings(harness: &Harness, resumed: Option<&Resumed>) -> SessionConfig {
+fn settings(harness: &Harness, resumed: Option<&VerifiedCheckpoint>) -> SessionConfig {
     let trial = &harness.trial;
     let every = match trial.spec.checkpoint.every {
         Some(SaveEvery::Seconds(seconds)) => SavePeriod::Time(Duration::from_secs(seconds)),

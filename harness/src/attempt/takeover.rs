@@ -6,7 +6,7 @@ use std::time::Duration;
 use nemo_core::process_id::ProcessId;
 use nix::sys::signal::Signal;
 
-use crate::attempt::lease::Before;
+use crate::attempt::lease::PreviousClaim;
 use crate::job::harness::Harness;
 use crate::os::log::Log;
 use crate::os::proc_fs;
@@ -18,7 +18,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Ends the harness that held the lease before, where it lives on this node, then every process of this trial that
 /// is not below this one. Says whether there was such a harness: it can't write its own end any more.
-pub(crate) fn end_remnants(harness: &Harness, before: Option<&Before>, log: &mut Log) -> bool {
+pub(crate) fn end_remnants(
+    harness: &Harness,
+    before: Option<&PreviousClaim>,
+    log: &mut Log,
+) -> bool {
     let was_alive = end_harness(harness, before.map(|before| &before.holder.process), log);
     end_strays(harness, log);
     was_alive
@@ -27,7 +31,7 @@ pub(crate) fn end_remnants(harness: &Harness, before: Option<&Before>, log: &mut
 fn end_harness(harness: &Harness, before: Option<&ProcessId>, log: &mut Log) -> bool {
     let context = &harness.context;
     let here = before.filter(|it| it.boot_id == context.boot_id && it.pid != context.pid);
-    let Some(before) = here.filter(|before| before.is_alive_here()) else {
+    let Some(before) = here.filter(|before| before.is_alive_on_this_node()) else {
         return false;
     };
     if guard::is_lost_by(before.pid) && is_gone_soon(before) {
@@ -36,7 +40,7 @@ fn end_harness(harness: &Harness, before: Option<&ProcessId>, log: &mut Log) -> 
     log.warn(&format!("an earlier attempt still runs here as process {}; it is ended", before.pid));
     processes::signal(before.pid, Signal::SIGTERM);
     let until = harness.clock.now() + PATIENCE;
-    while before.is_alive_here() {
+    while before.is_alive_on_this_node() {
         let now = harness.clock.now();
         if now > until {
             processes::signal(before.pid, Signal::SIGKILL);
@@ -54,7 +58,7 @@ fn end_harness(harness: &Harness, before: Option<&ProcessId>, log: &mut Log) -> 
 fn is_gone_soon(before: &ProcessId) -> bool {
     (0..100).any(|_| {
         sleep(Duration::from_millis(20));
-        !before.is_alive_here()
+        !before.is_alive_on_this_node()
     })
 }
 

@@ -60,7 +60,7 @@ pub(crate) struct Facts {
     pub(crate) exit: Exit,
     pub(crate) stop: Option<StopCause>,
     /// A signal or a message to save or stop reached the program.
-    pub(crate) was_asked: bool,
+    pub(crate) was_notified: bool,
     /// What the program said of itself.
     pub(crate) from_program: ProgramReport,
     /// What its last line tells.
@@ -82,7 +82,7 @@ pub(crate) struct Facts {
     /// The experiment's time is over.
     pub(crate) over: bool,
     /// For people: how the program ended.
-    pub(crate) story: String,
+    pub(crate) summary: String,
 }
 
 /// What a program said by messages.
@@ -115,7 +115,7 @@ pub(crate) struct AttemptVerdict {
 pub(crate) fn decide(facts: &Facts) -> AttemptVerdict {
     let (cause, next, why) = cause_and_next(facts);
     let mut reason =
-        if why.is_empty() { facts.story.clone() } else { format!("{why}: {}", facts.story) };
+        if why.is_empty() { facts.summary.clone() } else { format!("{why}: {}", facts.summary) };
     if facts.exit == Exit::Code(0) && next != Next::Done && !facts.progress {
         reason.push_str("; after a request to save that does not mean done (`FINISHED=1` does)");
     }
@@ -147,7 +147,7 @@ fn cause_and_next(facts: &Facts) -> (Cause, Next, String) {
     if facts.stop == Some(StopCause::Superseded) {
         return verdict(Cause::Superseded, Next::Requeue, "a later attempt has taken over");
     }
-    let is_done = !facts.was_asked || facts.from_program.finished;
+    let is_done = !facts.was_notified || facts.from_program.finished;
     match &facts.exit {
         Exit::StartFailed(_) => return verdict(Cause::Failed, Next::Failed, ""),
         Exit::Code(0) if is_done && !facts.from_program.requeue => {
@@ -253,7 +253,7 @@ mod tests {
     };
 
     fn facts(exit: Exit, stop: Option<StopCause>) -> Facts {
-        let was_asked = stop.is_some();
+        let was_notified = stop.is_some();
         let crashes = Budget { used: 0, limit: 1 };
         let hangs = Budget { used: 0, limit: 1 };
         let stuck = Budget { used: 0, limit: 3 };
@@ -261,7 +261,7 @@ mod tests {
         Facts {
             exit,
             stop,
-            was_asked,
+            was_notified,
             from_program: ProgramReport::default(),
             failure_class: FailureClass::Unknown,
             stop_restarting: None,
@@ -272,7 +272,7 @@ mod tests {
             hangs,
             stuck,
             over,
-            story: "it ended".into(),
+            summary: "it ended".into(),
         }
     }
 
@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn without_a_stop_the_program_decides() {
         check(&facts(Exit::Code(0), None), "Completed Done");
-        check(&Facts { was_asked: true, ..facts(Exit::Code(0), None) }, "Restart Restart");
+        check(&Facts { was_notified: true, ..facts(Exit::Code(0), None) }, "Restart Restart");
         check(&facts(Exit::Code(85), None), "Restart Restart");
         check(&facts(Exit::Code(75), None), "Restart Requeue");
         check(&facts(Exit::Code(93), None), "Failed Failed");
@@ -327,12 +327,12 @@ mod tests {
     fn exit_0_is_success_where_no_signal_reached_the_program() {
         for stop in [Preempted, TimeLimit, Deadline, Cancelled, Unknown] {
             check(
-                &Facts { was_asked: false, ..facts(Exit::Code(0), Some(stop)) },
+                &Facts { was_notified: false, ..facts(Exit::Code(0), Some(stop)) },
                 "Completed Done",
             );
         }
         check(
-            &Facts { was_asked: false, ..facts(Exit::Code(0), Some(Superseded)) },
+            &Facts { was_notified: false, ..facts(Exit::Code(0), Some(Superseded)) },
             "Superseded Requeue",
         );
     }

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::hashing::SizedFile;
-use super::manifest::{self, Form, Manifest, ManifestEntry};
+use super::manifest::{self, CheckpointForm, Manifest, ManifestEntry};
 use super::store::{FileKind, FileStat, Store, join};
 use super::taken;
 use super::tree::{self, FileEntry};
@@ -247,19 +247,22 @@ fn take(
     store: &mut impl Store,
     request: &CommitRequest,
     temporary: &Path,
-) -> io::Result<Result<Form, String>> {
+) -> io::Result<Result<CheckpointForm, String>> {
     let inside = join(temporary, &request.entry);
     // What an earlier try took is whole; a new one of that name is the program's next.
     if store.stat(temporary).is_ok() && !store.list(temporary)?.is_empty() {
         let is_file = is_file_form(store, request, temporary)?;
-        return Ok(Ok(if is_file { Form::File } else { Form::Folder }));
+        return Ok(Ok(if is_file { CheckpointForm::File } else { CheckpointForm::Folder }));
     }
     let kind = match store.stat(&request.from) {
         Ok(stat) => stat.kind,
         // An earlier try came this far.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let form =
-                if is_file_form(store, request, temporary)? { Form::File } else { Form::Folder };
+            let form = if is_file_form(store, request, temporary)? {
+                CheckpointForm::File
+            } else {
+                CheckpointForm::Folder
+            };
             return Ok(Ok(form));
         }
         Err(error) => return Err(error),
@@ -273,7 +276,7 @@ fn take(
                 return Ok(Err(why));
             }
             store.rename_new(&request.from, temporary)?;
-            Ok(Ok(Form::Folder))
+            Ok(Ok(CheckpointForm::Folder))
         }
         FileKind::File if request.entry == manifest::NAME.as_bytes() => {
             Ok(Err("a checkpoint can't be called MANIFEST".to_owned()))
@@ -286,7 +289,7 @@ fn take(
                 store.make_dir(temporary)?;
             }
             store.rename_new(&request.from, &inside)?;
-            Ok(Ok(Form::File))
+            Ok(Ok(CheckpointForm::File))
         }
         FileKind::Link => Ok(Err("it is a link, neither a folder nor a file".to_owned())),
         FileKind::Other(kind) => Ok(Err(format!("it is {kind}, neither a folder nor a file"))),
@@ -303,10 +306,10 @@ fn is_file_form(store: &impl Store, request: &CommitRequest, temporary: &Path) -
 /// Why a folder that the program saved can't be a checkpoint. It is not even touched then.
 fn unfit_folder(store: &impl Store, request: &CommitRequest) -> io::Result<Option<String>> {
     if let Some(seen) = &request.tree {
-        return Ok(unfit(Form::Folder, seen));
+        return Ok(unfit(CheckpointForm::Folder, seen));
     }
     match tree::walk(store, &request.from) {
-        Ok(entries) => Ok(unfit(Form::Folder, &entries)),
+        Ok(entries) => Ok(unfit(CheckpointForm::Folder, &entries)),
         Err(error) if error.kind() == io::ErrorKind::InvalidFilename => {
             Ok(Some("it is too deep: a path in it is longer than the system takes".to_owned()))
         }
@@ -315,7 +318,7 @@ fn unfit_folder(store: &impl Store, request: &CommitRequest) -> io::Result<Optio
 }
 
 /// Why a tree can't be a checkpoint.
-fn unfit(form: Form, entries: &[FileEntry]) -> Option<String> {
+fn unfit(form: CheckpointForm, entries: &[FileEntry]) -> Option<String> {
     for entry in entries {
         if let FileKind::Other(kind) = entry.stat.kind {
             let name = String::from_utf8_lossy(&entry.path);
@@ -326,7 +329,7 @@ fn unfit(form: Form, entries: &[FileEntry]) -> Option<String> {
     let own = manifest::NAME.as_bytes();
     let is_empty =
         !entries.iter().any(|entry| entry.stat.kind == FileKind::File && entry.path != own);
-    (is_empty && form == Form::Folder).then(|| "it holds no file".to_owned())
+    (is_empty && form == CheckpointForm::Folder).then(|| "it holds no file".to_owned())
 }
 
 /// Whether it is the program's: the root and our own manifest are not.
@@ -371,10 +374,10 @@ fn essence(stat: FileStat) -> FileStat {
     if stat.kind == FileKind::File { stat } else { FileStat { size: 0, modified: (0, 0), ..stat } }
 }
 
-fn changed_since_seen(form: Form, request: &CommitRequest, now: &[FileEntry]) -> bool {
+fn changed_since_seen(form: CheckpointForm, request: &CommitRequest, now: &[FileEntry]) -> bool {
     let Some(seen) = &request.tree else { return false };
     let mut seen = seen.clone();
-    if form == Form::File {
+    if form == CheckpointForm::File {
         for entry in &mut seen {
             entry.path.clone_from(&request.entry);
         }
@@ -386,7 +389,7 @@ fn changed_since_seen(form: Form, request: &CommitRequest, now: &[FileEntry]) ->
 fn give_back(
     store: &mut impl Store,
     request: &CommitRequest,
-    form: Form,
+    form: CheckpointForm,
     temporary: &Path,
 ) -> io::Result<CommitOutcome> {
     // One of an earlier try: in the staging folder it would be the program's.
@@ -395,8 +398,8 @@ fn give_back(
         store.remove_tree(&manifest)?;
     }
     let own = match form {
-        Form::Folder => temporary.to_owned(),
-        Form::File => join(temporary, &request.entry),
+        CheckpointForm::Folder => temporary.to_owned(),
+        CheckpointForm::File => join(temporary, &request.entry),
     };
     let done = match store.rename_new(&own, &request.from) {
         Ok(()) => CommitOutcome::StillChanging,

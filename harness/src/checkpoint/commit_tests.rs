@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::super::fake::{self, Crash, FakeStore, report};
 use super::super::resume;
 use super::*;
-use crate::checkpoint::resume::Resumed;
+use crate::checkpoint::resume::VerifiedCheckpoint;
 
 const CHECKPOINTS: &str = "/t/checkpoints";
 
@@ -35,15 +35,15 @@ fn run(store: &mut FakeStore, request: &CommitRequest) -> io::Result<CommitOutco
 }
 
 #[track_caller]
-fn find(store: &mut FakeStore, recorded: &[u64]) -> Resumed {
+fn find(store: &mut FakeStore, recorded: &[u64]) -> VerifiedCheckpoint {
     let steps: BTreeSet<u64> = recorded.iter().copied().collect();
-    let recorded = resume::Recorded { steps, ..resume::Recorded::default() };
+    let recorded = resume::RecordedSteps { steps, ..resume::RecordedSteps::default() };
     let found = resume::find(store, Path::new(CHECKPOINTS), &recorded, "r").unwrap();
     found.resumed.unwrap()
 }
 
 /// What the program would load.
-fn content(store: &FakeStore, resumed: &Resumed) -> Vec<u8> {
+fn content(store: &FakeStore, resumed: &VerifiedCheckpoint) -> Vec<u8> {
     let file = if store.stat(&resumed.from).unwrap().kind == FileKind::File {
         resumed.from.clone()
     } else {

@@ -39,7 +39,7 @@ type ChainingValue = [u8; 32];
 
 /// How the work is done.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace<'a> {
+pub(crate) struct HashOptions<'a> {
     /// A program trains meanwhile: few threads, of low priority.
     pub(crate) gentle: bool,
     /// Stops it, with an error.
@@ -47,17 +47,17 @@ pub(crate) struct Pace<'a> {
 }
 
 /// Hashes files.
-pub(crate) fn digests(files: &[SizedFile], pace: Pace<'_>) -> io::Result<Vec<Digest>> {
+pub(crate) fn digests(files: &[SizedFile], pace: HashOptions<'_>) -> io::Result<Vec<Digest>> {
     run(files, pace, PIECE, FileOperation::Hash)
 }
 
 /// Makes files durable.
-pub(crate) fn sync(files: &[SizedFile], pace: Pace<'_>) -> io::Result<()> {
+pub(crate) fn sync(files: &[SizedFile], pace: HashOptions<'_>) -> io::Result<()> {
     run(files, pace, PIECE, FileOperation::Sync).map(drop)
 }
 
 /// Makes files durable, and hashes them.
-pub(crate) fn settle(files: &[SizedFile], pace: Pace<'_>) -> io::Result<Vec<Digest>> {
+pub(crate) fn settle(files: &[SizedFile], pace: HashOptions<'_>) -> io::Result<Vec<Digest>> {
     run(files, pace, PIECE, FileOperation::Settle)
 }
 
@@ -77,7 +77,7 @@ struct HashRun<'a> {
     next_sync: AtomicUsize,
     /// The first error: the other threads need not go on.
     failure: OnceLock<io::Error>,
-    pace: Pace<'a>,
+    pace: HashOptions<'a>,
 }
 
 /// What is done to files.
@@ -92,7 +92,7 @@ enum FileOperation {
 /// The digests, but where files are only synced.
 fn run(
     files: &[SizedFile],
-    pace: Pace<'_>,
+    pace: HashOptions<'_>,
     piece: u64,
     task: FileOperation,
 ) -> io::Result<Vec<Digest>> {
@@ -296,7 +296,7 @@ mod tests {
         let files = files(folder.path(), &sizes);
         for gentle in [true, false] {
             for task in [FileOperation::Settle, FileOperation::Hash] {
-                let pace = Pace { gentle, stop: &RUN };
+                let pace = HashOptions { gentle, stop: &RUN };
                 let digests = run(&files, pace, 4096, task).unwrap();
                 for ((path, size), digest) in files.iter().zip(&digests) {
                     let bytes = std::fs::read(path).unwrap();
@@ -305,20 +305,20 @@ mod tests {
                 assert_eq!(digests.len(), files.len());
             }
         }
-        assert!(super::settle(&[], Pace { gentle: false, stop: &RUN }).unwrap().is_empty());
+        assert!(super::settle(&[], HashOptions { gentle: false, stop: &RUN }).unwrap().is_empty());
     }
 
     #[test]
     fn an_error_names_its_file_and_a_stop_stops() {
         let folder = tempfile::tempdir().unwrap();
         let mut files = files(folder.path(), &[10, 20]);
-        let stopped = digests(&files, Pace { gentle: false, stop: &AtomicBool::new(true) });
+        let stopped = digests(&files, HashOptions { gentle: false, stop: &AtomicBool::new(true) });
         assert!(stopped.unwrap_err().to_string().contains("stopped"));
         files[0].1 = 11;
-        let short = digests(&files[..1], Pace { gentle: false, stop: &RUN }).unwrap_err();
+        let short = digests(&files[..1], HashOptions { gentle: false, stop: &RUN }).unwrap_err();
         assert_eq!(short.kind(), io::ErrorKind::UnexpectedEof);
         files[1].0 = folder.path().join("none");
-        let error = settle(&files[1..], Pace { gentle: false, stop: &RUN }).unwrap_err();
+        let error = settle(&files[1..], HashOptions { gentle: false, stop: &RUN }).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(error.to_string().contains("none"), "{error}");
     }

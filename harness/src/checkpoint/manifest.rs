@@ -10,7 +10,7 @@ const HEADER: &str = "nemo-manifest 1";
 
 /// Whether the program saved a folder, whose files lie in the checkpoint directly, or one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum CheckpointForm {
     Folder,
     File,
 }
@@ -31,7 +31,7 @@ pub(crate) struct Manifest {
     /// Who committed it.
     pub(crate) attempt: u32,
     pub(crate) lease: String,
-    pub(crate) form: Form,
+    pub(crate) form: CheckpointForm,
     /// The name that the program gave.
     pub(crate) entry: Vec<u8>,
     /// The length of `metrics.jsonl` then.
@@ -44,8 +44,8 @@ pub(crate) struct Manifest {
 pub(crate) fn print(manifest: &Manifest) -> String {
     let Manifest { step, attempt, lease, form, entry, metrics, parts } = manifest;
     let form = match form {
-        Form::Folder => "folder",
-        Form::File => "file",
+        CheckpointForm::Folder => "folder",
+        CheckpointForm::File => "file",
     };
     let entry = encode(entry);
     let mut text = format!(
@@ -95,8 +95,8 @@ fn lines(body: &str) -> Option<Manifest> {
     let attempt = field("attempt")?.parse().ok()?;
     let lease = field("lease")?.to_owned();
     let form = match field("kind")? {
-        "folder" => Form::Folder,
-        "file" => Form::File,
+        "folder" => CheckpointForm::Folder,
+        "file" => CheckpointForm::File,
         _ => return None,
     };
     let entry = decode(field("entry")?)?;
@@ -160,13 +160,26 @@ mod tests {
             (b"d/l".to_vec(), ManifestEntry::Link(b"../a b".to_vec())),
         ];
         let (lease, entry) = ("0f".to_owned(), b"step-60".to_vec());
-        Manifest { step: 60, attempt: 2, lease, form: Form::Folder, entry, metrics: 12, parts }
+        Manifest {
+            step: 60,
+            attempt: 2,
+            lease,
+            form: CheckpointForm::Folder,
+            entry,
+            metrics: 12,
+            parts,
+        }
     }
 
     #[test]
     fn what_is_written_is_read() {
         assert_eq!(parse(print(&sample()).as_bytes()), Ok(sample()));
-        let empty = Manifest { parts: Vec::new(), form: Form::File, entry: Vec::new(), ..sample() };
+        let empty = Manifest {
+            parts: Vec::new(),
+            form: CheckpointForm::File,
+            entry: Vec::new(),
+            ..sample()
+        };
         assert_eq!(parse(print(&empty).as_bytes()), Ok(empty));
     }
 

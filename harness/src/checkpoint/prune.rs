@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use nemo_core::lines;
-use nemo_core::retention::{self, Candidate};
+use nemo_core::retention::{self, RetentionCandidate};
 use nemo_core::rundir::{Keep, MetricSpec, MetricsLine, TaskDir};
 
 use super::resume::step_of;
@@ -14,7 +14,7 @@ use crate::job::trial::Trial;
 
 /// What decides which checkpoints of one trial stay.
 #[derive(Clone, Debug)]
-pub(crate) struct Rules {
+pub(crate) struct RetentionRules {
     pub(crate) task: TaskDir,
     pub(crate) trial: u32,
     pub(crate) keep: Keep,
@@ -23,14 +23,14 @@ pub(crate) struct Rules {
 
 /// What may go, beside what the rules keep.
 #[derive(Clone, Debug)]
-pub(crate) enum Need {
+pub(crate) enum StillNeeded {
     /// The trial may have to be resumed: of those that are known to be whole two stay.
     Resume { verified: BTreeSet<u64> },
     /// The trial is done.
     Nothing,
 }
 
-impl Rules {
+impl RetentionRules {
     pub(crate) fn of(trial: &Trial) -> Self {
         Self {
             task: trial.task.clone(),
@@ -41,11 +41,11 @@ impl Rules {
     }
 
     /// The steps of this trial that may go. What can't be read of other trials leaves more of this one's.
-    pub(crate) fn removable(&self, store: &impl Store, need: &Need) -> io::Result<Vec<u64>> {
+    pub(crate) fn removable(&self, store: &impl Store, need: &StillNeeded) -> io::Result<Vec<u64>> {
         let own = steps(store, &self.task.trial(self.trial).checkpoints())?;
         let below = match need {
-            Need::Nothing => own.last().copied(),
-            Need::Resume { verified } => {
+            StillNeeded::Nothing => own.last().copied(),
+            StillNeeded::Resume { verified } => {
                 own.iter().rev().filter(|step| verified.contains(step)).nth(1).copied()
             }
         };
@@ -63,7 +63,7 @@ impl Rules {
     }
 
     /// The checkpoints of all other trials. Only their files are read.
-    fn others(&self, store: &impl Store) -> Vec<Candidate> {
+    fn others(&self, store: &impl Store) -> Vec<RetentionCandidate> {
         let names = store.list(&self.task.trials()).unwrap_or_default();
         let index = |name: &Vec<u8>| str::from_utf8(name).ok()?.parse::<u32>().ok();
         let others = names.iter().filter_map(index).filter(|&trial| trial != self.trial);
@@ -74,7 +74,7 @@ impl Rules {
         others.flat_map(read).collect()
     }
 
-    fn candidates(&self, trial: u32, steps: &BTreeSet<u64>) -> io::Result<Vec<Candidate>> {
+    fn candidates(&self, trial: u32, steps: &BTreeSet<u64>) -> io::Result<Vec<RetentionCandidate>> {
         let ranks = self.keep.trial_best > 0 || self.keep.experiment_best > 0;
         let rows = match &self.metric {
             Some(_) if ranks && !steps.is_empty() => {
@@ -86,7 +86,7 @@ impl Rules {
             let metric = self.metric.as_ref()?;
             retention::loss_at(&rows, step, &metric.name, metric.larger_is_better)
         };
-        Ok(steps.iter().map(|&step| Candidate { trial, step, loss: loss(step) }).collect())
+        Ok(steps.iter().map(|&step| RetentionCandidate { trial, step, loss: loss(step) }).collect())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::commit::{self, CommitOutcome};
 use super::super::fake::{Crash, FakeStore, report, request};
-use super::super::resume::{self, Recorded};
+use super::super::resume::{self, RecordedSteps};
 use super::super::store::DiskStore;
 use super::*;
 
@@ -30,7 +30,7 @@ fn a_kill_halfway_leaves_the_checkpoint_whole_or_gone() {
             let result = remove(&mut store, Path::new(CHECKPOINTS), 1, "r");
             store.crash(crash);
             let steps = BTreeSet::from([1, 2]);
-            let recorded = Recorded { steps, removed: BTreeSet::from([1]), suspect: None };
+            let recorded = RecordedSteps { steps, removed: BTreeSet::from([1]), suspect: None };
             let found = resume::find(&mut store, Path::new(CHECKPOINTS), &recorded, "x").unwrap();
             assert_eq!((found.resumed.unwrap().step, found.notes), (2, vec![]), "{crash:?} {at}");
             let first = resume::verify(&store, &Path::new(CHECKPOINTS).join("step-1"));
@@ -79,11 +79,11 @@ impl PruneFixture {
     }
 
     #[track_caller]
-    fn check(&self, trial: u32, numbers: [u32; 3], need: &Need, expected: &[u64]) {
+    fn check(&self, trial: u32, numbers: [u32; 3], need: &StillNeeded, expected: &[u64]) {
         let [experiment_best, trial_best, trial_latest] = numbers;
         let keep = Keep { trial_latest, trial_best, experiment_best };
         let metric = Some(MetricSpec { name: "loss".to_owned(), larger_is_better: false });
-        let rules = Rules { task: self.task(), trial, keep, metric };
+        let rules = RetentionRules { task: self.task(), trial, keep, metric };
         assert_eq!(
             rules.removable(&DiskStore::default(), need).unwrap(),
             expected,
@@ -92,8 +92,8 @@ impl PruneFixture {
     }
 }
 
-fn verified(steps: &[u64]) -> Need {
-    Need::Resume { verified: steps.iter().copied().collect() }
+fn verified(steps: &[u64]) -> StillNeeded {
+    StillNeeded::Resume { verified: steps.iter().copied().collect() }
 }
 
 /// The documented example.
@@ -106,9 +106,9 @@ fn example() -> PruneFixture {
 
 #[test]
 fn a_done_trial_keeps_what_the_rules_say_and_no_more() {
-    example().check(0, [2, 1, 1], &Need::Nothing, &[1, 2, 3, 4]);
-    example().check(1, [2, 1, 1], &Need::Nothing, &[6, 9]);
-    example().check(1, [0, 0, 0], &Need::Nothing, &[6, 7, 8, 9]);
+    example().check(0, [2, 1, 1], &StillNeeded::Nothing, &[1, 2, 3, 4]);
+    example().check(1, [2, 1, 1], &StillNeeded::Nothing, &[6, 9]);
+    example().check(1, [0, 0, 0], &StillNeeded::Nothing, &[6, 7, 8, 9]);
 }
 
 #[test]

@@ -5,14 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::hashing::SizedFile;
-use super::manifest::{self, Form, Manifest, ManifestEntry};
+use super::manifest::{self, CheckpointForm, Manifest, ManifestEntry};
 use super::store::{FileKind, Store, join};
 use super::tree;
 use crate::attempt::start_error::StartError;
 
 /// A checkpoint that was verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Resumed {
+pub(crate) struct VerifiedCheckpoint {
     pub(crate) step: u64,
     /// What the program is told to load: the folder, or the file in it.
     pub(crate) from: PathBuf,
@@ -23,13 +23,13 @@ pub(crate) struct Resumed {
 /// What was found, and what there is to say of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FoundCheckpoint {
-    pub(crate) resumed: Option<Resumed>,
+    pub(crate) resumed: Option<VerifiedCheckpoint>,
     pub(crate) notes: Vec<String>,
 }
 
 /// What the record tells of the checkpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Recorded {
+pub(crate) struct RecordedSteps {
     /// The steps that were ever committed.
     pub(crate) steps: BTreeSet<u64>,
     /// Those that were removed since, because newer or better ones are there.
@@ -51,7 +51,7 @@ struct CheckpointSearch<'a, S> {
 pub(crate) fn find(
     store: &mut impl Store,
     checkpoints: &Path,
-    recorded: &Recorded,
+    recorded: &RecordedSteps,
     nonce: &str,
 ) -> Result<FoundCheckpoint, StartError> {
     let names = match store.list(checkpoints) {
@@ -96,21 +96,21 @@ impl<S: Store> CheckpointSearch<'_, S> {
     fn newest<'s>(
         &mut self,
         steps: impl DoubleEndedIterator<Item = &'s u64>,
-    ) -> Result<Option<Resumed>, StartError> {
+    ) -> Result<Option<VerifiedCheckpoint>, StartError> {
         for &step in steps.rev() {
             let path = self.path(step);
             match verify(self.store, &path).and_then(|manifest| right_step(manifest, step)) {
                 Ok(manifest) => {
                     let from = match manifest.form {
-                        Form::Folder => path,
-                        Form::File => join(&path, &manifest.entry),
+                        CheckpointForm::Folder => path,
+                        CheckpointForm::File => join(&path, &manifest.entry),
                     };
-                    return Ok(Some(Resumed { step, from, metrics: manifest.metrics }));
+                    return Ok(Some(VerifiedCheckpoint { step, from, metrics: manifest.metrics }));
                 }
-                Err(Bad::Unreadable(why)) => {
+                Err(Unusable::Unreadable(why)) => {
                     return Err(StartError::Node(format!("`{}`: {why}", path.display())));
                 }
-                Err(Bad::Content(why)) => self.move_aside("bad", step, &why)?,
+                Err(Unusable::Content(why)) => self.move_aside("bad", step, &why)?,
             }
         }
         Ok(None)
@@ -122,7 +122,7 @@ impl<S: Store> CheckpointSearch<'_, S> {
         &mut self,
         suspect: u64,
         before: impl DoubleEndedIterator<Item = &'s u64>,
-    ) -> Result<Option<Resumed>, StartError> {
+    ) -> Result<Option<VerifiedCheckpoint>, StartError> {
         let found = self.newest(before)?;
         if found.is_some() {
             let why = "the program crashed after it twice in a row, before its next checkpoint";
@@ -151,7 +151,7 @@ impl<S: Store> CheckpointSearch<'_, S> {
 
 /// Why a checkpoint is not used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Bad {
+pub(crate) enum Unusable {
     /// Its content is not what was committed.
     Content(String),
     /// It could not be read now: that says nothing of its content.
@@ -159,22 +159,22 @@ pub(crate) enum Bad {
 }
 
 /// Compares a checkpoint with its manifest: every file there, each with its size and hash, and nothing more.
-pub(crate) fn verify(store: &impl Store, path: &Path) -> Result<Manifest, Bad> {
-    let content = |why: String| Bad::Content(why);
+pub(crate) fn verify(store: &impl Store, path: &Path) -> Result<Manifest, Unusable> {
+    let content = |why: String| Unusable::Content(why);
     let unreadable = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
-            Bad::Content(format!("a part is missing: {error}"))
+            Unusable::Content(format!("a part is missing: {error}"))
         }
         io::ErrorKind::InvalidInput | io::ErrorKind::InvalidFilename => {
-            Bad::Content(error.to_string())
+            Unusable::Content(error.to_string())
         }
-        _ => Bad::Unreadable(error.to_string()),
+        _ => Unusable::Unreadable(error.to_string()),
     };
     let text = store.read(&path.join(manifest::NAME)).map_err(|error| match error.kind() {
         io::ErrorKind::InvalidInput => content(format!("its MANIFEST: {error}")),
         _ => match unreadable(error) {
-            Bad::Content(_) => content("it has no MANIFEST".to_owned()),
-            other @ Bad::Unreadable(_) => other,
+            Unusable::Content(_) => content("it has no MANIFEST".to_owned()),
+            other @ Unusable::Unreadable(_) => other,
         },
     })?;
     let manifest = manifest::parse(&text).map_err(content)?;
@@ -221,11 +221,11 @@ pub(crate) fn verify(store: &impl Store, path: &Path) -> Result<Manifest, Bad> {
     }
 }
 
-fn right_step(manifest: Manifest, step: u64) -> Result<Manifest, Bad> {
+fn right_step(manifest: Manifest, step: u64) -> Result<Manifest, Unusable> {
     if manifest.step == step {
         return Ok(manifest);
     }
-    Err(Bad::Content(format!("its MANIFEST is of step {}", manifest.step)))
+    Err(Unusable::Content(format!("its MANIFEST is of step {}", manifest.step)))
 }
 
 /// `step-60` is 60; a name that is spelled otherwise is none of ours.
@@ -242,7 +242,7 @@ fn aside_step(name: &[u8]) -> Option<u64> {
     step_of(name.rsplit_once('-')?.0.as_bytes())
 }
 
-fn lost(checkpoints: &Path, recorded: &Recorded, why: &str) -> String {
+fn lost(checkpoints: &Path, recorded: &RecordedSteps, why: &str) -> String {
     let newest = recorded.steps.last().copied().unwrap_or_default();
     format!(
         "the trial committed checkpoints up to step {newest}, but none can be used from `{}`: {why}; \

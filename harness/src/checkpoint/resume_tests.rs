@@ -23,8 +23,8 @@ fn world() -> FakeStore {
     store
 }
 
-fn recorded() -> Recorded {
-    Recorded { steps: BTreeSet::from([1, 2]), ..Recorded::default() }
+fn recorded() -> RecordedSteps {
+    RecordedSteps { steps: BTreeSet::from([1, 2]), ..RecordedSteps::default() }
 }
 
 /// Alters the newest checkpoint: the one before must be used, and the reason be told.
@@ -94,7 +94,7 @@ fn all_bad_or_gone_is_an_error() {
     store.remove(CHECKPOINTS);
     let error = refused(find(&mut store, Path::new(CHECKPOINTS), &recorded(), "x"));
     assert!(error.contains("can't be read"), "{error}");
-    let nothing = Recorded::default();
+    let nothing = RecordedSteps::default();
     assert_eq!(
         find(&mut store, Path::new(CHECKPOINTS), &nothing, "x"),
         Ok(FoundCheckpoint::default())
@@ -126,7 +126,7 @@ fn only_our_names_are_steps() {
     assert_eq!(step_of(b"step-0"), Some(0));
 }
 
-fn search(store: &mut FakeStore, recorded: &Recorded) -> FoundCheckpoint {
+fn search(store: &mut FakeStore, recorded: &RecordedSteps) -> FoundCheckpoint {
     find(store, Path::new(CHECKPOINTS), recorded, "x").unwrap()
 }
 
@@ -134,7 +134,7 @@ fn search(store: &mut FakeStore, recorded: &Recorded) -> FoundCheckpoint {
 fn what_was_removed_or_moved_aside_is_not_missed() {
     let mut store = world();
     store.remove(NEWEST);
-    let removed = Recorded { removed: BTreeSet::from([2]), ..recorded() };
+    let removed = RecordedSteps { removed: BTreeSet::from([2]), ..recorded() };
     assert_eq!(search(&mut store, &removed).notes, [""; 0]);
     for word in ["bad", "set-aside"] {
         let mut store = world();
@@ -147,7 +147,7 @@ fn what_was_removed_or_moved_aside_is_not_missed() {
 
 #[test]
 fn one_that_kills_the_program_twice_is_set_aside_while_there_is_one_before() {
-    let suspect = |step| Recorded { suspect: Some(step), ..recorded() };
+    let suspect = |step| RecordedSteps { suspect: Some(step), ..recorded() };
     let mut store = world();
     let found = search(&mut store, &suspect(2));
     assert_eq!(found.resumed.unwrap().step, 1);

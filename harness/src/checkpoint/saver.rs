@@ -21,8 +21,8 @@ use super::candidate::{CompleteSave, ProgramPosition, SaveState};
 use super::commit::{CommitOutcome, CommitRequest};
 use super::inotify::DirWatch;
 use super::inspect;
-use super::look::{self, ScanResult, ScannedEntry, StagingScan};
-use super::prune::{Need, Rules};
+use super::prune::{RetentionRules, StillNeeded};
+use super::scan::{self, ScanResult, ScannedEntry, StagingScan};
 use super::staging;
 use super::store::FileKind;
 use super::worker::{NotTriedReason, Worker, WorkerContext, WorkerJob, WorkerReply};
@@ -133,7 +133,7 @@ impl Saver {
         let (staging, checkpoints) = (trial.dir.staging(lease.attempt), trial.dir.checkpoints());
         staging::prepare(&staging, &checkpoints)?;
         let context = WorkerContext {
-            rules: Rules::of(trial),
+            rules: RetentionRules::of(trial),
             profile: trial.spec.profile,
             staging: staging.clone(),
             checkpoints,
@@ -353,9 +353,9 @@ impl Saver {
                 }
             }
         }
-        let look =
+        let scan =
             StagingScan { staging: self.staging.clone(), profile: self.profile, known, skipped };
-        let answer = self.scan_queue.ask(move || look::scan(&look));
+        let answer = self.scan_queue.ask(move || scan::scan(&scan));
         self.pending_scan = Some(PendingScan { answer, started_at: now, is_final });
     }
 
@@ -623,8 +623,9 @@ impl Saver {
         }
         if self.must_prune && !self.is_pruning && self.removable.is_empty() {
             (self.must_prune, self.is_pruning) = (false, true);
-            self.worker
-                .send(WorkerJob::ChooseRemovable(Need::Resume { verified: self.verified.clone() }));
+            self.worker.send(WorkerJob::ChooseRemovable(StillNeeded::Resume {
+                verified: self.verified.clone(),
+            }));
         }
         returned
     }

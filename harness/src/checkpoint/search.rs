@@ -12,9 +12,9 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
-use super::resume::{self, FoundCheckpoint, Recorded};
+use super::resume::{self, FoundCheckpoint, RecordedSteps};
 use super::store::DiskStore;
-use super::taken::{self, Finished, Finisher};
+use super::taken::{self, CommitFinisher, FinishedCommits};
 use crate::attempt::lease::Lease;
 use crate::attempt::start_error::StartError;
 use crate::os::retry::until_room;
@@ -25,23 +25,23 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What came of a search.
 #[derive(Debug)]
-pub(crate) enum Searched {
-    Found(FoundCheckpoint, Finished),
+pub(crate) enum SearchOutcome {
+    Found(FoundCheckpoint, FinishedCommits),
     /// TERM or INT came first. Nothing is known, so that nothing may be started.
     Stopped,
 }
 
 /// What the thread has found, and what it has finished.
-type SearchResult = Result<(FoundCheckpoint, Finished), StartError>;
+type SearchResult = Result<(FoundCheckpoint, FinishedCommits), StartError>;
 
 /// Finishes what was taken, then does what [`resume::find`] does, and gives up when TERM or INT comes. All other signals are left to be read.
 pub(crate) fn find(
     signals: &SignalFd,
     checkpoints: &Path,
-    recorded: &Recorded,
+    recorded: &RecordedSteps,
     lease: &Lease,
-    own: &Finisher,
-) -> Result<Searched, StartError> {
+    own: &CommitFinisher,
+) -> Result<SearchOutcome, StartError> {
     let failed =
         |error: std::io::Error| StartError::Node(format!("the search for a checkpoint: {error}"));
     let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
@@ -73,11 +73,11 @@ pub(crate) fn find(
         stop.store(true, Ordering::Relaxed);
     }
     let searched = match result.or_else(|| answer.recv_timeout(PATIENCE).ok()) {
-        Some(Ok((found, finished))) => Ok(Searched::Found(found, finished)),
+        Some(Ok((found, finished))) => Ok(SearchOutcome::Found(found, finished)),
         Some(Err(why)) if !stop.load(Ordering::Relaxed) => Err(why),
-        Some(Err(_)) | None => Ok(Searched::Stopped),
+        Some(Err(_)) | None => Ok(SearchOutcome::Stopped),
     };
-    let is_found = matches!(searched, Ok(Searched::Found(..)));
+    let is_found = matches!(searched, Ok(SearchOutcome::Found(..)));
     signals::give_back(others.into_iter().filter(|signal| is_found || !signals::is_stop(*signal)));
     searched
 }

@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicBool;
 use nemo_core::{durable, open};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
-use super::hashing::{self, Digest, Pace, SizedFile};
+use super::hashing::{self, Digest, HashOptions, SizedFile};
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +71,8 @@ pub(crate) struct DiskStore {
 }
 
 impl DiskStore {
-    fn pace(&self) -> Pace<'_> {
-        Pace { gentle: self.gentle, stop: &self.stop }
+    fn pace(&self) -> HashOptions<'_> {
+        HashOptions { gentle: self.gentle, stop: &self.stop }
     }
 }
 

@@ -10,7 +10,7 @@ use nemo_core::checksum;
 use serde::{Deserialize, Serialize};
 
 use super::commit::{self, CommitOutcome, CommitRequest};
-use super::manifest::{self, Form};
+use super::manifest::{self, CheckpointForm};
 use super::store::{FileKind, Store, join};
 use super::tree::{self, FileEntry};
 
@@ -47,7 +47,7 @@ fn path(request: &CommitRequest) -> PathBuf {
 pub(super) fn mark(
     store: &mut impl Store,
     request: &CommitRequest,
-    form: Form,
+    form: CheckpointForm,
     entries: &[FileEntry],
     is_synced: bool,
 ) -> io::Result<()> {
@@ -56,7 +56,7 @@ pub(super) fn mark(
         step: request.step,
         counted_from: request.counted_from,
         attempt: request.attempt,
-        is_file: form == Form::File,
+        is_file: form == CheckpointForm::File,
         entry: manifest::encode(&request.entry),
         metrics: request.metrics.as_ref().map(|&(_, length)| length),
         boot_id: request.boot_id.clone(),
@@ -100,7 +100,7 @@ fn looks(entries: &[FileEntry]) -> String {
 
 /// Who finishes what was taken.
 #[derive(Clone, Debug)]
-pub(crate) struct Finisher {
+pub(crate) struct CommitFinisher {
     pub(crate) attempt: u32,
     pub(crate) lease: String,
     pub(crate) boot_id: String,
@@ -111,7 +111,7 @@ pub(crate) struct Finisher {
 
 /// What came of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Finished {
+pub(crate) struct FinishedCommits {
     /// The step that was committed, and its size.
     pub(crate) step: Option<(u64, u64)>,
     pub(crate) notes: Vec<String>,
@@ -121,10 +121,10 @@ pub(crate) struct Finished {
 pub(crate) fn finish(
     store: &mut impl Store,
     checkpoints: &Path,
-    own: &Finisher,
+    own: &CommitFinisher,
     is_newest: &dyn Fn() -> io::Result<bool>,
-) -> io::Result<Finished> {
-    let mut finished = Finished::default();
+) -> io::Result<FinishedCommits> {
+    let mut finished = FinishedCommits::default();
     let names = match store.list(checkpoints) {
         Ok(names) => names,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(finished),
@@ -167,7 +167,7 @@ fn finish_one(
     store: &mut impl Store,
     (marker, place): (&Marker, &Path),
     checkpoints: &Path,
-    own: &Finisher,
+    own: &CommitFinisher,
     is_newest: &dyn Fn() -> io::Result<bool>,
 ) -> io::Result<(CommitOutcome, u64)> {
     if let Some(why) = unusable(store, marker, place, own)? {
@@ -175,7 +175,7 @@ fn finish_one(
     }
     let request = request(store, marker, place, checkpoints, own)?;
     // Before it is renamed, so that it can be finished again wherever this is stopped.
-    let form = if marker.is_file { Form::File } else { Form::Folder };
+    let form = if marker.is_file { CheckpointForm::File } else { CheckpointForm::Folder };
     let entries = tree::walk(store, place)?;
     mark(store, &request, form, &entries, marker.is_synced)?;
     Ok((commit::commit(store, &request, is_newest)?, request.bytes()))
@@ -186,7 +186,7 @@ fn unusable(
     store: &impl Store,
     marker: &Marker,
     place: &Path,
-    own: &Finisher,
+    own: &CommitFinisher,
 ) -> io::Result<Option<String>> {
     if own.worked > Some(marker.attempt) {
         return Ok(Some("a later attempt has worked since".to_owned()));
@@ -203,7 +203,7 @@ fn request(
     marker: &Marker,
     place: &Path,
     checkpoints: &Path,
-    own: &Finisher,
+    own: &CommitFinisher,
 ) -> io::Result<CommitRequest> {
     // The manifest of a commit that did not come to its end.
     let old = place.join(manifest::NAME);

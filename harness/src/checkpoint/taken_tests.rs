@@ -32,8 +32,8 @@ fn world(folder: bool) -> FakeStore {
     store
 }
 
-fn finisher(boot_id: &str) -> Finisher {
-    Finisher {
+fn finisher(boot_id: &str) -> CommitFinisher {
+    CommitFinisher {
         attempt: 1,
         lease: "b".to_owned(),
         boot_id: boot_id.to_owned(),
@@ -42,14 +42,14 @@ fn finisher(boot_id: &str) -> Finisher {
     }
 }
 
-fn run_finish(store: &mut FakeStore, finisher: &Finisher) -> io::Result<Finished> {
+fn run_finish(store: &mut FakeStore, finisher: &CommitFinisher) -> io::Result<FinishedCommits> {
     finish(store, Path::new(CHECKPOINTS), finisher, &|| Ok(true))
 }
 
 /// The step that is found, and what the program would load.
 #[track_caller]
 fn found(store: &mut FakeStore) -> (u64, Vec<u8>, u64) {
-    let recorded = resume::Recorded { steps: BTreeSet::from([1]), ..Default::default() };
+    let recorded = resume::RecordedSteps { steps: BTreeSet::from([1]), ..Default::default() };
     let found = resume::find(store, Path::new(CHECKPOINTS), &recorded, "r").unwrap();
     let resumed = found.resumed.unwrap();
     let is_file = store.stat(&resumed.from).unwrap().kind == FileKind::File;
@@ -126,7 +126,7 @@ fn who_finishes_may_be_stopped_too() {
             store.crash_at = Some(store.ops.get() + at);
             let is_over = run_finish(&mut store, &finisher("boot")).is_ok();
             store.crash_at = None;
-            let next = Finisher { attempt: 2, lease: "c".to_owned(), ..finisher("boot") };
+            let next = CommitFinisher { attempt: 2, lease: "c".to_owned(), ..finisher("boot") };
             run_finish(&mut store, &next).unwrap();
             check(&mut store, true, &format!("finishing stopped at {at}, folder {folder}"));
             if is_over {
@@ -138,7 +138,7 @@ fn who_finishes_may_be_stopped_too() {
 
 #[test]
 fn what_is_not_as_it_was_taken_is_named_and_not_used() {
-    let taken = |change: &dyn Fn(&mut FakeStore), finisher: &Finisher| {
+    let taken = |change: &dyn Fn(&mut FakeStore), finisher: &CommitFinisher| {
         let mut store = world(true);
         let taken_at = (1..100).find(|&at| stop_at(&mut world(true), true, at) == (true, false));
         stop_at(&mut store, true, taken_at.unwrap());
@@ -163,7 +163,7 @@ fn what_is_not_as_it_was_taken_is_named_and_not_used() {
     assert!(!taken(&torn, &finisher("boot")).0);
     let (is_used, notes) = taken(&nothing, &finisher("another boot"));
     assert!(!is_used && notes.contains("another node"), "{notes}");
-    let later = Finisher { worked: Some(1), ..finisher("boot") };
+    let later = CommitFinisher { worked: Some(1), ..finisher("boot") };
     let (is_used, notes) = taken(&nothing, &later);
     assert!(!is_used && notes.contains("later attempt"), "{notes}");
 }

@@ -15,7 +15,7 @@ use nix::sys::eventfd::EventFd;
 use super::candidate::CompleteSave;
 use super::commit::{self, CommitOutcome, CommitRequest};
 use super::inspect;
-use super::prune::{self, Need, Rules};
+use super::prune::{self, RetentionRules, StillNeeded};
 use super::store::{DiskStore, Store, join};
 use super::tree;
 use crate::attempt::lease::Lease;
@@ -31,7 +31,7 @@ pub(crate) enum WorkerJob {
     /// Try again.
     Commit(Box<CommitRequest>),
     /// Tell which checkpoints may go.
-    ChooseRemovable(Need),
+    ChooseRemovable(StillNeeded),
     /// Remove them.
     Remove(Vec<u64>),
 }
@@ -78,7 +78,7 @@ pub(crate) struct Worker {
 /// What the threads work with.
 #[derive(Debug)]
 pub(crate) struct WorkerContext {
-    pub(crate) rules: Rules,
+    pub(crate) rules: RetentionRules,
     pub(crate) profile: Option<Profile>,
     pub(crate) staging: PathBuf,
     pub(crate) checkpoints: PathBuf,
@@ -97,7 +97,7 @@ impl Worker {
     /// Starts the thread; it ends with this.
     pub(crate) fn start(context: WorkerContext, wake: &Arc<EventFd>) -> io::Result<Self> {
         let (jobs, to_do) = channel();
-        let (done, answers) = channel();
+        let (done, replies) = channel();
         let gentle = Arc::clone(&context.gentle);
         let (hands, to_do) = (Arc::new(context), Arc::new(Mutex::new(to_do)));
         until_room(|| {
@@ -109,7 +109,7 @@ impl Worker {
                 to_do.iter().for_each(|job| take(job, &hands, &done, &wake));
             })
         })?;
-        Ok(Self { jobs, replies: answers, wake: Arc::clone(wake), gentle })
+        Ok(Self { jobs, replies, wake: Arc::clone(wake), gentle })
     }
 
     /// No program trains any more, or it is being stopped: from the next commit on, speed is all.
@@ -165,7 +165,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
 impl WorkerContext {
     fn work(&self, job: WorkerJob, tell: &dyn Fn(WorkerReply)) -> WorkerReply {
         match job {
-            WorkerJob::Save(name, whole) => match self.request(&name, &whole) {
+            WorkerJob::Save(name, save) => match self.request(&name, &save) {
                 Ok(request) => self.commit(request, tell),
                 Err(why) => WorkerReply::NotTried(name, why),
             },
@@ -181,7 +181,7 @@ impl WorkerContext {
     }
 
     /// One after the other: two things without a number must not get the same step.
-    fn request(&self, name: &[u8], whole: &CompleteSave) -> Result<CommitRequest, NotTriedReason> {
+    fn request(&self, name: &[u8], save: &CompleteSave) -> Result<CommitRequest, NotTriedReason> {
         let from = join(&self.staging, name);
         let stat = DiskStore::default().stat(&from).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => NotTriedReason::Gone,
@@ -190,16 +190,16 @@ impl WorkerContext {
         let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
         let newest = steps.last().copied();
         let counted = newest.map_or(0, |last| last.saturating_add(1));
-        let found = match whole.step {
+        let found = match save.step {
             Some(step) => Ok(Some(step)),
             None => inspect::step(self.profile, &from, stat.kind),
         };
-        let step = found.map(|found| found.or(whole.position.step));
+        let step = found.map(|found| found.or(save.position.step));
         let step = step.ok().filter(|step| step.unwrap_or(counted) <= LAST_STEP);
         let step = step.ok_or_else(|| NotTriedReason::Unfit(TooLarge.to_string()))?;
-        let seen = whole.tree.clone().or_else(|| tree::walk(&DiskStore::default(), &from).ok());
+        let tree = save.tree.clone().or_else(|| tree::walk(&DiskStore::default(), &from).ok());
         let request = CommitRequest {
-            tree: seen,
+            tree,
             from,
             entry: name.to_owned(),
             step: step.unwrap_or(counted),
@@ -208,7 +208,7 @@ impl WorkerContext {
             attempt: self.lease.attempt,
             lease: self.lease.nonce.clone(),
             nonce: claim::nonce().map_err(NotTriedReason::Unseen)?,
-            metrics: whole.position.metrics.as_ref().map(MetricsPosition::reached),
+            metrics: save.position.metrics.as_ref().map(MetricsPosition::reached),
             boot_id: self.boot_id.clone(),
             is_hurried: false,
         };
@@ -226,9 +226,9 @@ impl WorkerContext {
         let taken = || tell(WorkerReply::Secured(request.entry.clone()));
         let is_newest = || self.lease.is_newest_exactly();
         log::debug(|| format!("commit: {request:?}"));
-        let done = commit::commit_notifying(&mut disk, &request, &is_newest, &taken);
-        log::debug(|| format!("committed: {done:?}"));
-        match &done {
+        let outcome = commit::commit_notifying(&mut disk, &request, &is_newest, &taken);
+        log::debug(|| format!("committed: {outcome:?}"));
+        match &outcome {
             Ok(CommitOutcome::StillChanging) => {
                 request.tree = tree::walk(&disk, &request.from).ok();
             }
@@ -244,8 +244,8 @@ impl WorkerContext {
             | Err(_) => {}
         }
         let is_left =
-            matches!(done, Ok(CommitOutcome::Rejected(_))) && disk.stat(&request.from).is_ok();
-        WorkerReply::Commit { request: Box::new(request), outcome: done, is_still_staged: is_left }
+            matches!(outcome, Ok(CommitOutcome::Rejected(_))) && disk.stat(&request.from).is_ok();
+        WorkerReply::Commit { request: Box::new(request), outcome, is_still_staged: is_left }
     }
 
     /// A later attempt's checkpoints are its own.

@@ -20,9 +20,9 @@ impl EventLoop<'_> {
         let (root, helpers) = (self.harness.context.pid, self.helpers());
         let is_running = self.exit.is_none();
         match action {
-            Action::AskToSave => {
-                let heard = self.ask_to_save(root, &helpers);
-                return heard.map(|heard| AttemptEvent::SaveRequested { heard });
+            Action::RequestSave => {
+                let is_caught = self.ask_to_save(root, &helpers);
+                return is_caught.map(|is_caught| AttemptEvent::SaveRequested { is_caught });
             }
             Action::Terminate => {
                 self.log.note("the program is told to end (SIGTERM)");
@@ -32,7 +32,7 @@ impl EventLoop<'_> {
                 self.log.note("the program is killed");
                 self.program.end(root, &helpers, is_running, Signal::SIGKILL);
             }
-            Action::AskCause => return self.ask_cause(),
+            Action::QuerySlurm => return self.query_slurm(),
             Action::Settle => self.settle(),
             Action::Decide => {}
         }
@@ -53,15 +53,15 @@ impl EventLoop<'_> {
             sleep(Duration::from_millis(10));
             self.reap();
         }
-        self.listen();
+        self.read_program();
         let happened = self.monitor.finish(self.harness.clock.now(), &mut self.log);
         for happening in happened {
-            self.happened(happening);
+            self.handle(happening);
         }
         self.note_ready();
         let in_order = matches!(self.exit, Some(Exit::Code(0 | 75 | 85 | 93)));
         self.saver.finish(in_order);
-        self.settling = true;
+        self.is_settling = true;
     }
 
     /// Asks by message and by signal; says whether anybody heard, if that is known at once.
@@ -102,7 +102,7 @@ impl EventLoop<'_> {
     }
 
     /// Lets the program know whether, why and until when it is being stopped.
-    pub(super) fn tell_stop(&mut self) {
+    pub(super) fn notify_stop(&mut self) {
         let (stop, deadline) = (self.supervisor.stop(), self.supervisor.deadline());
         if self.notified_stop == (stop, deadline) {
             return;
@@ -111,7 +111,7 @@ impl EventLoop<'_> {
         if stop.is_some() {
             self.saver.hurry();
         }
-        self.noted.stopped = stop.and(self.noted.stopped.or_else(|| Some(unix_now())));
+        self.notes.stopped = stop.and(self.notes.stopped.or_else(|| Some(unix_now())));
         let left = |at: Time| at.saturating_sub(self.harness.clock.now()).as_secs_f64();
         let deadline = deadline.map(|at| unix_now() + left(at));
         self.monitor.session.set_stop(stop.map(|_| (self.reason(), deadline)));

@@ -8,9 +8,9 @@ use nemo_core::rundir::{AttemptRecord, Every, LogAction, LogPolicy};
 
 use super::EventLoop;
 use crate::checkpoint::commit::CommitOutcome;
-use crate::checkpoint::saver::SaveOutcome as Saved;
+use crate::checkpoint::saver::SaveOutcome;
 use crate::checkpoint::worker::WorkerJob;
-use crate::monitor::Happening;
+use crate::monitor::MonitorEvent;
 use crate::os::clock::{Time, unix_now};
 use crate::os::log::Log;
 use crate::os::subprocess::{Subprocess, SubprocessResult};
@@ -28,34 +28,34 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 impl EventLoop<'_> {
     /// An answer comes later, or at once if nobody can be asked.
-    pub(super) fn ask_cause(&mut self) -> Option<AttemptEvent> {
-        if self.question.is_some() {
-            self.ask_again = true;
+    pub(super) fn query_slurm(&mut self) -> Option<AttemptEvent> {
+        if self.slurm_query.is_some() {
+            self.must_query_again = true;
             return None;
         }
         let job = self.harness.context.slurm.as_ref()?;
         let until = self.harness.clock.now() + ANSWER;
         match Subprocess::start(&slurm::show_job(&job.id()), until) {
-            Ok(question) => self.question = Some(question),
+            Ok(question) => self.slurm_query = Some(question),
             Err(error) => {
                 self.log.warn(&format!("`scontrol` could not be started: {error}"));
-                return Some(AttemptEvent::SlurmAnswered(SlurmAnswer::Silence));
+                return Some(AttemptEvent::SlurmAnswered(SlurmAnswer::NoAnswer));
             }
         }
         None
     }
 
-    pub(super) fn answer(&mut self) -> Option<AttemptEvent> {
-        let question = self.question.as_mut()?;
+    pub(super) fn read_slurm_answer(&mut self) -> Option<AttemptEvent> {
+        let question = self.slurm_query.as_mut()?;
         question.read();
         let outcome = question.outcome(self.harness.clock.now())?;
-        self.question = None;
-        if std::mem::take(&mut self.ask_again) {
-            return self.ask_cause();
+        self.slurm_query = None;
+        if std::mem::take(&mut self.must_query_again) {
+            return self.query_slurm();
         }
         let silence = |log: &mut Log, why: &str| {
             log.note(&format!("Slurm did not say what happens to the job: {why}"));
-            Some(AttemptEvent::SlurmAnswered(SlurmAnswer::Silence))
+            Some(AttemptEvent::SlurmAnswered(SlurmAnswer::NoAnswer))
         };
         let text = match outcome {
             SubprocessResult::Ended { text, .. } => text,
@@ -66,7 +66,7 @@ impl EventLoop<'_> {
         self.harness.grace_end = job.grace_end().or(self.harness.grace_end);
         let stop = slurm::stop_cause(&job, &self.harness.own_run(), unix_now());
         let stop = stop.map(|cause| {
-            let asked = self.questions.ask(requeue::cancel_question(self.harness));
+            let asked = self.disk_queue.ask(requeue::cancel_question(self.harness));
             // Where the disk does not answer, Slurm's word holds.
             if asked.wait(DISK) == Some(true) { StopCause::Cancelled } else { cause }
         });
@@ -74,9 +74,9 @@ impl EventLoop<'_> {
     }
 
     /// Takes what the program tells.
-    pub(super) fn listen(&mut self) -> Vec<AttemptEvent> {
+    pub(super) fn read_program(&mut self) -> Vec<AttemptEvent> {
         let now = self.harness.clock.now();
-        let stopping = self.settling || self.noted.stopped.is_some();
+        let stopping = self.is_settling || self.notes.stopped.is_some();
         let mut events = Vec::new();
         let mut happened = Vec::new();
         for heard in self.program.look(now, &mut self.log) {
@@ -84,7 +84,7 @@ impl EventLoop<'_> {
                 RankNews::Line(line) => {
                     happened.extend(self.monitor.line(&line, now, &mut self.log));
                 }
-                RankNews::Asked(heard) => events.push(self.asked(heard)),
+                RankNews::SaveRequested(heard) => events.push(self.save_requested(heard)),
                 // One by one: the kernel lets only a few messages wait.
                 RankNews::Message(message) => {
                     self.program.deliver(&message);
@@ -94,42 +94,42 @@ impl EventLoop<'_> {
         }
         happened.extend(self.monitor.read(now, stopping, &mut self.log));
         self.note_ready();
-        events.extend(happened.into_iter().filter_map(|happening| self.happened(happening)));
+        events.extend(happened.into_iter().filter_map(|happening| self.handle(happening)));
         events
     }
 
     /// The ranks have answered a request to save.
-    fn asked(&mut self, heard: bool) -> AttemptEvent {
-        if heard {
+    fn save_requested(&mut self, is_caught: bool) -> AttemptEvent {
+        if is_caught {
             let signal = self.harness.trial.signal;
             self.log.note(&format!("the program is asked to save ({signal})"));
         }
-        AttemptEvent::SaveRequested { heard }
+        AttemptEvent::SaveRequested { is_caught }
     }
 
     /// Puts on record that the program works.
     pub(super) fn note_ready(&mut self) {
-        if self.noted.worked || !self.monitor.session.is_ready {
+        if self.notes.worked || !self.monitor.session.is_ready {
             return;
         }
-        self.noted.worked = true;
+        self.notes.worked = true;
         let record = AttemptRecord::Ready { attempt: self.lease.attempt, time: unix_now() };
         self.record(record, "that the program works");
     }
 
-    pub(super) fn happened(&mut self, happening: Happening) -> Option<AttemptEvent> {
+    pub(super) fn handle(&mut self, happening: MonitorEvent) -> Option<AttemptEvent> {
         match happening {
-            Happening::Complete { name, step } => {
+            MonitorEvent::Complete { name, step } => {
                 let now = self.harness.clock.now();
-                self.saver.complete(name, step, self.monitor.place(), now);
+                self.saver.complete(name, step, self.monitor.position(), now);
             }
-            Happening::Requeue => {
+            MonitorEvent::Requeue => {
                 self.log.note("the program asks for a requeue");
-                self.noted.wants_requeue = true;
+                self.notes.wants_requeue = true;
                 return Some(AttemptEvent::ProgramRequestedRequeue);
             }
-            Happening::Policy { policy, line } => self.apply(&policy, line),
-            Happening::Hung { since } => return Some(self.hung(since)),
+            MonitorEvent::Policy { policy, line } => self.apply(&policy, line),
+            MonitorEvent::Hung { since } => return Some(self.hung(since)),
         }
         None
     }
@@ -143,9 +143,9 @@ impl EventLoop<'_> {
         self.record(label, "a log policy's match");
         match action {
             LogAction::Label => {}
-            LogAction::StopRestarting => self.noted.stop_restarting = Some(name.clone()),
+            LogAction::StopRestarting => self.notes.stop_restarting = Some(name.clone()),
             LogAction::ExcludeNode => {
-                self.noted.leave_node = true;
+                self.notes.leave_node = true;
                 let node = self.harness.context.node.clone();
                 let reason = format!("log policy `{name}`");
                 let record =
@@ -197,18 +197,18 @@ impl EventLoop<'_> {
     }
 
     /// Records what came of a save.
-    pub(super) fn saved(&mut self, outcome: Saved) -> Option<AttemptEvent> {
-        let Saved { entry, step, bytes, result: done, written_at: at, is_final: is_last } = outcome;
-        match done {
+    pub(super) fn handle_save(&mut self, outcome: SaveOutcome) -> Option<AttemptEvent> {
+        let SaveOutcome { entry, step, bytes, result, written_at, is_final } = outcome;
+        match result {
             Ok(CommitOutcome::SameContent(before)) => {
                 self.log.note(&format!(
                     "`{entry}` is what step-{before} is already: it is no new checkpoint"
                 ));
             }
-            Ok(CommitOutcome::AlreadyCommitted) if self.known.contains(&step) => {}
+            Ok(CommitOutcome::AlreadyCommitted) if self.committed_steps.contains(&step) => {}
             Ok(CommitOutcome::Committed | CommitOutcome::AlreadyCommitted) => {
-                self.committed(step, bytes, &entry, at);
-                return Some(AttemptEvent::Committed { at });
+                self.committed(step, bytes, &entry, written_at);
+                return Some(AttemptEvent::Committed { at: written_at });
             }
             Ok(CommitOutcome::Superseded) => return Some(AttemptEvent::Superseded),
             Ok(CommitOutcome::StillChanging) => {
@@ -216,12 +216,12 @@ impl EventLoop<'_> {
             }
             Ok(CommitOutcome::Rejected(why)) => {
                 let text = format!("`{entry}` was not committed: {why}");
-                self.refuse(text);
+                self.add_uncommitted(text);
             }
             Err(error) => {
                 let text = format!("`{entry}` could not be committed: {error}");
-                if is_last {
-                    self.refuse(text);
+                if is_final {
+                    self.add_uncommitted(text);
                 } else {
                     self.log.warn(&text);
                 }
@@ -231,11 +231,11 @@ impl EventLoop<'_> {
     }
 
     /// Something that was saved is not committed: the first few are named at the end.
-    fn refuse(&mut self, text: String) {
+    fn add_uncommitted(&mut self, text: String) {
         self.log.warn(&text);
-        match self.refused.len() {
-            ..REFUSED => self.refused.push(text),
-            REFUSED => self.refused.push("and others".to_owned()),
+        match self.uncommitted.len() {
+            ..REFUSED => self.uncommitted.push(text),
+            REFUSED => self.uncommitted.push("and others".to_owned()),
             _ => {}
         }
     }
@@ -257,11 +257,11 @@ impl EventLoop<'_> {
     }
 
     fn committed(&mut self, step: u64, bytes: u64, entry: &str, at: Time) {
-        let is_new = self.known.insert(step);
+        let is_new = self.committed_steps.insert(step);
         let attempt = self.lease.attempt;
         let now = self.harness.clock.now();
         self.monitor.alive(now);
-        self.monitor.session.works(now);
+        self.monitor.session.note_work(now);
         self.note_ready();
         let saving = self.monitor.session.cost(step).map(|cost| cost.as_secs_f64());
         let (time, bytes) = (unix_now(), Some(bytes));
@@ -272,7 +272,7 @@ impl EventLoop<'_> {
         self.monitor.publish();
         self.log.note(&format!("`{entry}` is committed as checkpoint step-{step}"));
         if is_new {
-            self.committed = self.committed.max(Some(step));
+            self.newest_commit = self.newest_commit.max(Some(step));
         }
     }
 }

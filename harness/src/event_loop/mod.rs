@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 
 use crate::attempt::history::AttemptJournal;
 use crate::attempt::lease::Lease;
-use crate::attempt::outcome::{AttemptReport, Noted};
+use crate::attempt::outcome::{AttemptNotes, AttemptReport};
 use crate::attempt::verdict::{Exit, ProgramReport};
 use crate::checkpoint::saver::Saver;
 use crate::job::harness::Harness;
@@ -28,7 +28,7 @@ use crate::os::signals;
 use crate::os::subprocess::Subprocess;
 use crate::program::RunningProgram;
 use crate::program::processes::{self, Reaped};
-use crate::rank::multi_rank::Who;
+use crate::rank::multi_rank::FailedRank;
 use crate::slurm::requeue;
 use crate::supervise::{Action, AttemptEvent, StopCause, Supervisor};
 
@@ -81,9 +81,9 @@ pub(crate) struct StartedAttempt<'a> {
     pub(crate) log: Log,
     pub(crate) journal: &'a AttemptJournal,
     /// The steps that earlier attempts committed.
-    pub(crate) known: BTreeSet<u64>,
+    pub(crate) committed_steps: BTreeSet<u64>,
     /// Asks the disk.
-    pub(crate) questions: SerialQueue,
+    pub(crate) disk_queue: SerialQueue,
 }
 
 /// A running attempt.
@@ -94,66 +94,66 @@ pub(crate) struct EventLoop<'a> {
     program: RunningProgram,
     exit: Option<Exit>,
     /// Whose end it was, of several.
-    who: Option<Who>,
+    failed_rank: Option<FailedRank>,
     /// The first process has ended so by TERM, but others of the program may still save; until then without a stop.
-    outlived: Option<(Exit, Time)>,
+    early_exit: Option<(Exit, Time)>,
     lease: Lease,
-    lease_at: Time,
+    lease_check_at: Time,
     /// Whether it is the newest, once the disk answers.
-    lease_asked: Option<PendingAnswer<io::Result<bool>>>,
+    lease_check: Option<PendingAnswer<io::Result<bool>>>,
     /// What was wanted by hand when USR1 came, once the disk answers.
     file_request: Option<PendingAnswer<FileRequest>>,
     /// The interval that follows from the record.
     interval: Option<PendingAnswer<Duration>>,
-    questions: SerialQueue,
+    disk_queue: SerialQueue,
     log: Log,
     journal: &'a AttemptJournal,
     monitor: Monitor,
-    question: Option<Subprocess>,
+    slurm_query: Option<Subprocess>,
     /// Slurm must be asked once more: something happened since the question.
-    ask_again: bool,
-    settling: bool,
+    must_query_again: bool,
+    is_settling: bool,
     saver: Saver,
-    refused: Vec<String>,
+    uncommitted: Vec<String>,
     /// The steps that were committed, now or before.
-    known: BTreeSet<u64>,
+    committed_steps: BTreeSet<u64>,
     /// The newest new one.
-    committed: Option<u64>,
+    newest_commit: Option<u64>,
     /// The stop and its deadline, as the program was told of them.
     notified_stop: (Option<StopCause>, Option<Time>),
-    noted: Noted,
+    notes: AttemptNotes,
 }
 
 impl<'a> EventLoop<'a> {
     pub(crate) fn new(harness: &'a mut Harness, parts: StartedAttempt<'a>) -> Self {
         let StartedAttempt { supervisor, program, saver, monitor, lease, log, journal, .. } = parts;
-        let StartedAttempt { known, questions, .. } = parts;
-        let lease_at = harness.clock.now() + LEASE_EVERY;
+        let StartedAttempt { committed_steps, disk_queue, .. } = parts;
+        let lease_check_at = harness.clock.now() + LEASE_EVERY;
         Self {
             harness,
             supervisor,
             program,
             exit: None,
-            who: None,
-            outlived: None,
+            failed_rank: None,
+            early_exit: None,
             lease,
-            lease_at,
-            lease_asked: None,
+            lease_check_at,
+            lease_check: None,
             file_request: None,
             interval: None,
-            questions,
+            disk_queue,
             log,
             journal,
             monitor,
-            question: None,
-            ask_again: false,
-            settling: false,
+            slurm_query: None,
+            must_query_again: false,
+            is_settling: false,
             saver,
-            refused: Vec::new(),
-            known,
-            committed: None,
+            uncommitted: Vec::new(),
+            committed_steps,
+            newest_commit: None,
             notified_stop: (None, None),
-            noted: Noted::default(),
+            notes: AttemptNotes::default(),
         }
     }
 
@@ -174,53 +174,53 @@ impl<'a> EventLoop<'a> {
                 }
                 events.extend(self.act(action));
             }
-            self.tell_stop();
+            self.notify_stop();
             if events.is_empty() {
-                if !self.is_settled() || self.question.is_some() {
+                if !self.is_settled() || self.slurm_query.is_some() {
                     self.wait();
                 }
-                self.gather(&mut events);
+                self.collect_events(&mut events);
             }
         }
     }
 
     /// Everything is committed, or could not be.
     fn is_settled(&self) -> bool {
-        self.settling && self.saver.is_idle()
+        self.is_settling && self.saver.is_idle()
     }
 
     fn report(mut self) -> AttemptReport {
-        if let Some(question) = &self.question {
+        if let Some(question) = &self.slurm_query {
             processes::signal(question.pid, Signal::SIGKILL);
         }
         let session = &mut self.monitor.session;
         let from_program = ProgramReport {
             finished: session.is_finished,
-            requeue: self.noted.wants_requeue,
+            requeue: self.notes.wants_requeue,
             invalid: session.invalid.take(),
         };
-        self.noted.leave_node |= self.exit.is_none();
+        self.notes.leave_node |= self.exit.is_none();
         let unfinished = self.saver.unfinished();
         let is_taken = unfinished.iter().any(|(_, is_taken)| *is_taken);
         for (name, is_taken) in unfinished {
             let then = if is_taken { "; it is kept, and the next attempt commits it" } else { "" };
             let text = format!("`{name}` was not committed: there was no time left for it{then}");
-            self.refused.push(text);
+            self.uncommitted.push(text);
         }
         AttemptReport {
             exit: self.exit.unwrap_or(Exit::Signal(Signal::SIGKILL as i32)),
-            who: self.who,
+            failed_rank: self.failed_rank,
             stop: self.supervisor.stop(),
-            was_asked: self.supervisor.was_asked(),
-            sure: self.supervisor.is_sure(),
+            was_notified: self.supervisor.was_notified(),
+            is_confirmed: self.supervisor.has_confirmed_cause(),
             deadline: self.supervisor.deadline(),
             step: session.step,
-            committed: self.committed,
+            committed: self.newest_commit,
             is_taken,
-            refused: self.refused,
+            uncommitted: self.uncommitted,
             from_program,
             killed: self.supervisor.has_killed(),
-            noted: self.noted,
+            notes: self.notes,
             saving: session.saved_for,
             log: self.log,
         }
@@ -231,22 +231,22 @@ impl<'a> EventLoop<'a> {
         self.harness
             .sentinel
             .into_iter()
-            .chain(self.question.as_ref().map(|asked| asked.pid))
+            .chain(self.slurm_query.as_ref().map(|asked| asked.pid))
             .collect()
     }
 
     /// Waits for anything to happen, or the next time that is due.
     fn wait(&mut self) {
         let now = self.harness.clock.now();
-        let lease = (!self.settling).then_some(self.lease_at);
-        let outlived = self.outlived.as_ref().filter(|_| self.supervisor.stop().is_none());
-        let monitor = self.monitor.next_look(now, self.noted.stopped.is_some());
+        let lease = (!self.is_settling).then_some(self.lease_check_at);
+        let outlived = self.early_exit.as_ref().filter(|_| self.supervisor.stop().is_none());
+        let monitor = self.monitor.next_read(now, self.notes.stopped.is_some());
         let due = [
             self.supervisor.next_tick(),
-            self.question.as_ref().map(Subprocess::until),
+            self.slurm_query.as_ref().map(Subprocess::until),
             lease,
             self.saver.next_poll(now),
-            monitor.filter(|_| !self.settling),
+            monitor.filter(|_| !self.is_settling),
             outlived.map(|(_, until)| *until),
             self.program.next_look(),
             self.harness.records.is_full().then_some(now + FULL),
@@ -257,7 +257,7 @@ impl<'a> EventLoop<'a> {
             PollTimeout::try_from(due + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
         });
         let mut set = vec![PollFd::new(self.harness.signals.as_fd(), PollFlags::POLLIN)];
-        let question = self.question.as_ref().and_then(Subprocess::pipe);
+        let question = self.slurm_query.as_ref().and_then(Subprocess::pipe);
         set.extend(question.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
         set.extend(self.program.descriptors().map(|open| PollFd::new(open, PollFlags::POLLIN)));
         set.extend(self.monitor.descriptors().map(|open| PollFd::new(open, PollFlags::POLLIN)));
@@ -268,7 +268,7 @@ impl<'a> EventLoop<'a> {
     /// USR1 came. What it means is asked of the disk: one that does not answer at once holds nothing up.
     fn usr1(&mut self) -> AttemptEvent {
         let dir = self.harness.trial.dir.clone();
-        let asked = self.questions.ask(move || FileRequest::take(&dir));
+        let asked = self.disk_queue.ask(move || FileRequest::take(&dir));
         if let Some(wanted) = asked.wait(ANSWER) {
             return wanted.event().unwrap_or(AttemptEvent::Usr1);
         }
@@ -277,28 +277,28 @@ impl<'a> EventLoop<'a> {
     }
 
     /// Looks whether a later attempt has taken over, now and then.
-    fn ask_for_lease(&mut self) -> Option<AttemptEvent> {
+    fn check_lease(&mut self) -> Option<AttemptEvent> {
         let now = self.harness.clock.now();
-        if let Some(answer) = self.lease_asked.as_ref().and_then(PendingAnswer::take) {
-            self.lease_asked = None;
+        if let Some(answer) = self.lease_check.as_ref().and_then(PendingAnswer::take) {
+            self.lease_check = None;
             return matches!(answer, Ok(false)).then_some(AttemptEvent::Superseded);
         }
-        if !self.settling && self.lease_at <= now {
-            self.lease_at = now + LEASE_EVERY;
-            if self.lease_asked.is_none() {
+        if !self.is_settling && self.lease_check_at <= now {
+            self.lease_check_at = now + LEASE_EVERY;
+            if self.lease_check.is_none() {
                 let lease = self.lease.clone();
-                self.lease_asked = Some(self.questions.ask(move || lease.is_newest()));
+                self.lease_check = Some(self.disk_queue.ask(move || lease.is_newest()));
             }
         }
         None
     }
 
-    fn gather(&mut self, events: &mut VecDeque<AttemptEvent>) {
+    fn collect_events(&mut self, events: &mut VecDeque<AttemptEvent>) {
         let heard = signals::read(&self.harness.signals);
         if !heard.is_empty() {
             log::debug(|| format!("signals: {heard:?}"));
         }
-        events.extend(self.listen());
+        events.extend(self.read_program());
         for signal in heard {
             match signal {
                 Signal::SIGUSR1 => events.push_back(self.usr1()),
@@ -307,8 +307,8 @@ impl<'a> EventLoop<'a> {
                 _ => {} // USR2 and HUP are nobody's way to talk to the harness
             }
         }
-        events.extend(self.last_ended());
-        events.extend(self.answer());
+        events.extend(self.late_exit());
+        events.extend(self.read_slurm_answer());
         if let Some(wanted) = self.file_request.as_ref().and_then(PendingAnswer::take) {
             self.file_request = None;
             events.extend(wanted.event());
@@ -317,10 +317,10 @@ impl<'a> EventLoop<'a> {
             self.interval = None;
             self.monitor.session.set_interval(interval);
         }
-        let saved = self.saver.poll(self.harness.clock.now(), &self.monitor.place());
-        events.extend(saved.into_iter().filter_map(|outcome| self.saved(outcome)));
+        let saved = self.saver.poll(self.harness.clock.now(), &self.monitor.position());
+        events.extend(saved.into_iter().filter_map(|outcome| self.handle_save(outcome)));
         self.remove_surplus();
-        events.extend(self.ask_for_lease());
+        events.extend(self.check_lease());
         if self.is_settled() {
             events.push_back(AttemptEvent::Settled);
         }
@@ -331,42 +331,44 @@ impl<'a> EventLoop<'a> {
         let mut event = None;
         for reaped in processes::reap() {
             let Reaped { pid, code, .. } = reaped;
-            if pid == self.program.pid() && self.exit.is_none() && self.outlived.is_none() {
+            if pid == self.program.pid() && self.exit.is_none() && self.early_exit.is_none() {
                 let (exit, who) = self.program.ended(reaped, self.harness, &mut self.log);
-                if self.is_outlived(&exit) {
+                if self.has_survivors(&exit) {
                     self.log.note("the first process has ended by SIGTERM; others still save");
-                    self.outlived = Some((exit, self.harness.clock.now() + UNTIL_TERM));
+                    self.early_exit = Some((exit, self.harness.clock.now() + UNTIL_TERM));
                 } else {
-                    event = Some(self.ended(exit, who));
+                    event = Some(self.program_ended(exit, who));
                 }
-            } else if let Some(question) = self.question.as_mut().filter(|asked| asked.pid == pid) {
+            } else if let Some(question) =
+                self.slurm_query.as_mut().filter(|asked| asked.pid == pid)
+            {
                 question.reaped(reaped);
             } else if self.harness.sentinel == Some(pid) {
                 self.harness.sentinel = None;
                 if code != Some(0) {
                     self.log.warn("the sentinel failed: a preemption may come without notice now");
                 }
-            } else if let Some((exit, _)) = self.outlived.as_mut().filter(|_| code.is_some()) {
+            } else if let Some((exit, _)) = self.early_exit.as_mut().filter(|_| code.is_some()) {
                 *exit = Exit::of(reaped); // one of those that were waited for
             }
         }
         event
     }
 
-    fn ended(&mut self, exit: Exit, who: Option<Who>) -> AttemptEvent {
+    fn program_ended(&mut self, exit: Exit, who: Option<FailedRank>) -> AttemptEvent {
         let lost = who.as_ref().is_some_and(|who| who.lost);
         let killed = match exit {
             Exit::Signal(_) => true,
             Exit::Code(code) => code > 128 || lost,
             Exit::StartFailed(_) | Exit::NotStarted(_) => false,
         };
-        (self.exit, self.who) = (Some(exit), who);
+        (self.exit, self.failed_rank) = (Some(exit), who);
         AttemptEvent::Exited { killed }
     }
 
     /// Whether a script was ended by Slurm's TERM, which comes to every process of a job, while the program that it
     /// waited for catches that, and saves.
-    fn is_outlived(&self, exit: &Exit) -> bool {
+    fn has_survivors(&self, exit: &Exit) -> bool {
         let own = self.harness.trial.signal;
         let saves = |pid: u32| hears(pid, own) || hears(pid, Signal::SIGTERM);
         let others = || proc_fs::descendants(self.harness.context.pid, &self.helpers());
@@ -376,15 +378,15 @@ impl<'a> EventLoop<'a> {
     }
 
     /// The end, once the last of those is gone that outlived the first process; or soon, if that TERM was not Slurm's.
-    fn last_ended(&mut self) -> Option<AttemptEvent> {
-        let (_, until) = self.outlived.as_ref()?;
+    fn late_exit(&mut self) -> Option<AttemptEvent> {
+        let (_, until) = self.early_exit.as_ref()?;
         let is_late = self.supervisor.stop().is_none() && *until <= self.harness.clock.now();
         let root = self.harness.context.pid;
         if !is_late && !proc_fs::descendants(root, &self.helpers()).is_empty() {
             return None;
         }
         self.reap(); // how the last one ended may not have been heard yet
-        let (exit, _) = self.outlived.take()?;
-        Some(self.ended(exit, None))
+        let (exit, _) = self.early_exit.take()?;
+        Some(self.program_ended(exit, None))
     }
 }

@@ -41,7 +41,7 @@ const FIRST_PATIENCE: Duration = Duration::from_mins(2);
 
 /// Which trial is to be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Which {
+pub(crate) enum TrialSelector {
     Trial(u32),
     /// This plus the index in the job array.
     Offset(u32),
@@ -57,7 +57,7 @@ pub(crate) struct Mode {
 }
 
 /// Runs a trial, and answers with the exit code. An error is for people, and means that nothing was run.
-pub(crate) fn run(task_dir: &Path, which: Which, mode: Mode) -> Result<u8, String> {
+pub(crate) fn run(task_dir: &Path, which: TrialSelector, mode: Mode) -> Result<u8, String> {
     let Mode { local, in_environment } = mode;
     let clock = Clock::start();
     let signals = signals::listen().map_err(|error| format!("signals: {error}"))?;
@@ -68,8 +68,8 @@ pub(crate) fn run(task_dir: &Path, which: Which, mode: Mode) -> Result<u8, Strin
     }
     let context = JobContext::read(local).map_err(|error| format!("/proc: {error}"))?;
     let index = match which {
-        Which::Trial(index) => index,
-        Which::Offset(offset) => offset + context.array_index(),
+        TrialSelector::Trial(index) => index,
+        TrialSelector::Offset(offset) => offset + context.array_index(),
     };
     let until = clock.now() + FIRST_PATIENCE;
     let patience = Patience { signals: &signals, clock, until };
@@ -131,7 +131,8 @@ fn attempts(harness: &mut Harness) -> Result<u8, String> {
     }
     if requeue::is_paused(&harness.trial.dir) {
         log_info("the trial is paused: `nemo-slurm resume` lets it go on");
-        let stopped = Stopped { cause: Some(StopCause::Paused), sure: false, deadline: None };
+        let stopped =
+            Stopped { cause: Some(StopCause::Paused), is_confirmed: false, deadline: None };
         return Ok(requeue::requeue(harness, 0, stopped));
     }
     let mut pause = Duration::from_secs(1);

@@ -91,12 +91,12 @@ pub(crate) struct Recorder {
     file: Arc<Mutex<Option<Appender>>>,
     /// The bytes in the file once all is written: what a checkpoint remembers where there are no steps.
     length: u64,
-    written: Arc<Written>,
+    written: Arc<WriteProgress>,
 }
 
 /// How much of what was to be written is.
 #[derive(Debug, Default)]
-struct Written {
+struct WriteProgress {
     state: Mutex<WrittenState>,
     more: Condvar,
 }
@@ -114,7 +114,7 @@ struct WrittenState {
 pub(crate) struct MetricsPosition {
     path: PathBuf,
     length: u64,
-    written: Arc<Written>,
+    written: Arc<WriteProgress>,
 }
 
 impl MetricsPosition {
@@ -131,7 +131,7 @@ impl Recorder {
     pub(crate) fn new(path: PathBuf, attempt: u32, records: &SerialQueue) -> Self {
         let length = fs::metadata(&path).map_or(0, |metadata| metadata.len());
         let state = WrittenState { until: length, more: 0 };
-        let written = Arc::new(Written { state: Mutex::new(state), more: Condvar::new() });
+        let written = Arc::new(WriteProgress { state: Mutex::new(state), more: Condvar::new() });
         let (records, file) = (records.clone(), Arc::default());
         Self { path, attempt, records, file, length, written }
     }
@@ -217,7 +217,7 @@ pub(crate) fn validated(
 /// What decides whether a line stays. Its values are read over: there may be millions of lines.
 #[derive(Deserialize)]
 #[expect(dead_code, reason = "a line without these fields is none of ours")]
-struct Reported {
+struct ReportedStep {
     step: Option<u64>,
     attempt: IgnoredAny,
     time: IgnoredAny,
@@ -230,7 +230,7 @@ pub(crate) type ResumedAt = Option<(u64, u64)>;
 fn stays(line: &JsonLine<'_>, resumed: ResumedAt) -> bool {
     let Some((step, length)) = resumed else { return false };
     let is_whole = line.text.ends_with(b"\n");
-    let row = serde_json::from_slice::<Reported>(line.text).ok().filter(|_| is_whole);
+    let row = serde_json::from_slice::<ReportedStep>(line.text).ok().filter(|_| is_whole);
     row.is_some_and(|row| row.step.map_or(line.end <= length, |own| own <= step))
 }
 

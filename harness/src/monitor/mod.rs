@@ -24,7 +24,7 @@ use crate::os::clock::{Time, unix_now};
 use crate::os::log::Log;
 use crate::os::serial_queue::{PendingAnswer, SerialQueue};
 use crate::program::output::OutputStream;
-use crate::protocol::{MessageEffect, Received, Session, Socket, parse};
+use crate::protocol::{MessageEffect, ReceivedDatagram, Session, Socket, parse};
 
 /// How often at the most those who look are told how far the program is.
 const PROGRESS: Duration = Duration::from_secs(2);
@@ -52,20 +52,20 @@ pub(crate) struct Monitor {
     socket: Option<Socket>,
     watchdog: Option<Watchdog>,
     /// How many bytes the logs and what is being saved had when they were last looked at.
-    written: [u64; 3],
+    sizes: [u64; 3],
     /// They are being looked at.
-    looking: Option<PendingAnswer<[u64; 3]>>,
-    looks: SerialQueue,
+    pending_sizes: Option<PendingAnswer<[u64; 3]>>,
+    size_queue: SerialQueue,
     records: SerialQueue,
     /// Reports that there was no room for.
     unwritten: u64,
     /// The last reports.
     reported: VecDeque<(Option<u64>, bool, Map<String, Value>)>,
     /// What others were told of, and when.
-    shown: (Option<Progress>, Time),
-    told: u64,
+    written_progress: (Option<Progress>, Time),
+    published_version: u64,
     /// A message has come.
-    spoken: bool,
+    uses_messages: bool,
 }
 
 /// What the attempt begins with.
@@ -81,7 +81,7 @@ pub(crate) struct MonitorConfig {
 
 /// What somebody else must act on.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Happening {
+pub(crate) enum MonitorEvent {
     /// A checkpoint is complete.
     Complete { name: Vec<u8>, step: Option<u64> },
     /// The job shall be requeued.
@@ -111,15 +111,15 @@ impl Monitor {
             session,
             socket,
             watchdog,
-            written: [0; 3],
-            looking: None,
-            looks: SerialQueue::start("signs", None),
+            sizes: [0; 3],
+            pending_sizes: None,
+            size_queue: SerialQueue::start("signs", None),
             records: records.clone(),
             unwritten: 0,
             reported: VecDeque::new(),
-            shown: (None, Time::ZERO),
-            told: 0,
-            spoken: false,
+            written_progress: (None, Time::ZERO),
+            published_version: 0,
+            uses_messages: false,
         }
     }
 
@@ -130,20 +130,21 @@ impl Monitor {
     }
 
     /// When [`Monitor::read`] is due.
-    pub(crate) fn next_look(&self, now: Time, stopping: bool) -> Option<Time> {
+    pub(crate) fn next_read(&self, now: Time, stopping: bool) -> Option<Time> {
         let watchdog = self.watchdog.filter(|_| !stopping).map(|dog| dog.due());
-        let watchdog = match self.looking {
+        let watchdog = match self.pending_sizes {
             Some(_) => watchdog.map(|_| now + ANSWER),
             None => watchdog,
         };
-        let again = self.socket.as_ref().is_some_and(|socket| socket.is_behind(self.told));
-        let show = self.is_stale().then_some(self.shown.1 + PROGRESS);
+        let again =
+            self.socket.as_ref().is_some_and(|socket| socket.is_behind(self.published_version));
+        let show = self.is_stale().then_some(self.written_progress.1 + PROGRESS);
         let save = self.session.save_due_at();
         [watchdog, again.then_some(now + AGAIN), show, save].into_iter().flatten().min()
     }
 
     /// Takes what has come.
-    pub(crate) fn read(&mut self, now: Time, stopping: bool, log: &mut Log) -> Vec<Happening> {
+    pub(crate) fn read(&mut self, now: Time, stopping: bool, log: &mut Log) -> Vec<MonitorEvent> {
         let mut happened = self.read_output(now, log);
         for _ in 0..MESSAGES {
             let Some(received) = self.socket.as_mut().and_then(Socket::receive) else { break };
@@ -153,24 +154,29 @@ impl Monitor {
         self.publish();
         self.show(now);
         if !stopping {
-            happened.extend(self.watch(now));
+            happened.extend(self.check_watchdog(now));
         }
         happened
     }
 
-    fn message(&mut self, received: &Received, now: Time, log: &mut Log) -> Vec<Happening> {
-        self.spoken = true;
+    fn message(
+        &mut self,
+        received: &ReceivedDatagram,
+        now: Time,
+        log: &mut Log,
+    ) -> Vec<MonitorEvent> {
+        self.uses_messages = true;
         self.alive(now);
         let mut happened = Vec::new();
-        for heard in self.session.take(parse(&received.bytes), now) {
+        for heard in self.session.handle(parse(&received.bytes), now) {
             match heard {
                 MessageEffect::Report { step, values, validation } => {
                     self.report(step, values, validation, log);
                 }
                 MessageEffect::Complete { name, step } => {
-                    happened.push(Happening::Complete { name, step });
+                    happened.push(MonitorEvent::Complete { name, step });
                 }
-                MessageEffect::Requeue => happened.push(Happening::Requeue),
+                MessageEffect::Requeue => happened.push(MonitorEvent::Requeue),
                 MessageEffect::Subscribe => {
                     if let Some((socket, from)) = self.socket.as_mut().zip(received.from) {
                         socket.subscribe(from);
@@ -191,7 +197,7 @@ impl Monitor {
         happened
     }
 
-    fn read_output(&mut self, now: Time, log: &mut Log) -> Vec<Happening> {
+    fn read_output(&mut self, now: Time, log: &mut Log) -> Vec<MonitorEvent> {
         let mut lines = Vec::new();
         for stream in &mut self.streams {
             stream.read(|line| lines.push(line.to_owned()));
@@ -204,20 +210,20 @@ impl Monitor {
     }
 
     /// Takes one line of the program's output.
-    pub(crate) fn line(&mut self, line: &str, now: Time, log: &mut Log) -> Vec<Happening> {
+    pub(crate) fn line(&mut self, line: &str, now: Time, log: &mut Log) -> Vec<MonitorEvent> {
         self.alive(now);
         let values = self.patterns.line(line);
         let step = self.patterns.current.filter(|_| self.patterns.has_step());
         if step.is_some() && step != self.session.reported_step {
             (self.session.step, self.session.reported_step) = (step, step);
-            self.session.works(now);
+            self.session.note_work(now);
         }
         if let Some(values) = values {
-            self.session.works(now);
+            self.session.note_work(now);
             self.record(step, values, false, log);
         }
         let policies = self.policies.line(line).into_iter();
-        policies.map(|policy| Happening::Policy { policy, line: line.to_owned() }).collect()
+        policies.map(|policy| MonitorEvent::Policy { policy, line: line.to_owned() }).collect()
     }
 
     /// Records a report of a message, which may be a repeat.
@@ -259,27 +265,28 @@ impl Monitor {
 
     /// Tells subscribers what has changed; the answer is how many know it.
     pub(crate) fn publish(&mut self) -> usize {
-        self.told = self.session.version();
+        self.published_version = self.session.version();
         let text = self.session.text();
-        self.socket.as_mut().map_or(0, |socket| socket.publish(self.told, &text))
+        self.socket.as_mut().map_or(0, |socket| socket.publish(self.published_version, &text))
     }
 
     /// Looks for a sign of life: a message or a line came by itself, a log or a checkpoint may have grown.
-    fn watch(&mut self, now: Time) -> Option<Happening> {
+    fn check_watchdog(&mut self, now: Time) -> Option<MonitorEvent> {
         let dog = self.watchdog.as_mut().filter(|dog| dog.due() <= now)?;
-        let Some(looking) = &self.looking else {
+        let Some(looking) = &self.pending_sizes else {
             let (dir, attempt) = (&self.dir, self.attempt);
             let paths = [dir.stdout(attempt), dir.stderr(attempt), dir.staging(attempt)];
-            self.looking = Some(self.looks.ask(move || paths.map(|path| bytes(&path, DEPTH))));
+            self.pending_sizes =
+                Some(self.size_queue.ask(move || paths.map(|path| bytes(&path, DEPTH))));
             return None;
         };
         // A disk that does not answer says nothing of the program, which may wait for it too.
         let written = looking.take()?;
-        self.looking = None;
-        let has_changed = written != std::mem::replace(&mut self.written, written);
+        self.pending_sizes = None;
+        let has_changed = written != std::mem::replace(&mut self.sizes, written);
         let since = dog.look(now, has_changed)?;
         self.watchdog = None; // once is enough
-        Some(Happening::Hung { since })
+        Some(MonitorEvent::Hung { since })
     }
 
     /// Something was saved: that is a sign of life too.
@@ -296,12 +303,13 @@ impl Monitor {
     }
 
     fn is_stale(&self) -> bool {
-        self.spoken && self.shown.0 != Some(self.progress())
+        self.uses_messages && self.written_progress.0 != Some(self.progress())
     }
 
     /// Tells those who look at the folder.
     fn show(&mut self, now: Time) {
-        let is_early = self.shown.0.is_some() && now < self.shown.1 + PROGRESS;
+        let is_early =
+            self.written_progress.0.is_some() && now < self.written_progress.1 + PROGRESS;
         if self.is_stale() && !is_early {
             self.write_progress(now);
         }
@@ -316,16 +324,16 @@ impl Monitor {
                 drop(durable::replace_file(&path, &text)); // the next change tries again
             });
         }
-        self.shown = (Some(progress), now);
+        self.written_progress = (Some(progress), now);
     }
 
     /// How far the program is.
-    pub(crate) fn place(&self) -> ProgramPosition {
+    pub(crate) fn position(&self) -> ProgramPosition {
         ProgramPosition { step: self.session.reported_step, metrics: Some(self.recorder.mark()) }
     }
 
     /// The program is gone: what waits is read to its end.
-    pub(crate) fn finish(&mut self, now: Time, log: &mut Log) -> Vec<Happening> {
+    pub(crate) fn finish(&mut self, now: Time, log: &mut Log) -> Vec<MonitorEvent> {
         let mut happened = Vec::new();
         for _ in 0..64 {
             happened.extend(self.read(now, true, log));

@@ -54,7 +54,7 @@ pub(crate) struct Subprocess {
 
 impl Subprocess {
     /// Starts it, in a group of its own. Its times are seconds since 1970.
-    pub(crate) fn start(argv: &[&str], until: Time) -> io::Result<Self> {
+    pub(crate) fn start(argv: &[&str], deadline: Time) -> io::Result<Self> {
         let (pipe, other) = io::pipe()?;
         fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let mut command = Command::new(argv.first().copied().unwrap_or_default());
@@ -68,7 +68,7 @@ impl Subprocess {
         guard::stop_if_orphaned();
         log::debug(|| format!("run: {}", argv.join(" ")));
         let pid = command.spawn()?.id();
-        Ok(Self { pid, pipe: Some(pipe), text: Vec::new(), deadline: until, ended: None })
+        Ok(Self { pid, pipe: Some(pipe), text: Vec::new(), deadline, ended: None })
     }
 
     /// What to poll, until the end of its output.

@@ -23,14 +23,14 @@ pub(crate) struct SaveSignal<'a> {
 
 /// One request.
 #[derive(Debug)]
-struct Round {
+struct SignalRound {
     signal: Signal,
     profile: Option<Profile>,
     /// Who was asked, or must not be; with it, what is below.
     skip: Vec<u32>,
     /// Each `srun` that was found: its tasks are elsewhere in the tree of processes.
     sruns: Vec<u32>,
-    asked: bool,
+    is_caught: bool,
 }
 
 impl SaveSignal<'_> {
@@ -41,17 +41,17 @@ impl SaveSignal<'_> {
     pub(crate) fn send(&self, program: Option<u32>) -> bool {
         let SaveSignal { root, except, signal, profile } = *self;
         let (skip, sruns) = (except.to_vec(), Vec::new());
-        let mut round = Round { signal, profile, skip, sruns, asked: false };
+        let mut round = SignalRound { signal, profile, skip, sruns, is_caught: false };
         if let Some(program) = program {
             round.ask(program);
         }
         round.ask_below(root, except);
         round.ask_steps();
-        round.asked
+        round.is_caught
     }
 }
 
-impl Round {
+impl SignalRound {
     fn ask_below(&mut self, root: u32, except: &[u32]) {
         for pid in proc_fs::descendants(root, except) {
             let parent = proc_fs::stat(pid).map(|stat| stat.parent);
@@ -88,7 +88,7 @@ impl Round {
         };
         if sent {
             self.skip.push(pid);
-            self.asked = true;
+            self.is_caught = true;
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use nemo_core::environment::parameter_variable;
 
-use crate::checkpoint::resume::Resumed;
+use crate::checkpoint::resume::VerifiedCheckpoint;
 use crate::job::context::JobContext;
 use crate::job::trial::Trial;
 use crate::program::command::{ProgramCommand, plain};
@@ -14,9 +14,9 @@ use crate::program::guard;
 
 /// What is this attempt's own.
 #[derive(Clone, Debug)]
-pub(crate) struct Own<'a> {
+pub(crate) struct AttemptEnv<'a> {
     pub(crate) attempt: u32,
-    pub(crate) resumed: Option<&'a Resumed>,
+    pub(crate) resumed: Option<&'a VerifiedCheckpoint>,
     /// Unix seconds.
     pub(crate) deadline: Option<f64>,
     pub(crate) socket: Option<PathBuf>,
@@ -28,10 +28,10 @@ pub(crate) struct Own<'a> {
 pub(crate) fn variables(
     trial: &Trial,
     context: &JobContext,
-    own: &Own<'_>,
+    own: &AttemptEnv<'_>,
     command: &ProgramCommand,
 ) -> Vec<(String, OsString)> {
-    let Own { attempt, resumed, deadline, socket, bin } = own;
+    let AttemptEnv { attempt, resumed, deadline, socket, bin } = own;
     let mut all: BTreeMap<String, OsString> = BTreeMap::new();
     if !context.has_unbuffered {
         all.insert("PYTHONUNBUFFERED".to_owned(), "1".into());

@@ -30,7 +30,7 @@ use crate::program::output::OutputStream;
 use crate::program::processes::{ProcessStart, Reaped};
 use crate::rank::ExecOptions;
 use crate::rank::identity::Rank;
-use crate::rank::multi_rank::{Launched, RankNews, Who};
+use crate::rank::multi_rank::{FailedRank, MultiRankProgram, RankNews};
 use crate::rank::relay::{Relay, Relayed};
 use crate::rank::srun;
 
@@ -40,7 +40,7 @@ pub(crate) enum RunningProgram {
     /// Here, in the group of this process.
     Local { pid: u32 },
     /// Each below a shim that `srun` started.
-    Launched(Box<Launched>),
+    Launched(Box<MultiRankProgram>),
 }
 
 /// What an attempt starts its program with.
@@ -74,7 +74,7 @@ pub(crate) fn start(
         let argv = srun::srun(launch, context.cpus_per_task.as_deref(), &context.exe, &options);
         let socket = env.iter().find(|(name, _)| name == "NEMO_SOCKET");
         let relay = socket.map(|(_, path)| Relay::new(path.into()));
-        let launched = Launched::start(srun::ranks(launch), &argv, &env, relay);
+        let launched = MultiRankProgram::start(srun::ranks(launch), &argv, &env, relay);
         let launched = launched.map_err(|error| {
             let why = format!("`srun` could not be started: {error}");
             if is_passing(&error) { StartError::Node(why) } else { StartError::Permanent(why) }
@@ -196,7 +196,7 @@ impl RunningProgram {
     pub(crate) fn next_look(&self) -> Option<Time> {
         match self {
             Self::Local { .. } => None,
-            Self::Launched(launched) => launched.next_look(),
+            Self::Launched(launched) => launched.next_step_at(),
         }
     }
 
@@ -204,7 +204,7 @@ impl RunningProgram {
     pub(crate) fn look(&mut self, now: Time, log: &mut Log) -> Vec<RankNews> {
         match self {
             Self::Local { .. } => Vec::new(),
-            Self::Launched(launched) => launched.look(now, log),
+            Self::Launched(launched) => launched.read_news(now, log),
         }
     }
 
@@ -214,7 +214,7 @@ impl RunningProgram {
         reaped: Reaped,
         harness: &Harness,
         log: &mut Log,
-    ) -> (Exit, Option<Who>) {
+    ) -> (Exit, Option<FailedRank>) {
         match self {
             Self::Local { .. } => (Exit::of(reaped), None),
             Self::Launched(launched) => launched.ended(harness, log),

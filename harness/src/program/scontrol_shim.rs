@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A requeue of the caller's own job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
+enum OwnRequeue {
     Requeue,
     /// And it shall wait there until somebody releases it.
     Hold,
@@ -53,21 +53,22 @@ pub(crate) fn is_meant(name: Option<&OsStr>) -> bool {
 pub(crate) fn run(arguments: &[OsString]) -> u8 {
     let job = crate::job::context::slurm_job();
     let words: Vec<&str> = arguments.iter().map(|word| word.to_str().unwrap_or("\0")).collect();
-    let Some((wish, job)) = job.as_ref().and_then(|job| Some((wish(&words, job)?, job))) else {
+    let Some((wish, job)) = job.as_ref().and_then(|job| Some((own_requeue(&words, job)?, job)))
+    else {
         return real(arguments);
     };
-    match tell(wish) {
+    match forward(wish) {
         Ok(()) => 0,
         Err(_) => real(&with_own_id(&words, job)),
     }
 }
 
 /// The wish that a command line is, if it is one for this job alone.
-fn wish(words: &[&str], job: &SlurmJob) -> Option<Wish> {
+fn own_requeue(words: &[&str], job: &SlurmJob) -> Option<OwnRequeue> {
     let mut words = words.iter().filter(|word| !word.starts_with('-'));
     let wish = match *words.next()? {
-        "requeue" => Wish::Requeue,
-        "requeuehold" => Wish::Hold,
+        "requeue" => OwnRequeue::Requeue,
+        "requeuehold" => OwnRequeue::Hold,
         _ => return None,
     };
     let ids: Vec<&str> = words.flat_map(|word| word.split(',')).collect();
@@ -84,10 +85,10 @@ fn with_own_id(words: &[&str], job: &SlurmJob) -> Vec<OsString> {
     words.iter().map(own).map(OsString::from).collect()
 }
 
-fn tell(wish: Wish) -> io::Result<()> {
+fn forward(wish: OwnRequeue) -> io::Result<()> {
     let missing = || io::Error::from(io::ErrorKind::NotFound);
     let socket = env::var_os("NEMO_SOCKET").ok_or_else(missing)?;
-    if wish == Wish::Hold {
+    if wish == OwnRequeue::Hold {
         let dir = TrialDir(env::var_os("NEMO_DIR").ok_or_else(missing)?.into());
         fs::write(dir.pause(), "{}")?;
     }
@@ -121,17 +122,17 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(line: &str, expected: Option<Wish>) {
+    fn check(line: &str, expected: Option<OwnRequeue>) {
         let words: Vec<&str> = line.split_whitespace().collect();
-        assert_eq!(wish(&words, &job()), expected, "{line}");
+        assert_eq!(own_requeue(&words, &job()), expected, "{line}");
     }
 
     #[test]
     fn only_a_requeue_of_the_own_job_is_ours() {
-        check("requeue 9", Some(Wish::Requeue));
-        check("requeue 7_3", Some(Wish::Requeue));
-        check("-Q requeue 7_3", Some(Wish::Requeue));
-        check("requeuehold 9", Some(Wish::Hold));
+        check("requeue 9", Some(OwnRequeue::Requeue));
+        check("requeue 7_3", Some(OwnRequeue::Requeue));
+        check("-Q requeue 7_3", Some(OwnRequeue::Requeue));
+        check("requeuehold 9", Some(OwnRequeue::Hold));
         check("requeue 7", None); // the whole array
         check("requeue 9,7_4", None);
         check("requeue", None);

@@ -10,4 +10,4 @@ mod socket;
 
 pub(crate) use message::parse;
 pub(crate) use session::{MessageEffect, SavePeriod, SaveReason, Session, SessionConfig};
-pub(crate) use socket::{Received, Socket, prefix};
+pub(crate) use socket::{ReceivedDatagram, Socket, prefix};

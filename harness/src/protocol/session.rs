@@ -158,7 +158,7 @@ impl Session {
     }
 
     /// Takes a message.
-    pub(crate) fn take(&mut self, message: ProgramMessage, now: Time) -> Vec<MessageEffect> {
+    pub(crate) fn handle(&mut self, message: ProgramMessage, now: Time) -> Vec<MessageEffect> {
         if let Some((source, number)) = &message.source
             && !self.is_new(source, *number)
         {
@@ -167,18 +167,18 @@ impl Session {
         if message.step.is_some() {
             self.reported_step = self.reported_step.max(message.step);
             self.step = self.step.max(self.reported_step);
-            self.works(now);
+            self.note_work(now);
         }
         let number = message.source.as_ref().map(|(_, number)| *number);
         let mut heard = Vec::new();
         for line in message.lines {
-            heard.extend(self.line(line, message.step, number, now));
+            heard.extend(self.handle_line(line, message.step, number, now));
         }
         heard
     }
 
     /// The work has begun, by whatever sign.
-    pub(crate) fn works(&mut self, now: Time) {
+    pub(crate) fn note_work(&mut self, now: Time) {
         if !self.is_ready {
             self.is_ready = true;
             self.last_save = Some(now);
@@ -212,7 +212,7 @@ impl Session {
         message.lines.iter().filter_map(answer).collect()
     }
 
-    fn line(
+    fn handle_line(
         &mut self,
         line: MessageLine,
         step: Option<u64>,
@@ -220,13 +220,13 @@ impl Session {
         now: Time,
     ) -> Option<MessageEffect> {
         match line {
-            MessageLine::Ready => self.works(now),
+            MessageLine::Ready => self.note_work(now),
             MessageLine::Extend(extend) => return Some(MessageEffect::Extend(extend)),
             MessageLine::Status(text) => self.status = Some(text).filter(|text| !text.is_empty()),
             MessageLine::Progress(part) => self.progress = Some(part),
             MessageLine::Total(total) => self.total = Some(total),
             MessageLine::Report { values, validation } => {
-                self.works(now);
+                self.note_work(now);
                 let step = step.or(self.step);
                 if validation {
                     self.validated(step, &values);
@@ -236,7 +236,7 @@ impl Session {
             MessageLine::SaveBegin => self.saving = Some(now),
             MessageLine::SaveEnd => self.save_ended(step, now),
             MessageLine::CheckpointDone(name) => {
-                self.works(now);
+                self.note_work(now);
                 self.save_ended(step, now);
                 self.resolve(step, now);
                 return Some(MessageEffect::Complete { name, step });
@@ -253,7 +253,7 @@ impl Session {
                     .get_or_insert_with(|| Workloads::begin(plan, resumed.unwrap_or(0), validated));
             }
             MessageLine::Did(work) => {
-                self.works(now);
+                self.note_work(now);
                 if let Some(workloads) = &mut self.workloads {
                     workloads.did(work, step);
                 }

@@ -10,7 +10,7 @@ fn session(every: SavePeriod) -> Session {
 }
 
 fn tell(session: &mut Session, text: &str, at: u64) -> Vec<MessageEffect> {
-    session.take(parse(text.as_bytes()), S * u32::try_from(at).unwrap())
+    session.handle(parse(text.as_bytes()), S * u32::try_from(at).unwrap())
 }
 
 #[test]
@@ -138,7 +138,7 @@ proptest::proptest! {
     fn no_conversation_breaks_it(texts: Vec<String>, requests: Vec<bool>) {
         let mut session = session(SavePeriod::Steps(3));
         for (at, text) in texts.iter().enumerate() {
-            session.take(parse(text.as_bytes()), S * u32::try_from(at).unwrap());
+            session.handle(parse(text.as_bytes()), S * u32::try_from(at).unwrap());
             session.tick(S);
         }
         for request in requests {

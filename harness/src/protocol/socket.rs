@@ -40,12 +40,12 @@ pub(crate) struct Socket {
 struct Subscriber {
     address: UnixAddr,
     /// The version of the state that it was told.
-    told: u64,
+    notified_version: u64,
 }
 
 /// A message and who sent it.
 #[derive(Debug)]
-pub(crate) struct Received {
+pub(crate) struct ReceivedDatagram {
     pub(crate) bytes: Vec<u8>,
     pub(crate) from: Option<UnixAddr>,
 }
@@ -84,7 +84,7 @@ impl Socket {
     }
 
     /// The next message of this user's, if one waits. What another user sent is dropped.
-    pub(crate) fn receive(&mut self) -> Option<Received> {
+    pub(crate) fn receive(&mut self) -> Option<ReceivedDatagram> {
         loop {
             let mut credentials = nix::cmsg_space!(nix::sys::socket::UnixCredentials);
             let mut slices = [IoSliceMut::new(&mut self.buffer)];
@@ -106,7 +106,10 @@ impl Socket {
             if user == Some(nix::unistd::geteuid().as_raw()) && !is_cut {
                 // An address without a name has only its family, two bytes.
                 let named = from.filter(|from| from.len() > 2);
-                return Some(Received { bytes: self.buffer[..length].to_vec(), from: named });
+                return Some(ReceivedDatagram {
+                    bytes: self.buffer[..length].to_vec(),
+                    from: named,
+                });
             }
         }
     }
@@ -130,7 +133,7 @@ impl Socket {
         if self.subscribers.len() >= SUBSCRIBERS {
             self.subscribers.remove(0);
         }
-        self.subscribers.push(Subscriber { address, told: 0 });
+        self.subscribers.push(Subscriber { address, notified_version: 0 });
     }
 
     /// Tells those that don't know yet, and says how many know it now.
@@ -138,7 +141,7 @@ impl Socket {
         let behind: Vec<UnixAddr> = self
             .subscribers
             .iter()
-            .filter(|subscriber| subscriber.told < version)
+            .filter(|subscriber| subscriber.notified_version < version)
             .map(|subscriber| subscriber.address)
             .collect();
         for address in behind {
@@ -146,15 +149,15 @@ impl Socket {
                 && let Some(told) =
                     self.subscribers.iter_mut().find(|subscriber| subscriber.address == address)
             {
-                told.told = version;
+                told.notified_version = version;
             }
         }
-        self.subscribers.iter().filter(|subscriber| subscriber.told == version).count()
+        self.subscribers.iter().filter(|subscriber| subscriber.notified_version == version).count()
     }
 
     /// Whether somebody has still to be told.
     pub(crate) fn is_behind(&self, version: u64) -> bool {
-        self.subscribers.iter().any(|subscriber| subscriber.told < version)
+        self.subscribers.iter().any(|subscriber| subscriber.notified_version < version)
     }
 }
 

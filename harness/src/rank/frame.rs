@@ -132,7 +132,7 @@ pub(crate) struct Decoder {
 
 /// What a line was.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Read {
+pub(crate) enum FrameLine {
     /// A message is whole now.
     Message(u32, RankMessage),
     /// A part of one, or one that a newer shim would send.
@@ -143,18 +143,18 @@ pub(crate) enum Read {
 
 impl Decoder {
     /// Takes one line, without its end.
-    pub(crate) fn take(&mut self, line: &str) -> Read {
-        let Some((rank, kind, more, payload)) = split(line) else { return Read::Foreign };
+    pub(crate) fn take(&mut self, line: &str) -> FrameLine {
+        let Some((rank, kind, more, payload)) = split(line) else { return FrameLine::Foreign };
         let begun = self.begun.entry(rank).or_default();
         if begun.len() <= LONGEST {
             begun.extend(payload);
         }
         if more {
-            return Read::Nothing;
+            return FrameLine::Nothing;
         }
         let payload = self.begun.remove(&rank).unwrap_or_default();
         RankMessage::read(kind, payload)
-            .map_or(Read::Nothing, |message| Read::Message(rank, message))
+            .map_or(FrameLine::Nothing, |message| FrameLine::Message(rank, message))
     }
 }
 
@@ -192,8 +192,8 @@ mod tests {
 
     fn decode(decoder: &mut Decoder, text: &str) -> Vec<(u32, RankMessage)> {
         let message = |line: &str| match decoder.take(line) {
-            Read::Message(rank, message) => Some((rank, message)),
-            Read::Nothing | Read::Foreign => None,
+            FrameLine::Message(rank, message) => Some((rank, message)),
+            FrameLine::Nothing | FrameLine::Foreign => None,
         };
         text.lines().filter_map(message).collect()
     }
@@ -269,8 +269,8 @@ mod tests {
         let mut decoder = Decoder::default();
         for line in ["", "loss: 3", "nemo1", "nemo1 x line .", "nemo1 0 line", "nemo1 0 line .%G0"]
         {
-            assert_eq!(decoder.take(line), Read::Foreign, "{line}");
+            assert_eq!(decoder.take(line), FrameLine::Foreign, "{line}");
         }
-        assert_eq!(decoder.take("nemo1 0 later .x"), Read::Nothing);
+        assert_eq!(decoder.take("nemo1 0 later .x"), FrameLine::Nothing);
     }
 }

@@ -19,17 +19,17 @@ use crate::os::log::{Log, log_info};
 use crate::os::subprocess;
 use crate::program::output::OutputStream;
 use crate::program::processes::{self, Pipes};
-use crate::rank::frame::{Decoder, RankMessage, Read, answer};
+use crate::rank::frame::{Decoder, FrameLine, RankMessage, answer};
 use crate::rank::relay::{Relay, Relayed};
 
 /// How long the others have to end by themselves when one has crashed: what they say last explains most.
-const PATIENCE: Duration = Duration::from_secs(3);
+const END_GRACE: Duration = Duration::from_secs(3);
 /// The same while they may be saving.
-const SAVING: Duration = Duration::from_secs(30);
+const SAVE_GRACE: Duration = Duration::from_secs(30);
 /// How long they have after TERM.
 const KILL_AFTER: Duration = Duration::from_secs(10);
 /// How long `srun` may stay when all is over.
-const SRUN: Duration = Duration::from_secs(10);
+const SRUN_GRACE: Duration = Duration::from_secs(10);
 /// How long `scancel` may take.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -37,13 +37,13 @@ const ANSWER: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, Default)]
 struct RankState {
     node: String,
-    heard: bool,
-    end: Option<Exit>,
+    has_caught: bool,
+    exit: Option<Exit>,
 }
 
 /// What is done next where one rank's end is to be all ranks'.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Due {
+enum EndStep {
     End,
     Kill,
     /// `srun` itself: TERM makes it kill what it started, and KILL ends it.
@@ -52,27 +52,27 @@ enum Due {
 
 /// The program.
 #[derive(Debug)]
-pub(crate) struct Launched {
+pub(crate) struct MultiRankProgram {
     pub(crate) srun: u32,
     ranks: BTreeMap<u32, RankState>,
-    of: u32,
+    world_size: u32,
     step: Option<String>,
-    orders: Option<PipeWriter>,
+    commands: Option<PipeWriter>,
     messages: OutputStream,
-    words: OutputStream,
-    last_word: Option<String>,
+    stderr: OutputStream,
+    last_error_line: Option<String>,
     decoder: Decoder,
     /// A request is open: these ranks have answered that nobody caught its signal.
-    deaf: Option<BTreeSet<u32>>,
-    asked_at: Option<Time>,
-    due: Option<(Time, Due)>,
+    without_handler: Option<BTreeSet<u32>>,
+    requested_at: Option<Time>,
+    next_step: Option<(Time, EndStep)>,
     /// In the order of their coming: who ended badly before anybody was told to end.
-    culprits: Vec<u32>,
-    told_to_end: bool,
+    failed_first: Vec<u32>,
+    is_ending: bool,
     kills: u32,
     relay: Option<Relay>,
     /// What was heard after the end, and not taken yet.
-    late: Vec<RankNews>,
+    unread_news: Vec<RankNews>,
 }
 
 /// What is heard of a program elsewhere.
@@ -81,14 +81,14 @@ pub(crate) enum RankNews {
     /// A line of rank 0's output.
     Line(String),
     /// Whether a request to save reached anybody.
-    Asked(bool),
+    SaveRequested(bool),
     /// A message of one rank's program.
     Message(Relayed),
 }
 
 /// Whose end was the program's, where it has several processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Who {
+pub(crate) struct FailedRank {
     pub(crate) rank: u32,
     pub(crate) node: String,
     /// How the others ended, for people.
@@ -97,59 +97,59 @@ pub(crate) struct Who {
     pub(crate) lost: bool,
 }
 
-impl fmt::Display for Who {
+impl fmt::Display for FailedRank {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "rank {} on {}", self.rank, self.node)
     }
 }
 
-impl Launched {
+impl MultiRankProgram {
     /// Starts `srun` for so many ranks.
     pub(crate) fn start(
-        of: u32,
+        world_size: u32,
         argv: &[OsString],
         env: &[(String, OsString)],
         relay: Option<Relay>,
     ) -> io::Result<Self> {
-        let (read, orders) = io::pipe()?;
-        fcntl(orders.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        let (messages, stdout) = OutputStream::read_only()?;
-        let (words, stderr) = OutputStream::read_only()?;
-        let pipes = Pipes { stdin: read.into(), stdout, stderr };
+        let (read, commands) = io::pipe()?;
+        fcntl(commands.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        let (messages, stdout_end) = OutputStream::read_only()?;
+        let (stderr, stderr_end) = OutputStream::read_only()?;
+        let pipes = Pipes { stdin: read.into(), stdout: stdout_end, stderr: stderr_end };
         let srun = processes::start_srun(argv, env, pipes)?;
         Ok(Self {
             srun,
             ranks: BTreeMap::new(),
-            of,
+            world_size,
             step: None,
-            orders: Some(orders),
+            commands: Some(commands),
             messages,
-            words,
-            last_word: None,
+            stderr,
+            last_error_line: None,
             decoder: Decoder::default(),
-            deaf: None,
-            asked_at: None,
-            due: None,
-            culprits: Vec::new(),
-            told_to_end: false,
+            without_handler: None,
+            requested_at: None,
+            next_step: None,
+            failed_first: Vec::new(),
+            is_ending: false,
             kills: 0,
             relay,
-            late: Vec::new(),
+            unread_news: Vec::new(),
         })
     }
 
     /// Each shim writes down what the processes of its rank do.
     pub(crate) fn keep_evidence(&mut self) {
-        self.order("evidence");
+        self.send_command("evidence");
     }
 
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let pipes = self.messages.pipe().into_iter().chain(self.words.pipe()).map(AsFd::as_fd);
+        let pipes = self.messages.pipe().into_iter().chain(self.stderr.pipe()).map(AsFd::as_fd);
         pipes.chain(self.relay.iter().flat_map(Relay::descriptors))
     }
 
-    pub(crate) fn next_look(&self) -> Option<Time> {
-        self.due.map(|(at, _)| at)
+    pub(crate) fn next_step_at(&self) -> Option<Time> {
+        self.next_step.map(|(at, _)| at)
     }
 
     pub(crate) fn deliver(&mut self, message: &Relayed) {
@@ -160,56 +160,56 @@ impl Launched {
 
     /// Asks all ranks to save. A shim whose program does not catch the signal yet goes on trying.
     pub(crate) fn ask(&mut self, signal: Signal, now: Time) {
-        if self.deaf.is_none() {
-            self.deaf = Some(BTreeSet::new());
-            self.asked_at = Some(now);
-            self.order(&format!("ask {signal}"));
+        if self.without_handler.is_none() {
+            self.without_handler = Some(BTreeSet::new());
+            self.requested_at = Some(now);
+            self.send_command(&format!("ask {signal}"));
         }
     }
 
     /// Tells all ranks to end. Who does not listen any more is ended through `srun`, which ends the step.
     pub(crate) fn end(&mut self, signal: Signal) {
-        self.told_to_end = true;
-        self.due = None;
+        self.is_ending = true;
+        self.next_step = None;
         if signal != Signal::SIGKILL {
-            self.order("end");
+            self.send_command("end");
             return;
         }
         self.kills += 1;
         match self.kills {
-            1..=2 => self.order("kill"),
+            1..=2 => self.send_command("kill"),
             3..=7 => drop(processes::signal(self.srun, Signal::SIGTERM)),
             _ => drop(processes::signal(self.srun, Signal::SIGKILL)),
         }
     }
 
     /// A full pipe means that nobody has listened for long: then only the kill through `srun` is left.
-    fn order(&mut self, order: &str) {
-        if let Some(orders) = &mut self.orders {
+    fn send_command(&mut self, order: &str) {
+        if let Some(orders) = &mut self.commands {
             drop(orders.write_all(format!("{order}\n").as_bytes()));
         }
     }
 
-    pub(crate) fn look(&mut self, now: Time, log: &mut Log) -> Vec<RankNews> {
-        let mut heard = std::mem::take(&mut self.late);
+    pub(crate) fn read_news(&mut self, now: Time, log: &mut Log) -> Vec<RankNews> {
+        let mut heard = std::mem::take(&mut self.unread_news);
         let (mut messages, mut foreign) = (Vec::new(), Vec::new());
         let Self { decoder, .. } = self;
         self.messages.read(|line| match decoder.take(line) {
-            Read::Message(rank, message) => messages.push((rank, message)),
-            Read::Nothing => {}
-            Read::Foreign => foreign.push(line.to_owned()),
+            FrameLine::Message(rank, message) => messages.push((rank, message)),
+            FrameLine::Nothing => {}
+            FrameLine::Foreign => foreign.push(line.to_owned()),
         });
-        self.words.read(|line| foreign.push(line.to_owned()));
+        self.stderr.read(|line| foreign.push(line.to_owned()));
         for line in foreign {
             log_info(&line);
-            self.last_word = Some(line);
+            self.last_error_line = Some(line);
         }
         for (rank, message) in messages {
             heard.extend(self.take(rank, message, now, log));
         }
         heard.extend(self.asked());
         for (rank, to, bytes) in self.relay.as_ref().map(Relay::answers).unwrap_or_default() {
-            self.order(&answer(rank, to, &bytes));
+            self.send_command(&answer(rank, to, &bytes));
         }
         self.act(now, log);
         heard
@@ -235,9 +235,9 @@ impl Launched {
             }
             RankMessage::Exited(code) => self.rank_ended(number, &Exit::Code(code), now, log),
             RankMessage::Killed(signal) => self.rank_ended(number, &Exit::Signal(signal), now, log),
-            RankMessage::Heard(true) => rank.heard = true,
+            RankMessage::Heard(true) => rank.has_caught = true,
             RankMessage::Heard(false) => {
-                if let Some(deaf) = &mut self.deaf {
+                if let Some(deaf) = &mut self.without_handler {
                     deaf.insert(number);
                 }
             }
@@ -253,75 +253,75 @@ impl Launched {
 
     /// The answer to a request, once one rank heard it or all are known to be deaf.
     fn asked(&mut self) -> Option<RankNews> {
-        let deaf = self.deaf.as_ref()?;
+        let deaf = self.without_handler.as_ref()?;
         let mut has_heard = false;
         for rank in self.ranks.values_mut() {
-            has_heard |= std::mem::take(&mut rank.heard);
+            has_heard |= std::mem::take(&mut rank.has_caught);
         }
-        let over = |number: &u32| self.ranks.get(number).is_some_and(|rank| rank.end.is_some());
-        let all = (0..self.of).all(|number| deaf.contains(&number) || over(&number));
+        let over = |number: &u32| self.ranks.get(number).is_some_and(|rank| rank.exit.is_some());
+        let all = (0..self.world_size).all(|number| deaf.contains(&number) || over(&number));
         (has_heard || all).then(|| {
-            self.deaf = None;
-            RankNews::Asked(has_heard)
+            self.without_handler = None;
+            RankNews::SaveRequested(has_heard)
         })
     }
 
     fn rank_ended(&mut self, number: u32, exit: &Exit, now: Time, log: &mut Log) {
         let Some(rank) = self.ranks.get_mut(&number) else { return };
-        if rank.end.is_some() {
+        if rank.exit.is_some() {
             return;
         }
         if *exit != Exit::Code(0) {
             log.note(&format!("rank {number} on {} {exit}", rank.node));
         }
         let is_crash = severity(exit) >= CRASH;
-        rank.end = Some(exit.clone());
-        if *exit != Exit::Code(0) && !self.told_to_end {
-            self.culprits.push(number);
+        rank.exit = Some(exit.clone());
+        if *exit != Exit::Code(0) && !self.is_ending {
+            self.failed_first.push(number);
         }
-        if is_crash && self.due.is_none() && !self.told_to_end {
-            let saving = self.asked_at.map(|at| at + SAVING);
-            let at = saving.into_iter().chain([now + PATIENCE]).max().unwrap_or(now);
-            self.due = Some((at, Due::End));
+        if is_crash && self.next_step.is_none() && !self.is_ending {
+            let saving = self.requested_at.map(|at| at + SAVE_GRACE);
+            let at = saving.into_iter().chain([now + END_GRACE]).max().unwrap_or(now);
+            self.next_step = Some((at, EndStep::End));
         }
-        let ended = self.ranks.values().filter(|rank| rank.end.is_some()).count();
-        if u32::try_from(ended).is_ok_and(|ended| ended == self.of) {
-            self.due = Some((now + SRUN, Due::Srun(Signal::SIGTERM)));
+        let ended = self.ranks.values().filter(|rank| rank.exit.is_some()).count();
+        if u32::try_from(ended).is_ok_and(|ended| ended == self.world_size) {
+            self.next_step = Some((now + SRUN_GRACE, EndStep::Srun(Signal::SIGTERM)));
         }
     }
 
     /// Does what is due.
     fn act(&mut self, now: Time, log: &mut Log) {
-        let Some((_, due)) = self.due.filter(|(at, _)| *at <= now) else { return };
+        let Some((_, due)) = self.next_step.filter(|(at, _)| *at <= now) else { return };
         match due {
-            Due::End => {
+            EndStep::End => {
                 log.note("one rank's end is all ranks' end: the others are told to end (SIGTERM)");
-                self.told_to_end = true;
-                self.order("end");
-                self.due = Some((now + KILL_AFTER, Due::Kill));
+                self.is_ending = true;
+                self.send_command("end");
+                self.next_step = Some((now + KILL_AFTER, EndStep::Kill));
             }
-            Due::Kill => {
+            EndStep::Kill => {
                 log.note("the other ranks are killed");
-                self.order("kill");
-                self.due = Some((now + SRUN, Due::Srun(Signal::SIGTERM)));
+                self.send_command("kill");
+                self.next_step = Some((now + SRUN_GRACE, EndStep::Srun(Signal::SIGTERM)));
             }
-            Due::Srun(signal) => {
+            EndStep::Srun(signal) => {
                 processes::signal(self.srun, signal);
-                self.due = Some((now + SRUN, Due::Srun(Signal::SIGKILL)));
+                self.next_step = Some((now + SRUN_GRACE, EndStep::Srun(Signal::SIGKILL)));
             }
         }
     }
 
     /// `srun` is gone: what the shims told last is read, and what it left behind is ended.
-    pub(crate) fn ended(&mut self, harness: &Harness, log: &mut Log) -> (Exit, Option<Who>) {
+    pub(crate) fn ended(&mut self, harness: &Harness, log: &mut Log) -> (Exit, Option<FailedRank>) {
         for _ in 0..64 {
-            let heard = self.look(harness.clock.now(), log);
-            self.late.extend(heard);
+            let heard = self.read_news(harness.clock.now(), log);
+            self.unread_news.extend(heard);
         }
-        self.orders = None;
-        self.due = None;
-        let missing: Vec<u32> = (0..self.of)
-            .filter(|number| self.ranks.get(number).is_none_or(|rank| rank.end.is_none()))
+        self.commands = None;
+        self.next_step = None;
+        let missing: Vec<u32> = (0..self.world_size)
+            .filter(|number| self.ranks.get(number).is_none_or(|rank| rank.exit.is_none()))
             .collect();
         if !missing.is_empty()
             && let Some(step) = &self.step
@@ -330,18 +330,18 @@ impl Launched {
             subprocess::ask(&["scancel", "--signal=KILL", step], &harness.clock, ANSWER);
         }
         if self.ranks.is_empty() {
-            let word = self.last_word.clone().unwrap_or_else(|| "it said nothing".to_owned());
+            let word = self.last_error_line.clone().unwrap_or_else(|| "it said nothing".to_owned());
             return (Exit::NotStarted(format!("`srun` could not start the ranks: {word}")), None);
         }
         self.worst(&missing)
     }
 
     /// The worst end; of equals, the first to come.
-    fn worst(&self, missing: &[u32]) -> (Exit, Option<Who>) {
-        let ended = |number: &u32| self.ranks.get(number).and_then(|rank| rank.end.clone());
+    fn worst(&self, missing: &[u32]) -> (Exit, Option<FailedRank>) {
+        let ended = |number: &u32| self.ranks.get(number).and_then(|rank| rank.exit.clone());
         let mut ends: Vec<(u32, Exit)> = Vec::new();
-        let others = self.ranks.keys().filter(|number| !self.culprits.contains(number));
-        for number in self.culprits.iter().chain(others) {
+        let others = self.ranks.keys().filter(|number| !self.failed_first.contains(number));
+        for number in self.failed_first.iter().chain(others) {
             ends.extend(ended(number).map(|exit| (*number, exit)));
         }
         let lost = missing.iter().map(|&number| (number, Exit::Signal(Signal::SIGKILL as i32)));
@@ -351,7 +351,7 @@ impl Launched {
             meant.max_by_key(|(_, exit)| severity(exit))
         };
         // Who crashed by itself explains more than who was told to end, and than whose end nobody saw.
-        let by_itself = worst_of(&|number| self.culprits.contains(&number));
+        let by_itself = worst_of(&|number| self.failed_first.contains(&number));
         let crashed = by_itself.filter(|(_, exit)| severity(exit) >= CRASH);
         let worst = crashed.or_else(|| worst_of(&|_| true));
         let Some((rank, exit)) = worst.cloned() else {
@@ -359,8 +359,8 @@ impl Launched {
         };
         let node = self.ranks.get(&rank).map_or(String::new(), |rank| rank.node.clone());
         let others = others_shown(&all, rank, missing);
-        let lost = !missing.is_empty() && !self.told_to_end;
-        (exit, Some(Who { rank, node, others, lost }))
+        let lost = !missing.is_empty() && !self.is_ending;
+        (exit, Some(FailedRank { rank, node, others, lost }))
     }
 }
 

@@ -44,7 +44,7 @@ const SENDERS: usize = 256;
 
 /// What the harness says, a word a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Order {
+enum ShimCommand {
     /// Ask the program to save, by this signal.
     Ask(Signal),
     /// TERM.
@@ -236,7 +236,7 @@ impl Shim {
     }
 
     /// Reads what the harness says. Its silence for good is an order too: it or `srun` is gone.
-    fn orders(&mut self) -> Vec<Order> {
+    fn orders(&mut self) -> Vec<ShimCommand> {
         let Some((input, begun)) = &mut self.input else { return Vec::new() };
         let mut orders = Vec::new();
         let mut buffer = [0; 4096];
@@ -258,29 +258,29 @@ impl Shim {
         };
         if is_over {
             self.input = None;
-            orders.push(Order::Kill);
+            orders.push(ShimCommand::Kill);
         }
         orders
     }
 
-    fn obey(&mut self, order: Order) {
+    fn obey(&mut self, order: ShimCommand) {
         let group = self.program;
         match order {
-            Order::Ask(signal) => {
+            ShimCommand::Ask(signal) => {
                 self.wanted = Some((signal, self.clock.now()));
                 let heard = self.ask();
                 self.tell(&RankMessage::Heard(heard));
             }
-            Order::End => {
+            ShimCommand::End => {
                 self.wanted = None;
                 processes::end(self.pid, &[], group, Signal::SIGTERM);
             }
-            Order::Kill => processes::end(self.pid, &[], group, Signal::SIGKILL),
-            Order::Answer { rank, to, bytes } if rank == self.rank.number => {
+            ShimCommand::Kill => processes::end(self.pid, &[], group, Signal::SIGKILL),
+            ShimCommand::Answer { rank, to, bytes } if rank == self.rank.number => {
                 self.answer(to, &bytes);
             }
-            Order::Answer { .. } => {}
-            Order::Evidence => {
+            ShimCommand::Answer { .. } => {}
+            ShimCommand::Evidence => {
                 let (path, text) =
                     (self.evidence.clone(), watchdog::evidence(self.pid, &[], &self.clock));
                 self.records.add(text.len(), move || watchdog::keep_evidence(&path, &text));
@@ -363,15 +363,15 @@ impl Shim {
     }
 }
 
-fn order(line: &str) -> Option<Order> {
+fn order(line: &str) -> Option<ShimCommand> {
     let line = line.trim_end_matches('\n');
     match line.split_once(' ').unwrap_or((line, "")) {
-        ("ask", name) => name.parse().ok().map(Order::Ask),
-        ("end", _) => Some(Order::End),
-        ("kill", _) => Some(Order::Kill),
-        ("evidence", _) => Some(Order::Evidence),
+        ("ask", name) => name.parse().ok().map(ShimCommand::Ask),
+        ("end", _) => Some(ShimCommand::End),
+        ("kill", _) => Some(ShimCommand::Kill),
+        ("evidence", _) => Some(ShimCommand::Evidence),
         ("answer", rest) => {
-            read_answer(rest).map(|(rank, to, bytes)| Order::Answer { rank, to, bytes })
+            read_answer(rest).map(|(rank, to, bytes)| ShimCommand::Answer { rank, to, bytes })
         }
         _ => None,
     }
@@ -383,10 +383,10 @@ mod tests {
 
     #[test]
     fn orders_are_lines() {
-        assert_eq!(order("ask SIGUSR1\n"), Some(Order::Ask(Signal::SIGUSR1)));
-        assert_eq!(order("end\n"), Some(Order::End));
-        assert_eq!(order("kill\n"), Some(Order::Kill));
-        let answer = Order::Answer { rank: 1, to: 2, bytes: b"A=1\n ".to_vec() };
+        assert_eq!(order("ask SIGUSR1\n"), Some(ShimCommand::Ask(Signal::SIGUSR1)));
+        assert_eq!(order("end\n"), Some(ShimCommand::End));
+        assert_eq!(order("kill\n"), Some(ShimCommand::Kill));
+        let answer = ShimCommand::Answer { rank: 1, to: 2, bytes: b"A=1\n ".to_vec() };
         assert_eq!(order("answer 1 2 A=1%0A \n"), Some(answer));
         assert_eq!(order("state later\n"), None);
         assert_eq!(order("ask NOTHING\n"), None);

@@ -30,7 +30,7 @@ pub(crate) fn settle(harness: &Harness, next: Next, was_stopped: bool) {
     let was_killed = proc_fs::oom_kills().is_some_and(|kills| kills > 0);
     // An earlier run's preemption is not shown any more, but it leaves its mark on this one.
     let was_preempted =
-        job.restarts > 0 || requeue::look(harness, job).is_some_and(|now| now.was_preempted());
+        job.restarts > 0 || requeue::job_now(harness, job).is_some_and(|now| now.was_preempted());
     if was_preempted {
         let words = slurm::never_again(&job.id());
         insist(harness, &words, "Slurm may start this job once more");

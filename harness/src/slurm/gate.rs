@@ -111,7 +111,7 @@ fn block(harness: &Harness, job: &SlurmJob, why: &str, of_all: bool) -> u8 {
     log_stderr(&format!("this trial can't run: {why}"));
     let whole = job.array.as_ref().filter(|_| of_all).map(|(array, _)| array.clone());
     let id = whole.unwrap_or_else(|| job.id());
-    requeue::tell(harness, &slurm::cancel(&id), "the job could not be cancelled");
+    requeue::run_or_log(harness, &slurm::cancel(&id), "the job could not be cancelled");
     requeue::wait_for_term(harness, UNTIL_TERM);
     exit::CANCELLED
 }
@@ -125,7 +125,7 @@ fn wait_in_queue(harness: &Harness, job: &SlurmJob, ids: &[String]) -> u8 {
         log_info(&format!("job {} runs again; this one waits for it", ids.join(", ")));
     }
     let is_cancelled = || {
-        let now = requeue::look(harness, job);
+        let now = requeue::job_now(harness, job);
         requeue::is_cancelled(harness) || now.is_some_and(|now| now.state.starts_with("CANCELLED"))
     };
     if is_cancelled() {
@@ -147,7 +147,7 @@ fn wait_in_queue(harness: &Harness, job: &SlurmJob, ids: &[String]) -> u8 {
     }
     for words in changes {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        requeue::tell(harness, &words, "the job may start again before it can run");
+        requeue::run_or_log(harness, &words, "the job may start again before it can run");
     }
     requeue::wait_for_term(harness, UNTIL_TERM)
 }

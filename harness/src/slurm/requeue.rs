@@ -41,7 +41,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 pub(crate) struct Stopped {
     pub(crate) cause: Option<StopCause>,
     /// What Slurm said of it came after everything else.
-    pub(crate) sure: bool,
+    pub(crate) is_confirmed: bool,
     pub(crate) deadline: Option<Time>,
 }
 
@@ -53,11 +53,11 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
     }
     let until = stopped.deadline.unwrap_or_else(|| harness.clock.now() + PATIENCE);
     // A requeue would undo an `scancel`. Slurm's word holds until there is a signal: it sends TERM with each cancel.
-    let mut sure = stopped.sure && signals::read(&harness.signals).is_empty();
+    let mut sure = stopped.is_confirmed && signals::read(&harness.signals).is_empty();
     let mut pause = Duration::from_millis(500);
     let (why, refused) = loop {
         let wished = is_cancelled(harness).then_some(StopCause::Cancelled);
-        match wished.or_else(|| if sure { None } else { state(harness, job) }) {
+        match wished.or_else(|| if sure { None } else { stop_cause_now(harness, job) }) {
             Some(StopCause::Cancelled) => {
                 log_info("the job was cancelled meanwhile: it is not requeued");
                 return exit::CANCELLED;
@@ -95,13 +95,13 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
         sleep(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
     };
-    leave_mark(harness, attempt, &why);
+    write_requeue_mark(harness, attempt, &why);
     if let Some(code) = harness.trial.spec.requeue_exit.filter(|_| !refused) {
         return code; // Slurm requeues by that, as soon as it hears of it
     }
     // A preemption by hand has no grace: Slurm knows nothing of it.
     let in_grace = stopped.cause == Some(StopCause::Preempted)
-        && look(harness, job).is_none_or(|now| now.preempt.is_some());
+        && job_now(harness, job).is_none_or(|now| now.preempt.is_some());
     if let Some(rest) = until.checked_sub(harness.clock.now()).filter(|_| in_grace) {
         wait_for_term(harness, rest + UNTIL_TERM);
     }
@@ -109,21 +109,21 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
 }
 
 /// What Slurm says of the job right now.
-pub(crate) fn look(harness: &Harness, job: &SlurmJob) -> Option<slurm::Job> {
+pub(crate) fn job_now(harness: &Harness, job: &SlurmJob) -> Option<slurm::Job> {
     match subprocess::ask(&slurm::show_job(&job.id()), &harness.clock, ANSWER) {
         SubprocessResult::Ended { text, .. } => slurm::parse(&text),
         SubprocessResult::NoAnswer(_) => None,
     }
 }
 
-fn state(harness: &Harness, job: &SlurmJob) -> Option<StopCause> {
+fn stop_cause_now(harness: &Harness, job: &SlurmJob) -> Option<StopCause> {
     let own = OwnRun { lead: 0.0, ..harness.own_run() };
-    slurm::stop_cause(&look(harness, job)?, &own, unix_now())
+    slurm::stop_cause(&job_now(harness, job)?, &own, unix_now())
 }
 
 fn is_taken_for_the_next(harness: &Harness, job: &SlurmJob) -> bool {
     let node = &harness.context.node;
-    look(harness, job).is_some_and(|now| now.takes_for_its_later_run(job.restarts, node))
+    job_now(harness, job).is_some_and(|now| now.takes_for_its_later_run(job.restarts, node))
 }
 
 /// Seconds by which the clock of the machine that a wish came from may be behind.
@@ -138,11 +138,11 @@ pub(crate) fn is_cancelled(harness: &Harness) -> bool {
 /// The same question, for a thread to ask the disk.
 pub(crate) fn cancel_question(harness: &Harness) -> impl FnOnce() -> bool + Send + 'static {
     let (trial, since) = (harness.trial.clone(), harness.began - CLOCKS);
-    move || is_wished(&trial, since)
+    move || has_cancel_request(&trial, since)
 }
 
 /// Whether somebody wished for the trial's end at this time or later.
-fn is_wished(trial: &Trial, since: f64) -> bool {
+fn has_cancel_request(trial: &Trial, since: f64) -> bool {
     let Some(experiment) = ExperimentDir::of_task(&trial.task) else { return false };
     let wishes = requests::read(&experiment).unwrap_or_default();
     #[expect(clippy::cast_precision_loss, reason = "unix seconds fit")]
@@ -163,13 +163,13 @@ pub(crate) fn was_cancelled(harness: &Harness, rows: &[AttemptRecord]) -> bool {
     let Some(first) = first else { return false };
     let end = rows.iter().rev().find_map(AttemptRecord::as_end);
     end.is_some_and(|end| end.attempt >= first.attempt && end.next == Next::Cancelled)
-        || is_wished(&harness.trial, first.time)
+        || has_cancel_request(&harness.trial, first.time)
 }
 
 /// Ends the job that came back though it was cancelled.
 pub(crate) fn cancel_again(harness: &Harness, job: &SlurmJob) -> u8 {
     log_stderr("the job was cancelled, and came back: it is cancelled again");
-    tell(harness, &slurm::cancel(&job.id()), "the job could not be cancelled");
+    run_or_log(harness, &slurm::cancel(&job.id()), "the job could not be cancelled");
     wait_for_term(harness, UNTIL_TERM);
     exit::CANCELLED
 }
@@ -182,7 +182,7 @@ pub(crate) fn is_paused(dir: &TrialDir) -> bool {
 /// The job was put back by somebody else, or by Slurm: it no longer looks at this run's exit code.
 fn requeued_by_others(harness: &Harness, job: &SlurmJob) -> u8 {
     if is_paused(&harness.trial.dir) {
-        tell(harness, &slurm::hold(&job.id()), "the job is not held, and will start again");
+        run_or_log(harness, &slurm::hold(&job.id()), "the job is not held, and will start again");
     } else {
         start_soon(harness, job);
     }
@@ -194,7 +194,7 @@ fn requeued_by_others(harness: &Harness, job: &SlurmJob) -> u8 {
 fn start_soon(harness: &Harness, job: &SlurmJob) {
     let words = slurm::start_soon(&job.id());
     let words = words.each_ref().map(String::as_str);
-    tell(harness, &words, "the job waits in the queue as long as Slurm has it");
+    run_or_log(harness, &words, "the job waits in the queue as long as Slurm has it");
 }
 
 /// Whether this run must not start its program here: the node failed the trial before, and others are left. Slurm
@@ -204,12 +204,19 @@ pub(crate) fn must_leave(harness: &Harness) -> bool {
     let Some(job) = &harness.context.slurm else { return false };
     let rows = lines::read(&harness.trial.dir.attempts()).unwrap_or_default().rows;
     nodes::must_leave(&rows, &harness.context.node)
-        && matches!(wanted(harness, job, &nodes::bad(&rows)), Some((_, Exclusion::Nodes(_))))
+        && matches!(
+            wanted_exclusion(harness, job, &nodes::bad(&rows)),
+            Some((_, Exclusion::Nodes(_)))
+        )
 }
 
 /// What Slurm knows of the job, and what should be excluded.
-fn wanted(harness: &Harness, job: &SlurmJob, bad: &[String]) -> Option<(slurm::Job, Exclusion)> {
-    let known = look(harness, job)?;
+fn wanted_exclusion(
+    harness: &Harness,
+    job: &SlurmJob,
+    bad: &[String],
+) -> Option<(slurm::Job, Exclusion)> {
+    let known = job_now(harness, job)?;
     let partition = slurm::show_partition(&known.partition);
     let SubprocessResult::Ended { text, .. } = subprocess::ask(&partition, &harness.clock, ANSWER)
     else {
@@ -228,7 +235,7 @@ fn exclude_nodes(harness: &Harness, job: &SlurmJob) {
     if bad.is_empty() {
         return;
     }
-    let Some((known, exclusion)) = wanted(harness, job, &bad) else { return };
+    let Some((known, exclusion)) = wanted_exclusion(harness, job, &bad) else { return };
     let list = match exclusion {
         Exclusion::Nodes(list) => {
             log_stderr(&format!(
@@ -246,12 +253,12 @@ fn exclude_nodes(harness: &Harness, job: &SlurmJob) {
     };
     if list != known.excluded {
         let words = slurm::exclude(&job.id(), &list);
-        tell(harness, &words.each_ref().map(String::as_str), "no node is left out");
+        run_or_log(harness, &words.each_ref().map(String::as_str), "no node is left out");
     }
 }
 
 /// Tells Slurm something without which nothing is lost.
-pub(crate) fn tell(harness: &Harness, words: &[&str], else_what: &str) {
+pub(crate) fn run_or_log(harness: &Harness, words: &[&str], else_what: &str) {
     let why = match subprocess::ask(words, &harness.clock, ANSWER) {
         SubprocessResult::Ended { code: Some(0), .. } => return,
         SubprocessResult::Ended { text, .. } => text,
@@ -274,7 +281,7 @@ pub(crate) fn wait_for_term(harness: &Harness, limit: Duration) -> u8 {
     }
 }
 
-fn leave_mark(harness: &Harness, attempt: u32, why: &str) {
+fn write_requeue_mark(harness: &Harness, attempt: u32, why: &str) {
     let job = harness.context.slurm.as_ref().map(SlurmJob::id);
     log_stderr(&format!("the job could not be requeued: {why}; `nemo-slurm poll` will do it"));
     let mark_text = serde_json::json!({

@@ -37,22 +37,22 @@ enum SaveRequest {
     /// Nobody caught the signal yet. `or_end`: then TERM, since a KILL is near.
     Pending {
         retry: Time,
-        or_end: bool,
+        then_terminate: bool,
     },
-    Heard,
+    Caught,
 }
 
 const RETRY: Duration = Duration::from_secs(1);
 /// How often Slurm is asked again when it gave no answer.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// How long a program that asked for a requeue has to end by itself.
-const WISHED: Duration = Duration::from_secs(3);
+const REQUEUE_GRACE: Duration = Duration::from_secs(3);
 /// How long after such a TERM, or that of a hang, the KILL comes.
 const KILL_SOON: Duration = Duration::from_secs(5);
 /// How long a process that can't be killed is waited for: the kernel holds it.
 const UNKILLABLE: Duration = Duration::from_mins(1);
 /// How long a superseded program has to end by itself.
-const SUPERSEDED: Duration = Duration::from_secs(3);
+const SUPERSEDED_GRACE: Duration = Duration::from_secs(3);
 
 /// The state of one attempt.
 #[derive(Clone, Debug)]
@@ -64,24 +64,24 @@ pub(crate) struct Supervisor {
     request: SaveRequest,
     segment_end: Option<Time>,
     /// TERM came at this time: a KILL follows.
-    term: Option<Time>,
+    term_at: Option<Time>,
     /// A question to Slurm is open.
-    asking: bool,
-    ask_at: Option<Time>,
+    is_querying: bool,
+    next_query_at: Option<Time>,
     /// The program must end by then, whatever time there is.
     end_soon: Option<Time>,
     kill_again: Time,
     /// When the first KILL was sent.
-    killed: Option<Time>,
-    is_told: bool,
+    killed_at: Option<Time>,
+    is_notified: bool,
     /// When it was asked, and when the one that it heard was.
-    asked_at: Time,
-    told_at: Time,
+    requested_at: Time,
+    caught_request_at: Time,
     exited_at: Time,
     /// Slurm has answered since the program's end.
-    sure: bool,
+    is_confirmed: bool,
     /// What the program was asked for is committed.
-    saved: bool,
+    is_saved: bool,
 }
 
 impl Supervisor {
@@ -92,18 +92,18 @@ impl Supervisor {
             stop: None,
             request: SaveRequest::None,
             segment_end,
-            term: None,
-            asking: false,
-            ask_at: None,
+            term_at: None,
+            is_querying: false,
+            next_query_at: None,
             end_soon: None,
             kill_again: Time::ZERO,
-            killed: None,
-            is_told: false,
-            asked_at: Time::ZERO,
-            told_at: Time::ZERO,
+            killed_at: None,
+            is_notified: false,
+            requested_at: Time::ZERO,
+            caught_request_at: Time::ZERO,
             exited_at: Time::ZERO,
-            sure: false,
-            saved: false,
+            is_confirmed: false,
+            is_saved: false,
         }
     }
 
@@ -118,18 +118,18 @@ impl Supervisor {
     }
 
     /// Whether Slurm's last word came after the program's end, and after every signal: what it said still holds.
-    pub(crate) fn is_sure(&self) -> bool {
-        self.sure
+    pub(crate) fn has_confirmed_cause(&self) -> bool {
+        self.is_confirmed
     }
 
     /// Whether it was killed from here.
     pub(crate) fn has_killed(&self) -> bool {
-        self.killed.is_some()
+        self.killed_at.is_some()
     }
 
     /// Whether a signal reached the program, so that its exit code says nothing of success.
-    pub(crate) fn was_asked(&self) -> bool {
-        self.is_told
+    pub(crate) fn was_notified(&self) -> bool {
+        self.is_notified
     }
 
     /// Takes one event.
@@ -143,8 +143,10 @@ impl Supervisor {
             AttemptEvent::Pause => self.stop_by_hand(StopCause::Paused, now, &mut actions),
             AttemptEvent::Preempt => self.stop_by_hand(StopCause::Preempted, now, &mut actions),
             AttemptEvent::Term => self.term(now, &mut actions),
-            AttemptEvent::SaveRequested { heard } => self.asked(heard, &mut actions),
-            AttemptEvent::SlurmAnswered(answer) => self.learned(answer, now, &mut actions),
+            AttemptEvent::SaveRequested { is_caught } => {
+                self.save_requested(is_caught, &mut actions);
+            }
+            AttemptEvent::SlurmAnswered(answer) => self.slurm_answered(answer, now, &mut actions),
             AttemptEvent::Exited { killed } => self.exited(killed, now, &mut actions),
             AttemptEvent::Settled => {
                 if let AttemptPhase::Settling { settled } = &mut self.phase {
@@ -152,12 +154,12 @@ impl Supervisor {
                 }
             }
             AttemptEvent::Committed { at } => {
-                self.saved |= self.request == SaveRequest::Heard && at >= self.asked_at;
+                self.is_saved |= self.request == SaveRequest::Caught && at >= self.requested_at;
             }
             AttemptEvent::Superseded => self.superseded(now, &mut actions),
             AttemptEvent::Hung => self.end_soon(StopCause::Hung, now),
             AttemptEvent::ProgramRequestedRequeue => {
-                self.end_soon(StopCause::ProgramRequestedRequeue, now + WISHED);
+                self.end_soon(StopCause::ProgramRequestedRequeue, now + REQUEUE_GRACE);
             }
             AttemptEvent::Tick => {}
         }
@@ -171,7 +173,7 @@ impl Supervisor {
     pub(crate) fn next_tick(&self) -> Option<Time> {
         let retry = match self.request {
             SaveRequest::Pending { retry, .. } => Some(retry),
-            SaveRequest::None | SaveRequest::Heard => None,
+            SaveRequest::None | SaveRequest::Caught => None,
         };
         let [terminate, kill] = self.escalation().map_or([None; 2], |times| times.map(Some));
         let running = match self.phase {
@@ -181,12 +183,12 @@ impl Supervisor {
             AttemptPhase::Settling { .. } => [self.deadline(), None, None, None],
             AttemptPhase::Over => [None; 4],
         };
-        let ask_at = self.ask_at.filter(|_| self.phase == AttemptPhase::Running);
+        let ask_at = self.next_query_at.filter(|_| self.phase == AttemptPhase::Running);
         running.into_iter().chain([ask_at]).flatten().min()
     }
 
     fn usr1(&mut self, now: Time, actions: &mut Vec<Action>) {
-        self.ask_to_save(now, false, actions);
+        self.request_save(now, false, actions);
         if self.policy.local {
             // A cancelled trial is not brought back by a request to save.
             let cancelled = self.stop() == Some(StopCause::Cancelled);
@@ -194,30 +196,30 @@ impl Supervisor {
             self.begin_stop(cause, Some(now + self.policy.lead), now);
         } else if self.stop.is_none() {
             // An answer that is under way may be older than what made somebody send this.
-            self.ask_cause(actions);
+            self.query_slurm(actions);
         }
     }
 
     /// The segment may be about to end too: Slurm is asked by when all must be done.
     fn stop_by_hand(&mut self, cause: StopCause, now: Time, actions: &mut Vec<Action>) {
-        self.ask_to_save(now, false, actions);
+        self.request_save(now, false, actions);
         self.begin_stop(cause, Some(now + self.policy.lead), now);
         if !self.policy.local {
-            self.ask_cause(actions);
+            self.query_slurm(actions);
         }
     }
 
     fn term(&mut self, now: Time, actions: &mut Vec<Action>) {
-        let deadline = self.term.get_or_insert(now).saturating_add(self.policy.kill_wait);
-        self.ask_to_save(now, true, actions);
+        let deadline = self.term_at.get_or_insert(now).saturating_add(self.policy.kill_wait);
+        self.request_save(now, true, actions);
         if self.policy.local {
             self.begin_stop(StopCause::Cancelled, Some(deadline), now);
         } else {
             // Slurm's TERM reaches every process of the job: one that ended by it was told to.
             let gone = matches!(self.phase, AttemptPhase::Settling { .. });
-            self.is_told |= !gone || now <= self.exited_at + RETRY;
+            self.is_notified |= !gone || now <= self.exited_at + RETRY;
             self.begin_stop(StopCause::Unknown, Some(deadline), now);
-            self.ask_cause(actions);
+            self.query_slurm(actions);
         }
     }
 
@@ -234,67 +236,67 @@ impl Supervisor {
         }
     }
 
-    fn ask_cause(&mut self, actions: &mut Vec<Action>) {
-        self.asking = true;
-        self.sure = false;
-        self.ask_at = None;
-        actions.push(Action::AskCause);
+    fn query_slurm(&mut self, actions: &mut Vec<Action>) {
+        self.is_querying = true;
+        self.is_confirmed = false;
+        self.next_query_at = None;
+        actions.push(Action::QuerySlurm);
     }
 
-    fn ask_to_save(&mut self, now: Time, or_end: bool, actions: &mut Vec<Action>) {
+    fn request_save(&mut self, now: Time, then_terminate: bool, actions: &mut Vec<Action>) {
         if self.phase != AttemptPhase::Running {
             return;
         }
         match &mut self.request {
             SaveRequest::None => {
-                self.request = SaveRequest::Pending { retry: now + RETRY, or_end };
-                (self.saved, self.asked_at) = (false, now);
-                actions.push(Action::AskToSave);
+                self.request = SaveRequest::Pending { retry: now + RETRY, then_terminate };
+                (self.is_saved, self.requested_at) = (false, now);
+                actions.push(Action::RequestSave);
             }
-            SaveRequest::Pending { or_end: ends, .. } if or_end && !*ends => {
+            SaveRequest::Pending { then_terminate: ends, .. } if then_terminate && !*ends => {
                 *ends = true;
-                actions.push(Action::AskToSave);
+                actions.push(Action::RequestSave);
             }
-            SaveRequest::Pending { .. } | SaveRequest::Heard => {}
+            SaveRequest::Pending { .. } | SaveRequest::Caught => {}
         }
     }
 
-    fn asked(&mut self, heard: bool, actions: &mut Vec<Action>) {
-        let SaveRequest::Pending { or_end, .. } = self.request else { return };
-        if heard {
-            self.is_told = true;
-            self.told_at = self.asked_at;
-            self.request = SaveRequest::Heard;
+    fn save_requested(&mut self, is_caught: bool, actions: &mut Vec<Action>) {
+        let SaveRequest::Pending { then_terminate, .. } = self.request else { return };
+        if is_caught {
+            self.is_notified = true;
+            self.caught_request_at = self.requested_at;
+            self.request = SaveRequest::Caught;
             self.forget_mere_request();
-        } else if or_end && self.phase == AttemptPhase::Running {
+        } else if then_terminate && self.phase == AttemptPhase::Running {
             self.terminate(actions);
         }
     }
 
     /// A request that came without a stop is over once it was heard: the next one is sent again.
     fn forget_mere_request(&mut self) {
-        if self.stop.is_none() && !self.asking && self.request == SaveRequest::Heard {
+        if self.stop.is_none() && !self.is_querying && self.request == SaveRequest::Caught {
             self.request = SaveRequest::None;
         }
     }
 
-    fn learned(&mut self, answer: SlurmAnswer, now: Time, actions: &mut Vec<Action>) {
-        self.asking = false;
-        self.sure =
-            answer != SlurmAnswer::Silence && matches!(self.phase, AttemptPhase::Settling { .. });
+    fn slurm_answered(&mut self, answer: SlurmAnswer, now: Time, actions: &mut Vec<Action>) {
+        self.is_querying = false;
+        self.is_confirmed =
+            answer != SlurmAnswer::NoAnswer && matches!(self.phase, AttemptPhase::Settling { .. });
         match answer {
-            SlurmAnswer::Silence => {
+            SlurmAnswer::NoAnswer => {
                 self.begin_stop(StopCause::Unknown, None, now);
-                self.ask_at = Some(now + ASK_AGAIN);
+                self.next_query_at = Some(now + ASK_AGAIN);
             }
             SlurmAnswer::Job { stop: Some(cause), end } => {
                 // The end that Slurm shows is over once the TERM came: then only the KILL counts.
-                let end = end.filter(|_| self.term.is_none());
+                let end = end.filter(|_| self.term_at.is_none());
                 self.begin_stop(cause, end, now);
             }
-            SlurmAnswer::Job { stop: None, .. } if self.term.is_some() => {
+            SlurmAnswer::Job { stop: None, .. } if self.term_at.is_some() => {
                 // Slurm means to go on: its node killed it for the run before, or somebody else did. An `scancel` shows.
-                self.ask_at = Some(now + ASK_AGAIN);
+                self.next_query_at = Some(now + ASK_AGAIN);
             }
             SlurmAnswer::Job { stop: None, end } => {
                 // Once the program is gone, a guess stays: it was told to stop, and may have ended for that.
@@ -308,7 +310,7 @@ impl Supervisor {
             }
         }
         if self.stop.is_some() {
-            self.ask_to_save(now, false, actions);
+            self.request_save(now, false, actions);
         }
     }
 
@@ -316,21 +318,22 @@ impl Supervisor {
         self.phase = AttemptPhase::Settling { settled: false };
         self.exited_at = now;
         // A mere request to save, long ago: the program went on, and ended for another reason.
-        if self.stop.is_none() && now > self.told_at.saturating_add(self.policy.lead) {
-            self.is_told = false;
+        if self.stop.is_none() && now > self.caught_request_at.saturating_add(self.policy.lead) {
+            self.is_notified = false;
         }
         // Slurm's own signal may have been faster than its news; and without an answer there's no decision.
         let unknown = self.stop.map_or(killed, |stop| stop.cause == StopCause::Unknown);
-        let ask = (unknown && !self.asking) || self.stop.is_some_and(|stop| stop.cause.goes_on());
+        let ask =
+            (unknown && !self.is_querying) || self.stop.is_some_and(|stop| stop.cause.goes_on());
         if ask && !self.policy.local {
             // Before the last commit, so that the answer is there when that is done.
-            self.ask_cause(actions);
+            self.query_slurm(actions);
         }
         actions.push(Action::Settle);
     }
 
     fn superseded(&mut self, now: Time, actions: &mut Vec<Action>) {
-        self.begin_stop(StopCause::Superseded, Some(now + SUPERSEDED), now);
+        self.begin_stop(StopCause::Superseded, Some(now + SUPERSEDED_GRACE), now);
         if self.phase == AttemptPhase::Running {
             self.terminate(actions);
         }
@@ -346,14 +349,14 @@ impl Supervisor {
     }
 
     fn terminate(&mut self, actions: &mut Vec<Action>) {
-        self.is_told = true;
+        self.is_notified = true;
         self.phase = AttemptPhase::Terminating;
         actions.push(Action::Terminate);
     }
 
     fn limit_at(&self) -> Option<Time> {
         let at = self.segment_end?.saturating_sub(self.policy.lead);
-        (self.stop.is_none() && !self.asking).then_some(at)
+        (self.stop.is_none() && !self.is_querying).then_some(at)
     }
 
     fn experiment_at(&self) -> Option<Time> {
@@ -368,18 +371,18 @@ impl Supervisor {
         }
         if self.experiment_at().is_some_and(|at| at <= now) {
             self.begin_stop(StopCause::Deadline, self.policy.experiment_end, now);
-            self.ask_to_save(now, false, actions);
+            self.request_save(now, false, actions);
         }
         if self.limit_at().is_some_and(|at| at <= now) {
             if self.policy.local {
                 self.begin_stop(StopCause::TimeLimit, self.segment_end, now);
-                self.ask_to_save(now, false, actions);
+                self.request_save(now, false, actions);
             } else {
-                self.ask_cause(actions);
+                self.query_slurm(actions);
             }
         }
-        if self.ask_at.is_some_and(|at| at <= now) {
-            self.ask_cause(actions);
+        if self.next_query_at.is_some_and(|at| at <= now) {
+            self.query_slurm(actions);
         }
     }
 
@@ -401,9 +404,9 @@ impl Supervisor {
             && *retry <= now
         {
             *retry = now + RETRY;
-            actions.push(Action::AskToSave);
+            actions.push(Action::RequestSave);
         }
-        let no_more = self.policy.trains_on && self.saved && self.stop.is_some();
+        let no_more = self.policy.trains_on && self.is_saved && self.stop.is_some();
         if self.phase == AttemptPhase::Running && no_more {
             self.terminate(actions);
         }
@@ -416,11 +419,11 @@ impl Supervisor {
             self.phase = AttemptPhase::Killing;
             self.kill_again = now + RETRY;
             actions.push(Action::Kill);
-            self.killed.get_or_insert(now);
+            self.killed_at.get_or_insert(now);
         }
         // What the kernel holds may not keep the attempt from its end: Slurm's own kill takes the harness too.
         let is_late = self.deadline().is_some_and(|deadline| deadline <= now);
-        let is_long = self.killed.is_some_and(|at| now.saturating_sub(at) >= UNKILLABLE);
+        let is_long = self.killed_at.is_some_and(|at| now.saturating_sub(at) >= UNKILLABLE);
         if self.phase == AttemptPhase::Killing && (is_late || is_long) {
             self.phase = AttemptPhase::Settling { settled: false };
             actions.push(Action::Settle);
@@ -430,7 +433,7 @@ impl Supervisor {
     fn finish(&mut self, now: Time, actions: &mut Vec<Action>) {
         let AttemptPhase::Settling { settled } = self.phase else { return };
         let late = self.deadline().is_some_and(|deadline| deadline <= now);
-        if late || (settled && !self.asking) {
+        if late || (settled && !self.is_querying) {
             self.phase = AttemptPhase::Over;
             actions.push(Action::Decide);
         }

@@ -22,7 +22,7 @@ pub(crate) enum AttemptEvent {
     /// TERM: from Slurm, a KILL will follow; or from a person.
     Term,
     /// Whether the request to save reached a process that catches its signal.
-    SaveRequested { heard: bool },
+    SaveRequested { is_caught: bool },
     /// What Slurm says of the job.
     SlurmAnswered(SlurmAnswer),
     /// The program is gone. `killed`: by a signal that might have been Slurm's.
@@ -50,7 +50,7 @@ pub(crate) enum AttemptEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SlurmAnswer {
     /// Nothing in time, or nothing readable.
-    Silence,
+    NoAnswer,
     /// The job's state: why it is being stopped, if it is, and when its segment ends.
     Job { stop: Option<StopCause>, end: Option<Time> },
 }
@@ -97,13 +97,13 @@ impl StopCause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Send the signal that asks the program to save.
-    AskToSave,
+    RequestSave,
     /// Send TERM to all its processes.
     Terminate,
     /// Kill all its processes.
     Kill,
     /// Ask Slurm what happens to the job.
-    AskCause,
+    QuerySlurm,
     /// Kill what remains, and commit what the program saved.
     Settle,
     /// The attempt is over: decide what follows.

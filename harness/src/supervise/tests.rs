@@ -11,8 +11,8 @@ fn committed(at: u64) -> AttemptEvent {
     AttemptEvent::Committed { at: Duration::from_secs(at) }
 }
 
-const HEARD: AttemptEvent = SaveRequested { heard: true };
-const DEAF: AttemptEvent = SaveRequested { heard: false };
+const HEARD: AttemptEvent = SaveRequested { is_caught: true };
+const DEAF: AttemptEvent = SaveRequested { is_caught: false };
 const EXIT: AttemptEvent = Exited { killed: false };
 
 fn slurm() -> Supervisor {
@@ -54,7 +54,7 @@ fn check(mut supervisor: Supervisor, story: &[(u64, AttemptEvent)], expected: &s
 #[test]
 fn a_program_that_ends_by_itself() {
     let over = check(slurm(), &[(5, EXIT), (6, Settled)], "5:Settle 6:Decide");
-    assert_eq!((over.stop(), over.was_asked()), (None, false));
+    assert_eq!((over.stop(), over.was_notified()), (None, false));
     check(local(None, None), &[(5, Exited { killed: true }), (6, Settled)], "5:Settle 6:Decide");
 }
 
@@ -107,7 +107,7 @@ fn a_preemption_with_grace() {
         &story,
         "5:AskToSave 5:AskCause 5:AskCause 50:Terminate 60:Kill 61:Kill 62:AskCause 62:Settle 64:Decide",
     );
-    assert_eq!((over.stop(), over.was_asked()), (Some(StopCause::Preempted), true));
+    assert_eq!((over.stop(), over.was_notified()), (Some(StopCause::Preempted), true));
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn a_mere_request_to_save_stops_nothing_and_can_come_again() {
         &story,
         "5:AskToSave 5:AskCause 99:AskToSave 99:AskCause 100:Settle 100:Decide",
     );
-    assert_eq!((over.stop(), over.was_asked()), (None, true));
+    assert_eq!((over.stop(), over.was_notified()), (None, true));
 }
 
 #[test]
@@ -252,11 +252,11 @@ fn slurms_word_is_sure_only_after_everything_else() {
     let sure = |more: &[(u64, AttemptEvent)]| {
         let mut supervisor = slurm();
         play(&mut supervisor, &[saved.as_slice(), more].concat());
-        (supervisor.is_sure(), supervisor.stop())
+        (supervisor.has_confirmed_cause(), supervisor.stop())
     };
     assert!(!sure(&[]).0, "it was said before the end");
     assert_eq!(sure(&[(7, preempted)]), (true, Some(StopCause::Preempted)));
-    assert!(!sure(&[(7, SlurmAnswered(SlurmAnswer::Silence))]).0);
+    assert!(!sure(&[(7, SlurmAnswered(SlurmAnswer::NoAnswer))]).0);
     let cancelled = job(Some(StopCause::Cancelled), 7);
     assert_eq!(sure(&[(7, Term), (7, cancelled)]), (true, Some(StopCause::Cancelled)));
     assert!(!sure(&[(7, Term)]).0, "it was signalled since");
@@ -267,9 +267,9 @@ fn no_answer_is_asked_for_again_and_before_the_end() {
     let story = [
         (5, Usr1),
         (5, HEARD),
-        (10, SlurmAnswered(SlurmAnswer::Silence)),
+        (10, SlurmAnswered(SlurmAnswer::NoAnswer)),
         (20, Tick),
-        (25, SlurmAnswered(SlurmAnswer::Silence)),
+        (25, SlurmAnswered(SlurmAnswer::NoAnswer)),
         (30, EXIT),
         (30, Settled),
         (31, job(Some(StopCause::Preempted), 60)),
@@ -287,7 +287,7 @@ fn slurms_signal_is_faster_than_its_news() {
     let story =
         [(5, Exited { killed: true }), (5, Settled), (6, job(Some(StopCause::Preempted), 60))];
     let over = check(slurm(), &story, "5:AskCause 5:Settle 6:Decide");
-    assert_eq!((over.stop(), over.was_asked()), (Some(StopCause::Preempted), false));
+    assert_eq!((over.stop(), over.was_notified()), (Some(StopCause::Preempted), false));
 }
 
 #[test]
@@ -346,7 +346,7 @@ fn nothing_happens_after_the_end() {
         Term,
         HEARD,
         DEAF,
-        SlurmAnswered(SlurmAnswer::Silence),
+        SlurmAnswered(SlurmAnswer::NoAnswer),
         EXIT,
         Settled,
         Superseded,
@@ -354,7 +354,7 @@ fn nothing_happens_after_the_end() {
     ] {
         assert_eq!(supervisor.step(event, Duration::from_secs(9)), []);
     }
-    assert_eq!(supervisor.next_tick(), supervisor.ask_at);
+    assert_eq!(supervisor.next_tick(), supervisor.next_query_at);
 }
 
 #[test]

@@ -17,21 +17,21 @@ use nix::libc::{EDQUOT, EINTR, EIO, ENOSPC, EROFS, ESTALE};
 
 use super::fake::report;
 use scene::{ExpectedResume, PromisesKept, SHAPES, SaveShape, Scene};
-use tracer::{Calls, InjectedFault, run};
+use tracer::{CountedCalls, InjectedFault, run};
 
 const FAULTS: [(&str, InjectedFault); 12] = [
     ("A: SIGKILL of the harness", InjectedFault::Kill),
-    ("A: ENOSPC", InjectedFault::Fail(Calls::Files, ENOSPC)),
-    ("A: EDQUOT", InjectedFault::Fail(Calls::Files, EDQUOT)),
-    ("A: EIO", InjectedFault::Fail(Calls::Files, EIO)),
-    ("A: EIO only at fsync or close", InjectedFault::Fail(Calls::Syncs, EIO)),
-    ("A: EIO only at fsync or close", InjectedFault::Fail(Calls::Closes, EIO)),
-    ("A: EIO only at fsync or close", InjectedFault::Lose(Calls::Syncs, EIO)),
-    ("A: ESTALE", InjectedFault::Fail(Calls::Files, ESTALE)),
-    ("A: EROFS", InjectedFault::Fail(Calls::Files, EROFS)),
-    ("A: short writes and EINTR", InjectedFault::Fail(Calls::Files, EINTR)),
+    ("A: ENOSPC", InjectedFault::Fail(CountedCalls::Files, ENOSPC)),
+    ("A: EDQUOT", InjectedFault::Fail(CountedCalls::Files, EDQUOT)),
+    ("A: EIO", InjectedFault::Fail(CountedCalls::Files, EIO)),
+    ("A: EIO only at fsync or close", InjectedFault::Fail(CountedCalls::Syncs, EIO)),
+    ("A: EIO only at fsync or close", InjectedFault::Fail(CountedCalls::Closes, EIO)),
+    ("A: EIO only at fsync or close", InjectedFault::Lose(CountedCalls::Syncs, EIO)),
+    ("A: ESTALE", InjectedFault::Fail(CountedCalls::Files, ESTALE)),
+    ("A: EROFS", InjectedFault::Fail(CountedCalls::Files, EROFS)),
+    ("A: short writes and EINTR", InjectedFault::Fail(CountedCalls::Files, EINTR)),
     ("A: short writes and EINTR", InjectedFault::Short),
-    ("A: the answer to a rename lost", InjectedFault::Lose(Calls::Renames, EIO)),
+    ("A: the answer to a rename lost", InjectedFault::Lose(CountedCalls::Renames, EIO)),
 ];
 
 /// What these tests assert after each.
@@ -77,7 +77,7 @@ fn all_points(template: &Scene, (name, fault): (&str, InjectedFault), stride: us
 fn stride(fault: InjectedFault) -> usize {
     match fault {
         InjectedFault::Kill => 59,
-        InjectedFault::Fail(Calls::Files, _) => 71,
+        InjectedFault::Fail(CountedCalls::Files, _) => 71,
         InjectedFault::Fail(..) | InjectedFault::Lose(..) | InjectedFault::Short => 13,
     }
 }

@@ -10,9 +10,9 @@ use nemo_core::rundir::{AttemptRecord, Keep, MetricsLine, TaskDir, TrialDir};
 use crate::attempt::history::{AttemptJournal, History};
 use crate::attempt::lease::{self, Lease, LeaseClaim, LeaseHolder};
 use crate::checkpoint::commit::{self, CommitOutcome, CommitRequest};
-use crate::checkpoint::prune::{self, Need, Rules};
+use crate::checkpoint::prune::{self, RetentionRules, StillNeeded};
 use crate::checkpoint::resume;
-use crate::checkpoint::resume::Resumed;
+use crate::checkpoint::resume::VerifiedCheckpoint;
 use crate::checkpoint::staging;
 use crate::checkpoint::store::{DiskStore, FileKind, join};
 use crate::checkpoint::tree;
@@ -49,7 +49,7 @@ pub(super) const BEFORE: u64 = 2;
 pub(super) const NEW: u64 = 3;
 
 /// File names with their content; `->` tells a link.
-type Content = BTreeMap<Vec<u8>, Vec<u8>>;
+type FileContents = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// A trial's folder.
 pub(super) struct Scene {
@@ -131,7 +131,7 @@ impl Scene {
     }
 
     /// What the program saves at a step.
-    fn content(&self, step: u64) -> Content {
+    fn content(&self, step: u64) -> FileContents {
         let text = |name: &str| format!("{name} at {step}").into_bytes();
         let names: Vec<String> = match self.shape {
             SaveShape::File => return BTreeMap::from([(Vec::new(), text("file"))]),
@@ -146,7 +146,7 @@ impl Scene {
         names.into_iter().map(|name| (name.clone().into_bytes(), text(&name))).collect()
     }
 
-    fn save(&self, step: u64, content: &Content) {
+    fn save(&self, step: u64, content: &FileContents) {
         let root = self.dir().staging(0).join(self.entry(step));
         for (name, data) in content {
             let name = String::from_utf8(name.clone()).unwrap();
@@ -220,9 +220,13 @@ impl Scene {
             return 5;
         }
         if self.shape == SaveShape::Retention {
-            let rules =
-                Rules { task: self.task.clone(), trial: 0, keep: Keep::default(), metric: None };
-            let verified = Need::Resume { verified: BTreeSet::from([BEFORE, NEW]) };
+            let rules = RetentionRules {
+                task: self.task.clone(),
+                trial: 0,
+                keep: Keep::default(),
+                metric: None,
+            };
+            let verified = StillNeeded::Resume { verified: BTreeSet::from([BEFORE, NEW]) };
             let steps = rules.removable(&DiskStore::default(), &verified).unwrap_or_default();
             let removed = AttemptRecord::Removed { attempt: 0, steps: steps.clone(), time: 1.0 };
             if !steps.is_empty() && record(&removed) {
@@ -278,9 +282,9 @@ impl Scene {
     }
 
     /// What a program would load is what one saved at that step.
-    fn is_whole(&self, resumed: &Resumed) -> bool {
+    fn is_whole(&self, resumed: &VerifiedCheckpoint) -> bool {
         let Ok(entries) = tree::walk(&DiskStore::default(), &resumed.from) else { return false };
-        let mut found = Content::new();
+        let mut found = FileContents::new();
         for entry in entries.iter().filter(|entry| entry.path != b"MANIFEST") {
             let path = if entry.path.is_empty() {
                 resumed.from.clone()

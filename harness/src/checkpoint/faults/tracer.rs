@@ -18,16 +18,16 @@ pub(super) enum InjectedFault {
     /// SIGKILL before the call.
     Kill,
     /// The call does nothing, and fails.
-    Fail(Calls, i32),
+    Fail(CountedCalls, i32),
     /// The call is carried out, and its answer is an error: it got lost on the way.
-    Lose(Calls, i32),
+    Lose(CountedCalls, i32),
     /// A write or a read does half of what it was asked for.
     Short,
 }
 
 /// Which calls count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Calls {
+pub(super) enum CountedCalls {
     /// All that touch files.
     Files,
     Syncs,
@@ -62,7 +62,7 @@ const OTHERS: [i64; 20] = [
     libc::SYS_linkat,
 ];
 
-impl Calls {
+impl CountedCalls {
     fn contain(self, call: i64) -> bool {
         match self {
             Self::Syncs => SYNCS.contains(&call),

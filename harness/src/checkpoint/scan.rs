@@ -41,27 +41,27 @@ pub(super) struct ScanResult {
 }
 
 /// Looks.
-pub(super) fn scan(look: &StagingScan) -> io::Result<ScanResult> {
-    let names = DiskStore::default().list(&look.staging)?.into_iter();
+pub(super) fn scan(scan: &StagingScan) -> io::Result<ScanResult> {
+    let names = DiskStore::default().list(&scan.staging)?.into_iter();
     let names: BTreeSet<Vec<u8>> =
-        names.filter(|name| inspect::is_shown(look.profile, name)).collect();
-    let mut seen = Vec::new();
-    for name in names.difference(&look.skipped) {
-        let tree = tree::walk(&DiskStore::default(), &join(&look.staging, name));
+        names.filter(|name| inspect::is_shown(scan.profile, name)).collect();
+    let mut entries = Vec::new();
+    for name in names.difference(&scan.skipped) {
+        let tree = tree::walk(&DiskStore::default(), &join(&scan.staging, name));
         if matches!(&tree, Err(error) if error.kind() == io::ErrorKind::NotFound) {
             continue; // it was taken away meanwhile
         }
-        let rests = tree.as_ref().is_ok_and(|tree| look.known.get(name) == Some(tree));
+        let rests = tree.as_ref().is_ok_and(|tree| scan.known.get(name) == Some(tree));
         // Whether it is open is looked for below, once for all.
-        seen.push(ScannedEntry { name: name.clone(), tree, is_open: rests });
+        entries.push(ScannedEntry { name: name.clone(), tree, is_open: rests });
     }
-    if seen.iter().any(|seen| seen.is_open) {
-        let open = proc_fs::open_below(&look.staging);
-        for seen in &mut seen {
-            seen.is_open &= is_open(&join(&look.staging, &seen.name), &open);
+    if entries.iter().any(|entry| entry.is_open) {
+        let open = proc_fs::open_below(&scan.staging);
+        for entry in &mut entries {
+            entry.is_open &= is_open(&join(&scan.staging, &entry.name), &open);
         }
     }
-    Ok(ScanResult { names, entries: seen })
+    Ok(ScanResult { names, entries })
 }
 
 /// Whether it, or something below it, is open. What lies below a path comes right after it.
