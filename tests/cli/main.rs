@@ -11,6 +11,7 @@ mod counting;
 mod crash;
 mod damage;
 mod day;
+mod docs;
 mod environment;
 mod errors;
 mod failed_starts;

@@ -85,7 +85,7 @@ fn init_writes_what_can_be_submitted_and_never_overwrites() {
     let next = world.ok(&["init", "first"]);
     assert_eq!(next, "nemo-slurm submit first/exp.toml --follow");
     let sound = world.ok(&["check", "first/exp.toml"]);
-    assert_eq!(sound, "`first` is sound: 1 task, 4 trials.");
+    assert_eq!(sound, "`first` is sound: 1 task, 6 trials.");
     let again = world.run(&["init", "first"]);
     assert_eq!(again.code, 5, "{again:?}");
 }
