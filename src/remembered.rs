@@ -14,12 +14,12 @@ use crate::status::{Certainty, RememberedState, RememberedStates, State, Status}
 /// The file. What an older version wrote is of another shape: it was never certain, and is asked again.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Observed {
-    runs: Vec<Run>,
+    runs: Vec<TrialRange>,
 }
 
 /// A run of trials of one task that stood alike.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Run {
+pub(crate) struct TrialRange {
     task: String,
     first: u32,
     last: u32,
@@ -56,7 +56,7 @@ fn path(dir: &ExperimentDir) -> std::path::PathBuf {
     dir.0.join("observed.json")
 }
 
-pub(crate) fn expand(runs: Vec<Run>) -> RememberedStates {
+pub(crate) fn expand(runs: Vec<TrialRange>) -> RememberedStates {
     let mut remembered = RememberedStates::new();
     for run in runs {
         let task: &mut BTreeMap<_, _> = remembered.entry(run.task).or_default();
@@ -68,11 +68,11 @@ pub(crate) fn expand(runs: Vec<Run>) -> RememberedStates {
     remembered
 }
 
-pub(crate) fn runs(status: &Status) -> Vec<Run> {
-    let mut runs: Vec<Run> = Vec::new();
+pub(crate) fn runs(status: &Status) -> Vec<TrialRange> {
+    let mut runs: Vec<TrialRange> = Vec::new();
     for task in &status.tasks {
         for trial in &task.trials {
-            let alike = |run: &&mut Run| {
+            let alike = |run: &&mut TrialRange| {
                 run.task == task.name
                     && run.last.checked_add(1) == Some(trial.index)
                     && (run.state, run.certainty) == (trial.state, trial.certainty)
@@ -80,7 +80,7 @@ pub(crate) fn runs(status: &Status) -> Vec<Run> {
             };
             match runs.last_mut().filter(alike) {
                 Some(run) => run.last = trial.index,
-                None => runs.push(Run {
+                None => runs.push(TrialRange {
                     task: task.name.clone(),
                     first: trial.index,
                     last: trial.index,
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn no_damage_makes_anything_final() {
-        let run = |first, last, state, certainty| Run {
+        let run = |first, last, state, certainty| TrialRange {
             task: "train".to_owned(),
             first,
             last,

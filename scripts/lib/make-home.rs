@@ -205,7 +205,7 @@ impl Maker {
         &self,
         stored: &Stored,
         fate: Fate,
-        trials: &[Trial],
+        trials: &[TrialLedger],
         created: u64,
     ) -> Result<Summary> {
         let is_over = fate == Fate::Over;
@@ -300,14 +300,14 @@ fn file(name: &str, number: usize, is_local: bool, chance: &mut Chance) -> Strin
 }
 
 /// A trial and what became of it.
-struct Trial {
+struct TrialLedger {
     task: String,
     index: u32,
     state: State,
     loss: f64,
 }
 
-fn fates(stored: &Stored, fate: Fate, chance: &mut Chance) -> Vec<Trial> {
+fn fates(stored: &Stored, fate: Fate, chance: &mut Chance) -> Vec<TrialLedger> {
     let kind = chance.below(10);
     let mut all = Vec::new();
     for task in &stored.experiment.tasks {
@@ -327,13 +327,13 @@ fn fates(stored: &Stored, fate: Fate, chance: &mut Chance) -> Vec<Trial> {
                 },
             };
             let loss = chance.below(10_000) as f64 / 10_000.0;
-            all.push(Trial { task: task.name.clone(), index, state, loss });
+            all.push(TrialLedger { task: task.name.clone(), index, state, loss });
         }
     }
     all
 }
 
-impl Trial {
+impl TrialLedger {
     /// Its array and its place there.
     fn place(&self, stored: &Stored) -> Option<(JobId, u32)> {
         let arrays = journal::submitted_arrays(&stored.journal);

@@ -8,7 +8,7 @@ use clap::Args;
 use nix::sys::signal::Signal;
 
 use super::App;
-use super::control::{self, ControlArgs, Done, Troubles};
+use super::control::{self, ControlArgs, ControlReport, Troubles};
 use crate::error::{CommandError, ExitCode};
 use crate::observe;
 use crate::slurm::SlurmError;
@@ -73,7 +73,7 @@ pub(super) fn cancel(app: &App, args: &CancelArgs) -> Result<ExitCode, CommandEr
             control::tell_left_behind(&stored, &trials, Signal::SIGTERM, None)?;
         }
     }
-    let done = Done {
+    let done = ControlReport {
         args,
         stored: &stored,
         action: "cancel",

@@ -17,7 +17,7 @@ use crate::slurm::{Cluster, SlurmError};
 const FRESH: f64 = 600.0;
 
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct CachedCluster {
     /// Unix seconds.
     asked: f64,
     cluster: Cluster,
@@ -68,7 +68,7 @@ pub(super) fn facts_or_similar(app: &App, name: Option<&str>) -> Result<Cluster,
 pub(super) fn facts(app: &App, name: Option<&str>) -> Result<Cluster, SlurmError> {
     let path = path(app, name);
     let slurm = app.slurm.on_cluster(name);
-    let kept: Option<Kept> =
+    let kept: Option<CachedCluster> =
         std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
     let now = clock::now();
     if let Some(kept) = kept.filter(|kept| kept.asked <= now && now - kept.asked < FRESH) {
@@ -76,7 +76,7 @@ pub(super) fn facts(app: &App, name: Option<&str>) -> Result<Cluster, SlurmError
     }
     let (limits, partitions) = join(|| slurm.limits(), || slurm.partitions());
     let cluster = Cluster::new(&limits?, &partitions?);
-    let kept = Kept { asked: now, cluster };
+    let kept = CachedCluster { asked: now, cluster };
     if let Ok(text) = serde_json::to_vec(&kept) {
         // Only a hint: without it the cluster is asked again.
         drop(durable::create_dir_all(&app.home.cache()));

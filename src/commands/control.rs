@@ -364,7 +364,7 @@ pub(super) fn job_ids(arrays: &[ArrayPart<'_>], trials: &BTreeSet<TrialKey>) -> 
 }
 
 /// What is said in the end.
-pub(super) struct Done<'a> {
+pub(super) struct ControlReport<'a> {
     pub(super) args: &'a ControlArgs,
     pub(super) stored: &'a Stored,
     /// `cancel`, `pause` …
@@ -377,7 +377,7 @@ pub(super) struct Done<'a> {
     pub(super) jobs: Vec<String>,
 }
 
-impl Done<'_> {
+impl ControlReport<'_> {
     /// Says what was done, and fails with what was not.
     pub(super) fn finish(self, troubles: &Troubles) -> Result<ExitCode, CommandError> {
         let requested = troubles.unwritten.is_none();

@@ -47,7 +47,7 @@ pub(super) fn until(
     view: View,
     deadline: Option<Instant>,
 ) -> Result<ExitCode, CommandError> {
-    let mut screen = Screen::new(view);
+    let mut screen = FollowOutput::new(view);
     let (mut forgotten, mut doubtful) = (0, 0);
     let mut looks = StatusPoller::default();
     loop {
@@ -132,14 +132,14 @@ fn standing(status: &Status, target: &Target) -> (State, Settled) {
     (state, settled)
 }
 
-enum Screen {
+enum FollowOutput {
     Bars(Bars),
     Lines(Changes),
     Silent,
     Json,
 }
 
-impl Screen {
+impl FollowOutput {
     fn new(view: View) -> Self {
         match view {
             View::Live if std::io::stderr().is_terminal() => Self::Bars(Bars::default()),

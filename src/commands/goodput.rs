@@ -7,7 +7,7 @@ use clap::Args;
 use super::App;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::{On, Task};
-use crate::goodput::{self, Goodput, Ledger, Life, Standing, Trial};
+use crate::goodput::{self, Goodput, Ledger, LedgerState, Life, TrialLedger};
 use crate::query::SlurmSource;
 use crate::report::{goodput_table, out, say};
 use crate::status::{State, TrialFiles, final_state, join};
@@ -106,7 +106,7 @@ fn account(
         let trials = (0..).zip(ledgers.remove(task.name.as_str()).unwrap_or_default());
         let trials = trials
             .filter(|(index, _)| target.trial.is_none_or(|wanted| wanted == *index))
-            .map(|(index, ledger)| Trial { index, ledger });
+            .map(|(index, ledger)| TrialLedger { index, ledger });
         let resources = goodput::resources(&stored.experiment, task);
         (task.name.clone(), unit.of(resources), trials.collect())
     });
@@ -131,13 +131,13 @@ fn ledger(
     goodput::ledger(&Life { records, submitted, eligible, signs, standing: standing(state), now })
 }
 
-fn standing(state: State) -> Standing {
+fn standing(state: State) -> LedgerState {
     match state {
-        State::Completed => Standing::Completed,
-        State::Failed | State::Timeout | State::Cancelled | State::Blocked => Standing::GivenUp,
-        State::Running | State::Unknown => Standing::Running,
-        State::Pending | State::Preempted => Standing::Queued,
-        State::Paused => Standing::Paused,
+        State::Completed => LedgerState::Completed,
+        State::Failed | State::Timeout | State::Cancelled | State::Blocked => LedgerState::GivenUp,
+        State::Running | State::Unknown => LedgerState::Running,
+        State::Pending | State::Preempted => LedgerState::Queued,
+        State::Paused => LedgerState::Paused,
     }
 }
 

@@ -19,7 +19,7 @@ use crate::store::{Stored, Target};
 
 /// A program's outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Stream {
+pub enum OutputStream {
     /// Standard output.
     Out,
     /// Standard error, and what the harness has to say.
@@ -46,8 +46,8 @@ pub struct LogsArgs {
     #[arg(long, value_name = "N")]
     pub attempt: Option<u32>,
     /// Which of a program's outputs
-    #[arg(long, value_enum, default_value_t = Stream::Both)]
-    pub stream: Stream,
+    #[arg(long, value_enum, default_value_t = OutputStream::Both)]
+    pub stream: OutputStream,
     /// Slurm's own output instead of the program's
     #[arg(long)]
     pub slurm: bool,
@@ -114,7 +114,7 @@ pub(super) fn logs(app: &App, args: &LogsArgs) -> Result<ExitCode, CommandError>
 /// Prints the rest of a file, and says how many bytes of it that took: byte for byte into a file or a pipe; on a terminal,
 /// without what would steer it.
 fn print(
-    source: &Source,
+    source: &LogFile,
     file: &mut impl BufRead,
     titled: bool,
     args: &LogsArgs,
@@ -183,7 +183,7 @@ fn meant<'a>(
 
 /// A file with something that a trial, or Slurm for it, wrote.
 #[derive(Clone, Debug)]
-struct Source {
+struct LogFile {
     path: PathBuf,
     task: String,
     trial: u32,
@@ -193,7 +193,7 @@ struct Source {
     stream: &'static str,
 }
 
-impl Source {
+impl LogFile {
     fn title(&self) -> String {
         let Self { task, trial, stream, .. } = self;
         let rank = self.rank.map_or(String::new(), |rank| format!(", rank {rank}"));
@@ -206,21 +206,21 @@ impl Source {
 }
 
 /// Prints one object for each line.
-fn print_json(source: &Source, file: &mut impl BufRead, out: &mut impl Write) -> io::Result<u64> {
+fn print_json(source: &LogFile, file: &mut impl BufRead, out: &mut impl Write) -> io::Result<u64> {
     each_line(file, |line| {
         let line = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(line));
-        let Source { task, trial, attempt, rank, stream, .. } = source;
+        let LogFile { task, trial, attempt, rank, stream, .. } = source;
         let object = json!({ "task": task, "trial": trial, "attempt": attempt, "rank": rank.unwrap_or(0), "stream": stream, "line": line });
         writeln!(out, "{}", escape::escape_json(&object.to_string()))
     })
 }
 
 /// The files to print, in order. Only those that hold something.
-fn files(stored: &Stored, status: &Status, target: &Target, args: &LogsArgs) -> Vec<Source> {
+fn files(stored: &Stored, status: &Status, target: &Target, args: &LogsArgs) -> Vec<LogFile> {
     let mut files = Vec::new();
     for (task, trial) in meant(status, target) {
         let dir = stored.dir.task(task);
-        let source = |path, attempt, rank, stream| Source {
+        let source = |path, attempt, rank, stream| LogFile {
             path,
             task: task.to_owned(),
             trial: trial.index,
@@ -243,10 +243,10 @@ fn files(stored: &Stored, status: &Status, target: &Target, args: &LogsArgs) -> 
             // The first one's logs are the attempt's own; there may be thousands of others, or none.
             for rank in 0..=dir.last_rank(attempt) {
                 let shown = (rank > 0).then_some(rank);
-                if args.stream != Stream::Err {
+                if args.stream != OutputStream::Err {
                     files.push(source(dir.rank_stdout(attempt, rank), Some(attempt), shown, "out"));
                 }
-                if args.stream != Stream::Out {
+                if args.stream != OutputStream::Out {
                     files.push(source(dir.rank_stderr(attempt, rank), Some(attempt), shown, "err"));
                 }
             }
@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_line_that_is_too_long_for_an_object_is_several() {
-        let source = Source {
+        let source = LogFile {
             path: PathBuf::new(),
             task: "t".to_owned(),
             trial: 0,

@@ -8,7 +8,9 @@ use nemo_core::rundir::TrialDir;
 use nix::sys::signal::Signal;
 
 use super::App;
-use super::control::{self, ArrayPart, Arrays, ControlArgs, Done, Telling, TrialKey, Troubles};
+use super::control::{
+    self, ArrayPart, Arrays, ControlArgs, ControlReport, Telling, TrialKey, Troubles,
+};
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::journal;
 use crate::slurm::{Client, SlurmError};
@@ -68,7 +70,7 @@ pub(super) fn pause(app: &App, args: &PauseArgs) -> Result<ExitCode, CommandErro
             troubles.unwritten.get_or_insert(error);
         }
     }
-    let done = Done {
+    let done = ControlReport {
         args,
         stored: &stored,
         action: "pause",
@@ -163,7 +165,7 @@ pub(super) fn resume(app: &App, args: &ResumeArgs) -> Result<ExitCode, CommandEr
         }
         release(app, status.as_ref(), &known, &trials, &mut troubles);
     }
-    let done = Done {
+    let done = ControlReport {
         args,
         stored: &stored,
         action: "resume",

@@ -40,7 +40,7 @@ pub struct PollArgs {
 
 /// What the mark tells.
 #[derive(Debug, Deserialize)]
-struct Mark {
+struct RequeueMark {
     slurm_job: String,
 }
 
@@ -51,7 +51,7 @@ const STARTS: u32 = 5;
 /// What was done about a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Done {
+enum PollResult {
     /// The job was put back into the queue.
     Requeued,
     /// Slurm held it, since it could not start it, and holds it no more.
@@ -70,7 +70,7 @@ enum Done {
     GivenUp,
 }
 
-impl Done {
+impl PollResult {
     fn is_well(self) -> bool {
         match self {
             Self::Requeued | Self::Released | Self::Queued | Self::Running | Self::Over => true,
@@ -80,7 +80,7 @@ impl Done {
 }
 
 /// A trial that wants to run again.
-struct Wanted {
+struct RequeueCandidate {
     id: ExperimentId,
     task: String,
     index: u32,
@@ -93,7 +93,7 @@ struct Wanted {
 }
 
 /// What one pass over experiments found, and whether all of it could be looked at.
-struct Pass<'a> {
+struct PollPass<'a> {
     app: &'a App,
     json: bool,
     rows: Vec<serde_json::Value>,
@@ -102,14 +102,14 @@ struct Pass<'a> {
 
 /// Brings back the trials of a target, or of all experiments.
 pub(super) fn poll(app: &App, args: &PollArgs) -> Result<ExitCode, CommandError> {
-    let mut pass = Pass { app, json: args.json, rows: Vec::new(), is_well: true };
+    let mut pass = PollPass { app, json: args.json, rows: Vec::new(), is_well: true };
     if let Some(text) = &args.target {
         let (target, stored) = app.find(text)?;
         pass.experiment(&stored, &target, SlurmSource::Slurm(&app.slurm), Depth::All)?;
     } else {
         pass.all()?;
     }
-    let Pass { rows, is_well, .. } = pass;
+    let PollPass { rows, is_well, .. } = pass;
     if args.json {
         out_json(&json!({ "schema": 1, "trials": rows }))?;
     } else if rows.is_empty() && is_well {
@@ -118,7 +118,7 @@ pub(super) fn poll(app: &App, args: &PollArgs) -> Result<ExitCode, CommandError>
     Ok(if is_well { ExitCode::Fine } else { ExitCode::Failed })
 }
 
-impl Pass<'_> {
+impl PollPass<'_> {
     /// All that are not final. Slurm is asked once for all of them.
     fn all(&mut self) -> Result<(), CommandError> {
         let app = self.app;
@@ -182,7 +182,7 @@ impl Pass<'_> {
                 Err(error) if error.code == ExitCode::NoAnswer => return Err(error),
                 Err(error) => {
                     self.is_well = false;
-                    let Wanted { id, task, index, .. } = &wanted;
+                    let RequeueCandidate { id, task, index, .. } = &wanted;
                     say(&format!("warning: {id}/{task}/{index}: {}", error.error));
                 }
             }
@@ -190,8 +190,8 @@ impl Pass<'_> {
         Ok(())
     }
 
-    fn tell(&mut self, wanted: &Wanted, job: &str, done: Done, why: Option<&str>) {
-        let Wanted { id, task, index, .. } = wanted;
+    fn tell(&mut self, wanted: &RequeueCandidate, job: &str, done: PollResult, why: Option<&str>) {
+        let RequeueCandidate { id, task, index, .. } = wanted;
         self.is_well &= done.is_well();
         if !self.json {
             say(&format!("{id}/{task}/{index}: {}", sentence(job, done, why)));
@@ -201,7 +201,7 @@ impl Pass<'_> {
 }
 
 /// The trials of a target that want to run again: those that left a mark, and those that could not.
-fn wanted(stored: &Stored, target: &Target, status: &Status) -> Vec<Wanted> {
+fn wanted(stored: &Stored, target: &Target, status: &Status) -> Vec<RequeueCandidate> {
     let mut all = Vec::new();
     let tasks = stored.experiment.tasks.iter().zip(&status.tasks);
     for (task, seen) in
@@ -213,7 +213,7 @@ fn wanted(stored: &Stored, target: &Target, status: &Status) -> Vec<Wanted> {
         for trial in seen.trials.iter().filter(|trial| is_meant(trial.index)) {
             let dir = stored.dir.task(&task.name).trial(trial.index);
             let has_mark = dir.requeue_wanted().exists().then_some(Remedy::Requeue);
-            all.extend(has_mark.or(trial.remedy).map(|remedy| Wanted {
+            all.extend(has_mark.or(trial.remedy).map(|remedy| RequeueCandidate {
                 id: stored.id.clone(),
                 task: task.name.clone(),
                 index: trial.index,
@@ -234,8 +234,8 @@ fn records(dir: &TrialDir) -> std::io::Result<Vec<AttemptRecord>> {
 /// Does what is wanted, if it still is. Nothing where no job is known.
 fn honour(
     app: &App,
-    wanted: &Wanted,
-) -> Result<Option<(String, Done, Option<String>)>, CommandError> {
+    wanted: &RequeueCandidate,
+) -> Result<Option<(String, PollResult, Option<String>)>, CommandError> {
     let path = wanted.dir.requeue_wanted();
     let Some(job) = marked(&path).or_else(|| wanted.job.clone()) else { return Ok(None) };
     let records = records(&wanted.dir).at("read", &wanted.dir.attempts())?;
@@ -243,44 +243,50 @@ fn honour(
     let jobs = if over { Vec::new() } else { app.slurm.show(&job)?.rows };
     let (done, why) = match standing(over, &jobs, wanted.remedy) {
         Some(done) => (done, None),
-        None if vain_starts(&jobs, &records) >= wanted.starts => (Done::GivenUp, None),
+        None if vain_starts(&jobs, &records) >= wanted.starts => (PollResult::GivenUp, None),
         None => match wanted.remedy {
             Remedy::Requeue => requeue(app, &job, wanted.dir.pause().exists())?,
             Remedy::Release => release(app, &job)?,
         },
     };
     match done {
-        Done::Requeued | Done::Queued | Done::Over => match std::fs::remove_file(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            removed => removed.at("remove", &path)?,
-        },
-        Done::Released | Done::Running | Done::Forgotten | Done::Refused | Done::GivenUp => {}
+        PollResult::Requeued | PollResult::Queued | PollResult::Over => {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                removed => removed.at("remove", &path)?,
+            }
+        }
+        PollResult::Released
+        | PollResult::Running
+        | PollResult::Forgotten
+        | PollResult::Refused
+        | PollResult::GivenUp => {}
     }
     Ok(Some((job, done, why)))
 }
 
 /// The job that a mark names. One that was torn says all the same that the trial wants to run again.
 fn marked(path: &Path) -> Option<String> {
-    let mark: Mark = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+    let mark: RequeueMark = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
     Some(mark.slurm_job)
 }
 
 /// Where the job stands; nothing if something is to be done about it.
-fn standing(over: bool, jobs: &[JobDetail], remedy: Remedy) -> Option<Done> {
+fn standing(over: bool, jobs: &[JobDetail], remedy: Remedy) -> Option<PollResult> {
     if over {
-        return Some(Done::Over);
+        return Some(PollResult::Over);
     }
-    let Some(job) = jobs.last() else { return Some(Done::Forgotten) };
+    let Some(job) = jobs.last() else { return Some(PollResult::Forgotten) };
     match job.state.phase() {
         // As `squeue` says `launch failed requeued held`.
         JobPhase::Waiting if remedy == Remedy::Release && job.reason.contains("launch_failed") => {
             None
         }
-        JobPhase::Waiting => Some(Done::Queued),
-        JobPhase::Active | JobPhase::Unknown => Some(Done::Running),
+        JobPhase::Waiting => Some(PollResult::Queued),
+        JobPhase::Active | JobPhase::Unknown => Some(PollResult::Running),
         // Somebody cancelled it since: a requeue would undo that.
-        JobPhase::Ended if job.state == JobState::Cancelled => Some(Done::Over),
-        JobPhase::Ended if remedy == Remedy::Release => Some(Done::Running),
+        JobPhase::Ended if job.state == JobState::Cancelled => Some(PollResult::Over),
+        JobPhase::Ended if remedy == Remedy::Release => Some(PollResult::Running),
         JobPhase::Ended => None,
     }
 }
@@ -292,44 +298,48 @@ fn vain_starts(jobs: &[JobDetail], records: &[AttemptRecord]) -> u32 {
     starts.saturating_sub(recorded.map_or(0, |start| start.restarts + 1))
 }
 
-fn requeue(app: &App, job: &str, paused: bool) -> Result<(Done, Option<String>), CommandError> {
+fn requeue(
+    app: &App,
+    job: &str,
+    paused: bool,
+) -> Result<(PollResult, Option<String>), CommandError> {
     let ids = [job.to_owned()];
     match app.slurm.requeue(&ids) {
         Ok(()) => {}
-        Err(SlurmError::Refused { reason, .. }) => return Ok((Done::Refused, Some(reason))),
+        Err(SlurmError::Refused { reason, .. }) => return Ok((PollResult::Refused, Some(reason))),
         Err(error) => return Err(error.into()),
     }
     let then = if paused { app.slurm.hold(&ids) } else { app.slurm.start_soon(&ids) };
     match then {
-        Ok(()) | Err(SlurmError::Refused { .. }) => Ok((Done::Requeued, None)), // it is in the queue
+        Ok(()) | Err(SlurmError::Refused { .. }) => Ok((PollResult::Requeued, None)), // it is in the queue
         Err(error) => Err(error.into()),
     }
 }
 
-fn release(app: &App, job: &str) -> Result<(Done, Option<String>), CommandError> {
+fn release(app: &App, job: &str) -> Result<(PollResult, Option<String>), CommandError> {
     match app.slurm.release(&[job.to_owned()]) {
-        Ok(()) => Ok((Done::Released, None)),
-        Err(SlurmError::Refused { reason, .. }) => Ok((Done::Refused, Some(reason))),
+        Ok(()) => Ok((PollResult::Released, None)),
+        Err(SlurmError::Refused { reason, .. }) => Ok((PollResult::Refused, Some(reason))),
         Err(error) => Err(error.into()),
     }
 }
 
-fn sentence(job: &str, done: Done, why: Option<&str>) -> String {
+fn sentence(job: &str, done: PollResult, why: Option<&str>) -> String {
     match done {
-        Done::Requeued => format!("job {job} is requeued"),
-        Done::Released => format!("job {job} is held no more"),
-        Done::GivenUp => format!(
+        PollResult::Requeued => format!("job {job} is requeued"),
+        PollResult::Released => format!("job {job} is held no more"),
+        PollResult::GivenUp => format!(
             "job {job} was started too often without a record of its harness; look at Slurm's own output: `nemo-slurm logs --slurm`"
         ),
-        Done::Queued => format!("job {job} is in the queue already"),
-        Done::Running => format!("job {job} still runs; look again later"),
-        Done::Over => format!("job {job} is over, and is not requeued"),
-        Done::Forgotten => {
+        PollResult::Queued => format!("job {job} is in the queue already"),
+        PollResult::Running => format!("job {job} still runs; look again later"),
+        PollResult::Over => format!("job {job} is over, and is not requeued"),
+        PollResult::Forgotten => {
             format!(
                 "Slurm no longer knows job {job}; its checkpoints are in its folder, and a new `nemo-slurm submit` begins anew"
             )
         }
-        Done::Refused => {
+        PollResult::Refused => {
             format!("Slurm does not requeue job {job}: {}", why.unwrap_or("it said nothing"))
         }
     }
@@ -350,10 +360,10 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(state: &str, expected: Option<Done>) {
+    fn check(state: &str, expected: Option<PollResult>) {
         let jobs = job(state, "None", 0);
         assert_eq!(standing(false, &jobs, Remedy::Requeue), expected, "{state}");
-        assert_eq!(standing(true, &jobs, Remedy::Requeue), Some(Done::Over), "{state}");
+        assert_eq!(standing(true, &jobs, Remedy::Requeue), Some(PollResult::Over), "{state}");
     }
 
     #[test]
@@ -361,21 +371,21 @@ mod tests {
         check("FAILED", None);
         check("COMPLETED", None);
         check("NODE_FAIL", None);
-        check("PENDING", Some(Done::Queued));
-        check("RUNNING", Some(Done::Running));
-        check("COMPLETING", Some(Done::Running));
-        check("CANCELLED", Some(Done::Over));
-        check("NEW_WORD", Some(Done::Running));
-        assert_eq!(standing(false, &[], Remedy::Requeue), Some(Done::Forgotten));
+        check("PENDING", Some(PollResult::Queued));
+        check("RUNNING", Some(PollResult::Running));
+        check("COMPLETING", Some(PollResult::Running));
+        check("CANCELLED", Some(PollResult::Over));
+        check("NEW_WORD", Some(PollResult::Running));
+        assert_eq!(standing(false, &[], Remedy::Requeue), Some(PollResult::Forgotten));
     }
 
     #[test]
     fn only_a_job_that_slurm_could_not_start_is_released() {
         let held = |reason| standing(false, &job("PENDING", reason, 1), Remedy::Release);
         assert_eq!(held("launch_failed_requeued_held"), None);
-        assert_eq!(held("JobHeldUser"), Some(Done::Queued));
+        assert_eq!(held("JobHeldUser"), Some(PollResult::Queued));
         let running = job("RUNNING", "None", 1);
-        assert_eq!(standing(false, &running, Remedy::Release), Some(Done::Running));
+        assert_eq!(standing(false, &running, Remedy::Release), Some(PollResult::Running));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use clap::Args;
 use nemo_core::rundir::TrialDir;
 
 use super::App;
-use super::control::{self, ControlArgs, Done, Telling, Troubles};
+use super::control::{self, ControlArgs, ControlReport, Telling, Troubles};
 use crate::error::{CommandError, ExitCode};
 use crate::slurm::Client;
 use crate::status::{RequestedAction, State};
@@ -60,7 +60,7 @@ pub(super) fn preempt(app: &App, args: &PreemptArgs) -> Result<ExitCode, Command
             Ok(()) => {}
         }
     }
-    let done = Done {
+    let done = ControlReport {
         args,
         stored: &stored,
         action: "preempt",

@@ -17,10 +17,10 @@ use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::{Executor, Experiment, LocalExecutor, Task};
 use crate::humanize::{count, duration};
 use crate::rehearse::findings::is_safe;
-use crate::rehearse::folder::Folder;
-use crate::rehearse::local::{Interrupt, Progress, RunContext, RunError};
-use crate::rehearse::plan::{Kind, Place};
-use crate::rehearse::run::{Outcome, RehearseError, Rehearser, Wishes};
+use crate::rehearse::folder::RehearsalFolder;
+use crate::rehearse::local::{Interrupt, RunContext, RunError, RunProgress};
+use crate::rehearse::plan::{RehearseOn, ScenarioKind};
+use crate::rehearse::run::{RehearsalOptions, RehearsalOutcome, RehearseError, Rehearser};
 use crate::report::{out, out_json, rehearsal_json, rehearsal_text, say};
 use crate::store::{self, Home};
 
@@ -50,7 +50,7 @@ pub struct RehearseArgs {
     pub interruptions: u32,
     /// Only these, beside the undisturbed runs
     #[arg(long, value_name = "SCENARIO", value_enum, value_delimiter = ',')]
-    pub only: Vec<Kind>,
+    pub only: Vec<ScenarioKind>,
     /// How long all of it may take, as in `10m`; what does not fit is left out, and said
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub time_limit: Option<std::time::Duration>,
@@ -64,24 +64,27 @@ pub(super) fn rehearse(app: &App, args: &RehearseArgs) -> Result<ExitCode, Comma
     let (toml, mut experiment) = check::load(&args.file).map_err(|error| forgotten(error, args))?;
     let name = task(&experiment, args)?.name.clone();
     let place = if args.file.executor.is_some() && prepare::is_on_slurm(&experiment) {
-        Place::Slurm
+        RehearseOn::Slurm
     } else {
-        Place::Local
+        RehearseOn::Local
     };
     cluster::choose(app, &mut experiment)?;
-    paths::check_home(app, place == Place::Slurm)?;
+    paths::check_home(app, place == RehearseOn::Slurm)?;
     let environment = environment::kept(app, &experiment)?;
-    if place == Place::Local {
+    if place == RehearseOn::Local {
         run_here(&mut experiment);
     }
     kinds_fit(&args.only, place)?;
     let task = task(&experiment, args)?;
-    let cluster =
-        if place == Place::Slurm { Some(cluster::facts(app, experiment.cluster())?) } else { None };
+    let cluster = if place == RehearseOn::Slurm {
+        Some(cluster::facts(app, experiment.cluster())?)
+    } else {
+        None
+    };
     let ground = Workdir::new(app, args)?;
     let home = Home::new(ground.path.clone());
     let harness = store::install_program(&home, &app.harness()?)?;
-    let folder = Folder {
+    let folder = RehearsalFolder {
         home,
         harness,
         toml: &toml,
@@ -107,18 +110,18 @@ pub(super) fn rehearse(app: &App, args: &RehearseArgs) -> Result<ExitCode, Comma
 fn carry_out(
     app: &App,
     args: &RehearseArgs,
-    folder: &Folder<'_>,
-    place: Place,
-) -> Result<Outcome, CommandError> {
+    folder: &RehearsalFolder<'_>,
+    place: RehearseOn,
+) -> Result<RehearsalOutcome, CommandError> {
     let interrupt = Interrupt::listen().at("listen for signals in", Path::new("this process"))?;
-    let screen = Screen::new();
+    let screen = RehearsalProgress::new();
     let stage = RunContext {
         harness: &folder.harness,
         interrupt: &interrupt,
         deadline: args.time_limit.map(|limit| clock::now() + limit.as_secs_f64()),
         show: &|progress| screen.progress(progress),
     };
-    let wishes = Wishes {
+    let wishes = RehearsalOptions {
         seed: args.seed,
         interruptions: args.interruptions,
         only: args.only.clone(),
@@ -126,7 +129,7 @@ fn carry_out(
     };
     let announce = |name: &str, number, known, last| screen.announce(name, number, known, last);
     let slurm = app.slurm.on_cluster(folder.experiment.cluster());
-    let slurm = (place == Place::Slurm).then_some(&slurm);
+    let slurm = (place == RehearseOn::Slurm).then_some(&slurm);
     let director = Rehearser { folder, stage: &stage, wishes: &wishes, announce: &announce, slurm };
     let outcome = director.rehearse();
     screen.clear();
@@ -211,16 +214,21 @@ fn run_here(experiment: &mut Experiment) {
 }
 
 /// Not every disturbance is for every place.
-fn kinds_fit(only: &[Kind], place: Place) -> Result<(), CommandError> {
-    let fits = |kind: &Kind| match kind {
-        Kind::Preempted | Kind::Undisturbed | Kind::LongNotice => true,
-        Kind::Requeued => place == Place::Slurm,
-        Kind::Killed | Kind::TimeLimit | Kind::NodeLost | Kind::Terminated => place == Place::Local,
+fn kinds_fit(only: &[ScenarioKind], place: RehearseOn) -> Result<(), CommandError> {
+    let fits = |kind: &ScenarioKind| match kind {
+        ScenarioKind::Preempted | ScenarioKind::Undisturbed | ScenarioKind::LongNotice => true,
+        ScenarioKind::Requeued => place == RehearseOn::Slurm,
+        ScenarioKind::Killed
+        | ScenarioKind::TimeLimit
+        | ScenarioKind::NodeLost
+        | ScenarioKind::Terminated => place == RehearseOn::Local,
     };
     let Some(kind) = only.iter().find(|kind| !fits(kind)) else { return Ok(()) };
     let (where_not, scenarios) = match place {
-        Place::Local => ("on this machine", "preempted, killed, time-limit, node-lost, terminated"),
-        Place::Slurm => ("on Slurm", "preempted, requeued"),
+        RehearseOn::Local => {
+            ("on this machine", "preempted, killed, time-limit, node-lost, terminated")
+        }
+        RehearseOn::Slurm => ("on Slurm", "preempted, requeued"),
     };
     let text = format!("`{}` can't be rehearsed {where_not}", kind.as_str());
     Err(CommandError::new(ExitCode::Usage, text)
@@ -280,7 +288,7 @@ impl Drop for Workdir {
 }
 
 /// What is shown while it lasts: a line on a terminal, else a line for each run.
-struct Screen {
+struct RehearsalProgress {
     bar: Option<ProgressBar>,
     current: RefCell<Current>,
 }
@@ -295,7 +303,7 @@ struct Current {
     began: f64,
 }
 
-impl Screen {
+impl RehearsalProgress {
     fn new() -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new_spinner();
@@ -345,15 +353,15 @@ impl Screen {
         runs as f64 * (usual * 1.1 + 1.0)
     }
 
-    fn progress(&self, progress: Progress) {
+    fn progress(&self, progress: RunProgress) {
         self.draw(Some(progress));
     }
 
-    fn draw(&self, progress: Option<Progress>) {
+    fn draw(&self, progress: Option<RunProgress>) {
         let Some(bar) = &self.bar else { return };
         let current = self.current.borrow();
         let mut text = current.title.clone();
-        if let Some(Progress { attempt, step }) = progress {
+        if let Some(RunProgress { attempt, step }) = progress {
             text = format!("{text}, attempt {attempt}");
             if let Some(step) = step {
                 let of = current.last.map_or_else(String::new, |last| format!(" of {last}"));

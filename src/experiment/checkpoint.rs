@@ -3,15 +3,15 @@
 use nemo_core::rundir::{Every, Keep};
 
 use super::reader::{Field, Section};
-use super::report::{Place, Report, listed, nearest};
-use super::tree::Value;
+use super::report::{KeyPosition, ProblemReport, listed, nearest};
+use super::tree::TomlValue;
 
 /// The section as written.
-pub(super) struct Saving {
+pub(super) struct CheckpointDraft {
     /// Where none is written, the profile has one.
     pub(super) signal: Option<String>,
     /// Its default depends on the executor.
-    pub(super) lead: Option<(u64, Place)>,
+    pub(super) lead: Option<(u64, KeyPosition)>,
     pub(super) every: Option<Every>,
     pub(super) keep: Keep,
 }
@@ -19,8 +19,9 @@ pub(super) struct Saving {
 const SIGNALS: [&str; 5] = ["USR1", "USR2", "TERM", "INT", "HUP"];
 
 /// Reads the section of a task.
-pub(super) fn read(task: &mut Section<'_>, report: &mut Report) -> Saving {
-    let mut saving = Saving { signal: None, lead: None, every: None, keep: Keep::default() };
+pub(super) fn read(task: &mut Section<'_>, report: &mut ProblemReport) -> CheckpointDraft {
+    let mut saving =
+        CheckpointDraft { signal: None, lead: None, every: None, keep: Keep::default() };
     let Some(mut section) = task.take_section("checkpoint", report) else { return saving };
     saving.signal = section.take("signal").and_then(|field| signal_in(&field, report));
     let lead = section.take("lead");
@@ -34,7 +35,7 @@ pub(super) fn read(task: &mut Section<'_>, report: &mut Report) -> Saving {
 }
 
 /// A signal, with or without `SIG`.
-fn signal_in(field: &Field<'_>, report: &mut Report) -> Option<String> {
+fn signal_in(field: &Field<'_>, report: &mut ProblemReport) -> Option<String> {
     let names = listed(SIGNALS);
     let text = field.text_as(&format!("one of {names}"), report)?;
     let short = text.strip_prefix("SIG").unwrap_or(&text);
@@ -46,10 +47,10 @@ fn signal_in(field: &Field<'_>, report: &mut Report) -> Option<String> {
 }
 
 /// `"auto"`, `"500 steps"`, or a duration.
-fn every(field: &Field<'_>, report: &mut Report) -> Option<Every> {
+fn every(field: &Field<'_>, report: &mut ProblemReport) -> Option<Every> {
     let text = match field.value {
-        Value::Text(text) => text.trim(),
-        Value::Integer(number) => return without_unit(&number.to_string(), field, report),
+        TomlValue::Text(text) => text.trim(),
+        TomlValue::Integer(number) => return without_unit(&number.to_string(), field, report),
         _ => return Some(Every::Seconds(field.duration(report)?)),
     };
     if text == "auto" {
@@ -76,7 +77,7 @@ fn every(field: &Field<'_>, report: &mut Report) -> Option<Every> {
 fn seconds_unless_steps_are_meant(
     text: &str,
     field: &Field<'_>,
-    report: &mut Report,
+    report: &mut ProblemReport,
 ) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -90,7 +91,7 @@ fn seconds_unless_steps_are_meant(
 }
 
 /// Steps or a time: a number alone may mean either.
-fn without_unit(number: &str, field: &Field<'_>, report: &mut Report) -> Option<Every> {
+fn without_unit(number: &str, field: &Field<'_>, report: &mut ProblemReport) -> Option<Every> {
     report.problem(&field.place, format!("`every` needs a unit: {number} what?")).hint(format!(
         "write \"{number} steps\", or a time such as \"{number}s\" or \"{number}m\""
     ));
@@ -98,7 +99,7 @@ fn without_unit(number: &str, field: &Field<'_>, report: &mut Report) -> Option<
 }
 
 /// What is not said keeps its default.
-fn read_keep(mut section: Section<'_>, report: &mut Report) -> Keep {
+fn read_keep(mut section: Section<'_>, report: &mut ProblemReport) -> Keep {
     let default = Keep::default();
     let mut number = |name, default| {
         let field = section.take(name);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use super::reader::{Field, Section, unsupported};
-use super::report::{Report, choices, listed};
+use super::report::{ProblemReport, choices, listed};
 use super::sbatch::Export;
 use super::{EnvSpec, Executor, LocalExecutor, SlurmExecutor, names, sbatch, units, values};
 
@@ -17,14 +17,17 @@ pub(super) struct Executors {
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum ExecutorKind {
     Slurm,
     Local,
     Container,
 }
 
-const KINDS: [(&str, Kind); 3] =
-    [("slurm", Kind::Slurm), ("local", Kind::Local), ("container", Kind::Container)];
+const KINDS: [(&str, ExecutorKind); 3] = [
+    ("slurm", ExecutorKind::Slurm),
+    ("local", ExecutorKind::Local),
+    ("container", ExecutorKind::Container),
+];
 
 /// The keys that only one of the kinds has.
 const SLURM_ONLY: [&str; 7] =
@@ -32,7 +35,7 @@ const SLURM_ONLY: [&str; 7] =
 const LOCAL_ONLY: [&str; 1] = ["parallel"];
 
 /// Reads every executor.
-pub(super) fn read(fields: Vec<Field<'_>>, report: &mut Report) -> Executors {
+pub(super) fn read(fields: Vec<Field<'_>>, report: &mut ProblemReport) -> Executors {
     let mut executors = Executors { defined: Vec::new(), by_name: built_in() };
     for field in fields {
         let name = field.name.to_owned();
@@ -68,7 +71,7 @@ fn built_in() -> BTreeMap<String, Executor> {
     ])
 }
 
-fn one(mut section: Section<'_>, report: &mut Report) -> Option<Executor> {
+fn one(mut section: Section<'_>, report: &mut ProblemReport) -> Option<Executor> {
     let Some(field) = section.take("kind") else {
         let message = format!("`{}` has no `kind`", section.place.key);
         report
@@ -79,9 +82,9 @@ fn one(mut section: Section<'_>, report: &mut Report) -> Option<Executor> {
     let kind = field.word(&KINDS, report);
     let before = report.len();
     let executor = match kind? {
-        Kind::Slurm => Executor::Slurm(slurm(section, report)),
-        Kind::Local => Executor::Local(local(section, report)),
-        Kind::Container => {
+        ExecutorKind::Slurm => Executor::Slurm(slurm(section, report)),
+        ExecutorKind::Local => Executor::Local(local(section, report)),
+        ExecutorKind::Container => {
             unsupported(&field.place, "kind = \"container\"", report);
             return None;
         }
@@ -89,7 +92,7 @@ fn one(mut section: Section<'_>, report: &mut Report) -> Option<Executor> {
     (report.len() == before).then_some(executor)
 }
 
-fn slurm(mut section: Section<'_>, report: &mut Report) -> SlurmExecutor {
+fn slurm(mut section: Section<'_>, report: &mut ProblemReport) -> SlurmExecutor {
     refuse_other_kind(&mut section, "Slurm", &LOCAL_ONLY, report);
     let mut options =
         section.take("sbatch").map(|field| sbatch::read(&field, report)).unwrap_or_default();
@@ -115,7 +118,7 @@ fn slurm(mut section: Section<'_>, report: &mut Report) -> SlurmExecutor {
 }
 
 /// Adds what `export` says. What is set twice in different ways is a mistake.
-fn exported(mut around: EnvSpec, export: Option<Export>, report: &mut Report) -> EnvSpec {
+fn exported(mut around: EnvSpec, export: Option<Export>, report: &mut ProblemReport) -> EnvSpec {
     let Some(Export { place, only, set }) = export else { return around };
     for (name, value) in set {
         let other = around.env.get(&name).is_some_and(|other| *other != value);
@@ -129,7 +132,7 @@ fn exported(mut around: EnvSpec, export: Option<Export>, report: &mut Report) ->
     EnvSpec { export: only, ..around }
 }
 
-fn local(mut section: Section<'_>, report: &mut Report) -> LocalExecutor {
+fn local(mut section: Section<'_>, report: &mut ProblemReport) -> LocalExecutor {
     refuse_other_kind(&mut section, "local", &SLURM_ONLY, report);
     let executor = LocalExecutor {
         parallel: section.take("parallel").and_then(|field| field.positive(report)),
@@ -145,7 +148,7 @@ fn refuse_other_kind(
     section: &mut Section<'_>,
     kind: &str,
     others: &[&'static str],
-    report: &mut Report,
+    report: &mut ProblemReport,
 ) {
     for &name in others {
         if section.table.get(name).is_none() {
@@ -161,9 +164,9 @@ fn refuse_other_kind(
 }
 
 /// A trial has the same nodes in every attempt: `"2-4"` would be another number each time.
-fn nodes(field: &Field<'_>, report: &mut Report) -> Option<NonZeroU32> {
+fn nodes(field: &Field<'_>, report: &mut ProblemReport) -> Option<NonZeroU32> {
     match field.value {
-        super::tree::Value::Text(text) if text.contains('-') => {
+        super::tree::TomlValue::Text(text) if text.contains('-') => {
             report
                 .problem(&field.place, "a trial has a fixed number of nodes, not a range")
                 .hint("write one number, such as `nodes = 2`");
@@ -173,7 +176,7 @@ fn nodes(field: &Field<'_>, report: &mut Report) -> Option<NonZeroU32> {
     }
 }
 
-fn partition(field: &Field<'_>, report: &mut Report) -> Option<String> {
+fn partition(field: &Field<'_>, report: &mut ProblemReport) -> Option<String> {
     let text = field.text(report)?;
     if is_plain(&text) {
         return Some(text);
@@ -184,15 +187,15 @@ fn partition(field: &Field<'_>, report: &mut Report) -> Option<String> {
     None
 }
 
-fn gpus(field: &Field<'_>, report: &mut Report) -> Option<String> {
+fn gpus(field: &Field<'_>, report: &mut ProblemReport) -> Option<String> {
     let expected = "a number of GPUs, or a type and a number such as \"h100:8\"";
     match field.value {
-        super::tree::Value::Integer(_) => {
+        super::tree::TomlValue::Integer(_) => {
             let number: u32 = field.integer(expected, report)?;
             // Some clusters refuse even `--gpus-per-node=0` where they know of no GPUs.
             (number > 0).then(|| number.to_string())
         }
-        super::tree::Value::Text(text) => {
+        super::tree::TomlValue::Text(text) => {
             let valid = is_plain(text);
             if !valid {
                 field.wrong(expected, report);
@@ -212,12 +215,12 @@ fn is_plain(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(allowed)
 }
 
-fn memory(field: &Field<'_>, report: &mut Report) -> Option<String> {
+fn memory(field: &Field<'_>, report: &mut ProblemReport) -> Option<String> {
     let text = field.text_as("an amount of memory such as \"8G\"", report)?;
     field.parsed(units::memory(&text), report)
 }
 
-fn surroundings(section: &mut Section<'_>, report: &mut Report) -> EnvSpec {
+fn surroundings(section: &mut Section<'_>, report: &mut ProblemReport) -> EnvSpec {
     let mut env = BTreeMap::new();
     for field in section.take_fields("env", report) {
         let valid = field.parsed_name(names::check_variable(field.name), report);
@@ -253,9 +256,9 @@ fn surroundings(section: &mut Section<'_>, report: &mut Report) -> EnvSpec {
     EnvSpec { env, secrets, setup, export: None }
 }
 
-fn variable(field: &Field<'_>, report: &mut Report) -> Option<String> {
+fn variable(field: &Field<'_>, report: &mut ProblemReport) -> Option<String> {
     match field.value {
-        super::tree::Value::Integer(number) => Some(number.to_string()),
+        super::tree::TomlValue::Integer(number) => Some(number.to_string()),
         _ => field.text(report),
     }
 }

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::executors::Executors;
-use super::report::{Report, choices};
-use super::tasks::{Draft, Edge};
+use super::report::{ProblemReport, choices};
+use super::tasks::{TaskDependency, TaskDraft};
 use super::{Executor, On};
 
 /// Checks every edge.
-pub(super) fn check(drafts: &[Draft], report: &mut Report) {
-    let by_name: BTreeMap<&str, &Draft> =
+pub(super) fn check(drafts: &[TaskDraft], report: &mut ProblemReport) {
+    let by_name: BTreeMap<&str, &TaskDraft> =
         drafts.iter().map(|draft| (draft.name.as_str(), draft)).collect();
     for draft in drafts {
         for edge in &draft.after {
@@ -34,7 +34,12 @@ pub(super) fn check(drafts: &[Draft], report: &mut Report) {
     }
 }
 
-fn check_each(draft: &Draft, edge: &Edge, upstream: &Draft, report: &mut Report) {
+fn check_each(
+    draft: &TaskDraft,
+    edge: &TaskDependency,
+    upstream: &TaskDraft,
+    report: &mut ProblemReport,
+) {
     let (Some(own), Some(theirs)) = (&draft.search.trials, &upstream.search.trials) else { return };
     let (own, theirs) = (own.len(), theirs.len());
     if edge.to.on == On::Each && own != theirs {
@@ -57,10 +62,10 @@ pub(super) fn count(trials: usize) -> String {
 
 /// Checks that no task waits for one that another kind of executor runs. `executors` are by task.
 pub(super) fn check_kinds(
-    drafts: &[Draft],
+    drafts: &[TaskDraft],
     chosen: &BTreeMap<String, String>,
     executors: &Executors,
-    report: &mut Report,
+    report: &mut ProblemReport,
 ) {
     let kind = |task: &str| match executors.by_name.get(chosen.get(task)?)? {
         Executor::Slurm(_) => Some("on Slurm"),
@@ -86,7 +91,7 @@ pub(super) fn check_kinds(
 }
 
 /// The indices of the tasks, each after those it waits for, else as written. Reports every cycle.
-pub(super) fn order(drafts: &[Draft], report: &mut Report) -> Vec<usize> {
+pub(super) fn order(drafts: &[TaskDraft], report: &mut ProblemReport) -> Vec<usize> {
     let index: BTreeMap<&str, usize> =
         drafts.iter().enumerate().map(|(index, draft)| (draft.name.as_str(), index)).collect();
     let mut waits: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); drafts.len()];
@@ -138,7 +143,7 @@ fn cycle(waits: &[BTreeSet<usize>], start: usize) -> Vec<usize> {
     }
 }
 
-fn report_cycle(drafts: &[Draft], cycle: &[usize], report: &mut Report) {
+fn report_cycle(drafts: &[TaskDraft], cycle: &[usize], report: &mut ProblemReport) {
     // The cycle begins with the task that was written first.
     let lowest = cycle.iter().min().and_then(|least| cycle.iter().position(|task| task == least));
     let mut cycle = cycle.to_vec();

@@ -4,7 +4,7 @@ use nemo_core::rundir::Params;
 use serde_json::{Number, Value as Json};
 
 use super::parameters::{Domain, Parameter};
-use super::report::{Place, Report};
+use super::report::{KeyPosition, ProblemReport};
 
 /// More trials than this are a slip of the pen, or a wish that no cluster grants.
 pub(super) const MOST: u128 = 1_000_000;
@@ -12,8 +12,8 @@ pub(super) const MOST: u128 = 1_000_000;
 /// Every trial of a grid: the product of the axes in the order of their names, the last one fastest.
 pub(super) fn trials(
     parameters: &[Parameter],
-    place: &Place,
-    report: &mut Report,
+    place: &KeyPosition,
+    report: &mut ProblemReport,
 ) -> Option<Vec<Params>> {
     let mut lengths = Vec::with_capacity(parameters.len());
     for parameter in parameters {
@@ -76,7 +76,7 @@ pub(super) fn insert(params: &mut Params, path: &[&str], value: Json) {
     }
 }
 
-fn length(parameter: &Parameter, report: &mut Report) -> Option<u128> {
+fn length(parameter: &Parameter, report: &mut ProblemReport) -> Option<u128> {
     match &parameter.domain {
         Domain::Const(_) => Some(1),
         Domain::Categorical(values) => Some(values.len() as u128),

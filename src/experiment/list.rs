@@ -8,32 +8,32 @@ use serde_json::Value as Json;
 use super::grid::insert;
 use super::parameters::{self, Domain, Parameters};
 use super::reader::{Field, Section};
-use super::report::{Place, Report, listed};
-use super::tree::{Value, dotted};
+use super::report::{KeyPosition, ProblemReport, listed};
+use super::tree::{TomlValue, dotted};
 
 /// The trials of a list, and the dotted names that all of them have.
-pub(super) struct Listed {
-    pub(super) names: Vec<(String, Place)>,
+pub(super) struct TrialList {
+    pub(super) names: Vec<(String, KeyPosition)>,
     /// Nothing where there are mistakes.
     pub(super) trials: Option<Vec<Params>>,
 }
 
 /// A trial, its nested names dotted.
-type Row = BTreeMap<String, (Json, Place)>;
+type TrialEntry = BTreeMap<String, (Json, KeyPosition)>;
 
 /// The trials as written, each with the constants that all share.
 pub(super) fn read(
     rows: &[Field<'_>],
     common: &Parameters,
-    place: &Place,
-    report: &mut Report,
-) -> Listed {
+    place: &KeyPosition,
+    report: &mut ProblemReport,
+) -> TrialList {
     let before = report.len();
     let shared = shared(common, report);
     if rows.is_empty() {
         report.problem(place, "an empty list leaves nothing to try");
     }
-    let mut trials: Vec<Row> = Vec::new();
+    let mut trials: Vec<TrialEntry> = Vec::new();
     for row in rows {
         let mut trial = shared.clone();
         if let Some(section) = row.section(report) {
@@ -46,17 +46,17 @@ pub(super) fn read(
         }
         trials.push(trial);
     }
-    let name = |(name, (_, place)): (&String, &(Json, Place))| (name.clone(), place.clone());
+    let name = |(name, (_, place)): (&String, &(Json, KeyPosition))| (name.clone(), place.clone());
     let names = trials.first().map(|first| first.iter().map(name).collect());
     let fits = report.len() == before;
-    Listed {
+    TrialList {
         names: names.unwrap_or_else(|| common.names.clone()),
         trials: fits.then(|| trials.iter().map(nest).collect()),
     }
 }
 
-fn shared(common: &Parameters, report: &mut Report) -> Row {
-    let mut shared = Row::new();
+fn shared(common: &Parameters, report: &mut ProblemReport) -> TrialEntry {
+    let mut shared = TrialEntry::new();
     for parameter in &common.parameters {
         if let Domain::Const(value) = &parameter.domain {
             shared.insert(parameter.name.clone(), (value.clone(), parameter.place.clone()));
@@ -71,13 +71,13 @@ fn shared(common: &Parameters, report: &mut Report) -> Row {
     shared
 }
 
-fn flatten(section: &Section<'_>, prefix: &str, row: &mut Row, report: &mut Report) {
+fn flatten(section: &Section<'_>, prefix: &str, row: &mut TrialEntry, report: &mut ProblemReport) {
     for field in section.fields() {
         if parameters::check_name(&field, prefix, report).is_none() {
             continue;
         }
         let name = dotted(prefix, field.name);
-        if let Value::Table(table) = field.value {
+        if let TomlValue::Table(table) = field.value {
             flatten(&Section::root(table, field.key_place.clone()), &name, row, report);
         } else if let Some(value) = parameters::constant(&field, report) {
             row.insert(name, (value, field.key_place.clone()));
@@ -86,7 +86,7 @@ fn flatten(section: &Section<'_>, prefix: &str, row: &mut Row, report: &mut Repo
 }
 
 /// A name can't be a value in one place and a table in another.
-fn check_tables(trial: &Row, report: &mut Report) {
+fn check_tables(trial: &TrialEntry, report: &mut ProblemReport) {
     for (name, (_, place)) in trial {
         for (at, _) in name.match_indices('.') {
             let table = &name[..at];
@@ -98,11 +98,16 @@ fn check_tables(trial: &Row, report: &mut Report) {
     }
 }
 
-fn same_names(first: &Row, trial: &Row, field: &Field<'_>, report: &mut Report) {
+fn same_names(
+    first: &TrialEntry,
+    trial: &TrialEntry,
+    field: &Field<'_>,
+    report: &mut ProblemReport,
+) {
     if first.keys().eq(trial.keys()) {
         return;
     }
-    let names = |row: &Row| listed(row.keys().map(String::as_str));
+    let names = |row: &TrialEntry| listed(row.keys().map(String::as_str));
     let (own, others) = (names(trial), names(first));
     let message =
         format!("all trials must have the same parameters: this one has {own}, the first {others}");
@@ -111,7 +116,7 @@ fn same_names(first: &Row, trial: &Row, field: &Field<'_>, report: &mut Report) 
         .hint("write what the others share into `params` of the task, or give it to every trial");
 }
 
-fn nest(row: &Row) -> Params {
+fn nest(row: &TrialEntry) -> Params {
     let mut paths: Vec<(Vec<&str>, &Json)> =
         row.iter().map(|(name, (value, _))| (name.split('.').collect(), value)).collect();
     paths.sort_by(|a, b| a.0.cmp(&b.0));

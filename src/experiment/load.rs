@@ -11,10 +11,10 @@ use super::executors::{self, Executors};
 use super::overrides::{self, Override};
 use super::problems::Problems;
 use super::reader::{Field, Section, unsupported};
-use super::report::{Place, Report};
-use super::source::{Sources, Span};
-use super::tasks::{self, Draft};
-use super::tree::{Table, Value};
+use super::report::{KeyPosition, ProblemReport};
+use super::source::{SourceTexts, Span};
+use super::tasks::{self, TaskDraft};
+use super::tree::{Table, TomlValue};
 use super::{Executor, Experiment, Launch, Task, graph, parameters, references, syntax, values};
 
 /// Reads an experiment, or says all that is wrong with it.
@@ -29,15 +29,15 @@ pub fn load(
 ) -> Result<Experiment, Problems> {
     // A line break is one character, whatever the editor: a carriage return would become a part of a shell's word.
     let text = &text.replace("\r\n", "\n");
-    let mut sources = Sources::new(file, text);
+    let mut sources = SourceTexts::new(file, text);
     let overrides = overrides::register(&mut sources, overrides);
     let forced = executor.map(|name| {
         let source = sources.push(format!("--executor {name}"));
         let start = "--executor ".len();
         let at = Span { source, start, end: start + name.len() };
-        (name.to_owned(), Place { at, key: String::new() })
+        (name.to_owned(), KeyPosition { at, key: String::new() })
     });
-    let mut report = Report::new(&sources);
+    let mut report = ProblemReport::new(&sources);
     let experiment = syntax::parse(text, &mut report).and_then(|mut root| {
         let adding = overrides::adding(&root, &overrides);
         overrides::apply(&mut root, &overrides, &mut report);
@@ -53,7 +53,7 @@ pub fn load(
 }
 
 /// What the top of the file says.
-struct Head {
+struct FileHeader {
     experiment: Experiment,
     defaults: Defaults,
 }
@@ -61,21 +61,21 @@ struct Head {
 /// What holds for every task that says nothing else.
 #[derive(Default)]
 struct Defaults {
-    executor: Option<(String, Place)>,
+    executor: Option<(String, KeyPosition)>,
     launch: Option<Launch>,
     profile: Option<Profile>,
 }
 
 fn read(
     root: &Table,
-    forced: Option<(String, Place)>,
+    forced: Option<(String, KeyPosition)>,
     adding: &[usize],
-    report: &mut Report,
+    report: &mut ProblemReport,
 ) -> Option<Experiment> {
     let start = Span { source: 0, start: 0, end: 0 };
-    let mut section = Section::root(root, Place { at: start, key: String::new() });
+    let mut section = Section::root(root, KeyPosition { at: start, key: String::new() });
     section.unsupported(&["after", "log_policy"]);
-    let Head { mut experiment, defaults } = head(&mut section, report);
+    let FileHeader { mut experiment, defaults } = head(&mut section, report);
     let executors = executors::read(section.take_fields("executor", report), report);
     let task_fields = section.take_fields("task", report);
     if task_fields.is_empty() && section.table.get("task").is_none_or(is_table) {
@@ -102,7 +102,7 @@ fn read(
     if !report.is_empty() {
         return None;
     }
-    let mut drafts: Vec<Option<Draft>> = drafts.into_iter().map(Some).collect();
+    let mut drafts: Vec<Option<TaskDraft>> = drafts.into_iter().map(Some).collect();
     for index in order {
         let draft = drafts.get_mut(index).and_then(Option::take)?;
         let name = chosen.get(&draft.name)?;
@@ -115,11 +115,11 @@ fn read(
     Some(experiment)
 }
 
-fn is_table(entry: &super::tree::Entry) -> bool {
-    matches!(entry.node.value, Value::Table(_))
+fn is_table(entry: &super::tree::TableEntry) -> bool {
+    matches!(entry.node.value, TomlValue::Table(_))
 }
 
-fn head(section: &mut Section<'_>, report: &mut Report) -> Head {
+fn head(section: &mut Section<'_>, report: &mut ProblemReport) -> FileHeader {
     let name = section.take("name");
     if name.is_none() {
         report
@@ -150,10 +150,10 @@ fn head(section: &mut Section<'_>, report: &mut Report) -> Head {
     };
     package(section, report);
     let defaults = defaults(section, report);
-    Head { experiment, defaults }
+    FileHeader { experiment, defaults }
 }
 
-fn defaults(section: &mut Section<'_>, report: &mut Report) -> Defaults {
+fn defaults(section: &mut Section<'_>, report: &mut ProblemReport) -> Defaults {
     let Some(mut section) = section.take_section("defaults", report) else {
         return Defaults::default();
     };
@@ -166,7 +166,7 @@ fn defaults(section: &mut Section<'_>, report: &mut Report) -> Defaults {
 }
 
 /// The only package that there is so far is none.
-fn package(section: &mut Section<'_>, report: &mut Report) {
+fn package(section: &mut Section<'_>, report: &mut ProblemReport) {
     let Some(mut package) = section.take_section("package", report) else { return };
     let words = [("none", "none"), ("git", "git"), ("folder", "folder")];
     match package.take("from") {
@@ -182,15 +182,15 @@ fn package(section: &mut Section<'_>, report: &mut Report) {
 }
 
 /// Free values: what TOML has, as JSON has it.
-fn json(field: &Field<'_>, report: &mut Report) -> Option<Json> {
+fn json(field: &Field<'_>, report: &mut ProblemReport) -> Option<Json> {
     match field.value {
-        Value::Date(date) => Some(Json::String(date.clone())),
-        Value::List(items) => {
+        TomlValue::Date(date) => Some(Json::String(date.clone())),
+        TomlValue::List(items) => {
             let items = field.items(items);
             let values: Vec<Option<Json>> = items.iter().map(|item| json(item, report)).collect();
             values.into_iter().collect::<Option<_>>().map(Json::Array)
         }
-        Value::Table(_) => {
+        TomlValue::Table(_) => {
             let fields = field.section(report)?.fields();
             let values: Vec<Option<(String, Json)>> = fields
                 .iter()
@@ -204,11 +204,11 @@ fn json(field: &Field<'_>, report: &mut Report) -> Option<Json> {
 
 /// The executor of every task, by the task's name.
 fn choose(
-    drafts: &[Draft],
+    drafts: &[TaskDraft],
     executors: &Executors,
-    forced: Option<(String, Place)>,
-    default: Option<(String, Place)>,
-    report: &mut Report,
+    forced: Option<(String, KeyPosition)>,
+    default: Option<(String, KeyPosition)>,
+    report: &mut ProblemReport,
 ) -> BTreeMap<String, String> {
     let named = drafts.iter().filter_map(|draft| draft.executor.as_ref());
     for (name, place) in named.chain(&default).chain(&forced) {
@@ -247,10 +247,10 @@ fn segment(executor: &Executor) -> Option<u64> {
 }
 
 fn check_leads(
-    drafts: &[Draft],
+    drafts: &[TaskDraft],
     chosen: &BTreeMap<String, String>,
     executors: &Executors,
-    report: &mut Report,
+    report: &mut ProblemReport,
 ) {
     for draft in drafts {
         let Some((lead, place)) = &draft.checkpoint.lead else { continue };
@@ -267,12 +267,12 @@ fn check_leads(
 
 /// All questions about an experiment's jobs go to one cluster, and no job waits for one on another.
 fn check_clusters(
-    drafts: &[Draft],
+    drafts: &[TaskDraft],
     chosen: &BTreeMap<String, String>,
     executors: &Executors,
-    report: &mut Report,
+    report: &mut ProblemReport,
 ) {
-    let cluster = |draft: &Draft| match executors.by_name.get(chosen.get(&draft.name)?)? {
+    let cluster = |draft: &TaskDraft| match executors.by_name.get(chosen.get(&draft.name)?)? {
         Executor::Slurm(slurm) => Some(slurm.sbatch.get(super::CLUSTERS)),
         Executor::Local(_) => None,
     };
@@ -288,11 +288,11 @@ fn check_clusters(
 
 /// `torchrun` is one task on each node.
 fn check_launch(
-    drafts: &[Draft],
+    drafts: &[TaskDraft],
     default: Option<Launch>,
     chosen: &BTreeMap<String, String>,
     executors: &Executors,
-    report: &mut Report,
+    report: &mut ProblemReport,
 ) {
     for draft in drafts.iter().filter(|draft| draft.launch.or(default).is_some()) {
         let Some(name) = chosen.get(&draft.name) else { continue };
@@ -307,7 +307,7 @@ fn check_launch(
     }
 }
 
-fn task(draft: Draft, executor_name: &str, executor: &Executor) -> Option<Task> {
+fn task(draft: TaskDraft, executor_name: &str, executor: &Executor) -> Option<Task> {
     // A short segment leaves half of itself to the program.
     let default = segment(executor).map_or(DEFAULT_LEAD, |time| DEFAULT_LEAD.min(time / 2));
     Some(Task {

@@ -3,7 +3,7 @@
 use nemo_core::rundir::{LogAction, LogPolicy};
 
 use super::reader::{Field, Section};
-use super::report::Report;
+use super::report::ProblemReport;
 
 const ACTIONS: [(&str, LogAction); 3] = [
     ("exclude_node", LogAction::ExcludeNode),
@@ -12,7 +12,7 @@ const ACTIONS: [(&str, LogAction); 3] = [
 ];
 
 /// Reads the policies of a task.
-pub(super) fn read(section: &mut Section<'_>, report: &mut Report) -> Vec<LogPolicy> {
+pub(super) fn read(section: &mut Section<'_>, report: &mut ProblemReport) -> Vec<LogPolicy> {
     let Some(field) = section.take("log_policy") else { return Vec::new() };
     let mut policies: Vec<LogPolicy> = Vec::new();
     for item in field.one_or_more() {
@@ -28,7 +28,7 @@ pub(super) fn read(section: &mut Section<'_>, report: &mut Report) -> Vec<LogPol
     policies
 }
 
-fn policy(item: &Field<'_>, report: &mut Report) -> Option<LogPolicy> {
+fn policy(item: &Field<'_>, report: &mut ProblemReport) -> Option<LogPolicy> {
     let mut section = item.section(report)?;
     let name = section.take("name");
     let pattern = section.take("pattern");

@@ -1,6 +1,6 @@
 //! What names may look like.
 
-use super::units::Refusal;
+use super::units::UnitError;
 
 const LONGEST: usize = 64;
 
@@ -10,11 +10,11 @@ pub(super) const BUILT_IN: [&str; 7] =
 
 /// Checks the name of an experiment, a task, an executor or a tag: it becomes a folder, a part of a target and a word
 /// on command lines.
-pub(super) fn check(name: &str) -> Result<(), Refusal> {
+pub(super) fn check(name: &str) -> Result<(), UnitError> {
     let refuse = |why: &str| {
         let shown: String = name.chars().take(LONGEST).collect();
         let message = format!("{shown:?} can't be a name: {why}");
-        Err(Refusal::hinted(message, "use letters, digits, `.`, `_` and `-`, such as `lr-sweep`"))
+        Err(UnitError::hinted(message, "use letters, digits, `.`, `_` and `-`, such as `lr-sweep`"))
     };
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let Some(first) = name.chars().next() else { return refuse("it is empty") };
@@ -35,26 +35,26 @@ pub(super) fn check(name: &str) -> Result<(), Refusal> {
 }
 
 /// Checks the name of an environment variable.
-pub(super) fn check_variable(name: &str) -> Result<(), Refusal> {
+pub(super) fn check_variable(name: &str) -> Result<(), UnitError> {
     if is_identifier(name) && !name.contains('-') {
         return Ok(());
     }
     let message = format!("{name:?} can't be the name of an environment variable");
-    Err(Refusal::hinted(message, "use letters, digits and `_`, such as `OMP_NUM_THREADS`"))
+    Err(UnitError::hinted(message, "use letters, digits and `_`, such as `OMP_NUM_THREADS`"))
 }
 
 /// Checks the name of a parameter, which must be good for a placeholder.
-pub(super) fn check_parameter(name: &str) -> Result<(), Refusal> {
+pub(super) fn check_parameter(name: &str) -> Result<(), UnitError> {
     if !is_identifier(name) {
         let message = format!("{name:?} can't be the name of a parameter");
         let hint =
             "use letters, digits, `_` and `-`, and a letter first: `{name}` must work in `run`";
-        return Err(Refusal::hinted(message, hint));
+        return Err(UnitError::hinted(message, hint));
     }
     if name != "seed" && BUILT_IN.contains(&name) {
         let message = format!("a parameter can't be named `{name}`");
         let hint = format!("`{{{name}}}` in `run` has a meaning already; use another name");
-        return Err(Refusal::hinted(message, hint));
+        return Err(UnitError::hinted(message, hint));
     }
     Ok(())
 }

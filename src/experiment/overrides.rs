@@ -4,10 +4,10 @@ use std::str::FromStr;
 
 use toml::de::{DeTable, DeValue};
 
-use super::report::{Place, Report, choices};
-use super::source::{Sources, Span};
-use super::tasks::Draft;
-use super::tree::{self, Entry, Node, Table, Value};
+use super::report::{KeyPosition, ProblemReport, choices};
+use super::source::{SourceTexts, Span};
+use super::tasks::TaskDraft;
+use super::tree::{self, Table, TableEntry, TomlNode, TomlValue};
 
 /// A change of one key, as given on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +94,11 @@ fn path(key: &str) -> Option<Vec<String>> {
 }
 
 /// Makes the changes, one after the other.
-pub(super) fn apply(root: &mut Table, overrides: &[(usize, &Override)], report: &mut Report) {
+pub(super) fn apply(
+    root: &mut Table,
+    overrides: &[(usize, &Override)],
+    report: &mut ProblemReport,
+) {
     for (source, change) in overrides {
         let sources = report.sources;
         let text = sources.text(*source);
@@ -103,13 +107,13 @@ pub(super) fn apply(root: &mut Table, overrides: &[(usize, &Override)], report: 
         let start = text.rfind(&change.value).unwrap_or(key_start);
         let key = change.path.join(".");
         let key_at = Span { source: *source, start: key_start, end: start.saturating_sub(1) };
-        let place = Place { at: key_at, key: key.clone() };
+        let place = KeyPosition { at: key_at, key: key.clone() };
         if !is_known(root, change, &place, report) {
             continue;
         }
         let mut node = match DeValue::parse(&change.value) {
             Ok(value) => tree::convert(&value, &place, change.path.len(), report),
-            Err(_) => Node { at: key_at, value: Value::Text(change.value.clone()) },
+            Err(_) => TomlNode { at: key_at, value: TomlValue::Text(change.value.clone()) },
         };
         move_to(&mut node, Span { source: *source, start, end });
         set(root, &change.path, node, &place, report);
@@ -117,25 +121,35 @@ pub(super) fn apply(root: &mut Table, overrides: &[(usize, &Override)], report: 
 }
 
 /// Puts the whole of a value at the place of its argument.
-fn move_to(node: &mut Node, at: Span) {
+fn move_to(node: &mut TomlNode, at: Span) {
     node.at = at;
     match &mut node.value {
-        Value::List(items) => items.iter_mut().for_each(|item| move_to(item, at)),
-        Value::Table(table) => {
+        TomlValue::List(items) => items.iter_mut().for_each(|item| move_to(item, at)),
+        TomlValue::Table(table) => {
             for entry in &mut table.entries {
                 entry.at = at;
                 move_to(&mut entry.node, at);
             }
         }
-        Value::Text(_) | Value::Integer(_) | Value::Float(_) | Value::Flag(_) | Value::Date(_) => {}
+        TomlValue::Text(_)
+        | TomlValue::Integer(_)
+        | TomlValue::Float(_)
+        | TomlValue::Flag(_)
+        | TomlValue::Date(_) => {}
     }
 }
 
-fn set(table: &mut Table, path: &[String], node: Node, place: &Place, report: &mut Report) {
+fn set(
+    table: &mut Table,
+    path: &[String],
+    node: TomlNode,
+    place: &KeyPosition,
+    report: &mut ProblemReport,
+) {
     let [name, rest @ ..] = path else { return };
     if table.get(name).is_none() {
-        let empty = Node { at: place.at, value: Value::Table(Table::default()) };
-        table.entries.push(Entry { name: name.clone(), at: place.at, node: empty });
+        let empty = TomlNode { at: place.at, value: TomlValue::Table(Table::default()) };
+        table.entries.push(TableEntry { name: name.clone(), at: place.at, node: empty });
     }
     let Some(entry) = table.get_mut(name) else { return };
     if rest.is_empty() {
@@ -144,7 +158,7 @@ fn set(table: &mut Table, path: &[String], node: Node, place: &Place, report: &m
         return;
     }
     match &mut entry.node.value {
-        Value::Table(inner) => set(inner, rest, node, place, report),
+        TomlValue::Table(inner) => set(inner, rest, node, place, report),
         other => {
             let message =
                 format!("`{name}` is {}, not a table with a key `{}`", other.describe(), rest[0]);
@@ -154,9 +168,14 @@ fn set(table: &mut Table, path: &[String], node: Node, place: &Place, report: &m
 }
 
 /// Reports a change to a task that there is not: it would otherwise be a new one, without a command.
-fn is_known(root: &Table, change: &Override, place: &Place, report: &mut Report) -> bool {
+fn is_known(
+    root: &Table,
+    change: &Override,
+    place: &KeyPosition,
+    report: &mut ProblemReport,
+) -> bool {
     let tasks: Vec<&str> = match root.get("task").map(|entry| &entry.node.value) {
-        Some(Value::Table(tasks)) => {
+        Some(TomlValue::Table(tasks)) => {
             tasks.entries.iter().map(|entry| entry.name.as_str()).collect()
         }
         Some(_) | None => Vec::new(),
@@ -186,7 +205,7 @@ pub(super) fn adding(root: &Table, overrides: &[(usize, &Override)]) -> Vec<usiz
 
 fn inner<'a>(table: &'a Table, name: &str) -> Option<&'a Table> {
     match &table.get(name)?.node.value {
-        Value::Table(inner) => Some(inner),
+        TomlValue::Table(inner) => Some(inner),
         _ => None,
     }
 }
@@ -200,7 +219,7 @@ fn is_missing(table: &Table, path: &[String]) -> bool {
 }
 
 /// Reports a new parameter that the task's command does not name: most often it is another one's, misspelt.
-pub(super) fn check_added(adding: &[usize], drafts: &[Draft], report: &mut Report) {
+pub(super) fn check_added(adding: &[usize], drafts: &[TaskDraft], report: &mut ProblemReport) {
     for draft in drafts {
         let (added, given): (Vec<_>, Vec<_>) =
             draft.search.names.iter().partition(|(_, place)| adding.contains(&place.at.source));
@@ -218,7 +237,7 @@ pub(super) fn check_added(adding: &[usize], drafts: &[Draft], report: &mut Repor
 
 /// Adds the arguments to the texts that places refer to.
 pub(super) fn register<'a>(
-    sources: &mut Sources,
+    sources: &mut SourceTexts,
     overrides: &'a [Override],
 ) -> Vec<(usize, &'a Override)> {
     overrides

@@ -4,14 +4,14 @@ use serde_json::{Number, Value as Json};
 
 use super::names;
 use super::reader::{Field, Section};
-use super::report::{Place, Report};
-use super::tree::Value;
+use super::report::{KeyPosition, ProblemReport};
+use super::tree::TomlValue;
 
 /// A parameter, its nested name dotted.
 #[derive(Clone, Debug)]
 pub(super) struct Parameter {
     pub(super) name: String,
-    pub(super) place: Place,
+    pub(super) place: KeyPosition,
     pub(super) domain: Domain,
 }
 
@@ -29,14 +29,14 @@ pub(super) enum Domain {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Parameters {
     /// Every name, those with mistakes too.
-    pub(super) names: Vec<(String, Place)>,
+    pub(super) names: Vec<(String, KeyPosition)>,
     pub(super) parameters: Vec<Parameter>,
 }
 
 const KINDS: [&str; 5] = ["const", "categorical", "int", "double", "log"];
 
 /// Reads a table of parameters.
-pub(super) fn read(section: &Section<'_>, report: &mut Report) -> Parameters {
+pub(super) fn read(section: &Section<'_>, report: &mut ProblemReport) -> Parameters {
     let mut found = Parameters::default();
     collect(section, "", &mut found, report);
     found.names.sort_by(|a, b| a.0.cmp(&b.0));
@@ -44,7 +44,12 @@ pub(super) fn read(section: &Section<'_>, report: &mut Report) -> Parameters {
     found
 }
 
-fn collect(section: &Section<'_>, prefix: &str, found: &mut Parameters, report: &mut Report) {
+fn collect(
+    section: &Section<'_>,
+    prefix: &str,
+    found: &mut Parameters,
+    report: &mut ProblemReport,
+) {
     for field in section.fields() {
         let name = super::tree::dotted(prefix, field.name);
         if check_name(&field, prefix, report).is_none() {
@@ -63,7 +68,11 @@ fn collect(section: &Section<'_>, prefix: &str, found: &mut Parameters, report: 
 }
 
 /// Checks a name. A built-in one is only taken at the top: `{model.seed}` can't be mistaken for `{seed}`.
-pub(super) fn check_name(field: &Field<'_>, prefix: &str, report: &mut Report) -> Option<()> {
+pub(super) fn check_name(
+    field: &Field<'_>,
+    prefix: &str,
+    report: &mut ProblemReport,
+) -> Option<()> {
     if !prefix.is_empty() && names::BUILT_IN.contains(&field.name) {
         return Some(());
     }
@@ -72,20 +81,20 @@ pub(super) fn check_name(field: &Field<'_>, prefix: &str, report: &mut Report) -
 
 /// The table that a parameter is, unless it spells out a domain.
 fn nested<'a>(field: &Field<'a>) -> Option<Section<'a>> {
-    let Value::Table(table) = field.value else { return None };
+    let TomlValue::Table(table) = field.value else { return None };
     let spelled = table.entries.iter().any(|entry| KINDS.contains(&entry.name.as_str()));
     (!spelled).then(|| Section::root(table, field.key_place.clone()))
 }
 
-fn domain(field: &Field<'_>, report: &mut Report) -> Option<Domain> {
+fn domain(field: &Field<'_>, report: &mut ProblemReport) -> Option<Domain> {
     match field.value {
-        Value::List(_) => categorical(field, report),
-        Value::Table(_) => spelled(field, report),
+        TomlValue::List(_) => categorical(field, report),
+        TomlValue::Table(_) => spelled(field, report),
         _ => constant(field, report).map(Domain::Const),
     }
 }
 
-fn categorical(field: &Field<'_>, report: &mut Report) -> Option<Domain> {
+fn categorical(field: &Field<'_>, report: &mut ProblemReport) -> Option<Domain> {
     let items = field.list("a list of values", report)?;
     if items.is_empty() {
         report
@@ -98,7 +107,7 @@ fn categorical(field: &Field<'_>, report: &mut Report) -> Option<Domain> {
 }
 
 /// `{ log = [1e-4, 1e-1], count = 4 }`.
-fn spelled(field: &Field<'_>, report: &mut Report) -> Option<Domain> {
+fn spelled(field: &Field<'_>, report: &mut ProblemReport) -> Option<Domain> {
     let mut section = field.section(report)?;
     let given: Vec<Field<'_>> = KINDS.iter().filter_map(|kind| section.take(kind)).collect();
     let count_field = section.take("count");
@@ -131,7 +140,7 @@ fn spelled(field: &Field<'_>, report: &mut Report) -> Option<Domain> {
     domain.filter(|_| fits)
 }
 
-fn two<'a>(field: &Field<'a>, report: &mut Report) -> Option<[Field<'a>; 2]> {
+fn two<'a>(field: &Field<'a>, report: &mut ProblemReport) -> Option<[Field<'a>; 2]> {
     let expected = format!("two bounds, `{} = [lowest, highest]`", field.name);
     let items = field.list(&expected, report)?;
     let number = items.len();
@@ -142,7 +151,12 @@ fn two<'a>(field: &Field<'a>, report: &mut Report) -> Option<[Field<'a>; 2]> {
     two
 }
 
-fn ordered<T: PartialOrd>(field: &Field<'_>, lo: T, hi: T, report: &mut Report) -> Option<(T, T)> {
+fn ordered<T: PartialOrd>(
+    field: &Field<'_>,
+    lo: T,
+    hi: T,
+    report: &mut ProblemReport,
+) -> Option<(T, T)> {
     if lo <= hi {
         return Some((lo, hi));
     }
@@ -150,13 +164,13 @@ fn ordered<T: PartialOrd>(field: &Field<'_>, lo: T, hi: T, report: &mut Report) 
     None
 }
 
-fn int_bounds(field: &Field<'_>, report: &mut Report) -> Option<(i64, i64)> {
+fn int_bounds(field: &Field<'_>, report: &mut ProblemReport) -> Option<(i64, i64)> {
     let [lo, hi] = two(field, report)?;
     let (lo, hi) = (lo.integer("an integer", report), hi.integer("an integer", report));
     ordered(field, lo?, hi?, report)
 }
 
-fn bounds(field: &Field<'_>, report: &mut Report) -> Option<(f64, f64)> {
+fn bounds(field: &Field<'_>, report: &mut ProblemReport) -> Option<(f64, f64)> {
     let [lo, hi] = two(field, report)?;
     let (lo, hi) = (number(&lo, report), number(&hi, report));
     let (lo, hi) = ordered(field, lo?, hi?, report)?;
@@ -167,7 +181,7 @@ fn bounds(field: &Field<'_>, report: &mut Report) -> Option<(f64, f64)> {
     None
 }
 
-fn log_bounds(field: &Field<'_>, report: &mut Report) -> Option<(f64, f64)> {
+fn log_bounds(field: &Field<'_>, report: &mut ProblemReport) -> Option<(f64, f64)> {
     let (lo, hi) = bounds(field, report)?;
     if lo > 0.0 {
         return Some((lo, hi));
@@ -178,11 +192,11 @@ fn log_bounds(field: &Field<'_>, report: &mut Report) -> Option<(f64, f64)> {
     None
 }
 
-fn number(field: &Field<'_>, report: &mut Report) -> Option<f64> {
+fn number(field: &Field<'_>, report: &mut ProblemReport) -> Option<f64> {
     match field.value {
         #[expect(clippy::cast_precision_loss, reason = "a bound of a range of floats")]
-        Value::Integer(number) => Some(*number as f64),
-        Value::Float(number) if number.is_finite() => Some(*number),
+        TomlValue::Integer(number) => Some(*number as f64),
+        TomlValue::Float(number) if number.is_finite() => Some(*number),
         _ => {
             field.wrong("a finite number", report);
             None
@@ -191,29 +205,29 @@ fn number(field: &Field<'_>, report: &mut Report) -> Option<f64> {
 }
 
 /// A value that a trial can have: a string, a number, a boolean, or a list of these.
-pub(super) fn constant(field: &Field<'_>, report: &mut Report) -> Option<Json> {
+pub(super) fn constant(field: &Field<'_>, report: &mut ProblemReport) -> Option<Json> {
     match field.value {
-        Value::Text(text) => Some(Json::String(text.clone())),
-        Value::Integer(number) => Some(Json::Number((*number).into())),
-        Value::Flag(flag) => Some(Json::Bool(*flag)),
-        Value::List(items) => {
+        TomlValue::Text(text) => Some(Json::String(text.clone())),
+        TomlValue::Integer(number) => Some(Json::Number((*number).into())),
+        TomlValue::Flag(flag) => Some(Json::Bool(*flag)),
+        TomlValue::List(items) => {
             let items = field.items(items);
             let values: Vec<Option<Json>> =
                 items.iter().map(|item| constant(item, report)).collect();
             values.into_iter().collect::<Option<_>>().map(Json::Array)
         }
-        Value::Float(number) => {
+        TomlValue::Float(number) => {
             let finite = Number::from_f64(*number).map(Json::Number);
             if finite.is_none() {
                 field.wrong("a finite number", report);
             }
             finite
         }
-        Value::Date(_) => {
+        TomlValue::Date(_) => {
             field.wrong("a string, a number, a boolean or a list of these", report);
             None
         }
-        Value::Table(_) => {
+        TomlValue::Table(_) => {
             field.wrong("a value, not a table", report);
             None
         }

@@ -3,59 +3,61 @@
 use std::num::NonZeroU32;
 
 use super::names;
-use super::report::{Place, Report, choices, listed};
+use super::report::{KeyPosition, ProblemReport, choices, listed};
 use super::synonyms::Synonyms;
-use super::tree::{Node, Table, Value, dotted};
-use super::units::{self, Refusal};
+use super::tree::{Table, TomlNode, TomlValue, dotted};
+use super::units::{self, UnitError};
 
 /// A value under its dotted key.
 #[derive(Clone, Debug)]
 pub(super) struct Field<'a> {
     pub(super) name: &'a str,
     /// The value's place.
-    pub(super) place: Place,
+    pub(super) place: KeyPosition,
     /// The place of the key, which shows better where the value is a table.
-    pub(super) key_place: Place,
-    pub(super) value: &'a Value,
+    pub(super) key_place: KeyPosition,
+    pub(super) value: &'a TomlValue,
 }
 
 /// A table whose keys are taken one by one; what is left at the end is unknown.
 pub(super) struct Section<'a> {
-    pub(super) place: Place,
+    pub(super) place: KeyPosition,
     pub(super) table: &'a Table,
     known: Vec<&'static str>,
     unsupported: Vec<&'static str>,
 }
 
 impl<'a> Field<'a> {
-    fn item(&self, index: usize, node: &'a Node) -> Self {
-        let place = Place { at: node.at, key: format!("{}[{index}]", self.place.key) };
+    fn item(&self, index: usize, node: &'a TomlNode) -> Self {
+        let place = KeyPosition { at: node.at, key: format!("{}[{index}]", self.place.key) };
         Self { name: self.name, key_place: place.clone(), place, value: &node.value }
     }
 
     /// Reports that something else was expected.
-    pub(super) fn wrong(&self, expected: &str, report: &mut Report) -> &Self {
+    pub(super) fn wrong(&self, expected: &str, report: &mut ProblemReport) -> &Self {
         let message = format!("expected {expected}, found {}", self.value.describe());
         let place = match self.value {
-            Value::Table(_) => &self.key_place,
+            TomlValue::Table(_) => &self.key_place,
             _ => &self.place,
         };
         let problem = report.problem(place, message);
-        if let (Value::Integer(_) | Value::Float(_) | Value::Flag(_) | Value::Date(_), true) =
-            (self.value, expected.starts_with("a string"))
+        if let (
+            TomlValue::Integer(_) | TomlValue::Float(_) | TomlValue::Flag(_) | TomlValue::Date(_),
+            true,
+        ) = (self.value, expected.starts_with("a string"))
         {
             problem.hint("put it in quotes");
         }
         self
     }
 
-    pub(super) fn text(&self, report: &mut Report) -> Option<String> {
+    pub(super) fn text(&self, report: &mut ProblemReport) -> Option<String> {
         self.text_as("a string", report)
     }
 
     /// A string, called what it is in the message.
-    pub(super) fn text_as(&self, expected: &str, report: &mut Report) -> Option<String> {
-        if let Value::Text(text) = self.value {
+    pub(super) fn text_as(&self, expected: &str, report: &mut ProblemReport) -> Option<String> {
+        if let TomlValue::Text(text) = self.value {
             return Some(text.clone());
         }
         self.wrong(expected, report);
@@ -66,10 +68,10 @@ impl<'a> Field<'a> {
     pub(super) fn integer<T: TryFrom<i64>>(
         &self,
         expected: &str,
-        report: &mut Report,
+        report: &mut ProblemReport,
     ) -> Option<T> {
         let number = match self.value {
-            Value::Integer(number) => T::try_from(*number).ok(),
+            TomlValue::Integer(number) => T::try_from(*number).ok(),
             _ => None,
         };
         if number.is_none() {
@@ -78,7 +80,7 @@ impl<'a> Field<'a> {
         number
     }
 
-    pub(super) fn positive(&self, report: &mut Report) -> Option<NonZeroU32> {
+    pub(super) fn positive(&self, report: &mut ProblemReport) -> Option<NonZeroU32> {
         let expected = "a whole number of at least 1";
         let number = self.integer::<u32>(expected, report)?;
         let positive = NonZeroU32::new(number);
@@ -89,9 +91,9 @@ impl<'a> Field<'a> {
     }
 
     /// Seconds, as in `"1h30m"`.
-    pub(super) fn duration(&self, report: &mut Report) -> Option<u64> {
+    pub(super) fn duration(&self, report: &mut ProblemReport) -> Option<u64> {
         let text = match self.value {
-            Value::Integer(number) => {
+            TomlValue::Integer(number) => {
                 let problem = report.problem(&self.place, "a duration needs a unit");
                 problem.hint(format!("for example `{} = \"{number}s\"`", self.name));
                 return None;
@@ -102,21 +104,29 @@ impl<'a> Field<'a> {
     }
 
     /// The value, or the problem that a parser of ours saw in it.
-    pub(super) fn parsed<T>(&self, parsed: Result<T, Refusal>, report: &mut Report) -> Option<T> {
+    pub(super) fn parsed<T>(
+        &self,
+        parsed: Result<T, UnitError>,
+        report: &mut ProblemReport,
+    ) -> Option<T> {
         refused(&self.place, parsed, report)
     }
 
     /// The same for what a parser saw in the name.
     pub(super) fn parsed_name<T>(
         &self,
-        parsed: Result<T, Refusal>,
-        report: &mut Report,
+        parsed: Result<T, UnitError>,
+        report: &mut ProblemReport,
     ) -> Option<T> {
         refused(&self.key_place, parsed, report)
     }
 
     /// One of a few words.
-    pub(super) fn word<T: Copy>(&self, words: &[(&str, T)], report: &mut Report) -> Option<T> {
+    pub(super) fn word<T: Copy>(
+        &self,
+        words: &[(&str, T)],
+        report: &mut ProblemReport,
+    ) -> Option<T> {
         self.word_or(words, &[], report)
     }
 
@@ -125,10 +135,10 @@ impl<'a> Field<'a> {
         &self,
         words: &[(&str, T)],
         synonyms: &Synonyms,
-        report: &mut Report,
+        report: &mut ProblemReport,
     ) -> Option<T> {
         let names = words.iter().map(|(name, _)| *name);
-        let Value::Text(text) = self.value else {
+        let TomlValue::Text(text) = self.value else {
             self.wrong(&format!("one of {}", listed(names)), report);
             return None;
         };
@@ -146,14 +156,18 @@ impl<'a> Field<'a> {
     }
 
     /// The name of an experiment, a task, an executor or a tag.
-    pub(super) fn valid_name(&self, report: &mut Report) -> Option<String> {
+    pub(super) fn valid_name(&self, report: &mut ProblemReport) -> Option<String> {
         let text = self.text(report)?;
         self.parsed(names::check(&text), report)?;
         Some(text)
     }
 
-    pub(super) fn list(&self, expected: &str, report: &mut Report) -> Option<Vec<Field<'a>>> {
-        if let Value::List(items) = self.value {
+    pub(super) fn list(
+        &self,
+        expected: &str,
+        report: &mut ProblemReport,
+    ) -> Option<Vec<Field<'a>>> {
+        if let TomlValue::List(items) = self.value {
             return Some(self.items(items));
         }
         self.wrong(expected, report);
@@ -161,30 +175,30 @@ impl<'a> Field<'a> {
     }
 
     /// The items of a list that this value is.
-    pub(super) fn items(&self, items: &'a [Node]) -> Vec<Field<'a>> {
+    pub(super) fn items(&self, items: &'a [TomlNode]) -> Vec<Field<'a>> {
         items.iter().enumerate().map(|(index, node)| self.item(index, node)).collect()
     }
 
     /// A list, or one value alone in its stead.
     pub(super) fn one_or_more(&self) -> Vec<Field<'a>> {
         match self.value {
-            Value::List(items) => self.items(items),
+            TomlValue::List(items) => self.items(items),
             _ => vec![self.clone()],
         }
     }
 
     /// A list of strings, or one string alone.
-    pub(super) fn texts(&self, report: &mut Report) -> Vec<String> {
+    pub(super) fn texts(&self, report: &mut ProblemReport) -> Vec<String> {
         let expected = match self.value {
-            Value::List(_) => "a string",
+            TomlValue::List(_) => "a string",
             _ => "a string or a list of strings",
         };
         let items = self.one_or_more();
         items.iter().filter_map(|item| item.text_as(expected, report)).collect()
     }
 
-    pub(super) fn section(&self, report: &mut Report) -> Option<Section<'a>> {
-        let Value::Table(table) = self.value else {
+    pub(super) fn section(&self, report: &mut ProblemReport) -> Option<Section<'a>> {
+        let TomlValue::Table(table) = self.value else {
             self.wrong("a table", report);
             return None;
         };
@@ -195,7 +209,7 @@ impl<'a> Field<'a> {
 
 impl<'a> Section<'a> {
     /// The whole file.
-    pub(super) fn root(table: &'a Table, place: Place) -> Self {
+    pub(super) fn root(table: &'a Table, place: KeyPosition) -> Self {
         Self { place, table, known: Vec::new(), unsupported: Vec::new() }
     }
 
@@ -209,7 +223,7 @@ impl<'a> Section<'a> {
     pub(super) fn take_section(
         &mut self,
         name: &'static str,
-        report: &mut Report,
+        report: &mut ProblemReport,
     ) -> Option<Section<'a>> {
         self.take(name)?.section(report)
     }
@@ -218,19 +232,19 @@ impl<'a> Section<'a> {
     pub(super) fn take_fields(
         &mut self,
         name: &'static str,
-        report: &mut Report,
+        report: &mut ProblemReport,
     ) -> Vec<Field<'a>> {
         self.take_section(name, report).map_or_else(Vec::new, |section| section.fields())
     }
 
     /// Every field, as written.
     pub(super) fn fields(&self) -> Vec<Field<'a>> {
-        let field = |entry: &'a super::tree::Entry| {
+        let field = |entry: &'a super::tree::TableEntry| {
             let key = dotted(&self.place.key, &entry.name);
             Field {
                 name: &entry.name,
-                place: Place { at: entry.node.at, key: key.clone() },
-                key_place: Place { at: entry.at, key },
+                place: KeyPosition { at: entry.node.at, key: key.clone() },
+                key_place: KeyPosition { at: entry.at, key },
                 value: &entry.node.value,
             }
         };
@@ -243,14 +257,14 @@ impl<'a> Section<'a> {
     }
 
     /// Reports every key that was not taken.
-    pub(super) fn finish(self, report: &mut Report) {
+    pub(super) fn finish(self, report: &mut ProblemReport) {
         self.finish_with(report, |_| None);
     }
 
     /// The same, with a hint for keys that belong somewhere else.
     pub(super) fn finish_with(
         self,
-        report: &mut Report,
+        report: &mut ProblemReport,
         elsewhere: impl Fn(&Field<'_>) -> Option<String>,
     ) {
         for field in self.fields() {
@@ -267,7 +281,11 @@ impl<'a> Section<'a> {
     }
 }
 
-fn refused<T>(place: &Place, parsed: Result<T, Refusal>, report: &mut Report) -> Option<T> {
+fn refused<T>(
+    place: &KeyPosition,
+    parsed: Result<T, UnitError>,
+    report: &mut ProblemReport,
+) -> Option<T> {
     let refusal = match parsed {
         Ok(value) => return Some(value),
         Err(refusal) => refusal,
@@ -277,6 +295,6 @@ fn refused<T>(place: &Place, parsed: Result<T, Refusal>, report: &mut Report) ->
 }
 
 /// Reports something that the format has and this version has not.
-pub(super) fn unsupported(place: &Place, what: &str, report: &mut Report) {
+pub(super) fn unsupported(place: &KeyPosition, what: &str, report: &mut ProblemReport) {
     report.problem(place, format!("`{what}` is not supported yet"));
 }

@@ -8,16 +8,16 @@ use nemo_core::shell;
 
 use super::graph::{count, upstream};
 use super::names::{self, is_identifier};
-use super::report::{Place, Report, nearest};
+use super::report::{KeyPosition, ProblemReport, nearest};
 use super::source::Span;
-use super::tasks::{Draft, Run};
+use super::tasks::{CommandDraft, TaskDraft};
 
 /// Checks the commands of all tasks, and that no parameter is named like a task.
-pub(super) fn check(drafts: &[Draft], report: &mut Report) {
-    let by_name: BTreeMap<&str, &Draft> =
+pub(super) fn check(drafts: &[TaskDraft], report: &mut ProblemReport) {
+    let by_name: BTreeMap<&str, &TaskDraft> =
         drafts.iter().map(|draft| (draft.name.as_str(), draft)).collect();
     for draft in drafts {
-        let mut names: Vec<(&str, &Place)> = Vec::new();
+        let mut names: Vec<(&str, &KeyPosition)> = Vec::new();
         for (name, place) in &draft.search.names {
             let first = name.split('.').next().unwrap_or(name);
             if by_name.contains_key(first) && !names.iter().any(|(other, _)| *other == first) {
@@ -37,14 +37,14 @@ pub(super) fn check(drafts: &[Draft], report: &mut Report) {
 
 /// What a task's command may name.
 struct Scope<'a> {
-    draft: &'a Draft,
-    tasks: &'a BTreeMap<&'a str, &'a Draft>,
+    draft: &'a TaskDraft,
+    tasks: &'a BTreeMap<&'a str, &'a TaskDraft>,
     upstream: BTreeMap<&'a str, bool>,
 }
 
 /// What a placeholder stands for.
 #[derive(Clone, Copy)]
-enum Meaning {
+enum PlaceholderKind {
     Value,
     Folders,
 }
@@ -53,7 +53,7 @@ enum Meaning {
 type Refused = (String, String);
 
 impl<'a> Scope<'a> {
-    fn new(draft: &'a Draft, tasks: &'a BTreeMap<&'a str, &'a Draft>) -> Self {
+    fn new(draft: &'a TaskDraft, tasks: &'a BTreeMap<&'a str, &'a TaskDraft>) -> Self {
         let upstream = upstream(&draft.name, |task| {
             let after = tasks.get(task).map(|draft| draft.after.as_slice()).unwrap_or_default();
             after.iter().map(|edge| (edge.to.task.as_str(), edge.to.on))
@@ -61,15 +61,15 @@ impl<'a> Scope<'a> {
         Self { draft, tasks, upstream }
     }
 
-    fn check(&self, run: &Run, report: &mut Report) {
+    fn check(&self, run: &CommandDraft, report: &mut ProblemReport) {
         let mut lists: Vec<String> = Vec::new();
         for (text, place) in &run.parts {
             let pieces = scan(text);
             for piece in &pieces {
                 let TemplatePart::Name(path) = piece else { continue };
                 let refused = match self.resolve(path) {
-                    Ok(Meaning::Value) => Ok(()),
-                    Ok(Meaning::Folders) => {
+                    Ok(PlaceholderKind::Value) => Ok(()),
+                    Ok(PlaceholderKind::Folders) => {
                         let alone = pieces.len() == 1;
                         lists.push((*path).to_owned());
                         check_list(&run.command, &lists, alone)
@@ -87,10 +87,10 @@ impl<'a> Scope<'a> {
         }
     }
 
-    fn resolve(&self, path: &str) -> Result<Meaning, Refused> {
+    fn resolve(&self, path: &str) -> Result<PlaceholderKind, Refused> {
         let params = || self.draft.search.names.iter().map(|(name, _)| name.as_str());
         if names::BUILT_IN.contains(&path) || params().any(|name| name == path) {
-            return Ok(Meaning::Value);
+            return Ok(PlaceholderKind::Value);
         }
         let inside =
             |name: &&str| name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
@@ -105,18 +105,18 @@ impl<'a> Scope<'a> {
         match path.rsplit_once('.') {
             Some((task, "dir")) if self.tasks.contains_key(task) => self.folder(task),
             Some((task, "dirs")) if self.tasks.contains_key(task) => {
-                self.waits_for(task).map(|_each| Meaning::Folders)
+                self.waits_for(task).map(|_each| PlaceholderKind::Folders)
             }
             Some(_) | None => Err(self.unknown(path)),
         }
     }
 
-    fn folder(&self, task: &str) -> Result<Meaning, Refused> {
+    fn folder(&self, task: &str) -> Result<PlaceholderKind, Refused> {
         let each = self.waits_for(task)?;
         let trials = self.tasks.get(task).and_then(|draft| draft.search.trials.as_ref());
         let trials = trials.map_or(1, Vec::len);
         if each || trials == 1 {
-            return Ok(Meaning::Value);
+            return Ok(PlaceholderKind::Value);
         }
         let number = count(trials);
         let message = format!("`{{{task}.dir}}` is one folder, but `{task}` has {number}");
@@ -155,7 +155,7 @@ impl<'a> Scope<'a> {
     }
 
     /// A task's name may begin with a digit, a placeholder may not: it would silently be literal.
-    fn check_unnameable(&self, text: &str, place: &Place, report: &mut Report) {
+    fn check_unnameable(&self, text: &str, place: &KeyPosition, report: &mut ProblemReport) {
         for task in self.tasks.keys().filter(|task| !task.split('.').all(is_identifier)) {
             let literal = format!("{task}.dir");
             if text.contains(&format!("{{{literal}")) {
@@ -169,7 +169,7 @@ impl<'a> Scope<'a> {
 }
 
 /// Whether a shell can be given a value where each placeholder stands.
-fn check_quotes(text: &str, place: &Place, report: &mut Report) {
+fn check_quotes(text: &str, place: &KeyPosition, report: &mut ProblemReport) {
     for part in shell::parts(text) {
         if let shell::ShellPart::Name { name, place: Err(refusal), .. } = part {
             let message = format!("`{{{name}}}` {}", refusal.message());
@@ -198,7 +198,7 @@ fn check_list(command: &CommandSpec, lists: &[String], alone: bool) -> Result<()
 }
 
 /// The place of a placeholder in the text of the file, where escapes do not hide it.
-fn locate(path: &str, place: &Place, report: &Report) -> Place {
+fn locate(path: &str, place: &KeyPosition, report: &ProblemReport) -> KeyPosition {
     let braced = format!("{{{path}");
     let found = report.sources.slice(place.at).find(&braced);
     let at = found.map_or(place.at, |found| {
@@ -206,5 +206,5 @@ fn locate(path: &str, place: &Place, report: &Report) -> Place {
         let end = (start + braced.len() + 1).min(place.at.end);
         Span { start, end, ..place.at }
     });
-    Place { at, key: place.key.clone() }
+    KeyPosition { at, key: place.key.clone() }
 }

@@ -1,18 +1,18 @@
 //! Collects problems while a file is read, so that all of them are reported at once.
 
 use super::problems::{Problem, Problems};
-use super::source::{Sources, Span};
+use super::source::{SourceTexts, Span};
 
 /// Where something stands: its place in the text and its dotted key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct KeyPosition {
     pub(super) at: Span,
     pub(super) key: String,
 }
 
 /// The problems found so far.
-pub(super) struct Report<'a> {
-    pub(super) sources: &'a Sources,
+pub(super) struct ProblemReport<'a> {
+    pub(super) sources: &'a SourceTexts,
     problems: Vec<(Span, Problem)>,
     /// What is found beyond the most is only counted.
     beyond: usize,
@@ -23,15 +23,19 @@ pub(super) struct Report<'a> {
 /// So many mistakes are enough to begin with.
 const MOST: usize = 100;
 
-impl<'a> Report<'a> {
-    pub(super) fn new(sources: &'a Sources) -> Self {
+impl<'a> ProblemReport<'a> {
+    pub(super) fn new(sources: &'a SourceTexts) -> Self {
         let nowhere = sources.position(Span { source: 0, start: 0, end: 0 });
         let spare = Problem::new(nowhere, "", String::new());
         Self { sources, problems: Vec::new(), beyond: 0, spare }
     }
 
     /// Adds a problem; the answer takes its hint.
-    pub(super) fn problem(&mut self, place: &Place, message: impl Into<String>) -> &mut Problem {
+    pub(super) fn problem(
+        &mut self,
+        place: &KeyPosition,
+        message: impl Into<String>,
+    ) -> &mut Problem {
         if self.problems.len() == MOST {
             self.beyond += 1;
             return &mut self.spare;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::names;
 use super::reader::Field;
-use super::report::{Place, Report, did_you_mean, listed};
-use super::tree::Value;
+use super::report::{KeyPosition, ProblemReport, did_you_mean, listed};
+use super::tree::TomlValue;
 
 /// Options that the tool sets, or that change how it and Slurm talk, and why they can't be set here.
 const REFUSED: [(&str, &str); 30] = [
@@ -151,7 +151,7 @@ const KNOWN: [&str; 84] = [
 
 /// What the table says.
 #[derive(Default)]
-pub(super) struct Options {
+pub(super) struct SbatchOptions {
     /// What `sbatch` is given.
     pub(super) given: BTreeMap<String, String>,
     /// What `export` says.
@@ -160,7 +160,7 @@ pub(super) struct Options {
 
 /// Which variables of the submitting shell programs inherit. The tool hands them on itself.
 pub(super) struct Export {
-    pub(super) place: Place,
+    pub(super) place: KeyPosition,
     /// Where not all are.
     pub(super) only: Option<Vec<String>>,
     /// `NAME=VALUE`.
@@ -168,8 +168,8 @@ pub(super) struct Export {
 }
 
 /// Reads the table.
-pub(super) fn read(field: &Field<'_>, report: &mut Report) -> Options {
-    let mut options = Options::default();
+pub(super) fn read(field: &Field<'_>, report: &mut ProblemReport) -> SbatchOptions {
+    let mut options = SbatchOptions::default();
     let fields = field.section(report).map(|section| section.fields()).unwrap_or_default();
     for field in fields {
         let name = field.name.replace('_', "-");
@@ -227,7 +227,7 @@ fn refusal(name: &str) -> Option<(String, Option<String>)> {
 }
 
 /// `ALL`, `NONE`, or a list of names and of `NAME=VALUE`, which may begin with `ALL`.
-fn export(field: &Field<'_>, value: &str, report: &mut Report) -> Option<Export> {
+fn export(field: &Field<'_>, value: &str, report: &mut ProblemReport) -> Option<Export> {
     let mut only = Some(Vec::new());
     let mut set = BTreeMap::new();
     for part in value.split(',').map(str::trim).filter(|part| !part.is_empty()) {
@@ -248,7 +248,7 @@ fn export(field: &Field<'_>, value: &str, report: &mut Report) -> Option<Export>
 }
 
 /// Whether the value names one cluster: all questions about the jobs go to it.
-fn is_one_cluster(field: &Field<'_>, value: &str, report: &mut Report) -> bool {
+fn is_one_cluster(field: &Field<'_>, value: &str, report: &mut ProblemReport) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     let is_one = !value.is_empty() && value.chars().all(plain) && value != "all";
     if !is_one {
@@ -260,22 +260,22 @@ fn is_one_cluster(field: &Field<'_>, value: &str, report: &mut Report) -> bool {
 }
 
 /// The option's text. `true` is a flag, whose text is empty; `false` is no option at all.
-fn value(field: &Field<'_>, report: &mut Report) -> Option<String> {
+fn value(field: &Field<'_>, report: &mut ProblemReport) -> Option<String> {
     match field.value {
-        Value::Integer(number) => Some(number.to_string()),
-        Value::Flag(flag) => flag.then(String::new),
-        Value::Text(text) if text.is_empty() => {
+        TomlValue::Integer(number) => Some(number.to_string()),
+        TomlValue::Flag(flag) => flag.then(String::new),
+        TomlValue::Text(text) if text.is_empty() => {
             report
                 .problem(&field.place, "the option's value is empty")
                 .hint(format!("write `{} = true` for an option without a value", field.name));
             None
         }
-        Value::Text(text) if text.contains(|c: char| c.is_control()) => {
+        TomlValue::Text(text) if text.contains(|c: char| c.is_control()) => {
             report.problem(&field.place, "the value of an option can't contain a line break");
             None
         }
-        Value::Text(text) => Some(text.clone()),
-        Value::Float(_) | Value::Date(_) | Value::List(_) | Value::Table(_) => {
+        TomlValue::Text(text) => Some(text.clone()),
+        TomlValue::Float(_) | TomlValue::Date(_) | TomlValue::List(_) | TomlValue::Table(_) => {
             field.wrong("a string, an integer or `true`", report);
             None
         }

@@ -6,14 +6,14 @@ use nemo_core::rundir::Params;
 
 use super::parameters::{self, Parameters};
 use super::reader::{Field, Section, unsupported};
-use super::report::{Place, Report};
-use super::tree::Value;
+use super::report::{KeyPosition, ProblemReport};
+use super::tree::TomlValue;
 use super::{Goal, grid, list, synonyms};
 
 /// What a task searches.
-pub(super) struct Search {
+pub(super) struct SearchDraft {
     /// The dotted names of its parameters, those with mistakes too.
-    pub(super) names: Vec<(String, Place)>,
+    pub(super) names: Vec<(String, KeyPosition)>,
     /// Nothing where there are mistakes.
     pub(super) trials: Option<Vec<Params>>,
     pub(super) concurrent: Option<NonZeroU32>,
@@ -38,18 +38,18 @@ const METHODS: [(&str, Method); 5] = [
 
 /// The parameters as written: a table of domains, or trials one by one.
 struct Space<'a> {
-    place: Place,
+    place: KeyPosition,
     common: Parameters,
     /// Whether the parameters have no mistake, so that their number of trials means something.
     fits: bool,
     rows: Option<Field<'a>>,
-    method: Option<(Method, Place)>,
+    method: Option<(Method, KeyPosition)>,
 }
 
 /// Reads both sections of a task.
-pub(super) fn read(task: &mut Section<'_>, report: &mut Report) -> Search {
+pub(super) fn read(task: &mut Section<'_>, report: &mut ProblemReport) -> SearchDraft {
     let mut space = space(task, report);
-    let mut search = Search {
+    let mut search = SearchDraft {
         names: space.common.names.clone(),
         trials: None,
         concurrent: None,
@@ -69,14 +69,14 @@ pub(super) fn read(task: &mut Section<'_>, report: &mut Report) -> Search {
     search
 }
 
-fn space<'a>(task: &mut Section<'a>, report: &mut Report) -> Space<'a> {
+fn space<'a>(task: &mut Section<'a>, report: &mut ProblemReport) -> Space<'a> {
     let before = report.len();
     let place = task.place.clone();
     let common = Parameters::default();
     let mut space = Space { place, common, fits: true, rows: None, method: None };
     if let Some(field) = task.take("params") {
         space.place = field.key_place.clone();
-        if let Value::List(_) = field.value {
+        if let TomlValue::List(_) = field.value {
             space.rows = Some(field);
         } else if let Some(section) = field.section(report) {
             space.common = parameters::read(&section, report);
@@ -86,16 +86,16 @@ fn space<'a>(task: &mut Section<'a>, report: &mut Report) -> Space<'a> {
     space
 }
 
-fn method(section: &mut Section<'_>, report: &mut Report) -> Option<(Method, Place)> {
+fn method(section: &mut Section<'_>, report: &mut ProblemReport) -> Option<(Method, KeyPosition)> {
     let field = section.take("method")?;
     let method = field.word(&METHODS, report)?;
-    if let (Method::Unsupported, Value::Text(name)) = (method, field.value) {
+    if let (Method::Unsupported, TomlValue::Text(name)) = (method, field.value) {
         unsupported(&field.place, &format!("method = \"{name}\""), report);
     }
     Some((method, field.place))
 }
 
-fn settings(section: &mut Section<'_>, search: &mut Search, report: &mut Report) {
+fn settings(section: &mut Section<'_>, search: &mut SearchDraft, report: &mut ProblemReport) {
     search.concurrent = section.take("concurrent").and_then(|field| field.positive(report));
     let metric = section.take("metric");
     search.metric = metric.as_ref().and_then(|field| field.text(report));
@@ -114,7 +114,7 @@ fn settings(section: &mut Section<'_>, search: &mut Search, report: &mut Report)
 }
 
 /// Takes `search.trials`.
-fn rows<'a>(section: &mut Section<'a>, space: &mut Space<'a>, report: &mut Report) {
+fn rows<'a>(section: &mut Section<'a>, space: &mut Space<'a>, report: &mut ProblemReport) {
     let Some(field) = section.take("trials") else { return };
     if space.rows.is_some() {
         report.problem(&field.key_place, "the trials are listed twice, in `params` and here");
@@ -130,7 +130,7 @@ fn rows<'a>(section: &mut Section<'a>, space: &mut Space<'a>, report: &mut Repor
     }
 }
 
-fn make_trials(space: &Space<'_>, search: &mut Search, report: &mut Report) {
+fn make_trials(space: &Space<'_>, search: &mut SearchDraft, report: &mut ProblemReport) {
     match (&space.rows, &space.method) {
         (Some(rows), None | Some((Method::List, _))) => {
             let found = list::read(&rows.one_or_more(), &space.common, &rows.place, report);

@@ -13,7 +13,7 @@ pub(super) struct Span {
 
 /// The file's text, and then the arguments that change it.
 #[derive(Debug)]
-pub(super) struct Sources {
+pub(super) struct SourceTexts {
     file: PathBuf,
     texts: Vec<String>,
 }
@@ -35,7 +35,7 @@ pub(super) struct Position {
     pub(super) width: usize,
 }
 
-impl Sources {
+impl SourceTexts {
     pub(super) fn new(file: &Path, text: &str) -> Self {
         Self { file: file.to_owned(), texts: vec![text.to_owned()] }
     }
@@ -109,7 +109,7 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, (start, end): (usize, usize), expected: (usize, usize, &str, usize)) {
-        let sources = Sources::new(Path::new("/x/exp.toml"), text);
+        let sources = SourceTexts::new(Path::new("/x/exp.toml"), text);
         let found = sources.position(Span { source: 0, start, end });
         let (line, column, excerpt, width) = expected;
         assert_eq!((found.line, found.column), (line, column), "{text:?} {start}..{end}");

@@ -2,13 +2,13 @@
 
 use toml::de::{DeTable, Error};
 
-use super::report::{Place, Report};
+use super::report::{KeyPosition, ProblemReport};
 use super::source::Span;
 use super::tree::{self, Table};
 
 /// Parses a file. Nothing comes back where it can't be made sense of; keys given twice are only reported.
-pub(super) fn parse(text: &str, report: &mut Report) -> Option<Table> {
-    let root = Place { at: Span { source: 0, start: 0, end: 0 }, key: String::new() };
+pub(super) fn parse(text: &str, report: &mut ProblemReport) -> Option<Table> {
+    let root = KeyPosition { at: Span { source: 0, start: 0, end: 0 }, key: String::new() };
     if let Some(place) = too_deep(text) {
         report.problem(&place, "a key with so many dots can't be right");
         return None;
@@ -26,7 +26,7 @@ pub(super) fn parse(text: &str, report: &mut Report) -> Option<Table> {
         // The parser's expectation of an unquoted text is of no use to anybody.
         let reason = error.message().trim_end_matches(", expected literal string");
         let message = format!("not valid TOML: {reason}");
-        let problem = report.problem(&Place { at, key: String::new() }, message);
+        let problem = report.problem(&KeyPosition { at, key: String::new() }, message);
         if let Some(hint) = hint(text, at) {
             problem.hint(hint);
         }
@@ -46,7 +46,7 @@ fn span(error: &Error) -> Span {
 const MOST_PARTS: usize = 20;
 
 /// A key of a hundred thousand parts would nest tables so deeply that even to drop them uses up the stack.
-fn too_deep(text: &str) -> Option<Place> {
+fn too_deep(text: &str) -> Option<KeyPosition> {
     let mut start = 0;
     let mut dots = 0;
     let mut previous = '\n';
@@ -65,18 +65,18 @@ fn too_deep(text: &str) -> Option<Place> {
         dots += usize::from(c == '.');
         if dots > MOST_PARTS {
             let at = Span { source: 0, start, end: at };
-            return Some(Place { at, key: String::new() });
+            return Some(KeyPosition { at, key: String::new() });
         }
         previous = c;
     }
     None
 }
 
-fn duplicates(text: &str, errors: &[&Error], report: &mut Report) {
+fn duplicates(text: &str, errors: &[&Error], report: &mut ProblemReport) {
     let mut repeated_until = 0;
     for error in errors {
         if report.is_full() {
-            report.problem(&Place { at: span(error), key: String::new() }, "");
+            report.problem(&KeyPosition { at: span(error), key: String::new() }, "");
             continue;
         }
         let at = span(error);
@@ -94,7 +94,7 @@ fn duplicates(text: &str, errors: &[&Error], report: &mut Report) {
             None => format!("`{name}` is given twice"),
         };
         report
-            .problem(&Place { at, key: name }, message)
+            .problem(&KeyPosition { at, key: name }, message)
             .hint("take one of the two out, or rename it");
     }
 }

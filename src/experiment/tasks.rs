@@ -5,23 +5,23 @@ use std::collections::BTreeMap;
 use nemo_core::placeholder::{TemplatePart, scan};
 use nemo_core::rundir::{CommandSpec, LogPolicy, Profile, RestartSpec};
 
-use super::checkpoint::{self, Saving};
+use super::checkpoint::{self, CheckpointDraft};
 use super::reader::{Field, Section};
-use super::report::{Place, Report, did_you_mean};
-use super::search::{self, Search};
-use super::tree::{Value, dotted};
+use super::report::{KeyPosition, ProblemReport, did_you_mean};
+use super::search::{self, SearchDraft};
+use super::tree::{TomlValue, dotted};
 use super::{Dependency, Launch, On, log_policy, names, synonyms};
 
 /// A task as written.
-pub(super) struct Draft {
+pub(super) struct TaskDraft {
     pub(super) name: String,
-    pub(super) place: Place,
-    pub(super) executor: Option<(String, Place)>,
-    pub(super) run: Option<Run>,
-    pub(super) after: Vec<Edge>,
-    pub(super) search: Search,
+    pub(super) place: KeyPosition,
+    pub(super) executor: Option<(String, KeyPosition)>,
+    pub(super) run: Option<CommandDraft>,
+    pub(super) after: Vec<TaskDependency>,
+    pub(super) search: SearchDraft,
     pub(super) profile: Option<Profile>,
-    pub(super) checkpoint: Saving,
+    pub(super) checkpoint: CheckpointDraft,
     pub(super) restart: RestartSpec,
     pub(super) metrics: BTreeMap<String, String>,
     pub(super) log_policy: Vec<LogPolicy>,
@@ -29,12 +29,12 @@ pub(super) struct Draft {
 }
 
 /// A command, and where its texts stand.
-pub(super) struct Run {
+pub(super) struct CommandDraft {
     pub(super) command: CommandSpec,
-    pub(super) parts: Vec<(String, Place)>,
+    pub(super) parts: Vec<(String, KeyPosition)>,
 }
 
-impl Run {
+impl CommandDraft {
     /// Whether a placeholder stands for this.
     pub(super) fn names(&self, wanted: &str) -> bool {
         let is_it =
@@ -44,9 +44,9 @@ impl Run {
 }
 
 /// A dependency, and where it stands.
-pub(super) struct Edge {
+pub(super) struct TaskDependency {
     pub(super) to: Dependency,
-    pub(super) place: Place,
+    pub(super) place: KeyPosition,
 }
 
 const PROFILES: [(&str, Profile); 5] = [
@@ -62,11 +62,11 @@ const ON: [(&str, On); 4] =
     [("ok", On::Ok), ("failed", On::Failed), ("any", On::Any), ("each", On::Each)];
 
 /// Reads every task, as written.
-pub(super) fn read(fields: &[Field<'_>], report: &mut Report) -> Vec<Draft> {
+pub(super) fn read(fields: &[Field<'_>], report: &mut ProblemReport) -> Vec<TaskDraft> {
     fields.iter().filter_map(|field| draft(field, report)).collect()
 }
 
-fn draft(field: &Field<'_>, report: &mut Report) -> Option<Draft> {
+fn draft(field: &Field<'_>, report: &mut ProblemReport) -> Option<TaskDraft> {
     check_name(field, report);
     let mut section = field.section(report)?;
     let executor = section.take("executor").and_then(|field| {
@@ -74,7 +74,7 @@ fn draft(field: &Field<'_>, report: &mut Report) -> Option<Draft> {
         Some((name, field.place))
     });
     let checkpoint = checkpoint::read(&mut section, report);
-    let draft = Draft {
+    let draft = TaskDraft {
         name: field.name.to_owned(),
         place: field.key_place.clone(),
         executor,
@@ -106,9 +106,9 @@ const OWN_KEYS: [&str; 9] = [
 ];
 
 /// A hint for a key at the top that is one of a task's, one of its parameters or the task's own name.
-pub(super) fn belongs_to(field: &Field<'_>, drafts: &[Draft]) -> Option<String> {
+pub(super) fn belongs_to(field: &Field<'_>, drafts: &[TaskDraft]) -> Option<String> {
     let path = path_of(field);
-    let whole = |draft: &Draft| {
+    let whole = |draft: &TaskDraft| {
         let name = &draft.name;
         if *name == field.name {
             Some(format!("task.{path}"))
@@ -128,7 +128,7 @@ pub(super) fn belongs_to(field: &Field<'_>, drafts: &[Draft]) -> Option<String> 
 fn path_of(field: &Field<'_>) -> String {
     let mut path = field.name.to_owned();
     let mut value = field.value;
-    while let Value::Table(table) = value
+    while let TomlValue::Table(table) = value
         && let [only] = table.entries.as_slice()
     {
         path = dotted(&path, &only.name);
@@ -138,7 +138,7 @@ fn path_of(field: &Field<'_>) -> String {
 }
 
 /// `launch`, and what only some of its values have.
-pub(super) fn launch(section: &mut Section<'_>, report: &mut Report) -> Option<Launch> {
+pub(super) fn launch(section: &mut Section<'_>, report: &mut ProblemReport) -> Option<Launch> {
     let launch = section
         .take("launch")
         .and_then(|field| field.word_or(&LAUNCH, synonyms::LAUNCHERS, report));
@@ -154,7 +154,7 @@ pub(super) fn launch(section: &mut Section<'_>, report: &mut Report) -> Option<L
     }
 }
 
-fn check_name(field: &Field<'_>, report: &mut Report) {
+fn check_name(field: &Field<'_>, report: &mut ProblemReport) {
     let valid = field.parsed_name(names::check(field.name), report);
     if valid.is_some() && names::BUILT_IN.contains(&field.name) {
         let name = field.name;
@@ -164,15 +164,15 @@ fn check_name(field: &Field<'_>, report: &mut Report) {
     }
 }
 
-fn run(section: &mut Section<'_>, report: &mut Report) -> Option<Run> {
+fn run(section: &mut Section<'_>, report: &mut ProblemReport) -> Option<CommandDraft> {
     let Some(field) = section.take("run") else {
         report
             .problem(&section.place, "the task has no `run`")
             .hint("add its command, such as `run = \"python train.py --lr {lr}\"`");
         return None;
     };
-    let parts: Vec<(String, Place)> = match field.value {
-        Value::List(_) | Value::Text(_) => {
+    let parts: Vec<(String, KeyPosition)> = match field.value {
+        TomlValue::List(_) | TomlValue::Text(_) => {
             let text = |item: Field<'_>| Some((item.text(report)?, item.place));
             field.one_or_more().into_iter().filter_map(text).collect()
         }
@@ -190,19 +190,19 @@ fn run(section: &mut Section<'_>, report: &mut Report) -> Option<Run> {
         return None;
     }
     let command = match field.value {
-        Value::Text(text) => CommandSpec::Shell(text.clone()),
+        TomlValue::Text(text) => CommandSpec::Shell(text.clone()),
         _ => CommandSpec::Exec(parts.iter().map(|(text, _)| text.clone()).collect()),
     };
-    Some(Run { command, parts })
+    Some(CommandDraft { command, parts })
 }
 
 /// Whether some items of the list were reported already.
-fn has_mistaken_items(field: &Field<'_>, parts: &[(String, Place)]) -> bool {
+fn has_mistaken_items(field: &Field<'_>, parts: &[(String, KeyPosition)]) -> bool {
     field.one_or_more().len() != parts.len()
 }
 
-fn after(field: &Field<'_>, report: &mut Report) -> Vec<Edge> {
-    let mut edges: Vec<Edge> = Vec::new();
+fn after(field: &Field<'_>, report: &mut ProblemReport) -> Vec<TaskDependency> {
+    let mut edges: Vec<TaskDependency> = Vec::new();
     for item in field.one_or_more() {
         let Some(edge) = edge(&item, report) else { continue };
         if edges.iter().any(|other| other.to.task == edge.to.task) {
@@ -215,14 +215,14 @@ fn after(field: &Field<'_>, report: &mut Report) -> Vec<Edge> {
     edges
 }
 
-fn edge(item: &Field<'_>, report: &mut Report) -> Option<Edge> {
+fn edge(item: &Field<'_>, report: &mut ProblemReport) -> Option<TaskDependency> {
     let expected = "the name of a task, or `{ task = \"…\", on = \"ok\" }`";
     match item.value {
-        Value::Text(name) => {
+        TomlValue::Text(name) => {
             let to = Dependency { task: name.clone(), on: On::Ok };
-            Some(Edge { to, place: item.place.clone() })
+            Some(TaskDependency { to, place: item.place.clone() })
         }
-        Value::Table(_) => {
+        TomlValue::Table(_) => {
             let mut section = item.section(report)?;
             let task = section.take("task");
             let on = section.take("on").map(|on| on.word_or(&ON, synonyms::ENDS, report));
@@ -233,7 +233,7 @@ fn edge(item: &Field<'_>, report: &mut Report) -> Option<Edge> {
             };
             let name = task.text(report)?;
             let on = on.unwrap_or(Some(On::Ok))?;
-            Some(Edge { to: Dependency { task: name, on }, place: task.place })
+            Some(TaskDependency { to: Dependency { task: name, on }, place: task.place })
         }
         _ => {
             item.wrong(expected, report);
@@ -243,11 +243,11 @@ fn edge(item: &Field<'_>, report: &mut Report) -> Option<Edge> {
 }
 
 /// Which convention the program follows.
-pub(super) fn profile(section: &mut Section<'_>, report: &mut Report) -> Option<Profile> {
+pub(super) fn profile(section: &mut Section<'_>, report: &mut ProblemReport) -> Option<Profile> {
     section.take("profile").and_then(|field| field.word_or(&PROFILES, synonyms::PROFILES, report))
 }
 
-fn restart(section: &mut Section<'_>, report: &mut Report) -> RestartSpec {
+fn restart(section: &mut Section<'_>, report: &mut ProblemReport) -> RestartSpec {
     let mut restart = RestartSpec { crashes: 0, no_progress: 3, hang: None };
     if let Some(mut section) = section.take_section("restart", report) {
         restart.hang = section.take("hang").and_then(|field| field.duration(report));
@@ -264,7 +264,7 @@ fn restart(section: &mut Section<'_>, report: &mut Report) -> RestartSpec {
     restart
 }
 
-fn metrics(section: &mut Section<'_>, report: &mut Report) -> BTreeMap<String, String> {
+fn metrics(section: &mut Section<'_>, report: &mut ProblemReport) -> BTreeMap<String, String> {
     let mut metrics = BTreeMap::new();
     for field in section.take_fields("metrics", report) {
         if field.name.is_empty() || field.name.contains(char::is_control) {

@@ -3,56 +3,56 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::report::{Place, Report};
+use super::report::{KeyPosition, ProblemReport};
 use super::source::Span;
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
+pub(super) struct TomlNode {
     pub(super) at: Span,
-    pub(super) value: Value,
+    pub(super) value: TomlValue,
 }
 
 /// A TOML value.
 #[derive(Clone, Debug)]
-pub(super) enum Value {
+pub(super) enum TomlValue {
     Text(String),
     Integer(i64),
     Float(f64),
     Flag(bool),
     Date(String),
-    List(Vec<Node>),
+    List(Vec<TomlNode>),
     Table(Table),
 }
 
 /// Keys and values in the order in which they were written.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Table {
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<TableEntry>,
 }
 
 /// One key of a table.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct TableEntry {
     pub(super) name: String,
     pub(super) at: Span,
-    pub(super) node: Node,
+    pub(super) node: TomlNode,
 }
 
 /// Deeper nesting is refused: walking it would use up the stack.
 const DEEPEST: usize = 40;
 
 impl Table {
-    pub(super) fn get(&self, name: &str) -> Option<&Entry> {
+    pub(super) fn get(&self, name: &str) -> Option<&TableEntry> {
         self.entries.iter().find(|entry| entry.name == name)
     }
 
-    pub(super) fn get_mut(&mut self, name: &str) -> Option<&mut Entry> {
+    pub(super) fn get_mut(&mut self, name: &str) -> Option<&mut TableEntry> {
         self.entries.iter_mut().find(|entry| entry.name == name)
     }
 }
 
-impl Value {
+impl TomlValue {
     /// What it is, for a message.
     pub(super) fn describe(&self) -> String {
         match self {
@@ -77,22 +77,25 @@ pub(super) fn dotted(key: &str, name: &str) -> String {
 /// Reads a whole file.
 pub(super) fn convert_table(
     table: &DeTable<'_>,
-    place: &Place,
+    place: &KeyPosition,
     depth: usize,
-    report: &mut Report,
+    report: &mut ProblemReport,
 ) -> Table {
     let source = place.at.source;
-    let mut entries: Vec<Entry> = table
+    let mut entries: Vec<TableEntry> = table
         .iter()
         .map(|(name, value)| {
             let span = name.span();
             let at = Span { source, start: span.start, end: span.end };
             let key = dotted(&place.key, name.get_ref());
             if name.get_ref().contains('\0') {
-                report.problem(&Place { at, key: key.clone() }, "a key can't contain a NUL byte");
+                report.problem(
+                    &KeyPosition { at, key: key.clone() },
+                    "a key can't contain a NUL byte",
+                );
             }
-            let node = convert(value, &Place { at, key }, depth + 1, report);
-            Entry { name: name.get_ref().to_string(), at, node }
+            let node = convert(value, &KeyPosition { at, key }, depth + 1, report);
+            TableEntry { name: name.get_ref().to_string(), at, node }
         })
         .collect();
     entries.sort_by_key(|entry| entry.at);
@@ -102,37 +105,39 @@ pub(super) fn convert_table(
 /// Reads one value. `place` is that of its key.
 pub(super) fn convert(
     value: &Spanned<DeValue<'_>>,
-    place: &Place,
+    place: &KeyPosition,
     depth: usize,
-    report: &mut Report,
-) -> Node {
+    report: &mut ProblemReport,
+) -> TomlNode {
     let at = Span { source: place.at.source, start: value.span().start, end: value.span().end };
-    let here = Place { at, key: place.key.clone() };
+    let here = KeyPosition { at, key: place.key.clone() };
     if depth > DEEPEST {
         report.problem(place, format!("is nested more than {DEEPEST} levels deep"));
-        return Node { at, value: Value::Flag(false) };
+        return TomlNode { at, value: TomlValue::Flag(false) };
     }
     let value = match value.get_ref() {
         DeValue::String(text) => {
             if text.contains('\0') {
                 report.problem(&here, "a string can't contain a NUL byte");
             }
-            Value::Text(text.to_string())
+            TomlValue::Text(text.to_string())
         }
         DeValue::Integer(number) => {
             let parsed = i64::from_str_radix(number.as_str(), number.radix());
             if parsed.is_err() {
                 report.problem(&here, "the integer is too large: it has more than 64 bits");
             }
-            Value::Integer(parsed.unwrap_or(1))
+            TomlValue::Integer(parsed.unwrap_or(1))
         }
-        DeValue::Float(number) => Value::Float(number.as_str().parse().unwrap_or(f64::INFINITY)),
-        DeValue::Boolean(flag) => Value::Flag(*flag),
-        DeValue::Datetime(date) => Value::Date(date.to_string()),
-        DeValue::Array(items) => {
-            Value::List(items.iter().map(|item| convert(item, &here, depth + 1, report)).collect())
+        DeValue::Float(number) => {
+            TomlValue::Float(number.as_str().parse().unwrap_or(f64::INFINITY))
         }
-        DeValue::Table(table) => Value::Table(convert_table(table, &here, depth, report)),
+        DeValue::Boolean(flag) => TomlValue::Flag(*flag),
+        DeValue::Datetime(date) => TomlValue::Date(date.to_string()),
+        DeValue::Array(items) => TomlValue::List(
+            items.iter().map(|item| convert(item, &here, depth + 1, report)).collect(),
+        ),
+        DeValue::Table(table) => TomlValue::Table(convert_table(table, &here, depth, report)),
     };
-    Node { at, value }
+    TomlNode { at, value }
 }

@@ -2,12 +2,12 @@
 
 /// Why a text was refused, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct UnitError {
     pub(super) message: String,
     pub(super) hint: String,
 }
 
-impl Refusal {
+impl UnitError {
     pub(super) fn hinted(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { message: message.into(), hint: hint.into() }
     }
@@ -18,10 +18,10 @@ const LONGEST: u64 = 100 * 365 * DAY;
 const UNITS: [(char, u64); 4] = [('d', DAY), ('h', 3600), ('m', 60), ('s', 1)];
 
 /// Seconds of `2d`, `1h30m`, `90s`, or Slurm's `1-02:04:00` and `HH:MM:SS`. Never 0.
-pub(super) fn duration(text: &str) -> Result<u64, Refusal> {
+pub(super) fn duration(text: &str) -> Result<u64, UnitError> {
     let refuse = |why: &str| {
         let hint = "write for example \"90s\", \"10m\", \"1h30m\", \"2d\" or \"1-12:00:00\"";
-        Err(Refusal::hinted(format!("{text:?} is not a duration{why}"), hint))
+        Err(UnitError::hinted(format!("{text:?} is not a duration{why}"), hint))
     };
     let seconds = match text.trim() {
         "" => return refuse(""),
@@ -78,10 +78,10 @@ fn number(text: &str) -> Option<u64> {
 }
 
 /// Memory as Slurm writes it: `8g`, `8GB` and `8GiB` are its `8G`. `0` is all that a node has.
-pub(super) fn memory(text: &str) -> Result<String, Refusal> {
+pub(super) fn memory(text: &str) -> Result<String, UnitError> {
     let refuse = |why: &str| {
         let hint = "write for example \"500M\", \"8G\" or \"1T\"";
-        Err(Refusal::hinted(format!("{text:?} is not an amount of memory{why}"), hint))
+        Err(UnitError::hinted(format!("{text:?} is not an amount of memory{why}"), hint))
     };
     let trimmed = text.trim();
     let digits = trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(trimmed.len());

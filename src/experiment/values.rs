@@ -6,8 +6,8 @@ use nemo_core::placeholder::{TemplatePart, scan};
 use nemo_core::rundir::{CommandSpec, Params};
 use serde_json::Value as Json;
 
-use super::report::{Place, Report};
-use super::tasks::{Draft, Run};
+use super::report::{KeyPosition, ProblemReport};
+use super::tasks::{CommandDraft, TaskDraft};
 
 /// The longest string that Linux hands to a program as an argument or a variable, less the byte that ends it.
 pub(super) const LONGEST: usize = 128 * 1024 - 1;
@@ -17,7 +17,7 @@ const MOST: usize = 1024 * 1024;
 const SHORT: usize = 20_000;
 
 /// Checks the parameters of all tasks. `length` is that of all texts that they were read from.
-pub(super) fn check(drafts: &[Draft], length: usize, report: &mut Report) {
+pub(super) fn check(drafts: &[TaskDraft], length: usize, report: &mut ProblemReport) {
     for draft in drafts {
         check_variables(draft, report);
         let Some(trials) = &draft.search.trials else { continue };
@@ -34,8 +34,8 @@ fn variable(name: &str) -> String {
 }
 
 /// The first part of each parameter's name, once: what becomes a variable.
-fn tops(draft: &Draft) -> Vec<(&str, &Place)> {
-    let mut tops: Vec<(&str, &Place)> = Vec::new();
+fn tops(draft: &TaskDraft) -> Vec<(&str, &KeyPosition)> {
+    let mut tops: Vec<(&str, &KeyPosition)> = Vec::new();
     for (name, place) in &draft.search.names {
         let top = name.split('.').next().unwrap_or(name);
         if tops.last().is_none_or(|(last, _)| *last != top) {
@@ -46,7 +46,7 @@ fn tops(draft: &Draft) -> Vec<(&str, &Place)> {
 }
 
 /// Two parameters must not become one variable: a program would be given one of them as both.
-fn check_variables(draft: &Draft, report: &mut Report) {
+fn check_variables(draft: &TaskDraft, report: &mut ProblemReport) {
     let mut taken: BTreeMap<String, &str> = BTreeMap::new();
     for (name, place) in tops(draft) {
         let variable = variable(name);
@@ -62,7 +62,7 @@ fn check_variables(draft: &Draft, report: &mut Report) {
 }
 
 /// A parameter called `seed` is the trial's seed.
-fn check_seed(draft: &Draft, trials: &[Params], report: &mut Report) {
+fn check_seed(draft: &TaskDraft, trials: &[Params], report: &mut ProblemReport) {
     let is_seed = |params: &Params| params.get("seed").is_none_or(Json::is_u64);
     let Some(wrong) = trials.iter().find(|params| !is_seed(params)) else { return };
     let place = place_of(draft, "seed");
@@ -74,11 +74,11 @@ fn check_seed(draft: &Draft, trials: &[Params], report: &mut Report) {
 }
 
 /// Where a parameter stands.
-fn place_of<'a>(draft: &'a Draft, name: &str) -> &'a Place {
+fn place_of<'a>(draft: &'a TaskDraft, name: &str) -> &'a KeyPosition {
     tops(draft).into_iter().find(|(top, _)| *top == name).map_or(&draft.place, |(_, place)| place)
 }
 
-fn check_lengths(draft: &Draft, trials: &[Params], report: &mut Report) {
+fn check_lengths(draft: &TaskDraft, trials: &[Params], report: &mut ProblemReport) {
     for params in trials {
         let mut all = 0;
         for (name, value) in params {
@@ -106,7 +106,7 @@ fn check_lengths(draft: &Draft, trials: &[Params], report: &mut Report) {
 }
 
 /// Each word of the command, its placeholders filled.
-fn check_words(run: &Run, params: &Params, report: &mut Report) -> bool {
+fn check_words(run: &CommandDraft, params: &Params, report: &mut ProblemReport) -> bool {
     for (text, place) in &run.parts {
         let length = |piece: TemplatePart<'_>| match (piece, &run.command) {
             (TemplatePart::Text(text), _) => text.len(),
@@ -125,7 +125,7 @@ fn check_words(run: &Run, params: &Params, report: &mut Report) -> bool {
 }
 
 /// Says of something that no program can be given it.
-pub(super) fn too_long(place: &Place, what: &str, report: &mut Report) {
+pub(super) fn too_long(place: &KeyPosition, what: &str, report: &mut ProblemReport) {
     let message = format!("{what} bytes, more than a program can be given");
     report.problem(place, message).hint("put it into a file, and give the program the file's name");
 }

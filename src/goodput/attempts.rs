@@ -2,42 +2,42 @@
 
 use nemo_core::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Cause, Next};
 
-use super::spans::{Moment, moment};
-use super::{Life, Reason, Standing};
+use super::spans::{MicroTime, moment};
+use super::{LedgerState, Life, LossReason};
 
 /// One attempt. Its times lie in order: no attempt begins before the one before it is over.
 #[derive(Clone, Debug)]
-pub(super) struct Attempt<'a> {
+pub(super) struct LedgerAttempt<'a> {
     start: &'a AttemptStart,
     end: Option<&'a AttemptEnd>,
     /// When it was last heard of.
-    sign: Moment,
-    pub(super) begin: Moment,
+    sign: MicroTime,
+    pub(super) begin: MicroTime,
     /// When the program worked.
-    pub(super) ready: Moment,
-    pub(super) until: Moment,
+    pub(super) ready: MicroTime,
+    pub(super) until: MicroTime,
     /// What it committed.
     pub(super) saves: Vec<Save>,
     /// When it was first without a sign of life, if it hung.
-    pub(super) silent_since: Option<Moment>,
+    pub(super) silent_since: Option<MicroTime>,
 }
 
 /// A committed checkpoint.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Save {
     pub(super) step: u64,
-    pub(super) at: Moment,
+    pub(super) at: MicroTime,
     /// How long it took, where that was measured.
-    pub(super) took: Option<Moment>,
+    pub(super) took: Option<MicroTime>,
 }
 
-impl Attempt<'_> {
+impl LedgerAttempt<'_> {
     pub(super) fn resume_step(&self) -> Option<u64> {
         self.start.resume_step
     }
 
-    pub(super) fn reason(&self) -> Reason {
-        Reason::of(self.end.map(|end| end.cause))
+    pub(super) fn reason(&self) -> LossReason {
+        LossReason::of(self.end.map(|end| end.cause))
     }
 
     pub(super) fn is_completed(&self) -> bool {
@@ -53,12 +53,12 @@ impl Attempt<'_> {
     }
 
     /// When it began to be stopped.
-    pub(super) fn stopped(&self) -> Option<Moment> {
+    pub(super) fn stopped(&self) -> Option<MicroTime> {
         self.end?.stopped.map(moment)
     }
 
     /// What all its saves took.
-    pub(super) fn saving(&self) -> Option<Moment> {
+    pub(super) fn saving(&self) -> Option<MicroTime> {
         self.end?.saving.map(moment)
     }
 
@@ -74,7 +74,7 @@ impl Attempt<'_> {
 }
 
 /// All attempts of a trial, in their order.
-pub(super) fn of<'a>(life: &Life<'a>) -> Vec<Attempt<'a>> {
+pub(super) fn of<'a>(life: &Life<'a>) -> Vec<LedgerAttempt<'a>> {
     let mut attempts = collect(life);
     let mut cursor = moment(life.submitted);
     for place in 0..attempts.len() {
@@ -89,15 +89,15 @@ pub(super) fn of<'a>(life: &Life<'a>) -> Vec<Attempt<'a>> {
     attempts
 }
 
-fn began(start: &AttemptStart) -> Moment {
+fn began(start: &AttemptStart) -> MicroTime {
     moment(start.began.map_or(start.time, |began| began.min(start.time)))
 }
 
 /// When an attempt was over, as far as its files tell. `next` is when the one after it began.
-fn until(attempt: &Attempt<'_>, next: Option<Moment>, life: &Life<'_>) -> Moment {
-    let latest = next.unwrap_or(Moment::MAX);
+fn until(attempt: &LedgerAttempt<'_>, next: Option<MicroTime>, life: &Life<'_>) -> MicroTime {
+    let latest = next.unwrap_or(MicroTime::MAX);
     let Some(end) = attempt.end else {
-        let is_running = next.is_none() && life.standing == Standing::Running;
+        let is_running = next.is_none() && life.standing == LedgerState::Running;
         return if is_running { moment(life.now) } else { attempt.sign.min(latest) };
     };
     let nobody_saw_it = end.exit_code.is_none() && end.signal.is_none();
@@ -109,8 +109,8 @@ fn until(attempt: &Attempt<'_>, next: Option<Moment>, life: &Life<'_>) -> Moment
 }
 
 /// Gives each record to its attempt. One that belongs to none is passed over.
-fn collect<'a>(life: &Life<'a>) -> Vec<Attempt<'a>> {
-    let mut attempts: Vec<Attempt<'a>> = Vec::new();
+fn collect<'a>(life: &Life<'a>) -> Vec<LedgerAttempt<'a>> {
+    let mut attempts: Vec<LedgerAttempt<'a>> = Vec::new();
     let mut was_ready: Vec<bool> = Vec::new();
     for record in life.records {
         if let AttemptRecord::Start(start) = record {
@@ -149,9 +149,9 @@ fn collect<'a>(life: &Life<'a>) -> Vec<Attempt<'a>> {
     attempts
 }
 
-fn started<'a>(start: &'a AttemptStart, life: &Life<'_>) -> Attempt<'a> {
+fn started<'a>(start: &'a AttemptStart, life: &Life<'_>) -> LedgerAttempt<'a> {
     let heard = life.signs.get(&start.attempt).map_or(0, |sign| moment(*sign));
-    Attempt {
+    LedgerAttempt {
         start,
         end: None,
         sign: heard.max(moment(start.time)),

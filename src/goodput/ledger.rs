@@ -1,8 +1,8 @@
 //! One trial's ledger: its attempts are cut into parts, and what lies between them is shared out.
 
-use super::attempts::{self, Attempt, Save};
-use super::spans::{Moment, Spans, moment, seconds};
-use super::{Ledger, Life, Micros, Reason, Standing};
+use super::attempts::{self, LedgerAttempt, Save};
+use super::spans::{MicroTime, Spans, moment, seconds};
+use super::{Ledger, LedgerState, Life, LossReason, Micros};
 
 /// Where a trial's time went.
 #[must_use]
@@ -10,11 +10,11 @@ pub fn ledger(life: &Life<'_>) -> Ledger {
     let attempts = attempts::of(life);
     let submitted = moment(life.submitted);
     let last = attempts.last().map_or(submitted, |attempt| attempt.until);
-    let is_over = matches!(life.standing, Standing::Completed | Standing::GivenUp);
+    let is_over = matches!(life.standing, LedgerState::Completed | LedgerState::GivenUp);
     let end = if is_over { last } else { last.max(moment(life.now)) };
-    let work = Work::of(&attempts, life, submitted, end);
+    let work = WorkSpans::of(&attempts, life, submitted, end);
     let mut ledger = Ledger { end: is_over.then(|| seconds(end)), ..Ledger::default() };
-    let mut before: Option<&Attempt<'_>> = None;
+    let mut before: Option<&LedgerAttempt<'_>> = None;
     let mut cursor = submitted;
     for (place, attempt) in attempts.iter().enumerate() {
         ledger.between(before, Some(attempt), (cursor, attempt.begin), life);
@@ -30,7 +30,7 @@ pub fn ledger(life: &Life<'_>) -> Ledger {
 }
 
 /// What became of the work, over all attempts.
-struct Work {
+struct WorkSpans {
     /// When work was done that no later attempt had.
     lost: Spans,
     /// When work was done that is not saved, in an attempt that runs.
@@ -39,12 +39,17 @@ struct Work {
     is_running: bool,
 }
 
-impl Work {
-    fn of(attempts: &[Attempt<'_>], life: &Life<'_>, submitted: Moment, end: Moment) -> Self {
+impl WorkSpans {
+    fn of(
+        attempts: &[LedgerAttempt<'_>],
+        life: &Life<'_>,
+        submitted: MicroTime,
+        end: MicroTime,
+    ) -> Self {
         let mut lost = Vec::new();
         // The checkpoints that what is done now goes back to, oldest first.
         let mut kept: Vec<Save> = Vec::new();
-        let mut before: Option<&Attempt<'_>> = None;
+        let mut before: Option<&LedgerAttempt<'_>> = None;
         for attempt in attempts {
             if let Some(before) = before {
                 lost.push((resumed_at(attempt, before, &mut kept, submitted), attempt.begin));
@@ -54,12 +59,16 @@ impl Work {
             before = Some(attempt);
         }
         let rest = (kept.last().map_or(submitted, |save| save.at), end);
-        let is_running = before.is_some_and(Attempt::is_open) && life.standing == Standing::Running;
+        let is_running =
+            before.is_some_and(LedgerAttempt::is_open) && life.standing == LedgerState::Running;
         let mut at_risk = Spans::default();
         match life.standing {
-            Standing::Completed => {}
-            Standing::Running if is_running => at_risk = Spans::one(rest.0, rest.1),
-            Standing::GivenUp | Standing::Running | Standing::Queued | Standing::Paused => {
+            LedgerState::Completed => {}
+            LedgerState::Running if is_running => at_risk = Spans::one(rest.0, rest.1),
+            LedgerState::GivenUp
+            | LedgerState::Running
+            | LedgerState::Queued
+            | LedgerState::Paused => {
                 lost.push(rest);
             }
         }
@@ -69,11 +78,11 @@ impl Work {
 
 /// When the work was done that an attempt went on from. Forgets the checkpoints that it did not use.
 fn resumed_at(
-    attempt: &Attempt<'_>,
-    before: &Attempt<'_>,
+    attempt: &LedgerAttempt<'_>,
+    before: &LedgerAttempt<'_>,
     kept: &mut Vec<Save>,
-    submitted: Moment,
-) -> Moment {
+    submitted: MicroTime,
+) -> MicroTime {
     // One that went on from nothing although there was something could not be resumed, and did no work.
     let Some(step) = attempt.resume_step().or(kept.last().map(|save| save.step)) else {
         return submitted;
@@ -90,18 +99,18 @@ impl Ledger {
     /// What lies before an attempt, or after the last.
     fn between(
         &mut self,
-        before: Option<&Attempt<'_>>,
-        next: Option<&Attempt<'_>>,
-        (from, until): (Moment, Moment),
+        before: Option<&LedgerAttempt<'_>>,
+        next: Option<&LedgerAttempt<'_>>,
+        (from, until): (MicroTime, MicroTime),
         life: &Life<'_>,
     ) {
         let length = (until - from).max(0);
         let Some(before) = before else {
             let waiting = (moment(life.eligible).min(until) - from).max(0);
             self.parts.waiting += waiting;
-            return self.queue(Reason::Starting, length - waiting);
+            return self.queue(LossReason::Starting, length - waiting);
         };
-        let is_paused = next.is_none() && life.standing == Standing::Paused;
+        let is_paused = next.is_none() && life.standing == LedgerState::Paused;
         if before.was_paused() || is_paused {
             self.parts.waiting += length;
         } else if before.goes_on_in_place(next) {
@@ -113,13 +122,18 @@ impl Ledger {
     }
 
     /// Cuts an attempt into parts, the strongest claim first.
-    fn attempt(&mut self, before: Option<&Attempt<'_>>, attempt: &Attempt<'_>, work: &Work) {
+    fn attempt(
+        &mut self,
+        before: Option<&LedgerAttempt<'_>>,
+        attempt: &LedgerAttempt<'_>,
+        work: &WorkSpans,
+    ) {
         let (begin, ready, until) = (attempt.begin, attempt.ready, attempt.until);
         match before {
             None => {
                 self.parts.starting += ready - begin;
-                self.lose(Reason::Starting, ready - begin);
-                self.count(Reason::Starting, 1);
+                self.lose(LossReason::Starting, ready - begin);
+                self.count(LossReason::Starting, 1);
             }
             Some(before) => {
                 self.parts.restarting += ready - begin;
@@ -137,26 +151,26 @@ impl Ledger {
         self.parts.repeated += repeated;
         self.parts.productive += rest.length();
         self.at_risk += rest.take(&work.at_risk).length();
-        self.lose(Reason::Hang, hung);
-        self.lose(Reason::Saving, saving);
-        self.count(Reason::Saving, u32::try_from(attempt.saves.len()).unwrap_or(u32::MAX));
+        self.lose(LossReason::Hang, hung);
+        self.lose(LossReason::Saving, saving);
+        self.count(LossReason::Saving, u32::try_from(attempt.saves.len()).unwrap_or(u32::MAX));
         self.lose(attempt.reason(), repeated);
     }
 
-    fn queue(&mut self, reason: Reason, length: Micros) {
+    fn queue(&mut self, reason: LossReason, length: Micros) {
         self.parts.queued += length;
         if length > 0 {
             self.losses.entry(reason).or_default().queued += length;
         }
     }
 
-    fn lose(&mut self, reason: Reason, length: Micros) {
+    fn lose(&mut self, reason: LossReason, length: Micros) {
         if length > 0 {
             self.losses.entry(reason).or_default().held += length;
         }
     }
 
-    fn count(&mut self, reason: Reason, times: u32) {
+    fn count(&mut self, reason: LossReason, times: u32) {
         if times > 0 {
             let loss = self.losses.entry(reason).or_default();
             loss.times = loss.times.saturating_add(times);
@@ -165,7 +179,7 @@ impl Ledger {
 }
 
 /// When an attempt saved: where a save was measured, and from the wish to stop to the end where that led to one.
-fn saves(attempt: &Attempt<'_>) -> Spans {
+fn saves(attempt: &LedgerAttempt<'_>) -> Spans {
     let measured = attempt.saves.iter().filter_map(|save| Some((save.at - save.took?, save.at)));
     let last =
         attempt.stopped().filter(|stopped| attempt.saves.iter().any(|save| save.at >= *stopped));

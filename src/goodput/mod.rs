@@ -15,7 +15,9 @@ use serde::Serialize;
 
 pub use ledger::ledger;
 pub use resources::{Resources, Unit, resources, unit};
-pub use summary::{Account, Goodput, Lost, Price, TaskGoodput, Trial, TrialGoodput, goodput, json};
+pub use summary::{
+    Account, Goodput, LossSum, Price, TaskGoodput, TrialGoodput, TrialLedger, goodput, json,
+};
 
 /// All that a trial's ledger follows from. Times are unix seconds.
 #[derive(Clone, Debug)]
@@ -29,14 +31,14 @@ pub struct Life<'a> {
     /// When each attempt whose end nobody saw was last heard of.
     pub signs: BTreeMap<u32, f64>,
     /// Where it stands.
-    pub standing: Standing,
+    pub standing: LedgerState,
     /// The time of looking.
     pub now: f64,
 }
 
 /// Where a trial stands, as far as its ledger depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum LedgerState {
     /// It completed: all that was not done again counted.
     Completed,
     /// It is over without having completed: only what was saved counted.
@@ -54,7 +56,7 @@ pub type Micros = i128;
 
 /// The parts of a trial's time. They sum to the whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Parts {
+pub struct TimeParts {
     /// Was not to run: its parents were not over, or it was paused.
     pub waiting: Micros,
     /// In the scheduler's queue, at first or again.
@@ -73,7 +75,7 @@ pub struct Parts {
     pub hung: Micros,
 }
 
-impl Parts {
+impl TimeParts {
     /// From the submission to the end, or to now.
     #[must_use]
     pub fn whole(&self) -> Micros {
@@ -99,7 +101,7 @@ impl Parts {
     }
 }
 
-impl std::ops::AddAssign for Parts {
+impl std::ops::AddAssign for TimeParts {
     fn add_assign(&mut self, other: Self) {
         self.waiting += other.waiting;
         self.queued += other.queued;
@@ -116,7 +118,7 @@ impl std::ops::AddAssign for Parts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "as the causes of an attempt's end")]
-pub enum Reason {
+pub enum LossReason {
     Preempted,
     TimeLimit,
     Crash,
@@ -136,7 +138,7 @@ pub enum Reason {
     Saving,
 }
 
-impl Reason {
+impl LossReason {
     fn of(cause: Option<Cause>) -> Self {
         match cause {
             Some(Cause::Preempted) => Self::Preempted,
@@ -185,14 +187,14 @@ pub struct Loss {
     pub queued: Micros,
 }
 
-/// Losses by reason. Their `held` sum to [`Parts::lost`], their `queued` to [`Parts::queued`].
-pub type Losses = BTreeMap<Reason, Loss>;
+/// Losses by reason. Their `held` sum to [`TimeParts::lost`], their `queued` to [`TimeParts::queued`].
+pub type Losses = BTreeMap<LossReason, Loss>;
 
 /// Where one trial's time went.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ledger {
     /// The parts.
-    pub parts: Parts,
+    pub parts: TimeParts,
     /// Of the productive part, what is not saved yet.
     pub at_risk: Micros,
     /// What the rest was lost to.

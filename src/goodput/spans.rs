@@ -1,20 +1,20 @@
 //! Sets of moments on a line of whole microseconds: what makes a ledger's parts add up exactly.
 
 /// A moment, in microseconds since 1970.
-pub(super) type Moment = i128;
+pub(super) type MicroTime = i128;
 
 /// The latest moment that is believed: far beyond any clock, and far from overflowing.
 const LAST: f64 = 1e11;
 
 /// A time in unix seconds as a moment. One that is no time of this world becomes the nearest that is.
-pub(super) fn moment(seconds: f64) -> Moment {
+pub(super) fn moment(seconds: f64) -> MicroTime {
     #[expect(clippy::cast_possible_truncation, reason = "between 0 and 1e17")]
-    let moment = (seconds.clamp(0.0, LAST) * 1e6).round() as Moment; // NaN becomes 0
+    let moment = (seconds.clamp(0.0, LAST) * 1e6).round() as MicroTime; // NaN becomes 0
     moment
 }
 
 /// A moment, or a length of time, in seconds.
-pub(super) fn seconds(moment: Moment) -> f64 {
+pub(super) fn seconds(moment: MicroTime) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "microseconds of our days are exact")]
     let seconds = moment as f64 / 1e6;
     seconds
@@ -22,19 +22,19 @@ pub(super) fn seconds(moment: Moment) -> f64 {
 
 /// Disjoint half-open stretches of time in their order, none of them empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Spans(Vec<(Moment, Moment)>);
+pub(super) struct Spans(Vec<(MicroTime, MicroTime)>);
 
 impl Spans {
     /// One stretch; nothing where it would end before it begins.
-    pub(super) fn one(from: Moment, until: Moment) -> Self {
+    pub(super) fn one(from: MicroTime, until: MicroTime) -> Self {
         Self(if from < until { vec![(from, until)] } else { Vec::new() })
     }
 
     /// What any of the stretches covers, whatever their order.
-    pub(super) fn union(stretches: impl IntoIterator<Item = (Moment, Moment)>) -> Self {
+    pub(super) fn union(stretches: impl IntoIterator<Item = (MicroTime, MicroTime)>) -> Self {
         let mut all: Vec<_> = stretches.into_iter().filter(|(from, until)| from < until).collect();
         all.sort_unstable();
-        let mut spans: Vec<(Moment, Moment)> = Vec::new();
+        let mut spans: Vec<(MicroTime, MicroTime)> = Vec::new();
         for (from, until) in all {
             match spans.last_mut().filter(|last| from <= last.1) {
                 Some(last) => last.1 = last.1.max(until),
@@ -111,11 +111,11 @@ mod tests {
         assert_eq!((spans.take_first(9), spans.length()), (1, 0));
     }
 
-    fn stretches() -> impl Strategy<Value = Vec<(Moment, Moment)>> {
+    fn stretches() -> impl Strategy<Value = Vec<(MicroTime, MicroTime)>> {
         proptest::collection::vec((0..40_i128, 0..40_i128), 0..6)
     }
 
-    fn holds(stretches: &[(Moment, Moment)], at: Moment) -> bool {
+    fn holds(stretches: &[(MicroTime, MicroTime)], at: MicroTime) -> bool {
         stretches.iter().any(|(from, until)| (*from..*until).contains(&at))
     }
 

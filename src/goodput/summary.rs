@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::spans::seconds;
-use super::{Ledger, Losses, Micros, Parts, Unit};
+use super::{Ledger, Losses, Micros, TimeParts, Unit};
 
 /// One trial as it is summed up.
 #[derive(Clone, Debug)]
-pub struct Trial {
+pub struct TrialLedger {
     /// Its index.
     pub index: u32,
     /// Its ledger.
@@ -60,7 +60,7 @@ pub struct TrialGoodput {
 #[derive(Clone, Debug, Default)]
 pub struct Account {
     /// Wall time of all trials together.
-    pub parts: Parts,
+    pub parts: TimeParts,
     /// Productive time that is not saved yet.
     pub at_risk: Micros,
     /// Productive time over the time in which it was to run, weighted by units; none where there was no such time.
@@ -70,14 +70,14 @@ pub struct Account {
     /// Unit-hours of those that did not count.
     pub lost: f64,
     /// What those were lost to, the largest first.
-    pub losses: Vec<Lost>,
+    pub losses: Vec<LossSum>,
 }
 
 /// What one reason cost.
 #[derive(Clone, Copy, Debug)]
-pub struct Lost {
+pub struct LossSum {
     /// The reason.
-    pub reason: super::Reason,
+    pub reason: super::LossReason,
     /// How often, for how long.
     pub loss: super::Loss,
     /// Unit-hours.
@@ -90,18 +90,18 @@ pub fn goodput(
     id: String,
     unit: Unit,
     price: Price,
-    tasks: Vec<(String, u32, Vec<Trial>)>,
+    tasks: Vec<(String, u32, Vec<TrialLedger>)>,
 ) -> Goodput {
-    let mut total = Sum::default();
+    let mut total = TimeTotals::default();
     let mut shown = Vec::new();
     for (name, units, trials) in tasks {
-        let mut sum = Sum::default();
+        let mut sum = TimeTotals::default();
         for trial in &trials {
             sum.add(&trial.ledger, units);
             total.add(&trial.ledger, units);
         }
-        let one = |trial: Trial| {
-            let mut sum = Sum::default();
+        let one = |trial: TrialLedger| {
+            let mut sum = TimeTotals::default();
             sum.add(&trial.ledger, units);
             TrialGoodput { index: trial.index, account: sum.account() }
         };
@@ -112,8 +112,8 @@ pub fn goodput(
 }
 
 #[derive(Default)]
-struct Sum {
-    parts: Parts,
+struct TimeTotals {
+    parts: TimeParts,
     at_risk: Micros,
     losses: Losses,
     /// These are times units.
@@ -121,10 +121,10 @@ struct Sum {
     lost: Micros,
     productive: Micros,
     available: Micros,
-    by_reason: BTreeMap<super::Reason, Micros>,
+    by_reason: BTreeMap<super::LossReason, Micros>,
 }
 
-impl Sum {
+impl TimeTotals {
     fn add(&mut self, ledger: &Ledger, units: u32) {
         let weighted = |time: Micros| time * Micros::from(units);
         self.parts += ledger.parts;
@@ -146,9 +146,9 @@ impl Sum {
         let ettr = (self.available > 0).then(|| seconds(self.productive) / seconds(self.available));
         let one = |(reason, loss)| {
             let hours = self.by_reason.get(&reason).copied().map_or(0.0, hours);
-            Lost { reason, loss, hours }
+            LossSum { reason, loss, hours }
         };
-        let mut losses: Vec<Lost> = self.losses.iter().map(|(r, l)| one((*r, *l))).collect();
+        let mut losses: Vec<LossSum> = self.losses.iter().map(|(r, l)| one((*r, *l))).collect();
         losses.sort_by(|a, b| {
             (b.loss.held, b.loss.queued)
                 .cmp(&(a.loss.held, a.loss.queued))
@@ -196,7 +196,7 @@ pub fn json(goodput: &Goodput) -> Value {
 }
 
 fn account(account: &Account, price: Price) -> Map<String, Value> {
-    let lost = |lost: &Lost| {
+    let lost = |lost: &LossSum| {
         json!({
             "reason": lost.reason,
             "times": lost.loss.times,
@@ -218,7 +218,7 @@ fn account(account: &Account, price: Price) -> Map<String, Value> {
     object
 }
 
-fn parts(parts: &Parts) -> Value {
+fn parts(parts: &TimeParts) -> Value {
     json!({
         "whole": seconds(parts.whole()),
         "waiting": seconds(parts.waiting),

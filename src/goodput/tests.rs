@@ -15,13 +15,13 @@ fn example() -> Vec<AttemptRecord> {
     lines.rows
 }
 
-fn life(records: &[AttemptRecord], standing: Standing, now: f64) -> Life<'_> {
+fn life(records: &[AttemptRecord], standing: LedgerState, now: f64) -> Life<'_> {
     let signs = BTreeMap::new();
     Life { records, submitted: 0.0, eligible: 0.0, signs, standing, now }
 }
 
 /// Wait, queue, start, work, save, redo, restart, hung.
-fn all(parts: &Parts) -> [Micros; 8] {
+fn all(parts: &TimeParts) -> [Micros; 8] {
     [
         parts.waiting,
         parts.queued,
@@ -41,8 +41,8 @@ fn check(life: &Life<'_>, expected: [i128; 8]) -> Ledger {
     ledger
 }
 
-fn losses(ledger: &Ledger) -> Vec<(Reason, u32, i128, i128)> {
-    let one = |(reason, loss): (&Reason, &Loss)| {
+fn losses(ledger: &Ledger) -> Vec<(LossReason, u32, i128, i128)> {
+    let one = |(reason, loss): (&LossReason, &Loss)| {
         (*reason, loss.times, loss.held / 1_000_000, loss.queued / 1_000_000)
     };
     ledger.losses.iter().map(one).collect()
@@ -52,20 +52,20 @@ fn losses(ledger: &Ledger) -> Vec<(Reason, u32, i128, i128)> {
 fn the_worked_example() {
     let records = example();
     let signs = BTreeMap::from([(2, 1500.0)]);
-    let life = Life { signs, ..life(&records, Standing::Completed, 9999.0) };
+    let life = Life { signs, ..life(&records, LedgerState::Completed, 9999.0) };
     let ledger = check(&life, [0, 435, 20, 1390, 55, 249, 81, 0]);
     assert_eq!(
         losses(&ledger),
         [
-            (Reason::Preempted, 1, 30, 175),
-            (Reason::Crash, 1, 121, 0),
-            (Reason::Silent, 1, 179, 200),
-            (Reason::Starting, 1, 20, 60),
-            (Reason::Saving, 4, 55, 0),
+            (LossReason::Preempted, 1, 30, 175),
+            (LossReason::Crash, 1, 121, 0),
+            (LossReason::Silent, 1, 179, 200),
+            (LossReason::Starting, 1, 20, 60),
+            (LossReason::Saving, 4, 55, 0),
         ]
     );
     assert_eq!(ledger.end, Some(2230.0));
-    let trials = vec![Trial { index: 0, ledger }];
+    let trials = vec![TrialLedger { index: 0, ledger }];
     let sums = goodput("x".to_owned(), Unit::Gpu, Some(2.5), vec![("train".to_owned(), 8, trials)]);
     let total = &json(&sums)["total"];
     assert_eq!(total["ettr"].as_f64().map(|ettr| (ettr * 1000.0).round()), Some(623.0));
@@ -112,9 +112,9 @@ fn saved(attempt: u32, step: u64, time: f64) -> AttemptRecord {
 
 #[test]
 fn a_trial_that_never_ran_waits_or_is_over() {
-    check(&life(&[], Standing::Queued, 100.0), [0, 100, 0, 0, 0, 0, 0, 0]);
-    check(&life(&[], Standing::GivenUp, 100.0), [0; 8]);
-    let behind = Life { eligible: 70.0, ..life(&[], Standing::Queued, 100.0) };
+    check(&life(&[], LedgerState::Queued, 100.0), [0, 100, 0, 0, 0, 0, 0, 0]);
+    check(&life(&[], LedgerState::GivenUp, 100.0), [0; 8]);
+    let behind = Life { eligible: 70.0, ..life(&[], LedgerState::Queued, 100.0) };
     check(&behind, [70, 30, 0, 0, 0, 0, 0, 0]);
     check(&Life { eligible: 500.0, ..behind }, [100, 0, 0, 0, 0, 0, 0, 0]);
 }
@@ -122,21 +122,21 @@ fn a_trial_that_never_ran_waits_or_is_over() {
 #[test]
 fn work_of_a_running_trial_is_at_risk_and_not_lost() {
     let records = [start(0, 10.0, None), saved(0, 5, 60.0)];
-    let ledger = check(&life(&records, Standing::Running, 100.0), [0, 10, 0, 90, 0, 0, 0, 0]);
+    let ledger = check(&life(&records, LedgerState::Running, 100.0), [0, 10, 0, 90, 0, 0, 0, 0]);
     assert_eq!((ledger.at_risk, ledger.end), (40_000_000, None));
-    assert!(!ledger.losses.contains_key(&Reason::Silent), "it has not ended: {ledger:?}");
+    assert!(!ledger.losses.contains_key(&LossReason::Silent), "it has not ended: {ledger:?}");
     // Slurm says that it waits again: its node was lost.
-    check(&life(&records, Standing::Queued, 100.0), [0, 50, 0, 50, 0, 0, 0, 0]);
+    check(&life(&records, LedgerState::Queued, 100.0), [0, 50, 0, 50, 0, 0, 0, 0]);
 }
 
 #[test]
 fn what_a_failed_trial_saved_counts_and_no_more() {
     let failed = end(0, 100.0, Cause::Failed, Next::Failed);
     let records = [start(0, 10.0, None), saved(0, 5, 60.0), failed.clone()];
-    check(&life(&records, Standing::GivenUp, 999.0), [0, 10, 0, 50, 0, 40, 0, 0]);
+    check(&life(&records, LedgerState::GivenUp, 999.0), [0, 10, 0, 50, 0, 40, 0, 0]);
     let records = [start(0, 10.0, None), failed];
-    let ledger = check(&life(&records, Standing::GivenUp, 999.0), [0, 10, 0, 0, 0, 90, 0, 0]);
-    assert_eq!(ledger.losses[&Reason::Crash], Loss { times: 1, held: 90_000_000, queued: 0 });
+    let ledger = check(&life(&records, LedgerState::GivenUp, 999.0), [0, 10, 0, 0, 0, 90, 0, 0]);
+    assert_eq!(ledger.losses[&LossReason::Crash], Loss { times: 1, held: 90_000_000, queued: 0 });
 }
 
 #[test]
@@ -145,9 +145,9 @@ fn a_hang_costs_the_silence_and_the_work_before_it() {
     let stopped = end(0, 95.0, Cause::Hung, Next::Requeue);
     let records =
         [start(0, 10.0, None), saved(0, 5, 40.0), hang, stopped, start(1, 100.0, Some(5))];
-    let ledger = check(&life(&records, Standing::Running, 100.0), [0, 15, 0, 30, 0, 20, 0, 35]);
+    let ledger = check(&life(&records, LedgerState::Running, 100.0), [0, 15, 0, 30, 0, 20, 0, 35]);
     assert_eq!(
-        ledger.losses[&Reason::Hang],
+        ledger.losses[&LossReason::Hang],
         Loss { times: 1, held: 55_000_000, queued: 5_000_000 }
     );
 }
@@ -165,7 +165,7 @@ fn a_bad_checkpoint_costs_the_work_since_the_one_before() {
         start(2, 40.0, Some(20)),
         end(2, 50.0, Cause::Completed, Next::Done),
     ];
-    check(&life(&records, Standing::Completed, 99.0), [0, 0, 0, 30, 0, 20, 0, 0]);
+    check(&life(&records, LedgerState::Completed, 99.0), [0, 0, 0, 30, 0, 20, 0, 0]);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn one_that_could_not_be_resumed_loses_nothing_more() {
         start(1, 12.0, None),
         end(1, 13.0, Cause::Failed, Next::Failed),
     ];
-    check(&life(&records, Standing::GivenUp, 99.0), [0, 2, 0, 10, 0, 1, 0, 0]);
+    check(&life(&records, LedgerState::GivenUp, 99.0), [0, 2, 0, 10, 0, 1, 0, 0]);
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn a_checkpoint_without_a_record_was_the_last_that_happened() {
         start(1, 30.0, Some(30)),
         end(1, 40.0, Cause::Completed, Next::Done),
     ];
-    check(&life(&records, Standing::Completed, 99.0), [0, 0, 0, 40, 0, 0, 0, 0]);
+    check(&life(&records, LedgerState::Completed, 99.0), [0, 0, 0, 40, 0, 0, 0, 0]);
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn an_end_that_the_next_attempt_wrote_does_not_tell_the_time() {
     let records = |cause| [start(0, 0.0, None), start(1, 89.0, None), told(cause)];
     let signs = BTreeMap::from([(0, 50.0)]);
     let lost = records(Cause::NodeFailure);
-    let life = Life { signs, ..life(&lost, Standing::Running, 89.0) };
+    let life = Life { signs, ..life(&lost, LedgerState::Running, 89.0) };
     check(&life, [0, 39, 0, 0, 0, 50, 0, 0]);
     let superseded = records(Cause::Superseded);
     check(&Life { records: &superseded, ..life }, [0, 0, 0, 0, 0, 89, 0, 0]);
@@ -216,8 +216,8 @@ fn a_pause_is_nobodys_queue() {
         start(1, 60.0, Some(10)),
         end(1, 70.0, Cause::Completed, Next::Done),
     ];
-    check(&life(&records, Standing::Completed, 99.0), [50, 0, 0, 20, 0, 0, 0, 0]);
-    check(&life(&records[..3], Standing::Paused, 30.0), [20, 0, 0, 10, 0, 0, 0, 0]);
+    check(&life(&records, LedgerState::Completed, 99.0), [50, 0, 0, 20, 0, 0, 0, 0]);
+    check(&life(&records[..3], LedgerState::Paused, 30.0), [20, 0, 0, 10, 0, 0, 0, 0]);
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn all_saves_of_an_attempt_may_be_measured_together() {
         bytes: None,
     };
     let records = [start(0, 0.0, None), measured, AttemptRecord::End(done)];
-    check(&life(&records, Standing::Completed, 100.0), [0, 0, 0, 88, 12, 0, 0, 0]);
+    check(&life(&records, LedgerState::Completed, 100.0), [0, 0, 0, 88, 12, 0, 0, 0]);
 }
 
 /// Times around each other, far away, and of no world.
@@ -311,7 +311,7 @@ proptest! {
         times in (time(), time(), time()),
         signs in proptest::collection::btree_map(number(), time(), 0..3),
         standing in prop::sample::select(vec![
-            Standing::Completed, Standing::GivenUp, Standing::Running, Standing::Queued, Standing::Paused,
+            LedgerState::Completed, LedgerState::GivenUp, LedgerState::Running, LedgerState::Queued, LedgerState::Paused,
         ]),
     ) {
         let (submitted, eligible, now) = times;

@@ -62,7 +62,7 @@ pub fn advise(all: &Rehearsal) -> Advice {
 
 fn lost(all: &Rehearsal) -> Option<u64> {
     let pairs = all.runs.iter().flat_map(|(run, _)| run.attempts.windows(2));
-    let one = |pair: &[super::observed::Attempt]| {
+    let one = |pair: &[super::observed::RehearsedAttempt]| {
         let injected = pair[0].injected.filter(|_| pair[0].asked_at().is_none())?;
         Some(injected.step?.saturating_sub(pair[1].resume_step?))
     };

@@ -2,12 +2,12 @@
 
 use nemo_core::rundir::MetricsLine;
 
-use super::observed::{Attempt, Run};
-use super::series::{Series, Slack};
+use super::observed::{RehearsedAttempt, RehearsedRun};
+use super::series::{Series, SeriesTolerance};
 
 /// A resume, as it lies in the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Resume {
+pub struct ResumePosition {
     /// The checkpoint's step.
     pub step: u64,
     /// The last step before it; where the program tells none, the number of reports before it.
@@ -16,17 +16,25 @@ pub struct Resume {
 
 /// A run's record beside the undisturbed one, and its resumes in it.
 #[must_use]
-pub fn align(expected: &Series, run: &Run, slack: &Slack) -> (Series, Vec<Resume>) {
+pub fn align(
+    expected: &Series,
+    run: &RehearsedRun,
+    slack: &SeriesTolerance,
+) -> (Series, Vec<ResumePosition>) {
     let own = Series::new(&run.lines);
     if !own.has_steps && !expected.has_steps {
         return by_order(expected, run, slack);
     }
     let steps = run.attempts.iter().filter_map(|attempt| attempt.resume_step);
-    (own, steps.map(|step| Resume { step, after: step }).collect())
+    (own, steps.map(|step| ResumePosition { step, after: step }).collect())
 }
 
 /// A resume cuts the record to what it held when the checkpoint was complete: the reports after it follow on that.
-fn by_order(expected: &Series, run: &Run, slack: &Slack) -> (Series, Vec<Resume>) {
+fn by_order(
+    expected: &Series,
+    run: &RehearsedRun,
+    slack: &SeriesTolerance,
+) -> (Series, Vec<ResumePosition>) {
     let (mut series, mut resumes) = (Series::default(), Vec::new());
     let mut next = 1;
     let mut before = None;
@@ -37,7 +45,7 @@ fn by_order(expected: &Series, run: &Run, slack: &Slack) -> (Series, Vec<Resume>
         if let Some(step) = attempt.resume_step {
             let left = before.and_then(|before| left_off(before, step));
             begin = best(expected, &lines, &begins(next, left), slack);
-            resumes.push(Resume { step, after: begin - 1 });
+            resumes.push(ResumePosition { step, after: begin - 1 });
         }
         for (place, line) in (begin..).zip(&lines) {
             series.points.entry(place).or_insert_with(|| line.values.clone());
@@ -50,7 +58,7 @@ fn by_order(expected: &Series, run: &Run, slack: &Slack) -> (Series, Vec<Resume>
 
 /// The place after an attempt's last report, where it saved this checkpoint last and ended: even what it printed too
 /// late for the record was before the save.
-fn left_off((attempt, begin): (&Attempt, u64), resumed: u64) -> Option<u64> {
+fn left_off((attempt, begin): (&RehearsedAttempt, u64), resumed: u64) -> Option<u64> {
     let is_last = attempt.checkpoints.last().is_some_and(|(step, _)| *step == resumed);
     let printed = u64::try_from(attempt.lines.len()).ok()?;
     (is_last && attempt.left_by_itself()).then_some(begin + printed)
@@ -64,14 +72,19 @@ fn begins(next: u64, left: Option<u64>) -> Vec<u64> {
 }
 
 /// The place from which most reports are those of the undisturbed run.
-fn best(expected: &Series, lines: &[&MetricsLine], begins: &[u64], slack: &Slack) -> u64 {
+fn best(expected: &Series, lines: &[&MetricsLine], begins: &[u64], slack: &SeriesTolerance) -> u64 {
     let agreeing = |begin: &u64| agreeing(expected, lines, *begin, slack);
     // Of equals the last counts, by definition of `max_by_key`.
     begins.iter().copied().rev().max_by_key(agreeing).unwrap_or(1)
 }
 
 /// How many reports, from the first on, are those of the undisturbed run when they begin there.
-fn agreeing(expected: &Series, lines: &[&MetricsLine], begin: u64, slack: &Slack) -> usize {
+fn agreeing(
+    expected: &Series,
+    lines: &[&MetricsLine],
+    begin: u64,
+    slack: &SeriesTolerance,
+) -> usize {
     let agrees = |(place, line): &(u64, &&MetricsLine)| {
         expected.points.get(place).is_some_and(|point| {
             let mut exact = line.values.iter().filter(|(name, _)| !slack.contains_key(*name));
@@ -84,8 +97,8 @@ fn agreeing(expected: &Series, lines: &[&MetricsLine], begin: u64, slack: &Slack
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rehearse::observed::End;
-    use crate::rehearse::plan::Kind;
+    use crate::rehearse::observed::RunEnd;
+    use crate::rehearse::plan::ScenarioKind;
     use nemo_core::rundir::{AttemptEnd, Cause, Next};
     use serde_json::json;
 
@@ -103,7 +116,7 @@ mod tests {
     }
 
     /// A run that went on from `step-4`: what it printed first, what of it is in the record, and what came then.
-    fn run(printed: &[u32], kept: &[u32], then: &[u32]) -> Run {
+    fn run(printed: &[u32], kept: &[u32], then: &[u32]) -> RehearsedRun {
         let end = AttemptEnd {
             attempt: 0,
             time: 9.0,
@@ -117,17 +130,18 @@ mod tests {
             stopped: None,
             saving: None,
         };
-        let first = Attempt {
+        let first = RehearsedAttempt {
             lines: lines(0, printed),
             checkpoints: vec![(4, 8.0)],
             end: Some(end),
-            ..Attempt::default()
+            ..RehearsedAttempt::default()
         };
-        let second = Attempt { number: 1, resume_step: Some(4), ..Attempt::default() };
-        Run {
-            kind: Kind::Preempted,
+        let second =
+            RehearsedAttempt { number: 1, resume_step: Some(4), ..RehearsedAttempt::default() };
+        RehearsedRun {
+            kind: ScenarioKind::Preempted,
             seconds: 1.0,
-            end: End::Completed,
+            end: RunEnd::Completed,
             attempts: vec![first, second],
             lines: lines(0, kept).into_iter().chain(lines(1, then)).collect(),
             checkpoints: vec![4],
@@ -135,11 +149,11 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(run: &Run, after: u64, first: Option<u64>) {
+    fn check(run: &RehearsedRun, after: u64, first: Option<u64>) {
         let expected = undisturbed();
-        let (series, resumes) = align(&expected, run, &Slack::new());
-        assert_eq!(resumes, [Resume { step: 4, after }]);
-        let difference = super::super::series::compare(&expected, &series, &Slack::new());
+        let (series, resumes) = align(&expected, run, &SeriesTolerance::new());
+        assert_eq!(resumes, [ResumePosition { step: 4, after }]);
+        let difference = super::super::series::compare(&expected, &series, &SeriesTolerance::new());
         assert_eq!(difference.first.map(|first| first.step), first, "{series:?}");
         assert_eq!((difference.missing, difference.added), (vec![], vec![]));
     }
@@ -169,8 +183,8 @@ mod tests {
         let mut killed = run(&[1, 2, 3, 4], &[1, 2, 3, 4], &[1, 2, 3, 4, 5, 6, 7, 8]);
         killed.attempts[0].end = None;
         let expected = undisturbed();
-        let (series, _) = align(&expected, &killed, &Slack::new());
-        let difference = super::super::series::compare(&expected, &series, &Slack::new());
+        let (series, _) = align(&expected, &killed, &SeriesTolerance::new());
+        let difference = super::super::series::compare(&expected, &series, &SeriesTolerance::new());
         assert_eq!(difference.first.map(|first| first.step), Some(5));
         assert_eq!(difference.added, [9, 10, 11, 12]);
     }

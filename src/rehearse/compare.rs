@@ -6,9 +6,9 @@ use std::path::Path;
 
 use nemo_core::rundir::TrialDir;
 
-use super::align::{self, Resume};
+use super::align::{self, ResumePosition};
 use super::inventory;
-use super::observed::Run;
+use super::observed::RehearsedRun;
 use super::series::{self, Series, SeriesDifference};
 use super::tree::{self, TreeDifference};
 
@@ -22,7 +22,7 @@ pub struct Comparison {
     /// Whether reports have steps.
     pub has_steps: bool,
     /// Where the run resumed, in order.
-    pub resumes: Vec<Resume>,
+    pub resumes: Vec<ResumePosition>,
     /// The checkpoints of the steps that both runs have.
     pub checkpoints: Vec<(u64, TreeDifference)>,
     /// The other files of the trial's folder.
@@ -42,7 +42,7 @@ impl Comparison {
 
     /// The resume that comes right before a step.
     #[must_use]
-    pub fn resume_before(&self, step: u64) -> Option<Resume> {
+    pub fn resume_before(&self, step: u64) -> Option<ResumePosition> {
         let before = self.resumes.iter().copied().filter(|resume| resume.after < step);
         before.max_by_key(|resume| resume.after)
     }
@@ -68,21 +68,21 @@ impl Comparison {
 
 /// What may differ, since it does so undisturbed.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Slack {
+pub struct Tolerance {
     /// By metric.
-    pub metrics: series::Slack,
+    pub metrics: series::SeriesTolerance,
     /// By file and array.
-    pub checkpoints: tree::Slack,
+    pub checkpoints: tree::TreeTolerance,
     /// By file and array.
-    pub results: tree::Slack,
+    pub results: tree::TreeTolerance,
 }
 
-impl Slack {
+impl Tolerance {
     /// What two undisturbed runs differ in.
     #[must_use]
-    pub fn new(undisturbed: &Comparison, expected: &Run, found: &Run) -> Self {
+    pub fn new(undisturbed: &Comparison, expected: &RehearsedRun, found: &RehearsedRun) -> Self {
         let (expected, found) = (Series::new(&expected.lines), Series::new(&found.lines));
-        let mut metrics = series::Slack::new();
+        let mut metrics = series::SeriesTolerance::new();
         for (step, point) in &expected.points {
             let Some(other) = found.points.get(step) else { continue };
             for (name, value) in point {
@@ -103,9 +103,9 @@ impl Slack {
 
 /// Compares what two runs left behind.
 pub fn compare(
-    (expected, ours): (&Run, &TrialDir),
-    (found, theirs): (&Run, &TrialDir),
-    slack: &Slack,
+    (expected, ours): (&RehearsedRun, &TrialDir),
+    (found, theirs): (&RehearsedRun, &TrialDir),
+    slack: &Tolerance,
 ) -> io::Result<Comparison> {
     let a = Series::new(&expected.lines);
     let (b, resumes) = align::align(&a, found, &slack.metrics);
@@ -125,7 +125,7 @@ pub fn compare(
         resumes,
         checkpoints,
         results: tree::compare(ours.path(), theirs.path(), &slack.results, &is_harness_own)?,
-        has_slack: *slack != Slack::default(),
+        has_slack: *slack != Tolerance::default(),
         held: held.transpose()?.unwrap_or_default(),
     })
 }

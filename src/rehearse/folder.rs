@@ -18,7 +18,7 @@ use crate::store::{self, ExperimentId, Home, KeptEnvironment, NewExperiment, New
 
 /// Where all runs of a rehearsal lie.
 #[derive(Debug)]
-pub(crate) struct Folder<'a> {
+pub(crate) struct RehearsalFolder<'a> {
     pub(crate) home: Home,
     pub(crate) harness: PathBuf,
     pub(crate) toml: &'a str,
@@ -34,16 +34,16 @@ pub(crate) struct Folder<'a> {
 
 /// One run's place.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct RunFolder {
     pub(crate) id: ExperimentId,
     pub(crate) dir: ExperimentDir,
     pub(crate) task: TaskDir,
     pub(crate) plan: Option<Plan>,
 }
 
-impl Folder<'_> {
+impl RehearsalFolder<'_> {
     /// The folder that the runs share: what the task waits for ran there.
-    pub(crate) fn upstream(&self) -> Result<Place, StoreError> {
+    pub(crate) fn upstream(&self) -> Result<RunFolder, StoreError> {
         let names = self.experiment.upstream(&self.task.name);
         let is_upstream = |task: &&Task| names.contains_key(task.name.as_str());
         let tasks: Vec<Task> = self.experiment.tasks.iter().filter(is_upstream).cloned().collect();
@@ -57,7 +57,7 @@ impl Folder<'_> {
         let new = new.collect();
         self.create(&id, &Experiment { tasks, ..self.experiment.clone() }, new, None)?;
         let task = dir.task(&self.task.name);
-        Ok(Place { id, dir, task, plan: None })
+        Ok(RunFolder { id, dir, task, plan: None })
     }
 
     /// A folder for one run, whose inputs are what `upstream` made.
@@ -66,7 +66,7 @@ impl Folder<'_> {
         number: u32,
         scenario: &Scenario,
         upstream: &ExperimentDir,
-    ) -> Result<Place, StoreError> {
+    ) -> Result<RunFolder, StoreError> {
         let id = self.id(number);
         let dir = self.home.experiment(&id);
         let mut spec = undisturbed(task_spec(self.task, &self.around(&id, &dir)));
@@ -88,7 +88,7 @@ impl Folder<'_> {
         let new = vec![NewTask { spec, scripts: scripts.into_iter().collect() }];
         self.create(&id, &experiment, new, plan.clone())?;
         let task = dir.task(&self.task.name);
-        Ok(Place { id, dir, task, plan })
+        Ok(RunFolder { id, dir, task, plan })
     }
 
     fn script(

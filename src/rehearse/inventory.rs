@@ -64,7 +64,7 @@ fn words(bytes: &[u8]) -> BTreeSet<String> {
 
 /// What the names speak of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct CheckpointContents {
     /// An optimizer's state.
     pub optimizer: bool,
     /// The state of a random generator.
@@ -73,7 +73,7 @@ pub struct Held {
     pub data: bool,
 }
 
-impl Held {
+impl CheckpointContents {
     /// Reads the names.
     #[must_use]
     pub fn new(names: &BTreeSet<String>) -> Self {
@@ -105,7 +105,7 @@ mod tests {
 
     #[track_caller]
     fn check(bytes: &[u8], expected: [bool; 3]) {
-        let held = Held::new(&within(bytes));
+        let held = CheckpointContents::new(&within(bytes));
         assert_eq!([held.optimizer, held.random, held.data], expected, "{:?}", within(bytes));
     }
 

@@ -8,7 +8,7 @@ use super::{pickle, zip};
 
 /// How the numbers of an array are stored, little endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum DType {
     F64,
     F32,
     F16,
@@ -21,7 +21,7 @@ pub(super) enum Kind {
     Opaque,
 }
 
-impl Kind {
+impl DType {
     /// Bytes of one number.
     pub(super) fn width(self) -> usize {
         match self {
@@ -70,12 +70,12 @@ fn half(bits: u16) -> f64 {
 pub(super) struct Leaf<'a> {
     /// Empty where the file is one array.
     pub(super) name: String,
-    pub(super) kind: Kind,
+    pub(super) kind: DType,
     pub(super) data: Cow<'a, [u8]>,
 }
 
 impl<'a> Leaf<'a> {
-    fn new(name: impl Into<String>, kind: Kind, data: &'a [u8]) -> Self {
+    fn new(name: impl Into<String>, kind: DType, data: &'a [u8]) -> Self {
         Self { name: name.into(), kind, data: Cow::Borrowed(data) }
     }
 }
@@ -99,15 +99,15 @@ fn npy(bytes: &[u8]) -> Option<Leaf<'_>> {
     let header = str::from_utf8(rest.get(start..start + length)?).ok()?;
     let kind = header.split_once("'descr': '").and_then(|(_, rest)| rest.split_once('\''));
     let kind = match kind.map_or("", |(kind, _)| kind) {
-        "<f8" => Kind::F64,
-        "<f4" => Kind::F32,
-        "<f2" => Kind::F16,
-        "<i8" | "<u8" => Kind::I64,
-        "<i4" | "<u4" => Kind::I32,
-        "<i2" | "<u2" => Kind::I16,
-        "|i1" => Kind::I8,
-        "|u1" | "|b1" => Kind::U8,
-        _ => Kind::Opaque,
+        "<f8" => DType::F64,
+        "<f4" => DType::F32,
+        "<f2" => DType::F16,
+        "<i8" | "<u8" => DType::I64,
+        "<i4" | "<u4" => DType::I32,
+        "<i2" | "<u2" => DType::I16,
+        "|i1" => DType::I8,
+        "|u1" | "|b1" => DType::U8,
+        _ => DType::Opaque,
     };
     Some(Leaf::new("", kind, rest.get(start + length..)?))
 }
@@ -119,7 +119,7 @@ fn zipped<'a>(bytes: &'a [u8]) -> Option<Vec<Leaf<'a>>> {
     let storages = pickled.map(|member| pickle::storages(member.data)).unwrap_or_default();
     let leaf = |member: &zip::Member<'a>| {
         if member.is_compressed {
-            return Leaf::new(member.name.clone(), Kind::Opaque, member.data);
+            return Leaf::new(member.name.clone(), DType::Opaque, member.data);
         }
         let key = member.name.rsplit_once("/data/").map(|(_, key)| key);
         if let Some(storage) = key.and_then(|key| storages.iter().find(|own| own.key == key)) {
@@ -127,7 +127,7 @@ fn zipped<'a>(bytes: &'a [u8]) -> Option<Vec<Leaf<'a>>> {
         }
         match npy(member.data) {
             Some(array) => Leaf { name: member.name.trim_end_matches(".npy").to_owned(), ..array },
-            None => Leaf::new(member.name.clone(), Kind::Opaque, member.data),
+            None => Leaf::new(member.name.clone(), DType::Opaque, member.data),
         }
     };
     Some(members.iter().map(leaf).collect())
@@ -142,16 +142,16 @@ fn safetensors(bytes: &[u8]) -> Option<Vec<Leaf<'_>>> {
     let leaf = |(name, tensor): (&String, &Value)| {
         let offset = |i: usize| usize::try_from(tensor["data_offsets"][i].as_u64()?).ok();
         let kind = match tensor["dtype"].as_str()? {
-            "F64" => Kind::F64,
-            "F32" => Kind::F32,
-            "F16" => Kind::F16,
-            "BF16" => Kind::Bf16,
-            "I64" | "U64" => Kind::I64,
-            "I32" | "U32" => Kind::I32,
-            "I16" | "U16" => Kind::I16,
-            "I8" => Kind::I8,
-            "U8" | "BOOL" => Kind::U8,
-            _ => Kind::Opaque,
+            "F64" => DType::F64,
+            "F32" => DType::F32,
+            "F16" => DType::F16,
+            "BF16" => DType::Bf16,
+            "I64" | "U64" => DType::I64,
+            "I32" | "U32" => DType::I32,
+            "I16" | "U16" => DType::I16,
+            "I8" => DType::I8,
+            "U8" | "BOOL" => DType::U8,
+            _ => DType::Opaque,
         };
         Some(Leaf::new(name.clone(), kind, data.get(offset(0)?..offset(1)?)?))
     };
@@ -183,13 +183,13 @@ fn gather(value: &Value, name: String, leaves: &mut Vec<Leaf<'static>>) {
                 gather(value, format!("{name}[{index}]"), leaves);
             }
         }
-        Value::Array(_) => leaves.push(Leaf { name, kind: Kind::F64, data: numbers.into() }),
+        Value::Array(_) => leaves.push(Leaf { name, kind: DType::F64, data: numbers.into() }),
         Value::Number(_) if collect(std::slice::from_ref(value), &mut numbers) => {
-            leaves.push(Leaf { name, kind: Kind::F64, data: numbers.into() });
+            leaves.push(Leaf { name, kind: DType::F64, data: numbers.into() });
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
             let data = value.to_string().into_bytes().into();
-            leaves.push(Leaf { name, kind: Kind::Opaque, data });
+            leaves.push(Leaf { name, kind: DType::Opaque, data });
         }
     }
 }

@@ -14,9 +14,9 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
-use super::observed::{End, Injected, Run};
-use super::plan::{Fault, Injection, Moment, Scenario};
-use super::watch::Watch;
+use super::observed::{Injected, RehearsedRun, RunEnd};
+use super::plan::{Fault, Injection, InjectionTime, Scenario};
+use super::watch::TrialWatcher;
 use crate::clock;
 use crate::executor::local;
 use crate::process;
@@ -69,7 +69,7 @@ impl Interrupt {
 
 /// How far a run is, for those who watch.
 #[derive(Clone, Copy, Debug)]
-pub struct Progress {
+pub struct RunProgress {
     /// The attempt, from 0.
     pub attempt: u32,
     /// The last step that it reported.
@@ -85,7 +85,7 @@ pub struct RunContext<'a> {
     /// When the whole rehearsal must be over, in unix seconds.
     pub deadline: Option<f64>,
     /// Shows how far a run is.
-    pub show: &'a dyn Fn(Progress),
+    pub show: &'a dyn Fn(RunProgress),
 }
 
 /// A trial that runs here.
@@ -94,7 +94,7 @@ struct LocalTrial<'a> {
     task: &'a TaskDir,
     trial: u32,
     injections: &'a [Injection],
-    watch: Watch,
+    watch: TrialWatcher,
     began: f64,
     /// Seconds after which it counts as stuck.
     patience: Option<f64>,
@@ -107,14 +107,14 @@ pub(super) fn run(
     trial: u32,
     scenario: &Scenario,
     patience: Option<f64>,
-) -> Result<Run, RunError> {
+) -> Result<RehearsedRun, RunError> {
     let dir = task.trial(trial);
     let mut local = LocalTrial {
         stage,
         task,
         trial,
         injections: &scenario.injections,
-        watch: Watch::new(dir.clone())?,
+        watch: TrialWatcher::new(dir.clone())?,
         began: clock::now(),
         patience,
     };
@@ -131,12 +131,12 @@ pub(super) fn run(
 
 /// What is there in the end.
 pub(super) fn gather(
-    watch: &Watch,
+    watch: &TrialWatcher,
     dir: &TrialDir,
     scenario: &Scenario,
-    end: End,
+    end: RunEnd,
     seconds: f64,
-) -> io::Result<Run> {
+) -> io::Result<RehearsedRun> {
     let mut checkpoints = Vec::new();
     if let Ok(entries) = std::fs::read_dir(dir.checkpoints()) {
         for entry in entries {
@@ -148,12 +148,12 @@ pub(super) fn gather(
     checkpoints.sort_unstable();
     let lines = nemo_core::lines::read(&dir.metrics())?.rows;
     let attempts = watch.attempts();
-    Ok(Run { kind: scenario.kind, seconds, end, attempts, lines, checkpoints })
+    Ok(RehearsedRun { kind: scenario.kind, seconds, end, attempts, lines, checkpoints })
 }
 
 impl LocalTrial<'_> {
     /// One harness after the other, until the trial is over.
-    fn carry_out(&mut self) -> Result<End, RunError> {
+    fn carry_out(&mut self) -> Result<RunEnd, RunError> {
         loop {
             let child = local::start_harness(self.stage.harness, self.task, self.trial)?;
             let (code, signal) = self.attend(child)?;
@@ -161,15 +161,15 @@ impl LocalTrial<'_> {
             let is_cancelled = code == Some(i32::from(exit::CANCELLED));
             let is_requeued = code == Some(i32::from(exit::REQUEUE));
             if self.is_late() {
-                return Ok(End::Stuck);
+                return Ok(RunEnd::Stuck);
             }
             match code {
-                Some(0) => return Ok(End::Completed),
+                Some(0) => return Ok(RunEnd::Completed),
                 _ if is_requeued || (is_cancelled && self.was_disturbed()) => {
                     self.end_segments()?;
                 }
                 None if self.was_disturbed() => {}
-                _ => return Ok(End::Failed(self.reason(code, signal))),
+                _ => return Ok(RunEnd::Failed(self.reason(code, signal))),
             }
         }
     }
@@ -191,7 +191,7 @@ impl LocalTrial<'_> {
             }
             self.watch.look()?;
             if let Some((attempt, _)) = self.watch.attempt() {
-                (self.stage.show)(Progress { attempt, step: self.watch.step(attempt) });
+                (self.stage.show)(RunProgress { attempt, step: self.watch.step(attempt) });
             }
             self.disturb(child.id(), now);
         }
@@ -209,10 +209,10 @@ impl LocalTrial<'_> {
         let step = self.watch.step(attempt);
         let needs_checkpoint = matches!(injection.fault, Fault::KillProgram | Fault::KillHarness);
         let is_due = match injection.moment {
-            Moment::Step(wanted) => step.is_some_and(|step| step >= wanted),
-            Moment::Seconds(seconds) => now - start >= seconds,
+            InjectionTime::Step(wanted) => step.is_some_and(|step| step >= wanted),
+            InjectionTime::Seconds(seconds) => now - start >= seconds,
             // The harness sees to its segments' ends itself.
-            Moment::Begin => false,
+            InjectionTime::Begin => false,
         };
         let is_ready = !needs_checkpoint || self.watch.has_checkpoint();
         if is_done || !is_due || !is_ready || self.watch.is_over() {

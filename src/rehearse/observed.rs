@@ -4,19 +4,19 @@ use nemo_core::log_line;
 use nemo_core::rundir::{AttemptEnd, Cause, MetricsLine};
 use serde::Serialize;
 
-use super::plan::{Fault, Kind};
+use super::plan::{Fault, ScenarioKind};
 
 /// One run of the trial, from its first attempt to its last.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Run {
+pub struct RehearsedRun {
     /// What it was to show.
-    pub kind: Kind,
+    pub kind: ScenarioKind,
     /// From its first attempt's begin to its end.
     pub seconds: f64,
     /// How it ended.
-    pub end: End,
+    pub end: RunEnd,
     /// In order.
-    pub attempts: Vec<Attempt>,
+    pub attempts: Vec<RehearsedAttempt>,
     /// The record as it is in the end.
     pub lines: Vec<MetricsLine>,
     /// The committed checkpoints that are there in the end.
@@ -26,7 +26,7 @@ pub struct Run {
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "end", content = "reason")]
-pub enum End {
+pub enum RunEnd {
     /// The program did its work.
     Completed,
     /// It failed for good.
@@ -37,7 +37,7 @@ pub enum End {
 
 /// One attempt.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Attempt {
+pub struct RehearsedAttempt {
     /// Its number, as in the record.
     pub number: u32,
     /// When its record begins, in unix seconds.
@@ -55,7 +55,7 @@ pub struct Attempt {
     /// How it ended, where that could be written.
     pub end: Option<AttemptEnd>,
     /// What the harness had to say.
-    pub notes: Notes,
+    pub notes: HarnessNotes,
     /// What was made under its final name.
     pub in_place: Vec<String>,
 }
@@ -74,7 +74,7 @@ pub struct Injected {
 /// What the harness noted in an attempt's log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a line that is there or not")]
-pub struct Notes {
+pub struct HarnessNotes {
     /// A process caught the signal that asks to save.
     pub asked: bool,
     /// It was told to end.
@@ -87,7 +87,7 @@ pub struct Notes {
     pub torn: bool,
 }
 
-impl Notes {
+impl HarnessNotes {
     /// Reads an attempt's log.
     #[must_use]
     pub fn new(log: &str) -> Self {
@@ -103,7 +103,7 @@ impl Notes {
     }
 }
 
-impl Attempt {
+impl RehearsedAttempt {
     /// The steps that it reported.
     pub fn steps(&self) -> impl Iterator<Item = u64> {
         self.lines.iter().filter_map(|line| line.step)
@@ -164,7 +164,7 @@ impl Attempt {
     }
 }
 
-impl Run {
+impl RehearsedRun {
     /// The steps of its record, in order.
     #[must_use]
     pub fn steps(&self) -> Vec<u64> {
@@ -205,6 +205,6 @@ mod tests {
     #[test]
     fn only_the_harness_is_believed() {
         let log = "the program is killed\nnemo-harness: the program is asked to save (SIGUSR1)\n";
-        assert_eq!(Notes::new(log), Notes { asked: true, ..Notes::default() });
+        assert_eq!(HarnessNotes::new(log), HarnessNotes { asked: true, ..HarnessNotes::default() });
     }
 }

@@ -3,14 +3,14 @@
 
 use std::collections::HashMap;
 
-use super::leaves::Kind;
+use super::leaves::DType;
 
 /// One storage: the member `data/<key>` of the archive, and the tensor that lies in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Storage {
     pub(super) key: String,
     pub(super) name: String,
-    pub(super) kind: Kind,
+    pub(super) kind: DType,
 }
 
 /// Every storage that the pickle names; what can't be followed ends the list.
@@ -25,15 +25,15 @@ pub(super) fn storages(bytes: &[u8]) -> Vec<Storage> {
 }
 
 #[derive(Clone, Debug)]
-enum Value {
+enum PickleValue {
     Other,
     Text(String),
     Global(String),
-    Storage(String, Kind),
+    Storage(String, DType),
     /// A dict by its keys, a list or tuple by indices, a call by its arguments without names.
     Group {
         depth: usize,
-        items: Vec<(String, Value)>,
+        items: Vec<(String, PickleValue)>,
     },
 }
 
@@ -43,9 +43,9 @@ const DEEPEST: usize = 64;
 #[derive(Debug, Default)]
 struct Machine<'a> {
     rest: &'a [u8],
-    stack: Vec<Value>,
+    stack: Vec<PickleValue>,
     marks: Vec<usize>,
-    memo: HashMap<u32, Value>,
+    memo: HashMap<u32, PickleValue>,
 }
 
 impl<'a> Machine<'a> {
@@ -57,11 +57,11 @@ impl<'a> Machine<'a> {
             0x95 => drop(self.take(8)?),
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
-                self.stack.push(Value::Global(format!("{module}.{name}")));
+                self.stack.push(PickleValue::Global(format!("{module}.{name}")));
             }
             0x93 => {
                 let (name, module) = (self.text()?, self.text()?);
-                self.stack.push(Value::Global(format!("{module}.{name}")));
+                self.stack.push(PickleValue::Global(format!("{module}.{name}")));
             }
             b'q' => self.remember(1)?,
             b'r' => self.remember(4)?,
@@ -71,7 +71,7 @@ impl<'a> Machine<'a> {
             b'h' => self.recall(1)?,
             b'j' => self.recall(4)?,
             b'(' => self.marks.push(self.stack.len()),
-            b'N' | 0x88 | 0x89 => self.stack.push(Value::Other),
+            b'N' | 0x88 | 0x89 => self.stack.push(PickleValue::Other),
             b'K' => self.plain(1)?,
             b'M' => self.plain(2)?,
             b'J' => self.plain(4)?,
@@ -156,20 +156,20 @@ impl<'a> Machine<'a> {
 
     fn plain(&mut self, length: usize) -> Option<()> {
         self.take(length)?;
-        self.stack.push(Value::Other);
+        self.stack.push(PickleValue::Other);
         Some(())
     }
 
     fn string(&mut self, width: usize) -> Option<()> {
         let length = self.length(width)?;
         let text = String::from_utf8_lossy(self.take(length)?).into_owned();
-        self.stack.push(Value::Text(text));
+        self.stack.push(PickleValue::Text(text));
         Some(())
     }
 
     fn text(&mut self) -> Option<String> {
         match self.stack.pop()? {
-            Value::Text(text) => Some(text),
+            PickleValue::Text(text) => Some(text),
             _ => None,
         }
     }
@@ -186,29 +186,29 @@ impl<'a> Machine<'a> {
         Some(())
     }
 
-    fn pop_mark(&mut self) -> Option<Vec<Value>> {
+    fn pop_mark(&mut self) -> Option<Vec<PickleValue>> {
         let mark = self.marks.pop().filter(|mark| *mark <= self.stack.len())?;
         Some(self.stack.split_off(mark))
     }
 
-    fn set_items(&mut self, items: Vec<Value>) -> Option<()> {
+    fn set_items(&mut self, items: Vec<PickleValue>) -> Option<()> {
         let mut named = Vec::new();
         let mut items = items.into_iter();
         while let (Some(key), Some(value)) = (items.next(), items.next()) {
-            let name = if let Value::Text(text) = key { text } else { "?".to_owned() };
+            let name = if let PickleValue::Text(text) = key { text } else { "?".to_owned() };
             named.push((name, value));
         }
         self.extend(named)
     }
 
-    fn append(&mut self, items: Vec<Value>) -> Option<()> {
+    fn append(&mut self, items: Vec<PickleValue>) -> Option<()> {
         self.extend(
             (0..).zip(items).map(|(index, item): (usize, _)| (index.to_string(), item)).collect(),
         )
     }
 
-    fn extend(&mut self, new: Vec<(String, Value)>) -> Option<()> {
-        let Value::Group { mut items, .. } = self.stack.pop()? else { return None };
+    fn extend(&mut self, new: Vec<(String, PickleValue)>) -> Option<()> {
+        let PickleValue::Group { mut items, .. } = self.stack.pop()? else { return None };
         items.extend(new);
         self.stack.push(group(items)?);
         Some(())
@@ -216,56 +216,59 @@ impl<'a> Machine<'a> {
 
     /// `("storage", torch.FloatStorage, key, place, numbers)`.
     fn persistent(&mut self) -> Option<()> {
-        let Value::Group { items, .. } = self.stack.pop()? else { return None };
+        let PickleValue::Group { items, .. } = self.stack.pop()? else { return None };
         let value = match (items.get(1), items.get(2)) {
-            (Some((_, Value::Global(class))), Some((_, Value::Text(key)))) => {
-                Value::Storage(key.clone(), kind(class))
+            (Some((_, PickleValue::Global(class))), Some((_, PickleValue::Text(key)))) => {
+                PickleValue::Storage(key.clone(), kind(class))
             }
-            _ => Value::Other,
+            _ => PickleValue::Other,
         };
         self.stack.push(value);
         Some(())
     }
 }
 
-fn list(items: Vec<Value>) -> Option<Value> {
+fn list(items: Vec<PickleValue>) -> Option<PickleValue> {
     group((0..).zip(items).map(|(index, item): (usize, _)| (index.to_string(), item)).collect())
 }
 
-fn group(items: Vec<(String, Value)>) -> Option<Value> {
-    let depth = |(_, item): &(String, Value)| match item {
-        Value::Group { depth, .. } => *depth,
-        Value::Other | Value::Text(_) | Value::Global(_) | Value::Storage(..) => 0,
+fn group(items: Vec<(String, PickleValue)>) -> Option<PickleValue> {
+    let depth = |(_, item): &(String, PickleValue)| match item {
+        PickleValue::Group { depth, .. } => *depth,
+        PickleValue::Other
+        | PickleValue::Text(_)
+        | PickleValue::Global(_)
+        | PickleValue::Storage(..) => 0,
     };
     let depth = items.iter().map(depth).max().unwrap_or(0) + 1;
-    (depth <= DEEPEST).then_some(Value::Group { depth, items })
+    (depth <= DEEPEST).then_some(PickleValue::Group { depth, items })
 }
 
-fn kind(class: &str) -> Kind {
+fn kind(class: &str) -> DType {
     match class.rsplit('.').next().unwrap_or_default() {
-        "DoubleStorage" => Kind::F64,
-        "FloatStorage" => Kind::F32,
-        "HalfStorage" => Kind::F16,
-        "BFloat16Storage" => Kind::Bf16,
-        "LongStorage" => Kind::I64,
-        "IntStorage" => Kind::I32,
-        "ShortStorage" => Kind::I16,
-        "CharStorage" => Kind::I8,
-        "ByteStorage" | "BoolStorage" => Kind::U8,
-        _ => Kind::Opaque,
+        "DoubleStorage" => DType::F64,
+        "FloatStorage" => DType::F32,
+        "HalfStorage" => DType::F16,
+        "BFloat16Storage" => DType::Bf16,
+        "LongStorage" => DType::I64,
+        "IntStorage" => DType::I32,
+        "ShortStorage" => DType::I16,
+        "CharStorage" => DType::I8,
+        "ByteStorage" | "BoolStorage" => DType::U8,
+        _ => DType::Opaque,
     }
 }
 
 /// A tensor is a call whose first argument is its storage: the indices of arguments are no part of its name.
-fn gather(value: &Value, name: &str, found: &mut Vec<Storage>) {
+fn gather(value: &PickleValue, name: &str, found: &mut Vec<Storage>) {
     match value {
-        Value::Storage(key, kind) if found.iter().all(|own| own.key != *key) => {
+        PickleValue::Storage(key, kind) if found.iter().all(|own| own.key != *key) => {
             let name = if name.is_empty() { format!("data/{key}") } else { name.to_owned() };
             found.push(Storage { key: key.clone(), name, kind: *kind });
         }
-        Value::Group { items, .. } => {
+        PickleValue::Group { items, .. } => {
             for (part, value) in items {
-                let is_storage = matches!(value, Value::Storage(..));
+                let is_storage = matches!(value, PickleValue::Storage(..));
                 let is_plain = part.is_empty() || is_storage || is_arguments(items);
                 let name = match (is_plain, name.is_empty()) {
                     (true, _) => name.to_owned(),
@@ -275,13 +278,16 @@ fn gather(value: &Value, name: &str, found: &mut Vec<Storage>) {
                 gather(value, &name, found);
             }
         }
-        Value::Other | Value::Text(_) | Value::Global(_) | Value::Storage(..) => {}
+        PickleValue::Other
+        | PickleValue::Text(_)
+        | PickleValue::Global(_)
+        | PickleValue::Storage(..) => {}
     }
 }
 
 /// The arguments of a call that makes a tensor.
-fn is_arguments(siblings: &[(String, Value)]) -> bool {
-    matches!(siblings.first(), Some((name, Value::Global(_))) if name.is_empty())
+fn is_arguments(siblings: &[(String, PickleValue)]) -> bool {
+    matches!(siblings.first(), Some((name, PickleValue::Global(_))) if name.is_empty())
 }
 
 #[cfg(test)]
@@ -326,8 +332,8 @@ mod tests {
     #[test]
     fn tensors_are_found_by_their_names() {
         let found = storages(&sample());
-        let expected = [("0", "net.w", Kind::F32), ("1", "opt.0.exp_avg", Kind::F64)];
-        let found: Vec<(&str, &str, Kind)> =
+        let expected = [("0", "net.w", DType::F32), ("1", "opt.0.exp_avg", DType::F64)];
+        let found: Vec<(&str, &str, DType)> =
             found.iter().map(|own| (own.key.as_str(), own.name.as_str(), own.kind)).collect();
         assert_eq!(found, expected);
     }

@@ -5,7 +5,7 @@ use serde::Serialize;
 /// What a run shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum ScenarioKind {
     /// Nothing happens to it.
     #[value(skip)]
     Undisturbed,
@@ -26,7 +26,7 @@ pub enum Kind {
     LongNotice,
 }
 
-impl Kind {
+impl ScenarioKind {
     /// The word for people and for `--only`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -73,7 +73,7 @@ pub enum Fault {
 /// When it is done, within one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Moment {
+pub enum InjectionTime {
     /// As soon as this step was reported.
     Step(u64),
     /// So many seconds after the attempt's begin.
@@ -88,14 +88,14 @@ pub struct Injection {
     /// What is done.
     pub fault: Fault,
     /// When.
-    pub moment: Moment,
+    pub moment: InjectionTime,
 }
 
 /// One run: the first injection is for its first attempt, and so on; further attempts are left alone.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Scenario {
     /// What it shows.
-    pub kind: Kind,
+    pub kind: ScenarioKind,
     /// In order.
     pub injections: Vec<Injection>,
 }
@@ -110,10 +110,10 @@ impl Scenario {
                 let fault = Fault::TimeLimit { limit: lead + segment / 2 };
                 (segment > 1).then_some(Injection { fault, ..*own })
             }
-            (_, Moment::Seconds(seconds)) if seconds > 0.1 => {
-                Some(Injection { moment: Moment::Seconds(seconds / 2.0), ..*own })
+            (_, InjectionTime::Seconds(seconds)) if seconds > 0.1 => {
+                Some(Injection { moment: InjectionTime::Seconds(seconds / 2.0), ..*own })
             }
-            (_, Moment::Seconds(_) | Moment::Step(_) | Moment::Begin) => None,
+            (_, InjectionTime::Seconds(_) | InjectionTime::Step(_) | InjectionTime::Begin) => None,
         };
         let injections = self.injections.iter().map(half).collect::<Option<Vec<_>>>()?;
         Some(Self { kind: self.kind, injections })
@@ -135,7 +135,7 @@ pub struct Baseline {
 
 /// Where the runs take place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum RehearseOn {
     /// On this machine.
     Local,
     /// On a cluster, where only what a user may do is done.
@@ -149,8 +149,13 @@ const SPAN: (f64, f64) = (0.15, 0.85);
 
 /// All disturbed runs, in the order of what they tell. `interruptions` is how often the preempted one is.
 #[must_use]
-pub fn plan(seed: u64, interruptions: u32, baseline: &Baseline, place: Place) -> Vec<Scenario> {
-    let mut chance = Chance(seed ^ 0x6e65_6d6f);
+pub fn plan(
+    seed: u64,
+    interruptions: u32,
+    baseline: &Baseline,
+    place: RehearseOn,
+) -> Vec<Scenario> {
+    let mut chance = SplitMix64(seed ^ 0x6e65_6d6f);
     let lead = baseline.lead;
     let several = fractions(&mut chance, interruptions.max(1), SPAN);
     let preempted = sequence(baseline, &several, Fault::Preempt { lead });
@@ -162,14 +167,16 @@ pub fn plan(seed: u64, interruptions: u32, baseline: &Baseline, place: Place) ->
     let terminated = sequence(baseline, &once, Fault::Terminate { kill_wait });
     let requeued = sequence(baseline, &once, Fault::Requeue);
     let all = match place {
-        Place::Local => vec![
-            (Kind::Preempted, preempted),
-            (Kind::Killed, killed),
-            (Kind::TimeLimit, limit),
-            (Kind::NodeLost, lost),
-            (Kind::Terminated, terminated),
+        RehearseOn::Local => vec![
+            (ScenarioKind::Preempted, preempted),
+            (ScenarioKind::Killed, killed),
+            (ScenarioKind::TimeLimit, limit),
+            (ScenarioKind::NodeLost, lost),
+            (ScenarioKind::Terminated, terminated),
         ],
-        Place::Slurm => vec![(Kind::Preempted, preempted), (Kind::Requeued, requeued)],
+        RehearseOn::Slurm => {
+            vec![(ScenarioKind::Preempted, preempted), (ScenarioKind::Requeued, requeued)]
+        }
     };
     let all = all.into_iter().filter(|(_, injections)| !injections.is_empty());
     all.map(|(kind, injections)| Scenario { kind, injections }).collect()
@@ -177,7 +184,7 @@ pub fn plan(seed: u64, interruptions: u32, baseline: &Baseline, place: Place) ->
 
 /// How many runs there will be, the undisturbed ones included, where a training is long enough for all of them.
 #[must_use]
-pub fn expected(only: &[Kind], place: Place) -> usize {
+pub fn expected(only: &[ScenarioKind], place: RehearseOn) -> usize {
     let steps = (1..=100).collect();
     let long = Baseline { seconds: 100.0, steps, first_save: None, lead: 1 };
     let planned = plan(0, 1, &long, place).into_iter();
@@ -191,11 +198,11 @@ pub fn long_notice(baseline: &Baseline, before: &Scenario) -> Option<Scenario> {
     let moment = before.injections.first()?.moment;
     let lead = (baseline.lead * 10).max(60);
     let injections = vec![Injection { fault: Fault::Preempt { lead }, moment }];
-    Some(Scenario { kind: Kind::LongNotice, injections })
+    Some(Scenario { kind: ScenarioKind::LongNotice, injections })
 }
 
 /// One fraction in each of `n` equal parts of the span, so that they are apart.
-fn fractions(chance: &mut Chance, n: u32, (from, to): (f64, f64)) -> Vec<f64> {
+fn fractions(chance: &mut SplitMix64, n: u32, (from, to): (f64, f64)) -> Vec<f64> {
     let part = (to - from) / f64::from(n);
     (0..n).map(|i| from + part * (f64::from(i) + chance.fraction())).collect()
 }
@@ -215,10 +222,10 @@ fn sequence(baseline: &Baseline, fractions: &[f64], fault: Fault) -> Vec<Injecti
 }
 
 /// The moment at a fraction of the whole; without steps, by the time since the fraction at which the attempt began.
-fn moment(baseline: &Baseline, fraction: f64, before: f64) -> Moment {
+fn moment(baseline: &Baseline, fraction: f64, before: f64) -> InjectionTime {
     match step_at(&baseline.steps, fraction) {
-        Some(step) => Moment::Step(step),
-        None => Moment::Seconds(baseline.seconds * (fraction - before)),
+        Some(step) => InjectionTime::Step(step),
+        None => InjectionTime::Seconds(baseline.seconds * (fraction - before)),
     }
 }
 
@@ -236,7 +243,7 @@ fn step_at(steps: &[u64], fraction: f64) -> Option<u64> {
 }
 
 /// A kill after a checkpoint: after the program's own first one, or else after a preemption made one.
-fn kill(chance: &mut Chance, baseline: &Baseline, fault: Fault) -> Vec<Injection> {
+fn kill(chance: &mut SplitMix64, baseline: &Baseline, fault: Fault) -> Vec<Injection> {
     let begin = baseline.first_save.and_then(|(step, seconds)| {
         let by_step = steps_until(&baseline.steps, step);
         let begin = by_step.unwrap_or(seconds / baseline.seconds.max(f64::EPSILON));
@@ -263,20 +270,20 @@ fn steps_until(steps: &[u64], step: u64) -> Option<f64> {
 
 /// Limits are whole seconds: a training of less than two can't be cut.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "seconds of a run")]
-fn time_limit(chance: &mut Chance, baseline: &Baseline) -> Vec<Injection> {
+fn time_limit(chance: &mut SplitMix64, baseline: &Baseline) -> Vec<Injection> {
     let [fraction] = fractions(chance, 1, (0.3, 0.7))[..] else { return Vec::new() };
     let segment = (baseline.seconds * fraction).round().max(1.0);
     if segment > baseline.seconds * 0.9 {
         return Vec::new();
     }
     let limit = segment as u64 + baseline.lead;
-    vec![Injection { fault: Fault::TimeLimit { limit }, moment: Moment::Begin }]
+    vec![Injection { fault: Fault::TimeLimit { limit }, moment: InjectionTime::Begin }]
 }
 
 /// `SplitMix64`: the same numbers from a seed on every machine, for ever.
-struct Chance(u64);
+struct SplitMix64(u64);
 
-impl Chance {
+impl SplitMix64 {
     /// From 0 to below 1.
     #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
     fn fraction(&mut self) -> f64 {
@@ -297,13 +304,13 @@ mod tests {
         Baseline { seconds: 10.0, steps, first_save: Some((10, 2.0)), lead: 30 }
     }
 
-    fn moments(scenario: &Scenario) -> Vec<Moment> {
+    fn moments(scenario: &Scenario) -> Vec<InjectionTime> {
         scenario.injections.iter().map(|injection| injection.moment).collect()
     }
 
     #[test]
     fn a_seed_gives_the_same_plan_and_another_one_another() {
-        let of = |seed| plan(seed, 3, &baseline(), Place::Local);
+        let of = |seed| plan(seed, 3, &baseline(), RehearseOn::Local);
         assert_eq!(of(7), of(7));
         assert_ne!(of(7), of(8));
         let kinds: Vec<&str> = of(7).iter().map(|scenario| scenario.kind.as_str()).collect();
@@ -313,16 +320,16 @@ mod tests {
     #[test]
     fn moments_are_in_order_apart_and_never_the_last_step() {
         for seed in 0..200 {
-            for scenario in plan(seed, 4, &baseline(), Place::Local) {
+            for scenario in plan(seed, 4, &baseline(), RehearseOn::Local) {
                 let steps: Vec<u64> = moments(&scenario)
                     .into_iter()
-                    .filter_map(
-                        |moment| if let Moment::Step(step) = moment { Some(step) } else { None },
-                    )
+                    .filter_map(|moment| {
+                        if let InjectionTime::Step(step) = moment { Some(step) } else { None }
+                    })
                     .collect();
                 assert!(steps.is_sorted_by(|a, b| a < b), "{seed}: {steps:?}");
                 assert!(steps.iter().all(|step| (2..60).contains(step)), "{seed}: {steps:?}");
-                if scenario.kind == Kind::Killed {
+                if scenario.kind == ScenarioKind::Killed {
                     assert!(steps[0] > 10, "after the first checkpoint: {steps:?}");
                 }
             }
@@ -331,18 +338,18 @@ mod tests {
 
     #[test]
     fn a_program_that_saves_only_when_asked_is_preempted_before_it_is_killed() {
-        let plan = plan(1, 3, &Baseline { first_save: None, ..baseline() }, Place::Local);
-        let killed = plan.iter().find(|scenario| scenario.kind == Kind::Killed).unwrap();
+        let plan = plan(1, 3, &Baseline { first_save: None, ..baseline() }, RehearseOn::Local);
+        let killed = plan.iter().find(|scenario| scenario.kind == ScenarioKind::Killed).unwrap();
         let faults: Vec<Fault> = killed.injections.iter().map(|own| own.fault).collect();
         assert_eq!(faults, [Fault::Preempt { lead: 30 }, Fault::KillProgram]);
     }
 
     #[test]
     fn without_steps_the_clock_decides() {
-        let plan = plan(1, 2, &Baseline { steps: Vec::new(), ..baseline() }, Place::Local);
+        let plan = plan(1, 2, &Baseline { steps: Vec::new(), ..baseline() }, RehearseOn::Local);
         let total: f64 = moments(&plan[0])
             .into_iter()
-            .map(|moment| if let Moment::Seconds(seconds) = moment { seconds } else { 99.0 })
+            .map(|moment| if let InjectionTime::Seconds(seconds) = moment { seconds } else { 99.0 })
             .sum();
         assert!((5.0..=8.5).contains(&total), "{plan:?}");
     }
@@ -350,24 +357,24 @@ mod tests {
     #[test]
     fn what_came_too_late_is_done_sooner_until_it_can_not() {
         let limit = |limit| Scenario {
-            kind: Kind::TimeLimit,
+            kind: ScenarioKind::TimeLimit,
             injections: vec![Injection {
                 fault: Fault::TimeLimit { limit },
-                moment: Moment::Begin,
+                moment: InjectionTime::Begin,
             }],
         };
         assert_eq!(limit(34).sooner(30), Some(limit(32)));
         assert_eq!(limit(31).sooner(30), None);
-        let preempted = &plan(1, 3, &baseline(), Place::Local)[0];
+        let preempted = &plan(1, 3, &baseline(), RehearseOn::Local)[0];
         assert_eq!(preempted.sooner(30), None, "steps don't depend on the clock");
     }
 
     #[test]
     fn what_is_too_short_is_not_cut() {
         let short = Baseline { seconds: 1.0, ..baseline() };
-        let plan = plan(1, 1, &short, Place::Local);
-        assert!(plan.iter().all(|scenario| scenario.kind != Kind::TimeLimit));
+        let plan = plan(1, 1, &short, RehearseOn::Local);
+        assert!(plan.iter().all(|scenario| scenario.kind != ScenarioKind::TimeLimit));
         let two = Baseline { steps: vec![1, 2], ..short };
-        assert_eq!(super::plan(1, 5, &two, Place::Local)[0].injections.len(), 1);
+        assert_eq!(super::plan(1, 5, &two, RehearseOn::Local)[0].injections.len(), 1);
     }
 }

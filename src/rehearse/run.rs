@@ -5,28 +5,28 @@ use std::collections::VecDeque;
 use nemo_core::rundir::{ExperimentDir, TrialDir};
 
 use super::advice::{self, Advice};
-use super::compare::{Slack, compare};
+use super::compare::{Tolerance, compare};
 use super::findings::{self, Finding, Rehearsal, needs_long_notice};
-use super::folder::{Folder, Place as RunPlace};
+use super::folder::{RehearsalFolder, RunFolder};
 use super::local::{self, RunContext, RunError};
-use super::observed::{End, Run};
-use super::plan::{self, Baseline, Fault, Kind, Place, Scenario};
+use super::observed::{RehearsedRun, RunEnd};
+use super::plan::{self, Baseline, Fault, RehearseOn, Scenario, ScenarioKind};
 use crate::clock;
 use crate::experiment::{On, Task};
 
 /// What is wanted.
 #[derive(Clone, Debug)]
-pub(crate) struct Wishes {
+pub(crate) struct RehearsalOptions {
     pub(crate) seed: u64,
     pub(crate) interruptions: u32,
     /// Empty: all.
-    pub(crate) only: Vec<Kind>,
-    pub(crate) place: Place,
+    pub(crate) only: Vec<ScenarioKind>,
+    pub(crate) place: RehearseOn,
 }
 
 /// What came out.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct RehearsalOutcome {
     /// All that was seen.
     pub rehearsal: Rehearsal,
     /// What it means.
@@ -34,7 +34,7 @@ pub struct Outcome {
     /// What to change for speed.
     pub advice: Advice,
     /// What there was no time for.
-    pub skipped: Vec<Kind>,
+    pub skipped: Vec<ScenarioKind>,
 }
 
 /// Why a rehearsal came to no result.
@@ -61,39 +61,39 @@ pub(crate) type Announce<'a> = &'a dyn Fn(&str, usize, Option<(usize, f64)>, Opt
 
 /// A rehearsal under way.
 pub(crate) struct Rehearser<'a> {
-    pub(crate) folder: &'a Folder<'a>,
+    pub(crate) folder: &'a RehearsalFolder<'a>,
     pub(crate) stage: &'a RunContext<'a>,
-    pub(crate) wishes: &'a Wishes,
+    pub(crate) wishes: &'a RehearsalOptions,
     pub(crate) announce: Announce<'a>,
     /// Where runs on Slurm are carried out.
     pub(crate) slurm: Option<&'a crate::slurm::Client>,
 }
 
 /// A run, and where it lies.
-struct Done {
-    run: Run,
+struct FinishedRun {
+    run: RehearsedRun,
     dir: TrialDir,
 }
 
 impl Rehearser<'_> {
     /// Carries everything out.
-    pub(crate) fn rehearse(&self) -> Result<Outcome, RehearseError> {
+    pub(crate) fn rehearse(&self) -> Result<RehearsalOutcome, RehearseError> {
         let upstream = self.run_upstream()?;
-        let calm = Scenario { kind: Kind::Undisturbed, injections: Vec::new() };
+        let calm = Scenario { kind: ScenarioKind::Undisturbed, injections: Vec::new() };
         let runs = plan::expected(&self.wishes.only, self.wishes.place);
-        (self.announce)(Kind::Undisturbed.as_str(), 1, Some((runs, 0.0)), None);
+        (self.announce)(ScenarioKind::Undisturbed.as_str(), 1, Some((runs, 0.0)), None);
         let baseline = self.run(1, &calm, &upstream, None)?;
         let mut all = self.begin(baseline.run.clone());
         let mut skipped = Vec::new();
-        if baseline.run.end == End::Completed {
+        if baseline.run.end == RunEnd::Completed {
             self.disturb(&mut all, &baseline, &upstream, &mut skipped)?;
         }
         let findings = findings::judge(&all);
         let advice = advice::advise(&all);
-        Ok(Outcome { rehearsal: all, findings, advice, skipped })
+        Ok(RehearsalOutcome { rehearsal: all, findings, advice, skipped })
     }
 
-    fn begin(&self, baseline: Run) -> Rehearsal {
+    fn begin(&self, baseline: RehearsedRun) -> Rehearsal {
         let task = self.folder.task;
         Rehearsal {
             task: task.name.clone(),
@@ -110,9 +110,9 @@ impl Rehearser<'_> {
     fn disturb(
         &self,
         all: &mut Rehearsal,
-        baseline: &Done,
+        baseline: &FinishedRun,
         upstream: &ExperimentDir,
-        skipped: &mut Vec<Kind>,
+        skipped: &mut Vec<ScenarioKind>,
     ) -> Result<(), RehearseError> {
         let facts = Baseline {
             seconds: baseline.run.seconds,
@@ -120,10 +120,10 @@ impl Rehearser<'_> {
             first_save: baseline.run.first_save(),
             lead: all.lead,
         };
-        let calm = Scenario { kind: Kind::Undisturbed, injections: Vec::new() };
+        let calm = Scenario { kind: ScenarioKind::Undisturbed, injections: Vec::new() };
         let mut scenarios: VecDeque<Scenario> =
             std::iter::once(calm).chain(self.planned(&facts)).collect();
-        let mut slack = Slack::default();
+        let mut slack = Tolerance::default();
         let mut number = 1;
         while let Some(scenario) = scenarios.pop_front() {
             number += 1;
@@ -135,8 +135,8 @@ impl Rehearser<'_> {
             };
             let pair = (&baseline.run, &baseline.dir);
             let comparison = compare(pair, (&done.run, &done.dir), &slack)?;
-            if scenario.kind == Kind::Undisturbed {
-                slack = Slack::new(&comparison, &baseline.run, &done.run);
+            if scenario.kind == ScenarioKind::Undisturbed {
+                slack = Tolerance::new(&comparison, &baseline.run, &done.run);
                 all.again = Some((done.run, comparison));
                 continue;
             }
@@ -153,7 +153,7 @@ impl Rehearser<'_> {
     }
 
     fn planned(&self, facts: &Baseline) -> Vec<Scenario> {
-        let Wishes { seed, interruptions, only, place } = self.wishes;
+        let RehearsalOptions { seed, interruptions, only, place } = self.wishes;
         let planned = plan::plan(*seed, *interruptions, facts, *place).into_iter();
         planned.filter(|own| only.is_empty() || only.contains(&own.kind)).collect()
     }
@@ -162,12 +162,13 @@ impl Rehearser<'_> {
     fn long_notice(
         &self,
         all: &Rehearsal,
-        run: &Run,
+        run: &RehearsedRun,
         facts: &Baseline,
         scenario: &Scenario,
     ) -> Option<Scenario> {
-        let is_first = all.runs.iter().all(|(run, _)| run.kind != Kind::LongNotice);
-        let is_here = self.wishes.place == Place::Local && run.kind != Kind::LongNotice;
+        let is_first = all.runs.iter().all(|(run, _)| run.kind != ScenarioKind::LongNotice);
+        let is_here =
+            self.wishes.place == RehearseOn::Local && run.kind != ScenarioKind::LongNotice;
         let is_wanted = is_first && is_here && needs_long_notice(run, &all.baseline);
         is_wanted.then(|| plan::long_notice(facts, scenario)).flatten()
     }
@@ -179,7 +180,7 @@ impl Rehearser<'_> {
         scenario: &Scenario,
         upstream: &ExperimentDir,
         facts: &Baseline,
-    ) -> Result<Option<Done>, RehearseError> {
+    ) -> Result<Option<FinishedRun>, RehearseError> {
         let patience = patience(facts, scenario);
         let is_late = |deadline: f64| clock::now() + facts.seconds > deadline;
         if self.stage.deadline.is_some_and(is_late) {
@@ -198,7 +199,7 @@ impl Rehearser<'_> {
         scenario: &Scenario,
         upstream: &ExperimentDir,
         patience: Option<f64>,
-    ) -> Result<Done, RehearseError> {
+    ) -> Result<FinishedRun, RehearseError> {
         let place = self.folder.run(number, scenario, upstream)?;
         let trial = self.folder.trial;
         let run = match self.slurm {
@@ -207,14 +208,14 @@ impl Rehearser<'_> {
                 super::slurm::run(self.stage, client, &place, trial, scenario, patience)?
             }
         };
-        Ok(Done { run, dir: place.task.trial(trial) })
+        Ok(FinishedRun { run, dir: place.task.trial(trial) })
     }
 
     /// What the task waits for, once and undisturbed, on this machine.
     fn run_upstream(&self) -> Result<ExperimentDir, RehearseError> {
         let names = self.folder.experiment.upstream(&self.folder.task.name);
-        let place: RunPlace = self.folder.upstream()?;
-        let calm = Scenario { kind: Kind::Undisturbed, injections: Vec::new() };
+        let place: RunFolder = self.folder.upstream()?;
+        let calm = Scenario { kind: ScenarioKind::Undisturbed, injections: Vec::new() };
         for task in &self.folder.experiment.tasks {
             let Some(each) = names.get(task.name.as_str()) else { continue };
             let all = u32::try_from(task.trials.len()).unwrap_or(u32::MAX);
@@ -228,7 +229,7 @@ impl Rehearser<'_> {
                     None,
                 );
                 let run = local::run(self.stage, &dir, trial, &calm, None)?;
-                if let (End::Failed(reason), true) = (run.end, self.must_complete(task)) {
+                if let (RunEnd::Failed(reason), true) = (run.end, self.must_complete(task)) {
                     return Err(RehearseError::Upstream { task: task.name.clone(), reason });
                 }
             }
@@ -243,8 +244,8 @@ impl Rehearser<'_> {
 }
 
 /// The scenario once more at half the time, where the run was over before anything could be done to it.
-fn again_sooner(run: &Run, facts: &Baseline, scenario: &Scenario) -> Option<Scenario> {
-    let is_over = run.end == End::Completed && !run.was_disturbed(facts.steps.last().copied());
+fn again_sooner(run: &RehearsedRun, facts: &Baseline, scenario: &Scenario) -> Option<Scenario> {
+    let is_over = run.end == RunEnd::Completed && !run.was_disturbed(facts.steps.last().copied());
     is_over.then(|| scenario.sooner(facts.lead)).flatten()
 }
 

@@ -89,11 +89,11 @@ pub struct SeriesDifference {
 }
 
 /// By how much each metric may differ: what two undisturbed runs differ by. Those that are not named may not.
-pub type Slack = BTreeMap<String, f64>;
+pub type SeriesTolerance = BTreeMap<String, f64>;
 
 /// Compares a record with the undisturbed one.
 #[must_use]
-pub fn compare(expected: &Series, found: &Series, slack: &Slack) -> SeriesDifference {
+pub fn compare(expected: &Series, found: &Series, slack: &SeriesTolerance) -> SeriesDifference {
     let mut difference = SeriesDifference {
         missing: only_in(expected, found),
         added: only_in(found, expected),
@@ -121,7 +121,7 @@ pub fn compare(expected: &Series, found: &Series, slack: &Slack) -> SeriesDiffer
     difference
 }
 
-fn is_within(point: &PointDifference, slack: &Slack) -> bool {
+fn is_within(point: &PointDifference, slack: &SeriesTolerance) -> bool {
     point.expected == point.found
         || slack.get(&point.metric).is_some_and(|slack| point.size() <= *slack)
 }
@@ -140,7 +140,7 @@ const ENOUGH: usize = 3;
 const FURTHEST: i64 = 2;
 
 /// Whether the rest of the record is that of other steps.
-fn shift(expected: &Series, found: &Series, from: u64, slack: &Slack) -> Option<i64> {
+fn shift(expected: &Series, found: &Series, from: u64, slack: &SeriesTolerance) -> Option<i64> {
     let fits = |by: i64| {
         let mut equal = 0;
         for (step, point) in found.points.range(from..) {
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn equal_records_do_not_differ() {
         let own = series(&of(loss));
-        let difference = compare(&own, &own, &Slack::new());
+        let difference = compare(&own, &own, &SeriesTolerance::new());
         assert_eq!((difference.compared, difference.first), (10, None));
     }
 
@@ -202,18 +202,18 @@ mod tests {
         let bent = |step| {
             if step > 4 { loss(step) + f64::from(u8::from(step == 7)) + 0.5 } else { loss(step) }
         };
-        let difference = compare(&series(&of(loss)), &series(&of(bent)), &Slack::new());
+        let difference = compare(&series(&of(loss)), &series(&of(bent)), &SeriesTolerance::new());
         assert_eq!(difference.first.unwrap().step, 5);
         assert_eq!(difference.largest.unwrap().step, 7);
         assert_eq!((difference.differing, difference.shift), (6, None));
-        let slack = Slack::from([("loss".to_owned(), 2.0)]);
+        let slack = SeriesTolerance::from([("loss".to_owned(), 2.0)]);
         assert_eq!(compare(&series(&of(loss)), &series(&of(bent)), &slack).first, None);
     }
 
     #[test]
     fn a_record_that_is_a_step_off_is_known() {
         let off = |step| if step > 4 { loss(step - 1) } else { loss(step) };
-        let difference = compare(&series(&of(loss)), &series(&of(off)), &Slack::new());
+        let difference = compare(&series(&of(loss)), &series(&of(off)), &SeriesTolerance::new());
         assert_eq!((difference.first.unwrap().step, difference.shift), (5, Some(-1)));
     }
 
@@ -223,7 +223,7 @@ mod tests {
         values.remove(4);
         values.insert(7, (7, 0.0));
         let found = series(&values);
-        let difference = compare(&series(&of(loss)), &found, &Slack::new());
+        let difference = compare(&series(&of(loss)), &found, &SeriesTolerance::new());
         assert_eq!(difference.missing, [5]);
         assert_eq!(found.doubled, BTreeSet::from([7]));
     }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use nemo_core::rundir::TrialDir;
 
-use super::folder::Place;
-use super::local::{Progress, RunContext, RunError, gather};
-use super::observed::{End, Injected, Run};
-use super::plan::{Fault, Moment, Scenario};
-use super::watch::Watch;
+use super::folder::RunFolder;
+use super::local::{RunContext, RunError, RunProgress, gather};
+use super::observed::{Injected, RehearsedRun, RunEnd};
+use super::plan::{Fault, InjectionTime, Scenario};
+use super::watch::TrialWatcher;
 use crate::clock;
 use crate::observe;
 use crate::script;
@@ -30,18 +30,18 @@ struct SlurmTrial<'a> {
     client: Client,
     job: JobId,
     dir: TrialDir,
-    watch: Watch,
+    watch: TrialWatcher,
 }
 
 /// Submits the run, and watches it until it is over. After `patience` seconds of running it is given up.
 pub(super) fn run(
     stage: &RunContext<'_>,
     client: &Client,
-    place: &Place,
+    place: &RunFolder,
     trial: u32,
     scenario: &Scenario,
     patience: Option<f64>,
-) -> Result<Run, RunError> {
+) -> Result<RehearsedRun, RunError> {
     let Some(array) = place.plan.as_ref().and_then(|plan| plan.arrays.first()) else {
         return Err(std::io::Error::other("the run has no script").into());
     };
@@ -49,11 +49,11 @@ pub(super) fn run(
     let arguments = script::arguments(array, &[]);
     let job = client.submit(&place.task.script(0), &arguments)?.job;
     let dir = place.task.trial(trial);
-    let watch = Watch::new(dir.clone())?;
+    let watch = TrialWatcher::new(dir.clone())?;
     let client = client.for_names(vec![token]);
     let mut run = SlurmTrial { stage, client, job, dir, watch };
     let result = run.carry_out(scenario, patience);
-    if !matches!(result, Ok(End::Completed | End::Failed(_))) {
+    if !matches!(result, Ok(RunEnd::Completed | RunEnd::Failed(_))) {
         run.cancel();
     }
     let end = result?;
@@ -63,7 +63,11 @@ pub(super) fn run(
 }
 
 impl SlurmTrial<'_> {
-    fn carry_out(&mut self, scenario: &Scenario, patience: Option<f64>) -> Result<End, RunError> {
+    fn carry_out(
+        &mut self,
+        scenario: &Scenario,
+        patience: Option<f64>,
+    ) -> Result<RunEnd, RunError> {
         let (mut asked, mut forgotten) = (clock::now(), 0);
         loop {
             self.stage.interrupt.wait(LOOK)?;
@@ -73,14 +77,14 @@ impl SlurmTrial<'_> {
             }
             self.watch.look()?;
             if let Some((attempt, _)) = self.watch.attempt() {
-                (self.stage.show)(Progress { attempt, step: self.watch.step(attempt) });
+                (self.stage.show)(RunProgress { attempt, step: self.watch.step(attempt) });
             }
             if let Some(end) = self.end()? {
                 return Ok(end);
             }
             self.disturb(scenario, now)?;
             if patience.is_some_and(|patience| self.ran() > patience) {
-                return Ok(End::Stuck);
+                return Ok(RunEnd::Stuck);
             }
             if now - asked > ASK_EVERY {
                 asked = now;
@@ -88,7 +92,7 @@ impl SlurmTrial<'_> {
                 let lives = queue.rows.iter().any(|row| !row.state.is_final());
                 forgotten = if lives { 0 } else { forgotten + 1 };
                 if forgotten >= FORGOTTEN {
-                    return Ok(End::Failed(format!("job {} is gone without a word", self.job)));
+                    return Ok(RunEnd::Failed(format!("job {} is gone without a word", self.job)));
                 }
             }
         }
@@ -116,7 +120,7 @@ impl SlurmTrial<'_> {
         self.watch.attempts().first().map_or(0.0, |first| clock::now() - first.start)
     }
 
-    fn end(&self) -> Result<Option<End>, RunError> {
+    fn end(&self) -> Result<Option<RunEnd>, RunError> {
         if !self.watch.is_over() {
             return Ok(None);
         }
@@ -127,8 +131,8 @@ impl SlurmTrial<'_> {
             end.and_then(|end| end.reason).unwrap_or_default()
         };
         Ok(status::final_state(&files).map(|state| match state {
-            State::Completed => End::Completed,
-            _ => End::Failed(reason()),
+            State::Completed => RunEnd::Completed,
+            _ => RunEnd::Failed(reason()),
         }))
     }
 
@@ -139,9 +143,9 @@ impl SlurmTrial<'_> {
         let is_done = self.watch.injected.iter().any(|(done, _)| *done == attempt);
         let step = self.watch.step(attempt);
         let is_due = match injection.moment {
-            Moment::Step(wanted) => step.is_some_and(|step| step >= wanted),
-            Moment::Seconds(seconds) => now - start >= seconds,
-            Moment::Begin => true,
+            InjectionTime::Step(wanted) => step.is_some_and(|step| step >= wanted),
+            InjectionTime::Seconds(seconds) => now - start >= seconds,
+            InjectionTime::Begin => true,
         };
         if is_done || !is_due || self.watch.is_over() {
             return Ok(());

@@ -69,11 +69,11 @@ impl FileDifference {
 }
 
 /// By how much each part of each file may differ: as two undisturbed runs do. None: it is not compared.
-pub type Slack = BTreeMap<(String, String), Option<f64>>;
+pub type TreeTolerance = BTreeMap<(String, String), Option<f64>>;
 
 /// What two undisturbed runs differ in, with room for chance: ten times as much.
 #[must_use]
-pub fn slack(difference: &TreeDifference) -> Slack {
+pub fn slack(difference: &TreeDifference) -> TreeTolerance {
     let one = |own: &FileDifference| {
         let room = match own.how {
             How::Numbers { largest, .. } => Some(largest * 10.0),
@@ -88,7 +88,7 @@ pub fn slack(difference: &TreeDifference) -> Slack {
 pub fn compare(
     expected: &Path,
     found: &Path,
-    slack: &Slack,
+    slack: &TreeTolerance,
     is_left_out: &dyn Fn(&Path) -> bool,
 ) -> io::Result<TreeDifference> {
     let (mut ours, mut theirs) = (BTreeSet::new(), BTreeSet::new());
@@ -115,7 +115,7 @@ fn below(root: &Path, path: &Path) -> PathBuf {
     if path.as_os_str().is_empty() { root.to_owned() } else { root.join(path) }
 }
 
-fn is_within(own: &FileDifference, slack: &Slack) -> bool {
+fn is_within(own: &FileDifference, slack: &TreeTolerance) -> bool {
     let room = slack.get(&(own.path.clone(), own.part.clone()));
     match (room, &own.how) {
         (Some(None), _) => true,
@@ -252,7 +252,7 @@ mod tests {
         }
         let [ours, theirs] = ["ours", "theirs"].map(|side| folder.path().join(side));
         let leave = |path: &Path| path == Path::new("MANIFEST");
-        let found = compare(&ours, &theirs, &Slack::new(), &leave).unwrap();
+        let found = compare(&ours, &theirs, &TreeTolerance::new(), &leave).unwrap();
         let found: Vec<(String, How)> =
             found.differences.into_iter().map(|own| (own.place(), own.how)).collect();
         let expected: Vec<(String, How)> =

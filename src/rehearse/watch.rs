@@ -9,12 +9,12 @@ use nemo_core::lines;
 use nemo_core::rundir::{AttemptRecord, MetricsLine, TrialDir};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
-use super::observed::{Attempt, Injected, Notes};
+use super::observed::{HarnessNotes, Injected, RehearsedAttempt};
 use super::plan::Fault;
 
 /// What is known of a running trial so far.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct TrialWatcher {
     dir: TrialDir,
     inotify: Inotify,
     /// The attempt whose staging folder is watched.
@@ -30,7 +30,7 @@ pub(super) struct Watch {
     pub(super) withstanding: Vec<(u32, bool)>,
 }
 
-impl Watch {
+impl TrialWatcher {
     pub(super) fn new(dir: TrialDir) -> io::Result<Self> {
         Ok(Self {
             dir,
@@ -124,12 +124,12 @@ impl Watch {
     }
 
     /// All that was seen, attempt by attempt.
-    pub(super) fn attempts(&self) -> Vec<Attempt> {
+    pub(super) fn attempts(&self) -> Vec<RehearsedAttempt> {
         let starts = self.records.iter().filter_map(AttemptRecord::as_start);
         starts.map(|start| self.one(start.attempt, start.time, start.resume_step)).collect()
     }
 
-    fn one(&self, number: u32, start: f64, resume_step: Option<u64>) -> Attempt {
+    fn one(&self, number: u32, start: f64, resume_step: Option<u64>) -> RehearsedAttempt {
         let checkpoint = |record: &AttemptRecord| match record {
             AttemptRecord::Checkpoint { attempt, step, time, .. } if *attempt == number => {
                 Some((*step, *time))
@@ -141,7 +141,7 @@ impl Watch {
         let of_this = |attempt: &&(u32, Injected)| attempt.0 == number;
         let seen = self.withstanding.iter().find(|(attempt, _)| *attempt == number);
         let in_place = self.in_place.iter().filter(|(attempt, _)| *attempt == number);
-        Attempt {
+        RehearsedAttempt {
             number,
             start,
             resume_step,
@@ -150,7 +150,7 @@ impl Watch {
             injected: self.injected.iter().find(of_this).map(|(_, injected)| *injected),
             withstands_term: seen.map(|(_, withstands)| *withstands),
             end: ends.into_iter().rfind(|end| end.attempt == number).cloned(),
-            notes: Notes::new(&String::from_utf8_lossy(&log)),
+            notes: HarnessNotes::new(&String::from_utf8_lossy(&log)),
             in_place: in_place.map(|(_, name)| name.clone()).collect(),
         }
     }

@@ -3,7 +3,7 @@
 use nemo_core::rundir::Cause;
 
 use super::fit::{hang, length};
-use super::grid::{Grid, Item, Shape};
+use super::grid::{ColumnFit, Grid, TextCell};
 use super::table::cause;
 use super::{INDENT, Page};
 use crate::humanize::duration;
@@ -14,16 +14,16 @@ const LEAST_STORY: usize = 48;
 /// How far in a story stands below its attempt.
 const BELOW: usize = 4;
 
-const COLUMNS: [(&str, Shape); 9] = [
-    ("trial", Shape::Whole),
-    ("attempt", Shape::Whole),
-    ("cause", Shape::Whole),
-    ("ran", Shape::Spare(2)),
-    ("node", Shape::Spare(3)),
-    ("from", Shape::Spare(1)),
-    ("saved", Shape::Spare(4)),
-    ("job", Shape::Spare(0)),
-    ("what happened", Shape::Words),
+const COLUMNS: [(&str, ColumnFit); 9] = [
+    ("trial", ColumnFit::Whole),
+    ("attempt", ColumnFit::Whole),
+    ("cause", ColumnFit::Whole),
+    ("ran", ColumnFit::Spare(2)),
+    ("node", ColumnFit::Spare(3)),
+    ("from", ColumnFit::Spare(1)),
+    ("saved", ColumnFit::Spare(4)),
+    ("job", ColumnFit::Spare(0)),
+    ("what happened", ColumnFit::Words),
 ];
 
 /// A row for each attempt.
@@ -53,7 +53,7 @@ pub fn attempts_table(status: &Status, page: &Page) -> String {
     all.join("\n")
 }
 
-fn grid(rows: &[(String, &AttemptStatus)], columns: &[(&str, Shape)]) -> Grid {
+fn grid(rows: &[(String, &AttemptStatus)], columns: &[(&str, ColumnFit)]) -> Grid {
     let mut grid = Grid::new(columns);
     for (trial, attempt) in rows {
         grid.row(row(trial, attempt));
@@ -61,22 +61,22 @@ fn grid(rows: &[(String, &AttemptStatus)], columns: &[(&str, Shape)]) -> Grid {
     grid.without_empty()
 }
 
-fn row(trial: &str, attempt: &AttemptStatus) -> [Item; 9] {
+fn row(trial: &str, attempt: &AttemptStatus) -> [TextCell; 9] {
     let ran = match (attempt.start, attempt.end) {
         (Some(start), Some(end)) => duration(end - start),
         _ => String::new(),
     };
     let number = |number: Option<u64>| number.map_or_else(String::new, |number| number.to_string());
     [
-        Item::from(trial),
-        Item::from(number(attempt.number.map(u64::from))),
-        Item::from(how_it_ended(attempt)),
-        Item::from(ran),
-        Item::from(attempt.node.as_deref().unwrap_or("")),
-        Item::from(number(attempt.resume_step)),
-        Item::from(number(saved(attempt))),
-        Item::from(attempt.slurm_job.as_deref().unwrap_or("")),
-        Item::from(story(attempt).join("; ")),
+        TextCell::from(trial),
+        TextCell::from(number(attempt.number.map(u64::from))),
+        TextCell::from(how_it_ended(attempt)),
+        TextCell::from(ran),
+        TextCell::from(attempt.node.as_deref().unwrap_or("")),
+        TextCell::from(number(attempt.resume_step)),
+        TextCell::from(number(saved(attempt))),
+        TextCell::from(attempt.slurm_job.as_deref().unwrap_or("")),
+        TextCell::from(story(attempt).join("; ")),
     ]
 }
 

@@ -3,7 +3,7 @@
 use comfy_table::CellAlignment;
 
 use super::table::{table, text};
-use crate::goodput::{Account, Goodput, Lost, Micros, Parts, TaskGoodput, TrialGoodput};
+use crate::goodput::{Account, Goodput, LossSum, Micros, TaskGoodput, TimeParts, TrialGoodput};
 
 /// How many trials of a task are shown one by one.
 const SHOWN_TRIALS: usize = 50;
@@ -11,10 +11,10 @@ const SHOWN_TRIALS: usize = 50;
 const NAME: usize = 19;
 
 /// A title, and the part that stands below it.
-type Column = (&'static str, fn(&Parts) -> Micros);
+type PartColumn = (&'static str, fn(&TimeParts) -> Micros);
 
 /// The parts in the order of their columns, and their short titles.
-const COLUMNS: [Column; 8] = [
+const COLUMNS: [PartColumn; 8] = [
     ("wait", |parts| parts.waiting),
     ("queue", |parts| parts.queued),
     ("start", |parts| parts.starting),
@@ -55,7 +55,7 @@ fn headline(goodput: &Goodput) -> String {
 }
 
 fn times(goodput: &Goodput, all_trials: bool) -> String {
-    let is_shown = |(_, of): &&Column| of(&goodput.total.parts) > 0;
+    let is_shown = |(_, of): &&PartColumn| of(&goodput.total.parts) > 0;
     let columns: Vec<_> = COLUMNS.iter().filter(is_shown).collect();
     let mut header = vec!["", "ettr", "all"];
     header.extend(columns.iter().map(|(title, _)| *title));
@@ -106,7 +106,7 @@ fn losses(goodput: &Goodput) -> String {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    let row = |lost: &Lost| {
+    let row = |lost: &LossSum| {
         let times = if lost.loss.times == 0 { String::new() } else { lost.loss.times.to_string() };
         let mut row = vec![
             lost.reason.as_str().to_owned(),
@@ -165,7 +165,7 @@ fn short(micros: Micros) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::goodput::{Ledger, Loss, Reason, Trial, Unit, goodput};
+    use crate::goodput::{Ledger, Loss, LossReason, TrialLedger, Unit, goodput};
 
     #[test]
     fn lengths_of_time_are_short() {
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn the_widest_tables_fit_80_columns() {
         let long = 359_000 * 1_000_000;
-        let parts = Parts {
+        let parts = TimeParts {
             waiting: long,
             queued: long,
             starting: long,
@@ -198,9 +198,12 @@ mod tests {
             hung: long,
         };
         let loss = Loss { times: 99_999, held: long, queued: long };
-        let losses = std::collections::BTreeMap::from([(Reason::Asked, loss)]);
+        let losses = std::collections::BTreeMap::from([(LossReason::Asked, loss)]);
         let ledger = Ledger { parts, losses, ..Ledger::default() };
-        let trials = vec![Trial { index: 0, ledger: ledger.clone() }, Trial { index: 1, ledger }];
+        let trials = vec![
+            TrialLedger { index: 0, ledger: ledger.clone() },
+            TrialLedger { index: 1, ledger },
+        ];
         let tasks = vec![("a-task-with-a-very-long-name".to_owned(), 10_000, trials)];
         let sums = goodput("x".to_owned(), Unit::Node, Some(99.0), tasks);
         let printed = goodput_table(&sums, true);

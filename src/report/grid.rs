@@ -16,7 +16,7 @@ const LEAST: usize = 8;
 
 /// What may become of a column where there is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum ColumnFit {
     /// Stays whole as long as anything else can give way.
     Whole,
     /// Is broken at blanks.
@@ -27,12 +27,12 @@ pub(super) enum Shape {
 
 /// A text, perhaps coloured.
 #[derive(Clone, Debug)]
-pub(super) struct Item {
+pub(super) struct TextCell {
     pub(super) text: String,
     pub(super) colour: Option<Color>,
 }
 
-impl<T: ToString> From<T> for Item {
+impl<T: ToString> From<T> for TextCell {
     fn from(text: T) -> Self {
         Self { text: escape_line(&text.to_string()).into_owned(), colour: None }
     }
@@ -40,8 +40,8 @@ impl<T: ToString> From<T> for Item {
 
 struct Column {
     title: String,
-    shape: Shape,
-    items: Vec<Item>,
+    shape: ColumnFit,
+    items: Vec<TextCell>,
 }
 
 /// A table before it is laid out.
@@ -50,8 +50,8 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    pub(super) fn new(columns: &[(&str, Shape)]) -> Self {
-        let column = |(title, shape): &(&str, Shape)| Column {
+    pub(super) fn new(columns: &[(&str, ColumnFit)]) -> Self {
+        let column = |(title, shape): &(&str, ColumnFit)| Column {
             title: title.to_uppercase(),
             shape: *shape,
             items: Vec::new(),
@@ -60,7 +60,7 @@ impl Grid {
     }
 
     /// Adds a row of as many items as there are columns.
-    pub(super) fn row(&mut self, items: impl IntoIterator<Item = Item>) {
+    pub(super) fn row(&mut self, items: impl IntoIterator<Item = TextCell>) {
         for (column, item) in self.columns.iter_mut().zip(items) {
             column.items.push(item);
         }
@@ -112,11 +112,11 @@ impl Grid {
     fn fit(&mut self, width: usize) -> Vec<usize> {
         while sum(self.columns.iter().map(Column::least)) > width {
             let spare = |column: &Column| match column.shape {
-                Shape::Spare(rank) => Some(rank),
-                Shape::Whole | Shape::Words => None,
+                ColumnFit::Spare(rank) => Some(rank),
+                ColumnFit::Whole | ColumnFit::Words => None,
             };
             let Some(rank) = self.columns.iter().filter_map(spare).min() else { break };
-            self.columns.retain(|column| column.shape != Shape::Spare(rank));
+            self.columns.retain(|column| column.shape != ColumnFit::Spare(rank));
         }
         let natural = self.columns.iter().map(Column::natural).collect();
         let least: Vec<usize> = self.columns.iter().map(Column::least).collect();
@@ -134,8 +134,8 @@ impl Column {
     fn least(&self) -> usize {
         let words = self.items.iter().flat_map(|item| item.text.split_whitespace());
         match self.shape {
-            Shape::Whole | Shape::Spare(_) => self.natural(),
-            Shape::Words => {
+            ColumnFit::Whole | ColumnFit::Spare(_) => self.natural(),
+            ColumnFit::Words => {
                 words.map(length).fold(length(&self.title), usize::max).min(LONGEST_WORD)
             }
         }
@@ -143,7 +143,7 @@ impl Column {
 
     /// The width that its lines have where none may be wider than this.
     fn used(&self, width: usize) -> usize {
-        if self.shape != Shape::Words || self.natural() <= width {
+        if self.shape != ColumnFit::Words || self.natural() <= width {
             return width;
         }
         let lines = (0..self.items.len()).flat_map(|row| self.cell(row, width, false));
@@ -152,15 +152,17 @@ impl Column {
     }
 
     /// The lines of one item, each with its colour.
-    fn cell(&self, row: usize, width: usize, in_colour: bool) -> Vec<Piece> {
+    fn cell(&self, row: usize, width: usize, in_colour: bool) -> Vec<StyledText> {
         let Some(item) = self.items.get(row) else { return Vec::new() };
         let lines = match self.shape {
-            Shape::Words if length(&item.text) > width => {
+            ColumnFit::Words if length(&item.text) > width => {
                 let words: Vec<String> =
                     item.text.split_whitespace().map(|word| elide(word, width)).collect();
                 wrap(&words.join(" "), width, 0)
             }
-            Shape::Words | Shape::Whole | Shape::Spare(_) => vec![elide(&item.text, width)],
+            ColumnFit::Words | ColumnFit::Whole | ColumnFit::Spare(_) => {
+                vec![elide(&item.text, width)]
+            }
         };
         let colour = item.colour.filter(|_| in_colour);
         lines.into_iter().map(|line| (line, colour)).collect()
@@ -168,10 +170,10 @@ impl Column {
 }
 
 /// A line of an item, and its colour.
-type Piece = (String, Option<Color>);
+type StyledText = (String, Option<Color>);
 
 /// Puts a row below the others: as many lines as its longest item has, without blanks at their ends.
-fn put(lines: &mut Vec<String>, row: &[Vec<Piece>], widths: &[usize]) {
+fn put(lines: &mut Vec<String>, row: &[Vec<StyledText>], widths: &[usize]) {
     let height = row.iter().map(Vec::len).max().unwrap_or(0).max(1);
     for place in 0..height {
         let mut line = String::new();
@@ -224,16 +226,16 @@ mod tests {
 
     fn lines(width: Option<usize>) -> String {
         let columns = [
-            ("id", Shape::Whole),
-            ("job", Shape::Spare(0)),
-            ("none", Shape::Whole),
-            ("parameters", Shape::Words),
-            ("metrics", Shape::Words),
+            ("id", ColumnFit::Whole),
+            ("job", ColumnFit::Spare(0)),
+            ("none", ColumnFit::Whole),
+            ("parameters", ColumnFit::Words),
+            ("metrics", ColumnFit::Words),
         ];
         let mut grid = Grid::new(&columns);
         for (id, parameters) in [("0", "lr=0.1 width=32"), ("1", "lr=0.01 width=128")] {
             let row = [id, "1234_0", "", parameters, "loss=0.25 val_accuracy=0.91"];
-            grid.row(row.map(Item::from));
+            grid.row(row.map(TextCell::from));
         }
         let page = Page { now: 0.0, width, colour: false };
         grid.without_empty().lines(&page).join("\n")
@@ -279,9 +281,9 @@ mod tests {
     #[test]
     fn only_a_page_that_wants_colour_gets_it() {
         let lines = |colour| {
-            let mut grid = Grid::new(&[("state", Shape::Whole), ("why", Shape::Words)]);
-            let state = Item { text: "failed".to_owned(), colour: Some(Color::Red) };
-            grid.row([state, Item::from("a code")]);
+            let mut grid = Grid::new(&[("state", ColumnFit::Whole), ("why", ColumnFit::Words)]);
+            let state = TextCell { text: "failed".to_owned(), colour: Some(Color::Red) };
+            grid.row([state, TextCell::from("a code")]);
             grid.lines(&Page { now: 0.0, width: Some(12), colour })
         };
         assert_eq!(lines(false), ["STATE   WHY", "failed  a", "        code"]);

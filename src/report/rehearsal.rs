@@ -7,17 +7,17 @@ use super::table::{cell, table, text};
 use crate::humanize::{count, duration};
 use crate::rehearse::advice::Advice;
 use crate::rehearse::compare::Comparison;
-use crate::rehearse::findings::{Finding, Level, Reaction, is_safe, reaction};
-use crate::rehearse::observed::{Attempt, End, Injected, Run};
-use crate::rehearse::plan::{Fault, Kind};
-use crate::rehearse::run::Outcome;
+use crate::rehearse::findings::{Finding, Reaction, Severity, is_safe, reaction};
+use crate::rehearse::observed::{Injected, RehearsedAttempt, RehearsedRun, RunEnd};
+use crate::rehearse::plan::{Fault, ScenarioKind};
+use crate::rehearse::run::RehearsalOutcome;
 
 /// Lines are broken to this width.
 const WIDTH: usize = 80;
 
 /// The table of runs, then what follows.
 #[must_use]
-pub fn rehearsal_text(outcome: &Outcome) -> String {
+pub fn rehearsal_text(outcome: &RehearsalOutcome) -> String {
     let mut parts = vec![runs_table(outcome)];
     parts.extend(outcome.findings.iter().map(finding_text));
     parts.push(advice_lines(&outcome.advice, &outcome.rehearsal.task).join("\n"));
@@ -30,9 +30,9 @@ pub fn rehearsal_text(outcome: &Outcome) -> String {
     parts.join("\n\n")
 }
 
-fn headline(outcome: &Outcome) -> String {
+fn headline(outcome: &RehearsalOutcome) -> String {
     let task = &outcome.rehearsal.task;
-    let errors = outcome.findings.iter().filter(|own| own.level == Level::Error).count();
+    let errors = outcome.findings.iter().filter(|own| own.level == Severity::Error).count();
     let is_vague = outcome.findings.iter().any(|own| own.code == "not-deterministic");
     if errors > 0 {
         return format!("`{task}` is not safe to be interrupted: {}.", count(errors, "error"));
@@ -45,22 +45,22 @@ fn headline(outcome: &Outcome) -> String {
     format!("`{task}` is safe to be interrupted{but}.")
 }
 
-fn all_runs(outcome: &Outcome) -> Vec<(&Run, Option<&Comparison>)> {
+fn all_runs(outcome: &RehearsalOutcome) -> Vec<(&RehearsedRun, Option<&Comparison>)> {
     let all = &outcome.rehearsal;
     let again = all.again.iter().map(|(run, own)| (run, Some(own)));
     let runs = all.runs.iter().map(|(run, own)| (run, Some(own)));
     std::iter::once((&all.baseline, None)).chain(again).chain(runs).collect()
 }
 
-fn runs_table(outcome: &Outcome) -> String {
+fn runs_table(outcome: &RehearsalOutcome) -> String {
     let mut table = table(&["run", "what was done", "what was seen", ""]);
     for (run, comparison) in all_runs(outcome) {
         let codes = codes(outcome, run.kind);
         let worst = codes.iter().map(|(level, _)| *level).min();
         let colour = match worst {
-            Some(Level::Error) => Color::Red,
-            Some(Level::Warning) => Color::Yellow,
-            Some(Level::Note) | None => Color::Green,
+            Some(Severity::Error) => Color::Red,
+            Some(Severity::Warning) => Color::Yellow,
+            Some(Severity::Note) | None => Color::Green,
         };
         let words: Vec<&str> = codes.iter().map(|(_, code)| *code).collect();
         let verdict = if words.is_empty() { "ok".to_owned() } else { words.join(", ") };
@@ -75,9 +75,9 @@ fn runs_table(outcome: &Outcome) -> String {
 }
 
 /// The errors and warnings that a kind of run led to.
-fn codes(outcome: &Outcome, kind: Kind) -> Vec<(Level, &'static str)> {
+fn codes(outcome: &RehearsalOutcome, kind: ScenarioKind) -> Vec<(Severity, &'static str)> {
     let own = outcome.findings.iter().filter(|own| own.scenarios.contains(&kind));
-    own.filter(|own| own.level != Level::Note).map(|own| (own.level, own.code)).collect()
+    own.filter(|own| own.level != Severity::Note).map(|own| (own.level, own.code)).collect()
 }
 
 fn fault(fault: Fault) -> String {
@@ -92,7 +92,7 @@ fn fault(fault: Fault) -> String {
 }
 
 /// The disturbances that took place; the same ones in a row are said once.
-fn done(run: &Run) -> String {
+fn done(run: &RehearsedRun) -> String {
     let mut parts: Vec<(String, Vec<String>)> = Vec::new();
     for attempt in &run.attempts {
         let Some(injected) = attempt.injected else { continue };
@@ -116,14 +116,14 @@ fn done(run: &Run) -> String {
     if parts.is_empty() { "nothing".to_owned() } else { parts.join("; then ") }
 }
 
-fn moment(attempt: &Attempt, injected: Injected) -> String {
+fn moment(attempt: &RehearsedAttempt, injected: Injected) -> String {
     match injected.step {
         Some(step) => step.to_string(),
         None => format!("{:.1}s", injected.time - attempt.start),
     }
 }
 
-fn seen(run: &Run, comparison: Option<&Comparison>, baseline: &Run) -> String {
+fn seen(run: &RehearsedRun, comparison: Option<&Comparison>, baseline: &RehearsedRun) -> String {
     let mut parts = Vec::new();
     let saved = |attempt| match reaction(attempt, baseline)? {
         Reaction::Saved(_, seconds) | Reaction::WentOn(_, seconds) => Some(seconds),
@@ -142,14 +142,14 @@ fn seen(run: &Run, comparison: Option<&Comparison>, baseline: &Run) -> String {
         parts.push(format!("went on from {}", resumes.join(", ")));
     }
     match &run.end {
-        End::Failed(_) => parts.push("failed".to_owned()),
-        End::Stuck => parts.push("did not end".to_owned()),
-        End::Completed => parts.push(compared(run, comparison)),
+        RunEnd::Failed(_) => parts.push("failed".to_owned()),
+        RunEnd::Stuck => parts.push("did not end".to_owned()),
+        RunEnd::Completed => parts.push(compared(run, comparison)),
     }
     parts.join("; ")
 }
 
-fn compared(run: &Run, comparison: Option<&Comparison>) -> String {
+fn compared(run: &RehearsedRun, comparison: Option<&Comparison>) -> String {
     let Some(own) = comparison else {
         let until = run.steps().last().map(|step| format!("to step {step} "));
         return format!("{}in {}", until.unwrap_or_default(), seconds(run.seconds));
@@ -173,9 +173,9 @@ fn seconds(seconds: f64) -> String {
 
 fn finding_text(finding: &Finding) -> String {
     let level = match finding.level {
-        Level::Error => "error",
-        Level::Warning => "warning",
-        Level::Note => "note",
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+        Severity::Note => "note",
     };
     let mut lines = vec![wrap(&format!("{level}[{}]: ", finding.code), &finding.what, 2)];
     lines.extend(finding.evidence.iter().map(|evidence| wrap("  = ", evidence, 4)));
@@ -259,7 +259,12 @@ fn rounded(number: f64) -> u64 {
 
 /// All of it, `schema` 1; the fields are told in `docs/rehearse.md`.
 #[must_use]
-pub fn rehearsal_json(outcome: &Outcome, trial: u32, seed: u64, folder: Option<&str>) -> Value {
+pub fn rehearsal_json(
+    outcome: &RehearsalOutcome,
+    trial: u32,
+    seed: u64,
+    folder: Option<&str>,
+) -> Value {
     let runs: Vec<Value> = all_runs(outcome)
         .into_iter()
         .enumerate()
@@ -279,8 +284,13 @@ pub fn rehearsal_json(outcome: &Outcome, trial: u32, seed: u64, folder: Option<&
     })
 }
 
-fn run_json(number: usize, run: &Run, own: Option<&Comparison>, outcome: &Outcome) -> Value {
-    let attempt = |attempt: &Attempt| {
+fn run_json(
+    number: usize,
+    run: &RehearsedRun,
+    own: Option<&Comparison>,
+    outcome: &RehearsalOutcome,
+) -> Value {
+    let attempt = |attempt: &RehearsedAttempt| {
         json!({
             "resume_step": attempt.resume_step,
             "first_step": attempt.steps().next(),

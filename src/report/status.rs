@@ -3,7 +3,7 @@
 use nemo_core::rundir::{Cause, Params};
 
 use super::fit::hang;
-use super::grid::{Grid, Item, Shape};
+use super::grid::{ColumnFit, Grid, TextCell};
 use super::reasons::reasons;
 use super::table::{cause, coloured};
 use super::{INDENT, Page};
@@ -43,19 +43,19 @@ fn headline(experiment: &ExperimentStatus, now: f64) -> String {
 
 fn tasks(tasks: &[TaskStatus], page: &Page) -> String {
     let mut grid = Grid::new(&[
-        ("task", Shape::Whole),
-        ("state", Shape::Whole),
-        ("trials", Shape::Whole),
-        ("", Shape::Words),
+        ("task", ColumnFit::Whole),
+        ("state", ColumnFit::Whole),
+        ("trials", ColumnFit::Whole),
+        ("", ColumnFit::Words),
     ]);
     for task in tasks {
         let counts: Vec<String> =
             task.counts.iter().map(|(state, n)| format!("{n} {}", state.as_str())).collect();
         grid.row([
-            Item::from(&task.name),
+            TextCell::from(&task.name),
             coloured(task.state),
-            Item::from(task.trials.len()),
-            Item::from(counts.join(", ")),
+            TextCell::from(task.trials.len()),
+            TextCell::from(counts.join(", ")),
         ]);
     }
     grid.lines(page).join("\n")
@@ -63,26 +63,26 @@ fn tasks(tasks: &[TaskStatus], page: &Page) -> String {
 
 fn trials(task: &TaskStatus, page: &Page) -> String {
     let mut grid = Grid::new(&[
-        ("trial", Shape::Whole),
-        ("state", Shape::Whole),
-        ("parameters", Shape::Words),
-        ("step", Shape::Whole),
-        ("metrics", Shape::Words),
-        ("attempts", Shape::Words),
-        ("job", Shape::Spare(0)),
-        ("", Shape::Whole),
+        ("trial", ColumnFit::Whole),
+        ("state", ColumnFit::Whole),
+        ("parameters", ColumnFit::Words),
+        ("step", ColumnFit::Whole),
+        ("metrics", ColumnFit::Words),
+        ("attempts", ColumnFit::Words),
+        ("job", ColumnFit::Spare(0)),
+        ("", ColumnFit::Whole),
     ]);
     let constant = constants(task);
     for trial in task.trials.iter().take(SHOWN_TRIALS) {
         grid.row([
-            Item::from(trial.index),
+            TextCell::from(trial.index),
             coloured(trial.state),
-            Item::from(pairs(&without(&trial.params, &constant))),
-            Item::from(trial.step.map_or_else(String::new, |step| step.to_string())),
-            Item::from(pairs(&trial.metrics)),
-            Item::from(attempts_in_words(trial)),
-            Item::from(trial.slurm_job.as_deref().unwrap_or("")),
-            Item::from(if task.best == Some(trial.index) { "best" } else { "" }),
+            TextCell::from(pairs(&without(&trial.params, &constant))),
+            TextCell::from(trial.step.map_or_else(String::new, |step| step.to_string())),
+            TextCell::from(pairs(&trial.metrics)),
+            TextCell::from(attempts_in_words(trial)),
+            TextCell::from(trial.slurm_job.as_deref().unwrap_or("")),
+            TextCell::from(if task.best == Some(trial.index) { "best" } else { "" }),
         ]);
     }
     let mut lines = grid.without_empty().lines(page);

@@ -5,7 +5,7 @@ use nemo_core::rundir::Cause;
 
 use super::Page;
 use super::escape::escape_line;
-use super::grid::{Grid, Item, Shape};
+use super::grid::{ColumnFit, Grid, TextCell};
 use crate::humanize::{age, duration, metric};
 use crate::plan::{JobArray, Plan, Relation};
 use crate::status::State;
@@ -44,7 +44,7 @@ pub(super) fn nobody_wants_colour() -> bool {
 }
 
 /// A state in its colour.
-pub(super) fn coloured(state: State) -> Item {
+pub(super) fn coloured(state: State) -> TextCell {
     let colour = match state {
         State::Completed => Some(Color::Green),
         State::Failed | State::Timeout => Some(Color::Red),
@@ -52,7 +52,7 @@ pub(super) fn coloured(state: State) -> Item {
         State::Preempted | State::Paused | State::Unknown => Some(Color::Yellow),
         State::Pending | State::Cancelled | State::Blocked => None,
     };
-    Item { text: state.as_str().to_owned(), colour }
+    TextCell { text: state.as_str().to_owned(), colour }
 }
 
 /// Why an attempt ended, as people say it.
@@ -90,32 +90,32 @@ pub struct ListLine {
 #[must_use]
 pub fn list_table(lines: &[ListLine], page: &Page) -> String {
     let mut grid = Grid::new(&[
-        ("experiment", Shape::Whole),
-        ("state", Shape::Whole),
-        ("trials", Shape::Words),
-        ("best", Shape::Spare(2)),
-        ("submitted", Shape::Spare(1)),
-        ("looked at", Shape::Spare(3)),
-        ("folder", Shape::Spare(0)),
+        ("experiment", ColumnFit::Whole),
+        ("state", ColumnFit::Whole),
+        ("trials", ColumnFit::Words),
+        ("best", ColumnFit::Spare(2)),
+        ("submitted", ColumnFit::Spare(1)),
+        ("looked at", ColumnFit::Spare(3)),
+        ("folder", ColumnFit::Spare(0)),
     ]);
     for line in lines {
         let row = line.row.as_ref();
         grid.row([
-            Item::from(&line.id),
+            TextCell::from(&line.id),
             row.map_or_else(damaged, |row| coloured(row.state)),
-            Item::from(row.map_or_else(String::new, trials)),
-            Item::from(row.and_then(|row| row.best.as_ref()).map_or_else(String::new, best)),
-            Item::from(age(line.created, page.now)),
-            Item::from(row.map_or_else(String::new, |row| looked_at(row, page.now))),
-            Item::from(&line.dir),
+            TextCell::from(row.map_or_else(String::new, trials)),
+            TextCell::from(row.and_then(|row| row.best.as_ref()).map_or_else(String::new, best)),
+            TextCell::from(age(line.created, page.now)),
+            TextCell::from(row.map_or_else(String::new, |row| looked_at(row, page.now))),
+            TextCell::from(&line.dir),
         ]);
     }
     grid.without_empty().lines(page).join("\n")
 }
 
 /// A folder that can't be read.
-fn damaged() -> Item {
-    Item { text: "damaged".to_owned(), colour: Some(Color::Red) }
+fn damaged() -> TextCell {
+    TextCell { text: "damaged".to_owned(), colour: Some(Color::Red) }
 }
 
 fn trials(row: &ExperimentBrief) -> String {

@@ -2,25 +2,28 @@
 
 use nemo_core::rundir::Next;
 
-use super::super::observed::Attempt;
-use super::super::plan::{Fault, Kind};
-use super::saving::{Reaction, Seen, lasted};
-use super::{Finding, Level, Rehearsal};
+use super::super::observed::RehearsedAttempt;
+use super::super::plan::{Fault, ScenarioKind};
+use super::saving::{Reaction, SaveReaction, lasted};
+use super::{Finding, Rehearsal, Severity};
 
 /// The kinds of runs that reacted so, and the first attempt that did.
-fn those<'a>(reactions: &[Seen<'a>], meant: Reaction) -> Option<(&'a Attempt, Vec<Kind>)> {
+fn those<'a>(
+    reactions: &[SaveReaction<'a>],
+    meant: Reaction,
+) -> Option<(&'a RehearsedAttempt, Vec<ScenarioKind>)> {
     let all: Vec<_> = reactions.iter().filter(|(_, _, own)| *own == meant).collect();
     let (_, first, _) = all.first()?;
     Some((first, all.iter().map(|(kind, ..)| *kind).collect()))
 }
 
 /// How long after.
-fn after(attempt: &Attempt) -> String {
+fn after(attempt: &RehearsedAttempt) -> String {
     lasted(attempt).map_or("after".to_owned(), |seconds| format!("{seconds:.1} s after"))
 }
 
 /// Slurm's TERM goes to the program as well as to the harness.
-pub(super) fn dies_of_term(all: &Rehearsal, reactions: &[Seen<'_>]) -> Option<Finding> {
+pub(super) fn dies_of_term(all: &Rehearsal, reactions: &[SaveReaction<'_>]) -> Option<Finding> {
     let (attempt, kinds) = those(reactions, Reaction::DiedOfTerm)?;
     let is_slurms = attempt.injected.is_some_and(|own| own.fault == Fault::Requeue);
     let (whose, when) = if is_slurms {
@@ -30,7 +33,7 @@ pub(super) fn dies_of_term(all: &Rehearsal, reactions: &[Seen<'_>]) -> Option<Fi
     };
     let text = format!("{whose} ended the program before it had saved");
     Some(
-        Finding::new("dies-of-term", Level::Error, text)
+        Finding::new("dies-of-term", Severity::Error, text)
             .because(format!("it was gone {} it was asked; {when}", after(attempt)))
             .because("what it did since its last checkpoint is lost")
             .hinted(same_handler(all))
@@ -43,14 +46,14 @@ pub(super) fn term_not_caught(all: &Rehearsal) -> Option<Finding> {
     let attempts =
         all.runs.iter().flat_map(|(run, _)| run.attempts.iter().map(move |own| (run, own)));
     let seen: Vec<_> = attempts.filter(|(_, own)| own.notes.asked).collect();
-    let is = |own: &Attempt, wanted| own.withstands_term == Some(wanted);
+    let is = |own: &RehearsedAttempt, wanted| own.withstands_term == Some(wanted);
     let bare: Vec<_> = seen.iter().filter(|(_, own)| is(own, false)).collect();
     if bare.is_empty() || seen.iter().any(|(_, own)| is(own, true)) {
         return None;
     }
     let text = format!("the program catches {}, and not SIGTERM", all.signal);
     Some(
-        Finding::new("term-not-caught", Level::Note, text)
+        Finding::new("term-not-caught", Severity::Note, text)
             .because("none of its processes catches it (SigCgt in /proc/PID/status)")
             .because("on Slurm a requeue, `scancel` and a preemption send it to every process at once: it ends before it has saved")
             .hinted(same_handler(all))
@@ -70,7 +73,7 @@ fn same_handler(all: &Rehearsal) -> String {
 const FEW: u64 = 2;
 
 /// What it means that all steps are done and the exit code is 0, where the answer was no checkpoint of its own.
-pub(super) fn finished(attempt: &Attempt, last: Option<u64>) -> Option<Reaction> {
+pub(super) fn finished(attempt: &RehearsedAttempt, last: Option<u64>) -> Option<Reaction> {
     let asked_at = attempt.injected.and_then(|own| own.step);
     let is_near = last.is_none_or(|last| asked_at.is_some_and(|step| step + FEW >= last));
     let has_saved = attempt.saved_after_request().is_some();
@@ -84,10 +87,10 @@ pub(super) fn finished(attempt: &Attempt, last: Option<u64>) -> Option<Reaction>
 }
 
 /// Exit code 0 after a request to save says nothing of success.
-pub(super) fn finishes(reactions: &[Seen<'_>]) -> Option<Finding> {
+pub(super) fn finishes(reactions: &[SaveReaction<'_>]) -> Option<Finding> {
     let (attempt, kinds) = those(reactions, Reaction::Finished)?;
     let listens = reactions.iter().any(|(_, _, own)| matches!(own, Reaction::Saved(..)));
-    let level = if listens { Level::Warning } else { Level::Error };
+    let level = if listens { Severity::Warning } else { Severity::Error };
     let text = "asked to save near its end, the program finishes without saving";
     Some(
         Finding::new("finishes-without-saving", level, text)

@@ -1,21 +1,21 @@
 //! Whether a resumed run does exactly what the undisturbed one does, and what is likely to be missing if not. Pure.
 
-use super::super::align::Resume;
+use super::super::align::ResumePosition;
 use super::super::compare::Comparison;
-use super::super::inventory::Held;
-use super::super::observed::{End, Run};
-use super::super::plan::Kind;
+use super::super::inventory::CheckpointContents;
+use super::super::observed::{RehearsedRun, RunEnd};
+use super::super::plan::ScenarioKind;
 use super::super::series::PointDifference;
 use super::super::tree::{FileDifference, How, TreeDifference};
-use super::{Finding, Level, Rehearsal};
+use super::{Finding, Rehearsal, Severity};
 use crate::humanize::count;
 
-pub(super) fn judge(all: &Rehearsal, explained: &[Kind]) -> Vec<Finding> {
+pub(super) fn judge(all: &Rehearsal, explained: &[ScenarioKind]) -> Vec<Finding> {
     let noise = not_deterministic(all);
-    let open: Vec<&(Run, Comparison)> = all
+    let open: Vec<&(RehearsedRun, Comparison)> = all
         .runs
         .iter()
-        .filter(|(run, _)| run.end == End::Completed && !explained.contains(&run.kind))
+        .filter(|(run, _)| run.end == RunEnd::Completed && !explained.contains(&run.kind))
         .collect();
     let mut inexact = inexact(&open, noise.is_some());
     if let (Some(finding), None) = (&mut inexact, &all.again) {
@@ -31,7 +31,7 @@ pub(super) fn judge(all: &Rehearsal, explained: &[Kind]) -> Vec<Finding> {
     // What differs and is not blamed on a resume is blamed on chance.
     let is_blamed = |kind| inexact.iter().any(|own| own.scenarios.contains(&kind));
     let by_chance = open.iter().filter(|(run, own)| !own.is_equal() && !is_blamed(run.kind));
-    let by_chance: Vec<Kind> = by_chance.map(|(run, _)| run.kind).collect();
+    let by_chance: Vec<ScenarioKind> = by_chance.map(|(run, _)| run.kind).collect();
     findings.extend(noise.map(|own| own.seen_in(by_chance)));
     findings.extend(inexact);
     findings.extend(nothing_to_compare(all, &open));
@@ -99,7 +99,7 @@ fn not_deterministic(all: &Rehearsal) -> Option<Finding> {
     }
     let mut finding = Finding::new(
         "not-deterministic",
-        Level::Warning,
+        Severity::Warning,
         "two undisturbed runs differ: the program is not deterministic, whatever a resume does",
     );
     if let Some(first) = &series.first {
@@ -113,7 +113,7 @@ fn not_deterministic(all: &Rehearsal) -> Option<Finding> {
                 "seed every generator from NEMO_SEED (`random`, `numpy`, `torch`, data workers), and for a rehearsal switch \
                  on what your framework has (`torch.use_deterministic_algorithms(True)`)",
             )
-            .seen_in([Kind::Undisturbed]),
+            .seen_in([ScenarioKind::Undisturbed]),
     )
 }
 
@@ -143,9 +143,9 @@ fn noisy(all: &Rehearsal) -> Option<Finding> {
     what.truncate(5);
     (!what.is_empty()).then(|| {
         let text = format!("{} differ between two undisturbed runs, and were not compared exactly", what.join(", "));
-        Finding::new("noisy", Level::Note, text)
+        Finding::new("noisy", Severity::Note, text)
             .hinted("times and the like: nothing to do. Weights: see `not-deterministic` in the documentation")
-            .seen_in([Kind::Undisturbed])
+            .seen_in([ScenarioKind::Undisturbed])
     })
 }
 
@@ -163,7 +163,7 @@ enum Onset {
 }
 
 /// When the first difference is, after the resume before it.
-fn onset(own: &Comparison, run: &Run) -> (Onset, Option<Resume>) {
+fn onset(own: &Comparison, run: &RehearsedRun) -> (Onset, Option<ResumePosition>) {
     let Some(first) = &own.series.first else { return (Onset::Unknown, None) };
     let Some(resume) = own.resume_before(first.step) else { return (Onset::Unknown, None) };
     let onset = match first.step - resume.after {
@@ -177,7 +177,7 @@ fn onset(own: &Comparison, run: &Run) -> (Onset, Option<Resume>) {
 
 /// Whether each step has a report of its own. Where reports are counted there are then at least as many as steps; one
 /// or two may have come too late.
-fn tells_each_step(own: &Comparison, run: &Run, resume: Resume) -> bool {
+fn tells_each_step(own: &Comparison, run: &RehearsedRun, resume: ResumePosition) -> bool {
     if own.has_steps {
         run.steps().into_iter().find(|step| *step > resume.after) == Some(resume.after + 1)
     } else {
@@ -186,8 +186,8 @@ fn tells_each_step(own: &Comparison, run: &Run, resume: Resume) -> bool {
 }
 
 /// A difference after a resume, in the run that tells most.
-fn inexact(open: &[&(Run, Comparison)], is_noisy: bool) -> Option<Finding> {
-    let is_meant = |own: &&&(Run, Comparison)| {
+fn inexact(open: &[&(RehearsedRun, Comparison)], is_noisy: bool) -> Option<Finding> {
+    let is_meant = |own: &&&(RehearsedRun, Comparison)| {
         let (run, comparison) = &***own;
         let resumed = run.attempts.iter().any(|attempt| attempt.resume_step.is_some());
         let is_later = comparison.differs_after_resume() != Some(false);
@@ -212,7 +212,7 @@ fn inexact(open: &[&(Run, Comparison)], is_noisy: bool) -> Option<Finding> {
         (_, None) => "its metrics agree, and its files differ".to_owned(),
     };
     let what = format!("a resumed run does not continue exactly: {how}");
-    let mut finding = Finding::new("resume-not-exact", Level::Error, what);
+    let mut finding = Finding::new("resume-not-exact", Severity::Error, what);
     finding.evidence.extend(series_evidence(own));
     finding.evidence.extend(tree_evidence(own));
     if is_noisy {
@@ -253,7 +253,7 @@ fn series_evidence(own: &Comparison) -> Vec<String> {
 
 /// What is likely to be missing: by when it differs, and by what the checkpoint seems to hold.
 fn suspects(own: &Comparison, onset: Onset) -> (Vec<String>, String) {
-    let Held { optimizer, random, data } = Held::new(&own.held);
+    let CheckpointContents { optimizer, random, data } = CheckpointContents::new(&own.held);
     let place = random || data;
     let names: Vec<&str> = own.held.iter().take(8).map(String::as_str).collect();
     let holds = if names.is_empty() { "no names".to_owned() } else { names.join(", ") };
@@ -315,15 +315,15 @@ fn hint(optimizer: bool, place: bool, onset: Onset) -> String {
 }
 
 /// A difference where nothing had happened yet.
-fn late_noise(open: &[&(Run, Comparison)]) -> Option<Finding> {
-    let is_early = |own: &&&(Run, Comparison)| own.1.differs_after_resume() == Some(false);
+fn late_noise(open: &[&(RehearsedRun, Comparison)]) -> Option<Finding> {
+    let is_early = |own: &&&(RehearsedRun, Comparison)| own.1.differs_after_resume() == Some(false);
     let early: Vec<_> = open.iter().filter(is_early).collect();
     let (_, own) = &***early.first()?;
     let first = own.series.first.as_ref()?;
     Some(
         Finding::new(
             "not-deterministic",
-            Level::Warning,
+            Severity::Warning,
             "a run differs from the undisturbed one before it resumed from anything: the program is not deterministic",
         )
         .because(told(first, own.unit()))
@@ -333,8 +333,8 @@ fn late_noise(open: &[&(Run, Comparison)]) -> Option<Finding> {
 }
 
 /// The weights are the same, and what is printed is not.
-fn only_metrics(open: &[&(Run, Comparison)]) -> Option<Finding> {
-    let is_meant = |own: &&&(Run, Comparison)| {
+fn only_metrics(open: &[&(RehearsedRun, Comparison)]) -> Option<Finding> {
+    let is_meant = |own: &&&(RehearsedRun, Comparison)| {
         own.1.differs_after_resume() == Some(true) && has_equal_files(&own.1)
     };
     let meant: Vec<_> = open.iter().filter(is_meant).collect();
@@ -342,7 +342,7 @@ fn only_metrics(open: &[&(Run, Comparison)]) -> Option<Finding> {
     Some(
         Finding::new(
             "metrics-not-restored",
-            Level::Warning,
+            Severity::Warning,
             "after a resume metrics differ, and checkpoints and results do not",
         )
         .because(series_evidence(own).join(""))
@@ -351,14 +351,14 @@ fn only_metrics(open: &[&(Run, Comparison)]) -> Option<Finding> {
     )
 }
 
-fn nothing_to_compare(all: &Rehearsal, open: &[&(Run, Comparison)]) -> Option<Finding> {
+fn nothing_to_compare(all: &Rehearsal, open: &[&(RehearsedRun, Comparison)]) -> Option<Finding> {
     let is_empty = |own: &Comparison| {
         let trees = own.checkpoints.iter().map(|(_, tree)| tree.compared).sum::<usize>();
         own.series.compared + trees + own.results.compared == 0
     };
     let blind = !open.is_empty() && open.iter().all(|(_, own)| is_empty(own));
     blind.then(|| {
-        Finding::new("nothing-to-compare", Level::Error, "whether a resume is exact can't be told")
+        Finding::new("nothing-to-compare", Severity::Error, "whether a resume is exact can't be told")
             .because("no metric was read, no two runs have a checkpoint of the same step, and no file is below $NEMO_DIR")
             .hinted(format!("read what it prints, in [task.{}.metrics]", all.task))
             .pasting("step = 'step (\\d+)'\nloss = 'loss: (\\S+)'")

@@ -8,8 +8,8 @@ mod saving;
 use serde::Serialize;
 
 use super::compare::Comparison;
-use super::observed::{End, Run};
-use super::plan::Kind;
+use super::observed::{RehearsedRun, RunEnd};
+use super::plan::ScenarioKind;
 
 pub(super) use saving::longest_save;
 pub use saving::{Reaction, needs_long_notice, reaction};
@@ -26,17 +26,17 @@ pub struct Rehearsal {
     /// `restart.crashes`.
     pub crashes: u32,
     /// The first undisturbed run.
-    pub baseline: Run,
+    pub baseline: RehearsedRun,
     /// The second one, where there was one, and how it differs from the first.
-    pub again: Option<(Run, Comparison)>,
+    pub again: Option<(RehearsedRun, Comparison)>,
     /// The disturbed ones.
-    pub runs: Vec<(Run, Comparison)>,
+    pub runs: Vec<(RehearsedRun, Comparison)>,
 }
 
 /// How much a finding weighs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Level {
+pub enum Severity {
     /// The program is not safe to be interrupted.
     Error,
     /// It is safe, and could be better; or something could not be told.
@@ -51,7 +51,7 @@ pub struct Finding {
     /// Stable.
     pub code: &'static str,
     /// How much it weighs.
-    pub level: Level,
+    pub level: Severity,
     /// What is so.
     pub what: String,
     /// How that is known.
@@ -61,11 +61,11 @@ pub struct Finding {
     /// A line for `exp.toml`, where one helps.
     pub paste: Option<String>,
     /// The runs that showed it.
-    pub scenarios: Vec<Kind>,
+    pub scenarios: Vec<ScenarioKind>,
 }
 
 impl Finding {
-    fn new(code: &'static str, level: Level, what: impl Into<String>) -> Self {
+    fn new(code: &'static str, level: Severity, what: impl Into<String>) -> Self {
         let (what, hint) = (what.into(), String::new());
         let (evidence, scenarios) = (Vec::new(), Vec::new());
         Self { code, level, what, evidence, hint, paste: None, scenarios }
@@ -86,7 +86,7 @@ impl Finding {
         self
     }
 
-    fn seen_in(mut self, kinds: impl IntoIterator<Item = Kind>) -> Self {
+    fn seen_in(mut self, kinds: impl IntoIterator<Item = ScenarioKind>) -> Self {
         for kind in kinds {
             if !self.scenarios.contains(&kind) {
                 self.scenarios.push(kind);
@@ -99,12 +99,12 @@ impl Finding {
 /// Everything that follows, the weightiest first.
 #[must_use]
 pub fn judge(all: &Rehearsal) -> Vec<Finding> {
-    if let End::Failed(reason) = &all.baseline.end {
+    if let RunEnd::Failed(reason) = &all.baseline.end {
         return vec![fails_undisturbed(reason)];
     }
     let mut findings = saving::judge(all);
     let resuming = resuming::judge(all);
-    let explained: Vec<Kind> =
+    let explained: Vec<ScenarioKind> =
         resuming.iter().flat_map(|finding| finding.scenarios.iter().copied()).collect();
     findings.extend(resuming);
     findings.extend(exactness::judge(all, &explained));
@@ -120,14 +120,14 @@ pub fn judge(all: &Rehearsal) -> Vec<Finding> {
 /// Whether it is safe to interrupt the program.
 #[must_use]
 pub fn is_safe(findings: &[Finding]) -> bool {
-    findings.iter().all(|finding| finding.level != Level::Error)
+    findings.iter().all(|finding| finding.level != Severity::Error)
 }
 
 fn fails_undisturbed(reason: &str) -> Finding {
-    Finding::new("fails-undisturbed", Level::Error, "the program fails without any disturbance")
+    Finding::new("fails-undisturbed", Severity::Error, "the program fails without any disturbance")
         .because(reason)
         .hinted("make it run first: `--keep FOLDER` keeps its logs")
-        .seen_in([Kind::Undisturbed])
+        .seen_in([ScenarioKind::Undisturbed])
 }
 
 /// A run that is another one, where nothing else says why: what is not understood is not safe.
@@ -135,17 +135,21 @@ fn differs(all: &Rehearsal, findings: &[Finding]) -> Option<Finding> {
     if findings.iter().any(|finding| finding.code == "not-deterministic") {
         return None;
     }
-    let is_explained = |kind: Kind| {
-        let weighty = |own: &&Finding| own.level != Level::Note && own.code != "leaves-processes";
+    let is_explained = |kind: ScenarioKind| {
+        let weighty =
+            |own: &&Finding| own.level != Severity::Note && own.code != "leaves-processes";
         findings.iter().filter(weighty).any(|own| own.scenarios.contains(&kind))
     };
-    let open = |own: &&(Run, Comparison)| {
-        own.0.end == End::Completed && !own.1.is_equal() && !is_explained(own.0.kind)
+    let open = |own: &&(RehearsedRun, Comparison)| {
+        own.0.end == RunEnd::Completed && !own.1.is_equal() && !is_explained(own.0.kind)
     };
     let open: Vec<_> = all.runs.iter().filter(open).collect();
     let (_, own) = open.first()?;
-    let mut finding =
-        Finding::new("differs", Level::Error, "a disturbed run differs from the undisturbed ones");
+    let mut finding = Finding::new(
+        "differs",
+        Severity::Error,
+        "a disturbed run differs from the undisturbed ones",
+    );
     if let Some(step) = own.series.missing.first() {
         finding = finding.because(format!("step {step} was never reported"));
     }
@@ -165,21 +169,21 @@ fn unexplained(all: &Rehearsal, findings: &[Finding]) -> Vec<Finding> {
     let again = all.again.iter().map(|(run, _)| run);
     let open = again.chain(all.runs.iter().map(|(run, _)| run)).filter(|run| {
         let is_explained = |finding: &Finding| {
-            finding.level == Level::Error && finding.scenarios.contains(&run.kind)
+            finding.level == Severity::Error && finding.scenarios.contains(&run.kind)
         };
         !findings.iter().any(is_explained)
     });
-    let one = |run: &Run| {
+    let one = |run: &RehearsedRun| {
         match &run.end {
-        End::Completed => None,
-        End::Failed(reason) => Some(
-            Finding::new("fails-disturbed", Level::Error, "a disturbed run did not complete")
+        RunEnd::Completed => None,
+        RunEnd::Failed(reason) => Some(
+            Finding::new("fails-disturbed", Severity::Error, "a disturbed run did not complete")
                 .because(reason)
                 .hinted("`--keep FOLDER` keeps its logs")
                 .seen_in([run.kind]),
         ),
-        End::Stuck => Some(
-            Finding::new("never-ends", Level::Error, "a disturbed run did not come to its end")
+        RunEnd::Stuck => Some(
+            Finding::new("never-ends", Severity::Error, "a disturbed run did not come to its end")
                 .because(format!(
                     "it was ended after {:.0} s; undisturbed it takes {:.0} s",
                     run.seconds, all.baseline.seconds

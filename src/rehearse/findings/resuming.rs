@@ -1,14 +1,14 @@
 //! Whether an attempt goes on from the checkpoint that it was given, and at the right step. Pure.
 
-use super::super::observed::{Attempt, Run};
-use super::super::plan::Kind;
-use super::{Finding, Level, Rehearsal};
+use super::super::observed::{RehearsedAttempt, RehearsedRun};
+use super::super::plan::ScenarioKind;
+use super::{Finding, Rehearsal, Severity};
 
 /// Where an attempt began, in reports before (-) or after (+) the right one.
 #[derive(Clone, Copy, Debug)]
-struct Begin<'a> {
-    kind: Kind,
-    attempt: &'a Attempt,
+struct ResumedRun<'a> {
+    kind: ScenarioKind,
+    attempt: &'a RehearsedAttempt,
     /// The first step that it reported.
     first: u64,
     /// The one that it should have.
@@ -20,12 +20,12 @@ pub(super) fn judge(all: &Rehearsal) -> Vec<Finding> {
     let mut findings: Vec<Finding> = fails_to_resume(all).into_iter().collect();
     findings.extend(finds_other_runs(all));
     let begins = begins(all);
-    let is_over = |begin: &&Begin<'_>| is_start_over(begin, all);
-    let over: Vec<Begin<'_>> = begins.iter().filter(is_over).copied().collect();
+    let is_over = |begin: &&ResumedRun<'_>| is_start_over(begin, all);
+    let over: Vec<ResumedRun<'_>> = begins.iter().filter(is_over).copied().collect();
     findings.extend(starts_over(&over));
-    let off: Vec<Begin<'_>> =
+    let off: Vec<ResumedRun<'_>> =
         begins.iter().filter(|begin| begin.offset != 0 && !is_over(begin)).copied().collect();
-    let resumes: Vec<&Begin<'_>> =
+    let resumes: Vec<&ResumedRun<'_>> =
         begins.iter().filter(|own| own.attempt.resume_step.is_some()).collect();
     // Counting wrongly shows at each resume alike; another file than the one that was given, where that one is older.
     let first = off.first().map(|begin| begin.offset);
@@ -44,7 +44,7 @@ fn index(steps: &[u64], step: u64) -> i64 {
 }
 
 /// Where each attempt but the first of each run began.
-fn begins(all: &Rehearsal) -> Vec<Begin<'_>> {
+fn begins(all: &Rehearsal) -> Vec<ResumedRun<'_>> {
     let steps = all.baseline.steps();
     let mut begins = Vec::new();
     for (run, _) in &all.runs {
@@ -54,34 +54,40 @@ fn begins(all: &Rehearsal) -> Vec<Begin<'_>> {
     begins
 }
 
-fn begin<'a>(kind: Kind, attempt: &'a Attempt, steps: &[u64]) -> Option<Begin<'a>> {
+fn begin<'a>(
+    kind: ScenarioKind,
+    attempt: &'a RehearsedAttempt,
+    steps: &[u64],
+) -> Option<ResumedRun<'a>> {
     let first = attempt.steps().next()?;
     let next = attempt.resume_step.map_or(0, |step| step + 1);
     let at = steps.partition_point(|own| *own < next);
     let expected = *steps.get(at)?;
     let offset = index(steps, first) - index(steps, expected);
-    Some(Begin { kind, attempt, first, expected, offset })
+    Some(ResumedRun { kind, attempt, first, expected, offset })
 }
 
-fn is_start_over(begin: &Begin<'_>, all: &Rehearsal) -> bool {
+fn is_start_over(begin: &ResumedRun<'_>, all: &Rehearsal) -> bool {
     let is_first = all.baseline.steps().first() == Some(&begin.first);
     is_first && begin.offset < 0
 }
 
-fn kinds<'a>(begins: &'a [Begin<'_>]) -> impl Iterator<Item = Kind> + 'a {
+fn kinds<'a>(begins: &'a [ResumedRun<'_>]) -> impl Iterator<Item = ScenarioKind> + 'a {
     begins.iter().map(|begin| begin.kind)
 }
 
 fn fails_to_resume(all: &Rehearsal) -> Option<Finding> {
-    let fails =
-        |own: &&Attempt| own.resume_step.is_some() && own.crashed_alone() && own.lines.is_empty();
-    let failing = |run: &Run| run.attempts.iter().any(|own| fails(&own));
-    let runs: Vec<&Run> = all.runs.iter().map(|(run, _)| run).filter(|run| failing(run)).collect();
+    let fails = |own: &&RehearsedAttempt| {
+        own.resume_step.is_some() && own.crashed_alone() && own.lines.is_empty()
+    };
+    let failing = |run: &RehearsedRun| run.attempts.iter().any(|own| fails(&own));
+    let runs: Vec<&RehearsedRun> =
+        all.runs.iter().map(|(run, _)| run).filter(|run| failing(run)).collect();
     let attempt = runs.iter().flat_map(|run| &run.attempts).find(fails)?;
     let reason = attempt.end.as_ref().and_then(|end| end.reason.clone()).unwrap_or_default();
     let step = attempt.resume_step.unwrap_or_default();
     Some(
-        Finding::new("fails-to-resume", Level::Error, "the program fails when it is given its own checkpoint")
+        Finding::new("fails-to-resume", Severity::Error, "the program fails when it is given its own checkpoint")
             .because(format!("started with NEMO_RESUME_FROM (step {step}): {reason}"))
             .hinted("load what was saved, as it was saved: NEMO_RESUME_FROM is the file or folder that the program made")
             .seen_in(runs.iter().map(|run| run.kind)),
@@ -96,22 +102,22 @@ fn finds_other_runs(all: &Rehearsal) -> Option<Finding> {
     is_later.then(|| {
         let began =
             second.first().map_or("no step at all".to_owned(), |step| format!("step {step}"));
-        Finding::new("finds-other-runs", Level::Error, "a run finds what another run has left")
+        Finding::new("finds-other-runs", Severity::Error, "a run finds what another run has left")
             .because(format!(
                 "a second undisturbed run, in a folder of its own, began with {began}"
             ))
             .hinted("write only below $NEMO_DIR and $NEMO_CHECKPOINT_DIR: each trial has its own")
-            .seen_in([Kind::Undisturbed])
+            .seen_in([ScenarioKind::Undisturbed])
     })
 }
 
-fn starts_over(over: &[Begin<'_>]) -> Option<Finding> {
+fn starts_over(over: &[ResumedRun<'_>]) -> Option<Finding> {
     let begin = over.first()?;
     let given = begin.attempt.resume_step.unwrap_or_default();
     Some(
         Finding::new(
             "starts-over",
-            Level::Error,
+            Severity::Error,
             "the program begins anew and ignores its checkpoint",
         )
         .because(format!(
@@ -123,13 +129,13 @@ fn starts_over(over: &[Begin<'_>]) -> Option<Finding> {
     )
 }
 
-fn own_file(off: &[Begin<'_>]) -> Finding {
+fn own_file(off: &[ResumedRun<'_>]) -> Finding {
     let begin = &off[0];
     let given = match begin.attempt.resume_step {
         Some(step) => format!("given step {step} in NEMO_RESUME_FROM"),
         None => "given no checkpoint".to_owned(),
     };
-    Finding::new("resumes-from-its-own-file", Level::Error, "the program goes on from something else than it is given")
+    Finding::new("resumes-from-its-own-file", Severity::Error, "the program goes on from something else than it is given")
         .because(format!(
             "{given}, it began with step {} instead of {}: it read a file of its own",
             begin.first, begin.expected
@@ -139,7 +145,7 @@ fn own_file(off: &[Begin<'_>]) -> Finding {
         .seen_in(kinds(off))
 }
 
-fn wrong_name(off: &[Begin<'_>]) -> Finding {
+fn wrong_name(off: &[ResumedRun<'_>]) -> Finding {
     let begin = &off[0];
     let given = begin.attempt.resume_step.unwrap_or_default();
     let held = begin.first.saturating_sub(1);
@@ -148,7 +154,7 @@ fn wrong_name(off: &[Begin<'_>]) -> Finding {
     } else {
         format!("step {} is taken out of the record and never reported again", begin.expected)
     };
-    Finding::new("wrong-step", Level::Error, "a checkpoint's name does not say how many steps were done")
+    Finding::new("wrong-step", Severity::Error, "a checkpoint's name does not say how many steps were done")
         .because(format!(
             "`step-{given}` holds the state after step {held}: the program went on with step {} instead of {}; {effect}",
             begin.first, begin.expected
@@ -167,7 +173,7 @@ fn wrong_count(all: &Rehearsal) -> Option<Finding> {
             own.has_steps && (record || own.series.shift.is_some())
         })
         .filter(|(run, _)| run.attempts.iter().any(|own| own.resume_step.is_some()))
-        .filter(|(run, _)| run.end == super::End::Completed)
+        .filter(|(run, _)| run.end == super::RunEnd::Completed)
         .collect();
     // One interruption alone shows by how much.
     let clear = off.iter().find(|(_, own)| own.series.shift.is_some());
@@ -175,7 +181,7 @@ fn wrong_count(all: &Rehearsal) -> Option<Finding> {
     let step = run.attempts.iter().find_map(|own| own.resume_step).unwrap_or_default();
     let mut finding = Finding::new(
         "wrong-step",
-        Level::Error,
+        Severity::Error,
         "after a resume the step counter is not what was done",
     );
     if let Some(missing) = own.series.missing.first() {
@@ -194,7 +200,7 @@ fn wrong_count(all: &Rehearsal) -> Option<Finding> {
             step.saturating_add_signed(shift),
         ));
     }
-    let kinds: Vec<Kind> = off.iter().map(|(run, _)| run.kind).collect();
+    let kinds: Vec<ScenarioKind> = off.iter().map(|(run, _)| run.kind).collect();
     Some(
         finding
             .hinted("save the number of completed steps, and begin with the one after it")

@@ -3,9 +3,9 @@
 use nemo_core::rundir::{AttemptEnd, Next};
 
 use super::super::advice;
-use super::super::observed::{Attempt, Run};
-use super::super::plan::{Fault, Kind};
-use super::{Finding, Level, Rehearsal, ending};
+use super::super::observed::{RehearsedAttempt, RehearsedRun};
+use super::super::plan::{Fault, ScenarioKind};
+use super::{Finding, Rehearsal, Severity, ending};
 use crate::humanize::count;
 
 /// What a program did after it was asked to save.
@@ -27,7 +27,7 @@ pub enum Reaction {
 
 /// What an attempt did after it was asked, if it was.
 #[must_use]
-pub fn reaction(attempt: &Attempt, baseline: &Run) -> Option<Reaction> {
+pub fn reaction(attempt: &RehearsedAttempt, baseline: &RehearsedRun) -> Option<Reaction> {
     let asked = attempt.asked_at()?;
     let last = baseline.steps().last().copied();
     if attempt.was_done_before(last) {
@@ -57,7 +57,7 @@ pub fn reaction(attempt: &Attempt, baseline: &Run) -> Option<Reaction> {
 }
 
 /// Where it had just saved the very step, the same content is committed once.
-fn just_saved(attempt: &Attempt, asked: f64) -> Option<(u64, f64)> {
+fn just_saved(attempt: &RehearsedAttempt, asked: f64) -> Option<(u64, f64)> {
     // What it resumed from is still the newest where it has done nothing since.
     let resumed = attempt.resume_step.filter(|_| attempt.lines.is_empty());
     let step = attempt.checkpoints.last().map(|(step, _)| *step).or(resumed)?;
@@ -72,7 +72,7 @@ fn just_saved(attempt: &Attempt, asked: f64) -> Option<(u64, f64)> {
 
 /// Whether a longer notice would tell more: the program heard, and was ended before anything came of it.
 #[must_use]
-pub fn needs_long_notice(run: &Run, baseline: &Run) -> bool {
+pub fn needs_long_notice(run: &RehearsedRun, baseline: &RehearsedRun) -> bool {
     run.attempts.iter().any(|attempt| {
         reaction(attempt, baseline) == Some(Reaction::Nothing)
             && attempt.notes.asked
@@ -81,11 +81,11 @@ pub fn needs_long_notice(run: &Run, baseline: &Run) -> bool {
 }
 
 /// An attempt that was asked, with its run's kind and what it did.
-pub(super) type Seen<'a> = (Kind, &'a Attempt, Reaction);
+pub(super) type SaveReaction<'a> = (ScenarioKind, &'a RehearsedAttempt, Reaction);
 
 /// Each attempt that was asked.
-fn reactions(all: &Rehearsal) -> Vec<Seen<'_>> {
-    let of_run = |run: &'_ Run| run.kind;
+fn reactions(all: &Rehearsal) -> Vec<SaveReaction<'_>> {
+    let of_run = |run: &'_ RehearsedRun| run.kind;
     all.runs
         .iter()
         .flat_map(|(run, _)| run.attempts.iter().map(move |attempt| (of_run(run), attempt)))
@@ -117,7 +117,7 @@ fn is_heard(all: &Rehearsal) -> bool {
     all.runs.iter().flat_map(|(run, _)| &run.attempts).any(|own| own.notes.asked)
 }
 
-fn never_saves(all: &Rehearsal, reactions: &[Seen<'_>]) -> Option<Finding> {
+fn never_saves(all: &Rehearsal, reactions: &[SaveReaction<'_>]) -> Option<Finding> {
     let disturbed = all.runs.iter().map(|(run, _)| run);
     let mut runs = std::iter::once(&all.baseline).chain(disturbed);
     let has_saved = runs.any(|run| run.saves().next().is_some());
@@ -126,14 +126,14 @@ fn never_saves(all: &Rehearsal, reactions: &[Seen<'_>]) -> Option<Finding> {
         return None;
     }
     // Nobody knows what it would have done with more time.
-    let died = |(_, _, own): &Seen<'_>| *own == Reaction::DiedOfTerm;
+    let died = |(_, _, own): &SaveReaction<'_>| *own == Reaction::DiedOfTerm;
     if !reactions.is_empty() && reactions.iter().all(died) {
         return None;
     }
     let attempts: usize = all.runs.iter().map(|(run, _)| run.attempts.len()).sum();
     let caught = if is_heard(all) { "it catches" } else { "it does not catch" };
     Some(
-        Finding::new("never-saves", Level::Error, "the program never saves a checkpoint")
+        Finding::new("never-saves", Severity::Error, "the program never saves a checkpoint")
             .because(format!(
                 "nothing was committed in {} of {}; {caught} {}",
                 count(attempts, "attempt"),
@@ -150,11 +150,11 @@ fn never_saves(all: &Rehearsal, reactions: &[Seen<'_>]) -> Option<Finding> {
 }
 
 /// It was asked, and nothing came of it although there was time.
-fn unheard(all: &Rehearsal, reactions: &[Seen<'_>]) -> Option<Finding> {
+fn unheard(all: &Rehearsal, reactions: &[SaveReaction<'_>]) -> Option<Finding> {
     let slow = too_slow(all, reactions);
     // A program that does save when asked may once be asked before it listens, or too near its end.
     let listens = reactions.iter().any(|(_, _, own)| matches!(own, Reaction::Saved(..)));
-    let is_chance = |attempt: &Attempt, reaction: Reaction| {
+    let is_chance = |attempt: &RehearsedAttempt, reaction: Reaction| {
         let was_deaf = !attempt.notes.asked || attempt.steps().next().is_none();
         listens && reaction == Reaction::Nothing && was_deaf
     };
@@ -172,13 +172,13 @@ fn unheard(all: &Rehearsal, reactions: &[Seen<'_>]) -> Option<Finding> {
     if *reaction == Reaction::Left {
         let text = "the program ends when it is asked to save, and has saved nothing";
         let reason = attempt.end.as_ref().and_then(|end| end.reason.clone()).unwrap_or_default();
-        let finding = Finding::new("ends-without-saving", Level::Error, text)
+        let finding = Finding::new("ends-without-saving", Severity::Error, text)
             .because(format!("no checkpoint was committed; {reason}"))
             .hinted("save before the exit, and wait until the file has its final name");
         return Some(finding.seen_in(kinds));
     }
     let text = format!("the program ignores {signal}, by which it is asked to save");
-    let finding = Finding::new("ignores-signal", Level::Error, text);
+    let finding = Finding::new("ignores-signal", Severity::Error, text);
     let finding = if attempt.notes.asked {
         finding
             .because(format!("it catches {signal} (or a library does), and then {}", idle(attempt)))
@@ -195,7 +195,7 @@ fn unheard(all: &Rehearsal, reactions: &[Seen<'_>]) -> Option<Finding> {
 }
 
 /// What it did instead.
-fn idle(attempt: &Attempt) -> String {
+fn idle(attempt: &RehearsedAttempt) -> String {
     if attempt.finished() {
         format!("worked on{} until all was done", until(attempt))
     } else {
@@ -204,29 +204,30 @@ fn idle(attempt: &Attempt) -> String {
 }
 
 /// The seconds from the request to its end.
-pub(super) fn lasted(attempt: &Attempt) -> Option<f64> {
+pub(super) fn lasted(attempt: &RehearsedAttempt) -> Option<f64> {
     Some(attempt.end.as_ref()?.time - attempt.asked_at()?)
 }
 
-fn until(attempt: &Attempt) -> String {
+fn until(attempt: &RehearsedAttempt) -> String {
     lasted(attempt).map_or_else(String::new, |seconds| format!(" for {seconds:.1} s"))
 }
 
 /// It was ended while it saved: a longer notice was enough.
-fn too_slow(all: &Rehearsal, reactions: &[Seen<'_>]) -> Option<Finding> {
+fn too_slow(all: &Rehearsal, reactions: &[SaveReaction<'_>]) -> Option<Finding> {
     let needed = reactions.iter().find_map(|(kind, _, reaction)| match (kind, reaction) {
-        (Kind::LongNotice, Reaction::Saved(_, seconds) | Reaction::WentOn(_, seconds)) => {
+        (ScenarioKind::LongNotice, Reaction::Saved(_, seconds) | Reaction::WentOn(_, seconds)) => {
             Some(*seconds)
         }
         _ => None,
     })?;
     let lead = advice::lead(needed);
-    let missed = |(kind, _, reaction): &&Seen<'_>| {
-        *kind != Kind::LongNotice && *reaction == Reaction::Nothing
+    let missed = |(kind, _, reaction): &&SaveReaction<'_>| {
+        *kind != ScenarioKind::LongNotice && *reaction == Reaction::Nothing
     };
-    let kinds: Vec<Kind> = reactions.iter().filter(missed).map(|(kind, _, _)| *kind).collect();
+    let kinds: Vec<ScenarioKind> =
+        reactions.iter().filter(missed).map(|(kind, _, _)| *kind).collect();
     Some(
-        Finding::new("lead-too-short", Level::Error, "the program saves too slowly for its `lead`")
+        Finding::new("lead-too-short", Severity::Error, "the program saves too slowly for its `lead`")
             .because(format!(
                 "it needs {needed:.1} s from the signal until the checkpoint is committed; with a lead of {} s it is told \
                  to end after {:.1} s",
@@ -241,14 +242,14 @@ fn too_slow(all: &Rehearsal, reactions: &[Seen<'_>]) -> Option<Finding> {
 
 fn in_place(all: &Rehearsal) -> Option<Finding> {
     let again = all.again.iter().map(|(run, _)| run);
-    let runs: Vec<&Run> = std::iter::once(&all.baseline)
+    let runs: Vec<&RehearsedRun> = std::iter::once(&all.baseline)
         .chain(again)
         .chain(all.runs.iter().map(|(run, _)| run))
         .collect();
     let seen = runs.iter().flat_map(|run| &run.attempts).find_map(|own| own.in_place.first())?;
     let torn = runs.iter().flat_map(|run| &run.attempts).filter(|own| own.notes.torn).count();
     let of = runs.iter().filter(|run| run.attempts.iter().any(|own| !own.in_place.is_empty()));
-    let finding = Finding::new("in-place-save", Level::Error, "the program saves under the final name")
+    let finding = Finding::new("in-place-save", Severity::Error, "the program saves under the final name")
         .because(format!("`{seen}` was made under that name, not renamed to it: until the program ends nobody knows when it is complete"));
     let finding = if torn > 0 {
         finding.because(format!("in {} what it had saved was lost so", count(torn, "attempt")))
@@ -264,7 +265,7 @@ fn in_place(all: &Rehearsal) -> Option<Finding> {
     )
 }
 
-fn exits_0(all: &Rehearsal, reactions: &[Seen<'_>]) -> Option<Finding> {
+fn exits_0(all: &Rehearsal, reactions: &[SaveReaction<'_>]) -> Option<Finding> {
     let with_0: Vec<_> = reactions
         .iter()
         .filter(|(_, attempt, reaction)| {
@@ -279,7 +280,7 @@ fn exits_0(all: &Rehearsal, reactions: &[Seen<'_>]) -> Option<Finding> {
         _ => String::new(),
     };
     let text = "the program exits with 0 although it is not done";
-    let finding = Finding::new("exits-0-after-save", Level::Error, text)
+    let finding = Finding::new("exits-0-after-save", Severity::Error, text)
         .because(format!("it saved as asked and exited with 0{of}"));
     let was_done = |own: &&AttemptEnd| own.next == Next::Done;
     let ends = with_0.iter().filter_map(|(_, attempt, _)| attempt.end.as_ref());
@@ -296,13 +297,13 @@ fn exits_0(all: &Rehearsal, reactions: &[Seen<'_>]) -> Option<Finding> {
     Some(finding.hinted(hint).seen_in(with_0.iter().map(|(kind, _, _)| *kind)))
 }
 
-fn goes_on(reactions: &[Seen<'_>]) -> Option<Finding> {
+fn goes_on(reactions: &[SaveReaction<'_>]) -> Option<Finding> {
     let mut went = Vec::new();
     for (kind, attempt, reaction) in reactions {
         let Reaction::WentOn(saved, seconds) = *reaction else { continue };
         let more = attempt.steps().max().map_or(0, |step| step.saturating_sub(saved));
         // One that was ended right after it had saved had no time to go.
-        if more > 1 && *kind != Kind::LongNotice {
+        if more > 1 && *kind != ScenarioKind::LongNotice {
             went.push((*kind, saved, seconds, more));
         }
     }
@@ -310,7 +311,7 @@ fn goes_on(reactions: &[Seen<'_>]) -> Option<Finding> {
     let more = count(usize::try_from(more).unwrap_or(usize::MAX), "step");
     let text = "the program saves when asked, and goes on";
     Some(
-        Finding::new("goes-on-after-save", Level::Warning, text)
+        Finding::new("goes-on-after-save", Severity::Warning, text)
             .because(format!(
                 "it saved step {saved} after {seconds:.1} s, and went on for {more}: they are done twice"
             ))
@@ -321,14 +322,15 @@ fn goes_on(reactions: &[Seen<'_>]) -> Option<Finding> {
 
 fn leaves_processes(all: &Rehearsal) -> Option<Finding> {
     // After a kill it is no fault to have left children.
-    let left =
-        |run: &Run| run.attempts.iter().any(|own| own.notes.left_behind && own.left_by_itself());
+    let left = |run: &RehearsedRun| {
+        run.attempts.iter().any(|own| own.notes.left_behind && own.left_by_itself())
+    };
     let again = all.again.iter().map(|(run, _)| run);
     let runs =
         std::iter::once(&all.baseline).chain(again).chain(all.runs.iter().map(|(run, _)| run));
-    let kinds: Vec<Kind> = runs.filter(|run| left(run)).map(|run| run.kind).collect();
+    let kinds: Vec<ScenarioKind> = runs.filter(|run| left(run)).map(|run| run.kind).collect();
     (!kinds.is_empty()).then(|| {
-        Finding::new("leaves-processes", Level::Warning, "the program ends, and leaves processes behind")
+        Finding::new("leaves-processes", Severity::Warning, "the program ends, and leaves processes behind")
             .because("they were killed right after it had ended: what they had still to do is lost")
             .hinted("wait for child processes before the end; start none with `setsid`, `nohup` or `&` at the end")
             .seen_in(kinds)
@@ -337,16 +339,16 @@ fn leaves_processes(all: &Rehearsal) -> Option<Finding> {
 
 /// In the rehearsal a crash was followed by another attempt, whatever the file says.
 pub(super) fn crash_ends_trial(all: &Rehearsal) -> Option<Finding> {
-    let killed = all.runs.iter().any(|(run, _)| run.kind == Kind::Killed);
+    let killed = all.runs.iter().any(|(run, _)| run.kind == ScenarioKind::Killed);
     (killed && all.crashes == 0).then(|| {
         Finding::new(
             "crash-ends-trial",
-            Level::Note,
+            Severity::Note,
             "outside of a rehearsal a crash would end the trial for good",
         )
         .hinted(format!("to go on from the last checkpoint, in [task.{}.restart]:", all.task))
         .pasting("crashes = 2")
-        .seen_in([Kind::Killed])
+        .seen_in([ScenarioKind::Killed])
     })
 }
 
@@ -354,9 +356,9 @@ pub(super) fn crash_ends_trial(all: &Rehearsal) -> Option<Finding> {
 fn not_reached(all: &Rehearsal) -> Option<Finding> {
     let last = all.baseline.steps().last().copied();
     let runs = all.runs.iter().map(|(run, _)| run).filter(|run| !run.was_disturbed(last));
-    let calm: Vec<Kind> = runs.map(|run| run.kind).collect();
+    let calm: Vec<ScenarioKind> = runs.map(|run| run.kind).collect();
     (!calm.is_empty()).then(|| {
-        Finding::new("not-disturbed", Level::Warning, "a run was over before it could be disturbed")
+        Finding::new("not-disturbed", Severity::Warning, "a run was over before it could be disturbed")
             .hinted("let the training take a few seconds more: it is looked at every 5 ms, and limits are whole seconds")
             .seen_in(calm)
     })

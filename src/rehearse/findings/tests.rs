@@ -3,7 +3,7 @@
 use nemo_core::rundir::{AttemptEnd, Cause, MetricsLine, Next};
 
 use super::*;
-use crate::rehearse::observed::{Attempt, Injected, Notes};
+use crate::rehearse::observed::{HarnessNotes, Injected, RehearsedAttempt};
 use crate::rehearse::plan::Fault;
 use crate::rehearse::series::{PointDifference, SeriesDifference};
 
@@ -15,7 +15,7 @@ fn line(step: u64) -> MetricsLine {
 }
 
 /// An attempt from the step after `resume` to `last`, a second a step, that exits with 75, or 0 at step 60.
-fn attempt(resume: Option<u64>, last: u64) -> Attempt {
+fn attempt(resume: Option<u64>, last: u64) -> RehearsedAttempt {
     let lines: Vec<MetricsLine> = (resume.unwrap_or(0) + 1..=last).map(line).collect();
     let is_done = last == 60;
     #[expect(clippy::cast_precision_loss, reason = "small numbers")]
@@ -32,18 +32,31 @@ fn attempt(resume: Option<u64>, last: u64) -> Attempt {
         stopped: None,
         saving: None,
     };
-    Attempt { start: 100.0, resume_step: resume, lines, end: Some(end), ..Attempt::default() }
+    RehearsedAttempt {
+        start: 100.0,
+        resume_step: resume,
+        lines,
+        end: Some(end),
+        ..RehearsedAttempt::default()
+    }
 }
 
-fn run(kind: Kind, attempts: Vec<Attempt>) -> Run {
+fn run(kind: ScenarioKind, attempts: Vec<RehearsedAttempt>) -> RehearsedRun {
     let lines = (1..=60).map(line).collect();
-    Run { kind, seconds: 60.0, end: End::Completed, attempts, lines, checkpoints: vec![30, 60] }
+    RehearsedRun {
+        kind,
+        seconds: 60.0,
+        end: RunEnd::Completed,
+        attempts,
+        lines,
+        checkpoints: vec![30, 60],
+    }
 }
 
 /// Preempted after step 40, saved, and gone on.
-fn preempted() -> Vec<Attempt> {
+fn preempted() -> Vec<RehearsedAttempt> {
     let injected = Injected { fault: Fault::Preempt { lead: 60 }, time: 140.2, step: Some(40) };
-    let first = Attempt {
+    let first = RehearsedAttempt {
         checkpoints: vec![(30, 130.0), (40, 140.4)],
         injected: Some(injected),
         ..attempt(None, 40)
@@ -51,18 +64,19 @@ fn preempted() -> Vec<Attempt> {
     vec![first, attempt(Some(40), 60)]
 }
 
-fn rehearsal(attempts: Vec<Attempt>, comparison: Comparison) -> Rehearsal {
-    let calm = Attempt { checkpoints: vec![(30, 130.0), (60, 160.2)], ..attempt(None, 60) };
+fn rehearsal(attempts: Vec<RehearsedAttempt>, comparison: Comparison) -> Rehearsal {
+    let calm =
+        RehearsedAttempt { checkpoints: vec![(30, 130.0), (60, 160.2)], ..attempt(None, 60) };
     let whole = || Comparison {
         series: SeriesDifference { compared: 60, ..SeriesDifference::default() },
         has_steps: true,
         ..Comparison::default()
     };
-    let baseline = run(Kind::Undisturbed, vec![calm]);
+    let baseline = run(ScenarioKind::Undisturbed, vec![calm]);
     let again = Some((baseline.clone(), whole()));
     let series = SeriesDifference { compared: 60, ..comparison.series };
     let runs = vec![(
-        run(Kind::Preempted, attempts),
+        run(ScenarioKind::Preempted, attempts),
         Comparison { series, has_steps: true, ..comparison },
     )];
     let (task, signal) = ("train".to_owned(), "USR1".to_owned());
@@ -86,7 +100,7 @@ fn what_is_not_understood_is_not_safe() {
     let series = SeriesDifference { missing: vec![50], ..SeriesDifference::default() };
     let alone = vec![attempt(None, 60)];
     let mut all = rehearsal(alone, Comparison { series, ..Comparison::default() });
-    all.runs[0].0.kind = Kind::Killed;
+    all.runs[0].0.kind = ScenarioKind::Killed;
     all.runs[0].0.attempts[0].injected =
         Some(Injected { fault: Fault::KillProgram, time: 150.0, step: Some(50) });
     check(&all, &["differs"]);
@@ -105,7 +119,7 @@ fn a_save_right_before_the_request_is_one() {
 #[test]
 fn a_usual_save_is_no_answer() {
     let mut attempts = preempted();
-    attempts[0] = Attempt {
+    attempts[0] = RehearsedAttempt {
         checkpoints: vec![(30, 130.0)],
         injected: Some(Injected { time: 120.0, ..attempts[0].injected.unwrap() }),
         ..attempt(None, 60)
@@ -131,7 +145,7 @@ fn once_unheard_is_no_fault_of_a_program_that_listens() {
 #[test]
 fn runs_that_do_not_end_are_told() {
     for (end, code) in
-        [(End::Stuck, "never-ends"), (End::Failed("why".to_owned()), "fails-disturbed")]
+        [(RunEnd::Stuck, "never-ends"), (RunEnd::Failed("why".to_owned()), "fails-disturbed")]
     {
         let mut all = rehearsal(preempted(), Comparison::default());
         all.runs[0].0.end = end;
@@ -157,14 +171,14 @@ fn each_run_that_differs_by_chance_is_named() {
     let series = SeriesDifference { first: Some(point), ..SeriesDifference::default() };
     let mut all = rehearsal(preempted(), Comparison { series, ..Comparison::default() });
     let (mut run, own) = all.runs[0].clone();
-    run.kind = Kind::Killed;
+    run.kind = ScenarioKind::Killed;
     all.runs.push((run, own));
     check(&all, &["not-deterministic"]);
-    assert_eq!(judge(&all)[0].scenarios, [Kind::Preempted, Kind::Killed]);
+    assert_eq!(judge(&all)[0].scenarios, [ScenarioKind::Preempted, ScenarioKind::Killed]);
 }
 
 /// One that a TERM ends a moment after Slurm was told to requeue it.
-fn ended_by_term(exit_code: Option<i32>, notes: Notes) -> Rehearsal {
+fn ended_by_term(exit_code: Option<i32>, notes: HarnessNotes) -> Rehearsal {
     let mut attempts = preempted();
     let injected = Injected { fault: Fault::Requeue, time: 140.2, step: Some(40) };
     let end = AttemptEnd {
@@ -174,16 +188,16 @@ fn ended_by_term(exit_code: Option<i32>, notes: Notes) -> Rehearsal {
     };
     attempts[0].checkpoints = vec![(30, 130.0)];
     attempts[0] =
-        Attempt { injected: Some(injected), end: Some(end), notes, ..attempts[0].clone() };
+        RehearsedAttempt { injected: Some(injected), end: Some(end), notes, ..attempts[0].clone() };
     let mut all = rehearsal(attempts, Comparison::default());
-    all.runs[0].0.kind = Kind::Requeued;
+    all.runs[0].0.kind = ScenarioKind::Requeued;
     all
 }
 
 #[test]
 fn slurms_own_term_is_told_from_a_signal_that_is_ignored() {
     for (code, asked) in [(None, false), (None, true), (Some(143), true)] {
-        let all = ended_by_term(code, Notes { asked, ..Notes::default() });
+        let all = ended_by_term(code, HarnessNotes { asked, ..HarnessNotes::default() });
         check(&all, &["dies-of-term"]);
         let finding = &judge(&all)[0];
         assert_eq!(finding.what, "Slurm's own SIGTERM ended the program before it had saved");
@@ -194,13 +208,13 @@ fn slurms_own_term_is_told_from_a_signal_that_is_ignored() {
         all.runs[0].0.attempts[0].checkpoints.clear();
         check(&all, &["dies-of-term"]);
     }
-    let terminated = Notes { asked: true, terminated: true, ..Notes::default() };
+    let terminated = HarnessNotes { asked: true, terminated: true, ..HarnessNotes::default() };
     check(&ended_by_term(None, terminated), &["ignores-signal"]);
 }
 
 #[test]
 fn one_that_saved_before_the_term_came_is_safe() {
-    let mut all = ended_by_term(None, Notes { asked: true, ..Notes::default() });
+    let mut all = ended_by_term(None, HarnessNotes { asked: true, ..HarnessNotes::default() });
     all.runs[0].0.attempts[0].checkpoints.push((40, 140.4));
     check(&all, &[]);
 }
@@ -222,7 +236,7 @@ fn one_that_finishes_instead_of_saving_did_end() {
     let all = finished(Next::Requeue, vec![]);
     check(&all, &["finishes-without-saving"]);
     let findings = judge(&all);
-    assert_eq!(findings[0].level, Level::Warning, "it saved when it was asked before");
+    assert_eq!(findings[0].level, Severity::Warning, "it saved when it was asked before");
     assert!(findings[0].evidence[0].contains("exit code 0, 1.4 s after it was asked"));
     assert!(findings[0].hint.contains("FINISHED=1"));
     // Nothing is lost where the end is saved, or said.
@@ -239,7 +253,8 @@ fn one_that_finishes_instead_of_saving_did_end() {
 fn one_that_is_asked_right_after_its_resume_has_nothing_new_to_save() {
     let mut attempts = preempted();
     let injected = Injected { fault: Fault::Preempt { lead: 60 }, time: 140.9, step: None };
-    let mut idle = Attempt { injected: Some(injected), lines: vec![], ..attempt(Some(40), 40) };
+    let mut idle =
+        RehearsedAttempt { injected: Some(injected), lines: vec![], ..attempt(Some(40), 40) };
     idle.notes.asked = true;
     attempts.insert(1, idle);
     check(&rehearsal(attempts.clone(), Comparison::default()), &[]);
