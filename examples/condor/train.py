@@ -1,5 +1,5 @@
-"""A self-checkpointing job as for HTCondor (`checkpoint_exit_code = 85`): it saves now and then, ends with 85, and is
-started again at once. It listens to no signal: what was done since the last save is done again.
+"""A self-checkpointing job as for HTCondor (`checkpoint_exit_code = 85`): it saves every few steps, exits with 85, and is
+started again at once. It catches no signal: steps since the last save are done again.
 """
 
 import os

@@ -1,19 +1,19 @@
 """Trains an MLP by minibatch SGD with momentum. The same bits come out, interrupted or not.
 
-What it takes to be interrupted at any moment, in four places below marked (1) to (4). Without
-nemo-slurm it is an ordinary program: `python3 train.py --data digits.npz --lr 0.1`.
+Four places, marked (1) to (4), let it be interrupted at any moment. Without nemo-slurm it is an
+ordinary program: `python3 train.py --data digits.npz --lr 0.1`.
 """
 
 import os
 import signal
 import sys
 
-# (1) Asked to save. Only a flag: the step that runs is finished first. Before the slow imports,
-# because the request may come at any time.
+# (1) A save request only sets a flag: the current step is finished first. The handlers are set before
+# the slow imports, because a request may come at any time.
 asked = []
 CHECKPOINTS = os.environ.get("NEMO_CHECKPOINT_DIR")
 if CHECKPOINTS:
-    for number in (signal.SIGUSR1, signal.SIGTERM):  # a job that is cancelled hears the second only
+    for number in (signal.SIGUSR1, signal.SIGTERM):  # scancel sends only SIGTERM
         signal.signal(number, lambda number, frame: asked.append(number))
 
 import argparse
@@ -30,7 +30,7 @@ SEED = int(os.environ.get("NEMO_SEED") or 0)
 
 
 def save_checkpoint(step, weights, momentum, rng):
-    """(2) Everything that the next step depends on, under a name that says the step."""
+    """(2) Saves everything that the next step depends on, under a name that has the step."""
     state = {f"weights_{name}": value for name, value in weights.items()}
     state |= {f"momentum_{name}": value for name, value in momentum.items()}
     state |= {"rng": json.dumps(rng.bit_generator.state), "step": step}
@@ -38,7 +38,7 @@ def save_checkpoint(step, weights, momentum, rng):
 
 
 def load_checkpoint(path, rng):
-    """(3) The state to go on from. What is given has been verified."""
+    """(3) Loads the state to resume from. The harness has verified it."""
     path = Path(path)
     if path.is_dir():
         (path,) = path.glob("*.npz")
@@ -76,7 +76,7 @@ def main():
         momentum = {name: np.zeros_like(value) for name, value in weights.items()}
 
     for step in range(start + 1, args.steps + 1):
-        if asked:  # (4) between two steps, so that none is lost and none done twice
+        if asked:  # (4) between two steps, so that no step is lost or done twice
             save_checkpoint(step - 1, weights, momentum, rng)
             print(f"saved after step {step - 1}, as asked", flush=True)
             sys.exit(SAVED_REQUEUE_ME)

@@ -1,16 +1,16 @@
 """Trains an MLP on scikit-learn's digits with PyTorch's DistributedDataParallel, on CPUs.
 
-All ranks are asked to save, agree on one step, and save one checkpoint together. The same bits come
-out, interrupted or not. The places that it takes are marked (1) to (4).
+All ranks are asked to save, agree on one step, and save one checkpoint together. The result has the
+same bits, interrupted or not. The four places that this needs are marked (1) to (4).
 """
 
 import os
 import signal
 import sys
 
-# (1) Asked to save. Only a flag, and before the slow imports: the request may come at any time.
+# (1) A save request only sets a flag. The handlers are set before the slow imports, because a request may come at any time.
 asked = []
-for number in (signal.SIGUSR1, signal.SIGTERM):  # a job that is cancelled hears the second only
+for number in (signal.SIGUSR1, signal.SIGTERM):  # scancel sends only SIGTERM
     signal.signal(number, lambda number, frame: asked.append(number))
 
 import argparse
@@ -34,9 +34,9 @@ def network():
 
 
 def save_checkpoint(step, model, optimizer):
-    """(2) One folder: a part that is the same everywhere, and one of each rank's own.
+    """(2) Saves one folder: a part that is the same for all ranks, and a part of each rank.
 
-    It is complete under its name only: rank 0 renames it when every rank has written its part.
+    Rank 0 renames it when every rank has written its part. Only then is it complete.
     """
     folder = Path(CHECKPOINTS) / f"step-{step}"
     temporary = folder.with_suffix(".tmp")
@@ -52,7 +52,7 @@ def save_checkpoint(step, model, optimizer):
 
 
 def load_checkpoint(folder, model, optimizer):
-    """(3) The state to go on from. What is given has been verified."""
+    """(3) Loads the state to resume from. The harness has verified it."""
     state = torch.load(Path(folder) / "shared.pt")
     model.module.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
@@ -61,7 +61,7 @@ def load_checkpoint(folder, model, optimizer):
 
 
 def must_save():
-    """(4) Asked anywhere is asked everywhere: the ranks are told at different moments."""
+    """(4) Whether any rank was asked to save: the requests arrive at different moments."""
     flag = torch.tensor(1 if asked else 0)
     dist.all_reduce(flag, dist.ReduceOp.MAX)
     return bool(flag)

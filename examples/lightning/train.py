@@ -1,7 +1,7 @@
 """PyTorch Lightning as it is: its own handler for Slurm saves, and nemo-slurm commits, requeues and resumes.
 
-For a run that ends with the same bits as an undisturbed one, two things are Lightning's users' own business: the data
-must go on where it was (`Batches`), and the handler must not save in the middle of a step (`BetweenSteps`).
+For the same bits as an undisturbed run, you must add two things to Lightning: the data continues at its position
+(`Batches`), and the handler does not save in the middle of a step (`BetweenSteps`).
 """
 
 import os

@@ -1,7 +1,7 @@
-"""A callable with `checkpoint()`, as it is given to submitit: asked by USR2, it is pickled and goes on from its last save.
+"""A callable with `checkpoint()`, as it is given to submitit: on USR2 it is pickled, and it resumes from its last save.
 
-`Training` needs no change. Where `executor.submit(Training())` stood, `main` runs it here by submitit's own code, with
-its own handler of USR2: the scheduling is nemo-slurm's.
+`Training` needs no change. `main` replaces `executor.submit(Training())`: it runs the class by submitit's own code,
+with submitit's handler of USR2. nemo-slurm does the scheduling.
 """
 
 import os
@@ -50,7 +50,7 @@ class Training:
         os.replace(unfinished, self.folder / f"step-{step}.npz")
 
     def checkpoint(self, *arguments):
-        """submitit asks for what is to be run next time: the same; the last save says where it goes on."""
+        """submitit asks what to run next time: the same. The last save says where to continue."""
         return submitit.helpers.DelayedSubmission(Training(self.seed, self.folder))
 
 

@@ -6,9 +6,9 @@ import sys
 import time
 from pathlib import Path
 
-# Only a flag: the step that runs is finished first. Before the slow imports: a request may come at any time.
+# A save request only sets a flag: the current step is finished first. The handlers are set before the slow imports,
+# because a request may come at any time. Slurm itself sends SIGTERM: on scancel, and at the end of a grace time.
 asked = []
-# SIGTERM is Slurm's own: an scancel, or the end of a grace.
 for number in (signal.SIGUSR1, signal.SIGTERM):
     signal.signal(number, lambda number, frame: asked.append(number))
 

@@ -1,4 +1,4 @@
-"""Two workers of torchrun with DistributedDataParallel: each hears USR1, and all stop after the same step."""
+"""Two workers of torchrun with DistributedDataParallel: each receives USR1, and all stop after the same step."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ PACE = float(os.environ.get("PACE") or 0)
 
 
 def anybody(value):
-    """Whether it holds in any worker: so that all decide alike."""
+    """Whether the value is true in any worker. So all decide alike."""
     number = torch.tensor([float(bool(value))])
     dist.all_reduce(number, dist.ReduceOp.MAX)
     return bool(number.item())

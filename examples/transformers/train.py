@@ -1,6 +1,6 @@
 """Hugging Face's Trainer on a tiny GPT-2, made from its config, that learns the letters of Python's own documentation.
 
-`SaveOnTerm` is all that a Trainer needs to be preempted; from Transformers 5 on it has that itself:
+A Trainer needs only `SaveOnTerm` to be preempted. Transformers 5 and newer have the same built in:
 `TrainingArguments(enable_jit_checkpoint=True)`.
 """
 

@@ -1,4 +1,4 @@
-"""What a training program says to nemo-slurm's harness, and hears from it. One file, no dependencies.
+"""Connects a training program with nemo-slurm's harness: saves, stops, metrics. One file, no dependencies.
 
     import nemo_harness as nemo
 
@@ -12,11 +12,11 @@
                     save(folder / "model.pt")
 
 A step's number is the count of steps completed at the end of the loop's body: `checkpoint(step)` holds everything up to
-and including it, and a trial that is resumed from it goes on with `step + 1`.
+and including it, and a trial that is resumed from it continues with `step + 1`.
 
-Outside a job (no NEMO_SOCKET) the same program runs as it is: nothing is asked for, checkpoints go to ./checkpoints.
-Nothing here blocks or fails because the harness is slow or gone. Processes that are forked off (data-loader workers) are
-silent; so are all ranks but 0, which only listen (see `Trial.distribute` for how all ranks come to the same decision).
+Outside a job (no NEMO_SOCKET) the same program just runs: nobody asks it to save, and checkpoints go to ./checkpoints.
+Nothing here blocks or fails because the harness is slow or gone. Processes that are forked off (data-loader workers) send
+nothing. Neither do ranks other than 0: they only receive (`Trial.distribute` makes all ranks decide alike).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def trial(params: Optional[Mapping[str, Any]] = None, seed: int = 0) -> Trial:
 def notify(**lines: object) -> bool:
     """Sends one message of the protocol: `notify(STATUS="warming up", EXTEND_TIMEOUT_USEC=600_000_000)`.
 
-    Says whether the harness took it; False outside a job.
+    Returns whether the harness accepted it; False outside a job.
     """
     global _shared
     path = None if _is_forked else os.environ.get("NEMO_SOCKET")
@@ -84,7 +84,7 @@ def notify(**lines: object) -> bool:
 
 
 class Workload(NamedTuple):
-    """What is to be done next: `kind` is "train", "validate" or "checkpoint"; `step` is where the program is before it.
+    """What to do next: `kind` is "train", "validate" or "checkpoint"; `step` is the number of steps completed before it.
 
     `steps` are the numbers of the steps to train: `for step in workload.steps`.
     """
@@ -111,7 +111,7 @@ class Trial:
         self.resume_step: int = int(environ.get("NEMO_RESUME_STEP") or 0) if self.resume_from else 0
         """The step of that checkpoint."""
         self.finished: bool = False
-        """Whether the last loop over `steps` or `workloads` did all it was to do."""
+        """Whether the last loop over `steps` or `workloads` completed."""
 
         self._link = _Link(environ.get("NEMO_SOCKET"))
         self._checkpoints = _path(environ.get("NEMO_CHECKPOINT_DIR")) or Path("checkpoints")
@@ -131,7 +131,7 @@ class Trial:
         self._pid = os.getpid()
         self._told_to_end = False  # by SIGTERM, which some clusters send to every process of a job
 
-    # --- the whole ---
+    # --- start and end ---
 
     def __enter__(self) -> Trial:
         self._entered = True
@@ -146,7 +146,7 @@ class Trial:
         error: Optional[BaseException],
         traceback: Optional[TracebackType],
     ) -> None:
-        """Ends the process if the work was stopped before it was done: what follows the block is for a finished trial."""
+        """Ends the process if the loop was stopped early: what follows the block runs only for a finished trial."""
         if kind is None and self.finished:
             self._tell({"FINISHED": "1"})
         self._link.close()
@@ -157,14 +157,14 @@ class Trial:
             sys.exit(SAVED_START_ME_AGAIN if self._world == 1 else 0)
 
     def resume(self, load: Callable[[Path], object]) -> int:
-        """Calls `load` with the checkpoint to go on from, if there is one, and returns its step, else 0."""
+        """Calls `load` with the checkpoint to resume from, if there is one, and returns its step, else 0."""
         if self.resume_from is not None:
             load(self.resume_from)
         self._step = self._saved = self.resume_step
         return self.resume_step
 
     def steps(self, start: int, total: int) -> Iterator[int]:
-        """The steps still to do: start + 1, ..., total. Ends early when a stop is asked for and all is saved."""
+        """The steps that are left: start + 1, ..., total. Ends early if a stop is requested and all is saved."""
         self._begin(start)
         self._tell({"STEP": str(start), "TOTAL": str(total)})
         for step in range(start + 1, total + 1):
@@ -188,7 +188,7 @@ class Trial:
         validate_first: bool = False,
         checkpoint_best: bool = False,
     ) -> Iterator[Workload]:
-        """What to do next, until all is done: for programs that leave it to the harness when to validate and when to save.
+        """What to do next, until training is finished. The harness decides when to validate and when to save.
 
         A workload counts as done when the next one is asked for. `checkpoint_best` saves after each validation that is
         the best by the experiment's metric, in a job.
@@ -214,19 +214,19 @@ class Trial:
             self._stop_early()
 
     def finish(self) -> None:
-        """Says that all is done, where that is not known from the steps: after an early stop of one's own, say."""
+        """Says that training is finished although not all steps were done, for example after early stopping."""
         self.finished = True
         if not self._entered:
             self._tell({"FINISHED": "1"})
 
     def invalid_hyperparameters(self, reason: str) -> NoReturn:
-        """Ends the process: the parameters make no sense, and the trial is not to be run again."""
+        """Ends the process: the parameters are invalid, and the trial must not be run again."""
         print(f"invalid hyperparameters: {reason}", file=sys.stderr)
         self._tell({"INVALID_HP": reason})
         self._link.close()
         sys.exit(NEVER_RESTART)
 
-    # --- what is told ---
+    # --- reports ---
 
     def report(self, step: int, **metrics: Any) -> None:
         """Records metrics after `step` steps."""
@@ -237,34 +237,34 @@ class Trial:
         self._tell({"STEP": str(step), "VALIDATION": _as_json(metrics)})
 
     def status(self, text: str) -> None:
-        """Shows people where the program is."""
+        """Shows a text to people, in `nemo-slurm status`."""
         self._tell({"STATUS": text})
 
     def progress(self, fraction: float) -> None:
-        """Says how far the whole is, from 0 to 1."""
+        """Tells which part of the training is done, from 0 to 1."""
         self._tell({"PROGRESS": repr(min(max(float(fraction), 0.0), 1.0))})
 
-    # --- what is asked ---
+    # --- requests ---
 
     def should_save(self) -> bool:
-        """Whether a checkpoint is wanted now, until one is made."""
-        save, stop = self._wishes()
+        """Whether to save a checkpoint now. True until one is made."""
+        save, stop = self._requests()
         return (save != 0 and save != self._answered) or (stop and self._is_unsaved()) or self._is_due()
 
     def should_stop(self) -> bool:
-        """Whether the program is to save and end."""
-        return self._wishes()[1]
+        """Whether to save and end."""
+        return self._requests()[1]
 
     @property
     def deadline(self) -> Optional[int]:
-        """By when the program must be gone, in unix seconds, where that is known."""
+        """When the program must have ended, in unix seconds, or None if that is not known."""
         return self._link.hear().deadline or self._deadline
 
     @contextlib.contextmanager
     def checkpoint(self, step: int) -> Iterator[Path]:
-        """A folder for everything that the next step depends on. It is complete when the block ends, and gone if that fails.
+        """A folder for everything that the next step depends on. It is complete when the block ends, and removed if the block fails.
 
-        Only what rank 0 puts there counts, unless `distribute` was called: then all ranks share the folder.
+        Only what rank 0 writes there counts, unless `distribute` was called. Then all ranks share the folder.
         """
         if self.rank != 0 and self._broadcast is None:
             with self._scratch() as folder:
@@ -273,7 +273,7 @@ class Trial:
             return
         name = f"step-{step}"
         folder = self._checkpoints / f".tmp-{name}"
-        save, _ = self._wishes()
+        save, _ = self._requests()
         self._tell({"STEP": str(step), "SAVE": "begin"})
         done = {"STEP": str(step), "SAVE": "end"}
         try:
@@ -287,7 +287,7 @@ class Trial:
                 _rename_over(folder, self._checkpoints / name)
             done["CKPT_DONE"] = name
             # A request that came while this was saved is answered by it too: nothing was trained since.
-            self._answered = self._wishes()[0] or save
+            self._answered = self._requests()[0] or save
             self._note_saved(step)
         finally:
             if self.rank == 0:
@@ -307,7 +307,7 @@ class Trial:
         self._broadcast = broadcast or _torch_broadcast
         self._barrier = barrier or (_torch_barrier if broadcast is None else lambda: None)
 
-    # --- within ---
+    # --- internals ---
 
     def _begin(self, start: int) -> None:
         self.finished = False
@@ -334,7 +334,7 @@ class Trial:
         if time.monotonic() - self._told_at >= _STEP_EVERY:
             self._tell({"STEP": str(self._step)})
 
-    def _wishes(self) -> Tuple[int, bool]:
+    def _requests(self) -> Tuple[int, bool]:
         """The number of the request to save, or 0; and whether to stop."""
         if self._broadcast is not None:
             return self._agreed
@@ -342,14 +342,14 @@ class Trial:
         return state.save, state.stop or self._told_to_end
 
     def _hear_term(self, number: int, frame: Optional[FrameType]) -> None:
-        """Saves and ends, where the default is to die at once. A forked child, a data loader's worker say, dies."""
+        """Saves and ends instead of dying at once. A forked child, such as a data loader's worker, dies."""
         if os.getpid() != self._pid:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
         self._told_to_end = True
 
     def _is_due(self) -> bool:
-        """Whether a save is wanted at this very step. Several ranks wait for the harness to ask, so that all hear of it."""
+        """Whether to save at exactly this step. Several ranks wait for a request instead, so that all receive it."""
         every = self._link.hear().every
         if not every or self._broadcast is not None or not self._step:
             return False
@@ -368,7 +368,7 @@ class Trial:
 
     def _note_saved(self, step: int) -> None:
         self._saved = step
-        self._saved_for_stop = self._wishes()[1]
+        self._saved_for_stop = self._requests()[1]
 
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[Path]:
@@ -380,7 +380,7 @@ class Trial:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _next_workload(self, plan: _Plan) -> Optional[Workload]:
-        """What the harness says; what it would say, where it doesn't answer or all ranks must do the same."""
+        """The harness's answer. If it does not answer, or if all ranks must do the same, the same rule is applied here."""
         if self._broadcast is None and self.rank == 0:
             answer = self._link.ask_next()
             if answer is not None:
@@ -511,7 +511,7 @@ class _Link:
             return not self._waiting
 
     def hear(self) -> _State:
-        """The newest state. It is pushed; it is asked for at the start, and now and then in case a message was lost."""
+        """The newest state. The harness sends each change, and is asked every few seconds in case a message was lost."""
         with self._lock:
             if self._socket is None:
                 return self._state
@@ -551,7 +551,7 @@ class _Link:
             self.silence()
 
     def silence(self) -> None:
-        """Lets go of the socket without a word. In a forked child the lock may be held by a thread that isn't there."""
+        """Drops the socket and sends nothing. In a forked child the lock may be held by a thread that is not there."""
         self._lock = threading.RLock()
         link, self._socket = self._socket, None
         self._waiting.clear()
@@ -628,7 +628,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _connect(path: str) -> Optional[socket.socket]:
-    """Connected first, so that nobody but the harness can send to it; then named, so that the harness can answer."""
+    """A socket, connected so that only the harness can send to it, then bound so that the harness can answer."""
     try:
         link = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
     except (AttributeError, OSError):
@@ -645,7 +645,7 @@ def _connect(path: str) -> Optional[socket.socket]:
 
 
 def _parse(message: bytes) -> Dict[str, str]:
-    """The lines of a message; what is no line is left out."""
+    """The `KEY=VALUE` lines of a message. Other lines are ignored."""
     lines: Dict[str, str] = {}
     for line in message.decode("utf-8", "replace").split("\n"):
         key, separator, value = line.partition("=")
@@ -655,7 +655,7 @@ def _parse(message: bytes) -> Dict[str, str]:
 
 
 def _newer(state: _State, lines: Mapping[str, str]) -> _State:
-    """The state after a message. One that is late, or can't be read, changes nothing."""
+    """The state after a message. A late or unreadable message changes nothing."""
     number, save, stop = (_integer(lines.get(key)) for key in ("STATE", "SAVE", "STOP"))
     if number is None or number <= state.number or (save is None and stop is None):
         return state
@@ -716,7 +716,7 @@ def _plain(value: Any) -> Union[None, bool, int, float, str]:
 
 
 def _rename_over(source: Path, target: Path) -> None:
-    """A checkpoint of that name that nobody has fetched yet gives way."""
+    """Replaces a checkpoint of that name that the harness has not committed yet."""
     for _ in range(3):
         try:
             os.rename(source, target)

@@ -179,6 +179,21 @@ fn links_lead_somewhere() {
     }
 }
 
+#[test]
+fn the_places_of_the_architecture_exist() {
+    for page in ["docs/architecture.md", "CONTRIBUTING.md"] {
+        let text = read(page);
+        let places = text.split('`').skip(1).step_by(2);
+        let starts = ["src/", "harness/", "tests/", "scripts/", "docs/", "fuzz/"];
+        let places = places.filter(|place| starts.iter().any(|start| place.starts_with(start)));
+        let places = places.filter_map(|place| place.split([' ', '*', '{']).next());
+        for place in places.filter(|place| !place.contains("VERB")) {
+            let is_start = place.ends_with('_');
+            assert!(is_start || root().join(place).exists(), "{page}: `{place}` is not there");
+        }
+    }
+}
+
 /// As GitHub makes it of a heading.
 fn anchor_of(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
