@@ -8,7 +8,7 @@ use std::path::Path;
 use nemo_core::lines;
 use nemo_core::rundir::runner::RunnerRecord;
 use nemo_core::rundir::{
-    AttemptRecord, ExperimentDir, MetricsLine, Next, Progress, TaskDir, TrialDir, requests,
+    AttemptRecord, ExperimentDir, MetricsLine, Next, Progress, TaskDir, TrialDir, requests, trials,
 };
 use tracing::debug;
 
@@ -20,7 +20,7 @@ use crate::parallel::{join, map_chunks};
 use crate::process::{Liveness, ProcessId};
 use crate::query::{QueueAndAccounts, SlurmSource};
 use crate::remembered;
-use crate::status::{self, Certainty, QueryResult, RunnerView, StatusInputs, TrialFiles};
+use crate::status::{self, Certainty, QueryResult, RunnerView, Status, StatusInputs, TrialFiles};
 use crate::store::{Stored, claim};
 
 /// How much of a metrics file's end is read: the last reports are in it.
@@ -205,7 +205,7 @@ pub fn sources<'a>(
 }
 
 fn every_trial(stored: &Stored, holds: impl Fn(&str, u32) -> bool) -> bool {
-    let of_task = |task: &Task| (0..).zip(&task.trials).all(|(trial, _)| holds(&task.name, trial));
+    let of_task = |task: &Task| (0..task.n_trials).all(|trial| holds(&task.name, trial));
     stored.experiment.tasks.iter().all(of_task)
 }
 
@@ -245,6 +245,15 @@ fn files_but(
         Ok((task.name.clone(), task_files(&dir, &trials, is_local)?))
     };
     stored.experiment.tasks.iter().map(of_task).collect()
+}
+
+/// Tells a status what each of its trials was given: only who shows that needs it.
+pub fn set_params(stored: &Stored, status: &mut Status) {
+    let names: Vec<String> = status.tasks.iter().map(|task| task.name.clone()).collect();
+    for name in names {
+        let path = stored.dir.task(&name).trial_lines();
+        status::set_params(status, &name, &path, trials::read_all(&path));
+    }
 }
 
 /// Whether a process still works on the submission, as far as can be told from here.

@@ -23,7 +23,7 @@ use nemo_core::rundir::{
 };
 use nemo_slurm::commands::prepare::{Context, new_tasks};
 use nemo_slurm::executor::slurm::{Scheduler, Submission, submit};
-use nemo_slurm::experiment::{self, Experiment};
+use nemo_slurm::experiment::{self, Loaded};
 use nemo_slurm::journal::{self, Event, Journal};
 use nemo_slurm::plan::{Limits, Plan, Selection};
 use nemo_slurm::process::Liveness;
@@ -135,9 +135,9 @@ impl Maker {
         let is_local = fate == Fate::Over && trials(number) <= 30 && chance.below(5) == 0;
         let name = name(number);
         let toml = file(&name, number, is_local, &mut chance);
-        let experiment = experiment::load(&toml, &self.home.path().join("exp.toml"), &[], None)?;
+        let loaded = experiment::load(&toml, &self.home.path().join("exp.toml"), &[], None)?;
         let id = ExperimentId::new(&name, created, 0);
-        let stored = self.submit(&id, &toml, &experiment, number, created as f64, is_local)?;
+        let stored = self.submit(&id, &toml, &loaded, number, created as f64, is_local)?;
         if fate == Fate::Damaged {
             damage(&stored.dir, number / DAMAGED)?;
             return Ok(None);
@@ -159,11 +159,12 @@ impl Maker {
         &self,
         id: &ExperimentId,
         toml: &str,
-        experiment: &Experiment,
+        loaded: &Loaded,
         number: usize,
         now: f64,
         is_local: bool,
     ) -> Result<Stored> {
+        let Loaded { experiment, params } = loaded;
         let dir = self.home.experiment(id);
         let plan = if is_local {
             None
@@ -184,6 +185,7 @@ impl Maker {
             id,
             toml,
             experiment,
+            params,
             journal: &journal,
             tasks,
             environment: &KeptEnvironment::default(),
@@ -312,7 +314,7 @@ fn fates(stored: &Stored, fate: Fate, chance: &mut Chance) -> Vec<TrialLedger> {
     let mut all = Vec::new();
     for task in &stored.experiment.tasks {
         let is_last = Some(&task.name) == stored.experiment.tasks.last().map(|task| &task.name);
-        let total = u32::try_from(task.trials.len()).unwrap_or(0);
+        let total = task.n_trials;
         for index in 0..total {
             let state = match fate {
                 _ if !is_last => State::Completed,

@@ -7,24 +7,24 @@ use serde_json::json;
 use super::{paths, read_file};
 use crate::cli::FileArgs;
 use crate::error::{CommandError, ExitCode, IoResultExt};
-use crate::experiment::{self, Experiment, Override, Problems};
+use crate::experiment::{self, Loaded, Override, Problems};
 use crate::humanize::count;
 use crate::report::{out, out_json};
 
 /// Prints what the file holds, or all that is wrong with it.
 pub(super) fn check(args: &FileArgs) -> Result<ExitCode, CommandError> {
     match load(args) {
-        Ok((_, experiment)) if args.json => out_json(&json!({
+        Ok((_, Loaded { experiment, .. })) if args.json => out_json(&json!({
             "schema": 1,
             "ok": true,
             "name": experiment.name,
             "tasks": experiment.tasks.len(),
-            "trials": trials(&experiment),
+            "trials": experiment.n_trials(),
             "problems": [],
         })),
-        Ok((_, experiment)) => {
+        Ok((_, Loaded { experiment, .. })) => {
             let tasks = count(experiment.tasks.len(), "task");
-            let trials = count(trials(&experiment), "trial");
+            let trials = count(experiment.n_trials(), "trial");
             out(&format!("`{}` is sound: {tasks}, {trials}.", experiment.name))
         }
         Err(error) => match error.error.downcast_ref::<Problems>() {
@@ -39,12 +39,8 @@ pub(super) fn check(args: &FileArgs) -> Result<ExitCode, CommandError> {
     }
 }
 
-fn trials(experiment: &Experiment) -> usize {
-    experiment.tasks.iter().map(|task| task.trials.len()).sum()
-}
-
 /// Reads a file and what is changed in it. Returns its text too.
-pub(super) fn load(args: &FileArgs) -> Result<(String, Experiment), CommandError> {
+pub(super) fn load(args: &FileArgs) -> Result<(String, Loaded), CommandError> {
     let text = read_file(&args.file)?;
     let file: &Path = &std::path::absolute(&args.file).at("find", &args.file)?;
     paths::check(file)?;
@@ -54,6 +50,6 @@ pub(super) fn load(args: &FileArgs) -> Result<(String, Experiment), CommandError
         .map(|text| text.parse::<Override>())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| CommandError::from_error(ExitCode::Usage, error))?;
-    let experiment = experiment::load(&text, file, &overrides, args.executor.as_deref())?;
-    Ok((text, experiment))
+    let loaded = experiment::load(&text, file, &overrides, args.executor.as_deref())?;
+    Ok((text, loaded))
 }

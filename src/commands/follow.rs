@@ -10,7 +10,7 @@ use crate::report::live::{Bars, Changes};
 use crate::report::{Page, out, say, status_table};
 use crate::status::{State, Status, TrialStatus};
 use crate::store::{Stored, Target};
-use crate::{clock, status};
+use crate::{clock, observe, status};
 
 /// How what is seen is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +51,8 @@ pub(super) fn until(
     let (mut forgotten, mut doubtful) = (0, 0);
     let mut looks = StatusPoller::default();
     loop {
-        let PolledStatus { status, is_new, pause } =
-            looks.next(app, &app.home.load(&target.id)?)?;
+        let stored = app.home.load(&target.id)?;
+        let PolledStatus { mut status, is_new, pause } = looks.next(app, &stored)?;
         let (state, settled) = standing(&status, target);
         screen.show(&status);
         // The same answer twice is not two that agree.
@@ -62,11 +62,11 @@ pub(super) fn until(
             if view == View::Silent && state != State::Completed {
                 say(&why(target, &status, state));
             }
-            return screen.end(&status, state);
+            return screen.end(&stored, &mut status, state);
         }
         forgotten = if settled == Settled::Forgotten { forgotten + seen } else { 0 };
         if forgotten >= FORGOTTEN {
-            screen.end(&status, state)?;
+            screen.end(&stored, &mut status, state)?;
             let text = format!("nobody knows what became of a part of `{}`", target.id);
             return Err(CommandError::new(ExitCode::NoAnswer, text).hinted(format!(
                 "`nemo-slurm status {} --attempts` shows what is known",
@@ -74,7 +74,7 @@ pub(super) fn until(
             )));
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            screen.end(&status, state)?;
+            screen.end(&stored, &mut status, state)?;
             let text = format!("`{}` is still {}", target.id, state.as_str());
             return Err(CommandError::new(ExitCode::NoAnswer, text));
         }
@@ -161,7 +161,15 @@ impl FollowOutput {
         }
     }
 
-    fn end(&self, status: &Status, state: State) -> Result<ExitCode, CommandError> {
+    fn end(
+        &self,
+        stored: &Stored,
+        status: &mut Status,
+        state: State,
+    ) -> Result<ExitCode, CommandError> {
+        if !matches!(self, Self::Silent) {
+            observe::set_params(stored, status);
+        }
         match self {
             Self::Bars(bars) => {
                 bars.clear();

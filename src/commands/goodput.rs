@@ -59,7 +59,7 @@ fn look(app: &App, stored: &Stored) -> Result<(Files, States), CommandError> {
         .experiment
         .tasks
         .iter()
-        .flat_map(|task| (0..).zip(&task.trials).map(|(trial, _)| (task.name.clone(), trial)));
+        .flat_map(|task| (0..task.n_trials).map(|trial| (task.name.clone(), trial)));
     let told: Option<States> = every
         .map(|(task, trial)| state(&task, trial).map(|state| ((task, trial), state)))
         .collect();
@@ -91,13 +91,13 @@ fn account(
     let now = clock::now();
     let mut ledgers: BTreeMap<&str, Vec<Ledger>> = BTreeMap::new();
     for task in &stored.experiment.tasks {
-        let one = |(trial, _)| {
+        let one = |trial| {
             let eligible = eligible(task, trial, &ledgers, now);
             let state = states.get(&(task.name.clone(), trial)).copied().unwrap_or(State::Unknown);
             let files = files.get(&task.name).and_then(|task| task.get(&trial));
             ledger(stored, (&task.name, trial), files, state, (eligible, now))
         };
-        let of_task = (0..).zip(&task.trials).map(one).collect();
+        let of_task = (0..task.n_trials).map(one).collect();
         ledgers.insert(&task.name, of_task);
     }
     let is_meant = |task: &&Task| target.task.as_ref().is_none_or(|wanted| *wanted == task.name);

@@ -164,9 +164,9 @@ impl App {
                 .hinted(format!("its tasks are {tasks}")));
         };
         match target.trial {
-            Some(trial) if trial as usize >= task.trials.len() => {
+            Some(trial) if trial >= task.n_trials => {
                 let text = format!("task `{wanted}` has no trial {trial}");
-                let last = task.trials.len() - 1;
+                let last = task.n_trials - 1;
                 Err(CommandError::new(ExitCode::NotFound, text)
                     .hinted(format!("its trials are 0 to {last}")))
             }

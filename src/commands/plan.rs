@@ -42,7 +42,7 @@ pub(super) fn show(
     scripts: bool,
     sequential: bool,
 ) -> Result<ExitCode, CommandError> {
-    let (_, mut experiment) = check::load(args)?;
+    let mut experiment = check::load(args)?.1.experiment;
     if sequential {
         make_sequential(&mut experiment);
     }
@@ -129,7 +129,7 @@ fn local(args: &FileArgs, experiment: &Experiment) -> Result<ExitCode, CommandEr
         let after: Vec<&str> = task.after.iter().map(|after| after.task.as_str()).collect();
         let after =
             if after.is_empty() { String::new() } else { format!(", after {}", after.join(", ")) };
-        let trials = count(task.trials.len(), "trial");
+        let trials = count(task.n_trials as usize, "trial");
         out(&format!("{}: {trials} on this machine (`{}`){after}", task.name, task.executor))?;
     }
     Ok(ExitCode::Fine)

@@ -73,7 +73,7 @@ impl StatusPoller {
         app: &App,
         stored: &Stored,
     ) -> Result<PolledStatus, CommandError> {
-        let trials = || stored.experiment.tasks.iter().map(|task| task.trials.len()).sum();
+        let trials = || stored.experiment.n_trials();
         let wanted = JobsToQuery {
             jobs: named(&stored.journal),
             open: summary::read(&stored.dir).map_or_else(trials, |summary| summary.open),

@@ -9,7 +9,7 @@ use super::{App, check, cluster, environment, paths, warnings};
 use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::executor::spec::{SubmitContext, task_spec};
-use crate::experiment::{Executor, Experiment};
+use crate::experiment::{Executor, Experiment, Loaded};
 use crate::journal::Event;
 use crate::plan::{Limits, Plan, Selection};
 use crate::process::ProcessId;
@@ -21,7 +21,7 @@ use crate::store::{
 
 /// Reads the file, plans it and writes it all down, claimed by this process. Nothing is asked for yet.
 pub(super) fn create(app: &App, args: &SubmitArgs) -> Result<(Stored, Claim), CommandError> {
-    let (toml, mut experiment) = check::load(&args.file)?;
+    let (toml, Loaded { mut experiment, params }) = check::load(&args.file)?;
     if args.sequential {
         make_sequential(&mut experiment);
     }
@@ -41,10 +41,10 @@ pub(super) fn create(app: &App, args: &SubmitArgs) -> Result<(Stored, Claim), Co
         let (plan, cluster, harness) = (plan.as_ref(), cluster.as_ref(), harness.as_path());
         let tasks = new_tasks(&experiment, &Context { id, dir, plan, cluster, harness, now });
         let (toml, experiment, journal) = (toml.as_str(), &experiment, journal.as_slice());
-        let (environment, holder) = (&kept, Some(&holder));
+        let (params, environment, holder) = (&params, &kept, Some(&holder));
         store::create(
             &app.home,
-            &NewExperiment { id, toml, experiment, journal, environment, holder, tasks },
+            &NewExperiment { id, toml, experiment, params, journal, environment, holder, tasks },
         )
     };
     let (id, dir) = with_free_id(app, &experiment.name, write)?;

@@ -14,7 +14,7 @@ use super::{App, check, cluster, environment, paths, prepare};
 use crate::cli::FileArgs;
 use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
-use crate::experiment::{Executor, Experiment, LocalExecutor, Task};
+use crate::experiment::{Executor, Experiment, Loaded, LocalExecutor, Task};
 use crate::humanize::{count, duration};
 use crate::rehearse::findings::is_safe;
 use crate::rehearse::folder::RehearsalFolder;
@@ -61,7 +61,8 @@ pub struct RehearseArgs {
 
 /// Rehearses a trial of a task.
 pub(super) fn rehearse(app: &App, args: &RehearseArgs) -> Result<ExitCode, CommandError> {
-    let (toml, mut experiment) = check::load(&args.file).map_err(|error| forgotten(error, args))?;
+    let loaded = check::load(&args.file).map_err(|error| forgotten(error, args))?;
+    let (toml, Loaded { mut experiment, params }) = loaded;
     let name = task(&experiment, args)?.name.clone();
     let place = if args.file.executor.is_some() && prepare::is_on_slurm(&experiment) {
         RehearseOn::Slurm
@@ -89,6 +90,7 @@ pub(super) fn rehearse(app: &App, args: &RehearseArgs) -> Result<ExitCode, Comma
         harness,
         toml: &toml,
         experiment: &experiment,
+        params: &params,
         task,
         trial: args.trial,
         cluster: cluster.as_ref(),
@@ -161,7 +163,7 @@ fn forgotten(error: CommandError, args: &RehearseArgs) -> CommandError {
     }
     let (set, executor) = (args.file.set.clone(), args.file.executor.clone());
     let file = FileArgs { file: PathBuf::from("exp.toml"), set, executor, json: false };
-    let Ok((_, meant)) = check::load(&file) else { return error };
+    let Ok((_, Loaded { experiment: meant, .. })) = check::load(&file) else { return error };
     if meant.tasks.iter().all(|task| task.name != name) {
         return error;
     }
@@ -178,7 +180,7 @@ fn task<'a>(experiment: &'a Experiment, args: &RehearseArgs) -> Result<&'a Task,
         (None, [only]) => only,
         (None, _) => {
             let text = format!("which task is to be rehearsed? There are {names}");
-            let last = experiment.tasks.iter().max_by_key(|task| task.trials.len());
+            let last = experiment.tasks.iter().max_by_key(|task| task.n_trials);
             let name = last.map_or("train", |task| task.name.as_str());
             return Err(CommandError::new(ExitCode::Usage, text)
                 .hinted(format!("`nemo-slurm rehearse {} {name}`", args.file.file.display())));
@@ -190,11 +192,11 @@ fn task<'a>(experiment: &'a Experiment, args: &RehearseArgs) -> Result<&'a Task,
             })?
         }
     };
-    if (args.trial as usize) < task.trials.len() {
+    if args.trial < task.n_trials {
         return Ok(task);
     }
     let text = format!("task `{}` has no trial {}", task.name, args.trial);
-    let last = task.trials.len() - 1;
+    let last = task.n_trials - 1;
     Err(CommandError::new(ExitCode::NotFound, text).hinted(format!("its trials are 0 to {last}")))
 }
 

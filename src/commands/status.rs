@@ -35,6 +35,7 @@ pub(super) fn status(app: &App, args: &StatusArgs) -> Result<ExitCode, CommandEr
     let (target, stored) = app.find_silently(&args.target)?;
     let mut status = look(app, &stored)?;
     narrow(&mut status, &target);
+    observe::set_params(&stored, &mut status);
     if args.json {
         return out_json(&json(&status));
     }

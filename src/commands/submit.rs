@@ -205,7 +205,7 @@ fn announce(
         out(&value)?;
         return Ok(());
     }
-    let trials: usize = stored.experiment.tasks.iter().map(|task| task.trials.len()).sum();
+    let trials = stored.experiment.n_trials();
     let what = if jobs.is_empty() {
         "on this machine".to_owned()
     } else {

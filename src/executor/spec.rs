@@ -99,7 +99,7 @@ fn parents(task: &Task, around: &SubmitContext<'_>) -> Vec<ParentSpec> {
         Some(ParentSpec {
             task: parent.name.clone(),
             dir: around.dir.task(&parent.name).0,
-            trials: u32::try_from(parent.trials.len()).unwrap_or(u32::MAX),
+            trials: parent.n_trials,
             on: match dependency.on {
                 On::Ok => Condition::Ok,
                 On::Each => Condition::Each,
@@ -116,8 +116,8 @@ fn inputs(task: &Task, around: &SubmitContext<'_>) -> BTreeMap<String, InputSpec
     let upstream = around.experiment.upstream(&task.name);
     let of = |parent: &Task| {
         let per_trial = *upstream.get(parent.name.as_str())?;
-        let trials = u32::try_from(parent.trials.len()).unwrap_or(u32::MAX);
-        let input = InputSpec { dir: around.dir.task(&parent.name).0, trials, per_trial };
+        let dir = around.dir.task(&parent.name).0;
+        let input = InputSpec { dir, trials: parent.n_trials, per_trial };
         Some((parent.name.clone(), input))
     };
     around.experiment.tasks.iter().filter_map(of).collect()

@@ -3,11 +3,9 @@
 use nemo_core::rundir::Params;
 use serde_json::{Number, Value as Json};
 
+use super::MOST_TRIALS;
 use super::parameters::{Domain, Parameter};
 use super::report::{KeyPosition, ProblemReport};
-
-/// More trials than this are a slip of the pen, or a wish that no cluster grants.
-pub(super) const MOST: u128 = 1_000_000;
 
 /// Every trial of a grid: the product of the axes in the order of their names, the last one fastest.
 pub(super) fn trials(
@@ -21,9 +19,9 @@ pub(super) fn trials(
     }
     let lengths: Vec<u128> = lengths.into_iter().collect::<Option<_>>()?;
     let product = lengths.iter().try_fold(1_u128, |product, &n| product.checked_mul(n));
-    let Some(total) = product.filter(|total| *total <= MOST) else {
+    let Some(total) = product.filter(|total| *total <= u128::from(MOST_TRIALS)) else {
         let shown = product.map_or_else(|| "too many".to_owned(), |total| total.to_string());
-        let message = format!("the grid has {shown} trials, and {MOST} is the most");
+        let message = format!("the grid has {shown} trials, and {MOST_TRIALS} is the most");
         report.problem(place, message).hint("use fewer values, or a smaller `count`");
         return None;
     };

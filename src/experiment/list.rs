@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use nemo_core::rundir::Params;
 use serde_json::Value as Json;
 
+use super::MOST_TRIALS;
 use super::grid::insert;
 use super::parameters::{self, Domain, Parameters};
 use super::reader::{Field, Section};
@@ -32,6 +33,10 @@ pub(super) fn read(
     let shared = shared(common, report);
     if rows.is_empty() {
         report.problem(place, "an empty list leaves nothing to try");
+    }
+    if rows.len() > MOST_TRIALS as usize {
+        let message = format!("the list has {} trials, and {MOST_TRIALS} is the most", rows.len());
+        report.problem(place, message).hint("write several files");
     }
     let mut trials: Vec<TrialEntry> = Vec::new();
     for row in rows {

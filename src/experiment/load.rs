@@ -15,7 +15,10 @@ use super::report::{KeyPosition, ProblemReport};
 use super::source::{SourceTexts, Span};
 use super::tasks::{self, TaskDraft};
 use super::tree::{Table, TomlValue};
-use super::{Executor, Experiment, Launch, Task, graph, parameters, references, syntax, values};
+use super::{
+    Executor, Experiment, Launch, Loaded, Task, TrialParams, graph, parameters, references, syntax,
+    values,
+};
 
 /// Reads an experiment, or says all that is wrong with it.
 ///
@@ -26,7 +29,7 @@ pub fn load(
     file: &Path,
     overrides: &[Override],
     executor: Option<&str>,
-) -> Result<Experiment, Problems> {
+) -> Result<Loaded, Problems> {
     // A line break is one character, whatever the editor: a carriage return would become a part of a shell's word.
     let text = &text.replace("\r\n", "\n");
     let mut sources = SourceTexts::new(file, text);
@@ -38,15 +41,15 @@ pub fn load(
         (name.to_owned(), KeyPosition { at, key: String::new() })
     });
     let mut report = ProblemReport::new(&sources);
-    let experiment = syntax::parse(text, &mut report).and_then(|mut root| {
+    let loaded = syntax::parse(text, &mut report).and_then(|mut root| {
         let adding = overrides::adding(&root, &overrides);
         overrides::apply(&mut root, &overrides, &mut report);
         read(&root, forced, &adding, &mut report)
     });
-    match experiment {
-        Some(mut experiment) if report.is_empty() => {
-            file.parent().unwrap_or(Path::new("")).clone_into(&mut experiment.workdir);
-            Ok(experiment)
+    match loaded {
+        Some(mut loaded) if report.is_empty() => {
+            file.parent().unwrap_or(Path::new("")).clone_into(&mut loaded.experiment.workdir);
+            Ok(loaded)
         }
         Some(_) | None => Err(report.into_problems()),
     }
@@ -71,7 +74,7 @@ fn read(
     forced: Option<(String, KeyPosition)>,
     adding: &[usize],
     report: &mut ProblemReport,
-) -> Option<Experiment> {
+) -> Option<Loaded> {
     let start = Span { source: 0, start: 0, end: 0 };
     let mut section = Section::root(root, KeyPosition { at: start, key: String::new() });
     section.unsupported(&["after", "log_policy"]);
@@ -102,17 +105,20 @@ fn read(
     if !report.is_empty() {
         return None;
     }
+    let mut params = TrialParams::new();
     let mut drafts: Vec<Option<TaskDraft>> = drafts.into_iter().map(Some).collect();
     for index in order {
-        let draft = drafts.get_mut(index).and_then(Option::take)?;
+        let mut draft = drafts.get_mut(index).and_then(Option::take)?;
         let name = chosen.get(&draft.name)?;
         let executor = executors.by_name.get(name)?;
-        let mut task = task(draft, name, executor)?;
+        let trials = draft.search.trials.take()?;
+        let mut task = task(draft, name, executor, u32::try_from(trials.len()).ok()?)?;
+        params.insert(task.name.clone(), trials);
         task.launch = task.launch.or(defaults.launch);
         experiment.tasks.push(task);
         experiment.executors.insert(name.clone(), executor.clone());
     }
-    Some(experiment)
+    Some(Loaded { experiment, params })
 }
 
 fn is_table(entry: &super::tree::TableEntry) -> bool {
@@ -307,7 +313,7 @@ fn check_launch(
     }
 }
 
-fn task(draft: TaskDraft, executor_name: &str, executor: &Executor) -> Option<Task> {
+fn task(draft: TaskDraft, executor_name: &str, executor: &Executor, n_trials: u32) -> Option<Task> {
     // A short segment leaves half of itself to the program.
     let default = segment(executor).map_or(DEFAULT_LEAD, |time| DEFAULT_LEAD.min(time / 2));
     Some(Task {
@@ -315,7 +321,7 @@ fn task(draft: TaskDraft, executor_name: &str, executor: &Executor) -> Option<Ta
         executor: executor_name.to_owned(),
         run: draft.run?.command,
         after: draft.after.into_iter().map(|edge| edge.to).collect(),
-        trials: draft.search.trials?,
+        n_trials,
         concurrent: draft.search.concurrent,
         metric: draft.search.metric,
         goal: draft.search.goal,

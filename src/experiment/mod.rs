@@ -1,4 +1,4 @@
-//! What a user wrote, resolved: every default filled, every name checked, every trial listed. Pure.
+//! What a user wrote, resolved: every default filled, every name checked, every trial counted. Pure.
 //!
 //! An [`Experiment`] can only come from [`load`] or from an `experiment.json` that [`load`] led to.
 
@@ -40,8 +40,22 @@ pub use load::load;
 pub use overrides::{Override, OverrideError};
 pub use problems::{Problem, Problems};
 
+/// More trials of a task than this are a slip of the pen, or a wish that no cluster grants.
+const MOST_TRIALS: u32 = 1_000_000;
 /// The option of `sbatch` that names a cluster.
 const CLUSTERS: &str = "clusters";
+
+/// What a file comes to: the experiment, which does not grow with its trials, and what each of its trials is given.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// The experiment.
+    pub experiment: Experiment,
+    /// The parameters of its trials.
+    pub params: TrialParams,
+}
+
+/// The parameters of every trial in order, by task. Once submitted they lie in each task's `trials.jsonl`, and nowhere else.
+pub type TrialParams = BTreeMap<String, Vec<Params>>;
 
 /// A whole experiment. It serialises as `experiment.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -97,13 +111,19 @@ impl Experiment {
                 Some(format!("task `{}` names no executor of it: `{}`", task.name, task.executor))
             } else if let Some(edge) = unknown {
                 Some(format!("task `{}` waits for no task before it: `{}`", task.name, edge.task))
-            } else if task.trials.is_empty() {
-                Some(format!("task `{}` has no trials", task.name))
+            } else if !(1..=MOST_TRIALS).contains(&task.n_trials) {
+                Some(format!("task `{}` can't have {} trials", task.name, task.n_trials))
             } else {
                 None
             }
         };
         self.tasks.iter().enumerate().find_map(of_task)
+    }
+
+    /// How many trials all of its tasks have.
+    #[must_use]
+    pub fn n_trials(&self) -> usize {
+        self.tasks.iter().map(|task| task.n_trials as usize).sum()
     }
 
     /// Every task that one waits for, directly or not, and whether it does so `per_trial`: those are the tasks that its
@@ -130,8 +150,8 @@ pub struct Task {
     pub run: CommandSpec,
     /// What it waits for.
     pub after: Vec<Dependency>,
-    /// Its trials in order. Never empty; without a search space one trial without parameters.
-    pub trials: Vec<Params>,
+    /// How many trials it has. Never 0; without a search space it is one, without parameters.
+    pub n_trials: u32,
     /// How many trials may run at once.
     pub concurrent: Option<NonZeroU32>,
     /// The metric that ranks the trials.
@@ -163,14 +183,6 @@ pub enum Launch {
         /// How many workers each starts; as many as the node's GPUs where none is given.
         workers_per_node: Option<NonZeroU32>,
     },
-}
-
-impl Task {
-    /// How many trials it has.
-    #[must_use]
-    pub fn n_trials(&self) -> u32 {
-        u32::try_from(self.trials.len()).unwrap_or(u32::MAX)
-    }
 }
 
 /// One edge of the graph.

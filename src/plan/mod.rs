@@ -49,7 +49,7 @@ impl Selection {
     /// Every trial of an experiment, for the first time.
     #[must_use]
     pub fn all(experiment: &Experiment) -> Self {
-        let of = |task: &Task| (task.name.clone(), IndexSet::below(task.n_trials()));
+        let of = |task: &Task| (task.name.clone(), IndexSet::below(task.n_trials));
         let trials = experiment.tasks.iter().map(of).collect();
         Self { generation: 0, trials, earlier_arrays: BTreeMap::new() }
     }
@@ -239,7 +239,7 @@ fn pieces(
         each.map(|dependency| parent(dependency, trial)).collect()
     };
     let mut pieces = Vec::new();
-    for window in lanes::windows(task.n_trials(), limits.max_array) {
+    for window in lanes::windows(task.n_trials, limits.max_array) {
         let mut groups: Vec<(Vec<Option<usize>>, Vec<u32>)> = Vec::new();
         for trial in chosen.iter().filter(|trial| window.contains(trial)) {
             let parents = parents(trial);

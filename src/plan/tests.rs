@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::experiment::{Executor, Goal, LocalExecutor};
-use nemo_core::rundir::{CheckpointSpec, CommandSpec, Params, RestartSpec};
+use nemo_core::rundir::{CheckpointSpec, CommandSpec, RestartSpec};
 
 pub(crate) fn task(name: &str, trials: usize, concurrent: u32, after: &[(&str, On)]) -> Task {
     Task {
@@ -14,7 +14,7 @@ pub(crate) fn task(name: &str, trials: usize, concurrent: u32, after: &[(&str, O
         executor: "local".to_owned(),
         run: CommandSpec::Shell("true".to_owned()),
         after: after.iter().map(|&(task, on)| Dependency { task: task.to_owned(), on }).collect(),
-        trials: vec![Params::new(); trials],
+        n_trials: u32::try_from(trials).unwrap(),
         concurrent: NonZeroU32::new(concurrent),
         metric: None,
         goal: Goal::Min,
@@ -194,7 +194,7 @@ fn any_selection() -> impl Strategy<Value = (Experiment, Selection)> {
         let mut tasks: Vec<Task> = Vec::new();
         let mut trials = BTreeMap::new();
         for (place, (size, concurrent, on, chosen)) in sizes.into_iter().enumerate() {
-            let previous = tasks.last().map(|task| (task.name.clone(), task.trials.len()));
+            let previous = tasks.last().map(|task| (task.name.clone(), task.n_trials as usize));
             let (size, after) = match (previous, on) {
                 (Some((name, _)), 1) => (size, vec![(name, On::Ok)]),
                 (Some((name, n)), 2) => (n, vec![(name, On::Each)]),
@@ -206,7 +206,7 @@ fn any_selection() -> impl Strategy<Value = (Experiment, Selection)> {
                 after.iter().map(|(name, on)| (name.as_str(), *on)).collect();
             let task = task(&format!("t{place}"), size, concurrent, &after);
             let is_chosen = |trial: &u32| generation == 0 || chosen >> trial & 1 == 1;
-            trials.insert(task.name.clone(), (0..task.n_trials()).filter(is_chosen).collect());
+            trials.insert(task.name.clone(), (0..task.n_trials).filter(is_chosen).collect());
             tasks.push(task);
         }
         let earlier = |task: &Task| (task.name.clone(), generation as usize * 3);

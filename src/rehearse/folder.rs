@@ -8,7 +8,7 @@ use nemo_core::rundir::{ExperimentDir, Keep, TaskDir, TaskSpec};
 use super::plan::{Fault, Scenario};
 use crate::clock;
 use crate::executor::spec::{SubmitContext, task_spec};
-use crate::experiment::{Experiment, Task};
+use crate::experiment::{Experiment, Task, TrialParams};
 use crate::journal::Event;
 use crate::plan::{JobArray, Plan};
 use crate::process::ProcessId;
@@ -24,6 +24,8 @@ pub(crate) struct RehearsalFolder<'a> {
     pub(crate) toml: &'a str,
     /// The experiment, every task on the executor that it is rehearsed on.
     pub(crate) experiment: &'a Experiment,
+    /// What each trial is given.
+    pub(crate) params: &'a TrialParams,
     pub(crate) task: &'a Task,
     pub(crate) trial: u32,
     /// What is known of the cluster, where runs take place there.
@@ -149,7 +151,9 @@ impl RehearsalFolder<'_> {
         let journal: Vec<Event> =
             std::iter::once(submitter).chain(plan.map(|plan| Event::Planned { plan })).collect();
         let (toml, journal, environment) = (self.toml, &journal, &self.environment);
-        let new = NewExperiment { id, toml, experiment, journal, environment, holder: None, tasks };
+        let (params, holder) = (self.params, None);
+        let new =
+            NewExperiment { id, toml, experiment, params, journal, environment, holder, tasks };
         store::create(&self.home, &new).map(drop)
     }
 }

@@ -218,8 +218,8 @@ impl Rehearser<'_> {
         let calm = Scenario { kind: ScenarioKind::Undisturbed, injections: Vec::new() };
         for task in &self.folder.experiment.tasks {
             let Some(each) = names.get(task.name.as_str()) else { continue };
-            let all = u32::try_from(task.trials.len()).unwrap_or(u32::MAX);
-            let trials = if *each { self.folder.trial..self.folder.trial + 1 } else { 0..all };
+            let trials =
+                if *each { self.folder.trial..self.folder.trial + 1 } else { 0..task.n_trials };
             for trial in trials {
                 let dir = place.dir.task(&task.name);
                 (self.announce)(

@@ -77,7 +77,7 @@ fn trials(task: &TaskStatus, page: &Page) -> String {
         grid.row([
             TextCell::from(trial.index),
             coloured(trial.state),
-            TextCell::from(pairs(&without(&trial.params, &constant))),
+            TextCell::from(parameters(trial, &constant)),
             TextCell::from(trial.step.map_or_else(String::new, |step| step.to_string())),
             TextCell::from(pairs(&trial.metrics)),
             TextCell::from(attempts_in_words(trial)),
@@ -95,14 +95,18 @@ fn trials(task: &TaskStatus, page: &Page) -> String {
 
 /// The parameters that are the same in every trial, and tell nothing in a table.
 fn constants(task: &TaskStatus) -> Vec<String> {
-    let Some(first) = task.trials.first() else { return Vec::new() };
-    if task.trials.len() == 1 {
-        return Vec::new();
-    }
+    let known = || task.trials.iter().filter_map(|trial| trial.params.as_ref());
+    let Some(first) = known().next().filter(|_| task.trials.len() > 1) else { return Vec::new() };
     let same = |(name, value): &(&String, &serde_json::Value)| {
-        task.trials.iter().all(|trial| trial.params.get(*name) == Some(*value))
+        known().all(|params| params.get(*name) == Some(*value))
     };
-    first.params.iter().filter(same).map(|(name, _)| name.clone()).collect()
+    first.iter().filter(same).map(|(name, _)| name.clone()).collect()
+}
+
+/// Those that tell a trial from others; `?` where nothing tells them.
+fn parameters(trial: &TrialStatus, constant: &[String]) -> String {
+    let told = |params| pairs(&without(params, constant));
+    trial.params.as_ref().map_or_else(|| "?".to_owned(), told)
 }
 
 fn without(params: &Params, names: &[String]) -> Params {

@@ -51,7 +51,7 @@ fn trial(index: u32, state: State, reason: &str) -> TrialStatus {
         reason: (!reason.is_empty()).then(|| reason.to_owned()),
         certainty: Certainty::Open,
         remedy: None,
-        params: serde_json::Map::new(),
+        params: Some(serde_json::Map::new()),
         slurm_job: None,
         step: None,
         progress: None,
@@ -104,7 +104,7 @@ fn sweep() -> Status {
     let waits = trial(1, State::Pending, "waits for free resources");
     let mut trials = vec![done, waits, interrupted, crashed];
     for (trial, rate) in trials.iter_mut().zip([0.1, 0.03, 0.01, 0.003]) {
-        trial.params = object(json!({ "lr": rate, "width": 128, "schedule": "cosine" }));
+        trial.params = Some(object(json!({ "lr": rate, "width": 128, "schedule": "cosine" })));
         trial.slurm_job = Some(format!("418093_{}", trial.index));
         if trial.state != State::Pending {
             trial.step = Some(84_000);

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use super::*;
 use crate::experiment::{EnvSpec, Goal};
 use crate::plan::ArrayDependency;
-use nemo_core::rundir::{CheckpointSpec, CommandSpec, Params, RestartSpec};
+use nemo_core::rundir::{CheckpointSpec, CommandSpec, RestartSpec};
 
 fn array(after: Vec<ArrayDependency>, held: bool) -> JobArray {
     JobArray {
@@ -25,7 +25,7 @@ fn task() -> Task {
         executor: "gpu".to_owned(),
         run: CommandSpec::Shell("true".to_owned()),
         after: Vec::new(),
-        trials: vec![Params::new(); 6],
+        n_trials: 6,
         concurrent: None,
         metric: None,
         goal: Goal::Min,

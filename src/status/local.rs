@@ -18,7 +18,7 @@ pub(super) fn trials(task: &Task, sources: &StatusInputs<'_>) -> Vec<TrialStatus
     let none = BTreeMap::new();
     let files = sources.files.get(&task.name).unwrap_or(&none);
     let nothing = TrialFiles::default();
-    let trial = |(index, _): (u32, _)| {
+    let trial = |index| {
         let files = files.get(&index).unwrap_or(&nothing);
         let mut attempts = attempts::from_files(files);
         let (mut state, mut reason) = state(files, last.get(&index).copied(), sources);
@@ -38,9 +38,9 @@ pub(super) fn trials(task: &Task, sources: &StatusInputs<'_>) -> Vec<TrialStatus
         let is_final = is_recorded(files, last.get(&index).copied());
         let certainty = if is_final { Certainty::Final } else { Certainty::Open };
         let standing = AssessedState { state, reason, certainty, remedy: None };
-        status(task, index, standing, None, files, attempts)
+        status(index, standing, None, files, attempts)
     };
-    (0..).zip(&task.trials).map(trial).collect()
+    (0..task.n_trials).map(trial).collect()
 }
 
 /// Whether the harness or the runner wrote down that no more comes.

@@ -6,6 +6,7 @@ mod attempts;
 mod finality;
 mod local;
 mod model;
+mod params;
 mod runs;
 mod slurm_view;
 mod start_failure;
@@ -34,6 +35,7 @@ pub use model::{
     TaskStatus, TrialStatus,
 };
 pub use nemo_core::rundir::{Request, RequestedAction};
+pub use params::set_params;
 pub use summary::recount;
 
 /// A status as one line of JSON.
@@ -230,7 +232,7 @@ fn slurm_trials(
             trial::TrialEvidence { task, index, seen: &seen, files, sources, parents: earlier };
         let standing = standing(&evidence, &attempts);
         let attempts = attempts::accounted(attempts, standing.state);
-        status(task, index, standing, seen.shown(), files, attempts)
+        status(index, standing, seen.shown(), files, attempts)
     };
     (0..).zip(seen).map(trial).collect()
 }
@@ -258,7 +260,6 @@ fn standing(evidence: &trial::TrialEvidence<'_>, attempts: &[AttemptStatus]) -> 
 }
 
 fn status(
-    task: &Task,
     index: u32,
     standing: AssessedState,
     slurm_job: Option<String>,
@@ -272,7 +273,6 @@ fn status(
     }
     let reported = files.metrics.iter().filter_map(|line| line.step).max();
     let saved = attempts.iter().filter_map(|attempt| attempt.checkpoint_step).max();
-    let params = task.trials[index as usize].clone();
     let told = files.progress.as_ref();
     let step = reported.max(saved).max(told.and_then(|told| told.step));
     let mut labels: Vec<String> = Vec::new();
@@ -289,7 +289,7 @@ fn status(
         reason,
         certainty,
         remedy,
-        params,
+        params: None,
         slurm_job,
         step,
         progress: told.and_then(Progress::part),

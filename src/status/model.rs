@@ -148,8 +148,8 @@ pub struct TrialStatus {
     /// What `nemo-slurm poll` does about it.
     #[serde(skip)]
     pub remedy: Option<Remedy>,
-    /// Its parameters.
-    pub params: Params,
+    /// Its parameters, once [`set_params`](super::set_params) was told them.
+    pub params: Option<Params>,
     /// Slurm's id of its array task.
     pub slurm_job: Option<String>,
     /// Completed steps, where the program tells them.

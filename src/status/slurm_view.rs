@@ -29,7 +29,7 @@ impl SlurmRows<'_> {
 
 /// What Slurm says of every trial, by index.
 pub(super) fn of_task<'a>(task: &Task, sources: &'a StatusInputs<'_>) -> Vec<SlurmRows<'a>> {
-    let mut seen = vec![SlurmRows::default(); task.trials.len()];
+    let mut seen = vec![SlurmRows::default(); task.n_trials as usize];
     let arrays = arrays(task, &sources.stored.journal);
     for array in &arrays {
         for trial in array.trials.iter() {

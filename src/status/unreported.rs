@@ -115,7 +115,7 @@ mod tests {
             reason: None,
             certainty: crate::status::Certainty::Open,
             remedy: None,
-            params: serde_json::Map::new(),
+            params: None,
             slurm_job: None,
             step: (!metrics.is_empty()).then_some(7),
             progress: None,

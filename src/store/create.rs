@@ -12,7 +12,7 @@ use nemo_core::{checksum, durable};
 use serde::Serialize;
 
 use super::{ClaimHolder, ExperimentId, Home, StoreError, at, claim};
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, TrialParams};
 use crate::journal::Event;
 use crate::parallel::map_chunks;
 
@@ -25,13 +25,15 @@ pub struct NewExperiment<'a> {
     pub toml: &'a str,
     /// The same, resolved.
     pub experiment: &'a Experiment,
+    /// What each of its trials is given.
+    pub params: &'a TrialParams,
     /// The first lines of its journal.
     pub journal: &'a [Event],
     /// What its programs inherit of the environment.
     pub environment: &'a KeptEnvironment,
     /// The process that will submit it, where one will.
     pub holder: Option<&'a ClaimHolder>,
-    /// Its tasks, in the same order.
+    /// Its tasks.
     pub tasks: Vec<NewTask>,
 }
 
@@ -80,8 +82,9 @@ pub fn create(home: &Home, new: &NewExperiment<'_>) -> Result<ExperimentDir, Sto
         draft.file(&path, &as_json(&path, text)?)?;
     }
     draft.folder(&dir.tasks())?;
-    for (task, plain) in new.tasks.iter().zip(&new.experiment.tasks) {
-        write_task(&mut draft, &dir, task, &plain.trials)?;
+    for task in &new.tasks {
+        let trials = new.params.get(&task.spec.task).map(Vec::as_slice).unwrap_or_default();
+        write_task(&mut draft, &dir, task, trials)?;
     }
     draft.sync()?;
     at("rename", &dir.0, std::fs::rename(&dir.0, &finished.0))?;

@@ -1,15 +1,16 @@
 //! Damaged files: what was written wrong is told, and decides nothing.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use nemo_slurm::observe;
 use nemo_slurm::query::SlurmSource;
 use nemo_slurm::slurm::Client;
-use nemo_slurm::status::{self, Status};
+use nemo_slurm::status::{self, Status, TrialStatus};
 use nemo_slurm::store::{Home, StoreError};
 
-use crate::support::{World, text};
+use crate::support::{World, text, trials};
 
 const FILE: &str = r#"
 name = "small"
@@ -39,9 +40,11 @@ fn look(home: &Home, id: &str) -> Result<Status, StoreError> {
     // Nothing is remembered: only the files themselves speak.
     std::fs::remove_file(stored.dir.0.join("observed.json")).ok();
     let client = Client::new(Duration::from_secs(1));
-    Ok(status::join(
-        &observe::sources(&stored, SlurmSource::Slurm(&client), observe::Depth::All).unwrap(),
-    ))
+    let sources =
+        observe::sources(&stored, SlurmSource::Slurm(&client), observe::Depth::All).unwrap();
+    let mut status = status::join(&sources);
+    observe::set_params(&stored, &mut status);
+    Ok(status)
 }
 
 /// All that a status says of the past.
@@ -49,6 +52,16 @@ fn told(status: &Status) -> String {
     let task = |task: &status::TaskStatus| format!("{:?}", task.trials);
     let tasks: Vec<String> = status.tasks.iter().map(task).collect();
     format!("{:?} {tasks:?}", status.experiment.state)
+}
+
+/// The same, but for what the trials were given.
+fn decided(status: &Status) -> String {
+    let without = |trial: &TrialStatus| TrialStatus { params: None, ..trial.clone() };
+    let mut status = status.clone();
+    for task in &mut status.tasks {
+        task.trials = task.trials.iter().map(without).collect();
+    }
+    told(&status)
 }
 
 fn files(world: &World, id: &str) -> Vec<PathBuf> {
@@ -59,8 +72,14 @@ fn files(world: &World, id: &str) -> Vec<PathBuf> {
     let mut files = vec![trial("prep", 0), trial("train", 0), trial("train", 1)];
     files
         .extend(["journal.jsonl", "runner.jsonl", "experiment.json"].map(|name| folder.join(name)));
-    files.extend(["prep", "train"].map(|task| folder.join(format!("tasks/{task}/task.json"))));
+    for name in ["task.json", "trials.jsonl"] {
+        files.extend(["prep", "train"].map(|task| folder.join(format!("tasks/{task}/{name}"))));
+    }
     files
+}
+
+fn is_warned(status: &Status, file: &Path) -> bool {
+    status.warnings.iter().any(|warning| names(warning, file))
 }
 
 fn names(text: &str, file: &Path) -> bool {
@@ -81,7 +100,10 @@ fn a_flipped_bit_changes_nothing_or_is_told() {
             std::fs::write(&file, &flipped).unwrap();
             let is_right = match look(&home, &id) {
                 Ok(status) if told(&status) == told(&sound) => true,
-                Ok(status) => status.warnings.iter().any(|warning| names(warning, &file)),
+                Ok(status) if file.ends_with("trials.jsonl") => {
+                    decided(&status) == decided(&sound) && is_warned(&status, &file)
+                }
+                Ok(status) => is_warned(&status, &file),
                 Err(error) => names(&error.to_string(), &file),
             };
             assert!(is_right, "{}: byte {place}, bit {}", file.display(), place % 8);
@@ -126,4 +148,92 @@ fn a_damaged_request_is_named() {
     let status = world.status(&id);
     assert!(names(&text(&status["warnings"]), &request), "{status:#}");
     assert_eq!(status["tasks"][0]["state"], "completed", "{status:#}");
+}
+
+/// Removes what an earlier look has kept: the next one looks into the experiment.
+fn forget(world: &World, id: &str) {
+    std::fs::remove_file(world.experiment(id).join("summary.json")).ok();
+    std::fs::remove_dir_all(world.path("home/index")).ok();
+}
+
+/// How many lists of trials a command reads.
+fn lists_read(world: &World, words: &[&str]) -> usize {
+    let log = world.path("strace.log");
+    let mut strace = Command::new("strace");
+    world.surround(&mut strace);
+    strace.args(["-f", "-e", "trace=open,openat", "-o"]).arg(&log);
+    let done = strace.arg(env!("CARGO_BIN_EXE_nemo-slurm")).args(words).output();
+    done.expect("strace is needed: apt-get install strace");
+    let log = std::fs::read_to_string(&log).unwrap();
+    assert!(log.contains("/experiments"), "{words:?}: {log}");
+    log.matches("trials.jsonl").count()
+}
+
+#[test]
+fn the_list_of_trials_is_read_by_who_shows_it() {
+    let (world, id) = finished();
+    for command in ["list", "poll", "wait", "logs", "goodput", "cancel"] {
+        forget(&world, &id);
+        let words =
+            if ["list", "poll"].contains(&command) { vec![command] } else { vec![command, &id] };
+        assert_eq!(lists_read(&world, &words), 0, "{command}");
+    }
+    assert_eq!(lists_read(&world, &["status", &id]), 2);
+    assert_eq!(lists_read(&world, &["status", &format!("{id}/prep")]), 1);
+}
+
+#[test]
+fn what_a_trial_was_given_is_unknown_where_its_list_is_damaged() {
+    let (world, id) = finished();
+    let list = world.experiment(&id).join("tasks/train/trials.jsonl");
+    let whole = std::fs::read_to_string(&list).unwrap();
+    let (first, second) = whole.split_once('\n').unwrap();
+    let before = world.status(&id);
+    assert_eq!(trials(&before, "train")[1]["params"]["code"], 1, "{before:#}");
+    // The second line is damaged, torn, or not there; then the whole file is not.
+    let mutants = [
+        format!("{first}\n{}", second.replace("\"code\":1", "\"code\":7")),
+        format!("{first}\n{{\"tr"),
+        format!("{first}\n"),
+    ];
+    for mutant in mutants {
+        std::fs::write(&list, &mutant).unwrap();
+        let status = world.status(&id);
+        assert!(names(&text(&status["warnings"]), &list), "{mutant}: {status:#}");
+        assert_eq!(status["experiment"], before["experiment"], "{mutant}");
+        assert_eq!(trials(&status, "train")[0], trials(&before, "train")[0], "{mutant}");
+        let trial = &trials(&status, "train")[1];
+        assert_eq!(
+            (trial["state"].as_str(), trial["params"].as_null()),
+            (Some("failed"), Some(())),
+            "{trial:#}"
+        );
+    }
+    std::fs::remove_file(&list).unwrap();
+    let shown = world.ok(&["status", &id]);
+    assert!(names(&shown.replace('\n', ""), &list), "{shown}");
+}
+
+/// One that another version wrote, and one that somebody made too large to be looked at.
+#[test]
+fn an_experiment_in_no_format_of_ours_is_named() {
+    let (world, id) = finished();
+    let file = world.experiment(&id).join("experiment.json");
+    let whole = std::fs::read_to_string(&file).unwrap();
+    let (content, _) = whole.rsplit_once(",\n  \"checksum\"").unwrap();
+    let content = format!("{content}\n}}");
+    for by in
+        ["\"trials\": [{}]", "\"n_trials\": 0", "\"n_trials\": 4000000000", "\"n_trials\": -1"]
+    {
+        std::fs::write(&file, content.replacen("\"n_trials\": 1", by, 1)).unwrap();
+        let printed = world.run(&["status", &id]);
+        assert!(
+            names(&printed.stderr, &file) && (1..100).contains(&printed.code),
+            "{by}: {printed:?}"
+        );
+        forget(&world, &id);
+        let listed: serde_json::Value =
+            serde_json::from_str(&world.run(&["list", "--json"]).stdout).unwrap();
+        assert_eq!(listed["counts"]["damaged"], 1, "{by}: {listed:#}");
+    }
 }

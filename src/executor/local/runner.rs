@@ -103,7 +103,7 @@ fn local_tasks(experiment: &Experiment) -> Vec<LocalTask<'_>> {
     let local = |task| LocalTask {
         task,
         parallel: parallel(&task.executor),
-        phases: vec![LocalPhase::Waiting; task.trials.len()],
+        phases: vec![LocalPhase::Waiting; task.n_trials as usize],
     };
     experiment.tasks.iter().map(local).collect()
 }

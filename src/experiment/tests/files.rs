@@ -4,7 +4,7 @@ use std::path::Path;
 
 use nemo_core::rundir::Profile;
 
-use super::{FILE, WHOLE, good, overridden};
+use super::{FILE, WHOLE, good, overridden, trials};
 use crate::experiment::{Executor, Override};
 
 /// The executor of each task, in the order of the tasks.
@@ -181,8 +181,9 @@ fn the_command_line_changes_the_file() {
     assert_eq!(experiment.metadata["run"], "");
     let train = &experiment.tasks[1];
     assert_eq!(train.concurrent.map(std::num::NonZeroU32::get), Some(2));
-    assert_eq!((train.trials.len(), &train.trials[3]["lr"]), (4, &1.into()));
-    assert_eq!(train.trials[0]["model"]["name"], "a=b");
+    let trials = trials(WHOLE, "train", &changes);
+    assert_eq!((train.n_trials, &trials[3]["lr"]), (4, &1.into()));
+    assert_eq!(trials[0]["model"]["name"], "a=b");
     let Executor::Slurm(gpu) = &experiment.executors["gpu"] else { panic!("{experiment:?}") };
     assert_eq!(gpu.time, Some(3600));
     assert_eq!(experiment.workdir, Path::new(FILE).parent().unwrap());

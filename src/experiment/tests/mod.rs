@@ -7,7 +7,9 @@ mod spaces;
 
 use std::path::Path;
 
-use super::{Experiment, Override, Problems, load};
+use nemo_core::rundir::Params;
+
+use super::{Experiment, Loaded, Override, Problems, load};
 
 const FILE: &str = "/home/ada/digits/exp.toml";
 
@@ -71,12 +73,24 @@ loss = 'loss: (\S+)'
 "#;
 
 fn read(text: &str) -> Result<Experiment, Problems> {
-    load(text, Path::new(FILE), &[], None)
+    load(text, Path::new(FILE), &[], None).map(|loaded| loaded.experiment)
 }
 
 #[track_caller]
 fn good(text: &str) -> Experiment {
     read(text).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// What each trial of a task is given.
+#[track_caller]
+fn trials(text: &str, task: &str, changes: &[&str]) -> Vec<Params> {
+    let changes: Vec<Override> = changes.iter().map(|text| text.parse().unwrap()).collect();
+    let loaded = load(text, Path::new(FILE), &changes, None);
+    let Loaded { experiment, mut params } = loaded.unwrap_or_else(|problems| panic!("{problems}"));
+    let trials = params.remove(task).unwrap();
+    let counted = experiment.tasks.iter().find(|known| known.name == task).unwrap().n_trials;
+    assert_eq!(trials.len(), counted as usize);
+    trials
 }
 
 fn overridden(
@@ -85,13 +99,15 @@ fn overridden(
     executor: Option<&str>,
 ) -> Result<Experiment, Problems> {
     let changes: Vec<Override> = changes.iter().map(|text| text.parse().unwrap()).collect();
-    load(text, Path::new(FILE), &changes, executor)
+    load(text, Path::new(FILE), &changes, executor).map(|loaded| loaded.experiment)
 }
 
 #[test]
 fn a_whole_file() {
     let experiment = good(WHOLE);
     insta::assert_json_snapshot!(experiment);
+    let last = serde_json::to_string(trials(WHOLE, "train", &[]).last().unwrap()).unwrap();
+    assert_eq!(last, r#"{"lr":0.1,"model":{"depth":2,"name":"mlp"},"width":64}"#);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::{FILE, WHOLE, good, read};
+use super::{FILE, WHOLE, good, read, trials};
 use crate::experiment::{Experiment, Override, load};
 
 /// Pieces that mutations put into a good file, where they hurt most.
@@ -101,11 +101,11 @@ proptest! {
              d = {{ double = [{lo:?}, {hi:?}], count = {count} }}\ne = {{ int = [{low}, {high}], count = {count} }}"
         );
         let experiment = good(&text);
-        let trials = &experiment.tasks[0].trials;
+        let trials = trials(&text, "t", &[]);
         let whole = usize::try_from(high.abs_diff(low)).unwrap() + 1;
         let count = count as usize;
         prop_assert_eq!(trials.len(), list.len() * whole * count * whole.min(count));
-        for trial in trials {
+        for trial in &trials {
             let names: Vec<&String> = trial.keys().collect();
             prop_assert_eq!(names, ["a", "b", "d", "e"]);
             let (d, e) = (trial["d"].as_f64().unwrap(), trial["e"].as_i64().unwrap());
@@ -119,7 +119,7 @@ proptest! {
     fn evenly_spaced_values_end_at_the_bounds(exponents in (-300..300_i32, -300..300_i32), count in 2..9_u32) {
         let (lo, hi) = (exponents.0.min(exponents.1), exponents.0.max(exponents.1));
         let text = format!("name = 'x'\n[task.t]\nrun = 'x'\nparams.a = {{ log = [3e{lo}, 3e{hi}], count = {count} }}");
-        let values: Vec<f64> = good(&text).tasks[0].trials.iter().map(|trial| trial["a"].as_f64().unwrap()).collect();
+        let values: Vec<f64> = trials(&text, "t", &[]).iter().map(|trial| trial["a"].as_f64().unwrap()).collect();
         prop_assert_eq!(values.len(), count as usize);
         prop_assert_eq!(values[0].to_string(), format!("3e{lo}").parse::<f64>().unwrap().to_string());
         prop_assert_eq!(values[values.len() - 1].to_string(), format!("3e{hi}").parse::<f64>().unwrap().to_string());

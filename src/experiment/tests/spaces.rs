@@ -1,22 +1,21 @@
 //! The trials that parameters lead to.
 
-use super::good;
+use super::trials;
 
 /// Checks the trials of a task, one JSON object each.
 #[track_caller]
 fn check(lines: &str, expected: &[&str]) {
-    let experiment = good(&format!("name = 'x'\n[task.t]\nrun = 'x'\n{lines}"));
-    let found: Vec<String> =
-        experiment.tasks[0].trials.iter().map(|t| serde_json::to_string(t).unwrap()).collect();
+    let trials = trials(&format!("name = 'x'\n[task.t]\nrun = 'x'\n{lines}"), "t", &[]);
+    let found: Vec<String> = trials.iter().map(|t| serde_json::to_string(t).unwrap()).collect();
     assert_eq!(found, expected, "trials of {lines}");
 }
 
 /// Checks the values of one axis.
 #[track_caller]
 fn check_axis(domain: &str, expected: &str) {
-    let experiment = good(&format!("name = 'x'\n[task.t]\nrun = 'x'\nparams.a = {domain}"));
-    let values: Vec<String> =
-        experiment.tasks[0].trials.iter().map(|trial| trial["a"].to_string()).collect();
+    let text = format!("name = 'x'\n[task.t]\nrun = 'x'\nparams.a = {domain}");
+    let trials = trials(&text, "t", &[]);
+    let values: Vec<String> = trials.iter().map(|trial| trial["a"].to_string()).collect();
     assert_eq!(values.join(" "), expected, "values of {domain}");
 }
 
@@ -107,7 +106,7 @@ fn a_list_is_the_trials_as_written() {
 #[test]
 fn a_million_trials_are_not_too_many() {
     let text = "name = 'x'\n[task.t]\nrun = 'x'\nparams = { a = { int = [1, 1000] }, b = { int = [1, 1000] } }";
-    let trials = good(text).tasks.remove(0).trials;
+    let trials = trials(text, "t", &[]);
     assert_eq!(trials.len(), 1_000_000);
     assert_eq!(serde_json::to_string(&trials[999_999]).unwrap(), r#"{"a":1000,"b":1000}"#);
 }

@@ -1,4 +1,4 @@
-//! `trials.jsonl`: one line a trial, in the order of their indices.
+//! `trials.jsonl`: one line a trial, in the order of their indices. Nothing else lists trials.
 
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::checksum;
+use crate::lines::{self, Lines};
 
 /// Parameters by name, in the order of names; a nested table is a JSON object.
 pub type Params = serde_json::Map<String, serde_json::Value>;
@@ -29,4 +30,9 @@ pub fn read_one(path: &Path, index: u32) -> io::Result<TrialLine> {
     let line = reader.lines().nth(index as usize).ok_or_else(missing)??;
     let trial: TrialLine = checksum::from_slice(line.as_bytes())?;
     if trial.trial == index { Ok(trial) } else { Err(missing()) }
+}
+
+/// Reads the lines of all trials. The file was written whole before any trial ran: that it is not there is an error.
+pub fn read_all(path: &Path) -> io::Result<Lines<TrialLine>> {
+    Ok(lines::parse(&crate::open::read(path)?))
 }
