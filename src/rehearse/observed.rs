@@ -94,11 +94,11 @@ impl HarnessNotes {
         let has =
             |text: &str| log.lines().filter_map(log_line::text).any(|line| line.contains(text));
         Self {
-            asked: has("is asked to save"),
-            terminated: has("is told to end"),
-            killed: has("the program is killed"),
-            left_behind: has("left behind are killed"),
-            torn: has("was being written in place"),
+            asked: has(log_line::SAVE_REQUESTED),
+            terminated: has(log_line::TERM_SENT),
+            killed: has(log_line::KILL_SENT),
+            left_behind: has(log_line::LEFTOVERS_KILLED),
+            torn: has(log_line::MAY_BE_TORN),
         }
     }
 }
@@ -204,7 +204,9 @@ mod tests {
 
     #[test]
     fn only_the_harness_is_believed() {
-        let log = "the program is killed\nnemo-harness: the program is asked to save (SIGUSR1)\n";
+        let log = "SIGKILL is sent to the program
+nemo-harness: the program is asked to save (SIGUSR1)
+";
         assert_eq!(HarnessNotes::new(log), HarnessNotes { asked: true, ..HarnessNotes::default() });
     }
 }

@@ -299,16 +299,18 @@ mod tests {
         take(&claims, "a");
         std::thread::scope(|scope| {
             let asks = scope.spawn(|| {
-                let mut told = 0;
+                let mut answers = 0;
                 while claims.is_newest_exactly(0, "a").unwrap_or(true) {
-                    told += 1;
+                    answers += 1;
                 }
-                told
+                answers
             });
             std::thread::sleep(Duration::from_millis(20));
-            assert_eq!(take(&claims, "b"), 1);
+            // A probe that lasts long costs its number.
+            let number = take(&claims, "b");
+            assert!(number > 0);
             assert!(asks.join().unwrap() > 0);
-            assert!(claims.is_newest_exactly(1, "b").unwrap());
+            assert!(claims.is_newest_exactly(number, "b").unwrap());
         });
     }
 

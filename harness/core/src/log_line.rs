@@ -3,6 +3,19 @@
 /// How they begin, so that they are told from the program's.
 pub const PREFIX: &str = "nemo-harness: ";
 
+// `nemo-slurm rehearse` looks for these texts in an attempt's log.
+
+/// The harness asked the program to save. How it did follows in parentheses.
+pub const SAVE_REQUESTED: &str = "the program is asked to save";
+/// The harness sent SIGTERM.
+pub const TERM_SENT: &str = "SIGTERM is sent to the program";
+/// The harness sent SIGKILL.
+pub const KILL_SENT: &str = "SIGKILL is sent to the program";
+/// Processes of the program outlived it.
+pub const LEFTOVERS_KILLED: &str = "processes that the program left behind are killed";
+/// A save that was not complete when the program ended.
+pub const MAY_BE_TORN: &str = "the program was ended while it wrote it in place: it may be torn";
+
 /// How much a line matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogLevel {

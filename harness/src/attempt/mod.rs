@@ -290,7 +290,7 @@ fn leaving(
     let time = unix_now();
     let record = AttemptRecord::ExcludeNode { attempt, node, reason, left: true, time };
     if let Err(error) = journal.write(&record) {
-        log.warn(&format!("that the node is left could not be recorded: {error}"));
+        log.warn(&format!("the excluded node could not be recorded: {error}"));
     }
     let from_program = ProgramReport { requeue: true, ..ProgramReport::default() };
     AttemptReport { from_program, ..AttemptReport::of(Exit::NotStarted(why), log) }

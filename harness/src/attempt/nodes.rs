@@ -101,7 +101,7 @@ pub(crate) fn missing_ends(
             (Cause::Superseded, "a later attempt has taken over".to_owned())
         } else {
             let reason = format!(
-                "it left no word: `{}`, its daemon or the harness was lost",
+                "it recorded no end: `{}`, its daemon or the harness was lost",
                 start.process.node
             );
             (Cause::NodeFailure, reason)

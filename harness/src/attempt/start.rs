@@ -60,7 +60,7 @@ pub(crate) fn begin(
     let saver = saver.map_err(|error| unready(&staging, &error))?.with_multi_node(nodes > 1);
     if saver.is_blind() {
         log.warn(
-            "the system has no inotify watch left: a folder is committed only when the program ends in order, or tells of it by message",
+            "the system has no inotify watch left: a folder is committed only when the program ends in order or reports it by message",
         );
     }
     patience
@@ -148,7 +148,9 @@ fn sources(
     let socket = match Socket::open(&std::env::temp_dir(), &mark, &lease.nonce) {
         Ok(socket) => Some(socket),
         Err(error) => {
-            log.warn(&format!("the program can't send messages: its socket: {error}"));
+            log.warn(&format!(
+                "the program can't send messages; its socket could not be made: {error}"
+            ));
             None
         }
     };

@@ -37,7 +37,10 @@ fn end_harness(harness: &Harness, before: Option<&ProcessId>, log: &mut Log) -> 
     if guard::is_lost_by(before.pid) && is_gone_soon(before) {
         return false;
     }
-    log.warn(&format!("an earlier attempt still runs here as process {}; it is ended", before.pid));
+    log.warn(&format!(
+        "an earlier attempt still runs on this node as process {}; ending it",
+        before.pid
+    ));
     processes::signal(before.pid, Signal::SIGTERM);
     let until = harness.clock.now() + PATIENCE;
     while before.is_alive_on_this_node() {
@@ -46,7 +49,7 @@ fn end_harness(harness: &Harness, before: Option<&ProcessId>, log: &mut Log) -> 
             processes::signal(before.pid, Signal::SIGKILL);
         }
         if now > until + PATIENCE * 5 {
-            log.warn("it can't be ended: the kernel holds it; it may not commit any more");
+            log.warn("the process can't be killed (the kernel holds it); it can't commit any more");
             return false;
         }
         sleep(Duration::from_millis(20));

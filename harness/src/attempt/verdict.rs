@@ -117,7 +117,7 @@ pub(crate) fn decide(facts: &Facts) -> AttemptVerdict {
     let mut reason =
         if why.is_empty() { facts.summary.clone() } else { format!("{why}: {}", facts.summary) };
     if facts.exit == Exit::Code(0) && next != Next::Done && !facts.progress {
-        reason.push_str("; after a request to save that does not mean done (`FINISHED=1` does)");
+        reason.push_str("; exit code 0 after a save request is not success (`FINISHED=1` is)");
     }
     let verdict =
         |next, more: String| AttemptVerdict { cause, next, reason: format!("{reason}{more}") };
@@ -170,7 +170,7 @@ fn cause_and_next(facts: &Facts) -> (Cause, Next, String) {
         return verdict(Cause::Cancelled, Next::Cancelled, "cancelled");
     }
     if facts.exit == Exit::Code(EXIT_NEVER) {
-        return verdict(Cause::Failed, Next::Failed, "the program asked never to be restarted");
+        return verdict(Cause::Failed, Next::Failed, "the program asked not to be restarted");
     }
     if let Some(why) = &facts.from_program.invalid {
         return (Cause::Failed, Next::Failed, format!("invalid hyperparameters: {why}"));
@@ -215,7 +215,7 @@ fn by_exit(facts: &Facts) -> (Cause, Next, String) {
         }
         // It was asked to save, and ended: that says nothing of success.
         Exit::Code(0) if !facts.from_program.requeue => {
-            verdict(Cause::Restart, Next::Restart, "saved as it was asked to, to be started again")
+            verdict(Cause::Restart, Next::Restart, "saved on request, to be started again")
         }
         Exit::Code(EXIT_REQUEUE) => verdict(Cause::Restart, Next::Requeue, "saved, to be requeued"),
         _ if facts.from_program.requeue => {

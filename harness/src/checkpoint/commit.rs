@@ -269,7 +269,7 @@ fn take(
     };
     match kind {
         FileKind::Dir if store.stat(&request.from.join(manifest::NAME)).is_ok() => {
-            Ok(Err("it holds an own MANIFEST, which is the name of ours".to_owned()))
+            Ok(Err("it contains a file named MANIFEST, a name that nemo-slurm reserves".to_owned()))
         }
         FileKind::Dir => {
             if let Some(why) = unfit_folder(store, request)? {
@@ -282,7 +282,8 @@ fn take(
             Ok(Err("a checkpoint can't be called MANIFEST".to_owned()))
         }
         FileKind::File if str::from_utf8(&request.entry).is_err() => {
-            Ok(Err("its name is not UTF-8: it could not be named to the program again".to_owned()))
+            Ok(Err("its name is not UTF-8, so a resumed program could not be given its path"
+                .to_owned()))
         }
         FileKind::File => {
             if store.stat(temporary).is_err() {
@@ -404,7 +405,8 @@ fn give_back(
     let done = match store.rename_new(&own, &request.from) {
         Ok(()) => CommitOutcome::StillChanging,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let why = "it was changed meanwhile, and the program made a new one of that name";
+            let why =
+                "it changed during the commit, and the program saved another one under its name";
             CommitOutcome::Rejected(why.to_owned())
         }
         Err(error) => return Err(error),

@@ -157,7 +157,7 @@ pub(crate) fn finish(
             CommitOutcome::Rejected(why) => why,
             CommitOutcome::StillChanging => "it was changed meanwhile".to_owned(),
         };
-        finished.notes.push(format!("the save of step {step} that was taken is not used: {why}"));
+        finished.notes.push(format!("the unfinished save of step {step} is not used: {why}"));
     }
     Ok(finished)
 }

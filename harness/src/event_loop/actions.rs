@@ -3,6 +3,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
+use nemo_core::log_line;
 use nix::sys::signal::Signal;
 
 use super::EventLoop;
@@ -25,11 +26,11 @@ impl EventLoop<'_> {
                 return is_caught.map(|is_caught| AttemptEvent::SaveRequested { is_caught });
             }
             Action::Terminate => {
-                self.log.note("the program is told to end (SIGTERM)");
+                self.log.note(log_line::TERM_SENT);
                 self.program.end(root, &helpers, is_running, Signal::SIGTERM);
             }
             Action::Kill => {
-                self.log.note("the program is killed");
+                self.log.note(log_line::KILL_SENT);
                 self.program.end(root, &helpers, is_running, Signal::SIGKILL);
             }
             Action::QuerySlurm => return self.query_slurm(),
@@ -47,7 +48,7 @@ impl EventLoop<'_> {
                 break;
             }
             if round == 0 {
-                self.log.note("processes that the program left behind are killed");
+                self.log.note(log_line::LEFTOVERS_KILLED);
             }
             processes::end(root, &helpers, None, Signal::SIGKILL);
             sleep(Duration::from_millis(10));
@@ -74,14 +75,17 @@ impl EventLoop<'_> {
         let (reason, now) = (self.reason(), self.harness.clock.now());
         self.monitor.session.request_save(reason, now);
         let by_message = self.monitor.publish() > 0;
-        let mut say = |how: &str| self.log.note(&format!("the program is asked to save ({how})"));
         match (by_signal, by_message) {
-            (true, true) => say(&format!("{signal}, and by message")),
-            (true, false) => say(signal.as_str()),
-            (false, true) => say("by message"),
+            (true, true) => self.note_save_request(&format!("{signal}, and by message")),
+            (true, false) => self.note_save_request(signal.as_str()),
+            (false, true) => self.note_save_request("by message"),
             (false, false) => {}
         }
         if by_message { Some(true) } else { asked }
+    }
+
+    pub(super) fn note_save_request(&mut self, how: &str) {
+        self.log.note(&format!("{} ({how})", log_line::SAVE_REQUESTED));
     }
 
     fn reason(&self) -> SaveReason {

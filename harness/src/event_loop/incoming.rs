@@ -101,8 +101,7 @@ impl EventLoop<'_> {
     /// The ranks have answered a request to save.
     fn save_requested(&mut self, is_caught: bool) -> AttemptEvent {
         if is_caught {
-            let signal = self.harness.trial.signal;
-            self.log.note(&format!("the program is asked to save ({signal})"));
+            self.note_save_request(self.harness.trial.signal.as_str());
         }
         AttemptEvent::SaveRequested { is_caught }
     }
@@ -164,7 +163,7 @@ impl EventLoop<'_> {
         self.program.keep_evidence(&helpers, path.clone(), self.harness);
         let file = path.display();
         self.log.warn(&format!(
-            "the program gave no sign of life for {silence:.0} s: it is ended; what it did is in `{file}`"
+            "the program gave no sign of life for {silence:.0} s; ending it. Its stacks are in `{file}`"
         ));
         let time = unix_now();
         let evidence = path.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -202,7 +201,7 @@ impl EventLoop<'_> {
         match result {
             Ok(CommitOutcome::SameContent(before)) => {
                 self.log.note(&format!(
-                    "`{entry}` is what step-{before} is already: it is no new checkpoint"
+                    "`{entry}` has the content of step-{before}: it is no new checkpoint"
                 ));
             }
             Ok(CommitOutcome::AlreadyCommitted) if self.committed_steps.contains(&step) => {}
@@ -212,7 +211,8 @@ impl EventLoop<'_> {
             }
             Ok(CommitOutcome::Superseded) => return Some(AttemptEvent::Superseded),
             Ok(CommitOutcome::StillChanging) => {
-                self.log.note(&format!("`{entry}` is still being written; it is looked at again"));
+                self.log
+                    .note(&format!("`{entry}` is still being written; it will be looked at again"));
             }
             Ok(CommitOutcome::Rejected(why)) => {
                 let text = format!("`{entry}` was not committed: {why}");

@@ -346,7 +346,7 @@ impl<'a> EventLoop<'a> {
             } else if self.harness.sentinel == Some(pid) {
                 self.harness.sentinel = None;
                 if code != Some(0) {
-                    self.log.warn("the sentinel failed: a preemption may come without notice now");
+                    self.log.warn("the sentinel failed: a preemption may now come without notice");
                 }
             } else if let Some((exit, _)) = self.early_exit.as_mut().filter(|_| code.is_some()) {
                 *exit = Exit::of(reaped); // one of those that were waited for

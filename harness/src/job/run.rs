@@ -103,7 +103,7 @@ pub(crate) fn run(task_dir: &Path, which: TrialSelector, mode: Mode) -> Result<u
     let result = attempts(&mut harness);
     sentinel::end(&mut harness);
     if !harness.records.drain(LAST_WORDS) {
-        log_stderr("the disk does not answer: the last lines of the record are not written");
+        log_stderr("the disk does not answer; the last lines of the record are not written");
     }
     result
 }

@@ -81,7 +81,7 @@ pub(crate) fn evidence(root: u32, except: &[u32], clock: &Clock) -> String {
         let told = match subprocess::ask(&["py-spy", "dump", "--pid", &pid], clock, ANSWER) {
             SubprocessResult::Ended { text, .. } => text,
             SubprocessResult::NoAnswer(why) => {
-                format!("{why}\n(where `py-spy` is installed, the Python stack stands here)")
+                format!("{why}\n(install `py-spy` to see the Python stack)")
             }
         };
         text.push_str(&["py-spy dump --pid ", &pid, "\n", &told, "\n"].concat());

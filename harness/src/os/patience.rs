@@ -31,7 +31,7 @@ impl Patience<'_> {
                 result => return result,
             };
             if pause == FIRST_PAUSE {
-                log_stderr(&format!("the disk fails, which may pass: {error}; it is tried again"));
+                log_stderr(&format!("the disk failed: {error}; trying again"));
             }
             if signals::wait_for_stop(self.signals, pause) {
                 return Err(error);

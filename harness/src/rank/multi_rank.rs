@@ -295,13 +295,13 @@ impl MultiRankProgram {
         let Some((_, due)) = self.next_step.filter(|(at, _)| *at <= now) else { return };
         match due {
             EndStep::End => {
-                log.note("one rank's end is all ranks' end: the others are told to end (SIGTERM)");
+                log.note("one rank failed: sending SIGTERM to the others");
                 self.is_ending = true;
                 self.send_command("end");
                 self.next_step = Some((now + KILL_AFTER, EndStep::Kill));
             }
             EndStep::Kill => {
-                log.note("the other ranks are killed");
+                log.note("killing the other ranks");
                 self.send_command("kill");
                 self.next_step = Some((now + SRUN_GRACE, EndStep::Srun(Signal::SIGTERM)));
             }

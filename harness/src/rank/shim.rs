@@ -158,7 +158,9 @@ impl Shim {
         let path = match opened {
             Ok(socket) => self.socket.insert(socket).path().into_os_string(),
             Err(error) => {
-                log_stderr(&format!("the program can't send messages: its socket: {error}"));
+                log_stderr(&format!(
+                    "the program can't send messages; its socket could not be made: {error}"
+                ));
                 OsString::new()
             }
         };

@@ -120,9 +120,9 @@ fn block(harness: &Harness, job: &SlurmJob, why: &str, of_all: bool) -> u8 {
 fn wait_in_queue(harness: &Harness, job: &SlurmJob, ids: &[String]) -> u8 {
     let id = job.id();
     if ids.is_empty() {
-        log_info("stopped while it waited for a record; it is requeued");
+        log_info("stopped while waiting for a parent's record; requeueing the job");
     } else {
-        log_info(&format!("job {} runs again; this one waits for it", ids.join(", ")));
+        log_info(&format!("job {} runs again; this job waits for it", ids.join(", ")));
     }
     let is_cancelled = || {
         let now = requeue::job_now(harness, job);
@@ -147,7 +147,11 @@ fn wait_in_queue(harness: &Harness, job: &SlurmJob, ids: &[String]) -> u8 {
     }
     for words in changes {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        requeue::run_or_log(harness, &words, "the job may start again before it can run");
+        requeue::run_or_log(
+            harness,
+            &words,
+            "the job could not be delayed; it may start too early",
+        );
     }
     requeue::wait_for_term(harness, UNTIL_TERM)
 }

@@ -59,7 +59,7 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
         let wished = is_cancelled(harness).then_some(StopCause::Cancelled);
         match wished.or_else(|| if sure { None } else { stop_cause_now(harness, job) }) {
             Some(StopCause::Cancelled) => {
-                log_info("the job was cancelled meanwhile: it is not requeued");
+                log_info("the job was cancelled; not requeueing it");
                 return exit::CANCELLED;
             }
             Some(StopCause::Requeued) if !is_taken_for_the_next(harness, job) => {
@@ -168,7 +168,7 @@ pub(crate) fn was_cancelled(harness: &Harness, rows: &[AttemptRecord]) -> bool {
 
 /// Ends the job that came back though it was cancelled.
 pub(crate) fn cancel_again(harness: &Harness, job: &SlurmJob) -> u8 {
-    log_stderr("the job was cancelled, and came back: it is cancelled again");
+    log_stderr("Slurm started the cancelled job again; cancelling it again");
     run_or_log(harness, &slurm::cancel(&job.id()), "the job could not be cancelled");
     wait_for_term(harness, UNTIL_TERM);
     exit::CANCELLED
@@ -194,7 +194,7 @@ fn requeued_by_others(harness: &Harness, job: &SlurmJob) -> u8 {
 fn start_soon(harness: &Harness, job: &SlurmJob) {
     let words = slurm::start_soon(&job.id());
     let words = words.each_ref().map(String::as_str);
-    run_or_log(harness, &words, "the job waits in the queue as long as Slurm has it");
+    run_or_log(harness, &words, "the job's start time could not be set; Slurm may delay it");
 }
 
 /// Whether this run must not start its program here: the node failed the trial before, and others are left. Slurm
@@ -246,7 +246,7 @@ fn exclude_nodes(harness: &Harness, job: &SlurmJob) {
         }
         Exclusion::Relaxed(list) => {
             log_info(
-                "without the nodes that failed this trial too few are left: all are allowed again",
+                "too few nodes are left without those that failed this trial; all are allowed again",
             );
             list
         }
@@ -283,7 +283,7 @@ pub(crate) fn wait_for_term(harness: &Harness, limit: Duration) -> u8 {
 
 fn write_requeue_mark(harness: &Harness, attempt: u32, why: &str) {
     let job = harness.context.slurm.as_ref().map(SlurmJob::id);
-    log_stderr(&format!("the job could not be requeued: {why}; `nemo-slurm poll` will do it"));
+    log_stderr(&format!("the job could not be requeued: {why}; `nemo-slurm poll` will requeue it"));
     let mark_text = serde_json::json!({
         "slurm_job": job, "attempt": attempt, "time": unix_now(), "reason": why,
     });

@@ -75,14 +75,14 @@ fn a_program_that_trains_on_is_told_to_end_once_it_has_saved() {
         (8, committed(8)),
         (9, EXIT),
     ];
-    let expected = "5:AskToSave 5:AskCause 8:Terminate 9:AskCause 9:Settle";
+    let expected = "5:RequestSave 5:QuerySlurm 8:Terminate 9:QuerySlurm 9:Settle";
     check(trains_on(), &told, expected);
-    check(slurm(), &told, "5:AskToSave 5:AskCause 9:AskCause 9:Settle");
+    check(slurm(), &told, "5:RequestSave 5:QuerySlurm 9:QuerySlurm 9:Settle");
     let late = [(5, Usr1), (5, HEARD), (6, committed(6)), (7, stop)];
-    check(trains_on(), &late, "5:AskToSave 5:AskCause 7:Terminate");
+    check(trains_on(), &late, "5:RequestSave 5:QuerySlurm 7:Terminate");
     // A mere request to save: it goes on.
     let mere = [(5, Usr1), (5, HEARD), (6, committed(6)), (7, job(None, 900)), (8, Tick)];
-    check(trains_on(), &mere, "5:AskToSave 5:AskCause");
+    check(trains_on(), &mere, "5:RequestSave 5:QuerySlurm");
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_preemption_with_grace() {
     let over = check(
         slurm(),
         &story,
-        "5:AskToSave 5:AskCause 5:AskCause 50:Terminate 60:Kill 61:Kill 62:AskCause 62:Settle 64:Decide",
+        "5:RequestSave 5:QuerySlurm 5:QuerySlurm 50:Terminate 60:Kill 61:Kill 62:QuerySlurm 62:Settle 64:Decide",
     );
     assert_eq!((over.stop(), over.was_notified()), (Some(StopCause::Preempted), true));
 }
@@ -124,7 +124,7 @@ fn what_can_not_be_killed_does_not_outlast_the_deadline() {
     check(
         slurm(),
         &story,
-        "5:AskToSave 5:AskCause 50:Terminate 60:Kill 64:Kill 65:Kill 65:Settle 65:Decide",
+        "5:RequestSave 5:QuerySlurm 50:Terminate 60:Kill 64:Kill 65:Kill 65:Settle 65:Decide",
     );
 }
 
@@ -132,7 +132,7 @@ fn what_can_not_be_killed_does_not_outlast_the_deadline() {
 fn a_hundred_requests_are_one() {
     let story: Vec<_> = std::iter::repeat_n((5, Usr1), 100).collect();
     // Each asks Slurm: the world folds questions, and an answer under way may be too old for the last.
-    let expected = ["5:AskToSave", &" 5:AskCause".repeat(100)].concat();
+    let expected = ["5:RequestSave", &" 5:QuerySlurm".repeat(100)].concat();
     check(slurm(), &story, &expected);
 }
 
@@ -151,7 +151,7 @@ fn a_mere_request_to_save_stops_nothing_and_can_come_again() {
     let over = check(
         slurm(),
         &story,
-        "5:AskToSave 5:AskCause 99:AskToSave 99:AskCause 100:Settle 100:Decide",
+        "5:RequestSave 5:QuerySlurm 99:RequestSave 99:QuerySlurm 100:Settle 100:Decide",
     );
     assert_eq!((over.stop(), over.was_notified()), (None, true));
 }
@@ -168,7 +168,7 @@ fn a_signal_that_nobody_catches_is_sent_again() {
         (7, HEARD),
         (8, Tick),
     ];
-    check(slurm(), &story, "5:AskToSave 5:AskCause 6:AskToSave 7:AskToSave");
+    check(slurm(), &story, "5:RequestSave 5:QuerySlurm 6:RequestSave 7:RequestSave");
 }
 
 #[test]
@@ -182,8 +182,11 @@ fn a_kill_is_near_and_nobody_catches_the_signal() {
         (33, Exited { killed: true }),
         (33, Settled),
     ];
-    let over =
-        check(slurm(), &story, "5:AskToSave 5:AskCause 5:Terminate 32:Kill 33:Settle 33:Decide");
+    let over = check(
+        slurm(),
+        &story,
+        "5:RequestSave 5:QuerySlurm 5:Terminate 32:Kill 33:Settle 33:Decide",
+    );
     assert_eq!(over.stop(), Some(StopCause::Cancelled));
 }
 
@@ -198,7 +201,7 @@ fn cancelled_while_it_saves_for_the_time_limit() {
         (34, Tick),
         (35, Tick),
     ];
-    let over = check(slurm(), &story, "5:AskToSave 5:AskCause 20:AskCause 35:Terminate");
+    let over = check(slurm(), &story, "5:RequestSave 5:QuerySlurm 20:QuerySlurm 35:Terminate");
     assert_eq!(over.stop(), Some(StopCause::Cancelled));
 }
 
@@ -206,7 +209,7 @@ fn cancelled_while_it_saves_for_the_time_limit() {
 fn a_term_of_which_slurm_knows_nothing_is_no_cancel() {
     let story =
         [(5, Term), (5, HEARD), (5, job(None, 900)), (6, EXIT), (6, Settled), (7, job(None, 900))];
-    let over = check(slurm(), &story, "5:AskToSave 5:AskCause 6:AskCause 6:Settle 7:Decide");
+    let over = check(slurm(), &story, "5:RequestSave 5:QuerySlurm 6:QuerySlurm 6:Settle 7:Decide");
     assert_eq!(over.stop(), Some(StopCause::Unknown));
 }
 
@@ -214,7 +217,7 @@ fn a_term_of_which_slurm_knows_nothing_is_no_cancel() {
 fn a_sentinel_that_is_faster_than_the_term() {
     let cancelled = job(Some(StopCause::Cancelled), 5);
     let story = [(5, Usr1), (5, Term), (5, HEARD), (5, cancelled), (5, cancelled)];
-    let over = check(slurm(), &story, "5:AskToSave 5:AskCause 5:AskToSave 5:AskCause");
+    let over = check(slurm(), &story, "5:RequestSave 5:QuerySlurm 5:RequestSave 5:QuerySlurm");
     assert_eq!(over.stop(), Some(StopCause::Cancelled));
 }
 
@@ -229,8 +232,11 @@ fn a_pause_stays_one_whatever_else_stops_the_job() {
         (8, Settled),
         (8, job(Some(StopCause::TimeLimit), 25)),
     ];
-    let over =
-        check(slurm(), &story, "5:AskToSave 5:AskCause 6:AskCause 8:AskCause 8:Settle 8:Decide");
+    let over = check(
+        slurm(),
+        &story,
+        "5:RequestSave 5:QuerySlurm 6:QuerySlurm 8:QuerySlurm 8:Settle 8:Decide",
+    );
     assert_eq!(over.stop(), Some(StopCause::Paused));
     assert_eq!(over.deadline(), Some(Duration::from_secs(25)));
     let cancelled = [(5, Pause), (6, Term), (6, job(Some(StopCause::Cancelled), 6))];
@@ -240,7 +246,7 @@ fn a_pause_stays_one_whatever_else_stops_the_job() {
     let over = check(
         local(None, None),
         &[(5, Pause), (6, EXIT), (6, Settled)],
-        "5:AskToSave 6:Settle 6:Decide",
+        "5:RequestSave 6:Settle 6:Decide",
     );
     assert_eq!(over.stop(), Some(StopCause::Paused));
 }
@@ -277,7 +283,7 @@ fn no_answer_is_asked_for_again_and_before_the_end() {
     let over = check(
         slurm(),
         &story,
-        "5:AskToSave 5:AskCause 20:AskCause 30:AskCause 30:Settle 31:Decide",
+        "5:RequestSave 5:QuerySlurm 20:QuerySlurm 30:QuerySlurm 30:Settle 31:Decide",
     );
     assert_eq!(over.stop(), Some(StopCause::Preempted));
 }
@@ -286,7 +292,7 @@ fn no_answer_is_asked_for_again_and_before_the_end() {
 fn slurms_signal_is_faster_than_its_news() {
     let story =
         [(5, Exited { killed: true }), (5, Settled), (6, job(Some(StopCause::Preempted), 60))];
-    let over = check(slurm(), &story, "5:AskCause 5:Settle 6:Decide");
+    let over = check(slurm(), &story, "5:QuerySlurm 5:Settle 6:Decide");
     assert_eq!((over.stop(), over.was_notified()), (Some(StopCause::Preempted), false));
 }
 
@@ -295,7 +301,7 @@ fn a_commit_that_hangs_does_not_outlast_the_deadline() {
     check(
         slurm(),
         &[(5, Term), (5, HEARD), (6, EXIT), (34, Tick), (35, Tick)],
-        "5:AskToSave 5:AskCause 6:AskCause 6:Settle 35:Decide",
+        "5:RequestSave 5:QuerySlurm 6:QuerySlurm 6:Settle 35:Decide",
     );
 }
 
@@ -304,11 +310,11 @@ fn a_local_time_limit_and_a_deadline() {
     let over = check(
         local(Some(100), None),
         &[(39, Tick), (40, Tick), (41, Tick), (41, HEARD), (85, Tick), (95, Tick)],
-        "40:AskToSave 41:AskToSave 85:Terminate 95:Kill",
+        "40:RequestSave 41:RequestSave 85:Terminate 95:Kill",
     );
     assert_eq!(over.stop(), Some(StopCause::TimeLimit));
     let over =
-        check(local(Some(100), Some(90)), &[(30, Tick), (30, HEARD), (40, Tick)], "30:AskToSave");
+        check(local(Some(100), Some(90)), &[(30, Tick), (30, HEARD), (40, Tick)], "30:RequestSave");
     assert_eq!(over.stop(), Some(StopCause::Deadline));
 }
 
@@ -324,7 +330,7 @@ fn a_limit_that_was_extended() {
         (440, Tick),
         (440, job(Some(StopCause::TimeLimit), 500)),
     ];
-    check(supervisor, &story, "40:AskCause 440:AskCause 440:AskToSave");
+    check(supervisor, &story, "40:QuerySlurm 440:QuerySlurm 440:RequestSave");
 }
 
 #[test]
@@ -332,7 +338,7 @@ fn a_superseded_attempt_leaves() {
     let over = check(
         slurm(),
         &[(5, Superseded), (7, Tick), (7, Term), (8, EXIT), (8, Settled), (8, job(None, 8))],
-        "5:Terminate 7:Kill 7:AskCause 8:Settle 8:Decide",
+        "5:Terminate 7:Kill 7:QuerySlurm 8:Settle 8:Decide",
     );
     assert_eq!(over.stop(), Some(StopCause::Superseded));
 }
@@ -374,7 +380,7 @@ fn a_program_that_asks_for_a_requeue_has_a_moment_to_end() {
         (9, Settled),
         (9, job(None, 900)),
     ];
-    let over = check(slurm(), &story, "8:Terminate 9:AskCause 9:Settle 9:Decide");
+    let over = check(slurm(), &story, "8:Terminate 9:QuerySlurm 9:Settle 9:Decide");
     assert_eq!(over.stop(), Some(StopCause::ProgramRequestedRequeue));
     // While it is preempted, the time for the commit stays.
     let story = [
@@ -385,7 +391,7 @@ fn a_program_that_asks_for_a_requeue_has_a_moment_to_end() {
         (23, Tick),
     ];
     let mut stopped = slurm();
-    assert_eq!(play(&mut stopped, &story), "5:AskToSave 5:AskCause 23:Terminate");
+    assert_eq!(play(&mut stopped, &story), "5:RequestSave 5:QuerySlurm 23:Terminate");
     assert_eq!(stopped.stop(), Some(StopCause::Preempted));
     assert_eq!(stopped.deadline(), Some(Duration::from_secs(65)));
 }

@@ -47,7 +47,7 @@ fn every_event_and_action_is_written_down_on_request() {
         let expected = [
             "signals: [SIGUSR1]",
             "event: Usr1",
-            "action: AskToSave",
+            "action: RequestSave",
             "event: Exited",
             "recorded: End(",
         ];

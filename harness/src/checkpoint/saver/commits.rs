@@ -1,0 +1,209 @@
+//! The commits of a saver: which saves the worker gets, and what follows from its replies.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use nemo_core::profile;
+
+use super::{
+    MAX_COMMITTING, MAX_FINAL_TRIES, MAX_VERIFIED, MAX_WAITING, SCAN_INTERVAL, SaveOutcome, Saver,
+    display_name,
+};
+use crate::checkpoint::candidate::{CompleteSave, SaveState};
+use crate::checkpoint::commit::{CommitOutcome, CommitRequest};
+use crate::checkpoint::prune::StillNeeded;
+use crate::checkpoint::worker::{NotTriedReason, WorkerJob, WorkerReply};
+use crate::os::clock::Time;
+
+impl Saver {
+    /// Keeps only the newest of very many saves that wait: the others would be pruned right after their commit.
+    pub(super) fn drop_surplus(&mut self, now: Time) {
+        let complete = self.saves.iter().filter(|(_, state)| is_complete(state));
+        let mut names: Vec<_> =
+            complete.map(|(name, _)| (self.step_in(name), name.clone())).collect();
+        let Some(surplus @ 1..) = names.len().checked_sub(MAX_WAITING) else { return };
+        names.sort();
+        for (_, name) in names.into_iter().take(surplus) {
+            let why = format!("more than {MAX_WAITING} newer ones wait to be committed");
+            self.reject(name, now, why);
+        }
+    }
+
+    /// The step that a name alone tells.
+    fn step_in(&self, name: &[u8]) -> Option<u64> {
+        profile::step(self.profile, &display_name(name), true, b"").ok().flatten()
+    }
+
+    /// Sends complete saves to the worker, a few at once.
+    pub(super) fn send_complete(&mut self, now: Time) {
+        for state in self.saves.values_mut() {
+            if let SaveState::RetryInspection { save, at } = state
+                && *at <= now
+            {
+                *state = SaveState::Complete(save.clone());
+            }
+        }
+        let sent = self.saves.values().filter(|state| matches!(state, SaveState::Committing(_)));
+        let room = MAX_COMMITTING.saturating_sub(sent.count());
+        for (name, state) in self.saves.iter_mut().filter(|(_, s)| is_complete(s)).take(room) {
+            if let SaveState::Complete(save) = state {
+                let save = save.clone();
+                *state = SaveState::Committing(save.clone());
+                self.worker.send(WorkerJob::Save(name.clone(), Box::new(save)));
+            }
+        }
+    }
+
+    /// Sends the commits again that failed a while ago.
+    pub(super) fn send_retries(&mut self, now: Time) {
+        for state in self.saves.values_mut() {
+            if let SaveState::RetryCommit { request, save, at } = state
+                && *at <= now
+            {
+                let request = request.clone();
+                *state = SaveState::Committing(save.clone());
+                self.worker.send(WorkerJob::Commit(request));
+            }
+        }
+    }
+
+    /// Takes the worker's replies. Returns the names that it has put back into the staging folder.
+    pub(super) fn take_replies(&mut self, now: Time) -> BTreeSet<Vec<u8>> {
+        let mut returned = BTreeSet::new();
+        for reply in self.worker.replies() {
+            match reply {
+                WorkerReply::Commit { request, outcome, is_still_staged } => {
+                    // If the watch has seen that rename already, it was not a second save.
+                    let is_back = matches!(outcome, Ok(CommitOutcome::StillChanging));
+                    if is_back && self.queued_again.remove(&request.entry).is_none() {
+                        returned.insert(request.entry.clone());
+                    }
+                    self.take_commit(*request, outcome, is_still_staged, now);
+                }
+                WorkerReply::Secured(name) => {
+                    self.secured.insert(name);
+                }
+                WorkerReply::NotTried(name, why) => self.take_not_tried(name, why, now),
+                // If the worker could not choose, it chooses again after the next commit.
+                WorkerReply::Removable(steps) => {
+                    self.is_pruning = false;
+                    self.removable.extend(steps.unwrap_or_default());
+                }
+                WorkerReply::Removed => self.is_pruning = false,
+            }
+        }
+        if self.must_prune && !self.is_pruning && self.removable.is_empty() {
+            (self.must_prune, self.is_pruning) = (false, true);
+            let needed = StillNeeded::Resume { verified: self.verified.clone() };
+            self.worker.send(WorkerJob::ChooseRemovable(needed));
+        }
+        returned
+    }
+
+    /// The worker did not try a commit.
+    fn take_not_tried(&mut self, name: Vec<u8>, why: NotTriedReason, now: Time) {
+        let Some(SaveState::Committing(save)) = self.saves.remove(&name) else { return };
+        match why {
+            NotTriedReason::Gone => {}
+            NotTriedReason::Unfit(why) => self.reject(name.clone(), save.written_at, why),
+            // The saver tries that again, as it does with a commit.
+            NotTriedReason::Unseen(error) => {
+                self.failed_tries += u32::from(self.is_finished());
+                let next = if self.failed_tries > MAX_FINAL_TRIES {
+                    self.outcomes.push(SaveOutcome {
+                        entry: display_name(&name),
+                        step: save.position.step.unwrap_or_default(),
+                        bytes: 0,
+                        result: Err(error),
+                        written_at: save.written_at,
+                        is_final: true,
+                    });
+                    SaveState::Rejected
+                } else {
+                    SaveState::RetryInspection { save, at: now + SCAN_INTERVAL }
+                };
+                self.saves.insert(name.clone(), next);
+            }
+        }
+        self.requeue_again(name);
+    }
+
+    /// Queues what the program saved under the same name during the commit.
+    fn requeue_again(&mut self, name: Vec<u8>) {
+        if let Some(save) = self.queued_again.remove(&name) {
+            self.saves.insert(name, SaveState::Complete(save));
+        }
+    }
+
+    fn take_commit(
+        &mut self,
+        request: CommitRequest,
+        result: io::Result<CommitOutcome>,
+        is_still_staged: bool,
+        now: Time,
+    ) {
+        let name = request.entry.clone();
+        let (entry, step, bytes) = (display_name(&name), request.step, request.bytes());
+        if result.is_ok() {
+            self.secured.remove(&name);
+        }
+        let Some(SaveState::Committing(save)) = self.saves.remove(&name) else { return };
+        let written_at = save.written_at;
+        let mut is_final = true;
+        match &result {
+            Ok(CommitOutcome::Committed | CommitOutcome::AlreadyCommitted) => {
+                self.add_verified(step);
+                self.must_prune = true;
+            }
+            // The program may save it again if it is gone. If it is still there, one look was enough.
+            Ok(CommitOutcome::Rejected(_)) if is_still_staged => {
+                self.saves.insert(name.clone(), SaveState::Rejected);
+            }
+            Ok(CommitOutcome::SameContent(_)) => {
+                let tree = save.tree.or(request.tree).unwrap_or_default();
+                self.saves.insert(name.clone(), SaveState::Duplicate { tree });
+            }
+            Ok(CommitOutcome::Superseded | CommitOutcome::Rejected(_)) => {}
+            Ok(CommitOutcome::StillChanging) => is_final = self.wait_for_rest(request, save, now),
+            Err(_) => is_final = self.retry(request, save, now),
+        }
+        self.requeue_again(name);
+        self.outcomes.push(SaveOutcome { entry, step, bytes, result, written_at, is_final });
+    }
+
+    fn add_verified(&mut self, step: u64) {
+        self.verified.insert(step);
+        if self.verified.len() > MAX_VERIFIED {
+            self.verified.pop_first();
+        }
+    }
+
+    /// The save is back in the staging folder. If only its rest made it complete, it must rest again. If a rename or the
+    /// program confirmed it, it is complete: the size or time that differs may be an old one of a shared file system.
+    fn wait_for_rest(&mut self, request: CommitRequest, save: CompleteSave, now: Time) -> bool {
+        if save.is_confirmed || self.is_finished() {
+            return self.retry(request, save, now);
+        }
+        self.next_scan_at = Some(now + SCAN_INTERVAL);
+        let (tree, position) = (request.tree.unwrap_or_default(), save.position);
+        self.saves.insert(request.entry, SaveState::InPlace { tree, since: now, position });
+        false
+    }
+
+    /// Plans another try. Returns true if there were too many. While the program runs there is no limit.
+    fn retry(&mut self, request: CommitRequest, save: CompleteSave, now: Time) -> bool {
+        self.failed_tries += u32::from(self.is_finished());
+        let name = request.entry.clone();
+        if self.failed_tries > MAX_FINAL_TRIES {
+            self.saves.insert(name, SaveState::Rejected);
+            return true;
+        }
+        let at = now + if self.is_finished() { SCAN_INTERVAL } else { SCAN_INTERVAL * 5 };
+        self.saves.insert(name, SaveState::RetryCommit { request: Box::new(request), save, at });
+        false
+    }
+}
+
+fn is_complete(state: &SaveState) -> bool {
+    matches!(state, SaveState::Complete(_))
+}
