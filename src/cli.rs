@@ -28,8 +28,8 @@ use crate::report;
 /// An experiment is a TOML file; its tasks become job arrays; each trial is saved when it is preempted and goes on
 /// where it was. Start with `nemo-slurm init`, then `nemo-slurm submit exp.toml --follow`.
 ///
-/// A TARGET is EXPERIMENT[/TASK[/TRIAL]]. An experiment is its id, a unique prefix of it, its name (the newest of that
-/// name), or `@` (the newest of all).
+/// A TARGET is EXPERIMENT[/TASK[/TRIALS]]. An experiment is its id, a unique prefix of it, its name (the newest of that
+/// name), or `@` (the newest of all). TRIALS are one, or several as in `@/train/3,17,40-49`.
 #[derive(Debug, Parser)]
 #[command(name = "nemo-slurm", version, propagate_version = true)]
 #[command(
@@ -49,16 +49,17 @@ pub struct Cli {
         help_heading = "Global options"
     )]
     pub home: Option<PathBuf>,
-    /// How long one of Slurm's programs may take to answer, in seconds
+    /// How long one of Slurm's programs may take to answer, in seconds or as in `2min`
     #[arg(
         long,
         global = true,
         env = "NEMO_SLURM_TIMEOUT",
-        value_name = "SECONDS",
-        default_value_t = 30,
+        value_name = "TIME",
+        default_value = "30",
+        value_parser = crate::duration::option_in_seconds,
         help_heading = "Global options"
     )]
-    pub slurm_timeout: u64,
+    pub slurm_timeout: std::time::Duration,
     /// Show each program of Slurm that is run, its time and answer, and each file that is decided on; twice: all they print
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
     pub verbose: u8,

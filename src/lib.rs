@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod clock;
 pub mod commands;
+pub mod duration;
 pub mod error;
 pub mod executor;
 pub mod experiment;

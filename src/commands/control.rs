@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use nemo_core::rundir::TrialDir;
+use nemo_core::scope::TrialSet;
 use nemo_core::{checksum, durable};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -26,13 +27,13 @@ use crate::process::{self, Liveness};
 use crate::report::{out_json, say};
 use crate::script;
 use crate::slurm::{Client, JobId, JobPhase, JobState, QueueRow, Recipient, SlurmError};
-use crate::status::{Request, RequestedAction, State, Status};
+use crate::status::{Request, RequestedAction, State, Status, meant};
 use crate::store::{Stored, Target};
 
 /// What can be said to each of these commands.
 #[derive(Debug, Args)]
 pub struct ControlArgs {
-    /// EXPERIMENT[/TASK[/TRIAL]]
+    /// EXPERIMENT[/TASK[/TRIALS]]
     pub target: String,
     /// Show what would be done, do nothing
     #[arg(long)]
@@ -54,16 +55,22 @@ pub(super) struct ArrayPart<'a> {
     array: &'a JobArray,
     pub(super) token: String,
     job: JobId,
-    trial: Option<u32>,
+    trials: Option<&'a TrialSet>,
 }
 
 impl ArrayPart<'_> {
     /// The ids to name to Slurm: the whole array by its own, one for a thousand tasks.
     pub(super) fn ids(&self) -> Vec<String> {
-        match self.trial {
-            Some(trial) => vec![self.task_id(trial)],
+        match self.trials {
+            Some(_) => self.meant().map(|trial| self.task_id(trial)).collect(),
             None => vec![self.job.to_string()],
         }
+    }
+
+    /// The trials of the array that the target means.
+    fn meant(&self) -> impl Iterator<Item = u32> + '_ {
+        let is_meant = |trial: &u32| self.trials.is_none_or(|wanted| wanted.contains(*trial));
+        self.array.trials.iter().filter(is_meant)
     }
 
     /// The id of the array task that runs a trial.
@@ -73,10 +80,8 @@ impl ArrayPart<'_> {
 
     /// The trials of the target that a row of `squeue` speaks for.
     fn trials<'r>(&'r self, row: &'r QueueRow) -> impl Iterator<Item = u32> + 'r {
-        let all = self.array.trials.iter();
-        let meant = all.filter(|trial| self.trial.is_none_or(|wanted| wanted == *trial));
         let has = |index| row.array_job == self.job && row.tasks.contains(index);
-        meant.filter(move |trial| self.array.index_of(*trial).is_some_and(has))
+        self.meant().filter(move |trial| self.array.index_of(*trial).is_some_and(has))
     }
 }
 
@@ -92,16 +97,17 @@ pub(super) fn arrays<'a>(
     app: &App,
     stored: &'a Stored,
     journal: &[Event],
-    target: &Target,
+    target: &'a Target,
 ) -> Arrays<'a> {
     let mut arrays = Arrays { known: Vec::new(), unknown: Vec::new() };
     let is_meant = |array: &&JobArray| {
-        target.task.as_ref().is_none_or(|task| *task == array.task)
-            && target.trial.is_none_or(|trial| array.trials.contains(trial))
+        target.scope.covers_task(&array.task)
+            && array.trials.iter().any(|trial| target.scope.covers_trial(trial))
     };
     for array in journal::planned_arrays(&stored.journal).filter(is_meant) {
         let token = script::token(stored.id.as_str(), &array.task, array.index);
-        let part = |job| ArrayPart { array, token: token.clone(), job, trial: target.trial };
+        let trials = target.scope.trials.as_ref();
+        let part = |job| ArrayPart { array, token: token.clone(), job, trials };
         let submitted = journal::submitted(journal).into_iter().filter(|(name, _)| *name == token);
         arrays.known.extend(submitted.map(|(_, job)| part(job)));
         let ArrayRecord::Intended(time) = journal::entry(journal, &token) else { continue };
@@ -168,13 +174,10 @@ pub(super) fn trials_in(
     target: &Target,
     wanted: impl Fn(State) -> bool,
 ) -> BTreeSet<TrialKey> {
-    let tasks = status.into_iter().flat_map(|status| &status.tasks);
-    let tasks = tasks.filter(|task| target.task.as_ref().is_none_or(|name| *name == task.name));
-    let trials = tasks.flat_map(|task| task.trials.iter().map(move |trial| (&task.name, trial)));
-    trials
-        .filter(|(_, trial)| target.trial.is_none_or(|index| index == trial.index))
+    let meant = status.into_iter().flat_map(|status| meant(status, &target.scope));
+    meant
         .filter(|(_, trial)| wanted(trial.state))
-        .map(|(task, trial)| (task.clone(), trial.index))
+        .map(|(task, trial)| (task.to_owned(), trial.index))
         .collect()
 }
 
@@ -295,7 +298,7 @@ pub(super) fn request(
     let now = clock::now();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "unix seconds")]
     let time = now as u64;
-    let request = Request { action, task: target.task.clone(), trial: target.trial, time };
+    let request = Request { action, scope: target.scope.clone(), time };
     let this = process::ProcessId::current();
     let name = format!("{now:.6}-{}-{}.json", this.node, this.pid);
     let folder = stored.dir.requests();

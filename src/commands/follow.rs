@@ -35,7 +35,7 @@ pub(super) fn until_over(
     view: View,
     deadline: Option<Instant>,
 ) -> Result<ExitCode, CommandError> {
-    let whole = Target { id: stored.id.clone(), task: None, trial: None };
+    let whole = Target::whole(stored.id.clone());
     until(app, &whole, view, deadline)
 }
 
@@ -84,7 +84,7 @@ pub(super) fn until(
 
 /// How it ended, where nothing else is shown.
 fn why(target: &Target, status: &Status, state: State) -> String {
-    let reason = status.experiment.reason.as_ref().filter(|_| target.task.is_none());
+    let reason = status.experiment.reason.as_ref().filter(|_| target.scope.task.is_none());
     let reason = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
     let id = &target.id;
     format!("`{target}` is {}{reason}; `nemo-slurm status {id}` shows more", state.as_str())
@@ -104,24 +104,15 @@ enum Settled {
 
 /// Where the target stands.
 fn standing(status: &Status, target: &Target) -> (State, Settled) {
-    let meant: Vec<&TrialStatus> = status
-        .tasks
-        .iter()
-        .filter(|task| target.task.as_ref().is_none_or(|wanted| *wanted == task.name))
-        .flat_map(|task| &task.trials)
-        .filter(|trial| target.trial.is_none_or(|wanted| wanted == trial.index))
-        .collect();
+    let meant: Vec<&TrialStatus> =
+        status::meant(status, &target.scope).map(|(_, trial)| trial).collect();
     let open = || meant.iter().filter(|trial| !trial.state.is_final());
     let forgotten = !status.experiment.stale
         && open().count() > 0
         && open().all(|trial| trial.state == State::Unknown);
-    let state = match (&target.task, target.trial) {
-        (None, _) => status.experiment.state,
-        (Some(wanted), None) => {
-            let task = status.tasks.iter().find(|task| task.name == *wanted);
-            task.map_or(status.experiment.state, |task| task.state)
-        }
-        (Some(_), Some(_)) => meant.first().map_or(status.experiment.state, |trial| trial.state),
+    let state = match target.scope.task {
+        None => status.experiment.state,
+        Some(_) => status::state_of(meant.iter().map(|trial| trial.state)),
     };
     let settled = match state.is_final() {
         true if meant.iter().all(|trial| trial.is_final()) => Settled::Over,

@@ -23,7 +23,7 @@ use crate::{clock, journal, observe, remembered};
     nemo-slurm goodput @ --price 2.50    # what a GPU-hour costs"
 )]
 pub struct GoodputArgs {
-    /// EXPERIMENT[/TASK[/TRIAL]]
+    /// EXPERIMENT[/TASK[/TRIALS]]
     #[arg(default_value = "@")]
     pub target: String,
     /// Show every trial
@@ -48,7 +48,7 @@ pub(super) fn goodput(app: &App, args: &GoodputArgs) -> Result<ExitCode, Command
     if args.json {
         return out(&goodput::json(&goodput));
     }
-    out(&goodput_table(&goodput, args.trials || target.trial.is_some()))
+    out(&goodput_table(&goodput, args.trials || target.scope.trials.is_some()))
 }
 
 /// The trials' records, and where each trial stands. Slurm is asked only where the folders do not tell.
@@ -100,12 +100,12 @@ fn account(
         let of_task = (0..task.n_trials).map(one).collect();
         ledgers.insert(&task.name, of_task);
     }
-    let is_meant = |task: &&Task| target.task.as_ref().is_none_or(|wanted| *wanted == task.name);
+    let is_meant = |task: &&Task| target.scope.covers_task(&task.name);
     let unit = goodput::unit(&stored.experiment);
     let sums = stored.experiment.tasks.iter().filter(is_meant).map(|task| {
         let trials = (0..).zip(ledgers.remove(task.name.as_str()).unwrap_or_default());
         let trials = trials
-            .filter(|(index, _)| target.trial.is_none_or(|wanted| wanted == *index))
+            .filter(|(index, _)| target.scope.covers_trial(*index))
             .map(|(index, ledger)| TrialLedger { index, ledger });
         let resources = goodput::resources(&stored.experiment, task);
         (task.name.clone(), unit.of(resources), trials.collect())

@@ -14,7 +14,7 @@ use super::App;
 use super::status::look;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::report::{escape, say};
-use crate::status::{Status, TrialStatus};
+use crate::status::{Status, meant};
 use crate::store::{Stored, Target};
 
 /// A program's outputs.
@@ -36,7 +36,7 @@ pub enum OutputStream {
     nemo-slurm logs digits/train/0 --attempt 1 --stream err"
 )]
 pub struct LogsArgs {
-    /// EXPERIMENT[/TASK[/TRIAL]]
+    /// EXPERIMENT[/TASK[/TRIALS]]
     #[arg(default_value = "@")]
     pub target: String,
     /// Go on as more is written, until the trials are over
@@ -82,7 +82,7 @@ pub(super) fn logs(app: &App, args: &LogsArgs) -> Result<ExitCode, CommandError>
     loop {
         let status = look(app, &stored)?;
         attempt_exists(&status, &target, args)?;
-        let is_over = meant(&status, &target).all(|(_, trial)| trial.state.is_final());
+        let is_over = meant(&status, &target.scope).all(|(_, trial)| trial.state.is_final());
         for _ in 0..if args.follow && !is_over { LOOKS } else { 1 } {
             let files = files(&stored, &status, &target, args);
             let several = files.len() > 1;
@@ -161,24 +161,12 @@ fn on_terminal(text: &str) -> String {
 }
 
 fn nothing(status: &Status, target: &Target) -> String {
-    let first = meant(status, target).next().map(|(_, trial)| trial);
+    let first = meant(status, &target.scope).next().map(|(_, trial)| trial);
     let state = first.map_or("pending", |trial| trial.state.as_str());
     let why = first.and_then(|trial| trial.reason.as_ref());
     let why = why.map_or_else(String::new, |reason| format!(": {reason}"));
     let id = &status.experiment.id;
     format!("Nothing was written yet: it is {state}{why}. `nemo-slurm status {id}` tells more.")
-}
-
-fn meant<'a>(
-    status: &'a Status,
-    target: &'a Target,
-) -> impl Iterator<Item = (&'a str, &'a TrialStatus)> {
-    status
-        .tasks
-        .iter()
-        .filter(|task| target.task.as_ref().is_none_or(|wanted| *wanted == task.name))
-        .flat_map(|task| task.trials.iter().map(|trial| (task.name.as_str(), trial)))
-        .filter(|(_, trial)| target.trial.is_none_or(|wanted| wanted == trial.index))
 }
 
 /// A file with something that a trial, or Slurm for it, wrote.
@@ -218,7 +206,7 @@ fn print_json(source: &LogFile, file: &mut impl BufRead, out: &mut impl Write) -
 /// The files to print, in order. Only those that hold something.
 fn files(stored: &Stored, status: &Status, target: &Target, args: &LogsArgs) -> Vec<LogFile> {
     let mut files = Vec::new();
-    for (task, trial) in meant(status, target) {
+    for (task, trial) in meant(status, &target.scope) {
         let dir = stored.dir.task(task);
         let source = |path, attempt, rank, stream| LogFile {
             path,
@@ -259,7 +247,8 @@ fn files(stored: &Stored, status: &Status, target: &Target, args: &LogsArgs) -> 
 /// An attempt that never was is a mistake, not an empty log.
 fn attempt_exists(status: &Status, target: &Target, args: &LogsArgs) -> Result<(), CommandError> {
     let Some(wanted) = args.attempt else { return Ok(()) };
-    let most = meant(status, target).map(|(_, trial)| trial.attempts.len()).max().unwrap_or(0);
+    let most =
+        meant(status, &target.scope).map(|(_, trial)| trial.attempts.len()).max().unwrap_or(0);
     if (wanted as usize) < most {
         return Ok(());
     }

@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nemo_core::environment::Variable;
+use nemo_core::scope::TrialSet;
 use tracing::debug;
 
 use crate::cli::{Cli, Command};
@@ -112,7 +113,7 @@ fn app(cli: &Cli, environment: Environment) -> Result<App, CommandError> {
     })?;
     let home = Home::new(std::path::absolute(&home).at("find", &home)?);
     debug!("home: `{}`", home.path().display());
-    let timeout = Duration::from_secs(cli.slurm_timeout.max(1));
+    let timeout = cli.slurm_timeout.max(Duration::from_secs(1));
     Ok(App {
         shared: QueryCache::new(&home, &environment.slurm_conf, timeout),
         home,
@@ -155,7 +156,7 @@ impl App {
     fn find_silently(&self, text: &str) -> Result<(Target, Stored), CommandError> {
         let target = crate::store::resolve(&self.home, text)?;
         let stored = self.home.load(&target.id)?;
-        let Some(wanted) = &target.task else { return Ok((target, stored)) };
+        let Some(wanted) = &target.scope.task else { return Ok((target, stored)) };
         let names = || stored.experiment.tasks.iter().map(|task| format!("`{}`", task.name));
         let Some(task) = stored.experiment.tasks.iter().find(|task| task.name == *wanted) else {
             let text = format!("experiment `{}` has no task `{wanted}`", target.id);
@@ -163,7 +164,7 @@ impl App {
             return Err(CommandError::new(ExitCode::NotFound, text)
                 .hinted(format!("its tasks are {tasks}")));
         };
-        match target.trial {
+        match target.scope.trials.as_ref().map(TrialSet::last) {
             Some(trial) if trial >= task.n_trials => {
                 let text = format!("task `{wanted}` has no trial {trial}");
                 let last = task.n_trials - 1;

@@ -117,7 +117,7 @@ fn pause_on_slurm(
             Ok(()) => {}
         }
     }
-    let whole = Target { id: stored.id.clone(), task: None, trial: None };
+    let whole = Target::whole(stored.id.clone());
     let mut running = control::trials_in(status, &whole, |state| state == State::Running);
     running.retain(|key| trials.contains(key));
     let mut told = BTreeSet::new();

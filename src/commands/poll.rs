@@ -31,7 +31,7 @@ use crate::summary::{self, Index};
     Example:\n  nemo-slurm poll"
 )]
 pub struct PollArgs {
-    /// EXPERIMENT[/TASK[/TRIAL]]; all experiments if there is none
+    /// EXPERIMENT[/TASK[/TRIALS]]; all experiments if there is none
     pub target: Option<String>,
     /// Print JSON
     #[arg(long)]
@@ -146,7 +146,7 @@ impl PollPass<'_> {
         id: ExperimentId,
         source: SlurmSource<'_>,
     ) -> Result<(), CommandError> {
-        let target = Target { id, task: None, trial: None };
+        let target = Target::whole(id);
         let loaded = self.app.home.load(&target.id).map_err(CommandError::from);
         match loaded.and_then(|stored| self.experiment(&stored, &target, source, Depth::Open)) {
             // Slurm is away: it is for all of them.
@@ -204,13 +204,10 @@ impl PollPass<'_> {
 fn wanted(stored: &Stored, target: &Target, status: &Status) -> Vec<RequeueCandidate> {
     let mut all = Vec::new();
     let tasks = stored.experiment.tasks.iter().zip(&status.tasks);
-    for (task, seen) in
-        tasks.filter(|(task, _)| target.task.as_ref().is_none_or(|name| *name == task.name))
-    {
+    for (task, seen) in tasks.filter(|(task, _)| target.scope.covers_task(&task.name)) {
         let budget = task.restart.no_progress;
         let starts = if budget == 0 { STARTS } else { STARTS.min(budget) };
-        let is_meant = |index: u32| target.trial.is_none_or(|trial| trial == index);
-        for trial in seen.trials.iter().filter(|trial| is_meant(trial.index)) {
+        for trial in seen.trials.iter().filter(|trial| target.scope.covers_trial(trial.index)) {
             let dir = stored.dir.task(&task.name).trial(trial.index);
             let has_mark = dir.requeue_wanted().exists().then_some(Remedy::Requeue);
             all.extend(has_mark.or(trial.remedy).map(|remedy| RequeueCandidate {

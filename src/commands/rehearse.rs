@@ -52,7 +52,7 @@ pub struct RehearseArgs {
     #[arg(long, value_name = "SCENARIO", value_enum, value_delimiter = ',')]
     pub only: Vec<ScenarioKind>,
     /// How long all of it may take, as in `10m`; what does not fit is left out, and said
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = crate::duration::option)]
     pub time_limit: Option<std::time::Duration>,
     /// Keep every run, in this folder
     #[arg(long, value_name = "FOLDER")]

@@ -19,7 +19,7 @@ use crate::{clock, remembered, summary};
     nemo-slurm status @ --json | jq '.tasks[].counts'"
 )]
 pub struct StatusArgs {
-    /// EXPERIMENT[/TASK[/TRIAL]]
+    /// EXPERIMENT[/TASK[/TRIALS]]
     #[arg(default_value = "@")]
     pub target: String,
     /// Show every attempt of every trial
@@ -41,7 +41,7 @@ pub(super) fn status(app: &App, args: &StatusArgs) -> Result<ExitCode, CommandEr
     }
     let page = Page::here(clock::now());
     out(&status_table(&status, &page))?;
-    if args.attempts || target.trial.is_some() {
+    if args.attempts || target.scope.trials.is_some() {
         out(&attempts_table(&status, &page))?;
     }
     Ok(ExitCode::Fine)
@@ -109,9 +109,9 @@ fn is_final(sources: &StatusInputs<'_>, status: &Status) -> bool {
 
 /// Leaves out what the target does not mean.
 fn narrow(status: &mut Status, target: &Target) {
-    status.tasks.retain(|task| target.task.as_ref().is_none_or(|wanted| *wanted == task.name));
+    status.tasks.retain(|task| target.scope.covers_task(&task.name));
     for task in &mut status.tasks {
-        task.trials.retain(|trial| target.trial.is_none_or(|wanted| wanted == trial.index));
+        task.trials.retain(|trial| target.scope.covers_trial(trial.index));
         recount(task);
     }
 }

@@ -4,16 +4,17 @@ use clap::Args;
 
 use super::App;
 use super::follow::{View, until};
+use crate::duration;
 use crate::error::{CommandError, ExitCode};
 
 /// `wait`.
 #[derive(Debug, Args)]
 pub struct WaitArgs {
-    /// EXPERIMENT[/TASK[/TRIAL]]
+    /// EXPERIMENT[/TASK[/TRIALS]]
     #[arg(default_value = "@")]
     pub target: String,
     /// Give up after this long, as in `2h`, with exit code 4
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration::option)]
     pub timeout: Option<std::time::Duration>,
     /// Print the final status as JSON
     #[arg(long)]

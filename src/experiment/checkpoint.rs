@@ -1,6 +1,6 @@
 //! `[task.<name>.checkpoint]`: how a program is asked to save, how often, and which checkpoints stay.
 
-use nemo_core::rundir::{Every, Keep};
+use nemo_core::rundir::{Every, Keep, SAVE_SIGNALS, save_signal};
 
 use super::reader::{Field, Section};
 use super::report::{KeyPosition, ProblemReport, listed, nearest};
@@ -15,8 +15,6 @@ pub(super) struct CheckpointDraft {
     pub(super) every: Option<Every>,
     pub(super) keep: Keep,
 }
-
-const SIGNALS: [&str; 5] = ["USR1", "USR2", "TERM", "INT", "HUP"];
 
 /// Reads the section of a task.
 pub(super) fn read(task: &mut Section<'_>, report: &mut ProblemReport) -> CheckpointDraft {
@@ -36,14 +34,13 @@ pub(super) fn read(task: &mut Section<'_>, report: &mut ProblemReport) -> Checkp
 
 /// A signal, with or without `SIG`.
 fn signal_in(field: &Field<'_>, report: &mut ProblemReport) -> Option<String> {
-    let names = listed(SIGNALS);
+    let names = listed(SAVE_SIGNALS);
     let text = field.text_as(&format!("one of {names}"), report)?;
-    let short = text.strip_prefix("SIG").unwrap_or(&text);
-    if SIGNALS.contains(&short) {
-        return Some(short.to_owned());
+    let signal = save_signal(&text);
+    if signal.is_none() {
+        report.problem(&field.place, format!("expected one of {names}, found {text:?}"));
     }
-    report.problem(&field.place, format!("expected one of {names}, found {text:?}"));
-    None
+    signal.map(str::to_owned)
 }
 
 /// `"auto"`, `"500 steps"`, or a duration.

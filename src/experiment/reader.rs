@@ -7,6 +7,7 @@ use super::report::{KeyPosition, ProblemReport, choices, listed};
 use super::synonyms::Synonyms;
 use super::tree::{Table, TomlNode, TomlValue, dotted};
 use super::units::{self, UnitError};
+use crate::duration;
 
 /// A value under its dotted key.
 #[derive(Clone, Debug)]
@@ -90,17 +91,27 @@ impl<'a> Field<'a> {
         positive
     }
 
-    /// Seconds, as in `"1h30m"`.
+    /// Seconds, as in `"1h 30min"`.
     pub(super) fn duration(&self, report: &mut ProblemReport) -> Option<u64> {
         let text = match self.value {
-            TomlValue::Integer(number) => {
-                let problem = report.problem(&self.place, "a duration needs a unit");
-                problem.hint(format!("for example `{} = \"{number}s\"`", self.name));
-                return None;
+            TomlValue::Integer(number) => return self.without_unit(&number.to_string(), report),
+            TomlValue::Text(text) if duration::is_number(text) && self.name == "time" => {
+                return self.without_unit(text, report);
             }
-            _ => self.text_as("a duration such as \"1h30m\"", report)?,
+            _ => self.text_as("a duration such as \"1h 30min\"", report)?,
         };
         self.parsed(units::duration(&text), report)
+    }
+
+    /// `sbatch` reads a number alone as minutes; whoever knows it means them.
+    fn without_unit(&self, number: &str, report: &mut ProblemReport) -> Option<u64> {
+        let hint = if self.name == "time" {
+            format!("`sbatch --time={number}` are minutes: write `time = \"{number}min\"`")
+        } else {
+            format!("for example `{} = \"{number}s\"`", self.name)
+        };
+        report.problem(&self.place, "a duration needs a unit").hint(hint);
+        None
     }
 
     /// The value, or the problem that a parser of ours saw in it.

@@ -6,6 +6,7 @@ use super::names;
 use super::reader::Field;
 use super::report::{KeyPosition, ProblemReport, did_you_mean, listed};
 use super::tree::TomlValue;
+use crate::duration;
 
 /// Options that the tool sets, or that change how it and Slurm talk, and why they can't be set here.
 const REFUSED: [(&str, &str); 30] = [
@@ -259,6 +260,21 @@ fn is_one_cluster(field: &Field<'_>, value: &str, report: &mut ProblemReport) ->
     is_one
 }
 
+/// A time in words or as `sbatch` itself reads it: a number alone are minutes, `90:00` minutes and seconds.
+fn time(field: &Field<'_>, text: &str, report: &mut ProblemReport) -> Option<String> {
+    if text.chars().all(|c| c.is_ascii_digit() || matches!(c, ':' | '-')) {
+        return Some(text.to_owned());
+    }
+    match duration::parse_positive(text) {
+        Ok(seconds) => Some(duration::slurm_time(seconds)),
+        Err(error) => {
+            let hint = format!("{}; a number alone are minutes, as for `sbatch`", duration::HINT);
+            report.problem(&field.place, error.to_string()).hint(hint);
+            None
+        }
+    }
+}
+
 /// The option's text. `true` is a flag, whose text is empty; `false` is no option at all.
 fn value(field: &Field<'_>, report: &mut ProblemReport) -> Option<String> {
     match field.value {
@@ -273,6 +289,9 @@ fn value(field: &Field<'_>, report: &mut ProblemReport) -> Option<String> {
         TomlValue::Text(text) if text.contains(|c: char| c.is_control()) => {
             report.problem(&field.place, "the value of an option can't contain a line break");
             None
+        }
+        TomlValue::Text(text) if field.name.replace('_', "-") == "time-min" => {
+            time(field, text, report)
         }
         TomlValue::Text(text) => Some(text.clone()),
         TomlValue::Float(_) | TomlValue::Date(_) | TomlValue::List(_) | TomlValue::Table(_) => {

@@ -5,6 +5,7 @@ mod word;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
+use crate::duration::slurm_time;
 use crate::experiment::{Launch, SlurmExecutor, Task};
 use crate::plan::{JobArray, Relation};
 use crate::slurm::id::JobId;
@@ -139,13 +140,6 @@ fn dependency(array: &JobArray, parents: &[JobId]) -> String {
         }
     };
     groups.iter().map(group).collect::<Vec<_>>().join(",")
-}
-
-/// Seconds as `D-HH:MM:SS`, which every Slurm reads.
-fn slurm_time(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let (hours, minutes, seconds) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("{days}-{hours:02}:{minutes:02}:{seconds:02}")
 }
 
 /// A value as `#SBATCH` lines read it: split at blanks unless quoted, ended by `#`.

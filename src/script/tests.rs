@@ -104,7 +104,7 @@ fn a_whole_script() {
     #SBATCH --gpus-per-node=h100:8
     #SBATCH --cpus-per-task=4
     #SBATCH --mem=8G
-    #SBATCH --time=0-04:00:00
+    #SBATCH --time=04:00:00
     #SBATCH --comment="two words # \"x\""
     #SBATCH --exclusive
     # The harness is the batch process: signals reach it first.
@@ -166,14 +166,6 @@ fn dependencies_as_sbatch_reads_them() {
     check(&[(0, AfterCorr)], "aftercorr:7");
     check(&[(0, AfterNotOk)], "afternotok:7");
     check(&[(0, AnyAfterNotOk), (1, AnyAfterNotOk)], "afternotok:7?afternotok:8");
-}
-
-#[test]
-fn times_as_slurm_reads_them() {
-    let check = |seconds, expected| assert_eq!(slurm_time(seconds), expected);
-    check(59, "0-00:00:59");
-    check(14_400, "0-04:00:00");
-    check(93_784, "1-02:03:04");
 }
 
 #[test]

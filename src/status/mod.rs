@@ -36,7 +36,7 @@ pub use model::{
 };
 pub use nemo_core::rundir::{Request, RequestedAction};
 pub use params::set_params;
-pub use summary::recount;
+pub use summary::{meant, recount, state_of};
 
 /// A status as one line of JSON.
 #[must_use]

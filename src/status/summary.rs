@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use nemo_core::rundir::ExperimentDir;
+use nemo_core::scope::Scope;
 
-use super::{State, StatusInputs, TaskStatus, TrialStatus};
+use super::{State, Status, StatusInputs, TaskStatus, TrialStatus};
 use crate::experiment::{Goal, On, Task};
 use crate::journal;
 
@@ -35,11 +36,30 @@ pub(super) fn task_status(
 
 /// Counts again after trials were left out.
 pub fn recount(task: &mut TaskStatus) {
-    task.counts.clear();
-    for trial in &task.trials {
-        *task.counts.entry(trial.state).or_default() += 1;
-    }
+    task.counts = counts(task.trials.iter().map(|trial| trial.state));
     task.state = combined(&task.counts);
+}
+
+/// Where trials stand, taken together.
+#[must_use]
+pub fn state_of(states: impl Iterator<Item = State>) -> State {
+    combined(&counts(states))
+}
+
+fn counts(states: impl Iterator<Item = State>) -> BTreeMap<State, u32> {
+    let mut counts = BTreeMap::new();
+    states.for_each(|state| *counts.entry(state).or_default() += 1);
+    counts
+}
+
+/// The trials that somebody means, each with its task.
+pub fn meant<'a>(
+    status: &'a Status,
+    scope: &'a Scope,
+) -> impl Iterator<Item = (&'a str, &'a TrialStatus)> {
+    let tasks = status.tasks.iter().filter(|task| scope.covers_task(&task.name));
+    let trials = tasks.flat_map(|task| task.trials.iter().map(|trial| (&*task.name, trial)));
+    trials.filter(|(_, trial)| scope.covers_trial(trial.index))
 }
 
 /// The trial whose last value of the task's metric is the best; the earlier one of equals.

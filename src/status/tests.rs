@@ -7,6 +7,7 @@ mod waiting;
 
 use nemo_core::rundir::ExperimentDir;
 use nemo_core::rundir::{AttemptEnd, AttemptStart, Cause, Next};
+use nemo_core::scope::{Scope, TrialSet};
 
 use super::*;
 use crate::experiment::{Dependency, On, SlurmExecutor};
@@ -381,8 +382,7 @@ fn a_child_of_a_failed_parent_is_blocked_not_cancelled() {
     assert_eq!(told(&sources), "blocked?: `prepare` trial 0 is failed []");
     sources.requests.push(Request {
         action: RequestedAction::Cancel,
-        task: None,
-        trial: None,
+        scope: Scope::default(),
         time: 0,
     });
     assert_eq!(told(&sources), "cancelled []");

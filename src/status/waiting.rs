@@ -17,12 +17,7 @@ pub(super) fn pause<'a>(task: &str, trial: u32, requests: &'a [Request]) -> Opti
 
 /// What lets go on what was paused by this wish: all of it, as it was paused.
 pub(super) fn paused(id: &ExperimentId, wish: &Request) -> String {
-    let mut target = id.to_string();
-    for part in wish.task.iter().cloned().chain(wish.trial.map(|trial| trial.to_string())) {
-        target.push('/');
-        target.push_str(&part);
-    }
-    format!("paused; `nemo-slurm resume {target}` lets it go on")
+    format!("paused; `nemo-slurm resume {id}{}` lets it go on", wish.scope)
 }
 
 /// Whether Slurm holds a job because it could not start it: nobody wishes that it waits.

@@ -1,6 +1,8 @@
-//! What a user means by `EXPERIMENT[/TASK[/TRIAL]]`.
+//! What a user means by `EXPERIMENT[/TASK[/TRIALS]]`.
 
 use std::fmt;
+
+use nemo_core::scope::Scope;
 
 use super::{ExperimentId, Home, StoreError};
 
@@ -9,17 +11,21 @@ use super::{ExperimentId, Home, StoreError};
 pub struct Target {
     /// The experiment.
     pub id: ExperimentId,
-    /// One task of it.
-    pub task: Option<String>,
-    /// One trial of the task.
-    pub trial: Option<u32>,
+    /// Which of its trials.
+    pub scope: Scope,
+}
+
+impl Target {
+    /// All of an experiment.
+    #[must_use]
+    pub fn whole(id: ExperimentId) -> Self {
+        Self { id, scope: Scope::default() }
+    }
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.id)?;
-        self.task.iter().try_for_each(|task| write!(f, "/{task}"))?;
-        self.trial.iter().try_for_each(|trial| write!(f, "/{trial}"))
+        write!(f, "{}{}", self.id, self.scope)
     }
 }
 
@@ -59,7 +65,7 @@ impl TargetError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Malformed { .. } => Some(
-                "write EXPERIMENT, EXPERIMENT/TASK or EXPERIMENT/TASK/TRIAL, as in `@/train/3`"
+                "write EXPERIMENT, EXPERIMENT/TASK or EXPERIMENT/TASK/TRIALS, as in `@/train/3` or `@/train/3,17,40-49`"
                     .to_owned(),
             ),
             Self::NotFound { nearest: Some(nearest), .. } => {
@@ -78,12 +84,12 @@ pub fn resolve(home: &Home, text: &str) -> Result<Target, TargetError> {
     let mut parts = text.trim_end_matches('/').split('/');
     let experiment = parts.next().filter(|part| !part.is_empty()).ok_or_else(malformed)?;
     let task = parts.next().map(str::to_owned);
-    let trial = parts.next().map(|part| part.parse().map_err(|_| malformed())).transpose()?;
+    let trials = parts.next().map(|part| part.parse().map_err(|_| malformed())).transpose()?;
     if parts.next().is_some() || task.as_deref() == Some("") {
         return Err(malformed());
     }
     let id = find(&home.ids()?, experiment)?;
-    Ok(Target { id, task, trial })
+    Ok(Target { id, scope: Scope { task, trials } })
 }
 
 /// The experiment that a text means, among ids from the oldest to the newest.
@@ -158,13 +164,14 @@ mod tests {
         let home = Home::new(folder.path().to_owned());
         std::fs::create_dir_all(home.experiments().join("digits-00000100")).unwrap();
         let show = |text: &str| match resolve(&home, text) {
-            Ok(target) => format!("{} {:?} {:?}", target.id, target.task, target.trial),
+            Ok(target) => target.to_string(),
             Err(error) => error.to_string(),
         };
-        assert_eq!(show("digits/train/3"), "digits-00000100 Some(\"train\") Some(3)");
-        assert_eq!(show("@/train"), "digits-00000100 Some(\"train\") None");
-        assert_eq!(show("@"), "digits-00000100 None None");
-        for text in ["", "/", "@/train/x", "@/train/1/2", "@//3"] {
+        assert_eq!(show("digits/train/3"), "digits-00000100/train/3");
+        assert_eq!(show("@/train"), "digits-00000100/train");
+        assert_eq!(show("@/train/40-49,3,17"), "digits-00000100/train/3,17,40-49");
+        assert_eq!(show("@"), "digits-00000100");
+        for text in ["", "/", "@/train/x", "@/train/3-1", "@/train/3,", "@/train/1/2", "@//3"] {
             assert_eq!(show(text), format!("`{text}` is not a target"));
         }
     }

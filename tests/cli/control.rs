@@ -68,6 +68,43 @@ fn paused_trials_wait_and_go_on_on_slurm() {
     }
 }
 
+/// A set of trials stands wherever one may.
+fn some_trials_are_named_at_once(executor: &str) {
+    let world = World::new();
+    counting::write(&world, executor, 60, 0.1);
+    let id = world.ok(&["submit", "exp.toml"]);
+    counting::until_beyond(&world, &id, 3);
+    let some = format!("{id}/train/2,0");
+    world.ok(&["pause", &some]);
+    let paused = |status: &Value| states(status, "train") == ["paused", "running", "paused"];
+    let status = world.until(&id, "two are paused", paused);
+    let hint = format!("`nemo-slurm resume {id}/train/0,2` lets it go on");
+    assert!(text(&trials(&status, "train")[2]["reason"]).contains(&hint), "{status:#}");
+    let shown: Value = serde_json::from_str(&world.ok(&["status", &some, "--json"])).unwrap();
+    assert_eq!(states(&shown, "train"), ["paused"; 2], "{shown:#}");
+    assert!(!world.ok(&["logs", &some, "--stream", "out"]).contains("train/1"));
+    world.ok(&["resume", &some]);
+    world.ok(&["cancel", &format!("{id}/train/0-1")]);
+    let status = world
+        .until(&id, "two are cancelled", |status| states(status, "train")[..2] == ["cancelled"; 2]);
+    assert_ne!(states(&status, "train")[2], "cancelled", "{status:#}");
+    let none = world.run(&["pause", &format!("{id}/train/1,3")]);
+    assert_eq!(none.code, Some(3), "{none:?}");
+    world.ok(&["cancel", &id]);
+}
+
+#[test]
+fn some_trials_are_named_at_once_here() {
+    some_trials_are_named_at_once(HERE);
+}
+
+#[test]
+fn some_trials_are_named_at_once_on_slurm() {
+    if cluster::is_here() {
+        some_trials_are_named_at_once(SLURM);
+    }
+}
+
 #[test]
 fn what_waits_is_held_by_its_array_and_released() {
     if !cluster::is_here() {

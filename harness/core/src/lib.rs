@@ -17,6 +17,7 @@ pub mod process_id;
 pub mod profile;
 pub mod retention;
 pub mod rundir;
+pub mod scope;
 pub mod shell;
 pub mod show_job;
 pub mod stop_times;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use nemo_core::checksum;
 use nemo_core::durable;
-use nemo_core::rundir::{Params, TaskDir, TaskSpec, TrialDir, trials};
+use nemo_core::rundir::{self, Params, TaskDir, TaskSpec, TrialDir, trials};
 use nix::sys::signal::Signal;
 
 use crate::os::patience::Patience;
@@ -71,14 +71,9 @@ pub(crate) fn with_path(path: &Path, error: &dyn std::fmt::Display) -> String {
 }
 
 fn save_signal(name: &str) -> Result<Signal, String> {
-    match name.strip_prefix("SIG").unwrap_or(name) {
-        "USR1" => Ok(Signal::SIGUSR1),
-        "USR2" => Ok(Signal::SIGUSR2),
-        "TERM" => Ok(Signal::SIGTERM),
-        "INT" => Ok(Signal::SIGINT),
-        "HUP" => Ok(Signal::SIGHUP),
-        _ => Err(format!("checkpoint.signal `{name}` is none of USR1, USR2, TERM, INT, HUP")),
-    }
+    let signal = rundir::save_signal(name).and_then(|short| format!("SIG{short}").parse().ok());
+    let names = rundir::SAVE_SIGNALS.join(", ");
+    signal.ok_or_else(|| format!("checkpoint.signal `{name}` is none of {names}"))
 }
 
 #[cfg(test)]
@@ -115,6 +110,7 @@ pub(crate) mod tests {
     #[test]
     fn signals_are_named_with_or_without_sig() {
         assert_eq!(save_signal("SIGUSR2"), Ok(Signal::SIGUSR2));
+        assert!(rundir::SAVE_SIGNALS.iter().all(|name| save_signal(name).is_ok()));
         assert!(save_signal("KILL").is_err());
     }
 }

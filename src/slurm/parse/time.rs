@@ -12,6 +12,7 @@ use std::fmt;
 use super::id::whole;
 use super::number::number as digits;
 use super::{Expected, ParseError, Reading};
+use crate::duration::slurm_time;
 
 /// How long something may take, as Slurm prints a limit or a duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -42,14 +43,7 @@ impl Limit {
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Seconds(seconds) => {
-                let (days, rest) = (seconds / 86_400, seconds % 86_400);
-                let (hours, minutes, seconds) = (rest / 3600, rest / 60 % 60, rest % 60);
-                if days > 0 {
-                    write!(f, "{days}-")?;
-                }
-                write!(f, "{hours:02}:{minutes:02}:{seconds:02}")
-            }
+            Self::Seconds(seconds) => f.write_str(&slurm_time(*seconds)),
             Self::Unlimited => f.write_str("UNLIMITED"),
             Self::PartitionLimit => f.write_str("Partition_Limit"),
             Self::NotSet => f.write_str("NOT_SET"),

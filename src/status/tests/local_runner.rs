@@ -64,8 +64,7 @@ fn a_local_trial_that_is_paused_says_what_lets_it_go_on() {
     sources.runner.liveness = Some(Liveness::Alive);
     sources.requests.push(Request {
         action: RequestedAction::Pause,
-        task: None,
-        trial: None,
+        scope: Scope::default(),
         time: 0,
     });
     let resume = "paused: paused; `nemo-slurm resume sample-00000100` lets it go on []";

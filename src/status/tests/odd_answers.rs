@@ -90,7 +90,7 @@ fn where_there_are_no_accounts_the_queue_decides_alone() {
     let told = "failed: Slurm says `FAILED`; `nemo-slurm poll` requeues it []";
     check_looks(without(|| QueryResult::Off), &looks, told);
     check_looks(without(|| QueryResult::NotAsked), &looks, &told.replace("failed:", "failed?:"));
-    let request = || Request { action: RequestedAction::Cancel, task: None, trial: None, time: 0 };
+    let request = || Request { action: RequestedAction::Cancel, scope: Scope::default(), time: 0 };
     let cancelled = "cancelled: was cancelled before it started []";
     for (answer, expected) in [
         (QueryResult::Off, cancelled.to_owned()),
@@ -122,7 +122,7 @@ fn a_missing_row_is_an_end_only_in_the_long_run() {
 
 #[test]
 fn what_we_asked_for_and_slurm_says_is_final_at_once() {
-    let request = || Request { action: RequestedAction::Cancel, task: None, trial: None, time: 0 };
+    let request = || Request { action: RequestedAction::Cancel, scope: Scope::default(), time: 0 };
     let asked = |sources: &mut StatusInputs<'_>| sources.requests.push(request());
     check_looks(asked, &[(0.0, "", "8_0|CANCELLED+0|Unknown|150")], "cancelled []");
     check_looks(asked, &[(0.0, "8|CANCELLED|None", "")], "cancelled []");

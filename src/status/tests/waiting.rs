@@ -42,10 +42,12 @@ fn a_request_that_can_never_run_says_so() {
 
 #[test]
 fn who_holds_a_job_is_told() {
-    let wish = |action, task: &str, trial| Request {
+    let wish = |action, task: &str, trial: Option<u32>| Request {
         action,
-        task: Some(task.to_owned()).filter(|task| !task.is_empty()),
-        trial,
+        scope: Scope {
+            task: Some(task.to_owned()).filter(|task| !task.is_empty()),
+            trials: trial.map(TrialSet::from),
+        },
         time: 0,
     };
     let told = |reason: &str, requests: &[Request]| {

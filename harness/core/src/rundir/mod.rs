@@ -19,6 +19,6 @@ pub use progress::Progress;
 pub use requests::{Request, RequestedAction};
 pub use task::{
     CheckpointSpec, CommandSpec, Condition, Every, InputSpec, Keep, LaunchSpec, LogAction,
-    LogPolicy, MetricSpec, ParentSpec, Profile, RestartSpec, TaskSpec,
+    LogPolicy, MetricSpec, ParentSpec, Profile, RestartSpec, SAVE_SIGNALS, TaskSpec, save_signal,
 };
 pub use trials::{Params, TrialLine};

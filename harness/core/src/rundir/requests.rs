@@ -8,18 +8,39 @@ use serde::{Deserialize, Serialize};
 
 use super::paths::ExperimentDir;
 use crate::checksum;
+use crate::scope::{Scope, TrialSet};
 
 /// Somebody's wish, as a file in the experiment's folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
 pub struct Request {
     /// What is wanted.
     pub action: RequestedAction,
-    /// One task; all where none is named.
-    pub task: Option<String>,
-    /// One trial; all where none is named.
-    pub trial: Option<u32>,
+    /// Of which trials.
+    pub scope: Scope,
     /// Unix seconds.
     pub time: u64,
+}
+
+/// A request as it stands in its file.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    action: RequestedAction,
+    task: Option<String>,
+    trial: Option<TrialSet>,
+    time: u64,
+}
+
+impl From<Written> for Request {
+    fn from(Written { action, task, trial, time }: Written) -> Self {
+        Self { action, scope: Scope { task, trials: trial }, time }
+    }
+}
+
+impl From<Request> for Written {
+    fn from(Request { action, scope: Scope { task, trials }, time }: Request) -> Self {
+        Self { action, task, trial: trials, time }
+    }
 }
 
 /// What can be wished.
@@ -40,8 +61,7 @@ impl Request {
     /// Whether it is about this trial.
     #[must_use]
     pub fn covers(&self, task: &str, trial: u32) -> bool {
-        self.task.as_deref().is_none_or(|wanted| wanted == task)
-            && self.trial.is_none_or(|wanted| wanted == trial)
+        self.scope.covers(task, trial)
     }
 }
 
@@ -95,12 +115,8 @@ mod tests {
         let dir = ExperimentDir(folder.path().to_owned());
         assert_eq!(read_all(&dir).unwrap(), Requests::default());
         crate::durable::create_dir_all(&dir.requests()).unwrap();
-        let request = Request {
-            action: RequestedAction::Pause,
-            task: Some("train".into()),
-            trial: Some(3),
-            time: 7,
-        };
+        let scope = Scope { task: Some("train".into()), trials: Some("3,5-7".parse().unwrap()) };
+        let request = Request { action: RequestedAction::Pause, scope, time: 7 };
         let text = checksum::to_vec(&request).unwrap();
         let path = dir.requests().join("1-1.json");
         for bit in 0..text.len() * 8 {

@@ -83,10 +83,20 @@ pub enum CommandSpec {
     Exec(Vec<String>),
 }
 
+/// The signals by which a program may be asked to save.
+pub const SAVE_SIGNALS: [&str; 5] = ["USR1", "USR2", "TERM", "INT", "HUP"];
+
+/// One of them, with or without `SIG`.
+#[must_use]
+pub fn save_signal(name: &str) -> Option<&'static str> {
+    let short = name.strip_prefix("SIG").unwrap_or(name);
+    SAVE_SIGNALS.into_iter().find(|signal| *signal == short)
+}
+
 /// How the program is asked to save, and how long before the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointSpec {
-    /// `USR1`, `USR2`, `TERM`, `INT` or `HUP`.
+    /// One of [`SAVE_SIGNALS`].
     pub signal: String,
     /// Seconds before the end of a segment at which it is told.
     pub lead: u64,

@@ -179,6 +179,33 @@ fn what_no_program_can_be_given() {
 }
 
 #[test]
+fn a_number_alone_is_minutes_only_where_sbatch_reads_it() {
+    let minutes = "`sbatch --time=90` are minutes: write `time = \"90min\"`";
+    let problem = |line: &str| {
+        let text = format!("name = 'x'\n[executor.e]\nkind = 'slurm'\n{line}\n[task.t]\nrun = 'x'");
+        read(&text).unwrap_err().to_string()
+    };
+    check_slurm("time = 90", "4 executor.e.time: a duration needs a unit");
+    check_slurm("time = '90'", "4 executor.e.time: a duration needs a unit");
+    assert!(problem("time = 90").contains(minutes) && problem("time = '90'").contains(minutes));
+    assert!(
+        problem("sbatch.time-min = 'soon'").contains("a number alone are minutes, as for `sbatch`")
+    );
+    for (given, passed_on) in
+        [("90", "90"), ("'90'", "90"), ("'90:00'", "90:00"), ("'1h 30min'", "01:30:00")]
+    {
+        let text = format!(
+            "name = 'x'\n[executor.e]\nkind = 'slurm'\nsbatch.time_min = {given}\n[task.t]\nrun = 'x'"
+        );
+        let experiment = read(&text).unwrap();
+        let crate::experiment::Executor::Slurm(slurm) = &experiment.executors["e"] else {
+            panic!()
+        };
+        assert_eq!(slurm.sbatch["time-min"], passed_on);
+    }
+}
+
+#[test]
 fn what_is_exported() {
     let exported = |value: &str| {
         let text = format!(

@@ -12,7 +12,7 @@ use super::read;
 fn all_mistakes_are_reported_at_once() {
     let text = r#"name = "my digits"
 seeed = 1
-timeout = "2 weeks"
+timeout = "2 fortnights"
 [executor.gpu]
 kind = "slurm"
 gpus = 1
@@ -42,11 +42,11 @@ run = 3
        |  ^^^^^
     hint: did you mean `seed`?
 
-    error: "2 weeks" is not a duration
+    error: "2 fortnights" is not a duration
       --> exp.toml:3, key `timeout`
-       |  timeout = "2 weeks"
-       |            ^^^^^^^^^
-    hint: write for example "90s", "10m", "1h30m", "2d" or "1-12:00:00"
+       |  timeout = "2 fortnights"
+       |            ^^^^^^^^^^^^^^
+    hint: write for example "90s", "10min", "1h 30min", "2d", "01:30:00" or "1-12:00:00"
 
     error: unknown key `gpus`
       --> exp.toml:6, key `executor.gpu.gpus`

@@ -44,7 +44,7 @@ fn hints_say_what_was_meant() {
     let steps = "did you mean \"10 steps\"?";
     check("task.u = { run = 'x', checkpoint.every = '10 stepz' }", steps);
     check("task.u = { run = 'x', checkpoint.every = '10stp' }", steps);
-    let time = "write for example \"90s\", \"10m\", \"1h30m\", \"2d\" or \"1-12:00:00\"";
+    let time = "write for example \"90s\", \"10min\", \"1h 30min\", \"2d\", \"01:30:00\" or \"1-12:00:00\"";
     check("task.u = { run = 'x', checkpoint.every = '10 fortnights' }", time);
     let keep = "did you mean `trial_latest`?";
     check("task.u = { run = 'x', checkpoint.keep.latest = 2 }", keep);
