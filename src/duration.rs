@@ -185,11 +185,11 @@ mod tests {
 
     #[test]
     fn the_command_line_takes_the_same_and_zero() {
-        assert_eq!(option("01:30:00"), Ok(Duration::from_secs(5400)));
+        assert_eq!(option("01:30:00"), Ok(Duration::from_mins(90)));
         assert_eq!(option("0s"), Ok(Duration::ZERO));
         assert_eq!(option("5"), Err(format!("\"5\" is not a duration: it has no unit; {HINT}")));
         assert_eq!(option_in_seconds("30"), Ok(Duration::from_secs(30)));
-        assert_eq!(option_in_seconds("2min"), Ok(Duration::from_secs(120)));
+        assert_eq!(option_in_seconds("2min"), Ok(Duration::from_mins(2)));
         assert!(option_in_seconds("x").is_err());
     }
 }

@@ -57,6 +57,7 @@ impl FileRequest {
         if requeue::is_paused(dir) {
             return Self::Pause;
         }
+        // The folder was refreshed by the look before.
         let is_preempted = std::fs::remove_file(dir.preempt()).is_ok();
         if is_preempted { Self::Preempt } else { Self::Nothing }
     }

@@ -16,6 +16,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl;
 use nix::sys::signal::{self, SigHandler, SigSet, Signal, kill, killpg};
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -158,9 +159,7 @@ fn explain(program: &Path, workdir: &Path, path: &std::ffi::OsStr, error: &io::E
         return format!("`{name}` was not found in PATH{hint}");
     };
     match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EACCES) => {
-            format!("`{}` is not executable; `chmod +x` makes it so", file.display())
-        }
+        Some(Errno::EACCES) => not_allowed(&file),
         Some(Errno::ENOENT) => bad_interpreter(&file),
         Some(Errno::ENOEXEC) => {
             format!(
@@ -173,6 +172,18 @@ fn explain(program: &Path, workdir: &Path, path: &std::ffi::OsStr, error: &io::E
         }
         _ => format!("`{}` could not be started: {error}", file.display()),
     }
+}
+
+/// Why a file may not be run: `chmod` helps where it lacks the permission, and nowhere on a disk without programs.
+fn not_allowed(file: &Path) -> String {
+    let name = file.display();
+    if statvfs(file).is_ok_and(|disk| disk.flags().contains(FsFlags::ST_NOEXEC)) {
+        return format!(
+            "`{name}` is on a disk that is mounted `noexec`: no program is started from there; name its interpreter \
+             in `run`, as in `run = \"bash {name}\"` or `run = \"python {name}\"`, or copy it to another disk"
+        );
+    }
+    format!("`{name}` is not executable; `chmod +x {name}` makes it so")
 }
 
 fn bad_interpreter(file: &PathBuf) -> String {
@@ -330,5 +341,22 @@ mod tests {
         check(folder.path(), "./bad.sh", "the interpreter `/no/such/python3`");
         check(folder.path(), "./none", "`./none` does not exist");
         check(&folder.path().join("gone"), "true", "is not there");
+    }
+
+    #[test]
+    fn a_disk_without_programs_is_told_from_a_file_without_permission() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = folder.path();
+        let options = nix::mount::MsFlags::MS_NOEXEC;
+        if nix::mount::mount(Some("none"), disk, Some("tmpfs"), options, None::<&str>).is_err() {
+            eprintln!("skipped: only root can mount a disk without programs");
+            return;
+        }
+        let path = disk.join("train.sh");
+        std::fs::write(&path, "#!/bin/sh\n").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let told = std::panic::catch_unwind(|| check(disk, "./train.sh", "mounted `noexec`"));
+        nix::mount::umount2(disk, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        told.unwrap();
     }
 }

@@ -12,7 +12,7 @@ use nemo_core::exit;
 use nemo_core::rundir::{
     AttemptRecord, ExperimentDir, Next, Request, RequestedAction, TrialDir, requests,
 };
-use nemo_core::{durable, lines};
+use nemo_core::{durable, lines, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
@@ -176,6 +176,8 @@ pub(crate) fn cancel_again(harness: &Harness, job: &SlurmJob) -> u8 {
 
 /// Whether somebody wants the trial to wait until it is resumed.
 pub(crate) fn is_paused(dir: &TrialDir) -> bool {
+    // This node may remember for half a minute that a file of a shared disk was not there.
+    open::refresh(dir.path());
     dir.pause().exists()
 }
 

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::paths::ExperimentDir;
-use crate::checksum;
 use crate::scope::{Scope, TrialSet};
+use crate::{checksum, open};
 
 /// Somebody's wish, as a file in the experiment's folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +81,8 @@ pub struct Requests {
 
 /// Reads all that `requests/` holds.
 pub fn read_all(dir: &ExperimentDir) -> io::Result<Requests> {
+    // What came in the last half minute may not be seen yet on this node of a shared disk.
+    open::refresh(&dir.requests());
     let entries = match fs::read_dir(dir.requests()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Requests::default()),
         entries => entries?,
