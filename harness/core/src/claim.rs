@@ -1,7 +1,7 @@
-//! Claims: files `<stem>.<n>.json`, each of which one process alone can make. The highest number holds.
+//! Claims: files `<stem>.<n>.json`. Only one process can make each of them, and the highest number holds.
 //!
-//! A claim is a link to the next free name, which only one process can make, over hosts and on NFS too. No lock is
-//! held, so that nothing need be given back by a process that died.
+//! A claim is a hard link to the next free name. Only one process can make it, even across hosts and on NFS. There is no
+//! lock, so a process that dies leaves nothing to release.
 
 use std::fs;
 use std::io;
@@ -18,7 +18,7 @@ pub struct Claims {
     stem: &'static str,
 }
 
-/// What the newest claim leads to.
+/// The decision about the newest claim.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ClaimDecision<T> {
     /// Claim this number, which must be higher than the newest.
@@ -27,12 +27,12 @@ pub enum ClaimDecision<T> {
     Leave(T),
 }
 
-/// What came of it.
+/// The outcome of [`Claims::take`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum ClaimOutcome<T> {
-    /// This number was claimed.
+    /// This process claimed this number.
     Claimed(u32),
-    /// Nothing was.
+    /// Nothing was claimed, for this reason.
     Left(T),
 }
 
@@ -43,25 +43,25 @@ impl Claims {
         Self { folder: folder.to_owned(), stem }
     }
 
-    /// Where the claims lie.
+    /// The folder of the claims.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Where the claim of a number lies.
+    /// The path of a claim.
     #[must_use]
     pub fn path(&self, number: u32) -> PathBuf {
         self.folder.join(format!("{}.{number}.json", self.stem))
     }
 
-    /// The highest number; none where nobody claimed.
+    /// The highest number. None if there is no claim.
     pub fn newest(&self) -> io::Result<Option<u32>> {
         Ok(self.numbers()?.into_iter().max())
     }
 
-    /// Claims a number with this content, which goes by a name that no other claim has. `decide` sees the newest number,
-    /// again each time that another process was quicker. The claim is durable when this returns.
+    /// Claims a number with this content. `nonce` must be unique. `decide` gets the newest number, and again each time
+    /// another process was faster. The claim is durable when this returns.
     pub fn take<T>(
         &self,
         nonce: &str,
@@ -71,7 +71,7 @@ impl Claims {
         let temporary = self.folder.join(format!(".tmp-{}-{nonce}", self.stem));
         let written = durable::write_synced(&temporary, content);
         let outcome = written.and_then(|()| self.link(&temporary, &mut decide));
-        // A claim that was made holds, whatever becomes of its first name.
+        // The claim holds even if its temporary name can't be removed.
         fs::remove_file(&temporary).ok();
         if let Ok(ClaimOutcome::Claimed(number)) = &outcome {
             durable::sync_dir(&self.folder)?;
@@ -85,7 +85,7 @@ impl Claims {
         temporary: &Path,
         decide: &mut impl FnMut(Option<u32>) -> ClaimDecision<T>,
     ) -> io::Result<ClaimOutcome<T>> {
-        // A listing of a shared disk may be old: a name that was found to be taken is known all the same.
+        // A listing of a shared disk may be old, so names that turned out to be taken are remembered.
         let (mut taken, mut looks) = (None, 0);
         loop {
             let number = match decide(self.newest()?.max(taken)) {
@@ -107,12 +107,12 @@ impl Claims {
             if self.is_newest(number)? {
                 return Ok(ClaimOutcome::Claimed(number));
             }
-            // Others came between, and removed an old name that this claim then took: it is no number of its own.
+            // Others claimed in between and removed an old name that this claim then took. That does not count.
             fs::remove_file(self.path(number))?;
         }
     }
 
-    /// Whether a link was made after all.
+    /// Whether a link was made although its answer was lost.
     fn is_made(&self, number: u32, temporary: &Path) -> io::Result<bool> {
         open::refresh(temporary);
         let own = fs::metadata(temporary)?;
@@ -120,13 +120,12 @@ impl Claims {
             || fs::symlink_metadata(self.path(number)).is_ok_and(|there| there.ino() == own.ino()))
     }
 
-    /// Whether no later claim was made, as far as a listing shows: on a shared disk it may be an old one. An error says
-    /// neither.
+    /// Whether no later claim was made, by a listing, which may be old on a shared disk. An error means that it is unknown.
     pub fn is_newest(&self, number: u32) -> io::Result<bool> {
         Ok(self.newest()? == Some(number))
     }
 
-    /// The same, as the server of a shared disk says, whatever is cached here.
+    /// Like [`Claims::is_newest`], but asks the server of a shared disk instead of the cache.
     pub fn is_newest_exactly(&self, number: u32, nonce: &str) -> io::Result<bool> {
         Ok(self.is_newest(number)? && self.holds(number, nonce)?)
     }
@@ -161,7 +160,7 @@ impl Claims {
         }
     }
 
-    /// Removes what others left half made in the folder, but for claims.
+    /// Removes temporary files of others, but not claims.
     pub fn clean(&self) {
         let claims = format!(".tmp-{}-", self.stem);
         for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
@@ -173,7 +172,7 @@ impl Claims {
         }
     }
 
-    /// The two newest stay: the one before tells a later claim whom it follows.
+    /// Removes all but the two newest claims. The one before tells a later claim whom it follows.
     fn remove_old(&self, newest: u32) {
         let Ok(numbers) = self.numbers() else { return };
         for number in numbers.into_iter().filter(|number| number + 1 < newest) {
@@ -198,8 +197,8 @@ impl Claims {
     }
 }
 
-/// How long a question of [`Claims::holds`] may take, and how many looks are taken before what it made is removed: who
-/// asked was killed.
+/// How long a question of [`Claims::is_newest_exactly`] may take, and after how many looks its remains are removed: the
+/// process that asked was killed.
 const PROBE: Duration = Duration::from_millis(10);
 const PROBES: u32 = 200;
 
@@ -224,7 +223,7 @@ fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::StaleNetworkFileHandle)
 }
 
-/// A word that no other claim has.
+/// A unique word for a claim.
 pub fn nonce() -> io::Result<String> {
     let mut bytes = [0; 8];
     io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut bytes)?;

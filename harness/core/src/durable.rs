@@ -13,7 +13,7 @@ pub fn sync_dir(path: &Path) -> io::Result<()> {
     open::folder(path)?.sync_all()
 }
 
-/// Makes `path` and what is missing above it, private to the user, each name durable.
+/// Makes `path` and its missing parents, private to the user, each name durable.
 pub fn create_dir_all(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -29,7 +29,7 @@ pub fn create_dir_all(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes a file whole, and its data durably. Its name is durable after [`sync_dir`] of its folder.
+/// Writes a whole file with durable data. Its name is durable after [`sync_dir`] of its folder.
 pub fn write_synced(path: &Path, data: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
@@ -37,14 +37,14 @@ pub fn write_synced(path: &Path, data: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Replaces a file's content: after a crash the old or the new one is there, whole.
+/// Replaces a file's content. After a crash the whole old or the whole new content is there.
 ///
 /// The order is the guarantee: the data is durable before the name, the name before the return.
 pub fn replace_file_durably(path: &Path, data: &[u8]) -> io::Result<()> {
     rewrite_durably(path, |file| file.write_all(data))
 }
 
-/// The same for content that is too long to be held in memory.
+/// Like above, for content that does not fit into memory.
 pub fn rewrite_durably(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
@@ -71,7 +71,7 @@ pub fn rewrite_durably(
     sync_dir(folder)
 }
 
-/// Replaces a file's content: whoever reads finds the old or the new one, whole. A crash of the machine may lose both.
+/// Replaces a file's content. Readers find the whole old or the whole new content. A crash of the machine may lose both.
 pub fn replace_file(path: &Path, data: &[u8]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".tmp-{}", std::process::id()));
@@ -83,7 +83,7 @@ pub fn replace_file(path: &Path, data: &[u8]) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Appender {
     file: File,
-    /// A line was written in part: the disk was full, say.
+    /// A line was written in part, for example on a full disk.
     torn: bool,
 }
 
@@ -120,7 +120,7 @@ impl Appender {
         self.file.sync_data()
     }
 
-    /// Appends one line with its checksum in a single write; a crash of the machine may lose it.
+    /// Appends one line with its checksum in a single write. A crash of the machine may lose it.
     pub fn line_unsynced(&mut self, row: &impl serde::Serialize) -> io::Result<()> {
         self.append(&checksum::to_vec(row)?)
     }
@@ -131,7 +131,7 @@ impl Appender {
     }
 
     fn append(&mut self, text: &[u8]) -> io::Result<()> {
-        // What was torn must not swallow this line too.
+        // A torn line must not swallow this one.
         let end_of_torn = if self.torn { lines::TORN } else { b"" };
         let line = [end_of_torn, text, b"\n"].concat();
         let written = self.file.write_all(&line);
@@ -140,10 +140,10 @@ impl Appender {
     }
 }
 
-/// A longer line is none of ours.
+/// Longer lines are not ours.
 const LONGEST: u64 = 1 << 20;
 
-/// What follows a file's last line break. The file may be long: only its end is read.
+/// The text after a file's last line break. Only the end of the file is read.
 fn last_line(path: &Path) -> io::Result<Vec<u8>> {
     let file = open::to_read(path)?;
     let length = file.metadata()?.len();

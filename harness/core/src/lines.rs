@@ -1,4 +1,4 @@
-//! JSON lines that only ever grow: a reader keeps every whole line, whatever a crash left at the end.
+//! Files of JSON lines that only grow. A reader keeps every whole line and ignores a torn last one.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader};
@@ -8,19 +8,19 @@ use serde::de::DeserializeOwned;
 
 use crate::{checksum, open};
 
-/// What ends a line that a crash or a full disk cut short: such a line was never there, and is no damage.
+/// The end of a line that a crash or a full disk cut short. Such a line is ignored and is no damage.
 pub(crate) const TORN: &[u8] = b"<torn>\n";
 
-/// What a file of JSON lines holds.
+/// The content of a file of JSON lines.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Lines<T> {
     /// The whole, well-formed lines, in order.
     pub rows: Vec<T>,
-    /// The numbers, from 1, of lines that are not as they were written. A torn line does not count.
+    /// The numbers of damaged lines, from 1. A torn line does not count.
     pub damaged: Vec<usize>,
 }
 
-/// A file some of whose lines, or all of which, are not as they were written: nothing follows from those.
+/// A file with damaged lines. Nothing is derived from those.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Damage {
     /// The file.
@@ -55,7 +55,7 @@ impl<T> Lines<T> {
     }
 }
 
-/// Reads lines from bytes. A last line without its line break was torn by a crash, and is ignored.
+/// Parses lines from bytes. A last line without a line break was torn by a crash and is ignored.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Lines<T> {
     let mut lines = Lines::default();
     for (number, line) in (1..).zip(bytes.split_inclusive(|&byte| byte == b'\n')) {
@@ -80,7 +80,7 @@ pub(crate) fn is_whole(line: &[u8]) -> bool {
     has_right(line) || line.split_last().is_some_and(|(_, rest)| has_right(rest))
 }
 
-/// Reads a file of lines; one that does not exist yet holds none.
+/// Reads a file of lines. A missing file has none.
 pub fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Lines<T>> {
     match open::read(path) {
         Ok(bytes) => Ok(parse(&bytes)),
@@ -101,10 +101,10 @@ pub struct JsonLine<'a> {
     pub text: &'a [u8],
 }
 
-/// A line that is longer is none of ours.
+/// Longer lines are not ours.
 const LONGEST: usize = 1 << 20;
 
-/// Hands on a file's lines one by one: it may be larger than any memory. One that does not exist yet holds none.
+/// Calls a function with each line of a file, which may be larger than memory. A missing file has none.
 pub fn each(path: &Path, mut take: impl FnMut(JsonLine<'_>) -> io::Result<()>) -> io::Result<()> {
     let mut file = match open::to_read(path) {
         Ok(file) => BufReader::with_capacity(64 * 1024, file),

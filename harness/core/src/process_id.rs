@@ -1,4 +1,4 @@
-//! A process's identity, as files keep it: told from a later process of the same pid, another boot and another host.
+//! A process's identity in files. It differs from that of a later process with the same pid, and across boots and hosts.
 
 use std::fmt;
 use std::fs;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::proc_fs;
 
-/// A process that can be told from a later one with the same pid, and from one on another host or boot.
+/// The identity of a process, unique across reuse of the pid, boots and hosts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessId {
     /// The host's name, or Slurm's name of the node.
@@ -21,7 +21,7 @@ pub struct ProcessId {
     pub start_ticks: u64,
 }
 
-/// What is known of a process.
+/// Whether a process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Liveness {
     /// It runs on this host.
@@ -33,7 +33,7 @@ pub enum Liveness {
 }
 
 impl ProcessId {
-    /// This process. What can't be read is left empty: nothing is then taken for it.
+    /// This process. Fields that can't be read are left empty, so that no other process matches.
     #[must_use]
     pub fn current() -> Self {
         Self::of(std::process::id())
@@ -59,7 +59,7 @@ impl ProcessId {
         }
     }
 
-    /// Whether a process of this pid and start runs on this host, and is no mere zombie.
+    /// Whether a process with this pid and start time runs on this host and is not a zombie.
     #[must_use]
     pub fn is_alive_on_this_node(&self) -> bool {
         let is_it =

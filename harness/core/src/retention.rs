@@ -11,7 +11,7 @@ pub struct RetentionCandidate {
     pub trial: u32,
     /// Its step.
     pub step: u64,
-    /// The smaller the better.
+    /// Smaller is better.
     pub loss: Option<f64>,
 }
 
@@ -34,7 +34,7 @@ pub fn kept(candidates: &[RetentionCandidate], keep: Keep) -> BTreeSet<(u32, u64
     kept
 }
 
-/// The best few. Without a metric there is no best.
+/// The best few. Without a metric there are none.
 fn best(candidates: &[RetentionCandidate], number: u32) -> BTreeSet<(u32, u64)> {
     let mut ranked: Vec<(f64, u64, u32)> = candidates
         .iter()

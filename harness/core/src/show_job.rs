@@ -22,11 +22,13 @@ impl<'a> Fields<'a> {
     /// The value of a key, if it has one. Between name and nodes no value holds a blank.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&'a str> {
-        let find = |text: &'a str| {
-            text.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
-        };
-        find(self.head).or_else(|| find(self.tail)).filter(|value| *value != "(null)")
+        let value = find(self.head, key).or_else(|| find(self.tail, key));
+        value.filter(|value| *value != "(null)")
     }
+}
+
+fn find<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
 }
 
 /// The records, each with the number of its first line, from 1. A line that begins none goes on with the one before.

@@ -1,20 +1,20 @@
-//! How the time of a stop is divided, from the request to save to the deadline. Pure.
+//! Divides the time of a stop, from the save request to the deadline. Pure.
 
 use std::time::Duration;
 
-/// How long before the deadline TERM comes: a third of the time is left for the end, from 3 to 15 s.
+/// How long before the deadline TERM comes: a third of the time, from 3 to 15 s.
 #[must_use]
 pub fn term_before_deadline(whole: Duration) -> Duration {
     (whole / 3).clamp(Duration::from_secs(3), Duration::from_secs(15))
 }
 
-/// How long before the deadline KILL comes: a tenth of the time is left for the last commit, from 1 to 5 s.
+/// How long before the deadline KILL comes: a tenth of the time, from 1 to 5 s, which is left for the last commit.
 #[must_use]
 pub fn kill_before_deadline(whole: Duration) -> Duration {
     (whole / 10).clamp(Duration::from_secs(1), Duration::from_secs(5))
 }
 
-/// How long a program has after the request before it is told to end.
+/// The time from the save request to TERM.
 #[must_use]
 pub fn until_term(whole: Duration) -> Duration {
     whole.saturating_sub(term_before_deadline(whole))

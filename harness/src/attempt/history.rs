@@ -1,4 +1,4 @@
-//! `attempts.jsonl`: what earlier attempts tell this one, and the lines of this one.
+//! `attempts.jsonl`: reads the records of earlier attempts, and writes those of this one.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,48 +15,48 @@ use crate::os::log;
 use crate::os::patience::may_pass;
 use crate::os::serial_queue::SerialQueue;
 
-/// What came before, since somebody last began the trial anew.
+/// The earlier attempts since the trial was last submitted anew.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct History {
-    /// The number that no attempt has had.
+    /// The next free attempt number.
     pub(crate) next: u32,
     pub(crate) crashes: u32,
     /// Hangs since the last new checkpoint.
     pub(crate) hangs: u32,
-    /// Attempts, up to the last, that ended without a new checkpoint.
+    /// How many of the last attempts in a row ended without a new checkpoint.
     pub(crate) stuck: u32,
     /// The steps that were ever committed.
     pub(crate) steps: BTreeSet<u64>,
-    /// Steps that were removed, because newer or better checkpoints were there.
+    /// Steps that were removed because newer or better checkpoints existed.
     pub(crate) removed: BTreeSet<u64>,
-    /// Attempts that began and have no end.
+    /// Attempts that have a start and no end.
     pub(crate) open: BTreeSet<u32>,
     /// The newest attempt whose program worked.
     pub(crate) worked: Option<u32>,
-    /// The last attempts, one after the other, that resumed from one checkpoint and crashed before the next.
+    /// The last attempts in a row that resumed from one checkpoint and crashed before the next.
     failing: Option<FailingCheckpoint>,
 }
 
-/// A checkpoint that the program may not survive.
+/// A checkpoint that may crash the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FailingCheckpoint {
     step: u64,
     crashes: u32,
-    /// The attempt that resumed from it now.
+    /// The attempt that resumed from it last.
     open: Option<u32>,
 }
 
-/// So many crashes in a row after one checkpoint, and the one before it is used.
+/// After this many crashes in a row from one checkpoint, the one before it is used.
 const SUSPECT: u32 = 2;
 
 impl History {
-    /// Reads the file; one that is not there is an empty history.
+    /// Reads the file. A missing file is an empty history.
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
         open::refresh(path); // another node may have written to it a moment ago
         Ok(Self::of(&lines::read(path)?.rows))
     }
 
-    /// After a final end a new attempt means that somebody asked for it: the budgets begin anew.
+    /// The history of these rows. A new attempt after a final end was requested by somebody, so the budgets start anew.
     pub(crate) fn of(rows: &[AttemptRecord]) -> Self {
         let mut history = Self::default();
         for row in rows {
@@ -68,7 +68,7 @@ impl History {
                     history.resumed(start.attempt, start.resume_step);
                 }
                 AttemptRecord::Removed { steps, .. } => history.removed.extend(steps),
-                // An attempt that left its node tried nothing.
+                // An attempt that left its node did not try anything.
                 AttemptRecord::ExcludeNode { left: true, .. } => {
                     history.stuck = history.stuck.saturating_sub(1);
                 }
@@ -80,7 +80,7 @@ impl History {
                     history.worked = Some(*attempt);
                     history.failing = None;
                     history.removed.remove(step);
-                    // The same step once more is no progress.
+                    // The same step again is no progress.
                     if history.steps.insert(*step) {
                         (history.stuck, history.hangs) = (0, 0);
                     }
@@ -91,7 +91,7 @@ impl History {
                         u32::from(matches!(end.cause, Cause::Failed | Cause::OutOfMemory));
                     history.hangs += u32::from(end.cause == Cause::Hung);
                     history.ended(end.attempt, end.cause);
-                    // A pause is nobody's failure.
+                    // A pause is no failure.
                     history.stuck -= u32::from(end.cause == Cause::Paused).min(history.stuck);
                     match end.next {
                         Next::Done | Next::Failed | Next::Cancelled | Next::Timeout => {
@@ -128,8 +128,8 @@ impl History {
         });
     }
 
-    /// What the search for a checkpoint must know. One that the program crashed after twice is a suspect: it may hold
-    /// what no program can go on from, however well it verifies.
+    /// The steps that the search for a checkpoint must know. A step after which the program crashed twice is a suspect: it
+    /// verifies, and yet no program may be able to resume from it.
     pub(crate) fn recorded(&self) -> RecordedSteps {
         let suspect = self.failing.filter(|failing| failing.crashes >= SUSPECT);
         RecordedSteps {
@@ -140,19 +140,19 @@ impl History {
     }
 }
 
-/// How long a line is tried again that a full disk does not take, and the pauses between.
+/// How long a line is retried on a full disk, and the pauses between tries.
 const LIMIT: Duration = Duration::from_mins(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The record of this trial. A thread writes it, line by line.
+/// Writes the record of this trial in a thread, line by line.
 #[derive(Debug)]
 pub(crate) struct AttemptJournal {
     file: Arc<Mutex<AppendFile>>,
     records: SerialQueue,
 }
 
-/// It is opened anew after an error: a handle may be stale, a line may be torn.
+/// The file. It is reopened after an error: the handle may be stale, the last line may be torn.
 #[derive(Debug)]
 struct AppendFile {
     path: PathBuf,
@@ -166,13 +166,13 @@ impl AttemptJournal {
         Ok(Self { file, records: records.clone() })
     }
 
-    /// Writes a line, durably, and waits for that.
+    /// Writes a line durably, and waits for it.
     pub(crate) fn write(&self, record: &AttemptRecord) -> io::Result<()> {
         let lost = || Err(io::Error::other("the thread that writes it was lost"));
         self.write_within(record, Duration::MAX).unwrap_or_else(lost)
     }
 
-    /// The same, but no longer than that: none if it is still to be written.
+    /// Like [`AttemptJournal::write`], but waits no longer than `limit`. Returns none if the line is still to be written.
     pub(crate) fn write_within(
         &self,
         record: &AttemptRecord,
@@ -182,7 +182,7 @@ impl AttemptJournal {
         self.records.ask(move || append(&file, &record)).wait(limit)
     }
 
-    /// Has a line written, durably, after all before it; `then` is told of it, in that thread.
+    /// Queues a line, to be written durably after all before it. The thread calls `then` with the result.
     pub(crate) fn add(
         &self,
         record: AttemptRecord,
@@ -193,7 +193,7 @@ impl AttemptJournal {
     }
 }
 
-/// A full disk is tried again for a while: these few bytes matter. What was written is not written again, only synced.
+/// Writes a line, and retries for a while on a full disk: these few bytes matter. A written line is only synced again.
 fn append(file: &Mutex<AppendFile>, record: &AttemptRecord) -> io::Result<()> {
     let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
     let written = again(|| file.with(|open| open.line_unsynced(record)))

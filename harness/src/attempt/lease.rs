@@ -1,6 +1,6 @@
-//! The lease: attempts are numbered by the files that they claim, and only the newest may commit.
+//! The lease: each attempt claims a numbered file, and only the newest may commit.
 //!
-//! A later attempt takes over at once; an earlier one that sees a later lease stops.
+//! A later attempt takes over at once. An earlier one stops when it sees a later lease.
 
 use std::fs;
 use std::io;
@@ -16,7 +16,7 @@ use crate::job::context::JobContext;
 /// The first part of a lease's name.
 const STEM: &str = "lease";
 
-/// Who holds a lease: the content of `lease.<attempt>.json`.
+/// The holder of a lease: the content of `lease.<attempt>.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LeaseHolder {
     /// Slurm's id as `squeue` shows it; none for a local attempt.
@@ -24,7 +24,7 @@ pub(crate) struct LeaseHolder {
     pub(crate) restarts: u32,
     #[serde(flatten)]
     pub(crate) process: ProcessId,
-    /// Tells two claims apart, whatever else is equal.
+    /// Distinguishes two claims that are otherwise equal.
     pub(crate) nonce: String,
 }
 
@@ -39,7 +39,7 @@ impl LeaseHolder {
     }
 }
 
-/// A claim that was made.
+/// A claim that this process holds.
 #[derive(Clone, Debug)]
 pub(crate) struct Lease {
     claims: Claims,
@@ -47,7 +47,7 @@ pub(crate) struct Lease {
     pub(crate) nonce: String,
 }
 
-/// The claim before one's own.
+/// The claim before this process's own.
 #[derive(Clone, Debug)]
 pub(crate) struct PreviousClaim {
     pub(crate) attempt: u32,
@@ -56,12 +56,12 @@ pub(crate) struct PreviousClaim {
     pub(crate) time: f64,
 }
 
-/// What came of a claim.
+/// The outcome of a claim.
 #[derive(Debug)]
 pub(crate) enum LeaseClaim {
-    /// It was made; the one before, where there is one.
+    /// This process holds the lease. The second field is the claim before it.
     Made(Lease, Option<PreviousClaim>),
-    /// A later run of the same Slurm job was here before: this process is a remnant.
+    /// A later run of the same Slurm job holds it: this process is a remnant.
     Stale(LeaseHolder),
 }
 
@@ -86,7 +86,7 @@ pub(crate) fn claim(folder: &Path, least: u32, own: &LeaseHolder) -> io::Result<
     })
 }
 
-/// Whether this is a run of the same Slurm job as one's own, after more restarts.
+/// Whether the holder is a later run of the same Slurm job.
 fn is_later_run(holder: &LeaseHolder, own: &LeaseHolder) -> bool {
     holder.slurm_job.is_some()
         && holder.slurm_job == own.slurm_job
@@ -100,17 +100,17 @@ impl Lease {
         Self { claims: Claims::new(folder, STEM), attempt, nonce: nonce.to_owned() }
     }
 
-    /// Whether no later attempt has taken over. An error says neither.
+    /// Whether no later attempt has taken over. An error means that it is unknown.
     pub(crate) fn is_newest(&self) -> io::Result<bool> {
         self.claims.is_newest(self.attempt)
     }
 
-    /// The same, as the server of a shared disk says: before something is committed.
+    /// Like [`Lease::is_newest`], but asks the server of a shared disk. Commits need it.
     pub(crate) fn is_newest_exactly(&self) -> io::Result<bool> {
         self.claims.is_newest_exactly(self.attempt, &self.nonce)
     }
 
-    /// Removes what earlier attempts left half made in the trial's folder.
+    /// Removes temporary files of earlier attempts from the trial's folder.
     pub(crate) fn clean(&self) {
         self.claims.clean();
     }

@@ -1,4 +1,4 @@
-//! One attempt from its claim to its record: what is prepared before the program starts, and concluded after.
+//! One attempt from its claim to its record: the work before the program starts and after it ends.
 
 pub(crate) mod history;
 pub(crate) mod lease;
@@ -40,7 +40,7 @@ use crate::supervise::StopCause;
 /// How an attempt ended.
 #[derive(Debug)]
 pub(crate) enum AttemptResult {
-    /// As its record says.
+    /// The attempt has ended and its record says how.
     Recorded {
         verdict: AttemptVerdict,
         attempt: u32,
@@ -48,16 +48,16 @@ pub(crate) enum AttemptResult {
         /// It committed a new checkpoint.
         progress: bool,
     },
-    /// A later attempt has taken over: this one may write nothing more.
+    /// A later attempt has taken over. This one may not write any more.
     Superseded,
-    /// A later run of the same job was here before.
+    /// A later run of the same job has claimed the trial already.
     Stale(LeaseHolder),
 }
 
-/// How often a program that hangs is started again before it must make a new checkpoint.
+/// How often a program that hangs is restarted before it must commit a new checkpoint.
 const HANGS: u32 = 1;
 
-/// How long a disk may take for a line, whatever time there is.
+/// How long a disk may take to write a line, even if there is no time left.
 const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Runs one attempt. An error means that not even a record could be written.
@@ -171,7 +171,7 @@ fn conclude(
     AttemptResult::Recorded { verdict, attempt, stopped, progress: report.committed.is_some() }
 }
 
-/// The last line of the error output of whose end it was.
+/// The last line of the error output of the rank that decided the end.
 fn last_line(
     harness: &Harness,
     report: &AttemptReport,
@@ -183,13 +183,13 @@ fn last_line(
     harness.records.ask(move || output::last_line(&path)).wait(limit).flatten()
 }
 
-/// How long a disk that hangs may hold up the end: a part of what is left until the deadline, as the requeue needs some.
+/// How long a disk that hangs may delay the end. It is a part of the time until the deadline: the requeue needs the rest.
 fn patience(harness: &Harness, report: &AttemptReport) -> Duration {
     let left = |at: Time| at.saturating_sub(harness.clock.now()) / 6;
     report.deadline.map_or(Duration::MAX, |at| left(at).max(LEAST_PATIENCE))
 }
 
-/// Puts on record what an earlier attempt saved, and this one committed. Without the line it is a checkpoint all the same.
+/// Records a save of an earlier attempt that this one committed. It is a checkpoint even if the line can't be written.
 fn record_finished(
     point: ResumePoint,
     attempt: u32,
@@ -206,7 +206,7 @@ fn record_finished(
     point.resume
 }
 
-/// Opens the record, and completes it.
+/// Opens the record and completes it.
 fn open_record(
     harness: &Harness,
     own: &LeaseHolder,
@@ -222,7 +222,7 @@ fn open_record(
     })
 }
 
-/// Reads the record, and tells of its damaged lines.
+/// Reads the record and logs its damaged lines.
 fn read_history(path: &Path, log: &mut Log) -> io::Result<History> {
     open::refresh(path);
     let lines = lines::read(path)?;
@@ -232,8 +232,8 @@ fn read_history(path: &Path, log: &mut Log) -> io::Result<History> {
     Ok(History::of(&lines.rows))
 }
 
-/// Writes what earlier attempts left unwritten: the end of each, and the start of the one before, if it was lost while it
-/// verified checkpoints.
+/// Writes the records that earlier attempts could not: the end of each, and the start of the last one if it was lost
+/// while it verified checkpoints.
 fn complete(
     journal: &AttemptJournal,
     path: &Path,
@@ -253,8 +253,8 @@ fn complete(
     Ok(())
 }
 
-/// Where to go on from. It also ends a loop of attempts that never came to their own end, where their budget is counted:
-/// so twice as much is allowed here.
+/// Finds the checkpoint to resume from. It also ends a loop of attempts that never reached their own end, where their
+/// budget is counted, so it allows twice as many.
 fn find_resume_point(
     harness: &Harness,
     lease: &Lease,
@@ -270,7 +270,7 @@ fn find_resume_point(
     resume_point::find(harness, lease, history, log)
 }
 
-/// Removes checkpoints. One that stays is in nobody's way: the trial is done all the same.
+/// Removes checkpoints. If one stays, the trial is done all the same.
 fn remove(harness: &Harness, steps: Vec<u64>, nonce: &str) {
     for step in steps {
         prune::remove(&mut DiskStore::default(), &harness.trial.dir.checkpoints(), step, nonce)
@@ -278,7 +278,7 @@ fn remove(harness: &Harness, steps: Vec<u64>, nonce: &str) {
     }
 }
 
-/// This node failed the trial before: another one may do better.
+/// Leaves this node, which failed the trial before. Another one may do better.
 fn leaving(
     harness: &Harness,
     attempt: u32,
@@ -296,7 +296,7 @@ fn leaving(
     AttemptReport { from_program, ..AttemptReport::of(Exit::NotStarted(why), log) }
 }
 
-/// TERM came before the program was started: nobody needs to be asked to save.
+/// TERM came before the program was started, so no save is needed.
 fn stopped(harness: &Harness, mut log: Log) -> AttemptReport {
     log.note("stopped while checkpoints were being verified; the program was not started");
     let deadline = harness.clock.now() + kill_wait(&harness.trial.spec);
@@ -310,7 +310,7 @@ fn stopped(harness: &Harness, mut log: Log) -> AttemptReport {
     }
 }
 
-/// The checkpoints of a trial that is done which nothing keeps any longer: recorded, and still to be removed.
+/// The checkpoints of a finished trial that no rule keeps. Their removal is recorded, and must follow.
 fn surplus(
     harness: &Harness,
     report: &AttemptReport,
@@ -318,7 +318,7 @@ fn surplus(
     attempt: u32,
     journal: &AttemptJournal,
 ) -> Vec<u64> {
-    // Where something could not be committed, all that is there stays.
+    // If a save could not be committed, all checkpoints stay.
     if verdict.next != Next::Done || !report.uncommitted.is_empty() {
         return Vec::new();
     }
@@ -397,7 +397,7 @@ fn facts(
         ),
         stop_restarting: report.notes.stop_restarting.clone(),
         leave_node: report.notes.leave_node,
-        // An earlier kill for memory, of a process that was not missed, is not what ended the program.
+        // If the harness killed the program, an earlier kill for memory did not end it.
         oom: oom && !report.killed,
         progress: report.committed.is_some() || report.is_taken,
         crashes: Budget { used: history.crashes, limit: spec.restart.crashes },

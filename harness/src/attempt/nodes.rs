@@ -1,4 +1,4 @@
-//! Which nodes failed a trial, and the ends that nobody could write. Pure, from the trial's own record.
+//! From a trial's record: the nodes that failed it, and the ends that no attempt could write. Pure.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,11 @@ use nemo_core::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Cause, Next};
 
 use crate::attempt::lease::PreviousClaim;
 
-/// So many failures on one node are not the trial's fault.
+/// After this many failures a node is excluded.
 const FAILURES: u32 = 2;
 
-/// The nodes that the trial's next attempts shall not run on: they failed it twice, or a log policy says so. It counts
-/// since the last final end, as budgets do.
+/// The nodes to exclude from the trial's next attempts: they failed it twice, or a log policy says so. Like a budget, the
+/// count starts after the last final end.
 pub(crate) fn bad(rows: &[AttemptRecord]) -> Vec<String> {
     let mut starts: BTreeMap<u32, &str> = BTreeMap::new();
     let mut failures: BTreeMap<&str, u32> = BTreeMap::new();
@@ -43,13 +43,13 @@ pub(crate) fn bad(rows: &[AttemptRecord]) -> Vec<String> {
     bad.map(|(node, _)| node.to_owned()).collect()
 }
 
-/// Whether an attempt that starts on a node must leave it: it is bad, and none has left it for that yet.
+/// Whether an attempt must leave the node: it is bad, and no attempt has left it for that reason yet.
 pub(crate) fn must_leave(rows: &[AttemptRecord], node: &str) -> bool {
     let was_left = |row: &AttemptRecord| matches!(row, AttemptRecord::ExcludeNode { node: own, left: true, .. } if own == node);
     bad(rows).iter().any(|bad| bad == node) && !rows.iter().any(was_left)
 }
 
-/// The start of the attempt before, which was lost before it could write one.
+/// The missing start of the previous attempt, which was lost before it could write one.
 pub(crate) fn missing_start(
     rows: &[AttemptRecord],
     before: &PreviousClaim,
@@ -67,10 +67,10 @@ pub(crate) fn missing_start(
     })
 }
 
-/// The ends of attempts that left none: they can't write any more.
+/// The missing ends of attempts that can't write any more.
 ///
-/// `alive` is one that still ran on this node, and `job` the Slurm job that now has the trial. An earlier run of the same job, or one that
-/// was not found alive, was lost with its node, its daemon or its harness; Slurm's accounting may know better.
+/// `alive` is an attempt that still ran on this node. `job` is the Slurm job that now has the trial. An earlier run of
+/// the same job that was not alive was lost with its node, its daemon or its harness. Slurm's accounting may know more.
 pub(crate) fn missing_ends(
     rows: &[AttemptRecord],
     alive: Option<u32>,
@@ -95,17 +95,10 @@ pub(crate) fn missing_ends(
             | AttemptRecord::ExcludeNode { .. } => {}
         }
     }
-    let end = |start: &AttemptStart| {
-        let other_job = start.slurm_job.is_some() && start.slurm_job.as_deref() != job;
-        let (cause, reason) = if alive == Some(start.attempt) || other_job {
-            (Cause::Superseded, "a later attempt has taken over".to_owned())
-        } else {
-            let reason = format!(
-                "it recorded no end: `{}`, its daemon or the harness was lost",
-                start.process.node
-            );
-            (Cause::NodeFailure, reason)
-        };
+    let ends = open.into_values().map(|start| {
+        let is_other_job = start.slurm_job.is_some() && start.slurm_job.as_deref() != job;
+        let is_superseded = alive == Some(start.attempt) || is_other_job;
+        let (cause, reason) = if is_superseded { superseded() } else { lost(start) };
         AttemptEnd {
             attempt: start.attempt,
             time: now,
@@ -119,21 +112,31 @@ pub(crate) fn missing_ends(
             stopped: None,
             saving: None,
         }
-    };
-    open.into_values().map(end).collect()
+    });
+    ends.collect()
 }
 
-/// What Slurm is told.
+fn superseded() -> (Cause, String) {
+    (Cause::Superseded, "a later attempt has taken over".to_owned())
+}
+
+fn lost(start: &AttemptStart) -> (Cause, String) {
+    let node = &start.process.node;
+    let reason = format!("it recorded no end: `{node}`, its daemon or the harness was lost");
+    (Cause::NodeFailure, reason)
+}
+
+/// The exclusion to request from Slurm.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Exclusion {
-    /// These, besides those that were excluded before.
+    /// These nodes, and those that the user excluded.
     Nodes(String),
-    /// No node would be left: all but those that were excluded before are allowed again.
+    /// Too few nodes would be left. Only those that the user excluded stay excluded.
     Relaxed(String),
 }
 
-/// What to exclude, where a job that needs so many nodes may have so many. `before` is its own list, and `required` the
-/// nodes that it must have.
+/// The exclusion for a job that needs `needed` of `nodes` nodes. `before` is its own list, and `required` are the nodes
+/// that it must have.
 pub(crate) fn exclusion(
     bad: &[String],
     before: &str,
@@ -141,12 +144,12 @@ pub(crate) fn exclusion(
     needed: usize,
     nodes: usize,
 ) -> Option<Exclusion> {
-    // What an earlier requeue excluded is in the list too.
+    // The list also has the nodes that an earlier requeue excluded.
     let user: Vec<&str> = before
         .split(',')
         .filter(|node| !node.is_empty() && !bad.iter().any(|bad| bad == node))
         .collect();
-    // At least: the user's own list may name several nodes by one word.
+    // This is a lower bound: the user's list may name several nodes by one word.
     let excluded = bad.len() + user.len();
     let user = user.join(",");
     if bad.is_empty() {

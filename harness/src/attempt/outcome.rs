@@ -1,4 +1,4 @@
-//! What is known of an attempt once its program is gone.
+//! The facts of an attempt after its program has ended.
 
 use std::time::Duration;
 
@@ -8,36 +8,36 @@ use crate::os::log::Log;
 use crate::rank::multi_rank::FailedRank;
 use crate::supervise::StopCause;
 
-/// What is known after the program's end.
+/// The facts after the program's end.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "facts that don't depend on each other")]
 pub(crate) struct AttemptReport {
     pub(crate) exit: Exit,
-    /// Whose end it was, where the program has several processes.
+    /// The rank that decided the end, if the program has several.
     pub(crate) failed_rank: Option<FailedRank>,
     pub(crate) stop: Option<StopCause>,
     pub(crate) was_notified: bool,
-    /// What Slurm said of the stop still holds.
+    /// Slurm's answer about the stop came after every other event.
     pub(crate) is_confirmed: bool,
     pub(crate) deadline: Option<Duration>,
     pub(crate) step: Option<u64>,
-    /// The newest new checkpoint.
+    /// The newest checkpoint that this attempt committed.
     pub(crate) committed: Option<u64>,
-    /// The next attempt has a save to commit that this one had no time for.
+    /// A save is secured for the next attempt, since there was no time to commit it.
     pub(crate) is_taken: bool,
-    /// What could not be committed, and why.
+    /// The saves that could not be committed, and why.
     pub(crate) uncommitted: Vec<String>,
     pub(crate) from_program: ProgramReport,
-    /// It was killed from here, because it did not end.
+    /// The harness killed the program because it did not end.
     pub(crate) killed: bool,
     pub(crate) notes: AttemptNotes,
-    /// What all its saves took, where it told.
+    /// The time of all saves, if the program reported it.
     pub(crate) saving: Option<Duration>,
     pub(crate) log: Log,
 }
 
 impl AttemptReport {
-    /// It never began.
+    /// The report of an attempt that could not start.
     pub(crate) fn start_error(why: StartError, log: Log) -> Self {
         let exit = match why {
             StartError::Permanent(why) => Exit::StartFailed(why),
@@ -46,7 +46,7 @@ impl AttemptReport {
         Self::of(exit, log)
     }
 
-    /// Nothing but this is known.
+    /// A report of which only the exit is known.
     pub(crate) fn of(exit: Exit, log: Log) -> Self {
         Self {
             exit,
@@ -67,7 +67,7 @@ impl AttemptReport {
         }
     }
 
-    /// One line for people.
+    /// A one-line summary for people.
     pub(crate) fn summary(&self, seconds: f64, last: Option<String>) -> String {
         let who = self.failed_rank.as_ref().filter(|_| self.exit != Exit::Code(0));
         let name = who.map_or("the program".to_owned(), FailedRank::to_string);
@@ -95,16 +95,16 @@ impl AttemptReport {
     }
 }
 
-/// What was noted for the end.
+/// Notes of the event loop that matter at the end.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AttemptNotes {
-    /// The program gave a sign of work.
+    /// The program showed that it works.
     pub(crate) worked: bool,
     /// When the stop began, in unix seconds.
     pub(crate) stopped: Option<f64>,
     pub(crate) wants_requeue: bool,
     /// The policy that forbids another attempt after a crash.
     pub(crate) stop_restarting: Option<String>,
-    /// Another attempt must not run here.
+    /// Another attempt must not run on this node.
     pub(crate) leave_node: bool,
 }

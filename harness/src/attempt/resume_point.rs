@@ -1,4 +1,4 @@
-//! Where an attempt goes on from, and what happens when it is stopped before that is known.
+//! Finds where an attempt resumes, and handles a stop before that is known.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::os::subprocess::{self, SubprocessResult};
 use crate::slurm;
 use crate::supervise::StopCause;
 
-/// How long Slurm has to say why it stops the job.
+/// How long Slurm may take to say why it stops the job.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// Where an attempt begins.
@@ -26,11 +26,11 @@ const ANSWER: Duration = Duration::from_secs(5);
 pub(crate) enum AttemptResume {
     Anew,
     From(VerifiedCheckpoint),
-    /// It was stopped before that was known.
+    /// The attempt was stopped before the checkpoint was known.
     Stopped,
 }
 
-/// That, and what an earlier attempt saved that is a checkpoint only now: its step and size.
+/// The start of the attempt, and the save of an earlier attempt that was committed now: its step and size.
 #[derive(Debug)]
 pub(crate) struct ResumePoint {
     pub(crate) resume: AttemptResume,
@@ -38,7 +38,7 @@ pub(crate) struct ResumePoint {
 }
 
 impl ResumePoint {
-    /// It was stopped before that was known.
+    /// The attempt was stopped before the checkpoint was known.
     pub(crate) fn stopped() -> Self {
         Self { resume: AttemptResume::Stopped, finished: None }
     }
@@ -53,7 +53,7 @@ impl AttemptResume {
     }
 }
 
-/// Finds the checkpoint to go on from, and makes the record fit to it.
+/// Finds the checkpoint to resume from, and cuts `metrics.jsonl` back to it.
 pub(crate) fn find(
     harness: &Harness,
     lease: &Lease,
@@ -94,13 +94,13 @@ pub(crate) fn find(
     Ok(ResumePoint { resume, finished: finished.step })
 }
 
-/// Why TERM came, and whether that is sure.
+/// The cause of the TERM, and whether Slurm confirmed it.
 pub(crate) fn stop_cause(harness: &Harness) -> (StopCause, bool) {
     let Some(own) = &harness.context.slurm else { return (StopCause::Cancelled, true) };
     let outcome = subprocess::ask(&slurm::show_job(&own.id()), &harness.clock, ANSWER);
     let SubprocessResult::Ended { text, .. } = outcome else { return (StopCause::Unknown, false) };
     let Some(job) = slurm::parse(&text) else { return (StopCause::Unknown, false) };
-    // Where Slurm means to go on, somebody else sent it: no cancel.
+    // If Slurm does not stop the job, somebody else sent TERM. That is no cancel.
     let cause = slurm::stop_cause(&job, &harness.own_run(), unix_now());
     cause.map_or((StopCause::Unknown, false), |cause| (cause, true))
 }

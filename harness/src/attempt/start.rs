@@ -1,4 +1,4 @@
-//! Prepares all that an attempt's program needs, starts it, and hands it over to be watched.
+//! Prepares everything that an attempt's program needs, starts it, and hands it to the event loop.
 
 use std::io;
 use std::path::Path;
@@ -34,10 +34,10 @@ use crate::program::{self, Prepared};
 use crate::protocol::{SavePeriod, Session, SessionConfig, Socket};
 use crate::supervise::{Policy, Supervisor};
 
-/// How long after Slurm's TERM its KILL comes, where the cluster was not asked: KillWait's own default.
+/// The default of Slurm's `KillWait`, for clusters that were not asked.
 const KILL_WAIT: u64 = 30;
 
-/// Starts the program and watches it until everything is over.
+/// Starts the program and supervises it to the end.
 pub(crate) fn begin(
     harness: &mut Harness,
     lease: Lease,
@@ -103,7 +103,7 @@ fn shells(context: &JobContext) -> Shells {
     Shells { bash, functions: context.has_functions }
 }
 
-/// A folder of the attempt that could not be made ready. Across two file systems there is no rename, on any node.
+/// The error of a folder that could not be prepared. If a rename would cross file systems, no node can do better.
 fn unready(staging: &Path, error: &io::Error) -> StartError {
     match error.kind() {
         io::ErrorKind::CrossesDevices => with_path(staging, error).into(),
@@ -111,12 +111,12 @@ fn unready(staging: &Path, error: &io::Error) -> StartError {
     }
 }
 
-/// What is left of KillWait for the program: a sixth of it is for the last commit and the record.
+/// The program's part of `KillWait`. A sixth is reserved for the last commit and the record.
 pub(crate) fn kill_wait(spec: &TaskSpec) -> Duration {
     Duration::from_secs(spec.kill_wait.unwrap_or(KILL_WAIT)) * 5 / 6
 }
 
-/// The program's deadline in unix seconds, and who keeps it.
+/// The program's deadline in unix seconds, and the supervisor that enforces it.
 fn supervisor(harness: &Harness) -> (Option<f64>, Supervisor) {
     let spec = &harness.trial.spec;
     #[expect(clippy::cast_precision_loss, reason = "unix seconds fit")]
@@ -133,7 +133,7 @@ fn supervisor(harness: &Harness) -> (Option<f64>, Supervisor) {
     (deadline, Supervisor::new(policy, segment_end))
 }
 
-/// Where news of the program will come from, and whether its lines must be read.
+/// The monitor's configuration, and whether the program's output must be read.
 fn sources(
     harness: &Harness,
     lease: &Lease,
@@ -161,7 +161,7 @@ fn sources(
     Ok((MonitorConfig { streams, patterns, policies, session, socket, watchdog }, is_read))
 }
 
-/// What the conversation with the program begins with.
+/// The initial state of the conversation with the program.
 fn settings(harness: &Harness, resumed: Option<&VerifiedCheckpoint>) -> SessionConfig {
     let trial = &harness.trial;
     let every = match trial.spec.checkpoint.every {

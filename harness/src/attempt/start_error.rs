@@ -1,4 +1,4 @@
-//! Why an attempt could not begin: for good, or on this node only.
+//! Errors that keep an attempt from starting: permanent ones, and those of this node.
 
 use std::fmt;
 use std::io;
@@ -8,23 +8,23 @@ use nix::errno::Errno;
 
 use crate::job::trial::with_path;
 
-/// Why an attempt could not begin.
+/// Why an attempt could not start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StartError {
-    /// Another attempt would meet the same.
+    /// Another attempt would fail in the same way.
     Permanent(String),
-    /// This node can't read or write what is needed now: elsewhere, or later, it may go well.
+    /// This node can't read or write something now. Another node, or a later attempt, may succeed.
     Node(String),
 }
 
 impl StartError {
-    /// A file or folder that can't be read or written here.
+    /// The error of a file or folder that this node can't read or write.
     pub(crate) fn node(path: &Path, error: &io::Error) -> Self {
         Self::Node(with_path(path, error))
     }
 }
 
-/// What a machine or its disks answer for a moment: another one, or the same one later, may do better.
+/// Errors of a machine or its disks that may pass.
 const PASSING: [Errno; 11] = [
     Errno::ETXTBSY,
     Errno::EAGAIN,
@@ -39,7 +39,7 @@ const PASSING: [Errno; 11] = [
     Errno::ENOTCONN,
 ];
 
-/// Whether an error says nothing of what was asked for, only of where and when.
+/// Whether an error depends on the place and time, not on the request.
 pub(crate) fn is_passing(error: &io::Error) -> bool {
     error.raw_os_error().map(Errno::from_raw).is_some_and(|errno| PASSING.contains(&errno))
 }

@@ -1,4 +1,4 @@
-//! What an earlier attempt of this trial left running on this node is ended: a trial has one writer.
+//! Ends what an earlier attempt of this trial left running on this node, since a trial has one writer.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::os::proc_fs;
 use crate::program::guard;
 use crate::program::processes;
 
-/// How long an earlier harness has to leave by itself.
+/// How long an earlier harness may take to exit by itself.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Ends the harness that held the lease before, where it lives on this node, then every process of this trial that
-/// is not below this one. Says whether there was such a harness: it can't write its own end any more.
+/// Ends the harness that held the lease before, if it runs on this node, and then every process of this trial that is
+/// not below this one. Returns whether there was such a harness: it can't write its own end any more.
 pub(crate) fn end_remnants(
     harness: &Harness,
     before: Option<&PreviousClaim>,
@@ -57,7 +57,7 @@ fn end_harness(harness: &Harness, before: Option<&ProcessId>, log: &mut Log) -> 
     true
 }
 
-/// A harness whose guard was killed is about to end, with all that is below it.
+/// Waits for a harness whose guard was killed: it is about to end, with all processes below it.
 fn is_gone_soon(before: &ProcessId) -> bool {
     (0..100).any(|_| {
         sleep(Duration::from_millis(20));
@@ -79,7 +79,7 @@ fn end_strays(harness: &Harness, log: &mut Log) {
     log.warn("processes of an earlier attempt could not be ended");
 }
 
-/// Processes whose environment names this trial: they tell of themselves whose they are, wherever they went.
+/// The processes whose environment names this trial, wherever they are in the process tree.
 fn strays(harness: &Harness) -> Vec<u32> {
     use std::os::unix::ffi::OsStrExt;
     let dir = harness.trial.dir.path().as_os_str().as_bytes();

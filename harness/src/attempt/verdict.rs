@@ -1,9 +1,9 @@
 //! Decides how an attempt ended and what follows. Pure.
 //!
-//! In order: a later attempt has taken over; the program's own success; out of memory, unless it was stopped; cancelled; the program said
-//! never again (93, or that its parameters make no sense); the stop's cause; the program's wishes (85, 75, a requeue);
-//! a crash. An exit code 0 is success unless the program was told to save or stop before: then it says only that the
-//! program ended as it was told to, but for one that said itself that all is done.
+//! In order: a later attempt has taken over; the program succeeded; it ran out of memory without a stop; it was
+//! cancelled; it asked not to be restarted (exit code 93, or invalid parameters); the cause of the stop; the program
+//! asked for a restart or requeue (85, 75, or a message); it crashed. Exit code 0 is success, unless the program was
+//! told to save or stop. After a save request it is success only with `FINISHED=1`.
 
 use std::fmt;
 
@@ -14,11 +14,11 @@ use crate::monitor::failure_class::FailureClass;
 use crate::program::processes::Reaped;
 use crate::supervise::StopCause;
 
-/// The program saved, and wants to be started again in this job.
+/// The program saved and asks to be restarted in this job.
 pub(crate) const EXIT_RESTART: i32 = 85;
-/// The program saved, and wants to be requeued.
+/// The program saved and asks to be requeued.
 pub(crate) const EXIT_REQUEUE: i32 = 75;
-/// Never again.
+/// The program must not be restarted.
 pub(crate) const EXIT_NEVER: i32 = 93;
 
 /// How a program ended.
@@ -26,9 +26,9 @@ pub(crate) const EXIT_NEVER: i32 = 93;
 pub(crate) enum Exit {
     Code(i32),
     Signal(i32),
-    /// It could not be started, or not be resumed: another attempt would meet the same.
+    /// It could not be started or resumed, and another attempt would fail in the same way.
     StartFailed(String),
-    /// The attempt ended before it could be started, for this reason.
+    /// The attempt ended before the program was started, for this reason.
     NotStarted(String),
 }
 
@@ -53,7 +53,7 @@ impl fmt::Display for Exit {
     }
 }
 
-/// All that the decision rests on.
+/// The facts for the decision.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "facts that don't depend on each other")]
 pub(crate) struct Facts {
@@ -61,15 +61,15 @@ pub(crate) struct Facts {
     pub(crate) stop: Option<StopCause>,
     /// A signal or a message to save or stop reached the program.
     pub(crate) was_notified: bool,
-    /// What the program said of itself.
+    /// The program's own messages.
     pub(crate) from_program: ProgramReport,
-    /// What its last line tells.
+    /// The class of the failure, from its last line.
     pub(crate) failure_class: FailureClass,
     /// A log policy forbids another attempt after a crash.
     pub(crate) stop_restarting: Option<String>,
-    /// This node is not to be used again, or a process could not be killed: another attempt goes through the queue.
+    /// This node must not be used again, or a process could not be killed. Another attempt goes through the queue.
     pub(crate) leave_node: bool,
-    /// The kernel killed for want of memory while it ran.
+    /// The kernel killed a process for lack of memory during the attempt.
     pub(crate) oom: bool,
     /// A new checkpoint was committed.
     pub(crate) progress: bool,
@@ -77,7 +77,7 @@ pub(crate) struct Facts {
     pub(crate) crashes: Budget,
     /// Hangs since the last new checkpoint.
     pub(crate) hangs: Budget,
-    /// Attempts right before without a new checkpoint, and how many in a row end the trial; 0 allows any number.
+    /// Earlier attempts in a row without a new checkpoint, and how many of them end the trial. 0 allows any number.
     pub(crate) stuck: Budget,
     /// The experiment's time is over.
     pub(crate) over: bool,
@@ -85,18 +85,18 @@ pub(crate) struct Facts {
     pub(crate) summary: String,
 }
 
-/// What a program said by messages.
+/// A program's messages about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ProgramReport {
-    /// All is done.
+    /// Training is finished.
     pub(crate) finished: bool,
-    /// It wants to be requeued.
+    /// It asks to be requeued.
     pub(crate) requeue: bool,
-    /// Its parameters make no sense, and why.
+    /// Its parameters are invalid, for this reason.
     pub(crate) invalid: Option<String>,
 }
 
-/// What was used, and how much there is.
+/// A limit and how much of it is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Budget {
     pub(crate) used: u32,
@@ -129,7 +129,7 @@ pub(crate) fn decide(facts: &Facts) -> AttemptVerdict {
         return verdict(Next::Timeout, "; the experiment's time is over".to_owned());
     }
     let stuck = facts.stuck.used + 1;
-    // A pause is nobody's failure, and an attempt that left its node tried nothing.
+    // A pause is no failure, and an attempt that left its node did not try anything.
     let left = matches!(facts.exit, Exit::NotStarted(_)) && facts.from_program.requeue;
     let is_stuck = !facts.progress && cause != Cause::Paused && !left;
     if is_stuck && facts.stuck.limit > 0 && stuck >= facts.stuck.limit {
@@ -155,14 +155,14 @@ fn cause_and_next(facts: &Facts) -> (Cause, Next, String) {
         }
         Exit::Code(_) | Exit::Signal(_) | Exit::NotStarted(_) => {}
     }
-    // Slurm may not have said yet why the program was killed; where it did, that counts.
+    // Slurm's cause counts, if it is known already.
     let by_itself = matches!(facts.stop, None | Some(StopCause::Unknown));
     let killed_for_memory = facts.oom && matches!(facts.exit, Exit::Signal(9) | Exit::Code(137));
     let is_memory =
         killed_for_memory || (facts.failure_class == FailureClass::Memory && facts.stop.is_none());
     if is_memory && by_itself {
         let (_, next, why) = crash(facts);
-        // Unchanged it would end the same, unless it came further than before.
+        // The next attempt would end in the same way, unless this one made progress.
         let next = if facts.progress { next } else { Next::Failed };
         return (Cause::OutOfMemory, next, joined("out of memory", &why));
     }
@@ -213,7 +213,7 @@ fn by_exit(facts: &Facts) -> (Cause, Next, String) {
         Exit::Code(EXIT_RESTART) => {
             verdict(Cause::Restart, Next::Restart, "saved, to be started again")
         }
-        // It was asked to save, and ended: that says nothing of success.
+        // After a save request, exit code 0 is not success.
         Exit::Code(0) if !facts.from_program.requeue => {
             verdict(Cause::Restart, Next::Restart, "saved on request, to be started again")
         }
@@ -221,12 +221,12 @@ fn by_exit(facts: &Facts) -> (Cause, Next, String) {
         _ if facts.from_program.requeue => {
             verdict(Cause::Restart, Next::Requeue, "saved, to be requeued")
         }
-        // The node could not give what an attempt needs.
+        // The node could not provide what the attempt needs.
         Exit::NotStarted(_) => verdict(Cause::NodeFailure, Next::Requeue, ""),
         Exit::Code(126 | 127) if facts.failure_class == FailureClass::Machine => {
             verdict(Cause::NodeFailure, Next::Requeue, "this machine could not start it now")
         }
-        // The shell could not find or not run a program: that is the same everywhere.
+        // The shell could not find or run a program. That would be the same on every node.
         Exit::Code(126 | 127) => verdict(Cause::Failed, Next::Failed, ""),
         Exit::Code(_) if facts.failure_class == FailureClass::Configuration => {
             verdict(Cause::Failed, Next::Failed, "another attempt would fail the same way")
@@ -245,179 +245,5 @@ fn crash(facts: &Facts) -> (Cause, Next, String) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use StopCause::{
-        Cancelled, Deadline, Hung, Paused, Preempted, ProgramRequestedRequeue, Requeued,
-        Superseded, TimeLimit, Unknown,
-    };
-
-    fn facts(exit: Exit, stop: Option<StopCause>) -> Facts {
-        let was_notified = stop.is_some();
-        let crashes = Budget { used: 0, limit: 1 };
-        let hangs = Budget { used: 0, limit: 1 };
-        let stuck = Budget { used: 0, limit: 3 };
-        let (oom, progress, over) = (false, false, false);
-        Facts {
-            exit,
-            stop,
-            was_notified,
-            from_program: ProgramReport::default(),
-            failure_class: FailureClass::Unknown,
-            stop_restarting: None,
-            leave_node: false,
-            oom,
-            progress,
-            crashes,
-            hangs,
-            stuck,
-            over,
-            summary: "it ended".into(),
-        }
-    }
-
-    #[track_caller]
-    fn check(facts: &Facts, expected: &str) {
-        let verdict = decide(facts);
-        assert_eq!(format!("{:?} {:?}", verdict.cause, verdict.next), expected, "{verdict:?}");
-    }
-
-    #[test]
-    fn without_a_stop_the_program_decides() {
-        check(&facts(Exit::Code(0), None), "Completed Done");
-        check(&Facts { was_notified: true, ..facts(Exit::Code(0), None) }, "Restart Restart");
-        check(&facts(Exit::Code(85), None), "Restart Restart");
-        check(&facts(Exit::Code(75), None), "Restart Requeue");
-        check(&facts(Exit::Code(93), None), "Failed Failed");
-        check(&facts(Exit::Code(127), None), "Failed Failed");
-        let busy = Facts { failure_class: FailureClass::Machine, ..facts(Exit::Code(126), None) };
-        check(&busy, "NodeFailure Requeue");
-        check(&Facts { stuck: Budget { used: 2, limit: 3 }, ..busy }, "NodeFailure Failed");
-        check(&facts(Exit::StartFailed("no".into()), None), "Failed Failed");
-        check(&facts(Exit::NotStarted("a disk".into()), None), "NodeFailure Requeue");
-        check(&facts(Exit::Code(1), None), "Failed Restart");
-        check(&facts(Exit::Signal(11), None), "Failed Restart");
-        let spent = Budget { used: 1, limit: 1 };
-        check(&Facts { crashes: spent, ..facts(Exit::Code(1), None) }, "Failed Failed");
-    }
-
-    #[test]
-    fn a_stop_decides_and_not_the_exit_code() {
-        for code in [0, 1, 75, 85, 143] {
-            check(&facts(Exit::Code(code), Some(Preempted)), "Preempted Requeue");
-            check(&facts(Exit::Code(code), Some(TimeLimit)), "TimeLimit Requeue");
-            check(&facts(Exit::Code(code), Some(Deadline)), "TimeLimit Timeout");
-            check(&facts(Exit::Code(code), Some(Cancelled)), "Cancelled Cancelled");
-            check(&facts(Exit::Code(code), Some(Requeued)), "Preempted Requeue");
-            check(&facts(Exit::Code(code), Some(Unknown)), "Preempted Requeue");
-            check(&facts(Exit::Code(code), Some(Superseded)), "Superseded Requeue");
-            let stuck = Budget { used: 2, limit: 3 };
-            let paused = Facts { stuck, ..facts(Exit::Code(code), Some(Paused)) };
-            check(&paused, "Paused Requeue");
-        }
-        check(&facts(Exit::Signal(9), Some(Preempted)), "Preempted Requeue");
-        let not_yet = || Exit::NotStarted(String::new());
-        check(&facts(not_yet(), Some(Preempted)), "Preempted Requeue");
-        check(&facts(not_yet(), Some(Cancelled)), "Cancelled Cancelled");
-        check(&facts(Exit::Code(93), Some(Preempted)), "Failed Failed");
-        check(&facts(Exit::Code(93), Some(Cancelled)), "Cancelled Cancelled");
-    }
-
-    #[test]
-    fn exit_0_is_success_where_no_signal_reached_the_program() {
-        for stop in [Preempted, TimeLimit, Deadline, Cancelled, Unknown] {
-            check(
-                &Facts { was_notified: false, ..facts(Exit::Code(0), Some(stop)) },
-                "Completed Done",
-            );
-        }
-        check(
-            &Facts { was_notified: false, ..facts(Exit::Code(0), Some(Superseded)) },
-            "Superseded Requeue",
-        );
-    }
-
-    #[test]
-    fn out_of_memory_is_not_tried_again() {
-        check(&Facts { oom: true, ..facts(Exit::Signal(9), None) }, "OutOfMemory Failed");
-        check(&Facts { oom: true, ..facts(Exit::Code(137), None) }, "OutOfMemory Failed");
-        check(&Facts { oom: true, ..facts(Exit::Code(0), None) }, "Completed Done");
-        check(&Facts { oom: true, ..facts(Exit::Code(1), None) }, "Failed Restart");
-        for stop in [Preempted, TimeLimit, Paused, Cancelled] {
-            let stopped = facts(Exit::Signal(9), Some(stop));
-            assert_eq!(
-                decide(&Facts { oom: true, ..stopped.clone() }),
-                decide(&stopped),
-                "{stop:?}"
-            );
-        }
-        let gpu = Facts { failure_class: FailureClass::Memory, ..facts(Exit::Code(1), None) };
-        check(&gpu, "OutOfMemory Failed");
-        check(&Facts { progress: true, ..gpu.clone() }, "OutOfMemory Restart");
-        let spent = Budget { used: 1, limit: 1 };
-        check(&Facts { progress: true, crashes: spent, ..gpu }, "OutOfMemory Failed");
-    }
-
-    #[test]
-    fn what_the_program_said_counts() {
-        let said =
-            |from_program: ProgramReport, exit, stop| Facts { from_program, ..facts(exit, stop) };
-        let finished = || ProgramReport { finished: true, ..ProgramReport::default() };
-        check(&said(finished(), Exit::Code(0), Some(Preempted)), "Completed Done");
-        check(&said(finished(), Exit::Code(1), Some(Preempted)), "Preempted Requeue");
-        check(&said(finished(), Exit::Code(1), None), "Failed Restart");
-        let requeue = || ProgramReport { requeue: true, ..ProgramReport::default() };
-        check(&said(requeue(), Exit::Code(0), None), "Restart Requeue");
-        check(&said(requeue(), Exit::Signal(15), Some(ProgramRequestedRequeue)), "Restart Requeue");
-        check(&said(requeue(), Exit::Code(0), Some(Cancelled)), "Cancelled Cancelled");
-        let unsaid = facts(Exit::Code(0), Some(TimeLimit));
-        assert!(decide(&unsaid).reason.ends_with("does not mean done (`FINISHED=1` does)"));
-        let saved = Facts { progress: true, ..unsaid };
-        assert!(!decide(&saved).reason.contains("FINISHED"));
-        let invalid = ProgramReport { invalid: Some("width 0".into()), ..ProgramReport::default() };
-        check(&said(invalid, Exit::Code(1), None), "Failed Failed");
-    }
-
-    #[test]
-    fn a_hang_is_restarted_once() {
-        let hung = facts(Exit::Signal(15), Some(Hung));
-        check(&hung, "Hung Restart");
-        check(&Facts { leave_node: true, ..hung.clone() }, "Hung Requeue");
-        check(&Facts { hangs: Budget { used: 1, limit: 1 }, ..hung }, "Hung Failed");
-    }
-
-    #[test]
-    fn a_crash_that_would_come_again_is_not_tried_again() {
-        let crash = facts(Exit::Code(1), None);
-        check(
-            &Facts { failure_class: FailureClass::Configuration, ..crash.clone() },
-            "Failed Failed",
-        );
-        check(&Facts { leave_node: true, ..crash.clone() }, "Failed Requeue");
-        let policy = Facts { stop_restarting: Some("ECC".into()), ..crash };
-        check(&policy, "Failed Failed");
-        assert!(decide(&policy).reason.contains("`ECC`"));
-        check(&Facts { stop: Some(Preempted), ..policy }, "Preempted Requeue");
-    }
-
-    #[test]
-    fn no_progress_and_no_time_end_every_loop() {
-        let stuck = Budget { used: 2, limit: 3 };
-        for (exit, stop) in [
-            (Exit::Code(85), None),
-            (Exit::Code(75), None),
-            (Exit::Code(1), None),
-            (Exit::Signal(9), Some(Preempted)),
-            (Exit::Code(0), Some(TimeLimit)),
-        ] {
-            let facts = Facts { stuck, ..facts(exit, stop) };
-            assert_eq!(decide(&facts).next, Next::Failed, "{facts:?}");
-            assert!(decide(&facts).reason.contains("3 attempts in a row"));
-            let moved = Facts { progress: true, ..facts.clone() };
-            assert!(matches!(decide(&moved).next, Next::Requeue | Next::Restart));
-            assert_eq!(decide(&Facts { over: true, ..moved }).next, Next::Timeout);
-            let any = Facts { stuck: Budget { used: 99, limit: 0 }, ..facts };
-            assert!(matches!(decide(&any).next, Next::Requeue | Next::Restart));
-        }
-    }
-}
+#[path = "verdict_tests.rs"]
+mod tests;

@@ -1,33 +1,33 @@
-//! How a thing in the staging folder stands, from its first sight to its commit.
+//! The state of one entry of the staging folder, from the first scan to its commit.
 
 use super::commit::CommitRequest;
 use super::tree::FileEntry;
 use crate::monitor::metrics::MetricsPosition;
 use crate::os::clock::Time;
 
-/// Where the program is, for what it saves without a number.
+/// Where the program is: the step and metrics that belong to a save without a number.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ProgramPosition {
     pub(crate) step: Option<u64>,
     pub(crate) metrics: Option<MetricsPosition>,
 }
 
-/// A save that is whole.
+/// A save that is complete.
 #[derive(Clone, Debug)]
 pub(crate) struct CompleteSave {
     /// Where the program was when it was written. By now it may have gone on.
     pub(super) position: ProgramPosition,
-    /// The step that the program told.
+    /// The step that the program reported with it.
     pub(super) step: Option<u64>,
-    /// When it was written, as far as was seen.
+    /// When the saver saw that it was written.
     pub(super) written_at: Time,
-    /// It is whole because it was renamed, or the program said so: a change that is seen later does not make it less.
+    /// A rename or the program says that it is complete. A later change does not alter that.
     pub(super) is_confirmed: bool,
-    /// What was seen when it was found to be whole by itself.
+    /// The files at the scan that found it complete, if neither a rename nor the program said so.
     pub(super) tree: Option<Vec<FileEntry>>,
 }
 
-/// How a thing stands.
+/// The state of a save.
 #[derive(Debug)]
 pub(super) enum SaveState {
     Complete(CompleteSave),
@@ -37,11 +37,11 @@ pub(super) enum SaveState {
         position: ProgramPosition,
     },
     Committing(CompleteSave),
-    /// It is a copy of what was committed before, and lies there until something in it changes.
+    /// It is a copy of a committed checkpoint. It stays where it is until something in it changes.
     Duplicate {
         tree: Vec<FileEntry>,
     },
-    /// It could not be looked at.
+    /// It could not be inspected. The saver tries again.
     RetryInspection {
         save: CompleteSave,
         at: Time,
@@ -55,7 +55,7 @@ pub(super) enum SaveState {
 }
 
 impl SaveState {
-    /// A commit is under way, or will be tried.
+    /// Whether a commit is under way or will be tried.
     pub(super) fn is_open(&self) -> bool {
         matches!(
             self,

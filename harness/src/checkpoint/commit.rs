@@ -1,7 +1,7 @@
 //! The commit: what a program saved becomes a checkpoint that no crash can lose or tear.
 //!
 //! The order is the guarantee: the data is durable before the manifest says so, the manifest before the name
-//! `step-N` exists, and the name before anybody is told.
+//! `step-N` exists, and the name before the commit is reported.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,48 +9,49 @@ use std::path::{Path, PathBuf};
 use super::hashing::SizedFile;
 use super::manifest::{self, CheckpointForm, Manifest, ManifestEntry};
 use super::store::{FileKind, FileStat, Store, join};
+use super::take;
 use super::taken;
 use super::tree::{self, FileEntry};
 
-/// What is to be committed.
+/// A save to commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CommitRequest {
-    /// Where it lies now: in the staging folder, or where an earlier try left it.
+    /// Where it is now: in the staging folder, or where an earlier try left it.
     pub(crate) from: PathBuf,
     pub(crate) entry: Vec<u8>,
     pub(crate) step: u64,
-    /// Nobody told the step: it follows this one, and the same content as there is no new checkpoint.
+    /// The program reported no step, so the save follows this one. The same content as in this step is no new checkpoint.
     pub(crate) counted_from: Option<u64>,
     /// `checkpoints/`.
     pub(crate) checkpoints: PathBuf,
     pub(crate) attempt: u32,
     pub(crate) lease: String,
-    /// Tells this try from others.
+    /// Distinguishes this try from others.
     pub(crate) nonce: String,
     /// `metrics.jsonl`, and its length when the checkpoint was complete.
     pub(crate) metrics: Option<(PathBuf, u64)>,
-    /// What was seen before it was taken out of the staging folder: a change since means that it is still written.
+    /// The files before the save was taken out of the staging folder. If they differ later, it is still being written.
     pub(crate) tree: Option<Vec<FileEntry>>,
-    /// The boot of this node.
+    /// This node's boot id.
     pub(crate) boot_id: String,
     /// The attempt is being stopped.
     pub(crate) is_hurried: bool,
 }
 
-/// A save that is larger takes a while to be hashed.
+/// Hashing a larger save takes a while.
 const LARGE: u64 = 64 << 20;
 
 impl CommitRequest {
-    /// Where it waits for its name.
+    /// The folder in which it waits for its final name.
     pub(crate) fn temporary(&self) -> PathBuf {
         self.checkpoints.join(format!(".tmp-step-{}-{}", self.step, self.nonce))
     }
-    /// Its size, as far as it was seen.
+    /// Its size at the last scan.
     pub(crate) fn bytes(&self) -> u64 {
         let files = self.tree.iter().flatten().filter(|entry| entry.stat.kind == FileKind::File);
         files.map(|entry| entry.stat.size).sum()
     }
-    /// The attempt may have to end before the commit is through.
+    /// Whether the attempt may have to end before the commit does.
     pub(super) fn is_urgent(&self) -> bool {
         self.is_hurried || self.bytes() >= LARGE
     }
@@ -62,23 +63,23 @@ impl CommitRequest {
     }
 }
 
-/// What came of it.
+/// The outcome of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum CommitOutcome {
     Committed,
-    /// The same checkpoint was committed before: that one stays.
+    /// The same checkpoint was committed before. That one stays.
     AlreadyCommitted,
-    /// Without a number, and with the content of this step: nothing new.
+    /// The save has no number and the content of this step. Nothing is committed.
     SameContent(u64),
-    /// It can't be a checkpoint; why.
+    /// The save can't be a checkpoint, for this reason.
     Rejected(String),
-    /// It was changed meanwhile: it lies where it lay, and is not complete yet.
+    /// The save changed during the commit. It is back in the staging folder and not complete yet.
     StillChanging,
-    /// A later attempt has taken over: nothing may be committed any more.
+    /// A later attempt has taken over. This one may not commit any more.
     Superseded,
 }
 
-/// Commits. An error leaves everything so that the same request can be tried again.
+/// Commits a save. After an error the same request can be tried again.
 pub(crate) fn commit(
     store: &mut impl Store,
     request: &CommitRequest,
@@ -87,7 +88,7 @@ pub(crate) fn commit(
     commit_notifying(store, request, is_newest, &|| ())
 }
 
-/// The same; `taken` is told once the save can't get lost any more: the next attempt would finish it.
+/// Like [`commit`]. Calls `taken` once the save can't get lost any more: the next attempt would finish it.
 pub(crate) fn commit_notifying(
     store: &mut impl Store,
     request: &CommitRequest,
@@ -127,12 +128,12 @@ fn commit_marked(
     if let Some(step) = step_that_lies_there(store, request, &temporary)? {
         return Ok(CommitOutcome::SameContent(step));
     }
-    let form = match take(store, request, &temporary)? {
+    let form = match take::take(store, request, &temporary)? {
         Ok(form) => form,
         Err(why) => return Ok(CommitOutcome::Rejected(why)),
     };
     let before = tree::walk(store, &temporary)?;
-    if unfit(form, &before).is_some() {
+    if take::unfit(form, &before).is_some() {
         return give_back(store, request, form, &temporary); // it was fit a moment ago
     }
     if changed_since_seen(form, request, &before) {
@@ -141,7 +142,7 @@ fn commit_marked(
     taken::mark(store, request, form, &before, false)?;
     taken();
     if request.is_urgent() {
-        // First all that a crash of the node could take away: then any node may finish it.
+        // Everything that a crash of the node could lose comes first. Then any node may finish it.
         store.sync_files(&files(&temporary, &before))?;
         taken::mark(store, request, form, &before, true)?;
     }
@@ -178,7 +179,7 @@ fn commit_marked(
     publish(store, request, &temporary, &manifest, is_newest)
 }
 
-/// Whether an earlier try of this request gave it its name, and did not hear of it.
+/// Whether an earlier try renamed it and did not get the answer.
 fn is_published(store: &impl Store, request: &CommitRequest, temporary: &Path) -> bool {
     let is_gone =
         |path| store.stat(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
@@ -192,7 +193,7 @@ fn manifest_of(store: &impl Store, checkpoint: &Path) -> Option<Manifest> {
     manifest::parse(&store.read(&checkpoint.join(manifest::NAME)).ok()?).ok()
 }
 
-/// Whether a checkpoint has this content, whatever its files are called.
+/// Whether a checkpoint has this content. File names may differ.
 fn has_content(
     store: &impl Store,
     request: &CommitRequest,
@@ -206,8 +207,8 @@ fn has_content(
     there.is_some_and(|there| content(&there.parts) == content(parts))
 }
 
-/// The step whose content lies there under another name: most often a copy of the resumed checkpoint, which the program has
-/// yet to read. It is not taken away.
+/// The step whose content the save has under another name. Most often it is a copy of the resumed checkpoint, which the
+/// program has yet to read, so it stays in place.
 fn step_that_lies_there(
     store: &mut impl Store,
     request: &CommitRequest,
@@ -226,7 +227,7 @@ fn step_that_lies_there(
         ManifestEntry::File(digest) => Some(digest.size),
         ManifestEntry::Dir | ManifestEntry::Link(_) => None,
     });
-    // Reading it all is for what may be the same.
+    // Only an equal list of sizes is worth reading all the data.
     if !found.iter().map(|(_, size)| *size).eq(sizes) {
         return Ok(None);
     }
@@ -242,98 +243,7 @@ fn step_that_lies_there(
     Ok(request.counted_from.filter(|&step| has_content(store, request, step, &parts)))
 }
 
-/// Takes the entry out of the program's reach, into a folder that becomes the checkpoint.
-fn take(
-    store: &mut impl Store,
-    request: &CommitRequest,
-    temporary: &Path,
-) -> io::Result<Result<CheckpointForm, String>> {
-    let inside = join(temporary, &request.entry);
-    // What an earlier try took is whole; a new one of that name is the program's next.
-    if store.stat(temporary).is_ok() && !store.list(temporary)?.is_empty() {
-        let is_file = is_file_form(store, request, temporary)?;
-        return Ok(Ok(if is_file { CheckpointForm::File } else { CheckpointForm::Folder }));
-    }
-    let kind = match store.stat(&request.from) {
-        Ok(stat) => stat.kind,
-        // An earlier try came this far.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let form = if is_file_form(store, request, temporary)? {
-                CheckpointForm::File
-            } else {
-                CheckpointForm::Folder
-            };
-            return Ok(Ok(form));
-        }
-        Err(error) => return Err(error),
-    };
-    match kind {
-        FileKind::Dir if store.stat(&request.from.join(manifest::NAME)).is_ok() => {
-            Ok(Err("it contains a file named MANIFEST, a name that nemo-slurm reserves".to_owned()))
-        }
-        FileKind::Dir => {
-            if let Some(why) = unfit_folder(store, request)? {
-                return Ok(Err(why));
-            }
-            store.rename_new(&request.from, temporary)?;
-            Ok(Ok(CheckpointForm::Folder))
-        }
-        FileKind::File if request.entry == manifest::NAME.as_bytes() => {
-            Ok(Err("a checkpoint can't be called MANIFEST".to_owned()))
-        }
-        FileKind::File if str::from_utf8(&request.entry).is_err() => {
-            Ok(Err("its name is not UTF-8, so a resumed program could not be given its path"
-                .to_owned()))
-        }
-        FileKind::File => {
-            if store.stat(temporary).is_err() {
-                store.make_dir(temporary)?;
-            }
-            store.rename_new(&request.from, &inside)?;
-            Ok(Ok(CheckpointForm::File))
-        }
-        FileKind::Link => Ok(Err("it is a link, neither a folder nor a file".to_owned())),
-        FileKind::Other(kind) => Ok(Err(format!("it is {kind}, neither a folder nor a file"))),
-    }
-}
-
-/// Whether an earlier try had put a single file here. Its folder holds that file, and perhaps a manifest.
-fn is_file_form(store: &impl Store, request: &CommitRequest, temporary: &Path) -> io::Result<bool> {
-    let names = store.list(temporary)?;
-    let own = |name: &Vec<u8>| *name == request.entry || name == manifest::NAME.as_bytes();
-    Ok(names.contains(&request.entry) && names.iter().all(own))
-}
-
-/// Why a folder that the program saved can't be a checkpoint. It is not even touched then.
-fn unfit_folder(store: &impl Store, request: &CommitRequest) -> io::Result<Option<String>> {
-    if let Some(seen) = &request.tree {
-        return Ok(unfit(CheckpointForm::Folder, seen));
-    }
-    match tree::walk(store, &request.from) {
-        Ok(entries) => Ok(unfit(CheckpointForm::Folder, &entries)),
-        Err(error) if error.kind() == io::ErrorKind::InvalidFilename => {
-            Ok(Some("it is too deep: a path in it is longer than the system takes".to_owned()))
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Why a tree can't be a checkpoint.
-fn unfit(form: CheckpointForm, entries: &[FileEntry]) -> Option<String> {
-    for entry in entries {
-        if let FileKind::Other(kind) = entry.stat.kind {
-            let name = String::from_utf8_lossy(&entry.path);
-            return Some(format!("`{name}` in it is {kind}, neither a file, a folder nor a link"));
-        }
-    }
-    // A manifest that is here is of an earlier, interrupted try.
-    let own = manifest::NAME.as_bytes();
-    let is_empty =
-        !entries.iter().any(|entry| entry.stat.kind == FileKind::File && entry.path != own);
-    (is_empty && form == CheckpointForm::Folder).then(|| "it holds no file".to_owned())
-}
-
-/// Whether it is the program's: the root and our own manifest are not.
+/// Whether an entry is the program's. The root and our own manifest are not.
 fn is_part(entry: &FileEntry) -> bool {
     !entry.path.is_empty() && entry.path != manifest::NAME.as_bytes()
 }
@@ -364,7 +274,7 @@ fn sync_and_hash(
     Ok(parts)
 }
 
-/// All that tells of a change. A folder's own size and time change when its manifest is written.
+/// Sizes and times that show a change. Those of folders are left out: writing the manifest changes them.
 fn stats(entries: &[FileEntry]) -> Vec<(&[u8], FileStat)> {
     let own =
         |entry: &&FileEntry| entry.path != manifest::NAME.as_bytes() && !entry.path.is_empty();
@@ -386,14 +296,14 @@ fn changed_since_seen(form: CheckpointForm, request: &CommitRequest, now: &[File
     stats(&seen) != stats(now)
 }
 
-/// Puts it back for the program to go on with, unless it has made a new one of that name.
+/// Puts the save back for the program, unless the program has made another one of that name.
 fn give_back(
     store: &mut impl Store,
     request: &CommitRequest,
     form: CheckpointForm,
     temporary: &Path,
 ) -> io::Result<CommitOutcome> {
-    // One of an earlier try: in the staging folder it would be the program's.
+    // A manifest of an earlier try would look like the program's in the staging folder.
     let manifest = temporary.join(manifest::NAME);
     if store.stat(&manifest).is_ok() {
         store.remove_tree(&manifest)?;
@@ -417,7 +327,7 @@ fn give_back(
     Ok(done)
 }
 
-/// Gives it its name, unless a later attempt has taken over or the name is taken.
+/// Renames it to `step-N`, unless a later attempt has taken over or that name exists.
 fn publish(
     store: &mut impl Store,
     request: &CommitRequest,

@@ -16,33 +16,33 @@ use nix::unistd::Pid;
 
 use super::background;
 
-/// What one thread takes at a time: a power of two, so that a piece is a whole subtree.
+/// The size of a chunk that one thread hashes. It is a power of two, so that a chunk is a whole subtree.
 const PIECE: u64 = 64 << 20;
 const BUFFER: usize = 256 * 1024;
 const STACK: usize = 256 * 1024;
-/// More don't help any disk.
+/// More threads make no disk faster.
 const HASHERS: usize = 8;
-/// So many files are written out at once: small ones wait for the disk's answer, not for its speed.
+/// How many files are synced at once. Small ones wait for the disk's latency, not for its speed.
 const SYNCERS: usize = 4;
 
-/// A file's content, in short.
+/// The hash and size of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Digest {
     pub(crate) hash: blake3::Hash,
     pub(crate) size: u64,
 }
 
-/// A file, and how long it is.
+/// A file and its length.
 pub(crate) type SizedFile = (PathBuf, u64);
 /// A subtree's chaining value, or a whole file's hash.
 type ChainingValue = [u8; 32];
 
-/// How the work is done.
+/// How the files are hashed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HashOptions<'a> {
-    /// A program trains meanwhile: few threads, of low priority.
+    /// Use few threads of low priority, since a program is training.
     pub(crate) gentle: bool,
-    /// Stops it, with an error.
+    /// Stops the work with an error when it is set.
     pub(crate) stop: &'a AtomicBool,
 }
 
@@ -69,18 +69,18 @@ struct FileChunk {
     length: u64,
 }
 
-/// What the threads share.
+/// What the hashing threads share.
 struct HashRun<'a> {
     files: &'a [SizedFile],
     pieces: Vec<FileChunk>,
     next_piece: AtomicUsize,
     next_sync: AtomicUsize,
-    /// The first error: the other threads need not go on.
+    /// The first error. It stops the other threads.
     failure: OnceLock<io::Error>,
     pace: HashOptions<'a>,
 }
 
-/// What is done to files.
+/// The operation on the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FileOperation {
     Sync,
@@ -89,7 +89,7 @@ enum FileOperation {
     Settle,
 }
 
-/// The digests, but where files are only synced.
+/// Runs the operation. Returns no digests for [`FileOperation::Sync`].
 fn run(
     files: &[SizedFile],
     pace: HashOptions<'_>,
@@ -112,7 +112,7 @@ fn run(
         let helped = (0..syncers).filter_map(|_| work.spawn(scope, HashRun::sync)).count();
         let hashers: Vec<_> =
             (0..hashers).filter_map(|_| work.spawn(scope, HashRun::hash)).collect();
-        // Where the system has no room for threads, this one does the work.
+        // If no thread can be started, this one does the work.
         if helped < syncers {
             work.sync().unwrap_or_else(|error| work.fail(error));
         }
@@ -136,7 +136,7 @@ fn pieces(files: &[SizedFile], size: u64) -> Vec<FileChunk> {
     let mut pieces = Vec::new();
     for (file, &(_, length)) in files.iter().enumerate() {
         let mut at = 0;
-        // An empty file is one piece, too.
+        // An empty file has one chunk too.
         while at < length || at == 0 {
             pieces.push(FileChunk { file, at, length: size.min(length - at) });
             at += size;
@@ -145,7 +145,7 @@ fn pieces(files: &[SizedFile], size: u64) -> Vec<FileChunk> {
     pieces
 }
 
-/// How many this process may use, as far as that helps.
+/// The number of processors that this process may use, up to the limit.
 fn processors() -> usize {
     let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap_or_default();
     let count = (0..CpuSet::count()).filter(|&at| allowed.is_set(at).unwrap_or(false)).count();

@@ -1,4 +1,4 @@
-//! What something that the program saved shows of itself: whether it is a checkpoint, whole, and of which step.
+//! Inspects a save: whether it is a checkpoint, whether it is complete, and its step.
 
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -12,20 +12,20 @@ use nemo_core::rundir::Profile;
 use super::store::FileKind;
 use super::tree::FileEntry;
 
-/// How long a file must stay as it is.
+/// How long a file must stay unchanged.
 const FILE_STABLE: Duration = Duration::from_secs(2);
-/// How long a folder must, where it can be seen that nothing is missing: others may write into it too.
+/// How long a folder must stay unchanged if its names show that nothing is missing: other processes may write to it.
 const FOLDER_STABLE: Duration = Duration::from_secs(5);
-/// How much of a file is looked at for its step.
+/// How much of a file is read to find its step.
 const HEAD: u64 = 64 * 1024;
 
-/// Temporary names are the program's own, and a profile knows its trainer's.
+/// Whether a name may be a checkpoint. Temporary names are not, nor are those that a profile excludes.
 pub(super) fn is_shown(profile: Option<Profile>, name: &[u8]) -> bool {
     let is_temporary = name.starts_with(b".") || name.windows(4).any(|part| part == b".tmp");
     !is_temporary && profile::is_checkpoint(profile, &String::from_utf8_lossy(name))
 }
 
-/// Whether what was made in place is whole by now. A folder seldom is: between two of its files any time may pass.
+/// Whether a save in place is complete by now. A folder seldom is: any time may pass between two of its files.
 pub(super) fn rests(profile: Option<Profile>, seen: &[FileEntry], rested: Duration) -> bool {
     let Some(top) = seen.first() else { return false };
     if top.stat.kind == FileKind::File {
@@ -36,7 +36,7 @@ pub(super) fn rests(profile: Option<Profile>, seen: &[FileEntry], rested: Durati
     rested >= FOLDER_STABLE && profile::is_written(profile, &names)
 }
 
-/// The step that it tells by itself.
+/// The step in its name or its first bytes.
 pub(super) fn step(
     profile: Option<Profile>,
     path: &Path,

@@ -18,6 +18,7 @@ mod scan;
 pub(crate) mod search;
 mod staging;
 pub(crate) mod store;
+mod take;
 pub(crate) mod taken;
 pub(crate) mod tree;
 pub(crate) mod worker;

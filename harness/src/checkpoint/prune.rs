@@ -1,4 +1,4 @@
-//! Removes the checkpoints that [`retention`] lets go, in a way that a kill can't tear: by a rename first.
+//! Removes the checkpoints that [`retention`] does not keep. A rename comes first, so that a kill can't tear one.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -12,7 +12,7 @@ use super::resume::step_of;
 use super::store::Store;
 use crate::job::trial::Trial;
 
-/// What decides which checkpoints of one trial stay.
+/// The rules by which checkpoints of one trial stay.
 #[derive(Clone, Debug)]
 pub(crate) struct RetentionRules {
     pub(crate) task: TaskDir,
@@ -21,10 +21,10 @@ pub(crate) struct RetentionRules {
     pub(crate) metric: Option<MetricSpec>,
 }
 
-/// What may go, beside what the rules keep.
+/// What is needed in addition to what the rules keep.
 #[derive(Clone, Debug)]
 pub(crate) enum StillNeeded {
-    /// The trial may have to be resumed: of those that are known to be whole two stay.
+    /// The trial may have to be resumed. Two verified checkpoints stay.
     Resume { verified: BTreeSet<u64> },
     /// The trial is done.
     Nothing,
@@ -40,7 +40,7 @@ impl RetentionRules {
         }
     }
 
-    /// The steps of this trial that may go. What can't be read of other trials leaves more of this one's.
+    /// The steps of this trial that may be removed. If another trial can't be read, more of this one's stay.
     pub(crate) fn removable(&self, store: &impl Store, need: &StillNeeded) -> io::Result<Vec<u64>> {
         let own = steps(store, &self.task.trial(self.trial).checkpoints())?;
         let below = match need {
@@ -49,7 +49,7 @@ impl RetentionRules {
                 own.iter().rev().filter(|step| verified.contains(step)).nth(1).copied()
             }
         };
-        // What is newer stays anyway: it may have been committed since the verified ones were counted.
+        // Newer ones stay: they may have been committed after the verified ones were counted.
         let Some(below) = below.filter(|below| own.first() < Some(below)) else {
             return Ok(Vec::new());
         };
@@ -90,12 +90,12 @@ impl RetentionRules {
     }
 }
 
-/// The steps that are committed.
+/// The committed steps.
 fn steps(store: &impl Store, checkpoints: &Path) -> io::Result<BTreeSet<u64>> {
     Ok(store.list(checkpoints)?.iter().filter_map(|name| step_of(name)).collect())
 }
 
-/// The reports at some steps. The file may be long: it is not held whole, and most lines are only looked at.
+/// The reports at these steps. The file may be long, so it is not kept in memory and most lines are not parsed.
 fn rows_at(path: &Path, steps: &BTreeSet<u64>) -> io::Result<Vec<MetricsLine>> {
     let mut rows = Vec::new();
     lines::each(path, |line| {
@@ -108,14 +108,14 @@ fn rows_at(path: &Path, steps: &BTreeSet<u64>) -> io::Result<Vec<MetricsLine>> {
     Ok(rows)
 }
 
-/// The step, where a line begins with it as our own do.
+/// The step at the beginning of a line, where our own lines have it.
 fn first_number(line: &[u8]) -> Option<u64> {
     let rest = line.strip_prefix(b"{\"step\":")?;
     let end = rest.iter().position(|byte| !byte.is_ascii_digit())?;
     str::from_utf8(&rest[..end]).ok()?.parse().ok()
 }
 
-/// Removes one checkpoint. After a crash it is whole, or gone: what is left of it has no checkpoint's name.
+/// Removes one checkpoint. After a crash it is complete or gone: the remains don't have a checkpoint's name.
 pub(crate) fn remove(
     store: &mut impl Store,
     checkpoints: &Path,

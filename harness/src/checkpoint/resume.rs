@@ -1,4 +1,4 @@
-//! Finds the checkpoint to go on from: the newest one that verifies. A bad one is moved aside, never used.
+//! Finds the checkpoint to resume from: the newest one that verifies. A bad one is moved aside and never used.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -14,27 +14,27 @@ use crate::attempt::start_error::StartError;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct VerifiedCheckpoint {
     pub(crate) step: u64,
-    /// What the program is told to load: the folder, or the file in it.
+    /// The path that the program must load: the folder, or the file in it.
     pub(crate) from: PathBuf,
-    /// How long `metrics.jsonl` was then.
+    /// The length of `metrics.jsonl` at the commit.
     pub(crate) metrics: u64,
 }
 
-/// What was found, and what there is to say of it.
+/// The checkpoint that was found, and notes for the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FoundCheckpoint {
     pub(crate) resumed: Option<VerifiedCheckpoint>,
     pub(crate) notes: Vec<String>,
 }
 
-/// What the record tells of the checkpoints.
+/// The checkpoints in the trial's record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RecordedSteps {
-    /// The steps that were ever committed.
+    /// All steps that were ever committed.
     pub(crate) steps: BTreeSet<u64>,
-    /// Those that were removed since, because newer or better ones are there.
+    /// Steps that were removed because newer or better ones exist.
     pub(crate) removed: BTreeSet<u64>,
-    /// The one that the program crashed after twice.
+    /// The step after which the program crashed twice.
     pub(crate) suspect: Option<u64>,
 }
 
@@ -46,8 +46,8 @@ struct CheckpointSearch<'a, S> {
     notes: Vec<String>,
 }
 
-/// Looks for the newest checkpoint that verifies. Where one was ever committed, starting at step 0 in silence would
-/// lose work, and is an error.
+/// Finds the newest checkpoint that verifies. If one was ever committed and none verifies, that is an error: to start
+/// at step 0 would lose work.
 pub(crate) fn find(
     store: &mut impl Store,
     checkpoints: &Path,
@@ -67,7 +67,7 @@ pub(crate) fn find(
     };
     let steps: BTreeSet<u64> = names.iter().filter_map(|name| step_of(name)).collect();
     let mut search = CheckpointSearch { store, checkpoints, nonce, notes: Vec::new() };
-    // Something newer than the suspect is no longer what the program crashed after.
+    // The program did not crash after a checkpoint that is newer than the suspect.
     let suspect = recorded.suspect.filter(|suspect| steps.last() == Some(suspect));
     let before = match suspect {
         Some(suspect) => search.one_back(suspect, steps.range(..suspect))?,
@@ -75,7 +75,7 @@ pub(crate) fn find(
     };
     let resumed = match before {
         Some(before) => Some(before),
-        // With a suspect, what lies before it was found to be bad.
+        // With a suspect, the checkpoints before it turned out to be bad.
         None => search.newest(steps.range(suspect.unwrap_or(0)..))?,
     };
     let mut notes = search.notes;
@@ -92,7 +92,7 @@ pub(crate) fn find(
 }
 
 impl<S: Store> CheckpointSearch<'_, S> {
-    /// The newest of some steps that verifies. Bad ones are moved aside.
+    /// The newest of these steps that verifies. Bad ones are moved aside.
     fn newest<'s>(
         &mut self,
         steps: impl DoubleEndedIterator<Item = &'s u64>,
@@ -116,8 +116,8 @@ impl<S: Store> CheckpointSearch<'_, S> {
         Ok(None)
     }
 
-    /// The one before a checkpoint that verifies and yet kills the program, which is moved aside. Without one before
-    /// there is nothing better than to try it again.
+    /// The checkpoint before the suspect, which verifies and yet crashes the program and is moved aside. If there is none
+    /// before it, the suspect is tried again.
     fn one_back<'s>(
         &mut self,
         suspect: u64,
@@ -154,14 +154,12 @@ impl<S: Store> CheckpointSearch<'_, S> {
 pub(crate) enum Unusable {
     /// Its content is not what was committed.
     Content(String),
-    /// It could not be read now: that says nothing of its content.
+    /// It could not be read now. Its content may be good.
     Unreadable(String),
 }
 
-/// Compares a checkpoint with its manifest: every file there, each with its size and hash, and nothing more.
-pub(crate) fn verify(store: &impl Store, path: &Path) -> Result<Manifest, Unusable> {
-    let content = |why: String| Unusable::Content(why);
-    let unreadable = |error: io::Error| match error.kind() {
+fn unreadable(error: &io::Error) -> Unusable {
+    match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
             Unusable::Content(format!("a part is missing: {error}"))
         }
@@ -169,16 +167,21 @@ pub(crate) fn verify(store: &impl Store, path: &Path) -> Result<Manifest, Unusab
             Unusable::Content(error.to_string())
         }
         _ => Unusable::Unreadable(error.to_string()),
-    };
+    }
+}
+
+/// Compares a checkpoint with its manifest: the same files, with the same sizes and hashes, and no others.
+pub(crate) fn verify(store: &impl Store, path: &Path) -> Result<Manifest, Unusable> {
+    let content = Unusable::Content;
     let text = store.read(&path.join(manifest::NAME)).map_err(|error| match error.kind() {
         io::ErrorKind::InvalidInput => content(format!("its MANIFEST: {error}")),
-        _ => match unreadable(error) {
+        _ => match unreadable(&error) {
             Unusable::Content(_) => content("it has no MANIFEST".to_owned()),
             other @ Unusable::Unreadable(_) => other,
         },
     })?;
     let manifest = manifest::parse(&text).map_err(content)?;
-    let entries = tree::walk(store, path).map_err(unreadable)?;
+    let entries = tree::walk(store, path).map_err(|error| unreadable(&error))?;
     let own = |entry: &&tree::FileEntry| {
         !entry.path.is_empty() && entry.path != manifest::NAME.as_bytes()
     };
@@ -196,14 +199,14 @@ pub(crate) fn verify(store: &impl Store, path: &Path) -> Result<Manifest, Unusab
     let mut files = Vec::new();
     for (relative, part) in &manifest.parts {
         let path = join(path, relative);
-        let stat = store.stat(&path).map_err(unreadable)?;
+        let stat = store.stat(&path).map_err(|error| unreadable(&error))?;
         let is_same = match part {
             ManifestEntry::Dir => stat.kind == FileKind::Dir,
             ManifestEntry::Link(target) => {
                 stat.kind == FileKind::Link
-                    && store.read_link(&path).map_err(unreadable)? == *target
+                    && store.read_link(&path).map_err(|error| unreadable(&error))? == *target
             }
-            // Sizes are compared first: that costs nothing.
+            // Sizes come first, since comparing them costs nothing.
             ManifestEntry::File(digest) => {
                 files.push((relative, *digest, (path, digest.size)));
                 stat.kind == FileKind::File && stat.size == digest.size
@@ -214,7 +217,7 @@ pub(crate) fn verify(store: &impl Store, path: &Path) -> Result<Manifest, Unusab
         }
     }
     let sized: Vec<SizedFile> = files.iter().map(|(_, _, file)| file.clone()).collect();
-    let found = store.digests(&sized).map_err(unreadable)?;
+    let found = store.digests(&sized).map_err(|error| unreadable(&error))?;
     match files.iter().zip(found).find(|((_, digest, _), found)| digest != found) {
         Some(((relative, ..), _)) => Err(altered(relative)),
         None => Ok(manifest),
@@ -228,7 +231,7 @@ fn right_step(manifest: Manifest, step: u64) -> Result<Manifest, Unusable> {
     Err(Unusable::Content(format!("its MANIFEST is of step {}", manifest.step)))
 }
 
-/// `step-60` is 60; a name that is spelled otherwise is none of ours.
+/// The step of `step-60`. Names that are spelled otherwise are not ours.
 pub(crate) fn step_of(name: &[u8]) -> Option<u64> {
     let digits = str::from_utf8(name).ok()?.strip_prefix("step-")?;
     let step: u64 = digits.parse().ok()?;

@@ -1,4 +1,4 @@
-//! Looks at what lies in the staging folder, in a thread: the folder may hold 100,000 files, on a disk that hangs.
+//! Scans the staging folder in a thread: it may hold 100,000 files on a disk that hangs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -11,36 +11,36 @@ use super::store::{DiskStore, Store, join};
 use super::tree::{self, FileEntry};
 use crate::os::proc_fs;
 
-/// What is to be looked at.
+/// A scan to do.
 #[derive(Debug)]
 pub(super) struct StagingScan {
     pub(super) staging: PathBuf,
     pub(super) profile: Option<Profile>,
-    /// What was seen before of what is made in place.
+    /// The files of each save in place at the scan before.
     pub(super) known: BTreeMap<Vec<u8>, Vec<FileEntry>>,
-    /// What is on its way already.
+    /// Entries that are being committed.
     pub(super) skipped: BTreeSet<Vec<u8>>,
 }
 
-/// What was seen of one name.
+/// One entry of the staging folder.
 #[derive(Debug)]
 pub(super) struct ScannedEntry {
     pub(super) name: Vec<u8>,
-    /// All below it; an error where it can't be walked.
+    /// Everything below it, or the error of walking it.
     pub(super) tree: io::Result<Vec<FileEntry>>,
-    /// A process has it open. Only looked for where nothing else has changed.
+    /// Whether a process has it open. The scan looks for that only if nothing else has changed.
     pub(super) is_open: bool,
 }
 
-/// What lies there.
+/// The result of a scan.
 #[derive(Debug)]
 pub(super) struct ScanResult {
     pub(super) names: BTreeSet<Vec<u8>>,
-    /// Without those that were skipped.
+    /// All entries but the skipped ones.
     pub(super) entries: Vec<ScannedEntry>,
 }
 
-/// Looks.
+/// Scans the folder.
 pub(super) fn scan(scan: &StagingScan) -> io::Result<ScanResult> {
     let names = DiskStore::default().list(&scan.staging)?.into_iter();
     let names: BTreeSet<Vec<u8>> =
@@ -52,7 +52,7 @@ pub(super) fn scan(scan: &StagingScan) -> io::Result<ScanResult> {
             continue; // it was taken away meanwhile
         }
         let rests = tree.as_ref().is_ok_and(|tree| scan.known.get(name) == Some(tree));
-        // Whether it is open is looked for below, once for all.
+        // Open files are looked up below, once for all entries.
         entries.push(ScannedEntry { name: name.clone(), tree, is_open: rests });
     }
     if entries.iter().any(|entry| entry.is_open) {
@@ -64,7 +64,7 @@ pub(super) fn scan(scan: &StagingScan) -> io::Result<ScanResult> {
     Ok(ScanResult { names, entries })
 }
 
-/// Whether it, or something below it, is open. What lies below a path comes right after it.
+/// Whether the path or something below it is open. In the order of the set, entries below a path follow it.
 fn is_open(path: &Path, open: &BTreeSet<PathBuf>) -> bool {
     open.range(path.to_owned()..).next().is_some_and(|next| next.starts_with(path))
 }

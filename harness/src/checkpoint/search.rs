@@ -1,4 +1,4 @@
-//! The search for a checkpoint, in a thread: verifying a huge one takes minutes, and a TERM must be heard meanwhile.
+//! Searches for a checkpoint in a thread: verifying a huge one takes minutes, and the harness must react to TERM.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -20,21 +20,22 @@ use crate::attempt::start_error::StartError;
 use crate::os::retry::until_room;
 use crate::os::signals;
 
-/// How long a disk may hold up the thread that was told to stop.
+/// How long the thread may take to stop when a disk holds it up.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What came of a search.
+/// The outcome of a search.
 #[derive(Debug)]
 pub(crate) enum SearchOutcome {
     Found(FoundCheckpoint, FinishedCommits),
-    /// TERM or INT came first. Nothing is known, so that nothing may be started.
+    /// TERM or INT came first. The checkpoint is unknown, so nothing may be started.
     Stopped,
 }
 
-/// What the thread has found, and what it has finished.
+/// The checkpoint that the thread found, and the commits that it finished.
 type SearchResult = Result<(FoundCheckpoint, FinishedCommits), StartError>;
 
-/// Finishes what was taken, then does what [`resume::find`] does, and gives up when TERM or INT comes. All other signals are left to be read.
+/// Commits saves of earlier attempts, then calls [`resume::find`]. Gives up when TERM or INT comes. Other signals stay
+/// pending.
 pub(crate) fn find(
     signals: &SignalFd,
     checkpoints: &Path,
@@ -61,7 +62,7 @@ pub(crate) fn find(
                 let found = resume::find(&mut disk, &checkpoints, &recorded, &lease.nonce)?;
                 Ok((found, finished))
             });
-            // Nobody listens any more where the search was given up.
+            // Nobody receives it if the search was given up.
             sender.send(result).ok();
             wake.write(1).ok();
         })
@@ -82,7 +83,7 @@ pub(crate) fn find(
     searched
 }
 
-/// Waits for the answer, or a signal that stops; answers with what else was heard.
+/// Waits for the answer or a signal that stops. Returns the other signals that came.
 fn wait(
     signals: &SignalFd,
     wake: &EventFd,

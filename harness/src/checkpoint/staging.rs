@@ -1,4 +1,4 @@
-//! Makes an attempt's folders ready, before anything is trained.
+//! Prepares an attempt's folders before the program starts.
 
 use std::io;
 use std::path::Path;
@@ -8,18 +8,18 @@ use nemo_core::durable;
 use super::store::{DiskStore, Store, join};
 use super::taken;
 
-/// Makes both folders, empty but for what is committed, and checks that a commit can be a rename from one to the other.
+/// Makes both folders, empty except for committed checkpoints, and checks that a rename from one to the other works.
 pub(super) fn prepare(staging: &Path, checkpoints: &Path) -> io::Result<()> {
     clean(staging, checkpoints)?;
     check_rename(staging, checkpoints)
 }
 
-/// Removes what earlier attempts left unfinished: only the lease's holder may.
+/// Removes unfinished entries of earlier attempts. Only the holder of the lease may do that.
 fn clean(staging: &Path, checkpoints: &Path) -> io::Result<()> {
     if let Some(parent) = staging.parent()
         && parent.exists()
     {
-        // A process of the attempt before, on another node, may still write there. It is in nobody's way.
+        // A process of the earlier attempt may still write there from another node. It does no harm.
         DiskStore::default().remove_tree(parent).ok();
     }
     durable::create_dir_all(staging)?;
@@ -32,7 +32,7 @@ fn clean(staging: &Path, checkpoints: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a commit can be a rename: tried once, so that a trial does not train for hours what can't be kept.
+/// Whether a commit can be a rename. It is tried once, so that a trial does not train for hours in vain.
 fn check_rename(staging: &Path, checkpoints: &Path) -> io::Result<()> {
     let mut disk = DiskStore::default();
     let (from, to) = (staging.join(".tmp-probe"), checkpoints.join(".tmp-probe"));

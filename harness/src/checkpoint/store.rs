@@ -17,17 +17,17 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::hashing::{self, Digest, HashOptions, SizedFile};
 
-/// What an entry is.
+/// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileKind {
     File,
     Dir,
     Link,
-    /// A socket, a FIFO, a device: no part of a checkpoint. What it is, for people.
+    /// A socket, a FIFO or a device, which can't be in a checkpoint. The text is for people.
     Other(&'static str),
 }
 
-/// What tells whether a file was changed.
+/// The properties that show whether a file was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileStat {
     pub(crate) kind: FileKind,
@@ -36,7 +36,7 @@ pub(crate) struct FileStat {
     pub(crate) modified: (i64, i64),
 }
 
-/// The outside world of a commit.
+/// The file operations that a commit needs.
 pub(crate) trait Store {
     /// The names in a folder.
     fn list(&self, folder: &Path) -> io::Result<Vec<Vec<u8>>>;
@@ -48,15 +48,15 @@ pub(crate) trait Store {
     fn sync_files(&mut self, files: &[SizedFile]) -> io::Result<()>;
     /// Makes files durable, and hashes them.
     fn settle(&mut self, files: &[SizedFile]) -> io::Result<Vec<Digest>>;
-    /// What a symbolic link says.
+    /// The target of a symbolic link.
     fn read_link(&self, path: &Path) -> io::Result<Vec<u8>>;
     fn make_dir(&mut self, path: &Path) -> io::Result<()>;
-    /// Writes a file whole; durable after [`Store::sync_file`].
+    /// Writes a whole file. It is durable after [`Store::sync_file`].
     fn write(&mut self, path: &Path, data: &[u8]) -> io::Result<()>;
     fn sync_file(&mut self, path: &Path) -> io::Result<()>;
     /// Makes a folder's names durable.
     fn sync_dir(&mut self, path: &Path) -> io::Result<()>;
-    /// Renames, and fails where the new name exists.
+    /// Renames. Fails if the new name exists.
     fn rename_new(&mut self, from: &Path, to: &Path) -> io::Result<()>;
     fn remove_tree(&mut self, path: &Path) -> io::Result<()>;
 }
@@ -64,9 +64,9 @@ pub(crate) trait Store {
 /// The real file system.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DiskStore {
-    /// A program trains meanwhile, and must not be held up.
+    /// A program is training and must not be slowed down.
     pub(crate) gentle: bool,
-    /// Set from elsewhere: what takes long ends with an error.
+    /// Another thread sets it to stop long operations with an error.
     pub(crate) stop: Arc<AtomicBool>,
 }
 
@@ -135,7 +135,7 @@ impl Store for DiskStore {
         let flags = RenameFlags::RENAME_NOREPLACE;
         match renameat2(AT_FDCWD, from, AT_FDCWD, to, flags) {
             Ok(()) => Ok(()),
-            // NFS and older Lustre don't know the flag. The lease lets one writer only come here.
+            // NFS and older Lustre don't know the flag. The lease allows only one writer.
             Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOSYS) => {
                 match to.symlink_metadata() {
                     Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
@@ -159,11 +159,11 @@ impl Store for DiskStore {
     }
 }
 
-/// Paths that are longer are made shorter before anything in them is removed: the system takes 4096 bytes.
+/// Longer paths are shortened before anything in them is removed: the system's limit is 4096 bytes.
 const LONGEST: usize = 2048;
 
-/// Removes a folder, however deep it is. The library's own way needs a descriptor and a piece of the stack for each
-/// level; here a folder whose path gets long is lifted up first.
+/// Removes a folder of any depth. The standard library needs a descriptor and stack space for each level. Here a
+/// folder whose path gets long is moved up first.
 fn remove_folder(root: &Path, longest: usize) -> io::Result<()> {
     let mut folders = vec![root.to_owned()];
     let mut lifted = 0;

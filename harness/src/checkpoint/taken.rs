@@ -1,7 +1,7 @@
-//! A save that was taken from the program, but not yet hashed when its attempt had to end: the next attempt finishes it.
+//! Saves that were taken from the program but not yet hashed when the attempt had to end. The next attempt commits them.
 //!
-//! Where hashing takes longer than any grace, a trial would else never come further. The marker beside it says what was
-//! taken, and what it looked like: what looks otherwise, or may have lost data with its node, is never used.
+//! Otherwise a trial whose saves take longer to hash than any grace would never make progress. A marker file describes
+//! the save. A save that differs from its marker, or may have lost data with its node, is never used.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use super::manifest::{self, CheckpointForm};
 use super::store::{FileKind, Store, join};
 use super::tree::{self, FileEntry};
 
-/// How the names of markers begin.
+/// The prefix of a marker's name.
 pub(super) const PREFIX: &str = ".taken-";
 
 /// A marker's content.
@@ -30,20 +30,20 @@ struct Marker {
     entry: String,
     /// The length of `metrics.jsonl` then.
     metrics: Option<u64>,
-    /// The boot of the node that took it: while that lives, so does what it was not asked to sync.
+    /// The boot id of the node that took it. Until that node restarts, unsynced data is not lost.
     boot_id: String,
-    /// All its files are durable.
+    /// Whether all its files are durable.
     is_synced: bool,
     /// The hash of all names, kinds, sizes and times.
     looks: String,
 }
 
-/// Where a request's marker lies.
+/// The path of a request's marker.
 fn path(request: &CommitRequest) -> PathBuf {
     request.checkpoints.join(format!("{PREFIX}step-{}-{}", request.step, request.nonce))
 }
 
-/// Writes down that something was taken. It costs no sync unless the attempt may end before the commit.
+/// Writes the marker. It is synced only if the attempt may end before the commit.
 pub(super) fn mark(
     store: &mut impl Store,
     request: &CommitRequest,
@@ -72,12 +72,12 @@ pub(super) fn mark(
     Ok(())
 }
 
-/// It is a checkpoint now, or the program's again.
+/// Removes the marker: the save is a checkpoint now, or back in the staging folder.
 pub(super) fn unmark(store: &mut impl Store, request: &CommitRequest) {
     store.remove_tree(&path(request)).ok(); // without what it marks it says nothing
 }
 
-/// What a tree looks like: a folder's size and time are its own.
+/// The fingerprint of a tree. Sizes and times of folders are left out.
 fn looks(entries: &[FileEntry]) -> String {
     let mut hasher = blake3::Hasher::new();
     for FileEntry { path, stat } in
@@ -98,18 +98,18 @@ fn looks(entries: &[FileEntry]) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-/// Who finishes what was taken.
+/// Commits saves of earlier attempts.
 #[derive(Clone, Debug)]
 pub(crate) struct CommitFinisher {
     pub(crate) attempt: u32,
     pub(crate) lease: String,
     pub(crate) boot_id: String,
     pub(crate) metrics: PathBuf,
-    /// The newest attempt whose program worked: what an older one took is of another past.
+    /// The newest attempt whose program worked. Saves of older attempts belong to another history.
     pub(crate) worked: Option<u32>,
 }
 
-/// What came of it.
+/// The result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FinishedCommits {
     /// The step that was committed, and its size.
@@ -117,7 +117,7 @@ pub(crate) struct FinishedCommits {
     pub(crate) notes: Vec<String>,
 }
 
-/// Commits the newest save that was taken and is whole. The others are left to be removed.
+/// Commits the newest save that is complete. The others will be removed.
 pub(crate) fn finish(
     store: &mut impl Store,
     checkpoints: &Path,
@@ -133,7 +133,7 @@ pub(crate) fn finish(
     let mut taken = Vec::new();
     for name in names.iter().filter(|name| name.starts_with(PREFIX.as_bytes())) {
         let text = store.read(&join(checkpoints, name))?;
-        // One that is torn marks nothing.
+        // A torn marker marks nothing.
         let marker = checksum::from_slice::<Marker>(&text).ok().filter(|own| own.schema == 1);
         let temporary = [b".tmp-", &name[PREFIX.len()..]].concat();
         if let Some(marker) = marker.filter(|_| names.contains(&temporary)) {
@@ -162,7 +162,7 @@ pub(crate) fn finish(
     Ok(finished)
 }
 
-/// What came of it, and its size.
+/// The outcome and the size.
 fn finish_one(
     store: &mut impl Store,
     (marker, place): (&Marker, &Path),
@@ -174,14 +174,14 @@ fn finish_one(
         return Ok((CommitOutcome::Rejected(why), 0));
     }
     let request = request(store, marker, place, checkpoints, own)?;
-    // Before it is renamed, so that it can be finished again wherever this is stopped.
+    // This comes before the rename, so that a later attempt can finish it wherever this one is stopped.
     let form = if marker.is_file { CheckpointForm::File } else { CheckpointForm::Folder };
     let entries = tree::walk(store, place)?;
     mark(store, &request, form, &entries, marker.is_synced)?;
     Ok((commit::commit(store, &request, is_newest)?, request.bytes()))
 }
 
-/// Why what was taken can't be trusted.
+/// Why the save can't be trusted.
 fn unusable(
     store: &impl Store,
     marker: &Marker,
@@ -205,7 +205,7 @@ fn request(
     checkpoints: &Path,
     own: &CommitFinisher,
 ) -> io::Result<CommitRequest> {
-    // The manifest of a commit that did not come to its end.
+    // The manifest of an interrupted commit.
     let old = place.join(manifest::NAME);
     if store.stat(&old).is_ok() {
         store.remove_tree(&old)?;

@@ -23,50 +23,50 @@ use crate::monitor::metrics::MetricsPosition;
 use crate::os::log;
 use crate::os::retry::until_room;
 
-/// What it is asked to do; one after the other, but that a commit never waits for a removal.
+/// A job for the worker. Jobs run one after the other, but a commit never waits for a removal.
 #[derive(Debug)]
 pub(crate) enum WorkerJob {
-    /// Commit what lies in the staging folder under this name.
+    /// Commit the entry of this name in the staging folder.
     Save(Vec<u8>, Box<CompleteSave>),
-    /// Try again.
+    /// Try a commit again.
     Commit(Box<CommitRequest>),
-    /// Tell which checkpoints may go.
+    /// Choose the checkpoints that may be removed.
     ChooseRemovable(StillNeeded),
     /// Remove them.
     Remove(Vec<u64>),
 }
 
-/// What came of it.
+/// The worker's reply.
 #[derive(Debug)]
 pub(crate) enum WorkerReply {
-    /// `is_left`: it lies in the staging folder still.
+    /// A commit was tried. `is_still_staged`: the save is still in the staging folder.
     Commit {
         request: Box<CommitRequest>,
         outcome: io::Result<CommitOutcome>,
         is_still_staged: bool,
     },
-    /// It was taken: should the attempt end now, the next one commits it.
+    /// The save is secured. If the attempt ends now, the next one commits it.
     Secured(Vec<u8>),
     /// No commit was tried.
     NotTried(Vec<u8>, NotTriedReason),
-    /// These may go, once that is recorded.
+    /// These steps may be removed once that is recorded.
     Removable(io::Result<Vec<u64>>),
-    /// What could not be removed is chosen again after the next commit.
+    /// The removal is over. Steps that could not be removed are chosen again after the next commit.
     Removed,
 }
 
 /// Why no commit was tried.
 #[derive(Debug)]
 pub(crate) enum NotTriedReason {
-    /// The program took it away again.
+    /// The program removed it.
     Gone,
     /// It can't be a checkpoint.
     Unfit(String),
-    /// It can't be looked at now.
+    /// It can't be inspected now.
     Unseen(io::Error),
 }
 
-/// The other end.
+/// The handle of the worker's thread.
 #[derive(Debug)]
 pub(crate) struct Worker {
     jobs: Sender<WorkerJob>,
@@ -75,7 +75,7 @@ pub(crate) struct Worker {
     gentle: Arc<AtomicBool>,
 }
 
-/// What the threads work with.
+/// What the worker's threads share.
 #[derive(Debug)]
 pub(crate) struct WorkerContext {
     pub(crate) rules: RetentionRules,
@@ -84,35 +84,35 @@ pub(crate) struct WorkerContext {
     pub(crate) checkpoints: PathBuf,
     pub(crate) lease: Lease,
     pub(crate) boot_id: String,
-    /// The steps that are taken.
+    /// Steps that already exist.
     pub(crate) steps: Mutex<BTreeSet<u64>>,
-    /// A program trains meanwhile.
+    /// A program is training, so the threads give way to it.
     pub(crate) gentle: Arc<AtomicBool>,
 }
 
-/// So many of the last steps are remembered, to tell where to count on.
+/// How many of the last steps are remembered, for saves without a number.
 const MAX_STEPS: usize = 1024;
 
 impl Worker {
-    /// Starts the thread; it ends with this.
+    /// Starts the thread. It ends when the handle is dropped.
     pub(crate) fn start(context: WorkerContext, wake: &Arc<EventFd>) -> io::Result<Self> {
         let (jobs, to_do) = channel();
         let (done, replies) = channel();
         let gentle = Arc::clone(&context.gentle);
-        let (hands, to_do) = (Arc::new(context), Arc::new(Mutex::new(to_do)));
+        let (context, to_do) = (Arc::new(context), Arc::new(Mutex::new(to_do)));
         until_room(|| {
-            let (hands, done, to_do) = (Arc::clone(&hands), done.clone(), Arc::clone(&to_do));
+            let (context, done, to_do) = (Arc::clone(&context), done.clone(), Arc::clone(&to_do));
             let wake = Arc::clone(wake);
             spawn("commit", move || {
-                // Nobody else takes from it: a thread that did not start has left it.
+                // Only one thread starts, so nobody else holds the lock.
                 let Ok(to_do) = to_do.lock() else { return };
-                to_do.iter().for_each(|job| take(job, &hands, &done, &wake));
+                to_do.iter().for_each(|job| take(job, &context, &done, &wake));
             })
         })?;
         Ok(Self { jobs, replies, wake: Arc::clone(wake), gentle })
     }
 
-    /// No program trains any more, or it is being stopped: from the next commit on, speed is all.
+    /// Commits as fast as possible from the next commit on: no program trains any more, or it is being stopped.
     pub(crate) fn hurry(&self) {
         self.gentle.store(false, Ordering::Relaxed);
     }
@@ -121,40 +121,39 @@ impl Worker {
         self.jobs.send(job).ok(); // the thread lives as long as the sender
     }
 
-    /// Something that sends from another thread.
+    /// A sender for another thread.
     pub(crate) fn sender(&self) -> Sender<WorkerJob> {
         self.jobs.clone()
     }
 
-    /// All that has come.
+    /// All replies so far.
     pub(crate) fn replies(&self) -> Vec<WorkerReply> {
         self.wake.read().ok();
         self.replies.try_iter().collect()
     }
 }
 
-/// Does one job; a removal in a thread of its own, so that no commit waits for it.
+/// Does one job. A removal runs in a thread of its own, so that no commit waits for it.
 fn take(
     job: WorkerJob,
-    hands: &Arc<WorkerContext>,
+    context: &Arc<WorkerContext>,
     done: &Sender<WorkerReply>,
     wake: &Arc<EventFd>,
 ) {
-    let is_removal = matches!(job, WorkerJob::Remove(_));
-    let (own_hands, own_done, own_wake) = (Arc::clone(hands), done.clone(), Arc::clone(wake));
-    let work = move || {
-        let tell = |answer| {
-            own_done.send(answer).ok(); // nobody waits for it after the attempt's end
-            own_wake.write(1).ok();
-        };
-        tell(own_hands.work(job, &tell));
-    };
-    if !is_removal {
-        work();
-    } else if spawn("remove", work).is_err() {
-        done.send(WorkerReply::Removed).ok(); // what stays is chosen again after the next commit
-        wake.write(1).ok();
+    if !matches!(job, WorkerJob::Remove(_)) {
+        reply(done, wake, context.work(job, &|early| reply(done, wake, early)));
+        return;
     }
+    let (own_context, own_done, own_wake) = (Arc::clone(context), done.clone(), Arc::clone(wake));
+    let remove = move || reply(&own_done, &own_wake, own_context.work(job, &|_| ()));
+    if spawn("remove", remove).is_err() {
+        reply(done, wake, WorkerReply::Removed); // the checkpoints are chosen again after the next commit
+    }
+}
+
+fn reply(replies: &Sender<WorkerReply>, wake: &EventFd, reply: WorkerReply) {
+    replies.send(reply).ok(); // nobody receives it after the attempt's end
+    wake.write(1).ok();
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
@@ -180,7 +179,7 @@ impl WorkerContext {
         }
     }
 
-    /// One after the other: two things without a number must not get the same step.
+    /// The request for a save. Two saves without a number must not get the same step, so this runs one at a time.
     fn request(&self, name: &[u8], save: &CompleteSave) -> Result<CommitRequest, NotTriedReason> {
         let from = join(&self.staging, name);
         let stat = DiskStore::default().stat(&from).map_err(|error| match error.kind() {
@@ -248,7 +247,7 @@ impl WorkerContext {
         WorkerReply::Commit { request: Box::new(request), outcome, is_still_staged: is_left }
     }
 
-    /// A later attempt's checkpoints are its own.
+    /// Removes checkpoints, unless a later attempt has taken over.
     fn remove(&self, steps: &[u64]) -> io::Result<()> {
         for &step in steps {
             if !self.lease.is_newest_exactly()? {

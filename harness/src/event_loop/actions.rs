@@ -1,4 +1,4 @@
-//! Carries out the supervisor's actions: signals, messages, and what is done when the program is gone.
+//! Carries out the supervisor's actions: signals, messages, and the work after the program's end.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -40,7 +40,7 @@ impl EventLoop<'_> {
         None
     }
 
-    /// The program is gone: nothing of it may stay, and what it wrote last is read.
+    /// Kills what is left of the program, and reads its last output.
     fn settle(&mut self) {
         let (root, helpers) = (self.harness.context.pid, self.helpers());
         for round in 0..200 {
@@ -65,7 +65,7 @@ impl EventLoop<'_> {
         self.is_settling = true;
     }
 
-    /// Asks by message and by signal; says whether anybody heard, if that is known at once.
+    /// Asks for a save by message and by signal. Returns whether the program caught it, if that is known at once.
     fn ask_to_save(&mut self, root: u32, helpers: &[u32]) -> Option<bool> {
         let Trial { signal, ref spec, .. } = self.harness.trial;
         let asking = SaveSignal { root, except: helpers, signal, profile: spec.profile };
@@ -105,7 +105,7 @@ impl EventLoop<'_> {
         }
     }
 
-    /// Lets the program know whether, why and until when it is being stopped.
+    /// Notifies the program whether and why it is being stopped, and of its deadline.
     pub(super) fn notify_stop(&mut self) {
         let (stop, deadline) = (self.supervisor.stop(), self.supervisor.deadline());
         if self.notified_stop == (stop, deadline) {

@@ -1,4 +1,4 @@
-//! What comes in: Slurm's answers, what the program tells, and what became of its saves.
+//! Incoming events: Slurm's answers, the program's output and messages, and the outcomes of its saves.
 
 use std::time::Duration;
 
@@ -12,22 +12,21 @@ use crate::checkpoint::saver::SaveOutcome;
 use crate::checkpoint::worker::WorkerJob;
 use crate::monitor::MonitorEvent;
 use crate::os::clock::{Time, unix_now};
-use crate::os::log::Log;
 use crate::os::subprocess::{Subprocess, SubprocessResult};
 use crate::rank::multi_rank::RankNews;
 use crate::slurm;
 use crate::slurm::requeue;
 use crate::supervise::{AttemptEvent, SlurmAnswer, StopCause};
 
-/// So many saves that were not committed are named in the record.
+/// How many uncommitted saves the record names.
 const REFUSED: usize = 10;
-/// How long the disk has to say whether somebody cancelled the trial.
+/// How long the disk may take to say whether the trial was cancelled.
 const DISK: Duration = Duration::from_millis(100);
-/// How long Slurm has to answer.
+/// How long Slurm may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
 impl EventLoop<'_> {
-    /// An answer comes later, or at once if nobody can be asked.
+    /// Asks Slurm for the cause of a stop. Returns an event only if nobody can be asked.
     pub(super) fn query_slurm(&mut self) -> Option<AttemptEvent> {
         if self.slurm_query.is_some() {
             self.must_query_again = true;
@@ -45,6 +44,11 @@ impl EventLoop<'_> {
         None
     }
 
+    fn no_answer(&mut self, why: &str) -> AttemptEvent {
+        self.log.note(&format!("Slurm did not say what happens to the job: {why}"));
+        AttemptEvent::SlurmAnswered(SlurmAnswer::NoAnswer)
+    }
+
     pub(super) fn read_slurm_answer(&mut self) -> Option<AttemptEvent> {
         let question = self.slurm_query.as_mut()?;
         question.read();
@@ -53,27 +57,23 @@ impl EventLoop<'_> {
         if std::mem::take(&mut self.must_query_again) {
             return self.query_slurm();
         }
-        let silence = |log: &mut Log, why: &str| {
-            log.note(&format!("Slurm did not say what happens to the job: {why}"));
-            Some(AttemptEvent::SlurmAnswered(SlurmAnswer::NoAnswer))
-        };
         let text = match outcome {
             SubprocessResult::Ended { text, .. } => text,
-            SubprocessResult::NoAnswer(why) => return silence(&mut self.log, &why),
+            SubprocessResult::NoAnswer(why) => return Some(self.no_answer(&why)),
         };
-        let Some(job) = slurm::parse(&text) else { return silence(&mut self.log, &text) };
+        let Some(job) = slurm::parse(&text) else { return Some(self.no_answer(&text)) };
         let end = job.end.map(|end| self.harness.clock.at_unix(end));
         self.harness.grace_end = job.grace_end().or(self.harness.grace_end);
         let stop = slurm::stop_cause(&job, &self.harness.own_run(), unix_now());
         let stop = stop.map(|cause| {
             let asked = self.disk_queue.ask(requeue::cancel_question(self.harness));
-            // Where the disk does not answer, Slurm's word holds.
+            // If the disk does not answer, Slurm's cause counts.
             if asked.wait(DISK) == Some(true) { StopCause::Cancelled } else { cause }
         });
         Some(AttemptEvent::SlurmAnswered(SlurmAnswer::Job { stop, end }))
     }
 
-    /// Takes what the program tells.
+    /// Reads the program's output and messages.
     pub(super) fn read_program(&mut self) -> Vec<AttemptEvent> {
         let now = self.harness.clock.now();
         let stopping = self.is_settling || self.notes.stopped.is_some();
@@ -85,7 +85,7 @@ impl EventLoop<'_> {
                     happened.extend(self.monitor.line(&line, now, &mut self.log));
                 }
                 RankNews::SaveRequested(heard) => events.push(self.save_requested(heard)),
-                // One by one: the kernel lets only a few messages wait.
+                // One at a time, since the kernel queues only a few messages.
                 RankNews::Message(message) => {
                     self.program.deliver(&message);
                     happened.extend(self.monitor.read(now, stopping, &mut self.log));
@@ -106,7 +106,7 @@ impl EventLoop<'_> {
         AttemptEvent::SaveRequested { is_caught }
     }
 
-    /// Puts on record that the program works.
+    /// Records that the program works.
     pub(super) fn note_ready(&mut self) {
         if self.notes.worked || !self.monitor.session.is_ready {
             return;
@@ -154,7 +154,7 @@ impl EventLoop<'_> {
         }
     }
 
-    /// Keeps what can be seen of a program that hangs, before it is ended.
+    /// Saves the stacks of a program that hangs, before it is ended.
     fn hung(&mut self, since: Time) -> AttemptEvent {
         let now = self.harness.clock.now();
         let silence = now.saturating_sub(since).as_secs_f64();
@@ -173,11 +173,11 @@ impl EventLoop<'_> {
         AttemptEvent::Hung
     }
 
-    /// Where the interval follows from what was measured, it is measured anew.
+    /// Recomputes the save interval if it follows from measured costs.
     pub(super) fn set_interval(&mut self) {
         if self.harness.trial.spec.checkpoint.every == Some(Every::Auto) {
             let path = self.harness.trial.dir.attempts();
-            // After all that is to be written to it.
+            // The queue has written every earlier record by then.
             self.interval = Some(self.harness.records.ask(move || {
                 let rows = lines::read(&path).unwrap_or_default().rows;
                 interval::auto(&rows, unix_now())
@@ -185,7 +185,7 @@ impl EventLoop<'_> {
         }
     }
 
-    /// Has a line of the record written: nobody waits for it.
+    /// Queues a line of the record. Nobody waits for it.
     fn record(&mut self, record: AttemptRecord, what: &str) {
         let (mut log, what) = (self.log.clone(), what.to_owned());
         self.journal.add(record, move |written| {
@@ -195,7 +195,7 @@ impl EventLoop<'_> {
         });
     }
 
-    /// Records what came of a save.
+    /// Handles the outcome of a save.
     pub(super) fn handle_save(&mut self, outcome: SaveOutcome) -> Option<AttemptEvent> {
         let SaveOutcome { entry, step, bytes, result, written_at, is_final } = outcome;
         match result {
@@ -230,7 +230,7 @@ impl EventLoop<'_> {
         None
     }
 
-    /// Something that was saved is not committed: the first few are named at the end.
+    /// Notes a save that is not committed. The record names the first few.
     fn add_uncommitted(&mut self, text: String) {
         self.log.warn(&text);
         match self.uncommitted.len() {
@@ -240,7 +240,7 @@ impl EventLoop<'_> {
         }
     }
 
-    /// Lets go of checkpoints that nothing keeps, once that is recorded.
+    /// Removes checkpoints that no rule keeps, once that is recorded.
     pub(super) fn remove_surplus(&mut self) {
         let steps = self.saver.take_removable();
         if steps.is_empty() {
@@ -250,9 +250,9 @@ impl EventLoop<'_> {
         let record = AttemptRecord::Removed { attempt, steps: steps.clone(), time };
         let worker = self.saver.remover();
         self.journal.add(record, move |written| {
-            // Where it can't be recorded, nothing goes.
+            // If it can't be recorded, nothing is removed.
             let steps = written.map_or_else(|_| Vec::new(), |()| steps);
-            worker.send(WorkerJob::Remove(steps)).ok(); // at the attempt's end nobody removes any more
+            worker.send(WorkerJob::Remove(steps)).ok(); // the worker is gone at the attempt's end
         });
     }
 

@@ -1,4 +1,4 @@
-//! Carries out what [`crate::supervise`] decides: one loop over signals, output, answers and time.
+//! Carries out the decisions of [`crate::supervise`] in one loop over signals, output, answers and time.
 
 mod actions;
 mod incoming;
@@ -32,18 +32,18 @@ use crate::rank::multi_rank::FailedRank;
 use crate::slurm::requeue;
 use crate::supervise::{Action, AttemptEvent, StopCause, Supervisor};
 
-/// How often an attempt looks whether a later one has taken over.
+/// How often an attempt checks whether a later one has taken over.
 const LEASE_EVERY: Duration = Duration::from_secs(5);
 
-/// How long Slurm's own TERM may reach this process after another one of the job.
+/// How much later Slurm's TERM may reach this process than another process of the job.
 const UNTIL_TERM: Duration = Duration::from_secs(3);
 
-/// How long the disk has to say what USR1 means before that is taken for a mere request to save.
+/// How long the disk may take to say what USR1 means. After that USR1 is only a request to save.
 const ANSWER: Duration = Duration::from_millis(20);
-/// How often the output is looked at while the disk does not take what came before.
+/// How often the output is polled while the disk can't take earlier output.
 const FULL: Duration = Duration::from_millis(50);
 
-/// What somebody wants of the trial, by a file.
+/// A person's request, left as a file in the trial's folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FileRequest {
     Nothing,
@@ -52,7 +52,7 @@ enum FileRequest {
 }
 
 impl FileRequest {
-    /// Looks, and takes what is wanted only once.
+    /// Reads the request. A preemption is taken only once.
     fn take(dir: &TrialDir) -> Self {
         if requeue::is_paused(dir) {
             return Self::Pause;
@@ -71,7 +71,7 @@ impl FileRequest {
     }
 }
 
-/// What an attempt is made of when its program has started.
+/// The parts of an attempt whose program has started.
 #[derive(Debug)]
 pub(crate) struct StartedAttempt<'a> {
     pub(crate) supervisor: Supervisor,
@@ -83,7 +83,7 @@ pub(crate) struct StartedAttempt<'a> {
     pub(crate) journal: &'a AttemptJournal,
     /// The steps that earlier attempts committed.
     pub(crate) committed_steps: BTreeSet<u64>,
-    /// Asks the disk.
+    /// The thread that reads the disk.
     pub(crate) disk_queue: SerialQueue,
 }
 
@@ -94,33 +94,34 @@ pub(crate) struct EventLoop<'a> {
     supervisor: Supervisor,
     program: RunningProgram,
     exit: Option<Exit>,
-    /// Whose end it was, of several.
+    /// The rank that decided the end, if there are several.
     failed_rank: Option<FailedRank>,
-    /// The first process has ended so by TERM, but others of the program may still save; until then without a stop.
+    /// The exit of the first process by TERM while others of the program may still save. The time limits the wait if no
+    /// stop follows.
     early_exit: Option<(Exit, Time)>,
     lease: Lease,
     lease_check_at: Time,
-    /// Whether it is the newest, once the disk answers.
+    /// Whether the lease is the newest, once the disk answers.
     lease_check: Option<PendingAnswer<io::Result<bool>>>,
-    /// What was wanted by hand when USR1 came, once the disk answers.
+    /// The request by file at the last USR1, once the disk answers.
     file_request: Option<PendingAnswer<FileRequest>>,
-    /// The interval that follows from the record.
+    /// The save interval computed from the record.
     interval: Option<PendingAnswer<Duration>>,
     disk_queue: SerialQueue,
     log: Log,
     journal: &'a AttemptJournal,
     monitor: Monitor,
     slurm_query: Option<Subprocess>,
-    /// Slurm must be asked once more: something happened since the question.
+    /// Slurm must be asked again: something happened since the last question.
     must_query_again: bool,
     is_settling: bool,
     saver: Saver,
     uncommitted: Vec<String>,
-    /// The steps that were committed, now or before.
+    /// The steps that this attempt and earlier ones committed.
     committed_steps: BTreeSet<u64>,
-    /// The newest new one.
+    /// The newest step that this attempt committed.
     newest_commit: Option<u64>,
-    /// The stop and its deadline, as the program was told of them.
+    /// The stop and deadline that the program was notified of.
     notified_stop: (Option<StopCause>, Option<Time>),
     notes: AttemptNotes,
 }
@@ -185,7 +186,7 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Everything is committed, or could not be.
+    /// Whether every save is committed, or could not be.
     fn is_settled(&self) -> bool {
         self.is_settling && self.saver.is_idle()
     }
@@ -227,7 +228,7 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Our own helpers, which get none of the program's signals.
+    /// The harness's own child processes, which must not get the program's signals.
     fn helpers(&self) -> Vec<u32> {
         self.harness
             .sentinel
@@ -236,7 +237,7 @@ impl<'a> EventLoop<'a> {
             .collect()
     }
 
-    /// Waits for anything to happen, or the next time that is due.
+    /// Waits for an event or the next time that is due.
     fn wait(&mut self) {
         let now = self.harness.clock.now();
         let lease = (!self.is_settling).then_some(self.lease_check_at);
@@ -253,7 +254,7 @@ impl<'a> EventLoop<'a> {
             self.harness.records.is_full().then_some(now + FULL),
         ];
         let due = due.into_iter().flatten().min().map(|at| at.saturating_sub(now));
-        // A millisecond more, so that a time that is due is over when it is looked at.
+        // One more millisecond makes sure that the time has passed when the loop checks it.
         let timeout = due.map_or(PollTimeout::NONE, |due| {
             PollTimeout::try_from(due + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
         });
@@ -266,7 +267,7 @@ impl<'a> EventLoop<'a> {
         poll(&mut set, timeout).ok(); // all sources are read without blocking: which one it was doesn't matter
     }
 
-    /// USR1 came. What it means is asked of the disk: one that does not answer at once holds nothing up.
+    /// Finds out what USR1 means. The disk says so, but the loop does not wait for a slow one.
     fn usr1(&mut self) -> AttemptEvent {
         let dir = self.harness.trial.dir.clone();
         let asked = self.disk_queue.ask(move || FileRequest::take(&dir));
@@ -277,7 +278,7 @@ impl<'a> EventLoop<'a> {
         AttemptEvent::Usr1
     }
 
-    /// Looks whether a later attempt has taken over, now and then.
+    /// Checks from time to time whether a later attempt has taken over.
     fn check_lease(&mut self) -> Option<AttemptEvent> {
         let now = self.harness.clock.now();
         if let Some(answer) = self.lease_check.as_ref().and_then(PendingAnswer::take) {
@@ -367,8 +368,8 @@ impl<'a> EventLoop<'a> {
         AttemptEvent::Exited { killed }
     }
 
-    /// Whether a script was ended by Slurm's TERM, which comes to every process of a job, while the program that it
-    /// waited for catches that, and saves.
+    /// Whether Slurm's TERM, which reaches every process of a job, ended a script while the program that it waits for
+    /// caught the signal and saves.
     fn has_survivors(&self, exit: &Exit) -> bool {
         let own = self.harness.trial.signal;
         let saves = |pid: u32| hears(pid, own) || hears(pid, Signal::SIGTERM);
@@ -378,7 +379,8 @@ impl<'a> EventLoop<'a> {
             && others().into_iter().any(saves)
     }
 
-    /// The end, once the last of those is gone that outlived the first process; or soon, if that TERM was not Slurm's.
+    /// The program's end, once the last process has ended that outlived the first. If the TERM was not Slurm's, the end
+    /// comes after a short wait.
     fn late_exit(&mut self) -> Option<AttemptEvent> {
         let (_, until) = self.early_exit.as_ref()?;
         let is_late = self.supervisor.stop().is_none() && *until <= self.harness.clock.now();
@@ -386,7 +388,7 @@ impl<'a> EventLoop<'a> {
         if !is_late && !proc_fs::descendants(root, &self.helpers()).is_empty() {
             return None;
         }
-        self.reap(); // how the last one ended may not have been heard yet
+        self.reap(); // the last process may not have been reaped yet
         let (exit, _) = self.early_exit.take()?;
         Some(self.program_ended(exit, None))
     }

@@ -1,4 +1,4 @@
-//! Who and where this harness is: read from the environment once, at the start.
+//! The job, node and process of this harness, read from the environment once at the start.
 #![expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 
 use std::env;
@@ -10,7 +10,7 @@ use nemo_core::process_id::{self, ProcessId};
 
 use crate::os::proc_fs;
 
-/// Where this harness runs.
+/// The job, node and process of this harness.
 #[derive(Clone, Debug)]
 pub(crate) struct JobContext {
     /// The Slurm job; none for a local attempt.
@@ -34,16 +34,16 @@ pub(crate) struct JobContext {
     pub(crate) has_functions: bool,
 }
 
-/// What Slurm's environment says of the job.
+/// The job as Slurm's environment describes it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SlurmJob {
     /// `SLURM_JOB_ID`, the raw id.
     pub(crate) raw: String,
     /// The array's id and the task's index.
     pub(crate) array: Option<(String, u32)>,
-    /// How often it was restarted before.
+    /// How many times it was restarted.
     pub(crate) restarts: u32,
-    /// When it will end, where this Slurm tells (23.02 and newer).
+    /// When it will end, if this Slurm says so (23.02 and newer).
     pub(crate) end: Option<f64>,
 }
 
@@ -83,7 +83,7 @@ impl JobContext {
         })
     }
 
-    /// This harness, for its record.
+    /// The identity of this harness for the record.
     pub(crate) fn process(&self) -> ProcessId {
         let (node, boot_id) = (self.node.clone(), self.boot_id.clone());
         ProcessId { node, boot_id, pid: self.pid, start_ticks: self.start_ticks }
@@ -100,7 +100,7 @@ fn text(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Whether this level of `NEMO_LOG` asks for everything.
+/// Whether this level of `NEMO_LOG` requests the debug log.
 pub(crate) fn is_debug(level: Option<&str>) -> bool {
     level
         .is_some_and(|level| ["debug", "trace"].iter().any(|name| level.eq_ignore_ascii_case(name)))

@@ -1,5 +1,5 @@
-//! Puts the harness, and with it all that it starts, into the environment that its program inherits: it runs itself anew
-//! in it, once, as the same process.
+//! Gives the harness, and all that it starts, the environment that its program inherits: it executes itself once more in
+//! that environment, as the same process.
 
 use std::convert::Infallible;
 use std::env;
@@ -19,23 +19,23 @@ use nix::unistd::execve;
 use crate::attempt::start_error::StartError;
 use crate::job::trial::with_path;
 
-/// The option that says that it is done.
+/// The option that says that this is done.
 pub(crate) const DONE: &str = "--environment-set";
 
-/// How often a file is tried that can't be read, and how long it is waited in between.
+/// How many times an unreadable file is tried, and the pause between tries.
 const TRIES: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Comes back only where there is nothing to inherit, or with what is wrong.
+/// Returns only if there is nothing to inherit, or with an error.
 ///
-/// Signals that were blocked stay so, and those that wait are read by the run that follows.
+/// Blocked signals stay blocked, and pending ones are read by the new run.
 pub(crate) fn enter(task_dir: &Path, local: bool) -> Result<(), StartError> {
     let Some(variables) = variables(task_dir, local)? else { return Ok(()) };
     let Err(error) = run_anew(variables);
     Err(StartError::Node(format!("the environment of the program: {error}")))
 }
 
-/// What the program inherits. A specification that can't be read is told of by whoever needs the rest of it.
+/// What the program inherits. An unreadable specification is reported later, when the rest of it is needed.
 fn variables(task_dir: &Path, local: bool) -> Result<Option<Vec<Variable>>, StartError> {
     let task_dir = TaskDir(fs::canonicalize(task_dir).unwrap_or_else(|_| task_dir.to_owned()));
     let text = fs::read(task_dir.spec()).unwrap_or_default();
@@ -54,7 +54,7 @@ fn variables(task_dir: &Path, local: bool) -> Result<Option<Vec<Variable>>, Star
     Ok(Some(inherited(kept, local, &spec)))
 }
 
-/// Secrets are removed once all trials are over: to try again would not bring them back.
+/// The error of missing secrets. They are removed once all trials are over, so a retry would not help.
 fn gone(path: &Path, error: StartError) -> StartError {
     if path.parent().is_some_and(Path::is_dir) && !path.exists() {
         return StartError::Permanent(format!(
@@ -88,17 +88,20 @@ fn read(path: &Path) -> Result<Vec<Variable>, StartError> {
     }
 }
 
-/// `std::process::Command` would let waiting signals through.
+/// Executes the harness again. `std::process::Command` would unblock pending signals.
 fn run_anew(variables: Vec<Variable>) -> io::Result<Infallible> {
-    let text = |text: OsString| CString::new(text.into_vec()).map_err(io::Error::from);
-    let program = text(env::current_exe()?.into())?;
-    let arguments = env::args_os().chain([DONE.into()]).map(text);
-    let pair = |(mut name, value): Variable| {
+    let program = c_string(env::current_exe()?.into())?;
+    let arguments = env::args_os().chain([DONE.into()]).map(c_string);
+    let environment = variables.into_iter().map(|(mut name, value)| {
         name.push("=");
         name.push(value);
-        text(name)
-    };
-    let environment = variables.into_iter().map(pair).collect::<io::Result<Vec<CString>>>()?;
+        c_string(name)
+    });
+    let environment = environment.collect::<io::Result<Vec<CString>>>()?;
     let arguments = arguments.collect::<io::Result<Vec<CString>>>()?;
     Ok(execve(&program, &arguments, &environment)?)
+}
+
+fn c_string(text: OsString) -> io::Result<CString> {
+    CString::new(text.into_vec()).map_err(io::Error::from)
 }

@@ -1,4 +1,4 @@
-//! What one process of the harness holds while it runs the attempts of one job.
+//! The state of the harness process while it runs the attempts of one job.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use crate::os::patience::Patience;
 use crate::os::serial_queue::SerialQueue;
 use crate::slurm::OwnRun;
 
-/// What stays the same from attempt to attempt of one job.
+/// The state that stays the same between the attempts of one job.
 #[derive(Debug)]
 pub(crate) struct Harness {
     pub(crate) context: JobContext,
-    /// Whether this process has the environment that the program inherits.
+    /// Whether this process already has the program's environment.
     pub(crate) environment: Result<(), StartError>,
     pub(crate) trial: Trial,
     pub(crate) clock: Clock,
@@ -33,18 +33,18 @@ pub(crate) struct Harness {
     pub(crate) segment_end: Option<f64>,
 }
 
-/// How long a disk that is full or fails is waited for before an attempt is given up.
+/// How long to wait for a disk that is full or fails before an attempt gives up.
 const PATIENCE: Duration = Duration::from_mins(5);
 
 impl Harness {
-    /// How long the disk is waited for before the program starts: not beyond the end of the segment.
+    /// How long to wait for the disk before the program starts, at most until the end of the segment.
     pub(crate) fn patience(&self) -> Patience<'_> {
         let end = self.segment_end.map(|at| self.clock.at_unix(at));
         let until = end.into_iter().chain([self.clock.now() + PATIENCE]).min();
         Patience { signals: &self.signals, clock: self.clock, until: until.unwrap_or_default() }
     }
 
-    /// What Slurm's word on the job is compared with.
+    /// The facts that Slurm's answer about the job is compared with.
     pub(crate) fn own_run(&self) -> OwnRun {
         #[expect(clippy::cast_precision_loss, reason = "seconds fit")]
         let lead = self.trial.spec.checkpoint.lead as f64;

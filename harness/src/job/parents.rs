@@ -1,34 +1,34 @@
-//! Whether the tasks before this one left what it needs: by their own records, since Slurm may call a job that is done
-//! preempted or out of memory, and may call a dependency met that is not.
+//! Decides from the parents' records whether a trial may run. Slurm may show a finished job as preempted or out of
+//! memory, and may count a dependency as met that is not.
 
 use std::collections::BTreeMap;
 
 use nemo_core::lines;
 use nemo_core::rundir::{AttemptRecord, Condition, Next, ParentSpec, TaskDir};
 
-/// What the parents' records say.
+/// What follows from the parents' records.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ParentReadiness {
     Ready,
-    /// It can never be, for this reason.
+    /// The trial can never run, for this reason.
     Never {
         why: String,
-        /// Whether that holds for all trials of the task.
+        /// Whether that is true for all trials of the task.
         of_all: bool,
     },
-    /// These trials, by task and index, have no end that is final.
+    /// These trials, by task and index, have no final end yet.
     Open(Vec<(String, u32)>),
 }
 
-/// How a trial ended for good.
+/// The final end of a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FinalEnd {
     Done,
-    /// It did not get done; what became of it, in words.
+    /// It is not done. The text says what happened.
     Lost(&'static str),
 }
 
-/// What is known of trials by other means than their records.
+/// Ends that are known from other sources than the records.
 pub(crate) type KnownEnds = BTreeMap<(String, u32), FinalEnd>;
 
 /// Reads the records of the parents of a trial.
@@ -44,7 +44,7 @@ pub(crate) fn records(parent: &ParentSpec, trial: u32) -> Vec<AttemptRecord> {
     lines::read(&path).unwrap_or_default().rows
 }
 
-/// The end of the last attempt, if that is final.
+/// The end of the last attempt, if it is final.
 fn final_end(rows: &[AttemptRecord]) -> Option<FinalEnd> {
     let last = rows.iter().rev().find(|row| row.as_start().is_some() || row.as_end().is_some());
     match last?.as_end()?.next {
@@ -56,7 +56,7 @@ fn final_end(rows: &[AttemptRecord]) -> Option<FinalEnd> {
     }
 }
 
-/// Decides, given how each trial ended. Pure.
+/// Decides from the ends of the parent trials. Pure.
 fn judge(
     parents: &[ParentSpec],
     index: u32,

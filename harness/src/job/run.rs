@@ -1,4 +1,4 @@
-//! `nemo-harness run`: attempts in this job, one after the other, until one's end leads elsewhere.
+//! `nemo-harness run`: runs attempts in this job, one after the other, until one does not lead to another.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -26,20 +26,20 @@ use crate::slurm::requeue::{self, Stopped};
 use crate::slurm::{final_state, gate, sentinel};
 use crate::supervise::StopCause;
 
-/// How long Slurm has to answer before the program starts.
+/// How long Slurm may take to answer before the program starts.
 const ANSWER: Duration = Duration::from_secs(5);
-/// How long a machine that could not start a program is left alone.
+/// How long to wait after a machine could not start a program.
 const MOMENT: Duration = Duration::from_secs(2);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// How long a disk that hangs is waited for at the very end.
+/// How long to wait for a disk that hangs at the very end.
 const LAST_WORDS: Duration = Duration::from_mins(5);
 
-/// How long a disk that is full or fails is waited for before anything is known of the trial.
+/// How long to wait for a disk that is full or fails before the trial is known.
 const FIRST_PATIENCE: Duration = Duration::from_mins(2);
 
-/// Which trial is to be run.
+/// The trial to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TrialSelector {
     Trial(u32),
@@ -47,16 +47,16 @@ pub(crate) enum TrialSelector {
     Offset(u32),
 }
 
-/// How it is run.
+/// How to run it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mode {
-    /// Not in the job that may be around it.
+    /// Ignore the Slurm job around this process.
     pub(crate) local: bool,
     /// This process has the environment that the program inherits.
     pub(crate) in_environment: bool,
 }
 
-/// Runs a trial, and answers with the exit code. An error is for people, and means that nothing was run.
+/// Runs a trial. Returns the exit code. An error means that nothing was run.
 pub(crate) fn run(task_dir: &Path, which: TrialSelector, mode: Mode) -> Result<u8, String> {
     let Mode { local, in_environment } = mode;
     let clock = Clock::start();
@@ -108,10 +108,10 @@ pub(crate) fn run(task_dir: &Path, which: TrialSelector, mode: Mode) -> Result<u
     result
 }
 
-/// What must happen before the first attempt, if the job must not run at all: its exit code.
+/// The exit code of a job that must not run an attempt.
 fn leaves_at_once(harness: &Harness) -> Option<u8> {
     let rows = lines::read(&harness.trial.dir.attempts()).unwrap_or_default().rows;
-    // Slurm may start a finished job again, by itself or for somebody.
+    // Slurm may start a finished job again, by itself or on request.
     if matches!(rows.last(), Some(AttemptRecord::End(end)) if end.next == Next::Done) {
         log_info("the trial is done already; nothing is run again");
         final_state::settle(harness, Next::Done, true);
@@ -166,7 +166,7 @@ fn attempts(harness: &mut Harness) -> Result<u8, String> {
             Next::Cancelled => return Ok(exit::CANCELLED),
             Next::Timeout => return Ok(exit::TIMEOUT),
             Next::Requeue => {
-                // Here there is no other node, and no queue: what the machine lacks may come back in a moment.
+                // Without Slurm there is no other node and no queue. The machine may recover in a moment.
                 if harness.context.slurm.is_none() && verdict.cause == Cause::NodeFailure {
                     wait(harness, MOMENT);
                 }
@@ -186,7 +186,7 @@ fn attempts(harness: &mut Harness) -> Result<u8, String> {
     }
 }
 
-/// Waits before the next attempt, but not when there is a signal: the next attempt will read it.
+/// Waits before the next attempt, unless a signal is pending. The next attempt will read it.
 fn wait(harness: &Harness, pause: Duration) {
     let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO);
     poll(&mut [PollFd::new(harness.signals.as_fd(), PollFlags::POLLIN)], timeout).ok();

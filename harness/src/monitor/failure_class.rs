@@ -1,15 +1,15 @@
-//! What the last line of a program's error output tells of why it failed. Pure.
+//! Classifies a failure by the last line of the program's error output. Pure.
 
-/// Whose fault it is.
+/// The class of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FailureClass {
-    /// Another attempt might do better.
+    /// Unknown: another attempt might succeed.
     Unknown,
-    /// The command, the code or what is installed: every attempt would end the same.
+    /// An error in the command, the code or the installation. Every attempt would end in the same way.
     Configuration,
-    /// There was too little memory, of the machine or of its GPU.
+    /// The machine or its GPU had too little memory.
     Memory,
-    /// A shell could not start a program, for a reason that passes or is this machine's.
+    /// A shell could not start a program, for a reason that may pass or depends on the machine.
     Machine,
 }
 
@@ -17,7 +17,7 @@ pub(crate) enum FailureClass {
 const CONFIGURATION: [&str; 5] =
     ["ModuleNotFoundError:", "ImportError:", "SyntaxError:", "IndentationError:", "TabError:"];
 
-/// What a shell says where it can't start a program now or here, and exits with 126 or 127.
+/// What a shell prints when it can't start a program on this machine or now, and exits with 126 or 127.
 const MACHINE: [&str; 6] = [
     "Text file busy",
     "Stale file handle",
@@ -27,7 +27,7 @@ const MACHINE: [&str; 6] = [
     "Transport endpoint is not connected",
 ];
 
-/// Judges an exit. `worked`: the program gave a sign of work before, so that it is configured well enough.
+/// Classifies an exit. `worked`: the program showed that it works, so its configuration is valid.
 pub(crate) fn judge(code: Option<i32>, last_line: &str, worked: bool) -> FailureClass {
     let is_python = CONFIGURATION.iter().any(|start| last_line.starts_with(start));
     let is_usage = code == Some(2)

@@ -11,15 +11,6 @@ pub(crate) struct Policies {
 
 impl Policies {
     pub(crate) fn new(policies: &[LogPolicy]) -> Result<Self, String> {
-        let compile = |policy: &LogPolicy| {
-            let bad_pattern = |error| {
-                format!(
-                    "the pattern of log policy `{}`, `{}`: {error}",
-                    policy.name, policy.pattern
-                )
-            };
-            Ok::<_, String>((policy.clone(), Regex::new(&policy.pattern).map_err(bad_pattern)?))
-        };
         Ok(Self { waiting: policies.iter().map(compile).collect::<Result<_, _>>()? })
     }
 
@@ -30,8 +21,16 @@ impl Policies {
 
     /// The policies that a line is the first to match.
     pub(crate) fn line(&mut self, line: &str) -> Vec<LogPolicy> {
-        let matched = |(_, regex): &mut (LogPolicy, Regex)| regex.is_match(line);
-        self.waiting.extract_if(.., matched).map(|(policy, _)| policy).collect()
+        let matched = self.waiting.extract_if(.., |(_, regex)| regex.is_match(line));
+        matched.map(|(policy, _)| policy).collect()
+    }
+}
+
+fn compile(policy: &LogPolicy) -> Result<(LogPolicy, Regex), String> {
+    let LogPolicy { name, pattern, .. } = policy;
+    match Regex::new(pattern) {
+        Ok(regex) => Ok((policy.clone(), regex)),
+        Err(error) => Err(format!("the pattern of log policy `{name}`, `{pattern}`: {error}")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the running program tells, by its output and by messages: steps, metrics, saves, signs of life.
+//! Monitors the running program's output and messages: steps, metrics, saves, signs of life.
 
 pub(crate) mod failure_class;
 pub(crate) mod log_policy;
@@ -26,20 +26,20 @@ use crate::os::serial_queue::{PendingAnswer, SerialQueue};
 use crate::program::output::OutputStream;
 use crate::protocol::{MessageEffect, ReceivedDatagram, Session, Socket, parse};
 
-/// How often at the most those who look are told how far the program is.
+/// The shortest time between two writes of `progress.json`.
 const PROGRESS: Duration = Duration::from_secs(2);
-/// How soon a subscriber that could not be told is told again.
+/// How soon a notification that failed is sent again.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How many of the last reports are compared with a new one, which may be a repeat.
+/// How many of the last reports are compared with a new one to find repeats.
 const REPORTS: usize = 64;
-/// How deep a checkpoint's folders are looked into for a sign of life.
+/// How many levels of a checkpoint's folders are searched for a sign of life.
 const DEPTH: u32 = 4;
-/// How soon it is looked whether the disk has answered.
+/// How often the loop checks whether the disk has answered.
 const ANSWER: Duration = Duration::from_millis(50);
-/// How many messages are read before something else gets its turn.
+/// How many messages are read before other events are handled.
 const MESSAGES: usize = 1024;
 
-/// The sources, and what became of them.
+/// The sources of events and the state that follows from them.
 #[derive(Debug)]
 pub(crate) struct Monitor {
     dir: TrialDir,
@@ -51,24 +51,24 @@ pub(crate) struct Monitor {
     pub(crate) session: Session,
     socket: Option<Socket>,
     watchdog: Option<Watchdog>,
-    /// How many bytes the logs and what is being saved had when they were last looked at.
+    /// The sizes of the logs and the staging folder at the last check.
     sizes: [u64; 3],
-    /// They are being looked at.
+    /// The check that is under way.
     pending_sizes: Option<PendingAnswer<[u64; 3]>>,
     size_queue: SerialQueue,
     records: SerialQueue,
-    /// Reports that there was no room for.
+    /// How many reports could not be written.
     unwritten: u64,
     /// The last reports.
     reported: VecDeque<(Option<u64>, bool, Map<String, Value>)>,
-    /// What others were told of, and when.
+    /// The progress that was last written, and when.
     written_progress: (Option<Progress>, Time),
     published_version: u64,
-    /// A message has come.
+    /// Whether the program has sent a message.
     uses_messages: bool,
 }
 
-/// What the attempt begins with.
+/// The configuration of an attempt's monitor.
 #[derive(Debug)]
 pub(crate) struct MonitorConfig {
     pub(crate) streams: Vec<OutputStream>,
@@ -79,16 +79,16 @@ pub(crate) struct MonitorConfig {
     pub(crate) watchdog: Option<Watchdog>,
 }
 
-/// What somebody else must act on.
+/// An event that the event loop must act on.
 #[derive(Debug, PartialEq)]
 pub(crate) enum MonitorEvent {
     /// A checkpoint is complete.
     Complete { name: Vec<u8>, step: Option<u64> },
-    /// The job shall be requeued.
+    /// The program asks to be requeued.
     Requeue,
     /// A line of the output matched a policy.
     Policy { policy: LogPolicy, line: String },
-    /// There was no sign of life since then.
+    /// The program has given no sign of life since then.
     Hung { since: Time },
 }
 
@@ -123,7 +123,7 @@ impl Monitor {
         }
     }
 
-    /// What to poll.
+    /// The file descriptors to poll.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let pipes = self.streams.iter().filter_map(OutputStream::pipe).map(AsFd::as_fd);
         pipes.chain(self.socket.as_ref().map(Socket::descriptor))
@@ -143,7 +143,7 @@ impl Monitor {
         [watchdog, again.then_some(now + AGAIN), show, save].into_iter().flatten().min()
     }
 
-    /// Takes what has come.
+    /// Reads everything that has come.
     pub(crate) fn read(&mut self, now: Time, stopping: bool, log: &mut Log) -> Vec<MonitorEvent> {
         let mut happened = self.read_output(now, log);
         for _ in 0..MESSAGES {
@@ -209,7 +209,7 @@ impl Monitor {
         happened
     }
 
-    /// Takes one line of the program's output.
+    /// Handles one line of the program's output.
     pub(crate) fn line(&mut self, line: &str, now: Time, log: &mut Log) -> Vec<MonitorEvent> {
         self.alive(now);
         let values = self.patterns.line(line);
@@ -226,7 +226,7 @@ impl Monitor {
         policies.map(|policy| MonitorEvent::Policy { policy, line: line.to_owned() }).collect()
     }
 
-    /// Records a report of a message, which may be a repeat.
+    /// Records a report from a message, unless it is a repeat.
     fn report(
         &mut self,
         step: Option<u64>,
@@ -263,14 +263,14 @@ impl Monitor {
         }
     }
 
-    /// Tells subscribers what has changed; the answer is how many know it.
+    /// Notifies subscribers of a change. Returns how many have the newest state.
     pub(crate) fn publish(&mut self) -> usize {
         self.published_version = self.session.version();
         let text = self.session.text();
         self.socket.as_mut().map_or(0, |socket| socket.publish(self.published_version, &text))
     }
 
-    /// Looks for a sign of life: a message or a line came by itself, a log or a checkpoint may have grown.
+    /// Looks for a sign of life: a log or a save that has grown. Messages and lines were counted when they came.
     fn check_watchdog(&mut self, now: Time) -> Option<MonitorEvent> {
         let dog = self.watchdog.as_mut().filter(|dog| dog.due() <= now)?;
         let Some(looking) = &self.pending_sizes else {
@@ -280,16 +280,16 @@ impl Monitor {
                 Some(self.size_queue.ask(move || paths.map(|path| bytes(&path, DEPTH))));
             return None;
         };
-        // A disk that does not answer says nothing of the program, which may wait for it too.
+        // If the disk does not answer, the program may be waiting for it too.
         let written = looking.take()?;
         self.pending_sizes = None;
         let has_changed = written != std::mem::replace(&mut self.sizes, written);
         let since = dog.look(now, has_changed)?;
-        self.watchdog = None; // once is enough
+        self.watchdog = None; // one event is enough
         Some(MonitorEvent::Hung { since })
     }
 
-    /// Something was saved: that is a sign of life too.
+    /// Counts a sign of life.
     pub(crate) fn alive(&mut self, now: Time) {
         if let Some(dog) = &mut self.watchdog {
             dog.alive(now);
@@ -306,7 +306,7 @@ impl Monitor {
         self.uses_messages && self.written_progress.0 != Some(self.progress())
     }
 
-    /// Tells those who look at the folder.
+    /// Writes the progress for those who read the folder.
     fn show(&mut self, now: Time) {
         let is_early =
             self.written_progress.0.is_some() && now < self.written_progress.1 + PROGRESS;
@@ -327,12 +327,12 @@ impl Monitor {
         self.written_progress = (Some(progress), now);
     }
 
-    /// How far the program is.
+    /// The program's present step, and the end of its metrics.
     pub(crate) fn position(&self) -> ProgramPosition {
         ProgramPosition { step: self.session.reported_step, metrics: Some(self.recorder.mark()) }
     }
 
-    /// The program is gone: what waits is read to its end.
+    /// Reads the rest of the output after the program's end.
     pub(crate) fn finish(&mut self, now: Time, log: &mut Log) -> Vec<MonitorEvent> {
         let mut happened = Vec::new();
         for _ in 0..64 {
@@ -356,7 +356,7 @@ impl Monitor {
     }
 }
 
-/// The size of a file, or of all that a folder holds so many levels deep. What can't be read has none.
+/// The size of a file, or of all files in a folder down to this depth. Unreadable files count as empty.
 fn bytes(path: &Path, depth: u32) -> u64 {
     let Ok(metadata) = fs::symlink_metadata(path) else { return 0 };
     if !metadata.is_dir() || depth == 0 {

@@ -1,4 +1,4 @@
-//! Hangs: how long a program has given no sign of life, and what its processes were seen doing.
+//! Detects hangs: the time since the last sign of life, and the state of the processes that hang.
 
 use std::fmt::Write;
 use std::fs;
@@ -11,11 +11,11 @@ use crate::os::clock::{Clock, Time};
 use crate::os::proc_fs;
 use crate::os::subprocess::{self, SubprocessResult};
 
-/// How often signs are looked for within the limit.
+/// How many times within the limit the watchdog looks for signs of life.
 const LOOKS: u32 = 4;
-/// How long `py-spy` has.
+/// How long `py-spy` may take.
 const ANSWER: Duration = Duration::from_secs(5);
-/// How many processes are looked at.
+/// How many processes are described.
 const PROCESSES: usize = 64;
 
 /// Counts the time since the last sign of life. Pure.
@@ -24,7 +24,7 @@ pub(crate) struct Watchdog {
     limit: Duration,
     last: Time,
     looked: Time,
-    /// Until then nothing is expected.
+    /// No sign is expected until then.
     extended: Time,
 }
 
@@ -33,24 +33,23 @@ impl Watchdog {
         Self { limit, last: now, looked: now, extended: Time::ZERO }
     }
 
-    /// A sign of life.
+    /// Counts a sign of life.
     pub(crate) fn alive(&mut self, now: Time) {
         self.last = now;
     }
 
-    /// The next sign may take this long.
+    /// Allows the next sign to take this long.
     pub(crate) fn extend(&mut self, now: Time, extend: Duration) {
         self.extended = now.saturating_add(extend);
     }
 
-    /// When to look again.
+    /// When the next look is due.
     pub(crate) fn due(&self) -> Time {
         self.looked + self.limit / LOOKS
     }
 
-    /// Looks: `sign` tells whether there was one since the last look. The answer is the time of the last one, once
-    /// it is too long ago. A look that comes much too late means that this process was stopped, and the program with
-    /// it: the time begins anew.
+    /// `sign`: whether there was a sign of life since the last look. Returns the time of the last one if it is too long
+    /// ago. If a look comes much too late, this process was stopped and the program with it, so the time starts anew.
     pub(crate) fn look(&mut self, now: Time, sign: bool) -> Option<Time> {
         let was_stopped = now.saturating_sub(self.due()) > self.limit / 2;
         self.looked = now;
@@ -62,12 +61,12 @@ impl Watchdog {
     }
 }
 
-/// Writes it down.
+/// Writes the evidence of a hang to a file.
 pub(crate) fn keep_evidence(path: &Path, evidence: &str) {
     drop(durable::replace_file_durably(path, evidence.as_bytes())); // the trial doesn't depend on it
 }
 
-/// What the processes below `root` do.
+/// Describes the processes below `root`.
 pub(crate) fn evidence(root: u32, except: &[u32], clock: &Clock) -> String {
     let mut text = String::new();
     let mut python = None;
@@ -89,32 +88,35 @@ pub(crate) fn evidence(root: u32, except: &[u32], clock: &Clock) -> String {
     text
 }
 
-/// One process: its command, and for each thread its state, where the kernel holds it, and its stack where we may see.
+/// Describes one process: its command, and each thread's state, system call and kernel stack, as far as we may read it.
 fn describe(pid: u32, text: &mut String) {
-    let read = |name: &str| {
-        let bytes = fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).replace('\0', " ").trim().to_owned()
-    };
-    let mut line = |name: &str, value: &str| {
-        writeln!(text, "{name}: {value}").unwrap_or_default(); // a string takes everything
-    };
-    line("process", &pid.to_string());
-    line("  command", &read("cmdline"));
+    add_line(text, "process", &pid.to_string());
+    add_line(text, "  command", &read_proc(pid, "cmdline"));
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     for thread in threads.take(PROCESSES) {
         let name = thread.file_name().to_string_lossy().into_owned();
-        let status = read(&format!("task/{name}/status"));
-        let field = |key: &str| {
-            let found = status.lines().find_map(|line| line.strip_prefix(key));
-            found.unwrap_or_default().trim().to_owned()
-        };
-        let wait = read(&format!("task/{name}/wchan"));
-        line("  thread", &format!("{name} {} {} in {wait}", field("Name:"), field("State:")));
-        line("    system call", &read(&format!("task/{name}/syscall")));
-        for frame in read(&format!("task/{name}/stack")).lines() {
-            line("    kernel", frame);
+        let status = read_proc(pid, &format!("task/{name}/status"));
+        let (comm, state) = (status_field(&status, "Name:"), status_field(&status, "State:"));
+        let wait = read_proc(pid, &format!("task/{name}/wchan"));
+        add_line(text, "  thread", &format!("{name} {comm} {state} in {wait}"));
+        add_line(text, "    system call", &read_proc(pid, &format!("task/{name}/syscall")));
+        for frame in read_proc(pid, &format!("task/{name}/stack")).lines() {
+            add_line(text, "    kernel", frame);
         }
     }
+}
+
+fn read_proc(pid: u32, name: &str) -> String {
+    let bytes = fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).replace('\0', " ").trim().to_owned()
+}
+
+fn status_field<'a>(status: &'a str, key: &str) -> &'a str {
+    status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default().trim()
+}
+
+fn add_line(text: &mut String, name: &str, value: &str) {
+    writeln!(text, "{name}: {value}").unwrap_or_default(); // a string takes everything
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What a signal would do to a process, as `/proc` tells: run a handler, wake who waits for it, stay pending, or end it.
+//! What a signal would do to a process, from `/proc`: run a handler, wake a waiting thread, stay pending, or end it.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -11,15 +11,15 @@ use nix::sys::signal::Signal;
 /// How long a blocked signal must stay blocked to count: libraries block all of them for a moment around a fork.
 const STEADY: Duration = Duration::from_millis(20);
 
-/// To whom a signal can be sent without ending the process.
+/// The recipient to which a signal can be sent without ending the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SignalTarget {
     Process,
-    /// Only this thread waits for it, and another one would let it end the process.
+    /// Only this thread waits for it. Sent to the process, another thread might let it end the process.
     Thread(u32),
 }
 
-/// How one thread takes the signal.
+/// How one thread receives the signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reception {
     /// It waits in `sigwait`, `sigwaitinfo` or `sigtimedwait` for it.
@@ -28,7 +28,7 @@ enum Reception {
     Blocks,
     /// The same, in the middle of a system call that can't be interrupted, as the parent of a `vfork` is.
     BlocksForNow,
-    /// It would take the signal.
+    /// It would receive the signal.
     Open,
 }
 
@@ -38,7 +38,7 @@ struct Thread {
     reception: Reception,
 }
 
-/// Where a signal that asks for something may be sent: to a process that catches it, or waits for it blocked.
+/// The recipient of a signal, if the process catches it or waits for it while it is blocked.
 pub(crate) fn target(pid: u32, signal: Signal) -> Option<SignalTarget> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     if has(&status, "SigCgt:", signal) {
@@ -54,20 +54,22 @@ pub(crate) fn target(pid: u32, signal: Signal) -> Option<SignalTarget> {
     if has_signalfd(pid, signal) {
         return Some(SignalTarget::Process);
     }
-    let at_rest = |threads: &[Thread]| {
-        all_block(threads) && threads.iter().all(|one| one.reception == Reception::Blocks)
-    };
     sleep(STEADY);
-    // It may look between two pieces of work. Meanwhile the signal is pending, and does nothing.
-    (at_rest(&first) && at_rest(&threads(pid, signal))).then_some(SignalTarget::Process)
+    // The process may fetch the signal between two pieces of work. Until then it is pending and does nothing.
+    let is_steady = is_at_rest(&first) && is_at_rest(&threads(pid, signal));
+    is_steady.then_some(SignalTarget::Process)
 }
 
-/// Whether a process would notice a signal, and not simply die of it.
+fn is_at_rest(threads: &[Thread]) -> bool {
+    all_block(threads) && threads.iter().all(|one| one.reception == Reception::Blocks)
+}
+
+/// Whether a process would catch a signal and not die of it.
 pub(crate) fn hears(pid: u32, signal: Signal) -> bool {
     target(pid, signal).is_some()
 }
 
-/// The whole process, where the kernel can only choose a thread that waits; else that thread.
+/// The process, if the kernel can only choose a waiting thread. Otherwise that thread.
 fn awaited(threads: &[Thread]) -> Option<SignalTarget> {
     let waiting = threads.iter().find(|one| one.reception == Reception::Waits)?;
     let is_safe = threads.iter().all(|one| one.reception != Reception::Open);

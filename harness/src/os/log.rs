@@ -1,4 +1,4 @@
-//! What the harness has to say: to the attempt's log, and what is serious to its own output, Slurm's log, too.
+//! The harness's log lines: all go to the attempt's log, and warnings also to its own output, which is Slurm's log.
 
 use std::fs::File;
 use std::io::Write;
@@ -11,15 +11,15 @@ use crate::os::clock::unix_now;
 use crate::os::serial_queue::SerialQueue;
 use crate::program::output;
 
-/// Where everything is written down, if somebody asked for it.
+/// The debug log, if it was requested.
 static DEBUG: OnceLock<Mutex<File>> = OnceLock::new();
 
-/// The two places. Both may lie on a disk that hangs: a thread writes.
+/// The two logs. A thread writes them, since both may be on a disk that hangs.
 #[derive(Clone, Debug)]
 pub(crate) struct Log {
     file: Option<Arc<File>>,
     records: SerialQueue,
-    /// Lines that there was no room for.
+    /// How many lines were dropped.
     lost: u32,
 }
 
@@ -29,13 +29,13 @@ impl Log {
         Self { file, records: records.clone(), lost: 0 }
     }
 
-    /// For who looks into the attempt's log.
+    /// Writes a line to the attempt's log.
     pub(crate) fn note(&mut self, text: &str) {
         self.write(LogLevel::Info, text);
         debug(|| text.to_owned());
     }
 
-    /// For everybody.
+    /// Writes a line to both logs.
     pub(crate) fn warn(&mut self, text: &str) {
         self.write(LogLevel::Warn, text);
         debug(|| text.to_owned());
@@ -55,7 +55,7 @@ impl Log {
         let file = self.file.clone();
         self.records.add(line.len(), move || {
             if let Some(file) = file {
-                drop((&*file).write_all(line.as_bytes())); // a full disk costs words, not the trial
+                drop((&*file).write_all(line.as_bytes())); // a full disk costs lines, not the trial
             }
             if level == LogLevel::Warn {
                 drop(std::io::stderr().write_all(line.as_bytes()));
@@ -64,17 +64,17 @@ impl Log {
     }
 }
 
-/// Says it where Slurm's log is: something is lost, or may be.
+/// Writes a warning to Slurm's log: something is lost or may be.
 pub(crate) fn log_stderr(text: &str) {
     write_stderr(LogLevel::Warn, text);
 }
 
-/// The same for what only tells what is done.
+/// Writes an information to Slurm's log.
 pub(crate) fn log_info(text: &str) {
     write_stderr(LogLevel::Info, text);
 }
 
-/// The same for what the trial can't go on with.
+/// Writes an error to Slurm's log: the trial can't continue.
 pub(crate) fn log_error(text: &str) {
     write_stderr(LogLevel::Error, text);
 }
@@ -85,7 +85,7 @@ fn write_stderr(level: LogLevel, text: &str) {
     debug(|| text.to_owned());
 }
 
-/// From now on every event and action is written down there.
+/// Writes every event and action to this log from now on.
 pub(crate) fn debug_to(path: &Path) {
     match output::open_log(path) {
         Ok(file) => drop(DEBUG.set(Mutex::new(file))),
@@ -93,7 +93,7 @@ pub(crate) fn debug_to(path: &Path) {
     }
 }
 
-/// Writes a line where everything is written down; its text is made only then.
+/// Writes a line to the debug log. The text is made only if there is one.
 pub(crate) fn debug(text: impl FnOnce() -> String) {
     let Some(Ok(mut file)) = DEBUG.get().map(Mutex::lock) else { return };
     let line = log_line::format(unix_now(), LogLevel::Debug, &text());

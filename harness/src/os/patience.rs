@@ -1,4 +1,4 @@
-//! Waits for a disk that is full, or that an answer was lost from, before anything runs: it may do better in a moment.
+//! Retries disk operations before the program starts: a full disk or a lost answer may pass.
 
 use std::io;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::os::signals;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// What ends the waiting.
+/// The limit of the retries.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience<'a> {
     pub(crate) signals: &'a SignalFd,
@@ -22,7 +22,7 @@ pub(crate) struct Patience<'a> {
 }
 
 impl Patience<'_> {
-    /// Does something, again and again while it fails for a reason that may pass; not when TERM or INT comes.
+    /// Runs an operation, and retries it while it fails for a reason that may pass, unless TERM or INT comes.
     pub(crate) fn with<T>(self, mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         let mut pause = FIRST_PAUSE;
         loop {
@@ -41,7 +41,7 @@ impl Patience<'_> {
     }
 }
 
-/// Whether the same may go well a moment later: a full disk, a server that was restarted, an answer that was lost.
+/// Whether an error may pass: a full disk, a restarted server, a lost answer.
 pub(crate) fn may_pass(error: &io::Error) -> bool {
     use io::ErrorKind::{QuotaExceeded, StaleNetworkFileHandle, StorageFull, TimedOut};
     let is_known =

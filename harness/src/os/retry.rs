@@ -1,4 +1,4 @@
-//! Waits for room in the system: at the limit of processes, what can't be started now may start in a moment.
+//! Retries the start of processes and threads when the system is at its limit.
 
 use std::io;
 use std::thread::sleep;
@@ -7,10 +7,10 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 const PAUSE: Duration = Duration::from_millis(100);
-/// Ten seconds in all: longer, and a stop would be heard too late.
+/// Ten seconds in all. After a longer wait the harness would react too late to a stop.
 const TRIES: u32 = 100;
 
-/// Tries to start a process or a thread, again and again where the system has no room for another one.
+/// Starts a process or a thread, and retries if the system is at its limit.
 pub(crate) fn until_room<T>(mut start: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for _ in 0..TRIES {
         match start() {
@@ -21,7 +21,7 @@ pub(crate) fn until_room<T>(mut start: impl FnMut() -> io::Result<T>) -> io::Res
     start()
 }
 
-/// Whether an error tells of a limit that others may leave again, and nothing of what was to be started.
+/// Whether an error comes from a limit of the system, not from the process to start.
 fn has_no_room(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EAGAIN | Errno::ENOMEM | Errno::EMFILE | Errno::ENFILE))

@@ -1,4 +1,4 @@
-//! Does what may hang in a thread, one thing after the other: a shared disk that does not answer must stop no signal.
+//! Runs operations that may hang in a thread, one after the other: a shared disk that hangs must not delay a signal.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,24 +7,24 @@ use std::time::Duration;
 
 use nix::sys::eventfd::EventFd;
 
-/// What may wait, in bytes that are still to be written.
+/// How many bytes may wait to be written.
 const MOST: usize = 8 << 20;
-/// What anything costs beside its bytes.
+/// The cost of an operation in addition to its bytes.
 const EACH: usize = 256;
 const STACK: usize = 256 * 1024;
 
 type QueuedWork = Box<dyn FnOnce() + Send>;
 
-/// A thread and what it still has to do.
+/// A thread and its queue.
 #[derive(Clone, Debug)]
 pub(crate) struct SerialQueue {
-    /// None: no thread could be started, so that all is done at once.
+    /// None if no thread could be started. Then every operation runs at once.
     work: Option<Sender<(usize, QueuedWork)>>,
     waiting: Arc<AtomicUsize>,
     wake: Option<Arc<EventFd>>,
 }
 
-/// Something that was asked.
+/// The answer of an operation that the thread may not have done yet.
 #[derive(Debug)]
 pub(crate) struct PendingAnswer<T>(Receiver<T>);
 
@@ -34,14 +34,14 @@ impl<T> PendingAnswer<T> {
         self.0.try_recv().ok()
     }
 
-    /// Waits for the answer, but no longer than that.
+    /// Waits for the answer up to the limit.
     pub(crate) fn wait(&self, limit: Duration) -> Option<T> {
         self.0.recv_timeout(limit).ok()
     }
 }
 
 impl SerialQueue {
-    /// Starts the thread, which ends with the last clone of this. `wake` is written to after each answer.
+    /// Starts the thread. It ends with the last clone of the queue. `wake` is written after each answer.
     pub(crate) fn start(name: &str, wake: Option<&Arc<EventFd>>) -> Self {
         let (work, to_do) = channel::<(usize, QueuedWork)>();
         let waiting = Arc::new(AtomicUsize::new(0));
@@ -62,12 +62,12 @@ impl SerialQueue {
         Self { work: None, waiting: Arc::default(), wake: None }
     }
 
-    /// So much waits that nothing should be added that can be done without.
+    /// Whether so much waits that only essential operations should be added.
     pub(crate) fn is_full(&self) -> bool {
         self.waiting.load(Ordering::Acquire) > MOST
     }
 
-    /// Does something after all that was added before; `bytes` is what it holds in memory.
+    /// Adds an operation that holds `bytes` of memory.
     pub(crate) fn add(&self, bytes: usize, work: impl FnOnce() + Send + 'static) {
         let cost = bytes + EACH;
         let Some(sender) = &self.work else { return work() };
@@ -75,7 +75,7 @@ impl SerialQueue {
         sender.send((cost, Box::new(work))).ok(); // the thread lives as long as a sender
     }
 
-    /// The same, for its answer.
+    /// Adds an operation and returns its answer.
     pub(crate) fn ask<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -83,7 +83,7 @@ impl SerialQueue {
         let (sender, answer) = channel();
         let wake = self.wake.clone();
         self.add(0, move || {
-            sender.send(work()).ok(); // nobody may wait for it any more
+            sender.send(work()).ok(); // the caller may not wait any more
             if let Some(wake) = wake {
                 wake.write(1).ok();
             }
@@ -91,7 +91,7 @@ impl SerialQueue {
         PendingAnswer(answer)
     }
 
-    /// Waits until all is done that was added before, but no longer than that; says whether it is.
+    /// Waits up to the limit for all operations that were added before. Returns whether they are done.
     pub(crate) fn drain(&self, limit: Duration) -> bool {
         self.ask(|| ()).wait(limit).is_some()
     }

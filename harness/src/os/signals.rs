@@ -1,4 +1,4 @@
-//! The signals that this process listens to: blocked, and read from a file descriptor like any other event.
+//! The signals of this process. They are blocked and read from a file descriptor like any other event.
 #![expect(unsafe_code, reason = "setting a signal to its default can't be said without")]
 
 use std::io;
@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use crate::os::clock::Clock;
 
-/// What is listened to. CHLD tells of processes that ended.
+/// The signals that are read. CHLD reports processes that ended.
 const HANDLED: [Signal; 6] = [
     Signal::SIGUSR1,
     Signal::SIGUSR2,
@@ -44,7 +44,7 @@ pub(crate) fn listen() -> io::Result<SignalFd> {
     Ok(SignalFd::with_flags(&set, flags)?)
 }
 
-/// Reads what has come, each once.
+/// Reads the signals that have come, each once.
 pub(crate) fn read(descriptor: &SignalFd) -> Vec<Signal> {
     let mut heard = Vec::new();
     while let Ok(Some(info)) = descriptor.read_signal() {
@@ -55,19 +55,19 @@ pub(crate) fn read(descriptor: &SignalFd) -> Vec<Signal> {
     heard
 }
 
-/// Whether a signal ends whatever waits.
+/// Whether a signal stops any waiting.
 pub(crate) fn is_stop(signal: Signal) -> bool {
     matches!(signal, Signal::SIGTERM | Signal::SIGINT)
 }
 
-/// Sends signals to this process once more: they are blocked, and wait to be read.
+/// Sends signals to this process again. They are blocked, and stay pending until they are read.
 pub(crate) fn give_back(signals: impl Iterator<Item = Signal>) {
     for signal in signals {
         kill(Pid::this(), signal).ok(); // a process may always signal itself
     }
 }
 
-/// Waits so long, but not when TERM or INT is there, and says whether one is. All signals are left to be read.
+/// Waits for this time unless TERM or INT is pending. Returns whether one is. All signals stay pending.
 pub(crate) fn wait_for_stop(descriptor: &SignalFd, pause: Duration) -> bool {
     let clock = Clock::start();
     let mut heard = Vec::new();

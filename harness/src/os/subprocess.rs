@@ -1,4 +1,4 @@
-//! Other programs that the harness asks something: never without a time limit, and never in the way of its events.
+//! Runs other programs for their output, always with a time limit and without blocking the event loop.
 #![expect(clippy::disallowed_methods, reason = "one of the places that start programs")]
 
 use std::io::{self, PipeReader, Read};
@@ -18,21 +18,21 @@ use crate::os::log;
 use crate::program::guard;
 use crate::program::processes::{self, Reaped};
 
-/// The most that is read of an answer.
+/// The longest output that is kept.
 const LONGEST: usize = 1024 * 1024;
-/// How often one that is silent is looked at, in milliseconds: somebody else may hold its output open.
+/// How often a silent program is checked, in milliseconds: another process may hold its output open.
 const LOOK: u16 = 50;
 
-/// What came of it.
+/// The result of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SubprocessResult {
-    /// It ended with this exit code; both outputs in one text.
+    /// It ended with this exit code. The text holds both outputs.
     Ended { code: Option<i32>, text: String },
-    /// It could not be started, or took too long.
+    /// It could not be started or took too long.
     NoAnswer(String),
 }
 
-/// The user's settings that would make `scontrol` ask another cluster, or say more than it is asked.
+/// Environment variables that would make `scontrol` ask another cluster or print more.
 const CHANGE_ANSWERS: [&str; 6] = [
     "SLURM_CLUSTERS",
     "SCONTROL_ALL",
@@ -42,7 +42,7 @@ const CHANGE_ANSWERS: [&str; 6] = [
     "SCONTROL_SIBLING",
 ];
 
-/// A program that is asked.
+/// A program that runs for its output.
 #[derive(Debug)]
 pub(crate) struct Subprocess {
     pub(crate) pid: u32,
@@ -53,7 +53,7 @@ pub(crate) struct Subprocess {
 }
 
 impl Subprocess {
-    /// Starts it, in a group of its own. Its times are seconds since 1970.
+    /// Starts it in a process group of its own. Slurm's programs print times as seconds since 1970.
     pub(crate) fn start(argv: &[&str], deadline: Time) -> io::Result<Self> {
         let (pipe, other) = io::pipe()?;
         fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -71,7 +71,7 @@ impl Subprocess {
         Ok(Self { pid, pipe: Some(pipe), text: Vec::new(), deadline, ended: None })
     }
 
-    /// What to poll, until the end of its output.
+    /// The pipe to poll, until the end of its output.
     pub(crate) fn pipe(&self) -> Option<&PipeReader> {
         self.pipe.as_ref()
     }
@@ -100,7 +100,7 @@ impl Subprocess {
         self.ended = Some(reaped);
     }
 
-    /// The outcome, once there is one. What takes too long is killed.
+    /// The result, if there is one. A program that takes too long is killed.
     pub(crate) fn outcome(&mut self, now: Time) -> Option<SubprocessResult> {
         if let Some(ended) = self.ended {
             self.read();
@@ -116,7 +116,7 @@ impl Subprocess {
     }
 }
 
-/// Asks and waits. Only for moments at which nothing else can happen: before a program starts, and after its end.
+/// Runs a program and waits for it. Only for times without events: before the program's start and after its end.
 pub(crate) fn ask(argv: &[&str], clock: &Clock, limit: Duration) -> SubprocessResult {
     let mut question = match Subprocess::start(argv, clock.now() + limit) {
         Ok(question) => question,
@@ -138,7 +138,7 @@ pub(crate) fn ask(argv: &[&str], clock: &Clock, limit: Duration) -> SubprocessRe
             return outcome;
         }
         match question.pipe() {
-            // It is closed when the program ends: that is heard at once.
+            // The pipe is closed when the program ends, which wakes the poll.
             Some(pipe) => {
                 poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], LOOK).ok();
             }

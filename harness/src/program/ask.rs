@@ -1,4 +1,4 @@
-//! Who is asked to save: the outermost processes that would hear the signal, and nobody who would die of it.
+//! Sends the save signal to the outermost processes that catch it, and to none that would die of it.
 
 use nemo_core::profile;
 use nemo_core::rundir::Profile;
@@ -10,7 +10,7 @@ use crate::program::steps;
 use crate::program::{command, processes};
 use crate::rank::srun;
 
-/// Who is asked to save, and how.
+/// The signal that asks for a save, and its recipients.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SaveSignal<'a> {
     /// Every process below this one,
@@ -26,16 +26,16 @@ pub(crate) struct SaveSignal<'a> {
 struct SignalRound {
     signal: Signal,
     profile: Option<Profile>,
-    /// Who was asked, or must not be; with it, what is below.
+    /// Processes that got the signal or must not get it. The processes below them are skipped too.
     skip: Vec<u32>,
-    /// Each `srun` that was found: its tasks are elsewhere in the tree of processes.
+    /// Every `srun` that was found. Its tasks are elsewhere in the process tree.
     sruns: Vec<u32>,
     is_caught: bool,
 }
 
 impl SaveSignal<'_> {
-    /// Sends the signal, and says whether anybody was there to hear it. Who is below one that hears is its own
-    /// business: a launcher passes the signal on, a forked worker only inherited the handler.
+    /// Sends the signal. Returns whether a process catches it. Processes below one that catches it are left to that one: a
+    /// launcher passes the signal on, and a forked worker only inherited the handler.
     ///
     /// The program itself comes first: looking at all processes of a node takes milliseconds.
     pub(crate) fn send(&self, program: Option<u32>) -> bool {
@@ -63,8 +63,8 @@ impl SignalRound {
         }
     }
 
-    /// PyTorch's launcher is never asked, but what is below it: a signal would end it, and its workers with it. Nor is
-    /// our own shell around the program.
+    /// PyTorch's launcher never gets the signal, which would end it and its workers; the processes below it do. Our own shell
+    /// around the program does not get it either.
     fn ask(&mut self, pid: u32) {
         let arguments = proc_fs::arguments(pid);
         if srun::is_srun(&arguments) {
@@ -92,9 +92,9 @@ impl SignalRound {
         }
     }
 
-    /// Asks the tasks of the steps that the program started, like any other process: `srun` would pass USR1 on to all of
-    /// them, also to one that dies of it, and would kill them all for TERM. Tasks on other nodes can't be seen: what runs
-    /// on several nodes has a shim for each rank.
+    /// Sends the signal to the tasks of job steps that the program started, as to any other process. `srun` would pass USR1
+    /// on even to tasks that die of it, and would kill all tasks on TERM. Tasks on other nodes can't be seen: a program on
+    /// several nodes has a shim for each rank.
     fn ask_steps(&mut self) {
         let sruns = std::mem::take(&mut self.sruns);
         for task in steps::tasks_of(&sruns) {
@@ -103,7 +103,7 @@ impl SignalRound {
         }
         let passes_on = matches!(self.signal, Signal::SIGUSR1 | Signal::SIGUSR2);
         for &srun in sruns.iter().filter(|&&srun| passes_on && steps::job(srun).is_none()) {
-            self.send(srun); // its tasks are in a job of its own, and nobody knows better
+            self.send(srun); // its tasks are in another job, so only `srun` can reach them
         }
     }
 }

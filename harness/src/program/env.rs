@@ -12,7 +12,7 @@ use crate::job::trial::Trial;
 use crate::program::command::{ProgramCommand, plain};
 use crate::program::guard;
 
-/// What is this attempt's own.
+/// The values that differ from attempt to attempt.
 #[derive(Clone, Debug)]
 pub(crate) struct AttemptEnv<'a> {
     pub(crate) attempt: u32,
@@ -24,7 +24,7 @@ pub(crate) struct AttemptEnv<'a> {
     pub(crate) bin: Option<PathBuf>,
 }
 
-/// The variables, a later one winning over an earlier one of the same name.
+/// The variables. A later one replaces an earlier one of the same name.
 pub(crate) fn variables(
     trial: &Trial,
     context: &JobContext,
@@ -71,7 +71,7 @@ pub(crate) fn variables(
         }
     }
     if let Some(hang) = trial.spec.restart.hang {
-        // What sd_notify's users derive their period from.
+        // Users of sd_notify derive their period from it.
         let micros = hang.saturating_mul(1_000_000).to_string();
         all.insert("WATCHDOG_USEC".to_owned(), micros.into());
     }

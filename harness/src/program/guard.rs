@@ -1,4 +1,4 @@
-//! The guard: the harness's parent, which ends what a killed harness leaves behind, since nobody else on the node may do so.
+//! The guard: the parent of the harness. It ends what a killed harness leaves behind, since nobody else may.
 //!
 //! `nemo-harness run` is two processes. The first, which Slurm or the local runner knows, only passes signals on and waits;
 //! the second is the harness. The kernel hands the orphans of the second to the first, wherever they went and whatever
@@ -27,17 +27,17 @@ use crate::os::signals;
 use crate::program::processes::{self, Reaped};
 use crate::protocol;
 
-/// The variable that tells whose a process is.
+/// The environment variable that marks the processes of a harness.
 pub(crate) const VARIABLE: &str = "NEMO_GUARD";
-/// How often it looks again after a KILL: a process may have forked meanwhile.
+/// How many rounds of KILL there are: a process may fork in between.
 const ROUNDS: u32 = 200;
 /// The stack of the thread that waits for the guard's end.
 const STACK: usize = 128 * 1024;
 
-/// The guard is gone, and all that is below this process is being ended: what ends now tells nothing of the program.
+/// The guard has ended, and every process below this one is being killed. Their ends say nothing about the program.
 static ORPHANED: AtomicBool = AtomicBool::new(false);
 
-/// Which of the two processes this is.
+/// The role of this process.
 #[derive(Debug)]
 pub(crate) enum Role {
     Harness,
@@ -45,8 +45,8 @@ pub(crate) enum Role {
     Guard(u8),
 }
 
-/// Becomes two processes. Returns in the harness at once, in the guard after the harness's end. Where the system has no
-/// room for another process, the harness has no guard.
+/// Forks. Returns at once in the harness, and in the guard after the harness's end. If the system is out of processes,
+/// the harness runs without a guard.
 ///
 /// Signals must be blocked already, so that none is lost in between.
 pub(crate) fn split(signals: &SignalFd) -> io::Result<Role> {
@@ -73,7 +73,7 @@ pub(crate) fn split(signals: &SignalFd) -> io::Result<Role> {
     }
 }
 
-/// What [`VARIABLE`] holds in the programs of this harness.
+/// The value of [`VARIABLE`] in the programs of this harness.
 pub(crate) fn mark(context: &JobContext) -> String {
     mark_of(context.pid, context.start_ticks)
 }
@@ -89,17 +89,17 @@ pub(crate) fn is_lost_by(harness: u32) -> bool {
     parent.is_ok_and(|parent| parent.is_none() || parent != exe(std::process::id()))
 }
 
-/// Must be called where a child's end becomes known, and where another one is started: once the guard is gone, this
-/// process does nothing more.
+/// Must be called where a child's end becomes known and where a child is started: without its guard this process must
+/// not do anything more.
 pub(crate) fn stop_if_orphaned() {
     while ORPHANED.load(Ordering::SeqCst) {
         sleep(Duration::from_mins(1)); // the thread that set it ends the process
     }
 }
 
-/// Passes signals on until the harness has ended, ends what it left, and ends as it did.
+/// Passes signals on until the harness ends, kills what it left behind, and ends in the same way.
 fn guard(harness: u32, signals: &SignalFd, _open: &PipeWriter) -> u8 {
-    // It can't be reaped by anybody else, so its id is its own until then.
+    // Nobody else can reap it, so its pid stays valid until then.
     let mark = mark_of(harness, ProcessId::of(harness).start_ticks);
     let ended = loop {
         poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).ok();
@@ -132,28 +132,29 @@ fn end_like(ended: Reaped) -> u8 {
     nemo_core::exit::FAILED
 }
 
-/// A thread waits for the guard's end. Without it this process ends with the guard, as a killed one does.
+/// Starts a thread that waits for the guard's end. If none can be started, the kernel kills this process with the guard.
 fn watch_guard(pipe: PipeReader) -> io::Result<()> {
-    let watch = move || {
-        let mut pipe = pipe;
-        if pipe.read(&mut [0]).is_err() {
-            return;
-        }
-        ORPHANED.store(true, Ordering::SeqCst);
-        let own = std::process::id();
-        let mark = mark_of(own, ProcessId::of(own).start_ticks);
-        end_below(own, &mark);
-        remove_folders(&mark);
-        processes::signal(own, Signal::SIGKILL);
-    };
-    if thread::Builder::new().stack_size(STACK).spawn(watch).is_err() {
+    let thread = thread::Builder::new().stack_size(STACK);
+    if thread.spawn(move || end_with_guard(pipe)).is_err() {
         prctl::set_pdeathsig(Signal::SIGKILL)?;
     }
     Ok(())
 }
 
-/// Kills all processes below this one, and those that carry the mark though they are below another: Slurm starts the
-/// tasks of a step.
+/// Waits until the guard closes the pipe by its end, then kills everything below this process, and this process.
+fn end_with_guard(mut pipe: PipeReader) {
+    if pipe.read(&mut [0]).is_err() {
+        return;
+    }
+    ORPHANED.store(true, Ordering::SeqCst);
+    let own = std::process::id();
+    let mark = mark_of(own, ProcessId::of(own).start_ticks);
+    end_below(own, &mark);
+    remove_folders(&mark);
+    processes::signal(own, Signal::SIGKILL);
+}
+
+/// Kills all processes below this one, and all that carry the mark. Slurm starts the tasks of a step elsewhere.
 fn end_below(root: u32, mark: &str) {
     for _ in 0..ROUNDS {
         let mut left = proc_fs::descendants(root, &[]);

@@ -1,4 +1,4 @@
-//! The program of an attempt as the supervision sees it: a child of this process, or several on other nodes.
+//! The program of an attempt: a child of this process, or several processes on other nodes.
 
 pub(crate) mod ask;
 pub(crate) mod command;
@@ -34,16 +34,16 @@ use crate::rank::multi_rank::{FailedRank, MultiRankProgram, RankNews};
 use crate::rank::relay::{Relay, Relayed};
 use crate::rank::srun;
 
-/// Where its processes are.
+/// A program, by the place of its processes.
 #[derive(Debug)]
 pub(crate) enum RunningProgram {
-    /// Here, in the group of this process.
+    /// On this node, a child of this process.
     Local { pid: u32 },
-    /// Each below a shim that `srun` started.
+    /// Each process below a shim that `srun` started.
     Launched(Box<MultiRankProgram>),
 }
 
-/// What an attempt starts its program with.
+/// Everything that is needed to start a program.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) attempt: u32,
@@ -53,7 +53,7 @@ pub(crate) struct Prepared {
     pub(crate) is_read: bool,
 }
 
-/// Starts the program of an attempt; its outputs, where they pass through here.
+/// Starts the program of an attempt. Returns its output streams if the harness must read them.
 pub(crate) fn start(
     harness: &Harness,
     prepared: Prepared,
@@ -94,7 +94,7 @@ pub(crate) fn start(
     Ok((RunningProgram::Local { pid }, streams))
 }
 
-/// The program writes its own files unless its lines must be read.
+/// Opens the output files. The program writes them itself unless its lines must be read.
 fn outputs(
     harness: &Harness,
     attempt: u32,
@@ -118,18 +118,18 @@ fn outputs(
     Ok((streams, ends))
 }
 
-/// A port on this node, the first of the job's, that nobody listens at now.
+/// A port on the job's first node that nobody listens on now.
 fn free_port(harness: &Harness, attempt: u32) -> u16 {
     let job = harness.context.slurm.as_ref().and_then(|job| job.raw.parse().ok());
     let job = job.unwrap_or(u64::from(harness.context.pid));
-    // An address, not a name: the resolver of a static C library is large.
+    // An address is used because the resolver of a static C library is large.
     let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok();
     let mut ports = (0..1000).map(|nth| srun::port(job, attempt, nth));
     ports.find(is_free).unwrap_or(srun::port(job, attempt, 0))
 }
 
 impl RunningProgram {
-    /// The child that stands for all of it: once it is gone, the program is.
+    /// The child whose end is the program's end.
     pub(crate) fn pid(&self) -> u32 {
         match self {
             Self::Local { pid } => *pid,
@@ -137,7 +137,7 @@ impl RunningProgram {
         }
     }
 
-    /// Asks to save. The answer is whether anybody heard; none yet if it comes later.
+    /// Asks the program to save. Returns whether a process caught it, or none if the answer comes later.
     pub(crate) fn ask(
         &mut self,
         asking: &SaveSignal<'_>,
@@ -153,7 +153,7 @@ impl RunningProgram {
         }
     }
 
-    /// Sends TERM or KILL to all of it.
+    /// Sends TERM or KILL to all processes.
     pub(crate) fn end(&mut self, root: u32, except: &[u32], is_running: bool, signal: Signal) {
         match self {
             Self::Launched(launched) if is_running => launched.end(signal),
@@ -163,7 +163,7 @@ impl RunningProgram {
         }
     }
 
-    /// Hands a message to the harness's own socket, as if its sender were here.
+    /// Delivers a message to the harness's socket, as if its sender were on this node.
     pub(crate) fn deliver(&mut self, message: &Relayed) {
         match self {
             Self::Local { .. } => {}
@@ -171,7 +171,7 @@ impl RunningProgram {
         }
     }
 
-    /// Writes down what its processes do.
+    /// Writes the state of its processes to a file.
     pub(crate) fn keep_evidence(&mut self, except: &[u32], path: PathBuf, harness: &Harness) {
         match self {
             Self::Local { .. } => {
@@ -182,7 +182,7 @@ impl RunningProgram {
         }
     }
 
-    /// What to poll.
+    /// The file descriptors to poll.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         match self {
             Self::Local { .. } => None,
@@ -192,7 +192,7 @@ impl RunningProgram {
         .flatten()
     }
 
-    /// When [`Program::look`] is due.
+    /// When [`RunningProgram::look`] is due.
     pub(crate) fn next_look(&self) -> Option<Time> {
         match self {
             Self::Local { .. } => None,
@@ -200,7 +200,7 @@ impl RunningProgram {
         }
     }
 
-    /// Reads what has come, and does what is due.
+    /// Reads the news, and does what is due.
     pub(crate) fn look(&mut self, now: Time, log: &mut Log) -> Vec<RankNews> {
         match self {
             Self::Local { .. } => Vec::new(),
@@ -208,7 +208,7 @@ impl RunningProgram {
         }
     }
 
-    /// The true end, once the child was reaped, and who it was where there are several.
+    /// The program's exit once the child is reaped, and the rank that decided it if there are several.
     pub(crate) fn ended(
         &mut self,
         reaped: Reaped,

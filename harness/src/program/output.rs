@@ -1,6 +1,6 @@
-//! The program's output: written to the attempt's files, and handed on line by line where metrics are looked for.
+//! The program's output: written to the attempt's files, and read line by line if metrics are expected in it.
 //!
-//! A full disk costs output, never the trial.
+//! On a full disk output is lost, but never the trial.
 
 use std::fs::File;
 use std::io::{self, PipeReader, Read, Seek, SeekFrom, Write};
@@ -16,33 +16,33 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::os::serial_queue::SerialQueue;
 
-/// A line longer than this is no report.
+/// Longer lines are not parsed.
 const LONGEST_LINE: usize = 16 * 1024;
 
-/// Opens a log to append to; one that can't be opened is replaced by nothing.
+/// Opens a log to append to. If it can't be opened, the output is dropped.
 pub(crate) fn open_log(path: &Path) -> io::Result<File> {
     open::to_append(path)
 }
 
-/// One of the program's two outputs, on its way through this process.
+/// One of the program's two outputs, read through a pipe.
 #[derive(Debug)]
 pub(crate) struct OutputStream {
     pipe: Option<PipeReader>,
-    /// Where it is written, and by whom. None for what is only read.
+    /// The file to write and the thread that writes it. None if the output is only read.
     log: Option<(Option<Arc<File>>, SerialQueue)>,
     line: Vec<u8>,
     skipping: bool,
-    /// Bytes that could not be written.
+    /// How many bytes could not be written.
     pub(crate) lost: Arc<AtomicU64>,
 }
 
 impl OutputStream {
-    /// Makes a pipe whose other end is the program's. What comes is written to the log.
+    /// Makes a pipe for the program. Its output is written to the log.
     pub(crate) fn new(log: Option<File>, records: &SerialQueue) -> io::Result<(Self, Stdio)> {
         Self::of(Some((log.map(Arc::new), records.clone())))
     }
 
-    /// Makes one that is only read.
+    /// Makes a pipe that is only read.
     pub(crate) fn read_only() -> io::Result<(Self, Stdio)> {
         Self::of(None)
     }
@@ -55,13 +55,13 @@ impl OutputStream {
         Ok((stream, other.into()))
     }
 
-    /// What to poll, until the end of the output. While the disk does not take what came before, the program waits, as
-    /// it would if it wrote itself.
+    /// The pipe to poll, until the end of the output. While the disk is behind, the program waits, as it would if it wrote
+    /// itself.
     pub(crate) fn pipe(&self) -> Option<&PipeReader> {
         self.pipe.as_ref().filter(|_| !self.is_full())
     }
 
-    /// Takes what has come, a bounded amount, and hands on each whole line.
+    /// Reads a bounded amount, and calls the function with each whole line.
     pub(crate) fn read(&mut self, mut each: impl FnMut(&str)) {
         let mut buffer = [0; 16 * 1024];
         for _ in 0..16 {
@@ -99,7 +99,7 @@ impl OutputStream {
         });
     }
 
-    /// A progress bar ends its lines by returning to their start.
+    /// A progress bar ends its lines with a carriage return.
     fn cut(&mut self, bytes: &[u8], each: &mut impl FnMut(&str)) {
         for part in bytes.split_inclusive(|&byte| byte == b'\n' || byte == b'\r') {
             let ends = part.ends_with(b"\n") || part.ends_with(b"\r");

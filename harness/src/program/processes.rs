@@ -1,4 +1,4 @@
-//! The program's processes: started in a group of their own, signalled with care, and all gone at the end.
+//! Starts the program's processes in a group of their own, signals them, and ends them all.
 #![expect(clippy::disallowed_methods, reason = "one of the places that start programs")]
 #![expect(
     unsafe_code,
@@ -25,7 +25,7 @@ use crate::os::proc_fs;
 use crate::os::retry::until_room;
 use crate::program::{guard, steps};
 
-/// What a program is started with.
+/// Everything that a process is started with.
 #[derive(Debug)]
 pub(crate) struct ProcessStart<'a> {
     pub(crate) argv: &'a [std::ffi::OsString],
@@ -43,16 +43,16 @@ pub(crate) struct Pipes {
     pub(crate) stderr: Stdio,
 }
 
-/// Makes this process the parent of every orphan below it, so that none is lost from sight.
+/// Makes this process the parent of every orphan below it, so that it can find them all.
 pub(crate) fn adopt_orphans() -> io::Result<()> {
     Ok(prctl::set_child_subreaper(true)?)
 }
 
-/// How long a program may still be open for writing, somewhere, and how often it is tried again.
+/// How long a program file may be open for writing, and how often the start is tried again.
 const BUSY: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Starts the program; the answer is its process id and its group's. An error says what is wrong, and where.
+/// Starts the program. Returns its pid, which is also its group's id. An error says what is wrong with which file.
 pub(crate) fn start(start: ProcessStart<'_>, path: &std::ffi::OsStr) -> Result<u32, StartError> {
     let Some((program, arguments)) = start.argv.split_first() else {
         return Err(StartError::Permanent("the command is empty".to_owned()));
@@ -67,7 +67,7 @@ pub(crate) fn start(start: ProcessStart<'_>, path: &std::ffi::OsStr) -> Result<u
         guard::stop_if_orphaned();
         match until_room(|| command.spawn()) {
             Ok(child) => return Ok(child.id()),
-            // It is being copied or compiled, or a process that was forked meanwhile has it open.
+            // It is being copied or compiled, or a process that was just forked has it open.
             Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && tries > 0 => {
                 tries -= 1;
                 std::thread::sleep(LOOK);
@@ -76,7 +76,7 @@ pub(crate) fn start(start: ProcessStart<'_>, path: &std::ffi::OsStr) -> Result<u
                 let own = start.env.iter().rfind(|(name, _)| name == "PATH");
                 let path = own.map_or(path, |(_, value)| value);
                 let why = explain(Path::new(program), start.workdir, path, &error);
-                // A disk that is not mounted here may be elsewhere.
+                // A disk that is not mounted on this node may be mounted on another.
                 let is_here = is_passing(&error) || !start.workdir.is_dir();
                 return Err(if is_here {
                     StartError::Node(why)
@@ -88,7 +88,7 @@ pub(crate) fn start(start: ProcessStart<'_>, path: &std::ffi::OsStr) -> Result<u
     }
 }
 
-/// Starts the `srun` of a program with several processes. Slurm's variables that change how it talks are taken out.
+/// Starts the `srun` of a program with several processes, without Slurm's variables that change its output.
 pub(crate) fn start_srun(
     argv: &[std::ffi::OsString],
     env: &[(String, std::ffi::OsString)],
@@ -106,14 +106,14 @@ pub(crate) fn start_srun(
     Ok(until_room(|| command.spawn())?.id())
 }
 
-/// Gives a child no signal that is blocked, and has it killed when this process is: a killed harness must not leave
-/// its program behind.
+/// Unblocks all signals of a child, and lets the kernel kill it when this process is killed: a killed harness must not
+/// leave its program behind.
 pub(crate) fn die_with_parent(command: &mut Command) {
     prepare(command, SigHandler::SigDfl);
 }
 
-/// The same for a child that TERM shall not end: Slurm may send it to every process of a job, and an answer is lost
-/// then just when it matters. (A blocked signal would be no help: shells unblock all.)
+/// Like above, for a child that TERM must not end: Slurm may send TERM to every process of a job just when an answer
+/// matters. (To block it would not help: shells unblock all signals.)
 pub(crate) fn outlive_term(command: &mut Command) {
     prepare(command, SigHandler::SigIgn);
 }
@@ -131,7 +131,7 @@ fn prepare(command: &mut Command, on_term: SigHandler) {
     }
 }
 
-/// Says why a program could not be started, in the words of the person who must repair it.
+/// Explains why a program could not be started, for the person who must fix it.
 fn explain(program: &Path, workdir: &Path, path: &std::ffi::OsStr, error: &io::Error) -> String {
     let name = program.display();
     if !workdir.is_dir() {
@@ -212,14 +212,14 @@ pub(crate) struct Reaped {
     pub(crate) signal: Option<i32>,
 }
 
-/// Takes every child that has ended: the program, our helpers, and orphans that became ours.
+/// Reaps every child that has ended: the program, the harness's own helpers, and adopted orphans.
 pub(crate) fn reap() -> Vec<Reaped> {
     let reaped = reap_all();
     guard::stop_if_orphaned();
     reaped
 }
 
-/// The same, also while everything is being ended.
+/// Like [`reap`], also while everything is being killed.
 pub(crate) fn reap_all() -> Vec<Reaped> {
     let mut reaped = Vec::new();
     loop {
@@ -245,7 +245,7 @@ pub(crate) fn end(root: u32, except: &[u32], group: Option<u32>, signal: Signal)
     if spared {
         below.retain(|&pid| !sruns.contains(&pid) && !is_child_of(pid, &sruns));
     } else if let Some(group) = group {
-        killpg(raw(group), signal).ok(); // the group may be gone: those below are found one by one
+        killpg(raw(group), signal).ok(); // the group may be gone; the rest is signalled one by one
     }
     let in_group = |pid: u32| nix::unistd::getpgid(Some(raw(pid))).ok() == group.map(raw);
     let has_heard = |pid: u32| !spared && in_group(pid);
@@ -255,7 +255,7 @@ pub(crate) fn end(root: u32, except: &[u32], group: Option<u32>, signal: Signal)
             send(pid, signal);
         }
         if signal == Signal::SIGTERM {
-            send(pid, Signal::SIGCONT); // a stopped process hears TERM only once it goes on
+            send(pid, Signal::SIGCONT); // a stopped process gets TERM only once it continues
         }
     }
 }

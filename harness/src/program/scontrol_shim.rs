@@ -1,7 +1,7 @@
-//! What a program finds as `scontrol`: a requeue of its own job becomes a message to the harness, so that the checkpoint
-//! is committed before the one requeue. Everything else is Slurm's.
+//! A shim that the program finds as `scontrol`. A requeue of its own job becomes a message to the harness, so that the
+//! checkpoint is committed before the requeue. Every other command goes to Slurm.
 //!
-//! Where the harness can't be reached Slurm is told after all: the harness, if it lives, then hears of the requeue by TERM.
+//! If the harness can't be reached, the requeue goes to Slurm too. A harness that still runs then gets TERM.
 #![expect(
     clippy::disallowed_methods,
     reason = "an edge: reads its environment, and becomes Slurm's program"
@@ -25,18 +25,18 @@ use crate::os::log::log_stderr;
 
 /// The name by which it is called.
 const NAME: &str = "scontrol";
-/// How long the harness may leave a message lying.
+/// How long the harness may take to read a message.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A requeue of the caller's own job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OwnRequeue {
     Requeue,
-    /// And it shall wait there until somebody releases it.
+    /// The job must be held until somebody releases it.
     Hold,
 }
 
-/// Makes a folder with the one name in it, for the front of a program's PATH.
+/// Makes a folder that holds only `scontrol`, for the front of the program's PATH.
 pub(crate) fn make(beside: &Path, context: &JobContext) -> io::Result<PathBuf> {
     let folder = beside.with_file_name("bin");
     fs::create_dir(&folder)?; // in the socket's folder, which only the user may enter, and which is removed with it
@@ -49,7 +49,7 @@ pub(crate) fn is_meant(name: Option<&OsStr>) -> bool {
     name.and_then(|name| Path::new(name).file_name()) == Some(OsStr::new(NAME))
 }
 
-/// Acts as `scontrol`; comes back only where the message was taken, or there is no other.
+/// Acts as `scontrol`. Returns only if the harness took the message, or there is no real `scontrol`.
 pub(crate) fn run(arguments: &[OsString]) -> u8 {
     let job = crate::job::context::slurm_job();
     let words: Vec<&str> = arguments.iter().map(|word| word.to_str().unwrap_or("\0")).collect();
@@ -63,7 +63,7 @@ pub(crate) fn run(arguments: &[OsString]) -> u8 {
     }
 }
 
-/// The wish that a command line is, if it is one for this job alone.
+/// The requeue in a command line, if it is for this job alone.
 fn own_requeue(words: &[&str], job: &SlurmJob) -> Option<OwnRequeue> {
     let mut words = words.iter().filter(|word| !word.starts_with('-'));
     let wish = match *words.next()? {
@@ -79,7 +79,7 @@ fn is_own(id: &str, job: &SlurmJob) -> bool {
     id == job.raw || id == job.id()
 }
 
-/// One task's raw id equals the array's, and would requeue all of it: only the array's form names this task.
+/// The raw id of one task equals the array's and would requeue the whole array. Only the form with an index names it.
 fn with_own_id(words: &[&str], job: &SlurmJob) -> Vec<OsString> {
     let own = |word: &&str| if **word == job.raw { job.id() } else { (*word).to_owned() };
     words.iter().map(own).map(OsString::from).collect()
@@ -98,7 +98,7 @@ fn forward(wish: OwnRequeue) -> io::Result<()> {
     Ok(())
 }
 
-/// Becomes Slurm's own program: the first in PATH that is not this one.
+/// Executes Slurm's own program: the first in PATH that is not this one.
 fn real(arguments: &[OsString]) -> u8 {
     let own = env::current_exe().and_then(fs::canonicalize).ok();
     let path = env::var_os("PATH").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! One datagram: lines `KEY=VALUE`. What can't be read costs its own line only. Pure.
+//! One datagram: lines `KEY=VALUE`. An unreadable line is skipped. Pure.
 
 use std::time::Duration;
 
@@ -6,17 +6,17 @@ use serde_json::{Map, Value};
 
 use crate::protocol::workload::{Workload, WorkloadPlan};
 
-/// What a program said at once.
+/// One message of a program.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ProgramMessage {
-    /// Who speaks, and the number of this message of it: a second one of that number is a repeat.
+    /// The sender and the number of this message. A second message with that number is a repeat.
     pub(crate) source: Option<(String, u64)>,
     /// Completed steps.
     pub(crate) step: Option<u64>,
     pub(crate) lines: Vec<MessageLine>,
 }
 
-/// One thing said.
+/// One line of a message.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum MessageLine {
     Ready,
@@ -42,10 +42,10 @@ pub(crate) enum MessageLine {
     Did(Workload),
 }
 
-/// The longest text that is kept for people.
+/// The longest text that is kept.
 const LONGEST: usize = 500;
 
-/// Reads a datagram.
+/// Parses a datagram.
 pub(crate) fn parse(bytes: &[u8]) -> ProgramMessage {
     let text = String::from_utf8_lossy(bytes);
     let mut message = ProgramMessage::default();
@@ -88,7 +88,7 @@ fn line(key: &str, value: &str) -> Option<MessageLine> {
     })
 }
 
-/// A name in the checkpoint folder, and nothing outside of it.
+/// A name in the checkpoint folder. Paths that leave the folder are rejected.
 fn name(value: &str) -> Option<Vec<u8>> {
     let value = value.trim_end_matches('/');
     let is_name =
@@ -100,7 +100,7 @@ fn short(value: &str) -> String {
     value.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
 }
 
-/// A table of numbers. Python writes `NaN` and `Infinity`, which are no JSON.
+/// A table of numbers. Python writes `NaN` and `Infinity`, which are not JSON.
 fn values(text: &str) -> Option<Map<String, Value>> {
     let parsed = serde_json::from_str(text);
     let Ok(Value::Object(values)) = parsed.or_else(|_| serde_json::from_str(&finite(text))) else {

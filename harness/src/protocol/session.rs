@@ -1,4 +1,4 @@
-//! What a program has told, and what it must know: state and answers. No I/O and no clock. Pure.
+//! The conversation with a program: its reports, and the state that it is notified of. No I/O and no clock. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -11,9 +11,9 @@ use super::message::{MessageLine, ProgramMessage};
 use crate::os::clock::Time;
 use crate::protocol::workload::Workloads;
 
-/// How many of a source's latest numbers are remembered.
+/// How many of a sender's latest message numbers are remembered.
 const REMEMBERED: usize = 256;
-/// How many sources are told apart; a program has one for each of its processes.
+/// How many senders are distinguished. Each process of a program is one.
 const SOURCES: usize = 4096;
 
 /// Why a program is asked to save.
@@ -42,20 +42,20 @@ impl SaveReason {
     }
 }
 
-/// What an attempt begins with.
+/// The initial state of an attempt.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SessionConfig {
     /// The step of the checkpoint.
     pub(crate) resumed: Option<u64>,
     /// The step of the last validation up to there.
     pub(crate) validated: Option<u64>,
-    /// What ranks, and the best so far.
+    /// The metric that ranks validations, and its best value so far.
     pub(crate) metric: Option<MetricSpec>,
     pub(crate) best: Option<f64>,
     pub(crate) every: SavePeriod,
 }
 
-/// How often a save is asked for.
+/// How often a save is requested.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum SavePeriod {
     #[default]
@@ -64,7 +64,7 @@ pub(crate) enum SavePeriod {
     Steps(u64),
 }
 
-/// What follows from a message.
+/// The effect of a message.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum MessageEffect {
     Report {
@@ -72,16 +72,16 @@ pub(crate) enum MessageEffect {
         values: Map<String, Value>,
         validation: bool,
     },
-    /// Something that the program saved is complete.
+    /// A save is complete.
     Complete {
         name: Vec<u8>,
         step: Option<u64>,
     },
-    /// The job shall be requeued.
+    /// The program asks to be requeued.
     Requeue,
-    /// The sender wants to know the state, now and whenever it changes.
+    /// The sender subscribes to the state.
     Subscribe,
-    /// The sender gets this.
+    /// This text is the answer to the sender.
     Answer(String),
     /// The next sign of life may take this long.
     Extend(Duration),
@@ -93,34 +93,34 @@ pub(crate) struct Session {
     settings: SessionConfig,
     seen: BTreeMap<String, BTreeSet<u64>>,
     pub(crate) step: Option<u64>,
-    /// The same, as told in this attempt: what a checkpoint without a number is named by.
+    /// The step that was reported in this attempt. It is the number of a checkpoint without one.
     pub(crate) reported_step: Option<u64>,
     pub(crate) total: Option<u64>,
     pub(crate) progress: Option<f64>,
     pub(crate) status: Option<String>,
-    /// The work has begun.
+    /// The program works.
     pub(crate) is_ready: bool,
-    /// The program said that all is done.
+    /// The program said that training is finished.
     pub(crate) is_finished: bool,
-    /// Why the parameters make no sense.
+    /// Why the parameters are invalid.
     pub(crate) invalid: Option<String>,
-    /// When the save that is under way began.
+    /// When the present save began.
     saving: Option<Time>,
-    /// What all saves took.
+    /// The total time of all saves.
     pub(crate) saved_for: Option<Duration>,
     costs: BTreeMap<u64, Duration>,
     workloads: Option<Workloads>,
     state: PublishedState,
     /// Counts the requests to save.
     requests: u64,
-    /// When the open one was made.
+    /// When the open request was made.
     requested_at: Time,
-    /// When the last save was complete, or the work began.
+    /// When the last save was complete, or the program began to work.
     last_save: Option<Time>,
     last_saved_step: u64,
 }
 
-/// What subscribers are told.
+/// The state that subscribers get.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct PublishedState {
     number: u64,
@@ -157,7 +157,7 @@ impl Session {
         }
     }
 
-    /// Takes a message.
+    /// Handles a message.
     pub(crate) fn handle(&mut self, message: ProgramMessage, now: Time) -> Vec<MessageEffect> {
         if let Some((source, number)) = &message.source
             && !self.is_new(source, *number)
@@ -177,7 +177,7 @@ impl Session {
         heard
     }
 
-    /// The work has begun, by whatever sign.
+    /// Notes that the program works.
     pub(crate) fn note_work(&mut self, now: Time) {
         if !self.is_ready {
             self.is_ready = true;
@@ -185,7 +185,7 @@ impl Session {
         }
     }
 
-    /// Remembers a message's number; a repeated one is not new. So is one that is older than all that is remembered.
+    /// Remembers the number of a message. Returns false for a repeat, and for a number older than all remembered ones.
     fn is_new(&mut self, source: &str, number: u64) -> bool {
         if self.seen.len() >= SOURCES && !self.seen.contains_key(source) {
             return true;
@@ -201,7 +201,7 @@ impl Session {
         true
     }
 
-    /// A question may be asked twice: its answer may have been lost.
+    /// Answers the questions of a repeated message again: the answer may have been lost.
     fn repeated(&self, message: &ProgramMessage) -> Vec<MessageEffect> {
         let number = message.source.as_ref().map(|(_, number)| *number);
         let answer = |line: &MessageLine| match line {
@@ -291,12 +291,12 @@ impl Session {
         }
     }
 
-    /// What saving a step took.
+    /// How long the save of a step took.
     pub(crate) fn cost(&self, step: u64) -> Option<Duration> {
         self.costs.get(&step).copied()
     }
 
-    /// A checkpoint is complete: the request is answered.
+    /// Closes the save request: a checkpoint is complete.
     fn resolve(&mut self, step: Option<u64>, now: Time) {
         self.last_save = Some(now);
         self.last_saved_step = self.last_saved_step.max(step.or(self.step).unwrap_or(0));
@@ -306,7 +306,7 @@ impl Session {
         self.change(|state| state.save = 0);
     }
 
-    /// A checkpoint is committed that was written at `at`: one from before a request does not answer it.
+    /// Notes a commit of a checkpoint written at `at`. A checkpoint from before the request does not close it.
     pub(crate) fn committed(&mut self, step: u64, at: Time, now: Time) {
         let save = self.state.save;
         self.resolve(Some(step), now);
@@ -316,7 +316,7 @@ impl Session {
         self.change(|state| state.committed = state.committed.max(Some(step)));
     }
 
-    /// Asks for a save, unless one is asked for already.
+    /// Requests a save, unless a request is open.
     pub(crate) fn request_save(&mut self, reason: SaveReason, now: Time) {
         if self.state.save == 0 {
             self.requests += 1;
@@ -327,7 +327,7 @@ impl Session {
         self.change(|state| state.reason = Some(reason));
     }
 
-    /// Tells whether the program is being stopped.
+    /// Sets whether, why and until when the program is being stopped.
     pub(crate) fn set_stop(&mut self, stop: Option<(SaveReason, Option<f64>)>) {
         self.change(|state| {
             state.stop = stop.is_some();
@@ -344,12 +344,12 @@ impl Session {
         }
     }
 
-    /// Counts the changes of what subscribers know.
+    /// The version of the published state.
     pub(crate) fn version(&self) -> u64 {
         self.state.number
     }
 
-    /// What subscribers are told.
+    /// The state that subscribers get.
     pub(crate) fn text(&self) -> String {
         let PublishedState { number, save, stop, reason, deadline, committed } = self.state;
         let mut text = format!("STATE={number}\nSAVE={save}\nSTOP={}\n", u8::from(stop));
@@ -367,7 +367,7 @@ impl Session {
         text
     }
 
-    /// A save is asked for this long after the last one.
+    /// Sets the time between two saves.
     pub(crate) fn set_interval(&mut self, interval: Duration) {
         self.settings.every = SavePeriod::Time(interval);
     }
@@ -379,7 +379,7 @@ impl Session {
         self.last_save.filter(|_| is_free).map(|last| last + every)
     }
 
-    /// Asks for the periodic save where it is due.
+    /// Requests the periodic save if it is due.
     pub(crate) fn tick(&mut self, now: Time) {
         let is_due = match self.settings.every {
             SavePeriod::Never => false,

@@ -1,4 +1,4 @@
-//! The datagram socket: in a folder that only the user may enter, and each message's sender known from the kernel.
+//! The datagram socket. It is in a folder that only the user may enter, and the kernel identifies each sender.
 
 use std::fs;
 use std::io::{self, IoSliceMut};
@@ -15,9 +15,9 @@ use nix::sys::socket::{
 
 /// The longest message.
 const LONGEST: usize = 64 * 1024;
-/// How much may wait to be read.
+/// How many bytes may wait to be read.
 const WAITING: usize = 1024 * 1024;
-/// How many senders are told of changes.
+/// How many senders can subscribe.
 const SUBSCRIBERS: usize = 256;
 /// A path longer than this does not fit into an address.
 const LONGEST_PATH: usize = 100;
@@ -39,11 +39,11 @@ pub(crate) struct Socket {
 #[derive(Debug)]
 struct Subscriber {
     address: UnixAddr,
-    /// The version of the state that it was told.
+    /// The version of the state that it was sent last.
     notified_version: u64,
 }
 
-/// A message and who sent it.
+/// A message and its sender.
 #[derive(Debug)]
 pub(crate) struct ReceivedDatagram {
     pub(crate) bytes: Vec<u8>,
@@ -83,7 +83,7 @@ impl Socket {
         self.descriptor.as_fd()
     }
 
-    /// The next message of this user's, if one waits. What another user sent is dropped.
+    /// The next message, if one waits. Messages of other users are dropped.
     pub(crate) fn receive(&mut self) -> Option<ReceivedDatagram> {
         loop {
             let mut credentials = nix::cmsg_space!(nix::sys::socket::UnixCredentials);
@@ -114,7 +114,7 @@ impl Socket {
         }
     }
 
-    /// Answers one sender, and forgets it if it is gone.
+    /// Answers a sender, and forgets it if it is gone.
     pub(crate) fn answer(&mut self, to: UnixAddr, text: &str) -> bool {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         match sendto(self.descriptor.as_raw_fd(), text.as_bytes(), &to, flags) {
@@ -127,7 +127,7 @@ impl Socket {
         }
     }
 
-    /// From now on this sender is told of changes, and first of the state as it is.
+    /// Subscribes a sender to the state. It gets the present state first.
     pub(crate) fn subscribe(&mut self, address: UnixAddr) {
         self.subscribers.retain(|subscriber| subscriber.address != address);
         if self.subscribers.len() >= SUBSCRIBERS {
@@ -136,7 +136,7 @@ impl Socket {
         self.subscribers.push(Subscriber { address, notified_version: 0 });
     }
 
-    /// Tells those that don't know yet, and says how many know it now.
+    /// Sends the state to all subscribers that don't have it yet. Returns how many have it now.
     pub(crate) fn publish(&mut self, version: u64, text: &str) -> usize {
         let behind: Vec<UnixAddr> = self
             .subscribers
@@ -155,7 +155,7 @@ impl Socket {
         self.subscribers.iter().filter(|subscriber| subscriber.notified_version == version).count()
     }
 
-    /// Whether somebody has still to be told.
+    /// Whether a subscriber does not have the state yet.
     pub(crate) fn is_behind(&self, version: u64) -> bool {
         self.subscribers.iter().any(|subscriber| subscriber.notified_version < version)
     }

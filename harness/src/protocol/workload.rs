@@ -5,12 +5,12 @@
 
 use serde::Deserialize;
 
-/// What a program asks for. A period of 0 is none.
+/// The plan that a program asks for. A period of 0 means never.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub(crate) struct WorkloadPlan {
-    /// Steps of the whole.
+    /// The total number of steps.
     pub(crate) total: u64,
-    /// Steps of one workload at the most; 0 sets no limit.
+    /// The most steps of one workload. 0 means no limit.
     #[serde(default)]
     pub(crate) unit: u64,
     #[serde(default)]
@@ -35,7 +35,7 @@ pub(crate) enum Workload {
 }
 
 impl Workload {
-    /// Reads `train:100`, `validate` or `checkpoint`.
+    /// Parses `train:100`, `validate` or `checkpoint`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         match text {
             "validate" => Some(Self::Validate),
@@ -44,7 +44,7 @@ impl Workload {
         }
     }
 
-    /// The lines that tell it.
+    /// The lines of the message that assigns it.
     pub(crate) fn lines(self) -> String {
         match self {
             Self::Train(steps) => format!("WORKLOAD=train\nSTEPS={steps}\n"),
@@ -55,7 +55,7 @@ impl Workload {
     }
 }
 
-/// How far a trial is with its plan.
+/// The progress of a trial in its plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Workloads {
     plan: WorkloadPlan,
@@ -63,17 +63,17 @@ pub(crate) struct Workloads {
     saved: u64,
     /// The step of the last validation.
     validated: Option<u64>,
-    /// The last validation was the best, and is not saved.
+    /// The last validation was the best one, and is not saved yet.
     best: bool,
 }
 
 impl Workloads {
-    /// Begins at a checkpoint, 0 where there is none. A validation made at exactly its step counts.
+    /// Begins at the step of a checkpoint, or 0. A validation at exactly that step counts.
     pub(crate) fn begin(plan: WorkloadPlan, step: u64, validated: Option<u64>) -> Self {
         Self { plan, step, saved: step, validated, best: false }
     }
 
-    /// What comes next. `stopping`: the time may be too short for a validation, never for a save.
+    /// The next workload. `stopping`: there may be no time for a validation, but there always is for a save.
     pub(crate) fn next(&self, stopping: bool) -> Workload {
         let WorkloadPlan { total, validate_every, checkpoint_every, validate_first, .. } =
             self.plan;
@@ -104,7 +104,7 @@ impl Workloads {
         limits.into_iter().flatten().fold(total - self.step, u64::min).max(1)
     }
 
-    /// A workload was done; `step` is where the program says that it is. Late news change nothing.
+    /// Notes that a workload was done, at the step that the program reports. Late news change nothing.
     pub(crate) fn did(&mut self, work: Workload, step: Option<u64>) {
         match work {
             Workload::Train(steps) => {
@@ -118,13 +118,13 @@ impl Workloads {
         }
     }
 
-    /// A checkpoint is complete.
+    /// Notes that a checkpoint is complete.
     pub(crate) fn saved(&mut self, step: u64) {
         self.saved = self.saved.max(step.min(self.step));
         self.best &= self.saved < self.step;
     }
 
-    /// The last validation was better than all before.
+    /// Notes that the last validation was better than all before.
     pub(crate) fn is_best(&mut self) {
         self.best = self.saved < self.step;
     }

@@ -1,30 +1,30 @@
-//! What the shims of a launched program tell the harness: lines of text that Slurm gathers from all of them.
+//! The messages of shims to the harness: lines of text that Slurm collects from all of them.
 //!
-//! Slurm hands on what a task writes in pieces of at most 1,024 bytes, and other tasks' pieces may come between. So
-//! a line is shorter than that, and each tells whose it is.
+//! Slurm forwards the output of a task in pieces of at most 1,024 bytes, and mixes the pieces of several tasks. So each
+//! line is shorter than that and starts with its rank.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// How a line of ours begins. What does not is somebody else's: a prolog may print too.
+/// The prefix of our lines. Other lines come from a prolog, for example.
 const MARK: &str = "nemo1";
-/// The longest line, its end included. Slurm's own limit is 1,024.
+/// The longest line with its line break. Slurm's limit is 1,024.
 const LONGEST_LINE: usize = 1000;
-/// What a message may have altogether: more is no message.
+/// The longest message.
 const LONGEST: usize = 256 * 1024;
 
-/// What one rank tells.
+/// A message of one rank.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RankMessage {
     /// Its program runs, in this step of the job and on this node.
     Started { step: String, node: String },
     /// Its program could not be started on this node.
     Failed { node: String, why: String },
-    /// Whether the request to save reached a process that catches its signal.
+    /// Whether a process caught the signal of a save request.
     Heard(bool),
     /// A line of the program's output.
     Line(Vec<u8>),
-    /// A message of the program, and the number of its sender, 0 for one that can't be answered.
+    /// A datagram of the program and the number of its sender, or 0 if it can't be answered.
     Datagram { from: u32, bytes: Vec<u8> },
     /// Its program ended with this exit code.
     Exited(i32),
@@ -82,7 +82,7 @@ pub(crate) fn encode(rank: u32, message: &RankMessage) -> String {
     let (kind, mut payload) = message.parts();
     payload.truncate(LONGEST);
     let head = format!("{MARK} {rank} {kind} ");
-    // Three characters for a byte at most, and two for the mark of what follows.
+    // A byte needs at most three characters, and the mark of a continued line needs two.
     let room = (LONGEST_LINE - head.len() - 3) / 3;
     let mut text = String::new();
     let mut pieces = payload.chunks(room).peekable();
@@ -99,7 +99,7 @@ pub(crate) fn encode(rank: u32, message: &RankMessage) -> String {
     }
 }
 
-/// Writes bytes so that any of them is on one line.
+/// Encodes bytes for one line.
 fn escape(bytes: &[u8], text: &mut String) {
     for &byte in bytes {
         if matches!(byte, b' '..=b'~') && byte != b'%' {
@@ -110,39 +110,39 @@ fn escape(bytes: &[u8], text: &mut String) {
     }
 }
 
-/// The answer to a sender of one rank's, as an order to all shims.
+/// The command that carries an answer to a sender of one rank.
 pub(crate) fn answer(rank: u32, to: u32, bytes: &[u8]) -> String {
     let mut text = format!("answer {rank} {to} ");
     escape(bytes, &mut text);
     text
 }
 
-/// Reads what stands behind `answer `.
+/// Parses the text after `answer `.
 pub(crate) fn read_answer(text: &str) -> Option<(u32, u32, Vec<u8>)> {
     let mut words = text.splitn(3, ' ');
     let (rank, to, bytes) = (words.next()?, words.next()?, words.next()?);
     Some((rank.parse().ok()?, to.parse().ok()?, unescape(bytes)?))
 }
 
-/// Puts the messages of all ranks together again.
+/// Reassembles the messages of all ranks.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
     begun: BTreeMap<u32, Vec<u8>>,
 }
 
-/// What a line was.
+/// A decoded line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum FrameLine {
-    /// A message is whole now.
+    /// The last line of a message, which is complete now.
     Message(u32, RankMessage),
-    /// A part of one, or one that a newer shim would send.
+    /// A part of a message, or a message of a newer shim.
     Nothing,
-    /// No line of ours.
+    /// A line of another program.
     Foreign,
 }
 
 impl Decoder {
-    /// Takes one line, without its end.
+    /// Decodes one line without its line break.
     pub(crate) fn take(&mut self, line: &str) -> FrameLine {
         let Some((rank, kind, more, payload)) = split(line) else { return FrameLine::Foreign };
         let begun = self.begun.entry(rank).or_default();

@@ -19,23 +19,23 @@ use nemo_core::rundir::TrialDir;
 
 pub(crate) use shim::run;
 
-/// What it is started with.
+/// The options of `exec`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ExecOptions {
     pub(crate) dir: TrialDir,
     pub(crate) attempt: u32,
     pub(crate) workdir: PathBuf,
-    /// Where the ranks meet, on the first node.
+    /// The port on the first node where the ranks meet.
     pub(crate) port: u16,
-    /// Rank 0 hands on its lines.
+    /// Rank 0 sends its lines to the harness.
     pub(crate) lines: bool,
-    /// The program is a launcher: each node has one, which starts this many workers.
+    /// The program is a launcher, one for each node, that starts this many workers.
     pub(crate) workers: Option<u32>,
     pub(crate) program: Vec<OsString>,
 }
 
 impl ExecOptions {
-    /// The arguments that are read again by [`Options::parse`].
+    /// The arguments that are read again by [`ExecOptions::parse`].
     pub(crate) fn arguments(&self) -> Vec<OsString> {
         let mut words: Vec<OsString> = ["exec", "--trial-dir"].map(OsString::from).into();
         words.push(self.dir.path().into());
@@ -52,7 +52,7 @@ impl ExecOptions {
         words
     }
 
-    /// Reads what stands behind `exec`.
+    /// Parses the arguments after `exec`.
     pub(crate) fn parse(words: &[OsString]) -> Result<Self, String> {
         let (mut dir, mut attempt, mut workdir, mut port) = (None, None, None, None);
         let (mut lines, mut workers) = (false, None);

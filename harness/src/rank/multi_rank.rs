@@ -1,6 +1,6 @@
-//! A program of several processes: `srun`, the shims behind it, and what each of them has told.
+//! A program of several processes: `srun`, the shims that it starts, and their messages.
 //!
-//! `srun`'s own exit code is not believed. One process's crash ends all, and the end of the worst is the program's.
+//! The exit code of `srun` is ignored. If any rank crashes, all are ended, and the worst exit becomes the program's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -22,18 +22,18 @@ use crate::program::processes::{self, Pipes};
 use crate::rank::frame::{Decoder, FrameLine, RankMessage, answer};
 use crate::rank::relay::{Relay, Relayed};
 
-/// How long the others have to end by themselves when one has crashed: what they say last explains most.
+/// How long the other ranks may take to end by themselves after a crash: their last output may explain it.
 const END_GRACE: Duration = Duration::from_secs(3);
-/// The same while they may be saving.
+/// The same if they may be saving.
 const SAVE_GRACE: Duration = Duration::from_secs(30);
-/// How long they have after TERM.
+/// The time from TERM to KILL.
 const KILL_AFTER: Duration = Duration::from_secs(10);
-/// How long `srun` may stay when all is over.
+/// How long `srun` may stay after the end of all ranks.
 const SRUN_GRACE: Duration = Duration::from_secs(10);
 /// How long `scancel` may take.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// How one rank stands.
+/// The state of one rank.
 #[derive(Clone, Debug, Default)]
 struct RankState {
     node: String,
@@ -41,7 +41,7 @@ struct RankState {
     exit: Option<Exit>,
 }
 
-/// What is done next where one rank's end is to be all ranks'.
+/// The next step of ending all ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EndStep {
     End,
@@ -50,7 +50,7 @@ enum EndStep {
     Srun(Signal),
 }
 
-/// The program.
+/// A program of several ranks.
 #[derive(Debug)]
 pub(crate) struct MultiRankProgram {
     pub(crate) srun: u32,
@@ -62,38 +62,38 @@ pub(crate) struct MultiRankProgram {
     stderr: OutputStream,
     last_error_line: Option<String>,
     decoder: Decoder,
-    /// A request is open: these ranks have answered that nobody caught its signal.
+    /// The ranks in which no process caught the signal of the open save request.
     without_handler: Option<BTreeSet<u32>>,
     requested_at: Option<Time>,
     next_step: Option<(Time, EndStep)>,
-    /// In the order of their coming: who ended badly before anybody was told to end.
+    /// The ranks that failed before any was told to end, in the order of their ends.
     failed_first: Vec<u32>,
     is_ending: bool,
     kills: u32,
     relay: Option<Relay>,
-    /// What was heard after the end, and not taken yet.
+    /// News that came after the end and was not returned yet.
     unread_news: Vec<RankNews>,
 }
 
-/// What is heard of a program elsewhere.
+/// News of a program on other nodes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RankNews {
     /// A line of rank 0's output.
     Line(String),
-    /// Whether a request to save reached anybody.
+    /// Whether any process caught a save request.
     SaveRequested(bool),
     /// A message of one rank's program.
     Message(Relayed),
 }
 
-/// Whose end was the program's, where it has several processes.
+/// The rank whose end became the program's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FailedRank {
     pub(crate) rank: u32,
     pub(crate) node: String,
     /// How the others ended, for people.
     pub(crate) others: String,
-    /// Some ranks' ends were seen by nobody, though nobody had told them to end: their node may be gone.
+    /// The ends of some ranks are unknown, though none was told to end. Their node may be lost.
     pub(crate) lost: bool,
 }
 
@@ -104,7 +104,7 @@ impl fmt::Display for FailedRank {
 }
 
 impl MultiRankProgram {
-    /// Starts `srun` for so many ranks.
+    /// Starts `srun` for `world_size` ranks.
     pub(crate) fn start(
         world_size: u32,
         argv: &[OsString],
@@ -138,7 +138,7 @@ impl MultiRankProgram {
         })
     }
 
-    /// Each shim writes down what the processes of its rank do.
+    /// Tells each shim to write the state of its processes to a file.
     pub(crate) fn keep_evidence(&mut self) {
         self.send_command("evidence");
     }
@@ -158,7 +158,7 @@ impl MultiRankProgram {
         }
     }
 
-    /// Asks all ranks to save. A shim whose program does not catch the signal yet goes on trying.
+    /// Asks all ranks to save. A shim whose program does not catch the signal yet tries again.
     pub(crate) fn ask(&mut self, signal: Signal, now: Time) {
         if self.without_handler.is_none() {
             self.without_handler = Some(BTreeSet::new());
@@ -167,7 +167,7 @@ impl MultiRankProgram {
         }
     }
 
-    /// Tells all ranks to end. Who does not listen any more is ended through `srun`, which ends the step.
+    /// Tells all ranks to end. If shims don't react, `srun` gets the signals and ends the step.
     pub(crate) fn end(&mut self, signal: Signal) {
         self.is_ending = true;
         self.next_step = None;
@@ -183,7 +183,7 @@ impl MultiRankProgram {
         }
     }
 
-    /// A full pipe means that nobody has listened for long: then only the kill through `srun` is left.
+    /// Sends a command to all shims. If the pipe is full, nobody has read for long, and only a KILL through `srun` helps.
     fn send_command(&mut self, order: &str) {
         if let Some(orders) = &mut self.commands {
             drop(orders.write_all(format!("{order}\n").as_bytes()));
@@ -251,7 +251,7 @@ impl MultiRankProgram {
         None
     }
 
-    /// The answer to a request, once one rank heard it or all are known to be deaf.
+    /// The answer to a save request: one rank caught it, or none did.
     fn asked(&mut self) -> Option<RankNews> {
         let deaf = self.without_handler.as_ref()?;
         let mut has_heard = false;
@@ -290,7 +290,7 @@ impl MultiRankProgram {
         }
     }
 
-    /// Does what is due.
+    /// Does the next step if it is due.
     fn act(&mut self, now: Time, log: &mut Log) {
         let Some((_, due)) = self.next_step.filter(|(at, _)| *at <= now) else { return };
         match due {
@@ -312,7 +312,7 @@ impl MultiRankProgram {
         }
     }
 
-    /// `srun` is gone: what the shims told last is read, and what it left behind is ended.
+    /// Reads the last messages after `srun` has ended, and kills what it left behind.
     pub(crate) fn ended(&mut self, harness: &Harness, log: &mut Log) -> (Exit, Option<FailedRank>) {
         for _ in 0..64 {
             let heard = self.read_news(harness.clock.now(), log);
@@ -326,7 +326,7 @@ impl MultiRankProgram {
         if !missing.is_empty()
             && let Some(step) = &self.step
         {
-            // A killed `srun` leaves its tasks behind.
+            // A killed `srun` leaves its tasks running.
             subprocess::ask(&["scancel", "--signal=KILL", step], &harness.clock, ANSWER);
         }
         if self.ranks.is_empty() {
@@ -336,7 +336,7 @@ impl MultiRankProgram {
         self.worst(&missing)
     }
 
-    /// The worst end; of equals, the first to come.
+    /// The worst exit. Of equal ones, the first.
     fn worst(&self, missing: &[u32]) -> (Exit, Option<FailedRank>) {
         let ended = |number: &u32| self.ranks.get(number).and_then(|rank| rank.exit.clone());
         let mut ends: Vec<(u32, Exit)> = Vec::new();
@@ -350,7 +350,7 @@ impl MultiRankProgram {
             let meant = all.iter().rev().filter(|(number, _)| is_meant(*number));
             meant.max_by_key(|(_, exit)| severity(exit))
         };
-        // Who crashed by itself explains more than who was told to end, and than whose end nobody saw.
+        // A rank that crashed by itself explains more than one that was told to end, or whose end is unknown.
         let by_itself = worst_of(&|number| self.failed_first.contains(&number));
         let crashed = by_itself.filter(|(_, exit)| severity(exit) >= CRASH);
         let worst = crashed.or_else(|| worst_of(&|_| true));
@@ -364,17 +364,17 @@ impl MultiRankProgram {
     }
 }
 
-/// From here on an end is a crash.
+/// The lowest severity of a crash.
 const CRASH: u8 = 2;
 
-/// How bad an end is. Success and what was agreed upon are the mildest.
+/// The severity of an exit. Success is the mildest, then the exit codes that ask for a restart.
 fn severity(exit: &Exit) -> u8 {
     match exit {
         Exit::Code(0) => 0,
         Exit::Code(EXIT_RESTART | EXIT_REQUEUE) => 1,
         Exit::Code(EXIT_NEVER) => 4,
         Exit::StartFailed(_) | Exit::NotStarted(_) => 3,
-        // An abort in a library is often but the answer to another rank's exit: which came first tells more.
+        // An abort in a library is often only a reaction to another rank's exit, so the first one matters more.
         Exit::Code(_) | Exit::Signal(_) => CRASH,
     }
 }
@@ -391,12 +391,15 @@ fn others_shown(all: &[(u32, Exit)], worst: u32, missing: &[u32]) -> String {
         };
         by_end.entry(end).or_default().push(*number);
     }
-    let group = |(end, mut numbers): (String, Vec<u32>)| {
-        numbers.sort_unstable();
-        let shown: Vec<String> = numbers.iter().take(8).map(ToString::to_string).collect();
-        let more = if numbers.len() > 8 { " …" } else { "" };
-        let word = if numbers.len() == 1 { "rank" } else { "ranks" };
-        format!("{word} {}{more}: {end}", shown.join(", "))
-    };
-    by_end.into_iter().map(group).collect::<Vec<_>>().join("; ")
+    let groups = by_end.into_iter().map(|(end, numbers)| format!("{}: {end}", rank_list(numbers)));
+    groups.collect::<Vec<_>>().join("; ")
+}
+
+/// `rank 3`, or `ranks 0, 2`, cut after eight.
+fn rank_list(mut numbers: Vec<u32>) -> String {
+    numbers.sort_unstable();
+    let shown: Vec<String> = numbers.iter().take(8).map(ToString::to_string).collect();
+    let more = if numbers.len() > 8 { " …" } else { "" };
+    let word = if numbers.len() == 1 { "rank" } else { "ranks" };
+    format!("{word} {}{more}", shown.join(", "))
 }

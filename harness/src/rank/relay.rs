@@ -1,5 +1,5 @@
-//! Messages of programs on other nodes: each of their senders has a socket here, which speaks to the harness's own
-//! as if the sender were on this node.
+//! Relays messages of programs on other nodes: each sender has a socket on this node, which talks to the harness's
+//! socket in its place.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,12 +8,12 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::PathBuf;
 
-/// How many senders may be answered; what others send is only heard.
+/// How many senders can be answered. Messages of others are only read.
 const SENDERS: usize = 256;
 /// The longest answer.
 const LONGEST: usize = 64 * 1024;
 
-/// A message, and which sender of which rank's it came from. 0 is one that can't be answered.
+/// A message with its rank and sender. Sender 0 can't be answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Relayed {
     pub(crate) rank: u32,
@@ -38,7 +38,7 @@ impl Relay {
         self.senders.values().map(AsFd::as_fd)
     }
 
-    /// Sends a message to the harness. One that can't be sent is lost, as any may be.
+    /// Sends a message to the harness. Like any message, it may be lost.
     pub(crate) fn deliver(&mut self, message: &Relayed) {
         drop(self.try_deliver(message));
     }
@@ -53,7 +53,7 @@ impl Relay {
             return unnamed.send_to(&message.bytes, &self.harness);
         }
         if !self.senders.contains_key(&sender) {
-            // Anybody may write to such a name, so it listens to the harness's socket only.
+            // Anybody may write to such a name, so the socket accepts only messages of the harness's socket.
             let name =
                 format!("nemo-{}-{}-{}", nemo_core::claim::nonce()?, message.rank, message.from);
             let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name)?)?;
@@ -64,7 +64,7 @@ impl Relay {
         self.senders.get(&sender).map_or(Ok(0), |socket| socket.send(&message.bytes))
     }
 
-    /// What the harness has said since: rank, sender, text.
+    /// The harness's answers: rank, sender, text.
     pub(crate) fn answers(&self) -> Vec<(u32, u32, Vec<u8>)> {
         let mut answers = Vec::new();
         let mut buffer = vec![0; LONGEST];

@@ -1,4 +1,4 @@
-//! The shim's loop: one program, one line to the harness, and nothing left at the end.
+//! The shim's loop: runs one program, reports to the harness, and leaves no process behind.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -29,20 +29,20 @@ use crate::program::output::{self, OutputStream};
 use crate::program::processes::{self, ProcessStart};
 use crate::protocol::Socket;
 
-/// How often a program that did not catch the request to save is asked again.
+/// How often the save signal is sent again if no process caught it.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long the harness has to read the last words.
+/// How long the harness may take to read the last messages.
 const LAST_WORDS: Duration = Duration::from_secs(10);
-/// So much may wait for the harness; beyond it lines of output are dropped, but nothing else.
+/// How much may wait for the harness. Beyond that, lines of output are dropped.
 const BACKLOG: usize = 1024 * 1024;
-/// How often the output is looked at while the disk does not take what came before.
+/// How often the output is polled while the disk can't take earlier output.
 const FULL: Duration = Duration::from_millis(50);
-/// How many messages are read before something else gets its turn.
+/// How many messages are read before other events are handled.
 const MESSAGES: usize = 1024;
 /// How many senders can be answered.
 const SENDERS: usize = 256;
 
-/// What the harness says, a word a line.
+/// A command of the harness, one a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum ShimCommand {
     /// Ask the program to save, by this signal.
@@ -51,7 +51,7 @@ enum ShimCommand {
     End,
     /// KILL.
     Kill,
-    /// Write down what the processes do.
+    /// Write the state of the processes to a file.
     Evidence,
     /// A message for a sender of this rank's.
     Answer { rank: u32, to: u32, bytes: Vec<u8> },
@@ -61,25 +61,25 @@ enum ShimCommand {
 struct Shim {
     rank: Rank,
     clock: Clock,
-    /// Where to write what the processes of a hanging program do.
+    /// The file for the state of the processes of a program that hangs.
     evidence: PathBuf,
     signals: SignalFd,
     pid: u32,
     program: Option<u32>,
-    /// The signal that nobody caught yet, and when it is sent again.
+    /// The signal that no process caught yet, and when it is sent again.
     wanted: Option<(Signal, Time)>,
     streams: Vec<OutputStream>,
-    /// Writes them: a disk that hangs must not hold up an order.
+    /// The thread that writes: a disk that hangs must not delay a command.
     records: SerialQueue,
     socket: Option<Socket>,
-    /// Who has sent messages and can be answered: their numbers begin at 1.
+    /// The senders that can be answered. Their numbers start at 1.
     senders: Vec<UnixAddr>,
     input: Option<(Stdin, Vec<u8>)>,
     output: Stdout,
     pending: VecDeque<u8>,
 }
 
-/// Runs the program of one rank. Its end is told to the harness; the exit code only says that this was done.
+/// Runs the program of one rank and reports its end to the harness. The exit code only says that this was done.
 pub(crate) fn run(options: &ExecOptions) -> Result<u8, String> {
     let signals = signals::listen().map_err(|error| format!("signals: {error}"))?;
     processes::adopt_orphans().map_err(|error| format!("a subreaper: {error}"))?;
@@ -146,7 +146,7 @@ impl Shim {
         processes::start(start, &path).map_err(|error| error.to_string())
     }
 
-    /// The harness's socket is on its own node: this one stands in for it.
+    /// Opens a socket in place of the harness's, which is on another node.
     fn open_socket(&mut self) -> Vec<(String, OsString)> {
         let names = ["NEMO_SOCKET", "NOTIFY_SOCKET"];
         if !identity::is_heard() {
@@ -177,7 +177,7 @@ impl Shim {
         }
     }
 
-    /// The number by which a sender is known; 0 where too many have one.
+    /// The number of a sender, or 0 if there are too many.
     fn number_of(&mut self, sender: UnixAddr) -> u32 {
         if !self.senders.contains(&sender) && self.senders.len() < SENDERS {
             self.senders.push(sender);
@@ -193,11 +193,11 @@ impl Shim {
         }
     }
 
-    /// Until the program is gone, and all that it left behind.
+    /// Runs until the program and all that it left behind have ended.
     fn watch(&mut self) {
         while self.program.is_some() {
             self.wait();
-            signals::read(&self.signals); // CHLD wakes; the harness hears of all else itself
+            signals::read(&self.signals); // only CHLD matters, and it has woken the loop
             self.hand_on_lines();
             self.hand_on_messages();
             for order in self.orders() {
@@ -234,16 +234,16 @@ impl Shim {
         if !self.pending.is_empty() {
             set.push(PollFd::new(self.output.as_fd(), PollFlags::POLLOUT));
         }
-        poll(&mut set, timeout).ok(); // all are read without blocking: which one it was doesn't matter
+        poll(&mut set, timeout).ok(); // every source is read without blocking
     }
 
-    /// Reads what the harness says. Its silence for good is an order too: it or `srun` is gone.
+    /// Reads the harness's commands. The end of the input means that it or `srun` has ended.
     fn orders(&mut self) -> Vec<ShimCommand> {
         let Some((input, begun)) = &mut self.input else { return Vec::new() };
         let mut orders = Vec::new();
         let mut buffer = [0; 4096];
         let is_over = loop {
-            // Not through the lock's buffer, which `poll` doesn't know of.
+            // `poll` does not know of the buffer of `stdin`, so it is read directly.
             match nix::unistd::read(input.as_fd(), &mut buffer) {
                 Ok(0) => break true,
                 Ok(length) => {
@@ -290,7 +290,7 @@ impl Shim {
         }
     }
 
-    /// Sends the wanted signal; says whether a process caught it.
+    /// Sends the save signal. Returns whether a process caught it.
     fn ask(&mut self) -> bool {
         let Some((signal, _)) = self.wanted else { return false };
         let asking = SaveSignal { root: self.pid, except: &[], signal, profile: None };
@@ -347,12 +347,12 @@ impl Shim {
                 Ok(length) => drop(self.pending.drain(..length)),
                 Err(nix::errno::Errno::EINTR) => {}
                 Err(nix::errno::Errno::EAGAIN) => return,
-                Err(_) => self.pending.clear(), // nobody reads any more
+                Err(_) => self.pending.clear(), // the harness does not read any more
             }
         }
     }
 
-    /// The end must reach the harness, but nobody waits for ever.
+    /// Sends the last messages, and waits a limited time for the harness to read them.
     fn last_words(&mut self) {
         let until = self.clock.now() + LAST_WORDS;
         self.write();

@@ -1,37 +1,37 @@
-//! The dependencies of the jobs that wait for this one, as `squeue` shows them and `scontrol update` takes them. Pure.
+//! The dependencies of the jobs that wait for this one, in the format of `squeue` and `scontrol update`. Pure.
 //!
-//! Where Slurm will call this job something else than done though it is, the jobs that wait for its success would be
-//! cancelled. They are told to wait for its end instead: each looks at its parents' records before it runs.
+//! If Slurm will not show this finished job as completed, it would cancel the jobs that depend on its success. They are
+//! changed to depend on its end: each reads its parents' records before it runs.
 
-/// Between the fields of a row, and at its end.
+/// The delimiter after each field of a row.
 const DELIMITER: char = '\u{1f}';
 
-/// The job that the others wait for.
+/// The job that the others depend on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parent<'a> {
-    /// The id of its array, or its own.
+    /// The id of its array, or its own id.
     pub(crate) job: &'a str,
-    /// Its index, where it is of an array.
+    /// Its index in the array, if it has one.
     pub(crate) index: Option<u32>,
-    /// The experiment, with whose id the names of its jobs begin.
+    /// The experiment's id, with which the names of its jobs begin.
     pub(crate) experiment: &'a str,
 }
 
-/// The question for one's waiting jobs and what they wait for.
+/// The command that lists the user's waiting jobs and their dependencies.
 pub(crate) fn show_waiting() -> Vec<String> {
     let format = format!("--Format=JobArrayID:{DELIMITER},Name:{DELIMITER},Dependency:{DELIMITER}");
     ["squeue", "--me", "--noheader", "--states=PENDING", &format].map(str::to_owned).to_vec()
 }
 
-/// The command that changes what a job waits for.
+/// The command that changes a job's dependency.
 pub(crate) fn wait_for(job: &str, dependency: &str) -> [String; 4] {
     let words = ["scontrol", "update"].map(str::to_owned);
     let [scontrol, update] = words;
     [scontrol, update, format!("JobId={job}"), format!("Dependency={dependency}")]
 }
 
-/// The jobs that wait for the parent's success, and what each shall wait for instead. All the successes that a job waits
-/// for are replaced at once: then it does not matter which of two parents writes last.
+/// The jobs that depend on the parent's success, and the new dependency of each. All successes in a dependency are
+/// replaced at once, so that it does not matter which of two parents writes last.
 pub(crate) fn replaced(text: &str, parent: Parent<'_>) -> Vec<(String, String)> {
     text.lines().filter_map(|line| replaced_in(line, parent)).collect()
 }
@@ -44,7 +44,7 @@ fn replaced_in(line: &str, parent: Parent<'_>) -> Option<(String, String)> {
     let mut kinds = dependency.split(',').map(DependencyTerm::read);
     let is_mine = |part: &DependencyTerm<'_>| part.ids.contains(&parent.job);
     if kinds.clone().any(|part| part.kind == "aftercorr" && is_mine(&part)) {
-        // Of the waiting array only the task with this one's index waits for this one.
+        // In the waiting array, only the task with the same index waits for this one.
         let index = parent.index.filter(|index| tasks.is_some_and(|tasks| has(tasks, *index)))?;
         return Some((format!("{job}_{index}"), joined(kinds, Some((parent.job, index)))));
     }
@@ -77,20 +77,19 @@ impl<'a> DependencyTerm<'a> {
     }
 }
 
-/// The conditions without any success but, trial by trial, those of other parents.
+/// The dependency in which successes became ends, except for the trial-by-trial ones of other parents.
 fn joined<'a>(parts: impl Iterator<Item = DependencyTerm<'a>>, own: Option<(&str, u32)>) -> String {
-    let text = |part: DependencyTerm<'a>| {
-        let ids = part.ids.join(":");
-        match (part.kind, own) {
-            ("afterok", _) => format!("afterany:{ids}"),
-            ("aftercorr", Some((job, index))) if part.ids == [job] => {
-                format!("afterany:{job}_{index}")
-            }
-            (kind, _) if ids.is_empty() => kind.to_owned(),
-            (kind, _) => format!("{kind}:{ids}"),
-        }
-    };
-    parts.map(text).collect::<Vec<_>>().join(",")
+    parts.map(|term| without_success(&term, own)).collect::<Vec<_>>().join(",")
+}
+
+fn without_success(term: &DependencyTerm<'_>, own: Option<(&str, u32)>) -> String {
+    let ids = term.ids.join(":");
+    match (term.kind, own) {
+        ("afterok", _) => format!("afterany:{ids}"),
+        ("aftercorr", Some((job, index))) if term.ids == [job] => format!("afterany:{job}_{index}"),
+        (kind, _) if ids.is_empty() => kind.to_owned(),
+        (kind, _) => format!("{kind}:{ids}"),
+    }
 }
 
 /// Whether a list of tasks such as `[0-98:7,100%3]` or `5` has this index.

@@ -1,9 +1,9 @@
-//! What Slurm is told at a final end, where its own word on the job would be another than the record's.
+//! Corrects Slurm at a final end, if its state of the job would differ from the record.
 //!
 //! Since 24.05 a job whose preemption once began, and that Slurm did not requeue by itself, ends as PREEMPTED, whatever
 //! its exit code, and is started once more where preemption requeues. A job in which a process was killed for memory
-//! ends as `OUT_OF_MEMORY`. So Slurm is told not to start it again, and the jobs that wait for its success are told to
-//! wait for its end: they look at the record themselves (`gate`).
+//! ends as `OUT_OF_MEMORY`. So Slurm is asked not to start it again, and the jobs that depend on its success are changed
+//! to depend on its end: they read the record themselves (`gate`).
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -18,17 +18,17 @@ use crate::os::subprocess::{self, SubprocessResult};
 use crate::slurm::dependency::{self, Parent};
 use crate::slurm::{self, requeue};
 
-/// How long Slurm is asked again where it gives no answer.
+/// How long Slurm is asked again if it gives no answer.
 const PATIENCE: Duration = Duration::from_mins(2);
 const PAUSE: Duration = Duration::from_millis(500);
-/// How often the waiting jobs are looked at again after a change.
+/// How many times the waiting jobs are checked after a change.
 const LOOKS: u32 = 5;
 
-/// Tells Slurm what follows from a final end. `was_stopped`: something other than the program began it.
+/// Corrects Slurm after a final end. `was_stopped`: something other than the program began the end.
 pub(crate) fn settle(harness: &Harness, next: Next, was_stopped: bool) {
     let Some(job) = &harness.context.slurm else { return };
     let was_killed = proc_fs::oom_kills().is_some_and(|kills| kills > 0);
-    // An earlier run's preemption is not shown any more, but it leaves its mark on this one.
+    // Slurm no longer shows the preemption of an earlier run, but it still changes the final state.
     let was_preempted =
         job.restarts > 0 || requeue::job_now(harness, job).is_some_and(|now| now.was_preempted());
     if was_preempted {
@@ -40,7 +40,7 @@ pub(crate) fn settle(harness: &Harness, next: Next, was_stopped: bool) {
     }
 }
 
-/// The jobs that wait for this one's success wait for its end from now on.
+/// Makes the jobs that depend on this one's success depend on its end.
 fn free_children(harness: &Harness, job: &SlurmJob) {
     let (id, index) = match &job.array {
         Some((array, index)) => (array, Some(*index)),
@@ -60,12 +60,12 @@ fn free_children(harness: &Harness, job: &SlurmJob) {
             ));
             insist(harness, &dependency::wait_for(&waiting, &new), else_what);
         }
-        // Another parent may have written over it at the same moment.
+        // Another parent may have overwritten it at the same moment.
         sleep(PAUSE);
     }
 }
 
-/// Asks until there is an answer, and gives it.
+/// Asks until there is an answer.
 fn insist(harness: &Harness, words: &[String], else_what: &str) -> Option<String> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let until = harness.clock.now() + PATIENCE;

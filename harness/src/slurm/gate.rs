@@ -1,6 +1,6 @@
-//! Before a trial's first attempt: whether its parents' records let it run.
+//! Decides before a trial's first attempt whether its parents' records let it run.
 //!
-//! What Slurm calls a met dependency need not be one (see `final_state`), and a shared disk may show a record late.
+//! Slurm may count a dependency as met that is not (see `final_state`), and a shared disk may show a record late.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -17,15 +17,15 @@ use crate::os::subprocess::{self, SubprocessResult};
 use crate::slurm::requeue::{self, ANSWER, UNTIL_TERM};
 use crate::slurm::{self, Requeued};
 
-/// How long a record may take to be seen on this node.
+/// How long a record may take to appear on this node.
 const UNTIL_SEEN: Duration = Duration::from_secs(45);
 const PAUSE: Duration = Duration::from_secs(2);
-/// Of so many trials Slurm is asked at most.
+/// How many parent trials Slurm is asked about at most.
 const QUESTIONS: usize = 16;
-/// Seconds that it waits in the queue for parents that run again.
+/// How many seconds the job waits in the queue for parents that run again.
 const IN_THE_QUEUE: u32 = 60;
 
-/// The exit code with which the job leaves, if the trial must not run.
+/// The exit code of the job, if the trial must not run.
 pub(crate) fn refuses(harness: &Harness, job: &SlurmJob) -> Option<u8> {
     let parents = &harness.trial.spec.after;
     let mut known = KnownEnds::new();
@@ -58,11 +58,11 @@ pub(crate) fn refuses(harness: &Harness, job: &SlurmJob) -> Option<u8> {
     }
 }
 
-/// What Slurm says of trials without a final record.
+/// Slurm's answer about the parents without a final record.
 enum ParentJobs {
-    /// Some run or will, under these ids.
+    /// Some run or will run, with these job ids.
     Runs(Vec<String>),
-    /// One more is done.
+    /// At least one more is done.
     Completed,
     Nothing,
 }
@@ -91,7 +91,7 @@ fn ask_slurm(harness: &Harness, open: &[(String, u32)], known: &mut KnownEnds) -
     }
 }
 
-/// The job of a trial's last attempt, and whether that has an end.
+/// The job of a trial's last attempt, and whether the attempt has an end.
 fn last_job(parent: &ParentSpec, trial: u32) -> Option<(String, bool)> {
     let rows = parents::records(parent, trial);
     let last = rows.iter().rev().find(|row| row.as_start().is_some() || row.as_end().is_some())?;
@@ -99,14 +99,14 @@ fn last_job(parent: &ParentSpec, trial: u32) -> Option<(String, bool)> {
     Some((start.slurm_job.clone()?, last.as_end().is_some()))
 }
 
-/// Waits a moment, or until there is a signal.
+/// Waits a moment or until a signal comes.
 fn has_signal(harness: &Harness) -> bool {
     let timeout = PollTimeout::try_from(PAUSE).unwrap_or(PollTimeout::ZERO);
     poll(&mut [PollFd::new(harness.signals.as_fd(), PollFlags::POLLIN)], timeout)
         .is_ok_and(|ready| ready > 0)
 }
 
-/// Does what Slurm does with a job whose dependency can never be satisfied.
+/// Cancels the job, as Slurm does if a dependency can never be satisfied.
 fn block(harness: &Harness, job: &SlurmJob, why: &str, of_all: bool) -> u8 {
     log_stderr(&format!("this trial can't run: {why}"));
     let whole = job.array.as_ref().filter(|_| of_all).map(|(array, _)| array.clone());
@@ -116,7 +116,13 @@ fn block(harness: &Harness, job: &SlurmJob, why: &str, of_all: bool) -> u8 {
     exit::CANCELLED
 }
 
-/// Goes back into the queue, behind these jobs.
+/// Whether a person or Slurm has cancelled the job.
+fn is_cancelled(harness: &Harness, job: &SlurmJob) -> bool {
+    let now = requeue::job_now(harness, job);
+    requeue::is_cancelled(harness) || now.is_some_and(|now| now.state.starts_with("CANCELLED"))
+}
+
+/// Requeues the job, to wait for these jobs.
 fn wait_in_queue(harness: &Harness, job: &SlurmJob, ids: &[String]) -> u8 {
     let id = job.id();
     if ids.is_empty() {
@@ -124,11 +130,7 @@ fn wait_in_queue(harness: &Harness, job: &SlurmJob, ids: &[String]) -> u8 {
     } else {
         log_info(&format!("job {} runs again; this job waits for it", ids.join(", ")));
     }
-    let is_cancelled = || {
-        let now = requeue::job_now(harness, job);
-        requeue::is_cancelled(harness) || now.is_some_and(|now| now.state.starts_with("CANCELLED"))
-    };
-    if is_cancelled() {
+    if is_cancelled(harness, job) {
         return exit::CANCELLED;
     }
     let answer = match subprocess::ask(&slurm::requeue(&id, false), &harness.clock, ANSWER) {

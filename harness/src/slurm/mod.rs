@@ -1,4 +1,4 @@
-//! What Slurm is asked: why the job is being stopped, and to run it again. The only module that knows `scontrol`.
+//! Slurm's commands and answers: why the job is being stopped, and its requeue. The only module that knows `scontrol`.
 
 pub(crate) mod dependency;
 pub(crate) mod final_state;
@@ -10,24 +10,23 @@ use nemo_core::show_job::{self, Fields};
 
 use crate::supervise::StopCause;
 
-/// Slurm's signal before a time limit may come this much early, in seconds, and one asks a little later.
+/// How many seconds early Slurm's signal before a time limit may come, plus the time of the question.
 const EARLY: f64 = 75.0;
 
-/// So many seconds before the end of a grace Slurm does not end a job by itself.
+/// Slurm does not end a job by itself this many seconds before the end of a grace.
 const EARLIER: f64 = 2.0;
 
-/// The question for a job's state.
+/// The command that shows a job.
 pub(crate) fn show_job(id: &str) -> [&str; 5] {
     ["scontrol", "-o", "show", "job", id]
 }
 
-/// The command that puts a job back into the queue, to stay there where it is paused. It ends its caller: it is the
-/// last act.
+/// The command that requeues a job, and holds it if it is paused. It ends the caller's job, so it must come last.
 pub(crate) fn requeue(id: &str, paused: bool) -> [&str; 3] {
     ["scontrol", if paused { "requeuehold" } else { "requeue" }, id]
 }
 
-/// The command that keeps a job that is in the queue from starting.
+/// The command that holds a waiting job.
 pub(crate) fn hold(id: &str) -> [&str; 3] {
     ["scontrol", "hold", id]
 }
@@ -39,45 +38,45 @@ pub(crate) fn hold(id: &str) -> [&str; 3] {
 /// kept instead; one that is over by then is not, and Slurm's own wait applies.
 const START_AFTER: u32 = 3;
 
-/// The command that has a requeued job start soon.
+/// The command that lets a requeued job start soon.
 pub(crate) fn start_soon(id: &str) -> [String; 4] {
     start_later(id, START_AFTER)
 }
 
-/// The command that ends jobs.
+/// The command that cancels jobs.
 pub(crate) fn cancel(id: &str) -> [&str; 3] {
     ["scancel", "--quiet", id]
 }
 
-/// The command that keeps Slurm from starting a job again by itself.
+/// The command that keeps Slurm from requeueing a job by itself.
 pub(crate) fn never_again(id: &str) -> [String; 4] {
     let job = format!("JobId={id}");
     ["scontrol".to_owned(), "update".to_owned(), job, "Requeue=0".to_owned()]
 }
 
-/// The command that keeps a job that is in the queue there for so many seconds.
+/// The command that delays a waiting job by so many seconds.
 pub(crate) fn start_later(id: &str, seconds: u32) -> [String; 4] {
     let job = format!("JobId={id}");
     ["scontrol".to_owned(), "update".to_owned(), job, format!("StartTime=now+{seconds}")]
 }
 
-/// The command that keeps a job that waits from some nodes.
+/// The command that excludes nodes from a waiting job.
 pub(crate) fn exclude(id: &str, nodes: &str) -> [String; 4] {
     let job = format!("JobId={id}");
     ["scontrol".to_owned(), "update".to_owned(), job, format!("ExcNodeList={nodes}")]
 }
 
-/// The question for a partition.
+/// The command that shows a partition.
 pub(crate) fn show_partition(name: &str) -> [&str; 5] {
     ["scontrol", "-o", "show", "partition", name]
 }
 
-/// How many nodes a partition has.
+/// The number of nodes in a partition.
 pub(crate) fn total_nodes(text: &str) -> Option<usize> {
     text.split_whitespace().find_map(|word| word.strip_prefix("TotalNodes="))?.parse().ok()
 }
 
-/// What `scontrol show job` says that matters here.
+/// The fields of `scontrol show job` that the harness needs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Job {
     pub(crate) state: String,
@@ -87,7 +86,7 @@ pub(crate) struct Job {
     pub(crate) start: Option<f64>,
     pub(crate) end: Option<f64>,
     pub(crate) partition: String,
-    /// The nodes that it must not have, and those that it must.
+    /// The excluded nodes and the required nodes.
     pub(crate) excluded: String,
     pub(crate) required: String,
     /// The node of its batch script.
@@ -95,7 +94,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// Whether it has ended and no run of it is to come.
+    /// Whether it has ended and will not run again.
     pub(crate) fn is_over(&self) -> bool {
         const OVER: [&str; 9] = [
             "COMPLETED",
@@ -111,23 +110,23 @@ impl Job {
         OVER.iter().any(|state| self.state.starts_with(state))
     }
 
-    /// Whether a preemption of it has begun, in this run or in one before.
+    /// Whether a preemption has begun in this run or an earlier one.
     pub(crate) fn was_preempted(&self) -> bool {
         self.preempt.is_some()
     }
-    /// Whether this run of it is being preempted, or was.
+    /// Whether this run is being preempted, or was.
     fn is_preempted(&self) -> bool {
         let began = self.start.unwrap_or(0.0);
         self.preempt.is_some_and(|preempt| preempt >= began) || self.state == "PREEMPTED"
     }
 
-    /// When the grace of its preemption ends, while that runs.
+    /// The end of the grace of a preemption that is under way.
     pub(crate) fn grace_end(&self) -> Option<f64> {
         self.end.filter(|_| self.is_preempted() && self.state == "RUNNING")
     }
 
-    /// Whether Slurm has a later run of the job than this one, and takes this one, on this node, for it: a node that was
-    /// given up came back, and told that the job runs here. The end of this process would be the end of the job.
+    /// Whether Slurm mistakes this run for a later one on the same node. That happens when a lost node comes back and
+    /// reports that the job runs there. The end of this process would then end the job.
     pub(crate) fn takes_for_its_later_run(&self, own_restarts: u32, node: &str) -> bool {
         self.restarts > own_restarts
             && self.state == "RUNNING"
@@ -135,7 +134,7 @@ impl Job {
     }
 }
 
-/// Reads the answer; none if it isn't one.
+/// Parses the answer. Returns none if it is not a job.
 pub(crate) fn parse(text: &str) -> Option<Job> {
     let records = show_job::records(text);
     let fields = records.iter().find_map(|(_, record)| Fields::new(record))?;
@@ -156,13 +155,13 @@ pub(crate) fn parse(text: &str) -> Option<Job> {
     })
 }
 
-/// What this run of the job knows of itself.
+/// The facts that this run of the job knows about itself.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct OwnRun {
     pub(crate) restarts: u32,
-    /// Seconds before the end at which it wants to be asked.
+    /// How many seconds before the end it wants to be asked to save.
     pub(crate) lead: f64,
-    /// When the grace of its preemption ends, as Slurm said while it ran.
+    /// The end of the grace, from an earlier answer of Slurm's.
     pub(crate) grace_end: Option<f64>,
 }
 
@@ -172,7 +171,7 @@ pub(crate) fn stop_cause(job: &Job, own: &OwnRun, now: f64) -> Option<StopCause>
         return Some(StopCause::Requeued);
     }
     if job.is_preempted() {
-        // Slurm counts a requeue at once: what it ends without one, before the grace is over, somebody cancelled.
+        // Slurm counts a requeue at once. A job that ends earlier than its grace, without a requeue, was cancelled.
         let is_early = own.grace_end.zip(job.end).is_some_and(|(grace, end)| end + EARLIER < grace);
         let is_cancelled = job.state == "COMPLETING" && is_early;
         return Some(if is_cancelled { StopCause::Cancelled } else { StopCause::Preempted });
@@ -183,17 +182,17 @@ pub(crate) fn stop_cause(job: &Job, own: &OwnRun, now: f64) -> Option<StopCause>
     if job.reason == "TimeLimit" || job.state == "TIMEOUT" {
         return Some(StopCause::TimeLimit);
     }
-    // An `scancel` leaves no other trace, and is in the state before its TERM comes.
+    // An `scancel` leaves no other trace. The state changes before TERM comes.
     if job.state == "COMPLETING" {
         return Some(StopCause::Cancelled);
     }
     let near = job.end.is_some_and(|end| end - now <= own.lead + EARLY);
-    // While Slurm is still sending its signal it says so in place of the state.
+    // While Slurm sends a signal, the state is SIGNALING.
     let runs = matches!(&*job.state, "RUNNING" | "SIGNALING");
     (runs && near).then_some(StopCause::TimeLimit)
 }
 
-/// What came of a requeue.
+/// The outcome of a requeue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Requeued {
     Yes,
@@ -203,7 +202,7 @@ pub(crate) enum Requeued {
     Failed(String),
 }
 
-/// Reads the answer of a requeue.
+/// Parses the answer to a requeue.
 pub(crate) fn requeued(code: Option<i32>, text: &str) -> Requeued {
     let line = text.lines().next().unwrap_or("it said nothing").to_owned();
     if code == Some(0) || text.contains("pending execution") {
@@ -216,7 +215,7 @@ pub(crate) fn requeued(code: Option<i32>, text: &str) -> Requeued {
     Requeued::Failed(line)
 }
 
-/// Whether Slurm could not be reached, so that the same question may be answered later.
+/// Whether Slurm could not be reached. The same command may succeed later.
 pub(crate) fn is_no_answer(text: &str) -> bool {
     const WORDS: [&str; 6] = [
         "Unable to contact",

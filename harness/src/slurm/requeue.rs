@@ -1,8 +1,9 @@
-//! The last act of an attempt that must go on elsewhere: back into the queue, once.
+//! Requeues the job of an attempt that must continue in another run, exactly once.
 //!
-//! In order: not where the job was cancelled or is in the queue already; `scontrol requeue`, again and again within
-//! the deadline; then a durable mark in the trial's folder, which `nemo-slurm poll` honours. Where Slurm gave no answer
-//! but requeues by an exit code, it ends with that. Inside of a grace the harness then stays until it is killed, since Slurm requeues a job that it preempted by itself.
+//! A job that was cancelled or is in the queue already is left alone. Otherwise `scontrol requeue` is tried until the
+//! deadline. If it fails, the harness writes a durable mark into the trial's folder, which `nemo-slurm poll` honours. If
+//! Slurm gave no answer but requeues by an exit code, the harness exits with that code. In a grace period it then waits
+//! to be killed: Slurm requeues a preempted job by itself.
 
 use std::os::fd::AsFd;
 use std::thread::sleep;
@@ -28,31 +29,31 @@ use crate::slurm::{self, OwnRun, Requeued};
 use crate::supervise::StopCause;
 
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
-/// How long a disk that hangs may hold up the requeue.
+/// How long a disk that hangs may delay the requeue.
 const DISK: Duration = Duration::from_secs(1);
-/// How long it is tried where no deadline is known.
+/// How long a requeue is tried if no deadline is known.
 const PATIENCE: Duration = Duration::from_mins(5);
 /// How long Slurm's TERM may take after a requeue.
 pub(crate) const UNTIL_TERM: Duration = Duration::from_mins(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// What is known of the stop.
+/// The facts of the stop.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stopped {
     pub(crate) cause: Option<StopCause>,
-    /// What Slurm said of it came after everything else.
+    /// Slurm's answer about it came after every other event.
     pub(crate) is_confirmed: bool,
     pub(crate) deadline: Option<Time>,
 }
 
-/// Puts the job back, and answers with the exit code.
+/// Requeues the job. Returns the exit code.
 pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
     let Some(job) = &harness.context.slurm else { return exit::REQUEUE };
     if stopped.cause == Some(StopCause::Requeued) && !is_taken_for_the_next(harness, job) {
         return requeued_by_others(harness, job);
     }
     let until = stopped.deadline.unwrap_or_else(|| harness.clock.now() + PATIENCE);
-    // A requeue would undo an `scancel`. Slurm's word holds until there is a signal: it sends TERM with each cancel.
+    // A requeue would undo an `scancel`. Slurm's last answer holds until a signal comes: each cancel sends TERM.
     let mut sure = stopped.is_confirmed && signals::read(&harness.signals).is_empty();
     let mut pause = Duration::from_millis(500);
     let (why, refused) = loop {
@@ -97,9 +98,9 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
     };
     write_requeue_mark(harness, attempt, &why);
     if let Some(code) = harness.trial.spec.requeue_exit.filter(|_| !refused) {
-        return code; // Slurm requeues by that, as soon as it hears of it
+        return code; // Slurm requeues the job when it sees this code
     }
-    // A preemption by hand has no grace: Slurm knows nothing of it.
+    // A preemption by `nemo-slurm` has no grace: Slurm does not know of it.
     let in_grace = stopped.cause == Some(StopCause::Preempted)
         && job_now(harness, job).is_none_or(|now| now.preempt.is_some());
     if let Some(rest) = until.checked_sub(harness.clock.now()).filter(|_| in_grace) {
@@ -108,7 +109,7 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
     exit::NEVER
 }
 
-/// What Slurm says of the job right now.
+/// The job as Slurm shows it now.
 pub(crate) fn job_now(harness: &Harness, job: &SlurmJob) -> Option<slurm::Job> {
     match subprocess::ask(&slurm::show_job(&job.id()), &harness.clock, ANSWER) {
         SubprocessResult::Ended { text, .. } => slurm::parse(&text),
@@ -126,22 +127,22 @@ fn is_taken_for_the_next(harness: &Harness, job: &SlurmJob) -> bool {
     job_now(harness, job).is_some_and(|now| now.takes_for_its_later_run(job.restarts, node))
 }
 
-/// Seconds by which the clock of the machine that a wish came from may be behind.
+/// How many seconds the clock of the machine that wrote a request may be behind.
 const CLOCKS: f64 = 10.0;
 
-/// Whether somebody wished for the trial's end since this process began. A job that Slurm preempts does not show an
-/// `scancel` that comes meanwhile, but `nemo-slurm cancel` leaves its word first.
+/// Whether the trial was cancelled since this process began. A job that Slurm preempts does not show an `scancel`, but
+/// `nemo-slurm cancel` writes a request first.
 pub(crate) fn is_cancelled(harness: &Harness) -> bool {
     harness.records.ask(cancel_question(harness)).wait(DISK) == Some(true)
 }
 
-/// The same question, for a thread to ask the disk.
+/// The same question as a closure for the thread that reads the disk.
 pub(crate) fn cancel_question(harness: &Harness) -> impl FnOnce() -> bool + Send + 'static {
     let (trial, since) = (harness.trial.clone(), harness.began - CLOCKS);
     move || has_cancel_request(&trial, since)
 }
 
-/// Whether somebody wished for the trial's end at this time or later.
+/// Whether there is a request to cancel the trial from this time or later.
 fn has_cancel_request(trial: &Trial, since: f64) -> bool {
     let Some(experiment) = ExperimentDir::of_task(&trial.task) else { return false };
     let wishes = requests::read(&experiment).unwrap_or_default();
@@ -154,8 +155,8 @@ fn has_cancel_request(trial: &Trial, since: f64) -> bool {
     })
 }
 
-/// Whether the trial was cancelled in an earlier run of this job. Slurm starts one again where a requeue came a moment
-/// after the `scancel`, or a node was lost while it ended.
+/// Whether the trial was cancelled in an earlier run of this job. Slurm starts a cancelled job again if a requeue came
+/// just after the `scancel`, or if its node was lost while it ended.
 pub(crate) fn was_cancelled(harness: &Harness, rows: &[AttemptRecord]) -> bool {
     let Some(own) = harness.context.slurm.as_ref().map(SlurmJob::id) else { return false };
     let mut mine = rows.iter().filter_map(AttemptRecord::as_start);
@@ -166,7 +167,7 @@ pub(crate) fn was_cancelled(harness: &Harness, rows: &[AttemptRecord]) -> bool {
         || has_cancel_request(&harness.trial, first.time)
 }
 
-/// Ends the job that came back though it was cancelled.
+/// Cancels the job again that Slurm started after it was cancelled.
 pub(crate) fn cancel_again(harness: &Harness, job: &SlurmJob) -> u8 {
     log_stderr("Slurm started the cancelled job again; cancelling it again");
     run_or_log(harness, &slurm::cancel(&job.id()), "the job could not be cancelled");
@@ -174,14 +175,14 @@ pub(crate) fn cancel_again(harness: &Harness, job: &SlurmJob) -> u8 {
     exit::CANCELLED
 }
 
-/// Whether somebody wants the trial to wait until it is resumed.
+/// Whether the trial is paused.
 pub(crate) fn is_paused(dir: &TrialDir) -> bool {
     // This node may remember for half a minute that a file of a shared disk was not there.
     open::refresh(dir.path());
     dir.pause().exists()
 }
 
-/// The job was put back by somebody else, or by Slurm: it no longer looks at this run's exit code.
+/// Handles a job that Slurm or somebody else has requeued. Slurm ignores this run's exit code then.
 fn requeued_by_others(harness: &Harness, job: &SlurmJob) -> u8 {
     if is_paused(&harness.trial.dir) {
         run_or_log(harness, &slurm::hold(&job.id()), "the job is not held, and will start again");
@@ -191,17 +192,17 @@ fn requeued_by_others(harness: &Harness, job: &SlurmJob) -> u8 {
     exit::DONE
 }
 
-/// The job is in the queue: it shall start again soon. Should Slurm not take the time, or this node not be free by
-/// then, nothing is lost but the two minutes of Slurm's own wait.
+/// Asks Slurm to start the requeued job soon. If that fails, or this node is not free by then, the job only waits
+/// Slurm's own two minutes.
 fn start_soon(harness: &Harness, job: &SlurmJob) {
     let words = slurm::start_soon(&job.id());
     let words = words.each_ref().map(String::as_str);
     run_or_log(harness, &words, "the job's start time could not be set; Slurm may delay it");
 }
 
-/// Whether this run must not start its program here: the node failed the trial before, and others are left. Slurm
-/// requeues a job whose node it lost by itself, and may well choose that node again. It is left once only: should Slurm
-/// choose it even then, the trial runs.
+/// Whether this run must leave its node: the node failed the trial before, and others are left. When Slurm loses a node
+/// it requeues the job by itself, and may choose the same node again. A trial leaves a node only once. If Slurm chooses
+/// it even then, the trial runs there.
 pub(crate) fn must_leave(harness: &Harness) -> bool {
     let Some(job) = &harness.context.slurm else { return false };
     let rows = lines::read(&harness.trial.dir.attempts()).unwrap_or_default().rows;
@@ -212,7 +213,7 @@ pub(crate) fn must_leave(harness: &Harness) -> bool {
         )
 }
 
-/// What Slurm knows of the job, and what should be excluded.
+/// The job as Slurm shows it, and the exclusion to request.
 fn wanted_exclusion(
     harness: &Harness,
     job: &SlurmJob,
@@ -230,7 +231,7 @@ fn wanted_exclusion(
     Some((known, exclusion))
 }
 
-/// Nodes that fail this trial again and again are left out from now on, as long as others are left.
+/// Excludes nodes that failed this trial repeatedly, as long as others are left.
 fn exclude_nodes(harness: &Harness, job: &SlurmJob) {
     let rows = lines::read(&harness.trial.dir.attempts()).unwrap_or_default().rows;
     let bad = nodes::bad(&rows);
@@ -259,7 +260,7 @@ fn exclude_nodes(harness: &Harness, job: &SlurmJob) {
     }
 }
 
-/// Tells Slurm something without which nothing is lost.
+/// Runs a Slurm command that is not essential. Logs a failure.
 pub(crate) fn run_or_log(harness: &Harness, words: &[&str], else_what: &str) {
     let why = match subprocess::ask(words, &harness.clock, ANSWER) {
         SubprocessResult::Ended { code: Some(0), .. } => return,
@@ -269,7 +270,7 @@ pub(crate) fn run_or_log(harness: &Harness, words: &[&str], else_what: &str) {
     log_stderr(&format!("{else_what}: {why}"));
 }
 
-/// The job is in the queue: Slurm ends this run of it now.
+/// Waits until Slurm ends this run of the requeued job.
 pub(crate) fn wait_for_term(harness: &Harness, limit: Duration) -> u8 {
     let until = harness.clock.now() + limit;
     loop {
@@ -295,7 +296,7 @@ fn write_requeue_mark(harness: &Harness, attempt: u32, why: &str) {
     }
 }
 
-/// An attempt has begun: what was wanted of the one before is done.
+/// Removes the marks and requests of earlier attempts.
 pub(crate) fn remove_marks(harness: &Harness) {
     let dir = &harness.trial.dir;
     for mark in [dir.requeue_wanted(), dir.preempt()] {

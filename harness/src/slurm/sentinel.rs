@@ -1,6 +1,6 @@
-//! The sentinel: a job step that hears the TERM with which a preemption's grace begins, and tells the harness.
+//! The sentinel: a job step that catches the TERM at the start of a preemption's grace, and signals the harness.
 //!
-//! Where the cluster does not send the user's signal on preemption, only steps hear of its start.
+//! If the cluster does not send the user's signal on preemption, only job steps learn of its start.
 #![expect(clippy::disallowed_methods, reason = "one of the places that start programs")]
 
 use std::io;
@@ -18,10 +18,10 @@ use crate::os::proc_fs;
 use crate::os::signals;
 use crate::program::processes;
 
-/// How often it looks whether the harness is still there, in milliseconds.
+/// How often it checks that the harness still runs, in milliseconds.
 const LOOK: u16 = 30_000;
 
-/// Starts the step; the answer is its `srun`.
+/// Starts the step. Returns the pid of its `srun`.
 pub(crate) fn start(harness: &Harness) -> io::Result<u32> {
     let context = &harness.context;
     let mut command = Command::new("srun");
@@ -47,8 +47,7 @@ pub(crate) fn end(harness: &mut Harness) {
     processes::signal(pid, Signal::SIGKILL);
 }
 
-/// Waits for the TERM, and passes it on as the request to save. The process id may have been given to another
-/// process since, so its start time is compared.
+/// Waits for TERM and passes it on as a save request. The start time is compared because the pid may have been reused.
 pub(crate) fn run(pid: u32, start_ticks: u64) -> io::Result<()> {
     let descriptor = signals::listen()?;
     while proc_fs::is_alive(pid, start_ticks) {

@@ -1,8 +1,7 @@
-//! Decides what follows from each event of an attempt. No I/O and no clock: `now` comes in, actions go out.
+//! Decides the actions that follow from each event of an attempt. No I/O and no clock: `now` is an argument.
 //!
-//! An attempt runs until its program is gone, then everything is committed, and the end is decided elsewhere from
-//! what was learned here. While it is being stopped the program is asked to save, then told to end, then killed,
-//! early enough that what it saved can still be committed.
+//! An attempt runs until its program has ended. Then every save is committed, and `verdict` decides what follows. During
+//! a stop the program is asked to save, then gets TERM, then KILL, early enough that its save can still be committed.
 
 mod machine;
 
@@ -12,60 +11,60 @@ pub(crate) use machine::Supervisor;
 
 use crate::os::clock::Time;
 
-/// What happens to an attempt.
+/// An event of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AttemptEvent {
     /// USR1: from Slurm before the time limit or a preemption, from the sentinel, or from a person.
     Usr1,
-    /// Somebody wants the trial to save, and to wait until it is resumed.
+    /// A person paused the trial: it must save and wait until it is resumed.
     Pause,
-    /// TERM: from Slurm, a KILL will follow; or from a person.
+    /// TERM: from a person, or from Slurm, which will send KILL later.
     Term,
     /// Whether the request to save reached a process that catches its signal.
     SaveRequested { is_caught: bool },
-    /// What Slurm says of the job.
+    /// Slurm's answer about the job.
     SlurmAnswered(SlurmAnswer),
-    /// The program is gone. `killed`: by a signal that might have been Slurm's.
+    /// The program has ended. `killed`: by a signal that may have come from Slurm.
     Exited { killed: bool },
-    /// Everything that the program saved is committed, or could not be.
+    /// Every save is committed, or could not be.
     Settled,
     /// A checkpoint was committed while the program ran.
     Committed {
         /// When it was written.
         at: Time,
     },
-    /// Somebody wants the attempt to save, stop and run again.
+    /// A person asked the attempt to save, stop and run again.
     Preempt,
     /// A later attempt has taken over.
     Superseded,
     /// The program gave no sign of life for too long.
     Hung,
-    /// The program has saved, and asked for the job to be requeued.
+    /// The program has saved and asked to be requeued.
     ProgramRequestedRequeue,
     /// Time has passed.
     Tick,
 }
 
-/// What Slurm answers about the job.
+/// Slurm's answer about the job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SlurmAnswer {
-    /// Nothing in time, or nothing readable.
+    /// No answer in time, or no readable one.
     NoAnswer,
-    /// The job's state: why it is being stopped, if it is, and when its segment ends.
+    /// The cause of the stop, if the job is being stopped, and the end of its segment.
     Job { stop: Option<StopCause>, end: Option<Time> },
 }
 
 /// Why an attempt is being stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StopCause {
-    /// Nobody could say yet.
+    /// The cause is not known yet.
     Unknown,
     Preempted,
     TimeLimit,
     /// The whole experiment's time is over.
     Deadline,
     Cancelled,
-    /// The job was put back into the queue already, by somebody else.
+    /// Somebody else has requeued the job already.
     Requeued,
     /// A later attempt has taken over.
     Superseded,
@@ -73,12 +72,12 @@ pub(crate) enum StopCause {
     Hung,
     /// The program asked for a requeue.
     ProgramRequestedRequeue,
-    /// Somebody paused it.
+    /// A person paused it.
     Paused,
 }
 
 impl StopCause {
-    /// Whether the trial will go on in another run of its job, unless it is cancelled meanwhile.
+    /// Whether the trial will continue in another run of its job, unless it is cancelled before.
     pub(crate) fn goes_on(self) -> bool {
         match self {
             Self::Unknown
@@ -93,7 +92,7 @@ impl StopCause {
     }
 }
 
-/// What the attempt must do.
+/// An action that the event loop must carry out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Send the signal that asks the program to save.
@@ -102,25 +101,25 @@ pub(crate) enum Action {
     Terminate,
     /// Kill all its processes.
     Kill,
-    /// Ask Slurm what happens to the job.
+    /// Ask Slurm about the job.
     QuerySlurm,
-    /// Kill what remains, and commit what the program saved.
+    /// Kill what is left of the program, and commit its saves.
     Settle,
-    /// The attempt is over: decide what follows.
+    /// The attempt is over. Decide what follows.
     Decide,
 }
 
-/// What stays the same during an attempt.
+/// The rules of an attempt. They don't change while it runs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Policy {
-    /// No Slurm: TERM cancels, USR1 preempts, and time limits are kept here.
+    /// There is no Slurm: TERM cancels, USR1 preempts, and the supervisor enforces time limits.
     pub(crate) local: bool,
-    /// How long before the end the program is told.
+    /// How long before the end the program is asked to save.
     pub(crate) lead: Duration,
-    /// How long after TERM the KILL comes.
+    /// The time from TERM to KILL.
     pub(crate) kill_wait: Duration,
     /// When the experiment is over.
     pub(crate) experiment_end: Option<Time>,
-    /// The program does not end by itself once it has saved as asked.
+    /// The program does not end by itself after a requested save.
     pub(crate) trains_on: bool,
 }

@@ -18,6 +18,7 @@ mod promises;
 mod python;
 mod ranks;
 mod requeue_faults;
+mod resume;
 mod scheduler;
 mod shared_disk;
 mod stopping;

@@ -1,13 +1,13 @@
-//! The state of one attempt, and its pure step.
+//! The state machine of one attempt. Pure.
+
+mod deadlines;
 
 use std::time::Duration;
-
-use nemo_core::stop_times::{kill_before_deadline, term_before_deadline};
 
 use super::{Action, AttemptEvent, Policy, SlurmAnswer, StopCause};
 use crate::os::clock::Time;
 
-/// How far an attempt is.
+/// The phase of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AttemptPhase {
     Running,
@@ -15,14 +15,14 @@ enum AttemptPhase {
     Terminating,
     /// KILL was sent.
     Killing,
-    /// The program is gone.
+    /// The program has ended. `settled`: every save is committed, or could not be.
     Settling {
         settled: bool,
     },
     Over,
 }
 
-/// A stop, and by when everything must be done.
+/// A stop and its deadline.
 #[derive(Clone, Copy, Debug)]
 struct Stop {
     cause: StopCause,
@@ -30,11 +30,11 @@ struct Stop {
     deadline: Option<Time>,
 }
 
-/// How a request to save stands.
+/// The state of a save request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SaveRequest {
     None,
-    /// Nobody caught the signal yet. `or_end`: then TERM, since a KILL is near.
+    /// No process has caught the signal yet. `then_terminate`: send TERM if none does, since KILL is near.
     Pending {
         retry: Time,
         then_terminate: bool,
@@ -43,15 +43,11 @@ enum SaveRequest {
 }
 
 const RETRY: Duration = Duration::from_secs(1);
-/// How often Slurm is asked again when it gave no answer.
+/// How long after a missing answer Slurm is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
-/// How long a program that asked for a requeue has to end by itself.
+/// How long a program that asked for a requeue may take to end by itself.
 const REQUEUE_GRACE: Duration = Duration::from_secs(3);
-/// How long after such a TERM, or that of a hang, the KILL comes.
-const KILL_SOON: Duration = Duration::from_secs(5);
-/// How long a process that can't be killed is waited for: the kernel holds it.
-const UNKILLABLE: Duration = Duration::from_mins(1);
-/// How long a superseded program has to end by itself.
+/// How long a superseded program may take to end by itself.
 const SUPERSEDED_GRACE: Duration = Duration::from_secs(3);
 
 /// The state of one attempt.
@@ -63,24 +59,24 @@ pub(crate) struct Supervisor {
     stop: Option<Stop>,
     request: SaveRequest,
     segment_end: Option<Time>,
-    /// TERM came at this time: a KILL follows.
+    /// When TERM came. KILL follows.
     term_at: Option<Time>,
     /// A question to Slurm is open.
     is_querying: bool,
     next_query_at: Option<Time>,
-    /// The program must end by then, whatever time there is.
+    /// The program must end by then, even if the deadline is later.
     end_soon: Option<Time>,
     kill_again: Time,
     /// When the first KILL was sent.
     killed_at: Option<Time>,
     is_notified: bool,
-    /// When it was asked, and when the one that it heard was.
+    /// When the last save was requested, and when the last request that the program caught was made.
     requested_at: Time,
     caught_request_at: Time,
     exited_at: Time,
-    /// Slurm has answered since the program's end.
+    /// Slurm has answered after the program's end.
     is_confirmed: bool,
-    /// What the program was asked for is committed.
+    /// The requested save is committed.
     is_saved: bool,
 }
 
@@ -112,22 +108,22 @@ impl Supervisor {
         self.stop.map(|stop| stop.cause)
     }
 
-    /// By when everything must be done.
+    /// The deadline of the stop.
     pub(crate) fn deadline(&self) -> Option<Time> {
         self.stop.and_then(|stop| stop.deadline)
     }
 
-    /// Whether Slurm's last word came after the program's end, and after every signal: what it said still holds.
+    /// Whether Slurm's last answer came after the program's end and after every signal, so that it still holds.
     pub(crate) fn has_confirmed_cause(&self) -> bool {
         self.is_confirmed
     }
 
-    /// Whether it was killed from here.
+    /// Whether the supervisor had the program killed.
     pub(crate) fn has_killed(&self) -> bool {
         self.killed_at.is_some()
     }
 
-    /// Whether a signal reached the program, so that its exit code says nothing of success.
+    /// Whether a signal or message reached the program. Then its exit code 0 is not success.
     pub(crate) fn was_notified(&self) -> bool {
         self.is_notified
     }
@@ -136,7 +132,7 @@ impl Supervisor {
     pub(crate) fn step(&mut self, event: AttemptEvent, now: Time) -> Vec<Action> {
         let mut actions = Vec::new();
         if self.phase == AttemptPhase::Over {
-            return actions; // repeats and late events change nothing
+            return actions; // late events change nothing
         }
         match event {
             AttemptEvent::Usr1 => self.usr1(now, &mut actions),
@@ -169,7 +165,7 @@ impl Supervisor {
         actions
     }
 
-    /// The next time at which [`Event::Tick`] is due.
+    /// The next time at which [`AttemptEvent::Tick`] is due.
     pub(crate) fn next_tick(&self) -> Option<Time> {
         let retry = match self.request {
             SaveRequest::Pending { retry, .. } => Some(retry),
@@ -195,12 +191,12 @@ impl Supervisor {
             let cause = if cancelled { StopCause::Cancelled } else { StopCause::Preempted };
             self.begin_stop(cause, Some(now + self.policy.lead), now);
         } else if self.stop.is_none() {
-            // An answer that is under way may be older than what made somebody send this.
+            // A pending answer may be older than the reason for this signal.
             self.query_slurm(actions);
         }
     }
 
-    /// The segment may be about to end too: Slurm is asked by when all must be done.
+    /// Stops on a person's request. Slurm is asked for a deadline: the segment may be about to end too.
     fn stop_by_hand(&mut self, cause: StopCause, now: Time, actions: &mut Vec<Action>) {
         self.request_save(now, false, actions);
         self.begin_stop(cause, Some(now + self.policy.lead), now);
@@ -215,7 +211,7 @@ impl Supervisor {
         if self.policy.local {
             self.begin_stop(StopCause::Cancelled, Some(deadline), now);
         } else {
-            // Slurm's TERM reaches every process of the job: one that ended by it was told to.
+            // Slurm's TERM reaches every process of the job, so a program that ended by it was notified.
             let gone = matches!(self.phase, AttemptPhase::Settling { .. });
             self.is_notified |= !gone || now <= self.exited_at + RETRY;
             self.begin_stop(StopCause::Unknown, Some(deadline), now);
@@ -223,8 +219,8 @@ impl Supervisor {
         }
     }
 
-    /// A stop's cause may become known later, or change: a job can be cancelled while it saves. Its deadline only
-    /// comes nearer.
+    /// Begins a stop or updates it. Its cause may become known later or change: a job can be cancelled while it saves. Its
+    /// deadline only moves earlier.
     fn begin_stop(&mut self, cause: StopCause, deadline: Option<Time>, now: Time) {
         let stop = self.stop.get_or_insert(Stop { cause, since: now, deadline });
         stop.deadline = stop.deadline.into_iter().chain(deadline).min();
@@ -273,7 +269,7 @@ impl Supervisor {
         }
     }
 
-    /// A request that came without a stop is over once it was heard: the next one is sent again.
+    /// Forgets a request without a stop once the program caught it, so that the next one is sent again.
     fn forget_mere_request(&mut self) {
         if self.stop.is_none() && !self.is_querying && self.request == SaveRequest::Caught {
             self.request = SaveRequest::None;
@@ -290,16 +286,16 @@ impl Supervisor {
                 self.next_query_at = Some(now + ASK_AGAIN);
             }
             SlurmAnswer::Job { stop: Some(cause), end } => {
-                // The end that Slurm shows is over once the TERM came: then only the KILL counts.
+                // After TERM, the end that Slurm shows has passed. Only KILL counts.
                 let end = end.filter(|_| self.term_at.is_none());
                 self.begin_stop(cause, end, now);
             }
             SlurmAnswer::Job { stop: None, .. } if self.term_at.is_some() => {
-                // Slurm means to go on: its node killed it for the run before, or somebody else did. An `scancel` shows.
+                // Slurm does not stop the job. Its node sent TERM for an earlier run, or a person did. An `scancel` would show.
                 self.next_query_at = Some(now + ASK_AGAIN);
             }
             SlurmAnswer::Job { stop: None, end } => {
-                // Once the program is gone, a guess stays: it was told to stop, and may have ended for that.
+                // After the program's end a guess stays: the program was told to stop and may have ended because of that.
                 let gone = matches!(self.phase, AttemptPhase::Settling { .. });
                 let guessed = self.stop.is_some_and(|stop| stop.cause == StopCause::Unknown);
                 if guessed && !gone {
@@ -317,16 +313,16 @@ impl Supervisor {
     fn exited(&mut self, killed: bool, now: Time, actions: &mut Vec<Action>) {
         self.phase = AttemptPhase::Settling { settled: false };
         self.exited_at = now;
-        // A mere request to save, long ago: the program went on, and ended for another reason.
+        // The program trained on after an old save request, so it ended for another reason.
         if self.stop.is_none() && now > self.caught_request_at.saturating_add(self.policy.lead) {
             self.is_notified = false;
         }
-        // Slurm's own signal may have been faster than its news; and without an answer there's no decision.
+        // Slurm's signal may come before its state changes, and without an answer there is no decision.
         let unknown = self.stop.map_or(killed, |stop| stop.cause == StopCause::Unknown);
         let ask =
             (unknown && !self.is_querying) || self.stop.is_some_and(|stop| stop.cause.goes_on());
         if ask && !self.policy.local {
-            // Before the last commit, so that the answer is there when that is done.
+            // The question comes before the last commit, so that the answer is there afterwards.
             self.query_slurm(actions);
         }
         actions.push(Action::Settle);
@@ -339,7 +335,7 @@ impl Supervisor {
         }
     }
 
-    /// Ends the program without asking it. A stop that is under way keeps its cause, and its time for the commit.
+    /// Ends the program without asking for a save. An earlier stop keeps its cause and its deadline.
     fn end_soon(&mut self, cause: StopCause, at: Time) {
         let stop = self.stop.get_or_insert(Stop { cause, since: at, deadline: None });
         if stop.cause == StopCause::Unknown {
@@ -353,93 +349,8 @@ impl Supervisor {
         self.phase = AttemptPhase::Terminating;
         actions.push(Action::Terminate);
     }
-
-    fn limit_at(&self) -> Option<Time> {
-        let at = self.segment_end?.saturating_sub(self.policy.lead);
-        (self.stop.is_none() && !self.is_querying).then_some(at)
-    }
-
-    fn experiment_at(&self) -> Option<Time> {
-        let at = self.policy.experiment_end?.saturating_sub(self.policy.lead);
-        self.stop.is_none().then_some(at)
-    }
-
-    /// The ends that are known beforehand. Slurm's may have been moved, so it is asked first.
-    fn time_limits(&mut self, now: Time, actions: &mut Vec<Action>) {
-        if self.phase != AttemptPhase::Running {
-            return;
-        }
-        if self.experiment_at().is_some_and(|at| at <= now) {
-            self.begin_stop(StopCause::Deadline, self.policy.experiment_end, now);
-            self.request_save(now, false, actions);
-        }
-        if self.limit_at().is_some_and(|at| at <= now) {
-            if self.policy.local {
-                self.begin_stop(StopCause::TimeLimit, self.segment_end, now);
-                self.request_save(now, false, actions);
-            } else {
-                self.query_slurm(actions);
-            }
-        }
-        if self.next_query_at.is_some_and(|at| at <= now) {
-            self.query_slurm(actions);
-        }
-    }
-
-    /// When TERM and KILL are due.
-    fn escalation(&self) -> Option<[Time; 2]> {
-        let stop = self.stop?;
-        let by_deadline = stop.deadline.map(|deadline| {
-            let whole = deadline.saturating_sub(stop.since);
-            let [term, kill] = [term_before_deadline(whole), kill_before_deadline(whole)];
-            [deadline.saturating_sub(term), deadline.saturating_sub(kill)]
-        });
-        let soon = self.end_soon.map(|at| [at, at + KILL_SOON]);
-        by_deadline.into_iter().chain(soon).reduce(|[a, b], [c, d]| [a.min(c), b.min(d)])
-    }
-
-    fn escalate(&mut self, now: Time, actions: &mut Vec<Action>) {
-        if let SaveRequest::Pending { retry, .. } = &mut self.request
-            && self.phase == AttemptPhase::Running
-            && *retry <= now
-        {
-            *retry = now + RETRY;
-            actions.push(Action::RequestSave);
-        }
-        let no_more = self.policy.trains_on && self.is_saved && self.stop.is_some();
-        if self.phase == AttemptPhase::Running && no_more {
-            self.terminate(actions);
-        }
-        let Some([terminate, kill]) = self.escalation() else { return };
-        if self.phase == AttemptPhase::Running && terminate <= now {
-            self.terminate(actions);
-        }
-        let again = self.phase == AttemptPhase::Killing && self.kill_again <= now;
-        if (self.phase == AttemptPhase::Terminating && kill <= now) || again {
-            self.phase = AttemptPhase::Killing;
-            self.kill_again = now + RETRY;
-            actions.push(Action::Kill);
-            self.killed_at.get_or_insert(now);
-        }
-        // What the kernel holds may not keep the attempt from its end: Slurm's own kill takes the harness too.
-        let is_late = self.deadline().is_some_and(|deadline| deadline <= now);
-        let is_long = self.killed_at.is_some_and(|at| now.saturating_sub(at) >= UNKILLABLE);
-        if self.phase == AttemptPhase::Killing && (is_late || is_long) {
-            self.phase = AttemptPhase::Settling { settled: false };
-            actions.push(Action::Settle);
-        }
-    }
-
-    fn finish(&mut self, now: Time, actions: &mut Vec<Action>) {
-        let AttemptPhase::Settling { settled } = self.phase else { return };
-        let late = self.deadline().is_some_and(|deadline| deadline <= now);
-        if late || (settled && !self.is_querying) {
-            self.phase = AttemptPhase::Over;
-            actions.push(Action::Decide);
-        }
-    }
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
+#[path = "../tests.rs"]
 mod tests;
