@@ -23,7 +23,7 @@ use crate::monitor::watchdog::Watchdog;
 use crate::os::clock::{Time, unix_now};
 use crate::os::log::Log;
 use crate::os::serial_queue::{PendingAnswer, SerialQueue};
-use crate::program::output::OutputStream;
+use crate::program::output::ProgramOutput;
 use crate::protocol::{MessageEffect, ReceivedDatagram, Session, Socket, parse};
 
 /// The shortest time between two writes of `progress.json`.
@@ -44,7 +44,7 @@ const MESSAGES: usize = 1024;
 pub(crate) struct Monitor {
     dir: TrialDir,
     attempt: u32,
-    pub(crate) streams: Vec<OutputStream>,
+    pub(crate) streams: Vec<ProgramOutput>,
     patterns: Patterns,
     recorder: Recorder,
     policies: Policies,
@@ -71,7 +71,7 @@ pub(crate) struct Monitor {
 /// The configuration of an attempt's monitor.
 #[derive(Debug)]
 pub(crate) struct MonitorConfig {
-    pub(crate) streams: Vec<OutputStream>,
+    pub(crate) streams: Vec<ProgramOutput>,
     pub(crate) patterns: Patterns,
     pub(crate) policies: Policies,
     pub(crate) session: Session,
@@ -125,7 +125,7 @@ impl Monitor {
 
     /// The file descriptors to poll.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let pipes = self.streams.iter().filter_map(OutputStream::pipe).map(AsFd::as_fd);
+        let pipes = self.streams.iter().filter_map(ProgramOutput::pipe).map(AsFd::as_fd);
         pipes.chain(self.socket.as_ref().map(Socket::descriptor))
     }
 

@@ -26,7 +26,7 @@ use crate::monitor::watchdog;
 use crate::os::clock::Time;
 use crate::os::log::Log;
 use crate::program::ask::SaveSignal;
-use crate::program::output::OutputStream;
+use crate::program::output::ProgramOutput;
 use crate::program::processes::{ProcessStart, Reaped};
 use crate::rank::ExecOptions;
 use crate::rank::identity::Rank;
@@ -57,7 +57,7 @@ pub(crate) struct Prepared {
 pub(crate) fn start(
     harness: &Harness,
     prepared: Prepared,
-) -> Result<(RunningProgram, Vec<OutputStream>), StartError> {
+) -> Result<(RunningProgram, Vec<ProgramOutput>), StartError> {
     let Prepared { attempt, argv, mut env, is_read } = prepared;
     let (spec, context) = (&harness.trial.spec, &harness.context);
     let is_far = |launch: &&LaunchSpec| context.slurm.is_some() && srun::ranks(launch) > 1;
@@ -99,14 +99,14 @@ fn outputs(
     harness: &Harness,
     attempt: u32,
     is_read: bool,
-) -> Result<(Vec<OutputStream>, [Stdio; 2]), String> {
+) -> Result<(Vec<ProgramOutput>, [Stdio; 2]), String> {
     let dir = &harness.trial.dir;
     let mut streams = Vec::new();
     let mut ends = Vec::new();
     for path in [dir.stdout(attempt), dir.stderr(attempt)] {
         let log = output::open_log(&path);
         if is_read {
-            let stream = OutputStream::new(log.ok(), &harness.records);
+            let stream = ProgramOutput::new(log.ok(), &harness.records);
             let (stream, end) = stream.map_err(|error| with_path(&path, &error))?;
             streams.push(stream);
             ends.push(end);

@@ -26,7 +26,7 @@ pub(crate) fn open_log(path: &Path) -> io::Result<File> {
 
 /// One of the program's two outputs, read through a pipe.
 #[derive(Debug)]
-pub(crate) struct OutputStream {
+pub(crate) struct ProgramOutput {
     pipe: Option<PipeReader>,
     /// The file to write and the thread that writes it. None if the output is only read.
     log: Option<(Option<Arc<File>>, SerialQueue)>,
@@ -36,7 +36,7 @@ pub(crate) struct OutputStream {
     pub(crate) lost: Arc<AtomicU64>,
 }
 
-impl OutputStream {
+impl ProgramOutput {
     /// Makes a pipe for the program. Its output is written to the log.
     pub(crate) fn new(log: Option<File>, records: &SerialQueue) -> io::Result<(Self, Stdio)> {
         Self::of(Some((log.map(Arc::new), records.clone())))
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     fn lines(chunks: &[&[u8]]) -> Vec<String> {
-        let (mut stream, _other) = OutputStream::read_only().unwrap();
+        let (mut stream, _other) = ProgramOutput::read_only().unwrap();
         let mut lines = Vec::new();
         let mut each = |line: &str| lines.push(line.to_owned());
         for chunk in chunks {

@@ -17,7 +17,7 @@ use crate::job::harness::Harness;
 use crate::os::clock::Time;
 use crate::os::log::{Log, log_info};
 use crate::os::subprocess;
-use crate::program::output::OutputStream;
+use crate::program::output::ProgramOutput;
 use crate::program::processes::{self, Pipes};
 use crate::rank::frame::{Decoder, FrameLine, RankMessage, answer};
 use crate::rank::relay::{Relay, Relayed};
@@ -58,8 +58,8 @@ pub(crate) struct MultiRankProgram {
     world_size: u32,
     step: Option<String>,
     commands: Option<PipeWriter>,
-    messages: OutputStream,
-    stderr: OutputStream,
+    messages: ProgramOutput,
+    stderr: ProgramOutput,
     last_error_line: Option<String>,
     decoder: Decoder,
     /// The ranks in which no process caught the signal of the open save request.
@@ -113,8 +113,8 @@ impl MultiRankProgram {
     ) -> io::Result<Self> {
         let (read, commands) = io::pipe()?;
         fcntl(commands.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        let (messages, stdout_end) = OutputStream::read_only()?;
-        let (stderr, stderr_end) = OutputStream::read_only()?;
+        let (messages, stdout_end) = ProgramOutput::read_only()?;
+        let (stderr, stderr_end) = ProgramOutput::read_only()?;
         let pipes = Pipes { stdin: read.into(), stdout: stdout_end, stderr: stderr_end };
         let srun = processes::start_srun(argv, env, pipes)?;
         Ok(Self {

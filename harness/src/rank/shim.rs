@@ -25,7 +25,7 @@ use crate::os::proc_fs;
 use crate::os::serial_queue::SerialQueue;
 use crate::os::signals;
 use crate::program::ask::SaveSignal;
-use crate::program::output::{self, OutputStream};
+use crate::program::output::{self, ProgramOutput};
 use crate::program::processes::{self, ProcessStart};
 use crate::protocol::Socket;
 
@@ -68,7 +68,7 @@ struct Shim {
     program: Option<u32>,
     /// The signal that no process caught yet, and when it is sent again.
     wanted: Option<(Signal, Time)>,
-    streams: Vec<OutputStream>,
+    streams: Vec<ProgramOutput>,
     /// The thread that writes: a disk that hangs must not delay a command.
     records: SerialQueue,
     socket: Option<Socket>,
@@ -128,7 +128,7 @@ impl Shim {
         for path in [dir.rank_stdout(attempt, rank), dir.rank_stderr(attempt, rank)] {
             let log = output::open_log(&path).ok();
             if options.lines && rank == 0 {
-                let stream = OutputStream::new(log, &self.records);
+                let stream = ProgramOutput::new(log, &self.records);
                 let (stream, end) = stream.map_err(|error| error.to_string())?;
                 self.streams.push(stream);
                 ends.push(end);
@@ -224,7 +224,7 @@ impl Shim {
             PollTimeout::try_from(due + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
         });
         let mut set = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        let pipes = self.streams.iter().filter_map(OutputStream::pipe);
+        let pipes = self.streams.iter().filter_map(ProgramOutput::pipe);
         set.extend(pipes.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
         let socket = self.socket.iter().map(Socket::descriptor);
         set.extend(socket.map(|open| PollFd::new(open, PollFlags::POLLIN)));
