@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{ClaimHolder, ExperimentId, Home, StoreError, at, claim};
 use crate::experiment::{Experiment, TrialParams};
 use crate::journal::Event;
-use crate::parallel::map_chunks;
+use crate::parallel::{join, map_chunks};
 
 /// All that is written down of an experiment before anything is asked of Slurm.
 #[derive(Debug)]
@@ -126,10 +126,13 @@ impl StagedFiles {
         side_by_side(&std::mem::take(&mut self.files), sync)
     }
 
-    /// The names in a folder are durable only once they are all there: folders are the last.
+    /// Nobody sees any of it before the rename, and all names are there by now: files and folders may become durable in
+    /// any order, and so at once.
     fn sync(mut self) -> Result<(), StoreError> {
-        self.sync_files()?;
-        side_by_side(&self.folders, |path| at("sync", path, durable::sync_dir(path)))
+        let folders = std::mem::take(&mut self.folders);
+        let sync_folder = |path: &PathBuf| at("sync", path, durable::sync_dir(path));
+        let (folders, files) = join(|| side_by_side(&folders, sync_folder), || self.sync_files());
+        folders.and(files)
     }
 }
 
