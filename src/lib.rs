@@ -11,6 +11,7 @@ pub mod file_error;
 pub mod goodput;
 pub mod humanize;
 pub mod journal;
+mod memory;
 pub mod observe;
 mod parallel;
 pub mod plan;

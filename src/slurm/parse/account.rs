@@ -7,7 +7,7 @@ use nom::character::complete::char;
 use nom::sequence::separated_pair;
 
 use super::number::number as digits;
-use super::record::{Interner, ParseRow, Rows, all, exactly};
+use super::record::{Fields, Interner, ParseRow, Rows, all, exactly};
 use super::{Expected, Parsed, Reading, UnreadLine, id, time};
 use crate::slurm::id::{JobId, ShownId, Tasks};
 use crate::slurm::state::{JobState, state_and_user};
@@ -68,30 +68,30 @@ pub(super) fn state(field: &[u8]) -> Result<(JobState, Option<u32>), Expected<'_
     }
 }
 
-impl<'a> ParseRow<'a, 9> for AccountRow {
-    fn from_fields(fields: [&'a [u8]; 9], names: &mut Interner<'a>) -> Result<Self, Expected<'a>> {
-        let [shown, job, state_text, exit, submit, start, end, nodes, reason] = fields;
-        let ShownId { job: array_job, tasks, .. } = exactly(id::shown, shown)?;
-        let (state, cancelled_by) = state(state_text)?;
+impl<'a> ParseRow<'a> for AccountRow {
+    fn take(fields: &mut Fields<'a>, names: &mut Interner<'a>) -> Result<Self, Expected<'a>> {
+        let ShownId { job: array_job, tasks, .. } = exactly(id::shown, fields.text()?)?;
+        let job = fields.read(id::job)?;
+        let (state, cancelled_by) = state(fields.text()?)?;
         Ok(Self {
             array_job,
             tasks,
-            job: exactly(id::job, job)?,
+            job,
             state,
             cancelled_by,
-            exit: exactly(exit_code, exit)?,
-            submit: exactly(time::point, submit)?,
-            start: exactly(time::point, start)?,
-            end: exactly(time::point, end)?,
-            nodes: names.get(nodes),
-            reason: names.get(reason),
+            exit: fields.read(exit_code)?,
+            submit: fields.read(time::point)?,
+            start: fields.read(time::point)?,
+            end: fields.read(time::point)?,
+            nodes: names.get(fields.text()?),
+            reason: names.get(fields.last()?),
         })
     }
 }
 
 /// Reads rows one by one.
 pub fn rows(output: &[u8]) -> impl Iterator<Item = Result<AccountRow, UnreadLine>> {
-    Rows::<AccountRow, 9>::new(output)
+    Rows::<AccountRow>::new(output)
 }
 
 /// Reads the whole output of a `sacct` that was asked for [`FIELDS`].

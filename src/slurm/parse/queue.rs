@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::number::number as digits;
 pub use super::record::DELIMITER;
-use super::record::{Interner, ParseRow, Rows, all, exactly};
+use super::record::{Fields, Interner, ParseRow, Rows, all, exactly};
 use super::{Expected, Parsed, UnreadLine, id, time};
 use crate::slurm::id::{JobId, ShownId, Tasks};
 use crate::slurm::state::JobState;
@@ -50,29 +50,28 @@ pub struct QueueRow {
     pub nodes: Arc<str>,
 }
 
-impl<'a> ParseRow<'a, 10> for QueueRow {
-    fn from_fields(fields: [&'a [u8]; 10], names: &mut Interner<'a>) -> Result<Self, Expected<'a>> {
-        let [shown, job, state, submit, start, end, restarts, preempted, nodes, reason] = fields;
-        let ShownId { job: array_job, tasks, .. } = exactly(id::shown, shown)?;
+impl<'a> ParseRow<'a> for QueueRow {
+    fn take(fields: &mut Fields<'a>, names: &mut Interner<'a>) -> Result<Self, Expected<'a>> {
+        let ShownId { job: array_job, tasks, .. } = exactly(id::shown, fields.text()?)?;
         Ok(Self {
             array_job,
             tasks,
-            job: exactly(id::job, job)?,
-            state: super::account::state(state)?.0,
-            submit: exactly(time::point, submit)?,
-            start: exactly(time::point, start)?,
-            end: exactly(time::point, end)?,
-            restarts: exactly(digits, restarts).ok(),
-            preempted: exactly(time::point, preempted)?,
-            nodes: names.get(nodes),
-            reason: names.get(reason),
+            job: fields.read(id::job)?,
+            state: super::account::state(fields.text()?)?.0,
+            submit: fields.read(time::point)?,
+            start: fields.read(time::point)?,
+            end: fields.read(time::point)?,
+            restarts: exactly(digits, fields.text()?).ok(),
+            preempted: fields.read(time::point)?,
+            nodes: names.get(fields.text()?),
+            reason: names.get(fields.last()?),
         })
     }
 }
 
 /// Reads rows one by one.
 pub fn rows(output: &[u8]) -> impl Iterator<Item = Result<QueueRow, UnreadLine>> {
-    Rows::<QueueRow, 10>::new(output)
+    Rows::<QueueRow>::new(output)
 }
 
 /// Reads the whole output of a `squeue` that was asked for [`FIELDS`].

@@ -2,41 +2,65 @@
 
 use std::sync::Arc;
 
-use memchr::{memchr, memchr2_iter};
+use memchr::memchr;
 use nom::Parser;
 
-use super::{Expected, Parsed, Reading, UnreadLine, excerpt, inner};
+use super::{Expected, Parsed, UnreadLine, excerpt, inner};
+use crate::memory::with_room;
 
 /// The delimiter that both queries ask for: a control character, which no name of a node or partition holds.
 pub const DELIMITER: u8 = 0x1f;
 
-fn expected<'a, T>(at: &'a [u8], what: &'static str) -> Reading<'a, T> {
-    Err(nom::Err::Error(Expected { at, what }))
+/// The fields of a row, taken one after the other. A line break ends a row, never a field; but the last field is free
+/// text, which may hold line breaks: only a delimiter and then a line break ends it.
+pub(super) struct Fields<'a> {
+    rest: &'a [u8],
 }
 
-/// One row of `N` fields. A line break ends a row, never a field; but the last field is free text, which may hold line
-/// breaks: only a delimiter and then a line break ends it.
-fn record<const N: usize>(input: &[u8]) -> Reading<'_, [&[u8]; N]> {
-    let mut fields = [&b""[..]; N];
-    let mut start = 0;
-    let mut ends = memchr2_iter(DELIMITER, b'\n', input);
-    for field in &mut fields[..N - 1] {
-        match ends.next() {
-            Some(end) if input[end] == DELIMITER => *field = &input[start..end],
-            Some(end) => return expected(&input[end..], "one more field"),
-            None => return expected(&input[input.len()..], "one more field"),
+impl<'a> Fields<'a> {
+    /// The next field.
+    pub(super) fn text(&mut self) -> Result<&'a [u8], Expected<'a>> {
+        let is_end = |byte: &u8| *byte == DELIMITER || *byte == b'\n';
+        let (field, end) =
+            self.rest.split_at(self.rest.iter().position(is_end).unwrap_or(self.rest.len()));
+        match end {
+            [DELIMITER, rest @ ..] => {
+                self.rest = rest;
+                Ok(field)
+            }
+            at => Err(Expected { at, what: "one more field" }),
         }
-        start = start + field.len() + 1;
     }
-    let Some(end) = ends.find(|end| input[*end] == DELIMITER) else {
-        return expected(&input[input.len()..], "the end of the row");
-    };
-    match &input[end..] {
-        [_, b'\n', rest @ ..] => {
-            fields[N - 1] = &input[start..end];
-            Ok((rest, fields))
+
+    /// The next field, which `parser` must read whole, and which is not searched for its end first: most bytes are those
+    /// of numbers.
+    pub(super) fn read<T>(
+        &mut self,
+        mut parser: impl Parser<&'a [u8], Output = T, Error = Expected<'a>>,
+    ) -> Result<T, Expected<'a>> {
+        match parser.parse(self.rest) {
+            Ok(([DELIMITER, rest @ ..], value)) => {
+                self.rest = rest;
+                Ok(value)
+            }
+            Ok((at, _)) => Err(Expected { at, what: "the end of the field" }),
+            Err(error) => Err(inner(&error, self.rest)),
         }
-        at => expected(at, "the end of the row"),
+    }
+
+    /// The last field of a row.
+    pub(super) fn last(&mut self) -> Result<&'a [u8], Expected<'a>> {
+        let at_end = &self.rest[self.rest.len()..];
+        let end = memchr(DELIMITER, self.rest);
+        let (field, end) = self.rest.split_at(end.unwrap_or(self.rest.len()));
+        match end {
+            [DELIMITER, b'\n', rest @ ..] => {
+                self.rest = rest;
+                Ok(field)
+            }
+            [] => Err(Expected { at: at_end, what: "the end of the row" }),
+            at => Err(Expected { at, what: "the end of the row" }),
+        }
     }
 }
 
@@ -73,12 +97,12 @@ impl<'a> Interner<'a> {
 }
 
 /// Turns fields into a row, or says what it expected.
-pub(super) trait ParseRow<'a, const N: usize>: Sized {
-    fn from_fields(fields: [&'a [u8]; N], names: &mut Interner<'a>) -> Result<Self, Expected<'a>>;
+pub(super) trait ParseRow<'a>: Sized {
+    fn take(fields: &mut Fields<'a>, names: &mut Interner<'a>) -> Result<Self, Expected<'a>>;
 }
 
 /// The rows of an output, one after the other; whatever is no row comes as an unread line.
-pub(super) struct Rows<'a, T, const N: usize> {
+pub(super) struct Rows<'a, T> {
     output: &'a [u8],
     rest: &'a [u8],
     /// The line number at the offset `counted` of the output: lines are counted only for what can't be read.
@@ -88,14 +112,14 @@ pub(super) struct Rows<'a, T, const N: usize> {
     row: std::marker::PhantomData<T>,
 }
 
-impl<'a, T, const N: usize> Rows<'a, T, N> {
+impl<'a, T> Rows<'a, T> {
     pub(super) fn new(output: &'a [u8]) -> Self {
         let names = Interner::default();
         Self { output, rest: output, line: 1, counted: 0, names, row: std::marker::PhantomData }
     }
 }
 
-impl<'a, T: ParseRow<'a, N>, const N: usize> Iterator for Rows<'a, T, N> {
+impl<'a, T: ParseRow<'a>> Iterator for Rows<'a, T> {
     type Item = Result<T, UnreadLine>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -105,12 +129,10 @@ impl<'a, T: ParseRow<'a, N>, const N: usize> Iterator for Rows<'a, T, N> {
         if self.rest.is_empty() {
             return None;
         }
-        let read = record::<N>(self.rest).map_err(|error| inner(&error, self.rest));
-        let row =
-            read.and_then(|(rest, fields)| Ok((rest, T::from_fields(fields, &mut self.names)?)));
-        Some(match row {
-            Ok((rest, row)) => {
-                self.rest = rest;
+        let mut fields = Fields { rest: self.rest };
+        Some(match T::take(&mut fields, &mut self.names) {
+            Ok(row) => {
+                self.rest = fields.rest;
                 Ok(row)
             }
             Err(expected) => Err(self.skip_line(expected.what)),
@@ -118,7 +140,7 @@ impl<'a, T: ParseRow<'a, N>, const N: usize> Iterator for Rows<'a, T, N> {
     }
 }
 
-impl<T, const N: usize> Rows<'_, T, N> {
+impl<T> Rows<'_, T> {
     /// Gives one line up and goes on after it.
     fn skip_line(&mut self, what: &'static str) -> UnreadLine {
         let end = memchr(b'\n', self.rest).unwrap_or(self.rest.len());
@@ -143,11 +165,10 @@ fn without_noise(input: &[u8]) -> Option<&[u8]> {
 }
 
 /// Reads every row of an output.
-pub(super) fn all<'a, T: ParseRow<'a, N>, const N: usize>(output: &'a [u8]) -> Parsed<T> {
+pub(super) fn all<'a, T: ParseRow<'a>>(output: &'a [u8]) -> Parsed<T> {
     // No row is shorter than this. What is too much is never touched, and so costs nothing.
-    let mut parsed =
-        Parsed { rows: Vec::with_capacity(output.len() / SHORTEST), unread: Vec::new() };
-    for row in Rows::<T, N>::new(output) {
+    let mut parsed = Parsed { rows: with_room(output.len() / SHORTEST), unread: Vec::new() };
+    for row in Rows::<T>::new(output) {
         match row {
             Ok(row) => parsed.rows.push(row),
             Err(line) => parsed.unread.push(line),
