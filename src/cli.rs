@@ -25,22 +25,22 @@ use crate::report;
 
 /// Experiments on Slurm, from a TOML file to a table of results
 ///
-/// An experiment is a TOML file; its tasks become job arrays; each trial is saved when it is preempted and goes on
-/// where it was. Start with `nemo-slurm init`, then `nemo-slurm submit exp.toml --follow`.
+/// An experiment is a TOML file. Its tasks become job arrays. A trial that is preempted saves a checkpoint and resumes
+/// from it. Start with `nemo-slurm init`, then `nemo-slurm submit exp.toml --follow`.
 ///
-/// A TARGET is EXPERIMENT[/TASK[/TRIALS]]. An experiment is its id, a unique prefix of it, its name (the newest of that
-/// name), or `@` (the newest of all). TRIALS are one, or several as in `@/train/3,17,40-49`.
+/// A TARGET is EXPERIMENT[/TASK[/TRIALS]]. EXPERIMENT is an id, a unique prefix of an id, a name (the newest
+/// experiment of that name), or `@` (the newest of all). TRIALS are one, or several as in `@/train/3,17,40-49`.
 #[derive(Debug, Parser)]
 #[command(name = "nemo-slurm", version, propagate_version = true)]
 #[command(
-    after_help = "Exit codes: 0 fine, 1 the experiment failed or this command could not do its work, 2 wrong use or a wrong file, 3 not found, \
-    4 Slurm did not answer (nothing is assumed), 5 refused for safety."
+    after_help = "Exit codes: 0 success, 1 the experiment or this command failed, 2 usage error or invalid file, 3 not found, \
+    4 Slurm did not answer (nothing was assumed), 5 refused for safety."
 )]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// Where experiments are kept; compute nodes must see it
+    /// Folder that holds all experiments; the compute nodes must see it
     #[arg(
         long,
         global = true,
@@ -49,7 +49,7 @@ pub struct Cli {
         help_heading = "Global options"
     )]
     pub home: Option<PathBuf>,
-    /// How long one of Slurm's programs may take to answer, in seconds or as in `2min`
+    /// How long to wait for an answer of `squeue`, `sbatch` and the like, in seconds or as in `2min`
     #[arg(
         long,
         global = true,
@@ -60,10 +60,10 @@ pub struct Cli {
         help_heading = "Global options"
     )]
     pub slurm_timeout: std::time::Duration,
-    /// Show each program of Slurm that is run, its time and answer, and each file that is decided on; twice: all they print
+    /// Show each Slurm program that is run, its duration and result, and the files that are used; -vv shows their output
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
     pub verbose: u8,
-    /// The same by a filter: `debug`, `trace`, or a part as in `nemo_slurm::slurm=debug`
+    /// Log filter in place of -v: `debug`, `trace`, or one module as in `nemo_slurm::slurm=debug`
     #[arg(
         long,
         global = true,
@@ -79,15 +79,15 @@ pub struct Cli {
 pub enum Command {
     /// Write an exp.toml to start from
     Init(InitArgs),
-    /// Check a file without asking anybody
+    /// Check a file, without contacting Slurm
     Check(FileArgs),
-    /// Show what a file would become: job arrays, their order, their scripts
+    /// Show the job arrays that a file would become, with their order and their scripts
     Plan(PlanArgs),
-    /// Interrupt a trial in every way before anything is submitted, and tell whether it survives
+    /// Run a trial, interrupt it in every way that Slurm might, and report whether it survives
     Rehearse(RehearseArgs),
     /// Submit an experiment
     Submit(SubmitArgs),
-    /// Show where an experiment stands
+    /// Show the state of an experiment and its trials
     Status(StatusArgs),
     /// Show where the time went: work, saves, lost work, queues
     Goodput(GoodputArgs),
@@ -95,17 +95,17 @@ pub enum Command {
     List(ListArgs),
     /// Wait until an experiment is over
     Wait(WaitArgs),
-    /// Print what trials wrote
+    /// Print the output of trials
     Logs(LogsArgs),
     /// Cancel an experiment, a task or a trial
     Cancel(CancelArgs),
-    /// Pause an experiment, a task or a trial: save, stop, and wait
+    /// Pause an experiment, a task or a trial: it saves, stops, and keeps its place in the queue
     Pause(PauseArgs),
-    /// Let what was paused go on
+    /// Resume what was paused
     Resume(ResumeArgs),
-    /// Have running trials save, stop, and run again
+    /// Make running trials save, stop, and go back into the queue
     Preempt(PreemptArgs),
-    /// Requeue what could not be requeued, because Slurm refused or was away
+    /// Requeue trials that Slurm did not requeue
     Poll(PollArgs),
     /// Print completions for a shell
     Completions(CompletionsArgs),
@@ -125,7 +125,7 @@ pub struct FileArgs {
     /// The experiment's file
     #[arg(default_value = "exp.toml")]
     pub file: PathBuf,
-    /// Change a key of the file, as in `--set task.train.params.lr=[0.1,0.2]`
+    /// Override a key of the file, as in `--set task.train.params.lr=[0.1,0.2]`
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// Run every task on this executor

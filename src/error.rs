@@ -204,10 +204,10 @@ impl From<SubmitError> for CommandError {
         let cancelled = match &error {
             SubmitError::Refused { cancelled: 0, .. } => None,
             SubmitError::Refused { cancelled: 1, .. } => Some(
-                "the job array that was already in is cancelled: nothing of it will run".to_owned(),
+                "the job array that Slurm had accepted already is cancelled: it will not run".to_owned(),
             ),
             SubmitError::Refused { cancelled, .. } => Some(format!(
-                "the {cancelled} job arrays that were already in are cancelled: nothing of it will run"
+                "the {cancelled} job arrays that Slurm had accepted already are cancelled: they will not run"
             )),
             _ => None,
         };

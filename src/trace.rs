@@ -38,7 +38,7 @@ pub fn start(verbosity: u8, filter: Option<&str>) -> Result<(), CommandError> {
 }
 
 fn wrong(filter: &str, error: impl std::error::Error + Send + Sync + 'static) -> CommandError {
-    let text = format!("NEMO_LOG is `{filter}`, which is no filter: {error}");
+    let text = format!("NEMO_LOG is `{filter}`, which is not a filter: {error}");
     CommandError::new(ExitCode::Usage, text)
         .hinted("write `debug` or `trace`, or `nemo_slurm::slurm=debug` for one part")
 }
@@ -115,6 +115,6 @@ mod tests {
         check(&output(None, ""), "a signal ended it");
         let waited = Duration::from_secs(3);
         let silent = Err(SlurmError::NoAnswer { program: "sacct", waited });
-        check(&silent, "`sacct` gave no answer within 3 s");
+        check(&silent, "`sacct` did not answer within 3 s");
     }
 }

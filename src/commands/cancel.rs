@@ -18,7 +18,7 @@ use crate::store::{Stored, Target};
 /// `cancel`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A running trial is told, saves its checkpoint if there is time, and stays cancelled.\n\n\
+    after_help = "A running trial gets a signal, saves a checkpoint if there is time, and is not started again.\n\n\
     Examples:\n  nemo-slurm cancel digits\n  nemo-slurm cancel @/train/3\n  nemo-slurm cancel @ --dry-run"
 )]
 pub struct CancelArgs {
@@ -42,7 +42,7 @@ const SUBMITTING: Duration = Duration::from_mins(1);
 pub(super) fn cancel(app: &App, args: &CancelArgs) -> Result<ExitCode, CommandError> {
     if args.gentle {
         let now = format!(
-            "`nemo-slurm preempt {}` has running trials save and run again",
+            "`nemo-slurm preempt {}` makes running trials save and run again",
             args.control.target
         );
         return Err(CommandError::new(ExitCode::Usage, "there is no `cancel --gentle`").hinted(now));
@@ -78,7 +78,7 @@ pub(super) fn cancel(app: &App, args: &CancelArgs) -> Result<ExitCode, CommandEr
         stored: &stored,
         action: "cancel",
         what: if args.dry_run { "Would cancel" } else { "Cancelled" },
-        nothing: "all of it is over",
+        nothing: "it is over already",
         trials: trials.len(),
         jobs,
     };

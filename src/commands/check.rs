@@ -25,7 +25,7 @@ pub(super) fn check(args: &FileArgs) -> Result<ExitCode, CommandError> {
         Ok((_, Loaded { experiment, .. })) => {
             let tasks = count(experiment.tasks.len(), "task");
             let trials = count(experiment.n_trials(), "trial");
-            out(&format!("`{}` is sound: {tasks}, {trials}.", experiment.name))
+            out(&format!("`{}` is valid: {tasks}, {trials}.", experiment.name))
         }
         Err(error) => match error.error.downcast_ref::<Problems>() {
             Some(problems) if args.json => {

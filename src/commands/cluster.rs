@@ -55,7 +55,7 @@ pub(super) fn facts_or_similar(app: &App, name: Option<&str>) -> Result<Cluster,
         (Err(error), Some(name)) => {
             let similar = facts(app, None)?;
             say(&format!(
-                "warning: cluster `{name}` does not tell its limits; those of `{}` are taken: {error}",
+                "warning: can't read the limits of cluster `{name}`; using those of `{}`: {error}",
                 similar.name
             ));
             Ok(similar)

@@ -26,7 +26,7 @@ pub struct CompletionsArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  nemo-slurm man ~/.local/share/man/man1")]
 pub struct ManArgs {
-    /// The folder for the pages; without one the main page is printed
+    /// Folder to write the pages to; by default the main page is printed
     pub folder: Option<PathBuf>,
 }
 

@@ -381,11 +381,11 @@ pub(super) struct ControlReport<'a> {
 }
 
 impl ControlReport<'_> {
-    /// Says what was done, and fails with what was not.
+    /// Reports what was done. Fails if Slurm refused a part or did not answer.
     pub(super) fn finish(self, troubles: &Troubles) -> Result<ExitCode, CommandError> {
         let requested = troubles.unwritten.is_none();
         if let Some(error) = &troubles.unwritten {
-            say(&format!("warning: Slurm was told, but {}", error.one_line()));
+            say(&format!("warning: Slurm accepted it, but {}", error.one_line()));
         }
         if !troubles.slurm.is_empty() {
             return Err(self.failure(&troubles.slurm));
@@ -410,7 +410,7 @@ impl ControlReport<'_> {
         Ok(ExitCode::Fine)
     }
 
-    /// What Slurm refused, or did not answer to.
+    /// The error for what Slurm refused or did not answer.
     fn failure(&self, errors: &[SlurmError]) -> CommandError {
         let unanswered = errors.iter().any(SlurmError::is_no_answer);
         let code = if unanswered { ExitCode::NoAnswer } else { ExitCode::Failed };
@@ -429,7 +429,7 @@ impl ControlReport<'_> {
         );
         let again = format!("nemo-slurm {} {}", self.action, self.args.target);
         CommandError::new(code, text)
-            .hinted(format!("what Slurm answered to is done; `{again}` does the rest"))
+            .hinted(format!("`{again}` does the rest; nothing is done twice"))
     }
 }
 

@@ -67,7 +67,7 @@ pub(super) fn until(
         forgotten = if settled == Settled::Forgotten { forgotten + seen } else { 0 };
         if forgotten >= FORGOTTEN {
             screen.end(&stored, &mut status, state)?;
-            let text = format!("nobody knows what became of a part of `{}`", target.id);
+            let text = format!("the outcome of some trials of `{}` is unknown", target.id);
             return Err(CommandError::new(ExitCode::NoAnswer, text).hinted(format!(
                 "`nemo-slurm status {} --attempts` shows what is known",
                 target.id

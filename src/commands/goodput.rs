@@ -29,7 +29,7 @@ pub struct GoodputArgs {
     /// Show every trial
     #[arg(long)]
     pub trials: bool,
-    /// What an hour costs of the unit that is shown: a GPU, else a node or a core
+    /// Price per GPU-hour (node- or core-hour without GPUs)
     #[arg(long, value_name = "PRICE", value_parser = price)]
     pub price: Option<f64>,
     /// Print JSON

@@ -21,10 +21,10 @@ use crate::{clock, humanize};
 /// `list`.
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// Show at most this many; 0 shows all
+    /// Show at most N experiments; 0 shows all
     #[arg(long, short = 'n', default_value_t = 20, value_name = "N")]
     pub limit: usize,
-    /// Show what the last look told; ask nobody
+    /// Show the last known states, without asking Slurm
     #[arg(long)]
     pub cached: bool,
     /// Print JSON

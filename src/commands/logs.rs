@@ -22,9 +22,9 @@ use crate::store::{Stored, Target};
 pub enum OutputStream {
     /// Standard output.
     Out,
-    /// Standard error, and what the harness has to say.
+    /// Standard error, and the messages of the harness.
     Err,
-    /// First the one, then the other.
+    /// Standard output, then standard error.
     Both,
 }
 
@@ -39,13 +39,13 @@ pub struct LogsArgs {
     /// EXPERIMENT[/TASK[/TRIALS]]
     #[arg(default_value = "@")]
     pub target: String,
-    /// Go on as more is written, until the trials are over
+    /// Keep printing new lines until the trials are over
     #[arg(long, short)]
     pub follow: bool,
-    /// One attempt, from 0; else all, in order
+    /// Only this attempt, counted from 0; by default all, in order
     #[arg(long, value_name = "N")]
     pub attempt: Option<u32>,
-    /// Which of a program's outputs
+    /// Which output of the program
     #[arg(long, value_enum, default_value_t = OutputStream::Both)]
     pub stream: OutputStream,
     /// Slurm's own output instead of the program's
@@ -166,7 +166,7 @@ fn nothing(status: &Status, target: &Target) -> String {
     let why = first.and_then(|trial| trial.reason.as_ref());
     let why = why.map_or_else(String::new, |reason| format!(": {reason}"));
     let id = &status.experiment.id;
-    format!("Nothing was written yet: it is {state}{why}. `nemo-slurm status {id}` tells more.")
+    format!("No output yet: it is {state}{why}. `nemo-slurm status {id}` shows more.")
 }
 
 /// A file with something that a trial, or Slurm for it, wrote.

@@ -10,7 +10,7 @@ pub(super) fn check(path: &Path) -> Result<(), CommandError> {
     let why = match path.to_str() {
         None => "it is not UTF-8",
         Some(text) if text.chars().any(char::is_control) => {
-            "it has a line break or another control character in it"
+            "it contains a line break or another control character"
         }
         Some(_) => return Ok(()),
     };
@@ -25,7 +25,7 @@ pub(super) fn check_home(app: &App, on_slurm: bool) -> Result<(), CommandError> 
     check(home)?;
     if on_slurm && home.to_str().is_some_and(|text| text.contains('\\')) {
         let text = format!(
-            "the path `{}` can't be used: it has a `\\` in it, which turns off Slurm's names of output files",
+            "the path `{}` can't be used: it contains a `\\`, and Slurm then replaces no `%` in the names of output files",
             home.display()
         );
         return Err(CommandError::new(ExitCode::Usage, text)

@@ -20,8 +20,8 @@ use crate::store::{Stored, Target};
 /// `pause`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A paused trial saves its checkpoint and keeps its job, which waits held in the queue; what waits for it goes on \
-    waiting, and none of its budgets is touched.\n\n\
+    after_help = "A paused trial saves its checkpoint. Its job stays in the queue, held, and tasks that depend on it keep waiting. \
+    A pause uses up none of the trial's restarts.\n\n\
     Examples:\n  nemo-slurm pause digits\n  nemo-slurm pause @/train/3\n  nemo-slurm pause @ --dry-run"
 )]
 pub struct PauseArgs {
@@ -75,7 +75,7 @@ pub(super) fn pause(app: &App, args: &PauseArgs) -> Result<ExitCode, CommandErro
         stored: &stored,
         action: "pause",
         what: if args.dry_run { "Would pause" } else { "Paused" },
-        nothing: "all of it is paused or over",
+        nothing: "it is paused or over already",
         trials: trials.len(),
         jobs: control::job_ids(&known, &trials),
     };
@@ -170,7 +170,7 @@ pub(super) fn resume(app: &App, args: &ResumeArgs) -> Result<ExitCode, CommandEr
         stored: &stored,
         action: "resume",
         what: if args.dry_run { "Would resume" } else { "Resumed" },
-        nothing: "none of it is paused",
+        nothing: "nothing is paused",
         trials: trials.len(),
         jobs: control::job_ids(&known, &trials),
     };
@@ -182,8 +182,8 @@ fn found(app: &App, args: &ControlArgs) -> Result<(Target, Stored), CommandError
     let (target, stored) = app.find(&args.target)?;
     let has_chains = journal::planned_arrays(&stored.journal).any(|array| array.held);
     if has_chains && !journal::is_complete(&stored.journal) {
-        let text = format!("experiment `{}` is not yet submitted as a whole", stored.id);
-        let go_on = format!("`nemo-slurm submit --continue {}` goes on", stored.id);
+        let text = format!("experiment `{}` is not fully submitted yet", stored.id);
+        let go_on = format!("`nemo-slurm submit --continue {}` continues it", stored.id);
         return Err(CommandError::new(ExitCode::Usage, text).hinted(go_on));
     }
     Ok((target, stored))

@@ -25,7 +25,7 @@ pub struct PlanArgs {
     /// What to plan.
     #[command(flatten)]
     pub file: FileArgs,
-    /// Print the whole scripts too
+    /// Also print the batch scripts
     #[arg(long)]
     pub scripts: bool,
 }
@@ -88,7 +88,7 @@ pub(super) fn show(
         }
     } else {
         let file = args.file.display();
-        say(&format!("`nemo-slurm plan {file} --scripts` shows what Slurm would be given."));
+        say(&format!("`nemo-slurm plan {file} --scripts` shows the batch scripts."));
     }
     Ok(ExitCode::Fine)
 }
@@ -117,7 +117,7 @@ fn cluster_if_it_answers(app: &App, experiment: &Experiment) -> Option<Cluster> 
     }
     let facts = cluster::facts(app, experiment.cluster());
     facts
-        .inspect_err(|error| say(&format!("warning: {error}; planned for Slurm's own limits")))
+        .inspect_err(|error| say(&format!("warning: {error}; planning with Slurm's default limits")))
         .ok()
 }
 

@@ -26,12 +26,14 @@ use crate::summary::{self, Index};
 /// `poll`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "`nemo-slurm status` says when it is needed: a trial saved, and Slurm refused the requeue or was away; its harness was killed; or it could not be started. \
-    It does nothing twice, and may run from cron: every five minutes is best, since Slurm soon forgets a job that has ended. A job that was started five times in vain (or `restart.no_progress` times, if that is less) is given up. It exits 1 if a job can't be requeued, or an experiment can't be read.\n\n\
+    after_help = "`nemo-slurm status` says when a poll is needed: Slurm refused a requeue or did not answer, a harness was killed, or a job could not be started. \
+    `poll` may be repeated, and may run from cron: every five minutes is best, since Slurm soon forgets a job that has ended. \
+    A job is given up after five failed starts (or `restart.no_progress`, if that is less). \
+    The exit code is 1 if a job can't be requeued or an experiment can't be read.\n\n\
     Example:\n  nemo-slurm poll"
 )]
 pub struct PollArgs {
-    /// EXPERIMENT[/TASK[/TRIALS]]; all experiments if there is none
+    /// EXPERIMENT[/TASK[/TRIALS]]; all experiments by default
     pub target: Option<String>,
     /// Print JSON
     #[arg(long)]
@@ -113,7 +115,7 @@ pub(super) fn poll(app: &App, args: &PollArgs) -> Result<ExitCode, CommandError>
     if args.json {
         out_json(&json!({ "schema": 1, "trials": rows }))?;
     } else if rows.is_empty() && is_well {
-        say("Nothing to do: no trial waits to be requeued.");
+        say("Nothing to do: no trial needs to be requeued.");
     }
     Ok(if is_well { ExitCode::Fine } else { ExitCode::Failed })
 }
@@ -323,21 +325,21 @@ fn release(app: &App, job: &str) -> Result<(PollResult, Option<String>), Command
 
 fn sentence(job: &str, done: PollResult, why: Option<&str>) -> String {
     match done {
-        PollResult::Requeued => format!("job {job} is requeued"),
-        PollResult::Released => format!("job {job} is held no more"),
+        PollResult::Requeued => format!("job {job} was requeued"),
+        PollResult::Released => format!("job {job} was released"),
         PollResult::GivenUp => format!(
-            "job {job} was started too often without a record of its harness; look at Slurm's own output: `nemo-slurm logs --slurm`"
+            "job {job} failed to start too often; look at Slurm's own output: `nemo-slurm logs --slurm`"
         ),
         PollResult::Queued => format!("job {job} is in the queue already"),
-        PollResult::Running => format!("job {job} still runs; look again later"),
-        PollResult::Over => format!("job {job} is over, and is not requeued"),
+        PollResult::Running => format!("job {job} is still running; run this again later"),
+        PollResult::Over => format!("job {job} has ended and is not requeued"),
         PollResult::Forgotten => {
             format!(
-                "Slurm no longer knows job {job}; its checkpoints are in its folder, and a new `nemo-slurm submit` begins anew"
+                "Slurm no longer knows job {job}; the checkpoints are kept, but only a new `nemo-slurm submit` can run the trial"
             )
         }
         PollResult::Refused => {
-            format!("Slurm does not requeue job {job}: {}", why.unwrap_or("it said nothing"))
+            format!("Slurm refused to requeue job {job}: {}", why.unwrap_or("it gave no reason"))
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::status::{RequestedAction, State};
 #[derive(Debug, Args)]
 #[command(
     after_help = "A running trial saves its checkpoint, goes back into the queue, and runs again from there. \
-    Trials that wait are left as they are.\n\n\
+    Waiting trials are not changed.\n\n\
     Examples:\n  nemo-slurm preempt digits\n  nemo-slurm preempt @/train/3\n  nemo-slurm preempt @ --dry-run"
 )]
 pub struct PreemptArgs {
@@ -65,7 +65,7 @@ pub(super) fn preempt(app: &App, args: &PreemptArgs) -> Result<ExitCode, Command
         stored: &stored,
         action: "preempt",
         what: if args.dry_run { "Would preempt" } else { "Asked to save and run again:" },
-        nothing: "none of it runs now",
+        nothing: "no trial is running",
         jobs: control::job_ids(&arrays.known, &told),
         trials: told.len(),
     };

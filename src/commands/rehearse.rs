@@ -27,34 +27,34 @@ use crate::store::{self, Home};
 /// `rehearse`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit code 1: the program is not safe to be interrupted; what is wrong is told, and what to change.\n\n\
+    after_help = "Exit code 1: the program is not safe to interrupt. The report says what is wrong and what to change.\n\n\
     Examples:\n  nemo-slurm rehearse exp.toml train\n  \
     nemo-slurm rehearse exp.toml train --set task.train.params.steps=200 --time-limit 10m\n  \
     nemo-slurm rehearse exp.toml train --only killed --seed 7 --keep rehearsal\n  \
-    nemo-slurm rehearse exp.toml train --executor cluster    # on Slurm, with its own signals"
+    nemo-slurm rehearse exp.toml train --executor cluster    # on Slurm"
 )]
 pub struct RehearseArgs {
     /// What to rehearse.
     #[command(flatten)]
     pub file: FileArgs,
-    /// The task; not needed where there is only one
+    /// Task to rehearse; may be left out if the file has only one
     pub task: Option<String>,
-    /// Which of its trials
+    /// Index of the trial
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub trial: u32,
-    /// The moments of all interruptions follow from it
+    /// Seed that decides when the interruptions happen
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
     /// How often the preempted run is interrupted
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub interruptions: u32,
-    /// Only these, beside the undisturbed runs
+    /// Run only these scenarios; the undisturbed runs always run
     #[arg(long, value_name = "SCENARIO", value_enum, value_delimiter = ',')]
     pub only: Vec<ScenarioKind>,
-    /// How long all of it may take, as in `10m`; what does not fit is left out, and said
+    /// Time limit of the whole rehearsal, as in `10m`; scenarios that do not fit are skipped and listed
     #[arg(long, value_name = "TIME", value_parser = crate::duration::option)]
     pub time_limit: Option<std::time::Duration>,
-    /// Keep every run, in this folder
+    /// Keep the files of every run in this folder
     #[arg(long, value_name = "FOLDER")]
     pub keep: Option<PathBuf>,
 }
@@ -143,7 +143,7 @@ fn told(error: RehearseError, args: &RehearseArgs) -> CommandError {
         RehearseError::Store(error) => error.into(),
         RehearseError::Run(RunError::Slurm(error)) => error.into(),
         RehearseError::Run(RunError::OutOfTime) => {
-            let text = "the time limit was over before one undisturbed run was";
+            let text = "the time limit ended before one undisturbed run did";
             CommandError::new(ExitCode::Failed, text)
                 .hinted("make the training shorter with `--set`, or the limit longer")
         }
@@ -179,7 +179,7 @@ fn task<'a>(experiment: &'a Experiment, args: &RehearseArgs) -> Result<&'a Task,
     let task = match (&args.task, experiment.tasks.as_slice()) {
         (None, [only]) => only,
         (None, _) => {
-            let text = format!("which task is to be rehearsed? There are {names}");
+            let text = format!("the file has several tasks: {names}");
             let last = experiment.tasks.iter().max_by_key(|task| task.n_trials);
             let name = last.map_or("train", |task| task.name.as_str());
             return Err(CommandError::new(ExitCode::Usage, text)
@@ -326,7 +326,7 @@ impl RehearsalProgress {
         if let (2, Some((of, usual))) = (number, known) {
             let more = count(of - 1, "run");
             self.say(&format!(
-                "Undisturbed it takes {}; {more} more, each interrupted and resumed: about {}.",
+                "The undisturbed run took {}; {more} more, each interrupted and resumed: about {}.",
                 duration(usual),
                 duration(Self::estimate(of - 1, usual))
             ));

@@ -103,7 +103,7 @@ fn wait_since(began: f64) {
     let rest = IN_FLIGHT.saturating_sub(age);
     if !rest.is_zero() {
         let seconds = rest.as_secs();
-        say(&format!("Waiting {seconds} s: its `sbatch` may still be under way on that host."));
+        say(&format!("Waiting {seconds} s: an `sbatch` may still be running on that host."));
         std::thread::sleep(rest);
     }
 }

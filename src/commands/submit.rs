@@ -24,21 +24,21 @@ use crate::store::{self, Claim, ClaimError, ExperimentId, Stored, TakeOver};
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag that the user types")]
 #[command(after_help = "Examples:\n  nemo-slurm submit exp.toml --follow\n  \
     nemo-slurm submit exp.toml --executor cluster --set task.train.params.lr=0.1\n  \
-    nemo-slurm submit --continue digits-3kz81q7m    # after a crash, or when Slurm was away")]
+    nemo-slurm submit --continue digits-3kz81q7m    # after a crash, or when Slurm did not answer")]
 pub struct SubmitArgs {
     /// What to submit.
     #[command(flatten)]
     pub file: FileArgs,
-    /// Go on with a submission that was interrupted: each job array is submitted once
+    /// Continue an interrupted submission; no job array is submitted twice
     #[arg(long = "continue", value_name = "EXPERIMENT", conflicts_with_all = ["file", "set", "executor"])]
     pub resume: Option<String>,
-    /// With `--continue`: go on even where another process is at work on it, which then stops
+    /// With `--continue`: take the submission over from another process, which then stops
     #[arg(long, requires = "resume")]
     pub take_over: bool,
-    /// Wait until it is over, and exit 0 only if everything completed
+    /// Wait until the experiment is over; exit 0 only if everything completed
     #[arg(long)]
     pub wait: bool,
-    /// Show it live until it is over, as `--wait` does; Ctrl-C stops looking, not the experiment
+    /// Show live progress until the experiment is over; Ctrl-C stops the display, not the experiment
     #[arg(long, conflicts_with = "wait")]
     pub follow: bool,
     /// Run at most one trial of a task at a time
@@ -65,7 +65,7 @@ pub(super) fn submit(app: &App, args: &SubmitArgs) -> Result<ExitCode, CommandEr
     drop(claim);
     announce(app, args, &stored, &jobs)?;
     if args.follow && std::io::stderr().is_terminal() {
-        say("Ctrl-C stops looking, not the experiment.");
+        say("Ctrl-C stops the display, not the experiment.");
     }
     if args.follow || args.wait {
         let view = if args.follow { follow::View::Live } else { follow::View::Silent };
@@ -84,7 +84,7 @@ fn resumed(app: &App, target: &str, args: &SubmitArgs) -> Result<(Stored, Claim)
     if let Some(reason) = journal::refusal(&stored.journal) {
         let text = format!("Slurm refused `{}`: {reason}", stored.id);
         let again =
-            format!("change `{}` and submit it anew", stored.dir.experiment_toml().display());
+            format!("change `{}` and submit it again", stored.dir.experiment_toml().display());
         return Err(CommandError::new(ExitCode::Refused, text).hinted(again));
     }
     if !journal::is_complete(&stored.journal) {
@@ -107,7 +107,7 @@ fn not_claimed(id: &ExperimentId, error: ClaimError) -> CommandError {
         return error;
     }
     error.hinted(format!("`nemo-slurm status {id}` shows how far it is")).hinted(format!(
-        "`nemo-slurm submit --continue {id} --take-over` goes on in its place, if that process is stuck"
+        "`nemo-slurm submit --continue {id} --take-over` takes over, if that process is stuck"
     ))
 }
 
@@ -147,16 +147,16 @@ fn not_submitted(stored: &Stored, error: slurm::SubmitError) -> CommandError {
     let may_go_on =
         !matches!(error, slurm::SubmitError::Refused { .. } | slurm::SubmitError::Claim(_));
     let error = CommandError::from(error);
-    let go_on = format!("`nemo-slurm submit --continue {}` goes on", stored.id);
+    let go_on = format!("`nemo-slurm submit --continue {}` continues it", stored.id);
     if may_go_on { error.hinted(go_on) } else { error }
 }
 
-/// A damaged plan is not made up for: what it said may be in Slurm already.
+/// A damaged plan is not replaced: its job arrays may be in Slurm already.
 fn no_plan(stored: &Stored) -> CommandError {
     let path = stored.dir.journal();
-    let text = format!("`{}` holds no plan that can be read", path.display());
+    let text = format!("`{}` holds no readable plan", path.display());
     CommandError::new(ExitCode::Refused, text).hinted(format!(
-        "cancel it with `nemo-slurm cancel {}`, and submit `{}` anew",
+        "cancel it with `nemo-slurm cancel {}`, and submit `{}` again",
         stored.id,
         stored.dir.experiment_toml().display()
     ))

@@ -31,7 +31,7 @@ fn short_times(experiment: &Experiment, cluster: &Cluster) -> Vec<String> {
         let partition = meant.find(|partition| is_short(partition.default_time))?;
         let time = partition.default_time.unwrap_or_default();
         Some(format!(
-            "warning: partition `{}` ends jobs after {time} s if they ask for no time, and `{}` is asked to save {lead} s before that: set `time` in executor `{}`",
+            "warning: partition `{}` ends jobs without a `time` after {time} s, and `{}` is asked to save {lead} s before that: set `time` in executor `{}`",
             partition.name, task.name, task.executor
         ))
     };

@@ -43,7 +43,7 @@ pub enum SubmitError {
         cancelled: usize,
     },
     /// Slurm gave no answer.
-    #[error("job array `{token}` is not known to be in")]
+    #[error("could not tell whether Slurm accepted job array `{token}`")]
     Slurm {
         /// The array.
         token: String,
@@ -51,7 +51,7 @@ pub enum SubmitError {
         source: SlurmError,
     },
     /// The heads of the chains could not be released.
-    #[error("all is in, but the first jobs are still held")]
+    #[error("all job arrays are submitted, but the first jobs are still held")]
     Held(#[source] SlurmError),
     /// Another process goes on with it.
     #[error(transparent)]

@@ -89,7 +89,7 @@ fn seconds_unless_steps_are_meant(
 
 /// Steps or a time: a number alone may mean either.
 fn without_unit(number: &str, field: &Field<'_>, report: &mut ProblemReport) -> Option<Every> {
-    report.problem(&field.place, format!("`every` needs a unit: {number} what?")).hint(format!(
+    report.problem(&field.place, format!("`every` needs a unit")).hint(format!(
         "write \"{number} steps\", or a time such as \"{number}s\" or \"{number}m\""
     ));
     None

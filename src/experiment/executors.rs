@@ -110,8 +110,8 @@ fn slurm(mut section: Section<'_>, report: &mut ProblemReport) -> SlurmExecutor 
     };
     if let Some(field) = own_gpus.filter(|_| executor.has_generic_gpus()) {
         report
-            .problem(&field.place, "GPUs are asked for twice: here, and in `sbatch.gres`")
-            .hint("take one of the two out: Slurm 26.05 and newer refuse both");
+            .problem(&field.place, "GPUs are requested twice: here, and in `sbatch.gres`")
+            .hint("remove one of the two: Slurm 26.05 and newer refuse both");
     }
     section.finish(report);
     executor
@@ -125,7 +125,7 @@ fn exported(mut around: EnvSpec, export: Option<Export>, report: &mut ProblemRep
         if other || around.secrets.contains(&name) {
             report
                 .problem(&place, format!("`{name}` is in `export`, and in `env` or `secrets`"))
-                .hint("take one of the two out");
+                .hint("remove one of the two");
         }
         around.env.insert(name, value);
     }
@@ -158,7 +158,7 @@ fn refuse_other_kind(
             let message = format!("a {kind} executor has no key `{name}`");
             report
                 .problem(&field.key_place, message)
-                .hint(format!("take `{name}` out, or change the executor's `kind`"));
+                .hint(format!("remove `{name}`, or change the executor's `kind`"));
         }
     }
 }
@@ -242,7 +242,7 @@ fn surroundings(section: &mut Section<'_>, report: &mut ProblemReport) -> EnvSpe
             let message = format!("`{name}` is in `env` and in `secrets`");
             report
                 .problem(&field.place, message)
-                .hint("a secret is passed on from your environment; take it out of `env`");
+                .hint("a secret is passed on from your environment; remove it from `env`");
         }
         secrets.push(name);
     }

@@ -155,7 +155,7 @@ fn report_cycle(drafts: &[TaskDraft], cycle: &[usize], report: &mut ProblemRepor
     let place = edge.map_or(&drafts[cycle[0]].place, |edge| &edge.place);
     report
         .problem(place, format!("tasks wait for each other: {}", names.join(" → ")))
-        .hint("take one of these out of an `after`");
+        .hint("remove one of these from an `after`");
 }
 
 /// Every task that one waits for, directly or not, and whether it does so `per_trial`: by one way at least, trial by

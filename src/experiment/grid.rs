@@ -21,7 +21,7 @@ pub(super) fn trials(
     let product = lengths.iter().try_fold(1_u128, |product, &n| product.checked_mul(n));
     let Some(total) = product.filter(|total| *total <= u128::from(MOST_TRIALS)) else {
         let shown = product.map_or_else(|| "too many".to_owned(), |total| total.to_string());
-        let message = format!("the grid has {shown} trials, and {MOST_TRIALS} is the most");
+        let message = format!("the grid has {shown} trials; the maximum is {MOST_TRIALS}");
         report.problem(place, message).hint("use fewer values, or a smaller `count`");
         return None;
     };
@@ -83,7 +83,7 @@ fn length(parameter: &Parameter, report: &mut ProblemReport) -> Option<u128> {
             Some(u128::from(*count))
         }
         Domain::Double { count: None, .. } | Domain::Log { count: None, .. } => {
-            let message = format!("a grid needs to know how many values `{}` has", parameter.name);
+            let message = format!("the grid does not know how many values `{}` has", parameter.name);
             report.problem(&parameter.place, message).hint("add `count`, such as `count = 4`");
             None
         }

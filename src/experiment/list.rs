@@ -96,7 +96,7 @@ fn check_tables(trial: &TrialEntry, report: &mut ProblemReport) {
         for (at, _) in name.match_indices('.') {
             let table = &name[..at];
             if trial.contains_key(table) {
-                let message = format!("`{table}` can't be a value and a table with `{name}` in it");
+                let message = format!("`{table}` can't be both a value and a table with `{name}`");
                 report.problem(place, message);
             }
         }
@@ -118,7 +118,7 @@ fn same_names(
         format!("all trials must have the same parameters: this one has {own}, the first {others}");
     report
         .problem(&field.place, message)
-        .hint("write what the others share into `params` of the task, or give it to every trial");
+        .hint("move shared values into the task's `params`, or give them to every trial");
 }
 
 fn nest(row: &TrialEntry) -> Params {

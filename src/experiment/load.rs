@@ -264,7 +264,7 @@ fn check_leads(
         let time = executors.by_name.get(name).and_then(segment);
         if let Some(time) = time.filter(|time| lead >= time) {
             let message = format!(
-                "the program would be told {lead} s before the end, but `time` of executor `{name}` is only {time} s"
+                "the program would be asked to save {lead} s before the end, but `time` of executor `{name}` is only {time} s"
             );
             report.problem(place, message).hint("make `lead` shorter than `time`");
         }
@@ -309,7 +309,7 @@ fn check_launch(
         );
         report
             .problem(&draft.place, message)
-            .hint(format!("take it out, and write `workers_per_node = {tasks}` in the task"));
+            .hint(format!("remove it, and write `workers_per_node = {tasks}` in the task"));
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) fn read(section: &mut Section<'_>, report: &mut ProblemReport) -> Vec
             let message = format!("there are two log policies named `{}`", policy.name);
             report
                 .problem(&item.place, message)
-                .hint("give each an own name: it is how they are told apart");
+                .hint("give each policy its own name");
         }
         policies.push(policy);
     }

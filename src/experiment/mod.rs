@@ -108,9 +108,9 @@ impl Experiment {
             };
             let unknown = task.after.iter().find(|edge| !is_before(edge));
             if !self.executors.contains_key(&task.executor) {
-                Some(format!("task `{}` names no executor of it: `{}`", task.name, task.executor))
+                Some(format!("task `{}` names an unknown executor: `{}`", task.name, task.executor))
             } else if let Some(edge) = unknown {
-                Some(format!("task `{}` waits for no task before it: `{}`", task.name, edge.task))
+                Some(format!("task `{}` waits for a task that is not before it: `{}`", task.name, edge.task))
             } else if !(1..=MOST_TRIALS).contains(&task.n_trials) {
                 Some(format!("task `{}` can't have {} trials", task.name, task.n_trials))
             } else {

@@ -20,9 +20,9 @@ pub(super) fn check(name: &str) -> Result<(), UnitError> {
     let Some(first) = name.chars().next() else { return refuse("it is empty") };
     if let Some(stray) = name.chars().find(|c| !allowed(*c)) {
         return refuse(&match stray {
-            ' ' => "it has a space in it".to_owned(),
+            ' ' => "it contains a space".to_owned(),
             '/' => "`/` separates the parts of a target (EXPERIMENT/TASK/TRIAL)".to_owned(),
-            stray => format!("it has {stray:?} in it"),
+            stray => format!("it contains {stray:?}"),
         });
     }
     if !first.is_ascii_alphanumeric() {
@@ -53,7 +53,7 @@ pub(super) fn check_parameter(name: &str) -> Result<(), UnitError> {
     }
     if name != "seed" && BUILT_IN.contains(&name) {
         let message = format!("a parameter can't be named `{name}`");
-        let hint = format!("`{{{name}}}` in `run` has a meaning already; use another name");
+        let hint = format!("`{{{name}}}` in `run` is reserved; use another name");
         return Err(UnitError::hinted(message, hint));
     }
     Ok(())
@@ -82,11 +82,11 @@ mod tests {
         check_name("7", "fine");
         check_name(&"a".repeat(64), "fine");
         check_name("", "\"\" can't be a name: it is empty");
-        check_name("a b", "\"a b\" can't be a name: it has a space in it");
+        check_name("a b", "\"a b\" can't be a name: it contains a space");
         check_name("-a", "\"-a\" can't be a name: it must begin with a letter or a digit");
         check_name("..", "\"..\" can't be a name: it must begin with a letter or a digit");
-        check_name("a\n", "\"a\\n\" can't be a name: it has '\\n' in it");
-        check_name("é", "\"é\" can't be a name: it has 'é' in it");
+        check_name("a\n", "\"a\\n\" can't be a name: it contains '\\n'");
+        check_name("é", "\"é\" can't be a name: it contains 'é'");
         check_name(
             "a/b",
             "\"a/b\" can't be a name: `/` separates the parts of a target (EXPERIMENT/TASK/TRIAL)",

@@ -24,7 +24,7 @@ pub struct Override {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OverrideError {
     /// There is no `=`.
-    #[error("`{0}` has no `=` in it: write KEY=VALUE, for example task.train.search.concurrent=4")]
+    #[error("`{0}` has no `=`: write KEY=VALUE, for example task.train.search.concurrent=4")]
     NoValue(String),
     /// The key is not one of TOML.
     #[error("`{0}` is not a key: write its parts with dots, for example task.train.params.lr")]

@@ -123,7 +123,7 @@ fn spelled(field: &Field<'_>, report: &mut ProblemReport) -> Option<Domain> {
     let is_range = matches!(kind.name, "int" | "double" | "log");
     if let (Some(count), false) = (&count_field, is_range) {
         let message = format!("`count` is for a range, not for `{}`", kind.name);
-        report.problem(&count.key_place, message).hint("take it out");
+        report.problem(&count.key_place, message).hint("remove it");
         return None;
     }
     if count_field.is_some() && count.is_none() {
@@ -160,7 +160,7 @@ fn ordered<T: PartialOrd>(
     if lo <= hi {
         return Some((lo, hi));
     }
-    report.problem(&field.place, "the lowest bound is above the highest").hint("exchange the two");
+    report.problem(&field.place, "the lowest bound is above the highest").hint("swap the two");
     None
 }
 
@@ -177,7 +177,7 @@ fn bounds(field: &Field<'_>, report: &mut ProblemReport) -> Option<(f64, f64)> {
     if (hi - lo).is_finite() {
         return Some((lo, hi));
     }
-    report.problem(&field.place, "the range is wider than a number can be");
+    report.problem(&field.place, "the range is too wide for a floating-point number");
     None
 }
 

@@ -32,7 +32,7 @@ const REFUSED: [(&str, &str); 30] = [
     ("quiet", READS),
     ("requeue", REQUEUED),
     ("signal", "it is made from `checkpoint.signal` and `checkpoint.lead`"),
-    ("test-only", "nothing would be submitted; `nemo-slurm plan` shows what would be"),
+    ("test-only", "it would only test the submission; `nemo-slurm plan` shows the plan"),
     ("uid", OWN_JOBS),
     ("usage", PRINTS),
     ("verbose", READS),
@@ -46,8 +46,8 @@ const REFUSED: [(&str, &str); 30] = [
 ];
 const OUTPUT: &str = "output is kept with the experiment: `nemo-slurm logs` shows it";
 const REQUEUED: &str = "trials are requeued as `restart` says";
-const READS: &str = "the tool reads what `sbatch` prints";
-const PRINTS: &str = "`sbatch` would only print something, and submit nothing";
+const READS: &str = "nemo-slurm reads what `sbatch` prints";
+const PRINTS: &str = "`sbatch` would only print information, and submit nothing";
 const OWN_JOBS: &str = "jobs are submitted as yourself";
 
 /// Options that have a key of their own in the executor.
@@ -223,7 +223,7 @@ fn refusal(name: &str) -> Option<(String, Option<String>)> {
     let all = own.chain(REFUSED.iter().map(|(option, _)| *option)).chain(KNOWN);
     let meant: Vec<&str> = all.filter(|option| option.starts_with(name)).collect();
     let hint = did_you_mean(&meant).unwrap_or_else(|| listed(meant.iter().copied()));
-    let why = "it is only the beginning of an option's name".to_owned();
+    let why = "it is an abbreviated option".to_owned();
     (!meant.is_empty()).then_some((why, Some(hint)))
 }
 

@@ -107,7 +107,7 @@ fn settings(section: &mut Section<'_>, search: &mut SearchDraft, report: &mut Pr
         search.goal = goal.word_or(&words, synonyms::GOALS, report).unwrap_or(Goal::Min);
         if metric.is_none() {
             report
-                .problem(&goal.key_place, "`goal` needs a `metric` to be the goal of")
+                .problem(&goal.key_place, "`goal` needs a `metric`")
                 .hint("add `metric = \"…\"`, the name that the program reports");
         }
     }
@@ -119,10 +119,10 @@ fn rows<'a>(section: &mut Section<'a>, space: &mut Space<'a>, report: &mut Probl
     if space.rows.is_some() {
         report.problem(&field.key_place, "the trials are listed twice, in `params` and here");
     } else if let Some((Method::Grid, _)) = space.method {
-        let message = "`trials` is not for a grid, whose trials follow from `params`";
+        let message = "a grid makes its trials from `params` and can't have `trials`";
         report
             .problem(&field.key_place, message)
-            .hint("take it out; `concurrent` limits how many run at once");
+            .hint("remove it; `concurrent` limits how many run at once");
     } else if let Some(_items) = field.list("a list of tables, such as `[{ lr = 0.1 }]`", report) {
         space.rows = Some(field);
     } else {
@@ -142,11 +142,11 @@ fn make_trials(space: &Space<'_>, search: &mut SearchDraft, report: &mut Problem
             search.names = found.names;
             report
                 .problem(place, "`method` is \"grid\", but the trials are a list")
-                .hint("take `method` out");
+                .hint("remove `method`");
         }
         (None, Some((Method::List, place))) if space.fits => {
             report
-                .problem(place, "`method = \"list\"` needs the list")
+                .problem(place, "`method = \"list\"` needs `trials`")
                 .hint("add `trials = [{ lr = 0.1 }, { lr = 0.2 }]` to `search`");
         }
         (None, None | Some((Method::Grid, _))) if space.fits => {

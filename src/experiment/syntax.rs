@@ -10,7 +10,7 @@ use super::tree::{self, Table};
 pub(super) fn parse(text: &str, report: &mut ProblemReport) -> Option<Table> {
     let root = KeyPosition { at: Span { source: 0, start: 0, end: 0 }, key: String::new() };
     if let Some(place) = too_deep(text) {
-        report.problem(&place, "a key with so many dots can't be right");
+        report.problem(&place, "the key has too many dots");
         return None;
     }
     let (document, errors) = DeTable::parse_recoverable(text);
@@ -95,7 +95,7 @@ fn duplicates(text: &str, errors: &[&Error], report: &mut ProblemReport) {
         };
         report
             .problem(&KeyPosition { at, key: name }, message)
-            .hint("take one of the two out, or rename it");
+            .hint("remove one of the two, or rename it");
     }
 }
 

@@ -145,7 +145,7 @@ pub(super) fn launch(section: &mut Section<'_>, report: &mut ProblemReport) -> O
     let workers = section.take("workers_per_node");
     if let Some(workers) = workers.as_ref().filter(|_| launch.is_none()) {
         report
-            .problem(&workers.key_place, "`workers_per_node` means nothing without `launch`")
+            .problem(&workers.key_place, "`workers_per_node` needs `launch`")
             .hint("add `launch = \"torchrun\"`");
     }
     let workers_per_node = workers.and_then(|field| field.positive(report));
@@ -160,7 +160,7 @@ fn check_name(field: &Field<'_>, report: &mut ProblemReport) {
         let name = field.name;
         report
             .problem(&field.key_place, format!("a task can't be named `{name}`"))
-            .hint(format!("`{{{name}}}` in `run` has a meaning already; use another name"));
+            .hint(format!("`{{{name}}}` in `run` is reserved; use another name"));
     }
 }
 
@@ -206,7 +206,7 @@ fn after(field: &Field<'_>, report: &mut ProblemReport) -> Vec<TaskDependency> {
     for item in field.one_or_more() {
         let Some(edge) = edge(&item, report) else { continue };
         if edges.iter().any(|other| other.to.task == edge.to.task) {
-            let message = format!("`{}` is waited for twice", edge.to.task);
+            let message = format!("`after` names `{}` twice", edge.to.task);
             report.problem(&edge.place, message).hint("name each task once");
         } else {
             edges.push(edge);

@@ -126,7 +126,7 @@ fn check_words(run: &CommandDraft, params: &Params, report: &mut ProblemReport) 
 
 /// Says of something that no program can be given it.
 pub(super) fn too_long(place: &KeyPosition, what: &str, report: &mut ProblemReport) {
-    let message = format!("{what} bytes, more than a program can be given");
+    let message = format!("{what} bytes, more than Linux passes to a program");
     report.problem(place, message).hint("put it into a file, and give the program the file's name");
 }
 

@@ -255,7 +255,7 @@ impl LocalTrial<'_> {
         own.unwrap_or_else(|| {
             let log = self.task.slurm_output().join(format!("local_{}.out", self.trial));
             let text = std::fs::read_to_string(log).unwrap_or_default();
-            let said = text.lines().last().unwrap_or("without a word");
+            let said = text.lines().last().unwrap_or("it printed nothing");
             let said = log_line::text(said).unwrap_or(said);
             format!("the harness ended (code {code:?}, signal {signal:?}): {said}")
         })

@@ -6,22 +6,22 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScenarioKind {
-    /// Nothing happens to it.
+    /// The trial is not disturbed.
     #[value(skip)]
     Undisturbed,
-    /// It is preempted with notice, several times.
+    /// The trial is preempted with notice, several times.
     Preempted,
-    /// Its program is killed.
+    /// The program is killed.
     Killed,
-    /// Its segment is shorter than the training.
+    /// The time limit ends before the training does.
     TimeLimit,
-    /// Its harness is killed with everything below it, as on a node that is lost.
+    /// The harness and all its processes are killed, as when a node is lost.
     NodeLost,
-    /// It is told to end, and killed a little later.
+    /// The trial gets SIGTERM, and SIGKILL a little later.
     Terminated,
-    /// Slurm is told to requeue it.
+    /// Slurm requeues the job (`scontrol requeue`).
     Requeued,
-    /// It is preempted with a much longer notice, to see whether it was only too slow.
+    /// The trial is preempted with a much longer notice, to see whether it was only too slow.
     #[value(skip)]
     LongNotice,
 }

@@ -92,7 +92,7 @@ impl SlurmTrial<'_> {
                 let lives = queue.rows.iter().any(|row| !row.state.is_final());
                 forgotten = if lives { 0 } else { forgotten + 1 };
                 if forgotten >= FORGOTTEN {
-                    return Ok(RunEnd::Failed(format!("job {} is gone without a word", self.job)));
+                    return Ok(RunEnd::Failed(format!("job {} left the queue without a record", self.job)));
                 }
             }
         }

@@ -335,12 +335,12 @@ fn a_reason_names_its_trials() {
     let waits = "waits for free resources";
     let reasons = ["", waits, waits, "exited with code 1", waits, waits, "", waits];
     let trials = (0..).zip(reasons).map(|(index, why)| trial(index, State::Pending, why)).collect();
-    let only = trial(0, State::Blocked, "what it waits for can never be");
+    let only = trial(0, State::Blocked, "its dependency can never be satisfied");
     let status = status(vec![task("train", trials), task("evaluate", vec![only])]);
     insta::assert_snapshot!(reasons::reasons(&status).join("\n"), @"
     train, trials 1-2, 4-5, 7: waits for free resources
     train/3: exited with code 1
-    evaluate/0: what it waits for can never be
+    evaluate/0: its dependency can never be satisfied
     ");
 }
 

@@ -72,7 +72,7 @@ pub fn ignored_defaults<'a>(names: impl Iterator<Item = &'a str>) -> Option<Stri
     let (are, them) = if ignored.len() == 1 { ("is", "it") } else { ("are", "them") };
     (!ignored.is_empty()).then(|| {
         let names = ignored.join(", ");
-        format!("{names} {are} ignored: write what you mean by {them} into the file's executor")
+        format!("{names} {are} ignored: set {them} in the file's executor instead")
     })
 }
 
@@ -107,7 +107,7 @@ mod tests {
             assert_eq!(ignored_defaults(names.iter().copied()).as_deref(), expected);
         };
         check(&["PATH", "SBATCH_ACCOUNT", "SLURM_CONF"], None);
-        let two = "`SBATCH_GRES`, `SBATCH_TIMELIMIT` are ignored: write what you mean by them into the file's executor";
+        let two = "`SBATCH_GRES`, `SBATCH_TIMELIMIT` are ignored: set them in the file's executor instead";
         check(&["SBATCH_TIMELIMIT", "SBATCH_QOS", "SBATCH_GRES"], Some(two));
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum SlurmError {
     /// The program is not installed here.
-    #[error("`{program}` is in no folder of PATH: {}", path.display())]
+    #[error("`{program}` was not found in PATH: {}", path.display())]
     MissingProgram {
         /// Its name.
         program: &'static str,
@@ -23,7 +23,7 @@ pub enum SlurmError {
         source: std::io::Error,
     },
     /// The program didn't end in time, and was killed.
-    #[error("`{program}` gave no answer within {} s", .waited.as_secs())]
+    #[error("`{program}` did not answer within {} s", .waited.as_secs())]
     NoAnswer {
         /// Its name.
         program: &'static str,
@@ -81,7 +81,7 @@ impl SlurmError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::MissingProgram { .. } => {
-                Some("run this on a login node, or load the module that brings Slurm")
+                Some("run this on a login node, or load the module that provides Slurm")
             }
             Self::NoAnswer { .. } | Self::ControllerDown { .. } => {
                 Some("run the same command again in a minute: nothing was assumed, nothing is lost")
@@ -90,7 +90,7 @@ impl SlurmError {
                 Some("jobs that ended long ago show their last known state until it is back")
             }
             Self::UnknownField { .. } | Self::Unreadable { .. } => {
-                Some("`nemo-slurm -vv status` shows all that this cluster's programs print")
+                Some("`nemo-slurm -vv status` shows everything that Slurm's programs print")
             }
             Self::AccountingOff | Self::Refused { .. } | Self::NotRun { .. } => None,
         }

@@ -35,7 +35,7 @@ pub(super) fn accounted(mut attempts: Vec<AttemptStatus>, state: State) -> Vec<A
         |attempt: &&mut AttemptStatus| attempt.cause.is_none() && attempt.number.is_some();
     for attempt in attempts[..over].iter_mut().filter(is_open) {
         attempt.cause = Some(Cause::NodeFailure);
-        let why = "it was killed, or its node was lost, before anybody could write an end";
+        let why = "it was killed, or its node was lost, before the harness could record the end";
         attempt.reason.get_or_insert_with(|| why.to_owned());
     }
     attempts

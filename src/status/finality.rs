@@ -64,7 +64,7 @@ pub(super) fn certainty(
     }
 }
 
-const NOT_YET: &str = "not yet certain: Slurm is asked again at the next look";
+const NOT_YET: &str = "not yet certain: the next `status` asks Slurm again";
 
 /// A reason, and that it is not the last word.
 pub(super) fn with_doubt(

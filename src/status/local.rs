@@ -55,7 +55,7 @@ fn close_all_but_the_last(attempts: &mut [AttemptStatus]) {
     let Some((_, earlier)) = attempts.split_last_mut() else { return };
     for attempt in earlier.iter_mut().filter(|attempt| attempt.cause.is_none()) {
         attempt.cause = Some(Cause::Failed);
-        attempt.reason = Some("the harness was killed before it could write an end".to_owned());
+        attempt.reason = Some("the harness was killed before it could record the end".to_owned());
     }
 }
 
@@ -91,7 +91,7 @@ fn state(
         None => sources.submitting,
         Some(Liveness::Dead) => false,
     };
-    let go_on = format!("`nemo-slurm submit --continue {}` goes on", sources.stored.id);
+    let go_on = format!("`nemo-slurm submit --continue {}` continues it", sources.stored.id);
     let why = if sources.runner.rebooted {
         "the machine was restarted"
     } else {
@@ -100,7 +100,7 @@ fn state(
     match last {
         Some(RunnerRecord::Dropped { cancelled: true, .. }) => (State::Cancelled, None),
         Some(RunnerRecord::Dropped { cancelled: false, .. }) => {
-            (State::Blocked, Some("what it waits for can never be".to_owned()))
+            (State::Blocked, Some("its dependency can never be satisfied".to_owned()))
         }
         Some(RunnerRecord::NotStarted { reason, .. }) => (State::Failed, Some(reason.clone())),
         // A harness outlives its runner, and writes its own end.
@@ -109,7 +109,7 @@ fn state(
         Some(RunnerRecord::Started { .. }) => (State::Failed, Some(format!("{why}: {go_on}"))),
         Some(RunnerRecord::Ended { .. }) if will_run => (State::Preempted, None),
         Some(RunnerRecord::Ended { .. }) => {
-            (State::Failed, Some("its harness ended again and again without a word".to_owned()))
+            (State::Failed, Some("its harness ended several times without a record".to_owned()))
         }
         _ if will_run => (State::Pending, None),
         _ if sources.runner.liveness.is_none() => {

@@ -306,7 +306,7 @@ fn damage(sources: &StatusInputs<'_>) -> impl Iterator<Item = String> {
     let of_trials = sources.files.values().flat_map(BTreeMap::values).map(|files| &files.damage);
     let all = [&sources.stored.damage, &sources.runner.damage].into_iter().chain(of_trials);
     let requests = sources.damaged_requests.iter().map(|path| {
-        format!("`{}` is damaged: what it asks for is ignored; ask again", path.display())
+        format!("`{}` is damaged: its request is ignored; repeat the command", path.display())
     });
     all.flatten().map(Damage::to_string).chain(requests)
 }

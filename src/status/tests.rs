@@ -185,7 +185,7 @@ fn the_queue_tells_what_is_to_come() {
         "8_[0-2]|PENDING|DependencyNeverSatisfied",
         "",
         &[],
-        "blocked?: what it waits for can never be []",
+        "blocked?: its dependency can never be satisfied []",
     );
     check("8_0|BRAND_NEW|None", "", &[], "unknown: Slurm says `BRAND_NEW` []");
     // Its requeue comes first, or is under way.
@@ -232,7 +232,7 @@ fn the_harness_tells_how_it_ended() {
         "",
         "8_0|COMPLETED|100|150",
         &ended(Cause::Preempted, Next::Requeue),
-        "failed?: wanted to be requeued, but Slurm ended the job [Preempted]",
+        "failed?: was to be requeued, but Slurm ended the job [Preempted]",
     );
 }
 
@@ -310,7 +310,7 @@ fn a_silence_makes_nothing_failed() {
     let running = TrialFiles { attempts: vec![start(0, 100.0)], ..TrialFiles::default() };
     sources.accounts = failed();
     sources.files.insert("train".to_owned(), [(0, running)].into());
-    assert_eq!(told(&sources), "running: as far as its folder tells: Slurm can't be asked now [-]");
+    assert_eq!(told(&sources), "running: according to its folder; Slurm can't be asked now [-]");
 }
 
 #[test]
@@ -348,17 +348,17 @@ fn a_job_that_nobody_knows_is_unknown() {
         "",
         "",
         &[],
-        "unknown: Slurm no longer knows the job, and it left no record; asked again at the next look []",
+        "unknown: Slurm no longer knows the job, and it left no record; the next `status` asks again []",
     );
     check(
         "",
         "",
         &[start(0, 100.0)],
-        "unknown: Slurm no longer knows the job, and its last attempt left no end; asked again at the next look [-]",
+        "unknown: Slurm no longer knows the job, and its last attempt has no recorded end; the next `status` asks again [-]",
     );
     for state in ["RUNNING", "PENDING", "COMPLETING"] {
         let told = format!(
-            "unknown: `squeue` does not show its job, and `sacct` says {state}; asked again at the next look []"
+            "unknown: `squeue` does not show its job, and `sacct` says {state}; the next `status` asks again []"
         );
         check("", &format!("8_0|{state}|100|Unknown"), &[], &told);
     }
@@ -394,7 +394,7 @@ fn what_was_not_submitted_says_how_to_go_on() {
     stored.journal.truncate(2);
     let mut sources = sources(&stored);
     let go_on =
-        "pending: was not submitted: `nemo-slurm submit --continue sample-00000100` goes on []";
+        "pending: was not submitted: `nemo-slurm submit --continue sample-00000100` continues it []";
     assert_eq!(told(&sources), go_on);
     sources.submitting = true;
     assert_eq!(told(&sources), "pending: is being submitted []");

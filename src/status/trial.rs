@@ -71,7 +71,7 @@ pub(super) fn state(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) ->
     }
     let is_ended = matches!(verdict.state, State::Failed | State::Completed | State::Timeout);
     if evidence.files.requeue_wanted && is_ended {
-        let what = "could not be requeued: `nemo-slurm poll` does it";
+        let what = "could not be requeued: `nemo-slurm poll` requeues it";
         let verdict = TrialVerdict::open(State::Preempted, Some(what.to_owned()));
         return TrialVerdict { remedy: Some(Remedy::Requeue), ..verdict };
     }
@@ -173,7 +173,7 @@ fn not_submitted(evidence: &TrialEvidence<'_>) -> TrialVerdict {
         TrialVerdict::open(State::Pending, Some("is being submitted".to_owned()))
     } else {
         let go_on = format!("`nemo-slurm submit --continue {}`", evidence.sources.stored.id);
-        TrialVerdict::open(State::Pending, Some(format!("was not submitted: {go_on} goes on")))
+        TrialVerdict::open(State::Pending, Some(format!("was not submitted: {go_on} continues it")))
     }
 }
 
@@ -272,9 +272,9 @@ fn failed(evidence: &TrialEvidence<'_>, row: &AccountRow, attempts: &[AttemptSta
     if attempts.last().is_none_or(|last| last.number.is_none()) {
         start_failure::why(row)
     } else if last_end(&evidence.files.attempts).is_some() {
-        format!("wanted to be requeued, but the harness {exit}")
+        format!("was to be requeued, but the harness {exit}")
     } else {
-        format!("the harness {exit}, and left no end")
+        format!("the harness {exit} without recording its end")
     }
 }
 
@@ -287,7 +287,7 @@ fn by_state(
     let (state, reason) = match state {
         // The harness exits 0 only after a final end, or after a requeue: then Slurm dropped it.
         JobState::Completed if last_end.is_some_and(|end| end.next == Next::Requeue) => {
-            (State::Failed, "wanted to be requeued, but Slurm ended the job".to_owned())
+            (State::Failed, "was to be requeued, but Slurm ended the job".to_owned())
         }
         JobState::Completed => {
             return TrialVerdict::of(State::Completed, None, StateSource::Agreed);
@@ -383,7 +383,7 @@ fn remembered(
         (Some(end), ..) if end.next == Next::Requeue => (State::Preempted, None),
         (_, Some(last), _) if last.number.is_some() && last.cause.is_none() => (
             State::Running,
-            Some("as far as its folder tells: Slurm can't be asked now".to_owned()),
+            Some("according to its folder; Slurm can't be asked now".to_owned()),
         ),
         (_, _, Some(before)) => before,
         (_, _, None) => (State::Unknown, Some("Slurm can't be asked now".to_owned())),
@@ -404,7 +404,7 @@ fn contradicted(row: &AccountRow) -> TrialVerdict {
     TrialVerdict::open(State::Unknown, Some(why))
 }
 
-const ASKED_AGAIN: &str = "asked again at the next look";
+const ASKED_AGAIN: &str = "the next `status` asks again";
 
 /// Slurm answers, and does not know the job.
 fn vanished(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> TrialVerdict {
@@ -420,11 +420,11 @@ fn vanished(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> TrialVe
     let is_waiting_to_run =
         last_end(&evidence.files.attempts).is_some_and(|end| end.next == Next::Requeue);
     let what = if is_waiting_to_run {
-        "it was saved and wanted to be requeued, but Slurm no longer knows the job"
+        "it was saved and was to be requeued, but Slurm no longer knows the job"
     } else if attempts.is_empty() {
         "Slurm no longer knows the job, and it left no record"
     } else {
-        "Slurm no longer knows the job, and its last attempt left no end"
+        "Slurm no longer knows the job, and its last attempt has no recorded end"
     };
     let unknown = TrialVerdict::open(State::Unknown, Some(format!("{what}; {ASKED_AGAIN}")));
     if attempts.is_empty() && was_taken_out(evidence) {

@@ -44,7 +44,7 @@ fn of_task(
     let others = others(&reported);
     Some(if is_partial {
         format!(
-            "the last reports of `{name}` are without {missing}: the best trial can't be told{others}"
+            "the last reports of `{name}` do not contain {missing}: the best trial is unknown{others}"
         )
     } else {
         format!("no trial of `{name}` reported {missing}{others}")
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn where_only_the_last_reports_are_known_no_more_is_claimed() {
-        let said = "the last reports of `train` are without `losss`: the best trial can't be told; reported: loss";
+        let said = "the last reports of `train` do not contain `losss`: the best trial is unknown; reported: loss";
         check(&["completed loss"], true, said);
         check(&["completed losss"], true, "");
     }

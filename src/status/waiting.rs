@@ -17,7 +17,7 @@ pub(super) fn pause<'a>(task: &str, trial: u32, requests: &'a [Request]) -> Opti
 
 /// What lets go on what was paused by this wish: all of it, as it was paused.
 pub(super) fn paused(id: &ExperimentId, wish: &Request) -> String {
-    format!("paused; `nemo-slurm resume {id}{}` lets it go on", wish.scope)
+    format!("paused; `nemo-slurm resume {id}{}` resumes it", wish.scope)
 }
 
 /// Whether Slurm holds a job because it could not start it: nobody wishes that it waits.
@@ -33,12 +33,12 @@ pub(super) fn held(evidence: &TrialEvidence<'_>, row: &QueueRow) -> String {
     if let Some(wish) = pause(task, evidence.index, &evidence.sources.requests) {
         return paused(id, wish);
     }
-    let go_on = format!("`nemo-slurm resume {id}/{task}` lets it go on");
+    let go_on = format!("`nemo-slurm resume {id}/{task}` resumes it");
     match &*row.reason {
         "JobHeldAdmin" => "is held by an administrator, who must release it".to_owned(),
         "JobHoldMaxRequeue" => format!("is held by Slurm: it was requeued too often; {go_on}"),
         reason if reason.contains("launch failed") => {
-            "is held by Slurm: its job could not be started; `nemo-slurm poll` lets it go on"
+            "is held by Slurm: its job could not be started; `nemo-slurm poll` releases it"
                 .to_owned()
         }
         _ if matches!(row.state, JobState::RequeueHold | JobState::SpecialExit) => {
@@ -53,7 +53,7 @@ pub(super) fn reason(row: &QueueRow, attempts: &[AttemptStatus]) -> Option<Strin
     let text = match &*row.reason {
         "None" | "" => return None,
         "Dependency" => "waits for another task",
-        "DependencyNeverSatisfied" => "what it waits for can never be",
+        "DependencyNeverSatisfied" => "its dependency can never be satisfied",
         "BeginTime" if attempts.is_empty() => "waits for the time at which it may start",
         "BeginTime" => "waits a while before it starts again",
         "JobArrayTaskLimit" => "waits for others of its task (`concurrent`)",
@@ -63,7 +63,7 @@ pub(super) fn reason(row: &QueueRow, attempts: &[AttemptStatus]) -> Option<Strin
         "Cleaning" => "waits until its earlier run is cleaned up",
         "Prolog" => "waits until its nodes are prepared",
         "Reservation" => "waits for its reservation to begin",
-        "WaitingForScheduling" => "waits until Slurm looks at it",
+        "WaitingForScheduling" => "waits until Slurm schedules it",
         reason => return Some(other(reason)),
     };
     Some(text.to_owned())
@@ -83,7 +83,7 @@ fn never(reason: &str) -> Option<&'static str> {
              that it asks for: cancel it and ask for less"
         }
         "PartitionNodeLimit" => {
-            "can't start: its partition does not give a job so many nodes, or they are down: if \
+            "can't start: its partition has a lower node limit, or nodes are down: if \
              it stays so, cancel it and ask for fewer"
         }
         "PartitionTimeLimit" => {
@@ -111,9 +111,9 @@ fn limit(reason: &str) -> Option<&'static str> {
     let is_about = |start: &str| reason.starts_with(start);
     let jobs = ["AssocMaxJobsLimit", "AssocGrpJobsLimit", "AssociationJobLimit"];
     if jobs.contains(&reason) {
-        Some("waits until others of its account's jobs end: so many may run at once")
+        Some("waits until other jobs of its account end: the account's limit is reached")
     } else if is_about("QOSMaxJobs") || is_about("QOSGrpJobs") || reason == "QOSJobLimit" {
-        Some("waits until others of its QOS's jobs end: so many may run at once")
+        Some("waits until other jobs of its QOS end: the QOS's limit is reached")
     } else if is_about("Assoc") {
         Some("waits, since its account has reached a limit")
     } else if is_about("QOS") {

@@ -124,7 +124,7 @@ pub enum TakeOver {
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
     /// Another process is at work on it.
-    #[error("{} is at work on it", shown(holder.as_deref()))]
+    #[error("{} is working on it", shown(holder.as_deref()))]
     Held {
         /// Who; none where its file can't be read.
         holder: Option<Box<ClaimHolder>>,
@@ -250,7 +250,7 @@ fn is_silent(
 ) -> bool {
     let end = clock::now() + WATCH.as_secs_f64();
     say(&format!(
-        "{} was at work on it{}; watching for a sign of life for {} s …",
+        "{} was working on it{}; waiting {} s for its heartbeat …",
         shown(holder),
         holder.map_or_else(String::new, |holder| last_sign(holder, clock::now())),
         WATCH.as_secs()
@@ -382,7 +382,7 @@ mod tests {
         let claim = take_quietly(&dir, TakeOver::FromTheDead).unwrap();
         let error = take_quietly(&dir, TakeOver::FromTheDead).unwrap_err();
         let this = ProcessId::current();
-        assert_eq!(error.to_string(), format!("{this} is at work on it"));
+        assert_eq!(error.to_string(), format!("{this} is working on it"));
         assert!(holder(&dir, ClaimKind::Submission).unwrap().is_at_work());
         claim.check().unwrap();
         drop(claim);

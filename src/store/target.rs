@@ -11,7 +11,7 @@ use super::{ExperimentId, Home, StoreError};
 pub struct Target {
     /// The experiment.
     pub id: ExperimentId,
-    /// Which of its trials.
+    /// Index of the trial.
     pub scope: Scope,
 }
 

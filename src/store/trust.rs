@@ -14,7 +14,7 @@ use super::{Home, StoreError, at};
 #[derive(Debug, thiserror::Error)]
 pub enum Distrust {
     /// Its owner may replace what is in it.
-    #[error("`{}` belongs to user {owner}, who could put another program there", path.display())]
+    #[error("`{}` belongs to user {owner}, who could replace programs in it", path.display())]
     Owner {
         /// The folder.
         path: PathBuf,
@@ -22,7 +22,7 @@ pub enum Distrust {
         owner: u32,
     },
     /// Others may replace what is in it.
-    #[error("others may write to `{}` (mode {mode:o}), and could put another program there", path.display())]
+    #[error("other users can write to `{}` (mode {mode:o}), and could replace programs in it", path.display())]
     Writable {
         /// The folder.
         path: PathBuf,
@@ -40,7 +40,7 @@ impl Distrust {
         match self {
             Self::Writable { path, is_own: true, .. } => format!("`chmod go-w {}`", path.display()),
             Self::Writable { .. } | Self::Owner { .. } => {
-                "name a home below a folder of your own: `--home FOLDER`, or NEMO_SLURM_HOME"
+                "use a home in a folder of your own: `--home FOLDER`, or NEMO_SLURM_HOME"
                     .to_owned()
             }
         }
@@ -129,16 +129,16 @@ mod tests {
         }
         check(0, 0o1777, true, ""); // /tmp
         let open = |mode| {
-            format!("others may write to `/h` (mode {mode}), and could put another program there")
+            format!("other users can write to `/h` (mode {mode}), and could replace programs in it")
         };
         check(1000, 0o777, false, &format!("{} | `chmod go-w /h`", open("777")));
         check(1000, 0o775, true, &format!("{} | `chmod go-w /h`", open("775")));
         check(1000, 0o1777, true, &format!("{} | `chmod go-w /h`", open("1777")));
         let elsewhere =
-            "name a home below a folder of your own: `--home FOLDER`, or NEMO_SLURM_HOME";
+            "use a home in a folder of your own: `--home FOLDER`, or NEMO_SLURM_HOME";
         check(0, 0o2770, true, &format!("{} | {elsewhere}", open("2770")));
         check(0, 0o1777, false, &format!("{} | {elsewhere}", open("1777")));
-        let owned = "`/h` belongs to user 1001, who could put another program there";
+        let owned = "`/h` belongs to user 1001, who could replace programs in it";
         check(1001, 0o700, true, &format!("{owned} | {elsewhere}"));
     }
 

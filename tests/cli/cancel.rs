@@ -76,7 +76,7 @@ fn every_array_is_told_whatever_one_of_them_answers() {
     assert_eq!((printed.code, &json["trials"]), (0, &13.into()), "{printed:?}");
     assert!(left(&world, &id).is_empty(), "{:?}", left(&world, &id));
     let again = world.run(&["cancel", &id]);
-    assert_eq!((again.code, &*again.stderr), (0, "Nothing to do: all of it is over.\n"));
+    assert_eq!((again.code, &*again.stderr), (0, "Nothing to do: it is over already.\n"));
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn a_home_that_can_not_be_written_stops_no_cancel() {
     without_requests(&world, &id);
     let printed = world.run(&["cancel", &id]);
     assert_eq!(printed.code, 0, "{printed:?}");
-    assert!(printed.stderr.contains("warning: Slurm was told, but can't "), "{printed:?}");
+    assert!(printed.stderr.contains("warning: Slurm accepted it, but can't "), "{printed:?}");
     assert!(printed.stderr.contains(&format!("{id}/requests")), "{printed:?}");
     assert!(left(&world, &id).is_empty(), "{:?}", left(&world, &id));
 }

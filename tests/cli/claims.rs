@@ -92,7 +92,7 @@ fn two_that_go_on_at_once_submit_each_array_once() {
         codes.sort_unstable();
         assert!(codes == [0, 5] || codes == [0, 0], "{both:?}");
         for refused in both.iter().filter(|printed| printed.code == 5) {
-            assert!(refused.stderr.contains("is at work on it"), "{refused:?}");
+            assert!(refused.stderr.contains("is working on it"), "{refused:?}");
             assert!(refused.stderr.contains("--take-over"), "{refused:?}");
         }
         assert_eq!(fake.names(), NAMES);

@@ -350,7 +350,7 @@ fn a_cluster_that_does_not_tell_its_limits_is_taken_for_one_like_ours() {
     let submitted = fake.world.run(&["submit", "exp.toml"]);
     assert_eq!(submitted.code, 0, "{submitted:?}");
     assert!(
-        submitted.stderr.contains("warning: cluster `b` does not tell its limits"),
+        submitted.stderr.contains("warning: can't read the limits of cluster `b`"),
         "{submitted:?}"
     );
     assert!(fake.taken()[0].arguments.starts_with("--clusters=b "), "{:?}", fake.taken());

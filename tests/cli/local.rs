@@ -260,7 +260,7 @@ fn a_metric_that_never_comes_is_warned_of() {
     assert_eq!(warnings(&whole), serde_json::json!([]));
     let many = "echo losss: 1; for i in $(seq 200); do echo loss: $i; done";
     let lately =
-        "the last reports of `t` are without `losss`: the best trial can't be told; reported: loss";
+        "the last reports of `t` do not contain `losss`: the best trial is unknown; reported: loss";
     assert_eq!(warnings(&file("many", many)), serde_json::json!([lately]));
 }
 

@@ -39,7 +39,7 @@ fn a_dry_run_names_the_command_that_shows_scripts() {
     world.write("my.toml", file);
     let printed = world.run(&["submit", "my.toml", "--dry-run"]);
     assert_eq!(printed.code, 0, "{printed:?}");
-    let named = "`nemo-slurm plan my.toml --scripts` shows what Slurm would be given.";
+    let named = "`nemo-slurm plan my.toml --scripts` shows the batch scripts.";
     assert!(printed.stderr.contains(named), "{printed:?}");
     assert!(world.ok(&["plan", "my.toml", "--scripts"]).contains("#SBATCH"));
 }
@@ -84,8 +84,8 @@ fn init_writes_what_can_be_submitted_and_never_overwrites() {
     let world = World::new();
     let next = world.ok(&["init", "first"]);
     assert_eq!(next, "nemo-slurm submit first/exp.toml --follow");
-    let sound = world.ok(&["check", "first/exp.toml"]);
-    assert_eq!(sound, "`first` is sound: 1 task, 6 trials.");
+    let valid = world.ok(&["check", "first/exp.toml"]);
+    assert_eq!(valid, "`first` is valid: 1 task, 6 trials.");
     let again = world.run(&["init", "first"]);
     assert_eq!(again.code, 5, "{again:?}");
 }

@@ -218,7 +218,7 @@ fn one_that_does_not_load_the_optimizer() {
 #[test]
 fn one_that_begins_the_data_anew() {
     let (finding, report) = check("restarts_data", "preempted", 1, "resume-not-exact");
-    says(&finding, &["most likely the data or the random numbers begin anew", "momentum, step"]);
+    says(&finding, &["most likely the data or the random numbers start from the beginning", "momentum, step"]);
     let run = &report["runs"][2];
     let resumed = run["attempts"][1]["resume_step"].as_u64().unwrap();
     let first = run["comparison"]["metrics"]["first"]["step"].as_u64();
@@ -263,7 +263,7 @@ fn ones_that_count_wrongly() {
     let (less, _) = check("names_one_step_less", "preempted", 1, "wrong-step");
     says(&less, &["is taken out of the record and never reported again"]);
     let (both, _) = check("believes_the_name", "killed", 1, "wrong-step");
-    says(&both, &["the step counter is not what was done", "an earlier step (by 1)"]);
+    says(&both, &["the step counter is wrong", "an earlier step (by 1)"]);
 }
 
 #[test]

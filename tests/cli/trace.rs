@@ -55,6 +55,6 @@ fn a_missing_program_names_where_it_was_looked_for() {
     world.write("exp.toml", FILE);
     let printed = world.run(&["submit", "exp.toml"]);
     assert_eq!(printed.code, 2, "{printed:?}");
-    let expected = format!("is in no folder of PATH: {}", world.path);
+    let expected = format!("was not found in PATH: {}", world.path);
     assert!(printed.stderr.contains(&expected), "{printed:?}");
 }

@@ -67,7 +67,7 @@ struct Runner<'a> {
     complaint: String,
 }
 
-/// Runs a local experiment until all of it is over.
+/// Runs a local experiment until it is over already.
 pub fn run(stored: &Stored, harness: &Path, claim: &Claim, children: Children) -> io::Result<()> {
     let first = RunnerRecord::Runner { process: ProcessId::current(), time: clock::now() };
     let mut runner = Runner {

@@ -294,7 +294,7 @@ fn check_refused(text: &str, expected: &str) {
 fn what_is_no_override() {
     check_refused(
         "seed",
-        "`seed` has no `=` in it: write KEY=VALUE, for example task.train.search.concurrent=4",
+        "`seed` has no `=`: write KEY=VALUE, for example task.train.search.concurrent=4",
     );
     check_refused(
         "=1",

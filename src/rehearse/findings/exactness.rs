@@ -19,7 +19,7 @@ pub(super) fn judge(all: &Rehearsal, explained: &[ScenarioKind]) -> Vec<Finding>
         .collect();
     let mut inexact = inexact(&open, noise.is_some());
     if let (Some(finding), None) = (&mut inexact, &all.again) {
-        let text = "whether two undisturbed runs agree was not looked at: there was no time";
+        let text = "two undisturbed runs were not compared: there was no time";
         finding.evidence.push(text.to_owned());
     }
     let mut findings = Vec::new();
@@ -299,7 +299,7 @@ fn hint(optimizer: bool, place: bool, onset: Onset) -> String {
                 .to_owned()
         }
         (true, false, _) => {
-            format!("most likely the data or the random numbers begin anew: {SAVE_RANDOM}")
+            format!("most likely the data or the random numbers start from the beginning: {SAVE_RANDOM}")
         }
         (true, true, _) | (false, true, Onset::Late) => {
             "look at what is loaded, and when: an optimizer or a learning-rate schedule that is made after the load, a seed that \
@@ -308,7 +308,7 @@ fn hint(optimizer: bool, place: bool, onset: Onset) -> String {
                 .to_owned()
         }
         (false, false, _) => format!(
-            "something beside the weights is not restored: {SAVE_RANDOM}; {SAVE_OPTIMIZER}. To tell them apart, rehearse once \
+            "something besides the weights is not restored: {SAVE_RANDOM}; {SAVE_OPTIMIZER}. To tell them apart, rehearse once \
              without momentum and once without shuffling, by `--set`"
         ),
     }
@@ -358,7 +358,7 @@ fn nothing_to_compare(all: &Rehearsal, open: &[&(RehearsedRun, Comparison)]) -> 
     };
     let blind = !open.is_empty() && open.iter().all(|(_, own)| is_empty(own));
     blind.then(|| {
-        Finding::new("nothing-to-compare", Severity::Error, "whether a resume is exact can't be told")
+        Finding::new("nothing-to-compare", Severity::Error, "could not tell whether a resume is exact")
             .because("no metric was read, no two runs have a checkpoint of the same step, and no file is below $NEMO_DIR")
             .hinted(format!("read what it prints, in [task.{}.metrics]", all.task))
             .pasting("step = 'step (\\d+)'\nloss = 'loss: (\\S+)'")

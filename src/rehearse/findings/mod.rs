@@ -159,7 +159,7 @@ fn differs(all: &Rehearsal, findings: &[Finding]) -> Option<Finding> {
     finding.evidence.extend(exactness::evidence(own));
     Some(
         finding
-            .hinted("`--keep FOLDER` keeps both runs, to be looked at")
+            .hinted("`--keep FOLDER` keeps both runs for you to compare")
             .seen_in(open.iter().map(|(run, _)| run.kind)),
     )
 }

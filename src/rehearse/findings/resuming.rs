@@ -102,7 +102,7 @@ fn finds_other_runs(all: &Rehearsal) -> Option<Finding> {
     is_later.then(|| {
         let began =
             second.first().map_or("no step at all".to_owned(), |step| format!("step {step}"));
-        Finding::new("finds-other-runs", Severity::Error, "a run finds what another run has left")
+        Finding::new("finds-other-runs", Severity::Error, "a run sees files of another run")
             .because(format!(
                 "a second undisturbed run, in a folder of its own, began with {began}"
             ))
@@ -118,7 +118,7 @@ fn starts_over(over: &[ResumedRun<'_>]) -> Option<Finding> {
         Finding::new(
             "starts-over",
             Severity::Error,
-            "the program begins anew and ignores its checkpoint",
+            "the program starts from the beginning and ignores its checkpoint",
         )
         .because(format!(
             "given step {given} in NEMO_RESUME_FROM, it began with step {}",
@@ -135,7 +135,7 @@ fn own_file(off: &[ResumedRun<'_>]) -> Finding {
         Some(step) => format!("given step {step} in NEMO_RESUME_FROM"),
         None => "given no checkpoint".to_owned(),
     };
-    Finding::new("resumes-from-its-own-file", Severity::Error, "the program goes on from something else than it is given")
+    Finding::new("resumes-from-its-own-file", Severity::Error, "the program resumes from another file than it is given")
         .because(format!(
             "{given}, it began with step {} instead of {}: it read a file of its own",
             begin.first, begin.expected
@@ -182,7 +182,7 @@ fn wrong_count(all: &Rehearsal) -> Option<Finding> {
     let mut finding = Finding::new(
         "wrong-step",
         Severity::Error,
-        "after a resume the step counter is not what was done",
+        "after a resume the step counter is wrong",
     );
     if let Some(missing) = own.series.missing.first() {
         finding =

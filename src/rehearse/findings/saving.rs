@@ -285,7 +285,7 @@ fn exits_0(all: &Rehearsal, reactions: &[SaveReaction<'_>]) -> Option<Finding> {
     let was_done = |own: &&AttemptEnd| own.next == Next::Done;
     let ends = with_0.iter().filter_map(|(_, attempt, _)| attempt.end.as_ref());
     let finding = if ends.filter(was_done).count() > 0 {
-        finding.because("the trial counted as completed then, without a word")
+        finding.because("the trial then counted as completed")
     } else {
         finding.because(
             "while the harness itself stops it, that is understood; after any other signal, such as `scancel --signal` by \

@@ -29,7 +29,7 @@ fn the_local_runner_s_record_is_held_against_what_lives() {
     check_local(&view(vec![], Liveness::Alive, false), none(), "pending []");
     check_local(&view(vec![started()], Liveness::Alive, false), none(), "running []");
     check_local(&view(vec![started()], Liveness::Dead, false), running(Some(true)), "running [-]");
-    let go_on = "`nemo-slurm submit --continue sample-00000100` goes on";
+    let go_on = "`nemo-slurm submit --continue sample-00000100` continues it";
     check_local(
         &view(vec![started()], Liveness::Dead, false),
         running(Some(false)),
@@ -52,7 +52,7 @@ fn the_local_runner_s_record_is_held_against_what_lives() {
     let dropped =
         |cancelled| RunnerRecord::Dropped { task: "train".to_owned(), trial: 0, cancelled };
     check_local(&view(vec![dropped(true)], Liveness::Alive, false), none(), "cancelled []");
-    let never = "blocked: what it waits for can never be []";
+    let never = "blocked: its dependency can never be satisfied []";
     check_local(&view(vec![dropped(false)], Liveness::Alive, false), none(), never);
 }
 
@@ -67,6 +67,6 @@ fn a_local_trial_that_is_paused_says_what_lets_it_go_on() {
         scope: Scope::default(),
         time: 0,
     });
-    let resume = "paused: paused; `nemo-slurm resume sample-00000100` lets it go on []";
+    let resume = "paused: paused; `nemo-slurm resume sample-00000100` resumes it []";
     assert_eq!(told(&sources), resume);
 }

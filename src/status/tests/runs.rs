@@ -64,7 +64,7 @@ fn a_start_that_failed_says_why() {
     let known = format!("{told}; `nemo-slurm poll` requeues it [StartFailed]");
     check("8_0|FAILED|None", "8_0|FAILED|100|150|0:9", &[], &known);
     let killed =
-        "failed?: the harness was killed by signal 9 (SIGKILL), and left no end [NodeFailure]";
+        "failed?: the harness was killed by signal 9 (SIGKILL) without recording its end [NodeFailure]";
     check("", "8_0|FAILED|100|150|0:9", &[start(0, 100.0)], killed);
 }
 

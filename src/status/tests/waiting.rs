@@ -31,7 +31,7 @@ fn a_request_that_can_never_run_says_so() {
     assert!(told("BadConstraints").contains("no node of its partition has the memory, GPUs, CPUs"));
     assert!(told("PartitionNodeLimit").ends_with("cancel it and ask for fewer"));
     assert!(told("InvalidQOS").ends_with("cancel it and name another"));
-    let jobs = "waits until others of its account's jobs end: so many may run at once";
+    let jobs = "waits until other jobs of its account end: the account's limit is reached";
     assert_eq!(told("AssocMaxJobsLimit"), jobs);
     assert_eq!(told("QOSMaxJobsPerUserLimit"), jobs.replace("account", "QOS"));
     assert_eq!(told("QOSMaxCpuPerUserLimit"), "waits, since its QOS has reached a limit");
@@ -59,26 +59,26 @@ fn who_holds_a_job_is_told() {
     };
     let pause = |task, trial| [wish(RequestedAction::Pause, task, trial)];
     let ours = |rest| {
-        format!("paused: paused; `nemo-slurm resume sample-00000100{rest}` lets it go on []")
+        format!("paused: paused; `nemo-slurm resume sample-00000100{rest}` resumes it []")
     };
     // To Slurm, root is an administrator.
     assert_eq!(told("JobHeldAdmin", &pause("", None)), ours(""));
     assert_eq!(told("JobHeldUser", &pause("train", None)), ours("/train"));
     assert_eq!(told("JobHeldUser", &pause("train", Some(0))), ours("/train/0"));
-    let not_ours = "paused: is held; `nemo-slurm resume sample-00000100/train` lets it go on []";
+    let not_ours = "paused: is held; `nemo-slurm resume sample-00000100/train` resumes it []";
     assert_eq!(told("JobHeldUser", &pause("train", Some(1))), not_ours);
     let admin = "paused: is held by an administrator, who must release it []";
     assert_eq!(told("JobHeldAdmin", &[]), admin);
     let [pause] = pause("train", None);
     assert_eq!(told("JobHeldAdmin", &[pause, wish(RequestedAction::Resume, "", None)]), admin);
     let often = "paused: is held by Slurm: it was requeued too often; \
-                 `nemo-slurm resume sample-00000100/train` lets it go on []";
+                 `nemo-slurm resume sample-00000100/train` resumes it []";
     assert_eq!(told("JobHoldMaxRequeue", &[]), often);
     // A requeue that was asked for with `expedite` is held where the job failed.
     let stored = stored();
     let mut sources = sources(&stored);
     sources.queue = queue_rows("8_0|REQUEUE_HOLD|None");
     let held = "paused: is held by Slurm after its job ended; \
-                `nemo-slurm resume sample-00000100/train` lets it go on []";
+                `nemo-slurm resume sample-00000100/train` resumes it []";
     assert_eq!(super::told(&sources), held);
 }

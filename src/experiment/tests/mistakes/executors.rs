@@ -15,7 +15,7 @@ fn executors() {
     );
     check_top(
         "name = 'x'\n[executor.'a b']\nkind = 'local'",
-        "2 executor.a b: \"a b\" can't be a name: it has a space in it",
+        "2 executor.a b: \"a b\" can't be a name: it contains a space",
     );
     check_top(
         "name = 'x'\n[executor.e]\nkind = 'local'\nmem = '8G'",
@@ -98,7 +98,7 @@ fn a_built_in_executor_that_is_defined_wrongly_is_not_taken_for_the_built_in_one
 fn gpus_are_asked_for_once() {
     check_slurm(
         "gpus_per_node = 4\nsbatch.gres = 'license:1,gpu:h100:4'",
-        "4 executor.e.gpus_per_node: GPUs are asked for twice: here, and in `sbatch.gres`",
+        "4 executor.e.gpus_per_node: GPUs are requested twice: here, and in `sbatch.gres`",
     );
 }
 
@@ -121,14 +121,14 @@ fn sbatch_options() {
     refused("no-requeue", "trials are requeued as `restart` says");
     refused("open-mode", "a requeued trial goes on with its own files");
     refused("hold", "`nemo-slurm pause` and `resume` hold and release trials");
-    refused("parsable", "the tool reads what `sbatch` prints");
+    refused("parsable", "nemo-slurm reads what `sbatch` prints");
     refused("wrap", "the script is made from `run`");
     refused("kill-on-invalid-dep", "it is made from `after`");
     refused("chdir", "programs run in the folder of the experiment's file");
     refused("nodes", "it has a key of its own, `nodes`");
     refused("ntasks", "it is made from `nodes` and `tasks_per_node`");
     for option in ["arra", "clus", "tes", "wai", "part", "gpus-per-n"] {
-        refused(option, "it is only the beginning of an option's name"); // sbatch would take it
+        refused(option, "it is an abbreviated option"); // sbatch would take it
     }
     let wait =
         "`sbatch` would not return before the jobs are over; `nemo-slurm submit --wait` waits";
@@ -137,7 +137,7 @@ fn sbatch_options() {
         refused(option, "jobs are submitted as yourself");
     }
     for option in ["help", "usage", "version"] {
-        refused(option, "`sbatch` would only print something, and submit nothing");
+        refused(option, "`sbatch` would only print information, and submit nothing");
     }
     refused("input", "programs have no standard input");
     refused("export-file", "programs inherit your environment; `env` adds to it");
@@ -170,11 +170,11 @@ fn what_no_program_can_be_given() {
     let long = "x".repeat(128 * 1024);
     check_slurm(
         &format!("env.A = '{long}'"),
-        "4 executor.e.env.A: the variable has 131074 bytes, more than a program can be given",
+        "4 executor.e.env.A: the variable has 131074 bytes, more than Linux passes to a program",
     );
     check_slurm(
         &format!("setup = ['{long}']"),
-        "4 executor.e.setup: the lines have 131073 bytes, more than a program can be given",
+        "4 executor.e.setup: the lines have 131073 bytes, more than Linux passes to a program",
     );
 }
 

@@ -14,7 +14,7 @@ fn a_program_can_be_given_only_so_much() {
     assert!(read(&file(128 * 1024 - variable)).is_ok());
     let said = read(&file(128 * 1024 - variable + 1)).unwrap_err();
     assert_eq!(said.0[0].key.as_deref(), Some("task.t.params.big"));
-    assert!(said.0[0].message.contains("more than a program can be given"), "{said}");
+    assert!(said.0[0].message.contains("more than Linux passes to a program"), "{said}");
     let words = format!(
         "name = 'x'\n[task.t]\nrun = ['p', '{{a}}{{b}}']\nparams = {{ a = '{0}', b = '{0}' }}",
         value(70_000)

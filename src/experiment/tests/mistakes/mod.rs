@@ -30,7 +30,7 @@ loss = 'loss: \S+'
 run = 3
 "#;
     insta::assert_snapshot!(read(text).unwrap_err(), @r##"
-    error: "my digits" can't be a name: it has a space in it
+    error: "my digits" can't be a name: it contains a space
       --> exp.toml:1, key `name`
        |  name = "my digits"
        |         ^^^^^^^^^^^
@@ -99,7 +99,7 @@ run = 3
       --> exp.toml:13, key `task.train.params.width.int`
        |  params = { lr = [], width = { int = [4, 2] } }
        |                                      ^^^^^^
-    hint: exchange the two
+    hint: swap the two
 
     error: `method = "random"` is not supported yet
       --> exp.toml:14, key `task.train.search.method`
@@ -201,7 +201,7 @@ fn toml_itself() {
     check_top(&deep, "2 metadata.a: is nested more than 40 levels deep");
     for part in [".a", " . a", ".'a'", ".\"a\""] {
         let many = part.repeat(100_000);
-        let expected = "2 : a key with so many dots can't be right";
+        let expected = "2 : the key has too many dots";
         check_top(&format!("name = 'x'\nmetadata{many} = 1"), expected);
         check_top(&format!("name = 'x'\n[metadata{many}]"), expected);
         check_top(&format!("name = 'x'\nmetadata = {{ a{many} = 1 }}"), expected);
@@ -271,7 +271,7 @@ fn the_top_of_the_file() {
     check_top("name = ''", "1 name: \"\" can't be a name: it is empty");
     check_top(
         "name = 'x'\ntags = ['a b']",
-        "2 tags[0]: \"a b\" can't be a name: it has a space in it",
+        "2 tags[0]: \"a b\" can't be a name: it contains a space",
     );
     check_top("name = 'x'\ntags = 3", "2 tags: expected a string, found the integer 3");
     check_top(

@@ -12,11 +12,11 @@ fn parameters() {
     );
     check_params(
         "{ lr = { log = [0.1, 1] } }",
-        "4 task.t.params.lr: a grid needs to know how many values `lr` has",
+        "4 task.t.params.lr: the grid does not know how many values `lr` has",
     );
     check_params(
         "{ lr = { double = [0, 1] } }",
-        "4 task.t.params.lr: a grid needs to know how many values `lr` has",
+        "4 task.t.params.lr: the grid does not know how many values `lr` has",
     );
     check_params(
         "{ lr = { log = [0, 1], count = 2 } }",
@@ -36,7 +36,7 @@ fn parameters() {
     );
     check_params(
         "{ lr = { double = [-1e308, 1e308], count = 2 } }",
-        "4 task.t.params.lr.double: the range is wider than a number can be",
+        "4 task.t.params.lr.double: the range is too wide for a floating-point number",
     );
     check_params(
         "{ n = { int = [1.5, 2] } }",
@@ -99,11 +99,11 @@ fn values_names_and_sizes() {
     );
     check_params(
         "{ a = { int = [1, 1001] }, b = { int = [1, 1000] } }",
-        "4 task.t.params: the grid has 1001000 trials, and 1000000 is the most",
+        "4 task.t.params: the grid has 1001000 trials; the maximum is 1000000",
     );
     check_params(
         "{ a = { int = [-9223372036854775808, 9223372036854775807] } }",
-        "4 task.t.params: the grid has 18446744073709551616 trials, and 1000000 is the most",
+        "4 task.t.params: the grid has 18446744073709551616 trials; the maximum is 1000000",
     );
 }
 
@@ -131,7 +131,7 @@ fn searches() {
     );
     check_task(
         "search.goal = 'max'",
-        "4 task.t.search.goal: `goal` needs a `metric` to be the goal of",
+        "4 task.t.search.goal: `goal` needs a `metric`",
     );
     check_task(
         "search = { metric = 'a', goal = 'up' }",
@@ -144,7 +144,7 @@ fn searches() {
 fn lists_of_trials() {
     check_task(
         "search.method = 'list'",
-        "4 task.t.search.method: `method = \"list\"` needs the list",
+        "4 task.t.search.method: `method = \"list\"` needs `trials`",
     );
     check_task(
         "search.trials = 20",
@@ -152,7 +152,7 @@ fn lists_of_trials() {
     );
     check_task(
         "search = { method = 'grid', trials = 20 }",
-        "4 task.t.search.trials: `trials` is not for a grid, whose trials follow from `params`",
+        "4 task.t.search.trials: a grid makes its trials from `params` and can't have `trials`",
     );
     check_task("search.trials = []", "4 task.t.search.trials: an empty list leaves nothing to try");
     check_task(
@@ -169,7 +169,7 @@ fn lists_of_trials() {
     );
     check_task(
         "params.a = 1\nsearch.trials = [{ a = { x = 1 } }]",
-        "5 task.t.search.trials[0].a.x: `a` can't be a value and a table with `a.x` in it",
+        "5 task.t.search.trials[0].a.x: `a` can't be both a value and a table with `a.x`",
     );
     check_task(
         "params.a = [1, 2]\nsearch.trials = [{ b = 1 }]",

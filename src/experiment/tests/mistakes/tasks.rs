@@ -102,7 +102,7 @@ fn launches() {
     );
     check_task(
         "workers_per_node = 2",
-        "4 task.t.workers_per_node: `workers_per_node` means nothing without `launch`",
+        "4 task.t.workers_per_node: `workers_per_node` needs `launch`",
     );
     check_task(
         "launch = 'torchrun'\n[executor.e]\nkind = 'slurm'\ntasks_per_node = 4",
@@ -179,7 +179,7 @@ fn how_a_task_is_run() {
 fn a_lead_as_long_as_the_segment() {
     check(
         "name = 'x'\n[executor.e]\nkind = 'slurm'\ntime = '2m'\n[task.t]\nrun = 'x'\ncheckpoint.lead = '2m'",
-        "7 task.t.checkpoint.lead: the program would be told 120 s before the end, but `time` of executor `e` is only 120 s",
+        "7 task.t.checkpoint.lead: the program would be asked to save 120 s before the end, but `time` of executor `e` is only 120 s",
     );
 }
 
@@ -201,7 +201,7 @@ fn what_tasks_wait_for() {
     );
     check_task(
         "after = ['u', 'u']\n[task.u]\nrun = 'x'",
-        "4 task.t.after[1]: `u` is waited for twice",
+        "4 task.t.after[1]: `after` names `u` twice",
     );
     check_task(
         "after = 'u'\n[task.u]\nrun = 'x'\nafter = 't'",
