@@ -204,7 +204,8 @@ impl From<SubmitError> for CommandError {
         let cancelled = match &error {
             SubmitError::Refused { cancelled: 0, .. } => None,
             SubmitError::Refused { cancelled: 1, .. } => Some(
-                "the job array that Slurm had accepted already is cancelled: it will not run".to_owned(),
+                "the job array that Slurm had accepted already is cancelled: it will not run"
+                    .to_owned(),
             ),
             SubmitError::Refused { cancelled, .. } => Some(format!(
                 "the {cancelled} job arrays that Slurm had accepted already are cancelled: they will not run"

@@ -17,10 +17,15 @@ pub fn ranges(numbers: &[u32]) -> String {
             _ => ranges.push((number, number)),
         }
     }
-    let one = |(first, last): &(u32, u32)| {
-        if first == last { first.to_string() } else { format!("{first}-{last}") }
-    };
-    ranges.iter().map(one).collect::<Vec<_>>().join(", ")
+    ranges
+        .iter()
+        .map(
+            |(first, last)| {
+                if first == last { first.to_string() } else { format!("{first}-{last}") }
+            },
+        )
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// Seconds as a person says them: `42s`, `3m 20s`, `5h 10m`, `2d 3h`.

@@ -170,20 +170,25 @@ fn place<'a>(journal: &'a [Event], wanted: &str) -> Option<(&'a str, u32, &'a In
         }
         _ => None,
     });
-    let is_it = |array: &&JobArray| wanted.ends_with(&format!(".{}.{}", array.task, array.index));
     // A task's name may end as another's does.
-    let planned = || planned_arrays(journal).filter(is_it).max_by_key(|array| array.task.len());
+    let planned = || {
+        planned_arrays(journal)
+            .filter(|array| wanted.ends_with(&format!(".{}.{}", array.task, array.index)))
+            .max_by_key(|array| array.task.len())
+    };
     intended.or_else(|| planned().map(|array| (array.task.as_str(), array.offset, &array.trials)))
 }
 
 /// The arrays that Slurm took, by token.
 #[must_use]
 pub fn submitted(journal: &[Event]) -> Vec<(String, JobId)> {
-    let one = |event: &Event| match event {
-        Event::Submitted { token, slurm_job, .. } => Some((token.clone(), *slurm_job)),
-        _ => None,
-    };
-    journal.iter().filter_map(one).collect()
+    journal
+        .iter()
+        .filter_map(|event| match event {
+            Event::Submitted { token, slurm_job, .. } => Some((token.clone(), *slurm_job)),
+            _ => None,
+        })
+        .collect()
 }
 
 /// When Slurm took the array of a trial, in unix seconds.

@@ -118,11 +118,13 @@ pub fn trial_folders(dir: &TaskDir) -> io::Result<Vec<u32>> {
 /// each costs a round trip.
 fn task_files(dir: &TaskDir, trials: &[u32], local: bool) -> io::Result<BTreeMap<u32, TrialFiles>> {
     let read = |trials: &[u32]| -> io::Result<Vec<(u32, TrialFiles)>> {
-        let one = |&trial: &u32| {
-            let files = trial_files(&dir.trial(trial))?;
-            Ok((trial, if local { with_liveness(files) } else { files }))
-        };
-        trials.iter().map(one).collect()
+        trials
+            .iter()
+            .map(|&trial| {
+                let files = trial_files(&dir.trial(trial))?;
+                Ok((trial, if local { with_liveness(files) } else { files }))
+            })
+            .collect()
     };
     let part = trials.len().div_ceil(READERS).max(LEAST_PART);
     let parts: io::Result<Vec<Vec<(u32, TrialFiles)>>> =

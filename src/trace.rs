@@ -76,14 +76,14 @@ pub(crate) fn program(
     if !enabled!(Level::TRACE) && line.chars().count() > SHOWN {
         line = line.chars().take(SHOWN).chain("…".chars()).collect();
     }
-    debug!("`{line}` took {} ms: {}", took.as_millis(), told(answer));
+    debug!("`{line}` took {} ms: {}", took.as_millis(), describe_answer(answer));
     if let Ok(output) = answer {
         trace!("`{program}` printed: {}", String::from_utf8_lossy(&output.stdout));
     }
 }
 
 /// An answer in one line.
-fn told(answer: &Result<Output, SlurmError>) -> String {
+fn describe_answer(answer: &Result<Output, SlurmError>) -> String {
     let output = match answer {
         Ok(output) => output,
         Err(error) => return error.to_string(),
@@ -103,12 +103,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_told_in_one_line() {
+    fn an_answer_is_described_in_one_line() {
         let output = |code, stderr: &str| {
             Ok(Output { stdout: b"12\n".to_vec(), stderr: stderr.as_bytes().to_vec(), code })
         };
         let check = |answer: &Result<Output, SlurmError>, expected| {
-            assert_eq!(told(answer), expected);
+            assert_eq!(describe_answer(answer), expected);
         };
         check(&output(Some(0), ""), "exit code 0, 3 bytes");
         check(&output(Some(1), "\n a: b\nc"), "exit code 1, 3 bytes: a: b");

@@ -70,7 +70,7 @@ pub(super) fn cancel(app: &App, args: &CancelArgs) -> Result<ExitCode, CommandEr
         }
         settle(app, &stored, &target, &mut troubles);
         if control::is_local(&stored) && !trials.is_empty() {
-            control::tell_left_behind(&stored, &trials, Signal::SIGTERM, None)?;
+            control::signal_orphans(&stored, &trials, Signal::SIGTERM, None)?;
         }
     }
     let done = ControlReport {

@@ -60,10 +60,10 @@ fn look(app: &App, stored: &Stored) -> Result<(Files, States), CommandError> {
         .tasks
         .iter()
         .flat_map(|task| (0..task.n_trials).map(|trial| (task.name.clone(), trial)));
-    let told: Option<States> = every
+    let final_states: Option<States> = every
         .map(|(task, trial)| state(&task, trial).map(|state| ((task, trial), state)))
         .collect();
-    if let Some(states) = told {
+    if let Some(states) = final_states {
         return Ok((files, states));
     }
     let sources = observe::sources(stored, SlurmSource::Slurm(&app.slurm), observe::Depth::All)

@@ -14,7 +14,7 @@ use crate::observe::Depth;
 use crate::query::{JobsToQuery, SlurmAnswers, SlurmSource, named};
 use crate::report::{ListLine, Page, list_table, out, out_json, say};
 use crate::status::State;
-use crate::store::{ExperimentId, Stored};
+use crate::store::ExperimentId;
 use crate::summary::{self, ExperimentBrief, Index, InputVersions, KnownExperiment};
 use crate::{clock, humanize};
 
@@ -77,13 +77,13 @@ impl<'a> List<'a> {
     fn look(&mut self, first_shown: usize, cached: bool) {
         let mut due = Vec::new();
         for place in 0..self.known.len() {
-            let is_unseen = matches!(self.known[place], KnownExperiment::Unseen);
-            if is_unseen {
+            let is_unknown = matches!(self.known[place], KnownExperiment::Unknown);
+            if is_unknown {
                 // Most are over, and their folders tell it: then Slurm need not be asked.
                 self.look_into(place, SlurmSource::Nobody);
             }
             let is_shown = place >= first_shown;
-            if !cached && (is_unseen || is_shown) && self.may_have_changed(place) {
+            if !cached && (is_unknown || is_shown) && self.may_have_changed(place) {
                 due.push(place);
             }
         }
@@ -94,7 +94,7 @@ impl<'a> List<'a> {
     }
 
     fn may_have_changed(&self, place: usize) -> bool {
-        let KnownExperiment::Seen(summary) = &self.known[place] else { return false };
+        let KnownExperiment::Summarized(summary) = &self.known[place] else { return false };
         let is_fresh = (0.0..FRESH).contains(&(self.now - summary.row.as_of));
         let now = || InputVersions::of(&self.app.home.experiment(&self.ids[place]));
         let is_as_it_was = is_fresh && !summary.row.stale && summary.from.is_unchanged(&now());
@@ -119,21 +119,21 @@ impl<'a> List<'a> {
 
     fn look_into(&mut self, place: usize, source: SlurmSource<'_>) {
         let stored = self.app.home.load(&self.ids[place]).map_err(CommandError::from);
-        let look = |stored: Stored| look_by(self.app, &stored, source, Depth::Open);
-        self.known[place] = match stored.and_then(look) {
-            Ok((_, summary)) => KnownExperiment::Seen(Box::new(summary)),
-            Err(error) => KnownExperiment::Damaged(error.one_line()),
-        };
+        self.known[place] =
+            match stored.and_then(|stored| look_by(self.app, &stored, source, Depth::Open)) {
+                Ok((_, summary)) => KnownExperiment::Summarized(Box::new(summary)),
+                Err(error) => KnownExperiment::Damaged(error.one_line()),
+            };
     }
 
     /// Adds to the index what is over by now, and takes out what is gone.
     fn keep_index(&self, before: &Index) {
         let of_last = |known: &KnownExperiment<'_>| match known {
             KnownExperiment::Indexed(_) => Some(false),
-            KnownExperiment::Seen(summary) if summary.is_final => Some(true),
-            KnownExperiment::Seen(_) | KnownExperiment::Unseen | KnownExperiment::Damaged(_) => {
-                None
-            }
+            KnownExperiment::Summarized(summary) if summary.is_final => Some(true),
+            KnownExperiment::Summarized(_)
+            | KnownExperiment::Unknown
+            | KnownExperiment::Damaged(_) => None,
         };
         let over: Vec<bool> = self.known.iter().filter_map(of_last).collect();
         if over.contains(&true) || over.len() != before.entries().count() {
@@ -160,8 +160,8 @@ impl<'a> List<'a> {
     fn row_json(&self, place: usize) -> Cow<'_, str> {
         match &self.known[place] {
             KnownExperiment::Indexed(entry) => Cow::Borrowed(entry.row),
-            KnownExperiment::Seen(summary) => Cow::Owned(summary.row.to_json()),
-            KnownExperiment::Unseen | KnownExperiment::Damaged(_) => {
+            KnownExperiment::Summarized(summary) => Cow::Owned(summary.row.to_json()),
+            KnownExperiment::Unknown | KnownExperiment::Damaged(_) => {
                 let id = &self.ids[place];
                 let row = json!({
                     "id": id, "name": id.name(), "version": null, "state": DAMAGED, "reason": self.damage(place),
@@ -176,9 +176,9 @@ impl<'a> List<'a> {
     fn damage(&self, place: usize) -> Option<&str> {
         match &self.known[place] {
             KnownExperiment::Damaged(why) => Some(why),
-            KnownExperiment::Indexed(_) | KnownExperiment::Seen(_) | KnownExperiment::Unseen => {
-                None
-            }
+            KnownExperiment::Indexed(_)
+            | KnownExperiment::Summarized(_)
+            | KnownExperiment::Unknown => None,
         }
     }
 
@@ -200,8 +200,8 @@ impl<'a> List<'a> {
             let id = &self.ids[place];
             let row = match &self.known[place] {
                 KnownExperiment::Indexed(entry) => serde_json::from_str(entry.row).ok(),
-                KnownExperiment::Seen(summary) => Some(ExperimentBrief::from(&summary.row)),
-                KnownExperiment::Unseen | KnownExperiment::Damaged(_) => None,
+                KnownExperiment::Summarized(summary) => Some(ExperimentBrief::from(&summary.row)),
+                KnownExperiment::Unknown | KnownExperiment::Damaged(_) => None,
             };
             let dir = self.app.home.experiment(id).0.to_string_lossy().into_owned();
             ListLine { id: id.to_string(), created: id.made_at(), row, dir }
@@ -226,8 +226,8 @@ const DAMAGED: &str = "damaged";
 fn state(known: &KnownExperiment<'_>) -> &'static str {
     match known {
         KnownExperiment::Indexed(entry) => entry.state.as_str(),
-        KnownExperiment::Seen(summary) => summary.row.state.as_str(),
-        KnownExperiment::Unseen | KnownExperiment::Damaged(_) => DAMAGED,
+        KnownExperiment::Summarized(summary) => summary.row.state.as_str(),
+        KnownExperiment::Unknown | KnownExperiment::Damaged(_) => DAMAGED,
     }
 }
 
@@ -237,10 +237,12 @@ fn final_line<'a>(known: &'a KnownExperiment<'_>) -> Option<(ExperimentId, State
         KnownExperiment::Indexed(entry) => {
             Some((entry.id.parse().ok()?, entry.state, Cow::Borrowed(entry.row)))
         }
-        KnownExperiment::Seen(summary) if summary.is_final => {
+        KnownExperiment::Summarized(summary) if summary.is_final => {
             let row = &summary.row;
             Some((row.id.clone(), row.state, Cow::Owned(row.to_json())))
         }
-        KnownExperiment::Seen(_) | KnownExperiment::Unseen | KnownExperiment::Damaged(_) => None,
+        KnownExperiment::Summarized(_) | KnownExperiment::Unknown | KnownExperiment::Damaged(_) => {
+            None
+        }
     }
 }

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::App;
 use super::control::{
-    self, ArrayPart, Arrays, ControlArgs, ControlReport, Telling, TrialKey, Troubles,
+    self, AfterSave, ArrayPart, Arrays, ControlArgs, ControlReport, TrialKey, Troubles,
 };
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::journal;
@@ -45,7 +45,8 @@ pub struct ResumeArgs {
 const LOOKS: u32 = 3;
 
 /// A mark and USR1: the harness saves, and has its job held. Without the mark USR1 would ask for a save only.
-const TELLING: Telling = Telling { mark: TrialDir::pause, without_mark: Client::requeue_held };
+const AFTER_SAVE: AfterSave =
+    AfterSave { mark: TrialDir::pause, without_mark: Client::requeue_held };
 
 /// Pauses what the target means. First Slurm, then the request: the home's disk may be full.
 pub(super) fn pause(app: &App, args: &PauseArgs) -> Result<ExitCode, CommandError> {
@@ -62,7 +63,7 @@ pub(super) fn pause(app: &App, args: &PauseArgs) -> Result<ExitCode, CommandErro
     if !args.dry_run && control::is_local(&stored) {
         control::request(&stored, &target, RequestedAction::Pause)?;
         if !trials.is_empty() {
-            control::tell_left_behind(&stored, &trials, Signal::SIGUSR1, Some(TrialDir::pause))?;
+            control::signal_orphans(&stored, &trials, Signal::SIGUSR1, Some(TrialDir::pause))?;
         }
     } else if !args.dry_run {
         pause_on_slurm(app, &stored, status.as_ref(), &known, &trials, &mut troubles);
@@ -120,18 +121,18 @@ fn pause_on_slurm(
     let whole = Target::whole(stored.id.clone());
     let mut running = control::trials_in(status, &whole, |state| state == State::Running);
     running.retain(|key| trials.contains(key));
-    let mut told = BTreeSet::new();
+    let mut signalled = BTreeSet::new();
     for _ in 0..LOOKS {
         match control::queued(&app.slurm, arrays) {
             Ok(queued) => running.extend(queued.running),
             Err(error) => return troubles.slurm.push(error),
         }
-        let untold: BTreeSet<TrialKey> = running.difference(&told).cloned().collect();
-        if untold.is_empty() {
+        let not_signalled: BTreeSet<TrialKey> = running.difference(&signalled).cloned().collect();
+        if not_signalled.is_empty() {
             return;
         }
-        control::tell_running(app, stored, arrays, &untold, TELLING, troubles);
-        told.extend(untold);
+        control::signal_running(app, stored, arrays, &not_signalled, AFTER_SAVE, troubles);
+        signalled.extend(not_signalled);
     }
 }
 

@@ -95,19 +95,20 @@ pub(super) fn show(
 
 /// The arrays with the number of their trials, and which they are.
 fn arrays_json(plan: &Plan) -> Vec<serde_json::Value> {
-    let array = |array: &JobArray| {
-        json!({
-            "task": array.task,
-            "index": array.index,
-            "offset": array.offset,
-            "trials": array.trials.count(),
-            "set": array.trials,
-            "throttle": array.throttle,
-            "after": array.after,
-            "held": array.held,
-        })
-    };
-    plan.arrays.iter().map(array).collect()
+    plan.arrays.iter().map(array_json).collect()
+}
+
+fn array_json(array: &JobArray) -> serde_json::Value {
+    json!({
+        "task": array.task,
+        "index": array.index,
+        "offset": array.offset,
+        "trials": array.trials.count(),
+        "set": array.trials,
+        "throttle": array.throttle,
+        "after": array.after,
+        "held": array.held,
+    })
 }
 
 /// A plan needs no cluster: without an answer it is made for Slurm's own limits.
@@ -117,7 +118,9 @@ fn cluster_if_it_answers(app: &App, experiment: &Experiment) -> Option<Cluster> 
     }
     let facts = cluster::facts(app, experiment.cluster());
     facts
-        .inspect_err(|error| say(&format!("warning: {error}; planning with Slurm's default limits")))
+        .inspect_err(|error| {
+            say(&format!("warning: {error}; planning with Slurm's default limits"));
+        })
         .ok()
 }
 

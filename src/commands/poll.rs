@@ -179,7 +179,7 @@ impl PollPass<'_> {
         let (status, _) = look_by(app, stored, source, depth)?;
         for wanted in wanted(stored, target, &status) {
             match honour(app, &wanted) {
-                Ok(Some((job, done, why))) => self.tell(&wanted, &job, done, why.as_deref()),
+                Ok(Some((job, done, why))) => self.report(&wanted, &job, done, why.as_deref()),
                 Ok(None) => {}
                 Err(error) if error.code == ExitCode::NoAnswer => return Err(error),
                 Err(error) => {
@@ -192,7 +192,13 @@ impl PollPass<'_> {
         Ok(())
     }
 
-    fn tell(&mut self, wanted: &RequeueCandidate, job: &str, done: PollResult, why: Option<&str>) {
+    fn report(
+        &mut self,
+        wanted: &RequeueCandidate,
+        job: &str,
+        done: PollResult,
+        why: Option<&str>,
+    ) {
         let RequeueCandidate { id, task, index, .. } = wanted;
         self.is_well &= done.is_well();
         if !self.json {

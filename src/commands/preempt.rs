@@ -4,7 +4,7 @@ use clap::Args;
 use nemo_core::rundir::TrialDir;
 
 use super::App;
-use super::control::{self, ControlArgs, ControlReport, Telling, Troubles};
+use super::control::{self, AfterSave, ControlArgs, ControlReport, Troubles};
 use crate::error::{CommandError, ExitCode};
 use crate::slurm::Client;
 use crate::status::{RequestedAction, State};
@@ -23,7 +23,7 @@ pub struct PreemptArgs {
 }
 
 /// A mark and USR1: the harness saves and requeues. Without the mark USR1 would ask for a save only.
-const TELLING: Telling = Telling { mark: TrialDir::preempt, without_mark: Client::requeue };
+const AFTER_SAVE: AfterSave = AfterSave { mark: TrialDir::preempt, without_mark: Client::requeue };
 
 /// Preempts what runs of the target. First Slurm, then the request: the home's disk may be full.
 pub(super) fn preempt(app: &App, args: &PreemptArgs) -> Result<ExitCode, CommandError> {
@@ -40,17 +40,17 @@ pub(super) fn preempt(app: &App, args: &PreemptArgs) -> Result<ExitCode, Command
     }
     troubles.slurm.extend(arrays.unknown.into_iter().map(|(_, error)| error));
     let is_local = control::is_local(&stored);
-    let mut told = running.clone();
+    let mut signalled = running.clone();
     if !args.dry_run {
         if is_local && !running.is_empty() {
             control::require_runner(&stored)?;
         } else {
-            told = control::tell_running(
+            signalled = control::signal_running(
                 app,
                 &stored,
                 &arrays.known,
                 &running,
-                TELLING,
+                AFTER_SAVE,
                 &mut troubles,
             );
         }
@@ -66,8 +66,8 @@ pub(super) fn preempt(app: &App, args: &PreemptArgs) -> Result<ExitCode, Command
         action: "preempt",
         what: if args.dry_run { "Would preempt" } else { "Asked to save and run again:" },
         nothing: "no trial is running",
-        jobs: control::job_ids(&arrays.known, &told),
-        trials: told.len(),
+        jobs: control::job_ids(&arrays.known, &signalled),
+        trials: signalled.len(),
     };
     done.finish(&troubles)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use nemo_core::rundir::ExperimentDir;
 
 use super::submit::SubmitArgs;
-use super::{App, check, cluster, environment, paths, warnings};
+use super::{App, check, cluster, kept_environment, paths, warnings};
 use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::executor::spec::{SubmitContext, task_spec};
@@ -27,7 +27,7 @@ pub(super) fn create(app: &App, args: &SubmitArgs) -> Result<(Stored, Claim), Co
     }
     cluster::choose(app, &mut experiment)?;
     paths::check_home(app, is_on_slurm(&experiment))?;
-    let kept = environment::kept(app, &experiment)?;
+    let kept = kept_environment::kept(app, &experiment)?;
     let harness = store::install_program(&app.home, &app.harness()?)?;
     let cluster = facts_if_needed(app, &experiment)?;
     warnings::say_all(app, &experiment, cluster.as_ref());
@@ -161,11 +161,14 @@ pub fn new_tasks(experiment: &Experiment, context: &Context<'_>) -> Vec<NewTask>
         now: context.now as u64,
         cluster: context.cluster,
     };
-    let one = |task| NewTask {
-        spec: task_spec(task, &around),
-        scripts: scripts(experiment, task, context),
-    };
-    experiment.tasks.iter().map(one).collect()
+    experiment
+        .tasks
+        .iter()
+        .map(|task| NewTask {
+            spec: task_spec(task, &around),
+            scripts: scripts(experiment, task, context),
+        })
+        .collect()
 }
 
 fn scripts(

@@ -10,7 +10,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nemo_core::rundir::ExperimentDir;
 
-use super::{App, check, cluster, environment, paths, prepare};
+use super::{App, check, cluster, kept_environment, paths, prepare};
 use crate::cli::FileArgs;
 use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
@@ -19,8 +19,8 @@ use crate::humanize::{count, duration};
 use crate::rehearse::findings::is_safe;
 use crate::rehearse::folder::RehearsalFolder;
 use crate::rehearse::local::{Interrupt, RunContext, RunError, RunProgress};
-use crate::rehearse::plan::{RehearseOn, ScenarioKind};
-use crate::rehearse::run::{RehearsalOptions, RehearsalOutcome, RehearseError, Rehearser};
+use crate::rehearse::rehearser::{RehearsalOptions, RehearsalOutcome, RehearseError, Rehearser};
+use crate::rehearse::scenarios::{RehearseOn, ScenarioKind};
 use crate::report::{out, out_json, rehearsal_json, rehearsal_text, say};
 use crate::store::{self, Home};
 
@@ -71,7 +71,7 @@ pub(super) fn rehearse(app: &App, args: &RehearseArgs) -> Result<ExitCode, Comma
     };
     cluster::choose(app, &mut experiment)?;
     paths::check_home(app, place == RehearseOn::Slurm)?;
-    let environment = environment::kept(app, &experiment)?;
+    let environment = kept_environment::kept(app, &experiment)?;
     if place == RehearseOn::Local {
         run_here(&mut experiment);
     }
@@ -135,10 +135,10 @@ fn carry_out(
     let director = Rehearser { folder, stage: &stage, wishes: &wishes, announce: &announce, slurm };
     let outcome = director.rehearse();
     screen.clear();
-    outcome.map_err(|error| told(error, args))
+    outcome.map_err(|error| rehearse_error(error, args))
 }
 
-fn told(error: RehearseError, args: &RehearseArgs) -> CommandError {
+fn rehearse_error(error: RehearseError, args: &RehearseArgs) -> CommandError {
     match error {
         RehearseError::Store(error) => error.into(),
         RehearseError::Run(RunError::Slurm(error)) => error.into(),
@@ -202,30 +202,26 @@ fn task<'a>(experiment: &'a Experiment, args: &RehearseArgs) -> Result<&'a Task,
 
 /// What Slurm would run is run here, in the same environment.
 fn run_here(experiment: &mut Experiment) {
-    let local = |executor: &Executor| match executor {
+    let executors: BTreeMap<String, Executor> =
+        experiment.executors.iter().map(|(name, own)| (name.clone(), as_local(own))).collect();
+    experiment.executors = executors;
+}
+
+/// The local executor with the environment of this one.
+fn as_local(executor: &Executor) -> Executor {
+    match executor {
         Executor::Local(local) => Executor::Local(local.clone()),
         Executor::Slurm(slurm) => Executor::Local(LocalExecutor {
             parallel: None,
             time: None,
             surroundings: slurm.surroundings.clone(),
         }),
-    };
-    let executors: BTreeMap<String, Executor> =
-        experiment.executors.iter().map(|(name, own)| (name.clone(), local(own))).collect();
-    experiment.executors = executors;
+    }
 }
 
 /// Not every disturbance is for every place.
 fn kinds_fit(only: &[ScenarioKind], place: RehearseOn) -> Result<(), CommandError> {
-    let fits = |kind: &ScenarioKind| match kind {
-        ScenarioKind::Preempted | ScenarioKind::Undisturbed | ScenarioKind::LongNotice => true,
-        ScenarioKind::Requeued => place == RehearseOn::Slurm,
-        ScenarioKind::Killed
-        | ScenarioKind::TimeLimit
-        | ScenarioKind::NodeLost
-        | ScenarioKind::Terminated => place == RehearseOn::Local,
-    };
-    let Some(kind) = only.iter().find(|kind| !fits(kind)) else { return Ok(()) };
+    let Some(kind) = only.iter().find(|kind| !is_possible(**kind, place)) else { return Ok(()) };
     let (where_not, scenarios) = match place {
         RehearseOn::Local => {
             ("on this machine", "preempted, killed, time-limit, node-lost, terminated")
@@ -235,6 +231,17 @@ fn kinds_fit(only: &[ScenarioKind], place: RehearseOn) -> Result<(), CommandErro
     let text = format!("`{}` can't be rehearsed {where_not}", kind.as_str());
     Err(CommandError::new(ExitCode::Usage, text)
         .hinted(format!("`--only` takes {scenarios} there")))
+}
+
+fn is_possible(kind: ScenarioKind, place: RehearseOn) -> bool {
+    match kind {
+        ScenarioKind::Preempted | ScenarioKind::Undisturbed | ScenarioKind::LongNotice => true,
+        ScenarioKind::Requeued => place == RehearseOn::Slurm,
+        ScenarioKind::Killed
+        | ScenarioKind::TimeLimit
+        | ScenarioKind::NodeLost
+        | ScenarioKind::Terminated => place == RehearseOn::Local,
+    }
 }
 
 /// Where the runs lie: removed at the end, unless it is to be kept.

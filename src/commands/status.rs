@@ -76,9 +76,10 @@ pub(super) fn look_by(
         // What is kept for good is about all of it.
         return look_by(app, stored, source, Depth::All);
     }
-    let was_told = matches!(sources.queue, QueryResult::Rows(_) | QueryResult::Partly(..));
+    let slurm_answered = matches!(sources.queue, QueryResult::Rows(_) | QueryResult::Partly(..));
     let now = clock::now();
-    from.slurm = if was_told { Some(now) } else { earlier.as_ref().and_then(|it| it.from.slurm) };
+    from.slurm =
+        if slurm_answered { Some(now) } else { earlier.as_ref().and_then(|it| it.from.slurm) };
     let first = || version(app, &stored.id);
     let version = earlier.as_ref().map_or_else(first, |it| Ok(it.row.version))?;
     let mut summary = summary::of(stored, &status, from, is_final, version, now);

@@ -223,14 +223,15 @@ fn announce(
 
 /// `[{"task", "slurm_job", "first_trial", "trials", "set"}]`, one for each array that is in.
 fn jobs_json(journal: &[Event]) -> Vec<serde_json::Value> {
-    let job = |array: &journal::Submitted<'_>| {
-        json!({
-            "task": array.task,
-            "slurm_job": array.job.to_string(),
-            "first_trial": array.trials.first(),
-            "trials": array.trials.count(),
-            "set": array.trials,
-        })
-    };
-    journal::submitted_arrays(journal).iter().map(job).collect()
+    journal::submitted_arrays(journal).iter().map(job_json).collect()
+}
+
+fn job_json(array: &journal::Submitted<'_>) -> serde_json::Value {
+    json!({
+        "task": array.task,
+        "slurm_job": array.job.to_string(),
+        "first_trial": array.trials.first(),
+        "trials": array.trials.count(),
+        "set": array.trials,
+    })
 }

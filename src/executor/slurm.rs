@@ -139,10 +139,9 @@ fn known(
             None => return Ok(KnownArray::No),
         },
     };
-    let failed = |source| SubmitError::Slurm { token: token.to_owned(), source };
     Ok(scheduler
         .find(token, script, since)
-        .map_err(failed)?
+        .map_err(|source| SubmitError::Slurm { token: token.to_owned(), source })?
         .map_or(KnownArray::No, KnownArray::Found))
 }
 
@@ -194,8 +193,9 @@ fn take_back(
 ) -> Result<SubmitError, SubmitError> {
     journal.check_claim()?;
     if !submitted.is_empty() {
-        let failed = |source| SubmitError::Slurm { token: token.to_owned(), source };
-        scheduler.cancel(submitted).map_err(failed)?;
+        scheduler
+            .cancel(submitted)
+            .map_err(|source| SubmitError::Slurm { token: token.to_owned(), source })?;
     }
     let token = token.to_owned();
     journal.record(Event::Refused { token: token.clone(), reason: reason.clone(), time: now() })?;

@@ -30,10 +30,13 @@ pub struct SubmitContext<'a> {
 #[must_use]
 pub fn task_spec(task: &Task, around: &SubmitContext<'_>) -> TaskSpec {
     let (surroundings, time_limit, sentinel) = match &around.experiment.executors[&task.executor] {
-        Executor::Slurm(slurm) => {
-            let wanted = |cluster: &Cluster| cluster.needs_sentinel(slurm.partition.as_deref());
-            (&slurm.surroundings, None, around.cluster.is_some_and(wanted))
-        }
+        Executor::Slurm(slurm) => (
+            &slurm.surroundings,
+            None,
+            around
+                .cluster
+                .is_some_and(|cluster| cluster.needs_sentinel(slurm.partition.as_deref())),
+        ),
         Executor::Local(local) => (&local.surroundings, local.time, false),
     };
     TaskSpec {

@@ -2,9 +2,9 @@
 
 use nemo_core::rundir::{Every, Keep, SAVE_SIGNALS, save_signal};
 
+use super::problem_report::{KeyPosition, ProblemReport, listed, nearest};
 use super::reader::{Field, Section};
-use super::report::{KeyPosition, ProblemReport, listed, nearest};
-use super::tree::TomlValue;
+use super::toml_tree::TomlValue;
 
 /// The section as written.
 pub(super) struct CheckpointDraft {
@@ -89,7 +89,7 @@ fn seconds_unless_steps_are_meant(
 
 /// Steps or a time: a number alone may mean either.
 fn without_unit(number: &str, field: &Field<'_>, report: &mut ProblemReport) -> Option<Every> {
-    report.problem(&field.place, format!("`every` needs a unit")).hint(format!(
+    report.problem(&field.place, "`every` needs a unit").hint(format!(
         "write \"{number} steps\", or a time such as \"{number}s\" or \"{number}m\""
     ));
     None

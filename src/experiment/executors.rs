@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
+use super::problem_report::{ProblemReport, choices, listed};
 use super::reader::{Field, Section, unsupported};
-use super::report::{ProblemReport, choices, listed};
 use super::sbatch::Export;
 use super::{EnvSpec, Executor, LocalExecutor, SlurmExecutor, names, sbatch, units, values};
 
@@ -166,7 +166,7 @@ fn refuse_other_kind(
 /// A trial has the same nodes in every attempt: `"2-4"` would be another number each time.
 fn nodes(field: &Field<'_>, report: &mut ProblemReport) -> Option<NonZeroU32> {
     match field.value {
-        super::tree::TomlValue::Text(text) if text.contains('-') => {
+        super::toml_tree::TomlValue::Text(text) if text.contains('-') => {
             report
                 .problem(&field.place, "a trial has a fixed number of nodes, not a range")
                 .hint("write one number, such as `nodes = 2`");
@@ -190,12 +190,12 @@ fn partition(field: &Field<'_>, report: &mut ProblemReport) -> Option<String> {
 fn gpus(field: &Field<'_>, report: &mut ProblemReport) -> Option<String> {
     let expected = "a number of GPUs, or a type and a number such as \"h100:8\"";
     match field.value {
-        super::tree::TomlValue::Integer(_) => {
+        super::toml_tree::TomlValue::Integer(_) => {
             let number: u32 = field.integer(expected, report)?;
             // Some clusters refuse even `--gpus-per-node=0` where they know of no GPUs.
             (number > 0).then(|| number.to_string())
         }
-        super::tree::TomlValue::Text(text) => {
+        super::toml_tree::TomlValue::Text(text) => {
             let valid = is_plain(text);
             if !valid {
                 field.wrong(expected, report);
@@ -258,7 +258,7 @@ fn surroundings(section: &mut Section<'_>, report: &mut ProblemReport) -> EnvSpe
 
 fn variable(field: &Field<'_>, report: &mut ProblemReport) -> Option<String> {
     match field.value {
-        super::tree::TomlValue::Integer(number) => Some(number.to_string()),
+        super::toml_tree::TomlValue::Integer(number) => Some(number.to_string()),
         _ => field.text(report),
     }
 }

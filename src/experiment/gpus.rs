@@ -26,8 +26,7 @@ impl SlurmExecutor {
 
 /// The number in `8`, `h100:8` or `h100:4,a100:4`.
 fn number(text: &str) -> Option<u32> {
-    let number = |part: &str| part.rsplit([':', '=']).next()?.parse::<u32>().ok();
-    text.split(',').map(number).sum()
+    text.split(',').map(|part| part.rsplit([':', '=']).next()?.parse::<u32>().ok()).sum()
 }
 
 /// The number of GPUs in `gpu:4,license:1`, `gres/gpu:h100:2` or `gpu`, which is one.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::executors::Executors;
-use super::report::{ProblemReport, choices};
+use super::problem_report::{ProblemReport, choices};
 use super::tasks::{TaskDependency, TaskDraft};
 use super::{Executor, On};
 

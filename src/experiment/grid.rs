@@ -5,7 +5,7 @@ use serde_json::{Number, Value as Json};
 
 use super::MOST_TRIALS;
 use super::parameters::{Domain, Parameter};
-use super::report::{KeyPosition, ProblemReport};
+use super::problem_report::{KeyPosition, ProblemReport};
 
 /// Every trial of a grid: the product of the axes in the order of their names, the last one fastest.
 pub(super) fn trials(
@@ -83,7 +83,8 @@ fn length(parameter: &Parameter, report: &mut ProblemReport) -> Option<u128> {
             Some(u128::from(*count))
         }
         Domain::Double { count: None, .. } | Domain::Log { count: None, .. } => {
-            let message = format!("the grid does not know how many values `{}` has", parameter.name);
+            let message =
+                format!("the grid does not know how many values `{}` has", parameter.name);
             report.problem(&parameter.place, message).hint("add `count`, such as `count = 4`");
             None
         }
@@ -108,9 +109,10 @@ fn values(domain: &Domain) -> Vec<Json> {
             spaced(*lo, *hi, count.unwrap_or(1)).map(float).collect()
         }
         Domain::Log { lo, hi, count } => {
-            let power = |exponent: f64| 10_f64.powf(exponent).clamp(*lo, *hi);
             let count = count.unwrap_or(1);
-            let mut values: Vec<f64> = spaced(lo.log10(), hi.log10(), count).map(power).collect();
+            let mut values: Vec<f64> = spaced(lo.log10(), hi.log10(), count)
+                .map(|exponent| 10_f64.powf(exponent).clamp(*lo, *hi))
+                .collect();
             // Through the logarithm and back, a bound would lose its last digit.
             if let (true, [first, .., last]) = (count > 1, values.as_mut_slice()) {
                 (*first, *last) = (*lo, *hi);

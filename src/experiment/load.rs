@@ -9,12 +9,12 @@ use serde_json::Value as Json;
 
 use super::executors::{self, Executors};
 use super::overrides::{self, Override};
+use super::problem_report::{KeyPosition, ProblemReport};
 use super::problems::Problems;
 use super::reader::{Field, Section, unsupported};
-use super::report::{KeyPosition, ProblemReport};
 use super::source::{SourceTexts, Span};
 use super::tasks::{self, TaskDraft};
-use super::tree::{Table, TomlValue};
+use super::toml_tree::{Table, TomlValue};
 use super::{
     Executor, Experiment, Launch, Loaded, Task, TrialParams, graph, parameters, references, syntax,
     values,
@@ -121,7 +121,7 @@ fn read(
     Some(Loaded { experiment, params })
 }
 
-fn is_table(entry: &super::tree::TableEntry) -> bool {
+fn is_table(entry: &super::toml_tree::TableEntry) -> bool {
     matches!(entry.node.value, TomlValue::Table(_))
 }
 

@@ -2,8 +2,8 @@
 
 use nemo_core::rundir::{LogAction, LogPolicy};
 
+use super::problem_report::ProblemReport;
 use super::reader::{Field, Section};
-use super::report::ProblemReport;
 
 const ACTIONS: [(&str, LogAction); 3] = [
     ("exclude_node", LogAction::ExcludeNode),
@@ -19,9 +19,7 @@ pub(super) fn read(section: &mut Section<'_>, report: &mut ProblemReport) -> Vec
         let Some(policy) = policy(&item, report) else { continue };
         if policies.iter().any(|other| other.name == policy.name) {
             let message = format!("there are two log policies named `{}`", policy.name);
-            report
-                .problem(&item.place, message)
-                .hint("give each policy its own name");
+            report.problem(&item.place, message).hint("give each policy its own name");
         }
         policies.push(policy);
     }

@@ -7,23 +7,23 @@ mod executors;
 mod gpus;
 mod graph;
 mod grid;
-mod list;
 mod load;
 mod log_policy;
 mod names;
 mod overrides;
 mod parameters;
+mod problem_report;
 mod problems;
 mod reader;
 mod references;
-mod report;
 mod sbatch;
-mod search;
+mod search_space;
 mod source;
 mod synonyms;
 mod syntax;
 mod tasks;
-mod tree;
+mod toml_tree;
+mod trial_list;
 mod units;
 mod values;
 
@@ -110,7 +110,10 @@ impl Experiment {
             if !self.executors.contains_key(&task.executor) {
                 Some(format!("task `{}` names an unknown executor: `{}`", task.name, task.executor))
             } else if let Some(edge) = unknown {
-                Some(format!("task `{}` waits for a task that is not before it: `{}`", task.name, edge.task))
+                Some(format!(
+                    "task `{}` waits for a task that is not before it: `{}`",
+                    task.name, edge.task
+                ))
             } else if !(1..=MOST_TRIALS).contains(&task.n_trials) {
                 Some(format!("task `{}` can't have {} trials", task.name, task.n_trials))
             } else {

@@ -4,10 +4,10 @@ use std::str::FromStr;
 
 use toml::de::{DeTable, DeValue};
 
-use super::report::{KeyPosition, ProblemReport, choices};
+use super::problem_report::{KeyPosition, ProblemReport, choices};
 use super::source::{SourceTexts, Span};
 use super::tasks::TaskDraft;
-use super::tree::{self, Table, TableEntry, TomlNode, TomlValue};
+use super::toml_tree::{self, Table, TableEntry, TomlNode, TomlValue};
 
 /// A change of one key, as given on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +112,7 @@ pub(super) fn apply(
             continue;
         }
         let mut node = match DeValue::parse(&change.value) {
-            Ok(value) => tree::convert(&value, &place, change.path.len(), report),
+            Ok(value) => toml_tree::convert(&value, &place, change.path.len(), report),
             Err(_) => TomlNode { at: key_at, value: TomlValue::Text(change.value.clone()) },
         };
         move_to(&mut node, Span { source: *source, start, end });

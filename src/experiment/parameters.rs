@@ -3,9 +3,9 @@
 use serde_json::{Number, Value as Json};
 
 use super::names;
+use super::problem_report::{KeyPosition, ProblemReport};
 use super::reader::{Field, Section};
-use super::report::{KeyPosition, ProblemReport};
-use super::tree::TomlValue;
+use super::toml_tree::TomlValue;
 
 /// A parameter, its nested name dotted.
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ fn collect(
     report: &mut ProblemReport,
 ) {
     for field in section.fields() {
-        let name = super::tree::dotted(prefix, field.name);
+        let name = super::toml_tree::dotted(prefix, field.name);
         if check_name(&field, prefix, report).is_none() {
             continue;
         }
@@ -115,7 +115,7 @@ fn spelled(field: &Field<'_>, report: &mut ProblemReport) -> Option<Domain> {
     let before = report.len();
     section.finish(report);
     let [kind] = given.as_slice() else {
-        let names = super::report::listed(given.iter().map(|field| field.name));
+        let names = super::problem_report::listed(given.iter().map(|field| field.name));
         report.problem(&field.key_place, format!("a parameter can't be both of {names}"));
         return None;
     };

@@ -107,9 +107,13 @@ impl fmt::Display for Excerpt {
             self.column.saturating_sub(SHOWN_COLUMNS / 4)
         };
         // A tab or another control character would move the carets away from the place.
-        let visible = |c: char| if c.is_control() { ' ' } else { c };
-        let shown: String =
-            self.line.chars().skip(first).take(SHOWN_COLUMNS).map(visible).collect();
+        let shown: String = self
+            .line
+            .chars()
+            .skip(first)
+            .take(SHOWN_COLUMNS)
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
         let column = self.column - first;
         let width = self.width.min(SHOWN_COLUMNS.saturating_sub(column)).max(1);
         write!(f, "\n   |  {}", shown.trim_end())?;

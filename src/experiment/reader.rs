@@ -3,9 +3,9 @@
 use std::num::NonZeroU32;
 
 use super::names;
-use super::report::{KeyPosition, ProblemReport, choices, listed};
+use super::problem_report::{KeyPosition, ProblemReport, choices, listed};
 use super::synonyms::Synonyms;
-use super::tree::{Table, TomlNode, TomlValue, dotted};
+use super::toml_tree::{Table, TomlNode, TomlValue, dotted};
 use super::units::{self, UnitError};
 use crate::duration;
 
@@ -159,7 +159,7 @@ impl<'a> Field<'a> {
             let problem = report.problem(&self.place, message);
             let meant = synonyms.iter().find(|(other, _)| other.eq_ignore_ascii_case(text));
             let meant = meant.map(|(_, name)| *name);
-            if let Some(name) = meant.or_else(|| super::report::nearest(text, names)) {
+            if let Some(name) = meant.or_else(|| super::problem_report::nearest(text, names)) {
                 problem.hint(format!("did you mean `{name}`?"));
             }
         }
@@ -250,7 +250,7 @@ impl<'a> Section<'a> {
 
     /// Every field, as written.
     pub(super) fn fields(&self) -> Vec<Field<'a>> {
-        let field = |entry: &'a super::tree::TableEntry| {
+        let field = |entry: &'a super::toml_tree::TableEntry| {
             let key = dotted(&self.place.key, &entry.name);
             Field {
                 name: &entry.name,

@@ -8,7 +8,7 @@ use nemo_core::shell;
 
 use super::graph::{count, upstream};
 use super::names::{self, is_identifier};
-use super::report::{KeyPosition, ProblemReport, nearest};
+use super::problem_report::{KeyPosition, ProblemReport, nearest};
 use super::source::Span;
 use super::tasks::{CommandDraft, TaskDraft};
 
@@ -92,9 +92,9 @@ impl<'a> Scope<'a> {
         if names::BUILT_IN.contains(&path) || params().any(|name| name == path) {
             return Ok(PlaceholderKind::Value);
         }
-        let inside =
-            |name: &&str| name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
-        if let Some(inner) = params().find(inside) {
+        if let Some(inner) =
+            params().find(|name| name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+        {
             let message = format!("`{{{path}}}` is a table of parameters");
             return Err((message, format!("name one of them, such as `{{{inner}}}`")));
         }
@@ -131,11 +131,10 @@ impl<'a> Scope<'a> {
             let message = format!("`{task}` can't name its own folder like that");
             return Err((message, "a trial's own folder is `{dir}`".to_owned()));
         }
-        let missing = || {
+        self.upstream.get(task).copied().ok_or_else(|| {
             let message = format!("`{own}` does not wait for `{task}`");
             (message, format!("add `after = [\"{task}\"]` to `task.{own}`"))
-        };
-        self.upstream.get(task).copied().ok_or_else(missing)
+        })
     }
 
     fn unknown(&self, path: &str) -> Refused {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::names;
+use super::problem_report::{KeyPosition, ProblemReport, did_you_mean, listed};
 use super::reader::Field;
-use super::report::{KeyPosition, ProblemReport, did_you_mean, listed};
-use super::tree::TomlValue;
+use super::toml_tree::TomlValue;
 use crate::duration;
 
 /// Options that the tool sets, or that change how it and Slurm talk, and why they can't be set here.
@@ -250,8 +250,9 @@ fn export(field: &Field<'_>, value: &str, report: &mut ProblemReport) -> Option<
 
 /// Whether the value names one cluster: all questions about the jobs go to it.
 fn is_one_cluster(field: &Field<'_>, value: &str, report: &mut ProblemReport) -> bool {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    let is_one = !value.is_empty() && value.chars().all(plain) && value != "all";
+    let is_one = !value.is_empty()
+        && value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
+        && value != "all";
     if !is_one {
         report
             .problem(&field.place, "`clusters` must be the name of one cluster")

@@ -2,9 +2,9 @@
 
 use toml::de::{DeTable, Error};
 
-use super::report::{KeyPosition, ProblemReport};
+use super::problem_report::{KeyPosition, ProblemReport};
 use super::source::Span;
-use super::tree::{self, Table};
+use super::toml_tree::{self, Table};
 
 /// Parses a file. Nothing comes back where it can't be made sense of; keys given twice are only reported.
 pub(super) fn parse(text: &str, report: &mut ProblemReport) -> Option<Table> {
@@ -31,7 +31,7 @@ pub(super) fn parse(text: &str, report: &mut ProblemReport) -> Option<Table> {
             problem.hint(hint);
         }
     }
-    broken.is_empty().then(|| tree::convert_table(document.get_ref(), &root, 0, report))
+    broken.is_empty().then(|| toml_tree::convert_table(document.get_ref(), &root, 0, report))
 }
 
 /// What the parser says of a key that is there already.

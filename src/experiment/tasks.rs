@@ -6,10 +6,10 @@ use nemo_core::placeholder::{TemplatePart, scan};
 use nemo_core::rundir::{CommandSpec, LogPolicy, Profile, RestartSpec};
 
 use super::checkpoint::{self, CheckpointDraft};
+use super::problem_report::{KeyPosition, ProblemReport, did_you_mean};
 use super::reader::{Field, Section};
-use super::report::{KeyPosition, ProblemReport, did_you_mean};
-use super::search::{self, SearchDraft};
-use super::tree::{TomlValue, dotted};
+use super::search_space::{self, SearchDraft};
+use super::toml_tree::{TomlValue, dotted};
 use super::{Dependency, Launch, On, log_policy, names, synonyms};
 
 /// A task as written.
@@ -37,9 +37,10 @@ pub(super) struct CommandDraft {
 impl CommandDraft {
     /// Whether a placeholder stands for this.
     pub(super) fn names(&self, wanted: &str) -> bool {
-        let is_it =
-            |piece: TemplatePart<'_>| matches!(piece, TemplatePart::Name(name) if name == wanted);
-        self.parts.iter().flat_map(|(text, _)| scan(text)).any(is_it)
+        self.parts
+            .iter()
+            .flat_map(|(text, _)| scan(text))
+            .any(|piece| matches!(piece, TemplatePart::Name(name) if name == wanted))
     }
 }
 
@@ -80,7 +81,7 @@ fn draft(field: &Field<'_>, report: &mut ProblemReport) -> Option<TaskDraft> {
         executor,
         run: run(&mut section, report),
         after: section.take("after").map(|field| after(&field, report)).unwrap_or_default(),
-        search: search::read(&mut section, report),
+        search: search_space::read(&mut section, report),
         profile: profile(&mut section, report),
         checkpoint,
         restart: restart(&mut section, report),
@@ -172,10 +173,11 @@ fn run(section: &mut Section<'_>, report: &mut ProblemReport) -> Option<CommandD
         return None;
     };
     let parts: Vec<(String, KeyPosition)> = match field.value {
-        TomlValue::List(_) | TomlValue::Text(_) => {
-            let text = |item: Field<'_>| Some((item.text(report)?, item.place));
-            field.one_or_more().into_iter().filter_map(text).collect()
-        }
+        TomlValue::List(_) | TomlValue::Text(_) => field
+            .one_or_more()
+            .into_iter()
+            .filter_map(|item| Some((item.text(report)?, item.place)))
+            .collect(),
         _ => {
             field.wrong("a string or a list of strings", report);
             return None;

@@ -6,7 +6,7 @@ use nemo_core::placeholder::{TemplatePart, scan};
 use nemo_core::rundir::{CommandSpec, Params};
 use serde_json::Value as Json;
 
-use super::report::{KeyPosition, ProblemReport};
+use super::problem_report::{KeyPosition, ProblemReport};
 use super::tasks::{CommandDraft, TaskDraft};
 
 /// The longest string that Linux hands to a program as an argument or a variable, less the byte that ends it.

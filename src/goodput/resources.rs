@@ -101,18 +101,21 @@ pub fn resources(experiment: &Experiment, task: &Task) -> Resources {
 
 /// `8`, `h100:8` or `a100:2,h100:6`.
 fn gpus(text: &str) -> u32 {
-    let count =
-        |part: &str| part.rsplit(':').next().and_then(|count| count.trim().parse::<u32>().ok());
-    text.split(',').filter_map(count).fold(0, u32::saturating_add)
+    text.split(',')
+        .filter_map(|part| {
+            part.rsplit(':').next().and_then(|count| count.trim().parse::<u32>().ok())
+        })
+        .fold(0, u32::saturating_add)
 }
 
 /// The GPUs of `gpu:2`, `gpu:h100:8` or `gpu,shard:4`.
 fn gres(text: &str) -> u32 {
-    let one = |part: &str| match part.trim().strip_prefix("gpu")? {
-        "" => Some(1),
-        rest => rest.strip_prefix(':').map(|rest| if gpus(rest) == 0 { 1 } else { gpus(rest) }),
-    };
-    text.split(',').filter_map(one).fold(0, u32::saturating_add)
+    text.split(',')
+        .filter_map(|part| match part.trim().strip_prefix("gpu")? {
+            "" => Some(1),
+            rest => rest.strip_prefix(':').map(|rest| if gpus(rest) == 0 { 1 } else { gpus(rest) }),
+        })
+        .fold(0, u32::saturating_add)
 }
 
 #[cfg(test)]

@@ -173,39 +173,34 @@ fn hours(micros: Micros) -> f64 {
 /// As `goodput --json` prints it.
 #[must_use]
 pub fn json(goodput: &Goodput) -> Value {
-    let task = |task: &TaskGoodput| {
-        let trial = |trial: &TrialGoodput| {
-            let mut object = account(&trial.account, goodput.price);
-            object.insert("index".to_owned(), trial.index.into());
-            Value::Object(object)
-        };
-        let mut object = account(&task.account, goodput.price);
-        object.insert("name".to_owned(), task.name.clone().into());
-        object.insert("units_per_trial".to_owned(), task.units.into());
-        object.insert("trials".to_owned(), task.trials.iter().map(trial).collect());
-        Value::Object(object)
-    };
     json!({
         "schema": 1,
         "experiment": goodput.id,
         "unit": goodput.unit,
         "price": goodput.price,
         "total": account(&goodput.total, goodput.price),
-        "tasks": goodput.tasks.iter().map(task).collect::<Vec<_>>(),
+        "tasks": goodput.tasks.iter().map(|task| task_json(task, goodput.price)).collect::<Vec<_>>(),
     })
 }
 
+fn task_json(task: &TaskGoodput, price: Price) -> Value {
+    let mut object = account(&task.account, price);
+    object.insert("name".to_owned(), task.name.clone().into());
+    object.insert("units_per_trial".to_owned(), task.units.into());
+    object.insert(
+        "trials".to_owned(),
+        task.trials.iter().map(|trial| trial_json(trial, price)).collect(),
+    );
+    Value::Object(object)
+}
+
+fn trial_json(trial: &TrialGoodput, price: Price) -> Value {
+    let mut object = account(&trial.account, price);
+    object.insert("index".to_owned(), trial.index.into());
+    Value::Object(object)
+}
+
 fn account(account: &Account, price: Price) -> Map<String, Value> {
-    let lost = |lost: &LossSum| {
-        json!({
-            "reason": lost.reason,
-            "times": lost.loss.times,
-            "seconds": seconds(lost.loss.held),
-            "queued_seconds": seconds(lost.loss.queued),
-            "hours": lost.hours,
-            "cost": price.map(|price| price * lost.hours),
-        })
-    };
     let mut object = Map::new();
     let mut put = |key: &str, value: Value| object.insert(key.to_owned(), value);
     put("ettr", account.ettr.into());
@@ -214,8 +209,19 @@ fn account(account: &Account, price: Price) -> Map<String, Value> {
     put("held_hours", account.held.into());
     put("lost_hours", account.lost.into());
     put("lost_cost", price.map(|price| price * account.lost).into());
-    put("losses", account.losses.iter().map(lost).collect());
+    put("losses", account.losses.iter().map(|lost| loss_json(lost, price)).collect());
     object
+}
+
+fn loss_json(lost: &LossSum, price: Price) -> Value {
+    json!({
+        "reason": lost.reason,
+        "times": lost.loss.times,
+        "seconds": seconds(lost.loss.held),
+        "queued_seconds": seconds(lost.loss.queued),
+        "hours": lost.hours,
+        "cost": price.map(|price| price * lost.hours),
+    })
 }
 
 fn parts(parts: &TimeParts) -> Value {

@@ -193,12 +193,12 @@ fn a_checkpoint_without_a_record_was_the_last_that_happened() {
 
 #[test]
 fn an_end_that_the_next_attempt_wrote_does_not_tell_the_time() {
-    let told = |cause| {
+    let last_end = |cause| {
         let AttemptRecord::End(mut end) = end(0, 90.0, cause, Next::Requeue) else { panic!() };
         end.exit_code = None;
         AttemptRecord::End(end)
     };
-    let records = |cause| [start(0, 0.0, None), start(1, 89.0, None), told(cause)];
+    let records = |cause| [start(0, 0.0, None), start(1, 89.0, None), last_end(cause)];
     let signs = BTreeMap::from([(0, 50.0)]);
     let lost = records(Cause::NodeFailure);
     let life = Life { signs, ..life(&lost, LedgerState::Running, 89.0) };

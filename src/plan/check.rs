@@ -108,10 +108,9 @@ fn throttle(task: &Task, plan: &Plan) -> Option<String> {
     let limit = task.concurrent?.get();
     let own = |place: &usize| plan.arrays[*place].task == task.name;
     let followed = |place: usize| {
-        let waits = |array: &JobArray| {
+        plan.arrays.iter().any(|array| {
             array.task == task.name && array.after.iter().any(|edge| edge.array == place)
-        };
-        plan.arrays.iter().any(waits)
+        })
     };
     // One array of each chain runs at a time, so that the ends of the chains stand for all.
     let at_once: usize = (0..plan.arrays.len())
@@ -151,8 +150,7 @@ fn dependency_note(array: &JobArray, parent: &str, on: On, plan: &Plan) -> Optio
 /// does not hold it, Slurm must not be asked: it would look for an index that is not there.
 fn corresponds(array: &JobArray, parent: &JobArray, waits: bool) -> bool {
     if waits {
-        let has_partner = |trial| parent.index_of(trial) == array.index_of(trial);
-        array.trials.iter().all(has_partner)
+        array.trials.iter().all(|trial| parent.index_of(trial) == array.index_of(trial))
     } else {
         array.trials.iter().all(|trial| !parent.trials.contains(trial))
     }

@@ -249,10 +249,18 @@ impl SlurmAnswers {
         let said = asking.queue(&all);
         let queue = said.answer(queue::parse);
         let live = live_tasks(queue.rows());
-        let is_live = |job: &NamedJob| live.get(&job.slurm_job).copied().unwrap_or(0);
-        let has_news =
-            |wanted: &&&JobsToQuery| wanted.jobs.iter().map(is_live).sum::<usize>() < wanted.open;
-        let news: Vec<&JobsToQuery> = all.iter().filter(has_news).copied().collect();
+        let news: Vec<&JobsToQuery> = all
+            .iter()
+            .filter(|wanted| {
+                wanted
+                    .jobs
+                    .iter()
+                    .map(|job| live.get(&job.slurm_job).copied().unwrap_or(0))
+                    .sum::<usize>()
+                    < wanted.open
+            })
+            .copied()
+            .collect();
         let accounts = if news.is_empty() {
             QueryResult::NotAsked
         } else {

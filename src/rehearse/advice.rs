@@ -62,7 +62,7 @@ pub fn advise(all: &Rehearsal) -> Advice {
 
 fn lost(all: &Rehearsal) -> Option<u64> {
     let pairs = all.runs.iter().flat_map(|(run, _)| run.attempts.windows(2));
-    let one = |pair: &[super::observed::RehearsedAttempt]| {
+    let one = |pair: &[super::run_record::RehearsedAttempt]| {
         let injected = pair[0].injected.filter(|_| pair[0].asked_at().is_none())?;
         Some(injected.step?.saturating_sub(pair[1].resume_step?))
     };
@@ -78,8 +78,10 @@ pub fn until_term(lead: u64) -> f64 {
 /// A lead that leaves twice the time that was needed: nodes are slower and busier than where it was rehearsed.
 #[must_use]
 pub fn lead(save_seconds: f64) -> u64 {
-    let enough = |lead: &u64| until_term(*lead) >= 2.0 * save_seconds;
-    (2..=17_280).map(|n| n * 5).find(enough).unwrap_or(86_400)
+    (2..=17_280)
+        .map(|n| n * 5)
+        .find(|lead| until_term(*lead) >= 2.0 * save_seconds)
+        .unwrap_or(86_400)
 }
 
 /// The best interval to a round number, and at least ten times the cost of a save.

@@ -2,7 +2,7 @@
 
 use nemo_core::rundir::MetricsLine;
 
-use super::observed::{RehearsedAttempt, RehearsedRun};
+use super::run_record::{RehearsedAttempt, RehearsedRun};
 use super::series::{Series, SeriesTolerance};
 
 /// A resume, as it lies in the record.
@@ -39,8 +39,8 @@ fn by_order(
     let mut next = 1;
     let mut before = None;
     for attempt in &run.attempts {
-        let is_own = |line: &&MetricsLine| line.attempt == attempt.number;
-        let lines: Vec<&MetricsLine> = run.lines.iter().filter(is_own).collect();
+        let lines: Vec<&MetricsLine> =
+            run.lines.iter().filter(|line| line.attempt == attempt.number).collect();
         let mut begin = next;
         if let Some(step) = attempt.resume_step {
             let left = before.and_then(|before| left_off(before, step));
@@ -67,15 +67,22 @@ fn left_off((attempt, begin): (&RehearsedAttempt, u64), resumed: u64) -> Option<
 /// A report and a rename at the same moment may be heard in either order, so that one or two are there twice or not
 /// at all. The likeliest place is the first.
 fn begins(next: u64, left: Option<u64>) -> Vec<u64> {
-    let near = |at: u64| [0, -1, 1, -2, 2].into_iter().map(move |by| at.saturating_add_signed(by));
-    left.into_iter().chain([next]).flat_map(near).filter(|at| *at > 0).collect()
+    left.into_iter()
+        .chain([next])
+        .flat_map(|at| [0, -1, 1, -2, 2].into_iter().map(move |by| at.saturating_add_signed(by)))
+        .filter(|at| *at > 0)
+        .collect()
 }
 
 /// The place from which most reports are those of the undisturbed run.
 fn best(expected: &Series, lines: &[&MetricsLine], begins: &[u64], slack: &SeriesTolerance) -> u64 {
-    let agreeing = |begin: &u64| agreeing(expected, lines, *begin, slack);
     // Of equals the last counts, by definition of `max_by_key`.
-    begins.iter().copied().rev().max_by_key(agreeing).unwrap_or(1)
+    begins
+        .iter()
+        .copied()
+        .rev()
+        .max_by_key(|begin| agreeing(expected, lines, *begin, slack))
+        .unwrap_or(1)
 }
 
 /// How many reports, from the first on, are those of the undisturbed run when they begin there.
@@ -97,8 +104,8 @@ fn agreeing(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rehearse::observed::RunEnd;
-    use crate::rehearse::plan::ScenarioKind;
+    use crate::rehearse::run_record::RunEnd;
+    use crate::rehearse::scenarios::ScenarioKind;
     use nemo_core::rundir::{AttemptEnd, Cause, Next};
     use serde_json::json;
 

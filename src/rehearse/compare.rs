@@ -7,10 +7,10 @@ use std::path::Path;
 use nemo_core::rundir::TrialDir;
 
 use super::align::{self, ResumePosition};
+use super::compare_files::{self, TreeDifference};
 use super::inventory;
-use super::observed::RehearsedRun;
+use super::run_record::RehearsedRun;
 use super::series::{self, Series, SeriesDifference};
-use super::tree::{self, TreeDifference};
 
 /// How a run differs from the undisturbed one.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -72,9 +72,9 @@ pub struct Tolerance {
     /// By metric.
     pub metrics: series::SeriesTolerance,
     /// By file and array.
-    pub checkpoints: tree::TreeTolerance,
+    pub checkpoints: compare_files::TreeTolerance,
     /// By file and array.
-    pub results: tree::TreeTolerance,
+    pub results: compare_files::TreeTolerance,
 }
 
 impl Tolerance {
@@ -96,8 +96,9 @@ impl Tolerance {
             }
         }
         let trees = undisturbed.checkpoints.iter();
-        let checkpoints = trees.flat_map(|(_, difference)| tree::slack(difference)).collect();
-        Self { metrics, checkpoints, results: tree::slack(&undisturbed.results) }
+        let checkpoints =
+            trees.flat_map(|(_, difference)| compare_files::slack(difference)).collect();
+        Self { metrics, checkpoints, results: compare_files::slack(&undisturbed.results) }
     }
 }
 
@@ -113,7 +114,7 @@ pub fn compare(
     let mut checkpoints = Vec::new();
     for &step in expected.checkpoints.iter().filter(|step| found.checkpoints.contains(step)) {
         let (ours, theirs) = (ours.checkpoint(step), theirs.checkpoint(step));
-        let difference = tree::compare(&ours, &theirs, &slack.checkpoints, &is_manifest)?;
+        let difference = compare_files::compare(&ours, &theirs, &slack.checkpoints, &is_manifest)?;
         checkpoints.push((step, difference));
     }
     let held = resumes.first().map(|first| inventory::names(&theirs.checkpoint(first.step)));
@@ -124,7 +125,12 @@ pub fn compare(
         has_steps: a.has_steps,
         resumes,
         checkpoints,
-        results: tree::compare(ours.path(), theirs.path(), &slack.results, &is_harness_own)?,
+        results: compare_files::compare(
+            ours.path(),
+            theirs.path(),
+            &slack.results,
+            &is_harness_own,
+        )?,
         has_slack: *slack != Tolerance::default(),
         held: held.transpose()?.unwrap_or_default(),
     })

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use nemo_core::rundir::{ExperimentDir, Keep, TaskDir, TaskSpec};
 
-use super::plan::{Fault, Scenario};
+use super::scenarios::{Fault, Scenario};
 use crate::clock;
 use crate::executor::spec::{SubmitContext, task_spec};
 use crate::experiment::{Experiment, Task, TrialParams};
@@ -47,8 +47,13 @@ impl RehearsalFolder<'_> {
     /// The folder that the runs share: what the task waits for ran there.
     pub(crate) fn upstream(&self) -> Result<RunFolder, StoreError> {
         let names = self.experiment.upstream(&self.task.name);
-        let is_upstream = |task: &&Task| names.contains_key(task.name.as_str());
-        let tasks: Vec<Task> = self.experiment.tasks.iter().filter(is_upstream).cloned().collect();
+        let tasks: Vec<Task> = self
+            .experiment
+            .tasks
+            .iter()
+            .filter(|task| names.contains_key(task.name.as_str()))
+            .cloned()
+            .collect();
         let id = self.id(0);
         let dir = self.home.experiment(&id);
         let around = self.around(&id, &dir);

@@ -58,8 +58,9 @@ fn words(bytes: &[u8]) -> BTreeSet<String> {
     let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.".contains(byte);
     let bytes = &bytes[..bytes.len().min(1 << 20)];
     let runs = bytes.split(|byte| !is_part(byte)).filter(|run| run.len() >= 3);
-    let has_letters = |run: &&[u8]| run.iter().filter(|b| b.is_ascii_lowercase()).count() >= 3;
-    runs.filter(has_letters).map(|run| String::from_utf8_lossy(run).into_owned()).collect()
+    runs.filter(|run| run.iter().filter(|b| b.is_ascii_lowercase()).count() >= 3)
+        .map(|run| String::from_utf8_lossy(run).into_owned())
+        .collect()
 }
 
 /// What the names speak of.

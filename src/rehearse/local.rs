@@ -14,8 +14,8 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
-use super::observed::{Injected, RehearsedRun, RunEnd};
-use super::plan::{Fault, Injection, InjectionTime, Scenario};
+use super::run_record::{Injected, RehearsedRun, RunEnd};
+use super::scenarios::{Fault, Injection, InjectionTime, Scenario};
 use super::watch::TrialWatcher;
 use crate::clock;
 use crate::executor::local;
@@ -141,8 +141,9 @@ pub(super) fn gather(
     if let Ok(entries) = std::fs::read_dir(dir.checkpoints()) {
         for entry in entries {
             let name = entry?.file_name();
-            let step = |name: &str| name.strip_prefix("step-")?.parse::<u64>().ok();
-            checkpoints.extend(name.to_str().and_then(step));
+            checkpoints.extend(
+                name.to_str().and_then(|name| name.strip_prefix("step-")?.parse::<u64>().ok()),
+            );
         }
     }
     checkpoints.sort_unstable();
@@ -276,8 +277,10 @@ fn signal(pid: u32, signal: Signal) {
 fn program_processes(harness: u32) -> Vec<u32> {
     let program = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
     let own = program(harness);
-    let is_other = |pid: &u32| program(*pid).is_some_and(|program| Some(program) != own);
-    process::descendants(harness, &[]).into_iter().filter(is_other).collect()
+    process::descendants(harness, &[])
+        .into_iter()
+        .filter(|pid| program(*pid).is_some_and(|program| Some(program) != own))
+        .collect()
 }
 
 /// Whether a process of a harness's program catches or ignores SIGTERM.

@@ -233,15 +233,18 @@ fn list(items: Vec<PickleValue>) -> Option<PickleValue> {
 }
 
 fn group(items: Vec<(String, PickleValue)>) -> Option<PickleValue> {
-    let depth = |(_, item): &(String, PickleValue)| match item {
+    let depth = items.iter().map(depth_of).max().unwrap_or(0) + 1;
+    (depth <= DEEPEST).then_some(PickleValue::Group { depth, items })
+}
+
+fn depth_of((_, item): &(String, PickleValue)) -> usize {
+    match item {
         PickleValue::Group { depth, .. } => *depth,
         PickleValue::Other
         | PickleValue::Text(_)
         | PickleValue::Global(_)
         | PickleValue::Storage(..) => 0,
-    };
-    let depth = items.iter().map(depth).max().unwrap_or(0) + 1;
-    (depth <= DEEPEST).then_some(PickleValue::Group { depth, items })
+    }
 }
 
 fn kind(class: &str) -> DType {

@@ -6,8 +6,8 @@ use nemo_core::rundir::TrialDir;
 
 use super::folder::RunFolder;
 use super::local::{RunContext, RunError, RunProgress, gather};
-use super::observed::{Injected, RehearsedRun, RunEnd};
-use super::plan::{Fault, InjectionTime, Scenario};
+use super::run_record::{Injected, RehearsedRun, RunEnd};
+use super::scenarios::{Fault, InjectionTime, Scenario};
 use super::watch::TrialWatcher;
 use crate::clock;
 use crate::observe;
@@ -92,7 +92,10 @@ impl SlurmTrial<'_> {
                 let lives = queue.rows.iter().any(|row| !row.state.is_final());
                 forgotten = if lives { 0 } else { forgotten + 1 };
                 if forgotten >= FORGOTTEN {
-                    return Ok(RunEnd::Failed(format!("job {} left the queue without a record", self.job)));
+                    return Ok(RunEnd::Failed(format!(
+                        "job {} left the queue without a record",
+                        self.job
+                    )));
                 }
             }
         }

@@ -9,8 +9,8 @@ use nemo_core::lines;
 use nemo_core::rundir::{AttemptRecord, MetricsLine, TrialDir};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
-use super::observed::{HarnessNotes, Injected, RehearsedAttempt};
-use super::plan::Fault;
+use super::run_record::{HarnessNotes, Injected, RehearsedAttempt};
+use super::scenarios::Fault;
 
 /// What is known of a running trial so far.
 #[derive(Debug)]

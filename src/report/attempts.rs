@@ -9,7 +9,7 @@ use super::{INDENT, Page};
 use crate::humanize::duration;
 use crate::status::{AttemptStatus, ExcludedNode, Status};
 
-/// A story is told beside its attempt only if it can have lines as long as this.
+/// A story is sentences beside its attempt only if it can have lines as long as this.
 const LEAST_STORY: usize = 48;
 /// How far in a story stands below its attempt.
 const BELOW: usize = 4;
@@ -108,11 +108,11 @@ fn excluded(excluded: &ExcludedNode) -> String {
 fn below(attempt: &AttemptStatus, page: &Page) -> Vec<String> {
     let blanks = " ".repeat(BELOW);
     let width = page.width.map(|width| width.saturating_sub(BELOW));
-    let mut told = story(attempt);
+    let mut sentences = story(attempt);
     if attempt.cause == Some(Cause::Completed) && attempt.reason.is_some() {
-        told.remove(0);
+        sentences.remove(0);
     }
-    let lines = told.iter().map(|sentence| hang(sentence, width, INDENT));
+    let lines = sentences.iter().map(|sentence| hang(sentence, width, INDENT));
     lines.flat_map(|text| indented(&text, &blanks)).collect()
 }
 

@@ -55,8 +55,7 @@ fn headline(goodput: &Goodput) -> String {
 }
 
 fn times(goodput: &Goodput, all_trials: bool) -> String {
-    let is_shown = |(_, of): &&PartColumn| of(&goodput.total.parts) > 0;
-    let columns: Vec<_> = COLUMNS.iter().filter(is_shown).collect();
+    let columns: Vec<_> = COLUMNS.iter().filter(|(_, of)| of(&goodput.total.parts) > 0).collect();
     let mut header = vec!["", "ettr", "all"];
     header.extend(columns.iter().map(|(title, _)| *title));
     let mut table = table(&header);

@@ -87,8 +87,8 @@ impl Grid {
             None => self.columns.iter().map(Column::natural).collect(),
         };
         // What is broken at blanks may be narrower than it was allowed to be.
-        let used = |(column, width): (&Column, &usize)| column.used(*width);
-        let widths: Vec<usize> = self.columns.iter().zip(&widths).map(used).collect();
+        let widths: Vec<usize> =
+            self.columns.iter().zip(&widths).map(|(column, width)| column.used(*width)).collect();
         let titles = self
             .columns
             .iter()
@@ -98,10 +98,14 @@ impl Grid {
         put(&mut lines, &titles.collect::<Vec<_>>(), &widths);
         let rows = self.columns.first().map_or(0, |column| column.items.len());
         for row in 0..rows {
-            let cell = |(column, width): (&Column, &usize)| column.cell(row, *width, page.colour);
             put(
                 &mut lines,
-                &self.columns.iter().zip(&widths).map(cell).collect::<Vec<_>>(),
+                &self
+                    .columns
+                    .iter()
+                    .zip(&widths)
+                    .map(|(column, width)| column.cell(row, *width, page.colour))
+                    .collect::<Vec<_>>(),
                 &widths,
             );
         }

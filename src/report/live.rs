@@ -84,9 +84,11 @@ fn counts(task: &TaskStatus) -> String {
 fn running(status: &Status) -> Vec<String> {
     let of_task = |task: &TaskStatus| {
         let name = task.name.clone();
-        let is_shown =
-            |trial: &&TrialStatus| matches!(trial.state, State::Running | State::Preempted);
-        task.trials.iter().filter(is_shown).map(move |trial| line(&name, trial)).collect::<Vec<_>>()
+        task.trials
+            .iter()
+            .filter(|trial| matches!(trial.state, State::Running | State::Preempted))
+            .map(move |trial| line(&name, trial))
+            .collect::<Vec<_>>()
     };
     status.tasks.iter().flat_map(of_task).collect()
 }

@@ -8,9 +8,9 @@ use crate::humanize::{count, duration};
 use crate::rehearse::advice::Advice;
 use crate::rehearse::compare::Comparison;
 use crate::rehearse::findings::{Finding, Reaction, Severity, is_safe, reaction};
-use crate::rehearse::observed::{Injected, RehearsedAttempt, RehearsedRun, RunEnd};
-use crate::rehearse::plan::{Fault, ScenarioKind};
-use crate::rehearse::run::RehearsalOutcome;
+use crate::rehearse::rehearser::RehearsalOutcome;
+use crate::rehearse::run_record::{Injected, RehearsedAttempt, RehearsedRun, RunEnd};
+use crate::rehearse::scenarios::{Fault, ScenarioKind};
 
 /// Lines are broken to this width.
 const WIDTH: usize = 80;
@@ -290,28 +290,12 @@ fn run_json(
     own: Option<&Comparison>,
     outcome: &RehearsalOutcome,
 ) -> Value {
-    let attempt = |attempt: &RehearsedAttempt| {
-        json!({
-            "resume_step": attempt.resume_step,
-            "first_step": attempt.steps().next(),
-            "last_step": attempt.steps().max(),
-            "injected": attempt.injected.map(|injected| json!({
-                "fault": injected.fault,
-                "step": injected.step,
-                "seconds": injected.time - attempt.start,
-            })),
-            "saved": attempt.saved_after_request().map(|(step, seconds)| json!({ "step": step, "seconds": seconds })),
-            "checkpoints": attempt.checkpoints.iter().map(|(step, _)| *step).collect::<Vec<_>>(),
-            "end": attempt.end,
-        })
-    };
     let comparison = own.map(|own| {
-        let checkpoint = |(step, tree): &(u64, _)| json!({ "step": step, "difference": tree });
         json!({
             "equal": own.is_equal(),
             "metrics": own.series,
             "doubled": own.doubled,
-            "checkpoints": own.checkpoints.iter().map(checkpoint).collect::<Vec<_>>(),
+            "checkpoints": own.checkpoints.iter().map(|(step, tree)| json!({ "step": step, "difference": tree })).collect::<Vec<_>>(),
             "results": own.results,
         })
     });
@@ -322,7 +306,23 @@ fn run_json(
         "seconds": run.seconds,
         "end": run.end,
         "codes": codes,
-        "attempts": run.attempts.iter().map(attempt).collect::<Vec<_>>(),
+        "attempts": run.attempts.iter().map(attempt_json).collect::<Vec<_>>(),
         "comparison": comparison,
+    })
+}
+
+fn attempt_json(attempt: &RehearsedAttempt) -> Value {
+    json!({
+        "resume_step": attempt.resume_step,
+        "first_step": attempt.steps().next(),
+        "last_step": attempt.steps().max(),
+        "injected": attempt.injected.map(|injected| json!({
+            "fault": injected.fault,
+            "step": injected.step,
+            "seconds": injected.time - attempt.start,
+        })),
+        "saved": attempt.saved_after_request().map(|(step, seconds)| json!({ "step": step, "seconds": seconds })),
+        "checkpoints": attempt.checkpoints.iter().map(|(step, _)| *step).collect::<Vec<_>>(),
+        "end": attempt.end,
     })
 }

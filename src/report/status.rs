@@ -103,10 +103,10 @@ fn constants(task: &TaskStatus) -> Vec<String> {
     first.iter().filter(same).map(|(name, _)| name.clone()).collect()
 }
 
-/// Those that tell a trial from others; `?` where nothing tells them.
+/// Those that tell a trial from others; `?` where they are unknown.
 fn parameters(trial: &TrialStatus, constant: &[String]) -> String {
-    let told = |params| pairs(&without(params, constant));
-    trial.params.as_ref().map_or_else(|| "?".to_owned(), told)
+    let shown = |params| pairs(&without(params, constant));
+    trial.params.as_ref().map_or_else(|| "?".to_owned(), shown)
 }
 
 fn without(params: &Params, names: &[String]) -> Params {
@@ -127,26 +127,35 @@ fn attempts_in_words(trial: &TrialStatus) -> String {
             None => causes.push((cause, 1)),
         }
     }
-    let told = |(of, times): &(Cause, usize)| match times {
-        1 => cause(*of).to_owned(),
-        times => format!("{times} {}", cause(*of)),
-    };
     match (trial.attempts.len(), causes.as_slice()) {
         (0, _) => String::new(),
         (n, []) => n.to_string(),
-        (n, causes) => format!("{n}: {}", causes.iter().map(told).collect::<Vec<_>>().join(", ")),
+        (n, causes) => format!(
+            "{n}: {}",
+            causes
+                .iter()
+                .map(|(of, times)| match times {
+                    1 => cause(*of).to_owned(),
+                    times => format!("{times} {}", cause(*of)),
+                })
+                .collect::<Vec<_>>()
+                .join(", ")
+        ),
     }
 }
 
 /// `lr=0.1 width=32`; nested names are joined by dots.
 fn pairs(values: &serde_json::Map<String, serde_json::Value>) -> String {
-    let one = |(name, value): (&String, &serde_json::Value)| match value {
+    values.iter().map(pair).collect::<Vec<_>>().join(" ")
+}
+
+fn pair((name, value): (&String, &serde_json::Value)) -> String {
+    match value {
         serde_json::Value::Object(nested) => {
             let nested = pairs(nested);
             nested.split(' ').map(|pair| format!("{name}.{pair}")).collect::<Vec<_>>().join(" ")
         }
         serde_json::Value::String(text) => format!("{name}={text}"),
         value => format!("{name}={}", metric(value)),
-    };
-    values.iter().map(one).collect::<Vec<_>>().join(" ")
+    }
 }

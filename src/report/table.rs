@@ -155,18 +155,20 @@ pub fn plan_table(plan: &Plan) -> String {
 }
 
 fn after(array: &JobArray) -> String {
-    let one = |edge: &crate::plan::ArrayDependency| {
-        let kind = match edge.on {
-            Relation::AfterOk => "afterok",
-            Relation::AfterNotOk | Relation::AnyAfterNotOk => "afternotok",
-            Relation::AfterAny => "afterany",
-            Relation::AfterCorr => "aftercorr",
-        };
-        format!("{kind}:#{}", edge.array + 1)
-    };
     match (array.after.is_empty(), array.held) {
         (true, true) => "when all is submitted".to_owned(),
         (true, false) => "at once".to_owned(),
-        (false, _) => array.after.iter().map(one).collect::<Vec<_>>().join(", "),
+        (false, _) => array.after.iter().map(dependency).collect::<Vec<_>>().join(", "),
     }
+}
+
+/// `afterok:#2`: the kind, and the number of the array in the table.
+fn dependency(edge: &crate::plan::ArrayDependency) -> String {
+    let kind = match edge.on {
+        Relation::AfterOk => "afterok",
+        Relation::AfterNotOk | Relation::AnyAfterNotOk => "afternotok",
+        Relation::AfterAny => "afterany",
+        Relation::AfterCorr => "aftercorr",
+    };
+    format!("{kind}:#{}", edge.array + 1)
 }

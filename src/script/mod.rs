@@ -128,7 +128,12 @@ fn dependency(array: &JobArray, parents: &[JobId]) -> String {
             None => groups.push((edge.on, vec![id])),
         }
     }
-    let group = |(on, ids): &(Relation, Vec<String>)| match on {
+    groups.iter().map(dependency_of_kind).collect::<Vec<_>>().join(",")
+}
+
+/// One kind of dependency with all its jobs, as in `afterok:1:2`.
+fn dependency_of_kind((on, ids): &(Relation, Vec<String>)) -> String {
+    match on {
         Relation::AfterOk => format!("afterok:{}", ids.join(":")),
         Relation::AfterNotOk => format!("afternotok:{}", ids.join(":")),
         Relation::AfterAny => format!("afterany:{}", ids.join(":")),
@@ -138,14 +143,12 @@ fn dependency(array: &JobArray, parents: &[JobId]) -> String {
                 ids.iter().map(|id| format!("afternotok:{id}")).collect();
             alternatives.join("?")
         }
-    };
-    groups.iter().map(group).collect::<Vec<_>>().join(",")
+    }
 }
 
 /// A value as `#SBATCH` lines read it: split at blanks unless quoted, ended by `#`.
 fn directive_value(value: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:,%=@+[]*&|!()".contains(c);
-    if value.chars().all(plain) {
+    if value.chars().all(|c| c.is_ascii_alphanumeric() || "_-./:,%=@+[]*&|!()".contains(c)) {
         return value.to_owned();
     }
     let escaped = value.replace('\\', "\\\\").replace('"', "\\\"");

@@ -3,8 +3,9 @@
 /// One word of a POSIX shell that stands for exactly this text.
 #[must_use]
 pub fn shell_word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:,=@+%".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
+    if !text.is_empty()
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "_-./:,=@+%".contains(c))
+    {
         text.to_owned()
     } else {
         format!("'{}'", text.replace('\'', r"'\''"))

@@ -383,10 +383,12 @@ impl Client {
 /// The answer, where this refusal is none. Of an array, `scontrol` says each task's own answer on a line, and that others
 /// had `No error`.
 fn but_for(answer: Result<(), SlurmError>, harmless: &str) -> Result<(), SlurmError> {
-    let is_harmless = |line: &str| line.contains(harmless) || line.ends_with(": No error");
     match answer {
         Err(SlurmError::Refused { reason, .. })
-            if reason.contains(harmless) && reason.split("; ").all(is_harmless) =>
+            if reason.contains(harmless)
+                && reason
+                    .split("; ")
+                    .all(|line| line.contains(harmless) || line.ends_with(": No error")) =>
         {
             Ok(())
         }

@@ -94,12 +94,12 @@ impl Cluster {
     /// give a waiting job another one: a step listens in any case.
     #[must_use]
     pub fn needs_sentinel(&self, partition: Option<&str>) -> bool {
-        let silent =
-            |notice: &Notice| notice.grace_time > 0 && !notice.preempt_mode.contains("OFF");
         let may_have_grace = match self.preempt_type.as_str() {
             "preempt/none" => false,
             "preempt/qos" => true,
-            _ => self.meant(partition).any(silent),
+            _ => self
+                .meant(partition)
+                .any(|notice| notice.grace_time > 0 && !notice.preempt_mode.contains("OFF")),
         };
         !self.preempt_user_signal && may_have_grace
     }

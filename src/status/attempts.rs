@@ -111,11 +111,11 @@ fn ended(attempt: &mut AttemptStatus, end: &AttemptEnd) {
 
 /// Adds what only Slurm knows to an attempt that left no end, or whose end the next one wrote by guess.
 fn complete(attempt: &mut AttemptStatus, row: &AccountRow) {
-    let is_told = match attempt.cause {
+    let has_known_cause = match attempt.cause {
         Some(Cause::NodeFailure) => row.state == JobState::Requeued,
         cause => cause.is_some(),
     };
-    if !is_told && was_over(row) {
+    if !has_known_cause && was_over(row) {
         attempt.end = seconds(row.end);
         attempt.cause = cause_of(row);
         let exit = JobExit::from(row.exit);

@@ -273,8 +273,8 @@ fn status(
     }
     let reported = files.metrics.iter().filter_map(|line| line.step).max();
     let saved = attempts.iter().filter_map(|attempt| attempt.checkpoint_step).max();
-    let told = files.progress.as_ref();
-    let step = reported.max(saved).max(told.and_then(|told| told.step));
+    let progress = files.progress.as_ref();
+    let step = reported.max(saved).max(progress.and_then(|progress| progress.step));
     let mut labels: Vec<String> = Vec::new();
     for record in &files.attempts {
         if let AttemptRecord::Label { name, .. } = record
@@ -292,8 +292,8 @@ fn status(
         params: None,
         slurm_job,
         step,
-        progress: told.and_then(Progress::part),
-        message: told.and_then(|told| told.status.clone()),
+        progress: progress.and_then(Progress::part),
+        message: progress.and_then(|progress| progress.status.clone()),
         labels,
         metrics,
         counters: Counters::of(&attempts),

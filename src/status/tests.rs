@@ -1,4 +1,4 @@
-//! Stories: what each source says, and what a person is told.
+//! Stories: what each source says, and what a person is expected.
 
 mod local_runner;
 mod odd_answers;
@@ -141,7 +141,7 @@ fn earlier(state: State, certainty: Certainty) -> RememberedState {
 }
 
 /// The first trial of `train`: `state: reason [causes of its attempts]`; `state?` where an end is not yet certain.
-fn told(sources: &StatusInputs<'_>) -> String {
+fn described(sources: &StatusInputs<'_>) -> String {
     let status = join(sources);
     let trial = &status.tasks[1].trials[0];
     let is_certain = trial.is_final() || !trial.state.is_final();
@@ -166,7 +166,7 @@ fn check(queue: &str, accounts: &str, records: &[AttemptRecord], expected: &str)
     sources.accounts = account_rows(accounts);
     let files = TrialFiles { attempts: records.to_vec(), ..TrialFiles::default() };
     sources.files.insert("train".to_owned(), [(0, files)].into());
-    assert_eq!(told(&sources), expected);
+    assert_eq!(described(&sources), expected);
 }
 
 #[test]
@@ -290,27 +290,30 @@ fn a_silence_makes_nothing_failed() {
     let stored = stored();
     let mut sources = sources(&stored);
     sources.queue = QueryResult::Failed("could not be reached".to_owned());
-    assert_eq!(told(&sources), "unknown: Slurm can't be asked now []");
+    assert_eq!(described(&sources), "unknown: Slurm can't be asked now []");
     sources.accounts = failed();
-    assert_eq!(told(&sources), "unknown: Slurm can't be asked now []");
+    assert_eq!(described(&sources), "unknown: Slurm can't be asked now []");
     sources
         .earlier
         .entry("train".to_owned())
         .or_default()
         .insert(0, earlier(State::Pending, Certainty::Open));
-    assert_eq!(told(&sources), "pending []");
+    assert_eq!(described(&sources), "pending []");
     let status = join(&sources);
     assert!(status.experiment.stale && status.warnings.len() == 2);
     // A row that may have been overtaken is no end.
     sources.accounts = account_rows("8_0|PREEMPTED|100|150");
-    assert_eq!(told(&sources), "pending [Preempted]");
+    assert_eq!(described(&sources), "pending [Preempted]");
     // One that can't is.
     sources.accounts = account_rows("8_0|OUT_OF_MEMORY|100|150");
-    assert_eq!(told(&sources), "failed?: ran out of memory [OutOfMemory]");
+    assert_eq!(described(&sources), "failed?: ran out of memory [OutOfMemory]");
     let running = TrialFiles { attempts: vec![start(0, 100.0)], ..TrialFiles::default() };
     sources.accounts = failed();
     sources.files.insert("train".to_owned(), [(0, running)].into());
-    assert_eq!(told(&sources), "running: according to its folder; Slurm can't be asked now [-]");
+    assert_eq!(
+        described(&sources),
+        "running: according to its folder; Slurm can't be asked now [-]"
+    );
 }
 
 #[test]
@@ -321,13 +324,13 @@ fn what_was_cancelled_while_it_waited_stays_so_in_a_silence() {
     let attempts = vec![start(0, 100.0), end(0, 150.0, Cause::Paused, Next::Requeue)];
     let files = TrialFiles { attempts, ..TrialFiles::default() };
     sources.files.insert("train".to_owned(), [(0, files)].into());
-    assert_eq!(told(&sources), "preempted [Paused]");
+    assert_eq!(described(&sources), "preempted [Paused]");
     sources
         .earlier
         .entry("train".to_owned())
         .or_default()
         .insert(0, earlier(State::Cancelled, Certainty::Open));
-    assert_eq!(told(&sources), "cancelled? [Paused]");
+    assert_eq!(described(&sources), "cancelled? [Paused]");
 }
 
 #[test]
@@ -336,7 +339,7 @@ fn a_row_that_could_not_be_read_may_have_been_ours() {
     let mut sources = sources(&stored);
     let QueryResult::Rows(rows) = queue_rows("8_1|RUNNING|None") else { unreachable!() };
     sources.queue = QueryResult::Partly(rows, "1 row can't be read".to_owned());
-    assert_eq!(told(&sources), "unknown: Slurm can't be asked now []");
+    assert_eq!(described(&sources), "unknown: Slurm can't be asked now []");
     let status = join(&sources);
     assert_eq!(status.tasks[1].trials[1].state, State::Running);
     assert_eq!(status.warnings, ["squeue: 1 row can't be read (what is shown may be old)"]);
@@ -357,10 +360,10 @@ fn a_job_that_nobody_knows_is_unknown() {
         "unknown: Slurm no longer knows the job, and its last attempt has no recorded end; the next `status` asks again [-]",
     );
     for state in ["RUNNING", "PENDING", "COMPLETING"] {
-        let told = format!(
+        let expected = format!(
             "unknown: `squeue` does not show its job, and `sacct` says {state}; the next `status` asks again []"
         );
-        check("", &format!("8_0|{state}|100|Unknown"), &[], &told);
+        check("", &format!("8_0|{state}|100|Unknown"), &[], &expected);
     }
 }
 
@@ -376,16 +379,16 @@ fn a_child_of_a_failed_parent_is_blocked_not_cancelled() {
     let stored = stored();
     let mut sources = sources(&stored);
     sources.accounts = account_rows("7_0|FAILED|100|150 8_[0-2]|CANCELLED+0|Unknown|150");
-    assert_eq!(told(&sources), "blocked?: `prepare` trial 0 is failed []");
+    assert_eq!(described(&sources), "blocked?: `prepare` trial 0 is failed []");
     assert_eq!(join(&sources).experiment.state, State::Failed);
     sources.accounts = account_rows("7_0|FAILED|100|150 8_0|CANCELLED+0|150|150");
-    assert_eq!(told(&sources), "blocked?: `prepare` trial 0 is failed []");
+    assert_eq!(described(&sources), "blocked?: `prepare` trial 0 is failed []");
     sources.requests.push(Request {
         action: RequestedAction::Cancel,
         scope: Scope::default(),
         time: 0,
     });
-    assert_eq!(told(&sources), "cancelled []");
+    assert_eq!(described(&sources), "cancelled []");
 }
 
 #[test]
@@ -393,11 +396,10 @@ fn what_was_not_submitted_says_how_to_go_on() {
     let mut stored = stored();
     stored.journal.truncate(2);
     let mut sources = sources(&stored);
-    let go_on =
-        "pending: was not submitted: `nemo-slurm submit --continue sample-00000100` continues it []";
-    assert_eq!(told(&sources), go_on);
+    let go_on = "pending: was not submitted: `nemo-slurm submit --continue sample-00000100` continues it []";
+    assert_eq!(described(&sources), go_on);
     sources.submitting = true;
-    assert_eq!(told(&sources), "pending: is being submitted []");
+    assert_eq!(described(&sources), "pending: is being submitted []");
 }
 
 #[test]
@@ -407,7 +409,7 @@ fn a_task_for_a_failure_that_did_not_come_is_no_loss() {
         vec![Dependency { task: "prepare".to_owned(), on: On::Failed }];
     let mut sources = sources(&stored);
     sources.accounts = account_rows("7_0|COMPLETED|100|150 8_[0-2]|CANCELLED+0|Unknown|150");
-    assert_eq!(told(&sources), "blocked?: not needed: `prepare` completed []");
+    assert_eq!(described(&sources), "blocked?: not needed: `prepare` completed []");
     assert_eq!(join(&sources).experiment.state, State::Completed);
 }
 

@@ -87,8 +87,7 @@ pub(super) fn state(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) ->
 
 /// Whether Slurm still knows a job that has ended, and could run it again.
 fn is_known_to_slurm(evidence: &TrialEvidence<'_>) -> bool {
-    let is_over = |row: &QueueRow| phase(row) == JobPhase::Ended;
-    evidence.seen.queue.is_some_and(is_over)
+    evidence.seen.queue.is_some_and(|row| phase(row) == JobPhase::Ended)
 }
 
 fn by_witness(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> TrialVerdict {
@@ -215,10 +214,12 @@ fn ended_in_queue(
     row: &QueueRow,
     attempts: &[AttemptStatus],
 ) -> TrialVerdict {
-    let is_same_run = |account: &&&AccountRow| {
-        account.state.phase() == JobPhase::Ended && account.submit >= row.submit
-    };
-    match evidence.seen.accounts.last().filter(is_same_run) {
+    match evidence
+        .seen
+        .accounts
+        .last()
+        .filter(|account| account.state.phase() == JobPhase::Ended && account.submit >= row.submit)
+    {
         Some(account) if account.state.is_final() => ended(evidence, account, attempts),
         Some(_) => by_state(evidence, &row.state, attempts),
         None => {
@@ -381,10 +382,9 @@ fn remembered(
         // It was cancelled while it waited: its folder can't know.
         (Some(_), _, Some((State::Cancelled, reason))) => (State::Cancelled, reason),
         (Some(end), ..) if end.next == Next::Requeue => (State::Preempted, None),
-        (_, Some(last), _) if last.number.is_some() && last.cause.is_none() => (
-            State::Running,
-            Some("according to its folder; Slurm can't be asked now".to_owned()),
-        ),
+        (_, Some(last), _) if last.number.is_some() && last.cause.is_none() => {
+            (State::Running, Some("according to its folder; Slurm can't be asked now".to_owned()))
+        }
         (_, _, Some(before)) => before,
         (_, _, None) => (State::Unknown, Some("Slurm can't be asked now".to_owned())),
     };

@@ -7,11 +7,10 @@ use crate::store::ExperimentId;
 
 /// The wish by which a trial is paused, if the last one about it was that.
 pub(super) fn pause<'a>(task: &str, trial: u32, requests: &'a [Request]) -> Option<&'a Request> {
-    let is_meant = |request: &&Request| {
+    let last = requests.iter().rev().find(|request| {
         matches!(request.action, RequestedAction::Pause | RequestedAction::Resume)
             && request.covers(task, trial)
-    };
-    let last = requests.iter().rev().find(is_meant)?;
+    })?;
     (last.action == RequestedAction::Pause).then_some(last)
 }
 

@@ -3,19 +3,22 @@
 //! It is a file `claim.<n>.json`, made by a link as a trial's lease is. A holder that died leaves it behind: on this
 //! host that is seen at once, on another one by its silence. Who holds it says so every few seconds.
 
-use std::fmt;
+mod holder;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-use nemo_core::claim::{ClaimDecision, ClaimOutcome, Claims, nonce};
+use nemo_core::claim::{ClaimDecision, ClaimOutcome, Claims};
 use nemo_core::rundir::ExperimentDir;
 use nemo_core::{checksum, durable};
-use serde::{Deserialize, Serialize};
 
 use crate::clock;
-use crate::process::{Liveness, ProcessId};
+use crate::process::Liveness;
+
+pub use holder::ClaimHolder;
+use holder::{ClaimStatus, judge};
 
 /// Between two signs of life.
 const BEAT: Duration = Duration::from_secs(5);
@@ -24,10 +27,6 @@ const BEAT: Duration = Duration::from_secs(5);
 const WATCH: Duration = Duration::from_mins(1);
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(1);
-/// A sign that is older than these seconds was the last one, without watching. Clocks of one cluster differ by less:
-/// munge refuses a difference of five minutes.
-const LONG_SILENCE: f64 = 600.0;
-
 /// What is claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimKind {
@@ -44,70 +43,6 @@ impl ClaimKind {
             Self::Runner => "runner",
         };
         Claims::new(&dir.0, stem)
-    }
-}
-
-/// Who holds a claim: the content of its file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ClaimHolder {
-    /// The process: `node`, `boot_id`, `pid` and `start_ticks`.
-    #[serde(flatten)]
-    pub process: ProcessId,
-    /// When it gave its last sign of life, in unix seconds of its host.
-    pub seen: f64,
-    /// Whether it has nothing left to do.
-    pub released: bool,
-    /// Tells two claims apart, whatever else is equal.
-    pub nonce: String,
-}
-
-impl ClaimHolder {
-    /// A holder that is this process.
-    pub fn current() -> io::Result<Self> {
-        let (process, seen) = (ProcessId::current(), clock::now());
-        Ok(Self { process, seen, released: false, nonce: nonce()? })
-    }
-
-    /// Whether it runs on this host.
-    #[must_use]
-    pub fn runs_here(&self) -> bool {
-        self.process.liveness() == Liveness::Alive
-    }
-
-    /// Whether it is at work, as far as can be told from here.
-    #[must_use]
-    pub fn is_at_work(&self) -> bool {
-        match judge(self, self.process.liveness(), clock::now()) {
-            ClaimStatus::Held | ClaimStatus::Uncertain => true,
-            ClaimStatus::Free => false,
-        }
-    }
-}
-
-impl fmt::Display for ClaimHolder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.process)
-    }
-}
-
-/// What a claim is worth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ClaimStatus {
-    /// Its holder is over, or is done with it.
-    Free,
-    /// Its holder runs.
-    Held,
-    /// Its holder is on another host: whether it gives signs must be watched.
-    Uncertain,
-}
-
-fn judge(holder: &ClaimHolder, liveness: Liveness, now: f64) -> ClaimStatus {
-    match liveness {
-        _ if holder.released => ClaimStatus::Free,
-        Liveness::Dead => ClaimStatus::Free,
-        Liveness::Alive => ClaimStatus::Held,
-        Liveness::Elsewhere if now - holder.seen > LONG_SILENCE => ClaimStatus::Free,
-        Liveness::Elsewhere => ClaimStatus::Uncertain,
     }
 }
 
@@ -356,7 +291,9 @@ fn read(claims: &Claims, number: u32) -> Option<ClaimHolder> {
 
 #[cfg(test)]
 mod tests {
+    use super::holder::LONG_SILENCE;
     use super::*;
+    use crate::process::ProcessId;
 
     fn take_quietly(dir: &ExperimentDir, take_over: TakeOver) -> Result<Claim, ClaimError> {
         take(dir, ClaimKind::Submission, take_over, &|_| ())
@@ -441,19 +378,5 @@ mod tests {
         );
         let claim = take_quietly(&dir, TakeOver::FromAnyone).unwrap();
         assert_eq!(claim.taken_from.as_deref(), Some("login1"));
-    }
-
-    #[test]
-    fn what_a_sign_is_worth() {
-        let check = |liveness, seen: f64, expected| {
-            let holder = ClaimHolder { seen, ..ClaimHolder::current().unwrap() };
-            assert_eq!(judge(&holder, liveness, 1000.0), expected, "{liveness:?} {seen}");
-            let released = ClaimHolder { released: true, ..holder };
-            assert_eq!(judge(&released, liveness, 1000.0), ClaimStatus::Free);
-        };
-        check(Liveness::Alive, 0.0, ClaimStatus::Held);
-        check(Liveness::Dead, 1000.0, ClaimStatus::Free);
-        check(Liveness::Elsewhere, 990.0, ClaimStatus::Uncertain);
-        check(Liveness::Elsewhere, 399.0, ClaimStatus::Free);
     }
 }

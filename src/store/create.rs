@@ -208,8 +208,14 @@ fn trial_lines(path: &Path, trials: &[Params]) -> Result<Vec<u8>, StoreError> {
         trial: usize,
         params: &'a Params,
     }
-    let line = |(trial, params)| ParamsLine { trial, params };
-    json_lines(path, &trials.iter().enumerate().map(line).collect::<Vec<_>>())
+    json_lines(
+        path,
+        &trials
+            .iter()
+            .enumerate()
+            .map(|(trial, params)| ParamsLine { trial, params })
+            .collect::<Vec<_>>(),
+    )
 }
 
 fn json_lines(path: &Path, rows: &[impl Serialize]) -> Result<Vec<u8>, StoreError> {

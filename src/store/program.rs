@@ -140,10 +140,10 @@ mod tests {
         let (_folder, home, program) = scene();
         std::fs::write(&program, "#!/bin/sh\nexit 0\n").unwrap();
         let path = install_program(&home, &program).unwrap();
-        let holds = |entry: std::fs::DirEntry| {
-            std::fs::read_link(entry.path()).is_ok_and(|target| target == path)
-        };
-        let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten().any(holds);
+        let open = std::fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .flatten()
+            .any(|entry| std::fs::read_link(entry.path()).is_ok_and(|target| target == path));
         assert!(!open, "it is not open for writing");
     }
 }

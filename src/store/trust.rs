@@ -40,8 +40,7 @@ impl Distrust {
         match self {
             Self::Writable { path, is_own: true, .. } => format!("`chmod go-w {}`", path.display()),
             Self::Writable { .. } | Self::Owner { .. } => {
-                "use a home in a folder of your own: `--home FOLDER`, or NEMO_SLURM_HOME"
-                    .to_owned()
+                "use a home in a folder of your own: `--home FOLDER`, or NEMO_SLURM_HOME".to_owned()
             }
         }
     }
@@ -120,8 +119,8 @@ mod tests {
     fn nobody_else_may_write() {
         let check = |owner, mode, is_above, expected: &str| {
             let found = judge(Path::new("/h"), Permissions { owner, mode }, 1000, is_above);
-            let told = found.map_or(String::new(), |why| format!("{why} | {}", why.hint()));
-            assert_eq!(told, expected, "{owner} {mode:o} {is_above}");
+            let text = found.map_or(String::new(), |why| format!("{why} | {}", why.hint()));
+            assert_eq!(text, expected, "{owner} {mode:o} {is_above}");
         };
         for (owner, mode) in [(1000, 0o700), (1000, 0o755), (0, 0o755), (0, 0o1755)] {
             check(owner, mode, true, "");
@@ -134,8 +133,7 @@ mod tests {
         check(1000, 0o777, false, &format!("{} | `chmod go-w /h`", open("777")));
         check(1000, 0o775, true, &format!("{} | `chmod go-w /h`", open("775")));
         check(1000, 0o1777, true, &format!("{} | `chmod go-w /h`", open("1777")));
-        let elsewhere =
-            "use a home in a folder of your own: `--home FOLDER`, or NEMO_SLURM_HOME";
+        let elsewhere = "use a home in a folder of your own: `--home FOLDER`, or NEMO_SLURM_HOME";
         check(0, 0o2770, true, &format!("{} | {elsewhere}", open("2770")));
         check(0, 0o1777, false, &format!("{} | {elsewhere}", open("1777")));
         let owned = "`/h` belongs to user 1001, who could replace programs in it";

@@ -3,7 +3,7 @@
 
 mod file;
 mod index;
-mod known;
+mod known_experiment;
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::store::{ExperimentId, Stored};
 
 pub use file::{keep, read};
 pub use index::{Index, IndexEntry, write_index};
-pub use known::{KnownExperiment, known, wanted};
+pub use known_experiment::{KnownExperiment, known, wanted};
 
 /// One experiment as `list --json` shows it, but for its folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -156,8 +156,7 @@ impl Summary {
             Some(Goal::Min) | None => earlier.value <= now.value,
         };
         let best = self.row.best.as_ref();
-        let is_of_it = |now: &BestTrial| now.task == earlier.task && is_better(now);
-        if !was_read && best.is_none_or(is_of_it) {
+        if !was_read && best.is_none_or(|now| now.task == earlier.task && is_better(now)) {
             self.row.best = Some(earlier);
         }
     }

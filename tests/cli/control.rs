@@ -78,7 +78,7 @@ fn some_trials_are_named_at_once(executor: &str) {
     world.ok(&["pause", &some]);
     let paused = |status: &Value| states(status, "train") == ["paused", "running", "paused"];
     let status = world.until(&id, "two are paused", paused);
-    let hint = format!("`nemo-slurm resume {id}/train/0,2` lets it go on");
+    let hint = format!("`nemo-slurm resume {id}/train/0,2` resumes it");
     assert!(text(&trials(&status, "train")[2]["reason"]).contains(&hint), "{status:#}");
     let shown: Value = serde_json::from_str(&world.ok(&["status", &some, "--json"])).unwrap();
     assert_eq!(states(&shown, "train"), ["paused"; 2], "{shown:#}");

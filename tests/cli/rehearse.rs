@@ -218,7 +218,10 @@ fn one_that_does_not_load_the_optimizer() {
 #[test]
 fn one_that_begins_the_data_anew() {
     let (finding, report) = check("restarts_data", "preempted", 1, "resume-not-exact");
-    says(&finding, &["most likely the data or the random numbers start from the beginning", "momentum, step"]);
+    says(
+        &finding,
+        &["most likely the data or the random numbers start from the beginning", "momentum, step"],
+    );
     let run = &report["runs"][2];
     let resumed = run["attempts"][1]["resume_step"].as_u64().unwrap();
     let first = run["comparison"]["metrics"]["first"]["step"].as_u64();

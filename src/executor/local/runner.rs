@@ -283,10 +283,9 @@ impl Runner<'_> {
     /// A final end, as the trial's own folder has it.
     fn recorded_phase(&self, place: TrialRef) -> io::Result<Option<LocalPhase>> {
         let files = observe::trial_files(&self.trial_dir(place))?;
-        let phase = |state: State| {
+        Ok(crate::status::final_state(&files).map(|state| {
             if state == State::Completed { LocalPhase::Completed } else { LocalPhase::Lost }
-        };
-        Ok(crate::status::final_state(&files).map(phase))
+        }))
     }
 
     fn last_process(&self, place: TrialRef) -> io::Result<Option<ProcessId>> {
@@ -341,7 +340,7 @@ impl Runner<'_> {
                 durable::create_dir_all(dir.path()).named("make", dir.path())?;
                 durable::replace_file_durably(&dir.pause(), b"{}\n")
                     .named("write", &dir.pause())?;
-                self.tell(place, Signal::SIGUSR1);
+                self.signal(place, Signal::SIGUSR1);
             }
             (LocalPhase::Waiting, true) => *phase = LocalPhase::Paused,
             (LocalPhase::Paused, false) => *phase = LocalPhase::Waiting,
@@ -371,8 +370,8 @@ impl Runner<'_> {
                     continue;
                 }
                 match (self.tasks[task].phases[trial], request.action) {
-                    (LocalPhase::Running, RequestedAction::Cancel) => self.tell(place, Signal::SIGTERM),
-                    (LocalPhase::Running, RequestedAction::Preempt) => self.tell(place, Signal::SIGUSR1),
+                    (LocalPhase::Running, RequestedAction::Cancel) => self.signal(place, Signal::SIGTERM),
+                    (LocalPhase::Running, RequestedAction::Preempt) => self.signal(place, Signal::SIGUSR1),
                     (LocalPhase::Waiting | LocalPhase::Paused, RequestedAction::Cancel) => {
                         self.drop_trial(place, true);
                     }
@@ -384,7 +383,7 @@ impl Runner<'_> {
         }
     }
 
-    fn tell(&self, place: TrialRef, signal: Signal) {
+    fn signal(&self, place: TrialRef, signal: Signal) {
         let process = self.live.get(&place).filter(|process| process.liveness() == Liveness::Alive);
         let pid = process.and_then(|process| i32::try_from(process.pid).ok());
         if let Some(pid) = pid

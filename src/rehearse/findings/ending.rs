@@ -2,8 +2,8 @@
 
 use nemo_core::rundir::Next;
 
-use super::super::observed::RehearsedAttempt;
-use super::super::plan::{Fault, ScenarioKind};
+use super::super::run_record::RehearsedAttempt;
+use super::super::scenarios::{Fault, ScenarioKind};
 use super::saving::{Reaction, SaveReaction, lasted};
 use super::{Finding, Rehearsal, Severity};
 

@@ -2,11 +2,11 @@
 
 use super::super::align::ResumePosition;
 use super::super::compare::Comparison;
+use super::super::compare_files::{FileDifference, How, TreeDifference};
 use super::super::inventory::CheckpointContents;
-use super::super::observed::{RehearsedRun, RunEnd};
-use super::super::plan::ScenarioKind;
+use super::super::run_record::{RehearsedRun, RunEnd};
+use super::super::scenarios::ScenarioKind;
 use super::super::series::PointDifference;
-use super::super::tree::{FileDifference, How, TreeDifference};
 use super::{Finding, Rehearsal, Severity};
 use crate::humanize::count;
 
@@ -39,7 +39,7 @@ pub(super) fn judge(all: &Rehearsal, explained: &[ScenarioKind]) -> Vec<Finding>
 }
 
 /// `loss` 0.5 instead of 0.4.
-fn told(point: &PointDifference, unit: &str) -> String {
+fn describe_point(point: &PointDifference, unit: &str) -> String {
     format!(
         "{} at {unit} {} is {} instead of {}",
         point.metric, point.step, point.found, point.expected
@@ -103,7 +103,8 @@ fn not_deterministic(all: &Rehearsal) -> Option<Finding> {
         "two undisturbed runs differ: the program is not deterministic, whatever a resume does",
     );
     if let Some(first) = &series.first {
-        finding = finding.because(format!("the first difference: {}", told(first, own.unit())));
+        finding =
+            finding.because(format!("the first difference: {}", describe_point(first, own.unit())));
     }
     finding.evidence.extend(tree_evidence(own));
     Some(
@@ -248,7 +249,7 @@ fn series_evidence(own: &Comparison) -> Vec<String> {
     let largest = largest.map_or_else(String::new, |largest| {
         format!("; the largest difference: {:.3e}, at {unit} {}", largest.size(), largest.step)
     });
-    vec![format!("{}{largest}", told(first, unit))]
+    vec![format!("{}{largest}", describe_point(first, unit))]
 }
 
 /// What is likely to be missing: by when it differs, and by what the checkpoint seems to hold.
@@ -316,8 +317,8 @@ fn hint(optimizer: bool, place: bool, onset: Onset) -> String {
 
 /// A difference where nothing had happened yet.
 fn late_noise(open: &[&(RehearsedRun, Comparison)]) -> Option<Finding> {
-    let is_early = |own: &&&(RehearsedRun, Comparison)| own.1.differs_after_resume() == Some(false);
-    let early: Vec<_> = open.iter().filter(is_early).collect();
+    let early: Vec<_> =
+        open.iter().filter(|own| own.1.differs_after_resume() == Some(false)).collect();
     let (_, own) = &***early.first()?;
     let first = own.series.first.as_ref()?;
     Some(
@@ -326,7 +327,7 @@ fn late_noise(open: &[&(RehearsedRun, Comparison)]) -> Option<Finding> {
             Severity::Warning,
             "a run differs from the undisturbed one before it resumed from anything: the program is not deterministic",
         )
-        .because(told(first, own.unit()))
+        .because(describe_point(first, own.unit()))
         .hinted("seed every generator from NEMO_SEED, and rehearse again")
         .seen_in(early.iter().map(|own| own.0.kind)),
     )
@@ -334,10 +335,10 @@ fn late_noise(open: &[&(RehearsedRun, Comparison)]) -> Option<Finding> {
 
 /// The weights are the same, and what is printed is not.
 fn only_metrics(open: &[&(RehearsedRun, Comparison)]) -> Option<Finding> {
-    let is_meant = |own: &&&(RehearsedRun, Comparison)| {
-        own.1.differs_after_resume() == Some(true) && has_equal_files(&own.1)
-    };
-    let meant: Vec<_> = open.iter().filter(is_meant).collect();
+    let meant: Vec<_> = open
+        .iter()
+        .filter(|own| own.1.differs_after_resume() == Some(true) && has_equal_files(&own.1))
+        .collect();
     let (_, own) = &***meant.first()?;
     Some(
         Finding::new(

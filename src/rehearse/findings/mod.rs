@@ -8,8 +8,8 @@ mod saving;
 use serde::Serialize;
 
 use super::compare::Comparison;
-use super::observed::{RehearsedRun, RunEnd};
-use super::plan::ScenarioKind;
+use super::run_record::{RehearsedRun, RunEnd};
+use super::scenarios::ScenarioKind;
 
 pub(super) use saving::longest_save;
 pub use saving::{Reaction, needs_long_notice, reaction};
@@ -136,9 +136,10 @@ fn differs(all: &Rehearsal, findings: &[Finding]) -> Option<Finding> {
         return None;
     }
     let is_explained = |kind: ScenarioKind| {
-        let weighty =
-            |own: &&Finding| own.level != Severity::Note && own.code != "leaves-processes";
-        findings.iter().filter(weighty).any(|own| own.scenarios.contains(&kind))
+        findings
+            .iter()
+            .filter(|own| own.level != Severity::Note && own.code != "leaves-processes")
+            .any(|own| own.scenarios.contains(&kind))
     };
     let open = |own: &&(RehearsedRun, Comparison)| {
         own.0.end == RunEnd::Completed && !own.1.is_equal() && !is_explained(own.0.kind)
@@ -168,13 +169,16 @@ fn differs(all: &Rehearsal, findings: &[Finding]) -> Option<Finding> {
 fn unexplained(all: &Rehearsal, findings: &[Finding]) -> Vec<Finding> {
     let again = all.again.iter().map(|(run, _)| run);
     let open = again.chain(all.runs.iter().map(|(run, _)| run)).filter(|run| {
-        let is_explained = |finding: &Finding| {
+        !findings.iter().any(|finding| {
             finding.level == Severity::Error && finding.scenarios.contains(&run.kind)
-        };
-        !findings.iter().any(is_explained)
+        })
     });
-    let one = |run: &RehearsedRun| {
-        match &run.end {
+    open.filter_map(|run| unfinished(run, all)).collect()
+}
+
+/// The finding for a run that failed or did not end.
+fn unfinished(run: &RehearsedRun, all: &Rehearsal) -> Option<Finding> {
+    match &run.end {
         RunEnd::Completed => None,
         RunEnd::Failed(reason) => Some(
             Finding::new("fails-disturbed", Severity::Error, "a disturbed run did not complete")
@@ -188,12 +192,13 @@ fn unexplained(all: &Rehearsal, findings: &[Finding]) -> Vec<Finding> {
                     "it was ended after {:.0} s; undisturbed it takes {:.0} s",
                     run.seconds, all.baseline.seconds
                 ))
-                .hinted("does each attempt begin where the one before saved? `--keep FOLDER` keeps its logs")
+                .hinted(
+                    "does each attempt begin where the one before saved? \
+                     `--keep FOLDER` keeps its logs",
+                )
                 .seen_in([run.kind]),
         ),
     }
-    };
-    open.filter_map(one).collect()
 }
 
 #[cfg(test)]

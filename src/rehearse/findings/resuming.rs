@@ -1,7 +1,7 @@
 //! Whether an attempt goes on from the checkpoint that it was given, and at the right step. Pure.
 
-use super::super::observed::{RehearsedAttempt, RehearsedRun};
-use super::super::plan::ScenarioKind;
+use super::super::run_record::{RehearsedAttempt, RehearsedRun};
+use super::super::scenarios::ScenarioKind;
 use super::{Finding, Rehearsal, Severity};
 
 /// Where an attempt began, in reports before (-) or after (+) the right one.
@@ -179,11 +179,8 @@ fn wrong_count(all: &Rehearsal) -> Option<Finding> {
     let clear = off.iter().find(|(_, own)| own.series.shift.is_some());
     let (run, own) = clear.or(off.first())?;
     let step = run.attempts.iter().find_map(|own| own.resume_step).unwrap_or_default();
-    let mut finding = Finding::new(
-        "wrong-step",
-        Severity::Error,
-        "after a resume the step counter is wrong",
-    );
+    let mut finding =
+        Finding::new("wrong-step", Severity::Error, "after a resume the step counter is wrong");
     if let Some(missing) = own.series.missing.first() {
         finding =
             finding.because(format!("step {missing} was never reported by the disturbed run"));

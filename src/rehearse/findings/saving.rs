@@ -1,10 +1,10 @@
 //! Whether the program is told, whether it saves in time, and how it ends then. Pure.
 
-use nemo_core::rundir::{AttemptEnd, Next};
+use nemo_core::rundir::Next;
 
 use super::super::advice;
-use super::super::observed::{RehearsedAttempt, RehearsedRun};
-use super::super::plan::{Fault, ScenarioKind};
+use super::super::run_record::{RehearsedAttempt, RehearsedRun};
+use super::super::scenarios::{Fault, ScenarioKind};
 use super::{Finding, Rehearsal, Severity, ending};
 use crate::humanize::count;
 
@@ -126,8 +126,7 @@ fn never_saves(all: &Rehearsal, reactions: &[SaveReaction<'_>]) -> Option<Findin
         return None;
     }
     // Nobody knows what it would have done with more time.
-    let died = |(_, _, own): &SaveReaction<'_>| *own == Reaction::DiedOfTerm;
-    if !reactions.is_empty() && reactions.iter().all(died) {
+    if !reactions.is_empty() && reactions.iter().all(|(_, _, own)| *own == Reaction::DiedOfTerm) {
         return None;
     }
     let attempts: usize = all.runs.iter().map(|(run, _)| run.attempts.len()).sum();
@@ -221,11 +220,13 @@ fn too_slow(all: &Rehearsal, reactions: &[SaveReaction<'_>]) -> Option<Finding> 
         _ => None,
     })?;
     let lead = advice::lead(needed);
-    let missed = |(kind, _, reaction): &&SaveReaction<'_>| {
-        *kind != ScenarioKind::LongNotice && *reaction == Reaction::Nothing
-    };
-    let kinds: Vec<ScenarioKind> =
-        reactions.iter().filter(missed).map(|(kind, _, _)| *kind).collect();
+    let kinds: Vec<ScenarioKind> = reactions
+        .iter()
+        .filter(|(kind, _, reaction)| {
+            *kind != ScenarioKind::LongNotice && *reaction == Reaction::Nothing
+        })
+        .map(|(kind, _, _)| *kind)
+        .collect();
     Some(
         Finding::new("lead-too-short", Severity::Error, "the program saves too slowly for its `lead`")
             .because(format!(
@@ -282,9 +283,8 @@ fn exits_0(all: &Rehearsal, reactions: &[SaveReaction<'_>]) -> Option<Finding> {
     let text = "the program exits with 0 although it is not done";
     let finding = Finding::new("exits-0-after-save", Severity::Error, text)
         .because(format!("it saved as asked and exited with 0{of}"));
-    let was_done = |own: &&AttemptEnd| own.next == Next::Done;
     let ends = with_0.iter().filter_map(|(_, attempt, _)| attempt.end.as_ref());
-    let finding = if ends.filter(was_done).count() > 0 {
+    let finding = if ends.filter(|own| own.next == Next::Done).count() > 0 {
         finding.because("the trial then counted as completed")
     } else {
         finding.because(

@@ -3,8 +3,8 @@
 use nemo_core::rundir::{AttemptEnd, Cause, MetricsLine, Next};
 
 use super::*;
-use crate::rehearse::observed::{HarnessNotes, Injected, RehearsedAttempt};
-use crate::rehearse::plan::Fault;
+use crate::rehearse::run_record::{HarnessNotes, Injected, RehearsedAttempt};
+use crate::rehearse::scenarios::Fault;
 use crate::rehearse::series::{PointDifference, SeriesDifference};
 
 fn line(step: u64) -> MetricsLine {

@@ -13,8 +13,8 @@ use crate::slurm::id::JobId;
 /// `N` or `N;cluster`, as a whole line.
 fn line(input: &[u8]) -> Reading<'_, (JobId, Option<String>)> {
     let cluster = take_while1(|byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
-    let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
-    (job, opt(preceded(char(';'), cluster).map(text))).parse(input)
+    (job, opt(preceded(char(';'), cluster).map(|name| String::from_utf8_lossy(name).into_owned())))
+        .parse(input)
 }
 
 /// The id of the submitted job, and its cluster where it is said: the one line that is nothing but an id, whatever a site's banner says around it.

@@ -10,7 +10,7 @@ fn check_local(runner: &RunnerView, files: TrialFiles, expected: &str) {
     let mut sources = sources(&stored);
     sources.runner = runner.clone();
     sources.files.insert("train".to_owned(), [(0, files)].into());
-    assert_eq!(told(&sources), expected);
+    assert_eq!(described(&sources), expected);
 }
 
 #[test]
@@ -68,5 +68,5 @@ fn a_local_trial_that_is_paused_says_what_lets_it_go_on() {
         time: 0,
     });
     let resume = "paused: paused; `nemo-slurm resume sample-00000100` resumes it []";
-    assert_eq!(told(&sources), resume);
+    assert_eq!(described(&sources), resume);
 }

@@ -21,7 +21,7 @@ fn check_looks(change: impl Fn(&mut StatusInputs<'_>), looks: &[Look<'_>], expec
             if accounts == "-" { QueryResult::Failed(silent()) } else { account_rows(accounts) };
         sources.earlier = remembered;
         change(&mut sources);
-        last = told(&sources);
+        last = described(&sources);
         remembered = crate::remembered::expand(crate::remembered::runs(&join(&sources)));
     }
     assert_eq!(last, expected, "{looks:?}");
@@ -87,9 +87,13 @@ fn where_there_are_no_accounts_the_queue_decides_alone() {
     };
     let failed = |now| (now, "8_0|FAILED|None", "");
     let looks = [failed(0.0), failed(400.0)];
-    let told = "failed: Slurm says `FAILED`; `nemo-slurm poll` requeues it []";
-    check_looks(without(|| QueryResult::Off), &looks, told);
-    check_looks(without(|| QueryResult::NotAsked), &looks, &told.replace("failed:", "failed?:"));
+    let expected = "failed: Slurm says `FAILED`; `nemo-slurm poll` requeues it []";
+    check_looks(without(|| QueryResult::Off), &looks, expected);
+    check_looks(
+        without(|| QueryResult::NotAsked),
+        &looks,
+        &expected.replace("failed:", "failed?:"),
+    );
     let request = || Request { action: RequestedAction::Cancel, scope: Scope::default(), time: 0 };
     let cancelled = "cancelled: was cancelled before it started []";
     for (answer, expected) in [
@@ -116,8 +120,8 @@ fn a_missing_row_is_an_end_only_in_the_long_run() {
     check_plain(&[(0.0, missing, "-"), (300.0, missing, "-")], unknown);
     // Accounting shows it alive for ever: that is no end either.
     let lost = |now| (now, "", "8_0|RUNNING|100|Unknown");
-    let told = "unknown: `squeue` does not show its job, and `sacct` says RUNNING; the next `status` asks again []";
-    check_plain(&[lost(0.0), lost(400.0), lost(9e5)], told);
+    let expected = "unknown: `squeue` does not show its job, and `sacct` says RUNNING; the next `status` asks again []";
+    check_plain(&[lost(0.0), lost(400.0), lost(9e5)], expected);
 }
 
 #[test]
@@ -127,10 +131,10 @@ fn what_we_asked_for_and_slurm_says_is_final_at_once() {
     check_looks(asked, &[(0.0, "", "8_0|CANCELLED+0|Unknown|150")], "cancelled []");
     check_looks(asked, &[(0.0, "8|CANCELLED|None", "")], "cancelled []");
     // The wish alone, and a queue that says nothing, are not enough.
-    let told = "cancelled?: was cancelled before it started []";
-    check_looks(asked, &[(0.0, "", "")], told);
+    let expected = "cancelled?: was cancelled before it started []";
+    check_looks(asked, &[(0.0, "", "")], expected);
     check_looks(asked, &[(0.0, "", ""), (1.0, WAITS, "")], PENDING);
-    check_looks(asked, &[(0.0, "", ""), (300.0, "", "")], &told.replace('?', ""));
+    check_looks(asked, &[(0.0, "", ""), (300.0, "", "")], &expected.replace('?', ""));
 }
 
 #[test]

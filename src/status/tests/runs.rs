@@ -58,13 +58,12 @@ fn a_run_that_failed_and_was_requeued_keeps_its_cause() {
 
 #[test]
 fn a_start_that_failed_says_why() {
-    let told =
+    let expected =
         "failed?: the harness was killed by signal 9 (SIGKILL) on n1 before it wrote a record";
-    check("", "8_0|FAILED|100|150|0:9", &[], &format!("{told} [StartFailed]"));
-    let known = format!("{told}; `nemo-slurm poll` requeues it [StartFailed]");
+    check("", "8_0|FAILED|100|150|0:9", &[], &format!("{expected} [StartFailed]"));
+    let known = format!("{expected}; `nemo-slurm poll` requeues it [StartFailed]");
     check("8_0|FAILED|None", "8_0|FAILED|100|150|0:9", &[], &known);
-    let killed =
-        "failed?: the harness was killed by signal 9 (SIGKILL) without recording its end [NodeFailure]";
+    let killed = "failed?: the harness was killed by signal 9 (SIGKILL) without recording its end [NodeFailure]";
     check("", "8_0|FAILED|100|150|0:9", &[start(0, 100.0)], killed);
 }
 
@@ -93,8 +92,8 @@ fn the_record_counts_where_slurm_has_another_word() {
     }
     // In CANCEL mode it is for good: only a requeue of ours brings it back.
     let saved = ended(Cause::Preempted, Next::Requeue);
-    let told = "failed?: was preempted, and Slurm did not requeue it; `nemo-slurm poll` requeues it [Preempted]";
-    check("8_0|PREEMPTED|None", "8_0|PREEMPTED|100|150|0:0", &saved, told);
+    let expected = "failed?: was preempted, and Slurm did not requeue it; `nemo-slurm poll` requeues it [Preempted]";
+    check("8_0|PREEMPTED|None", "8_0|PREEMPTED|100|150|0:0", &saved, expected);
     // From 24.11 a node that fails leaves exit code 1.
     let lost = "failed?: its node failed, and Slurm did not requeue it [NodeFailure]";
     check("", "8_0|NODE_FAIL|100|150|1:0", &[start(0, 100.0)], lost);

@@ -5,11 +5,11 @@ use super::*;
 #[test]
 fn a_request_that_can_never_run_says_so() {
     let stored = stored();
-    let told = |reason: &str| {
+    let described = |reason: &str| {
         let mut sources = sources(&stored);
         sources.queue = queue_rows(&format!("8_0|PENDING|{reason}"));
-        let told = told(&sources);
-        told.strip_prefix("pending: ")
+        let text = described(&sources);
+        text.strip_prefix("pending: ")
             .unwrap()
             .strip_suffix(&format!(" ({reason}) []"))
             .unwrap()
@@ -22,22 +22,24 @@ fn a_request_that_can_never_run_says_so() {
         "AssocMaxCpuPerJobLimit",
         "QOSMaxMemoryPerNode",
     ] {
-        let told = told(reason);
+        let text = described(reason);
         assert!(
-            told.starts_with("can") && told.ends_with("cancel it and ask for less"),
-            "{reason}: {told}"
+            text.starts_with("can") && text.ends_with("cancel it and ask for less"),
+            "{reason}: {text}"
         );
     }
-    assert!(told("BadConstraints").contains("no node of its partition has the memory, GPUs, CPUs"));
-    assert!(told("PartitionNodeLimit").ends_with("cancel it and ask for fewer"));
-    assert!(told("InvalidQOS").ends_with("cancel it and name another"));
+    assert!(
+        described("BadConstraints").contains("no node of its partition has the memory, GPUs, CPUs")
+    );
+    assert!(described("PartitionNodeLimit").ends_with("cancel it and ask for fewer"));
+    assert!(described("InvalidQOS").ends_with("cancel it and name another"));
     let jobs = "waits until other jobs of its account end: the account's limit is reached";
-    assert_eq!(told("AssocMaxJobsLimit"), jobs);
-    assert_eq!(told("QOSMaxJobsPerUserLimit"), jobs.replace("account", "QOS"));
-    assert_eq!(told("QOSMaxCpuPerUserLimit"), "waits, since its QOS has reached a limit");
+    assert_eq!(described("AssocMaxJobsLimit"), jobs);
+    assert_eq!(described("QOSMaxJobsPerUserLimit"), jobs.replace("account", "QOS"));
+    assert_eq!(described("QOSMaxCpuPerUserLimit"), "waits, since its QOS has reached a limit");
     let nodes = "waits for nodes that are not available now: in use, reserved or down";
-    assert_eq!(told("ReqNodeNotAvail,_UnavailableNodes:n1"), nodes);
-    assert_eq!(told("PartitionDown"), "waits, since its partition starts no jobs now");
+    assert_eq!(described("ReqNodeNotAvail,_UnavailableNodes:n1"), nodes);
+    assert_eq!(described("PartitionDown"), "waits, since its partition starts no jobs now");
 }
 
 #[test]
@@ -50,35 +52,34 @@ fn who_holds_a_job_is_told() {
         },
         time: 0,
     };
-    let told = |reason: &str, requests: &[Request]| {
+    let described = |reason: &str, requests: &[Request]| {
         let stored = stored();
         let mut sources = sources(&stored);
         sources.queue = queue_rows(&format!("8_0|PENDING|{reason}"));
         sources.requests = requests.to_vec();
-        told(&sources)
+        described(&sources)
     };
     let pause = |task, trial| [wish(RequestedAction::Pause, task, trial)];
-    let ours = |rest| {
-        format!("paused: paused; `nemo-slurm resume sample-00000100{rest}` resumes it []")
-    };
+    let ours =
+        |rest| format!("paused: paused; `nemo-slurm resume sample-00000100{rest}` resumes it []");
     // To Slurm, root is an administrator.
-    assert_eq!(told("JobHeldAdmin", &pause("", None)), ours(""));
-    assert_eq!(told("JobHeldUser", &pause("train", None)), ours("/train"));
-    assert_eq!(told("JobHeldUser", &pause("train", Some(0))), ours("/train/0"));
+    assert_eq!(described("JobHeldAdmin", &pause("", None)), ours(""));
+    assert_eq!(described("JobHeldUser", &pause("train", None)), ours("/train"));
+    assert_eq!(described("JobHeldUser", &pause("train", Some(0))), ours("/train/0"));
     let not_ours = "paused: is held; `nemo-slurm resume sample-00000100/train` resumes it []";
-    assert_eq!(told("JobHeldUser", &pause("train", Some(1))), not_ours);
+    assert_eq!(described("JobHeldUser", &pause("train", Some(1))), not_ours);
     let admin = "paused: is held by an administrator, who must release it []";
-    assert_eq!(told("JobHeldAdmin", &[]), admin);
+    assert_eq!(described("JobHeldAdmin", &[]), admin);
     let [pause] = pause("train", None);
-    assert_eq!(told("JobHeldAdmin", &[pause, wish(RequestedAction::Resume, "", None)]), admin);
+    assert_eq!(described("JobHeldAdmin", &[pause, wish(RequestedAction::Resume, "", None)]), admin);
     let often = "paused: is held by Slurm: it was requeued too often; \
                  `nemo-slurm resume sample-00000100/train` resumes it []";
-    assert_eq!(told("JobHoldMaxRequeue", &[]), often);
+    assert_eq!(described("JobHoldMaxRequeue", &[]), often);
     // A requeue that was asked for with `expedite` is held where the job failed.
     let stored = stored();
     let mut sources = sources(&stored);
     sources.queue = queue_rows("8_0|REQUEUE_HOLD|None");
     let held = "paused: is held by Slurm after its job ended; \
                 `nemo-slurm resume sample-00000100/train` resumes it []";
-    assert_eq!(super::told(&sources), held);
+    assert_eq!(super::described(&sources), held);
 }

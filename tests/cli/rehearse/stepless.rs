@@ -42,7 +42,10 @@ fn one_that_prints_no_step_is_compared_by_the_order_of_its_reports() {
 fn one_that_prints_no_step_and_loses_its_random_numbers_is_not_safe() {
     let program = "tells_no_step_and_forgets_random";
     let (finding, _) = check_without_steps(program, 1, &["resume-not-exact"]);
-    says(&finding, &["the first after the resume", "the data or the random numbers start from the beginning"]);
+    says(
+        &finding,
+        &["the first after the resume", "the data or the random numbers start from the beginning"],
+    );
 }
 
 #[test]

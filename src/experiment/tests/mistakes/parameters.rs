@@ -129,10 +129,7 @@ fn searches() {
         "search.concurrent = 0",
         "4 task.t.search.concurrent: expected a whole number of at least 1, found the integer 0",
     );
-    check_task(
-        "search.goal = 'max'",
-        "4 task.t.search.goal: `goal` needs a `metric`",
-    );
+    check_task("search.goal = 'max'", "4 task.t.search.goal: `goal` needs a `metric`");
     check_task(
         "search = { metric = 'a', goal = 'up' }",
         "4 task.t.search.goal: expected one of `min`, `max`, found \"up\"",

@@ -4,10 +4,7 @@ use super::*;
 
 #[test]
 fn saving() {
-    check_task(
-        "checkpoint.every = 500",
-        "4 task.t.checkpoint.every: `every` needs a unit: 500 what?",
-    );
+    check_task("checkpoint.every = 500", "4 task.t.checkpoint.every: `every` needs a unit");
     check_task(
         "checkpoint.every = 'often'",
         "4 task.t.checkpoint.every: \"often\" is not a duration",

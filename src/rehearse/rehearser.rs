@@ -9,8 +9,8 @@ use super::compare::{Tolerance, compare};
 use super::findings::{self, Finding, Rehearsal, needs_long_notice};
 use super::folder::{RehearsalFolder, RunFolder};
 use super::local::{self, RunContext, RunError};
-use super::observed::{RehearsedRun, RunEnd};
-use super::plan::{self, Baseline, Fault, RehearseOn, Scenario, ScenarioKind};
+use super::run_record::{RehearsedRun, RunEnd};
+use super::scenarios::{self, Baseline, Fault, RehearseOn, Scenario, ScenarioKind};
 use crate::clock;
 use crate::experiment::{On, Task};
 
@@ -80,7 +80,7 @@ impl Rehearser<'_> {
     pub(crate) fn rehearse(&self) -> Result<RehearsalOutcome, RehearseError> {
         let upstream = self.run_upstream()?;
         let calm = Scenario { kind: ScenarioKind::Undisturbed, injections: Vec::new() };
-        let runs = plan::expected(&self.wishes.only, self.wishes.place);
+        let runs = scenarios::expected(&self.wishes.only, self.wishes.place);
         (self.announce)(ScenarioKind::Undisturbed.as_str(), 1, Some((runs, 0.0)), None);
         let baseline = self.run(1, &calm, &upstream, None)?;
         let mut all = self.begin(baseline.run.clone());
@@ -154,7 +154,7 @@ impl Rehearser<'_> {
 
     fn planned(&self, facts: &Baseline) -> Vec<Scenario> {
         let RehearsalOptions { seed, interruptions, only, place } = self.wishes;
-        let planned = plan::plan(*seed, *interruptions, facts, *place).into_iter();
+        let planned = scenarios::plan(*seed, *interruptions, facts, *place).into_iter();
         planned.filter(|own| only.is_empty() || only.contains(&own.kind)).collect()
     }
 
@@ -170,7 +170,7 @@ impl Rehearser<'_> {
         let is_here =
             self.wishes.place == RehearseOn::Local && run.kind != ScenarioKind::LongNotice;
         let is_wanted = is_first && is_here && needs_long_notice(run, &all.baseline);
-        is_wanted.then(|| plan::long_notice(facts, scenario)).flatten()
+        is_wanted.then(|| scenarios::long_notice(facts, scenario)).flatten()
     }
 
     /// A run, or nothing where the time is over.
@@ -182,8 +182,7 @@ impl Rehearser<'_> {
         facts: &Baseline,
     ) -> Result<Option<FinishedRun>, RehearseError> {
         let patience = patience(facts, scenario);
-        let is_late = |deadline: f64| clock::now() + facts.seconds > deadline;
-        if self.stage.deadline.is_some_and(is_late) {
+        if self.stage.deadline.is_some_and(|deadline| clock::now() + facts.seconds > deadline) {
             return Ok(None);
         }
         let number = u32::try_from(number).unwrap_or(u32::MAX);

@@ -5,10 +5,10 @@ use std::num::NonZeroU32;
 use nemo_core::rundir::Params;
 
 use super::parameters::{self, Parameters};
+use super::problem_report::{KeyPosition, ProblemReport};
 use super::reader::{Field, Section, unsupported};
-use super::report::{KeyPosition, ProblemReport};
-use super::tree::TomlValue;
-use super::{Goal, grid, list, synonyms};
+use super::toml_tree::TomlValue;
+use super::{Goal, grid, synonyms, trial_list};
 
 /// What a task searches.
 pub(super) struct SearchDraft {
@@ -133,12 +133,12 @@ fn rows<'a>(section: &mut Section<'a>, space: &mut Space<'a>, report: &mut Probl
 fn make_trials(space: &Space<'_>, search: &mut SearchDraft, report: &mut ProblemReport) {
     match (&space.rows, &space.method) {
         (Some(rows), None | Some((Method::List, _))) => {
-            let found = list::read(&rows.one_or_more(), &space.common, &rows.place, report);
+            let found = trial_list::read(&rows.one_or_more(), &space.common, &rows.place, report);
             search.names = found.names;
             search.trials = found.trials;
         }
         (Some(rows), Some((Method::Grid | Method::Unsupported, place))) => {
-            let found = list::read(&rows.one_or_more(), &space.common, &rows.place, report);
+            let found = trial_list::read(&rows.one_or_more(), &space.common, &rows.place, report);
             search.names = found.names;
             report
                 .problem(place, "`method` is \"grid\", but the trials are a list")

@@ -74,14 +74,15 @@ pub type TreeTolerance = BTreeMap<(String, String), Option<f64>>;
 /// What two undisturbed runs differ in, with room for chance: ten times as much.
 #[must_use]
 pub fn slack(difference: &TreeDifference) -> TreeTolerance {
-    let one = |own: &FileDifference| {
-        let room = match own.how {
-            How::Numbers { largest, .. } => Some(largest * 10.0),
-            How::Missing | How::Added | How::Bytes { .. } => None,
-        };
-        ((own.path.clone(), own.part.clone()), room)
+    difference.differences.iter().map(tolerance).collect()
+}
+
+fn tolerance(own: &FileDifference) -> ((String, String), Option<f64>) {
+    let room = match own.how {
+        How::Numbers { largest, .. } => Some(largest * 10.0),
+        How::Missing | How::Added | How::Bytes { .. } => None,
     };
-    difference.differences.iter().map(one).collect()
+    ((own.path.clone(), own.part.clone()), room)
 }
 
 /// Compares two folders or files. Files whose names `is_left_out` are passed over.

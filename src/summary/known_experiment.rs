@@ -9,10 +9,10 @@ use crate::store::{ExperimentId, Home};
 pub enum KnownExperiment<'a> {
     /// It is final, and in the index.
     Indexed(IndexEntry<'a>),
-    /// Somebody looked into it.
-    Seen(Box<Summary>),
-    /// Nobody looked into it yet, or what was told is lost.
-    Unseen,
+    /// It has a `summary.json`.
+    Summarized(Box<Summary>),
+    /// Nothing is known yet, or its `summary.json` is lost.
+    Unknown,
     /// It can't be read; why.
     Damaged(String),
 }
@@ -23,8 +23,8 @@ impl KnownExperiment<'_> {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Indexed(_) => true,
-            Self::Seen(summary) => summary.is_final,
-            Self::Unseen | Self::Damaged(_) => false,
+            Self::Summarized(summary) => summary.is_final,
+            Self::Unknown | Self::Damaged(_) => false,
         }
     }
 }
@@ -40,7 +40,9 @@ pub fn known<'a>(home: &Home, ids: &[ExperimentId], index: &'a Index) -> Vec<Kno
             return KnownExperiment::Indexed(entry);
         }
         let summary = read(&home.experiment(id));
-        summary.map_or(KnownExperiment::Unseen, |summary| KnownExperiment::Seen(Box::new(summary)))
+        summary.map_or(KnownExperiment::Unknown, |summary| {
+            KnownExperiment::Summarized(Box::new(summary))
+        })
     };
     ids.iter().map(&mut one).collect()
 }
@@ -49,16 +51,16 @@ pub fn known<'a>(home: &Home, ids: &[ExperimentId], index: &'a Index) -> Vec<Kno
 #[must_use]
 pub fn wanted(home: &Home, id: &ExperimentId, known: &KnownExperiment<'_>) -> Option<JobsToQuery> {
     match known {
-        KnownExperiment::Seen(summary) if !summary.is_final => {
+        KnownExperiment::Summarized(summary) if !summary.is_final => {
             Some(JobsToQuery::from(summary.as_ref()))
         }
-        KnownExperiment::Unseen => {
+        KnownExperiment::Unknown => {
             let jobs = named(&home.journal(id).ok()?);
             // Whoever looks at it wants to know all.
             Some(JobsToQuery { jobs, open: usize::MAX, created: id.made_at() })
         }
-        KnownExperiment::Indexed(_) | KnownExperiment::Seen(_) | KnownExperiment::Damaged(_) => {
-            None
-        }
+        KnownExperiment::Indexed(_)
+        | KnownExperiment::Summarized(_)
+        | KnownExperiment::Damaged(_) => None,
     }
 }

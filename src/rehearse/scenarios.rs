@@ -104,19 +104,27 @@ impl Scenario {
     /// The same at half the time, where time decides and it can be less: a run may be faster than the one before.
     #[must_use]
     pub fn sooner(&self, lead: u64) -> Option<Self> {
-        let half = |own: &Injection| match (own.fault, own.moment) {
-            (Fault::TimeLimit { limit }, _) => {
-                let segment = limit.saturating_sub(lead);
-                let fault = Fault::TimeLimit { limit: lead + segment / 2 };
-                (segment > 1).then_some(Injection { fault, ..*own })
-            }
-            (_, InjectionTime::Seconds(seconds)) if seconds > 0.1 => {
-                Some(Injection { moment: InjectionTime::Seconds(seconds / 2.0), ..*own })
-            }
-            (_, InjectionTime::Seconds(_) | InjectionTime::Step(_) | InjectionTime::Begin) => None,
-        };
-        let injections = self.injections.iter().map(half).collect::<Option<Vec<_>>>()?;
+        let injections = self
+            .injections
+            .iter()
+            .map(|own| half_as_late(own, lead))
+            .collect::<Option<Vec<_>>>()?;
         Some(Self { kind: self.kind, injections })
+    }
+}
+
+/// The same injection at half the time, where time decides and it can be less.
+fn half_as_late(own: &Injection, lead: u64) -> Option<Injection> {
+    match (own.fault, own.moment) {
+        (Fault::TimeLimit { limit }, _) => {
+            let segment = limit.saturating_sub(lead);
+            let fault = Fault::TimeLimit { limit: lead + segment / 2 };
+            (segment > 1).then_some(Injection { fault, ..*own })
+        }
+        (_, InjectionTime::Seconds(seconds)) if seconds > 0.1 => {
+            Some(Injection { moment: InjectionTime::Seconds(seconds / 2.0), ..*own })
+        }
+        (_, InjectionTime::Seconds(_) | InjectionTime::Step(_) | InjectionTime::Begin) => None,
     }
 }
 

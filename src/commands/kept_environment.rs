@@ -1,6 +1,6 @@
 //! What an experiment's programs inherit from the shell that submits it, and whether all that they need is there.
 
-use nemo_core::environment::{self, Variable};
+use nemo_core::environment;
 
 use super::{App, prepare};
 use crate::error::{CommandError, ExitCode};
@@ -15,8 +15,11 @@ pub(super) fn kept(app: &App, experiment: &Experiment) -> Result<KeptEnvironment
         let text = format!("the secret `{name}` is not set in your environment");
         return Err(CommandError::new(ExitCode::Usage, text).hinted(format!("export {name}=…")));
     }
-    let is_secret = |(name, _): &Variable| secrets.iter().any(|secret| name == *secret);
-    let (named, others) = app.variables.iter().cloned().partition(is_secret);
+    let (named, others) = app
+        .variables
+        .iter()
+        .cloned()
+        .partition(|(name, _)| secrets.iter().any(|secret| name == *secret));
     let plain = environment::inheritable(others, prepare::is_on_slurm(experiment));
     Ok(KeptEnvironment { plain, secrets: named })
 }

@@ -4,7 +4,7 @@ use nemo_core::log_line;
 use nemo_core::rundir::{AttemptEnd, Cause, MetricsLine};
 use serde::Serialize;
 
-use super::plan::{Fault, ScenarioKind};
+use super::scenarios::{Fault, ScenarioKind};
 
 /// One run of the trial, from its first attempt to its last.
 #[derive(Clone, Debug, PartialEq)]
@@ -153,8 +153,9 @@ impl RehearsedAttempt {
     /// SIGTERM ended it, or made its shell end, and the harness had sent none.
     #[must_use]
     pub fn died_of_term(&self) -> bool {
-        let is_term = |end: &AttemptEnd| end.signal == Some(15) || end.exit_code == Some(143);
-        self.end.as_ref().is_some_and(is_term) && !self.notes.terminated && !self.notes.killed
+        self.end.as_ref().is_some_and(|end| end.signal == Some(15) || end.exit_code == Some(143))
+            && !self.notes.terminated
+            && !self.notes.killed
     }
 
     /// It crashed, and nothing had been done to it.

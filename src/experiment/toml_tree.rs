@@ -3,7 +3,7 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::report::{KeyPosition, ProblemReport};
+use super::problem_report::{KeyPosition, ProblemReport};
 use super::source::Span;
 
 /// A value and where it stands.

@@ -8,9 +8,9 @@ use serde_json::Value as Json;
 use super::MOST_TRIALS;
 use super::grid::insert;
 use super::parameters::{self, Domain, Parameters};
+use super::problem_report::{KeyPosition, ProblemReport, listed};
 use super::reader::{Field, Section};
-use super::report::{KeyPosition, ProblemReport, listed};
-use super::tree::{TomlValue, dotted};
+use super::toml_tree::{TomlValue, dotted};
 
 /// The trials of a list, and the dotted names that all of them have.
 pub(super) struct TrialList {
@@ -35,7 +35,7 @@ pub(super) fn read(
         report.problem(place, "an empty list leaves nothing to try");
     }
     if rows.len() > MOST_TRIALS as usize {
-        let message = format!("the list has {} trials, and {MOST_TRIALS} is the most", rows.len());
+        let message = format!("the list has {} trials; the maximum is {MOST_TRIALS}", rows.len());
         report.problem(place, message).hint("write several files");
     }
     let mut trials: Vec<TrialEntry> = Vec::new();
@@ -51,8 +51,9 @@ pub(super) fn read(
         }
         trials.push(trial);
     }
-    let name = |(name, (_, place)): (&String, &(Json, KeyPosition))| (name.clone(), place.clone());
-    let names = trials.first().map(|first| first.iter().map(name).collect());
+    let names = trials.first().map(|first| {
+        first.iter().map(|(name, (_, place))| (name.clone(), place.clone())).collect()
+    });
     let fits = report.len() == before;
     TrialList {
         names: names.unwrap_or_else(|| common.names.clone()),

@@ -1,0 +1,146 @@
+//! Signals running trials, through Slurm or on this machine, and tells each what to do after its save.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use nemo_core::durable;
+use nemo_core::rundir::TrialDir;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{ArrayPart, TrialKey, Troubles};
+use crate::commands::App;
+use crate::error::{CommandError, IoResultExt};
+use crate::executor::local;
+use crate::observe;
+use crate::process::Liveness;
+use crate::report::say;
+use crate::slurm::{Client, Recipient, SlurmError};
+use crate::store::Stored;
+
+/// What a running trial does after its save: the file that tells it so, and what Slurm does if that file can't be written.
+#[derive(Clone, Copy)]
+pub(in crate::commands) struct AfterSave {
+    pub(in crate::commands) mark: fn(&TrialDir) -> PathBuf,
+    pub(in crate::commands) without_mark: fn(&Client, &[String]) -> Result<(), SlurmError>,
+}
+
+/// Signals the running trials of each array, and returns those that were signalled. A refusal of one does not stop the others.
+pub(in crate::commands) fn signal_running(
+    app: &App,
+    stored: &Stored,
+    arrays: &[ArrayPart<'_>],
+    running: &BTreeSet<TrialKey>,
+    after_save: AfterSave,
+    troubles: &mut Troubles,
+) -> BTreeSet<TrialKey> {
+    let mut signalled = BTreeSet::new();
+    for part in arrays {
+        let slurm = app.slurm.for_names(vec![part.token.clone()]);
+        let (mut marked, mut unmarked) = (Vec::new(), Vec::new());
+        for key in running.iter().filter(|(task, trial)| part.runs(task, *trial)) {
+            match write_mark(stored, key, after_save.mark) {
+                Ok(()) => marked.push(key),
+                Err(error) => {
+                    troubles.unwritten.get_or_insert(error);
+                    unmarked.push(key);
+                }
+            }
+        }
+        let signal = |ids: &[String]| slurm.signal(ids, "USR1", Recipient::Batch);
+        signalled.extend(send(part, &marked, &signal, troubles));
+        let without_mark = |ids: &[String]| (after_save.without_mark)(&slurm, ids);
+        signalled.extend(send(part, &unmarked, &without_mark, troubles));
+    }
+    signalled
+}
+
+/// Sends one request to some tasks of an array. A refusal that names a task is about that task alone.
+fn send(
+    part: &ArrayPart<'_>,
+    keys: &[&TrialKey],
+    request: &dyn Fn(&[String]) -> Result<(), SlurmError>,
+    troubles: &mut Troubles,
+) -> Vec<TrialKey> {
+    let ids: Vec<String> = keys.iter().map(|(_, trial)| part.task_id(*trial)).collect();
+    if ids.is_empty() {
+        return Vec::new();
+    }
+    let refused = match request(&ids) {
+        Ok(()) => String::new(),
+        Err(SlurmError::Refused { reason, code: Some(_), .. }) if names_any(&reason, &ids) => {
+            reason
+        }
+        Err(error) => {
+            troubles.slurm.push(error);
+            return Vec::new();
+        }
+    };
+    let named = |id: &String| names(&refused, id);
+    keys.iter().zip(&ids).filter(|(_, id)| !named(id)).map(|(key, _)| (*key).clone()).collect()
+}
+
+fn names_any(reason: &str, ids: &[String]) -> bool {
+    ids.iter().any(|id| names(reason, id))
+}
+
+/// Whether Slurm's words name this id, and not only a longer one.
+fn names(reason: &str, id: &str) -> bool {
+    reason.split(|c: char| !c.is_ascii_digit() && c != '_').any(|word| word == id)
+}
+
+fn write_mark(
+    stored: &Stored,
+    (task, trial): &TrialKey,
+    mark: fn(&TrialDir) -> PathBuf,
+) -> Result<(), CommandError> {
+    let dir = stored.dir.task(task).trial(*trial);
+    durable::create_dir_all(dir.path()).at("make", dir.path())?;
+    let path = mark(&dir);
+    Ok(durable::replace_file_durably(&path, b"{}\n").at("write", &path)?)
+}
+
+/// A request about local trials is carried out by the runner alone. Where it is gone, what it left running is told
+/// here, and the request holds for a later one.
+pub(in crate::commands) fn signal_orphans(
+    stored: &Stored,
+    trials: &BTreeSet<TrialKey>,
+    signal: Signal,
+    mark: Option<fn(&TrialDir) -> PathBuf>,
+) -> Result<(), CommandError> {
+    if local::is_running(&stored.dir).at("read", &stored.dir.runner_log())?.is_some() {
+        return Ok(());
+    }
+    for key in trials {
+        let dir = stored.dir.task(&key.0).trial(key.1);
+        let files = observe::trial_files(&dir).at("read", dir.path())?;
+        let last = files.attempts.iter().rev().find_map(|record| record.as_start());
+        let process = last.map(|start| start.process.clone());
+        let Some(process) = process.filter(|process| process.liveness() == Liveness::Alive) else {
+            continue;
+        };
+        if let Some(mark) = mark {
+            write_mark(stored, key, mark)?;
+        }
+        if let Ok(pid) = i32::try_from(process.pid) {
+            // One that has just ended needs no word.
+            let _ended = kill(Pid::from_raw(pid), signal);
+        }
+    }
+    say("warning: the local runner is not running; the request applies once it starts again");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_about_the_tasks_that_it_names() {
+        let check = |reason, id, expected| assert_eq!(names(reason, id), expected, "{reason}");
+        check("Kill job error on job id 12_3: Invalid job id specified", "12_3", true);
+        check("Kill job error on job id 12_33: Invalid job id specified", "12_3", false);
+        check("Kill job error on job id 112_3: Job/step already completing", "12_3", false);
+        check("Access/permission denied", "12_3", false);
+    }
+}
