@@ -40,7 +40,7 @@ pub fn escape_but_colours(text: &str) -> Cow<'_, str> {
 /// JSON on one line, as exact as before: its strings spell such characters as `\u009b`.
 #[must_use]
 pub fn escape_json(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(steers) {
+    if is_plain(text) || !text.chars().any(steers) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len() + 8);
@@ -54,8 +54,13 @@ pub fn escape_json(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// Whether it is printable ASCII, as most megabytes are: looked at many bytes at a time.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+}
+
 fn escape_where(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
-    if !text.chars().any(&is_escaped) {
+    if is_plain(text) || !text.chars().any(&is_escaped) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len() + 8);
