@@ -12,7 +12,7 @@ use crate::support::{World, causes, states, text, trials};
 const SLURM: &str = "kind = \"slurm\"\npartition = \"main\"\nmem = \"100M\"\ntime = \"10m\"";
 
 /// Puts a script before one of Slurm's programs; `REAL` in it becomes the real one.
-fn before(world: &mut World, program: &str, script: &str) {
+pub(crate) fn before(world: &mut World, program: &str, script: &str) {
     let bin = world.path("before");
     std::fs::create_dir_all(&bin).unwrap();
     let real = std::env::split_paths(&world.path).map(|folder| folder.join(program));

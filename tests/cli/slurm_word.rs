@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::cancel::before;
 use crate::cluster::{self, Cluster};
 use crate::counting;
 use crate::slurm::urgent_job;
@@ -234,6 +235,36 @@ fn children_run_behind_what_lost_a_helper_to_memory() {
             std::thread::sleep(Duration::from_millis(200));
         };
         assert_eq!(state, "OUT_OF_MEMORY", "else this shows nothing");
+    }
+}
+
+/// A stranger's `scancel` that comes between the harness's last look and its requeue: Slurm shows nothing of it afterwards
+/// if it takes the requeue.
+#[test]
+fn a_cancel_right_before_the_requeue_is_not_undone() {
+    if !cluster::is_here() {
+        return;
+    }
+    let mut world = World::new();
+    let script = "trap '' TERM\ncase \"$1\" in requeue*) for job; do :; done; scancel \"$job\"; echo \"$job\" >>\"$NEMO_SLURM_HOME/../aimed\" ;; esac\nexec REAL \"$@\"";
+    before(&mut world, "scontrol", script);
+    let executor = "kind = \"slurm\"\npartition = \"main\"\nmem = \"100M\"\ntime = \"10m\"";
+    counting::write(&world, executor, 5000, 0.1);
+    let id = world.ok(&["submit", "exp.toml"]);
+    counting::until_beyond(&world, &id, 3);
+    world.ok(&["preempt", &id]);
+    let status = world.until(&id, "their end", |status| {
+        states(status, "train").iter().all(|state| state == "cancelled")
+    });
+    let aimed = std::fs::read_to_string(world.path("aimed")).unwrap();
+    assert_eq!(aimed.lines().count(), 3, "each was aimed at once: {aimed}");
+    for trial in trials(&status, "train") {
+        let shown = slurm(&world, "scontrol", &["-o", "show", "job", &text(&trial["slurm_job"])]);
+        assert!(
+            shown.contains(" JobState=CANCELLED ") && shown.contains(" Restarts=0 "),
+            "{shown}"
+        );
+        assert!(trial["attempts"][0]["checkpoint_step"].as_u64() > Some(3), "{trial:#}");
     }
 }
 

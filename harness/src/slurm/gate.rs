@@ -116,12 +116,6 @@ fn block(harness: &Harness, job: &SlurmJob, why: &str, of_all: bool) -> u8 {
     exit::CANCELLED
 }
 
-/// Whether a person or Slurm has cancelled the job.
-fn is_cancelled(harness: &Harness, job: &SlurmJob) -> bool {
-    let now = requeue::job_now(harness, job);
-    requeue::is_cancelled(harness) || now.is_some_and(|now| now.state.starts_with("CANCELLED"))
-}
-
 /// Requeues the job, to wait for these jobs.
 fn wait_in_queue(harness: &Harness, job: &SlurmJob, ids: &[String]) -> u8 {
     let id = job.id();
@@ -130,13 +124,10 @@ fn wait_in_queue(harness: &Harness, job: &SlurmJob, ids: &[String]) -> u8 {
     } else {
         log_info(&format!("job {} runs again; this job waits for it", ids.join(", ")));
     }
-    if is_cancelled(harness, job) {
+    if requeue::is_cancelled(harness) {
         return exit::CANCELLED;
     }
-    let answer = match subprocess::ask(&slurm::requeue(&id, false), &harness.clock, ANSWER) {
-        SubprocessResult::Ended { code, text } => slurm::requeued(code, &text),
-        SubprocessResult::NoAnswer(why) => Requeued::Failed(why),
-    };
+    let answer = requeue::ask(harness, &slurm::requeue(&id, false));
     if let Requeued::Refused(why) | Requeued::Failed(why) = answer {
         log_stderr(&format!("the job could not be requeued: {why}"));
         return exit::NEVER;

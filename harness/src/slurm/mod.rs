@@ -21,8 +21,15 @@ pub(crate) fn show_job(id: &str) -> [&str; 5] {
     ["scontrol", "-o", "show", "job", id]
 }
 
-/// The command that requeues a job, and holds it if it is paused. It ends the caller's job, so it must come last.
-pub(crate) fn requeue(id: &str, paused: bool) -> [&str; 3] {
+/// The command that requeues a job, and holds it if it is paused. It ends the caller's job, so it must come last. The
+/// controller ignores it for a job that has ended, or was cancelled, and `scontrol` exits with 0 all the same.
+pub(crate) fn requeue(id: &str, paused: bool) -> [&str; 4] {
+    let [scontrol, requeue, id] = requeue_ended(id, paused);
+    [scontrol, requeue, "Incomplete", id]
+}
+
+/// The same, for a job that has ended too.
+pub(crate) fn requeue_ended(id: &str, paused: bool) -> [&str; 3] {
     ["scontrol", if paused { "requeuehold" } else { "requeue" }, id]
 }
 
@@ -110,10 +117,16 @@ impl Job {
         OVER.iter().any(|state| self.state.starts_with(state))
     }
 
+    /// Whether this run is over, if it was not requeued.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.is_over() || self.state == "COMPLETING"
+    }
+
     /// Whether a preemption has begun in this run or an earlier one.
     pub(crate) fn was_preempted(&self) -> bool {
         self.preempt.is_some()
     }
+
     /// Whether this run is being preempted, or was.
     fn is_preempted(&self) -> bool {
         let began = self.start.unwrap_or(0.0);
@@ -196,6 +209,8 @@ pub(crate) fn stop_cause(job: &Job, own: &OwnRun, now: f64) -> Option<StopCause>
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Requeued {
     Yes,
+    /// It was cancelled before.
+    Cancelled,
     /// It can never work for this job.
     Refused(String),
     /// It may work later.

@@ -1,6 +1,6 @@
 //! Requeues the job of an attempt that must continue in another run, exactly once.
 //!
-//! A job that was cancelled or is in the queue already is left alone. Otherwise `scontrol requeue` is tried until the
+//! A job that was cancelled or is in the queue already is left alone. Otherwise `scontrol requeue Incomplete` is tried until the
 //! deadline. If it fails, the harness writes a durable mark into the trial's folder, which `nemo-slurm poll` honours. If
 //! Slurm gave no answer but requeues by an exit code, the harness exits with that code. In a grace period it then waits
 //! to be killed: Slurm requeues a preempted job by itself.
@@ -70,22 +70,16 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
         }
         let dir = harness.trial.dir.clone();
         let paused = harness.records.ask(move || is_paused(&dir)).wait(DISK) == Some(true);
-        let answer =
-            match subprocess::ask(&slurm::requeue(&job.id(), paused), &harness.clock, ANSWER) {
-                SubprocessResult::Ended { code, text } => slurm::requeued(code, &text),
-                SubprocessResult::NoAnswer(why) => Requeued::Failed(why),
-            };
-        let (why, again) = match answer {
-            Requeued::Yes if is_cancelled(harness) => {
-                // An `scancel` that came a moment before is undone by the requeue.
-                return cancel_again(harness, job);
-            }
+        let (why, again) = match put_back(harness, job, paused) {
+            Requeued::Yes if is_cancelled(harness) => return cancel_again(harness, job),
             Requeued::Yes => {
                 exclude_nodes(harness, job);
-                if !paused {
-                    start_soon(harness, job);
-                }
                 return wait_for_term(harness, UNTIL_TERM);
+            }
+            Requeued::Cancelled => {
+                log_info("the job was cancelled a moment before its requeue, which Slurm ignored");
+                wait_for_term(harness, UNTIL_TERM);
+                return exit::CANCELLED;
             }
             Requeued::Refused(why) => (why, false),
             Requeued::Failed(why) => (why, true),
@@ -109,6 +103,39 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
     exit::NEVER
 }
 
+/// Requeues the job unless it was cancelled. Slurm ignores the requeue of a job that has ended, so no `scancel` is undone,
+/// however late it came. A job that ended otherwise, by its time limit say, is requeued all the same: it can't be cancelled
+/// any more.
+fn put_back(harness: &Harness, job: &SlurmJob, paused: bool) -> Requeued {
+    let answer = ask(harness, &slurm::requeue(&job.id(), paused));
+    if answer != Requeued::Yes || (!paused && start_soon(harness, job)) {
+        return answer;
+    }
+    let Some(now) = job_now(harness, job) else {
+        return Requeued::Failed("Slurm does not tell what became of the job".to_owned());
+    };
+    match slurm::stop_cause(&now, &own_run(harness), unix_now()) {
+        Some(StopCause::Cancelled) => Requeued::Cancelled,
+        Some(StopCause::Requeued) | None => Requeued::Yes,
+        Some(_) if !now.has_ended() => Requeued::Yes,
+        Some(_) => {
+            let answer = ask(harness, &slurm::requeue_ended(&job.id(), paused));
+            if answer == Requeued::Yes && !paused {
+                start_soon(harness, job);
+            }
+            answer
+        }
+    }
+}
+
+/// Asks for a requeue.
+pub(crate) fn ask(harness: &Harness, words: &[&str]) -> Requeued {
+    match subprocess::ask(words, &harness.clock, ANSWER) {
+        SubprocessResult::Ended { code, text } => slurm::requeued(code, &text),
+        SubprocessResult::NoAnswer(why) => Requeued::Failed(why),
+    }
+}
+
 /// The job as Slurm shows it now.
 pub(crate) fn job_now(harness: &Harness, job: &SlurmJob) -> Option<slurm::Job> {
     match subprocess::ask(&slurm::show_job(&job.id()), &harness.clock, ANSWER) {
@@ -118,8 +145,11 @@ pub(crate) fn job_now(harness: &Harness, job: &SlurmJob) -> Option<slurm::Job> {
 }
 
 fn stop_cause_now(harness: &Harness, job: &SlurmJob) -> Option<StopCause> {
-    let own = OwnRun { lead: 0.0, ..harness.own_run() };
-    slurm::stop_cause(&job_now(harness, job)?, &own, unix_now())
+    slurm::stop_cause(&job_now(harness, job)?, &own_run(harness), unix_now())
+}
+
+fn own_run(harness: &Harness) -> OwnRun {
+    OwnRun { lead: 0.0, ..harness.own_run() }
 }
 
 fn is_taken_for_the_next(harness: &Harness, job: &SlurmJob) -> bool {
@@ -193,11 +223,11 @@ fn requeued_by_others(harness: &Harness, job: &SlurmJob) -> u8 {
 }
 
 /// Asks Slurm to start the requeued job soon. If that fails, or this node is not free by then, the job only waits
-/// Slurm's own two minutes.
-fn start_soon(harness: &Harness, job: &SlurmJob) {
+/// Slurm's own two minutes. Returns whether Slurm accepted it: it does not for a job that has ended.
+fn start_soon(harness: &Harness, job: &SlurmJob) -> bool {
     let words = slurm::start_soon(&job.id());
     let words = words.each_ref().map(String::as_str);
-    run_or_log(harness, &words, "the job's start time could not be set; Slurm may delay it");
+    run_or_log(harness, &words, "the job's start time could not be set; Slurm may delay it")
 }
 
 /// Whether this run must leave its node: the node failed the trial before, and others are left. When Slurm loses a node
@@ -260,14 +290,15 @@ fn exclude_nodes(harness: &Harness, job: &SlurmJob) {
     }
 }
 
-/// Runs a Slurm command that is not essential. Logs a failure.
-pub(crate) fn run_or_log(harness: &Harness, words: &[&str], else_what: &str) {
+/// Runs a Slurm command that is not essential. Logs a failure, and returns whether it succeeded.
+pub(crate) fn run_or_log(harness: &Harness, words: &[&str], else_what: &str) -> bool {
     let why = match subprocess::ask(words, &harness.clock, ANSWER) {
-        SubprocessResult::Ended { code: Some(0), .. } => return,
+        SubprocessResult::Ended { code: Some(0), .. } => return true,
         SubprocessResult::Ended { text, .. } => text,
         SubprocessResult::NoAnswer(why) => why,
     };
     log_stderr(&format!("{else_what}: {why}"));
+    false
 }
 
 /// Waits until Slurm ends this run of the requeued job.

@@ -77,13 +77,13 @@ fn preempted(fault: &str, odd: &str, code: i32) -> (Task, Vec<String>) {
 #[test]
 fn the_array_task_whose_id_is_the_arrays() {
     let (_, requeues) = preempted("D: the array task whose id is the array's", "", 0);
-    assert_eq!(requeues, ["requeue 9_0"]);
+    assert_eq!(requeues, ["requeue Incomplete 9_0"]);
 }
 
 #[test]
 fn a_slow_answer() {
     let (_, requeues) = preempted("D: slow", "sleep 2", 0);
-    assert_eq!(requeues, ["requeue 9_0"]);
+    assert_eq!(requeues, ["requeue Incomplete 9_0"]);
 }
 
 #[test]
@@ -94,7 +94,7 @@ if [ "$1" = requeue ] && [ ! -e "$TEST/requeued" ]; then
     echo 'slurm_requeue error: Socket timed out on send/recv operation' >&2; exit 1
 fi"#;
     let (_, requeues) = preempted("D: the answer lost", lost, 0);
-    assert_eq!(requeues, ["requeue 9_0"], "it is asked first, and found in the queue");
+    assert_eq!(requeues, ["requeue Incomplete 9_0"], "it is asked first, and found in the queue");
 }
 
 #[test]
@@ -131,6 +131,41 @@ fi"#;
     assert!(requeues.len() > 1, "within its deadline it is tried again: {requeues:?}");
     let mark = fs::read_to_string(task.dir().requeue_wanted()).unwrap();
     assert!(mark.contains("maximum number of requeues"), "{mark}");
+}
+
+/// Slurm exits with 0 and does nothing, where the job had ended when the requeue came: in `state`.
+fn ended_before(state: &str) -> String {
+    r#"
+case $1,$2 in
+  requeue,Incomplete) echo "$*" >> "$TEST/calls"; touch "$TEST/ended"; kill -TERM $PPID; exit 0 ;;
+  requeue,*) echo "$*" >> "$TEST/calls"; touch "$TEST/requeued"; exit 0 ;;
+  update,*) [ -e "$TEST/requeued" ] || { echo 'Job has already finished for job 9_0' >&2; exit 1; } ;;
+esac
+if [ -e "$TEST/ended" ] && [ ! -e "$TEST/requeued" ]; then
+    echo "$*" >> "$TEST/calls"
+    echo "JobId=9 ArrayJobId=9 ArrayTaskId=0 JobName=a UserId=u(1) STATE Restarts=0 StartTime=1000 EndTime=2000 PreemptTime=None"
+    exit 0
+fi"#
+    .replace("STATE", state)
+}
+
+#[test]
+fn a_cancel_right_before_the_requeue_is_not_undone() {
+    for state in ["JobState=COMPLETING Reason=None", "JobState=CANCELLED Reason=None"] {
+        let (task, requeues) =
+            preempted("C: scancel right before the requeue", &ended_before(state), 143);
+        assert_eq!(requeues, ["requeue Incomplete 9_0"], "{state}");
+        assert!(!task.dir().requeue_wanted().exists());
+    }
+}
+
+#[test]
+fn a_time_limit_right_before_the_requeue_keeps_no_job_from_the_queue() {
+    let odd = ended_before("JobState=COMPLETING Reason=TimeLimit");
+    let (task, requeues) = preempted("C: the time limit right before the requeue", &odd, 0);
+    assert_eq!(requeues, ["requeue Incomplete 9_0", "requeue 9_0"]);
+    let calls = fs::read_to_string(task.path("calls")).unwrap();
+    assert!(calls.ends_with("update JobId=9_0 StartTime=now+3\n"), "{calls}");
 }
 
 /// Two attempts that a node lost, as their record tells.

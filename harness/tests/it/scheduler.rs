@@ -74,7 +74,8 @@ fn preempted_saves_and_is_requeued_by_the_arrays_form() {
     assert!(calls.starts_with("-o show job 7_3\n"), "{calls}");
     let last: Vec<&str> = calls.lines().rev().take(3).collect();
     // Asked once more while it was saved: it could have been cancelled. Then at once into the queue, and not to wait there.
-    let expected = ["update JobId=7_3 StartTime=now+3", "requeue 7_3", "-o show job 7_3"];
+    let expected =
+        ["update JobId=7_3 StartTime=now+3", "requeue Incomplete 7_3", "-o show job 7_3"];
     assert_eq!(last, expected, "{calls}");
     assert_eq!(calls.matches("requeue").count(), 1);
 }
@@ -99,7 +100,7 @@ fn a_term_that_slurm_knows_nothing_of_is_no_cancel() {
     let (code, calls) = run(&task, "TERM");
     assert_eq!(code, 0);
     task.check_ends("Preempted Requeue");
-    assert!(calls.contains("requeue 7_3\n"), "{calls}");
+    assert!(calls.contains("requeue Incomplete 7_3\n"), "{calls}");
 }
 
 #[test]
@@ -125,7 +126,7 @@ fn an_old_run_that_slurm_takes_for_the_new_one_is_requeued() {
     let (code, calls) = run(&task, "USR1");
     assert_eq!(code, 0);
     task.check_ends("Preempted Requeue");
-    assert!(calls.contains("requeue 7_3\n"), "{calls}");
+    assert!(calls.contains("requeue Incomplete 7_3\n"), "{calls}");
 }
 
 #[test]
@@ -183,7 +184,7 @@ pause()";
     let (code, calls) = run(&task, "USR1");
     assert_eq!(code, 0);
     task.check_ends("Preempted Requeue");
-    assert!(calls.contains("requeue 7_3\n"), "{calls}");
+    assert!(calls.contains("requeue Incomplete 7_3\n"), "{calls}");
 }
 
 #[test]
@@ -204,7 +205,7 @@ pause()"#;
     assert_eq!(task.checkpoints(), ["step-1"], "it is saved before the requeue");
     let calls = fs::read_to_string(task.path("calls")).unwrap();
     assert_eq!(calls.matches("requeue").count(), 1, "{calls}");
-    assert!(calls.contains("requeue 7_3\n"), "{calls}");
+    assert!(calls.contains("requeue Incomplete 7_3\n"), "{calls}");
 }
 
 #[test]
@@ -218,7 +219,10 @@ fn a_paused_trial_is_requeued_into_the_hold() {
     task.check_ends("Paused Requeue");
     assert_eq!(task.checkpoints(), ["step-1"]);
     let calls = fs::read_to_string(task.path("calls")).unwrap();
-    assert!(calls.ends_with("-o show job 7_3\nrequeuehold 7_3\n"), "{calls}");
+    assert!(
+        calls.ends_with("-o show job 7_3\nrequeuehold Incomplete 7_3\n-o show job 7_3\n"),
+        "{calls}"
+    );
 }
 
 #[test]
@@ -245,7 +249,10 @@ fn slurmctld_is_away_at_the_requeue() {
         .unwrap();
     let (code, calls) = run(&task, "USR1");
     assert_eq!(code, 77, "Slurm requeues by that code, once it hears of it");
-    assert!(calls.matches("requeue 7_3").count() > 1, "it is tried until the deadline: {calls}");
+    assert!(
+        calls.matches("requeue Incomplete 7_3").count() > 1,
+        "it is tried until the deadline: {calls}"
+    );
     task.check_ends("TimeLimit Requeue");
     assert!(task.dir().requeue_wanted().exists(), "and `poll` looks after it");
     // Refused is refused: the code would change nothing.
@@ -274,7 +281,7 @@ echo "JobId=9 ArrayJobId=7 ArrayTaskId=3 JobName=a UserId=u(1) $(cat "$TEST/stat
     fs::write(task.path("bin/scontrol"), program).unwrap();
     let (code, calls) = run(&task, "USR1");
     assert_eq!(code, 0);
-    assert_eq!(calls.matches("requeue 7_3").count(), 1, "{calls}");
+    assert_eq!(calls.matches("requeue Incomplete 7_3").count(), 1, "{calls}");
     assert!(calls.ends_with("update JobId=7_3 StartTime=now+3\n"), "{calls}");
     assert!(!task.dir().requeue_wanted().exists());
 }
@@ -288,7 +295,7 @@ fn slurm_is_slow() {
     let (code, calls) = run(&task, "USR1");
     assert_eq!(code, 0);
     task.check_ends("Restart Requeue");
-    assert_eq!(calls.matches("requeue 7_3").count(), 1, "{calls}");
+    assert_eq!(calls.matches("requeue Incomplete 7_3").count(), 1, "{calls}");
 }
 
 #[test]
