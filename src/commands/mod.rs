@@ -18,6 +18,7 @@ pub mod poll;
 mod polling;
 pub mod preempt;
 pub mod prepare;
+mod put_back;
 pub mod rehearse;
 mod run_local;
 mod slurm_scheduler;

@@ -1,6 +1,7 @@
 //! `poll`: requeues what no harness could: Slurm refused or was away, or the harness was killed before it could ask, or
 //! could not be started. Safe at any time, and again.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use clap::Args;
@@ -11,6 +12,7 @@ use serde_json::json;
 
 use super::App;
 use super::polling::query_slurm;
+use super::put_back;
 use super::status::look_by;
 use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
@@ -58,6 +60,8 @@ enum PollResult {
     Requeued,
     /// Slurm held it, since it could not start it, and holds it no more.
     Released,
+    /// Slurm had cancelled it for what it waits for, and it waits again.
+    PutBack,
     /// It is there already.
     Queued,
     /// It still runs: Slurm may yet do it by itself.
@@ -75,7 +79,12 @@ enum PollResult {
 impl PollResult {
     fn is_well(self) -> bool {
         match self {
-            Self::Requeued | Self::Released | Self::Queued | Self::Running | Self::Over => true,
+            Self::Requeued
+            | Self::Released
+            | Self::PutBack
+            | Self::Queued
+            | Self::Running
+            | Self::Over => true,
             Self::Forgotten | Self::Refused | Self::GivenUp => false,
         }
     }
@@ -92,6 +101,15 @@ struct RequeueCandidate {
     remedy: Remedy,
     /// How many starts in a row may leave no record.
     starts: u32,
+}
+
+/// An experiment, a task and a trial of it.
+type Place<'a> = (&'a ExperimentId, &'a str, u32);
+
+impl RequeueCandidate {
+    fn place(&self) -> Place<'_> {
+        (&self.id, &self.task, self.index)
+    }
 }
 
 /// What one pass over experiments found, and whether all of it could be looked at.
@@ -177,29 +195,40 @@ impl PollPass<'_> {
         let elsewhere = stored.experiment.cluster().is_some();
         let source = if elsewhere { SlurmSource::Slurm(&app.slurm) } else { source };
         let (status, _) = look_by(app, stored, source, depth)?;
+        let mut hopeless = BTreeSet::new();
         for wanted in wanted(stored, target, &status) {
             match honour(app, &wanted) {
-                Ok(Some((job, done, why))) => self.report(&wanted, &job, done, why.as_deref()),
+                Ok(Some((job, done, why))) => {
+                    if !done.is_well() {
+                        hopeless.insert((wanted.task.clone(), wanted.index));
+                    }
+                    self.report(&wanted.place(), &job, done, why.as_deref());
+                }
                 Ok(None) => {}
                 Err(error) if error.code == ExitCode::NoAnswer => return Err(error),
                 Err(error) => {
                     self.is_well = false;
-                    let RequeueCandidate { id, task, index, .. } = &wanted;
+                    let (id, task, index) = wanted.place();
                     say(&format!("warning: {id}/{task}/{index}: {}", error.error));
                 }
+            }
+        }
+        // What waits for them comes after them.
+        for taken in put_back::taken_out(stored, target, &status, hopeless) {
+            let (done, why) = match put_back::put_back(&app.slurm, &taken) {
+                Ok(()) => (PollResult::PutBack, None),
+                Err(SlurmError::Refused { reason, .. }) => (PollResult::Refused, Some(reason)),
+                Err(error) => return Err(error.into()),
+            };
+            for (trial, job) in taken.each() {
+                self.report(&(&stored.id, &taken.task, trial), &job, done, why.as_deref());
             }
         }
         Ok(())
     }
 
-    fn report(
-        &mut self,
-        wanted: &RequeueCandidate,
-        job: &str,
-        done: PollResult,
-        why: Option<&str>,
-    ) {
-        let RequeueCandidate { id, task, index, .. } = wanted;
+    fn report(&mut self, place: &Place<'_>, job: &str, done: PollResult, why: Option<&str>) {
+        let (id, task, index) = place;
         self.is_well &= done.is_well();
         if !self.json {
             say(&format!("{id}/{task}/{index}: {}", sentence(job, done, why)));
@@ -218,7 +247,8 @@ fn wanted(stored: &Stored, target: &Target, status: &Status) -> Vec<RequeueCandi
         for trial in seen.trials.iter().filter(|trial| target.scope.covers_trial(trial.index)) {
             let dir = stored.dir.task(&task.name).trial(trial.index);
             let has_mark = dir.requeue_wanted().exists().then_some(Remedy::Requeue);
-            all.extend(has_mark.or(trial.remedy).map(|remedy| RequeueCandidate {
+            let remedy = trial.remedy.filter(|remedy| *remedy != Remedy::PutBack);
+            all.extend(has_mark.or(remedy).map(|remedy| RequeueCandidate {
                 id: stored.id.clone(),
                 task: task.name.clone(),
                 index: trial.index,
@@ -252,6 +282,7 @@ fn honour(
         None => match wanted.remedy {
             Remedy::Requeue => requeue(app, &job, wanted.dir.pause().exists())?,
             Remedy::Release => release(app, &job)?,
+            Remedy::PutBack => return Ok(None), // together with others, afterwards
         },
     };
     match done {
@@ -262,6 +293,7 @@ fn honour(
             }
         }
         PollResult::Released
+        | PollResult::PutBack
         | PollResult::Running
         | PollResult::Forgotten
         | PollResult::Refused
@@ -333,6 +365,11 @@ fn sentence(job: &str, done: PollResult, why: Option<&str>) -> String {
     match done {
         PollResult::Requeued => format!("job {job} was requeued"),
         PollResult::Released => format!("job {job} was released"),
+        PollResult::PutBack => {
+            format!(
+                "job {job} is back in the queue; Slurm had cancelled it because of its dependency"
+            )
+        }
         PollResult::GivenUp => format!(
             "job {job} failed to start too often; look at Slurm's own output: `nemo-slurm logs --slurm`"
         ),

@@ -233,6 +233,15 @@ impl Client {
         Ok(())
     }
 
+    /// Changes what waiting jobs wait for: `afterany:7`, or nothing where it is empty.
+    pub fn wait_for(&self, ids: &[String], dependency: &str) -> Result<(), SlurmError> {
+        let dependency = format!("Dependency={dependency}");
+        for id in ids {
+            self.words("scontrol", &["update", &format!("JobId={id}"), &dependency])?;
+        }
+        Ok(())
+    }
+
     /// Puts jobs back into the queue. One that is there already is fine.
     pub fn requeue(&self, ids: &[String]) -> Result<(), SlurmError> {
         but_for(self.on_jobs("scontrol", &["requeue"], ids), "Job is pending execution")

@@ -175,6 +175,8 @@ pub enum Remedy {
     Requeue,
     /// Slurm could not start its job, and holds it.
     Release,
+    /// Slurm cancelled its job before it ran, since it took what it waits for as failed: it is not.
+    PutBack,
 }
 
 impl TrialStatus {

@@ -320,8 +320,21 @@ fn cancelled(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> TrialV
     }
     match never_satisfied(evidence) {
         Some(UnmetDependency { why, basis }) => TrialVerdict::of(State::Blocked, Some(why), basis),
+        None if was_taken_out_for_its_parents(evidence) => {
+            let why = "Slurm cancelled it because of its dependency, which has not failed: `nemo-slurm poll` puts it back";
+            let verdict = TrialVerdict::open(State::Pending, Some(why.to_owned()));
+            TrialVerdict { remedy: Some(Remedy::PutBack), ..verdict }
+        }
         None => TrialVerdict::of(State::Cancelled, None, StateSource::Agreed),
     }
+}
+
+/// Whether nobody cancelled the job but Slurm, which still knows it.
+fn was_taken_out_for_its_parents(evidence: &TrialEvidence<'_>) -> bool {
+    let row = evidence.seen.queue;
+    row.is_some_and(|row| {
+        row.state == JobState::Cancelled && &*row.reason == "DependencyNeverSatisfied"
+    })
 }
 
 /// Whether somebody wished for its end by `nemo-slurm cancel`.
@@ -349,7 +362,10 @@ fn never_satisfied(evidence: &TrialEvidence<'_>) -> Option<UnmetDependency> {
 
 /// Why a dependency can never be met; none if it is met or may yet be.
 fn unmet(parent: &TaskStatus, on: On, index: u32) -> Option<UnmetDependency> {
-    let is_lost = |trial: &&TrialStatus| trial.state.is_final() && trial.state != State::Completed;
+    // One that `poll` brings back is not lost yet.
+    let is_lost = |trial: &&TrialStatus| {
+        trial.state.is_final() && trial.state != State::Completed && trial.remedy.is_none()
+    };
     let lost = |trial: &TrialStatus| {
         let why = format!("`{}` trial {} is {}", parent.name, trial.index, trial.state.as_str());
         UnmetDependency { why, basis: basis(trial.is_final()) }

@@ -84,6 +84,65 @@ fn one_that_is_damaged_delays_no_other() {
     assert_eq!(requeued, ["101_0", "102_0"], "{printed:?}");
 }
 
+const FAMILY: &str = "name = \"family\"\n[executor.c]\nkind = \"slurm\"\n[task.train]\nrun = \"true {x}\"\nparams = { x = [0, 1, 2] }\n\
+     [task.ok]\nafter = [\"train\"]\nrun = \"true {x}\"\nparams = { x = [0, 1] }\n\
+     [task.each]\nafter = [{ task = \"train\", on = \"each\" }]\nrun = \"true {x}\"\nparams = { x = [0, 1, 2] }\n\
+     [task.last]\nafter = [\"ok\"]\nrun = \"true\"\n";
+
+/// A trial's first harness was killed, and Slurm cancelled what waits for it.
+fn family(restarts: &str) -> FakeSlurm {
+    let fake = FakeSlurm::new(1001);
+    fake.world.write("exp.toml", FAMILY);
+    fake.world.ok(&["submit", "exp.toml"]);
+    let never = "DependencyNeverSatisfied";
+    let queued = [
+        ("101_0", "FAILED", "None"),
+        ("101_1", "RUNNING", "None"),
+        ("101_2", "PENDING", "Resources"),
+        ("102_[0-1]", "CANCELLED", never),
+        ("103_0", "CANCELLED", never),
+        ("103_[1-2]", "PENDING", "Dependency"),
+        ("104_[0]", "CANCELLED", never),
+    ];
+    let rows = queued.map(|(id, state, reason)| {
+        [id, &id[..3], state, "100", "100", "N/A", restarts, "N/A", "n1", reason]
+    });
+    fake.answer("squeue", Some(&rows.each_ref().map(<[&str; 10]>::as_slice)));
+    fake.answer(
+        "sacct",
+        Some(&[&["101_0", "101", "FAILED", "0:9", "100", "100", "101", "n1", "None"]]),
+    );
+    let job = format!(
+        "JobId=101 ArrayJobId=101 ArrayTaskId=0 JobName=a UserId=u(1) GroupId=u(1) JobState=FAILED Reason=None Requeue=1 Restarts={restarts} ExitCode=0:9 TimeLimit=00:10:00 Partition=main NodeList=n1 NumNodes=1\n"
+    );
+    std::fs::write(fake.state("job"), job).unwrap();
+    fake
+}
+
+#[test]
+fn what_slurm_cancelled_for_it_waits_for_its_end_again() {
+    let fake = family("0");
+    fake.world.ok(&["poll"]);
+    assert_eq!(fake.read("requeued"), "101_0\n102_[0-1]\n103_[0]\n104_[0]\n");
+    let updated = fake.read("updated");
+    let dependencies: Vec<&str> =
+        updated.lines().filter(|line| line.contains("Dependency=")).collect();
+    let expected = [
+        "JobId=102_[0-1] Dependency=afterany:101",
+        "JobId=103_[0] Dependency=afterany:101_0",
+        "JobId=104_[0] Dependency=afterany:102",
+    ];
+    assert_eq!(dependencies, expected);
+}
+
+#[test]
+fn what_waits_for_a_job_that_is_given_up_is_left_alone() {
+    let fake = family("4");
+    let printed = fake.world.run(&["poll"]);
+    assert_eq!((printed.code, fake.read("requeued").as_str()), (1, ""), "{printed:?}");
+    assert!(!fake.read("updated").contains("Dependency="), "{printed:?}");
+}
+
 const LATER: &str = "name = \"start\"\n[executor.c]\nkind = \"slurm\"\nmem = \"50M\"\ntime = \"5m\"\nsbatch = { begin = \"now+3\" }\n[task.train]\nrun = \"true\"\n";
 
 /// Fails the start on a real Slurm, until `poll` brings the trial back.

@@ -42,6 +42,7 @@ case "$*" in
   *partition*) cat partitions ;;
   *"show job"*) cat job ;;
   requeue*) shift; echo "$@" >>requeued ;;
+  update*) shift; echo "$@" >>updated ;;
   release*) shift; wc -l <jobs >>released_at; echo "$@" >>released ;;
 esac
 "#;

@@ -31,6 +31,7 @@ mod slurm;
 mod slurm_asked;
 mod slurm_faults;
 mod slurm_nodes;
+mod slurm_taken_out;
 mod slurm_word;
 mod support;
 mod trace;

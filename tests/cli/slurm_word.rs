@@ -15,7 +15,7 @@ use crate::slurm::urgent_job;
 use crate::support::{PATIENCE, World, causes, states, text, trials};
 
 /// Counts to its last step, and does in the end, or when it is asked to save, what its mode says.
-const PROGRAM: &str = r#"
+pub(crate) const PROGRAM: &str = r#"
 import os, signal, socket, subprocess, sys, time
 mode, steps = sys.argv[1], int(sys.argv[2])
 asked = False

@@ -18,6 +18,8 @@ pub(crate) enum ParentReadiness {
     },
     /// These trials, by task and index, have no final end yet.
     Open(Vec<(String, u32)>),
+    /// One has left no such end though its job is over: it may yet run again.
+    Abandoned(String),
 }
 
 /// The final end of a trial.
@@ -26,6 +28,8 @@ pub(crate) enum FinalEnd {
     Done,
     /// It is not done. The text says what happened.
     Lost(&'static str),
+    /// Its job is over, and it left no end that is final: its harness was killed.
+    Abandoned,
 }
 
 /// Ends that are known from other sources than the records.
@@ -63,6 +67,7 @@ fn judge(
     end_of: impl Fn(&ParentSpec, u32) -> Option<FinalEnd>,
 ) -> ParentReadiness {
     let mut open = Vec::new();
+    let mut abandoned = None;
     for parent in parents {
         let trials = match parent.on {
             Condition::Each => index..index.saturating_add(1),
@@ -73,10 +78,15 @@ fn judge(
         match judge_one(parent, ends) {
             ParentReadiness::Ready => {}
             ParentReadiness::Open(more) => open.extend(more),
+            ParentReadiness::Abandoned(why) => abandoned = Some(why),
             never @ ParentReadiness::Never { .. } => return never,
         }
     }
-    if open.is_empty() { ParentReadiness::Ready } else { ParentReadiness::Open(open) }
+    match abandoned {
+        _ if !open.is_empty() => ParentReadiness::Open(open),
+        Some(why) => ParentReadiness::Abandoned(why),
+        None => ParentReadiness::Ready,
+    }
 }
 
 fn judge_one(
@@ -85,11 +95,15 @@ fn judge_one(
 ) -> ParentReadiness {
     let name = &parent.task;
     let mut open = Vec::new();
+    let mut abandoned = None;
     for (trial, end) in ends {
         match (end, parent.on) {
             (None, _) => open.push((name.clone(), trial)),
             (Some(FinalEnd::Done), _) => {}
-            (Some(FinalEnd::Lost(_)), Condition::Failed) => return ParentReadiness::Ready,
+            (Some(FinalEnd::Lost(_) | FinalEnd::Abandoned), Condition::Failed) => {
+                return ParentReadiness::Ready;
+            }
+            (Some(FinalEnd::Abandoned), _) => abandoned = Some(trial),
             (Some(FinalEnd::Lost(what)), on) => {
                 let why = format!("`{name}` trial {trial} {what}");
                 return ParentReadiness::Never { why, of_all: on != Condition::Each };
@@ -98,6 +112,11 @@ fn judge_one(
     }
     if !open.is_empty() {
         return ParentReadiness::Open(open);
+    }
+    if let Some(trial) = abandoned {
+        return ParentReadiness::Abandoned(format!(
+            "`{name}` trial {trial} left no record of its end"
+        ));
     }
     if parent.on == Condition::Failed {
         let why = format!("it is not needed: `{name}` completed");
@@ -121,6 +140,7 @@ mod tests {
                 format!("never{}: {why}", if of_all { " all" } else { "" })
             }
             ParentReadiness::Open(open) => format!("open {open:?}"),
+            ParentReadiness::Abandoned(why) => format!("abandoned: {why}"),
         };
         assert_eq!(text, expected, "{on:?} {ends:?}");
     }
@@ -130,6 +150,13 @@ mod tests {
         use Condition::{Any, Each, Failed, Ok};
         const DONE: Option<FinalEnd> = Some(FinalEnd::Done);
         const LOST: Option<FinalEnd> = Some(FinalEnd::Lost("failed"));
+        const ABANDONED: Option<FinalEnd> = Some(FinalEnd::Abandoned);
+        let why = "abandoned: `train` trial 0 left no record of its end";
+        check(Ok, &[ABANDONED, DONE], why);
+        check(Ok, &[ABANDONED, LOST], "never all: `train` trial 1 failed");
+        check(Ok, &[ABANDONED, None], "open [(\"train\", 1)]");
+        check(Each, &[ABANDONED, DONE], "ready");
+        check(Failed, &[ABANDONED, DONE], "ready");
         check(Ok, &[DONE, DONE], "ready");
         check(Ok, &[DONE, LOST], "never all: `train` trial 1 failed");
         check(Ok, &[None, LOST], "never all: `train` trial 1 failed");

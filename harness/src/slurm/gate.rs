@@ -36,6 +36,7 @@ pub(crate) fn refuses(harness: &Harness, job: &SlurmJob) -> Option<u8> {
             ParentReadiness::Never { why, of_all } => {
                 return Some(block(harness, job, &why, of_all));
             }
+            ParentReadiness::Abandoned(why) => return Some(wait_for_poll(harness, &why)),
             ParentReadiness::Open(open) => open,
         };
         if known.is_empty() {
@@ -51,8 +52,7 @@ pub(crate) fn refuses(harness: &Harness, job: &SlurmJob) -> Option<u8> {
                 }
             }
             ParentJobs::Nothing => {
-                let lost = FinalEnd::Lost("left no record of its end");
-                known.extend(open.into_iter().map(|trial| (trial, lost)));
+                known.extend(open.into_iter().map(|trial| (trial, FinalEnd::Abandoned)));
             }
         }
     }
@@ -114,6 +114,12 @@ fn block(harness: &Harness, job: &SlurmJob, why: &str, of_all: bool) -> u8 {
     requeue::run_or_log(harness, &slurm::cancel(&id), "the job could not be cancelled");
     requeue::wait_for_term(harness, UNTIL_TERM);
     exit::CANCELLED
+}
+
+/// Leaves the job to `nemo-slurm poll`: the trial before it may run again, and nobody knows yet how it ends.
+fn wait_for_poll(harness: &Harness, why: &str) -> u8 {
+    requeue::write_requeue_mark(harness, 0, why);
+    exit::NEVER
 }
 
 /// Requeues the job, to wait for these jobs.

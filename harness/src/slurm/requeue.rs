@@ -185,9 +185,12 @@ fn has_cancel_request(trial: &Trial, since: f64) -> bool {
     })
 }
 
-/// Whether the trial was cancelled in an earlier run of this job. Slurm starts a cancelled job again if a requeue came
-/// just after the `scancel`, or if its node was lost while it ended.
+/// Whether the trial was cancelled in an earlier run of this job, or before it ever ran. Slurm starts a cancelled job again
+/// if a requeue came just after the `scancel`, or if its node was lost while it ended.
 pub(crate) fn was_cancelled(harness: &Harness, rows: &[AttemptRecord]) -> bool {
+    if rows.is_empty() {
+        return has_cancel_request(&harness.trial, 0.0);
+    }
     let Some(own) = harness.context.slurm.as_ref().map(SlurmJob::id) else { return false };
     let mut mine = rows.iter().filter_map(AttemptRecord::as_start);
     let first = mine.find(|start| start.slurm_job.as_deref() == Some(&*own));
@@ -315,7 +318,7 @@ pub(crate) fn wait_for_term(harness: &Harness, limit: Duration) -> u8 {
     }
 }
 
-fn write_requeue_mark(harness: &Harness, attempt: u32, why: &str) {
+pub(crate) fn write_requeue_mark(harness: &Harness, attempt: u32, why: &str) {
     let job = harness.context.slurm.as_ref().map(SlurmJob::id);
     log_stderr(&format!("the job could not be requeued: {why}; `nemo-slurm poll` will requeue it"));
     let mark_text = serde_json::json!({

@@ -343,6 +343,24 @@ fn cancelled_by_word(state: &str) {
     assert!(!calls.contains("requeue"), "{calls}");
 }
 
+/// It was put back into the queue a moment after: nothing of it ever ran, so that no record tells of the cancel.
+#[test]
+fn cancelled_before_it_ever_ran_it_does_not_run() {
+    let mut task = job(SAVES, RUNNING);
+    task.spec["command"] = json!({"shell": "touch $TEST/ran"});
+    let scancel = task.path("bin/scancel");
+    fs::write(&scancel, "#!/bin/sh\necho \"scancel $*\" >> \"$TEST/calls\"\nkill -TERM $PPID\n")
+        .unwrap();
+    fs::set_permissions(&scancel, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir_all(task.path("requests")).unwrap();
+    let wish = json!({"action": "cancel", "task": "train", "trial": null, "time": 1});
+    fs::write(task.path("requests/1.json"), wish.to_string()).unwrap();
+    assert_eq!(task.run(), 143);
+    assert!(!task.path("ran").exists());
+    let calls = fs::read_to_string(task.path("calls")).unwrap();
+    assert!(calls.contains("scancel --quiet 7_3\n"), "{calls}");
+}
+
 #[test]
 fn cancelled_in_the_grace_of_a_preemption_stays_cancelled() {
     let end = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() + 30;
