@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::leaves::{self, Leaf};
+use crate::file_error::IoResultExt;
 
 /// Larger files are compared byte by byte only.
 const LARGEST_PARSED: u64 = 2 << 30;
@@ -132,12 +133,12 @@ fn files(
     found: &mut BTreeSet<PathBuf>,
 ) -> io::Result<()> {
     let whole = below(root, path);
-    let kind = whole.symlink_metadata()?.file_type();
+    let kind = whole.symlink_metadata().named("read", &whole)?.file_type();
     if is_left_out(path) {
         return Ok(());
     }
     if kind.is_dir() {
-        for entry in std::fs::read_dir(&whole)? {
+        for entry in std::fs::read_dir(&whole).named("read", &whole)? {
             files(root, &path.join(entry?.file_name()), is_left_out, found)?;
         }
     } else if kind.is_file() {
@@ -153,7 +154,7 @@ fn file(expected: &Path, found: &Path, path: &str) -> io::Result<Vec<FileDiffere
     if expected.metadata()?.len().max(found.metadata()?.len()) > LARGEST_PARSED {
         return Ok(bytes);
     }
-    let (expected, found) = (std::fs::read(expected)?, std::fs::read(found)?);
+    let (expected, found) = (read(expected)?, read(found)?);
     let (Some(ours), Some(theirs)) = (leaves::read(&expected), leaves::read(&found)) else {
         return Ok(bytes);
     };
@@ -165,10 +166,17 @@ fn file(expected: &Path, found: &Path, path: &str) -> io::Result<Vec<FileDiffere
         .collect())
 }
 
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    std::fs::read(path).named("read", path)
+}
+
+fn opened(path: &Path) -> io::Result<BufReader<File>> {
+    Ok(BufReader::new(File::open(path).named("read", path)?))
+}
+
 /// Where two files differ first; nowhere if they are equal.
 fn first_difference(expected: &Path, found: &Path) -> io::Result<Option<u64>> {
-    let (mut ours, mut theirs) =
-        (BufReader::new(File::open(expected)?), BufReader::new(File::open(found)?));
+    let (mut ours, mut theirs) = (opened(expected)?, opened(found)?);
     let (mut one, mut other) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     let mut at = 0;
     loop {
@@ -295,5 +303,14 @@ mod tests {
         let whole = FileDifference { how: How::Bytes { at: 0 }, ..numbers(0.0) };
         assert!(!is_within(&whole, &slack));
         assert!(!is_within(&FileDifference { part: "v".to_owned(), ..numbers(0.1) }, &slack));
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let gone = folder.path().join("step-7");
+        let (slack, none) = (TreeTolerance::new(), |_: &Path| false);
+        let error = compare(folder.path(), &gone, &slack, &none).unwrap_err();
+        assert_eq!(error.to_string(), format!("can't read `{}`", gone.display()));
     }
 }

@@ -19,6 +19,7 @@ use super::scenarios::{Fault, Injection, InjectionTime, Scenario};
 use super::watch::TrialWatcher;
 use crate::clock;
 use crate::executor::local;
+use crate::file_error::{FileError, IoResultExt};
 use crate::process;
 
 /// How often is looked: moments are met to within so much.
@@ -28,8 +29,8 @@ const LOOK: Duration = Duration::from_millis(5);
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// A file or process.
-    #[error("can't rehearse")]
-    Io(#[from] io::Error),
+    #[error(transparent)]
+    File(#[from] FileError),
     /// Ctrl-C, or the terminal is gone.
     #[error("interrupted; nothing of the rehearsal runs any more")]
     Interrupted,
@@ -114,19 +115,19 @@ pub(super) fn run(
         task,
         trial,
         injections: &scenario.injections,
-        watch: TrialWatcher::new(dir.clone())?,
+        watch: TrialWatcher::new(dir.clone()).at("watch", dir.path())?,
         began: clock::now(),
         patience,
     };
     let end = local.carry_out()?;
-    local.watch.look()?;
+    local.watch.look().at("read", dir.path())?;
     if let Some(Injection { fault: fault @ Fault::TimeLimit { .. }, .. }) =
         scenario.injections.first()
     {
         local.watch.segment_ended(*fault);
     }
     let seconds = clock::now() - local.began;
-    Ok(gather(&local.watch, &dir, scenario, end, seconds)?)
+    Ok(gather(&local.watch, &dir, scenario, end, seconds).at("read", dir.path())?)
 }
 
 /// What is there in the end.
@@ -147,7 +148,7 @@ pub(super) fn gather(
         }
     }
     checkpoints.sort_unstable();
-    let lines = nemo_core::lines::read(&dir.metrics())?.rows;
+    let lines = nemo_core::lines::read(&dir.metrics()).named("read", &dir.metrics())?.rows;
     let attempts = watch.attempts();
     Ok(RehearsedRun { kind: scenario.kind, seconds, end, attempts, lines, checkpoints })
 }
@@ -156,9 +157,10 @@ impl LocalTrial<'_> {
     /// One harness after the other, until the trial is over.
     fn carry_out(&mut self) -> Result<RunEnd, RunError> {
         loop {
-            let child = local::start_harness(self.stage.harness, self.task, self.trial)?;
+            let started = local::start_harness(self.stage.harness, self.task, self.trial);
+            let child = started.at("run", self.stage.harness)?;
             let (code, signal) = self.attend(child)?;
-            self.watch.look()?;
+            self.watch.look().at("read", &self.task.0)?;
             let is_cancelled = code == Some(i32::from(exit::CANCELLED));
             let is_requeued = code == Some(i32::from(exit::REQUEUE));
             if self.is_late() {
@@ -167,7 +169,7 @@ impl LocalTrial<'_> {
             match code {
                 Some(0) => return Ok(RunEnd::Completed),
                 _ if is_requeued || (is_cancelled && self.was_disturbed()) => {
-                    self.end_segments()?;
+                    self.end_segments().at("write", &self.task.spec())?;
                 }
                 None if self.was_disturbed() => {}
                 _ => return Ok(RunEnd::Failed(self.reason(code, signal))),
@@ -178,7 +180,7 @@ impl LocalTrial<'_> {
     /// Watches a harness until it is gone. Its exit code, or the signal that killed it.
     fn attend(&mut self, mut child: Child) -> Result<(Option<i32>, Option<i32>), RunError> {
         loop {
-            if child.try_wait()?.is_some() {
+            if child.try_wait().at("wait for", self.stage.harness)?.is_some() {
                 return Ok(local::wait(child));
             }
             let waited = self.stage.interrupt.wait(LOOK);
@@ -190,7 +192,7 @@ impl LocalTrial<'_> {
                 waited?;
                 return if is_over { Err(RunError::OutOfTime) } else { Ok(ended) };
             }
-            self.watch.look()?;
+            self.watch.look().at("read", &self.task.0)?;
             if let Some((attempt, _)) = self.watch.attempt() {
                 (self.stage.show)(RunProgress { attempt, step: self.watch.step(attempt) });
             }
@@ -264,7 +266,8 @@ impl LocalTrial<'_> {
 }
 
 fn read_spec(task: &TaskDir) -> io::Result<TaskSpec> {
-    Ok(checksum::from_slice(&std::fs::read(task.spec())?)?)
+    let text = std::fs::read(task.spec()).named("read", &task.spec())?;
+    Ok(checksum::from_slice(&text)?)
 }
 
 fn signal(pid: u32, signal: Signal) {

@@ -13,6 +13,7 @@ use super::run_record::{RehearsedRun, RunEnd};
 use super::scenarios::{self, Baseline, Fault, RehearseOn, Scenario, ScenarioKind};
 use crate::clock;
 use crate::experiment::{On, Task};
+use crate::file_error::IoResultExt;
 
 /// What is wanted.
 #[derive(Clone, Debug)]
@@ -47,12 +48,6 @@ pub(crate) enum RehearseError {
     /// What the task waits for must have run.
     #[error("task `{task}`, which must run first, failed: {reason}")]
     Upstream { task: String, reason: String },
-}
-
-impl From<std::io::Error> for RehearseError {
-    fn from(error: std::io::Error) -> Self {
-        Self::Run(error.into())
-    }
 }
 
 /// Hears which run begins: its kind, its number from 1, of how many as far as is known, and the seconds
@@ -134,7 +129,8 @@ impl Rehearser<'_> {
                 continue;
             };
             let pair = (&baseline.run, &baseline.dir);
-            let comparison = compare(pair, (&done.run, &done.dir), &slack)?;
+            let compared = compare(pair, (&done.run, &done.dir), &slack);
+            let comparison = compared.at("compare", done.dir.path()).map_err(RunError::from)?;
             if scenario.kind == ScenarioKind::Undisturbed {
                 slack = Tolerance::new(&comparison, &baseline.run, &done.run);
                 all.again = Some((done.run, comparison));

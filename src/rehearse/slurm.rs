@@ -10,6 +10,7 @@ use super::run_record::{Injected, RehearsedRun, RunEnd};
 use super::scenarios::{Fault, InjectionTime, Scenario};
 use super::watch::TrialWatcher;
 use crate::clock;
+use crate::file_error::IoResultExt;
 use crate::observe;
 use crate::script;
 use crate::slurm::{Client, JobId, Recipient};
@@ -43,13 +44,14 @@ pub(super) fn run(
     patience: Option<f64>,
 ) -> Result<RehearsedRun, RunError> {
     let Some(array) = place.plan.as_ref().and_then(|plan| plan.arrays.first()) else {
-        return Err(std::io::Error::other("the run has no script").into());
+        let none = Err(std::io::Error::other("the run has no script"));
+        return Ok(none.at("submit", &place.dir.0)?);
     };
     let token = script::token(place.id.as_str(), &array.task, array.index);
     let arguments = script::arguments(array, &[]);
     let job = client.submit(&place.task.script(0), &arguments)?.job;
     let dir = place.task.trial(trial);
-    let watch = TrialWatcher::new(dir.clone())?;
+    let watch = TrialWatcher::new(dir.clone()).at("watch", dir.path())?;
     let client = client.for_names(vec![token]);
     let mut run = SlurmTrial { stage, client, job, dir, watch };
     let result = run.carry_out(scenario, patience);
@@ -57,9 +59,9 @@ pub(super) fn run(
         run.cancel();
     }
     let end = result?;
-    run.watch.look()?;
+    run.watch.look().at("read", run.dir.path())?;
     let seconds = run.ran();
-    Ok(gather(&run.watch, &run.dir, scenario, end, seconds)?)
+    Ok(gather(&run.watch, &run.dir, scenario, end, seconds).at("read", run.dir.path())?)
 }
 
 impl SlurmTrial<'_> {
@@ -75,7 +77,7 @@ impl SlurmTrial<'_> {
             if self.stage.deadline.is_some_and(|deadline| now > deadline) {
                 return Err(RunError::OutOfTime);
             }
-            self.watch.look()?;
+            self.watch.look().at("read", self.dir.path())?;
             if let Some((attempt, _)) = self.watch.attempt() {
                 (self.stage.show)(RunProgress { attempt, step: self.watch.step(attempt) });
             }
@@ -127,7 +129,7 @@ impl SlurmTrial<'_> {
         if !self.watch.is_over() {
             return Ok(None);
         }
-        let files = observe::trial_files(&self.dir)?;
+        let files = observe::trial_files(&self.dir).at("read", self.dir.path())?;
         let reason = || {
             let attempts = self.watch.attempts();
             let end = attempts.last().and_then(|attempt| attempt.end.clone());

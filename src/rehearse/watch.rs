@@ -11,6 +11,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
 use super::run_record::{HarnessNotes, Injected, RehearsedAttempt};
 use super::scenarios::Fault;
+use crate::file_error::IoResultExt;
 
 /// What is known of a running trial so far.
 #[derive(Debug)]
@@ -50,7 +51,8 @@ impl TrialWatcher {
     pub(super) fn look(&mut self) -> io::Result<()> {
         let length = fs::metadata(self.dir.attempts()).map_or(0, |file| file.len());
         if length != self.recorded {
-            self.records = lines::read(&self.dir.attempts())?.rows;
+            self.records =
+                lines::read(&self.dir.attempts()).named("read", &self.dir.attempts())?.rows;
             self.recorded = length;
         }
         self.read_reports()?;
@@ -95,7 +97,8 @@ impl TrialWatcher {
     /// A resume takes reports out of the file; what was read before stays known here.
     fn read_reports(&mut self) -> io::Result<()> {
         let newest = self.reports.last().map(|line| line.attempt);
-        let (fresh, is_new_file) = self.metrics.read(&self.dir.metrics())?;
+        let (fresh, is_new_file) =
+            self.metrics.read(&self.dir.metrics()).named("read", &self.dir.metrics())?;
         let rows = lines::parse::<MetricsLine>(&fresh).rows;
         let is_known = |line: &MetricsLine| is_new_file && newest >= Some(line.attempt);
         self.reports.extend(rows.into_iter().filter(|line| !is_known(line)));

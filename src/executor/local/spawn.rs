@@ -63,7 +63,8 @@ pub fn start_runner(
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)
         .stderr(output)
-        .spawn()?;
+        .spawn()
+        .named("run", program)?;
     let began = Instant::now();
     while began.elapsed() < START_LIMIT {
         if is_running(dir)?.is_some_and(|process| process.pid == child.id()) {
