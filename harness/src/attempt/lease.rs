@@ -47,7 +47,7 @@ pub(crate) struct Lease {
     pub(crate) nonce: String,
 }
 
-/// The claim before this process's own.
+/// A claim before this process's own.
 #[derive(Clone, Debug)]
 pub(crate) struct PreviousClaim {
     pub(crate) attempt: u32,
@@ -59,8 +59,8 @@ pub(crate) struct PreviousClaim {
 /// The outcome of a claim.
 #[derive(Debug)]
 pub(crate) enum LeaseClaim {
-    /// This process holds the lease. The second field is the claim before it.
-    Made(Lease, Option<PreviousClaim>),
+    /// This process holds the lease. The second field has the claims before it that are still there, oldest first.
+    Made(Lease, Vec<PreviousClaim>),
     /// A later run of the same Slurm job holds it: this process is a remnant.
     Stale(LeaseHolder),
 }
@@ -68,10 +68,11 @@ pub(crate) enum LeaseClaim {
 /// Claims the next attempt, none below `least`.
 pub(crate) fn claim(folder: &Path, least: u32, own: &LeaseHolder) -> io::Result<LeaseClaim> {
     let claims = Claims::new(folder, STEM);
-    let mut before = None;
+    let mut before = Vec::new();
     let outcome = claims.take(&own.nonce, &serde_json::to_vec(own)?, |newest| {
-        before = newest.and_then(|number| read(&claims, number));
-        match &before {
+        let kept = newest.into_iter().flat_map(|number| number.saturating_sub(1)..=number);
+        before = kept.filter_map(|number| read(&claims, number)).collect();
+        match before.last() {
             Some(PreviousClaim { holder, .. }) if is_later_run(holder, own) => {
                 ClaimDecision::Leave(holder.clone())
             }
@@ -135,6 +136,18 @@ mod tests {
             process: ProcessId { node: "n1".into(), boot_id: "b".into(), pid: 1, start_ticks: 1 },
             nonce: nonce.into(),
         }
+    }
+
+    #[test]
+    fn the_claims_before_are_known_while_they_are_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let before = |nonce| {
+            let claim = claim(folder.path(), 0, &holder(None, 0, nonce)).unwrap();
+            let LeaseClaim::Made(_, before) = claim else { panic!("{claim:?}") };
+            before.iter().map(|claim| claim.attempt).collect::<Vec<_>>()
+        };
+        let claims = ["a", "b", "c", "d"].map(before);
+        assert_eq!(claims, [vec![], vec![0], vec![0, 1], vec![1, 2]]);
     }
 
     fn made(claim: LeaseClaim) -> Lease {

@@ -71,7 +71,7 @@ pub(crate) fn run(harness: &mut Harness) -> Result<AttemptResult, String> {
         LeaseClaim::Stale(holder) => return Ok(AttemptResult::Stale(holder)),
     };
     let mut log = attempt_log(harness, lease.attempt);
-    let opened = take_over(harness, &own, before.as_ref(), &mut log);
+    let opened = take_over(harness, &own, lease.attempt, &before, &mut log);
     let (journal, mut history) = opened.map_err(|error| with_path(&path, &error))?;
     let leaves = requeue::must_leave(harness);
     let resumed = if leaves {
@@ -124,14 +124,21 @@ fn claim_lease(harness: &Harness, own: &LeaseHolder) -> Result<LeaseClaim, Strin
 fn take_over(
     harness: &Harness,
     own: &LeaseHolder,
-    before: Option<&PreviousClaim>,
+    attempt: u32,
+    before: &[PreviousClaim],
     log: &mut Log,
 ) -> io::Result<(AttemptJournal, History)> {
     requeue::remove_marks(harness);
-    let was_alive = takeover::end_remnants(harness, before, log);
+    let last = before.last();
+    let was_alive = takeover::end_remnants(harness, last, log);
     // The earlier attempt may have written its last lines until now.
-    let alive = before.filter(|_| was_alive).map(|before| before.attempt);
-    open_record(harness, own, before, alive, log)
+    let alive = last.filter(|_| was_alive).map(|last| last.attempt);
+    let path = harness.trial.dir.attempts();
+    harness.patience().with(|| {
+        let journal = AttemptJournal::open(&path, &harness.records)?;
+        complete(&journal, &path, (attempt, before), alive, own.slurm_job.as_deref())?;
+        Ok((journal, read_history(&path, log)?))
+    })
 }
 
 /// Decides what follows from the program's end, and records it.
@@ -206,22 +213,6 @@ fn record_finished(
     point.resume
 }
 
-/// Opens the record and completes it.
-fn open_record(
-    harness: &Harness,
-    own: &LeaseHolder,
-    before: Option<&PreviousClaim>,
-    alive: Option<u32>,
-    log: &mut Log,
-) -> io::Result<(AttemptJournal, History)> {
-    let path = harness.trial.dir.attempts();
-    harness.patience().with(|| {
-        let journal = AttemptJournal::open(&path, &harness.records)?;
-        complete(&journal, &path, before, alive, own.slurm_job.as_deref())?;
-        Ok((journal, read_history(&path, log)?))
-    })
-}
-
 /// Reads the record and logs its damaged lines.
 fn read_history(path: &Path, log: &mut Log) -> io::Result<History> {
     open::refresh(path);
@@ -232,18 +223,18 @@ fn read_history(path: &Path, log: &mut Log) -> io::Result<History> {
     Ok(History::of(&lines.rows))
 }
 
-/// Writes the records that earlier attempts could not: the end of each, and the start of the last one if it was lost
-/// while it verified checkpoints.
+/// Writes the records that attempts before `own` could not: the end of each, and the starts of the last ones if they
+/// were lost while they verified checkpoints.
 fn complete(
     journal: &AttemptJournal,
     path: &Path,
-    before: Option<&PreviousClaim>,
+    (own, before): (u32, &[PreviousClaim]),
     alive: Option<u32>,
     job: Option<&str>,
 ) -> io::Result<()> {
     let mut rows = lines::read(path)?.rows;
-    let start = before.and_then(|before| nodes::missing_start(&rows, before));
-    if let Some(start) = start.map(AttemptRecord::Start) {
+    for start in nodes::missing_starts(&rows, before, own, unix_now()) {
+        let start = AttemptRecord::Start(start);
         journal.write(&start)?;
         rows.push(start);
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use nemo_core::process_id::ProcessId;
 use nemo_core::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Cause, Next};
 
 use crate::attempt::lease::PreviousClaim;
@@ -49,14 +50,25 @@ pub(crate) fn must_leave(rows: &[AttemptRecord], node: &str) -> bool {
     bad(rows).iter().any(|bad| bad == node) && !rows.iter().any(was_left)
 }
 
-/// The missing start of the previous attempt, which was lost before it could write one.
-pub(crate) fn missing_start(
+/// The missing starts of the attempts between the last recorded one and `own`, which were lost before they could write
+/// one. `before` has those of their claims that are still there.
+pub(crate) fn missing_starts(
     rows: &[AttemptRecord],
-    before: &PreviousClaim,
-) -> Option<AttemptStart> {
-    let PreviousClaim { attempt, holder, time } = before;
-    let is_own = |row: &AttemptRecord| row.as_start().is_some_and(|own| own.attempt == *attempt);
-    (!rows.iter().any(is_own)).then(|| AttemptStart {
+    before: &[PreviousClaim],
+    own: u32,
+    now: f64,
+) -> Vec<AttemptStart> {
+    let first = rows.iter().map(|row| row.attempt() + 1).max().unwrap_or(0);
+    let start = |attempt: u32| {
+        let claim = before.iter().find(|claim| claim.attempt == attempt);
+        claim.map_or_else(|| unclaimed_start(attempt, now), start_of_claim)
+    };
+    (first..own).map(start).collect()
+}
+
+fn start_of_claim(claim: &PreviousClaim) -> AttemptStart {
+    let PreviousClaim { attempt, holder, time } = claim;
+    AttemptStart {
         attempt: *attempt,
         slurm_job: holder.slurm_job.clone(),
         restarts: holder.restarts,
@@ -64,7 +76,21 @@ pub(crate) fn missing_start(
         time: *time,
         resume_step: None,
         began: Some(*time),
-    })
+    }
+}
+
+/// The start of an attempt whose claim is gone: several in a row were lost before one could write a record.
+fn unclaimed_start(attempt: u32, now: f64) -> AttemptStart {
+    let process = ProcessId { node: String::new(), boot_id: String::new(), pid: 0, start_ticks: 0 };
+    AttemptStart {
+        attempt,
+        slurm_job: None,
+        restarts: 0,
+        process,
+        time: now,
+        resume_step: None,
+        began: Some(now),
+    }
 }
 
 /// The missing ends of attempts that can't write any more.
@@ -121,8 +147,11 @@ fn superseded() -> (Cause, String) {
 }
 
 fn lost(start: &AttemptStart) -> (Cause, String) {
-    let node = &start.process.node;
-    let reason = format!("it recorded no end: `{node}`, its daemon or the harness was lost");
+    let node = match start.process.node.as_str() {
+        "" => "its node".to_owned(),
+        node => format!("`{node}`"),
+    };
+    let reason = format!("it recorded no end: {node}, its daemon or the harness was lost");
     (Cause::NodeFailure, reason)
 }
 
@@ -224,10 +253,24 @@ mod tests {
             },
             nonce: "a".into(),
         };
-        let before = PreviousClaim { attempt: 1, holder, time: 5.0 };
-        let start = missing_start(&rows("s0@n1 p0"), &before).unwrap();
-        assert_eq!((start.attempt, start.restarts, start.time), (1, 2, 5.0));
-        assert!(missing_start(&rows("s0@n1 p0 s1@n1"), &before).is_none());
+        let claim = |attempt| PreviousClaim { attempt, holder: holder.clone(), time: 5.0 };
+        let check = |text: &str, before: &[u32], own, expected: &[(u32, &str, f64)]| {
+            let before: Vec<PreviousClaim> = before.iter().copied().map(claim).collect();
+            let starts = missing_starts(&rows(text), &before, own, 9.0);
+            let told: Vec<(u32, &str, f64)> = starts
+                .iter()
+                .map(|start| (start.attempt, start.process.node.as_str(), start.time))
+                .collect();
+            assert_eq!(told, expected, "{text}");
+        };
+        check("", &[], 0, &[]);
+        check("s0@n1 p0 s1@n1", &[1], 2, &[]);
+        check("s0@n1 p0", &[1], 2, &[(1, "n1", 5.0)]);
+        // Two in a row were lost; of three, the first one's claim is gone.
+        check("s0@n1 p0", &[1, 2], 3, &[(1, "n1", 5.0), (2, "n1", 5.0)]);
+        check("s0@n1 p0", &[2, 3], 4, &[(1, "", 9.0), (2, "n1", 5.0), (3, "n1", 5.0)]);
+        // A start that is damaged was written once.
+        check("s0@n1 p0 p1", &[1], 2, &[]);
     }
 
     #[test]

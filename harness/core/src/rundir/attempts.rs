@@ -82,6 +82,21 @@ pub enum AttemptRecord {
 }
 
 impl AttemptRecord {
+    /// The number of its attempt.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        match self {
+            Self::Start(start) => start.attempt,
+            Self::End(end) => end.attempt,
+            Self::Checkpoint { attempt, .. }
+            | Self::Removed { attempt, .. }
+            | Self::Ready { attempt, .. }
+            | Self::Hang { attempt, .. }
+            | Self::Label { attempt, .. }
+            | Self::ExcludeNode { attempt, .. } => *attempt,
+        }
+    }
+
     /// The start that it is, if it is one.
     #[must_use]
     pub fn as_start(&self) -> Option<&AttemptStart> {
