@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use nemo_core::exit;
 use nemo_core::rundir::Cause;
 use nemo_core::rundir::runner::RunnerRecord;
 
@@ -31,8 +32,12 @@ pub(super) fn trials(task: &Task, sources: &StatusInputs<'_>) -> Vec<TrialStatus
         close_all_but_the_last(&mut attempts);
         if let Some(last) = attempts.last_mut().filter(|last| is_over && last.cause.is_none()) {
             // Nobody could write its end: killed with the machine, or by -9.
-            last.cause =
-                Some(if sources.runner.rebooted { Cause::NodeFailure } else { Cause::Failed });
+            last.cause = Some(match state {
+                State::Completed => Cause::Completed,
+                State::Cancelled => Cause::Cancelled,
+                _ if sources.runner.rebooted => Cause::NodeFailure,
+                _ => Cause::Failed,
+            });
             last.reason.clone_from(&reason);
         }
         let is_final = is_recorded(files, last.get(&index).copied());
@@ -48,6 +53,23 @@ fn is_recorded(files: &TrialFiles, last: Option<&RunnerRecord>) -> bool {
     use RunnerRecord::{Dropped, NotStarted};
     let is_given_up = matches!(last, Some(Dropped { .. } | NotStarted { .. }));
     is_given_up || trial::last_end(&files.attempts).and_then(trial::final_end).is_some()
+}
+
+/// What became of a trial whose record has no end, though its harness had one: a word that was lost with the disk.
+fn ended(exit_code: Option<i32>) -> (State, Option<String>) {
+    let code = exit_code.and_then(|code| u8::try_from(code).ok());
+    let state = match code {
+        Some(exit::DONE) => State::Completed,
+        Some(exit::CANCELLED) => State::Cancelled,
+        Some(exit::TIMEOUT) => State::Timeout,
+        Some(exit::FAILED) => State::Failed,
+        _ => {
+            let reason = "its harness ended several times without a record";
+            return (State::Failed, Some(reason.to_owned()));
+        }
+    };
+    let code = exit_code.unwrap_or_default();
+    (state, Some(format!("its record has no end; its harness exited with code {code}")))
 }
 
 /// An attempt that another followed is over, whether or not somebody could write so.
@@ -108,9 +130,7 @@ fn state(
         Some(RunnerRecord::Started { .. }) if will_run => (State::Running, None),
         Some(RunnerRecord::Started { .. }) => (State::Failed, Some(format!("{why}: {go_on}"))),
         Some(RunnerRecord::Ended { .. }) if will_run => (State::Preempted, None),
-        Some(RunnerRecord::Ended { .. }) => {
-            (State::Failed, Some("its harness ended several times without a record".to_owned()))
-        }
+        Some(RunnerRecord::Ended { exit_code, .. }) => ended(*exit_code),
         _ if will_run => (State::Pending, None),
         _ if sources.runner.liveness.is_none() => {
             (State::Pending, Some(format!("was not started: {go_on}")))

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use crate::{checksum, open};
+use crate::checksum::{self, Checksum};
+use crate::open;
 
 /// The end of a line that a crash or a full disk cut short. Such a line is ignored and is no damage.
 pub(crate) const TORN: &[u8] = b"<torn>\n";
@@ -55,9 +56,10 @@ impl<T> Lines<T> {
     }
 }
 
-/// Parses lines from bytes. A last line without a line break was torn by a crash and is ignored.
+/// Parses lines from bytes. A last line without a line break was torn by a crash and is ignored. If any line has a
+/// checksum, a line without one has lost it, and is damaged.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Lines<T> {
-    let mut lines = Lines::default();
+    let mut lines: Vec<(usize, Checksum, serde_json::Result<T>)> = Vec::new();
     for (number, line) in (1..).zip(bytes.split_inclusive(|&byte| byte == b'\n')) {
         if line.ends_with(TORN) || line.iter().all(u8::is_ascii_whitespace) {
             continue;
@@ -65,18 +67,23 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Lines<T> {
         if !line.ends_with(b"\n") && !is_whole(line) {
             continue;
         }
-        match checksum::from_slice(line) {
-            Ok(row) => lines.rows.push(row),
-            Err(_) => lines.damaged.push(number),
+        lines.push((number, checksum::check(line), checksum::from_slice(line)));
+    }
+    let has_checksums = lines.iter().any(|(_, checksum, _)| *checksum == Checksum::Right);
+    let mut all = Lines::default();
+    for (number, checksum, row) in lines {
+        match row {
+            Ok(row) if !has_checksums || checksum == Checksum::Right => all.rows.push(row),
+            _ => all.damaged.push(number),
         }
     }
-    lines
+    all
 }
 
 /// Whether a last line without its line break holds all of an object, by its checksum. Then only the break was lost, or
 /// something else took its place.
 pub(crate) fn is_whole(line: &[u8]) -> bool {
-    let has_right = |text: &[u8]| checksum::check(text) == checksum::Checksum::Right;
+    let has_right = |text: &[u8]| checksum::check(text) == Checksum::Right;
     has_right(line) || line.split_last().is_some_and(|(_, rest)| has_right(rest))
 }
 
@@ -172,6 +179,20 @@ mod tests {
             let lines = parse::<SampleRow>(&flipped);
             assert!(lines.rows == rows || !lines.damaged.is_empty(), "bit {bit}: {lines:?}");
         }
+    }
+
+    #[test]
+    fn a_line_that_lost_its_checksum_is_damaged() {
+        let lines =
+            [r#"{"number":1,"word":"a","checksum":"00000000"}"#, r#"{"number":2,"word":"b"}"#];
+        let row = |number, word: &str| SampleRow { number, word: word.to_owned() };
+        let whole = String::from_utf8(checksum::to_vec(&row(1, "a")).unwrap()).unwrap();
+        let parse = |text: String| parse::<SampleRow>(text.as_bytes());
+        let kept = parse(format!("{}\n{whole}\n{}\n", lines[1], lines[1]));
+        assert_eq!(kept, Lines { rows: vec![row(1, "a")], damaged: vec![1, 3] });
+        // Another program writes none.
+        assert_eq!(parse(format!("{}\n", lines[1])).rows, [row(2, "b")]);
+        assert_eq!(parse(format!("{}\n{}\n", lines[0], lines[1])).damaged, [1]);
     }
 
     #[test]
