@@ -21,6 +21,7 @@ mod goodput;
 mod limits;
 mod list;
 mod local;
+mod mutants;
 mod odd_answers;
 mod output;
 #[path = "../../harness/tests/it/promises.rs"]
