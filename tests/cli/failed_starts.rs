@@ -53,7 +53,7 @@ fn what_can_t_be_started_is_given_up() {
     let printed = fake.world.run(&["poll"]);
     assert_eq!((printed.code, fake.read("requeued").as_str()), (1, ""), "{printed:?}");
     assert!(
-        printed.stderr.contains(&format!("{id}/train/0: job 101_0 was started too often")),
+        printed.stderr.contains(&format!("{id}/train/0: job 101_0 failed to start too often")),
         "{printed:?}"
     );
 }
