@@ -55,7 +55,7 @@ const JOB: JobId = JobId(7);
 fn a_missing_program_is_named() {
     let fake = Fake::new(&[]);
     let error = fake.client().queue(&[JOB]).unwrap_err();
-    let expected = format!("`squeue` is in no folder of PATH: {}", fake.folder.path().display());
+    let expected = format!("`squeue` was not found in PATH: {}", fake.folder.path().display());
     assert_eq!(error.to_string(), expected);
     assert!(!error.is_no_answer());
     assert!(error.hint().unwrap().contains("login node"));

@@ -9,7 +9,6 @@ use super::App;
 use crate::clock;
 use crate::error::{CommandError, ExitCode};
 use crate::experiment::Experiment;
-use crate::parallel::join;
 use crate::report::say;
 use crate::slurm::{Cluster, SlurmError};
 
@@ -74,8 +73,8 @@ pub(super) fn facts(app: &App, name: Option<&str>) -> Result<Cluster, SlurmError
     if let Some(kept) = kept.filter(|kept| kept.asked <= now && now - kept.asked < FRESH) {
         return Ok(kept.cluster);
     }
-    let (limits, partitions) = join(|| slurm.limits(), || slurm.partitions());
-    let cluster = Cluster::new(&limits?, &partitions?);
+    let (limits, partitions) = slurm.limits_and_partitions()?;
+    let cluster = Cluster::new(&limits, &partitions);
     let kept = CachedCluster { asked: now, cluster };
     if let Ok(text) = serde_json::to_vec(&kept) {
         // Only a hint: without it the cluster is asked again.

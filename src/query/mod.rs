@@ -8,9 +8,8 @@ use std::collections::{HashMap, HashSet};
 use crate::clock;
 use crate::humanize::count;
 use crate::journal::{self, Event};
-use crate::parallel::join;
 use crate::slurm::parse::{account, queue};
-use crate::slurm::{AccountRow, Client, JobId, JobPhase, Parsed, QueueRow, SlurmError};
+use crate::slurm::{AccountRow, Client, JobId, JobPhase, Parsed, QueueRow, SlurmError, block_on};
 use crate::status::QueryResult;
 use crate::store::Stored;
 pub use crate::summary::NamedJob;
@@ -66,11 +65,22 @@ pub fn named(journal: &[Event]) -> Vec<NamedJob> {
 /// Asks `squeue` and `sacct` side by side.
 fn ask_both(client: &Client, wanted: &JobsToQuery) -> QueueAndAccounts {
     let jobs: Vec<&NamedJob> = wanted.jobs.iter().collect();
-    let (accounts, queue) = join(
-        || answer(sacct(client, &jobs, wanted.created).map(|text| account::parse(&text))),
-        || answer(squeue(client, &jobs).map(|text| queue::parse(&text))),
-    );
-    (queue, accounts)
+    let both = async {
+        Ok(tokio::join!(queue_text(client, &jobs), accounts_text(client, &jobs, wanted.created)))
+    };
+    let (queue, accounts) = match block_on("squeue", both) {
+        Ok(both) => both,
+        Err(error) => {
+            return (
+                QueryResult::Failed(error.to_string()),
+                QueryResult::Failed(error.to_string()),
+            );
+        }
+    };
+    (
+        answer(queue.map(|text| queue::parse(&text))),
+        answer(accounts.map(|text| account::parse(&text))),
+    )
 }
 
 /// Seconds by which this machine's clock and Slurm's may differ.
@@ -80,23 +90,37 @@ const CLOCK_SLACK: i64 = 3600;
 const LONGEST: usize = 100_000;
 
 fn squeue(client: &Client, jobs: &[&NamedJob]) -> Result<Vec<u8>, SlurmError> {
-    in_parts(client, jobs, &|client, ids| client.queue_text(ids))
+    block_on("squeue", queue_text(client, jobs))
+}
+
+async fn queue_text(client: &Client, jobs: &[&NamedJob]) -> Result<Vec<u8>, SlurmError> {
+    in_parts(client, jobs, async |client, ids| client.queue_text(ids).await).await
 }
 
 fn sacct(client: &Client, jobs: &[&NamedJob], created: u64) -> Result<Vec<u8>, SlurmError> {
-    let since = i64::try_from(created).unwrap_or(0) - CLOCK_SLACK;
-    in_parts(client, jobs, &|client, ids| client.accounting_text(ids, since))
+    block_on("sacct", accounts_text(client, jobs, created))
 }
 
-type RunQuery<'a> = &'a dyn Fn(&Client, &[JobId]) -> Result<Vec<u8>, SlurmError>;
+async fn accounts_text(
+    client: &Client,
+    jobs: &[&NamedJob],
+    created: u64,
+) -> Result<Vec<u8>, SlurmError> {
+    let since = i64::try_from(created).unwrap_or(0) - CLOCK_SLACK;
+    in_parts(client, jobs, async |client, ids| client.accounting_text(ids, since).await).await
+}
 
 /// One question, unless the names of the jobs are too long for one.
-fn in_parts(client: &Client, jobs: &[&NamedJob], ask: RunQuery<'_>) -> Result<Vec<u8>, SlurmError> {
+async fn in_parts(
+    client: &Client,
+    jobs: &[&NamedJob],
+    ask: impl AsyncFn(&Client, &[JobId]) -> Result<Vec<u8>, SlurmError>,
+) -> Result<Vec<u8>, SlurmError> {
     let longest = jobs.iter().map(|job| job.name.len() + 1).max().unwrap_or(1);
     let mut all = Vec::new();
     for part in jobs.chunks((LONGEST / longest).max(1)) {
         let client = client.for_names(part.iter().map(|job| job.name.clone()).collect());
-        all.extend(ask(&client, &part.iter().map(|job| job.slurm_job).collect::<Vec<_>>())?);
+        all.extend(ask(&client, &part.iter().map(|job| job.slurm_job).collect::<Vec<_>>()).await?);
     }
     Ok(all)
 }

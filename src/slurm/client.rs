@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::time::Duration;
 
-use super::command::{Call, Output};
+use super::command::{Call, Output, block_on};
 use super::environment::{FOR_QUESTIONS, is_for_questions, is_for_sbatch};
 use super::error::{SlurmError, notices};
 use super::id::JobId;
@@ -127,7 +127,7 @@ impl Client {
         words.extend(args.iter().map(OsString::from));
         words.push(script.into());
         let sees = |name: &OsStr| is_for_sbatch(name, &text, args);
-        let output = self.run("sbatch", &words, &sees, &[])?;
+        let output = block_on("sbatch", self.run("sbatch", &words, &sees, &[]))?;
         let (job, cluster) =
             submit::parse(&output.stdout).ok_or_else(|| unreadable("sbatch", &output))?;
         Ok(Accepted { job, cluster, notices: notices(&output.stderr) })
@@ -170,18 +170,18 @@ impl Client {
     ///
     /// Pass the ids of arrays, not of their tasks. A job that Slurm forgot has no row.
     pub fn queue(&self, jobs: &[JobId]) -> Result<Parsed<QueueRow>, SlurmError> {
-        Ok(queue::parse(&self.queue_text(jobs)?))
+        block_on("squeue", self.queue_text(jobs)).map(|text| queue::parse(&text))
     }
 
     /// The same, as `squeue` prints it: what [`queue::parse`] reads.
-    pub fn queue_text(&self, jobs: &[JobId]) -> Result<Vec<u8>, SlurmError> {
+    pub async fn queue_text(&self, jobs: &[JobId]) -> Result<Vec<u8>, SlurmError> {
         let mut all = Vec::new();
         for list in id_lists(jobs) {
             let which = format!("--jobs={list}");
-            let mut part = self.squeue_text(std::slice::from_ref(&which))?;
+            let mut part = self.squeue_text(std::slice::from_ref(&which)).await?;
             // Tasks of an array that wait for different reasons have one row, with all the reasons.
             if queue::rows(&part).flatten().any(|row| row.reason.contains(',')) {
-                part = self.squeue_text(&[which, "--array".to_owned()])?;
+                part = self.squeue_text(&[which, "--array".to_owned()]).await?;
             }
             all.extend(part);
         }
@@ -190,14 +190,14 @@ impl Client {
 
     /// What the accounts say of these jobs: every attempt of each. One `sacct`.
     pub fn accounting(&self, jobs: &[JobId], since: i64) -> Result<Parsed<AccountRow>, SlurmError> {
-        Ok(account::parse(&self.accounting_text(jobs, since)?))
+        block_on("sacct", self.accounting_text(jobs, since)).map(|text| account::parse(&text))
     }
 
     /// The same, as `sacct` prints it: what [`account::parse`] reads.
-    pub fn accounting_text(&self, jobs: &[JobId], since: i64) -> Result<Vec<u8>, SlurmError> {
+    pub async fn accounting_text(&self, jobs: &[JobId], since: i64) -> Result<Vec<u8>, SlurmError> {
         let mut all = Vec::new();
         for list in id_lists(jobs) {
-            all.extend(self.sacct_text(since, &[format!("--jobs={list}")])?);
+            all.extend(self.sacct_text(since, &[format!("--jobs={list}")]).await?);
         }
         Ok(all)
     }
@@ -294,22 +294,37 @@ impl Client {
 
     /// The cluster's limits and habits.
     pub fn limits(&self) -> Result<ClusterLimits, SlurmError> {
-        let output = self.words("scontrol", &["show", "config"])?;
+        block_on("scontrol", self.limits_asked())
+    }
+
+    async fn limits_asked(&self) -> Result<ClusterLimits, SlurmError> {
+        let output = self.say("scontrol", &["show", "config"]).await?;
         config::parse(&output.stdout).ok_or_else(|| unreadable("scontrol", &output))
     }
 
     /// The cluster's partitions, hidden ones included.
     pub fn partitions(&self) -> Result<Vec<Partition>, SlurmError> {
-        let output = self.words("scontrol", &["--all", "--oneliner", "show", "partition"])?;
+        block_on("scontrol", self.partitions_asked())
+    }
+
+    /// Both, asked side by side.
+    pub fn limits_and_partitions(&self) -> Result<(ClusterLimits, Vec<Partition>), SlurmError> {
+        let both = async { tokio::try_join!(self.limits_asked(), self.partitions_asked()) };
+        block_on("scontrol", both)
+    }
+
+    async fn partitions_asked(&self) -> Result<Vec<Partition>, SlurmError> {
+        let words = ["--all", "--oneliner", "show", "partition"];
+        let output = self.say("scontrol", &words).await?;
         let parsed = partition::parse(&output.stdout);
         if parsed.rows.is_empty() { Err(unreadable("scontrol", &output)) } else { Ok(parsed.rows) }
     }
 
     fn squeue(&self, which: &[String]) -> Result<Parsed<QueueRow>, SlurmError> {
-        Ok(queue::parse(&self.squeue_text(which)?))
+        block_on("squeue", self.squeue_text(which)).map(|text| queue::parse(&text))
     }
 
-    fn squeue_text(&self, which: &[String]) -> Result<Vec<u8>, SlurmError> {
+    async fn squeue_text(&self, which: &[String]) -> Result<Vec<u8>, SlurmError> {
         let delimiter = char::from(queue::DELIMITER);
         let fields = queue::FIELDS.map(|field| format!("{field}:{delimiter}")).join(",");
         let format = format!("--Format={fields}");
@@ -317,7 +332,7 @@ impl Client {
         words.extend(which.iter().map(String::as_str));
         let names = self.name_filter();
         words.extend(names.as_deref());
-        match self.words("squeue", &words) {
+        match self.say("squeue", &words).await {
             // `squeue` complains of a field that it doesn't know, leaves it out, and exits 0.
             Ok(output) => match SlurmError::from_output("squeue", &output.stderr, output.code) {
                 error @ SlurmError::UnknownField { .. } => Err(error),
@@ -329,10 +344,10 @@ impl Client {
     }
 
     fn sacct(&self, since: i64, which: &[String]) -> Result<Parsed<AccountRow>, SlurmError> {
-        Ok(account::parse(&self.sacct_text(since, which)?))
+        block_on("sacct", self.sacct_text(since, which)).map(|text| account::parse(&text))
     }
 
-    fn sacct_text(&self, since: i64, which: &[String]) -> Result<Vec<u8>, SlurmError> {
+    async fn sacct_text(&self, since: i64, which: &[String]) -> Result<Vec<u8>, SlurmError> {
         let fields = format!("--format={}", account::FIELDS.join(","));
         let delimiter = format!("--delimiter={}", char::from(queue::DELIMITER));
         let since = format!("--starttime=uts{}", since.max(EARLIEST));
@@ -341,7 +356,7 @@ impl Client {
         words.extend(which.iter().map(String::as_str));
         let names = self.name_filter();
         words.extend(names.as_deref());
-        Ok(self.words("sacct", &words)?.stdout)
+        Ok(self.say("sacct", &words).await?.stdout)
     }
 
     fn name_filter(&self) -> Option<String> {
@@ -363,11 +378,15 @@ impl Client {
     }
 
     fn words(&self, program: &'static str, words: &[&str]) -> Result<Output, SlurmError> {
-        let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-        self.run(program, &words, &is_for_questions, &FOR_QUESTIONS)
+        block_on(program, self.say(program, words))
     }
 
-    fn run(
+    async fn say(&self, program: &'static str, words: &[&str]) -> Result<Output, SlurmError> {
+        let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+        self.run(program, &words, &is_for_questions, &FOR_QUESTIONS).await
+    }
+
+    async fn run(
         &self,
         program: &'static str,
         args: &[OsString],
@@ -377,7 +396,7 @@ impl Client {
         let path = self.path.as_deref();
         let cluster = self.cluster.iter().map(|name| format!("--clusters={name}").into());
         let args = &cluster.chain(args.iter().cloned()).collect::<Vec<OsString>>();
-        let output = Call { program, args, path, sees, set, timeout: self.timeout }.run()?;
+        let output = Call { program, args, path, sees, set, timeout: self.timeout }.run().await?;
         match output.code {
             Some(0) => Ok(output),
             // Of a task that its array does not have, older versions tell on stdout.

@@ -1,23 +1,24 @@
-//! Runs one of Slurm's programs: with a time-out, and with both outputs read whole while it runs.
-//!
-//! No threads and no runtime: one `poll` loop over the two pipes.
+//! Runs Slurm's programs: with a time-out, and with both outputs read whole while they run. Several run side by side on
+//! one thread.
 #![expect(
     clippy::disallowed_methods,
     reason = "the edge to Slurm: starts its programs, and measures how long they take"
 )]
 
 use std::ffi::{OsStr, OsString};
-use std::io::{ErrorKind, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::fs::File;
+use std::io::{self, ErrorKind, PipeWriter, Read};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nemo_core::room;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use tokio::net::unix::pipe::Receiver;
+use tokio::process::Child;
+use tokio::time::{sleep, timeout};
 
 use super::error::SlurmError;
 use crate::trace;
@@ -49,21 +50,32 @@ pub struct Call<'a> {
     pub timeout: Duration,
 }
 
-/// How often we look whether the program has ended while something else still holds its pipes.
-const LOOK: Duration = Duration::from_millis(50);
+/// Carries out on this thread what waits for programs. It must not be called within itself.
+///
+/// A runtime for each question: it is made in microseconds, and a program that asks Slurm nothing has none.
+pub(crate) fn block_on<T>(
+    program: &'static str,
+    work: impl Future<Output = Result<T, SlurmError>>,
+) -> Result<T, SlurmError> {
+    let make = || tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match room::until_room(make) {
+        Ok(runtime) => runtime.block_on(work),
+        Err(source) => Err(SlurmError::NotRun { program, source }),
+    }
+}
 
 impl Call<'_> {
     /// Runs it and waits for its end, or kills its process group when the time is up.
-    pub fn run(&self) -> Result<Output, SlurmError> {
+    pub async fn run(&self) -> Result<Output, SlurmError> {
         let began = Instant::now();
-        let answer = self.answer();
+        let answer = self.answer().await;
         trace::program(self.program, self.args, began.elapsed(), &answer);
         answer
     }
 
-    fn answer(&self) -> Result<Output, SlurmError> {
+    async fn answer(&self) -> Result<Output, SlurmError> {
         let program = self.program;
-        let failed = |source: std::io::Error| match source.kind() {
+        let failed = |source: io::Error| match source.kind() {
             ErrorKind::NotFound => SlurmError::MissingProgram { program, path: self.searched() },
             _ => SlurmError::NotRun { program, source },
         };
@@ -71,16 +83,15 @@ impl Call<'_> {
             .ok()
             .and_then(|mut files| files.next())
             .ok_or_else(|| failed(ErrorKind::NotFound.into()))?;
-        let mut child = self.command(&file).spawn().map_err(failed)?;
-        let deadline = Instant::now() + self.timeout;
-        let read = collect(&mut child, deadline);
-        if !matches!(read, Ok(Some(_))) {
-            end(&mut child);
+        let mut running = self.started(&file).await.map_err(failed)?;
+        let heard = timeout(self.timeout, running.hear()).await;
+        if !matches!(heard, Ok(Ok(_))) {
+            running.end().await;
         }
-        match read {
-            Ok(Some(output)) => Ok(output),
-            Ok(None) => Err(SlurmError::NoAnswer { program, waited: self.timeout }),
-            Err(source) => Err(SlurmError::NotRun { program, source }),
+        match heard {
+            Ok(Ok(status)) => running.output(status).map_err(failed),
+            Ok(Err(source)) => Err(SlurmError::NotRun { program, source }),
+            Err(_) => Err(SlurmError::NoAnswer { program, waited: self.timeout }),
         }
     }
 
@@ -89,9 +100,20 @@ impl Call<'_> {
         self.path.map(OsStr::to_owned).or_else(|| std::env::var_os("PATH")).unwrap_or_default()
     }
 
-    fn command(&self, file: &Path) -> Command {
+    /// Starts it. At the user's limit of processes there may be room for it in a moment.
+    async fn started(&self, file: &Path) -> io::Result<Running> {
+        for _ in 0..room::TRIES {
+            match Running::start(|stdout, stderr| self.command(file, stdout, stderr)) {
+                Err(error) if room::is_lacking(&error) => sleep(room::PAUSE).await,
+                started => return started,
+            }
+        }
+        Running::start(|stdout, stderr| self.command(file, stdout, stderr))
+    }
+
+    fn command(&self, file: &Path, stdout: PipeWriter, stderr: PipeWriter) -> Command {
         let mut command = Command::new(file);
-        command.args(self.args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(self.args).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         // A group of its own: Ctrl-C at us must not tear an `sbatch` out of its work, and a time-out ends its children.
         command.process_group(0);
         command.env_clear();
@@ -104,87 +126,86 @@ impl Call<'_> {
     }
 }
 
-/// Kills whatever the program started, then the program, and takes it off the process table.
-fn end(child: &mut Child) {
-    if let Ok(pid) = i32::try_from(child.id()) {
-        // It may have just ended by itself: then there is no such group, and nothing to do.
-        let _gone = killpg(Pid::from_raw(pid), Signal::SIGKILL);
-    }
-    let _reaped = child.wait();
+/// A program that was started.
+struct Running {
+    child: Child,
+    stdout: Outlet,
+    stderr: Outlet,
 }
 
-/// Reads both outputs until the program has ended; nothing if the time is up before.
-fn collect(child: &mut Child, deadline: Instant) -> std::io::Result<Option<Output>> {
-    let mut stdout = Pipe::new(child.stdout.take())?;
-    let mut stderr = Pipe::new(child.stderr.take())?;
-    let mut pause = Duration::from_micros(20);
-    loop {
-        stdout.read_available()?;
-        stderr.read_available()?;
+impl Running {
+    fn start(command: impl FnOnce(PipeWriter, PipeWriter) -> Command) -> io::Result<Self> {
+        let (stdout, its_stdout) = Outlet::new()?;
+        let (stderr, its_stderr) = Outlet::new()?;
+        // The command, and with it our copies of its ends of the pipes, is gone at the end of the line.
+        let child = tokio::process::Command::from(command(its_stdout, its_stderr)).spawn()?;
+        Ok(Self { child, stdout, stderr })
+    }
+
+    /// Reads both outputs until the program has ended.
+    async fn hear(&mut self) -> io::Result<ExitStatus> {
+        let Self { child, stdout, stderr } = self;
+        let both = async { tokio::try_join!(stdout.read_to_end(), stderr.read_to_end()) };
         // A pipe that someone else keeps open must not hold us up once the program itself has ended.
-        let silent = stdout.source.is_none() && stderr.source.is_none();
-        if let Some(status) = child.try_wait()? {
-            stdout.read_available()?;
-            stderr.read_available()?;
-            return Ok(Some(output(stdout, stderr, status)));
-        }
-        let Some(left) = deadline.checked_duration_since(Instant::now()) else {
-            return Ok(None);
+        let ended = tokio::select! {
+            status = child.wait() => Some(status?),
+            read = both => read.map(|_| None)?,
         };
-        if silent {
-            std::thread::sleep(pause.min(left));
-            pause = (pause * 2).min(LOOK);
-        } else {
-            wait_for_bytes(&stdout, &stderr, left.min(LOOK))?;
+        match ended {
+            Some(status) => Ok(status),
+            None => child.wait().await,
         }
+    }
+
+    /// Kills whatever the program started, then the program, and takes it off the process table.
+    async fn end(&mut self) {
+        if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) {
+            // It may have just ended by itself: then there is no such group, and nothing to do.
+            let _gone = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        let _reaped = self.child.wait().await;
+    }
+
+    fn output(self, status: ExitStatus) -> io::Result<Output> {
+        let (stdout, stderr) = (self.stdout.into_bytes()?, self.stderr.into_bytes()?);
+        Ok(Output { stdout, stderr, code: status.code() })
     }
 }
 
-fn output(stdout: Pipe<impl Read>, stderr: Pipe<impl Read>, status: ExitStatus) -> Output {
-    Output { stdout: stdout.bytes, stderr: stderr.bytes, code: status.code() }
-}
-
-/// One end of a pipe, and what came out of it.
-struct Pipe<R> {
-    source: Option<R>,
+/// Our end of a pipe, and what came out of it.
+struct Outlet {
+    pipe: Receiver,
     bytes: Vec<u8>,
 }
 
-impl<R: Read + AsFd> Pipe<R> {
-    fn new(source: Option<R>) -> std::io::Result<Self> {
-        if let Some(source) = &source {
-            let flags = OFlag::from_bits_retain(fcntl(source, FcntlArg::F_GETFL)?);
-            fcntl(source, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+/// A pipe holds so much: more is never read at once.
+const PIPE: usize = 64 * 1024;
+
+impl Outlet {
+    fn new() -> io::Result<(Self, PipeWriter)> {
+        let (pipe, other) = io::pipe()?;
+        let pipe = Receiver::from_owned_fd(pipe.into())?;
+        Ok((Self { pipe, bytes: Vec::new() }, other))
+    }
+
+    async fn read_to_end(&mut self) -> io::Result<()> {
+        loop {
+            self.pipe.readable().await?;
+            self.bytes.reserve(PIPE);
+            match self.pipe.try_read_buf(&mut self.bytes) {
+                Ok(0) => return Ok(()),
+                Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
         }
-        Ok(Self { source, bytes: Vec::new() })
     }
 
-    /// Reads until there is nothing more for now.
-    fn read_available(&mut self) -> std::io::Result<()> {
-        let Some(source) = &mut self.source else { return Ok(()) };
-        match source.read_to_end(&mut self.bytes) {
-            Ok(_) => self.source = None, // the end of the file
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+    /// All that was read, and what is there still: the runtime may not have heard of it yet.
+    fn into_bytes(self) -> io::Result<Vec<u8>> {
+        let Self { pipe, mut bytes } = self;
+        match File::from(pipe.into_nonblocking_fd()?).read_to_end(&mut bytes) {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+            Ok(_) | Err(_) => Ok(bytes),
         }
-        Ok(())
-    }
-
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.source.as_ref().map(AsFd::as_fd)
-    }
-}
-
-fn wait_for_bytes<O, E>(stdout: &Pipe<O>, stderr: &Pipe<E>, time: Duration) -> std::io::Result<()>
-where
-    O: Read + AsFd,
-    E: Read + AsFd,
-{
-    let open = [stdout.fd(), stderr.fd()].into_iter().flatten();
-    let mut fds: Vec<PollFd<'_>> = open.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-    let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
-    match poll(&mut fds, timeout) {
-        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }

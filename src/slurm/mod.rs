@@ -13,6 +13,7 @@ pub mod state;
 
 pub use client::{Accepted, Accounting, Client, FoundJobs, Recipient};
 pub use cluster::Cluster;
+pub(crate) use command::block_on;
 pub use environment::ignored_defaults;
 pub use error::SlurmError;
 pub use id::{JobId, ShownId, Step, TaskSet, Tasks};

@@ -16,6 +16,7 @@ pub mod proc_fs;
 pub mod process_id;
 pub mod profile;
 pub mod retention;
+pub mod room;
 pub mod rundir;
 pub mod scope;
 pub mod shell;

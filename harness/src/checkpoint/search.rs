@@ -15,9 +15,10 @@ use nix::sys::signalfd::SignalFd;
 use super::resume::{self, FoundCheckpoint, RecordedSteps};
 use super::store::DiskStore;
 use super::taken::{self, CommitFinisher, FinishedCommits};
+use nemo_core::room::until_room;
+
 use crate::attempt::lease::Lease;
 use crate::attempt::start_error::StartError;
-use crate::os::retry::until_room;
 use crate::os::signals;
 
 /// How long the thread may take to stop when a disk holds it up.

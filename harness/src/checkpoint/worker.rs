@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nemo_core::claim;
 use nemo_core::profile::{LAST_STEP, TooLarge};
+use nemo_core::room::until_room;
 use nemo_core::rundir::Profile;
 use nix::sys::eventfd::EventFd;
 
@@ -21,7 +22,6 @@ use super::tree;
 use crate::attempt::lease::Lease;
 use crate::monitor::metrics::MetricsPosition;
 use crate::os::log;
-use crate::os::retry::until_room;
 
 /// A job for the worker. Jobs run one after the other, but a commit never waits for a removal.
 #[derive(Debug)]

@@ -5,7 +5,6 @@ pub(crate) mod disposition;
 pub(crate) mod log;
 pub(crate) mod patience;
 pub(crate) mod proc_fs;
-pub(crate) mod retry;
 pub(crate) mod serial_queue;
 pub(crate) mod signals;
 pub(crate) mod subprocess;

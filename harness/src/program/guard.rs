@@ -12,6 +12,7 @@ use std::thread::{self, sleep};
 use std::time::Duration;
 
 use nemo_core::process_id::ProcessId;
+use nemo_core::room::until_room;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, SigSet, Signal, raise, signal};
@@ -22,7 +23,6 @@ use std::os::fd::AsFd;
 use crate::job::context::JobContext;
 use crate::os::log::log_stderr;
 use crate::os::proc_fs;
-use crate::os::retry::until_room;
 use crate::os::signals;
 use crate::program::processes::{self, Reaped};
 use crate::protocol;

@@ -20,9 +20,10 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use nemo_core::room::until_room;
+
 use crate::attempt::start_error::{StartError, is_passing};
 use crate::os::proc_fs;
-use crate::os::retry::until_room;
 use crate::program::{guard, steps};
 
 /// Everything that a process is started with.
