@@ -290,3 +290,20 @@ fn a_log_that_is_larger_than_the_memory_is_shown() {
     assert_eq!(objects.lines().count(), 3, "{objects}");
     assert_eq!(shown("| wc -c").trim(), ((1_u64 << 30) + 15).to_string());
 }
+
+/// A harness that is killed again and again, though it writes its record each time, is started until the trial is done.
+#[test]
+fn a_harness_that_is_killed_seven_times_loses_no_trial() {
+    let world = World::new();
+    let text = r#"
+name = "killed"
+[task.train]
+run = 'n=$(cat {dir}/artifacts/n || echo 0); echo $((n + 1)) > {dir}/artifacts/n; [ $n -ge 7 ] || kill -9 $PPID; sleep 1'
+restart = { no_progress = 0 }
+"#;
+    world.write("exp.toml", text);
+    let printed = world.run(&["submit", "exp.toml", "--wait"]);
+    assert_eq!(printed.code, 0, "{printed:?}");
+    let status = world.status(printed.stdout.trim());
+    assert_eq!(trials(&status, "train")[0]["attempts"].as_array().unwrap().len(), 8, "{status:#}");
+}

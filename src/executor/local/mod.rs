@@ -6,6 +6,7 @@ mod children;
 mod log;
 mod runner;
 mod schedule;
+mod silent_deaths;
 mod spawn;
 
 pub use children::Children;

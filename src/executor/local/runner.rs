@@ -18,6 +18,7 @@ use nix::unistd::Pid;
 use super::children::{Children, ExitedHarness};
 use super::log::RunnerLog;
 use super::schedule::{self, LocalPhase, LocalTask, TrialRef};
+use super::silent_deaths::SilentDeaths;
 use super::spawn;
 use crate::clock;
 use crate::experiment::{Executor, Experiment};
@@ -25,14 +26,11 @@ use crate::file_error::{IoResultExt, os_error};
 use crate::observe;
 use crate::process::{Liveness, ProcessId};
 use crate::report::say;
-use crate::status::{Request, RequestedAction, State};
+use crate::status::{self, Request, RequestedAction, State, TrialFiles};
 use crate::store::{Claim, ClaimError, Stored};
 
 /// How long a request may lie before it is seen, and how often a harness that is no child is looked at.
 const TICK: Duration = Duration::from_millis(500);
-/// A harness that dies without a word this often is not started again. Its own rules stop it earlier.
-const SILENT_DEATHS: u32 = 5;
-
 /// How long nothing is started after this machine could not start a harness: it may lack processes or memory.
 const PAUSE_OF_STARTS: Duration = Duration::from_secs(1);
 /// How long the last records are kept where they can't be written.
@@ -48,7 +46,7 @@ struct Runner<'a> {
     live: BTreeMap<TrialRef, ProcessId>,
     /// Those of them that an earlier runner started: they are no children of ours.
     adopted: BTreeSet<TrialRef>,
-    silent_deaths: BTreeMap<TrialRef, u32>,
+    silent_deaths: BTreeMap<TrialRef, SilentDeaths>,
     /// Trials whose harness ended without a word are not started before.
     rests: BTreeMap<TrialRef, Instant>,
     seen_requests: BTreeSet<PathBuf>,
@@ -106,6 +104,12 @@ fn local_tasks(experiment: &Experiment) -> Vec<LocalTask<'_>> {
         phases: vec![LocalPhase::Waiting; task.n_trials as usize],
     };
     experiment.tasks.iter().map(local).collect()
+}
+
+/// A final end, as a trial's folder has it.
+fn final_phase(files: &TrialFiles) -> Option<LocalPhase> {
+    let state = status::final_state(files)?;
+    Some(if state == State::Completed { LocalPhase::Completed } else { LocalPhase::Lost })
 }
 
 impl Runner<'_> {
@@ -234,7 +238,7 @@ impl Runner<'_> {
     /// Fails where the trial's folder can't be read now: then the same end is heeded again.
     fn heed_end(&mut self, ended: &ExitedHarness) -> io::Result<()> {
         let place = ended.place;
-        let recorded = self.recorded_phase(place)?;
+        let files = observe::trial_files(&self.trial_dir(place))?;
         self.live.remove(&place);
         self.log.add(RunnerRecord::Ended {
             task: self.tasks[place.0].task.name.clone(),
@@ -243,12 +247,12 @@ impl Runner<'_> {
             signal: ended.signal,
             time: clock::now(),
         });
-        let phase = match recorded {
+        let phase = match final_phase(&files) {
             Some(phase) => phase,
             None if ended.exit_code == Some(i32::from(nemo_core::exit::REQUEUE)) => {
                 LocalPhase::Waiting
             }
-            None => self.silent_death(place),
+            None => self.silent_death(place, files.attempts.len()),
         };
         self.tasks[place.0].phases[place.1] = phase;
         let task = &self.tasks[place.0].task.name;
@@ -269,23 +273,20 @@ impl Runner<'_> {
     }
 
     /// What follows when a harness was killed before it could write an end.
-    fn silent_death(&mut self, place: TrialRef) -> LocalPhase {
+    fn silent_death(&mut self, place: TrialRef, n_lines: usize) -> LocalPhase {
         let deaths = self.silent_deaths.entry(place).or_default();
-        *deaths += 1;
+        *deaths = deaths.one_more(n_lines);
         // It may lack what this machine has none of at the moment: another start at once would fail as well, and any
         // other trial's too. What lacks it for longer is asked for less and less often.
         let now = Instant::now();
         self.next_start = self.next_start.max(now + PAUSE_OF_STARTS);
-        self.rests.insert(place, now + PAUSE_OF_STARTS * 2_u32.pow(*deaths - 1));
-        if *deaths < SILENT_DEATHS { LocalPhase::Waiting } else { LocalPhase::Lost }
+        self.rests.insert(place, now + PAUSE_OF_STARTS * 2_u32.pow(deaths.in_a_row - 1));
+        if deaths.are_too_many() { LocalPhase::Lost } else { LocalPhase::Waiting }
     }
 
     /// A final end, as the trial's own folder has it.
     fn recorded_phase(&self, place: TrialRef) -> io::Result<Option<LocalPhase>> {
-        let files = observe::trial_files(&self.trial_dir(place))?;
-        Ok(crate::status::final_state(&files).map(|state| {
-            if state == State::Completed { LocalPhase::Completed } else { LocalPhase::Lost }
-        }))
+        Ok(final_phase(&observe::trial_files(&self.trial_dir(place))?))
     }
 
     fn last_process(&self, place: TrialRef) -> io::Result<Option<ProcessId>> {
