@@ -30,13 +30,13 @@ pub(super) fn check(drafts: &[TaskDraft], report: &mut ProblemReport) {
                 .hint(format!("`{{{name}.dir}}` in `run` is the task's folder; use another name"));
         }
         if let Some(run) = &draft.run {
-            Scope::new(draft, &by_name).check(run, report);
+            PlaceholderScope::new(draft, &by_name).check(run, report);
         }
     }
 }
 
 /// What a task's command may name.
-struct Scope<'a> {
+struct PlaceholderScope<'a> {
     draft: &'a TaskDraft,
     tasks: &'a BTreeMap<&'a str, &'a TaskDraft>,
     upstream: BTreeMap<&'a str, bool>,
@@ -52,7 +52,7 @@ enum PlaceholderKind {
 /// Why a placeholder is refused, and what to write instead.
 type Refused = (String, String);
 
-impl<'a> Scope<'a> {
+impl<'a> PlaceholderScope<'a> {
     fn new(draft: &'a TaskDraft, tasks: &'a BTreeMap<&'a str, &'a TaskDraft>) -> Self {
         let upstream = upstream(&draft.name, |task| {
             let after = tasks.get(task).map(|draft| draft.after.as_slice()).unwrap_or_default();

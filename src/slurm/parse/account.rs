@@ -7,7 +7,7 @@ use nom::character::complete::char;
 use nom::sequence::separated_pair;
 
 use super::number::number as digits;
-use super::record::{Fields, Interner, ParseRow, Rows, all, exactly};
+use super::record::{Interner, ParseRow, RecordFields, Rows, all, exactly};
 use super::{Expected, Parsed, Reading, UnreadLine, id, time};
 use crate::slurm::id::{JobId, ShownId, Tasks};
 use crate::slurm::state::{JobState, state_and_user};
@@ -69,7 +69,7 @@ pub(super) fn state(field: &[u8]) -> Result<(JobState, Option<u32>), Expected<'_
 }
 
 impl<'a> ParseRow<'a> for AccountRow {
-    fn take(fields: &mut Fields<'a>, names: &mut Interner<'a>) -> Result<Self, Expected<'a>> {
+    fn take(fields: &mut RecordFields<'a>, names: &mut Interner<'a>) -> Result<Self, Expected<'a>> {
         let ShownId { job: array_job, tasks, .. } = exactly(id::shown, fields.text()?)?;
         let job = fields.read(id::job)?;
         let (state, cancelled_by) = state(fields.text()?)?;

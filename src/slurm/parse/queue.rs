@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::number::number as digits;
 pub use super::record::DELIMITER;
-use super::record::{Fields, Interner, ParseRow, Rows, all, exactly};
+use super::record::{Interner, ParseRow, RecordFields, Rows, all, exactly};
 use super::{Expected, Parsed, UnreadLine, id, time};
 use crate::slurm::id::{JobId, ShownId, Tasks};
 use crate::slurm::state::JobState;
@@ -51,7 +51,7 @@ pub struct QueueRow {
 }
 
 impl<'a> ParseRow<'a> for QueueRow {
-    fn take(fields: &mut Fields<'a>, names: &mut Interner<'a>) -> Result<Self, Expected<'a>> {
+    fn take(fields: &mut RecordFields<'a>, names: &mut Interner<'a>) -> Result<Self, Expected<'a>> {
         let ShownId { job: array_job, tasks, .. } = exactly(id::shown, fields.text()?)?;
         Ok(Self {
             array_job,

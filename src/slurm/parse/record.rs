@@ -13,11 +13,11 @@ pub const DELIMITER: u8 = 0x1f;
 
 /// The fields of a row, taken one after the other. A line break ends a row, never a field; but the last field is free
 /// text, which may hold line breaks: only a delimiter and then a line break ends it.
-pub(super) struct Fields<'a> {
+pub(super) struct RecordFields<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Fields<'a> {
+impl<'a> RecordFields<'a> {
     /// The next field.
     pub(super) fn text(&mut self) -> Result<&'a [u8], Expected<'a>> {
         let is_end = |byte: &u8| *byte == DELIMITER || *byte == b'\n';
@@ -98,7 +98,7 @@ impl<'a> Interner<'a> {
 
 /// Turns fields into a row, or says what it expected.
 pub(super) trait ParseRow<'a>: Sized {
-    fn take(fields: &mut Fields<'a>, names: &mut Interner<'a>) -> Result<Self, Expected<'a>>;
+    fn take(fields: &mut RecordFields<'a>, names: &mut Interner<'a>) -> Result<Self, Expected<'a>>;
 }
 
 /// The rows of an output, one after the other; whatever is no row comes as an unread line.
@@ -129,7 +129,7 @@ impl<'a, T: ParseRow<'a>> Iterator for Rows<'a, T> {
         if self.rest.is_empty() {
             return None;
         }
-        let mut fields = Fields { rest: self.rest };
+        let mut fields = RecordFields { rest: self.rest };
         Some(match T::take(&mut fields, &mut self.names) {
             Ok(row) => {
                 self.rest = fields.rest;
