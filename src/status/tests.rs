@@ -351,17 +351,17 @@ fn a_job_that_nobody_knows_is_unknown() {
         "",
         "",
         &[],
-        "unknown: Slurm no longer knows the job, and it left no record; the next `status` asks again []",
+        "unknown: Slurm no longer knows the job, and it left no record; the next `status` asks Slurm again []",
     );
     check(
         "",
         "",
         &[start(0, 100.0)],
-        "unknown: Slurm no longer knows the job, and its last attempt has no recorded end; the next `status` asks again [-]",
+        "unknown: Slurm no longer knows the job, and its last attempt has no recorded end; the next `status` asks Slurm again [-]",
     );
     for state in ["RUNNING", "PENDING", "COMPLETING"] {
         let expected = format!(
-            "unknown: `squeue` does not show its job, and `sacct` says {state}; the next `status` asks again []"
+            "unknown: `squeue` does not show its job, and `sacct` says {state}; the next `status` asks Slurm again []"
         );
         check("", &format!("8_0|{state}|100|Unknown"), &[], &expected);
     }

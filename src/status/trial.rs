@@ -420,7 +420,7 @@ fn contradicted(row: &AccountRow) -> TrialVerdict {
     TrialVerdict::open(State::Unknown, Some(why))
 }
 
-const ASKED_AGAIN: &str = "the next `status` asks again";
+const ASKED_AGAIN: &str = "the next `status` asks Slurm again";
 
 /// Slurm answers, and does not know the job.
 fn vanished(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> TrialVerdict {

@@ -242,7 +242,7 @@ fn a_partition_that_ends_jobs_before_they_are_asked_is_warned_of() {
         fake.world.write("exp.toml", &text);
         let submitted = fake.world.run(&["submit", "exp.toml"]);
         assert_eq!(submitted.code, 0, "{submitted:?}");
-        submitted.stderr.contains("warning: partition `main` ends jobs after 60 s")
+        submitted.stderr.contains("warning: partition `main` ends jobs without a `time` after 60 s")
     };
     assert!(warned(""));
     assert!(!warned("time = '10m'"));

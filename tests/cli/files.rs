@@ -76,7 +76,7 @@ fn the_third_of_five_is_refused() {
     assert_eq!(printed.code, 2, "{printed:?}");
     assert!(printed.stderr.contains("Invalid partition name specified"), "{printed:?}");
     assert!(
-        printed.stderr.contains("the 2 job arrays that were already in are cancelled"),
+        printed.stderr.contains("the 2 job arrays that Slurm had accepted already are cancelled"),
         "{printed:?}"
     );
     assert_eq!(fake.read("cancelled").trim(), "101 102");

@@ -28,7 +28,7 @@ fn errors_say_what_to_type_next() {
     check(
         &["cancel", "a/b/c/d"],
         2,
-        "error: `a/b/c/d` is not a target\n\nhint: write EXPERIMENT, EXPERIMENT/TASK or EXPERIMENT/TASK/TRIAL, as in `@/train/3`\n",
+        "error: `a/b/c/d` is not a target\n\nhint: write EXPERIMENT, EXPERIMENT/TASK or EXPERIMENT/TASK/TRIALS, as in `@/train/3` or `@/train/3,17,40-49`\n",
     );
 }
 

@@ -111,7 +111,7 @@ fn where_there_are_no_accounts_the_queue_decides_alone() {
 #[test]
 fn a_missing_row_is_an_end_only_in_the_long_run() {
     let missing = "8_[1-2]|PENDING|Priority";
-    let unknown = "unknown: Slurm no longer knows the job, and it left no record; the next `status` asks again []";
+    let unknown = "unknown: Slurm no longer knows the job, and it left no record; the next `status` asks Slurm again []";
     let taken_out = "cancelled: was cancelled before it started []";
     check_plain(&[(0.0, missing, "")], unknown);
     check_plain(&[(0.0, missing, ""), (299.0, missing, "")], unknown);
@@ -120,7 +120,7 @@ fn a_missing_row_is_an_end_only_in_the_long_run() {
     check_plain(&[(0.0, missing, "-"), (300.0, missing, "-")], unknown);
     // Accounting shows it alive for ever: that is no end either.
     let lost = |now| (now, "", "8_0|RUNNING|100|Unknown");
-    let expected = "unknown: `squeue` does not show its job, and `sacct` says RUNNING; the next `status` asks again []";
+    let expected = "unknown: `squeue` does not show its job, and `sacct` says RUNNING; the next `status` asks Slurm again []";
     check_plain(&[lost(0.0), lost(400.0), lost(9e5)], expected);
 }
 
