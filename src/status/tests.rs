@@ -237,6 +237,13 @@ fn the_harness_tells_how_it_ended() {
 }
 
 #[test]
+fn a_job_that_completed_is_no_trial_that_is_done() {
+    let why = "unknown: Slurm says that the job completed, but the harness left no record that the trial is done";
+    check("", "8_0|COMPLETED|100|150", &[start(0, 100.0)], &format!("{why} [Completed]"));
+    check("", "8_0|COMPLETED|100|150", &[], &format!("{why} [Completed]"));
+}
+
+#[test]
 fn an_attempt_that_another_followed_does_not_run() {
     let stored = stored();
     let mut sources = sources(&stored);
@@ -444,8 +451,11 @@ fn a_task_for_a_failure_that_did_not_come_is_no_loss() {
     stored.experiment.tasks[1].after =
         vec![Dependency { task: "prepare".to_owned(), on: On::Failed }];
     let mut sources = sources(&stored);
+    let attempts = vec![start(0, 100.0), end(0, 150.0, Cause::Completed, Next::Done)];
+    let files = TrialFiles { attempts, ..TrialFiles::default() };
+    sources.files.insert("prepare".to_owned(), [(0, files)].into());
     sources.accounts = account_rows("7_0|COMPLETED|100|150 8_[0-2]|CANCELLED+0|Unknown|150");
-    assert_eq!(described(&sources), "blocked?: not needed: `prepare` completed []");
+    assert_eq!(described(&sources), "blocked: not needed: `prepare` completed []");
     assert_eq!(join(&sources).experiment.state, State::Completed);
 }
 

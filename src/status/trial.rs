@@ -290,9 +290,7 @@ fn by_state(
         JobState::Completed if last_end.is_some_and(|end| end.next == Next::Requeue) => {
             (State::Failed, "was to be requeued, but Slurm ended the job".to_owned())
         }
-        JobState::Completed => {
-            return TrialVerdict::of(State::Completed, None, StateSource::Agreed);
-        }
+        JobState::Completed => return unconfirmed_success(evidence),
         JobState::Cancelled | JobState::Revoked => return cancelled(evidence, attempts),
         JobState::Timeout | JobState::Deadline => {
             (State::Timeout, "reached Slurm's time limit and was not requeued".to_owned())
@@ -307,6 +305,20 @@ fn by_state(
         state => (State::Failed, format!("Slurm says `{state}`")),
     };
     TrialVerdict::of(state, Some(reason), StateSource::Agreed)
+}
+
+/// Slurm says that the job completed, but the harness has not said that the trial is done. A shared disk may show its
+/// word later; where it stays away, the trial is not done.
+fn unconfirmed_success(evidence: &TrialEvidence<'_>) -> TrialVerdict {
+    let what =
+        "Slurm says that the job completed, but the harness left no record that the trial is done";
+    let verdict = TrialVerdict::of(State::Unknown, Some(what.to_owned()), StateSource::Agreed);
+    let may_run = evidence.files.damage.is_none() && is_known_to_slurm(evidence);
+    TrialVerdict {
+        once_certain: Some((State::Failed, what.to_owned())),
+        remedy: may_run.then_some(Remedy::Requeue),
+        ..verdict
+    }
 }
 
 /// Slurm says that it was cancelled. Before it ever ran, our own record may tell by whom, or why.

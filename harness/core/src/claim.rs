@@ -141,18 +141,20 @@ impl Claims {
                 fs::remove_file(&probe)?;
                 return Err(error);
             }
-            Err(error) if is_gone(&error) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error),
         }
         let next = self.path(number + 1);
         match fs::create_dir(&next) {
             Ok(()) => fs::remove_dir(&next).map(|()| true),
-            // What an earlier question left says nothing.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_probe(&next) => {
-                fs::remove_dir(&next)?;
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if is_claim(&next) {
+                    return Ok(false);
+                }
+                // What an earlier question left says nothing, and what is gone by now was one.
+                fs::remove_dir(&next).ok();
                 Err(error)
             }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             Err(error) => {
                 fs::remove_dir(&next).ok(); // it may have been made, and the answer lost
                 Err(error)
@@ -189,9 +191,16 @@ impl Claims {
             let number = name.to_str().and_then(|name| {
                 name.strip_prefix(self.stem)?.strip_prefix('.')?.strip_suffix(".json")
             });
-            let number = number.and_then(|number| number.parse::<u32>().ok());
-            let is_probe = || entry.file_type().is_ok_and(|kind| kind.is_dir());
-            numbers.extend(number.filter(|_| !is_probe()));
+            let Some(number) = number.and_then(|number| number.parse::<u32>().ok()) else {
+                continue;
+            };
+            match entry.file_type() {
+                Ok(kind) if kind.is_file() => numbers.push(number),
+                Ok(_) => {}
+                // Where the listing does not tell the kind, a question may be over before it is looked at.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(numbers)
     }
@@ -219,8 +228,8 @@ fn is_probe(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
 }
 
-fn is_gone(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::StaleNetworkFileHandle)
+fn is_claim(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file())
 }
 
 /// A unique word for a claim.

@@ -1,6 +1,6 @@
 //! Exit codes of `nemo-harness run`, which the local executor's runner honours.
 
-/// The trial is done, or another run of it takes care.
+/// The trial is done, or Slurm has the job in its queue again.
 pub const DONE: u8 = 0;
 /// It failed, on the local executor.
 pub const FAILED: u8 = 1;
@@ -10,6 +10,8 @@ pub const USAGE: u8 = 2;
 pub const REQUEUE: u8 = 75;
 /// It failed, in a Slurm job: never requeue.
 pub const NEVER: u8 = 93;
+/// A later attempt of the trial has taken over. It is no success: Slurm may take this for the job's end.
+pub const SUPERSEDED: u8 = 94;
 /// The experiment's time is over.
 pub const TIMEOUT: u8 = 124;
 /// It was cancelled.

@@ -132,18 +132,20 @@ impl Store for DiskStore {
     }
 
     fn rename_new(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        let flags = RenameFlags::RENAME_NOREPLACE;
-        match renameat2(AT_FDCWD, from, AT_FDCWD, to, flags) {
-            Ok(()) => Ok(()),
-            // NFS and older Lustre don't know the flag. The lease allows only one writer.
-            Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOSYS) => {
-                match to.symlink_metadata() {
-                    Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
-                    Err(_) => fs::rename(from, to),
-                }
+        let own = file_id(from)?;
+        let mut outcome = rename_noreplace(from, to);
+        for _ in 0..RENAMES {
+            let Err(error) = &outcome else { break };
+            if error.kind() == io::ErrorKind::AlreadyExists {
+                break;
             }
-            Err(error) => Err(error.into()),
+            // NFS may lose the answer to a rename that was made. Only another one asks the server what lies there now.
+            outcome = match rename_noreplace(from, to) {
+                Err(_) if file_id(to).is_ok_and(|there| there == own) => Ok(()),
+                again => again,
+            };
         }
+        outcome
     }
 
     fn remove_tree(&mut self, path: &Path) -> io::Result<()> {
@@ -157,6 +159,27 @@ impl Store for DiskStore {
             _ => Ok(()),
         }
     }
+}
+
+/// How often a rename that failed is tried again.
+const RENAMES: u32 = 3;
+
+fn rename_noreplace(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+        Ok(()) => Ok(()),
+        // NFS and older Lustre don't know the flag. The lease lets one writer only come here.
+        Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOSYS) => match to.symlink_metadata() {
+            Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            Err(_) => fs::rename(from, to),
+        },
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What tells whether two names are of one file.
+fn file_id(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = path.symlink_metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// Longer paths are shortened before anything in them is removed: the system's limit is 4096 bytes.

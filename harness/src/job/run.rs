@@ -141,13 +141,13 @@ fn attempts(harness: &mut Harness) -> Result<u8, String> {
             AttemptResult::Recorded { verdict, attempt, stopped, progress } => {
                 (verdict, attempt, stopped, progress)
             }
-            AttemptResult::Superseded => return Ok(exit::DONE),
+            AttemptResult::Superseded => return Ok(exit::SUPERSEDED),
             AttemptResult::Stale(holder) => {
                 log_stderr(&format!(
                     "a later run of this job already works on this trial on {}; this one leaves",
                     holder.process.node
                 ));
-                return Ok(exit::DONE);
+                return Ok(exit::SUPERSEDED);
             }
         };
         if !matches!(verdict.next, Next::Requeue | Next::Restart) {
