@@ -23,6 +23,8 @@ pub(crate) struct CompleteSave {
     pub(super) written_at: Time,
     /// A rename or the program says that it is complete. A later change does not alter that.
     pub(super) is_confirmed: bool,
+    /// It came by a rename, and a message with its step may follow until then.
+    pub(super) held_until: Option<Time>,
     /// The files at the scan that found it complete, if neither a rename nor the program said so.
     pub(super) tree: Option<Vec<FileEntry>>,
 }

@@ -112,6 +112,15 @@ impl Worker {
         Ok(Self { jobs, replies, wake: Arc::clone(wake), gentle })
     }
 
+    /// A worker without a thread: the test does its work.
+    #[cfg(test)]
+    pub(super) fn by_hand(wake: &Arc<EventFd>) -> (Self, Receiver<WorkerJob>, Sender<WorkerReply>) {
+        let (jobs, to_do) = channel();
+        let (done, replies) = channel();
+        let gentle = Arc::new(AtomicBool::new(true));
+        (Self { jobs, replies, wake: Arc::clone(wake), gentle }, to_do, done)
+    }
+
     /// Commits as fast as possible from the next commit on: no program trains any more, or it is being stopped.
     pub(crate) fn hurry(&self) {
         self.gentle.store(false, Ordering::Relaxed);

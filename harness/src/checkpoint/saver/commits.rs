@@ -45,7 +45,8 @@ impl Saver {
         }
         let sent = self.saves.values().filter(|state| matches!(state, SaveState::Committing(_)));
         let room = MAX_COMMITTING.saturating_sub(sent.count());
-        for (name, state) in self.saves.iter_mut().filter(|(_, s)| is_complete(s)).take(room) {
+        let is_due = |state: &SaveState| matches!(state, SaveState::Complete(save) if save.held_until.is_none_or(|at| at <= now));
+        for (name, state) in self.saves.iter_mut().filter(|(_, state)| is_due(state)).take(room) {
             if let SaveState::Complete(save) = state {
                 let save = save.clone();
                 *state = SaveState::Committing(save.clone());
@@ -75,7 +76,8 @@ impl Saver {
                 WorkerReply::Commit { request, outcome, is_still_staged } => {
                     // If the watch has seen that rename already, it was not a second save.
                     let is_back = matches!(outcome, Ok(CommitOutcome::StillChanging));
-                    if is_back && self.queued_again.remove(&request.entry).is_none() {
+                    let is_told = self.is_told_again(&request.entry);
+                    if is_back && (is_told || self.queued_again.remove(&request.entry).is_none()) {
                         returned.insert(request.entry.clone());
                     }
                     self.take_commit(*request, outcome, is_still_staged, now);
@@ -98,6 +100,11 @@ impl Saver {
             self.worker.send(WorkerJob::ChooseRemovable(needed));
         }
         returned
+    }
+
+    /// Whether the program has told a step since the commit began.
+    fn is_told_again(&self, name: &[u8]) -> bool {
+        self.queued_again.get(name).is_some_and(|save| save.step.is_some())
     }
 
     /// The worker did not try a commit.
@@ -125,13 +132,20 @@ impl Saver {
                 self.saves.insert(name.clone(), next);
             }
         }
-        self.requeue_again(name);
+        self.requeue_again(name, now);
     }
 
-    /// Queues what the program saved under the same name during the commit.
-    fn requeue_again(&mut self, name: Vec<u8>) {
+    /// Queues what the program saved under the same name during the commit, unless the commit is tried again. What it
+    /// wrote in place was not looked at meanwhile, so a scan is due.
+    fn requeue_again(&mut self, name: Vec<u8>, now: Time) {
+        if self.saves.get(&name).is_some_and(SaveState::is_open) {
+            return;
+        }
         if let Some(save) = self.queued_again.remove(&name) {
             self.saves.insert(name, SaveState::Complete(save));
+        }
+        if !self.is_finished() {
+            self.next_scan_at.get_or_insert(now);
         }
     }
 
@@ -164,10 +178,11 @@ impl Saver {
                 self.saves.insert(name.clone(), SaveState::Duplicate { tree });
             }
             Ok(CommitOutcome::Superseded | CommitOutcome::Rejected(_)) => {}
+            Ok(CommitOutcome::StillChanging) if self.is_told_again(&name) => is_final = false,
             Ok(CommitOutcome::StillChanging) => is_final = self.wait_for_rest(request, save, now),
             Err(_) => is_final = self.retry(request, save, now),
         }
-        self.requeue_again(name);
+        self.requeue_again(name, now);
         self.outcomes.push(SaveOutcome { entry, step, bytes, result, written_at, is_final });
     }
 

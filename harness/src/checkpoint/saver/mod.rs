@@ -34,6 +34,10 @@ use crate::os::serial_queue::{PendingAnswer, SerialQueue};
 
 /// How often the saver scans saves that are written in place.
 const SCAN_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a save that came by a rename waits for `CKPT_DONE`, which may tell its step: in a program that has sent one
+/// before, and in one that has not.
+const HOLD: Duration = Duration::from_secs(1);
+const SHORT_HOLD: Duration = Duration::from_millis(200);
 /// How many times failed commits are tried again after the program's end.
 const MAX_FINAL_TRIES: u32 = 10;
 /// How many commits the worker has at once.
@@ -95,8 +99,12 @@ pub(crate) struct Saver {
     profile: Option<Profile>,
     watch: Option<DirWatch>,
     saves: BTreeMap<Vec<u8>, SaveState>,
-    /// Saves that were renamed into place while an earlier one of the same name was being committed.
+    /// Saves that became complete while an earlier one of the same name was being committed or waited for another try.
     queued_again: BTreeMap<Vec<u8>, CompleteSave>,
+    /// The steps in the messages since the last poll. The renames before them are read only by that poll.
+    just_told: BTreeMap<Vec<u8>, u64>,
+    /// The program has said of a save that it is complete, so it will say that of others.
+    tells_complete: bool,
     /// Names whose commit the next attempt would finish.
     secured: BTreeSet<Vec<u8>>,
     /// How many commits have failed since the program's end.
@@ -143,13 +151,27 @@ impl Saver {
             steps: Mutex::new(steps),
             gentle: Arc::new(AtomicBool::new(true)),
         };
-        Ok(Self {
+        let worker = Worker::start(context, wake)?;
+        Ok(Self::watching(staging, trial.spec.profile, worker, resumed, wake))
+    }
+
+    /// Begins to watch a staging folder that is there.
+    fn watching(
+        staging: PathBuf,
+        profile: Option<Profile>,
+        worker: Worker,
+        resumed: Option<u64>,
+        wake: &Arc<EventFd>,
+    ) -> Self {
+        Self {
             watch: DirWatch::new(&staging),
-            worker: Worker::start(context, wake)?,
+            worker,
             staging,
-            profile: trial.spec.profile,
+            profile,
             saves: BTreeMap::new(),
             queued_again: BTreeMap::new(),
+            just_told: BTreeMap::new(),
+            tells_complete: false,
             secured: BTreeSet::new(),
             failed_tries: 0,
             outcomes: Vec::new(),
@@ -164,7 +186,7 @@ impl Saver {
             wake: Arc::clone(wake),
             final_scan: FinalScan::NotDue,
             is_hurried: false,
-        })
+        }
     }
 
     /// Sets whether the program has processes on other nodes. Then a save in place is never complete by resting.
@@ -186,7 +208,11 @@ impl Saver {
     pub(crate) fn next_poll(&self, now: Time) -> Option<Time> {
         let retries = self.saves.values().filter_map(|state| match state {
             SaveState::RetryCommit { at, .. } | SaveState::RetryInspection { at, .. } => Some(*at),
-            _ => None,
+            SaveState::Complete(save) => save.held_until.filter(|at| *at > now),
+            SaveState::InPlace { .. }
+            | SaveState::Committing(_)
+            | SaveState::Duplicate { .. }
+            | SaveState::Rejected => None,
         });
         let scan_at = match self.final_scan {
             // A pending scan wakes the loop by itself.
@@ -250,8 +276,12 @@ impl Saver {
             if !inspect::is_shown(self.profile, &name) || returned.remove(&name) {
                 continue;
             }
-            self.add_complete(name, None, position.clone(), now);
+            let step = self.just_told.remove(&name);
+            // Its step may be in a message that comes right after it.
+            let held_until = (step.is_none() && !self.is_finished()).then(|| now + self.hold());
+            self.add_complete(name, step, held_until, position.clone(), now);
         }
+        self.just_told.clear();
         self.take_scan(now, position);
         let due = self.next_scan_at.is_some_and(|at| at <= now) || self.watch.is_none();
         if (events.other || due) && !self.is_finished() {
@@ -265,20 +295,48 @@ impl Saver {
         std::mem::take(&mut self.outcomes)
     }
 
-    /// Adds a save that a rename or the program has confirmed. An earlier one of that name may be being committed.
+    /// How long a save that came by a rename waits for the message with its step.
+    fn hold(&self) -> Duration {
+        if self.tells_complete { HOLD } else { SHORT_HOLD }
+    }
+
+    /// Adds a save that a rename or the program has confirmed. An earlier one of that name may be out of its reach
+    /// already, and not be committed yet.
     fn add_complete(
         &mut self,
         name: Vec<u8>,
         step: Option<u64>,
+        held_until: Option<Time>,
         position: ProgramPosition,
         now: Time,
     ) {
-        let save = CompleteSave { position, step, written_at: now, is_confirmed: true, tree: None };
-        if matches!(self.saves.get(&name), Some(SaveState::Committing(_))) {
-            self.queued_again.insert(name, save);
-        } else {
-            self.saves.insert(name, SaveState::Complete(save));
+        let mut save = CompleteSave {
+            position,
+            step,
+            written_at: now,
+            is_confirmed: true,
+            held_until,
+            tree: None,
+        };
+        match self.saves.get(&name) {
+            Some(SaveState::Committing(_) | SaveState::RetryCommit { .. }) => {
+                self.queued_again.insert(name, save);
+                return;
+            }
+            // A program that saves under one name again and again is not held for ever.
+            Some(SaveState::Complete(before)) => {
+                save.held_until = save.held_until.and(before.held_until);
+            }
+            // What could not be inspected lay in the staging folder, where the new one is now.
+            Some(
+                SaveState::RetryInspection { .. }
+                | SaveState::InPlace { .. }
+                | SaveState::Duplicate { .. }
+                | SaveState::Rejected,
+            )
+            | None => {}
         }
+        self.saves.insert(name, SaveState::Complete(save));
     }
 
     /// The program said that a save is complete, and perhaps its step.
@@ -289,23 +347,27 @@ impl Saver {
         position: ProgramPosition,
         now: Time,
     ) {
-        match self.saves.get_mut(&name) {
-            Some(
-                SaveState::Committing(_)
-                | SaveState::RetryInspection { .. }
-                | SaveState::RetryCommit { .. },
-            ) => {} // the watch has seen its rename already
+        self.tells_complete = true;
+        match step {
+            Some(step) => self.just_told.insert(name.clone(), step),
+            None => self.just_told.remove(&name),
+        };
+        let waiting = match self.saves.get_mut(&name) {
             // The rename came first, so its position stays.
-            Some(SaveState::Complete(save)) if step.is_some() => save.step = step,
-            Some(
-                SaveState::Complete(_)
-                | SaveState::InPlace { .. }
-                | SaveState::Duplicate { .. }
-                | SaveState::Rejected,
-            )
-            | None => {
-                self.add_complete(name, step, position, now);
+            Some(SaveState::Complete(save) | SaveState::RetryInspection { save, .. }) => Some(save),
+            // Either of a save that was made meanwhile, or of the one that is being committed. Then the worker finds none.
+            Some(SaveState::Committing(_) | SaveState::RetryCommit { .. }) => {
+                self.queued_again.get_mut(&name)
             }
+            Some(SaveState::InPlace { .. } | SaveState::Duplicate { .. } | SaveState::Rejected)
+            | None => None,
+        };
+        match waiting {
+            Some(save) => {
+                save.step = step.or(save.step);
+                save.held_until = None;
+            }
+            None => self.add_complete(name, step, None, position, now),
         }
     }
 
@@ -314,8 +376,15 @@ impl Saver {
         self.final_scan = FinalScan::Due { in_order, is_started: false };
         self.worker.hurry();
         for state in self.saves.values_mut() {
-            if let SaveState::RetryCommit { at, .. } = state {
-                *at = Time::ZERO;
+            match state {
+                SaveState::RetryCommit { at, .. } => *at = Time::ZERO,
+                // Every message that the program has sent is read before the next poll.
+                SaveState::Complete(save) => save.held_until = None,
+                SaveState::InPlace { .. }
+                | SaveState::Committing(_)
+                | SaveState::Duplicate { .. }
+                | SaveState::RetryInspection { .. }
+                | SaveState::Rejected => {}
             }
         }
     }
@@ -338,3 +407,7 @@ impl Saver {
 fn display_name(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
+
+#[cfg(test)]
+#[path = "../saver_tests.rs"]
+mod tests;

@@ -171,7 +171,7 @@ fn complete_in_place(
     written_at: Time,
     tree: Option<Vec<FileEntry>>,
 ) -> CompleteSave {
-    CompleteSave { position, step: None, written_at, is_confirmed: false, tree }
+    CompleteSave { position, step: None, written_at, is_confirmed: false, held_until: None, tree }
 }
 
 /// Whether the entry is a link, a FIFO or a device. It is never torn; the commit says why it is no checkpoint.
