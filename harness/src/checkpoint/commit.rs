@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::hashing::SizedFile;
 use super::manifest::{self, CheckpointForm, Manifest, ManifestEntry};
+use super::resume::{self, Unusable};
 use super::store::{FileKind, FileStat, Store, join};
 use super::take;
 use super::taken;
@@ -344,11 +345,25 @@ fn publish(
             Ok(CommitOutcome::Committed)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let there = super::resume::verify(store, &request.target());
-            let equal = there.is_ok_and(|there| there.parts == manifest.parts);
+            settle_taken_step(store, request, temporary, manifest)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Decides between the new save and a checkpoint of the same step. One that is whole stays; a damaged one is moved aside.
+fn settle_taken_step(
+    store: &mut impl Store,
+    request: &CommitRequest,
+    temporary: &Path,
+    manifest: &Manifest,
+) -> io::Result<CommitOutcome> {
+    let target = request.target();
+    match resume::verify(store, &target) {
+        Ok(there) => {
             store.remove_tree(temporary)?;
             store.sync_dir(&request.checkpoints)?;
-            if equal {
+            if there.parts == manifest.parts {
                 return Ok(CommitOutcome::AlreadyCommitted);
             }
             Ok(CommitOutcome::Rejected(format!(
@@ -356,7 +371,18 @@ fn publish(
                 request.step
             )))
         }
-        Err(error) => Err(error),
+        // Nothing is known of it, so both stay and the commit is tried again.
+        Err(Unusable::Unreadable(why)) => Err(io::Error::other(format!(
+            "step {} is committed already, and can't be compared: {why}",
+            request.step
+        ))),
+        Err(Unusable::Content(_)) => {
+            let aside = resume::aside(&request.checkpoints, "bad", request.step, &request.nonce);
+            store.rename_new(&target, &aside)?;
+            store.rename_new(temporary, &target)?;
+            store.sync_dir(&request.checkpoints)?;
+            Ok(CommitOutcome::Committed)
+        }
     }
 }
 

@@ -142,6 +142,32 @@ fn a_step_that_exists_is_adopted_or_kept() {
 }
 
 #[test]
+fn a_step_that_can_not_be_compared_now_costs_no_save() {
+    // The other may be whole, so the new one stays until that is known.
+    let (mut store, _) = world(true);
+    store.put("/t/staging/0/step-1/model", b"other");
+    let reads = |path: &Path| path.starts_with("/t/checkpoints/step-1");
+    store.unreadable = Some(reads);
+    assert!(run(&mut store, &request("step-1", 1)).is_err());
+    let kept = request("step-1", 1).temporary().join("model");
+    assert_eq!(store.read(&kept).unwrap(), b"other");
+    store.unreadable = None;
+    assert!(matches!(run(&mut store, &request("step-1", 1)).unwrap(), CommitOutcome::Rejected(_)));
+}
+
+#[test]
+fn a_damaged_checkpoint_gives_way_to_a_new_one_of_its_step() {
+    let (mut store, _) = world(true);
+    store.put("/t/checkpoints/step-1/model", b"damaged");
+    store.put("/t/staging/0/step-1/model", b"one again");
+    assert_eq!(run(&mut store, &request("step-1", 1)).unwrap(), CommitOutcome::Committed);
+    let found = find(&mut store, &[1]);
+    assert_eq!(content(&store, &found), b"one again");
+    let names = store.list(Path::new(CHECKPOINTS)).unwrap();
+    assert!(names.iter().any(|name| name.starts_with(b"bad-step-1-")), "{names:?}");
+}
+
+#[test]
 fn the_same_content_without_a_number_is_nothing_new() {
     let (mut store, _) = world(true);
     store.put("/t/staging/0/step-1/model", b"one");

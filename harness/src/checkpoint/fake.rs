@@ -46,12 +46,20 @@ pub(crate) struct FakeStore {
     pub(crate) crash_at: Option<u32>,
     /// The operation that fails, and how.
     pub(crate) fail_at: Option<(u32, i32)>,
+    /// The files whose data can't be read.
+    pub(crate) unreadable: Option<fn(&Path) -> bool>,
 }
 
 impl Default for FakeStore {
     fn default() -> Self {
         let root = FakeNode::Dir { names: BTreeMap::new(), durable: BTreeMap::new() };
-        Self { nodes: vec![root], ops: Cell::new(0), crash_at: None, fail_at: None }
+        Self {
+            nodes: vec![root],
+            ops: Cell::new(0),
+            crash_at: None,
+            fail_at: None,
+            unreadable: None,
+        }
     }
 }
 
@@ -183,6 +191,9 @@ impl Store for FakeStore {
     fn digests(&self, files: &[SizedFile]) -> io::Result<Vec<Digest>> {
         let digest = |(path, _): &SizedFile| {
             self.operation()?;
+            if self.unreadable.is_some_and(|matches| matches(path)) {
+                return Err(io::Error::from_raw_os_error(nix::libc::ESTALE));
+            }
             let data = self.read(path)?;
             Ok(Digest { hash: blake3::hash(&data), size: data.len() as u64 })
         };

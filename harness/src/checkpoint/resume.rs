@@ -133,7 +133,7 @@ impl<S: Store> CheckpointSearch<'_, S> {
 
     fn move_aside(&mut self, word: &str, step: u64, why: &str) -> Result<(), StartError> {
         let path = self.path(step);
-        let aside = self.checkpoints.join(format!("{word}-step-{step}-{}", self.nonce));
+        let aside = aside(self.checkpoints, word, step, self.nonce);
         let moved = self.store.rename_new(&path, &aside);
         let moved = moved.and_then(|()| self.store.sync_dir(self.checkpoints));
         moved.map_err(|error| StartError::node(&path, &error))?;
@@ -236,6 +236,11 @@ pub(crate) fn step_of(name: &[u8]) -> Option<u64> {
     let digits = str::from_utf8(name).ok()?.strip_prefix("step-")?;
     let step: u64 = digits.parse().ok()?;
     (step.to_string() == digits).then_some(step)
+}
+
+/// The name under which a checkpoint is moved aside.
+pub(super) fn aside(checkpoints: &Path, word: &str, step: u64, nonce: &str) -> PathBuf {
+    checkpoints.join(format!("{word}-step-{step}-{nonce}"))
 }
 
 /// `bad-step-60-…` and `set-aside-step-60-…` are 60.
