@@ -269,26 +269,6 @@ fn slurms_word_is_sure_only_after_everything_else() {
 }
 
 #[test]
-fn no_answer_is_asked_for_again_and_before_the_end() {
-    let story = [
-        (5, Usr1),
-        (5, HEARD),
-        (10, SlurmAnswered(SlurmAnswer::NoAnswer)),
-        (20, Tick),
-        (25, SlurmAnswered(SlurmAnswer::NoAnswer)),
-        (30, EXIT),
-        (30, Settled),
-        (31, job(Some(StopCause::Preempted), 60)),
-    ];
-    let over = check(
-        slurm(),
-        &story,
-        "5:RequestSave 5:QuerySlurm 20:QuerySlurm 30:QuerySlurm 30:Settle 31:Decide",
-    );
-    assert_eq!(over.stop(), Some(StopCause::Preempted));
-}
-
-#[test]
 fn slurms_signal_is_faster_than_its_news() {
     let story =
         [(5, Exited { killed: true }), (5, Settled), (6, job(Some(StopCause::Preempted), 60))];
@@ -405,3 +385,6 @@ fn a_process_that_the_kernel_holds_is_given_up() {
     }
     assert_eq!(play(&mut supervisor, &[(70, Tick), (71, Settled)]), "70:Kill 70:Settle 71:Decide");
 }
+
+#[path = "no_answer_tests.rs"]
+mod no_answer;

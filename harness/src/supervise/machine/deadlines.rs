@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nemo_core::stop_times::{kill_before_deadline, term_before_deadline};
 
-use super::{Action, AttemptPhase, RETRY, SaveRequest, StopCause, Supervisor};
+use super::{Action, AttemptPhase, RETRY, SaveRequest, Stop, StopCause, Supervisor};
 use crate::os::clock::Time;
 
 /// The time from TERM to KILL after a requested requeue or a hang.
@@ -25,6 +25,9 @@ impl Supervisor {
 
     /// Begins a stop before an end that is known beforehand. Slurm is asked first, since its time limit may have changed.
     pub(super) fn time_limits(&mut self, now: Time, actions: &mut Vec<Action>) {
+        if self.query_at().is_some_and(|at| at <= now) {
+            self.query_slurm(actions);
+        }
         if self.phase != AttemptPhase::Running {
             return;
         }
@@ -40,21 +43,43 @@ impl Supervisor {
                 self.query_slurm(actions);
             }
         }
-        if self.next_query_at.is_some_and(|at| at <= now) {
-            self.query_slurm(actions);
+    }
+
+    /// When Slurm is asked again after a missing answer.
+    pub(super) fn query_at(&self) -> Option<Time> {
+        let is_alive = matches!(
+            self.phase,
+            AttemptPhase::Running | AttemptPhase::Terminating | AttemptPhase::Killing
+        );
+        self.next_query_at.filter(|_| is_alive && !self.is_querying)
+    }
+
+    /// When a program that trains on after its save must end. As long as nobody says that it is being stopped, it was
+    /// perhaps a mere request to save.
+    pub(super) fn end_at(&self) -> Option<Time> {
+        let waits = self.policy.trains_on && self.is_saved && self.phase == AttemptPhase::Running;
+        match self.stop.filter(|_| waits)? {
+            Stop { cause: StopCause::Unknown, deadline, .. } => {
+                Some(deadline?.saturating_sub(self.policy.lead))
+            }
+            Stop { since, .. } => Some(since),
         }
     }
 
     /// When TERM and KILL are due.
     pub(super) fn escalation(&self) -> Option<[Time; 2]> {
-        let stop = self.stop?;
-        let by_deadline = stop.deadline.map(|deadline| {
-            let whole = deadline.saturating_sub(stop.since);
+        let stop = self.stop;
+        let by_deadline = stop.and_then(|stop| Some((stop.deadline?, stop.since)));
+        let by_deadline = by_deadline.map(|(deadline, since)| {
+            let whole = deadline.saturating_sub(since);
             let [term, kill] = [term_before_deadline(whole), kill_before_deadline(whole)];
             [deadline.saturating_sub(term), deadline.saturating_sub(kill)]
         });
         let soon = self.end_soon.map(|at| [at, at + KILL_SOON]);
-        by_deadline.into_iter().chain(soon).reduce(|[a, b], [c, d]| [a.min(c), b.min(d)])
+        let told = by_deadline.into_iter().chain(soon);
+        let told = told.reduce(|[a, b], [c, d]| [a.min(c), b.min(d)]);
+        // Without a deadline it is killed all the same if it does not end. Its saves may take their time.
+        told.or_else(|| self.terminated_at.map(|at| [at, at + self.policy.kill_wait]))
     }
 
     pub(super) fn escalate(&mut self, now: Time, actions: &mut Vec<Action>) {
@@ -65,13 +90,12 @@ impl Supervisor {
             *retry = now + RETRY;
             actions.push(Action::RequestSave);
         }
-        let no_more = self.policy.trains_on && self.is_saved && self.stop.is_some();
-        if self.phase == AttemptPhase::Running && no_more {
-            self.terminate(actions);
+        if self.end_at().is_some_and(|at| at <= now) {
+            self.terminate(now, actions);
         }
         let Some([terminate, kill]) = self.escalation() else { return };
         if self.phase == AttemptPhase::Running && terminate <= now {
-            self.terminate(actions);
+            self.terminate(now, actions);
         }
         let again = self.phase == AttemptPhase::Killing && self.kill_again <= now;
         if (self.phase == AttemptPhase::Terminating && kill <= now) || again {

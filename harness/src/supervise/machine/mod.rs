@@ -66,6 +66,8 @@ pub(crate) struct Supervisor {
     next_query_at: Option<Time>,
     /// The program must end by then, even if the deadline is later.
     end_soon: Option<Time>,
+    /// When the program got TERM.
+    terminated_at: Option<Time>,
     kill_again: Time,
     /// When the first KILL was sent.
     killed_at: Option<Time>,
@@ -92,6 +94,7 @@ impl Supervisor {
             is_querying: false,
             next_query_at: None,
             end_soon: None,
+            terminated_at: None,
             kill_again: Time::ZERO,
             killed_at: None,
             is_notified: false,
@@ -140,7 +143,7 @@ impl Supervisor {
             AttemptEvent::Preempt => self.stop_by_hand(StopCause::Preempted, now, &mut actions),
             AttemptEvent::Term => self.term(now, &mut actions),
             AttemptEvent::SaveRequested { is_caught } => {
-                self.save_requested(is_caught, &mut actions);
+                self.save_requested(is_caught, now, &mut actions);
             }
             AttemptEvent::SlurmAnswered(answer) => self.slurm_answered(answer, now, &mut actions),
             AttemptEvent::Exited { killed } => self.exited(killed, now, &mut actions),
@@ -153,9 +156,9 @@ impl Supervisor {
                 self.is_saved |= self.request == SaveRequest::Caught && at >= self.requested_at;
             }
             AttemptEvent::Superseded => self.superseded(now, &mut actions),
-            AttemptEvent::Hung => self.end_soon(StopCause::Hung, now),
+            AttemptEvent::Hung => self.end_soon(StopCause::Hung, now, now),
             AttemptEvent::ProgramRequestedRequeue => {
-                self.end_soon(StopCause::ProgramRequestedRequeue, now + REQUEUE_GRACE);
+                self.end_soon(StopCause::ProgramRequestedRequeue, now + REQUEUE_GRACE, now);
             }
             AttemptEvent::Tick => {}
         }
@@ -179,8 +182,7 @@ impl Supervisor {
             AttemptPhase::Settling { .. } => [self.deadline(), None, None, None],
             AttemptPhase::Over => [None; 4],
         };
-        let ask_at = self.next_query_at.filter(|_| self.phase == AttemptPhase::Running);
-        running.into_iter().chain([ask_at]).flatten().min()
+        running.into_iter().chain([self.query_at(), self.end_at()]).flatten().min()
     }
 
     fn usr1(&mut self, now: Time, actions: &mut Vec<Action>) {
@@ -257,7 +259,7 @@ impl Supervisor {
         }
     }
 
-    fn save_requested(&mut self, is_caught: bool, actions: &mut Vec<Action>) {
+    fn save_requested(&mut self, is_caught: bool, now: Time, actions: &mut Vec<Action>) {
         let SaveRequest::Pending { then_terminate, .. } = self.request else { return };
         if is_caught {
             self.is_notified = true;
@@ -265,7 +267,7 @@ impl Supervisor {
             self.request = SaveRequest::Caught;
             self.forget_mere_request();
         } else if then_terminate && self.phase == AttemptPhase::Running {
-            self.terminate(actions);
+            self.terminate(now, actions);
         }
     }
 
@@ -282,7 +284,7 @@ impl Supervisor {
             answer != SlurmAnswer::NoAnswer && matches!(self.phase, AttemptPhase::Settling { .. });
         match answer {
             SlurmAnswer::NoAnswer => {
-                self.begin_stop(StopCause::Unknown, None, now);
+                self.begin_stop(StopCause::Unknown, self.segment_end, now);
                 self.next_query_at = Some(now + ASK_AGAIN);
             }
             SlurmAnswer::Job { stop: Some(cause), end } => {
@@ -295,10 +297,9 @@ impl Supervisor {
                 self.next_query_at = Some(now + ASK_AGAIN);
             }
             SlurmAnswer::Job { stop: None, end } => {
-                // After the program's end a guess stays: the program was told to stop and may have ended because of that.
-                let gone = matches!(self.phase, AttemptPhase::Settling { .. });
+                // After TERM or the program's end a guess stays: the program was told to stop and may have ended because of that.
                 let guessed = self.stop.is_some_and(|stop| stop.cause == StopCause::Unknown);
-                if guessed && !gone {
+                if guessed && self.phase == AttemptPhase::Running {
                     self.stop = None;
                 }
                 self.segment_end = end.filter(|&end| end > now + self.policy.lead);
@@ -331,22 +332,23 @@ impl Supervisor {
     fn superseded(&mut self, now: Time, actions: &mut Vec<Action>) {
         self.begin_stop(StopCause::Superseded, Some(now + SUPERSEDED_GRACE), now);
         if self.phase == AttemptPhase::Running {
-            self.terminate(actions);
+            self.terminate(now, actions);
         }
     }
 
     /// Ends the program without asking for a save. An earlier stop keeps its cause and its deadline.
-    fn end_soon(&mut self, cause: StopCause, at: Time) {
-        let stop = self.stop.get_or_insert(Stop { cause, since: at, deadline: None });
+    fn end_soon(&mut self, cause: StopCause, at: Time, now: Time) {
+        let stop = self.stop.get_or_insert(Stop { cause, since: now, deadline: None });
         if stop.cause == StopCause::Unknown {
             stop.cause = cause;
         }
         self.end_soon = self.end_soon.into_iter().chain([at]).min();
     }
 
-    fn terminate(&mut self, actions: &mut Vec<Action>) {
+    fn terminate(&mut self, now: Time, actions: &mut Vec<Action>) {
         self.is_notified = true;
         self.phase = AttemptPhase::Terminating;
+        self.terminated_at = Some(now);
         actions.push(Action::Terminate);
     }
 }
