@@ -6,6 +6,7 @@ use std::path::Path;
 
 use clap::Args;
 use nemo_core::lines;
+use nemo_core::progress::{self, Counted};
 use nemo_core::rundir::{AttemptRecord, TrialDir};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -47,10 +48,6 @@ pub struct PollArgs {
 struct RequeueMark {
     slurm_job: String,
 }
-
-/// So many starts in a row that leave no record are not followed by another one: a node or a folder that is not well
-/// needs a person.
-const STARTS: u32 = 5;
 
 /// What was done about a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -99,8 +96,8 @@ struct RequeueCandidate {
     /// Its job; none where the experiment's journal does not tell.
     job: Option<String>,
     remedy: Remedy,
-    /// How many starts in a row may leave no record.
-    starts: u32,
+    /// Its `restart.no_progress`.
+    budget: u32,
 }
 
 /// An experiment, a task and a trial of it.
@@ -243,7 +240,6 @@ fn wanted(stored: &Stored, target: &Target, status: &Status) -> Vec<RequeueCandi
     let tasks = stored.experiment.tasks.iter().zip(&status.tasks);
     for (task, seen) in tasks.filter(|(task, _)| target.scope.covers_task(&task.name)) {
         let budget = task.restart.no_progress;
-        let starts = if budget == 0 { STARTS } else { STARTS.min(budget) };
         for trial in seen.trials.iter().filter(|trial| target.scope.covers_trial(trial.index)) {
             let dir = stored.dir.task(&task.name).trial(trial.index);
             let has_mark = dir.requeue_wanted().exists().then_some(Remedy::Requeue);
@@ -255,7 +251,7 @@ fn wanted(stored: &Stored, target: &Target, status: &Status) -> Vec<RequeueCandi
                 dir,
                 job: trial.slurm_job.clone(),
                 remedy,
-                starts,
+                budget,
             }));
         }
     }
@@ -278,7 +274,7 @@ fn honour(
     let jobs = if over { Vec::new() } else { app.slurm.show(&job)?.rows };
     let (done, why) = match standing(over, &jobs, wanted.remedy) {
         Some(done) => (done, None),
-        None if vain_starts(&jobs, &records) >= wanted.starts => (PollResult::GivenUp, None),
+        None if is_given_up(wanted.budget, &jobs, &records) => (PollResult::GivenUp, None),
         None => match wanted.remedy {
             Remedy::Requeue => requeue(app, &job, wanted.dir.pause().exists())?,
             Remedy::Release => release(app, &job)?,
@@ -326,6 +322,10 @@ fn standing(over: bool, jobs: &[JobDetail], remedy: Remedy) -> Option<PollResult
         JobPhase::Ended if remedy == Remedy::Release => Some(PollResult::Running),
         JobPhase::Ended => None,
     }
+}
+
+fn is_given_up(budget: u32, jobs: &[JobDetail], records: &[AttemptRecord]) -> bool {
+    progress::is_used_up(budget, vain_starts(jobs, records), Counted::Unrecorded)
 }
 
 /// How many starts in a row, up to the last, left no record: Slurm counts them all.

@@ -1,12 +1,10 @@
 //! What names may look like.
 
+use nemo_core::placeholder::BuiltIn;
+
 use super::units::UnitError;
 
 const LONGEST: usize = 64;
-
-/// Names that a command's placeholders have for themselves.
-pub(super) const BUILT_IN: [&str; 7] =
-    ["dir", "trial", "seed", "task", "experiment", "checkpoint_dir", "resume_from"];
 
 /// Checks the name of an experiment, a task, an executor or a tag: it becomes a folder, a part of a target and a word
 /// on command lines.
@@ -51,7 +49,7 @@ pub(super) fn check_parameter(name: &str) -> Result<(), UnitError> {
             "use letters, digits, `_` and `-`, and a letter first: `{name}` must work in `run`";
         return Err(UnitError::hinted(message, hint));
     }
-    if name != "seed" && BUILT_IN.contains(&name) {
+    if name != "seed" && BuiltIn::of(name).is_some() {
         let message = format!("a parameter can't be named `{name}`");
         let hint = format!("`{{{name}}}` in `run` is reserved; use another name");
         return Err(UnitError::hinted(message, hint));

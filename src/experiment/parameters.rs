@@ -1,5 +1,6 @@
 //! The `params` of a task: names and their domains.
 
+use nemo_core::placeholder::BuiltIn;
 use serde_json::{Number, Value as Json};
 
 use super::names;
@@ -73,7 +74,7 @@ pub(super) fn check_name(
     prefix: &str,
     report: &mut ProblemReport,
 ) -> Option<()> {
-    if !prefix.is_empty() && names::BUILT_IN.contains(&field.name) {
+    if !prefix.is_empty() && BuiltIn::of(field.name).is_some() {
         return Some(());
     }
     field.parsed_name(names::check_parameter(field.name), report)

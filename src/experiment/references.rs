@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use nemo_core::placeholder::{TemplatePart, scan};
+use nemo_core::placeholder::{BuiltIn, TemplatePart, scan};
 use nemo_core::rundir::CommandSpec;
 use nemo_core::shell;
 
 use super::graph::{count, upstream};
-use super::names::{self, is_identifier};
+use super::names::is_identifier;
 use super::problem_report::{KeyPosition, ProblemReport, nearest};
 use super::source::Span;
 use super::tasks::{CommandDraft, TaskDraft};
@@ -89,7 +89,7 @@ impl<'a> PlaceholderScope<'a> {
 
     fn resolve(&self, path: &str) -> Result<PlaceholderKind, Refused> {
         let params = || self.draft.search.names.iter().map(|(name, _)| name.as_str());
-        if names::BUILT_IN.contains(&path) || params().any(|name| name == path) {
+        if BuiltIn::of(path).is_some() || params().any(|name| name == path) {
             return Ok(PlaceholderKind::Value);
         }
         if let Some(inner) =
@@ -144,7 +144,9 @@ impl<'a> PlaceholderScope<'a> {
             .flat_map(|task| [format!("{task}.dir"), format!("{task}.dirs")])
             .collect();
         let params = self.draft.search.names.iter().map(|(name, _)| name.as_str());
-        let all = params.chain(folders.iter().map(String::as_str)).chain(names::BUILT_IN);
+        let all = params
+            .chain(folders.iter().map(String::as_str))
+            .chain(BuiltIn::names().map(|name| name as &str));
         let literal = format!("write `{{{{{path}}}}}` for a literal `{{{path}}}`");
         let hint = match nearest(path, all) {
             Some(name) => format!("did you mean `{{{name}}}`? {literal}"),

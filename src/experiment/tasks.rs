@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nemo_core::placeholder::{TemplatePart, scan};
+use nemo_core::placeholder::{BuiltIn, TemplatePart, scan};
 use nemo_core::rundir::{CommandSpec, LogPolicy, Profile, RestartSpec};
 
 use super::checkpoint::{self, CheckpointDraft};
@@ -157,7 +157,7 @@ pub(super) fn launch(section: &mut Section<'_>, report: &mut ProblemReport) -> O
 
 fn check_name(field: &Field<'_>, report: &mut ProblemReport) {
     let valid = field.parsed_name(names::check(field.name), report);
-    if valid.is_some() && names::BUILT_IN.contains(&field.name) {
+    if valid.is_some() && BuiltIn::of(field.name).is_some() {
         let name = field.name;
         report
             .problem(&field.key_place, format!("a task can't be named `{name}`"))

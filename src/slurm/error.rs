@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
+use nemo_core::slurm_words;
+
 /// Why Slurm could not be asked, or what it refused. Messages are lowercase fragments; hints say what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum SlurmError {
@@ -121,7 +123,7 @@ impl SlurmError {
             _ if says(ACCOUNTING_OFF) => Self::AccountingOff,
             "sacct" if says(ACCOUNTING_DOWN) => Self::AccountingDown { reason },
             "sacct" | "squeue" if says(UNKNOWN_FIELD) => Self::UnknownField { program, reason },
-            _ if says(CONTROLLER_DOWN) => Self::ControllerDown { program, reason },
+            _ if slurm_words::is_away(&reason) => Self::ControllerDown { program, reason },
             _ => Self::Refused { program, reason, code },
         }
     }
@@ -143,28 +145,6 @@ const UNKNOWN_FIELD: &[&str] = &[
     "Invalid job format specification",
     "Invalid format specification",
     "Invalid job step format",
-];
-const CONTROLLER_DOWN: &[&str] = &[
-    "Unable to contact slurm controller",
-    "Unable to establish controller machine",
-    "Unable to establish configuration source",
-    "Could not establish a configuration source",
-    "Connection refused",
-    "Connection timed out",
-    "Connection reset",
-    "Socket timed out",
-    "Zero Bytes were transmitted",
-    "Transport endpoint is not connected",
-    "Primary is in standby mode",
-    "Slurm backup controller in standby mode",
-    "munge_encode failed",
-    "Munge encode failed",
-    "authentication plugin",
-    "Protocol authentication error",
-    "No route to host",
-    "Temporarily unable to accept job",
-    "Unexpected message received",
-    "can't be reached now, or it is an invalid entry for --cluster",
 ];
 
 /// What a program that did its work said beside: the lines of its stderr, each once.

@@ -1,4 +1,4 @@
-//! Finds the placeholders of a command: `{name}`, `{name.inner}`. Pure; it doesn't know what a name means.
+//! Finds the placeholders of a command: `{name}`, `{name.inner}`. Pure; it lists the names that every command has, and doesn't know their values.
 //!
 //! A name is identifiers joined by dots, an identifier is `[A-Za-z_][A-Za-z0-9_-]*`. Behind a `$` nothing is a
 //! placeholder (`${HOME}` is the shell's). `{{name}}` always stands for `{name}` itself. All other braces are only text.
@@ -10,6 +10,49 @@ pub enum TemplatePart<'a> {
     Text(&'a str),
     /// A placeholder's name, without its braces.
     Name(&'a str),
+}
+
+/// The names that mean the same in every command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuiltIn {
+    /// The trial's folder.
+    Dir,
+    /// The trial's index.
+    Trial,
+    /// The trial's seed.
+    Seed,
+    /// The task's name.
+    Task,
+    /// The experiment's name.
+    Experiment,
+    /// Where the attempt saves.
+    CheckpointDir,
+    /// The checkpoint that the attempt resumes from.
+    ResumeFrom,
+}
+
+impl BuiltIn {
+    /// All of them, each with its name.
+    pub const ALL: [(&str, Self); 7] = [
+        ("dir", Self::Dir),
+        ("trial", Self::Trial),
+        ("seed", Self::Seed),
+        ("task", Self::Task),
+        ("experiment", Self::Experiment),
+        ("checkpoint_dir", Self::CheckpointDir),
+        ("resume_from", Self::ResumeFrom),
+    ];
+
+    /// The one of this name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(own, _)| *own == name).map(|(_, meaning)| *meaning)
+    }
+
+    /// All names.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        Self::ALL.iter().map(|(name, _)| *name)
+    }
 }
 
 /// Cuts a text into its pieces, in order.

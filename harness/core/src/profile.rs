@@ -27,7 +27,7 @@ pub fn is_checkpoint(profile: Option<Profile>, name: &str) -> bool {
 /// The largest step. Steps are counted on from it without an overflow.
 pub const LAST_STEP: u64 = i64::MAX.cast_unsigned();
 
-/// A number that is no step: it must be taken neither for 0 nor for what remains of it.
+/// A number above [`LAST_STEP`]; never truncated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLarge;
 

@@ -4,6 +4,7 @@ pub(crate) mod history;
 pub(crate) mod lease;
 pub(crate) mod nodes;
 pub(crate) mod outcome;
+mod records;
 pub(crate) mod resume_point;
 pub(crate) mod start;
 pub(crate) mod start_error;
@@ -14,22 +15,22 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use nemo_core::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Next};
+use nemo_core::progress::{self, Counted};
+use nemo_core::rundir::{AttemptRecord, Next};
 use nemo_core::{claim, lines, open};
 
 use crate::attempt::history::{AttemptJournal, History};
 use crate::attempt::lease::{Lease, LeaseClaim, LeaseHolder, PreviousClaim};
 use crate::attempt::outcome::AttemptReport;
+use crate::attempt::records::{end_record, facts, start_record};
 use crate::attempt::resume_point::{AttemptResume, ResumePoint};
 use crate::attempt::start::{begin, kill_wait};
 use crate::attempt::start_error::StartError;
-use crate::attempt::verdict::{AttemptVerdict, Budget, Exit, Facts, ProgramReport};
+use crate::attempt::verdict::{AttemptVerdict, Exit, ProgramReport};
 use crate::checkpoint::prune::{self, RetentionRules, StillNeeded};
 use crate::checkpoint::store::DiskStore;
-use crate::job::context::SlurmJob;
 use crate::job::harness::Harness;
 use crate::job::trial::with_path;
-use crate::monitor::failure_class;
 use crate::os::clock::{Time, unix_now};
 use crate::os::log::Log;
 use crate::os::proc_fs;
@@ -54,9 +55,6 @@ pub(crate) enum AttemptResult {
     Stale(LeaseHolder),
 }
 
-/// How often a program that hangs is restarted before it must commit a new checkpoint.
-const HANGS: u32 = 1;
-
 /// How long a disk may take to write a line, even if there is no time left.
 const LEAST_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -77,7 +75,9 @@ pub(crate) fn run(harness: &mut Harness) -> Result<AttemptResult, String> {
     let resumed = if leaves {
         Ok(ResumePoint::stopped())
     } else {
-        find_resume_point(harness, &lease, &history, &mut log)
+        lease.clean();
+        check_progress(harness, &history)
+            .and_then(|()| resume_point::find(harness, &lease, &history, &mut log))
     };
     let step = resumed.as_ref().ok().and_then(|point| point.resume.step());
     if matches!(lease.is_newest(), Ok(false)) {
@@ -244,21 +244,13 @@ fn complete(
     Ok(())
 }
 
-/// Finds the checkpoint to resume from. It also ends a loop of attempts that never reached their own end, where their
-/// budget is counted, so it allows twice as many.
-fn find_resume_point(
-    harness: &Harness,
-    lease: &Lease,
-    history: &History,
-    log: &mut Log,
-) -> Result<ResumePoint, StartError> {
-    lease.clean();
-    let limit = harness.trial.spec.restart.no_progress.saturating_mul(2);
-    if limit > 0 && history.stuck >= limit {
-        let stuck = history.stuck;
+/// Ends a loop of attempts that never reached their own end, where their budget is counted.
+fn check_progress(harness: &Harness, history: &History) -> Result<(), StartError> {
+    let (budget, stuck) = (harness.trial.spec.restart.no_progress, history.stuck);
+    if progress::is_used_up(budget, stuck, Counted::BeforeStart) {
         return Err(format!("given up: {stuck} attempts in a row without a new checkpoint").into());
     }
-    resume_point::find(harness, lease, history, log)
+    Ok(())
 }
 
 /// Removes checkpoints. If one stays, the trial is done all the same.
@@ -320,82 +312,4 @@ fn surplus(
     }
     let record = AttemptRecord::Removed { attempt, steps: steps.clone(), time: unix_now() };
     journal.write(&record).map_or_else(|_| Vec::new(), |()| steps)
-}
-
-fn start_record(
-    harness: &Harness,
-    own: &LeaseHolder,
-    attempt: u32,
-    step: Option<u64>,
-    began: f64,
-) -> AttemptStart {
-    AttemptStart {
-        attempt,
-        slurm_job: harness.context.slurm.as_ref().map(SlurmJob::id),
-        restarts: own.restarts,
-        process: own.process.clone(),
-        time: unix_now(),
-        resume_step: step,
-        began: Some(began),
-    }
-}
-
-fn end_record(
-    history: &History,
-    report: &AttemptReport,
-    attempt: u32,
-    verdict: &AttemptVerdict,
-) -> AttemptEnd {
-    let (exit_code, signal) = match report.exit {
-        Exit::Code(code) => (Some(code), None),
-        Exit::Signal(signal) => (None, Some(signal)),
-        Exit::StartFailed(_) | Exit::NotStarted(_) => (None, None),
-    };
-    AttemptEnd {
-        attempt,
-        time: unix_now(),
-        cause: verdict.cause,
-        exit_code,
-        signal,
-        step: report.step,
-        checkpoint_step: history.steps.iter().copied().chain(report.committed).max(),
-        next: verdict.next,
-        reason: Some(verdict.reason.clone()),
-        stopped: report.notes.stopped,
-        saving: report.saving.map(|saving| saving.as_secs_f64()),
-    }
-}
-
-fn facts(
-    harness: &Harness,
-    history: &History,
-    report: &AttemptReport,
-    last_line: Option<String>,
-    seconds: f64,
-    oom: bool,
-) -> Facts {
-    let spec = &harness.trial.spec;
-    let code = if let Exit::Code(code) = report.exit { Some(code) } else { None };
-    Facts {
-        exit: report.exit.clone(),
-        stop: report.stop,
-        was_notified: report.was_notified,
-        from_program: report.from_program.clone(),
-        failure_class: failure_class::judge(
-            code,
-            last_line.as_deref().unwrap_or_default(),
-            report.notes.worked,
-        ),
-        stop_restarting: report.notes.stop_restarting.clone(),
-        leave_node: report.notes.leave_node,
-        // If the harness killed the program, an earlier kill for memory did not end it.
-        oom: oom && !report.killed,
-        progress: report.committed.is_some() || report.is_taken,
-        crashes: Budget { used: history.crashes, limit: spec.restart.crashes },
-        hangs: Budget { used: history.hangs, limit: HANGS },
-        stuck: Budget { used: history.stuck, limit: spec.restart.no_progress },
-        #[expect(clippy::cast_precision_loss, reason = "unix seconds fit")]
-        over: spec.deadline.is_some_and(|at| at as f64 <= unix_now()),
-        summary: report.summary(seconds, last_line),
-    }
 }

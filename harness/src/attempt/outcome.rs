@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::attempt::start_error::StartError;
 use crate::attempt::verdict::{Exit, ProgramReport};
 use crate::os::log::Log;
-use crate::rank::multi_rank::FailedRank;
+use crate::rank::failed_rank::FailedRank;
 use crate::supervise::StopCause;
 
 /// The facts after the program's end.

@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use nemo_core::progress::{self, Counted};
 use nemo_core::rundir::{Cause, Next};
 use nix::sys::signal::Signal;
 
@@ -132,7 +133,7 @@ pub(crate) fn decide(facts: &Facts) -> AttemptVerdict {
     // A pause is no failure, and an attempt that left its node did not try anything.
     let left = matches!(facts.exit, Exit::NotStarted(_)) && facts.from_program.requeue;
     let is_stuck = !facts.progress && cause != Cause::Paused && !left;
-    if is_stuck && facts.stuck.limit > 0 && stuck >= facts.stuck.limit {
+    if is_stuck && progress::is_used_up(facts.stuck.limit, stuck, Counted::AtEnd) {
         let attempts = if stuck == 1 { "1 attempt" } else { &format!("{stuck} attempts in a row") };
         return verdict(
             Next::Failed,

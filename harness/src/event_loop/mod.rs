@@ -28,7 +28,7 @@ use crate::os::signals;
 use crate::os::subprocess::Subprocess;
 use crate::program::RunningProgram;
 use crate::program::processes::{self, Reaped};
-use crate::rank::multi_rank::FailedRank;
+use crate::rank::failed_rank::FailedRank;
 use crate::slurm::requeue;
 use crate::supervise::{Action, AttemptEvent, StopCause, Supervisor};
 

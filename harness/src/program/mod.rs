@@ -29,8 +29,9 @@ use crate::program::ask::SaveSignal;
 use crate::program::output::ProgramOutput;
 use crate::program::processes::{ProcessStart, Reaped};
 use crate::rank::ExecOptions;
+use crate::rank::failed_rank::FailedRank;
 use crate::rank::identity::Rank;
-use crate::rank::multi_rank::{FailedRank, MultiRankProgram, RankNews};
+use crate::rank::multi_rank::{MultiRankProgram, RankNews};
 use crate::rank::relay::{Relay, Relayed};
 use crate::rank::srun;
 

@@ -5,9 +5,11 @@
 pub(crate) mod workload;
 
 mod message;
+mod save_reason;
 mod session;
 mod socket;
 
 pub(crate) use message::parse;
-pub(crate) use session::{MessageEffect, SavePeriod, SaveReason, Session, SessionConfig};
+pub(crate) use save_reason::SaveReason;
+pub(crate) use session::{MessageEffect, SavePeriod, Session, SessionConfig};
 pub(crate) use socket::{ReceivedDatagram, Socket, prefix};

@@ -8,6 +8,7 @@ use nemo_core::rundir::MetricSpec;
 use serde_json::{Map, Value};
 
 use super::message::{MessageLine, ProgramMessage};
+use super::save_reason::SaveReason;
 use crate::os::clock::Time;
 use crate::protocol::workload::Workloads;
 
@@ -15,32 +16,6 @@ use crate::protocol::workload::Workloads;
 const REMEMBERED: usize = 256;
 /// How many senders are distinguished. Each process of a program is one.
 const SOURCES: usize = 4096;
-
-/// Why a program is asked to save.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SaveReason {
-    Interval,
-    Preempted,
-    TimeLimit,
-    Deadline,
-    Cancelled,
-    Paused,
-    Unknown,
-}
-
-impl SaveReason {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Interval => "interval",
-            Self::Preempted => "preempted",
-            Self::TimeLimit => "time_limit",
-            Self::Deadline => "deadline",
-            Self::Cancelled => "cancelled",
-            Self::Paused => "paused",
-            Self::Unknown => "unknown",
-        }
-    }
-}
 
 /// The initial state of an attempt.
 #[derive(Clone, Debug, Default)]

@@ -4,6 +4,7 @@
 //! input. Signals of Slurm's change nothing here: the harness alone decides what a program is told. Once the
 //! harness is silent for good, nothing of the program stays.
 
+pub(crate) mod failed_rank;
 pub(crate) mod multi_rank;
 pub(crate) mod relay;
 pub(crate) mod srun;

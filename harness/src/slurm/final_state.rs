@@ -9,6 +9,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use nemo_core::rundir::Next;
+use nemo_core::slurm_words;
 
 use crate::job::context::SlurmJob;
 use crate::job::harness::Harness;
@@ -72,7 +73,7 @@ fn insist(harness: &Harness, words: &[String], else_what: &str) -> Option<String
     loop {
         let why = match subprocess::ask(&words, &harness.clock, requeue::ANSWER) {
             SubprocessResult::Ended { code: Some(0), text } => return Some(text),
-            SubprocessResult::Ended { text, .. } if !slurm::is_no_answer(&text) => {
+            SubprocessResult::Ended { text, .. } if !slurm_words::is_away(&text) => {
                 log_stderr(&format!("{else_what}: {text}"));
                 return None;
             }

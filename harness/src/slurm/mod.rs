@@ -7,6 +7,7 @@ pub(crate) mod requeue;
 pub(crate) mod sentinel;
 
 use nemo_core::show_job::{self, Fields};
+use nemo_core::slurm_words;
 
 use crate::supervise::StopCause;
 
@@ -103,18 +104,7 @@ pub(crate) struct Job {
 impl Job {
     /// Whether it has ended and will not run again.
     pub(crate) fn is_over(&self) -> bool {
-        const OVER: [&str; 9] = [
-            "COMPLETED",
-            "CANCELLED",
-            "FAILED",
-            "TIMEOUT",
-            "NODE_FAIL",
-            "PREEMPTED",
-            "BOOT_FAIL",
-            "DEADLINE",
-            "OUT_OF_MEMORY",
-        ];
-        OVER.iter().any(|state| self.state.starts_with(state))
+        slurm_words::is_over(&self.state)
     }
 
     /// Whether this run is over, if it was not requeued.
@@ -180,7 +170,7 @@ pub(crate) struct OwnRun {
 
 /// Why the job is being stopped, if it is.
 pub(crate) fn stop_cause(job: &Job, own: &OwnRun, now: f64) -> Option<StopCause> {
-    if job.restarts > own.restarts || matches!(&*job.state, "PENDING" | "REQUEUED") {
+    if job.restarts > own.restarts || slurm_words::is_waiting(&job.state) {
         return Some(StopCause::Requeued);
     }
     if job.is_preempted() {
@@ -200,9 +190,7 @@ pub(crate) fn stop_cause(job: &Job, own: &OwnRun, now: f64) -> Option<StopCause>
         return Some(StopCause::Cancelled);
     }
     let near = job.end.is_some_and(|end| end - now <= own.lead + EARLY);
-    // While Slurm sends a signal, the state is SIGNALING.
-    let runs = matches!(&*job.state, "RUNNING" | "SIGNALING");
-    (runs && near).then_some(StopCause::TimeLimit)
+    (slurm_words::is_running(&job.state) && near).then_some(StopCause::TimeLimit)
 }
 
 /// The outcome of a requeue.
@@ -228,19 +216,6 @@ pub(crate) fn requeued(code: Option<i32>, text: &str) -> Requeued {
         return Requeued::Refused(line);
     }
     Requeued::Failed(line)
-}
-
-/// Whether Slurm could not be reached. The same command may succeed later.
-pub(crate) fn is_no_answer(text: &str) -> bool {
-    const WORDS: [&str; 6] = [
-        "Unable to contact",
-        "onnection refused",
-        "imed out",
-        "Socket",
-        "Unexpected message",
-        "temporarily unable",
-    ];
-    WORDS.iter().any(|words| text.contains(words))
 }
 
 #[cfg(test)]

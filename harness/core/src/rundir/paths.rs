@@ -1,4 +1,4 @@
-//! Where each file of an experiment lies. The only place that spells these names.
+//! Where each file of an experiment lies. No other code spells these names, but for the checkpoints of a trial and the files of a process (claims, temporary ones).
 
 use std::path::{Path, PathBuf};
 
@@ -94,7 +94,7 @@ impl TrialDir {
     pub fn path(&self) -> &Path {
         &self.0
     }
-    /// Two lines an attempt: its start and its end.
+    /// One line for each thing that happened in an attempt: `AttemptRecord`.
     pub fn attempts(&self) -> PathBuf {
         self.0.join("attempts.jsonl")
     }

@@ -142,7 +142,8 @@ impl Default for Keep {
 pub struct RestartSpec {
     /// How many crashes are followed by another attempt.
     pub crashes: u32,
-    /// How many attempts in a row may end without a new checkpoint.
+    /// After how many attempts in a row without a new checkpoint the trial fails (0: never). Those that were killed before
+    /// their own end count half.
     pub no_progress: u32,
     /// After how many seconds without a sign of life a program counts as hung.
     #[serde(default)]

@@ -4,7 +4,7 @@ mod shell;
 
 use std::ffi::OsString;
 
-use nemo_core::placeholder::{TemplatePart, scan};
+use nemo_core::placeholder::{BuiltIn, TemplatePart, scan};
 use nemo_core::rundir::CommandSpec;
 use serde_json::Value;
 
@@ -124,16 +124,19 @@ fn meaning(trial: &Trial, attempt: &AttemptNames, name: &str) -> Result<Placehol
         return no_nul(name, PlaceholderValue::One(plain(value)));
     }
     let one = |value: String| PlaceholderValue::One(value);
-    let found = match name {
-        "dir" => one(trial.dir.path().display().to_string()),
-        "trial" => one(trial.index.to_string()),
-        "seed" => one(trial.seed().to_string()),
-        "task" => one(trial.spec.task.clone()),
-        "experiment" => one(trial.spec.experiment.clone()),
-        "checkpoint_dir" => one(attempt.checkpoint_dir.clone()),
-        "resume_from" => one(attempt.resume_from.clone()),
-        _ => folders(trial, name)
-            .ok_or_else(|| format!("the command's placeholder `{{{name}}}` has no value"))?,
+    let Some(built_in) = BuiltIn::of(name) else {
+        let found = folders(trial, name)
+            .ok_or_else(|| format!("the command's placeholder `{{{name}}}` has no value"))?;
+        return no_nul(name, found);
+    };
+    let found = match built_in {
+        BuiltIn::Dir => one(trial.dir.path().display().to_string()),
+        BuiltIn::Trial => one(trial.index.to_string()),
+        BuiltIn::Seed => one(trial.seed().to_string()),
+        BuiltIn::Task => one(trial.spec.task.clone()),
+        BuiltIn::Experiment => one(trial.spec.experiment.clone()),
+        BuiltIn::CheckpointDir => one(attempt.checkpoint_dir.clone()),
+        BuiltIn::ResumeFrom => one(attempt.resume_from.clone()),
     };
     no_nul(name, found)
 }
