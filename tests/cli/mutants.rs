@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nemo_core::rundir::ExperimentDir;
 use nemo_slurm::query::SlurmSource;
@@ -338,10 +339,18 @@ fn of_all_that_the_program_reads() {
     let home = world.path("home");
     let pristine = world.path("pristine");
     let answers = [("squeue.rows", ground::queue()), ("sacct.rows", ground::accounts())];
+    // A local runner that a command started may still write there.
     let copy = |from: &Path, to: &Path| {
-        std::fs::remove_dir_all(to).ok();
-        let copied = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status();
-        assert!(copied.unwrap().success());
+        let copied = (0..100).any(|_| {
+            std::fs::remove_dir_all(to).ok();
+            let output = std::process::Command::new("cp").arg("-a").arg(from).arg(to).output();
+            let copied = output.unwrap().status.success();
+            if !copied {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            copied
+        });
+        assert!(copied, "{}", to.display());
     };
     copy(&home, &pristine);
     let files: Vec<PathBuf> =

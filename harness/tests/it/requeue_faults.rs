@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use nemo_core::checksum;
+
 use crate::promises::{Left, hold};
 use crate::support::{Task, wait_until};
 
@@ -175,8 +177,8 @@ fn lost_twice(task: &Task, node: &str) {
             "node": node, "pid": 1, "boot_id": "another", "start_ticks": 1, "time": 1.0, "resume_step": null})
     };
     fs::create_dir_all(task.dir().path()).unwrap();
-    let text = format!("{}\n{}\n", start(0), start(1));
-    fs::write(task.dir().attempts(), text).unwrap();
+    let line = |attempt| [checksum::to_vec(&start(attempt)).unwrap(), b"\n".to_vec()].concat();
+    fs::write(task.dir().attempts(), [line(0), line(1)].concat()).unwrap();
 }
 
 /// A partition of three nodes, and a job that is preempted no more than it was started.
