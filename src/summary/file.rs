@@ -3,8 +3,9 @@
 use std::io;
 use std::path::Path;
 
+use nemo_core::checksum::{self, Checksum};
+use nemo_core::durable;
 use nemo_core::rundir::ExperimentDir;
-use nemo_core::{checksum, durable};
 use serde::{Deserialize, Serialize};
 
 use super::{InputVersions, Summary};
@@ -28,7 +29,9 @@ struct SummaryFile {
 #[must_use]
 pub fn read(dir: &ExperimentDir) -> Option<Summary> {
     let text = std::fs::read(dir.summary()).ok()?;
-    let file: SummaryFile = checksum::from_slice(&text).ok()?;
+    // Without its checksum it could be a wrong `final`, which would be believed for ever.
+    let is_right = checksum::check(&text) == Checksum::Right;
+    let file: SummaryFile = checksum::from_slice(&text).ok().filter(|_| is_right)?;
     (file.schema == SCHEMA).then_some(file.summary)
 }
 
