@@ -180,16 +180,24 @@ impl From<SlurmError> for CommandError {
 }
 
 fn slurm_code(error: &SlurmError) -> ExitCode {
-    if error.is_no_answer() { ExitCode::NoAnswer } else { ExitCode::Usage }
+    match error {
+        error if error.is_no_answer() => ExitCode::NoAnswer,
+        // What was asked for is wrong.
+        SlurmError::Refused { .. } => ExitCode::Usage,
+        _ => ExitCode::Failed,
+    }
 }
 
 impl From<ClaimError> for CommandError {
     fn from(error: ClaimError) -> Self {
-        let code = match error {
-            ClaimError::Held { .. } | ClaimError::Lost { .. } => ExitCode::Refused,
-            ClaimError::Io { .. } => ExitCode::Usage,
-        };
-        Self::from_error(code, error)
+        Self::from_error(claim_code(&error), error)
+    }
+}
+
+fn claim_code(error: &ClaimError) -> ExitCode {
+    match error {
+        ClaimError::Held { .. } | ClaimError::Lost { .. } => ExitCode::Refused,
+        ClaimError::Io { .. } => ExitCode::Failed,
     }
 }
 
@@ -198,10 +206,13 @@ impl From<SubmitError> for CommandError {
         let code = match &error {
             SubmitError::Refused { .. } => ExitCode::Usage,
             SubmitError::Journal(_) => ExitCode::Failed,
-            SubmitError::Claim(_) => ExitCode::Refused,
-            SubmitError::Slurm { source, .. } | SubmitError::Held(source) => slurm_code(source),
+            SubmitError::Claim(source) => claim_code(source),
+            SubmitError::Slurm { source, .. }
+            | SubmitError::NotAsked { source, .. }
+            | SubmitError::NotTakenBack { source, .. }
+            | SubmitError::Held(source) => slurm_code(source),
         };
-        let cancelled = match &error {
+        let hint = match &error {
             SubmitError::Refused { cancelled: 0, .. } => None,
             SubmitError::Refused { cancelled: 1, .. } => Some(
                 "the job array that Slurm had accepted already is cancelled: it will not run"
@@ -210,8 +221,57 @@ impl From<SubmitError> for CommandError {
             SubmitError::Refused { cancelled, .. } => Some(format!(
                 "the {cancelled} job arrays that Slurm had accepted already are cancelled: they will not run"
             )),
-            _ => None,
+            // Without an answer, what comes next is `submit --continue`, which the command says.
+            SubmitError::NotAsked { source, .. }
+            | SubmitError::Slurm { source, .. }
+            | SubmitError::Held(source)
+                if !source.is_no_answer() =>
+            {
+                source.hint().map(str::to_owned)
+            }
+            SubmitError::NotAsked { .. }
+            | SubmitError::Slurm { .. }
+            | SubmitError::Held(_)
+            | SubmitError::NotTakenBack { .. }
+            | SubmitError::Journal(_)
+            | SubmitError::Claim(_) => None,
         };
-        Self::from_error(code, error).hinted_by(cancelled)
+        Self::from_error(code, error).hinted_by(hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(error: impl Into<CommandError>, code: ExitCode, hint: Option<&str>) {
+        let error = error.into();
+        assert_eq!(error.code, code, "{error:?}");
+        let hints = error.hints.join(" ");
+        assert!(hint.map_or(hints.is_empty(), |hint| hints.contains(hint)), "{error:?}");
+    }
+
+    #[test]
+    fn an_exit_code_means_what_the_documentation_says() {
+        let full = || io::ErrorKind::StorageFull.into();
+        let io = || ClaimError::Io { folder: "/home".to_owned(), source: full() };
+        check(io(), ExitCode::Failed, None);
+        check(SubmitError::Claim(io()), ExitCode::Failed, None);
+        check(ClaimError::Held { holder: None }, ExitCode::Refused, None);
+        check(SubmitError::Claim(ClaimError::Lost { holder: None }), ExitCode::Refused, None);
+        let missing = || SlurmError::MissingProgram { program: "sbatch", path: "/bin".into() };
+        check(missing(), ExitCode::Failed, Some("load the module"));
+        check(SubmitError::Held(missing()), ExitCode::Failed, Some("load the module"));
+        check(SlurmError::AccountingOff, ExitCode::Failed, None);
+        let field = || SlurmError::UnknownField { program: "squeue", reason: "Foo".to_owned() };
+        check(field(), ExitCode::Failed, Some("-vv"));
+        let waited = std::time::Duration::ZERO;
+        let silent = || SlurmError::NoAnswer { program: "sbatch", waited };
+        check(silent(), ExitCode::NoAnswer, Some("again in a minute"));
+        let token = "a.b.0".to_owned();
+        check(SubmitError::Slurm { token, source: silent() }, ExitCode::NoAnswer, None);
     }
 }

@@ -152,16 +152,19 @@ pub(super) fn queued(client: &Client, arrays: &[ArrayPart<'_>]) -> Result<Queued
         let before = queued.alive.len();
         for row in &rows.rows {
             let mut keys = part.trials(row).map(|trial| (part.array.task.clone(), trial));
-            match row.state {
-                JobState::Completing => queued.is_completing |= keys.next().is_some(),
-                JobState::Running => {
+            match (row.state.phase_in_queue(), &row.state) {
+                (JobPhase::Ended, _) => {}
+                (JobPhase::Active, JobState::Completing) => {
+                    queued.is_completing |= keys.next().is_some();
+                }
+                (JobPhase::Active, JobState::Running) => {
                     let keys: Vec<TrialKey> = keys.collect();
                     queued.running.extend(keys.iter().cloned());
                     queued.alive.extend(keys);
                 }
-                JobState::Requeued => queued.alive.extend(keys),
-                _ if row.state.phase() == JobPhase::Ended => {}
-                _ => queued.alive.extend(keys),
+                (JobPhase::Waiting | JobPhase::Active | JobPhase::Unknown, _) => {
+                    queued.alive.extend(keys);
+                }
             }
         }
         if queued.alive.len() > before {

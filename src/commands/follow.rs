@@ -1,7 +1,7 @@
 //! Looks at an experiment again and again until it is over.
 
 use std::io::IsTerminal;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::App;
 use super::polling::{PolledStatus, StatusPoller};
@@ -23,7 +23,7 @@ pub(super) enum View {
     Json,
 }
 
-/// So many looks in a row at which nothing but `unknown` is left: Slurm answers, and has forgotten.
+/// Give up after this many answers in a row in which every open trial is unknown.
 const FORGOTTEN: u32 = 5;
 /// So many looks in a row must show an end that only Slurm tells: one odd answer is not waited for.
 const AGREEING: u32 = 2;
@@ -75,10 +75,30 @@ pub(super) fn until(
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             screen.end(&stored, &mut status, state)?;
-            let text = format!("`{}` is still {}", target.id, state.as_str());
-            return Err(CommandError::new(ExitCode::NoAnswer, text));
+            return Err(not_over(target, &status, state));
         }
-        std::thread::sleep(pause);
+        std::thread::sleep(pause_before(deadline, Instant::now(), pause));
+    }
+}
+
+/// The pause until the next look, which no deadline waits for.
+fn pause_before(deadline: Option<Instant>, now: Instant, pause: Duration) -> Duration {
+    deadline.map_or(pause, |deadline| pause.min(deadline.saturating_duration_since(now)))
+}
+
+/// What the time was not enough for.
+fn not_over(target: &Target, status: &Status, state: State) -> CommandError {
+    if !state.is_final() {
+        let text = format!("`{}` is still {}", target.id, state.as_str());
+        return CommandError::new(ExitCode::NoAnswer, text);
+    }
+    let text = format!("`{}` is {}, but that may change", target.id, state.as_str());
+    let error = CommandError::new(ExitCode::NoAnswer, text);
+    let mut trials = status::meant(status, &target.scope).map(|(_, trial)| trial);
+    if trials.any(TrialStatus::is_brought_back) {
+        error.hinted(format!("`nemo-slurm poll {}` requeues what could not be", target.id))
+    } else {
+        error
     }
 }
 
@@ -116,6 +136,7 @@ fn standing(status: &Status, target: &Target) -> (State, Settled) {
     };
     let settled = match state.is_final() {
         true if meant.iter().all(|trial| trial.is_final()) => Settled::Over,
+        true if meant.iter().any(|trial| trial.is_brought_back()) => Settled::Open,
         true => Settled::Doubtful,
         false if forgotten => Settled::Forgotten,
         false => Settled::Open,
@@ -173,5 +194,95 @@ impl FollowOutput {
             }
         }
         Ok(if state == State::Completed { ExitCode::Fine } else { ExitCode::Failed })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{
+        Certainty, Counters, ExperimentStatus, Remedy, TaskStatus, recount, state_of,
+    };
+    use crate::store::ExperimentId;
+
+    fn trial(
+        index: u32,
+        state: State,
+        certainty: Certainty,
+        remedy: Option<Remedy>,
+    ) -> TrialStatus {
+        TrialStatus {
+            index,
+            state,
+            reason: None,
+            certainty,
+            remedy,
+            params: None,
+            slurm_job: None,
+            step: None,
+            progress: None,
+            message: None,
+            labels: Vec::new(),
+            metrics: serde_json::Map::new(),
+            counters: Counters::default(),
+            attempts: Vec::new(),
+        }
+    }
+
+    fn status(trials: Vec<TrialStatus>) -> Status {
+        let state = state_of(trials.iter().map(|trial| trial.state));
+        let mut task = TaskStatus {
+            name: "train".to_owned(),
+            state,
+            counts: std::collections::BTreeMap::new(),
+            executor: "cluster".to_owned(),
+            dir: "/x".to_owned(),
+            start: None,
+            end: None,
+            best: None,
+            trials,
+        };
+        recount(&mut task);
+        let experiment = ExperimentStatus {
+            id: "sample-00000100".to_owned(),
+            name: "sample".to_owned(),
+            state,
+            reason: None,
+            created: 100,
+            stale: false,
+            dir: "/x".to_owned(),
+        };
+        Status { schema: 1, experiment, tasks: vec![task], warnings: Vec::new() }
+    }
+
+    #[test]
+    fn what_poll_would_requeue_is_not_over() {
+        let target = Target::whole(ExperimentId::new("sample", 100, 0));
+        let agreed = Certainty::Agreed(0.0);
+        let check = |trials: Vec<TrialStatus>, expected| {
+            assert_eq!(standing(&status(trials), &target).1, expected);
+        };
+        let done = || trial(0, State::Completed, Certainty::Final, None);
+        check(vec![done()], Settled::Over);
+        check(vec![done(), trial(1, State::Failed, agreed, None)], Settled::Doubtful);
+        let brought_back = |certainty| trial(1, State::Failed, certainty, Some(Remedy::Requeue));
+        check(vec![done(), brought_back(agreed)], Settled::Open);
+        check(vec![brought_back(Certainty::Open)], Settled::Open);
+        check(vec![done(), brought_back(Certainty::Final)], Settled::Over);
+        let seen = status(vec![brought_back(agreed)]);
+        let error = not_over(&target, &seen, State::Failed);
+        assert!(error.hints[0].contains("`nemo-slurm poll sample-"), "{error:?}");
+        assert!(error.one_line().ends_with("is failed, but that may change"), "{error:?}");
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a point in time to count from")]
+    fn no_pause_outlasts_the_deadline() {
+        let now = Instant::now();
+        let seconds = Duration::from_secs;
+        assert_eq!(pause_before(None, now, seconds(10)), seconds(10));
+        assert_eq!(pause_before(Some(now + seconds(60)), now, seconds(10)), seconds(10));
+        assert_eq!(pause_before(Some(now + seconds(2)), now, seconds(10)), seconds(2));
+        assert_eq!(pause_before(Some(now), now + seconds(1), seconds(10)), Duration::ZERO);
     }
 }

@@ -1,4 +1,4 @@
-//! Whom commands ask that look at several experiments, or again and again.
+//! Polls Slurm for commands that show several experiments, or that repeat.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -16,11 +16,11 @@ use crate::summary::{self, Index, KnownExperiment};
 /// Between two looks at the folders of what runs on this machine's cluster. Slurm itself is asked less often.
 const SLURM_PAUSE: Duration = Duration::from_secs(3);
 /// Between two looks at another cluster.
-const ELSEWHERE_PAUSE: Duration = Duration::from_secs(10);
+const ELSEWHERE_PAUSE: Duration = ANSWER_AGE;
 /// Between two looks at what runs on this machine.
 const LOCAL_PAUSE: Duration = Duration::from_millis(500);
-/// So many seconds an answer of Slurm's will do for who looks again and again.
-const FRESH: f64 = 10.0;
+/// How long one answer of Slurm's is used by every command that repeats its question.
+const ANSWER_AGE: Duration = Duration::from_secs(10);
 
 /// Asks for these experiments, unless there is an answer that is no older than `not_before`; for all others as well.
 pub(super) fn query_slurm(
@@ -45,7 +45,7 @@ pub(super) fn open_jobs(
     open.flat_map(|wanted| wanted.jobs).collect()
 }
 
-/// Looks at one experiment again and again, and asks Slurm at most every [`FRESH`] seconds; several that do so, in
+/// Looks at one experiment again and again, and asks Slurm at most once in [`ANSWER_AGE`]; several that do so, in
 /// whatever experiments, ask one question between them.
 #[derive(Debug, Default)]
 pub(super) struct StatusPoller {
@@ -87,7 +87,7 @@ impl StatusPoller {
         let asking = QueryContext {
             client: &app.slurm,
             shared: &app.shared,
-            not_before: clock::now() - FRESH,
+            not_before: clock::now() - ANSWER_AGE.as_secs_f64(),
             live: &self.live,
             others: &|| all_open_jobs(app),
         };

@@ -30,7 +30,7 @@ pub struct SubmitArgs {
     #[command(flatten)]
     pub file: FileArgs,
     /// Continue an interrupted submission; no job array is submitted twice
-    #[arg(long = "continue", value_name = "EXPERIMENT", conflicts_with_all = ["file", "set", "executor"])]
+    #[arg(long = "continue", value_name = "EXPERIMENT", conflicts_with_all = ["file", "set", "executor", "sequential", "dry_run"])]
     pub resume: Option<String>,
     /// With `--continue`: take the submission over from another process, which then stops
     #[arg(long, requires = "resume")]
@@ -144,11 +144,25 @@ fn carry_out(
 }
 
 fn not_submitted(stored: &Stored, error: slurm::SubmitError) -> CommandError {
-    let may_go_on =
-        !matches!(error, slurm::SubmitError::Refused { .. } | slurm::SubmitError::Claim(_));
+    use slurm::SubmitError;
+    let id = &stored.id;
+    let next = match error {
+        SubmitError::Refused { .. } | SubmitError::Claim(_) => None,
+        SubmitError::NotTakenBack { .. } => {
+            Some(format!("`nemo-slurm cancel {id}` cancels the job arrays that Slurm accepted"))
+        }
+        SubmitError::NotAsked { .. }
+        | SubmitError::Slurm { .. }
+        | SubmitError::Held(_)
+        | SubmitError::Journal(_) => {
+            Some(format!("`nemo-slurm submit --continue {id}` continues it"))
+        }
+    };
     let error = CommandError::from(error);
-    let go_on = format!("`nemo-slurm submit --continue {}` continues it", stored.id);
-    if may_go_on { error.hinted(go_on) } else { error }
+    match next {
+        Some(next) => error.hinted(next),
+        None => error,
+    }
 }
 
 /// A damaged plan is not replaced: its job arrays may be in Slurm already.
@@ -234,4 +248,25 @@ fn job_json(array: &journal::Submitted<'_>) -> serde_json::Value {
         "trials": array.trials.count(),
         "set": array.trials,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use crate::cli::Cli;
+
+    #[test]
+    fn what_continue_could_not_do_is_refused() {
+        let parse = |words: &[&str]| {
+            Cli::try_parse_from([&["nemo-slurm", "submit", "--continue", "a"], words].concat())
+                .map(drop)
+        };
+        parse(&[]).unwrap();
+        parse(&["--wait"]).unwrap();
+        for other in [&["--dry-run"][..], &["--sequential"], &["--executor", "it"]] {
+            let error = parse(other).unwrap_err();
+            assert_eq!(error.kind(), clap::error::ErrorKind::ArgumentConflict, "{other:?}");
+        }
+    }
 }

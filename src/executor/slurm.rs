@@ -42,6 +42,26 @@ pub enum SubmitError {
         /// How many arrays were cancelled.
         cancelled: usize,
     },
+    /// Slurm does not want an array, and those before it are still in Slurm.
+    #[error(
+        "Slurm refused job array `{token}` ({reason}), and the job arrays before it could not be cancelled"
+    )]
+    NotTakenBack {
+        /// The array.
+        token: String,
+        /// Slurm's own words.
+        reason: String,
+        /// Why they could not be cancelled.
+        source: SlurmError,
+    },
+    /// Slurm was never asked for an array.
+    #[error("job array `{token}` was not submitted")]
+    NotAsked {
+        /// The array.
+        token: String,
+        /// Why not.
+        source: SlurmError,
+    },
     /// Slurm gave no answer.
     #[error("could not tell whether Slurm accepted job array `{token}`")]
     Slurm {
@@ -175,8 +195,15 @@ fn submit_one(
             journal.record(Event::Submitted { token, slurm_job: id, time: now() })?;
             Ok(id)
         }
+        // An `sbatch` that a signal ended says nothing: Slurm may have the array.
+        Err(source) if source.is_no_answer() => {
+            Err(SubmitError::Slurm { token: token.to_owned(), source })
+        }
         Err(SlurmError::Refused { reason, .. }) => {
             Err(take_back(token, reason, parents, scheduler, journal, now)?)
+        }
+        Err(source @ SlurmError::MissingProgram { .. }) => {
+            Err(SubmitError::NotAsked { token: token.to_owned(), source })
         }
         Err(source) => Err(SubmitError::Slurm { token: token.to_owned(), source }),
     }
@@ -192,14 +219,14 @@ fn take_back(
     now: &dyn Fn() -> f64,
 ) -> Result<SubmitError, SubmitError> {
     journal.check_claim()?;
-    if !submitted.is_empty() {
-        scheduler
-            .cancel(submitted)
-            .map_err(|source| SubmitError::Slurm { token: token.to_owned(), source })?;
-    }
+    let cancelled = if submitted.is_empty() { Ok(()) } else { scheduler.cancel(submitted) };
+    // Slurm refused it, whatever became of the others.
     let token = token.to_owned();
     journal.record(Event::Refused { token: token.clone(), reason: reason.clone(), time: now() })?;
-    Ok(SubmitError::Refused { token, reason, cancelled: submitted.len() })
+    Ok(match cancelled {
+        Ok(()) => SubmitError::Refused { token, reason, cancelled: submitted.len() },
+        Err(source) => SubmitError::NotTakenBack { token, reason, source },
+    })
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ pub fn attempts_table(status: &Status, page: &Page) -> String {
 fn grid(rows: &[(String, &AttemptStatus)], columns: &[(&str, ColumnFit)]) -> Grid {
     let mut grid = Grid::new(columns);
     for (trial, attempt) in rows {
-        grid.row(row(trial, attempt));
+        grid.row(row(trial, attempt).into_iter().take(columns.len()));
     }
     grid.without_empty()
 }

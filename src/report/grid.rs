@@ -61,9 +61,13 @@ impl Grid {
 
     /// Adds a row of as many items as there are columns.
     pub(super) fn row(&mut self, items: impl IntoIterator<Item = TextCell>) {
-        for (column, item) in self.columns.iter_mut().zip(items) {
-            column.items.push(item);
+        let mut items = items.into_iter();
+        for column in &mut self.columns {
+            let item = items.next();
+            debug_assert!(item.is_some(), "a cell is missing: those after it would move");
+            column.items.push(item.unwrap_or_else(|| TextCell::from("")));
         }
+        debug_assert!(items.next().is_none(), "there are more cells than columns");
     }
 
     /// Leaves columns out that say nothing.

@@ -5,18 +5,72 @@ use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 
-/// A job state as Slurm spells it. `Other` keeps what a newer Slurm adds: no row is dropped.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "Slurm's words, which its manual explains")]
-#[rustfmt::skip]
-pub enum JobState {
-    Pending, Running, Suspended, Completed, Cancelled, Failed, Timeout, NodeFail, Preempted, BootFail, Deadline,
-    OutOfMemory,
-    // Shown in place of one of the above.
-    Completing, StageOut, Configuring, Resizing, Requeued, RequeueFed, RequeueHold, SpecialExit, Stopped, Revoked,
-    ResvDelHold, Signaling, LaunchFailed, UpdateDb, PowerUpNode, ReconfigFail,
-    Expediting,
-    Other(Box<str>),
+/// Makes the enum, its list, its spellings and its phases of one table.
+macro_rules! job_states {
+    ($($state:ident, $word:literal, $phase:ident;)*) => {
+        /// A job state as Slurm spells it. `Other` keeps what a newer Slurm adds: no row is dropped.
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        #[expect(missing_docs, reason = "Slurm's words, which its manual explains")]
+        pub enum JobState {
+            $($state,)*
+            Other(Box<str>),
+        }
+
+        impl JobState {
+            const KNOWN: &[Self] = &[$(Self::$state),*];
+
+            /// Slurm's own word.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                match self {
+                    $(Self::$state => $word,)*
+                    Self::Other(word) => word,
+                }
+            }
+
+            /// Where the job stands, as far as this word tells.
+            #[must_use]
+            pub fn phase(&self) -> JobPhase {
+                match self {
+                    $(Self::$state => JobPhase::$phase,)*
+                    Self::Other(_) => JobPhase::Unknown,
+                }
+            }
+        }
+    };
+}
+
+// The most frequent first: that is how they are looked for. From `COMPLETING` on they are shown in place of another one.
+job_states! {
+    Completed, "COMPLETED", Ended;
+    Pending, "PENDING", Waiting;
+    Running, "RUNNING", Active;
+    Failed, "FAILED", Ended;
+    Cancelled, "CANCELLED", Ended;
+    Timeout, "TIMEOUT", Ended;
+    Suspended, "SUSPENDED", Active;
+    NodeFail, "NODE_FAIL", Ended;
+    Preempted, "PREEMPTED", Ended;
+    BootFail, "BOOT_FAIL", Ended;
+    Deadline, "DEADLINE", Ended;
+    OutOfMemory, "OUT_OF_MEMORY", Ended;
+    Completing, "COMPLETING", Active;
+    StageOut, "STAGE_OUT", Active;
+    Configuring, "CONFIGURING", Active;
+    Resizing, "RESIZING", Active;
+    Requeued, "REQUEUED", Ended;
+    RequeueFed, "REQUEUE_FED", Waiting;
+    RequeueHold, "REQUEUE_HOLD", Waiting;
+    SpecialExit, "SPECIAL_EXIT", Waiting;
+    Stopped, "STOPPED", Active;
+    Revoked, "REVOKED", Ended;
+    ResvDelHold, "RESV_DEL_HOLD", Waiting;
+    Signaling, "SIGNALING", Active;
+    LaunchFailed, "LAUNCH_FAILED", Ended;
+    UpdateDb, "UPDATE_DB", Active;
+    PowerUpNode, "POWER_UP_NODE", Active;
+    ReconfigFail, "RECONFIG_FAIL", Ended;
+    Expediting, "EXPEDITING", Waiting;
 }
 
 /// What a state means to someone who waits for the job.
@@ -33,52 +87,6 @@ pub enum JobPhase {
 }
 
 impl JobState {
-    #[rustfmt::skip]
-    const KNOWN: &[Self] = &[
-        Self::Completed, Self::Pending, Self::Running, Self::Failed, Self::Cancelled, Self::Timeout, Self::Suspended,
-        Self::NodeFail, Self::Preempted, Self::BootFail, Self::Deadline, Self::OutOfMemory, Self::Completing,
-        Self::StageOut, Self::Configuring, Self::Resizing, Self::Requeued, Self::RequeueFed, Self::RequeueHold,
-        Self::SpecialExit, Self::Stopped, Self::Revoked, Self::ResvDelHold, Self::Signaling, Self::LaunchFailed,
-        Self::UpdateDb, Self::PowerUpNode, Self::ReconfigFail, Self::Expediting,
-    ];
-
-    /// Slurm's own word. The one list of spellings, and exhaustive: the compiler keeps it whole.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        match self {
-            Self::Pending => "PENDING",
-            Self::Running => "RUNNING",
-            Self::Suspended => "SUSPENDED",
-            Self::Completed => "COMPLETED",
-            Self::Cancelled => "CANCELLED",
-            Self::Failed => "FAILED",
-            Self::Timeout => "TIMEOUT",
-            Self::NodeFail => "NODE_FAIL",
-            Self::Preempted => "PREEMPTED",
-            Self::BootFail => "BOOT_FAIL",
-            Self::Deadline => "DEADLINE",
-            Self::OutOfMemory => "OUT_OF_MEMORY",
-            Self::Completing => "COMPLETING",
-            Self::StageOut => "STAGE_OUT",
-            Self::Configuring => "CONFIGURING",
-            Self::Resizing => "RESIZING",
-            Self::Requeued => "REQUEUED",
-            Self::RequeueFed => "REQUEUE_FED",
-            Self::RequeueHold => "REQUEUE_HOLD",
-            Self::SpecialExit => "SPECIAL_EXIT",
-            Self::Stopped => "STOPPED",
-            Self::Revoked => "REVOKED",
-            Self::ResvDelHold => "RESV_DEL_HOLD",
-            Self::Signaling => "SIGNALING",
-            Self::LaunchFailed => "LAUNCH_FAILED",
-            Self::UpdateDb => "UPDATE_DB",
-            Self::PowerUpNode => "POWER_UP_NODE",
-            Self::ReconfigFail => "RECONFIG_FAIL",
-            Self::Expediting => "EXPEDITING",
-            Self::Other(word) => word,
-        }
-    }
-
     /// Reads one word; a table's `CANCELLED+` is that word cut short, and read as the state.
     #[must_use]
     pub fn from_word(word: &[u8]) -> Self {
@@ -87,41 +95,10 @@ impl JobState {
         known.cloned().unwrap_or_else(|| Self::Other(String::from_utf8_lossy(word).into()))
     }
 
-    /// Where the job stands, as far as this word tells.
+    /// Where the job stands, if `squeue` shows this word: one that was requeued waits there.
     #[must_use]
-    pub fn phase(&self) -> JobPhase {
-        match self {
-            Self::Pending
-            | Self::RequeueFed
-            | Self::RequeueHold
-            | Self::SpecialExit
-            | Self::ResvDelHold
-            | Self::Expediting => JobPhase::Waiting,
-            Self::Running
-            | Self::Suspended
-            | Self::Completing
-            | Self::StageOut
-            | Self::Configuring
-            | Self::Resizing
-            | Self::Stopped
-            | Self::Signaling
-            | Self::UpdateDb
-            | Self::PowerUpNode => JobPhase::Active,
-            Self::Completed
-            | Self::Cancelled
-            | Self::Failed
-            | Self::Timeout
-            | Self::NodeFail
-            | Self::Preempted
-            | Self::BootFail
-            | Self::Deadline
-            | Self::OutOfMemory
-            | Self::Requeued
-            | Self::Revoked
-            | Self::LaunchFailed
-            | Self::ReconfigFail => JobPhase::Ended,
-            Self::Other(_) => JobPhase::Unknown,
-        }
+    pub fn phase_in_queue(&self) -> JobPhase {
+        if *self == Self::Requeued { JobPhase::Waiting } else { self.phase() }
     }
 
     /// Whether no further attempt follows by itself. After `REQUEUED`, `PREEMPTED` and `NODE_FAIL` one may.
@@ -194,6 +171,15 @@ mod tests {
         check("REQUEUED", &Requeued, None, JobPhase::Ended, false);
         check("EXPEDITING", &Expediting, None, JobPhase::Waiting, false); // 25.11: its requeue comes first
         check("BRAND_NEW", &Other("BRAND_NEW".into()), None, JobPhase::Unknown, false);
+    }
+
+    #[test]
+    fn in_the_queue_one_that_was_requeued_waits() {
+        for state in JobState::KNOWN {
+            let is_requeued = *state == JobState::Requeued;
+            let expected = if is_requeued { JobPhase::Waiting } else { state.phase() };
+            assert_eq!(state.phase_in_queue(), expected, "{state}");
+        }
     }
 
     #[test]

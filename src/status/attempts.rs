@@ -26,7 +26,7 @@ pub(super) fn merge(files: &TrialFiles, seen: &SlurmRows<'_>) -> Vec<AttemptStat
     attempts
 }
 
-/// Gives an attempt a cause that left no end, and cannot go on. Even Slurm may not know of it: a controller that was
+/// Sets a cause on attempts that are over but recorded no end. Even Slurm may not know of them: a controller that was
 /// killed forgets what it started last.
 pub(super) fn accounted(mut attempts: Vec<AttemptStatus>, state: State) -> Vec<AttemptStatus> {
     let may_run = matches!(state, State::Running | State::Unknown);

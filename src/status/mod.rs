@@ -103,7 +103,7 @@ impl<T> QueryResult<T> {
         matches!(self, Self::Rows(_) | Self::Off)
     }
 
-    /// Why what it did not say may be so all the same.
+    /// The error that makes missing rows meaningless.
     fn trouble(&self) -> Option<&str> {
         match self {
             Self::Failed(why) | Self::Partly(_, why) => Some(why),

@@ -186,6 +186,12 @@ impl TrialStatus {
     pub fn is_final(&self) -> bool {
         self.certainty == Certainty::Final
     }
+
+    /// Whether `nemo-slurm poll` would run it again: then its end is none yet.
+    #[must_use]
+    pub fn is_brought_back(&self) -> bool {
+        self.remedy.is_some() && !self.is_final()
+    }
 }
 
 /// How often a trial's attempts ended for each reason that is not its program's own wish.

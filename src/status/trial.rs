@@ -87,7 +87,7 @@ pub(super) fn state(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) ->
 
 /// Whether Slurm still knows a job that has ended, and could run it again.
 fn is_known_to_slurm(evidence: &TrialEvidence<'_>) -> bool {
-    evidence.seen.queue.is_some_and(|row| phase(row) == JobPhase::Ended)
+    evidence.seen.queue.is_some_and(|row| row.state.phase_in_queue() == JobPhase::Ended)
 }
 
 fn by_witness(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> TrialVerdict {
@@ -98,7 +98,7 @@ fn by_witness(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> Trial
     if evidence.seen.job.is_none() {
         return not_submitted(evidence);
     }
-    let is_over = |row: &QueueRow| phase(row) == JobPhase::Ended;
+    let is_over = |row: &QueueRow| row.state.phase_in_queue() == JobPhase::Ended;
     let verdict = match evidence.seen.queue {
         Some(row) if !is_over(row) => in_queue(evidence, row, end, attempts),
         row => match evidence.earlier().filter(|earlier| earlier.certainty == Certainty::Final) {
@@ -183,7 +183,7 @@ fn in_queue(
     attempts: &[AttemptStatus],
 ) -> TrialVerdict {
     let says = || waiting::reason(row, attempts);
-    let (state, reason) = match phase(row) {
+    let (state, reason) = match row.state.phase_in_queue() {
         JobPhase::Waiting if &*row.reason == "DependencyNeverSatisfied" => (State::Blocked, says()),
         // The heads of a chain are held until all of it is submitted.
         JobPhase::Waiting if is_held(row) && is_submitted(evidence) => {
@@ -232,11 +232,6 @@ fn ended_in_queue(
             TrialVerdict { basis, ..verdict }
         }
     }
-}
-
-/// What a row of the queue means: one that was requeued waits there.
-fn phase(row: &QueueRow) -> JobPhase {
-    if row.state == JobState::Requeued { JobPhase::Waiting } else { row.state.phase() }
 }
 
 fn is_submitted(evidence: &TrialEvidence<'_>) -> bool {

@@ -34,7 +34,9 @@ pub(super) fn held(evidence: &TrialEvidence<'_>, row: &QueueRow) -> String {
     }
     let go_on = format!("`nemo-slurm resume {id}/{task}` resumes it");
     match &*row.reason {
-        "JobHeldAdmin" => "is held by an administrator, who must release it".to_owned(),
+        "JobHeldAdmin" => {
+            "is held by root or an administrator (`scontrol release` by them)".to_owned()
+        }
         "JobHoldMaxRequeue" => format!("is held by Slurm: it was requeued too often; {go_on}"),
         reason if reason.contains("launch failed") => {
             "is held by Slurm: its job could not be started; `nemo-slurm poll` releases it"

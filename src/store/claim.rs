@@ -22,8 +22,7 @@ use holder::{ClaimStatus, judge};
 
 /// Between two signs of life.
 const BEAT: Duration = Duration::from_secs(5);
-/// How long a holder on another host must be silent while somebody watches. A shared disk may show an old file for half
-/// as long.
+/// A claim from another host is free after this long without a heartbeat. Must exceed NFS attribute caching (≤ 30 s).
 const WATCH: Duration = Duration::from_mins(1);
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(1);

@@ -24,7 +24,12 @@ struct World {
     /// The crash comes after the effect, before its answer.
     answer_is_lost: bool,
     refuse: Option<&'static str>,
-    silent: bool,
+    /// A signal ends the `sbatch` of this array after Slurm took the job.
+    kill_after: Option<&'static str>,
+    /// `sbatch` is not installed.
+    has_no_sbatch: bool,
+    /// The program that gets no answer.
+    silent: Option<&'static str>,
     /// Another process has taken over once the journal has so many lines.
     lost_after: Option<usize>,
     /// At the moment of each release, how many arrays were in.
@@ -66,21 +71,29 @@ impl Scheduler for Handle {
         let name: PathBuf =
             script.iter().rev().take(2).collect::<Vec<_>>().into_iter().rev().collect();
         let name = name.to_string_lossy().replace(".sbatch", "").replace('/', ".");
-        if self.0.borrow().silent {
+        if self.0.borrow().silent == Some("sbatch") {
             return Err(crash());
         }
         if self.0.borrow().refuse == Some(name.as_str()) {
             let reason = "Invalid partition name specified".to_owned();
             return Err(SlurmError::Refused { program: "sbatch", reason, code: Some(1) });
         }
-        self.effect(|world| {
+        if self.0.borrow().has_no_sbatch {
+            return Err(SlurmError::MissingProgram { program: "sbatch", path: "/bin".into() });
+        }
+        let id = self.effect(|world| {
             world.jobs.push((format!("sample-00000100.{name}"), arguments.join(" ")));
             let id = JobId(u32::try_from(world.jobs.len()).unwrap());
             if arguments.iter().any(|argument| argument == "--hold") {
                 world.held.push(id);
             }
             id
-        })
+        })?;
+        if self.0.borrow().kill_after == Some(name.as_str()) {
+            let reason = "it gave no reason".to_owned();
+            return Err(SlurmError::Refused { program: "sbatch", reason, code: None });
+        }
+        Ok(id)
     }
     fn find(&mut self, token: &str, _: &Path, _: f64) -> Result<Option<JobId>, SlurmError> {
         let world = self.0.borrow();
@@ -94,6 +107,9 @@ impl Scheduler for Handle {
         })
     }
     fn cancel(&mut self, jobs: &[JobId]) -> Result<(), SlurmError> {
+        if self.0.borrow().silent == Some("scancel") {
+            return Err(SlurmError::NoAnswer { program: "scancel", waited: Duration::ZERO });
+        }
         self.effect(|world| world.cancelled.extend(jobs))
     }
 }
@@ -311,11 +327,56 @@ fn a_refusal_takes_back_what_was_in() {
 
 #[test]
 fn no_answer_is_no_refusal() {
-    let handle = Handle(Rc::new(RefCell::new(World { silent: true, ..World::default() })));
+    let handle =
+        Handle(Rc::new(RefCell::new(World { silent: Some("sbatch"), ..World::default() })));
     let error = run(&handle, &sample_plan()).unwrap_err();
     assert!(matches!(error, SubmitError::Slurm { source: SlurmError::NoAnswer { .. }, .. }));
     assert_eq!(handle.0.borrow().cancelled, []);
-    handle.0.borrow_mut().silent = false;
+    handle.0.borrow_mut().silent = None;
     run(&handle, &sample_plan()).unwrap();
     assert_eq!(names(&handle.0.borrow()), NAMES);
+}
+
+#[test]
+fn an_sbatch_that_a_signal_ended_may_have_submitted_its_array() {
+    let world = World { kill_after: Some("train.1"), ..World::default() };
+    let handle = Handle(Rc::new(RefCell::new(world)));
+    let error = run(&handle, &sample_plan()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "could not tell whether Slurm accepted job array `sample-00000100.train.1`"
+    );
+    assert_eq!(handle.0.borrow().cancelled, [], "nothing is taken back");
+    assert_eq!(journal::refusal(&handle.0.borrow().journal), None);
+    handle.0.borrow_mut().kill_after = None;
+    run(&handle, &sample_plan()).unwrap();
+    assert_eq!(names(&handle.0.borrow()), NAMES, "its job is found, and no other is submitted");
+}
+
+#[test]
+fn where_there_is_no_sbatch_nothing_was_submitted() {
+    let world = World { has_no_sbatch: true, ..World::default() };
+    let handle = Handle(Rc::new(RefCell::new(world)));
+    let error = run(&handle, &sample_plan()).unwrap_err();
+    assert_eq!(error.to_string(), "job array `sample-00000100.prepare.0` was not submitted");
+    let error = crate::error::CommandError::from(error);
+    assert_eq!(error.code, crate::error::ExitCode::Failed);
+    assert!(error.hints[0].contains("load the module that provides Slurm"), "{:?}", error.hints);
+    handle.0.borrow_mut().has_no_sbatch = false;
+    run(&handle, &sample_plan()).unwrap();
+    assert_eq!(names(&handle.0.borrow()), NAMES);
+}
+
+#[test]
+fn a_refusal_is_one_also_if_the_arrays_before_it_can_not_be_cancelled() {
+    let world = World { refuse: Some("train.1"), silent: Some("scancel"), ..World::default() };
+    let handle = Handle(Rc::new(RefCell::new(world)));
+    let error = run(&handle, &sample_plan()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Slurm refused job array `sample-00000100.train.1` (Invalid partition name specified), and the job arrays before it could not be cancelled"
+    );
+    let refusal = journal::refusal(&handle.0.borrow().journal).map(str::to_owned);
+    assert_eq!(refusal.as_deref(), Some("Invalid partition name specified"));
+    assert_eq!(crate::error::CommandError::from(error).code, crate::error::ExitCode::NoAnswer);
 }

@@ -68,7 +68,7 @@ fn who_holds_a_job_is_told() {
     assert_eq!(described("JobHeldUser", &pause("train", Some(0))), ours("/train/0"));
     let not_ours = "paused: is held; `nemo-slurm resume sample-00000100/train` resumes it []";
     assert_eq!(described("JobHeldUser", &pause("train", Some(1))), not_ours);
-    let admin = "paused: is held by an administrator, who must release it []";
+    let admin = "paused: is held by root or an administrator (`scontrol release` by them) []";
     assert_eq!(described("JobHeldAdmin", &[]), admin);
     let [pause] = pause("train", None);
     assert_eq!(described("JobHeldAdmin", &[pause, wish(RequestedAction::Resume, "", None)]), admin);
