@@ -5,8 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nemo_slurm::slurm::client::Recipient;
-use nemo_slurm::slurm::{Accounting, Client, JobId, SlurmError};
+use nemo_slurm::slurm::{Accounting, Client, JobControl, JobId, Recipient, SlurmError};
 use tempfile::TempDir;
 
 /// Runs the body that lies beside the name it is called by.
@@ -50,6 +49,20 @@ fn failing(stderr: &str, code: u8) -> Fake {
 }
 
 const JOB: JobId = JobId(7);
+
+/// A `squeue` that shows these arrays, all of them of the names that were asked for.
+fn queued(arrays: &[u32]) -> String {
+    let row = |id| {
+        format!(
+            r"printf '{id}_[0-9]\037{id}\037PENDING\037100\037N/A\037N/A\0370\037N/A\037\037None\037\n';"
+        )
+    };
+    arrays.iter().map(row).collect()
+}
+
+fn name() -> Vec<String> {
+    vec!["n".to_owned()]
+}
 
 #[test]
 fn a_missing_program_is_named() {
@@ -217,7 +230,8 @@ fn nothing_is_asked_about_no_jobs() {
     let fake = Fake::new(&[]);
     assert!(fake.client().queue(&[]).unwrap().rows.is_empty());
     assert!(fake.client().accounting(&[], 0).unwrap().rows.is_empty());
-    fake.client().cancel(&[]).unwrap();
+    fake.client().control(name()).cancel(&[]).unwrap();
+    fake.client().control(name()).hold(&[]).unwrap();
 }
 
 #[test]
@@ -232,15 +246,17 @@ fn many_jobs_are_asked_about_in_arguments_that_linux_takes() {
 fn the_words_of_each_question() {
     let echo = "for word; do printf '%s\\n' \"$word\" >> ${0%/*}/words; done; \
                 printf '%s %s\\n' \"$SLURM_TIME_FORMAT\" \"$SLURM_BITSTR_LEN $LC_ALL\" >> ${0%/*}/words";
-    let fake = Fake::new(&[("scancel", echo), ("scontrol", echo), ("sbatch", echo)]);
+    let squeue = queued(&[12, 13]);
+    let programs = [("scancel", echo), ("scontrol", echo), ("sbatch", echo), ("squeue", &squeue)];
+    let fake = Fake::new(&programs);
+    let control = fake.client().control(name());
     let ids = ["12".to_owned(), "13_[1-3]".to_owned()];
-    fake.client().signal(&ids, "USR1", Recipient::Batch).unwrap();
-    fake.client().hold(&ids).unwrap();
+    control.signal(&ids, "USR1", Recipient::Batch).unwrap();
+    control.hold(&ids).unwrap();
     fake.client().submit(&fake.path("x"), &["--hold".to_owned()]).unwrap_err();
     let words = std::fs::read_to_string(fake.path("words")).unwrap();
     let script = fake.path("x").display().to_string();
-    let want =
-        "--signal=USR1 --batch 12 13_[1-3] %s 0 C hold 12 13_[1-3] %s 0 C --parsable --hold SCRIPT";
+    let want = "--signal=USR1 --batch --name=n 12 13_[1-3] %s 0 C hold 12 13_[1-3] %s 0 C --parsable --hold SCRIPT";
     assert_eq!(
         words.split_whitespace().collect::<Vec<_>>().join(" "),
         want.replace("SCRIPT", &script)
@@ -257,12 +273,13 @@ fn another_cluster_is_named_in_every_question() {
     client.submit(&fake.path("x"), &[]).unwrap_err();
     client.queue(&[JOB]).unwrap_err();
     client.accounting(&[JOB], 0).unwrap_err();
-    client.for_names(vec!["n".to_owned()]).cancel(&ids).unwrap_err();
-    client.signal(&ids, "USR1", Recipient::Batch).unwrap_err();
-    for answer in [client.hold(&ids), client.release(&ids), client.requeue(&ids)] {
+    let control = client.control(name()).with_known(&[JobId(12)]);
+    control.cancel(&ids).unwrap_err();
+    control.signal(&ids, "USR1", Recipient::Batch).unwrap_err();
+    for answer in [control.hold(&ids), control.release(&ids), control.requeue(&ids)] {
         answer.unwrap_err();
     }
-    client.start_soon(&ids).unwrap_err();
+    control.start_soon(&ids).unwrap_err();
     client.show("12").unwrap_err();
     client.limits().unwrap_err();
     client.partitions().unwrap_err();
@@ -277,9 +294,10 @@ fn another_cluster_is_named_in_every_question() {
 #[test]
 fn a_job_that_is_queued_already_counts_as_requeued() {
     let fake = failing("Job is pending execution for job 7", 1);
-    fake.client().requeue(&["7".to_owned()]).unwrap();
+    let control = |fake: &Fake| fake.client().control(name()).with_known(&[JOB]);
+    control(&fake).requeue(&["7".to_owned()]).unwrap();
     let fake = failing("Requested operation is presently disabled for job 7", 1);
-    fake.client().requeue(&["7".to_owned()]).unwrap_err();
+    control(&fake).requeue(&["7".to_owned()]).unwrap_err();
 }
 
 #[test]
@@ -300,4 +318,51 @@ fn the_captured_outputs_answer_exactly_our_questions() {
     assert_eq!(asked(), format!("{account} --jobs=7"));
     fake.client().show("7").unwrap();
     assert_eq!(asked(), format!("{show} 7"));
+}
+
+/// An id that Slurm gave to another job, after its controller had lost its state.
+#[test]
+fn a_job_of_another_name_is_told_nothing() {
+    type Command = fn(&JobControl, &[String]) -> Result<(), SlurmError>;
+    let commands: [Command; 7] = [
+        JobControl::hold,
+        JobControl::release,
+        JobControl::requeue,
+        JobControl::requeue_held,
+        JobControl::start_soon,
+        JobControl::cancel,
+        |control, ids| control.wait_for(ids, "afterany:1"),
+    ];
+    let echo = "printf '%s\\n' \"$*\" >> ${0%/*}/words";
+    let ids = ["12_[0-3]", "13_4", "14_5"].map(str::to_owned);
+    for (place, command) in commands.into_iter().enumerate() {
+        let squeue = format!("echo x >> ${{0%/*}}/runs; {}", queued(&[12, 14]));
+        let fake = Fake::new(&[("squeue", &squeue), ("scontrol", echo), ("scancel", echo)]);
+        let control = fake.client().control(name());
+        command(&control, &ids).unwrap();
+        command(&control, &ids).unwrap();
+        let words = std::fs::read_to_string(fake.path("words")).unwrap();
+        assert!(words.contains("12_[0-3]") && words.contains("14_5"), "{place}: {words}");
+        assert!(!words.contains("13_4"), "{place}: {words}");
+        let runs = std::fs::read_to_string(fake.path("runs")).unwrap();
+        assert_eq!(runs, "x\n", "{place}: each job is asked about once");
+    }
+    let fake = Fake::new(&[("squeue", "echo what"), ("scontrol", echo)]);
+    let error = fake.client().control(name()).hold(&ids).unwrap_err();
+    assert!(error.is_no_answer() && !fake.path("words").exists(), "{error}");
+}
+
+/// `scancel` compares its `--name` with the whole name of a job: of two names it would find no job.
+#[test]
+fn jobs_of_several_names_are_cancelled_and_signalled() {
+    let echo = "printf '%s\\n' \"$*\" >> ${0%/*}/words";
+    let squeue = queued(&[12, 13]);
+    let fake = Fake::new(&[("squeue", &squeue), ("scancel", echo)]);
+    let ids = ["12", "13", "14"].map(str::to_owned);
+    let control = fake.client().control(vec!["a".to_owned(), "b".to_owned()]);
+    control.cancel(&ids).unwrap();
+    control.signal(&ids, "USR1", Recipient::Batch).unwrap();
+    fake.client().control(name()).cancel(&ids).unwrap();
+    let words = std::fs::read_to_string(fake.path("words")).unwrap();
+    assert_eq!(words, "12 13\n--signal=USR1 --batch 12 13\n--name=n 12 13 14\n");
 }

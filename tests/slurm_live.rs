@@ -35,9 +35,13 @@ fn an_array_is_submitted_found_held_released_and_cancelled() {
     let Tasks::Set(set) = &row.tasks else { panic!("{row:?}") };
     assert_eq!(set.indices.to_string(), "0-3,7,9");
 
-    client.release(&[format!("{job}_[1,3]")]).unwrap();
-    client.hold(&[format!("{job}_[0,2]")]).unwrap();
-    client.cancel(&[format!("{job}_[7-9]"), job.to_string()]).unwrap();
+    let other = client.control(vec!["other".to_owned(), "names".to_owned()]);
+    other.cancel(&[job.to_string()]).unwrap();
+    assert_eq!(other.own(&[job.to_string()]).unwrap(), [""; 0]);
+    let control = client.control(vec!["other".to_owned(), name]);
+    control.release(&[format!("{job}_[1,3]")]).unwrap();
+    control.hold(&[format!("{job}_[0,2]")]).unwrap();
+    control.cancel(&[format!("{job}_[7-9]"), job.to_string()]).unwrap();
     let rows = client.queue(&[job]).unwrap();
     assert!(rows.rows.iter().all(|row| row.array_job == job), "{rows:?}");
     let shown = client.show(&job.to_string()).unwrap();

@@ -62,7 +62,7 @@ pub(super) fn cancel(app: &App, args: &CancelArgs) -> Result<ExitCode, CommandEr
     if !args.dry_run {
         for part in &arrays.known {
             // An array that is over answers with a refusal: what counts is what is in the queue afterwards.
-            let _answer = app.slurm.for_names(vec![part.token.clone()]).cancel(&part.ids());
+            let _answer = app.slurm.control(vec![part.token.clone()]).cancel(&part.ids());
         }
         match control::request(&stored, &target, RequestedAction::Cancel) {
             Err(error) if control::is_local(&stored) => return Err(error),
@@ -113,7 +113,7 @@ fn settle(app: &App, stored: &Stored, target: &Target, troubles: &mut Troubles) 
         if !ids.is_empty() {
             let names = arrays.known.iter().map(|part| part.token.clone()).collect();
             let ids: Vec<String> = ids.into_iter().collect();
-            refused = app.slurm.for_names(names).cancel(&ids).err();
+            refused = app.slurm.control(names).cancel(&ids).err();
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(400));

@@ -24,7 +24,7 @@ use crate::plan::JobArray;
 use crate::process;
 use crate::report::say;
 use crate::script;
-use crate::slurm::{Client, JobId, JobPhase, JobState, QueueRow, SlurmError};
+use crate::slurm::{Client, JobControl, JobId, JobPhase, JobState, QueueRow, SlurmError};
 use crate::status::{Request, RequestedAction, State, Status, meant};
 use crate::store::{Stored, Target};
 
@@ -134,6 +134,14 @@ pub(super) struct Queued {
     pub(super) ids: Vec<String>,
     /// Whether something is over, but not yet tidied up: it can still be requeued.
     pub(super) is_completing: bool,
+}
+
+/// Commands to the jobs of these arrays, which are asked about together, once.
+pub(super) fn of(app: &App, arrays: &[ArrayPart<'_>]) -> Result<JobControl, SlurmError> {
+    let control = app.slurm.control(arrays.iter().map(|part| part.token.clone()).collect());
+    let jobs: Vec<String> = arrays.iter().map(|part| part.job.to_string()).collect();
+    control.own(&jobs)?;
+    Ok(control)
 }
 
 /// Looks into the queue: one `squeue`.

@@ -13,7 +13,7 @@ use super::control::{
 };
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::journal;
-use crate::slurm::{Client, SlurmError};
+use crate::slurm::{JobControl, SlurmError};
 use crate::status::{RequestedAction, State, Status};
 use crate::store::{Stored, Target};
 
@@ -46,7 +46,7 @@ const LOOKS: u32 = 3;
 
 /// A mark and USR1: the harness saves, and has its job held. Without the mark USR1 would ask for a save only.
 const AFTER_SAVE: AfterSave =
-    AfterSave { mark: TrialDir::pause, without_mark: Client::requeue_held };
+    AfterSave { mark: TrialDir::pause, without_mark: JobControl::requeue_held };
 
 /// Pauses what the target means. First Slurm, then the request: the home's disk may be full.
 pub(super) fn pause(app: &App, args: &PauseArgs) -> Result<ExitCode, CommandError> {
@@ -109,8 +109,11 @@ fn pause_on_slurm(
     trials: &BTreeSet<TrialKey>,
     troubles: &mut Troubles,
 ) {
+    let slurm = match control::of(app, arrays) {
+        Ok(slurm) => slurm,
+        Err(error) => return troubles.slurm.push(error),
+    };
     for part in arrays.iter().filter(|part| has_any(part, trials)) {
-        let slurm = app.slurm.for_names(vec![part.token.clone()]);
         match slurm.hold(&part.ids()) {
             // Some of them ended, or are about to: what runs on is told by the next look.
             Err(SlurmError::Refused { reason, .. }) if !reason.contains("ermission") => {}
@@ -197,8 +200,11 @@ fn release(
     trials: &BTreeSet<TrialKey>,
     troubles: &mut Troubles,
 ) {
+    let slurm = match control::of(app, arrays) {
+        Ok(slurm) => slurm,
+        Err(error) => return troubles.slurm.push(error),
+    };
     for part in arrays.iter().filter(|part| has_any(part, trials)) {
-        let slurm = app.slurm.for_names(vec![part.token.clone()]);
         if let Err(error) = slurm.release(&part.ids()) {
             troubles.slurm.push(error);
         }
@@ -214,7 +220,7 @@ fn release(
     };
     let again: BTreeSet<TrialKey> = trials.iter().filter(ran).cloned().collect();
     let again = control::job_ids(arrays, &again);
-    match if again.is_empty() { Ok(()) } else { app.slurm.start_soon(&again) } {
+    match if again.is_empty() { Ok(()) } else { slurm.start_soon(&again) } {
         Ok(()) | Err(SlurmError::Refused { .. }) => {} // then they wait as long as Slurm has it
         Err(error) => troubles.slurm.push(error),
     }

@@ -21,7 +21,8 @@ use crate::journal;
 use crate::observe::Depth;
 use crate::query::{self, SlurmSource, named};
 use crate::report::{out_json, say};
-use crate::slurm::{JobDetail, JobPhase, JobState, SlurmError};
+use crate::script;
+use crate::slurm::{JobControl, JobDetail, JobPhase, JobState, SlurmError};
 use crate::status::{self, Remedy, Status};
 use crate::store::{ExperimentId, Stored, Target};
 use crate::summary::{self, Index};
@@ -193,8 +194,9 @@ impl PollPass<'_> {
         let source = if elsewhere { SlurmSource::Slurm(&app.slurm) } else { source };
         let (status, _) = look_by(app, stored, source, depth)?;
         let mut hopeless = BTreeSet::new();
+        let control = app.slurm.control(tokens(stored));
         for wanted in wanted(stored, target, &status) {
-            match honour(app, &wanted) {
+            match honour(app, &control, &wanted) {
                 Ok(Some((job, done, why))) => {
                     if !done.is_well() {
                         hopeless.insert((wanted.task.clone(), wanted.index));
@@ -212,7 +214,7 @@ impl PollPass<'_> {
         }
         // What waits for them comes after them.
         for taken in put_back::taken_out(stored, target, &status, hopeless) {
-            let (done, why) = match put_back::put_back(&app.slurm, &taken) {
+            let (done, why) = match put_back::put_back(&control, &taken) {
                 Ok(()) => (PollResult::PutBack, None),
                 Err(SlurmError::Refused { reason, .. }) => (PollResult::Refused, Some(reason)),
                 Err(error) => return Err(error.into()),
@@ -258,6 +260,13 @@ fn wanted(stored: &Stored, target: &Target, status: &Status) -> Vec<RequeueCandi
     all
 }
 
+/// The names of all job arrays of an experiment.
+fn tokens(stored: &Stored) -> Vec<String> {
+    let id = stored.id.as_str();
+    let arrays = journal::planned_arrays(&stored.journal);
+    arrays.map(|array| script::token(id, &array.task, array.index)).collect()
+}
+
 fn records(dir: &TrialDir) -> std::io::Result<Vec<AttemptRecord>> {
     Ok(lines::read(&dir.attempts())?.rows)
 }
@@ -265,19 +274,22 @@ fn records(dir: &TrialDir) -> std::io::Result<Vec<AttemptRecord>> {
 /// Does what is wanted, if it still is. Nothing where no job is known.
 fn honour(
     app: &App,
+    control: &JobControl,
     wanted: &RequeueCandidate,
 ) -> Result<Option<(String, PollResult, Option<String>)>, CommandError> {
     let path = wanted.dir.requeue_wanted();
     let Some(job) = marked(&path).or_else(|| wanted.job.clone()) else { return Ok(None) };
     let records = records(&wanted.dir).at("read", &wanted.dir.attempts())?;
     let over = status::final_end(&records).is_some();
-    let jobs = if over { Vec::new() } else { app.slurm.show(&job)?.rows };
+    // A job of another name is not ours, whatever its id: Slurm has forgotten the trial's.
+    let is_gone = over || control.own(std::slice::from_ref(&job))?.is_empty();
+    let jobs = if is_gone { Vec::new() } else { app.slurm.show(&job)?.rows };
     let (done, why) = match standing(over, &jobs, wanted.remedy) {
         Some(done) => (done, None),
         None if is_given_up(wanted.budget, &jobs, &records) => (PollResult::GivenUp, None),
         None => match wanted.remedy {
-            Remedy::Requeue => requeue(app, &job, wanted.dir.pause().exists())?,
-            Remedy::Release => release(app, &job)?,
+            Remedy::Requeue => requeue(control, &job, wanted.dir.pause().exists())?,
+            Remedy::Release => release(control, &job)?,
             Remedy::PutBack => return Ok(None), // together with others, afterwards
         },
     };
@@ -336,25 +348,25 @@ fn vain_starts(jobs: &[JobDetail], records: &[AttemptRecord]) -> u32 {
 }
 
 fn requeue(
-    app: &App,
+    control: &JobControl,
     job: &str,
     paused: bool,
 ) -> Result<(PollResult, Option<String>), CommandError> {
     let ids = [job.to_owned()];
-    match app.slurm.requeue(&ids) {
+    match control.requeue(&ids) {
         Ok(()) => {}
         Err(SlurmError::Refused { reason, .. }) => return Ok((PollResult::Refused, Some(reason))),
         Err(error) => return Err(error.into()),
     }
-    let then = if paused { app.slurm.hold(&ids) } else { app.slurm.start_soon(&ids) };
+    let then = if paused { control.hold(&ids) } else { control.start_soon(&ids) };
     match then {
         Ok(()) | Err(SlurmError::Refused { .. }) => Ok((PollResult::Requeued, None)), // it is in the queue
         Err(error) => Err(error.into()),
     }
 }
 
-fn release(app: &App, job: &str) -> Result<(PollResult, Option<String>), CommandError> {
-    match app.slurm.release(&[job.to_owned()]) {
+fn release(control: &JobControl, job: &str) -> Result<(PollResult, Option<String>), CommandError> {
+    match control.release(&[job.to_owned()]) {
         Ok(()) => Ok((PollResult::Released, None)),
         Err(SlurmError::Refused { reason, .. }) => Ok((PollResult::Refused, Some(reason))),
         Err(error) => Err(error.into()),

@@ -6,7 +6,7 @@ use nemo_core::rundir::TrialDir;
 use super::App;
 use super::control::{self, AfterSave, ControlArgs, ControlReport, Troubles};
 use crate::error::{CommandError, ExitCode};
-use crate::slurm::Client;
+use crate::slurm::JobControl;
 use crate::status::{RequestedAction, State};
 
 /// `preempt`.
@@ -23,7 +23,8 @@ pub struct PreemptArgs {
 }
 
 /// A mark and USR1: the harness saves and requeues. Without the mark USR1 would ask for a save only.
-const AFTER_SAVE: AfterSave = AfterSave { mark: TrialDir::preempt, without_mark: Client::requeue };
+const AFTER_SAVE: AfterSave =
+    AfterSave { mark: TrialDir::preempt, without_mark: JobControl::requeue };
 
 /// Preempts what runs of the target. First Slurm, then the request: the home's disk may be full.
 pub(super) fn preempt(app: &App, args: &PreemptArgs) -> Result<ExitCode, CommandError> {

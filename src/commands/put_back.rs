@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::experiment::{On, Task};
-use crate::slurm::{Client, IndexSet, SlurmError};
+use crate::slurm::{IndexSet, JobControl, SlurmError};
 use crate::status::{Remedy, State, Status, TaskStatus, TrialStatus};
 use crate::store::{Stored, Target};
 
@@ -112,7 +112,7 @@ fn dependency(task: &Task, parents: &[(&str, &TrialStatus)]) -> String {
 
 /// Puts them back, to wait for what they must. A process that is killed between the two leaves them to Slurm, which takes
 /// them out again.
-pub(super) fn put_back(slurm: &Client, taken: &TakenOut) -> Result<(), SlurmError> {
+pub(super) fn put_back(slurm: &JobControl, taken: &TakenOut) -> Result<(), SlurmError> {
     let jobs = [taken.jobs()];
     let mut answer = Ok(());
     for _ in 0..TRIES {

@@ -10,7 +10,7 @@ use crate::observe;
 use crate::process;
 use crate::report::say;
 use crate::script;
-use crate::slurm::{Accepted, Client, JobId, SlurmError};
+use crate::slurm::{Accepted, Client, JobControl, JobId, SlurmError};
 
 /// How long an `sbatch` that an interrupted submission left behind may go on, here or on another machine.
 const IN_FLIGHT: Duration = Duration::from_mins(1);
@@ -25,6 +25,8 @@ pub(super) struct SlurmScheduler<'a> {
     pub(super) is_elsewhere: bool,
     /// What `sbatch` said beside its answers, each once.
     pub(super) said: Vec<String>,
+    /// The arrays that this process submitted.
+    pub(super) submitted: Vec<JobId>,
 }
 
 impl Scheduler for SlurmScheduler<'_> {
@@ -36,6 +38,7 @@ impl Scheduler for SlurmScheduler<'_> {
                 self.said.push(notice);
             }
         }
+        self.submitted.push(job);
         Ok(job)
     }
 
@@ -60,15 +63,23 @@ impl Scheduler for SlurmScheduler<'_> {
     }
 
     fn release(&mut self, jobs: &[JobId]) -> Result<(), SlurmError> {
-        self.client.release(&ids(jobs))
+        self.control().release(&ids(jobs))
     }
 
     fn cancel(&mut self, jobs: &[JobId]) -> Result<(), SlurmError> {
-        self.client.cancel(&ids(jobs))
+        self.control().cancel(&ids(jobs))
     }
 }
 
 impl SlurmScheduler<'_> {
+    /// Commands to the arrays of the plan.
+    fn control(&self) -> JobControl {
+        let Submission { id, plan, .. } = self.submission;
+        let arrays = plan.arrays.iter();
+        let names = arrays.map(|array| script::token(id, &array.task, array.index)).collect();
+        self.client.control(names).with_known(&self.submitted)
+    }
+
     /// The array of this name as the folder of a trial knows it.
     fn job_that_ran(&self, token: &str) -> Option<JobId> {
         let Submission { id, dir, plan, .. } = self.submission;

@@ -135,8 +135,13 @@ fn carry_out(
     for plan in journal::plans(&stored.journal) {
         let (id, dir) = (stored.id.as_str(), &stored.dir);
         let submission = Submission { id, dir, plan, damaged_since };
-        let mut slurm =
-            SlurmScheduler { client: &app.slurm, submission, is_elsewhere, said: Vec::new() };
+        let mut slurm = SlurmScheduler {
+            client: &app.slurm,
+            submission,
+            is_elsewhere,
+            said: Vec::new(),
+            submitted: Vec::new(),
+        };
         let submitted = slurm::submit(submission, &mut slurm, &mut journal, &clock::now);
         jobs.extend(submitted.map_err(|error| not_submitted(stored, error))?);
     }

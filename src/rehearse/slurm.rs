@@ -13,7 +13,7 @@ use crate::clock;
 use crate::file_error::IoResultExt;
 use crate::observe;
 use crate::script;
-use crate::slurm::{Client, JobId, Recipient};
+use crate::slurm::{Client, JobControl, JobId, Recipient};
 use crate::status::{self, State};
 
 /// Between two looks at the files.
@@ -29,6 +29,7 @@ const FORGOTTEN: u32 = 3;
 struct SlurmTrial<'a> {
     stage: &'a RunContext<'a>,
     client: Client,
+    control: JobControl,
     job: JobId,
     dir: TrialDir,
     watch: TrialWatcher,
@@ -52,8 +53,9 @@ pub(super) fn run(
     let job = client.submit(&place.task.script(0), &arguments)?.job;
     let dir = place.task.trial(trial);
     let watch = TrialWatcher::new(dir.clone()).at("watch", dir.path())?;
+    let control = client.control(vec![token.clone()]).with_known(&[job]);
     let client = client.for_names(vec![token]);
-    let mut run = SlurmTrial { stage, client, job, dir, watch };
+    let mut run = SlurmTrial { stage, client, control, job, dir, watch };
     let result = run.carry_out(scenario, patience);
     if !matches!(result, Ok(RunEnd::Completed | RunEnd::Failed(_))) {
         run.cancel();
@@ -105,7 +107,7 @@ impl SlurmTrial<'_> {
 
     /// Takes the job back, and waits until it is gone: its folder may be removed then.
     fn cancel(&self) {
-        if self.client.cancel(&[self.job.to_string()]).is_err() {
+        if self.control.cancel(&[self.job.to_string()]).is_err() {
             return;
         }
         for _ in 0..CANCEL_LOOKS {
@@ -159,8 +161,8 @@ impl SlurmTrial<'_> {
         self.watch.injected.push((attempt, Injected { fault: injection.fault, time, step }));
         let ids = [self.job.to_string()];
         match injection.fault {
-            Fault::Preempt { .. } => self.client.signal(&ids, "USR1", Recipient::Batch)?,
-            Fault::Requeue => self.client.requeue(&ids)?,
+            Fault::Preempt { .. } => self.control.signal(&ids, "USR1", Recipient::Batch)?,
+            Fault::Requeue => self.control.requeue(&ids)?,
             // Only this machine's own runs are disturbed so.
             Fault::Terminate { .. }
             | Fault::KillProgram

@@ -1,4 +1,4 @@
-//! Asks Slurm: one program run per question, whatever the number of jobs.
+//! Asks Slurm: one program run per question, whatever the number of jobs. What jobs are told is in `control`.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -19,7 +19,7 @@ use super::parse::{Parsed, excerpt, submit};
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The most bytes of ids in one argument; Linux takes at most 128 KiB.
-const LONGEST_ARGUMENT: usize = 100_000;
+pub(super) const LONGEST_ARGUMENT: usize = 100_000;
 
 /// The earliest time that `sacct` takes as `uts…`: smaller numbers are refused.
 const EARLIEST: i64 = 1_000_000;
@@ -74,17 +74,6 @@ impl FoundJobs {
     }
 }
 
-/// Who in a job is sent a signal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recipient {
-    /// The batch script's process only.
-    Batch,
-    /// The tasks that `srun` started, not the batch script.
-    Steps,
-    /// The batch script with its children, and the steps.
-    BatchAndSteps,
-}
-
 impl Default for Client {
     fn default() -> Self {
         Self::new(TIMEOUT)
@@ -104,8 +93,8 @@ impl Client {
         Self { path: Some(path.into()), ..self }
     }
 
-    /// The same, but blind to jobs of other names (`scancel` takes one only): an id alone is not to be trusted, since a controller that lost its
-    /// state, or that counted round, gives it to another job.
+    /// The same, but blind to jobs of other names: an id alone is not to be trusted, since a controller that lost its
+    /// state, or that counted round, gives it to another job. See [`Client::control`] for what jobs are told.
     #[must_use]
     pub fn for_names(&self, names: Vec<String>) -> Self {
         Self { names, ..self.clone() }
@@ -213,85 +202,6 @@ impl Client {
         }
     }
 
-    /// Lets held jobs run. Ids as shown: `12`, `12_[1-3]`. One that is over has nothing to be released from.
-    pub fn release(&self, ids: &[String]) -> Result<(), SlurmError> {
-        but_for(self.on_jobs("scontrol", &["release"], ids), "Job has already finished")
-    }
-
-    /// Keeps waiting jobs from starting.
-    pub fn hold(&self, ids: &[String]) -> Result<(), SlurmError> {
-        self.on_jobs("scontrol", &["hold"], ids)
-    }
-
-    /// Shortens the wait of jobs that were requeued. A few seconds stay: started within the second of its requeue, a job was
-    /// seen to fail with `Job credential revoked`.
-    pub fn start_soon(&self, ids: &[String]) -> Result<(), SlurmError> {
-        for some in ids.chunks(LONGEST_ARGUMENT / 100) {
-            let jobs = format!("JobId={}", some.join(","));
-            self.words("scontrol", &["update", &jobs, "StartTime=now+3"])?;
-        }
-        Ok(())
-    }
-
-    /// Changes what waiting jobs wait for: `afterany:7`, or nothing where it is empty.
-    pub fn wait_for(&self, ids: &[String], dependency: &str) -> Result<(), SlurmError> {
-        let dependency = format!("Dependency={dependency}");
-        for id in ids {
-            self.words("scontrol", &["update", &format!("JobId={id}"), &dependency])?;
-        }
-        Ok(())
-    }
-
-    /// Puts jobs back into the queue. One that is there already is fine.
-    pub fn requeue(&self, ids: &[String]) -> Result<(), SlurmError> {
-        but_for(self.on_jobs("scontrol", &["requeue"], ids), "Job is pending execution")
-    }
-
-    /// Puts jobs back into the queue, to stay there until they are released.
-    pub fn requeue_held(&self, ids: &[String]) -> Result<(), SlurmError> {
-        but_for(self.on_jobs("scontrol", &["requeuehold"], ids), "Job is pending execution")
-    }
-
-    /// Cancels jobs. Slurm doesn't mind ids that it has forgotten.
-    pub fn cancel(&self, ids: &[String]) -> Result<(), SlurmError> {
-        let names = self.name_filter();
-        let (tasks, wholes): (Vec<String>, Vec<String>) =
-            ids.iter().cloned().partition(|id| id.contains('_'));
-        self.on_jobs("scancel", names.as_deref().as_slice(), &wholes)?;
-        self.on_jobs("scancel", &[], &self.named(tasks)?)
-    }
-
-    /// Those tasks of arrays whose array has one of the names. `scancel` itself must not be given the name: it would
-    /// take one waiting task and a name for all that wait in the array (seen with 22.05).
-    fn named(&self, tasks: Vec<String>) -> Result<Vec<String>, SlurmError> {
-        if self.names.is_empty() || tasks.is_empty() {
-            return Ok(tasks);
-        }
-        let array = |task: &String| task.split('_').next()?.parse().ok().map(JobId);
-        let arrays = distinct(tasks.iter().filter_map(array));
-        let own = distinct(self.queue(&arrays)?.rows.iter().map(|row| row.array_job));
-        Ok(tasks
-            .into_iter()
-            .filter(|task| array(task).is_some_and(|id| own.contains(&id)))
-            .collect())
-    }
-
-    /// Sends running jobs a signal, by its name without `SIG`.
-    pub fn signal(&self, ids: &[String], signal: &str, to: Recipient) -> Result<(), SlurmError> {
-        let signal = format!("--signal={signal}");
-        let who: &[&str] = match to {
-            Recipient::Batch => &["--batch"],
-            Recipient::Steps => &[],
-            Recipient::BatchAndSteps => &["--full"],
-        };
-        let names = self.name_filter();
-        self.on_jobs(
-            "scancel",
-            &[&[signal.as_str()], who, names.as_deref().as_slice()].concat(),
-            ids,
-        )
-    }
-
     /// The cluster's limits and habits.
     pub fn limits(&self) -> Result<ClusterLimits, SlurmError> {
         block_on("scontrol", self.limits_asked())
@@ -363,7 +273,7 @@ impl Client {
         (!self.names.is_empty()).then(|| format!("--name={}", self.names.join(",")))
     }
 
-    fn on_jobs(
+    pub(super) fn on_jobs(
         &self,
         program: &'static str,
         words: &[&str],
@@ -377,7 +287,11 @@ impl Client {
         Ok(())
     }
 
-    fn words(&self, program: &'static str, words: &[&str]) -> Result<Output, SlurmError> {
+    pub(super) fn words(
+        &self,
+        program: &'static str,
+        words: &[&str],
+    ) -> Result<Output, SlurmError> {
         block_on(program, self.say(program, words))
     }
 
@@ -408,22 +322,6 @@ impl Client {
     }
 }
 
-/// The answer, where this refusal is none. Of an array, `scontrol` says each task's own answer on a line, and that others
-/// had `No error`.
-fn but_for(answer: Result<(), SlurmError>, harmless: &str) -> Result<(), SlurmError> {
-    match answer {
-        Err(SlurmError::Refused { reason, .. })
-            if reason.contains(harmless)
-                && reason
-                    .split("; ")
-                    .all(|line| line.contains(harmless) || line.ends_with(": No error")) =>
-        {
-            Ok(())
-        }
-        other => other,
-    }
-}
-
 fn is_unknown_job(reason: &str) -> bool {
     // The second about a task that its array does not have; up to 24.11 it is on stdout.
     reason.contains("Invalid job id specified") || reason.ends_with("not found")
@@ -445,25 +343,4 @@ fn id_lists(jobs: &[JobId]) -> Vec<String> {
     let longest = "4294967295,".len();
     let lists = jobs.chunks(LONGEST_ARGUMENT / longest);
     lists.map(|some| some.iter().map(JobId::to_string).collect::<Vec<_>>().join(",")).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(reason: &str, is_fine: bool) {
-        let reason = reason.to_owned();
-        let refused = Err(SlurmError::Refused { program: "scontrol", reason, code: Some(1) });
-        assert_eq!(but_for(refused, "Job has already finished").is_ok(), is_fine);
-    }
-
-    #[test]
-    fn a_release_of_what_is_over_is_fine_and_no_other_refusal_is() {
-        check("62_0: No error; 62_1-2: Job has already finished", true);
-        check("Job has already finished for job 62", true);
-        check("62_0: No error; 62_1: Access/permission denied", false);
-        check("62_0: Access/permission denied; 62_1-2: Job has already finished", false);
-        check("Invalid job id specified for job 62", false);
-    }
 }

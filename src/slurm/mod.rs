@@ -1,8 +1,9 @@
-//! The only module that knows Slurm's programs: what they are called, what they are asked, what they print.
+//! The only module of nemo-slurm that knows Slurm's programs: what they are called, what they are asked, what they print.
 
 pub mod client;
 pub mod cluster;
 pub mod command;
+pub mod control;
 mod environment;
 pub mod error;
 pub mod exit;
@@ -11,9 +12,10 @@ pub mod indices;
 pub mod parse;
 pub mod state;
 
-pub use client::{Accepted, Accounting, Client, FoundJobs, Recipient};
+pub use client::{Accepted, Accounting, Client, FoundJobs};
 pub use cluster::Cluster;
 pub(crate) use command::block_on;
+pub use control::{JobControl, Recipient};
 pub use environment::ignored_defaults;
 pub use error::SlurmError;
 pub use id::{JobId, ShownId, Step, TaskSet, Tasks};

@@ -233,3 +233,22 @@ fn the_former_name_of_preempt_leads_to_it() {
     assert_eq!(printed.code, 2, "{printed:?}");
     assert!(printed.stderr.contains("`nemo-slurm preempt digits/train`"), "{printed:?}");
 }
+
+/// What is still in the queue is cancelled again, whatever the number of its arrays.
+#[test]
+fn what_is_left_of_several_arrays_is_cancelled_again() {
+    let fake = FakeSlurm::new(1001);
+    let task = |name: &str| format!("[task.{name}]\nrun = \"true\"\n");
+    let file = format!(
+        "name = \"two\"\n[executor.it]\nkind = \"slurm\"\nmem = \"10M\"\n{}{}",
+        task("a"),
+        task("b")
+    );
+    fake.world.write("exp.toml", &file);
+    let id = fake.world.ok(&["submit", "exp.toml"]);
+    let printed = fake.world.run(&["cancel", &id]);
+    assert!(printed.stderr.contains("still in the queue"), "{printed:?}");
+    let told = fake.read("cancelled");
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(lines[..3], ["101", "102", "101 102"], "{told}");
+}

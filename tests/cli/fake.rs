@@ -49,7 +49,18 @@ esac
 
 const SACCT: &str = "#!/bin/sh\n[ ! -e \"$FAKE/sacct.rows\" ] || cat \"$FAKE/sacct.rows\"\n";
 
-const SCANCEL: &str = "#!/bin/sh\necho \"$@\" >>\"$FAKE/cancelled\"\n";
+/// Compares `--name` with the whole name of a job, as `scancel` does: it knows no lists.
+const SCANCEL: &str = r#"#!/bin/sh
+cd "$FAKE" || exit 9
+name= own=
+for word; do case $word in --name=*) name=${word#--name=} ;; esac; done
+for word; do
+  case $word in -*) continue ;; esac
+  its=$(sed -n "$(( ${word%%_*} - 100 ))s/\t.*//p" jobs)
+  if [ -z "$name" ] || [ "$name" = "$its" ]; then own="$own $word"; fi
+done
+[ -z "$own" ] || echo $own >>cancelled
+"#;
 
 impl FakeSlurm {
     /// A fake with this MaxArraySize.

@@ -15,14 +15,14 @@ use crate::executor::local;
 use crate::observe;
 use crate::process::Liveness;
 use crate::report::say;
-use crate::slurm::{Client, Recipient, SlurmError};
+use crate::slurm::{JobControl, Recipient, SlurmError};
 use crate::store::Stored;
 
 /// What a running trial does after its save: the file that tells it so, and what Slurm does if that file can't be written.
 #[derive(Clone, Copy)]
 pub(in crate::commands) struct AfterSave {
     pub(in crate::commands) mark: fn(&TrialDir) -> PathBuf,
-    pub(in crate::commands) without_mark: fn(&Client, &[String]) -> Result<(), SlurmError>,
+    pub(in crate::commands) without_mark: fn(&JobControl, &[String]) -> Result<(), SlurmError>,
 }
 
 /// Signals the running trials of each array, and returns those that were signalled. A refusal of one does not stop the others.
@@ -36,7 +36,7 @@ pub(in crate::commands) fn signal_running(
 ) -> BTreeSet<TrialKey> {
     let mut signalled = BTreeSet::new();
     for part in arrays {
-        let slurm = app.slurm.for_names(vec![part.token.clone()]);
+        let slurm = app.slurm.control(vec![part.token.clone()]);
         let (mut marked, mut unmarked) = (Vec::new(), Vec::new());
         for key in running.iter().filter(|(task, trial)| part.runs(task, *trial)) {
             match write_mark(stored, key, after_save.mark) {
