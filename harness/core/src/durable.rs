@@ -1,12 +1,13 @@
 //! Writes that survive a crash. Each function names what it guarantees.
 #![expect(clippy::disallowed_methods, reason = "the one place that makes files durable")]
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::{checksum, lines, open};
+use crate::{checksum, claim, lines, open};
 
 /// Makes the names in a folder durable: the file's data is the caller's to sync.
 pub fn sync_dir(path: &Path) -> io::Result<()> {
@@ -49,15 +50,7 @@ pub fn rewrite_durably(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> io::Result<()> {
-    let invalid =
-        || io::Error::new(io::ErrorKind::InvalidInput, "a file needs a name and a folder");
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(invalid());
-    };
-    let mut temporary = std::ffi::OsString::from(".tmp-");
-    temporary.push(name);
-    temporary.push(format!("-{}", std::process::id()));
-    let temporary = folder.join(temporary);
+    let temporary = temporary_beside(path)?;
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     let mut file = BufWriter::new(file);
@@ -68,15 +61,31 @@ pub fn rewrite_durably(
         fs::remove_file(&temporary).ok(); // a full disk needs the room
     }
     written?;
-    sync_dir(folder)
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+/// A name that no other process uses, on this node or another: in the same folder, since a rename needs that. A crash leaves
+/// such a file; [`crate::claim::Claims::clean`] knows it by its beginning.
+fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
+    let invalid =
+        || io::Error::new(io::ErrorKind::InvalidInput, "a file needs a name and a folder");
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(invalid());
+    };
+    let mut temporary = OsString::from(".tmp-");
+    temporary.push(name);
+    temporary.push(format!("-{}", claim::nonce()?));
+    Ok(folder.join(temporary))
 }
 
 /// Replaces a file's content. Readers find the whole old or the whole new content. A crash of the machine may lose both.
 pub fn replace_file(path: &Path, data: &[u8]) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".tmp-{}", std::process::id()));
-    fs::write(&temporary, data)?;
-    fs::rename(&temporary, path)
+    let temporary = temporary_beside(path)?;
+    let written = fs::write(&temporary, data).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        fs::remove_file(&temporary).ok(); // a full disk needs the room
+    }
+    written
 }
 
 /// A file that one process appends lines to, each durable before [`Appender::line`] returns.
@@ -208,5 +217,17 @@ mod tests {
         let path = folder.path().join("a/b");
         create_dir_all(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_temporary_name_is_nobody_else_s_and_is_not_left_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let [one, other] = [(); 2].map(|()| temporary_beside(&path).unwrap());
+        assert_ne!(one, other, "two nodes may have equal process ids");
+        assert!(one.file_name().unwrap().as_encoded_bytes().starts_with(b".tmp-a-"));
+        fs::create_dir(&path).unwrap();
+        assert!(replace_file(&path, b"x").is_err() && replace_file_durably(&path, b"x").is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }
