@@ -286,7 +286,9 @@ fn honour(
     let jobs = if is_gone { Vec::new() } else { app.slurm.show(&job)?.rows };
     let (done, why) = match standing(over, &jobs, wanted.remedy) {
         Some(done) => (done, None),
-        None if is_given_up(wanted.budget, &jobs, &records) => (PollResult::GivenUp, None),
+        None if is_given_up(wanted.budget, &jobs, &records, waited(&wanted.dir)) => {
+            (PollResult::GivenUp, None)
+        }
         None => match wanted.remedy {
             Remedy::Requeue => requeue(control, &job, wanted.dir.pause().exists())?,
             Remedy::Release => release(control, &job)?,
@@ -336,15 +338,29 @@ fn standing(over: bool, jobs: &[JobDetail], remedy: Remedy) -> Option<PollResult
     }
 }
 
-fn is_given_up(budget: u32, jobs: &[JobDetail], records: &[AttemptRecord]) -> bool {
-    progress::is_used_up(budget, vain_starts(jobs, records), Counted::Unrecorded)
+fn is_given_up(
+    budget: u32,
+    jobs: &[JobDetail],
+    records: &[AttemptRecord],
+    waited: Option<u32>,
+) -> bool {
+    progress::is_used_up(budget, vain_starts(jobs, records, waited), Counted::Unrecorded)
 }
 
-/// How many starts in a row, up to the last, left no record: Slurm counts them all.
-fn vain_starts(jobs: &[JobDetail], records: &[AttemptRecord]) -> u32 {
+/// How many starts in a row, up to the last, left no record: Slurm counts them all. `waited` is the last one at which
+/// the harness itself chose to wait for the trials before this one.
+fn vain_starts(jobs: &[JobDetail], records: &[AttemptRecord], waited: Option<u32>) -> u32 {
     let starts = jobs.last().map_or(0, |job| job.restarts + 1);
     let recorded = records.iter().rev().find_map(AttemptRecord::as_start);
-    starts.saturating_sub(recorded.map_or(0, |start| start.restarts + 1))
+    let worked = recorded.map(|start| start.restarts).max(waited);
+    starts.saturating_sub(worked.map_or(0, |restarts| restarts + 1))
+}
+
+/// The restarts of the job when its harness last left to wait; none where it never did, or that can't be read.
+fn waited(dir: &TrialDir) -> Option<u32> {
+    let text = nemo_core::open::read(&dir.waited()).ok()?;
+    let value: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    value["restarts"].as_u64().and_then(|restarts| restarts.try_into().ok())
 }
 
 fn requeue(
@@ -452,12 +468,15 @@ mod tests {
             .unwrap()
         };
         let vain = |restarts, records: &[AttemptRecord]| {
-            vain_starts(&job("FAILED", "None", restarts), records)
+            vain_starts(&job("FAILED", "None", restarts), records, None)
         };
         assert_eq!((vain(0, &[]), vain(4, &[])), (1, 5));
         // The harness began, and was killed later: this start was not in vain.
         assert_eq!((vain(0, &[start(0)]), vain(3, &[start(0)])), (0, 3));
         assert_eq!(vain(3, &[start(0), start(3)]), 0);
-        assert_eq!(vain_starts(&[], &[]), 0);
+        assert_eq!(vain_starts(&[], &[], None), 0);
+        // The harness put the job back itself.
+        assert_eq!(vain_starts(&job("FAILED", "None", 4), &[], Some(3)), 1);
+        assert_eq!(vain_starts(&job("FAILED", "None", 4), &[start(4)], Some(3)), 0);
     }
 }

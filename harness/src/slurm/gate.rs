@@ -5,7 +5,7 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use nemo_core::exit;
+use nemo_core::{durable, exit};
 use nemo_core::rundir::{AttemptRecord, ParentSpec};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -36,16 +36,15 @@ pub(crate) fn refuses(harness: &Harness, job: &SlurmJob) -> Option<u8> {
             ParentReadiness::Never { why, of_all } => {
                 return Some(block(harness, job, &why, of_all));
             }
-            ParentReadiness::Abandoned(why) => return Some(wait_for_poll(harness, &why)),
+            ParentReadiness::Abandoned(why) => return Some(wait_for_poll(harness, job, &why)),
             ParentReadiness::Open(open) => open,
         };
         if known.is_empty() {
             let (task, trial) = &open[0];
             log_stderr(&format!("`{task}` trial {trial} has no final record yet; looking again"));
         }
-        match ask_slurm(harness, &open, &mut known) {
+        match ask_slurm(harness, &open) {
             ParentJobs::Runs(ids) => return Some(wait_in_queue(harness, job, &ids)),
-            ParentJobs::Completed => {}
             ParentJobs::Nothing if harness.clock.now() < until => {
                 if has_signal(harness) {
                     return Some(wait_in_queue(harness, job, &[]));
@@ -62,41 +61,27 @@ pub(crate) fn refuses(harness: &Harness, job: &SlurmJob) -> Option<u8> {
 enum ParentJobs {
     /// Some run or will run, with these job ids.
     Runs(Vec<String>),
-    /// At least one more is done.
-    Completed,
     Nothing,
 }
 
-fn ask_slurm(harness: &Harness, open: &[(String, u32)], known: &mut KnownEnds) -> ParentJobs {
+fn ask_slurm(harness: &Harness, open: &[(String, u32)]) -> ParentJobs {
     let mut running = Vec::new();
-    let mut is_more = false;
     for (task, trial) in open.iter().take(QUESTIONS) {
         let parent = harness.trial.spec.after.iter().find(|parent| parent.task == *task);
-        let Some((id, has_end)) = parent.and_then(|parent| last_job(parent, *trial)) else {
-            continue;
-        };
+        let Some(id) = parent.and_then(|parent| last_job(parent, *trial)) else { continue };
         let outcome = subprocess::ask(&slurm::show_job(&id), &harness.clock, ANSWER);
         let SubprocessResult::Ended { text, .. } = outcome else { continue };
-        let Some(state) = slurm::parse(&text) else { continue };
-        if state.state == "COMPLETED" && !has_end {
-            is_more |= known.insert((task.clone(), *trial), FinalEnd::Done).is_none();
-        } else if !state.is_over() {
+        if slurm::parse(&text).is_some_and(|job| !job.is_over()) {
             running.push(id);
         }
     }
-    match (running.is_empty(), is_more) {
-        (false, _) => ParentJobs::Runs(running),
-        (true, true) => ParentJobs::Completed,
-        (true, false) => ParentJobs::Nothing,
-    }
+    if running.is_empty() { ParentJobs::Nothing } else { ParentJobs::Runs(running) }
 }
 
-/// The job of a trial's last attempt, and whether the attempt has an end.
-fn last_job(parent: &ParentSpec, trial: u32) -> Option<(String, bool)> {
+/// The job of a trial's last attempt.
+fn last_job(parent: &ParentSpec, trial: u32) -> Option<String> {
     let rows = parents::records(parent, trial);
-    let last = rows.iter().rev().find(|row| row.as_start().is_some() || row.as_end().is_some())?;
-    let start = rows.iter().rev().find_map(AttemptRecord::as_start)?;
-    Some((start.slurm_job.clone()?, last.as_end().is_some()))
+    rows.iter().rev().find_map(AttemptRecord::as_start)?.slurm_job.clone()
 }
 
 /// Waits a moment or until a signal comes.
@@ -117,9 +102,19 @@ fn block(harness: &Harness, job: &SlurmJob, why: &str, of_all: bool) -> u8 {
 }
 
 /// Leaves the job to `nemo-slurm poll`: the trial before it may run again, and nobody knows yet how it ends.
-fn wait_for_poll(harness: &Harness, why: &str) -> u8 {
+fn wait_for_poll(harness: &Harness, job: &SlurmJob, why: &str) -> u8 {
+    record_wait(harness, job);
     requeue::write_requeue_mark(harness, 0, why);
     exit::NEVER
+}
+
+/// Writes down that this start only waited, for `nemo-slurm poll` not to count it as one that failed.
+fn record_wait(harness: &Harness, job: &SlurmJob) {
+    let path = harness.trial.dir.waited();
+    let text = serde_json::json!({ "restarts": job.restarts }).to_string();
+    if let Err(error) = durable::replace_file_durably(&path, text.as_bytes()) {
+        log_stderr(&crate::job::trial::with_path(&path, &error));
+    }
 }
 
 /// Requeues the job, to wait for these jobs.
@@ -133,6 +128,7 @@ fn wait_in_queue(harness: &Harness, job: &SlurmJob, ids: &[String]) -> u8 {
     if requeue::is_cancelled(harness) {
         return exit::CANCELLED;
     }
+    record_wait(harness, job);
     let answer = requeue::ask(harness, &slurm::requeue(&id, false));
     if let Requeued::Refused(why) | Requeued::Failed(why) = answer {
         log_stderr(&format!("the job could not be requeued: {why}"));

@@ -175,6 +175,11 @@ impl TrialDir {
     pub fn requeue_wanted(&self) -> PathBuf {
         self.0.join("requeue-wanted")
     }
+    /// How often Slurm had restarted the job when it last left to wait for the trials before it, as JSON: that start left
+    /// no attempt, and was not in vain.
+    pub fn waited(&self) -> PathBuf {
+        self.0.join("waited.json")
+    }
     /// The program's own results.
     pub fn artifacts(&self) -> PathBuf {
         self.0.join("artifacts")
