@@ -54,7 +54,7 @@ fn a_missing_program_names_where_it_was_looked_for() {
     world.path = world.path("empty").to_str().unwrap().to_owned();
     world.write("exp.toml", FILE);
     let printed = world.run(&["submit", "exp.toml"]);
-    assert_eq!(printed.code, 2, "{printed:?}");
+    assert_eq!(printed.code, 1, "{printed:?}");
     let expected = format!("was not found in PATH: {}", world.path);
     assert!(printed.stderr.contains(&expected), "{printed:?}");
 }

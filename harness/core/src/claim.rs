@@ -122,7 +122,7 @@ impl Claims {
 
     /// Whether no later claim was made, by a listing, which may be old on a shared disk. An error means that it is unknown.
     pub fn is_newest(&self, number: u32) -> io::Result<bool> {
-        Ok(self.newest()? == Some(number))
+        Ok(self.newest()?.is_none_or(|newest| newest <= number))
     }
 
     /// Like [`Claims::is_newest`], but asks the server of a shared disk instead of the cache.
@@ -141,7 +141,10 @@ impl Claims {
                 fs::remove_file(&probe)?;
                 return Err(error);
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            // It is gone once two later claims were made. One of them must be seen: an error alone proves nothing.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.is_newest(number)? => {
+                return Ok(false);
+            }
             Err(error) => return Err(error),
         }
         let next = self.path(number + 1);

@@ -133,19 +133,16 @@ impl Store for DiskStore {
 
     fn rename_new(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let own = file_id(from)?;
-        let mut outcome = rename_noreplace(from, to);
-        for _ in 0..RENAMES {
-            let Err(error) = &outcome else { break };
-            if error.kind() == io::ErrorKind::AlreadyExists {
-                break;
-            }
-            // NFS may lose the answer to a rename that was made. Only another one asks the server what lies there now.
-            outcome = match rename_noreplace(from, to) {
-                Err(_) if file_id(to).is_ok_and(|there| there == own) => Ok(()),
-                again => again,
-            };
+        let Err(error) = rename_noreplace(from, to) else { return Ok(()) };
+        if error.kind() == io::ErrorKind::AlreadyExists {
+            return Err(error);
         }
-        outcome
+        for _ in 0..RENAMES {
+            if was_moved(own, to) || rename_noreplace(from, to).is_ok() {
+                return Ok(());
+            }
+        }
+        if was_moved(own, to) { Ok(()) } else { Err(error) }
     }
 
     fn remove_tree(&mut self, path: &Path) -> io::Result<()> {
@@ -174,6 +171,16 @@ fn rename_noreplace(from: &Path, to: &Path) -> io::Result<()> {
         },
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether a rename was made after all: NFS may lose the answer. Only making something there asks the server whether the
+/// name is taken, whatever is cached here.
+fn was_moved(own: (u64, u64), to: &Path) -> bool {
+    if fs::create_dir(to).is_ok() {
+        fs::remove_dir(to).ok();
+        return false;
+    }
+    file_id(to).is_ok_and(|there| there == own)
 }
 
 /// What tells whether two names are of one file.
