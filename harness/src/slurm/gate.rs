@@ -5,8 +5,8 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use nemo_core::{durable, exit};
 use nemo_core::rundir::{AttemptRecord, ParentSpec};
+use nemo_core::{durable, exit};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::job::context::SlurmJob;
