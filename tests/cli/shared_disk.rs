@@ -139,7 +139,7 @@ fn with_faults_a_preempted_sweep_is_exact() {
     }
     let disk = SharedDisk::start(29_917);
     let world = disk.world();
-    counting::write(&world, EXECUTOR, 1400, 0.1);
+    counting::write(&world, EXECUTOR, 1100, 0.1);
     let id = world.ok(&["submit", "exp.toml"]);
     for (round, rules) in (0..).zip(FAULTS) {
         let before = *disk.steps(&world, &id).iter().min().unwrap();
@@ -156,6 +156,6 @@ fn with_faults_a_preempted_sweep_is_exact() {
             assert!(["preempted", "completed"].contains(&&*cause), "{trial:#}");
         }
     }
-    counting::assert_undisturbed_in(&disk.behind(&world, &id), 1400, &SEEDS);
+    counting::assert_undisturbed_in(&disk.behind(&world, &id), 1100, &SEEDS);
     hold_in("a shared disk with faults", &disk.behind(&world, &id));
 }
