@@ -11,7 +11,6 @@ pub mod file_error;
 pub mod goodput;
 pub mod humanize;
 pub mod journal;
-mod memory;
 pub mod observe;
 mod parallel;
 pub mod plan;

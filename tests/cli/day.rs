@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::choices::Choices;
 use crate::cluster::{self, Cluster};
 use crate::support::{World, text, trials};
 use crate::training;
@@ -22,23 +23,6 @@ const TRIALS: u64 = 16;
 const STEPS_A_SECOND: u64 = 10;
 /// How long after the day everything may take to end.
 const EVENING: Duration = Duration::from_mins(6);
-
-/// `splitmix64`: every choice of a day follows from its seed.
-struct Choices(u64);
-
-impl Choices {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-}
 
 struct Day {
     cluster: Cluster,
@@ -116,7 +100,7 @@ loss = 'loss: (\d+)'
         );
         world.write("exp.toml", &text);
         let id = world.ok(&["submit", "exp.toml"]);
-        let choices = Choices(seed);
+        let choices = Choices::new(seed);
         let began = Instant::now();
         let (lost, cancelled) = (Vec::new(), BTreeSet::new());
         let (ghosts, unlaunched) = (BTreeSet::new(), BTreeSet::new());

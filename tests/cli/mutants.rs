@@ -21,8 +21,9 @@ use nemo_slurm::store::Home;
 use nemo_slurm::summary::{self, Index, KnownExperiment};
 use nemo_slurm::{observe, remembered};
 
+use crate::choices::Choices;
 use ground::Ground;
-use mutate::{Choices, Damage};
+use mutate::Damage;
 
 /// How many mutants a test run tries.
 const FEW: usize = 1000;
@@ -37,7 +38,7 @@ fn try_all(what: &str, n: usize, mut one: impl FnMut(&mut Choices) -> Result<Str
     let (mut tried, mut wrong) = (BTreeMap::<String, usize>::new(), Vec::new());
     let only = std::env::var("NEMO_MUTANT").ok().map(|number| number.parse::<u64>().unwrap());
     for number in only.map_or(0..n as u64, |only| only..only + 1) {
-        let told = catch_unwind(AssertUnwindSafe(|| one(&mut Choices::new(seed, number))));
+        let told = catch_unwind(AssertUnwindSafe(|| one(&mut Choices::numbered(seed, number))));
         match told {
             Ok(Ok(kind)) => *tried.entry(kind).or_default() += 1,
             Ok(Err(lie)) => wrong.push(format!("NEMO_MUTANT={number}: {lie}")),
@@ -262,7 +263,7 @@ fn of_answers() {
     try_all("answers of squeue and sacct", variable("NEMO_MUTANTS", FEW), |choices| {
         let damage = *choices.of(&Damage::ALL);
         let (mut queue_now, mut accounts_now) = (queue.clone(), accounts.clone());
-        let which = choices.below(3);
+        let which = choices.index(3);
         if which != 1 {
             queue_now = damage.done_to(&queue, choices);
         }
@@ -360,7 +361,7 @@ fn of_all_that_the_program_reads() {
             std::fs::write(ground.fake.state(name), rows).unwrap();
         }
         let damage = *choices.of(&Damage::ALL);
-        let what = match choices.below(4) {
+        let what = match choices.index(4) {
             0 => ground.fake.state("squeue.rows"),
             1 => ground.fake.state("sacct.rows"),
             _ => choices.of(&files).clone(),

@@ -6,7 +6,6 @@ use memchr::memchr;
 use nom::Parser;
 
 use super::{Expected, Parsed, UnreadLine, excerpt, inner};
-use crate::memory::with_room;
 
 /// The delimiter that both queries ask for: a control character, which no name of a node or partition holds.
 pub const DELIMITER: u8 = 0x1f;
@@ -167,7 +166,8 @@ fn without_noise(input: &[u8]) -> Option<&[u8]> {
 /// Reads every row of an output.
 pub(super) fn all<'a, T: ParseRow<'a>>(output: &'a [u8]) -> Parsed<T> {
     // No row is shorter than this. What is too much is never touched, and so costs nothing.
-    let mut parsed = Parsed { rows: with_room(output.len() / SHORTEST), unread: Vec::new() };
+    let mut parsed =
+        Parsed { rows: Vec::with_capacity(output.len() / SHORTEST), unread: Vec::new() };
     for row in Rows::<T>::new(output) {
         match row {
             Ok(row) => parsed.rows.push(row),

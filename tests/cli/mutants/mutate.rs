@@ -1,32 +1,6 @@
 //! Damage to bytes: what a disk, a crash, a person or a strange version of Slurm can do to them.
 
-/// `splitmix64`: every mutant follows from a seed and its number.
-pub(super) struct Choices(u64);
-
-impl Choices {
-    pub(super) fn new(seed: u64, number: u64) -> Self {
-        let mut choices = Self(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        choices.next();
-        choices
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `n`; 0 where there is none.
-    pub(super) fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.next() % n.max(1) as u64).unwrap()
-    }
-
-    pub(super) fn of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        &all[self.below(all.len())]
-    }
-}
+use crate::choices::Choices;
 
 /// What is done to the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,18 +51,18 @@ impl Damage {
     /// The bytes after it.
     pub(super) fn done_to(self, bytes: &[u8], choices: &mut Choices) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
-        let at = choices.below(bytes.len());
-        let end = (at + 1 + choices.below(60)).min(bytes.len());
+        let at = choices.index(bytes.len());
+        let end = (at + 1 + choices.index(60)).min(bytes.len());
         match self {
             _ if bytes.is_empty() => {}
-            BitFlipped => bytes[at] ^= 1 << choices.below(8),
-            ByteReplaced => bytes[at] = u8::try_from(choices.below(256)).unwrap(),
+            BitFlipped => bytes[at] ^= 1 << choices.index(8),
+            ByteReplaced => bytes[at] = u8::try_from(choices.index(256)).unwrap(),
             DigitReplaced => digit_replaced(&mut bytes, at, choices),
             PieceCutOut => drop(bytes.drain(at..end)),
             PieceDoubled => drop(bytes.splice(at..at, bytes[at..end].to_vec())),
             PieceZeroed => bytes[at..end].fill(0),
             PieceOfElsewhere => {
-                let from = choices.below(bytes.len());
+                let from = choices.index(bytes.len());
                 let piece = bytes[from..(from + end - at).min(bytes.len())].to_vec();
                 drop(bytes.splice(at..end, piece));
             }
@@ -104,7 +78,7 @@ impl Damage {
 
     fn done_to_lines(self, bytes: &[u8], choices: &mut Choices) -> Vec<u8> {
         let mut lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
-        let (a, b) = (choices.below(lines.len()), choices.below(lines.len()));
+        let (a, b) = (choices.index(lines.len()), choices.index(lines.len()));
         match self {
             LineDropped => drop(lines.remove(a)),
             LineDoubled => lines.insert(b, lines[a]),
@@ -132,7 +106,7 @@ const GARBAGE: [&str; 12] = [
 /// Another digit, in the first number from a place on: the likeliest lie.
 fn digit_replaced(bytes: &mut [u8], from: usize, choices: &mut Choices) {
     if let Some(digit) = bytes[from..].iter_mut().find(|byte| byte.is_ascii_digit()) {
-        *digit = b'0' + u8::try_from(choices.below(10)).unwrap();
+        *digit = b'0' + u8::try_from(choices.index(10)).unwrap();
     }
 }
 
@@ -144,12 +118,12 @@ fn fields(
 ) -> Vec<u8> {
     let mut lines: Vec<Vec<u8>> =
         bytes.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
-    let line = choices.below(lines.len());
+    let line = choices.index(lines.len());
     let separator = [0x1f, b',', b' '].into_iter().find(|byte| lines[line].contains(byte));
     let separator = separator.unwrap_or(b':');
     let whole = lines[line].clone();
     let mut parts: Vec<&[u8]> = whole.split(|byte| *byte == separator).collect();
-    let (a, b) = (choices.below(parts.len()), choices.below(parts.len()));
+    let (a, b) = (choices.index(parts.len()), choices.index(parts.len()));
     change(&mut parts, a, b);
     lines[line] = parts.join(&separator);
     lines.concat()
