@@ -1,15 +1,25 @@
-//! Leaves the unwind tables out of the released harness, which is copied to every compute node.
+//! Tells the harness of which commit it is, and leaves the unwind tables out of the released one, which is copied to every
+//! compute node.
 #![expect(clippy::disallowed_methods, reason = "a build script is configured by its environment")]
 
+#[path = "core/commit.rs"]
+mod commit;
+
 fn main() {
-    println!("cargo:rerun-if-changed=no-unwind.ld");
-    let is = |name: &str, value: &str| std::env::var(name).is_ok_and(|set| set == value);
+    let folder = variable("CARGO_MANIFEST_DIR");
+    let root = std::path::Path::new(&folder).join("..");
+    let own = ["harness/build.rs", "harness/no-unwind.ld", "harness/src", "harness/Cargo.toml"];
+    let shared = ["harness/core", "Cargo.toml", "Cargo.lock", ".cargo"];
+    commit::emit(&root, &[own, shared].concat());
     // The script is one of the linker that Rust ships for this target.
-    if is("PROFILE", "release")
-        && is("CARGO_CFG_TARGET_ENV", "gnu")
-        && is("CARGO_CFG_TARGET_ARCH", "x86_64")
+    if variable("PROFILE") == "release"
+        && variable("CARGO_CFG_TARGET_ENV") == "gnu"
+        && variable("CARGO_CFG_TARGET_ARCH") == "x86_64"
     {
-        let folder = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
         println!("cargo:rustc-link-arg-bins=-Wl,-T,{folder}/no-unwind.ld");
     }
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_default()
 }

@@ -2,23 +2,38 @@
 
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
+    archive::{ArchiveArgs, RestoreArgs},
     cancel::CancelArgs,
+    compare::CompareArgs,
     completions::{CompletionsArgs, ManArgs},
+    debug::DebugArgs,
+    doctor::DoctorArgs,
+    explain::ExplainArgs,
     goodput::GoodputArgs,
     init::InitArgs,
     list::ListArgs,
     logs::LogsArgs,
+    metrics::MetricsArgs,
+    note::NoteArgs,
     pause::{PauseArgs, ResumeArgs},
     plan::PlanArgs,
+    plot::PlotArgs,
     poll::PollArgs,
     preempt::PreemptArgs,
     rehearse::RehearseArgs,
+    resources::ResourcesArgs,
+    results::ResultsArgs,
+    retry::RetryArgs,
+    search::SearchArgs,
+    show::ShowArgs,
     status::StatusArgs,
     submit::SubmitArgs,
     wait::WaitArgs,
+    watch::WatchArgs,
 };
 use crate::error::{ExitCode, error_json};
 use crate::report;
@@ -29,12 +44,13 @@ use crate::report;
 /// from it. Start with `nemo-slurm init`, then `nemo-slurm submit exp.toml --follow`.
 ///
 /// A TARGET is EXPERIMENT[/TASK[/TRIALS]]. EXPERIMENT is an id, a unique prefix of an id, a name (the newest
-/// experiment of that name), or `@` (the newest of all). TRIALS are one, or several as in `@/train/3,17,40-49`.
+/// experiment of that name), or `@` (the newest of all that Slurm did not refuse
+/// and that is not archived). TRIALS are one, or several as in `@/train/3,17,40-49`.
 #[derive(Debug, Parser)]
 #[command(name = "nemo-slurm", version, propagate_version = true)]
 #[command(
     after_help = "Exit codes: 0 success, 1 the experiment or this command failed, 2 usage error or invalid file, 3 not found, \
-    4 Slurm did not answer (nothing was assumed), 5 refused for safety."
+    4 not known (Slurm did not answer, or a wait timed out), 5 refused for safety."
 )]
 pub struct Cli {
     /// What to do.
@@ -56,7 +72,7 @@ pub struct Cli {
         env = "NEMO_SLURM_TIMEOUT",
         value_name = "TIME",
         default_value = "30",
-        value_parser = crate::duration::option_in_seconds,
+        value_parser = nemo_core::duration::option_in_seconds,
         help_heading = "Global options"
     )]
     pub slurm_timeout: std::time::Duration,
@@ -91,8 +107,32 @@ pub enum Command {
     Status(StatusArgs),
     /// Show where the time went: work, saves, lost work, queues
     Goodput(GoodputArgs),
+    /// Explain why trials wait, and what would start them sooner
+    Explain(ExplainArgs),
     /// List experiments, newest first
     List(ListArgs),
+    /// Find experiments by words, the best first
+    Search(SearchArgs),
+    /// Show an experiment's configuration, code, notes, generations and files
+    Show(ShowArgs),
+    /// Show the results of trials: metrics, checkpoints, artifacts, errors
+    Results(ResultsArgs),
+    /// Show how much CPU, memory and GPU trials use, or used
+    Resources(ResourcesArgs),
+    /// Show the values of metrics, step by step
+    Metrics(MetricsArgs),
+    /// Draw a metric over steps, or parameters against a metric
+    Plot(PlotArgs),
+    /// Compare configuration, code and metrics of experiments, tasks or trials
+    Compare(CompareArgs),
+    /// Add a text to an experiment, or change its tags, description and metadata
+    Note(NoteArgs),
+    /// Put experiments away: `list` and `search` leave them out, and nothing is moved or deleted
+    Archive(ArchiveArgs),
+    /// Take archived experiments back
+    Restore(RestoreArgs),
+    /// Show an experiment live until it is over
+    Watch(WatchArgs),
     /// Wait until an experiment is over
     Wait(WaitArgs),
     /// Print the output of trials
@@ -103,10 +143,16 @@ pub enum Command {
     Pause(PauseArgs),
     /// Resume what was paused
     Resume(ResumeArgs),
+    /// Run failed, timed-out or cancelled trials again, from their checkpoints
+    Retry(RetryArgs),
+    /// Run a failed trial here, in the foreground, from a copy of its checkpoint
+    Debug(DebugArgs),
     /// Make running trials save, stop, and go back into the queue
     Preempt(PreemptArgs),
     /// Requeue trials that Slurm did not requeue
     Poll(PollArgs),
+    /// Check this cluster and your setup, and say what to change
+    Doctor(DoctorArgs),
     /// Print completions for a shell
     Completions(CompletionsArgs),
     /// Write man pages
@@ -136,11 +182,33 @@ pub struct FileArgs {
     pub json: bool,
 }
 
+/// The same with what to type where an option is a value of another one, as in `--csv`.
+#[must_use]
+pub fn hinted(mut error: clap::Error) -> clap::Error {
+    let unknown = error.get(ContextKind::InvalidArg).map(ToString::to_string);
+    let name = unknown.as_deref().and_then(|name| name.strip_prefix("--"));
+    if let Some(name @ ("csv" | "table" | "parquet")) = name {
+        let tip = format!("write `--format {name}`");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
+}
+
+/// Which build this program is: a line, or JSON.
+pub fn version(is_json: bool) -> std::process::ExitCode {
+    let build = crate::commands::build::own();
+    let text = format!("{} {}", build.name, build.text());
+    let printed =
+        if is_json { report::out_json(&build).map(drop) } else { report::out(&text).map(drop) };
+    // Where nobody reads, the exit code still tells.
+    drop(printed);
+    std::process::ExitCode::SUCCESS
+}
+
 /// What is wrong with a command line, for a script: `--json` is among the arguments.
 pub fn usage_error(error: &clap::Error) -> std::process::ExitCode {
     let text = error.render().to_string();
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let is_usage = |line: &str| line.starts_with("Usage:") || line.starts_with("For more");
     let (mut message, mut hints) = (Vec::new(), Vec::new());
     for line in lines.take_while(|line| !is_usage(line)) {
         match line.strip_prefix("tip: ") {
@@ -152,6 +220,10 @@ pub fn usage_error(error: &clap::Error) -> std::process::ExitCode {
     // Where nobody reads, the exit code still tells.
     drop(report::out_json(&error_json(&message.join(" "), &hints, ExitCode::Usage)));
     std::process::ExitCode::from(ExitCode::Usage as u8)
+}
+
+fn is_usage(line: &str) -> bool {
+    line.starts_with("Usage:") || line.starts_with("For more")
 }
 
 #[cfg(test)]

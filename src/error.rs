@@ -2,11 +2,12 @@
 
 use std::error::Error;
 
-use crate::executor::local::SpawnError;
+use crate::executor::local::{RunnerError, SpawnError};
 use crate::executor::slurm::SubmitError;
 use crate::experiment::Problems;
 use crate::file_error::FileError;
 pub use crate::file_error::IoResultExt;
+use crate::git::GitError;
 use crate::plan::PlanError;
 use crate::slurm::SlurmError;
 use crate::store::{ClaimError, StoreError, TargetError};
@@ -87,7 +88,9 @@ impl CommandError {
     pub fn render(&self) -> String {
         if let Some(problems) = self.error.downcast_ref::<Problems>() {
             let count = crate::humanize::count(problems.0.len() + problems.1, "problem");
-            return format!("{}\n\n{count}\n", problems.to_string().trim_end());
+            let told = format!("{}\n\n{count}\n", problems.to_string().trim_end());
+            let hint = |text: String, hint: &String| text + "\nhint: " + hint + "\n";
+            return self.hints.iter().fold(told, hint);
         }
         let mut lines = vec![format!("error: {}", self.error)];
         let mut cause = self.error.source();
@@ -144,7 +147,10 @@ impl From<StoreError> for CommandError {
 impl From<TargetError> for CommandError {
     fn from(error: TargetError) -> Self {
         let code = match error {
-            TargetError::NotFound { .. } => ExitCode::NotFound,
+            TargetError::NotFound { .. }
+            | TargetError::NoJob { .. }
+            | TargetError::OnlyJobs
+            | TargetError::AllArchived => ExitCode::NotFound,
             TargetError::Malformed { .. } | TargetError::Ambiguous { .. } => ExitCode::Usage,
             TargetError::Store(_) => ExitCode::Failed,
         };
@@ -166,9 +172,25 @@ impl From<PlanError> for CommandError {
     }
 }
 
+impl From<GitError> for CommandError {
+    fn from(error: GitError) -> Self {
+        Self::from_error(ExitCode::Failed, error)
+            .hinted("ship nothing with `--set package.from=none`, or all of the folder with `--set package.from=folder`")
+    }
+}
+
 impl From<SpawnError> for CommandError {
     fn from(error: SpawnError) -> Self {
         Self::from_error(ExitCode::Failed, error)
+    }
+}
+
+impl From<RunnerError> for CommandError {
+    fn from(error: RunnerError) -> Self {
+        match error {
+            RunnerError::Claim(error) => error.into(),
+            error => Self::from_error(ExitCode::Failed, error),
+        }
     }
 }
 

@@ -16,6 +16,14 @@ pub struct FileError {
     pub source: io::Error,
 }
 
+impl FileError {
+    /// The message with what the system said, for a line of its own.
+    #[must_use]
+    pub fn with_cause(&self) -> String {
+        format!("{self}: {}", self.source)
+    }
+}
+
 /// Says of an I/O error what was tried, and on which file.
 pub trait IoResultExt<T> {
     /// `can't VERB PATH`, as an error of its own. One that names its file already keeps that name.
@@ -44,13 +52,6 @@ impl<T> IoResultExt<T> for io::Result<T> {
     }
 }
 
-/// The system's number of an error, also of one that names its file.
-#[must_use]
-pub fn os_error(error: &io::Error) -> Option<i32> {
-    let named = error.get_ref().and_then(|inner| inner.downcast_ref::<FileError>());
-    named.map_or(error, |named| &named.source).raw_os_error()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,5 +63,6 @@ mod tests {
         let error = named.at("look into", Path::new("a")).unwrap_err();
         assert_eq!(error.to_string(), "can't read `a/attempts.jsonl`");
         assert_eq!(error.source.to_string(), "permission denied");
+        assert_eq!(error.with_cause(), "can't read `a/attempts.jsonl`: permission denied");
     }
 }

@@ -7,6 +7,13 @@ pub fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{plural}")
 }
 
+/// `` `a`, `b`, `c` ``, or `none`.
+#[must_use]
+pub fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let quoted: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
+    if quoted.is_empty() { "none".to_owned() } else { quoted.join(", ") }
+}
+
 /// Rising numbers as ranges: `0-3, 7`.
 #[must_use]
 pub fn ranges(numbers: &[u32]) -> String {
@@ -46,6 +53,22 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// A size in the units of 1024: `512 B`, `1.5 MiB`.
+#[must_use]
+pub fn bytes(bytes: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
+    let mut number = bytes as f64;
+    let mut unit = "B";
+    for larger in ["KiB", "MiB", "GiB", "TiB", "PiB"] {
+        if number < 1024.0 {
+            break;
+        }
+        (number, unit) = (number / 1024.0, larger);
+    }
+    let text = if number < 10.0 { format!("{number:.1}") } else { format!("{number:.0}") };
+    format!("{} {unit}", text.trim_end_matches(".0"))
+}
+
 /// How long ago something was.
 #[must_use]
 pub fn age(then: u64, now: f64) -> String {
@@ -54,7 +77,7 @@ pub fn age(then: u64, now: f64) -> String {
     format!("{} ago", duration(seconds))
 }
 
-/// A metric as short as it stays telling: four digits that count.
+/// A metric, with at least four significant digits: a loss of 0.001234 is not one of 0.0012.
 #[must_use]
 pub fn metric(value: &serde_json::Value) -> String {
     match value.as_f64() {
@@ -62,11 +85,28 @@ pub fn metric(value: &serde_json::Value) -> String {
             format!("{number}")
         }
         Some(number) if (1e-3..1e5).contains(&number.abs()) => {
-            let text = format!("{number:.4}");
+            let decimals = match number.abs() {
+                0.1.. => 4,
+                0.01.. => 5,
+                _ => 6,
+            };
+            let text = format!("{number:.decimals$}");
             text.trim_end_matches('0').trim_end_matches('.').to_owned()
         }
         Some(number) => format!("{number:.3e}"),
         None => value.to_string(),
+    }
+}
+
+/// GPU-seconds as GPU-hours, without digits that say nothing: `500`, `12.5`, `0.004`.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "shown with few digits")]
+pub fn gpu_hours(gpu_seconds: u64) -> String {
+    let hours = gpu_seconds as f64 / 3600.0;
+    let text = if hours < 1.0 { format!("{hours:.3}") } else { format!("{hours:.1}") };
+    match text.trim_end_matches('0').trim_end_matches('.') {
+        "0" => format!("{hours:.5}"),
+        short => short.to_owned(),
     }
 }
 
@@ -91,6 +131,16 @@ mod tests {
     }
 
     #[test]
+    fn sizes() {
+        let check = |number, expected| assert_eq!(bytes(number), expected);
+        check(0, "0 B");
+        check(1023, "1023 B");
+        check(1536, "1.5 KiB");
+        check(25 << 20, "25 MiB");
+        check(u64::MAX, "16384 PiB");
+    }
+
+    #[test]
     fn durations() {
         let check = |seconds, expected| assert_eq!(duration(seconds), expected);
         check(-1.0, "0s");
@@ -106,6 +156,8 @@ mod tests {
         check(0.123_456, "0.1235");
         check(12.0, "12");
         check(0.5, "0.5");
+        check(0.001_234_56, "0.001235");
+        check(0.023_456_78, "0.02346");
         check(1e-7, "1.000e-7");
         check(123_456.7, "1.235e5");
         assert_eq!(metric(&serde_json::Value::Null), "null");

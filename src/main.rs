@@ -4,11 +4,13 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 use nemo_slurm::cli::{self, Cli};
 use nemo_slurm::commands::{self, Environment};
 use nemo_slurm::report;
 
 fn main() -> ExitCode {
+    commands::completions::answer_shell();
     let environment = Environment {
         user_home: std::env::var_os("HOME").filter(|home| !home.is_empty()).map(Into::into),
         harness: std::env::var_os("NEMO_HARNESS").filter(|path| !path.is_empty()).map(Into::into),
@@ -16,8 +18,9 @@ fn main() -> ExitCode {
         slurm_conf: std::env::var("SLURM_CONF").unwrap_or_default(),
     };
     let is_json = std::env::args_os().any(|argument| argument == "--json");
-    let result = match Cli::try_parse() {
+    let result = match Cli::try_parse().map_err(cli::hinted) {
         Ok(cli) => commands::run(cli, environment),
+        Err(error) if error.kind() == ErrorKind::DisplayVersion => return cli::version(is_json),
         Err(error) if is_json && error.use_stderr() => return cli::usage_error(&error),
         Err(error) => error.exit(),
     };

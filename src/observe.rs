@@ -1,26 +1,30 @@
 //! Looks at the world for [`crate::status`]: folders, processes, and one call each of `squeue` and `sacct`.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use nemo_core::lines;
+use nemo_core::open;
 use nemo_core::rundir::runner::RunnerRecord;
 use nemo_core::rundir::{
-    AttemptRecord, ExperimentDir, MetricsLine, Next, Progress, TaskDir, TrialDir, requests, trials,
+    AttemptEnd, AttemptRecord, ExperimentDir, MetricsLine, Next, Progress, TaskDir, TrialDir,
+    requests, trials,
 };
+use nemo_core::scope::Scope;
 use tracing::debug;
 
 use crate::clock;
 use crate::experiment::{Executor, Task};
 use crate::file_error::IoResultExt;
 use crate::journal::{self, Event};
-use crate::parallel::{join, map_chunks};
+use crate::parallel::{join_waiting, map_chunks};
 use crate::process::{Liveness, ProcessId};
-use crate::query::{QueueAndAccounts, SlurmSource};
+use crate::query::SlurmSource;
 use crate::remembered;
-use crate::status::{self, Certainty, QueryResult, RunnerView, Status, StatusInputs, TrialFiles};
+use crate::status::{
+    self, Certainty, QueryResult, RunnerView, StatusInputs, TaskParams, TrialFiles,
+};
 use crate::store::{Stored, claim};
 
 /// How much of a metrics file's end is read: the last reports are in it.
@@ -35,20 +39,44 @@ pub fn trial_files(dir: &TrialDir) -> io::Result<TrialFiles> {
     let lines = lines::read::<AttemptRecord>(&dir.attempts()).named("read", &dir.attempts())?;
     let damage = lines.damage(&dir.attempts());
     let attempts = lines.rows;
-    let (metrics, older_metrics) = metrics_tail(&dir.metrics()).named("read", &dir.metrics())?;
+    let (metrics, older_metrics, no_metrics) = match metrics_tail(&dir.metrics()) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            let why = format!("`{}` is not read: {error}", dir.metrics().display());
+            (Vec::new(), false, Some(why))
+        }
+        tail => {
+            let (rows, older) = tail.named("read", &dir.metrics())?;
+            (rows, older, None)
+        }
+    };
     let progress = progress(dir, &attempts);
     let wants = attempts.iter().rev().find_map(AttemptRecord::as_end);
     let wants = wants.is_some_and(|end| end.next == Next::Requeue);
     let requeue_wanted = wants && dir.requeue_wanted().exists();
     let alive = None;
-    Ok(TrialFiles { attempts, metrics, older_metrics, progress, alive, requeue_wanted, damage })
+    let guessed =
+        attempts.iter().filter_map(AttemptRecord::as_end).filter(|end| status::is_guess(end));
+    let sign = |end: &AttemptEnd| Some((end.attempt, last_sign(dir, end.attempt)?));
+    let signs = guessed.filter_map(sign).collect();
+    Ok(TrialFiles {
+        signs,
+        attempts,
+        metrics,
+        older_metrics,
+        no_metrics,
+        progress,
+        alive,
+        requeue_wanted,
+        damage,
+        retried_from: None,
+    })
 }
 
 /// What the program of the last attempt told of itself, while that attempt has no end.
 fn progress(dir: &TrialDir, attempts: &[AttemptRecord]) -> Option<Progress> {
     attempts.last().filter(|last| last.as_end().is_none())?;
     let last = attempts.iter().rev().find_map(AttemptRecord::as_start)?;
-    let text = std::fs::read(dir.progress()).ok()?;
+    let text = open::read(&dir.progress()).ok()?;
     let progress: Progress = serde_json::from_slice(&text).ok()?;
     (progress.attempt == last.attempt).then_some(progress)
 }
@@ -56,22 +84,23 @@ fn progress(dir: &TrialDir, attempts: &[AttemptRecord]) -> Option<Progress> {
 /// When each attempt whose end nobody saw last wrote any output, in unix seconds.
 #[must_use]
 pub fn last_signs(dir: &TrialDir, records: &[AttemptRecord]) -> BTreeMap<u32, f64> {
-    let was_seen = |number: u32| {
-        let ends = records.iter().filter_map(AttemptRecord::as_end);
-        ends.filter(|end| end.attempt == number)
-            .any(|end| end.exit_code.is_some() || end.signal.is_some())
-    };
     let starts = records.iter().filter_map(AttemptRecord::as_start);
-    let unseen = starts.map(|start| start.attempt).filter(|number| !was_seen(*number));
-    let sign = |number| {
-        let files = [dir.stdout(number), dir.stderr(number)];
-        let changed = files.iter().filter_map(|file| {
-            let changed = std::fs::metadata(file).ok()?.modified().ok()?;
-            Some(changed.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs_f64())
-        });
-        Some((number, changed.reduce(f64::max)?))
-    };
-    unseen.filter_map(sign).collect()
+    let unseen = starts.map(|start| start.attempt).filter(|number| !end_was_seen(records, *number));
+    unseen.filter_map(|number| Some((number, last_sign(dir, number)?))).collect()
+}
+
+fn end_was_seen(records: &[AttemptRecord], number: u32) -> bool {
+    let mut ends = records.iter().filter_map(AttemptRecord::as_end);
+    ends.any(|end| end.attempt == number && (end.exit_code.is_some() || end.signal.is_some()))
+}
+
+fn last_sign(dir: &TrialDir, number: u32) -> Option<f64> {
+    let files = [dir.stdout(number), dir.stderr(number)];
+    let changed = files.iter().filter_map(|file| {
+        let changed = std::fs::metadata(file).ok()?.modified().ok()?;
+        Some(changed.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs_f64())
+    });
+    changed.reduce(f64::max)
 }
 
 /// Says of the last attempt of a local trial whether its harness lives.
@@ -88,7 +117,7 @@ fn with_liveness(mut files: TrialFiles) -> TrialFiles {
 /// The last lines of a metrics file, and whether there are others before them. The first may be a part of a line,
 /// which is passed over.
 fn metrics_tail(path: &Path) -> io::Result<(Vec<MetricsLine>, bool)> {
-    let mut file = match File::open(path) {
+    let mut file = match open::to_read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), false)),
         file => file?,
     };
@@ -137,19 +166,18 @@ pub fn runner(dir: &ExperimentDir) -> io::Result<RunnerView> {
     let lines = lines::read::<RunnerRecord>(&dir.runner_log()).named("read", &dir.runner_log())?;
     let damage = lines.damage(&dir.runner_log());
     let records = lines.rows;
-    let last = records.iter().rev().find_map(|record| match record {
-        RunnerRecord::Runner { process, .. } => Some(process.clone()),
-        _ => None,
-    });
-    let rebooted = last.as_ref().is_some_and(|process| {
-        process.liveness() == Liveness::Dead && process.boot_id != ProcessId::current().boot_id
-    });
-    Ok(RunnerView { liveness: last.map(|process| process.liveness()), rebooted, records, damage })
+    let last = RunnerRecord::last_runner(&records);
+    let liveness = last.map(ProcessId::liveness);
+    let is_of_this_boot = last.is_some_and(|last| last.boot_id == ProcessId::current().boot_id);
+    let rebooted = liveness == Some(Liveness::Dead) && !is_of_this_boot;
+    Ok(RunnerView { records, liveness, rebooted, damage })
 }
 
 /// How much of an experiment is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Depth {
+pub enum Depth<'a> {
+    /// The folders of all trials, and the parameters of those that are shown.
+    Shown(&'a Scope),
     /// The folders of all trials.
     All,
     /// On Slurm, those of trials that were not certain to be over: of the others only the state is known.
@@ -160,46 +188,51 @@ pub enum Depth {
 pub fn sources<'a>(
     stored: &'a Stored,
     source: SlurmSource<'_>,
-    depth: Depth,
+    depth: Depth<'_>,
 ) -> io::Result<StatusInputs<'a>> {
-    let earlier = remembered::read(&stored.dir);
+    let earlier = remembered::read(stored);
     let was_final = |task: &str, trial: u32| {
-        let known = earlier.get(task).and_then(|task| task.get(&trial));
-        known.is_some_and(|earlier| earlier.certainty == Certainty::Final)
+        earlier.get(task, trial).is_some_and(|known| known.certainty == Certainty::Final)
     };
     let looked_over = every_trial(stored, was_final);
+    let asked = source.asked();
     let read_files = || match depth {
-        Depth::All => all_files(stored),
-        Depth::Open => files_but(stored, &was_final),
+        Depth::Shown(scope) => (all_files(stored), params(stored, scope)),
+        Depth::All => (all_files(stored), Vec::new()),
+        Depth::Open => (files_but(stored, &was_final), Vec::new()),
     };
-    let (mut queue, mut accounts, files);
+    let (mut queue, mut accounts, files, params);
     if looked_over {
         // Everything was over at the last look: its cost must not grow with what has not changed.
-        files = read_files()?;
+        let (read, given) = read_files();
+        (files, params) = (read?, given);
         (queue, accounts) = (QueryResult::NotAsked, QueryResult::NotAsked);
         if !every_trial(stored, |task, trial| {
             tells_all(files.get(task).and_then(|task| task.get(&trial)))
         }) {
-            (queue, accounts) = source.of(stored);
+            (queue, accounts) = source.of(stored, &|| ());
         }
     } else {
         let read;
-        ((queue, accounts), read) = ask_meanwhile(stored, source, read_files);
+        ((queue, accounts), (read, params)) =
+            join_waiting(|waits| source.of(stored, waits), read_files);
         files = read?;
     }
     let n_folders: usize = files.values().map(BTreeMap::len).sum();
-    let asked = if matches!(queue, QueryResult::NotAsked) { "not asked" } else { "asked" };
-    debug!("trials: {n_folders} folders in `{}`; Slurm was {asked}", stored.dir.0.display());
+    let was = if matches!(queue, QueryResult::NotAsked) { "not asked" } else { "asked" };
+    debug!("trials: {n_folders} folders in `{}`; Slurm was {was}", stored.dir.0.display());
     let requests::Requests { whole: requests, damaged: damaged_requests } =
         requests::read_all(&stored.dir).named("read", &stored.dir.requests())?;
     Ok(StatusInputs {
         submitting: is_submitting(&stored.dir, &stored.journal),
         files,
+        params,
         requests: requests.into_iter().map(|(_, request)| request).collect(),
         damaged_requests,
         runner: runner(&stored.dir)?,
         earlier,
         now: clock::now(),
+        asked,
         stored,
         queue,
         accounts,
@@ -207,7 +240,8 @@ pub fn sources<'a>(
 }
 
 fn every_trial(stored: &Stored, holds: impl Fn(&str, u32) -> bool) -> bool {
-    let of_task = |task: &Task| (0..task.n_trials).all(|trial| holds(&task.name, trial));
+    let of_task =
+        |task: &Task| journal::trials(&stored.journal, task).iter().all(|it| holds(&task.name, it));
     stored.experiment.tasks.iter().all(of_task)
 }
 
@@ -217,15 +251,6 @@ fn tells_all(files: Option<&TrialFiles>) -> bool {
     let starts = files.attempts.iter().filter(|record| matches!(record, AttemptRecord::Start(_)));
     let ends = files.attempts.iter().filter(|record| matches!(record, AttemptRecord::End(_)));
     starts.count() == ends.count() && status::final_state(files).is_some()
-}
-
-/// Asks the source, and reads the folders meanwhile.
-fn ask_meanwhile<T>(
-    stored: &Stored,
-    source: SlurmSource<'_>,
-    meanwhile: impl FnOnce() -> T,
-) -> (QueueAndAccounts, T) {
-    join(|| source.of(stored), meanwhile)
 }
 
 /// The folders of all trials, by task.
@@ -244,18 +269,26 @@ fn files_but(
         let dir = stored.dir.task(&task.name);
         let mut trials = trial_folders(&dir)?;
         trials.retain(|trial| is_local || !is_known(&task.name, *trial));
-        Ok((task.name.clone(), task_files(&dir, &trials, is_local)?))
+        let mut files = task_files(&dir, &trials, is_local)?;
+        for (trial, retry) in journal::last_retries(&stored.journal, &task.name) {
+            if let Some(files) = files.get_mut(&trial) {
+                files.retried_from = Some(retry.from_attempt);
+            }
+        }
+        Ok((task.name.clone(), files))
     };
     stored.experiment.tasks.iter().map(of_task).collect()
 }
 
-/// Tells a status what each of its trials was given: only who shows that needs it.
-pub fn set_params(stored: &Stored, status: &mut Status) {
-    let names: Vec<String> = status.tasks.iter().map(|task| task.name.clone()).collect();
-    for name in names {
-        let path = stored.dir.task(&name).trial_lines();
-        status::set_params(status, &name, &path, trials::read_all(&path));
-    }
+/// What the trials of the tasks that are meant were given: only who shows that needs it.
+#[must_use]
+pub fn params(stored: &Stored, scope: &Scope) -> Vec<TaskParams> {
+    let of_task = |task: &Task| {
+        let path = stored.dir.task(&task.name).trial_lines();
+        TaskParams { task: task.name.clone(), lines: trials::read_all(&path), path }
+    };
+    let is_meant = |task: &&Task| scope.covers_task(&task.name);
+    stored.experiment.tasks.iter().filter(is_meant).map(of_task).collect()
 }
 
 /// Whether a process still works on the submission, as far as can be told from here.

@@ -1,6 +1,7 @@
 //! Several things at once where this machine allows threads, one after the other where it does not: at the user's limit
 //! of processes there are none.
 
+use std::sync::mpsc::channel;
 use std::thread::{Builder, ScopedJoinHandle, scope};
 
 /// Does `aside` on a thread of its own while `here` is done on this one; afterwards where there is no thread.
@@ -9,6 +10,24 @@ pub(crate) fn join<A: Send, H>(aside: impl Fn() -> A + Sync, here: impl FnOnce()
         let thread = Builder::new().spawn_scoped(scope, &aside).ok();
         let done = here();
         (thread.and_then(joined).unwrap_or_else(&aside), done)
+    })
+}
+
+/// Does `aside` on a thread of its own, and `here` on this one as soon as `aside` says that it only waits now: programs
+/// that it started do not have to share a processor with `here` while they start.
+pub(crate) fn join_waiting<A: Send, H>(
+    aside: impl Fn(&dyn Fn()) -> A + Sync,
+    here: impl FnOnce() -> H,
+) -> (A, H) {
+    scope(|scope| {
+        let (sender, waits) = channel();
+        let work = &aside;
+        let run = move || work(&|| sender.send(()).unwrap_or_default());
+        let thread = Builder::new().spawn_scoped(scope, run).ok();
+        // It also goes on when the thread has ended, or never began.
+        waits.recv().unwrap_or_default();
+        let done = here();
+        (thread.and_then(joined).unwrap_or_else(|| aside(&|| ())), done)
     })
 }
 
@@ -38,6 +57,14 @@ mod tests {
     #[test]
     fn everything_is_done_once_and_in_order() {
         assert_eq!(join(|| 1, || 2), (1, 2));
+        let (sender, order) = channel();
+        let aside = |waits: &dyn Fn()| {
+            sender.clone().send(1).unwrap();
+            waits();
+            2
+        };
+        assert_eq!(join_waiting(aside, || order.recv().unwrap()), (2, 1));
+        assert_eq!(join_waiting(|_| 1, || 2), (1, 2), "one that never waits holds nothing up");
         let numbers: Vec<u32> = (0..10).collect();
         let sums = map_chunks(numbers.chunks(3), |part| part.iter().sum::<u32>());
         assert_eq!(sums, [3, 12, 21, 9]);

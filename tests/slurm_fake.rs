@@ -52,11 +52,7 @@ const JOB: JobId = JobId(7);
 
 /// A `squeue` that shows these arrays, all of them of the names that were asked for.
 fn queued(arrays: &[u32]) -> String {
-    let row = |id| {
-        format!(
-            r"printf '{id}_[0-9]\037{id}\037PENDING\037100\037N/A\037N/A\0370\037N/A\037\037None\037\n';"
-        )
-    };
+    let row = |id| format!(r"printf '{id}_[0-9]\037PENDING\037100\037None\037\n';");
     arrays.iter().map(row).collect()
 }
 
@@ -72,6 +68,18 @@ fn a_missing_program_is_named() {
     assert_eq!(error.to_string(), expected);
     assert!(!error.is_no_answer());
     assert!(error.hint().unwrap().contains("login node"));
+}
+
+#[test]
+fn where_slurm_finds_no_configuration_the_hint_names_it() {
+    let words = "squeue: error: fetch_config: DNS SRV lookup failed\nsqueue: fatal: Could not establish a configuration source";
+    let fake = failing(words, 1);
+    let error = fake.client().queue(&[JOB]).unwrap_err();
+    assert!(error.hint().unwrap().contains("SLURM_CONF"), "{error}");
+    let fake =
+        failing("slurm_load_jobs error: Unable to contact slurm controller (connect failure)", 1);
+    let error = fake.client().queue(&[JOB]).unwrap_err();
+    assert!(error.hint().unwrap().contains("in a minute"), "{error}");
 }
 
 #[test]

@@ -236,6 +236,22 @@ class Trial:
         """Records metrics of a validation after `step` steps."""
         self._tell({"STEP": str(step), "VALIDATION": _as_json(metrics)})
 
+    def result(self, **values: Any) -> None:
+        """Gives values to the tasks that run after this one, as `{task.result.KEY}`. The last value of a key counts."""
+        self._tell({"RESULT": _as_json(values, _nested)})
+
+    def note(self, text: str) -> None:
+        """Adds a text to the experiment, as `nemo-slurm note` does. The same text twice is one note."""
+        self._tell({"NOTE": text.replace("\n", "\\n")})
+
+    def metadata(self, **values: Any) -> None:
+        """Sets metadata of the experiment, as `nemo-slurm note --set` does. The last value of a key counts."""
+        self._tell({"METADATA": _as_json(values, _nested)})
+
+    def artifact(self, path: Union[str, "os.PathLike[str]"]) -> None:
+        """Keeps a copy of a file, up to 256 MiB, among the trial's artifacts, under its name."""
+        self._tell({"ARTIFACT": os.path.abspath(os.fspath(path))})
+
     def status(self, text: str) -> None:
         """Shows a text to people, in `nemo-slurm status`."""
         self._tell({"STATUS": text})
@@ -698,8 +714,18 @@ def _one_line(value: str) -> str:
     return value.replace("\r", " ").replace("\n", " ")
 
 
-def _as_json(metrics: Mapping[str, Any]) -> str:
-    return json.dumps({name: _plain(value) for name, value in metrics.items()}, allow_nan=False)
+def _as_json(values: Mapping[str, Any], convert: Optional[Callable[[Any], Any]] = None) -> str:
+    convert = convert or _plain
+    return json.dumps({name: convert(value) for name, value in values.items()}, allow_nan=False)
+
+
+def _nested(value: Any) -> Any:
+    """The same for a result: lists and tables stay what they are, with such values in them."""
+    if isinstance(value, Mapping):
+        return {str(name): _nested(own) for name, own in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_nested(own) for own in value]
+    return _plain(value)
 
 
 def _plain(value: Any) -> Union[None, bool, int, float, str]:

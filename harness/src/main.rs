@@ -16,8 +16,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use job::debug::{self, DebugOptions};
 use job::environment;
 use job::run::{self, Mode, TrialSelector};
+use job::trial::TaskSource;
+use job::wrap::{self, WrapOptions};
 use os::log;
 use program::scontrol_shim;
 use slurm::sentinel;
@@ -27,9 +30,13 @@ nemo-harness runs one trial inside a job, and never loses its checkpoint.
 It is started by the scripts that nemo-slurm writes; you seldom need it by hand.
 
 Usage:
-  nemo-harness run --task-dir DIR (--trial N | --offset N) [--local]
+  nemo-harness run --task-dir DIR (--trial N | --offset N) [--spec FILE] [--local] [--gpus LIST]
+  nemo-harness wrap [OPTIONS] -- PROGRAM
+  nemo-harness wrap --directives
+  nemo-harness debug --task-dir DIR --trial N --attempt N [--remove-secrets]
   nemo-harness sentinel --harness-pid PID --start-ticks TICKS
   nemo-harness exec --trial-dir DIR --attempt N --workdir DIR --port N [--lines] -- PROGRAM
+  nemo-harness --version [--json]
 
 run       runs trial N of the task in DIR (with task.json and trials.jsonl), writes its
           record, logs, metrics and checkpoints to DIR/trials/N, and ends with
@@ -37,8 +44,25 @@ run       runs trial N of the task in DIR (with task.json and trials.jsonl), wri
             75   it must be run again     143    cancelled
             124  the experiment's time is over
           --offset N  trial N + SLURM_ARRAY_TASK_ID
+          --spec FILE file of DIR that is read instead of task.json: what a retry changed
           --local     ignore the Slurm job around it
           Signals: USR1 asks the program to save; TERM saves and stops.
+wrap      runs PROGRAM of any job script: asked to save in time, its checkpoints verified, one
+          requeue, resumed. `exec nemo-harness wrap -- python train.py` is the script's last line.
+          --dir DIR        where its state is kept; otherwise below $NEMO_SLURM_HOME/jobs
+          --profile NAME   lightning, transformers, torchrun, submitit or condor
+          --signal NAME    what asks it to save: USR1, USR2, TERM, INT, HUP, or none
+          --lead TIME      how long before the end it is asked: 120s, or half of a short limit
+          --from PATH      a pattern of paths of its own to which it saves; several times
+          --restore-to P   where it looks for its checkpoint by itself
+          --save-command T   what takes its checkpoints in its stead, a text for sh
+          --resume-command T what goes on from $NEMO_RESUME_FROM in its place
+          --metric N=REGEX a metric in what it prints (step=… tells the step); several times
+          --crashes N      how many crashes are followed by another attempt
+          --directives     prints the #SBATCH lines that this cluster needs, and runs nothing
+debug     becomes the program of trial N, with what it prints and reads left to the caller;
+          `nemo-slurm debug` starts it in a copy of what the trial needs, and has the secrets
+          of that copy removed once they are read
 sentinel  waits for the TERM that a preemption begins with, and tells the harness.
 exec      runs PROGRAM as one of several processes of a trial; srun starts it, once for each.
 ";
@@ -47,9 +71,19 @@ exec      runs PROGRAM as one of several processes of a trial; srun starts it, o
 #[derive(Debug, PartialEq, Eq)]
 enum HarnessCommand {
     Help,
-    Version,
-    Run { task_dir: PathBuf, which: TrialSelector, mode: Mode },
-    Sentinel { pid: u32, start_ticks: u64 },
+    /// As JSON, or as a line.
+    Version(bool),
+    Run {
+        source: TaskSource,
+        which: TrialSelector,
+        mode: Mode,
+    },
+    Wrap(WrapOptions),
+    Debug(DebugOptions),
+    Sentinel {
+        pid: u32,
+        start_ticks: u64,
+    },
     Exec(rank::ExecOptions),
 }
 
@@ -64,12 +98,13 @@ fn main() -> ExitCode {
             print(&mut std::io::stdout(), HELP);
             return ExitCode::SUCCESS;
         }
-        Ok(HarnessCommand::Version) => {
-            let version = concat!("nemo-harness ", env!("CARGO_PKG_VERSION"), "\n");
-            print(&mut std::io::stdout(), version);
+        Ok(HarnessCommand::Version(is_json)) => {
+            print(&mut std::io::stdout(), &version(is_json));
             return ExitCode::SUCCESS;
         }
-        Ok(HarnessCommand::Run { task_dir, which, mode }) => run::run(&task_dir, which, mode),
+        Ok(HarnessCommand::Run { source, which, mode }) => run::run(&source, which, mode),
+        Ok(HarnessCommand::Wrap(options)) => wrap::run(&options),
+        Ok(HarnessCommand::Debug(options)) => debug::run(&options),
         Ok(HarnessCommand::Sentinel { pid, start_ticks }) => {
             let ended = sentinel::run(pid, start_ticks);
             ended.map(|()| nemo_core::exit::DONE).map_err(|error| format!("the sentinel: {error}"))
@@ -95,6 +130,15 @@ fn print(output: &mut impl std::io::Write, text: &str) {
     output.write_all(text.as_bytes()).and_then(|()| output.flush()).ok();
 }
 
+/// Which build this is, in a line.
+fn version(is_json: bool) -> String {
+    let info = nemo_core::build_info!("nemo-harness");
+    match serde_json::to_string(&info) {
+        Ok(json) if is_json => json + "\n",
+        _ => format!("nemo-harness {}\n", info.text()),
+    }
+}
+
 /// Reads the command line.
 fn parse(arguments: &[OsString]) -> Result<HarnessCommand, String> {
     if let Some((first, rest)) = arguments.split_first()
@@ -102,26 +146,41 @@ fn parse(arguments: &[OsString]) -> Result<HarnessCommand, String> {
     {
         return rank::ExecOptions::parse(rest).map(HarnessCommand::Exec);
     }
+    if let Some((first, rest)) = arguments.split_first()
+        && first == "wrap"
+        && !is_help(rest)
+    {
+        return WrapOptions::parse(rest).map(HarnessCommand::Wrap);
+    }
     let arguments: Vec<String> =
         arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let Some((first, rest)) = arguments.split_first() else { return Ok(HarnessCommand::Help) };
     match first.as_str() {
-        "-h" | "--help" | "help" => Ok(HarnessCommand::Help),
-        "-V" | "--version" => Ok(HarnessCommand::Version),
+        "-h" | "--help" | "help" | "wrap" => Ok(HarnessCommand::Help),
+        "-V" | "--version" => Ok(HarnessCommand::Version(rest.iter().any(|it| it == "--json"))),
         "run" => parse_run(rest),
+        "debug" => parse_debug(rest),
         "sentinel" => parse_sentinel(rest),
         _ => Err(format!("`{first}` is no command of nemo-harness")),
     }
 }
 
+/// Whether only help is asked for.
+fn is_help(arguments: &[OsString]) -> bool {
+    arguments.first().is_some_and(|word| word == "-h" || word == "--help")
+}
+
 fn parse_run(arguments: &[String]) -> Result<HarnessCommand, String> {
-    let (mut task_dir, mut which, mut mode) = (None, None, Mode::default());
+    let (mut task_dir, mut spec, mut which, mut mode) = (None, None, None, Mode::default());
+    let mut gpus = None;
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         match word.as_str() {
             "--local" => mode.local = true,
             environment::DONE => mode.in_environment = true,
             "--task-dir" => task_dir = Some(PathBuf::from(value(word, words.next())?)),
+            "--spec" => spec = Some(value(word, words.next())?.clone()),
+            "--gpus" => gpus = Some(value(word, words.next())?.clone()),
             "--trial" => which = Some(TrialSelector::Trial(number(word, words.next())?)),
             "--offset" => which = Some(TrialSelector::Offset(number(word, words.next())?)),
             "-h" | "--help" => return Ok(HarnessCommand::Help),
@@ -130,7 +189,39 @@ fn parse_run(arguments: &[String]) -> Result<HarnessCommand, String> {
     }
     let task_dir = task_dir.ok_or("`run` needs `--task-dir DIR`")?;
     let which = which.ok_or("`run` needs `--trial N` or `--offset N`")?;
-    Ok(HarnessCommand::Run { task_dir, which, mode })
+    Ok(HarnessCommand::Run {
+        source: TaskSource { dir: task_dir, spec, text: None, gpus },
+        which,
+        mode,
+    })
+}
+
+fn parse_debug(arguments: &[String]) -> Result<HarnessCommand, String> {
+    let (mut dir, mut trial, mut attempt) = (None, None, None);
+    let (mut in_environment, mut remove_secrets) = (false, false);
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            environment::DONE => in_environment = true,
+            "--remove-secrets" => remove_secrets = true,
+            "--task-dir" => dir = Some(PathBuf::from(value(word, words.next())?)),
+            "--trial" => trial = Some(number(word, words.next())?),
+            "--attempt" => attempt = Some(number(word, words.next())?),
+            "-h" | "--help" => return Ok(HarnessCommand::Help),
+            _ => return Err(format!("`debug` has no option `{word}`")),
+        }
+    }
+    let dir = dir.ok_or("`debug` needs `--task-dir DIR`")?;
+    let source = TaskSource { dir, spec: None, text: None, gpus: None };
+    let trial = trial.ok_or("`debug` needs `--trial N`")?;
+    let attempt = attempt.ok_or("`debug` needs `--attempt N`")?;
+    Ok(HarnessCommand::Debug(DebugOptions {
+        source,
+        trial,
+        attempt,
+        in_environment,
+        remove_secrets,
+    }))
 }
 
 fn parse_sentinel(arguments: &[String]) -> Result<HarnessCommand, String> {

@@ -71,6 +71,22 @@ need_python() {
   PATH=$PWD/.venv/bin:$PATH
 }
 
+# pip_packages NAME FILE: what a requirements.txt lists, in a virtual environment of the system's Python below target/, first
+# in PATH.
+pip_packages() {
+  local name=$1 wanted=$2 folder
+  folder=$(realpath -m "${CARGO_TARGET_DIR:-target}/programs/$name")
+  if ! cmp -s "$wanted" "$folder/requirements.txt"; then
+    say "installing what $wanted lists into $folder …"
+    python3 -c 'import ensurepip, venv' 2>/dev/null || apt python3-venv
+    rm -rf "$folder"
+    python3 -m venv "$folder" >&2
+    "$folder/bin/python3" -m pip install -q --disable-pip-version-check -r "$wanted" >&2 </dev/null || die "pip could not install what $wanted lists"
+    cp "$wanted" "$folder/requirements.txt"
+  fi
+  PATH=$folder/bin:$PATH
+}
+
 # The tests of nemo_harness.py, with the oldest Python that is here too.
 test_python() {
   local version
@@ -93,6 +109,28 @@ need_mypy() {
     "$folder/bin/python3" -m pip install -q --disable-pip-version-check 'mypy>=1.10' >&2 </dev/null ||
       die "mypy could not be installed"
   fi
+}
+
+# NEMO_TEST_TRACKERS is a Python with trackers of experiments, and uv beside it, in a virtual environment below target/.
+need_trackers() {
+  local folder
+  folder=$(realpath -m "${CARGO_TARGET_DIR:-target}/trackers")
+  NEMO_TEST_TRACKERS=$folder/bin/python3
+  if ! "$NEMO_TEST_TRACKERS" -c 'import wandb, mlflow, alembic, tensorboard, uv' 2>/dev/null; then
+    say "installing W&B, MLflow and TensorBoard into $folder …"
+    python3 -c 'import ensurepip, venv' 2>/dev/null || apt python3-venv
+    rm -rf "$folder"
+    python3 -m venv "$folder" >&2 || die "python3 -m venv $folder failed"
+    "$NEMO_TEST_TRACKERS" -m pip install -q --disable-pip-version-check \
+      'wandb>=0.18' 'mlflow-skinny>=2.16' 'sqlalchemy>=2' alembic tensorboard uv >&2 </dev/null ||
+      die "pip could not install the trackers"
+  fi
+  export NEMO_TEST_TRACKERS
+}
+
+# The command `module`, of Lmod or of Environment Modules.
+need_modules() {
+  [ -e /usr/share/lmod/lmod/init/bash ] || [ -e /usr/share/modules/init/bash ] || apt environment-modules
 }
 
 # PyTorch of the system, and the trainers of the examples in a virtual environment below target/, first in PATH.

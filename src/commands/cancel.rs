@@ -8,7 +8,7 @@ use clap::Args;
 use nix::sys::signal::Signal;
 
 use super::App;
-use super::control::{self, ControlArgs, ControlReport, Troubles};
+use super::control::{self, ArrayPart, ControlArgs, ControlReport, TrialKey, Troubles};
 use crate::error::{CommandError, ExitCode};
 use crate::observe;
 use crate::slurm::SlurmError;
@@ -52,6 +52,7 @@ pub(super) fn cancel(app: &App, args: &CancelArgs) -> Result<ExitCode, CommandEr
     let app = &app.on_cluster_of(&stored);
     let status = control::look_if_possible(app, &stored);
     let mut trials = control::trials_in(status.as_ref(), &target, |state| !state.is_final());
+    trials.extend(control::waiting_in_vain(status.as_ref(), &target));
     let arrays = control::arrays(app, &stored, &stored.journal, &target);
     let mut jobs = Vec::new();
     if let Ok(queued) = control::queued(&app.slurm, &arrays.known) {
@@ -60,17 +61,19 @@ pub(super) fn cancel(app: &App, args: &CancelArgs) -> Result<ExitCode, CommandEr
     }
     let mut troubles = Troubles::default();
     if !args.dry_run {
-        for part in &arrays.known {
-            // An array that is over answers with a refusal: what counts is what is in the queue afterwards.
-            let _answer = app.slurm.control(vec![part.token.clone()]).cancel(&part.ids());
-        }
+        let untold = control::untold(&arrays.known, &trials, |part| tell(app, part));
         match control::request(&stored, &target, RequestedAction::Cancel) {
-            Err(error) if control::is_local(&stored) => return Err(error),
+            Err(error) if stored.experiment.has_local() => return Err(error),
             written => troubles.unwritten = written.err(),
         }
-        settle(app, &stored, &target, &mut troubles);
-        if control::is_local(&stored) && !trials.is_empty() {
-            control::signal_orphans(&stored, &trials, Signal::SIGTERM, None)?;
+        let told = settle(app, &stored, &target, &mut troubles);
+        let ended = control::without_a_job(status.as_ref());
+        let is_unsure = |key: &&TrialKey| !told.contains(*key) && !ended.contains(*key);
+        troubles.unsure = untold.iter().filter(is_unsure).cloned().collect();
+        trials.retain(|key| !troubles.unsure.contains(key));
+        let here = control::local_part(&stored, &trials);
+        if !here.is_empty() {
+            control::signal_orphans(&stored, &here, Signal::SIGTERM, None)?;
         }
     }
     let done = ControlReport {
@@ -81,13 +84,32 @@ pub(super) fn cancel(app: &App, args: &CancelArgs) -> Result<ExitCode, CommandEr
         nothing: "it is over already",
         trials: trials.len(),
         jobs,
+        asked: 0,
     };
     done.finish(&troubles)
 }
 
+/// Cancels the jobs of an array. Returns whether Slurm was told: array tasks are named to it only if `squeue` shows their
+/// array.
+fn tell(app: &App, part: &ArrayPart<'_>) -> bool {
+    let (slurm, ids) = (app.slurm.control(vec![part.token.clone()]), part.ids());
+    match slurm.cancel(&ids) {
+        Err(error) if error.is_no_answer() => return false,
+        // An array that is over answers with a refusal: what counts is what is in the queue afterwards.
+        Ok(()) | Err(_) => {}
+    }
+    !ids.iter().any(|id| id.contains('_')) || slurm.own(&ids).is_ok_and(|own| !own.is_empty())
+}
+
 /// Looks into the queue again and again, and cancels what is there, until nothing is: what a requeue brought back,
-/// and what a submission that is under way adds.
-fn settle(app: &App, stored: &Stored, target: &Target, troubles: &mut Troubles) {
+/// and what a submission that is under way adds. Returns the trials that were there.
+fn settle(
+    app: &App,
+    stored: &Stored,
+    target: &Target,
+    troubles: &mut Troubles,
+) -> BTreeSet<TrialKey> {
+    let mut told = BTreeSet::new();
     let requested = troubles.unwritten.is_none();
     let patience = if requested { WATCHED } else { WATCHED_WITHOUT_REQUEST };
     let began = Instant::now();
@@ -100,15 +122,21 @@ fn settle(app: &App, stored: &Stored, target: &Target, troubles: &mut Troubles) 
         let arrays = control::arrays(app, stored, &journal, target);
         let (queued, limit) = match control::queued(&app.slurm, &arrays.known) {
             Ok(queued) => (queued, if is_submitting { SUBMITTING } else { patience }),
-            Err(error) => return troubles.slurm.push(error),
+            Err(error) => {
+                troubles.slurm.push(error);
+                return told;
+            }
         };
+        told.extend(queued.alive);
         let is_over = began.elapsed() >= limit;
         let ids: BTreeSet<String> = queued.ids.iter().cloned().collect();
         if ids.is_empty() && !is_submitting && (is_over || !queued.is_completing) {
-            return troubles.slurm.extend(arrays.unknown.into_iter().map(|(_, error)| error));
+            troubles.slurm.extend(arrays.unknown.into_iter().map(|(_, error)| error));
+            return told;
         }
         if is_over {
-            return troubles.slurm.push(left(&ids, is_submitting, refused));
+            troubles.slurm.push(left(&ids, is_submitting, refused));
+            return told;
         }
         if !ids.is_empty() {
             let names = arrays.known.iter().map(|part| part.token.clone()).collect();

@@ -4,11 +4,13 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{paths, read_file};
+use super::{paths, read_file, warnings};
 use crate::cli::FileArgs;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::{self, Loaded, Override, Problems};
+use crate::git;
 use crate::humanize::count;
+use crate::job_script;
 use crate::report::{out, out_json};
 
 /// Prints what the file holds, or all that is wrong with it.
@@ -23,6 +25,7 @@ pub(super) fn check(args: &FileArgs) -> Result<ExitCode, CommandError> {
             "problems": [],
         })),
         Ok((_, Loaded { experiment, .. })) => {
+            warnings::say_unread(&experiment);
             let tasks = count(experiment.tasks.len(), "task");
             let trials = count(experiment.n_trials(), "trial");
             out(&format!("`{}` is valid: {tasks}, {trials}.", experiment.name))
@@ -39,9 +42,21 @@ pub(super) fn check(args: &FileArgs) -> Result<ExitCode, CommandError> {
     }
 }
 
+/// What to type for a job script instead.
+fn is_a_script(path: &Path) -> CommandError {
+    let path = path.display();
+    let text = format!("`{path}` is a job script, not an experiment's file");
+    CommandError::new(ExitCode::Usage, text)
+        .hinted(format!("`nemo-slurm submit {path}` submits it, wrapped; `--dry-run` shows what"))
+        .hinted(format!("`nemo-slurm init --from {path}` turns it into an experiment's file"))
+}
+
 /// Reads a file and what is changed in it. Returns its text too.
 pub(super) fn load(args: &FileArgs) -> Result<(String, Loaded), CommandError> {
     let text = read_file(&args.file)?;
+    if job_script::is_script(text.as_bytes()) {
+        return Err(is_a_script(&args.file));
+    }
     let file: &Path = &std::path::absolute(&args.file).at("find", &args.file)?;
     paths::check(file)?;
     let overrides = args
@@ -50,6 +65,8 @@ pub(super) fn load(args: &FileArgs) -> Result<(String, Loaded), CommandError> {
         .map(|text| text.parse::<Override>())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| CommandError::from_error(ExitCode::Usage, error))?;
-    let loaded = experiment::load(&text, file, &overrides, args.executor.as_deref())?;
+    let in_work_tree = file.parent().is_some_and(git::is_work_tree);
+    let loaded =
+        experiment::load_in(in_work_tree, &text, file, &overrides, args.executor.as_deref())?;
     Ok((text, loaded))
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use nemo_core::durable;
+use nemo_core::open;
 use serde::{Deserialize, Serialize};
 
 use super::App;
@@ -25,11 +26,7 @@ struct CachedCluster {
 /// Puts an experiment on the cluster that the shell names, where its file names none: later commands may come from
 /// another shell.
 pub(super) fn choose(app: &App, experiment: &mut Experiment) -> Result<(), CommandError> {
-    let value = |wanted: &str| {
-        let found = app.variables.iter().find(|(name, _)| name == wanted);
-        found.and_then(|(_, value)| value.to_str()).filter(|value| !value.is_empty())
-    };
-    let named = DEFAULTS.into_iter().find_map(|name| Some((name, value(name)?)));
+    let named = DEFAULTS.into_iter().find_map(|name| Some((name, app.variable(name)?.to_str()?)));
     match named {
         Some((variable, list)) if experiment.cluster().is_none() && list.contains(',') => {
             let text = format!("`{variable}` names several clusters: `{list}`");
@@ -68,7 +65,7 @@ pub(super) fn facts(app: &App, name: Option<&str>) -> Result<Cluster, SlurmError
     let path = path(app, name);
     let slurm = app.slurm.on_cluster(name);
     let kept: Option<CachedCluster> =
-        std::fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        open::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
     let now = clock::now();
     if let Some(kept) = kept.filter(|kept| kept.asked <= now && now - kept.asked < FRESH) {
         return Ok(kept.cluster);
@@ -76,7 +73,7 @@ pub(super) fn facts(app: &App, name: Option<&str>) -> Result<Cluster, SlurmError
     let (limits, partitions) = slurm.limits_and_partitions()?;
     let cluster = Cluster::new(&limits, &partitions);
     let kept = CachedCluster { asked: now, cluster };
-    if let Ok(text) = serde_json::to_vec(&kept) {
+    if let (false, Ok(text)) = (app.is_read_only, serde_json::to_vec(&kept)) {
         // Only a hint: without it the cluster is asked again.
         drop(durable::create_dir_all(&app.home.cache()));
         drop(durable::replace_file_durably(&path, &text));

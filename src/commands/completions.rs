@@ -4,13 +4,18 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory};
-use clap_complete::Shell;
+use clap_complete::engine::{ArgValueCandidates, ArgValueCompleter, CompletionCandidate};
+use clap_complete::env::Shells;
+use clap_complete::{CompleteEnv, Shell};
 use nemo_core::durable;
 
+use super::complete;
+use super::filter_args::DAMAGED;
 use crate::cli::Cli;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::humanize::count;
 use crate::report::say;
+use crate::status::State;
 
 /// `completions`.
 #[derive(Debug, Args)]
@@ -36,12 +41,47 @@ fn print(text: &[u8]) -> Result<(), CommandError> {
     Ok(std::io::stdout().write_all(text).at("write", Path::new(STDOUT))?)
 }
 
-/// Prints completions for a shell.
+/// Prints what makes a shell ask this program for completions, while a command line is typed.
 pub(super) fn completions(args: &CompletionsArgs) -> Result<ExitCode, CommandError> {
+    let shells = Shells::builtins();
+    let shell = args.shell.to_string();
+    let completer = shells.completer(&shell).ok_or_else(|| {
+        CommandError::new(ExitCode::Usage, format!("there are no completions for `{shell}`"))
+            .hinted("write for example `nemo-slurm completions bash`")
+    })?;
     let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "nemo-slurm", &mut text);
+    completer
+        .write_registration(VARIABLE, NAME, NAME, NAME, &mut text)
+        .at("write", Path::new(STDOUT))?;
     print(&text)?;
     Ok(ExitCode::Fine)
+}
+
+/// The variable by which a shell asks, and the program that it asks.
+const VARIABLE: &str = "COMPLETE";
+const NAME: &str = "nemo-slurm";
+
+/// Answers a shell that asks what a command line may become. Does nothing otherwise.
+pub fn answer_shell() {
+    CompleteEnv::with_factory(completed).var(VARIABLE).complete();
+}
+
+/// The command line, with what its arguments may become.
+fn completed() -> clap::Command {
+    let states = || {
+        let known = State::ALL.iter().map(|state| state.as_str()).chain([DAMAGED]);
+        known.map(CompletionCandidate::new).collect()
+    };
+    Cli::command().mut_subcommands(|command| {
+        let is_restore = command.get_name() == "restore";
+        command.mut_args(|argument| match argument.get_id().as_str() {
+            "targets" if is_restore => argument.add(ArgValueCompleter::new(complete::archived)),
+            "target" | "targets" => argument.add(ArgValueCompleter::new(complete::targets)),
+            "resume" => argument.add(ArgValueCompleter::new(complete::experiments)),
+            "state" => argument.add(ArgValueCandidates::new(states)),
+            _ => argument,
+        })
+    })
 }
 
 /// Writes one page a command into a folder, or prints the main page.

@@ -7,6 +7,7 @@ mod signals;
 use std::collections::BTreeSet;
 
 use clap::Args;
+use nemo_core::rundir::requests::{self, SpentBudget};
 use nemo_core::scope::TrialSet;
 use nemo_core::{checksum, durable};
 use tracing::debug;
@@ -18,14 +19,13 @@ use super::status::look;
 use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::executor::local;
-use crate::experiment::Executor;
-use crate::journal::{self, ArrayRecord, Event};
+use crate::journal::{self, ArrayRecord, Event, Submitted};
 use crate::plan::JobArray;
 use crate::process;
 use crate::report::say;
 use crate::script;
 use crate::slurm::{Client, JobControl, JobId, JobPhase, JobState, QueueRow, SlurmError};
-use crate::status::{Request, RequestedAction, State, Status, meant};
+use crate::status::{Certainty, Remedy, Request, RequestedAction, State, Status, meant};
 use crate::store::{Stored, Target};
 
 /// The arguments that these commands share.
@@ -67,13 +67,21 @@ impl ArrayPart<'_> {
 
     /// The trials of the array that the target means.
     fn meant(&self) -> impl Iterator<Item = u32> + '_ {
-        let is_meant = |trial: &u32| self.trials.is_none_or(|wanted| wanted.contains(*trial));
-        self.array.trials.iter().filter(is_meant)
+        let trials = self.array.trials.iter();
+        trials.filter(|trial| self.trials.is_none_or(|wanted| wanted.contains(*trial)))
     }
 
     /// The id of the array task that runs a trial.
     pub(super) fn task_id(&self, trial: u32) -> String {
+        if self.is_single() {
+            return self.job.to_string();
+        }
         format!("{}_{}", self.job, trial.saturating_sub(self.array.offset))
+    }
+
+    /// Whether it is a plain job, no array.
+    fn is_single(&self) -> bool {
+        self.array.wrapped.as_ref().is_some_and(|wrapped| !wrapped.is_array)
     }
 
     /// Whether it runs this trial.
@@ -83,7 +91,8 @@ impl ArrayPart<'_> {
 
     /// The trials of the target that a row of `squeue` speaks for.
     fn trials<'r>(&'r self, row: &'r QueueRow) -> impl Iterator<Item = u32> + 'r {
-        let has = |index| row.array_job == self.job && row.tasks.contains(index);
+        let has =
+            |index| row.array_job == self.job && (row.tasks.contains(index) || self.is_single());
         self.meant().filter(move |trial| self.array.index_of(*trial).is_some_and(has))
     }
 }
@@ -98,21 +107,24 @@ pub(super) struct Arrays<'a> {
 /// The arrays of a target, also those whose `sbatch` was never heard to answer: they are found by their names.
 pub(super) fn arrays<'a>(
     app: &App,
-    stored: &'a Stored,
-    journal: &[Event],
+    stored: &Stored,
+    journal: &'a [Event],
     target: &'a Target,
 ) -> Arrays<'a> {
     let mut arrays = Arrays { known: Vec::new(), unknown: Vec::new() };
-    let is_meant = |array: &&JobArray| {
-        target.scope.covers_task(&array.task)
-            && array.trials.iter().any(|trial| target.scope.covers_trial(trial))
-    };
-    for array in journal::planned_arrays(&stored.journal).filter(is_meant) {
-        let token = script::token(stored.id.as_str(), &array.task, array.index);
+    let submitted = journal::submitted_arrays(journal);
+    for array in journal::planned_arrays(journal).filter(|array| is_meant(array, target)) {
+        let own = || script::token(stored.id.as_str(), &array.task, array.index);
+        let token = array.wrapped.as_ref().map_or_else(own, |wrapped| wrapped.name.clone());
         let trials = target.scope.trials.as_ref();
         let part = |job| ArrayPart { array, token: token.clone(), job, trials };
-        let submitted = journal::submitted(journal).into_iter().filter(|(name, _)| *name == token);
-        arrays.known.extend(submitted.map(|(_, job)| part(job)));
+        // Several wrapped jobs may have one name, and each of their tasks has told of them.
+        let is_own = |own: &&Submitted<'_>| own.token == token && *own.trials == array.trials;
+        for own in submitted.iter().filter(is_own) {
+            if !arrays.known.iter().any(|part| part.job == own.job) {
+                arrays.known.push(part(own.job));
+            }
+        }
         let ArrayRecord::Intended(time) = journal::entry(journal, &token) else { continue };
         #[expect(clippy::cast_possible_truncation, reason = "unix seconds")]
         match app.slurm.find(&token, time as i64 - CLOCK_SLACK) {
@@ -121,6 +133,11 @@ pub(super) fn arrays<'a>(
         }
     }
     arrays
+}
+
+fn is_meant(array: &JobArray, target: &Target) -> bool {
+    target.scope.covers_task(&array.task)
+        && array.trials.iter().any(|trial| target.scope.covers_trial(trial))
 }
 
 /// What of a target is in the queue.
@@ -142,6 +159,27 @@ pub(super) fn of(app: &App, arrays: &[ArrayPart<'_>]) -> Result<JobControl, Slur
     let jobs: Vec<String> = arrays.iter().map(|part| part.job.to_string()).collect();
     control.own(&jobs)?;
     Ok(control)
+}
+
+/// The trials that Slurm has and that were not told. `tell` tells the jobs of one array, and returns whether Slurm has any of
+/// them. Of several jobs of a trial only the newest counts.
+pub(super) fn untold(
+    arrays: &[ArrayPart<'_>],
+    trials: &BTreeSet<TrialKey>,
+    mut tell: impl FnMut(&ArrayPart<'_>) -> bool,
+) -> BTreeSet<TrialKey> {
+    let mut untold = BTreeSet::new();
+    for part in arrays {
+        let is_told = tell(part);
+        for key in trials.iter().filter(|(task, trial)| part.runs(task, *trial)) {
+            if is_told {
+                untold.remove(key);
+            } else {
+                untold.insert(key.clone());
+            }
+        }
+    }
+    untold
 }
 
 /// Looks into the queue: one `squeue`.
@@ -195,6 +233,34 @@ pub(super) fn trials_in(
         .collect()
 }
 
+/// The trials of a target that wait for what can never be, and that may still be ended by a person.
+pub(super) fn waiting_in_vain(status: Option<&Status>, target: &Target) -> BTreeSet<TrialKey> {
+    let meant = status.into_iter().flat_map(|status| meant(status, &target.scope));
+    meant
+        .filter(|(_, trial)| trial.state == State::Blocked && !trial.is_final())
+        .map(|(task, trial)| (task.to_owned(), trial.index))
+        .collect()
+}
+
+/// The trials that have no job now: none was submitted, it has ended as both of Slurm's tables say, or `poll` would bring it
+/// back. A request alone decides what becomes of them.
+pub(super) fn without_a_job(status: Option<&Status>) -> BTreeSet<TrialKey> {
+    let has_none = |remedy: Remedy| match remedy {
+        Remedy::Requeue | Remedy::PutBack | Remedy::Resubmit | Remedy::StartRunner => true,
+        Remedy::Release => false,
+    };
+    let tasks = status.into_iter().flat_map(|status| &status.tasks);
+    let trials = tasks.flat_map(|task| task.trials.iter().map(|trial| (&task.name, trial)));
+    trials
+        .filter(|(_, trial)| {
+            trial.slurm_job.is_none()
+                || trial.certainty != Certainty::Open
+                || trial.remedy.is_some_and(has_none)
+        })
+        .map(|(task, trial)| (task.clone(), trial.index))
+        .collect()
+}
+
 /// What is known of the target. Slurm is told even where the folder can't be read: then the queue alone says whom.
 pub(super) fn look_if_possible(app: &App, stored: &Stored) -> Option<Status> {
     match look(app, stored) {
@@ -206,16 +272,45 @@ pub(super) fn look_if_possible(app: &App, stored: &Stored) -> Option<Status> {
     }
 }
 
+/// Refuses what only a job script itself can do again: nothing else knows its directives and its setup.
+pub(super) fn refuse_wrapped(stored: &Stored, command: &str) -> Result<(), CommandError> {
+    if !stored.is_wrapped() {
+        return Ok(());
+    }
+    let text = format!(
+        "`{}` is a job script under `nemo-harness wrap`: `{command}` can't start it again",
+        stored.id
+    );
+    let hint = "submit the script again; with `--dir` it goes on where it stopped";
+    Err(CommandError::new(ExitCode::Refused, text).hinted(hint))
+}
+
+/// What somebody wants of the experiment, oldest first.
+pub(super) fn requests(stored: &Stored) -> Result<Vec<Request>, CommandError> {
+    let all = requests::read(&stored.dir).at("read", &stored.dir.requests())?;
+    Ok(all.into_iter().map(|(_, request)| request).collect())
+}
+
 /// Writes the request down, in a file of its own.
 pub(super) fn request(
     stored: &Stored,
     target: &Target,
     action: RequestedAction,
 ) -> Result<(), CommandError> {
+    request_for(stored, target, action, None)
+}
+
+/// The same, for a budget that is spent.
+pub(super) fn request_for(
+    stored: &Stored,
+    target: &Target,
+    action: RequestedAction,
+    budget: Option<SpentBudget>,
+) -> Result<(), CommandError> {
     let now = clock::now();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "unix seconds")]
     let time = now as u64;
-    let request = Request { action, scope: target.scope.clone(), time };
+    let request = Request { action, scope: target.scope.clone(), time, budget };
     let this = process::ProcessId::current();
     let name = format!("{now:.6}-{}-{}.json", this.node, this.pid);
     let folder = stored.dir.requests();
@@ -226,19 +321,17 @@ pub(super) fn request(
     Ok(durable::replace_file_durably(&path, &text).at("write", &path)?)
 }
 
-/// Whether its trials run on this machine, without Slurm.
-pub(super) fn is_local(stored: &Stored) -> bool {
-    let executors = &stored.experiment.executors;
-    !stored
-        .experiment
-        .tasks
-        .iter()
-        .any(|task| matches!(executors.get(&task.executor), Some(Executor::Slurm(_))))
+/// Those of the trials that run on this machine.
+pub(super) fn local_part(stored: &Stored, trials: &BTreeSet<TrialKey>) -> BTreeSet<TrialKey> {
+    let experiment = &stored.experiment;
+    let is_local =
+        |name: &str| experiment.tasks.iter().any(|it| it.name == name && experiment.is_local(it));
+    trials.iter().filter(|(task, _)| is_local(task)).cloned().collect()
 }
 
 /// Fails where no runner would start a trial again.
 pub(super) fn require_runner(stored: &Stored) -> Result<(), CommandError> {
-    if local::is_running(&stored.dir).at("read", &stored.dir.runner_log())?.is_some() {
+    if local::is_running(&stored.dir)?.is_some() {
         return Ok(());
     }
     let text = format!("the local runner of `{}` is not running here", stored.id);

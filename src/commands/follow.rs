@@ -1,27 +1,17 @@
 //! Looks at an experiment again and again until it is over.
 
-use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use super::App;
+use super::follow_output::{FollowOutput, Seen, View};
 use super::polling::{PolledStatus, StatusPoller};
+use super::retry::automatic;
+use super::status::narrow;
 use crate::error::{CommandError, ExitCode};
-use crate::report::live::{Bars, Changes};
-use crate::report::{Page, out, say, status_table};
-use crate::status::{State, Status, TrialStatus};
+use crate::report::say;
+use crate::status;
+use crate::status::{Remedy, State, Status, TrialStatus};
 use crate::store::{Stored, Target};
-use crate::{clock, observe, status};
-
-/// How what is seen is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum View {
-    /// Bars on a terminal, else lines; at the end the table.
-    Live,
-    /// Nothing.
-    Silent,
-    /// The final status as JSON.
-    Json,
-}
 
 /// Give up after this many answers in a row in which every open trial is unknown.
 const FORGOTTEN: u32 = 5;
@@ -48,25 +38,30 @@ pub(super) fn until(
     deadline: Option<Instant>,
 ) -> Result<ExitCode, CommandError> {
     let mut screen = FollowOutput::new(view);
-    let (mut forgotten, mut doubtful) = (0, 0);
+    let mut ending = Ending::default();
     let mut looks = StatusPoller::default();
+    let mut waiting = WaitNotice::default();
     loop {
         let stored = app.home.load(&target.id)?;
         let PolledStatus { mut status, is_new, pause } = looks.next(app, &stored)?;
-        let (state, settled) = standing(&status, target);
-        screen.show(&status);
-        // The same answer twice is not two that agree.
-        let seen = u32::from(is_new);
-        doubtful = if settled == Settled::Doubtful { doubtful + seen } else { 0 };
-        if settled == Settled::Over || doubtful >= AGREEING {
-            if view == View::Silent && state != State::Completed {
-                say(&why(target, &status, state));
-            }
-            return screen.end(&stored, &mut status, state);
+        let (state, settled) = standing(&stored, &status, target)?;
+        narrow(&mut status, target);
+        if view == View::Silent && is_new {
+            waiting.tell(waits_for_somebody(target, &status));
         }
-        forgotten = if settled == Settled::Forgotten { forgotten + seen } else { 0 };
-        if forgotten >= FORGOTTEN {
-            screen.end(&stored, &mut status, state)?;
+        let mut seen = Seen { target, stored: &stored, status: &mut status, state };
+        screen.show(&seen)?;
+        let outlook = ending.see(settled, is_new);
+        if outlook == Outlook::Over {
+            if view == View::Silent && state != State::Completed {
+                say(&why(target, seen.status, state));
+            }
+            let completed = state == State::Completed;
+            let code = if completed { ExitCode::Fine } else { ExitCode::Failed };
+            return screen.end(&mut seen, code).map(|()| code);
+        }
+        if outlook == Outlook::Forgotten {
+            screen.end(&mut seen, ExitCode::NoAnswer)?;
             let text = format!("the outcome of some trials of `{}` is unknown", target.id);
             return Err(CommandError::new(ExitCode::NoAnswer, text).hinted(format!(
                 "`nemo-slurm status {} --attempts` shows what is known",
@@ -74,10 +69,48 @@ pub(super) fn until(
             )));
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            screen.end(&stored, &mut status, state)?;
+            screen.end(&mut seen, ExitCode::NoAnswer)?;
             return Err(not_over(target, &status, state));
         }
         std::thread::sleep(pause_before(deadline, Instant::now(), pause));
+    }
+}
+
+/// What is said while somebody waits for what goes on only once a person does something.
+#[derive(Debug, Default)]
+struct WaitNotice {
+    seen: Option<String>,
+    said: Option<String>,
+}
+
+impl WaitNotice {
+    /// Says it once, when two looks in a row have shown it.
+    fn tell(&mut self, text: Option<String>) {
+        if text.is_some() && text == self.seen && text != self.said {
+            say(text.as_deref().unwrap_or_default());
+            self.said.clone_from(&text);
+        }
+        self.seen = text;
+    }
+}
+
+/// What to type where nothing goes on by itself; none where anything may.
+fn waits_for_somebody(target: &Target, status: &Status) -> Option<String> {
+    let open: Vec<&TrialStatus> = status::meant(status, &target.scope)
+        .map(|(_, trial)| trial)
+        .filter(|trial| !trial.is_final() && trial.state != State::Blocked)
+        .collect();
+    let all = |holds: fn(&TrialStatus) -> bool| !open.is_empty() && open.iter().all(|it| holds(it));
+    if all(|trial| trial.state == State::Paused) {
+        Some(format!("`{target}` is paused: `nemo-slurm resume {target}` lets it go on"))
+    } else if all(|trial| trial.remedy == Some(Remedy::StartRunner)) {
+        let again = format!("`nemo-slurm submit --continue {}` starts it again", target.id);
+        Some(format!("`{target}` waits for its runner on this machine, which is gone: {again}"))
+    } else if all(TrialStatus::is_brought_back) {
+        let poll = format!("`nemo-slurm poll {}`", target.id);
+        Some(format!("`{target}` waits for what Slurm has dropped: {poll} brings it back"))
+    } else {
+        None
     }
 }
 
@@ -96,7 +129,7 @@ fn not_over(target: &Target, status: &Status, state: State) -> CommandError {
     let error = CommandError::new(ExitCode::NoAnswer, text);
     let mut trials = status::meant(status, &target.scope).map(|(_, trial)| trial);
     if trials.any(TrialStatus::is_brought_back) {
-        error.hinted(format!("`nemo-slurm poll {}` requeues what could not be", target.id))
+        error.hinted(format!("`nemo-slurm poll {}` brings back what was dropped", target.id))
     } else {
         error
     }
@@ -110,8 +143,42 @@ fn why(target: &Target, status: &Status, state: State) -> String {
     format!("`{target}` is {}{reason}; `nemo-slurm status {id}` shows more", state.as_str())
 }
 
+/// What may still come, after all looks so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Settled {
+pub(super) enum Outlook {
+    /// Something.
+    Open,
+    /// Nothing: it is over.
+    Over,
+    /// Nobody knows.
+    Forgotten,
+}
+
+/// How many looks in a row have shown an end.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ending {
+    doubtful: u32,
+    forgotten: u32,
+}
+
+impl Ending {
+    /// Counts a look. The same answer of Slurm's twice is not two that agree.
+    pub(super) fn see(&mut self, settled: Settled, is_new: bool) -> Outlook {
+        let news = u32::from(is_new);
+        self.doubtful = if settled == Settled::Doubtful { self.doubtful + news } else { 0 };
+        self.forgotten = if settled == Settled::Forgotten { self.forgotten + news } else { 0 };
+        if settled == Settled::Over || self.doubtful >= AGREEING {
+            Outlook::Over
+        } else if self.forgotten >= FORGOTTEN {
+            Outlook::Forgotten
+        } else {
+            Outlook::Open
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Settled {
     /// Something may come yet.
     Open,
     /// It is over as far as Slurm tells now.
@@ -122,8 +189,21 @@ enum Settled {
     Forgotten,
 }
 
-/// Where the target stands.
-fn standing(status: &Status, target: &Target) -> (State, Settled) {
+/// Where the target stands. It is not over while a rule of the file is to retry what it means.
+pub(super) fn standing(
+    stored: &Stored,
+    status: &Status,
+    target: &Target,
+) -> Result<(State, Settled), CommandError> {
+    match without_rules(status, target) {
+        (state, Settled::Over) if automatic::is_due(stored, status, target)? => {
+            Ok((state, Settled::Open))
+        }
+        standing => Ok(standing),
+    }
+}
+
+fn without_rules(status: &Status, target: &Target) -> (State, Settled) {
     let meant: Vec<&TrialStatus> =
         status::meant(status, &target.scope).map(|(_, trial)| trial).collect();
     let open = || meant.iter().filter(|trial| !trial.state.is_final());
@@ -144,65 +224,10 @@ fn standing(status: &Status, target: &Target) -> (State, Settled) {
     (state, settled)
 }
 
-enum FollowOutput {
-    Bars(Bars),
-    Lines(Changes),
-    Silent,
-    Json,
-}
-
-impl FollowOutput {
-    fn new(view: View) -> Self {
-        match view {
-            View::Live if std::io::stderr().is_terminal() => Self::Bars(Bars::default()),
-            View::Live => Self::Lines(Changes::default()),
-            View::Silent => Self::Silent,
-            View::Json => Self::Json,
-        }
-    }
-
-    fn show(&mut self, status: &Status) {
-        match self {
-            Self::Bars(bars) => bars.draw(status),
-            Self::Lines(changes) => {
-                for line in changes.lines(status) {
-                    say(&line);
-                }
-            }
-            Self::Silent | Self::Json => {}
-        }
-    }
-
-    fn end(
-        &self,
-        stored: &Stored,
-        status: &mut Status,
-        state: State,
-    ) -> Result<ExitCode, CommandError> {
-        if !matches!(self, Self::Silent) {
-            observe::set_params(stored, status);
-        }
-        match self {
-            Self::Bars(bars) => {
-                bars.clear();
-                say(&status_table(status, &Page::on_stderr(clock::now())));
-            }
-            Self::Lines(_) => say(&status_table(status, &Page::on_stderr(clock::now()))),
-            Self::Silent => {}
-            Self::Json => {
-                out(&status::json(status))?;
-            }
-        }
-        Ok(if state == State::Completed { ExitCode::Fine } else { ExitCode::Failed })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{
-        Certainty, Counters, ExperimentStatus, Remedy, TaskStatus, recount, state_of,
-    };
+    use crate::status::{Certainty, sample_status, sample_task, sample_trial, state_of};
     use crate::store::ExperimentId;
 
     fn trial(
@@ -211,48 +236,12 @@ mod tests {
         certainty: Certainty,
         remedy: Option<Remedy>,
     ) -> TrialStatus {
-        TrialStatus {
-            index,
-            state,
-            reason: None,
-            certainty,
-            remedy,
-            params: None,
-            slurm_job: None,
-            step: None,
-            progress: None,
-            message: None,
-            labels: Vec::new(),
-            metrics: serde_json::Map::new(),
-            counters: Counters::default(),
-            attempts: Vec::new(),
-        }
+        TrialStatus { certainty, remedy, ..sample_trial(index, state) }
     }
 
     fn status(trials: Vec<TrialStatus>) -> Status {
         let state = state_of(trials.iter().map(|trial| trial.state));
-        let mut task = TaskStatus {
-            name: "train".to_owned(),
-            state,
-            counts: std::collections::BTreeMap::new(),
-            executor: "cluster".to_owned(),
-            dir: "/x".to_owned(),
-            start: None,
-            end: None,
-            best: None,
-            trials,
-        };
-        recount(&mut task);
-        let experiment = ExperimentStatus {
-            id: "sample-00000100".to_owned(),
-            name: "sample".to_owned(),
-            state,
-            reason: None,
-            created: 100,
-            stale: false,
-            dir: "/x".to_owned(),
-        };
-        Status { schema: 1, experiment, tasks: vec![task], warnings: Vec::new() }
+        sample_status(state, vec![sample_task("train", trials)])
     }
 
     #[test]
@@ -260,7 +249,7 @@ mod tests {
         let target = Target::whole(ExperimentId::new("sample", 100, 0));
         let agreed = Certainty::Agreed(0.0);
         let check = |trials: Vec<TrialStatus>, expected| {
-            assert_eq!(standing(&status(trials), &target).1, expected);
+            assert_eq!(without_rules(&status(trials), &target).1, expected);
         };
         let done = || trial(0, State::Completed, Certainty::Final, None);
         check(vec![done()], Settled::Over);
@@ -273,6 +262,26 @@ mod tests {
         let error = not_over(&target, &seen, State::Failed);
         assert!(error.hints[0].contains("`nemo-slurm poll sample-"), "{error:?}");
         assert!(error.one_line().ends_with("is failed, but that may change"), "{error:?}");
+    }
+
+    #[test]
+    fn who_waits_for_a_person_is_told_what_to_type() {
+        let target = Target::whole(ExperimentId::new("sample", 100, 0));
+        let check = |trials: Vec<TrialStatus>, expected: Option<&str>| {
+            let said = waits_for_somebody(&target, &status(trials));
+            assert_eq!(said.is_some(), expected.is_some(), "{said:?}");
+            assert!(said.unwrap_or_default().contains(expected.unwrap_or_default()));
+        };
+        let paused = || trial(0, State::Paused, Certainty::Open, None);
+        let dropped = || trial(1, State::Pending, Certainty::Open, Some(Remedy::Requeue));
+        let done = || trial(2, State::Completed, Certainty::Final, None);
+        check(vec![paused(), done()], Some("`nemo-slurm resume sample-"));
+        check(vec![dropped(), done()], Some("`nemo-slurm poll sample-"));
+        let alone = || trial(3, State::Pending, Certainty::Open, Some(Remedy::StartRunner));
+        check(vec![alone(), done()], Some("`nemo-slurm submit --continue sample-"));
+        check(vec![alone(), trial(1, State::Running, Certainty::Open, None)], None);
+        check(vec![paused(), trial(1, State::Running, Certainty::Open, None)], None);
+        check(vec![done()], None);
     }
 
     #[test]

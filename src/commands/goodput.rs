@@ -7,10 +7,12 @@ use clap::Args;
 use super::App;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::{On, Task};
-use crate::goodput::{self, Goodput, Ledger, LedgerState, Life, TrialLedger};
+use crate::goodput::{self, Goodput, Ledger, LedgerState, Life, Micros, TrialLedger};
+use crate::journal::Submitted;
 use crate::query::SlurmSource;
 use crate::report::{goodput_table, out, say};
-use crate::status::{State, TrialFiles, final_state, join};
+use crate::slurm::IndexSet;
+use crate::status::{State, Status, TaskStatus, TrialFiles, TrialStatus, final_state, join};
 use crate::store::{Stored, Target};
 use crate::{clock, journal, observe, remembered};
 
@@ -54,14 +56,17 @@ pub(super) fn goodput(app: &App, args: &GoodputArgs) -> Result<ExitCode, Command
 /// The trials' records, and where each trial stands. Slurm is asked only where the folders do not tell.
 fn look(app: &App, stored: &Stored) -> Result<(Files, States), CommandError> {
     let files = observe::all_files(stored).at("read", &stored.dir.0)?;
-    let state = |task: &str, trial: u32| files.get(task)?.get(&trial).and_then(final_state);
-    let every = stored
-        .experiment
-        .tasks
-        .iter()
-        .flat_map(|task| (0..task.n_trials).map(|trial| (task.name.clone(), trial)));
+    let trials = |task: &Task| journal::trials(&stored.journal, task);
+    let tasks = stored.experiment.tasks.iter().map(|task| (task, trials(task)));
+    let of_task = |(task, trials): (&Task, IndexSet)| {
+        trials.iter().map(|trial| (task.name.clone(), trial)).collect::<Vec<_>>()
+    };
+    let every = tasks.flat_map(of_task);
     let final_states: Option<States> = every
-        .map(|(task, trial)| state(&task, trial).map(|state| ((task, trial), state)))
+        .map(|(task, trial)| {
+            let state = files.get(&task)?.get(&trial).and_then(final_state)?;
+            Some(((task, trial), state))
+        })
         .collect();
     if let Some(states) = final_states {
         return Ok((files, states));
@@ -69,18 +74,67 @@ fn look(app: &App, stored: &Stored) -> Result<(Files, States), CommandError> {
     let sources = observe::sources(stored, SlurmSource::Slurm(&app.slurm), observe::Depth::All)
         .at("read", &stored.dir.0)?;
     let joined = join(&sources);
-    remembered::keep(&stored.dir, &joined);
+    remembered::keep(stored, &joined);
     for warning in joined.warnings.iter().filter(|_| joined.experiment.stale) {
         say(&format!("warning: {warning}"));
     }
-    let states = joined.tasks.iter().flat_map(|task| {
-        task.trials.iter().map(|trial| ((task.name.clone(), trial.index), trial.state))
-    });
-    let states = states.collect();
+    let states = states(&joined);
     Ok((sources.files, states))
 }
 
-/// Every trial's ledger, and their sums. Parents come first: their ends tell when their children could start.
+/// The GPU-seconds that the trials of each executor have held so far.
+pub(super) fn gpu_seconds(
+    stored: &Stored,
+    status: &Status,
+) -> Result<BTreeMap<String, u64>, CommandError> {
+    let files = observe::all_files(stored).at("read", &stored.dir.0)?;
+    let ledgers = ledgers(stored, &files, &states(status));
+    let mut sums: BTreeMap<String, u64> = BTreeMap::new();
+    for task in &stored.experiment.tasks {
+        let of_task = ledgers.get(&*task.name).map(Vec::as_slice).unwrap_or_default();
+        let held: Micros = of_task.iter().map(|it| it.ledger.parts.held()).sum();
+        let gpus = goodput::resources(&stored.experiment, task).gpus;
+        let seconds = u64::try_from(held * Micros::from(gpus) / 1_000_000).unwrap_or(u64::MAX);
+        let sum = sums.entry(task.executor.clone()).or_default();
+        *sum = sum.saturating_add(seconds);
+    }
+    Ok(sums)
+}
+
+fn states(status: &Status) -> States {
+    let of_task = |task: &TaskStatus| {
+        let key = |trial: &TrialStatus| ((task.name.clone(), trial.index), trial.state);
+        task.trials.iter().map(key).collect::<Vec<_>>()
+    };
+    status.tasks.iter().flat_map(of_task).collect()
+}
+
+/// Every trial's ledger. Parents come first: their ends tell when their children could start.
+fn ledgers<'a>(
+    stored: &'a Stored,
+    files: &Files,
+    states: &States,
+) -> BTreeMap<&'a str, Vec<TrialLedger>> {
+    let now = clock::now();
+    let arrays = journal::submitted_arrays(&stored.journal);
+    let mut ledgers: BTreeMap<&str, Vec<TrialLedger>> = BTreeMap::new();
+    for task in &stored.experiment.tasks {
+        let trials = journal::trials(&stored.journal, task);
+        let of_task = trials.iter().map(|trial| {
+            let eligible = eligible(task, trial, &ledgers, now);
+            let state = states.get(&(task.name.clone(), trial)).copied().unwrap_or(State::Unknown);
+            let files = files.get(&task.name).and_then(|task| task.get(&trial));
+            let times = (eligible, now);
+            let ledger = ledger(stored, &arrays, (&task.name, trial), files, state, times);
+            TrialLedger { index: trial, ledger }
+        });
+        let of_task = of_task.collect();
+        ledgers.insert(&task.name, of_task);
+    }
+    ledgers
+}
+
+/// Every trial's ledger, and their sums.
 fn account(
     stored: &Stored,
     target: &Target,
@@ -88,25 +142,13 @@ fn account(
     states: &States,
     price: Option<f64>,
 ) -> Goodput {
-    let now = clock::now();
-    let mut ledgers: BTreeMap<&str, Vec<Ledger>> = BTreeMap::new();
-    for task in &stored.experiment.tasks {
-        let one = |trial| {
-            let eligible = eligible(task, trial, &ledgers, now);
-            let state = states.get(&(task.name.clone(), trial)).copied().unwrap_or(State::Unknown);
-            let files = files.get(&task.name).and_then(|task| task.get(&trial));
-            ledger(stored, (&task.name, trial), files, state, (eligible, now))
-        };
-        let of_task = (0..task.n_trials).map(one).collect();
-        ledgers.insert(&task.name, of_task);
-    }
-    let is_meant = |task: &&Task| target.scope.covers_task(&task.name);
+    let mut ledgers = ledgers(stored, files, states);
     let unit = goodput::unit(&stored.experiment);
-    let sums = stored.experiment.tasks.iter().filter(is_meant).map(|task| {
-        let trials = (0..).zip(ledgers.remove(task.name.as_str()).unwrap_or_default());
-        let trials = trials
-            .filter(|(index, _)| target.scope.covers_trial(*index))
-            .map(|(index, ledger)| TrialLedger { index, ledger });
+    let meant = stored.experiment.tasks.iter();
+    let meant = meant.filter(|task| target.scope.covers_task(&task.name));
+    let sums = meant.map(|task| {
+        let trials = ledgers.remove(task.name.as_str()).unwrap_or_default().into_iter();
+        let trials = trials.filter(|trial| target.scope.covers_trial(trial.index));
         let resources = goodput::resources(&stored.experiment, task);
         (task.name.clone(), unit.of(resources), trials.collect())
     });
@@ -116,6 +158,7 @@ fn account(
 
 fn ledger(
     stored: &Stored,
+    arrays: &[Submitted<'_>],
     (task, trial): (&str, u32),
     files: Option<&TrialFiles>,
     state: State,
@@ -123,7 +166,7 @@ fn ledger(
 ) -> Ledger {
     #[expect(clippy::cast_precision_loss, reason = "unix seconds")]
     let made = stored.id.made_at() as f64;
-    let submitted = journal::submitted_at(&stored.journal, task, trial)
+    let submitted = journal::submitted_at(arrays, task, trial)
         .or(journal::began(&stored.journal))
         .unwrap_or(made);
     let records = files.map(|files| files.attempts.as_slice()).unwrap_or_default();
@@ -142,9 +185,9 @@ fn standing(state: State) -> LedgerState {
 }
 
 /// When all that a trial waits for was over; now, where something is not.
-fn eligible(task: &Task, trial: u32, ledgers: &BTreeMap<&str, Vec<Ledger>>, now: f64) -> f64 {
-    let end = |ledger: &Ledger| ledger.end.unwrap_or(now);
-    let parent = |parent: &[Ledger], on: On| match on {
+fn eligible(task: &Task, trial: u32, ledgers: &BTreeMap<&str, Vec<TrialLedger>>, now: f64) -> f64 {
+    let end = |trial: &TrialLedger| trial.ledger.end.unwrap_or(now);
+    let parent = |parent: &[TrialLedger], on: On| match on {
         On::Each => parent.get(trial as usize).map(end),
         On::Ok | On::Failed | On::Any => parent.iter().map(end).reduce(f64::max),
     };

@@ -10,8 +10,9 @@ use crate::store::KeptEnvironment;
 /// Gathers it. A secret that is not set is an error.
 pub(super) fn kept(app: &App, experiment: &Experiment) -> Result<KeptEnvironment, CommandError> {
     let secrets = secrets(experiment);
-    let is_set = |wanted: &str| app.variables.iter().any(|(name, _)| name == wanted);
-    if let Some(name) = secrets.iter().find(|name| !is_set(name)) {
+    let missing =
+        secrets.iter().find(|secret| !app.variables.iter().any(|(name, _)| name == **secret));
+    if let Some(name) = missing {
         let text = format!("the secret `{name}` is not set in your environment");
         return Err(CommandError::new(ExitCode::Usage, text).hinted(format!("export {name}=…")));
     }

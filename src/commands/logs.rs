@@ -1,21 +1,26 @@
 //! `logs`: what trials wrote, attempt by attempt, also while they write.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+mod lines;
+mod printer;
+mod source;
+
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
-use nemo_core::open;
-use serde_json::json;
+use regex::bytes::Regex;
 
 use super::App;
+use super::follow::{Ending, Outlook, standing};
+use super::polling::{PolledStatus, StatusPoller};
 use super::status::look;
-use crate::error::{CommandError, ExitCode, IoResultExt};
-use crate::report::{escape, say};
+use crate::error::{CommandError, ExitCode};
+use crate::report::say;
+use crate::since::Since;
 use crate::status::{Status, meant};
 use crate::store::{Stored, Target};
+use printer::{Look, Printer};
+use source::{attempt_exists, files};
 
 /// A program's outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -33,7 +38,8 @@ pub enum OutputStream {
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag that the user types")]
 #[command(
     after_help = "Examples:\n  nemo-slurm logs @/train/3\n  nemo-slurm logs @/train --follow\n  \
-    nemo-slurm logs digits/train/0 --attempt 1 --stream err"
+    nemo-slurm logs digits/train/0 --attempt 1 --stream err\n  \
+    nemo-slurm logs @/train --grep '(?i)nan|error' --since 2h"
 )]
 pub struct LogsArgs {
     /// EXPERIMENT[/TASK[/TRIALS]]
@@ -51,7 +57,13 @@ pub struct LogsArgs {
     /// Slurm's own output instead of the program's
     #[arg(long)]
     pub slurm: bool,
-    /// Only the last lines of each file
+    /// Only lines that a regular expression matches, as in `--grep 'loss: nan|error'`; `(?i)` ignores case
+    #[arg(long, value_name = "RE")]
+    pub grep: Option<Regex>,
+    /// Only lines since then: `2h` (ago), `2026-11-28`, or `2026-11-28T14:30:00Z` (UTC)
+    #[arg(long, value_name = "TIME", conflicts_with = "slurm")]
+    pub since: Option<Since>,
+    /// Only the last lines of each file; with `--grep`, of those that match
     #[arg(long, short = 'n', value_name = "LINES")]
     pub tail: Option<usize>,
     /// Print control characters as they are, also on a terminal
@@ -64,100 +76,78 @@ pub struct LogsArgs {
 
 /// Between two looks for more.
 const PAUSE: Duration = Duration::from_millis(500);
-/// So many looks at the files between two looks at the states.
-const LOOKS: u32 = 6;
-
-/// One file and what of it was printed.
-#[derive(Debug, Default)]
-struct Printed {
-    /// Bytes.
-    until: u64,
-}
 
 /// Prints the logs of a target.
 pub(super) fn logs(app: &App, args: &LogsArgs) -> Result<ExitCode, CommandError> {
     let (target, stored) = app.find(&args.target)?;
-    let mut printed: BTreeMap<PathBuf, Printed> = BTreeMap::new();
-    let mut last: Option<PathBuf> = None;
-    loop {
+    let mut printer = Printer::new(args);
+    let status = if args.follow {
+        follow(app, &target, args, &mut printer)?
+    } else {
         let status = look(app, &stored)?;
         attempt_exists(&status, &target, args)?;
-        let is_over = meant(&status, &target.scope).all(|(_, trial)| trial.state.is_final());
-        for _ in 0..if args.follow && !is_over { LOOKS } else { 1 } {
-            let files = files(&stored, &status, &target, args);
-            let several = files.len() > 1;
-            for source in files {
-                let known = printed.contains_key(&source.path);
-                let printed = printed.entry(source.path.clone()).or_default();
-                let tail = if known { None } else { args.tail };
-                let mut file = more(&source.path, printed.until, tail).at("read", &source.path)?;
-                printed.until = file.stream_position().at("read", &source.path)?;
-                if file.fill_buf().at("read", &source.path)?.is_empty() {
-                    continue;
-                }
-                let titled = several && last.as_ref() != Some(&source.path);
-                let written = print(&source, &mut file, titled, args);
-                printed.until += written.at("write", Path::new("standard output"))?;
-                last = Some(source.path);
-            }
-            if !args.follow || is_over {
-                if last.is_none() {
-                    say(&nothing(&status, &target));
-                }
-                return Ok(ExitCode::Fine);
+        print(&mut printer, &stored, &status, &target, args, true)?;
+        status
+    };
+    if !printer.has_printed() {
+        let has_output = !files(&stored, &status, &target, args).is_empty();
+        say(&if has_output { no_line(args) } else { nothing(&status, &target) });
+    }
+    Ok(ExitCode::Fine)
+}
+
+/// Prints what comes until the target is over: also what later attempts write, and trials that are retried.
+fn follow(
+    app: &App,
+    target: &Target,
+    args: &LogsArgs,
+    printer: &mut Printer<'_>,
+) -> Result<Status, CommandError> {
+    let mut looks = StatusPoller::default();
+    let mut ending = Ending::default();
+    loop {
+        let stored = app.home.load(&target.id)?;
+        let PolledStatus { status, is_new, pause } = looks.next(app, &stored)?;
+        attempt_exists(&status, target, args)?;
+        let (_, settled) = standing(&stored, &status, target)?;
+        let ends = ending.see(settled, is_new) != Outlook::Open;
+        let mut left = pause;
+        loop {
+            print(printer, &stored, &status, target, args, ends)?;
+            if ends {
+                return Ok(status);
             }
             std::thread::sleep(PAUSE);
+            left = left.saturating_sub(PAUSE);
+            if left.is_zero() {
+                break;
+            }
         }
     }
 }
 
-/// Prints the rest of a file, and says how many bytes of it that took: byte for byte into a file or a pipe; on a terminal,
-/// without what would steer it.
 fn print(
-    source: &LogFile,
-    file: &mut impl BufRead,
-    titled: bool,
+    printer: &mut Printer<'_>,
+    stored: &Stored,
+    status: &Status,
+    target: &Target,
     args: &LogsArgs,
-) -> io::Result<u64> {
-    let mut stdout = io::stdout().lock();
-    let read = if args.json {
-        print_json(source, file, &mut stdout)?
-    } else {
-        if titled {
-            writeln!(stdout, "==> {} <==", escape::escape_line(&source.title()))?;
-        }
-        if args.raw || !stdout.is_terminal() {
-            io::copy(file, &mut stdout)?
-        } else {
-            each_line(file, |line| {
-                write!(stdout, "{}", on_terminal(&String::from_utf8_lossy(line)))
-            })?
-        }
-    };
-    stdout.flush()?;
-    Ok(read)
+    is_last: bool,
+) -> Result<(), CommandError> {
+    let files = files(stored, status, target, args);
+    let trials: BTreeSet<(&str, u32)> =
+        files.iter().map(|file| (file.task.as_str(), file.trial)).collect();
+    let several_trials = trials.len() > 1;
+    printer.print(files, Look { several_trials, is_last })
 }
 
-/// Hands on line after line, its end with it; how many bytes that were. A line without an end is cut into several.
-fn each_line(
-    file: &mut impl BufRead,
-    mut print: impl FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<u64> {
-    let (mut read, mut line) = (0, Vec::new());
-    loop {
-        line.clear();
-        let length = file.take(LONGEST_LINE).read_until(b'\n', &mut line)?;
-        if length == 0 {
-            return Ok(read);
-        }
-        read += length as u64;
-        print(&line)?;
+/// Why there is no line where there is output.
+fn no_line(args: &LogsArgs) -> String {
+    let since = args.since.map_or("", |_| " since then");
+    match &args.grep {
+        Some(grep) => format!("No line{since} matches `{grep}`."),
+        None => format!("No line{since}."),
     }
-}
-
-/// What a terminal is shown of a log: colours and the carriage returns of progress bars stay.
-fn on_terminal(text: &str) -> String {
-    text.split('\r').map(escape::escape_but_colours).collect::<Vec<_>>().join("\r")
 }
 
 fn nothing(status: &Status, target: &Target) -> String {
@@ -167,198 +157,4 @@ fn nothing(status: &Status, target: &Target) -> String {
     let why = why.map_or_else(String::new, |reason| format!(": {reason}"));
     let id = &status.experiment.id;
     format!("No output yet: it is {state}{why}. `nemo-slurm status {id}` shows more.")
-}
-
-/// A file with something that a trial, or Slurm for it, wrote.
-#[derive(Clone, Debug)]
-struct LogFile {
-    path: PathBuf,
-    task: String,
-    trial: u32,
-    attempt: Option<u32>,
-    /// Of a trial with several processes, which one; none for the first.
-    rank: Option<u32>,
-    stream: &'static str,
-}
-
-impl LogFile {
-    fn title(&self) -> String {
-        let Self { task, trial, stream, .. } = self;
-        let rank = self.rank.map_or(String::new(), |rank| format!(", rank {rank}"));
-        match (self.attempt, *stream) {
-            (None, stream) => format!("{task}/{trial} {stream}"),
-            (Some(attempt), "out") => format!("{task}/{trial} attempt {attempt}{rank}"),
-            (Some(attempt), _) => format!("{task}/{trial} attempt {attempt}{rank}, stderr"),
-        }
-    }
-}
-
-/// Prints one object for each line.
-fn print_json(source: &LogFile, file: &mut impl BufRead, out: &mut impl Write) -> io::Result<u64> {
-    each_line(file, |line| {
-        let line = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(line));
-        let LogFile { task, trial, attempt, rank, stream, .. } = source;
-        let object = json!({ "task": task, "trial": trial, "attempt": attempt, "rank": rank.unwrap_or(0), "stream": stream, "line": line });
-        writeln!(out, "{}", escape::escape_json(&object.to_string()))
-    })
-}
-
-/// The files to print, in order. Only those that hold something.
-fn files(stored: &Stored, status: &Status, target: &Target, args: &LogsArgs) -> Vec<LogFile> {
-    let mut files = Vec::new();
-    for (task, trial) in meant(status, &target.scope) {
-        let dir = stored.dir.task(task);
-        let source = |path, attempt, rank, stream| LogFile {
-            path,
-            task: task.to_owned(),
-            trial: trial.index,
-            attempt,
-            rank,
-            stream,
-        };
-        if args.slurm {
-            let name = trial.slurm_job.clone().unwrap_or_else(|| format!("local_{}", trial.index));
-            let path = dir.slurm_output().join(format!("{name}.out"));
-            files.push(source(path, None, None, "slurm"));
-            continue;
-        }
-        let dir = dir.trial(trial.index);
-        // A trial that is read while it runs may have one attempt more than was known.
-        for attempt in 0..=u32::try_from(trial.attempts.len()).unwrap_or(u32::MAX) {
-            if args.attempt.is_some_and(|wanted| wanted != attempt) {
-                continue;
-            }
-            // The first one's logs are the attempt's own; there may be thousands of others, or none.
-            for rank in 0..=dir.last_rank(attempt) {
-                let shown = (rank > 0).then_some(rank);
-                if args.stream != OutputStream::Err {
-                    files.push(source(dir.rank_stdout(attempt, rank), Some(attempt), shown, "out"));
-                }
-                if args.stream != OutputStream::Out {
-                    files.push(source(dir.rank_stderr(attempt, rank), Some(attempt), shown, "err"));
-                }
-            }
-        }
-    }
-    files.retain(|source| source.path.metadata().is_ok_and(|file| file.len() > 0));
-    files
-}
-
-/// An attempt that never was is a mistake, not an empty log.
-fn attempt_exists(status: &Status, target: &Target, args: &LogsArgs) -> Result<(), CommandError> {
-    let Some(wanted) = args.attempt else { return Ok(()) };
-    let most =
-        meant(status, &target.scope).map(|(_, trial)| trial.attempts.len()).max().unwrap_or(0);
-    if (wanted as usize) < most {
-        return Ok(());
-    }
-    let hint = match most {
-        0 => "it never ran".to_owned(),
-        most => format!("its attempts are 0 to {}", most - 1),
-    };
-    Err(CommandError::new(ExitCode::NotFound, format!("there is no attempt {wanted}")).hinted(hint))
-}
-
-/// What a file holds beyond what was printed; at first, if asked for, only its last lines. It may be larger than any
-/// memory.
-fn more(path: &Path, until: u64, tail: Option<usize>) -> io::Result<BufReader<File>> {
-    let mut file = open::to_read(path)?;
-    let start = match tail {
-        Some(lines) => last_lines(&mut file, lines)?,
-        None => until,
-    };
-    file.seek(SeekFrom::Start(start))?;
-    Ok(BufReader::with_capacity(BLOCK, file))
-}
-
-/// So much of a file is read at once.
-const BLOCK: usize = 64 * 1024;
-/// A line that is longer is printed in pieces where each stands in an object.
-const LONGEST_LINE: u64 = 1 << 20;
-
-/// Where the last `lines` lines of a file begin: looked for from its end.
-fn last_lines(file: &mut (impl Read + Seek), lines: usize) -> io::Result<u64> {
-    let length = file.seek(SeekFrom::End(0))?;
-    let mut block = vec![0; BLOCK];
-    let (mut at, mut breaks) = (length, 0);
-    if lines == 0 {
-        return Ok(length);
-    }
-    while at > 0 {
-        let size = at.min(BLOCK as u64);
-        at -= size;
-        let block = &mut block[..usize::try_from(size).unwrap_or(BLOCK)];
-        file.seek(SeekFrom::Start(at))?;
-        file.read_exact(block)?;
-        for (place, _) in block.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
-            let next = at + place as u64 + 1;
-            // The break at the very end ends the last line, and begins none.
-            breaks += usize::from(next < length);
-            if next < length && breaks == lines {
-                return Ok(next);
-            }
-        }
-    }
-    Ok(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_log_does_not_steer_the_terminal() {
-        let check = |text, expected: &str| assert_eq!(on_terminal(text), expected);
-        check("\r 10 %\r 20 %\n", "\r 10 %\r 20 %\n");
-        check(
-            "\u{1b}[31mred\u{1b}[0m\u{1b}]0;PWNED\u{7}",
-            "\u{1b}[31mred\u{1b}[0m\\x1b]0;PWNED\\x07",
-        );
-    }
-
-    #[test]
-    fn the_last_lines_of_a_text() {
-        let check = |text: &str, lines, expected: &str| {
-            let start = last_lines(&mut io::Cursor::new(text), lines).unwrap();
-            let shown = &text[usize::try_from(start).unwrap()..];
-            assert!(shown == expected, "{lines} lines of {} bytes: {start}", text.len());
-        };
-        check("a\nb\nc\n", 2, "b\nc\n");
-        check("a\nb\nc", 2, "b\nc");
-        check("a\n", 5, "a\n");
-        check("", 2, "");
-        check("a\nb\n", 0, "");
-        check("\n\n\n", 2, "\n\n");
-        for length in [BLOCK - 2, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK] {
-            let line = "x".repeat(length);
-            let text = format!("first\n{line}\nlast\n");
-            check(&text, 1, "last\n");
-            check(&text, 2, &format!("{line}\nlast\n"));
-            check(&text, 3, &text);
-        }
-    }
-
-    #[test]
-    fn a_line_that_is_too_long_for_an_object_is_several() {
-        let source = LogFile {
-            path: PathBuf::new(),
-            task: "t".to_owned(),
-            trial: 0,
-            attempt: Some(0),
-            rank: None,
-            stream: "out",
-        };
-        let long = "x".repeat(usize::try_from(LONGEST_LINE).unwrap());
-        let text = format!("a\n{long}b\n\nc");
-        let mut out = Vec::new();
-        let read = print_json(&source, &mut text.as_bytes(), &mut out).unwrap();
-        assert_eq!(read, text.len() as u64);
-        let lines: Vec<serde_json::Value> = String::from_utf8(out)
-            .unwrap()
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
-        let lines: Vec<&str> = lines.iter().map(|line| line["line"].as_str().unwrap()).collect();
-        assert_eq!(lines, ["a", &long, "b", "", "c"]);
-    }
 }

@@ -1,44 +1,75 @@
 //! One file a verb: load, a pure function, an effect, a rendering.
 
+pub mod archive;
+mod budget;
+pub mod build;
 pub mod cancel;
 mod check;
 mod cluster;
+pub mod compare;
+mod complete;
 pub mod completions;
 pub mod control;
+pub mod debug;
+pub mod doctor;
+mod due;
+pub mod explain;
+pub mod filter_args;
 mod follow;
+mod follow_output;
+mod generation;
 pub mod goodput;
 pub mod init;
 mod kept_environment;
 pub mod list;
+mod listing;
 pub mod logs;
+pub mod metrics;
+pub mod note;
+mod notices;
+mod output_format;
+mod outside;
 mod paths;
 pub mod pause;
 pub mod plan;
+pub mod plot;
 pub mod poll;
 mod polling;
 pub mod preempt;
 pub mod prepare;
-mod put_back;
 pub mod rehearse;
+pub mod resources;
+pub mod results;
+pub mod retry;
 mod run_local;
+pub mod search;
+mod shipped_code;
+pub mod show;
 mod slurm_scheduler;
 pub mod status;
 pub mod submit;
 pub mod wait;
 mod warnings;
+pub mod watch;
+mod windows;
 
+use std::ffi::OsStr;
+use std::io;
+use std::iter::once;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nemo_core::environment::Variable;
+use nemo_core::open;
 use nemo_core::scope::TrialSet;
 use tracing::debug;
 
 use crate::cli::{Cli, Command};
 use crate::error::{CommandError, ExitCode, IoResultExt};
+use crate::journal;
 use crate::query::QueryCache;
 use crate::report::say;
-use crate::slurm::Client;
+use crate::slurm::{Client, IndexSet};
 use crate::store::{Home, Stored, Target};
 use crate::trace;
 
@@ -59,6 +90,21 @@ pub struct App {
     pub variables: Vec<Variable>,
     /// `SLURM_CONF`, which tells one cluster from another.
     pub slurm_conf: String,
+    /// Whether nothing is written into the home, not even what a look has found out.
+    pub is_read_only: bool,
+}
+
+impl App {
+    /// The same for a command that writes nothing.
+    fn read_only(&self) -> Self {
+        Self { is_read_only: true, shared: self.shared.read_only(), ..self.clone() }
+    }
+
+    /// A variable of the environment that is not empty.
+    fn variable(&self, wanted: &str) -> Option<&OsStr> {
+        let found = self.variables.iter().find(|(name, _)| name == wanted);
+        found.map(|(_, value)| &**value).filter(|value| !value.is_empty())
+    }
 }
 
 /// What is read of the environment, once, by `main`.
@@ -91,14 +137,29 @@ pub fn run(cli: Cli, environment: Environment) -> Result<ExitCode, CommandError>
         Command::Submit(args) => submit::submit(&app, &args),
         Command::Status(args) => status::status(&app, &args),
         Command::Goodput(args) => goodput::goodput(&app, &args),
+        Command::Explain(args) => explain::explain(&app, &args),
         Command::List(args) => list::list(&app, &args),
+        Command::Search(args) => search::search(&app, &args),
+        Command::Compare(args) => compare::compare_targets(&app, &args),
+        Command::Metrics(args) => metrics::metrics(&app, &args),
+        Command::Plot(args) => plot::plot(&app, &args),
+        Command::Resources(args) => resources::resources(&app, &args),
+        Command::Results(args) => results::results(&app, &args),
+        Command::Show(args) => show::show(&app, &args),
+        Command::Note(args) => note::note(&app, &args),
+        Command::Archive(args) => archive::archive(&app, &args),
+        Command::Restore(args) => archive::restore(&app, &args),
         Command::Wait(args) => wait::wait(&app, &args),
+        Command::Watch(args) => watch::watch(&app, &args),
         Command::Logs(args) => logs::logs(&app, &args),
         Command::Cancel(args) => cancel::cancel(&app, &args),
         Command::Pause(args) => pause::pause(&app, &args),
         Command::Resume(args) => pause::resume(&app, &args),
+        Command::Retry(args) => retry::retry(&app, &args),
+        Command::Debug(args) => debug::debug(&app, &args),
         Command::Preempt(args) => preempt::preempt(&app, &args),
         Command::Poll(args) => poll::poll(&app, &args),
+        Command::Doctor(args) => doctor::doctor(&app, &args),
         Command::RunLocal { id } => run_local::run_local(&app, &id),
         Command::Completions(_) | Command::Man(_) | Command::Init(_) | Command::Check(_) => {
             Ok(ExitCode::Fine)
@@ -123,6 +184,7 @@ fn app(cli: &Cli, environment: Environment) -> Result<App, CommandError> {
         harness: environment.harness,
         variables: environment.variables,
         slurm_conf: environment.slurm_conf,
+        is_read_only: false,
     })
 }
 
@@ -165,25 +227,34 @@ impl App {
             return Err(CommandError::new(ExitCode::NotFound, text)
                 .hinted(format!("its tasks are {tasks}")));
         };
-        match target.scope.trials.as_ref().map(TrialSet::last) {
-            Some(trial) if trial >= task.n_trials => {
-                let text = format!("task `{wanted}` has no trial {trial}");
-                let last = task.n_trials - 1;
-                Err(CommandError::new(ExitCode::NotFound, text)
-                    .hinted(format!("its trials are 0 to {last}")))
-            }
-            _ => Ok((target, stored)),
-        }
+        let there = journal::trials(&stored.journal, task);
+        let Some(trial) = target.scope.trials.as_ref().and_then(|it| missing(it, &there)) else {
+            return Ok((target, stored));
+        };
+        let text = format!("task `{}` has no trial {trial}", task.name);
+        Err(CommandError::new(ExitCode::NotFound, text).hinted(format!("its trials are {there}")))
     }
 }
 
+/// One of the trials that are not there, the last before others.
+fn missing(wanted: &TrialSet, there: &IndexSet) -> Option<u32> {
+    once(wanted.last()).chain(wanted.iter()).find(|trial| !there.contains(*trial))
+}
+
+/// The most that a file of the user's may have, in bytes.
+const LONGEST_FILE: u64 = 64 << 20;
+
 /// Reads a file of the user's, with a hint where it is not there.
 fn read_file(path: &Path) -> Result<String, CommandError> {
-    std::fs::read_to_string(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::IsADirectory => is_a_folder(path),
+    let text = open::read_named(path, LONGEST_FILE).and_then(|text| {
+        String::from_utf8(text)
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is no UTF-8"))
+    });
+    text.map_err(|error| match error.kind() {
+        io::ErrorKind::IsADirectory => is_a_folder(path),
         kind => {
             let text = format!("can't read `{}`: {error}", path.display());
-            if kind == std::io::ErrorKind::NotFound {
+            if kind == io::ErrorKind::NotFound {
                 CommandError::new(ExitCode::NotFound, text)
                     .hinted("`nemo-slurm init` writes a file to start from")
             } else {

@@ -1,18 +1,21 @@
 //! `pause` and `resume`: trials save, keep their place in the queue, and wait there until they are wanted again.
 
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IsTerminal};
 
 use clap::Args;
-use nemo_core::rundir::TrialDir;
+use nemo_core::rundir::{TrialDir, requests};
 use nix::sys::signal::Signal;
 
-use super::App;
 use super::control::{
     self, AfterSave, ArrayPart, Arrays, ControlArgs, ControlReport, TrialKey, Troubles,
 };
+use super::status::look;
+use super::{App, archive, budget, due};
 use crate::error::{CommandError, ExitCode, IoResultExt};
+use crate::humanize::count;
 use crate::journal;
+use crate::report::say;
 use crate::slurm::{JobControl, SlurmError};
 use crate::status::{RequestedAction, State, Status};
 use crate::store::{Stored, Target};
@@ -60,16 +63,28 @@ pub(super) fn pause(app: &App, args: &PauseArgs) -> Result<ExitCode, CommandErro
     let mut troubles = Troubles::default();
     troubles.slurm.extend(unknown.into_iter().map(|(_, error)| error));
     trials.extend(not_paused(app, status.as_ref(), &target, &known, &mut troubles));
-    if !args.dry_run && control::is_local(&stored) {
+    let runs = control::trials_in(status.as_ref(), &target, |state| state == State::Running);
+    let mut asked: BTreeSet<TrialKey> =
+        control::local_part(&stored, &trials).intersection(&runs).cloned().collect();
+    if !args.dry_run && stored.experiment.has_local() {
         control::request(&stored, &target, RequestedAction::Pause)?;
-        if !trials.is_empty() {
-            control::signal_orphans(&stored, &trials, Signal::SIGUSR1, Some(TrialDir::pause))?;
+        let here = control::local_part(&stored, &trials);
+        if !here.is_empty() {
+            control::signal_orphans(&stored, &here, Signal::SIGUSR1, Some(TrialDir::pause))?;
         }
-    } else if !args.dry_run {
-        pause_on_slurm(app, &stored, status.as_ref(), &known, &trials, &mut troubles);
-        if let Err(error) = control::request(&stored, &target, RequestedAction::Pause) {
+    }
+    if !args.dry_run && stored.experiment.has_slurm() {
+        let jobs = MeantJobs { app, status: status.as_ref(), arrays: &known, trials: &trials };
+        asked.extend(jobs.pause(&stored, &mut troubles));
+        if !stored.experiment.has_local()
+            && let Err(error) = control::request(&stored, &target, RequestedAction::Pause)
+        {
             troubles.unwritten.get_or_insert(error);
         }
+        // What ran when it was looked, and has ended before it was asked, is not paused.
+        trials.retain(|key| {
+            (asked.contains(key) || !runs.contains(key)) && !troubles.unsure.contains(key)
+        });
     }
     let done = ControlReport {
         args,
@@ -78,9 +93,36 @@ pub(super) fn pause(app: &App, args: &PauseArgs) -> Result<ExitCode, CommandErro
         what: if args.dry_run { "Would pause" } else { "Paused" },
         nothing: "it is paused or over already",
         trials: trials.len(),
+        asked: asked.len(),
         jobs: control::job_ids(&known, &trials),
     };
     done.finish(&troubles)
+}
+
+/// Has Slurm pause these trials; the request that says why is written already.
+pub(super) fn pause_jobs(
+    app: &App,
+    stored: &Stored,
+    status: &Status,
+    target: &Target,
+    trials: &BTreeSet<TrialKey>,
+) -> Troubles {
+    let Arrays { known, unknown } = control::arrays(app, stored, &stored.journal, target);
+    let mut troubles = Troubles::default();
+    troubles.slurm.extend(unknown.into_iter().map(|(_, error)| error));
+    let jobs = MeantJobs { app, status: Some(status), arrays: &known, trials };
+    jobs.pause(stored, &mut troubles);
+    troubles
+}
+
+/// Why there is nothing to resume, and what else may have been meant.
+fn nothing_paused(status: Option<&Status>, target: &Target) -> &'static str {
+    let has_failed = |state| matches!(state, State::Failed | State::Timeout | State::Cancelled);
+    if control::trials_in(status, target, has_failed).is_empty() {
+        "nothing is paused"
+    } else {
+        "nothing is paused; `nemo-slurm retry` runs again what failed or was cancelled"
+    }
 }
 
 /// The trials that are in the queue, without those that are paused already.
@@ -101,57 +143,22 @@ fn not_paused(
     }
 }
 
-fn pause_on_slurm(
-    app: &App,
-    stored: &Stored,
-    status: Option<&Status>,
-    arrays: &[ArrayPart<'_>],
-    trials: &BTreeSet<TrialKey>,
-    troubles: &mut Troubles,
-) {
-    let slurm = match control::of(app, arrays) {
-        Ok(slurm) => slurm,
-        Err(error) => return troubles.slurm.push(error),
-    };
-    for part in arrays.iter().filter(|part| has_any(part, trials)) {
-        match slurm.hold(&part.ids()) {
-            // Some of them ended, or are about to: what runs on is told by the next look.
-            Err(SlurmError::Refused { reason, .. }) if !reason.contains("ermission") => {}
-            Err(error) => troubles.slurm.push(error),
-            Ok(()) => {}
-        }
-    }
-    let whole = Target::whole(stored.id.clone());
-    let mut running = control::trials_in(status, &whole, |state| state == State::Running);
-    running.retain(|key| trials.contains(key));
-    let mut signalled = BTreeSet::new();
-    for _ in 0..LOOKS {
-        match control::queued(&app.slurm, arrays) {
-            Ok(queued) => running.extend(queued.running),
-            Err(error) => return troubles.slurm.push(error),
-        }
-        let not_signalled: BTreeSet<TrialKey> = running.difference(&signalled).cloned().collect();
-        if not_signalled.is_empty() {
-            return;
-        }
-        control::signal_running(app, stored, arrays, &not_signalled, AFTER_SAVE, troubles);
-        signalled.extend(not_signalled);
-    }
-}
-
-fn has_any(part: &ArrayPart<'_>, trials: &BTreeSet<TrialKey>) -> bool {
-    trials.iter().any(|(task, trial)| part.runs(task, *trial))
-}
-
 /// Lets what the target means go on.
 pub(super) fn resume(app: &App, args: &ResumeArgs) -> Result<ExitCode, CommandError> {
     let args = &args.control;
     let (target, stored) = found(app, args)?;
+    archive::refuse_archived(&stored)?;
     let app = &app.on_cluster_of(&stored);
     let status = control::look_if_possible(app, &stored);
     let paused = control::trials_in(status.as_ref(), &target, |state| state == State::Paused);
     let mut trials = control::trials_in(status.as_ref(), &target, |state| !state.is_final());
-    trials.retain(|key| paused.contains(key) || mark(&stored, key).exists());
+    let unknown = control::trials_in(status.as_ref(), &target, |state| state == State::Unknown);
+    let requests = control::requests(&stored).unwrap_or_default();
+    let may_be_paused = |(task, trial): &TrialKey| {
+        unknown.contains(&(task.clone(), *trial))
+            && requests::pause(&requests, task, *trial).is_some()
+    };
+    trials.retain(|key| paused.contains(key) || mark(&stored, key).exists() || may_be_paused(key));
     let Arrays { known, unknown } = control::arrays(app, &stored, &stored.journal, &target);
     let mut troubles = Troubles::default();
     troubles.slurm.extend(unknown.into_iter().map(|(_, error)| error));
@@ -160,25 +167,59 @@ pub(super) fn resume(app: &App, args: &ResumeArgs) -> Result<ExitCode, CommandEr
             remove_mark(&stored, key)?;
         }
         // After the marks are gone: the local runner starts a trial again as soon as it sees the request.
-        match control::request(&stored, &target, RequestedAction::Resume) {
-            Err(error) if control::is_local(&stored) => return Err(error),
+        match ask_to_resume(&stored, status.as_ref(), &target) {
+            Err(error) if stored.experiment.has_local() => return Err(error),
             written => troubles.unwritten = written.err(),
         }
-        if control::is_local(&stored) && !trials.is_empty() {
+        if stored.experiment.has_slurm() {
+            resume_later(app, &stored);
+        } else if !trials.is_empty() {
             control::require_runner(&stored)?;
         }
-        release(app, status.as_ref(), &known, &trials, &mut troubles);
+        let jobs = MeantJobs { app, status: status.as_ref(), arrays: &known, trials: &trials };
+        jobs.release(&mut troubles);
+        trials.retain(|key| !troubles.unsure.contains(key));
     }
     let done = ControlReport {
         args,
         stored: &stored,
         action: "resume",
         what: if args.dry_run { "Would resume" } else { "Resumed" },
-        nothing: "nothing is paused",
+        nothing: nothing_paused(status.as_ref(), &target),
         trials: trials.len(),
+        asked: 0,
         jobs: control::job_ids(&known, &trials),
     };
     done.finish(&troubles)
+}
+
+/// Writes the request down, and how much each executor may spend from now on whose budget was spent.
+fn ask_to_resume(
+    stored: &Stored,
+    status: Option<&Status>,
+    target: &Target,
+) -> Result<(), CommandError> {
+    let renewed = status.map(|status| budget::renewed(stored, status, target)).transpose()?;
+    let renewed = renewed.unwrap_or_default();
+    if renewed.is_empty() {
+        return control::request(stored, target, RequestedAction::Resume);
+    }
+    let ask = |own| control::request_for(stored, target, RequestedAction::Resume, Some(own));
+    renewed.into_iter().try_for_each(ask)
+}
+
+/// What was not submitted yet may be now, and a runner that is gone is started again. Where that fails, `poll` does it.
+fn resume_later(app: &App, stored: &Stored) {
+    let again = || {
+        let now = app.home.load(&stored.id)?;
+        let status = look(app, &now)?;
+        due::submit_due(app, &now, &status)?;
+        due::start_runner(app, &now, &status)
+    };
+    if let Err(error) = again() {
+        let hint = format!("`nemo-slurm poll {}` tries again", stored.id);
+        say(&format!("warning: {}; {hint}", error.one_line()));
+    }
 }
 
 /// The target's experiment. One with chains must be submitted as a whole: their heads are held until then.
@@ -193,36 +234,127 @@ fn found(app: &App, args: &ControlArgs) -> Result<(Target, Stored), CommandError
     Ok((target, stored))
 }
 
-fn release(
-    app: &App,
-    status: Option<&Status>,
-    arrays: &[ArrayPart<'_>],
-    trials: &BTreeSet<TrialKey>,
-    troubles: &mut Troubles,
-) {
-    let slurm = match control::of(app, arrays) {
-        Ok(slurm) => slurm,
-        Err(error) => return troubles.slurm.push(error),
-    };
-    for part in arrays.iter().filter(|part| has_any(part, trials)) {
-        if let Err(error) = slurm.release(&part.ids()) {
-            troubles.slurm.push(error);
+/// What came of asking running trials to save.
+#[derive(Debug, Default)]
+struct Asked {
+    /// The trials that were told.
+    told: BTreeSet<TrialKey>,
+    /// These, and those that Slurm says have ended.
+    tried: BTreeSet<TrialKey>,
+    /// What `squeue` showed waiting or running meanwhile.
+    shown: BTreeSet<TrialKey>,
+}
+
+/// The jobs of the trials that are meant.
+#[derive(Clone, Copy)]
+struct MeantJobs<'a> {
+    app: &'a App,
+    status: Option<&'a Status>,
+    arrays: &'a [ArrayPart<'a>],
+    trials: &'a BTreeSet<TrialKey>,
+}
+
+impl MeantJobs<'_> {
+    /// Returns the trials that run, and were asked to save and to stop.
+    fn pause(self, stored: &Stored, troubles: &mut Troubles) -> BTreeSet<TrialKey> {
+        let Some(slurm) = self.control(troubles) else { return BTreeSet::new() };
+        let unheld = self.untold(&slurm, |ids| match slurm.hold(ids) {
+            // Some of them ended, or are about to: what runs on is told by the next look.
+            Err(SlurmError::Refused { reason, .. }) if !reason.contains("ermission") => {}
+            Err(error) => troubles.slurm.push(error),
+            Ok(()) => {}
+        });
+        match self.ask_to_save(stored, troubles) {
+            Ok(asked) => {
+                troubles.unsure.extend(self.unsure(&unheld, &asked));
+                asked.told
+            }
+            Err(error) => {
+                troubles.slurm.push(error);
+                BTreeSet::new()
+            }
         }
     }
-    // Slurm's own wait after a requeue counts from then; those that were requeued long ago have it behind them.
-    let ran = |(task, index): &&TrialKey| {
-        let tasks = status
-            .into_iter()
-            .flat_map(|status| &status.tasks)
-            .filter(|status| status.name == *task);
-        let mut trials = tasks.flat_map(|task| &task.trials);
+
+    /// Sends something to the jobs of each array. Returns the trials that it was not sent to: `squeue` does not show their
+    /// jobs.
+    fn untold(self, slurm: &JobControl, mut send: impl FnMut(&[String])) -> BTreeSet<TrialKey> {
+        control::untold(self.arrays, self.trials, |part| {
+            let ids = if self.has_any_of(part) { part.ids() } else { Vec::new() };
+            send(&ids);
+            slurm.own(&ids).is_ok_and(|own| !own.is_empty())
+        })
+    }
+
+    /// The trials that Slurm has, and that neither wait held nor were asked to save, as far as `squeue` shows.
+    fn unsure(self, unheld: &BTreeSet<TrialKey>, asked: &Asked) -> BTreeSet<TrialKey> {
+        let without_a_job = control::without_a_job(self.status);
+        let is_unsure = |key: &&TrialKey| {
+            let is_held = asked.shown.contains(*key) && !unheld.contains(*key);
+            let has_job = !without_a_job.contains(*key)
+                && self.arrays.iter().any(|part| part.runs(&key.0, key.1));
+            has_job && !is_held && !asked.tried.contains(*key)
+        };
+        self.trials.iter().filter(is_unsure).cloned().collect()
+    }
+
+    /// Asks those that run to save, and those that started just before they were held.
+    fn ask_to_save(self, stored: &Stored, troubles: &mut Troubles) -> Result<Asked, SlurmError> {
+        let whole = Target::whole(stored.id.clone());
+        let mut running = control::trials_in(self.status, &whole, |state| state == State::Running);
+        running.retain(|key| self.trials.contains(key));
+        let mut asked = Asked::default();
+        for _ in 0..LOOKS {
+            let queued = control::queued(&self.app.slurm, self.arrays)?;
+            running.extend(queued.running);
+            asked.shown.extend(queued.alive);
+            let others: BTreeSet<TrialKey> = running.difference(&asked.tried).cloned().collect();
+            if others.is_empty() {
+                break;
+            }
+            if asked.tried.is_empty() && std::io::stderr().is_terminal() {
+                say(&format!("Asking {} to save …", count(others.len(), "running trial")));
+            }
+            let (arrays, app) = (self.arrays, self.app);
+            asked.told.extend(control::signal_running(
+                app, stored, arrays, &others, AFTER_SAVE, troubles,
+            ));
+            asked.tried.extend(others);
+        }
+        Ok(asked)
+    }
+
+    fn release(self, troubles: &mut Troubles) {
+        let Some(slurm) = self.control(troubles) else { return };
+        let unreleased = self.untold(&slurm, |ids| {
+            if let Err(error) = slurm.release(ids) {
+                troubles.slurm.push(error);
+            }
+        });
+        let without_a_job = control::without_a_job(self.status);
+        troubles.unsure.extend(unreleased.difference(&without_a_job).cloned());
+        // Slurm's own wait after a requeue counts from then; those that were requeued long ago have it behind them.
+        let again = self.trials.iter().filter(|key| self.has_run(key)).cloned().collect();
+        let again = control::job_ids(self.arrays, &again);
+        match if again.is_empty() { Ok(()) } else { slurm.start_soon(&again) } {
+            Ok(()) | Err(SlurmError::Refused { .. }) => {} // then they wait as long as Slurm has it
+            Err(error) => troubles.slurm.push(error),
+        }
+    }
+
+    fn has_run(self, (task, index): &TrialKey) -> bool {
+        let mut tasks = self.status.into_iter().flat_map(|status| &status.tasks);
+        let task = tasks.find(|status| status.name == *task);
+        let mut trials = task.into_iter().flat_map(|task| &task.trials);
         trials.any(|trial| trial.index == *index && !trial.attempts.is_empty())
-    };
-    let again: BTreeSet<TrialKey> = trials.iter().filter(ran).cloned().collect();
-    let again = control::job_ids(arrays, &again);
-    match if again.is_empty() { Ok(()) } else { slurm.start_soon(&again) } {
-        Ok(()) | Err(SlurmError::Refused { .. }) => {} // then they wait as long as Slurm has it
-        Err(error) => troubles.slurm.push(error),
+    }
+
+    fn control(self, troubles: &mut Troubles) -> Option<JobControl> {
+        control::of(self.app, self.arrays).map_err(|error| troubles.slurm.push(error)).ok()
+    }
+
+    fn has_any_of(self, part: &ArrayPart<'_>) -> bool {
+        self.trials.iter().any(|(task, trial)| part.runs(task, *trial))
     }
 }
 

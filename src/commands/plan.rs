@@ -5,16 +5,18 @@ use std::path::Path;
 use clap::Args;
 use serde_json::json;
 
-use super::prepare::{Context, is_on_slurm, make_sequential, new_tasks, plan_of};
-use super::{App, check, cluster};
+use super::prepare::{Context, is_on_slurm, make_sequential, new_tasks, plan_of, require_gpus};
+use super::windows::{self, Room};
+use super::{App, budget, check, cluster, warnings};
 use crate::cli::FileArgs;
 use crate::error::{CommandError, ExitCode};
-use crate::experiment::Experiment;
+use crate::experiment::{Budget, Experiment, Task};
 use crate::humanize::count;
+use crate::package::{self, Survey};
 use crate::plan::{JobArray, Plan};
 use crate::report::{out, out_json, plan_table, say};
-use crate::slurm::Cluster;
-use crate::store::ExperimentId;
+use crate::slurm::{Cluster, IndexSet};
+use crate::store::{ExperimentId, NewTask};
 
 /// `plan`.
 #[derive(Debug, Args)]
@@ -47,8 +49,13 @@ pub(super) fn show(
         make_sequential(&mut experiment);
     }
     let cluster = cluster_if_it_answers(app, &experiment);
-    let plan = plan_of(&experiment, cluster.as_ref())?;
-    let Some(plan) = plan else { return local(args, &experiment) };
+    warnings::say_all(app, &experiment, cluster.as_ref());
+    let shipped = package::survey(&app.home, &experiment)?;
+    look_into(shipped.as_ref())?;
+    require_gpus(app, &experiment)?;
+    let room = cluster.as_ref().and_then(|cluster| windows::room(app, &experiment, cluster));
+    let plan = plan_of(&experiment, cluster.as_ref(), Vec::new(), room)?;
+    let Some(plan) = plan else { return local(args, &experiment, shipped.as_ref()) };
     // The id is given at submission; harness and folders are where they will be.
     let id = ExperimentId::new(&experiment.name, 0, 0);
     let dir = app.home.experiment(&id);
@@ -60,37 +67,50 @@ pub(super) fn show(
         plan: Some(&plan),
         cluster: cluster.as_ref(),
         harness,
+        nemo_slurm: None,
+        is_shipped: shipped.is_some(),
         now: 0.0,
     };
     let tasks = new_tasks(&experiment, &context);
-    let all: Vec<(String, &String)> = tasks
-        .iter()
-        .flat_map(|task| {
-            let name = &task.spec.task;
-            task.scripts
-                .iter()
-                .enumerate()
-                .map(move |(n, text)| (format!("{name}/{n}.sbatch"), text))
-        })
-        .collect();
+    let all = named_scripts(&tasks);
     if args.json {
         let scripts: serde_json::Map<_, _> =
             all.iter().map(|(name, text)| (name.clone(), json!(text))).collect();
-        return out_json(&json!({ "schema": 1, "arrays": arrays_json(&plan), "scripts": scripts }));
+        return out_json(&json!({
+            "schema": 1, "arrays": arrays_json(&plan), "scripts": scripts, "after": experiment.after,
+            "local": local_json(&experiment), "later": later_json(&experiment, &plan),
+            "max_submit": room.map(|room| room.limit), "room": room.map(|room| room.left),
+            "package": shipped.as_ref().map(Survey::to_json), "budgets": budgets_json(&experiment),
+        }));
     }
-    out(&plan_table(&plan))?;
-    let arrays = count(plan.arrays.len(), "job array");
-    let trials = count(plan.trials(), "trial");
-    out(&format!("{arrays}, {trials}."))?;
+    if !plan.arrays.is_empty() {
+        out(&plan_table(&plan, &experiment.after))?;
+    }
+    show_rest(&experiment, &plan)?;
+    show_room(room)?;
+    show_budgets(&experiment)?;
+    out(&total(&experiment, &plan))?;
+    print_package(shipped.as_ref())?;
     if scripts {
         for (name, text) in all {
             out(&format!("\n# {name}\n{text}"))?;
         }
-    } else {
+    } else if !all.is_empty() {
         let file = args.file.display();
         say(&format!("`nemo-slurm plan {file} --scripts` shows the batch scripts."));
     }
     Ok(ExitCode::Fine)
+}
+
+/// All batch scripts, by the names of their files.
+fn named_scripts(tasks: &[NewTask]) -> Vec<(String, &String)> {
+    let mut scripts = Vec::new();
+    for task in tasks {
+        let name = &task.spec.task;
+        let numbered = task.scripts.iter().enumerate();
+        scripts.extend(numbered.map(|(n, text)| (format!("{name}/{n}.sbatch"), text)));
+    }
+    scripts
 }
 
 /// The arrays with the number of their trials, and which they are.
@@ -124,16 +144,116 @@ fn cluster_if_it_answers(app: &App, experiment: &Experiment) -> Option<Cluster> 
         .ok()
 }
 
-fn local(args: &FileArgs, experiment: &Experiment) -> Result<ExitCode, CommandError> {
-    if args.json {
-        return out_json(&json!({ "schema": 1, "arrays": [], "scripts": {} }));
+/// What a submission would find in the files themselves.
+fn look_into(survey: Option<&Survey>) -> Result<(), CommandError> {
+    let Some(survey) = survey else { return Ok(()) };
+    for warning in survey.warnings() {
+        say(&warning);
     }
-    for task in &experiment.tasks {
-        let after: Vec<&str> = task.after.iter().map(|after| after.task.as_str()).collect();
-        let after =
-            if after.is_empty() { String::new() } else { format!(", after {}", after.join(", ")) };
+    survey.require_no_secrets()
+}
+
+fn print_package(survey: Option<&Survey>) -> Result<ExitCode, CommandError> {
+    survey.map_or(Ok(ExitCode::Fine), |survey| out(&format!("Ships {}.", survey.summary(None))))
+}
+
+fn local(
+    args: &FileArgs,
+    experiment: &Experiment,
+    shipped: Option<&Survey>,
+) -> Result<ExitCode, CommandError> {
+    if args.json {
+        return out_json(&json!({
+            "schema": 1, "arrays": [], "scripts": {}, "after": experiment.after,
+            "local": local_json(experiment), "later": [],
+            "package": shipped.map(Survey::to_json), "budgets": budgets_json(experiment),
+        }));
+    }
+    show_rest(experiment, &Plan { generation: 0, arrays: Vec::new() })?;
+    show_budgets(experiment)?;
+    print_package(shipped)
+}
+
+/// The tasks of this machine, and what is submitted later.
+fn show_rest(experiment: &Experiment, plan: &Plan) -> Result<(), CommandError> {
+    for task in experiment.tasks.iter().filter(|task| experiment.is_local(task)) {
         let trials = count(task.n_trials as usize, "trial");
+        let after = after_words(experiment, task);
         out(&format!("{}: {trials} on this machine (`{}`){after}", task.name, task.executor))?;
     }
-    Ok(ExitCode::Fine)
+    for (task, trials) in later(experiment, plan) {
+        let trials = count(trials.count(), "trial");
+        let after = after_words(experiment, task);
+        out(&format!(
+            "{}: {trials} on Slurm (`{}`), submitted later{after}",
+            task.name, task.executor
+        ))?;
+    }
+    Ok(())
+}
+
+/// `2 job arrays, 8 trials.`, with what is not among them.
+fn total(experiment: &Experiment, plan: &Plan) -> String {
+    let local = experiment.tasks.iter().filter(|task| experiment.is_local(task));
+    let local: usize = local.map(|task| task.n_trials as usize).sum();
+    let later: usize = later(experiment, plan).iter().map(|(_, trials)| trials.count()).sum();
+    let mut parts = Vec::new();
+    if !plan.arrays.is_empty() {
+        parts.push(count(plan.arrays.len(), "job array"));
+        parts.push(count(plan.trials(), "trial"));
+    }
+    if local > 0 {
+        parts.push(format!("{} on this machine", count(local, "trial")));
+    }
+    if later > 0 {
+        parts.push(format!("{} on Slurm later", count(later, "trial")));
+    }
+    format!("{}.", parts.join(", "))
+}
+
+fn show_room(room: Option<Room>) -> Result<(), CommandError> {
+    let Some(Room { limit, left }) = room else { return Ok(()) };
+    let limit = count(limit, "job");
+    out(&format!("You may have {limit} in Slurm at once; there is room for {left} now."))?;
+    Ok(())
+}
+
+fn show_budgets(experiment: &Experiment) -> Result<(), CommandError> {
+    budget::in_words(experiment).iter().try_for_each(|words| out(words).map(drop))
+}
+
+fn budgets_json(experiment: &Experiment) -> serde_json::Value {
+    let one = |(name, budget): (&str, Budget)| (name.to_owned(), json!(budget));
+    experiment.budgets().map(one).collect::<serde_json::Map<_, _>>().into()
+}
+
+fn after_words(experiment: &Experiment, task: &Task) -> String {
+    let mut after: Vec<String> = task.after.iter().map(|after| after.task.clone()).collect();
+    if after.is_empty() {
+        after.extend(experiment.after.iter().map(|it| it.in_words().replacen("after ", "", 1)));
+    }
+    if after.is_empty() { String::new() } else { format!(", after {}", after.join(", ")) }
+}
+
+/// The trials on Slurm that the first plan leaves out: they wait for this machine, or for room.
+fn later<'a>(experiment: &'a Experiment, plan: &Plan) -> Vec<(&'a Task, IndexSet)> {
+    let of_task = |task: &'a Task| {
+        let is_planned = |trial: &u32| {
+            plan.arrays.iter().any(|it| it.task == task.name && it.trials.contains(*trial))
+        };
+        (task, (0..task.n_trials).filter(|trial| !is_planned(trial)).collect::<IndexSet>())
+    };
+    let on_slurm = experiment.tasks.iter().filter(|task| !experiment.is_local(task));
+    on_slurm.map(of_task).filter(|(_, trials)| trials.count() > 0).collect()
+}
+
+fn later_json(experiment: &Experiment, plan: &Plan) -> Vec<serde_json::Value> {
+    let one = |(task, trials): (&Task, IndexSet)| json!({ "task": task.name, "trials": trials.count(), "set": trials, "after": task.after });
+    later(experiment, plan).into_iter().map(one).collect()
+}
+
+fn local_json(experiment: &Experiment) -> Vec<serde_json::Value> {
+    let local = experiment.tasks.iter().filter(|task| experiment.is_local(task));
+    let one = |task: &Task| json!({ "task": task.name, "executor": task.executor, "trials": task.n_trials, "after": task.after });
+    local.map(one).collect()
 }

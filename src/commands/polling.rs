@@ -7,6 +7,7 @@ use super::App;
 use super::status::look_by;
 use crate::clock;
 use crate::error::CommandError;
+use crate::journal;
 use crate::observe::Depth;
 use crate::query::{JobsToQuery, NamedJob, QueryContext, SlurmAnswers, SlurmSource, named};
 use crate::status::Status;
@@ -73,7 +74,7 @@ impl StatusPoller {
         app: &App,
         stored: &Stored,
     ) -> Result<PolledStatus, CommandError> {
-        let trials = || stored.experiment.n_trials();
+        let trials = || journal::n_trials(&stored.journal, &stored.experiment);
         let wanted = JobsToQuery {
             jobs: named(&stored.journal),
             open: summary::read(&stored.dir).map_or_else(trials, |summary| summary.open),

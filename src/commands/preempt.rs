@@ -36,16 +36,24 @@ pub(super) fn preempt(app: &App, args: &PreemptArgs) -> Result<ExitCode, Command
     let arrays = control::arrays(app, &stored, &stored.journal, &target);
     let mut troubles = Troubles::default();
     match control::queued(&app.slurm, &arrays.known) {
-        Ok(queued) => running.extend(queued.running),
+        Ok(queued) => {
+            running.extend(queued.running);
+            // One that may run, and that this look does not show either.
+            let unknown = control::trials_in(status.as_ref(), &target, |it| it == State::Unknown);
+            let unshown = unknown.difference(&queued.alive).filter(|_| !args.dry_run);
+            troubles.unsure.extend(unshown.cloned());
+        }
         Err(error) => troubles.slurm.push(error),
     }
     troubles.slurm.extend(arrays.unknown.into_iter().map(|(_, error)| error));
-    let is_local = control::is_local(&stored);
+    let here = control::local_part(&stored, &running);
     let mut signalled = running.clone();
     if !args.dry_run {
-        if is_local && !running.is_empty() {
+        if !here.is_empty() {
             control::require_runner(&stored)?;
-        } else {
+        }
+        if stored.experiment.has_slurm() {
+            running.retain(|key| !here.contains(key));
             signalled = control::signal_running(
                 app,
                 &stored,
@@ -54,9 +62,10 @@ pub(super) fn preempt(app: &App, args: &PreemptArgs) -> Result<ExitCode, Command
                 AFTER_SAVE,
                 &mut troubles,
             );
+            signalled.extend(here.iter().cloned());
         }
         match control::request(&stored, &target, RequestedAction::Preempt) {
-            Err(error) if is_local => return Err(error),
+            Err(error) if !here.is_empty() => return Err(error),
             Err(error) => drop(troubles.unwritten.get_or_insert(error)),
             Ok(()) => {}
         }
@@ -69,6 +78,7 @@ pub(super) fn preempt(app: &App, args: &PreemptArgs) -> Result<ExitCode, Command
         nothing: "no trial is running",
         jobs: control::job_ids(&arrays.known, &signalled),
         trials: signalled.len(),
+        asked: 0,
     };
     done.finish(&troubles)
 }

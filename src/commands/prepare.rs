@@ -1,66 +1,148 @@
 //! From a file to an experiment's folder: what `submit` writes down before it asks for anything, and `plan` only shows.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nemo_core::rundir::ExperimentDir;
+use serde_json::json;
 
 use super::submit::SubmitArgs;
-use super::{App, check, cluster, kept_environment, paths, warnings};
+use super::windows::{self, Room};
+use super::{App, build, check, cluster, kept_environment, outside, paths, warnings};
 use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
-use crate::executor::spec::{SubmitContext, task_spec};
-use crate::experiment::{Executor, Experiment, Loaded};
+use crate::executor::slurm;
+use crate::executor::spec::{JobPrograms, SubmitContext, task_spec};
+use crate::experiment::{Dependency, Executor, Experiment, Loaded, On, ResolvedConfig};
+use crate::git;
+use crate::gpus;
+use crate::humanize::count;
 use crate::journal::Event;
-use crate::plan::{Limits, Plan, Selection};
+use crate::package;
+use crate::plan::{JobArray, Limits, OutsideEdge, Plan, Selection, submittable};
 use crate::process::ProcessId;
+use crate::report::say;
 use crate::script;
 use crate::slurm::Cluster;
 use crate::store::{
-    self, Claim, ClaimHolder, ExperimentId, NewExperiment, NewTask, StoreError, Stored,
+    self, Claim, ClaimHolder, ConfigFile, ExperimentId, NewExperiment, NewTask, StoreError, Stored,
 };
 
 /// Reads the file, plans it and writes it all down, claimed by this process. Nothing is asked for yet.
 pub(super) fn create(app: &App, args: &SubmitArgs) -> Result<(Stored, Claim), CommandError> {
-    let (toml, Loaded { mut experiment, params }) = check::load(&args.file)?;
+    let (toml, Loaded { mut experiment, params, mut config }) = check::load(&args.file)?;
     if args.sequential {
         make_sequential(&mut experiment);
     }
     cluster::choose(app, &mut experiment)?;
+    note_changes(&experiment, args.sequential, &mut config);
+    let config = ConfigFile { git: git::state(&experiment.workdir), resolved: config };
     paths::check_home(app, is_on_slurm(&experiment))?;
     let kept = kept_environment::kept(app, &experiment)?;
-    let harness = store::install_program(&app.home, &app.harness()?)?;
+    require_gpus(app, &experiment)?;
+    let harness = build::install_harness(app, &app.home)?;
+    let nemo_slurm = own_copy(app, &experiment);
     let cluster = facts_if_needed(app, &experiment)?;
     warnings::say_all(app, &experiment, cluster.as_ref());
-    let plan = plan_of(&experiment, cluster.as_ref())?;
-    let submitter = std::iter::once(submitter());
-    let journal: Vec<Event> =
-        submitter.chain(plan.clone().map(|plan| Event::Planned { plan })).collect();
+    let outside = outside::resolve(app, &mut experiment)?;
+    let room = cluster.as_ref().and_then(|cluster| windows::room(app, &experiment, cluster));
+    let plan = plan_of(&experiment, cluster.as_ref(), outside, room)?;
+    let shipped = package::ship(&app.home, &experiment)?;
+    if let Some(shipped) = &shipped {
+        say(&format!("Shipped {}.", shipped.summary));
+        for warning in &shipped.warnings {
+            say(warning);
+        }
+    }
     let holder = ClaimHolder::current().at("read", Path::new("/dev/urandom"))?;
     let write = |id: &ExperimentId, now: f64| {
         let dir = &app.home.experiment(id);
         let (plan, cluster, harness) = (plan.as_ref(), cluster.as_ref(), harness.as_path());
-        let tasks = new_tasks(&experiment, &Context { id, dir, plan, cluster, harness, now });
-        let (toml, experiment, journal) = (toml.as_str(), &experiment, journal.as_slice());
+        let nemo_slurm = nemo_slurm.as_deref();
+        let is_shipped = shipped.is_some();
+        let context = Context { id, dir, plan, cluster, harness, nemo_slurm, is_shipped, now };
+        let tasks = new_tasks(&experiment, &context);
+        let journal = first_events(id, plan, now);
+        let (toml, experiment) = (toml.as_str(), &experiment);
         let (params, environment, holder) = (&params, &kept, Some(&holder));
-        store::create(
+        let config = Some(&config);
+        let dir = store::create(
             &app.home,
-            &NewExperiment { id, toml, experiment, params, journal, environment, holder, tasks },
-        )
+            &NewExperiment {
+                id,
+                toml,
+                experiment,
+                config,
+                params,
+                journal: &journal,
+                environment,
+                holder,
+                shipped: shipped.as_ref(),
+                tasks,
+            },
+        )?;
+        Ok((dir, journal))
     };
-    let (id, dir) = with_free_id(app, &experiment.name, write)?;
+    let (id, (dir, journal)) = with_free_id(app, &experiment.name, write)?;
     let claim = Claim::of_new(&dir, holder.clone());
     Ok((Stored { id, dir, experiment, journal, damage: None }, claim))
+}
+
+/// Fails where trials on this machine are to have more GPUs than there are.
+pub(super) fn require_gpus(app: &App, experiment: &Experiment) -> Result<(), CommandError> {
+    let Some(wanted) = experiment.gpus_per_trial() else { return Ok(()) };
+    let there = gpus::visible(&app.variables);
+    if there.len() >= wanted as usize {
+        return Ok(());
+    }
+    let (wanted, there) = (count(wanted as usize, "GPU"), count(there.len(), "GPU"));
+    let text = format!("trials on this machine are to have {wanted} at once, but it has {there}");
+    Err(CommandError::new(ExitCode::Usage, text).hinted(
+        "lower `parallel` or `gpus_per_trial` of the executor; `CUDA_VISIBLE_DEVICES` says which GPUs count",
+    ))
+}
+
+/// The copy of this program that jobs start at their end; none on the local executor, or on a disk that is too full for it:
+/// the experiment runs without it too.
+fn own_copy(app: &App, experiment: &Experiment) -> Option<PathBuf> {
+    let install = || store::install_program(&app.home, store::OWN_NAME, &app.program);
+    let copy = is_on_slurm(experiment).then(install)?;
+    let tell = |error: &StoreError| {
+        say(&format!(
+            "warning: the jobs can't look after each other, since they have no `nemo-slurm`: {error}; \
+             run `nemo-slurm poll` from time to time"
+        ));
+    };
+    copy.inspect_err(tell).ok()
+}
+
+/// Tells the configuration what the command line and the shell changed of the experiment.
+fn note_changes(experiment: &Experiment, is_sequential: bool, config: &mut ResolvedConfig) {
+    for task in experiment.tasks.iter().filter(|_| is_sequential) {
+        config.set(&["task", &task.name, "search", "concurrent"], 1.into(), "--sequential");
+        if !task.after.is_empty() {
+            let after = task.after.iter().map(|edge| json!({ "task": edge.task, "on": edge.on }));
+            config.set(&["task", &task.name, "after"], after.collect(), "--sequential");
+        }
+    }
+    for (name, executor) in &experiment.executors {
+        if let Executor::Slurm(slurm) = executor
+            && let Some(cluster) = slurm.sbatch.get("clusters")
+        {
+            let path = ["executor", name, "sbatch", "clusters"];
+            config.fill(&path, cluster.as_str().into(), "the environment");
+        }
+    }
 }
 
 /// So many others may take an id first: more is an error of another kind.
 const RIVALS: usize = 1000;
 
 /// Makes a folder under an id that is the newest of all. Another process may take the id meanwhile: then the next one.
-fn with_free_id(
+fn with_free_id<T>(
     app: &App,
     name: &str,
-    write: impl Fn(&ExperimentId, f64) -> Result<ExperimentDir, StoreError>,
-) -> Result<(ExperimentId, ExperimentDir), StoreError> {
+    write: impl Fn(&ExperimentId, f64) -> Result<T, StoreError>,
+) -> Result<(ExperimentId, T), StoreError> {
     let mut known = app.home.ids()?;
     let most = known.len() + RIVALS;
     loop {
@@ -68,9 +150,19 @@ fn with_free_id(
         let id = ExperimentId::next(name, now, &known);
         match write(&id, now) {
             Err(error) if error.is_taken() && known.len() < most => known.push(id),
-            written => return written.map(|dir| (id, dir)),
+            written => return written.map(|made| (id, made)),
         }
     }
+}
+
+/// What the journal begins with: who submits what, and that its first array comes next. That intent is so durable with the
+/// folder, and needs no wait for the disk of its own.
+fn first_events(id: &ExperimentId, plan: Option<&Plan>, now: f64) -> Vec<Event> {
+    let plan = plan.cloned();
+    let first = plan.as_ref().and_then(|plan| plan.arrays.first());
+    let intent = first.map(|array| slurm::intent(id.as_str(), array, now));
+    let planned = plan.map(|plan| Event::Planned { plan, retry: None });
+    std::iter::once(submitter()).chain(planned).chain(intent).collect()
 }
 
 /// This process, for the journal.
@@ -82,9 +174,15 @@ pub(super) fn submitter() -> Event {
     }
 }
 
+/// One trial at a time: of a task, and of tasks that don't depend on each other, whatever becomes of the ones before.
 pub(super) fn make_sequential(experiment: &mut Experiment) {
-    for task in &mut experiment.tasks {
+    for place in 0..experiment.tasks.len() {
+        let before = place.checked_sub(1).map(|before| experiment.tasks[before].name.clone());
+        let upstream = experiment.upstream(&experiment.tasks[place].name);
+        let waits_for = before.filter(|before| !upstream.contains_key(before.as_str()));
+        let task = &mut experiment.tasks[place];
         task.concurrent = Some(std::num::NonZeroU32::MIN);
+        task.after.extend(waits_for.map(|task| Dependency { task, on: On::Any }));
     }
 }
 
@@ -92,6 +190,8 @@ pub(super) fn make_sequential(experiment: &mut Experiment) {
 pub(super) fn plan_of(
     experiment: &Experiment,
     cluster: Option<&Cluster>,
+    outside: Vec<OutsideEdge>,
+    room: Option<Room>,
 ) -> Result<Option<Plan>, CommandError> {
     if !is_on_slurm(experiment) {
         return Ok(None);
@@ -99,8 +199,12 @@ pub(super) fn plan_of(
     let limits =
         cluster.map_or_else(Limits::default, |cluster| Limits { max_array: cluster.max_array });
     let all = Selection::all(experiment);
-    let plan = Plan::new(experiment, &all, limits)?;
-    let notes = crate::plan::check(experiment, &all, &plan, limits);
+    // What waits for this machine, or for room, is submitted later.
+    let room = room.map(Room::worth_a_try);
+    let trials = submittable(experiment, &all.trials, room, &|_, _, _| false).trials;
+    let first = Selection { trials, outside, ..all };
+    let plan = Plan::new(experiment, &first, limits)?;
+    let notes = crate::plan::check(experiment, &first, &plan, limits);
     match notes.first() {
         None => Ok(Some(plan)),
         Some(note) => {
@@ -110,9 +214,9 @@ pub(super) fn plan_of(
     }
 }
 
-/// Whether Slurm runs any of it. The loader lets no task on Slurm wait for a local one, nor the reverse.
+/// Whether Slurm runs any of it.
 pub(super) fn is_on_slurm(experiment: &Experiment) -> bool {
-    experiment.tasks.iter().any(|task| executor_of(experiment, &task.executor).is_some())
+    experiment.has_slurm()
 }
 
 fn executor_of<'a>(
@@ -145,7 +249,11 @@ pub struct Context<'a> {
     /// What is known of the cluster.
     pub cluster: Option<&'a Cluster>,
     /// The harness that jobs run.
-    pub harness: &'a std::path::Path,
+    pub harness: &'a Path,
+    /// The copy of this program that jobs start at their end.
+    pub nemo_slurm: Option<&'a Path>,
+    /// Whether its code is shipped with it.
+    pub is_shipped: bool,
     /// Unix seconds.
     pub now: f64,
 }
@@ -160,6 +268,11 @@ pub fn new_tasks(experiment: &Experiment, context: &Context<'_>) -> Vec<NewTask>
         experiment,
         now: context.now as u64,
         cluster: context.cluster,
+        has_more: context.plan.is_some_and(|plan| plan.trials() < n_on_slurm(experiment)),
+        is_shipped: context.is_shipped,
+        programs: context
+            .nemo_slurm
+            .map(|nemo_slurm| JobPrograms { harness: context.harness, nemo_slurm }),
     };
     experiment
         .tasks
@@ -171,24 +284,42 @@ pub fn new_tasks(experiment: &Experiment, context: &Context<'_>) -> Vec<NewTask>
         .collect()
 }
 
+/// How many trials run on Slurm.
+fn n_on_slurm(experiment: &Experiment) -> usize {
+    let on_slurm = experiment.tasks.iter().filter(|task| !experiment.is_local(task));
+    on_slurm.map(|task| task.n_trials as usize).sum()
+}
+
 fn scripts(
     experiment: &Experiment,
     task: &crate::experiment::Task,
     context: &Context<'_>,
 ) -> Vec<String> {
-    let (Some(plan), Some(executor)) = (context.plan, executor_of(experiment, &task.executor))
-    else {
-        return Vec::new();
-    };
-    let dir = context.dir.task(&task.name);
+    let Some(plan) = context.plan else { return Vec::new() };
+    let (id, dir, harness) = (context.id.as_str(), context.dir, context.harness);
+    let own = plan.arrays.iter().filter(|array| array.task == task.name);
+    own.filter_map(|array| array_script(experiment, id, dir, array, (harness, None))).collect()
+}
+
+/// The script of one array; none if its task does not run on Slurm.
+pub(super) fn array_script(
+    experiment: &Experiment,
+    id: &str,
+    dir: &ExperimentDir,
+    array: &JobArray,
+    (harness, spec): (&Path, Option<&str>),
+) -> Option<String> {
+    let task = experiment.tasks.iter().find(|task| task.name == array.task)?;
+    let executor = executor_of(experiment, &task.executor)?;
+    let dir = dir.task(&task.name);
     let setting = script::ScriptContext {
-        experiment: context.id.as_str(),
+        experiment: id,
         task,
         executor,
         task_dir: &dir.0,
         output_dir: dir.slurm_output(),
-        harness: context.harness,
+        harness,
+        spec,
     };
-    let own = plan.arrays.iter().filter(|array| array.task == task.name);
-    own.map(|array| script::script(array, &setting)).collect()
+    Some(script::script(array, &setting))
 }

@@ -10,7 +10,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nemo_core::rundir::ExperimentDir;
 
-use super::{App, check, cluster, kept_environment, paths, prepare};
+use super::{App, build, check, cluster, kept_environment, paths, prepare};
 use crate::cli::FileArgs;
 use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
@@ -22,7 +22,7 @@ use crate::rehearse::local::{Interrupt, RunContext, RunError, RunProgress};
 use crate::rehearse::rehearser::{RehearsalOptions, RehearsalOutcome, RehearseError, Rehearser};
 use crate::rehearse::scenarios::{RehearseOn, ScenarioKind};
 use crate::report::{out, out_json, rehearsal_json, rehearsal_text, say};
-use crate::store::{self, Home};
+use crate::store::Home;
 
 /// `rehearse`.
 #[derive(Debug, Args)]
@@ -52,7 +52,7 @@ pub struct RehearseArgs {
     #[arg(long, value_name = "SCENARIO", value_enum, value_delimiter = ',')]
     pub only: Vec<ScenarioKind>,
     /// Time limit of the whole rehearsal, as in `10m`; scenarios that do not fit are skipped and listed
-    #[arg(long, value_name = "TIME", value_parser = crate::duration::option)]
+    #[arg(long, value_name = "TIME", value_parser = nemo_core::duration::option)]
     pub time_limit: Option<std::time::Duration>,
     /// Keep the files of every run in this folder
     #[arg(long, value_name = "FOLDER")]
@@ -62,7 +62,7 @@ pub struct RehearseArgs {
 /// Rehearses a trial of a task.
 pub(super) fn rehearse(app: &App, args: &RehearseArgs) -> Result<ExitCode, CommandError> {
     let loaded = check::load(&args.file).map_err(|error| forgotten(error, args))?;
-    let (toml, Loaded { mut experiment, params }) = loaded;
+    let (toml, Loaded { mut experiment, params, .. }) = loaded;
     let name = task(&experiment, args)?.name.clone();
     let place = if args.file.executor.is_some() && prepare::is_on_slurm(&experiment) {
         RehearseOn::Slurm
@@ -84,7 +84,7 @@ pub(super) fn rehearse(app: &App, args: &RehearseArgs) -> Result<ExitCode, Comma
     };
     let ground = Workdir::new(app, args)?;
     let home = Home::new(ground.path.clone());
-    let harness = store::install_program(&home, &app.harness()?)?;
+    let harness = build::install_harness(app, &home)?;
     let folder = RehearsalFolder {
         home,
         harness,
@@ -213,7 +213,9 @@ fn as_local(executor: &Executor) -> Executor {
         Executor::Local(local) => Executor::Local(local.clone()),
         Executor::Slurm(slurm) => Executor::Local(LocalExecutor {
             parallel: None,
+            gpus_per_trial: None,
             time: None,
+            budget: None,
             surroundings: slurm.surroundings.clone(),
         }),
     }

@@ -1,16 +1,23 @@
 //! `status`: where an experiment stands.
 
-use clap::Args;
+use std::mem::ManuallyDrop;
 
-use super::App;
+use clap::Args;
+use nemo_core::rundir::notes;
+
+use super::retry::automatic;
+use super::{App, notices};
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::observe::{self, Depth};
 use crate::query::SlurmSource;
 use crate::report::{Page, attempts_table, out, out_json, status_table};
-use crate::status::{QueryResult, Status, StatusInputs, TrialStatus, join, json, recount};
+use crate::status::{
+    self, QueryResult, Status, StatusInputs, TrialStatus, TrialWarning, UnreportedMetrics, join,
+    recount,
+};
 use crate::store::{ExperimentId, Stored, Target};
-use crate::summary::{InputVersions, Summary};
-use crate::{clock, remembered, summary};
+use crate::summary::{InputVersions, Look, Summary};
+use crate::{clock, remembered, results, summary, trial_error};
 
 /// `status`.
 #[derive(Debug, Args)]
@@ -33,11 +40,15 @@ pub struct StatusArgs {
 /// Shows an experiment, a task or a trial.
 pub(super) fn status(app: &App, args: &StatusArgs) -> Result<ExitCode, CommandError> {
     let (target, stored) = app.find_silently(&args.target)?;
-    let mut status = look(app, &stored)?;
+    let depth = Depth::Shown(&target.scope);
+    let (status, _) = look_by(app, &stored, SlurmSource::Slurm(&app.slurm), depth)?;
+    // The process ends with it: nobody has to tidy up ten thousand trials.
+    let mut status = ManuallyDrop::new(status);
     narrow(&mut status, &target);
-    observe::set_params(&stored, &mut status);
+    trial_error::set_errors(&mut status, &stored);
+    status.warnings.extend(notices::failures(&stored)?);
     if args.json {
-        return out_json(&json(&status));
+        return out_json(&*status);
     }
     let page = Page::here(clock::now());
     out(&status_table(&status, &page))?;
@@ -57,7 +68,7 @@ pub(super) fn look_by(
     app: &App,
     stored: &Stored,
     source: SlurmSource<'_>,
-    depth: Depth,
+    depth: Depth<'_>,
 ) -> Result<(Status, Summary), CommandError> {
     // Who asks for all experiments together asks the cluster of this machine.
     let is_elsewhere = stored.experiment.cluster().is_some();
@@ -68,23 +79,37 @@ pub(super) fn look_by(
     // Before anything is read: what comes meanwhile is then seen to be new.
     let mut from = InputVersions::of(&stored.dir);
     let earlier = summary::read(&stored.dir);
-    let sources = observe::sources(stored, source, depth).at("read", &stored.dir.0)?;
-    let status = join(&sources);
-    remembered::keep(&stored.dir, &status);
-    let is_final = is_final(&sources, &status);
-    if is_final && depth == Depth::Open {
-        // What is kept for good is about all of it.
+    let mut sources = observe::sources(stored, source, depth).at("read", &stored.dir.0)?;
+    let mut status = join(&sources);
+    status::set_params(&mut status, std::mem::take(&mut sources.params));
+    let unreported = status.unreported.iter().flat_map(|own| unreported(stored, own, depth));
+    status.warn_of_trials(unreported.collect::<Vec<_>>());
+    if !app.is_read_only {
+        remembered::keep(stored, &status);
+    }
+    let is_over = is_final(&sources, &status);
+    if is_over && depth == Depth::Open {
+        // What is kept for good is about all of it, and so is what a rule decides by.
         return look_by(app, stored, source, Depth::All);
     }
+    let whole = Target::whole(stored.id.clone());
+    let is_final = is_over
+        && !automatic::is_due(stored, &status, &whole)?
+        && !notices::are_open(stored, &status)?;
     let slurm_answered = matches!(sources.queue, QueryResult::Rows(_) | QueryResult::Partly(..));
     let now = clock::now();
     from.slurm =
         if slurm_answered { Some(now) } else { earlier.as_ref().and_then(|it| it.from.slurm) };
     let first = || version(app, &stored.id);
     let version = earlier.as_ref().map_or_else(first, |it| Ok(it.row.version))?;
-    let mut summary = summary::of(stored, &status, from, is_final, version, now);
+    let notes = &notes::read_all(&stored.dir).at("read", &stored.dir.notes())?;
+    let look = Look { earlier: earlier.as_ref(), notes, is_final, version, now };
+    let mut summary = summary::of(stored, &status, from, look);
     if depth == Depth::Open {
         summary.keep_best(stored, &status, earlier.and_then(|it| it.row.best));
+    }
+    if app.is_read_only {
+        return Ok((status, summary));
     }
     summary::keep(&stored.dir, &summary);
     if is_final {
@@ -92,6 +117,16 @@ pub(super) fn look_by(
         drop(std::fs::remove_file(stored.dir.secrets()));
     }
     Ok((status, summary))
+}
+
+/// What is said of metrics that never came. Only where somebody may see it, a trial's own files are looked into.
+fn unreported(stored: &Stored, own: &UnreportedMetrics, depth: Depth<'_>) -> Vec<TrialWarning> {
+    let trial = stored.dir.task(&own.task).trial(own.trial);
+    let warnings = own.warnings(|metric| match depth {
+        Depth::Open => None,
+        Depth::Shown(_) | Depth::All => results::files_with(&trial, metric),
+    });
+    warnings.into_iter().map(|words| TrialWarning::of_task(&own.task, words)).collect()
 }
 
 /// Which of the experiments of its name it is.
@@ -109,7 +144,8 @@ fn is_final(sources: &StatusInputs<'_>, status: &Status) -> bool {
 }
 
 /// Leaves out what the target does not mean.
-fn narrow(status: &mut Status, target: &Target) {
+pub(super) fn narrow(status: &mut Status, target: &Target) {
+    status.keep_warnings_of(&target.scope);
     status.tasks.retain(|task| target.scope.covers_task(&task.name));
     for task in &mut status.tasks {
         task.trials.retain(|trial| target.scope.covers_trial(trial.index));

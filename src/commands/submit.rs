@@ -1,19 +1,24 @@
 //! `submit`: writes an experiment down, then asks for it: safe to interrupt anywhere, and to go on with.
 
+mod runner;
+mod script;
+
 use std::io::IsTerminal;
 
 use clap::Args;
 use serde_json::json;
 
+pub(super) use self::runner::start_runner;
+use super::follow_output::View;
 use super::slurm_scheduler::SlurmScheduler;
-use super::{App, follow, prepare};
+use super::{App, control, follow, outside, prepare};
 use crate::cli::FileArgs;
 use crate::clock;
-use crate::error::{CommandError, ExitCode, IoResultExt};
-use crate::executor::slurm::Submission;
-use crate::executor::{local, slurm};
+use crate::error::{CommandError, ExitCode};
+use crate::executor::slurm::{self, Submission};
 use crate::humanize::count;
 use crate::journal::{self, Event, Journal, Record};
+use crate::report::live::Stream;
 use crate::report::{out, say};
 use crate::slurm::JobId;
 use crate::store::claim::{self, ClaimKind};
@@ -24,7 +29,8 @@ use crate::store::{self, Claim, ClaimError, ExperimentId, Stored, TakeOver};
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag that the user types")]
 #[command(after_help = "Examples:\n  nemo-slurm submit exp.toml --follow\n  \
     nemo-slurm submit exp.toml --executor cluster --set task.train.params.lr=0.1\n  \
-    nemo-slurm submit --continue digits-3kz81q7m    # after a crash, or when Slurm did not answer")]
+    nemo-slurm submit --continue digits-3kz81q7m    # after a crash, or when Slurm did not answer\n  \
+    nemo-slurm submit old.sbatch --sbatch '--array=1-3' -- arguments    # a job script, wrapped")]
 pub struct SubmitArgs {
     /// What to submit.
     #[command(flatten)]
@@ -41,19 +47,61 @@ pub struct SubmitArgs {
     /// Show live progress until the experiment is over; Ctrl-C stops the display, not the experiment
     #[arg(long, conflicts_with = "wait")]
     pub follow: bool,
-    /// Run at most one trial of a task at a time
+    /// Run one trial at a time, and one task after the other
     #[arg(long)]
     pub sequential: bool,
-    /// Show the plan, submit nothing
+    /// Show the plan, or the script that would be submitted; submit nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// A job script that is submitted
+    #[command(flatten)]
+    pub script: ScriptArgs,
+}
+
+/// A job script in the place of an experiment's file.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Job scripts")]
+pub struct ScriptArgs {
+    /// Options of `sbatch`, as in `--sbatch '--array=1-3 -p short'`
+    #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true)]
+    pub sbatch: Vec<String>,
+    /// Options of `nemo-harness wrap`, as in `--wrap '--profile lightning --lead 5m'`
+    #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true)]
+    pub wrap: Vec<String>,
+    /// Let the harness run the script as a whole, not its last command
+    #[arg(long)]
+    pub whole: bool,
+    /// Arguments of the script
+    #[arg(last = true, value_name = "ARGUMENTS")]
+    pub arguments: Vec<String>,
 }
 
 /// Submits a file, or goes on with an interrupted submission.
 pub(super) fn submit(app: &App, args: &SubmitArgs) -> Result<ExitCode, CommandError> {
+    if args.resume.is_none()
+        && let Some(text) = script::read(&args.file.file)
+    {
+        return script::submit(app, args, &text);
+    }
+    script::require_none(&args.script)?;
     if args.dry_run {
         return super::plan::show(app, &args.file, false, args.sequential);
     }
+    let before = newest(app);
+    submit_now(app, args).map_err(|error| match newest(app) {
+        // Who goes on with `@` must not mean what was submitted before.
+        Some(still) if args.resume.is_none() && before.as_ref() == Some(&still) => {
+            error.hinted(format!("nothing was submitted: `@` is still `{still}`"))
+        }
+        Some(_) | None => error,
+    })
+}
+
+fn newest(app: &App) -> Option<ExperimentId> {
+    store::resolve(&app.home, "@").ok().map(|target| target.id)
+}
+
+fn submit_now(app: &App, args: &SubmitArgs) -> Result<ExitCode, CommandError> {
     // Also where nothing is installed: what was submitted before is run from there.
     store::require_safe(&app.home)?;
     let (stored, claim) = match &args.resume {
@@ -68,7 +116,7 @@ pub(super) fn submit(app: &App, args: &SubmitArgs) -> Result<ExitCode, CommandEr
         say("Ctrl-C stops the display, not the experiment.");
     }
     if args.follow || args.wait {
-        let view = if args.follow { follow::View::Live } else { follow::View::Silent };
+        let view = if args.follow { View::Live(Stream::Err) } else { View::Silent };
         return follow::until_over(app, &stored, view, None);
     }
     Ok(ExitCode::Fine)
@@ -77,20 +125,22 @@ pub(super) fn submit(app: &App, args: &SubmitArgs) -> Result<ExitCode, CommandEr
 /// Claims an interrupted submission and reads it back.
 fn resumed(app: &App, target: &str, args: &SubmitArgs) -> Result<(Stored, Claim), CommandError> {
     let (_, stored) = app.find(target)?;
+    control::refuse_wrapped(&stored, "submit --continue")?;
     let claim = claim::take(&stored.dir, ClaimKind::Submission, take_over(args), &|text| say(text));
     let claim = claim.map_err(|error| not_claimed(&stored.id, error))?;
     // Another process may have written until now.
     let mut stored = app.home.load(&stored.id)?;
     if let Some(reason) = journal::refusal(&stored.journal) {
         let text = format!("Slurm refused `{}`: {reason}", stored.id);
-        let again =
-            format!("change `{}` and submit it again", stored.dir.experiment_toml().display());
-        return Err(CommandError::new(ExitCode::Refused, text).hinted(again));
+        return Err(CommandError::new(ExitCode::Refused, text).hinted(submit_anew(&stored)));
+    }
+    if !journal::is_generation_complete(&stored.journal, 0) {
+        // Jobs outside that Slurm has forgotten meanwhile may have failed.
+        outside::resolve_again(app, &stored)?;
     }
     if !journal::is_complete(&stored.journal) {
-        let path = stored.dir.journal();
-        let mut journal = Journal::open(&path, stored.journal, &claim).at("open", &path)?;
-        journal.record(prepare::submitter()).at("write", &path)?;
+        let mut journal = Journal::open(&stored.dir.journal(), stored.journal, &claim)?;
+        journal.record(prepare::submitter())?;
         stored.journal = journal.events().to_vec();
     }
     Ok((stored, claim))
@@ -100,7 +150,7 @@ fn take_over(args: &SubmitArgs) -> TakeOver {
     if args.take_over { TakeOver::FromAnyone } else { TakeOver::FromTheDead }
 }
 
-fn not_claimed(id: &ExperimentId, error: ClaimError) -> CommandError {
+pub(super) fn not_claimed(id: &ExperimentId, error: ClaimError) -> CommandError {
     let is_held = matches!(error, ClaimError::Held { .. });
     let error = CommandError::from(error);
     if !is_held {
@@ -112,19 +162,30 @@ fn not_claimed(id: &ExperimentId, error: ClaimError) -> CommandError {
 }
 
 /// Asks for everything that was not asked for yet. Returns the jobs of the plan's arrays.
-fn carry_out(
+pub(super) fn carry_out(
     app: &App,
     stored: &Stored,
     claim: &Claim,
     take_over: TakeOver,
 ) -> Result<Vec<JobId>, CommandError> {
-    let app = &app.on_cluster_of(stored);
-    let path = stored.dir.journal();
-    let mut journal = Journal::open(&path, stored.journal.clone(), claim).at("open", &path)?;
-    if !prepare::is_on_slurm(&stored.experiment) {
-        run_here(app, stored, &mut journal, take_over)?;
-        return Ok(Vec::new());
+    let mut jobs = Vec::new();
+    if stored.experiment.has_slurm() {
+        jobs = submit_arrays(app, stored, claim)?;
     }
+    if stored.experiment.has_local() {
+        start_runner(app, stored, claim, take_over)?;
+    }
+    Ok(jobs)
+}
+
+/// Asks Slurm for everything of the experiment's plans that it was not asked for yet.
+pub(super) fn submit_arrays(
+    app: &App,
+    stored: &Stored,
+    claim: &Claim,
+) -> Result<Vec<JobId>, CommandError> {
+    let app = &app.on_cluster_of(stored);
+    let mut journal = Journal::open(&stored.dir.journal(), stored.journal.clone(), claim)?;
     if journal::plans(&stored.journal).next().is_none() {
         return Err(no_plan(stored));
     }
@@ -132,9 +193,11 @@ fn carry_out(
     let mut jobs = Vec::new();
     #[expect(clippy::cast_precision_loss, reason = "unix seconds")]
     let damaged_since = stored.damage.as_ref().map(|_| stored.id.made_at() as f64);
-    for plan in journal::plans(&stored.journal) {
+    let refused = journal::refused_generations(&stored.journal);
+    let plans = journal::plans(&stored.journal);
+    for plan in plans.filter(|plan| !refused.contains(&plan.generation)) {
         let (id, dir) = (stored.id.as_str(), &stored.dir);
-        let submission = Submission { id, dir, plan, damaged_since };
+        let submission = Submission { id, dir, plan, damaged_since, is_new: claim.is_of_new };
         let mut slurm = SlurmScheduler {
             client: &app.slurm,
             submission,
@@ -170,6 +233,15 @@ fn not_submitted(stored: &Stored, error: slurm::SubmitError) -> CommandError {
     }
 }
 
+/// What to type where Slurm took nothing. The copy in the home is not what to submit: paths in it mean another folder.
+pub(super) fn submit_anew(stored: &Stored) -> String {
+    format!(
+        "correct your file in `{}` and submit it again (what you submitted is kept as `{}`)",
+        stored.experiment.workdir.display(),
+        stored.dir.experiment_toml().display()
+    )
+}
+
 /// A damaged plan is not replaced: its job arrays may be in Slurm already.
 fn no_plan(stored: &Stored) -> CommandError {
     let path = stored.dir.journal();
@@ -181,31 +253,6 @@ fn no_plan(stored: &Stored) -> CommandError {
     ))
 }
 
-/// Starts the runner of a local experiment, unless it has one.
-fn run_here(
-    app: &App,
-    stored: &Stored,
-    journal: &mut Journal<'_>,
-    take_over: TakeOver,
-) -> Result<(), CommandError> {
-    let dir = &stored.dir;
-    // Released at once: the runner that is started claims it for itself.
-    match claim::take(dir, ClaimKind::Runner, take_over, &|text| say(text)).map(drop) {
-        Ok(()) => {
-            journal.check_claim()?;
-            local::start_runner(&app.program, app.home.path(), stored.id.as_str(), dir)?;
-        }
-        Err(ClaimError::Held { holder: Some(holder) }) if holder.runs_here() => {}
-        Err(error) => return Err(not_claimed(&stored.id, error)),
-    }
-    if !journal::is_complete(journal.events()) {
-        let path = dir.journal();
-        journal.record(Event::Complete { generation: 0, time: clock::now() }).at("write", &path)?;
-        journal.sync().at("sync", &path)?;
-    }
-    Ok(())
-}
-
 fn announce(
     app: &App,
     args: &SubmitArgs,
@@ -213,8 +260,18 @@ fn announce(
     jobs: &[JobId],
 ) -> Result<(), CommandError> {
     let id = &stored.id;
+    let now = app.home.load(id)?;
+    let is_postponed = now.journal.iter().any(|event| matches!(event, Event::Postponed { .. }));
+    if jobs.is_empty() && is_postponed {
+        say(
+            "warning: your job limit in Slurm is reached: nothing is submitted yet, and no job of this experiment can submit it later.",
+        );
+        say(&format!(
+            "hint: `nemo-slurm poll {id}` tries again, and `nemo-slurm poll --install` has cron do it"
+        ));
+    }
     if args.file.json {
-        let journal = app.home.load(id)?.journal;
+        let journal = now.journal;
         let value = json!({
             "schema": 1,
             "id": id,
@@ -225,19 +282,37 @@ fn announce(
         return Ok(());
     }
     let trials = stored.experiment.n_trials();
-    let what = if jobs.is_empty() {
-        "on this machine".to_owned()
-    } else {
-        format!("as {}", count(jobs.len(), "job array"))
-    };
-    say(&format!("Submitted {} {what}.", count(trials, "trial")));
+    say(&format!("Submitted {}.", what_was_submitted(&now, trials, jobs.len())));
     if !args.follow && std::io::stderr().is_terminal() {
         say(&format!(
-            "\n  nemo-slurm status {id}\n  nemo-slurm logs {id} --follow\n  nemo-slurm wait {id}\n  nemo-slurm cancel {id}"
+            "\n  nemo-slurm status {id}\n  nemo-slurm watch {id}\n  nemo-slurm logs {id} --follow\n  nemo-slurm wait {id}\n  nemo-slurm cancel {id}"
         ));
     }
     out(&id.to_string())?;
     Ok(())
+}
+
+/// How many trials run where, and how many come later.
+fn what_was_submitted(stored: &Stored, n_trials: usize, n_arrays: usize) -> String {
+    let experiment = &stored.experiment;
+    let later: usize = experiment
+        .tasks
+        .iter()
+        .filter(|task| !experiment.is_local(task))
+        .map(|task| journal::unplanned(&stored.journal, task).count())
+        .sum();
+    let arrays = (n_arrays > 0).then(|| format!("as {}", count(n_arrays, "job array")));
+    let here = experiment.has_local().then(|| "on this machine".to_owned());
+    let places: Vec<String> = arrays.into_iter().chain(here).collect();
+    let now = count(n_trials.saturating_sub(later), "trial");
+    match later {
+        0 => format!("{now} {}", places.join(" and ")),
+        later => format!(
+            "{now} {}; {} will be submitted later",
+            places.join(" and "),
+            count(later, "trial")
+        ),
+    }
 }
 
 /// `[{"task", "slurm_job", "first_trial", "trials", "set"}]`, one for each array that is in.
@@ -245,7 +320,7 @@ fn jobs_json(journal: &[Event]) -> Vec<serde_json::Value> {
     journal::submitted_arrays(journal).iter().map(job_json).collect()
 }
 
-fn job_json(array: &journal::Submitted<'_>) -> serde_json::Value {
+pub(super) fn job_json(array: &journal::Submitted<'_>) -> serde_json::Value {
     json!({
         "task": array.task,
         "slurm_job": array.job.to_string(),

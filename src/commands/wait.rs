@@ -3,9 +3,10 @@
 use clap::Args;
 
 use super::App;
-use super::follow::{View, until};
-use crate::duration;
+use super::follow::until;
+use super::follow_output::View;
 use crate::error::{CommandError, ExitCode};
+use nemo_core::duration;
 
 /// `wait`.
 #[derive(Debug, Args)]

@@ -1,12 +1,17 @@
 //! What a user should know before an experiment is submitted, though nothing is wrong with its file.
 
+use nemo_core::placeholder::{TaskValue, names};
+use nemo_core::rundir::CommandSpec;
+
 use super::{App, prepare};
 use crate::experiment::{Executor, Experiment, Task};
+use crate::humanize::listed;
 use crate::report::say;
 use crate::slurm::{Cluster, ignored_defaults};
 
 /// Says it on stderr.
 pub(super) fn say_all(app: &App, experiment: &Experiment, cluster: Option<&Cluster>) {
+    say_unread(experiment);
     if !prepare::is_on_slurm(experiment) {
         return;
     }
@@ -18,6 +23,82 @@ pub(super) fn say_all(app: &App, experiment: &Experiment, cluster: Option<&Clust
     }
 }
 
+/// The same, of what the file alone tells.
+pub(super) fn say_unread(experiment: &Experiment) {
+    let warning = |task| unread_metric(task).or_else(|| unread_best(experiment, task));
+    let unspendable = super::budget::unspendable(experiment);
+    let unsaved = experiment.tasks.iter().filter_map(unsaved_target);
+    for warning in experiment.tasks.iter().filter_map(warning).chain(unsaved).chain(unspendable) {
+        say(&warning);
+    }
+}
+
+/// A task that looks for its checkpoint where it saves none. With a wildcard, another name may be meant.
+fn unsaved_target(task: &Task) -> Option<String> {
+    let (from, target) = (&task.checkpoint.from, task.checkpoint.restore_to.as_ref()?);
+    let plain =
+        |text: &str| text.strip_prefix("./").unwrap_or(text).trim_end_matches('/').to_owned();
+    let may_mean = |own: &String| own.contains(['*', '?', '[']) || plain(own) == plain(target);
+    if from.is_empty() || target.ends_with('/') || from.iter().any(may_mean) {
+        return None;
+    }
+    Some(format!(
+        "warning: `{name}` looks for its checkpoint at `{target}` (`restore_to`), but `from` names only {from}: if the program \
+        saves to `{target}`, that is never committed. Write the same path twice",
+        name = task.name,
+        from = listed(from.iter().map(String::as_str)),
+    ))
+}
+
+/// A task without patterns whose best trial others ask for: what only TensorBoard's files and the like say does not count.
+fn unread_best(experiment: &Experiment, task: &Task) -> Option<String> {
+    let metric = task.metric.as_ref().filter(|metric| !task.metrics.contains_key(*metric))?;
+    if task.profile.is_some() || task.n_trials == 1 {
+        return None;
+    }
+    let asks =
+        |other: &&Task| texts(experiment, other).into_iter().any(|it| asks_for_best(it, task));
+    let other = experiment.tasks.iter().find(asks)?;
+    Some(format!(
+        "warning: `{other}` asks for the best trial of `{name}` by `{metric}`, but no pattern in `[task.{name}.metrics]` reads it: \
+        the program must report it by message (what only its own files say does not count)",
+        other = other.name,
+        name = task.name,
+    ))
+}
+
+/// What of a task may name values of other tasks.
+fn texts<'a>(experiment: &'a Experiment, task: &'a Task) -> Vec<&'a str> {
+    let mut texts: Vec<&str> = match &task.run {
+        CommandSpec::Shell(text) => vec![text],
+        CommandSpec::Exec(words) => words.iter().map(String::as_str).collect(),
+    };
+    if let Some(executor) = experiment.executors.get(&task.executor) {
+        texts.extend(executor.surroundings().env.values().map(String::as_str));
+    }
+    texts
+}
+
+fn asks_for_best(text: &str, task: &Task) -> bool {
+    names(text).any(|name| {
+        TaskValue::of(name, |it| it == task.name).is_some_and(|(_, value)| value.is_of_best())
+    })
+}
+
+/// A task whose trials are ranked by a metric that none of its patterns reads. A message of its program may report it.
+fn unread_metric(task: &Task) -> Option<String> {
+    let metric = task.metric.as_ref().filter(|metric| !task.metrics.contains_key(*metric))?;
+    if task.metrics.is_empty() || task.profile.is_some() {
+        return None;
+    }
+    let known: Vec<String> = task.metrics.keys().map(|name| format!("`{name}`")).collect();
+    Some(format!(
+        "warning: the trials of `{name}` are ranked by `{metric}`, but `[task.{name}.metrics]` reads only {known}",
+        name = task.name,
+        known = known.join(", ")
+    ))
+}
+
 /// Tasks that would be asked to save as soon as they start: their partition ends a job that asks for no time too early.
 fn short_times(experiment: &Experiment, cluster: &Cluster) -> Vec<String> {
     let one = |task: &Task| {
@@ -27,7 +108,7 @@ fn short_times(experiment: &Experiment, cluster: &Cluster) -> Vec<String> {
         let lead = task.checkpoint.lead;
         let is_short =
             |time: Option<u64>| slurm.time.is_none() && time.is_some_and(|time| time <= lead);
-        let mut meant = cluster.meant(slurm.partition.as_deref());
+        let mut meant = cluster.partitions_for(slurm.partition.as_deref());
         let partition = meant.find(|partition| is_short(partition.default_time))?;
         let time = partition.default_time.unwrap_or_default();
         Some(format!(
@@ -36,4 +117,29 @@ fn short_times(experiment: &Experiment, cluster: &Cluster) -> Vec<String> {
         ))
     };
     experiment.tasks.iter().filter_map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{sample_experiment, sample_task};
+
+    #[test]
+    fn a_best_by_what_no_pattern_reads_is_warned_of() {
+        let check = |run: &str, pattern: Option<&str>, expected| {
+            let mut train = sample_task("train", 3, 0, &[]);
+            train.metric = Some("loss".to_owned());
+            train.metrics =
+                pattern.map(|it| (it.to_owned(), "loss=(.*)".to_owned())).into_iter().collect();
+            let mut export = sample_task("export", 1, 0, &[]);
+            export.run = CommandSpec::Shell(run.to_owned());
+            let experiment = sample_experiment(vec![train, export]);
+            let warning = unread_best(&experiment, &experiment.tasks[0]);
+            assert_eq!(warning.is_some(), expected, "{run}: {warning:?}");
+        };
+        check("x {train.best.checkpoint}", None, true);
+        check("x {train.best.result.lr}", None, true);
+        check("x {train.best.dir}", Some("loss"), false);
+        check("x {train.dirs}", None, false);
+    }
 }

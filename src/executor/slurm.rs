@@ -3,11 +3,12 @@
 //! An intent is durable before `sbatch` runs; an array whose answer was lost is found again by its name. The heads of
 //! chains are held until all is in, so that nothing can end and be forgotten meanwhile.
 
-use std::io;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use nemo_core::rundir::ExperimentDir;
 
+use crate::file_error::FileError;
 use crate::journal::{self, ArrayRecord, Event, Record};
 use crate::plan::{JobArray, Plan};
 use crate::script;
@@ -77,8 +78,8 @@ pub enum SubmitError {
     #[error(transparent)]
     Claim(#[from] ClaimError),
     /// The journal can't be written: nothing further is asked of Slurm.
-    #[error("can't write the journal")]
-    Journal(#[from] io::Error),
+    #[error(transparent)]
+    Journal(#[from] FileError),
 }
 
 /// The experiment whose plan is carried out.
@@ -93,6 +94,22 @@ pub struct Submission<'a> {
     /// Since when an intent may have been lost, in unix seconds, where lines of the journal are damaged: then every array
     /// that is not recorded is looked for in Slurm.
     pub damaged_since: Option<f64>,
+    /// Whether this process made the folder, with the intent of the first array in its journal: Slurm was not asked for
+    /// that one yet.
+    pub is_new: bool,
+}
+
+/// That an array is about to be submitted.
+#[must_use]
+pub fn intent(id: &str, array: &JobArray, time: f64) -> Event {
+    Event::Intended {
+        token: script::token(id, &array.task, array.index),
+        task: array.task.clone(),
+        array: array.index,
+        offset: array.offset,
+        trials: array.trials.clone(),
+        time,
+    }
 }
 
 /// Carries the plan out, or goes on with it. Returns the ids of the plan's arrays in order.
@@ -105,18 +122,37 @@ pub fn submit(
     now: &dyn Fn() -> f64,
 ) -> Result<Vec<JobId>, SubmitError> {
     let mut ids: Vec<JobId> = Vec::new();
-    for array in &submission.plan.arrays {
+    let mut postponed: BTreeSet<usize> = BTreeSet::new();
+    for (place, array) in submission.plan.arrays.iter().enumerate() {
         let token = script::token(submission.id, &array.task, array.index);
         let script = submission.dir.task(&array.task).script(array.index);
-        let id = match known(&submission, &token, &script, scheduler, journal)? {
+        let known = known(&submission, place, &token, &script, scheduler, journal)?;
+        let id = match known {
             KnownArray::Recorded(id) => id,
             KnownArray::Found(id) => {
                 journal.check_claim()?;
                 journal.record(Event::Submitted { token, slurm_job: id, time: now() })?;
                 id
             }
-            KnownArray::No => {
-                submit_one(submission.dir, array, &token, &ids, scheduler, journal, now)?
+            KnownArray::Postponed => {
+                postponed.insert(place);
+                NO_JOB
+            }
+            KnownArray::No if array.after.iter().any(|it| postponed.contains(&it.array)) => {
+                postponed.insert(place);
+                journal.check_claim()?;
+                journal.record(postpone(array, token, None, now()))?;
+                NO_JOB
+            }
+            KnownArray::No | KnownArray::Intended => {
+                if matches!(known, KnownArray::No) {
+                    intend(submission.id, array, journal, now)?;
+                }
+                let id = submit_one(submission.dir, array, &token, &ids, scheduler, journal, now)?;
+                id.unwrap_or_else(|| {
+                    postponed.insert(place);
+                    NO_JOB
+                })
             }
         };
         ids.push(id);
@@ -124,7 +160,8 @@ pub fn submit(
     let generation = submission.plan.generation;
     if !journal::is_generation_complete(journal.events(), generation) {
         let places = submission.plan.arrays.iter().zip(&ids);
-        let held: Vec<JobId> = places.filter(|(array, _)| array.held).map(|(_, id)| *id).collect();
+        let is_held = |(array, id): &(&JobArray, &JobId)| array.held && **id != NO_JOB;
+        let held: Vec<JobId> = places.filter(is_held).map(|(_, id)| *id).collect();
         journal.check_claim()?;
         if !held.is_empty() {
             // Released, a job may end and be forgotten: from now on the record alone knows the ids.
@@ -134,18 +171,38 @@ pub fn submit(
         journal.record(Event::Complete { generation, time: now() })?;
         journal.sync()?;
     }
+    ids.retain(|id| *id != NO_JOB);
     Ok(ids)
+}
+
+/// In the place of a job for which there was no room. Nothing that is submitted waits for it.
+const NO_JOB: JobId = JobId(0);
+
+/// That an array is left for later.
+fn postpone(array: &JobArray, token: String, reason: Option<String>, time: f64) -> Event {
+    let (task, trials) = (array.task.clone(), array.trials.count());
+    Event::Postponed { token, task, array: array.index, trials, reason, time }
+}
+
+/// Whether `sbatch` would take the same array once fewer jobs are there.
+fn is_for_lack_of_room(reason: &str) -> bool {
+    // `AssocMaxSubmitJobLimit`, `QOSMaxSubmitJobPerUserLimit`, `AssocGrpSubmitJobsLimit` …
+    reason.contains("SubmitJob")
 }
 
 enum KnownArray {
     Recorded(JobId),
     Found(JobId),
+    Postponed,
+    /// By this process, which did not ask Slurm yet.
+    Intended,
     No,
 }
 
 /// What is known of an array from the journal, and from Slurm where the journal only knows of the intent.
 fn known(
     submission: &Submission<'_>,
+    place: usize,
     token: &str,
     script: &Path,
     scheduler: &mut impl Scheduler,
@@ -153,6 +210,10 @@ fn known(
 ) -> Result<KnownArray, SubmitError> {
     let since = match journal::entry(journal.events(), token) {
         ArrayRecord::Submitted(id) => return Ok(KnownArray::Recorded(id)),
+        ArrayRecord::Postponed => return Ok(KnownArray::Postponed),
+        ArrayRecord::Intended(_) if submission.is_new && place == 0 => {
+            return Ok(KnownArray::Intended);
+        }
         ArrayRecord::Intended(time) => time,
         ArrayRecord::Absent => match submission.damaged_since {
             Some(time) => time,
@@ -165,6 +226,20 @@ fn known(
         .map_or(KnownArray::No, KnownArray::Found))
 }
 
+/// Records an intent. It is durable before `sbatch` runs: without it a lost answer would be a job that nobody looks for.
+fn intend(
+    id: &str,
+    array: &JobArray,
+    journal: &mut impl Record,
+    now: &dyn Fn() -> f64,
+) -> Result<(), SubmitError> {
+    journal.check_claim()?;
+    journal.record(intent(id, array, now()))?;
+    journal.sync()?;
+    Ok(())
+}
+
+/// Submits an array whose intent is durable.
 fn submit_one(
     dir: &ExperimentDir,
     array: &JobArray,
@@ -173,18 +248,7 @@ fn submit_one(
     scheduler: &mut impl Scheduler,
     journal: &mut impl Record,
     now: &dyn Fn() -> f64,
-) -> Result<JobId, SubmitError> {
-    journal.check_claim()?;
-    // Durable before sbatch runs: without it a lost answer would be a job that nobody looks for.
-    journal.record(Event::Intended {
-        token: token.to_owned(),
-        task: array.task.clone(),
-        array: array.index,
-        offset: array.offset,
-        trials: array.trials.clone(),
-        time: now(),
-    })?;
-    journal.sync()?;
+) -> Result<Option<JobId>, SubmitError> {
     // Another process may have found the intent alone meanwhile, and be about to submit the array.
     journal.check_claim()?;
     let script = dir.task(&array.task).script(array.index);
@@ -193,11 +257,16 @@ fn submit_one(
             journal.check_claim()?;
             let token = token.to_owned();
             journal.record(Event::Submitted { token, slurm_job: id, time: now() })?;
-            Ok(id)
+            Ok(Some(id))
         }
         // An `sbatch` that a signal ended says nothing: Slurm may have the array.
         Err(source) if source.is_no_answer() => {
             Err(SubmitError::Slurm { token: token.to_owned(), source })
+        }
+        Err(SlurmError::Refused { reason, .. }) if is_for_lack_of_room(&reason) => {
+            journal.check_claim()?;
+            journal.record(postpone(array, token.to_owned(), Some(reason), now()))?;
+            Ok(None)
         }
         Err(SlurmError::Refused { reason, .. }) => {
             Err(take_back(token, reason, parents, scheduler, journal, now)?)

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
-use super::problem_report::{ProblemReport, choices, listed};
+use super::problem_report::{KeyPosition, ProblemReport, choices, listed};
 use super::reader::{Field, Section, unsupported};
 use super::sbatch::Export;
-use super::{EnvSpec, Executor, LocalExecutor, SlurmExecutor, names, sbatch, units, values};
+use super::toml_tree::{TableEntry, TomlValue, dotted};
+use super::{
+    Budget, EnvSpec, Executor, LocalExecutor, SlurmExecutor, names, sbatch, units, values,
+};
 
 /// The executors of a file and the two that are always there.
 pub(super) struct Executors {
@@ -14,37 +17,81 @@ pub(super) struct Executors {
     pub(super) defined: Vec<String>,
     /// Every executor that has no mistake in it.
     pub(super) by_name: BTreeMap<String, Executor>,
+    /// Where the texts of each stand that may have placeholders.
+    pub(super) places: BTreeMap<String, EnvPlaces>,
+}
+
+/// Where the variables of an executor and its lines of `setup` stand.
+#[derive(Default)]
+pub(super) struct EnvPlaces {
+    env: BTreeMap<String, KeyPosition>,
+    pub(super) setup: Vec<KeyPosition>,
+    /// The executor itself, for what stands in `sbatch.export`.
+    whole: Option<KeyPosition>,
+}
+
+impl EnvPlaces {
+    fn of(section: &Section<'_>) -> Self {
+        let mut places = Self { whole: Some(section.place.clone()), ..Self::default() };
+        for field in section.fields() {
+            match (field.name, field.value) {
+                ("env", TomlValue::Table(table)) => {
+                    let entry = |entry: &TableEntry| {
+                        let key = dotted(&field.place.key, &entry.name);
+                        (entry.name.clone(), KeyPosition { at: entry.node.at, key })
+                    };
+                    places.env.extend(table.entries.iter().map(entry));
+                }
+                ("setup", _) => {
+                    places.setup = field.one_or_more().into_iter().map(|line| line.place).collect();
+                }
+                _ => {}
+            }
+        }
+        places
+    }
+
+    /// Where a variable is set.
+    pub(super) fn variable(&self, name: &str) -> Option<&KeyPosition> {
+        self.env.get(name).or(self.whole.as_ref())
+    }
 }
 
 #[derive(Clone, Copy)]
 enum ExecutorKind {
     Slurm,
     Local,
-    Container,
 }
 
-const KINDS: [(&str, ExecutorKind); 3] = [
-    ("slurm", ExecutorKind::Slurm),
-    ("local", ExecutorKind::Local),
-    ("container", ExecutorKind::Container),
-];
+const KINDS: [(&str, ExecutorKind); 2] =
+    [("slurm", ExecutorKind::Slurm), ("local", ExecutorKind::Local)];
 
 /// The keys that only one of the kinds has.
 const SLURM_ONLY: [&str; 7] =
     ["partition", "nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task", "mem", "sbatch"];
-const LOCAL_ONLY: [&str; 1] = ["parallel"];
+const LOCAL_ONLY: [&str; 2] = ["parallel", "gpus_per_trial"];
 
 /// Reads every executor.
 pub(super) fn read(fields: Vec<Field<'_>>, report: &mut ProblemReport) -> Executors {
-    let mut executors = Executors { defined: Vec::new(), by_name: built_in() };
+    let mut executors =
+        Executors { defined: Vec::new(), by_name: built_in(), places: BTreeMap::new() };
     for field in fields {
         let name = field.name.to_owned();
         let _reported = field.parsed_name(names::check(&name), report);
-        executors.by_name.remove(&name);
-        if let Some(executor) = field.section(report).and_then(|section| one(section, report)) {
+        // One that is always there has its kind already, and is not what the file chooses.
+        let built_in = executors.by_name.remove(&name);
+        let section = field.section(report);
+        if let Some(section) = &section {
+            executors.places.insert(name.clone(), EnvPlaces::of(section));
+        }
+        let has_kind = section.as_ref().is_none_or(|section| section.table.get("kind").is_some());
+        if let Some(executor) = section.and_then(|section| one(section, built_in.as_ref(), report))
+        {
             executors.by_name.insert(name.clone(), executor);
         }
-        executors.defined.push(name);
+        if has_kind || built_in.is_none() {
+            executors.defined.push(name);
+        }
     }
     executors
 }
@@ -71,25 +118,39 @@ fn built_in() -> BTreeMap<String, Executor> {
     ])
 }
 
-fn one(mut section: Section<'_>, report: &mut ProblemReport) -> Option<Executor> {
+fn one(
+    mut section: Section<'_>,
+    built_in: Option<&Executor>,
+    report: &mut ProblemReport,
+) -> Option<Executor> {
     let Some(field) = section.take("kind") else {
-        let message = format!("`{}` has no `kind`", section.place.key);
-        report
-            .problem(&section.place, message)
-            .hint("add `kind = \"slurm\"` or `kind = \"local\"`");
-        return None;
+        let before = report.len();
+        let executor = match built_in {
+            Some(Executor::Slurm(_)) => Some(Executor::Slurm(slurm(section, report))),
+            Some(Executor::Local(_)) => Some(Executor::Local(local(section, report))),
+            None => {
+                no_kind(&section, report);
+                None
+            }
+        };
+        return executor.filter(|_| report.len() == before);
     };
+    if matches!(&field.value, TomlValue::Text(text) if text == "container") {
+        unsupported(&field.place, "kind = \"container\"", report);
+        return None;
+    }
     let kind = field.word(&KINDS, report);
     let before = report.len();
     let executor = match kind? {
         ExecutorKind::Slurm => Executor::Slurm(slurm(section, report)),
         ExecutorKind::Local => Executor::Local(local(section, report)),
-        ExecutorKind::Container => {
-            unsupported(&field.place, "kind = \"container\"", report);
-            return None;
-        }
     };
     (report.len() == before).then_some(executor)
+}
+
+fn no_kind(section: &Section<'_>, report: &mut ProblemReport) {
+    let message = format!("`{}` has no `kind`", section.place.key);
+    report.problem(&section.place, message).hint("add `kind = \"slurm\"` or `kind = \"local\"`");
 }
 
 fn slurm(mut section: Section<'_>, report: &mut ProblemReport) -> SlurmExecutor {
@@ -105,6 +166,7 @@ fn slurm(mut section: Section<'_>, report: &mut ProblemReport) -> SlurmExecutor 
         cpus_per_task: section.take("cpus_per_task").and_then(|field| field.positive(report)),
         mem: section.take("mem").and_then(|field| memory(&field, report)),
         time: section.take("time").and_then(|field| field.duration(report)),
+        budget: budget(&mut section, report),
         surroundings: exported(surroundings(&mut section, report), options.export.take(), report),
         sbatch: options.given,
     };
@@ -136,11 +198,40 @@ fn local(mut section: Section<'_>, report: &mut ProblemReport) -> LocalExecutor 
     refuse_other_kind(&mut section, "local", &SLURM_ONLY, report);
     let executor = LocalExecutor {
         parallel: section.take("parallel").and_then(|field| field.positive(report)),
+        gpus_per_trial: section.take("gpus_per_trial").and_then(|field| field.positive(report)),
         time: section.take("time").and_then(|field| field.duration(report)),
+        budget: budget(&mut section, report),
         surroundings: surroundings(&mut section, report),
     };
     section.finish(report);
     executor
+}
+
+/// `budget = { gpu_hours = 500 }`.
+fn budget(section: &mut Section<'_>, report: &mut ProblemReport) -> Option<Budget> {
+    let mut section = section.take_section("budget", report)?;
+    let field = section.take("gpu_hours");
+    if field.is_none() && section.fields().is_empty() {
+        let message = format!("`{}` says of nothing how much may be spent", section.place.key);
+        report.problem(&section.place, message).hint("for example `gpu_hours = 500`");
+    }
+    let hours = field.and_then(|field| gpu_hours(&field, report));
+    section.finish(report);
+    hours.map(|gpu_hours| Budget { gpu_hours })
+}
+
+fn gpu_hours(field: &Field<'_>, report: &mut ProblemReport) -> Option<f64> {
+    let number = match field.value {
+        #[expect(clippy::cast_precision_loss, reason = "hours")]
+        TomlValue::Integer(number) => *number as f64,
+        TomlValue::Float(number) => *number,
+        _ => f64::NAN,
+    };
+    let is_possible = number.is_finite() && number > 0.0;
+    if !is_possible {
+        field.wrong("a number of hours above 0", report);
+    }
+    is_possible.then_some(number)
 }
 
 /// Says of a key that it belongs to another kind of executor, which is more than that it is unknown.
@@ -166,7 +257,7 @@ fn refuse_other_kind(
 /// A trial has the same nodes in every attempt: `"2-4"` would be another number each time.
 fn nodes(field: &Field<'_>, report: &mut ProblemReport) -> Option<NonZeroU32> {
     match field.value {
-        super::toml_tree::TomlValue::Text(text) if text.contains('-') => {
+        TomlValue::Text(text) if text.contains('-') => {
             report
                 .problem(&field.place, "a trial has a fixed number of nodes, not a range")
                 .hint("write one number, such as `nodes = 2`");
@@ -190,12 +281,12 @@ fn partition(field: &Field<'_>, report: &mut ProblemReport) -> Option<String> {
 fn gpus(field: &Field<'_>, report: &mut ProblemReport) -> Option<String> {
     let expected = "a number of GPUs, or a type and a number such as \"h100:8\"";
     match field.value {
-        super::toml_tree::TomlValue::Integer(_) => {
+        TomlValue::Integer(_) => {
             let number: u32 = field.integer(expected, report)?;
             // Some clusters refuse even `--gpus-per-node=0` where they know of no GPUs.
             (number > 0).then(|| number.to_string())
         }
-        super::toml_tree::TomlValue::Text(text) => {
+        TomlValue::Text(text) => {
             let valid = is_plain(text);
             if !valid {
                 field.wrong(expected, report);
@@ -211,8 +302,10 @@ fn gpus(field: &Field<'_>, report: &mut ProblemReport) -> Option<String> {
 
 /// A word that is safe as the value of an option.
 fn is_plain(text: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ',' | ':');
-    text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(allowed)
+    text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ',' | ':'))
 }
 
 fn memory(field: &Field<'_>, report: &mut ProblemReport) -> Option<String> {
@@ -258,7 +351,7 @@ fn surroundings(section: &mut Section<'_>, report: &mut ProblemReport) -> EnvSpe
 
 fn variable(field: &Field<'_>, report: &mut ProblemReport) -> Option<String> {
     match field.value {
-        super::toml_tree::TomlValue::Integer(number) => Some(number.to_string()),
+        TomlValue::Integer(number) => Some(number.to_string()),
         _ => field.text(report),
     }
 }

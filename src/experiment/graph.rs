@@ -1,11 +1,10 @@
-//! What tasks have to do with each other: names in `after`, cycles, the order, kinds of executors, numbers of trials.
+//! What tasks have to do with each other: names in `after`, cycles, the order, numbers of trials.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::executors::Executors;
+use super::On;
 use super::problem_report::{ProblemReport, choices};
 use super::tasks::{TaskDependency, TaskDraft};
-use super::{Executor, On};
 
 /// Checks every edge.
 pub(super) fn check(drafts: &[TaskDraft], report: &mut ProblemReport) {
@@ -60,36 +59,6 @@ pub(super) fn count(trials: usize) -> String {
     if trials == 1 { "1 trial".to_owned() } else { format!("{trials} trials") }
 }
 
-/// Checks that no task waits for one that another kind of executor runs. `executors` are by task.
-pub(super) fn check_kinds(
-    drafts: &[TaskDraft],
-    chosen: &BTreeMap<String, String>,
-    executors: &Executors,
-    report: &mut ProblemReport,
-) {
-    let kind = |task: &str| match executors.by_name.get(chosen.get(task)?)? {
-        Executor::Slurm(_) => Some("on Slurm"),
-        Executor::Local(_) => Some("on a local executor"),
-    };
-    for draft in drafts {
-        for edge in &draft.after {
-            let (Some(own), Some(theirs)) = (kind(&draft.name), kind(&edge.to.task)) else {
-                continue;
-            };
-            if own != theirs {
-                let message = format!(
-                    "not supported yet: `{}` {own} can't wait for `{}` {theirs}",
-                    draft.name, edge.to.task
-                );
-                let executor = chosen.get(&draft.name).map_or("slurm", String::as_str);
-                report
-                    .problem(&edge.place, message)
-                    .hint(format!("`--executor {executor}` runs all tasks on one executor"));
-            }
-        }
-    }
-}
-
 /// The indices of the tasks, each after those it waits for, else as written. Reports every cycle.
 pub(super) fn order(drafts: &[TaskDraft], report: &mut ProblemReport) -> Vec<usize> {
     let index: BTreeMap<&str, usize> =
@@ -105,9 +74,9 @@ pub(super) fn order(drafts: &[TaskDraft], report: &mut ProblemReport) -> Vec<usi
             }
         }
     }
-    let is_free = |waits: &[BTreeSet<usize>], task: usize| waits[task].is_empty();
     let mut left: BTreeSet<usize> = (0..drafts.len()).collect();
-    let mut ready: BTreeSet<usize> = left.iter().copied().filter(|t| is_free(&waits, *t)).collect();
+    let mut ready: BTreeSet<usize> =
+        left.iter().copied().filter(|task| waits[*task].is_empty()).collect();
     let mut order = Vec::with_capacity(drafts.len());
     while !left.is_empty() {
         if ready.is_empty() {
@@ -123,7 +92,7 @@ pub(super) fn order(drafts: &[TaskDraft], report: &mut ProblemReport) -> Vec<usi
         order.push(task);
         for &dependent in &dependents[task] {
             waits[dependent].remove(&task);
-            if is_free(&waits, dependent) {
+            if waits[dependent].is_empty() {
                 ready.insert(dependent);
             }
         }

@@ -3,21 +3,21 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use nemo_core::profile;
-use nemo_core::rundir::{CheckpointSpec, Profile};
+use nemo_core::rundir::{CheckpointSpec, NO_SIGNAL, Profile};
+use nemo_core::{lead, profile};
 use serde_json::Value as Json;
 
 use super::executors::{self, Executors};
 use super::overrides::{self, Override};
 use super::problem_report::{KeyPosition, ProblemReport};
 use super::problems::Problems;
-use super::reader::{Field, Section, unsupported};
+use super::reader::{Field, Section};
 use super::source::{SourceTexts, Span};
 use super::tasks::{self, TaskDraft};
 use super::toml_tree::{Table, TomlValue};
 use super::{
-    Executor, Experiment, Launch, Loaded, Task, TrialParams, graph, parameters, references, syntax,
-    values,
+    Executor, Experiment, Launch, Loaded, ResolvedConfig, Task, TrialParams, graph, notify,
+    outside, own_paths, package, parameters, references, syntax, values,
 };
 
 /// Reads an experiment, or says all that is wrong with it.
@@ -25,6 +25,17 @@ use super::{
 /// Pure: `file` is only named in problems, and its folder becomes the working directory. `executor` is the one that
 /// every task shall run on, whatever the file says.
 pub fn load(
+    text: &str,
+    file: &Path,
+    overrides: &[Override],
+    executor: Option<&str>,
+) -> Result<Loaded, Problems> {
+    load_in(false, text, file, overrides, executor)
+}
+
+/// As [`load`]; `in_work_tree` says whether the file lies in a work tree of git.
+pub fn load_in(
+    in_work_tree: bool,
     text: &str,
     file: &Path,
     overrides: &[Override],
@@ -44,10 +55,15 @@ pub fn load(
     let loaded = syntax::parse(text, &mut report).and_then(|mut root| {
         let adding = overrides::adding(&root, &overrides);
         overrides::apply(&mut root, &overrides, &mut report);
-        read(&root, forced, &adding, &mut report)
+        let loaded = read(&root, in_work_tree, forced, &adding, &mut report)?;
+        Some((root, loaded))
     });
     match loaded {
-        Some(mut loaded) if report.is_empty() => {
+        Some((root, mut loaded)) if report.is_empty() => {
+            loaded.config = ResolvedConfig::new(&root, &sources, &loaded.experiment, executor);
+            if let Some(notify) = &loaded.experiment.notify {
+                notify.hide_url(&mut loaded.config);
+            }
             file.parent().unwrap_or(Path::new("")).clone_into(&mut loaded.experiment.workdir);
             Ok(loaded)
         }
@@ -71,14 +87,15 @@ struct Defaults {
 
 fn read(
     root: &Table,
+    in_work_tree: bool,
     forced: Option<(String, KeyPosition)>,
     adding: &[usize],
     report: &mut ProblemReport,
 ) -> Option<Loaded> {
     let start = Span { source: 0, start: 0, end: 0 };
     let mut section = Section::root(root, KeyPosition { at: start, key: String::new() });
-    section.unsupported(&["after", "log_policy"]);
-    let FileHeader { mut experiment, defaults } = head(&mut section, report);
+    section.unsupported(&["log_policy"]);
+    let FileHeader { mut experiment, defaults } = head(&mut section, in_work_tree, report);
     let executors = executors::read(section.take_fields("executor", report), report);
     let task_fields = section.take_fields("task", report);
     if task_fields.is_empty() && section.table.get("task").is_none_or(is_table) {
@@ -94,13 +111,19 @@ fn read(
 
     let chosen = choose(&drafts, &executors, forced, defaults.executor, report);
     graph::check(&drafts, report);
-    graph::check_kinds(&drafts, &chosen, &executors, report);
     let order = graph::order(&drafts, report);
     references::check(&drafts, report);
+    references::check_executors(&drafts, &chosen, &executors, report);
+    own_paths::check(&drafts, experiment.package.is_shipped(), report);
     values::check(&drafts, report.sources.length(), report);
-    overrides::check_added(adding, &drafts, report);
-    check_leads(&drafts, &chosen, &executors, report);
+    let named = |draft: &TaskDraft, parameter: &str| {
+        let executor = chosen.get(&draft.name).and_then(|name| executors.by_name.get(name));
+        executor.is_some_and(|executor| references::is_named(executor.surroundings(), parameter))
+    };
+    overrides::check_added(adding, &drafts, named, report);
+    check_leads(&drafts, &chosen, &executors, experiment.timeout, report);
     check_clusters(&drafts, &chosen, &executors, report);
+    check_tiers(&drafts, &chosen, &executors, report);
     check_launch(&drafts, defaults.launch, &chosen, &executors, report);
     if !report.is_empty() {
         return None;
@@ -112,20 +135,22 @@ fn read(
         let name = chosen.get(&draft.name)?;
         let executor = executors.by_name.get(name)?;
         let trials = draft.search.trials.take()?;
-        let mut task = task(draft, name, executor, u32::try_from(trials.len()).ok()?)?;
+        let lead =
+            lead::within(DEFAULT_LEAD, segment(executor).into_iter().chain(experiment.timeout));
+        let mut task = task(draft, name, lead, u32::try_from(trials.len()).ok()?)?;
         params.insert(task.name.clone(), trials);
         task.launch = task.launch.or(defaults.launch);
         experiment.tasks.push(task);
         experiment.executors.insert(name.clone(), executor.clone());
     }
-    Some(Loaded { experiment, params })
+    Some(Loaded { experiment, params, config: ResolvedConfig::default() })
 }
 
 fn is_table(entry: &super::toml_tree::TableEntry) -> bool {
     matches!(entry.node.value, TomlValue::Table(_))
 }
 
-fn head(section: &mut Section<'_>, report: &mut ProblemReport) -> FileHeader {
+fn head(section: &mut Section<'_>, in_work_tree: bool, report: &mut ProblemReport) -> FileHeader {
     let name = section.take("name");
     if name.is_none() {
         report
@@ -146,15 +171,17 @@ fn head(section: &mut Section<'_>, report: &mut ProblemReport) -> FileHeader {
         tags,
         metadata,
         timeout: section.take("timeout").and_then(|field| field.duration(report)),
+        after: outside::read(section, report),
+        notify: notify::read(section, report),
         seed: section
             .take("seed")
             .and_then(|field| field.integer("a whole number from 0 on", report))
             .unwrap_or(0),
+        package: package::read(section, in_work_tree, report),
         workdir: std::path::PathBuf::new(),
         executors: BTreeMap::new(),
         tasks: Vec::new(),
     };
-    package(section, report);
     let defaults = defaults(section, report);
     FileHeader { experiment, defaults }
 }
@@ -169,22 +196,6 @@ fn defaults(section: &mut Section<'_>, report: &mut ProblemReport) -> Defaults {
     let profile = tasks::profile(&mut section, report);
     section.finish(report);
     Defaults { executor, launch, profile }
-}
-
-/// The only package that there is so far is none.
-fn package(section: &mut Section<'_>, report: &mut ProblemReport) {
-    let Some(mut package) = section.take_section("package", report) else { return };
-    let words = [("none", "none"), ("git", "git"), ("folder", "folder")];
-    match package.take("from") {
-        Some(from) => match from.word(&words, report) {
-            Some("none") | None => {
-                package.unsupported(&["root", "limit", "dirty"]);
-                package.finish(report);
-            }
-            Some(other) => unsupported(&from.place, &format!("from = \"{other}\""), report),
-        },
-        None => unsupported(&package.place, "package", report),
-    }
 }
 
 /// Free values: what TOML has, as JSON has it.
@@ -256,17 +267,22 @@ fn check_leads(
     drafts: &[TaskDraft],
     chosen: &BTreeMap<String, String>,
     executors: &Executors,
+    timeout: Option<u64>,
     report: &mut ProblemReport,
 ) {
     for draft in drafts {
         let Some((lead, place)) = &draft.checkpoint.lead else { continue };
         let Some(name) = chosen.get(&draft.name) else { continue };
         let time = executors.by_name.get(name).and_then(segment);
-        if let Some(time) = time.filter(|time| lead >= time) {
+        let of_executor = format!("`time` of executor `{name}`");
+        let ends =
+            [("time", &*of_executor, time), ("timeout", "the experiment's `timeout`", timeout)];
+        for (key, what, end) in ends {
+            let Some(end) = end.filter(|end| lead >= end) else { continue };
             let message = format!(
-                "the program would be asked to save {lead} s before the end, but `time` of executor `{name}` is only {time} s"
+                "the program would be asked to save {lead} s before the end, but {what} is only {end} s"
             );
-            report.problem(place, message).hint("make `lead` shorter than `time`");
+            report.problem(place, message).hint(format!("make `lead` shorter than `{key}`"));
         }
     }
 }
@@ -293,6 +309,24 @@ fn check_clusters(
 }
 
 /// `torchrun` is one task on each node.
+/// Memory of one node can't take the saves of several.
+fn check_tiers(
+    drafts: &[TaskDraft],
+    chosen: &BTreeMap<String, String>,
+    executors: &Executors,
+    report: &mut ProblemReport,
+) {
+    for draft in drafts {
+        let Some((_, place)) = &draft.checkpoint.tier else { continue };
+        let Some(name) = chosen.get(&draft.name) else { continue };
+        let Some(Executor::Slurm(slurm)) = executors.by_name.get(name) else { continue };
+        let Some(nodes) = slurm.nodes.filter(|nodes| nodes.get() > 1) else { continue };
+        let message =
+            format!("a tier is memory of one node, but executor `{name}` has `nodes = {nodes}`");
+        report.problem(place, message).hint("remove `tier`: the program saves to the disk then");
+    }
+}
+
 fn check_launch(
     drafts: &[TaskDraft],
     default: Option<Launch>,
@@ -313,9 +347,7 @@ fn check_launch(
     }
 }
 
-fn task(draft: TaskDraft, executor_name: &str, executor: &Executor, n_trials: u32) -> Option<Task> {
-    // A short segment leaves half of itself to the program.
-    let default = segment(executor).map_or(DEFAULT_LEAD, |time| DEFAULT_LEAD.min(time / 2));
+fn task(draft: TaskDraft, executor_name: &str, default_lead: u64, n_trials: u32) -> Option<Task> {
     Some(Task {
         name: draft.name,
         executor: executor_name.to_owned(),
@@ -326,18 +358,27 @@ fn task(draft: TaskDraft, executor_name: &str, executor: &Executor, n_trials: u3
         metric: draft.search.metric,
         goal: draft.search.goal,
         checkpoint: CheckpointSpec {
-            signal: draft
-                .checkpoint
-                .signal
-                .unwrap_or_else(|| profile::signal(draft.profile).to_owned()),
-            lead: draft.checkpoint.lead.map_or(default, |(lead, _)| lead),
+            signal: match (draft.checkpoint.signal, &draft.checkpoint.command) {
+                (Some(signal), _) => signal,
+                (None, Some(_)) => NO_SIGNAL.to_owned(),
+                (None, None) => profile::signal(draft.profile).to_owned(),
+            },
+            lead: draft.checkpoint.lead.map_or(default_lead, |(lead, _)| lead),
             every: draft.checkpoint.every,
             keep: draft.checkpoint.keep,
+            from: draft.checkpoint.from.into_iter().map(|(path, _)| path).collect(),
+            restore_to: draft.checkpoint.restore_to.map(|(path, _)| path),
+            tier: draft.checkpoint.tier.map(|(path, _)| path),
+            command: draft.checkpoint.command.map(|own| own.command),
+            resume: draft.checkpoint.resume.map(|own| own.command),
         },
         restart: draft.restart,
         metrics: draft.metrics,
+        trackers: draft.trackers,
         log_policy: draft.log_policy,
         profile: draft.profile,
         launch: draft.launch,
+        retry: draft.retry,
+        rehearse: draft.rehearse,
     })
 }

@@ -2,20 +2,29 @@
 //!
 //! An [`Experiment`] can only come from [`load`] or from an `experiment.json` that [`load`] led to.
 
+mod changes;
 mod checkpoint;
+mod config;
 mod executors;
 mod gpus;
 mod graph;
 mod grid;
+mod growth;
 mod load;
 mod log_policy;
 mod names;
+mod notify;
+mod outside;
 mod overrides;
+mod own_paths;
+mod package;
 mod parameters;
 mod problem_report;
 mod problems;
 mod reader;
 mod references;
+mod rehearsal_rules;
+mod retry_rules;
 mod sbatch;
 mod search_space;
 mod source;
@@ -33,12 +42,24 @@ mod tests;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
-use nemo_core::rundir::{CheckpointSpec, CommandSpec, LogPolicy, Params, Profile, RestartSpec};
+use nemo_core::rundir::{
+    CheckpointSpec, CommandSpec, LogPolicy, MetricSpec, Params, Profile, RestartSpec, Tracker,
+};
 use serde::{Deserialize, Serialize};
 
-pub use load::load;
+pub use changes::{ChangeError, ChangedKeys, RetryChange, changed};
+pub use config::ResolvedConfig;
+pub use growth::{Growth, megabytes, memory_text, scaled};
+pub use load::{load, load_in};
+pub use names::check_tag;
+pub use notify::{NoticeKind, NoticeScope, Notify, shown_url};
+pub use outside::{Outside, OutsideDependency};
 pub use overrides::{Override, OverrideError};
+pub use package::{Dirty, PackageKeys, PackageSource};
 pub use problems::{Problem, Problems};
+pub use rehearsal_rules::RehearsalRules;
+pub use retry_rules::{RetryRule, RetryRules, rule_for};
+pub use sbatch::why_no_sbatch_option;
 
 /// More trials of a task than this are a slip of the pen, or a wish that no cluster grants.
 const MOST_TRIALS: u32 = 1_000_000;
@@ -52,6 +73,8 @@ pub struct Loaded {
     pub experiment: Experiment,
     /// The parameters of its trials.
     pub params: TrialParams,
+    /// The file as it holds, and where each key is from.
+    pub config: ResolvedConfig,
 }
 
 /// The parameters of every trial in order, by task. Once submitted they lie in each task's `trials.jsonl`, and nowhere else.
@@ -70,8 +93,17 @@ pub struct Experiment {
     pub metadata: BTreeMap<String, serde_json::Value>,
     /// Seconds for the whole experiment, from its submission.
     pub timeout: Option<u64>,
+    /// What all of it waits for: other experiments and jobs of others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<OutsideDependency>,
+    /// Who is told of its ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<Notify>,
     /// Every random choice follows from it; a trial's own is this plus its index.
     pub seed: u64,
+    /// Which code is shipped with it.
+    #[serde(default, skip_serializing_if = "PackageKeys::is_default")]
+    pub package: PackageKeys,
     /// Where programs run when the code is not packaged: the folder of `exp.toml`.
     pub workdir: std::path::PathBuf,
     /// The executors that tasks name.
@@ -175,6 +207,15 @@ pub struct Task {
     /// What starts the processes of a trial, where the program does not do it itself.
     #[serde(default)]
     pub launch: Option<Launch>,
+    /// To which trackers its program reports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trackers: Vec<Tracker>,
+    /// Which failures are retried by themselves.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub retry: RetryRules,
+    /// What a rehearsal does not compare.
+    #[serde(default, skip_serializing_if = "RehearsalRules::is_default")]
+    pub rehearse: RehearsalRules,
 }
 
 /// What starts the processes of a trial.
@@ -221,6 +262,71 @@ pub enum Goal {
     Max,
 }
 
+impl Goal {
+    /// Whether a value is better than another one.
+    #[must_use]
+    pub fn is_better(self, value: f64, than: f64) -> bool {
+        match self {
+            Self::Min => value < than,
+            Self::Max => value > than,
+        }
+    }
+}
+
+impl Experiment {
+    /// Whether a task runs on this machine.
+    #[must_use]
+    pub fn is_local(&self, task: &Task) -> bool {
+        matches!(self.executors.get(&task.executor), Some(Executor::Local(_)))
+    }
+
+    /// Whether any task runs on this machine.
+    #[must_use]
+    pub fn has_local(&self) -> bool {
+        self.tasks.iter().any(|task| self.is_local(task))
+    }
+
+    /// The most GPUs that trials on this machine have for themselves at once; none if no executor says so.
+    #[must_use]
+    pub fn gpus_per_trial(&self) -> Option<u32> {
+        let local = self.executors.values().filter_map(|executor| match executor {
+            Executor::Local(local) => Some((local.gpus_per_trial?.get(), local.parallel)),
+            Executor::Slurm(_) => None,
+        });
+        local.map(|(gpus, at_once)| gpus.saturating_mul(at_once.map_or(1, NonZeroU32::get))).max()
+    }
+
+    /// The budgets of the executors that run its tasks, by their names.
+    pub fn budgets(&self) -> impl Iterator<Item = (&str, Budget)> {
+        let is_used = |name: &str| self.tasks.iter().any(|task| task.executor == name);
+        self.executors
+            .iter()
+            .filter(move |(name, _)| is_used(name))
+            .filter_map(|(name, executor)| Some((name.as_str(), executor.budget()?)))
+    }
+
+    /// Whether any task runs with a budget.
+    #[must_use]
+    pub fn has_budget(&self) -> bool {
+        self.budgets().next().is_some()
+    }
+
+    /// Whether Slurm runs any task.
+    #[must_use]
+    pub fn has_slurm(&self) -> bool {
+        self.tasks.iter().any(|task| !self.is_local(task))
+    }
+}
+
+impl Task {
+    /// What ranks its trials and checkpoints.
+    #[must_use]
+    pub fn metric_spec(&self) -> Option<MetricSpec> {
+        let larger_is_better = self.goal == Goal::Max;
+        self.metric.clone().map(|name| MetricSpec { name, larger_is_better })
+    }
+}
+
 /// Where tasks run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -229,6 +335,26 @@ pub enum Executor {
     Slurm(SlurmExecutor),
     /// As processes of this machine.
     Local(LocalExecutor),
+}
+
+impl Executor {
+    /// What its trials may use up.
+    #[must_use]
+    pub fn budget(&self) -> Option<Budget> {
+        match self {
+            Self::Slurm(slurm) => slurm.budget,
+            Self::Local(local) => local.budget,
+        }
+    }
+
+    /// What programs find in their environment.
+    #[must_use]
+    pub fn surroundings(&self) -> &EnvSpec {
+        match self {
+            Self::Slurm(slurm) => &slurm.surroundings,
+            Self::Local(local) => &local.surroundings,
+        }
+    }
 }
 
 /// What `sbatch` is asked for.
@@ -250,8 +376,27 @@ pub struct SlurmExecutor {
     pub time: Option<u64>,
     /// Any other long option of `sbatch`, without its dashes; an empty value is a flag.
     pub sbatch: BTreeMap<String, String>,
+    /// What its trials may use up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
     /// What programs find in their environment.
     pub surroundings: EnvSpec,
+}
+
+/// What the trials of an executor may use up before all of them are paused.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Budget {
+    /// Hours of one GPU each.
+    pub gpu_hours: f64,
+}
+
+impl Budget {
+    /// The same in whole seconds.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
+    pub fn gpu_seconds(self) -> u64 {
+        ((self.gpu_hours * 3600.0).round() as u64).max(1)
+    }
 }
 
 /// The local executor's limits.
@@ -259,8 +404,14 @@ pub struct SlurmExecutor {
 pub struct LocalExecutor {
     /// How many trials run at once; the number of processors where none is given.
     pub parallel: Option<NonZeroU32>,
+    /// How many GPUs each trial has for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpus_per_trial: Option<NonZeroU32>,
     /// Seconds of one segment.
     pub time: Option<u64>,
+    /// What its trials may use up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
     /// What programs find in their environment.
     pub surroundings: EnvSpec,
 }

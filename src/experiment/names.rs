@@ -14,9 +14,8 @@ pub(super) fn check(name: &str) -> Result<(), UnitError> {
         let message = format!("{shown:?} can't be a name: {why}");
         Err(UnitError::hinted(message, "use letters, digits, `.`, `_` and `-`, such as `lr-sweep`"))
     };
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let Some(first) = name.chars().next() else { return refuse("it is empty") };
-    if let Some(stray) = name.chars().find(|c| !allowed(*c)) {
+    if let Some(stray) = name.chars().find(|c| !is_allowed(*c)) {
         return refuse(&match stray {
             ' ' => "it contains a space".to_owned(),
             '/' => "`/` separates the parts of a target (EXPERIMENT/TASK/TRIAL)".to_owned(),
@@ -30,6 +29,15 @@ pub(super) fn check(name: &str) -> Result<(), UnitError> {
         return refuse(&format!("it is longer than {LONGEST} characters"));
     }
     Ok(())
+}
+
+fn is_allowed(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
+}
+
+/// Checks a tag that is given on the command line.
+pub fn check_tag(name: &str) -> Result<(), String> {
+    check(name).map_err(|refusal| format!("{}: {}", refusal.message, refusal.hint))
 }
 
 /// Checks the name of an environment variable.

@@ -39,6 +39,61 @@ pub enum OverrideError {
     },
 }
 
+impl Override {
+    /// The dotted key.
+    #[must_use]
+    pub fn key(&self) -> String {
+        self.path.join(".")
+    }
+
+    /// The parts of the key.
+    pub(super) fn path(&self) -> &[String] {
+        &self.path
+    }
+
+    /// The value as given.
+    pub(super) fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// The same change of another key.
+    pub(super) fn moved_to(self, path: Vec<String>) -> Self {
+        Self { path, ..self }
+    }
+
+    /// The value as JSON; null where there is none.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        if self.value.is_empty() {
+            return serde_json::Value::Null;
+        }
+        let text = || serde_json::Value::from(self.value.as_str());
+        DeValue::parse(&self.value).map_or_else(|_| text(), |value| json(value.get_ref()))
+    }
+}
+
+/// What TOML has, as JSON has it: a number that JSON has not is a text.
+fn json(value: &DeValue<'_>) -> serde_json::Value {
+    match value {
+        DeValue::String(text) => text.as_ref().into(),
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+            .map_or_else(|_| number.as_str().into(), Into::into),
+        DeValue::Float(number) => match number.as_str().parse::<f64>() {
+            Ok(float) if float.is_finite() => float.into(),
+            _ => number.as_str().into(),
+        },
+        DeValue::Boolean(flag) => (*flag).into(),
+        DeValue::Datetime(date) => date.to_string().into(),
+        DeValue::Array(items) => items.iter().map(|item| json(item.get_ref())).collect(),
+        DeValue::Table(table) => {
+            let entries = table
+                .iter()
+                .map(|(name, value)| (name.get_ref().to_string(), json(value.get_ref())));
+            serde_json::Value::Object(entries.collect())
+        }
+    }
+}
+
 /// Longer keys do not exist in any file.
 const LONGEST_PATH: usize = 16;
 
@@ -190,13 +245,13 @@ fn is_known(
     }
 }
 
-/// The arguments that add a parameter to those that a task has.
+/// The arguments that give a task a parameter that its file does not.
 pub(super) fn adding(root: &Table, overrides: &[(usize, &Override)]) -> Vec<usize> {
     let adds = |change: &Override| match change.path.as_slice() {
         [first, task, params, name @ ..] if first == "task" && params == "params" => {
             let table = inner(root, "task").and_then(|tasks| inner(tasks, task));
-            let table = table.and_then(|task| inner(task, "params"));
-            table.is_some_and(|table| !table.entries.is_empty() && is_missing(table, name))
+            let params = table.and_then(|task| inner(task, "params"));
+            !name.is_empty() && params.is_none_or(|params| is_missing(params, name))
         }
         _ => false,
     };
@@ -218,19 +273,31 @@ fn is_missing(table: &Table, path: &[String]) -> bool {
     }
 }
 
-/// Reports a new parameter that the task's command does not name: most often it is another one's, misspelt.
-pub(super) fn check_added(adding: &[usize], drafts: &[TaskDraft], report: &mut ProblemReport) {
+/// Reports a new parameter that neither the task's command nor its executor names: most often it is another one's,
+/// misspelt.
+pub(super) fn check_added(
+    adding: &[usize],
+    drafts: &[TaskDraft],
+    named_by_executor: impl Fn(&TaskDraft, &str) -> bool,
+    report: &mut ProblemReport,
+) {
     for draft in drafts {
         let (added, given): (Vec<_>, Vec<_>) =
             draft.search.names.iter().partition(|(_, place)| adding.contains(&place.at.source));
         let Some(run) = draft.run.as_ref() else { continue };
-        for (name, place) in added.into_iter().filter(|(name, _)| !run.names(name)) {
-            let given = given.iter().map(|(name, _)| name.as_str());
-            let hint = choices(name, "the parameters are", given);
-            let end = if hint.ends_with('?') { "" } else { ";" };
+        for (name, place) in added {
+            if run.names(name) || named_by_executor(draft, name) {
+                continue;
+            }
+            let names = given.iter().map(|(name, _)| name.as_str());
+            let meant = match choices(name, "the parameters are", names) {
+                _ if given.is_empty() => String::new(),
+                question if question.ends_with('?') => format!("{question} "),
+                all => format!("{all}; "),
+            };
             report
                 .problem(place, format!("`{}` has no parameter `{name}`", draft.name))
-                .hint(format!("{hint}{end} a new one must be in `run`, as `{{{name}}}`"));
+                .hint(format!("{meant}a new one must be in `run`, as `{{{name}}}`"));
         }
     }
 }

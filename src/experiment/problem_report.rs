@@ -2,6 +2,7 @@
 
 use super::problems::{Problem, Problems};
 use super::source::{SourceTexts, Span};
+pub(super) use crate::humanize::listed;
 
 /// Where something stands: its place in the text and its dotted key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,12 +141,6 @@ pub(super) fn did_you_mean(names: &[impl AsRef<str>]) -> Option<String> {
     }
     let quoted: Vec<String> = names.iter().map(|name| format!("`{}`", name.as_ref())).collect();
     Some(format!("did you mean {}?", quoted.join(" or ")))
-}
-
-/// `` `a`, `b`, `c` ``.
-pub(super) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let quoted: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
-    if quoted.is_empty() { "none".to_owned() } else { quoted.join(", ") }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::problem_report::{KeyPosition, ProblemReport, choices, listed};
 use super::synonyms::Synonyms;
 use super::toml_tree::{Table, TomlNode, TomlValue, dotted};
 use super::units::{self, UnitError};
-use crate::duration;
+use nemo_core::duration;
 
 /// A value under its dotted key.
 #[derive(Clone, Debug)]
@@ -196,6 +196,15 @@ impl<'a> Field<'a> {
             TomlValue::List(items) => self.items(items),
             _ => vec![self.clone()],
         }
+    }
+
+    /// True or false.
+    pub(super) fn flag(&self, report: &mut ProblemReport) -> Option<bool> {
+        if let TomlValue::Flag(flag) = self.value {
+            return Some(*flag);
+        }
+        self.wrong("true or false", report);
+        None
     }
 
     /// A list of strings, or one string alone.

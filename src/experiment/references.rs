@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use nemo_core::placeholder::{BuiltIn, TemplatePart, scan};
+use nemo_core::placeholder::{BuiltIn, TaskValue, TemplatePart, scan};
 use nemo_core::rundir::CommandSpec;
-use nemo_core::shell;
+use nemo_core::shell::{self, QuoteContext, ShellPart};
 
+use super::EnvSpec;
+use super::executors::Executors;
 use super::graph::{count, upstream};
 use super::names::is_identifier;
 use super::problem_report::{KeyPosition, ProblemReport, nearest};
@@ -29,9 +31,97 @@ pub(super) fn check(drafts: &[TaskDraft], report: &mut ProblemReport) {
                 .problem(place, format!("a parameter can't be named like the task `{name}`"))
                 .hint(format!("`{{{name}.dir}}` in `run` is the task's folder; use another name"));
         }
-        if let Some(run) = &draft.run {
-            PlaceholderScope::new(draft, &by_name).check(run, report);
+        let own = &draft.checkpoint;
+        for command in [&draft.run, &own.command, &own.resume].into_iter().flatten() {
+            PlaceholderScope::new(draft, &by_name).check(command, report);
         }
+    }
+}
+
+/// Checks the placeholders in the variables and in `setup` of executors: each task that an executor runs must know them.
+pub(super) fn check_executors(
+    drafts: &[TaskDraft],
+    chosen: &BTreeMap<String, String>,
+    executors: &Executors,
+    report: &mut ProblemReport,
+) {
+    let by_name: BTreeMap<&str, &TaskDraft> =
+        drafts.iter().map(|draft| (draft.name.as_str(), draft)).collect();
+    for (name, executor) in &executors.by_name {
+        let of_executor = |draft: &&TaskDraft| chosen.get(&draft.name) == Some(name);
+        let scopes: Vec<PlaceholderScope<'_>> = drafts
+            .iter()
+            .filter(of_executor)
+            .map(|draft| PlaceholderScope::new(draft, &by_name))
+            .collect();
+        let Some(places) = executors.places.get(name) else { continue };
+        let around = executor.surroundings();
+        for (variable, text) in &around.env {
+            let Some(place) = places.variable(variable) else { continue };
+            check_text(text, place, "no variable's value", &scopes, report);
+        }
+        for (line, place) in around.setup.iter().zip(&places.setup) {
+            check_text(line, place, "no part of a line of `setup`", &scopes, report);
+        }
+        check_setup_quotes(&around.setup, &places.setup, report);
+    }
+}
+
+/// Whether a variable or a line of `setup` names a placeholder.
+pub(super) fn is_named(around: &EnvSpec, wanted: &str) -> bool {
+    let texts = around.env.values().chain(&around.setup);
+    texts.flat_map(|text| nemo_core::placeholder::names(text)).any(|name| name == wanted)
+}
+
+/// Checks the placeholders of one text for all tasks that it is for. Each is reported once.
+fn check_text(
+    text: &str,
+    place: &KeyPosition,
+    no_folders: &str,
+    scopes: &[PlaceholderScope<'_>],
+    report: &mut ProblemReport,
+) {
+    let mut seen: Vec<&str> = Vec::new();
+    for path in nemo_core::placeholder::names(text) {
+        if seen.contains(&path) {
+            continue;
+        }
+        seen.push(path);
+        for scope in scopes {
+            let (message, hint) = match scope.resolve(path) {
+                Ok(PlaceholderKind::Value) => continue,
+                Ok(PlaceholderKind::Folders) => {
+                    let message = format!("`{{{path}}}` is many folders, and {no_folders}");
+                    (message, "name it in `run`".to_owned())
+                }
+                Err(refused) => refused,
+            };
+            let task = &scope.draft.name;
+            let (before, behind) = if scopes.len() > 1 {
+                (format!("for the task `{task}`: "), format!("; or give `{task}` another executor"))
+            } else {
+                (String::new(), String::new())
+            };
+            report
+                .problem(&locate(path, place, report), format!("{before}{message}"))
+                .hint(format!("{hint}{behind}"));
+            break;
+        }
+    }
+    if let Some(scope) = scopes.first() {
+        scope.check_unnameable(text, place, report);
+    }
+}
+
+/// Whether a shell can be given a value where each placeholder of `setup` stands. Quotes may go over several lines.
+fn check_setup_quotes(lines: &[String], places: &[KeyPosition], report: &mut ProblemReport) {
+    let text = lines.join("\n");
+    for part in shell::parts(&text) {
+        let ShellPart::Name { name, place: Err(refusal), .. } = part else { continue };
+        let named = lines.iter().position(|line| line.contains(&format!("{{{name}}}")));
+        let Some(place) = named.and_then(|line| places.get(line)) else { continue };
+        let message = format!("`{{{name}}}` {}", refusal.message());
+        report.problem(&locate(name, place, report), message).hint(refusal.hint());
     }
 }
 
@@ -82,6 +172,7 @@ impl<'a> PlaceholderScope<'a> {
             }
             if let CommandSpec::Shell(_) = run.command {
                 check_quotes(text, place, report);
+                self.check_list_words(text, place, report);
             }
             self.check_unnameable(text, place, report);
         }
@@ -102,16 +193,61 @@ impl<'a> PlaceholderScope<'a> {
             let message = format!("`{{{path}}}` is a task");
             return Err((message, format!("its folder is `{{{path}.dir}}`")));
         }
-        match path.rsplit_once('.') {
-            Some((task, "dir")) if self.tasks.contains_key(task) => self.folder(task),
-            Some((task, "dirs")) if self.tasks.contains_key(task) => {
-                self.waits_for(task).map(|_each| PlaceholderKind::Folders)
+        let Some((task, wanted)) = TaskValue::of(path, |task| self.tasks.contains_key(task)) else {
+            return Err(self.unknown(path));
+        };
+        match wanted {
+            TaskValue::Dir => self.of_one(task, "dir", "folder", &format!("{{{task}.dirs}}")),
+            TaskValue::Dirs => self.waits_for(task).map(|_each| PlaceholderKind::Folders),
+            TaskValue::Result(key) => {
+                let best = format!("{{{task}.best.result.{key}}}");
+                self.of_one(task, &format!("result.{key}"), "value", &best)
             }
-            Some(_) | None => Err(self.unknown(path)),
+            TaskValue::BestDir | TaskValue::BestCheckpoint | TaskValue::BestResult(_) => {
+                self.of_best(task, path)
+            }
         }
     }
 
-    fn folder(&self, task: &str) -> Result<PlaceholderKind, Refused> {
+    /// What only the best trial of a task has.
+    fn of_best(&self, task: &str, path: &str) -> Result<PlaceholderKind, Refused> {
+        self.waits_for(task)?;
+        let metric = self.tasks.get(task).map(|draft| &draft.search.metric);
+        if metric.is_some_and(Option::is_some) {
+            return Ok(PlaceholderKind::Value);
+        }
+        let message = format!("`{{{path}}}` needs a metric that ranks the trials of `{task}`");
+        Err((message, format!("add `search.metric = \"…\"` to `task.{task}`")))
+    }
+
+    /// In a string, what touches a list of folders would be added to its first or its last folder only.
+    fn check_list_words(&self, text: &str, place: &KeyPosition, report: &mut ProblemReport) {
+        let parts = shell::parts(text);
+        for (at, part) in parts.iter().enumerate() {
+            let ShellPart::Name { name, place: Ok(quotes), .. } = *part else { continue };
+            let before = at.checked_sub(1).and_then(|before| parts.get(before));
+            if !matches!(self.resolve(name), Ok(PlaceholderKind::Folders))
+                || is_own_word(quotes, before, parts.get(at + 1))
+            {
+                continue;
+            }
+            let message = format!(
+                "`{{{name}}}` stands for the folders of all trials: what touches it would be added to the first or the last one only"
+            );
+            report
+                .problem(&locate(name, place, report), message)
+                .hint(format!("write `for folder in {{{name}}}; do … \"$folder\" …; done`"));
+        }
+    }
+
+    /// What each trial has one of: of a task with several trials it must be said which.
+    fn of_one(
+        &self,
+        task: &str,
+        what: &str,
+        noun: &str,
+        instead: &str,
+    ) -> Result<PlaceholderKind, Refused> {
         let each = self.waits_for(task)?;
         let trials = self.tasks.get(task).and_then(|draft| draft.search.trials.as_ref());
         let trials = trials.map_or(1, Vec::len);
@@ -119,9 +255,10 @@ impl<'a> PlaceholderScope<'a> {
             return Ok(PlaceholderKind::Value);
         }
         let number = count(trials);
-        let message = format!("`{{{task}.dir}}` is one folder, but `{task}` has {number}");
+        let message = format!("`{{{task}.{what}}}` is one {noun}, but `{task}` has {number}");
         let each = format!("{{ task = \"{task}\", on = \"each\" }}");
-        Err((message, format!("write `{{{task}.dirs}}` for all of them, or wait with `{each}`")))
+        let whose = if noun == "folder" { "all of them" } else { "that of the best one" };
+        Err((message, format!("write `{instead}` for {whose}, or wait with `{each}`")))
     }
 
     /// Whether the task is waited for trial by trial.
@@ -138,11 +275,8 @@ impl<'a> PlaceholderScope<'a> {
     }
 
     fn unknown(&self, path: &str) -> Refused {
-        let folders: Vec<String> = self
-            .upstream
-            .keys()
-            .flat_map(|task| [format!("{task}.dir"), format!("{task}.dirs")])
-            .collect();
+        let of_task = |task: &&str| TaskValue::ALL.map(|value| format!("{task}.{value}"));
+        let folders: Vec<String> = self.upstream.keys().flat_map(of_task).collect();
         let params = self.draft.search.names.iter().map(|(name, _)| name.as_str());
         let all = params
             .chain(folders.iter().map(String::as_str))
@@ -150,17 +284,33 @@ impl<'a> PlaceholderScope<'a> {
         let literal = format!("write `{{{{{path}}}}}` for a literal `{{{path}}}`");
         let hint = match nearest(path, all) {
             Some(name) => format!("did you mean `{{{name}}}`? {literal}"),
-            None => format!("add `{path}` to the task's `params`, or {literal}"),
+            None => match self.task_of(path) {
+                Some(task) => {
+                    let values = TaskValue::ALL.map(|value| format!("`{{{task}.{value}}}`"));
+                    format!("of a task there are {}; {literal}", values.join(", "))
+                }
+                None => format!("add `{path}` to the task's `params`, or {literal}"),
+            },
         };
         (format!("unknown placeholder `{{{path}}}`"), hint)
+    }
+
+    /// The task that a name begins with.
+    fn task_of(&self, path: &str) -> Option<&str> {
+        let behind =
+            |task: &&&str| path.strip_prefix(**task).is_some_and(|rest| rest.starts_with('.'));
+        self.tasks.keys().filter(behind).max_by_key(|task| task.len()).copied()
     }
 
     /// A task's name may begin with a digit, a placeholder may not: it would silently be literal.
     fn check_unnameable(&self, text: &str, place: &KeyPosition, report: &mut ProblemReport) {
         for task in self.tasks.keys().filter(|task| !task.split('.').all(is_identifier)) {
-            let literal = format!("{task}.dir");
-            if text.contains(&format!("{{{literal}")) {
-                let at = locate(&literal, place, report);
+            let begins = TaskValue::ALL.map(|value| {
+                let first = value.split('.').next().unwrap_or(value);
+                format!("{task}.{first}")
+            });
+            if let Some(literal) = begins.iter().find(|it| text.contains(&format!("{{{it}"))) {
+                let at = locate(literal, place, report);
                 report
                     .problem(&at, format!("`{task}` can't be named in a placeholder"))
                     .hint("give it a name that begins with a letter");
@@ -172,10 +322,37 @@ impl<'a> PlaceholderScope<'a> {
 /// Whether a shell can be given a value where each placeholder stands.
 fn check_quotes(text: &str, place: &KeyPosition, report: &mut ProblemReport) {
     for part in shell::parts(text) {
-        if let shell::ShellPart::Name { name, place: Err(refusal), .. } = part {
+        if let ShellPart::Name { name, place: Err(refusal), .. } = part {
             let message = format!("`{{{name}}}` {}", refusal.message());
             report.problem(&locate(name, place, report), message).hint(refusal.hint());
         }
+    }
+}
+
+/// Whether nothing touches a list of folders. Between quotes it is one text with spaces, as a message may want it, but a
+/// path can't go on behind it.
+fn is_own_word(
+    quotes: QuoteContext,
+    before: Option<&ShellPart<'_>>,
+    after: Option<&ShellPart<'_>>,
+) -> bool {
+    let text = |part: Option<&ShellPart<'_>>, end: fn(&str) -> Option<char>| match part {
+        None => Some(' '),
+        Some(ShellPart::Text(text)) => end(text),
+        Some(ShellPart::Name { .. }) => None,
+    };
+    let last = text(before, |text| text.chars().next_back());
+    let first = text(after, |text| text.chars().next());
+    let ends_word = |c: char| c.is_whitespace() || ";|&()`".contains(c);
+    match quotes {
+        QuoteContext::Word => {
+            last.is_some_and(ends_word) && first.is_some_and(|c| ends_word(c) || "<>".contains(c))
+        }
+        QuoteContext::Double | QuoteContext::Single => {
+            let behind = text(after, |text| text.trim_start_matches(['"', '\'']).chars().next());
+            behind != Some('/')
+        }
+        QuoteContext::Heredoc | QuoteContext::Arithmetic => first != Some('/'),
     }
 }
 

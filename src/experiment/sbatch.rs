@@ -6,7 +6,7 @@ use super::names;
 use super::problem_report::{KeyPosition, ProblemReport, did_you_mean, listed};
 use super::reader::Field;
 use super::toml_tree::TomlValue;
-use crate::duration;
+use nemo_core::duration;
 
 /// Options that the tool sets, or that change how it and Slurm talk, and why they can't be set here.
 const REFUSED: [(&str, &str); 30] = [
@@ -196,6 +196,12 @@ pub(super) fn read(field: &Field<'_>, report: &mut ProblemReport) -> SbatchOptio
         }
     }
     options
+}
+
+/// Why an executor's `sbatch` can't hold an option; nothing if it can.
+#[must_use]
+pub fn why_no_sbatch_option(name: &str) -> Option<String> {
+    refusal(name).map(|(why, _)| why)
 }
 
 fn refusal(name: &str) -> Option<(String, Option<String>)> {

@@ -46,6 +46,11 @@ impl SourceTexts {
         self.texts.len() - 1
     }
 
+    /// The file's name without its folder.
+    pub(super) fn file_name(&self) -> String {
+        self.file.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// Of all texts, in bytes.
     pub(super) fn length(&self) -> usize {
         self.texts.iter().map(String::len).sum()

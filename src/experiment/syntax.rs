@@ -109,22 +109,26 @@ fn section_end(text: &str, at: usize) -> usize {
 fn first_line(text: &str, at: usize, name: &str) -> Option<usize> {
     let second = text.get(..at)?.matches('\n').count();
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
-    let header = |line: &str| line.split('#').next().map(|header| header.trim().to_owned());
     let own = lines.get(second)?;
     let is_header = own.starts_with('[');
-    let assigns = |line: &str| {
-        line.strip_prefix(name).is_some_and(|rest| rest.trim_start().starts_with(['=', '.']))
-    };
     let earlier = lines[..second].iter().enumerate().rev();
     let found = if is_header {
         earlier.map(|(index, line)| (index, header(line) == header(own))).find(|(_, same)| *same)
     } else {
         earlier
             .take_while(|(_, line)| !line.starts_with('['))
-            .map(|(index, line)| (index, assigns(line)))
+            .map(|(index, line)| (index, assigns(line, name)))
             .find(|(_, same)| *same)
     };
     found.map(|(index, _)| index + 1)
+}
+
+fn header(line: &str) -> Option<&str> {
+    line.split('#').next().map(str::trim)
+}
+
+fn assigns(line: &str, name: &str) -> bool {
+    line.strip_prefix(name).is_some_and(|rest| rest.trim_start().starts_with(['=', '.']))
 }
 
 /// What is most likely meant, for the slips that people make.
@@ -139,8 +143,11 @@ fn hint(text: &str, at: Span) -> Option<String> {
     if matches!(value, "True" | "False") {
         return Some(format!("write `{}`", value.to_lowercase()));
     }
-    let bare =
-        |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ' ' | ':');
     let begins = value.starts_with(|c: char| c.is_ascii_alphanumeric());
-    (begins && value.chars().all(bare)).then(|| format!("text needs quotes: `{key} = \"{value}\"`"))
+    (begins && value.chars().all(is_bare))
+        .then(|| format!("text needs quotes: `{key} = \"{value}\"`"))
+}
+
+fn is_bare(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ' ' | ':')
 }

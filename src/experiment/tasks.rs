@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 
 use nemo_core::placeholder::{BuiltIn, TemplatePart, scan};
-use nemo_core::rundir::{CommandSpec, LogPolicy, Profile, RestartSpec};
+use nemo_core::rundir::{CommandSpec, LogPolicy, Profile, RestartSpec, Tracker};
 
 use super::checkpoint::{self, CheckpointDraft};
 use super::problem_report::{KeyPosition, ProblemReport, did_you_mean};
 use super::reader::{Field, Section};
 use super::search_space::{self, SearchDraft};
 use super::toml_tree::{TomlValue, dotted};
-use super::{Dependency, Launch, On, log_policy, names, synonyms};
+use super::{
+    Dependency, Launch, On, RehearsalRules, RetryRules, log_policy, names, rehearsal_rules,
+    retry_rules, synonyms,
+};
 
 /// A task as written.
 pub(super) struct TaskDraft {
@@ -26,6 +29,9 @@ pub(super) struct TaskDraft {
     pub(super) metrics: BTreeMap<String, String>,
     pub(super) log_policy: Vec<LogPolicy>,
     pub(super) launch: Option<Launch>,
+    pub(super) trackers: Vec<Tracker>,
+    pub(super) retry: RetryRules,
+    pub(super) rehearse: RehearsalRules,
 }
 
 /// A command, and where its texts stand.
@@ -56,6 +62,12 @@ const PROFILES: [(&str, Profile); 5] = [
     ("torchrun", Profile::Torchrun),
     ("submitit", Profile::Submitit),
     ("condor", Profile::Condor),
+];
+const TRACKERS: [(&str, Tracker); 4] = [
+    ("wandb", Tracker::Wandb),
+    ("mlflow", Tracker::Mlflow),
+    ("tensorboard", Tracker::Tensorboard),
+    ("aim", Tracker::Aim),
 ];
 const LAUNCH: [(&str, Launch); 1] = [("torchrun", Launch::Torchrun { workers_per_node: None })];
 
@@ -88,13 +100,16 @@ fn draft(field: &Field<'_>, report: &mut ProblemReport) -> Option<TaskDraft> {
         metrics: metrics(&mut section, report),
         log_policy: log_policy::read(&mut section, report),
         launch: launch(&mut section, report),
+        trackers: trackers(&mut section, report),
+        retry: retry_rules::read(&mut section, report),
+        rehearse: rehearsal_rules::read(&mut section, report),
     };
     section.finish(report);
     Some(draft)
 }
 
 /// Keys of tasks that nothing else has.
-const OWN_KEYS: [&str; 9] = [
+const OWN_KEYS: [&str; 12] = [
     "run",
     "params",
     "search",
@@ -104,6 +119,9 @@ const OWN_KEYS: [&str; 9] = [
     "metrics",
     "launch",
     "workers_per_node",
+    "tracker",
+    "retry",
+    "rehearse",
 ];
 
 /// A hint for a key at the top that is one of a task's, one of its parameters or the task's own name.
@@ -172,6 +190,11 @@ fn run(section: &mut Section<'_>, report: &mut ProblemReport) -> Option<CommandD
             .hint("add its command, such as `run = \"python train.py --lr {lr}\"`");
         return None;
     };
+    command(&field, report)
+}
+
+/// A text for `sh`, or a list that is run as it is.
+pub(super) fn command(field: &Field<'_>, report: &mut ProblemReport) -> Option<CommandDraft> {
     let parts: Vec<(String, KeyPosition)> = match field.value {
         TomlValue::List(_) | TomlValue::Text(_) => field
             .one_or_more()
@@ -185,10 +208,10 @@ fn run(section: &mut Section<'_>, report: &mut ProblemReport) -> Option<CommandD
     };
     // Of a list, only the program itself must not be empty.
     let program = parts.first().map(|(text, _)| text.as_str());
-    if program.is_none_or(|text| text.trim().is_empty()) && !has_mistaken_items(&field, &parts) {
+    if program.is_none_or(|text| text.trim().is_empty()) && !has_mistaken_items(field, &parts) {
         report
             .problem(&field.place, "the command is empty")
-            .hint("write for example `run = \"python train.py\"`");
+            .hint(format!("write for example `{} = \"python train.py\"`", field.name));
         return None;
     }
     let command = match field.value {
@@ -247,6 +270,20 @@ fn edge(item: &Field<'_>, report: &mut ProblemReport) -> Option<TaskDependency> 
 /// Which convention the program follows.
 pub(super) fn profile(section: &mut Section<'_>, report: &mut ProblemReport) -> Option<Profile> {
     section.take("profile").and_then(|field| field.word_or(&PROFILES, synonyms::PROFILES, report))
+}
+
+/// The trackers to which the program reports: one, or a list.
+fn trackers(section: &mut Section<'_>, report: &mut ProblemReport) -> Vec<Tracker> {
+    let mut trackers = Vec::new();
+    for field in section.take("tracker").map(|field| field.one_or_more()).unwrap_or_default() {
+        let Some(tracker) = field.word(&TRACKERS, report) else { continue };
+        if trackers.contains(&tracker) {
+            report.problem(&field.place, "`tracker` names it twice").hint("name each once");
+        } else {
+            trackers.push(tracker);
+        }
+    }
+    trackers
 }
 
 fn restart(section: &mut Section<'_>, report: &mut ProblemReport) -> RestartSpec {

@@ -113,13 +113,16 @@ fn same_names(
     if first.keys().eq(trial.keys()) {
         return;
     }
-    let names = |row: &TrialEntry| listed(row.keys().map(String::as_str));
     let (own, others) = (names(trial), names(first));
     let message =
         format!("all trials must have the same parameters: this one has {own}, the first {others}");
     report
         .problem(&field.place, message)
         .hint("move shared values into the task's `params`, or give them to every trial");
+}
+
+fn names(row: &TrialEntry) -> String {
+    listed(row.keys().map(String::as_str))
 }
 
 fn nest(row: &TrialEntry) -> Params {

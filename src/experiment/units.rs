@@ -1,6 +1,6 @@
 //! Durations and amounts of memory, as people and Slurm write them.
 
-use crate::duration;
+use nemo_core::duration;
 
 /// Why a text was refused, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +51,21 @@ pub(super) fn memory(text: &str) -> Result<String, UnitError> {
     }
 }
 
+/// Bytes, written as memory is.
+pub(super) fn bytes(text: &str) -> Result<u64, UnitError> {
+    let memory = memory(text)?;
+    let digits = memory.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match memory.strip_prefix(digits) {
+        Some("K") => 10,
+        Some("M") => 20,
+        Some("G") => 30,
+        Some("T") => 40,
+        _ => 0,
+    };
+    // Neither can fail: it was read before.
+    Ok(digits.parse::<u64>().map_or(u64::MAX, |amount| amount << shift))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,6 +75,13 @@ mod tests {
         let found = memory(text).map_err(|refusal| refusal.message);
         let expected = expected.map(str::to_owned).map_err(str::to_owned);
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_size_is_exact() {
+        let read = |text: &str| bytes(text).ok();
+        assert_eq!(["1K", "95MiB", "2G"].map(read), [Some(1024), Some(95 << 20), Some(2 << 30)]);
+        assert_eq!(["0", "1", "0K", "much"].map(read), [Some(0), None, None, None]);
     }
 
     #[test]

@@ -63,13 +63,11 @@ fn check_variables(draft: &TaskDraft, report: &mut ProblemReport) {
 
 /// A parameter called `seed` is the trial's seed.
 fn check_seed(draft: &TaskDraft, trials: &[Params], report: &mut ProblemReport) {
-    let is_seed = |params: &Params| params.get("seed").is_none_or(Json::is_u64);
-    let Some(wrong) = trials.iter().find(|params| !is_seed(params)) else { return };
+    let mut seeds = trials.iter().filter_map(|params| params.get("seed"));
+    let Some(wrong) = seeds.find(|seed| !seed.is_u64()) else { return };
     let place = place_of(draft, "seed");
-    let message = format!(
-        "`seed` is the trial's seed, a whole number from 0 on, but a trial has {}",
-        wrong.get("seed").map(Json::to_string).unwrap_or_default()
-    );
+    let message =
+        format!("`seed` is the trial's seed, a whole number from 0 on, but a trial has {wrong}");
     report.problem(place, message).hint("write whole numbers, or give the parameter another name");
 }
 

@@ -1,20 +1,25 @@
 //! From records to attempts on one line of time, whatever the records and whichever clocks they came from.
 
-use nemo_core::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Cause, Next};
+use nemo_core::rundir::{self, AttemptEnd, AttemptRecord, AttemptStart, Cause, Next};
 
-use super::spans::{MicroTime, moment};
+use super::spans::{MicroTime, Spans, moment};
 use super::{LedgerState, Life, LossReason};
 
 /// One attempt. Its times lie in order: no attempt begins before the one before it is over.
 #[derive(Clone, Debug)]
 pub(super) struct LedgerAttempt<'a> {
     start: &'a AttemptStart,
+    /// From where it went on.
+    pub(super) resume_step: Option<u64>,
     end: Option<&'a AttemptEnd>,
     /// When it was last heard of.
     sign: MicroTime,
     pub(super) begin: MicroTime,
-    /// When the program worked.
+    /// When the program worked, as far as anybody knows.
     pub(super) ready: MicroTime,
+    /// Until when the program has told nothing from which one knows whether it was still starting; none where it told
+    /// that it works before it saved.
+    unknown_start: Option<MicroTime>,
     pub(super) until: MicroTime,
     /// What it committed.
     pub(super) saves: Vec<Save>,
@@ -32,12 +37,13 @@ pub(super) struct Save {
 }
 
 impl LedgerAttempt<'_> {
-    pub(super) fn resume_step(&self) -> Option<u64> {
-        self.start.resume_step
-    }
-
     pub(super) fn reason(&self) -> LossReason {
         LossReason::of(self.end.map(|end| end.cause))
+    }
+
+    /// From its start to its first checkpoint, or its end, where nobody knows when it began to work.
+    pub(super) fn unknown_start(&self) -> Spans {
+        self.unknown_start.map_or_else(Spans::default, |until| Spans::one(self.ready, until))
     }
 
     pub(super) fn is_completed(&self) -> bool {
@@ -66,8 +72,9 @@ impl LedgerAttempt<'_> {
     pub(super) fn goes_on_in_place(&self, next: Option<&Self>) -> bool {
         let says_so = self.end.is_some_and(|end| end.next == Next::Restart);
         let in_same_job = next.is_some_and(|next| {
-            let job = |start: &AttemptStart| (start.slurm_job.clone(), start.restarts);
-            self.start.slurm_job.is_some() && job(self.start) == job(next.start)
+            self.start.slurm_job.is_some()
+                && self.start.slurm_job == next.start.slurm_job
+                && self.start.restarts == next.start.restarts
         });
         says_so || in_same_job
     }
@@ -84,6 +91,8 @@ pub(super) fn of<'a>(life: &Life<'a>) -> Vec<LedgerAttempt<'a>> {
         let next = later.first().map(|next| began(next.start).max(attempt.begin));
         attempt.until = until(attempt, next, life).max(attempt.begin);
         attempt.ready = attempt.ready.clamp(attempt.begin, attempt.until);
+        attempt.unknown_start =
+            attempt.unknown_start.map(|saved| saved.clamp(attempt.ready, attempt.until));
         cursor = attempt.until;
     }
     attempts
@@ -124,11 +133,16 @@ fn collect<'a>(life: &Life<'a>) -> Vec<LedgerAttempt<'a>> {
         let attempt = &mut attempts[place];
         match record {
             AttemptRecord::Ready { .. } => {
-                if !std::mem::replace(&mut was_ready[place], true) {
-                    attempt.ready = moment(time);
+                let is_first = !std::mem::replace(&mut was_ready[place], true);
+                // A checkpoint shows that the program has worked, and not since when.
+                if is_first && attempt.saves.is_empty() {
+                    (attempt.ready, attempt.unknown_start) = (moment(time), None);
                 }
             }
             AttemptRecord::Checkpoint { step, saving, .. } => {
+                if attempt.saves.is_empty() {
+                    attempt.unknown_start = attempt.unknown_start.map(|_| moment(time));
+                }
                 attempt.saves.push(Save {
                     step: *step,
                     at: moment(time),
@@ -138,13 +152,19 @@ fn collect<'a>(life: &Life<'a>) -> Vec<LedgerAttempt<'a>> {
             AttemptRecord::Hang { since, .. } => attempt.silent_since = Some(moment(*since)),
             AttemptRecord::End(end) => attempt.end = Some(end),
             AttemptRecord::Start(_)
+            | AttemptRecord::WentOn { .. }
+            | AttemptRecord::Warning { .. }
             | AttemptRecord::Label { .. }
             | AttemptRecord::ExcludeNode { .. }
-            | AttemptRecord::Removed { .. } => {}
+            | AttemptRecord::Removed { .. }
+            | AttemptRecord::SetAside { .. } => {}
         }
         if attempt.end.is_none() {
             attempt.sign = attempt.sign.max(moment(time));
         }
+    }
+    for (attempt, start) in attempts.iter_mut().zip(rundir::starts(life.records)) {
+        attempt.resume_step = start.resume_step;
     }
     attempts
 }
@@ -153,11 +173,13 @@ fn started<'a>(start: &'a AttemptStart, life: &Life<'_>) -> LedgerAttempt<'a> {
     let heard = life.signs.get(&start.attempt).map_or(0, |sign| moment(*sign));
     LedgerAttempt {
         start,
+        resume_step: start.resume_step,
         end: None,
         sign: heard.max(moment(start.time)),
         begin: 0,
         // Without a word of the program's, its start counts.
         ready: moment(start.time),
+        unknown_start: Some(MicroTime::MAX),
         until: 0,
         saves: Vec::new(),
         silent_since: None,
@@ -173,7 +195,10 @@ fn of_attempt(record: &AttemptRecord) -> Option<(u32, f64)> {
         | AttemptRecord::Ready { attempt, time }
         | AttemptRecord::Hang { attempt, time, .. } => Some((*attempt, *time)),
         AttemptRecord::Label { .. }
+        | AttemptRecord::WentOn { .. }
+        | AttemptRecord::Warning { .. }
         | AttemptRecord::ExcludeNode { .. }
-        | AttemptRecord::Removed { .. } => None,
+        | AttemptRecord::Removed { .. }
+        | AttemptRecord::SetAside { .. } => None,
     }
 }

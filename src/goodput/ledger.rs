@@ -54,8 +54,10 @@ impl WorkSpans {
             if let Some(before) = before {
                 lost.push((resumed_at(attempt, before, &mut kept, submitted), attempt.begin));
             }
-            let within = |save: &Save| save.at.clamp(attempt.begin, attempt.until);
-            kept.extend(attempt.saves.iter().map(|save| Save { at: within(save), ..*save }));
+            kept.extend(attempt.saves.iter().map(|save| {
+                let at = save.at.clamp(attempt.begin, attempt.until);
+                Save { at, ..*save }
+            }));
             before = Some(attempt);
         }
         let rest = (kept.last().map_or(submitted, |save| save.at), end);
@@ -84,14 +86,18 @@ fn resumed_at(
     submitted: MicroTime,
 ) -> MicroTime {
     // One that went on from nothing although there was something could not be resumed, and did no work.
-    let Some(step) = attempt.resume_step().or(kept.last().map(|save| save.step)) else {
+    let Some(step) = attempt.resume_step.or(kept.last().map(|save| save.step)) else {
         return submitted;
     };
     kept.retain(|save| save.step <= step);
     match kept.last() {
         Some(save) if save.step == step => save.at,
-        // Its harness was killed between the commit and the record: it was the last that happened.
-        _ => before.until,
+        // Its harness was killed between the commit and the record: it was the last that happened. Or the program went on by
+        // itself, and nobody knows when it saved.
+        _ => {
+            kept.push(Save { step, at: before.until, took: None });
+            before.until
+        }
     }
 }
 
@@ -150,6 +156,7 @@ impl Ledger {
         self.parts.saving += saving;
         self.parts.repeated += repeated;
         self.parts.productive += rest.length();
+        self.unknown_start += rest.clone().take(&attempt.unknown_start()).length();
         self.at_risk += rest.take(&work.at_risk).length();
         self.lose(LossReason::Hang, hung);
         self.lose(LossReason::Saving, saving);

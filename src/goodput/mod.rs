@@ -197,6 +197,9 @@ pub struct Ledger {
     pub parts: TimeParts,
     /// Of the productive part, what is not saved yet.
     pub at_risk: Micros,
+    /// Of the productive part, what lies before the first checkpoint of a program that told nothing until then: how much of
+    /// it was its start, nobody knows.
+    pub unknown_start: Micros,
     /// What the rest was lost to.
     pub losses: Losses,
     /// When it ended, in unix seconds; none while it is not over.

@@ -81,41 +81,25 @@ pub fn unit(experiment: &Experiment) -> Unit {
 /// What a trial of a task holds, as it was asked for. On the local executor each trial counts as one core.
 #[must_use]
 pub fn resources(experiment: &Experiment, task: &Task) -> Resources {
-    let Some(Executor::Slurm(slurm)) = experiment.executors.get(&task.executor) else {
-        return Resources { nodes: 1, gpus: 0, cores: 1, whole_nodes: false };
+    let slurm = match experiment.executors.get(&task.executor) {
+        Some(Executor::Slurm(slurm)) => slurm,
+        Some(Executor::Local(local)) => {
+            let gpus = local.gpus_per_trial.map_or(0, NonZeroU32::get);
+            return Resources { nodes: 1, gpus, cores: 1, whole_nodes: false };
+        }
+        None => return Resources { nodes: 1, gpus: 0, cores: 1, whole_nodes: false },
     };
-    let option = |name: &str| slurm.sbatch.get(name).map(String::as_str);
-    let number = |number: Option<NonZeroU32>| number.map_or(1, NonZeroU32::get);
     let nodes = number(slurm.nodes);
-    let per_node = slurm.gpus_per_node.as_deref().map(gpus).or(option("gres").map(gres));
-    let gpus = match (per_node, option("gpus")) {
-        (Some(per_node), _) => per_node.saturating_mul(nodes),
-        (None, total) => total.map_or(0, gpus),
-    };
+    let gpus = slurm.gpus_of_a_trial();
     let tasks = number(slurm.tasks_per_node).saturating_mul(nodes);
     let cores = number(slurm.cpus_per_task).saturating_mul(tasks);
     // `--exclusive`, but not `--exclusive=user`, which shares them with one's own jobs.
-    let whole_nodes = option("exclusive").is_some_and(str::is_empty);
+    let whole_nodes = slurm.option("exclusive").is_some_and(str::is_empty);
     Resources { nodes, gpus, cores, whole_nodes }
 }
 
-/// `8`, `h100:8` or `a100:2,h100:6`.
-fn gpus(text: &str) -> u32 {
-    text.split(',')
-        .filter_map(|part| {
-            part.rsplit(':').next().and_then(|count| count.trim().parse::<u32>().ok())
-        })
-        .fold(0, u32::saturating_add)
-}
-
-/// The GPUs of `gpu:2`, `gpu:h100:8` or `gpu,shard:4`.
-fn gres(text: &str) -> u32 {
-    text.split(',')
-        .filter_map(|part| match part.trim().strip_prefix("gpu")? {
-            "" => Some(1),
-            rest => rest.strip_prefix(':').map(|rest| if gpus(rest) == 0 { 1 } else { gpus(rest) }),
-        })
-        .fold(0, u32::saturating_add)
+fn number(number: Option<NonZeroU32>) -> u32 {
+    number.map_or(1, NonZeroU32::get)
 }
 
 #[cfg(test)]
@@ -138,11 +122,5 @@ mod tests {
         let held = resources(&experiment, &experiment.tasks[0]);
         assert_eq!((held.nodes, held.gpus, held.cores), (4, 32, 48));
         assert_eq!(unit(&experiment), Unit::Gpu);
-    }
-
-    #[test]
-    fn gpus_are_counted_however_they_are_asked_for() {
-        assert_eq!(["8", "h100:8", "a100:2,h100:6", ""].map(gpus), [8, 8, 8, 0]);
-        assert_eq!(["gpu:2", "gpu:h100:8", "gpu,shard:4", "shard:4"].map(gres), [2, 8, 1, 0]);
     }
 }

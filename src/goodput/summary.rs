@@ -63,6 +63,8 @@ pub struct Account {
     pub parts: TimeParts,
     /// Productive time that is not saved yet.
     pub at_risk: Micros,
+    /// Productive time before the first checkpoint of programs that told nothing until then: their start is in it.
+    pub unknown_start: Micros,
     /// Productive time over the time in which it was to run, weighted by units; none where there was no such time.
     pub ettr: Option<f64>,
     /// Unit-hours that were held.
@@ -100,12 +102,12 @@ pub fn goodput(
             sum.add(&trial.ledger, units);
             total.add(&trial.ledger, units);
         }
-        let one = |trial: TrialLedger| {
+        let trials = trials.into_iter().map(|trial| {
             let mut sum = TimeTotals::default();
             sum.add(&trial.ledger, units);
             TrialGoodput { index: trial.index, account: sum.account() }
-        };
-        let trials = trials.into_iter().map(one).collect();
+        });
+        let trials = trials.collect();
         shown.push(TaskGoodput { name, units, account: sum.account(), trials });
     }
     Goodput { id, unit, price, total: total.account(), tasks: shown }
@@ -115,6 +117,7 @@ pub fn goodput(
 struct TimeTotals {
     parts: TimeParts,
     at_risk: Micros,
+    unknown_start: Micros,
     losses: Losses,
     /// These are times units.
     held: Micros,
@@ -129,6 +132,7 @@ impl TimeTotals {
         let weighted = |time: Micros| time * Micros::from(units);
         self.parts += ledger.parts;
         self.at_risk += ledger.at_risk;
+        self.unknown_start += ledger.unknown_start;
         self.held += weighted(ledger.parts.held());
         self.lost += weighted(ledger.parts.lost());
         self.productive += weighted(ledger.parts.productive);
@@ -144,11 +148,11 @@ impl TimeTotals {
 
     fn account(self) -> Account {
         let ettr = (self.available > 0).then(|| seconds(self.productive) / seconds(self.available));
-        let one = |(reason, loss)| {
+        let losses = self.losses.iter().map(|(&reason, &loss)| {
             let hours = self.by_reason.get(&reason).copied().map_or(0.0, hours);
             LossSum { reason, loss, hours }
-        };
-        let mut losses: Vec<LossSum> = self.losses.iter().map(|(r, l)| one((*r, *l))).collect();
+        });
+        let mut losses: Vec<LossSum> = losses.collect();
         losses.sort_by(|a, b| {
             (b.loss.held, b.loss.queued)
                 .cmp(&(a.loss.held, a.loss.queued))
@@ -158,6 +162,7 @@ impl TimeTotals {
         Account {
             parts: self.parts,
             at_risk: self.at_risk,
+            unknown_start: self.unknown_start,
             ettr,
             held: hours(self.held),
             lost: hours(self.lost),
@@ -206,6 +211,7 @@ fn account(account: &Account, price: Price) -> Map<String, Value> {
     put("ettr", account.ettr.into());
     put("seconds", parts(&account.parts));
     put("at_risk_seconds", seconds(account.at_risk).into());
+    put("unknown_start_seconds", seconds(account.unknown_start).into());
     put("held_hours", account.held.into());
     put("lost_hours", account.lost.into());
     put("lost_cost", price.map(|price| price * account.lost).into());

@@ -129,6 +129,42 @@ fn work_of_a_running_trial_is_at_risk_and_not_lost() {
     check(&life(&records, LedgerState::Queued, 100.0), [0, 50, 0, 50, 0, 0, 0, 0]);
 }
 
+fn completed(records: &[AttemptRecord]) -> Life<'_> {
+    life(records, LedgerState::Completed, 150.0)
+}
+
+/// Nothing but its checkpoints tells of it: when it began to train is not known, and is no loss.
+#[test]
+fn a_program_that_only_saves_has_worked_since_its_start() {
+    let ready = |attempt, time| AttemptRecord::Ready { attempt, time };
+    let mut records = vec![start(0, 10.0, None), saved(0, 1, 60.0), ready(0, 60.0)];
+    records.extend([saved(0, 2, 90.0), end(0, 95.0, Cause::Preempted, Next::Requeue)]);
+    records.extend([start(1, 100.0, Some(2)), saved(1, 3, 140.0), ready(1, 140.0)]);
+    records.push(end(1, 150.0, Cause::Completed, Next::Done));
+    let ledger = check(&completed(&records), [0, 15, 0, 130, 0, 5, 0, 0]);
+    assert_eq!(ledger.unknown_start, 90_000_000, "50 s of the first attempt, 40 s of the second");
+    // A step, or a word, tells more.
+    records.insert(1, ready(0, 30.0));
+    let ledger = check(&completed(&records), [0, 15, 20, 110, 0, 5, 0, 0]);
+    assert_eq!(ledger.unknown_start, 40_000_000);
+    // It did nothing else until its end.
+    let records = [start(0, 10.0, None), end(0, 50.0, Cause::Completed, Next::Done)];
+    let ledger = check(&completed(&records), [0, 10, 0, 40, 0, 0, 0, 0]);
+    assert_eq!(ledger.unknown_start, 40_000_000);
+}
+
+#[test]
+fn work_that_a_program_went_on_from_by_itself_is_not_lost() {
+    let went_on = AttemptRecord::WentOn { attempt: 1, step: 8, time: 120.0 };
+    let ready = AttemptRecord::Ready { attempt: 1, time: 100.0 };
+    let mut records = vec![start(0, 10.0, None), end(0, 100.0, Cause::Preempted, Next::Requeue)];
+    records.extend([start(1, 100.0, None), ready, went_on]);
+    check(&life(&records, LedgerState::Running, 150.0), [0, 10, 0, 140, 0, 0, 0, 0]);
+    records.push(end(1, 160.0, Cause::Preempted, Next::Requeue));
+    // What the last attempt did may not be saved.
+    check(&life(&records, LedgerState::Queued, 160.0), [0, 10, 0, 90, 0, 60, 0, 0]);
+}
+
 #[test]
 fn what_a_failed_trial_saved_counts_and_no_more() {
     let failed = end(0, 100.0, Cause::Failed, Next::Failed);
@@ -330,6 +366,7 @@ proptest! {
             prop_assert!(begin + whole >= spans::moment(now), "{ledger:?}");
         }
         prop_assert!((0..=ledger.parts.productive).contains(&ledger.at_risk), "{ledger:?}");
+        prop_assert!((0..=ledger.parts.productive).contains(&ledger.unknown_start), "{ledger:?}");
         let held: Micros = ledger.losses.values().map(|loss| loss.held).sum();
         let queued: Micros = ledger.losses.values().map(|loss| loss.queued).sum();
         prop_assert_eq!((held, queued), (ledger.parts.lost(), ledger.parts.queued), "{:?}", ledger);

@@ -1,5 +1,6 @@
 //! Holds any plan against its experiment and the limits, independent of the planner that made it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::{JobArray, Limits, Plan, Relation, Selection};
@@ -8,14 +9,14 @@ use crate::slurm::indices::IndexSet;
 
 /// Something that is wrong with a plan.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Note {
+pub struct PlanFault {
     /// The array's place in the plan, where one is to blame.
     pub array: Option<usize>,
     /// What is wrong.
     pub text: String,
 }
 
-impl fmt::Display for Note {
+impl fmt::Display for PlanFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.array {
             Some(array) => write!(f, "array {array}: {}", self.text),
@@ -31,60 +32,61 @@ pub fn check(
     selection: &Selection,
     plan: &Plan,
     limits: Limits,
-) -> Vec<Note> {
-    let mut notes = Vec::new();
+) -> Vec<PlanFault> {
+    let mut faults = Vec::new();
     for (place, array) in plan.arrays.iter().enumerate() {
-        let texts = array_notes(place, array, plan, limits);
-        notes.extend(texts.into_iter().map(|text| Note { array: Some(place), text }));
+        let texts = array_faults(place, array, plan, limits);
+        faults.extend(texts.into_iter().map(|text| PlanFault { array: Some(place), text }));
     }
     for task in &experiment.tasks {
-        let texts = task_notes(task, selection, plan);
-        notes.extend(texts.into_iter().map(|text| Note { array: None, text }));
+        let texts = task_faults(task, selection, plan);
+        faults.extend(texts.into_iter().map(|text| PlanFault { array: None, text }));
     }
     for array in &plan.arrays {
         if !experiment.tasks.iter().any(|task| task.name == array.task) {
             let text = format!("no task is called `{}`", array.task);
-            notes.push(Note { array: None, text });
+            faults.push(PlanFault { array: None, text });
         }
     }
-    notes
+    faults
 }
 
-fn array_notes(place: usize, array: &JobArray, plan: &Plan, limits: Limits) -> Vec<String> {
-    let mut notes = Vec::new();
+fn array_faults(place: usize, array: &JobArray, plan: &Plan, limits: Limits) -> Vec<String> {
+    let mut faults = Vec::new();
     match (array.trials.first(), array.trials.last()) {
         (Some(first), Some(last)) => {
             if first < array.offset {
-                notes.push(format!("trial {first} is below its offset {}", array.offset));
+                faults.push(format!("trial {first} is below its offset {}", array.offset));
             }
             let highest = last.saturating_sub(array.offset);
             if highest >= limits.max_array.get() {
-                notes.push(format!("index {highest} is not below {}", limits.max_array));
+                faults.push(format!("index {highest} is not below {}", limits.max_array));
             }
         }
-        _ => notes.push("holds no trial".to_owned()),
+        _ => faults.push("holds no trial".to_owned()),
     }
     for edge in array.after.iter().filter(|edge| edge.array >= place) {
-        notes.push(format!("waits for array {}, which is not submitted before it", edge.array));
+        faults.push(format!("waits for array {}, which is not submitted before it", edge.array));
     }
     if array.after.is_empty() && !array.held && plan.arrays.len() > 1 {
-        notes.push("could end before its dependents are submitted".to_owned());
+        faults.push("could end before its dependents are submitted".to_owned());
     }
-    notes
+    faults
 }
 
-fn task_notes(task: &Task, selection: &Selection, plan: &Plan) -> Vec<String> {
+fn task_faults(task: &Task, selection: &Selection, plan: &Plan) -> Vec<String> {
     let own: Vec<&JobArray> = plan.arrays.iter().filter(|array| array.task == task.name).collect();
-    let mut notes = Vec::new();
-    notes.extend(coverage(task, selection, &own));
-    notes.extend(numbering(task, selection, &own));
-    notes.extend(throttle(task, plan));
+    let mut faults = Vec::new();
+    faults.extend(coverage(task, selection, &own));
+    faults.extend(numbering(task, selection, &own));
+    faults.extend(mixture(task, selection, &own));
+    faults.extend(throttle(task, selection, plan));
     for dependency in &task.after {
         for array in &own {
-            notes.extend(dependency_note(array, &dependency.task, dependency.on, plan));
+            faults.extend(dependency_note(array, &dependency.task, dependency.on, plan));
         }
     }
-    notes
+    faults
 }
 
 /// Every trial of the selection is in exactly one array, and no other is.
@@ -103,26 +105,53 @@ fn numbering(task: &Task, selection: &Selection, own: &[&JobArray]) -> Option<St
     (!is_right).then(|| format!("the arrays of `{}` are not numbered from {first}", task.name))
 }
 
-/// Arrays of the task that may run at the same time keep `concurrent` together.
-fn throttle(task: &Task, plan: &Plan) -> Option<String> {
-    let limit = task.concurrent?.get();
-    let own = |place: &usize| plan.arrays[*place].task == task.name;
-    let followed = |place: usize| {
-        plan.arrays.iter().any(|array| {
-            array.task == task.name && array.after.iter().any(|edge| edge.array == place)
+/// No array has trials that run in different ways.
+fn mixture(task: &Task, selection: &Selection, own: &[&JobArray]) -> Option<String> {
+    let separate = selection.separate.get(&task.name)?;
+    let is_mixed = |array: &&&JobArray| {
+        separate.iter().any(|set| {
+            let inside = array.trials.iter().filter(|trial| set.contains(*trial)).count();
+            inside > 0 && inside < array.trials.count()
         })
     };
+    let array = own.iter().find(is_mixed)?;
+    Some(format!("array {} of `{}` mixes trials that run differently", array.index, task.name))
+}
+
+/// Arrays of the task that may run at the same time keep `concurrent` together.
+fn throttle(task: &Task, selection: &Selection, plan: &Plan) -> Option<String> {
+    let limit = task.concurrent?.get();
+    let own = plan.arrays.iter().filter(|array| array.task == task.name);
+    let followed: BTreeSet<usize> =
+        own.flat_map(|array| array.after.iter().map(|edge| edge.array)).collect();
     // One array of each chain runs at a time, so that the ends of the chains stand for all.
-    let at_once: usize = (0..plan.arrays.len())
-        .filter(own)
-        .filter(|&place| !followed(place))
-        .map(|place| {
-            let array = &plan.arrays[place];
+    let ends = plan
+        .arrays
+        .iter()
+        .enumerate()
+        .filter(|(place, array)| array.task == task.name && !followed.contains(place));
+    let at_once: usize = ends
+        .map(|(_, array)| {
             array.throttle.map_or(array.trials.count(), |throttle| throttle.get() as usize)
         })
         .sum();
+    let at_once = at_once + ongoing_beside(task, selection, plan);
     (at_once > limit as usize)
         .then(|| format!("{at_once} trials of `{}` could run at once", task.name))
+}
+
+/// How many trials of earlier submissions may run beside the task's arrays: none where each of these waits for them, or for
+/// another of the task's.
+fn ongoing_beside(task: &Task, selection: &Selection, plan: &Plan) -> usize {
+    let mut own = plan.arrays.iter().filter(|array| array.task == task.name).peekable();
+    let is_own = |place: usize| plan.arrays.get(place).is_some_and(|array| array.task == task.name);
+    let waits = |array: &JobArray| {
+        !array.behind.is_empty() || array.after.iter().any(|edge| is_own(edge.array))
+    };
+    if own.peek().is_none() || own.all(waits) {
+        return 0;
+    }
+    selection.ongoing.get(&task.name).map_or(0, |ongoing| ongoing.at_once as usize)
 }
 
 /// The array waits for every array of the parent in the way that was asked for.

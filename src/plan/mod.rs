@@ -4,6 +4,7 @@
 
 mod check;
 mod lanes;
+mod submittable;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::experiment::{Dependency, Experiment, On, Task};
 use crate::slurm::indices::IndexSet;
 
-pub use check::{Note, check};
+pub use check::{PlanFault, check};
+pub use submittable::{Submittable, TrialsByTask, submittable};
 #[cfg(test)]
 pub(crate) use tests::{experiment as sample_experiment, task as sample_task};
 
@@ -43,6 +45,21 @@ pub struct Selection {
     pub trials: BTreeMap<String, IndexSet>,
     /// How many arrays each task had in earlier generations: their numbers go on from there.
     pub earlier_arrays: BTreeMap<String, usize>,
+    /// Trials by task that run in another way than the rest of it: each set has arrays of its own.
+    pub separate: BTreeMap<String, Vec<IndexSet>>,
+    /// What tasks without a parent wait for.
+    pub outside: Vec<OutsideEdge>,
+    /// What earlier submissions may still run of tasks with `concurrent`.
+    pub ongoing: BTreeMap<String, Ongoing>,
+}
+
+/// What earlier submissions may still run of a task.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ongoing {
+    /// How many trials at once, at most.
+    pub at_once: u32,
+    /// Their jobs, as a dependency names them: `104`, or a task of an array, `104_1`.
+    pub jobs: Vec<String>,
 }
 
 impl Selection {
@@ -51,7 +68,24 @@ impl Selection {
     pub fn all(experiment: &Experiment) -> Self {
         let of = |task: &Task| (task.name.clone(), IndexSet::below(task.n_trials));
         let trials = experiment.tasks.iter().map(of).collect();
-        Self { generation: 0, trials, earlier_arrays: BTreeMap::new() }
+        Self { generation: 0, trials, ..Self::default() }
+    }
+
+    /// The set of trials that a trial shares its arrays with; none for all that are not separate.
+    fn set_of(&self, task: &str, trial: u32) -> Option<usize> {
+        self.separate.get(task)?.iter().position(|set| set.contains(trial))
+    }
+
+    /// How many trials of a task may run at once beside those of earlier submissions, or, where no more may, all that it
+    /// may have and the jobs that must be over first.
+    fn beside_ongoing(&self, task: &Task) -> (Option<NonZeroU32>, &[String]) {
+        let Some((limit, ongoing)) = task.concurrent.zip(self.ongoing.get(&task.name)) else {
+            return (task.concurrent, &[]);
+        };
+        match NonZeroU32::new(limit.get().saturating_sub(ongoing.at_once)) {
+            Some(left) => (Some(left), &[]),
+            None => (Some(limit), &ongoing.jobs),
+        }
     }
 }
 
@@ -82,6 +116,24 @@ pub struct JobArray {
     /// Whether it starts held: the head of a chain is released when all is in, since a parent that ended and was
     /// purged would silently satisfy its children.
     pub held: bool,
+    /// What it waits for outside of the experiment.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outside: Vec<OutsideEdge>,
+    /// Jobs of earlier submissions of its task that must be over first, so that `concurrent` holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub behind: Vec<String>,
+    /// Somebody else submitted it, and `nemo-harness wrap` runs in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wrapped: Option<WrappedName>,
+}
+
+/// The job of a script of somebody's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WrappedName {
+    /// Its name in Slurm.
+    pub name: String,
+    /// It is a job array.
+    pub is_array: bool,
 }
 
 impl JobArray {
@@ -105,6 +157,15 @@ pub struct ArrayDependency {
     pub array: usize,
     /// What must have become of it.
     pub on: Relation,
+}
+
+/// One dependency on a job outside of the plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutsideEdge {
+    /// What must have become of it.
+    pub on: Relation,
+    /// The job, or a task of an array: `104_1`.
+    pub job: String,
 }
 
 /// Slurm's kinds of dependency.
@@ -189,8 +250,11 @@ fn task_arrays(
     earlier: &[JobArray],
 ) -> Result<Vec<JobArray>, PlanError> {
     let pieces = pieces(task, selection, limits, earlier);
-    let lanes = lanes::lanes(pieces.len(), task.concurrent);
+    let (concurrent, ongoing) = selection.beside_ongoing(task);
+    let lanes = lanes::lanes(pieces.len(), concurrent);
     let first = selection.earlier_arrays.get(&task.name).copied().unwrap_or(0);
+    let is_root = task.after.is_empty();
+    let outside = if is_root { selection.outside.clone() } else { Vec::new() };
     let mut arrays = Vec::with_capacity(pieces.len());
     for (place, ArrayPiece { offset, trials, parents }) in pieces.into_iter().enumerate() {
         let mut after = Vec::new();
@@ -199,13 +263,27 @@ fn task_arrays(
         }
         let corresponding = parents.into_iter().flatten();
         after.extend(corresponding.map(|array| ArrayDependency { array, on: Relation::AfterCorr }));
-        if let Some(before) = lanes.before(place) {
+        let before = lanes.before(place);
+        if let Some(before) = before {
             after.push(ArrayDependency { array: earlier.len() + before, on: Relation::AfterAny });
         }
-        let is_limit = |throttle: &NonZeroU32| (throttle.get() as usize) < trials.count();
-        let throttle = lanes.throttle(place).filter(is_limit);
+        let behind = if before.is_none() { ongoing.to_vec() } else { Vec::new() };
+        let throttle = lanes.throttle(place);
+        let throttle = throttle.filter(|throttle| (throttle.get() as usize) < trials.count());
         let (task, index) = (task.name.clone(), first + place);
-        arrays.push(JobArray { task, index, offset, trials, throttle, after, held: false });
+        let outside = outside.clone();
+        arrays.push(JobArray {
+            task,
+            index,
+            offset,
+            trials,
+            throttle,
+            after,
+            held: false,
+            outside,
+            behind,
+            wrapped: None,
+        });
     }
     Ok(arrays)
 }
@@ -219,7 +297,10 @@ struct ArrayPiece {
     parents: Vec<Option<usize>>,
 }
 
-/// Cuts a task's trials where a window ends, and where the trials that they follow one by one are in different arrays:
+/// Trials that may be in one array: their separate set, and the arrays that they follow trial by trial.
+type PieceKey = (Option<usize>, Vec<Option<usize>>);
+
+/// Cuts a task's trials where a window ends, where they run in other ways, and where the trials that they follow one by one are in different arrays:
 /// `aftercorr` is about a single array that has all the indices.
 fn pieces(
     task: &Task,
@@ -229,32 +310,34 @@ fn pieces(
 ) -> Vec<ArrayPiece> {
     let none = IndexSet::default();
     let chosen = selection.trials.get(&task.name).unwrap_or(&none);
-    let parent = |dependency: &Dependency, trial: u32| {
-        earlier
-            .iter()
-            .position(|array| array.task == dependency.task && array.trials.contains(trial))
-    };
-    let parents = |trial: u32| -> Vec<Option<usize>> {
-        let each = task.after.iter().filter(|dependency| dependency.on == On::Each);
-        each.map(|dependency| parent(dependency, trial)).collect()
-    };
     let mut pieces = Vec::new();
     for window in lanes::windows(task.n_trials, limits.max_array) {
-        let mut groups: Vec<(Vec<Option<usize>>, Vec<u32>)> = Vec::new();
+        let mut groups: Vec<(PieceKey, Vec<u32>)> = Vec::new();
         for trial in chosen.iter().filter(|trial| window.contains(trial)) {
-            let parents = parents(trial);
-            match groups.iter_mut().find(|(known, _)| *known == parents) {
+            let key = (selection.set_of(&task.name, trial), parents(task, trial, earlier));
+            match groups.iter_mut().find(|(known, _)| *known == key) {
                 Some((_, trials)) => trials.push(trial),
-                None => groups.push((parents, vec![trial])),
+                None => groups.push((key, vec![trial])),
             }
         }
-        pieces.extend(groups.into_iter().map(|(parents, trials)| ArrayPiece {
+        pieces.extend(groups.into_iter().map(|((_, parents), trials)| ArrayPiece {
             offset: window.start,
             trials: trials.into_iter().collect(),
             parents,
         }));
     }
     pieces
+}
+
+/// The array that holds the same trial of each task that this one follows trial by trial.
+fn parents(task: &Task, trial: u32, earlier: &[JobArray]) -> Vec<Option<usize>> {
+    let each = task.after.iter().filter(|dependency| dependency.on == On::Each);
+    let parents = each.map(|dependency| {
+        earlier
+            .iter()
+            .position(|array| array.task == dependency.task && array.trials.contains(trial))
+    });
+    parents.collect()
 }
 
 /// The edges that one dependency on a whole task gives to an array of `task`, which is the `place`-th of this plan.

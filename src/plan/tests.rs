@@ -23,11 +23,19 @@ pub(crate) fn task(name: &str, trials: usize, concurrent: u32, after: &[(&str, O
             lead: 60,
             every: None,
             keep: nemo_core::rundir::Keep::default(),
+            from: Vec::new(),
+            restore_to: None,
+            tier: None,
+            command: None,
+            resume: None,
         },
         restart: RestartSpec { crashes: 0, no_progress: 3, hang: None },
         metrics: BTreeMap::new(),
         log_policy: Vec::new(),
         profile: None,
+        trackers: Vec::new(),
+        retry: std::collections::BTreeMap::new(),
+        rehearse: crate::experiment::RehearsalRules::default(),
         launch: None,
     }
 }
@@ -39,7 +47,10 @@ pub(crate) fn experiment(tasks: Vec<Task>) -> Experiment {
         tags: Vec::new(),
         metadata: BTreeMap::new(),
         timeout: None,
+        after: Vec::new(),
+        notify: None,
         seed: 0,
+        package: crate::experiment::PackageKeys::default(),
         workdir: "/".into(),
         executors: [("local".to_owned(), Executor::Local(LocalExecutor::default()))].into(),
         tasks,
@@ -56,10 +67,12 @@ fn sketch(plan: &Plan) -> String {
         let throttle = array.throttle.map_or_else(String::new, |n| format!("%{n}"));
         let after: Vec<String> =
             array.after.iter().map(|edge| format!(" {:?}:{}", edge.on, edge.array)).collect();
+        let behind =
+            array.behind.iter().fold(String::new(), |text, job| format!("{text} behind {job}"));
         let held = if array.held { " held" } else { "" };
         let offset = if array.offset > 0 { format!("{}+", array.offset) } else { String::new() };
         let (task, indices) = (&array.task, array.indices());
-        format!("{task}[{offset}{indices}]{throttle}{}{held}", after.concat())
+        format!("{task}[{offset}{indices}]{throttle}{}{behind}{held}", after.concat())
     };
     plan.arrays.iter().map(one).collect::<Vec<_>>().join("; ")
 }
@@ -80,7 +93,8 @@ fn check_selection(experiment: &Experiment, selection: &Selection, max_array: u3
 fn selection(trials: &[(&str, &str)]) -> Selection {
     let set = |(task, text): &(&str, &str)| ((*task).to_owned(), text.parse().unwrap());
     let trials = trials.iter().map(set).collect();
-    Selection { generation: 1, trials, earlier_arrays: [("a".to_owned(), 2)].into() }
+    let earlier_arrays = [("a".to_owned(), 2)].into();
+    Selection { generation: 1, trials, earlier_arrays, ..Selection::default() }
 }
 
 #[test]
@@ -112,6 +126,68 @@ fn some_trials_become_sparse_arrays() {
         20,
         "a[3,17] held; a[20+5] held; b[3,17] AfterCorr:0; b[20+5] AfterCorr:1",
     );
+}
+
+/// `at_once` trials of earlier submissions, in jobs `7` and `8_3`, may still run beside these.
+#[track_caller]
+fn check_beside(trials: &str, concurrent: u32, at_once: u32, expected: &str) {
+    let experiment = experiment(vec![task("a", 60, concurrent, &[])]);
+    let ongoing = Ongoing { at_once, jobs: vec!["7".to_owned(), "8_3".to_owned()] };
+    let selected =
+        Selection { ongoing: [("a".to_owned(), ongoing)].into(), ..selection(&[("a", trials)]) };
+    check_selection(&experiment, &selected, 20, expected);
+}
+
+#[test]
+fn what_is_submitted_again_keeps_concurrent_with_what_still_runs() {
+    check_beside("3,17", 4, 3, "a[3,17]%1");
+    check_beside("3,17", 4, 2, "a[3,17]");
+    check_beside("3,17", 4, 4, "a[3,17] behind 7 behind 8_3");
+    check_beside("3,17", 1, 5, "a[3,17]%1 behind 7 behind 8_3");
+    check_beside("3,17", 0, 5, "a[3,17]");
+    // An array that follows another in its lane need not wait for the others itself.
+    check_beside("3,25", 1, 1, "a[3] behind 7 behind 8_3 held; a[20+5] AfterAny:0");
+    check_beside("3,25", 2, 1, "a[3] held; a[20+5] AfterAny:0");
+
+    let experiment = experiment(vec![task("a", 60, 2, &[])]);
+    let selected = selection(&[("a", "3,17")]);
+    let plan = Plan::new(&experiment, &selected, limits(20)).unwrap();
+    let ongoing = Ongoing { at_once: 1, jobs: Vec::new() };
+    let beside = Selection { ongoing: [("a".to_owned(), ongoing)].into(), ..selected };
+    let notes = check(&experiment, &beside, &plan, limits(20));
+    assert!(notes[0].text.contains("3 trials of `a` could run at once"), "{notes:?}");
+}
+
+#[test]
+fn only_tasks_without_a_parent_wait_for_what_is_outside() {
+    let tasks = vec![task("a", 9, 2, &[]), task("b", 1, 0, &[("a", On::Ok)])];
+    let experiment = experiment(tasks);
+    let edge = OutsideEdge { on: Relation::AfterOk, job: "7_3".to_owned() };
+    let all = Selection { outside: vec![edge], ..Selection::all(&experiment) };
+    let plan = Plan::new(&experiment, &all, limits(3)).unwrap();
+    let n_outside: Vec<usize> = plan.arrays.iter().map(|array| array.outside.len()).collect();
+    assert_eq!(n_outside, [1, 1, 1, 0], "each array, also one that follows another in its lane");
+}
+
+#[test]
+fn trials_that_run_differently_have_arrays_of_their_own() {
+    let mut selected = selection(&[("a", "1,3,17,25"), ("b", "0")]);
+    let sets = ["3,25", "17"].map(|set| set.parse().unwrap());
+    selected.separate = [("a".to_owned(), sets.into())].into();
+    let tasks = vec![task("a", 60, 0, &[]), task("b", 1, 0, &[("a", On::Ok)])];
+    check_selection(
+        &experiment(tasks),
+        &selected,
+        20,
+        "a[1] held; a[3] held; a[17] held; a[20+5] held; b[0] AfterOk:0 AfterOk:1 AfterOk:2 AfterOk:3",
+    );
+    let experiment = experiment(vec![task("a", 60, 0, &[])]);
+    let selected =
+        Selection { trials: [("a".to_owned(), "3,4".parse().unwrap())].into(), ..selected };
+    let mixed =
+        Plan::new(&experiment, &Selection { separate: [].into(), ..selected.clone() }, limits(99));
+    let notes = check(&experiment, &selected, &mixed.unwrap(), limits(99));
+    assert!(notes[0].text.contains("mixes trials"), "{notes:?}");
 }
 
 #[test]
@@ -211,7 +287,10 @@ fn any_selection() -> impl Strategy<Value = (Experiment, Selection)> {
         }
         let earlier = |task: &Task| (task.name.clone(), generation as usize * 3);
         let earlier_arrays = tasks.iter().map(earlier).collect();
-        (experiment(tasks), Selection { generation, trials, earlier_arrays })
+        (
+            experiment(tasks),
+            Selection { generation, trials, earlier_arrays, ..Selection::default() },
+        )
     })
 }
 

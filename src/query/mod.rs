@@ -33,15 +33,24 @@ pub enum SlurmSource<'a> {
 }
 
 impl SlurmSource<'_> {
-    /// What it says of the jobs of one experiment.
+    /// When `squeue` is, or was, asked, in unix seconds.
     #[must_use]
-    pub fn of(self, stored: &Stored) -> QueueAndAccounts {
+    pub fn asked(self) -> f64 {
+        match self {
+            Self::Asked(answers) => answers.asked(),
+            Self::Slurm(_) | Self::Nobody => clock::now(),
+        }
+    }
+
+    /// What it says of the jobs of one experiment. `waits` is called when both programs run.
+    pub fn of(self, stored: &Stored, waits: &dyn Fn()) -> QueueAndAccounts {
         let jobs = named(&stored.journal);
         match self {
             _ if jobs.is_empty() => (QueryResult::NotAsked, QueryResult::NotAsked),
             Self::Slurm(client) => {
                 let client = &client.on_cluster(stored.experiment.cluster());
-                ask_both(client, &JobsToQuery { jobs, open: 0, created: stored.id.made_at() })
+                let wanted = JobsToQuery { jobs, open: 0, created: stored.id.made_at() };
+                ask_both(client, &wanted, waits)
             }
             Self::Asked(answers) => answers.of(&jobs),
             Self::Nobody => not_asked(),
@@ -63,10 +72,14 @@ pub fn named(journal: &[Event]) -> Vec<NamedJob> {
 }
 
 /// Asks `squeue` and `sacct` side by side.
-fn ask_both(client: &Client, wanted: &JobsToQuery) -> QueueAndAccounts {
+fn ask_both(client: &Client, wanted: &JobsToQuery, waits: &dyn Fn()) -> QueueAndAccounts {
     let jobs: Vec<&NamedJob> = wanted.jobs.iter().collect();
     let both = async {
-        Ok(tokio::join!(queue_text(client, &jobs), accounts_text(client, &jobs, wanted.created)))
+        // They are begun in this order. `sacct` takes longer.
+        let accounts = accounts_text(client, &jobs, wanted.created);
+        let (accounts, queue, ()) =
+            tokio::join!(accounts, queue_text(client, &jobs), async { waits() });
+        Ok((queue, accounts))
     };
     let (queue, accounts) = match block_on("squeue", both) {
         Ok(both) => both,

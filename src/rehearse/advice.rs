@@ -62,11 +62,11 @@ pub fn advise(all: &Rehearsal) -> Advice {
 
 fn lost(all: &Rehearsal) -> Option<u64> {
     let pairs = all.runs.iter().flat_map(|(run, _)| run.attempts.windows(2));
-    let one = |pair: &[super::run_record::RehearsedAttempt]| {
+    let lost = pairs.filter_map(|pair| {
         let injected = pair[0].injected.filter(|_| pair[0].asked_at().is_none())?;
         Some(injected.step?.saturating_sub(pair[1].resume_step?))
-    };
-    pairs.filter_map(one).max()
+    });
+    lost.max()
 }
 
 /// Seconds that a program has after the signal before it is told to end: as the harness keeps them.

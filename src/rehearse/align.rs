@@ -152,6 +152,7 @@ mod tests {
             attempts: vec![first, second],
             lines: lines(0, kept).into_iter().chain(lines(1, then)).collect(),
             checkpoints: vec![4],
+            planned: 1,
         }
     }
 

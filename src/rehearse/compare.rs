@@ -7,10 +7,12 @@ use std::path::Path;
 use nemo_core::rundir::TrialDir;
 
 use super::align::{self, ResumePosition};
-use super::compare_files::{self, TreeDifference};
+use super::compare_files::{self, PassedOver, TreeDifference};
+use super::file_names::NamePatterns;
 use super::inventory;
 use super::run_record::RehearsedRun;
 use super::series::{self, Series, SeriesDifference};
+use super::tolerance::{self, TreeTolerance};
 
 /// How a run differs from the undisturbed one.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -72,9 +74,9 @@ pub struct Tolerance {
     /// By metric.
     pub metrics: series::SeriesTolerance,
     /// By file and array.
-    pub checkpoints: compare_files::TreeTolerance,
+    pub checkpoints: TreeTolerance,
     /// By file and array.
-    pub results: compare_files::TreeTolerance,
+    pub results: TreeTolerance,
 }
 
 impl Tolerance {
@@ -95,10 +97,16 @@ impl Tolerance {
                 *room = room.max(size);
             }
         }
-        let trees = undisturbed.checkpoints.iter();
-        let checkpoints =
-            trees.flat_map(|(_, difference)| compare_files::slack(difference)).collect();
-        Self { metrics, checkpoints, results: compare_files::slack(&undisturbed.results) }
+        let mut checkpoints = TreeTolerance::new();
+        for (key, room) in
+            undisturbed.checkpoints.iter().flat_map(|(_, tree)| tolerance::slack(tree))
+        {
+            checkpoints
+                .entry(key)
+                .and_modify(|before| *before = before.wider(room))
+                .or_insert(room);
+        }
+        Self { metrics, checkpoints, results: tolerance::slack(&undisturbed.results) }
     }
 }
 
@@ -107,14 +115,16 @@ pub fn compare(
     (expected, ours): (&RehearsedRun, &TrialDir),
     (found, theirs): (&RehearsedRun, &TrialDir),
     slack: &Tolerance,
+    ignored: &NamePatterns,
 ) -> io::Result<Comparison> {
     let a = Series::new(&expected.lines);
     let (b, resumes) = align::align(&a, found, &slack.metrics);
-    let is_manifest = |path: &Path| path == Path::new("MANIFEST");
+    let passed = |is_left_out| PassedOver { is_left_out, ignored };
+    let (checkpoint, result) = (passed(&is_manifest), passed(&is_harness_own));
     let mut checkpoints = Vec::new();
     for &step in expected.checkpoints.iter().filter(|step| found.checkpoints.contains(step)) {
         let (ours, theirs) = (ours.checkpoint(step), theirs.checkpoint(step));
-        let difference = compare_files::compare(&ours, &theirs, &slack.checkpoints, &is_manifest)?;
+        let difference = compare_files::compare(&ours, &theirs, &slack.checkpoints, &checkpoint)?;
         checkpoints.push((step, difference));
     }
     let held = resumes.first().map(|first| inventory::names(&theirs.checkpoint(first.step)));
@@ -125,24 +135,19 @@ pub fn compare(
         has_steps: a.has_steps,
         resumes,
         checkpoints,
-        results: compare_files::compare(
-            ours.path(),
-            theirs.path(),
-            &slack.results,
-            &is_harness_own,
-        )?,
+        results: compare_files::compare(ours.path(), theirs.path(), &slack.results, &result)?,
         has_slack: *slack != Tolerance::default(),
         held: held.transpose()?.unwrap_or_default(),
     })
 }
 
+fn is_manifest(path: &Path) -> bool {
+    path == Path::new("MANIFEST")
+}
+
 /// What the harness keeps in a trial's folder, which is not the program's.
 fn is_harness_own(path: &Path) -> bool {
     let Some(name) = path.to_str() else { return false };
-    let is_log = |name: &str| {
-        let number = name.split_once('.').map(|(number, _)| number);
-        number.is_some_and(|number| number.parse::<u32>().is_ok())
-    };
     let names = [
         "params.json",
         "attempts.jsonl",
@@ -150,11 +155,20 @@ fn is_harness_own(path: &Path) -> bool {
         "staging",
         "checkpoints",
         "progress.json",
+        "collected.json",
+        "left",
         "pause-wanted",
         "requeue-wanted",
     ];
     names.contains(&name)
         || name.starts_with("lease.")
+        || name.starts_with(".nemo-aside-")
         || name.starts_with(".tmp-")
         || (!name.contains('/') && is_log(name))
+}
+
+/// Whether it is a file of one attempt, such as `3.out`.
+fn is_log(name: &str) -> bool {
+    let number = name.split_once('.').map(|(number, _)| number);
+    number.is_some_and(|number| number.parse::<u32>().is_ok())
 }

@@ -1,17 +1,15 @@
-//! Compares two folders or files: byte by byte, and where they differ, array by array.
+//! Compares two folders or files, file by file.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::leaves::{self, Leaf};
+use super::file_content;
+use super::file_names::{self, NamePatterns};
+use super::tolerance::{TreeTolerance, is_within};
 use crate::file_error::IoResultExt;
-
-/// Larger files are compared byte by byte only.
-const LARGEST_PARSED: u64 = 2 << 30;
 
 /// How two folders differ.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -20,17 +18,21 @@ pub struct TreeDifference {
     pub compared: usize,
     /// What differs, by path.
     pub differences: Vec<FileDifference>,
+    /// Logs, and what the file says to ignore.
+    pub not_compared: Vec<String>,
 }
 
 /// One thing that differs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FileDifference {
-    /// Below the folder; empty where the folder is a file.
+    /// Below the folder; empty where the folder is a file. A part that is another one in each run is `*`.
     pub path: String,
     /// The array or key in it; empty where the file is compared as a whole.
     pub part: String,
     /// How it differs.
     pub how: How,
+    /// Whether these may be weights: an array of fractions, or bytes of which nothing is known.
+    pub weights: bool,
 }
 
 /// How a file or a part of one differs from the undisturbed one.
@@ -54,6 +56,8 @@ pub enum How {
     Bytes {
         /// The first byte that differs.
         at: u64,
+        /// Where the file's header ends, if nothing else differs.
+        until: Option<u64>,
     },
 }
 
@@ -69,61 +73,145 @@ impl FileDifference {
     }
 }
 
-/// By how much each part of each file may differ: as two undisturbed runs do. None: it is not compared.
-pub type TreeTolerance = BTreeMap<(String, String), Option<f64>>;
-
-/// What two undisturbed runs differ in, with room for chance: ten times as much.
-#[must_use]
-pub fn slack(difference: &TreeDifference) -> TreeTolerance {
-    difference.differences.iter().map(tolerance).collect()
+/// What is passed over in a comparison.
+pub struct PassedOver<'a> {
+    /// What is not the program's.
+    pub is_left_out: &'a dyn Fn(&Path) -> bool,
+    /// `rehearse.ignore`.
+    pub ignored: &'a NamePatterns,
 }
 
-fn tolerance(own: &FileDifference) -> ((String, String), Option<f64>) {
-    let room = match own.how {
-        How::Numbers { largest, .. } => Some(largest * 10.0),
-        How::Missing | How::Added | How::Bytes { .. } => None,
-    };
-    ((own.path.clone(), own.part.clone()), room)
-}
-
-/// Compares two folders or files. Files whose names `is_left_out` are passed over.
+/// Compares two folders or files.
 pub fn compare(
     expected: &Path,
     found: &Path,
     slack: &TreeTolerance,
-    is_left_out: &dyn Fn(&Path) -> bool,
+    passed: &PassedOver<'_>,
 ) -> io::Result<TreeDifference> {
-    let (mut ours, mut theirs) = (BTreeSet::new(), BTreeSet::new());
-    files(expected, Path::new(""), is_left_out, &mut ours)?;
-    files(found, Path::new(""), is_left_out, &mut theirs)?;
     let mut difference = TreeDifference::default();
-    for path in ours.union(&theirs) {
-        let shown = path.display().to_string();
-        let whole = |how| FileDifference { path: shown.clone(), part: String::new(), how };
-        let differences = match (ours.contains(path), theirs.contains(path)) {
-            (true, false) => vec![whole(How::Missing)],
-            (false, _) => vec![whole(How::Added)],
-            (true, true) => {
-                difference.compared += 1;
-                file(&below(expected, path), &below(found, path), &shown)?
-            }
+    let mut list = |root: &Path| -> io::Result<BTreeSet<PathBuf>> {
+        let mut paths = BTreeSet::new();
+        files(root, Path::new(""), passed.is_left_out, &mut paths)?;
+        let databases = file_names::ocdbt_files(&paths);
+        let (kept, left) = paths
+            .into_iter()
+            .partition(|path| is_compared(path, passed.ignored) && !databases.contains(path));
+        let left: BTreeSet<PathBuf> = left;
+        difference.not_compared.extend(left.iter().map(|path| path.display().to_string()));
+        Ok(kept)
+    };
+    let (ours, theirs) = (list(expected)?, list(found)?);
+    difference.not_compared.sort();
+    difference.not_compared.dedup();
+    let mut all = Vec::new();
+    for pair in pairs(expected, &ours, found, &theirs)? {
+        let whole = |how| {
+            vec![FileDifference {
+                path: pair.name.clone(),
+                part: String::new(),
+                how,
+                weights: false,
+            }]
         };
-        difference.differences.extend(differences.into_iter().filter(|own| !is_within(own, slack)));
+        all.extend(match (&pair.ours, &pair.theirs) {
+            (Some(ours), Some(theirs)) => {
+                difference.compared += 1;
+                file(&below(expected, ours), &below(found, theirs), &pair.name)?
+            }
+            (Some(_), None) => whole(How::Missing),
+            // One for each attempt.
+            (None, _) if pair.is_random => Vec::new(),
+            (None, _) => whole(How::Added),
+        });
     }
+    let is_new = |own: &FileDifference| {
+        !is_within(own, slack) && !passed.ignored.has_part(&own.path, &own.part)
+    };
+    difference.differences = all.into_iter().filter(is_new).collect();
     Ok(difference)
+}
+
+fn is_compared(path: &Path, ignored: &NamePatterns) -> bool {
+    !file_names::is_log(path) && !ignored.has_file(&path.display().to_string())
+}
+
+/// Two files that mean the same, or one that only one run has.
+struct FilePair {
+    name: String,
+    ours: Option<PathBuf>,
+    theirs: Option<PathBuf>,
+    /// Its name is another one in each run, and both have some of it.
+    is_random: bool,
+}
+
+/// Files of the same name; then those whose names differ only in what is random, the equal ones first.
+fn pairs(
+    expected: &Path,
+    ours: &BTreeSet<PathBuf>,
+    found: &Path,
+    theirs: &BTreeSet<PathBuf>,
+) -> io::Result<Vec<FilePair>> {
+    let pair = |name: String, ours: Option<&PathBuf>, theirs: Option<&PathBuf>, is_random| {
+        FilePair { name, ours: ours.cloned(), theirs: theirs.cloned(), is_random }
+    };
+    let named = |path: &Path| path.display().to_string();
+    let both = ours.intersection(theirs).map(|own| pair(named(own), Some(own), Some(own), false));
+    let mut pairs: Vec<FilePair> = both.collect();
+    let mut open = file_names::by_pattern(theirs.difference(ours));
+    let mut paired = BTreeSet::new();
+    for (pattern, mut own) in file_names::by_pattern(ours.difference(theirs)) {
+        let Some(mut others) = open.remove(&pattern) else { continue };
+        for is_exact in [true, false] {
+            let mut left = Vec::new();
+            for path in own {
+                match matching(&below(expected, path), found, &others, is_exact)? {
+                    Some(index) => {
+                        let other = others.remove(index);
+                        paired.extend([path, other]);
+                        pairs.push(pair(pattern.clone(), Some(path), Some(other), true));
+                    }
+                    None => left.push(path),
+                }
+            }
+            own = left;
+        }
+        paired.extend(others.iter().copied());
+        pairs.extend(others.iter().map(|other| pair(pattern.clone(), None, Some(other), true)));
+    }
+    let alone = |one: &BTreeSet<PathBuf>, other: &BTreeSet<PathBuf>| -> Vec<PathBuf> {
+        one.difference(other).filter(|path| !paired.contains(*path)).cloned().collect()
+    };
+    let (missing, added) = (alone(ours, theirs), alone(theirs, ours));
+    pairs.extend(missing.iter().map(|own| pair(named(own), Some(own), None, false)));
+    pairs.extend(added.iter().map(|own| pair(named(own), None, Some(own), false)));
+    pairs.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(pairs)
+}
+
+/// The first of some files that is equal to this one, or just the first.
+fn matching(
+    path: &Path,
+    root: &Path,
+    others: &[&PathBuf],
+    is_exact: bool,
+) -> io::Result<Option<usize>> {
+    if !is_exact {
+        return Ok((!others.is_empty()).then_some(0));
+    }
+    let length = path.metadata()?.len();
+    for (index, other) in others.iter().enumerate() {
+        let other = below(root, other);
+        let is_equal = other.metadata()?.len() == length
+            && file_content::first_difference(path, &other)?.is_none();
+        if is_equal {
+            return Ok(Some(index));
+        }
+    }
+    Ok(None)
 }
 
 fn below(root: &Path, path: &Path) -> PathBuf {
     if path.as_os_str().is_empty() { root.to_owned() } else { root.join(path) }
-}
-
-fn is_within(own: &FileDifference, slack: &TreeTolerance) -> bool {
-    let room = slack.get(&(own.path.clone(), own.part.clone()));
-    match (room, &own.how) {
-        (Some(None), _) => true,
-        (Some(Some(room)), How::Numbers { largest, .. }) => largest <= room,
-        (None, _) | (Some(Some(_)), How::Missing | How::Added | How::Bytes { .. }) => false,
-    }
 }
 
 fn files(
@@ -148,100 +236,15 @@ fn files(
 }
 
 fn file(expected: &Path, found: &Path, path: &str) -> io::Result<Vec<FileDifference>> {
-    let Some(at) = first_difference(expected, found)? else { return Ok(Vec::new()) };
-    let bytes =
-        vec![FileDifference { path: path.to_owned(), part: String::new(), how: How::Bytes { at } }];
-    if expected.metadata()?.len().max(found.metadata()?.len()) > LARGEST_PARSED {
-        return Ok(bytes);
-    }
-    let (expected, found) = (read(expected)?, read(found)?);
-    let (Some(ours), Some(theirs)) = (leaves::read(&expected), leaves::read(&found)) else {
-        return Ok(bytes);
-    };
-    let parts = parts(&ours, &theirs);
-    // The same arrays in another order, or other dates in a zip file: nothing that a program reads.
+    let parts = file_content::compare(expected, found)?.into_iter();
     Ok(parts
-        .into_iter()
-        .map(|(part, how)| FileDifference { path: path.to_owned(), part, how })
+        .map(|own| FileDifference {
+            path: path.to_owned(),
+            part: own.part,
+            how: own.how,
+            weights: own.weights,
+        })
         .collect())
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    std::fs::read(path).named("read", path)
-}
-
-fn opened(path: &Path) -> io::Result<BufReader<File>> {
-    Ok(BufReader::new(File::open(path).named("read", path)?))
-}
-
-/// Where two files differ first; nowhere if they are equal.
-fn first_difference(expected: &Path, found: &Path) -> io::Result<Option<u64>> {
-    let (mut ours, mut theirs) = (opened(expected)?, opened(found)?);
-    let (mut one, mut other) = (vec![0; 1 << 16], vec![0; 1 << 16]);
-    let mut at = 0;
-    loop {
-        let (n, m) = (fill(&mut ours, &mut one)?, fill(&mut theirs, &mut other)?);
-        if let Some(place) = one[..n].iter().zip(&other[..m]).position(|(a, b)| a != b) {
-            return Ok(Some(at + place as u64));
-        }
-        at += n.min(m) as u64;
-        match (n, m) {
-            (n, m) if n != m => return Ok(Some(at)),
-            (0, _) => return Ok(None),
-            _ => {}
-        }
-    }
-}
-
-fn fill(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read(&mut buffer[filled..])? {
-            0 => break,
-            n => filled += n,
-        }
-    }
-    Ok(filled)
-}
-
-fn parts(ours: &[Leaf<'_>], theirs: &[Leaf<'_>]) -> Vec<(String, How)> {
-    let of = |leaves: &[Leaf<'_>], name: &str| leaves.iter().position(|leaf| leaf.name == name);
-    let mut parts = Vec::new();
-    for leaf in ours {
-        let how = match of(theirs, &leaf.name) {
-            None => Some(How::Missing),
-            Some(other) => array(leaf, &theirs[other]),
-        };
-        parts.extend(how.map(|how| (leaf.name.clone(), how)));
-    }
-    let added = theirs.iter().filter(|leaf| of(ours, &leaf.name).is_none());
-    parts.extend(added.map(|leaf| (leaf.name.clone(), How::Added)));
-    parts
-}
-
-fn array(expected: &Leaf<'_>, found: &Leaf<'_>) -> Option<How> {
-    if expected.data == found.data && expected.kind == found.kind {
-        return None;
-    }
-    let at = expected.data.iter().zip(found.data.iter()).position(|(a, b)| a != b);
-    let at = at.unwrap_or_else(|| expected.data.len().min(found.data.len())) as u64;
-    let width = expected.kind.width();
-    if expected.kind != found.kind || expected.data.len() != found.data.len() {
-        return Some(How::Bytes { at });
-    }
-    let (mut differing, mut largest) = (0, 0.0_f64);
-    for (a, b) in expected.data.chunks_exact(width).zip(found.data.chunks_exact(width)) {
-        if a == b {
-            continue;
-        }
-        let (Some(a), Some(b)) = (expected.kind.number(a), expected.kind.number(b)) else {
-            return Some(How::Bytes { at });
-        };
-        differing += 1;
-        let size = (a - b).abs();
-        largest = if size.is_nan() { f64::INFINITY } else { largest.max(size) };
-    }
-    Some(How::Numbers { differing, of: expected.data.len() / width, largest })
 }
 
 #[cfg(test)]
@@ -261,7 +264,8 @@ mod tests {
         }
         let [ours, theirs] = ["ours", "theirs"].map(|side| folder.path().join(side));
         let leave = |path: &Path| path == Path::new("MANIFEST");
-        let found = compare(&ours, &theirs, &TreeTolerance::new(), &leave).unwrap();
+        let passed = PassedOver { is_left_out: &leave, ignored: &NamePatterns::default() };
+        let found = compare(&ours, &theirs, &TreeTolerance::new(), &passed).unwrap();
         let found: Vec<(String, How)> =
             found.differences.into_iter().map(|own| (own.place(), own.how)).collect();
         let expected: Vec<(String, How)> =
@@ -273,11 +277,11 @@ mod tests {
     fn bytes_first_then_arrays() {
         let same = [("a/b", "x"), ("MANIFEST", "1")];
         check(&same, &[("a/b", "x"), ("MANIFEST", "2")], &[]);
-        check(&same, &[("a/b", "y")], &[("a/b", How::Bytes { at: 0 })]);
+        check(&same, &[("a/b", "y")], &[("a/b", How::Bytes { at: 0, until: None })]);
         check(
             &same,
             &[("a/b", "xy"), ("c", "")],
-            &[("a/b", How::Bytes { at: 1 }), ("c", How::Added)],
+            &[("a/b", How::Bytes { at: 1, until: None }), ("c", How::Added)],
         );
         check(
             &[("s.json", r#"{"w": [1, 2, 3], "step": 4, "m": [0]}"#)],
@@ -290,27 +294,35 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_anyway_may_differ_a_little_more() {
-        let numbers = |largest| FileDifference {
-            path: "s".to_owned(),
-            part: "w".to_owned(),
-            how: How::Numbers { differing: 1, of: 1, largest },
-        };
-        let undisturbed = TreeDifference { compared: 1, differences: vec![numbers(0.1)] };
-        let slack = slack(&undisturbed);
-        assert!(is_within(&numbers(0.9), &slack));
-        assert!(!is_within(&numbers(2.0), &slack));
-        let whole = FileDifference { how: How::Bytes { at: 0 }, ..numbers(0.0) };
-        assert!(!is_within(&whole, &slack));
-        assert!(!is_within(&FileDifference { part: "v".to_owned(), ..numbers(0.1) }, &slack));
-    }
-
-    #[test]
     fn what_can_not_be_read_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let gone = folder.path().join("step-7");
         let (slack, none) = (TreeTolerance::new(), |_: &Path| false);
-        let error = compare(folder.path(), &gone, &slack, &none).unwrap_err();
+        let passed = PassedOver { is_left_out: &none, ignored: &NamePatterns::default() };
+        let error = compare(folder.path(), &gone, &slack, &passed).unwrap_err();
         assert_eq!(error.to_string(), format!("can't read `{}`", gone.display()));
+    }
+
+    #[test]
+    fn logs_and_random_names_are_no_difference() {
+        let ours = [("md.log", "one"), ("run-20261130/w", "1"), ("tmpab3_x9q1", "7"), ("p/x", "1")];
+        let theirs = [
+            ("md.log", "two"),
+            ("run-20261201/w", "1"),
+            ("tmpcd4_y8q2", "7"),
+            ("tmpef4_y8q2", "9"),
+            ("p/x", "1"),
+        ];
+        check(&ours, &theirs, &[]);
+        check(
+            &[("tmpab3_x9q1", "7")],
+            &[("tmpcd4_y8q2", "8")],
+            &[("*", How::Bytes { at: 0, until: None })],
+        );
+        check(
+            &[("step-10", "7")],
+            &[("step-20", "7")],
+            &[("step-10", How::Missing), ("step-20", How::Added)],
+        );
     }
 }

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use nemo_core::rundir::{ExperimentDir, Keep, TaskDir, TaskSpec};
+use nemo_core::rundir::{ExperimentDir, Keep, TaskDir, TaskSpec, Tracker};
 
 use super::scenarios::{Fault, Scenario};
 use crate::clock;
@@ -62,7 +62,12 @@ impl RehearsalFolder<'_> {
             NewTask { spec, scripts: Vec::new() }
         });
         let new = new.collect();
-        self.create(&id, &Experiment { tasks, ..self.experiment.clone() }, new, None)?;
+        self.create(
+            &id,
+            &Experiment { tasks, notify: None, ..self.experiment.clone() },
+            new,
+            None,
+        )?;
         let task = dir.task(&self.task.name);
         Ok(RunFolder { id, dir, task, plan: None })
     }
@@ -80,7 +85,7 @@ impl RehearsalFolder<'_> {
         spec.inputs = task_spec(self.task, &self.around(&id, upstream)).inputs;
         set_up(&mut spec, scenario);
         let alone = Task { after: Vec::new(), ..self.task.clone() };
-        let experiment = Experiment { tasks: vec![alone], ..self.experiment.clone() };
+        let experiment = Experiment { tasks: vec![alone], notify: None, ..self.experiment.clone() };
         let array = JobArray {
             task: self.task.name.clone(),
             index: 0,
@@ -89,6 +94,9 @@ impl RehearsalFolder<'_> {
             throttle: None,
             after: Vec::new(),
             held: false,
+            outside: Vec::new(),
+            behind: Vec::new(),
+            wrapped: None,
         };
         let scripts = self.script(&id, &dir, &array, spec.checkpoint.lead);
         let plan = scripts.as_ref().map(|_| Plan { generation: 0, arrays: vec![array] });
@@ -119,6 +127,7 @@ impl RehearsalFolder<'_> {
             task_dir: &place.0,
             output_dir: place.slurm_output(),
             harness: &self.harness,
+            spec: None,
         };
         Some(script::script(array, &setting))
     }
@@ -138,6 +147,9 @@ impl RehearsalFolder<'_> {
             experiment: self.experiment,
             now,
             cluster: self.cluster,
+            has_more: false,
+            is_shipped: false,
+            programs: None,
         }
     }
 
@@ -153,12 +165,23 @@ impl RehearsalFolder<'_> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             time: clock::now(),
         };
-        let journal: Vec<Event> =
-            std::iter::once(submitter).chain(plan.map(|plan| Event::Planned { plan })).collect();
+        let journal: Vec<Event> = std::iter::once(submitter)
+            .chain(plan.map(|plan| Event::Planned { plan, retry: None }))
+            .collect();
         let (toml, journal, environment) = (self.toml, &journal, &self.environment);
-        let (params, holder) = (self.params, None);
-        let new =
-            NewExperiment { id, toml, experiment, params, journal, environment, holder, tasks };
+        let (params, holder, config) = (self.params, None, None);
+        let new = NewExperiment {
+            id,
+            toml,
+            experiment,
+            config,
+            params,
+            journal,
+            environment,
+            holder,
+            shipped: None,
+            tasks,
+        };
         store::create(&self.home, &new).map(drop)
     }
 }
@@ -170,6 +193,16 @@ fn undisturbed(mut spec: TaskSpec) -> TaskSpec {
     spec.time_limit = None;
     spec.restart.crashes = 1;
     spec.checkpoint.keep = Keep { trial_latest: u32::MAX, trial_best: 1, experiment_best: 0 };
+    // A rehearsal is no run of the user's: trackers keep it in its own folder.
+    let own = [
+        (Tracker::Wandb, "WANDB_MODE", "offline"),
+        (Tracker::Mlflow, "MLFLOW_TRACKING_URI", "sqlite:///{dir}/tracker/mlflow.db"),
+    ];
+    for (tracker, name, value) in own {
+        if spec.trackers.contains(&tracker) {
+            spec.env.insert(name.to_owned(), value.to_owned());
+        }
+    }
     spec
 }
 

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::{leaves, zip};
+use super::formats;
 
 /// So much of a file of an unknown format is searched for names.
 const SEARCHED: u64 = 1 << 20;
@@ -41,23 +41,15 @@ fn gather(path: &Path, names: &mut BTreeSet<String>) -> io::Result<()> {
 
 /// The names in a file: of its arrays, or else the words in it.
 fn within(bytes: &[u8]) -> BTreeSet<String> {
-    let Some(leaves) = leaves::read(bytes) else { return words(bytes) };
-    let mut names: BTreeSet<String> = leaves.into_iter().map(|leaf| leaf.name).collect();
-    names.remove("");
-    let pickled = zip::members(bytes).unwrap_or_default().into_iter();
-    let is_pickle = |name: &str| name.ends_with("/data.pkl");
-    for member in pickled.filter(|member| is_pickle(&member.name)) {
-        names.retain(|name| !is_pickle(name));
-        names.extend(words(member.data));
-    }
-    names
+    let Some(names) = formats::names(bytes) else { return words(bytes) };
+    names.into_iter().filter(|name| !name.is_empty()).collect()
 }
 
-/// Words of at least three letters, as in a pickle.
+/// Words of at least three letters.
 fn words(bytes: &[u8]) -> BTreeSet<String> {
-    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.".contains(byte);
     let bytes = &bytes[..bytes.len().min(1 << 20)];
-    let runs = bytes.split(|byte| !is_part(byte)).filter(|run| run.len() >= 3);
+    let runs = bytes.split(|byte| !byte.is_ascii_alphanumeric() && !b"_.".contains(byte));
+    let runs = runs.filter(|run| run.len() >= 3);
     runs.filter(|run| run.iter().filter(|b| b.is_ascii_lowercase()).count() >= 3)
         .map(|run| String::from_utf8_lossy(run).into_owned())
         .collect()
@@ -115,7 +107,7 @@ mod tests {
         check(br#"{"step": 1, "weights": [1]}"#, [false; 3]);
         check(br#"{"weights": [1], "momentum": [1]}"#, [true, false, false]);
         check(br#"{"rng": [3, [1, 2], null], "order": []}"#, [false, true, true]);
-        check(b"\x80\x04\x95}\x94(\x8c\x09optimizer\x94}\x8c\x05model\x94", [true, false, false]);
+        check(b"\x01optimizer\x00\xffmodel\x94", [true, false, false]);
         check(b"", [false; 3]);
     }
 }

@@ -7,6 +7,7 @@ use std::process::Child;
 use std::time::Duration;
 
 use nemo_core::log_line;
+use nemo_core::proc_fs;
 use nemo_core::rundir::{TaskDir, TaskSpec, TrialDir};
 use nemo_core::{checksum, exit};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -58,7 +59,7 @@ impl Interrupt {
     }
 
     /// Waits a while, or until somebody interrupts.
-    pub(super) fn wait(&self, time: Duration) -> Result<(), RunError> {
+    pub fn wait(&self, time: Duration) -> Result<(), RunError> {
         let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
         poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout).ok();
         match self.0.read_signal() {
@@ -110,12 +111,13 @@ pub(super) fn run(
     patience: Option<f64>,
 ) -> Result<RehearsedRun, RunError> {
     let dir = task.trial(trial);
+    let spec = read_spec(task).at("read", &task.spec())?;
     let mut local = LocalTrial {
         stage,
         task,
         trial,
         injections: &scenario.injections,
-        watch: TrialWatcher::new(dir.clone()).at("watch", dir.path())?,
+        watch: TrialWatcher::new(dir.clone(), &spec.metrics).at("watch", dir.path())?,
         began: clock::now(),
         patience,
     };
@@ -148,17 +150,22 @@ pub(super) fn gather(
         }
     }
     checkpoints.sort_unstable();
-    let lines = nemo_core::lines::read(&dir.metrics()).named("read", &dir.metrics())?.rows;
+    let lines = watch.record()?;
     let attempts = watch.attempts();
-    Ok(RehearsedRun { kind: scenario.kind, seconds, end, attempts, lines, checkpoints })
+    let planned = scenario.injections.len();
+    Ok(RehearsedRun { kind: scenario.kind, seconds, end, attempts, lines, checkpoints, planned })
 }
 
 impl LocalTrial<'_> {
     /// One harness after the other, until the trial is over.
     fn carry_out(&mut self) -> Result<RunEnd, RunError> {
         loop {
-            let started = local::start_harness(self.stage.harness, self.task, self.trial);
-            let child = started.at("run", self.stage.harness)?;
+            let child = local::start_harness(
+                self.stage.harness,
+                self.task,
+                self.trial,
+                local::HarnessOptions::default(),
+            )?;
             let (code, signal) = self.attend(child)?;
             self.watch.look().at("read", &self.task.0)?;
             let is_cancelled = code == Some(i32::from(exit::CANCELLED));
@@ -265,7 +272,7 @@ impl LocalTrial<'_> {
     }
 }
 
-fn read_spec(task: &TaskDir) -> io::Result<TaskSpec> {
+pub(super) fn read_spec(task: &TaskDir) -> io::Result<TaskSpec> {
     let text = std::fs::read(task.spec()).named("read", &task.spec())?;
     Ok(checksum::from_slice(&text)?)
 }
@@ -278,29 +285,30 @@ fn signal(pid: u32, signal: Signal) {
 
 /// The processes below a harness that are not its own.
 fn program_processes(harness: u32) -> Vec<u32> {
-    let program = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
-    let own = program(harness);
-    process::descendants(harness, &[])
-        .into_iter()
-        .filter(|pid| program(*pid).is_some_and(|program| Some(program) != own))
-        .collect()
+    let own = proc_fs::exe(harness);
+    let below = process::descendants(harness, &[]).into_iter();
+    below.filter(|pid| proc_fs::exe(*pid).is_some_and(|exe| Some(exe) != own)).collect()
 }
 
-/// Whether a process of a harness's program catches or ignores SIGTERM.
+/// Whether a process of a harness's program catches or ignores SIGTERM. One that is still starting tells nothing.
 fn withstands_term(harness: u32) -> Option<bool> {
     let processes = program_processes(harness).into_iter();
     let texts =
         processes.filter_map(|pid| std::fs::read_to_string(format!("/proc/{pid}/status")).ok());
-    texts.map(|status| is_term_handled(&status)).reduce(|one, other| one || other)
+    let ready = texts.filter(|status| {
+        let signals = [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGTERM];
+        signals.iter().any(|signal| is_handled(status, *signal))
+    });
+    ready.map(|status| is_handled(&status, Signal::SIGTERM)).reduce(|one, other| one || other)
 }
 
-/// What `/proc/PID/status` says of SIGTERM.
-fn is_term_handled(status: &str) -> bool {
+/// What `/proc/PID/status` says of a signal.
+fn is_handled(status: &str, signal: Signal) -> bool {
     let masks = status.lines().filter_map(|line| {
         let mask = line.strip_prefix("SigCgt:").or_else(|| line.strip_prefix("SigIgn:"))?;
         u64::from_str_radix(mask.trim(), 16).ok()
     });
-    masks.fold(0, |all, mask| all | mask) >> (Signal::SIGTERM as u32 - 1) & 1 == 1
+    masks.fold(0, |all, mask| all | mask) >> (signal as u32 - 1) & 1 == 1
 }
 
 /// Kills a harness and everything below it.
@@ -319,7 +327,7 @@ mod tests {
     fn a_handler_and_being_ignored_are_told_from_neither() {
         let check = |caught, ignored, expected| {
             let status = format!("Name:\tx\nSigIgn:\t{ignored}\nSigCgt:\t{caught}\n");
-            assert_eq!(is_term_handled(&status), expected, "{status}");
+            assert_eq!(is_handled(&status, Signal::SIGTERM), expected, "{status}");
         };
         check("0000000000004200", "0000000001001000", true);
         check("0000000000000200", "0000000001005000", true);

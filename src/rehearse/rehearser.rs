@@ -6,6 +6,7 @@ use nemo_core::rundir::{ExperimentDir, TrialDir};
 
 use super::advice::{self, Advice};
 use super::compare::{Tolerance, compare};
+use super::file_names::NamePatterns;
 use super::findings::{self, Finding, Rehearsal, needs_long_notice};
 use super::folder::{RehearsalFolder, RunFolder};
 use super::local::{self, RunContext, RunError};
@@ -95,6 +96,7 @@ impl Rehearser<'_> {
             lead: task.checkpoint.lead,
             signal: task.checkpoint.signal.clone(),
             crashes: task.restart.crashes,
+            noise: NamePatterns::new(&task.rehearse.noise),
             baseline,
             again: None,
             runs: Vec::new(),
@@ -119,6 +121,7 @@ impl Rehearser<'_> {
         let mut scenarios: VecDeque<Scenario> =
             std::iter::once(calm).chain(self.planned(&facts)).collect();
         let mut slack = Tolerance::default();
+        let ignored = NamePatterns::new(&self.folder.task.rehearse.ignore);
         let mut number = 1;
         while let Some(scenario) = scenarios.pop_front() {
             number += 1;
@@ -129,7 +132,7 @@ impl Rehearser<'_> {
                 continue;
             };
             let pair = (&baseline.run, &baseline.dir);
-            let compared = compare(pair, (&done.run, &done.dir), &slack);
+            let compared = compare(pair, (&done.run, &done.dir), &slack, &ignored);
             let comparison = compared.at("compare", done.dir.path()).map_err(RunError::from)?;
             if scenario.kind == ScenarioKind::Undisturbed {
                 slack = Tolerance::new(&comparison, &baseline.run, &done.run);

@@ -21,6 +21,8 @@ pub struct RehearsedRun {
     pub lines: Vec<MetricsLine>,
     /// The committed checkpoints that are there in the end.
     pub checkpoints: Vec<u64>,
+    /// How many disturbances were meant.
+    pub planned: usize,
 }
 
 /// How a run ended.
@@ -58,6 +60,8 @@ pub struct RehearsedAttempt {
     pub notes: HarnessNotes,
     /// What was made under its final name.
     pub in_place: Vec<String>,
+    /// What the program itself wrote to its standard error last.
+    pub last_words: Vec<String>,
 }
 
 /// A disturbance that took place.
@@ -103,6 +107,17 @@ impl HarnessNotes {
     }
 }
 
+/// The last lines of a log that the program wrote, not the harness.
+#[must_use]
+pub fn last_words(log: &str) -> Vec<String> {
+    const MOST: usize = 3;
+    let own = log.lines().filter(|line| !line.starts_with(log_line::PREFIX));
+    let mut lines: Vec<String> =
+        own.filter(|line| !line.trim().is_empty()).map(|line| line.trim_end().to_owned()).collect();
+    lines.drain(..lines.len().saturating_sub(MOST));
+    lines
+}
+
 impl RehearsedAttempt {
     /// The steps that it reported.
     pub fn steps(&self) -> impl Iterator<Item = u64> {
@@ -128,6 +143,14 @@ impl RehearsedAttempt {
         let asked = self.asked_at()?;
         let after = self.checkpoints.iter().find(|(_, time)| *time >= asked);
         after.map(|(step, time)| (*step, time - asked))
+    }
+
+    /// How many seconds after the request this step was committed, if that save was an answer.
+    #[must_use]
+    pub fn save_seconds(&self, step: u64) -> Option<f64> {
+        let asked = self.asked_at()?;
+        let saved = self.checkpoints.iter().find(|(own, time)| *own == step && *time >= asked);
+        saved.map(|(_, time)| time - asked)
     }
 
     /// The last step of all had been reported when it was disturbed.
@@ -181,6 +204,12 @@ impl RehearsedRun {
         self.attempts.iter().any(|own| own.injected.is_some() && !own.was_done_before(last))
     }
 
+    /// How many disturbances took place.
+    #[must_use]
+    pub fn disturbed(&self) -> usize {
+        self.attempts.iter().filter(|own| own.injected.is_some()).count()
+    }
+
     /// Every checkpoint of every attempt.
     pub fn saves(&self) -> impl Iterator<Item = (u64, f64)> {
         self.attempts.iter().flat_map(|attempt| attempt.checkpoints.iter().copied())
@@ -209,5 +238,13 @@ mod tests {
 nemo-harness: the program is asked to save (SIGUSR1)
 ";
         assert_eq!(HarnessNotes::new(log), HarnessNotes { asked: true, ..HarnessNotes::default() });
+    }
+
+    #[test]
+    fn the_last_words_are_the_programs() {
+        let log =
+            "a\nTraceback:\n  line 1\nKeyError: 'w'\n\nnemo-harness: 2026-11-30T01:02:03Z warn x\n";
+        assert_eq!(last_words(log), ["Traceback:", "  line 1", "KeyError: 'w'"]);
+        assert!(last_words("nemo-harness: 2026-11-30T01:02:03Z info x\n").is_empty());
     }
 }

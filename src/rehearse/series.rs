@@ -129,9 +129,8 @@ fn is_within(point: &PointDifference, slack: &SeriesTolerance) -> bool {
 /// Where reports are counted, only their number may be another: see `align`.
 fn only_in(own: &Series, other: &Series) -> Vec<u64> {
     let last = other.points.last_key_value().map(|(step, _)| *step);
-    let counts = |step: u64| own.has_steps || Some(step) > last;
-    let steps = own.points.keys().copied();
-    steps.filter(|step| !other.points.contains_key(step) && counts(*step)).collect()
+    let steps = own.points.keys().copied().filter(|step| !other.points.contains_key(step));
+    steps.filter(|step| own.has_steps || Some(*step) > last).collect()
 }
 
 /// So few equal values may be a coincidence.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nemo_core::rundir::TrialDir;
 
 use super::folder::RunFolder;
-use super::local::{RunContext, RunError, RunProgress, gather};
+use super::local::{RunContext, RunError, RunProgress, gather, read_spec};
 use super::run_record::{Injected, RehearsedRun, RunEnd};
 use super::scenarios::{Fault, InjectionTime, Scenario};
 use super::watch::TrialWatcher;
@@ -52,7 +52,8 @@ pub(super) fn run(
     let arguments = script::arguments(array, &[]);
     let job = client.submit(&place.task.script(0), &arguments)?.job;
     let dir = place.task.trial(trial);
-    let watch = TrialWatcher::new(dir.clone()).at("watch", dir.path())?;
+    let spec = read_spec(&place.task).at("read", &place.task.spec())?;
+    let watch = TrialWatcher::new(dir.clone(), &spec.metrics).at("watch", dir.path())?;
     let control = client.control(vec![token.clone()]).with_known(&[job]);
     let client = client.for_names(vec![token]);
     let mut run = SlurmTrial { stage, client, control, job, dir, watch };

@@ -66,7 +66,6 @@ fn row(trial: &str, attempt: &AttemptStatus) -> [TextCell; 9] {
         (Some(start), Some(end)) => duration(end - start),
         _ => String::new(),
     };
-    let number = |number: Option<u64>| number.map_or_else(String::new, |number| number.to_string());
     [
         TextCell::from(trial),
         TextCell::from(number(attempt.number.map(u64::from))),
@@ -78,6 +77,10 @@ fn row(trial: &str, attempt: &AttemptStatus) -> [TextCell; 9] {
         TextCell::from(attempt.slurm_job.as_deref().unwrap_or("")),
         TextCell::from(story(attempt).join("; ")),
     ]
+}
+
+fn number(number: Option<u64>) -> String {
+    number.map_or_else(String::new, |number| number.to_string())
 }
 
 /// The newest checkpoint, if it is not the one from which the attempt went on.

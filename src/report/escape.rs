@@ -1,6 +1,9 @@
 //! Keeps foreign text from steering the terminal: what a program, a file or Slurm wrote is shown, never obeyed.
 
 use std::borrow::Cow;
+use std::io::{self, Write};
+
+use serde::Serialize;
 
 /// The start of a colour as our own tables write it, and its end.
 const COLOUR: &str = "\u{1b}[";
@@ -37,26 +40,72 @@ pub fn escape_but_colours(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// JSON on one line, as exact as before: its strings spell such characters as `\u009b`.
-#[must_use]
-pub fn escape_json(text: &str) -> Cow<'_, str> {
-    if is_plain(text) || !text.chars().any(steers) {
-        return Cow::Borrowed(text);
+/// Writes a value as one line of JSON, which stays exact: its strings spell such characters as `\u009b`.
+pub fn write_json(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    let mut plain = PlainJson { out: &mut *out, held: Vec::new() };
+    serde_json::to_writer(&mut plain, value)?;
+    plain.flush()?;
+    out.write_all(b"\n")
+}
+
+/// Passes compact JSON on without characters that steer a terminal. They are looked for in long pieces: a look at every
+/// string of a large document costs as much as making it.
+struct PlainJson<W> {
+    out: W,
+    held: Vec<u8>,
+}
+
+/// How much is looked at together.
+const PIECE: usize = 64 * 1024;
+
+impl<W: Write> PlainJson<W> {
+    /// Passes on what is held, up to the last whole character.
+    fn pass_on(&mut self) -> io::Result<()> {
+        let whole = match str::from_utf8(&self.held) {
+            Ok(text) => text,
+            Err(error) => str::from_utf8(&self.held[..error.valid_up_to()]).unwrap_or_default(),
+        };
+        write_json_text(&mut self.out, whole)?;
+        let n_whole = whole.len();
+        self.held.drain(..n_whole);
+        Ok(())
     }
-    let mut shown = String::with_capacity(text.len() + 8);
+}
+
+impl<W: Write> Write for PlainJson<W> {
+    fn write(&mut self, part: &[u8]) -> io::Result<usize> {
+        self.held.extend_from_slice(part);
+        if self.held.len() >= PIECE {
+            self.pass_on()?;
+        }
+        Ok(part.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.pass_on()
+    }
+}
+
+/// Writes text that is JSON already, or a part of a string in it, in the same way.
+pub fn write_json_text<W: Write + ?Sized>(writer: &mut W, text: &str) -> io::Result<()> {
+    if is_plain(text) {
+        return writer.write_all(text.as_bytes());
+    }
     for c in text.chars() {
         if steers(c) {
-            shown.extend(Some(format!("\\u{:04x}", u32::from(c))));
+            write!(writer, "\\u{:04x}", u32::from(c))?;
         } else {
-            shown.push(c);
+            writer.write_all(c.encode_utf8(&mut [0; 4]).as_bytes())?;
         }
     }
-    Cow::Owned(shown)
+    Ok(())
 }
 
 /// Whether it is printable ASCII, as most megabytes are: looked at many bytes at a time.
 fn is_plain(text: &str) -> bool {
-    text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+    let is_plain =
+        |part: &[u8]| part.iter().fold(true, |all, byte| all & (b' '..=b'~').contains(byte));
+    text.as_bytes().chunks(64).all(is_plain)
 }
 
 fn escape_where(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
@@ -121,10 +170,23 @@ mod tests {
 
     #[test]
     fn json_stays_exact() {
-        let value = serde_json::json!({ "a\u{9b}\u{202e}": "\u{1b}\u{7f}\n" });
-        let text = value.to_string();
-        let shown = escape_json(&text);
-        assert!(!shown.chars().any(steers), "{shown}");
+        let value = serde_json::json!({ "a\u{9b}\u{202e}": "größe\u{1b}\u{7f}\n" });
+        let mut shown = Vec::new();
+        write_json(&mut shown, &value).unwrap();
+        let shown = String::from_utf8(shown).unwrap();
+        assert!(!shown.trim_end().chars().any(steers), "{shown}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+    }
+
+    #[test]
+    fn a_character_at_the_end_of_a_piece_stays_whole() {
+        for length in PIECE - 6..PIECE + 2 {
+            let value = format!("{}\u{2028}ö", "x".repeat(length));
+            let mut shown = Vec::new();
+            write_json(&mut shown, &value).unwrap();
+            let shown = String::from_utf8(shown).unwrap();
+            assert!(shown.ends_with("x\\u2028ö\"\n"), "{length}");
+            assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), value);
+        }
     }
 }

@@ -17,6 +17,60 @@ pub(super) fn wrap(text: &str, width: usize, indent: usize) -> Vec<String> {
     lines
 }
 
+/// Sentences for a terminal: no word is broken. Lines that are laid out already, by blanks, stay as they are, and what is to be
+/// typed stays whole where it fits a line.
+pub(super) fn sentences(text: &str, width: Option<usize>) -> String {
+    let Some(width) = width else { return text.to_owned() };
+    let one = |line: &str| {
+        let is_laid_out = line.starts_with(' ')
+            || line.contains("  ")
+            || line.contains(" | ")
+            || line.contains('\u{1b}');
+        if is_laid_out || length(line) <= width {
+            return line.to_owned();
+        }
+        // A blank within `…` is none to break at.
+        let mut is_typed = false;
+        let marked: String = line
+            .chars()
+            .map(|c| {
+                is_typed ^= c == '`';
+                if c == ' ' && is_typed { '\u{a0}' } else { c }
+            })
+            .collect();
+        let marked = if is_typed { line.to_owned() } else { marked };
+        let words: Vec<String> =
+            marked
+                .split(' ')
+                .map(|word| {
+                    if length(word) <= width {
+                        word.to_owned()
+                    } else {
+                        word.replace('\u{a0}', " ")
+                    }
+                })
+                .collect();
+        let text = words.join(" ");
+        let lines = wrap_words(text.split(' '), width);
+        lines.join("\n").replace('\u{a0}', " ")
+    };
+    text.split('\n').map(one).collect::<Vec<_>>().join("\n")
+}
+
+fn wrap_words<'a>(words: impl Iterator<Item = &'a str>, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in words {
+        match lines.last_mut() {
+            Some(line) if length(line) + 1 + length(word) <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            Some(_) | None => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// A text whose further lines stand further in; as it is where it fits, or nothing limits it.
 pub(super) fn hang(text: &str, width: Option<usize>, indent: usize) -> String {
     match width {
@@ -37,6 +91,18 @@ pub(super) fn elide(text: &str, width: usize) -> String {
     format!("{start}…{end}")
 }
 
+/// A word with blanks in it, so that no part is longer than `width`.
+pub(super) fn broken(word: &str, width: usize) -> String {
+    let mut text = String::new();
+    for (place, c) in word.chars().enumerate() {
+        if place > 0 && place.is_multiple_of(width.max(1)) {
+            text.push(' ');
+        }
+        text.push(c);
+    }
+    text
+}
+
 /// In characters.
 pub(super) fn length(text: &str) -> usize {
     text.chars().count()
@@ -45,6 +111,13 @@ pub(super) fn length(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_is_broken_where_it_must_be() {
+        assert_eq!(broken("abcdefg", 3), "abc def g");
+        assert_eq!(broken("größe", 5), "größe");
+        assert_eq!(broken("ab", 0), "a b");
+    }
 
     #[test]
     fn lines_break_at_blanks_only() {
@@ -56,6 +129,19 @@ mod tests {
         check(14, 2, &["the loss is", "  not-a-number", "  at step 12"]);
         check(3, 1, &["the", " loss", " is", " not-a-number", " at", " step", " 12"]);
         assert!(wrap("", 10, 2).is_empty());
+    }
+
+    #[test]
+    fn sentences_break_no_word_and_nothing_to_type() {
+        let check = |text, expected| assert_eq!(sentences(text, Some(20)), expected);
+        check("warning: this is a long sentence", "warning: this is a\nlong sentence");
+        check("hint: do `submit x y` and see", "hint: do\n`submit x y` and see");
+        check("TASK   STATE    TRIALS   MORE", "TASK   STATE    TRIALS   MORE");
+        check("type `nemo-slurm status a-long-id`", "type `nemo-slurm\nstatus a-long-id`");
+        assert_eq!(
+            sentences("as it is in a pipe, however long", None),
+            "as it is in a pipe, however long"
+        );
     }
 
     #[test]

@@ -81,7 +81,18 @@ fn times(goodput: &Goodput, all_trials: bool) -> String {
     }
     let hidden = if all_trials { 0 } else { goodput.tasks.iter().map(hidden).sum() };
     let more = if hidden > 0 { "\n(`--trials` shows every trial)" } else { "" };
-    format!("{}{more}", text(&table))
+    format!("{}{more}{}", text(&table), unknown_start(goodput))
+}
+
+/// How much of the work may have been the start of programs.
+fn unknown_start(goodput: &Goodput) -> String {
+    match goodput.total.unknown_start {
+        0 => String::new(),
+        time => format!(
+            "\n({} of the work lie before a program's first sign, a step or a checkpoint:\nhow much of it was its start is not known)",
+            short(time)
+        ),
+    }
 }
 
 /// A task of one trial says it all in its own row.
@@ -198,7 +209,7 @@ mod tests {
         };
         let loss = Loss { times: 99_999, held: long, queued: long };
         let losses = std::collections::BTreeMap::from([(LossReason::Asked, loss)]);
-        let ledger = Ledger { parts, losses, ..Ledger::default() };
+        let ledger = Ledger { parts, losses, unknown_start: long, ..Ledger::default() };
         let trials = vec![
             TrialLedger { index: 0, ledger: ledger.clone() },
             TrialLedger { index: 1, ledger },
@@ -207,6 +218,7 @@ mod tests {
         let sums = goodput("x".to_owned(), Unit::Node, Some(99.0), tasks);
         let printed = goodput_table(&sums, true);
         assert!(printed.lines().all(|line| line.chars().count() <= 80), "{printed}");
+        assert!(printed.contains("its start is not known"), "{printed}");
     }
 
     #[test]

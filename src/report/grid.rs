@@ -5,12 +5,16 @@ use comfy_table::Color;
 
 use super::Page;
 use super::escape::escape_line;
-use super::fit::{elide, length, wrap};
+use super::fit::{broken, elide, length, wrap};
 
 /// Between two columns.
 const GAP: usize = 2;
 /// A word is elided before it makes its column wider than this, where the table does not fit.
 const LONGEST_WORD: usize = 28;
+/// A column whose words may be broken is not made narrower than this before names are elided.
+const LEAST_TEXT: usize = 14;
+/// Columns from this rank on are left out only after texts that stay whole for long are broken.
+const BREAKS_FIRST: u8 = 4;
 /// No name is elided to less.
 const LEAST: usize = 8;
 
@@ -19,8 +23,12 @@ const LEAST: usize = 8;
 pub(super) enum ColumnFit {
     /// Stays whole as long as anything else can give way.
     Whole,
-    /// Is broken at blanks.
+    /// Is broken at blanks; a word that is too long loses its middle.
     Words,
+    /// Is broken at blanks, and within a word that is too long: nothing of it is lost.
+    Text,
+    /// Stays whole while there is a column to leave out, then is broken at blanks.
+    Late,
     /// Is left out; those of lower rank first.
     Spare(u8),
 }
@@ -51,12 +59,12 @@ pub(super) struct Grid {
 
 impl Grid {
     pub(super) fn new(columns: &[(&str, ColumnFit)]) -> Self {
-        let column = |(title, shape): &(&str, ColumnFit)| Column {
+        let columns = columns.iter().map(|(title, shape)| Column {
             title: title.to_uppercase(),
             shape: *shape,
             items: Vec::new(),
-        };
-        Self { columns: columns.iter().map(column).collect() }
+        });
+        Self { columns: columns.collect() }
     }
 
     /// Adds a row of as many items as there are columns.
@@ -72,9 +80,8 @@ impl Grid {
 
     /// Leaves columns out that say nothing.
     pub(super) fn without_empty(mut self) -> Self {
-        let is_telling = |column: &Column| column.items.iter().any(|item| !item.text.is_empty());
-        if self.columns.iter().any(is_telling) {
-            self.columns.retain(is_telling);
+        if self.columns.iter().any(Column::is_telling) {
+            self.columns.retain(Column::is_telling);
         }
         self
     }
@@ -85,7 +92,33 @@ impl Grid {
     }
 
     /// The table's lines, the header first. Those without a column of words are one line a row.
-    pub(super) fn lines(mut self, page: &Page) -> Vec<String> {
+    pub(super) fn lines(self, page: &Page) -> Vec<String> {
+        self.rows(page).concat()
+    }
+
+    /// The same, and at their end which columns had no room.
+    pub(super) fn lines_telling(mut self, page: &Page) -> Vec<String> {
+        let titles = |grid: &Self| -> Vec<String> {
+            grid.columns.iter().map(|column| column.title.clone()).collect()
+        };
+        let all = titles(&self);
+        if let Some(width) = page.width {
+            self.fit(width);
+        }
+        let kept = titles(&self);
+        let left_out: Vec<&str> =
+            all.iter().filter(|title| !kept.contains(title)).map(String::as_str).collect();
+        let mut lines = self.lines(page);
+        if !left_out.is_empty() {
+            let text = format!("No room for {}; --json has all.", left_out.join(", "));
+            let text = wrap(&text, page.width.unwrap_or(usize::MAX), 0);
+            lines.extend(text);
+        }
+        lines
+    }
+
+    /// The lines of each row, the header first.
+    pub(super) fn rows(mut self, page: &Page) -> Vec<Vec<String>> {
         let widths = match page.width {
             Some(width) => self.fit(width),
             None => self.columns.iter().map(Column::natural).collect(),
@@ -98,60 +131,74 @@ impl Grid {
             .iter()
             .zip(&widths)
             .map(|(column, width)| vec![(elide(&column.title, *width), None)]);
-        let mut lines = Vec::new();
-        put(&mut lines, &titles.collect::<Vec<_>>(), &widths);
-        let rows = self.columns.first().map_or(0, |column| column.items.len());
-        for row in 0..rows {
-            put(
-                &mut lines,
-                &self
-                    .columns
-                    .iter()
-                    .zip(&widths)
-                    .map(|(column, width)| column.cell(row, *width, page.colour))
-                    .collect::<Vec<_>>(),
-                &widths,
-            );
+        let mut rows = vec![laid_out(&titles.collect::<Vec<_>>(), &widths)];
+        let n_rows = self.columns.first().map_or(0, |column| column.items.len());
+        for row in 0..n_rows {
+            let cells = self.columns.iter().zip(&widths);
+            let cells = cells.map(|(column, width)| column.cell(row, *width, page.colour));
+            rows.push(laid_out(&cells.collect::<Vec<_>>(), &widths));
         }
-        lines
+        rows
+    }
+
+    /// The rank of the column that is left out next.
+    fn spare_rank(&self) -> Option<u8> {
+        let ranks = self.columns.iter().filter_map(|column| match column.shape {
+            ColumnFit::Spare(rank) => Some(rank),
+            ColumnFit::Whole | ColumnFit::Words | ColumnFit::Text | ColumnFit::Late => None,
+        });
+        ranks.min()
     }
 
     /// The widths of the columns that stay.
     fn fit(&mut self, width: usize) -> Vec<usize> {
-        while sum(self.columns.iter().map(Column::least)) > width {
-            let spare = |column: &Column| match column.shape {
-                ColumnFit::Spare(rank) => Some(rank),
-                ColumnFit::Whole | ColumnFit::Words => None,
-            };
-            let Some(rank) = self.columns.iter().filter_map(spare).min() else { break };
+        while let Some(rank) = self.spare_rank() {
+            // What matters more than whole texts is left out only where broken ones have no room either.
+            let whole = if rank < BREAKS_FIRST { ColumnFit::Late } else { ColumnFit::Whole };
+            if sum(self.columns.iter().map(|column| column.least(whole))) <= width {
+                break;
+            }
             self.columns.retain(|column| column.shape != ColumnFit::Spare(rank));
         }
         let natural = self.columns.iter().map(Column::natural).collect();
-        let least: Vec<usize> = self.columns.iter().map(Column::least).collect();
+        let least = self.columns.iter().map(|column| column.least(ColumnFit::Whole));
+        let least: Vec<usize> = least.collect();
         let widths = shrink(natural, &least, width);
         shrink(widths, &vec![LEAST; least.len()], width)
     }
 }
 
 impl Column {
+    /// Whether it says anything.
+    fn is_telling(&self) -> bool {
+        self.items.iter().any(|item| !item.text.is_empty())
+    }
+
     fn natural(&self) -> usize {
         self.items.iter().map(|item| length(&item.text)).fold(length(&self.title), usize::max)
     }
 
-    /// The width that it can have without harm.
-    fn least(&self) -> usize {
+    /// The width that it can have without harm, where columns of this shape stay whole too.
+    fn least(&self, whole: ColumnFit) -> usize {
         let words = self.items.iter().flat_map(|item| item.text.split_whitespace());
         match self.shape {
             ColumnFit::Whole | ColumnFit::Spare(_) => self.natural(),
-            ColumnFit::Words => {
-                words.map(length).fold(length(&self.title), usize::max).min(LONGEST_WORD)
+            shape if shape == whole => self.natural(),
+            shape => {
+                let longest = if shape == ColumnFit::Text { LEAST_TEXT } else { LONGEST_WORD };
+                words.map(length).fold(length(&self.title), usize::max).min(longest)
             }
         }
     }
 
+    /// Whether it may have several lines in a row.
+    fn is_broken(&self) -> bool {
+        matches!(self.shape, ColumnFit::Words | ColumnFit::Text | ColumnFit::Late)
+    }
+
     /// The width that its lines have where none may be wider than this.
     fn used(&self, width: usize) -> usize {
-        if self.shape != ColumnFit::Words || self.natural() <= width {
+        if !self.is_broken() || self.natural() <= width {
             return width;
         }
         let lines = (0..self.items.len()).flat_map(|row| self.cell(row, width, false));
@@ -163,14 +210,16 @@ impl Column {
     fn cell(&self, row: usize, width: usize, in_colour: bool) -> Vec<StyledText> {
         let Some(item) = self.items.get(row) else { return Vec::new() };
         let lines = match self.shape {
-            ColumnFit::Words if length(&item.text) > width => {
+            ColumnFit::Text if length(&item.text) > width => {
+                let words = item.text.split_whitespace().map(|word| broken(word, width));
+                wrap(&words.collect::<Vec<_>>().join(" "), width, 0)
+            }
+            ColumnFit::Words | ColumnFit::Late if length(&item.text) > width => {
                 let words: Vec<String> =
                     item.text.split_whitespace().map(|word| elide(word, width)).collect();
                 wrap(&words.join(" "), width, 0)
             }
-            ColumnFit::Words | ColumnFit::Whole | ColumnFit::Spare(_) => {
-                vec![elide(&item.text, width)]
-            }
+            _ => vec![elide(&item.text, width)],
         };
         let colour = item.colour.filter(|_| in_colour);
         lines.into_iter().map(|line| (line, colour)).collect()
@@ -180,8 +229,9 @@ impl Column {
 /// A line of an item, and its colour.
 type StyledText = (String, Option<Color>);
 
-/// Puts a row below the others: as many lines as its longest item has, without blanks at their ends.
-fn put(lines: &mut Vec<String>, row: &[Vec<StyledText>], widths: &[usize]) {
+/// The lines of a row: as many as its longest item has, without blanks at their ends.
+fn laid_out(row: &[Vec<StyledText>], widths: &[usize]) -> Vec<String> {
+    let mut lines = Vec::new();
     let height = row.iter().map(Vec::len).max().unwrap_or(0).max(1);
     for place in 0..height {
         let mut line = String::new();
@@ -201,6 +251,7 @@ fn put(lines: &mut Vec<String>, row: &[Vec<StyledText>], widths: &[usize]) {
         }
         lines.push(line);
     }
+    lines
 }
 
 /// A terminal's code for each colour that a table uses.

@@ -3,32 +3,51 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
 
 use super::escape::escape_line;
-use crate::humanize::metric;
+use super::fit::wrap;
+use super::{INDENT, Page};
+use crate::humanize::{count, metric};
 use crate::status::{State, Status, TaskStatus, TrialStatus};
 
 /// How many running trials are shown with their last metric.
 const SHOWN_RUNNING: usize = 8;
+/// How many warnings are shown; more are counted only.
+const SHOWN_WARNINGS: usize = 4;
+
+/// Where a live view is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Where it is all that the command says.
+    Out,
+    /// Where stdout has something else.
+    Err,
+}
 
 /// A live view on a terminal.
 #[derive(Debug)]
 pub struct Bars {
     all: MultiProgress,
     tasks: BTreeMap<String, ProgressBar>,
-    running: Vec<ProgressBar>,
-}
-
-impl Default for Bars {
-    fn default() -> Self {
-        Self { all: MultiProgress::new(), tasks: BTreeMap::new(), running: Vec::new() }
-    }
+    lines: Vec<ProgressBar>,
 }
 
 impl Bars {
+    /// A view that shows nothing yet.
+    #[must_use]
+    pub fn new(stream: Stream) -> Self {
+        let target = match stream {
+            Stream::Out => ProgressDrawTarget::stdout(),
+            Stream::Err => ProgressDrawTarget::stderr(),
+        };
+        let all = MultiProgress::with_draw_target(target);
+        Self { all, tasks: BTreeMap::new(), lines: Vec::new() }
+    }
+
     /// Draws a status in place of the one before.
-    pub fn draw(&mut self, status: &Status) {
+    pub fn draw(&mut self, status: &Status, page: &Page) {
         let width = status.tasks.iter().map(|task| task.name.len()).max().unwrap_or(0);
         for task in &status.tasks {
             let bar = self.tasks.entry(task.name.clone()).or_insert_with(|| {
@@ -47,12 +66,13 @@ impl Bars {
             lines.truncate(SHOWN_RUNNING);
             lines.push(format!("… and {hidden} more"));
         }
-        while self.running.len() < lines.len() {
+        lines.extend(warnings(status, page));
+        while self.lines.len() < lines.len() {
             let line = self.all.add(ProgressBar::new_spinner());
             line.set_style(style("  {wide_msg}"));
-            self.running.push(line);
+            self.lines.push(line);
         }
-        for (place, bar) in self.running.iter().enumerate() {
+        for (place, bar) in self.lines.iter().enumerate() {
             let line = lines.get(place).map(String::as_str).unwrap_or_default();
             bar.set_message(escape_line(line).into_owned());
         }
@@ -82,15 +102,13 @@ fn counts(task: &TaskStatus) -> String {
 
 /// `train/3 step 120 loss=0.12`, for each trial that runs, or that was preempted and will run again.
 fn running(status: &Status) -> Vec<String> {
-    let of_task = |task: &TaskStatus| {
-        let name = task.name.clone();
-        task.trials
-            .iter()
-            .filter(|trial| matches!(trial.state, State::Running | State::Preempted))
-            .map(move |trial| line(&name, trial))
-            .collect::<Vec<_>>()
-    };
-    status.tasks.iter().flat_map(of_task).collect()
+    let mut lines = Vec::new();
+    for task in &status.tasks {
+        let trials = task.trials.iter();
+        let shown = trials.filter(|trial| matches!(trial.state, State::Running | State::Preempted));
+        lines.extend(shown.map(|trial| line(&task.name, trial)));
+    }
+    lines
 }
 
 fn line(task: &str, trial: &TrialStatus) -> String {
@@ -110,21 +128,43 @@ fn line(task: &str, trial: &TrialStatus) -> String {
     format!("{task}/{}{step}{part}{metrics}{message}{story}", trial.index)
 }
 
-/// Lines for what changed since the last look, for a file or a pipe.
+/// The warnings, broken into lines that stand as far in as those of trials.
+fn warnings(status: &Status, page: &Page) -> Vec<String> {
+    let width = page.width.map_or(usize::MAX, |width| width.saturating_sub(INDENT));
+    let hidden = status.warnings.len().saturating_sub(SHOWN_WARNINGS);
+    let shown = status.warnings.iter().take(SHOWN_WARNINGS);
+    let shown = shown.flat_map(|text| wrap(&format!("warning: {text}"), width, INDENT));
+    let more = (hidden > 0).then(|| format!("… and {}", count(hidden, "more warning")));
+    shown.chain(more).collect()
+}
+
+/// What is new since the last look, for a file, a pipe or a program.
 #[derive(Debug, Default)]
 pub struct Changes {
     known: BTreeMap<(String, u32), (State, usize)>,
     warnings: Vec<String>,
+    state: Option<State>,
+}
+
+/// One thing that is new.
+#[derive(Debug)]
+pub enum Change<'a> {
+    /// A warning that was not there.
+    Warning(String),
+    /// A warning that holds no more.
+    WarningOver(String),
+    /// A trial of a task that is in another state, or another attempt.
+    Trial(&'a str, &'a TrialStatus),
 }
 
 impl Changes {
-    /// What is new, one line each.
-    pub fn lines(&mut self, status: &Status) -> Vec<String> {
-        let mut lines: Vec<String> = Vec::new();
-        if self.warnings != status.warnings {
-            lines.extend(status.warnings.iter().map(|warning| format!("warning: {warning}")));
-            self.warnings.clone_from(&status.warnings);
-        }
+    /// What is new of the warnings and of the trials. A trial that waits from the beginning is no news.
+    pub fn next<'a>(&mut self, status: &'a Status) -> Vec<Change<'a>> {
+        let new = status.warnings.iter().filter(|text| !self.warnings.contains(text)).cloned();
+        let over = self.warnings.iter().filter(|text| !status.warnings.contains(text)).cloned();
+        let mut changes: Vec<Change<'_>> = new.map(Change::Warning).collect();
+        changes.extend(over.map(Change::WarningOver));
+        self.warnings.clone_from(&status.warnings);
         for task in &status.tasks {
             for trial in &task.trials {
                 let now = (trial.state, trial.attempts.len());
@@ -134,12 +174,55 @@ impl Changes {
                     |before: (State, usize)| before.0 == now.0 && before.1.max(1) == now.1.max(1);
                 let is_news = before.map_or(trial.state != State::Pending, |before| !alike(before));
                 if is_news {
-                    lines.push(change(&task.name, trial));
+                    changes.push(Change::Trial(&task.name, trial));
                 }
             }
         }
-        lines
+        changes
     }
+
+    /// The state of the whole, if it is another one than at the last look.
+    pub fn next_state(&mut self, state: State) -> Option<State> {
+        (self.state.replace(state) != Some(state)).then_some(state)
+    }
+}
+
+impl Change<'_> {
+    /// As people read it.
+    #[must_use]
+    pub fn line(&self) -> String {
+        match self {
+            Self::Warning(text) => format!("warning: {text}"),
+            Self::WarningOver(text) => format!("no longer: {text}"),
+            Self::Trial(task, trial) => change(task, trial),
+        }
+    }
+
+    /// As programs read it. `now` is in unix seconds.
+    #[must_use]
+    pub fn json(&self, now: f64) -> Value {
+        match self {
+            Self::Warning(text) => warning_json(text, true, now),
+            Self::WarningOver(text) => warning_json(text, false, now),
+            Self::Trial(task, trial) => json!({
+                "schema": 1,
+                "time": now,
+                "event": "trial",
+                "task": task,
+                "trial": trial.index,
+                "state": trial.state,
+                "attempt": trial.attempts.last().and_then(|attempt| attempt.number),
+                "slurm_job": trial.slurm_job,
+                "step": trial.step,
+                "metrics": trial.metrics,
+                "reason": trial.reason,
+            }),
+        }
+    }
+}
+
+fn warning_json(text: &str, active: bool, now: f64) -> Value {
+    json!({"schema": 1, "time": now, "event": "warning", "text": text, "active": active})
 }
 
 fn change(task: &str, trial: &TrialStatus) -> String {
@@ -155,4 +238,47 @@ fn change(task: &str, trial: &TrialStatus) -> String {
         String::new()
     };
     format!("{task}/{} {}{attempt}{metrics}{reason}", trial.index, trial.state.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{sample_status, sample_task, sample_trial};
+
+    fn lines(changes: &mut Changes, status: &Status) -> Vec<String> {
+        changes.next(status).iter().map(Change::line).collect()
+    }
+
+    #[test]
+    fn only_what_is_new_is_told() {
+        let mut changes = Changes::default();
+        let mut status = sample_status(
+            State::Running,
+            vec![sample_task(
+                "train",
+                vec![sample_trial(0, State::Running), sample_trial(1, State::Pending)],
+            )],
+        );
+        status.warnings = vec!["squeue: no answer".to_owned()];
+        let first = ["warning: squeue: no answer", "train/0 running"];
+        assert_eq!(lines(&mut changes, &status), first);
+        assert!(lines(&mut changes, &status).is_empty());
+        status.warnings = vec!["sacct: no answer".to_owned()];
+        status.tasks[0].trials[1].state = State::Running;
+        let second =
+            ["warning: sacct: no answer", "no longer: squeue: no answer", "train/1 running"];
+        assert_eq!(lines(&mut changes, &status), second);
+        assert_eq!(changes.next_state(State::Running), Some(State::Running));
+        assert_eq!(changes.next_state(State::Running), None);
+    }
+
+    #[test]
+    fn warnings_keep_to_the_width_of_the_terminal() {
+        let mut status = sample_status(State::Running, Vec::new());
+        status.warnings = vec!["squeue: it did not answer within 30 s".to_owned(); 6];
+        let page = Page { now: 0.0, width: Some(30), colour: false };
+        let shown = warnings(&status, &page);
+        assert_eq!(shown[..2], ["warning: squeue: it did not", "  answer within 30 s"]);
+        assert_eq!(shown.last().unwrap(), "… and 2 more warnings");
+    }
 }

@@ -1,13 +1,21 @@
 //! What a person reads: tables, lines and words. Everything here only turns values into text.
 
 mod attempts;
+mod comparison;
+mod csv;
+mod doctor;
 pub mod escape;
+mod explain;
 mod fit;
 mod goodput;
 mod grid;
 pub mod live;
+mod notes;
 mod reasons;
 mod rehearsal;
+mod resources;
+mod results;
+mod show;
 mod status;
 mod table;
 #[cfg(test)]
@@ -15,16 +23,29 @@ mod tests;
 
 use std::borrow::Cow;
 use std::fmt::{Arguments, Display};
-use std::io::{IsTerminal, Write};
+use std::io::{BufWriter, IsTerminal, Write};
 use std::path::Path;
+
+use serde::Serialize;
 
 use crate::error::{CommandError, ExitCode, IoResultExt};
 
 pub use attempts::attempts_table;
+pub use comparison::comparison_text;
+pub use csv::csv_line;
+pub use doctor::doctor_text;
+pub use explain::{Explained, Sooner, explain_text};
 pub use goodput::goodput_table;
+pub use notes::change_text;
 pub use rehearsal::{rehearsal_json, rehearsal_text};
-pub use status::status_table;
-pub use table::{ListLine, list_table, plan_table};
+pub use resources::resources_table;
+pub use results::{
+    by_parameter_csv, by_parameter_table, metric_csv_row, metric_csv_titles, metrics_table,
+    results_csv, results_table,
+};
+pub use show::{Shown, ShownGeneration, show_text};
+pub use status::{parameter_text, status_table};
+pub use table::{ListLine, aligned, list_table, plan_table};
 
 /// How far in the further lines of a text stand.
 const INDENT: usize = 2;
@@ -63,9 +84,20 @@ pub fn out(text: &(impl Display + ?Sized)) -> Result<ExitCode, CommandError> {
     write(format_args!("{}\n", shown(&text, std::io::stdout().is_terminal())))
 }
 
-/// Writes JSON to stdout, and a line break.
-pub fn out_json(value: &(impl Display + ?Sized)) -> Result<ExitCode, CommandError> {
-    write(format_args!("{}\n", escape::escape_json(&value.to_string())))
+/// Writes a value as one line of JSON to stdout. Nothing in it steers a terminal.
+pub fn out_json(value: &impl Serialize) -> Result<ExitCode, CommandError> {
+    let mut stdout = BufWriter::with_capacity(64 * 1024, std::io::stdout().lock());
+    let written = escape::write_json(&mut stdout, value).and_then(|()| stdout.flush());
+    written.at("write", Path::new("standard output"))?;
+    Ok(ExitCode::Fine)
+}
+
+/// The same for text that is JSON already.
+pub fn out_json_text(text: &str) -> Result<ExitCode, CommandError> {
+    let mut stdout = std::io::stdout().lock();
+    let written = escape::write_json_text(&mut stdout, text).and_then(|()| stdout.write_all(b"\n"));
+    written.at("write", Path::new("standard output"))?;
+    Ok(ExitCode::Fine)
 }
 
 fn write(text: Arguments<'_>) -> Result<ExitCode, CommandError> {
@@ -79,7 +111,11 @@ fn shown(text: &str, is_terminal: bool) -> Cow<'_, str> {
 
 /// Says something to the person on stderr. If nobody can hear it, nothing is lost.
 pub fn say(text: &(impl Display + ?Sized)) {
-    let text = text.to_string();
+    let mut text = text.to_string();
     let mut stderr = std::io::stderr().lock();
-    drop(writeln!(stderr, "{}", shown(&text, stderr.is_terminal())));
+    let is_terminal = stderr.is_terminal();
+    if is_terminal {
+        text = fit::sentences(&text, Page::here(0.0).width);
+    }
+    drop(writeln!(stderr, "{}", shown(&text, is_terminal)));
 }

@@ -103,7 +103,7 @@ fn done(run: &RehearsedRun) -> String {
             None => parts.push((what, vec![when])),
         }
     }
-    let one = |(what, moments): (String, Vec<String>)| {
+    let parts = parts.into_iter().map(|(what, moments)| {
         let is_time = moments.iter().any(|moment| moment.ends_with('s'));
         let unit = match (is_time, moments.len()) {
             (true, _) => "",
@@ -111,8 +111,8 @@ fn done(run: &RehearsedRun) -> String {
             (false, _) => "steps ",
         };
         format!("{what} after {unit}{}", moments.join(", "))
-    };
-    let parts: Vec<String> = parts.into_iter().map(one).collect();
+    });
+    let parts: Vec<String> = parts.collect();
     if parts.is_empty() { "nothing".to_owned() } else { parts.join("; then ") }
 }
 
@@ -125,11 +125,17 @@ fn moment(attempt: &RehearsedAttempt, injected: Injected) -> String {
 
 fn seen(run: &RehearsedRun, comparison: Option<&Comparison>, baseline: &RehearsedRun) -> String {
     let mut parts = Vec::new();
-    let saved = |attempt| match reaction(attempt, baseline)? {
-        Reaction::Saved(_, seconds) | Reaction::WentOn(_, seconds) => Some(seconds),
+    let saved = run.attempts.iter().filter_map(|attempt| match reaction(attempt, baseline)? {
+        Reaction::Saved(step, _) | Reaction::WentOn(step, _) => attempt.save_seconds(step),
         Reaction::Left | Reaction::DiedOfTerm | Reaction::Finished | Reaction::Nothing => None,
-    };
-    if let Some(longest) = run.attempts.iter().filter_map(saved).reduce(f64::max) {
+    });
+    let last = baseline.steps().last().copied();
+    if run.planned > 0 && !run.was_disturbed(last) {
+        parts.push("nothing was disturbed".to_owned());
+    } else if run.disturbed() < run.planned {
+        parts.push(format!("{} of {} took place", run.disturbed(), run.planned));
+    }
+    if let Some(longest) = saved.reduce(f64::max) {
         parts.push(format!("saved in {longest:.2}s"));
     }
     let resumes: Vec<String> = run
@@ -304,6 +310,8 @@ fn run_json(
         "number": number,
         "run": run.kind,
         "seconds": run.seconds,
+        "planned": run.planned,
+        "disturbed": run.was_disturbed(outcome.rehearsal.baseline.steps().last().copied()),
         "end": run.end,
         "codes": codes,
         "attempts": run.attempts.iter().map(attempt_json).collect::<Vec<_>>(),

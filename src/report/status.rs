@@ -1,6 +1,7 @@
 //! Where an experiment stands: a line, a table of tasks, and the trials of those that have something to tell.
 
 use nemo_core::rundir::{Cause, Params};
+use serde_json::Value;
 
 use super::fit::hang;
 use super::grid::{ColumnFit, Grid, TextCell};
@@ -9,6 +10,7 @@ use super::table::{cause, coloured};
 use super::{INDENT, Page};
 use crate::humanize::{age, count, metric};
 use crate::status::{ExperimentStatus, Status, TaskStatus, TrialStatus};
+use crate::summary::flatten;
 
 /// How many trials of a task are shown one by one; more are counted only.
 const SHOWN_TRIALS: usize = 50;
@@ -21,17 +23,12 @@ pub fn status_table(status: &Status, page: &Page) -> String {
     parts.extend(status.warnings.iter().map(|warning| line(&format!("warning: {warning}"))));
     parts.push(tasks(&status.tasks, page));
     for task in &status.tasks {
-        if task.trials.len() > 1 || task.trials.iter().any(is_telling) {
+        if !task.trials.is_empty() {
             parts.push(format!("{}\n{}", task.name, trials(task, page)));
         }
     }
-    parts.extend(reasons(status).iter().map(|reason| line(reason)));
+    parts.extend(reasons(status, page));
     parts.join("\n")
-}
-
-/// Whether there is more to a task's only trial than its state.
-fn is_telling(trial: &TrialStatus) -> bool {
-    !trial.metrics.is_empty() || trial.step.is_some() || trial.attempts.len() > 1
 }
 
 fn headline(experiment: &ExperimentStatus, now: f64) -> String {
@@ -79,7 +76,7 @@ fn trials(task: &TaskStatus, page: &Page) -> String {
             coloured(trial.state),
             TextCell::from(parameters(trial, &constant)),
             TextCell::from(trial.step.map_or_else(String::new, |step| step.to_string())),
-            TextCell::from(pairs(&trial.metrics)),
+            TextCell::from(metrics(trial)),
             TextCell::from(attempts_in_words(trial)),
             TextCell::from(trial.slurm_job.as_deref().unwrap_or("")),
             TextCell::from(if task.best == Some(trial.index) { "best" } else { "" }),
@@ -95,18 +92,19 @@ fn trials(task: &TaskStatus, page: &Page) -> String {
 
 /// The parameters that are the same in every trial, and tell nothing in a table.
 fn constants(task: &TaskStatus) -> Vec<String> {
-    let known = || task.trials.iter().filter_map(|trial| trial.params.as_ref());
-    let Some(first) = known().next().filter(|_| task.trials.len() > 1) else { return Vec::new() };
-    let same = |(name, value): &(&String, &serde_json::Value)| {
-        known().all(|params| params.get(*name) == Some(*value))
-    };
-    first.iter().filter(same).map(|(name, _)| name.clone()).collect()
+    let known: Vec<&Params> =
+        task.trials.iter().filter_map(|trial| trial.params.as_ref()).collect();
+    let Some(first) = known.first().filter(|_| task.trials.len() > 1) else { return Vec::new() };
+    let constant = first
+        .iter()
+        .filter(|(name, value)| known.iter().all(|params| params.get(*name) == Some(*value)));
+    constant.map(|(name, _)| name.clone()).collect()
 }
 
 /// Those that tell a trial from others; `?` where they are unknown.
 fn parameters(trial: &TrialStatus, constant: &[String]) -> String {
-    let shown = |params| pairs(&without(params, constant));
-    trial.params.as_ref().map_or_else(|| "?".to_owned(), shown)
+    let params = trial.params.as_ref();
+    params.map_or_else(|| "?".to_owned(), |params| pairs(&without(params, constant)))
 }
 
 fn without(params: &Params, names: &[String]) -> Params {
@@ -144,18 +142,42 @@ fn attempts_in_words(trial: &TrialStatus) -> String {
     }
 }
 
-/// `lr=0.1 width=32`; nested names are joined by dots.
-fn pairs(values: &serde_json::Map<String, serde_json::Value>) -> String {
-    values.iter().map(pair).collect::<Vec<_>>().join(" ")
+/// `loss=0.2513 acc=0.9`.
+fn metrics(trial: &TrialStatus) -> String {
+    let pair = |(name, value): (&String, &Value)| format!("{name}={}", metric(value));
+    trial.metrics.iter().map(pair).collect::<Vec<_>>().join(" ")
 }
 
-fn pair((name, value): (&String, &serde_json::Value)) -> String {
+/// `lr=0.1 model.width=32`.
+pub(super) fn pairs(params: &Params) -> String {
+    flatten(params).into_iter().map(parameter_text).collect::<Vec<_>>().join(" ")
+}
+
+/// One parameter, as in `lr=0.1`: as it was written, for a rounded one would look like another.
+#[must_use]
+pub fn parameter_text((name, value): (String, &Value)) -> String {
     match value {
-        serde_json::Value::Object(nested) => {
-            let nested = pairs(nested);
-            nested.split(' ').map(|pair| format!("{name}.{pair}")).collect::<Vec<_>>().join(" ")
-        }
-        serde_json::Value::String(text) => format!("{name}={text}"),
-        value => format!("{name}={}", metric(value)),
+        Value::String(text) => format!("{name}={text}"),
+        other => format!("{name}={other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn parameters_are_shown_as_they_were_written() {
+        let check = |params: Value, expected| {
+            assert_eq!(pairs(params.as_object().unwrap()), expected, "{params}");
+        };
+        check(json!({ "lr": 0.000_123_456, "seed": 20_261_130 }), "lr=0.000123456 seed=20261130");
+        check(json!({ "lr": 1.0, "n": 1, "flag": true, "x": null }), "lr=1.0 n=1 flag=true x=null");
+        check(json!({ "model": { "kind": "a b", "width": 8 } }), "model.kind=a b model.width=8");
+        let trial = crate::status::sample_trial(0, crate::status::State::Running);
+        let values = json!({ "loss": 0.123_456 }).as_object().cloned().unwrap();
+        assert_eq!(metrics(&TrialStatus { metrics: values, ..trial }), "loss=0.1235");
     }
 }

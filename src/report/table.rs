@@ -6,6 +6,7 @@ use nemo_core::rundir::Cause;
 use super::Page;
 use super::escape::escape_line;
 use super::grid::{ColumnFit, Grid, TextCell};
+use crate::experiment::OutsideDependency;
 use crate::humanize::{age, duration, metric};
 use crate::plan::{JobArray, Plan, Relation};
 use crate::status::State;
@@ -25,6 +26,16 @@ pub(super) fn table(header: &[&str]) -> Table {
         table.force_no_tty();
     }
     table
+}
+
+/// Rows of words below their titles.
+#[must_use]
+pub fn aligned(header: &[&str], rows: &[Vec<String>]) -> String {
+    let mut table = table(header);
+    for row in rows {
+        table.add_row(row.iter().map(cell));
+    }
+    text(&table)
 }
 
 /// A cell of foreign text.
@@ -91,26 +102,31 @@ pub struct ListLine {
 pub fn list_table(lines: &[ListLine], page: &Page) -> String {
     let mut grid = Grid::new(&[
         ("experiment", ColumnFit::Whole),
+        ("job", ColumnFit::Whole),
         ("state", ColumnFit::Whole),
-        ("trials", ColumnFit::Words),
-        ("best", ColumnFit::Spare(2)),
-        ("submitted", ColumnFit::Spare(1)),
-        ("looked at", ColumnFit::Spare(3)),
+        ("trials", ColumnFit::Late),
+        ("best", ColumnFit::Spare(3)),
+        ("tags", ColumnFit::Spare(1)),
+        ("submitted", ColumnFit::Spare(2)),
+        ("looked at", ColumnFit::Spare(4)),
         ("folder", ColumnFit::Spare(0)),
     ]);
     for line in lines {
         let row = line.row.as_ref();
+        let job = row.and_then(|row| row.slurm_job);
         grid.row([
             TextCell::from(&line.id),
+            TextCell::from(job.map_or_else(String::new, |job| job.to_string())),
             row.map_or_else(damaged, |row| coloured(row.state)),
             TextCell::from(row.map_or_else(String::new, trials)),
             TextCell::from(row.and_then(|row| row.best.as_ref()).map_or_else(String::new, best)),
+            TextCell::from(row.map_or_else(String::new, |row| row.tags.join(" "))),
             TextCell::from(age(line.created, page.now)),
             TextCell::from(row.map_or_else(String::new, |row| looked_at(row, page.now))),
             TextCell::from(&line.dir),
         ]);
     }
-    grid.without_empty().lines(page).join("\n")
+    grid.without_empty().lines_telling(page).join("\n")
 }
 
 /// A folder that can't be read.
@@ -139,7 +155,7 @@ fn looked_at(row: &ExperimentBrief, now: f64) -> String {
 
 /// The arrays of a plan in their order.
 #[must_use]
-pub fn plan_table(plan: &Plan) -> String {
+pub fn plan_table(plan: &Plan, outside: &[OutsideDependency]) -> String {
     let mut table = table(&["", "task", "trials", "array", "starts"]);
     for (place, array) in plan.arrays.iter().enumerate() {
         let throttle = array.throttle.map_or_else(String::new, |n| format!("%{n}"));
@@ -148,14 +164,17 @@ pub fn plan_table(plan: &Plan) -> String {
             array.task.clone(),
             array.trials.to_string().replace('-', "–"),
             format!("{}{throttle}", array.indices()),
-            after(array),
+            starts(array, outside),
         ]);
     }
     text(&table)
 }
 
-fn after(array: &JobArray) -> String {
+fn starts(array: &JobArray, outside: &[OutsideDependency]) -> String {
     match (array.after.is_empty(), array.held) {
+        (true, _) if !outside.is_empty() => {
+            outside.iter().map(OutsideDependency::in_words).collect::<Vec<_>>().join(", ")
+        }
         (true, true) => "when all is submitted".to_owned(),
         (true, false) => "at once".to_owned(),
         (false, _) => array.after.iter().map(dependency).collect::<Vec<_>>().join(", "),

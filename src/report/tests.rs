@@ -4,63 +4,22 @@ use nemo_core::rundir::Cause;
 use serde_json::json;
 
 use super::*;
+use crate::experiment::Goal;
+use crate::slurm::JobId;
 use crate::status::{
-    AttemptStatus, Certainty, Counters, ExcludedNode, ExperimentStatus, Label, State, Status,
-    TaskStatus, TrialStatus, recount,
+    AttemptStatus, ExcludedNode, Label, State, Status, TaskStatus, TrialStatus, sample_status,
+    sample_task, sample_trial,
 };
 use crate::summary::{BestTrial, ExperimentBrief};
 
 /// An experiment of these tasks, submitted a minute ago.
 fn status(tasks: Vec<TaskStatus>) -> Status {
-    Status {
-        schema: 1,
-        experiment: ExperimentStatus {
-            id: "sample-00000100".to_owned(),
-            name: "sample".to_owned(),
-            state: State::Running,
-            reason: None,
-            created: 100,
-            stale: false,
-            dir: "/home/ada/.nemo_slurm/experiments/sample-00000100".to_owned(),
-        },
-        tasks,
-        warnings: Vec::new(),
-    }
-}
-
-fn task(name: &str, trials: Vec<TrialStatus>) -> TaskStatus {
-    let mut task = TaskStatus {
-        name: name.to_owned(),
-        state: State::Pending,
-        counts: std::collections::BTreeMap::new(),
-        executor: "here".to_owned(),
-        dir: format!("/x/tasks/{name}"),
-        start: None,
-        end: None,
-        best: None,
-        trials,
-    };
-    recount(&mut task);
-    task
+    sample_status(State::Running, tasks)
 }
 
 fn trial(index: u32, state: State, reason: &str) -> TrialStatus {
-    TrialStatus {
-        index,
-        state,
-        reason: (!reason.is_empty()).then(|| reason.to_owned()),
-        certainty: Certainty::Open,
-        remedy: None,
-        params: Some(serde_json::Map::new()),
-        slurm_job: None,
-        step: None,
-        progress: None,
-        message: None,
-        labels: Vec::new(),
-        metrics: serde_json::Map::new(),
-        counters: Counters::default(),
-        attempts: Vec::new(),
-    }
+    let reason = (!reason.is_empty()).then(|| reason.to_owned());
+    TrialStatus { reason, params: Some(serde_json::Map::new()), ..sample_trial(index, state) }
 }
 
 fn attempt(number: u32, cause: Option<Cause>, reason: &str) -> AttemptStatus {
@@ -111,9 +70,9 @@ fn sweep() -> Status {
             trial.metrics = object(json!({ "train_loss": 0.25, "validation_accuracy": 0.9125 }));
         }
     }
-    let mut train = task("pretrain-large", trials);
+    let mut train = sample_task("pretrain-large", trials);
     train.best = Some(2);
-    status(vec![task("prepare", vec![trial(0, State::Completed, "")]), train])
+    status(vec![sample_task("prepare", vec![trial(0, State::Completed, "")]), train])
 }
 
 fn object(value: serde_json::Value) -> serde_json::Map<String, serde_json::Value> {
@@ -137,6 +96,9 @@ fn a_status_fits_the_terminal() {
     TASK            STATE      TRIALS
     prepare         completed  1       1 completed
     pretrain-large  running    4       1 running, 1 pending, 1 completed, 1 failed
+    prepare
+    TRIAL  STATE
+    0      completed
     pretrain-large
     TRIAL  STATE      PARAMETERS  STEP   METRICS                     ATTEMPTS
     0      completed  lr=0.1      84000  train_loss=0.25             1
@@ -157,6 +119,9 @@ fn a_status_fits_the_terminal() {
     TASK            STATE      TRIALS
     prepare         completed  1       1 completed
     pretrain-large  running    4       1 running, 1 pending, 1 completed, 1 failed
+    prepare
+    TRIAL  STATE
+    0      completed
     pretrain-large
     TRIAL  STATE      PARAMETERS  STEP   METRICS                                     ATTEMPTS                    JOB
     0      completed  lr=0.1      84000  train_loss=0.25 validation_accuracy=0.9125  1                           418093_0
@@ -172,16 +137,16 @@ fn a_status_fits_the_terminal() {
 }
 
 #[test]
-fn an_only_trial_that_tells_something_is_shown() {
+fn an_only_trial_is_shown_too() {
     let mut measured = trial(0, State::Completed, "");
     measured.metrics = object(json!({ "loss": 0.25 }));
     let mut stepping = trial(0, State::Running, "");
     stepping.step = Some(120);
     let silent = trial(0, State::Pending, "");
     let tasks = vec![
-        task("measured", vec![measured]),
-        task("stepping", vec![stepping]),
-        task("silent", vec![silent]),
+        sample_task("measured", vec![measured]),
+        sample_task("stepping", vec![stepping]),
+        sample_task("silent", vec![silent]),
     ];
     insta::assert_snapshot!(status_table(&status(tasks), &page(80)), @"
     sample-00000100 is running (submitted 1m 0s ago)
@@ -195,6 +160,9 @@ fn an_only_trial_that_tells_something_is_shown() {
     stepping
     TRIAL  STATE    STEP
     0      running  120
+    silent
+    TRIAL  STATE
+    0      pending
     ");
 }
 
@@ -248,7 +216,7 @@ fn an_attempt_that_saved_nothing_shows_nothing_as_saved() {
     idle.checkpoint_step = idle.resume_step;
     let mut trial = trial(0, State::Running, "");
     trial.attempts = vec![attempt(0, Some(Cause::TimeLimit), ""), idle, attempt(2, None, "")];
-    insta::assert_snapshot!(attempts_table(&status(vec![task("train", vec![trial])]), &page(80)), @"
+    insta::assert_snapshot!(attempts_table(&status(vec![sample_task("train", vec![trial])]), &page(80)), @"
     TRIAL    ATTEMPT  CAUSE       RAN    NODE          FROM   SAVED  JOB
     train/0  0        time limit  4h 0m  gpu-node-017         12000  418093_3
     train/0  1        preempted   4h 0m  gpu-node-017  12000         418093_3
@@ -273,7 +241,7 @@ fn attempts_tell_of_log_policies_and_nodes_that_are_left() {
     third.labels = vec![Label { name: "slow".to_owned(), line: "input is slow".to_owned() }];
     let mut trial = trial(0, State::Completed, "");
     trial.attempts = vec![first, second, third];
-    let status = status(vec![task("train", vec![trial])]);
+    let status = status(vec![sample_task("train", vec![trial])]);
     insta::assert_snapshot!(attempts_table(&status, &page(80)), @"
     TRIAL    ATTEMPT  CAUSE             RAN    NODE          FROM   SAVED  JOB
     train/0  0        failed            4h 0m  gpu-node-017         12000  418093_3
@@ -297,12 +265,17 @@ fn brief() -> ExperimentBrief {
         trial: 3,
         metric: "loss".to_owned(),
         value: 0.123_456,
+        goal: Goal::Min,
     };
     ExperimentBrief {
         state: State::Running,
         as_of: 120.0,
         trials: [(State::Completed, 30), (State::Running, 2)].into(),
         best: Some(best),
+        tags: Vec::new(),
+        ended: None,
+        archived: false,
+        slurm_job: None,
     }
 }
 
@@ -322,6 +295,7 @@ fn in_a_list_ids_stay_whole() {
     sample-00000100                         running  2 running, 30  40s ago
                                                      completed
     a-rather-long-experiment-name-1rsq9thy  damaged
+    No room for BEST, SUBMITTED, FOLDER; --json has all.
     ");
     insta::assert_snapshot!(list_table(&list, &page(0)), @"
     EXPERIMENT                              STATE    TRIALS                   BEST         SUBMITTED  LOOKED AT  FOLDER
@@ -331,13 +305,29 @@ fn in_a_list_ids_stay_whole() {
 }
 
 #[test]
+fn a_list_of_wrapped_jobs_shows_the_number_to_type() {
+    let row = ExperimentBrief { slurm_job: Some(JobId(4711)), best: None, ..brief() };
+    let line = ListLine {
+        id: "old-00000100".to_owned(),
+        created: 100,
+        row: Some(row),
+        dir: "/home/ada/jobs/old-00000100".to_owned(),
+    };
+    insta::assert_snapshot!(list_table(&[line], &page(72)), @"
+    EXPERIMENT    JOB   STATE    TRIALS                   LOOKED AT
+    old-00000100  4711  running  2 running, 30 completed  40s ago
+    No room for SUBMITTED, FOLDER; --json has all.
+    ");
+}
+
+#[test]
 fn a_reason_names_its_trials() {
     let waits = "waits for free resources";
     let reasons = ["", waits, waits, "exited with code 1", waits, waits, "", waits];
     let trials = (0..).zip(reasons).map(|(index, why)| trial(index, State::Pending, why)).collect();
     let only = trial(0, State::Blocked, "its dependency can never be satisfied");
-    let status = status(vec![task("train", trials), task("evaluate", vec![only])]);
-    insta::assert_snapshot!(reasons::reasons(&status).join("\n"), @"
+    let status = status(vec![sample_task("train", trials), sample_task("evaluate", vec![only])]);
+    insta::assert_snapshot!(reasons::reasons(&status, &page(0)).join("\n"), @"
     train, trials 1-2, 4-5, 7: waits for free resources
     train/3: exited with code 1
     evaluate/0: its dependency can never be satisfied
@@ -348,10 +338,49 @@ fn a_reason_names_its_trials() {
 fn reasons_that_are_not_shown_are_counted() {
     let one = |index| trial(index, State::Failed, &format!("exited after {index} s"));
     let shown = |trials: u32| {
-        let lines = reasons::reasons(&status(vec![task("train", (0..trials).map(one).collect())]));
+        let lines = reasons::reasons(
+            &status(vec![sample_task("train", (0..trials).map(one).collect())]),
+            &page(0),
+        );
         (lines.len(), lines.last().cloned().unwrap_or_default())
     };
     assert_eq!(shown(10), (10, "train/9: exited after 9 s".to_owned()));
     assert_eq!(shown(11), (11, "… and 1 more reason; `--json` shows all".to_owned()));
     assert_eq!(shown(30), (11, "… and 20 more reasons; `--json` shows all".to_owned()));
+}
+
+#[test]
+fn counts_of_a_list_are_broken_only_where_no_column_can_be_left_out() {
+    let line = |trials: &[(State, u32)]| ListLine {
+        id: "resnet50-imagenet-sweep-1sfe7nrf".to_owned(),
+        created: 100,
+        row: Some(ExperimentBrief {
+            state: State::Running,
+            as_of: 160.0,
+            trials: trials.iter().copied().collect(),
+            best: None,
+            tags: Vec::new(),
+            ended: None,
+            archived: false,
+            slurm_job: None,
+        }),
+        dir: "/home/ada/.nemo_slurm/experiments/resnet50-imagenet-sweep-1sfe7nrf".to_owned(),
+    };
+    let two = [(State::Completed, 250), (State::Failed, 12)];
+    insta::assert_snapshot!(list_table(&[line(&two)], &page(80)), @"
+    EXPERIMENT                        STATE    TRIALS                    SUBMITTED
+    resnet50-imagenet-sweep-1sfe7nrf  running  250 completed, 12 failed  1m 0s ago
+    No room for FOLDER; --json has all.
+    ");
+    insta::assert_snapshot!(list_table(&[line(&two)], &page(72)), @"
+    EXPERIMENT                        STATE    TRIALS
+    resnet50-imagenet-sweep-1sfe7nrf  running  250 completed, 12 failed
+    No room for SUBMITTED, FOLDER; --json has all.
+    ");
+    insta::assert_snapshot!(list_table(&[line(&two)], &page(60)), @"
+    EXPERIMENT                        STATE    TRIALS
+    resnet50-imagenet-sweep-1sfe7nrf  running  250 completed, 12
+                                               failed
+    No room for SUBMITTED, FOLDER; --json has all.
+    ");
 }

@@ -5,10 +5,10 @@ mod word;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
-use crate::duration::slurm_time;
 use crate::experiment::{Launch, SlurmExecutor, Task};
 use crate::plan::{JobArray, Relation};
 use crate::slurm::id::JobId;
+use nemo_core::duration::slurm_time;
 
 pub use word::{shell_word, unquoted_filename};
 
@@ -27,6 +27,8 @@ pub struct ScriptContext<'a> {
     pub output_dir: PathBuf,
     /// `nemo-harness`, as the compute nodes see it.
     pub harness: &'a Path,
+    /// The file in `task_dir` that the harness reads instead of `task.json`.
+    pub spec: Option<&'a str>,
 }
 
 /// The name by which an array is found again when `sbatch`'s answer was lost. Unique: the experiment's id is.
@@ -53,7 +55,9 @@ pub fn script(array: &JobArray, setting: &ScriptContext<'_>) -> String {
     let task = shell_word(&setting.task_dir.to_string_lossy());
     text.push_str("# The harness is the batch process: signals reach it first.\n");
     text.push_str(&["exec", &harness, "run --task-dir", &task, "--offset"].join(" "));
-    text.push_str(&[" ", &array.offset.to_string(), "\n"].concat());
+    let spec =
+        setting.spec.map_or_else(String::new, |spec| format!(" --spec {}", shell_word(spec)));
+    text.push_str(&[" ", &array.offset.to_string(), &spec, "\n"].concat());
     text
 }
 
@@ -110,7 +114,8 @@ pub fn arguments(array: &JobArray, parents: &[JobId]) -> Vec<String> {
     if array.held {
         arguments.push("--hold".to_owned());
     }
-    if !array.after.is_empty() {
+    let waits = !(array.after.is_empty() && array.outside.is_empty() && array.behind.is_empty());
+    if waits {
         arguments.push(format!("--dependency={}", dependency(array, parents)));
         // Else a child whose parent failed stays pending for ever.
         arguments.push("--kill-on-invalid-dep=yes".to_owned());
@@ -120,12 +125,14 @@ pub fn arguments(array: &JobArray, parents: &[JobId]) -> Vec<String> {
 
 /// `afterok:1:2,afterany:3`: kinds in the order in which they first occur. `parents` are the ids of the plan's arrays.
 fn dependency(array: &JobArray, parents: &[JobId]) -> String {
+    let own = array.after.iter().map(|edge| (edge.on, parents[edge.array].to_string()));
+    let outside = array.outside.iter().map(|edge| (edge.on, edge.job.clone()));
+    let behind = array.behind.iter().map(|job| (Relation::AfterAny, job.clone()));
     let mut groups: Vec<(Relation, Vec<String>)> = Vec::new();
-    for edge in &array.after {
-        let id = parents[edge.array].to_string();
-        match groups.iter_mut().find(|(on, _)| *on == edge.on) {
+    for (on, id) in own.chain(outside).chain(behind) {
+        match groups.iter_mut().find(|(known, _)| *known == on) {
             Some((_, ids)) => ids.push(id),
-            None => groups.push((edge.on, vec![id])),
+            None => groups.push((on, vec![id])),
         }
     }
     groups.iter().map(dependency_of_kind).collect::<Vec<_>>().join(",")

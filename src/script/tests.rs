@@ -16,6 +16,9 @@ fn array(after: Vec<ArrayDependency>, held: bool) -> JobArray {
         throttle: NonZeroU32::new(2),
         after,
         held,
+        outside: Vec::new(),
+        behind: Vec::new(),
+        wrapped: None,
     }
 }
 
@@ -34,12 +37,20 @@ fn task() -> Task {
             lead: 120,
             every: None,
             keep: nemo_core::rundir::Keep::default(),
+            from: Vec::new(),
+            restore_to: None,
+            tier: None,
+            command: None,
+            resume: None,
         },
         restart: RestartSpec { crashes: 0, no_progress: 3, hang: None },
         metrics: std::collections::BTreeMap::new(),
         launch: None,
         log_policy: Vec::new(),
         profile: None,
+        trackers: Vec::new(),
+        retry: std::collections::BTreeMap::new(),
+        rehearse: crate::experiment::RehearsalRules::default(),
     }
 }
 
@@ -58,6 +69,7 @@ fn the_array_line_names_the_trials_of_a_sparse_array() {
         task_dir: Path::new("/x"),
         output_dir: "/x".into(),
         harness: Path::new("/x"),
+        spec: None,
     };
     let line = |array: &JobArray| {
         let options = options(array, &setting);
@@ -80,6 +92,7 @@ fn a_whole_script() {
         sbatch: [("comment", "two words # \"x\""), ("exclusive", "")]
             .map(|(k, v)| (k.to_owned(), v.to_owned()))
             .into(),
+        budget: None,
         surroundings: EnvSpec::default(),
     };
     let setting = ScriptContext {
@@ -89,6 +102,7 @@ fn a_whole_script() {
         task_dir: Path::new("/home/o'neil/50% done/tasks/train"),
         output_dir: "/home/o'neil/50% done/tasks/train/slurm".into(),
         harness: Path::new("/home/o'neil/nemo-harness"),
+        spec: None,
     };
     insta::assert_snapshot!(script(&array(Vec::new(), false), &setting), @r#"
     #!/bin/bash
@@ -126,6 +140,7 @@ fn check_processes(nodes: u32, tasks: u32, launch: Option<Launch>, expected: &st
         task_dir: Path::new("/x"),
         output_dir: "/x".into(),
         harness: Path::new("/x"),
+        spec: None,
     };
     let text = script(&array(Vec::new(), false), &setting);
     let meant = |line: &&str| line.contains("nodes") || line.contains("ntasks");

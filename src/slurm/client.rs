@@ -5,14 +5,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::command::{Call, Output, block_on};
-use super::environment::{FOR_QUESTIONS, is_for_questions, is_for_sbatch};
+use super::environment::{FOR_QUESTIONS, is_for_questions, is_for_sbatch, is_for_users_script};
 use super::error::{SlurmError, notices};
 use super::id::JobId;
 use super::parse::account::{self, AccountRow};
+use super::parse::accounts::{self, Association, OwnJob, Qos};
 use super::parse::config::{self, ClusterLimits};
 use super::parse::job::{self, JobDetail};
+use super::parse::node::{self, Node};
 use super::parse::partition::{self, Partition};
 use super::parse::queue::{self, QueueRow};
+use super::parse::usage::{self, JobUsage};
 use super::parse::{Parsed, excerpt, submit};
 
 /// How long one of Slurm's programs may take. With its controller down they give up by themselves after 9 to 18 s.
@@ -100,6 +103,12 @@ impl Client {
         Self { names, ..self.clone() }
     }
 
+    /// The same, with at most so much time for each program.
+    #[must_use]
+    pub fn within(&self, timeout: Duration) -> Self {
+        Self { timeout: timeout.min(self.timeout), ..self.clone() }
+    }
+
     /// The same for another cluster than the one that this machine belongs to: every program is told (`-M`).
     #[must_use]
     pub fn on_cluster(&self, cluster: Option<&str>) -> Self {
@@ -112,11 +121,34 @@ impl Client {
     pub fn submit(&self, script: &Path, args: &[String]) -> Result<Accepted, SlurmError> {
         let text = std::fs::read(script).unwrap_or_default(); // sbatch says it best if there is no such file
         let text = String::from_utf8_lossy(&text);
+        let sees = |name: &OsStr| is_for_sbatch(name, &text, args);
+        self.sbatch(script, args, &[], &sees)
+    }
+
+    /// Submits a script of the user's as `sbatch` itself would: with the whole environment, and words for the script. Left
+    /// out are `SBATCH_WAIT`, since `sbatch` would not return before the job is over, and what is true only of the job that
+    /// we run in.
+    pub fn submit_with_environment(
+        &self,
+        script: &Path,
+        args: &[String],
+        for_script: &[String],
+    ) -> Result<Accepted, SlurmError> {
+        self.sbatch(script, args, for_script, &is_for_users_script)
+    }
+
+    fn sbatch(
+        &self,
+        script: &Path,
+        args: &[String],
+        for_script: &[String],
+        sees: &dyn Fn(&OsStr) -> bool,
+    ) -> Result<Accepted, SlurmError> {
         let mut words = vec![OsString::from("--parsable")];
         words.extend(args.iter().map(OsString::from));
         words.push(script.into());
-        let sees = |name: &OsStr| is_for_sbatch(name, &text, args);
-        let output = block_on("sbatch", self.run("sbatch", &words, &sees, &[]))?;
+        words.extend(for_script.iter().map(OsString::from));
+        let output = block_on("sbatch", self.run("sbatch", &words, sees, &[]))?;
         let (job, cluster) =
             submit::parse(&output.stdout).ok_or_else(|| unreadable("sbatch", &output))?;
         Ok(Accepted { job, cluster, notices: notices(&output.stderr) })
@@ -223,6 +255,60 @@ impl Client {
         block_on("scontrol", both)
     }
 
+    /// The cluster's nodes.
+    pub fn nodes(&self) -> Result<Vec<Node>, SlurmError> {
+        let output = self.words("scontrol", &["--all", "--oneliner", "show", "node"])?;
+        Ok(node::parse(&output.stdout).rows)
+    }
+
+    /// What these jobs were given and have used, as far as Slurm accounts for it. One `sacct`.
+    pub fn usage(&self, jobs: &[JobId], since: i64) -> Result<Vec<JobUsage>, SlurmError> {
+        let fields = format!("--format={}", usage::FIELDS.join(","));
+        let delimiter = format!("--delimiter={}", char::from(queue::DELIMITER));
+        let since = format!("--starttime=uts{}", since.max(EARLIEST));
+        let mut all = Vec::new();
+        for list in id_lists(jobs) {
+            let which = format!("--jobs={list}");
+            let words =
+                ["--duplicates", "--parsable", "--noheader", &since, &delimiter, &fields, &which];
+            match self.words("sacct", &words) {
+                Ok(output) => all.extend(usage::parse(&output.stdout)),
+                Err(SlurmError::AccountingOff) => return Ok(Vec::new()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
+    }
+
+    /// The QOSes of the site.
+    pub fn qos(&self) -> Result<Vec<Qos>, SlurmError> {
+        let format = format!("format={}", accounts::QOS_FIELDS);
+        let words = ["--noheader", "--parsable2", "show", "qos", &format];
+        Ok(accounts::qos(&self.words("sacctmgr", &words)?.stdout))
+    }
+
+    /// The accounts that a user may use.
+    pub fn associations(&self, user: &str) -> Result<Vec<Association>, SlurmError> {
+        let format = format!("format={}", accounts::ASSOCIATION_FIELDS);
+        let user = format!("user={user}");
+        let words = ["--noheader", "--parsable2", "show", "assoc", "where", &user, &format];
+        Ok(accounts::associations(&self.words("sacctmgr", &words)?.stdout))
+    }
+
+    /// The account that a user's jobs go to where nothing names one; none if Slurm has none.
+    pub fn default_account(&self, user: &str) -> Result<Option<String>, SlurmError> {
+        let user = format!("name={user}");
+        let words =
+            ["--noheader", "--parsable2", "show", "user", "where", &user, "format=DefaultAccount"];
+        Ok(accounts::default_account(&self.words("sacctmgr", &words)?.stdout))
+    }
+
+    /// This user's jobs in the queue, each task of an array for itself.
+    pub fn own_jobs(&self) -> Result<Vec<OwnJob>, SlurmError> {
+        let words = ["--noheader", "--me", "--array", "--format=%a|%q"];
+        Ok(accounts::own_jobs(&self.words("squeue", &words)?.stdout))
+    }
+
     async fn partitions_asked(&self) -> Result<Vec<Partition>, SlurmError> {
         let words = ["--all", "--oneliner", "show", "partition"];
         let output = self.say("scontrol", &words).await?;
@@ -300,7 +386,7 @@ impl Client {
         self.run(program, &words, &is_for_questions, &FOR_QUESTIONS).await
     }
 
-    async fn run(
+    pub(super) async fn run(
         &self,
         program: &'static str,
         args: &[OsString],
@@ -339,7 +425,7 @@ fn distinct(jobs: impl Iterator<Item = JobId>) -> Vec<JobId> {
 }
 
 /// The ids as comma-separated lists that each fit into one argument: one list, but for many thousands of jobs.
-fn id_lists(jobs: &[JobId]) -> Vec<String> {
+pub(super) fn id_lists(jobs: &[JobId]) -> Vec<String> {
     let longest = "4294967295,".len();
     let lists = jobs.chunks(LONGEST_ARGUMENT / longest);
     lists.map(|some| some.iter().map(JobId::to_string).collect::<Vec<_>>().join(",")).collect()

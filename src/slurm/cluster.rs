@@ -27,13 +27,16 @@ pub struct Cluster {
     pub preempt_type: String,
     /// How partitions preempt that say nothing else.
     pub preempt_mode: String,
+    /// Whether a user's limits are enforced.
+    #[serde(default)]
+    pub limits_enforced: bool,
     /// Its partitions.
-    pub partitions: Vec<Notice>,
+    pub partitions: Vec<PartitionPreemption>,
 }
 
 /// How a partition preempts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Notice {
+pub struct PartitionPreemption {
     /// The partition.
     pub name: String,
     /// Whether it is the cluster's default.
@@ -55,7 +58,7 @@ impl Cluster {
         let most = limits
             .max_array_tasks
             .map_or(limits.max_array_size, |tasks| tasks.min(limits.max_array_size));
-        let notice = |partition: &Partition| Notice {
+        let preemption = |partition: &Partition| PartitionPreemption {
             name: partition.name.clone(),
             default: partition.default,
             grace_time: partition.grace_time,
@@ -73,17 +76,21 @@ impl Cluster {
                 .filter(|code| *code > 0)
                 .find_map(|code| code.try_into().ok()),
             preempt_user_signal: limits.preempt_user_signal,
+            limits_enforced: limits.limits_enforced,
             preempt_type: limits.preempt_type.clone(),
             preempt_mode: limits.preempt_mode.clone(),
-            partitions: partitions.iter().map(notice).collect(),
+            partitions: partitions.iter().map(preemption).collect(),
         }
     }
 
     /// The partitions that a job may come to: the default one if none is named.
-    pub fn meant<'a>(&'a self, partition: Option<&'a str>) -> impl Iterator<Item = &'a Notice> {
-        self.partitions.iter().filter(move |notice| match partition {
-            Some(names) => names.split(',').any(|name| name == notice.name),
-            None => notice.default,
+    pub fn partitions_for<'a>(
+        &'a self,
+        partition: Option<&'a str>,
+    ) -> impl Iterator<Item = &'a PartitionPreemption> {
+        self.partitions.iter().filter(move |known| match partition {
+            Some(names) => names.split(',').any(|name| name == known.name),
+            None => known.default,
         })
     }
 
@@ -98,8 +105,8 @@ impl Cluster {
             "preempt/none" => false,
             "preempt/qos" => true,
             _ => self
-                .meant(partition)
-                .any(|notice| notice.grace_time > 0 && !notice.preempt_mode.contains("OFF")),
+                .partitions_for(partition)
+                .any(|known| known.grace_time > 0 && !known.preempt_mode.contains("OFF")),
         };
         !self.preempt_user_signal && may_have_grace
     }
@@ -110,26 +117,28 @@ mod tests {
     use super::*;
 
     fn cluster(preempt_type: &str, preempt_user_signal: bool) -> Cluster {
-        let notice = |name: &str, default, grace_time, preempt_mode: &str| Notice {
-            name: name.to_owned(),
-            default,
-            grace_time,
-            preempt_mode: preempt_mode.to_owned(),
-            default_time: None,
-        };
+        let preemption =
+            |name: &str, default, grace_time, preempt_mode: &str| PartitionPreemption {
+                name: name.to_owned(),
+                default,
+                grace_time,
+                preempt_mode: preempt_mode.to_owned(),
+                default_time: None,
+            };
         Cluster {
             name: "dev".to_owned(),
             version: "22.05.8".to_owned(),
             max_array: NonZeroU32::MIN,
             kill_wait: 30,
             requeue_exit: None,
+            limits_enforced: false,
             preempt_user_signal,
             preempt_type: preempt_type.to_owned(),
             preempt_mode: "REQUEUE".to_owned(),
             partitions: vec![
-                notice("main", true, 20, "OFF"),
-                notice("scavenge", false, 20, "REQUEUE"),
-                notice("harsh", false, 0, "REQUEUE"),
+                preemption("main", true, 20, "OFF"),
+                preemption("scavenge", false, 20, "REQUEUE"),
+                preemption("harsh", false, 0, "REQUEUE"),
             ],
         }
     }

@@ -59,8 +59,9 @@ impl JobControl {
         };
         self.ask(&new)?;
         let known = self.known.borrow();
-        let is_own = |id: &&String| array(id).is_some_and(|job| known.get(&job) == Some(&true));
-        Ok(ids.iter().filter(is_own).cloned().collect())
+        let own =
+            ids.iter().filter(|id| array(id).is_some_and(|job| known.get(&job) == Some(&true)));
+        Ok(own.cloned().collect())
     }
 
     fn ask(&self, jobs: &[JobId]) -> Result<(), SlurmError> {
@@ -94,6 +95,13 @@ impl JobControl {
     /// Puts jobs back into the queue. One that is there already is fine.
     pub fn requeue(&self, ids: &[String]) -> Result<(), SlurmError> {
         let requeued = self.client.on_jobs("scontrol", &["requeue"], &self.own(ids)?);
+        but_for(requeued, "Job is pending execution")
+    }
+
+    /// Puts running jobs back into the queue. Slurm passes over those that have ended, or were cancelled, in silence.
+    pub fn requeue_running(&self, ids: &[String]) -> Result<(), SlurmError> {
+        let own = self.own(ids)?;
+        let requeued = self.client.on_jobs("scontrol", &["requeue", "Incomplete"], &own);
         but_for(requeued, "Job is pending execution")
     }
 

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use nemo_core::environment::FOR_SBATCH;
+use nemo_core::environment::{FOR_SBATCH, is_of_submitting_job};
 
 /// Variables of Slurm's programs that say where the cluster is and who we are. They are passed on.
 const KEPT: [&str; 6] = [
@@ -42,8 +42,13 @@ pub(super) fn is_for_questions(name: &OsStr) -> bool {
 /// Whether `sbatch` may see this variable. It exports to the job, and so to the accounting database, all that it sees:
 /// only what it needs itself. Programs get their environment from the experiment's folder.
 pub(super) fn is_for_sbatch(name: &OsStr, script: &str, args: &[String]) -> bool {
-    let is_one = |list: &[&str]| list.iter().any(|one| name == *one);
-    is_one(&FOR_SBATCH) || is_one(&KEPT) || is_overridable_default(name, script, args)
+    FOR_SBATCH.iter().chain(&KEPT).any(|kept| name == *kept)
+        || is_overridable_default(name, script, args)
+}
+
+/// Whether `sbatch` may see this variable where it submits a script of the user's, whose job inherits everything.
+pub(super) fn is_for_users_script(name: &OsStr) -> bool {
+    name != "SBATCH_WAIT" && !name.to_str().is_some_and(is_of_submitting_job)
 }
 
 /// A default of the user's that neither script nor arguments decide.
@@ -62,10 +67,6 @@ fn is_overridable_default(name: &OsStr, script: &str, args: &[String]) -> bool {
 
 /// Names the defaults for `sbatch` that the shell has and that are not passed on, and what counts in their stead.
 pub fn ignored_defaults<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
-    // The cluster is read by others.
-    let is_passed_on = |name: &str| {
-        name == "SBATCH_CLUSTERS" || PAYER.iter().any(|(variable, _, _)| name == *variable)
-    };
     let ignored = names.filter(|name| name.starts_with("SBATCH_") && !is_passed_on(name));
     let mut ignored: Vec<String> = ignored.map(|name| format!("`{name}`")).collect();
     ignored.sort_unstable();
@@ -74,6 +75,11 @@ pub fn ignored_defaults<'a>(names: impl Iterator<Item = &'a str>) -> Option<Stri
         let names = ignored.join(", ");
         format!("{names} {are} ignored: set {them} in the file's executor instead")
     })
+}
+
+fn is_passed_on(name: &str) -> bool {
+    // The cluster is read by others.
+    name == "SBATCH_CLUSTERS" || PAYER.iter().any(|(variable, _, _)| name == *variable)
 }
 
 #[cfg(test)]
@@ -116,6 +122,22 @@ mod tests {
         let all = ["PATH", "HOME", "SLURM_CONF", "SBATCH_QOS", "TOKEN", "LANG", "SBATCH_EXPORT"];
         let seen = all.map(|name| is_for_sbatch(OsStr::new(name), "", &[]));
         assert_eq!(seen, [true, true, true, true, false, false, false]);
+    }
+
+    #[test]
+    fn a_users_script_is_not_the_task_that_submits_it() {
+        let all = [
+            "PATH",
+            "RANK",
+            "SLURM_JOB_ID",
+            "SBATCH_QOS",
+            "SBATCH_WAIT",
+            "SLURM_ARRAY_JOB_ID",
+            "SLURM_ARRAY_TASK_ID",
+            "SLURM_RESTART_COUNT",
+        ];
+        let seen = all.into_iter().filter(|name| is_for_users_script(OsStr::new(name)));
+        assert_eq!(seen.collect::<Vec<_>>(), all[..4]);
     }
 
     #[test]

@@ -85,6 +85,9 @@ impl SlurmError {
             Self::MissingProgram { .. } => {
                 Some("run this on a login node, or load the module that provides Slurm")
             }
+            Self::ControllerDown { reason, .. } if is_unconfigured(reason) => Some(
+                "run this on a login node of the cluster; if Slurm's configuration is elsewhere, name it: `export SLURM_CONF=/path/to/slurm.conf`",
+            ),
             Self::NoAnswer { .. } | Self::ControllerDown { .. } => {
                 Some("run the same command again in a minute: nothing was assumed, nothing is lost")
             }
@@ -188,4 +191,14 @@ fn without_prefixes(line: &str) -> &str {
     ["error: ", "fatal: ", "Batch job submission failed: "]
         .iter()
         .fold(rest, |rest, prefix| rest.strip_prefix(prefix).unwrap_or(rest))
+}
+/// Whether Slurm's programs found no configuration, neither in a file nor by the network's name service.
+fn is_unconfigured(reason: &str) -> bool {
+    [
+        "Could not establish a configuration source",
+        "DNS SRV lookup failed",
+        "Unable to process configuration file",
+    ]
+    .iter()
+    .any(|words| reason.contains(words))
 }

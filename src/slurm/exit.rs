@@ -31,7 +31,6 @@ const LAST_SIGNAL: u32 = 64;
 impl From<SlurmExitCode> for JobExit {
     fn from(shown: SlurmExitCode) -> Self {
         let SlurmExitCode { code, signal } = shown;
-        let is_signal = |number: u32| (1..=LAST_SIGNAL).contains(&number);
         match (code, signal) {
             (_, NO_OUTPUT_FILE) => Self::NoOutputFile,
             (_, signal) if signal != 0 => Self::Signal(signal),
@@ -40,6 +39,10 @@ impl From<SlurmExitCode> for JobExit {
             (code, _) => Self::Code(code),
         }
     }
+}
+
+fn is_signal(number: u32) -> bool {
+    (1..=LAST_SIGNAL).contains(&number)
 }
 
 /// Whether the batch script, which is our harness or a shell that could not start it, exits with this code by itself.

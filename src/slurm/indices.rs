@@ -103,12 +103,12 @@ impl IndexSet {
     /// The same indices, all lower by `offset`, below which there must be none.
     #[must_use]
     pub fn lowered(&self, offset: u32) -> Self {
-        let lower = |range: &IndexRange| IndexRange {
+        let ranges = self.ranges.iter().map(|range| IndexRange {
             first: range.first.saturating_sub(offset),
             last: range.last.saturating_sub(offset),
             step: range.step,
-        };
-        Self { ranges: self.ranges.iter().map(lower).collect() }
+        });
+        Self { ranges: ranges.collect() }
     }
 
     /// The ranges, rising.

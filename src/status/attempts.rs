@@ -26,14 +26,29 @@ pub(super) fn merge(files: &TrialFiles, seen: &SlurmRows<'_>) -> Vec<AttemptStat
     attempts
 }
 
+/// Those that belong to the trial's last retry; all where it was never retried.
+pub(super) fn since_retry<'a>(
+    attempts: &'a [AttemptStatus],
+    files: &TrialFiles,
+    seen: &SlurmRows<'_>,
+) -> &'a [AttemptStatus] {
+    let Some(from) = files.retried_from else { return attempts };
+    let job = seen.shown();
+    let is_new = |attempt: &AttemptStatus| match attempt.number {
+        Some(number) => number >= from,
+        None => attempt.slurm_job == job,
+    };
+    let n_earlier = attempts.iter().rposition(|attempt| !is_new(attempt)).map_or(0, |at| at + 1);
+    &attempts[n_earlier..]
+}
+
 /// Sets a cause on attempts that are over but recorded no end. Even Slurm may not know of them: a controller that was
 /// killed forgets what it started last.
 pub(super) fn accounted(mut attempts: Vec<AttemptStatus>, state: State) -> Vec<AttemptStatus> {
     let may_run = matches!(state, State::Running | State::Unknown);
     let over = attempts.len().saturating_sub(usize::from(may_run));
-    let is_open =
-        |attempt: &&mut AttemptStatus| attempt.cause.is_none() && attempt.number.is_some();
-    for attempt in attempts[..over].iter_mut().filter(is_open) {
+    let over = attempts[..over].iter_mut();
+    for attempt in over.filter(|attempt| attempt.cause.is_none() && attempt.number.is_some()) {
         attempt.cause = Some(Cause::NodeFailure);
         let why = "it was killed, or its node was lost, before the harness could record the end";
         attempt.reason.get_or_insert_with(|| why.to_owned());
@@ -48,9 +63,17 @@ pub(super) fn from_files(files: &TrialFiles) -> Vec<AttemptStatus> {
     for record in &files.attempts {
         match record {
             AttemptRecord::Start(start) => attempts.push(started(start)),
+            AttemptRecord::WentOn { attempt, step, .. } => {
+                if let Some(open) = of_number(&mut attempts, *attempt) {
+                    open.resume_step = Some(*step);
+                }
+            }
             AttemptRecord::Ready { .. }
+            | AttemptRecord::Warning { .. }
             | AttemptRecord::Removed { .. }
             | AttemptRecord::Hang { .. } => {}
+            // What was saved after that is not resumed from any more.
+            AttemptRecord::SetAside { from_step, .. } => saved = saved.min(*from_step),
             AttemptRecord::Label { attempt, name, line, .. } => {
                 if let Some(open) = of_number(&mut attempts, *attempt) {
                     open.labels.push(Label { name: name.clone(), line: line.clone() });
@@ -70,7 +93,7 @@ pub(super) fn from_files(files: &TrialFiles) -> Vec<AttemptStatus> {
             }
             AttemptRecord::End(end) => {
                 if let Some(open) = of_number(&mut attempts, end.attempt) {
-                    ended(open, end);
+                    ended(open, end, files.signs.get(&end.attempt).copied());
                 }
             }
         }
@@ -100,8 +123,16 @@ fn started(start: &AttemptStart) -> AttemptStatus {
     }
 }
 
-fn ended(attempt: &mut AttemptStatus, end: &AttemptEnd) {
-    attempt.end = Some(end.time);
+/// Whether a later attempt wrote this end: it knows neither how nor when the attempt was lost.
+#[must_use]
+pub fn is_guess(end: &AttemptEnd) -> bool {
+    end.cause == Cause::NodeFailure && end.exit_code.is_none() && end.signal.is_none()
+}
+
+/// `sign` is when the attempt was last heard of, where its end is a guess.
+fn ended(attempt: &mut AttemptStatus, end: &AttemptEnd, sign: Option<f64>) {
+    let began = attempt.start.unwrap_or(end.time);
+    attempt.end = Some(sign.map_or(end.time, |sign| sign.max(began).min(end.time)));
     attempt.cause = Some(end.cause);
     attempt.exit_code = end.exit_code;
     attempt.signal = end.signal;
@@ -111,6 +142,12 @@ fn ended(attempt: &mut AttemptStatus, end: &AttemptEnd) {
 
 /// Adds what only Slurm knows to an attempt that left no end, or whose end the next one wrote by guess.
 fn complete(attempt: &mut AttemptStatus, row: &AccountRow) {
+    let is_lost = attempt.cause == Some(Cause::NodeFailure);
+    let is_guess = is_lost && attempt.exit_code.is_none() && attempt.signal.is_none();
+    if is_guess && was_over(row) {
+        // The later attempt may have begun long after.
+        attempt.end = seconds(row.end);
+    }
     let has_known_cause = match attempt.cause {
         Some(Cause::NodeFailure) => row.state == JobState::Requeued,
         cause => cause.is_some(),
@@ -136,7 +173,7 @@ fn from_row(row: &AccountRow, seen: &SlurmRows<'_>) -> AttemptStatus {
     };
     AttemptStatus {
         number: None,
-        slurm_job: seen.shown(),
+        slurm_job: seen.shown_of(row),
         node: Some(row.nodes.to_string()),
         start: seconds(row.start),
         end: seconds(row.end),

@@ -3,30 +3,35 @@
 use std::collections::BTreeMap;
 
 use nemo_core::exit;
-use nemo_core::rundir::Cause;
 use nemo_core::rundir::runner::RunnerRecord;
+use nemo_core::rundir::{Cause, requests};
 
 use super::{
-    AssessedState, AttemptStatus, Certainty, State, StatusInputs, TrialFiles, TrialStatus,
+    AssessedState, AttemptStatus, Certainty, Remedy, State, StatusInputs, TrialFiles, TrialStatus,
     attempts, status, trial, waiting,
 };
 use crate::experiment::Task;
+use crate::journal::{self, LastRetry};
 use crate::process::Liveness;
 
 /// All trials of a task, as the runner's record and their own folders tell.
 pub(super) fn trials(task: &Task, sources: &StatusInputs<'_>) -> Vec<TrialStatus> {
-    let last = last_words(task, &sources.runner.records);
+    let retries = journal::last_retries(&sources.stored.journal, &task.name);
+    let last = last_words(task, &sources.runner.records, &retries);
     let none = BTreeMap::new();
     let files = sources.files.get(&task.name).unwrap_or(&none);
     let nothing = TrialFiles::default();
     let trial = |index| {
         let files = files.get(&index).unwrap_or(&nothing);
         let mut attempts = attempts::from_files(files);
-        let (mut state, mut reason) = state(files, last.get(&index).copied(), sources);
+        let said = state(files, last.get(&index).copied(), sources);
+        let LocalVerdict { mut state, mut reason, remedy } = said;
         let waits = matches!(state, State::Pending | State::Preempted);
-        if waits && let Some(wish) = waiting::pause(&task.name, index, &sources.requests) {
+        if waits && let Some(wish) = requests::pause(&sources.requests, &task.name, index) {
             state = State::Paused;
             reason = Some(waiting::paused(&sources.stored.id, wish));
+        } else if state == State::Preempted && remedy.is_none() {
+            state = trial::between_attempts(&attempts);
         }
         let is_over = state.is_final() || matches!(state, State::Preempted | State::Paused);
         close_all_but_the_last(&mut attempts);
@@ -42,7 +47,7 @@ pub(super) fn trials(task: &Task, sources: &StatusInputs<'_>) -> Vec<TrialStatus
         }
         let is_final = is_recorded(files, last.get(&index).copied());
         let certainty = if is_final { Certainty::Final } else { Certainty::Open };
-        let standing = AssessedState { state, reason, certainty, remedy: None };
+        let standing = AssessedState { state, reason, certainty, remedy };
         status(index, standing, None, files, attempts)
     };
     (0..task.n_trials).map(trial).collect()
@@ -52,7 +57,7 @@ pub(super) fn trials(task: &Task, sources: &StatusInputs<'_>) -> Vec<TrialStatus
 fn is_recorded(files: &TrialFiles, last: Option<&RunnerRecord>) -> bool {
     use RunnerRecord::{Dropped, NotStarted};
     let is_given_up = matches!(last, Some(Dropped { .. } | NotStarted { .. }));
-    is_given_up || trial::last_end(&files.attempts).and_then(trial::final_end).is_some()
+    is_given_up || trial::last_end(files).and_then(trial::final_end).is_some()
 }
 
 /// What became of a trial whose record has no end, though its harness had one: a word that was lost with the disk.
@@ -81,61 +86,112 @@ fn close_all_but_the_last(attempts: &mut [AttemptStatus]) {
     }
 }
 
-/// The runner's last word on each trial of a task.
-fn last_words<'a>(task: &Task, records: &'a [RunnerRecord]) -> BTreeMap<u32, &'a RunnerRecord> {
+/// The runner's last word on each trial of a task, since it was retried.
+fn last_words<'a>(
+    task: &Task,
+    records: &'a [RunnerRecord],
+    retries: &BTreeMap<u32, LastRetry<'_>>,
+) -> BTreeMap<u32, &'a RunnerRecord> {
     let mut last = BTreeMap::new();
+    let mut known = 0;
+    let is_of_now =
+        |trial: &u32, known: u32| retries.get(trial).is_none_or(|it| it.generation <= known);
     for record in records {
         match record {
             RunnerRecord::Started { task: of, trial, .. }
             | RunnerRecord::Ended { task: of, trial, .. }
             | RunnerRecord::Dropped { task: of, trial, .. }
             | RunnerRecord::NotStarted { task: of, trial, .. } => {
-                if *of == task.name {
+                if *of == task.name && is_of_now(trial, known) {
                     last.insert(*trial, record);
                 }
             }
-            RunnerRecord::Runner { .. } | RunnerRecord::Finished { .. } => {}
+            RunnerRecord::Runner { generation, .. } => known = *generation,
+            RunnerRecord::Finished { .. } => {}
         }
     }
     last
 }
 
+/// Where a trial stands, why, and what brings it back.
+struct LocalVerdict {
+    state: State,
+    reason: Option<String>,
+    remedy: Option<Remedy>,
+}
+
+impl From<(State, Option<String>)> for LocalVerdict {
+    fn from((state, reason): (State, Option<String>)) -> Self {
+        Self { state, reason, remedy: None }
+    }
+}
+
+/// What the records say, and whether somebody is there to go on with it.
 fn state(
     files: &TrialFiles,
     last: Option<&RunnerRecord>,
     sources: &StatusInputs<'_>,
-) -> (State, Option<String>) {
-    if let Some(verdict) = trial::last_end(&files.attempts).and_then(trial::final_end) {
-        return verdict;
+) -> LocalVerdict {
+    if let Some(verdict) = trial::last_end(files).and_then(trial::final_end) {
+        return verdict.into();
     }
-    let will_run = match sources.runner.liveness {
-        Some(Liveness::Alive | Liveness::Elsewhere) => true,
-        None => sources.submitting,
-        Some(Liveness::Dead) => false,
-    };
-    let go_on = format!("`nemo-slurm submit --continue {}` continues it", sources.stored.id);
-    let why = if sources.runner.rebooted {
-        "the machine was restarted"
-    } else {
-        "the local runner is gone"
-    };
     match last {
-        Some(RunnerRecord::Dropped { cancelled: true, .. }) => (State::Cancelled, None),
+        Some(RunnerRecord::Dropped { cancelled: true, .. }) => (State::Cancelled, None).into(),
         Some(RunnerRecord::Dropped { cancelled: false, .. }) => {
-            (State::Blocked, Some("its dependency can never be satisfied".to_owned()))
+            (State::Blocked, Some("its dependency can never be satisfied".to_owned())).into()
         }
-        Some(RunnerRecord::NotStarted { reason, .. }) => (State::Failed, Some(reason.clone())),
+        Some(RunnerRecord::NotStarted { reason, .. }) => {
+            (State::Failed, Some(reason.clone())).into()
+        }
         // A harness outlives its runner, and writes its own end.
-        Some(RunnerRecord::Started { .. }) if files.alive == Some(true) => (State::Running, None),
-        Some(RunnerRecord::Started { .. }) if will_run => (State::Running, None),
-        Some(RunnerRecord::Started { .. }) => (State::Failed, Some(format!("{why}: {go_on}"))),
-        Some(RunnerRecord::Ended { .. }) if will_run => (State::Preempted, None),
-        Some(RunnerRecord::Ended { exit_code, .. }) => ended(*exit_code),
-        _ if will_run => (State::Pending, None),
-        _ if sources.runner.liveness.is_none() => {
-            (State::Pending, Some(format!("was not started: {go_on}")))
+        Some(RunnerRecord::Started { .. }) if files.alive == Some(true) => {
+            (State::Running, None).into()
         }
-        // Nobody cancelled it, but nothing will come by itself.
-        _ => (State::Blocked, Some(format!("{why}: {go_on}"))),
+        last => match sources.runner.liveness {
+            Some(Liveness::Dead) => without_runner(files, last, sources),
+            liveness => beside_runner(last, liveness.is_some() || sources.submitting, sources),
+        },
     }
+}
+
+/// The runner will go on with it, or has yet to be started.
+fn beside_runner(
+    last: Option<&RunnerRecord>,
+    will_run: bool,
+    sources: &StatusInputs<'_>,
+) -> LocalVerdict {
+    if will_run {
+        let state = match last {
+            Some(RunnerRecord::Started { .. }) => State::Running,
+            Some(RunnerRecord::Ended { .. }) => State::Preempted,
+            _ => State::Pending,
+        };
+        return (state, None).into();
+    }
+    let id = &sources.stored.id;
+    let reason = format!("was not started: `nemo-slurm submit --continue {id}` continues it");
+    (State::Pending, Some(reason)).into()
+}
+
+/// The runner is gone before this trial was over: another one goes on with it, once somebody starts that.
+fn without_runner(
+    files: &TrialFiles,
+    last: Option<&RunnerRecord>,
+    sources: &StatusInputs<'_>,
+) -> LocalVerdict {
+    let again = format!("`nemo-slurm submit --continue {}` starts", sources.stored.id);
+    let why = if sources.runner.rebooted {
+        format!("the machine was restarted: {again} its runner again")
+    } else {
+        format!("its runner is gone: {again} it again")
+    };
+    let state = match last {
+        Some(RunnerRecord::Started { .. }) => State::Failed,
+        Some(RunnerRecord::Ended { exit_code, .. }) if trial::last_end(files).is_none() => {
+            return ended(*exit_code).into();
+        }
+        Some(RunnerRecord::Ended { .. }) => State::Preempted,
+        _ => State::Pending,
+    };
+    LocalVerdict { state, reason: Some(why), remedy: Some(Remedy::StartRunner) }
 }

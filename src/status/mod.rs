@@ -3,19 +3,26 @@
 //! Each source may be silent. A silence leaves what was known, marked as old; it never makes a trial failed or ended.
 
 mod attempts;
+mod earlier;
 mod finality;
 mod local;
 mod model;
 mod params;
+mod pending_reason;
+mod reported;
 mod runs;
+#[cfg(test)]
+mod samples;
 mod slurm_view;
 mod start_failure;
 mod summary;
 #[cfg(test)]
 mod tests;
 mod trial;
+mod trial_warning;
 mod unreported;
 mod waiting;
+pub use waiting::spent as spent_budget;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,36 +32,37 @@ use nemo_core::rundir::runner::RunnerRecord;
 use nemo_core::rundir::{AttemptRecord, MetricsLine, Progress};
 
 use crate::experiment::{Executor, Task};
+use crate::parallel::map_chunks;
 use crate::process::Liveness;
 use crate::slurm::{AccountRow, QueueRow};
 use crate::store::Stored;
 
+pub use attempts::is_guess;
+pub use earlier::{RememberedState, RememberedStates};
 pub use finality::Certainty;
 pub use model::{
     AttemptStatus, Counters, ExcludedNode, ExperimentStatus, Label, Remedy, State, Status,
     TaskStatus, TrialStatus,
 };
 pub use nemo_core::rundir::{Request, RequestedAction};
-pub use params::set_params;
-pub use summary::{meant, recount, state_of};
-
-/// A status as one line of JSON.
-#[must_use]
-pub fn json(status: &Status) -> String {
-    // No key or number of ours is beyond JSON.
-    serde_json::to_string(status).unwrap_or_default()
-}
+pub use params::{TaskParams, set_params};
+#[cfg(test)]
+pub(crate) use samples::{sample_attempt, sample_status, sample_task, sample_trial};
+pub use summary::{best_trial, meant, recount, state_of};
+pub use trial::lingering_run;
+pub use trial_warning::TrialWarning;
+pub use unreported::UnreportedMetrics;
 
 /// The final state that a trial's own folder tells, if it tells one.
 #[must_use]
 pub fn final_state(files: &TrialFiles) -> Option<State> {
-    final_end(&files.attempts)
+    trial::last_end(files).and_then(trial::final_end).map(|(state, _)| state)
 }
 
 /// The same, from the record alone.
 #[must_use]
 pub fn final_end(records: &[AttemptRecord]) -> Option<State> {
-    trial::last_end(records).and_then(trial::final_end).map(|(state, _)| state)
+    trial::last_end_of(records).and_then(trial::final_end).map(|(state, _)| state)
 }
 
 /// What a source said.
@@ -121,14 +129,20 @@ pub struct TrialFiles {
     pub metrics: Vec<MetricsLine>,
     /// Whether it reported more before these.
     pub older_metrics: bool,
+    /// Why none are read: the program has put something else in the place of the file.
+    pub no_metrics: Option<String>,
     /// What the program of an attempt that has no end told last.
     pub progress: Option<Progress>,
+    /// When each attempt was last heard of whose end a later one wrote by guess, in unix seconds.
+    pub signs: BTreeMap<u32, f64>,
     /// Whether the harness of its last attempt still runs on this machine; none where it runs elsewhere.
     pub alive: Option<bool>,
     /// Whether its harness could not have the job requeued.
     pub requeue_wanted: bool,
     /// The lines of `attempts.jsonl` that are not as they were written.
     pub damage: Option<Damage>,
+    /// The number of its first attempt since it was retried last: an end before that decides nothing any more.
+    pub retried_from: Option<u32>,
 }
 
 /// What the local runner wrote, and whether it lives.
@@ -144,20 +158,6 @@ pub struct RunnerView {
     pub damage: Option<Damage>,
 }
 
-/// What was known of a trial at an earlier look.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RememberedState {
-    /// Where it stood.
-    pub state: State,
-    /// Why.
-    pub reason: Option<String>,
-    /// How sure that was.
-    pub certainty: Certainty,
-}
-
-/// What was known at an earlier look, by task and trial.
-pub type RememberedStates = BTreeMap<String, BTreeMap<u32, RememberedState>>;
-
 /// Everything that a status follows from.
 #[derive(Debug)]
 pub struct StatusInputs<'a> {
@@ -167,10 +167,14 @@ pub struct StatusInputs<'a> {
     pub submitting: bool,
     /// `squeue`'s answer for all its arrays.
     pub queue: QueryResult<QueueRow>,
+    /// When `squeue` was asked, in unix seconds. The answer may be one that was kept.
+    pub asked: f64,
     /// `sacct`'s answer for all its arrays.
     pub accounts: QueryResult<AccountRow>,
     /// The folders of its trials, by task.
     pub files: BTreeMap<String, BTreeMap<u32, TrialFiles>>,
+    /// What the trials that are shown were given.
+    pub params: Vec<TaskParams>,
     /// What was asked for by `cancel`, `pause` and their like.
     pub requests: Vec<Request>,
     /// Requests that are not as they were written.
@@ -199,8 +203,10 @@ pub fn join(sources: &StatusInputs<'_>) -> Status {
     let mut warnings = warnings(sources);
     let is_old = !warnings.is_empty();
     warnings.extend(damage(sources));
-    warnings.extend(unreported::warnings(sources, &tasks));
-    Status {
+    let unreported = unreported::of_all(sources, &tasks);
+    let without_metric: Vec<&str> = unreported.iter().map(|own| own.task.as_str()).collect();
+    let of_trials = damage_of_trials(sources).chain(reported::warnings(sources, &without_metric));
+    let mut status = Status {
         schema: 1,
         experiment: ExperimentStatus {
             id: stored.id.to_string(),
@@ -213,7 +219,12 @@ pub fn join(sources: &StatusInputs<'_>) -> Status {
         },
         tasks,
         warnings,
-    }
+        unreported: Vec::new(),
+        of_trials: Vec::new(),
+    };
+    status.warn_of_trials(of_trials);
+    status.unreported = unreported;
+    status
 }
 
 fn slurm_trials(
@@ -221,21 +232,31 @@ fn slurm_trials(
     sources: &StatusInputs<'_>,
     earlier: &[TaskStatus],
 ) -> Vec<TrialStatus> {
-    let seen = slurm_view::of_task(task, sources);
+    let all = slurm_view::of_task(task, sources);
     let none = BTreeMap::new();
     let files = sources.files.get(&task.name).unwrap_or(&none);
     let nothing = TrialFiles::default();
-    let trial = |(index, seen): (u32, slurm_view::SlurmRows<'_>)| {
+    let trial = |&(index, ref seen): &(u32, slurm_view::SlurmRows<'_>)| {
         let files = files.get(&index).unwrap_or(&nothing);
-        let attempts = attempts::merge(files, &seen);
-        let evidence =
-            trial::TrialEvidence { task, index, seen: &seen, files, sources, parents: earlier };
-        let standing = standing(&evidence, &attempts);
+        let attempts = attempts::merge(files, seen);
+        let evidence = trial::TrialEvidence { task, index, seen, files, sources, parents: earlier };
+        let standing = standing(&evidence, attempts::since_retry(&attempts, files, seen));
         let attempts = attempts::accounted(attempts, standing.state);
         status(index, standing, seen.shown(), files, attempts)
     };
-    (0..).zip(seen).map(trial).collect()
+    if all.len() <= FEW_TRIALS {
+        return all.iter().map(trial).collect();
+    }
+    // Each follows from its own evidence alone.
+    let parts = all.chunks(all.len().div_ceil(PARTS));
+    let joined = map_chunks(parts, |part| part.iter().map(trial).collect::<Vec<_>>());
+    joined.into_iter().flatten().collect()
 }
+
+/// So many trials are joined before a thread is worth its start.
+const FEW_TRIALS: usize = 2_000;
+/// Into how many parts more of them are shared out.
+const PARTS: usize = 4;
 
 /// Where a trial stands, and how sure that is.
 struct AssessedState {
@@ -256,7 +277,14 @@ fn standing(evidence: &trial::TrialEvidence<'_>, attempts: &[AttemptStatus]) -> 
     // What waits in the queue for what can never be is no end yet, and says so by itself.
     let waits = state == State::Blocked && verdict.basis == finality::StateSource::Open;
     let reason = if waits { reason } else { finality::with_doubt(reason, state, certainty) };
-    AssessedState { state, reason, certainty, remedy: verdict.remedy }
+    let is_agreed = certainty == Certainty::Final;
+    let remedy = verdict.remedy.filter(|_| !verdict.once_agreed || is_agreed);
+    // What is to run again is never final.
+    let certainty = match evidence.earlier() {
+        Some(earlier) if verdict.once_agreed && is_agreed => earlier.certainty,
+        _ => certainty,
+    };
+    AssessedState { state, reason, certainty, remedy }
 }
 
 fn status(
@@ -272,9 +300,10 @@ fn status(
         metrics.extend(line.values.clone());
     }
     let reported = files.metrics.iter().filter_map(|line| line.step).max();
-    let saved = attempts.iter().filter_map(|attempt| attempt.checkpoint_step).max();
+    let saved = saved_step(&files.attempts, &attempts);
     let progress = files.progress.as_ref();
-    let step = reported.max(saved).max(progress.and_then(|progress| progress.step));
+    let told = progress.and_then(|progress| progress.step).or_else(|| step_at_end(&files.attempts));
+    let step = reported.max(saved).max(told);
     let mut labels: Vec<String> = Vec::new();
     for record in &files.attempts {
         if let AttemptRecord::Label { name, .. } = record
@@ -296,19 +325,51 @@ fn status(
         message: progress.and_then(|progress| progress.status.clone()),
         labels,
         metrics,
+        error: None,
         counters: Counters::of(&attempts),
         attempts,
     }
 }
 
+/// The last step that the program told in an attempt that has ended, if that is the last one.
+fn step_at_end(records: &[AttemptRecord]) -> Option<u64> {
+    let mut latest = records.iter().rev();
+    let last = latest.find(|record| record.as_start().is_some() || record.as_end().is_some())?;
+    last.as_end()?.step
+}
+
+/// The newest step that is saved. What a retry has set aside counts no more.
+fn saved_step(records: &[AttemptRecord], attempts: &[AttemptStatus]) -> Option<u64> {
+    let cut = records.iter().rev().find_map(|record| match record {
+        AttemptRecord::SetAside { attempt, from_step, .. } => Some((*attempt, *from_step)),
+        _ => None,
+    });
+    let counts = |attempt: &&AttemptStatus| {
+        cut.is_none_or(|(first, _)| attempt.number.is_some_and(|number| number >= first))
+    };
+    let steps = attempts.iter().filter(counts).filter_map(|attempt| attempt.checkpoint_step);
+    steps.max().max(cut.and_then(|(_, from_step)| from_step))
+}
+
 /// The files that nothing was concluded from, wholly or in part.
 fn damage(sources: &StatusInputs<'_>) -> impl Iterator<Item = String> {
-    let of_trials = sources.files.values().flat_map(BTreeMap::values).map(|files| &files.damage);
-    let all = [&sources.stored.damage, &sources.runner.damage].into_iter().chain(of_trials);
+    let all = [&sources.stored.damage, &sources.runner.damage].into_iter();
     let requests = sources.damaged_requests.iter().map(|path| {
         format!("`{}` is damaged: its request is ignored; repeat the command", path.display())
     });
-    all.flatten().map(Damage::to_string).chain(requests)
+    let metrics = sources.files.values().flat_map(BTreeMap::values);
+    let metrics = metrics.filter_map(|files| files.no_metrics.clone());
+    all.flatten().map(Damage::to_string).chain(requests).chain(metrics)
+}
+
+/// The same, of those of the trials.
+fn damage_of_trials(sources: &StatusInputs<'_>) -> impl Iterator<Item = TrialWarning> {
+    sources.files.iter().flat_map(|(task, trials)| {
+        trials.iter().filter_map(|(trial, files)| {
+            let damage = files.damage.as_ref()?;
+            Some(TrialWarning::of_trial(task, *trial, damage.to_string()))
+        })
+    })
 }
 
 /// The sources that did not answer.

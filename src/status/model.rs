@@ -6,6 +6,9 @@ use nemo_core::rundir::{Cause, Params};
 use serde::{Deserialize, Serialize};
 
 use super::finality::Certainty;
+use super::trial_warning::TrialWarning;
+use super::unreported::UnreportedMetrics;
+use crate::trial_error::TrialError;
 
 /// Where a trial, a task or an experiment stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -52,7 +55,8 @@ impl State {
         Self::ALL.into_iter().find(|state| state.as_str() == word)
     }
 
-    const ALL: [Self; 10] = [
+    /// All of them.
+    pub const ALL: [Self; 10] = [
         Self::Completed,
         Self::Failed,
         Self::Timeout,
@@ -89,6 +93,12 @@ pub struct Status {
     pub tasks: Vec<TaskStatus>,
     /// In words: sources that did not answer, and metrics that never came.
     pub warnings: Vec<String>,
+    /// Metrics that never came. Who shows the status makes warnings of them.
+    #[serde(skip)]
+    pub unreported: Vec<UnreportedMetrics>,
+    /// Those of the warnings that are about some trials.
+    #[serde(skip)]
+    pub(super) of_trials: Vec<TrialWarning>,
 }
 
 /// The whole experiment.
@@ -162,13 +172,15 @@ pub struct TrialStatus {
     pub labels: Vec<String>,
     /// The last value of each metric.
     pub metrics: serde_json::Map<String, serde_json::Value>,
+    /// Why it failed, once [`set_errors`](crate::trial_error::set_errors) was told.
+    pub error: Option<TrialError>,
     /// How often each kind of end has come.
     pub counters: Counters,
     /// All its attempts so far.
     pub attempts: Vec<AttemptStatus>,
 }
 
-/// What brings back a trial whose job no harness could save. Nobody wished for its end.
+/// What brings back a trial whose job no harness could save, or that lost its runner. Nobody wished for its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
     /// Its job has ended, and Slurm can run it again.
@@ -177,6 +189,10 @@ pub enum Remedy {
     Release,
     /// Slurm cancelled its job before it ran, since it took what it waits for as failed: it is not.
     PutBack,
+    /// Slurm has forgotten its job, which never ran.
+    Resubmit,
+    /// It runs on this machine, and the runner there is gone.
+    StartRunner,
 }
 
 impl TrialStatus {

@@ -3,7 +3,8 @@
 use nemo_core::rundir::AttemptStart;
 
 use super::TrialFiles;
-use crate::slurm::AccountRow;
+use crate::slurm::id::ShownId;
+use crate::slurm::{AccountRow, UnixTime};
 
 /// Seconds by which the clocks of two nodes, and Slurm's whole seconds, may differ.
 const SLACK: f64 = 5.0;
@@ -17,8 +18,14 @@ pub(super) fn places(files: &TrialFiles, runs: &[&AccountRow]) -> Vec<Option<usi
     let mut open = UnclaimedAttempts::of(files);
     let mut places = vec![None; runs.len()];
     for witness in [Match::CountAndTime, Match::Count, Match::Time] {
-        for (number, (place, row)) in (0..).zip(places.iter_mut().zip(runs)) {
-            *place = place.or_else(|| open.take(|start| witness.agrees(start, number, row)));
+        for (at, (place, row)) in places.iter_mut().zip(runs).enumerate() {
+            // Slurm counts the restarts of each job of a trial by itself.
+            let is_of_same_job = |earlier: &&&AccountRow| earlier.array_job == row.array_job;
+            let number = runs[..at].iter().filter(is_of_same_job).count();
+            let number = u32::try_from(number).unwrap_or(u32::MAX);
+            let is_of_run =
+                |start: &AttemptStart| is_of_job(start, row) && witness.agrees(start, number, row);
+            *place = place.or_else(|| open.take(is_of_run));
         }
     }
     places
@@ -44,6 +51,12 @@ impl Match {
             Self::Time => began_within(start, row, WHOLE_SECOND),
         }
     }
+}
+
+/// A retried trial has a new job, which may start within the same second as the one before.
+fn is_of_job(start: &AttemptStart, row: &AccountRow) -> bool {
+    let job = start.slurm_job.as_ref().and_then(|job| job.parse::<ShownId>().ok());
+    job.is_none_or(|shown| shown.job == row.array_job)
 }
 
 /// Slurm may find out late that a node is gone, but a job never starts before it did.
@@ -74,7 +87,7 @@ impl<'a> UnclaimedAttempts<'a> {
 }
 
 /// Slurm's time as ours.
-pub(super) fn seconds(time: Option<i64>) -> Option<f64> {
+pub(super) fn seconds(time: Option<UnixTime>) -> Option<f64> {
     #[expect(clippy::cast_precision_loss, reason = "exact for a hundred million years")]
-    time.map(|time| time as f64)
+    time.map(|time| time.seconds() as f64)
 }

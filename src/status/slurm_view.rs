@@ -12,6 +12,8 @@ use super::StatusInputs;
 pub(super) struct SlurmRows<'a> {
     /// Its array and its index there, once submitted.
     pub(super) job: Option<(JobId, u32)>,
+    /// Its job is no array.
+    pub(super) is_single: bool,
     /// What `squeue` shows now.
     pub(super) queue: Option<&'a QueueRow>,
     /// Whether Slurm knows of its array at all.
@@ -21,30 +23,60 @@ pub(super) struct SlurmRows<'a> {
 }
 
 impl SlurmRows<'_> {
+    /// The last row of its newest job. The rows before it may be of jobs that Slurm had forgotten.
+    pub(super) fn last_account(&self) -> Option<&AccountRow> {
+        let (job, _) = self.job?;
+        self.accounts.iter().copied().rfind(|row| row.array_job == job)
+    }
+
+    fn is_of(&self, array: JobId) -> bool {
+        self.job.is_some_and(|(job, _)| job == array)
+    }
+
+    /// The id of the job that an accounting row is of, which may be an earlier one of the trial.
+    pub(super) fn shown_of(&self, row: &AccountRow) -> Option<String> {
+        match row.tasks.indices().next() {
+            _ if self.is_of(row.array_job) => self.shown(),
+            Some(index) => Some(format!("{}_{index}", row.array_job)),
+            None if self.is_single => Some(row.array_job.to_string()),
+            None => self.shown(),
+        }
+    }
+
     /// The id as Slurm shows it.
     pub(super) fn shown(&self) -> Option<String> {
-        self.job.map(|(job, index)| format!("{job}_{index}"))
+        let (job, index) = self.job?;
+        Some(if self.is_single { job.to_string() } else { format!("{job}_{index}") })
     }
 }
 
-/// What Slurm says of every trial, by index.
-pub(super) fn of_task<'a>(task: &Task, sources: &'a StatusInputs<'_>) -> Vec<SlurmRows<'a>> {
+/// What Slurm says of every trial, with its index.
+pub(super) fn of_task<'a>(task: &Task, sources: &'a StatusInputs<'_>) -> Vec<(u32, SlurmRows<'a>)> {
     let mut seen = vec![SlurmRows::default(); task.n_trials as usize];
-    let arrays = arrays(task, &sources.stored.journal);
+    let journal = &sources.stored.journal;
+    let arrays = arrays(task, journal);
+    let retries = journal::last_retries(journal, &task.name);
     for array in &arrays {
-        for trial in array.trials.iter() {
+        let generation = journal::generation_of(journal, array.token);
+        let is_before_retry =
+            |trial| retries.get(&trial).is_some_and(|retry| generation < retry.generation);
+        for trial in array.trials.iter().filter(|trial| !is_before_retry(*trial)) {
             if let Some(seen) = seen.get_mut(trial as usize) {
                 seen.job = Some((array.job, trial.saturating_sub(array.offset)));
+                seen.is_single = array.is_single;
             }
         }
     }
     let of = |job: JobId| arrays.iter().find(|array| array.job == job);
     for row in sources.queue.rows() {
-        for_each_trial(of(row.array_job), &row.tasks, &mut seen, |seen| seen.queue = Some(row));
+        for_each_trial(of(row.array_job), &row.tasks, &mut seen, |seen| {
+            if seen.is_of(row.array_job) {
+                seen.queue = Some(row);
+            }
+        });
     }
     for row in sources.accounts.rows() {
-        let push = |seen: &mut SlurmRows<'a>| seen.accounts.push(row);
-        for_each_trial(of(row.array_job), &row.tasks, &mut seen, push);
+        for_each_trial(of(row.array_job), &row.tasks, &mut seen, |seen| seen.accounts.push(row));
     }
     for array in &arrays {
         fill(array, sources, &mut seen);
@@ -52,22 +84,25 @@ pub(super) fn of_task<'a>(task: &Task, sources: &'a StatusInputs<'_>) -> Vec<Slu
     for seen in &mut seen {
         seen.accounts.sort_by_key(|row| row.submit);
     }
-    seen
+    let there = journal::trials(journal, task);
+    (0..).zip(seen).filter(|(trial, _)| there.contains(*trial)).collect()
 }
 
-/// Tasks that were cancelled together before any of them started have one row, with the bare id of their array.
+/// Tasks that were cancelled together before any of them started have no rows of their own: the bare id of their array
+/// speaks for them, once for each time that they were put back.
 fn fill<'a>(array: &Submitted<'_>, sources: &'a StatusInputs<'_>, seen: &mut [SlurmRows<'a>]) {
-    let whole = |job: JobId, tasks: &Tasks| job == array.job && *tasks == Tasks::NotAnArray;
-    let queue = sources.queue.rows().iter().find(|row| whole(row.array_job, &row.tasks));
-    let accounts = sources.accounts.rows().iter().find(|row| whole(row.array_job, &row.tasks));
-    let is_known = sources.queue.rows().iter().any(|row| row.array_job == array.job)
-        || sources.accounts.rows().iter().any(|row| row.array_job == array.job);
+    let mut queue = sources.queue.rows().iter().filter(|row| row.array_job == array.job);
+    let accounts = sources.accounts.rows().iter().filter(|row| row.array_job == array.job);
+    let is_known = queue.clone().next().is_some() || accounts.clone().next().is_some();
+    let queue = queue.find(|row| row.tasks == Tasks::NotAnArray);
+    let accounts = accounts.filter(|row| row.tasks == Tasks::NotAnArray);
     for trial in array.trials.iter() {
-        let Some(seen) = seen.get_mut(trial as usize) else { continue };
+        let newest = seen.get_mut(trial as usize).filter(|seen| seen.is_of(array.job));
+        let Some(seen) = newest else { continue };
         seen.array_is_known = is_known;
-        if seen.queue.is_none() && seen.accounts.is_empty() {
+        if seen.queue.is_none() && seen.last_account().is_none() {
             seen.queue = queue;
-            seen.accounts.extend(accounts);
+            seen.accounts.extend(accounts.clone());
         }
     }
 }
@@ -79,7 +114,10 @@ fn for_each_trial<'a>(
     mut act: impl FnMut(&mut SlurmRows<'a>),
 ) {
     let Some(array) = array else { return };
-    for trial in tasks.indices().filter_map(|index| array.trial_of(index)) {
+    let of_task = tasks.indices().filter_map(|index| array.trial_of(index));
+    // A plain job has no index: each of its rows is of its one trial, as many as it was requeued.
+    let of_single = array.trials.iter().filter(|_| array.is_single && *tasks == Tasks::NotAnArray);
+    for trial in of_task.chain(of_single) {
         if let Some(seen) = seen.get_mut(trial as usize) {
             act(seen);
         }
@@ -88,6 +126,10 @@ fn for_each_trial<'a>(
 
 /// The arrays of a task that Slurm took.
 fn arrays<'a>(task: &Task, journal: &'a [Event]) -> Vec<Submitted<'a>> {
+    let refused = journal::refused_generations(journal);
     let all = journal::submitted_arrays(journal).into_iter();
-    all.filter(|array| array.task == task.name).collect()
+    let holds = |token: &str| {
+        refused.is_empty() || !refused.contains(&journal::generation_of(journal, token))
+    };
+    all.filter(|array| array.task == task.name && holds(array.token)).collect()
 }

@@ -44,7 +44,7 @@ mod tests {
     #[track_caller]
     fn check(exit: &str, expected: &str) {
         let delimiter = char::from(account_delimiter()).to_string();
-        let fields = ["8_0", "9", "FAILED", exit, "100", "100", "101", "n1", "None"];
+        let fields = ["8_0", "FAILED", exit, "100", "100", "101", "n1"];
         let text = fields.map(|field| [field, &delimiter].concat()).concat();
         let parsed = account::parse(format!("{text}\n").as_bytes());
         assert_eq!(parsed.unread, []);

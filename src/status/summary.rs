@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use nemo_core::rundir::ExperimentDir;
 use nemo_core::scope::Scope;
 
-use super::{State, Status, StatusInputs, TaskStatus, TrialStatus};
-use crate::experiment::{Goal, On, Task};
+use super::{State, Status, StatusInputs, TaskStatus, TrialStatus, trial};
+use crate::experiment::{On, Task};
 use crate::journal;
 
 /// Counts a task's trials and says where it stands.
@@ -27,7 +27,7 @@ pub(super) fn task_status(
         dir: dir.task(&task.name).0.to_string_lossy().into_owned(),
         start,
         end: end.filter(|_| is_over),
-        best: best(task, &trials),
+        best: best_trial(task, &trials),
         trials,
     };
     recount(&mut status);
@@ -62,23 +62,18 @@ pub fn meant<'a>(
     trials.filter(|(_, trial)| scope.covers_trial(trial.index))
 }
 
-/// The trial whose last value of the task's metric is the best; the earlier one of equals.
-fn best(task: &Task, trials: &[TrialStatus]) -> Option<u32> {
-    let metric = task.metric.as_ref()?;
-    let value = |trial: &TrialStatus| trial.metrics.get(metric)?.as_f64();
-    let better = |a: f64, b: f64| match task.goal {
-        Goal::Min => a < b,
-        Goal::Max => a > b,
-    };
-    let mut best: Option<(u32, f64)> = None;
-    for trial in trials {
-        if let Some(value) = value(trial)
-            && best.is_none_or(|(_, so_far)| better(value, so_far))
-        {
-            best = Some((trial.index, value));
-        }
-    }
-    best.map(|(trial, _)| trial)
+/// The trial whose last value of the task's metric is the best; the earlier one of equals. One that failed is the best
+/// only among others that failed.
+#[must_use]
+pub fn best_trial(task: &Task, trials: &[TrialStatus]) -> Option<u32> {
+    let sound = trials.iter().filter(|trial| trial.state != State::Failed);
+    best_of(task, sound).or_else(|| best_of(task, trials.iter()))
+}
+
+fn best_of<'t>(task: &Task, trials: impl Iterator<Item = &'t TrialStatus>) -> Option<u32> {
+    let metric = task.metric_spec()?;
+    let value = |trial: &TrialStatus| trial.metrics.get(&metric.name)?.as_f64();
+    metric.best(trials.filter_map(|trial| Some((trial.index, value(trial)?))))
 }
 
 /// One state for many: what still goes on comes first, then what went wrong.
@@ -112,7 +107,7 @@ pub(super) fn whole(sources: &StatusInputs<'_>, tasks: &[TaskStatus]) -> (State,
     }
     let state = combined(&counts);
     let refused = journal::refusal(&sources.stored.journal);
-    let reason = refused.map(|reason| format!("the submission was refused: {reason}"));
+    let reason = refused.filter(|_| state != State::Completed).map(trial::refused);
     (state, reason)
 }
 
@@ -120,8 +115,7 @@ pub(super) fn whole(sources: &StatusInputs<'_>, tasks: &[TaskStatus]) -> (State,
 fn was_not_needed(task: &Task, status: &TaskStatus, tasks: &[TaskStatus]) -> bool {
     status.state == State::Blocked
         && task.after.iter().any(|after| {
-            let completed = |parent: &TaskStatus| parent.state == State::Completed;
-            after.on == On::Failed
-                && tasks.iter().any(|parent| parent.name == after.task && completed(parent))
+            let mut parents = tasks.iter().filter(|parent| parent.name == after.task);
+            after.on == On::Failed && parents.any(|parent| parent.state == State::Completed)
         })
 }

@@ -1,9 +1,13 @@
 //! Stories: what each source says, and what a person is expected.
 
+mod forgotten;
 mod local_runner;
 mod odd_answers;
+mod parents;
 mod runs;
+mod silence;
 mod waiting;
+mod wrapped;
 
 use nemo_core::rundir::ExperimentDir;
 use nemo_core::rundir::{AttemptEnd, AttemptStart, Cause, Next};
@@ -54,6 +58,7 @@ fn stored() -> Stored {
 
 fn sources(stored: &Stored) -> StatusInputs<'_> {
     StatusInputs {
+        params: Vec::new(),
         stored,
         submitting: false,
         queue: QueryResult::Rows(Vec::new()),
@@ -62,8 +67,9 @@ fn sources(stored: &Stored) -> StatusInputs<'_> {
         requests: Vec::new(),
         damaged_requests: Vec::new(),
         runner: RunnerView { records: Vec::new(), liveness: None, rebooted: false, damage: None },
-        earlier: RememberedStates::new(),
+        earlier: RememberedStates::default(),
         now: 1000.0,
+        asked: f64::MAX,
     }
 }
 
@@ -73,8 +79,7 @@ fn queue_rows(rows: &str) -> QueryResult<QueueRow> {
     let mut text = String::new();
     for row in rows.split(' ').filter(|row| !row.is_empty()) {
         let [id, state, reason]: [&str; 3] = row.split('|').collect::<Vec<_>>().try_into().unwrap();
-        let raw = id.split('_').next().unwrap();
-        let fields = [id, raw, state, "100", "N/A", "N/A", "0", "N/A", "", reason];
+        let fields = [id, state, "100", reason];
         text.push_str(&fields.join(&delimiter));
         text.push_str(&delimiter);
         text.push('\n');
@@ -97,7 +102,7 @@ fn account_rows(rows: &str) -> QueryResult<AccountRow> {
         };
         let state = state.replace('+', " by ");
         let nodes = if start == end { "None assigned" } else { "n1" };
-        let fields = [id, "9", &state, exit, start, start, end, nodes, "None"];
+        let fields = [id, &state, exit, start, start, end, nodes];
         text.push_str(&fields.join(&delimiter));
         text.push_str(&delimiter);
         text.push('\n');
@@ -204,10 +209,29 @@ fn the_queue_tells_what_is_to_come() {
         "8_0|PENDING|AssocGrpCPUMinutesLimit",
         "",
         &[],
-        "pending: waits, since its account has reached a limit (AssocGrpCPUMinutesLimit) []",
+        "pending: waits, since the time that its account may use is spent: another account starts sooner, or ask \
+         the site for more (AssocGrpCPUMinutesLimit) []",
     );
-    check("8_0|PENDING|BurstBufferResources", "", &[], "pending: waits (BurstBufferResources) []");
-    check("8_0|RUNNING|None", "", &again, "preempted [Preempted]");
+    check("8_0|PENDING|BrandNew", "", &[], "pending: waits (BrandNew) []");
+    let just_now = [start(0, 100.0), end(0, 950.0, Cause::Preempted, Next::Requeue)];
+    check("8_0|RUNNING|None", "", &just_now, "preempted [Preempted]");
+}
+
+#[test]
+fn a_run_that_slurm_shows_long_after_its_end_is_requeued() {
+    let ended = [start(0, 100.0), end(0, 150.0, Cause::Preempted, Next::Requeue)];
+    let told = "preempted: has ended, but Slurm still shows that run: `nemo-slurm poll` requeues it [Preempted]";
+    check("8_0|RUNNING|None", "", &ended, told);
+    // It was put into the queue after that end (its row says 100): its harness has not begun yet.
+    let later = [start(0, 50.0), end(0, 99.0, Cause::Preempted, Next::Requeue)];
+    check("8_0|RUNNING|None", "", &later, "preempted [Preempted]");
+    assert_eq!(lingering_run(&ended, 460.0), Some(0));
+    assert_eq!(lingering_run(&ended, 440.0), None, "its harness may still try");
+    let done = [start(0, 100.0), end(0, 150.0, Cause::Completed, Next::Done)];
+    assert_eq!(lingering_run(&done, 1000.0), None);
+    let again = [ended[0].clone(), ended[1].clone(), start(1, 200.0)];
+    assert_eq!(lingering_run(&again, 1000.0), None);
+    assert_eq!(lingering_run(&[], 1000.0), None);
 }
 
 #[test]
@@ -292,171 +316,10 @@ fn where_the_harness_could_not_write_slurm_tells() {
 }
 
 #[test]
-fn a_silence_makes_nothing_failed() {
-    let failed = || QueryResult::Failed("could not be reached".to_owned());
-    let stored = stored();
-    let mut sources = sources(&stored);
-    sources.queue = QueryResult::Failed("could not be reached".to_owned());
-    assert_eq!(described(&sources), "unknown: Slurm can't be asked now []");
-    sources.accounts = failed();
-    assert_eq!(described(&sources), "unknown: Slurm can't be asked now []");
-    sources
-        .earlier
-        .entry("train".to_owned())
-        .or_default()
-        .insert(0, earlier(State::Pending, Certainty::Open));
-    assert_eq!(described(&sources), "pending []");
-    let status = join(&sources);
-    assert!(status.experiment.stale && status.warnings.len() == 2);
-    // A row that may have been overtaken is no end.
-    sources.accounts = account_rows("8_0|PREEMPTED|100|150");
-    assert_eq!(described(&sources), "pending [Preempted]");
-    // One that can't is.
-    sources.accounts = account_rows("8_0|OUT_OF_MEMORY|100|150");
-    assert_eq!(described(&sources), "failed?: ran out of memory [OutOfMemory]");
-    let running = TrialFiles { attempts: vec![start(0, 100.0)], ..TrialFiles::default() };
-    sources.accounts = failed();
-    sources.files.insert("train".to_owned(), [(0, running)].into());
-    assert_eq!(
-        described(&sources),
-        "running: according to its folder; Slurm can't be asked now [-]"
-    );
-}
-
-#[test]
-fn what_was_cancelled_while_it_waited_stays_so_in_a_silence() {
-    let stored = stored();
-    let mut sources = sources(&stored);
-    sources.queue = QueryResult::Failed("could not be reached".to_owned());
-    let attempts = vec![start(0, 100.0), end(0, 150.0, Cause::Paused, Next::Requeue)];
-    let files = TrialFiles { attempts, ..TrialFiles::default() };
-    sources.files.insert("train".to_owned(), [(0, files)].into());
-    assert_eq!(described(&sources), "preempted [Paused]");
-    sources
-        .earlier
-        .entry("train".to_owned())
-        .or_default()
-        .insert(0, earlier(State::Cancelled, Certainty::Open));
-    assert_eq!(described(&sources), "cancelled? [Paused]");
-}
-
-#[test]
-fn a_row_that_could_not_be_read_may_have_been_ours() {
-    let stored = stored();
-    let mut sources = sources(&stored);
-    let QueryResult::Rows(rows) = queue_rows("8_1|RUNNING|None") else { unreachable!() };
-    sources.queue = QueryResult::Partly(rows, "1 row can't be read".to_owned());
-    assert_eq!(described(&sources), "unknown: Slurm can't be asked now []");
-    let status = join(&sources);
-    assert_eq!(status.tasks[1].trials[1].state, State::Running);
-    assert_eq!(status.warnings, ["squeue: 1 row can't be read (what is shown may be old)"]);
-}
-
-#[test]
-fn a_job_that_nobody_knows_is_unknown() {
-    check(
-        "",
-        "",
-        &[],
-        "unknown: Slurm no longer knows the job, and it left no record; the next `status` asks Slurm again []",
-    );
-    check(
-        "",
-        "",
-        &[start(0, 100.0)],
-        "unknown: Slurm no longer knows the job, and its last attempt has no recorded end; the next `status` asks Slurm again [-]",
-    );
-    for state in ["RUNNING", "PENDING", "COMPLETING"] {
-        let expected = format!(
-            "unknown: `squeue` does not show its job, and `sacct` says {state}; the next `status` asks Slurm again []"
-        );
-        check("", &format!("8_0|{state}|100|Unknown"), &[], &expected);
-    }
-}
-
-#[test]
 fn an_array_that_was_cancelled_as_one_has_one_row() {
     check("8|CANCELLED|None", "", &[], "cancelled? []");
     check("", "8|CANCELLED+0|Unknown|150", &[], "cancelled? []");
     check("8|CANCELLED|None 8_0|RUNNING|None", "", &[], "running []");
-}
-
-#[test]
-fn a_child_of_a_failed_parent_is_blocked_not_cancelled() {
-    let stored = stored();
-    let mut sources = sources(&stored);
-    sources.accounts = account_rows("7_0|FAILED|100|150 8_[0-2]|CANCELLED+0|Unknown|150");
-    assert_eq!(described(&sources), "blocked?: `prepare` trial 0 is failed []");
-    assert_eq!(join(&sources).experiment.state, State::Failed);
-    sources.accounts = account_rows("7_0|FAILED|100|150 8_0|CANCELLED+0|150|150");
-    assert_eq!(described(&sources), "blocked?: `prepare` trial 0 is failed []");
-    sources.requests.push(Request {
-        action: RequestedAction::Cancel,
-        scope: Scope::default(),
-        time: 0,
-    });
-    assert_eq!(described(&sources), "cancelled []");
-}
-
-/// Its harness was killed, or was done by its own record: Slurm called it failed, and nobody cancelled what waits for it.
-#[test]
-fn a_child_that_slurm_took_out_for_a_parent_that_is_not_lost_is_put_back() {
-    let stored = stored();
-    let mut sources = sources(&stored);
-    let taken_out = "pending: Slurm cancelled it because of its dependency, which has not failed: `nemo-slurm poll` puts it back []";
-    let put_back = |sources: &StatusInputs<'_>| {
-        let trials = join(sources).tasks.swap_remove(1).trials;
-        trials.iter().all(|trial| trial.remedy == Some(Remedy::PutBack))
-    };
-    let cancelled = "8_[0-2]|CANCELLED|DependencyNeverSatisfied";
-    sources.accounts = account_rows("7_0|FAILED|100|150|0:9 8_[0-2]|CANCELLED|Unknown|150");
-    sources.queue = queue_rows(&format!("7_0|FAILED|NonZeroExitCode {cancelled}"));
-    assert_eq!(described(&sources), taken_out);
-    assert!(put_back(&sources));
-    // It runs again, and is done.
-    sources.queue = queue_rows(&format!("7_0|RUNNING|None {cancelled}"));
-    assert_eq!(described(&sources), taken_out);
-    let attempts = vec![start(0, 100.0), end(0, 140.0, Cause::Completed, Next::Done)];
-    let files = TrialFiles { attempts, ..TrialFiles::default() };
-    sources.files.insert("prepare".to_owned(), [(0, files)].into());
-    sources.queue = queue_rows(&format!("7_0|PREEMPTED|None {cancelled}"));
-    assert_eq!(described(&sources), taken_out);
-    // Somebody's `scancel`, and what Slurm has forgotten.
-    sources.queue = queue_rows("7_0|PREEMPTED|None 8_[0-2]|CANCELLED|None");
-    assert!(!put_back(&sources));
-    sources.queue = queue_rows("");
-    assert!(!put_back(&sources));
-    // It failed for good.
-    let attempts = vec![start(0, 100.0), end(0, 140.0, Cause::Failed, Next::Failed)];
-    let files = TrialFiles { attempts, ..TrialFiles::default() };
-    sources.files.insert("prepare".to_owned(), [(0, files)].into());
-    sources.queue = queue_rows(&format!("7_0|FAILED|None {cancelled}"));
-    assert_eq!(described(&sources), "blocked: `prepare` trial 0 is failed []");
-}
-
-#[test]
-fn what_was_not_submitted_says_how_to_go_on() {
-    let mut stored = stored();
-    stored.journal.truncate(2);
-    let mut sources = sources(&stored);
-    let go_on = "pending: was not submitted: `nemo-slurm submit --continue sample-00000100` continues it []";
-    assert_eq!(described(&sources), go_on);
-    sources.submitting = true;
-    assert_eq!(described(&sources), "pending: is being submitted []");
-}
-
-#[test]
-fn a_task_for_a_failure_that_did_not_come_is_no_loss() {
-    let mut stored = stored();
-    stored.experiment.tasks[1].after =
-        vec![Dependency { task: "prepare".to_owned(), on: On::Failed }];
-    let mut sources = sources(&stored);
-    let attempts = vec![start(0, 100.0), end(0, 150.0, Cause::Completed, Next::Done)];
-    let files = TrialFiles { attempts, ..TrialFiles::default() };
-    sources.files.insert("prepare".to_owned(), [(0, files)].into());
-    sources.accounts = account_rows("7_0|COMPLETED|100|150 8_[0-2]|CANCELLED+0|Unknown|150");
-    assert_eq!(described(&sources), "blocked: not needed: `prepare` completed []");
-    assert_eq!(join(&sources).experiment.state, State::Completed);
 }
 
 #[test]
@@ -487,4 +350,49 @@ fn an_attempt_has_what_its_log_policies_saw_and_the_nodes_it_excluded() {
     let empty = serde_json::json!([]);
     assert_eq!((&attempts[0]["labels"], &attempts[0]["excluded_nodes"]), (&label, &empty));
     assert_eq!((&attempts[1]["labels"], &attempts[1]["excluded_nodes"]), (&empty, &node));
+}
+
+#[test]
+fn a_failed_trial_is_the_best_only_among_failed_ones() {
+    let task = Task { metric: Some("loss".to_owned()), ..sample_task("train", 3, 0, &[]) };
+    let with = |index, state, loss: f64| {
+        let metrics = serde_json::Map::from_iter([("loss".to_owned(), loss.into())]);
+        TrialStatus { metrics, ..sample_trial(index, state) }
+    };
+    let mut trials = [
+        with(0, State::Failed, 0.1),
+        with(1, State::Completed, 0.3),
+        with(2, State::Cancelled, 0.2),
+    ];
+    assert_eq!(best_trial(&task, &trials), Some(2));
+    for trial in &mut trials {
+        trial.state = State::Failed;
+    }
+    assert_eq!(best_trial(&task, &trials), Some(0));
+}
+
+#[test]
+fn the_step_that_was_told_last_stays_after_the_end() {
+    let told = end(1, 300.0, Cause::Completed, Next::Done);
+    let records = [start(0, 100.0), end(0, 200.0, Cause::Failed, Next::Restart), start(1, 201.0)];
+    assert_eq!(step_at_end(&records), None, "the attempt that runs tells its own");
+    assert_eq!(step_at_end(&[&records[..], &[told]].concat()), Some(10));
+    assert_eq!(step_at_end(&[]), None);
+}
+
+#[test]
+fn what_a_retry_has_set_aside_is_saved_no_more() {
+    let saved = |number, step| AttemptStatus { checkpoint_step: step, ..sample_attempt(number) };
+    let attempts = [saved(0, Some(30)), saved(1, Some(12))];
+    let set_aside = |from_step| AttemptRecord::SetAside {
+        attempt: 1,
+        generation: 1,
+        from_step,
+        steps: vec![30],
+        time: 1.0,
+    };
+    assert_eq!(saved_step(&[], &attempts), Some(30));
+    assert_eq!(saved_step(&[set_aside(Some(10))], &attempts), Some(12));
+    assert_eq!(saved_step(&[set_aside(Some(10))], &attempts[..1]), Some(10));
+    assert_eq!(saved_step(&[set_aside(None)], &attempts[..1]), None);
 }

@@ -1,18 +1,22 @@
 //! Where one trial on Slurm stands.
 
-use nemo_core::rundir::{AttemptEnd, AttemptRecord, Next};
+mod dependency;
+mod ended;
+mod forgotten;
+mod later;
+mod out_of_queue;
 
-use super::attempts::has_run;
+use nemo_core::rundir::{AttemptEnd, AttemptRecord, Cause, Next, requests};
+
 use super::finality::{Certainty, StateSource};
 use super::slurm_view::SlurmRows;
 use super::{
-    AttemptStatus, QueryResult, Remedy, RememberedState, State, StatusInputs, TaskStatus,
-    TrialFiles, TrialStatus, start_failure, waiting,
+    AttemptStatus, Remedy, RememberedState, State, StatusInputs, TaskStatus, TrialFiles,
+    pending_reason, waiting,
 };
-use crate::experiment::{On, Task};
+use crate::experiment::{OutsideDependency, Task};
 use crate::journal;
-use crate::slurm::exit::JobExit;
-use crate::slurm::{AccountRow, JobPhase, JobState, QueueRow};
+use crate::slurm::{JobPhase, JobState, QueueRow};
 
 /// All that is known of one trial.
 pub(super) struct TrialEvidence<'a> {
@@ -28,7 +32,7 @@ pub(super) struct TrialEvidence<'a> {
 impl TrialEvidence<'_> {
     /// What was known at the last look.
     pub(super) fn earlier(&self) -> Option<&RememberedState> {
-        self.sources.earlier.get(&self.task.name)?.get(&self.index)
+        self.sources.earlier.get(&self.task.name, self.index)
     }
 }
 
@@ -42,6 +46,8 @@ pub(super) struct TrialVerdict {
     pub(super) once_certain: Option<(State, String)>,
     /// What `nemo-slurm poll` does about it.
     pub(super) remedy: Option<Remedy>,
+    /// Whether the remedy needs a second answer that agrees, like an end.
+    pub(super) once_agreed: bool,
 }
 
 impl TrialVerdict {
@@ -56,21 +62,36 @@ impl TrialVerdict {
     }
 
     fn of(state: State, reason: Option<String>, basis: StateSource) -> Self {
-        Self { state, reason, basis, once_certain: None, remedy: None }
+        Self { state, reason, basis, once_certain: None, remedy: None, once_agreed: false }
     }
+}
+
+/// What a trial is. `poll` cancels the jobs of those that wait when the experiment's time is over.
+pub(super) fn state(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> TrialVerdict {
+    let verdict = decided(evidence, attempts);
+    let (requests, task) = (&evidence.sources.requests, &evidence.task.name);
+    if verdict.state != State::Cancelled
+        || !requests::is_out_of_time(requests, task, evidence.index)
+    {
+        return verdict;
+    }
+    let again = if attempts.is_empty() { "" } else { " again" };
+    let why = format!("the `timeout` of the experiment was over before it could run{again}");
+    TrialVerdict { state: State::Timeout, reason: Some(why), ..verdict }
 }
 
 /// Decides by the strongest witness: the harness's own word on a final end, then the queue, then what was certain
 /// before, then accounting.
 ///
 /// A job that could not be requeued is not lost: `poll` does it.
-pub(super) fn state(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> TrialVerdict {
+fn decided(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> TrialVerdict {
     let verdict = by_witness(evidence, attempts);
     if verdict.basis == StateSource::Record {
-        return verdict;
+        return TrialVerdict { remedy: release(evidence), ..verdict };
     }
     let is_ended = matches!(verdict.state, State::Failed | State::Completed | State::Timeout);
-    if evidence.files.requeue_wanted && is_ended {
+    let is_marked = evidence.files.requeue_wanted && end_of_generation(evidence);
+    if is_marked && is_ended {
         let what = "could not be requeued: `nemo-slurm poll` requeues it";
         let verdict = TrialVerdict::open(State::Preempted, Some(what.to_owned()));
         return TrialVerdict { remedy: Some(Remedy::Requeue), ..verdict };
@@ -78,36 +99,45 @@ pub(super) fn state(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) ->
     // What is damaged may have been the word that the trial is over: then a person must look first.
     let may_run = evidence.files.damage.is_none() && is_known_to_slurm(evidence);
     if is_ended && verdict.state != State::Completed && may_run {
-        let requeued = |reason| format!("{reason}; `nemo-slurm poll` requeues it");
-        let reason = verdict.reason.map(requeued);
+        let reason =
+            verdict.reason.map(|reason| format!("{reason}; `nemo-slurm poll` requeues it"));
         return TrialVerdict { reason, remedy: Some(Remedy::Requeue), ..verdict };
     }
     verdict
 }
 
+/// A controller that was killed may start the job of a trial that is over once more, and hold it when that fails. What
+/// waits for the job would then wait for ever.
+fn release(evidence: &TrialEvidence<'_>) -> Option<Remedy> {
+    let row = evidence.seen.queue.filter(|row| !has_ended(row) && is_held(row))?;
+    waiting::is_start_failure(evidence, row).then_some(Remedy::Release)
+}
+
 /// Whether Slurm still knows a job that has ended, and could run it again.
 fn is_known_to_slurm(evidence: &TrialEvidence<'_>) -> bool {
-    evidence.seen.queue.is_some_and(|row| row.state.phase_in_queue() == JobPhase::Ended)
+    evidence.seen.queue.is_some_and(has_ended)
+}
+
+fn has_ended(row: &QueueRow) -> bool {
+    row.state.phase_in_queue() == JobPhase::Ended
 }
 
 fn by_witness(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> TrialVerdict {
-    let end = last_end(&evidence.files.attempts);
+    let end = last_end(evidence.files);
     if let Some((state, reason)) = end.and_then(final_end) {
         return TrialVerdict::recorded(state, reason);
     }
     if evidence.seen.job.is_none() {
         return not_submitted(evidence);
     }
-    let is_over = |row: &QueueRow| row.state.phase_in_queue() == JobPhase::Ended;
-    let verdict = match evidence.seen.queue {
-        Some(row) if !is_over(row) => in_queue(evidence, row, end, attempts),
-        row => match evidence.earlier().filter(|earlier| earlier.certainty == Certainty::Final) {
-            Some(earlier) => return TrialVerdict::recorded(earlier.state, earlier.reason.clone()),
-            None => match row {
-                Some(row) => ended_in_queue(evidence, row, attempts),
-                None => out_of_queue(evidence, end, attempts),
-            },
-        },
+    let certain = evidence.earlier().filter(|earlier| earlier.certainty == Certainty::Final);
+    let verdict = match (evidence.seen.queue, certain) {
+        (Some(row), _) if !has_ended(row) => in_queue(evidence, row, end, attempts),
+        (_, Some(certain)) => {
+            return TrialVerdict::recorded(certain.state, certain.reason.clone());
+        }
+        (Some(row), None) => ended::in_queue(evidence, row, attempts),
+        (None, None) => out_of_queue::verdict(evidence, end, attempts),
     };
     let both = evidence.sources.queue.is_whole() && evidence.sources.accounts.is_whole();
     let basis = match verdict.basis {
@@ -117,32 +147,30 @@ fn by_witness(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> Trial
     TrialVerdict { basis, ..verdict }
 }
 
-/// What `squeue` does not show.
-fn out_of_queue(
-    evidence: &TrialEvidence<'_>,
-    end: Option<&AttemptEnd>,
-    attempts: &[AttemptStatus],
-) -> TrialVerdict {
-    let is_silent = evidence.sources.queue.trouble().is_some();
-    match evidence.seen.accounts.last() {
-        // What squeue can't say now, sacct may; but a row that is not final may have been overtaken.
-        Some(row) if is_silent && row.state.is_final() => ended(evidence, row, attempts),
-        _ if is_silent => remembered(evidence, end, attempts),
-        // Accounting lags behind the controller, never heard of the end, or knows better.
-        Some(row) if row.state.phase() != JobPhase::Ended => contradicted(row),
-        Some(row) => ended(evidence, row, attempts),
-        None => vanished(evidence, attempts),
-    }
+/// Whether the newest attempt is one since the trial was retried: a mark of an earlier one is of no use any more.
+fn end_of_generation(evidence: &TrialEvidence<'_>) -> bool {
+    let last = evidence.files.attempts.iter().rev().find_map(AttemptRecord::as_start);
+    let from = evidence.files.retried_from.unwrap_or(0);
+    last.is_none_or(|start| start.attempt >= from)
+}
+
+/// The end of the last attempt since the trial was retried, if it has one.
+pub(super) fn last_end(files: &TrialFiles) -> Option<&AttemptEnd> {
+    last_end_of(&files.attempts)
+        .filter(|end| files.retried_from.is_none_or(|from| end.attempt >= from))
 }
 
 /// The end of the last attempt, if it has one.
-pub(super) fn last_end(records: &[AttemptRecord]) -> Option<&AttemptEnd> {
+pub(super) fn last_end_of(records: &[AttemptRecord]) -> Option<&AttemptEnd> {
     let last = records.iter().rev().find_map(|record| match record {
         AttemptRecord::Start(_) => Some(None),
         AttemptRecord::End(end) => Some(Some(end)),
         AttemptRecord::Checkpoint { .. }
         | AttemptRecord::Ready { .. }
+        | AttemptRecord::WentOn { .. }
+        | AttemptRecord::Warning { .. }
         | AttemptRecord::Removed { .. }
+        | AttemptRecord::SetAside { .. }
         | AttemptRecord::Hang { .. }
         | AttemptRecord::Label { .. }
         | AttemptRecord::ExcludeNode { .. } => None,
@@ -166,14 +194,52 @@ pub(super) fn final_end(end: &AttemptEnd) -> Option<(State, Option<String>)> {
 fn not_submitted(evidence: &TrialEvidence<'_>) -> TrialVerdict {
     let journal = &evidence.sources.stored.journal;
     if let Some(reason) = journal::refusal(journal) {
-        let why = format!("the submission was refused: {reason}");
-        TrialVerdict::recorded(State::Cancelled, Some(why))
+        TrialVerdict::recorded(State::Failed, Some(refused(reason)))
     } else if evidence.sources.submitting {
         TrialVerdict::open(State::Pending, Some("is being submitted".to_owned()))
+    } else if journal::is_generation_complete(journal, 0) {
+        later::verdict(evidence)
     } else {
         let go_on = format!("`nemo-slurm submit --continue {}`", evidence.sources.stored.id);
         TrialVerdict::open(State::Pending, Some(format!("was not submitted: {go_on} continues it")))
     }
+}
+
+/// Why nothing of a submission ran.
+pub(super) fn refused(reason: &str) -> String {
+    format!("Slurm refused the submission: {reason}")
+}
+
+/// What a trial is that has stopped and will run again.
+pub(super) fn between_attempts(attempts: &[AttemptStatus]) -> State {
+    match attempts.last().and_then(|last| last.cause) {
+        // Somebody stopped it and let it go on: nobody has preempted it.
+        Some(Cause::Paused) => State::Pending,
+        _ => State::Preempted,
+    }
+}
+
+/// What a task without a parent waits for: other experiments, and jobs of others.
+fn outside(evidence: &TrialEvidence<'_>, row: &QueueRow) -> Option<String> {
+    let after = &evidence.sources.stored.experiment.after;
+    if after.is_empty() || !evidence.task.after.is_empty() {
+        return None;
+    }
+    let all: Vec<String> = after.iter().map(OutsideDependency::what).collect();
+    let all = all.join(", ");
+    match &*row.reason {
+        "Dependency" => Some(format!("waits for {all}")),
+        "DependencyNeverSatisfied" => {
+            Some(format!("its dependency can never be satisfied: it waits for {all}"))
+        }
+        _ => None,
+    }
+}
+
+/// What waits in a task that waits for nothing: arrays of one task wait for each other where `concurrent` says so.
+fn of_its_task(evidence: &TrialEvidence<'_>, row: &QueueRow) -> Option<String> {
+    let waits = &*row.reason == "Dependency" && evidence.task.after.is_empty();
+    waits.then(|| "waits for others of its task (`concurrent`)".to_owned())
 }
 
 fn in_queue(
@@ -182,20 +248,36 @@ fn in_queue(
     end: Option<&AttemptEnd>,
     attempts: &[AttemptStatus],
 ) -> TrialVerdict {
-    let says = || waiting::reason(row, attempts);
+    let says = || {
+        outside(evidence, row)
+            .or_else(|| of_its_task(evidence, row))
+            .or_else(|| pending_reason::words(&row.reason, !attempts.is_empty()))
+    };
     let (state, reason) = match row.state.phase_in_queue() {
         JobPhase::Waiting if &*row.reason == "DependencyNeverSatisfied" => (State::Blocked, says()),
         // The heads of a chain are held until all of it is submitted.
-        JobPhase::Waiting if is_held(row) && is_submitted(evidence) => {
+        JobPhase::Waiting
+            if is_held(row) && journal::is_complete(&evidence.sources.stored.journal) =>
+        {
             let verdict = TrialVerdict::open(State::Paused, Some(waiting::held(evidence, row)));
             let remedy = waiting::is_start_failure(evidence, row).then_some(Remedy::Release);
             return TrialVerdict { remedy, ..verdict };
         }
-        JobPhase::Waiting if attempts.is_empty() => (State::Pending, says()),
-        JobPhase::Waiting => (State::Preempted, says()),
+        JobPhase::Waiting if attempts.is_empty() => match dependency::certainly_unmet(evidence) {
+            // Slurm cancels it within seconds, or keeps it waiting for ever, as the site wishes.
+            Some(why) => (State::Blocked, Some(why)),
+            None => (State::Pending, says()),
+        },
+        JobPhase::Waiting if has_begun_since(evidence) => (State::Running, None),
+        JobPhase::Waiting => (between_attempts(attempts), says()),
+        JobPhase::Active if is_shown_for_ever(evidence, row) => {
+            let what = "has ended, but Slurm still shows that run: `nemo-slurm poll` requeues it";
+            let verdict = TrialVerdict::open(State::Preempted, Some(what.to_owned()));
+            return TrialVerdict { remedy: Some(Remedy::Requeue), ..verdict };
+        }
         // The harness has ended its attempt and asked for another; Slurm is about to follow.
         JobPhase::Active if end.is_some_and(|end| end.next == Next::Requeue) => {
-            (State::Preempted, None)
+            requeued(evidence, attempts)
         }
         JobPhase::Active if row.state == JobState::Suspended => {
             (State::Running, Some("is suspended".to_owned()))
@@ -208,34 +290,52 @@ fn in_queue(
     TrialVerdict::open(state, reason)
 }
 
-/// The queue still shows how it ended; accounting, if it has heard of it, knows more.
-fn ended_in_queue(
-    evidence: &TrialEvidence<'_>,
-    row: &QueueRow,
-    attempts: &[AttemptStatus],
-) -> TrialVerdict {
-    match evidence
-        .seen
-        .accounts
-        .last()
-        .filter(|account| account.state.phase() == JobPhase::Ended && account.submit >= row.submit)
-    {
-        Some(account) if account.state.is_final() => ended(evidence, account, attempts),
-        Some(_) => by_state(evidence, &row.state, attempts),
-        None => {
-            let verdict = by_state(evidence, &row.state, attempts);
-            let is_off = matches!(evidence.sources.accounts, QueryResult::Off);
-            let basis = match verdict.basis {
-                StateSource::Agreed if !is_off => StateSource::Open, // accounting has not heard of it
-                basis => basis,
-            };
-            TrialVerdict { basis, ..verdict }
-        }
+/// How many seconds Slurm may still show a run that has ended and is to be requeued. Its harness tries for two minutes.
+const LINGERING: f64 = 300.0;
+/// How many seconds the clocks of two machines may differ.
+const CLOCKS: f64 = 10.0;
+
+/// The restarts of the run that a trial's last attempt was, if that was to be requeued when it ended long ago.
+///
+/// A controller that is killed right after it has requeued a job may not have written that down, and shows the run for
+/// as long as its node does not miss it.
+pub fn lingering_run(records: &[AttemptRecord], now: f64) -> Option<u32> {
+    let end = last_end_of(records)?;
+    let is_due = end.next == Next::Requeue && end.time + LINGERING < now;
+    let mut starts = records.iter().rev().filter_map(AttemptRecord::as_start);
+    starts.find(|start| is_due && start.attempt == end.attempt).map(|start| start.restarts)
+}
+
+/// Whether Slurm shows a run that ended long ago: it was in the queue before that end.
+fn is_shown_for_ever(evidence: &TrialEvidence<'_>, row: &QueueRow) -> bool {
+    let files = evidence.files;
+    #[expect(clippy::cast_precision_loss, reason = "unix seconds fit")]
+    let is_of_before = |end: &AttemptEnd| {
+        row.submit.is_some_and(|submit| submit.seconds() as f64 + CLOCKS < end.time)
+    };
+    last_end(files).is_some_and(is_of_before)
+        && lingering_run(&files.attempts, evidence.sources.now).is_some()
+}
+
+/// A trial whose harness has asked for its requeue, before Slurm has followed.
+fn requeued(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> (State, Option<String>) {
+    let state = between_attempts(attempts);
+    let wish = requests::pause(&evidence.sources.requests, &evidence.task.name, evidence.index);
+    match wish.filter(|_| state == State::Pending) {
+        Some(wish) => (State::Paused, Some(waiting::paused(&evidence.sources.stored.id, wish))),
+        None => (state, None),
     }
 }
 
-fn is_submitted(evidence: &TrialEvidence<'_>) -> bool {
-    journal::is_complete(&evidence.sources.stored.journal)
+/// Whether its last attempt began after Slurm was asked: then it no longer waits, as the older answer says.
+fn has_begun_since(evidence: &TrialEvidence<'_>) -> bool {
+    let last = evidence
+        .files
+        .attempts
+        .iter()
+        .rev()
+        .find(|record| matches!(record, AttemptRecord::Start(_) | AttemptRecord::End(_)));
+    matches!(last, Some(AttemptRecord::Start(start)) if start.time > evidence.sources.asked)
 }
 
 fn is_held(row: &QueueRow) -> bool {
@@ -246,217 +346,7 @@ fn is_held(row: &QueueRow) -> bool {
         || matches!(row.state, JobState::RequeueHold | JobState::SpecialExit)
 }
 
-/// How it ended, as accounting tells it and the queue does not deny.
-fn ended(
-    evidence: &TrialEvidence<'_>,
-    row: &AccountRow,
-    attempts: &[AttemptStatus],
-) -> TrialVerdict {
-    if row.state == JobState::Failed && has_run(row) {
-        return TrialVerdict::of(
-            State::Failed,
-            Some(failed(evidence, row, attempts)),
-            StateSource::Agreed,
-        );
-    }
-    by_state(evidence, &row.state, attempts)
-}
-
-/// Why a job failed, of which the harness left no end.
-fn failed(evidence: &TrialEvidence<'_>, row: &AccountRow, attempts: &[AttemptStatus]) -> String {
-    let exit = JobExit::from(row.exit);
-    if attempts.last().is_none_or(|last| last.number.is_none()) {
-        start_failure::why(row)
-    } else if last_end(&evidence.files.attempts).is_some() {
-        format!("was to be requeued, but the harness {exit}")
-    } else {
-        format!("the harness {exit} without recording its end")
-    }
-}
-
-fn by_state(
-    evidence: &TrialEvidence<'_>,
-    state: &JobState,
-    attempts: &[AttemptStatus],
-) -> TrialVerdict {
-    let last_end = last_end(&evidence.files.attempts);
-    let (state, reason) = match state {
-        // The harness exits 0 only after a final end, or after a requeue: then Slurm dropped it.
-        JobState::Completed if last_end.is_some_and(|end| end.next == Next::Requeue) => {
-            (State::Failed, "was to be requeued, but Slurm ended the job".to_owned())
-        }
-        JobState::Completed => return unconfirmed_success(evidence),
-        JobState::Cancelled | JobState::Revoked => return cancelled(evidence, attempts),
-        JobState::Timeout | JobState::Deadline => {
-            (State::Timeout, "reached Slurm's time limit and was not requeued".to_owned())
-        }
-        JobState::OutOfMemory => (State::Failed, "ran out of memory".to_owned()),
-        JobState::NodeFail | JobState::BootFail => {
-            (State::Failed, "its node failed, and Slurm did not requeue it".to_owned())
-        }
-        JobState::Preempted | JobState::Requeued => {
-            (State::Failed, "was preempted, and Slurm did not requeue it".to_owned())
-        }
-        state => (State::Failed, format!("Slurm says `{state}`")),
-    };
-    TrialVerdict::of(state, Some(reason), StateSource::Agreed)
-}
-
-/// Slurm says that the job completed, but the harness has not said that the trial is done. A shared disk may show its
-/// word later; where it stays away, the trial is not done.
-fn unconfirmed_success(evidence: &TrialEvidence<'_>) -> TrialVerdict {
-    let what =
-        "Slurm says that the job completed, but the harness left no record that the trial is done";
-    let verdict = TrialVerdict::of(State::Unknown, Some(what.to_owned()), StateSource::Agreed);
-    let may_run = evidence.files.damage.is_none() && is_known_to_slurm(evidence);
-    TrialVerdict {
-        once_certain: Some((State::Failed, what.to_owned())),
-        remedy: may_run.then_some(Remedy::Requeue),
-        ..verdict
-    }
-}
-
-/// Slurm says that it was cancelled. Before it ever ran, our own record may tell by whom, or why.
-fn cancelled(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> TrialVerdict {
-    // One that Slurm let start cancels itself before its first attempt, if its parents' records forbid it to run.
-    if attempts.iter().any(|attempt| attempt.number.is_some()) {
-        return TrialVerdict::of(State::Cancelled, None, StateSource::Agreed);
-    }
-    if was_asked_for(evidence) {
-        return TrialVerdict::recorded(State::Cancelled, None);
-    }
-    match never_satisfied(evidence) {
-        Some(UnmetDependency { why, basis }) => TrialVerdict::of(State::Blocked, Some(why), basis),
-        None if was_taken_out_for_its_parents(evidence) => {
-            let why = "Slurm cancelled it because of its dependency, which has not failed: `nemo-slurm poll` puts it back";
-            let verdict = TrialVerdict::open(State::Pending, Some(why.to_owned()));
-            TrialVerdict { remedy: Some(Remedy::PutBack), ..verdict }
-        }
-        None => TrialVerdict::of(State::Cancelled, None, StateSource::Agreed),
-    }
-}
-
-/// Whether nobody cancelled the job but Slurm, which still knows it.
-fn was_taken_out_for_its_parents(evidence: &TrialEvidence<'_>) -> bool {
-    let row = evidence.seen.queue;
-    row.is_some_and(|row| {
-        row.state == JobState::Cancelled && &*row.reason == "DependencyNeverSatisfied"
-    })
-}
-
 /// Whether somebody wished for its end by `nemo-slurm cancel`.
 fn was_asked_for(evidence: &TrialEvidence<'_>) -> bool {
-    evidence.sources.requests.iter().any(|request| {
-        request.action == super::RequestedAction::Cancel
-            && request.covers(&evidence.task.name, evidence.index)
-    })
-}
-
-/// Why a dependency can never be met.
-struct UnmetDependency {
-    why: String,
-    /// What that is known from: it is as sure as the parent's state.
-    basis: StateSource,
-}
-
-/// The parent because of which this trial could never start, in words.
-fn never_satisfied(evidence: &TrialEvidence<'_>) -> Option<UnmetDependency> {
-    evidence.task.after.iter().find_map(|dependency| {
-        let parent = evidence.parents.iter().find(|parent| parent.name == dependency.task)?;
-        unmet(parent, dependency.on, evidence.index)
-    })
-}
-
-/// Why a dependency can never be met; none if it is met or may yet be.
-fn unmet(parent: &TaskStatus, on: On, index: u32) -> Option<UnmetDependency> {
-    // One that `poll` brings back is not lost yet.
-    let is_lost = |trial: &&TrialStatus| {
-        trial.state.is_final() && trial.state != State::Completed && trial.remedy.is_none()
-    };
-    let lost = |trial: &TrialStatus| {
-        let why = format!("`{}` trial {} is {}", parent.name, trial.index, trial.state.as_str());
-        UnmetDependency { why, basis: basis(trial.is_final()) }
-    };
-    match on {
-        On::Ok => parent.trials.iter().find(is_lost).map(lost),
-        On::Each => parent.trials.get(index as usize).filter(is_lost).map(lost),
-        On::Failed => {
-            let fine = parent.trials.iter().all(|trial| trial.state == State::Completed);
-            let all_final = parent.trials.iter().all(TrialStatus::is_final);
-            let why = format!("not needed: `{}` completed", parent.name);
-            fine.then(|| UnmetDependency { why, basis: basis(all_final) })
-        }
-        On::Any => None,
-    }
-}
-
-fn basis(is_final: bool) -> StateSource {
-    if is_final { StateSource::Record } else { StateSource::Agreed }
-}
-
-/// Neither the queue nor accounting can be asked for more: what was known stays.
-fn remembered(
-    evidence: &TrialEvidence<'_>,
-    end: Option<&AttemptEnd>,
-    attempts: &[AttemptStatus],
-) -> TrialVerdict {
-    let before = evidence.earlier().map(|earlier| (earlier.state, earlier.reason.clone()));
-    let (state, reason) = match (end, attempts.last(), before) {
-        // It was cancelled while it waited: its folder can't know.
-        (Some(_), _, Some((State::Cancelled, reason))) => (State::Cancelled, reason),
-        (Some(end), ..) if end.next == Next::Requeue => (State::Preempted, None),
-        (_, Some(last), _) if last.number.is_some() && last.cause.is_none() => {
-            (State::Running, Some("according to its folder; Slurm can't be asked now".to_owned()))
-        }
-        (_, _, Some(before)) => before,
-        (_, _, None) => (State::Unknown, Some("Slurm can't be asked now".to_owned())),
-    };
-    TrialVerdict::of(state, reason, StateSource::Silence)
-}
-
-/// A single task that is cancelled while it waits is in no table of Slurm's any more, though its array is. Without
-/// accounting it could also have ended long ago.
-fn was_taken_out(evidence: &TrialEvidence<'_>) -> bool {
-    evidence.seen.array_is_known && matches!(evidence.sources.accounts, QueryResult::Rows(_))
-}
-
-/// The queue does not show the job, and accounting shows it alive: one of the two is wrong now.
-fn contradicted(row: &AccountRow) -> TrialVerdict {
-    let why =
-        format!("`squeue` does not show its job, and `sacct` says {}; {ASKED_AGAIN}", row.state);
-    TrialVerdict::open(State::Unknown, Some(why))
-}
-
-const ASKED_AGAIN: &str = "the next `status` asks Slurm again";
-
-/// Slurm answers, and does not know the job.
-fn vanished(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> TrialVerdict {
-    if attempts.is_empty() && was_asked_for(evidence) {
-        let why = "was cancelled before it started".to_owned();
-        return TrialVerdict::of(State::Cancelled, Some(why), StateSource::Agreed);
-    }
-    if attempts.is_empty()
-        && let Some(UnmetDependency { why, .. }) = never_satisfied(evidence)
-    {
-        return TrialVerdict::of(State::Blocked, Some(why), StateSource::Agreed);
-    }
-    let is_waiting_to_run =
-        last_end(&evidence.files.attempts).is_some_and(|end| end.next == Next::Requeue);
-    let what = if is_waiting_to_run {
-        "it was saved and was to be requeued, but Slurm no longer knows the job"
-    } else if attempts.is_empty() {
-        "Slurm no longer knows the job, and it left no record"
-    } else {
-        "Slurm no longer knows the job, and its last attempt has no recorded end"
-    };
-    let unknown = TrialVerdict::open(State::Unknown, Some(format!("{what}; {ASKED_AGAIN}")));
-    if attempts.is_empty() && was_taken_out(evidence) {
-        let cancelled = (State::Cancelled, "was cancelled before it started".to_owned());
-        return TrialVerdict {
-            basis: StateSource::Agreed,
-            once_certain: Some(cancelled),
-            ..unknown
-        };
-    }
-    unknown
+    requests::is_cancelled(&evidence.sources.requests, &evidence.task.name, evidence.index)
 }

@@ -11,8 +11,23 @@ const STEPS: [&str; 2] = ["step", "epoch"];
 /// How many of the metrics that were reported are named.
 const NAMED: usize = 8;
 
-/// A warning for each task that may have waited long enough for a metric.
-pub(super) fn warnings(sources: &StatusInputs<'_>, tasks: &[TaskStatus]) -> Vec<String> {
+/// Metrics that a task names and that none of its trials has reported, though one has had its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreportedMetrics {
+    /// The task.
+    pub task: String,
+    /// What is missing.
+    pub metrics: Vec<String>,
+    /// A trial that has had its time.
+    pub trial: u32,
+    /// What was reported.
+    reported: Vec<String>,
+    /// Only the last reports are known.
+    is_partial: bool,
+}
+
+/// Those of each task that may have waited long enough.
+pub(super) fn of_all(sources: &StatusInputs<'_>, tasks: &[TaskStatus]) -> Vec<UnreportedMetrics> {
     let tasks = sources.stored.experiment.tasks.iter().zip(tasks);
     tasks
         .filter_map(|(task, status)| of_task(task, status, sources.files.get(&task.name)))
@@ -23,32 +38,57 @@ fn of_task(
     task: &Task,
     status: &TaskStatus,
     files: Option<&BTreeMap<u32, TrialFiles>>,
-) -> Option<String> {
-    if !status.trials.iter().any(has_had_its_time) {
-        return None;
-    }
+) -> Option<UnreportedMetrics> {
+    let trial = status.trials.iter().find(|trial| has_had_its_time(trial))?.index;
     let reported: BTreeSet<&String> =
         status.trials.iter().flat_map(|trial| trial.metrics.keys()).collect();
     // What is seldom reported may stand before the last lines: only the search needs it there.
     let is_partial = files.is_some_and(|files| files.values().any(|files| files.older_metrics));
     let step = STEPS.into_iter().find(|step| task.metrics.contains_key(*step));
-    let is_step = |name: &String| step == Some(name.as_str());
-    let patterns = task.metrics.keys().filter(|name| !is_partial && !is_step(name));
+    let patterns = task.metrics.keys().filter(|name| !is_partial && step != Some(name.as_str()));
     let wanted: BTreeSet<&String> = task.metric.iter().chain(patterns).collect();
-    let missing: Vec<&String> = wanted.difference(&reported).copied().collect();
-    if missing.is_empty() {
+    let metrics: Vec<String> = wanted.difference(&reported).map(|name| (*name).clone()).collect();
+    if metrics.is_empty() {
         return None;
     }
-    let missing: Vec<String> = missing.iter().map(|name| format!("`{name}`")).collect();
-    let (name, missing) = (&task.name, missing.join(" or "));
-    let others = others(&reported);
-    Some(if is_partial {
-        format!(
-            "the last reports of `{name}` do not contain {missing}: the best trial is unknown{others}"
-        )
-    } else {
-        format!("no trial of `{name}` reported {missing}{others}")
-    })
+    let reported = reported.into_iter().cloned().collect();
+    Some(UnreportedMetrics { task: task.name.clone(), metrics, trial, reported, is_partial })
+}
+
+impl UnreportedMetrics {
+    /// Warnings. A metric may be in files that programs write by themselves, which are named by `file_of`.
+    #[must_use]
+    pub fn warnings(&self, file_of: impl Fn(&str) -> Option<&'static str>) -> Vec<String> {
+        let task = &self.task;
+        let mut missing = Vec::new();
+        let mut said = Vec::new();
+        for metric in &self.metrics {
+            match file_of(metric) {
+                Some(file) => said.push(format!(
+                    "`{metric}` of `{task}` is in {file} alone: `results` and `plot` show it, but only what is \
+                     reported tells the best trial"
+                )),
+                None => missing.push(format!("`{metric}`")),
+            }
+        }
+        if missing.is_empty() {
+            return said;
+        }
+        let missing = missing.join(" or ");
+        let others = if said.is_empty() || !self.reported.is_empty() {
+            others(&self.reported)
+        } else {
+            String::new()
+        };
+        said.insert(0, if self.is_partial {
+            format!(
+                "the last reports of `{task}` do not contain {missing}: the best trial is unknown{others}"
+            )
+        } else {
+            format!("no trial of `{task}` reported {missing}{others}")
+        });
+        said
+    }
 }
 
 /// A trial that is done, or that ended after it had reported something else.
@@ -57,8 +97,8 @@ fn has_had_its_time(trial: &TrialStatus) -> bool {
     trial.state == State::Completed || (trial.state.is_final() && reported)
 }
 
-fn others(reported: &BTreeSet<&String>) -> String {
-    let named: Vec<&str> = reported.iter().take(NAMED).map(|name| name.as_str()).collect();
+fn others(reported: &[String]) -> String {
+    let named: Vec<&str> = reported.iter().take(NAMED).map(String::as_str).collect();
     match (named.as_slice(), reported.len().saturating_sub(NAMED)) {
         ([], _) => ", or any other metric".to_owned(),
         (named, 0) => format!("; reported: {}", named.join(", ")),
@@ -69,7 +109,7 @@ fn others(reported: &BTreeSet<&String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::recount;
+    use crate::status::{sample_task, sample_trial};
 
     /// What is said of trials, given as `state metric…`, of a task that wants `losss` and prints `acc`.
     #[track_caller]
@@ -83,21 +123,30 @@ mod tests {
         task.metric = Some("losss".to_owned());
         task.metrics = patterns.iter().map(|name| ((*name).to_owned(), String::new())).collect();
         let trials = (0..).zip(trials).map(|(index, text)| trial(index, text)).collect();
-        let mut status = TaskStatus {
-            name: task.name.clone(),
-            state: State::Pending,
-            counts: BTreeMap::new(),
-            executor: String::new(),
-            dir: String::new(),
-            start: None,
-            end: None,
-            best: None,
-            trials,
-        };
-        recount(&mut status);
+        let status = sample_task(&task.name, trials);
         let files = TrialFiles { older_metrics: is_partial, ..TrialFiles::default() };
-        let said = of_task(&task, &status, Some(&[(0, files)].into()));
-        assert_eq!(said.unwrap_or_default(), expected);
+        let missing = of_task(&task, &status, Some(&[(0, files)].into()));
+        let said = missing.map(|own| own.warnings(|_| None)).unwrap_or_default();
+        assert_eq!(said.join("; "), expected);
+    }
+
+    #[test]
+    fn what_is_in_files_of_a_tracker_alone_is_named() {
+        let mut task = crate::plan::sample_task("train", 1, 0, &[]);
+        task.metric = Some("loss".to_owned());
+        task.metrics = [("acc".to_owned(), String::new())].into();
+        let status = sample_task(&task.name, vec![trial(0, "completed")]);
+        let missing = of_task(&task, &status, None).unwrap();
+        assert_eq!(missing.trial, 0);
+        let said = missing.warnings(|name| (name == "loss").then_some("TensorBoard's files"));
+        assert_eq!(
+            said,
+            [
+                "no trial of `train` reported `acc`",
+                "`loss` of `train` is in TensorBoard's files alone: `results` and `plot` show it, but only what is \
+                 reported tells the best trial",
+            ]
+        );
     }
 
     fn trial(index: u32, text: &str) -> TrialStatus {
@@ -109,22 +158,8 @@ mod tests {
         };
         let metrics: serde_json::Map<String, serde_json::Value> =
             words.map(|name| (name.to_owned(), 0.5.into())).collect();
-        TrialStatus {
-            index,
-            state,
-            reason: None,
-            certainty: crate::status::Certainty::Open,
-            remedy: None,
-            params: None,
-            slurm_job: None,
-            step: (!metrics.is_empty()).then_some(7),
-            progress: None,
-            message: None,
-            labels: Vec::new(),
-            metrics,
-            counters: crate::status::Counters::default(),
-            attempts: Vec::new(),
-        }
+        let step = (!metrics.is_empty()).then_some(7);
+        TrialStatus { step, metrics, ..sample_trial(index, state) }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nemo_core::claim::{ClaimDecision, ClaimOutcome, Claims};
 use nemo_core::rundir::ExperimentDir;
-use nemo_core::{checksum, durable};
+use nemo_core::{checksum, durable, open};
 
 use crate::clock;
 use crate::process::Liveness;
@@ -33,6 +33,8 @@ pub enum ClaimKind {
     Submission,
     /// To run the trials of a local experiment.
     Runner,
+    /// To send notifications.
+    Notices,
 }
 
 impl ClaimKind {
@@ -40,6 +42,7 @@ impl ClaimKind {
         let stem = match self {
             Self::Submission => "claim",
             Self::Runner => "runner",
+            Self::Notices => "notices",
         };
         Claims::new(&dir.0, stem)
     }
@@ -91,6 +94,8 @@ pub struct Claim {
     own: ClaimHolder,
     /// The host of the process that it was taken over from, where that is another one.
     pub taken_from: Option<String>,
+    /// Whether this process made the experiment, and nobody else ever held it.
+    pub is_of_new: bool,
     beats: Option<Heartbeat>,
 }
 
@@ -135,7 +140,7 @@ pub fn take(
         let mut before = None;
         let outcome = claims.take(&own.nonce, &content, |newest| {
             let Some(number) = newest else { return ClaimDecision::Claim(0) };
-            let text = std::fs::read(claims.path(number)).unwrap_or_default();
+            let text = open::read(&claims.path(number)).unwrap_or_default();
             before = checksum::from_slice::<ClaimHolder>(&text).ok();
             let is_silent = silent.as_ref() == Some(&(number, text.clone()));
             if is_silent || take_over == TakeOver::FromAnyone {
@@ -191,7 +196,7 @@ fn is_silent(
     ));
     while clock::now() < end {
         std::thread::sleep(LOOK);
-        let is_same = std::fs::read(claims.path(number)).is_ok_and(|now| now == text);
+        let is_same = open::read(&claims.path(number)).is_ok_and(|now| now == text);
         if !is_same {
             return false;
         }
@@ -207,7 +212,9 @@ impl Claim {
     /// The claim of an experiment that this process has just made, with `first`.
     #[must_use]
     pub fn of_new(dir: &ExperimentDir, own: ClaimHolder) -> Self {
-        Self::new(ClaimKind::Submission.claims(dir), 0, own, None, &|_| ())
+        let mut claim = Self::new(ClaimKind::Submission.claims(dir), 0, own, None, &|_| ());
+        claim.is_of_new = true;
+        claim
     }
 
     fn new(
@@ -228,7 +235,7 @@ impl Claim {
         }
         let taken_from = elsewhere.map(|before| before.process.node);
         let beats = Heartbeat::start(claims.path(number), own.clone());
-        Self { claims, number, own, taken_from, beats }
+        Self { claims, number, own, taken_from, is_of_new: false, beats }
     }
 
     /// Whether it still holds: to be asked before each effect.
@@ -285,7 +292,7 @@ fn write(path: &Path, holder: &ClaimHolder) {
 }
 
 fn read(claims: &Claims, number: u32) -> Option<ClaimHolder> {
-    checksum::from_slice(&std::fs::read(claims.path(number)).ok()?).ok()
+    checksum::from_slice(&open::read(&claims.path(number)).ok()?).ok()
 }
 
 #[cfg(test)]

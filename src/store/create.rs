@@ -6,14 +6,14 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nemo_core::environment::{self, Variable};
-use nemo_core::process_id::ProcessId;
 use nemo_core::rundir::{ExperimentDir, Params, TaskSpec};
 use nemo_core::{checksum, durable};
 use serde::Serialize;
 
-use super::{ClaimHolder, ExperimentId, Home, StoreError, at, claim};
+use super::{ClaimHolder, ConfigFile, ExperimentId, Home, StoreError, at, claim, draft};
 use crate::experiment::{Experiment, TrialParams};
 use crate::journal::Event;
+use crate::package::Shipped;
 use crate::parallel::{join, map_chunks};
 
 /// All that is written down of an experiment before anything is asked of Slurm.
@@ -25,6 +25,8 @@ pub struct NewExperiment<'a> {
     pub toml: &'a str,
     /// The same, resolved.
     pub experiment: &'a Experiment,
+    /// The file as it holds, and the state of its code, where somebody may ask for it.
+    pub config: Option<&'a ConfigFile>,
     /// What each of its trials is given.
     pub params: &'a TrialParams,
     /// The first lines of its journal.
@@ -33,6 +35,8 @@ pub struct NewExperiment<'a> {
     pub environment: &'a KeptEnvironment,
     /// The process that will submit it, where one will.
     pub holder: Option<&'a ClaimHolder>,
+    /// The code that was shipped with it.
+    pub shipped: Option<&'a Shipped>,
     /// Its tasks.
     pub tasks: Vec<NewTask>,
 }
@@ -66,12 +70,21 @@ pub fn create(home: &Home, new: &NewExperiment<'_>) -> Result<ExperimentDir, Sto
     let parent = home.experiments();
     at("make", &parent, durable::create_dir_all(&parent))?;
     let finished = home.experiment(new.id);
-    remove_abandoned(&parent, new.id.made_at());
-    let dir = ExperimentDir(parent.join(draft_name(new.id)));
+    draft::remove_abandoned(&parent, new.id.made_at());
+    let dir = ExperimentDir(parent.join(draft::name(new.id.as_str())));
     let mut draft = StagedFiles::default();
     draft.folder(&dir.0)?;
     draft.file(&dir.experiment_toml(), new.toml.as_bytes())?;
     draft.file(&dir.experiment_json(), &file(&dir.experiment_json(), new.experiment)?)?;
+    if let Some(config) = new.config {
+        draft.file(&dir.config(), &file(&dir.config(), config)?)?;
+    }
+    if let Some(shipped) = new.shipped {
+        draft.file(&dir.package(), &file(&dir.package(), &shipped.package)?)?;
+        if let Some(patch) = &shipped.uncommitted {
+            draft.file(&dir.uncommitted(), patch)?;
+        }
+    }
     draft.file(&dir.journal(), &json_lines(&dir.journal(), new.journal)?)?;
     draft.file(&dir.environment(), &environment::to_file(&new.environment.plain))?;
     if !new.environment.secrets.is_empty() {
@@ -92,8 +105,8 @@ pub fn create(home: &Home, new: &NewExperiment<'_>) -> Result<ExperimentDir, Sto
     Ok(finished)
 }
 
-/// More at once would gain nothing.
-const SYNCS_AT_ONCE: usize = 8;
+/// As many as an experiment of a few tasks has: what is begun while others are under way needs a commit of its own.
+const SYNCS_AT_ONCE: usize = 32;
 /// So many files are open before they are synced and closed: less than the usual limits of a process.
 const OPEN_FILES: usize = 128;
 
@@ -143,45 +156,6 @@ fn side_by_side<T: Sync>(
 ) -> Result<(), StoreError> {
     let parts = all.chunks(all.len().div_ceil(SYNCS_AT_ONCE).max(1));
     map_chunks(parts, |part| part.iter().try_for_each(&act)).into_iter().collect()
-}
-
-/// What the name of a folder begins with that is being made.
-const DRAFT: &str = ".new-";
-/// Seconds after which nobody can still be making a folder.
-const ABANDONED: u64 = 86_400;
-
-/// The folder's name while this process makes it: `.new-<id>~<pid>~<start_ticks>~<host>`, so that others see whether
-/// it still does.
-fn draft_name(id: &ExperimentId) -> String {
-    let this = ProcessId::current();
-    format!("{DRAFT}{id}~{}~{}~{}", this.pid, this.start_ticks, this.node)
-}
-
-/// Removes what killed submissions left half made. What can't be removed is tried again by the next submission.
-fn remove_abandoned(parent: &Path, now: u64) {
-    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
-    for entry in entries {
-        let name = entry.file_name();
-        if name.to_str().is_some_and(|name| is_abandoned(name, now)) {
-            drop(std::fs::remove_dir_all(entry.path()));
-        }
-    }
-}
-
-/// Whether a name is that of a draft whose maker is dead or, on another host, must have been long done.
-fn is_abandoned(name: &str, now: u64) -> bool {
-    let Some(rest) = name.strip_prefix(DRAFT) else { return false };
-    let mut parts = rest.splitn(4, '~');
-    let made = parts.next().and_then(|id| id.parse::<ExperimentId>().ok());
-    let is_old = made.is_some_and(|id| id.made_at() + ABANDONED < now);
-    let mut number = || parts.next()?.parse::<u64>().ok();
-    let (Some(pid), Some(start_ticks)) = (number(), number()) else { return is_old };
-    let this = ProcessId::current();
-    if parts.next() != Some(this.node.as_str()) {
-        return is_old;
-    }
-    let pid = u32::try_from(pid).unwrap_or(0);
-    !ProcessId { pid, start_ticks, ..this }.is_alive_on_this_node()
 }
 
 fn write_task(
@@ -239,38 +213,6 @@ fn as_json(path: &Path, text: serde_json::Result<Vec<u8>>) -> Result<Vec<u8>, St
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_what_nobody_makes_any_more_is_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let this = ProcessId::current();
-        let id: ExperimentId = "digits-1rs0xg11".parse().unwrap();
-        let (now, later) = (id.made_at(), id.made_at() + ABANDONED + 1);
-        let other = |ticks, host: &str| format!(".new-{id}~{}~{ticks}~{host}", this.pid);
-        let own = draft_name(&id);
-        let dead = other(this.start_ticks + 1, &this.node);
-        let elsewhere = other(this.start_ticks, "login1");
-        let nameless = format!(".new-{id}");
-        for name in [&own, &dead, &elsewhere, &nameless, &id.to_string()] {
-            std::fs::create_dir_all(folder.path().join(name).join("tasks")).unwrap();
-        }
-        let left = || {
-            let entries = std::fs::read_dir(folder.path()).unwrap();
-            let mut names: Vec<String> =
-                entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-            names.sort();
-            names
-        };
-        let expected = |names: &[&str]| {
-            let mut names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-            names.sort();
-            names
-        };
-        remove_abandoned(folder.path(), now);
-        assert_eq!(left(), expected(&[&own, &elsewhere, &nameless, id.as_str()]));
-        remove_abandoned(folder.path(), later);
-        assert_eq!(left(), expected(&[&own, id.as_str()]));
-    }
 
     #[test]
     fn many_files_need_few_descriptors() {

@@ -1,18 +1,21 @@
 //! `$NEMO_SLURM_HOME`: where experiments lie, how they are named, made and found again.
 
 pub mod claim;
+mod config_file;
 mod create;
+mod draft;
 pub mod id;
 mod program;
 mod target;
-mod trust;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use nemo_core::checksum;
 use nemo_core::lines::{self, Damage};
+use nemo_core::open;
 use nemo_core::rundir::ExperimentDir;
+use nemo_core::trust::{self, TrustError};
 use serde::de::Error as _;
 use tracing::debug;
 
@@ -20,11 +23,16 @@ use crate::experiment::Experiment;
 use crate::journal::Event;
 
 pub use claim::{Claim, ClaimError, ClaimHolder, TakeOver};
+pub use config_file::ConfigFile;
 pub use create::{KeptEnvironment, NewExperiment, NewTask, create};
+pub use draft::Draft;
 pub use id::ExperimentId;
-pub use program::install_program;
+pub use nemo_core::trust::Distrust;
+pub use program::{FileFingerprint, HARNESS_NAME, OWN_NAME, install_program};
 pub use target::{Target, TargetError, resolve};
-pub use trust::{Distrust, require_safe};
+
+/// Holds the folders of wrapped jobs, in the home.
+const JOBS: &str = "jobs";
 
 /// `$NEMO_SLURM_HOME`, which the compute nodes must see.
 #[derive(Clone, Debug)]
@@ -43,6 +51,14 @@ pub struct Stored {
     pub journal: Vec<Event>,
     /// The lines of the journal that are not as they were written.
     pub damage: Option<Damage>,
+}
+
+impl Stored {
+    /// Whether `nemo-harness wrap` made it: only its script can start it again.
+    #[must_use]
+    pub fn is_wrapped(&self) -> bool {
+        self.dir.0.parent().is_some_and(|folder| folder.ends_with(JOBS))
+    }
 }
 
 /// Why an experiment's folder can't be read.
@@ -77,6 +93,15 @@ pub enum StoreError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+}
+
+impl From<TrustError> for StoreError {
+    fn from(error: TrustError) -> Self {
+        match error {
+            TrustError::Distrust(why) => Self::Distrust(why),
+            TrustError::Io { path, source } => Self::Io { verb: "look at", path, source },
+        }
+    }
 }
 
 impl StoreError {
@@ -122,6 +147,12 @@ impl Home {
         self.0.join("bin")
     }
 
+    /// The code that experiments were submitted with, by content.
+    #[must_use]
+    pub fn packages(&self) -> PathBuf {
+        self.0.join("packages")
+    }
+
     /// What was learnt of clusters, to be asked again when it is old.
     #[must_use]
     pub fn cache(&self) -> PathBuf {
@@ -134,26 +165,42 @@ impl Home {
         self.0.join("index")
     }
 
-    /// The folder of one experiment.
+    /// `jobs/`: the jobs of scripts that run `nemo-harness wrap`.
+    #[must_use]
+    pub fn jobs(&self) -> PathBuf {
+        self.0.join(JOBS)
+    }
+
+    /// The folder of one experiment, or of a wrapped job.
     #[must_use]
     pub fn experiment(&self, id: &ExperimentId) -> ExperimentDir {
-        ExperimentDir(self.experiments().join(id.as_str()))
+        let own = self.experiments().join(id.as_str());
+        let job = self.jobs().join(id.as_str());
+        ExperimentDir(if !own.exists() && job.exists() { job } else { own })
+    }
+
+    /// The id of the newest wrapped job that Slurm knew by this number: on another cluster, or after a controller lost its
+    /// state, a number comes again.
+    #[must_use]
+    pub fn job_of(&self, number: &str) -> Option<ExperimentId> {
+        let links = std::fs::read_dir(self.jobs().join("by-id")).ok()?.flatten();
+        let is_of = |name: &str| name.split(['@', '.']).next() == Some(number);
+        let links = links.filter(|link| link.file_name().to_str().is_some_and(is_of));
+        let newest = links.max_by_key(|link| {
+            let made = link.metadata().and_then(|link| link.modified()).ok();
+            (made, link.file_name())
+        })?;
+        std::fs::read_link(newest.path()).ok()?.file_name()?.to_str()?.parse().ok()
     }
 
     /// The ids of all experiments, oldest first. Folders of other names are passed over.
     pub fn ids(&self) -> Result<Vec<ExperimentId>, StoreError> {
-        let path = self.experiments();
-        let entries = match std::fs::read_dir(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => at("read", &path, entries)?,
-        };
-        let mut ids = Vec::new();
-        for entry in entries {
-            let name = at("read", &path, entry)?.file_name();
-            ids.extend(name.to_str().and_then(|name| name.parse::<ExperimentId>().ok()));
-        }
-        ids.sort_by(|a, b| a.age().cmp(&b.age()));
-        Ok(ids)
+        ids_in(&self.experiments())
+    }
+
+    /// The ids of all wrapped jobs, oldest first.
+    pub fn job_ids(&self) -> Result<Vec<ExperimentId>, StoreError> {
+        ids_in(&self.jobs())
     }
 
     /// What was asked of Slurm for an experiment, and what came of it.
@@ -166,7 +213,7 @@ impl Home {
     pub fn load(&self, id: &ExperimentId) -> Result<Stored, StoreError> {
         let dir = self.experiment(id);
         let path = dir.experiment_json();
-        let text = at("read", &path, std::fs::read(&path))?;
+        let text = at("read", &path, open::read(&path))?;
         let damaged = |source| StoreError::Damaged { path: path.clone(), source };
         let experiment: Experiment = checksum::from_slice(&text).map_err(damaged)?;
         if let Some(what) = experiment.inconsistency() {
@@ -179,4 +226,24 @@ impl Home {
         debug!("experiment: `{}`, and {} lines of its journal", file.display(), journal.rows.len());
         Ok(Stored { id: id.clone(), dir, experiment, journal: journal.rows, damage })
     }
+}
+
+/// Fails where others may write to the home, to its folders that decide what is run, or to any folder above it.
+pub fn require_safe(home: &Home) -> Result<(), StoreError> {
+    Ok(trust::require_safe_home(home.path())?)
+}
+
+/// The ids that folders of a folder are named by.
+fn ids_in(path: &Path) -> Result<Vec<ExperimentId>, StoreError> {
+    let entries = match std::fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => at("read", path, entries)?,
+    };
+    let mut ids = Vec::new();
+    for entry in entries {
+        let name = at("read", path, entry)?.file_name();
+        ids.extend(name.to_str().and_then(|name| name.parse::<ExperimentId>().ok()));
+    }
+    ids.sort_by(|a, b| a.age().cmp(&b.age()));
+    Ok(ids)
 }

@@ -2,9 +2,11 @@
 
 use std::fmt;
 
-use nemo_core::scope::Scope;
+use nemo_core::rundir::notes;
+use nemo_core::scope::{Scope, TrialSet};
 
 use super::{ExperimentId, Home, StoreError};
+use crate::journal;
 
 /// A target, its experiment found, its task and trial not yet held against the experiment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +48,18 @@ pub enum TargetError {
         /// The name that is nearest to it.
         nearest: Option<String>,
     },
+    /// No wrapped job has this number.
+    #[error("no wrapped job `{number}` is known")]
+    NoJob {
+        /// What was given: `4711`, or `4711_3`.
+        number: String,
+    },
+    /// There are only wrapped jobs, which have numbers.
+    #[error("there is no experiment, only wrapped jobs")]
+    OnlyJobs,
+    /// `@` is none that is archived.
+    #[error("every experiment is archived")]
+    AllArchived,
     /// Several experiments could be meant.
     #[error("`{text}` could mean {}", candidates.join(", "))]
     Ambiguous {
@@ -72,13 +86,22 @@ impl TargetError {
                 Some(format!("did you mean `{nearest}`? `nemo-slurm list` shows all"))
             }
             Self::NotFound { nearest: None, .. } => Some("`nemo-slurm list` shows all".to_owned()),
+            Self::NoJob { number } => Some(format!(
+                "`nemo-slurm list --jobs` shows those that are. A job is known once it has begun; until then ask Slurm: \
+                 `squeue -j {number}`, `scancel {number}`"
+            )),
+            Self::OnlyJobs => Some("`nemo-slurm list --jobs` shows their numbers".to_owned()),
+            Self::AllArchived => Some(
+                "`nemo-slurm list --archived` shows them: name one, or `nemo-slurm restore` it".to_owned(),
+            ),
             Self::Ambiguous { .. } => Some("write more of the id".to_owned()),
             Self::Store(_) => None,
         }
     }
 }
 
-/// Finds what a text means: an id, a name (the newest), `@` (the newest of all), or a unique prefix of an id.
+/// Finds what a text means: an id, a name (the newest), `@` (the newest of all that are not archived), or a unique prefix
+/// of an id.
 pub fn resolve(home: &Home, text: &str) -> Result<Target, TargetError> {
     let malformed = || TargetError::Malformed { text: text.to_owned() };
     let mut parts = text.trim_end_matches('/').split('/');
@@ -88,8 +111,85 @@ pub fn resolve(home: &Home, text: &str) -> Result<Target, TargetError> {
     if parts.next().is_some() || task.as_deref() == Some("") {
         return Err(malformed());
     }
-    let id = find(&home.ids()?, experiment)?;
+    let number = job_number(experiment);
+    if let Some(number) = number
+        && let Some(target) = wrapped_job(home, number, task.as_deref(), trials.clone())
+    {
+        return Ok(target);
+    }
+    let id = match experiment {
+        "@" => newest_of(home)?,
+        // Nobody who types a number means an id that begins with it.
+        name if number.is_some() => named(home, name)?,
+        text => found(home, text)?,
+    };
     Ok(Target { id, scope: Scope { task, trials } })
+}
+
+/// The newest experiment.
+fn newest_of(home: &Home) -> Result<ExperimentId, TargetError> {
+    let ids = home.ids()?;
+    match newest(home, &ids) {
+        Some(id) => Ok(id.clone()),
+        None if !ids.is_empty() => Err(TargetError::AllArchived),
+        None if home.job_ids()?.is_empty() => find(&ids, "@"),
+        None => Err(TargetError::OnlyJobs),
+    }
+}
+
+/// The newest experiment of exactly this name, which could be a job's number.
+fn named(home: &Home, name: &str) -> Result<ExperimentId, TargetError> {
+    let ids = home.ids()?;
+    let newest = ids.into_iter().rfind(|id| id.name() == name);
+    newest.ok_or_else(|| TargetError::NoJob { number: name.to_owned() })
+}
+
+/// The experiment or, where none begins so, the wrapped job that a text means.
+fn found(home: &Home, text: &str) -> Result<ExperimentId, TargetError> {
+    // Who names thousands by their ids need not read ten thousand names for each.
+    let whole = text.parse::<ExperimentId>().ok();
+    if let Some(id) = whole.filter(|id| home.experiments().join(id.as_str()).is_dir()) {
+        return Ok(id);
+    }
+    let ids = home.ids()?;
+    if ids.iter().any(|id| id.as_str().starts_with(text)) {
+        return find(&ids, text);
+    }
+    find(&home.job_ids()?, text)
+}
+
+/// Slurm's number of a job and the index in its array: `4711`, or `4711_3`.
+fn job_number(text: &str) -> Option<(&str, Option<u32>)> {
+    let (number, index) =
+        text.split_once('_').map_or((text, None), |(job, index)| (job, Some(index)));
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some((number, index.map(str::parse).transpose().ok()?))
+}
+
+/// The job of a script that runs `nemo-harness wrap`, by its number.
+fn wrapped_job(
+    home: &Home,
+    (number, index): (&str, Option<u32>),
+    task: Option<&str>,
+    trials: Option<TrialSet>,
+) -> Option<Target> {
+    let id = home.job_of(number)?;
+    let trials = trials.or(index.map(TrialSet::from));
+    let task = task.map(str::to_owned).or(trials.as_ref().map(|_| "job".to_owned()));
+    Some(Target { id, scope: Scope { task, trials } })
+}
+
+/// The newest of all that are not archived. One of which Slurm took nothing never ran: it is meant only where there is no
+/// other.
+fn newest<'a>(home: &Home, ids: &'a [ExperimentId]) -> Option<&'a ExperimentId> {
+    let ran = |id: &&ExperimentId| {
+        home.journal(id).map_or(true, |journal| journal::refusal(&journal).is_none())
+    };
+    let is_shown = |id: &&ExperimentId| !notes::is_archived(&home.experiment(id)).unwrap_or(false);
+    let shown = || ids.iter().rev().filter(is_shown);
+    shown().find(ran).or_else(|| shown().next())
 }
 
 /// The experiment that a text means, among ids from the oldest to the newest.
@@ -156,6 +256,36 @@ mod tests {
             "no experiment is called `digts` | did you mean `digits-00000300`? `nemo-slurm list` shows all",
         );
         check("zzz", "no experiment is called `zzz` | `nemo-slurm list` shows all");
+    }
+
+    #[test]
+    fn a_number_is_a_job_and_a_job_that_never_ran_is_slurms() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::new(folder.path().to_owned());
+        let said = |text: &str| match resolve(&home, text) {
+            Ok(target) => target.to_string(),
+            Err(error) => format!("{error} | {}", error.hint().unwrap_or_default()),
+        };
+        assert!(said("@").starts_with("no experiment is called `@`"));
+        std::fs::create_dir_all(home.jobs().join("old-00000100")).unwrap();
+        assert_eq!(
+            said("@"),
+            "there is no experiment, only wrapped jobs | `nemo-slurm list --jobs` shows their numbers"
+        );
+        let hint = |number| {
+            format!(
+                "no wrapped job `{number}` is known | `nemo-slurm list --jobs` shows those that are. A job is known \
+                     once it has begun; until then ask Slurm: `squeue -j {number}`, `scancel {number}`"
+            )
+        };
+        for name in ["5e-3-00000200", "7-00000300"] {
+            std::fs::create_dir_all(home.experiments().join(name)).unwrap();
+        }
+        assert_eq!(said("5"), hint("5"), "an id that begins so is not meant");
+        assert_eq!(said("5_3"), hint("5_3"));
+        assert_eq!(said("7"), "7-00000300", "a name may be a number");
+        assert_eq!(said("5e"), "5e-3-00000200");
+        assert_eq!(said("old"), "old-00000100");
     }
 
     #[test]

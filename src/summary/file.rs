@@ -5,13 +5,14 @@ use std::path::Path;
 
 use nemo_core::checksum::{self, Checksum};
 use nemo_core::durable;
-use nemo_core::rundir::ExperimentDir;
+use nemo_core::open;
+use nemo_core::rundir::{ExperimentDir, notes};
 use serde::{Deserialize, Serialize};
 
 use super::{InputVersions, Summary};
 
 /// The number of the format.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 3;
 
 #[derive(Serialize)]
 struct SummaryFileRef<'a> {
@@ -28,7 +29,7 @@ struct SummaryFile {
 /// What was known at the last look; nothing where nobody looked, or where the file is damaged: then it is made again.
 #[must_use]
 pub fn read(dir: &ExperimentDir) -> Option<Summary> {
-    let text = std::fs::read(dir.summary()).ok()?;
+    let text = open::read(&dir.summary()).ok()?;
     // Without its checksum it could be a wrong `final`, which would be believed for ever.
     let is_right = checksum::check(&text) == Checksum::Right;
     let file: SummaryFile = checksum::from_slice(&text).ok().filter(|_| is_right)?;
@@ -52,6 +53,7 @@ impl InputVersions {
     pub fn of(dir: &ExperimentDir) -> Self {
         let size = |path| std::fs::metadata(path).map_or(0, |file| file.len());
         let requests = std::fs::read_dir(dir.requests()).map_or(0, Iterator::count);
-        Self { journal: size(dir.journal()), runner: size(dir.runner_log()), requests, slurm: None }
+        let (journal, runner) = (size(dir.journal()), size(dir.runner_log()));
+        Self { journal, runner, requests, notes: notes::count(dir), slurm: None }
     }
 }

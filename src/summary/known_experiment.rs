@@ -27,6 +27,27 @@ impl KnownExperiment<'_> {
             Self::Unknown | Self::Damaged(_) => false,
         }
     }
+
+    /// Whether it was put away.
+    #[must_use]
+    pub fn is_archived(&self) -> bool {
+        match self {
+            Self::Indexed(entry) => entry.is_archived(),
+            Self::Summarized(summary) => summary.row.archived,
+            Self::Unknown | Self::Damaged(_) => false,
+        }
+    }
+
+    /// Whether a list leaves it out. What was put away and runs again is shown.
+    #[must_use]
+    pub fn is_hidden(&self) -> bool {
+        let is_over = match self {
+            Self::Summarized(summary) => summary.row.state.is_final(),
+            Self::Indexed(_) => true,
+            Self::Unknown | Self::Damaged(_) => false,
+        };
+        is_over && self.is_archived()
+    }
 }
 
 /// What is known of these experiments, which are sorted by age. Opens nothing of those that are in the index.
@@ -36,10 +57,16 @@ pub fn known<'a>(home: &Home, ids: &[ExperimentId], index: &'a Index) -> Vec<Kno
     let mut one = |id: &ExperimentId| {
         let is_older = |entry: &IndexEntry<'_>| entry.age() < id.age();
         while indexed.next_if(is_older).is_some() {}
-        if let Some(entry) = indexed.next_if(|entry| entry.id == id.as_str()) {
+        let entry = indexed.next_if(|entry| entry.id == id.as_str());
+        if let Some(entry) = entry.filter(|_| !index.is_noted(id.as_str())) {
             return KnownExperiment::Indexed(entry);
         }
-        let summary = read(&home.experiment(id));
+        let dir = home.experiment(id);
+        // What was over may have been retried since.
+        let summary = read(&dir).filter(|summary| {
+            let size = || std::fs::metadata(dir.journal()).map_or(0, |file| file.len());
+            !summary.is_final || summary.from.journal == size()
+        });
         summary.map_or(KnownExperiment::Unknown, |summary| {
             KnownExperiment::Summarized(Box::new(summary))
         })

@@ -1,23 +1,27 @@
 //! What a list shows of an experiment, without looking into it: `summary.json` in its folder, and `index/` over those
 //! that are over. Both are derived, and may be deleted at any time.
 
+mod facts;
 mod file;
 mod index;
 mod known_experiment;
 
 use std::collections::BTreeMap;
 
+use nemo_core::rundir::{ExperimentDir, Notes};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::experiment::Goal;
+use crate::experiment::{Experiment, Goal};
+use crate::labels::Labels;
 use crate::query::named;
 use crate::slurm::JobId;
 use crate::status::{State, Status, TaskStatus};
 use crate::store::{ExperimentId, Stored};
 
+pub use facts::{Facts, ParamValues, TaskFacts, each_trial, flatten};
 pub use file::{keep, read};
-pub use index::{Index, IndexEntry, write_index};
+pub use index::{Index, IndexEntry, NewEntry, mark_as_noted};
 pub use known_experiment::{KnownExperiment, known, wanted};
 
 /// One experiment as `list --json` shows it, but for its folder.
@@ -53,9 +57,26 @@ pub struct ExperimentRow {
     pub best: Option<BestTrial>,
     /// Whether it was put away.
     pub archived: bool,
+    /// Slurm's number of a wrapped job: the newest in its folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slurm_job: Option<JobId>,
 }
 
 impl ExperimentRow {
+    /// What it is found by.
+    #[must_use]
+    pub fn labels(&self) -> Labels {
+        let Self { tags, description, metadata, archived, .. } = self;
+        let (tags, description, metadata) = (tags.clone(), description.clone(), metadata.clone());
+        Labels { tags, description, metadata, archived: *archived }
+    }
+
+    fn set_labels(&mut self, labels: Labels) {
+        let Labels { tags, description, metadata, archived } = labels;
+        (self.tags, self.description, self.metadata) = (tags, description, metadata);
+        self.archived = archived;
+    }
+
     /// As `list --json` shows it.
     #[must_use]
     pub fn to_json(&self) -> String {
@@ -75,12 +96,22 @@ pub struct ExperimentBrief {
     pub trials: BTreeMap<State, u32>,
     /// The best trial.
     pub best: Option<BestTrial>,
+    /// For search.
+    pub tags: Vec<String>,
+    /// When its last attempt ended, once it is over.
+    pub ended: Option<f64>,
+    /// Whether it was put away.
+    pub archived: bool,
+    /// Slurm's number of a wrapped job.
+    #[serde(default)]
+    pub slurm_job: Option<JobId>,
 }
 
 impl From<&ExperimentRow> for ExperimentBrief {
     fn from(row: &ExperimentRow) -> Self {
-        let ExperimentRow { state, as_of, trials, best, .. } = row;
-        Self { state: *state, as_of: *as_of, trials: trials.clone(), best: best.clone() }
+        let ExperimentRow { state, as_of, trials, best, tags, ended, archived, slurm_job, .. } =
+            row.clone();
+        Self { state, as_of, trials, best, tags, ended, archived, slurm_job }
     }
 }
 
@@ -95,6 +126,8 @@ pub struct BestTrial {
     pub metric: String,
     /// Its last value.
     pub value: f64,
+    /// Which way that is better.
+    pub goal: Goal,
 }
 
 /// What `summary.json` holds.
@@ -111,6 +144,8 @@ pub struct Summary {
     pub jobs: Vec<NamedJob>,
     /// What a list shows.
     pub row: ExperimentRow,
+    /// What else finds it.
+    pub facts: Facts,
 }
 
 /// What was there when an experiment was looked into: where it differs now, there is something new.
@@ -122,6 +157,8 @@ pub struct InputVersions {
     pub runner: u64,
     /// How many requests there were.
     pub requests: usize,
+    /// How many notes there were.
+    pub notes: usize,
     /// When Slurm gave its last answer, in unix seconds.
     pub slurm: Option<f64>,
 }
@@ -144,6 +181,25 @@ pub struct NamedJob {
 }
 
 impl Summary {
+    /// After a look at the notes alone, which change no state.
+    pub fn set_notes(&mut self, stored: (&ExperimentDir, &Experiment), notes: &Notes) {
+        let (dir, experiment) = stored;
+        self.facts = Facts::of(dir, experiment, Some(&self.facts), notes);
+        self.from.notes = notes.count();
+        let labels = Labels::of_file(experiment).after(notes.whole.iter().map(|(_, note)| note));
+        self.row.set_labels(labels);
+    }
+
+    /// Its line of the index, if nothing can change any more.
+    #[must_use]
+    pub fn entry(&self) -> Option<NewEntry<'_>> {
+        let (id, state) = (self.row.id.as_str(), self.row.state);
+        // No key or number of ours is beyond JSON.
+        let facts = serde_json::to_string(&self.facts).unwrap_or_default();
+        let row = self.row.to_json().into();
+        self.is_final.then(|| NewEntry { id, state, row, facts: facts.into() })
+    }
+
     /// After a look at the open trials alone: the best of those that were not read is known from earlier.
     pub fn keep_best(&mut self, stored: &Stored, status: &Status, earlier: Option<BestTrial>) {
         let Some(earlier) = earlier else { return };
@@ -162,16 +218,25 @@ impl Summary {
     }
 }
 
-/// What follows from a look. `version` counts where no earlier summary knows it.
+/// What a look rests on, beside the status that it found.
+#[derive(Clone, Copy, Debug)]
+pub struct Look<'a> {
+    /// What an earlier look found.
+    pub earlier: Option<&'a Summary>,
+    /// What people said.
+    pub notes: &'a Notes,
+    /// Whether nothing can change any more.
+    pub is_final: bool,
+    /// Which of the experiments of its name it is.
+    pub version: usize,
+    /// Unix seconds.
+    pub now: f64,
+}
+
+/// What follows from a look.
 #[must_use]
-pub fn of(
-    stored: &Stored,
-    status: &Status,
-    from: InputVersions,
-    is_final: bool,
-    version: usize,
-    now: f64,
-) -> Summary {
+pub fn of(stored: &Stored, status: &Status, from: InputVersions, look: Look<'_>) -> Summary {
+    let Look { earlier, notes, is_final, version, now } = look;
     let experiment = &stored.experiment;
     let state = status.experiment.state;
     let mut trials: BTreeMap<State, u32> = BTreeMap::new();
@@ -184,9 +249,9 @@ pub fn of(
         version,
         state,
         reason: status.experiment.reason.clone(),
-        tags: experiment.tags.clone(),
-        description: experiment.description.clone(),
-        metadata: experiment.metadata.clone(),
+        tags: Vec::new(),
+        description: None,
+        metadata: BTreeMap::new(),
         created: status.experiment.created,
         ended: if state.is_final() { last_end(status) } else { None },
         as_of: now,
@@ -194,16 +259,23 @@ pub fn of(
         trials,
         best: best(stored, status),
         archived: false,
+        slurm_job: named(&stored.journal)
+            .last()
+            .map(|job| job.slurm_job)
+            .filter(|_| stored.is_wrapped()),
     };
     let every = status.tasks.iter().flat_map(|task| &task.trials);
     let open = every.filter(|trial| !trial.is_final()).count();
     // Who asks for all experiments together asks the cluster of this machine.
-    let jobs = if is_final || experiment.cluster().is_some() {
+    let jobs = if open == 0 || experiment.cluster().is_some() {
         Vec::new()
     } else {
         named(&stored.journal)
     };
-    Summary { is_final, open, from, jobs, row }
+    let facts = earlier.map(|earlier| earlier.facts.clone()).unwrap_or_default();
+    let mut summary = Summary { is_final, open, from, jobs, row, facts };
+    summary.set_notes((&stored.dir, experiment), notes);
+    summary
 }
 
 fn last_end(status: &Status) -> Option<f64> {
@@ -214,14 +286,15 @@ fn last_end(status: &Status) -> Option<f64> {
 
 /// The last task counts: it follows from those before it.
 fn best(stored: &Stored, status: &Status) -> Option<BestTrial> {
-    let metric = |task: &TaskStatus| {
+    let search = |task: &TaskStatus| {
         let mut tasks = stored.experiment.tasks.iter();
-        tasks.find(|known| known.name == task.name)?.metric.clone()
+        let task = tasks.find(|known| known.name == task.name)?;
+        Some((task.metric.clone()?, task.goal))
     };
     status.tasks.iter().rev().find_map(|task| {
-        let (trial, metric) = (task.best?, metric(task)?);
+        let (trial, (metric, goal)) = (task.best?, search(task)?);
         let best = task.trials.iter().find(|known| known.index == trial)?;
         let value = best.metrics.get(&metric)?.as_f64()?;
-        Some(BestTrial { task: task.name.clone(), trial, metric, value })
+        Some(BestTrial { task: task.name.clone(), trial, metric, value, goal })
     })
 }

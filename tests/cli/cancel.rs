@@ -27,10 +27,7 @@ pub(crate) fn before(world: &mut World, program: &str, script: &str) {
 
 /// What the queue has of an experiment's jobs, whatever has become of them.
 fn queue(world: &World, id: &str) -> Vec<String> {
-    let mut squeue = std::process::Command::new("squeue");
-    world.surround(&mut squeue);
-    let output = squeue.args(["--noheader", "--format=%j %T", "--states=all"]).output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = world.slurm("squeue", &["--noheader", "--format=%j %T", "--states=all"]);
     text.lines().filter(|line| line.starts_with(id)).map(str::to_owned).collect()
 }
 
@@ -251,4 +248,73 @@ fn what_is_left_of_several_arrays_is_cancelled_again() {
     let told = fake.read("cancelled");
     let lines: Vec<&str> = told.lines().collect();
     assert_eq!(lines[..3], ["101", "102", "101 102"], "{told}");
+}
+
+/// Neither a mark nor an answer: then nobody was asked.
+#[test]
+fn without_a_mark_and_without_an_answer_nothing_is_called_asked() {
+    let fake = FakeSlurm::new(1001);
+    let mut world = World::new();
+    world.slurm_conf = None;
+    world.path.clone_from(&fake.world.path);
+    world.write(
+        "exp.toml",
+        "name = \"one\"\n[executor.c]\nkind = \"slurm\"\n[task.t]\nrun = \"true\"\n",
+    );
+    let id = world.ok(&["submit", "exp.toml"]);
+    fake.answer("squeue", Some(&[&["101_0", "RUNNING", "100", "None"]]));
+    before(
+        &mut world,
+        "scontrol",
+        "case \"$1\" in requeue*) echo 'Unable to contact slurm controller (connect failure)' >&2; exit 1;; esac; REAL \"$@\"",
+    );
+    for (verb, mark) in [("pause", "pause-wanted"), ("preempt", "preempt-wanted")] {
+        let mark = world.experiment(&id).join("tasks/t/trials/0").join(mark);
+        std::fs::create_dir_all(mark.join("in-the-way")).unwrap();
+        let printed = world.run(&[verb, &id]);
+        assert_eq!(printed.code, 4, "{printed:?}");
+        assert!(printed.stderr.contains(&format!("could not {verb} all of `{id}`")), "{printed:?}");
+        assert!(!printed.stderr.contains("Slurm accepted it"), "{printed:?}");
+        assert!(!printed.stderr.contains("Asked"), "{printed:?}");
+    }
+}
+
+/// While a harness requeues its job, as a pause has told it to, `scancel` may repeat a signal for half a minute.
+#[test]
+fn a_signal_that_slurm_repeats_for_long_is_no_failure_of_a_pause() {
+    let fake = FakeSlurm::new(1001);
+    fake.world.write(
+        "exp.toml",
+        "name = \"one\"\n[executor.c]\nkind = \"slurm\"\n[task.t]\nrun = \"true\"\n",
+    );
+    let id = fake.world.ok(&["submit", "exp.toml"]);
+    fake.answer("squeue", Some(&[&["101_0", "RUNNING", "100", "None"]]));
+    let scancel = fake.world.path("bin/scancel");
+    std::fs::write(&scancel, "#!/bin/sh\nexec sleep 100\n").unwrap();
+    let printed = fake.world.run(&["pause", &id, "--json"]);
+    let json: Value = serde_json::from_str(&printed.stdout).unwrap();
+    assert_eq!((printed.code, &json["trials"]), (0, &1.into()), "{printed:?}");
+    assert_eq!((&json["asked"], &json["unsignalled"]), (&1.into(), &1.into()), "{printed:?}");
+    // Nobody is said to have been told by Slurm.
+    let words =
+        format!("1 running trial of {id} reads the request from its folder within some seconds");
+    for (verb, mark) in [("pause", "pause-wanted"), ("preempt", "preempt-wanted")] {
+        let printed = fake.world.run(&[verb, &id]);
+        assert_eq!(printed.code, 0, "{printed:?}");
+        assert!(
+            printed.stderr.starts_with("Slurm gave no answer (`scancel` did not"),
+            "{printed:?}"
+        );
+        assert!(printed.stderr.contains(&words), "{printed:?}");
+        assert!(!printed.stderr.contains("Asked"), "{printed:?}");
+        assert!(fake.world.experiment(&id).join("tasks/t/trials/0").join(mark).exists());
+    }
+    // Nor is it claimed where Slurm gives no answer at all.
+    let id = fake.world.ok(&["submit", "exp.toml"]);
+    fake.answer("squeue", Some(&[&["102_0", "RUNNING", "100", "None"]]));
+    let squeue = "#!/bin/sh\n[ -e \"$FAKE/asked\" ] && exec sleep 100\ncat \"$FAKE/squeue.rows\"\n";
+    std::fs::write(&scancel, "#!/bin/sh\ntouch \"$FAKE/asked\"\nexec sleep 100\n").unwrap();
+    std::fs::write(fake.world.path("bin/squeue"), squeue).unwrap();
+    let printed = fake.world.run(&["--slurm-timeout", "3", "pause", &id]);
+    assert_ne!(printed.code, 0, "{printed:?}");
 }

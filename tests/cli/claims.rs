@@ -5,26 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::fake::FakeSlurm;
+use crate::fake::{CHAIN, CHAIN_ARRAYS, FakeSlurm};
 use crate::support::{Printed, printed};
-
-const CHAIN: &str = r#"
-name = "chain"
-[executor.gpu]
-kind = "slurm"
-[task.prepare]
-run = "true"
-[task.train]
-after = ["prepare"]
-run = "true {x}"
-[task.train.params]
-x = { int = [1, 5] }
-[task.evaluate]
-after = ["train"]
-run = "true"
-"#;
-
-const NAMES: [&str; 5] = ["prepare.0", "train.0", "train.1", "train.2", "evaluate.0"];
 
 /// A submission of five arrays that takes a second, once its first array is in.
 fn half_way() -> (FakeSlurm, Child) {
@@ -95,7 +77,7 @@ fn two_that_go_on_at_once_submit_each_array_once() {
             assert!(refused.stderr.contains("is working on it"), "{refused:?}");
             assert!(refused.stderr.contains("--take-over"), "{refused:?}");
         }
-        assert_eq!(fake.names(), NAMES);
+        assert_eq!(fake.names(), CHAIN_ARRAYS);
     }
 }
 
@@ -106,7 +88,7 @@ fn a_submission_that_died_on_another_host_is_continued() {
     let printed = fake.world.run(&["submit", "--continue", "chain"]);
     assert_eq!(printed.code, 0, "{printed:?}");
     assert!(printed.stderr.contains("on login1, last seen 3600 s ago"), "{printed:?}");
-    assert_eq!(fake.names(), NAMES);
+    assert_eq!(fake.names(), CHAIN_ARRAYS);
 }
 
 #[test]
@@ -118,7 +100,7 @@ fn one_that_may_be_alive_on_another_host_is_taken_over_by_force() {
     let printed = fake.world.run(&["submit", "--continue", "chain", "--take-over"]);
     assert_eq!(printed.code, 0, "{printed:?}");
     assert!(printed.stderr.contains("Taken over from process"), "{printed:?}");
-    assert_eq!(fake.names(), NAMES);
+    assert_eq!(fake.names(), CHAIN_ARRAYS);
 }
 
 #[test]
@@ -132,5 +114,5 @@ fn who_is_taken_over_stops() {
     assert_eq!(second.code, 0, "{second:?}");
     assert_eq!(first.code, 5, "{first:?}");
     assert!(first.stderr.contains("has taken it over"), "{first:?}");
-    assert_eq!(fake.names(), NAMES);
+    assert_eq!(fake.names(), CHAIN_ARRAYS);
 }

@@ -2,25 +2,17 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
 
 use crate::cluster;
 use crate::counting;
+use crate::processes::Process;
+use crate::slurm::write_wide;
 use crate::support::{World, causes, states, text, trials};
 
 const HERE: &str = "kind = \"local\"\nparallel = 4";
 const SLURM: &str = "kind = \"slurm\"\npartition = \"main\"\nmem = \"100M\"\ntime = \"10m\"";
-
-/// One of Slurm's programs, which must succeed.
-fn slurm(world: &World, program: &str, arguments: &[&str]) -> String {
-    let mut command = Command::new(program);
-    world.surround(&mut command);
-    let output = command.args(arguments).output().unwrap();
-    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
 
 /// Pauses one trial and then all in the middle, and lets them go on.
 fn paused_trials_wait_and_go_on(executor: &str) {
@@ -44,7 +36,9 @@ fn paused_trials_wait_and_go_on(executor: &str) {
     assert!(world.ok(&["pause", &id]).is_empty(), "a second time changes nothing");
     world.ok(&["resume", &format!("{id}/train/1")]);
     world.until(&id, "one goes on", |status| {
-        matches!(&*states(status, "train")[1], "running" | "completed")
+        let state = &*states(status, "train")[1];
+        assert_ne!(state, "preempted", "it was paused");
+        matches!(state, "running" | "completed")
     });
     world.ok(&["resume", &id]);
     let status = world.until(&id, "the end", |status| status["experiment"]["state"] == "completed");
@@ -111,12 +105,7 @@ fn what_waits_is_held_by_its_array_and_released() {
         return;
     }
     let world = World::new();
-    world.write(
-        "exp.toml",
-        "name = \"wide\"\n[executor.it]\nkind = \"slurm\"\npartition = \"main\"\nmem = \"10M\"\n\
-         sbatch = { begin = \"now+1hour\" }\n[task.t]\nrun = \"true {x}\"\n[task.t.params]\nx = { int = [1, 1500] }\n\
-         [task.child]\nafter = [\"t\"]\nrun = \"true\"\n",
-    );
+    write_wide(&world, 1500, "[task.child]\nafter = [\"t\"]\nrun = \"true\"\n");
     let id = world.ok(&["submit", "exp.toml"]);
     world.ok(&["pause", &format!("{id}/t")]);
     let status = world.status(&id);
@@ -151,8 +140,8 @@ fn a_job_that_somebody_releases_by_hand_stays_paused() {
     let paused = |status: &Value| states(status, "train")[0] == "paused";
     let status = world.until(&id, "it is paused", paused);
     let job = text(&trials(&status, "train")[0]["slurm_job"]);
-    slurm(&world, "scontrol", &["release", &job]);
-    slurm(&world, "scontrol", &["update", &format!("JobId={job}"), "StartTime=now+3"]);
+    world.slurm("scontrol", &["release", &job]);
+    world.slurm("scontrol", &["update", &format!("JobId={job}"), "StartTime=now+3"]);
     let log = world.experiment(&id).join("tasks/train/slurm");
     let says = || {
         let files = std::fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().path());
@@ -174,7 +163,7 @@ fn said(file: &Path, what: &str) -> bool {
 fn with_refusals(world: &mut World) {
     let bin = world.path("bin");
     std::fs::create_dir(&bin).unwrap();
-    let real = slurm(world, "sh", &["-c", "command -v scontrol"]);
+    let real = world.slurm("sh", &["-c", "command -v scontrol"]);
     let refusal = world.path("refusal");
     let script = format!(
         "#!/bin/sh\necho \"$*\" >>{calls}\nif [ \"$1\" = requeue ] && [ -e {refusal} ]; then cat {refusal} >&2; exit 1; fi\nexec {real} \"$@\"\n",
@@ -237,7 +226,7 @@ fn disabled_leaves_a_mark_that_poll_honours_once() {
 }
 
 /// The harness's process of each trial, as its last attempt wrote it.
-fn harnesses(world: &World, id: &str) -> Vec<i32> {
+pub(crate) fn harnesses(world: &World, id: &str) -> Vec<i32> {
     let trial =
         |n: u32| world.experiment(id).join(format!("tasks/train/trials/{n}/attempts.jsonl"));
     let pid = |n: u32| {
@@ -250,7 +239,7 @@ fn harnesses(world: &World, id: &str) -> Vec<i32> {
 }
 
 #[test]
-fn a_killed_harness_is_requeued_by_poll() {
+fn a_job_whose_harness_and_guard_were_killed_is_requeued_by_poll() {
     if !cluster::is_here() {
         return;
     }
@@ -259,7 +248,10 @@ fn a_killed_harness_is_requeued_by_poll() {
     let id = world.ok(&["submit", "exp.toml"]);
     counting::until_beyond(&world, &id, 25);
     for pid in harnesses(&world, &id) {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).unwrap();
+        let harness = Process::read(pid);
+        // Its guard first, which would have the job requeued.
+        harness.parent().unwrap().kill();
+        harness.kill();
     }
     until_poll_is_wanted(&world, &id, "failed");
     assert_poll_requeues(&world);

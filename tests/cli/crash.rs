@@ -3,26 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::fake::FakeSlurm;
+use crate::fake::{CHAIN, CHAIN_ARRAYS, FakeSlurm};
 use crate::support::printed;
-
-const CHAIN: &str = r#"
-name = "chain"
-[executor.gpu]
-kind = "slurm"
-[task.prepare]
-run = "true"
-[task.train]
-after = ["prepare"]
-run = "true {x}"
-[task.train.params]
-x = { int = [1, 5] }
-[task.evaluate]
-after = ["train"]
-run = "true"
-"#;
-
-const NAMES: [&str; 5] = ["prepare.0", "train.0", "train.1", "train.2", "evaluate.0"];
 
 /// Calls that change something, or that could come between two that do.
 const CALLS: &str = "write,fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,openat,clone,clone3,vfork,wait4,waitid,poll,ppoll,read,close";
@@ -72,7 +54,7 @@ fn kill_and_go_on(n: usize) -> bool {
             let second =
                 printed(&fake.world.command(&["submit", "--continue", id]).output().unwrap());
             assert_eq!(second.code, 0, "killed at {n}: {}: {second:?}", call());
-            assert_eq!(fake.names(), NAMES, "killed at {n}: {}", call());
+            assert_eq!(fake.names(), CHAIN_ARRAYS, "killed at {n}: {}", call());
             let all_in = fake.read("released_at").split_whitespace().all(|jobs| jobs == "5");
             assert!(all_in && !fake.read("released").is_empty(), "killed at {n}: {}", call());
         }
@@ -100,7 +82,7 @@ fn kill_twice_and_go_on(n: usize) -> bool {
     let killed = !second.arg(chain).output().unwrap().status.success();
     let third = printed(&fake.world.command(&["submit", "--continue", "chain"]).output().unwrap());
     assert_eq!(third.code, 0, "killed at {n}: {third:?}");
-    assert_eq!(fake.names(), NAMES, "killed at {n}");
+    assert_eq!(fake.names(), CHAIN_ARRAYS, "killed at {n}");
     let folder = std::fs::read_dir(fake.world.path("home/experiments")).unwrap().next().unwrap();
     let names = std::fs::read_dir(folder.unwrap().path()).unwrap();
     let claims = names.filter(|name| {

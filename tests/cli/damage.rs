@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use nemo_core::scope::Scope;
 use nemo_slurm::observe;
 use nemo_slurm::query::SlurmSource;
 use nemo_slurm::slurm::Client;
@@ -12,7 +13,10 @@ use nemo_slurm::store::{Home, StoreError};
 
 use crate::support::{World, text, trials};
 
-const FILE: &str = r#"
+/// Writes a small local experiment one of whose trials fails.
+pub(crate) fn write_small(world: &World, run: &str, crashes: u32, further: &str) {
+    let text = format!(
+        r#"
 name = "small"
 [executor.here]
 kind = "local"
@@ -20,19 +24,29 @@ parallel = 4
 [task.prep]
 run = "true"
 [task.train]
-run = "exit {code}"
-after = [{ task = "prep", on = "any" }]
-restart.crashes = 0
+run = "{run}"
+after = [{{ task = "prep", on = "any" }}]
+restart.crashes = {crashes}
 params.code = [0, 1]
-"#;
+{further}
+"#
+    );
+    world.write("exp.toml", &text);
+}
+
+/// Runs it here to its end. Returns its id.
+pub(crate) fn submit_small(world: &World) -> String {
+    let printed = world.run(&["submit", "exp.toml", "--wait"]);
+    assert_eq!(printed.code, 1, "{printed:?}");
+    printed.stdout.trim().to_owned()
+}
 
 /// A small experiment that is over: one of its trials failed.
 fn finished() -> (World, String) {
     let world = World::new();
-    world.write("exp.toml", FILE);
-    let printed = world.run(&["submit", "exp.toml", "--wait"]);
-    assert_eq!(printed.code, 1, "{printed:?}");
-    (world, printed.stdout.trim().to_owned())
+    write_small(&world, "exit {code}", 0, "");
+    let id = submit_small(&world);
+    (world, id)
 }
 
 fn look(home: &Home, id: &str) -> Result<Status, StoreError> {
@@ -43,7 +57,7 @@ fn look(home: &Home, id: &str) -> Result<Status, StoreError> {
     let sources =
         observe::sources(&stored, SlurmSource::Slurm(&client), observe::Depth::All).unwrap();
     let mut status = status::join(&sources);
-    observe::set_params(&stored, &mut status);
+    status::set_params(&mut status, observe::params(&stored, &Scope::default()));
     Ok(status)
 }
 
@@ -84,6 +98,31 @@ fn is_warned(status: &Status, file: &Path) -> bool {
 
 fn names(text: &str, file: &Path) -> bool {
     text.contains(&file.display().to_string())
+}
+
+/// Else each new attempt would end before it begins, and nobody would know why.
+#[test]
+fn a_retry_names_a_damaged_file() {
+    let world = World::new();
+    world.write("exp.toml", "name = \"r\"\n[task.t]\nrun = \"exit 1\"\nparams.x = [1, 2]\n");
+    let id = world.ok(&["submit", "exp.toml"]);
+    world.run(&["wait", &id, "--timeout", "1m"]);
+    for (file, from, to) in
+        [("task.json", "exit 1", "exit 0"), ("trials.jsonl", "\"x\":2", "\"x\":3")]
+    {
+        let path = world.experiment(&id).join("tasks/t").join(file);
+        let whole = std::fs::read_to_string(&path).unwrap();
+        assert!(whole.contains(from), "{whole}");
+        std::fs::write(&path, whole.replace(from, to)).unwrap();
+        for words in [["retry", &id, "--dry-run"].as_slice(), &["retry", &id]] {
+            let refused = world.run(words);
+            assert!(refused.code == 5 && refused.stderr.contains(file), "{refused:?}");
+            assert!(refused.stderr.contains("is damaged"), "{refused:?}");
+        }
+        std::fs::write(&path, whole).unwrap();
+    }
+    assert_eq!(world.run(&["retry", &id]).code, 0);
+    world.run(&["wait", &id, "--timeout", "1m"]);
 }
 
 #[test]
@@ -172,8 +211,10 @@ fn lists_read(world: &World, words: &[&str]) -> usize {
 #[test]
 fn the_list_of_trials_is_read_by_who_shows_it() {
     let (world, id) = finished();
+    // A list reads it once for all, so that it can be searched.
+    forget(&world, &id);
+    assert_eq!(lists_read(&world, &["list"]), 2);
     for command in ["list", "poll", "wait", "logs", "goodput", "cancel"] {
-        forget(&world, &id);
         let words =
             if ["list", "poll"].contains(&command) { vec![command] } else { vec![command, &id] };
         assert_eq!(lists_read(&world, &words), 0, "{command}");
@@ -212,6 +253,45 @@ fn what_a_trial_was_given_is_unknown_where_its_list_is_damaged() {
     std::fs::remove_file(&list).unwrap();
     let shown = world.ok(&["status", &id]);
     assert!(names(&shown.replace('\n', ""), &list), "{shown}");
+}
+
+/// A FIFO would be waited for without end, and `/dev/zero` has no end.
+#[test]
+fn what_is_no_file_holds_nobody_up() {
+    let (world, id) = finished();
+    for name in ["experiment.json", "observed.json", "summary.json", "config.json"] {
+        let path = world.experiment(&id).join(name);
+        let content = std::fs::read(&path).unwrap();
+        for put in [make_fifo, link_to_zero] {
+            std::fs::remove_file(&path).unwrap();
+            put(&path);
+            for words in [&["list"][..], &["status", &id], &["show", &id], &["search", "train"]] {
+                let printed = world.run(words);
+                assert!((0..100).contains(&printed.code), "{name}: {words:?}: {printed:?}");
+            }
+        }
+        std::fs::remove_file(&path).ok();
+        std::fs::write(&path, content).unwrap();
+    }
+}
+
+/// The local runner looks at it too, before it calls the experiment over.
+#[test]
+fn a_fifo_in_place_of_a_trial_s_file_holds_nobody_up() {
+    let world = World::new();
+    let run = "rm -f {dir}/metrics.jsonl; mkfifo {dir}/metrics.jsonl";
+    world.write("exp.toml", &format!("name = \"fifo\"\n[task.t]\nrun = \"{run}\"\n"));
+    let id = world.ok(&["submit", "exp.toml", "--wait"]);
+    let printed = world.run(&["status", &id]);
+    assert!(format!("{printed:?}").contains("it is a FIFO, not a file"), "{printed:?}");
+}
+
+fn make_fifo(path: &Path) {
+    nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+}
+
+fn link_to_zero(path: &Path) {
+    std::os::unix::fs::symlink("/dev/zero", path).unwrap();
 }
 
 /// One that another version wrote, and one that somebody made too large to be looked at.

@@ -158,6 +158,31 @@ fn the_messages_of_the_troubleshooting_page_are_printed() {
     }
 }
 
+/// What the pages for those who come from elsewhere promise is run by the tests that they name.
+#[test]
+fn the_tests_that_pages_name_exist() {
+    let mut count = 0;
+    for page in ["docs/coming-from-nemo-run.md", "docs/coming-from-determined.md"] {
+        let content = read(page);
+        let rows =
+            content.lines().filter(|line| line.starts_with("| ") && line.matches('|').count() > 3);
+        for row in rows.filter(|row| !row.ends_with("| test |")) {
+            let cell = row.trim_end_matches('|').rsplit('|').next().unwrap().trim();
+            let Some((file, test)) = cell.trim_matches('`').rsplit_once("::") else {
+                assert!(cell.is_empty() && row.contains("not there"), "{page}: {row}");
+                continue;
+            };
+            let source = match file.strip_prefix("it::") {
+                Some(file) => read(&format!("harness/tests/it/{file}.rs")),
+                None => read(&format!("tests/cli/{file}.rs")),
+            };
+            assert!(source.contains(&format!("fn {test}()")), "{page}: {cell}");
+            count += 1;
+        }
+    }
+    assert!(count > 50, "{count}");
+}
+
 #[test]
 fn links_lead_somewhere() {
     for page in pages() {

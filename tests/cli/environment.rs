@@ -14,12 +14,12 @@ kind = "slurm"
 mem = "50M"
 time = "5m"
 secrets = ["TOKEN"]
-setup = ["if command -v module; then module load cuda; fi"]
+setup = ["if command -v module; then module load cuda || true; fi"]
 sbatch = {{ {sbatch} }}
 [executor.here]
 kind = "local"
 secrets = ["TOKEN"]
-setup = ["if command -v module; then module load cuda; fi"]
+setup = ["if command -v module; then module load cuda || true; fi"]
 [task.a]
 run = {run}
 {task}"#

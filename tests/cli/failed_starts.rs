@@ -9,16 +9,12 @@ const ONE: &str =
     "name = \"start\"\n[executor.c]\nkind = \"slurm\"\n[task.train]\nrun = \"true\"\n";
 
 /// A fake whose only job ended like this, and was restarted so often.
-fn ended(exit: &str, restarts: &str) -> (FakeSlurm, String) {
+pub(crate) fn ended(exit: &str, restarts: &str) -> (FakeSlurm, String) {
     let fake = FakeSlurm::new(1001);
     fake.world.write("exp.toml", ONE);
     let id = fake.world.ok(&["submit", "exp.toml"]);
-    let queue = ["101_[0]", "101", "FAILED", "100", "100", "101", restarts, "N/A", "n1", "None"];
-    fake.answer("squeue", Some(&[&queue]));
-    fake.answer(
-        "sacct",
-        Some(&[&["101_0", "101", "FAILED", exit, "100", "100", "101", "n1", "None"]]),
-    );
+    fake.answer("squeue", Some(&[&["101_[0]", "FAILED", "100", "None"]]));
+    fake.answer("sacct", Some(&[&["101_0", "FAILED", exit, "100", "100", "101", "n1"]]));
     let job = format!(
         "JobId=101 ArrayJobId=101 ArrayTaskId=0 JobName=a UserId=u(1) GroupId=u(1) JobState=FAILED Reason=None Requeue=1 Restarts={restarts} ExitCode={exit} TimeLimit=00:10:00 Partition=main NodeList=n1 NumNodes=1\n"
     );
@@ -47,6 +43,63 @@ fn each_has_a_cause_and_poll_starts_it_again() {
     }
 }
 
+/// A controller was killed before it wrote down that it had requeued the job, and shows the run that has ended.
+#[test]
+fn a_run_that_is_shown_long_after_its_end_is_requeued() {
+    let (fake, id) = ended("0:0", "3");
+    fake.answer("squeue", Some(&[&["101_0", "RUNNING", "100", "None"]]));
+    fake.answer("sacct", Some(&[&["101_0", "RUNNING", "0:0", "100", "100", "Unknown", "n1"]]));
+    let job = fake.read("job").replace("JobState=FAILED", "JobState=RUNNING");
+    std::fs::write(fake.state("job"), &job).unwrap();
+    let folder = fake.world.experiment(&id).join("tasks/train/trials/0");
+    std::fs::create_dir_all(&folder).unwrap();
+    let record = concat!(
+        r#"{"event":"start","attempt":0,"slurm_job":"101_0","restarts":3,"node":"n1","boot_id":"b","pid":1,"#,
+        r#""start_ticks":1,"time":110.0,"resume_step":null}"#,
+        "\n",
+        r#"{"event":"end","attempt":0,"time":200.0,"cause":"preempted","exit_code":75,"signal":null,"step":null,"#,
+        r#""checkpoint_step":7,"next":"requeue","reason":"preempted","stopped":null,"saving":null}"#,
+        "\n"
+    );
+    std::fs::write(folder.join("attempts.jsonl"), record).unwrap();
+    let trial = trials(&fake.world.status(&id), "train")[0].clone();
+    assert!(text(&trial["reason"]).contains("Slurm still shows that run"), "{trial:#}");
+    fake.world.ok(&["poll"]);
+    assert_eq!(fake.read("requeued"), "Incomplete 101_0\n");
+    // A later run of the job is none of that record's.
+    std::fs::write(fake.state("job"), job.replace("Restarts=3", "Restarts=4")).unwrap();
+    fake.world.ok(&["poll"]);
+    assert_eq!(fake.read("requeued"), "Incomplete 101_0\n");
+}
+
+#[test]
+fn what_somebody_cancelled_is_not_brought_back() {
+    let (fake, id) = ended("0:9", "0");
+    fake.world.run(&["cancel", &id]);
+    fake.world.run(&["poll"]);
+    assert_eq!(fake.read("requeued"), "");
+}
+
+#[test]
+fn what_somebody_paused_is_brought_back_to_wait() {
+    let (fake, id) = ended("0:9", "0");
+    fake.world.run(&["pause", &id]);
+    fake.world.ok(&["poll"]);
+    let calls = fake.read("arguments");
+    assert!(calls.contains("hold 101_0") && !calls.contains("StartTime"), "{calls}");
+}
+
+#[test]
+fn that_nothing_is_to_be_done_is_not_said_without_an_answer() {
+    let (fake, _) = ended("0:9", "0");
+    let silent =
+        "#!/bin/sh\necho 'squeue: error: Unable to contact slurm controller' >&2\nexit 1\n";
+    std::fs::write(fake.world.path("bin/squeue"), silent).unwrap();
+    let printed = fake.world.run(&["poll"]);
+    assert_eq!(printed.code, 4, "{printed:?}");
+    assert!(!printed.stderr.contains("Nothing to do"), "{printed:?}");
+}
+
 #[test]
 fn what_can_t_be_started_is_given_up() {
     let (fake, id) = ended("127:0", "2"); // `no_progress` is 3
@@ -70,12 +123,10 @@ fn one_that_is_damaged_delays_no_other() {
         std::fs::write(dir.join("requeue-wanted"), "").unwrap();
     }
     std::fs::write(fake.world.experiment(&damaged).join("experiment.json"), "{").unwrap();
-    let queue =
-        |id: &'static str, job| [id, job, "FAILED", "100", "100", "101", "0", "N/A", "n1", "None"];
-    let account =
-        |id: &'static str, job| [id, job, "FAILED", "0:9", "100", "100", "101", "n1", "None"];
-    fake.answer("squeue", Some(&[&queue("101_[0]", "101"), &queue("102_[0]", "102")]));
-    fake.answer("sacct", Some(&[&account("101_0", "101"), &account("102_0", "102")]));
+    let queue = ["101_[0]", "102_[0]"].map(|id| [id, "FAILED", "100", "None"]);
+    let account = ["101_0", "102_0"].map(|id| [id, "FAILED", "0:9", "100", "100", "101", "n1"]);
+    fake.answer("squeue", Some(&[&queue[0], &queue[1]]));
+    fake.answer("sacct", Some(&[&account[0], &account[1]]));
     let printed = fake.world.run(&["poll"]);
     assert_eq!(printed.code, 1, "{printed:?}");
     assert!(printed.stderr.contains(&format!("warning: `{damaged}`")), "{printed:?}");
@@ -90,7 +141,7 @@ const FAMILY: &str = "name = \"family\"\n[executor.c]\nkind = \"slurm\"\n[task.t
      [task.last]\nafter = [\"ok\"]\nrun = \"true\"\n";
 
 /// A trial's first harness was killed, and Slurm cancelled what waits for it.
-fn family(restarts: &str) -> FakeSlurm {
+pub(crate) fn family(restarts: &str) -> FakeSlurm {
     let fake = FakeSlurm::new(1001);
     fake.world.write("exp.toml", FAMILY);
     fake.world.ok(&["submit", "exp.toml"]);
@@ -104,14 +155,9 @@ fn family(restarts: &str) -> FakeSlurm {
         ("103_[1-2]", "PENDING", "Dependency"),
         ("104_[0]", "CANCELLED", never),
     ];
-    let rows = queued.map(|(id, state, reason)| {
-        [id, &id[..3], state, "100", "100", "N/A", restarts, "N/A", "n1", reason]
-    });
-    fake.answer("squeue", Some(&rows.each_ref().map(<[&str; 10]>::as_slice)));
-    fake.answer(
-        "sacct",
-        Some(&[&["101_0", "101", "FAILED", "0:9", "100", "100", "101", "n1", "None"]]),
-    );
+    let rows = queued.map(|(id, state, reason)| [id, state, "100", reason]);
+    fake.answer("squeue", Some(&rows.each_ref().map(<[&str; 4]>::as_slice)));
+    fake.answer("sacct", Some(&[&["101_0", "FAILED", "0:9", "100", "100", "101", "n1"]]));
     let job = format!(
         "JobId=101 ArrayJobId=101 ArrayTaskId=0 JobName=a UserId=u(1) GroupId=u(1) JobState=FAILED Reason=None Requeue=1 Restarts={restarts} ExitCode=0:9 TimeLimit=00:10:00 Partition=main NodeList=n1 NumNodes=1\n"
     );
@@ -141,6 +187,36 @@ fn what_waits_for_a_job_that_is_given_up_is_left_alone() {
     let printed = fake.world.run(&["poll"]);
     assert_eq!((printed.code, fake.read("requeued").as_str()), (1, ""), "{printed:?}");
     assert!(!fake.read("updated").contains("Dependency="), "{printed:?}");
+}
+
+/// A controller that lost its state started the job of a trial that is over once more, and holds it: that failed.
+#[test]
+fn the_held_job_of_a_trial_that_is_over_keeps_nobody_waiting() {
+    let fake = FakeSlurm::new(1001);
+    fake.world.write("exp.toml", FAMILY);
+    let id = fake.world.ok(&["submit", "exp.toml"]);
+    let dir = fake.world.experiment(&id).join("tasks/train/trials/0");
+    std::fs::create_dir_all(&dir).unwrap();
+    let records = [
+        r#"{"event":"start","attempt":0,"slurm_job":"101_0","restarts":0,"node":"n1","pid":1,"boot_id":"b","start_ticks":1,"time":100.0,"resume_step":null}"#,
+        r#"{"event":"end","attempt":0,"time":101.0,"cause":"completed","exit_code":0,"signal":null,"step":null,"checkpoint_step":null,"next":"done","reason":null}"#,
+    ];
+    std::fs::write(dir.join("attempts.jsonl"), records.join("\n") + "\n").unwrap();
+    fake.answer(
+        "squeue",
+        Some(&[
+            &["101_0", "PENDING", "100", "launch failed requeued held"],
+            &["103_0", "PENDING", "100", "Dependency"],
+        ]),
+    );
+    let job = "JobId=101 ArrayJobId=101 ArrayTaskId=0 JobName=a UserId=u(1) GroupId=u(1) JobState=PENDING Reason=launch_failed_requeued_held Requeue=1 Restarts=1 ExitCode=0:0 TimeLimit=00:10:00 Partition=main NodeList=n1 NumNodes=1\n";
+    std::fs::write(fake.state("job"), job).unwrap();
+    assert_eq!(trials(&fake.world.status(&id), "train")[0]["state"], "completed");
+    fake.world.ok(&["poll"]);
+    assert_eq!(
+        (fake.read("released").lines().last(), fake.read("requeued").as_str()),
+        (Some("101_0"), "")
+    );
 }
 
 const LATER: &str = "name = \"start\"\n[executor.c]\nkind = \"slurm\"\nmem = \"50M\"\ntime = \"5m\"\nsbatch = { begin = \"now+3\" }\n[task.train]\nrun = \"true\"\n";

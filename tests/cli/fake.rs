@@ -7,6 +7,27 @@ use nemo_slurm::slurm::parse::queue;
 
 use crate::support::World;
 
+/// Tasks that wait for each other, which become five arrays where an array has at most two trials.
+pub(crate) const CHAIN: &str = r#"
+name = "chain"
+[executor.gpu]
+kind = "slurm"
+[task.prepare]
+run = "true"
+[task.train]
+after = ["prepare"]
+run = "true {x}"
+[task.train.params]
+x = { int = [1, 5] }
+[task.evaluate]
+after = ["train"]
+run = "true"
+"#;
+
+/// The names of its arrays in the order of their submission.
+pub(crate) const CHAIN_ARRAYS: [&str; 5] =
+    ["prepare.0", "train.0", "train.1", "train.2", "evaluate.0"];
+
 /// A world whose `sbatch` and friends are scripts. `jobs` holds a line for each array that was taken.
 pub(crate) struct FakeSlurm {
     pub(crate) world: World,
@@ -37,9 +58,11 @@ echo $(( 100 + $(wc -l <jobs) ))
 
 const SCONTROL: &str = r#"#!/bin/sh
 cd "$FAKE" || exit 9
+echo "$*" >>arguments
 case "$*" in
   *config*) cat config ;;
   *partition*) cat partitions ;;
+  *"show node"*) cat nodes ;;
   *"show job"*) cat job ;;
   requeue*) shift; echo "$@" >>requeued ;;
   update*) shift; echo "$@" >>updated ;;
@@ -47,7 +70,12 @@ case "$*" in
 esac
 "#;
 
-const SACCT: &str = "#!/bin/sh\n[ ! -e \"$FAKE/sacct.rows\" ] || cat \"$FAKE/sacct.rows\"\n";
+/// Where jobs are forgotten, its rows are not of the job that is looked for by its name alone.
+const SACCT: &str = r#"#!/bin/sh
+cd "$FAKE" || exit 9
+case "$*" in *--jobs=*) ;; *) [ ! -e forgets ] || exit 0 ;; esac
+[ ! -e sacct.rows ] || cat sacct.rows
+"#;
 
 /// Compares `--name` with the whole name of a job, as `scancel` does: it knows no lists.
 const SCANCEL: &str = r#"#!/bin/sh
@@ -137,27 +165,16 @@ impl FakeSlurm {
     }
 }
 
-/// Answers `--name=…` and `--jobs=…`; every array is pending.
+/// Answers `--name=…` and `--jobs=…`; every array is pending, but for as many of the first as `forgets` says.
 fn squeue() -> String {
     let delimiter = char::from(queue::DELIMITER);
-    let fields = [
-        "id \"_[0]\"",
-        "id",
-        "\"PENDING\"",
-        "100",
-        "\"N/A\"",
-        "\"N/A\"",
-        "0",
-        "\"N/A\"",
-        "\"\"",
-        "\"Dependency\"",
-    ];
+    let fields = ["id \"_[0]\"", "\"PENDING\"", "100", "\"Dependency\""];
     assert_eq!(fields.len(), queue::FIELDS.len());
     let row: String = fields.map(|field| format!("printf \"%s{delimiter}\", {field}; ")).concat();
     let program = format!(
-        r#"BEGIN {{ FS = "\t" }} {{ id = 100 + NR }} (name == "" || index("," name ",", "," $1 ",")) {{ {row} printf "\n" }}"#
+        r#"BEGIN {{ FS = "\t" }} {{ id = 100 + NR }} NR > forgets && (name == "" || index("," name ",", "," $1 ",")) {{ {row} printf "\n" }}"#
     );
     format!(
-        "#!/bin/sh\ncd \"$FAKE\" || exit 9\nname=\nfor a; do case $a in --name=*) name=${{a#--name=}} ;; esac; done\ntouch jobs\nif [ -e squeue.rows ]; then exec cat squeue.rows; fi\nawk -v name=\"$name\" '{program}' jobs\n"
+        "#!/bin/sh\ncd \"$FAKE\" || exit 9\nname=\nfor a; do case $a in --name=*) name=${{a#--name=}} ;; esac; done\ntouch jobs\nif [ -e squeue.rows ]; then exec cat squeue.rows; fi\nawk -v forgets=\"$(cat forgets 2>/dev/null || echo 0)\" -v name=\"$name\" '{program}' jobs\n"
     )
 }

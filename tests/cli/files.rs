@@ -1,5 +1,7 @@
 //! What a submission asks for and leaves behind, on the scripted Slurm.
 
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::Value;
 
 use crate::fake::FakeSlurm;
@@ -39,6 +41,21 @@ fn five_thousand_trials_are_five_arrays() {
     assert!(last.starts_with(r#"{"trial":4999,"params":{"x":5000},"checksum":""#), "{last}");
 }
 
+/// A limit on the size of files stands for a disk that has room for small ones only.
+#[test]
+fn where_there_is_no_room_for_the_program_the_experiment_is_submitted_all_the_same() {
+    let fake = FakeSlurm::new(1001);
+    fake.world.write("exp.toml", &sweep(2));
+    let harness = fake.world.write("small-harness", "#!/bin/sh\n");
+    std::fs::set_permissions(&harness, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let limited = "trap '' XFSZ; ulimit -f 100; exec \"$0\" submit exp.toml";
+    let mut shell = std::process::Command::new("/bin/sh");
+    fake.world.surround(shell.args(["-c", limited, env!("CARGO_BIN_EXE_nemo-slurm")]));
+    let submitted = printed(&shell.env("NEMO_HARNESS", &harness).output().unwrap());
+    assert_eq!((submitted.code, fake.names().len()), (0, 1), "{submitted:?}");
+    assert!(submitted.stderr.contains("`nemo-slurm poll` from time to time"), "{submitted:?}");
+}
+
 #[test]
 fn files_do_not_grow_with_the_trials() {
     let measure = |n: u32| {
@@ -50,6 +67,35 @@ fn files_do_not_grow_with_the_trials() {
         (files_below(&folder), length - n.to_string().len() as u64)
     };
     assert_eq!(measure(10), measure(1000));
+}
+
+/// From now on Slurm refuses arrays of this name. It holds the id, which is not known before.
+fn refuse(fake: &FakeSlurm, array: &str) {
+    let sbatch = fake.world.path("bin").join("sbatch");
+    let program = std::fs::read_to_string(&sbatch).unwrap();
+    let refuses = format!("[ \"${{name#*.}}\" = {array} ]");
+    let program = program.replace("grep -qx \"$name\" refuse 2>/dev/null", &refuses);
+    std::fs::write(&sbatch, program).unwrap();
+}
+
+#[test]
+fn what_slurm_refused_has_failed_and_is_not_the_newest() {
+    let fake = FakeSlurm::new(1001);
+    refuse(&fake, "train.0");
+    fake.world.write("exp.toml", &sweep(2));
+    let submit = || assert_eq!(fake.world.run(&["submit", "exp.toml"]).code, 2);
+    submit();
+    let name = |status: &Value| text(&status["experiment"]["name"]);
+    assert_eq!(name(&fake.world.status("@")), "sweep", "there is no other");
+    fake.world.write("other.toml", "name = \"other\"\n[task.t]\nrun = \"true\"\n");
+    fake.world.ok(&["submit", "other.toml", "--wait"]);
+    submit();
+    assert_eq!(name(&fake.world.status("@")), "other");
+    let status = fake.world.status("sweep");
+    assert_eq!(status["experiment"]["state"], "failed", "{status:#}");
+    let reason = text(&status["experiment"]["reason"]);
+    assert_eq!(reason, "Slurm refused the submission: Invalid partition name specified");
+    assert_eq!(states(&status, "train"), ["failed"; 2]);
 }
 
 #[test]
@@ -64,14 +110,7 @@ fn the_third_of_five_is_refused() {
     let file = fake
         .world
         .write("exp.toml", &format!("name = \"five\"\n[executor.gpu]\nkind = \"slurm\"\n{tasks}"));
-    // The name holds the id, which is not known before: the fake refuses what ends like this.
-    let sbatch = fake.world.path("bin").join("sbatch");
-    let program = std::fs::read_to_string(&sbatch).unwrap();
-    std::fs::write(
-        &sbatch,
-        program.replace("grep -qx \"$name\" refuse 2>/dev/null", "[ \"${name#*.}\" = t2.0 ]"),
-    )
-    .unwrap();
+    refuse(&fake, "t2.0");
     let printed = fake.world.run(&["submit", file.to_str().unwrap()]);
     assert_eq!(printed.code, 2, "{printed:?}");
     assert!(printed.stderr.contains("Invalid partition name specified"), "{printed:?}");
@@ -83,7 +122,7 @@ fn the_third_of_five_is_refused() {
     assert_eq!(fake.names(), ["t0.0", "t1.0"]);
     assert_eq!(fake.read("released"), "");
     let status = fake.world.status("five");
-    assert_eq!(states(&status, "t4"), ["cancelled"]);
+    assert_eq!(states(&status, "t4"), ["failed"]);
     assert!(
         text(&trials(&status, "t4")[0]["reason"]).contains("Invalid partition name"),
         "{status:#}"

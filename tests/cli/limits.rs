@@ -32,7 +32,9 @@ fn limited(world: &World, limit: &str, arguments: &[&str]) -> Command {
 
 #[track_caller]
 fn assert_all_completed(world: &World) {
-    let status = world.until("@", "the end", |status| status["experiment"]["state"] != "running");
+    let status = world.until("@", "the end", |status| {
+        !["pending", "running"].iter().any(|state| status["experiment"]["state"] == *state)
+    });
     let other = states(&status, "t").iter().position(|state| state != "completed");
     assert_eq!(other, None, "{:#}", trials(&status, "t")[other.unwrap_or(0)]);
     let id = text(&status["experiment"]["id"]);
@@ -84,6 +86,26 @@ fn a_harness_that_can_not_be_run_is_a_failure_with_its_reason() {
     let status = world.until("@", "the end", |status| status["experiment"]["state"] == "failed");
     for trial in trials(&status, "t") {
         assert_eq!(trial["state"], "failed", "nobody cancelled it: {trial:#}");
-        assert!(text(&trial["reason"]).contains("its harness can't be started"), "{trial:#}");
+        let reason = text(&trial["reason"]);
+        assert!(reason.contains("its harness can't be started"), "{reason}");
+        assert!(reason.contains("Exec format error"), "{reason}");
+    }
+}
+
+#[test]
+fn a_file_without_an_end_is_refused() {
+    let world = World::new();
+    for words in [
+        ["check", "/dev/zero"].as_slice(),
+        &["submit", "/dev/zero"],
+        &["init", "--from", "/dev/zero", "new"],
+    ] {
+        let output = limited(&world, "-v 2000000", words).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            !output.status.success() && stderr.contains("it has more than"),
+            "{words:?}: {stderr}"
+        );
+        assert!(stderr.contains("/dev/zero"), "{stderr}");
     }
 }

@@ -1,5 +1,6 @@
 //! `list` and the summaries that it shows: what is opened, what is asked, and what damage does to it.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
@@ -28,8 +29,17 @@ fn list(world: &World, more: &[&str]) -> Value {
     serde_json::from_str(&world.ok(&arguments)).unwrap()
 }
 
+/// The only file of the index.
+fn index(world: &World) -> PathBuf {
+    let entries = std::fs::read_dir(world.path("home/index")).unwrap();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.is_file());
+    assert_eq!(files.len(), 1, "{files:?}");
+    files.remove(0)
+}
+
 /// The files that a command opens in folders of experiments, without those folders themselves.
-fn opened(world: &World, arguments: &[&str]) -> Vec<String> {
+pub(crate) fn opened(world: &World, arguments: &[&str]) -> Vec<String> {
     let log = world.path("strace.log");
     let mut command = Command::new("strace");
     command.args(["-f", "-e", "trace=open,openat,openat2,statx,stat,newfstatat", "-o"]).arg(&log);
@@ -57,7 +67,7 @@ fn what_is_over_is_never_looked_into_again() {
     assert_eq!(newest["trials"], serde_json::json!({ "completed": 40 }), "{newest:#}");
     assert_eq!(
         newest["best"],
-        serde_json::json!({ "task": "only", "trial": 0, "metric": "loss", "value": 0.0 })
+        serde_json::json!({ "task": "only", "trial": 0, "metric": "loss", "value": 0.0, "goal": "min" })
     );
     assert_eq!((&newest["tags"][0], &newest["metadata"]["model"]), (&"one".into(), &"gpt".into()));
     assert!(newest["ended"].as_f64() > newest["created"].as_f64(), "{newest:#}");
@@ -73,19 +83,26 @@ fn the_index_and_the_summaries_may_be_deleted_or_damaged() {
         list
     };
     let whole = without_age(list(&world, &[]));
-    let index = world.path("home/index/experiments");
-    let summary = world.experiment(&id).join("summary.json");
-    for (path, lie) in [(&index, "completed"), (&summary, "\"completed\"")] {
-        std::fs::remove_file(path).unwrap();
-        assert_eq!(without_age(list(&world, &[])), whole, "without {}", path.display());
+    let folder = world.path("home/index");
+    for is_summary in [false, true] {
+        // Where there is an index, nobody reads the summary.
+        let path = || {
+            if is_summary {
+                drop(std::fs::remove_dir_all(&folder));
+                world.experiment(&id).join("summary.json")
+            } else {
+                index(&world)
+            }
+        };
+        std::fs::remove_file(path()).unwrap();
+        assert_eq!(without_age(list(&world, &[])), whole, "without {}", path().display());
         // One that lies is known by its checksum.
-        let text = std::fs::read_to_string(path).unwrap();
-        assert!(text.contains(lie), "{text}");
-        std::fs::write(path, text.replacen("completed", "cancelled", 1)).unwrap();
-        assert_eq!(without_age(list(&world, &[])), whole, "with a false {}", path.display());
-        std::fs::write(path, text.get(..20).unwrap()).unwrap();
-        assert_eq!(without_age(list(&world, &[])), whole, "with half of {}", path.display());
-        drop(std::fs::remove_file(&index));
+        let text = std::fs::read_to_string(path()).unwrap();
+        assert!(text.contains("\"completed\""), "{text}");
+        std::fs::write(path(), text.replace("completed", "cancelled")).unwrap();
+        assert_eq!(without_age(list(&world, &[])), whole, "with a false {}", path().display());
+        std::fs::write(path(), text.get(..20).unwrap()).unwrap();
+        assert_eq!(without_age(list(&world, &[])), whole, "with half of {}", path().display());
     }
     std::fs::remove_dir_all(world.experiment(&id)).unwrap();
     assert_eq!(list(&world, &[])["experiments"], serde_json::json!([]));

@@ -43,7 +43,10 @@ fn the_newest_experiment_is_the_newest() {
         let file = format!("name = \"{name}\"\n[task.only]\nrun = \"true\"\n");
         world.write("exp.toml", &file);
         let id = world.ok(&["submit", "exp.toml"]);
-        assert_eq!(text(&world.status("@")["experiment"]["id"]), id);
+        // By its id, a unique beginning of it, its name, or as the newest of all.
+        for target in ["@", &id, &id[..id.len() - 1], name] {
+            assert_eq!(text(&world.status(target)["experiment"]["id"]), id);
+        }
     }
     let listed: Value = serde_json::from_str(&world.ok(&["list", "--json"])).unwrap();
     let names: Vec<String> = listed["experiments"]
@@ -129,7 +132,7 @@ fn a_failed_task_blocks_those_that_need_it() {
 }
 
 /// The process of the local runner, as its record has it.
-fn runner(world: &World, id: &str) -> i32 {
+pub(crate) fn runner(world: &World, id: &str) -> i32 {
     let log = std::fs::read_to_string(world.experiment(id).join("runner.jsonl")).unwrap();
     let first: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
     i32::try_from(first["pid"].as_i64().unwrap()).unwrap()
@@ -150,6 +153,73 @@ fn a_killed_runner_is_told_and_another_goes_on() {
         assert_eq!(causes(trial), ["completed"], "no trial ran twice: {trial:#}");
     }
     counting::assert_undisturbed(&world, &id, 60);
+}
+
+/// Waiting trials go on once somebody starts the runner again: they are not over, `wait` says what to type, and `poll` does it.
+#[test]
+fn what_waits_for_a_killed_runner_is_not_over() {
+    let world = World::new();
+    world.write(
+        "exp.toml",
+        "name = \"one-by-one\"\n[executor.here]\nkind = \"local\"\nparallel = 1\n[task.a]\n\
+         run = \"touch began; until [ -e go ]; do sleep 0.05; done\"\nparams.n = [0, 1]\n\
+         [task.b]\nafter = [\"a\"]\nrun = \"true\"\n",
+    );
+    let id = world.ok(&["submit", "exp.toml"]);
+    world.until(&id, "the first", |status| states(status, "a") == ["running", "pending"]);
+    let pid = nix::unistd::Pid::from_raw(runner(&world, &id));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let again = format!("`nemo-slurm submit --continue {id}` starts it again");
+    let why = format!("its runner is gone: {again}");
+    let status = world.until(&id, "the truth", |status| trials(status, "a")[1]["reason"] == why);
+    assert_eq!(states(&status, "a"), ["running", "pending"]);
+    assert_eq!(states(&status, "b"), ["pending"]);
+    assert_eq!(
+        (&status["experiment"]["state"], &trials(&status, "a")[1]["final"]),
+        (&"running".into(), &false.into())
+    );
+
+    world.write("go", "");
+    world.until(&id, "its end", |status| states(status, "a") == ["completed", "pending"]);
+    let mut wait = world.command(&["wait", &id]);
+    let mut wait = wait.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut said = std::io::BufReader::new(wait.stderr.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+    assert!(line.contains("waits for its runner") && line.contains("submit --continue"), "{line}");
+
+    // A job must not run what belongs to this machine.
+    let mut in_job = world.command(&["poll"]);
+    let named = printed(&in_job.env("SLURM_JOB_ID", "7").output().unwrap());
+    assert!(named.code == 0 && named.stderr.contains(&why), "{named:?}");
+    let polled = world.run(&["poll"]);
+    assert!(polled.code == 0 && polled.stderr.contains("is started again"), "{polled:?}");
+    assert!(!polled.stderr.contains("Nothing to do"), "{polled:?}");
+    assert!(wait.wait().unwrap().success());
+    let status = world.status(&id);
+    assert_eq!(states(&status, "a"), ["completed", "completed"]);
+    for trial in trials(&status, "a") {
+        assert_eq!(causes(trial), ["completed"], "no trial ran twice: {trial:#}");
+    }
+}
+
+/// One that is retried while another of its task runs waits for that.
+#[test]
+fn concurrent_holds_for_a_retry_on_this_machine() {
+    let world = World::new();
+    world.write(
+        "exp.toml",
+        "name = \"sweep\"\n[executor.here]\nkind = \"local\"\nparallel = 4\n[task.a]\n\
+         run = \"mkdir alone || exit 9; [ -e begun-{n} ] || { touch begun-{n}; [ {n} = 1 ] || { rmdir alone; exit 3; }; }; \
+         until [ -e go ]; do sleep 0.05; done; rmdir alone\"\n\
+         search.concurrent = 1\nrestart.crashes = 0\nparams.n = [0, 1]\n",
+    );
+    let id = world.ok(&["submit", "exp.toml"]);
+    world.until(&id, "one of two", |status| states(status, "a") == ["failed", "running"]);
+    world.ok(&["retry", &id]);
+    assert_eq!(states(&world.status(&id), "a"), ["pending", "running"]);
+    world.write("go", "");
+    world.until(&id, "the end", |status| states(status, "a") == ["completed", "completed"]);
 }
 
 #[test]
@@ -306,4 +376,31 @@ restart = { no_progress = 0 }
     assert_eq!(printed.code, 0, "{printed:?}");
     let status = world.status(printed.stdout.trim());
     assert_eq!(trials(&status, "train")[0]["attempts"].as_array().unwrap().len(), 8, "{status:#}");
+}
+
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let began = std::time::Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < std::time::Duration::from_mins(2), "{what}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+/// Who removes the home does not find its folders again when what ran in it ends.
+#[test]
+fn a_home_that_was_removed_is_not_made_anew() {
+    let world = World::new();
+    let go = world.path("go");
+    let program = "touch {dir}/artifacts/began; until [ -e";
+    let run = format!("{program} {} ]; do sleep 0.1; done", go.display());
+    world.write("exp.toml", &format!("name = \"gone\"\n[task.only]\nrun = '{run}'\n"));
+    let id = world.ok(&["submit", "exp.toml"]);
+    let began = world.experiment(&id).join("tasks/only/trials/0/artifacts/began");
+    until("the program", || began.exists());
+    let runner = nix::unistd::Pid::from_raw(runner(&world, &id));
+    std::fs::rename(world.path("home"), world.path("removed")).unwrap();
+    std::fs::remove_dir_all(world.path("removed")).unwrap();
+    std::fs::write(go, "").unwrap();
+    until("the runner's end", || nix::sys::signal::kill(runner, None).is_err());
+    assert!(!world.path("home").exists());
 }

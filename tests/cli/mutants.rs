@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nemo_core::rundir::ExperimentDir;
+use nemo_core::scope::Scope;
 use nemo_slurm::query::SlurmSource;
 use nemo_slurm::slurm::parse::{account, config, job, partition, queue, submit};
 use nemo_slurm::slurm::{JobId, Parsed};
-use nemo_slurm::status::{self, QueryResult, Status, StatusInputs};
+use nemo_slurm::status::{self, QueryResult, RememberedStates, Status, StatusInputs};
 use nemo_slurm::store::Home;
 use nemo_slurm::summary::{self, Index, KnownExperiment};
 use nemo_slurm::{observe, remembered};
@@ -98,7 +99,7 @@ fn join(sources: &mut StatusInputs<'_>, queue: &[u8], accounts: &[u8]) -> Status
     sources.queue = rows(queue::parse(queue));
     sources.accounts = rows(account::parse(accounts));
     let mut status = status::join(sources);
-    observe::set_params(sources.stored, &mut status);
+    status::set_params(&mut status, observe::params(sources.stored, &Scope::default()));
     status
 }
 
@@ -198,7 +199,8 @@ fn of_what_is_remembered() {
         .flat_map(|folder| ["summary.json", "observed.json"].map(|name| folder.join(name)))
         .filter(|path| path.exists())
         .collect();
-    files.push(home.index().join("experiments"));
+    let index = std::fs::read_dir(home.index()).unwrap().map(|entry| entry.unwrap().path());
+    files.extend(index.filter(|path| path.is_file()));
     assert!(files.len() > 3 && files.iter().all(|path| path.exists()), "{files:?}");
     let remembered = |home: &Home| {
         let ids = home.ids().unwrap();
@@ -210,9 +212,9 @@ fn of_what_is_remembered() {
             KnownExperiment::Damaged(why) => panic!("{why}"),
         });
         let known: Vec<_> = known.collect();
-        let observed = ids
-            .iter()
-            .map(|id| Some(remembered::read(&home.experiment(id))).filter(|all| !all.is_empty()));
+        let observed = ids.iter().map(|id| {
+            Some(remembered::read(&home.load(id).unwrap())).filter(|all| !all.is_empty())
+        });
         let observed = observed.map(|all| all.map(|all| format!("{all:?}")));
         known.into_iter().chain(observed).collect::<Vec<Option<String>>>()
     };
@@ -229,7 +231,7 @@ fn of_what_is_remembered() {
         let is_lie = seen.iter().zip(&truth).any(|(seen, truth)| {
             seen.is_some()
                 && seen != truth
-                && !(file.ends_with("experiments") && is_summary(seen.as_ref()))
+                && !(file.starts_with(home.index()) && is_summary(seen.as_ref()))
         });
         if is_lie {
             return Err(format!(
@@ -275,10 +277,10 @@ fn of_answers() {
         if for_good(&odd) != recorded {
             return Err(format!("{damage:?}: {:?} for good, not {recorded:?}", for_good(&odd)));
         }
-        remembered::keep(&dir, &odd);
-        sources.earlier = remembered::read(&dir);
+        remembered::keep(&stored, &odd);
+        sources.earlier = remembered::read(&stored);
         let after = join(&mut sources, &queue, &accounts);
-        sources.earlier.clear();
+        sources.earlier = RememberedStates::default();
         let (told, wanted) = (told(&after), told(&truth));
         match told.iter().zip(&wanted).find(|(told, wanted)| told != wanted) {
             Some((told, wanted)) => Err(format!("{damage:?}: left {told}\ninstead of {wanted}")),

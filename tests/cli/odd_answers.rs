@@ -19,8 +19,8 @@ fn trial(fake: &FakeSlurm, id: &str) -> Value {
 }
 
 /// `sacct`'s row of the only job.
-fn account(state: &str) -> [&str; 9] {
-    ["101_0", "101", state, "0:0", "100", "Unknown", "Unknown", "None assigned", "None"]
+fn account(state: &str) -> [&str; 7] {
+    ["101_0", state, "0:0", "100", "Unknown", "Unknown", "None assigned"]
 }
 
 #[test]
@@ -72,4 +72,71 @@ fn wait_does_not_believe_one_answer() {
     }
     fake.answer("squeue", None);
     assert_eq!(waiting.wait().unwrap().code(), Some(4), "after {:?}", began.elapsed());
+}
+
+/// Has `squeue` leave the job out of one of its next answers, or of all of them, and after its end.
+fn leave_out(fake: &FakeSlurm, answer: &str, verb: &str) {
+    let script = "#!/bin/sh\ncd \"$FAKE\" || exit 9\nn=$(( $(cat n) + 1 ))\necho $n >n\n\
+        case ODD in $n|all) exit 0 ;; esac\n[ VERB = cancel ] && [ -s cancelled ] || cat squeue.rows\n";
+    let head = format!("#!/bin/sh\nFAKE={}\n", fake.state("").display());
+    let script =
+        script.replace("ODD", answer).replace("VERB", verb).replacen("#!/bin/sh\n", &head, 1);
+    std::fs::write(fake.world.path("bin/squeue"), script).unwrap();
+    std::fs::write(fake.state("n"), "0").unwrap();
+}
+
+/// A command, a state of the job's row, its reason, and how it is seen that the job was told.
+type Told = (&'static str, &'static str, &'static str, fn(&FakeSlurm, &str) -> bool);
+
+fn has_mark(fake: &FakeSlurm, id: &str, mark: &str) -> bool {
+    fake.world.experiment(id).join("tasks/train/trials/0").join(mark).exists()
+}
+
+const TOLD: [Told; 5] = [
+    ("pause", "PENDING", "None", |fake, _| fake.read("arguments").contains("hold 101")),
+    ("pause", "RUNNING", "None", |fake, id| has_mark(fake, id, "pause-wanted")),
+    ("preempt", "RUNNING", "None", |fake, id| has_mark(fake, id, "preempt-wanted")),
+    ("resume", "PENDING", "JobHeldUser", |fake, _| fake.read("released").contains("101")),
+    ("cancel", "RUNNING", "None", |fake, _| fake.read("cancelled").contains("101")),
+];
+
+/// Whichever answer of `squeue` leaves a job out: what a command says that it did, it did.
+#[test]
+fn nothing_is_called_done_because_one_answer_leaves_the_job_out() {
+    for (verb, state, reason, told) in TOLD {
+        for odd in ["1", "2", "3", "4", "all"] {
+            for target in ["", "/train/0"] {
+                let (fake, id) = submitted();
+                let what = format!("{verb}{target} of {state}, answer {odd}");
+                if verb == "resume" {
+                    fake.world.run(&["pause", &id]);
+                }
+                fake.answer("squeue", Some(&[&["101_0", state, "100", reason]]));
+                fake.answer("sacct", Some(&[&account(state)]));
+                leave_out(&fake, odd, verb);
+                let target = format!("{id}{target}");
+                let printed = fake.world.run(&[verb, &target]);
+                let (is_done, is_told) = (printed.code == 0, told(&fake, &id));
+                assert!(is_told || !is_done, "{what}: {printed:?}");
+                assert!(is_done || printed.code == 4, "{what}: {printed:?}");
+                let unsure = format!("could not tell whether `{id}/train/0` runs");
+                let next = if verb == "preempt" {
+                    // Those that are told would be told twice: only the others are asked for.
+                    format!("`nemo-slurm {verb} {id}/train/0` asks again")
+                } else {
+                    format!("`nemo-slurm {verb} {target}` does the rest")
+                };
+                for said in [unsure, next] {
+                    assert_eq!(printed.stderr.contains(&said), !is_done, "{what}: {printed:?}");
+                }
+                if is_done {
+                    continue;
+                }
+                // What to type next does it.
+                leave_out(&fake, "none", verb);
+                let again = fake.world.run(&[verb, &target]);
+                assert!(again.code == 0 && told(&fake, &id), "{what}: {again:?}");
+            }
+        }
+    }
 }

@@ -126,3 +126,33 @@ fn a_reader_that_leaves_is_no_error() {
     let output = shell.arg("-c").arg(script).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "code 0\n");
 }
+
+#[test]
+fn a_metric_that_no_pattern_reads_is_warned_of_before_anything_runs() {
+    let world = World::new();
+    let file = |metric: &str| {
+        format!(
+            "name = \"a\"\n[task.t]\nrun = \"true\"\nparams = {{ x = [1, 2] }}\nsearch = {{ metric = \"{metric}\", goal = \"max\" }}\n[task.t.metrics]\nval_accuracy = 'acc (\\S+)'\n"
+        )
+    };
+    for (metric, is_warned) in [("val_acc", true), ("val_accuracy", false)] {
+        world.write("exp.toml", &file(metric));
+        for command in ["check", "plan", "submit"] {
+            let printed = world.run(&[command, "exp.toml"]);
+            let warning = "warning: the trials of `t` are ranked by `val_acc`, but `[task.t.metrics]` reads only `val_accuracy`";
+            assert_eq!(printed.code, 0, "{printed:?}");
+            assert_eq!(printed.stderr.contains(warning), is_warned, "{command}: {printed:?}");
+        }
+    }
+}
+
+#[test]
+fn who_resumes_what_failed_is_told_of_retry() {
+    let world = World::new();
+    world.write("exp.toml", "name = \"a\"\n[task.t]\nrun = \"false\"\n");
+    let id = world.ok(&["submit", "exp.toml"]);
+    world.run(&["wait", &id]);
+    let printed = world.run(&["resume", &id]);
+    assert_eq!(printed.code, 0, "{printed:?}");
+    assert!(printed.stderr.contains("`nemo-slurm retry`"), "{printed:?}");
+}

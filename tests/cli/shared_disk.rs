@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::cluster;
 use crate::counting::{self, SEEDS};
 use crate::slurm::urgent_job;
-use crate::support::{World, causes, hold_in, trials};
+use crate::support::{World, causes, hold_in, text, trials};
 
 const EXECUTOR: &str = "kind = \"slurm\"\npartition = \"scavenge\"\nmem = \"100M\"\ntime = \"10m\"";
 
@@ -124,9 +124,10 @@ fn with_stale_caches_a_preempted_sweep_is_exact() {
 }
 
 /// Each of these comes between two preemptions: none may lose a step, a checkpoint or a trial.
-const FAULTS: [&str; 5] = [
+const FAULTS: [&str; 6] = [
     "fsync attempts.jsonl EIO 2\nfsync checkpoints EIO 1",
     "lookup staging ESTALE 3",
+    "write metrics.jsonl ESTALE 3",
     "rename checkpoints lose:ESTALE 3\nlink lease lose:EIO 2",
     "write * delay:15 3",
     "* * delay:0.05",
@@ -151,9 +152,12 @@ fn with_faults_a_preempted_sweep_is_exact() {
         disk.faults("");
     }
     for trial in trials(&until_completed(&world, &id), "train") {
-        // Nothing that went wrong for a while made an attempt leave, or a trial fail.
-        for cause in causes(trial) {
+        // Nothing that went wrong for a while made an attempt leave, a trial fail, or a save impossible.
+        for attempt in trial["attempts"].as_array().unwrap() {
+            let cause = text(&attempt["cause"]);
             assert!(["preempted", "completed"].contains(&&*cause), "{trial:#}");
+            let reason = attempt["reason"].as_str().unwrap_or_default();
+            assert!(!reason.contains("not be committed"), "{trial:#}");
         }
     }
     counting::assert_undisturbed_in(&disk.behind(&world, &id), 1100, &SEEDS);

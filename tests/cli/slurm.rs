@@ -21,15 +21,13 @@ fn scavenging(node: &str) -> String {
 
 /// Takes a whole node for two seconds.
 pub(crate) fn urgent_job(world: &World, node: &str) {
-    whole_node(world, &["--partition=urgent", &format!("--nodelist={node}")]);
+    whole_nodes(world, &["--partition=urgent", &format!("--nodelist={node}")]);
 }
 
-fn whole_node(world: &World, further: &[&str]) {
-    let mut sbatch = Command::new("sbatch");
-    world.surround(&mut sbatch);
-    let wrap = ["--exclusive", "--mem=0", "--output=/dev/null", "--wrap=sleep 2"];
-    let output = sbatch.args(wrap).args(further).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
+/// Takes whole nodes for two seconds.
+pub(crate) fn whole_nodes(world: &World, further: &[&str]) {
+    let whole = ["--exclusive", "--mem=0", "--output=/dev/null", "--wrap=sleep 2"];
+    world.slurm("sbatch", &[&whole[..], further].concat());
 }
 
 #[track_caller]
@@ -89,7 +87,7 @@ fn a_grace_that_belongs_to_the_qos_is_heard_by_a_sentinel() {
     let id = world.ok(&["submit", "exp.toml"]);
     counting::until_beyond(&world, &id, 10);
     let began = Instant::now();
-    whole_node(&world, &["--qos=urgent"]);
+    whole_nodes(&world, &["--qos=urgent"]);
     world.until(&id, "the first attempts' ends", |status| {
         trials(status, "train").iter().all(|trial| !causes(trial).is_empty())
     });
@@ -189,9 +187,7 @@ fn a_cancelled_job_stays_cancelled() {
     // Somebody who does not know of us.
     let status = world.status(&id);
     let job = text(&trials(&status, "train")[0]["slurm_job"]);
-    let mut scancel = Command::new("scancel");
-    world.surround(&mut scancel);
-    assert!(scancel.arg(job.split('_').next().unwrap()).status().unwrap().success());
+    world.slurm("scancel", &[job.split('_').next().unwrap()]);
     let status =
         world.until(&id, "all cancelled", |status| status["experiment"]["state"] == "cancelled");
     for trial in trials(&status, "train") {
@@ -232,18 +228,23 @@ fn a_failure_blocks_what_needs_it_and_starts_what_waits_for_it() {
     assert!(reason.contains("code 3"), "{reason}");
 }
 
+/// Writes an experiment of many trials that begin in an hour.
+pub(crate) fn write_wide(world: &World, trials: u32, further: &str) {
+    let text = format!(
+        "name = \"wide\"\n[executor.it]\nkind = \"slurm\"\npartition = \"main\"\nmem = \"10M\"\n\
+         sbatch = {{ begin = \"now+1hour\" }}\n[task.t]\nrun = \"true {{x}}\"\n\
+         params.x = {{ int = [1, {trials}] }}\n{further}"
+    );
+    world.write("exp.toml", &text);
+}
+
 #[test]
 fn five_thousand_trials_wait_and_are_cancelled() {
     if !cluster::is_here() {
         return;
     }
     let world = World::new();
-    world.write(
-        "exp.toml",
-        "name = \"wide\"\n[executor.it]\nkind = \"slurm\"\npartition = \"main\"\nmem = \"10M\"\n\
-         sbatch = { begin = \"now+1hour\" }\n[task.t]\nrun = \"true {x}\"\n[task.t.params]\nx = { int = [1, 5000] }\n\
-         [task.t.search]\nconcurrent = 12\n",
-    );
+    write_wide(&world, 5000, "[task.t.search]\nconcurrent = 12\n");
     let id = world.ok(&["submit", "exp.toml"]);
     let status = world.status(&id);
     assert_eq!(status["tasks"][0]["counts"]["pending"], 5000);
@@ -273,12 +274,9 @@ fn kill_and_go_on(world: &World, n: usize) {
     for task in ["a", "b", "c"] {
         assert_eq!(causes(&trials(&status, task)[0]), ["completed"], "killed at {n}: {status:#}");
     }
-    let mut squeue = Command::new("squeue");
-    world.surround(&mut squeue);
-    let names = squeue.args(["-h", "-t", "all", "-o", "%F %j"]).output().unwrap().stdout;
-    let ours = String::from_utf8(names).unwrap();
+    let names = world.slurm("squeue", &["-h", "-t", "all", "-o", "%F %j"]);
     let ours: std::collections::BTreeSet<&str> =
-        ours.lines().filter(|line| line.contains(&id)).collect();
+        names.lines().filter(|line| line.contains(&id)).collect();
     assert_eq!(ours.len(), 3, "killed at {n}: each array once: {ours:?}");
     std::fs::remove_dir_all(world.experiment(&id)).unwrap();
 }

@@ -9,31 +9,10 @@ use serde_json::Value;
 use crate::cluster::{self, Cluster};
 use crate::counting;
 use crate::promises;
+use crate::slurm::whole_nodes;
 use crate::support::{PATIENCE, World, causes, harness, states, text, trials};
 
 const SCAVENGE: &str = "kind = \"slurm\"\npartition = \"scavenge\"\nmem = \"100M\"\ntime = \"10m\"";
-
-#[track_caller]
-fn slurm(world: &World, program: &str, arguments: &[&str]) -> String {
-    let mut command = Command::new(program);
-    world.surround(&mut command);
-    let output = command.args(arguments).output().unwrap();
-    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Takes every node for two seconds.
-fn urgent_job(world: &World, nodes: &str) {
-    let words = [
-        "--partition=urgent",
-        "--exclusive",
-        "--mem=0",
-        "--output=/dev/null",
-        nodes,
-        "--wrap=sleep 2",
-    ];
-    slurm(world, "sbatch", &words);
-}
 
 #[track_caller]
 fn until_state(world: &World, id: &str, state: &str) -> Value {
@@ -59,7 +38,7 @@ fn fifty_trials_are_requeued_at_once() {
     counting::write_trials(&world, SCAVENGE, 400, 0.1, &seeds);
     let id = world.ok(&["submit", "exp.toml"]);
     counting::until_beyond(&world, &id, 5);
-    urgent_job(&world, "--nodes=4");
+    whole_nodes(&world, &["--partition=urgent", "--nodes=4"]);
     let status = until_state(&world, &id, "completed");
     for trial in trials(&status, "train") {
         assert_eq!(causes(trial), ["preempted", "completed"], "{trial:#}");
@@ -88,7 +67,7 @@ fn the_controller_is_away_when_trials_are_requeued() {
         let batch = batch_processes(&world, &id);
         assert_eq!(batch.len(), 3, "three trials run");
         for pid in batch {
-            slurm(&world, "kill", &["-USR1", &pid]);
+            world.slurm("kill", &["-USR1", &pid]);
         }
         std::thread::sleep(std::time::Duration::from_secs(*seconds));
         cluster.dev(&["revive", "slurmctld"]);
@@ -121,8 +100,8 @@ fn cancelled_again_and_again_stays_cancelled() {
     let id = twice.ok(&["submit", "exp.toml"]);
     counting::until_beyond(&twice, &id, 3);
     let array = array(&twice, &id);
-    slurm(&twice, "scancel", &[&array]);
-    slurm(&twice, "scancel", &[&array]);
+    twice.slurm("scancel", &[&array]);
+    twice.slurm("scancel", &[&array]);
     let status = until_state(&twice, &id, "cancelled");
     for trial in trials(&status, "train") {
         assert_eq!(causes(trial), ["cancelled"], "{trial:#}");
@@ -135,18 +114,18 @@ fn cancelled_again_and_again_stays_cancelled() {
     let id = meanwhile.ok(&["submit", "exp.toml"]);
     counting::until_beyond(&meanwhile, &id, 3);
     let array = self::array(&meanwhile, &id);
-    urgent_job(&meanwhile, "--nodes=1");
+    whole_nodes(&meanwhile, &["--partition=urgent", "--nodes=1"]);
     meanwhile.until(&id, "a checkpoint on the way out", |status| {
         trials(status, "train")
             .iter()
             .any(|trial| !trial["attempts"][0]["checkpoint_step"].is_null())
     });
-    slurm(&meanwhile, "scancel", &[&array]);
+    meanwhile.slurm("scancel", &[&array]);
     let status = until_state(&meanwhile, &id, "cancelled");
     assert_eq!(states(&status, "train"), ["cancelled"; 3], "{status:#}");
     meanwhile.hold("C: scancel while requeueing", &id);
     cancelled_in_the_grace(&cluster, |world, id, _| drop(world.ok(&["cancel", id])));
-    cancelled_in_the_grace(&cluster, |world, _, array| drop(slurm(world, "scancel", &[array])));
+    cancelled_in_the_grace(&cluster, |world, _, array| drop(world.slurm("scancel", &[array])));
 }
 
 /// Slurm shows a cancel in no way while a preemption's grace runs, and the program still saves.
@@ -156,9 +135,9 @@ fn cancelled_in_the_grace(cluster: &Cluster, cancel: impl Fn(&World, &str, &str)
     let id = world.ok(&["submit", "exp.toml"]);
     counting::until_beyond(&world, &id, 1);
     let array = array(&world, &id);
-    urgent_job(&world, "--nodes=1");
+    whole_nodes(&world, &["--partition=urgent", "--nodes=1"]);
     world.until(&id, "the preemption", |_| {
-        let told = slurm(&world, "scontrol", &["-o", "show", "job", &array]);
+        let told = world.slurm("scontrol", &["-o", "show", "job", &array]);
         told.lines().any(|job| job.contains("=RUNNING") && !job.contains("PreemptTime=None"))
     });
     cancel(&world, &id, &array);
@@ -186,7 +165,7 @@ fn an_administrator_moves_the_time_limit() {
     counting::until_beyond(&extended, &id, 3);
     for trial in 0..3 {
         let name = format!("JobId={}", job(&extended, &id, trial));
-        slurm(&extended, "scontrol", &["update", &name, "TimeLimit=5"]);
+        extended.slurm("scontrol", &["update", &name, "TimeLimit=5"]);
     }
     let lowered = cluster.world();
     counting::write(&lowered, &executor("5m"), 700, 0.1);
@@ -194,7 +173,7 @@ fn an_administrator_moves_the_time_limit() {
     counting::until_beyond(&lowered, &second, 3);
     for trial in 0..3 {
         let name = format!("JobId={}", job(&lowered, &second, trial));
-        slurm(&lowered, "scontrol", &["update", &name, "TimeLimit=1"]);
+        lowered.slurm("scontrol", &["update", &name, "TimeLimit=1"]);
     }
     let status = until_state(&lowered, &second, "completed");
     for trial in trials(&status, "train") {
@@ -244,10 +223,10 @@ while True: time.sleep(1)";
         .replace("HARNESS", &harness().display().to_string())
         .replace("TASK", &task.display().to_string());
     let script = world.write("het.sh", &script);
-    let job = slurm(&world, "sbatch", &["--parsable", script.to_str().unwrap()]).trim().to_owned();
+    let job = world.slurm("sbatch", &["--parsable", script.to_str().unwrap()]).trim().to_owned();
     let dir = TrialDir(task.join("trials/0"));
     until("the program waits", || dir.path().join("waits").exists());
-    slurm(&world, "scancel", &["--signal=USR1", "--batch", &job]);
+    world.slurm("scancel", &["--signal=USR1", "--batch", &job]);
     let ends = || {
         let records = lines::read::<AttemptRecord>(&dir.attempts()).unwrap_or_default().rows;
         records.iter().filter(|record| record.as_end().is_some()).count()
@@ -277,7 +256,7 @@ fn held_by_somebody_after_the_requeue() {
     let id = world.ok(&["submit", "exp.toml"]);
     counting::until_beyond(&world, &id, 10);
     let jobs: Vec<String> = (0..3).map(|trial| job(&world, &id, trial)).collect();
-    urgent_job(&world, "--nodes=1");
+    whole_nodes(&world, &["--partition=urgent", "--nodes=1"]);
     world.until(&id, "all are requeued", |status| {
         trials(status, "train").iter().all(|trial| causes(trial) == ["preempted"])
     });
@@ -288,7 +267,7 @@ fn held_by_somebody_after_the_requeue() {
         hold.args(["hold", job]).output().unwrap();
     }
     for job in &jobs {
-        slurm(&world, "scontrol", &["release", job]);
+        world.slurm("scontrol", &["release", job]);
     }
     until_state(&world, &id, "completed");
     counting::assert_undisturbed(&world, &id, 250);

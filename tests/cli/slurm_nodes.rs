@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use nemo_core::rundir::TrialDir;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::cluster::{self, Cluster};
+use crate::processes::{self, Process};
 use crate::promises::{Left, hold};
 use crate::slurm::urgent_job;
 use crate::support::{World, causes, text, trials};
@@ -96,23 +98,20 @@ fn until_over(world: &World, id: &str) -> Value {
 }
 
 /// The processes of a trial, of which none may outlive it: all nodes are this machine.
-fn processes(world: &World, id: &str, trial: usize) -> Vec<u32> {
+fn processes_of(world: &World, id: &str, trial: usize) -> Vec<Process> {
     let dir = dir(world, id, trial);
     let named = format!("NEMO_DIR={}", fs::canonicalize(&dir).unwrap_or(dir).display());
-    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| {
-        let pid = entry.unwrap().file_name().to_str()?.parse().ok()?;
-        let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-        environment.split(|&byte| byte == 0).any(|line| line == named.as_bytes()).then_some(pid)
-    });
-    pids.collect()
+    processes::find(|process| process.has(&named))
 }
 
 /// Nothing of it runs any more, and all that is promised after a fault holds.
 #[track_caller]
 fn assert_promises(fault: &str, world: &World, id: &str, trial: usize, left: Left) {
     let began = std::time::Instant::now();
-    while !processes(world, id, trial).is_empty() {
-        assert!(began.elapsed() < crate::support::PATIENCE, "{:?}", processes(world, id, trial));
+    while let left = processes_of(world, id, trial)
+        && !left.is_empty()
+    {
+        assert!(began.elapsed() < crate::support::PATIENCE, "{left:?}");
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     hold(fault, &TrialDir(dir(world, id, trial)), left);
@@ -231,10 +230,8 @@ fn a_cancelled_trial_of_several_ranks_saves_and_stays_cancelled() {
     let id = world.ok(&["submit", "exp.toml"]);
     until_beyond(&world, &id, 25);
     let status = world.status(&id);
-    let mut scancel = Command::new("scancel");
-    world.surround(&mut scancel);
     let job = text(&trials(&status, "train")[0]["slurm_job"]);
-    assert!(scancel.arg(&job).status().unwrap().success());
+    world.slurm("scancel", &[&job]);
     let status = until_over(&world, &id);
     let trial = &trials(&status, "train")[0];
     assert_eq!(causes(trial), ["cancelled"], "{trial:#}");
@@ -243,17 +240,13 @@ fn a_cancelled_trial_of_several_ranks_saves_and_stays_cancelled() {
 }
 
 /// The processes whose command line holds these words and this trial's folder.
-fn commands(world: &World, id: &str, trial: usize, program: &str) -> Vec<u32> {
+fn commands(world: &World, id: &str, trial: usize, program: &str) -> Vec<Process> {
     let dir = dir(world, id, trial);
     let dir = fs::canonicalize(&dir).unwrap_or(dir).display().to_string();
-    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| {
-        let pid = entry.unwrap().file_name().to_str()?.parse().ok()?;
-        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let words: Vec<_> = line.split(|&byte| byte == 0).map(String::from_utf8_lossy).collect();
-        let is_it = words[0].rsplit('/').next()?.starts_with(program);
-        (is_it && words.iter().any(|word| **word == *dir)).then_some(pid)
-    });
-    pids.collect()
+    processes::find(|process| {
+        let name = process.words.first().and_then(|path| path.rsplit('/').next());
+        name.is_some_and(|name| name.starts_with(program)) && process.words.contains(&dir)
+    })
 }
 
 #[test]
@@ -264,21 +257,28 @@ fn a_lost_shim_and_a_lost_srun_end_the_attempt_and_all_processes() {
     let world = World::new();
     write(&world, "main", "nodes = 2", 2000, &["shim", "srun", "told", "harness"]);
     let id = world.ok(&["submit", "exp.toml"]);
+    // The last of these jobs to end would bring back the one that is killed whole.
+    for program in fs::read_dir(world.path("home/bin")).unwrap().map(|entry| entry.unwrap().path())
+    {
+        if program.file_name().unwrap().to_string_lossy().starts_with("nemo-slurm") {
+            fs::remove_file(program).unwrap();
+        }
+    }
     until_beyond(&world, &id, 25);
     let shims = commands(&world, &id, 0, "nemo-harness");
     assert_eq!(shims.len(), 2, "one shim for each rank");
-    let kill = |signal: &str, pid: u32| {
-        let status = Command::new("kill").args([signal, &pid.to_string()]).status();
-        assert!(status.unwrap().success());
-    };
-    kill("-KILL", *shims.last().unwrap());
+    shims.last().unwrap().signal(Signal::SIGKILL);
     // `srun` has threads, but one process that waits; its second one follows it.
-    kill("-KILL", commands(&world, &id, 1, "srun")[0]);
+    commands(&world, &id, 1, "srun")[0].signal(Signal::SIGKILL);
     // Told to end, `srun` kills its tasks and exits with 0: that is no success.
-    kill("-TERM", commands(&world, &id, 2, "srun")[0]);
+    commands(&world, &id, 2, "srun")[0].signal(Signal::SIGTERM);
     let harness = fs::read_to_string(dir(&world, &id, 3).join("attempts.jsonl")).unwrap();
     let start: Value = serde_json::from_str(harness.lines().next().unwrap()).unwrap();
-    kill("-KILL", u32::try_from(start["pid"].as_u64().unwrap()).unwrap());
+    let pid = i32::try_from(start["pid"].as_i64().unwrap()).unwrap();
+    // Its guard first, which would have the job requeued.
+    let harness = Process::read(pid);
+    harness.parent().unwrap().kill();
+    harness.kill();
     let status = until_over(&world, &id);
     let reason = text(&trials(&status, "train")[0]["reason"]);
     assert!(reason.contains("rank ") && reason.contains("lost"), "{reason}");
@@ -301,20 +301,14 @@ fn a_lost_shim_and_a_lost_srun_end_the_attempt_and_all_processes() {
 /// Without its `srun`, Slurm's own process for a step may wait for it in vain, though all of the trial's are gone. After
 /// a minute Slurm gives up, and drains the node (`Kill task failed`): other tests need it.
 fn nodes_are_whole(world: &World) {
-    let slurm = |program: &str, arguments: &[&str]| {
-        let mut command = Command::new(program);
-        world.surround(&mut command);
-        let output = command.args(arguments).output().unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    };
     let began = std::time::Instant::now();
-    while !slurm("squeue", &["-h", "-t", "completing"]).is_empty() {
+    while !world.slurm("squeue", &["-h", "-t", "completing"]).is_empty() {
         assert!(began.elapsed() < crate::support::PATIENCE, "a job never ends");
         std::thread::sleep(std::time::Duration::from_millis(500));
     }
-    for line in slurm("sinfo", &["-h", "-N", "-p", "main", "-o", "%N %T"]).lines() {
+    for line in world.slurm("sinfo", &["-h", "-N", "-p", "main", "-o", "%N %T"]).lines() {
         if let Some((node, _)) = line.split_once(' ').filter(|(_, state)| state.contains("drain")) {
-            slurm("scontrol", &["update", &format!("nodename={node}"), "state=resume"]);
+            world.slurm("scontrol", &["update", &format!("nodename={node}"), "state=resume"]);
         }
     }
 }

@@ -1,15 +1,13 @@
 //! On a real Slurm: what waits for a trial is not lost where all of that trial's job is killed, and Slurm therefore takes
 //! it for failed: `poll` puts it back.
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::cancel::before;
 use crate::cluster;
+use crate::processes::{self, Process};
 use crate::slurm_word::PROGRAM;
 use crate::support::{PATIENCE, World, causes, states, text, trials};
 
@@ -55,37 +53,36 @@ run = "true"
     world.write("exp.toml", &text);
 }
 
-/// The harnesses of a world's jobs, guards included, and what they started for themselves.
-fn harnesses(world: &World) -> Vec<Pid> {
-    let home = format!("NEMO_SLURM_HOME={}", world.path("home").display());
-    let is_ours = |folder: &Path| {
-        let read = |name: &str| std::fs::read(folder.join(name)).unwrap_or_default();
-        let environment = String::from_utf8_lossy(&read("environ")).into_owned();
-        let line = String::from_utf8_lossy(&read("cmdline")).into_owned();
-        let is_of_job = environment.split('\0').any(|word| word.starts_with("SLURM_JOB_ID="));
-        is_of_job
-            && (environment.split('\0').any(|word| word == home)
-                || line.contains(&world.path("home").display().to_string()))
-    };
-    let folders = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
-    let pid = |folder: PathBuf| folder.file_name()?.to_str()?.parse().ok().map(Pid::from_raw);
-    folders.filter(|folder| is_ours(folder)).filter_map(pid).collect()
+/// The harnesses of a world's jobs that are tasks of this index in their array, guards included, and what they started for
+/// themselves. Without an index all of them.
+fn harnesses(world: &World, index: Option<&str>) -> Vec<Process> {
+    let home = world.path("home").display().to_string();
+    processes::find(|process| {
+        process.variable("SLURM_JOB_ID").is_some()
+            && (index.is_none() || process.variable("SLURM_ARRAY_TASK_ID") == index)
+            && (process.variable("NEMO_SLURM_HOME") == Some(&home)
+                || process.line().contains(&home))
+    })
 }
 
 /// Kills all processes of a world's jobs at once, as soon as there are some and `is_time`.
 #[track_caller]
 fn kill_all(world: &World, is_time: impl Fn() -> bool) {
+    kill_all_of(world, None, is_time);
+}
+
+/// The same of the jobs that are tasks of this index in their array.
+#[track_caller]
+pub(crate) fn kill_all_of(world: &World, index: Option<&str>, is_time: impl Fn() -> bool) {
     let began = Instant::now();
-    while !is_time() || harnesses(world).is_empty() {
+    while !is_time() || harnesses(world, index).is_empty() {
         assert!(began.elapsed() < PATIENCE, "its time never came");
         std::thread::sleep(Duration::from_millis(100));
     }
-    while let pids = harnesses(world)
-        && !pids.is_empty()
+    while let left = harnesses(world, index)
+        && !left.is_empty()
     {
-        for pid in pids {
-            let _gone = kill(pid, Signal::SIGKILL);
-        }
+        left.iter().for_each(Process::kill);
     }
 }
 

@@ -259,22 +259,13 @@ fn a_cancel_right_before_the_requeue_is_not_undone() {
     let aimed = std::fs::read_to_string(world.path("aimed")).unwrap();
     assert_eq!(aimed.lines().count(), 3, "each was aimed at once: {aimed}");
     for trial in trials(&status, "train") {
-        let shown = slurm(&world, "scontrol", &["-o", "show", "job", &text(&trial["slurm_job"])]);
+        let shown = world.slurm("scontrol", &["-o", "show", "job", &text(&trial["slurm_job"])]);
         assert!(
             shown.contains(" JobState=CANCELLED ") && shown.contains(" Restarts=0 "),
             "{shown}"
         );
         assert!(trial["attempts"][0]["checkpoint_step"].as_u64() > Some(3), "{trial:#}");
     }
-}
-
-/// What Slurm's programs say.
-fn slurm(world: &World, program: &str, arguments: &[&str]) -> String {
-    let mut command = Command::new(program);
-    world.surround(&mut command);
-    let output = command.args(arguments).output().unwrap();
-    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// A requeue that comes after the cancel brings the job back, and leaves no trace of the cancel in Slurm.
@@ -295,9 +286,9 @@ fn a_cancelled_job_that_comes_back_is_cancelled_again() {
     // Its own record says that it was cancelled.
     world.ok(&["cancel", &format!("{id}/train/0")]);
     world.until(&id, "its end", |status| states(status, "train")[0] == "cancelled");
-    slurm(&world, "scontrol", &["requeue", &job(0)]);
+    world.slurm("scontrol", &["requeue", &job(0)]);
     // The record says that it is requeued, and a wish that it be cancelled came meanwhile.
-    slurm(&world, "scontrol", &["requeue", &job(1)]);
+    world.slurm("scontrol", &["requeue", &job(1)]);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let wish = serde_json::json!({"action": "cancel", "task": "train", "trial": 1, "time": now});
     let requests = world.experiment(&id).join("requests");
@@ -305,7 +296,7 @@ fn a_cancelled_job_that_comes_back_is_cancelled_again() {
 
     for trial in [0, 1] {
         world.until(&id, "the end of what came back", |_| {
-            let shown = slurm(&world, "scontrol", &["-o", "show", "job", &job(trial)]);
+            let shown = world.slurm("scontrol", &["-o", "show", "job", &job(trial)]);
             shown.contains(" JobState=CANCELLED ") && shown.contains(" Restarts=1 ")
         });
     }

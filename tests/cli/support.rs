@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use nemo_core::rundir::TrialDir;
@@ -12,7 +13,10 @@ use tempfile::TempDir;
 use crate::promises;
 
 /// How long anything may take that a test waits for.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(5);
+
+/// How long a command may run that nobody wants to run long.
+const NEVER_LONGER: Duration = Duration::from_mins(8);
 
 /// A home, a folder for experiments' files, and a PATH.
 pub(crate) struct World {
@@ -71,8 +75,9 @@ impl World {
         };
     }
 
+    #[track_caller]
     pub(crate) fn run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Printed {
-        printed(&self.command(arguments).output().unwrap())
+        printed_in_time(&mut self.command(arguments))
     }
 
     /// Runs a command that must succeed, and returns its stdout without the last line break.
@@ -81,6 +86,16 @@ impl World {
         let printed = self.run(arguments);
         assert_eq!(printed.code, 0, "{arguments:?}: {printed:?}");
         printed.stdout.trim_end().to_owned()
+    }
+
+    /// What one of Slurm's programs prints. It must succeed.
+    #[track_caller]
+    pub(crate) fn slurm(&self, program: &str, arguments: &[&str]) -> String {
+        let mut command = Command::new(program);
+        self.surround(&mut command);
+        let printed = printed(&command.args(arguments).output().unwrap());
+        assert_eq!(printed.code, 0, "{program} {arguments:?}: {printed:?}");
+        printed.stdout
     }
 
     /// `status --json` of a target.
@@ -132,6 +147,23 @@ pub(crate) fn harness() -> PathBuf {
     let harness = Path::new(env!("CARGO_BIN_EXE_nemo-slurm")).with_file_name("nemo-harness");
     assert!(harness.is_file(), "build it first: cargo build --workspace");
     harness
+}
+
+/// Runs a command. One that does not come back fails its test: the others go on, and the reason is seen.
+#[track_caller]
+fn printed_in_time(command: &mut Command) -> Printed {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = child.id().to_string();
+    let (ended, is_over) = std::sync::mpsc::channel::<()>();
+    let guard = std::thread::spawn(move || {
+        let is_late = is_over.recv_timeout(NEVER_LONGER) == Err(RecvTimeoutError::Timeout);
+        is_late && Command::new("kill").args(["-KILL", &pid]).status().is_ok()
+    });
+    let output = child.wait_with_output().unwrap();
+    drop(ended);
+    let printed = printed(&output);
+    assert!(!guard.join().unwrap(), "{command:?} ran for {NEVER_LONGER:?}: {printed:?}");
+    printed
 }
 
 pub(crate) fn printed(output: &Output) -> Printed {

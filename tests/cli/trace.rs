@@ -38,7 +38,7 @@ fn a_filter_chooses_and_a_wrong_one_is_told() {
     };
     let (code, stderr) = log("nemo_slurm::store=debug", &["submit", "exp.toml"]);
     assert_eq!(code, Some(0));
-    assert!(stderr.contains("harness: ") && !stderr.contains("`sbatch "), "{stderr}");
+    assert!(stderr.contains("program: ") && !stderr.contains("`sbatch "), "{stderr}");
     let (code, stderr) = log("debug", &["status"]);
     assert_eq!((code, stderr.contains("`squeue ")), (Some(0), true), "{stderr}");
     let (code, stderr) = log("nemo=loud", &["status"]);

@@ -4,6 +4,8 @@ from training import Training
 
 
 class ShufflesAnew(Training):
+    every = 15  # never right before an epoch's end
+
     def restore(self, state):
         generator = self.random.getstate()
         super().restore(state)

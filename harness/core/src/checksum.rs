@@ -37,7 +37,15 @@ pub fn to_vec_pretty(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
 
 /// Reads a value back. A wrong checksum is an error like a missing bracket.
 pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
-    match check(text) {
+    from_checked(text, check(text))
+}
+
+/// The same for a text whose checksum was compared already.
+pub(crate) fn from_checked<T: DeserializeOwned>(
+    text: &[u8],
+    checksum: Checksum,
+) -> serde_json::Result<T> {
+    match checksum {
         Checksum::Wrong => Err(serde_json::Error::custom("its checksum does not fit its content")),
         Checksum::Right | Checksum::Absent => serde_json::from_slice(text),
     }
@@ -48,7 +56,7 @@ pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
 pub fn check(text: &[u8]) -> Checksum {
     match split(text) {
         None => Checksum::Absent,
-        Some((content, digits)) if digits == of(content).as_bytes() => Checksum::Right,
+        Some((content, digits)) if digits == of(content) => Checksum::Right,
         Some(_) => Checksum::Wrong,
     }
 }
@@ -59,9 +67,11 @@ fn seal(text: &mut Vec<u8>, before: &str, after: &str) {
     if content.ends_with(b"{") {
         return;
     }
-    let field = format!(",{before}\"checksum\":\"{}\"{after}}}", of(content));
-    text.truncate(content.len());
-    text.extend_from_slice(field.as_bytes());
+    let (length, digits) = (content.len(), of(content));
+    text.truncate(length);
+    let parts =
+        [b",", before.as_bytes(), b"\"checksum\":\"", &digits, b"\"", after.as_bytes(), b"}"];
+    text.extend_from_slice(&parts.concat());
 }
 
 /// An object's bytes before the field, and the digits in it.
@@ -72,10 +82,11 @@ fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((text.strip_suffix(b",")?, digits))
 }
 
-pub(crate) fn of(content: &[u8]) -> String {
-    let mut digits = blake3::hash(content).to_hex().to_string();
-    digits.truncate(DIGITS);
-    digits
+/// The checksum of a content, in hexadecimal digits.
+pub(crate) fn of(content: &[u8]) -> [u8; DIGITS] {
+    let hash = blake3::hash(content);
+    let digit = |place: usize| (hash.as_bytes()[place / 2] >> (4 * (1 - place % 2))) & 0xf;
+    std::array::from_fn(|place| b"0123456789abcdef"[usize::from(digit(place))])
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ impl Claims {
             match fs::hard_link(temporary, self.path(number)) {
                 Ok(()) => {}
                 // NFS may lose the answer to a link that was made.
-                Err(_) if self.is_made(number, temporary)? => {}
+                Err(_) if self.is_made(number, temporary)? => self.see_made(number, temporary),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     if !wait_for_probe(&self.path(number), &mut looks) {
                         taken = Some(number);
@@ -118,6 +118,16 @@ impl Claims {
         let own = fs::metadata(temporary)?;
         Ok(own.nlink() == 2
             || fs::symlink_metadata(self.path(number)).is_ok_and(|there| there.ino() == own.ino()))
+    }
+
+    /// After a lost answer this client may remember for half a minute that the name is not there, and could not ask about
+    /// its own claim. The server's refusal of a second link makes it forget that.
+    fn see_made(&self, number: u32, temporary: &Path) {
+        let is_refused = || {
+            let again = fs::hard_link(temporary, self.path(number));
+            again.is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists)
+        };
+        let _: bool = (0..SECOND_LINKS).any(|_| is_refused());
     }
 
     /// Whether no later claim was made, by a listing, which may be old on a shared disk. An error means that it is unknown.
@@ -208,6 +218,9 @@ impl Claims {
         Ok(numbers)
     }
 }
+
+/// How often a link whose answer was lost is tried again, to see it.
+const SECOND_LINKS: u32 = 3;
 
 /// How long a question of [`Claims::is_newest_exactly`] may take, and after how many looks its remains are removed: the
 /// process that asked was killed.

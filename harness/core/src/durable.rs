@@ -30,6 +30,23 @@ pub fn create_dir_all(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Makes `path` and its missing parents below `top`, private to the user, each name durable. `top` itself must be there: a
+/// process that outlives the folder of its experiment does not make it anew.
+pub fn create_dir_below(top: &Path, path: &Path) -> io::Result<()> {
+    if !top.is_dir() {
+        return Err(io::Error::from(io::ErrorKind::NotFound));
+    }
+    let missing = path.ancestors().take_while(|folder| *folder != top && !folder.is_dir());
+    for folder in missing.collect::<Vec<_>>().into_iter().rev() {
+        match fs::DirBuilder::new().mode(0o700).create(folder) {
+            Ok(()) => folder.parent().map_or(Ok(()), sync_dir)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// Writes a whole file with durable data. Its name is durable after [`sync_dir`] of its folder.
 pub fn write_synced(path: &Path, data: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
@@ -45,7 +62,7 @@ pub fn replace_file_durably(path: &Path, data: &[u8]) -> io::Result<()> {
     rewrite_durably(path, |file| file.write_all(data))
 }
 
-/// Like above, for content that does not fit into memory.
+/// Like [`replace_file_durably`], for content that does not fit into memory.
 pub fn rewrite_durably(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
@@ -88,6 +105,26 @@ pub fn replace_file(path: &Path, data: &[u8]) -> io::Result<()> {
     written
 }
 
+/// Adds lines, each with its checksum, to a file that several processes may add the same lines to: on a shared disk, lines
+/// that two nodes append at once may overwrite each other. Readers find the whole old or the whole new content; of several
+/// that write at once, one counts. `text` is what the caller read, and found to lack them: read again, it may have them.
+pub fn rewrite_with_lines(
+    path: &Path,
+    mut text: Vec<u8>,
+    rows: &[impl serde::Serialize],
+) -> io::Result<()> {
+    let last = text.rsplit(|&byte| byte == b'\n').next().unwrap_or_default();
+    if !last.is_empty() {
+        let end: &[u8] = if lines::is_whole(last) { b"\n" } else { lines::TORN };
+        text.extend(end);
+    }
+    for row in rows {
+        text.extend(checksum::to_vec(row)?);
+        text.push(b'\n');
+    }
+    replace_file_durably(path, &text)
+}
+
 /// A file that one process appends lines to, each durable before [`Appender::line`] returns.
 #[derive(Debug)]
 pub struct Appender {
@@ -107,12 +144,8 @@ impl Appender {
         } else {
             let last = last_line(path)?;
             if !last.is_empty() {
-                file.write_all(if lines::is_whole(&last) {
-                    b"
-"
-                } else {
-                    lines::TORN
-                })?;
+                let end: &[u8] = if lines::is_whole(&last) { b"\n" } else { lines::TORN };
+                file.write_all(end)?;
             }
         }
         Ok(Self { file, torn: false })
@@ -211,12 +244,37 @@ mod tests {
     }
 
     #[test]
+    fn lines_are_added_behind_a_torn_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        rewrite_with_lines(&path, Vec::new(), &[1, 2]).unwrap();
+        fs::write(&path, [&*fs::read(&path).unwrap(), b"{\"torn\":"].concat()).unwrap();
+        rewrite_with_lines(&path, fs::read(&path).unwrap(), &[3]).unwrap();
+        let lines = crate::lines::read::<u32>(&path).unwrap();
+        assert_eq!((lines.rows.as_slice(), lines.damaged.as_slice()), (&[1, 2, 3][..], &[][..]));
+    }
+
+    #[test]
     fn folders_are_private() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b");
         create_dir_all(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn what_is_above_a_folder_is_not_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().join("experiment/task");
+        let error = create_dir_below(&top, &top.join("trials/0")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        create_dir_all(&top).unwrap();
+        for _ in 0..2 {
+            create_dir_below(&top, &top.join("trials/0")).unwrap();
+        }
+        assert!(top.join("trials/0").is_dir());
     }
 
     #[test]

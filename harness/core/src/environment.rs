@@ -55,7 +55,7 @@ const OWN_SETTINGS: [&str; 4] =
     ["NEMO_SLURM_HOME", "NEMO_SLURM_TIMEOUT", "NEMO_HARNESS", "NEMO_LOG"];
 
 /// Who a process is among others, and who listens to it.
-const IDENTITY: [&str; 16] = [
+const IDENTITY: [&str; 21] = [
     "RANK",
     "LOCAL_RANK",
     "WORLD_SIZE",
@@ -69,6 +69,11 @@ const IDENTITY: [&str; 16] = [
     "MASTER_ADDR",
     "MASTER_PORT",
     "MPIRUN_RANK",
+    "JAX_PROCESS_ID",
+    "JAX_NUM_PROCESSES",
+    "JAX_COORDINATOR_ADDRESS",
+    "TF_CONFIG",
+    "DMLC_ROLE",
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
@@ -89,6 +94,39 @@ const IDENTITY_PREFIXES: [&str; 13] = [
     "SBATCH_",
 ];
 
+/// Variables that number a process among others, from 0: for the only one, another number is not true.
+///
+/// Not `NODE_RANK`: two jobs of one node each may train together.
+const RANKS: [&str; 22] = [
+    "RANK",
+    "LOCAL_RANK",
+    "GROUP_RANK",
+    "ROLE_RANK",
+    "MPIRUN_RANK",
+    "MPI_LOCALRANKID",
+    "PMI_RANK",
+    "PMIX_RANK",
+    "OMPI_COMM_WORLD_RANK",
+    "OMPI_COMM_WORLD_LOCAL_RANK",
+    "OMPI_COMM_WORLD_NODE_RANK",
+    "MV2_COMM_WORLD_RANK",
+    "MV2_COMM_WORLD_LOCAL_RANK",
+    "PALS_RANKID",
+    "PALS_LOCAL_RANKID",
+    "FLUX_TASK_RANK",
+    "FLUX_TASK_LOCAL_ID",
+    "JSM_NAMESPACE_RANK",
+    "JAX_PROCESS_ID",
+    "HOROVOD_RANK",
+    "HOROVOD_LOCAL_RANK",
+    "HOROVOD_CROSS_RANK",
+];
+
+/// What a harness sets only for some programs, so that another trial's would be found in its place.
+const OF_A_PROGRAM: [&str; 5] =
+    ["NEMO_SCRATCH", "NEMO_SOCKET", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+const PARAMETER: &str = "NEMO_PARAM_";
+
 /// Families of which some are the user's settings (`OMPI_MCA_btl`), but none beside the one that names a rank.
 const FAMILIES: [(&str, &str); 5] = [
     ("OMPI_", "OMPI_COMM_WORLD_RANK"),
@@ -108,10 +146,9 @@ const OF_THE_SUBMISSION: [&str; 3] = ["SLURM_EXPORT_ENV", "SLURM_GET_USER_ENV", 
 /// Of a shell's variables those that a trial inherits: not who and where that shell is among the processes of a job or
 /// of an MPI program.
 pub fn inheritable(all: Vec<Variable>, on_slurm: bool) -> Vec<Variable> {
-    let has = |wanted: &str| all.iter().any(|(name, _)| name == wanted);
-    let in_job = has("SLURM_JOB_ID") || has("SLURM_JOBID");
+    let in_job = is_set(&all, "SLURM_JOB_ID") || is_set(&all, "SLURM_JOBID");
     let families: Vec<&str> =
-        FAMILIES.iter().filter(|(_, rank)| has(rank)).map(|(family, _)| *family).collect();
+        FAMILIES.iter().filter(|(_, rank)| is_set(&all, rank)).map(|(family, _)| *family).collect();
     let stays = |name: &OsStr| {
         let Some(name) = name.to_str() else { return true };
         let of_other_job = on_slurm && in_job && DEVICES.contains(&name);
@@ -121,10 +158,40 @@ pub fn inheritable(all: Vec<Variable>, on_slurm: bool) -> Vec<Variable> {
     all.into_iter().filter(|(name, _)| stays(name)).collect()
 }
 
+fn is_set(variables: &[Variable], wanted: &str) -> bool {
+    variables.iter().any(|(name, _)| name == wanted)
+}
+
 fn is_identity(name: &str) -> bool {
     // `PMIX_MCA_…` may be a setting: it goes with its family.
     let pmix = name.starts_with("PMIX_") && !name.starts_with("PMIX_MCA_");
-    pmix || IDENTITY.contains(&name) || IDENTITY_PREFIXES.iter().any(|part| name.starts_with(part))
+    pmix || is_of_horovod(name)
+        || IDENTITY.contains(&name)
+        || IDENTITY_PREFIXES.iter().any(|part| name.starts_with(part))
+}
+
+/// `HOROVOD_CROSS_RANK`, `HOROVOD_LOCAL_SIZE`. Most of the family are settings.
+fn is_of_horovod(name: &str) -> bool {
+    name.starts_with("HOROVOD_") && (name.ends_with("RANK") || name.ends_with("_SIZE"))
+}
+
+/// Whether this says that a process is another than the first of several, which the only one is not.
+#[must_use]
+pub fn is_untrue_rank(name: &str, value: &str) -> bool {
+    RANKS.contains(&name) && value.trim().parse::<u64>().is_ok_and(|rank| rank > 0)
+}
+
+/// Whether this is of another trial's program, and would not be replaced by what a trial sets.
+#[must_use]
+pub fn is_of_other_program(name: &str) -> bool {
+    OF_A_PROGRAM.contains(&name) || name.starts_with(PARAMETER)
+}
+
+/// Whether a job has this variable from the one that submitted it, if `sbatch` sees it: Slurm sets it only for a task of an
+/// array or a job that was restarted.
+#[must_use]
+pub fn is_of_submitting_job(name: &str) -> bool {
+    name.starts_with("SLURM_ARRAY_") || name == "SLURM_RESTART_COUNT"
 }
 
 fn is_of_job_or_trial(name: &str) -> bool {
@@ -135,18 +202,20 @@ fn is_of_job_or_trial(name: &str) -> bool {
 
 /// The environment of a program on this machine.
 pub fn on_this_machine(kept: Vec<Variable>, spec: &InheritSpec) -> Vec<Variable> {
-    let needed = |name: &OsStr| FOR_SBATCH.iter().any(|needed| name == *needed);
-    kept.into_iter().filter(|(name, _)| needed(name) || spec.has(name)).collect()
+    kept.into_iter().filter(|(name, _)| is_for_sbatch(name) || spec.has(name)).collect()
+}
+
+fn is_for_sbatch(name: &OsStr) -> bool {
+    FOR_SBATCH.iter().any(|needed| name == *needed)
 }
 
 /// The environment of a program in a job: what it inherits, and over it what Slurm and the node have set.
 pub fn in_job(kept: Vec<Variable>, job: Vec<Variable>, spec: &InheritSpec) -> Vec<Variable> {
     let mut all: BTreeMap<OsString, OsString> = job.into_iter().filter(is_set_by_slurm).collect();
     for (name, value) in kept.into_iter().filter(|(name, _)| spec.has(name)) {
-        let is = |list: &[&str]| list.iter().any(|other| name == *other);
         // Slurm's own default where nobody says anything.
         let unsaid = name == "TMPDIR" && all.get(&name).is_some_and(|folder| folder == "/tmp");
-        let wins = is(&FOR_SBATCH) || spec.names(&name) || unsaid;
+        let wins = is_for_sbatch(&name) || spec.names(&name) || unsaid;
         if wins || !all.contains_key(&name) {
             all.insert(name, value);
         }
@@ -161,8 +230,8 @@ fn is_set_by_slurm((name, _): &Variable) -> bool {
 
 /// The variable in which a program finds a parameter.
 pub fn parameter_variable(name: &str) -> String {
-    let character = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
-    ["NEMO_PARAM_", &name.chars().map(character).collect::<String>()].concat()
+    let plain = name.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+    format!("{PARAMETER}{}", plain.to_ascii_uppercase())
 }
 
 impl InheritSpec {
@@ -178,8 +247,7 @@ impl InheritSpec {
 
     /// The first secret that is not there.
     pub fn missing<'a>(&'a self, kept: &[Variable]) -> Option<&'a str> {
-        let is_there = |wanted: &str| kept.iter().any(|(name, _)| name == wanted);
-        self.secrets.iter().map(String::as_str).find(|secret| !is_there(secret))
+        self.secrets.iter().map(String::as_str).find(|secret| !is_set(kept, secret))
     }
 }
 
@@ -190,7 +258,7 @@ const CHECKSUM: &str = "NEMO_CHECKSUM";
 pub fn to_file(variables: &[Variable]) -> Vec<u8> {
     let mut bytes = encode(variables);
     let sum = checksum::of(&bytes);
-    bytes.extend(encode(&[(CHECKSUM.into(), sum.into())]));
+    bytes.extend(encode(&[(CHECKSUM.into(), OsStr::from_bytes(&sum).into())]));
     bytes
 }
 
@@ -200,7 +268,7 @@ pub fn from_file(bytes: &[u8]) -> Result<Vec<Variable>, &'static str> {
     let sum = variables.pop().filter(|(name, _)| name == CHECKSUM);
     let content = bytes.len().saturating_sub(sum.as_ref().map_or(0, |sum| encode([sum]).len()));
     match sum {
-        Some((_, sum)) if sum == OsStr::new(&checksum::of(&bytes[..content])) => Ok(variables),
+        Some((_, sum)) if sum.as_bytes() == checksum::of(&bytes[..content]) => Ok(variables),
         Some(_) | None => Err("its checksum does not fit its content"),
     }
 }
@@ -217,13 +285,14 @@ fn encode<'a>(variables: impl IntoIterator<Item = &'a Variable>) -> Vec<u8> {
 
 /// What is no variable is left out.
 fn decode(bytes: &[u8]) -> Vec<Variable> {
-    let one = |entry: &[u8]| {
-        // A name is never empty, so that the first byte may be `=`.
-        let equals = entry.iter().skip(1).position(|byte| *byte == b'=')? + 1;
-        let text = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
-        Some((text(&entry[..equals]), text(&entry[equals + 1..])))
-    };
-    bytes.split(|byte| *byte == 0).filter_map(one).collect()
+    bytes.split(|byte| *byte == 0).filter_map(variable).collect()
+}
+
+fn variable(entry: &[u8]) -> Option<Variable> {
+    // A name is never empty, so that the first byte may be `=`.
+    let equals = entry.iter().skip(1).position(|byte| *byte == b'=')? + 1;
+    let (name, value) = (&entry[..equals], &entry[equals + 1..]);
+    Some((OsString::from_vec(name.to_vec()), OsString::from_vec(value.to_vec())))
 }
 
 #[cfg(test)]
@@ -268,6 +337,23 @@ mod tests {
             "SLURM_TIME_FORMAT=relative",
         );
         check_inherited(&["NEMO_PARAM_LR=1", "NEMO_SLURM_HOME=/h"], true, "NEMO_SLURM_HOME=/h");
+        let jax = ["JAX_PROCESS_ID=1", "JAX_NUM_PROCESSES=2", "JAX_COORDINATOR_ADDRESS=n1:1"];
+        check_inherited(&jax, true, "");
+        let horovod = ["HOROVOD_RANK=1", "HOROVOD_LOCAL_SIZE=2", "HOROVOD_CROSS_RANK=1"];
+        check_inherited(&horovod, true, "");
+        check_inherited(&["TF_CONFIG={}", "DMLC_ROLE=worker"], true, "");
+        let settings = ["HOROVOD_CYCLE_TIME=5", "JAX_PLATFORMS=cpu", "TF_CPP_MIN_LOG_LEVEL=3"];
+        check_inherited(&settings, true, &settings.join(" "));
+    }
+
+    #[test]
+    fn the_only_process_is_the_first() {
+        let untrue = |name, value| is_untrue_rank(name, value);
+        assert!(untrue("RANK", "1") && untrue("PMIX_RANK", "12") && untrue("JAX_PROCESS_ID", "1"));
+        assert!(!untrue("RANK", "0") && !untrue("RANK", "") && !untrue("WORLD_SIZE", "2"));
+        assert!(!untrue("NODE_RANK", "1"), "another job may be the first node");
+        let identities = RANKS.iter().filter(|name| !is_identity(name));
+        assert_eq!(identities.count(), 0, "a trial inherits no rank");
     }
 
     #[test]

@@ -34,14 +34,18 @@ pub fn best(cost: f64, between: f64) -> f64 {
 
 /// δ: the mean of the last few saves.
 fn cost(records: &[AttemptRecord]) -> f64 {
-    let saving = |record: &AttemptRecord| match record {
-        AttemptRecord::Checkpoint { saving, .. } => *saving,
-        _ => None,
-    };
-    let plausible = |seconds: &f64| seconds.is_finite() && *seconds > 0.0;
-    let last: Vec<f64> =
-        records.iter().rev().filter_map(saving).filter(plausible).take(SAVES).collect();
+    let last: Vec<f64> = records.iter().rev().filter_map(saving).take(SAVES).collect();
     if last.is_empty() { COST } else { last.iter().sum::<f64>() / count(last.len()) }
+}
+
+/// How long a save took, where that is plausible.
+fn saving(record: &AttemptRecord) -> Option<f64> {
+    match record {
+        AttemptRecord::Checkpoint { saving, .. } => {
+            saving.filter(|seconds| seconds.is_finite() && *seconds > 0.0)
+        }
+        _ => None,
+    }
 }
 
 /// M: the time that attempts ran by the number of them that were interrupted, the prior among them.
@@ -70,7 +74,10 @@ fn between(records: &[AttemptRecord], now: f64) -> f64 {
                 seen = *time;
             }
             AttemptRecord::Ready { .. }
+            | AttemptRecord::WentOn { .. }
+            | AttemptRecord::Warning { .. }
             | AttemptRecord::Removed { .. }
+            | AttemptRecord::SetAside { .. }
             | AttemptRecord::Label { .. }
             | AttemptRecord::ExcludeNode { .. } => {}
         }

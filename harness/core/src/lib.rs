@@ -2,15 +2,23 @@
 //!
 //! It neither submits nor supervises.
 
+pub mod build_info;
 pub mod checksum;
 pub mod claim;
 pub mod durable;
+pub mod duration;
 pub mod environment;
+pub mod error_class;
 pub mod exit;
 pub mod interval;
+pub mod lead;
 pub mod lines;
 pub mod log_line;
 pub mod open;
+pub mod own_paths;
+pub mod package;
+pub mod patterns;
+pub mod percent;
 pub mod placeholder;
 pub mod proc_fs;
 pub mod process_id;
@@ -24,3 +32,4 @@ pub mod shell;
 pub mod show_job;
 pub mod slurm_words;
 pub mod stop_times;
+pub mod trust;

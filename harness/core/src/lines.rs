@@ -67,7 +67,8 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Lines<T> {
         if !line.ends_with(b"\n") && !is_whole(line) {
             continue;
         }
-        lines.push((number, checksum::check(line), checksum::from_slice(line)));
+        let checksum = checksum::check(line);
+        lines.push((number, checksum, checksum::from_checked(line, checksum)));
     }
     let has_checksums = lines.iter().any(|(_, checksum, _)| *checksum == Checksum::Right);
     let mut all = Lines::default();
@@ -83,8 +84,11 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Lines<T> {
 /// Whether a last line without its line break holds all of an object, by its checksum. Then only the break was lost, or
 /// something else took its place.
 pub(crate) fn is_whole(line: &[u8]) -> bool {
-    let has_right = |text: &[u8]| checksum::check(text) == Checksum::Right;
-    has_right(line) || line.split_last().is_some_and(|(_, rest)| has_right(rest))
+    has_right_checksum(line) || line.split_last().is_some_and(|(_, rest)| has_right_checksum(rest))
+}
+
+fn has_right_checksum(text: &[u8]) -> bool {
+    checksum::check(text) == Checksum::Right
 }
 
 /// Reads a file of lines. A missing file has none.

@@ -25,11 +25,36 @@ pub fn to_write(path: &Path) -> io::Result<File> {
     regular(OpenOptions::new().write(true), path)
 }
 
+/// The most that is read whole. None of our files is larger; what a program put in the place of one may be.
+const MOST: u64 = 1024 * MIB;
+const MIB: u64 = 1 << 20;
+
 /// Reads a regular file whole.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    read_at_most(path, MOST)
+}
+
+/// Reads a regular file whole, unless it has more than so many bytes: that is an error.
+pub fn read_at_most(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    limited(&to_read(path)?, most)
+}
+
+/// Reads what a person named, be it a link or a pipe of the shell, unless it has more than so many bytes.
+pub fn read_named(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    limited(&File::open(path)?, most)
+}
+
+fn limited(file: &File, most: u64) -> io::Result<Vec<u8>> {
+    let too_large = || {
+        let text = format!("it has more than {} MiB", most / MIB);
+        io::Error::new(io::ErrorKind::FileTooLarge, text)
+    };
+    if file.metadata()?.len() > most {
+        return Err(too_large());
+    }
     let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut to_read(path)?, &mut bytes)?;
-    Ok(bytes)
+    io::Read::read_to_end(&mut io::Read::take(file, most + 1), &mut bytes)?;
+    if bytes.len() as u64 > most { Err(too_large()) } else { Ok(bytes) }
 }
 
 /// Opens a folder, to sync it.
@@ -110,5 +135,22 @@ mod tests {
         assert_eq!(to_read(&path("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
         to_append(&path("file")).unwrap();
         assert!(read(&path("file")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_has_no_end_is_not_read_to_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sparse");
+        to_append(&path).unwrap().set_len(1 << 40).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", folder.path().join("link")).unwrap();
+        for error in [
+            read(&path).unwrap_err(),
+            read_named(&path, MIB).unwrap_err(),
+            read_named(&folder.path().join("link"), MIB).unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), io::ErrorKind::FileTooLarge, "{error}");
+        }
+        to_write(&path).unwrap().set_len(MIB).unwrap();
+        assert_eq!(read_at_most(&path, MIB).unwrap().len() as u64, MIB);
     }
 }

@@ -1,4 +1,5 @@
-//! Finds the placeholders of a command: `{name}`, `{name.inner}`. Pure; it lists the names that every command has, and doesn't know their values.
+//! Finds the placeholders of a command: `{name}`, `{name.inner}`. Pure; it lists the names that every command has
+//! ([`BuiltIn`]) and those of tasks before it ([`TaskValue`]), and doesn't know their values.
 //!
 //! A name is identifiers joined by dots, an identifier is `[A-Za-z_][A-Za-z0-9_-]*`. Behind a `$` nothing is a
 //! placeholder (`${HOME}` is the shell's). `{{name}}` always stands for `{name}` itself. All other braces are only text.
@@ -55,6 +56,57 @@ impl BuiltIn {
     }
 }
 
+/// What a command may name of a task that runs before its own: `{prepare.dir}`, `{train.best.checkpoint}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskValue<'a> {
+    /// The folder of its one trial, or of its trial of the same index.
+    Dir,
+    /// The folders of all of its trials.
+    Dirs,
+    /// What its one trial, or its trial of the same index, left under this key in its result.
+    Result(&'a str),
+    /// The folder of its best trial.
+    BestDir,
+    /// The best checkpoint of its best trial.
+    BestCheckpoint,
+    /// What its best trial left under this key in its result.
+    BestResult(&'a str),
+}
+
+impl<'a> TaskValue<'a> {
+    /// How each is written behind the name of the task and a dot.
+    pub const ALL: [&'static str; 6] =
+        ["dir", "dirs", "result.KEY", "best.dir", "best.checkpoint", "best.result.KEY"];
+
+    /// The task that a name is about, and what is wanted of it. Names of tasks may have dots: of several the longest counts.
+    pub fn of(name: &'a str, is_task: impl Fn(&str) -> bool) -> Option<(&'a str, Self)> {
+        let dots = name.rmatch_indices('.').map(|(at, _)| (&name[..at], &name[at + 1..]));
+        dots.filter(|(task, _)| is_task(task)).find_map(|(task, what)| Some((task, parse(what)?)))
+    }
+
+    /// Whether it is about the best trial.
+    #[must_use]
+    pub fn is_of_best(self) -> bool {
+        match self {
+            Self::BestDir | Self::BestCheckpoint | Self::BestResult(_) => true,
+            Self::Dir | Self::Dirs | Self::Result(_) => false,
+        }
+    }
+}
+
+fn parse(what: &str) -> Option<TaskValue<'_>> {
+    match what {
+        "dir" => Some(TaskValue::Dir),
+        "dirs" => Some(TaskValue::Dirs),
+        "best.dir" => Some(TaskValue::BestDir),
+        "best.checkpoint" => Some(TaskValue::BestCheckpoint),
+        other => match other.strip_prefix("best.result.") {
+            Some(key) => Some(TaskValue::BestResult(key)),
+            None => other.strip_prefix("result.").map(TaskValue::Result),
+        },
+    }
+}
+
 /// Cuts a text into its pieces, in order.
 pub fn scan(text: &str) -> Vec<TemplatePart<'_>> {
     let mut pieces = Vec::new();
@@ -76,6 +128,26 @@ pub fn scan(text: &str) -> Vec<TemplatePart<'_>> {
         pieces.push(TemplatePart::Text(&text[start..]));
     }
     pieces
+}
+
+/// A text in which nothing is a placeholder any more: each `{name}` becomes `{{name}}`.
+#[must_use]
+pub fn escape(text: &str) -> String {
+    let mut escaped = String::new();
+    let mut rest = text;
+    while let Some(open) = rest.find('{') {
+        let (before, inner) = (&rest[..open], &rest[open + 1..]);
+        escaped.push_str(before);
+        let length = name_length(inner).filter(|length| inner[*length..].starts_with('}'));
+        if let Some(length) = length {
+            escaped.extend(["{{", &inner[..length], "}}"]);
+            rest = &inner[length + 1..];
+        } else {
+            escaped.push('{');
+            rest = inner;
+        }
+    }
+    escaped + rest
 }
 
 /// The names that a text asks for, in order, repeats included.
@@ -102,8 +174,8 @@ fn piece_at(text: &str, open: usize) -> Option<(TemplatePart<'_>, usize)> {
 
 /// The length of the name that a text begins with.
 fn name_length(text: &str) -> Option<usize> {
-    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    let length = text.find(|c| !is_part(c)).unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '-' | '.'));
+    let length = end.unwrap_or(text.len());
     is_name(&text[..length]).then_some(length)
 }
 
@@ -154,7 +226,28 @@ mod tests {
         check("é{a}ü", "é|<a>|ü");
     }
 
+    #[test]
+    fn what_is_wanted_of_a_task_stands_behind_its_name() {
+        let of = |name| TaskValue::of(name, |task| ["a", "a.best", "x.y"].contains(&task));
+        assert_eq!(of("a.dir"), Some(("a", TaskValue::Dir)));
+        assert_eq!(of("x.y.dirs"), Some(("x.y", TaskValue::Dirs)));
+        assert_eq!(of("a.result.lr"), Some(("a", TaskValue::Result("lr"))));
+        assert_eq!(of("a.result.opt.lr"), Some(("a", TaskValue::Result("opt.lr"))));
+        assert_eq!(of("a.best.dir"), Some(("a.best", TaskValue::Dir)));
+        assert_eq!(of("a.best.checkpoint"), Some(("a", TaskValue::BestCheckpoint)));
+        assert_eq!(of("a.best.result.dir"), Some(("a.best", TaskValue::Result("dir"))));
+        assert_eq!([of("a.result"), of("a.best"), of("b.dir"), of("a"), of("a.nope")], [None; 5]);
+    }
+
     proptest::proptest! {
+        #[test]
+        fn nothing_that_is_escaped_is_a_placeholder(text in "[{}$a-c. ]{0,20}") {
+            let whole: String = scan(&escape(&text)).into_iter().map(|piece| match piece {
+                TemplatePart::Text(text) => text.to_owned(),
+                TemplatePart::Name(name) => panic!("{name} in {text}"),
+            }).collect();
+            proptest::prop_assert_eq!(whole, text);
+        }
         #[test]
         fn a_text_without_names_is_kept(text in "[^{]{0,40}") {
             let whole: String = scan(&text).into_iter().map(|piece| match piece {

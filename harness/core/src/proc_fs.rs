@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 
 /// A process as `/proc/PID/stat` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub struct ProcStat {
     pub parent: u32,
     /// When it started, in clock ticks since boot.
     pub start_ticks: u64,
+    /// Its processor time in clock ticks, with that of its children that it has waited for.
+    pub cpu_ticks: u64,
     /// It is over, and its parent has not yet heard.
     pub is_zombie: bool,
 }
@@ -26,11 +29,24 @@ pub fn stat(pid: u32) -> io::Result<ProcStat> {
 fn parse_stat(text: &str) -> Option<ProcStat> {
     let (_, rest) = text.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
+    let ticks = fields.get(11..15)?.iter().map(|field| field.parse::<u64>().unwrap_or(0));
     Some(ProcStat {
         parent: fields.get(1)?.parse().ok()?,
         start_ticks: fields.get(19)?.parse().ok()?,
+        cpu_ticks: ticks.sum(),
         is_zombie: matches!(*fields.first()?, "Z" | "X"),
     })
+}
+
+/// The bytes that a process has in memory, and the most that it had. Nothing of one that has ended.
+#[must_use]
+pub fn memory(pid: u32) -> Option<(u64, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let bytes = |name| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+    };
+    Some((bytes("VmRSS:")?, bytes("VmHWM:")?))
 }
 
 /// Every process id.
@@ -67,14 +83,20 @@ fn below(root: u32, except: &[u32], children: &HashMap<u32, Vec<u32>>) -> Vec<u3
     found
 }
 
+/// The file of the program that a process runs; nothing where it can't be looked at.
+#[must_use]
+pub fn exe(pid: u32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/exe")).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_name_with_parentheses_does_not_confuse() {
-        let text = "7 (a) b) S 3 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1 1 1";
-        let expected = ProcStat { parent: 3, start_ticks: 4242, is_zombie: false };
+        let text = "7 (a) b) S 3 7 7 0 -1 4194560 1 0 0 0 5 2 30 10 20 0 1 0 4242 1 1 1";
+        let expected = ProcStat { parent: 3, start_ticks: 4242, cpu_ticks: 47, is_zombie: false };
         assert_eq!(parse_stat(text), Some(expected));
         assert_eq!(parse_stat("7 (a"), None);
     }

@@ -62,9 +62,8 @@ impl ProcessId {
     /// Whether a process with this pid and start time runs on this host and is not a zombie.
     #[must_use]
     pub fn is_alive_on_this_node(&self) -> bool {
-        let is_it =
-            |stat: proc_fs::ProcStat| stat.start_ticks == self.start_ticks && !stat.is_zombie;
-        proc_fs::stat(self.pid).is_ok_and(is_it)
+        proc_fs::stat(self.pid)
+            .is_ok_and(|stat| stat.start_ticks == self.start_ticks && !stat.is_zombie)
     }
 }
 

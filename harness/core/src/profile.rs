@@ -76,8 +76,8 @@ pub fn is_written(profile: Option<Profile>, names: &[String]) -> bool {
         }
         // The first is written last; the second is there while `enable_jit_checkpoint` saves.
         Some(Profile::Transformers) => {
-            let has = |name: &str| names.iter().any(|other| other == name);
-            has("trainer_state.json") && !has("checkpoint-is-incomplete.txt")
+            names.iter().any(|name| name == "trainer_state.json")
+                && !names.iter().any(|name| name == "checkpoint-is-incomplete.txt")
         }
     }
 }

@@ -58,16 +58,19 @@ pub fn loss_at(
     metric: &str,
     larger_is_better: bool,
 ) -> Option<f64> {
-    let value = |row: &MetricsLine| row.values.get(metric)?.as_f64().filter(|own| own.is_finite());
     let mut found = None;
     for row in rows.iter().filter(|row| row.step == Some(step)) {
-        if let Some(value) = value(row)
+        if let Some(value) = finite(row, metric)
             && (row.validation || !matches!(found, Some((true, _))))
         {
             found = Some((row.validation, value));
         }
     }
     found.map(|(_, value)| if larger_is_better { -value } else { value })
+}
+
+fn finite(row: &MetricsLine, metric: &str) -> Option<f64> {
+    row.values.get(metric)?.as_f64().filter(|value| value.is_finite())
 }
 
 #[cfg(test)]

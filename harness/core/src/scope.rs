@@ -78,6 +78,11 @@ impl TrialSet {
         self.ranges.iter().any(|&(first, last)| (first..=last).contains(&trial))
     }
 
+    /// The trials, rising.
+    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        self.ranges.iter().flat_map(|&(first, last)| first..=last)
+    }
+
     /// The only trial, where there is one only.
     #[must_use]
     pub fn only(&self) -> Option<u32> {
@@ -120,12 +125,14 @@ impl FromStr for TrialSet {
 }
 
 fn range(text: &str) -> Option<(u32, u32)> {
-    let number = |text: &str| {
-        text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
-    };
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (number(first)?, number(last)?);
     (first <= last).then_some((first, last))
+}
+
+/// Digits alone: `parse` takes a sign as well.
+fn number(text: &str) -> Option<u32> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 impl Serialize for TrialSet {

@@ -36,6 +36,19 @@ pub enum QuoteContext {
     Heredoc,
 }
 
+impl QuoteContext {
+    /// The reference to a variable that a placeholder becomes here: the shell doesn't parse what it expands, so no value can
+    /// end a quote or begin a command.
+    #[must_use]
+    pub fn reference(self, variable: &str) -> String {
+        match self {
+            Self::Word => format!("\"${{{variable}}}\""),
+            Self::Single => format!("'\"${{{variable}}}\"'"),
+            Self::Double | Self::Heredoc | Self::Arithmetic => format!("${{{variable}}}"),
+        }
+    }
+}
+
 /// Why a placeholder can't stand in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlaceholderRefusal {
@@ -88,6 +101,42 @@ pub fn parts(text: &str) -> Vec<ShellPart<'_>> {
         }
     };
     scan(text).into_iter().map(part).collect()
+}
+
+/// What a character of a script is to the shell, outside of what it is nested in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CharKind {
+    /// It means what it says: a blank, an operator, the end of a line, or a part of a word.
+    Plain,
+    /// Part of a word, whatever it looks like: quoted, or in `$(…)`, `(…)` or backticks.
+    Quoted,
+    /// Behind `#`.
+    Comment,
+    /// In the text behind `<<EOF`.
+    Heredoc,
+}
+
+/// What each character of a script is.
+#[must_use]
+pub fn kinds(text: &str) -> Vec<CharKind> {
+    let mut lexer = Lexer::default();
+    let mut rest = text.chars();
+    let mut kinds = Vec::with_capacity(text.len());
+    let mut before = CharKind::Plain;
+    while let Some(character) = rest.next() {
+        lexer.step(character, rest.as_str());
+        let after = lexer.kind();
+        kinds.push(match (before, after) {
+            // The end of a line is one, whatever ends or begins with it.
+            (CharKind::Plain | CharKind::Comment, _) if character == '\n' && !lexer.escaped => {
+                CharKind::Plain
+            }
+            (CharKind::Plain, after) => after,
+            (before, _) => before,
+        });
+        before = after;
+    }
+    kinds
 }
 
 /// What the current character is in, innermost last.
@@ -147,10 +196,32 @@ impl Lexer {
     fn text(&mut self, text: &str) {
         let mut rest = text.chars();
         while let Some(character) = rest.next() {
-            if !self.in_end_mark(character) {
-                self.character(character, rest.as_str());
-            }
-            self.previous = [self.previous[1], Some(character)];
+            self.step(character, rest.as_str());
+        }
+    }
+
+    fn step(&mut self, character: char, rest: &str) {
+        if !self.in_end_mark(character) {
+            self.character(character, rest);
+        }
+        self.previous = [self.previous[1], Some(character)];
+    }
+
+    /// What comes next stands in.
+    fn kind(&self) -> CharKind {
+        match self.around.first() {
+            None if self.escaped => CharKind::Quoted,
+            None => CharKind::Plain,
+            Some(Quoting::Comment) => CharKind::Comment,
+            Some(Quoting::Heredoc(_)) => CharKind::Heredoc,
+            Some(
+                Quoting::Single
+                | Quoting::Double
+                | Quoting::Dollar
+                | Quoting::Parens
+                | Quoting::Arithmetic
+                | Quoting::Backticks { .. },
+            ) => CharKind::Quoted,
         }
     }
 
@@ -288,9 +359,8 @@ impl Lexer {
         if self.end_mark.is_some() {
             return Err(PlaceholderRefusal::HeredocWord);
         }
-        let is_odd =
-            |around: &Quoting| matches!(around, Quoting::Backticks { has_backslash: true });
-        if self.around.iter().any(is_odd) {
+        let odd = Quoting::Backticks { has_backslash: true };
+        if self.around.contains(&odd) {
             return Err(PlaceholderRefusal::Backticks);
         }
         match self.around.last() {
@@ -366,5 +436,24 @@ mod tests {
         check("cat <<EOF\n{v}EOF\n {v}\nEOF\n{v}", "Heredoc, Heredoc, Word");
         check("echo $((1<<2)) <<<{v} '{v}'", "Word, Single");
         check("cat <<EOF # it's\n{v}\nEOF\n{v}", "Heredoc, Word");
+    }
+
+    #[track_caller]
+    fn check_kinds(text: &str, expected: &str) {
+        let shown = kinds(text).into_iter().map(|kind| match kind {
+            CharKind::Plain => '.',
+            CharKind::Quoted => 'q',
+            CharKind::Comment => '#',
+            CharKind::Heredoc => 'h',
+        });
+        assert_eq!(shown.collect::<String>(), expected, "{text:?}");
+    }
+
+    #[test]
+    fn each_character_is_of_a_kind() {
+        check_kinds("a 'b c' # d\ne", "..qqqqq.###..");
+        check_kinds("a \\\nb; c", "..qq....");
+        check_kinds("a $(b; c) d", "...qqqqqq..");
+        check_kinds("cat <<E\nx; y\nE\nz", "........hhhhhhh.");
     }
 }

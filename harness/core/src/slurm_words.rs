@@ -61,6 +61,12 @@ pub fn is_away(text: &str) -> bool {
     AWAY.iter().any(|words| text.contains(words))
 }
 
+/// Whether a program says that a job is over for good, or is not there any more: nothing comes of it in any case.
+#[must_use]
+pub fn has_ended(text: &str) -> bool {
+    text.contains("Job has already finished") || text.contains("Invalid job id")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

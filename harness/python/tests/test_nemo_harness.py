@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import unittest
+from fractions import Fraction
 from pathlib import Path
 from unittest import mock
 
@@ -359,6 +360,16 @@ class Faults(Case):
 
 
 class Processes(Case):
+    def test_results_and_metadata_keep_lists_and_tables(self):
+        harness = self.job()
+        with nemo.trial() as trial:
+            trial.result(deep={"a": 1, 2: math.nan}, classes=(1, [Fraction(1, 2)]), path=Path("x"))
+            trial.metadata(layers=[1, 2], best={"loss": 0.5})
+        until(lambda: harness.said("METADATA"))
+        result = {"deep": {"a": 1, "2": None}, "classes": [1, [0.5]], "path": "x"}
+        self.assertEqual(json.loads(harness.said("RESULT")[0]), result)
+        self.assertEqual(json.loads(harness.said("METADATA")[0]), {"layers": [1, 2], "best": {"loss": 0.5}})
+
     def test_a_forked_child_is_silent_and_takes_nothing_away(self):
         harness = self.job()
         trial = nemo.trial()

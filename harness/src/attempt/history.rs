@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nemo_core::durable::Appender;
-use nemo_core::rundir::{AttemptRecord, Cause, Next};
+use nemo_core::rundir::{AttemptEnd, AttemptRecord, Cause, Next, RestartFrom};
 use nemo_core::{lines, open};
 
 use crate::checkpoint::resume::RecordedSteps;
@@ -27,12 +27,22 @@ pub(crate) struct History {
     pub(crate) stuck: u32,
     /// The steps that were ever committed.
     pub(crate) steps: BTreeSet<u64>,
+    /// How large the newest of them was.
+    pub(crate) bytes: Option<u64>,
     /// Steps that were removed because newer or better checkpoints existed.
     pub(crate) removed: BTreeSet<u64>,
+    /// The retries that have set checkpoints aside.
+    pub(crate) set_aside: BTreeSet<u32>,
     /// Attempts that have a start and no end.
     pub(crate) open: BTreeSet<u32>,
     /// The newest attempt whose program worked.
     pub(crate) worked: Option<u32>,
+    /// The latest step from which a program went on by itself.
+    pub(crate) went_on: Option<u64>,
+    /// The attempt that crashed where it saved to memory, perhaps for lack of room there: it counts for nothing.
+    pub(crate) had_no_room: Option<u32>,
+    /// This attempt's program goes on from a file of its own, of which nothing was ever committed.
+    pub(crate) leaves_own: bool,
     /// The last attempts in a row that resumed from one checkpoint and crashed before the next.
     failing: Option<FailingCheckpoint>,
 }
@@ -45,6 +55,9 @@ struct FailingCheckpoint {
     /// The attempt that resumed from it last.
     open: Option<u32>,
 }
+
+/// The code of the warning that an attempt crashed where it saved to memory.
+pub(super) const HAD_NO_ROOM: &str = "tier-had-no-room";
 
 /// After this many crashes in a row from one checkpoint, the one before it is used.
 const SUSPECT: u32 = 2;
@@ -59,24 +72,46 @@ impl History {
     /// The history of these rows. A new attempt after a final end was requested by somebody, so the budgets start anew.
     pub(crate) fn of(rows: &[AttemptRecord]) -> Self {
         let mut history = Self::default();
+        let mut job = None;
         for row in rows {
             match row {
                 AttemptRecord::Start(start) => {
+                    // Each retry has a job of its own, whether or not the attempts before could record a final end.
+                    let earlier = std::mem::replace(&mut job, start.slurm_job.as_deref());
+                    if earlier.is_some() && earlier != job {
+                        history.begin_anew();
+                    }
                     history.next = history.next.max(start.attempt + 1);
                     history.stuck += 1;
                     history.open.insert(start.attempt);
                     history.resumed(start.attempt, start.resume_step);
                 }
                 AttemptRecord::Removed { steps, .. } => history.removed.extend(steps),
+                AttemptRecord::SetAside { generation, from_step, .. } => {
+                    let (generation, step) = (*generation, *from_step);
+                    history.restarted(RestartFrom { generation, step });
+                }
                 // An attempt that left its node did not try anything.
                 AttemptRecord::ExcludeNode { left: true, .. } => {
                     history.stuck = history.stuck.saturating_sub(1);
                 }
+                AttemptRecord::Warning { attempt, code, .. } if code == HAD_NO_ROOM => {
+                    history.had_no_room = Some(*attempt);
+                    history.stuck = history.stuck.saturating_sub(1);
+                }
                 AttemptRecord::Ready { attempt, .. } => history.worked = Some(*attempt),
-                AttemptRecord::Hang { .. }
+                // What it goes on from lasts, so the attempts before made progress.
+                AttemptRecord::WentOn { step, .. } if history.went_on < Some(*step) => {
+                    history.went_on = Some(*step);
+                    (history.stuck, history.hangs) = (1, 0);
+                }
+                AttemptRecord::WentOn { .. }
+                | AttemptRecord::Hang { .. }
+                | AttemptRecord::Warning { .. }
                 | AttemptRecord::Label { .. }
                 | AttemptRecord::ExcludeNode { .. } => {}
-                AttemptRecord::Checkpoint { step, attempt, .. } => {
+                AttemptRecord::Checkpoint { step, attempt, bytes, .. } => {
+                    history.bytes = bytes.or(history.bytes);
                     history.worked = Some(*attempt);
                     history.failing = None;
                     history.removed.remove(step);
@@ -85,25 +120,40 @@ impl History {
                         (history.stuck, history.hangs) = (0, 0);
                     }
                 }
-                AttemptRecord::End(end) => {
-                    history.open.remove(&end.attempt);
-                    history.crashes +=
-                        u32::from(matches!(end.cause, Cause::Failed | Cause::OutOfMemory));
-                    history.hangs += u32::from(end.cause == Cause::Hung);
-                    history.ended(end.attempt, end.cause);
-                    // A pause is no failure.
-                    history.stuck -= u32::from(end.cause == Cause::Paused).min(history.stuck);
-                    match end.next {
-                        Next::Done | Next::Failed | Next::Cancelled | Next::Timeout => {
-                            (history.crashes, history.hangs, history.stuck) = (0, 0, 0);
-                            history.failing = None;
-                        }
-                        Next::Requeue | Next::Restart => {}
-                    }
-                }
+                AttemptRecord::End(end) => history.end(end),
             }
         }
         history
+    }
+
+    fn end(&mut self, end: &AttemptEnd) {
+        self.open.remove(&end.attempt);
+        let counts = self.had_no_room != Some(end.attempt);
+        let is_crash = matches!(end.cause, Cause::Failed | Cause::OutOfMemory);
+        self.crashes += u32::from(is_crash && counts);
+        self.hangs += u32::from(end.cause == Cause::Hung);
+        self.ended(end.attempt, if counts { end.cause } else { Cause::Restart });
+        // A pause is no failure.
+        self.stuck -= u32::from(end.cause == Cause::Paused).min(self.stuck);
+        match end.next {
+            Next::Done | Next::Failed | Next::Cancelled | Next::Timeout => self.begin_anew(),
+            Next::Requeue | Next::Restart => {}
+        }
+    }
+
+    /// Somebody runs the trial again from an earlier step: what was committed after it is no progress that was made.
+    pub(crate) fn restarted(&mut self, from: RestartFrom) {
+        self.set_aside.insert(from.generation);
+        self.steps.retain(|step| !from.leaves_out(*step));
+        self.went_on = self.went_on.filter(|step| !from.leaves_out(*step));
+        self.failing = None;
+    }
+
+    /// Somebody runs the trial again: its budgets are full.
+    fn begin_anew(&mut self) {
+        (self.crashes, self.hangs, self.stuck) = (0, 0, 0);
+        self.had_no_room = None;
+        (self.failing, self.went_on) = (None, None); // somebody may have removed what it went on from
     }
 
     fn resumed(&mut self, attempt: u32, step: Option<u64>) {
@@ -130,12 +180,14 @@ impl History {
 
     /// The steps that the search for a checkpoint must know. A step after which the program crashed twice is a suspect: it
     /// verifies, and yet no program may be able to resume from it.
-    pub(crate) fn recorded(&self) -> RecordedSteps {
+    pub(crate) fn recorded(&self, wanted: Option<RestartFrom>) -> RecordedSteps {
+        let restart_from = wanted.filter(|from| !self.set_aside.contains(&from.generation));
         let suspect = self.failing.filter(|failing| failing.crashes >= SUSPECT);
         RecordedSteps {
             steps: self.steps.clone(),
             removed: self.removed.clone(),
             suspect: suspect.map(|failing| failing.step),
+            restart_from,
         }
     }
 }
@@ -168,8 +220,8 @@ impl AttemptJournal {
 
     /// Writes a line durably, and waits for it.
     pub(crate) fn write(&self, record: &AttemptRecord) -> io::Result<()> {
-        let lost = || Err(io::Error::other("the thread that writes it was lost"));
-        self.write_within(record, Duration::MAX).unwrap_or_else(lost)
+        let written = self.write_within(record, Duration::MAX);
+        written.unwrap_or_else(|| Err(io::Error::other("the thread that writes it was lost")))
     }
 
     /// Like [`AttemptJournal::write`], but waits no longer than `limit`. Returns none if the line is still to be written.
@@ -228,7 +280,7 @@ impl AppendFile {
 mod tests {
     use super::*;
 
-    /// `s1` starts attempt 1, `s1@5` from step 5; `c5` commits; `d5` lets go; `x1` crashes.
+    /// `s1` starts attempt 1, `s1@5` from step 5; `c5` commits; `d5` lets go; `x1` crashes, for lack of room in memory after `m1`.
     fn rows(text: &str) -> Vec<AttemptRecord> {
         let row = |word: &str| -> serde_json::Value {
             let (kind, rest) = word.split_at(1);
@@ -240,6 +292,12 @@ mod tests {
                 }
                 "c" => {
                     serde_json::json!({"event": "checkpoint", "attempt": 0, "step": number, "time": 1.0})
+                }
+                "w" => {
+                    serde_json::json!({"event": "went_on", "attempt": 0, "step": number, "time": 1.0})
+                }
+                "m" => {
+                    serde_json::json!({"event": "warning", "attempt": number, "code": HAD_NO_ROOM, "message": "", "hint": "", "time": 1.0})
                 }
                 "d" => {
                     serde_json::json!({"event": "removed", "attempt": 0, "steps": [number], "time": 1.0})
@@ -278,9 +336,41 @@ mod tests {
     }
 
     #[test]
+    fn a_crash_for_lack_of_room_in_memory_counts_for_nothing() {
+        check("s0 m0 x0", 1, 0, 0, &[]);
+        check("s0 m0 x0 s1 x1", 2, 1, 1, &[]);
+        let no_room = |text| History::of(&rows(text)).had_no_room;
+        assert_eq!((no_room("s0 m0 x0 s1 p1"), no_room("s0 m0 x0 s1 f1")), (Some(0), None));
+        assert_eq!(History::of(&rows("s0 c5 p0 s1@5 m1 x1 s2@5 x2")).recorded(None).suspect, None);
+    }
+
+    #[test]
+    fn going_on_by_itself_is_progress_again_after_a_retry() {
+        check("s0 p0 s1 w50 p1 s2 w50 p2", 3, 0, 2, &[]); // no further than before
+        check("s0 p0 s1 w50 p1 s2 f2 s3 w5 p3 s4 w7 p4", 5, 0, 1, &[]);
+        let mut history = History::of(&rows("s0 p0 s1 w50"));
+        history.restarted(RestartFrom { generation: 1, step: None });
+        assert_eq!(history.went_on, None);
+    }
+
+    #[test]
+    fn budgets_begin_anew_in_another_job() {
+        let stuck = |jobs: [&str; 2]| {
+            let mut rows = rows("s0 p0 s1 p1");
+            for (place, job) in [0, 2].into_iter().zip(jobs) {
+                let AttemptRecord::Start(start) = &mut rows[place] else { unreachable!() };
+                start.slurm_job = Some(job.to_owned());
+            }
+            History::of(&rows).stuck
+        };
+        assert_eq!(stuck(["7_0", "7_0"]), 2);
+        assert_eq!(stuck(["7_0", "9_0"]), 1);
+    }
+
+    #[test]
     fn a_checkpoint_that_kills_the_program_twice_is_a_suspect() {
         let check = |text: &str, expected: Option<u64>| {
-            assert_eq!(History::of(&rows(text)).recorded().suspect, expected, "{text}");
+            assert_eq!(History::of(&rows(text)).recorded(None).suspect, expected, "{text}");
         };
         check("s0 c5 p0 s1@5 x1", None);
         check("s0 c5 p0 s1@5 x1 s2@5 x2", Some(5));
@@ -297,10 +387,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_retry_has_set_aside_was_never_committed() {
+        let from = |generation, step| RestartFrom { generation, step };
+        let mut rows = rows("s0 c1 c2 c3 f0 s1");
+        let wanted = Some(from(4, Some(1)));
+        assert_eq!(History::of(&rows).recorded(wanted).restart_from, wanted);
+        let set_aside = serde_json::json!({"event": "set_aside", "attempt": 1, "generation": 4, "from_step": 1, "steps": [2, 3], "time": 1.0});
+        rows.push(serde_json::from_value(set_aside).unwrap());
+        let history = History::of(&rows);
+        assert_eq!(history.recorded(wanted).restart_from, None, "once is enough");
+        assert_eq!(history.recorded(None).steps, BTreeSet::from([1]));
+        let next = Some(from(5, None));
+        assert_eq!(history.recorded(next).restart_from, next, "the next retry has its own");
+    }
+
+    #[test]
     fn what_was_removed_is_known() {
         let history = History::of(&rows("s0 c1 c2 c3 d1 d2 c1"));
-        assert_eq!(history.recorded().removed, BTreeSet::from([2]));
-        assert_eq!(history.recorded().steps, BTreeSet::from([1, 2, 3]));
+        assert_eq!(history.recorded(None).removed, BTreeSet::from([2]));
+        assert_eq!(history.recorded(None).steps, BTreeSet::from([1, 2, 3]));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use nemo_core::claim::{ClaimDecision, ClaimOutcome, Claims};
+use nemo_core::open;
 use nemo_core::process_id::ProcessId;
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +88,24 @@ pub(crate) fn claim(folder: &Path, least: u32, own: &LeaseHolder) -> io::Result<
     })
 }
 
+/// Removes the leases from a copy of a trial's folder, whose holders work in the original, but for those of tasks of this job.
+pub(crate) fn remove_of_others(folder: &Path, job: Option<&str>) -> io::Result<()> {
+    let claims = Claims::new(folder, STEM);
+    let Some(newest) = claims.newest()? else { return Ok(()) };
+    for attempt in newest.saturating_sub(1)..=newest {
+        let holder = read(&claims, attempt).and_then(|claim| claim.holder.slurm_job);
+        let number = holder.as_deref().and_then(|id| id.split('_').next());
+        if job.is_some() && number == job {
+            continue;
+        }
+        match fs::remove_file(claims.path(attempt)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
 /// Whether the holder is a later run of the same Slurm job.
 fn is_later_run(holder: &LeaseHolder, own: &LeaseHolder) -> bool {
     holder.slurm_job.is_some()
@@ -119,7 +138,7 @@ impl Lease {
 
 fn read(claims: &Claims, attempt: u32) -> Option<PreviousClaim> {
     let path = claims.path(attempt);
-    let holder = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
+    let holder = serde_json::from_slice(&open::read(&path).ok()?).ok()?;
     let made = fs::metadata(&path).and_then(|metadata| metadata.modified()).ok()?;
     let time = made.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
     Some(PreviousClaim { attempt, holder, time })

@@ -4,11 +4,13 @@ pub(crate) mod history;
 pub(crate) mod lease;
 pub(crate) mod nodes;
 pub(crate) mod outcome;
+mod own_paths;
 mod records;
 pub(crate) mod resume_point;
 pub(crate) mod start;
 pub(crate) mod start_error;
 pub(crate) mod takeover;
+mod tier;
 pub(crate) mod verdict;
 
 use std::io;
@@ -19,7 +21,7 @@ use nemo_core::progress::{self, Counted};
 use nemo_core::rundir::{AttemptRecord, Next};
 use nemo_core::{claim, lines, open};
 
-use crate::attempt::history::{AttemptJournal, History};
+use crate::attempt::history::{AttemptJournal, HAD_NO_ROOM, History};
 use crate::attempt::lease::{Lease, LeaseClaim, LeaseHolder, PreviousClaim};
 use crate::attempt::outcome::AttemptReport;
 use crate::attempt::records::{end_record, facts, start_record};
@@ -28,13 +30,16 @@ use crate::attempt::start::{begin, kill_wait};
 use crate::attempt::start_error::StartError;
 use crate::attempt::verdict::{AttemptVerdict, Exit, ProgramReport};
 use crate::checkpoint::prune::{self, RetentionRules, StillNeeded};
+use crate::checkpoint::resume::SetAside;
 use crate::checkpoint::store::DiskStore;
 use crate::job::harness::Harness;
 use crate::job::trial::with_path;
+use crate::job::work_folder;
 use crate::os::clock::{Time, unix_now};
 use crate::os::log::Log;
 use crate::os::proc_fs;
 use crate::program::output;
+use crate::slurm::exclude_nodes;
 use crate::slurm::requeue::{self, Stopped};
 use crate::supervise::StopCause;
 
@@ -71,22 +76,27 @@ pub(crate) fn run(harness: &mut Harness) -> Result<AttemptResult, String> {
     let mut log = attempt_log(harness, lease.attempt);
     let opened = take_over(harness, &own, lease.attempt, &before, &mut log);
     let (journal, mut history) = opened.map_err(|error| with_path(&path, &error))?;
-    let leaves = requeue::must_leave(harness);
-    let resumed = if leaves {
-        Ok(ResumePoint::stopped())
-    } else {
+    let must_leave = exclude_nodes::must_leave(harness);
+    let leaves = matches!(must_leave, Ok(true));
+    let resumed = must_leave.and_then(|leaves| {
+        if leaves {
+            return Ok(ResumePoint::stopped());
+        }
         lease.clean();
-        check_progress(harness, &history)
-            .and_then(|()| resume_point::find(harness, &lease, &history, &mut log))
-    };
+        check_progress(harness, &history)?;
+        work_folder::prepare(&harness.trial, &harness.context, harness.patience())?;
+        resume_point::find(harness, &lease, &history, &mut log)
+    });
     let step = resumed.as_ref().ok().and_then(|point| point.resume.step());
     if matches!(lease.is_newest(), Ok(false)) {
         return Ok(AttemptResult::Superseded);
     }
     let start = AttemptRecord::Start(start_record(harness, &own, lease.attempt, step, began));
     journal.write(&start).map_err(|error| with_path(&path, &error))?;
-    let resumed =
-        resumed.map(|point| record_finished(point, lease.attempt, &journal, &mut history));
+    let resumed = resumed.and_then(|point| {
+        let recorded = record_resume_point(point, lease.attempt, &journal, &mut history);
+        recorded.map_err(|error| StartError::node(&path, &error))
+    });
     let started = Started { at: harness.clock.now(), oom_kills: proc_fs::oom_kills() };
     let (attempt, held) = (lease.attempt, lease.clone());
     let report = match resumed {
@@ -116,8 +126,10 @@ fn attempt_log(harness: &Harness, attempt: u32) -> Log {
 
 fn claim_lease(harness: &Harness, own: &LeaseHolder) -> Result<LeaseClaim, String> {
     let dir = &harness.trial.dir;
-    let claim = || lease::claim(dir.path(), History::read(&dir.attempts())?.next, own);
-    harness.patience().with(claim).map_err(|error| with_path(dir.path(), &error))
+    let claimed = harness
+        .patience()
+        .with(|| lease::claim(dir.path(), History::read(&dir.attempts())?.next, own));
+    claimed.map_err(|error| with_path(dir.path(), &error))
 }
 
 /// Ends what an earlier attempt left running on this node, then opens and completes the record.
@@ -164,6 +176,9 @@ fn conclude(
     let verdict = verdict::decide(&facts(harness, history, &report, last, seconds, oom));
     report.log.note(&verdict.reason);
     let surplus = surplus(harness, &report, &verdict, attempt, journal);
+    if report.notes.had_no_room && verdict.forgives_crash() {
+        journal.write_within(&no_room(attempt), patience);
+    }
     let end = AttemptRecord::End(end_record(history, &report, attempt, &verdict));
     // If there is no time left, the thread writes it once the disk answers: the job must be requeued before it is killed.
     if let Some(Err(error)) = journal.write_within(&end, patience) {
@@ -176,6 +191,17 @@ fn conclude(
         deadline: report.deadline,
     };
     AttemptResult::Recorded { verdict, attempt, stopped, progress: report.committed.is_some() }
+}
+
+/// Why the next attempts save to the disk.
+fn no_room(attempt: u32) -> AttemptRecord {
+    AttemptRecord::Warning {
+        attempt,
+        code: HAD_NO_ROOM.to_owned(),
+        message: "the program crashed where it saved to memory, perhaps for lack of room: later attempts save to the disk".to_owned(),
+        hint: "ask for more `mem`, or remove `checkpoint.tier`".to_owned(),
+        time: unix_now(),
+    }
 }
 
 /// The last line of the error output of the rank that decided the end.
@@ -192,17 +218,18 @@ fn last_line(
 
 /// How long a disk that hangs may delay the end. It is a part of the time until the deadline: the requeue needs the rest.
 fn patience(harness: &Harness, report: &AttemptReport) -> Duration {
-    let left = |at: Time| at.saturating_sub(harness.clock.now()) / 6;
-    report.deadline.map_or(Duration::MAX, |at| left(at).max(LEAST_PATIENCE))
+    let Some(deadline) = report.deadline else { return Duration::MAX };
+    (deadline.saturating_sub(harness.clock.now()) / 6).max(LEAST_PATIENCE)
 }
 
-/// Records a save of an earlier attempt that this one committed. It is a checkpoint even if the line can't be written.
-fn record_finished(
+/// Records a save of an earlier attempt that this one committed: it is a checkpoint even if the line can't be written. And
+/// what was set aside: without that line the next attempt would do so again, with this one's own checkpoints.
+fn record_resume_point(
     point: ResumePoint,
     attempt: u32,
     journal: &AttemptJournal,
     history: &mut History,
-) -> AttemptResume {
+) -> io::Result<AttemptResume> {
     if let Some((step, bytes)) = point.finished {
         let (time, bytes) = (unix_now(), Some(bytes));
         let record = AttemptRecord::Checkpoint { attempt, step, time, saving: None, bytes };
@@ -210,7 +237,21 @@ fn record_finished(
         history.steps.insert(step);
         history.stuck = 0;
     }
-    point.resume
+    if let Some(SetAside { from, steps }) = point.set_aside {
+        let (generation, from_step, time) = (from.generation, from.step, unix_now());
+        let record = AttemptRecord::SetAside { attempt, generation, from_step, steps, time };
+        journal.write(&record)?;
+        history.restarted(from);
+    }
+    history.leaves_own = point.leaves_own;
+    if point.leaves_own {
+        let code = "nothing-collected".to_owned();
+        let message = "nothing that `checkpoint.from` names was saved so far; the file at `restore_to` was left to the program".to_owned();
+        let hint = "compare `checkpoint.from` with where the program saves, and retry".to_owned();
+        let time = unix_now();
+        journal.write(&AttemptRecord::Warning { attempt, code, message, hint, time }).ok();
+    }
+    Ok(point.resume)
 }
 
 /// Reads the record and logs its damaged lines.

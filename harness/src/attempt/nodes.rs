@@ -6,6 +6,7 @@ use nemo_core::process_id::ProcessId;
 use nemo_core::rundir::{AttemptEnd, AttemptRecord, AttemptStart, Cause, Next};
 
 use crate::attempt::lease::PreviousClaim;
+use crate::attempt::verdict::TAKEN_OVER;
 
 /// After this many failures a node is excluded.
 const FAILURES: u32 = 2;
@@ -35,7 +36,10 @@ pub(crate) fn bad(rows: &[AttemptRecord]) -> Vec<String> {
             },
             AttemptRecord::Checkpoint { .. }
             | AttemptRecord::Ready { .. }
+            | AttemptRecord::WentOn { .. }
+            | AttemptRecord::Warning { .. }
             | AttemptRecord::Removed { .. }
+            | AttemptRecord::SetAside { .. }
             | AttemptRecord::Hang { .. }
             | AttemptRecord::Label { .. } => {}
         }
@@ -46,8 +50,11 @@ pub(crate) fn bad(rows: &[AttemptRecord]) -> Vec<String> {
 
 /// Whether an attempt must leave the node: it is bad, and no attempt has left it for that reason yet.
 pub(crate) fn must_leave(rows: &[AttemptRecord], node: &str) -> bool {
-    let was_left = |row: &AttemptRecord| matches!(row, AttemptRecord::ExcludeNode { node: own, left: true, .. } if own == node);
-    bad(rows).iter().any(|bad| bad == node) && !rows.iter().any(was_left)
+    bad(rows).iter().any(|bad| bad == node) && !rows.iter().any(|row| has_left(row, node))
+}
+
+fn has_left(row: &AttemptRecord, node: &str) -> bool {
+    matches!(row, AttemptRecord::ExcludeNode { node: own, left: true, .. } if own == node)
 }
 
 /// The missing starts of the attempts between the last recorded one and `own`, which were lost before they could write
@@ -59,11 +66,11 @@ pub(crate) fn missing_starts(
     now: f64,
 ) -> Vec<AttemptStart> {
     let first = rows.iter().map(|row| row.attempt() + 1).max().unwrap_or(0);
-    let start = |attempt: u32| {
+    let missing = (first..own).map(|attempt| {
         let claim = before.iter().find(|claim| claim.attempt == attempt);
         claim.map_or_else(|| unclaimed_start(attempt, now), start_of_claim)
-    };
-    (first..own).map(start).collect()
+    });
+    missing.collect()
 }
 
 fn start_of_claim(claim: &PreviousClaim) -> AttemptStart {
@@ -115,7 +122,10 @@ pub(crate) fn missing_ends(
             }
             AttemptRecord::Checkpoint { step, .. } => saved = saved.max(Some(*step)),
             AttemptRecord::Ready { .. }
+            | AttemptRecord::WentOn { .. }
+            | AttemptRecord::Warning { .. }
             | AttemptRecord::Removed { .. }
+            | AttemptRecord::SetAside { .. }
             | AttemptRecord::Hang { .. }
             | AttemptRecord::Label { .. }
             | AttemptRecord::ExcludeNode { .. } => {}
@@ -143,7 +153,7 @@ pub(crate) fn missing_ends(
 }
 
 fn superseded() -> (Cause, String) {
-    (Cause::Superseded, "a later attempt has taken over".to_owned())
+    (Cause::Superseded, TAKEN_OVER.to_owned())
 }
 
 fn lost(start: &AttemptStart) -> (Cause, String) {

@@ -39,11 +39,7 @@ pub(crate) struct AttemptReport {
 impl AttemptReport {
     /// The report of an attempt that could not start.
     pub(crate) fn start_error(why: StartError, log: Log) -> Self {
-        let exit = match why {
-            StartError::Permanent(why) => Exit::StartFailed(why),
-            StartError::Node(why) => Exit::NotStarted(why),
-        };
-        Self::of(exit, log)
+        Self::of(why.into(), log)
     }
 
     /// A report of which only the exit is known.
@@ -97,14 +93,19 @@ impl AttemptReport {
 
 /// Notes of the event loop that matter at the end.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that don't depend on each other")]
 pub(crate) struct AttemptNotes {
     /// The program showed that it works.
     pub(crate) worked: bool,
     /// When the stop began, in unix seconds.
     pub(crate) stopped: Option<f64>,
     pub(crate) wants_requeue: bool,
+    /// The step after which the program went on by itself.
+    pub(crate) went_on: Option<u64>,
     /// The policy that forbids another attempt after a crash.
     pub(crate) stop_restarting: Option<String>,
     /// Another attempt must not run on this node.
     pub(crate) leave_node: bool,
+    /// The program saved to memory, where its checkpoints may have had no room.
+    pub(crate) had_no_room: bool,
 }

@@ -80,9 +80,12 @@ pub(super) fn facts(
         ),
         stop_restarting: report.notes.stop_restarting.clone(),
         leave_node: report.notes.leave_node,
+        had_no_room: report.notes.had_no_room,
         // If the harness killed the program, an earlier kill for memory did not end it.
         oom: oom && !report.killed,
-        progress: report.committed.is_some() || report.is_taken,
+        progress: report.committed.is_some()
+            || report.is_taken
+            || report.notes.went_on > history.went_on,
         crashes: Budget { used: history.crashes, limit: spec.restart.crashes },
         hangs: Budget { used: history.hangs, limit: HANGS },
         stuck: Budget { used: history.stuck, limit: spec.restart.no_progress },

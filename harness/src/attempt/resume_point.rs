@@ -6,8 +6,9 @@ use nemo_core::open;
 
 use crate::attempt::history::History;
 use crate::attempt::lease::Lease;
+use crate::attempt::own_paths;
 use crate::attempt::start_error::StartError;
-use crate::checkpoint::resume::VerifiedCheckpoint;
+use crate::checkpoint::resume::{SetAside, VerifiedCheckpoint};
 use crate::checkpoint::search::{self, SearchOutcome};
 use crate::checkpoint::taken::CommitFinisher;
 use crate::job::harness::Harness;
@@ -25,7 +26,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) enum AttemptResume {
     Anew,
-    From(VerifiedCheckpoint),
+    From(Box<VerifiedCheckpoint>),
     /// The attempt was stopped before the checkpoint was known.
     Stopped,
 }
@@ -35,12 +36,16 @@ pub(crate) enum AttemptResume {
 pub(crate) struct ResumePoint {
     pub(crate) resume: AttemptResume,
     pub(crate) finished: Option<(u64, u64)>,
+    /// The checkpoints that were set aside before that.
+    pub(crate) set_aside: Option<SetAside>,
+    /// The program goes on from a file of its own, of which nothing was ever committed.
+    pub(crate) leaves_own: bool,
 }
 
 impl ResumePoint {
     /// The attempt was stopped before the checkpoint was known.
     pub(crate) fn stopped() -> Self {
-        Self { resume: AttemptResume::Stopped, finished: None }
+        Self { resume: AttemptResume::Stopped, finished: None, set_aside: None, leaves_own: false }
     }
 }
 
@@ -60,17 +65,7 @@ pub(crate) fn find(
     history: &History,
     log: &mut Log,
 ) -> Result<ResumePoint, StartError> {
-    let dir = &harness.trial.dir;
-    let (signals, recorded) = (&harness.signals, history.recorded());
-    let own = CommitFinisher {
-        attempt: lease.attempt,
-        lease: lease.nonce.clone(),
-        boot_id: harness.context.boot_id.clone(),
-        metrics: dir.metrics(),
-        worked: history.worked,
-    };
-    let searched = search::find(signals, &dir.checkpoints(), &recorded, lease, &own)?;
-    let (found, finished) = match searched {
+    let (found, finished) = match search(harness, lease, history)? {
         SearchOutcome::Found(found, finished) => (found, finished),
         SearchOutcome::Stopped => return Ok(ResumePoint::stopped()),
     };
@@ -80,18 +75,55 @@ pub(crate) fn find(
     for note in found.notes {
         log.warn(&note);
     }
+    for note in found.restored {
+        log.note(&note);
+    }
     let resumed = found.resumed;
     if let Some(resumed) = &resumed {
         log.note(&format!("resuming from step {}, `{}`", resumed.step, resumed.from.display()));
     }
-    let from = resumed.as_ref().map(|resumed| (resumed.step, resumed.metrics));
-    open::refresh(&dir.metrics());
-    harness
-        .patience()
-        .with(|| metrics::roll_back(&dir.metrics(), from))
-        .map_err(|error| StartError::node(&dir.metrics(), &error))?;
-    let resume = resumed.map_or(AttemptResume::Anew, AttemptResume::From);
-    Ok(ResumePoint { resume, finished: finished.step })
+    if !found.leaves_own {
+        roll_metrics_back(harness, resumed.as_ref())?;
+    }
+    let resume = resumed.map_or(AttemptResume::Anew, |own| AttemptResume::From(Box::new(own)));
+    let (set_aside, leaves_own) = (found.set_aside, found.leaves_own);
+    Ok(ResumePoint { resume, finished: finished.step, set_aside, leaves_own })
+}
+
+fn search(
+    harness: &Harness,
+    lease: &Lease,
+    history: &History,
+) -> Result<SearchOutcome, StartError> {
+    let dir = &harness.trial.dir;
+    let own = CommitFinisher {
+        attempt: lease.attempt,
+        lease: lease.nonce.clone(),
+        boot_id: harness.context.boot_id.clone(),
+        metrics: dir.metrics(),
+        worked: history.worked,
+    };
+    let recorded = history.recorded(harness.trial.spec.restart_from);
+    let has_committed = !history.steps.is_empty() || recorded.restart_from.is_some();
+    let restore = own_paths::restore_plan(&harness.trial, lease, has_committed)?;
+    search::find(&harness.signals, &dir.checkpoints(), &recorded, lease, &own, restore.as_ref())
+}
+
+/// What was reported after the checkpoint will be reported again.
+fn roll_metrics_back(
+    harness: &Harness,
+    resumed: Option<&VerifiedCheckpoint>,
+) -> Result<(), StartError> {
+    // A retry from the start empties the record all the same.
+    let starts_anew = harness.trial.spec.restart_from.is_some();
+    if resumed.is_none() && own_paths::goes_on_by_itself(&harness.trial) && !starts_anew {
+        return Ok(());
+    }
+    let path = harness.trial.dir.metrics();
+    let from = resumed.map(|resumed| (resumed.reached(), resumed.metrics));
+    open::refresh(&path);
+    let rolled_back = harness.patience().with(|| metrics::roll_back(&path, from));
+    rolled_back.map_err(|error| StartError::node(&path, &error))
 }
 
 /// The cause of the TERM, and whether Slurm confirmed it.

@@ -1,11 +1,13 @@
 //! Prepares everything that an attempt's program needs, starts it, and hands it to the event loop.
 
+use std::ffi::OsString;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nemo_core::durable;
+use nemo_core::patterns::Patterns;
 use nemo_core::profile;
 use nemo_core::rundir::{Every as SaveEvery, TaskSpec};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -13,15 +15,19 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::attempt::history::{AttemptJournal, History};
 use crate::attempt::lease::Lease;
 use crate::attempt::outcome::AttemptReport;
+use crate::attempt::own_paths;
 use crate::attempt::start_error::StartError;
+use crate::attempt::tier::{self, Tier};
 use crate::checkpoint::resume::VerifiedCheckpoint;
 use crate::checkpoint::saver::{self, Saver};
-use crate::event_loop::{EventLoop, StartedAttempt};
+use crate::event_loop::{Checkpointer, EventLoop, StartedAttempt};
 use crate::job::context::JobContext;
 use crate::job::harness::Harness;
+use crate::job::inputs;
 use crate::job::trial::with_path;
+use crate::monitor::alarms::Alarms;
 use crate::monitor::log_policy::Policies;
-use crate::monitor::metrics::{self, Patterns};
+use crate::monitor::metrics;
 use crate::monitor::watchdog::Watchdog;
 use crate::monitor::{Monitor, MonitorConfig};
 use crate::os::log::Log;
@@ -30,8 +36,11 @@ use crate::program::command::{self, AttemptNames, Shells};
 use crate::program::env;
 use crate::program::guard;
 use crate::program::scontrol_shim;
+use crate::program::scratch::{self, Scratch};
+use crate::program::trackers;
 use crate::program::{self, Prepared};
 use crate::protocol::{SavePeriod, Session, SessionConfig, Socket};
+use crate::rank::srun;
 use crate::supervise::{Policy, Supervisor};
 
 /// The default of Slurm's `KillWait`, for clusters that were not asked.
@@ -47,16 +56,32 @@ pub(crate) fn begin(
     journal: &AttemptJournal,
 ) -> Result<AttemptReport, StartError> {
     harness.environment.clone()?;
+    let (attempt, tier) = (lease.attempt, tier::open(harness, &lease, history, &mut log));
+    let mut report = run(harness, lease, log, resumed, history, journal, tier.as_ref())?;
+    if let Some(tier) = tier {
+        tier.close(harness, attempt, &mut report);
+    }
+    Ok(report)
+}
+
+fn run(
+    harness: &mut Harness,
+    lease: Lease,
+    mut log: Log,
+    resumed: Option<&VerifiedCheckpoint>,
+    history: &History,
+    journal: &AttemptJournal,
+    tier: Option<&Tier>,
+) -> Result<AttemptReport, StartError> {
     let trial = &harness.trial;
-    let dir = &trial.dir;
-    let staging = dir.staging(lease.attempt);
-    let step = resumed.map(|resumed| resumed.step);
-    let wake = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC);
-    let wake = Arc::new(wake.map_err(|error| format!("eventfd: {error}"))?);
+    let (dir, staging) = (&trial.dir, trial.dir.staging(lease.attempt));
+    let wake = wake()?;
     let patience = harness.patience();
-    let own = saver::SaverContext { wake: &wake, boot_id: &harness.context.boot_id };
-    let saver = patience.with(|| Saver::begin(trial, &lease, history.steps.clone(), step, own));
-    let nodes = trial.spec.launch.as_ref().map_or(1, |launch| launch.nodes);
+    let collector = own_paths::collector(harness, &lease, tier)?;
+    let (collector, boot_id) = (collector.as_ref(), &harness.context.boot_id);
+    let own = saver::SaverContext { wake: &wake, boot_id, collector };
+    let saver = patience.with(|| Saver::begin(trial, &lease, history.steps.clone(), resumed, own));
+    let nodes = own_paths::nodes(harness);
     let saver = saver.map_err(|error| unready(&staging, &error))?.with_multi_node(nodes > 1);
     if saver.is_blind() {
         log.warn(
@@ -64,12 +89,12 @@ pub(crate) fn begin(
         );
     }
     patience
-        .with(|| durable::create_dir_all(&dir.artifacts()))
+        .with(|| durable::create_dir_below(dir.path(), &dir.artifacts()))
         .map_err(|error| StartError::node(&dir.artifacts(), &error))?;
-    let from = resumed.map(|resumed| resumed.from.display().to_string());
     let names = AttemptNames {
-        checkpoint_dir: staging.display().to_string(),
-        resume_from: from.unwrap_or_default(),
+        checkpoint_dir: tier.map_or(&staging, |tier| &tier.folder).display().to_string(),
+        resume_from: resumed.map_or_else(String::new, |own| own.from.display().to_string()),
+        values: inputs::read(trial)?,
     };
     let command = command::build(trial, &names, shells(&harness.context))?;
     let (deadline, supervisor) = supervisor(harness);
@@ -77,9 +102,14 @@ pub(crate) fn begin(
     let socket = sources.socket.as_ref().map(Socket::path);
     let bin = socket.as_deref().filter(|_| harness.context.slurm.is_some());
     let bin = bin.and_then(|socket| scontrol_shim::make(socket, &harness.context).ok());
-    let own = env::AttemptEnv { attempt: lease.attempt, resumed, deadline, socket, bin };
-    let env = env::variables(trial, &harness.context, &own, &command);
-    let prepared = Prepared { attempt: lease.attempt, argv: command.argv, env, is_read };
+    let (scratch, _held) = scratch(harness, &lease, &mut log);
+    let (attempt, names) = (lease.attempt, &names);
+    let own = env::AttemptEnv { attempt, resumed, deadline, socket, scratch, names, bin };
+    let mut env = env::variables(trial, &harness.context, &own, &command)?;
+    sources.may_go_on |= history.leaves_own;
+    trackers::prepare(harness, resumed, sources.may_go_on, names, &mut env, &mut log);
+    let checkpointer = checkpointer(harness, &env, names.clone(), staging);
+    let prepared = Prepared { attempt, argv: command.argv, env, is_read };
     let (program, streams) = program::start(harness, prepared)?;
     sources.streams = streams;
     let disk_queue = SerialQueue::start("questions", Some(&wake));
@@ -92,15 +122,56 @@ pub(crate) fn begin(
         lease,
         log,
         journal,
+        checkpointer,
         committed_steps: history.steps.clone(),
         disk_queue,
     };
     Ok(EventLoop::new(harness, parts).run())
 }
 
-fn shells(context: &JobContext) -> Shells {
+/// The folder on the node, and what keeps it while the program runs. Of several processes each makes it on its own node. It
+/// is the guard that removes it, or the next attempt: the job's requeue must not wait for that.
+fn scratch(harness: &Harness, lease: &Lease, log: &mut Log) -> (Option<PathBuf>, Option<Scratch>) {
+    let path = scratch::path(&lease.nonce);
+    let launch = harness.trial.spec.launch.as_ref().filter(|_| harness.context.slurm.is_some());
+    if launch.is_some_and(|launch| srun::ranks(launch) > 1) {
+        return (Some(path), None);
+    }
+    scratch::sweep_beside();
+    match Scratch::open(&path) {
+        Ok(held) => (Some(path), Some(held)),
+        Err(error) => {
+            let error = with_path(&path, &error);
+            log.warn(&format!("the program has no {}: {error}", scratch::VARIABLE));
+            (None, None)
+        }
+    }
+}
+
+/// What takes the program's checkpoints in its stead.
+fn checkpointer(
+    harness: &Harness,
+    env: &[(String, OsString)],
+    names: AttemptNames,
+    staging: PathBuf,
+) -> Option<Checkpointer> {
+    let checkpoint = &harness.trial.spec.checkpoint;
+    checkpoint.command.as_ref()?;
+    let limit = Duration::from_secs(checkpoint.lead.max(1));
+    let (shells, workdir) = (shells(&harness.context), harness.trial.workdir());
+    Some(Checkpointer::new(env.to_vec(), names, shells, workdir, staging, limit))
+}
+
+/// Which shells run a text here.
+pub(crate) fn shells(context: &JobContext) -> Shells {
     let bash = std::env::split_paths(&context.path).any(|path| path.join("bash").exists());
     Shells { bash, functions: context.has_functions }
+}
+
+/// What ends a wait of the loop.
+fn wake() -> Result<Arc<EventFd>, String> {
+    let made = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC);
+    made.map(Arc::new).map_err(|error| format!("eventfd: {error}"))
 }
 
 /// The error of a folder that could not be prepared. If a rename would cross file systems, no node can do better.
@@ -126,7 +197,8 @@ fn supervisor(harness: &Harness) -> (Option<f64>, Supervisor) {
         lead: Duration::from_secs(spec.checkpoint.lead),
         kill_wait: kill_wait(spec),
         experiment_end: experiment.map(|at| harness.clock.at_unix(at)),
-        trains_on: profile::trains_on(spec.profile),
+        trains_on: profile::trains_on(spec.profile) || spec.checkpoint.command.is_some(),
+        saves_by_itself: harness.trial.signal.is_none() && spec.checkpoint.command.is_none(),
     };
     let segment_end = harness.segment_end.map(|at| harness.clock.at_unix(at));
     let deadline = experiment.into_iter().chain(harness.segment_end).reduce(f64::min);
@@ -158,7 +230,16 @@ fn sources(
     let now = harness.clock.now();
     let watchdog = spec.restart.hang.map(|limit| Watchdog::new(Duration::from_secs(limit), now));
     let streams = Vec::new();
-    Ok((MonitorConfig { streams, patterns, policies, session, socket, watchdog }, is_read))
+    let may_go_on = resumed.is_none() && own_paths::goes_on_by_itself(&harness.trial);
+    let every = match spec.checkpoint.every {
+        Some(SaveEvery::Seconds(seconds)) => Some(Duration::from_secs(seconds)),
+        Some(SaveEvery::Steps(_) | SaveEvery::Auto) | None => None,
+    };
+    let alarms = Alarms::new(resumed.map(VerifiedCheckpoint::reached), every, now)
+        .telling(harness.at_start.clone());
+    let config =
+        MonitorConfig { streams, patterns, policies, session, socket, watchdog, may_go_on, alarms };
+    Ok((config, is_read))
 }
 
 /// The initial state of the conversation with the program.
@@ -172,7 +253,7 @@ fn settings(harness: &Harness, resumed: Option<&VerifiedCheckpoint>) -> SessionC
     let metric = trial.spec.metric.clone();
     let mut settings = SessionConfig { metric, every, ..SessionConfig::default() };
     let Some(resumed) = resumed else { return settings };
-    settings.resumed = Some(resumed.step);
+    settings.resumed = Some(resumed.reached());
     let validated = metrics::validated(&trial.dir.metrics(), settings.metric.as_ref());
     (settings.validated, settings.best) = validated.unwrap_or_default();
     settings

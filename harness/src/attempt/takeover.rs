@@ -10,8 +10,8 @@ use crate::attempt::lease::PreviousClaim;
 use crate::job::harness::Harness;
 use crate::os::log::Log;
 use crate::os::proc_fs;
-use crate::program::guard;
 use crate::program::processes;
+use crate::program::{guard, jobs};
 
 /// How long an earlier harness may take to exit by itself.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -79,21 +79,18 @@ fn end_strays(harness: &Harness, log: &mut Log) {
     log.warn("processes of an earlier attempt could not be ended");
 }
 
-/// The processes whose environment names this trial, wherever they are in the process tree.
+/// The processes whose environment names this trial, wherever they are in the process tree. Those of a job that an earlier
+/// attempt submitted inherited it, and are not the trial's.
 fn strays(harness: &Harness) -> Vec<u32> {
     use std::os::unix::ffi::OsStrExt;
     let dir = harness.trial.dir.path().as_os_str().as_bytes();
-    let mut own = vec![harness.context.pid];
-    while let Some(parent) = own.last().and_then(|&pid| proc_fs::stat(pid).ok()) {
-        if parent.parent == 0 {
-            break;
-        }
-        own.push(parent.parent);
-    }
-    let is_stray = |pid: &u32| {
-        !own.contains(pid)
-            && proc_fs::stat(*pid).is_ok_and(|stat| !stat.is_zombie)
-            && proc_fs::variable(*pid, "NEMO_DIR").is_some_and(|value| value == dir)
-    };
-    proc_fs::pids().into_iter().filter(is_stray).collect()
+    let mut own = proc_fs::ancestors(harness.context.pid);
+    own.push(harness.context.pid);
+    let others = proc_fs::pids().into_iter().filter(|pid| !own.contains(pid));
+    let strays = others.filter(|&pid| {
+        proc_fs::stat(pid).is_ok_and(|stat| !stat.is_zombie)
+            && proc_fs::variable(pid, "NEMO_DIR").is_some_and(|value| value == dir)
+            && !jobs::is_foreign(pid)
+    });
+    strays.collect()
 }

@@ -11,6 +11,7 @@ use nemo_core::progress::{self, Counted};
 use nemo_core::rundir::{Cause, Next};
 use nix::sys::signal::Signal;
 
+use crate::attempt::start_error::StartError;
 use crate::monitor::failure_class::FailureClass;
 use crate::program::processes::Reaped;
 use crate::supervise::StopCause;
@@ -35,8 +36,17 @@ pub(crate) enum Exit {
 
 impl Exit {
     pub(crate) fn of(reaped: Reaped) -> Self {
-        let signal = || Self::Signal(reaped.signal.unwrap_or(Signal::SIGKILL as i32));
-        reaped.code.map_or_else(signal, Self::Code)
+        let signal = reaped.signal.unwrap_or(Signal::SIGKILL as i32);
+        reaped.code.map_or(Self::Signal(signal), Self::Code)
+    }
+}
+
+impl From<StartError> for Exit {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Permanent(why) => Self::StartFailed(why),
+            StartError::Node(why) => Self::NotStarted(why),
+        }
     }
 }
 
@@ -70,6 +80,9 @@ pub(crate) struct Facts {
     pub(crate) stop_restarting: Option<String>,
     /// This node must not be used again, or a process could not be killed. Another attempt goes through the queue.
     pub(crate) leave_node: bool,
+    /// The program saved to memory, where its checkpoints may have had no room. Such a crash is followed by an attempt that
+    /// saves to the disk, once.
+    pub(crate) had_no_room: bool,
     /// The kernel killed a process for lack of memory during the attempt.
     pub(crate) oom: bool,
     /// A new checkpoint was committed.
@@ -112,6 +125,20 @@ pub(crate) struct AttemptVerdict {
     pub(crate) reason: String,
 }
 
+impl AttemptVerdict {
+    /// Whether a crash is followed by another attempt.
+    pub(crate) fn forgives_crash(&self) -> bool {
+        is_crash(self.cause) && matches!(self.next, Next::Requeue | Next::Restart)
+    }
+}
+
+/// Why an attempt is over that lost its lease.
+pub(super) const TAKEN_OVER: &str = "a later attempt has taken over";
+
+fn is_crash(cause: Cause) -> bool {
+    matches!(cause, Cause::Failed | Cause::OutOfMemory)
+}
+
 /// Decides.
 pub(crate) fn decide(facts: &Facts) -> AttemptVerdict {
     let (cause, next, why) = cause_and_next(facts);
@@ -132,7 +159,8 @@ pub(crate) fn decide(facts: &Facts) -> AttemptVerdict {
     let stuck = facts.stuck.used + 1;
     // A pause is no failure, and an attempt that left its node did not try anything.
     let left = matches!(facts.exit, Exit::NotStarted(_)) && facts.from_program.requeue;
-    let is_stuck = !facts.progress && cause != Cause::Paused && !left;
+    let is_free = cause == Cause::Paused || left || (is_crash(cause) && facts.had_no_room);
+    let is_stuck = !facts.progress && !is_free;
     if is_stuck && progress::is_used_up(facts.stuck.limit, stuck, Counted::AtEnd) {
         let attempts = if stuck == 1 { "1 attempt" } else { &format!("{stuck} attempts in a row") };
         return verdict(
@@ -143,10 +171,13 @@ pub(crate) fn decide(facts: &Facts) -> AttemptVerdict {
     verdict(next, String::new())
 }
 
+fn verdict(cause: Cause, next: Next, why: &str) -> (Cause, Next, String) {
+    (cause, next, why.to_owned())
+}
+
 fn cause_and_next(facts: &Facts) -> (Cause, Next, String) {
-    let verdict = |cause, next, why: &str| (cause, next, why.to_owned());
     if facts.stop == Some(StopCause::Superseded) {
-        return verdict(Cause::Superseded, Next::Requeue, "a later attempt has taken over");
+        return verdict(Cause::Superseded, Next::Requeue, TAKEN_OVER);
     }
     let is_done = !facts.was_notified || facts.from_program.finished;
     match &facts.exit {
@@ -164,7 +195,7 @@ fn cause_and_next(facts: &Facts) -> (Cause, Next, String) {
     if is_memory && by_itself {
         let (_, next, why) = crash(facts);
         // The next attempt would end in the same way, unless this one made progress.
-        let next = if facts.progress { next } else { Next::Failed };
+        let next = if facts.progress || facts.had_no_room { next } else { Next::Failed };
         return (Cause::OutOfMemory, next, joined("out of memory", &why));
     }
     if facts.stop == Some(StopCause::Cancelled) {
@@ -209,7 +240,6 @@ fn joined(why: &str, more: &str) -> String {
 
 /// The program ended by itself.
 fn by_exit(facts: &Facts) -> (Cause, Next, String) {
-    let verdict = |cause, next, why: &str| (cause, next, why.to_owned());
     match facts.exit {
         Exit::Code(EXIT_RESTART) => {
             verdict(Cause::Restart, Next::Restart, "saved, to be started again")
@@ -240,6 +270,10 @@ fn crash(facts: &Facts) -> (Cause, Next, String) {
     if let Some(policy) = &facts.stop_restarting {
         let why = format!("log policy `{policy}` forbids another attempt");
         return (Cause::Failed, Next::Failed, why);
+    }
+    if facts.had_no_room {
+        let why = "its saves may have had no room in memory, and go to the disk next";
+        return verdict(Cause::Failed, Next::Restart, why);
     }
     let is_left = facts.crashes.used < facts.crashes.limit;
     (Cause::Failed, if is_left { Next::Restart } else { Next::Failed }, String::new())

@@ -20,6 +20,7 @@ fn facts(exit: Exit, stop: Option<StopCause>) -> Facts {
         failure_class: FailureClass::Unknown,
         stop_restarting: None,
         leave_node: false,
+        had_no_room: false,
         oom,
         progress,
         crashes,
@@ -86,6 +87,27 @@ fn exit_0_is_success_where_no_signal_reached_the_program() {
         &Facts { was_notified: false, ..facts(Exit::Code(0), Some(Superseded)) },
         "Superseded Requeue",
     );
+}
+
+#[test]
+fn a_crash_beside_a_full_memory_is_followed_by_one_attempt_on_the_disk() {
+    let none = Budget { used: 0, limit: 0 };
+    let full = |exit, stop| Facts { had_no_room: true, crashes: none, ..facts(exit, stop) };
+    check(&full(Exit::Code(1), None), "Failed Restart");
+    check(
+        &Facts { stuck: Budget { used: 0, limit: 1 }, ..full(Exit::Signal(7), None) },
+        "Failed Restart",
+    );
+    check(&Facts { oom: true, ..full(Exit::Signal(9), None) }, "OutOfMemory Restart");
+    check(&full(Exit::Code(0), None), "Completed Done");
+    check(&full(Exit::Code(93), None), "Failed Failed");
+    let mistake = FailureClass::Configuration;
+    check(&Facts { failure_class: mistake, ..full(Exit::Code(1), None) }, "Failed Failed");
+    check(
+        &Facts { stop_restarting: Some("nan".into()), ..full(Exit::Code(1), None) },
+        "Failed Failed",
+    );
+    check(&full(Exit::Code(1), Some(Preempted)), "Preempted Requeue");
 }
 
 #[test]

@@ -12,6 +12,13 @@ pub(crate) struct ProgramPosition {
     pub(crate) metrics: Option<MetricsPosition>,
 }
 
+impl ProgramPosition {
+    /// The same place, where it is not known at which step the program was.
+    pub(crate) fn without_step(&self) -> Self {
+        Self { step: None, metrics: self.metrics.clone() }
+    }
+}
+
 /// A save that is complete.
 #[derive(Clone, Debug)]
 pub(crate) struct CompleteSave {
@@ -53,7 +60,6 @@ pub(super) enum SaveState {
         save: CompleteSave,
         at: Time,
     },
-    Rejected,
 }
 
 impl SaveState {

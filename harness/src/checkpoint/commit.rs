@@ -6,7 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::hashing::SizedFile;
+use super::content::{files, has_content, manifest_of, step_that_lies_there, sync_and_hash};
 use super::manifest::{self, CheckpointForm, Manifest, ManifestEntry};
 use super::resume::{self, Unusable};
 use super::store::{FileKind, FileStat, Store, join};
@@ -21,7 +21,10 @@ pub(crate) struct CommitRequest {
     pub(crate) from: PathBuf,
     pub(crate) entry: Vec<u8>,
     pub(crate) step: u64,
-    /// The program reported no step, so the save follows this one. The same content as in this step is no new checkpoint.
+    /// The step that the program had reported, if the save follows the newest one instead.
+    pub(crate) reported: Option<u64>,
+    /// The program reported no step, so the save follows this one; or it is this step, made in place. The same content as in
+    /// this step is no new checkpoint.
     pub(crate) counted_from: Option<u64>,
     /// `checkpoints/`.
     pub(crate) checkpoints: PathBuf,
@@ -59,7 +62,7 @@ impl CommitRequest {
     fn target(&self) -> PathBuf {
         self.of_step(self.step)
     }
-    fn of_step(&self, step: u64) -> PathBuf {
+    pub(super) fn of_step(&self, step: u64) -> PathBuf {
         self.checkpoints.join(format!("step-{step}"))
     }
 }
@@ -112,6 +115,7 @@ pub(crate) fn commit_notifying(
     done
 }
 
+/// The commit itself. It leaves its mark behind.
 fn commit_marked(
     store: &mut impl Store,
     request: &CommitRequest,
@@ -119,34 +123,19 @@ fn commit_marked(
     taken: &dyn Fn(),
 ) -> io::Result<CommitOutcome> {
     let temporary = request.temporary();
-    if is_published(store, request, &temporary) {
-        if !is_newest()? {
-            return Ok(CommitOutcome::Superseded);
-        }
-        store.sync_dir(&request.checkpoints)?;
-        return Ok(CommitOutcome::Committed);
-    }
-    if let Some(step) = step_that_lies_there(store, request, &temporary)? {
-        return Ok(CommitOutcome::SameContent(step));
+    if let Some(known) = known_outcome(store, request, &temporary, is_newest)? {
+        return Ok(known);
     }
     let form = match take::take(store, request, &temporary)? {
         Ok(form) => form,
         Err(why) => return Ok(CommitOutcome::Rejected(why)),
     };
     let before = tree::walk(store, &temporary)?;
-    if take::unfit(form, &before).is_some() {
-        return give_back(store, request, form, &temporary); // it was fit a moment ago
-    }
-    if changed_since_seen(form, request, &before) {
+    // It was fit, and at rest, a moment ago.
+    if take::unfit(form, &before).is_some() || changed_since_seen(form, request, &before) {
         return give_back(store, request, form, &temporary);
     }
-    taken::mark(store, request, form, &before, false)?;
-    taken();
-    if request.is_urgent() {
-        // Everything that a crash of the node could lose comes first. Then any node may finish it.
-        store.sync_files(&files(&temporary, &before))?;
-        taken::mark(store, request, form, &before, true)?;
-    }
+    secure(store, request, form, &before, taken)?;
     let parts = sync_and_hash(store, &temporary, &before)?;
     if stats(&tree::walk(store, &temporary)?) != stats(&before) {
         return give_back(store, request, form, &temporary);
@@ -157,6 +146,56 @@ fn commit_marked(
         store.remove_tree(&temporary)?;
         return Ok(CommitOutcome::SameContent(step));
     }
+    let manifest = write_manifest(store, request, form, parts)?;
+    for folder in before.iter().rev().filter(|entry| entry.stat.kind == FileKind::Dir) {
+        store.sync_dir(&join(&temporary, &folder.path))?;
+    }
+    publish(store, request, &temporary, &manifest, is_newest)
+}
+
+/// The outcome, where it is known before the save is touched.
+fn known_outcome(
+    store: &mut impl Store,
+    request: &CommitRequest,
+    temporary: &Path,
+    is_newest: &dyn Fn() -> io::Result<bool>,
+) -> io::Result<Option<CommitOutcome>> {
+    if !is_published(store, request, temporary) {
+        let same = step_that_lies_there(store, request, temporary)?;
+        return Ok(same.map(CommitOutcome::SameContent));
+    }
+    if !is_newest()? {
+        return Ok(Some(CommitOutcome::Superseded));
+    }
+    store.sync_dir(&request.checkpoints)?;
+    Ok(Some(CommitOutcome::Committed))
+}
+
+/// Marks what was taken, so that the next attempt finishes its commit if this one can't.
+fn secure(
+    store: &mut impl Store,
+    request: &CommitRequest,
+    form: CheckpointForm,
+    tree: &[FileEntry],
+    taken: &dyn Fn(),
+) -> io::Result<()> {
+    taken::mark(store, request, form, tree, false)?;
+    taken();
+    if request.is_urgent() {
+        // Everything that a crash of the node could lose comes first. Then any node may finish it.
+        store.sync_files(&files(&request.temporary(), tree))?;
+        taken::mark(store, request, form, tree, true)?;
+    }
+    Ok(())
+}
+
+/// Writes what the checkpoint holds, after the metrics that it counts on are durable.
+fn write_manifest(
+    store: &mut impl Store,
+    request: &CommitRequest,
+    form: CheckpointForm,
+    parts: Vec<(Vec<u8>, ManifestEntry)>,
+) -> io::Result<Manifest> {
     if let Some((metrics, _)) = &request.metrics
         && store.stat(metrics).is_ok()
     {
@@ -169,117 +208,31 @@ fn commit_marked(
         form,
         entry: request.entry.clone(),
         metrics: request.metrics.as_ref().map_or(0, |&(_, length)| length),
+        reported: request.reported,
         parts,
     };
-    let path = temporary.join(manifest::NAME);
+    let path = request.temporary().join(manifest::NAME);
     store.write(&path, manifest::print(&manifest).as_bytes())?;
     store.sync_file(&path)?;
-    for folder in before.iter().rev().filter(|entry| entry.stat.kind == FileKind::Dir) {
-        store.sync_dir(&join(&temporary, &folder.path))?;
-    }
-    publish(store, request, &temporary, &manifest, is_newest)
+    Ok(manifest)
 }
 
 /// Whether an earlier try renamed it and did not get the answer.
 fn is_published(store: &impl Store, request: &CommitRequest, temporary: &Path) -> bool {
-    let is_gone =
-        |path| store.stat(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-    is_gone(&request.from)
-        && is_gone(temporary)
+    is_gone(store, &request.from)
+        && is_gone(store, temporary)
         && manifest_of(store, &request.target())
             .is_some_and(|own| own.lease == request.lease && own.entry == request.entry)
 }
 
-fn manifest_of(store: &impl Store, checkpoint: &Path) -> Option<Manifest> {
-    manifest::parse(&store.read(&checkpoint.join(manifest::NAME)).ok()?).ok()
-}
-
-/// Whether a checkpoint has this content. File names may differ.
-fn has_content(
-    store: &impl Store,
-    request: &CommitRequest,
-    step: u64,
-    parts: &[(Vec<u8>, ManifestEntry)],
-) -> bool {
-    let there = manifest_of(store, &request.of_step(step));
-    let content = |parts: &[(Vec<u8>, ManifestEntry)]| -> Vec<ManifestEntry> {
-        parts.iter().map(|(_, part)| part.clone()).collect()
-    };
-    there.is_some_and(|there| content(&there.parts) == content(parts))
-}
-
-/// The step whose content the save has under another name. Most often it is a copy of the resumed checkpoint, which the
-/// program has yet to read, so it stays in place.
-fn step_that_lies_there(
-    store: &mut impl Store,
-    request: &CommitRequest,
-    temporary: &Path,
-) -> io::Result<Option<u64>> {
-    let known = request.counted_from.and_then(|step| manifest_of(store, &request.of_step(step)));
-    let (Some(known), Err(_)) = (known, store.stat(temporary)) else { return Ok(None) };
-    let Ok(entries) = tree::walk(store, &request.from) else { return Ok(None) };
-    let is_file = entries.first().is_some_and(|root| root.stat.kind == FileKind::File);
-    let found = if is_file {
-        vec![(request.from.clone(), entries[0].stat.size)]
-    } else {
-        files(&request.from, &entries)
-    };
-    let sizes = known.parts.iter().filter_map(|(_, part)| match part {
-        ManifestEntry::File(digest) => Some(digest.size),
-        ManifestEntry::Dir | ManifestEntry::Link(_) => None,
-    });
-    // Only an equal list of sizes is worth reading all the data.
-    if !found.iter().map(|(_, size)| *size).eq(sizes) {
-        return Ok(None);
-    }
-    let parts = if is_file {
-        store
-            .settle(&found)?
-            .into_iter()
-            .map(|digest| (Vec::new(), ManifestEntry::File(digest)))
-            .collect()
-    } else {
-        sync_and_hash(store, &request.from, &entries)?
-    };
-    Ok(request.counted_from.filter(|&step| has_content(store, request, step, &parts)))
-}
-
-/// Whether an entry is the program's. The root and our own manifest are not.
-fn is_part(entry: &FileEntry) -> bool {
-    !entry.path.is_empty() && entry.path != manifest::NAME.as_bytes()
-}
-
-fn files(root: &Path, entries: &[FileEntry]) -> Vec<SizedFile> {
-    let is_file = |entry: &&FileEntry| is_part(entry) && entry.stat.kind == FileKind::File;
-    let files = entries.iter().filter(is_file);
-    files.map(|entry| (join(root, &entry.path), entry.stat.size)).collect()
-}
-
-fn sync_and_hash(
-    store: &mut impl Store,
-    root: &Path,
-    entries: &[FileEntry],
-) -> io::Result<Vec<(Vec<u8>, ManifestEntry)>> {
-    let mut digests = store.settle(&files(root, entries))?.into_iter();
-    let mut parts = Vec::new();
-    for entry in entries.iter().filter(|entry| is_part(entry)) {
-        let part = match entry.stat.kind {
-            FileKind::File => digests.next().map(ManifestEntry::File),
-            FileKind::Dir => Some(ManifestEntry::Dir),
-            FileKind::Link | FileKind::Other(_) => {
-                Some(ManifestEntry::Link(store.read_link(&join(root, &entry.path))?))
-            }
-        };
-        parts.extend(part.map(|part| (entry.path.clone(), part)));
-    }
-    Ok(parts)
+fn is_gone(store: &impl Store, path: &Path) -> bool {
+    store.stat(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// Sizes and times that show a change. Those of folders are left out: writing the manifest changes them.
 fn stats(entries: &[FileEntry]) -> Vec<(&[u8], FileStat)> {
-    let own =
-        |entry: &&FileEntry| entry.path != manifest::NAME.as_bytes() && !entry.path.is_empty();
-    entries.iter().filter(own).map(|entry| (&entry.path[..], essence(entry.stat))).collect()
+    let parts = entries.iter().filter(|entry| manifest::lists(&entry.path));
+    parts.map(|entry| (&entry.path[..], essence(entry.stat))).collect()
 }
 
 fn essence(stat: FileStat) -> FileStat {

@@ -265,6 +265,7 @@ pub(super) fn request(name: &str, step: u64) -> CommitRequest {
         from: Path::new("/t/staging/0").join(name),
         entry: name.as_bytes().to_vec(),
         step,
+        reported: None,
         counted_from: None,
         checkpoints: "/t/checkpoints".into(),
         attempt: 0,

@@ -19,10 +19,14 @@ const FOLDER_STABLE: Duration = Duration::from_secs(5);
 /// How much of a file is read to find its step.
 const HEAD: u64 = 64 * 1024;
 
+/// Whether a name is one that programs use while they write: hidden, or with `.tmp` in it, as `.tmp-1` and `.tmp.npy`.
+pub(super) fn is_temporary(name: &[u8]) -> bool {
+    name.starts_with(b".") || name.windows(4).any(|part| part == b".tmp")
+}
+
 /// Whether a name may be a checkpoint. Temporary names are not, nor are those that a profile excludes.
 pub(super) fn is_shown(profile: Option<Profile>, name: &[u8]) -> bool {
-    let is_temporary = name.starts_with(b".") || name.windows(4).any(|part| part == b".tmp");
-    !is_temporary && profile::is_checkpoint(profile, &String::from_utf8_lossy(name))
+    !is_temporary(name) && profile::is_checkpoint(profile, &String::from_utf8_lossy(name))
 }
 
 /// Whether a save in place is complete by now. A folder seldom is: any time may pass between two of its files.
@@ -31,8 +35,8 @@ pub(super) fn rests(profile: Option<Profile>, seen: &[FileEntry], rested: Durati
     if top.stat.kind == FileKind::File {
         return rested >= FILE_STABLE;
     }
-    let path = |entry: &FileEntry| String::from_utf8_lossy(&entry.path).into_owned();
-    let names: Vec<String> = seen.iter().map(path).collect();
+    let names: Vec<String> =
+        seen.iter().map(|entry| String::from_utf8_lossy(&entry.path).into_owned()).collect();
     rested >= FOLDER_STABLE && profile::is_written(profile, &names)
 }
 

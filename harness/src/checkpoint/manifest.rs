@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use nemo_core::percent::{self, decode};
+
 use super::hashing::Digest;
 
 /// The manifest's own name in a checkpoint.
@@ -36,20 +38,23 @@ pub(crate) struct Manifest {
     pub(crate) entry: Vec<u8>,
     /// The length of `metrics.jsonl` then.
     pub(crate) metrics: u64,
+    /// The step that the program had reported then, if this one was counted.
+    pub(crate) reported: Option<u64>,
     /// By path, sorted.
     pub(crate) parts: Vec<(Vec<u8>, ManifestEntry)>,
 }
 
 /// Writes the text.
 pub(crate) fn print(manifest: &Manifest) -> String {
-    let Manifest { step, attempt, lease, form, entry, metrics, parts } = manifest;
+    let Manifest { step, attempt, lease, form, entry, metrics, reported, parts } = manifest;
     let form = match form {
         CheckpointForm::Folder => "folder",
         CheckpointForm::File => "file",
     };
     let entry = encode(entry);
+    let reported = reported.map_or_else(String::new, |step| format!("reported {step}\n"));
     let mut text = format!(
-        "{HEADER}\nstep {step}\nattempt {attempt}\nlease {lease}\nkind {form}\nentry {entry}\nmetrics {metrics}\n"
+        "{HEADER}\nstep {step}\nattempt {attempt}\nlease {lease}\nkind {form}\nentry {entry}\nmetrics {metrics}\n{reported}"
     );
     for (path, part) in parts {
         let path = encode(path);
@@ -89,7 +94,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Manifest, String> {
 }
 
 fn lines(body: &str) -> Option<Manifest> {
-    let mut lines = body.lines().skip(1);
+    let mut lines = body.lines().skip(1).peekable();
     let mut field = |name: &str| lines.next()?.strip_prefix(name)?.strip_prefix(' ');
     let step = field("step")?.parse().ok()?;
     let attempt = field("attempt")?.parse().ok()?;
@@ -101,8 +106,10 @@ fn lines(body: &str) -> Option<Manifest> {
     };
     let entry = decode(field("entry")?)?;
     let metrics = field("metrics")?.parse().ok()?;
+    let reported = lines.next_if(|line| line.starts_with("reported "));
+    let reported = reported.map(|line| line["reported ".len()..].parse()).transpose().ok()?;
     let parts = lines.map(part).collect::<Option<_>>()?;
-    Some(Manifest { step, attempt, lease, form, entry, metrics, parts })
+    Some(Manifest { step, attempt, lease, form, entry, metrics, reported, parts })
 }
 
 fn part(line: &str) -> Option<(Vec<u8>, ManifestEntry)> {
@@ -118,34 +125,20 @@ fn part(line: &str) -> Option<(Vec<u8>, ManifestEntry)> {
     }
 }
 
+/// Whether a manifest lists a path in the checkpoint: all but the root and its own.
+pub(super) fn lists(path: &[u8]) -> bool {
+    !path.is_empty() && path != NAME.as_bytes()
+}
+
 /// Percent-encodes all but a few safe characters, so that a line is words between spaces.
 pub(super) fn encode(bytes: &[u8]) -> String {
     let mut text = String::new();
-    for &byte in bytes {
-        if byte.is_ascii_alphanumeric() || b"-_./+=,@".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            let written = write!(text, "%{byte:02X}");
-            debug_assert!(written.is_ok(), "a string takes everything");
-        }
-    }
+    percent::encode(bytes, is_safe, &mut text);
     text
 }
 
-pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        if first == b'%' {
-            let hex = str::from_utf8(after.get(..2)?).ok()?;
-            bytes.push(u8::from_str_radix(hex, 16).ok()?);
-            rest = &after[2..];
-        } else {
-            bytes.push(first);
-            rest = after;
-        }
-    }
-    Some(bytes)
+fn is_safe(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_./+=,@".contains(&byte)
 }
 
 #[cfg(test)]
@@ -167,6 +160,7 @@ mod tests {
             form: CheckpointForm::Folder,
             entry,
             metrics: 12,
+            reported: Some(58),
             parts,
         }
     }
@@ -176,6 +170,7 @@ mod tests {
         assert_eq!(parse(print(&sample()).as_bytes()), Ok(sample()));
         let empty = Manifest {
             parts: Vec::new(),
+            reported: None,
             form: CheckpointForm::File,
             entry: Vec::new(),
             ..sample()

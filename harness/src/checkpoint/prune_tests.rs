@@ -30,7 +30,8 @@ fn a_kill_halfway_leaves_the_checkpoint_whole_or_gone() {
             let result = remove(&mut store, Path::new(CHECKPOINTS), 1, "r");
             store.crash(crash);
             let steps = BTreeSet::from([1, 2]);
-            let recorded = RecordedSteps { steps, removed: BTreeSet::from([1]), suspect: None };
+            let removed = BTreeSet::from([1]);
+            let recorded = RecordedSteps { steps, removed, ..RecordedSteps::default() };
             let found = resume::find(&mut store, Path::new(CHECKPOINTS), &recorded, "x").unwrap();
             assert_eq!((found.resumed.unwrap().step, found.notes), (2, vec![]), "{crash:?} {at}");
             let first = resume::verify(&store, &Path::new(CHECKPOINTS).join("step-1"));

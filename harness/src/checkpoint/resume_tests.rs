@@ -172,6 +172,38 @@ fn one_that_kills_the_program_twice_is_set_aside_while_there_is_one_before() {
     );
 }
 
+/// A retry that begins earlier: whatever fails on the way, the repeat begins there, and no checkpoint is lost.
+#[test]
+fn later_checkpoints_are_set_aside_for_a_retry_whatever_fails() {
+    for (step, expected) in [(None, None), (Some(1), Some(1))] {
+        let from = RestartFrom { generation: 3, step };
+        let wanted = RecordedSteps { restart_from: Some(from), ..recorded() };
+        let mut failures = 1;
+        loop {
+            let mut store = world();
+            store.fail_at = Some((store.ops.get() + failures, 5));
+            let first = find(&mut store, Path::new(CHECKPOINTS), &wanted, "x");
+            store.fail_at = None;
+            let found = find(&mut store, Path::new(CHECKPOINTS), &wanted, "y").unwrap();
+            assert_eq!(found.resumed.map(|resumed| resumed.step), expected, "{failures}");
+            assert_eq!(found.set_aside.unwrap().from, from);
+            let names = store.list(Path::new(CHECKPOINTS)).unwrap();
+            for step in [1, 2] {
+                let own =
+                    |name: &&Vec<u8>| step_of(name) == Some(step) || aside_step(name) == Some(step);
+                assert_eq!(names.iter().filter(own).count(), 1, "{failures}: {names:?}");
+            }
+            failures += 1;
+            if let Ok(found) = first {
+                let steps: &[u64] = if step.is_none() { &[1, 2] } else { &[2] };
+                assert_eq!(found.set_aside.unwrap().steps, steps);
+                break;
+            }
+        }
+        assert!(failures > 3, "{failures}");
+    }
+}
+
 #[test]
 fn a_newer_format_is_not_guessed_at() {
     check(

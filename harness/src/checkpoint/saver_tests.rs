@@ -4,10 +4,11 @@ use std::sync::mpsc::Receiver;
 
 use nix::sys::eventfd::EfdFlags;
 
+use super::arrivals::{HOLD, SHORT_HOLD};
 use super::*;
 use crate::checkpoint::commit::CommitRequest;
-use crate::checkpoint::fake;
 use crate::checkpoint::worker::WorkerReply;
+use crate::checkpoint::{fake, scan};
 
 struct Scene {
     folder: tempfile::TempDir,
@@ -105,6 +106,116 @@ fn a_rename_without_a_message_waits_only_for_a_moment() {
     scene.rename("epoch-4");
     assert_eq!(scene.poll(2 * SECOND), []);
     assert_eq!(scene.poll(2 * SECOND + HOLD), [save("epoch-4", None)]);
+}
+
+#[test]
+fn a_save_whose_moment_has_passed_is_due_at_once() {
+    let mut scene = Scene::new();
+    scene.rename("epoch-3");
+    assert_eq!(scene.poll(SECOND), []);
+    // The loop was busy between its look at the saves and its sleep.
+    assert_eq!(scene.saver.next_poll(2 * SECOND), Some(SECOND + SHORT_HOLD));
+    assert_eq!(scene.poll(2 * SECOND), [save("epoch-3", None)]);
+}
+
+/// A program goes on at once after a save, and prints the next step.
+#[test]
+fn a_save_belongs_to_the_step_that_was_read_before_it() {
+    let mut scene = Scene::new();
+    let at = |step| ProgramPosition { step: Some(step), metrics: None };
+    scene.saver.note_position(SECOND, &at(3));
+    scene.rename("first");
+    scene.saver.note_position(SECOND + Duration::from_millis(1), &at(4));
+    scene.rename("second");
+    for time in [2, 3] {
+        scene.saver.poll(time * SECOND, &at(4));
+    }
+    let step = |job| match job {
+        WorkerJob::Save(name, save) => Some((display_name(&name), save.position.step)),
+        _ => None,
+    };
+    let steps: Vec<_> = scene.jobs.try_iter().filter_map(step).collect();
+    assert_eq!(steps, [("first".to_owned(), Some(3)), ("second".to_owned(), Some(4))]);
+}
+
+#[test]
+fn saves_are_committed_in_the_order_of_their_steps() {
+    let mut scene = Scene::new();
+    for step in 1..30 {
+        scene.rename(&format!("step-{step}"));
+    }
+    scene.poll(SECOND);
+    let mut sent = Vec::new();
+    let mut saves = scene.poll(2 * SECOND);
+    while !saves.is_empty() {
+        for save in &saves {
+            let Sent::Save(name, _) = save else { panic!("{save:?}") };
+            let step = name.rsplit_once('-').unwrap().1.parse().unwrap();
+            sent.push(step);
+            scene.answer(name, step, Ok(CommitOutcome::Committed));
+        }
+        assert_eq!(scene.saver.next_poll(2 * SECOND), None, "the worker wakes the loop");
+        saves = scene.poll(2 * SECOND);
+    }
+    assert!(sent.is_sorted() && sent.len() == 29, "{sent:?}");
+}
+
+#[test]
+fn in_a_hurry_the_newest_save_comes_first() {
+    let mut scene = Scene::new();
+    for step in 1..30 {
+        scene.rename(&format!("step-{step}"));
+    }
+    scene.poll(SECOND);
+    scene.saver.hurry();
+    let first = scene.poll(2 * SECOND);
+    assert_eq!(first[..2], [save("step-29", None), save("step-28", None)]);
+}
+
+#[test]
+fn of_far_too_many_saves_the_newest_are_committed_and_one_line_says_so() {
+    let mut scene = Scene::new();
+    let all = u64::try_from(MAX_WAITING).unwrap() + 100;
+    for step in 1..=all {
+        scene.rename(&format!("step-{step}"));
+    }
+    let outcomes = scene.saver.poll(SECOND, &ProgramPosition::default());
+    let [SaveOutcome { entry, result: Ok(CommitOutcome::Rejected(why)), .. }] = &outcomes[..]
+    else {
+        panic!("{outcomes:?}")
+    };
+    assert!(entry == "step-2" && why.contains("saves faster"), "{why}");
+    assert_eq!(scene.saver.saves.len(), MAX_WAITING);
+    assert_eq!(scene.poll(2 * SECOND)[..2], [save("step-1", None), save("step-102", None)]);
+    // They stay, and no scan takes them for new ones.
+    let scan = scan::scan(&scene.saver.staging_scan()).unwrap();
+    assert!(scan.entries.is_empty() && scan.gone.is_empty(), "{scan:?}");
+    // What the program saves again under such a name counts.
+    std::fs::remove_dir_all(scene.folder.path().join("staging/step-7")).unwrap();
+    scene.rename("step-7");
+    scene.tell("step-7", Some(1000));
+    scene.saver.hurry();
+    scene.answer("step-102", 102, Ok(CommitOutcome::Committed));
+    assert_eq!(scene.poll(2 * SECOND), [save("step-7", Some(1000))]);
+}
+
+#[test]
+fn a_program_that_saves_faster_than_saves_are_held_is_committed_all_the_same() {
+    let mut scene = Scene::new();
+    let turn = SHORT_HOLD / 4;
+    let mut sent = Vec::new();
+    for round in 0..12 {
+        for step in 0..MAX_WAITING {
+            scene.rename(&format!("step-{}", round * MAX_WAITING + step));
+        }
+        for save in scene.poll(SECOND + turn * u32::try_from(round).unwrap()) {
+            let Sent::Save(name, _) = save else { panic!("{save:?}") };
+            let step = name.rsplit_once('-').unwrap().1.parse().unwrap();
+            scene.answer(&name, step, Ok(CommitOutcome::Committed));
+            sent.push(step);
+        }
+    }
+    assert!(sent.len() >= 2 && sent.is_sorted(), "{sent:?}");
 }
 
 #[test]

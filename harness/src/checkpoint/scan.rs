@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nemo_core::rundir::Profile;
 
@@ -20,6 +21,36 @@ pub(super) struct StagingScan {
     pub(super) known: BTreeMap<Vec<u8>, Vec<FileEntry>>,
     /// Entries that are being committed.
     pub(super) skipped: BTreeSet<Vec<u8>>,
+    pub(super) left: LeftEntries,
+}
+
+/// The names of entries that stay in the staging folder unread. The saver and the scan share them: there may be 100,000,
+/// and the saver does nothing that takes longer the more there are.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LeftEntries(Arc<Mutex<BTreeSet<Vec<u8>>>>);
+
+impl LeftEntries {
+    pub(super) fn insert(&self, name: Vec<u8>) {
+        self.names().insert(name);
+    }
+
+    pub(super) fn remove(&self, name: &[u8]) {
+        self.names().remove(name);
+    }
+
+    pub(super) fn contains(&self, name: &[u8]) -> bool {
+        self.names().contains(name)
+    }
+
+    /// Forgets those that have left the folder since they were added. `before`: all that were there before the folder
+    /// was read.
+    fn forget_gone(&self, before: &BTreeSet<Vec<u8>>, names: &BTreeSet<Vec<u8>>) {
+        before.difference(names).for_each(|gone| self.remove(gone));
+    }
+
+    fn names(&self) -> MutexGuard<'_, BTreeSet<Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// One entry of the staging folder.
@@ -35,18 +66,24 @@ pub(super) struct ScannedEntry {
 /// The result of a scan.
 #[derive(Debug)]
 pub(super) struct ScanResult {
-    pub(super) names: BTreeSet<Vec<u8>>,
-    /// All entries but the skipped ones.
+    /// The known ones that are there no longer.
+    pub(super) gone: BTreeSet<Vec<u8>>,
+    /// All entries but those that are being committed or stay.
     pub(super) entries: Vec<ScannedEntry>,
 }
 
 /// Scans the folder.
 pub(super) fn scan(scan: &StagingScan) -> io::Result<ScanResult> {
+    let left = scan.left.names().clone();
     let names = DiskStore::default().list(&scan.staging)?.into_iter();
     let names: BTreeSet<Vec<u8>> =
         names.filter(|name| inspect::is_shown(scan.profile, name)).collect();
+    scan.left.forget_gone(&left, &names);
     let mut entries = Vec::new();
     for name in names.difference(&scan.skipped) {
+        if scan.left.contains(name) {
+            continue;
+        }
         let tree = tree::walk(&DiskStore::default(), &join(&scan.staging, name));
         if matches!(&tree, Err(error) if error.kind() == io::ErrorKind::NotFound) {
             continue; // it was taken away meanwhile
@@ -61,7 +98,9 @@ pub(super) fn scan(scan: &StagingScan) -> io::Result<ScanResult> {
             entry.is_open &= is_open(&join(&scan.staging, &entry.name), &open);
         }
     }
-    Ok(ScanResult { names, entries })
+    let known = scan.known.keys();
+    let gone = known.filter(|name| !names.contains(*name)).cloned().collect();
+    Ok(ScanResult { gone, entries })
 }
 
 /// Whether the path or something below it is open. In the order of the set, entries below a path follow it.

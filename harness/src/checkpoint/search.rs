@@ -12,6 +12,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 
+use super::restore::{self, RestorePlan};
 use super::resume::{self, FoundCheckpoint, RecordedSteps};
 use super::store::DiskStore;
 use super::taken::{self, CommitFinisher, FinishedCommits};
@@ -27,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The outcome of a search.
 #[derive(Debug)]
 pub(crate) enum SearchOutcome {
-    Found(FoundCheckpoint, FinishedCommits),
+    Found(Box<FoundCheckpoint>, FinishedCommits),
     /// TERM or INT came first. The checkpoint is unknown, so nothing may be started.
     Stopped,
 }
@@ -35,7 +36,7 @@ pub(crate) enum SearchOutcome {
 /// The checkpoint that the thread found, and the commits that it finished.
 type SearchResult = Result<(FoundCheckpoint, FinishedCommits), StartError>;
 
-/// Commits saves of earlier attempts, then calls [`resume::find`]. Gives up when TERM or INT comes. Other signals stay
+/// Commits saves of earlier attempts, calls [`resume::find`], and puts what it found where the program looks. Gives up when TERM or INT comes. Other signals stay
 /// pending.
 pub(crate) fn find(
     signals: &SignalFd,
@@ -43,6 +44,7 @@ pub(crate) fn find(
     recorded: &RecordedSteps,
     lease: &Lease,
     own: &CommitFinisher,
+    restore: Option<&RestorePlan>,
 ) -> Result<SearchOutcome, StartError> {
     let failed =
         |error: std::io::Error| StartError::Node(format!("the search for a checkpoint: {error}"));
@@ -52,15 +54,28 @@ pub(crate) fn find(
     let stop = Arc::clone(&disk.stop);
     let (sender, answer) = channel();
     until_room(|| {
-        let owned = (checkpoints.to_owned(), recorded.clone(), lease.clone(), own.clone());
+        let owned = (
+            checkpoints.to_owned(),
+            recorded.clone(),
+            lease.clone(),
+            own.clone(),
+            restore.cloned(),
+        );
         let (mut disk, wake, sender) = (disk.clone(), Arc::clone(&wake), sender.clone());
         std::thread::Builder::new().name("verify".to_owned()).spawn(move || {
-            let (checkpoints, recorded, lease, own) = owned;
-            let finished =
-                taken::finish(&mut disk, &checkpoints, &own, &|| lease.is_newest_exactly());
+            let (checkpoints, recorded, lease, own, restore) = owned;
+            let is_newest = || lease.is_newest_exactly();
+            let finished = taken::finish(&mut disk, &checkpoints, &own, &is_newest);
             let result = finished.map_err(|error| StartError::node(&checkpoints, &error));
             let result = result.and_then(|finished| {
-                let found = resume::find(&mut disk, &checkpoints, &recorded, &lease.nonce)?;
+                let mut found = resume::find(&mut disk, &checkpoints, &recorded, &lease.nonce)?;
+                if let Some(plan) = restore {
+                    let resumed = found.resumed.as_ref();
+                    found.leaves_own = resumed.is_none() && plan.leaves_own();
+                    let prepared = restore::prepare(&mut disk, &plan, resumed, &is_newest);
+                    found.restored =
+                        prepared.map_err(|error| StartError::node(&plan.target, &error))?;
+                }
                 Ok((found, finished))
             });
             // Nobody receives it if the search was given up.
@@ -75,7 +90,7 @@ pub(crate) fn find(
         stop.store(true, Ordering::Relaxed);
     }
     let searched = match result.or_else(|| answer.recv_timeout(PATIENCE).ok()) {
-        Some(Ok((found, finished))) => Ok(SearchOutcome::Found(found, finished)),
+        Some(Ok((found, finished))) => Ok(SearchOutcome::Found(Box::new(found), finished)),
         Some(Err(why)) if !stop.load(Ordering::Relaxed) => Err(why),
         Some(Err(_)) | None => Ok(SearchOutcome::Stopped),
     };

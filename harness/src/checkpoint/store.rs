@@ -116,7 +116,7 @@ impl Store for DiskStore {
     }
 
     fn make_dir(&mut self, path: &Path) -> io::Result<()> {
-        durable::create_dir_all(path)
+        durable::create_dir_below(path.parent().unwrap_or(path), path)
     }
 
     fn write(&mut self, path: &Path, data: &[u8]) -> io::Result<()> {

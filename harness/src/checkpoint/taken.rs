@@ -6,7 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nemo_core::checksum;
+use nemo_core::{checksum, percent};
 use serde::{Deserialize, Serialize};
 
 use super::commit::{self, CommitOutcome, CommitRequest};
@@ -30,6 +30,9 @@ struct Marker {
     entry: String,
     /// The length of `metrics.jsonl` then.
     metrics: Option<u64>,
+    /// As in a MANIFEST.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reported: Option<u64>,
     /// The boot id of the node that took it. Until that node restarts, unsynced data is not lost.
     boot_id: String,
     /// Whether all its files are durable.
@@ -59,6 +62,7 @@ pub(super) fn mark(
         is_file: form == CheckpointForm::File,
         entry: manifest::encode(&request.entry),
         metrics: request.metrics.as_ref().map(|&(_, length)| length),
+        reported: request.reported,
         boot_id: request.boot_id.clone(),
         is_synced,
         looks: looks(entries),
@@ -210,13 +214,14 @@ fn request(
     if store.stat(&old).is_ok() {
         store.remove_tree(&old)?;
     }
-    let entry = manifest::decode(&marker.entry).unwrap_or_default();
+    let entry = percent::decode(&marker.entry).unwrap_or_default();
     let from = if marker.is_file { join(place, &entry) } else { place.to_owned() };
     Ok(CommitRequest {
         tree: Some(tree::walk(store, &from)?),
         from,
         entry,
         step: marker.step,
+        reported: marker.reported,
         counted_from: marker.counted_from,
         checkpoints: checkpoints.to_owned(),
         attempt: own.attempt,

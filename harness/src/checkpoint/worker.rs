@@ -1,11 +1,11 @@
 //! The thread that commits and removes checkpoints, so that no slow disk stops the supervision.
 
-use std::collections::BTreeSet;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nemo_core::claim;
 use nemo_core::profile::{LAST_STEP, TooLarge};
@@ -14,8 +14,10 @@ use nemo_core::rundir::Profile;
 use nix::sys::eventfd::EventFd;
 
 use super::candidate::CompleteSave;
+use super::collect::is_collected;
 use super::commit::{self, CommitOutcome, CommitRequest};
 use super::inspect;
+use super::numbers::{StepNumbers, UnnumberedSave};
 use super::prune::{self, RetentionRules, StillNeeded};
 use super::store::{DiskStore, Store, join};
 use super::tree;
@@ -84,14 +86,11 @@ pub(crate) struct WorkerContext {
     pub(crate) checkpoints: PathBuf,
     pub(crate) lease: Lease,
     pub(crate) boot_id: String,
-    /// Steps that already exist.
-    pub(crate) steps: Mutex<BTreeSet<u64>>,
+    /// The steps that saves get.
+    pub(crate) numbers: Mutex<StepNumbers>,
     /// A program is training, so the threads give way to it.
     pub(crate) gentle: Arc<AtomicBool>,
 }
-
-/// How many of the last steps are remembered, for saves without a number.
-const MAX_STEPS: usize = 1024;
 
 impl Worker {
     /// Starts the thread. It ends when the handle is dropped.
@@ -195,23 +194,32 @@ impl WorkerContext {
             io::ErrorKind::NotFound => NotTriedReason::Gone,
             _ => NotTriedReason::Unseen(error),
         })?;
-        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-        let newest = steps.last().copied();
-        let counted = newest.map_or(0, |last| last.saturating_add(1));
-        let found = match save.step {
+        let own = match save.step {
             Some(step) => Ok(Some(step)),
+            // Its own path told none.
+            None if is_collected(name) => Ok(None),
             None => inspect::step(self.profile, &from, stat.kind),
         };
-        let step = found.map(|found| found.or(save.position.step));
-        let step = step.ok().filter(|step| step.unwrap_or(counted) <= LAST_STEP);
-        let step = step.ok_or_else(|| NotTriedReason::Unfit(TooLarge.to_string()))?;
+        let too_large = || NotTriedReason::Unfit(TooLarge.to_string());
+        let unnumbered = UnnumberedSave {
+            entry: entry(name),
+            own: own.map_err(|_| too_large())?,
+            reported: save.position.step,
+            is_confirmed: save.is_confirmed,
+        };
+        let mut numbers = self.numbers();
+        let chosen = numbers.choose(unnumbered);
+        if chosen.step > LAST_STEP {
+            return Err(too_large());
+        }
         let tree = save.tree.clone().or_else(|| tree::walk(&DiskStore::default(), &from).ok());
         let request = CommitRequest {
             tree,
             from,
-            entry: name.to_owned(),
-            step: step.unwrap_or(counted),
-            counted_from: newest.filter(|_| step.is_none()),
+            entry: entry(name).to_owned(),
+            step: chosen.step,
+            reported: chosen.reported,
+            counted_from: chosen.counted_from,
             checkpoints: self.checkpoints.clone(),
             attempt: self.lease.attempt,
             lease: self.lease.nonce.clone(),
@@ -220,18 +228,20 @@ impl WorkerContext {
             boot_id: self.boot_id.clone(),
             is_hurried: false,
         };
-        steps.insert(request.step);
-        if steps.len() > MAX_STEPS {
-            steps.pop_first();
-        }
+        numbers.give(chosen, unnumbered);
         Ok(request)
+    }
+
+    fn numbers(&self) -> MutexGuard<'_, StepNumbers> {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn commit(&self, mut request: CommitRequest, tell: &dyn Fn(WorkerReply)) -> WorkerReply {
         let gentle = self.gentle.load(Ordering::Relaxed);
         request.is_hurried = !gentle;
         let mut disk = DiskStore { gentle, ..DiskStore::default() };
-        let taken = || tell(WorkerReply::Secured(request.entry.clone()));
+        let name = request.from.strip_prefix(&self.staging).unwrap_or(&request.from);
+        let taken = || tell(WorkerReply::Secured(name.as_os_str().as_bytes().to_vec()));
         let is_newest = || self.lease.is_newest_exactly();
         log::debug(|| format!("commit: {request:?}"));
         let outcome = commit::commit_notifying(&mut disk, &request, &is_newest, &taken);
@@ -240,16 +250,14 @@ impl WorkerContext {
             Ok(CommitOutcome::StillChanging) => {
                 request.tree = tree::walk(&disk, &request.from).ok();
             }
-            Ok(CommitOutcome::SameContent(_)) => {
-                self.steps.lock().unwrap_or_else(PoisonError::into_inner).remove(&request.step);
+            Ok(CommitOutcome::SameContent(step)) if *step != request.step => {
+                self.numbers().take_back(request.step);
             }
-            Ok(
-                CommitOutcome::Committed
-                | CommitOutcome::AlreadyCommitted
-                | CommitOutcome::Rejected(_)
-                | CommitOutcome::Superseded,
-            )
-            | Err(_) => {}
+            Ok(CommitOutcome::Rejected(_)) => self.numbers().refuse(request.step, &request.entry),
+            Ok(CommitOutcome::Committed | CommitOutcome::AlreadyCommitted) => {
+                self.numbers().commit(request.step);
+            }
+            Ok(CommitOutcome::SameContent(_) | CommitOutcome::Superseded) | Err(_) => {}
         }
         let is_left =
             matches!(outcome, Ok(CommitOutcome::Rejected(_))) && disk.stat(&request.from).is_ok();
@@ -266,4 +274,9 @@ impl WorkerContext {
         }
         Ok(())
     }
+}
+
+/// The name that the program gave.
+fn entry(name: &[u8]) -> &[u8] {
+    name.rsplit(|&byte| byte == b'/').next().unwrap_or_default()
 }

@@ -7,6 +7,7 @@ use nemo_core::log_line;
 use nix::sys::signal::Signal;
 
 use super::EventLoop;
+use super::checkpointer::Checkpointer;
 use crate::attempt::verdict::Exit;
 use crate::job::trial::Trial;
 use crate::os::clock::{Time, unix_now};
@@ -15,6 +16,10 @@ use crate::program::ask::SaveSignal;
 use crate::program::processes;
 use crate::protocol::SaveReason;
 use crate::supervise::{Action, AttemptEvent, StopCause};
+
+/// For so many rounds of 10 ms processes that outlive the program may end by themselves: a shell or a pool of workers that
+/// is just ending is not left behind.
+const ENDING_ROUNDS: u32 = 10;
 
 impl EventLoop<'_> {
     pub(super) fn act(&mut self, action: Action) -> Option<AttemptEvent> {
@@ -34,23 +39,36 @@ impl EventLoop<'_> {
                 self.program.end(root, &helpers, is_running, Signal::SIGKILL);
             }
             Action::QuerySlurm => return self.query_slurm(),
-            Action::Settle => self.settle(),
+            Action::Settle => self.settle_in_time(),
             Action::Decide => {}
         }
         None
     }
 
+    /// A checkpoint that is being taken of a program that was stopped may still become one, though the program has ended.
+    fn settle_in_time(&mut self) {
+        let is_busy = self.checkpointer.as_ref().is_some_and(Checkpointer::is_busy);
+        if is_busy && self.supervisor.stop().is_some() {
+            self.settles_later = true;
+            return;
+        }
+        self.checkpointer.iter_mut().for_each(Checkpointer::stop);
+        self.settle();
+    }
+
     /// Kills what is left of the program, and reads its last output.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         let (root, helpers) = (self.harness.context.pid, self.helpers());
         for round in 0..200 {
             if proc_fs::descendants(root, &helpers).is_empty() {
                 break;
             }
-            if round == 0 {
+            if round == ENDING_ROUNDS {
                 self.log.note(log_line::LEFTOVERS_KILLED);
             }
-            processes::end(root, &helpers, None, Signal::SIGKILL);
+            if round >= ENDING_ROUNDS {
+                processes::end(root, &helpers, None, Signal::SIGKILL);
+            }
             sleep(Duration::from_millis(10));
             self.reap();
         }
@@ -67,7 +85,14 @@ impl EventLoop<'_> {
 
     /// Asks for a save by message and by signal. Returns whether the program caught it, if that is known at once.
     fn ask_to_save(&mut self, root: u32, helpers: &[u32]) -> Option<bool> {
+        if self.checkpointer.is_some() {
+            let (reason, now) = (self.reason(), self.harness.clock.now());
+            self.monitor.session.request_save(reason, now);
+            self.begin_checkpoint();
+            return Some(true);
+        }
         let Trial { signal, ref spec, .. } = self.harness.trial;
+        let Some(signal) = signal else { return Some(false) }; // it saves by itself
         let asking = SaveSignal { root, except: helpers, signal, profile: spec.profile };
         let is_running = self.exit.is_none();
         let asked = self.program.ask(&asking, is_running, self.harness.clock.now());
@@ -112,6 +137,7 @@ impl EventLoop<'_> {
             return;
         }
         self.notified_stop = (stop, deadline);
+        self.hurry_checkpointer();
         if stop.is_some() {
             self.saver.hurry();
         }

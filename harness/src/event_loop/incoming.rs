@@ -5,17 +5,19 @@ use std::time::Duration;
 use nemo_core::interval;
 use nemo_core::lines;
 use nemo_core::rundir::{AttemptRecord, Every, LogAction, LogPolicy};
+use nix::sys::signal::Signal;
 
 use super::EventLoop;
 use crate::checkpoint::commit::CommitOutcome;
 use crate::checkpoint::saver::SaveOutcome;
 use crate::checkpoint::worker::WorkerJob;
 use crate::monitor::MonitorEvent;
+use crate::monitor::alarms::Alarm;
 use crate::os::clock::{Time, unix_now};
 use crate::os::subprocess::{Subprocess, SubprocessResult};
 use crate::rank::multi_rank::RankNews;
 use crate::slurm;
-use crate::slurm::requeue;
+use crate::slurm::cancel;
 use crate::supervise::{AttemptEvent, SlurmAnswer, StopCause};
 
 /// How many uncommitted saves the record names.
@@ -63,10 +65,10 @@ impl EventLoop<'_> {
         };
         let Some(job) = slurm::parse(&text) else { return Some(self.no_answer(&text)) };
         let end = job.end.map(|end| self.harness.clock.at_unix(end));
-        self.harness.grace_end = job.grace_end().or(self.harness.grace_end);
+        self.harness.hear(&job);
         let stop = slurm::stop_cause(&job, &self.harness.own_run(), unix_now());
         let stop = stop.map(|cause| {
-            let asked = self.disk_queue.ask(requeue::cancel_question(self.harness));
+            let asked = self.disk_queue.ask(cancel::question(self.harness));
             // If the disk does not answer, Slurm's cause counts.
             if asked.wait(DISK) == Some(true) { StopCause::Cancelled } else { cause }
         });
@@ -101,7 +103,7 @@ impl EventLoop<'_> {
     /// The ranks have answered a request to save.
     fn save_requested(&mut self, is_caught: bool) -> AttemptEvent {
         if is_caught {
-            self.note_save_request(self.harness.trial.signal.as_str());
+            self.note_save_request(self.harness.trial.signal.map_or("", Signal::as_str));
         }
         AttemptEvent::SaveRequested { is_caught }
     }
@@ -129,8 +131,25 @@ impl EventLoop<'_> {
             }
             MonitorEvent::Policy { policy, line } => self.apply(&policy, line),
             MonitorEvent::Hung { since } => return Some(self.hung(since)),
+            MonitorEvent::Alarm(alarm) => self.tell(alarm),
+            MonitorEvent::WentOn { step } => {
+                self.log.note(&format!("the program goes on by itself after step {step}"));
+                self.notes.went_on = Some(step);
+                let attempt = self.lease.attempt;
+                let record = AttemptRecord::WentOn { attempt, step, time: unix_now() };
+                self.record(record, "where the program went on");
+            }
         }
         None
+    }
+
+    /// Tells what a person should know, in the log and in the record.
+    pub(super) fn tell(&mut self, alarm: Alarm) {
+        let Alarm { code, message, hint } = alarm;
+        self.log.warn(&format!("{message}. {hint}"));
+        let (attempt, time) = (self.lease.attempt, unix_now());
+        let (code, hint) = (code.to_owned(), hint.to_owned());
+        self.record(AttemptRecord::Warning { attempt, code, message, hint, time }, "a warning");
     }
 
     /// Does what a log policy says.
@@ -198,6 +217,17 @@ impl EventLoop<'_> {
     /// Handles the outcome of a save.
     pub(super) fn handle_save(&mut self, outcome: SaveOutcome) -> Option<AttemptEvent> {
         let SaveOutcome { entry, step, bytes, result, written_at, is_final } = outcome;
+        let is_kept = match &result {
+            Ok(CommitOutcome::Committed) => true,
+            Ok(CommitOutcome::AlreadyCommitted) => !self.committed_steps.contains(&step),
+            Ok(_) | Err(_) => !is_final, // it is tried again
+        };
+        if matches!(result, Ok(CommitOutcome::Rejected(_))) {
+            self.remove_refused(&entry);
+        }
+        if !is_kept {
+            self.checkpoint_refused(&entry);
+        }
         match result {
             Ok(CommitOutcome::SameContent(before)) => {
                 self.log.note(&format!(
@@ -233,6 +263,9 @@ impl EventLoop<'_> {
     /// Notes a save that is not committed. The record names the first few.
     fn add_uncommitted(&mut self, text: String) {
         self.log.warn(&text);
+        if let Some(alarm) = self.monitor.alarms.refused(&text) {
+            self.tell(alarm);
+        }
         match self.uncommitted.len() {
             ..REFUSED => self.uncommitted.push(text),
             REFUSED => self.uncommitted.push("and others".to_owned()),
@@ -261,12 +294,14 @@ impl EventLoop<'_> {
         let attempt = self.lease.attempt;
         let now = self.harness.clock.now();
         self.monitor.alive(now);
+        self.monitor.alarms.saved(now);
         self.monitor.session.note_work(now);
-        self.note_ready();
         let saving = self.monitor.session.cost(step).map(|cost| cost.as_secs_f64());
         let (time, bytes) = (unix_now(), Some(bytes));
         let record = AttemptRecord::Checkpoint { attempt, step, time, saving, bytes };
         self.record(record, &format!("the checkpoint of step {step}"));
+        // Behind it, where nothing else told that the program works: nobody knows since when.
+        self.note_ready();
         self.monitor.session.committed(step, at, now);
         self.set_interval();
         self.monitor.publish();

@@ -1,14 +1,14 @@
 //! Carries out the decisions of [`crate::supervise`] in one loop over signals, output, answers and time.
 
 mod actions;
+mod checkpointer;
+mod disk;
 mod incoming;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use nemo_core::rundir::TrialDir;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
@@ -28,48 +28,17 @@ use crate::os::signals;
 use crate::os::subprocess::Subprocess;
 use crate::program::RunningProgram;
 use crate::program::processes::{self, Reaped};
+use crate::program::usage;
 use crate::rank::failed_rank::FailedRank;
-use crate::slurm::requeue;
 use crate::supervise::{Action, AttemptEvent, StopCause, Supervisor};
-
-/// How often an attempt checks whether a later one has taken over.
-const LEASE_EVERY: Duration = Duration::from_secs(5);
+pub(crate) use checkpointer::Checkpointer;
+use disk::{DiskLook, FileRequest, LOOK_EVERY};
 
 /// How much later Slurm's TERM may reach this process than another process of the job.
 const UNTIL_TERM: Duration = Duration::from_secs(3);
 
-/// How long the disk may take to say what USR1 means. After that USR1 is only a request to save.
-const ANSWER: Duration = Duration::from_millis(20);
 /// How often the output is polled while the disk can't take earlier output.
 const FULL: Duration = Duration::from_millis(50);
-
-/// A person's request, left as a file in the trial's folder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum FileRequest {
-    Nothing,
-    Pause,
-    Preempt,
-}
-
-impl FileRequest {
-    /// Reads the request. A preemption is taken only once.
-    fn take(dir: &TrialDir) -> Self {
-        if requeue::is_paused(dir) {
-            return Self::Pause;
-        }
-        // The folder was refreshed by the look before.
-        let is_preempted = std::fs::remove_file(dir.preempt()).is_ok();
-        if is_preempted { Self::Preempt } else { Self::Nothing }
-    }
-
-    fn event(self) -> Option<AttemptEvent> {
-        match self {
-            Self::Nothing => None,
-            Self::Pause => Some(AttemptEvent::Pause),
-            Self::Preempt => Some(AttemptEvent::Preempt),
-        }
-    }
-}
 
 /// The parts of an attempt whose program has started.
 #[derive(Debug)]
@@ -81,6 +50,8 @@ pub(crate) struct StartedAttempt<'a> {
     pub(crate) lease: Lease,
     pub(crate) log: Log,
     pub(crate) journal: &'a AttemptJournal,
+    /// What takes the checkpoints of the program in its stead.
+    pub(crate) checkpointer: Option<Checkpointer>,
     /// The steps that earlier attempts committed.
     pub(crate) committed_steps: BTreeSet<u64>,
     /// The thread that reads the disk.
@@ -100,9 +71,9 @@ pub(crate) struct EventLoop<'a> {
     /// stop follows.
     early_exit: Option<(Exit, Time)>,
     lease: Lease,
-    lease_check_at: Time,
-    /// Whether the lease is the newest, once the disk answers.
-    lease_check: Option<PendingAnswer<io::Result<bool>>>,
+    disk_look_at: Time,
+    /// The look at the disk, once it answers.
+    disk_look: Option<PendingAnswer<DiskLook>>,
     /// The request by file at the last USR1, once the disk answers.
     file_request: Option<PendingAnswer<FileRequest>>,
     /// The save interval computed from the record.
@@ -116,6 +87,9 @@ pub(crate) struct EventLoop<'a> {
     must_query_again: bool,
     is_settling: bool,
     saver: Saver,
+    checkpointer: Option<Checkpointer>,
+    /// The program has ended, and the checkpointer has not.
+    settles_later: bool,
     uncommitted: Vec<String>,
     /// The steps that this attempt and earlier ones committed.
     committed_steps: BTreeSet<u64>,
@@ -129,8 +103,8 @@ pub(crate) struct EventLoop<'a> {
 impl<'a> EventLoop<'a> {
     pub(crate) fn new(harness: &'a mut Harness, parts: StartedAttempt<'a>) -> Self {
         let StartedAttempt { supervisor, program, saver, monitor, lease, log, journal, .. } = parts;
-        let StartedAttempt { committed_steps, disk_queue, .. } = parts;
-        let lease_check_at = harness.clock.now() + LEASE_EVERY;
+        let StartedAttempt { committed_steps, disk_queue, checkpointer, .. } = parts;
+        let disk_look_at = harness.clock.now() + LOOK_EVERY;
         Self {
             harness,
             supervisor,
@@ -139,8 +113,8 @@ impl<'a> EventLoop<'a> {
             failed_rank: None,
             early_exit: None,
             lease,
-            lease_check_at,
-            lease_check: None,
+            disk_look_at,
+            disk_look: None,
             file_request: None,
             interval: None,
             disk_queue,
@@ -151,6 +125,8 @@ impl<'a> EventLoop<'a> {
             must_query_again: false,
             is_settling: false,
             saver,
+            checkpointer,
+            settles_later: false,
             uncommitted: Vec::new(),
             committed_steps,
             newest_commit: None,
@@ -195,6 +171,7 @@ impl<'a> EventLoop<'a> {
         if let Some(question) = &self.slurm_query {
             processes::signal(question.pid, Signal::SIGKILL);
         }
+        self.checkpointer.iter_mut().for_each(Checkpointer::stop);
         let session = &mut self.monitor.session;
         let from_program = ProgramReport {
             finished: session.is_finished,
@@ -232,21 +209,29 @@ impl<'a> EventLoop<'a> {
     fn helpers(&self) -> Vec<u32> {
         self.harness
             .sentinel
-            .into_iter()
+            .iter()
+            .map(|sentinel| sentinel.pid)
             .chain(self.slurm_query.as_ref().map(|asked| asked.pid))
+            .chain(self.checkpoint_process().map(|own| own.pid))
+            .chain(usage::helper())
             .collect()
+    }
+
+    fn checkpoint_process(&self) -> Option<&Subprocess> {
+        self.checkpointer.as_ref()?.process()
     }
 
     /// Waits for an event or the next time that is due.
     fn wait(&mut self) {
         let now = self.harness.clock.now();
-        let lease = (!self.is_settling).then_some(self.lease_check_at);
+        let disk_look = (!self.is_settling).then_some(self.disk_look_at);
         let outlived = self.early_exit.as_ref().filter(|_| self.supervisor.stop().is_none());
         let monitor = self.monitor.next_read(now, self.notes.stopped.is_some());
         let due = [
             self.supervisor.next_tick(),
             self.slurm_query.as_ref().map(Subprocess::until),
-            lease,
+            self.checkpoint_process().map(Subprocess::until),
+            disk_look,
             self.saver.next_poll(now),
             monitor.filter(|_| !self.is_settling),
             outlived.map(|(_, until)| *until),
@@ -261,38 +246,12 @@ impl<'a> EventLoop<'a> {
         let mut set = vec![PollFd::new(self.harness.signals.as_fd(), PollFlags::POLLIN)];
         let question = self.slurm_query.as_ref().and_then(Subprocess::pipe);
         set.extend(question.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
+        let own = self.checkpoint_process().and_then(Subprocess::pipe);
+        set.extend(own.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
         set.extend(self.program.descriptors().map(|open| PollFd::new(open, PollFlags::POLLIN)));
         set.extend(self.monitor.descriptors().map(|open| PollFd::new(open, PollFlags::POLLIN)));
         set.extend(self.saver.descriptors().map(|open| PollFd::new(open, PollFlags::POLLIN)));
         poll(&mut set, timeout).ok(); // all sources are read without blocking: which one it was doesn't matter
-    }
-
-    /// Finds out what USR1 means. The disk says so, but the loop does not wait for a slow one.
-    fn usr1(&mut self) -> AttemptEvent {
-        let dir = self.harness.trial.dir.clone();
-        let asked = self.disk_queue.ask(move || FileRequest::take(&dir));
-        if let Some(wanted) = asked.wait(ANSWER) {
-            return wanted.event().unwrap_or(AttemptEvent::Usr1);
-        }
-        self.file_request = Some(asked);
-        AttemptEvent::Usr1
-    }
-
-    /// Checks from time to time whether a later attempt has taken over.
-    fn check_lease(&mut self) -> Option<AttemptEvent> {
-        let now = self.harness.clock.now();
-        if let Some(answer) = self.lease_check.as_ref().and_then(PendingAnswer::take) {
-            self.lease_check = None;
-            return matches!(answer, Ok(false)).then_some(AttemptEvent::Superseded);
-        }
-        if !self.is_settling && self.lease_check_at <= now {
-            self.lease_check_at = now + LEASE_EVERY;
-            if self.lease_check.is_none() {
-                let lease = self.lease.clone();
-                self.lease_check = Some(self.disk_queue.ask(move || lease.is_newest()));
-            }
-        }
-        None
     }
 
     fn collect_events(&mut self, events: &mut VecDeque<AttemptEvent>) {
@@ -301,20 +260,24 @@ impl<'a> EventLoop<'a> {
             log::debug(|| format!("signals: {heard:?}"));
         }
         events.extend(self.read_program());
+        // Before anything that may take a while: a save is placed among the reports by this time.
+        self.saver.note_position(self.harness.clock.now(), &self.monitor.position());
         for signal in heard {
             match signal {
                 Signal::SIGUSR1 => events.push_back(self.usr1()),
                 Signal::SIGTERM | Signal::SIGINT => events.push_back(AttemptEvent::Term),
                 Signal::SIGCHLD => events.extend(self.reap()),
-                _ => {} // USR2 and HUP are nobody's way to talk to the harness
+                // A script may have chosen one of these (`--signal=B:USR2@60`). Elsewhere a terminal that closes sends HUP.
+                Signal::SIGUSR2 | Signal::SIGHUP if self.harness.context.slurm.is_some() => {
+                    events.push_back(self.usr1());
+                }
+                _ => {}
             }
         }
         events.extend(self.late_exit());
+        self.look_at_checkpointer();
         events.extend(self.read_slurm_answer());
-        if let Some(wanted) = self.file_request.as_ref().and_then(PendingAnswer::take) {
-            self.file_request = None;
-            events.extend(wanted.event());
-        }
+        events.extend(self.late_request());
         if let Some(interval) = self.interval.as_ref().and_then(PendingAnswer::take) {
             self.interval = None;
             self.monitor.session.set_interval(interval);
@@ -322,7 +285,7 @@ impl<'a> EventLoop<'a> {
         let saved = self.saver.poll(self.harness.clock.now(), &self.monitor.position());
         events.extend(saved.into_iter().filter_map(|outcome| self.handle_save(outcome)));
         self.remove_surplus();
-        events.extend(self.check_lease());
+        events.extend(self.look_at_disk());
         if self.is_settled() {
             events.push_back(AttemptEvent::Settled);
         }
@@ -345,16 +308,24 @@ impl<'a> EventLoop<'a> {
                 self.slurm_query.as_mut().filter(|asked| asked.pid == pid)
             {
                 question.reaped(reaped);
-            } else if self.harness.sentinel == Some(pid) {
-                self.harness.sentinel = None;
+            } else if let Some(own) = self.taker_of_checkpoints(pid) {
+                own.reaped(reaped);
+            } else if let Some(sentinel) = self.harness.sentinel.take_if(|own| own.pid == pid) {
                 if code != Some(0) {
-                    self.log.warn("the sentinel failed: a preemption may now come without notice");
+                    let said = sentinel.last_words();
+                    self.log.warn(&format!(
+                        "the sentinel failed: a preemption may now come without notice: {said}"
+                    ));
                 }
             } else if let Some((exit, _)) = self.early_exit.as_mut().filter(|_| code.is_some()) {
                 *exit = Exit::of(reaped); // one of those that were waited for
             }
         }
         event
+    }
+
+    fn taker_of_checkpoints(&mut self, pid: u32) -> Option<&mut Subprocess> {
+        self.checkpointer.as_mut()?.process_mut().filter(|own| own.pid == pid)
     }
 
     fn program_ended(&mut self, exit: Exit, who: Option<FailedRank>) -> AttemptEvent {
@@ -372,7 +343,8 @@ impl<'a> EventLoop<'a> {
     /// caught the signal and saves.
     fn has_survivors(&self, exit: &Exit) -> bool {
         let own = self.harness.trial.signal;
-        let saves = |pid: u32| hears(pid, own) || hears(pid, Signal::SIGTERM);
+        let saves =
+            |pid: u32| own.is_some_and(|own| hears(pid, own)) || hears(pid, Signal::SIGTERM);
         let others = || proc_fs::descendants(self.harness.context.pid, &self.helpers());
         matches!(exit, Exit::Signal(15) | Exit::Code(143))
             && matches!(self.program, RunningProgram::Local { .. })

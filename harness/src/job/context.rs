@@ -1,14 +1,17 @@
 //! The job, node and process of this harness, read from the environment once at the start.
 #![expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 
+use std::collections::BTreeSet;
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::PathBuf;
 
 use nemo_core::process_id::{self, ProcessId};
 
 use crate::os::proc_fs;
+use crate::program::scratch;
+use crate::program::usage::{Allotment, GpuChoice};
 
 /// The job, node and process of this harness.
 #[derive(Clone, Debug)]
@@ -24,12 +27,14 @@ pub(crate) struct JobContext {
     /// This program's own file, for the sentinel.
     pub(crate) exe: PathBuf,
     pub(crate) path: OsString,
+    /// The nodes of the job.
+    pub(crate) nodes: u32,
     /// `SLURM_CPUS_PER_TASK`, where the job asked for it.
     pub(crate) cpus_per_task: Option<String>,
     /// `NEMO_LOG=debug`: every event and action is to be written down.
     pub(crate) debug: bool,
-    /// Whether the caller's environment already says how Python buffers.
-    pub(crate) has_unbuffered: bool,
+    /// The names of the variables that the program inherits.
+    names: BTreeSet<OsString>,
     /// Whether there are functions of bash among the variables.
     pub(crate) has_functions: bool,
 }
@@ -75,18 +80,29 @@ impl JobContext {
             start_ticks: proc_fs::stat(pid)?.start_ticks,
             exe: env::current_exe()?,
             path: env::var_os("PATH").unwrap_or_default(),
+            nodes: number("SLURM_JOB_NUM_NODES").filter(|_| !local).unwrap_or(1),
             cpus_per_task: text("SLURM_CPUS_PER_TASK"),
             debug: is_debug(text("NEMO_LOG").as_deref()),
-            has_unbuffered: env::var_os("PYTHONUNBUFFERED").is_some(),
+            names: env::vars_os().map(|(name, _)| name).collect(),
             has_functions: env::vars_os()
                 .any(|(name, _)| name.as_encoded_bytes().starts_with(b"BASH_FUNC_")),
         })
+    }
+
+    /// Whether the program inherits a variable of this name.
+    pub(crate) fn is_set(&self, name: &str) -> bool {
+        self.names.contains(OsStr::new(name))
     }
 
     /// The identity of this harness for the record.
     pub(crate) fn process(&self) -> ProcessId {
         let (node, boot_id) = (self.node.clone(), self.boot_id.clone());
         ProcessId { node, boot_id, pid: self.pid, start_ticks: self.start_ticks }
+    }
+
+    /// What the program is given on this node.
+    pub(crate) fn allotment(&self) -> Allotment {
+        allotment(&self.node, self.slurm.is_some())
     }
 
     /// The index of this task in its job array, 0 outside of one.
@@ -106,8 +122,44 @@ pub(crate) fn is_debug(level: Option<&str>) -> bool {
         .is_some_and(|level| ["debug", "trace"].iter().any(|name| level.eq_ignore_ascii_case(name)))
 }
 
+/// What Slurm gives on this node, or what there is. The GPUs of a job are those that Slurm names.
+pub(crate) fn allotment(node: &str, is_slurm_job: bool) -> Allotment {
+    let own_cpus = || std::thread::available_parallelism().ok()?.get().try_into().ok();
+    let cpus = number("SLURM_CPUS_ON_NODE").filter(|_| is_slurm_job).or_else(own_cpus);
+    let megabytes = number::<u64>("SLURM_MEM_PER_NODE");
+    let of_cpus = || Some(number::<u64>("SLURM_MEM_PER_CPU")? * u64::from(cpus?));
+    let asked = megabytes.or_else(of_cpus).filter(|asked| is_slurm_job && *asked > 0);
+    let gpus = match text("CUDA_VISIBLE_DEVICES") {
+        Some(devices) if devices == "NoDevFiles" || devices.starts_with('-') => None,
+        Some(devices) => Some(GpuChoice::Only(devices)),
+        None if is_slurm_job => None,
+        None => Some(GpuChoice::All),
+    };
+    let memory_bytes = asked.map(|asked| asked << 20).or_else(proc_fs::total_memory);
+    Allotment { node: node.to_owned(), cpus, memory_bytes, gpus, is_slurm_job }
+}
+
+/// The list of GPUs that this process sees, whoever made them.
+pub(crate) fn visible_devices() -> Option<String> {
+    let of = |name: &str| env::var(name).ok();
+    of("CUDA_VISIBLE_DEVICES").or_else(|| of("ROCR_VISIBLE_DEVICES"))
+}
+
+/// The scratch folder that the harness of this rank has named.
+pub(crate) fn scratch() -> Option<PathBuf> {
+    env::var_os(scratch::VARIABLE).map(PathBuf::from)
+}
+
 fn number<T: std::str::FromStr>(name: &str) -> Option<T> {
     text(name)?.parse().ok()
+}
+
+/// Who pays for the job, as `sbatch` is told by its environment: jobs that this one submits for its experiment shall be
+/// paid for in the same way.
+pub(crate) fn payer() -> Vec<(&'static str, OsString)> {
+    let of = |(name, job): (&'static str, &str)| Some((name, env::var_os(job)?));
+    let all = [("SBATCH_ACCOUNT", "SLURM_JOB_ACCOUNT"), ("SBATCH_QOS", "SLURM_JOB_QOS")];
+    all.into_iter().filter_map(of).filter(|(_, value)| !value.is_empty()).collect()
 }
 
 /// The job that this process runs in.

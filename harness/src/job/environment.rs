@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use nemo_core::checksum;
 use nemo_core::environment::{self, InheritSpec, Variable};
-use nemo_core::rundir::{ExperimentDir, TaskDir, TaskSpec};
+use nemo_core::rundir::{ExperimentDir, TaskSpec};
 use nix::unistd::execve;
 
 use crate::attempt::start_error::StartError;
-use crate::job::trial::with_path;
+use crate::job::trial::{TaskSource, with_path};
 
 /// The option that says that this is done.
 pub(crate) const DONE: &str = "--environment-set";
@@ -29,17 +29,19 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Returns only if there is nothing to inherit, or with an error.
 ///
 /// Blocked signals stay blocked, and pending ones are read by the new run.
-pub(crate) fn enter(task_dir: &Path, local: bool) -> Result<(), StartError> {
-    let Some(variables) = variables(task_dir, local)? else { return Ok(()) };
+pub(crate) fn enter(source: &TaskSource, local: bool) -> Result<(), StartError> {
+    let Some(variables) = variables(source, local)? else { return Ok(()) };
     let Err(error) = run_anew(variables);
     Err(StartError::Node(format!("the environment of the program: {error}")))
 }
 
-/// What the program inherits. An unreadable specification is reported later, when the rest of it is needed.
-fn variables(task_dir: &Path, local: bool) -> Result<Option<Vec<Variable>>, StartError> {
-    let task_dir = TaskDir(fs::canonicalize(task_dir).unwrap_or_else(|_| task_dir.to_owned()));
-    let text = fs::read(task_dir.spec()).unwrap_or_default();
-    let spec = checksum::from_slice::<TaskSpec>(&text).ok().and_then(|spec| spec.inherit);
+/// What the program inherits. Only a specification that was read can say that this is nothing.
+fn variables(source: &TaskSource, local: bool) -> Result<Option<Vec<Variable>>, StartError> {
+    let task_dir = in_tries(&source.dir, || source.task_dir())?;
+    let path = source.spec(&task_dir);
+    let text = in_tries(&path, || source.text(&task_dir))?;
+    let spec = checksum::from_slice::<TaskSpec>(&text);
+    let spec = spec.map_err(|error| StartError::Node(with_path(&path, &error)))?.inherit;
     let (Some(spec), Some(dir)) = (spec, ExperimentDir::of_task(&task_dir)) else {
         return Ok(None);
     };
@@ -74,13 +76,17 @@ fn inherited(kept: Vec<Variable>, local: bool, spec: &InheritSpec) -> Vec<Variab
 }
 
 fn read(path: &Path) -> Result<Vec<Variable>, StartError> {
+    let bytes = in_tries(path, || fs::read(path))?;
+    let whole = environment::from_file(&bytes);
+    whole.map_err(|error| StartError::Permanent(with_path(path, &error)))
+}
+
+/// Reads something of a path, and tries again where that fails.
+fn in_tries<T>(path: &Path, read: impl Fn() -> io::Result<T>) -> Result<T, StartError> {
     let mut tries = 1;
     loop {
-        match fs::read(path) {
-            Ok(bytes) => {
-                let whole = environment::from_file(&bytes);
-                return whole.map_err(|error| StartError::Permanent(with_path(path, &error)));
-            }
+        match read() {
+            Ok(found) => return Ok(found),
             Err(_) if tries < TRIES => tries += 1,
             Err(error) => return Err(StartError::node(path, &error)),
         }

@@ -3,8 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use nemo_core::lines;
-use nemo_core::rundir::{AttemptRecord, Condition, Next, ParentSpec, TaskDir};
+use nemo_core::rundir::requests;
+use nemo_core::rundir::{
+    AttemptEnd, AttemptRecord, Condition, ExperimentDir, Next, ParentSpec, Request,
+    RequestedAction, TaskDir,
+};
+
+use crate::attempt::start_error::StartError;
+use crate::job::harness::Harness;
 
 /// What follows from the parents' records.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,23 +41,48 @@ pub(crate) enum FinalEnd {
 /// Ends that are known from other sources than the records.
 pub(crate) type KnownEnds = BTreeMap<(String, u32), FinalEnd>;
 
-/// Reads the records of the parents of a trial.
-pub(crate) fn readiness(parents: &[ParentSpec], index: u32, known: &KnownEnds) -> ParentReadiness {
-    judge(parents, index, |parent, trial| {
-        let end = final_end(&records(parent, trial));
-        end.or_else(|| known.get(&(parent.task.clone(), trial)).copied())
+/// Reads the records of the parents of the trial.
+pub(crate) fn readiness(
+    harness: &Harness,
+    known: &KnownEnds,
+) -> Result<ParentReadiness, StartError> {
+    let parents = &harness.trial.spec.after;
+    let requests = retries(harness, parents)?;
+    judge(parents, harness.trial.index, |parent, trial| {
+        let rows = records(harness, parent, trial)?;
+        let end = final_end(&rows, last_retry(&requests, &parent.task, trial));
+        Ok(end.or_else(|| known.get(&(parent.task.clone(), trial)).copied()))
     })
 }
 
-pub(crate) fn records(parent: &ParentSpec, trial: u32) -> Vec<AttemptRecord> {
-    let path = TaskDir(parent.dir.clone()).trial(trial).attempts();
-    lines::read(&path).unwrap_or_default().rows
+/// The requests of the experiment by which trials were to run again.
+fn retries(harness: &Harness, parents: &[ParentSpec]) -> Result<Vec<Request>, StartError> {
+    let task = parents.first().map(|parent| TaskDir(parent.dir.clone()));
+    let Some(dir) = task.as_ref().and_then(ExperimentDir::of_task) else { return Ok(Vec::new()) };
+    let mut requests = harness.read(&dir.requests(), || requests::read_for_good(&dir))?;
+    requests.retain(|request| request.action == RequestedAction::Retry);
+    Ok(requests)
 }
 
-/// The end of the last attempt, if it is final.
-fn final_end(rows: &[AttemptRecord]) -> Option<FinalEnd> {
+/// When a trial was last to run again, in unix seconds.
+fn last_retry(retries: &[Request], task: &str, trial: u32) -> Option<u64> {
+    retries.iter().filter(|request| request.covers(task, trial)).map(|request| request.time).max()
+}
+
+pub(crate) fn records(
+    harness: &Harness,
+    parent: &ParentSpec,
+    trial: u32,
+) -> Result<Vec<AttemptRecord>, StartError> {
+    harness.record(&TaskDir(parent.dir.clone()).trial(trial).attempts())
+}
+
+/// The end of the last attempt, if it is final: no end from before the trial was retried is.
+fn final_end(rows: &[AttemptRecord], retried: Option<u64>) -> Option<FinalEnd> {
     let last = rows.iter().rev().find(|row| row.as_start().is_some() || row.as_end().is_some());
-    match last?.as_end()?.next {
+    #[expect(clippy::cast_precision_loss, reason = "unix seconds")]
+    let is_newer = |end: &&AttemptEnd| retried.is_none_or(|retried| end.time >= retried as f64);
+    match last?.as_end().filter(is_newer)?.next {
         Next::Done => Some(FinalEnd::Done),
         Next::Failed => Some(FinalEnd::Lost("failed")),
         Next::Cancelled => Some(FinalEnd::Lost("was cancelled")),
@@ -64,8 +95,8 @@ fn final_end(rows: &[AttemptRecord]) -> Option<FinalEnd> {
 fn judge(
     parents: &[ParentSpec],
     index: u32,
-    end_of: impl Fn(&ParentSpec, u32) -> Option<FinalEnd>,
-) -> ParentReadiness {
+    end_of: impl Fn(&ParentSpec, u32) -> Result<Option<FinalEnd>, StartError>,
+) -> Result<ParentReadiness, StartError> {
     let mut open = Vec::new();
     let mut abandoned = None;
     for parent in parents {
@@ -74,67 +105,82 @@ fn judge(
             Condition::Ok | Condition::Failed => 0..parent.trials,
             Condition::Any => continue, // that all is over, Slurm knows
         };
-        let ends = trials.map(|trial| (trial, end_of(parent, trial)));
-        match judge_one(parent, ends) {
+        let ends = trials.map(|trial| Ok((trial, end_of(parent, trial)?)));
+        match judge_one(parent, ends)? {
             ParentReadiness::Ready => {}
             ParentReadiness::Open(more) => open.extend(more),
             ParentReadiness::Abandoned(why) => abandoned = Some(why),
-            never @ ParentReadiness::Never { .. } => return never,
+            never @ ParentReadiness::Never { .. } => return Ok(never),
         }
     }
-    match abandoned {
+    Ok(match abandoned {
         _ if !open.is_empty() => ParentReadiness::Open(open),
         Some(why) => ParentReadiness::Abandoned(why),
         None => ParentReadiness::Ready,
-    }
+    })
 }
 
 fn judge_one(
     parent: &ParentSpec,
-    ends: impl Iterator<Item = (u32, Option<FinalEnd>)>,
-) -> ParentReadiness {
+    ends: impl Iterator<Item = Result<(u32, Option<FinalEnd>), StartError>>,
+) -> Result<ParentReadiness, StartError> {
     let name = &parent.task;
     let mut open = Vec::new();
     let mut abandoned = None;
-    for (trial, end) in ends {
+    for end in ends {
+        let (trial, end) = end?;
         match (end, parent.on) {
             (None, _) => open.push((name.clone(), trial)),
             (Some(FinalEnd::Done), _) => {}
             (Some(FinalEnd::Lost(_) | FinalEnd::Abandoned), Condition::Failed) => {
-                return ParentReadiness::Ready;
+                return Ok(ParentReadiness::Ready);
             }
             (Some(FinalEnd::Abandoned), _) => abandoned = Some(trial),
             (Some(FinalEnd::Lost(what)), on) => {
                 let why = format!("`{name}` trial {trial} {what}");
-                return ParentReadiness::Never { why, of_all: on != Condition::Each };
+                return Ok(ParentReadiness::Never { why, of_all: on != Condition::Each });
             }
         }
     }
     if !open.is_empty() {
-        return ParentReadiness::Open(open);
+        return Ok(ParentReadiness::Open(open));
     }
     if let Some(trial) = abandoned {
-        return ParentReadiness::Abandoned(format!(
-            "`{name}` trial {trial} left no record of its end"
-        ));
+        let why = format!("`{name}` trial {trial} left no record of its end");
+        return Ok(ParentReadiness::Abandoned(why));
     }
     if parent.on == Condition::Failed {
         let why = format!("it is not needed: `{name}` completed");
-        return ParentReadiness::Never { why, of_all: true };
+        return Ok(ParentReadiness::Never { why, of_all: true });
     }
-    ParentReadiness::Ready
+    Ok(ParentReadiness::Ready)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    #[test]
+    fn an_end_from_before_a_retry_is_none() {
+        let end: AttemptRecord = serde_json::from_value(serde_json::json!({
+            "event": "end", "attempt": 0, "time": 1000.5, "cause": "failed", "exit_code": 1, "signal": null, "step": null,
+            "checkpoint_step": null, "next": "failed", "reason": null,
+        }))
+        .unwrap();
+        let check = |retried, expected| {
+            assert_eq!(final_end(std::slice::from_ref(&end), retried), expected);
+        };
+        check(None, Some(FinalEnd::Lost("failed")));
+        check(Some(1000), Some(FinalEnd::Lost("failed")));
+        check(Some(1001), None);
+    }
+
     #[track_caller]
     fn check(on: Condition, ends: &[Option<FinalEnd>], expected: &str) {
         let trials = u32::try_from(ends.len()).unwrap();
         let parent = ParentSpec { task: "train".into(), dir: "/x/train".into(), trials, on };
-        let readiness = judge(&[parent], 1, |_, trial| ends[trial as usize]);
-        let text = match readiness {
+        let readiness = judge(&[parent], 1, |_, trial| Ok(ends[trial as usize]));
+        let text = match readiness.unwrap() {
             ParentReadiness::Ready => "ready".to_owned(),
             ParentReadiness::Never { why, of_all } => {
                 format!("never{}: {why}", if of_all { " all" } else { "" })
@@ -143,6 +189,16 @@ mod tests {
             ParentReadiness::Abandoned(why) => format!("abandoned: {why}"),
         };
         assert_eq!(text, expected, "{on:?} {ends:?}");
+    }
+
+    #[test]
+    fn a_record_that_can_not_be_read_is_no_open_end() {
+        let parent =
+            ParentSpec { task: "train".into(), dir: "/x".into(), trials: 2, on: Condition::Ok };
+        let error = || StartError::Node("`/x`: stale".to_owned());
+        let judged =
+            judge(&[parent], 0, |_, trial| if trial == 0 { Ok(None) } else { Err(error()) });
+        assert_eq!(judged, Err(error()));
     }
 
     #[test]

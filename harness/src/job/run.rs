@@ -1,19 +1,20 @@
 //! `nemo-harness run`: runs attempts in this job, one after the other, until one does not lead to another.
 
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::time::Duration;
 
 use nemo_core::exit;
-use nemo_core::lines;
 use nemo_core::rundir::{AttemptRecord, Cause, Next};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 
+use crate::attempt::start_error::StartError;
 use crate::attempt::{self, AttemptResult};
 use crate::job::context::{JobContext, is_debug};
 use crate::job::environment;
 use crate::job::harness::Harness;
-use crate::job::trial::Trial;
+use crate::job::poll;
+use crate::job::trial::{self, TaskSource, Trial};
+use crate::monitor::alarms::Alarm;
 use crate::os::clock::{Clock, unix_now};
 use crate::os::log::{self, log_error, log_info, log_stderr};
 use crate::os::patience::Patience;
@@ -23,15 +24,15 @@ use crate::os::subprocess::{self, SubprocessResult};
 use crate::program::guard::{self, Role};
 use crate::slurm;
 use crate::slurm::requeue::{self, Stopped};
-use crate::slurm::{final_state, gate, sentinel};
+use crate::slurm::{cancel, final_state, gate, sentinel};
 use crate::supervise::StopCause;
 
 /// How long Slurm may take to answer before the program starts.
 const ANSWER: Duration = Duration::from_secs(5);
 /// How long to wait after a machine could not start a program.
 const MOMENT: Duration = Duration::from_secs(2);
-/// The longest pause between two attempts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The longest time between two attempts.
+const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
 /// How long to wait for a disk that hangs at the very end.
 const LAST_WORDS: Duration = Duration::from_mins(5);
@@ -47,33 +48,44 @@ pub(crate) enum TrialSelector {
     Offset(u32),
 }
 
+impl TrialSelector {
+    /// The trial, in a job of this index in its array.
+    pub(crate) fn index(self, array_index: u32) -> u32 {
+        match self {
+            Self::Trial(index) => index,
+            Self::Offset(offset) => offset + array_index,
+        }
+    }
+}
+
 /// How to run it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mode {
     /// Ignore the Slurm job around this process.
     pub(crate) local: bool,
     /// This process has the environment that the program inherits.
     pub(crate) in_environment: bool,
+    /// What is known to be wrong before anything runs.
+    pub(crate) at_start: Vec<Alarm>,
 }
 
 /// Runs a trial. Returns the exit code. An error means that nothing was run.
-pub(crate) fn run(task_dir: &Path, which: TrialSelector, mode: Mode) -> Result<u8, String> {
-    let Mode { local, in_environment } = mode;
+pub(crate) fn run(source: &TaskSource, which: TrialSelector, mode: Mode) -> Result<u8, String> {
+    let Mode { local, in_environment, at_start } = mode;
     let clock = Clock::start();
     let signals = signals::listen().map_err(|error| format!("signals: {error}"))?;
-    let environment = if in_environment { Ok(()) } else { environment::enter(task_dir, local) };
+    let environment = if in_environment { Ok(()) } else { environment::enter(source, local) };
     let role = guard::split(&signals).map_err(|error| format!("a subreaper: {error}"))?;
-    if let Role::Guard(code) = role {
-        return Ok(code);
+    if let Role::Guard(ended) = role {
+        let is_killed_job = ended.was_killed() && !local;
+        let code = if is_killed_job { poll::after_kill(source, which) } else { None };
+        return Ok(code.unwrap_or_else(|| ended.end_alike()));
     }
     let context = JobContext::read(local).map_err(|error| format!("/proc: {error}"))?;
-    let index = match which {
-        TrialSelector::Trial(index) => index,
-        TrialSelector::Offset(offset) => offset + context.array_index(),
-    };
+    let index = which.index(context.array_index());
     let until = clock.now() + FIRST_PATIENCE;
     let patience = Patience { signals: &signals, clock, until };
-    let trial = Trial::open(task_dir, index, patience)?;
+    let trial = Trial::open(source, index, patience)?;
     if context.debug || is_debug(trial.spec.env.get("NEMO_LOG").map(String::as_str)) {
         log::debug_to(&trial.dir.debug_log());
         log::debug(|| format!("{} on {}: {context:?}", env!("CARGO_PKG_VERSION"), context.node));
@@ -82,6 +94,7 @@ pub(crate) fn run(task_dir: &Path, which: TrialSelector, mode: Mode) -> Result<u
     let began = unix_now();
     let mut harness = Harness {
         context,
+        at_start,
         environment,
         trial,
         clock,
@@ -89,12 +102,13 @@ pub(crate) fn run(task_dir: &Path, which: TrialSelector, mode: Mode) -> Result<u
         records: SerialQueue::start("records", None),
         sentinel: None,
         grace_end: None,
+        run_start: None,
         began,
         segment_end,
     };
     if harness.trial.spec.sentinel && harness.context.slurm.is_some() {
         match sentinel::start(&harness) {
-            Ok(pid) => harness.sentinel = Some(pid),
+            Ok(sentinel) => harness.sentinel = Some(sentinel),
             Err(error) => log_stderr(&format!(
                 "the sentinel could not be started, so a preemption may come without notice: srun: {error}"
             )),
@@ -105,91 +119,118 @@ pub(crate) fn run(task_dir: &Path, which: TrialSelector, mode: Mode) -> Result<u
     if !harness.records.drain(LAST_WORDS) {
         log_stderr("the disk does not answer; the last lines of the record are not written");
     }
-    result
+    let JobEnd { code, by_itself } = result?;
+    if let Some(next) = by_itself
+        && poll::at_end(&harness)
+    {
+        // A preemption may have begun meanwhile: Slurm would call the job preempted all the same.
+        final_state::settle(&harness, next, false);
+    }
+    Ok(code)
+}
+
+/// How this job ends.
+#[derive(Clone, Copy, Debug)]
+struct JobEnd {
+    code: u8,
+    /// How the trial ended, if it did so by itself: nobody waits for the node, or will kill this process soon.
+    by_itself: Option<Next>,
+}
+
+impl JobEnd {
+    /// The end of a job that is being stopped, or has asked for its requeue.
+    fn at_once(code: u8) -> Self {
+        Self { code, by_itself: None }
+    }
 }
 
 /// The exit code of a job that must not run an attempt.
-fn leaves_at_once(harness: &Harness) -> Option<u8> {
-    let rows = lines::read(&harness.trial.dir.attempts()).unwrap_or_default().rows;
+fn leaves_at_once(harness: &Harness, rows: &[AttemptRecord]) -> Result<Option<u8>, StartError> {
     // Slurm may start a finished job again, by itself or on request.
     if matches!(rows.last(), Some(AttemptRecord::End(end)) if end.next == Next::Done) {
         log_info("the trial is done already; nothing is run again");
         final_state::settle(harness, Next::Done, true);
-        return Some(exit::DONE);
+        return Ok(Some(exit::DONE));
     }
-    let job = harness.context.slurm.as_ref()?;
-    if requeue::was_cancelled(harness, &rows) {
-        return Some(requeue::cancel_again(harness, job));
+    let Some(job) = &harness.context.slurm else { return Ok(None) };
+    if cancel::was_requested(harness, rows)? {
+        return Ok(Some(cancel::cancel_again(harness, job)));
     }
-    let has_run = rows.iter().any(|row| row.as_start().is_some());
-    if has_run { None } else { gate::refuses(harness, job) }
+    if has_run(rows) { Ok(None) } else { gate::refuses(harness, job) }
 }
 
-fn attempts(harness: &mut Harness) -> Result<u8, String> {
-    if let Some(code) = leaves_at_once(harness) {
-        return Ok(code);
+fn has_run(rows: &[AttemptRecord]) -> bool {
+    rows.iter().any(|row| row.as_start().is_some())
+}
+
+fn attempts(harness: &mut Harness) -> Result<JobEnd, String> {
+    let rows = harness.record(&harness.trial.dir.attempts()).map_err(|why| why.to_string())?;
+    if let Some(code) = leaves_at_once(harness, &rows).map_err(|why| why.to_string())? {
+        return Ok(JobEnd::at_once(code));
     }
-    if requeue::is_paused(&harness.trial.dir) {
+    if has_run(&rows) {
+        poll::before_restart(harness);
+    }
+    if trial::is_paused(&harness.trial.dir) {
         log_info("the trial is paused: `nemo-slurm resume` lets it go on");
         let stopped =
             Stopped { cause: Some(StopCause::Paused), is_confirmed: false, deadline: None };
-        return Ok(requeue::requeue(harness, 0, stopped));
+        return Ok(JobEnd::at_once(requeue::requeue(harness, 0, stopped)));
     }
-    let mut pause = Duration::from_secs(1);
+    let mut delay = Duration::from_secs(1);
     loop {
         let (verdict, attempt, stopped, progress) = match attempt::run(harness)? {
             AttemptResult::Recorded { verdict, attempt, stopped, progress } => {
                 (verdict, attempt, stopped, progress)
             }
-            AttemptResult::Superseded => return Ok(exit::SUPERSEDED),
+            AttemptResult::Superseded => return Ok(JobEnd::at_once(exit::SUPERSEDED)),
             AttemptResult::Stale(holder) => {
                 log_stderr(&format!(
                     "a later run of this job already works on this trial on {}; this one leaves",
                     holder.process.node
                 ));
-                return Ok(exit::SUPERSEDED);
+                return Ok(JobEnd::at_once(exit::SUPERSEDED));
             }
         };
         if !matches!(verdict.next, Next::Requeue | Next::Restart) {
             final_state::settle(harness, verdict.next, stopped.cause.is_some());
         }
+        let by_itself = stopped.cause.is_none().then_some(verdict.next);
+        let end = |code| Ok(JobEnd { code, by_itself });
         match verdict.next {
-            Next::Done => return Ok(exit::DONE),
+            Next::Done => return end(exit::DONE),
             Next::Failed => {
                 log_error(&verdict.reason);
-                return Ok(if harness.context.slurm.is_some() {
-                    exit::NEVER
-                } else {
-                    exit::FAILED
-                });
+                let on_slurm = harness.context.slurm.is_some();
+                return end(if on_slurm { exit::NEVER } else { exit::FAILED });
             }
-            Next::Cancelled => return Ok(exit::CANCELLED),
-            Next::Timeout => return Ok(exit::TIMEOUT),
+            Next::Cancelled => return Ok(JobEnd::at_once(exit::CANCELLED)),
+            Next::Timeout => return end(exit::TIMEOUT),
             Next::Requeue => {
                 // Without Slurm there is no other node and no queue. The machine may recover in a moment.
                 if harness.context.slurm.is_none() && verdict.cause == Cause::NodeFailure {
                     wait(harness, MOMENT);
                 }
-                return Ok(requeue::requeue(harness, attempt, stopped));
+                return Ok(JobEnd::at_once(requeue::requeue(harness, attempt, stopped)));
             }
-            Next::Restart if requeue::is_paused(&harness.trial.dir) => {
-                return Ok(requeue::requeue(harness, attempt, stopped));
+            Next::Restart if trial::is_paused(&harness.trial.dir) => {
+                return Ok(JobEnd::at_once(requeue::requeue(harness, attempt, stopped)));
             }
             Next::Restart if verdict.cause == Cause::Restart && progress => {
-                pause = Duration::from_secs(1);
+                delay = Duration::from_secs(1);
             }
             Next::Restart => {
-                wait(harness, pause);
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                wait(harness, delay);
+                delay = (delay * 2).min(LONGEST_DELAY);
             }
         }
     }
 }
 
 /// Waits before the next attempt, unless a signal is pending. The next attempt will read it.
-fn wait(harness: &Harness, pause: Duration) {
-    let timeout = PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO);
-    poll(&mut [PollFd::new(harness.signals.as_fd(), PollFlags::POLLIN)], timeout).ok();
+fn wait(harness: &Harness, delay: Duration) {
+    let timeout = PollTimeout::try_from(delay).unwrap_or(PollTimeout::ZERO);
+    nix::poll::poll(&mut [PollFd::new(harness.signals.as_fd(), PollFlags::POLLIN)], timeout).ok();
 }
 
 /// When this segment ends.

@@ -1,10 +1,12 @@
 //! The trial that is run: its task's specification and its parameters, as they were submitted.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nemo_core::checksum;
 use nemo_core::durable;
+use nemo_core::open;
+use nemo_core::package::ShippedPackage;
 use nemo_core::rundir::{self, Params, TaskDir, TaskSpec, TrialDir, trials};
 use nix::sys::signal::Signal;
 
@@ -19,43 +21,93 @@ pub(crate) struct Trial {
     /// Where the other trials lie.
     pub(crate) task: TaskDir,
     pub(crate) dir: TrialDir,
-    /// What asks the program to save.
-    pub(crate) signal: Signal,
+    /// The code that was shipped with the experiment.
+    pub(crate) package: Option<ShippedPackage>,
+    /// What asks the program to save; none where it saves by itself.
+    pub(crate) signal: Option<Signal>,
+}
+
+/// Where a task is described.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TaskSource {
+    /// Its folder.
+    pub(crate) dir: PathBuf,
+    /// The file in it that is read instead of `task.json`.
+    pub(crate) spec: Option<String>,
+    /// What that file holds, where this process has written it: another job may write it anew.
+    pub(crate) text: Option<Vec<u8>>,
+    /// The GPUs of this machine that the local runner has given the trial: `CUDA_VISIBLE_DEVICES`.
+    pub(crate) gpus: Option<String>,
+}
+
+impl TaskSource {
+    /// The folder, whatever links lead to it.
+    pub(crate) fn task_dir(&self) -> std::io::Result<TaskDir> {
+        fs::canonicalize(&self.dir).map(TaskDir)
+    }
+
+    /// The file that describes the task.
+    pub(crate) fn spec(&self, task: &TaskDir) -> PathBuf {
+        self.spec.as_ref().map_or_else(|| task.spec(), |name| task.0.join(name))
+    }
+
+    /// What it says.
+    pub(crate) fn text(&self, task: &TaskDir) -> std::io::Result<Vec<u8>> {
+        self.text.clone().map_or_else(|| fs::read(self.spec(task)), Ok)
+    }
 }
 
 impl Trial {
     /// Reads the task's files, and makes the trial's folder.
     pub(crate) fn open(
-        task_dir: &Path,
+        source: &TaskSource,
         index: u32,
         patience: Patience<'_>,
     ) -> Result<Self, String> {
-        let found = patience.with(|| fs::canonicalize(task_dir));
-        let task_dir = found.map_err(|error| with_path(task_dir, &error))?;
-        let task_dir = TaskDir(task_dir);
-        let path = task_dir.spec();
-        let text = patience.with(|| fs::read(&path)).map_err(|error| with_path(&path, &error))?;
-        let spec: TaskSpec =
+        let found = patience.with(|| source.task_dir());
+        let task_dir = found.map_err(|error| with_path(&source.dir, &error))?;
+        let path = source.spec(&task_dir);
+        let text = patience.with(|| source.text(&task_dir));
+        let text = text.map_err(|error| with_path(&path, &error))?;
+        let mut spec: TaskSpec =
             checksum::from_slice(&text).map_err(|error| with_path(&path, &error))?;
         if spec.schema != 1 {
             let text = format!("`{}` has schema {}", path.display(), spec.schema);
             return Err(format!("{text}, this nemo-harness reads schema 1; take a newer one"));
         }
+        if let Some(gpus) = &source.gpus {
+            spec.env.insert("CUDA_VISIBLE_DEVICES".to_owned(), gpus.clone());
+        }
         let lines = task_dir.trial_lines();
         let line = patience.with(|| trials::read_one(&lines, index));
         let line = line.map_err(|error| with_path(&lines, &error))?;
         let dir = task_dir.trial(index);
-        let made = patience.with(|| durable::create_dir_all(dir.path()));
+        let made = patience.with(|| durable::create_dir_below(&task_dir.0, dir.path()));
         made.map_err(|error| with_path(dir.path(), &error))?;
+        let package = package(&spec, patience)?;
         let signal = save_signal(&spec.checkpoint.signal)?;
-        let trial = Self { spec, index, params: line.params, task: task_dir, dir, signal };
+        let (params, task) = (line.params, task_dir);
+        let trial = Self { spec, index, params, task, dir, package, signal };
         let params = serde_json::to_vec_pretty(&trial.params).map_err(|error| error.to_string())?;
         let path = trial.dir.params();
-        if fs::read(&path).ok().as_ref() != Some(&params) {
+        if open::read(&path).ok().as_ref() != Some(&params) {
             let written = patience.with(|| durable::replace_file_durably(&path, &params));
             written.map_err(|error| with_path(&path, &error))?;
         }
         Ok(trial)
+    }
+
+    /// Where the program runs. A trial whose code was shipped has a folder of its own.
+    pub(crate) fn workdir(&self) -> PathBuf {
+        match &self.package {
+            Some(package) => self.dir.work().join(&package.folder),
+            None => self.spec.workdir.clone(),
+        }
+    }
+
+    /// What names the trial to trackers: the same in all of its attempts, and no other trial's.
+    pub(crate) fn run_id(&self) -> String {
+        format!("{}-{}-{}", self.spec.experiment, self.spec.task, self.index)
     }
 
     /// A parameter called `seed`, where there is one.
@@ -70,10 +122,29 @@ pub(crate) fn with_path(path: &Path, error: &dyn std::fmt::Display) -> String {
     format!("`{}`: {error}", path.display())
 }
 
-fn save_signal(name: &str) -> Result<Signal, String> {
+/// What was shipped with the experiment.
+fn package(spec: &TaskSpec, patience: Patience<'_>) -> Result<Option<ShippedPackage>, String> {
+    let Some(path) = &spec.package else { return Ok(None) };
+    let text = patience.with(|| fs::read(path)).map_err(|error| with_path(path, &error))?;
+    checksum::from_slice(&text).map(Some).map_err(|error| with_path(path, &error))
+}
+
+fn save_signal(name: &str) -> Result<Option<Signal>, String> {
+    if name == rundir::NO_SIGNAL {
+        return Ok(None);
+    }
     let signal = rundir::save_signal(name).and_then(|short| format!("SIG{short}").parse().ok());
     let names = rundir::SAVE_SIGNALS.join(", ");
-    signal.ok_or_else(|| format!("checkpoint.signal `{name}` is none of {names}"))
+    signal
+        .map(Some)
+        .ok_or_else(|| format!("checkpoint.signal `{name}` is not one of {names}, none"))
+}
+
+/// Whether the trial is paused.
+pub(crate) fn is_paused(dir: &TrialDir) -> bool {
+    // This node may remember for half a minute that a file of a shared disk was not there.
+    open::refresh(dir.path());
+    dir.pause().exists()
 }
 
 #[cfg(test)]
@@ -92,13 +163,26 @@ pub(crate) mod tests {
         });
         let Value::Object(params) = params else { panic!("parameters are a table") };
         Trial {
+            package: None,
             spec: serde_json::from_value(spec).unwrap(),
             index: 2,
             params,
             task: TaskDir("/x/train".into()),
             dir: TrialDir("/x/train/trials/2".into()),
-            signal: Signal::SIGUSR1,
+            signal: Some(Signal::SIGUSR1),
         }
+    }
+
+    #[test]
+    fn what_another_job_writes_meanwhile_is_not_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let task = TaskDir(folder.path().to_owned());
+        nemo_core::durable::write_synced(&folder.path().join("task.0.json"), b"theirs").unwrap();
+        let spec = Some("task.0.json".to_owned());
+        let source = TaskSource { dir: task.0.clone(), spec, text: None, gpus: None };
+        assert_eq!(source.text(&task).unwrap(), b"theirs");
+        let source = TaskSource { text: Some(b"ours".to_vec()), ..source };
+        assert_eq!(source.text(&task).unwrap(), b"ours");
     }
 
     #[test]
@@ -109,7 +193,8 @@ pub(crate) mod tests {
 
     #[test]
     fn signals_are_named_with_or_without_sig() {
-        assert_eq!(save_signal("SIGUSR2"), Ok(Signal::SIGUSR2));
+        assert_eq!(save_signal("SIGUSR2"), Ok(Some(Signal::SIGUSR2)));
+        assert_eq!(save_signal("none"), Ok(None));
         assert!(rundir::SAVE_SIGNALS.iter().all(|name| save_signal(name).is_ok()));
         assert!(save_signal("KILL").is_err());
     }

@@ -1,5 +1,7 @@
 //! Classifies a failure by the last line of the program's error output. Pure.
 
+use nemo_core::error_class::{self, ErrorClass};
+
 /// The class of a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FailureClass {
@@ -13,10 +15,6 @@ pub(crate) enum FailureClass {
     Machine,
 }
 
-/// Python's errors before any work can begin.
-const CONFIGURATION: [&str; 5] =
-    ["ModuleNotFoundError:", "ImportError:", "SyntaxError:", "IndentationError:", "TabError:"];
-
 /// What a shell prints when it can't start a program on this machine or now, and exits with 126 or 127.
 const MACHINE: [&str; 6] = [
     "Text file busy",
@@ -29,7 +27,7 @@ const MACHINE: [&str; 6] = [
 
 /// Classifies an exit. `worked`: the program showed that it works, so its configuration is valid.
 pub(crate) fn judge(code: Option<i32>, last_line: &str, worked: bool) -> FailureClass {
-    let is_python = CONFIGURATION.iter().any(|start| last_line.starts_with(start));
+    let is_python = error_class::is_python_start(last_line);
     let is_usage = code == Some(2)
         && (last_line.contains(": error: ") || last_line.contains("can't open file"));
     if !worked && ((code == Some(1) && is_python) || is_usage) {
@@ -38,10 +36,10 @@ pub(crate) fn judge(code: Option<i32>, last_line: &str, worked: bool) -> Failure
     if matches!(code, Some(126 | 127)) && MACHINE.iter().any(|word| last_line.contains(word)) {
         return FailureClass::Machine;
     }
-    let is_memory = last_line.starts_with("MemoryError")
-        || last_line.contains("OutOfMemoryError")
-        || last_line.contains("CUDA out of memory")
-        || last_line.contains("HIP out of memory");
+    let is_memory = matches!(
+        error_class::of(last_line),
+        Some(ErrorClass::OutOfMemory | ErrorClass::GpuOutOfMemory)
+    );
     if code.is_some() && is_memory { FailureClass::Memory } else { FailureClass::Unknown }
 }
 
@@ -79,6 +77,19 @@ mod tests {
         check(1, "RuntimeError: CUDA out of memory. Tried to allocate", true, FailureClass::Memory);
         check(1, "torch.OutOfMemoryError: CUDA out of memory", true, FailureClass::Memory);
         check(1, "MemoryError", false, FailureClass::Memory);
+        check(1, "std::bad_alloc", false, FailureClass::Memory);
+        check(
+            1,
+            "RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.",
+            true,
+            FailureClass::Memory,
+        );
+        check(
+            1,
+            "srun: error: Unable to allocate resources: Invalid partition name specified",
+            false,
+            FailureClass::Unknown,
+        );
         check(1, "ValueError: ModuleNotFoundError: no", false, FailureClass::Unknown);
         check(1, "", false, FailureClass::Unknown);
         check(126, "sh: 1: ./train: Text file busy", false, FailureClass::Machine);

@@ -1,86 +1,27 @@
-//! Metrics by pattern: what a program prints becomes lines of `metrics.jsonl`.
+//! Has `metrics.jsonl` written, and takes out what lies past the checkpoint that a trial goes on from.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::sleep;
+use std::time::Duration;
 
 use nemo_core::durable::{self, Appender};
 use nemo_core::lines::{self, JsonLine};
 use nemo_core::open;
 use nemo_core::rundir::{MetricSpec, MetricsLine};
-use regex_lite::Regex;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
-use crate::os::serial_queue::SerialQueue;
+use crate::os::patience::may_pass;
+use crate::os::serial_queue::{PendingAnswer, SerialQueue};
 
-/// The patterns, and where the program is.
-#[derive(Debug)]
-pub(crate) struct Patterns {
-    values: Vec<(String, Regex)>,
-    /// The one that tells the step.
-    step: Option<Regex>,
-    pub(crate) current: Option<u64>,
-}
-
-impl Patterns {
-    pub(crate) fn new(patterns: &BTreeMap<String, String>) -> Result<Self, String> {
-        let mut values = Vec::new();
-        for (name, pattern) in patterns {
-            let bad_pattern =
-                |why: String| format!("the pattern of metric `{name}`, `{pattern}`: {why}");
-            let regex = Regex::new(pattern).map_err(|error| bad_pattern(error.to_string()))?;
-            if regex.captures_len() < 2 {
-                return Err(bad_pattern("it needs a group `(…)` around the value".to_owned()));
-            }
-            values.push((name.clone(), regex));
-        }
-        let tells = ["step", "epoch"];
-        let at = tells.iter().find_map(|step| values.iter().position(|(name, _)| name == step));
-        let step = at.map(|at| values.remove(at).1);
-        Ok(Self { values, step, current: None })
-    }
-
-    /// Whether there is anything to look for.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.values.is_empty() && self.step.is_none()
-    }
-
-    /// Whether the program tells its steps.
-    pub(crate) fn has_step(&self) -> bool {
-        self.step.is_some()
-    }
-
-    /// All that one line tells. A line with only a step in it sets the step.
-    pub(crate) fn line(&mut self, line: &str) -> Option<Map<String, Value>> {
-        if let Some(step) = self.step.as_ref().and_then(|step| number(step, line)) {
-            self.current = whole(step).or(self.current);
-        }
-        let mut found = Map::new();
-        for (name, regex) in &self.values {
-            if let Some(value) = number(regex, line) {
-                found.insert(
-                    name.clone(),
-                    Number::from_f64(value).map_or(Value::Null, Value::Number),
-                );
-            }
-        }
-        (!found.is_empty()).then_some(found)
-    }
-}
-
-fn number(regex: &Regex, line: &str) -> Option<f64> {
-    let text = regex.captures(line)?.get(1)?.as_str();
-    text.trim().trim_end_matches([',', ';', '%']).replace('_', "").parse().ok()
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
-fn whole(step: f64) -> Option<u64> {
-    (0.0..9e15).contains(&step).then_some(step as u64)
-}
+/// The pauses before a line is tried again: a server that restarts or fails over answers ESTALE for a moment.
+const PAUSES: [Duration; 3] =
+    [Duration::from_millis(10), Duration::from_millis(100), Duration::from_millis(500)];
 
 /// Has `metrics.jsonl` written.
 #[derive(Debug)]
@@ -88,7 +29,7 @@ pub(crate) struct Recorder {
     path: PathBuf,
     attempt: u32,
     records: SerialQueue,
-    file: Arc<Mutex<Option<Appender>>>,
+    file: Arc<Mutex<MetricsFile>>,
     /// The bytes in the file once all is written: what a checkpoint remembers where there are no steps.
     length: u64,
     written: Arc<WriteProgress>,
@@ -162,13 +103,16 @@ impl Recorder {
         let (file, written) = (Arc::clone(&self.file), Arc::clone(&self.written));
         self.records.add(line.len(), move || {
             let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-            let result = append(&mut file, &path, &line);
+            let result = file.append(&path, &line);
             let mut state = written.state.lock().unwrap_or_else(PoisonError::into_inner);
             state.until = until;
-            if let Err(error) = result {
+            if !matches!(result, Ok(Tries::One))
+                && let Ok(metadata) = fs::metadata(&path)
+            {
                 // From then on the file's length says what is in it.
-                let length = fs::metadata(&path).map_or(0, |metadata| metadata.len());
-                state.more = length.cast_signed().saturating_sub(until.cast_signed());
+                state.more = metadata.len().cast_signed().saturating_sub(until.cast_signed());
+            }
+            if let Err(error) = result {
                 failed(error);
             }
             drop(state);
@@ -178,13 +122,103 @@ impl Recorder {
     }
 }
 
-fn append(file: &mut Option<Appender>, path: &Path, line: &[u8]) -> io::Result<()> {
-    let open = match file.take() {
-        Some(open) => open,
-        None => Appender::open(path)?,
+impl Recorder {
+    /// Takes out what was reported from this step on: it will be done again. Answers with the last step that stays.
+    pub(crate) fn cut_before(&self, step: u64) -> PendingAnswer<Option<u64>> {
+        let (path, file) = (self.path.clone(), Arc::clone(&self.file));
+        let written = Arc::clone(&self.written);
+        self.records.ask(move || {
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            file.open = None;
+            let last = step.checked_sub(1);
+            roll_back(&path, last.map(|last| (last, 0))).ok()?;
+            let mut state = written.state.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Ok(metadata) = fs::metadata(&path) {
+                state.more = metadata.len().cast_signed().saturating_sub(state.until.cast_signed());
+            }
+            drop(state);
+            last_step(&path).ok()?
+        })
+    }
+}
+
+/// The last step in the record.
+fn last_step(path: &Path) -> io::Result<Option<u64>> {
+    let mut last = None;
+    lines::each(path, |line| {
+        let row = serde_json::from_slice::<ReportedStep>(line.text).ok();
+        last = last.max(row.and_then(|row| row.step));
+        Ok(())
+    })?;
+    Ok(last)
+}
+
+/// The open `metrics.jsonl`.
+#[derive(Debug, Default)]
+struct MetricsFile {
+    open: Option<Appender>,
+    /// The last line was given up: the next ones are not waited for.
+    has_failed: bool,
+}
+
+/// How many tries a line took.
+#[derive(Debug, PartialEq, Eq)]
+enum Tries {
+    One,
+    /// The file may hold more than the line: the remains of the first.
+    Several,
+}
+
+impl MetricsFile {
+    /// Appends a line. What a disk does not take for a moment is tried again, once each line while nothing gets through.
+    fn append(&mut self, path: &Path, line: &[u8]) -> io::Result<Tries> {
+        let Err(mut error) = self.append_once(path, line) else {
+            self.has_failed = false;
+            return Ok(Tries::One);
+        };
+        let pauses = if self.has_failed { &[] } else { &PAUSES[..] };
+        for pause in pauses {
+            if !may_pass(&error) {
+                break;
+            }
+            sleep(*pause);
+            match self.append_again(path, line) {
+                Ok(()) => return Ok(Tries::Several),
+                Err(again) => error = again,
+            }
+        }
+        self.has_failed = true;
+        Err(error)
+    }
+
+    fn append_once(&mut self, path: &Path, line: &[u8]) -> io::Result<()> {
+        let open = match self.open.take() {
+            Some(open) => open,
+            None => Appender::open(path)?,
+        };
+        // After an error it is opened anew: the handle may be stale, the line torn.
+        self.open.insert(open).plain_line_unsynced(line).inspect_err(|_| self.open = None)
+    }
+
+    /// The answer to a write that was done may have been lost.
+    fn append_again(&mut self, path: &Path, line: &[u8]) -> io::Result<()> {
+        open::refresh(path);
+        if ends_with(path, line)? { Ok(()) } else { self.append_once(path, line) }
+    }
+}
+
+/// Whether this is the last line of a file.
+fn ends_with(path: &Path, line: &[u8]) -> io::Result<bool> {
+    let file = match open::to_read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        file => file?,
     };
-    // After an error it is opened anew: the handle may be stale, the line torn.
-    file.insert(open).plain_line_unsynced(line).inspect_err(|_| *file = None)
+    let mut last = vec![0; line.len() + 1];
+    let Some(from) = file.metadata()?.len().checked_sub(last.len() as u64) else {
+        return Ok(false);
+    };
+    file.read_exact_at(&mut last, from)?;
+    Ok(last.strip_suffix(b"\n") == Some(line))
 }
 
 /// The last step that was validated, and the best value of a metric then.
@@ -270,43 +304,6 @@ pub(crate) fn roll_back(path: &Path, resumed: ResumedAt) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn patterns(list: &[(&str, &str)]) -> Result<Patterns, String> {
-        let owned = |(name, pattern): &(&str, &str)| ((*name).to_owned(), (*pattern).to_owned());
-        Patterns::new(&list.iter().map(owned).collect())
-    }
-
-    #[track_caller]
-    fn check(patterns: &mut Patterns, line: &str, step: Option<u64>, values: &str) {
-        let found =
-            patterns.line(line).map_or(String::new(), |found| Value::Object(found).to_string());
-        assert_eq!((patterns.current, found.as_str()), (step, values), "{line:?}");
-    }
-
-    #[test]
-    fn a_line_tells_values_and_the_step() {
-        let list = [("loss", r"loss: (\S+)"), ("acc", r"acc=(\S+)"), ("step", r"step (\d+)")];
-        let mut patterns = patterns(&list).unwrap();
-        check(&mut patterns, "hello", None, "");
-        check(&mut patterns, "loss: 0.5", None, r#"{"loss":0.5}"#);
-        check(&mut patterns, "step 7", Some(7), "");
-        check(&mut patterns, "loss: 1e-3, acc=97%", Some(7), r#"{"acc":97.0,"loss":0.001}"#);
-        check(&mut patterns, "step 8 loss: nan", Some(8), r#"{"loss":null}"#);
-        check(&mut patterns, "loss: inf acc=-inf", Some(8), r#"{"acc":null,"loss":null}"#);
-        check(&mut patterns, "loss: what", Some(8), "");
-    }
-
-    #[test]
-    fn epoch_is_the_step_where_there_is_no_step() {
-        let mut patterns = patterns(&[("epoch", r"epoch (\S+)"), ("l", r"l=(\S+)")]).unwrap();
-        check(&mut patterns, "epoch 3 l=1", Some(3), r#"{"l":1.0}"#);
-    }
-
-    #[test]
-    fn a_bad_pattern_is_told() {
-        assert!(patterns(&[("loss", "loss")]).unwrap_err().contains("group"));
-        assert!(patterns(&[("loss", "(")]).unwrap_err().contains("`loss`"));
-    }
-
     #[test]
     fn a_mark_waits_for_what_was_reported_before_it() {
         let folder = tempfile::tempdir().unwrap();
@@ -345,6 +342,24 @@ mod tests {
             length.cast_signed() - recorder.length.cast_signed();
         recorder.report(Some(2), 1.0, Map::new(), false, |error| panic!("{error}")).unwrap();
         assert_eq!(recorder.mark().reached().1, fs::metadata(&path).unwrap().len());
+    }
+
+    #[test]
+    fn a_line_that_was_written_is_known_by_the_end_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        assert!(!ends_with(&path, b"{}").unwrap());
+        for (content, expected) in [("", false), ("{}", false), ("{}\n", true), ("{}\n{\n", false)]
+        {
+            fs::write(&path, content).unwrap();
+            assert_eq!(ends_with(&path, b"{}").unwrap(), expected, "{content:?}");
+        }
+        let mut file = MetricsFile::default();
+        fs::write(&path, "{\"a\":1}\n{\"a\":").unwrap();
+        file.append_again(&path, b"{\"a\":2}").unwrap();
+        file.append_again(&path, b"{\"a\":2}").unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text, "{\"a\":1}\n{\"a\":<torn>\n{\"a\":2}\n");
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Monitors the running program's output and messages: steps, metrics, saves, signs of life.
 
+pub(crate) mod alarms;
 pub(crate) mod failure_class;
 pub(crate) mod log_policy;
 pub(crate) mod metrics;
+mod reported_result;
+mod said;
 pub(crate) mod watchdog;
 
 use std::collections::VecDeque;
@@ -13,12 +16,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nemo_core::durable;
+use nemo_core::patterns::Patterns;
 use nemo_core::rundir::{LogPolicy, Progress, TrialDir};
 use serde_json::{Map, Value};
 
 use crate::checkpoint::candidate::ProgramPosition;
+use crate::monitor::alarms::{Alarm, Alarms};
 use crate::monitor::log_policy::Policies;
-use crate::monitor::metrics::{Patterns, Recorder};
+use crate::monitor::metrics::Recorder;
+use crate::monitor::said::ProgramNotes;
 use crate::monitor::watchdog::Watchdog;
 use crate::os::clock::{Time, unix_now};
 use crate::os::log::Log;
@@ -57,15 +63,26 @@ pub(crate) struct Monitor {
     pending_sizes: Option<PendingAnswer<[u64; 3]>>,
     size_queue: SerialQueue,
     records: SerialQueue,
+    notes: ProgramNotes,
     /// How many reports could not be written.
     unwritten: u64,
     /// The last reports.
     reported: VecDeque<(Option<u64>, bool, Map<String, Value>)>,
+    /// The step of the last row of metrics.
+    recorded_step: Option<u64>,
     /// The progress that was last written, and when.
     written_progress: (Option<Progress>, Time),
     published_version: u64,
     /// Whether the program has sent a message.
     uses_messages: bool,
+    /// The program may go on by itself: its first step tells what of the record it will do again.
+    may_go_on: bool,
+    went_on: Option<PendingAnswer<Option<u64>>>,
+    /// What a person should know.
+    pub(crate) alarms: Alarms,
+    /// How many lines the program has printed.
+    lines: u64,
+    has_step: bool,
 }
 
 /// The configuration of an attempt's monitor.
@@ -77,6 +94,9 @@ pub(crate) struct MonitorConfig {
     pub(crate) session: Session,
     pub(crate) socket: Option<Socket>,
     pub(crate) watchdog: Option<Watchdog>,
+    /// The program looks after its own checkpoints, and none of ours was given to it.
+    pub(crate) may_go_on: bool,
+    pub(crate) alarms: Alarms,
 }
 
 /// An event that the event loop must act on.
@@ -90,6 +110,10 @@ pub(crate) enum MonitorEvent {
     Policy { policy: LogPolicy, line: String },
     /// The program has given no sign of life since then.
     Hung { since: Time },
+    /// The program went on by itself after this step of an earlier attempt.
+    WentOn { step: u64 },
+    /// Something goes wrong though nothing has failed.
+    Alarm(Alarm),
 }
 
 impl Monitor {
@@ -99,9 +123,19 @@ impl Monitor {
         sources: MonitorConfig,
         records: &SerialQueue,
     ) -> Self {
-        let MonitorConfig { streams, patterns, policies, session, socket, watchdog } = sources;
+        let MonitorConfig {
+            streams,
+            patterns,
+            policies,
+            session,
+            socket,
+            watchdog,
+            may_go_on,
+            alarms,
+        } = sources;
         let recorder = Recorder::new(dir.metrics(), attempt, records);
         Self {
+            notes: ProgramNotes::new(dir.clone(), records),
             dir,
             attempt,
             streams,
@@ -117,9 +151,15 @@ impl Monitor {
             records: records.clone(),
             unwritten: 0,
             reported: VecDeque::new(),
+            recorded_step: None,
             written_progress: (None, Time::ZERO),
             published_version: 0,
             uses_messages: false,
+            may_go_on,
+            went_on: None,
+            alarms,
+            lines: 0,
+            has_step: false,
         }
     }
 
@@ -150,10 +190,20 @@ impl Monitor {
             let Some(received) = self.socket.as_mut().and_then(Socket::receive) else { break };
             happened.extend(self.message(&received, now, log));
         }
+        if let Some(found) = self.went_on.as_ref().and_then(PendingAnswer::take) {
+            self.went_on = None;
+            happened.extend(found.map(|step| MonitorEvent::WentOn { step }));
+        }
+        if let Some(step) = self.session.reported_step
+            && !std::mem::replace(&mut self.has_step, true)
+        {
+            happened.extend(self.alarms.first_step(step).map(MonitorEvent::Alarm));
+        }
         self.session.tick(now);
         self.publish();
         self.show(now);
         if !stopping {
+            happened.extend(self.alarms.tick(now).map(MonitorEvent::Alarm));
             happened.extend(self.check_watchdog(now));
         }
         happened
@@ -173,6 +223,14 @@ impl Monitor {
                 MessageEffect::Report { step, values, validation } => {
                     self.report(step, values, validation, log);
                 }
+                MessageEffect::NoMetrics(names) => {
+                    happened.extend(self.alarms.no_metrics(&names).map(MonitorEvent::Alarm));
+                }
+                MessageEffect::Result(values) => {
+                    reported_result::add(&self.records, self.dir.reported_result(), values);
+                }
+                MessageEffect::Note(text, metadata) => self.notes.note(text, metadata),
+                MessageEffect::Artifact(path) => self.notes.artifact(&path),
                 MessageEffect::Complete { name, step } => {
                     happened.push(MonitorEvent::Complete { name, step });
                 }
@@ -212,6 +270,7 @@ impl Monitor {
     /// Handles one line of the program's output.
     pub(crate) fn line(&mut self, line: &str, now: Time, log: &mut Log) -> Vec<MonitorEvent> {
         self.alive(now);
+        self.lines += 1;
         let values = self.patterns.line(line);
         let step = self.patterns.current.filter(|_| self.patterns.has_step());
         if step.is_some() && step != self.session.reported_step {
@@ -252,6 +311,11 @@ impl Monitor {
         validation: bool,
         log: &mut Log,
     ) {
+        if let Some(step) = step.filter(|_| self.may_go_on) {
+            self.may_go_on = false;
+            self.went_on = Some(self.recorder.cut_before(step));
+        }
+        self.recorded_step = step;
         let mut own = log.clone();
         let failed = move |error| own.note(&format!("a metric could not be written: {error}"));
         let result = self.recorder.report(step, unix_now(), values, validation, failed);
@@ -291,6 +355,7 @@ impl Monitor {
 
     /// Counts a sign of life.
     pub(crate) fn alive(&mut self, now: Time) {
+        self.alarms.sign(now);
         if let Some(dog) = &mut self.watchdog {
             dog.alive(now);
         }
@@ -302,8 +367,10 @@ impl Monitor {
         Progress { attempt, step: *step, total: *total, progress: *progress, status }
     }
 
+    /// Whether the folder does not tell how far the program is: neither the metrics nor the progress that was written last.
     fn is_stale(&self) -> bool {
-        self.uses_messages && self.written_progress.0 != Some(self.progress())
+        let is_ahead = self.session.reported_step > self.recorded_step;
+        (self.uses_messages || is_ahead) && self.written_progress.0 != Some(self.progress())
     }
 
     /// Writes the progress for those who read the folder.
@@ -327,6 +394,13 @@ impl Monitor {
         self.written_progress = (Some(progress), now);
     }
 
+    /// The step of a checkpoint that is taken of the program now. One that has told none in this attempt may be one that
+    /// never does: what it was resumed from says nothing of how far it is.
+    pub(crate) fn step_to_take(&self) -> Option<u64> {
+        let Session { step, reported_step, .. } = self.session;
+        if self.patterns.has_step() { step } else { reported_step }
+    }
+
     /// The program's present step, and the end of its metrics.
     pub(crate) fn position(&self) -> ProgramPosition {
         ProgramPosition { step: self.session.reported_step, metrics: Some(self.recorder.mark()) }
@@ -338,6 +412,8 @@ impl Monitor {
         for _ in 0..64 {
             happened.extend(self.read(now, true, log));
         }
+        let unmatched = self.patterns.unmatched();
+        happened.extend(self.alarms.ended(self.lines, &unmatched).map(MonitorEvent::Alarm));
         if self.is_stale() {
             self.write_progress(now);
         }

@@ -25,6 +25,12 @@ impl Clock {
     pub(crate) fn at_unix(&self, unix: f64) -> Time {
         self.now() + Duration::try_from_secs_f64((unix - unix_now()).max(0.0)).unwrap_or_default()
     }
+
+    /// When something was by the wall clock: none if that is yet to come, as by the clock of another machine.
+    pub(crate) fn past_unix(&self, unix: f64) -> Option<Time> {
+        let ago = Duration::try_from_secs_f64(unix_now() - unix).ok()?;
+        Some(self.now().saturating_sub(ago))
+    }
 }
 
 /// Seconds since 1970.

@@ -69,6 +69,12 @@ pub(crate) fn hears(pid: u32, signal: Signal) -> bool {
     target(pid, signal).is_some()
 }
 
+/// Whether a process catches or ignores a signal, as by a `trap`.
+pub(crate) fn survives(pid: u32, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    ["SigCgt:", "SigIgn:"].iter().any(|name| has(&status, name, signal))
+}
+
 /// The process, if the kernel can only choose a waiting thread. Otherwise that thread.
 fn awaited(threads: &[Thread]) -> Option<SignalTarget> {
     let waiting = threads.iter().find(|one| one.reception == Reception::Waits)?;

@@ -1,9 +1,11 @@
 //! Runs other programs for their output, always with a time limit and without blocking the event loop.
 #![expect(clippy::disallowed_methods, reason = "one of the places that start programs")]
 
+use std::ffi::OsString;
 use std::io::{self, PipeReader, Read};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -55,18 +57,42 @@ pub(crate) struct Subprocess {
 impl Subprocess {
     /// Starts it in a process group of its own. Slurm's programs print times as seconds since 1970.
     pub(crate) fn start(argv: &[&str], deadline: Time) -> io::Result<Self> {
-        let (pipe, other) = io::pipe()?;
-        fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        Self::start_in(argv, &[], deadline)
+    }
+
+    /// The same with further variables.
+    fn start_in(argv: &[&str], env: &[(&str, OsString)], deadline: Time) -> io::Result<Self> {
         let mut command = Command::new(argv.first().copied().unwrap_or_default());
-        command.args(argv.get(1..).unwrap_or_default()).process_group(0);
+        command.args(argv.get(1..).unwrap_or_default());
         command.env("SLURM_TIME_FORMAT", "%s").env("LC_ALL", "C");
         for name in CHANGE_ANSWERS {
             command.env_remove(name);
         }
+        command.envs(env.iter().map(|(name, value)| (name, value)));
+        log::debug(|| format!("run: {}", argv.join(" ")));
+        Self::spawn(command, deadline)
+    }
+
+    /// Starts a command of the user's, as the program was started.
+    pub(crate) fn start_beside(
+        argv: &[OsString],
+        env: &[(String, OsString)],
+        workdir: &Path,
+        deadline: Time,
+    ) -> io::Result<Self> {
+        let mut command = Command::new(argv.first().map_or("".as_ref(), OsString::as_os_str));
+        command.args(argv.get(1..).unwrap_or_default()).current_dir(workdir);
+        command.envs(env.iter().map(|(name, value)| (name, value)));
+        Self::spawn(command, deadline)
+    }
+
+    fn spawn(mut command: Command, deadline: Time) -> io::Result<Self> {
+        let (pipe, other) = io::pipe()?;
+        fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        command.process_group(0);
         command.stdin(Stdio::null()).stdout(other.try_clone()?).stderr(other);
         processes::outlive_term(&mut command);
         guard::stop_if_orphaned();
-        log::debug(|| format!("run: {}", argv.join(" ")));
         let pid = command.spawn()?.id();
         Ok(Self { pid, pipe: Some(pipe), text: Vec::new(), deadline, ended: None })
     }
@@ -81,6 +107,11 @@ impl Subprocess {
         self.deadline
     }
 
+    /// It has less time than was said.
+    pub(crate) fn hurry(&mut self, until: Time) {
+        self.deadline = self.deadline.min(until);
+    }
+
     pub(crate) fn read(&mut self) {
         let mut buffer = [0; 4096];
         while let Some(pipe) = &mut self.pipe {
@@ -93,6 +124,11 @@ impl Subprocess {
                 Err(_) => return,
             }
         }
+    }
+
+    /// Kills it, with what it started.
+    pub(crate) fn kill(&self) {
+        processes::signal_group(self.pid, Signal::SIGKILL);
     }
 
     /// It has ended.
@@ -118,7 +154,28 @@ impl Subprocess {
 
 /// Runs a program and waits for it. Only for times without events: before the program's start and after its end.
 pub(crate) fn ask(argv: &[&str], clock: &Clock, limit: Duration) -> SubprocessResult {
-    let mut question = match Subprocess::start(argv, clock.now() + limit) {
+    ask_in(argv, &[], clock, limit)
+}
+
+/// The same with further variables.
+pub(crate) fn ask_in(
+    argv: &[&str],
+    env: &[(&str, OsString)],
+    clock: &Clock,
+    limit: Duration,
+) -> SubprocessResult {
+    ask_unless(argv, env, clock, limit, &|| false)
+}
+
+/// The same, given up as soon as `is_stopped`. What the program has started is killed with it.
+pub(crate) fn ask_unless(
+    argv: &[&str],
+    env: &[(&str, OsString)],
+    clock: &Clock,
+    limit: Duration,
+    is_stopped: &dyn Fn() -> bool,
+) -> SubprocessResult {
+    let mut question = match Subprocess::start_in(argv, env, clock.now() + limit) {
         Ok(question) => question,
         Err(error) => return SubprocessResult::NoAnswer(format!("`{}`: {error}", argv.join(" "))),
     };
@@ -135,7 +192,14 @@ pub(crate) fn ask(argv: &[&str], clock: &Clock, limit: Duration) -> SubprocessRe
             question.reaped(Reaped { pid: question.pid, code, signal });
         }
         if let Some(outcome) = question.outcome(clock.now()) {
+            if matches!(outcome, SubprocessResult::NoAnswer(_)) {
+                question.kill();
+            }
             return outcome;
+        }
+        if is_stopped() {
+            question.kill();
+            return SubprocessResult::NoAnswer("a signal came first".to_owned());
         }
         match question.pipe() {
             // The pipe is closed when the program ends, which wakes the poll.

@@ -9,8 +9,8 @@ use nemo_core::environment::parameter_variable;
 use crate::checkpoint::resume::VerifiedCheckpoint;
 use crate::job::context::JobContext;
 use crate::job::trial::Trial;
-use crate::program::command::{ProgramCommand, plain};
-use crate::program::guard;
+use crate::program::command::{AttemptNames, ProgramCommand, fill_variable, plain};
+use crate::program::{guard, jobs, scratch, trackers};
 
 /// The values that differ from attempt to attempt.
 #[derive(Clone, Debug)]
@@ -20,6 +20,10 @@ pub(crate) struct AttemptEnv<'a> {
     /// Unix seconds.
     pub(crate) deadline: Option<f64>,
     pub(crate) socket: Option<PathBuf>,
+    /// A folder on the node.
+    pub(crate) scratch: Option<PathBuf>,
+    /// What placeholders stand for.
+    pub(crate) names: &'a AttemptNames,
     /// A folder that comes first in PATH.
     pub(crate) bin: Option<PathBuf>,
 }
@@ -30,35 +34,47 @@ pub(crate) fn variables(
     context: &JobContext,
     own: &AttemptEnv<'_>,
     command: &ProgramCommand,
-) -> Vec<(String, OsString)> {
-    let AttemptEnv { attempt, resumed, deadline, socket, bin } = own;
+) -> Result<Vec<(String, OsString)>, String> {
+    let AttemptEnv { attempt, resumed, deadline, socket, scratch, names, bin } = own;
     let mut all: BTreeMap<String, OsString> = BTreeMap::new();
-    if !context.has_unbuffered {
-        all.insert("PYTHONUNBUFFERED".to_owned(), "1".into());
-    }
+    let mut defaults = vec![("PYTHONUNBUFFERED", "1".into())];
+    let threads = trial.spec.threads.filter(|_| context.slurm.is_some());
+    defaults.extend(threads.map(|threads| ("OMP_NUM_THREADS", threads.to_string().into())));
+    let is_set = |name: &str| context.is_set(name) || trial.spec.env.contains_key(name);
+    defaults.extend(trackers::variables(trial, is_set));
+    let unset = defaults.into_iter().filter(|(name, _)| !is_set(name));
+    all.extend(unset.map(|(name, value)| (name.to_owned(), value)));
     for (name, value) in &trial.spec.env {
-        all.insert(name.clone(), value.into());
+        let filled = fill_variable(trial, names, value);
+        let filled = filled.map_err(|why| format!("`env.{name}`: {why}"))?;
+        all.insert(name.clone(), filled.into());
     }
     for (name, value) in &trial.params {
         all.insert(parameter_variable(name), plain(value).replace('\0', "").into());
     }
     let resume_from = resumed.map(|resumed| resumed.from.clone().into_os_string());
-    let resume_step = resumed.map(|resumed| resumed.step.to_string());
-    let variables: [(&str, OsString); 11] = [
+    let resume_step = resumed.map(|resumed| resumed.reached().to_string());
+    let variables: [(&str, OsString); 13] = [
         ("NEMO_EXPERIMENT", trial.spec.experiment.clone().into()),
         ("NEMO_TASK", trial.spec.task.clone().into()),
         ("NEMO_TRIAL", trial.index.to_string().into()),
+        ("NEMO_RUN_ID", trial.run_id().into()),
         ("NEMO_ATTEMPT", attempt.to_string().into()),
         ("NEMO_PARAMS", trial.dir.params().into()),
         ("NEMO_SEED", trial.seed().to_string().into()),
         ("NEMO_DIR", trial.dir.path().into()),
-        ("NEMO_CHECKPOINT_DIR", trial.dir.staging(*attempt).into()),
+        ("NEMO_RESULT", trial.dir.result().into()),
+        ("NEMO_CHECKPOINT_DIR", names.checkpoint_dir.clone().into()),
         ("NEMO_RESUME_FROM", resume_from.unwrap_or_default()),
         ("NEMO_RESUME_STEP", resume_step.unwrap_or_default().into()),
         ("NEMO_DEADLINE", deadline.map_or(String::new(), |at| format!("{at:.0}")).into()),
     ];
     all.extend(variables.map(|(name, value)| (name.to_owned(), value)));
     all.insert(guard::VARIABLE.to_owned(), guard::mark(context).into());
+    all.insert(jobs::VARIABLE.to_owned(), jobs::value(&jobs::own()).into());
+    if let Some(folder) = scratch {
+        all.insert(scratch::VARIABLE.to_owned(), folder.into());
+    }
     if let Some(socket) = socket {
         all.insert("NEMO_SOCKET".to_owned(), socket.into());
         all.insert("NOTIFY_SOCKET".to_owned(), socket.into());
@@ -76,5 +92,5 @@ pub(crate) fn variables(
         all.insert("WATCHDOG_USEC".to_owned(), micros.into());
     }
     all.extend(command.env.iter().map(|(name, value)| (name.clone(), value.into())));
-    all.into_iter().collect()
+    Ok(all.into_iter().collect())
 }

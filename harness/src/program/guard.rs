@@ -5,14 +5,19 @@
 //! their environment says. If the first is killed instead, the second ends all that is below it, and itself.
 #![expect(unsafe_code, reason = "a process becomes two by `fork`, and one ends as the other did")]
 
+use std::ffi::OsString;
 use std::fs;
-use std::io::{self, PipeReader, PipeWriter, Read};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
 use std::time::Duration;
 
 use nemo_core::process_id::ProcessId;
 use nemo_core::room::until_room;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, SigSet, Signal, raise, signal};
@@ -25,6 +30,7 @@ use crate::os::log::log_stderr;
 use crate::os::proc_fs;
 use crate::os::signals;
 use crate::program::processes::{self, Reaped};
+use crate::program::{jobs, scratch};
 use crate::protocol;
 
 /// The environment variable that marks the processes of a harness.
@@ -37,12 +43,31 @@ const STACK: usize = 128 * 1024;
 /// The guard has ended, and every process below this one is being killed. Their ends say nothing about the program.
 static ORPHANED: AtomicBool = AtomicBool::new(false);
 
+/// Where the harness tells its guard what to sweep.
+static TO_GUARD: OnceLock<PipeWriter> = OnceLock::new();
+
 /// The role of this process.
 #[derive(Debug)]
 pub(crate) enum Role {
     Harness,
-    /// The harness has ended, with this exit code.
-    Guard(u8),
+    /// The harness has ended, and so has all that it started.
+    Guard(HarnessEnd),
+}
+
+/// How the harness ended.
+#[derive(Debug)]
+pub(crate) struct HarnessEnd(Reaped);
+
+impl HarnessEnd {
+    /// Whether a signal ended it.
+    pub(crate) fn was_killed(&self) -> bool {
+        self.0.code.is_none()
+    }
+
+    /// Ends this process in the same way, or returns the exit code to end with.
+    pub(crate) fn end_alike(&self) -> u8 {
+        end_like(self.0)
+    }
 }
 
 /// Forks. Returns at once in the harness, and in the guard after the harness's end. If the system is out of processes,
@@ -52,17 +77,22 @@ pub(crate) enum Role {
 pub(crate) fn split(signals: &SignalFd) -> io::Result<Role> {
     processes::adopt_orphans()?;
     let (read, write) = io::pipe()?;
+    let (told, tell) = io::pipe()?;
+    // Neither waits for the other: a process that can't be killed may hold an end, and a job may have very many attempts.
+    fcntl(told.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    fcntl(tell.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     // SAFETY: this process has only one thread.
     match until_room(|| Ok(unsafe { fork() }?)) {
         Ok(ForkResult::Child) => {
-            drop(write);
+            drop((write, told));
             watch_guard(read)?;
+            TO_GUARD.get_or_init(|| tell);
             processes::adopt_orphans()?;
             Ok(Role::Harness)
         }
         Ok(ForkResult::Parent { child }) => {
-            drop(read);
-            Ok(Role::Guard(guard(child.as_raw().unsigned_abs(), signals, &write)))
+            drop((read, tell));
+            Ok(Role::Guard(guard(child.as_raw().unsigned_abs(), signals, &write, told)))
         }
         Err(error) => {
             log_stderr(&format!(
@@ -71,6 +101,21 @@ pub(crate) fn split(signals: &SignalFd) -> io::Result<Role> {
             Ok(Role::Harness)
         }
     }
+}
+
+/// Has the guard look in a further place for scratch folders that are left over.
+pub(crate) fn sweep_too(place: &Path) {
+    let text = [place.as_os_str().as_bytes(), b"\0"].concat();
+    // Without a guard, or room in the pipe, the next attempt on the node does it.
+    TO_GUARD.get().map(|mut guard| guard.write_all(&text).ok());
+}
+
+/// What the harness has told by [`sweep_too`].
+fn told_places(mut told: PipeReader) -> Vec<PathBuf> {
+    let mut text = Vec::new();
+    told.read_to_end(&mut text).ok(); // what came before an error counts
+    let places = text.split(|byte| *byte == 0).filter(|place| !place.is_empty());
+    places.map(|place| OsString::from_vec(place.to_vec()).into()).collect()
 }
 
 /// The value of [`VARIABLE`] in the programs of this harness.
@@ -97,8 +142,8 @@ pub(crate) fn stop_if_orphaned() {
     }
 }
 
-/// Passes signals on until the harness ends, kills what it left behind, and ends in the same way.
-fn guard(harness: u32, signals: &SignalFd, _open: &PipeWriter) -> u8 {
+/// Passes signals on until the harness ends, and kills what it left behind.
+fn guard(harness: u32, signals: &SignalFd, _open: &PipeWriter, told: PipeReader) -> HarnessEnd {
     // Nobody else can reap it, so its pid stays valid until then.
     let mark = mark_of(harness, ProcessId::of(harness).start_ticks);
     let ended = loop {
@@ -116,7 +161,11 @@ fn guard(harness: u32, signals: &SignalFd, _open: &PipeWriter) -> u8 {
     if ended.code.is_none() {
         remove_folders(&mark);
     }
-    end_like(ended)
+    scratch::sweep();
+    for place in told_places(told) {
+        scratch::sweep_in(&place);
+    }
+    HarnessEnd(ended)
 }
 
 fn end_like(ended: Reaped) -> u8 {
@@ -154,7 +203,8 @@ fn end_with_guard(mut pipe: PipeReader) {
     processes::signal(own, Signal::SIGKILL);
 }
 
-/// Kills all processes below this one, and all that carry the mark. Slurm starts the tasks of a step elsewhere.
+/// Kills all processes below this one, and all that carry the mark: Slurm starts the tasks of a step elsewhere. A job that
+/// the program submitted carries it too, and is none of them.
 fn end_below(root: u32, mark: &str) {
     for _ in 0..ROUNDS {
         let mut left = proc_fs::descendants(root, &[]);
@@ -186,6 +236,7 @@ fn marked(mark: &str) -> Vec<u32> {
     let is_marked = |pid: &u32| {
         proc_fs::stat(*pid).is_ok_and(|stat| !stat.is_zombie)
             && proc_fs::variable(*pid, VARIABLE).is_some_and(|value| value == mark.as_bytes())
+            && !jobs::is_foreign(*pid)
     };
     proc_fs::pids().into_iter().filter(is_marked).collect()
 }

@@ -4,10 +4,16 @@ pub(crate) mod ask;
 pub(crate) mod command;
 pub(crate) mod env;
 pub(crate) mod guard;
+pub(crate) mod input;
+pub(crate) mod jobs;
 pub(crate) mod output;
+pub(crate) mod output_times;
 pub(crate) mod processes;
 pub(crate) mod scontrol_shim;
+pub(crate) mod scratch;
 pub(crate) mod steps;
+pub(crate) mod trackers;
+pub(crate) mod usage;
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, TcpListener};
@@ -15,7 +21,6 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use nemo_core::rundir::LaunchSpec;
 use nix::sys::signal::Signal;
 
 use crate::attempt::start_error::{StartError, is_passing};
@@ -27,7 +32,9 @@ use crate::os::clock::Time;
 use crate::os::log::Log;
 use crate::program::ask::SaveSignal;
 use crate::program::output::ProgramOutput;
+use crate::program::output_times::OutputClock;
 use crate::program::processes::{ProcessStart, Reaped};
+use crate::program::usage::UsageSampler;
 use crate::rank::ExecOptions;
 use crate::rank::failed_rank::FailedRank;
 use crate::rank::identity::Rank;
@@ -39,7 +46,7 @@ use crate::rank::srun;
 #[derive(Debug)]
 pub(crate) enum RunningProgram {
     /// On this node, a child of this process.
-    Local { pid: u32 },
+    Local { pid: u32, _times: OutputClock, _usage: UsageSampler },
     /// Each process below a shim that `srun` started.
     Launched(Box<MultiRankProgram>),
 }
@@ -60,22 +67,25 @@ pub(crate) fn start(
     prepared: Prepared,
 ) -> Result<(RunningProgram, Vec<ProgramOutput>), StartError> {
     let Prepared { attempt, argv, mut env, is_read } = prepared;
+    let workdir = harness.trial.workdir();
     let (spec, context) = (&harness.trial.spec, &harness.context);
-    let is_far = |launch: &&LaunchSpec| context.slurm.is_some() && srun::ranks(launch) > 1;
-    if let Some(launch) = spec.launch.as_ref().filter(is_far) {
+    let launch = spec.launch.as_ref().filter(|_| context.slurm.is_some());
+    if let Some(launch) = launch.filter(|launch| srun::ranks(launch) > 1) {
         let options = ExecOptions {
             dir: harness.trial.dir.clone(),
             attempt,
-            workdir: spec.workdir.clone(),
+            workdir,
             port: free_port(harness, attempt),
             lines: is_read,
+            devices: launch.gpus_per_task,
             workers: srun::workers(launch),
             program: argv,
         };
         let argv = srun::srun(launch, context.cpus_per_task.as_deref(), &context.exe, &options);
         let socket = env.iter().find(|(name, _)| name == "NEMO_SOCKET");
         let relay = socket.map(|(_, path)| Relay::new(path.into()));
-        let launched = MultiRankProgram::start(srun::ranks(launch), &argv, &env, relay);
+        let launched =
+            MultiRankProgram::start(srun::ranks(launch), launch.gpus_per_task, &argv, &env, relay);
         let launched = launched.map_err(|error| {
             let why = format!("`srun` could not be started: {error}");
             if is_passing(&error) { StartError::Node(why) } else { StartError::Permanent(why) }
@@ -85,14 +95,23 @@ pub(crate) fn start(
     let workers = spec.launch.as_ref().and_then(srun::workers);
     if spec.launch.is_some() {
         let own = Rank::alone().of_all(free_port(harness, attempt), workers);
-        let unset = |(name, _): &(String, OsString)| !env.iter().any(|(other, _)| other == name);
-        let own: Vec<_> = own.into_iter().filter(unset).collect();
-        env.extend(own);
+        for (name, value) in own {
+            if !env.iter().any(|(other, _)| *other == name) {
+                env.push((name, value));
+            }
+        }
     }
     let (streams, [stdout, stderr]) = outputs(harness, attempt, is_read)?;
-    let start = ProcessStart { argv: &argv, env: &env, workdir: &spec.workdir, stdout, stderr };
+    let stdin = input::of_attempt()
+        .map_err(|error| StartError::Node(format!("the program's standard input: {error}")))?;
+    let start = ProcessStart { argv: &argv, env: &env, workdir: &workdir, stdin, stdout, stderr };
     let pid = processes::start(start, &context.path)?;
-    Ok((RunningProgram::Local { pid }, streams))
+    let dir = &harness.trial.dir;
+    let outputs = [dir.stdout(attempt), dir.stderr(attempt)];
+    let times = OutputClock::start(outputs, &harness.records);
+    let (path, allotment) = (dir.usage(attempt, 0), context.allotment());
+    let usage = UsageSampler::start(path, attempt, allotment, &harness.records);
+    Ok((RunningProgram::Local { pid, _times: times, _usage: usage }, streams))
 }
 
 /// Opens the output files. The program writes them itself unless its lines must be read.
@@ -123,17 +142,20 @@ fn outputs(
 fn free_port(harness: &Harness, attempt: u32) -> u16 {
     let job = harness.context.slurm.as_ref().and_then(|job| job.raw.parse().ok());
     let job = job.unwrap_or(u64::from(harness.context.pid));
-    // An address is used because the resolver of a static C library is large.
-    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok();
     let mut ports = (0..1000).map(|nth| srun::port(job, attempt, nth));
-    ports.find(is_free).unwrap_or(srun::port(job, attempt, 0))
+    ports.find(|port| is_free(*port)).unwrap_or(srun::port(job, attempt, 0))
+}
+
+fn is_free(port: u16) -> bool {
+    // An address is used because the resolver of a static C library is large.
+    TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
 }
 
 impl RunningProgram {
     /// The child whose end is the program's end.
     pub(crate) fn pid(&self) -> u32 {
         match self {
-            Self::Local { pid } => *pid,
+            Self::Local { pid, .. } => *pid,
             Self::Launched(launched) => launched.srun,
         }
     }
@@ -146,7 +168,7 @@ impl RunningProgram {
         now: Time,
     ) -> Option<bool> {
         match self {
-            Self::Local { pid } => Some(asking.send(running.then_some(*pid))),
+            Self::Local { pid, .. } => Some(asking.send(running.then_some(*pid))),
             Self::Launched(launched) => {
                 launched.ask(asking.signal, now);
                 None

@@ -126,17 +126,30 @@ impl ProgramOutput {
     }
 }
 
+/// The end of a log, from the start of a line on: the rest of one that began before may be the harness's own.
+fn whole_lines(path: &Path) -> io::Result<Vec<u8>> {
+    const TAIL: u64 = 32 * 1024;
+    let mut file = open::to_read(path)?;
+    let length = file.metadata()?.len();
+    // One byte more tells whether a line ends right before.
+    let start = length.saturating_sub(TAIL + 1);
+    file.seek(SeekFrom::Start(start))?;
+    let mut tail = Vec::new();
+    file.read_to_end(&mut tail)?;
+    if start > 0 {
+        let first = tail.iter().position(|&byte| byte == b'\n').map_or(tail.len(), |at| at + 1);
+        tail.drain(..first);
+    }
+    Ok(tail)
+}
+
 /// The last line that the program itself wrote to a log, for a person to read.
 pub(crate) fn last_line(path: &Path) -> Option<String> {
-    const TAIL: u64 = 4096;
-    let mut file = open::to_read(path).ok()?;
-    let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL))).ok()?;
-    let mut tail = Vec::new();
-    file.read_to_end(&mut tail).ok()?;
-    let tail = String::from_utf8_lossy(&tail).into_owned();
-    let own = |line: &&str| !line.trim().is_empty() && !line.starts_with(PREFIX);
-    let line = tail.lines().rfind(own)?.trim();
+    let tail = whole_lines(path).ok()?;
+    let tail = String::from_utf8_lossy(&tail);
+    let mut lines = tail.lines().filter(|line| !line.starts_with(PREFIX));
+    // A line that is only drawn says nothing.
+    let line = lines.rfind(|line| line.contains(char::is_alphanumeric))?.trim();
     let shown: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let cut = shown.char_indices().nth(300).map(|(at, _)| at);
     Some(cut.map_or(shown.clone(), |at| format!("{}…", &shown[..at])))
@@ -170,9 +183,23 @@ mod tests {
     fn the_last_line_is_the_programs() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("0.err");
-        std::fs::write(&path, "Traceback\nValueError: x\n\nnemo-harness: saved\n").unwrap();
+        std::fs::write(&path, "Traceback\nValueError: x\n----\n\nnemo-harness: saved\n").unwrap();
         assert_eq!(last_line(&path).as_deref(), Some("ValueError: x"));
         std::fs::write(&path, "").unwrap();
         assert_eq!(last_line(&path), None);
+    }
+
+    #[test]
+    fn the_rest_of_a_line_that_was_cut_is_nobodys_last_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0.err");
+        let own = format!("{PREFIX}2026-11-30T16:34:01Z info `step-73` is committed as it is\n");
+        // Wherever the tail begins: each of these logs is one byte longer than the one before.
+        for extra in 0..own.len() {
+            std::fs::write(&path, own.repeat(1000) + PREFIX + &"x".repeat(extra) + "\n").unwrap();
+            assert_eq!(last_line(&path), None, "{extra}");
+        }
+        std::fs::write(&path, own.repeat(1000) + "ValueError: x\n" + &own.repeat(100)).unwrap();
+        assert_eq!(last_line(&path).as_deref(), Some("ValueError: x"));
     }
 }

@@ -32,6 +32,7 @@ pub(crate) struct ProcessStart<'a> {
     pub(crate) argv: &'a [std::ffi::OsString],
     pub(crate) env: &'a [(String, std::ffi::OsString)],
     pub(crate) workdir: &'a Path,
+    pub(crate) stdin: Stdio,
     pub(crate) stdout: Stdio,
     pub(crate) stderr: Stdio,
 }
@@ -61,7 +62,7 @@ pub(crate) fn start(start: ProcessStart<'_>, path: &std::ffi::OsStr) -> Result<u
     let mut command = Command::new(program);
     command.args(arguments).envs(start.env.iter().map(|(name, value)| (name, value)));
     command.current_dir(start.workdir).process_group(0);
-    command.stdin(Stdio::null()).stdout(start.stdout).stderr(start.stderr);
+    command.stdin(start.stdin).stdout(start.stdout).stderr(start.stderr);
     die_with_parent(&mut command);
     let mut tries = BUSY.as_millis() / LOOK.as_millis();
     loop {
@@ -248,11 +249,10 @@ pub(crate) fn end(root: u32, except: &[u32], group: Option<u32>, signal: Signal)
     } else if let Some(group) = group {
         killpg(raw(group), signal).ok(); // the group may be gone; the rest is signalled one by one
     }
-    let in_group = |pid: u32| nix::unistd::getpgid(Some(raw(pid))).ok() == group.map(raw);
-    let has_heard = |pid: u32| !spared && in_group(pid);
     below.extend(tasks.iter().flat_map(|task| steps::processes(*task)));
     for pid in below {
-        if !has_heard(pid) {
+        let has_heard = !spared && nix::unistd::getpgid(Some(raw(pid))).ok() == group.map(raw);
+        if !has_heard {
             send(pid, signal);
         }
         if signal == Signal::SIGTERM {
@@ -274,6 +274,11 @@ pub(crate) fn signal(pid: u32, signal: Signal) -> bool {
     send(pid, signal)
 }
 
+/// Sends a signal to a process group that is known to be ours.
+pub(crate) fn signal_group(group: u32, signal: Signal) {
+    killpg(raw(group), signal).ok(); // it may be gone
+}
+
 /// Sends a signal to one thread of a process.
 pub(crate) fn signal_thread(pid: u32, thread: u32, signal: Signal) -> bool {
     let (pid, thread) = (pid.cast_signed(), thread.cast_signed());
@@ -290,12 +295,15 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
+    fn without_files<'a>(argv: &'a [std::ffi::OsString], workdir: &'a Path) -> ProcessStart<'a> {
+        let [stdin, stdout, stderr] = [(); 3].map(|()| Stdio::null());
+        ProcessStart { argv, env: &[], workdir, stdin, stdout, stderr }
+    }
+
     #[track_caller]
     fn check(folder: &Path, program: &str, expected: &str) {
         let argv = [program.into()];
-        let (stdout, stderr) = (Stdio::null(), Stdio::null());
-        let given = ProcessStart { argv: &argv, env: &[], workdir: folder, stdout, stderr };
-        let error = start(given, "/usr/bin:/bin".as_ref()).unwrap_err();
+        let error = start(without_files(&argv, folder), "/usr/bin:/bin".as_ref()).unwrap_err();
         let error = error.to_string();
         assert!(error.contains(expected), "{error}");
     }
@@ -308,9 +316,7 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
         let run = || {
             let argv = [path.clone().into_os_string()];
-            let (stdout, stderr) = (Stdio::null(), Stdio::null());
-            let workdir = folder.path();
-            start(ProcessStart { argv: &argv, env: &[], workdir, stdout, stderr }, "/bin".as_ref())
+            start(without_files(&argv, folder.path()), "/bin".as_ref())
         };
         let writer = File::options().append(true).open(&path).unwrap();
         let Err(StartError::Node(why)) = run() else {

@@ -81,21 +81,24 @@ fn is_own(id: &str, job: &SlurmJob) -> bool {
 
 /// The raw id of one task equals the array's and would requeue the whole array. Only the form with an index names it.
 fn with_own_id(words: &[&str], job: &SlurmJob) -> Vec<OsString> {
-    let own = |word: &&str| if **word == job.raw { job.id() } else { (*word).to_owned() };
-    words.iter().map(own).map(OsString::from).collect()
+    let own = words.iter().map(|word| if *word == job.raw { job.id() } else { (*word).to_owned() });
+    own.map(OsString::from).collect()
 }
 
 fn forward(wish: OwnRequeue) -> io::Result<()> {
-    let missing = || io::Error::from(io::ErrorKind::NotFound);
-    let socket = env::var_os("NEMO_SOCKET").ok_or_else(missing)?;
+    let socket = variable("NEMO_SOCKET")?;
     if wish == OwnRequeue::Hold {
-        let dir = TrialDir(env::var_os("NEMO_DIR").ok_or_else(missing)?.into());
+        let dir = TrialDir(variable("NEMO_DIR")?.into());
         fs::write(dir.pause(), "{}")?;
     }
     let sender = UnixDatagram::unbound()?;
     sender.set_write_timeout(Some(PATIENCE))?;
     sender.send_to(b"REQUEUE=1\n", socket)?;
     Ok(())
+}
+
+fn variable(name: &str) -> io::Result<OsString> {
+    env::var_os(name).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 /// Executes Slurm's own program: the first in PATH that is not this one.

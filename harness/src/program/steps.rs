@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::os::proc_fs;
+use crate::program::jobs;
 use crate::rank::srun;
 
 /// A process that Slurm started for a step.
@@ -23,9 +24,10 @@ pub(crate) fn job(srun: u32) -> Option<Vec<u8>> {
     proc_fs::variable(srun, "SLURM_JOB_ID")
 }
 
-/// The tasks of the steps of the jobs that some `srun`s belong to.
+/// The tasks of the steps of the jobs that some `srun`s belong to, but none of a job that is not ours.
 pub(crate) fn tasks_of(sruns: &[u32]) -> Vec<StepTask> {
-    let mut jobs: Vec<Vec<u8>> = sruns.iter().filter_map(|&srun| job(srun)).collect();
+    let own_job = |&srun: &u32| job(srun).filter(|job| jobs::is_step_of_ours(srun, job));
+    let mut jobs: Vec<Vec<u8>> = sruns.iter().filter_map(own_job).collect();
     jobs.sort_unstable();
     jobs.dedup();
     jobs.iter().flat_map(|job| tasks(job)).collect()
@@ -46,9 +48,8 @@ pub(crate) fn processes(task: StepTask) -> Vec<u32> {
 /// The tasks of a job's steps that run here, but not those that run this very program: the sentinel, and the shims.
 fn tasks(job: &[u8]) -> Vec<StepTask> {
     let own = fs::read_link("/proc/self/exe").ok();
-    let is_own = |pid: u32| fs::read_link(format!("/proc/{pid}/exe")).ok() == own;
     let tasks = proc_fs::pids().into_iter().filter_map(|pid| task(pid, job));
-    tasks.filter(|task| !is_own(task.pid)).collect()
+    tasks.filter(|task| proc_fs::exe(task.pid) != own).collect()
 }
 
 /// Slurm tells each task its process id; what a task starts has the same variable, but another id.

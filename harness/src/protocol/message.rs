@@ -1,7 +1,9 @@
 //! One datagram: lines `KEY=VALUE`. An unreadable line is skipped. Pure.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use nemo_core::rundir::metric_value;
 use serde_json::{Map, Value};
 
 use crate::protocol::workload::{Workload, WorkloadPlan};
@@ -29,6 +31,16 @@ pub(crate) enum MessageLine {
         values: Map<String, Value>,
         validation: bool,
     },
+    /// These were reported with a text, a list or a table.
+    NoMetrics(Vec<String>),
+    /// Values for the tasks that run after it.
+    Result(Map<String, Value>),
+    /// A text for people, which stays with the experiment.
+    Note(String),
+    /// New values of the experiment's metadata.
+    Metadata(Map<String, Value>),
+    /// A file to keep.
+    Artifact(PathBuf),
     SaveBegin,
     SaveEnd,
     /// This name in the checkpoint folder is complete.
@@ -44,6 +56,7 @@ pub(crate) enum MessageLine {
 
 /// The longest text that is kept.
 const LONGEST: usize = 500;
+const LONGEST_NOTE: usize = 4000;
 
 /// Parses a datagram.
 pub(crate) fn parse(bytes: &[u8]) -> ProgramMessage {
@@ -55,6 +68,8 @@ pub(crate) fn parse(bytes: &[u8]) -> ProgramMessage {
             "ID" => id = Some(short(value)),
             "SEQ" => number = value.parse().ok(),
             "STEP" => message.step = value.parse().ok().or(message.step),
+            "METRICS" => message.lines.extend(report(value, false)),
+            "VALIDATION" => message.lines.extend(report(value, true)),
             _ => message.lines.extend(line(key, value)),
         }
     }
@@ -72,8 +87,12 @@ fn line(key: &str, value: &str) -> Option<MessageLine> {
             MessageLine::Progress(value.parse().ok().filter(|part| (0.0..=1.0).contains(part))?)
         }
         "TOTAL" => MessageLine::Total(value.parse().ok()?),
-        "METRICS" => MessageLine::Report { values: values(value)?, validation: false },
-        "VALIDATION" => MessageLine::Report { values: values(value)?, validation: true },
+        "RESULT" => MessageLine::Result(object(value)?),
+        "NOTE" => MessageLine::Note(Some(note(value)).filter(|text| !text.is_empty())?),
+        "METADATA" => MessageLine::Metadata(object(value).filter(|metadata| !metadata.is_empty())?),
+        "ARTIFACT" => {
+            MessageLine::Artifact(Some(PathBuf::from(value)).filter(|path| path.is_absolute())?)
+        }
         "SAVE" if value == "begin" => MessageLine::SaveBegin,
         "SAVE" if value == "end" => MessageLine::SaveEnd,
         "CKPT_DONE" => MessageLine::CheckpointDone(name(value)?),
@@ -96,19 +115,34 @@ fn name(value: &str) -> Option<Vec<u8>> {
     is_name.then(|| value.as_bytes().to_vec())
 }
 
+/// A note may be longer than a status; `\n` in it stands for the end of a line, which a value can't have.
+fn note(value: &str) -> String {
+    let text = value.replace("\\n", "\n");
+    let kept = text.chars().filter(|c| *c == '\n' || !c.is_control());
+    kept.take(LONGEST_NOTE).collect::<String>().trim().to_owned()
+}
+
 fn short(value: &str) -> String {
     value.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
 }
 
-/// A table of numbers. Python writes `NaN` and `Infinity`, which are not JSON.
-fn values(text: &str) -> Option<Map<String, Value>> {
-    let parsed = serde_json::from_str(text);
-    let Ok(Value::Object(values)) = parsed.or_else(|_| serde_json::from_str(&finite(text))) else {
-        return None;
-    };
-    let is_number = |value: &Value| value.is_number() || value.is_null() || value.is_boolean();
-    let values: Map<_, _> = values.into_iter().filter(|(_, value)| is_number(value)).collect();
-    (!values.is_empty()).then_some(values)
+/// A table. Python writes `NaN` and `Infinity`, which are not JSON.
+fn object(text: &str) -> Option<Map<String, Value>> {
+    serde_json::from_str(text).or_else(|_| serde_json::from_str(&finite(text))).ok()
+}
+
+/// The metrics of a report, and the names of what is none.
+fn report(text: &str, validation: bool) -> impl Iterator<Item = MessageLine> {
+    let (mut values, mut others) = (Map::new(), Vec::new());
+    for (name, value) in object(text).unwrap_or_default() {
+        match metric_value(value) {
+            Some(value) => drop(values.insert(name, value)),
+            None => others.push(short(&name)),
+        }
+    }
+    let report = (!values.is_empty()).then_some(MessageLine::Report { values, validation });
+    let others = (!others.is_empty()).then_some(MessageLine::NoMetrics(others));
+    report.into_iter().chain(others)
 }
 
 /// Puts `null` in the place of `NaN`, `Infinity` and `-Infinity` outside of strings.
@@ -141,7 +175,7 @@ mod tests {
         assert_eq!((message.step, &message.lines[..]), (step, lines), "{text:?}");
     }
 
-    fn report(json: &str, validation: bool) -> MessageLine {
+    fn report_of(json: &str, validation: bool) -> MessageLine {
         let Value::Object(values) = serde_json::from_str(json).unwrap() else { panic!("{json}") };
         MessageLine::Report { values, validation }
     }
@@ -153,10 +187,16 @@ mod tests {
             None,
             &[MessageLine::Ready, MessageLine::Status("warm up".into())],
         );
-        check("STEP=7\nMETRICS={\"loss\":0.5}", Some(7), &[report(r#"{"loss":0.5}"#, false)]);
-        check("VALIDATION={\"acc\":1}\nSTEP=7", Some(7), &[report(r#"{"acc":1}"#, true)]);
+        check("STEP=7\nMETRICS={\"loss\":0.5}", Some(7), &[report_of(r#"{"loss":0.5}"#, false)]);
+        check("VALIDATION={\"acc\":1}\nSTEP=7", Some(7), &[report_of(r#"{"acc":1}"#, true)]);
+        let Value::Object(result) = serde_json::json!({"a": [1], "b": null}) else { panic!() };
+        check("RESULT={\"a\":[1],\"b\":NaN}\nRESULT=3", None, &[MessageLine::Result(result)]);
         check("SAVE=begin\nSTEP=3", Some(3), &[MessageLine::SaveBegin]);
         check("SAVE=perhaps", None, &[]);
+        check("NOTE=a\\nb\x07\nNOTE= ", None, &[MessageLine::Note("a\nb".into())]);
+        let Value::Object(metadata) = serde_json::json!({"a.b": 1}) else { panic!() };
+        check("METADATA={\"a.b\":1}\nMETADATA={}", None, &[MessageLine::Metadata(metadata)]);
+        check("ARTIFACT=/a/b.png\nARTIFACT=b", None, &[MessageLine::Artifact("/a/b.png".into())]);
         check("CKPT_DONE=step-3/", None, &[MessageLine::CheckpointDone(b"step-3".to_vec())]);
         check("ASK=1\nNEXT=1", None, &[MessageLine::Ask, MessageLine::Next]);
         check("DID=train:100\nSTEP=100", Some(100), &[MessageLine::Did(Workload::Train(100))]);
@@ -168,7 +208,7 @@ mod tests {
         check("", None, &[]);
         check("STEP=many\nSTEP=4\nSTEP=-1\nREADY", Some(4), &[]);
         check("METRICS={\"a\":\nREADY=1", None, &[MessageLine::Ready]);
-        check("METRICS=[1]\nMETRICS={}\nMETRICS={\"a\":\"text\"}", None, &[]);
+        check("METRICS=[1]\nMETRICS={}", None, &[]);
         check("PROGRESS=2\nPROGRESS=nan\nPROGRESS=0.25", None, &[MessageLine::Progress(0.25)]);
         check("CKPT_DONE=../step-1\nCKPT_DONE=\nCKPT_DONE=..", None, &[]);
         check("EXTEND_TIMEOUT_USEC=99999999999999999999", None, &[]);
@@ -178,7 +218,15 @@ mod tests {
     #[test]
     fn what_is_not_finite_is_null() {
         let text = r#"METRICS={"a":NaN,"b":-Infinity,"NaN":1,"c\"NaN":Infinity}"#;
-        check(text, None, &[report(r#"{"a":null,"b":null,"NaN":1,"c\"NaN":null}"#, false)]);
+        check(text, None, &[report_of(r#"{"a":null,"b":null,"NaN":1,"c\"NaN":null}"#, false)]);
+    }
+
+    #[test]
+    fn texts_are_no_metrics_and_yes_is_1() {
+        let text = r#"METRICS={"a":"text","flag":true,"b":[1]}"#;
+        let others = MessageLine::NoMetrics(vec!["a".into(), "b".into()]);
+        check(text, None, &[report_of(r#"{"flag":1}"#, false), others]);
+        check(r#"VALIDATION={"a":{}}"#, None, &[MessageLine::NoMetrics(vec!["a".into()])]);
     }
 
     #[test]

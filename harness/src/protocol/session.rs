@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nemo_core::rundir::MetricSpec;
@@ -47,6 +48,14 @@ pub(crate) enum MessageEffect {
         values: Map<String, Value>,
         validation: bool,
     },
+    /// These were reported with something else than a number.
+    NoMetrics(Vec<String>),
+    /// Values for the tasks that run after it.
+    Result(Map<String, Value>),
+    /// What stays with the experiment.
+    Note(Option<String>, Map<String, Value>),
+    /// A file to keep.
+    Artifact(PathBuf),
     /// A save is complete.
     Complete {
         name: Vec<u8>,
@@ -208,6 +217,11 @@ impl Session {
                 }
                 return Some(MessageEffect::Report { step, values, validation });
             }
+            MessageLine::NoMetrics(names) => return Some(MessageEffect::NoMetrics(names)),
+            MessageLine::Result(values) => return Some(MessageEffect::Result(values)),
+            MessageLine::Note(text) => return Some(MessageEffect::Note(Some(text), Map::new())),
+            MessageLine::Metadata(values) => return Some(MessageEffect::Note(None, values)),
+            MessageLine::Artifact(path) => return Some(MessageEffect::Artifact(path)),
             MessageLine::SaveBegin => self.saving = Some(now),
             MessageLine::SaveEnd => self.save_ended(step, now),
             MessageLine::CheckpointDone(name) => {
@@ -246,9 +260,8 @@ impl Session {
     fn validated(&mut self, step: Option<u64>, values: &Map<String, Value>) {
         let SessionConfig { metric: Some(metric), best, .. } = &mut self.settings else { return };
         let Some(value) = values.get(&metric.name).and_then(Value::as_f64) else { return };
-        let is_better =
-            |best: f64| if metric.larger_is_better { value > best } else { value < best };
-        if best.is_none_or(is_better) {
+        if best.is_none_or(|best| if metric.larger_is_better { value > best } else { value < best })
+        {
             *best = Some(value);
             if let Some(workloads) = &mut self.workloads {
                 workloads.did(crate::protocol::workload::Workload::Validate, step);
@@ -300,6 +313,23 @@ impl Session {
             self.change(|state| state.save = save);
         }
         self.change(|state| state.reason = Some(reason));
+    }
+
+    /// The number of the request for a save that nobody has made.
+    pub(crate) fn open_save(&self) -> Option<u64> {
+        Some(self.state.save).filter(|number| *number != 0)
+    }
+
+    /// Counts the time to the first periodic save from now, if nothing else has begun it.
+    pub(crate) fn begin_intervals(&mut self, now: Time) {
+        self.last_save.get_or_insert(now);
+    }
+
+    /// Closes a request that nobody could follow. The next one comes in its time.
+    pub(crate) fn give_up_save(&mut self, now: Time) {
+        self.last_save = Some(now);
+        self.last_saved_step = self.last_saved_step.max(self.step.unwrap_or(0));
+        self.change(|state| state.save = 0);
     }
 
     /// Sets whether, why and until when the program is being stopped.

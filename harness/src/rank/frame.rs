@@ -4,7 +4,10 @@
 //! line is shorter than that and starts with its rank.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+
+use nemo_core::percent;
+
+use crate::attempt::start_error::StartError;
 
 /// The prefix of our lines. Other lines come from a prolog, for example.
 const MARK: &str = "nemo1";
@@ -18,8 +21,10 @@ const LONGEST: usize = 256 * 1024;
 pub(crate) enum RankMessage {
     /// Its program runs, in this step of the job and on this node.
     Started { step: String, node: String },
+    /// The GPUs that its program sees, joined by commas.
+    Devices(String),
     /// Its program could not be started on this node.
-    Failed { node: String, why: String },
+    Failed { node: String, error: StartError },
     /// Whether a process caught the signal of a save request.
     Heard(bool),
     /// A line of the program's output.
@@ -36,7 +41,13 @@ impl RankMessage {
     fn parts(&self) -> (&'static str, Vec<u8>) {
         match self {
             Self::Started { step, node } => ("started", format!("{step} {node}").into_bytes()),
-            Self::Failed { node, why } => ("failed", format!("{node} {why}").into_bytes()),
+            Self::Devices(devices) => ("devices", devices.clone().into_bytes()),
+            Self::Failed { node, error: StartError::Permanent(why) } => {
+                ("failed", format!("{node} {why}").into_bytes())
+            }
+            Self::Failed { node, error: StartError::Node(why) } => {
+                ("unready", format!("{node} {why}").into_bytes())
+            }
             Self::Heard(heard) => ("heard", u8::from(*heard).to_string().into_bytes()),
             Self::Line(line) => ("line", line.clone()),
             Self::Datagram { from, bytes } => {
@@ -54,9 +65,14 @@ impl RankMessage {
                 let (step, node) = pair(&text())?;
                 Self::Started { step, node }
             }
+            "devices" => Self::Devices(text()),
             "failed" => {
                 let (node, why) = pair(&text())?;
-                Self::Failed { node, why }
+                Self::Failed { node, error: StartError::Permanent(why) }
+            }
+            "unready" => {
+                let (node, why) = pair(&text())?;
+                Self::Failed { node, error: StartError::Node(why) }
             }
             "heard" => Self::Heard(payload == b"1"),
             "line" => Self::Line(payload),
@@ -101,13 +117,7 @@ pub(crate) fn encode(rank: u32, message: &RankMessage) -> String {
 
 /// Encodes bytes for one line.
 fn escape(bytes: &[u8], text: &mut String) {
-    for &byte in bytes {
-        if matches!(byte, b' '..=b'~') && byte != b'%' {
-            text.push(char::from(byte));
-        } else {
-            write!(text, "%{byte:02X}").ok(); // a String takes all
-        }
-    }
+    percent::encode(bytes, |byte| matches!(byte, b' '..=b'~') && byte != b'%', text);
 }
 
 /// The command that carries an answer to a sender of one rank.
@@ -121,7 +131,7 @@ pub(crate) fn answer(rank: u32, to: u32, bytes: &[u8]) -> String {
 pub(crate) fn read_answer(text: &str) -> Option<(u32, u32, Vec<u8>)> {
     let mut words = text.splitn(3, ' ');
     let (rank, to, bytes) = (words.next()?, words.next()?, words.next()?);
-    Some((rank.parse().ok()?, to.parse().ok()?, unescape(bytes)?))
+    Some((rank.parse().ok()?, to.parse().ok()?, percent::decode(bytes)?))
 }
 
 /// Reassembles the messages of all ranks.
@@ -166,23 +176,7 @@ fn split(line: &str) -> Option<(u32, &str, bool, Vec<u8>)> {
         (".", payload) => (false, payload),
         _ => return None,
     };
-    Some((rank.parse().ok()?, kind, more, unescape(payload)?))
-}
-
-fn unescape(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        if first == b'%' {
-            let digits = std::str::from_utf8(after.get(..2)?).ok()?;
-            bytes.push(u8::from_str_radix(digits, 16).ok()?);
-            rest = after.get(2..)?;
-        } else {
-            bytes.push(first);
-            rest = after;
-        }
-    }
-    Some(bytes)
+    Some((rank.parse().ok()?, kind, more, percent::decode(payload)?))
 }
 
 #[cfg(test)]
@@ -250,9 +244,12 @@ mod tests {
 
     #[test]
     fn every_message_survives() {
+        let failed = |error| RankMessage::Failed { node: "n1".into(), error };
         for message in [
             RankMessage::Started { step: "12.3".into(), node: "n 1".into() },
-            RankMessage::Failed { node: "n1".into(), why: "`x` was not found\nin PATH: é".into() },
+            failed(StartError::Permanent("`x` was not found\nin PATH: é".into())),
+            failed(StartError::Node("`x`: Text file busy".into())),
+            RankMessage::Devices("0,1".into()),
             RankMessage::Heard(true),
             RankMessage::Heard(false),
             RankMessage::Line(Vec::new()),

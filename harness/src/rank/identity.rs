@@ -50,8 +50,6 @@ impl Rank {
     /// What `torch.distributed` and its like read. The environment may say where the ranks meet, but not who is who.
     pub(crate) fn variables(&self, port: u16, workers: Option<u32>) -> Vec<(String, OsString)> {
         let variables = self.of_all(port, workers);
-        let may_be_given = |name: &str| !name.ends_with("RANK") && name != "WORLD_SIZE";
-        let is_given = |name: &str| may_be_given(name) && env::var_os(name).is_some();
         variables.into_iter().filter(|(name, _)| !is_given(name)).collect()
     }
 
@@ -91,6 +89,11 @@ impl Rank {
         let master = ("MASTER_ADDR".to_owned(), self.master.clone().into());
         numbers.into_iter().chain([master]).collect()
     }
+}
+
+fn is_given(name: &str) -> bool {
+    let may_be_given = !name.ends_with("RANK") && name != "WORLD_SIZE";
+    may_be_given && env::var_os(name).is_some()
 }
 
 /// What `torchrun` reads in place of its options. Ranks follow the order of the nodes, so that rank 0 is on the first.

@@ -4,6 +4,7 @@
 //! input. Signals of Slurm's change nothing here: the harness alone decides what a program is told. Once the
 //! harness is silent for good, nothing of the program stays.
 
+mod devices;
 pub(crate) mod failed_rank;
 pub(crate) mod multi_rank;
 pub(crate) mod relay;
@@ -30,6 +31,8 @@ pub(crate) struct ExecOptions {
     pub(crate) port: u16,
     /// Rank 0 sends its lines to the harness.
     pub(crate) lines: bool,
+    /// Each rank tells which GPUs it sees.
+    pub(crate) devices: bool,
     /// The program is a launcher, one for each node, that starts this many workers.
     pub(crate) workers: Option<u32>,
     pub(crate) program: Vec<OsString>,
@@ -45,6 +48,9 @@ impl ExecOptions {
         if self.lines {
             words.push("--lines".into());
         }
+        if self.devices {
+            words.push("--devices".into());
+        }
         if let Some(workers) = self.workers {
             words.extend(["--workers".into(), workers.to_string().into()]);
         }
@@ -56,12 +62,13 @@ impl ExecOptions {
     /// Parses the arguments after `exec`.
     pub(crate) fn parse(words: &[OsString]) -> Result<Self, String> {
         let (mut dir, mut attempt, mut workdir, mut port) = (None, None, None, None);
-        let (mut lines, mut workers) = (false, None);
+        let (mut lines, mut devices, mut workers) = (false, false, None);
         let mut rest = words.iter();
         while let Some(word) = rest.next() {
             let name = word.to_string_lossy();
             match &*name {
                 "--lines" => lines = true,
+                "--devices" => devices = true,
                 "--trial-dir" => dir = rest.next().map(PathBuf::from),
                 "--workdir" => workdir = rest.next().map(PathBuf::from),
                 "--attempt" => attempt = Some(number(&name, rest.next())?),
@@ -81,6 +88,7 @@ impl ExecOptions {
             workdir: workdir.ok_or("`exec` needs `--workdir DIR`")?,
             port: port.ok_or("`exec` needs `--port N`")?,
             lines,
+            devices,
             workers,
             program,
         })
@@ -104,12 +112,13 @@ mod tests {
             workdir: "/w".into(),
             port: 23_456,
             lines: true,
+            devices: true,
             workers: Some(4),
             program: ["p", "--", "--lines", "a b"].map(OsString::from).into(),
         };
         let words = options.arguments();
         assert_eq!(ExecOptions::parse(&words[1..]).as_ref(), Ok(&options));
-        let plain = ExecOptions { lines: false, workers: None, ..options };
+        let plain = ExecOptions { lines: false, devices: false, workers: None, ..options };
         assert_eq!(ExecOptions::parse(&plain.arguments()[1..]).as_ref(), Ok(&plain));
         assert!(ExecOptions::parse(&["--".into()]).unwrap_err().contains("PROGRAM"));
     }

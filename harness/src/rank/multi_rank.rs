@@ -18,6 +18,7 @@ use crate::os::log::{Log, log_info};
 use crate::os::subprocess;
 use crate::program::output::ProgramOutput;
 use crate::program::processes::{self, Pipes};
+use crate::rank::devices;
 use crate::rank::failed_rank::{CRASH, FailedRank, others_shown, severity};
 use crate::rank::frame::{Decoder, FrameLine, RankMessage, answer};
 use crate::rank::relay::{Relay, Relayed};
@@ -38,6 +39,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 struct RankState {
     node: String,
     has_caught: bool,
+    /// The GPUs that it sees, once it has said so.
+    devices: Option<Vec<String>>,
     exit: Option<Exit>,
 }
 
@@ -56,6 +59,8 @@ pub(crate) struct MultiRankProgram {
     pub(crate) srun: u32,
     ranks: BTreeMap<u32, RankState>,
     world_size: u32,
+    /// Each rank was to have GPUs of its own, and not all have said yet which they see.
+    checks_devices: bool,
     step: Option<String>,
     commands: Option<PipeWriter>,
     messages: ProgramOutput,
@@ -90,6 +95,7 @@ impl MultiRankProgram {
     /// Starts `srun` for `world_size` ranks.
     pub(crate) fn start(
         world_size: u32,
+        checks_devices: bool,
         argv: &[OsString],
         env: &[(String, OsString)],
         relay: Option<Relay>,
@@ -104,6 +110,7 @@ impl MultiRankProgram {
             srun,
             ranks: BTreeMap::new(),
             world_size,
+            checks_devices,
             step: None,
             commands: Some(commands),
             messages,
@@ -212,9 +219,14 @@ impl MultiRankProgram {
                 rank.node = node;
                 self.step = Some(step);
             }
-            RankMessage::Failed { node, why } => {
+            RankMessage::Devices(seen) => {
+                let names = seen.split(',').filter(|name| !name.is_empty());
+                rank.devices = Some(names.map(str::to_owned).collect());
+                self.check_devices(log);
+            }
+            RankMessage::Failed { node, error } => {
                 rank.node = node;
-                self.rank_ended(number, &Exit::StartFailed(why), now, log);
+                self.rank_ended(number, &error.into(), now, log);
             }
             RankMessage::Exited(code) => self.rank_ended(number, &Exit::Code(code), now, log),
             RankMessage::Killed(signal) => self.rank_ended(number, &Exit::Signal(signal), now, log),
@@ -234,6 +246,22 @@ impl MultiRankProgram {
         None
     }
 
+    /// Says once what is wrong with the GPUs of the ranks, when all have said which they see.
+    fn check_devices(&mut self, log: &mut Log) {
+        let seen = |(number, rank): (&u32, &RankState)| {
+            Some((*number, (rank.node.clone(), rank.devices.clone()?)))
+        };
+        let all: BTreeMap<u32, (String, Vec<String>)> =
+            self.ranks.iter().filter_map(seen).collect();
+        if !self.checks_devices || u32::try_from(all.len()) != Ok(self.world_size) {
+            return;
+        }
+        self.checks_devices = false;
+        if let Some(complaint) = devices::complaint(&all) {
+            log.warn(&complaint);
+        }
+    }
+
     /// The answer to a save request: one rank caught it, or none did.
     fn asked(&mut self) -> Option<RankNews> {
         let deaf = self.without_handler.as_ref()?;
@@ -241,8 +269,10 @@ impl MultiRankProgram {
         for rank in self.ranks.values_mut() {
             has_heard |= std::mem::take(&mut rank.has_caught);
         }
-        let over = |number: &u32| self.ranks.get(number).is_some_and(|rank| rank.exit.is_some());
-        let all = (0..self.world_size).all(|number| deaf.contains(&number) || over(&number));
+        let all = (0..self.world_size).all(|number| {
+            let rank = self.ranks.get(&number);
+            deaf.contains(&number) || rank.is_some_and(|rank| rank.exit.is_some())
+        });
         (has_heard || all).then(|| {
             self.without_handler = None;
             RankNews::SaveRequested(has_heard)
@@ -321,11 +351,11 @@ impl MultiRankProgram {
 
     /// The worst exit. Of equal ones, the first.
     fn worst(&self, missing: &[u32]) -> (Exit, Option<FailedRank>) {
-        let ended = |number: &u32| self.ranks.get(number).and_then(|rank| rank.exit.clone());
         let mut ends: Vec<(u32, Exit)> = Vec::new();
         let others = self.ranks.keys().filter(|number| !self.failed_first.contains(number));
         for number in self.failed_first.iter().chain(others) {
-            ends.extend(ended(number).map(|exit| (*number, exit)));
+            let exit = self.ranks.get(number).and_then(|rank| rank.exit.clone());
+            ends.extend(exit.map(|exit| (*number, exit)));
         }
         let lost = missing.iter().map(|&number| (number, Exit::Signal(Signal::SIGKILL as i32)));
         let all: Vec<(u32, Exit)> = ends.into_iter().chain(lost).collect();

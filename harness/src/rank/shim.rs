@@ -16,8 +16,12 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::socket::UnixAddr;
 
 use super::ExecOptions;
+use super::devices;
 use super::frame::{RankMessage, encode, read_answer};
 use super::identity::{self, Rank};
+use crate::attempt::start_error::StartError;
+use crate::job::context;
+use crate::job::trial::with_path;
 use crate::monitor::watchdog;
 use crate::os::clock::{Clock, Time};
 use crate::os::log::log_stderr;
@@ -26,7 +30,10 @@ use crate::os::serial_queue::SerialQueue;
 use crate::os::signals;
 use crate::program::ask::SaveSignal;
 use crate::program::output::{self, ProgramOutput};
+use crate::program::output_times::OutputClock;
 use crate::program::processes::{self, ProcessStart};
+use crate::program::scratch::{self, Scratch};
+use crate::program::usage::UsageSampler;
 use crate::protocol::Socket;
 
 /// How often the save signal is sent again if no process caught it.
@@ -71,7 +78,10 @@ struct Shim {
     streams: Vec<ProgramOutput>,
     /// The thread that writes: a disk that hangs must not delay a command.
     records: SerialQueue,
+    times: Option<OutputClock>,
+    usage: Option<UsageSampler>,
     socket: Option<Socket>,
+    scratch: Option<Scratch>,
     /// The senders that can be answered. Their numbers start at 1.
     senders: Vec<UnixAddr>,
     input: Option<(Stdin, Vec<u8>)>,
@@ -98,7 +108,10 @@ pub(crate) fn run(options: &ExecOptions) -> Result<u8, String> {
         wanted: None,
         streams: Vec::new(),
         records: SerialQueue::start("output", None),
+        times: None,
+        usage: None,
         socket: None,
+        scratch: None,
         senders: Vec::new(),
         input: Some((input, Vec::new())),
         output,
@@ -110,11 +123,15 @@ pub(crate) fn run(options: &ExecOptions) -> Result<u8, String> {
             shim.program = Some(program);
             let (step, node) = (shim.rank.step.clone(), shim.rank.node_name.clone());
             shim.tell(&RankMessage::Started { step, node });
+            if options.devices {
+                let seen = devices::seen(context::visible_devices().as_deref());
+                shim.tell(&RankMessage::Devices(seen.join(",")));
+            }
             shim.watch();
         }
-        Err(why) => {
+        Err(error) => {
             let node = shim.rank.node_name.clone();
-            shim.tell(&RankMessage::Failed { node, why });
+            shim.tell(&RankMessage::Failed { node, error });
         }
     }
     shim.last_words();
@@ -122,28 +139,47 @@ pub(crate) fn run(options: &ExecOptions) -> Result<u8, String> {
 }
 
 impl Shim {
-    fn start(&mut self, options: &ExecOptions) -> Result<u32, String> {
+    fn start(&mut self, options: &ExecOptions) -> Result<u32, StartError> {
         let (dir, attempt, rank) = (&options.dir, options.attempt, self.rank.number);
+        let outputs = [dir.rank_stdout(attempt, rank), dir.rank_stderr(attempt, rank)];
         let mut ends = Vec::new();
-        for path in [dir.rank_stdout(attempt, rank), dir.rank_stderr(attempt, rank)] {
-            let log = output::open_log(&path).ok();
+        for path in &outputs {
+            let log = output::open_log(path).ok();
             if options.lines && rank == 0 {
                 let stream = ProgramOutput::new(log, &self.records);
-                let (stream, end) = stream.map_err(|error| error.to_string())?;
+                let (stream, end) = stream.map_err(|error| StartError::Node(error.to_string()))?;
                 self.streams.push(stream);
                 ends.push(end);
             } else {
                 ends.push(log.map_or_else(Stdio::null, Stdio::from));
             }
         }
+        self.times = Some(OutputClock::start(outputs, &self.records));
+        let allotment = context::allotment(&self.rank.node_name, true);
+        let path = dir.usage(attempt, rank);
+        self.usage = Some(UsageSampler::start(path, attempt, allotment, &self.records));
         let [stdout, stderr] =
             ends.try_into().map_err(|_| "a program has two outputs".to_owned())?;
         let mut env: Vec<(String, OsString)> = self.rank.variables(options.port, options.workers);
         env.extend(self.open_socket());
+        env.extend(self.open_scratch());
         let (argv, workdir) = (&options.program, &options.workdir);
         let path = super::identity::search_path();
-        let start = ProcessStart { argv, env: &env, workdir, stdout, stderr };
-        processes::start(start, &path).map_err(|error| error.to_string())
+        // The shim's own input is its channel to the harness.
+        let stdin = Stdio::null();
+        let start = ProcessStart { argv, env: &env, workdir, stdin, stdout, stderr };
+        processes::start(start, &path)
+    }
+
+    /// Makes the folder of the attempt on this node, with the other ranks here.
+    fn open_scratch(&mut self) -> Option<(String, OsString)> {
+        let path = scratch::beside(&context::scratch()?);
+        scratch::sweep_beside();
+        match Scratch::open(&path) {
+            Ok(held) => self.scratch = Some(held),
+            Err(error) => log_stderr(&with_path(&path, &error)),
+        }
+        Some((scratch::VARIABLE.to_owned(), path.into()))
     }
 
     /// Opens a socket in place of the harness's, which is on another node.
@@ -360,6 +396,10 @@ impl Shim {
             let mut set = [PollFd::new(self.output.as_fd(), PollFlags::POLLOUT)];
             poll(&mut set, PollTimeout::from(100_u16)).ok();
             self.write();
+        }
+        (self.times, self.usage) = (None, None);
+        if self.scratch.take().is_some() {
+            scratch::sweep(); // the last rank of the node removes it
         }
         self.records.drain(until.saturating_sub(self.clock.now()));
     }

@@ -80,7 +80,6 @@ pub(crate) fn is_srun<S: AsRef<OsStr>>(argv: &[S]) -> bool {
 pub(crate) fn is_launcher<S: AsRef<OsStr>>(argv: &[S]) -> bool {
     let word = |at: usize| argv.get(at).map(|word| word.as_ref().to_string_lossy());
     let name = |at: usize| word(at).map(|word| word.rsplit('/').next().unwrap_or("").to_owned());
-    let is_module = |word: &str| word.starts_with("torch.distributed.") || word == "torchrun";
     if name(0).as_deref() == Some("torchrun") {
         return true;
     }
@@ -96,7 +95,12 @@ pub(crate) fn is_launcher<S: AsRef<OsStr>>(argv: &[S]) -> bool {
     python && name(at).as_deref() == Some("torchrun")
 }
 
-fn is_python(word: &OsStr) -> bool {
+fn is_module(word: &str) -> bool {
+    word.starts_with("torch.distributed.") || word == "torchrun"
+}
+
+/// Whether a word is a Python interpreter.
+pub(crate) fn is_python(word: &OsStr) -> bool {
     let name = Path::new(word).file_name().unwrap_or_default().to_string_lossy();
     let version = name.strip_prefix("python");
     version.is_some_and(|version| version.chars().all(|c| c.is_ascii_digit() || c == '.'))
@@ -116,7 +120,13 @@ mod tests {
     use nemo_core::rundir::TrialDir;
 
     fn spec(nodes: u32, tasks: Option<u32>, torchrun: bool) -> LaunchSpec {
-        LaunchSpec { nodes, tasks_per_node: tasks, torchrun, workers_per_node: Some(8) }
+        LaunchSpec {
+            nodes,
+            tasks_per_node: tasks,
+            torchrun,
+            workers_per_node: Some(8),
+            gpus_per_task: false,
+        }
     }
 
     fn shown(words: &[OsString]) -> String {
@@ -132,6 +142,7 @@ mod tests {
             workdir: "/w".into(),
             port: 20_001,
             lines: false,
+            devices: false,
             workers: workers(launch),
             program: vec!["p".into()],
         };

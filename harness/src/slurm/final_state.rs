@@ -17,7 +17,7 @@ use crate::os::log::log_stderr;
 use crate::os::proc_fs;
 use crate::os::subprocess::{self, SubprocessResult};
 use crate::slurm::dependency::{self, Parent};
-use crate::slurm::{self, requeue};
+use crate::slurm::{self, run};
 
 /// How long Slurm is asked again if it gives no answer.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -31,7 +31,7 @@ pub(crate) fn settle(harness: &Harness, next: Next, was_stopped: bool) {
     let was_killed = proc_fs::oom_kills().is_some_and(|kills| kills > 0);
     // Slurm no longer shows the preemption of an earlier run, but it still changes the final state.
     let was_preempted =
-        job.restarts > 0 || requeue::job_now(harness, job).is_some_and(|now| now.was_preempted());
+        job.restarts > 0 || run::job_now(harness, job).is_some_and(|now| now.was_preempted());
     if was_preempted {
         let words = slurm::never_again(&job.id());
         insist(harness, &words, "Slurm may start this job once more");
@@ -71,8 +71,10 @@ fn insist(harness: &Harness, words: &[String], else_what: &str) -> Option<String
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let until = harness.clock.now() + PATIENCE;
     loop {
-        let why = match subprocess::ask(&words, &harness.clock, requeue::ANSWER) {
+        let why = match subprocess::ask(&words, &harness.clock, run::ANSWER_LIMIT) {
             SubprocessResult::Ended { code: Some(0), text } => return Some(text),
+            // Slurm does nothing more with a job that has ended, as is wished.
+            SubprocessResult::Ended { text, .. } if slurm_words::has_ended(&text) => return None,
             SubprocessResult::Ended { text, .. } if !slurm_words::is_away(&text) => {
                 log_stderr(&format!("{else_what}: {text}"));
                 return None;

@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use nemo_core::rundir::{AttemptRecord, ParentSpec};
 use nemo_core::{durable, exit};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 
+use crate::attempt::start_error::StartError;
 use crate::job::context::SlurmJob;
 use crate::job::harness::Harness;
 use crate::job::parents::{self, FinalEnd, KnownEnds, ParentReadiness};
+use crate::job::poll;
 use crate::os::log::{log_info, log_stderr};
 use crate::os::subprocess::{self, SubprocessResult};
-use crate::slurm::requeue::{self, ANSWER, UNTIL_TERM};
-use crate::slurm::{self, Requeued};
+use crate::slurm::run::{self, ANSWER_LIMIT, UNTIL_TERM};
+use crate::slurm::{self, RequeueAnswer, cancel, requeue};
 
 /// How long a record may take to appear on this node.
 const UNTIL_SEEN: Duration = Duration::from_secs(45);
@@ -26,28 +28,35 @@ const QUESTIONS: usize = 16;
 const IN_THE_QUEUE: u32 = 60;
 
 /// The exit code of the job, if the trial must not run.
-pub(crate) fn refuses(harness: &Harness, job: &SlurmJob) -> Option<u8> {
-    let parents = &harness.trial.spec.after;
-    let mut known = KnownEnds::new();
+pub(crate) fn refuses(harness: &Harness, job: &SlurmJob) -> Result<Option<u8>, StartError> {
+    let (mut known, mut has_polled) = (KnownEnds::new(), false);
     let until = harness.clock.now() + UNTIL_SEEN;
     loop {
-        let open = match parents::readiness(parents, harness.trial.index, &known) {
-            ParentReadiness::Ready => return None,
+        let open = match parents::readiness(harness, &known)? {
+            ParentReadiness::Ready => return Ok(None),
             ParentReadiness::Never { why, of_all } => {
-                return Some(block(harness, job, &why, of_all));
+                return Ok(Some(block(harness, job, &why, of_all)));
             }
-            ParentReadiness::Abandoned(why) => return Some(wait_for_poll(harness, job, &why)),
+            ParentReadiness::Abandoned(why) if has_polled => {
+                return Ok(Some(wait_for_poll(harness, job, &why)));
+            }
+            ParentReadiness::Abandoned(_) => {
+                // Nobody else may look after them before this trial's turn is over.
+                poll::before_start(harness);
+                has_polled = true;
+                known.keys().cloned().collect()
+            }
             ParentReadiness::Open(open) => open,
         };
         if known.is_empty() {
             let (task, trial) = &open[0];
             log_stderr(&format!("`{task}` trial {trial} has no final record yet; looking again"));
         }
-        match ask_slurm(harness, &open) {
-            ParentJobs::Runs(ids) => return Some(wait_in_queue(harness, job, &ids)),
+        match ask_slurm(harness, &open)? {
+            ParentJobs::Runs(ids) => return Ok(Some(wait_in_queue(harness, job, &ids))),
             ParentJobs::Nothing if harness.clock.now() < until => {
                 if has_signal(harness) {
-                    return Some(wait_in_queue(harness, job, &[]));
+                    return Ok(Some(wait_in_queue(harness, job, &[])));
                 }
             }
             ParentJobs::Nothing => {
@@ -64,30 +73,36 @@ enum ParentJobs {
     Nothing,
 }
 
-fn ask_slurm(harness: &Harness, open: &[(String, u32)]) -> ParentJobs {
+fn ask_slurm(harness: &Harness, open: &[(String, u32)]) -> Result<ParentJobs, StartError> {
     let mut running = Vec::new();
     for (task, trial) in open.iter().take(QUESTIONS) {
         let parent = harness.trial.spec.after.iter().find(|parent| parent.task == *task);
-        let Some(id) = parent.and_then(|parent| last_job(parent, *trial)) else { continue };
-        let outcome = subprocess::ask(&slurm::show_job(&id), &harness.clock, ANSWER);
+        let Some(parent) = parent else { continue };
+        let Some(id) = last_job(harness, parent, *trial)? else { continue };
+        let outcome = subprocess::ask(&slurm::show_job(&id), &harness.clock, ANSWER_LIMIT);
         let SubprocessResult::Ended { text, .. } = outcome else { continue };
         if slurm::parse(&text).is_some_and(|job| !job.is_over()) {
             running.push(id);
         }
     }
-    if running.is_empty() { ParentJobs::Nothing } else { ParentJobs::Runs(running) }
+    Ok(if running.is_empty() { ParentJobs::Nothing } else { ParentJobs::Runs(running) })
 }
 
 /// The job of a trial's last attempt.
-fn last_job(parent: &ParentSpec, trial: u32) -> Option<String> {
-    let rows = parents::records(parent, trial);
-    rows.iter().rev().find_map(AttemptRecord::as_start)?.slurm_job.clone()
+fn last_job(
+    harness: &Harness,
+    parent: &ParentSpec,
+    trial: u32,
+) -> Result<Option<String>, StartError> {
+    let rows = parents::records(harness, parent, trial)?;
+    let last = rows.iter().rev().find_map(AttemptRecord::as_start);
+    Ok(last.and_then(|start| start.slurm_job.clone()))
 }
 
 /// Waits a moment or until a signal comes.
 fn has_signal(harness: &Harness) -> bool {
     let timeout = PollTimeout::try_from(PAUSE).unwrap_or(PollTimeout::ZERO);
-    poll(&mut [PollFd::new(harness.signals.as_fd(), PollFlags::POLLIN)], timeout)
+    nix::poll::poll(&mut [PollFd::new(harness.signals.as_fd(), PollFlags::POLLIN)], timeout)
         .is_ok_and(|ready| ready > 0)
 }
 
@@ -96,8 +111,8 @@ fn block(harness: &Harness, job: &SlurmJob, why: &str, of_all: bool) -> u8 {
     log_stderr(&format!("this trial can't run: {why}"));
     let whole = job.array.as_ref().filter(|_| of_all).map(|(array, _)| array.clone());
     let id = whole.unwrap_or_else(|| job.id());
-    requeue::run_or_log(harness, &slurm::cancel(&id), "the job could not be cancelled");
-    requeue::wait_for_term(harness, UNTIL_TERM);
+    run::run_or_log(harness, &slurm::cancel(&id), "the job could not be cancelled");
+    run::wait_for_term(harness, UNTIL_TERM);
     exit::CANCELLED
 }
 
@@ -125,12 +140,12 @@ fn wait_in_queue(harness: &Harness, job: &SlurmJob, ids: &[String]) -> u8 {
     } else {
         log_info(&format!("job {} runs again; this job waits for it", ids.join(", ")));
     }
-    if requeue::is_cancelled(harness) {
+    if cancel::is_requested(harness) {
         return exit::CANCELLED;
     }
     record_wait(harness, job);
-    let answer = requeue::ask(harness, &slurm::requeue(&id, false));
-    if let Requeued::Refused(why) | Requeued::Failed(why) = answer {
+    let answer = requeue::ask_requeue(harness, &slurm::requeue(&id, false));
+    if let RequeueAnswer::Refused(why) | RequeueAnswer::Failed(why) = answer {
         log_stderr(&format!("the job could not be requeued: {why}"));
         return exit::NEVER;
     }
@@ -142,11 +157,7 @@ fn wait_in_queue(harness: &Harness, job: &SlurmJob, ids: &[String]) -> u8 {
     }
     for words in changes {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        requeue::run_or_log(
-            harness,
-            &words,
-            "the job could not be delayed; it may start too early",
-        );
+        run::run_or_log(harness, &words, "the job could not be delayed; it may start too early");
     }
-    requeue::wait_for_term(harness, UNTIL_TERM)
+    run::wait_for_term(harness, UNTIL_TERM)
 }

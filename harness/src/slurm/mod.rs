@@ -1,9 +1,12 @@
 //! Slurm's commands and answers: why the job is being stopped, and its requeue. The only module that knows `scontrol`.
 
+pub(crate) mod cancel;
 pub(crate) mod dependency;
+pub(crate) mod exclude_nodes;
 pub(crate) mod final_state;
 pub(crate) mod gate;
 pub(crate) mod requeue;
+pub(crate) mod run;
 pub(crate) mod sentinel;
 
 use nemo_core::show_job::{self, Fields};
@@ -91,6 +94,8 @@ pub(crate) struct Job {
     pub(crate) reason: String,
     pub(crate) restarts: u32,
     pub(crate) preempt: Option<f64>,
+    /// When it was submitted or, if it was requeued, when that was.
+    pub(crate) submitted: Option<f64>,
     pub(crate) start: Option<f64>,
     pub(crate) end: Option<f64>,
     pub(crate) partition: String,
@@ -123,6 +128,11 @@ impl Job {
         self.preempt.is_some_and(|preempt| preempt >= began) || self.state == "PREEMPTED"
     }
 
+    /// Whether it is the run that was restarted so often, and under way.
+    pub(crate) fn is_run(&self, restarts: u32) -> bool {
+        self.restarts == restarts && self.state == "RUNNING"
+    }
+
     /// The end of the grace of a preemption that is under way.
     pub(crate) fn grace_end(&self) -> Option<f64> {
         self.end.filter(|_| self.is_preempted() && self.state == "RUNNING")
@@ -141,21 +151,27 @@ impl Job {
 pub(crate) fn parse(text: &str) -> Option<Job> {
     let records = show_job::records(text);
     let fields = records.iter().find_map(|(_, record)| Fields::new(record))?;
-    let field = |name: &str| fields.get(name);
-    let time = |name: &str| field(name)?.parse().ok().filter(|&time: &f64| time > 0.0);
-    let list = |name: &str| field(name).unwrap_or_default().to_owned();
     Some(Job {
-        state: field("JobState")?.to_owned(),
-        reason: field("Reason").unwrap_or_default().to_owned(),
-        restarts: field("Restarts").and_then(|count| count.parse().ok()).unwrap_or(0),
-        preempt: time("PreemptTime"),
-        start: time("StartTime"),
-        end: time("EndTime"),
-        partition: field("Partition").unwrap_or_default().to_owned(),
-        excluded: list("ExcNodeList"),
-        required: list("ReqNodeList"),
-        host: field("BatchHost").map(str::to_owned),
+        state: fields.get("JobState")?.to_owned(),
+        reason: word(&fields, "Reason"),
+        restarts: fields.get("Restarts").and_then(|count| count.parse().ok()).unwrap_or(0),
+        preempt: time(&fields, "PreemptTime"),
+        submitted: time(&fields, "SubmitTime"),
+        start: time(&fields, "StartTime"),
+        end: time(&fields, "EndTime"),
+        partition: word(&fields, "Partition"),
+        excluded: word(&fields, "ExcNodeList"),
+        required: word(&fields, "ReqNodeList"),
+        host: fields.get("BatchHost").map(str::to_owned),
     })
+}
+
+fn word(fields: &Fields<'_>, name: &str) -> String {
+    fields.get(name).unwrap_or_default().to_owned()
+}
+
+fn time(fields: &Fields<'_>, name: &str) -> Option<f64> {
+    fields.get(name)?.parse().ok().filter(|&time| time > 0.0)
 }
 
 /// The facts that this run of the job knows about itself.
@@ -166,11 +182,30 @@ pub(crate) struct OwnRun {
     pub(crate) lead: f64,
     /// The end of the grace, from an earlier answer of Slurm's.
     pub(crate) grace_end: Option<f64>,
+    /// When it began by Slurm's clock, from its first answer.
+    pub(crate) start: Option<f64>,
+}
+
+impl OwnRun {
+    /// Whether Slurm speaks of a later run of the job. A controller that was killed forgets what it started last, ends it,
+    /// and starts the job once more, without counting that.
+    fn is_before(&self, job: &Job) -> bool {
+        job.restarts > self.restarts
+            || self.start.zip(job.start).is_some_and(|(own, now)| now > own + 1.0)
+    }
+
+    /// Whether Slurm ends an earlier run of the job. A controller that was killed before it wrote down that this run was
+    /// started still ends the one before, and starts the job once more after that.
+    fn is_after(&self, job: &Job) -> bool {
+        let is_older = job.restarts < self.restarts
+            || self.start.zip(job.start).is_some_and(|(own, now)| now < own - 1.0);
+        is_older && job.state == "COMPLETING"
+    }
 }
 
 /// Why the job is being stopped, if it is.
 pub(crate) fn stop_cause(job: &Job, own: &OwnRun, now: f64) -> Option<StopCause> {
-    if job.restarts > own.restarts || slurm_words::is_waiting(&job.state) {
+    if own.is_before(job) || own.is_after(job) || slurm_words::is_waiting(&job.state) {
         return Some(StopCause::Requeued);
     }
     if job.is_preempted() {
@@ -193,10 +228,11 @@ pub(crate) fn stop_cause(job: &Job, own: &OwnRun, now: f64) -> Option<StopCause>
     (slurm_words::is_running(&job.state) && near).then_some(StopCause::TimeLimit)
 }
 
-/// The outcome of a requeue.
+/// What Slurm answered to a requeue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Requeued {
-    Yes,
+pub(crate) enum RequeueAnswer {
+    /// The job is in the queue.
+    Accepted,
     /// It was cancelled before.
     Cancelled,
     /// It can never work for this job.
@@ -206,16 +242,16 @@ pub(crate) enum Requeued {
 }
 
 /// Parses the answer to a requeue.
-pub(crate) fn requeued(code: Option<i32>, text: &str) -> Requeued {
+pub(crate) fn requeued(code: Option<i32>, text: &str) -> RequeueAnswer {
     let line = text.lines().next().unwrap_or("it said nothing").to_owned();
     if code == Some(0) || text.contains("pending execution") {
-        return Requeued::Yes; // it is in the queue already
+        return RequeueAnswer::Accepted; // it is in the queue already
     }
     let never = ["presently disabled", "Invalid job id", "not found", "Access/permission denied"];
     if never.iter().any(|words| text.contains(words)) {
-        return Requeued::Refused(line);
+        return RequeueAnswer::Refused(line);
     }
-    Requeued::Failed(line)
+    RequeueAnswer::Failed(line)
 }
 
 #[cfg(test)]
@@ -248,7 +284,7 @@ mod tests {
 
     #[track_caller]
     fn check(job: &Job, now: f64, expected: Option<StopCause>) {
-        let own = OwnRun { restarts: 2, lead: 120.0, grace_end: None };
+        let own = OwnRun { restarts: 2, lead: 120.0, grace_end: None, start: Some(1000.0) };
         assert_eq!(stop_cause(job, &own, now), expected, "{job:?}");
     }
 
@@ -256,7 +292,7 @@ mod tests {
     fn what_ends_before_its_grace_was_cancelled() {
         let job = Job { preempt: Some(1900.0), end: Some(1930.0), ..job() };
         assert_eq!(job.grace_end(), Some(1930.0));
-        let own = OwnRun { restarts: 2, lead: 60.0, grace_end: job.grace_end() };
+        let own = OwnRun { restarts: 2, lead: 60.0, grace_end: job.grace_end(), start: job.start };
         let ended = |end: f64, restarts: u32| {
             let state = "COMPLETING".to_owned();
             let job = Job { state, end: Some(end), restarts, ..job.clone() };
@@ -283,17 +319,30 @@ mod tests {
         let completing = Job { state: "COMPLETING".into(), end: Some(2000.0), ..job() };
         check(&completing, 2000.0, Some(StopCause::Cancelled));
         check(&Job { restarts: 3, ..completing.clone() }, 2000.0, Some(StopCause::Requeued));
+        let again = Job { start: Some(1005.0), ..completing.clone() };
+        check(&again, 2000.0, Some(StopCause::Requeued));
+        let forgotten = Job { restarts: 1, ..completing.clone() };
+        check(&forgotten, 2000.0, Some(StopCause::Requeued));
+        let runs = Job { state: "RUNNING".into(), end: Some(5000.0), ..forgotten.clone() };
+        check(&runs, 2000.0, None);
+        let cancelled = Job { state: "CANCELLED".into(), ..forgotten };
+        check(&cancelled, 2000.0, Some(StopCause::Cancelled));
+        let older = Job { start: Some(990.0), ..completing.clone() };
+        check(&older, 2000.0, Some(StopCause::Requeued));
         let limit = Job { reason: "TimeLimit".into(), ..completing };
         check(&limit, 2000.0, Some(StopCause::TimeLimit));
     }
 
     #[test]
     fn a_requeue_that_is_already_done_is_done() {
-        assert_eq!(requeued(Some(0), ""), Requeued::Yes);
-        assert_eq!(requeued(Some(1), "Job is pending execution for job 5_1"), Requeued::Yes);
+        assert_eq!(requeued(Some(0), ""), RequeueAnswer::Accepted);
+        assert_eq!(
+            requeued(Some(1), "Job is pending execution for job 5_1"),
+            RequeueAnswer::Accepted
+        );
         let disabled = "Requested operation is presently disabled for job 5";
-        assert_eq!(requeued(Some(1), disabled), Requeued::Refused(disabled.into()));
+        assert_eq!(requeued(Some(1), disabled), RequeueAnswer::Refused(disabled.into()));
         let away = "Unable to contact slurm controller (connect failure)";
-        assert_eq!(requeued(Some(1), away), Requeued::Failed(away.into()));
+        assert_eq!(requeued(Some(1), away), RequeueAnswer::Failed(away.into()));
     }
 }

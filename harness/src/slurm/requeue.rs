@@ -5,37 +5,27 @@
 //! Slurm gave no answer but requeues by an exit code, the harness exits with that code. In a grace period it then waits
 //! to be killed: Slurm requeues a preempted job by itself.
 
-use std::os::fd::AsFd;
 use std::thread::sleep;
 use std::time::Duration;
 
+use nemo_core::durable;
 use nemo_core::exit;
-use nemo_core::rundir::{
-    AttemptRecord, ExperimentDir, Next, Request, RequestedAction, TrialDir, requests,
-};
-use nemo_core::{durable, lines, open};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::Signal;
 
-use crate::attempt::nodes::{self, Exclusion};
+use super::{cancel, exclude_nodes, run};
 use crate::job::context::SlurmJob;
 use crate::job::harness::Harness;
-use crate::job::trial::Trial;
+use crate::job::trial::is_paused;
 use crate::os::clock::{Time, unix_now};
 use crate::os::log::{log_info, log_stderr};
 use crate::os::signals;
 use crate::os::subprocess::{self, SubprocessResult};
-use crate::slurm::{self, OwnRun, Requeued};
+use crate::slurm::{self, OwnRun, RequeueAnswer};
 use crate::supervise::StopCause;
 
-pub(crate) const ANSWER: Duration = Duration::from_secs(10);
-/// How long a disk that hangs may delay the requeue.
-const DISK: Duration = Duration::from_secs(1);
 /// How long a requeue is tried if no deadline is known.
 const PATIENCE: Duration = Duration::from_mins(5);
-/// How long Slurm's TERM may take after a requeue.
-pub(crate) const UNTIL_TERM: Duration = Duration::from_mins(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// The longest time between two tries.
+const LONGEST_DELAY: Duration = Duration::from_secs(10);
 
 /// The facts of the stop.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +36,13 @@ pub(crate) struct Stopped {
     pub(crate) deadline: Option<Time>,
 }
 
+/// Why a job is not requeued.
+struct NotRequeued {
+    why: String,
+    /// Slurm does not want it, so that another try is in vain.
+    is_refused: bool,
+}
+
 /// Requeues the job. Returns the exit code.
 pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
     let Some(job) = &harness.context.slurm else { return exit::REQUEUE };
@@ -53,52 +50,95 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
         return requeued_by_others(harness, job);
     }
     let until = stopped.deadline.unwrap_or_else(|| harness.clock.now() + PATIENCE);
+    match requeue_until(harness, job, until, stopped.is_confirmed) {
+        Ok(code) => code,
+        Err(failed) => {
+            write_requeue_mark(harness, attempt, &failed.why);
+            leave_to_others(harness, job, stopped, until, &failed)
+        }
+    }
+}
+
+/// Tries until the deadline. `is_confirmed`: Slurm's answer about the stop is its last word so far.
+fn requeue_until(
+    harness: &Harness,
+    job: &SlurmJob,
+    until: Time,
+    is_confirmed: bool,
+) -> Result<u8, NotRequeued> {
     // A requeue would undo an `scancel`. Slurm's last answer holds until a signal comes: each cancel sends TERM.
-    let mut sure = stopped.is_confirmed && signals::read(&harness.signals).is_empty();
-    let mut pause = Duration::from_millis(500);
-    let (why, refused) = loop {
-        let wished = is_cancelled(harness).then_some(StopCause::Cancelled);
-        match wished.or_else(|| if sure { None } else { stop_cause_now(harness, job) }) {
-            Some(StopCause::Cancelled) => {
-                log_info("the job was cancelled; not requeueing it");
-                return exit::CANCELLED;
-            }
-            Some(StopCause::Requeued) if !is_taken_for_the_next(harness, job) => {
-                return requeued_by_others(harness, job);
-            }
-            _ => sure = false,
+    let mut is_known = is_confirmed && signals::read(&harness.signals).is_empty();
+    let mut delay = Duration::from_millis(500);
+    loop {
+        if let Some(code) = settled_meanwhile(harness, job, is_known) {
+            return Ok(code);
         }
-        let dir = harness.trial.dir.clone();
-        let paused = harness.records.ask(move || is_paused(&dir)).wait(DISK) == Some(true);
-        let (why, again) = match put_back(harness, job, paused) {
-            Requeued::Yes if is_cancelled(harness) => return cancel_again(harness, job),
-            Requeued::Yes => {
-                exclude_nodes(harness, job);
-                return wait_for_term(harness, UNTIL_TERM);
-            }
-            Requeued::Cancelled => {
-                log_info("the job was cancelled a moment before its requeue, which Slurm ignored");
-                wait_for_term(harness, UNTIL_TERM);
-                return exit::CANCELLED;
-            }
-            Requeued::Refused(why) => (why, false),
-            Requeued::Failed(why) => (why, true),
+        is_known = false;
+        let failed = match requeue_once(harness, job) {
+            Ok(code) => return Ok(code),
+            Err(failed) => failed,
         };
-        if !again || harness.clock.now() + pause > until {
-            break (why, !again);
+        if failed.is_refused || harness.clock.now() + delay > until {
+            return Err(failed);
         }
-        sleep(pause);
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    };
-    write_requeue_mark(harness, attempt, &why);
-    if let Some(code) = harness.trial.spec.requeue_exit.filter(|_| !refused) {
+        sleep(delay);
+        delay = (delay * 2).min(LONGEST_DELAY);
+    }
+}
+
+/// The exit code where the job was cancelled, or somebody else has requeued it. `is_known`: Slurm need not be asked.
+fn settled_meanwhile(harness: &Harness, job: &SlurmJob, is_known: bool) -> Option<u8> {
+    let wished = cancel::is_requested(harness).then_some(StopCause::Cancelled);
+    match wished.or_else(|| if is_known { None } else { stop_cause_now(harness, job) })? {
+        StopCause::Cancelled => {
+            log_info("the job was cancelled; not requeueing it");
+            Some(exit::CANCELLED)
+        }
+        StopCause::Requeued if !is_taken_for_the_next(harness, job) => {
+            Some(requeued_by_others(harness, job))
+        }
+        _ => None,
+    }
+}
+
+fn requeue_once(harness: &Harness, job: &SlurmJob) -> Result<u8, NotRequeued> {
+    let dir = harness.trial.dir.clone();
+    let paused =
+        harness.records.ask(move || is_paused(&dir)).wait(cancel::DISK_LIMIT) == Some(true);
+    match put_back(harness, job, paused) {
+        RequeueAnswer::Accepted if cancel::is_requested(harness) => {
+            Ok(cancel::cancel_again(harness, job))
+        }
+        RequeueAnswer::Accepted => {
+            exclude_nodes::exclude(harness, job);
+            Ok(run::wait_for_term(harness, run::UNTIL_TERM))
+        }
+        RequeueAnswer::Cancelled => {
+            log_info("the job was cancelled a moment before its requeue, which Slurm ignored");
+            run::wait_for_term(harness, run::UNTIL_TERM);
+            Ok(exit::CANCELLED)
+        }
+        RequeueAnswer::Refused(why) => Err(NotRequeued { why, is_refused: true }),
+        RequeueAnswer::Failed(why) => Err(NotRequeued { why, is_refused: false }),
+    }
+}
+
+/// Ends so that Slurm requeues the job by itself, if it does that; else `nemo-slurm poll` finds the mark.
+fn leave_to_others(
+    harness: &Harness,
+    job: &SlurmJob,
+    stopped: Stopped,
+    until: Time,
+    failed: &NotRequeued,
+) -> u8 {
+    if let Some(code) = harness.trial.spec.requeue_exit.filter(|_| !failed.is_refused) {
         return code; // Slurm requeues the job when it sees this code
     }
     // A preemption by `nemo-slurm` has no grace: Slurm does not know of it.
     let in_grace = stopped.cause == Some(StopCause::Preempted)
-        && job_now(harness, job).is_none_or(|now| now.preempt.is_some());
+        && run::job_now(harness, job).is_none_or(|now| now.preempt.is_some());
     if let Some(rest) = until.checked_sub(harness.clock.now()).filter(|_| in_grace) {
-        wait_for_term(harness, rest + UNTIL_TERM);
+        run::wait_for_term(harness, rest + run::UNTIL_TERM);
     }
     exit::NEVER
 }
@@ -106,21 +146,21 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
 /// Requeues the job unless it was cancelled. Slurm ignores the requeue of a job that has ended, so no `scancel` is undone,
 /// however late it came. A job that ended otherwise, by its time limit say, is requeued all the same: it can't be cancelled
 /// any more.
-fn put_back(harness: &Harness, job: &SlurmJob, paused: bool) -> Requeued {
-    let answer = ask(harness, &slurm::requeue(&job.id(), paused));
-    if answer != Requeued::Yes || (!paused && start_soon(harness, job)) {
+fn put_back(harness: &Harness, job: &SlurmJob, paused: bool) -> RequeueAnswer {
+    let answer = ask_requeue(harness, &slurm::requeue(&job.id(), paused));
+    if answer != RequeueAnswer::Accepted || (!paused && start_soon(harness, job)) {
         return answer;
     }
-    let Some(now) = job_now(harness, job) else {
-        return Requeued::Failed("Slurm does not tell what became of the job".to_owned());
+    let Some(now) = run::job_now(harness, job) else {
+        return RequeueAnswer::Failed("Slurm does not tell what became of the job".to_owned());
     };
     match slurm::stop_cause(&now, &own_run(harness), unix_now()) {
-        Some(StopCause::Cancelled) => Requeued::Cancelled,
-        Some(StopCause::Requeued) | None => Requeued::Yes,
-        Some(_) if !now.has_ended() => Requeued::Yes,
+        Some(StopCause::Cancelled) => RequeueAnswer::Cancelled,
+        Some(StopCause::Requeued) | None => RequeueAnswer::Accepted,
+        Some(_) if !now.has_ended() => RequeueAnswer::Accepted,
         Some(_) => {
-            let answer = ask(harness, &slurm::requeue_ended(&job.id(), paused));
-            if answer == Requeued::Yes && !paused {
+            let answer = ask_requeue(harness, &slurm::requeue_ended(&job.id(), paused));
+            if answer == RequeueAnswer::Accepted && !paused {
                 start_soon(harness, job);
             }
             answer
@@ -129,23 +169,15 @@ fn put_back(harness: &Harness, job: &SlurmJob, paused: bool) -> Requeued {
 }
 
 /// Asks for a requeue.
-pub(crate) fn ask(harness: &Harness, words: &[&str]) -> Requeued {
-    match subprocess::ask(words, &harness.clock, ANSWER) {
+pub(crate) fn ask_requeue(harness: &Harness, words: &[&str]) -> RequeueAnswer {
+    match subprocess::ask(words, &harness.clock, run::ANSWER_LIMIT) {
         SubprocessResult::Ended { code, text } => slurm::requeued(code, &text),
-        SubprocessResult::NoAnswer(why) => Requeued::Failed(why),
-    }
-}
-
-/// The job as Slurm shows it now.
-pub(crate) fn job_now(harness: &Harness, job: &SlurmJob) -> Option<slurm::Job> {
-    match subprocess::ask(&slurm::show_job(&job.id()), &harness.clock, ANSWER) {
-        SubprocessResult::Ended { text, .. } => slurm::parse(&text),
-        SubprocessResult::NoAnswer(_) => None,
+        SubprocessResult::NoAnswer(why) => RequeueAnswer::Failed(why),
     }
 }
 
 fn stop_cause_now(harness: &Harness, job: &SlurmJob) -> Option<StopCause> {
-    slurm::stop_cause(&job_now(harness, job)?, &own_run(harness), unix_now())
+    slurm::stop_cause(&run::job_now(harness, job)?, &own_run(harness), unix_now())
 }
 
 fn own_run(harness: &Harness) -> OwnRun {
@@ -154,71 +186,17 @@ fn own_run(harness: &Harness) -> OwnRun {
 
 fn is_taken_for_the_next(harness: &Harness, job: &SlurmJob) -> bool {
     let node = &harness.context.node;
-    job_now(harness, job).is_some_and(|now| now.takes_for_its_later_run(job.restarts, node))
-}
-
-/// How many seconds the clock of the machine that wrote a request may be behind.
-const CLOCKS: f64 = 10.0;
-
-/// Whether the trial was cancelled since this process began. A job that Slurm preempts does not show an `scancel`, but
-/// `nemo-slurm cancel` writes a request first.
-pub(crate) fn is_cancelled(harness: &Harness) -> bool {
-    harness.records.ask(cancel_question(harness)).wait(DISK) == Some(true)
-}
-
-/// The same question as a closure for the thread that reads the disk.
-pub(crate) fn cancel_question(harness: &Harness) -> impl FnOnce() -> bool + Send + 'static {
-    let (trial, since) = (harness.trial.clone(), harness.began - CLOCKS);
-    move || has_cancel_request(&trial, since)
-}
-
-/// Whether there is a request to cancel the trial from this time or later.
-fn has_cancel_request(trial: &Trial, since: f64) -> bool {
-    let Some(experiment) = ExperimentDir::of_task(&trial.task) else { return false };
-    let wishes = requests::read(&experiment).unwrap_or_default();
-    #[expect(clippy::cast_precision_loss, reason = "unix seconds fit")]
-    let is_new = |wish: &Request| wish.time as f64 >= since.floor();
-    wishes.iter().any(|(_, wish)| {
-        wish.action == RequestedAction::Cancel
-            && wish.covers(&trial.spec.task, trial.index)
-            && is_new(wish)
-    })
-}
-
-/// Whether the trial was cancelled in an earlier run of this job, or before it ever ran. Slurm starts a cancelled job again
-/// if a requeue came just after the `scancel`, or if its node was lost while it ended.
-pub(crate) fn was_cancelled(harness: &Harness, rows: &[AttemptRecord]) -> bool {
-    if rows.is_empty() {
-        return has_cancel_request(&harness.trial, 0.0);
-    }
-    let Some(own) = harness.context.slurm.as_ref().map(SlurmJob::id) else { return false };
-    let mut mine = rows.iter().filter_map(AttemptRecord::as_start);
-    let first = mine.find(|start| start.slurm_job.as_deref() == Some(&*own));
-    let Some(first) = first else { return false };
-    let end = rows.iter().rev().find_map(AttemptRecord::as_end);
-    end.is_some_and(|end| end.attempt >= first.attempt && end.next == Next::Cancelled)
-        || has_cancel_request(&harness.trial, first.time)
-}
-
-/// Cancels the job again that Slurm started after it was cancelled.
-pub(crate) fn cancel_again(harness: &Harness, job: &SlurmJob) -> u8 {
-    log_stderr("Slurm started the cancelled job again; cancelling it again");
-    run_or_log(harness, &slurm::cancel(&job.id()), "the job could not be cancelled");
-    wait_for_term(harness, UNTIL_TERM);
-    exit::CANCELLED
-}
-
-/// Whether the trial is paused.
-pub(crate) fn is_paused(dir: &TrialDir) -> bool {
-    // This node may remember for half a minute that a file of a shared disk was not there.
-    open::refresh(dir.path());
-    dir.pause().exists()
+    run::job_now(harness, job).is_some_and(|now| now.takes_for_its_later_run(job.restarts, node))
 }
 
 /// Handles a job that Slurm or somebody else has requeued. Slurm ignores this run's exit code then.
 fn requeued_by_others(harness: &Harness, job: &SlurmJob) -> u8 {
     if is_paused(&harness.trial.dir) {
-        run_or_log(harness, &slurm::hold(&job.id()), "the job is not held, and will start again");
+        run::run_or_log(
+            harness,
+            &slurm::hold(&job.id()),
+            "the job is not held, and will start again",
+        );
     } else {
         start_soon(harness, job);
     }
@@ -230,92 +208,7 @@ fn requeued_by_others(harness: &Harness, job: &SlurmJob) -> u8 {
 fn start_soon(harness: &Harness, job: &SlurmJob) -> bool {
     let words = slurm::start_soon(&job.id());
     let words = words.each_ref().map(String::as_str);
-    run_or_log(harness, &words, "the job's start time could not be set; Slurm may delay it")
-}
-
-/// Whether this run must leave its node: the node failed the trial before, and others are left. When Slurm loses a node
-/// it requeues the job by itself, and may choose the same node again. A trial leaves a node only once. If Slurm chooses
-/// it even then, the trial runs there.
-pub(crate) fn must_leave(harness: &Harness) -> bool {
-    let Some(job) = &harness.context.slurm else { return false };
-    let rows = lines::read(&harness.trial.dir.attempts()).unwrap_or_default().rows;
-    nodes::must_leave(&rows, &harness.context.node)
-        && matches!(
-            wanted_exclusion(harness, job, &nodes::bad(&rows)),
-            Some((_, Exclusion::Nodes(_)))
-        )
-}
-
-/// The job as Slurm shows it, and the exclusion to request.
-fn wanted_exclusion(
-    harness: &Harness,
-    job: &SlurmJob,
-    bad: &[String],
-) -> Option<(slurm::Job, Exclusion)> {
-    let known = job_now(harness, job)?;
-    let partition = slurm::show_partition(&known.partition);
-    let SubprocessResult::Ended { text, .. } = subprocess::ask(&partition, &harness.clock, ANSWER)
-    else {
-        return None;
-    };
-    let total = slurm::total_nodes(&text)?;
-    let needed = harness.trial.spec.launch.as_ref().map_or(1, |launch| launch.nodes as usize);
-    let exclusion = nodes::exclusion(bad, &known.excluded, &known.required, needed, total)?;
-    Some((known, exclusion))
-}
-
-/// Excludes nodes that failed this trial repeatedly, as long as others are left.
-fn exclude_nodes(harness: &Harness, job: &SlurmJob) {
-    let rows = lines::read(&harness.trial.dir.attempts()).unwrap_or_default().rows;
-    let bad = nodes::bad(&rows);
-    if bad.is_empty() {
-        return;
-    }
-    let Some((known, exclusion)) = wanted_exclusion(harness, job, &bad) else { return };
-    let list = match exclusion {
-        Exclusion::Nodes(list) => {
-            log_stderr(&format!(
-                "this trial does not run on `{}` any more: it failed there",
-                bad.join(",")
-            ));
-            list
-        }
-        Exclusion::Relaxed(list) => {
-            log_info(
-                "too few nodes are left without those that failed this trial; all are allowed again",
-            );
-            list
-        }
-    };
-    if list != known.excluded {
-        let words = slurm::exclude(&job.id(), &list);
-        run_or_log(harness, &words.each_ref().map(String::as_str), "no node is left out");
-    }
-}
-
-/// Runs a Slurm command that is not essential. Logs a failure, and returns whether it succeeded.
-pub(crate) fn run_or_log(harness: &Harness, words: &[&str], else_what: &str) -> bool {
-    let why = match subprocess::ask(words, &harness.clock, ANSWER) {
-        SubprocessResult::Ended { code: Some(0), .. } => return true,
-        SubprocessResult::Ended { text, .. } => text,
-        SubprocessResult::NoAnswer(why) => why,
-    };
-    log_stderr(&format!("{else_what}: {why}"));
-    false
-}
-
-/// Waits until Slurm ends this run of the requeued job.
-pub(crate) fn wait_for_term(harness: &Harness, limit: Duration) -> u8 {
-    let until = harness.clock.now() + limit;
-    loop {
-        let heard = signals::read(&harness.signals);
-        let now = harness.clock.now();
-        if heard.contains(&Signal::SIGTERM) || now >= until {
-            return exit::DONE;
-        }
-        let timeout = PollTimeout::try_from(until.saturating_sub(now)).unwrap_or(PollTimeout::MAX);
-        poll(&mut [PollFd::new(harness.signals.as_fd(), PollFlags::POLLIN)], timeout).ok();
-    }
+    run::run_or_log(harness, &words, "the job's start time could not be set; Slurm may delay it")
 }
 
 pub(crate) fn write_requeue_mark(harness: &Harness, attempt: u32, why: &str) {

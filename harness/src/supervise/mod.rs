@@ -122,4 +122,6 @@ pub(crate) struct Policy {
     pub(crate) experiment_end: Option<Time>,
     /// The program does not end by itself after a requested save.
     pub(crate) trains_on: bool,
+    /// The program is never asked to save. A stop waits for its next save as long as it can.
+    pub(crate) saves_by_itself: bool,
 }

@@ -1,7 +1,7 @@
 //! Stories: events at seconds, and the actions that they lead to.
 
 use super::AttemptEvent::{
-    Exited, Hung, Pause, ProgramRequestedRequeue, SaveRequested, Settled, SlurmAnswered,
+    Exited, Hung, Pause, Preempt, ProgramRequestedRequeue, SaveRequested, Settled, SlurmAnswered,
     Superseded, Term, Tick, Usr1,
 };
 use super::*;
@@ -18,7 +18,14 @@ const EXIT: AttemptEvent = Exited { killed: false };
 fn slurm() -> Supervisor {
     let seconds = Duration::from_secs;
     let (lead, kill_wait) = (seconds(60), seconds(30));
-    let policy = Policy { local: false, lead, kill_wait, experiment_end: None, trains_on: false };
+    let policy = Policy {
+        local: false,
+        lead,
+        kill_wait,
+        experiment_end: None,
+        trains_on: false,
+        saves_by_itself: false,
+    };
     Supervisor::new(policy, None)
 }
 
@@ -249,6 +256,26 @@ fn a_pause_stays_one_whatever_else_stops_the_job() {
         "5:RequestSave 6:Settle 6:Decide",
     );
     assert_eq!(over.stop(), Some(StopCause::Paused));
+}
+
+#[test]
+fn a_preemption_by_hand_stays_one_though_the_time_limit_is_near() {
+    let limit = || job(Some(StopCause::TimeLimit), 25);
+    for first in
+        [vec![(5, Preempt), (5, HEARD)], vec![(5, Usr1), (5, HEARD), (5, limit()), (5, Preempt)]]
+    {
+        let mut supervisor = slurm();
+        play(&mut supervisor, &first);
+        play(&mut supervisor, &[(5, limit()), (8, EXIT), (8, Settled), (8, limit())]);
+        assert_eq!(supervisor.stop(), Some(StopCause::Preempted));
+        assert_eq!(supervisor.deadline(), Some(Duration::from_secs(25)));
+    }
+    let mut ends_meanwhile = local(Some(100), None);
+    play(&mut ends_meanwhile, &[(39, Preempt), (41, Tick)]);
+    assert_eq!(ends_meanwhile.stop(), Some(StopCause::Preempted));
+    let mut paused_too = slurm();
+    play(&mut paused_too, &[(5, Preempt), (6, Pause)]);
+    assert_eq!(paused_too.stop(), Some(StopCause::Paused));
 }
 
 #[test]

@@ -26,31 +26,24 @@ fn check(program: &str, saves: bool) {
     assert_ne!(signal, Some(10), "it died of the request: {}", task.stderr(0));
 }
 
-#[test]
-fn a_thread_that_waits_for_the_signal_is_asked() {
-    check(
-        r"
+/// The signal is blocked, but in one thread that waits for it.
+const WAITING_THREAD: &str = r"
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 wait = lambda: (signal.sigwait([signal.SIGUSR1]), asked.set())
 threading.Thread(target=wait, daemon=True).start()
 until_asked()
-",
-        true,
-    );
+";
+
+#[test]
+fn a_thread_that_waits_for_the_signal_is_asked() {
+    check(WAITING_THREAD, true);
 }
 
 #[test]
 fn a_thread_that_waits_is_asked_though_another_one_would_die_of_the_signal() {
-    check(
-        r"
-threading.Thread(target=lambda: time.sleep(60), daemon=True).start() # as a library's do that is loaded first
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
-wait = lambda: (signal.sigwait([signal.SIGUSR1]), asked.set())
-threading.Thread(target=wait, daemon=True).start()
-until_asked()
-",
-        true,
-    );
+    // As a library's do that is loaded first.
+    let deaf = "threading.Thread(target=lambda: time.sleep(60), daemon=True).start()";
+    check(&format!("{deaf}\n{WAITING_THREAD}"), true);
 }
 
 #[test]

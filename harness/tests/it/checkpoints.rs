@@ -208,6 +208,30 @@ sys.exit(75)
 }
 
 #[test]
+fn a_numbered_copy_of_the_resumed_checkpoint_stays_until_the_program_has_read_it() {
+    let task = Task::python(
+        r#"
+import shutil
+if resume:
+    shutil.copyfile(resume, out + "/ckpt-50.pt")
+    time.sleep(5)  # what a real program takes to import its packages
+found = os.path.exists(out + "/ckpt-50.pt")
+print("finds", found, flush=True)
+if not found:
+    open(out + "/.tmp", "w").write("50"); os.rename(out + "/.tmp", out + "/ckpt-50.pt")
+    sys.exit(75)
+open(out + "/ckpt-50.pt", "w").write("60"); os.rename(out + "/ckpt-50.pt", out + "/ckpt-60.pt")
+"#,
+    );
+    assert_eq!((task.run(), task.run()), (75, 0));
+    assert_eq!(
+        (task.stdout(0).as_str(), task.stdout(1).as_str()),
+        ("finds False\n", "finds True\n")
+    );
+    assert_eq!(task.committed(), [50, 60]);
+}
+
+#[test]
 fn a_name_that_was_refused_may_be_saved_again() {
     let task = Task::python(
         r#"
@@ -320,4 +344,27 @@ open(out.encode() + b"/\xff-7.pt", "w").write("1")
 save(9)"#,
         &["-7.pt` was not committed: its name is not UTF-8"],
     );
+}
+
+/// Saves under one name, more often than the program reports its step.
+#[test]
+fn a_save_without_a_report_of_its_own_is_not_refused() {
+    let task = Task::python(
+        r"
+for step in range(1, 8):
+    if step % 3 == 1: print('step', step, flush=True)
+    time.sleep(0.1)
+    open(out + '/.tmp', 'w').write(str(step)); os.rename(out + '/.tmp', out + '/last.pt')
+    time.sleep(0.5)
+sys.exit(75)",
+    )
+    .with("/metrics", json!({"step": r"step (\d+)"}))
+    .with("/checkpoint/keep", json!({"trial_latest": 99, "trial_best": 0, "experiment_best": 0}));
+    assert_eq!(task.run(), 75);
+    let content = |step: u64| {
+        let path = task.dir().checkpoint(step).join("last.pt");
+        std::fs::read_to_string(path).unwrap()
+    };
+    let saved: Vec<String> = task.committed().into_iter().map(content).collect();
+    assert_eq!(saved, ["1", "2", "3", "4", "5", "6", "7"], "{}", task.stderr(0));
 }

@@ -6,12 +6,15 @@
 )]
 
 mod asked;
+mod checkpointer;
 mod checkpoints;
+mod environment;
 mod faults;
 mod kills;
 mod limits;
 mod log;
 mod messages;
+mod own_folder;
 mod profiles;
 mod programs;
 mod promises;
@@ -23,3 +26,8 @@ mod scheduler;
 mod shared_disk;
 mod stopping;
 mod support;
+mod tier;
+mod tools;
+mod trackers;
+mod usage;
+mod wrap;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use nemo_core::rundir::AttemptRecord;
+use nemo_core::rundir::{AttemptRecord, ExperimentDir, TaskDir, notes};
 use serde_json::json;
 
 use crate::promises::{Left, hold};
@@ -62,6 +62,38 @@ harness.send(b"\xff\x00=")
         progress.contains(r#""step":3"#) && progress.contains(r#""status":"warm""#),
         "{progress}"
     );
+}
+
+#[test]
+fn a_step_in_the_output_is_told_where_no_metric_comes_with_it() {
+    let steps = "for step in 1 2 30; do echo step $step loss $step; done";
+    let alone = Task::sh(steps).with("/metrics", json!({"step": r"step (\d+)"}));
+    assert_eq!(alone.run(), 0);
+    let progress = fs::read_to_string(alone.dir().progress()).unwrap();
+    assert!(progress.contains(r#""step":30"#), "{progress}");
+    assert_eq!((alone.metrics().len(), alone.ends()[0].step), (0, Some(30)));
+    let with_metric =
+        Task::sh(steps).with("/metrics", json!({"step": r"step (\d+)", "loss": r"loss (\d+)"}));
+    assert_eq!(with_metric.run(), 0);
+    assert!(!with_metric.dir().progress().exists(), "its rows tell the step");
+}
+
+#[test]
+fn a_result_by_message_is_kept_over_attempts() {
+    let task = client(
+        r#"
+if os.environ["NEMO_ATTEMPT"] == "0":
+    say('RESULT={"lr":0.1,"name":"a","bad":NaN}', "STEP=1")
+    save(1)
+    sys.exit(85)
+say('RESULT={"name":"b"}')
+say('RESULT=["no", "table"]')
+"#,
+    );
+    assert_eq!(task.run(), 0);
+    let text = fs::read_to_string(task.dir().reported_result()).unwrap();
+    let result: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(result, json!({"lr": 0.1, "name": "b", "bad": null}));
 }
 
 /// Saves and ends when it is told to by message alone: it catches no signal.
@@ -262,4 +294,45 @@ fn the_socket_is_gone_with_its_attempt() {
     assert_eq!(task.run(), 0);
     let path = fs::read_to_string(task.path("socket")).unwrap();
     wait_until("the socket is gone", || !std::path::Path::new(&path).parent().unwrap().exists());
+}
+
+#[test]
+fn notes_metadata_and_artifacts_by_message_stay_with_the_experiment() {
+    let task = client(
+        r#"
+open("plot.png", "w").write("first")
+here = os.path.abspath("plot.png")
+for _ in range(2): say("NOTE=looks odd\\nfrom step 3 on")
+say('METADATA={"data.version":7,"bad":NaN}', "NOTE= ", "ARTIFACT=plot.png", "ARTIFACT=/no/such/file")
+say("ARTIFACT=" + here)
+time.sleep(0.5)
+open("plot.png", "w").write("second, and longer")
+say("ARTIFACT=" + here)
+"#,
+    );
+    assert_eq!(task.run(), 0);
+    task.check_ends("Completed Done");
+    let experiment =
+        ExperimentDir::of_task(&TaskDir(task.dir().path().join("../..").canonicalize().unwrap()))
+            .unwrap();
+    let notes = notes::read_all(&experiment).unwrap();
+    assert!(notes.damaged.is_empty());
+    let shown: Vec<String> = notes
+        .whole
+        .iter()
+        .map(|(_, note)| {
+            format!("{} {}{} {:?} {:?}", note.user, note.scope(), "", note.text, note.metadata)
+        })
+        .collect();
+    assert_eq!(shown.len(), 2, "the same twice is one: {shown:#?}");
+    assert!(shown[0].contains("looks odd\\nfrom step 3 on"), "{shown:#?}");
+    assert!(shown[0].starts_with("program /train/0"), "{shown:#?}");
+    assert!(shown[1].contains("data.version") && shown[1].contains("Null"), "{shown:#?}");
+    let artifacts: Vec<_> =
+        fs::read_dir(task.dir().artifacts()).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert_eq!(artifacts, ["plot.png"]);
+    assert_eq!(
+        fs::read_to_string(task.dir().artifacts().join("plot.png")).unwrap(),
+        "second, and longer"
+    );
 }

@@ -1,5 +1,7 @@
 //! Programs that follow a trainer's convention, and know nothing of this one.
 
+use std::fs;
+
 use serde_json::json;
 
 use crate::support::Task;
@@ -64,4 +66,19 @@ sys.exit(1)";
     assert_eq!(task.stdout(0), "85\n");
     assert_eq!(task.checkpoints(), ["step-8"]);
     task.check_ends("Preempted Requeue");
+}
+
+#[test]
+fn logs_that_a_trainer_puts_beside_its_checkpoints_last() {
+    let task = Task::python(
+        r#"
+os.makedirs(out + "/lightning_logs/version_0")
+open(out + "/lightning_logs/version_0/metrics.csv", "w").write(os.environ["NEMO_ATTEMPT"])
+open(out + "/.x", "w").write("1"); os.rename(out + "/.x", out + "/step=%s.ckpt" % (step + 1))
+sys.exit(75 if os.environ["NEMO_ATTEMPT"] == "0" else 0)"#,
+    )
+    .with("/profile", json!("lightning"));
+    assert_eq!((task.run(), task.run()), (75, 0));
+    let left = task.dir().path().join("left/0/lightning_logs/version_0/metrics.csv");
+    assert_eq!(fs::read_to_string(left).unwrap(), "0");
 }

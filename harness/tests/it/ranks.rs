@@ -30,7 +30,10 @@ for rank in range(tasks):
     own = dict(os.environ, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank % each), SLURM_NODEID=str(rank // each),
         SLURM_STEP_NUM_TASKS=str(tasks), SLURM_STEP_NUM_NODES=str(nodes), SLURM_STEP_TASKS_PER_NODE=f"{each}(x{nodes})",
         SLURM_STEP_ID="0", SLURMD_NODENAME=f"n{rank // each + 1}", SLURM_LAUNCH_NODE_IPADDR="127.0.0.1")
-    shims.append(subprocess.Popen(command, env=own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0))
+    own_command = list(command)
+    if rank == 2 and os.path.exists(test + "/unmounted"):
+        own_command[command.index("--workdir") + 1] += "/unmounted"
+    shims.append(subprocess.Popen(own_command, env=own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0))
 def gather(shim):
     while True:
         line = shim.stdout.readline()
@@ -221,6 +224,15 @@ fn ranks_that_cannot_be_started_say_why() {
 }
 
 #[test]
+fn a_node_that_can_not_start_a_rank_ends_no_trial() {
+    let task = ranks("pause()");
+    fs::write(task.path("unmounted"), "").unwrap();
+    assert_eq!(task.run(), 0);
+    task.check_ends("NodeFailure Requeue");
+    assert!(reason(&task).contains("rank 2 on n2 was not started"), "{}", reason(&task));
+}
+
+#[test]
 fn nothing_stays_when_srun_is_killed() {
     let task = ranks("print(os.getpid())\nsys.stdout.flush()\nready('ready-%d' % rank)\npause()");
     let mut running = task.start();
@@ -325,4 +337,17 @@ fn a_shim_leaves_no_daemon_and_tells_the_true_end() {
     assert_eq!(output.status.code(), Some(0));
     let told = String::from_utf8(output.stdout).unwrap();
     assert_eq!(told, "nemo1 0 started .9.0 n1\nnemo1 0 exited .7\n");
+}
+
+#[test]
+fn ranks_that_share_gpus_that_were_to_be_their_own_are_told() {
+    let mut task =
+        ranks("print(os.environ['NEMO_SCRATCH'], os.listdir(os.environ['NEMO_SCRATCH']))");
+    task.spec["launch"]["gpus_per_task"] = json!(true);
+    task.env("CUDA_VISIBLE_DEVICES", "1");
+    assert_eq!(task.run(), 0);
+    let said = task.stderr(0);
+    assert!(said.contains("ranks 0 and 1 on n1 both see GPU 1"), "{said}");
+    let scratch = task.stdout(0).split(' ').next().unwrap().to_owned();
+    assert!(!fs::exists(scratch).unwrap(), "the last rank has removed it");
 }

@@ -1,29 +1,17 @@
 //! Faults of a requeue that no real Slurm has on demand, by a `scontrol` that answers oddly.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use nemo_core::checksum;
 
 use crate::promises::{Left, hold};
+use crate::scheduler::{SAVES, put_into_job};
 use crate::support::{Task, wait_until};
 
 /// A task `9_3` of the array 9 whose last task it is, so that its own id is the array's: what is requeued must be named
 /// `9_3`, or every task of the array would be. `odd` is shell text that may end the script.
 fn job(odd: &str) -> Task {
-    let mut task = Task::python(
-        r"
-def stop():
-    save(step + 1)
-    sys.exit(75)
-on(signal.SIGUSR1, stop)
-ready()
-pause()
-",
-    );
-    task.local = false;
-    let bin = task.path("bin");
-    fs::create_dir_all(&bin).unwrap();
+    let mut task = Task::python(SAVES);
     let end = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() + 20;
     let script = format!(
         r#"#!/bin/sh
@@ -37,20 +25,7 @@ if [ -e "$TEST/requeued" ]; then state="JobState=PENDING Restarts=1"; else state
 echo "JobId=9 ArrayJobId=9 ArrayTaskId=3 JobName=a UserId=u(1) $state Reason=None StartTime=1000 EndTime={end} PreemptTime=2000"
 "#
     );
-    let path = bin.join("scontrol");
-    fs::write(&path, script).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-    for (name, value) in [
-        ("PATH", &*path),
-        ("SLURM_JOB_ID", "9"),
-        ("SLURM_ARRAY_JOB_ID", "9"),
-        ("SLURM_ARRAY_TASK_ID", "0"),
-        ("SLURM_JOB_END_TIME", "9999999999"),
-        ("SLURMD_NODENAME", "n1"),
-    ] {
-        task.env(name, value);
-    }
+    put_into_job(&mut task, ("9", "0"), &script);
     task
 }
 
@@ -111,25 +86,28 @@ fi"#;
     assert!(!task.dir().requeue_wanted().exists());
 }
 
-#[test]
-fn disabled() {
-    let disabled = r#"
+/// A requeue that Slurm refuses in these words.
+fn refused(words: &str) -> String {
+    format!(
+        r#"
 if [ "$1" = requeue ]; then
     echo "$*" >> "$TEST/calls"
-    echo 'Requested operation is presently disabled for job 9_0' >&2; exit 1
-fi"#;
-    let (task, _) = preempted("D: disabled", disabled, 93);
+    echo '{words}' >&2; exit 1
+fi"#
+    )
+}
+
+#[test]
+fn disabled() {
+    let disabled = refused("Requested operation is presently disabled for job 9_0");
+    let (task, _) = preempted("D: disabled", &disabled, 93);
     assert!(task.dir().requeue_wanted().exists());
 }
 
 #[test]
 fn the_limit_reached() {
-    let limit = r#"
-if [ "$1" = requeue ]; then
-    echo "$*" >> "$TEST/calls"
-    echo 'Job has reached its maximum number of requeues for job 9_0' >&2; exit 1
-fi"#;
-    let (task, requeues) = preempted("D: the limit reached", limit, 93);
+    let limit = refused("Job has reached its maximum number of requeues for job 9_0");
+    let (task, requeues) = preempted("D: the limit reached", &limit, 93);
     assert!(requeues.len() > 1, "within its deadline it is tried again: {requeues:?}");
     let mark = fs::read_to_string(task.dir().requeue_wanted()).unwrap();
     assert!(mark.contains("maximum number of requeues"), "{mark}");

@@ -44,6 +44,31 @@ fn without_a_good_checkpoint_nothing_is_begun_anew_in_silence() {
     }
 }
 
+/// Later attempts of the same retry go on from their own checkpoints.
+#[test]
+fn a_retry_from_an_earlier_step_sets_later_checkpoints_aside_once() {
+    for (step, kept) in [(json!(1), 1), (json!(null), 0)] {
+        let task = with_two().with("/restart_from", json!({"generation": 1, "step": step}));
+        assert_eq!((task.run(), task.run()), (75, 75));
+        let from = step.as_u64();
+        let next = from.unwrap_or(0) + 1;
+        assert_eq!(task.resume_steps(), [None, Some(1), from, Some(next)]);
+        let records = task.records();
+        let set_aside = records.iter().filter_map(|row| match row {
+            AttemptRecord::SetAside { steps, attempt, .. } => Some((*attempt, steps.clone())),
+            _ => None,
+        });
+        let expected: Vec<u64> = [1, 2].into_iter().filter(|step| *step > kept).collect();
+        assert_eq!(set_aside.collect::<Vec<_>>(), [(2, expected.clone())]);
+        let names = task.checkpoints();
+        for step in expected {
+            let name = format!("set-aside-step-{step}-");
+            assert!(names.iter().any(|other| other.starts_with(&name)), "{names:?}");
+        }
+        assert!(task.stderr(2).contains("a retry begins from"), "{}", task.stderr(2));
+    }
+}
+
 #[test]
 fn a_killed_harness_leaves_a_trial_that_goes_on() {
     let task = Task::python("save(step + 1)\nif step < 1:\n    ready(); pause()");
@@ -73,19 +98,23 @@ while True:
     .with("/metrics", json!({"loss": r"loss (\d+)", "step": r"step (\d+)"}));
     let mut before = 0;
     for round in 0..12 {
-        let running = task.start();
+        let mut running = task.start();
         let enough = before + 1 + round % 4;
         let newest = || {
             let names = task.checkpoints();
             names.iter().filter_map(|name| name.strip_prefix("step-")?.parse::<u64>().ok()).max()
         };
-        wait_until("checkpoints", || newest() >= Some(enough));
+        wait_until("checkpoints", || {
+            assert!(!running.has_ended(), "round {round}: {}", task.newest_log());
+            newest() >= Some(enough)
+        });
         task.kill_harness(); // wherever it is in the next commit
         running.finish();
         before = newest().unwrap();
-        let next = task.start();
+        let mut next = task.start();
         let count = usize::try_from(2 * round + 2).unwrap();
         wait_until("a start", || {
+            assert!(!next.has_ended(), "round {round}: {}", task.newest_log());
             task.dir().attempts().exists() && task.resume_steps().len() >= count
         });
         task.kill_harness();

@@ -10,9 +10,6 @@ use crate::support::Task;
 /// A job `7_3` whose `scontrol` answers with `state` and notes each call.
 pub(crate) fn job(program: &str, state: &str) -> Task {
     let mut task = Task::python(program);
-    task.local = false;
-    let bin = task.path("bin");
-    fs::create_dir_all(&bin).unwrap();
     let script = r#"#!/bin/sh
 echo "$*" >> "$TEST/calls"
 if [ "$1" = requeue ] || [ "$1" = requeuehold ]; then
@@ -23,25 +20,37 @@ fi
 [ -e "$TEST/away" ] && { echo 'Unable to contact slurm controller' >&2; exit 1; }
 echo "JobId=9 ArrayJobId=7 ArrayTaskId=3 JobName=a UserId=u(1) $(cat "$TEST/state")"
 "#;
-    let path = bin.join("scontrol");
-    fs::write(&path, script).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     fs::write(task.path("state"), state).unwrap();
+    put_into_job(&mut task, ("7", "3"), script);
+    task
+}
+
+/// Has a trial run in job 9, which is this task of this array, with a `scontrol` that is this script. Its `squeue` knows of
+/// no job: this machine's own one must not be asked.
+pub(crate) fn put_into_job(task: &mut Task, (array, index): (&str, &str), scontrol: &str) {
+    task.local = false;
+    let bin = task.path("bin");
+    fs::create_dir_all(&bin).unwrap();
+    for (name, script) in [("scontrol", scontrol), ("squeue", "#!/bin/sh\n")] {
+        let path = bin.join(name);
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     for (name, value) in [
         ("PATH", &*path),
         ("SLURM_JOB_ID", "9"),
-        ("SLURM_ARRAY_JOB_ID", "7"),
-        ("SLURM_ARRAY_TASK_ID", "3"),
+        ("SLURM_ARRAY_JOB_ID", array),
+        ("SLURM_ARRAY_TASK_ID", index),
         ("SLURM_JOB_END_TIME", "9999999999"),
         ("SLURMD_NODENAME", "n1"),
     ] {
         task.env(name, value);
     }
-    task
 }
 
-const SAVES: &str = r"
+/// A program that saves when it is asked to.
+pub(crate) const SAVES: &str = r"
 def stop():
     save(step + 1)
     sys.exit(75)
@@ -78,6 +87,17 @@ fn preempted_saves_and_is_requeued_by_the_arrays_form() {
         ["update JobId=7_3 StartTime=now+3", "requeue Incomplete 7_3", "-o show job 7_3"];
     assert_eq!(last, expected, "{calls}");
     assert_eq!(calls.matches("requeue").count(), 1);
+}
+
+#[test]
+fn a_script_may_have_another_signal_for_the_preemption() {
+    for signal in ["USR2", "HUP"] {
+        let task = job(SAVES, &RUNNING.replace("PreemptTime=None", "PreemptTime=2000"));
+        let (code, calls) = run(&task, signal);
+        assert_eq!(code, 0);
+        task.check_ends("Preempted Requeue");
+        assert!(calls.contains("requeue Incomplete 7_3\n"), "{calls}");
+    }
 }
 
 #[test]
@@ -284,6 +304,32 @@ echo "JobId=9 ArrayJobId=7 ArrayTaskId=3 JobName=a UserId=u(1) $(cat "$TEST/stat
     assert_eq!(calls.matches("requeue Incomplete 7_3").count(), 1, "{calls}");
     assert!(calls.ends_with("update JobId=7_3 StartTime=now+3\n"), "{calls}");
     assert!(!task.dir().requeue_wanted().exists());
+}
+
+/// A job that ended meanwhile is neither delayed nor started once more, and it is not said that it may be.
+#[test]
+fn that_the_job_has_ended_is_no_trouble() {
+    for (refusal, is_told) in [
+        ("7_3: Job has already finished", false),
+        ("Invalid job id specified for job 7_3", false),
+        ("Access/permission denied for job 7_3", true),
+    ] {
+        let cancelled = RUNNING.replace("RUNNING", "CANCELLED").replace("Restarts=0", "Restarts=1");
+        let mut task = job(SAVES, &cancelled);
+        task.env("SLURM_RESTART_COUNT", "1");
+        let path = task.path("bin/scontrol");
+        let refuses =
+            format!("#!/bin/sh\n[ \"$1\" = update ] && {{ echo '{refusal}' >&2; exit 1; }}\n");
+        let script = fs::read_to_string(&path).unwrap();
+        fs::write(&path, script.replace("#!/bin/sh\n", &refuses)).unwrap();
+        let mut running = task.start();
+        running.wait_for("ready-0");
+        running.signal("TERM");
+        let (_, log) = running.finish_with_log();
+        task.check_ends("Cancelled Cancelled");
+        let warns = "Slurm may start this job once more";
+        assert_eq!(log.contains(warns), is_told, "{refusal}: {log}");
+    }
 }
 
 #[test]

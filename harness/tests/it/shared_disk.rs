@@ -1,14 +1,17 @@
 //! A shared disk that hangs, fails, or loses an answer: no signal waits for it, and every promise holds afterwards.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nemo_core::environment;
 use nemo_core::lines;
-use nemo_core::rundir::AttemptRecord;
+use nemo_core::rundir::{AttemptRecord, ExperimentDir};
 use serde_json::json;
 
 use crate::promises::{Left, hold};
+use crate::scheduler::{RUNNING, put_into_job};
 use crate::support::{SharedDisk, Task, wait_until};
 
 /// Says on the local disk what came: `asked`, `term`.
@@ -139,6 +142,41 @@ sys.exit(75 if step < 6 else 0)";
     }
 }
 
+/// The node remembers that the lease was not there before it was made.
+#[test]
+fn a_lease_whose_answer_was_lost_is_seen_in_spite_of_the_cache() {
+    let Some(disk) = SharedDisk::mount_with_cache(30) else { return };
+    let task = disk.hold(Task::python("for own in range(1, 4): save(own); time.sleep(0.3)"));
+    disk.fault("link lease lose:EIO 2");
+    assert_eq!(task.run(), 0);
+    assert_eq!(task.committed(), [1, 2, 3]);
+    assert!(!task.stderr(0).contains("could not be committed"));
+    hold("A: a shared disk with errors", &task.dir(), Left::InOrder);
+}
+
+#[test]
+fn a_disk_that_fails_for_a_moment_costs_no_line_of_the_metrics() {
+    let program = "
+for n in range(100):
+    print('loss', n, flush=True)
+    time.sleep(0.01)";
+    let faults = [
+        "write metrics ESTALE 3",
+        "write metrics lose:EIO 3",
+        "write metrics EIO 1\nopen metrics ESTALE 1\nlookup metrics ESTALE 1",
+        "write metrics ENOSPC 2",
+    ];
+    for fault in faults {
+        let Some((disk, task, _local)) = on_disk(program) else { return };
+        let task = task.with("/metrics", json!({"loss": r"loss (\d+)"}));
+        disk.fault(fault);
+        assert_eq!(task.run(), 0, "{fault}: {}", task.stderr(0));
+        let found: Vec<f64> =
+            task.metrics().iter().filter_map(|row| row.values["loss"].as_f64()).collect();
+        assert_eq!(found, (0..100).map(f64::from).collect::<Vec<_>>(), "{fault}");
+    }
+}
+
 #[test]
 fn a_disk_that_is_full_for_a_moment_costs_no_attempt() {
     let Some((disk, task, local)) = on_disk(
@@ -223,4 +261,77 @@ if step < 3: pause()
     let names = task.checkpoints();
     assert!(names.iter().all(|name| name.starts_with("step-")), "{names:?}");
     hold("A: killed before a save was hashed", &task.dir(), Left::InOrder);
+}
+
+/// The variables of the submission and its secrets are in files that `task.json` names.
+#[test]
+fn a_task_that_can_not_be_read_for_a_moment_costs_no_variable() {
+    let Some((disk, task, _local)) = on_disk("print(os.environ.get('KEPT'))") else { return };
+    let task = task.with("/inherit", json!({"only": null, "secrets": []}));
+    task.write();
+    let path = std::env::var_os("PATH").unwrap();
+    let mut kept = vec![("KEPT".into(), "yes".into()), ("PATH".into(), path)];
+    kept.extend(task.env.iter().map(|(name, value)| (name.into(), value.into())));
+    let file = ExperimentDir(task.root.path().to_owned()).environment();
+    fs::write(file, environment::to_file(&kept)).unwrap();
+    // It can be read later, by who needs the rest of it: the program does not run without its variables all the same.
+    disk.fault("open task.json EIO 3");
+    assert_eq!(task.run(), 75, "{}", task.stderr(0));
+    task.check_ends("NodeFailure Requeue");
+    disk.fault("open task.json ESTALE 1\nopen task.json EIO 1");
+    assert_eq!(task.run(), 0, "{}", task.stderr(1));
+    assert_eq!((task.stdout(0), task.stdout(1)), (String::new(), "yes\n".to_owned()));
+}
+
+#[test]
+fn a_record_that_can_not_be_read_for_a_moment_is_not_empty() {
+    let Some((disk, task, _local)) = on_disk("print('runs')") else { return };
+    assert_eq!(task.run(), 0);
+    disk.fault("open attempts EIO 1");
+    assert_eq!(task.run(), 0);
+    assert_eq!(task.ends().len(), 1, "the trial is done already");
+}
+
+/// It knows a running job, and ends it when it is requeued.
+fn scontrol() -> String {
+    format!("#!/bin/sh\n[ \"$1\" = requeue ] && kill -TERM $PPID\necho JobId=9 {RUNNING}\n")
+}
+
+/// Slurm starts a job again that was cancelled while its node was lost.
+#[test]
+fn a_request_that_can_not_be_read_for_a_moment_is_not_passed_over() {
+    let Some((disk, mut task, local)) = on_disk("print('runs')") else { return };
+    put_into_job(&mut task, ("7", "3"), &scontrol());
+    let scancel = "#!/bin/sh\necho \"$*\" > \"$LOCAL/cancelled\"\nkill -TERM $PPID\n";
+    fs::write(task.path("bin/scancel"), scancel).unwrap();
+    fs::set_permissions(task.path("bin/scancel"), fs::Permissions::from_mode(0o755)).unwrap();
+    task.write();
+    let requests = ExperimentDir(task.root.path().to_owned()).requests();
+    fs::create_dir(&requests).unwrap();
+    let cancel = json!({"action": "cancel", "task": null, "trial": null, "time": 1});
+    fs::write(requests.join("1.json"), cancel.to_string()).unwrap();
+    disk.fault("open requests EIO 1");
+    let code = task.run();
+    assert_eq!(task.records(), [], "{}", task.stderr(0));
+    assert_eq!(code, 143);
+    assert_eq!(fs::read_to_string(local.path().join("cancelled")).unwrap(), "--quiet 7_3\n");
+}
+
+/// The harness takes a request while the disk is slow, and is told again meanwhile.
+#[test]
+fn a_preemption_that_the_disk_tells_late_is_not_lost_by_a_second_signal() {
+    let program = "on(signal.SIGUSR1, lambda: tell('asked'))\ntell('ready')\npause()";
+    let Some((disk, mut task, local)) = on_disk(program) else { return };
+    put_into_job(&mut task, ("7", "3"), &scontrol());
+    let task = task.with("/checkpoint/lead", json!(1));
+    let mut running = task.start();
+    until(&local.path().join("ready-0"));
+    fs::write(task.dir().preempt(), "").unwrap();
+    disk.fault("unlink preempt delay:3");
+    running.signal("USR1");
+    until(&local.path().join("asked-0")); // the loop does not wait for the disk
+    running.signal("USR1");
+    wait_until("the stop", || running.has_ended());
+    assert_eq!(running.finish(), 0);
+    task.check_ends("Preempted Requeue");
 }

@@ -285,3 +285,20 @@ fn a_shell_around_the_program_outlives_the_term_of_every_process() {
     assert_eq!(running.finish(), 143);
     assert!(!task.path("went-on").exists());
 }
+
+/// Who wrote the request was killed before the signal, or `scancel` hung.
+#[test]
+fn a_request_without_a_signal_is_seen() {
+    let program = "on(signal.SIGUSR1, lambda: (save(1), sys.exit(75)))\nready()\npause()";
+    for (is_pause, end) in [(true, "Paused Requeue"), (false, "Preempted Requeue")] {
+        let task = Task::python(program);
+        let mut running = task.start();
+        running.wait_for("ready-0");
+        let dir = task.dir();
+        fs::write(if is_pause { dir.pause() } else { dir.preempt() }, "").unwrap();
+        wait_until("the stop", || running.has_ended());
+        assert_eq!(running.finish(), 75);
+        task.check_ends(end);
+        assert_eq!(task.committed(), [1]);
+    }
+}

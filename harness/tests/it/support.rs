@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs;
+use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -172,6 +173,15 @@ impl Task {
         fs::read_to_string(self.dir().stderr(attempt)).unwrap_or_default()
     }
 
+    /// The attempt's error output that was written last.
+    pub(crate) fn newest_log(&self) -> String {
+        (0..100)
+            .rev()
+            .map(|attempt| self.stderr(attempt))
+            .find(|log| !log.is_empty())
+            .unwrap_or_default()
+    }
+
     pub(crate) fn metrics(&self) -> Vec<MetricsLine> {
         lines::read(&self.dir().metrics()).unwrap().rows
     }
@@ -199,7 +209,7 @@ impl Task {
 
 /// A harness that runs.
 pub(crate) struct Running {
-    child: Child,
+    pub(crate) child: Child,
     root: PathBuf,
 }
 
@@ -236,6 +246,20 @@ impl Running {
 
     #[track_caller]
     pub(crate) fn finish(mut self) -> i32 {
+        self.end()
+    }
+
+    /// The same, and what the harness wrote into Slurm's log.
+    #[track_caller]
+    pub(crate) fn finish_with_log(mut self) -> (i32, String) {
+        let code = self.end();
+        let mut log = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        (code, log)
+    }
+
+    #[track_caller]
+    fn end(&mut self) -> i32 {
         let mut status = None;
         wait_until("the harness ends", || {
             status = self.child.try_wait().unwrap();
@@ -300,6 +324,11 @@ fn faultfs() -> Option<&'static PathBuf> {
 impl SharedDisk {
     /// None where nothing can be mounted, which is said.
     pub(crate) fn mount() -> Option<Self> {
+        Self::mount_with_cache(0)
+    }
+
+    /// One whose names, absent names and attributes are remembered for so many seconds.
+    pub(crate) fn mount_with_cache(seconds: u32) -> Option<Self> {
         let (Some(program), true) = (faultfs(), Path::new("/dev/fuse").exists()) else {
             eprintln!("NOT TESTED: no file system can be mounted here");
             return None;
@@ -311,6 +340,7 @@ impl SharedDisk {
         let path = |name: &str| folder.path().join(name);
         fs::write(path("faults"), "").unwrap();
         let mut server = Command::new(program);
+        server.args(["--ttl", &seconds.to_string()]);
         server.arg("--faults").args([path("faults"), path("backing"), path("mount")]);
         let mut server = server.spawn().unwrap();
         fs::write(path("backing/.there"), "").unwrap();

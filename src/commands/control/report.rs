@@ -1,13 +1,16 @@
 //! What `cancel`, `pause`, `resume` and `preempt` print in the end, and how they fail.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use nemo_core::scope::TrialSet;
 use serde_json::json;
 
-use super::ControlArgs;
+use super::{ControlArgs, TrialKey};
 use crate::error::{CommandError, ExitCode};
 use crate::humanize::count;
 use crate::report::{out_json, say};
 use crate::slurm::SlurmError;
-use crate::store::Stored;
+use crate::store::{ExperimentId, Stored};
 
 /// What went wrong on the way. What could be done was done all the same.
 #[derive(Debug, Default)]
@@ -16,7 +19,51 @@ pub(in crate::commands) struct Troubles {
     pub(in crate::commands) slurm: Vec<SlurmError>,
     /// A file that can't be written.
     pub(in crate::commands) unwritten: Option<CommandError>,
+    /// Running trials that Slurm may not have signalled, and its answer. They read the request from their folders.
+    pub(in crate::commands) unsignalled: BTreeMap<TrialKey, String>,
+    /// Trials that may run, and that nothing was sent to: `squeue` did not show their jobs.
+    pub(in crate::commands) unsure: BTreeSet<TrialKey>,
 }
+
+impl Troubles {
+    /// What is said of the trials that Slurm may not have signalled, if there are any.
+    pub(in crate::commands) fn unsignalled_in_words(&self, id: &ExperimentId) -> Option<String> {
+        let answer = self.unsignalled.values().next()?;
+        let trials = count(self.unsignalled.len(), "running trial");
+        let do_so = match self.unsignalled.len() {
+            1 => "reads the request from its folder within some seconds, and saves then",
+            _ => "read the request from their folders within some seconds, and save then",
+        };
+        Some(format!("Slurm gave no answer ({answer}). {trials} of {id} {do_so}."))
+    }
+
+    /// The trials that may run, as targets.
+    fn unsure_targets(&self, id: &ExperimentId) -> Vec<String> {
+        let mut tasks: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+        for (task, trial) in &self.unsure {
+            tasks.entry(task).or_default().push(*trial);
+        }
+        let of_task = |(task, trials)| Some(format!("{id}/{task}/{}", TrialSet::new(trials)?));
+        tasks.into_iter().filter_map(of_task).collect()
+    }
+
+    /// What is said of the trials that may run, if there are any.
+    pub(in crate::commands) fn unsure_in_words(&self, id: &ExperimentId) -> Option<String> {
+        let names = format!("`{}`", self.unsure_targets(id).join("`, `"));
+        match self.unsure.len() {
+            0 => None,
+            1 => Some(format!(
+                "could not tell whether {names} runs: `squeue` shows its job neither waiting nor running"
+            )),
+            _ => Some(format!(
+                "could not tell whether {names} run: `squeue` shows their jobs neither waiting nor running"
+            )),
+        }
+    }
+}
+
+/// The command that does something again each time.
+const PREEMPT: &str = "preempt";
 
 /// What is said in the end.
 pub(in crate::commands) struct ControlReport<'a> {
@@ -29,46 +76,77 @@ pub(in crate::commands) struct ControlReport<'a> {
     /// Said where there was nothing to do.
     pub(in crate::commands) nothing: &'a str,
     pub(in crate::commands) trials: usize,
+    /// Those of them that run, and were only asked: they stop once they have saved.
+    pub(in crate::commands) asked: usize,
     pub(in crate::commands) jobs: Vec<String>,
 }
 
 impl ControlReport<'_> {
-    /// Reports what was done. Fails if Slurm refused a part or did not answer.
+    /// Reports what was done. Fails if Slurm refused a part, did not answer, or did not show what may run.
     pub(in crate::commands) fn finish(self, troubles: &Troubles) -> Result<ExitCode, CommandError> {
-        let requested = troubles.unwritten.is_none();
         if let Some(error) = &troubles.unwritten {
-            say(&format!("warning: Slurm accepted it, but {}", error.one_line()));
+            let is_accepted = troubles.slurm.is_empty() && !self.jobs.is_empty();
+            let accepted = if is_accepted { "Slurm accepted it, but " } else { "" };
+            say(&format!("warning: {accepted}{}", error.one_line()));
         }
         if !troubles.slurm.is_empty() {
-            return Err(self.failure(&troubles.slurm));
+            return Err(self.failure(troubles));
         }
-        if self.args.json {
+        if self.args.json && troubles.unsure.is_empty() {
             return out_json(&json!({
                 "schema": 1,
                 "id": self.stored.id,
                 "action": self.action,
                 "dry_run": self.args.dry_run,
                 "trials": self.trials,
+                "asked": self.asked,
+                "unsignalled": troubles.unsignalled.len(),
                 "slurm_jobs": self.jobs,
-                "requested": requested && !self.args.dry_run,
+                "requested": troubles.unwritten.is_none() && !self.args.dry_run,
             }));
         }
-        if self.trials == 0 {
-            say(&format!("Nothing to do: {}.", self.nothing));
-        } else {
-            let trials = count(self.trials, "trial");
-            say(&format!("{} {trials} of {}", self.what, self.stored.id));
+        if !self.args.json {
+            self.say_done(troubles);
         }
-        Ok(ExitCode::Fine)
+        if troubles.unsure.is_empty() { Ok(ExitCode::Fine) } else { Err(self.failure(troubles)) }
     }
 
-    /// The error for what Slurm refused or did not answer.
-    fn failure(&self, errors: &[SlurmError]) -> CommandError {
-        let unanswered = errors.iter().any(SlurmError::is_no_answer);
+    fn say_done(&self, troubles: &Troubles) {
+        let id = &self.stored.id;
+        let unsignalled = troubles.unsignalled_in_words(id);
+        if let Some(words) = &unsignalled {
+            say(words);
+        }
+        let n = troubles.unsignalled.len();
+        let (trials, asked) = (self.trials.saturating_sub(n), self.asked.saturating_sub(n));
+        if asked > 0 && !self.args.dry_run {
+            self.say_asked(asked, trials.saturating_sub(asked));
+        } else if trials > 0 {
+            say(&format!("{} {} of {id}", self.what, count(trials, "trial")));
+        } else if unsignalled.is_none() && troubles.unsure.is_empty() {
+            say(&format!("Nothing to do: {}.", self.nothing));
+        }
+    }
+
+    /// What runs stops only after its save, and a program that does not save is stopped after its `lead`.
+    fn say_asked(&self, asked: usize, waiting: usize) {
+        let (id, asked) = (&self.stored.id, count(asked, "running trial"));
+        let rest = match waiting {
+            0 => String::new(),
+            n => format!(" {} waiting {} held.", n, if n == 1 { "trial is" } else { "trials are" }),
+        };
+        say(&format!(
+            "Asked {asked} of {id} to save and to stop.{rest} `nemo-slurm status {id}` shows them as paused once they have."
+        ));
+    }
+
+    /// The error for what Slurm refused, did not answer, or did not show.
+    fn failure(&self, troubles: &Troubles) -> CommandError {
+        let unsure = troubles.unsure_in_words(&self.stored.id);
+        let unanswered = unsure.is_some() || troubles.slurm.iter().any(SlurmError::is_no_answer);
         let code = if unanswered { ExitCode::NoAnswer } else { ExitCode::Failed };
         let mut reasons: Vec<String> = Vec::new();
-        for error in errors {
-            let reason = error.to_string();
+        for reason in troubles.slurm.iter().map(SlurmError::to_string).chain(unsure) {
             if !reasons.contains(&reason) {
                 reasons.push(reason);
             }
@@ -79,8 +157,17 @@ impl ControlReport<'_> {
             self.args.target,
             reasons.join("; ")
         );
-        let again = format!("nemo-slurm {} {}", self.action, self.args.target);
-        CommandError::new(code, text)
-            .hinted(format!("`{again}` does the rest; nothing is done twice"))
+        let again = |target: &str| format!("nemo-slurm {} {target}", self.action);
+        let error = CommandError::new(code, text);
+        if self.action != PREEMPT {
+            let again = again(&self.args.target);
+            return error.hinted(format!("`{again}` does the rest; nothing is done twice"));
+        }
+        // Those that were asked run again by then, and would be asked again.
+        let targets = troubles.unsure_targets(&self.stored.id);
+        let hint = |error: CommandError, target: &String| {
+            error.hinted(format!("`{}` asks again", again(target)))
+        };
+        targets.iter().fold(error, hint)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nemo_core::durable;
 use nemo_core::rundir::TrialDir;
@@ -25,7 +26,10 @@ pub(in crate::commands) struct AfterSave {
     pub(in crate::commands) without_mark: fn(&JobControl, &[String]) -> Result<(), SlurmError>,
 }
 
-/// Signals the running trials of each array, and returns those that were signalled. A refusal of one does not stop the others.
+/// Asks the running trials of each array, and returns those that were asked. A refusal of one does not stop the others.
+///
+/// A trial whose mark is written is asked: its harness reads that by itself. A trial without a mark is asked only if Slurm
+/// says so.
 pub(in crate::commands) fn signal_running(
     app: &App,
     stored: &Stored,
@@ -34,9 +38,8 @@ pub(in crate::commands) fn signal_running(
     after_save: AfterSave,
     troubles: &mut Troubles,
 ) -> BTreeSet<TrialKey> {
-    let mut signalled = BTreeSet::new();
+    let mut asked = BTreeSet::new();
     for part in arrays {
-        let slurm = app.slurm.control(vec![part.token.clone()]);
         let (mut marked, mut unmarked) = (Vec::new(), Vec::new());
         for key in running.iter().filter(|(task, trial)| part.runs(task, *trial)) {
             match write_mark(stored, key, after_save.mark) {
@@ -47,12 +50,41 @@ pub(in crate::commands) fn signal_running(
                 }
             }
         }
-        let signal = |ids: &[String]| slurm.signal(ids, "USR1", Recipient::Batch);
-        signalled.extend(send(part, &marked, &signal, troubles));
-        let without_mark = |ids: &[String]| (after_save.without_mark)(&slurm, ids);
-        signalled.extend(send(part, &unmarked, &without_mark, troubles));
+        asked.extend(signal_marked(app, part, &marked, troubles));
+        let slurm = app.slurm.control(vec![part.token.clone()]);
+        match send(part, &unmarked, &|ids| (after_save.without_mark)(&slurm, ids)) {
+            Ok(sent) => asked.extend(sent),
+            Err(error) => troubles.slurm.push(error),
+        }
     }
-    signalled
+    asked
+}
+
+/// The longest that is waited for a signal which only hastens what a mark asks for. While a job is requeued, `scancel`
+/// repeats it for half a minute.
+const HASTEN: Duration = Duration::from_secs(5);
+
+/// Signals trials whose marks are written. That Slurm gives no answer is told, and is no failure.
+fn signal_marked(
+    app: &App,
+    part: &ArrayPart<'_>,
+    keys: &[&TrialKey],
+    troubles: &mut Troubles,
+) -> Vec<TrialKey> {
+    let control = app.slurm.within(HASTEN).control(vec![part.token.clone()]);
+    match send(part, keys, &|ids| control.signal(ids, "USR1", Recipient::Batch)) {
+        Ok(sent) => sent,
+        Err(error) if error.is_no_answer() => {
+            let reason = error.to_string();
+            let unsignalled = keys.iter().map(|key| ((*key).clone(), reason.clone()));
+            troubles.unsignalled.extend(unsignalled);
+            keys.iter().map(|key| (*key).clone()).collect()
+        }
+        Err(error) => {
+            troubles.slurm.push(error);
+            Vec::new()
+        }
+    }
 }
 
 /// Sends one request to some tasks of an array. A refusal that names a task is about that task alone.
@@ -60,24 +92,20 @@ fn send(
     part: &ArrayPart<'_>,
     keys: &[&TrialKey],
     request: &dyn Fn(&[String]) -> Result<(), SlurmError>,
-    troubles: &mut Troubles,
-) -> Vec<TrialKey> {
+) -> Result<Vec<TrialKey>, SlurmError> {
     let ids: Vec<String> = keys.iter().map(|(_, trial)| part.task_id(*trial)).collect();
     if ids.is_empty() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     let refused = match request(&ids) {
         Ok(()) => String::new(),
         Err(SlurmError::Refused { reason, code: Some(_), .. }) if names_any(&reason, &ids) => {
             reason
         }
-        Err(error) => {
-            troubles.slurm.push(error);
-            return Vec::new();
-        }
+        Err(error) => return Err(error),
     };
-    let named = |id: &String| names(&refused, id);
-    keys.iter().zip(&ids).filter(|(_, id)| !named(id)).map(|(key, _)| (*key).clone()).collect()
+    let sent = keys.iter().zip(&ids).filter(|(_, id)| !names(&refused, id));
+    Ok(sent.map(|(key, _)| (*key).clone()).collect())
 }
 
 fn names_any(reason: &str, ids: &[String]) -> bool {
@@ -108,7 +136,7 @@ pub(in crate::commands) fn signal_orphans(
     signal: Signal,
     mark: Option<fn(&TrialDir) -> PathBuf>,
 ) -> Result<(), CommandError> {
-    if local::is_running(&stored.dir).at("read", &stored.dir.runner_log())?.is_some() {
+    if local::is_running(&stored.dir)?.is_some() {
         return Ok(());
     }
     for key in trials {

@@ -2,7 +2,6 @@
 //! at the user's process limit none could be started.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
@@ -12,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use super::runner::RunnerError;
 use super::schedule::TrialRef;
 
 /// How the harness of one trial ended.
@@ -43,12 +43,16 @@ pub struct Children {
 
 impl Children {
     /// None yet. It must be made before any thread is: one that does not block the signal would swallow it.
-    pub fn new() -> io::Result<Self> {
+    pub fn new() -> Result<Self, RunnerError> {
+        let ended = Self::listen().map_err(|error| RunnerError::Signals(error.into()))?;
+        Ok(Self { ended, live: BTreeMap::new() })
+    }
+
+    fn listen() -> nix::Result<SignalFd> {
         let mut set = SigSet::empty();
         set.add(Signal::SIGCHLD);
         set.thread_block()?;
-        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-        Ok(Self { ended: SignalFd::with_flags(&set, flags)?, live: BTreeMap::new() })
+        SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
     }
 
     pub(super) fn insert(&mut self, place: TrialRef, child: Child) {

@@ -1,17 +1,16 @@
 //! `runner.jsonl`, written as far as the disk allows: what does not fit now is kept, and written later.
 
 use std::collections::VecDeque;
-use std::io;
 use std::path::Path;
 
 use nemo_core::durable::Appender;
 use nemo_core::rundir::runner::RunnerRecord;
 
-use crate::file_error::IoResultExt;
+use crate::file_error::{FileError, IoResultExt};
 use crate::report::say;
 
 /// Appends one line durably.
-type Write = Box<dyn FnMut(&RunnerRecord) -> io::Result<()>>;
+type Write = Box<dyn FnMut(&RunnerRecord) -> Result<(), FileError>>;
 
 /// The runner's record.
 pub(super) struct RunnerLog {
@@ -21,11 +20,11 @@ pub(super) struct RunnerLog {
 
 impl RunnerLog {
     /// Opens the record, and says in it who writes from now on.
-    pub(super) fn open(path: &Path, first: &RunnerRecord) -> io::Result<Self> {
-        let mut file = Appender::open(path).named("open", path)?;
-        file.line(first).named("write", path)?;
+    pub(super) fn open(path: &Path, first: &RunnerRecord) -> Result<Self, FileError> {
+        let mut file = Appender::open(path).at("open", path)?;
+        file.line(first).at("write", path)?;
         let path = path.to_owned();
-        let write = move |record: &RunnerRecord| file.line(record).named("write", &path);
+        let write = move |record: &RunnerRecord| file.line(record).at("write", &path);
         Ok(Self { write: Box::new(write), unwritten: VecDeque::new() })
     }
 
@@ -36,12 +35,12 @@ impl RunnerLog {
         if let Err(error) = self.flush()
             && is_first
         {
-            say(&format!("can't write the runner's record now: {error}"));
+            say(&format!("can't write the runner's record now: {}", error.with_cause()));
         }
     }
 
     /// Writes what could not be written before.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    pub(super) fn flush(&mut self) -> Result<(), FileError> {
         while let Some(record) = self.unwritten.front() {
             (self.write)(record)?;
             self.unwritten.pop_front();
@@ -53,6 +52,7 @@ impl RunnerLog {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::io;
     use std::rc::Rc;
 
     use super::*;
@@ -64,7 +64,7 @@ mod tests {
         let write = move |record: &RunnerRecord| {
             let (rows, room) = &mut *writer.borrow_mut();
             if rows.len() == *room {
-                return Err(io::ErrorKind::StorageFull.into());
+                return Err(io::ErrorKind::StorageFull.into()).at("write", "runner.jsonl".as_ref());
             }
             rows.push(record.clone());
             Ok(())

@@ -3,6 +3,7 @@
 //! A runner of its own carries the experiment out, so that `submit` returns and its terminal may close.
 
 mod children;
+mod gpu_slots;
 mod log;
 mod runner;
 mod schedule;
@@ -10,5 +11,8 @@ mod silent_deaths;
 mod spawn;
 
 pub use children::Children;
-pub use runner::run;
-pub use spawn::{SpawnError, harness as start_harness, is_running, start_runner, wait};
+pub use runner::{OtherTasks, RunnerError, run};
+pub use spawn::{
+    HarnessOptions, SpawnError, harness as start_harness, is_running, knows_generation,
+    start_runner, wait,
+};

@@ -3,30 +3,34 @@
 //! It alone writes `runner.jsonl`. Killed at any moment, a new one goes on from the trials' own records.
 #![expect(clippy::disallowed_methods, reason = "an edge: it waits on the real clock")]
 
+mod elsewhere;
+mod wishes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nemo_core::durable;
 use nemo_core::lines;
 use nemo_core::rundir::runner::RunnerRecord;
-use nemo_core::rundir::{AttemptRecord, requests};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nemo_core::rundir::{AttemptRecord, TrialDir, requests};
 
+use self::elsewhere::Elsewhere;
+pub use self::elsewhere::OtherTasks;
 use super::children::{Children, ExitedHarness};
+use super::gpu_slots::GpuSlots;
 use super::log::RunnerLog;
 use super::schedule::{self, LocalPhase, LocalTask, TrialRef};
 use super::silent_deaths::SilentDeaths;
 use super::spawn;
 use crate::clock;
 use crate::experiment::{Executor, Experiment};
-use crate::file_error::{IoResultExt, os_error};
+use crate::file_error::{FileError, IoResultExt};
+use crate::journal::{self, Event};
 use crate::observe;
 use crate::process::{Liveness, ProcessId};
 use crate::report::say;
-use crate::status::{self, Request, RequestedAction, State, TrialFiles};
+use crate::status::{self, Request, State, TrialFiles};
 use crate::store::{Claim, ClaimError, Stored};
 
 /// How long a request may lie before it is seen, and how often a harness that is no child is looked at.
@@ -38,6 +42,9 @@ const LAST_WORDS: Duration = Duration::from_mins(10);
 
 struct Runner<'a> {
     stored: &'a Stored,
+    /// The journal, which may have grown by a retry.
+    journal: Vec<Event>,
+    journal_size: u64,
     claim: &'a Claim,
     harness: PathBuf,
     tasks: Vec<LocalTask<'a>>,
@@ -50,7 +57,7 @@ struct Runner<'a> {
     /// Trials whose harness ended without a word are not started before.
     rests: BTreeMap<TrialRef, Instant>,
     seen_requests: BTreeSet<PathBuf>,
-    /// Wishes that hold on: what was cancelled is not started again.
+    /// Wishes that hold on, the latest last: what was cancelled is not started again, unless it was retried since.
     cancelled: Vec<Request>,
     /// Pauses and resumes, the latest last.
     pauses: Vec<Request>,
@@ -63,13 +70,39 @@ struct Runner<'a> {
     next_start: Instant,
     /// What was said last of a harness that could not be started.
     complaint: String,
+    gpus: GpuSlots,
+    /// The tasks that another executor runs, if there are any.
+    elsewhere: Option<Elsewhere<'a>>,
 }
 
-/// Runs a local experiment until it is over already.
-pub fn run(stored: &Stored, harness: &Path, claim: &Claim, children: Children) -> io::Result<()> {
-    let first = RunnerRecord::Runner { process: ProcessId::current(), time: clock::now() };
+/// Why the runner gave up before the experiment was over.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    /// The ends of harnesses can't be heard of.
+    #[error("can't listen for processes that end")]
+    Signals(#[source] io::Error),
+    /// Another runner goes on with it.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// A file can't be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Runs a local experiment until all its trials are over.
+pub fn run<'a>(
+    stored: &'a Stored,
+    harness: &Path,
+    claim: &'a Claim,
+    children: Children,
+    gpus: Vec<String>,
+    others: Option<&'a mut dyn OtherTasks>,
+) -> Result<(), RunnerError> {
+    let first = this_runner(&stored.journal);
     let mut runner = Runner {
         stored,
+        journal: stored.journal.clone(),
+        journal_size: 0,
         claim,
         harness: harness.to_owned(),
         tasks: local_tasks(&stored.experiment),
@@ -86,24 +119,38 @@ pub fn run(stored: &Stored, harness: &Path, claim: &Claim, children: Children) -
         is_pause_open: false,
         next_start: Instant::now(),
         complaint: String::new(),
+        gpus: GpuSlots::new(gpus),
+        elsewhere: others.map(Elsewhere::new),
     };
     runner.recover()?;
     runner.carry_out()?;
-    runner.finish()
+    Ok(runner.finish()?)
+}
+
+/// What a runner writes first, and again when it has heard of a retry.
+fn this_runner(journal: &[Event]) -> RunnerRecord {
+    let generation = journal::last_generation(journal);
+    RunnerRecord::Runner { process: ProcessId::current(), time: clock::now(), generation }
 }
 
 fn local_tasks(experiment: &Experiment) -> Vec<LocalTask<'_>> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let parallel = |name: &String| match experiment.executors.get(name) {
+        // Where trials have GPUs of their own, these say how many run at once.
+        Some(Executor::Local(local)) if local.gpus_per_trial.is_some() => {
+            local.parallel.map_or(usize::MAX, |n| n.get() as usize)
+        }
         Some(Executor::Local(local)) => local.parallel.map_or(processors, |n| n.get() as usize),
         Some(Executor::Slurm(_)) | None => processors,
     };
-    let local = |task| LocalTask {
-        task,
-        parallel: parallel(&task.executor),
-        phases: vec![LocalPhase::Waiting; task.n_trials as usize],
-    };
-    experiment.tasks.iter().map(local).collect()
+    let tasks = experiment.tasks.iter().map(|task| {
+        let is_elsewhere = !experiment.is_local(task);
+        // Of others nothing is known yet.
+        let first = if is_elsewhere { LocalPhase::Running } else { LocalPhase::Waiting };
+        let phases = vec![first; task.n_trials as usize];
+        LocalTask { task, is_elsewhere, parallel: parallel(&task.executor), phases }
+    });
+    tasks.collect()
 }
 
 /// A final end, as a trial's folder has it.
@@ -114,40 +161,49 @@ fn final_phase(files: &TrialFiles) -> Option<LocalPhase> {
 
 impl Runner<'_> {
     /// Takes over from a runner that is gone: the trials' own records say where each stands.
-    fn recover(&mut self) -> io::Result<()> {
-        let earlier = lines::read::<RunnerRecord>(&self.stored.dir.runner_log())?.rows;
+    fn recover(&mut self) -> Result<(), FileError> {
+        let log = self.stored.dir.runner_log();
+        let earlier = lines::read::<RunnerRecord>(&log).at("read", &log)?.rows;
         for record in earlier {
-            let RunnerRecord::Started { task, trial, .. } = record else { continue };
-            let Some(task) = self.tasks.iter().position(|local| local.task.name == task) else {
-                continue;
-            };
-            let place = (task, trial as usize);
-            if let Some(phase) = self.recorded_phase(place)? {
-                self.tasks[place.0].phases[place.1] = phase;
-            } else if let Some(process) = self.last_process(place)?
-                && process.liveness() == Liveness::Alive
-            {
-                self.tasks[place.0].phases[place.1] = LocalPhase::Running;
-                self.live.insert(place, process);
-                self.adopted.insert(place);
+            let RunnerRecord::Started { task, trial, gpus, .. } = record else { continue };
+            if let Some(task) = self.tasks.iter().position(|local| local.task.name == task) {
+                self.recover_trial((task, trial as usize), gpus)?;
             }
         }
         Ok(())
     }
 
+    fn recover_trial(&mut self, place: TrialRef, gpus: Vec<String>) -> Result<(), FileError> {
+        let files = self.trial_files(place)?;
+        let last = files.attempts.iter().rev().find_map(AttemptRecord::as_start);
+        let process = last.map(|start| start.process.clone());
+        if let Some(phase) = final_phase(&files) {
+            *self.phase(place) = phase;
+        } else if let Some(process) = process
+            && process.liveness() == Liveness::Alive
+        {
+            *self.phase(place) = LocalPhase::Running;
+            self.live.insert(place, process);
+            self.adopted.insert(place);
+            self.gpus.adopt(place, gpus);
+        }
+        Ok(())
+    }
+
     /// Whatever the disk answers meanwhile: what can't be done now is done at the next look.
-    fn carry_out(&mut self) -> io::Result<()> {
+    fn carry_out(&mut self) -> Result<(), ClaimError> {
         loop {
             match self.claim.check() {
                 Err(error @ (ClaimError::Lost { .. } | ClaimError::Held { .. })) => {
-                    return Err(io::Error::other(error));
+                    return Err(error);
                 }
-                Err(error) => self.complain(&error.to_string()),
+                Err(error @ ClaimError::Io { .. }) => self.complain(&error.to_string()),
                 Ok(()) => {}
             }
-            if let Err(error) = self.heed_requests() {
-                self.complain(&error.to_string());
+            if let Err(error) = self.heed_retries().and_then(|()| self.heed_requests()) {
+                self.complain(&error.with_cause());
             }
+            self.look_elsewhere();
             let decision = schedule::decide(&self.tasks);
             for &place in &decision.drop {
                 self.drop_trial(place, false);
@@ -157,7 +213,7 @@ impl Runner<'_> {
                     self.start(place);
                 }
             }
-            if schedule::is_over(&self.tasks) {
+            if schedule::is_over(&self.tasks) && self.is_nothing_left_elsewhere() {
                 return Ok(());
             }
             if decision.drop.is_empty() {
@@ -167,7 +223,7 @@ impl Runner<'_> {
     }
 
     /// Writes the last record, as soon as there is room for it.
-    fn finish(mut self) -> io::Result<()> {
+    fn finish(mut self) -> Result<(), FileError> {
         self.log.add(RunnerRecord::Finished { time: clock::now() });
         let began = Instant::now();
         loop {
@@ -181,16 +237,14 @@ impl Runner<'_> {
     fn wait(&mut self) {
         let mut ended = std::mem::take(&mut self.unread_ends);
         ended.extend(self.children.wait(TICK));
-        let over = |place: &&TrialRef| {
-            self.live.get(place).is_none_or(|process| process.liveness() != Liveness::Alive)
-        };
-        for place in self.adopted.iter().filter(over).copied().collect::<Vec<_>>() {
-            self.adopted.remove(&place);
-            ended.push(ExitedHarness::unseen(place));
-        }
+        let live = &self.live;
+        let gone = self.adopted.extract_if(.., |place| {
+            live.get(place).is_none_or(|process| process.liveness() != Liveness::Alive)
+        });
+        ended.extend(gone.map(ExitedHarness::unseen));
         for end in ended {
             if let Err(error) = self.heed_end(&end) {
-                self.complain(&error.to_string());
+                self.complain(&error.with_cause());
                 self.unread_ends.push(end);
             }
         }
@@ -204,27 +258,43 @@ impl Runner<'_> {
     }
 
     fn start(&mut self, place: TrialRef) {
-        let task = self.tasks[place.0].task.name.clone();
+        let task = self.task_name(place).to_owned();
         let trial = index(place);
         let dir = self.stored.dir.task(&task);
-        let child = match spawn::harness(&self.harness, &dir, trial) {
+        let retries = journal::last_retries(&self.journal, &task);
+        let changed = retries.get(&trial).and_then(|retry| retry.changed);
+        let spec = changed.map(|changed| changed.spec.as_str());
+        let Some(gpus) = self.gpus.take(place, self.gpus_per_trial(place)) else { return };
+        let visible = (!gpus.is_empty()).then(|| gpus.join(","));
+        let own = spawn::HarnessOptions { spec, gpus: visible.as_deref() };
+        let child = match spawn::harness(&self.harness, &dir, trial, own) {
             Ok(child) => child,
-            Err(error) if is_passing(&error) => {
+            Err(error) if spawn::is_passing(&error) => {
+                self.gpus.give_back(place);
                 self.next_start = Instant::now() + PAUSE_OF_STARTS;
-                return self.complain(&error.to_string());
+                return self.complain(&error.with_cause());
             }
             Err(error) => {
-                let reason = format!("its harness can't be started: {error}");
+                self.gpus.give_back(place);
+                let reason = format!("its harness can't be started: {}", error.with_cause());
                 self.complain(&reason);
-                self.tasks[place.0].phases[place.1] = LocalPhase::Lost;
+                *self.phase(place) = LocalPhase::Lost;
                 return self.log.add(RunnerRecord::NotStarted { task, trial, reason });
             }
         };
         let pid = child.id();
-        self.log.add(RunnerRecord::Started { task, trial, pid, time: clock::now() });
-        self.tasks[place.0].phases[place.1] = LocalPhase::Running;
+        self.log.add(RunnerRecord::Started { task, trial, pid, gpus, time: clock::now() });
+        *self.phase(place) = LocalPhase::Running;
         self.live.insert(place, ProcessId::of(pid));
         self.children.insert(place, child);
+    }
+
+    /// How many GPUs a trial has for itself.
+    fn gpus_per_trial(&self, place: TrialRef) -> usize {
+        match self.stored.experiment.executors.get(&self.tasks[place.0].task.executor) {
+            Some(Executor::Local(local)) => local.gpus_per_trial.map_or(0, |n| n.get() as usize),
+            Some(Executor::Slurm(_)) | None => 0,
+        }
     }
 
     /// Says what is wrong, once.
@@ -236,40 +306,36 @@ impl Runner<'_> {
     }
 
     /// Fails where the trial's folder can't be read now: then the same end is heeded again.
-    fn heed_end(&mut self, ended: &ExitedHarness) -> io::Result<()> {
+    fn heed_end(&mut self, ended: &ExitedHarness) -> Result<(), FileError> {
         let place = ended.place;
-        let files = observe::trial_files(&self.trial_dir(place))?;
+        let files = self.trial_files(place)?;
         self.live.remove(&place);
+        self.gpus.give_back(place);
         self.log.add(RunnerRecord::Ended {
-            task: self.tasks[place.0].task.name.clone(),
+            task: self.task_name(place).to_owned(),
             trial: index(place),
             exit_code: ended.exit_code,
             signal: ended.signal,
             time: clock::now(),
         });
         let phase = match final_phase(&files) {
-            Some(phase) => phase,
+            Some(phase) => {
+                self.hasten_look();
+                phase
+            }
             None if ended.exit_code == Some(i32::from(nemo_core::exit::REQUEUE)) => {
                 LocalPhase::Waiting
             }
             None => self.silent_death(place, files.attempts.len()),
         };
-        self.tasks[place.0].phases[place.1] = phase;
-        let task = &self.tasks[place.0].task.name;
-        let is_cancelled = self.cancelled.iter().any(|wish| wish.covers(task, index(place)));
+        *self.phase(place) = phase;
+        let is_cancelled =
+            requests::is_cancelled(&self.cancelled, self.task_name(place), index(place));
         if phase == LocalPhase::Waiting && is_cancelled {
             self.drop_trial(place, true);
         }
         self.heed_pause_or_later(place);
         Ok(())
-    }
-
-    /// Makes a trial paused or not; where the disk has no room for that, at the next look.
-    fn heed_pause_or_later(&mut self, place: TrialRef) {
-        if let Err(error) = self.heed_pause(place) {
-            self.is_pause_open = true;
-            self.complain(&error.to_string());
-        }
     }
 
     /// What follows when a harness was killed before it could write an end.
@@ -284,136 +350,44 @@ impl Runner<'_> {
         if deaths.are_too_many() { LocalPhase::Lost } else { LocalPhase::Waiting }
     }
 
-    /// A final end, as the trial's own folder has it.
-    fn recorded_phase(&self, place: TrialRef) -> io::Result<Option<LocalPhase>> {
-        Ok(final_phase(&observe::trial_files(&self.trial_dir(place))?))
+    fn trial_files(&self, place: TrialRef) -> Result<TrialFiles, FileError> {
+        let dir = self.trial_dir(place);
+        let mut files = observe::trial_files(&dir).at("read", dir.path())?;
+        let retries = journal::last_retries(&self.journal, self.task_name(place));
+        files.retried_from = retries.get(&index(place)).map(|retry| retry.from_attempt);
+        Ok(files)
     }
 
-    fn last_process(&self, place: TrialRef) -> io::Result<Option<ProcessId>> {
-        let rows = lines::read::<AttemptRecord>(&self.trial_dir(place).attempts())?.rows;
-        let last = rows.iter().rev().find_map(AttemptRecord::as_start);
-        Ok(last.map(|start| start.process.clone()))
+    fn trial_dir(&self, place: TrialRef) -> TrialDir {
+        self.stored.dir.task(self.task_name(place)).trial(index(place))
     }
 
-    fn trial_dir(&self, place: TrialRef) -> nemo_core::rundir::TrialDir {
-        self.stored.dir.task(&self.tasks[place.0].task.name).trial(index(place))
+    fn task_name(&self, place: TrialRef) -> &str {
+        &self.tasks[place.0].task.name
+    }
+
+    fn phase(&mut self, place: TrialRef) -> &mut LocalPhase {
+        &mut self.tasks[place.0].phases[place.1]
+    }
+
+    /// All trials of all tasks on this machine.
+    fn places(&self) -> Vec<TrialRef> {
+        let tasks = self.tasks.iter().enumerate().filter(|(_, task)| !task.is_elsewhere);
+        tasks
+            .flat_map(|(task, local)| (0..local.phases.len()).map(move |trial| (task, trial)))
+            .collect()
+    }
+
+    fn covers(&self, wish: &Request, place: TrialRef) -> bool {
+        wish.covers(self.task_name(place), index(place))
     }
 
     fn drop_trial(&mut self, place: TrialRef, cancelled: bool) {
-        self.tasks[place.0].phases[place.1] =
-            if cancelled { LocalPhase::Lost } else { LocalPhase::Dropped };
-        self.log.add(RunnerRecord::Dropped {
-            task: self.tasks[place.0].task.name.clone(),
-            trial: index(place),
-            cancelled,
-        });
+        *self.phase(place) = if cancelled { LocalPhase::Lost } else { LocalPhase::Dropped };
+        self.hasten_look();
+        let task = self.task_name(place).to_owned();
+        self.log.add(RunnerRecord::Dropped { task, trial: index(place), cancelled });
     }
-
-    /// Carries out what `cancel`, `pause` and `resume` have asked for since the last look.
-    fn heed_requests(&mut self) -> io::Result<()> {
-        let heeded = self.pauses.len();
-        let folder = self.stored.dir.requests();
-        for (path, request) in requests::read(&self.stored.dir).named("read", &folder)? {
-            if self.seen_requests.insert(path) {
-                self.heed(&request);
-            }
-        }
-        if self.pauses.len() > heeded || std::mem::take(&mut self.is_pause_open) {
-            for task in 0..self.tasks.len() {
-                for trial in 0..self.tasks[task].phases.len() {
-                    self.heed_pause_or_later((task, trial));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes a trial paused or not, as it was wished last.
-    fn heed_pause(&mut self, place: TrialRef) -> io::Result<()> {
-        let task = &self.tasks[place.0].task.name;
-        let last = self.pauses.iter().rev().find(|wish| wish.covers(task, index(place)));
-        let Some(wish) = last else { return Ok(()) };
-        let paused = wish.action == RequestedAction::Pause;
-        let dir = self.trial_dir(place);
-        let phase = &mut self.tasks[place.0].phases[place.1];
-        match (*phase, paused) {
-            (LocalPhase::Running, true) if !dir.pause().exists() => {
-                durable::create_dir_all(dir.path()).named("make", dir.path())?;
-                durable::replace_file_durably(&dir.pause(), b"{}\n")
-                    .named("write", &dir.pause())?;
-                self.signal(place, Signal::SIGUSR1);
-            }
-            (LocalPhase::Waiting, true) => *phase = LocalPhase::Paused,
-            (LocalPhase::Paused, false) => *phase = LocalPhase::Waiting,
-            (
-                LocalPhase::Waiting
-                | LocalPhase::Running
-                | LocalPhase::Paused
-                | LocalPhase::Completed
-                | LocalPhase::Lost
-                | LocalPhase::Dropped,
-                _,
-            ) => {}
-        }
-        Ok(())
-    }
-
-    fn heed(&mut self, request: &Request) {
-        match request.action {
-            RequestedAction::Cancel => self.cancelled.push(request.clone()),
-            RequestedAction::Pause | RequestedAction::Resume => self.pauses.push(request.clone()),
-            RequestedAction::Preempt => {}
-        }
-        for task in 0..self.tasks.len() {
-            for trial in 0..self.tasks[task].phases.len() {
-                let place = (task, trial);
-                if !request.covers(&self.tasks[task].task.name, index(place)) {
-                    continue;
-                }
-                match (self.tasks[task].phases[trial], request.action) {
-                    (LocalPhase::Running, RequestedAction::Cancel) => self.signal(place, Signal::SIGTERM),
-                    (LocalPhase::Running, RequestedAction::Preempt) => self.signal(place, Signal::SIGUSR1),
-                    (LocalPhase::Waiting | LocalPhase::Paused, RequestedAction::Cancel) => {
-                        self.drop_trial(place, true);
-                    }
-                    (_, RequestedAction::Pause | RequestedAction::Resume) // below, by the last wish of all
-                    | (LocalPhase::Waiting | LocalPhase::Paused, RequestedAction::Preempt)
-                    | (LocalPhase::Completed | LocalPhase::Lost | LocalPhase::Dropped, _) => {}
-                }
-            }
-        }
-    }
-
-    fn signal(&self, place: TrialRef, signal: Signal) {
-        let process = self.live.get(&place).filter(|process| process.liveness() == Liveness::Alive);
-        let pid = process.and_then(|process| i32::try_from(process.pid).ok());
-        if let Some(pid) = pid
-            && let Err(error) = kill(Pid::from_raw(pid), signal)
-        {
-            say(&format!("can't signal process {pid}: {error}"));
-        }
-    }
-}
-
-/// Whether another moment may do better: the limit of processes, memory, open files or disk is reached, or a file is
-/// still being written.
-fn is_passing(error: &io::Error) -> bool {
-    use io::ErrorKind::{
-        ExecutableFileBusy, Interrupted, OutOfMemory, QuotaExceeded, StaleNetworkFileHandle,
-        StorageFull, TimedOut, WouldBlock,
-    };
-    let kinds = [
-        ExecutableFileBusy,
-        Interrupted,
-        OutOfMemory,
-        QuotaExceeded,
-        StaleNetworkFileHandle,
-        StorageFull,
-        TimedOut,
-        WouldBlock,
-    ];
-    let of_system = [nix::libc::EMFILE, nix::libc::ENFILE, nix::libc::EIO];
-    kinds.contains(&error.kind()) || os_error(error).is_some_and(|code| of_system.contains(&code))
 }
 
 fn index(place: TrialRef) -> u32 {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::experiment::{Dependency, On, Task};
+use crate::experiment::{On, Task};
 
 /// A trial: its task's place among all, and its own within the task.
 pub(super) type TrialRef = (usize, usize);
@@ -31,16 +31,30 @@ impl LocalPhase {
             Self::Completed | Self::Lost | Self::Dropped => true,
         }
     }
+
+    /// Whether it will never complete.
+    fn is_lost(self) -> bool {
+        matches!(self, Self::Lost | Self::Dropped)
+    }
 }
 
-/// A task as the runner needs it: all are local.
+/// A task as the runner needs it.
 #[derive(Debug)]
 pub(super) struct LocalTask<'a> {
     pub(super) task: &'a Task,
+    /// Whether another executor runs it: it is only waited for.
+    pub(super) is_elsewhere: bool,
     /// How many trials of its executor may run at once, over all tasks.
     pub(super) parallel: usize,
     /// One for each trial.
     pub(super) phases: Vec<LocalPhase>,
+}
+
+impl LocalTask<'_> {
+    /// How many of its trials run.
+    fn running(&self) -> usize {
+        self.phases.iter().filter(|phase| **phase == LocalPhase::Running).count()
+    }
 }
 
 /// What follows from where all trials stand.
@@ -50,25 +64,23 @@ pub(super) struct ScheduleDecision {
     pub(super) drop: Vec<TrialRef>,
 }
 
-/// Whether everything is over.
+/// Whether everything on this machine is over.
 pub(super) fn is_over(tasks: &[LocalTask<'_>]) -> bool {
-    tasks.iter().all(|task| task.phases.iter().all(|phase| phase.is_over()))
+    let mut own = tasks.iter().filter(|task| !task.is_elsewhere);
+    own.all(|task| task.phases.iter().all(|phase| phase.is_over()))
 }
 
 /// Decides what to start, within each executor's `parallel` and each task's `concurrent`, and what to give up.
 pub(super) fn decide(tasks: &[LocalTask<'_>]) -> ScheduleDecision {
     let mut decision = ScheduleDecision::default();
-    let running = |task: &LocalTask<'_>| {
-        task.phases.iter().filter(|phase| **phase == LocalPhase::Running).count()
-    };
     let mut busy: BTreeMap<&str, usize> = BTreeMap::new();
-    for task in tasks {
-        *busy.entry(task.task.executor.as_str()).or_default() += running(task);
+    for task in tasks.iter().filter(|task| !task.is_elsewhere) {
+        *busy.entry(task.task.executor.as_str()).or_default() += task.running();
     }
-    for (place, task) in tasks.iter().enumerate() {
+    for (place, task) in tasks.iter().enumerate().filter(|(_, task)| !task.is_elsewhere) {
         let busy = busy.entry(task.task.executor.as_str()).or_default();
         let concurrent = task.task.concurrent.map_or(usize::MAX, |n| n.get() as usize);
-        let mut own = running(task);
+        let mut own = task.running();
         for trial in
             (0..task.phases.len()).filter(|&trial| task.phases[trial] == LocalPhase::Waiting)
         {
@@ -93,21 +105,21 @@ enum DependencyStatus {
 }
 
 fn readiness(task: &Task, trial: usize, tasks: &[LocalTask<'_>]) -> DependencyStatus {
-    let one = |dependency: &Dependency| {
+    let each = task.after.iter().map(|dependency| {
         let parent = tasks.iter().find(|parent| parent.task.name == dependency.task);
         parent.map_or(DependencyStatus::Never, |parent| met(dependency.on, trial, &parent.phases))
-    };
-    task.after.iter().map(one).max().unwrap_or(DependencyStatus::Ready)
+    });
+    each.max().unwrap_or(DependencyStatus::Ready)
 }
 
 /// The same rules as Slurm's `afterok`, `afternotok`, `afterany` and `aftercorr`.
 fn met(on: On, trial: usize, parent: &[LocalPhase]) -> DependencyStatus {
-    let lost = |phase: &LocalPhase| matches!(phase, LocalPhase::Lost | LocalPhase::Dropped);
+    let any_lost = parent.iter().any(|phase| phase.is_lost());
     let all_over = parent.iter().all(|phase| phase.is_over());
     match on {
-        On::Ok if parent.iter().any(lost) => DependencyStatus::Never,
+        On::Ok if any_lost => DependencyStatus::Never,
         On::Ok | On::Any if all_over => DependencyStatus::Ready,
-        On::Failed if all_over && parent.iter().any(lost) => DependencyStatus::Ready,
+        On::Failed if all_over && any_lost => DependencyStatus::Ready,
         On::Failed if all_over => DependencyStatus::Never,
         On::Ok | On::Any | On::Failed => DependencyStatus::NotYet,
         On::Each => match parent.get(trial) {
@@ -142,8 +154,8 @@ mod tests {
         let parent = task("parent", now.0.len(), 0, &[]);
         let child = task("child", now.1.len(), concurrent, &[("parent", on)]);
         let tasks = [
-            LocalTask { task: &parent, parallel, phases: phases(now.0) },
-            LocalTask { task: &child, parallel, phases: phases(now.1) },
+            LocalTask { task: &parent, is_elsewhere: false, parallel, phases: phases(now.0) },
+            LocalTask { task: &child, is_elsewhere: false, parallel, phases: phases(now.1) },
         ];
         let ScheduleDecision { start, drop } = decide(&tasks);
         assert_eq!(format!("{start:?} {drop:?}"), expected, "{on:?} {now:?}");
@@ -169,8 +181,11 @@ mod tests {
     #[test]
     fn it_ends_when_all_is_over() {
         let one = task("one", 3, 0, &[]);
-        let over = |text| is_over(&[LocalTask { task: &one, parallel: 1, phases: phases(text) }]);
-        assert!(over("cld"));
-        assert!(!over("clr") && !over("clw"));
+        let check = |is_elsewhere, text| {
+            is_over(&[LocalTask { task: &one, is_elsewhere, parallel: 1, phases: phases(text) }])
+        };
+        assert!(check(false, "cld"));
+        assert!(!check(false, "clr") && !check(false, "clw"));
+        assert!(check(true, "clr"), "others see to that");
     }
 }

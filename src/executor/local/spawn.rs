@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "an edge: programs are started here")]
 
 use std::fs::OpenOptions;
-use std::io;
+use std::io::ErrorKind;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,7 @@ use nemo_core::rundir::runner::RunnerRecord;
 use nemo_core::rundir::{ExperimentDir, TaskDir};
 use nemo_core::{durable, lines};
 
-use crate::file_error::IoResultExt;
+use crate::file_error::{FileError, IoResultExt};
 use crate::process::{Liveness, ProcessId};
 
 /// How long a runner may take to say that it is there.
@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(10);
 pub enum SpawnError {
     /// The system did not start it.
     #[error("can't start the local runner")]
-    Io(#[from] io::Error),
+    File(#[from] FileError),
     /// It ended at once.
     #[error("the local runner ended at once; see `{}`", log.display())]
     Ended {
@@ -37,13 +37,21 @@ pub enum SpawnError {
 }
 
 /// Whether the experiment's runner lives, on this machine as far as can be told.
-pub fn is_running(dir: &ExperimentDir) -> io::Result<Option<ProcessId>> {
-    let records = lines::read::<RunnerRecord>(&dir.runner_log())?.rows;
-    let last = records.into_iter().rev().find_map(|record| match record {
-        RunnerRecord::Runner { process, .. } => Some(process),
-        _ => None,
-    });
-    Ok(last.filter(|process| process.liveness() == Liveness::Alive))
+pub fn is_running(dir: &ExperimentDir) -> Result<Option<ProcessId>, FileError> {
+    let records = records(dir)?;
+    let last = RunnerRecord::last_runner(&records);
+    Ok(last.filter(|process| process.liveness() == Liveness::Alive).cloned())
+}
+
+/// Whether a runner has written that it knows of the trials of this generation.
+pub fn knows_generation(dir: &ExperimentDir, wanted: u32) -> Result<bool, FileError> {
+    let is_known = |record: &RunnerRecord| matches!(record, RunnerRecord::Runner { generation, .. } if *generation >= wanted);
+    Ok(records(dir)?.iter().any(is_known))
+}
+
+fn records(dir: &ExperimentDir) -> Result<Vec<RunnerRecord>, FileError> {
+    let log = dir.runner_log();
+    Ok(lines::read(&log).at("read", &log)?.rows)
 }
 
 /// Starts the runner, and returns when it has taken over. It does not depend on the terminal.
@@ -54,25 +62,24 @@ pub fn start_runner(
     dir: &ExperimentDir,
 ) -> Result<(), SpawnError> {
     let log = dir.0.join("runner.out");
-    let output = OpenOptions::new().append(true).create(true).open(&log).named("open", &log)?;
+    let output = OpenOptions::new().append(true).create(true).open(&log).at("open", &log)?;
     let mut child = Command::new(program)
         .arg("run-local")
         .arg(id)
         .arg("--home")
         .arg(home)
         .stdin(Stdio::null())
-        .stdout(output.try_clone()?)
+        .stdout(output.try_clone().at("open", &log)?)
         .stderr(output)
         .spawn()
-        .named("run", program)?;
+        .at("run", program)?;
     let began = Instant::now();
     while began.elapsed() < START_LIMIT {
         if is_running(dir)?.is_some_and(|process| process.pid == child.id()) {
             return Ok(());
         }
-        if child.try_wait()?.is_some() {
-            let finished = lines::read::<RunnerRecord>(&dir.runner_log())?.rows;
-            let is_over = matches!(finished.last(), Some(RunnerRecord::Finished { .. }));
+        if child.try_wait().at("wait for", program)?.is_some() {
+            let is_over = matches!(records(dir)?.last(), Some(RunnerRecord::Finished { .. }));
             return if is_over { Ok(()) } else { Err(SpawnError::Ended { log }) };
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -80,12 +87,26 @@ pub fn start_runner(
     Err(SpawnError::Ended { log })
 }
 
+/// What a trial's harness is told of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HarnessOptions<'a> {
+    /// The file that is read instead of `task.json`.
+    pub spec: Option<&'a str>,
+    /// The GPUs that it has for itself.
+    pub gpus: Option<&'a str>,
+}
+
 /// Starts the harness of one trial, in a process group of its own: a Ctrl-C at the terminal is not for it.
-pub fn harness(program: &Path, dir: &TaskDir, trial: u32) -> io::Result<Child> {
+pub fn harness(
+    program: &Path,
+    dir: &TaskDir,
+    trial: u32,
+    own: HarnessOptions<'_>,
+) -> Result<Child, FileError> {
     let folder = dir.slurm_output();
-    durable::create_dir_all(&folder).named("make", &folder)?;
+    durable::create_dir_below(&dir.0, &folder).at("make", &folder)?;
     let log = folder.join(format!("local_{trial}.out"));
-    let output = OpenOptions::new().append(true).create(true).open(&log).named("open", &log)?;
+    let output = OpenOptions::new().append(true).create(true).open(&log).at("open", &log)?;
     let began = Instant::now();
     loop {
         let started = Command::new(program)
@@ -95,21 +116,41 @@ pub fn harness(program: &Path, dir: &TaskDir, trial: u32) -> io::Result<Child> {
             .arg(&dir.0)
             .arg("--trial")
             .arg(trial.to_string())
+            .args(own.spec.map(|spec| ["--spec", spec]).into_iter().flatten())
+            .args(own.gpus.map(|gpus| ["--gpus", gpus]).into_iter().flatten())
             .stdin(Stdio::null())
-            .stdout(output.try_clone().named("open", &log)?)
-            .stderr(output.try_clone().named("open", &log)?)
+            .stdout(output.try_clone().at("open", &log)?)
+            .stderr(output.try_clone().at("open", &log)?)
             .process_group(0)
             .spawn();
         match started {
             // Somebody who forked meanwhile has it open for writing until they run another program.
-            Err(error) if is_busy(&error) && began.elapsed() < BUSY => std::thread::sleep(LOOK),
-            started => return started.named("run", program),
+            Err(error)
+                if error.kind() == ErrorKind::ExecutableFileBusy && began.elapsed() < BUSY =>
+            {
+                std::thread::sleep(LOOK);
+            }
+            started => return started.at("run", program),
         }
     }
 }
 
-fn is_busy(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::ExecutableFileBusy
+/// Whether another moment may do better: the limit of processes, memory, open files or disk is reached, or a file is
+/// still being written.
+pub(super) fn is_passing(error: &FileError) -> bool {
+    const KINDS: [ErrorKind; 8] = [
+        ErrorKind::ExecutableFileBusy,
+        ErrorKind::Interrupted,
+        ErrorKind::OutOfMemory,
+        ErrorKind::QuotaExceeded,
+        ErrorKind::StaleNetworkFileHandle,
+        ErrorKind::StorageFull,
+        ErrorKind::TimedOut,
+        ErrorKind::WouldBlock,
+    ];
+    const CODES: [i32; 3] = [nix::libc::EMFILE, nix::libc::ENFILE, nix::libc::EIO];
+    let code = error.source.raw_os_error();
+    KINDS.contains(&error.source.kind()) || code.is_some_and(|code| CODES.contains(&code))
 }
 
 /// Waits for a harness. Its exit code, or the signal that killed it.
@@ -134,7 +175,9 @@ mod tests {
             std::thread::sleep(Duration::from_millis(200));
             drop(writer);
         });
-        let child = harness(&program, &TaskDir(folder.path().join("task")), 3).unwrap();
+        let child =
+            harness(&program, &TaskDir(folder.path().to_owned()), 3, HarnessOptions::default())
+                .unwrap();
         closer.join().unwrap();
         assert_eq!(wait(child), (Some(7), None));
     }

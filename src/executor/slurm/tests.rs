@@ -1,13 +1,16 @@
 //! A crash before and after every effect, and every answer that Slurm can give.
 
 use std::cell::RefCell;
+use std::io;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::*;
 use crate::experiment::On;
+use crate::file_error::IoResultExt;
 use crate::plan::{Limits, Selection, sample_experiment, sample_task};
 
 /// Slurm and the disk, in memory; the world stops after so many effects.
@@ -114,6 +117,8 @@ impl Scheduler for Handle {
     }
 }
 
+const JOURNAL: &str = "journal.jsonl";
+
 /// The journal's disk is the same world.
 struct Disk {
     handle: Handle,
@@ -129,15 +134,16 @@ impl Record for Disk {
         let is_lost = world.lost_after.is_some_and(|events| world.journal.len() >= events);
         if is_lost { Err(ClaimError::Lost { holder: None }) } else { Ok(()) }
     }
-    fn record(&mut self, event: Event) -> io::Result<()> {
+    fn record(&mut self, event: Event) -> Result<(), FileError> {
         let kept = event.clone();
-        self.handle.effect(|world| world.journal.push(kept)).map_err(io::Error::other)?;
+        let written = self.handle.effect(|world| world.journal.push(kept));
+        written.map_err(io::Error::other).at("write", JOURNAL.as_ref())?;
         self.events.push(event);
         Ok(())
     }
-    fn sync(&mut self) -> io::Result<()> {
-        let sync = |world: &mut World| world.synced = world.journal.len();
-        self.handle.effect(sync).map_err(io::Error::other)
+    fn sync(&mut self) -> Result<(), FileError> {
+        let synced = self.handle.effect(|world| world.synced = world.journal.len());
+        synced.map_err(io::Error::other).at("sync", JOURNAL.as_ref())
     }
 }
 
@@ -162,43 +168,75 @@ fn go_on(
     plan: &Plan,
     damaged_since: Option<f64>,
 ) -> Result<Vec<JobId>, SubmitError> {
-    let dir = ExperimentDir("/home".into());
+    run_submission(handle, |dir| Submission { id: ID, dir, plan, damaged_since, is_new: false })
+}
+
+/// The process that made the folder, with the first intent in its journal.
+fn run_new(handle: &Handle, plan: &Plan) -> Result<Vec<JobId>, SubmitError> {
+    run_submission(handle, |dir| Submission {
+        id: ID,
+        dir,
+        plan,
+        damaged_since: None,
+        is_new: true,
+    })
+}
+
+fn run_submission<'a>(
+    handle: &Handle,
+    submission: impl FnOnce(&'a ExperimentDir) -> Submission<'a>,
+) -> Result<Vec<JobId>, SubmitError> {
+    static DIR: LazyLock<ExperimentDir> = LazyLock::new(|| ExperimentDir("/home".into()));
     let events = handle.0.borrow().journal.clone();
     let mut disk = Disk { handle: handle.clone(), events };
-    let submission = Submission { id: "sample-00000100", dir: &dir, plan, damaged_since };
+    let submission = submission(&DIR);
     submit(submission, &mut handle.clone(), &mut disk, &|| 1.0)
 }
 
+const ID: &str = "sample-00000100";
 const NAMES: [&str; 5] = ["prepare.0", "train.0", "train.1", "train.2", "evaluate.0"];
 
 fn names(world: &World) -> Vec<&str> {
     world.jobs.iter().map(|(name, _)| name.trim_start_matches("sample-00000100.")).collect()
 }
 
+/// What a crash of the machine loses.
+fn lose_unsynced(world: &mut World) {
+    let synced = world.synced;
+    world.journal.truncate(synced);
+}
+
 #[test]
 fn a_crash_anywhere_submits_each_array_once() {
     // 5 intents, 5 submissions, 5 answers, a release, the end of the record; 7 syncs. Before and after each.
-    assert_eq!(crash_everywhere(|_| ()), 2 * 24);
+    assert_eq!(crash_everywhere(&[], |_| ()), 2 * 24);
 }
 
 #[test]
 fn so_does_a_crash_of_the_machine_which_loses_what_was_not_synced() {
-    let points = crash_everywhere(|world| {
-        let synced = world.synced;
-        world.journal.truncate(synced);
-    });
-    assert_eq!(points, 2 * 24);
+    assert_eq!(crash_everywhere(&[], lose_unsynced), 2 * 24);
+}
+
+#[test]
+fn so_does_a_crash_of_the_process_that_made_the_folder_with_the_first_intent() {
+    // An intent and its sync less.
+    let first = [intent(ID, &sample_plan().arrays[0], 1.0)];
+    assert_eq!(crash_everywhere(&first, |_| ()), 2 * 22);
+    assert_eq!(crash_everywhere(&first, lose_unsynced), 2 * 22);
 }
 
 /// Crashes before and after every effect, spoils the disk, and goes on. Returns how many crashes there were.
-fn crash_everywhere(spoil: impl Fn(&mut World)) -> usize {
+fn crash_everywhere(first: &[Event], spoil: impl Fn(&mut World)) -> usize {
     let plan = sample_plan();
     let mut points = 0;
     for answer_is_lost in [false, true] {
         for effects in 1.. {
-            let world = World { effects_left: Some(effects), answer_is_lost, ..World::default() };
+            let (journal, synced) = (first.to_vec(), first.len());
+            let effects_left = Some(effects);
+            let world = World { journal, synced, effects_left, answer_is_lost, ..World::default() };
             let handle = Handle(Rc::new(RefCell::new(world)));
-            let crashed = run(&handle, &plan).is_err();
+            let begin = if first.is_empty() { run } else { run_new };
+            let crashed = begin(&handle, &plan).is_err();
             spoil(&mut handle.0.borrow_mut());
             handle.0.borrow_mut().effects_left = None;
             let ids = run(&handle, &plan).expect("the second run has no crash");
@@ -286,6 +324,7 @@ fn a_later_generation_submits_its_own_arrays_and_no_others() {
             .map(|(task, set)| (task.to_owned(), set.parse().unwrap()))
             .into(),
         earlier_arrays: [("train".to_owned(), 3), ("evaluate".to_owned(), 1)].into(),
+        ..Selection::default()
     };
     let limits = Limits { max_array: NonZeroU32::new(2).unwrap() };
     let second = Plan::new(&sample_experiment(tasks), &selection, limits).unwrap();

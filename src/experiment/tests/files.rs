@@ -122,6 +122,13 @@ fn a_short_segment_leaves_half_of_itself() {
     assert_eq!(lead("time = '4h'"), 60);
     assert_eq!(lead("time = '1m'"), 30);
     assert_eq!(lead("time = '1s'"), 0);
+    let lead = |timeout: &str| {
+        let text = format!(
+            "name = 'x'\ntimeout = '{timeout}'\n[executor.e]\nkind = 'slurm'\ntime = '90s'\n[task.t]\nrun = 'x'"
+        );
+        good(&text).tasks[0].checkpoint.lead
+    };
+    assert_eq!((lead("1h"), lead("61s"), lead("3s")), (45, 30, 1), "the shorter end counts");
 }
 
 #[test]
@@ -158,6 +165,8 @@ fn commands_name_what_there_is() {
     run("'{same.dir} {many.dir}'"); // trial by trial, all the way
     run("'{many.dirs} {many.dirs}'");
     run("['x', '{many.dirs}', '{same.dirs}']");
+    run("'(ls {many.dirs}; for d in {many.dirs};do cat $d/x; done)>x'");
+    run(r#"'echo "all: {many.dirs}." `ls {many.dirs}`'"#); // one text, as a message
     run("'${HOME} ${nope} {{nope}} {} {a,b} {print $1}'");
     let experiment = run("'x'");
     let upstream: Vec<(&str, bool)> = experiment.upstream("t").into_iter().collect();
@@ -264,7 +273,13 @@ fn a_parameter_that_nothing_uses_is_not_added() {
     assert_eq!(said(&file("train {lr} {lrr}", "lr = 1\n"), &slip), "");
     assert_eq!(said(&rates, &["task.train.run=train {lrr}", slip[0]]), "");
     assert_eq!(said(&rates, &["task.train.params={ lr = 1, more = { seed = 1 }, lrr = 3 }"]), "");
-    assert_eq!(said(&file("train", ""), &slip), "");
+    assert_eq!(said(&file("train {lrr}", ""), &slip), "");
+    let all = ["task.train.params={ lrr = 3 }"];
+    assert_eq!(said("name = 'a'\n[task.train]\nrun = 'train'\n", &all), "");
+    // Where there is none yet, too.
+    let none = "`train` has no parameter `lrr` | a new one must be in `run`, as `{lrr}`";
+    assert_eq!(said(&file("train", ""), &slip), none);
+    assert_eq!(said("name = 'a'\n[task.train]\nrun = 'train'\n", &slip), none);
 }
 
 #[test]
@@ -338,7 +353,7 @@ fn problems_have_fields_for_programs() {
 fn the_examples_of_the_reference_are_right() {
     let reference = include_str!("../../../docs/exp-toml.md");
     let blocks: Vec<&str> = reference.split("```toml\n").skip(1).collect();
-    assert_eq!(blocks.len(), 5);
+    assert_eq!(blocks.len(), 9);
     for block in blocks {
         let example = block.split("```").next().unwrap();
         let name = if example.starts_with("name") { "" } else { "name = 'x'\n" };

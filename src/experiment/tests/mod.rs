@@ -86,7 +86,8 @@ fn good(text: &str) -> Experiment {
 fn trials(text: &str, task: &str, changes: &[&str]) -> Vec<Params> {
     let changes: Vec<Override> = changes.iter().map(|text| text.parse().unwrap()).collect();
     let loaded = load(text, Path::new(FILE), &changes, None);
-    let Loaded { experiment, mut params } = loaded.unwrap_or_else(|problems| panic!("{problems}"));
+    let Loaded { experiment, mut params, .. } =
+        loaded.unwrap_or_else(|problems| panic!("{problems}"));
     let trials = params.remove(task).unwrap();
     let counted = experiment.tasks.iter().find(|known| known.name == task).unwrap().n_trials;
     assert_eq!(trials.len(), counted as usize);

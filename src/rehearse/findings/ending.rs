@@ -46,9 +46,8 @@ pub(super) fn term_not_caught(all: &Rehearsal) -> Option<Finding> {
     let attempts =
         all.runs.iter().flat_map(|(run, _)| run.attempts.iter().map(move |own| (run, own)));
     let seen: Vec<_> = attempts.filter(|(_, own)| own.notes.asked).collect();
-    let is = |own: &RehearsedAttempt, wanted| own.withstands_term == Some(wanted);
-    let bare: Vec<_> = seen.iter().filter(|(_, own)| is(own, false)).collect();
-    if bare.is_empty() || seen.iter().any(|(_, own)| is(own, true)) {
+    let bare: Vec<_> = seen.iter().filter(|(_, own)| own.withstands_term == Some(false)).collect();
+    if bare.is_empty() || seen.iter().any(|(_, own)| own.withstands_term == Some(true)) {
         return None;
     }
     let text = format!("the program catches {}, and not SIGTERM", all.signal);

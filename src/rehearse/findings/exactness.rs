@@ -3,15 +3,14 @@
 use super::super::align::ResumePosition;
 use super::super::compare::Comparison;
 use super::super::compare_files::{FileDifference, How, TreeDifference};
-use super::super::inventory::CheckpointContents;
 use super::super::run_record::{RehearsedRun, RunEnd};
 use super::super::scenarios::ScenarioKind;
 use super::super::series::PointDifference;
-use super::{Finding, Rehearsal, Severity};
+use super::{Finding, Rehearsal, Severity, determinism, suspects};
 use crate::humanize::count;
 
 pub(super) fn judge(all: &Rehearsal, explained: &[ScenarioKind]) -> Vec<Finding> {
-    let noise = not_deterministic(all);
+    let noise = determinism::not_deterministic(all);
     let open: Vec<&(RehearsedRun, Comparison)> = all
         .runs
         .iter()
@@ -23,14 +22,16 @@ pub(super) fn judge(all: &Rehearsal, explained: &[ScenarioKind]) -> Vec<Finding>
         finding.evidence.push(text.to_owned());
     }
     let mut findings = Vec::new();
-    if noise.is_none() && inexact.is_none() {
-        findings.extend(late_noise(&open));
-        findings.extend(only_metrics(&open));
-        findings.extend(noisy(all));
+    if noise.is_none() {
+        findings.extend(determinism::late_noise(&open));
+        findings.extend(determinism::noisy(all));
     }
+    findings.extend(only_metrics(&open));
+    findings.extend(determinism::not_compared(all));
     // What differs and is not blamed on a resume is blamed on chance.
     let is_blamed = |kind| inexact.iter().any(|own| own.scenarios.contains(&kind));
-    let by_chance = open.iter().filter(|(run, own)| !own.is_equal() && !is_blamed(run.kind));
+    let is_chance = |own: &Comparison| own.series.first.is_some() || trees_differ(own);
+    let by_chance = open.iter().filter(|(run, own)| is_chance(own) && !is_blamed(run.kind));
     let by_chance: Vec<ScenarioKind> = by_chance.map(|(run, _)| run.kind).collect();
     findings.extend(noise.map(|own| own.seen_in(by_chance)));
     findings.extend(inexact);
@@ -39,7 +40,7 @@ pub(super) fn judge(all: &Rehearsal, explained: &[ScenarioKind]) -> Vec<Finding>
 }
 
 /// `loss` 0.5 instead of 0.4.
-fn describe_point(point: &PointDifference, unit: &str) -> String {
+pub(super) fn describe_point(point: &PointDifference, unit: &str) -> String {
     format!(
         "{} at {unit} {} is {} instead of {}",
         point.metric, point.step, point.found, point.expected
@@ -57,7 +58,10 @@ fn differing(difference: &FileDifference) -> String {
                 count(*of, "number")
             )
         }
-        How::Bytes { at } => format!("{place}: bytes differ from byte {at} on"),
+        How::Bytes { at, until: Some(until) } => {
+            format!("{place}: bytes differ in its header, from byte {at} to {until}")
+        }
+        How::Bytes { at, until: None } => format!("{place}: bytes differ from byte {at} on"),
     }
 }
 
@@ -70,7 +74,7 @@ fn files(what: &str, difference: &TreeDifference) -> Option<String> {
     (!shown.is_empty()).then(|| format!("{what}: {}{more}", shown.join("; ")))
 }
 
-fn tree_evidence(own: &Comparison) -> Vec<String> {
+pub(super) fn tree_evidence(own: &Comparison) -> Vec<String> {
     let first = own.checkpoints.iter().find(|(_, tree)| !tree.differences.is_empty());
     let checkpoint = first.and_then(|(step, tree)| files(&format!("checkpoint step-{step}"), tree));
     checkpoint.into_iter().chain(files("results", &own.results)).collect()
@@ -88,71 +92,9 @@ fn trees_differ(own: &Comparison) -> bool {
         || !own.results.differences.is_empty()
 }
 
-/// Two undisturbed runs that have nothing in common.
-fn not_deterministic(all: &Rehearsal) -> Option<Finding> {
-    let (_, own) = all.again.as_ref()?;
-    let series = &own.series;
-    let all_differ = series.compared > 0 && metrics_that_agree(all).is_empty();
-    let trees = series.compared == 0 && trees_differ(own);
-    if !all_differ && !trees {
-        return None;
-    }
-    let mut finding = Finding::new(
-        "not-deterministic",
-        Severity::Warning,
-        "two undisturbed runs differ: the program is not deterministic, whatever a resume does",
-    );
-    if let Some(first) = &series.first {
-        finding =
-            finding.because(format!("the first difference: {}", describe_point(first, own.unit())));
-    }
-    finding.evidence.extend(tree_evidence(own));
-    Some(
-        finding
-            .because("so a resume can't be shown to be exact; the disturbed runs were compared with ten times that difference")
-            .hinted(
-                "seed every generator from NEMO_SEED (`random`, `numpy`, `torch`, data workers), and for a rehearsal switch \
-                 on what your framework has (`torch.use_deterministic_algorithms(True)`)",
-            )
-            .seen_in([ScenarioKind::Undisturbed]),
-    )
-}
-
-/// The metrics of which two undisturbed runs report the same.
-fn metrics_that_agree(all: &Rehearsal) -> Vec<String> {
-    let Some((again, _)) = &all.again else { return Vec::new() };
-    let [a, b] = [&all.baseline, again].map(|run| super::super::series::Series::new(&run.lines));
-    let agrees = |name: &&str| {
-        a.points.iter().all(|(step, point)| {
-            b.points.get(step).is_none_or(|other| other.get(*name) == point.get(*name))
-        })
-    };
-    a.names().into_iter().filter(agrees).map(str::to_owned).collect()
-}
-
-/// Something differs undisturbed, such as a time, and much else does not.
-fn noisy(all: &Rehearsal) -> Option<Finding> {
-    let (_, own) = all.again.as_ref()?;
-    let mut what: Vec<String> = own.series.first.iter().map(|point| point.metric.clone()).collect();
-    let trees = own.checkpoints.iter().map(|(_, tree)| tree).chain([&own.results]);
-    for difference in trees.flat_map(|tree| &tree.differences) {
-        let place = difference.place();
-        if !what.contains(&place) {
-            what.push(place);
-        }
-    }
-    what.truncate(5);
-    (!what.is_empty()).then(|| {
-        let text = format!("{} differ between two undisturbed runs, and were not compared exactly", what.join(", "));
-        Finding::new("noisy", Severity::Note, text)
-            .hinted("times and the like: nothing to do. Weights: see `not-deterministic` in the documentation")
-            .seen_in([ScenarioKind::Undisturbed])
-    })
-}
-
 /// When a resumed run begins to differ: which part of a step is wrong shows at its own time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Onset {
+pub(super) enum Onset {
     /// At the first step after the resume: its batch or its random numbers are others.
     First,
     /// At the second: the first had the same loss, and led elsewhere.
@@ -188,13 +130,7 @@ fn tells_each_step(own: &Comparison, run: &RehearsedRun, resume: ResumePosition)
 
 /// A difference after a resume, in the run that tells most.
 fn inexact(open: &[&(RehearsedRun, Comparison)], is_noisy: bool) -> Option<Finding> {
-    let is_meant = |own: &&&(RehearsedRun, Comparison)| {
-        let (run, comparison) = &***own;
-        let resumed = run.attempts.iter().any(|attempt| attempt.resume_step.is_some());
-        let is_later = comparison.differs_after_resume() != Some(false);
-        resumed && is_later && trees_or_series(comparison)
-    };
-    let meant: Vec<_> = open.iter().filter(is_meant).collect();
+    let meant: Vec<_> = open.iter().filter(|own| is_inexact(own)).collect();
     let onsets: Vec<Onset> = meant.iter().map(|(run, own)| self::onset(own, run).0).collect();
     let known = onsets.iter().copied().filter(|onset| *onset != Onset::Unknown);
     // What shows now at once and now later depends on where the run is in the data, not in the step.
@@ -220,9 +156,15 @@ fn inexact(open: &[&(RehearsedRun, Comparison)], is_noisy: bool) -> Option<Findi
         finding =
             finding.because("that is more than ten times what two undisturbed runs differ by");
     }
-    let (evidence, hint) = suspects(own, onset);
+    let (evidence, hint) = suspects::find(own, onset);
     finding.evidence.extend(evidence);
     Some(finding.hinted(hint).seen_in(meant.iter().map(|own| own.0.kind)))
+}
+
+fn is_inexact((run, comparison): &(RehearsedRun, Comparison)) -> bool {
+    let resumed = run.attempts.iter().any(|attempt| attempt.resume_step.is_some());
+    let is_later = comparison.differs_after_resume() != Some(false);
+    resumed && is_later && trees_or_series(comparison)
 }
 
 fn trees_or_series(own: &Comparison) -> bool {
@@ -252,87 +194,6 @@ fn series_evidence(own: &Comparison) -> Vec<String> {
     vec![format!("{}{largest}", describe_point(first, unit))]
 }
 
-/// What is likely to be missing: by when it differs, and by what the checkpoint seems to hold.
-fn suspects(own: &Comparison, onset: Onset) -> (Vec<String>, String) {
-    let CheckpointContents { optimizer, random, data } = CheckpointContents::new(&own.held);
-    let place = random || data;
-    let names: Vec<&str> = own.held.iter().take(8).map(String::as_str).collect();
-    let holds = if names.is_empty() { "no names".to_owned() } else { names.join(", ") };
-    let lacks = match (optimizer, place) {
-        (false, true) => "nothing in it looks like an optimizer's state (momentum, exp_avg, …)",
-        (true, false) => {
-            "nothing in it looks like a random generator or a place in the data (rng, order, sampler, …)"
-        }
-        (false, false) => {
-            "nothing in it looks like an optimizer's state, a random generator or a place in the data"
-        }
-        (true, true) => "optimizer, and random numbers or data, seem to be in it",
-    };
-    let when = match onset {
-        Onset::First => Some(
-            "so the batch or the random numbers of that step are others already, if the metric is measured before the update, as a training loss is",
-        ),
-        Onset::Second => Some(
-            "the first step after the resume agrees and the second does not: the same batch led to other weights, so the update is another one",
-        ),
-        Onset::Late => Some(
-            "some steps after the resume agree: what is missing acts late, such as the next epoch's shuffle, a learning-rate schedule, or an average",
-        ),
-        Onset::Unknown => None,
-    };
-    let evidence =
-        [Some(format!("the checkpoint holds {holds}; {lacks}")), when.map(str::to_owned)];
-    (evidence.into_iter().flatten().collect(), hint(optimizer, place, onset))
-}
-
-const SAVE_OPTIMIZER: &str = "save and load the optimizer's state (`optimizer.state_dict()`)";
-const SAVE_RANDOM: &str = "save and load the random generators (`random.getstate()`, NumPy's, `torch.get_rng_state()`, those of \
-                           the GPUs) and the place in the data (epoch, order, offset)";
-
-fn hint(optimizer: bool, place: bool, onset: Onset) -> String {
-    match (optimizer, place, onset) {
-        (false, _, Onset::Second) | (false, true, Onset::First | Onset::Unknown) => {
-            format!("most likely the optimizer's state is lost: {SAVE_OPTIMIZER}")
-        }
-        (true, _, Onset::Second) => {
-            "most likely the optimizer's state is saved and not loaded: load it after the optimizer is made, and make none anew \
-             after that"
-                .to_owned()
-        }
-        (true, false, _) => {
-            format!("most likely the data or the random numbers start from the beginning: {SAVE_RANDOM}")
-        }
-        (true, true, _) | (false, true, Onset::Late) => {
-            "look at what is loaded, and when: an optimizer or a learning-rate schedule that is made after the load, a seed that \
-             is set after the state was restored, data workers with generators of their own, a shuffle that only the next \
-             epoch makes"
-                .to_owned()
-        }
-        (false, false, _) => format!(
-            "something besides the weights is not restored: {SAVE_RANDOM}; {SAVE_OPTIMIZER}. To tell them apart, rehearse once \
-             without momentum and once without shuffling, by `--set`"
-        ),
-    }
-}
-
-/// A difference where nothing had happened yet.
-fn late_noise(open: &[&(RehearsedRun, Comparison)]) -> Option<Finding> {
-    let early: Vec<_> =
-        open.iter().filter(|own| own.1.differs_after_resume() == Some(false)).collect();
-    let (_, own) = &***early.first()?;
-    let first = own.series.first.as_ref()?;
-    Some(
-        Finding::new(
-            "not-deterministic",
-            Severity::Warning,
-            "a run differs from the undisturbed one before it resumed from anything: the program is not deterministic",
-        )
-        .because(describe_point(first, own.unit()))
-        .hinted("seed every generator from NEMO_SEED, and rehearse again")
-        .seen_in(early.iter().map(|own| own.0.kind)),
-    )
-}
-
 /// The weights are the same, and what is printed is not.
 fn only_metrics(open: &[&(RehearsedRun, Comparison)]) -> Option<Finding> {
     let meant: Vec<_> = open
@@ -353,10 +214,6 @@ fn only_metrics(open: &[&(RehearsedRun, Comparison)]) -> Option<Finding> {
 }
 
 fn nothing_to_compare(all: &Rehearsal, open: &[&(RehearsedRun, Comparison)]) -> Option<Finding> {
-    let is_empty = |own: &Comparison| {
-        let trees = own.checkpoints.iter().map(|(_, tree)| tree.compared).sum::<usize>();
-        own.series.compared + trees + own.results.compared == 0
-    };
     let blind = !open.is_empty() && open.iter().all(|(_, own)| is_empty(own));
     blind.then(|| {
         Finding::new("nothing-to-compare", Severity::Error, "could not tell whether a resume is exact")
@@ -365,4 +222,9 @@ fn nothing_to_compare(all: &Rehearsal, open: &[&(RehearsedRun, Comparison)]) -> 
             .pasting("step = 'step (\\d+)'\nloss = 'loss: (\\S+)'")
             .seen_in(open.iter().map(|(run, _)| run.kind))
     })
+}
+
+fn is_empty(own: &Comparison) -> bool {
+    let trees = own.checkpoints.iter().map(|(_, tree)| tree.compared).sum::<usize>();
+    own.series.compared + trees + own.results.compared == 0
 }

@@ -1,14 +1,19 @@
 //! From what was seen to what it means, with the evidence and what to change. Pure.
 
+mod by_itself;
+mod determinism;
 mod ending;
 mod exactness;
+mod origin;
 mod resuming;
 mod saving;
+mod suspects;
 
 use serde::Serialize;
 
 use super::compare::Comparison;
-use super::run_record::{RehearsedRun, RunEnd};
+use super::file_names::NamePatterns;
+use super::run_record::{RehearsedAttempt, RehearsedRun, RunEnd};
 use super::scenarios::ScenarioKind;
 
 pub(super) use saving::longest_save;
@@ -25,6 +30,8 @@ pub struct Rehearsal {
     pub signal: String,
     /// `restart.crashes`.
     pub crashes: u32,
+    /// `rehearse.noise`: what may differ by chance although it is weights.
+    pub noise: NamePatterns,
     /// The first undisturbed run.
     pub baseline: RehearsedRun,
     /// The second one, where there was one, and how it differs from the first.
@@ -76,6 +83,18 @@ impl Finding {
         self
     }
 
+    /// With what the program said last, where that is not told yet.
+    fn quoting(self, attempt: Option<&RehearsedAttempt>) -> Self {
+        let words = attempt.map(|own| own.last_words.as_slice()).unwrap_or_default();
+        let is_told = words.len() < 2
+            && words.iter().all(|word| self.evidence.iter().any(|own| own.contains(word.trim())));
+        if is_told {
+            self
+        } else {
+            self.because(format!("the end of its stderr: {}", words.join(" | ")))
+        }
+    }
+
     fn hinted(mut self, hint: impl Into<String>) -> Self {
         self.hint = hint.into();
         self
@@ -100,12 +119,10 @@ impl Finding {
 #[must_use]
 pub fn judge(all: &Rehearsal) -> Vec<Finding> {
     if let RunEnd::Failed(reason) = &all.baseline.end {
-        return vec![fails_undisturbed(reason)];
+        return vec![fails_undisturbed(reason, all)];
     }
     let mut findings = saving::judge(all);
-    let resuming = resuming::judge(all);
-    let explained: Vec<ScenarioKind> =
-        resuming.iter().flat_map(|finding| finding.scenarios.iter().copied()).collect();
+    let (resuming, explained) = resuming::judge(all);
     findings.extend(resuming);
     findings.extend(exactness::judge(all, &explained));
     findings.extend(unexplained(all, &findings));
@@ -123,28 +140,20 @@ pub fn is_safe(findings: &[Finding]) -> bool {
     findings.iter().all(|finding| finding.level != Severity::Error)
 }
 
-fn fails_undisturbed(reason: &str) -> Finding {
+fn fails_undisturbed(reason: &str, all: &Rehearsal) -> Finding {
     Finding::new("fails-undisturbed", Severity::Error, "the program fails without any disturbance")
         .because(reason)
+        .quoting(all.baseline.attempts.last())
         .hinted("make it run first: `--keep FOLDER` keeps its logs")
         .seen_in([ScenarioKind::Undisturbed])
 }
 
 /// A run that is another one, where nothing else says why: what is not understood is not safe.
 fn differs(all: &Rehearsal, findings: &[Finding]) -> Option<Finding> {
-    if findings.iter().any(|finding| finding.code == "not-deterministic") {
-        return None;
-    }
-    let is_explained = |kind: ScenarioKind| {
-        findings
-            .iter()
-            .filter(|own| own.level != Severity::Note && own.code != "leaves-processes")
-            .any(|own| own.scenarios.contains(&kind))
-    };
-    let open = |own: &&(RehearsedRun, Comparison)| {
-        own.0.end == RunEnd::Completed && !own.1.is_equal() && !is_explained(own.0.kind)
-    };
-    let open: Vec<_> = all.runs.iter().filter(open).collect();
+    let differing =
+        all.runs.iter().filter(|(run, own)| run.end == RunEnd::Completed && !own.is_equal());
+    let open: Vec<_> =
+        differing.filter(|(run, own)| !is_explained(run.kind, own, findings)).collect();
     let (_, own) = open.first()?;
     let mut finding = Finding::new(
         "differs",
@@ -165,6 +174,25 @@ fn differs(all: &Rehearsal, findings: &[Finding]) -> Option<Finding> {
     )
 }
 
+/// Whether a finding of this run says why its record or its files are others. Most faults leave them as they are.
+fn is_explained(kind: ScenarioKind, own: &Comparison, findings: &[Finding]) -> bool {
+    let has_other_steps = !own.series.missing.is_empty() || !own.series.added.is_empty();
+    let explains = |finding: &Finding| match finding.code {
+        "resume-not-exact"
+        | "starts-over"
+        | "resumes-from-its-own-file"
+        | "wrong-step"
+        | "fails-to-resume"
+        | "finds-other-runs"
+        | "exits-0-after-save" => true,
+        "not-deterministic" | "metrics-not-restored" => !has_other_steps,
+        // It went on from a file of its own, which the record does not know of.
+        "saves-by-itself" | "goes-on-after-save" => own.series.first.is_none() && !has_other_steps,
+        _ => false,
+    };
+    findings.iter().any(|finding| finding.scenarios.contains(&kind) && explains(finding))
+}
+
 /// Runs that did not come to their end, where nothing else says why.
 fn unexplained(all: &Rehearsal, findings: &[Finding]) -> Vec<Finding> {
     let again = all.again.iter().map(|(run, _)| run);
@@ -183,6 +211,7 @@ fn unfinished(run: &RehearsedRun, all: &Rehearsal) -> Option<Finding> {
         RunEnd::Failed(reason) => Some(
             Finding::new("fails-disturbed", Severity::Error, "a disturbed run did not complete")
                 .because(reason)
+                .quoting(run.attempts.last())
                 .hinted("`--keep FOLDER` keeps its logs")
                 .seen_in([run.kind]),
         ),

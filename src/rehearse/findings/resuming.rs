@@ -1,30 +1,36 @@
 //! Whether an attempt goes on from the checkpoint that it was given, and at the right step. Pure.
 
+use super::super::compare::Comparison;
 use super::super::run_record::{RehearsedAttempt, RehearsedRun};
 use super::super::scenarios::ScenarioKind;
+use super::origin::{self, Origin};
 use super::{Finding, Rehearsal, Severity};
 
 /// Where an attempt began, in reports before (-) or after (+) the right one.
 #[derive(Clone, Copy, Debug)]
-struct ResumedRun<'a> {
-    kind: ScenarioKind,
-    attempt: &'a RehearsedAttempt,
+pub(super) struct ResumedRun<'a> {
+    pub(super) kind: ScenarioKind,
+    pub(super) attempt: &'a RehearsedAttempt,
     /// The first step that it reported.
-    first: u64,
+    pub(super) first: u64,
     /// The one that it should have.
-    expected: u64,
+    pub(super) expected: u64,
     offset: i64,
 }
 
-pub(super) fn judge(all: &Rehearsal) -> Vec<Finding> {
+/// What is found, and the kinds of runs whose differences it accounts for.
+pub(super) fn judge(all: &Rehearsal) -> (Vec<Finding>, Vec<ScenarioKind>) {
     let mut findings: Vec<Finding> = fails_to_resume(all).into_iter().collect();
     findings.extend(finds_other_runs(all));
     let begins = begins(all);
-    let is_over = |begin: &&ResumedRun<'_>| is_start_over(begin, all);
-    let over: Vec<ResumedRun<'_>> = begins.iter().filter(is_over).copied().collect();
+    let at_start = |begin: &&ResumedRun<'_>| is_at_start(begin, all);
+    let anew: Vec<ResumedRun<'_>> = begins.iter().filter(at_start).copied().collect();
+    let (over, counts): (Vec<_>, Vec<_>) =
+        anew.iter().copied().partition(|begin| origin::of(begin, all) == Origin::Start);
     findings.extend(starts_over(&over));
+    findings.extend(counts_anew(&counts, all));
     let off: Vec<ResumedRun<'_>> =
-        begins.iter().filter(|begin| begin.offset != 0 && !is_over(begin)).copied().collect();
+        begins.iter().filter(|begin| begin.offset != 0 && !at_start(begin)).copied().collect();
     let resumes: Vec<&ResumedRun<'_>> =
         begins.iter().filter(|own| own.attempt.resume_step.is_some()).collect();
     // Counting wrongly shows at each resume alike; another file than the one that was given, where that one is older.
@@ -33,10 +39,31 @@ pub(super) fn judge(all: &Rehearsal) -> Vec<Finding> {
     match first {
         Some(-1 | 1) if is_alike => findings.push(wrong_name(&off)),
         Some(_) => findings.push(own_file(&off)),
-        None if over.is_empty() => findings.extend(wrong_count(all)),
+        None if anew.is_empty() => findings.extend(wrong_count(all)),
         None => {}
     }
-    findings
+    let explained = explained(all, &findings, &over, &counts);
+    (findings, explained)
+}
+
+/// A run with the wrong steps may be an exact one all the same, or not: its values say so.
+fn explained(
+    all: &Rehearsal,
+    findings: &[Finding],
+    over: &[ResumedRun<'_>],
+    counts: &[ResumedRun<'_>],
+) -> Vec<ScenarioKind> {
+    let is_told = |kind| findings.iter().any(|own| own.scenarios.contains(&kind));
+    let is_another = |kind| {
+        over.iter().any(|own| own.kind == kind)
+            || counts
+                .iter()
+                .any(|own| own.kind == kind && origin::of(own, all) == Origin::Checkpoint)
+    };
+    let is_exact = |own: &Comparison| own.series.first.is_none() || own.series.shift.is_some();
+    let runs = all.runs.iter().filter(|(run, _)| is_told(run.kind));
+    let runs = runs.filter(|(run, own)| is_another(run.kind) || is_exact(own));
+    runs.map(|(run, _)| run.kind).collect()
 }
 
 fn index(steps: &[u64], step: u64) -> i64 {
@@ -67,7 +94,8 @@ fn begin<'a>(
     Some(ResumedRun { kind, attempt, first, expected, offset })
 }
 
-fn is_start_over(begin: &ResumedRun<'_>, all: &Rehearsal) -> bool {
+/// Whether it counts from the beginning, although it was given a checkpoint.
+fn is_at_start(begin: &ResumedRun<'_>, all: &Rehearsal) -> bool {
     let is_first = all.baseline.steps().first() == Some(&begin.first);
     is_first && begin.offset < 0
 }
@@ -77,21 +105,22 @@ fn kinds<'a>(begins: &'a [ResumedRun<'_>]) -> impl Iterator<Item = ScenarioKind>
 }
 
 fn fails_to_resume(all: &Rehearsal) -> Option<Finding> {
-    let fails = |own: &&RehearsedAttempt| {
-        own.resume_step.is_some() && own.crashed_alone() && own.lines.is_empty()
-    };
-    let failing = |run: &RehearsedRun| run.attempts.iter().any(|own| fails(&own));
-    let runs: Vec<&RehearsedRun> =
-        all.runs.iter().map(|(run, _)| run).filter(|run| failing(run)).collect();
-    let attempt = runs.iter().flat_map(|run| &run.attempts).find(fails)?;
+    let runs = all.runs.iter().map(|(run, _)| run);
+    let runs: Vec<&RehearsedRun> = runs.filter(|run| run.attempts.iter().any(fails)).collect();
+    let attempt = runs.iter().flat_map(|run| &run.attempts).find(|own| fails(own))?;
     let reason = attempt.end.as_ref().and_then(|end| end.reason.clone()).unwrap_or_default();
     let step = attempt.resume_step.unwrap_or_default();
     Some(
         Finding::new("fails-to-resume", Severity::Error, "the program fails when it is given its own checkpoint")
             .because(format!("started with NEMO_RESUME_FROM (step {step}): {reason}"))
+            .quoting(Some(attempt))
             .hinted("load what was saved, as it was saved: NEMO_RESUME_FROM is the file or folder that the program made")
             .seen_in(runs.iter().map(|run| run.kind)),
     )
+}
+
+fn fails(own: &RehearsedAttempt) -> bool {
+    own.resume_step.is_some() && own.crashed_alone() && own.lines.is_empty()
 }
 
 /// A second run that does not begin at the beginning.
@@ -126,6 +155,30 @@ fn starts_over(over: &[ResumedRun<'_>]) -> Option<Finding> {
         ))
         .hinted("at the start: if $NEMO_RESUME_FROM is not empty, load that")
         .seen_in(kinds(over)),
+    )
+}
+
+/// The values go on, or nobody can tell, and the counter begins again.
+fn counts_anew(counts: &[ResumedRun<'_>], all: &Rehearsal) -> Option<Finding> {
+    let begin = counts.first()?;
+    let given = begin.attempt.resume_step.unwrap_or_default();
+    let how = match origin::of(begin, all) {
+        Origin::Checkpoint => "its values are those of the steps after the checkpoint",
+        Origin::Elsewhere => {
+            "its values are neither those of the first steps nor those after the checkpoint"
+        }
+        Origin::Start | Origin::Unknown => {
+            "neither a metric nor a checkpoint tells whether its state is that of the checkpoint"
+        }
+    };
+    Some(
+        Finding::new("wrong-step", Severity::Error, "after a resume the step counter is wrong")
+            .because(format!(
+                "given step {given} in NEMO_RESUME_FROM, it counts from step {} again; {how}",
+                begin.first
+            ))
+            .hinted("save the number of completed steps, and begin with the one after it")
+            .seen_in(kinds(counts)),
     )
 }
 

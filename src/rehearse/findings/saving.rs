@@ -5,7 +5,7 @@ use nemo_core::rundir::Next;
 use super::super::advice;
 use super::super::run_record::{RehearsedAttempt, RehearsedRun};
 use super::super::scenarios::{Fault, ScenarioKind};
-use super::{Finding, Rehearsal, Severity, ending};
+use super::{Finding, Rehearsal, Severity, by_itself, ending};
 use crate::humanize::count;
 
 /// What a program did after it was asked to save.
@@ -39,21 +39,23 @@ pub fn reaction(attempt: &RehearsedAttempt, baseline: &RehearsedRun) -> Option<R
         None => attempt.end.as_ref().is_some_and(|end| end.exit_code == Some(0)),
     };
     let is_usual = |step: u64| baseline.checkpoints.contains(&step);
-    let saved = attempt.saved_after_request();
-    // What it saves anyway at these steps is no answer.
+    // What it saves anyway at these steps is no answer: it may have been committed only after the request.
     let answer = attempt.checkpoints.iter().find(|(step, at)| *at >= asked && !is_usual(*step));
-    if attempt.died_of_term() && saved.is_none() {
+    if attempt.died_of_term() && answer.is_none() {
         return Some(Reaction::DiedOfTerm);
     }
+    let after_request = |&(step, at): &(u64, f64)| (step, at - asked);
     let has_answered = last.is_none() && answer.is_some();
     if attempt.left_by_itself() && (!is_whole || has_answered) {
+        let saved = answer.map(after_request).or_else(|| attempt.saved_after_request());
         let saved = saved.or_else(|| just_saved(attempt, asked));
         return Some(saved.map_or(Reaction::Left, |(step, time)| Reaction::Saved(step, time)));
     }
     if is_whole && answer.is_none() && attempt.finished() {
         return ending::finished(attempt, last);
     }
-    Some(answer.map_or(Reaction::Nothing, |(step, at)| Reaction::WentOn(*step, at - asked)))
+    let went_on = |(step, seconds)| Reaction::WentOn(step, seconds);
+    Some(answer.map(after_request).map_or(Reaction::Nothing, went_on))
 }
 
 /// Where it had just saved the very step, the same content is committed once.
@@ -94,6 +96,12 @@ fn reactions(all: &Rehearsal) -> Vec<SaveReaction<'_>> {
 }
 
 pub(super) fn judge(all: &Rehearsal) -> Vec<Finding> {
+    if by_itself::is_meant(all) {
+        let mut findings = by_itself::judge(all);
+        findings.extend(leaves_processes(all));
+        findings.extend(not_reached(all));
+        return findings;
+    }
     let reactions = reactions(all);
     let mut findings = Vec::new();
     findings.extend(never_saves(all, &reactions));
@@ -213,9 +221,9 @@ fn until(attempt: &RehearsedAttempt) -> String {
 
 /// It was ended while it saved: a longer notice was enough.
 fn too_slow(all: &Rehearsal, reactions: &[SaveReaction<'_>]) -> Option<Finding> {
-    let needed = reactions.iter().find_map(|(kind, _, reaction)| match (kind, reaction) {
-        (ScenarioKind::LongNotice, Reaction::Saved(_, seconds) | Reaction::WentOn(_, seconds)) => {
-            Some(*seconds)
+    let needed = reactions.iter().find_map(|(kind, attempt, reaction)| match (kind, reaction) {
+        (ScenarioKind::LongNotice, Reaction::Saved(step, _) | Reaction::WentOn(step, _)) => {
+            attempt.save_seconds(*step)
         }
         _ => None,
     })?;
@@ -367,9 +375,10 @@ fn not_reached(all: &Rehearsal) -> Option<Finding> {
 /// The longest time from a request until its checkpoint was committed.
 pub(in crate::rehearse) fn longest_save(all: &Rehearsal) -> Option<f64> {
     let times = reactions(all).into_iter().filter_map(|(_, attempt, reaction)| match reaction {
-        Reaction::Saved(_, seconds) | Reaction::WentOn(_, seconds) => {
+        Reaction::Saved(step, _) | Reaction::WentOn(step, _) => {
             let is_asked = !matches!(attempt.injected.map(|own| own.fault), Some(Fault::Requeue));
-            is_asked.then_some(seconds)
+            // The same step may have been saved just before: then nothing says how long that took.
+            attempt.save_seconds(step).filter(|_| is_asked)
         }
         Reaction::Left | Reaction::DiedOfTerm | Reaction::Finished | Reaction::Nothing => None,
     });

@@ -15,7 +15,7 @@ fn line(step: u64) -> MetricsLine {
 }
 
 /// An attempt from the step after `resume` to `last`, a second a step, that exits with 75, or 0 at step 60.
-fn attempt(resume: Option<u64>, last: u64) -> RehearsedAttempt {
+pub(super) fn attempt(resume: Option<u64>, last: u64) -> RehearsedAttempt {
     let lines: Vec<MetricsLine> = (resume.unwrap_or(0) + 1..=last).map(line).collect();
     let is_done = last == 60;
     #[expect(clippy::cast_precision_loss, reason = "small numbers")]
@@ -50,6 +50,7 @@ fn run(kind: ScenarioKind, attempts: Vec<RehearsedAttempt>) -> RehearsedRun {
         attempts,
         lines,
         checkpoints: vec![30, 60],
+        planned: 1,
     }
 }
 
@@ -64,7 +65,7 @@ fn preempted() -> Vec<RehearsedAttempt> {
     vec![first, attempt(Some(40), 60)]
 }
 
-fn rehearsal(attempts: Vec<RehearsedAttempt>, comparison: Comparison) -> Rehearsal {
+pub(super) fn rehearsal(attempts: Vec<RehearsedAttempt>, comparison: Comparison) -> Rehearsal {
     let calm =
         RehearsedAttempt { checkpoints: vec![(30, 130.0), (60, 160.2)], ..attempt(None, 60) };
     let whole = || Comparison {
@@ -80,7 +81,8 @@ fn rehearsal(attempts: Vec<RehearsedAttempt>, comparison: Comparison) -> Rehears
         Comparison { series, has_steps: true, ..comparison },
     )];
     let (task, signal) = ("train".to_owned(), "USR1".to_owned());
-    Rehearsal { task, lead: 60, signal, crashes: 2, baseline, again, runs }
+    let noise = NamePatterns::default();
+    Rehearsal { task, lead: 60, signal, crashes: 2, noise, baseline, again, runs }
 }
 
 #[track_caller]
@@ -207,9 +209,20 @@ fn slurms_own_term_is_told_from_a_signal_that_is_ignored() {
         all.baseline.attempts[0].checkpoints.clear();
         all.runs[0].0.attempts[0].checkpoints.clear();
         check(&all, &["dies-of-term"]);
+        // What it saves anyway was committed a moment after the request: it did not answer.
+        let mut all = ended_by_term(code, HarnessNotes { asked, ..HarnessNotes::default() });
+        all.runs[0].0.attempts[0].checkpoints = vec![(30, 140.3)];
+        check(&all, &["dies-of-term"]);
     }
     let terminated = HarnessNotes { asked: true, terminated: true, ..HarnessNotes::default() };
     check(&ended_by_term(None, terminated), &["ignores-signal"]);
+}
+
+#[test]
+fn the_time_of_a_save_is_that_of_the_answer() {
+    let mut all = rehearsal(preempted(), Comparison::default());
+    all.runs[0].0.attempts[0].checkpoints = vec![(30, 140.3), (40, 142.2)];
+    assert!((saving::longest_save(&all).unwrap() - 2.0).abs() < 1e-9);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use crate::slurm::indices::IndexSet;
 
 /// The limits and habits of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct ClusterLimits {
     /// The cluster's name.
     pub cluster: String,
@@ -34,6 +35,10 @@ pub struct ClusterLimits {
     pub job_requeue: bool,
     /// Whether there is an accounting database.
     pub accounting: bool,
+    /// Whether a user's limits are enforced, and only users with an association may submit.
+    pub limits_enforced: bool,
+    /// Whether the memory of jobs is measured.
+    pub memory_measured: bool,
 }
 
 /// Slurm's own defaults, for what an output doesn't say.
@@ -106,5 +111,11 @@ pub fn parse(output: &[u8]) -> Option<ClusterLimits> {
             .unwrap_or_default(),
         job_requeue: settings.number("JobRequeue") != Some(0),
         accounting: accounting.is_some_and(|kind| !kind.ends_with("/none")),
+        limits_enforced: ["limits", "qos", "safe", "all"]
+            .iter()
+            .any(|word| settings.option("AccountingStorageEnforce", word).is_some()),
+        memory_measured: settings
+            .get("JobAcctGatherType")
+            .is_some_and(|kind| !kind.ends_with("/none")),
     })
 }

@@ -27,12 +27,14 @@ pub fn whole<'a, T>(
 }
 
 /// `7`.
+#[inline]
 pub fn job(input: &[u8]) -> Reading<'_, JobId> {
     let (rest, number) = context("a job id", digits).parse(input)?;
     Ok((rest, JobId(number)))
 }
 
 /// One array index.
+#[inline]
 fn index(input: &[u8]) -> Reading<'_, u32> {
     let index = map_opt(digits, |index| (index < INDEX_LIMIT).then_some(index));
     context("an array index", index).parse(input)
@@ -99,6 +101,14 @@ fn step(input: &[u8]) -> Reading<'_, Step> {
         map(word, |word: &[u8]| Step::Other(String::from_utf8_lossy(word).into())),
     ));
     context("a step", step).parse(input)
+}
+
+/// `7_3`, as most ids are.
+#[inline]
+pub fn array_task(input: &[u8]) -> Reading<'_, (JobId, u32)> {
+    let (rest, job) = job(input)?;
+    let (rest, index) = preceded(char('_'), index).parse(rest)?;
+    Ok((rest, (job, index)))
 }
 
 /// A whole id with its tasks and its step.

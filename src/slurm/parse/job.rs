@@ -4,7 +4,7 @@ use nemo_core::show_job::{Fields, records};
 
 use super::account::{SlurmExitCode, exit_code};
 use super::id::whole;
-use super::time::{Limit, limit, point};
+use super::time::{Limit, UnixTime, limit, point};
 use super::{ParseError, Parsed, UnreadLine, excerpt};
 use crate::slurm::id::{JobId, Tasks};
 use crate::slurm::state::JobState;
@@ -31,13 +31,13 @@ pub struct JobDetail {
     /// Its time limit.
     pub time_limit: Limit,
     /// When this attempt was submitted.
-    pub submit: Option<i64>,
+    pub submit: Option<UnixTime>,
     /// When it started, or is expected to.
-    pub start: Option<i64>,
+    pub start: Option<UnixTime>,
     /// When it ended, or has to.
-    pub end: Option<i64>,
+    pub end: Option<UnixTime>,
     /// When its preemption began.
-    pub preempted: Option<i64>,
+    pub preempted: Option<UnixTime>,
     /// Its partition.
     pub partition: String,
     /// Its nodes, as a host list; empty while it waits.
@@ -47,7 +47,7 @@ pub struct JobDetail {
 /// What Slurm prints of an array of which no waiting task is left: its "no value".
 const NO_TASK: &str = "4294967294";
 
-fn time(fields: &Fields<'_>, key: &str) -> Result<Option<i64>, ParseError> {
+fn time(fields: &Fields<'_>, key: &str) -> Result<Option<UnixTime>, ParseError> {
     fields.get(key).map_or(Ok(None), |text| whole(point, text.as_bytes()))
 }
 

@@ -1,9 +1,12 @@
 //! Reads what Slurm prints. Pure: bytes in, rows out; never panics, and never drops or invents a row.
 
 pub mod account;
+pub mod accounts;
 pub mod config;
+pub mod forecast;
 pub mod id;
 pub mod job;
+pub mod node;
 pub mod nodes;
 mod number;
 pub mod partition;
@@ -12,6 +15,7 @@ mod record;
 pub mod submit;
 pub mod time;
 pub mod tres;
+pub mod usage;
 
 use std::fmt;
 

@@ -23,6 +23,8 @@ pub struct Partition {
     pub preempt_mode: String,
     /// Its nodes, as a host list.
     pub nodes: String,
+    /// Megabytes that a job can have on a node; none where there is no limit.
+    pub max_memory: Option<u64>,
 }
 
 /// Reads one line.
@@ -40,6 +42,7 @@ fn partition(line: &str) -> Option<Partition> {
         grace_time: value("GraceTime").and_then(|seconds| seconds.parse().ok()).unwrap_or(0),
         preempt_mode: value("PreemptMode").unwrap_or("OFF").to_owned(),
         nodes: value("Nodes").filter(|nodes| *nodes != "(null)").unwrap_or_default().to_owned(),
+        max_memory: value("MaxMemPerNode").and_then(|memory| memory.parse().ok()),
     })
 }
 

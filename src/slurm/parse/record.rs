@@ -5,7 +5,8 @@ use std::sync::Arc;
 use memchr::memchr;
 use nom::Parser;
 
-use super::{Expected, Parsed, UnreadLine, excerpt, inner};
+use super::{Expected, Parsed, UnreadLine, excerpt, id, inner};
+use crate::slurm::id::{JobId, ShownId, Tasks};
 
 /// The delimiter that both queries ask for: a control character, which no name of a node or partition holds.
 pub const DELIMITER: u8 = 0x1f;
@@ -18,6 +19,7 @@ pub(super) struct RecordFields<'a> {
 
 impl<'a> RecordFields<'a> {
     /// The next field.
+    #[inline]
     pub(super) fn text(&mut self) -> Result<&'a [u8], Expected<'a>> {
         let is_end = |byte: &u8| *byte == DELIMITER || *byte == b'\n';
         let (field, end) =
@@ -33,6 +35,7 @@ impl<'a> RecordFields<'a> {
 
     /// The next field, which `parser` must read whole, and which is not searched for its end first: most bytes are those
     /// of numbers.
+    #[inline]
     pub(super) fn read<T>(
         &mut self,
         mut parser: impl Parser<&'a [u8], Output = T, Error = Expected<'a>>,
@@ -47,7 +50,18 @@ impl<'a> RecordFields<'a> {
         }
     }
 
+    /// The next field as an id with its tasks.
+    #[inline]
+    pub(super) fn shown_id(&mut self) -> Result<(JobId, Tasks), Expected<'a>> {
+        if let Ok((job, index)) = self.read(id::array_task) {
+            return Ok((job, Tasks::One(index)));
+        }
+        let ShownId { job, tasks, .. } = exactly(id::shown, self.text()?)?;
+        Ok((job, tasks))
+    }
+
     /// The last field of a row.
+    #[inline]
     pub(super) fn last(&mut self) -> Result<&'a [u8], Expected<'a>> {
         let at_end = &self.rest[self.rest.len()..];
         let end = memchr(DELIMITER, self.rest);
@@ -79,6 +93,7 @@ impl Default for Interner<'_> {
 }
 
 impl<'a> Interner<'a> {
+    #[inline]
     pub(super) fn get(&mut self, text: &'a [u8]) -> Arc<str> {
         let hash = text.iter().fold(0_usize, |hash, byte| {
             (hash ^ usize::from(*byte)).wrapping_mul(0x0100_0193) // FNV, which mixes upwards:

@@ -8,11 +8,12 @@ use nom::error::context;
 use nom::sequence::{preceded, terminated};
 use nom::{IResult, Parser};
 use std::fmt;
+use std::num::NonZeroU32;
 
 use super::id::whole;
 use super::number::number as digits;
 use super::{Expected, ParseError, Reading};
-use crate::duration::slurm_time;
+use nemo_core::duration::slurm_time;
 
 /// How long something may take, as Slurm prints a limit or a duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -59,13 +60,36 @@ impl std::str::FromStr for Limit {
     }
 }
 
-/// A point in time in epoch seconds, as `SLURM_TIME_FORMAT=%s` prints it; the words for "none" give nothing.
-pub fn point(input: &[u8]) -> Reading<'_, Option<i64>> {
-    let none = alt((tag("Unknown"), tag("N/A"), tag("None"), tag("NONE"), tag("(null)")));
-    match input {
-        [b'0'..=b'9', ..] => context("a time in epoch seconds", map(digits, Some)).parse(input),
-        [..] => context("a time in epoch seconds", value(None, none)).parse(input),
+/// A point in time, in epoch seconds, up to 2106. Never 0, which is Slurm's "none": so an `Option` of it takes no more room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnixTime(NonZeroU32);
+
+impl UnixTime {
+    /// So many seconds after 1970; nothing for 0.
+    #[must_use]
+    pub const fn new(seconds: u32) -> Option<Self> {
+        match NonZeroU32::new(seconds) {
+            Some(seconds) => Some(Self(seconds)),
+            None => None,
+        }
     }
+
+    /// The seconds since 1970.
+    #[must_use]
+    pub const fn seconds(self) -> u64 {
+        self.0.get() as u64
+    }
+}
+
+/// A point in time, as `SLURM_TIME_FORMAT=%s` prints it; 0 and the words for "none" give nothing.
+#[inline]
+pub fn point(input: &[u8]) -> Reading<'_, Option<UnixTime>> {
+    // Most of an answer's bytes are those of times.
+    if let Ok((rest, seconds)) = digits(input) {
+        return Ok((rest, UnixTime::new(seconds)));
+    }
+    let none = alt((tag("Unknown"), tag("N/A"), tag("None"), tag("NONE"), tag("(null)")));
+    context("a time in epoch seconds", value(None, none)).parse(input)
 }
 
 /// `1-02:04:00`, `02:04:00`, `0:04`, `UNLIMITED` and its like.

@@ -15,8 +15,13 @@ fn check_local(runner: &RunnerView, files: TrialFiles, expected: &str) {
 
 #[test]
 fn the_local_runner_s_record_is_held_against_what_lives() {
-    let started =
-        || RunnerRecord::Started { task: "train".to_owned(), trial: 0, pid: 1, time: 0.0 };
+    let started = || RunnerRecord::Started {
+        task: "train".to_owned(),
+        trial: 0,
+        pid: 1,
+        gpus: Vec::new(),
+        time: 0.0,
+    };
     let view = |records, liveness, rebooted| RunnerView {
         records,
         liveness: Some(liveness),
@@ -29,23 +34,26 @@ fn the_local_runner_s_record_is_held_against_what_lives() {
     check_local(&view(vec![], Liveness::Alive, false), none(), "pending []");
     check_local(&view(vec![started()], Liveness::Alive, false), none(), "running []");
     check_local(&view(vec![started()], Liveness::Dead, false), running(Some(true)), "running [-]");
-    let go_on = "`nemo-slurm submit --continue sample-00000100` continues it";
+    let go_on = "`nemo-slurm submit --continue sample-00000100` starts";
     check_local(
         &view(vec![started()], Liveness::Dead, false),
         running(Some(false)),
-        &format!("failed?: the local runner is gone: {go_on} [Failed]"),
+        &format!("failed?: its runner is gone: {go_on} it again [Failed]"),
     );
     // The kernel has another boot id: nothing of before can live.
     check_local(
         &view(vec![started()], Liveness::Dead, true),
         running(Some(false)),
-        &format!("failed?: the machine was restarted: {go_on} [NodeFailure]"),
+        &format!("failed?: the machine was restarted: {go_on} its runner again [NodeFailure]"),
     );
     check_local(
         &view(vec![], Liveness::Dead, true),
         none(),
-        &format!("blocked?: the machine was restarted: {go_on} []"),
+        &format!("pending: the machine was restarted: {go_on} its runner again []"),
     );
+    let gone = format!("pending: its runner is gone: {go_on} it again []");
+    check_local(&view(vec![], Liveness::Dead, false), none(), &gone);
+    let go_on = "`nemo-slurm submit --continue sample-00000100` continues it";
     let never_started =
         RunnerView { records: vec![], liveness: None, rebooted: false, damage: None };
     check_local(&never_started, none(), &format!("pending: was not started: {go_on} []"));
@@ -66,6 +74,7 @@ fn a_local_trial_that_is_paused_says_what_lets_it_go_on() {
         action: RequestedAction::Pause,
         scope: Scope::default(),
         time: 0,
+        budget: None,
     });
     let resume = "paused: paused; `nemo-slurm resume sample-00000100` resumes it []";
     assert_eq!(described(&sources), resume);

@@ -9,7 +9,7 @@ type Look<'a> = (f64, &'a str, &'a str);
 #[track_caller]
 fn check_looks(change: impl Fn(&mut StatusInputs<'_>), looks: &[Look<'_>], expected: &str) {
     let stored = stored();
-    let mut remembered = RememberedStates::new();
+    let mut remembered = RememberedStates::default();
     let mut last = String::new();
     for &(now, queue, accounts) in looks {
         let mut sources = sources(&stored);
@@ -22,7 +22,9 @@ fn check_looks(change: impl Fn(&mut StatusInputs<'_>), looks: &[Look<'_>], expec
         sources.earlier = remembered;
         change(&mut sources);
         last = described(&sources);
-        remembered = crate::remembered::expand(crate::remembered::runs(&join(&sources)));
+        remembered = crate::remembered::known(crate::remembered::runs(&join(&sources)), |_| {
+            std::collections::BTreeSet::new()
+        });
     }
     assert_eq!(last, expected, "{looks:?}");
 }
@@ -94,7 +96,12 @@ fn where_there_are_no_accounts_the_queue_decides_alone() {
         &looks,
         &expected.replace("failed:", "failed?:"),
     );
-    let request = || Request { action: RequestedAction::Cancel, scope: Scope::default(), time: 0 };
+    let request = || Request {
+        action: RequestedAction::Cancel,
+        scope: Scope::default(),
+        time: 0,
+        budget: None,
+    };
     let cancelled = "cancelled: was cancelled before it started []";
     for (answer, expected) in [
         (QueryResult::Off, cancelled.to_owned()),
@@ -126,7 +133,12 @@ fn a_missing_row_is_an_end_only_in_the_long_run() {
 
 #[test]
 fn what_we_asked_for_and_slurm_says_is_final_at_once() {
-    let request = || Request { action: RequestedAction::Cancel, scope: Scope::default(), time: 0 };
+    let request = || Request {
+        action: RequestedAction::Cancel,
+        scope: Scope::default(),
+        time: 0,
+        budget: None,
+    };
     let asked = |sources: &mut StatusInputs<'_>| sources.requests.push(request());
     check_looks(asked, &[(0.0, "", "8_0|CANCELLED+0|Unknown|150")], "cancelled []");
     check_looks(asked, &[(0.0, "8|CANCELLED|None", "")], "cancelled []");

@@ -56,6 +56,33 @@ fn a_run_that_failed_and_was_requeued_keeps_its_cause() {
     }
 }
 
+/// The next attempt, which may begin long after, can only guess when the one before it was lost.
+#[test]
+fn a_lost_run_ends_when_slurm_says_so_or_with_its_last_sign() {
+    let mut guess = end(0, 400.0, Cause::NodeFailure, Next::Requeue);
+    if let AttemptRecord::End(end) = &mut guess {
+        (end.exit_code, end.signal) = (None, None);
+    }
+    let mut files = TrialFiles {
+        attempts: vec![start(0, 100.0), guess, start(1, 400.0)],
+        ..TrialFiles::default()
+    };
+    let stored = stored();
+    let mut sources = sources(&stored);
+    sources.queue = queue_rows("8_0|RUNNING|None");
+    let ended = |sources: &StatusInputs<'_>| join(sources).tasks[1].trials[0].attempts[0].end;
+    sources.files.insert("train".to_owned(), [(0, files.clone())].into());
+    assert_eq!(ended(&sources), Some(400.0), "nothing else is known");
+    files.signs = [(0, 113.5)].into();
+    sources.files.insert("train".to_owned(), [(0, files)].into());
+    assert_eq!(ended(&sources), Some(113.5));
+    for state in ["REQUEUED", "FAILED"] {
+        let rows = format!("8_0|{state}|100|114|0:9 8_0|RUNNING|400|Unknown");
+        sources.accounts = account_rows(&rows);
+        assert_eq!(ended(&sources), Some(114.0), "{state}");
+    }
+}
+
 #[test]
 fn a_start_that_failed_says_why() {
     let expected =
@@ -114,4 +141,28 @@ fn a_trial_whose_record_is_damaged_is_not_run_again() {
         sources.files.insert("train".to_owned(), [(0, files.clone())].into());
         assert_eq!(join(&sources).tasks[1].trials[0].remedy, remedy);
     }
+}
+
+/// A retry is a new job, whose count of restarts begins anew.
+#[test]
+fn a_run_of_a_retry_that_began_within_the_same_second_is_its_own() {
+    let mut stored = stored();
+    let token = "sample-00000100.train.1".to_owned();
+    let (task, trials) = ("train".to_owned(), IndexSet::below(1));
+    stored.journal.extend([
+        Event::Intended { token: token.clone(), task, array: 1, offset: 0, trials, time: 0.0 },
+        Event::Submitted { token, slurm_job: JobId(9), time: 0.0 },
+    ]);
+    let mut retried = start(1, 101.4);
+    if let AttemptRecord::Start(start) = &mut retried {
+        start.slurm_job = Some("9_0".to_owned());
+        start.restarts = 0;
+    }
+    let failed = [start(0, 100.4), end(0, 100.9, Cause::Failed, Next::Failed)];
+    let done = [retried, end(1, 101.6, Cause::Completed, Next::Done)];
+    let mut sources = sources(&stored);
+    sources.accounts = account_rows("8_0|FAILED|100|101 9_0|COMPLETED|101|101");
+    let files = TrialFiles { attempts: [failed, done].concat(), ..TrialFiles::default() };
+    sources.files.insert("train".to_owned(), [(0, files)].into());
+    assert_eq!(described(&sources), "completed [Failed Completed]");
 }

@@ -33,10 +33,12 @@ fn a_request_that_can_never_run_says_so() {
     );
     assert!(described("PartitionNodeLimit").ends_with("cancel it and ask for fewer"));
     assert!(described("InvalidQOS").ends_with("cancel it and name another"));
-    let jobs = "waits until other jobs of its account end: the account's limit is reached";
-    assert_eq!(described("AssocMaxJobsLimit"), jobs);
-    assert_eq!(described("QOSMaxJobsPerUserLimit"), jobs.replace("account", "QOS"));
-    assert_eq!(described("QOSMaxCpuPerUserLimit"), "waits, since its QOS has reached a limit");
+    let jobs = "waits until other jobs of its account end: together they have all that the account may use";
+    assert_eq!(described("AssocGrpJobsLimit"), jobs);
+    let own =
+        "waits until other jobs of yours end: together they have all that its QOS gives one user";
+    assert_eq!(described("QOSMaxJobsPerUserLimit"), own);
+    assert_eq!(described("QOSMaxCpuPerUserLimit"), own);
     let nodes = "waits for nodes that are not available now: in use, reserved or down";
     assert_eq!(described("ReqNodeNotAvail,_UnavailableNodes:n1"), nodes);
     assert_eq!(described("PartitionDown"), "waits, since its partition starts no jobs now");
@@ -51,6 +53,7 @@ fn who_holds_a_job_is_told() {
             trials: trial.map(TrialSet::from),
         },
         time: 0,
+        budget: None,
     };
     let described = |reason: &str, requests: &[Request]| {
         let stored = stored();
@@ -82,4 +85,26 @@ fn who_holds_a_job_is_told() {
     let held = "paused: is held by Slurm after its job ended; \
                 `nemo-slurm resume sample-00000100/train` resumes it []";
     assert_eq!(super::described(&sources), held);
+}
+
+/// Slurm cancels it some seconds later, or never, as the site wishes: a retry must not take it for one that will run.
+#[test]
+fn a_child_in_the_queue_is_blocked_as_soon_as_its_parents_record_says_failed() {
+    let stored = stored();
+    let mut sources = sources(&stored);
+    sources.queue = queue_rows("8_[0-2]|PENDING|Dependency");
+    let mut parent = |cause, next| {
+        let attempts = vec![start(0, 100.0), end(0, 150.0, cause, next)];
+        let files = TrialFiles { attempts, ..TrialFiles::default() };
+        sources.files.insert("prepare".to_owned(), [(0, files)].into());
+        described(&sources)
+    };
+    let waits = "pending: waits for another task []";
+    assert_eq!(parent(Cause::Completed, Next::Done), waits);
+    assert_eq!(parent(Cause::Preempted, Next::Requeue), waits);
+    assert_eq!(parent(Cause::Failed, Next::Failed), "blocked?: `prepare` trial 0 is failed []");
+    // What Slurm alone says of the parent may change.
+    sources.files.clear();
+    sources.accounts = account_rows("7_0|FAILED|100|150");
+    assert_eq!(described(&sources), waits);
 }

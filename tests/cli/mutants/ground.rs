@@ -9,24 +9,15 @@ use nemo_slurm::slurm::JobId;
 use nemo_slurm::slurm::parse::queue::DELIMITER;
 use serde_json::{Value, json};
 
+use crate::damage::{submit_small, write_small};
 use crate::fake::FakeSlurm;
 
-const LOCAL: &str = r#"
-name = "small"
-[executor.here]
-kind = "local"
-parallel = 4
-[task.prep]
-run = "true"
-[task.train]
-run = "echo step 3 loss: 0.5; exit {code}"
-after = [{ task = "prep", on = "any" }]
-restart.crashes = 1
-params.code = [0, 1]
+/// What the metrics of the local experiment are read by.
+const METRICS: &str = r"
 [task.train.metrics]
 step = 'step (\d+)'
 loss = 'loss: (\S+)'
-"#;
+";
 
 const SLURM: &str = r#"
 name = "chain"
@@ -69,10 +60,8 @@ impl Ground {
     pub(super) fn new() -> Self {
         let fake = FakeSlurm::new(3);
         let world = &fake.world;
-        world.write("local.toml", LOCAL);
-        let printed = world.run(&["submit", "local.toml", "--wait"]);
-        assert_eq!(printed.code, 1, "{printed:?}");
-        let local = printed.stdout.trim().to_owned();
+        write_small(world, "echo step 3 loss: 0.5; exit {code}", 1, METRICS);
+        let local = submit_small(world);
         world.write("slurm.toml", SLURM);
         let slurm = world.ok(&["submit", "slurm.toml"]);
         let names = fake.names();
@@ -98,11 +87,14 @@ impl Ground {
             throttle: None,
             after: Vec::new(),
             held: false,
+            outside: Vec::new(),
+            behind: Vec::new(),
+            wrapped: None,
         };
         let token = format!("{}.train.3", self.slurm);
         let (task, trials, time) = ("train".to_owned(), array.trials.clone(), 1_795_900_100.0);
         let events = [
-            Event::Planned { plan: Plan { generation: 1, arrays: vec![array] } },
+            Event::Planned { plan: Plan { generation: 1, arrays: vec![array] }, retry: None },
             Event::Intended { token: token.clone(), task, array: 3, offset: 6, trials, time },
             Event::Submitted { token, slurm_job: JobId(110), time },
             Event::Complete { generation: 1, time },
@@ -252,11 +244,9 @@ fn rows(fields: impl Fn(&str, &str, (u32, u32)) -> Option<Vec<String>>) -> Vec<u
 pub(super) fn queue() -> Vec<u8> {
     rows(|state, _, (job, index)| {
         let waits = state == "PENDING";
-        let (node, reason) = if waits { ("", "Dependency") } else { ("n1", "None") };
-        let start = if waits { "N/A" } else { "1795900010" };
+        let reason = if waits { "Dependency" } else { "None" };
         let id = format!("{job}_{index}");
-        let raw = (job * 10 + index).to_string();
-        let row = [&id, &raw, state, "1795900000", start, "N/A", "0", "N/A", node, reason];
+        let row = [&id, state, "1795900000", reason];
         (!state.is_empty()).then(|| row.map(str::to_owned).to_vec())
     })
 }
@@ -271,11 +261,6 @@ pub(super) fn accounts() -> Vec<u8> {
         };
         let exit = if state == "FAILED" { "1:0" } else { "0:0" };
         let id = format!("{job}_{index}");
-        let raw = (job * 10 + index).to_string();
-        Some(
-            [&id, &raw, state, exit, "1795900000", start, end, "n1", "None"]
-                .map(str::to_owned)
-                .to_vec(),
-        )
+        Some([&id, state, exit, "1795900000", start, end, "n1"].map(str::to_owned).to_vec())
     })
 }

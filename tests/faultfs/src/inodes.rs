@@ -24,7 +24,8 @@ impl Inodes {
         self.all().get(&inode)?.first().cloned()
     }
 
-    pub fn add(&self, inode: u64, path: PathBuf) {
+    /// `is_only`: the inode has no other name.
+    pub fn add(&self, inode: u64, path: PathBuf, is_only: bool) {
         let mut all = self.all();
         // A name stands for one inode: whoever had it before has lost it.
         for (other, paths) in all.iter_mut() {
@@ -32,7 +33,11 @@ impl Inodes {
                 paths.remove(&path);
             }
         }
-        all.entry(inode).or_default().insert(path);
+        let paths = all.entry(inode).or_default();
+        if is_only {
+            paths.clear();
+        }
+        paths.insert(path);
     }
 
     pub fn remove(&self, path: &Path) {

@@ -92,7 +92,9 @@ impl Disk {
     fn known(&self, path: PathBuf) -> Result<FileAttr> {
         let data = std::fs::symlink_metadata(self.full(&path))?;
         let attributes = self.attributes(&data);
-        self.inodes.add(attributes.ino.0, path);
+        // Another mount may have removed the file that had this number before: its names must not stay with the new one.
+        let is_only = data.is_dir() || data.nlink() == 1;
+        self.inodes.add(attributes.ino.0, path, is_only);
         Ok(attributes)
     }
 

@@ -1,5 +1,7 @@
 //! `attempts.jsonl`: the record of each attempt. A start without an end means that nobody could write one.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 
 use crate::process_id::ProcessId;
@@ -36,10 +38,45 @@ pub enum AttemptRecord {
         /// Unix seconds.
         time: f64,
     },
+    /// Checkpoints that somebody does not want to go on from were renamed, before the program started.
+    SetAside {
+        /// The attempt that did it.
+        attempt: u32,
+        /// The retry that asked for it: no later attempt of it does so again.
+        generation: u32,
+        /// Checkpoints of later steps were set aside; all where it is none.
+        from_step: Option<u64>,
+        /// The steps of those that were there.
+        steps: Vec<u64>,
+        /// Unix seconds.
+        time: f64,
+    },
     /// The program works: it said so, or its first step, report or checkpoint came.
     Ready {
         /// The attempt.
         attempt: u32,
+        /// Unix seconds.
+        time: f64,
+    },
+    /// Without a checkpoint of ours, the program went on by itself where an earlier attempt had been.
+    WentOn {
+        /// The attempt.
+        attempt: u32,
+        /// The last step of earlier attempts before its own first one.
+        step: u64,
+        /// Unix seconds.
+        time: f64,
+    },
+    /// Something goes wrong though nothing has failed.
+    Warning {
+        /// The attempt.
+        attempt: u32,
+        /// Stable, such as `saves-dropped`.
+        code: String,
+        /// For people.
+        message: String,
+        /// What to do.
+        hint: String,
         /// Unix seconds.
         time: f64,
     },
@@ -90,7 +127,10 @@ impl AttemptRecord {
             Self::End(end) => end.attempt,
             Self::Checkpoint { attempt, .. }
             | Self::Removed { attempt, .. }
+            | Self::SetAside { attempt, .. }
             | Self::Ready { attempt, .. }
+            | Self::WentOn { attempt, .. }
+            | Self::Warning { attempt, .. }
             | Self::Hang { attempt, .. }
             | Self::Label { attempt, .. }
             | Self::ExcludeNode { attempt, .. } => *attempt,
@@ -108,6 +148,35 @@ impl AttemptRecord {
     pub fn as_end(&self) -> Option<&AttemptEnd> {
         if let Self::End(end) = self { Some(end) } else { None }
     }
+}
+
+/// The starts of all attempts, with the step from which each one really went on: a program that was given no checkpoint may
+/// have had its own. Where programs do so, an attempt that never worked has done nothing again.
+#[must_use]
+pub fn starts(records: &[AttemptRecord]) -> Vec<AttemptStart> {
+    let went_on = |record: &AttemptRecord| match record {
+        AttemptRecord::WentOn { attempt, step, .. } => Some((*attempt, *step)),
+        _ => None,
+    };
+    let went_on: BTreeMap<u32, u64> = records.iter().filter_map(went_on).collect();
+    let worked = records.iter().filter(|record| matches!(record, AttemptRecord::Ready { .. }));
+    let worked: BTreeSet<u32> = worked.map(AttemptRecord::attempt).collect();
+    let (mut starts, mut reached) = (Vec::new(), None);
+    for record in records {
+        match record {
+            AttemptRecord::Start(start) => {
+                let mut start = start.clone();
+                let idle = !went_on.is_empty() && !worked.contains(&start.attempt);
+                let own = went_on.get(&start.attempt).copied().or(start.resume_step);
+                start.resume_step = own.or(reached.filter(|_| idle));
+                starts.push(start);
+            }
+            AttemptRecord::End(end) => reached = end.step.or(reached),
+            AttemptRecord::Checkpoint { step, .. } => reached = reached.max(Some(*step)),
+            _ => {}
+        }
+    }
+    starts
 }
 
 /// Who runs an attempt, where, and from which step.
@@ -207,4 +276,38 @@ pub enum Next {
     Requeue,
     /// Another attempt at once, in the same job.
     Restart,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(event: &str, attempt: u32, step: Option<u64>) -> AttemptRecord {
+        let text = serde_json::json!({
+            "event": event, "attempt": attempt, "time": 1.0, "slurm_job": null, "node": "n", "pid": 1, "boot_id": "b",
+            "start_ticks": 1, "resume_step": null, "cause": "preempted", "exit_code": null, "signal": null, "step": step,
+            "checkpoint_step": null, "next": "requeue", "reason": null,
+        });
+        serde_json::from_value(text).unwrap()
+    }
+
+    #[test]
+    fn an_attempt_begins_where_its_program_went_on() {
+        let one = |attempt, step: Option<u64>, reached| {
+            let mut own = vec![record("start", attempt, None)];
+            own.extend(step.map(|step| record("went_on", attempt, Some(step))));
+            own.push(record("ready", attempt, None));
+            own.push(record("end", attempt, Some(reached)));
+            own
+        };
+        let steps = |records: &[AttemptRecord]| -> Vec<Option<u64>> {
+            starts(records).iter().map(|start| start.resume_step).collect()
+        };
+        let from_start = [one(0, None, 9), one(1, None, 7)].concat();
+        assert_eq!(steps(&from_start), [None, None]);
+        let idle = vec![record("start", 2, None), record("end", 2, None)];
+        let own = [one(0, None, 9), one(1, Some(8), 20), idle, one(3, Some(19), 30)].concat();
+        assert_eq!(steps(&own), [None, Some(8), Some(20), Some(19)]);
+        assert_eq!(steps(&[own, one(4, None, 5)].concat())[4], None, "it really began anew");
+    }
 }

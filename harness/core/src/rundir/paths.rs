@@ -15,6 +15,18 @@ impl ExperimentDir {
     pub fn experiment_json(&self) -> PathBuf {
         self.0.join("experiment.json")
     }
+    /// The file as it held at the submission, and where each of its keys is from.
+    pub fn config(&self) -> PathBuf {
+        self.0.join("config.json")
+    }
+    /// The code that was shipped with it: `nemo_core::package::ShippedPackage`.
+    pub fn package(&self) -> PathBuf {
+        self.0.join("package.json")
+    }
+    /// What was not committed of that code, as `git diff` prints it.
+    pub fn uncommitted(&self) -> PathBuf {
+        self.0.join("uncommitted.diff")
+    }
     /// What was asked of Slurm and what came of it.
     pub fn journal(&self) -> PathBuf {
         self.0.join("journal.jsonl")
@@ -38,6 +50,14 @@ impl ExperimentDir {
     /// What somebody wishes: one new file each, so that every file has one writer.
     pub fn requests(&self) -> PathBuf {
         self.0.join("requests")
+    }
+    /// What people say of it after its submission: one new file for each change.
+    pub fn notes(&self) -> PathBuf {
+        self.0.join("notes")
+    }
+    /// Who was told of its ends, and on which ways that failed: one file for each end that is told.
+    pub fn notices(&self) -> PathBuf {
+        self.0.join("notices")
     }
     /// `tasks/`.
     pub fn tasks(&self) -> PathBuf {
@@ -118,21 +138,30 @@ impl TrialDir {
     pub fn last_rank(&self, attempt: u32) -> u32 {
         let Ok(entries) = std::fs::read_dir(&self.0) else { return 0 };
         let start = format!("{attempt}.");
-        let rank = |name: &str| {
-            let (rank, kind) = name.strip_prefix(&start)?.split_once('.')?;
-            matches!(kind, "out" | "err").then(|| rank.parse::<u32>().ok())?
-        };
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        names.filter_map(|name| rank(&name)).max().unwrap_or(0)
+        names.filter_map(|name| rank_of(name.strip_prefix(&start)?)).max().unwrap_or(0)
     }
     /// What was seen of the processes of one rank of an attempt that hung.
     pub fn rank_evidence(&self, attempt: u32, rank: u32) -> PathBuf {
         let path = self.0.join(format!("{attempt}.{rank}.hang.txt"));
         if rank == 0 { self.evidence(attempt) } else { path }
     }
+    /// What the processes of one rank of an attempt use, and their peaks.
+    pub fn usage(&self, attempt: u32, rank: u32) -> PathBuf {
+        let rank = if rank == 0 { String::new() } else { format!("{rank}.") };
+        self.0.join(format!("{attempt}.{rank}usage.json"))
+    }
     /// The metrics, one line a report.
     pub fn metrics(&self) -> PathBuf {
         self.0.join("metrics.jsonl")
+    }
+    /// What the program gives to tasks that run after it, as a JSON object: `NEMO_RESULT`.
+    pub fn result(&self) -> PathBuf {
+        self.0.join("result.json")
+    }
+    /// The same, as far as the program said it by message. The harness writes it.
+    pub fn reported_result(&self) -> PathBuf {
+        self.0.join("reported-result.json")
     }
     /// The trial's parameters for the program: `NEMO_PARAMS`.
     pub fn params(&self) -> PathBuf {
@@ -150,6 +179,10 @@ impl TrialDir {
     /// `checkpoints/`, so that a commit renames and does not copy.
     pub fn staging(&self, attempt: u32) -> PathBuf {
         self.0.join("staging").join(attempt.to_string())
+    }
+    /// What the program's own paths looked like when they were last committed.
+    pub fn collected(&self) -> PathBuf {
+        self.0.join("collected.json")
     }
     /// What was seen of the processes of an attempt that hung.
     pub fn evidence(&self, attempt: u32) -> PathBuf {
@@ -180,8 +213,26 @@ impl TrialDir {
     pub fn waited(&self) -> PathBuf {
         self.0.join("waited.json")
     }
+    /// Where the program runs if its code was shipped.
+    pub fn work(&self) -> PathBuf {
+        self.0.join("work")
+    }
+    /// `work` is as it was shipped, durably: what differs from then on, the program has changed.
+    pub fn work_is_whole(&self) -> PathBuf {
+        self.0.join("work-is-whole")
+    }
+    /// What trackers keep of the trial; it lasts over all attempts.
+    pub fn tracker(&self) -> PathBuf {
+        self.0.join("tracker")
+    }
     /// The program's own results.
     pub fn artifacts(&self) -> PathBuf {
         self.0.join("artifacts")
     }
+}
+
+/// The rank of `3.out` or `3.err`.
+fn rank_of(name: &str) -> Option<u32> {
+    let (rank, kind) = name.split_once('.')?;
+    matches!(kind, "out" | "err").then(|| rank.parse().ok())?
 }

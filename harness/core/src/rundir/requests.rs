@@ -20,6 +20,21 @@ pub struct Request {
     pub scope: Scope,
     /// Unix seconds.
     pub time: u64,
+    /// The budget for which it is paused, or that a `resume` renews; none where a person paused it.
+    pub budget: Option<SpentBudget>,
+}
+
+/// A budget of an executor that is spent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpentBudget {
+    /// The executor's name.
+    pub executor: String,
+    /// How many times its trials were paused for it.
+    pub times: u64,
+    /// GPU-seconds that were spent by then.
+    pub spent: u64,
+    /// GPU-seconds that its trials might hold altogether until then; after a `resume`, until the next pause.
+    pub limit: u64,
 }
 
 /// A request as it stands in its file.
@@ -29,17 +44,20 @@ struct Written {
     task: Option<String>,
     trial: Option<TrialSet>,
     time: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    budget: Option<SpentBudget>,
 }
 
 impl From<Written> for Request {
-    fn from(Written { action, task, trial, time }: Written) -> Self {
-        Self { action, scope: Scope { task, trials: trial }, time }
+    fn from(Written { action, task, trial, time, budget }: Written) -> Self {
+        Self { action, scope: Scope { task, trials: trial }, time, budget }
     }
 }
 
 impl From<Request> for Written {
-    fn from(Request { action, scope: Scope { task, trials }, time }: Request) -> Self {
-        Self { action, task, trial: trials, time }
+    fn from(request: Request) -> Self {
+        let Request { action, scope: Scope { task, trials }, time, budget } = request;
+        Self { action, task, trial: trials, time, budget }
     }
 }
 
@@ -55,6 +73,10 @@ pub enum RequestedAction {
     Pause,
     /// Go on after a pause.
     Resume,
+    /// The experiment's time is over: what waits does not start any more. `poll` writes it.
+    Timeout,
+    /// Run again what is over: a cancellation or a pause before that holds no more.
+    Retry,
 }
 
 impl Request {
@@ -63,6 +85,56 @@ impl Request {
     pub fn covers(&self, task: &str, trial: u32) -> bool {
         self.scope.covers(task, trial)
     }
+}
+
+/// Whether a trial is cancelled by these requests, oldest first: nobody has retried it since.
+pub fn is_cancelled<'a>(
+    requests: impl IntoIterator<Item = &'a Request, IntoIter: DoubleEndedIterator>,
+    task: &str,
+    trial: u32,
+) -> bool {
+    use RequestedAction::{Cancel, Timeout};
+    matches!(last_end(requests, task, trial), Some(Cancel | Timeout))
+}
+
+/// Whether it is so since the experiment's time was over while it waited.
+pub fn is_out_of_time<'a>(
+    requests: impl IntoIterator<Item = &'a Request, IntoIter: DoubleEndedIterator>,
+    task: &str,
+    trial: u32,
+) -> bool {
+    last_end(requests, task, trial) == Some(RequestedAction::Timeout)
+}
+
+/// The last request that ends a trial, or lets it run again.
+fn last_end<'a>(
+    requests: impl IntoIterator<Item = &'a Request, IntoIter: DoubleEndedIterator>,
+    task: &str,
+    trial: u32,
+) -> Option<RequestedAction> {
+    use RequestedAction::{Cancel, Retry, Timeout};
+    let is_end = |action| matches!(action, Cancel | Retry | Timeout);
+    let mut latest_first = requests.into_iter().rev();
+    latest_first.find(|it| is_end(it.action) && it.covers(task, trial)).map(|it| it.action)
+}
+
+/// The request by which a trial is paused, if the last one about it was that. Oldest first.
+pub fn pause<'a>(
+    requests: impl IntoIterator<Item = &'a Request, IntoIter: DoubleEndedIterator>,
+    task: &str,
+    trial: u32,
+) -> Option<&'a Request> {
+    use RequestedAction::{Pause, Resume, Retry};
+    let mut latest_first = requests.into_iter().rev();
+    let last = latest_first
+        .find(|it| matches!(it.action, Pause | Resume | Retry) && it.covers(task, trial))?;
+    (last.action == Pause).then_some(last)
+}
+
+/// How many times over the budget of an executor was spent so far, as far as its trials were paused for it.
+pub fn times_spent<'a>(requests: impl IntoIterator<Item = &'a Request>, executor: &str) -> u64 {
+    let of = |request: &'a Request| request.budget.as_ref().filter(|it| it.executor == executor);
+    requests.into_iter().filter_map(of).map(|budget| budget.times).max().unwrap_or(0)
 }
 
 /// All requests so far, oldest first.
@@ -79,12 +151,40 @@ pub struct Requests {
     pub damaged: Vec<PathBuf>,
 }
 
+/// All requests so far, for a reader that does not look again: an error of the disk is not taken for no request.
+pub fn read_for_good(dir: &ExperimentDir) -> io::Result<Vec<Request>> {
+    use io::ErrorKind::{InvalidInput, NotFound, PermissionDenied};
+    let mut requests = Vec::new();
+    for path in paths(dir)? {
+        match open::read(&path) {
+            Ok(text) => requests.extend(checksum::from_slice::<Request>(&text)),
+            Err(error) if matches!(error.kind(), NotFound | InvalidInput | PermissionDenied) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(requests)
+}
+
 /// Reads all that `requests/` holds.
 pub fn read_all(dir: &ExperimentDir) -> io::Result<Requests> {
+    let Requests { mut whole, mut damaged } = Requests::default();
+    for path in paths(dir)? {
+        // It was renamed into place whole: what can't be read now is there at the next look.
+        let Ok(text) = open::read(&path) else { continue };
+        match checksum::from_slice(&text) {
+            Ok(request) => whole.push((path, request)),
+            Err(_) => damaged.push(path),
+        }
+    }
+    Ok(Requests { whole, damaged })
+}
+
+/// The files of all requests, oldest first.
+fn paths(dir: &ExperimentDir) -> io::Result<Vec<PathBuf>> {
     // What came in the last half minute may not be seen yet on this node of a shared disk.
     open::refresh(&dir.requests());
     let entries = match fs::read_dir(dir.requests()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Requests::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
     let mut paths = Vec::new();
@@ -95,21 +195,35 @@ pub fn read_all(dir: &ExperimentDir) -> io::Result<Requests> {
         }
     }
     paths.sort();
-    let Requests { mut whole, mut damaged } = Requests::default();
-    for path in paths {
-        // It was renamed into place whole: what can't be read now is there at the next look.
-        let Ok(text) = fs::read(&path) else { continue };
-        match checksum::from_slice(&text) {
-            Ok(request) => whole.push((path, request)),
-            Err(_) => damaged.push(path),
-        }
-    }
-    Ok(Requests { whole, damaged })
+    Ok(paths)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_of_cancel_and_retry_holds() {
+        let request = |action, trials: Option<&str>| {
+            let trials = trials.map(|trials| trials.parse().unwrap());
+            Request {
+                action,
+                scope: Scope { task: Some("train".into()), trials },
+                time: 7,
+                budget: None,
+            }
+        };
+        let all = [
+            request(RequestedAction::Cancel, None),
+            request(RequestedAction::Retry, Some("3")),
+            request(RequestedAction::Resume, None),
+        ];
+        assert!(!is_cancelled(&all, "train", 3));
+        assert!(is_cancelled(&all, "train", 4));
+        assert!(!is_cancelled(&all, "other", 4));
+        let again = [&all[..], &[request(RequestedAction::Cancel, Some("3"))]].concat();
+        assert!(is_cancelled(&again, "train", 3));
+    }
 
     #[test]
     fn a_damaged_request_asks_for_nothing_and_is_named() {
@@ -118,7 +232,7 @@ mod tests {
         assert_eq!(read_all(&dir).unwrap(), Requests::default());
         crate::durable::create_dir_all(&dir.requests()).unwrap();
         let scope = Scope { task: Some("train".into()), trials: Some("3,5-7".parse().unwrap()) };
-        let request = Request { action: RequestedAction::Pause, scope, time: 7 };
+        let request = Request { action: RequestedAction::Pause, scope, time: 7, budget: None };
         let text = checksum::to_vec(&request).unwrap();
         let path = dir.requests().join("1-1.json");
         for bit in 0..text.len() * 8 {

@@ -15,6 +15,9 @@ pub enum RunnerRecord {
         process: ProcessId,
         /// Unix seconds.
         time: f64,
+        /// The generation of trials up to which it knows what is to be run.
+        #[serde(default)]
+        generation: u32,
     },
     /// A trial's harness was started.
     Started {
@@ -24,6 +27,9 @@ pub enum RunnerRecord {
         trial: u32,
         /// The harness's process, and its group's.
         pid: u32,
+        /// The GPUs that it was given.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        gpus: Vec<String>,
         /// Unix seconds.
         time: f64,
     },
@@ -63,4 +69,15 @@ pub enum RunnerRecord {
         /// Unix seconds.
         time: f64,
     },
+}
+
+impl RunnerRecord {
+    /// The runner that took over last.
+    #[must_use]
+    pub fn last_runner(records: &[Self]) -> Option<&ProcessId> {
+        records.iter().rev().find_map(|record| match record {
+            Self::Runner { process, .. } => Some(process),
+            _ => None,
+        })
+    }
 }

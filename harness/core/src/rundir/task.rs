@@ -18,7 +18,7 @@ pub struct TaskSpec {
     pub task: String,
     /// The command, its placeholders not yet filled.
     pub command: CommandSpec,
-    /// Where the program runs.
+    /// Where the program runs, if its code was not shipped.
     pub workdir: PathBuf,
     /// Shell lines that run before the program, in its environment (`module load cuda`).
     #[serde(default)]
@@ -71,6 +71,67 @@ pub struct TaskSpec {
     /// Where a trial is more than one process.
     #[serde(default)]
     pub launch: Option<LaunchSpec>,
+    /// To which trackers the program reports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trackers: Vec<Tracker>,
+    /// The experiment's tags, for trackers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// How many threads each process is given, where the file says how many processors it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<u32>,
+    /// What the end of a job starts for the other trials of its experiment; nothing on the local executor.
+    #[serde(default)]
+    pub poll: Option<PollSpec>,
+    /// `package.json` of the experiment, where its code was shipped: then each trial has a working folder of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<PathBuf>,
+    /// Where a retry begins, if that is not the newest checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_from: Option<RestartFrom>,
+}
+
+/// Where a retry begins. Later checkpoints are set aside, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartFrom {
+    /// The generation of trials that the retry began.
+    pub generation: u32,
+    /// The step of a checkpoint; the start where there is none.
+    pub step: Option<u64>,
+}
+
+impl RestartFrom {
+    /// Whether a checkpoint of this step is not gone on from.
+    #[must_use]
+    pub fn leaves_out(&self, step: u64) -> bool {
+        self.step.is_none_or(|from| step > from)
+    }
+}
+
+/// The program that a job starts at its end, to bring back trials of its experiment that nobody else could.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PollSpec {
+    /// The copy of `nemo-slurm` beside the harness.
+    pub program: PathBuf,
+    /// The harness that the experiment's jobs run.
+    pub harness: PathBuf,
+    /// How often ends of its jobs do it.
+    pub at_ends: PollFrequency,
+    /// Whether a job that runs again does it first: what all trials may use up may be spent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub at_restarts: bool,
+}
+
+/// How often the ends of jobs look after the other trials of their experiment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PollFrequency {
+    /// There is one trial only.
+    Never,
+    /// No task waits for another one: as often as cron would.
+    Seldom,
+    /// A task waits for another one: after every end, together with the ends of the next seconds.
+    Often,
 }
 
 /// The program to run.
@@ -86,6 +147,9 @@ pub enum CommandSpec {
 /// The signals by which a program may be asked to save.
 pub const SAVE_SIGNALS: [&str; 5] = ["USR1", "USR2", "TERM", "INT", "HUP"];
 
+/// In place of a signal: the program is never asked, and saves by itself.
+pub const NO_SIGNAL: &str = "none";
+
 /// One of them, with or without `SIG`.
 #[must_use]
 pub fn save_signal(name: &str) -> Option<&'static str> {
@@ -96,7 +160,7 @@ pub fn save_signal(name: &str) -> Option<&'static str> {
 /// How the program is asked to save, and how long before the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointSpec {
-    /// One of [`SAVE_SIGNALS`].
+    /// One of [`SAVE_SIGNALS`], or [`NO_SIGNAL`].
     pub signal: String,
     /// Seconds before the end of a segment at which it is told.
     pub lead: u64,
@@ -106,6 +170,21 @@ pub struct CheckpointSpec {
     /// Which checkpoints stay.
     #[serde(default)]
     pub keep: Keep,
+    /// Paths of the program's own, to which it saves: patterns, relative to its working folder, with placeholders.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<String>,
+    /// Where the program looks for its checkpoint by itself; a folder where it ends with `/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore_to: Option<String>,
+    /// A folder in memory of the node, to which the program saves in place of the disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<PathBuf>,
+    /// Another program that takes the checkpoints of this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<CommandSpec>,
+    /// What runs in place of the program where there is a checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<CommandSpec>,
 }
 
 /// How often to save.
@@ -182,6 +261,21 @@ pub struct MetricSpec {
     pub larger_is_better: bool,
 }
 
+impl MetricSpec {
+    /// The one whose value is the best; the first of equals.
+    pub fn best<T>(&self, all: impl IntoIterator<Item = (T, f64)>) -> Option<T> {
+        let is_better =
+            |value: f64, than: f64| if self.larger_is_better { value > than } else { value < than };
+        let mut best: Option<(T, f64)> = None;
+        for (one, value) in all {
+            if best.as_ref().is_none_or(|(_, so_far)| is_better(value, *so_far)) {
+                best = Some((one, value));
+            }
+        }
+        best.map(|(one, _)| one)
+    }
+}
+
 /// How a program that knows nothing of this one is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -198,6 +292,20 @@ pub enum Profile {
     Condor,
 }
 
+/// A program's tracker of experiments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tracker {
+    /// Weights & Biases.
+    Wandb,
+    /// `MLflow`.
+    Mlflow,
+    /// `TensorBoard`.
+    Tensorboard,
+    /// Aim.
+    Aim,
+}
+
 /// A trial of several processes, started through `srun`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchSpec {
@@ -212,6 +320,9 @@ pub struct LaunchSpec {
     /// How many workers each `torchrun` starts.
     #[serde(default)]
     pub workers_per_node: Option<u32>,
+    /// Whether each process was asked to have GPUs of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gpus_per_task: bool,
 }
 
 /// Another task whose folders a command names.
@@ -224,6 +335,9 @@ pub struct InputSpec {
     /// Trial by trial: `{task.dir}` is the folder of the trial with the same index.
     #[serde(default)]
     pub per_trial: bool,
+    /// What ranks its trials.
+    #[serde(default)]
+    pub metric: Option<MetricSpec>,
 }
 
 /// A task that another one waits for.

@@ -137,7 +137,7 @@ fn without_any_good_checkpoint_nothing_is_begun_anew() {
             let copy = tempfile::tempdir().unwrap();
             let scene = template.copy(copy.path());
             alter(&scene);
-            let recorded = History::read(&scene.dir().attempts()).unwrap().recorded();
+            let recorded = History::read(&scene.dir().attempts()).unwrap().recorded(None);
             let checkpoints = scene.dir().checkpoints();
             let found = resume::find(&mut DiskStore::default(), &checkpoints, &recorded, "x");
             let Err(StartError::Permanent(why)) = found else {

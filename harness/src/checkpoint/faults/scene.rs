@@ -79,7 +79,7 @@ impl Scene {
         let dir = scene.dir();
         fs::create_dir_all(dir.path()).unwrap();
         let lease = scene.claim("first");
-        staging::prepare(&dir.staging(0), &dir.checkpoints()).unwrap();
+        staging::prepare(&dir.staging(0), &dir.checkpoints(), None).unwrap();
         let journal = AttemptJournal::open(&dir.attempts(), &SerialQueue::at_once()).unwrap();
         let taken = matches!(shape, SaveShape::Same | SaveShape::Other);
         for step in if taken { 1..=NEW } else { 1..=BEFORE } {
@@ -178,6 +178,7 @@ impl Scene {
         let from = dir.staging(0).join(self.entry(step));
         CommitRequest {
             tree: tree::walk(&DiskStore::default(), &from).ok(),
+            reported: None,
             counted_from: None,
             from,
             entry: self.entry(step).into_bytes(),
@@ -258,10 +259,10 @@ impl Scene {
         let found = resume::find(
             &mut DiskStore::default(),
             &dir.checkpoints(),
-            &history.recorded(),
+            &history.recorded(None),
             "second",
         );
-        let Ok(resume::FoundCheckpoint { resumed: Some(resumed), notes }) = found else {
+        let Ok(resume::FoundCheckpoint { resumed: Some(resumed), notes, .. }) = found else {
             panic!("nothing is found any more: {found:?}");
         };
         let in_record = history.steps.contains(&NEW);
@@ -273,7 +274,7 @@ impl Scene {
             ExpectedResume::Before => resumed.step == BEFORE && notes.len() == 1,
         };
         let p2 = self.is_whole(&resumed) && self.none_is_torn();
-        staging::prepare(&dir.staging(lease.attempt), &dir.checkpoints()).unwrap();
+        staging::prepare(&dir.staging(lease.attempt), &dir.checkpoints(), None).unwrap();
         metrics::roll_back(&dir.metrics(), Some((resumed.step, resumed.metrics))).unwrap();
         let rows = lines::read::<MetricsLine>(&dir.metrics()).unwrap().rows;
         let p3 = rows.iter().map(|row| row.step).eq((1..=resumed.step).map(Some));

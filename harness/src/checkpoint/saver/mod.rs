@@ -4,7 +4,10 @@
 //! for a while and no process has it open, or once the program has ended in order. Nothing in this module touches the
 //! disk: threads do.
 
+mod arrivals;
+mod collects;
 mod commits;
+mod positions;
 mod scans;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,24 +23,23 @@ use nemo_core::rundir::Profile;
 use nix::sys::eventfd::EventFd;
 
 use super::candidate::{CompleteSave, ProgramPosition, SaveState};
+use super::collect::{Collector, CollectorConfig};
 use super::commit::CommitOutcome;
 use super::inotify::DirWatch;
-use super::inspect;
+use super::numbers::{NumberedSave, StepNumbers};
 use super::prune::RetentionRules;
-use super::scan::ScanResult;
+use super::resume::VerifiedCheckpoint;
+use super::scan::{LeftEntries, ScanResult};
 use super::staging;
 use super::worker::{Worker, WorkerContext, WorkerJob};
 use crate::attempt::lease::Lease;
 use crate::job::trial::Trial;
 use crate::os::clock::Time;
 use crate::os::serial_queue::{PendingAnswer, SerialQueue};
+use positions::PositionHistory;
 
 /// How often the saver scans saves that are written in place.
 const SCAN_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a save that came by a rename waits for `CKPT_DONE`, which may tell its step: in a program that has sent one
-/// before, and in one that has not.
-const HOLD: Duration = Duration::from_secs(1);
-const SHORT_HOLD: Duration = Duration::from_millis(200);
 /// How many times failed commits are tried again after the program's end.
 const MAX_FINAL_TRIES: u32 = 10;
 /// How many commits the worker has at once.
@@ -66,6 +68,8 @@ pub(crate) struct SaverContext<'a> {
     /// Written to when a thread has an answer.
     pub(crate) wake: &'a Arc<EventFd>,
     pub(crate) boot_id: &'a str,
+    /// Where else the program saves.
+    pub(crate) collector: Option<&'a CollectorConfig>,
 }
 
 /// The scan after the program's end.
@@ -98,7 +102,18 @@ pub(crate) struct Saver {
     staging: PathBuf,
     profile: Option<Profile>,
     watch: Option<DirWatch>,
+    /// Where the program was when its output was read last, and when that was.
+    position: Option<ProgramPosition>,
+    read_at: Time,
+    /// The names that were renamed into the folder since the last poll, each with where the program was.
+    renamed: Vec<(Vec<u8>, ProgramPosition)>,
+    /// Something else has appeared there.
+    has_other: bool,
     saves: BTreeMap<Vec<u8>, SaveState>,
+    /// Saves that stay in the staging folder, and are no checkpoints. There may be very many.
+    left: LeftEntries,
+    /// Some of them were surplus, and that was said.
+    has_told_surplus: bool,
     /// Saves that became complete while an earlier one of the same name was being committed or waited for another try.
     queued_again: BTreeMap<Vec<u8>, CompleteSave>,
     /// The steps in the messages since the last poll. The renames before them are read only by that poll.
@@ -111,11 +126,23 @@ pub(crate) struct Saver {
     failed_tries: u32,
     outcomes: Vec<SaveOutcome>,
     next_scan_at: Option<Time>,
+    no_scan_before: Time,
     scan_queue: SerialQueue,
     pending_scan: Option<PendingScan>,
     /// Steps that are known to verify: the one resumed from, and those committed since.
     verified: BTreeSet<u64>,
     worker: Worker,
+    /// It looks at the program's own paths, where the file names some.
+    collector: Option<Collector>,
+    /// The program saves to memory: what it says of a save is about one there.
+    tier: Option<PathBuf>,
+    /// The steps that it told of those.
+    told_steps: BTreeMap<String, Option<u64>>,
+    /// Where the program was at each change that the collector saw.
+    changes: BTreeMap<u64, ProgramPosition>,
+    positions: PositionHistory,
+    /// The program's own paths of the copies, for people.
+    own_paths: BTreeMap<Vec<u8>, String>,
     /// Something was committed since the worker last chose what to remove.
     must_prune: bool,
     /// The worker is choosing or removing.
@@ -135,12 +162,16 @@ impl Saver {
         trial: &Trial,
         lease: &Lease,
         steps: BTreeSet<u64>,
-        resumed: Option<u64>,
+        resumed: Option<&VerifiedCheckpoint>,
         context: SaverContext<'_>,
     ) -> io::Result<Self> {
-        let SaverContext { wake, boot_id } = context;
+        let SaverContext { wake, boot_id, collector } = context;
         let (staging, checkpoints) = (trial.dir.staging(lease.attempt), trial.dir.checkpoints());
-        staging::prepare(&staging, &checkpoints)?;
+        staging::prepare(&staging, &checkpoints, trial.spec.profile)?;
+        let began = resumed.map(|own| {
+            let (reached, entry) = (Some(own.reached()), own.entry.clone());
+            (own.step, NumberedSave { reached, entry, is_open: false })
+        });
         let context = WorkerContext {
             rules: RetentionRules::of(trial),
             profile: trial.spec.profile,
@@ -148,11 +179,16 @@ impl Saver {
             checkpoints,
             lease: lease.clone(),
             boot_id: boot_id.to_owned(),
-            steps: Mutex::new(steps),
+            numbers: Mutex::new(StepNumbers::new(steps, began)),
             gentle: Arc::new(AtomicBool::new(true)),
         };
         let worker = Worker::start(context, wake)?;
-        Ok(Self::watching(staging, trial.spec.profile, worker, resumed, wake))
+        let tier = collector.and_then(|config| config.tier.clone());
+        let collector =
+            collector.map(|config| Collector::start(config.clone(), wake)).transpose()?;
+        let resumed = resumed.map(|own| own.step);
+        let own = Self::watching(staging, trial.spec.profile, worker, resumed, wake);
+        Ok(Self { collector, tier, ..own })
     }
 
     /// Begins to watch a staging folder that is there.
@@ -165,10 +201,22 @@ impl Saver {
     ) -> Self {
         Self {
             watch: DirWatch::new(&staging),
+            position: None,
+            read_at: Time::ZERO,
+            renamed: Vec::new(),
+            has_other: false,
             worker,
+            collector: None,
+            tier: None,
+            told_steps: BTreeMap::new(),
+            changes: BTreeMap::new(),
+            positions: PositionHistory::default(),
+            own_paths: BTreeMap::new(),
             staging,
             profile,
             saves: BTreeMap::new(),
+            left: LeftEntries::default(),
+            has_told_surplus: false,
             queued_again: BTreeMap::new(),
             just_told: BTreeMap::new(),
             tells_complete: false,
@@ -176,6 +224,7 @@ impl Saver {
             failed_tries: 0,
             outcomes: Vec::new(),
             next_scan_at: None,
+            no_scan_before: Time::ZERO,
             scan_queue: SerialQueue::start("scan", Some(wake)),
             pending_scan: None,
             verified: resumed.into_iter().collect(),
@@ -206,21 +255,23 @@ impl Saver {
 
     /// When [`Saver::poll`] is due.
     pub(crate) fn next_poll(&self, now: Time) -> Option<Time> {
+        // Without room the next reply of the worker wakes the loop.
+        let has_room = self.room() > 0;
         let retries = self.saves.values().filter_map(|state| match state {
             SaveState::RetryCommit { at, .. } | SaveState::RetryInspection { at, .. } => Some(*at),
-            SaveState::Complete(save) => save.held_until.filter(|at| *at > now),
-            SaveState::InPlace { .. }
+            SaveState::Complete(save) if has_room => Some(save.held_until.unwrap_or(now)),
+            SaveState::Complete(_)
+            | SaveState::InPlace { .. }
             | SaveState::Committing(_)
-            | SaveState::Duplicate { .. }
-            | SaveState::Rejected => None,
+            | SaveState::Duplicate { .. } => None,
         });
         let scan_at = match self.final_scan {
             // A pending scan wakes the loop by itself.
             _ if self.pending_scan.is_some() => None,
             FinalScan::NotDue if self.watch.is_none() => {
-                Some(self.next_scan_at.unwrap_or(now + SCAN_INTERVAL))
+                Some(self.scan_due_at().unwrap_or(now + SCAN_INTERVAL))
             }
-            FinalScan::NotDue => self.next_scan_at,
+            FinalScan::NotDue => self.scan_due_at(),
             FinalScan::Due { .. } => Some(now),
             FinalScan::Done => None,
         };
@@ -242,6 +293,7 @@ impl Saver {
     pub(crate) fn is_idle(&self) -> bool {
         let is_scanned = !matches!(self.final_scan, FinalScan::Due { .. });
         let is_pruned = !self.is_pruning || self.is_hurried;
+        let is_scanned = is_scanned && !self.is_collecting();
         is_scanned && is_pruned && !self.saves.values().any(SaveState::is_open)
     }
 
@@ -249,8 +301,8 @@ impl Saver {
     pub(crate) fn unfinished(&self) -> Vec<(String, bool)> {
         let names = self.saves.iter().filter(|(_, state)| state.is_open());
         let mut names: Vec<_> =
-            names.map(|(name, _)| (display_name(name), self.secured.contains(name))).collect();
-        if matches!(self.final_scan, FinalScan::Due { .. }) {
+            names.map(|(name, _)| (self.shown(name), self.secured.contains(name))).collect();
+        if matches!(self.final_scan, FinalScan::Due { .. }) || self.is_collecting() {
             names.push(("the last save".to_owned(), false));
         }
         names
@@ -269,22 +321,15 @@ impl Saver {
 
     /// Looks for new saves, and sends those that are complete to be committed.
     pub(crate) fn poll(&mut self, now: Time, position: &ProgramPosition) -> Vec<SaveOutcome> {
-        let mut returned = self.take_replies(now);
-        let events = self.watch.as_ref().map(DirWatch::read).unwrap_or_default();
-        for name in events.renamed {
-            // A commit that put a save back did not make it complete.
-            if !inspect::is_shown(self.profile, &name) || returned.remove(&name) {
-                continue;
-            }
-            let step = self.just_told.remove(&name);
-            // Its step may be in a message that comes right after it.
-            let held_until = (step.is_none() && !self.is_finished()).then(|| now + self.hold());
-            self.add_complete(name, step, held_until, position.clone(), now);
-        }
-        self.just_told.clear();
+        let returned = self.take_replies(now);
+        // The names that were put back are among the renames by now.
+        self.note_position(now, position);
+        self.take_collected(now, position);
+        self.take_renames(returned, now);
         self.take_scan(now, position);
         let due = self.next_scan_at.is_some_and(|at| at <= now) || self.watch.is_none();
-        if (events.other || due) && !self.is_finished() {
+        let is_new = std::mem::take(&mut self.has_other);
+        if (is_new || due) && !self.is_finished() {
             // Now, even if a later scan was planned: this change belongs to the program's present step.
             self.next_scan_at = Some(self.next_scan_at.map_or(now, |at| at.min(now)));
         }
@@ -295,86 +340,13 @@ impl Saver {
         std::mem::take(&mut self.outcomes)
     }
 
-    /// How long a save that came by a rename waits for the message with its step.
-    fn hold(&self) -> Duration {
-        if self.tells_complete { HOLD } else { SHORT_HOLD }
-    }
-
-    /// Adds a save that a rename or the program has confirmed. An earlier one of that name may be out of its reach
-    /// already, and not be committed yet.
-    fn add_complete(
-        &mut self,
-        name: Vec<u8>,
-        step: Option<u64>,
-        held_until: Option<Time>,
-        position: ProgramPosition,
-        now: Time,
-    ) {
-        let mut save = CompleteSave {
-            position,
-            step,
-            written_at: now,
-            is_confirmed: true,
-            held_until,
-            tree: None,
-        };
-        match self.saves.get(&name) {
-            Some(SaveState::Committing(_) | SaveState::RetryCommit { .. }) => {
-                self.queued_again.insert(name, save);
-                return;
-            }
-            // A program that saves under one name again and again is not held for ever.
-            Some(SaveState::Complete(before)) => {
-                save.held_until = save.held_until.and(before.held_until);
-            }
-            // What could not be inspected lay in the staging folder, where the new one is now.
-            Some(
-                SaveState::RetryInspection { .. }
-                | SaveState::InPlace { .. }
-                | SaveState::Duplicate { .. }
-                | SaveState::Rejected,
-            )
-            | None => {}
-        }
-        self.saves.insert(name, SaveState::Complete(save));
-    }
-
-    /// The program said that a save is complete, and perhaps its step.
-    pub(crate) fn complete(
-        &mut self,
-        name: Vec<u8>,
-        step: Option<u64>,
-        position: ProgramPosition,
-        now: Time,
-    ) {
-        self.tells_complete = true;
-        match step {
-            Some(step) => self.just_told.insert(name.clone(), step),
-            None => self.just_told.remove(&name),
-        };
-        let waiting = match self.saves.get_mut(&name) {
-            // The rename came first, so its position stays.
-            Some(SaveState::Complete(save) | SaveState::RetryInspection { save, .. }) => Some(save),
-            // Either of a save that was made meanwhile, or of the one that is being committed. Then the worker finds none.
-            Some(SaveState::Committing(_) | SaveState::RetryCommit { .. }) => {
-                self.queued_again.get_mut(&name)
-            }
-            Some(SaveState::InPlace { .. } | SaveState::Duplicate { .. } | SaveState::Rejected)
-            | None => None,
-        };
-        match waiting {
-            Some(save) => {
-                save.step = step.or(save.step);
-                save.held_until = None;
-            }
-            None => self.add_complete(name, step, None, position, now),
-        }
-    }
-
     /// Tells the saver that the program has ended. `in_order`: by itself, with an exit code that says so.
     pub(crate) fn finish(&mut self, in_order: bool) {
         self.final_scan = FinalScan::Due { in_order, is_started: false };
         self.worker.hurry();
+        if let Some(collector) = &self.collector {
+            collector.finish(in_order);
+        }
         for state in self.saves.values_mut() {
             match state {
                 SaveState::RetryCommit { at, .. } => *at = Time::ZERO,
@@ -383,16 +355,27 @@ impl Saver {
                 SaveState::InPlace { .. }
                 | SaveState::Committing(_)
                 | SaveState::Duplicate { .. }
-                | SaveState::RetryInspection { .. }
-                | SaveState::Rejected => {}
+                | SaveState::RetryInspection { .. } => {}
             }
         }
     }
 
     /// Leaves a save where it is. The saver ignores it until the program saves it again.
+    fn leave(&mut self, name: Vec<u8>) {
+        self.saves.remove(&name);
+        self.end_collected(&name, None);
+        self.left.insert(name);
+    }
+
+    /// Leaves a save where it is, and says why.
     fn reject(&mut self, name: Vec<u8>, written_at: Time, why: String) {
-        let entry = display_name(&name);
-        self.saves.insert(name, SaveState::Rejected);
+        let entry = self.shown(&name);
+        self.leave(name);
+        self.refuse(entry, written_at, why);
+    }
+
+    /// Says why something is not committed.
+    fn refuse(&mut self, entry: String, written_at: Time, why: String) {
         self.outcomes.push(SaveOutcome {
             entry,
             step: 0,

@@ -15,10 +15,18 @@ use crate::os::clock::Time;
 /// The error in place of a scan's result keeps its kind.
 type Tree = std::io::Result<Vec<FileEntry>>;
 
+/// A scan is followed by a pause of so many times its length: a program may add to a huge folder all the time.
+const SCAN_PAUSE: u32 = 4;
+
 impl Saver {
+    /// When the next scan may start, if one is wanted.
+    pub(super) fn scan_due_at(&self) -> Option<Time> {
+        self.next_scan_at.map(|at| at.max(self.no_scan_before))
+    }
+
     /// Starts a scan of the folder if one is due.
     pub(super) fn start_scan(&mut self, now: Time) {
-        let is_due = self.next_scan_at.is_some_and(|at| at <= now);
+        let is_due = self.scan_due_at().is_some_and(|at| at <= now);
         let is_final = match &mut self.final_scan {
             FinalScan::NotDue => false,
             FinalScan::Due { is_started, .. } if self.pending_scan.is_none() && !*is_started => {
@@ -36,7 +44,7 @@ impl Saver {
         self.pending_scan = Some(PendingScan { answer, started_at: now, is_final });
     }
 
-    fn staging_scan(&self) -> StagingScan {
+    pub(super) fn staging_scan(&self) -> StagingScan {
         let (mut known, mut skipped) = (BTreeMap::new(), BTreeSet::new());
         for (name, state) in &self.saves {
             match state {
@@ -46,13 +54,13 @@ impl Saver {
                 SaveState::Complete(_)
                 | SaveState::Committing(_)
                 | SaveState::RetryInspection { .. }
-                | SaveState::RetryCommit { .. }
-                | SaveState::Rejected => {
+                | SaveState::RetryCommit { .. } => {
                     skipped.insert(name.clone());
                 }
             }
         }
-        StagingScan { staging: self.staging.clone(), profile: self.profile, known, skipped }
+        let (staging, left) = (self.staging.clone(), self.left.clone());
+        StagingScan { staging, profile: self.profile, known, skipped, left }
     }
 
     /// Takes the result of the pending scan, if it is there.
@@ -63,6 +71,7 @@ impl Saver {
         let Some(PendingScan { started_at, is_final, .. }) = self.pending_scan.take() else {
             return;
         };
+        self.no_scan_before = now + now.saturating_sub(started_at) * SCAN_PAUSE;
         match result {
             Ok(result) if is_final => self.take_final_scan(result, started_at, now, position),
             Ok(result) => self.take_running_scan(result, started_at, now, position),
@@ -83,13 +92,14 @@ impl Saver {
         now: Time,
         position: &ProgramPosition,
     ) {
-        self.saves.retain(|name, state| !is_at_rest(state) || result.names.contains(name));
+        self.saves.retain(|name, state| !is_at_rest(state) || !result.gone.contains(name));
         for ScannedEntry { name, tree, is_open } in result.entries {
             let known = match self.saves.get(&name) {
                 Some(SaveState::InPlace { tree, since, position }) => {
                     Some((tree, *since, position))
                 }
                 Some(SaveState::Duplicate { tree: known }) if is_same(&tree, known) => continue,
+                None if self.left.contains(&name) => continue,
                 Some(SaveState::Duplicate { .. }) | None => None,
                 Some(_) => continue, // it was renamed meanwhile
             };
@@ -128,6 +138,7 @@ impl Saver {
                     (self.rests(known, scanned_at, *since), *since, position.clone())
                 }
                 Some(SaveState::Duplicate { tree: known }) if is_same(&tree, known) => continue,
+                None if self.left.contains(&name) => continue,
                 Some(SaveState::InPlace { .. } | SaveState::Duplicate { .. }) | None => {
                     (false, now, position.clone())
                 }
@@ -153,7 +164,7 @@ impl Saver {
 /// Whether nothing is to be done with a save until it changes.
 fn is_at_rest(state: &SaveState) -> bool {
     match state {
-        SaveState::InPlace { .. } | SaveState::Duplicate { .. } | SaveState::Rejected => true,
+        SaveState::InPlace { .. } | SaveState::Duplicate { .. } => true,
         SaveState::Complete(_)
         | SaveState::Committing(_)
         | SaveState::RetryInspection { .. }

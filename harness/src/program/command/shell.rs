@@ -26,9 +26,44 @@ pub(super) fn fill(
     shells: Shells,
     meaning: &Lookup<'_>,
 ) -> Result<ProgramCommand, String> {
-    let mut filled = OUTLIVE_TERM.to_owned();
     let mut env: Vec<(String, String)> = Vec::new();
     let mut folders: Option<(String, Vec<String>)> = None;
+    let mut many = |name: &str, values, place| {
+        let (known, _) = folders.get_or_insert_with(|| (name.to_owned(), values));
+        if known != name {
+            return Err(format!(
+                "a shell command can take the folders of one task only, not of `{{{known}}}` and `{{{name}}}`; write the command as a list"
+            ));
+        }
+        Ok(all_arguments(place))
+    };
+    let filled = OUTLIVE_TERM.to_owned() + &fill_text(text, &mut env, meaning, &mut many)?;
+    let words = shells.for_text().iter().copied().chain(["-c", &filled, "sh"]);
+    let argv = words.map(OsString::from);
+    let folders = folders.into_iter().flat_map(|(_, values)| values).map(OsString::from);
+    Ok(ProgramCommand { argv: argv.chain(folders).collect(), env })
+}
+
+/// The lines of `setup`. What they refer to comes behind the variables of the command.
+pub(super) fn fill_setup(
+    lines: &[String],
+    env: &mut Vec<(String, String)>,
+    meaning: &Lookup<'_>,
+) -> Result<String, String> {
+    let mut many = |name: &str, _, _| Err(format!("`{{{name}}}` in `setup` is several folders"));
+    fill_text(&lines.join("\n"), env, meaning, &mut many)
+}
+
+/// What a list of folders becomes, by its name and its place.
+type ListText<'a> = dyn FnMut(&str, Vec<String>, QuoteContext) -> Result<&'static str, String> + 'a;
+
+fn fill_text(
+    text: &str,
+    env: &mut Vec<(String, String)>,
+    meaning: &Lookup<'_>,
+    many: &mut ListText<'_>,
+) -> Result<String, String> {
+    let mut filled = String::new();
     for part in parts(text) {
         let (name, place, is_escaped) = match part {
             ShellPart::Text(text) => {
@@ -49,21 +84,10 @@ pub(super) fn fill(
                 filled.push_str(&reference(place, &variable, name, &value)?);
                 env.push((variable, value));
             }
-            PlaceholderValue::Many(values) => {
-                let (known, _) = folders.get_or_insert_with(|| (name.to_owned(), values));
-                if known != name {
-                    return Err(format!(
-                        "a shell command can take the folders of one task only, not of `{{{known}}}` and `{{{name}}}`; write the command as a list"
-                    ));
-                }
-                filled.push_str(all_arguments(place));
-            }
+            PlaceholderValue::Many(values) => filled.push_str(many(name, values, place)?),
         }
     }
-    let words = shells.for_text().iter().copied().chain(["-c", &filled, "sh"]);
-    let argv = words.map(OsString::from);
-    let folders = folders.into_iter().flat_map(|(_, values)| values).map(OsString::from);
-    Ok(ProgramCommand { argv: argv.chain(folders).collect(), env })
+    Ok(filled)
 }
 
 fn reference(
@@ -72,16 +96,13 @@ fn reference(
     name: &str,
     value: &str,
 ) -> Result<String, String> {
-    match place {
-        QuoteContext::Word => Ok(format!("\"${{{variable}}}\"")),
-        QuoteContext::Double | QuoteContext::Heredoc => Ok(format!("${{{variable}}}")),
-        QuoteContext::Single => Ok(format!("'\"${{{variable}}}\"'")),
-        // Some shells run what stands in `a[$(…)]` when they calculate with a variable that holds it.
-        QuoteContext::Arithmetic if value.parse::<i64>().is_ok() => Ok(format!("${{{variable}}}")),
-        QuoteContext::Arithmetic => Err(format!(
+    // Some shells run what stands in `a[$(…)]` when they calculate with a variable that holds it.
+    if place == QuoteContext::Arithmetic && value.parse::<i64>().is_err() {
+        return Err(format!(
             "`{{{name}}}` stands in `$((…))` and must be a whole number, but it is `{value}`"
-        )),
+        ));
     }
+    Ok(place.reference(variable))
 }
 
 fn all_arguments(place: QuoteContext) -> &'static str {

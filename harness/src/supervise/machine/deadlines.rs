@@ -57,7 +57,8 @@ impl Supervisor {
     /// When a program that trains on after its save must end. As long as nobody says that it is being stopped, it was
     /// perhaps a mere request to save.
     pub(super) fn end_at(&self) -> Option<Time> {
-        let waits = self.policy.trains_on && self.is_saved && self.phase == AttemptPhase::Running;
+        let trains_on = self.policy.trains_on || self.policy.saves_by_itself;
+        let waits = trains_on && self.is_saved && self.phase == AttemptPhase::Running;
         match self.stop.filter(|_| waits)? {
             Stop { cause: StopCause::Unknown, deadline, .. } => {
                 Some(deadline?.saturating_sub(self.policy.lead))

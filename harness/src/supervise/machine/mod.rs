@@ -28,6 +28,8 @@ struct Stop {
     cause: StopCause,
     since: Time,
     deadline: Option<Time>,
+    /// A person asked for it. That the segment is about to end too does not change why.
+    is_by_hand: bool,
 }
 
 /// The state of a save request.
@@ -153,7 +155,12 @@ impl Supervisor {
                 }
             }
             AttemptEvent::Committed { at } => {
-                self.is_saved |= self.request == SaveRequest::Caught && at >= self.requested_at;
+                let is_asked = match self.request {
+                    SaveRequest::Caught => true,
+                    SaveRequest::Pending { .. } => self.policy.saves_by_itself,
+                    SaveRequest::None => false,
+                };
+                self.is_saved |= is_asked && at >= self.requested_at;
             }
             AttemptEvent::Superseded => self.superseded(now, &mut actions),
             AttemptEvent::Hung => self.end_soon(StopCause::Hung, now, now),
@@ -200,8 +207,13 @@ impl Supervisor {
 
     /// Stops on a person's request. Slurm is asked for a deadline: the segment may be about to end too.
     fn stop_by_hand(&mut self, cause: StopCause, now: Time, actions: &mut Vec<Action>) {
+        // What is cancelled does not run again.
+        if self.stop.as_ref().is_some_and(|stop| stop.cause == StopCause::Cancelled) {
+            return;
+        }
         self.request_save(now, false, actions);
         self.begin_stop(cause, Some(now + self.policy.lead), now);
+        self.stop.iter_mut().for_each(|stop| stop.is_by_hand = true);
         if !self.policy.local {
             self.query_slurm(actions);
         }
@@ -224,11 +236,12 @@ impl Supervisor {
     /// Begins a stop or updates it. Its cause may become known later or change: a job can be cancelled while it saves. Its
     /// deadline only moves earlier.
     fn begin_stop(&mut self, cause: StopCause, deadline: Option<Time>, now: Time) {
-        let stop = self.stop.get_or_insert(Stop { cause, since: now, deadline });
+        let new = Stop { cause, since: now, deadline, is_by_hand: false };
+        let stop = self.stop.get_or_insert(new);
         stop.deadline = stop.deadline.into_iter().chain(deadline).min();
         let stays = stop.cause == StopCause::Superseded
             || cause == StopCause::Unknown
-            || (stop.cause == StopCause::Paused && cause.goes_on());
+            || (stop.is_by_hand && cause.goes_on() && cause != StopCause::Paused);
         if !stays {
             stop.cause = cause;
         }
@@ -338,7 +351,8 @@ impl Supervisor {
 
     /// Ends the program without asking for a save. An earlier stop keeps its cause and its deadline.
     fn end_soon(&mut self, cause: StopCause, at: Time, now: Time) {
-        let stop = self.stop.get_or_insert(Stop { cause, since: now, deadline: None });
+        let new = Stop { cause, since: now, deadline: None, is_by_hand: false };
+        let stop = self.stop.get_or_insert(new);
         if stop.cause == StopCause::Unknown {
             stop.cause = cause;
         }

@@ -7,7 +7,7 @@ fn executors() {
     check_top("name = 'x'\n[executor.e]", "2 executor.e: `executor.e` has no `kind`");
     check_top(
         "name = 'x'\n[executor.e]\nkind = 'slrum'",
-        "3 executor.e.kind: expected one of `slurm`, `local`, `container`, found \"slrum\"",
+        "3 executor.e.kind: expected one of `slurm`, `local`, found \"slrum\"",
     );
     check_top(
         "name = 'x'\n[executor.e]\nkind = 'container'\nimage = 'x'",
@@ -265,10 +265,4 @@ fn which_executor() {
         "6 task.t: no executor is chosen, and the file defines several: `a`, `b`",
     );
     check_task("executor = 'slrum'", "4 task.t.executor: there is no executor `slrum`");
-    check(
-        &format!(
-            "{two}[task.prepare]\nrun = 'x'\nexecutor = 'a'\n[task.train]\nrun = 'x'\nexecutor = 'b'\nafter = 'prepare'"
-        ),
-        "12 task.train.after: not supported yet: `train` on Slurm can't wait for `prepare` on a local executor",
-    );
 }

@@ -291,15 +291,21 @@ fn the_top_of_the_file() {
         "name = 'x'\nmetadata = { a = nan }",
         "2 metadata.a: expected a finite number, found the number NaN",
     );
-    check_top("name = 'x'\nafter = ['prep']", "2 after: `after` is not supported yet");
     check_top(
-        "name = 'x'\npackage.from = 'git'",
-        "2 package.from: `from = \"git\"` is not supported yet",
+        "name = 'x'\nafter = [{ on = 'ok' }]",
+        "2 after[0]: expected the name of an experiment, `{ experiment = \"…\", on = \"any\" }` or `{ slurm_job = 4711 }`, found a table",
     );
-    check_top("name = 'x'\npackage.limit = '1MiB'", "2 package: `package` is not supported yet");
     check_top(
-        "name = 'x'\npackage = { from = 'none', root = '.' }",
-        "2 package.root: `root` is not supported yet",
+        "name = 'x'\npackage.from = 'gti'",
+        "2 package.from: expected one of `git`, `folder`, `none`, found \"gti\"",
+    );
+    check_top(
+        "name = 'x'\npackage.limit = '1'",
+        "2 package.limit: \"1\" is not an amount of memory: it has no unit",
+    );
+    check_top(
+        "name = 'x'\npackage = { root = 'src' }",
+        "2 package.root: `root` is \"src\", not the folder of this file or one above it",
     );
     check_top(
         "name = 'x'\ndefaults.exectuor = 'local'",
@@ -308,5 +314,17 @@ fn the_top_of_the_file() {
     check_top(
         "name = 'x'\ndefaults.executor = 'gpu'",
         "2 defaults.executor: there is no executor `gpu`",
+    );
+}
+
+#[test]
+fn an_experiment_waits_for_whole_ones() {
+    check_top(
+        "name = 'x'\nafter = ['prep/train']",
+        "2 after[0]: `prep/train` is a part of an experiment",
+    );
+    check_top(
+        "name = 'x'\nafter = { experiment = 'prep/train/3' }",
+        "2 after.experiment: `prep/train/3` is a part of an experiment",
     );
 }

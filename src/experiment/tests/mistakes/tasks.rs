@@ -23,7 +23,7 @@ fn saving() {
     );
     check_task(
         "checkpoint.signal = 'KILL'",
-        "4 task.t.checkpoint.signal: expected one of `USR1`, `USR2`, `TERM`, `INT`, `HUP`, found \"KILL\"",
+        "4 task.t.checkpoint.signal: expected one of `USR1`, `USR2`, `TERM`, `INT`, `HUP`, `none`, found \"KILL\"",
     );
     check_task("checkpoint.lead = 60", "4 task.t.checkpoint.lead: a duration needs a unit");
 }
@@ -178,6 +178,10 @@ fn a_lead_as_long_as_the_segment() {
         "name = 'x'\n[executor.e]\nkind = 'slurm'\ntime = '2m'\n[task.t]\nrun = 'x'\ncheckpoint.lead = '2m'",
         "7 task.t.checkpoint.lead: the program would be asked to save 120 s before the end, but `time` of executor `e` is only 120 s",
     );
+    check(
+        "name = 'x'\ntimeout = '61s'\n[executor.e]\nkind = 'slurm'\n[task.t]\nrun = 'x'\ncheckpoint.lead = '61s'",
+        "7 task.t.checkpoint.lead: the program would be asked to save 61 s before the end, but the experiment's `timeout` is only 61 s",
+    );
 }
 
 #[test]
@@ -229,6 +233,18 @@ fn placeholders() {
         "'{many.dir}'",
         "12 task.train.run: `{many.dir}` is one folder, but `many` has 2 trials",
     );
+    check_run(
+        "'{many.result.lr}'",
+        "12 task.train.run: `{many.result.lr}` is one value, but `many` has 2 trials",
+    );
+    check_run(
+        "'{many.best.checkpoint}'",
+        "12 task.train.run: `{many.best.checkpoint}` needs a metric that ranks the trials of `many`",
+    );
+    check_run("'{late.result.x}'", "12 task.train.run: `train` does not wait for `late`");
+    check_run("'{late.best.dir}'", "12 task.train.run: `train` does not wait for `late`");
+    check_run("'{nope.result.x}'", "12 task.train.run: unknown placeholder `{nope.result.x}`");
+    check_run("'{one.best.model}'", "12 task.train.run: unknown placeholder `{one.best.model}`");
     check_run("'{late.dir}'", "12 task.train.run: `train` does not wait for `late`");
     check_run("'{train.dir}'", "12 task.train.run: `train` can't name its own folder like that");
     check_run(
@@ -247,6 +263,56 @@ fn placeholders() {
 }
 
 #[test]
+fn placeholders_of_executors() {
+    check(
+        "name = 'x'\nexecutor.e = { kind = 'local', env.X = '{a.result.k} {{b.dir}} {c}' }\n[task.a]\nrun = 'x'\n[task.b]\nafter = 'a'\nrun = 'x'",
+        "2 executor.e.env.X: for the task `a`: `a` can't name its own folder like that\n2 executor.e.env.X: for the task `a`: unknown placeholder `{c}`",
+    );
+    let check_executor = |keys: &str, said: &str| {
+        let text = format!(
+            "name = 'x'\nexecutor.e = {{ kind = 'local', {keys} }}\n[task.a]\nrun = 'x'\nparams.lr = 1\n[task.b]\nafter = 'a'\nrun = 'x'\nparams.lr = 1"
+        );
+        check(&text, said);
+    };
+    check_executor(
+        "env.X = '{lr} {nope}'",
+        "2 executor.e.env.X: for the task `a`: unknown placeholder `{nope}`",
+    );
+    check_executor(
+        "setup = ['echo {dir}', 'load {x}']",
+        "2 executor.e.setup[1]: for the task `a`: unknown placeholder `{x}`",
+    );
+    check_executor(
+        "setup = \"cat <<'EOF'\\n{lr}\\nEOF\"",
+        "2 executor.e.setup: `{lr}` stands in a text whose end mark is quoted: the shell fills nothing in there",
+    );
+    check(
+        "name = 'x'\nexecutor.e = { kind = 'local', setup = 'x {a.dirs}' }\n[task.a]\nexecutor = 'local'\nrun = 'x'\n[task.b]\nexecutor = 'e'\nafter = 'a'\nrun = 'x'",
+        "2 executor.e.setup: `{a.dirs}` is many folders, and no part of a line of `setup`",
+    );
+}
+
+#[test]
+fn what_touches_a_list_of_folders() {
+    let said = "12 task.train.run: `{many.dirs}` stands for the folders of all trials: what touches it would be added to \
+                the first or the last one only";
+    for text in [
+        "cat {many.dirs}/x",
+        "cat /mnt{many.dirs}",
+        "cat --in={many.dirs} x",
+        "cat {many.dirs}\\\"/x\\\"",
+        "cat \\\"{many.dirs}\\\"/x",
+        "cat '{many.dirs}/x'",
+        "cat <{many.dirs}",
+        "cat {lr}{many.dirs}",
+        "cat {many.dirs}{lr}",
+        "cat <<EOF\\n{many.dirs}/x\\nEOF\\n",
+    ] {
+        check_run(&format!("\"{text}\""), said);
+    }
+}
+
+#[test]
 fn placeholders_that_no_shell_can_fill() {
     let check_run = |run: &str, said: &str| {
         let text = format!("name = 'x'\n[task.t]\nparams.v = 1\nrun = \"\"\"{run}\"\"\"");
@@ -261,4 +327,52 @@ fn placeholders_that_no_shell_can_fill() {
         "4 task.t.run: `{v}` stands in backticks that hold a backslash",
     );
     check_run("echo $'{v}'", "4 task.t.run: `{v}` stands in `$'…'`");
+}
+
+#[test]
+fn tiers_that_no_node_has() {
+    check(
+        "name = 'x'\n[task.t]\nrun = 'x'\ncheckpoint.tier = 'shm'",
+        "4 task.t.checkpoint.tier: \"shm\" is no folder of the node",
+    );
+    check(
+        "name = 'x'\n[executor.e]\nkind = 'slurm'\nnodes = 2\n[task.t]\nrun = 'x'\ncheckpoint.tier = '/dev/shm'",
+        "7 task.t.checkpoint.tier: a tier is memory of one node, but executor `e` has `nodes = 2`",
+    );
+}
+
+#[test]
+fn trackers_that_are_not_known() {
+    let check_tracker = |tracker: &str, said: &str| {
+        check(&format!("name = 'x'\n[task.t]\nrun = 'x'\ntracker = {tracker}"), said);
+    };
+    check_tracker(
+        "'wand'",
+        "4 task.t.tracker: expected one of `wandb`, `mlflow`, `tensorboard`, `aim`, found \"wand\"",
+    );
+    check_tracker("['aim', 'aim']", "4 task.t.tracker[1]: `tracker` names it twice");
+    check_tracker(
+        "3",
+        "4 task.t.tracker: expected one of `wandb`, `mlflow`, `tensorboard`, `aim`, found the integer 3",
+    );
+}
+
+#[test]
+fn an_external_checkpointer() {
+    let check_keys = |keys: &str, said: &str| {
+        check(&format!("name = 'x'\n[task.t]\nrun = 'x'\n[task.t.checkpoint]\n{keys}"), said);
+    };
+    check_keys("command = []", "5 task.t.checkpoint.command: the command is empty");
+    check_keys(
+        "command = 3",
+        "5 task.t.checkpoint.command: expected a string or a list of strings, found the integer 3",
+    );
+    check_keys(
+        "command = 'x'\nsignal = 'USR1'",
+        "6 task.t.checkpoint.signal: `command` takes the checkpoints, so no signal asks for them",
+    );
+    check_keys(
+        "resume = ['x', '{nope}']",
+        "5 task.t.checkpoint.resume[1]: unknown placeholder `{nope}`",
+    );
 }

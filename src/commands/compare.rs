@@ -1,0 +1,114 @@
+//! `compare`: what experiments, tasks or trials have in common, in what they differ, and what they came to.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::App;
+use super::results::read;
+use crate::clock;
+use crate::error::{CommandError, ExitCode};
+use crate::git::GitState;
+use crate::package;
+use crate::report::{Page, comparison_text, out, out_json, say};
+use crate::results::{ComparedTrial, Hashes, compare, config_of, representative, space_of};
+use crate::store::ConfigFile;
+
+/// `compare`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  nemo-slurm compare digits-1rsq9thy @\n  nemo-slurm compare @/train/3 @/train/7\n  \
+    nemo-slurm compare a b c --json | jq .config.different"
+)]
+pub struct CompareArgs {
+    /// Two or more of EXPERIMENT[/TASK[/TRIALS]]
+    #[arg(value_name = "TARGET", num_args = 2.., required = true)]
+    pub targets: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Compares targets.
+pub(super) fn compare_targets(app: &App, args: &CompareArgs) -> Result<ExitCode, CommandError> {
+    let mut warnings = Vec::new();
+    let mut all: Vec<ComparedTrial> = Vec::new();
+    for target in &args.targets {
+        let one = compared(app, target, &mut warnings)?;
+        if all.iter().any(|known| known.id == one.id) {
+            let text = format!("`{target}` is `{}`, which is named already", one.id);
+            return Err(CommandError::new(ExitCode::Usage, text)
+                .hinted("`nemo-slurm list` shows the others"));
+        }
+        all.push(one);
+    }
+    let found = compare(&all);
+    if args.json {
+        let trials: BTreeMap<&str, &ComparedTrial> =
+            all.iter().map(|one| (one.id.as_str(), one)).collect();
+        return out_json(&json!({
+            "schema": 1, "trials": trials, "config": found.config, "code": found.code, "metrics": found.metrics,
+            "warnings": warnings,
+        }));
+    }
+    out(&comparison_text(&all, &found, &Page::here(clock::now())))?;
+    for warning in warnings {
+        say(&format!("warning: {warning}"));
+    }
+    Ok(ExitCode::Fine)
+}
+
+/// A target, by the trial that stands for it.
+fn compared(
+    app: &App,
+    text: &str,
+    warnings: &mut Vec<String>,
+) -> Result<ComparedTrial, CommandError> {
+    let (target, stored) = app.find_silently(text)?;
+    let (status, results) = read(app, &stored, &target, Hashes::Unwanted)?;
+    // Two trials of one experiment share most of what is said.
+    for warning in status.warnings.iter().chain(&results.warnings) {
+        if !warnings.contains(warning) {
+            warnings.push(warning.clone());
+        }
+    }
+    let ConfigFile { resolved, git } = match ConfigFile::read(&stored.dir) {
+        Ok(file) => file,
+        Err(error) => {
+            warnings.push(CommandError::from(error).one_line());
+            ConfigFile::default()
+        }
+    };
+    let package = package::of(&stored.dir).map(|package| package.hash);
+    let found = representative(&stored.experiment, &status, &results.trials);
+    let (result, why) = found.ok_or_else(|| {
+        CommandError::new(ExitCode::NotFound, format!("`{target}` has no trials"))
+    })?;
+    let metrics = result.metrics.iter();
+    let task = target.scope.task.as_deref();
+    let is_named = target.scope.trials.is_some();
+    let is_alone = results.trials.len() == 1;
+    Ok(ComparedTrial {
+        id: target.to_string(),
+        task: result.task.clone(),
+        trial: result.trial,
+        state: result.state,
+        why: if is_named && is_alone { "named".to_owned() } else { why },
+        config: config_of(&resolved, result, task),
+        space: if is_named { Vec::new() } else { space_of(&resolved, task) },
+        code: code_of(package, git),
+        metrics: metrics.filter_map(|(name, it)| Some((name.clone(), it.last?))).collect(),
+    })
+}
+
+/// What tells two versions of the code apart.
+fn code_of(package: Option<String>, git: Option<GitState>) -> Vec<(String, Value)> {
+    let mut code = Vec::new();
+    code.extend(package.map(|hash| ("package.hash".to_owned(), json!(hash))));
+    if let Some(git) = git {
+        code.push(("git.commit".to_owned(), json!(git.commit)));
+        code.push(("git.dirty".to_owned(), json!(git.dirty)));
+    }
+    code
+}

@@ -1,0 +1,281 @@
+//! A later generation of an experiment: some of its trials, planned and written down under its claim, before anything is
+//! submitted. What `poll` and `retry` submit again goes this way.
+
+use std::collections::BTreeMap;
+
+use nemo_core::rundir::{PollSpec, TaskSpec};
+use nemo_core::{checksum, durable, open};
+
+use super::retry::changes;
+use super::{App, cluster, outside, prepare};
+use crate::error::{CommandError, ExitCode, IoResultExt};
+use crate::experiment::{Experiment, On, Task};
+use crate::journal::{self, Changed, Event, Journal, Record, Retry, Submitted};
+use crate::plan::{self, JobArray, Limits, Ongoing, OutsideEdge, Plan, Selection};
+use crate::slurm::IndexSet;
+use crate::status::{Remedy, State, Status, TaskStatus, TrialStatus};
+use crate::store::claim::{self, ClaimKind};
+use crate::store::{Claim, ClaimError, Stored, TakeOver};
+
+/// Trials by task.
+pub(super) type ChosenTrials = BTreeMap<String, IndexSet>;
+
+/// The claim on the experiment, to submit some of it; none while another process works on it. Nothing is ever submitted for
+/// a wrapped job.
+pub(super) fn claim_unless_held(stored: &Stored) -> Result<Option<Claim>, CommandError> {
+    if stored.is_wrapped() {
+        return Ok(None);
+    }
+    let taken = claim::take(&stored.dir, ClaimKind::Submission, TakeOver::FromTheDead, &|_| ());
+    match taken {
+        Ok(claim) => Ok(Some(claim)),
+        Err(ClaimError::Held { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether the submission of a later generation was interrupted. The first submission is continued by a person, who knows of it.
+pub(super) fn is_interrupted(journal: &[Event]) -> bool {
+    let last = journal::plans(journal).map(|plan| plan.generation).max().unwrap_or(0);
+    last > 0
+        && journal::refusal(journal).is_none()
+        && journal::is_generation_complete(journal, 0)
+        && !journal::is_complete(journal)
+}
+
+/// These trials as the generation that comes next, with what a retry changes of them. What the experiment waits for outside
+/// may have come meanwhile, may run again, or may have failed: then it is an error.
+pub(super) fn selection(
+    app: &App,
+    stored: &Stored,
+    status: &Status,
+    trials: ChosenTrials,
+    retry: Option<&Retry>,
+) -> Result<Selection, CommandError> {
+    Ok(Selection {
+        ongoing: ongoing(stored, status, &trials),
+        generation: next(stored),
+        separate: separate(stored, &trials, retry),
+        outside: outside_of(app, stored, &trials)?,
+        trials,
+        earlier_arrays: earlier_arrays(&stored.experiment, &stored.journal),
+    })
+}
+
+/// What the chosen trials must not run beside, where their task limits how many run at once: Slurm's own limit is one of each
+/// array. A retry while others of the task still run would be above it.
+fn ongoing(stored: &Stored, status: &Status, chosen: &ChosenTrials) -> BTreeMap<String, Ongoing> {
+    let tasks = stored.experiment.tasks.iter().zip(&status.tasks);
+    let limited = tasks.filter(|(task, _)| task.concurrent.is_some());
+    let of_task = |(task, seen): (&Task, &TaskStatus)| {
+        let chosen = chosen.get(&task.name)?;
+        let others: Vec<&TrialStatus> =
+            seen.trials.iter().filter(|trial| !chosen.contains(trial.index)).collect();
+        let arrays = journal::submitted_arrays(&stored.journal);
+        let own = arrays.iter().filter(|array| array.task == task.name);
+        let mut ongoing = Ongoing::default();
+        for array in own {
+            add_ongoing(&mut ongoing, &stored.journal, array, &others);
+        }
+        (ongoing.at_once > 0).then(|| (task.name.clone(), ongoing))
+    };
+    limited.filter_map(of_task).collect()
+}
+
+/// Adds those of an array that may still run. The whole array is waited for, unless it also has trials that may stay in the
+/// queue for ever.
+fn add_ongoing(
+    ongoing: &mut Ongoing,
+    journal: &[Event],
+    array: &Submitted<'_>,
+    trials: &[&TrialStatus],
+) {
+    let id = array.job.to_string();
+    let in_array = |trial: &&&TrialStatus| {
+        let job = trial.slurm_job.as_deref().and_then(|job| job.split('_').next());
+        array.trials.contains(trial.index) && job == Some(id.as_str())
+    };
+    let own: Vec<&&TrialStatus> = trials.iter().filter(in_array).collect();
+    let may_run =
+        |trial: &&&TrialStatus| !trial.state.is_final() && trial.remedy != Some(Remedy::Resubmit);
+    let alive: Vec<u32> = own.iter().copied().filter(may_run).map(|trial| trial.index).collect();
+    if alive.is_empty() {
+        return;
+    }
+    let throttle = journal::planned_array_of(journal, array.job).and_then(|array| array.throttle);
+    let n_alive = u32::try_from(alive.len()).unwrap_or(u32::MAX);
+    ongoing.at_once += throttle.map_or(n_alive, |throttle| throttle.get().min(n_alive));
+    if own.iter().any(|trial| trial.state == State::Blocked) {
+        let index = |trial: u32| trial.saturating_sub(array.offset);
+        ongoing.jobs.extend(alive.into_iter().map(|trial| format!("{id}_{}", index(trial))));
+    } else {
+        ongoing.jobs.push(id);
+    }
+}
+
+/// Only tasks without a parent wait for what is outside: where none of them is chosen, nobody is asked.
+fn outside_of(
+    app: &App,
+    stored: &Stored,
+    trials: &ChosenTrials,
+) -> Result<Vec<OutsideEdge>, CommandError> {
+    let mut roots = stored.experiment.tasks.iter().filter(|task| task.after.is_empty());
+    if roots.any(|task| trials.contains_key(&task.name)) {
+        outside::resolve_again(app, stored)
+    } else {
+        Ok(Vec::new())
+    }
+}
+
+/// The trials that run in another way than they were submitted, by task.
+fn separate(
+    stored: &Stored,
+    trials: &ChosenTrials,
+    retry: Option<&Retry>,
+) -> BTreeMap<String, Vec<IndexSet>> {
+    let of_task = |(task, trials): (&String, &IndexSet)| {
+        let earlier = journal::last_retries(&stored.journal, task);
+        let mut sets: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+        for trial in trials.iter() {
+            let changed = match retry {
+                Some(retry) => retry.changed(task, trial),
+                None => earlier.get(&trial).and_then(|retry| retry.changed),
+            };
+            if let Some(changed) = changed {
+                sets.entry(&changed.spec).or_default().push(trial);
+            }
+        }
+        (task.clone(), sets.into_values().map(|trials| trials.into_iter().collect()).collect())
+    };
+    trials.iter().map(of_task).collect()
+}
+
+/// The number of the generation that comes next.
+pub(super) fn next(stored: &Stored) -> u32 {
+    journal::last_generation(&stored.journal) + 1
+}
+
+/// Plans a generation on Slurm, and writes that down: from here on it is a submission like the first one. None if the
+/// experiment is of a version that did not say which harness its jobs run.
+pub(super) fn plan(
+    app: &App,
+    stored: &mut Stored,
+    selected: &Selection,
+    claim: &Claim,
+    retry: Option<Retry>,
+) -> Result<Option<Plan>, CommandError> {
+    let plan = new_plan(app, stored, selected)?;
+    for array in &plan.arrays {
+        let changed = changed_in(stored, array, retry.as_ref());
+        let Some(programs) = programs(stored, array, changed) else { return Ok(None) };
+        write_script(stored, array, changed, &programs)?;
+    }
+    record(stored, claim, plan.clone(), retry)?;
+    Ok(Some(plan))
+}
+
+/// The plan of a generation, checked. Nothing is written.
+pub(super) fn new_plan(
+    app: &App,
+    stored: &Stored,
+    selected: &Selection,
+) -> Result<Plan, CommandError> {
+    let facts = cluster::facts_or_similar(app, stored.experiment.cluster())?;
+    let limits = Limits { max_array: facts.max_array };
+    let plan = Plan::new(&stored.experiment, selected, limits)?;
+    match plan::check(&stored.experiment, selected, &plan, limits).first() {
+        None => Ok(plan),
+        Some(note) => {
+            let text = format!("the plan is not valid: {note}");
+            Err(CommandError::new(ExitCode::Refused, text)
+                .hinted("this is an error of nemo-slurm; nothing was submitted"))
+        }
+    }
+}
+
+/// Writes a plan into the journal, durably.
+pub(super) fn record(
+    stored: &mut Stored,
+    claim: &Claim,
+    plan: Plan,
+    retry: Option<Retry>,
+) -> Result<(), CommandError> {
+    let path = stored.dir.journal();
+    let events = std::mem::take(&mut stored.journal);
+    let mut journal = Journal::open(&path, events, claim)?;
+    journal.check_claim()?;
+    journal.record(prepare::submitter())?;
+    journal.record(Event::Planned { plan, retry })?;
+    journal.sync()?;
+    stored.journal = journal.events().to_vec();
+    Ok(())
+}
+
+/// What is changed of the trials of an array: of all of them the same.
+fn changed_in<'a>(
+    stored: &'a Stored,
+    array: &JobArray,
+    retry: Option<&'a Retry>,
+) -> Option<&'a Changed> {
+    let first = array.trials.first()?;
+    match retry {
+        Some(retry) => retry.changed(&array.task, first),
+        None => journal::last_retries(&stored.journal, &array.task).get(&first)?.changed,
+    }
+}
+
+/// The programs of an array's jobs; none if its task does not say which.
+fn programs(stored: &Stored, array: &JobArray, changed: Option<&Changed>) -> Option<PollSpec> {
+    let task = stored.dir.task(&array.task);
+    let path = changed.map_or_else(|| task.spec(), |changed| task.0.join(&changed.spec));
+    let spec: TaskSpec = checksum::from_slice(&open::read(&path).ok()?).ok()?;
+    spec.poll
+}
+
+fn write_script(
+    stored: &Stored,
+    array: &JobArray,
+    changed: Option<&Changed>,
+    programs: &PollSpec,
+) -> Result<(), CommandError> {
+    let (task, set) = (&array.task, changed.map(|changed| &changed.set));
+    let experiment = changes::changed_experiment(stored, task, set)?;
+    let spec = changed.map(|changed| changed.spec.as_str());
+    let (id, dir) = (stored.id.as_str(), &stored.dir);
+    let text = prepare::array_script(&experiment, id, dir, array, (&programs.harness, spec));
+    let path = stored.dir.task(&array.task).script(array.index);
+    let text = text.unwrap_or_default();
+    Ok(durable::replace_file_durably(&path, text.as_bytes()).at("write", &path)?)
+}
+
+/// Whether nothing that a trial waits for is still to come, but for what is submitted with it.
+pub(super) fn is_free(
+    task: &Task,
+    trial: u32,
+    tasks: &[TaskStatus],
+    chosen: &ChosenTrials,
+) -> bool {
+    task.after.iter().all(|dependency| {
+        let Some(parent) = tasks.iter().find(|parent| parent.name == dependency.task) else {
+            return false;
+        };
+        let is_chosen =
+            |index: u32| chosen.get(&parent.name).is_some_and(|trials| trials.contains(index));
+        let mut parents = parent.trials.iter().filter(|parent| !is_chosen(parent.index));
+        match dependency.on {
+            On::Ok => parents.all(|parent| parent.state == State::Completed),
+            On::Each => parents
+                .filter(|parent| parent.index == trial)
+                .all(|parent| parent.state == State::Completed),
+            On::Any | On::Failed => parents.all(TrialStatus::is_final),
+        }
+    })
+}
+
+fn earlier_arrays(experiment: &Experiment, journal: &[Event]) -> BTreeMap<String, usize> {
+    let count = |task: &Task| {
+        let own = journal::planned_arrays(journal).filter(|array| array.task == task.name);
+        (task.name.clone(), own.count())
+    };
+    experiment.tasks.iter().map(count).collect()
+}

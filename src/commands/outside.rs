@@ -1,0 +1,218 @@
+//! What an experiment waits for outside of itself, resolved whenever trials of it are submitted: from our own records, and for
+//! jobs of others from what Slurm knows now. What is done needs no dependency; what Slurm may have forgotten is never named to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nemo_core::lines;
+use nemo_core::rundir::AttemptRecord;
+
+use super::status::look;
+use super::{App, prepare};
+use crate::error::{CommandError, ExitCode, IoResultExt};
+use crate::experiment::{Experiment, On, Outside};
+use crate::journal;
+use crate::plan::{OutsideEdge, Relation};
+use crate::slurm::{Client, JobId, JobPhase, JobState, SlurmError};
+use crate::status::{State, Status, TrialStatus};
+use crate::store::Stored;
+
+/// Finds what a new experiment waits for. Names of experiments become ids, so that a later one of the same name is not meant.
+pub(super) fn resolve(
+    app: &App,
+    experiment: &mut Experiment,
+) -> Result<Vec<OutsideEdge>, CommandError> {
+    edges(app, experiment, None)
+}
+
+/// What an experiment that was submitted before still waits for. A job of others that was known then may be forgotten now.
+pub(super) fn resolve_again(app: &App, stored: &Stored) -> Result<Vec<OutsideEdge>, CommandError> {
+    edges(app, &mut stored.experiment.clone(), Some(stored))
+}
+
+fn edges(
+    app: &App,
+    experiment: &mut Experiment,
+    before: Option<&Stored>,
+) -> Result<Vec<OutsideEdge>, CommandError> {
+    let mut edges = Vec::new();
+    let cluster = experiment.cluster().map(str::to_owned);
+    let slurm = app.slurm.on_cluster(cluster.as_deref());
+    let has_local_root =
+        experiment.tasks.iter().any(|task| task.after.is_empty() && experiment.is_local(task));
+    for dependency in &mut experiment.after {
+        let jobs = match &mut dependency.of {
+            Outside::Experiment(name) => {
+                let (target, stored) = app.find(name)?;
+                *name = target.id.to_string();
+                if stored.experiment.cluster() != cluster.as_deref() {
+                    return Err(refused(format!("`{name}` is on another cluster"), None));
+                }
+                of_experiment(app, &stored, dependency.on)?
+            }
+            Outside::SlurmJob(job) => of_job(&slurm, JobId(*job), dependency.on, before)?,
+        };
+        if has_local_root && !jobs.is_empty() {
+            let text = format!("on this machine nothing can wait for {}", dependency.what());
+            return Err(refused(text, Some("submit it again once that is over".to_owned())));
+        }
+        let on = if dependency.on == On::Any { Relation::AfterAny } else { Relation::AfterOk };
+        edges.extend(jobs.into_iter().map(|job| OutsideEdge { on, job }));
+    }
+    Ok(edges)
+}
+
+fn refused(text: String, hint: Option<String>) -> CommandError {
+    let error = CommandError::new(ExitCode::Usage, text);
+    match hint {
+        Some(hint) => error.hinted(hint),
+        None => error,
+    }
+}
+
+/// The jobs of another experiment that are still to be waited for.
+fn of_experiment(app: &App, stored: &Stored, on: On) -> Result<Vec<String>, CommandError> {
+    let status = look(app, stored)?;
+    let id = &stored.id;
+    let all = || status.tasks.iter().flat_map(|task| &task.trials);
+    let is_lost = |trial: &TrialStatus| {
+        trial.state.is_final() && trial.state != State::Completed && !trial.is_brought_back()
+    };
+    if on == On::Ok
+        && let Some(lost) = all().find(|trial| is_lost(trial))
+    {
+        let text = format!(
+            "experiment `{id}`, which this one waits for, has a trial that is {}",
+            lost.state.as_str()
+        );
+        let hint =
+            format!("`nemo-slurm retry {id}` runs it again; or wait for it with on = \"any\"");
+        return Err(refused(text, Some(hint)));
+    }
+    if all().all(|trial| trial.state.is_final()) {
+        return Ok(Vec::new());
+    }
+    if status.experiment.stale {
+        let text =
+            format!("Slurm gave no answer about experiment `{id}`, which this one waits for");
+        return Err(CommandError::new(ExitCode::NoAnswer, text));
+    }
+    if !prepare::is_on_slurm(&stored.experiment) || !journal::is_complete(&stored.journal) {
+        let text =
+            format!("experiment `{id}` has no jobs that Slurm could wait for, and is not over");
+        return Err(refused(text, Some(format!("`nemo-slurm wait {id}` waits for it"))));
+    }
+    open_jobs(stored, &status)
+}
+
+/// The jobs of trials that are not over: whole arrays, where each of their trials is of them still.
+fn open_jobs(stored: &Stored, status: &Status) -> Result<Vec<String>, CommandError> {
+    let mut jobs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for trial in status.tasks.iter().flat_map(|task| &task.trials) {
+        if trial.state.is_final() && !trial.is_brought_back() {
+            continue;
+        }
+        let Some(job) = &trial.slurm_job else {
+            let text =
+                format!("a trial of experiment `{}` has no job that can be waited for", stored.id);
+            let hint = format!("`nemo-slurm poll {}` may give it one", stored.id);
+            return Err(refused(text, Some(hint)));
+        };
+        let array = job.split('_').next().unwrap_or(job).to_owned();
+        jobs.entry(array).or_default().insert(job.clone());
+    }
+    let arrays = journal::submitted_arrays(&stored.journal);
+    let is_whole = |array: &str, open: &BTreeSet<String>| {
+        let own = arrays.iter().find(|own| own.job.to_string() == array);
+        own.is_some_and(|own| own.trials.count() == open.len())
+    };
+    let named = jobs.into_iter().flat_map(|(array, open)| {
+        if is_whole(&array, &open) { vec![array] } else { open.into_iter().collect() }
+    });
+    Ok(named.collect())
+}
+
+/// A job that somebody else submitted, if it is still to be waited for.
+fn of_job(
+    slurm: &Client,
+    job: JobId,
+    on: On,
+    before: Option<&Stored>,
+) -> Result<Vec<String>, CommandError> {
+    let known = slurm.show(&job.to_string())?;
+    let mut states: Vec<JobState> = known.rows.iter().map(|row| row.state.clone()).collect();
+    if states.is_empty() {
+        states = accounted(slurm, job)?;
+    }
+    if states.is_empty() {
+        return forgotten(job, on, before).map(|()| Vec::new());
+    }
+    if states.iter().any(|state| state.phase() != JobPhase::Ended) {
+        return Ok(vec![job.to_string()]);
+    }
+    match states.iter().find(|state| **state != JobState::Completed) {
+        Some(state) if on == On::Ok => {
+            let text = format!("job {job}, which this experiment waits for, ended as {state}");
+            let hint = format!("wait for its end alone: {{ slurm_job = {job}, on = \"any\" }}");
+            Err(refused(text, Some(hint)))
+        }
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// A job that nobody knows. Before the first submission that is a slip. Later it is over for sure; how it ended may be known
+/// from what has run since.
+fn forgotten(job: JobId, on: On, before: Option<&Stored>) -> Result<(), CommandError> {
+    let Some(stored) = before else {
+        let text = format!("Slurm knows no job {job}, which this experiment waits for");
+        let hint = "correct `slurm_job`, or take it out if that job was over long ago".to_owned();
+        return Err(refused(text, Some(hint)));
+    };
+    if on == On::Any || had_completed(stored, job)? {
+        return Ok(());
+    }
+    let text = format!(
+        "Slurm no longer knows job {job}, which experiment `{}` waits for: whether it completed is not known",
+        stored.id
+    );
+    let path = stored.dir.experiment_toml();
+    let hint = format!(
+        "if it did, take it out of `{}`, and submit that as a new experiment",
+        path.display()
+    );
+    Err(refused(text, Some(hint)))
+}
+
+/// Whether a job had completed for sure: at an earlier submission it was not to be waited for any more, or what waited for
+/// it has run.
+fn had_completed(stored: &Stored, job: JobId) -> Result<bool, CommandError> {
+    let job = job.to_string();
+    let roots = || stored.experiment.tasks.iter().filter(|task| task.after.is_empty());
+    let is_root = |name: &str| roots().any(|task| task.name == name);
+    let mut arrays = journal::planned_arrays(&stored.journal).filter(|array| is_root(&array.task));
+    if arrays.any(|array| array.outside.iter().all(|edge| edge.job != job)) {
+        return Ok(true);
+    }
+    for task in roots() {
+        for trial in 0..task.n_trials {
+            let path = stored.dir.task(&task.name).trial(trial).attempts();
+            let records: Vec<AttemptRecord> = lines::read(&path).at("read", &path)?.rows;
+            if records.iter().any(|record| record.as_start().is_some()) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// The last states of a job and its array tasks in the accounts.
+fn accounted(slurm: &Client, job: JobId) -> Result<Vec<JobState>, CommandError> {
+    let rows = match slurm.accounting(&[job], 0) {
+        Err(SlurmError::AccountingOff) => return Ok(Vec::new()),
+        rows => rows?.rows,
+    };
+    let mut last: BTreeMap<String, JobState> = BTreeMap::new();
+    for row in rows {
+        last.insert(format!("{:?}", row.tasks), row.state);
+    }
+    Ok(last.into_values().collect())
+}

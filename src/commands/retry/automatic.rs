@@ -1,0 +1,307 @@
+//! `retry` of the file: failed trials are retried by themselves, as often as its rules say. `poll` carries it out, and so
+//! do the jobs at their ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nemo_core::rundir::requests;
+use nemo_core::scope::Scope;
+
+use super::advise::{FactSources, FailedTrial, by_rule, failed};
+use super::changes::{self, WantedChanges};
+use super::{Wanted, begin, carry_out, choice};
+use crate::commands::App;
+use crate::commands::control::{self, TrialKey};
+use crate::commands::generation;
+use crate::error::CommandError;
+use crate::experiment::{ChangedKeys, RetryRule, Task, rule_for};
+use crate::journal::{self, Event, RetriedTrials, Retry, Submitted};
+use crate::slurm::IndexSet;
+use crate::status::{self, Request, State, Status, TrialStatus};
+use crate::store::{Stored, Target};
+use crate::trial_error;
+
+/// A trial that was retried by itself.
+pub(in crate::commands) struct RetriedByRule {
+    pub(in crate::commands) task: String,
+    pub(in crate::commands) index: u32,
+    /// Its new job; none on this machine.
+    pub(in crate::commands) job: Option<String>,
+    pub(in crate::commands) why: String,
+}
+
+/// Retries what failed and whose rule is not used up, unless somebody has cancelled or paused it. The status must be of all
+/// folders: what a trial failed of, and how many attempts it had, follows from its own.
+pub(in crate::commands) fn retry_due(
+    app: &App,
+    stored: &Stored,
+    target: &Target,
+    status: &Status,
+) -> Result<Vec<RetriedByRule>, CommandError> {
+    let Some(status) = with_errors(stored, status) else { return Ok(Vec::new()) };
+    if due_now(stored, &status, &target.scope, &control::requests(stored)?).is_empty() {
+        return Ok(Vec::new());
+    }
+    let Some(claim) = generation::claim_unless_held(stored)? else { return Ok(Vec::new()) };
+    // Another process may have written until now.
+    let mut now = app.home.load(&stored.id)?;
+    if now.journal.len() != stored.journal.len() || now.damage.is_some() {
+        return Ok(Vec::new());
+    }
+    // So may somebody who wants no retry.
+    let requests = control::requests(stored)?;
+    let due = due_now(stored, &status, &target.scope, &requests);
+    let wanted = wanted(app, stored, target, &status, &due, &requests)?;
+    if wanted.choice.is_empty() {
+        return Ok(Vec::new());
+    }
+    let generation = begin(app, &mut now, &claim, &status, &wanted)?;
+    carry_out(app, &mut now, &claim)?;
+    let retried = due.iter().filter(|it| wanted.choice.is_wanted(it.0.0, it.0.1.index));
+    let arrays = journal::submitted_arrays(&now.journal);
+    let is_new =
+        |array: &&Submitted<'_>| journal::generation_of(&now.journal, array.token) == generation;
+    let new: Vec<&Submitted<'_>> = arrays.iter().filter(is_new).collect();
+    Ok(retried.map(|it| reported(&new, it, &wanted.retry)).collect())
+}
+
+/// What [`retry_due`] would retry.
+pub(in crate::commands) fn foretold(
+    app: &App,
+    stored: &Stored,
+    target: &Target,
+    status: &Status,
+) -> Result<Vec<RetriedByRule>, CommandError> {
+    let Some(status) = with_errors(stored, status) else { return Ok(Vec::new()) };
+    let requests = control::requests(stored)?;
+    let due = due_now(stored, &status, &target.scope, &requests);
+    if due.is_empty() {
+        return Ok(Vec::new());
+    }
+    let wanted = wanted(app, stored, target, &status, &due, &requests)?;
+    let retried = due.iter().filter(|it| wanted.choice.is_wanted(it.0.0, it.0.1.index));
+    Ok(retried.map(|it| reported(&[], it, &wanted.retry)).collect())
+}
+
+/// Whether a failed trial is to be retried by itself, as soon as somebody looks after it, or resumes it: then nothing is
+/// over of the target that means it, or what it has blocked.
+pub(in crate::commands) fn is_due(
+    stored: &Stored,
+    status: &Status,
+    target: &Target,
+) -> Result<bool, CommandError> {
+    let Some(seen) = with_errors(stored, status) else { return Ok(false) };
+    let due = due(stored, &seen, &control::requests(stored)?);
+    let parents = parents_of_blocked(stored, status, &target.scope);
+    let mut trials = due.iter().map(|it| it.0);
+    Ok(trials.any(|it| target.scope.covers(it.0, it.1.index) || parents.contains(it.0)))
+}
+
+/// The failed trials that are to be retried by themselves, now or once somebody resumes them: they are not over.
+pub(in crate::commands) fn due_trials(
+    stored: &Stored,
+    status: &Status,
+) -> Result<BTreeSet<TrialKey>, CommandError> {
+    let Some(seen) = with_errors(stored, status) else { return Ok(BTreeSet::new()) };
+    let due = due(stored, &seen, &control::requests(stored)?);
+    Ok(due.iter().map(|it| (it.0.0.to_owned(), it.0.1.index)).collect())
+}
+
+/// The tasks whose retry would also run again something that the scope means.
+fn parents_of_blocked<'a>(stored: &'a Stored, status: &Status, scope: &Scope) -> BTreeSet<&'a str> {
+    let is_blocked = status::meant(status, scope).any(|(_, trial)| trial.state == State::Blocked);
+    let mut parents = BTreeSet::new();
+    // Each task comes after those that it waits for.
+    for task in stored.experiment.tasks.iter().rev().filter(|_| is_blocked) {
+        if scope.covers_task(&task.name) || parents.contains(&*task.name) {
+            parents.extend(task.after.iter().map(|dependency| &*dependency.task));
+        }
+    }
+    parents
+}
+
+/// Whether any failed trial has a rule that is not used up: only then it matters why it failed.
+pub(in crate::commands) fn may_be_due(stored: &Stored, status: &Status) -> bool {
+    let is_whole = stored.damage.is_none() && journal::is_complete(&stored.journal);
+    is_whole && !changes::is_out_of_time(stored) && !candidates(stored, status).is_empty()
+}
+
+/// The failed trials for which a rule may be left.
+fn candidates(stored: &Stored, status: &Status) -> BTreeSet<TrialKey> {
+    let with_rules = stored.experiment.tasks.iter().filter(|task| !task.retry.is_empty());
+    let mut candidates = BTreeSet::new();
+    for task in with_rules {
+        let retried = retried_groups(&stored.journal, &task.name);
+        let failed = failed(status, |name, trial| name == task.name && trial.is_final());
+        // Nobody but a person gives an experiment more time than its file does.
+        let has_time = |trial: &TrialStatus| {
+            trial.state != State::Timeout || stored.experiment.timeout.is_none()
+        };
+        let open =
+            failed.iter().filter(|it| has_time(it.1) && has_rule(task, &retried, it.1.index));
+        candidates.extend(open.map(|it| (task.name.clone(), it.1.index)));
+    }
+    candidates
+}
+
+/// Whether a rule of the task is not used up by a trial.
+fn has_rule(task: &Task, retried: &[&RetriedTrials], trial: u32) -> bool {
+    task.retry.iter().any(|(name, rule)| n_automatic(retried, trial, name) < rule.times)
+}
+
+/// A failed trial, and the rule by which it is retried.
+pub(super) type DueTrial<'a> = (FailedTrial<'a>, &'a str, &'a RetryRule);
+
+/// The status with the errors of those trials for which a rule may be left, if there are any.
+fn with_errors(stored: &Stored, status: &Status) -> Option<Status> {
+    if !may_be_due(stored, status) {
+        return None;
+    }
+    let candidates = candidates(stored, status);
+    let mut status = status.clone();
+    let is_candidate =
+        |task: &str, trial: &TrialStatus| candidates.contains(&(task.to_owned(), trial.index));
+    trial_error::set_errors_of(&mut status, stored, &is_candidate);
+    Some(status)
+}
+
+/// The failed trials that their rules retry, but for those that somebody has cancelled. The status must tell their errors.
+fn due<'a>(stored: &'a Stored, status: &'a Status, requests: &[Request]) -> Vec<DueTrial<'a>> {
+    let candidates = candidates(stored, status);
+    let is_candidate = |task: &str, trial: &TrialStatus| {
+        candidates.contains(&(task.to_owned(), trial.index))
+            && !requests::is_cancelled(requests, task, trial.index)
+    };
+    let tasks = stored.experiment.tasks.iter().filter(|task| !task.retry.is_empty());
+    let tasks: BTreeMap<&str, (&Task, Vec<&RetriedTrials>)> = tasks
+        .map(|task| (&*task.name, (task, retried_groups(&stored.journal, &task.name))))
+        .collect();
+    let of = |it: FailedTrial<'a>| {
+        let (task, retried) = tasks.get(it.0)?;
+        let (name, rule) = rule_for(&task.retry, it.2)?;
+        (n_automatic(retried, it.1.index, name) < rule.times).then_some((it, name, rule))
+    };
+    failed(status, is_candidate).into_iter().filter_map(of).collect()
+}
+
+/// Those of a scope that nobody has paused.
+fn due_now<'a>(
+    stored: &'a Stored,
+    status: &'a Status,
+    scope: &Scope,
+    requests: &[Request],
+) -> Vec<DueTrial<'a>> {
+    let mut due = due(stored, status, requests);
+    due.retain(|((task, trial, _), ..)| {
+        let is_paused = requests::pause(requests, task, trial.index).is_some();
+        scope.covers(task, trial.index) && !is_paused
+    });
+    due
+}
+
+/// All retries of a task, oldest first. A rule's retry that Slurm refused is one too: it would be refused for ever.
+fn retried_groups<'a>(journal: &'a [Event], task: &str) -> Vec<&'a RetriedTrials> {
+    let refused = journal::refused_generations(journal);
+    let mut retried = Vec::new();
+    for event in journal {
+        let Event::Planned { plan, retry: Some(retry) } = event else { continue };
+        let was_refused = refused.contains(&plan.generation);
+        let groups = retry.trials.get(task).into_iter().flatten();
+        retried.extend(groups.filter(|group| !was_refused || group.rule.is_some()));
+    }
+    retried
+}
+
+/// How often a rule has retried a trial since a person did.
+fn n_automatic(retried: &[&RetriedTrials], trial: u32, rule: &str) -> u32 {
+    let groups = retried.iter().filter(|group| group.trials.contains(trial));
+    groups.fold(0, |count, group| match &group.rule {
+        None => 0,
+        Some(name) => count + u32::from(name == rule),
+    })
+}
+
+/// The due trials, with what their rules change.
+fn wanted(
+    app: &App,
+    stored: &Stored,
+    target: &Target,
+    status: &Status,
+    due: &[DueTrial<'_>],
+    requests: &[Request],
+) -> Result<Wanted, CommandError> {
+    let sources = FactSources::for_rules(app, stored, due)?;
+    let mut each: BTreeMap<TrialKey, ChangedKeys> = BTreeMap::new();
+    for (failure, _, rule) in due {
+        let set = by_rule(&sources, *failure, rule)?;
+        each.insert((failure.0.to_owned(), failure.1.index), set);
+    }
+    let refused = refused(status, &each, requests);
+    let is_failed = [State::Failed, State::Timeout];
+    let choice = choice::choose(&stored.experiment, &target.scope, &is_failed, &refused, status);
+    let changes = WantedChanges { each, ..WantedChanges::default() };
+    let generation = generation::next(stored);
+    let retry = changes::assign(choice.retry(status), generation, stored, &choice, &changes);
+    Ok(Wanted { retry: with_rules(retry, due), choice, advice: None })
+}
+
+/// The trials that are not retried: all that failed and are not due, and what somebody has cancelled.
+fn refused(
+    status: &Status,
+    due: &BTreeMap<TrialKey, ChangedKeys>,
+    requests: &[Request],
+) -> BTreeMap<TrialKey, String> {
+    let tasks = status.tasks.iter();
+    let all = tasks.flat_map(|task| task.trials.iter().map(|trial| (&*task.name, trial)));
+    let is_refused = |(task, trial): &(&str, &TrialStatus)| match trial.state {
+        State::Failed | State::Timeout => !due.contains_key(&((*task).to_owned(), trial.index)),
+        State::Blocked => requests::is_cancelled(requests, task, trial.index),
+        State::Running
+        | State::Pending
+        | State::Preempted
+        | State::Paused
+        | State::Unknown
+        | State::Completed
+        | State::Cancelled => false,
+    };
+    let refused = all.filter(is_refused);
+    refused.map(|(task, trial)| ((task.to_owned(), trial.index), String::new())).collect()
+}
+
+/// Says of each trial by which rule it is retried.
+fn with_rules(retry: Retry, due: &[DueTrial<'_>]) -> Retry {
+    let rules: BTreeMap<(&str, u32), &str> =
+        due.iter().map(|it| ((it.0.0, it.0.1.index), it.1)).collect();
+    let rule_of = |task: &str, trial: u32| rules.get(&(task, trial)).map(ToString::to_string);
+    let split = |task: &str, group: RetriedTrials| -> Vec<RetriedTrials> {
+        let mut by_rule: BTreeMap<Option<String>, Vec<u32>> = BTreeMap::new();
+        for trial in group.trials.iter() {
+            by_rule.entry(rule_of(task, trial)).or_default().push(trial);
+        }
+        let part = |(rule, trials): (Option<String>, Vec<u32>)| {
+            let trials: IndexSet = trials.into_iter().collect();
+            RetriedTrials { trials, rule, ..group.clone() }
+        };
+        by_rule.into_iter().map(part).collect()
+    };
+    let of_task = |(task, groups): (String, Vec<RetriedTrials>)| {
+        let groups = groups.into_iter().flat_map(|group| split(&task, group)).collect();
+        (task, groups)
+    };
+    Retry { trials: retry.trials.into_iter().map(of_task).collect() }
+}
+
+fn reported(
+    arrays: &[&Submitted<'_>],
+    ((task, trial, class), ..): &DueTrial<'_>,
+    retry: &Retry,
+) -> RetriedByRule {
+    let own = arrays.iter().find(|array| array.task == *task && array.trials.contains(trial.index));
+    let job =
+        own.map(|array| format!("{}_{}", array.job, trial.index.saturating_sub(array.offset)));
+    let set = retry.changed(task, trial.index).map(|changed| &changed.set);
+    let keys: Vec<String> =
+        set.into_iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
+    let with = if keys.is_empty() { String::new() } else { format!(", with {}", keys.join(" ")) };
+    let why = format!("it failed: {}{with}", class.as_str());
+    RetriedByRule { task: (*task).to_owned(), index: trial.index, job, why }
+}

@@ -1,0 +1,203 @@
+//! Which trials are retried: those that are over as asked for and may run now, and those that were blocked by them. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nemo_core::scope::Scope;
+use serde::Serialize;
+
+use crate::commands::control::TrialKey;
+use crate::commands::generation::{ChosenTrials, is_free};
+use crate::experiment::{Experiment, On, Task};
+use crate::journal::{RetriedTrials, Retry};
+use crate::slurm::IndexSet;
+use crate::status::{State, Status, TaskStatus, TrialStatus};
+
+/// What is retried, and what is not.
+#[derive(Debug, Default)]
+pub(super) struct Choice {
+    wanted: ChosenTrials,
+    blocked: ChosenTrials,
+    /// What the target means and is left as it is, though it did not complete.
+    pub(super) left: Vec<LeftAlone>,
+}
+
+/// Trials that are left alone for one reason.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct LeftAlone {
+    pub(super) task: String,
+    pub(super) trials: IndexSet,
+    pub(super) why: String,
+}
+
+impl Choice {
+    pub(super) fn is_empty(&self) -> bool {
+        self.wanted.is_empty()
+    }
+
+    pub(super) fn n_wanted(&self) -> usize {
+        self.wanted.values().map(IndexSet::count).sum()
+    }
+
+    pub(super) fn n_blocked(&self) -> usize {
+        self.blocked.values().map(IndexSet::count).sum()
+    }
+
+    /// Whether a trial was asked for, and not only blocked by one that was.
+    pub(super) fn is_wanted(&self, task: &str, trial: u32) -> bool {
+        self.wanted.get(task).is_some_and(|trials| trials.contains(trial))
+    }
+
+    /// All trials of the new generation.
+    pub(super) fn trials(&self) -> ChosenTrials {
+        together(&self.wanted, &self.blocked)
+    }
+
+    /// The chosen trials of which it is not certain that no job of theirs is left.
+    pub(super) fn open(&self, status: &Status) -> BTreeSet<TrialKey> {
+        let chosen = self.trials();
+        let mut open = BTreeSet::new();
+        for (task, trial) in each(status, &chosen) {
+            if !trial.is_final() {
+                open.insert((task.to_owned(), trial.index));
+            }
+        }
+        open
+    }
+
+    /// What the journal says of it.
+    pub(super) fn retry(&self, status: &Status) -> Retry {
+        let chosen = self.trials();
+        let mut groups: BTreeMap<&str, BTreeMap<u32, Vec<u32>>> = BTreeMap::new();
+        for (task, trial) in each(status, &chosen) {
+            let of_task = groups.entry(task).or_default();
+            of_task.entry(next_attempt(trial)).or_default().push(trial.index);
+        }
+        let group = |(from_attempt, trials): (u32, Vec<u32>)| RetriedTrials {
+            from_attempt,
+            trials: trials.into_iter().collect(),
+            changed: None,
+            rule: None,
+        };
+        let of_task = |(task, groups): (&str, BTreeMap<u32, Vec<u32>>)| {
+            (task.to_owned(), groups.into_iter().map(group).collect())
+        };
+        Retry { trials: groups.into_iter().map(of_task).collect() }
+    }
+}
+
+/// The number of a trial's next attempt.
+fn next_attempt(trial: &TrialStatus) -> u32 {
+    let numbers = trial.attempts.iter().filter_map(|attempt| attempt.number);
+    numbers.max().map_or(0, |number| number + 1)
+}
+
+fn each<'a>(
+    status: &'a Status,
+    chosen: &'a ChosenTrials,
+) -> impl Iterator<Item = (&'a str, &'a TrialStatus)> {
+    let tasks = status.tasks.iter().filter_map(|task| Some((task, chosen.get(&task.name)?)));
+    tasks.flat_map(|(task, chosen)| {
+        let trials = task.trials.iter().filter(|trial| chosen.contains(trial.index));
+        trials.map(|trial| (task.name.as_str(), trial))
+    })
+}
+
+fn together(one: &ChosenTrials, other: &ChosenTrials) -> ChosenTrials {
+    let mut all = one.clone();
+    for (task, trials) in other {
+        let known = all.entry(task.clone()).or_default();
+        *known = known.iter().chain(trials.iter()).collect::<BTreeSet<u32>>().into_iter().collect();
+    }
+    all
+}
+
+/// Chooses the trials of a scope that are in one of these states and may run now, and what they have blocked. `refused` are
+/// those that can't be retried as it is asked for, and why.
+pub(super) fn choose(
+    experiment: &Experiment,
+    scope: &Scope,
+    wanted: &[State],
+    refused: &BTreeMap<TrialKey, String>,
+    status: &Status,
+) -> Choice {
+    let mut choice = Choice::default();
+    let mut all = ChosenTrials::new();
+    for (task, seen) in experiment.tasks.iter().zip(&status.tasks) {
+        let mut chosen: BTreeMap<bool, Vec<u32>> = BTreeMap::new();
+        let mut left: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        for trial in &seen.trials {
+            let is_meant = scope.covers(&task.name, trial.index);
+            let is_wanted = is_meant && wanted.contains(&trial.state);
+            let refusal = refused.get(&(task.name.clone(), trial.index));
+            let refusal = refusal.filter(|_| is_wanted || trial.state == State::Blocked);
+            if let Some(why) = refusal {
+                left.entry(why.clone()).or_default().push(trial.index);
+                continue;
+            }
+            let is_free = || is_free(task, trial.index, &status.tasks, &all);
+            if is_wanted && is_free() {
+                chosen.entry(true).or_default().push(trial.index);
+            } else if trial.state == State::Blocked
+                && is_after(task, trial.index, &all)
+                && is_free()
+            {
+                chosen.entry(false).or_default().push(trial.index);
+            } else if is_meant && let Some(why) = why_not(task, trial, is_wanted, &status.tasks) {
+                left.entry(why).or_default().push(trial.index);
+            } else if is_meant && scope.trials.is_some() {
+                let why = format!("it is {}", trial.state.as_str());
+                left.entry(why).or_default().push(trial.index);
+            }
+        }
+        let name = &task.name;
+        for (is_wanted, trials) in chosen {
+            let own = if is_wanted { &mut choice.wanted } else { &mut choice.blocked };
+            own.insert(name.clone(), trials.into_iter().collect());
+        }
+        choice.left.extend(left.into_iter().map(|(why, trials)| LeftAlone {
+            task: name.clone(),
+            trials: trials.into_iter().collect(),
+            why,
+        }));
+        all = together(&choice.wanted, &choice.blocked);
+    }
+    choice
+}
+
+/// Whether a trial needs one of the chosen trials to complete.
+fn is_after(task: &Task, trial: u32, chosen: &ChosenTrials) -> bool {
+    task.after.iter().any(|dependency| {
+        let parents = chosen.get(&dependency.task);
+        parents.is_some_and(|parents| match dependency.on {
+            On::Each => parents.contains(trial),
+            On::Ok | On::Any => true,
+            On::Failed => false,
+        })
+    })
+}
+
+/// Why a trial that is meant is not retried; none if it is not to be mentioned.
+fn why_not(
+    task: &Task,
+    trial: &TrialStatus,
+    is_wanted: bool,
+    tasks: &[TaskStatus],
+) -> Option<String> {
+    if is_wanted {
+        let parents = task.after.iter().filter_map(|dependency| {
+            let parent = tasks.iter().find(|parent| parent.name == dependency.task)?;
+            (parent.state != State::Completed).then_some(parent)
+        });
+        let parents: Vec<String> = parents
+            .map(|parent| format!("`{}`, which is {}", parent.name, parent.state.as_str()))
+            .collect();
+        return Some(format!("it waits for {}", parents.join(" and ")));
+    }
+    match trial.state {
+        State::Running | State::Pending | State::Preempted | State::Paused | State::Unknown => {
+            Some(format!("it is {}", trial.state.as_str()))
+        }
+        State::Blocked => Some("it is blocked: retry what it waits for".to_owned()),
+        State::Completed | State::Failed | State::Timeout | State::Cancelled => None,
+    }
+}

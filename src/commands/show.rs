@@ -1,0 +1,217 @@
+//! `show`: what an experiment is: its configuration, its code, its notes and generations, and where its files are.
+
+use std::path::Path;
+
+use clap::Args;
+use nemo_core::lines;
+use nemo_core::rundir::{Note, TrialLine, notes};
+use serde_json::{Value, json};
+
+use super::note::note_json;
+use super::status::look_by;
+use super::{App, notices};
+use crate::clock;
+use crate::error::{CommandError, ExitCode, IoResultExt};
+use crate::experiment::{Experiment, Outside};
+use crate::journal::{self, Event, Retry};
+use crate::labels::{Change, Labels};
+use crate::observe::Depth;
+use crate::package;
+use crate::query::SlurmSource;
+use crate::report::{Page, Shown, ShownGeneration, out, out_json, say, show_text};
+use crate::store::{ConfigFile, Stored, Target};
+use crate::summary::{self, ExperimentRow};
+
+/// `show`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  nemo-slurm show             # the newest\n  nemo-slurm show digits/train/3\n  \
+    nemo-slurm show @ --json | jq '.config, .git'"
+)]
+pub struct ShowArgs {
+    /// EXPERIMENT[/TASK[/TRIALS]]
+    #[arg(default_value = "@")]
+    pub target: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Shows what an experiment is.
+pub(super) fn show(app: &App, args: &ShowArgs) -> Result<ExitCode, CommandError> {
+    let (target, stored) = app.find(&args.target)?;
+    let known = notes::read_all(&stored.dir).at("read", &stored.dir.notes())?;
+    let mut warnings: Vec<String> = known
+        .damaged
+        .iter()
+        .map(|path| format!("the note `{}` is damaged and ignored", path.display()))
+        .collect();
+    let config = ConfigFile::read(&stored.dir).unwrap_or_else(|error| {
+        warnings.push(CommandError::from(error).one_line());
+        ConfigFile::default()
+    });
+    let mut labels = Labels::of_file(&stored.experiment);
+    let notes: Vec<(Note, Change)> = known
+        .whole
+        .into_iter()
+        .map(|(_, note)| {
+            let change = labels.apply(&note);
+            (note, change)
+        })
+        .collect();
+    warnings.extend(notices::failures(&stored)?);
+    let row = row(app, &stored)?;
+    let generations = generations(&stored);
+    let trials = trials(&stored, &target, &mut warnings);
+    let package = package::of(&stored.dir);
+    let shown = Shown {
+        row: &row,
+        package: package.as_ref(),
+        config: &config,
+        labels: &labels,
+        notes: &notes,
+        generations: &generations,
+        trials: &trials,
+        dir: &stored.dir.0,
+    };
+    if args.json {
+        let mut value = to_json(&shown, &warnings);
+        value["parents"] = parents(&stored.experiment).collect();
+        value["notifications"] = notices::told(&stored)?;
+        return out_json(&value);
+    }
+    out(&show_text(&shown, &Page::here(clock::now())))?;
+    for warning in warnings {
+        say(&format!("warning: {warning}"));
+    }
+    Ok(ExitCode::Fine)
+}
+
+/// What the last look found. Only where nobody has looked yet the folders are read; Slurm is not asked.
+fn row(app: &App, stored: &Stored) -> Result<ExperimentRow, CommandError> {
+    match summary::read(&stored.dir) {
+        Some(summary) => Ok(summary.row),
+        None => {
+            look_by(app, stored, SlurmSource::Nobody, Depth::Open).map(|(_, summary)| summary.row)
+        }
+    }
+}
+
+/// The trials that a target names, with their parameters and folders.
+fn trials(stored: &Stored, target: &Target, warnings: &mut Vec<String>) -> Vec<Value> {
+    let (Some(task), Some(_)) = (&target.scope.task, &target.scope.trials) else {
+        return Vec::new();
+    };
+    let dir = stored.dir.task(task);
+    let path = dir.trial_lines();
+    let mut found = Vec::new();
+    let read = lines::each(&path, |line| {
+        let line = nemo_core::checksum::from_slice::<TrialLine>(line.text).ok();
+        found.extend(line.filter(|line| target.scope.covers_trial(line.trial)).map(|line| {
+            let folder = dir.trial(line.trial);
+            json!({ "task": task, "trial": line.trial, "params": line.params, "dir": folder.path().to_string_lossy() })
+        }));
+        Ok(())
+    });
+    if let Err(error) = read {
+        warnings.push(format!("can't read `{}`: {error}", path.display()));
+    }
+    found
+}
+
+/// The submissions of trials, the first one included.
+fn generations(stored: &Stored) -> Vec<ShownGeneration> {
+    let Stored { experiment, journal, .. } = stored;
+    if stored.is_wrapped() {
+        return wrapped_jobs(journal);
+    }
+    let mut generations: Vec<ShownGeneration> = Vec::new();
+    let (mut first, mut begun) = (None, None);
+    for event in journal {
+        match event {
+            Event::Submitter { time, .. } => {
+                first = first.or(Some(*time));
+                begun = Some(*time);
+            }
+            Event::Planned { plan, retry } => {
+                // On the local executor only what is retried is planned.
+                if plan.generation > 0 && generations.is_empty() {
+                    generations.push(ShownGeneration::new(0, first, experiment.n_trials()));
+                }
+                let planned = || plan.arrays.iter().map(|array| array.trials.count()).sum();
+                let trials = retry.as_ref().map_or_else(planned, Retry::count);
+                let mut shown = ShownGeneration::new(generations.len(), begun, trials);
+                if retry.is_some() {
+                    shown.why = Some("retry");
+                }
+                generations.push(shown);
+            }
+            Event::Submitted { slurm_job, .. } => {
+                if let Some(last) = generations.last_mut() {
+                    last.jobs.push(slurm_job.to_string());
+                }
+            }
+            _ => {}
+        }
+    }
+    if generations.is_empty() {
+        generations.push(ShownGeneration::new(0, begun, experiment.n_trials()));
+    }
+    generations
+}
+
+/// The jobs of a wrapped script, each submitted by somebody: in one `--dir` one follows another.
+fn wrapped_jobs(journal: &[Event]) -> Vec<ShownGeneration> {
+    let jobs = journal::submitted_arrays(journal).into_iter().enumerate();
+    jobs.map(|(number, array)| {
+        let shown = ShownGeneration::new(number, Some(array.time), array.trials.count());
+        ShownGeneration { jobs: vec![array.job.to_string()], ..shown }
+    })
+    .collect()
+}
+
+/// The ids of the experiments that it waits for.
+fn parents(experiment: &Experiment) -> impl Iterator<Item = Value> + '_ {
+    experiment.after.iter().filter_map(|dependency| match &dependency.of {
+        Outside::Experiment(id) => Some(Value::from(id.as_str())),
+        Outside::SlurmJob(_) => None,
+    })
+}
+
+fn to_json(shown: &Shown<'_>, warnings: &[String]) -> Value {
+    let Shown { row, config, package, labels, notes, generations, trials, dir } = shown;
+    let path = |name: &str| Path::new(dir).join(name).to_string_lossy().into_owned();
+    let notes: Vec<Value> = notes.iter().map(|(note, change)| note_json(note, change)).collect();
+    let has_config = !config.resolved.config.is_null();
+    json!({
+        "schema": 1,
+        "id": row.id,
+        "name": row.name,
+        "version": row.version,
+        "state": row.state,
+        "created": row.created,
+        "ended": row.ended,
+        "as_of": row.as_of,
+        "config": config.resolved.config,
+        "origin": config.resolved.origin,
+        "config_hash": has_config.then(|| config.resolved.hash()),
+        "git": config.git,
+        "package": package.map(|own| json!({ "hash": own.hash, "bytes": own.bytes, "files": own.files, "dir": own.dir })),
+        "tags": labels.tags,
+        "description": labels.description,
+        "metadata": labels.metadata,
+        "archived": labels.archived,
+        "notes": notes,
+        "generations": generations,
+        "trials": trials,
+        "dir": dir.to_string_lossy(),
+        "files": {
+            "submitted": path("experiment.toml"),
+            "resolved": path("config.json"),
+            "journal": path("journal.jsonl"),
+            "notes": path("notes"),
+            "tasks": path("tasks"),
+        },
+        "warnings": warnings,
+    })
+}

@@ -1,0 +1,499 @@
+//! What the settings of a site's Slurm mean for experiments. Pure.
+
+use super::{Finding, Promise};
+use crate::humanize::{count, duration, listed};
+use crate::slurm::{Association, ClusterLimits, Partition, Qos};
+
+/// What Slurm told. Nothing where it could not be asked.
+#[derive(Clone, Debug)]
+pub struct SiteFacts {
+    /// `scontrol show config`.
+    pub limits: ClusterLimits,
+    /// `scontrol show partition`.
+    pub partitions: Vec<Partition>,
+    /// `sacctmgr show qos`, or why not.
+    pub qos: Result<Vec<Qos>, String>,
+    /// `sacctmgr show assoc` of the user, or why not.
+    pub associations: Result<Vec<Association>, String>,
+    /// Why `sacct` gave no answer.
+    pub accounting_error: Option<String>,
+}
+
+/// The versions that our tests run on, from and to.
+const KNOWN: [(u32, u32); 2] = [(22, 5), (26, 5)];
+/// Preemption sends the job's own signal by another setting from here on.
+const USER_SIGNAL_MOVED: (u32, u32) = (23, 2);
+/// A shorter grace is too short for most programs.
+const SHORT_GRACE: u64 = 60;
+/// Fewer indices cut a sweep into many arrays.
+const SMALL_ARRAYS: u32 = 1001;
+/// Cron comes every five minutes.
+const CRON: u32 = 300;
+/// Slurm's own default.
+const KILL_WAIT: u32 = 30;
+
+/// A partition or a QOS whose jobs are preempted.
+struct Preemptable {
+    place: String,
+    grace: u64,
+    mode: String,
+    /// How an administrator gives it a grace.
+    setting: Setting,
+}
+
+/// Where something is set.
+enum Setting {
+    SlurmConf(String),
+    Sacctmgr(String),
+}
+
+impl Setting {
+    fn of(&self, finding: Finding) -> Finding {
+        match self {
+            Self::SlurmConf(line) => finding.by_slurm_conf(line),
+            Self::Sacctmgr(command) => finding.by_administrator(command),
+        }
+    }
+}
+
+/// All that can be said.
+#[must_use]
+pub fn findings(facts: &SiteFacts) -> Vec<Finding> {
+    let limits = &facts.limits;
+    let mut findings = vec![version(&limits.version)];
+    findings.extend(partitions(&facts.partitions));
+    findings.extend(preemption(facts));
+    findings.extend([accounting(facts), requeue(limits), arrays(limits), job_age(limits)]);
+    findings.extend(kill_wait(limits));
+    findings.extend(memory(limits));
+    findings.extend(user_limits(facts));
+    findings
+}
+
+/// `22.05.8` is `(22, 5)`.
+fn release(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.split(['.', '-']);
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+fn version(version: &str) -> Finding {
+    let topic = "version";
+    let what = format!("Slurm {version}");
+    match release(version) {
+        Some(release) if (KNOWN[0]..=KNOWN[1]).contains(&release) => Finding::ok(topic, what),
+        Some(release) if release < KNOWN[0] => Finding::advice(topic, what)
+            .since("it is older than 22.05, the oldest that nemo-slurm is tested on")
+            .by_typing("nemo-slurm rehearse exp.toml --executor slurm"),
+        Some(_) => Finding::advice(topic, what)
+            .since("it is newer than 26.05, the newest that nemo-slurm is tested on")
+            .by_typing("nemo-slurm rehearse exp.toml --executor slurm"),
+        None => Finding::advice(topic, what).since("this is no version that nemo-slurm knows"),
+    }
+}
+
+fn partitions(all: &[Partition]) -> Vec<Finding> {
+    let topic = "partitions";
+    let up: Vec<&Partition> = all.iter().filter(|it| it.up).collect();
+    if up.is_empty() {
+        return vec![Finding::problem(topic, "no partition starts jobs").by_typing("sinfo")];
+    }
+    let names = listed(up.iter().map(|it| it.name.as_str()));
+    if up.iter().any(|it| it.default) {
+        return vec![Finding::ok(topic, format!("{names} start jobs"))];
+    }
+    let first = up.first().map_or("", |it| it.name.as_str());
+    vec![
+        Finding::advice(topic, format!("no default partition starts jobs; {names} do"))
+            .since("a job that names no partition is refused, or waits")
+            .by_typing(format!("[executor.gpu] partition = \"{first}\"")),
+    ]
+}
+
+fn preemption(facts: &SiteFacts) -> Vec<Finding> {
+    let (limits, topic) = (&facts.limits, "preemption");
+    let preemptable = match &*limits.preempt_type {
+        "preempt/none" => {
+            return vec![Finding::ok(topic, "no job is preempted (PreemptType=preempt/none)")];
+        }
+        "preempt/qos" => match &facts.qos {
+            Ok(qos) => by_qos(limits, qos, &facts.partitions),
+            Err(error) => {
+                return vec![
+                    Finding::advice(
+                        topic,
+                        "PreemptType=preempt/qos, and `sacctmgr show qos` gave no answer",
+                    )
+                    .since(error.clone()),
+                ];
+            }
+        },
+        _ => by_partition(&facts.partitions),
+    };
+    if preemptable.is_empty() {
+        return vec![Finding::ok(
+            topic,
+            format!("{}, but no job is preempted", limits.preempt_type),
+        )];
+    }
+    let mut findings: Vec<Finding> = preemptable.iter().map(|it| grace(it, topic)).collect();
+    if preemptable.iter().any(|it| it.grace > 0) {
+        findings.push(user_signal(limits));
+    }
+    findings
+}
+
+fn by_partition(partitions: &[Partition]) -> Vec<Preemptable> {
+    let is_preempted = |it: &&Partition| !it.preempt_mode.to_uppercase().contains("OFF");
+    let of = |it: &Partition| Preemptable {
+        place: format!("partition `{}`", it.name),
+        grace: it.grace_time.into(),
+        mode: it.preempt_mode.to_uppercase(),
+        setting: Setting::SlurmConf(format!("PartitionName={} … GraceTime=120", it.name)),
+    };
+    partitions.iter().filter(is_preempted).map(of).collect()
+}
+
+fn by_qos(limits: &ClusterLimits, qos: &[Qos], partitions: &[Partition]) -> Vec<Preemptable> {
+    let is_preempted = |it: &&Qos| qos.iter().any(|other| other.preempts.contains(&it.name));
+    // Slurm takes the longer one of both.
+    let of_partition = partitions.iter().map(|it| u64::from(it.grace_time)).max().unwrap_or(0);
+    let of = |it: &Qos| {
+        let own = it.preempt_mode.to_uppercase();
+        let mode = if own == "CLUSTER" || own.is_empty() {
+            limits.preempt_mode.to_uppercase()
+        } else {
+            own
+        };
+        Preemptable {
+            place: format!("QOS `{}`", it.name),
+            grace: it.grace_time.max(of_partition),
+            mode,
+            setting: Setting::Sacctmgr(format!(
+                "sacctmgr modify qos {} set GraceTime=120",
+                it.name
+            )),
+        }
+    };
+    qos.iter().filter(is_preempted).map(of).collect()
+}
+
+fn grace(it: &Preemptable, topic: &str) -> Finding {
+    let Preemptable { place, grace, mode, setting } = it;
+    let becomes = match mode.as_str() {
+        mode if mode.contains("SUSPEND") || mode.contains("GANG") => {
+            return Finding::ok(topic, format!("jobs of {place} are suspended, and go on later"));
+        }
+        mode if mode.contains("REQUEUE") => "requeued",
+        _ => "cancelled",
+    };
+    if *grace == 0 {
+        let what = format!("jobs of {place} are {becomes} without a grace");
+        let finding = Finding::advice(topic, what)
+            .since("they end seconds after they are told: only what was saved before survives");
+        return setting.of(finding.by_typing("[task.NAME] checkpoint.every = \"10min\""));
+    }
+    let what = format!("jobs of {place} are {becomes} after a grace of {grace} s");
+    if *grace < SHORT_GRACE {
+        let why = "a program that needs longer to save loses what it did since its last checkpoint";
+        let finding = Finding::advice(topic, what).since(why);
+        return setting.of(finding.by_typing("nemo-slurm rehearse exp.toml"));
+    }
+    if becomes == "cancelled" {
+        return Finding::ok(topic, what).since("the harness requeues them itself within that time");
+    }
+    Finding::ok(topic, what)
+}
+
+fn user_signal(limits: &ClusterLimits) -> Finding {
+    let topic = "user signal";
+    if limits.preempt_user_signal {
+        return Finding::ok(topic, "a preempted job gets its own signal when its grace begins");
+    }
+    let line = if release(&limits.version) < Some(USER_SIGNAL_MOVED) {
+        "SlurmctldParameters=preempt_send_user_signal"
+    } else {
+        "PreemptParameters=send_user_signal"
+    };
+    Finding::advice(topic, "a preempted job is not told when its grace begins")
+        .since("nemo-slurm starts a small step in each job that hears it; with the setting it needs none")
+        .by_slurm_conf(line)
+}
+
+fn accounting(facts: &SiteFacts) -> Finding {
+    let topic = "accounting";
+    match &facts.accounting_error {
+        _ if !facts.limits.accounting => Finding::advice(topic, "Slurm has no accounting database")
+            .since("what became of a job that no harness could record is known only while it is in the queue: run `poll` often")
+            .by_typing("nemo-slurm poll --install")
+            .by_slurm_conf("AccountingStorageType=accounting_storage/slurmdbd"),
+        Some(error) => Finding::problem(topic, format!("`sacct` gives no answer: {error}"))
+            .since("states of jobs that have left the queue stay uncertain until it does"),
+        None => Finding::ok(topic, "`sacct` answers"),
+    }
+}
+
+fn requeue(limits: &ClusterLimits) -> Finding {
+    let topic = "requeue";
+    if limits.job_requeue {
+        return Finding::ok(topic, "jobs may be requeued (JobRequeue=1)");
+    }
+    Finding::advice(topic, "jobs are not requeued unless they ask for it (JobRequeue=0)")
+        .since("those of nemo-slurm ask for it (`--requeue`); a site's job_submit plugin may refuse that")
+        .by_typing("nemo-slurm rehearse exp.toml --executor slurm")
+        .by_slurm_conf("JobRequeue=1")
+}
+
+fn arrays(limits: &ClusterLimits) -> Finding {
+    let (topic, size) = ("arrays", limits.max_array_size);
+    let tasks =
+        limits.max_array_tasks.map(|n| format!(", max_array_tasks={n}")).unwrap_or_default();
+    let what = format!("MaxArraySize={size}{tasks}");
+    match size {
+        0..=1 => Finding::problem(topic, what)
+            .since("job arrays are switched off: each trial becomes a job of its own")
+            .by_slurm_conf("MaxArraySize=10001"),
+        2..SMALL_ARRAYS => Finding::advice(topic, what)
+            .since("a sweep becomes many arrays, and each is a submission")
+            .by_slurm_conf("MaxArraySize=10001"),
+        _ => Finding::ok(topic, what),
+    }
+}
+
+fn job_age(limits: &ClusterLimits) -> Finding {
+    let (topic, age) = ("job age", limits.min_job_age);
+    let what = format!("Slurm remembers a job for {age} s after its end (MinJobAge={age})");
+    if age >= CRON {
+        return Finding::ok(topic, what);
+    }
+    Finding::advice(topic, what)
+        .since("`poll` comes every 300 s where cron runs it: a job whose harness was killed may be forgotten before, and can't be requeued then")
+        .by_slurm_conf(format!("MinJobAge={CRON}"))
+}
+
+fn kill_wait(limits: &ClusterLimits) -> Option<Finding> {
+    let wait = limits.kill_wait;
+    (wait < KILL_WAIT).then(|| {
+        Finding::advice("kill wait", format!("a job is killed {wait} s after SIGTERM (KillWait={wait})"))
+            .since("at a time limit the harness asks the program to save before that, by `checkpoint.lead`; in a cancel and a preemption without a grace this is all the time there is")
+            .by_slurm_conf(format!("KillWait={KILL_WAIT}"))
+    })
+}
+
+fn memory(limits: &ClusterLimits) -> Option<Finding> {
+    (!limits.memory_measured).then(|| {
+        Finding::advice("memory", "Slurm does not measure the memory of jobs (JobAcctGatherType)")
+            .since("`retry --advise` can't tell how much a trial needed, and asks for half as much again")
+            .by_slurm_conf("JobAcctGatherType=jobacct_gather/cgroup")
+    })
+}
+
+fn user_limits(facts: &SiteFacts) -> Vec<Finding> {
+    let topic = "limits";
+    let associations = match &facts.associations {
+        Ok(all) => all,
+        Err(_) if !facts.limits.accounting => return Vec::new(),
+        Err(error) => {
+            return vec![Finding::advice(topic, "your limits can't be read").since(error.clone())];
+        }
+    };
+    if !facts.limits.limits_enforced {
+        return vec![Finding::ok(topic, "no limits of accounts or QOSes are enforced")];
+    }
+    let mut own: Vec<&Association> = associations.iter().collect();
+    own.retain(|it| facts.limits.cluster.is_empty() || it.cluster == facts.limits.cluster);
+    if own.is_empty() {
+        return vec![
+            Finding::problem(topic, "you have no account on this cluster")
+                .since("Slurm refuses every job of yours: ask an administrator for an association"),
+        ];
+    }
+    let qos = facts.qos.as_deref().unwrap_or_default();
+    let of = |it: &&Association| {
+        let its_qos = qos.iter().filter(|qos| it.qos.contains(&qos.name));
+        let most =
+            it.max_submit.into_iter().chain(its_qos.clone().filter_map(|qos| qos.max_submit)).min();
+        let running =
+            it.max_running.into_iter().chain(its_qos.filter_map(|qos| qos.max_running)).min();
+        let running = running.map(|n| format!(", {n} at once")).unwrap_or_default();
+        match most {
+            Some(most) => Finding::advice(topic, format!("account `{}`: at most {}{running}", it.account, jobs(most)))
+                .since("each trial of a job array counts as a job: what does not fit is submitted later, when jobs end and by `poll`")
+                .by_typing("nemo-slurm plan exp.toml"),
+            None => Finding::ok(topic, format!("account `{}`: as many jobs as you like{running}", it.account)),
+        }
+    };
+    own.iter().map(of).collect()
+}
+
+fn jobs(n: u64) -> String {
+    count(usize::try_from(n).unwrap_or(usize::MAX), "job")
+}
+
+/// What the site leaves of what we promise.
+#[must_use]
+pub fn promises(facts: &SiteFacts) -> Vec<Promise> {
+    let preempted: Vec<Preemptable> = match (&*facts.limits.preempt_type, &facts.qos) {
+        ("preempt/none", _) | ("preempt/qos", Err(_)) => Vec::new(),
+        ("preempt/qos", Ok(qos)) => by_qos(&facts.limits, qos, &facts.partitions),
+        _ => by_partition(&facts.partitions),
+    };
+    let ends = |it: &&Preemptable| !it.mode.contains("SUSPEND") && !it.mode.contains("GANG");
+    let shortest = preempted.iter().filter(ends).min_by_key(|it| it.grace);
+    let is_known = facts.limits.preempt_type != "preempt/qos" || facts.qos.is_ok();
+    let saved = match shortest {
+        Some(it) if it.grace == 0 => (
+            Some(false),
+            Some(format!("{} gives no grace: work since the last checkpoint is lost", it.place)),
+        ),
+        Some(it) => (
+            Some(true),
+            Some(format!(
+                "if a save takes less than {} ({})",
+                duration(it.grace_as_f64()),
+                it.place
+            )),
+        ),
+        None if !is_known => (None, Some("the QOSes can't be read".to_owned())),
+        None => (Some(true), None),
+    };
+    let accounts = facts.limits.accounting && facts.accounting_error.is_none();
+    let short = facts.limits.min_job_age < CRON;
+    let known = match (accounts, short) {
+        (true, _) => (Some(true), None),
+        (false, false) => (
+            Some(true),
+            Some("without accounting: only while `poll` runs at least every 5 minutes".to_owned()),
+        ),
+        (false, true) => (
+            Some(false),
+            Some(
+                "without accounting, and with a short MinJobAge, a job may be forgotten unseen"
+                    .to_owned(),
+            ),
+        ),
+    };
+    vec![
+        Promise {
+            promise: "a preempted trial saves before it stops",
+            holds: saved.0,
+            why: saved.1,
+        },
+        Promise {
+            promise: "a trial that reaches its time limit saves before it",
+            holds: Some(true),
+            why: None,
+        },
+        Promise { promise: "what became of each job is known", holds: known.0, why: known.1 },
+    ]
+}
+
+impl Preemptable {
+    #[expect(clippy::cast_precision_loss, reason = "seconds for people")]
+    fn grace_as_f64(&self) -> f64 {
+        self.grace as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+    use crate::slurm::parse::{config, partition};
+
+    fn site(config_lines: &str, partition_line: &str) -> SiteFacts {
+        let base = "ClusterName = dev\nSLURM_VERSION = 24.11.5\nMinJobAge = 300 sec\nJobAcctGatherType = jobacct_gather/linux\nAccountingStorageType = accounting_storage/slurmdbd\n";
+        // The last line of a key counts.
+        let limits = config::parse(format!("{base}{config_lines}").as_bytes()).unwrap();
+        let line =
+            format!("PartitionName=main Default=YES MaxTime=UNLIMITED State=UP {partition_line}\n");
+        let partitions = partition::parse(line.as_bytes()).rows;
+        SiteFacts {
+            limits,
+            partitions,
+            qos: Ok(Vec::new()),
+            associations: Ok(vec![Association {
+                cluster: "dev".to_owned(),
+                account: "lab".to_owned(),
+                max_submit: Some(50),
+                ..Association::default()
+            }]),
+            accounting_error: None,
+        }
+    }
+
+    #[track_caller]
+    fn check(facts: &SiteFacts, topic: &str, level: Level, line: Option<&str>) {
+        let all = findings(facts);
+        let found =
+            all.iter().find(|it| it.topic == topic).unwrap_or_else(|| panic!("{topic}: {all:#?}"));
+        assert_eq!((found.level, found.slurm_conf.as_deref()), (level, line), "{found:#?}");
+    }
+
+    #[test]
+    fn a_good_site_is_well() {
+        let facts = site(
+            "MaxArraySize = 10001\nJobRequeue = 1\nPreemptType = preempt/none\nKillWait = 30 sec\n",
+            "",
+        );
+        let all = findings(&facts);
+        assert!(all.iter().all(|it| it.level == Level::Ok), "{all:#?}");
+        assert!(promises(&facts).iter().all(|it| it.holds == Some(true)));
+    }
+
+    #[test]
+    fn each_setting_that_hurts_is_named_with_its_line() {
+        use Level::{Advice, Problem};
+        let by_partition = "PreemptType = preempt/partition_prio\n";
+        let facts = site(by_partition, "PreemptMode=REQUEUE GraceTime=0");
+        check(&facts, "preemption", Advice, Some("PartitionName=main … GraceTime=120"));
+        assert_eq!(promises(&facts)[0].holds, Some(false));
+        let facts = site(by_partition, "PreemptMode=REQUEUE GraceTime=120");
+        check(&facts, "preemption", Level::Ok, None);
+        check(&facts, "user signal", Advice, Some("PreemptParameters=send_user_signal"));
+        let old = format!("SLURM_VERSION = 22.05.8\n{by_partition}");
+        let facts = site(&old, "PreemptMode=CANCEL GraceTime=120");
+        check(&facts, "user signal", Advice, Some("SlurmctldParameters=preempt_send_user_signal"));
+        let facts = site(
+            "MinJobAge = 10 sec\nJobRequeue = 0\nMaxArraySize = 100\nKillWait = 5 sec\nAccountingStorageType = (null)\nJobAcctGatherType = jobacct_gather/none\nSLURM_VERSION = 20.11.9\n",
+            "",
+        );
+        check(&facts, "job age", Advice, Some("MinJobAge=300"));
+        check(&facts, "requeue", Advice, Some("JobRequeue=1"));
+        check(&facts, "arrays", Advice, Some("MaxArraySize=10001"));
+        check(&facts, "kill wait", Advice, Some("KillWait=30"));
+        check(&facts, "memory", Advice, Some("JobAcctGatherType=jobacct_gather/cgroup"));
+        check(
+            &facts,
+            "accounting",
+            Advice,
+            Some("AccountingStorageType=accounting_storage/slurmdbd"),
+        );
+        check(&facts, "version", Advice, None);
+        assert_eq!(promises(&facts)[2].holds, Some(false));
+        let mut facts = site("AccountingStorageEnforce = associations,limits,qos\n", "");
+        check(&facts, "limits", Advice, None);
+        facts.associations = Ok(Vec::new());
+        check(&facts, "limits", Problem, None);
+        facts.partitions[0].up = false;
+        check(&facts, "partitions", Problem, None);
+        facts.accounting_error = Some("down".to_owned());
+        check(&facts, "accounting", Problem, None);
+    }
+
+    #[test]
+    fn a_qos_that_others_preempt_has_a_grace_of_its_own() {
+        let mut facts = site("PreemptType = preempt/qos\nPreemptMode = REQUEUE\n", "GraceTime=0");
+        let qos = |name: &str, preempts: &[&str]| Qos {
+            name: name.to_owned(),
+            preempts: preempts.iter().map(ToString::to_string).collect(),
+            preempt_mode: "cluster".to_owned(),
+            ..Qos::default()
+        };
+        facts.qos =
+            Ok(vec![qos("normal", &[]), qos("urgent", &["scavenge"]), qos("scavenge", &[])]);
+        check(&facts, "preemption", Level::Advice, None);
+        let all = findings(&facts);
+        let command = "sacctmgr modify qos scavenge set GraceTime=120";
+        assert!(all.iter().any(|it| it.administrator.as_deref() == Some(command)), "{all:#?}");
+    }
+}

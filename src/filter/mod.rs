@@ -1,0 +1,173 @@
+//! Which experiments a list shows. Pure.
+
+mod condition;
+mod glob;
+mod params;
+mod words;
+
+use std::io;
+
+use nemo_core::rundir::ExperimentDir;
+
+use crate::labels::{Labels, value_at};
+use crate::store::ExperimentId;
+use crate::summary::{Facts, each_trial};
+
+pub use condition::{Condition, NotACondition, Place};
+pub use glob::{check as check_glob, is_glob};
+pub use params::Verdict;
+pub use words::{Found, Words};
+
+/// What must hold of an experiment, whatever its state; all of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Filters {
+    /// Tags that it has.
+    pub tags: Vec<String>,
+    /// Patterns that its name fits.
+    pub names: Vec<String>,
+    /// What its metadata or parameters meet.
+    pub conditions: Vec<Condition>,
+    /// When it was submitted at the earliest, in unix seconds.
+    pub since: Option<f64>,
+}
+
+impl Filters {
+    /// What the id alone tells.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "unix seconds")]
+    pub fn may_match(&self, id: &ExperimentId) -> bool {
+        self.since.is_none_or(|since| id.made_at() as f64 >= since)
+            && self.names.iter().all(|pattern| glob::fits(pattern, id.name()))
+    }
+
+    /// Whether the id tells all.
+    #[must_use]
+    pub fn need_only_the_id(&self) -> bool {
+        self.tags.is_empty() && self.conditions.is_empty()
+    }
+
+    /// Words that stand in the JSON of every experiment that matches.
+    pub fn words(&self) -> impl Iterator<Item = &str> {
+        let last = |key: &str| key.rfind('.').map_or(0, |dot| dot + 1);
+        let keys = self.conditions.iter().map(move |it| &it.key[last(&it.key)..]);
+        keys.chain(self.tags.iter().map(String::as_str)).filter(|word| is_plain(word))
+    }
+
+    /// Whether an experiment matches, where its labels alone tell.
+    #[must_use]
+    pub fn decided_by(&self, labels: &Labels) -> Option<bool> {
+        if !self.tags.iter().all(|tag| labels.tags.contains(tag)) {
+            return Some(false);
+        }
+        match self.about_params(labels) {
+            None => Some(false),
+            Some(conditions) => conditions.is_empty().then_some(true),
+        }
+    }
+
+    /// What labels and facts tell, for an experiment whose id matches.
+    #[must_use]
+    pub fn verdict(&self, labels: &Labels, facts: &Facts) -> Verdict {
+        if !self.tags.iter().all(|tag| labels.tags.contains(tag)) {
+            return Verdict::No;
+        }
+        match self.about_params(labels) {
+            Some(conditions) => params::verdict(&conditions, facts),
+            None => Verdict::No,
+        }
+    }
+
+    /// The same, read from the trials. Returns how many lines of theirs are damaged too.
+    pub fn read_trials(
+        &self,
+        dir: &ExperimentDir,
+        labels: &Labels,
+        facts: &Facts,
+    ) -> io::Result<(bool, usize)> {
+        let conditions = self.about_params(labels).unwrap_or_default();
+        let mut search = params::TrialSearch::new(&conditions);
+        let mut damaged = 0;
+        for task in &facts.tasks {
+            if !search.is_done() {
+                damaged += each_trial(dir, &task.name, |params| search.add(&params))?;
+            }
+        }
+        Ok((search.is_done(), damaged))
+    }
+
+    /// The conditions that metadata leaves to parameters; nothing where metadata does not meet one.
+    fn about_params(&self, labels: &Labels) -> Option<Vec<&Condition>> {
+        let mut left = Vec::new();
+        for condition in &self.conditions {
+            let value = value_at(&labels.metadata, &condition.key);
+            match (condition.place, value) {
+                (Place::Params, _) | (Place::Either, None) => left.push(condition),
+                (Place::Metadata, None) => return None,
+                (Place::Metadata | Place::Either, Some(value)) => {
+                    if !condition.is_met_by(value) {
+                        return None;
+                    }
+                }
+            }
+        }
+        Some(left)
+    }
+}
+
+/// Whether JSON spells it as it is.
+fn is_plain(word: &str) -> bool {
+    !word.is_empty()
+        && word.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'"' && byte != b'\\')
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn several_filters_are_joined_by_and() {
+        let labels: Labels = serde_json::from_value(json!({
+            "tags": ["paper", "big"], "description": null, "metadata": { "model": "gpt", "lr": 7, "data": { "rows": 3 } }
+        }))
+        .unwrap();
+        let facts: Facts = serde_json::from_value(json!({ "tasks": [
+            { "name": "t", "is_grid": true, "params": { "lr": { "each": [0.1] }, "width": { "each": [32] } } },
+        ] }))
+        .unwrap();
+        let check = |tags: &[&str], wheres: &[&str], expected: Verdict| {
+            let filters = Filters {
+                tags: tags.iter().map(ToString::to_string).collect(),
+                conditions: wheres.iter().map(|text| text.parse().unwrap()).collect(),
+                ..Filters::default()
+            };
+            assert_eq!(filters.verdict(&labels, &facts), expected, "{tags:?} {wheres:?}");
+        };
+        check(&["paper", "big"], &[], Verdict::Yes);
+        check(&["paper", "small"], &[], Verdict::No);
+        check(&[], &["model=gpt", "width=32"], Verdict::Yes);
+        check(&[], &["model=gpt", "width=64"], Verdict::No);
+        check(&[], &["lr=7"], Verdict::Yes);
+        check(&[], &["lr=0.1"], Verdict::No); // metadata comes first
+        check(&[], &["params.lr=0.1"], Verdict::Yes);
+        check(&[], &["metadata.width=32"], Verdict::No);
+        check(&[], &["data.rows=3"], Verdict::Yes);
+        check(&["big"], &["metadata.data.rows>2", "params.width<100"], Verdict::Yes);
+    }
+
+    #[test]
+    fn names_and_times_need_the_id_alone() {
+        let id: ExperimentId = "digits-big-1rs0xg11".parse().unwrap();
+        let check = |names: &[&str], since: Option<f64>, expected| {
+            let names = names.iter().map(ToString::to_string).collect();
+            let filters = Filters { names, since, ..Filters::default() };
+            assert!(filters.need_only_the_id());
+            assert_eq!(filters.may_match(&id), expected, "{filters:?}");
+        };
+        check(&["digits*"], None, true);
+        check(&["digits*", "*big"], Some(1_795_230_000.0), true);
+        check(&["digits"], None, false);
+        check(&[], Some(1_795_230_001.0), false);
+    }
+}

@@ -1,0 +1,286 @@
+//! Ships the code of an experiment: which files belong to it, what must not be among them, and where they lie in the home.
+
+mod choose;
+mod own_folders;
+mod secrets;
+mod ship;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use nemo_core::package::{ShippedPackage, listed};
+use nemo_core::rundir::ExperimentDir;
+use nemo_core::{checksum, open};
+use serde_json::{Value, json};
+
+use crate::error::{CommandError, ExitCode, IoResultExt};
+use crate::experiment::{Dirty, Experiment, PackageSource};
+use crate::git;
+use crate::humanize::{bytes, count};
+use crate::store::Home;
+
+/// How many files or folders a message names.
+const NAMED: usize = 5;
+
+/// What is shipped, before anything is written.
+#[derive(Debug)]
+pub struct Survey {
+    /// The folder that is shipped; another one where the commit is taken out of git.
+    source: PathBuf,
+    root: PathBuf,
+    folder: PathBuf,
+    files: Vec<FoundFile>,
+    /// The folders of a trial that are its own and no links.
+    own: Vec<PathBuf>,
+    /// What programs write: it is neither shipped nor linked.
+    left_out: Vec<PathBuf>,
+    /// What lies beside them and is not shipped, relative to the root.
+    beside: Vec<PathBuf>,
+    /// The single files of it that several trials might write over.
+    shared: Vec<PathBuf>,
+    /// What was not committed, relative to the root.
+    changes: Vec<PathBuf>,
+    /// The commit's files, taken out of git.
+    _staged: Option<tempfile::TempDir>,
+    include: choose::Patterns,
+    /// Those of `package.include` that name no file.
+    unmatched: Vec<String>,
+}
+
+/// A file that is shipped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct FoundFile {
+    /// Relative to the root.
+    path: PathBuf,
+    bytes: u64,
+}
+
+/// A package, and what is to be kept of how it came to be.
+#[derive(Debug)]
+pub struct Shipped {
+    /// What the experiment's trials run.
+    pub package: ShippedPackage,
+    /// What was not committed of it, as a patch.
+    pub uncommitted: Option<Vec<u8>>,
+    /// One line for people.
+    pub summary: String,
+    /// What the user should know besides.
+    pub warnings: Vec<String>,
+}
+
+/// Finds out what would be shipped of the folder of an experiment's file; none where nothing is.
+pub fn survey(home: &Home, experiment: &Experiment) -> Result<Option<Survey>, CommandError> {
+    let keys = &experiment.package;
+    if !keys.is_shipped() {
+        return Ok(None);
+    }
+    let (from, workdir) = (keys.from, &experiment.workdir);
+    let workdir = workdir.canonicalize().at("find", workdir)?;
+    let root = workdir.join(&keys.root);
+    let root = root.canonicalize().at("find", &root)?;
+    let folder = workdir.strip_prefix(&root).unwrap_or(Path::new("")).to_owned();
+    let include = choose::Patterns::new(&root, &keys.include)?;
+    let staged = match (from, keys.dirty) {
+        (PackageSource::Git, Dirty::Ignore) => Some(git::staged_commit(&root, keys.submodules)?),
+        _ => None,
+    };
+    let source = staged.as_ref().map_or_else(|| root.clone(), |(_, folder)| folder.clone());
+    let changes =
+        if from == PackageSource::Git { git::changed(&root, keys.submodules)? } else { Vec::new() };
+    if keys.dirty == Dirty::Refuse && !changes.is_empty() {
+        return Err(not_committed(&root, &changes));
+    }
+    let mut files = match (from, &staged) {
+        (PackageSource::Git, None) => choose::by_git(&root, home, keys, &include)?,
+        _ => choose::all(&source, home, &include)?,
+    };
+    files.sort_by(|one, other| one.path.cmp(&other.path));
+    files.dedup();
+    require_room(&root, &files, keys.limit)?;
+    let own_paths = own_folders::OwnPaths::of(experiment, &folder);
+    let own_folders::Beside { own, mut linked, left_out } =
+        own_folders::find(&root, &own_paths, &files)?;
+    linked.retain(|path| root.join(path) != choose::own_home(home));
+    if staged.is_some() {
+        // Of the commit alone, what git would add is no part either.
+        linked.retain(|path| !changes.iter().any(|change| change.starts_with(path)));
+    }
+    let unmatched = choose::unmatched(&root, &keys.include, &files)?;
+    let may_be_shared = |path: &&PathBuf| own_folders::is_shared_file(&root.join(path));
+    let shared = match experiment.n_trials() {
+        0 | 1 => Vec::new(),
+        _ => linked.iter().filter(may_be_shared).cloned().collect(),
+    };
+    Ok(Some(Survey {
+        source,
+        root,
+        folder,
+        files,
+        own,
+        beside: linked,
+        shared,
+        left_out,
+        changes,
+        _staged: staged.map(|(keep, _)| keep),
+        include,
+        unmatched,
+    }))
+}
+
+impl Survey {
+    /// One line for people: what is shipped and what is only linked.
+    #[must_use]
+    pub fn summary(&self, hash: Option<&str>) -> String {
+        let size: u64 = self.files.iter().map(|file| file.bytes).sum();
+        let name = hash.map_or_else(String::new, |hash| format!(" as package {}", &hash[..8]));
+        let files = count(self.files.len(), "file");
+        let how = if self.source == self.root { "with" } else { "without" };
+        let changes = match self.changes.len() {
+            0 => String::new(),
+            n => format!(", {how} {} not committed", count(n, "change")),
+        };
+        let linked = match self.beside.as_slice() {
+            [] => String::new(),
+            beside => format!("; linked, not shipped: {}", named(beside)),
+        };
+        let left_out = match self.left_out.as_slice() {
+            [] => String::new(),
+            outputs => format!("; left out, as each trial writes its own: {}", named(outputs)),
+        };
+        let has_file = self.left_out.iter().any(|path| self.root.join(path).is_file());
+        let to_link =
+            if has_file { " (a file that they only read is linked after `chmod a-w`)" } else { "" };
+        let root = self.root.display();
+        format!("{files} ({}) of `{root}`{name}{changes}{linked}{left_out}{to_link}", bytes(size))
+    }
+
+    /// Fails where one of the files holds a secret: it reads all of them.
+    pub fn require_no_secrets(&self) -> Result<(), CommandError> {
+        ship::entries(self).map(drop)
+    }
+
+    /// What the user should know, though nothing is wrong.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.unmatched_patterns().into_iter().chain(self.shared_files()).collect()
+    }
+
+    fn unmatched_patterns(&self) -> Option<String> {
+        let names: Vec<String> = self.unmatched.iter().map(|name| format!("`{name}`")).collect();
+        (!names.is_empty()).then(|| {
+            format!(
+                "warning: `package.include`: no file in `{}` is meant by {} (all files of a folder are \"folder/**\")",
+                self.root.display(),
+                names.join(", ")
+            )
+        })
+    }
+
+    fn shared_files(&self) -> Option<String> {
+        (!self.shared.is_empty()).then(|| {
+            format!(
+                "warning: all trials have a link to {}: if they write there, they overwrite your file and each other's. \
+                 Files that they only read are safe after `chmod a-w`",
+                named(&self.shared)
+            )
+        })
+    }
+
+    /// What was not committed of the files that are shipped, as a patch; none where that is nothing.
+    fn uncommitted(&self) -> Result<Option<Vec<u8>>, CommandError> {
+        if self.changes.is_empty() || self.source != self.root {
+            return Ok(None);
+        }
+        let changes: BTreeSet<&Path> = self.changes.iter().map(PathBuf::as_path).collect();
+        // Of a submodule, git only says that something in it has changed.
+        let is_changed = |path: &&Path| path.ancestors().any(|own| changes.contains(own));
+        let files = self.files.iter().map(|file| file.path.as_path()).filter(is_changed);
+        Ok(Some(git::diff(&self.root, &files.collect::<Vec<_>>())?))
+    }
+
+    /// What would be shipped, file by file, for programs.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let file =
+            |file: &FoundFile| json!({ "path": file.path.to_string_lossy(), "bytes": file.bytes });
+        json!({
+            "files": self.files.iter().map(file).collect::<Vec<_>>(),
+            "bytes": self.files.iter().map(|file| file.bytes).sum::<u64>(),
+            "left_out": self.left_out.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),
+            "linked": self.beside.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// Ships the code of an experiment, unless the home has it already.
+pub fn ship(home: &Home, experiment: &Experiment) -> Result<Option<Shipped>, CommandError> {
+    let Some(survey) = survey(home, experiment)? else { return Ok(None) };
+    let package = ship::ship(home, &survey)?;
+    let summary = survey.summary(Some(&package.hash));
+    let uncommitted = survey.uncommitted()?;
+    Ok(Some(Shipped { package, uncommitted, summary, warnings: survey.warnings() }))
+}
+
+/// Whether the files are others now than those that were shipped; nothing where that can't be told.
+#[must_use]
+pub fn has_changed(home: &Home, experiment: &Experiment, shipped: &ShippedPackage) -> Option<bool> {
+    let survey = survey(home, experiment).ok()??;
+    let (_, hash) = listed(&mut ship::entries(&survey).ok()?).ok()?;
+    Some(hash != shipped.hash)
+}
+
+/// The package of an experiment; none where nothing was shipped, or where its file can't be read.
+#[must_use]
+pub fn of(dir: &ExperimentDir) -> Option<ShippedPackage> {
+    checksum::from_slice(&open::read(&dir.package()).ok()?).ok()
+}
+
+/// A few of the names, and how many more there are.
+fn named(paths: &[PathBuf]) -> String {
+    let names: Vec<String> =
+        paths.iter().take(NAMED).map(|path| format!("`{}`", path.display())).collect();
+    match paths.len().saturating_sub(NAMED) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+fn not_committed(root: &Path, changes: &[PathBuf]) -> CommandError {
+    let text = format!(
+        "`{}` has {} that were not committed: {}",
+        root.display(),
+        count(changes.len(), "change"),
+        named(changes)
+    );
+    CommandError::new(ExitCode::Usage, text)
+        .hinted("commit them, or ship them too: `--set package.dirty=include`")
+}
+
+fn require_room(root: &Path, files: &[FoundFile], limit: u64) -> Result<(), CommandError> {
+    let size: u64 = files.iter().map(|file| file.bytes).sum();
+    if size <= limit {
+        return Ok(());
+    }
+    let mut largest: Vec<&FoundFile> = files.iter().collect();
+    largest.sort_by_key(|file| std::cmp::Reverse(file.bytes));
+    let largest: Vec<String> = largest
+        .iter()
+        .take(NAMED)
+        .map(|file| format!("`{}` ({})", file.path.display(), bytes(file.bytes)))
+        .collect();
+    let text = format!(
+        "the code in `{}` has {}, more than `package.limit` ({}); the largest: {}",
+        root.display(),
+        bytes(size),
+        bytes(limit),
+        largest.join(", ")
+    );
+    Err(CommandError::new(ExitCode::Usage, text)
+        .hinted(format!(
+            "name what is no code in `{}`, as in .gitignore: it is then linked",
+            root.join(choose::IGNORE_FILE).display()
+        ))
+        .hinted(
+            "or ship more, `--set package.limit=500MiB`, or nothing, `--set package.from=none`",
+        ))
+}

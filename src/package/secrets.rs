@@ -1,0 +1,146 @@
+//! What must not be shipped by mistake: files that hold passwords and keys, by their names and by what they contain.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use regex::bytes::Regex;
+
+use super::choose::IGNORE_FILE;
+use crate::error::{CommandError, ExitCode};
+use crate::humanize::count;
+
+/// Larger files are data.
+const LARGEST: usize = 8 << 20;
+
+/// A file that must not be shipped.
+#[derive(Debug)]
+pub(super) struct Secret {
+    pub(super) path: PathBuf,
+    pub(super) why: String,
+}
+
+/// Names all of them at once: who corrects one does not meet the next.
+pub(super) fn refused(secrets: &[Secret]) -> CommandError {
+    let (text, it) = match secrets {
+        [Secret { path, why }] => (format!("`{}` is not shipped: {why}", path.display()), "it"),
+        all => {
+            let each = all.iter().map(|it| format!("`{}`: {}", it.path.display(), it.why));
+            let each: Vec<String> = each.collect();
+            (format!("{} are not shipped: {}", count(all.len(), "file"), each.join("; ")), "each")
+        }
+    };
+    let include = secrets.iter().map(|it| format!("\"{}\"", it.path.display()));
+    let include = include.collect::<Vec<_>>().join(", ");
+    CommandError::new(ExitCode::Usage, text)
+        .hinted(format!("name {it} in `{IGNORE_FILE}`: {it} is then linked"))
+        .hinted(format!("if {it} is none: `include = [{include}]` in `[package]`"))
+}
+
+/// Why a file must not be shipped, by its name.
+pub(super) fn by_name(path: &Path) -> Option<&'static str> {
+    let name = path.file_name().and_then(OsStr::to_str)?;
+    let is_in_aws = path.components().any(|part| part.as_os_str() == ".aws");
+    let is_pem = path.extension().is_some_and(|extension| extension == "pem");
+    match name {
+        _ if is_in_aws => Some("files in `.aws` hold keys"),
+        _ if is_pem => Some("`*.pem` are keys"),
+        ".netrc" | ".pypirc" => Some("it holds passwords"),
+        name if name.starts_with(".env") => Some("`.env*` hold passwords"),
+        name if name.starts_with("id_") => Some("`id_*` are keys"),
+        name if name.starts_with("credentials") => Some("`credentials*` hold passwords"),
+        _ => None,
+    }
+}
+
+/// What a secret looks like, and its name. What stands between a name and its value is the language's: `=`, `: "`, `"] = "`.
+const SHAPES: [(&str, &str); 8] = [
+    ("private key", r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----"),
+    ("key of AWS", r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
+    (
+        "key of AWS",
+        r#"(?i)secret_?access_?key[ \t"'\])(,:=]{1,12}[A-Za-z0-9/+]{40}(?:[^A-Za-z0-9/+=]|$)"#,
+    ),
+    ("token of GitHub", r"\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_[A-Za-z0-9_]{40,}"),
+    ("token of Hugging Face", r"\bhf_[A-Za-z0-9]{30,}"),
+    ("key of OpenAI", r"\bsk-(?:proj-|svcacct-)?[A-Za-z0-9_-]{32,}"),
+    (
+        "key of W&B",
+        r#"(?i)wandb[_.-]?(?:api[_-]?)?key[ \t"'\])(,:=-]{1,12}(?:local-)?[0-9a-f]{40}\b"#,
+    ),
+    ("key of W&B", r#"(?i)wandb["', \t.]{1,4}login\b[^\n#;&|]{1,60}?\b[0-9a-f]{40}\b"#),
+];
+
+static ANY: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    let all: Vec<String> = SHAPES.iter().map(|(_, shape)| format!("(?:{shape})")).collect();
+    Regex::new(&all.join("|")).ok()
+});
+
+/// The first secret in a text: its name, and the line that it is in, from 1.
+pub(super) fn in_text(text: &[u8]) -> Option<(&'static str, usize)> {
+    let found = ANY.as_ref()?.find(text.get(..LARGEST).unwrap_or(text))?;
+    let of_kind =
+        |shape: &str| Regex::new(shape).is_ok_and(|shape| shape.is_match(found.as_bytes()));
+    let (name, _) = SHAPES.iter().find(|(_, shape)| of_kind(shape))?;
+    let before = text.get(..found.start())?;
+    Some((name, 1 + memchr::memchr_iter(b'\n', before).count()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_secrets_are_known() {
+        for name in [".env", ".env.local", "a/key.pem", "id_ed25519", ".netrc", "x/.aws/config"] {
+            assert!(by_name(Path::new(name)).is_some(), "{name}");
+        }
+        for name in ["environment.yml", "pem.py", "hidden_size.py", "train.py", "a/netrc"] {
+            assert_eq!(by_name(Path::new(name)), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_seen_in_texts() {
+        let long = "a1B2".repeat(12);
+        let key = "0123456789abcdef0123456789abcdef01234567";
+        let pem = ["-----BEGIN RSA PRIVATE", " KEY-----"].concat();
+        let check = |text: String, expected: Option<(&'static str, usize)>| {
+            assert_eq!(in_text(text.as_bytes()), expected, "{text}");
+        };
+        check(format!("a\n{pem}\n"), Some(("private key", 2)));
+        check(format!("k = 'AKIA{}'", "ABCDEFGH12345678"), Some(("key of AWS", 1)));
+        check(format!("x\ny\nghp_{long}"), Some(("token of GitHub", 3)));
+        check(format!("hf_{long}"), Some(("token of Hugging Face", 1)));
+        check(format!("sk-{long}"), Some(("key of OpenAI", 1)));
+        check(format!("export WANDB_API_KEY={key}"), Some(("key of W&B", 1)));
+        for text in [
+            "os.environ[\"WANDB_API_KEY\"] = \"<>\"",
+            "os.environ.setdefault('WANDB_API_KEY', '<>')",
+            "ENV WANDB_API_KEY <>",
+            "wandb_key: <>",
+            "wandb.login(key=\"<>\")",
+            "!wandb login --relogin <>",
+            "[\"wandb\", \"login\", \"<>\"]",
+        ] {
+            check(text.replace("<>", key), Some(("key of W&B", 1)));
+        }
+        let secret = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYzzzzzzzKEY";
+        for text in [
+            "AWS_SECRET_ACCESS_KEY=<>",
+            "Session(aws_secret_access_key='<>')",
+            "\"SecretAccessKey\": \"<>\",",
+        ] {
+            check(text.replace("<>", secret), Some(("key of AWS", 1)));
+        }
+        for text in [
+            "wandb==0.17  # <>",
+            "wandb.login()\ngit checkout <>",
+            "wandb login # since <>",
+            "commit <>",
+        ] {
+            check(text.replace("<>", key), None);
+        }
+        check(format!("sha = \"{key}\"\ntask-{long}\nhf_model = 'x'"), None);
+    }
+}

@@ -1,0 +1,146 @@
+//! What `sacctmgr` says of QOSes and of a user's associations. Its rows are separated by `|`.
+
+use super::id::whole;
+use super::time::limit;
+
+/// A QOS: whom it preempts, and how much it allows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Qos {
+    /// Its name.
+    pub name: String,
+    /// The QOSes whose jobs it preempts.
+    pub preempts: Vec<String>,
+    /// What becomes of its own jobs that are preempted: `cluster` where the cluster decides.
+    pub preempt_mode: String,
+    /// Seconds that a preempted job has left.
+    pub grace_time: u64,
+    /// How many jobs a user may have in it.
+    pub max_submit: Option<u64>,
+    /// How many of a user's jobs may run in it.
+    pub max_running: Option<u64>,
+}
+
+/// A user's right to an account.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Association {
+    /// The cluster.
+    pub cluster: String,
+    /// The account.
+    pub account: String,
+    /// How many jobs the user may have.
+    pub max_submit: Option<u64>,
+    /// How many of them may run.
+    pub max_running: Option<u64>,
+    /// The QOSes that may be asked for.
+    pub qos: Vec<String>,
+}
+
+/// What a job in the queue counts for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnJob {
+    /// Its account.
+    pub account: String,
+    /// Its QOS.
+    pub qos: String,
+}
+
+/// The fields of [`Qos`], as `sacctmgr` calls them.
+pub const QOS_FIELDS: &str =
+    "Name,Preempt,PreemptMode,GraceTime,MaxSubmitJobsPerUser,MaxJobsPerUser";
+/// The fields of [`Association`].
+pub const ASSOCIATION_FIELDS: &str = "Cluster,Account,MaxSubmitJobs,MaxJobs,GrpSubmitJobs,QOS";
+
+/// Reads QOSes. A row of another form is passed over: the advice of a doctor decides nothing.
+#[must_use]
+pub fn qos(output: &[u8]) -> Vec<Qos> {
+    let row = |line: &str| match fields(line)[..] {
+        [name, preempts, mode, grace, submit, running] if !name.is_empty() => Some(Qos {
+            name: name.to_owned(),
+            preempts: names(preempts),
+            preempt_mode: mode.to_owned(),
+            grace_time: whole(limit, grace.as_bytes())
+                .ok()
+                .and_then(super::time::Limit::seconds)
+                .unwrap_or(0),
+            max_submit: submit.parse().ok(),
+            max_running: running.parse().ok(),
+        }),
+        _ => None,
+    };
+    String::from_utf8_lossy(output).lines().filter_map(row).collect()
+}
+
+/// Reads associations.
+#[must_use]
+pub fn associations(output: &[u8]) -> Vec<Association> {
+    let row = |line: &str| match fields(line)[..] {
+        [cluster, account, submit, running, group, qos] if !account.is_empty() => {
+            let of_group: Option<u64> = group.parse().ok();
+            Some(Association {
+                cluster: cluster.to_owned(),
+                account: account.to_owned(),
+                max_submit: submit.parse().ok().into_iter().chain(of_group).min(),
+                max_running: running.parse().ok(),
+                qos: names(qos),
+            })
+        }
+        _ => None,
+    };
+    String::from_utf8_lossy(output).lines().filter_map(row).collect()
+}
+
+/// Reads a user's default account.
+#[must_use]
+pub fn default_account(output: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(output);
+    text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
+}
+
+/// Reads the accounts and QOSes of jobs. A row of another form is a job too: it counts for nothing that has a name.
+#[must_use]
+pub fn own_jobs(output: &[u8]) -> Vec<OwnJob> {
+    let row = |line: &str| {
+        let (account, qos) = line.trim().split_once('|').unwrap_or_default();
+        OwnJob { account: account.to_owned(), qos: qos.to_owned() }
+    };
+    String::from_utf8_lossy(output)
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .map(row)
+        .collect()
+}
+
+fn fields(line: &str) -> Vec<&str> {
+    line.split('|').map(str::trim).collect()
+}
+
+fn names(list: &str) -> Vec<String> {
+    list.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_read_and_others_passed_over() {
+        let text =
+            "normal||cluster|00:00:00||\nurgent|normal,scavenge|requeue|00:02:00|50|8\nbanner\n\n";
+        let all = qos(text.as_bytes());
+        assert_eq!(all.len(), 2, "{all:?}");
+        assert_eq!((all[1].grace_time, all[1].max_submit), (120, Some(50)));
+        assert_eq!(all[1].preempts, ["normal", "scavenge"]);
+        let text = "dev|lab|100||50|normal,urgent\ndev|root||||normal\n";
+        let all = associations(text.as_bytes());
+        assert_eq!((all[0].max_submit, all[1].max_submit), (Some(50), None));
+        assert_eq!(all[0].qos, ["normal", "urgent"]);
+    }
+
+    #[test]
+    fn jobs_count_for_their_account_and_qos() {
+        let jobs = own_jobs(b"lab|normal\nlab|urgent\n\n");
+        assert_eq!((jobs.len(), &*jobs[1].account, &*jobs[1].qos), (2, "lab", "urgent"));
+        assert_eq!(default_account(b"\nlab\n"), Some("lab".to_owned()));
+        assert_eq!(default_account(b"\n"), None);
+    }
+}

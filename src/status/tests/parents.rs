@@ -1,0 +1,82 @@
+//! Trials that wait for others, and what was not submitted.
+
+use super::*;
+
+#[test]
+fn a_child_of_a_failed_parent_is_blocked_not_cancelled() {
+    let stored = stored();
+    let mut sources = sources(&stored);
+    sources.accounts = account_rows("7_0|FAILED|100|150 8_[0-2]|CANCELLED+0|Unknown|150");
+    assert_eq!(described(&sources), "blocked?: `prepare` trial 0 is failed []");
+    assert_eq!(join(&sources).experiment.state, State::Failed);
+    sources.accounts = account_rows("7_0|FAILED|100|150 8_0|CANCELLED+0|150|150");
+    assert_eq!(described(&sources), "blocked?: `prepare` trial 0 is failed []");
+    sources.requests.push(Request {
+        action: RequestedAction::Cancel,
+        scope: Scope::default(),
+        time: 0,
+        budget: None,
+    });
+    assert_eq!(described(&sources), "cancelled []");
+}
+
+/// Its harness was killed, or was done by its own record: Slurm called it failed, and nobody cancelled what waits for it.
+#[test]
+fn a_child_that_slurm_took_out_for_a_parent_that_is_not_lost_is_put_back() {
+    let stored = stored();
+    let mut sources = sources(&stored);
+    let taken_out = "pending: Slurm cancelled it because of its dependency, which has not failed: `nemo-slurm poll` puts it back []";
+    let put_back = |sources: &StatusInputs<'_>| {
+        let trials = join(sources).tasks.swap_remove(1).trials;
+        trials.iter().all(|trial| trial.remedy == Some(Remedy::PutBack))
+    };
+    let cancelled = "8_[0-2]|CANCELLED|DependencyNeverSatisfied";
+    sources.accounts = account_rows("7_0|FAILED|100|150|0:9 8_[0-2]|CANCELLED|Unknown|150");
+    sources.queue = queue_rows(&format!("7_0|FAILED|NonZeroExitCode {cancelled}"));
+    assert_eq!(described(&sources), taken_out);
+    assert!(put_back(&sources));
+    // It runs again, and is done.
+    sources.queue = queue_rows(&format!("7_0|RUNNING|None {cancelled}"));
+    assert_eq!(described(&sources), taken_out);
+    let attempts = vec![start(0, 100.0), end(0, 140.0, Cause::Completed, Next::Done)];
+    let files = TrialFiles { attempts, ..TrialFiles::default() };
+    sources.files.insert("prepare".to_owned(), [(0, files)].into());
+    sources.queue = queue_rows(&format!("7_0|PREEMPTED|None {cancelled}"));
+    assert_eq!(described(&sources), taken_out);
+    // Somebody's `scancel`, and what Slurm has forgotten.
+    sources.queue = queue_rows("7_0|PREEMPTED|None 8_[0-2]|CANCELLED|None");
+    assert!(!put_back(&sources));
+    sources.queue = queue_rows("");
+    assert!(!put_back(&sources));
+    // It failed for good.
+    let attempts = vec![start(0, 100.0), end(0, 140.0, Cause::Failed, Next::Failed)];
+    let files = TrialFiles { attempts, ..TrialFiles::default() };
+    sources.files.insert("prepare".to_owned(), [(0, files)].into());
+    sources.queue = queue_rows(&format!("7_0|FAILED|None {cancelled}"));
+    assert_eq!(described(&sources), "blocked: `prepare` trial 0 is failed []");
+}
+
+#[test]
+fn what_was_not_submitted_says_how_to_go_on() {
+    let mut stored = stored();
+    stored.journal.truncate(2);
+    let mut sources = sources(&stored);
+    let go_on = "pending: was not submitted: `nemo-slurm submit --continue sample-00000100` continues it []";
+    assert_eq!(described(&sources), go_on);
+    sources.submitting = true;
+    assert_eq!(described(&sources), "pending: is being submitted []");
+}
+
+#[test]
+fn a_task_for_a_failure_that_did_not_come_is_no_loss() {
+    let mut stored = stored();
+    stored.experiment.tasks[1].after =
+        vec![Dependency { task: "prepare".to_owned(), on: On::Failed }];
+    let mut sources = sources(&stored);
+    let attempts = vec![start(0, 100.0), end(0, 150.0, Cause::Completed, Next::Done)];
+    let files = TrialFiles { attempts, ..TrialFiles::default() };
+    sources.files.insert("prepare".to_owned(), [(0, files)].into());
+    sources.accounts = account_rows("7_0|COMPLETED|100|150 8_[0-2]|CANCELLED+0|Unknown|150");
+    assert_eq!(described(&sources), "blocked: not needed: `prepare` completed []");
+    assert_eq!(join(&sources).experiment.state, State::Completed);
+}

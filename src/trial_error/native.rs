@@ -1,0 +1,201 @@
+//! Errors of Rust, C, C++, Fortran, Java, Node and Go programs, of MPI, of Slurm and of the kernel.
+
+use super::finding::{Finding, Weight};
+use super::python::is_consequence;
+
+/// A backtrace has at most so many lines.
+const LONGEST_TRACE: usize = 200;
+
+/// Where in a line a marker stands.
+#[derive(Clone, Copy)]
+enum Place {
+    Start,
+    Anywhere,
+}
+
+use Place::{Anywhere, Start};
+use Weight::{Cause, Consequence, Report};
+
+/// Lines that tell of an error by themselves. The first that fits counts.
+const MARKERS: &[(Place, &str, Weight)] = &[
+    (Anywhere, "Exited with exit code", Report),
+    (Anywhere, "Detected 1 oom", Cause),
+    (Anywhere, "oom_kill event", Cause),
+    (Anywhere, "oom-kill event", Cause),
+    (Anywhere, "Out Of Memory", Cause),
+    (Anywhere, "DUE TO TIME LIMIT", Cause),
+    (Anywhere, "DUE TO NODE FAILURE", Cause),
+    (Anywhere, "*** JOB ", Consequence),
+    (Anywhere, "*** STEP ", Consequence),
+    (Anywhere, "Job step aborted", Consequence),
+    (Anywhere, "Out of memory: Killed process", Cause),
+    (Anywhere, "Memory cgroup out of memory", Cause),
+    (Start, "memory allocation of ", Cause),
+    (Start, "free(): ", Cause),
+    (Start, "malloc(): ", Cause),
+    (Start, "malloc: ", Cause),
+    (Start, "realloc(): ", Cause),
+    (Start, "munmap_chunk(): ", Cause),
+    (Start, "double free or corruption", Cause),
+    (Start, "corrupted size vs. prev_size", Cause),
+    (Start, "*** stack smashing detected", Cause),
+    (Anywhere, "ERROR: AddressSanitizer:", Cause),
+    (Anywhere, ": Assertion `", Cause),
+    (Start, "Fortran runtime error:", Cause),
+    (Start, "forrtl: severe", Cause),
+    (Anywhere, "Caught signal 11 (Segmentation fault", Cause),
+    (Anywhere, "Signal: Segmentation fault", Cause),
+    (Anywhere, "Signal: Bus error", Cause),
+    (Anywhere, "Signal: Floating point exception", Cause),
+    (Anywhere, "Signal: Aborted", Consequence),
+    (Anywhere, "received by PID", Cause),
+    (Anywhere, "*** MPI_ERR_", Cause),
+    (Start, "Fatal error in ", Cause),
+    (Anywhere, "MPI_ABORT was invoked on rank", Report),
+    (Anywhere, "application called MPI_Abort(", Report),
+    (Anywhere, "exited on signal", Consequence),
+    (Anywhere, "exits with return code = ", Consequence),
+    (Anywhere, "Watchdog caught collective operation timeout", Cause),
+    (Anywhere, "error while loading shared libraries:", Cause),
+    (Anywhere, "No space left on device", Cause),
+    (Anywhere, "Disk quota exceeded", Cause),
+    (Anywhere, "JavaScript heap out of memory", Cause),
+    (Anywhere, "CUDA error: ", Cause),
+    (Anywhere, "CUDA out of memory", Cause),
+    (Anywhere, "CUDA_ERROR_", Cause),
+];
+
+/// The markers after which a process does not go on, whatever frames and memory maps it prints before its end.
+const FATAL: [&str; 11] = [
+    "free(): ",
+    "malloc(): ",
+    "realloc(): ",
+    "munmap_chunk(): ",
+    "double free or corruption",
+    "corrupted size vs. prev_size",
+    "*** stack smashing detected",
+    "ERROR: AddressSanitizer:",
+    ": Assertion `",
+    "Caught signal 11",
+    "Signal: ",
+];
+
+/// The errors outside of Python's tracebacks.
+pub(super) fn findings(lines: &[String], inside: &[bool]) -> Vec<Finding> {
+    let places = (0..lines.len()).filter(|at| !inside[*at]);
+    places.filter_map(|at| finding(lines, at)).collect()
+}
+
+fn finding(lines: &[String], at: usize) -> Option<Finding> {
+    let with_trace = panic(lines, at)
+        .or_else(|| faulthandler(lines, at))
+        .or_else(|| terminate(lines, at))
+        .or_else(|| with_frames(lines, at))
+        .or_else(|| goroutine(lines, at));
+    with_trace.or_else(|| marked(lines, at))
+}
+
+fn marked(lines: &[String], at: usize) -> Option<Finding> {
+    let line = lines[at].trim();
+    let fits = |place: Place, text: &str| match place {
+        Start => line.starts_with(text),
+        Anywhere => line.contains(text),
+    };
+    let (_, marker, weight) = MARKERS.iter().find(|(place, text, _)| fits(*place, text))?;
+    let mut next = lines.iter().skip(at + 1).take(3).map(|line| line.trim());
+    let message = match *marker {
+        // Its code is on a line of its own.
+        "MPI_ABORT was invoked on rank" => {
+            let code = next.find(|line| line.to_lowercase().contains("errorcode"));
+            format!("{line} {}", code.unwrap_or_default())
+        }
+        "received by PID" => line.trim_start_matches("traceback : ").to_owned(),
+        _ => line.to_owned(),
+    };
+    let found = Finding::line(at, *weight, &message);
+    Some(if FATAL.iter().any(|text| line.contains(text)) { found.fatal(lines) } else { found })
+}
+
+/// `thread 'main' panicked at src/main.rs:2:5:`, and the message on the next line; before 1.73 all on one.
+fn panic(lines: &[String], at: usize) -> Option<Finding> {
+    let line = &lines[at];
+    let start = line.find("thread '").filter(|_| line.contains("panicked at "))?;
+    let (_, place) = line.split_once("panicked at ")?;
+    let is_message = |line: &&String| !line.trim().is_empty() && !line.starts_with("note: ");
+    let next = lines.get(at + 1).filter(is_message).filter(|_| place.ends_with(':'));
+    let message = match next {
+        Some(next) => format!("panicked at {place} {}", next.trim()),
+        None => format!("panicked at {place}"),
+    };
+    let is_part = |line: &str| !line.trim().is_empty();
+    let trace = trace(lines, at, start, is_part);
+    Some(Finding::line(at, Weight::Cause, &message).with_traceback(&trace))
+}
+
+/// Python's own handler of signals.
+fn faulthandler(lines: &[String], at: usize) -> Option<Finding> {
+    let start = lines[at].find("Fatal Python error: ")?;
+    let is_frame = |line: &str| {
+        line.trim().is_empty()
+            || line.starts_with("  ")
+            || line.contains("(most recent call first)")
+            || line.starts_with("Python runtime state")
+            || line.starts_with("Extension modules")
+    };
+    let trace = trace(lines, at, start, is_frame);
+    let found = Finding::line(at, Weight::Cause, &lines[at][start..]).with_traceback(&trace);
+    Some(found.fatal(lines))
+}
+
+/// `terminate called after throwing an instance of 'std::bad_alloc'`, and `what():` below.
+fn terminate(lines: &[String], at: usize) -> Option<Finding> {
+    let (_, thrown) = lines[at].split_once("terminate called after throwing an instance of ")?;
+    let thrown = thrown.trim().trim_matches('\'');
+    let what = lines.get(at + 1).and_then(|line| line.trim().strip_prefix("what():"));
+    let message = what.map_or(thrown.to_owned(), |what| format!("{thrown}: {}", what.trim()));
+    let weight = if is_consequence(thrown) { Weight::Consequence } else { Weight::Cause };
+    Some(Finding::line(at, weight, &message).fatal(lines))
+}
+
+/// `Exception in thread "main" …` of Java, `TypeError: …` of Node: frames begin with `at`.
+fn with_frames(lines: &[String], at: usize) -> Option<Finding> {
+    let is_frame =
+        |line: &str| line.trim_start().starts_with("at ") && line.starts_with([' ', '\t']);
+    let begins = !is_frame(&lines[at]) && lines.get(at + 1).is_some_and(|line| is_frame(line));
+    let line = lines[at].strip_prefix("Exception in thread ").unwrap_or(&lines[at]);
+    let is_error = line.contains("Error") || line.contains("Exception");
+    if !begins || !is_error || line.starts_with([' ', '\t']) || line.starts_with("Caused by") {
+        return None;
+    }
+    let name = match line.strip_prefix('"') {
+        Some(rest) => rest.split_once("\" ").map_or(line, |(_, name)| name),
+        None => line,
+    };
+    let is_part = |line: &str| {
+        is_frame(line) || line.starts_with("Caused by") || line.trim().starts_with("... ")
+    };
+    let trace = trace(lines, at, 0, is_part);
+    Some(Finding::line(at, Weight::Cause, name).with_traceback(&trace))
+}
+
+/// `panic: …` of Go, and the goroutine below.
+fn goroutine(lines: &[String], at: usize) -> Option<Finding> {
+    lines[at].strip_prefix("panic: ")?;
+    let mut next = lines.iter().skip(at + 1).take(4);
+    next.any(|line| line.starts_with("goroutine ")).then_some(())?;
+    let trace = trace(lines, at, 0, |line| !line.starts_with("exit status"));
+    let found = Finding::line(at, Weight::Cause, &lines[at]).with_traceback(&trace);
+    Some(found.fatal(lines))
+}
+
+/// The lines from an error on that belong to it.
+fn trace(lines: &[String], at: usize, start: usize, is_part: impl Fn(&str) -> bool) -> Vec<&str> {
+    let first = lines[at].get(start..).unwrap_or(&lines[at]);
+    let rest = lines[at + 1..].iter().map(String::as_str).take(LONGEST_TRACE);
+    let mut trace: Vec<&str> = vec![first];
+    trace.extend(rest.take_while(|line| is_part(line)));
+    while trace.last().is_some_and(|line| line.trim().is_empty()) {
+        trace.pop();
+    }
+    trace
+}

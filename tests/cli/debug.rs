@@ -1,0 +1,133 @@
+//! `debug`: a failed trial runs here from a copy, and its experiment stays as it is, byte by byte.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::retry::broken;
+use crate::support::{World, printed, states};
+
+/// Every file below a folder with what it holds and when it was changed.
+fn content(folder: &Path) -> BTreeMap<PathBuf, (Vec<u8>, std::time::SystemTime)> {
+    let mut all = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let meta = path.symlink_metadata().unwrap();
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        all.insert(path.clone(), (bytes, meta.modified().unwrap()));
+        if meta.is_dir() {
+            all.extend(content(&path));
+        }
+    }
+    all
+}
+
+/// Trial 1 has failed at step 5, after a checkpoint at step 4.
+fn failed() -> (World, String) {
+    let world = broken("kind = \"local\"\nenv.WHO = \"me\"");
+    let id = world.ok(&["submit", "exp.toml"]);
+    let is_failed = |status: &serde_json::Value| {
+        states(status, "train") == ["completed", "failed"] && states(status, "after") == ["blocked"]
+    };
+    world.until(&id, "a failed trial", is_failed);
+    world.run(&["wait", &id]);
+    // The runner writes its last line a moment after the end of the trials.
+    world.until(&id, "the end of the runner", |_| {
+        let path = world.experiment(&id).join("runner.jsonl");
+        std::fs::read_to_string(path).unwrap().contains("finished")
+    });
+    (world, id)
+}
+
+#[test]
+fn a_failed_trial_runs_here_and_nothing_of_its_experiment_changes() {
+    let (world, id) = failed();
+    let folder = world.experiment(&id);
+    let before = content(&folder);
+    let again = world.run(&["debug", &id]);
+    assert_eq!(again.code, 1, "{again:?}");
+    assert_eq!(again.stdout, "step 5\n", "from its checkpoint: {again:?}");
+    assert!(again.stderr.contains("it is broken"), "{again:?}");
+    assert!(again.stderr.contains("from a copy of step 4"), "{again:?}");
+    std::fs::remove_file(world.path("broken")).unwrap();
+    let repaired = world.run(&["debug", &format!("{id}/train/1"), "--step", "4"]);
+    assert_eq!(repaired.code, 0, "{repaired:?}");
+    assert!(repaired.stdout.ends_with("step 10\n"), "{repaired:?}");
+    assert_eq!(content(&folder), before, "not a byte of it changed");
+    let other = world.run(&["debug", &format!("{id}/train/1"), "--step", "3"]);
+    assert_eq!(other.code, 2, "{other:?}");
+    assert!(other.stderr.contains("it has 4"), "{other:?}");
+    assert_eq!(content(&folder), before);
+}
+
+#[test]
+fn a_command_of_ones_own_gets_what_the_program_gets() {
+    let (world, id) = failed();
+    let script = "echo $NEMO_PARAM_N $WHO $NEMO_TRIAL $NEMO_RESUME_STEP $1; echo x >$NEMO_CHECKPOINT_DIR/step-7; pwd; exit 3";
+    let printed = world.run(&["debug", &id, "--keep", "--", "sh", "-c", script, "sh", "n={n}"]);
+    assert_eq!(printed.code, 1, "{printed:?}");
+    let lines: Vec<&str> = printed.stdout.lines().collect();
+    assert_eq!(lines[0], "1 me 1 4 n=1", "{printed:?}");
+    assert_eq!(Path::new(lines[1]), world.path("").canonicalize().unwrap(), "{printed:?}");
+    assert!(printed.stderr.contains("It exited with 3."), "{printed:?}");
+    let (_, rest) = printed.stderr.split_once("What it saved is in `").unwrap();
+    let kept = PathBuf::from(rest.split_once('`').unwrap().0);
+    assert!(kept.join("tasks/train/trials/1/staging/0/step-7").exists(), "{kept:?}");
+    std::fs::remove_dir_all(kept).unwrap();
+    let several = world.run(&["debug", &format!("{id}/after")]);
+    assert_ne!(several.code, 2, "one trial is meant whatever became of it: {several:?}");
+    let none = world.run(&["debug", &format!("{id}/train/0,1")]);
+    assert!(none.stderr.contains("/train/1"), "the one that failed: {none:?}");
+}
+
+/// A program that hears no HUP and says its secret, and a process of its own that does neither.
+const STUBBORN: &str = "trap '' HUP; sleep 600 & echo $TOKEN $!; wait; wait; wait";
+
+/// The names of all files below a folder.
+fn names(folder: &Path) -> Vec<String> {
+    let files = content(folder).into_keys();
+    files.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
+}
+
+/// The terminal is gone, or somebody ends `debug`: nothing runs any more, and nothing is left. Secrets are gone before.
+#[test]
+fn a_signal_ends_the_program_and_leaves_nothing() {
+    let world = World::new();
+    world.write(
+        "exp.toml",
+        "name = \"d\"\n[executor.it]\nkind = \"local\"\nsecrets = [\"TOKEN\"]\n[task.t]\nrun = \"false\"\nrestart.crashes = 0\n",
+    );
+    let submitted =
+        world.command(&["submit", "exp.toml", "--wait"]).env("TOKEN", "s3cret").output();
+    let id = printed(&submitted.unwrap()).stdout.trim().to_owned();
+    for signals in [&[Signal::SIGTERM][..], &[Signal::SIGHUP, Signal::SIGTERM]] {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut command = world.command(&["debug", &id, "--", "sh", "-c", STUBBORN]);
+        command.env("TOKEN", "s3cret").env("TMPDIR", temporary.path());
+        let mut debug = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(debug.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let (secret, child) = line.trim().split_once(' ').unwrap();
+        assert_eq!(secret, "s3cret");
+        let status = std::fs::read_to_string(format!("/proc/{child}/status")).unwrap();
+        assert!(status.contains("SigBlk:\t0000000000000000"), "Ctrl-C is heard: {status}");
+        let left = names(temporary.path());
+        assert!(left.contains(&"environment".to_owned()), "{left:?}");
+        assert!(!left.contains(&"secrets".to_owned()), "{left:?}");
+        let began = Instant::now();
+        for signal in signals {
+            kill(Pid::from_raw(i32::try_from(debug.id()).unwrap()), *signal).unwrap();
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        assert_eq!(debug.wait().unwrap().code(), Some(1), "{signals:?}");
+        assert!(began.elapsed() < Duration::from_secs(8), "the second signal is heard");
+        assert_eq!(names(temporary.path()), [""; 0], "{signals:?}");
+        let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z"), "{signals:?}: {stat}");
+    }
+}

@@ -1,0 +1,93 @@
+//! What the local runner hears of, whatever the disk answers and whoever was killed before.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::counting;
+use crate::local::runner;
+use crate::support::{World, causes, states, trials};
+
+/// Two trials: trial 0 fails at once, trial 1 waits for a file. So the runner stays.
+fn one_has_failed() -> (World, String) {
+    let world = World::new();
+    let text = format!(
+        "name = \"here\"\n[task.train]\nrun = \"test {{n}} = 1 || exit 3; until [ -e {}/go ]; do sleep 0.1; done\"\n\
+         params = {{ n = [0, 1] }}\n",
+        world.path("").display()
+    );
+    world.write("exp.toml", &text);
+    let id = world.ok(&["submit", "exp.toml"]);
+    world.until(&id, "the failure", |status| states(status, "train") == ["failed", "running"]);
+    (world, id)
+}
+
+/// The next time that the runner opens the journal, the disk fails.
+fn fail_once(world: &World, id: &str) -> Child {
+    let mut command = Command::new("strace");
+    command.args(["-f", "-p", &runner(world, id).to_string(), "-e", "trace=openat", "-P"]);
+    command.arg(world.experiment(id).join("journal.jsonl"));
+    command.args(["-e", "inject=openat:error=EIO:when=1", "-o"]).arg(world.path("strace.log"));
+    let mut strace = command.stderr(Stdio::piped()).spawn().expect("strace is needed");
+    let mut said = BufReader::new(strace.stderr.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert!(line.contains("attached"), "{line}");
+    // It may say more.
+    std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
+    strace
+}
+
+#[test]
+fn a_retry_is_not_lost_by_a_disk_that_fails_once() {
+    let (world, id) = one_has_failed();
+    let mut strace = fail_once(&world, &id);
+    let retried = world.run(&["retry", &format!("{id}/train"), "--trials", "0"]);
+    let injected = std::fs::read_to_string(world.path("strace.log")).unwrap();
+    assert!(injected.contains("EIO"), "{injected}");
+    assert_eq!(retried.code, 0, "{retried:?}");
+    world.until(&id, "the second failure", |status| {
+        causes(&trials(status, "train")[0]) == ["failed", "failed"]
+    });
+    world.write("go", "");
+    world.until(&id, "the end", |status| states(status, "train") == ["failed", "completed"]);
+    strace.kill().ok();
+    strace.wait().unwrap();
+}
+
+#[test]
+fn a_runner_that_hears_nothing_is_not_waited_for_for_ever() {
+    let (world, id) = one_has_failed();
+    let pid = Pid::from_raw(runner(&world, &id));
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let retried = world.run(&["retry", &format!("{id}/train"), "--trials", "0"]);
+    assert_eq!(retried.code, 1, "{retried:?}");
+    let hint = format!("`nemo-slurm submit --continue {id} --take-over` replaces it");
+    assert!(retried.stderr.contains(&hint), "{retried:?}");
+    kill(pid, Signal::SIGCONT).unwrap();
+    // What was asked for is written down, and nothing is done twice.
+    world.ok(&["submit", "--continue", &id]);
+    world.write("go", "");
+    let status = world.until(&id, "the end", |status| {
+        causes(&trials(status, "train")[0]).len() == 2
+            && states(status, "train") == ["failed", "completed"]
+    });
+    assert_eq!(causes(&trials(&status, "train")[0]), ["failed", "failed"], "{status:#}");
+}
+
+/// Who wrote the mark may have been killed before the signal.
+#[test]
+fn a_trial_whose_mark_is_written_is_signalled_all_the_same() {
+    let world = World::new();
+    counting::write(&world, "kind = \"local\"\nparallel = 4", 200, 0.05);
+    let id = world.ok(&["submit", "exp.toml"]);
+    counting::until_beyond(&world, &id, 3);
+    let mark = world.experiment(&id).join("tasks/train/trials/1/pause-wanted");
+    std::fs::write(mark, "{}\n").unwrap();
+    world.ok(&["pause", &format!("{id}/train/1")]);
+    let status = world.until(&id, "it stops", |status| states(status, "train")[1] != "running");
+    assert_eq!(states(&status, "train"), ["running", "paused", "running"], "{status:#}");
+    world.ok(&["cancel", &id]);
+}
