@@ -17,9 +17,11 @@ def save_over():
 def save_by_rename():
     with open("new", "w") as f: json.dump(state, f)
     os.replace("new", "snapshot.pt")
-def rest_and_rename():
-    time.sleep(0.03) # what is printed and saved at once has no order for who reads both
-    save_by_rename()
+def rested(save):
+    time.sleep(0.2) # what is printed and saved at once has no order for who reads both
+    save()
+def rest_and_save_over(): rested(save_over)
+def rest_and_rename(): rested(save_by_rename)
 while state["step"] < 40:
     state["step"] += 1
     state["sum"] += state["step"] ** 2
@@ -78,7 +80,7 @@ fn harness(task: &Task) -> u32 {
 
 #[test]
 fn what_came_by_a_rename_is_resumed_from_after_a_kill() {
-    let task = own_folder("save_by_rename", "0.1").with("/restart/crashes", json!(1));
+    let task = own_folder("rest_and_rename", "0").with("/restart/crashes", json!(1));
     // As the working folder of a trial with a package.
     let workdir = format!("{}/", task.path("work").display());
     let task = task.with("/workdir", json!(workdir));
@@ -170,7 +172,7 @@ fn a_program_that_saves_more_often_than_it_reports_keeps_its_newest_save() {
 
 #[test]
 fn a_file_that_is_rewritten_all_the_time_is_resumed_from_after_a_kill() {
-    let task = own_folder("save_over", "0.4").with("/restart/crashes", json!(1));
+    let task = own_folder("rest_and_save_over", "0.2").with("/restart/crashes", json!(1));
     kill_program(&task);
     task.check_ends("Failed Restart, Completed Done");
     let from = task.resume_steps()[1].unwrap();
@@ -180,7 +182,7 @@ fn a_file_that_is_rewritten_all_the_time_is_resumed_from_after_a_kill() {
 
 #[test]
 fn a_program_that_is_never_asked_is_stopped_after_its_next_save() {
-    let task = own_folder("rest_and_rename", "0.1");
+    let task = own_folder("rest_and_rename", "0");
     assert_eq!(task.signalled(&["USR1"]), 75);
     task.check_ends("Preempted Requeue");
     assert!(!task.stderr(0).contains("asked to save"), "{}", task.stderr(0));
