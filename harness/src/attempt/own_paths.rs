@@ -31,6 +31,11 @@ pub(super) fn goes_on_by_itself(trial: &Trial) -> bool {
         && checkpoint.restore_to.is_none()
 }
 
+/// Whether the step of a checkpoint may be known only from what the program had printed when it saved.
+pub(super) fn counts_by_output(trial: &Trial) -> bool {
+    !trial.spec.checkpoint.from.is_empty()
+}
+
 /// The nodes on which the program may have processes. A wrapped job starts those of others by itself.
 pub(super) fn nodes(harness: &Harness) -> u32 {
     let launched = harness.trial.spec.launch.as_ref().map(|launch| launch.nodes);

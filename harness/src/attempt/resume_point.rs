@@ -122,7 +122,12 @@ fn roll_metrics_back(
     let path = harness.trial.dir.metrics();
     let from = resumed.map(|resumed| (resumed.reached(), resumed.metrics));
     open::refresh(&path);
-    let rolled_back = harness.patience().with(|| metrics::roll_back(&path, from));
+    let rolled_back = harness.patience().with(|| match from {
+        Some(from) if own_paths::counts_by_output(&harness.trial) => {
+            metrics::roll_back_all_but_steps(&path, from)
+        }
+        from => metrics::roll_back(&path, from),
+    });
     rolled_back.map_err(|error| StartError::node(&path, &error))
 }
 

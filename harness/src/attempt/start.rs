@@ -27,7 +27,7 @@ use crate::job::inputs;
 use crate::job::trial::with_path;
 use crate::monitor::alarms::Alarms;
 use crate::monitor::log_policy::Policies;
-use crate::monitor::metrics;
+use crate::monitor::metrics::{self, CutAtFirstStep};
 use crate::monitor::watchdog::Watchdog;
 use crate::monitor::{Monitor, MonitorConfig};
 use crate::os::log::Log;
@@ -106,8 +106,11 @@ fn run(
     let (attempt, names) = (lease.attempt, &names);
     let own = env::AttemptEnv { attempt, resumed, deadline, socket, scratch, names, bin };
     let mut env = env::variables(trial, &harness.context, &own, &command)?;
-    sources.may_go_on |= history.leaves_own;
-    trackers::prepare(harness, resumed, sources.may_go_on, names, &mut env, &mut log);
+    if history.leaves_own {
+        sources.cut = Some(CutAtFirstStep { resumed: None });
+    }
+    let may_go_on = resumed.is_none() && sources.cut.is_some();
+    trackers::prepare(harness, resumed, may_go_on, names, &mut env, &mut log);
     let checkpointer = checkpointer(harness, &env, names.clone(), staging);
     let prepared = Prepared { attempt, argv: command.argv, env, is_read };
     let (program, streams) = program::start(harness, prepared)?;
@@ -230,15 +233,19 @@ fn sources(
     let now = harness.clock.now();
     let watchdog = spec.restart.hang.map(|limit| Watchdog::new(Duration::from_secs(limit), now));
     let streams = Vec::new();
-    let may_go_on = resumed.is_none() && own_paths::goes_on_by_itself(&harness.trial);
+    let resumed_step = resumed.map(VerifiedCheckpoint::reached);
+    let is_open = match resumed {
+        Some(_) => own_paths::counts_by_output(&harness.trial),
+        None => own_paths::goes_on_by_itself(&harness.trial),
+    };
+    let cut = is_open.then_some(CutAtFirstStep { resumed: resumed_step });
     let every = match spec.checkpoint.every {
         Some(SaveEvery::Seconds(seconds)) => Some(Duration::from_secs(seconds)),
         Some(SaveEvery::Steps(_) | SaveEvery::Auto) | None => None,
     };
-    let alarms = Alarms::new(resumed.map(VerifiedCheckpoint::reached), every, now)
-        .telling(harness.at_start.clone());
+    let alarms = Alarms::new(resumed_step, every, now).telling(harness.at_start.clone());
     let config =
-        MonitorConfig { streams, patterns, policies, session, socket, watchdog, may_go_on, alarms };
+        MonitorConfig { streams, patterns, policies, session, socket, watchdog, cut, alarms };
     Ok((config, is_read))
 }
 

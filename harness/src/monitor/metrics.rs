@@ -122,22 +122,38 @@ impl Recorder {
     }
 }
 
+/// What an attempt's first step takes out of the record, where nobody knows before it at which step the program goes on:
+/// it was given no checkpoint of ours, or one whose step was told from what it had printed when it saved. Such a program may
+/// have printed a step right before the save or right after it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CutAtFirstStep {
+    /// What was reported up to this step is in the checkpoint, and stays.
+    pub(crate) resumed: Option<u64>,
+}
+
 impl Recorder {
-    /// Takes out what was reported from this step on: it will be done again. Answers with the last step that stays.
-    pub(crate) fn cut_before(&self, step: u64) -> PendingAnswer<Option<u64>> {
+    /// Takes out what was reported from this step on: it will be done again. Answers with the last step that stays, if the
+    /// program goes on after it by itself.
+    pub(crate) fn cut_at_first_step(
+        &self,
+        step: u64,
+        CutAtFirstStep { resumed }: CutAtFirstStep,
+    ) -> PendingAnswer<Option<u64>> {
         let (path, file) = (self.path.clone(), Arc::clone(&self.file));
         let written = Arc::clone(&self.written);
         self.records.ask(move || {
             let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
             file.open = None;
-            let last = step.checked_sub(1);
-            roll_back(&path, last.map(|last| (last, 0))).ok()?;
+            // What has no step was cut back to the checkpoint, if there is one, when the attempt began.
+            let length = if resumed.is_some() { u64::MAX } else { 0 };
+            let last = step.checked_sub(1).max(resumed);
+            roll_back(&path, last.map(|last| (last, length))).ok()?;
             let mut state = written.state.lock().unwrap_or_else(PoisonError::into_inner);
             if let Ok(metadata) = fs::metadata(&path) {
                 state.more = metadata.len().cast_signed().saturating_sub(state.until.cast_signed());
             }
             drop(state);
-            last_step(&path).ok()?
+            last_step(&path).ok()?.filter(|last| resumed.is_none_or(|resumed| *last > resumed))
         })
     }
 }
@@ -256,25 +272,43 @@ struct ReportedStep {
     attempt: IgnoredAny,
     time: IgnoredAny,
     values: IgnoredAny,
+    #[serde(default)]
+    validation: bool,
 }
 
 /// The checkpoint that the trial goes on from: its step, and how long `metrics.jsonl` was then.
 pub(crate) type ResumedAt = Option<(u64, u64)>;
 
-fn stays(line: &JsonLine<'_>, resumed: ResumedAt) -> bool {
-    let Some((step, length)) = resumed else { return false };
+/// The row of a whole line.
+fn row(line: &JsonLine<'_>) -> Option<ReportedStep> {
     let is_whole = line.text.ends_with(b"\n");
-    let row = serde_json::from_slice::<ReportedStep>(line.text).ok().filter(|_| is_whole);
-    row.is_some_and(|row| row.step.map_or(line.end <= length, |own| own <= step))
+    serde_json::from_slice(line.text).ok().filter(|_| is_whole)
 }
 
-/// Takes out what was reported after the checkpoint that the trial goes on from: those steps will be done again. The
-/// file may be longer than the memory that a job has beside its program.
+/// Takes out what was reported after the checkpoint that the trial goes on from: those steps will be done again.
 pub(crate) fn roll_back(path: &Path, resumed: ResumedAt) -> io::Result<()> {
+    keep_lines(path, |line| {
+        let Some((step, length)) = resumed else { return false };
+        row(line).is_some_and(|row| row.step.map_or(line.end <= length, |own| own <= step))
+    })
+}
+
+/// Like [`roll_back`], but leaves the steps that training has reported for [`Recorder::cut_at_first_step`].
+pub(crate) fn roll_back_all_but_steps(path: &Path, (step, length): (u64, u64)) -> io::Result<()> {
+    keep_lines(path, |line| {
+        row(line).is_some_and(|row| match row.step {
+            Some(own) => own <= step || !row.validation,
+            None => line.end <= length,
+        })
+    })
+}
+
+/// Takes out every line that does not stay. The file may be longer than the memory that a job has beside its program.
+fn keep_lines(path: &Path, stays: impl Fn(&JsonLine<'_>) -> bool) -> io::Result<()> {
     // Where the first line is that goes, and whether one stays behind it.
     let (mut first, mut is_tail) = (None, true);
     lines::each(path, |line| {
-        if stays(&line, resumed) {
+        if stays(&line) {
             is_tail &= first.is_none();
         } else {
             first.get_or_insert(line.start);
@@ -289,13 +323,9 @@ pub(crate) fn roll_back(path: &Path, resumed: ResumedAt) -> io::Result<()> {
             file.set_len(first)?;
             file.sync_all()
         }
-        Some(_) => {
-            durable::rewrite_durably(path, |out| {
-                lines::each(path, |line| {
-                    if stays(&line, resumed) { out.write_all(line.text) } else { Ok(()) }
-                })
-            })
-        }
+        Some(_) => durable::rewrite_durably(path, |out| {
+            lines::each(path, |line| if stays(&line) { out.write_all(line.text) } else { Ok(()) })
+        }),
     }
 }
 

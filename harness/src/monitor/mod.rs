@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 use crate::checkpoint::candidate::ProgramPosition;
 use crate::monitor::alarms::{Alarm, Alarms};
 use crate::monitor::log_policy::Policies;
-use crate::monitor::metrics::Recorder;
+use crate::monitor::metrics::{CutAtFirstStep, Recorder};
 use crate::monitor::said::ProgramNotes;
 use crate::monitor::watchdog::Watchdog;
 use crate::os::clock::{Time, unix_now};
@@ -76,7 +76,7 @@ pub(crate) struct Monitor {
     /// Whether the program has sent a message.
     uses_messages: bool,
     /// The program may go on by itself: its first step tells what of the record it will do again.
-    may_go_on: bool,
+    cut: Option<CutAtFirstStep>,
     went_on: Option<PendingAnswer<Option<u64>>>,
     /// What a person should know.
     pub(crate) alarms: Alarms,
@@ -94,8 +94,8 @@ pub(crate) struct MonitorConfig {
     pub(crate) session: Session,
     pub(crate) socket: Option<Socket>,
     pub(crate) watchdog: Option<Watchdog>,
-    /// The program looks after its own checkpoints, and none of ours was given to it.
-    pub(crate) may_go_on: bool,
+    /// The record still holds what the program may do again.
+    pub(crate) cut: Option<CutAtFirstStep>,
     pub(crate) alarms: Alarms,
 }
 
@@ -123,16 +123,8 @@ impl Monitor {
         sources: MonitorConfig,
         records: &SerialQueue,
     ) -> Self {
-        let MonitorConfig {
-            streams,
-            patterns,
-            policies,
-            session,
-            socket,
-            watchdog,
-            may_go_on,
-            alarms,
-        } = sources;
+        let MonitorConfig { streams, patterns, policies, session, socket, watchdog, cut, alarms } =
+            sources;
         let recorder = Recorder::new(dir.metrics(), attempt, records);
         Self {
             notes: ProgramNotes::new(dir.clone(), records),
@@ -155,7 +147,7 @@ impl Monitor {
             written_progress: (None, Time::ZERO),
             published_version: 0,
             uses_messages: false,
-            may_go_on,
+            cut,
             went_on: None,
             alarms,
             lines: 0,
@@ -311,9 +303,10 @@ impl Monitor {
         validation: bool,
         log: &mut Log,
     ) {
-        if let Some(step) = step.filter(|_| self.may_go_on) {
-            self.may_go_on = false;
-            self.went_on = Some(self.recorder.cut_before(step));
+        if let Some(step) = step
+            && let Some(cut) = self.cut.take()
+        {
+            self.went_on = Some(self.recorder.cut_at_first_step(step, cut));
         }
         self.recorded_step = step;
         let mut own = log.clone();

@@ -168,7 +168,7 @@ pub fn starts(records: &[AttemptRecord]) -> Vec<AttemptStart> {
                 let mut start = start.clone();
                 let idle = !went_on.is_empty() && !worked.contains(&start.attempt);
                 let own = went_on.get(&start.attempt).copied().or(start.resume_step);
-                start.resume_step = own.or(reached.filter(|_| idle));
+                start.resume_step = if idle { own.max(reached) } else { own };
                 starts.push(start);
             }
             AttemptRecord::End(end) => reached = end.step.or(reached),
