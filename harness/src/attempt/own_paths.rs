@@ -8,6 +8,7 @@ use crate::attempt::lease::Lease;
 use crate::attempt::tier::Tier;
 use crate::checkpoint::collect::CollectorConfig;
 use crate::checkpoint::restore::RestorePlan;
+use crate::checkpoint::resume::VerifiedCheckpoint;
 use crate::job::harness::Harness;
 use crate::job::trial::Trial;
 use crate::program::command;
@@ -31,9 +32,10 @@ pub(super) fn goes_on_by_itself(trial: &Trial) -> bool {
         && checkpoint.restore_to.is_none()
 }
 
-/// Whether the step of a checkpoint may be known only from what the program had printed when it saved.
-pub(super) fn counts_by_output(trial: &Trial) -> bool {
-    !trial.spec.checkpoint.from.is_empty()
+/// Whether the step of a checkpoint may have been told from what the program had printed when it saved: the save's name has
+/// no number, or its number need not be a step.
+pub(super) fn is_counted_by_output(trial: &Trial, resumed: &VerifiedCheckpoint) -> bool {
+    !trial.spec.checkpoint.from.is_empty() || !resumed.entry.iter().any(u8::is_ascii_digit)
 }
 
 /// The nodes on which the program may have processes. A wrapped job starts those of others by itself.

@@ -58,7 +58,7 @@ impl AttemptResume {
     }
 }
 
-/// Finds the checkpoint to resume from, and cuts `metrics.jsonl` back to it.
+/// Finds the checkpoint to resume from, and cuts `metrics.jsonl` back to it as far as its step is certain.
 pub(crate) fn find(
     harness: &Harness,
     lease: &Lease,
@@ -121,12 +121,11 @@ fn roll_metrics_back(
     }
     let path = harness.trial.dir.metrics();
     let from = resumed.map(|resumed| (resumed.reached(), resumed.metrics));
+    let is_uncut = resumed.is_some_and(|own| own_paths::is_counted_by_output(&harness.trial, own));
     open::refresh(&path);
-    let rolled_back = harness.patience().with(|| match from {
-        Some(from) if own_paths::counts_by_output(&harness.trial) => {
-            metrics::roll_back_all_but_steps(&path, from)
-        }
-        from => metrics::roll_back(&path, from),
+    let rolled_back = harness.patience().with(|| match from.filter(|_| is_uncut) {
+        Some(from) => metrics::roll_back_all_but_steps(&path, from),
+        None => metrics::roll_back(&path, from),
     });
     rolled_back.map_err(|error| StartError::node(&path, &error))
 }

@@ -234,11 +234,11 @@ fn sources(
     let watchdog = spec.restart.hang.map(|limit| Watchdog::new(Duration::from_secs(limit), now));
     let streams = Vec::new();
     let resumed_step = resumed.map(VerifiedCheckpoint::reached);
-    let is_open = match resumed {
-        Some(_) => own_paths::counts_by_output(&harness.trial),
+    let is_uncut = match resumed {
+        Some(resumed) => own_paths::is_counted_by_output(&harness.trial, resumed),
         None => own_paths::goes_on_by_itself(&harness.trial),
     };
-    let cut = is_open.then_some(CutAtFirstStep { resumed: resumed_step });
+    let cut = is_uncut.then_some(CutAtFirstStep { resumed: resumed_step });
     let every = match spec.checkpoint.every {
         Some(SaveEvery::Seconds(seconds)) => Some(Duration::from_secs(seconds)),
         Some(SaveEvery::Steps(_) | SaveEvery::Auto) | None => None,

@@ -127,7 +127,7 @@ impl Recorder {
 /// have printed a step right before the save or right after it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CutAtFirstStep {
-    /// What was reported up to this step is in the checkpoint, and stays.
+    /// What was reported up to this step is in the checkpoint, and stays unless the first step is this one.
     pub(crate) resumed: Option<u64>,
 }
 
@@ -146,7 +146,9 @@ impl Recorder {
             file.open = None;
             // What has no step was cut back to the checkpoint, if there is one, when the attempt began.
             let length = if resumed.is_some() { u64::MAX } else { 0 };
-            let last = step.checked_sub(1).max(resumed);
+            let last = step.checked_sub(1);
+            // A step that was told too high by one is reported again.
+            let last = if resumed == Some(step) { last } else { last.max(resumed) };
             roll_back(&path, last.map(|last| (last, length))).ok()?;
             let mut state = written.state.lock().unwrap_or_else(PoisonError::into_inner);
             if let Ok(metadata) = fs::metadata(&path) {

@@ -71,6 +71,12 @@ fn kill_program(task: &Task) {
     running.finish();
 }
 
+/// What the program found when it began again.
+fn begins_after(task: &Task) -> u64 {
+    let begin = task.stdout(1).lines().next().unwrap().to_owned();
+    begin.strip_prefix("begins after ").unwrap().parse().unwrap()
+}
+
 fn harness(task: &Task) -> u32 {
     task.records().iter().find_map(|record| record.as_start().cloned()).unwrap().process.pid
 }
@@ -86,8 +92,7 @@ fn what_came_by_a_rename_is_resumed_from_after_a_kill() {
     let from = task.resume_steps()[1].unwrap();
     assert!(from >= 9, "each save was complete at once: {from}");
     // The step may have been read after the save of it was seen.
-    let begins = [from, from + 1].map(|step| format!("begins after {step}\n"));
-    assert!(begins.iter().any(|line| task.stdout(1).starts_with(line)), "{}", task.stdout(1));
+    assert!(begins_after(&task) >= from, "{from}: {}", task.stdout(1));
     assert!(task.stderr(1).contains("put the checkpoint of step"), "{}", task.stderr(1));
     check_undisturbed(&task);
 }
@@ -146,7 +151,12 @@ fn a_save_is_never_committed_as_a_step_after_it() {
         let task = saver_of_each_25th(save, order);
         assert_eq!(task.run(), 0);
         let steps = committed_steps(&task);
-        assert!(steps.len() >= 7 && steps.iter().all(is_never_after), "{save}: {steps:?}");
+        assert!(steps.len() >= 7, "{save}: {steps:?}");
+        // A program that was seen to save right after a report is taken to do so where both were seen at once.
+        let may_be_next = order.starts_with("PRINT");
+        let is_right = |it: &&(u64, u64)| is_never_after(it) || (may_be_next && it.0 == it.1 + 1);
+        let wrong = steps.iter().find(|it| !is_right(it));
+        assert_eq!(wrong, None, "{save} {order}: {steps:?}");
     }
 }
 
@@ -180,15 +190,12 @@ fn a_file_that_is_rewritten_all_the_time_is_resumed_from_after_a_kill() {
 
 #[test]
 fn a_program_that_is_never_asked_is_stopped_after_its_next_save() {
-    for print_first in [true, false] {
-        let task = own_folder("save_by_rename", "0.1");
-        let task = if print_first { task } else { saves_first(task, "save_by_rename") };
-        assert_eq!(task.signalled(&["USR1"]), 75);
-        task.check_ends("Preempted Requeue");
-        assert!(!task.stderr(0).contains("asked to save"), "{}", task.stderr(0));
-        assert_eq!(task.run(), 0);
-        check_undisturbed(&task);
-    }
+    let task = own_folder("save_by_rename", "0.1");
+    assert_eq!(task.signalled(&["USR1"]), 75);
+    task.check_ends("Preempted Requeue");
+    assert!(!task.stderr(0).contains("asked to save"), "{}", task.stderr(0));
+    assert_eq!(task.run(), 0);
+    check_undisturbed(&task);
 }
 
 /// What is saved and printed at once has no order for who reads both: the step of the checkpoint may be too low by one.
@@ -199,10 +206,9 @@ fn a_step_that_is_printed_beside_its_save_is_in_the_record_once() {
         let task = saves_first(task, save);
         kill_program(&task);
         task.check_ends("Failed Restart, Completed Done");
-        let (from, begins) = (task.resume_steps()[1].unwrap(), task.stdout(1));
+        let from = task.resume_steps()[1].unwrap();
         assert!(from >= 3, "{from}: {}", task.stderr(0));
-        // The program knows better.
-        assert!(!begins.starts_with(&format!("begins after {from}\n")), "{from}: {begins}");
+        assert!(begins_after(&task) > from, "{from}: {}", task.stdout(1));
         check_undisturbed(&task);
     }
 }

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use nemo_core::lines;
-use nemo_core::rundir::{AttemptRecord, MetricsLine, Next, TrialDir};
+use nemo_core::rundir::{AttemptRecord, AttemptStart, MetricsLine, Next, TrialDir};
 
 /// How the trial was left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(crate) fn hold(fault: &str, dir: &TrialDir, left: Left) {
     let records = records.rows;
     let committed = one_lineage(fault, &records);
     checkpoints(fault, dir, &records, &committed);
-    resumes(fault, &records, &committed);
+    resumes(fault, &records);
     metrics(fault, dir);
     ends(fault, &records, left);
     no_process(fault, dir);
@@ -92,12 +92,19 @@ fn checkpoints(fault: &str, dir: &TrialDir, records: &[AttemptRecord], committed
 
 /// P2 and P3: an attempt goes on from a step that was committed before it, or from the start.
 #[track_caller]
-fn resumes(fault: &str, records: &[AttemptRecord], committed: &BTreeSet<u64>) {
-    for start in records.iter().filter_map(AttemptRecord::as_start) {
-        if let Some(step) = start.resume_step {
-            // A commit whose record was lost is found by the scan, and is committed all the same.
-            let is_known = committed.contains(&step) || committed.iter().all(|other| *other < step);
-            assert!(is_known, "{fault}: P2: attempt {} resumed from {step}", start.attempt);
+fn resumes(fault: &str, records: &[AttemptRecord]) {
+    let mut committed = BTreeSet::new();
+    for record in records {
+        match record {
+            AttemptRecord::Checkpoint { step, .. } => {
+                committed.insert(*step);
+            }
+            AttemptRecord::Start(AttemptStart { attempt, resume_step: Some(step), .. }) => {
+                // A commit whose record was lost is found by the scan, and is committed all the same.
+                let is_known = committed.contains(step) || committed.last() < Some(step);
+                assert!(is_known, "{fault}: P2: attempt {attempt} resumed from {step}");
+            }
+            _ => {}
         }
     }
 }
