@@ -5,8 +5,7 @@ use std::path::Path;
 
 use nemo_core::open;
 
-use super::{FileDamage, Take, WrittenValue};
-use crate::humanize::count;
+use super::{LeftOut, Take, WrittenValue};
 
 /// A longer line is none of this file.
 const LONGEST_LINE: u64 = 1 << 20;
@@ -16,15 +15,15 @@ const STEPS: [&str; 3] = ["step", "global_step", "epoch"];
 const NO_METRICS: [&str; 4] = ["step", "global_step", "epoch", "time"];
 
 /// Calls a function with each value of a file. One without a column for the step is not Lightning's.
-pub(super) fn each(path: &Path, take: Take<'_>) -> io::Result<FileDamage> {
+pub(super) fn each(path: &Path, take: Take<'_>) -> io::Result<LeftOut> {
     each_cell(&mut BufReader::with_capacity(64 * 1024, open::to_read(path)?), take)
 }
 
 /// The same for any input. A torn last line is being written.
-pub(super) fn each_cell(input: &mut impl BufRead, take: Take<'_>) -> io::Result<FileDamage> {
-    let Some(titles) = line(input)? else { return Ok(None) };
+pub(super) fn each_cell(input: &mut impl BufRead, take: Take<'_>) -> io::Result<LeftOut> {
+    let Some(titles) = line(input)? else { return Ok(Vec::new()) };
     let place = STEPS.iter().find_map(|step| titles.iter().position(|title| title == step));
-    let Some(step_column) = place else { return Ok(None) };
+    let Some(step_column) = place else { return Ok(Vec::new()) };
     let mut damaged = 0;
     while let Some(cells) = line(input)? {
         if cells.len() != titles.len() {
@@ -44,7 +43,7 @@ pub(super) fn each_cell(input: &mut impl BufRead, take: Take<'_>) -> io::Result<
             take(WrittenValue { metric: title.clone(), step, time: None, value })?;
         }
     }
-    Ok((damaged > 0).then(|| count(damaged, "line") + " left out"))
+    Ok(super::damaged(damaged, "line").into_iter().collect())
 }
 
 /// The cells of the next whole line.

@@ -20,6 +20,7 @@ pub use self::tensorboard::each_scalar;
 pub use self::wandb::each_record;
 
 use self::find::{FoundFile, Place, WrittenFiles};
+use crate::humanize::count;
 
 /// Who wrote a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -76,8 +77,18 @@ pub(super) struct WrittenRow {
 /// What a reader of files calls with each value.
 type Take<'a> = &'a mut dyn FnMut(WrittenValue) -> io::Result<()>;
 
-/// What a reader came to: what is damaged, in words.
-type FileDamage = Option<String>;
+/// What a reader left out of a file, in words that go on after its name.
+type LeftOut = Vec<String>;
+
+/// A file that is damaged, where anything of it is.
+fn damaged(parts: usize, noun: &str) -> Option<String> {
+    (parts > 0).then(|| format!("is damaged: {} left out", count(parts, noun)))
+}
+
+/// Records that are too large to be read, where any may hold metrics.
+fn too_large(records: usize, most: &str) -> Option<String> {
+    (records > 0).then(|| format!("has {} of more than {most}: left out", count(records, "record")))
+}
 
 /// So many values are looked at for one of a metric: each kind of value comes soon, and files may be large.
 const MOST_VALUES: usize = 10_000;
@@ -118,7 +129,7 @@ pub(super) fn each_written(
     for file in &found.files {
         let mut failed = None;
         let prefix = prefixes.get(&file.path);
-        let damage = file.each(&mut |mut value| {
+        let left_out = file.each(&mut |mut value| {
             if let Some(prefix) = prefix.and_then(|prefix| prefix.of(&value.metric)) {
                 value.metric = format!("{prefix}/{}", value.metric);
             }
@@ -141,9 +152,8 @@ pub(super) fn each_written(
             return Err(error);
         }
         let shown = file.path.display();
-        match damage {
-            Ok(None) => {}
-            Ok(Some(damage)) => warnings.push(format!("`{shown}` is damaged: {damage}")),
+        match left_out {
+            Ok(left_out) => warnings.extend(left_out.iter().map(|it| format!("`{shown}` {it}"))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => warnings.push(format!("can't read `{shown}`: {error}")),
         }
@@ -152,13 +162,13 @@ pub(super) fn each_written(
 }
 
 impl FoundFile {
-    fn each(&self, take: Take<'_>) -> io::Result<FileDamage> {
+    fn each(&self, take: Take<'_>) -> io::Result<LeftOut> {
         match self.source {
             MetricSource::Tensorboard => tensorboard::each(&self.path, take),
             MetricSource::Lightning => lightning::each(&self.path, take),
             MetricSource::Transformers => transformers::each(&self.path, take),
             MetricSource::Wandb => wandb::each(&self.path, take),
-            MetricSource::Reported | MetricSource::Printed => Ok(None),
+            MetricSource::Reported | MetricSource::Printed => Ok(Vec::new()),
         }
     }
 }

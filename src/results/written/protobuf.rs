@@ -44,6 +44,17 @@ impl<'a> Field<'a> {
     }
 }
 
+/// The field of bytes that the end of a message's beginning cuts: its number, its length, and as much of it as is there.
+pub(super) fn cut_field(beginning: &[u8]) -> Option<(u64, u64, &[u8])> {
+    let mut fields = Fields(beginning);
+    let mut rest = beginning;
+    while fields.next().is_some() {
+        rest = fields.0;
+    }
+    let key = varint(&mut rest).filter(|key| key & 7 == 2)?;
+    Some((key >> 3, varint(&mut rest)?, rest))
+}
+
 /// Several numbers in one field.
 pub(super) fn varint(input: &mut &[u8]) -> Option<u64> {
     let mut value = 0;

@@ -9,36 +9,41 @@ use nemo_core::open;
 
 use super::crc::masked_castagnoli;
 use super::find::FoundFile;
-use super::protobuf::{Field, Fields, varint};
-use super::{FileDamage, MetricSource, Take, WrittenValue};
+use super::protobuf::{Field, Fields, cut_field, varint};
+use super::{LeftOut, MetricSource, Take, WrittenValue};
 
-/// Larger records are images or graphs, and hold no scalar.
+/// Larger records are images or graphs, and hold no scalar as a rule.
 const LONGEST_RECORD: u64 = 1 << 20;
+/// So much of a larger one tells what it is.
+const BEGINNING: u64 = 256;
 
 /// Calls a function with each scalar of a file.
-pub(super) fn each(path: &Path, take: Take<'_>) -> io::Result<FileDamage> {
+pub(super) fn each(path: &Path, take: Take<'_>) -> io::Result<LeftOut> {
     each_scalar(&mut BufReader::with_capacity(256 * 1024, open::to_read(path)?), take)
 }
 
 /// The same for any input. A torn last record is no damage: it is being written, or its writer was killed.
-pub fn each_scalar(input: &mut impl Read, take: Take<'_>) -> io::Result<FileDamage> {
-    let (mut data, mut damaged, mut offset) = (Vec::new(), 0, 0_u64);
+pub fn each_scalar(input: &mut impl Read, take: Take<'_>) -> io::Result<LeftOut> {
+    let (mut data, mut damaged, mut too_large, mut offset) = (Vec::new(), 0, 0, 0_u64);
     while let Some(head) = exactly::<12>(input)? {
         let (length, sum) = (number(&head[..8]), number(&head[8..]));
         if u64::from(masked_castagnoli(&head[..8])) != sum {
             // Where the next record begins is not known.
-            return Ok(Some(format!("nothing can be read from byte {offset} on")));
+            return Ok(vec![format!("is damaged: nothing can be read from byte {offset} on")]);
         }
         // A length that no file can have, though its checksum is right.
         let Some((end, rest)) = next_record(offset, length) else { break };
         offset = end;
+        data.clear();
         if length > LONGEST_RECORD {
-            if io::copy(&mut input.take(rest), &mut io::sink())? < rest {
+            (&mut *input).take(BEGINNING).read_to_end(&mut data)?;
+            let left = rest.saturating_sub(BEGINNING);
+            if io::copy(&mut input.take(left), &mut io::sink())? < left {
                 break;
             }
+            too_large += usize::from(may_hold_scalars(&data));
             continue;
         }
-        data.clear();
         if (&mut *input).take(length).read_to_end(&mut data)? as u64 != length {
             break;
         }
@@ -49,7 +54,8 @@ pub fn each_scalar(input: &mut impl Read, take: Take<'_>) -> io::Result<FileDama
             damaged += 1;
         }
     }
-    Ok((damaged > 0).then(|| crate::humanize::count(damaged, "record") + " left out"))
+    let damaged = super::damaged(damaged, "record");
+    Ok(damaged.into_iter().chain(super::too_large(too_large, "1 MiB")).collect())
 }
 
 /// Where the next record begins, and how many bytes come before it behind the head.
@@ -65,6 +71,19 @@ fn exactly<const N: usize>(input: &mut impl Read) -> io::Result<Option<[u8; N]>>
         Ok(()) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// Whether a record of which this is the beginning is a summary of several values: an image, a histogram or a graph of
+/// this size is alone in its record, and where TF1 merges summaries scalars may be beside it.
+fn may_hold_scalars(beginning: &[u8]) -> bool {
+    let Some((5, length, summary)) = cut_field(beginning) else { return false };
+    match cut_field(summary) {
+        Some((1, of_value, value)) if Fields(summary).next().is_none() => {
+            let head = (summary.len() - value.len()) as u64;
+            head.checked_add(of_value) != Some(length)
+        }
+        _ => true,
     }
 }
 
@@ -239,7 +258,7 @@ mod tests {
         for length in [u64::MAX, u64::MAX - 3, u64::MAX - 16] {
             let mut head = length.to_le_bytes().to_vec();
             head.extend(masked_castagnoli(&length.to_le_bytes()).to_le_bytes());
-            assert_eq!(each_scalar(&mut &head[..], &mut |_| Ok(())).unwrap(), None);
+            assert_eq!(each_scalar(&mut &head[..], &mut |_| Ok(())).unwrap(), LeftOut::new());
         }
     }
 }

@@ -17,7 +17,13 @@ impl Numbers {
 }
 
 fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
-    [&[number << 3 | 2, u8::try_from(bytes.len()).unwrap()], bytes].concat()
+    let (mut head, mut length) = (vec![number << 3 | 2], bytes.len());
+    while length > 127 {
+        head.push(u8::try_from(length % 128).unwrap() | 128);
+        length /= 128;
+    }
+    head.push(u8::try_from(length).unwrap());
+    [&head, bytes].concat()
 }
 
 fn event(step: u8, tag: &str, value: f32) -> Vec<u8> {
@@ -27,42 +33,47 @@ fn event(step: u8, tag: &str, value: f32) -> Vec<u8> {
 }
 
 fn events(n: u8) -> Vec<u8> {
-    let record = |step: u8| {
-        let data = event(step, "loss", f32::from(step) / 4.0);
-        let length = (data.len() as u64).to_le_bytes();
-        let sums = [&length[..], &data].map(|part| masked_castagnoli(part).to_le_bytes());
-        [&length[..], &sums[0], &data, &sums[1]].concat()
-    };
-    (0..n).flat_map(record).collect()
+    (0..n).flat_map(|step| event_record(&event(step, "loss", f32::from(step) / 4.0))).collect()
+}
+
+fn event_record(data: &[u8]) -> Vec<u8> {
+    let length = (data.len() as u64).to_le_bytes();
+    let sums = [&length[..], data].map(|part| masked_castagnoli(part).to_le_bytes());
+    [&length[..], &sums[0], data, &sums[1]].concat()
 }
 
 fn wandb_file(n: u8) -> Vec<u8> {
     let mut file = b":W&B\xe1\xbe\0".to_vec();
     for step in 0..n {
-        let item = |name: &str, value: &str| {
-            // Field 16 needs two bytes.
-            let value =
-                [&[0x82, 0x01, u8::try_from(value.len()).unwrap()], value.as_bytes()].concat();
-            field(1, &[field(1, name.as_bytes()), value].concat())
-        };
-        let items =
-            [item("loss", &format!("{}", f64::from(step) / 4.0)), item("_timestamp", "1e9")];
-        let data = field(2, &[items.concat(), field(2, &[1 << 3, step])].concat());
-        let length = u16::try_from(data.len()).unwrap().to_le_bytes();
-        file.extend([&ieee(1, &data).to_le_bytes()[..], &length, &[1], &data].concat());
+        file.extend(fragment(1, &history(step, &format!("{}", f64::from(step) / 4.0))));
     }
     file
 }
 
-type Reader = fn(&[u8], Take<'_>) -> io::Result<FileDamage>;
+fn history(step: u8, loss: &str) -> Vec<u8> {
+    let item = |name: &str, value: &str| {
+        // Field 16 needs two bytes.
+        let value = [&[0x82, 0x01, u8::try_from(value.len()).unwrap()], value.as_bytes()].concat();
+        field(1, &[field(1, name.as_bytes()), value].concat())
+    };
+    let items = [item("loss", loss), item("_timestamp", "1e9")];
+    field(2, &[items.concat(), field(2, &[1 << 3, step])].concat())
+}
 
-fn read(reader: Reader, bytes: &[u8]) -> (Vec<WrittenValue>, FileDamage) {
+fn fragment(kind: u8, data: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(data.len()).unwrap().to_le_bytes();
+    [&ieee(kind, data).to_le_bytes()[..], &length, &[kind], data].concat()
+}
+
+type Reader = fn(&[u8], Take<'_>) -> io::Result<LeftOut>;
+
+fn read(reader: Reader, bytes: &[u8]) -> (Vec<WrittenValue>, Option<String>) {
     let mut values = Vec::new();
     let damage = reader(bytes, &mut |value| {
         values.push(value);
         Ok(())
     });
-    (values, damage.unwrap())
+    (values, damage.unwrap().into_iter().reduce(|all, one| format!("{all}; {one}")))
 }
 
 /// Makes a file of so many values.
@@ -122,7 +133,10 @@ fn a_hole_in_a_file_is_told_and_an_end_of_zeros_is_none() {
     let mut hole = whole.clone();
     hole[from..to].fill(0);
     let (found, damage) = read(reader, &hole);
-    assert_eq!((found, damage.as_deref()), (all[..20].to_vec(), Some("1 part left out")));
+    assert_eq!(
+        (found, damage.as_deref()),
+        (all[..20].to_vec(), Some("is damaged: 1 part left out"))
+    );
     hole[from..].fill(0);
     assert_eq!(read(reader, &hole), (all[..20].to_vec(), None));
     // A hole up to the end of a block, and a whole block after it.
@@ -130,7 +144,7 @@ fn a_hole_in_a_file_is_told_and_an_end_of_zeros_is_none() {
     blocks.resize(32 * 1024, 0);
     blocks.extend(&whole[7..]);
     let (found, damage) = read(reader, &blocks);
-    assert_eq!((found.len(), damage.as_deref()), (120, Some("1 part left out")));
+    assert_eq!((found.len(), damage.as_deref()), (120, Some("is damaged: 1 part left out")));
 }
 
 /// A record of which only a part is there.
@@ -138,17 +152,77 @@ fn a_hole_in_a_file_is_told_and_an_end_of_zeros_is_none() {
 fn a_record_that_has_lost_a_part_is_told() {
     let (reader, file) = READERS[1];
     let whole = file(2);
-    let fragment = |kind: u8| {
-        let sum = ieee(kind, b"x").to_le_bytes();
-        [&sum[..], &[1, 0, kind, b'x']].concat()
-    };
     for kind in [2, 3, 4] {
-        let bytes = [&whole[..7], &fragment(kind), &whole[7..]].concat();
+        let bytes = [&whole[..7], &fragment(kind, b"x"), &whole[7..]].concat();
         let (found, damage) = read(reader, &bytes);
-        assert_eq!((found.len(), damage.as_deref()), (2, Some("1 part left out")), "{kind}");
+        assert_eq!(
+            (found.len(), damage.as_deref()),
+            (2, Some("is damaged: 1 part left out")),
+            "{kind}"
+        );
     }
     // At the end it is being written.
-    assert_eq!(read(reader, &[&whole[..], &fragment(2)].concat()).1, None);
+    assert_eq!(read(reader, &[&whole[..], &fragment(2, b"x")].concat()).1, None);
+}
+
+/// What is behind a large record is read. That it was left out is told where scalars may be in it.
+#[test]
+fn a_record_of_an_event_that_is_too_large_is_told_if_it_may_hold_scalars() {
+    let (reader, file) = READERS[0];
+    let small = field(1, &event(0, "x", 1.0));
+    let image = field(1, &[field(1, b"image"), field(4, &vec![7; 2 << 20])].concat());
+    let time = [&[1 << 3 | 1][..], &1e9_f64.to_le_bytes()].concat();
+    let large =
+        |number: u8, message: &[u8]| event_record(&[&time[..], &field(number, message)].concat());
+    for (record, told) in [
+        (large(4, &image), None),
+        (large(5, &image), None),
+        (
+            large(5, &[&image[..], &small].concat()),
+            Some("has 1 record of more than 1 MiB: left out"),
+        ),
+        (
+            large(5, &[&small[..], &image].concat()),
+            Some("has 1 record of more than 1 MiB: left out"),
+        ),
+    ] {
+        let (found, left_out) = read(reader, &[file(2), record.clone(), file(3)].concat());
+        assert_eq!((found.len(), left_out.as_deref()), (5, told));
+        // Without its end it is being written.
+        assert_eq!(read(reader, &record[..record.len() - 1]), (Vec::new(), None));
+    }
+}
+
+#[test]
+fn values_of_a_history_that_are_no_json_are_told_once_with_their_number() {
+    let (reader, file) = READERS[1];
+    let odd = |loss: &str| fragment(1, &history(9, loss));
+    let one = [&file(2)[..], &odd("{nan")].concat();
+    let told = Some("has 1 value that is no JSON: left out".to_owned());
+    assert_eq!(read(reader, &one), (read(reader, &file(2)).0, told));
+    let (found, told) = read(reader, &[&one[..], &odd(""), &odd("2")].concat());
+    assert_eq!(
+        (found.len(), told.as_deref()),
+        (3, Some("has 2 values that are no JSON: left out"))
+    );
+}
+
+#[test]
+fn a_history_that_is_too_long_is_told_and_another_record_is_not() {
+    let (reader, file) = READERS[1];
+    for (number, told) in [(2, Some("has 1 record of more than 4 MiB: left out")), (7, None)] {
+        let whole = file(1);
+        let record = field(number, &vec![8; 5 << 20]);
+        // A block has room for a fragment's head and data; the first one for the file's head too.
+        let (first, rest) = record.split_at(32 * 1024 - 14);
+        let middle = rest.chunks_exact(32 * 1024 - 7);
+        let last = fragment(4, middle.remainder());
+        let middle: Vec<Vec<u8>> = middle.map(|piece| fragment(3, piece)).collect();
+        let bytes =
+            [&whole[..7], &fragment(2, first), &middle.concat(), &last, &whole[7..]].concat();
+        let (found, left_out) = read(reader, &bytes);
+        assert_eq!((found.len(), left_out.as_deref()), (1, told));
+    }
 }
 
 #[test]
@@ -162,8 +236,7 @@ fn random_messages_do_no_harm() {
             drop(read(reader, &bytes));
         }
         let mut wrapped = b":W&B\xe1\xbe\0".to_vec();
-        let sum = ieee(1, &bytes).to_le_bytes();
-        wrapped.extend([&sum[..], &[u8::try_from(length).unwrap(), 0, 1], &bytes].concat());
+        wrapped.extend(fragment(1, &bytes));
         drop(read(READERS[1].0, &wrapped));
         drop(lightning::each_cell(&mut Cursor::new(&bytes), &mut |_| Ok(())));
     }
@@ -179,7 +252,10 @@ fn a_table_of_lightning_has_empty_cells() {
     });
     let expected = [("train_loss", Some(9), Some(0.5)), ("val_loss", Some(19), None)];
     assert_eq!(told, expected.map(|(name, step, value)| (name.to_owned(), step, value)));
-    assert_eq!(damage.unwrap(), Some("1 line left out".to_owned()));
+    assert_eq!(damage.unwrap(), ["is damaged: 1 line left out"]);
     let foreign = "name,count\nx,1\n";
-    assert_eq!(lightning::each_cell(&mut Cursor::new(foreign), &mut |_| panic!()).unwrap(), None);
+    assert_eq!(
+        lightning::each_cell(&mut Cursor::new(foreign), &mut |_| panic!()).unwrap(),
+        LeftOut::new()
+    );
 }

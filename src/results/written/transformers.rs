@@ -7,7 +7,7 @@ use nemo_core::open;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{FileDamage, Take, WrittenValue};
+use super::{LeftOut, Take, WrittenValue};
 
 /// A longer history is not read into memory.
 const LONGEST: u64 = 128 << 20;
@@ -25,12 +25,12 @@ struct Progress {
 }
 
 /// Calls a function with each value of the history.
-pub(super) fn each(path: &Path, take: Take<'_>) -> io::Result<FileDamage> {
+pub(super) fn each(path: &Path, take: Take<'_>) -> io::Result<LeftOut> {
     let Some(text) = text_of(path, LONGEST)? else {
-        return Ok(Some("it is too large for a history".to_owned()));
+        return Ok(vec!["is damaged: it is too large for a history".to_owned()]);
     };
     let Ok(state) = serde_json::from_slice::<TrainerState>(&text) else {
-        return Ok(Some("it is no whole JSON".to_owned()));
+        return Ok(vec!["is damaged: it is no whole JSON".to_owned()]);
     };
     for entry in state.log_history {
         let step = entry.get("step").and_then(Value::as_u64);
@@ -41,7 +41,7 @@ pub(super) fn each(path: &Path, take: Take<'_>) -> io::Result<FileDamage> {
             take(WrittenValue { metric, step, time: None, value: value.as_f64() })?;
         }
     }
-    Ok(None)
+    Ok(Vec::new())
 }
 
 /// The text of a file; none of one that is too large.

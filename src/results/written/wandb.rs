@@ -8,29 +8,32 @@ use nemo_core::open;
 use serde_json::Value;
 
 use super::crc::ieee;
-use super::protobuf::{Field, Fields};
-use super::{FileDamage, Take, WrittenValue};
-use crate::humanize::count;
+use super::protobuf::{Field, Fields, cut_field};
+use super::{LeftOut, Take, WrittenValue};
 
 const BLOCK: usize = 32 * 1024;
 /// `:W&B`, a number and a version.
 const FILE_HEAD: usize = 7;
+/// The field of a record that holds the history.
+const HISTORY: u64 = 2;
 /// A checksum, a length and a kind.
 const HEAD: usize = 7;
-/// Longer records are no history.
+/// Longer records are no history as a rule.
 const LONGEST_RECORD: usize = 4 << 20;
+const FOREIGN: &str = "is damaged: it does not begin as a file of W&B";
 /// Names that W&B gives itself, as `_runtime`.
 const OWN: char = '_';
 
 /// Calls a function with each value of the history.
-pub(super) fn each(path: &Path, take: Take<'_>) -> io::Result<FileDamage> {
+pub(super) fn each(path: &Path, take: Take<'_>) -> io::Result<LeftOut> {
     each_record(&mut BufReader::with_capacity(BLOCK, open::to_read(path)?), take)
 }
 
 /// The same for any input. What is torn at the end is being written.
-pub fn each_record(input: &mut impl Read, take: Take<'_>) -> io::Result<FileDamage> {
+pub fn each_record(input: &mut impl Read, take: Take<'_>) -> io::Result<LeftOut> {
     let (mut block, mut record) = (Vec::with_capacity(BLOCK), Vec::new());
-    let (mut damaged, mut is_first, mut is_inside) = (0, true, false);
+    let (mut damaged, mut too_large, mut unread) = (0, 0, 0);
+    let (mut is_first, mut is_inside) = (true, false);
     // Zeros where a record should begin: a hole, or the end of a file that was made longer before it was written.
     let mut is_hollow = false;
     loop {
@@ -38,7 +41,7 @@ pub fn each_record(input: &mut impl Read, take: Take<'_>) -> io::Result<FileDama
         (&mut *input).take(BLOCK as u64).read_to_end(&mut block)?;
         if is_first && !block.starts_with(b":W&B") {
             let is_torn = block.len() < FILE_HEAD;
-            return Ok((!is_torn).then(|| "it does not begin as a file of W&B".to_owned()));
+            return Ok(if is_torn { Vec::new() } else { vec![FOREIGN.to_owned()] });
         }
         let mut rest =
             if is_first { block.get(FILE_HEAD..).unwrap_or_default() } else { &block[..] };
@@ -71,14 +74,29 @@ pub fn each_record(input: &mut impl Read, take: Take<'_>) -> io::Result<FileDama
             }
             if matches!(kind, 1 | 4) && is_inside {
                 is_inside = false;
-                history(&record, take)?;
+                unread += history(&record, take)?;
+                too_large += usize::from(is_cut_history(&record));
             }
         }
         if block.len() < BLOCK {
             break;
         }
     }
-    Ok((damaged > 0).then(|| count(damaged, "part") + " left out"))
+    let left_out = [super::damaged(damaged, "part"), super::too_large(too_large, "4 MiB")];
+    Ok(left_out.into_iter().flatten().chain(no_json(unread)).collect())
+}
+
+fn no_json(values: usize) -> Option<String> {
+    match values {
+        0 => None,
+        1 => Some("has 1 value that is no JSON: left out".to_owned()),
+        n => Some(format!("has {n} values that are no JSON: left out")),
+    }
+}
+
+/// Whether a record was too long to be kept whole, and is a history all the same.
+fn is_cut_history(record: &[u8]) -> bool {
+    record.len() > LONGEST_RECORD && cut_field(record).is_some_and(|(field, ..)| field == HISTORY)
 }
 
 /// The checksum and the kind of the next fragment of a block, and its data.
@@ -97,14 +115,18 @@ fn fragment<'a>(rest: &mut &'a [u8], is_whole: bool) -> Option<((u32, u8), &'a [
     Some(((u32::from_le_bytes([a, b, c, d]), kind), data))
 }
 
-/// `Record.history`: names with values as JSON, and a step.
-fn history(record: &[u8], take: Take<'_>) -> io::Result<()> {
-    for history in Fields(record).filter(|it| it.0 == 2).filter_map(|it| it.1.bytes()) {
+/// `Record.history`: names with values as JSON, and a step. Returns how many values are no JSON.
+fn history(record: &[u8], take: Take<'_>) -> io::Result<usize> {
+    let mut unread = 0;
+    for history in Fields(record).filter(|it| it.0 == HISTORY).filter_map(|it| it.1.bytes()) {
         let mut values: Vec<(String, Value)> = Vec::new();
         let mut step = None;
         for (field, value) in Fields(history) {
             match (field, value.bytes()) {
-                (1, Some(item)) => values.extend(history_item(item)),
+                (1, Some(item)) => match history_item(item) {
+                    Some(value) => values.push(value),
+                    None => unread += 1,
+                },
                 (2, Some(message)) => {
                     step = Some(0);
                     for (field, value) in Fields(message) {
@@ -127,7 +149,7 @@ fn history(record: &[u8], take: Take<'_>) -> io::Result<()> {
             }
         }
     }
-    Ok(())
+    Ok(unread)
 }
 
 fn history_item(item: &[u8]) -> Option<(String, Value)> {
