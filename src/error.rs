@@ -149,6 +149,7 @@ impl From<TargetError> for CommandError {
         let code = match error {
             TargetError::NotFound { .. }
             | TargetError::NoJob { .. }
+            | TargetError::WrappedJob { .. }
             | TargetError::OnlyJobs
             | TargetError::AllArchived => ExitCode::NotFound,
             TargetError::Malformed { .. } | TargetError::Ambiguous { .. } => ExitCode::Usage,

@@ -14,7 +14,7 @@ use crate::journal;
 use crate::plan::{OutsideEdge, Relation};
 use crate::slurm::{Client, JobId, JobPhase, JobState, SlurmError};
 use crate::status::{State, Status, TrialStatus};
-use crate::store::Stored;
+use crate::store::{self, Stored};
 
 /// Finds what a new experiment waits for. Names of experiments become ids, so that a later one of the same name is not meant.
 pub(super) fn resolve(
@@ -42,7 +42,8 @@ fn edges(
     for dependency in &mut experiment.after {
         let jobs = match &mut dependency.of {
             Outside::Experiment(name) => {
-                let (target, stored) = app.find(name)?;
+                let id = store::resolve_experiment(&app.home, name)?;
+                let (target, stored) = app.find(id.as_str())?;
                 *name = target.id.to_string();
                 if stored.experiment.cluster() != cluster.as_deref() {
                     return Err(refused(format!("`{name}` is on another cluster"), None));

@@ -29,7 +29,7 @@ pub use draft::Draft;
 pub use id::ExperimentId;
 pub use nemo_core::trust::Distrust;
 pub use program::{FileFingerprint, HARNESS_NAME, OWN_NAME, install_program};
-pub use target::{Target, TargetError, resolve};
+pub use target::{Target, TargetError, resolve, resolve_experiment};
 
 /// Holds the folders of wrapped jobs, in the home.
 const JOBS: &str = "jobs";

@@ -54,6 +54,12 @@ pub enum TargetError {
         /// What was given: `4711`, or `4711_3`.
         number: String,
     },
+    /// An experiment is wanted.
+    #[error("`{text}` is a wrapped job, not an experiment")]
+    WrappedJob {
+        /// What was given.
+        text: String,
+    },
     /// There are only wrapped jobs, which have numbers.
     #[error("there is no experiment, only wrapped jobs")]
     OnlyJobs,
@@ -90,6 +96,9 @@ impl TargetError {
                 "`nemo-slurm list --jobs` shows those that are. A job is known once it has begun; until then ask Slurm: \
                  `squeue -j {number}`, `scancel {number}`"
             )),
+            Self::WrappedJob { .. } => Some(
+                "`{ slurm_job = 4711 }` waits for a job; `nemo-slurm list --jobs` shows its number".to_owned(),
+            ),
             Self::OnlyJobs => Some("`nemo-slurm list --jobs` shows their numbers".to_owned()),
             Self::AllArchived => Some(
                 "`nemo-slurm list --archived` shows them: name one, or `nemo-slurm restore` it".to_owned(),
@@ -124,6 +133,26 @@ pub fn resolve(home: &Home, text: &str) -> Result<Target, TargetError> {
         text => found(home, text)?,
     };
     Ok(Target { id, scope: Scope { task, trials } })
+}
+
+/// Finds the experiment that a text means, where a wrapped job does not count: what an experiment waits for.
+pub fn resolve_experiment(home: &Home, text: &str) -> Result<ExperimentId, TargetError> {
+    let found = match text {
+        "@" => newest_of(home),
+        number if job_number(number).is_some() => named(home, number),
+        text => find(&home.ids()?, text),
+    };
+    match found {
+        Err(TargetError::NotFound { .. } | TargetError::NoJob { .. })
+            if resolve(home, text).is_ok() =>
+        {
+            Err(TargetError::WrappedJob { text: text.to_owned() })
+        }
+        Err(TargetError::NoJob { number: text }) => {
+            Err(TargetError::NotFound { text, nearest: None })
+        }
+        found => found,
+    }
 }
 
 /// The newest experiment.
@@ -286,6 +315,37 @@ mod tests {
         assert_eq!(said("7"), "7-00000300", "a name may be a number");
         assert_eq!(said("5e"), "5e-3-00000200");
         assert_eq!(said("old"), "old-00000100");
+    }
+
+    #[test]
+    fn an_experiment_waits_for_no_wrapped_job() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::new(folder.path().to_owned());
+        let jobs = home.jobs();
+        for name in ["old-00000100", "oldest-00000200", "by-id"] {
+            std::fs::create_dir_all(jobs.join(name)).unwrap();
+        }
+        for number in ["7", "8"] {
+            std::os::unix::fs::symlink("../old-00000100", jobs.join("by-id").join(number)).unwrap();
+        }
+        for name in ["old-run-00000050", "7-00000300"] {
+            std::fs::create_dir_all(home.experiments().join(name)).unwrap();
+        }
+        let check = |text: &str, expected: &str| {
+            let said = resolve_experiment(&home, text)
+                .map_or_else(|error| error.to_string(), |id| id.to_string());
+            assert_eq!(said, expected);
+        };
+        check("@", "7-00000300");
+        check("old-", "old-run-00000050");
+        check("7", "7-00000300");
+        check("8", "`8` is a wrapped job, not an experiment");
+        check("8_3", "`8_3` is a wrapped job, not an experiment");
+        for text in ["old-00000100", "oldest", "olde"] {
+            check(text, &format!("`{text}` is a wrapped job, not an experiment"));
+        }
+        check("9", "no experiment is called `9`");
+        check("nobody", "no experiment is called `nobody`");
     }
 
     #[test]
