@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nemo_core::rundir::{AttemptRecord, TrialDir};
 use nemo_core::{lines, open};
@@ -53,7 +53,7 @@ pub(super) fn newest_checkpoint(dir: &TrialDir) -> Option<Checkpoint> {
     let step = steps.filter(|step| dir.checkpoint(*step).is_dir()).max()?;
     let path = dir.checkpoint(step);
     let recorded = recorded_bytes(dir, step);
-    let bytes = recorded.unwrap_or_else(|| files(&path).iter().map(|file| file.bytes).sum());
+    let bytes = recorded.unwrap_or_else(|| files(&path).iter().map(|(_, file)| file.bytes).sum());
     Some(Checkpoint { step, path: path.to_string_lossy().into_owned(), bytes })
 }
 
@@ -74,25 +74,26 @@ pub(super) fn artifacts(
 ) -> Vec<Artifact> {
     let mut found = files(folder);
     if hashes == Hashes::Wanted {
-        for artifact in &mut found {
-            match hash(Path::new(&artifact.path)) {
+        for (path, artifact) in &mut found {
+            match hash(path) {
                 Ok(hash) => artifact.hash = Some(hash),
                 Err(error) => warnings.push(format!("can't read `{}`: {error}", artifact.path)),
             }
         }
     }
-    found
+    found.into_iter().map(|(_, artifact)| artifact).collect()
 }
 
-/// All regular files below a folder. Links are not followed.
-fn files(folder: &Path) -> Vec<Artifact> {
+/// All regular files below a folder, by their own paths: what is shown of one that is no UTF-8 opens no file. Links are not
+/// followed.
+fn files(folder: &Path) -> Vec<(PathBuf, Artifact)> {
     let mut found = Vec::new();
     add_files(folder, "", DEEPEST, &mut found);
-    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found.sort_by(|(_, a), (_, b)| a.name.cmp(&b.name));
     found
 }
 
-fn add_files(folder: &Path, prefix: &str, depth: u32, found: &mut Vec<Artifact>) {
+fn add_files(folder: &Path, prefix: &str, depth: u32, found: &mut Vec<(PathBuf, Artifact)>) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let Ok(metadata) = entry.metadata() else { continue };
@@ -104,8 +105,10 @@ fn add_files(folder: &Path, prefix: &str, depth: u32, found: &mut Vec<Artifact>)
         if metadata.is_dir() && depth > 0 {
             add_files(&entry.path(), &format!("{name}/"), depth - 1, found);
         } else if metadata.is_file() {
-            let path = entry.path().to_string_lossy().into_owned();
-            found.push(Artifact { name, path, bytes: metadata.len(), hash: None });
+            let path = entry.path();
+            let shown = path.to_string_lossy().into_owned();
+            let bytes = metadata.len();
+            found.push((path, Artifact { name, path: shown, bytes, hash: None }));
         }
     }
 }
@@ -118,5 +121,32 @@ fn hash(path: &Path) -> io::Result<String> {
             0 => return Ok(hasher.finalize().to_hex().to_string()),
             length => hasher.update(&block[..length]),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    use nemo_core::durable;
+
+    use super::*;
+
+    #[test]
+    fn a_file_whose_name_is_no_utf_8_is_hashed() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join(OsStr::from_bytes(b"of \xff"));
+        fs::create_dir(&inner).unwrap();
+        for name in [&b"a \xfe"[..], b"b"] {
+            durable::write_synced(&inner.join(OsStr::from_bytes(name)), b"text").unwrap();
+        }
+        let mut warnings = Vec::new();
+        let found = artifacts(folder.path(), Hashes::Wanted, &mut warnings);
+        let expected = Some(blake3::hash(b"text").to_hex().to_string());
+        let shown: Vec<(&str, bool)> =
+            found.iter().map(|it| (&*it.name, it.hash == expected)).collect();
+        let names = ["of \u{fffd}/a \u{fffd}", "of \u{fffd}/b"];
+        assert_eq!((shown, warnings), (names.map(|name| (name, true)).to_vec(), Vec::new()));
     }
 }
