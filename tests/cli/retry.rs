@@ -366,6 +366,63 @@ fn on_slurm_a_repaired_trial_goes_on_from_its_checkpoint() {
     }
 }
 
+/// What a retry says of `task`, which it leaves alone.
+fn why_left(retried: &Value, task: &str) -> Value {
+    let left = retried["left"].as_array().unwrap();
+    left.iter().find(|it| it["task"] == task).map_or(Value::Null, |it| it["why"].clone())
+}
+
+/// `evaluate` waits for two trials of `train`, which are retried one after the other.
+#[test]
+fn what_waits_for_a_trial_that_runs_again_is_not_called_blocked() {
+    let (fake, id) = failed();
+    let first = retry(&fake.world, &[&id, "--dry-run", "--state", "timeout"]);
+    assert_eq!(why_left(&first, "evaluate"), "it is blocked: retry what it waits for");
+    retry(&fake.world, &[&format!("{id}/train/1")]);
+    wait_in_queue(&fake, &["104_[1]"]);
+    let second = retry(&fake.world, &[&id]);
+    assert_eq!(second["trials"], json!({ "train": "2" }), "{second:#}");
+    let why = "it waits for `train`, which runs again: retry it after that";
+    assert_eq!(why_left(&second, "evaluate"), why);
+    for (trial, job) in [("train/1", "104_1"), ("train/2", "105_2")] {
+        let more = record(job, "done").replace("\"attempt\":0", "\"attempt\":1");
+        write_record(&fake, &id, trial, &(record(job, "failed") + &more));
+    }
+    wait_in_queue(&fake, &[]);
+    let last = retry(&fake.world, &[&id]);
+    assert_eq!(last["trials"], json!({ "evaluate": "0" }), "{last:#}");
+}
+
+/// The same on this machine, where the runner has given `evaluate` up: it waits again, or runs where all is done by now.
+#[test]
+fn on_this_machine_what_was_blocked_runs_though_what_it_waits_for_was_retried_before() {
+    let program = "[ -e ok ] || exit 3; until [ -e go ]; do sleep 0.05; done";
+    let file = format!(
+        "name = \"two\"\n[executor.here]\nkind = \"local\"\nparallel = 4\n[task.train]\nrun = \"{program}\"\n\
+         restart.crashes = 0\nparams.n = [0, 1]\n[task.evaluate]\nrun = \"true\"\nafter = [\"train\"]\n\
+         [task.repair]\nrun = \"true\"\nafter = [{{ task = \"train\", on = \"failed\" }}]\n"
+    );
+    for is_late in [false, true] {
+        let world = World::new();
+        world.write("exp.toml", &file);
+        let id = world.run(&["submit", "exp.toml", "--wait"]).stdout.trim().to_owned();
+        world.write("ok", "");
+        let one = retry(&world, &[&format!("{id}/train/0")]);
+        assert_eq!(one["trials"], json!({ "train": "0" }), "train/1 still blocks it: {one:#}");
+        if is_late {
+            world.write("go", "");
+            world
+                .until(&id, "its end", |status| states(status, "train") == ["completed", "failed"]);
+        }
+        let other = retry(&world, &[&format!("{id}/train/1")]);
+        assert_eq!(other["trials"], json!({ "train": "1", "evaluate": "0" }), "{other:#}");
+        world.write("go", "");
+        let done = |status: &Value| states(status, "evaluate") == ["completed"];
+        let status = world.until(&id, "the end of all", done);
+        assert_eq!(states(&status, "train"), ["completed"; 2], "{status:#}");
+    }
+}
+
 /// The runner that still works on other trials takes up what is retried.
 #[test]
 fn a_runner_that_lives_hears_of_a_retry() {

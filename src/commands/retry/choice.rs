@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::commands::control::TrialKey;
 use crate::commands::generation::{ChosenTrials, is_free};
-use crate::experiment::{Experiment, On, Task};
+use crate::experiment::{Dependency, Experiment, On, Task};
 use crate::journal::{RetriedTrials, Retry};
 use crate::slurm::IndexSet;
 use crate::status::{State, Status, TaskStatus, TrialStatus};
@@ -135,14 +135,21 @@ pub(super) fn choose(
                 continue;
             }
             let is_free = || is_free(task, trial.index, &status.tasks, &all);
+            let is_after = is_after(task, trial.index, &all);
+            // What runs already is waited for by the runner of this machine alone: no job names one of an earlier retry.
+            let may_run = || {
+                let is_asked_for = is_after || is_meant;
+                is_asked_for
+                    && is_unblocked(task, trial.index, &status.tasks, &all)
+                    && (is_free() || experiment.is_local(task))
+            };
             if is_wanted && is_free() {
                 chosen.entry(true).or_default().push(trial.index);
-            } else if trial.state == State::Blocked
-                && is_after(task, trial.index, &all)
-                && is_free()
+            } else if trial.state == State::Blocked && (is_after && is_free() || may_run()) {
+                chosen.entry(!is_after).or_default().push(trial.index);
+            } else if is_meant
+                && let Some(why) = why_not(task, trial, is_wanted, &status.tasks, &all)
             {
-                chosen.entry(false).or_default().push(trial.index);
-            } else if is_meant && let Some(why) = why_not(task, trial, is_wanted, &status.tasks) {
                 left.entry(why).or_default().push(trial.index);
             } else if is_meant && scope.trials.is_some() {
                 let why = format!("it is {}", trial.state.as_str());
@@ -176,26 +183,51 @@ fn is_after(task: &Task, trial: u32, chosen: &ChosenTrials) -> bool {
     })
 }
 
+/// Whether what must complete for a trial still may: what did not is chosen, or runs again already.
+fn is_unblocked(task: &Task, trial: u32, tasks: &[TaskStatus], chosen: &ChosenTrials) -> bool {
+    let may_be_met = |dependency: &Dependency| {
+        let Some(parent) = tasks.iter().find(|it| it.name == dependency.task) else { return false };
+        let chosen = chosen.get(&parent.name);
+        let is_lost = |it: &TrialStatus| {
+            let is_over = it.state.is_final() && it.state != State::Completed;
+            let is_chosen = chosen.is_some_and(|trials| trials.contains(it.index));
+            is_over && !is_chosen && !it.is_brought_back()
+        };
+        match dependency.on {
+            On::Ok => !parent.trials.iter().any(is_lost),
+            On::Each => !parent.trials.iter().any(|it| it.index == trial && is_lost(it)),
+            On::Any => true,
+            On::Failed => false,
+        }
+    };
+    let must_complete = |it: &Dependency| matches!(it.on, On::Ok | On::Each);
+    task.after.iter().any(must_complete) && task.after.iter().all(may_be_met)
+}
+
 /// Why a trial that is meant is not retried; none if it is not to be mentioned.
 fn why_not(
     task: &Task,
     trial: &TrialStatus,
     is_wanted: bool,
     tasks: &[TaskStatus],
+    chosen: &ChosenTrials,
 ) -> Option<String> {
-    if is_wanted {
+    let waits_for = |what: &dyn Fn(&TaskStatus) -> String| {
         let parents = task.after.iter().filter_map(|dependency| {
             let parent = tasks.iter().find(|parent| parent.name == dependency.task)?;
-            (parent.state != State::Completed).then_some(parent)
+            (parent.state != State::Completed).then(|| what(parent))
         });
-        let parents: Vec<String> = parents
-            .map(|parent| format!("`{}`, which is {}", parent.name, parent.state.as_str()))
-            .collect();
-        return Some(format!("it waits for {}", parents.join(" and ")));
+        Some(format!("it waits for {}", parents.collect::<Vec<_>>().join(" and ")))
+    };
+    if is_wanted {
+        return waits_for(&|it| format!("`{}`, which is {}", it.name, it.state.as_str()));
     }
     match trial.state {
         State::Running | State::Pending | State::Preempted | State::Paused | State::Unknown => {
             Some(format!("it is {}", trial.state.as_str()))
+        }
+        State::Blocked if is_unblocked(task, trial.index, tasks, chosen) => {
+            waits_for(&|it| format!("`{}`, which runs again: retry it after that", it.name))
         }
         State::Blocked => Some("it is blocked: retry what it waits for".to_owned()),
         State::Completed | State::Failed | State::Timeout | State::Cancelled => None,
