@@ -192,9 +192,18 @@ fn what_waits_for_a_killed_runner_is_not_over() {
     let mut in_job = world.command(&["poll"]);
     let named = printed(&in_job.env("SLURM_JOB_ID", "7").output().unwrap());
     assert!(named.code == 0 && named.stderr.contains(&why), "{named:?}");
-    let polled = world.run(&["poll"]);
-    assert!(polled.code == 0 && polled.stderr.contains("is started again"), "{polled:?}");
+    let named = printed(&in_job.arg("--json").output().unwrap());
+    let runners = |json: &str| {
+        let shown: serde_json::Value = serde_json::from_str(json).unwrap();
+        shown["runners"].clone()
+    };
+    let of = |did: &str| serde_json::json!([{ "experiment": id, "did": did }]);
+    assert_eq!(runners(&named.stdout), of("gone"), "{named:?}");
+    assert_eq!(runners(&world.ok(&["poll", "--json", "--dry-run"])), of("started"));
+    let polled = world.run(&["poll", "--dry-run"]);
+    assert!(polled.stderr.contains("would be started again"), "{polled:?}");
     assert!(!polled.stderr.contains("Nothing to do"), "{polled:?}");
+    assert_eq!(runners(&world.ok(&["poll", "--json"])), of("started"));
     assert!(wait.wait().unwrap().success());
     let status = world.status(&id);
     assert_eq!(states(&status, "a"), ["completed", "completed"]);

@@ -108,8 +108,8 @@ struct PollPass<'a> {
     is_well: bool,
     /// Whether Slurm said all that it was asked.
     was_answered: bool,
-    /// Whether a runner was started, or is missing.
-    has_runner_news: bool,
+    /// The runners of this machine that were started, or are missing.
+    runners: Vec<serde_json::Value>,
     /// The clusters that gave no answer; none stands for that of this machine.
     away: Vec<Option<String>>,
     /// What the first of them said instead.
@@ -134,7 +134,7 @@ pub(super) fn poll(app: &App, args: &PollArgs) -> Result<ExitCode, CommandError>
         told: Vec::new(),
         is_well: true,
         was_answered: true,
-        has_runner_news: false,
+        runners: Vec::new(),
         away: Vec::new(),
         no_answer: None,
     };
@@ -146,19 +146,24 @@ pub(super) fn poll(app: &App, args: &PollArgs) -> Result<ExitCode, CommandError>
         pass.experiment(&stored, &target, SlurmSource::Slurm(&app.slurm), Depth::All)?;
     }
     pass.tell_all();
-    let PollPass { rows, told, is_well, was_answered, has_runner_news, no_answer, .. } = pass;
+    let PollPass { rows, told, is_well, was_answered, runners, no_answer, .. } = pass;
+    let is_idle = rows.is_empty() && told.is_empty() && runners.is_empty();
     if let Some(error) = no_answer {
-        if !args.json || (rows.is_empty() && told.is_empty()) {
+        if !args.json || is_idle {
             return Err(error);
         }
         say(&format!("warning: {}", error.one_line()));
     }
     if args.json {
         let dry_run = args.dry_run;
-        out_json(
-            &json!({ "schema": 1, "dry_run": dry_run, "trials": rows, "notifications": told }),
-        )?;
-    } else if rows.is_empty() && told.is_empty() && is_well && was_answered && !has_runner_news {
+        out_json(&json!({
+            "schema": 1,
+            "dry_run": dry_run,
+            "trials": rows,
+            "runners": runners,
+            "notifications": told,
+        }))?;
+    } else if is_idle && is_well && was_answered {
         say("Nothing to do: no trial needs to be requeued.");
     }
     Ok(match (was_answered, is_well) {

@@ -1,5 +1,7 @@
 //! The runner of this machine, where it is gone: `poll` starts it again, or says who must.
 
+use serde_json::json;
+
 use super::PollPass;
 use crate::commands::{App, due};
 use crate::error::CommandError;
@@ -24,19 +26,21 @@ impl PollPass<'_> {
         let is_missing = trials.any(|trial| trial.remedy == Some(Remedy::StartRunner));
         if is_started {
             let is = if is_dry_run { "would be" } else { "is" };
-            self.say_of_runner(&format!(
-                "{}: the runner of this machine {is} started again",
-                stored.id
-            ));
+            let text = format!("{}: the runner of this machine {is} started again", stored.id);
+            self.report_runner(stored, "started", &text);
         } else if is_missing && local::is_running(&stored.dir)?.is_none() {
             let again = format!("`nemo-slurm submit --continue {}` starts it again", stored.id);
-            self.say_of_runner(&format!("{}: its runner is gone: {again}", stored.id));
+            self.report_runner(
+                stored,
+                "gone",
+                &format!("{}: its runner is gone: {again}", stored.id),
+            );
         }
         Ok(())
     }
 
-    fn say_of_runner(&mut self, text: &str) {
-        self.has_runner_news = true;
+    fn report_runner(&mut self, stored: &Stored, did: &str, text: &str) {
+        self.runners.push(json!({ "experiment": stored.id, "did": did }));
         if !self.args.json {
             say(text);
         }
