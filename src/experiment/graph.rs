@@ -127,6 +127,29 @@ fn report_cycle(drafts: &[TaskDraft], cycle: &[usize], report: &mut ProblemRepor
         .hint("remove one of these from an `after`");
 }
 
+/// Whether a task waits for another, as [`upstream`] tells it: a search that ends where that is found.
+pub(super) fn waits<'a, F, I>(task: &'a str, wanted: &str, after: F) -> Option<bool>
+where
+    F: Fn(&str) -> I,
+    I: IntoIterator<Item = (&'a str, On)>,
+{
+    [true, false].into_iter().find(|&per_trial| {
+        let (mut seen, mut queue) = (BTreeSet::new(), vec![task]);
+        while let Some(task) = queue.pop() {
+            for (next, on) in after(task) {
+                if per_trial && on != On::Each || !seen.insert(next) {
+                    continue;
+                }
+                if next == wanted {
+                    return true;
+                }
+                queue.push(next);
+            }
+        }
+        false
+    })
+}
+
 /// Every task that one waits for, directly or not, and whether it does so `per_trial`: by one way at least, trial by
 /// trial all along.
 pub(super) fn upstream<'a, F, I>(task: &'a str, after: F) -> BTreeMap<&'a str, bool>
@@ -148,4 +171,36 @@ where
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_search_ends_where_the_task_is_found() {
+        let names: Vec<String> = (0..1000).map(|n| n.to_string()).collect();
+        let looked = Cell::new(0);
+        let after = |on: On| {
+            let (names, looked) = (&names, &looked);
+            move |task: &str| {
+                looked.set(looked.get() + 1);
+                let before = task.parse::<usize>().unwrap().checked_sub(1);
+                before.map(|before| (names[before].as_str(), on))
+            }
+        };
+        let check = |wanted: &str, on: On, expected: Option<bool>, most: usize| {
+            assert_eq!(upstream("999", after(on)).get(wanted).copied(), expected);
+            looked.set(0);
+            assert_eq!(waits("999", wanted, after(on)), expected);
+            assert!(looked.get() <= most, "{wanted}: {}", looked.get());
+        };
+        check("998", On::Ok, Some(false), 2);
+        check("998", On::Each, Some(true), 1);
+        check("0", On::Ok, Some(false), 1000);
+        check("0", On::Each, Some(true), 1000);
+        check("none", On::Each, None, 2000);
+    }
 }

@@ -6,18 +6,19 @@ use nemo_core::placeholder::{BuiltIn, TaskValue, TemplatePart, scan};
 use nemo_core::rundir::CommandSpec;
 use nemo_core::shell::{self, QuoteContext, ShellPart};
 
-use super::EnvSpec;
 use super::executors::Executors;
-use super::graph::{count, upstream};
+use super::graph::{self, count};
 use super::names::is_identifier;
 use super::problem_report::{KeyPosition, ProblemReport, nearest};
 use super::source::Span;
 use super::tasks::{CommandDraft, TaskDraft};
+use super::{EnvSpec, On};
 
 /// Checks the commands of all tasks, and that no parameter is named like a task.
 pub(super) fn check(drafts: &[TaskDraft], report: &mut ProblemReport) {
     let by_name: BTreeMap<&str, &TaskDraft> =
         drafts.iter().map(|draft| (draft.name.as_str(), draft)).collect();
+    let unnameable = unnameable(drafts);
     for draft in drafts {
         let mut names: Vec<(&str, &KeyPosition)> = Vec::new();
         for (name, place) in &draft.search.names {
@@ -33,7 +34,8 @@ pub(super) fn check(drafts: &[TaskDraft], report: &mut ProblemReport) {
         }
         let own = &draft.checkpoint;
         for command in [&draft.run, &own.command, &own.resume].into_iter().flatten() {
-            PlaceholderScope::new(draft, &by_name).check(command, report);
+            PlaceholderScope { draft, tasks: &by_name, unnameable: &unnameable }
+                .check(command, report);
         }
     }
 }
@@ -47,12 +49,13 @@ pub(super) fn check_executors(
 ) {
     let by_name: BTreeMap<&str, &TaskDraft> =
         drafts.iter().map(|draft| (draft.name.as_str(), draft)).collect();
+    let unnameable = unnameable(drafts);
     for (name, executor) in &executors.by_name {
         let of_executor = |draft: &&TaskDraft| chosen.get(&draft.name) == Some(name);
         let scopes: Vec<PlaceholderScope<'_>> = drafts
             .iter()
             .filter(of_executor)
-            .map(|draft| PlaceholderScope::new(draft, &by_name))
+            .map(|draft| PlaceholderScope { draft, tasks: &by_name, unnameable: &unnameable })
             .collect();
         let Some(places) = executors.places.get(name) else { continue };
         let around = executor.surroundings();
@@ -129,7 +132,13 @@ fn check_setup_quotes(lines: &[String], places: &[KeyPosition], report: &mut Pro
 struct PlaceholderScope<'a> {
     draft: &'a TaskDraft,
     tasks: &'a BTreeMap<&'a str, &'a TaskDraft>,
-    upstream: BTreeMap<&'a str, bool>,
+    unnameable: &'a [&'a str],
+}
+
+/// The tasks whose names no placeholder can have.
+fn unnameable(drafts: &[TaskDraft]) -> Vec<&str> {
+    let names = drafts.iter().map(|draft| draft.name.as_str());
+    names.filter(|name| !name.split('.').all(is_identifier)).collect()
 }
 
 /// What a placeholder stands for.
@@ -143,12 +152,9 @@ enum PlaceholderKind {
 type Refused = (String, String);
 
 impl<'a> PlaceholderScope<'a> {
-    fn new(draft: &'a TaskDraft, tasks: &'a BTreeMap<&'a str, &'a TaskDraft>) -> Self {
-        let upstream = upstream(&draft.name, |task| {
-            let after = tasks.get(task).map(|draft| draft.after.as_slice()).unwrap_or_default();
-            after.iter().map(|edge| (edge.to.task.as_str(), edge.to.on))
-        });
-        Self { draft, tasks, upstream }
+    fn after(&self, task: &str) -> impl Iterator<Item = (&'a str, On)> + use<'a> {
+        let after = self.tasks.get(task).map(|draft| draft.after.as_slice()).unwrap_or_default();
+        after.iter().map(|edge| (edge.to.task.as_str(), edge.to.on))
     }
 
     fn check(&self, run: &CommandDraft, report: &mut ProblemReport) {
@@ -268,7 +274,7 @@ impl<'a> PlaceholderScope<'a> {
             let message = format!("`{task}` can't name its own folder like that");
             return Err((message, "a trial's own folder is `{dir}`".to_owned()));
         }
-        self.upstream.get(task).copied().ok_or_else(|| {
+        graph::waits(own, task, |task| self.after(task)).ok_or_else(|| {
             let message = format!("`{own}` does not wait for `{task}`");
             (message, format!("add `after = [\"{task}\"]` to `task.{own}`"))
         })
@@ -276,7 +282,8 @@ impl<'a> PlaceholderScope<'a> {
 
     fn unknown(&self, path: &str) -> Refused {
         let of_task = |task: &&str| TaskValue::ALL.map(|value| format!("{task}.{value}"));
-        let folders: Vec<String> = self.upstream.keys().flat_map(of_task).collect();
+        let upstream = graph::upstream(&self.draft.name, |task| self.after(task));
+        let folders: Vec<String> = upstream.keys().flat_map(of_task).collect();
         let params = self.draft.search.names.iter().map(|(name, _)| name.as_str());
         let all = params
             .chain(folders.iter().map(String::as_str))
@@ -304,7 +311,7 @@ impl<'a> PlaceholderScope<'a> {
 
     /// A task's name may begin with a digit, a placeholder may not: it would silently be literal.
     fn check_unnameable(&self, text: &str, place: &KeyPosition, report: &mut ProblemReport) {
-        for task in self.tasks.keys().filter(|task| !task.split('.').all(is_identifier)) {
+        for task in self.unnameable {
             let begins = TaskValue::ALL.map(|value| {
                 let first = value.split('.').next().unwrap_or(value);
                 format!("{task}.{first}")
