@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
     archive::{ArchiveArgs, RestoreArgs},
@@ -182,9 +183,23 @@ pub struct FileArgs {
     pub json: bool,
 }
 
+/// What was typed, or what is wrong with it.
+pub fn parse() -> Result<Cli, clap::Error> {
+    Cli::try_parse().map_err(|error| hinted(with_usage_as_typed(error)))
+}
+
+/// The same with a usage that does not show what only the environment says: clap takes that for typed.
+fn with_usage_as_typed(mut error: clap::Error) -> clap::Error {
+    let typed = Cli::command().mut_args(|argument| argument.env(Resettable::Reset));
+    let same = typed.try_get_matches().err().filter(|typed| typed.kind() == error.kind());
+    if let Some(usage) = same.as_ref().and_then(|same| same.get(ContextKind::Usage)) {
+        error.insert(ContextKind::Usage, usage.clone());
+    }
+    error
+}
+
 /// The same with what to type where an option is a value of another one, as in `--csv`.
-#[must_use]
-pub fn hinted(mut error: clap::Error) -> clap::Error {
+fn hinted(mut error: clap::Error) -> clap::Error {
     let unknown = error.get(ContextKind::InvalidArg).map(ToString::to_string);
     let name = unknown.as_deref().and_then(|name| name.strip_prefix("--"));
     if let Some(name @ ("csv" | "table" | "parquet")) = name {
@@ -229,8 +244,6 @@ fn is_usage(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use std::path::{Path, PathBuf};
-
-    use clap::CommandFactory;
 
     use super::*;
 

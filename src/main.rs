@@ -3,9 +3,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
-use nemo_slurm::cli::{self, Cli};
+use nemo_slurm::cli;
 use nemo_slurm::commands::{self, Environment};
 use nemo_slurm::report;
 
@@ -18,7 +17,7 @@ fn main() -> ExitCode {
         slurm_conf: std::env::var("SLURM_CONF").unwrap_or_default(),
     };
     let is_json = std::env::args_os().any(|argument| argument == "--json");
-    let result = match Cli::try_parse().map_err(cli::hinted) {
+    let result = match cli::parse() {
         Ok(cli) => commands::run(cli, environment),
         Err(error) if error.kind() == ErrorKind::DisplayVersion => return cli::version(is_json),
         Err(error) if is_json && error.use_stderr() => return cli::usage_error(&error),

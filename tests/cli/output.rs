@@ -1,5 +1,8 @@
 //! What is printed: errors with hints, help, completions, man pages.
 
+use clap::CommandFactory;
+use nemo_slurm::cli::Cli;
+
 use crate::support::World;
 
 /// Output without what changes from run to run.
@@ -30,6 +33,27 @@ fn errors_say_what_to_type_next() {
         2,
         "error: `a/b/c/d` is not a target\n\nhint: write EXPERIMENT, EXPERIMENT/TASK or EXPERIMENT/TASK/TRIALS, as in `@/train/3` or `@/train/3,17,40-49`\n",
     );
+}
+
+#[test]
+fn the_usage_of_every_command_shows_what_it_needs_and_nothing_of_the_environment() {
+    let world = World::new();
+    let cli = Cli::command();
+    let needs = |verb: &&clap::Command| verb.get_positionals().any(clap::Arg::is_required_set);
+    let verbs: Vec<&str> =
+        cli.get_subcommands().filter(needs).map(clap::Command::get_name).collect();
+    assert!(verbs.contains(&"cancel") && verbs.len() > 5, "{verbs:?}");
+    for verb in verbs {
+        let printed = world.run(&[verb]);
+        let usage = printed.stderr.lines().find(|line| line.starts_with("Usage:"));
+        let usage = usage.unwrap_or_else(|| panic!("{printed:?}"));
+        assert!(usage.starts_with(&format!("Usage: nemo-slurm {verb} <")), "{usage}");
+        assert!(!usage.contains("--home"), "{usage}");
+    }
+    // What was typed is shown.
+    let printed = world.run(&["cancel", "--dry-run"]);
+    assert!(printed.stderr.contains("Usage: nemo-slurm cancel --dry-run <TARGET>"), "{printed:?}");
+    assert!(world.ok(&["cancel", "--help"]).contains("NEMO_SLURM_HOME="));
 }
 
 #[test]
