@@ -15,6 +15,11 @@ pub fn to_read(path: &Path) -> io::Result<File> {
     regular(OpenOptions::new().read(true), path)
 }
 
+/// Opens a regular file that a program named, be it by a link.
+pub fn to_read_named(path: &Path) -> io::Result<File> {
+    checked(OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path))
+}
+
 /// Opens a regular file to append to it; it is made where it is missing, private to the user.
 pub fn to_append(path: &Path) -> io::Result<File> {
     regular(OpenOptions::new().append(true).create(true).mode(0o600), path)
@@ -77,7 +82,10 @@ pub fn refresh(path: &Path) {
 }
 
 fn regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
-    let opened = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    checked(options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path))
+}
+
+fn checked(opened: io::Result<File>) -> io::Result<File> {
     let file = opened.map_err(|error| match error.raw_os_error() {
         Some(libc::ELOOP) => no_file("a link"),
         Some(libc::ENXIO) => no_file("a FIFO, a socket or a device"),
@@ -132,6 +140,10 @@ mod tests {
         check(&path("folder"), "folder");
         check(&path("link"), "a link");
         check(Path::new("/dev/null"), "a device");
+        for (name, kind) in [("fifo", "a FIFO"), ("socket", "socket"), ("link", "a device")] {
+            let error = to_read_named(&path(name)).unwrap_err().to_string();
+            assert!(error.contains(kind), "{error}");
+        }
         assert_eq!(to_read(&path("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
         to_append(&path("file")).unwrap();
         assert!(read(&path("file")).unwrap().is_empty());

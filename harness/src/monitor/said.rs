@@ -3,13 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
-use nemo_core::durable;
 use nemo_core::rundir::{ExperimentDir, Note, TaskDir, TrialDir, notes};
 use nemo_core::scope::TrialSet;
+use nemo_core::{durable, open};
 use serde_json::{Map, Value};
 
 use crate::job::trial::with_path;
@@ -54,7 +53,7 @@ impl ProgramNotes {
     /// Copies a file to the artifacts.
     pub(super) fn artifact(&self, path: &Path) {
         let (dir, path) = (self.dir.clone(), path.to_owned());
-        self.add("the program's artifact", move || copy(&dir, &path));
+        self.add("the program's artifact", move || copy(&dir, &path, LARGEST));
     }
 
     fn add(&self, what: &'static str, work: impl FnOnce() -> io::Result<()> + Send + 'static) {
@@ -104,21 +103,24 @@ fn place(dir: &TrialDir) -> Option<(ExperimentDir, String, u32)> {
     Some((ExperimentDir::of_task(&task)?, name, index))
 }
 
-fn copy(dir: &TrialDir, path: &Path) -> io::Result<()> {
+fn copy(dir: &TrialDir, path: &Path, most: u64) -> io::Result<()> {
     let failed = |error: io::Error| io::Error::new(error.kind(), with_path(path, &error));
     let name = path.file_name().filter(|name| is_plain(name));
     let name = name.ok_or_else(|| io::Error::other("it has no name that can be kept"))?;
-    let found = fs::metadata(path).map_err(failed)?;
-    if !found.is_file() {
-        return Err(failed(io::Error::other("it is no file")));
-    }
-    if found.len() > LARGEST {
+    let source = open::to_read_named(path).map_err(failed)?;
+    let too_large = || {
         let why = "it is larger than 256 MiB: the program can move it into the folder `artifacts` of NEMO_DIR itself";
-        return Err(failed(io::Error::other(why)));
+        failed(io::Error::other(why))
+    };
+    if source.metadata().map_err(failed)?.len() > most {
+        return Err(too_large());
     }
-    let mut source = File::open(path).map_err(failed)?;
     let target = dir.artifacts().join(name);
-    durable::rewrite_durably(&target, |file| io::copy(&mut source, file).map(|_| ()))
+    durable::rewrite_durably(&target, |file| {
+        // It may grow meanwhile, and a file of the kernel's tells no size.
+        let copied = io::copy(&mut source.take(most + 1), file)?;
+        if copied > most { Err(too_large()) } else { Ok(()) }
+    })
 }
 
 /// Not one of a temporary file.
@@ -144,5 +146,25 @@ mod tests {
         say("two");
         let found = notes::read_all(&experiment).unwrap();
         assert_eq!((found.damaged, found.whole.len()), (vec![path], 1));
+    }
+
+    #[test]
+    fn an_artifact_that_is_no_file_or_has_no_end_holds_nothing_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let dir = TrialDir(path("trial"));
+        std::fs::create_dir_all(dir.artifacts()).unwrap();
+        nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        durable::write_synced(&path("file"), b"text").unwrap();
+        std::os::unix::fs::symlink(path("file"), path("link")).unwrap();
+        let refused = |path: &Path| copy(&dir, path, 4095).unwrap_err().to_string();
+        let fifo = refused(&path("fifo"));
+        assert!(fifo.contains("fifo") && fifo.contains("it is a FIFO"), "{fifo}");
+        // It says that it is empty.
+        let endless = refused(Path::new("/proc/self/pagemap"));
+        assert!(endless.contains("pagemap") && endless.contains("larger than"), "{endless}");
+        copy(&dir, &path("link"), 4095).unwrap();
+        let kept = std::fs::read_dir(dir.artifacts()).unwrap().map(|it| it.unwrap().file_name());
+        assert_eq!(kept.collect::<Vec<_>>(), ["link"]);
     }
 }
