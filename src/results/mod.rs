@@ -26,7 +26,10 @@ pub use compare::{
 pub use files::{Artifact, Checkpoint, Hashes};
 pub use metrics::{MetricSummary, each_report, goal_of};
 pub use series::{MetricRow, SeriesNotes, SeriesSource, each_row};
-pub use written::{MetricSource, WrittenValue, each_record, each_scalar, files_with};
+pub use written::{
+    MetricSource, WrittenValue, each_cell, each_entry, each_record, each_scalar, event_scalars,
+    files_with, history_values,
+};
 
 /// How many threads read, and how few trials are worth one.
 const READERS: usize = 8;

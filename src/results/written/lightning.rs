@@ -20,7 +20,7 @@ pub(super) fn each(path: &Path, take: Take<'_>) -> io::Result<LeftOut> {
 }
 
 /// The same for any input. A torn last line is being written.
-pub(super) fn each_cell(input: &mut impl BufRead, take: Take<'_>) -> io::Result<LeftOut> {
+pub fn each_cell(input: &mut impl BufRead, take: Take<'_>) -> io::Result<LeftOut> {
     let Some(titles) = line(input)? else { return Ok(Vec::new()) };
     let place = STEPS.iter().find_map(|step| titles.iter().position(|title| title == step));
     let Some(step_column) = place else { return Ok(Vec::new()) };

@@ -16,8 +16,10 @@ use nemo_core::lines;
 use nemo_core::rundir::{AttemptRecord, AttemptStart, TrialDir, starts};
 use serde::Serialize;
 
-pub use self::tensorboard::each_scalar;
-pub use self::wandb::each_record;
+pub use self::lightning::each_cell;
+pub use self::tensorboard::{each_scalar, event_scalars};
+pub use self::transformers::each_entry;
+pub use self::wandb::{each_record, history_values};
 
 use self::find::{FoundFile, Place, WrittenFiles};
 use crate::humanize::count;

@@ -49,7 +49,7 @@ pub fn each_scalar(input: &mut impl Read, take: Take<'_>) -> io::Result<LeftOut>
         }
         let Some(sum) = exactly::<4>(input)? else { break };
         if masked_castagnoli(&data) == u32::from_le_bytes(sum) {
-            event(&data, take)?;
+            event_scalars(&data, take)?;
         } else {
             damaged += 1;
         }
@@ -91,7 +91,8 @@ fn number(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |number, byte| (number << 8) | u64::from(*byte))
 }
 
-fn event(data: &[u8], take: Take<'_>) -> io::Result<()> {
+/// Calls a function with each scalar of an event, the inside of a record.
+pub fn event_scalars(data: &[u8], take: Take<'_>) -> io::Result<()> {
     let (mut time, mut step) = (None, 0);
     for (field, value) in Fields(data) {
         match (field, value) {

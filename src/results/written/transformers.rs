@@ -29,7 +29,12 @@ pub(super) fn each(path: &Path, take: Take<'_>) -> io::Result<LeftOut> {
     let Some(text) = text_of(path, LONGEST)? else {
         return Ok(vec!["is damaged: it is too large for a history".to_owned()]);
     };
-    let Ok(state) = serde_json::from_slice::<TrainerState>(&text) else {
+    each_entry(&text, take)
+}
+
+/// The same for any text.
+pub fn each_entry(text: &[u8], take: Take<'_>) -> io::Result<LeftOut> {
+    let Ok(state) = serde_json::from_slice::<TrainerState>(text) else {
         return Ok(vec!["is damaged: it is no whole JSON".to_owned()]);
     };
     for entry in state.log_history {

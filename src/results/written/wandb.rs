@@ -74,7 +74,7 @@ pub fn each_record(input: &mut impl Read, take: Take<'_>) -> io::Result<LeftOut>
             }
             if matches!(kind, 1 | 4) && is_inside {
                 is_inside = false;
-                unread += history(&record, take)?;
+                unread += history_values(&record, take)?;
                 too_large += usize::from(is_cut_history(&record));
             }
         }
@@ -116,7 +116,7 @@ fn fragment<'a>(rest: &mut &'a [u8], is_whole: bool) -> Option<((u32, u8), &'a [
 }
 
 /// `Record.history`: names with values as JSON, and a step. Returns how many values are no JSON.
-fn history(record: &[u8], take: Take<'_>) -> io::Result<usize> {
+pub fn history_values(record: &[u8], take: Take<'_>) -> io::Result<usize> {
     let mut unread = 0;
     for history in Fields(record).filter(|it| it.0 == HISTORY).filter_map(|it| it.1.bytes()) {
         let mut values: Vec<(String, Value)> = Vec::new();
