@@ -5,6 +5,7 @@
 mod arrays;
 mod generations;
 mod later;
+mod setting_changes;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,7 @@ pub use generations::{
     refusal, refused_generations,
 };
 pub use later::{later_refusal, pause, unplanned, window};
+pub use setting_changes::{SettingChange, setting_changes};
 
 /// One line of the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -117,6 +119,9 @@ pub enum Event {
 pub struct Retry {
     /// Those that had the same number of attempts are together.
     pub trials: BTreeMap<String, Vec<RetriedTrials>>,
+    /// Who retries them; none where it is a rule of the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
 }
 
 /// Some trials of a task that are retried.
@@ -132,6 +137,9 @@ pub struct RetriedTrials {
     /// The rule of the file by which they are retried; none where a person does it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// The class of the failure by which `--advise` changed them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
 }
 
 /// What a retry has changed of how its trials run. It holds for later generations too.
@@ -156,6 +164,31 @@ impl Retry {
     pub fn changed(&self, task: &str, trial: u32) -> Option<&Changed> {
         let groups = self.trials.get(task).into_iter().flatten();
         groups.filter(|group| group.trials.contains(trial)).find_map(|group| group.changed.as_ref())
+    }
+
+    /// Divides its groups by something that is known of each trial, and writes that into the parts.
+    #[must_use]
+    pub fn divided(
+        self,
+        known: impl Fn(&str, u32) -> Option<String>,
+        write: impl Fn(RetriedTrials, Option<String>) -> RetriedTrials,
+    ) -> Self {
+        let split = |task: &str, group: RetriedTrials| -> Vec<RetriedTrials> {
+            let mut parts: BTreeMap<Option<String>, Vec<u32>> = BTreeMap::new();
+            for trial in group.trials.iter() {
+                parts.entry(known(task, trial)).or_default().push(trial);
+            }
+            let part = |(known, trials): (Option<String>, Vec<u32>)| {
+                let trials = trials.into_iter().collect();
+                write(RetriedTrials { trials, ..group.clone() }, known)
+            };
+            parts.into_iter().map(part).collect()
+        };
+        let of_task = |(task, groups): (String, Vec<RetriedTrials>)| {
+            let groups = groups.into_iter().flat_map(|group| split(&task, group)).collect();
+            (task, groups)
+        };
+        Self { trials: self.trials.into_iter().map(of_task).collect(), user: self.user }
     }
 
     /// How many trials it has.

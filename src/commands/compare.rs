@@ -1,5 +1,6 @@
 //! `compare`: what experiments, tasks or trials have in common, in what they differ, and what they came to.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use clap::Args;
@@ -7,12 +8,15 @@ use serde_json::{Value, json};
 
 use super::App;
 use super::results::read;
+use super::retry::changes::TrialConfigs;
 use crate::clock;
 use crate::error::{CommandError, ExitCode};
 use crate::git::GitState;
 use crate::package;
 use crate::report::{Page, comparison_text, out, out_json, say};
-use crate::results::{ComparedTrial, Hashes, compare, config_of, representative, space_of};
+use crate::results::{
+    ComparedTrial, Hashes, TrialResult, compare, representative, space_of, trial_config,
+};
 use crate::store::ConfigFile;
 
 /// `compare`.
@@ -89,13 +93,28 @@ fn compared(
     let task = target.scope.task.as_deref();
     let is_named = target.scope.trials.is_some();
     let is_alone = results.trials.len() == 1;
+    let configs = TrialConfigs::new(&stored, &resolved);
+    let own = configs.of(&result.task, result.trial).unwrap_or_else(|error| {
+        warnings.push(error.one_line());
+        Cow::Borrowed(&resolved)
+    });
+    let config = trial_config(&own, &result.task, result.params.as_ref(), task);
+    let config = config.entries().into_iter().map(|(key, value)| (key, value.clone()));
+    let set = configs.set(&result.task, result.trial);
+    let has_other_values = |other: &&TrialResult| {
+        // Of another task the configuration is that of the submission.
+        let own = set.filter(|_| other.task == result.task);
+        configs.set(&other.task, other.trial) != own
+    };
     Ok(ComparedTrial {
         id: target.to_string(),
         task: result.task.clone(),
         trial: result.trial,
         state: result.state,
         why: if is_named && is_alone { "named".to_owned() } else { why },
-        config: config_of(&resolved, result, task),
+        set: set.cloned().unwrap_or_default(),
+        trials_with_other_values: results.trials.iter().filter(has_other_values).count(),
+        config: config.collect(),
         space: if is_named { Vec::new() } else { space_of(&resolved, task) },
         code: code_of(package, git),
         metrics: metrics.filter_map(|(name, it)| Some((name.clone(), it.last?))).collect(),

@@ -24,6 +24,7 @@ use self::advise::AdviceRow;
 use self::changes::{StartPoint, WantedChanges};
 use self::choice::Choice;
 use super::control::{self, TrialKey};
+use super::note::user;
 use super::status::look;
 use super::{App, archive, due, generation, kept_environment, prepare, shipped_code, submit};
 use crate::clock;
@@ -237,6 +238,8 @@ fn choose(
     let generation = generation::next(stored);
     let retry = changes::assign(choice.retry(&status), generation, stored, &choice, &changes);
     changes::check(stored, &retry)?;
+    let mut retry = advise::with_advice(retry, advice.as_deref());
+    retry.user = Some(user(app));
     Ok(Wanted { choice, retry, advice })
 }
 

@@ -1,5 +1,7 @@
 //! `show`: what an experiment is: its configuration, its code, its notes and generations, and where its files are.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use clap::Args;
@@ -8,17 +10,19 @@ use nemo_core::rundir::{Note, TrialLine, notes};
 use serde_json::{Value, json};
 
 use super::note::note_json;
+use super::retry::changes::TrialConfigs;
 use super::status::look_by;
 use super::{App, notices};
 use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
-use crate::experiment::{Experiment, Outside};
+use crate::experiment::{ChangedKeys, Experiment, Outside, ResolvedConfig};
 use crate::journal::{self, Event, Retry};
 use crate::labels::{Change, Labels};
 use crate::observe::Depth;
 use crate::package;
 use crate::query::SlurmSource;
-use crate::report::{Page, Shown, ShownGeneration, out, out_json, say, show_text};
+use crate::report::{Page, Shown, ShownChange, ShownGeneration, out, out_json, say, show_text};
+use crate::results::trial_config;
 use crate::store::{ConfigFile, Stored, Target};
 use crate::summary::{self, ExperimentRow};
 
@@ -62,16 +66,18 @@ pub(super) fn show(app: &App, args: &ShowArgs) -> Result<ExitCode, CommandError>
     warnings.extend(notices::failures(&stored)?);
     let row = row(app, &stored)?;
     let generations = generations(&stored);
-    let trials = trials(&stored, &target, &mut warnings);
+    let configs = TrialConfigs::new(&stored, &config.resolved);
+    let trials = trials(&stored, &target, &configs, &mut warnings);
     let package = package::of(&stored.dir);
     let shown = Shown {
         row: &row,
         package: package.as_ref(),
         config: &config,
+        resolved: trials.common.as_ref().unwrap_or(&config.resolved),
         labels: &labels,
         notes: &notes,
         generations: &generations,
-        trials: &trials,
+        trials: &trials.shown,
         dir: &stored.dir.0,
     };
     if args.json {
@@ -97,26 +103,61 @@ fn row(app: &App, stored: &Stored) -> Result<ExperimentRow, CommandError> {
     }
 }
 
-/// The trials that a target names, with their parameters and folders.
-fn trials(stored: &Stored, target: &Target, warnings: &mut Vec<String>) -> Vec<Value> {
+/// The trials that a target names.
+#[derive(Debug, Default)]
+struct NamedTrials {
+    shown: Vec<Value>,
+    /// The configuration that all of them run with.
+    common: Option<ResolvedConfig>,
+}
+
+/// The trials that a target names, with their parameters, folders and configurations.
+fn trials(
+    stored: &Stored,
+    target: &Target,
+    configs: &TrialConfigs<'_>,
+    warnings: &mut Vec<String>,
+) -> NamedTrials {
     let (Some(task), Some(_)) = (&target.scope.task, &target.scope.trials) else {
-        return Vec::new();
+        return NamedTrials::default();
     };
     let dir = stored.dir.task(task);
     let path = dir.trial_lines();
-    let mut found = Vec::new();
+    let mut found: Vec<TrialLine> = Vec::new();
     let read = lines::each(&path, |line| {
         let line = nemo_core::checksum::from_slice::<TrialLine>(line.text).ok();
-        found.extend(line.filter(|line| target.scope.covers_trial(line.trial)).map(|line| {
-            let folder = dir.trial(line.trial);
-            json!({ "task": task, "trial": line.trial, "params": line.params, "dir": folder.path().to_string_lossy() })
-        }));
+        found.extend(line.filter(|line| target.scope.covers_trial(line.trial)));
         Ok(())
     });
     if let Err(error) = read {
         warnings.push(format!("can't read `{}`: {error}", path.display()));
     }
-    found
+    // Many trials run alike.
+    let mut known: Vec<(Option<&ChangedKeys>, ResolvedConfig)> = Vec::new();
+    let mut shown = Vec::new();
+    for line in found {
+        let set = configs.set(task, line.trial);
+        let place = known.iter().position(|(keys, _)| *keys == set).unwrap_or_else(|| {
+            let config = configs.of(task, line.trial).unwrap_or_else(|error| {
+                warnings.push(error.one_line());
+                Cow::Owned(ResolvedConfig::default())
+            });
+            known.push((set, config.into_owned()));
+            known.len() - 1
+        });
+        shown.push(json!({
+            "task": task,
+            "trial": line.trial,
+            "params": line.params,
+            "generation": configs.generation(task, line.trial),
+            "set": set.cloned().unwrap_or_default(),
+            "config": trial_config(&known[place].1, task, Some(&line.params), Some(task)).config,
+            "dir": dir.trial(line.trial).path().to_string_lossy(),
+        }));
+    }
+    let common = if known.len() == 1 { known.pop() } else { None };
+    let common = common.map(|(_, config)| config).filter(|config| !config.config.is_null());
+    NamedTrials { shown, common }
 }
 
 /// The submissions of trials, the first one included.
@@ -127,7 +168,8 @@ fn generations(stored: &Stored) -> Vec<ShownGeneration> {
     }
     let mut generations: Vec<ShownGeneration> = Vec::new();
     let (mut first, mut begun) = (None, None);
-    for event in journal {
+    let refused = journal::refused_generations(journal);
+    for (at, event) in journal.iter().enumerate() {
         match event {
             Event::Submitter { time, .. } => {
                 first = first.or(Some(*time));
@@ -141,8 +183,13 @@ fn generations(stored: &Stored) -> Vec<ShownGeneration> {
                 let planned = || plan.arrays.iter().map(|array| array.trials.count()).sum();
                 let trials = retry.as_ref().map_or_else(planned, Retry::count);
                 let mut shown = ShownGeneration::new(generations.len(), begun, trials);
-                if retry.is_some() {
+                shown.refused = refused.contains(&plan.generation);
+                if let Some(retry) = retry {
                     shown.why = Some("retry");
+                    shown.user.clone_from(&retry.user);
+                    shown.rules = rules(retry);
+                    let changes = journal::setting_changes(journal, at).into_iter();
+                    shown.changes = changes.map(ShownChange::from).collect();
                 }
                 generations.push(shown);
             }
@@ -158,6 +205,12 @@ fn generations(stored: &Stored) -> Vec<ShownGeneration> {
         generations.push(ShownGeneration::new(0, begun, experiment.n_trials()));
     }
     generations
+}
+
+/// The rules of the file by which trials are retried.
+fn rules(retry: &Retry) -> Vec<String> {
+    let groups = retry.trials.values().flatten();
+    groups.filter_map(|group| group.rule.clone()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// The jobs of a wrapped script, each submitted by somebody: in one `--dir` one follows another.
@@ -179,7 +232,7 @@ fn parents(experiment: &Experiment) -> impl Iterator<Item = Value> + '_ {
 }
 
 fn to_json(shown: &Shown<'_>, warnings: &[String]) -> Value {
-    let Shown { row, config, package, labels, notes, generations, trials, dir } = shown;
+    let Shown { row, config, package, labels, notes, generations, trials, dir, .. } = shown;
     let path = |name: &str| Path::new(dir).join(name).to_string_lossy().into_owned();
     let notes: Vec<Value> = notes.iter().map(|(note, change)| note_json(note, change)).collect();
     let has_config = !config.resolved.config.is_null();

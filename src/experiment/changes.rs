@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::overrides::Override;
 use super::problem_report::listed;
-use super::{Executor, Experiment, Problems, ResolvedConfig, Task, load};
+use super::{Executor, Experiment, Loaded, Problems, ResolvedConfig, Task, load};
 
 /// Changed keys with their values as they were given. A key begins with `executor`, `restart` or `checkpoint`, without the
 /// name of the executor or task.
@@ -144,19 +144,50 @@ pub fn changed(
 ) -> Result<Experiment, Problems> {
     let mut all = experiment.clone();
     let Some(own) = all.tasks.iter_mut().find(|own| own.name == task) else { return Ok(all) };
-    if keys.is_empty() {
-        return Ok(all);
-    }
-    let text = toml::to_string(&as_file(own, experiment, config)).unwrap_or_default();
-    let overrides: Vec<Override> =
-        keys.iter().filter_map(|(key, value)| in_file(own, key, value)).collect();
-    let mut loaded = load(&text, Path::new("experiment.toml"), &overrides, None)?.experiment;
+    let Some(loaded) = loaded(own, experiment, config, keys)? else { return Ok(all) };
+    let mut loaded = loaded.experiment;
     let executor = loaded.executors.remove(&own.executor);
     all.executors.extend(executor.map(|executor| (own.executor.clone(), executor)));
     if let Some(changed) = loaded.tasks.into_iter().find(|changed| changed.name == task) {
         (own.restart, own.checkpoint) = (changed.restart, changed.checkpoint);
     }
     Ok(all)
+}
+
+/// The configuration as it is for trials of a task whose keys were changed. The source of a changed key is `retry`.
+pub fn changed_config(
+    experiment: &Experiment,
+    config: &ResolvedConfig,
+    task: &str,
+    keys: &ChangedKeys,
+) -> Result<ResolvedConfig, Problems> {
+    let mut all = config.clone();
+    let Some(own) = experiment.tasks.iter().find(|own| own.name == task) else { return Ok(all) };
+    let Some(loaded) = loaded(own, experiment, config, keys)? else { return Ok(all) };
+    let tables = OF_TASK.map(|table| vec!["task", own.name.as_str(), table]);
+    for table in tables.iter().chain([&vec!["executor", own.executor.as_str()]]) {
+        all.take_over(table, &loaded.config, RETRY);
+    }
+    Ok(all)
+}
+
+/// Where a key is from that a retry changed.
+const RETRY: &str = "retry";
+
+/// What can be changed of a task, read again with the changed keys; nothing where there are none.
+fn loaded(
+    own: &Task,
+    experiment: &Experiment,
+    config: &ResolvedConfig,
+    keys: &ChangedKeys,
+) -> Result<Option<Loaded>, Problems> {
+    if keys.is_empty() {
+        return Ok(None);
+    }
+    let text = toml::to_string(&as_file(own, experiment, config)).unwrap_or_default();
+    let overrides: Vec<Override> =
+        keys.iter().filter_map(|(key, value)| in_file(own, key, value)).collect();
+    load(&text, Path::new("experiment.toml"), &overrides, None).map(Some)
 }
 
 /// A file with nothing but what a retry can change of one task, and what placeholders of its executor may name.
@@ -201,7 +232,6 @@ fn in_file(task: &Task, key: &str, value: &str) -> Option<Override> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::Loaded;
 
     const TEXT: &str = "name = \"a\"\n[executor.gpu]\nkind = \"slurm\"\nmem = \"8G\"\ntime = \"40s\"\n\
         sbatch.constraint = \"a100\"\n[executor.cpu]\nkind = \"slurm\"\n\
@@ -297,6 +327,29 @@ mod tests {
         assert_eq!((train.restart.crashes, train.n_trials), (3, before.n_trials));
         assert_eq!((before.checkpoint.lead, train.checkpoint.lead), (20, 60), "a default follows");
         assert_eq!(now.tasks[1], experiment.tasks[1]);
+        let now = changed_config(&experiment, &config, "train", &set).unwrap();
+        let differs = |key: &str| {
+            let value = |all: &ResolvedConfig| {
+                let entries = all.entries().into_iter();
+                entries.filter(|it| it.0 == key).map(|it| it.1.clone()).next()
+            };
+            (value(&now) != value(&config)).then(|| (value(&now), now.origin[key].clone()))
+        };
+        let retried = |value: Json| Some((Some(value), "retry".to_owned()));
+        assert_eq!(differs("executor.gpu.mem"), retried(json!("64G")));
+        assert_eq!(differs("executor.gpu.sbatch.exclude"), retried(json!("n[1-2]")));
+        assert_eq!(differs("task.train.restart.crashes"), retried(json!(3)));
+        let lead = Some((Some(json!("60s")), "default".to_owned()));
+        assert_eq!(differs("task.train.checkpoint.lead"), lead, "a default follows");
+        let keys_of = |all: &ResolvedConfig| -> Vec<String> {
+            let names = all.entries().into_iter().map(|(key, _)| key);
+            names.filter(|key| differs(key).is_none()).collect()
+        };
+        assert_eq!(keys_of(&now), keys_of(&config), "all other keys stay, in their order");
+        let table = keys(&[("executor.sbatch", "{ nice = 5 }")]);
+        let now = changed_config(&experiment, &config, "train", &table).unwrap();
+        assert_eq!(now.config["executor"]["gpu"]["sbatch"], json!({ "nice": 5 }));
+        assert_eq!(now.origin.get("executor.gpu.sbatch.constraint"), None);
         let wrong = changed(&experiment, &config, "train", &keys(&[("executor.mem", "lots")]));
         let text = wrong.unwrap_err().to_string();
         assert!(text.contains("--set executor.mem=lots"), "{text}");

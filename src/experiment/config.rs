@@ -115,6 +115,38 @@ impl ResolvedConfig {
         self.origin.insert(path.join("."), origin.to_owned());
     }
 
+    /// Takes a table over from another configuration. What an argument has changed there is from `origin`, what follows from
+    /// a default stays one, and all else is from where it was.
+    pub(super) fn take_over(&mut self, path: &[&str], other: &Self, origin: &str) {
+        let at = |config: &Json| {
+            path.iter().try_fold(config, |table, name| table.get(name)).cloned().unwrap_or_default()
+        };
+        let (old, mut new) = (at(&self.config), at(&other.config));
+        let table = path.iter().fold(String::new(), |key, name| dotted(&key, name));
+        let source = |key: &str| match other.origin.get(key).map(String::as_str) {
+            Some(DEFAULT) => Some(DEFAULT),
+            Some(from) if from.starts_with("--") => Some(origin),
+            _ => None,
+        };
+        let Some(keys) = new.as_object_mut() else { return };
+        // The other one may need a key that nobody gave here.
+        keys.retain(|name, value| {
+            let key = dotted(&table, name);
+            value.is_object() || old.get(name).is_some() || source(&key).is_some()
+        });
+        let (before, now) = (leaves(&old, &table), leaves(&new, &table));
+        if before == now {
+            return;
+        }
+        self.set(path, in_order_of(&old, new), origin);
+        self.origin.remove(&path.join("."));
+        self.origin.retain(|key, _| now.contains_key(key) || !before.contains_key(key));
+        for (key, value) in &now {
+            let from = source(key).filter(|_| before.get(key) != Some(value));
+            self.origin.extend(from.map(|from| (key.clone(), from.to_owned())));
+        }
+    }
+
     /// A hash of the configuration, whatever the order of its keys.
     #[must_use]
     pub fn hash(&self) -> String {
@@ -140,6 +172,28 @@ fn add_entries<'a>(value: &'a Json, key: &str, entries: &mut Vec<(String, &'a Js
         Some(_) | None if key.is_empty() => {}
         Some(_) | None => entries.push((key.to_owned(), value)),
     }
+}
+
+/// The values below a table, by dotted keys.
+fn leaves(table: &Json, key: &str) -> BTreeMap<String, Json> {
+    let mut entries = Vec::new();
+    add_entries(table, key, &mut entries);
+    entries.into_iter().map(|(key, value)| (key, value.clone())).collect()
+}
+
+/// A table with the keys of an older one first, in the order that they had.
+fn in_order_of(old: &Json, new: Json) -> Json {
+    let mut new = match new {
+        Json::Object(new) => new,
+        other => return other,
+    };
+    let mut table = serde_json::Map::new();
+    for (name, before) in old.as_object().into_iter().flatten() {
+        let own = new.shift_remove(name);
+        table.extend(own.map(|own| (name.clone(), in_order_of(before, own))));
+    }
+    table.extend(new);
+    Json::Object(table)
 }
 
 fn sorted(value: &Json) -> Json {

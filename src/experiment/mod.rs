@@ -47,7 +47,7 @@ use nemo_core::rundir::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use changes::{ChangeError, ChangedKeys, RetryChange, changed};
+pub use changes::{ChangeError, ChangedKeys, RetryChange, changed, changed_config};
 pub use config::ResolvedConfig;
 pub use growth::{Growth, megabytes, memory_text, scaled};
 pub use load::{load, load_in};

@@ -38,8 +38,8 @@ fn planned(generation: u32, arrays: Vec<JobArray>) -> Event {
 fn a_retry_that_slurm_refused_never_was() {
     let retry = |from_attempt, trials: &str| {
         let trials = trials.parse().unwrap();
-        let group = RetriedTrials { from_attempt, trials, changed: None, rule: None };
-        Some(Retry { trials: [("train".to_owned(), vec![group])].into() })
+        let group = RetriedTrials { from_attempt, trials, changed: None, rule: None, advice: None };
+        Some(Retry { trials: [("train".to_owned(), vec![group])].into(), user: None })
     };
     let plan = |generation, index, trials: &str| {
         let Event::Planned { plan, .. } = planned(generation, vec![array(index, 0, trials)]) else {
@@ -94,4 +94,38 @@ fn arrays_of_all_generations_are_known_with_their_trials() {
     assert!(is_generation_complete(&journal, 0) && !is_complete(&journal));
     let complete = [&journal[..], &[Event::Complete { generation: 1, time: 9.0 }]].concat();
     assert!(is_complete(&complete));
+}
+
+/// Trials that run alike after a retry may have run in different ways before it.
+#[test]
+fn a_retry_tells_what_is_new_with_it() {
+    let set = |keys: &[(&str, &str)]| -> ChangedKeys {
+        keys.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    };
+    let group = |from_attempt, trials: &str, keys: &[(&str, &str)]| {
+        let spec = "task.1.0.json".to_owned();
+        let changed = Changed { spec, set: set(keys), restart_from: None, deadline: None };
+        let (trials, changed) = (trials.parse().unwrap(), Some(changed));
+        RetriedTrials { from_attempt, trials, changed, rule: None, advice: None }
+    };
+    let event = |generation, groups: Vec<RetriedTrials>| {
+        let trials = [("train".to_owned(), groups)].into();
+        let retry = Some(Retry { trials, user: Some("ada".to_owned()) });
+        Event::Planned { plan: Plan { generation, arrays: Vec::new() }, retry }
+    };
+    let both = [("executor.mem", "16G"), ("executor.time", "2h")];
+    let journal = [
+        planned(0, vec![array(0, 0, "0-9")]),
+        event(1, vec![group(1, "1", &both[..1])]),
+        event(2, vec![group(1, "2", &both), group(2, "1", &both), group(3, "3", &both)]),
+        event(3, vec![group(3, "1-3", &both)]),
+    ];
+    let shown = |at: usize| {
+        let changes = setting_changes(&journal, at).into_iter();
+        let one = |it: SettingChange<'_>| format!("{}:{}", it.trials, it.changed.len());
+        changes.map(one).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!([0, 1, 2, 3].map(shown), ["", "1:1", "2-3:2 1:1", ""]);
+    assert_eq!(setting_changes(&journal, 2)[1].changed, set(&both[1..]));
+    assert_eq!(setting_changes(&journal, 2)[1].set, set(&both));
 }

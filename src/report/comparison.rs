@@ -16,9 +16,16 @@ const LONGEST_VALUE: usize = 40;
 pub fn comparison_text(all: &[ComparedTrial], found: &Comparison, page: &Page) -> String {
     let letters: Vec<String> = (0..all.len()).map(letter).collect();
     let head = all.iter().zip(&letters).map(|(one, letter)| {
-        let ComparedTrial { id, task, trial, state, why, .. } = one;
+        let ComparedTrial { id, task, trial, state, why, trials_with_other_values, .. } = one;
         let state = state.as_str();
-        hang(&format!("{letter}  {id}: {task}/{trial}, {why} ({state})"), page.width, INDENT)
+        let others = match *trials_with_other_values {
+            0 => String::new(),
+            n => {
+                format!("; a retry gave {} of it other values, see `show`", count(n, "other trial"))
+            }
+        };
+        let text = format!("{letter}  {id}: {task}/{trial}, {why} ({state}){others}");
+        hang(&text, page.width, INDENT)
     });
     let mut parts = vec![head.collect::<Vec<_>>().join("\n")];
     if !found.config.different.is_empty() {

@@ -43,7 +43,7 @@ pub use results::{
     by_parameter_csv, by_parameter_table, metric_csv_row, metric_csv_titles, metrics_table,
     results_csv, results_table,
 };
-pub use show::{Shown, ShownGeneration, show_text};
+pub use show::{Shown, ShownChange, ShownGeneration, show_text};
 pub use status::{parameter_text, status_table};
 pub use table::{ListLine, aligned, list_table, plan_table};
 

@@ -13,8 +13,11 @@ use super::escape::escape_line;
 use super::fit::{elide, hang, length, wrap};
 use super::grid::{ColumnFit, Grid, TextCell};
 use super::notes::{change_text, value};
+use crate::experiment::{ChangedKeys, ResolvedConfig};
 use crate::humanize::{age, bytes, count};
+use crate::journal::SettingChange;
 use crate::labels::{Change, Labels};
+use crate::slurm::IndexSet;
 use crate::store::ConfigFile;
 use crate::summary::ExperimentRow;
 
@@ -25,6 +28,8 @@ pub struct Shown<'a> {
     pub row: &'a ExperimentRow,
     /// The configuration, and the state of the code.
     pub config: &'a ConfigFile,
+    /// The configuration of the trials that were named, or of the experiment.
+    pub resolved: &'a ResolvedConfig,
     /// The code that was shipped with it.
     pub package: Option<&'a ShippedPackage>,
     /// Tags, description and metadata after all notes.
@@ -33,7 +38,7 @@ pub struct Shown<'a> {
     pub notes: &'a [(Note, Change)],
     /// The submissions of trials.
     pub generations: &'a [ShownGeneration],
-    /// The trials that were named: `task`, `trial`, `params`, `dir`.
+    /// The trials that were named: `task`, `trial`, `params`, `generation`, `set`, `config`, `dir`.
     pub trials: &'a [Value],
     /// The experiment's folder.
     pub dir: &'a Path,
@@ -52,6 +57,47 @@ pub struct ShownGeneration {
     pub trials: usize,
     /// Slurm's ids of its job arrays.
     pub jobs: Vec<String>,
+    /// Who retried the trials; null where a rule of the file did.
+    pub user: Option<String>,
+    /// The rules of the file by which trials were retried.
+    pub rules: Vec<String>,
+    /// What of them runs in another way than before.
+    pub changes: Vec<ShownChange>,
+    /// Whether Slurm refused it: then the trials stand as before.
+    pub refused: bool,
+}
+
+/// What a retry changed of some trials.
+#[derive(Debug, Serialize)]
+pub struct ShownChange {
+    task: String,
+    trials: IndexSet,
+    /// The keys that got another value.
+    changed: ChangedKeys,
+    /// All keys that are not as they were submitted.
+    set: ChangedKeys,
+    from_step: Option<u64>,
+    from_start: bool,
+    /// The rule of the file.
+    rule: Option<String>,
+    /// The class of the failure on which `--advise` gave advice.
+    advice: Option<String>,
+}
+
+impl From<SettingChange<'_>> for ShownChange {
+    fn from(change: SettingChange<'_>) -> Self {
+        let from_step = change.restart_from.and_then(|from| from.step);
+        Self {
+            task: change.task.to_owned(),
+            trials: change.trials,
+            changed: change.changed,
+            set: change.set,
+            from_step,
+            from_start: change.restart_from.is_some() && from_step.is_none(),
+            rule: change.rule.map(str::to_owned),
+            advice: change.advice.map(str::to_owned),
+        }
+    }
 }
 
 impl ShownGeneration {
@@ -59,7 +105,17 @@ impl ShownGeneration {
     #[must_use]
     pub fn new(number: usize, created: Option<f64>, trials: usize) -> Self {
         let why = (number == 0).then_some("submit");
-        Self { number, created, why, trials, jobs: Vec::new() }
+        Self {
+            number,
+            created,
+            why,
+            trials,
+            jobs: Vec::new(),
+            user: None,
+            rules: Vec::new(),
+            changes: Vec::new(),
+            refused: false,
+        }
     }
 }
 
@@ -73,6 +129,7 @@ pub fn show_text(shown: &Shown<'_>, page: &Page) -> String {
     parts.extend(trials(shown, page));
     parts.extend(configuration(shown, page));
     parts.push(generations(shown, page));
+    parts.extend(changes(shown, page));
     parts.extend(notes(shown, page));
     parts.join("\n\n")
 }
@@ -129,6 +186,7 @@ fn trials(shown: &Shown<'_>, page: &Page) -> Option<String> {
     let mut grid = Grid::new(&[
         ("trial", ColumnFit::Whole),
         ("parameters", ColumnFit::Words),
+        ("changed", ColumnFit::Words),
         ("folder", ColumnFit::Spare(0)),
     ]);
     for trial in shown.trials {
@@ -139,15 +197,22 @@ fn trials(shown: &Shown<'_>, page: &Page) -> Option<String> {
         grid.row([
             TextCell::from(name),
             TextCell::from(params.join(" ")),
+            TextCell::from(keys(trial.get("set"))),
             TextCell::from(text("dir")),
         ]);
     }
     (!shown.trials.is_empty()).then(|| grid.without_empty().lines(page).join("\n"))
 }
 
+/// `executor.mem=64G restart.crashes=3`.
+fn keys(set: Option<&Value>) -> String {
+    let keys = set.and_then(Value::as_object).into_iter().flatten();
+    keys.map(|(key, own)| format!("{key}={}", value(own))).collect::<Vec<_>>().join(" ")
+}
+
 /// Where long keys leave too little room for values, keys stand below the names of their tables.
 fn configuration(shown: &Shown<'_>, page: &Page) -> Option<String> {
-    let resolved = &shown.config.resolved;
+    let resolved = shown.resolved;
     let mut grid = Grid::new(&[
         ("key", ColumnFit::Whole),
         ("value", ColumnFit::Text),
@@ -210,6 +275,7 @@ fn generations(shown: &Shown<'_>, page: &Page) -> String {
         ("generation", ColumnFit::Whole),
         ("submitted", ColumnFit::Whole),
         ("why", ColumnFit::Whole),
+        ("by", ColumnFit::Words),
         ("trials", ColumnFit::Whole),
         ("jobs", ColumnFit::Words),
     ]);
@@ -217,12 +283,58 @@ fn generations(shown: &Shown<'_>, page: &Page) -> String {
         grid.row([
             TextCell::from(generation.number),
             TextCell::from(generation.created.map(time).unwrap_or_default()),
-            TextCell::from(generation.why.unwrap_or_default()),
+            TextCell::from(why(generation)),
+            TextCell::from(by(generation)),
             TextCell::from(generation.trials),
             TextCell::from(generation.jobs.join(" ")),
         ]);
     }
     grid.without_empty().lines(page).join("\n")
+}
+
+fn why(generation: &ShownGeneration) -> String {
+    let why = generation.why.unwrap_or_default();
+    if generation.refused { format!("{why} (refused)") } else { why.to_owned() }
+}
+
+/// Who began a generation: a user, or rules of the file.
+fn by(generation: &ShownGeneration) -> String {
+    let rules =
+        (!generation.rules.is_empty()).then(|| format!("rule {}", generation.rules.join(", ")));
+    generation.user.clone().or(rules).unwrap_or_default()
+}
+
+/// What each retry changed: `1  train/3,17  from the start, executor.mem=64G  ada, advice on out_of_memory`.
+fn changes(shown: &Shown<'_>, page: &Page) -> Option<String> {
+    let mut grid = Grid::new(&[
+        ("generation", ColumnFit::Whole),
+        ("changed trials", ColumnFit::Words),
+        ("now with", ColumnFit::Words),
+        ("by", ColumnFit::Words),
+    ]);
+    let of = |generation: &'_ ShownGeneration| generation.changes.len();
+    let is_empty = shown.generations.iter().map(of).sum::<usize>() == 0;
+    for generation in shown.generations {
+        for change in &generation.changes {
+            let start = match change.from_step {
+                Some(step) => Some(format!("from step {step}")),
+                None => change.from_start.then(|| "from the start".to_owned()),
+            };
+            let set = change.changed.iter().map(|(key, value)| format!("{key}={value}"));
+            let what: Vec<String> = start.into_iter().chain(set).collect();
+            let rule = change.rule.as_ref().map(|rule| format!("rule {rule}"));
+            let advice = change.advice.as_ref().map(|class| format!("advice on {class}"));
+            let by: Vec<String> =
+                generation.user.clone().into_iter().chain(rule).chain(advice).collect();
+            grid.row([
+                TextCell::from(generation.number),
+                TextCell::from(format!("{}/{}", change.task, change.trials)),
+                TextCell::from(what.join(", ")),
+                TextCell::from(by.join(", ")),
+            ]);
+        }
+    }
+    (!is_empty).then(|| grid.without_empty().lines(page).join("\n"))
 }
 
 fn notes(shown: &Shown<'_>, page: &Page) -> Option<String> {

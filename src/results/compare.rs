@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{TrialResult, ValueRange};
-use crate::experiment::{Experiment, ResolvedConfig, Task};
+use crate::experiment::{ChangedKeys, Experiment, ResolvedConfig, Task};
 use crate::status::{State, Status, best_trial};
 
 /// A trial that stands for what was named.
@@ -23,7 +23,11 @@ pub struct ComparedTrial {
     pub state: State,
     /// Why it stands for all of it.
     pub why: String,
-    /// The configuration, with the parameters of this trial, by dotted keys.
+    /// The keys that retries have changed of it.
+    pub set: ChangedKeys,
+    /// How many other trials of what was named have other values of such keys.
+    pub trials_with_other_values: usize,
+    /// The configuration that this trial ran with last, with its parameters, by dotted keys.
     #[serde(skip)]
     pub config: Vec<(String, Value)>,
     /// The parameters as the file has them, all values of a search; nothing if trials were named.
@@ -141,17 +145,17 @@ pub fn space_of(resolved: &ResolvedConfig, named_task: Option<&str>) -> Vec<(Str
     entries.map(|(key, value)| (key, value.clone())).collect()
 }
 
-/// The configuration of a trial: that of its experiment, with its own parameters. Of other tasks nothing if a task was
-/// named.
+/// A configuration with the parameters of one trial. Of other tasks nothing if a task was named.
 #[must_use]
-pub fn config_of(
+pub fn trial_config(
     resolved: &ResolvedConfig,
-    result: &TrialResult,
+    task: &str,
+    params: Option<&Map<String, Value>>,
     named_task: Option<&str>,
-) -> Vec<(String, Value)> {
+) -> ResolvedConfig {
     let mut resolved = resolved.clone();
-    if let Some(params) = result.params.as_ref().filter(|params| !params.is_empty()) {
-        let path = ["task", result.task.as_str(), "params"];
+    if let Some(params) = params.filter(|params| !params.is_empty()) {
+        let path = ["task", task, "params"];
         resolved.set(&path, Value::Object(params.clone()), "trial");
     }
     if let Some(Value::Object(tasks)) = resolved.config.get_mut("task")
@@ -159,7 +163,7 @@ pub fn config_of(
     {
         tasks.retain(|name, _| name == named);
     }
-    resolved.entries().into_iter().map(|(key, value)| (key, value.clone())).collect()
+    resolved
 }
 
 /// The trial that stands for what a status shows, and why: the best by `search.metric`, else the only one, else the
@@ -238,6 +242,8 @@ mod tests {
             trial: 0,
             state: State::Completed,
             why: String::new(),
+            set: ChangedKeys::new(),
+            trials_with_other_values: 0,
             config: entries,
             code: vec![("git.commit".to_owned(), json!(format!("{}f00", u8::from(id == "b") + 1)))],
             space: vec![("task.train.params.lr".to_owned(), json!([0.1, id]))],

@@ -21,7 +21,7 @@ use crate::trial_error::TrialError;
 
 pub use by_parameter::{Outcome, ParameterValue, ValueRange, by_parameter};
 pub use compare::{
-    ComparedTrial, Comparison, MetricComparison, compare, config_of, representative, space_of,
+    ComparedTrial, Comparison, MetricComparison, compare, representative, space_of, trial_config,
 };
 pub use files::{Artifact, Checkpoint, Hashes};
 pub use metrics::{MetricSummary, each_report, goal_of};

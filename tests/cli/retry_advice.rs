@@ -73,6 +73,17 @@ fn advice_changes_resources_by_cause_and_leaves_alone_what_would_fail_again() {
     assert!(shown.stdout.contains("not retried"), "{shown:?}");
     let retried = retry(world, &[&id, "--advise"]);
     assert_eq!(retried["trials"], json!({"train": "0-2,4"}), "{retried:#}");
+    let shown: Value = serde_json::from_str(&world.ok(&["show", &id, "--json"])).unwrap();
+    let changes = shown["generations"][1]["changes"].as_array().unwrap().iter();
+    let mut changes: Vec<Value> =
+        changes.map(|it| json!([it["trials"], it["changed"], it["advice"]])).collect();
+    changes.sort_by_key(Value::to_string);
+    let told = [
+        json!(["0", {"executor.mem": "1400M"}, "out_of_memory"]),
+        json!(["1", {"executor.time": "7200s"}, "time_limit"]),
+        json!(["2", {"executor.sbatch.exclude": "n2"}, "node_failure"]),
+    ];
+    assert_eq!(changes, told, "{shown:#}");
     let script = |n: usize| {
         let path = world.experiment(&id).join(format!("tasks/train/{n}.sbatch"));
         std::fs::read_to_string(path).unwrap_or_default()

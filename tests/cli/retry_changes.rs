@@ -66,6 +66,92 @@ fn changed_keys_hold_for_the_retried_trials_alone_and_for_later_retries() {
         "{texts:?}"
     );
     assert_eq!(texts.iter().filter(|text| text.contains("--mem=64G")).count(), 1, "{texts:?}");
+    shown_with_what_was_changed(world, &id);
+}
+
+fn json_of(world: &World, arguments: &[&str]) -> Value {
+    serde_json::from_str(&world.ok(&[arguments, &["--json"]].concat())).unwrap()
+}
+
+/// Trial 1 got more memory, and then all that failed got more time: `show` and `compare` tell which trial ran with what.
+fn shown_with_what_was_changed(world: &World, id: &str) {
+    let shown = json_of(world, &["show", id]);
+    let generation = |number: usize| {
+        let own = &shown["generations"][number];
+        let change =
+            |it: &Value| json!([it["trials"], it["changed"], it["from_start"], it["rule"]]);
+        let changes = own["changes"].as_array().unwrap().iter().map(change);
+        (own["user"].clone(), own["refused"].clone(), changes.collect::<Vec<_>>())
+    };
+    let first = json!({"executor.mem": "64G", "restart.crashes": "3"});
+    assert_eq!(generation(0), (Value::Null, json!(false), vec![]), "{shown:#}");
+    let (user, refused, changes) = generation(1);
+    assert_eq!((refused, changes), (json!(false), vec![json!(["1", first, true, null])]));
+    assert!(user.is_string(), "{shown:#}");
+    let (_, _, mut changes) = generation(2);
+    changes.sort_by_key(Value::to_string);
+    let time = json!({"executor.time": "4h"});
+    let each = |trials: &str| json!([trials, time, false, null]);
+    assert_eq!(changes, [each("1"), each("2")], "only what is new: {shown:#}");
+    assert_eq!(shown["config"]["executor"]["gpu"]["mem"], Value::Null, "as it was submitted");
+    let text = world.ok(&["show", id]);
+    for part in ["CHANGED TRIALS", "from the start, executor.mem=64G", "executor.time=4h"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let trials = |index: usize| {
+        let shown = json_of(world, &["show", &format!("{id}/train/0-2")]);
+        let own = shown["trials"][index].clone();
+        let config = &own["config"];
+        let restart = &config["task"]["train"]["restart"]["crashes"];
+        json!([
+            own["generation"],
+            own["set"],
+            config["executor"]["gpu"]["mem"],
+            config["executor"]["gpu"]["time"],
+            restart
+        ])
+    };
+    let all = json!({"executor.mem": "64G", "executor.time": "4h", "restart.crashes": "3"});
+    let submitted = &shown["config"]["executor"]["gpu"]["time"];
+    assert_eq!(trials(0), json!([0, {}, null, submitted, 0]));
+    assert_eq!(trials(1), json!([2, all, "64G", "4h", 3]));
+    assert_eq!(trials(2), json!([2, time, null, "4h", 0]));
+    let one = world.ok(&["show", &format!("{id}/train/1")]);
+    let line = one.lines().find(|line| line.contains("executor.gpu.mem")).unwrap_or_default();
+    assert!(line.contains("64G") && line.ends_with("retry"), "{one}");
+    compared_as_they_ran(world, id);
+}
+
+fn compared_as_they_ran(world: &World, id: &str) {
+    let [zero, one] = [0, 1].map(|trial| format!("{id}/train/{trial}"));
+    let found = json_of(world, &["compare", &zero, &one]);
+    let different = &found["config"]["different"];
+    assert_eq!(different["executor.gpu.mem"], json!({ &zero: null, &one: "64G" }), "{found:#}");
+    assert_eq!(different["task.train.restart.crashes"], json!({ &zero: 0, &one: 3 }), "{found:#}");
+    assert_eq!(found["trials"][&one]["set"]["executor.time"], "4h");
+    assert_eq!(found["trials"][&one]["trials_with_other_values"], 0);
+    // A task stands for one trial, and the others may have run otherwise.
+    let task = format!("{id}/train");
+    let found = json_of(world, &["compare", &task, &zero]);
+    let n = found["trials"][&task]["trials_with_other_values"].as_u64().unwrap();
+    assert!(n > 0, "{found:#}");
+    let text =
+        world.ok(&["compare", &task, &zero]).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("of it other values, see `show`"), "{text}");
+}
+
+/// Who retries without naming a key is told too, and what Slurm refused is told as such.
+#[test]
+fn a_refused_retry_is_shown_as_refused() {
+    let (fake, id) = failed();
+    std::fs::write(fake.state("refuse"), format!("{id}.train.1\n")).unwrap();
+    let trial = format!("{id}/train/1");
+    let set = ["--set", "executor.mem=64G"];
+    assert_eq!(fake.world.run(&[&["retry", trial.as_str()][..], &set].concat()).code, 2);
+    let shown = json_of(&fake.world, &["show", &trial]);
+    assert_eq!(shown["generations"][1]["refused"], true, "{shown:#}");
+    assert_eq!(shown["trials"][0]["set"], json!({}), "{shown:#}");
+    assert!(fake.world.ok(&["show", &id]).contains("retry (refused)"));
 }
 
 #[test]

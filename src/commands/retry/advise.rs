@@ -13,7 +13,7 @@ use crate::commands::App;
 use crate::commands::control::TrialKey;
 use crate::error::CommandError;
 use crate::experiment::{ChangedKeys, Executor, Experiment, Growth, RetryRule};
-use crate::journal::{self, LastRetry};
+use crate::journal::{self, LastRetry, RetriedTrials, Retry};
 use crate::package;
 use crate::slurm::{IndexSet, JobId, JobUsage, Node, Partition};
 use crate::status::{State, Status, TrialStatus};
@@ -82,6 +82,17 @@ fn add_row(rows: &mut Vec<AdviceRow>, task: &str, trial: u32, advice: Advice) {
             advice,
         }),
     }
+}
+
+/// Says of each trial that the advice changes by which failure.
+pub(super) fn with_advice(retry: Retry, advice: Option<&[AdviceRow]>) -> Retry {
+    let Some(rows) = advice else { return retry };
+    let class_of = |task: &str, trial: u32| {
+        let mut rows = rows.iter().filter(|row| !row.advice.set.is_empty());
+        let row = rows.find(|row| row.task == task && row.trials.contains(trial))?;
+        Some(row.advice.class.as_str().to_owned())
+    };
+    retry.divided(class_of, |group, advice| RetriedTrials { advice, ..group })
 }
 
 /// A failed trial of a task, and why it failed.

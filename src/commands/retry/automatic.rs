@@ -15,7 +15,6 @@ use crate::commands::generation;
 use crate::error::CommandError;
 use crate::experiment::{ChangedKeys, RetryRule, Task, rule_for};
 use crate::journal::{self, Event, RetriedTrials, Retry, Submitted};
-use crate::slurm::IndexSet;
 use crate::status::{self, Request, State, Status, TrialStatus};
 use crate::store::{Stored, Target};
 use crate::trial_error;
@@ -272,22 +271,7 @@ fn with_rules(retry: Retry, due: &[DueTrial<'_>]) -> Retry {
     let rules: BTreeMap<(&str, u32), &str> =
         due.iter().map(|it| ((it.0.0, it.0.1.index), it.1)).collect();
     let rule_of = |task: &str, trial: u32| rules.get(&(task, trial)).map(ToString::to_string);
-    let split = |task: &str, group: RetriedTrials| -> Vec<RetriedTrials> {
-        let mut by_rule: BTreeMap<Option<String>, Vec<u32>> = BTreeMap::new();
-        for trial in group.trials.iter() {
-            by_rule.entry(rule_of(task, trial)).or_default().push(trial);
-        }
-        let part = |(rule, trials): (Option<String>, Vec<u32>)| {
-            let trials: IndexSet = trials.into_iter().collect();
-            RetriedTrials { trials, rule, ..group.clone() }
-        };
-        by_rule.into_iter().map(part).collect()
-    };
-    let of_task = |(task, groups): (String, Vec<RetriedTrials>)| {
-        let groups = groups.into_iter().flat_map(|group| split(&task, group)).collect();
-        (task, groups)
-    };
-    Retry { trials: retry.trials.into_iter().map(of_task).collect() }
+    retry.divided(rule_of, |group, rule| RetriedTrials { rule, ..group })
 }
 
 fn reported(

@@ -13,8 +13,10 @@ use crate::commands::control::TrialKey;
 use crate::commands::{App, cluster};
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::executor::spec::{SubmitContext, changed_spec};
-use crate::experiment::{self, ChangedKeys, Executor, Experiment, Override, RetryChange};
-use crate::journal::{self, Changed, RetriedTrials, Retry};
+use crate::experiment::{
+    self, ChangedKeys, Executor, Experiment, Override, ResolvedConfig, RetryChange,
+};
+use crate::journal::{self, Changed, LastRetry, RetriedTrials, Retry};
 use crate::status::{State, Status};
 use crate::store::{self, ConfigFile, StoreError, Stored};
 
@@ -76,7 +78,7 @@ pub(super) fn assign(
         let groups = split(groups, generation, way);
         (name, groups)
     };
-    Retry { trials: retry.trials.into_iter().map(of_task).collect() }
+    Retry { trials: retry.trials.into_iter().map(of_task).collect(), ..retry }
 }
 
 /// How a trial runs: the changed keys, where it begins, and when it must be over.
@@ -169,6 +171,48 @@ pub(in crate::commands) fn changed_experiment<'a>(
     };
     let config = ConfigFile::read(&stored.dir)?.resolved;
     Ok(Cow::Owned(experiment::changed(&stored.experiment, &config, task, set)?))
+}
+
+/// The configuration that trials run with: that of the submission, with what retries have changed of each.
+#[derive(Debug)]
+pub(in crate::commands) struct TrialConfigs<'a> {
+    stored: &'a Stored,
+    submitted: &'a ResolvedConfig,
+    retries: BTreeMap<&'a str, BTreeMap<u32, LastRetry<'a>>>,
+}
+
+impl<'a> TrialConfigs<'a> {
+    pub(in crate::commands) fn new(stored: &'a Stored, submitted: &'a ResolvedConfig) -> Self {
+        let tasks = stored.experiment.tasks.iter().map(|task| task.name.as_str());
+        let retries = tasks.map(|task| (task, journal::last_retries(&stored.journal, task)));
+        Self { stored, submitted, retries: retries.collect() }
+    }
+
+    /// The generation that submitted a trial last.
+    pub(in crate::commands) fn generation(&self, task: &str, trial: u32) -> u32 {
+        self.retry(task, trial).map_or(0, |retry| retry.generation)
+    }
+
+    /// The keys that retries have changed of a trial.
+    pub(in crate::commands) fn set(&self, task: &str, trial: u32) -> Option<&'a ChangedKeys> {
+        let changed = self.retry(task, trial)?.changed?;
+        Some(&changed.set).filter(|set| !set.is_empty())
+    }
+
+    /// The configuration of its last generation.
+    pub(in crate::commands) fn of(
+        &self,
+        task: &str,
+        trial: u32,
+    ) -> Result<Cow<'a, ResolvedConfig>, CommandError> {
+        let Some(set) = self.set(task, trial) else { return Ok(Cow::Borrowed(self.submitted)) };
+        let experiment = &self.stored.experiment;
+        Ok(Cow::Owned(experiment::changed_config(experiment, self.submitted, task, set)?))
+    }
+
+    fn retry(&self, task: &str, trial: u32) -> Option<&LastRetry<'a>> {
+        self.retries.get(task)?.get(&trial)
+    }
 }
 
 /// Fails where a changed key has a value that can't be.

@@ -77,11 +77,12 @@ impl Choice {
             trials: trials.into_iter().collect(),
             changed: None,
             rule: None,
+            advice: None,
         };
         let of_task = |(task, groups): (&str, BTreeMap<u32, Vec<u32>>)| {
             (task.to_owned(), groups.into_iter().map(group).collect())
         };
-        Retry { trials: groups.into_iter().map(of_task).collect() }
+        Retry { trials: groups.into_iter().map(of_task).collect(), user: None }
     }
 }
 
