@@ -27,6 +27,10 @@ pub(super) fn why(row: &AccountRow) -> String {
         JobExit::Code(NOT_FOUND) => format!(
             "the harness was not found on {node}: is the home of nemo-slurm mounted there? ({LOOK})"
         ),
+        JobExit::Code(code) if code == u32::from(nemo_core::exit::NOT_STARTED) => format!(
+            "the trial could not begin on {node}, which can't read or write its folder (a full or failing disk, a \
+             quota, or mounted read-only): {LOOK}"
+        ),
         exit @ JobExit::Signal(_) => {
             format!("the harness {exit} on {node} before it wrote a record")
         }
@@ -61,6 +65,7 @@ mod tests {
         check("0:53", "could not open the job's output file on n1");
         check("126:0", "n1 could not execute the harness");
         check("127:0", "the harness was not found on n1");
+        check("74:0", "could not begin on n1, which can't read or write its folder");
         check("0:9", "the harness was killed by signal 9 (SIGKILL) on n1 before it wrote a record");
         check("9:0", "killed by signal 9 (SIGKILL)");
         check("137:0", "killed by signal 9 (SIGKILL)");

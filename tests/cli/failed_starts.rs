@@ -28,6 +28,7 @@ fn each_has_a_cause_and_poll_starts_it_again() {
         ("0:53", "could not open the job's output file on n1"),
         ("126:0", "n1 could not execute the harness"),
         ("127:0", "the harness was not found on n1"),
+        ("74:0", "which can't read or write its folder"),
         ("0:9", "killed by signal 9 (SIGKILL)"),
         ("9:0", "killed by signal 9 (SIGKILL)"),
         ("137:0", "killed by signal 9 (SIGKILL)"),

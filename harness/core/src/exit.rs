@@ -6,6 +6,8 @@ pub const DONE: u8 = 0;
 pub const FAILED: u8 = 1;
 /// Its command line is wrong.
 pub const USAGE: u8 = 2;
+/// The disk kept a trial from writing a record of its attempt: it may begin elsewhere, or later.
+pub const NOT_STARTED: u8 = 74;
 /// It wants another attempt, on the local executor.
 pub const REQUEUE: u8 = 75;
 /// It failed, in a Slurm job: never requeue.

@@ -52,7 +52,8 @@ pub(crate) fn run(options: &DebugOptions) -> Result<u8, String> {
     let clock = Clock::start();
     let patience = Patience { signals: &signals, clock, until: clock.now() + PATIENCE };
     let context = JobContext::read(true).map_err(|error| format!("/proc: {error}"))?;
-    let mut trial = Trial::open(&options.source, options.trial, patience)?;
+    let trial = Trial::open(&options.source, options.trial, patience);
+    let mut trial = trial.map_err(|why| why.to_string())?;
     trial.spec.trackers.clear(); // what is tried here is no part of the trial's run
     let dir = &trial.dir;
     for folder in [dir.staging(options.attempt), dir.artifacts()] {

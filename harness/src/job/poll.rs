@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::job::context::{SlurmJob, payer, slurm_job};
 use crate::job::harness::Harness;
 use crate::job::run::TrialSelector;
-use crate::job::trial::TaskSource;
+use crate::job::trial::{TaskSource, with_path};
 use crate::os::clock::{Clock, unix_now};
 use crate::os::log::{log_info, log_stderr};
 use crate::os::signals;
@@ -236,12 +236,33 @@ pub(crate) fn after_kill(source: &TaskSource, which: TrialSelector) -> Option<u8
         return Some(code);
     }
     log_stderr("the harness was killed; its guard asks for the requeue of the job");
+    ask_for_requeue(&spec, &task, &job);
+    None
+}
+
+/// What the guard does once its harness could not write that the trial began: it has the job requeued, as often as
+/// `nemo-slurm poll` brings a job back that starts in vain.
+pub(crate) fn after_lost_start(source: &TaskSource) {
+    let Some(job) = slurm_job() else { return };
+    let found = source.task_dir().and_then(|task| {
+        let spec = checksum::from_slice::<TaskSpec>(&source.text(&task)?)?;
+        Ok((task, spec))
+    });
+    match found {
+        Ok((task, spec)) => ask_for_requeue(&spec, &task, &job),
+        Err(error) => log_stderr(&format!(
+            "`nemo-slurm poll` requeues the job; it is not run here: {}",
+            with_path(&source.dir, &error)
+        )),
+    }
+}
+
+fn ask_for_requeue(spec: &TaskSpec, task: &TaskDir, job: &SlurmJob) {
     // Nobody else may come to ask for it: a controller that restarts is waited for.
     let clock = Clock::start();
-    while !start(&spec, &task, &clock, Some(&job)) && clock.now() + AGAIN < PATIENCE {
+    while !start(spec, task, &clock, Some(job)) && clock.now() + AGAIN < PATIENCE {
         std::thread::sleep(AGAIN);
     }
-    None
 }
 
 /// The exit code that follows from a record that ends with a final end of this job. An end before that is of a trial that

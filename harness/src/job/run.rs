@@ -69,7 +69,7 @@ pub(crate) struct Mode {
     pub(crate) at_start: Vec<Alarm>,
 }
 
-/// Runs a trial. Returns the exit code. An error means that nothing was run.
+/// Runs a trial. Returns the exit code. An error means that nothing was run, and that nothing would be elsewhere.
 pub(crate) fn run(source: &TaskSource, which: TrialSelector, mode: Mode) -> Result<u8, String> {
     let Mode { local, in_environment, at_start } = mode;
     let clock = Clock::start();
@@ -77,15 +77,17 @@ pub(crate) fn run(source: &TaskSource, which: TrialSelector, mode: Mode) -> Resu
     let environment = if in_environment { Ok(()) } else { environment::enter(source, local) };
     let role = guard::split(&signals).map_err(|error| format!("a subreaper: {error}"))?;
     if let Role::Guard(ended) = role {
-        let is_killed_job = ended.was_killed() && !local;
-        let code = if is_killed_job { poll::after_kill(source, which) } else { None };
-        return Ok(code.unwrap_or_else(|| ended.end_alike()));
+        let looked = if local { None } else { look_after(ended.code(), source, which) };
+        return Ok(looked.unwrap_or_else(|| ended.end_alike()));
     }
     let context = JobContext::read(local).map_err(|error| format!("/proc: {error}"))?;
     let index = which.index(context.array_index());
     let until = clock.now() + FIRST_PATIENCE;
     let patience = Patience { signals: &signals, clock, until };
-    let trial = Trial::open(source, index, patience)?;
+    let trial = match Trial::open(source, index, patience) {
+        Ok(trial) => trial,
+        Err(why) => return not_started(why),
+    };
     if context.debug || is_debug(trial.spec.env.get("NEMO_LOG").map(String::as_str)) {
         log::debug_to(&trial.dir.debug_log());
         log::debug(|| format!("{} on {}: {context:?}", env!("CARGO_PKG_VERSION"), context.node));
@@ -106,20 +108,16 @@ pub(crate) fn run(source: &TaskSource, which: TrialSelector, mode: Mode) -> Resu
         began,
         segment_end,
     };
-    if harness.trial.spec.sentinel && harness.context.slurm.is_some() {
-        match sentinel::start(&harness) {
-            Ok(sentinel) => harness.sentinel = Some(sentinel),
-            Err(error) => log_stderr(&format!(
-                "the sentinel could not be started, so a preemption may come without notice: srun: {error}"
-            )),
-        }
-    }
+    start_sentinel(&mut harness);
     let result = attempts(&mut harness);
     sentinel::end(&mut harness);
     if !harness.records.drain(LAST_WORDS) {
         log_stderr("the disk does not answer; the last lines of the record are not written");
     }
-    let JobEnd { code, by_itself } = result?;
+    let JobEnd { code, by_itself } = match result {
+        Ok(end) => end,
+        Err(why) => return not_started(why),
+    };
     if let Some(next) = by_itself
         && poll::at_end(&harness)
     {
@@ -127,6 +125,42 @@ pub(crate) fn run(source: &TaskSource, which: TrialSelector, mode: Mode) -> Resu
         final_state::settle(&harness, next, false);
     }
     Ok(code)
+}
+
+/// What the guard does for the job whose harness ended with this code, or was killed. Returns the exit code that the harness
+/// would have had then.
+fn look_after(code: Option<u8>, source: &TaskSource, which: TrialSelector) -> Option<u8> {
+    match code {
+        None => poll::after_kill(source, which),
+        Some(exit::NOT_STARTED) => {
+            poll::after_lost_start(source);
+            None
+        }
+        Some(_) => None,
+    }
+}
+
+fn start_sentinel(harness: &mut Harness) {
+    if !harness.trial.spec.sentinel || harness.context.slurm.is_none() {
+        return;
+    }
+    match sentinel::start(harness) {
+        Ok(sentinel) => harness.sentinel = Some(sentinel),
+        Err(error) => log_stderr(&format!(
+            "the sentinel could not be started, so a preemption may come without notice: srun: {error}"
+        )),
+    }
+}
+
+/// The end of a job that could not even write that it began.
+fn not_started(why: StartError) -> Result<u8, String> {
+    match why {
+        StartError::Permanent(why) => Err(why),
+        StartError::Node(why) => {
+            log_error(&format!("the trial can't begin here now: {why}"));
+            Ok(exit::NOT_STARTED)
+        }
+    }
 }
 
 /// How this job ends.
@@ -163,23 +197,22 @@ fn has_run(rows: &[AttemptRecord]) -> bool {
     rows.iter().any(|row| row.as_start().is_some())
 }
 
-fn attempts(harness: &mut Harness) -> Result<JobEnd, String> {
-    let rows = harness.record(&harness.trial.dir.attempts()).map_err(|why| why.to_string())?;
-    if let Some(code) = leaves_at_once(harness, &rows).map_err(|why| why.to_string())? {
+fn attempts(harness: &mut Harness) -> Result<JobEnd, StartError> {
+    let rows = harness.record(&harness.trial.dir.attempts())?;
+    if let Some(code) = leaves_at_once(harness, &rows)? {
         return Ok(JobEnd::at_once(code));
     }
     if has_run(&rows) {
         poll::before_restart(harness);
     }
     if trial::is_paused(&harness.trial.dir) {
-        log_info("the trial is paused: `nemo-slurm resume` lets it go on");
-        let stopped =
-            Stopped { cause: Some(StopCause::Paused), is_confirmed: false, deadline: None };
-        return Ok(JobEnd::at_once(requeue::requeue(harness, 0, stopped)));
+        return Ok(JobEnd::at_once(requeue_paused(harness)));
     }
     let mut delay = Duration::from_secs(1);
     loop {
-        let (verdict, attempt, stopped, progress) = match attempt::run(harness)? {
+        let (verdict, attempt, stopped, progress) = match attempt::run(harness)
+            .map_err(StartError::Node)?
+        {
             AttemptResult::Recorded { verdict, attempt, stopped, progress } => {
                 (verdict, attempt, stopped, progress)
             }
@@ -225,6 +258,12 @@ fn attempts(harness: &mut Harness) -> Result<JobEnd, String> {
             }
         }
     }
+}
+
+fn requeue_paused(harness: &Harness) -> u8 {
+    log_info("the trial is paused: `nemo-slurm resume` lets it go on");
+    let stopped = Stopped { cause: Some(StopCause::Paused), is_confirmed: false, deadline: None };
+    requeue::requeue(harness, 0, stopped)
 }
 
 /// Waits before the next attempt, unless a signal is pending. The next attempt will read it.

@@ -1,6 +1,7 @@
 //! The trial that is run: its task's specification and its parameters, as they were submitted.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use nemo_core::checksum;
@@ -10,6 +11,7 @@ use nemo_core::package::ShippedPackage;
 use nemo_core::rundir::{self, Params, TaskDir, TaskSpec, TrialDir, trials};
 use nix::sys::signal::Signal;
 
+use crate::attempt::start_error::StartError;
 use crate::os::patience::Patience;
 
 /// One trial of a task.
@@ -63,27 +65,32 @@ impl Trial {
         source: &TaskSource,
         index: u32,
         patience: Patience<'_>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, StartError> {
         let found = patience.with(|| source.task_dir());
-        let task_dir = found.map_err(|error| with_path(&source.dir, &error))?;
+        let task_dir = found.map_err(|error| StartError::node(&source.dir, &error))?;
         let path = source.spec(&task_dir);
         let text = patience.with(|| source.text(&task_dir));
-        let text = text.map_err(|error| with_path(&path, &error))?;
+        let text = text.map_err(|error| StartError::node(&path, &error))?;
         let mut spec: TaskSpec =
             checksum::from_slice(&text).map_err(|error| with_path(&path, &error))?;
         if spec.schema != 1 {
             let text = format!("`{}` has schema {}", path.display(), spec.schema);
-            return Err(format!("{text}, this nemo-harness reads schema 1; take a newer one"));
+            let text = format!("{text}, this nemo-harness reads schema 1; take a newer one");
+            return Err(StartError::Permanent(text));
         }
         if let Some(gpus) = &source.gpus {
             spec.env.insert("CUDA_VISIBLE_DEVICES".to_owned(), gpus.clone());
         }
         let lines = task_dir.trial_lines();
         let line = patience.with(|| trials::read_one(&lines, index));
-        let line = line.map_err(|error| with_path(&lines, &error))?;
+        let line = line.map_err(|error| match error.kind() {
+            // The disk has answered: no other node would find another line.
+            ErrorKind::InvalidData => StartError::Permanent(with_path(&lines, &error)),
+            _ => StartError::node(&lines, &error),
+        })?;
         let dir = task_dir.trial(index);
         let made = patience.with(|| durable::create_dir_below(&task_dir.0, dir.path()));
-        made.map_err(|error| with_path(dir.path(), &error))?;
+        made.map_err(|error| StartError::node(dir.path(), &error))?;
         let package = package(&spec, patience)?;
         let signal = save_signal(&spec.checkpoint.signal)?;
         let (params, task) = (line.params, task_dir);
@@ -92,7 +99,7 @@ impl Trial {
         let path = trial.dir.params();
         if open::read(&path).ok().as_ref() != Some(&params) {
             let written = patience.with(|| durable::replace_file_durably(&path, &params));
-            written.map_err(|error| with_path(&path, &error))?;
+            written.map_err(|error| StartError::node(&path, &error))?;
         }
         Ok(trial)
     }
@@ -123,10 +130,11 @@ pub(crate) fn with_path(path: &Path, error: &dyn std::fmt::Display) -> String {
 }
 
 /// What was shipped with the experiment.
-fn package(spec: &TaskSpec, patience: Patience<'_>) -> Result<Option<ShippedPackage>, String> {
+fn package(spec: &TaskSpec, patience: Patience<'_>) -> Result<Option<ShippedPackage>, StartError> {
     let Some(path) = &spec.package else { return Ok(None) };
-    let text = patience.with(|| fs::read(path)).map_err(|error| with_path(path, &error))?;
-    checksum::from_slice(&text).map(Some).map_err(|error| with_path(path, &error))
+    let text = patience.with(|| fs::read(path)).map_err(|error| StartError::node(path, &error))?;
+    let package = checksum::from_slice(&text).map_err(|error| with_path(path, &error))?;
+    Ok(Some(package))
 }
 
 fn save_signal(name: &str) -> Result<Option<Signal>, String> {

@@ -59,9 +59,9 @@ pub(crate) enum Role {
 pub(crate) struct HarnessEnd(Reaped);
 
 impl HarnessEnd {
-    /// Whether a signal ended it.
-    pub(crate) fn was_killed(&self) -> bool {
-        self.0.code.is_none()
+    /// Its exit code; none where a signal ended it.
+    pub(crate) fn code(&self) -> Option<u8> {
+        self.0.code.map(|code| u8::try_from(code).unwrap_or(nemo_core::exit::FAILED))
     }
 
     /// Ends this process in the same way, or returns the exit code to end with.

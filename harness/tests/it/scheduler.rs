@@ -49,6 +49,29 @@ pub(crate) fn put_into_job(task: &mut Task, (array, index): (&str, &str), scontr
     }
 }
 
+/// Nothing can be written where the trial's folder should be: the job says so by its exit code, and asks for its requeue.
+#[test]
+fn a_trial_that_could_not_begin_may_begin_elsewhere() {
+    let mut task = Task::sh("true");
+    let poll = task.path("poll");
+    fs::write(&poll, "#!/bin/sh\necho \"$*\" >>\"$(dirname \"$0\")/polls\"\n").unwrap();
+    fs::set_permissions(&poll, fs::Permissions::from_mode(0o755)).unwrap();
+    let named = json!({"program": poll, "harness": poll, "at_ends": "never"});
+    task = task.with("/poll", named);
+    put_into_job(&mut task, ("9", "0"), "#!/bin/sh\nexit 1\n");
+    task.write();
+    fs::write(task.path("tasks/train/trials"), "no folder").unwrap();
+    let (code, log) = task.start().finish_with_log();
+    assert_eq!(code, 74, "{log}");
+    assert!(log.contains("can't begin here now") && log.contains("trials/0"), "{log}");
+    let polls = fs::read_to_string(task.path("polls")).unwrap();
+    assert!(polls.contains("--ended-run=9_0:0"), "{polls}");
+    // What no node can read is no reason to try again.
+    fs::write(task.path("tasks/train/trials.jsonl"), "").unwrap();
+    assert_eq!(task.start().finish(), 1);
+    assert_eq!(fs::read_to_string(task.path("polls")).unwrap(), polls);
+}
+
 /// A program that saves when it is asked to.
 pub(crate) const SAVES: &str = r"
 def stop():

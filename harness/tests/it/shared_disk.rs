@@ -230,7 +230,7 @@ fn who_waits_for_a_full_disk_hears_that_it_shall_stop() {
     std::thread::sleep(Duration::from_millis(500)); // it is in its first pauses
     let began = Instant::now();
     running.signal("TERM");
-    assert_eq!(running.finish(), 1);
+    assert_eq!(running.finish(), 74, "another node, or a later attempt, may find room");
     assert!(began.elapsed() < Duration::from_secs(5));
 }
 
