@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -75,6 +76,44 @@ fn a_runner_that_hears_nothing_is_not_waited_for_for_ever() {
             && states(status, "train") == ["failed", "completed"]
     });
     assert_eq!(causes(&trials(&status, "train")[0]), ["failed", "failed"], "{status:#}");
+}
+
+/// Nothing that a program does could be kept: it is ended, and so is the runner. What it says is read by another name.
+#[test]
+fn a_runner_whose_home_is_removed_ends_with_its_programs() {
+    let world = World::new();
+    let pid = world.path("pid");
+    let text = format!(
+        "name = \"here\"\n[task.train]\nrun = \"echo $$ >{}; exec sleep 600\"\n",
+        pid.display()
+    );
+    world.write("exp.toml", &text);
+    let id = world.ok(&["submit", "exp.toml"]);
+    world.until(&id, "the program", |status| {
+        states(status, "train") == ["running"]
+            && std::fs::read_to_string(&pid).is_ok_and(|it| it.ends_with('\n'))
+    });
+    let program: i32 = std::fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+    let pids = [runner(&world, &id), program];
+    let folder = world.experiment(&id);
+    let said = world.path("said");
+    std::fs::hard_link(folder.join("runner.out"), &said).unwrap();
+    // A sign of life may be written meanwhile.
+    while folder.exists() {
+        std::fs::remove_dir_all(&folder).ok();
+    }
+    let is_alive = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+    };
+    let began = Instant::now();
+    while pids.iter().any(is_alive) {
+        assert!(began.elapsed() < Duration::from_mins(3), "they live on: {pids:?}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(began.elapsed() > Duration::from_secs(25), "a disk may hide it for a moment");
+    let said = std::fs::read_to_string(said).unwrap();
+    assert!(said.contains("was removed; its programs are ended"), "{said}");
 }
 
 /// Who wrote the mark may have been killed before the signal.

@@ -14,10 +14,12 @@ use std::time::{Duration, Instant};
 use nemo_core::lines;
 use nemo_core::rundir::runner::RunnerRecord;
 use nemo_core::rundir::{AttemptRecord, TrialDir, requests};
+use nix::sys::signal::Signal;
 
 use self::elsewhere::Elsewhere;
 pub use self::elsewhere::OtherTasks;
 use super::children::{Children, ExitedHarness};
+use super::gone_folder::GoneFolder;
 use super::gpu_slots::GpuSlots;
 use super::log::RunnerLog;
 use super::schedule::{self, LocalPhase, LocalTask, TrialRef};
@@ -39,6 +41,9 @@ const TICK: Duration = Duration::from_millis(500);
 const PAUSE_OF_STARTS: Duration = Duration::from_secs(1);
 /// How long the last records are kept where they can't be written.
 const LAST_WORDS: Duration = Duration::from_mins(10);
+/// How long harnesses may take to end by TERM where nothing can be saved any more, and then by KILL.
+const ENDS: [(Signal, Duration); 2] =
+    [(Signal::SIGTERM, Duration::from_secs(30)), (Signal::SIGKILL, Duration::from_secs(5))];
 
 struct Runner<'a> {
     stored: &'a Stored,
@@ -71,6 +76,7 @@ struct Runner<'a> {
     /// What was said last of a harness that could not be started.
     complaint: String,
     gpus: GpuSlots,
+    gone_folder: GoneFolder,
     /// The tasks that another executor runs, if there are any.
     elsewhere: Option<Elsewhere<'a>>,
 }
@@ -87,6 +93,12 @@ pub enum RunnerError {
     /// A file can't be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Somebody removed the experiment: nothing that its programs do could be kept.
+    #[error("the experiment's folder `{}` was removed; its programs are ended", folder.display())]
+    Removed {
+        /// The folder.
+        folder: PathBuf,
+    },
 }
 
 /// Runs a local experiment until all its trials are over.
@@ -120,6 +132,7 @@ pub fn run<'a>(
         next_start: Instant::now(),
         complaint: String::new(),
         gpus: GpuSlots::new(gpus),
+        gone_folder: GoneFolder::default(),
         elsewhere: others.map(Elsewhere::new),
     };
     runner.recover()?;
@@ -191,11 +204,12 @@ impl Runner<'_> {
     }
 
     /// Whatever the disk answers meanwhile: what can't be done now is done at the next look.
-    fn carry_out(&mut self) -> Result<(), ClaimError> {
+    fn carry_out(&mut self) -> Result<(), RunnerError> {
         loop {
+            self.require_folder()?;
             match self.claim.check() {
                 Err(error @ (ClaimError::Lost { .. } | ClaimError::Held { .. })) => {
-                    return Err(error);
+                    return Err(error.into());
                 }
                 Err(error @ ClaimError::Io { .. }) => self.complain(&error.to_string()),
                 Ok(()) => {}
@@ -218,6 +232,32 @@ impl Runner<'_> {
             }
             if decision.drop.is_empty() {
                 self.wait();
+            }
+        }
+    }
+
+    /// Fails once the experiment's folder was removed, after all programs are ended.
+    fn require_folder(&mut self) -> Result<(), RunnerError> {
+        let folder = &self.stored.dir.0;
+        let found = std::fs::metadata(folder);
+        let is_there = !matches!(found, Err(error) if error.kind() == io::ErrorKind::NotFound);
+        if !self.gone_folder.look(Instant::now(), is_there) {
+            return Ok(());
+        }
+        let error = RunnerError::Removed { folder: folder.clone() };
+        self.end_all();
+        Err(error)
+    }
+
+    fn end_all(&mut self) {
+        for (signal, limit) in ENDS {
+            for &place in self.live.keys() {
+                self.signal(place, signal);
+            }
+            let until = Instant::now() + limit;
+            let is_alive = |process: &ProcessId| process.liveness() == Liveness::Alive;
+            while self.live.values().any(is_alive) && Instant::now() < until {
+                self.children.wait(TICK);
             }
         }
     }

@@ -129,7 +129,7 @@ impl Runner<'_> {
         Ok(())
     }
 
-    fn signal(&self, place: TrialRef, signal: Signal) {
+    pub(super) fn signal(&self, place: TrialRef, signal: Signal) {
         let process = self.live.get(&place).filter(|process| process.liveness() == Liveness::Alive);
         let pid = process.and_then(|process| i32::try_from(process.pid).ok());
         if let Some(pid) = pid
