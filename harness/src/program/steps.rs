@@ -45,11 +45,14 @@ pub(crate) fn processes(task: StepTask) -> Vec<u32> {
     all
 }
 
-/// The tasks of a job's steps that run here, but not those that run this very program: the sentinel, and the shims.
+/// The tasks of a job's steps that run here, but not those that run this very program: the sentinel, and the shims. Nor those
+/// in which it runs itself: a batch script that was submitted from a step has the number of that step.
 fn tasks(job: &[u8]) -> Vec<StepTask> {
     let own = fs::read_link("/proc/self/exe").ok();
+    let above = proc_fs::ancestors(std::process::id());
     let tasks = proc_fs::pids().into_iter().filter_map(|pid| task(pid, job));
-    tasks.filter(|task| proc_fs::exe(task.pid) != own).collect()
+    let is_other = |task: &StepTask| !above.contains(&task.pid) && proc_fs::exe(task.pid) != own;
+    tasks.filter(is_other).collect()
 }
 
 /// Slurm tells each task its process id; what a task starts has the same variable, but another id.
@@ -58,7 +61,7 @@ fn task(pid: u32, job: &[u8]) -> Option<StepTask> {
     let variable = |name: &str| proc_fs::find_variable(&environment, name);
     let number = |name: &str| std::str::from_utf8(variable(name)?).ok()?.parse::<u32>().ok();
     let is_task = variable("SLURM_JOB_ID")? == job && number("SLURM_TASK_PID")? == pid;
-    // The batch script has no step's number.
+    // The batch script has no step's number of its own.
     (is_task && number("SLURM_STEP_ID").is_some())
         .then(|| StepTask { pid, nodes: number("SLURM_STEP_NUM_NODES").unwrap_or(1) })
 }

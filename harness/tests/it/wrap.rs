@@ -4,6 +4,7 @@
 mod own_variables;
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -101,6 +102,26 @@ fn set_mode(path: &Path, mode: u32) {
 fn end(mut command: Command) -> Ended {
     let output = command.output().unwrap();
     Ended { code: output.status.code(), stderr: String::from_utf8(output.stderr).unwrap() }
+}
+
+/// What is written down for later attempts is JSON: a name that it can't hold would be another one then.
+#[test]
+fn a_name_that_is_not_utf_8_is_refused_before_anything_is_written() {
+    let site = Site::new();
+    let name = std::ffi::OsStr::from_bytes(b"caf\xe9");
+    let folder = site.root.path().join(name);
+    fs::create_dir(&folder).unwrap();
+    let mut command = site.command(&["--", "true"]);
+    command.current_dir(&folder);
+    let ended = end(command);
+    let text = "the working folder is not UTF-8";
+    assert!(ended.code == Some(1) && ended.stderr.contains(text), "{ended:?}");
+    assert!(ended.stderr.contains("caf\\xe9"), "{ended:?}");
+    let mut command = site.command(&["--", "echo"]);
+    command.arg(name);
+    let ended = end(command);
+    assert!(ended.code == Some(2) && ended.stderr.contains("is not UTF-8"), "{ended:?}");
+    assert!(!site.path("home/jobs").exists(), "nothing is left behind");
 }
 
 #[test]

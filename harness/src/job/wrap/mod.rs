@@ -16,7 +16,8 @@ mod shared_paths;
 
 use std::env;
 use std::io::Write;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use nemo_core::duration;
 use nemo_core::trust::{self, TrustError};
@@ -49,6 +50,7 @@ pub(crate) fn run(options: &WrapOptions) -> Result<u8, String> {
     let home = home()?;
     trust::require_safe_home(&home).map_err(|why| refusal(&why))?;
     let workdir = env::current_dir().map_err(|error| format!("the working folder: {error}"))?;
+    require_text(&home, &workdir)?;
     let slurm = context.slurm.as_ref();
     let shown = slurm.map(|own| cluster::show_job(own, &clock)).unwrap_or_default();
     own_variables::put_right(&shown).map_err(|error| with_path(&context.exe, &error))?;
@@ -68,6 +70,19 @@ pub(crate) fn run(options: &WrapOptions) -> Result<u8, String> {
     let at_start = lacks_exec.then(alarms::lacks_exec).into_iter().chain(shared).collect();
     let mode = Mode { local: context.slurm.is_none(), in_environment: true, at_start };
     run::run(&source, TrialSelector::Trial(trial), mode)
+}
+
+/// Fails where the record of the job could not hold the name of a folder: it is JSON, which knows only UTF-8. Of what is
+/// typed, the options see to that.
+fn require_text(home: &Path, workdir: &Path) -> Result<(), String> {
+    let mut folders = [("the working folder", workdir), ("the home", home)].into_iter();
+    match folders.find(|(_, path)| path.to_str().is_none()) {
+        Some((what, path)) => Err(format!(
+            "{what} is not UTF-8, and can't be written down for later attempts: `{}`; rename it",
+            path.as_os_str().as_bytes().escape_ascii()
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Why a pipe is refused.

@@ -13,6 +13,7 @@ use nemo_core::environment::{is_of_other_program, is_untrue_rank};
 use nemo_core::show_job::Fields;
 
 use crate::os::log::log_info;
+use crate::os::proc_fs;
 use crate::slurm;
 
 /// The array of a task, and the task's index.
@@ -24,6 +25,17 @@ const BOUNDS: [&str; 4] = [
     "SLURM_ARRAY_TASK_MAX",
     "SLURM_ARRAY_TASK_STEP",
     "SLURM_ARRAY_TASK_COUNT",
+];
+
+/// What Slurm tells a task of its step. The batch script is in none.
+const STEP: [&str; 7] = [
+    "SLURM_STEP_ID",
+    "SLURM_STEPID",
+    "SLURM_STEP_NODELIST",
+    "SLURM_STEP_NUM_NODES",
+    "SLURM_STEP_NUM_TASKS",
+    "SLURM_STEP_TASKS_PER_NODE",
+    "SLURM_STEP_LAUNCHER_PORT",
 ];
 
 /// How many times Slurm has restarted the job. It is set in every run but the first.
@@ -47,7 +59,7 @@ pub(super) fn put_right(shown: &str) -> io::Result<()> {
     let all = env::vars_os().filter_map(|(name, value)| {
         Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
     });
-    let changes = Changes::of(&all.collect(), shown);
+    let changes = Changes::of(&all.collect(), shown, is_in_batch_script());
     if changes == Changes::default() {
         return Ok(());
     }
@@ -68,11 +80,30 @@ pub(super) fn put_right(shown: &str) -> io::Result<()> {
     Err(again.exec())
 }
 
+/// Whether the batch script started this, and no step: the daemon that started either says so in its title.
+fn is_in_batch_script() -> bool {
+    let ancestors = proc_fs::ancestors(std::process::id()).into_iter();
+    let titles = ancestors.filter_map(|pid| proc_fs::arguments(pid).into_iter().next());
+    let steps = titles.filter_map(|title| step_of(&title.to_string_lossy()).map(str::to_owned));
+    steps.into_iter().next().is_some_and(|step| step == "batch")
+}
+
+/// The step in `slurmstepd: [4711.batch]`.
+fn step_of(title: &str) -> Option<&str> {
+    let name = title.trim().strip_prefix("slurmstepd: [")?.strip_suffix(']')?;
+    Some(name.split_once('.')?.1)
+}
+
 impl Changes {
-    fn of(all: &Variables, shown: &str) -> Self {
+    /// `is_batch`: the batch script started this, as far as can be told.
+    fn of(all: &Variables, shown: &str, is_batch: bool) -> Self {
         let mut changes = Self::default();
         changes.correct_array(all, shown);
-        changes.correct_restarts(all, shown);
+        let is_in_step = set(all, STEP[0]).is_some() && !is_batch;
+        changes.correct_restarts(all, shown, is_in_step);
+        if is_batch {
+            changes.leave_out_step(all);
+        }
         changes.leave_out_foreign(all);
         changes
     }
@@ -99,10 +130,9 @@ impl Changes {
 
     /// Which run of the job this is. With too low a number, what Slurm says of this run would be taken for news of a later one:
     /// a time limit or a cancel would be called a requeue. With one too high, the later ones would be taken for older.
-    fn correct_restarts(&mut self, all: &Variables, shown: &str) {
+    fn correct_restarts(&mut self, all: &Variables, shown: &str, is_in_step: bool) {
         let Some(job) = slurm::parse(shown).filter(|job| job.is_run(job.restarts)) else { return };
         let found = set(all, RESTARTS).and_then(|count| count.parse::<u32>().ok());
-        let is_in_step = set(all, "SLURM_STEP_ID").is_some();
         match found {
             Some(found) if found > job.restarts => self.told.push(format!(
                 "`{RESTARTS}={found}` is another job's: Slurm has restarted this one {} times",
@@ -114,6 +144,14 @@ impl Changes {
         }
         let own = (job.restarts > 0).then(|| job.restarts.to_string());
         self.variables.push((RESTARTS, own));
+    }
+
+    /// Who submits from within a step hands its number on. The batch script would be taken for a task of that step.
+    fn leave_out_step(&mut self, all: &Variables) {
+        let Some(step) = set(all, STEP[0]) else { return };
+        self.told.push(format!("`{}={step}` is another job's: this is no step", STEP[0]));
+        let known = STEP.into_iter().filter(|name| all.contains_key(*name));
+        self.variables.extend(known.map(|name| (name, None)));
     }
 
     /// Another process's rank would silence the program, since only the first of several saves and reports.
@@ -144,16 +182,16 @@ mod tests {
     use super::*;
 
     /// What is left of these variables, and whether the log says something.
-    fn after(variables: &[(&str, &str)], shown: &str) -> (String, bool) {
+    fn after(variables: &[(&str, &str)], shown: &str, is_batch: bool) -> (String, bool) {
         let text = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let mut all: Variables = variables.iter().map(text).collect();
-        let changes = Changes::of(&all, shown);
+        let changes = Changes::of(&all, shown, is_batch);
         for (name, value) in changes.variables {
             all.remove(name);
             all.extend(value.map(|value| (name.to_owned(), value)));
         }
         all.retain(|name, _| !changes.foreign.contains(name));
-        assert_eq!(Changes::of(&all, shown), Changes::default(), "once is enough");
+        assert_eq!(Changes::of(&all, shown, is_batch), Changes::default(), "once is enough");
         let left: Vec<_> = all.iter().map(|(name, value)| format!("{name}={value}")).collect();
         (left.join(" "), !changes.told.is_empty())
     }
@@ -166,7 +204,21 @@ mod tests {
 
     #[track_caller]
     fn check(variables: &[(&str, &str)], shown: &str, left: &str, is_told: bool) {
-        assert_eq!(after(variables, shown), (left.to_owned(), is_told));
+        assert_eq!(after(variables, shown, false), (left.to_owned(), is_told));
+    }
+
+    #[test]
+    fn the_batch_script_is_no_step() {
+        let inherited = [("SLURM_STEP_ID", "3"), ("SLURM_STEP_NUM_TASKS", "8"), ("A", "b")];
+        for restarts in [0, 2] {
+            let shown = shown("", "RUNNING", restarts);
+            assert_eq!(after(&inherited, &shown, true), ("A=b".to_owned(), true));
+        }
+        assert!(!after(&[("A", "b")], "", true).1);
+        assert_eq!(step_of("slurmstepd: [4711.batch]"), Some("batch"));
+        assert_eq!(step_of("slurmstepd: [4711.0]"), Some("0"));
+        assert_eq!(step_of("slurmstepd: [4711.extern] "), Some("extern"));
+        assert_eq!(step_of("bash"), None);
     }
 
     #[test]

@@ -16,6 +16,46 @@ fn a_step_that_lost_the_number_of_restarts_is_no_first_run() {
     assert!(rows.contains("\"restarts\":2"), "{rows}");
 }
 
+/// A job that was submitted from within a step has that step's variables, in its batch script too. Slurm says in the title of
+/// its daemon what it started.
+#[test]
+fn a_batch_script_is_not_the_step_that_submitted_it() {
+    let site = Site::new();
+    site.show(("100", "train"), 0, 1000);
+    let script = "echo ${SLURM_STEP_ID-none} >>$TEST/ran";
+    for (title, found) in [("slurmstepd: [100.batch]", "none"), ("slurmstepd: [100.3]", "3")] {
+        let own = site.job(("100", "train"), &[]);
+        let mut command = Command::new("bash");
+        let text = r#"exec -a "$0" sh -c '"$@"; exit $?' sh "$@""#;
+        command.args(["-c", text, title]).arg(own.get_program());
+        command.args(["wrap", "--dir", found, "--", "sh", "-c", script]);
+        command.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.env("SLURM_STEP_ID", "3").stdin(Stdio::null()).current_dir(site.path(""));
+        let ended = end(command);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert_eq!(site.ran().last().map(String::as_str), Some(found), "{ended:?}");
+        assert_eq!(ended.stderr.contains("this is no step"), found == "none", "{ended:?}");
+    }
+}
+
+/// The shell of such a script looks like a task of that step, and is not ended with the steps of the program.
+#[test]
+fn the_shell_of_a_batch_script_is_no_step_of_the_program() {
+    let site = Site::new();
+    site.show(("100", "train"), 0, 1000);
+    let own = site.job(("100", "train"), &[]);
+    let program = "(exec -a srun sleep 600) & sleep 1";
+    let script = r#""$HARNESS" wrap --dir state -- bash -c "$PROGRAM"; echo $? >"$TEST/survived""#;
+    let mut command = Command::new("sh");
+    command.args(["-c", "export SLURM_TASK_PID=$$; exec sh -c \"$SCRIPT\""]);
+    command.env("SCRIPT", script).env("PROGRAM", program).env("HARNESS", own.get_program());
+    command.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.env("SLURM_STEP_ID", "3").stdin(Stdio::null()).current_dir(site.path(""));
+    let ended = end(command);
+    let survived = fs::read_to_string(site.path("survived"));
+    assert_eq!(survived.ok().as_deref(), Some("0\n"), "{ended:?}");
+}
+
 /// `sbatch` hands on the variables of the job that submits.
 #[test]
 fn a_job_is_not_the_task_that_submitted_it() {
