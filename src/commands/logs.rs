@@ -20,7 +20,7 @@ use crate::since::Since;
 use crate::status::{Status, meant};
 use crate::store::{Stored, Target};
 use printer::{Look, Printer};
-use source::{attempt_exists, files};
+use source::{attempt_exists, files, leaves_out_slurm};
 
 /// A program's outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -89,6 +89,11 @@ pub(super) fn logs(app: &App, args: &LogsArgs) -> Result<ExitCode, CommandError>
         print(&mut printer, &stored, &status, &target, args, true)?;
         status
     };
+    if leaves_out_slurm(&stored, &status, &target, args) {
+        say(&format!(
+            "note: what Slurm says of jobs has no times, and is left out; `nemo-slurm logs {target} --slurm` shows it"
+        ));
+    }
     if !printer.has_printed() {
         let has_output = !files(&stored, &status, &target, args).is_empty();
         say(&if has_output { no_line(args) } else { nothing(&status, &target) });

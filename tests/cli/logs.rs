@@ -86,6 +86,53 @@ fn lines_have_times(executor: &str, keys: &str) {
     assert!(json.iter().all(|line| line["time"].is_null()), "{json:#?}");
 }
 
+/// Lines of the harness tell their own time, also where the times of the program's lines were not recorded.
+#[test]
+fn what_since_can_not_tell_is_said() {
+    let world = World::new();
+    let id = run(&world, HERE, "true", "");
+    let trial = world.experiment(&id).join("tasks/t/trials/0");
+    let line = |hour: u32| format!("nemo-harness: 2026-01-02T{hour:02}:00:00Z info at {hour}\n");
+    let write = |text: &str| {
+        std::fs::write(trial.join("0.err"), text).unwrap();
+        std::fs::remove_file(trial.join("0.err.times")).ok();
+    };
+    let since = || world.run(&["logs", &id, "--stream", "err", "--since", "2026-01-02T02:30:00Z"]);
+    write(&[1, 2, 3, 4].map(line).concat());
+    let printed = since();
+    assert!(!printed.stdout.contains("at 2") && printed.stdout.contains("at 3"), "{printed:?}");
+    assert_eq!(printed.stderr, "", "nothing is shown that is older");
+    write(&[&line(1), "of the program\n", &line(3)].concat());
+    let printed = since();
+    assert!(printed.stdout.contains("of the program") && !printed.stdout.contains("at 1"));
+    assert!(printed.stderr.contains("were not recorded"), "{printed:?}");
+}
+
+/// What Slurm says of a job has no times.
+#[test]
+fn since_says_that_it_leaves_out_the_words_of_slurm() {
+    let fake = FakeSlurm::new(1001);
+    let file = "name = \"log\"\n[executor.c]\nkind = \"slurm\"\n[task.t]\nrun = \"true\"\n";
+    fake.world.write("exp.toml", file);
+    let id = fake.world.ok(&["submit", "exp.toml"]);
+    fake.answer("squeue", Some(&[&["101_[0]", "FAILED", "100", "None"]]));
+    fake.answer("sacct", Some(&[&["101_0", "FAILED", "1:0", "100", "100", "101", "n1"]]));
+    let folder = fake.world.experiment(&id).join("tasks/t/slurm");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("101_0.out"), "slurmstepd: error: no room\n").unwrap();
+    assert!(fake.world.ok(&["logs", &id]).contains("no room"));
+    let printed = fake.world.run(&["logs", &id, "--since", "2h"]);
+    assert!(!printed.stdout.contains("no room"), "{printed:?}");
+    let hint = format!("left out; `nemo-slurm logs {id} --slurm` shows it");
+    assert_eq!(
+        printed.stderr.lines().filter(|line| line.contains(&hint)).count(),
+        1,
+        "{printed:?}"
+    );
+    let out = fake.world.run(&["logs", &id, "--since", "2h", "--stream", "out"]);
+    assert!(!out.stderr.contains("left out"), "nobody asked for it: {out:?}");
+}
+
 #[test]
 fn lines_have_times_here() {
     lines_have_times(HERE, "");

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Read, Seek, SeekFrom};
 /// So much of a file is read at once.
 pub(super) const BLOCK: usize = 64 * 1024;
 /// A line that is longer is handed on in pieces.
-const LONGEST_LINE: u64 = 1 << 20;
+pub(super) const LONGEST_LINE: u64 = 1 << 20;
 
 /// What becomes of a last line that has no end yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use nemo_core::log_line::PREFIX;
@@ -12,7 +12,7 @@ use regex::bytes::Regex;
 use serde_json::json;
 
 use super::LogsArgs;
-use super::lines::{BLOCK, LastLine, each_line, last_lines, line_start};
+use super::lines::{BLOCK, LONGEST_LINE, LastLine, each_line, last_lines, line_start};
 use super::source::LogFile;
 use crate::clock;
 use crate::error::{CommandError, IoResultExt};
@@ -128,14 +128,16 @@ impl<'a> Printer<'a> {
             return file.seek(SeekFrom::End(0));
         }
         let times = OutputTimes::read(&source.path)?;
-        if times.is_empty() && !self.lacks_times {
+        let start = line_start(file, times.before(since))?;
+        let (start, has_untimed) = after_old_harness_lines(file, start, since)?;
+        if times.is_empty() && has_untimed && !self.lacks_times {
             self.lacks_times = true;
             let path = source.path.display();
             say(&format!(
                 "note: the times of the lines of `{path}` were not recorded; all are shown"
             ));
         }
-        line_start(file, times.before(since))
+        Ok(start)
     }
 
     /// Prints the rest of a file, and returns where its next line begins.
@@ -175,6 +177,26 @@ impl<'a> Printer<'a> {
             self.last = Some(new.source.path.clone());
         }
         Ok(next)
+    }
+}
+
+/// Where the lines from `start` begin that are not older lines of the harness, which tell their own time; and whether the
+/// first of them tells none.
+fn after_old_harness_lines(
+    file: &mut BufReader<File>,
+    start: u64,
+    since: f64,
+) -> io::Result<(u64, bool)> {
+    file.seek(SeekFrom::Start(start))?;
+    let (mut start, mut line) = (start, Vec::new());
+    loop {
+        line.clear();
+        let length = Read::by_ref(file).take(LONGEST_LINE).read_until(b'\n', &mut line)? as u64;
+        match harness_time(&line) {
+            // It is told in whole seconds.
+            Some(time) if time + 1.0 <= since => start += length,
+            time => return Ok((start, length > 0 && time.is_none())),
+        }
     }
 }
 

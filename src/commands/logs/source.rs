@@ -50,6 +50,29 @@ pub(super) fn files(
     target: &Target,
     args: &LogsArgs,
 ) -> Vec<LogFile> {
+    files_with(stored, status, target, args, tells_of_slurm(args) && args.since.is_none())
+}
+
+/// Whether `--since` leaves out what Slurm says of jobs.
+pub(super) fn leaves_out_slurm(
+    stored: &Stored,
+    status: &Status,
+    target: &Target,
+    args: &LogsArgs,
+) -> bool {
+    let is_meant = args.since.is_some() && tells_of_slurm(args);
+    let files = || files_with(stored, status, target, args, true).into_iter();
+    is_meant && files().any(|file| file.stream == "slurm")
+}
+
+/// `with_slurm`: also what Slurm says of jobs.
+fn files_with(
+    stored: &Stored,
+    status: &Status,
+    target: &Target,
+    args: &LogsArgs,
+    with_slurm: bool,
+) -> Vec<LogFile> {
     let mut files = Vec::new();
     for (task, trial) in meant(status, &target.scope) {
         let dir = stored.dir.task(task);
@@ -86,7 +109,7 @@ pub(super) fn files(
                 }
             }
             // What Slurm says of a job, such as whom it preempted, stands behind the last attempt of the job.
-            if let Some(job) = job_that_ended(trial, attempt).filter(|_| tells_of_slurm(args)) {
+            if let Some(job) = job_that_ended(trial, attempt).filter(|_| with_slurm) {
                 files.push(source(own_output(job), None, None, "slurm"));
             }
         }
@@ -95,9 +118,9 @@ pub(super) fn files(
     files
 }
 
-/// Slurm's output has no times, and belongs to no single attempt.
+/// Slurm's output belongs to no single attempt. It has no times either.
 fn tells_of_slurm(args: &LogsArgs) -> bool {
-    args.stream != OutputStream::Out && args.attempt.is_none() && args.since.is_none()
+    args.stream != OutputStream::Out && args.attempt.is_none()
 }
 
 /// The job of an attempt, where no later attempt ran in it. One that could not be started has left nothing else.
