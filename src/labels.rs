@@ -34,7 +34,7 @@ pub struct BeforeAndAfter<T> {
 
 /// What a note changed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Change {
+pub struct NoteChange {
     /// The tags.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tags: Option<BeforeAndAfter<Vec<String>>>,
@@ -49,7 +49,7 @@ pub struct Change {
     pub archived: Option<BeforeAndAfter<bool>>,
 }
 
-impl Change {
+impl NoteChange {
     /// Whether all stayed as it was.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -77,7 +77,7 @@ impl Labels {
     }
 
     /// Applies a note, and tells what it changed.
-    pub fn apply(&mut self, note: &Note) -> Change {
+    pub fn apply(&mut self, note: &Note) -> NoteChange {
         let before = self.tags.clone();
         self.tags.retain(|tag| !note.untagged.contains(tag));
         for tag in &note.tags {
@@ -100,7 +100,7 @@ impl Labels {
             }
         }
         let archived = note.archived.and_then(|after| self.put_away(after));
-        Change { tags, description, metadata, archived }
+        NoteChange { tags, description, metadata, archived }
     }
 
     fn put_away(&mut self, after: bool) -> Option<BeforeAndAfter<bool>> {

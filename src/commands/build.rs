@@ -9,7 +9,7 @@ use nemo_core::durable;
 use serde::{Deserialize, Serialize};
 
 use super::App;
-use crate::doctor::Finding;
+use crate::doctor::CheckResult;
 use crate::error::CommandError;
 use crate::report::say;
 use crate::store::{self, FileFingerprint, Home};
@@ -68,10 +68,10 @@ impl KnownPair {
 }
 
 /// What is found of the harness.
-pub(super) fn finding(harness: &Path) -> Finding {
+pub(super) fn finding(harness: &Path) -> CheckResult {
     match mismatch(harness) {
-        Some(what) => Finding::advice("harness", what).since(WHY).by_typing(INSTALL),
-        None => Finding::ok(
+        Some(what) => CheckResult::advice("harness", what).since(WHY).by_typing(INSTALL),
+        None => CheckResult::ok(
             "harness",
             format!("`nemo-slurm` and `nemo-harness` are both {}", own().text()),
         ),

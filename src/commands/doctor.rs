@@ -13,7 +13,7 @@ use crate::clock;
 use crate::doctor::home;
 use crate::doctor::node;
 use crate::doctor::site::{self, SiteFacts};
-use crate::doctor::{Finding, Level, Promise};
+use crate::doctor::{CheckResult, Level, Promise};
 use crate::error::{CommandError, ExitCode};
 use crate::report::{Page, doctor_text, out, out_json};
 use crate::slurm::{JobId, SlurmError};
@@ -42,7 +42,7 @@ pub struct DoctorArgs {
 
 /// What was looked at.
 struct Examination {
-    findings: Vec<Finding>,
+    findings: Vec<CheckResult>,
     promises: Vec<Promise>,
     version: Option<String>,
     cluster: Option<String>,
@@ -89,7 +89,7 @@ fn slurm(app: &App, seen: &mut Examination) -> bool {
         Err(SlurmError::MissingProgram { .. }) => {
             let what = "Slurm's programs are not in PATH";
             seen.findings.push(
-                Finding::ok("Slurm", what)
+                CheckResult::ok("Slurm", what)
                     .since("experiments run on this machine (`kind = \"local\"`)"),
             );
             return false;
@@ -97,7 +97,7 @@ fn slurm(app: &App, seen: &mut Examination) -> bool {
         Err(error) => {
             let hint = error.hint();
             let error = CommandError::from(error).one_line();
-            let finding = Finding::problem("Slurm", error)
+            let finding = CheckResult::problem("Slurm", error)
                 .since("nothing can be submitted until it answers; what runs is not affected");
             seen.findings.push(match hint {
                 Some(hint) => finding.by_typing(hint),
@@ -147,7 +147,7 @@ fn disk(app: &App, has_slurm: bool, seen: &mut Examination) {
             seen.promises.extend(home::promises(&facts));
         }
         Err(error) => seen.findings.push(
-            Finding::problem("home", format!("can't write to `{}`: {error}", home.display()))
+            CheckResult::problem("home", format!("can't write to `{}`: {error}", home.display()))
                 .by_typing("use another folder: `--home FOLDER`, or NEMO_SLURM_HOME"),
         ),
     }
@@ -157,21 +157,21 @@ fn disk(app: &App, has_slurm: bool, seen: &mut Examination) {
 fn here(app: &App, has_slurm: bool, seen: &mut Examination) {
     if has_slurm {
         seen.findings.push(match is_installed(app) {
-            Some(true) => Finding::ok("cron", "`nemo-slurm poll` runs every five minutes on this machine"),
-            Some(false) | None => Finding::advice("cron", "no cron on this machine runs `nemo-slurm poll`")
+            Some(true) => CheckResult::ok("cron", "`nemo-slurm poll` runs every five minutes on this machine"),
+            Some(false) | None => CheckResult::advice("cron", "no cron on this machine runs `nemo-slurm poll`")
                 .since("jobs requeue each other when they end; when no job is left to do that, and for notifications that failed, a `poll` is needed")
                 .by_typing("nemo-slurm poll --install"),
         });
     }
     seen.findings.push(match app.harness() {
         Ok(harness) => build::finding(&harness),
-        Err(_) => Finding::problem("harness", "`nemo-harness` is not beside `nemo-slurm`")
+        Err(_) => CheckResult::problem("harness", "`nemo-harness` is not beside `nemo-slurm`")
             .since("no trial can run without it")
             .by_typing("cargo install --locked --path harness"),
     });
     if which::which("curl").is_err() {
         seen.findings.push(
-            Finding::advice("notifications", "`curl` is not in PATH")
+            CheckResult::advice("notifications", "`curl` is not in PATH")
                 .since("`notify` by `url` needs it"),
         );
     }

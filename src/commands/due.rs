@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use nemo_core::rundir::requests;
 
 use super::control::TrialKey;
-use super::windows::{self, Room};
+use super::windows::{self, JobRoom};
 use super::{App, cluster, control, generation, submit};
 use crate::clock;
 use crate::error::CommandError;
@@ -238,7 +238,7 @@ fn is_resting(journal: &[journal::Event], status: &Status, now: f64) -> bool {
 fn room(app: &App, stored: &Stored) -> Option<usize> {
     let cluster = cluster::facts_or_similar(app, stored.experiment.cluster()).ok();
     let known = cluster.and_then(|cluster| windows::room(app, &stored.experiment, &cluster));
-    known.map(Room::worth_a_try).into_iter().chain(journal::window(&stored.journal)).min()
+    known.map(JobRoom::worth_a_try).into_iter().chain(journal::window(&stored.journal)).min()
 }
 
 /// Those of the trials that are retried which Slurm can be asked for at once.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::{Value, json};
 
-use self::changes::Change;
+use self::changes::KeyChange;
 use super::App;
 use super::retry::changes::changed_experiment;
 use crate::clock;
@@ -234,7 +234,7 @@ fn try_out(
     app: &App,
     stored: &Stored,
     key: &WaitingKey,
-    changes: Vec<Change>,
+    changes: Vec<KeyChange>,
     left: &mut usize,
 ) -> Vec<Sooner> {
     let arrays = journal::submitted_arrays(&stored.journal);
@@ -252,7 +252,7 @@ fn try_out(
         let options: Vec<String> = change.options.iter().chain([&one]).cloned().collect();
         match app.slurm.test_only(&script, &options) {
             Ok(Some(start)) => {
-                let Change { text, update, warning, .. } = change;
+                let KeyChange { text, update, warning, .. } = change;
                 found.push(Sooner { change: text, update, start, warning });
             }
             Ok(None) | Err(SlurmError::Refused { .. }) => {}

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::Args;
 
 use crate::experiment::Goal;
-use crate::filter::{Condition, Filters, check_glob};
+use crate::filter::{Filters, ValueCondition, check_glob};
 use crate::since::Since;
 use crate::status::State;
 
@@ -27,7 +27,7 @@ pub struct FilterArgs {
     pub name: Vec<String>,
     /// Only experiments whose metadata, or else a trial's parameters, meet this: `model=gpt`, `'lr<0.01'`, `'params.lr>0.1'`
     #[arg(long = "where", value_name = "KEY=VALUE")]
-    pub conditions: Vec<Condition>,
+    pub conditions: Vec<ValueCondition>,
     /// Only experiments submitted since then: `2d` ago, `2026-11-28`, or `2026-11-28T14:30:00Z` (UTC)
     #[arg(long, value_name = "TIME")]
     pub since: Option<Since>,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::App;
-use super::follow_output::{FollowOutput, Seen, View};
+use super::follow_output::{FollowOutput, SeenStatus, View};
 use super::polling::{PolledStatus, StatusPoller};
 use super::retry::automatic;
 use super::status::narrow;
@@ -49,7 +49,7 @@ pub(super) fn until(
         if view == View::Silent && is_new {
             waiting.tell(waits_for_somebody(target, &status));
         }
-        let mut seen = Seen { target, stored: &stored, status: &mut status, state };
+        let mut seen = SeenStatus { target, stored: &stored, status: &mut status, state };
         screen.show(&seen)?;
         let outlook = ending.see(settled, is_new);
         if outlook == Outlook::Over {

@@ -6,7 +6,7 @@ use nemo_core::scope::Scope;
 use serde_json::json;
 
 use crate::error::{CommandError, ExitCode};
-use crate::report::live::{Bars, Changes, Stream};
+use crate::report::live::{Bars, StatusChanges, Stream};
 use crate::report::{Page, out, out_json, say, status_table};
 use crate::status::{State, Status};
 use crate::store::{Stored, Target};
@@ -26,7 +26,7 @@ pub(super) enum View {
 }
 
 /// What one look saw of the target; its status has nothing else in it.
-pub(super) struct Seen<'a> {
+pub(super) struct SeenStatus<'a> {
     pub(super) target: &'a Target,
     pub(super) stored: &'a Stored,
     pub(super) status: &'a mut Status,
@@ -37,8 +37,8 @@ pub(super) struct Seen<'a> {
 /// The display, and what it showed last.
 pub(super) enum FollowOutput {
     Bars(Bars, Stream),
-    Lines(Changes, Stream),
-    JsonLines(Changes),
+    Lines(StatusChanges, Stream),
+    JsonLines(StatusChanges),
     Silent,
     Json,
 }
@@ -47,14 +47,14 @@ impl FollowOutput {
     pub(super) fn new(view: View) -> Self {
         match view {
             View::Live(stream) if is_terminal(stream) => Self::Bars(Bars::new(stream), stream),
-            View::Live(stream) => Self::Lines(Changes::default(), stream),
-            View::JsonLines => Self::JsonLines(Changes::default()),
+            View::Live(stream) => Self::Lines(StatusChanges::default(), stream),
+            View::JsonLines => Self::JsonLines(StatusChanges::default()),
             View::Silent => Self::Silent,
             View::Json => Self::Json,
         }
     }
 
-    pub(super) fn show(&mut self, seen: &Seen<'_>) -> Result<(), CommandError> {
+    pub(super) fn show(&mut self, seen: &SeenStatus<'_>) -> Result<(), CommandError> {
         let now = clock::now();
         match self {
             Self::Bars(bars, stream) => bars.draw(seen.status, &page(*stream)),
@@ -77,7 +77,11 @@ impl FollowOutput {
     }
 
     /// Shows the last of it; `code` is what the command exits with.
-    pub(super) fn end(&self, seen: &mut Seen<'_>, code: ExitCode) -> Result<(), CommandError> {
+    pub(super) fn end(
+        &self,
+        seen: &mut SeenStatus<'_>,
+        code: ExitCode,
+    ) -> Result<(), CommandError> {
         match self {
             Self::Bars(bars, stream) => {
                 bars.clear();
@@ -118,25 +122,25 @@ fn print(stream: Stream, text: &str) -> Result<(), CommandError> {
     }
 }
 
-fn table(seen: &mut Seen<'_>, stream: Stream) -> Result<(), CommandError> {
+fn table(seen: &mut SeenStatus<'_>, stream: Stream) -> Result<(), CommandError> {
     set_details(seen);
     print(stream, &status_table(seen.status, &page(stream)))
 }
 
 /// What only the end needs: parameters, and why trials failed.
-fn set_details(seen: &mut Seen<'_>) {
+fn set_details(seen: &mut SeenStatus<'_>) {
     status::set_params(seen.status, observe::params(seen.stored, &Scope::default()));
     trial_error::set_errors(seen.status, seen.stored);
 }
 
-fn state_line(seen: &Seen<'_>, state: State, now: f64) -> serde_json::Value {
+fn state_line(seen: &SeenStatus<'_>, state: State, now: f64) -> serde_json::Value {
     json!({
         "schema": 1, "time": now, "event": "state", "target": seen.target.to_string(),
         "state": state, "reason": reason(seen),
     })
 }
 
-fn end_line(seen: &Seen<'_>, code: ExitCode, now: f64) -> serde_json::Value {
+fn end_line(seen: &SeenStatus<'_>, code: ExitCode, now: f64) -> serde_json::Value {
     json!({
         "schema": 1, "time": now, "event": "end", "target": seen.target.to_string(),
         "state": seen.state, "reason": reason(seen), "exit_code": code as u8,
@@ -144,7 +148,7 @@ fn end_line(seen: &Seen<'_>, code: ExitCode, now: f64) -> serde_json::Value {
 }
 
 /// Why the whole experiment is as it is; a part of it has no such reason.
-fn reason<'a>(seen: &'a Seen<'_>) -> Option<&'a str> {
+fn reason<'a>(seen: &'a SeenStatus<'_>) -> Option<&'a str> {
     let whole = seen.target.scope.task.is_none();
     seen.status.experiment.reason.as_deref().filter(|_| whole)
 }

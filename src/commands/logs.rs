@@ -19,7 +19,7 @@ use crate::report::say;
 use crate::since::Since;
 use crate::status::{Status, meant};
 use crate::store::{Stored, Target};
-use printer::{Look, Printer};
+use printer::{LogLook, Printer};
 use source::{attempt_exists, files, leaves_out_slurm};
 
 /// A program's outputs.
@@ -143,7 +143,7 @@ fn print(
     let trials: BTreeSet<(&str, u32)> =
         files.iter().map(|file| (file.task.as_str(), file.trial)).collect();
     let several_trials = trials.len() > 1;
-    printer.print(files, Look { several_trials, is_last })
+    printer.print(files, LogLook { several_trials, is_last })
 }
 
 /// Why there is no line where there is output.

@@ -12,7 +12,7 @@ use super::filter_args::word;
 use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::{Override, check_tag};
-use crate::labels::{Change, Labels};
+use crate::labels::{Labels, NoteChange};
 use crate::process::ProcessId;
 use crate::report::{change_text, out, out_json, say};
 use crate::store::{ExperimentId, Target};
@@ -110,7 +110,7 @@ pub(super) fn note(app: &App, args: &NoteArgs) -> Result<ExitCode, CommandError>
 }
 
 /// A note as `show --json` and `note --json` print it.
-pub(super) fn note_json(note: &Note, change: &Change) -> Value {
+pub(super) fn note_json(note: &Note, change: &NoteChange) -> Value {
     let scope = note.scope().to_string();
     json!({
         "time": note.time,

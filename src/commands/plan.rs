@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::prepare::{Context, is_on_slurm, make_sequential, new_tasks, plan_of, require_gpus};
-use super::windows::{self, Room};
+use super::windows::{self, JobRoom};
 use super::{App, budget, check, cluster, warnings};
 use crate::cli::FileArgs;
 use crate::error::{CommandError, ExitCode};
@@ -211,8 +211,8 @@ fn total(experiment: &Experiment, plan: &Plan) -> String {
     format!("{}.", parts.join(", "))
 }
 
-fn show_room(room: Option<Room>) -> Result<(), CommandError> {
-    let Some(Room { limit, left }) = room else { return Ok(()) };
+fn show_room(room: Option<JobRoom>) -> Result<(), CommandError> {
+    let Some(JobRoom { limit, left }) = room else { return Ok(()) };
     let limit = count(limit, "job");
     out(&format!("You may have {limit} in Slurm at once; there is room for {left} now."))?;
     Ok(())

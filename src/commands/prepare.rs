@@ -6,7 +6,7 @@ use nemo_core::rundir::ExperimentDir;
 use serde_json::json;
 
 use super::submit::SubmitArgs;
-use super::windows::{self, Room};
+use super::windows::{self, JobRoom};
 use super::{App, build, check, cluster, kept_environment, outside, paths, warnings};
 use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
@@ -191,7 +191,7 @@ pub(super) fn plan_of(
     experiment: &Experiment,
     cluster: Option<&Cluster>,
     outside: Vec<OutsideEdge>,
-    room: Option<Room>,
+    room: Option<JobRoom>,
 ) -> Result<Option<Plan>, CommandError> {
     if !is_on_slurm(experiment) {
         return Ok(None);
@@ -200,7 +200,7 @@ pub(super) fn plan_of(
         cluster.map_or_else(Limits::default, |cluster| Limits { max_array: cluster.max_array });
     let all = Selection::all(experiment);
     // What waits for this machine, or for room, is submitted later.
-    let room = room.map(Room::worth_a_try);
+    let room = room.map(JobRoom::worth_a_try);
     let trials = submittable(experiment, &all.trials, room, &|_, _, _| false).trials;
     let first = Selection { trials, outside, ..all };
     let plan = Plan::new(experiment, &first, limits)?;

@@ -151,7 +151,7 @@ pub(super) fn retry(app: &App, args: &RetryArgs) -> Result<ExitCode, CommandErro
 }
 
 /// Says which code runs: one may have corrected the files, and expect that.
-fn say_code(app: &App, stored: &Stored, wanted: &Wanted) {
+fn say_code(app: &App, stored: &Stored, wanted: &WantedRetry) {
     let told = (!wanted.choice.is_empty()).then(|| shipped_code::told(app, stored)).flatten();
     if let Some(told) = told {
         say(&told);
@@ -201,7 +201,7 @@ fn require_whole(stored: &Stored) -> Result<(), CommandError> {
 
 /// What is retried, and how.
 #[derive(Debug)]
-struct Wanted {
+struct WantedRetry {
     choice: Choice,
     retry: Retry,
     /// What `--advise` says of failed trials.
@@ -214,7 +214,7 @@ fn choose(
     stored: &Stored,
     target: &Target,
     mut status: Status,
-) -> Result<Wanted, CommandError> {
+) -> Result<WantedRetry, CommandError> {
     let in_states: Vec<State> = args.state.iter().map(|state| state.0).collect();
     let from_step = args.from_step.map(StartPoint::Step);
     let start = from_step.or(args.from_start.then_some(StartPoint::Start));
@@ -240,7 +240,7 @@ fn choose(
     changes::check(stored, &retry)?;
     let mut retry = advise::with_advice(retry, advice.as_deref());
     retry.user = Some(user(app));
-    Ok(Wanted { choice, retry, advice })
+    Ok(WantedRetry { choice, retry, advice })
 }
 
 /// Writes down what is retried: from here on it is a submission like the first one. Returns the generation.
@@ -249,9 +249,9 @@ fn begin(
     stored: &mut Stored,
     claim: &Claim,
     status: &Status,
-    wanted: &Wanted,
+    wanted: &WantedRetry,
 ) -> Result<u32, CommandError> {
-    let Wanted { choice, retry, .. } = wanted;
+    let WantedRetry { choice, retry, .. } = wanted;
     let trials = choice.trials();
     let generation = generation::next(stored);
     let on_slurm = prepare::is_on_slurm(&stored.experiment);

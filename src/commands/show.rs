@@ -17,7 +17,7 @@ use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::{ChangedKeys, Experiment, Outside, ResolvedConfig};
 use crate::journal::{self, Event, Retry};
-use crate::labels::{Change, Labels};
+use crate::labels::{Labels, NoteChange};
 use crate::observe::Depth;
 use crate::package;
 use crate::query::SlurmSource;
@@ -55,7 +55,7 @@ pub(super) fn show(app: &App, args: &ShowArgs) -> Result<ExitCode, CommandError>
         ConfigFile::default()
     });
     let mut labels = Labels::of_file(&stored.experiment);
-    let notes: Vec<(Note, Change)> = known
+    let notes: Vec<(Note, NoteChange)> = known
         .whole
         .into_iter()
         .map(|(_, note)| {

@@ -6,18 +6,18 @@ use nix::unistd::{User, getuid};
 
 use super::App;
 use crate::experiment::{Executor, Experiment, SlurmExecutor};
-use crate::slurm::{Association, Cluster, OwnJob, Qos, SlurmError};
+use crate::slurm::{Association, Cluster, Qos, QueuedJob, SlurmError};
 
 /// What a site allows a user, and what is left of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Room {
+pub(super) struct JobRoom {
     /// How many jobs may be in Slurm at once.
     pub(super) limit: usize,
     /// How many more.
     pub(super) left: usize,
 }
 
-impl Room {
+impl JobRoom {
     /// How many jobs are worth a try. One always is: Slurm has the last word, and its refusal is written down.
     pub(super) fn worth_a_try(self) -> usize {
         self.left.max(1)
@@ -25,17 +25,18 @@ impl Room {
 }
 
 /// What is known of it; nothing where there is no limit, or nobody tells: then `sbatch` has the last word.
-pub(super) fn room(app: &App, experiment: &Experiment, cluster: &Cluster) -> Option<Room> {
+pub(super) fn room(app: &App, experiment: &Experiment, cluster: &Cluster) -> Option<JobRoom> {
     if !cluster.limits_enforced || experiment.cluster().is_some() || !experiment.has_slurm() {
         return None;
     }
-    let asked = || -> Result<Option<Room>, SlurmError> {
+    let asked = || -> Result<Option<JobRoom>, SlurmError> {
         let user = user(app);
         if user.is_empty() {
             return Ok(None);
         }
         let client = &app.slurm;
-        let Some(wanted) = Wanted::of(app, experiment, || client.default_account(&user))? else {
+        let Some(wanted) = WantedAccounts::of(app, experiment, || client.default_account(&user))?
+        else {
             return Ok(None);
         };
         let limits = limits(&client.associations(&user)?, &client.qos()?, &wanted, &cluster.name);
@@ -55,13 +56,13 @@ fn user(app: &App) -> String {
 }
 
 /// The accounts and QOSes of the experiment's jobs.
-struct Wanted {
+struct WantedAccounts {
     accounts: BTreeSet<String>,
     /// None is named where it is empty.
     qos: BTreeSet<String>,
 }
 
-impl Wanted {
+impl WantedAccounts {
     /// Nothing if the account of a job is not known.
     fn of(
         app: &App,
@@ -91,13 +92,13 @@ impl Wanted {
 
 /// How many jobs may be in an account, or in a QOS.
 #[derive(Debug, PartialEq, Eq)]
-enum Limit {
+enum JobLimit {
     Account(String, u64),
     Qos(String, u64),
 }
 
-impl Limit {
-    fn room(&self, jobs: &[OwnJob]) -> Option<Room> {
+impl JobLimit {
+    fn room(&self, jobs: &[QueuedJob]) -> Option<JobRoom> {
         let (taken, limit) = match self {
             Self::Account(name, limit) => {
                 (jobs.iter().filter(|it| it.account == *name).count(), *limit)
@@ -105,17 +106,22 @@ impl Limit {
             Self::Qos(name, limit) => (jobs.iter().filter(|it| it.qos == *name).count(), *limit),
         };
         let limit = usize::try_from(limit).ok()?;
-        Some(Room { limit, left: limit.saturating_sub(taken) })
+        Some(JobRoom { limit, left: limit.saturating_sub(taken) })
     }
 }
 
 /// What is left where least is. Pure.
-fn smallest(limits: &[Limit], jobs: &[OwnJob]) -> Option<Room> {
+fn smallest(limits: &[JobLimit], jobs: &[QueuedJob]) -> Option<JobRoom> {
     limits.iter().filter_map(|limit| limit.room(jobs)).min_by_key(|room| room.left)
 }
 
 /// The limits that hold for the experiment's jobs. Pure.
-fn limits(associations: &[Association], qos: &[Qos], wanted: &Wanted, cluster: &str) -> Vec<Limit> {
+fn limits(
+    associations: &[Association],
+    qos: &[Qos],
+    wanted: &WantedAccounts,
+    cluster: &str,
+) -> Vec<JobLimit> {
     let is_meant =
         |it: &&Association| it.cluster == cluster && wanted.accounts.contains(&it.account);
     let meant: Vec<&Association> = associations.iter().filter(is_meant).collect();
@@ -128,8 +134,9 @@ fn limits(associations: &[Association], qos: &[Qos], wanted: &Wanted, cluster: &
     let is_used = |name: &str| {
         if wanted.qos.is_empty() { is_default(name) } else { wanted.qos.contains(name) }
     };
-    let of_account = |it: &&Association| Some(Limit::Account(it.account.clone(), it.max_submit?));
-    let of_qos = |it: &Qos| Some(Limit::Qos(it.name.clone(), it.max_submit?));
+    let of_account =
+        |it: &&Association| Some(JobLimit::Account(it.account.clone(), it.max_submit?));
+    let of_qos = |it: &Qos| Some(JobLimit::Qos(it.name.clone(), it.max_submit?));
     let of_qos = qos.iter().filter(|it| is_used(&it.name)).filter_map(of_qos);
     meant.iter().filter_map(of_account).chain(of_qos).collect()
 }
@@ -155,13 +162,15 @@ mod tests {
         let qos =
             |name: &str, max_submit| Qos { name: name.to_owned(), max_submit, ..Qos::default() };
         let known = [qos("normal", Some(80)), qos("urgent", Some(5))];
-        let job =
-            |account: &str, qos: &str| OwnJob { account: account.to_owned(), qos: qos.to_owned() };
+        let job = |account: &str, qos: &str| QueuedJob {
+            account: account.to_owned(),
+            qos: qos.to_owned(),
+        };
         let jobs = [job("tiny", "normal"), job("tiny", "normal"), job("lab", "urgent")];
         let check =
             |accounts: &[&str], wanted: &[&str], cluster, expected: Option<(usize, usize)>| {
                 let names = |all: &[&str]| all.iter().map(ToString::to_string).collect();
-                let wanted = Wanted { accounts: names(accounts), qos: names(wanted) };
+                let wanted = WantedAccounts { accounts: names(accounts), qos: names(wanted) };
                 let room = smallest(&limits(&all, &known, &wanted, cluster), &jobs);
                 assert_eq!(room.map(|it| (it.limit, it.left)), expected, "{accounts:?}");
             };
@@ -171,6 +180,6 @@ mod tests {
         check(&["lab"], &["urgent"], "dev", Some((5, 4)));
         check(&["tiny"], &[], "dev", Some((2, 0)));
         check(&["lab"], &[], "other", None);
-        assert_eq!(Room { limit: 2, left: 0 }.worth_a_try(), 1, "Slurm has the last word");
+        assert_eq!(JobRoom { limit: 2, left: 0 }.worth_a_try(), 1, "Slurm has the last word");
     }
 }

@@ -11,7 +11,7 @@ use nemo_core::durable;
 use nix::sys::statfs::statfs;
 use nix::sys::statvfs::statvfs;
 
-use super::{Finding, Promise};
+use super::{CheckResult, Promise};
 use crate::clock;
 use crate::humanize::bytes;
 
@@ -151,22 +151,22 @@ pub fn findings(
     facts: &HomeFacts,
     has_slurm: bool,
     distrust: Option<(String, String)>,
-) -> Vec<Finding> {
+) -> Vec<CheckResult> {
     let HomeFacts { home, kind, .. } = facts;
     let shown = home.display();
     let mut findings = vec![match (facts.exists, distrust) {
-        (_, Some((why, hint))) => Finding::problem("home", why)
+        (_, Some((why, hint))) => CheckResult::problem("home", why)
             .since("nothing is run from a folder that others can change")
             .by_typing(hint),
-        (true, None) => Finding::ok("home", format!("`{shown}` ({kind})")),
-        (false, None) => Finding::ok(
+        (true, None) => CheckResult::ok("home", format!("`{shown}` ({kind})")),
+        (false, None) => CheckResult::ok(
             "home",
             format!("`{shown}` is not there yet; the first submission makes it ({kind})"),
         ),
     }];
     if has_slurm && is_of_one_machine(kind) {
         findings.push(
-            Finding::advice(
+            CheckResult::advice(
                 SHARED_DISK,
                 format!("the home is on {kind}, which is often a disk of one machine"),
             )
@@ -178,24 +178,27 @@ pub fn findings(
     findings
 }
 
-fn speed(facts: &HomeFacts) -> Finding {
+fn speed(facts: &HomeFacts) -> CheckResult {
     let (topic, ms) = ("small files", facts.file_ms);
     let what = format!("a small durable file takes {ms:.1} ms");
     if ms < SLOW {
-        return Finding::ok(topic, what);
+        return CheckResult::ok(topic, what);
     }
-    let finding =
-        if ms < VERY_SLOW { Finding::advice(topic, what) } else { Finding::problem(topic, what) };
+    let finding = if ms < VERY_SLOW {
+        CheckResult::advice(topic, what)
+    } else {
+        CheckResult::problem(topic, what)
+    };
     finding
         .since("each file of a checkpoint, and each step of its commit, takes at least that long")
         .by_typing("write a checkpoint as few large files, or set NEMO_SLURM_HOME to a faster disk")
 }
 
-fn links(facts: &HomeFacts) -> Finding {
+fn links(facts: &HomeFacts) -> CheckResult {
     let topic = "hard links";
     match &facts.link_error {
-        None => Finding::ok(topic, "hard links work"),
-        Some(error) => Finding::problem(topic, format!("hard links don't work: {error}"))
+        None => CheckResult::ok(topic, "hard links work"),
+        Some(error) => CheckResult::problem(topic, format!("hard links don't work: {error}"))
             .since(
                 "nemo-slurm claims experiments and trials by them: without them it can't run here",
             )
@@ -203,46 +206,46 @@ fn links(facts: &HomeFacts) -> Finding {
     }
 }
 
-fn renames(facts: &HomeFacts) -> Finding {
+fn renames(facts: &HomeFacts) -> CheckResult {
     let topic = "rename";
     match &facts.rename_error {
-        None => Finding::ok(topic, "a rename replaces a file at once"),
-        Some(error) => Finding::problem(topic, format!("a file can't be replaced: {error}"))
+        None => CheckResult::ok(topic, "a rename replaces a file at once"),
+        Some(error) => CheckResult::problem(topic, format!("a file can't be replaced: {error}"))
             .since("every record and checkpoint is committed by a rename")
             .by_typing("set NEMO_SLURM_HOME to a folder on another disk"),
     }
 }
 
-fn clocks(facts: &HomeFacts) -> Finding {
+fn clocks(facts: &HomeFacts) -> CheckResult {
     let (topic, skew) = ("clock", facts.skew);
     let what = format!("the disk's clock differs from this machine's by {skew:.1} s");
     match skew.abs() {
-        ..SKEW => Finding::ok(topic, "the disk's clock agrees with this machine's"),
+        ..SKEW => CheckResult::ok(topic, "the disk's clock agrees with this machine's"),
         ..GREAT_SKEW => {
-            Finding::advice(topic, what).since("times in logs and lists differ by as much")
+            CheckResult::advice(topic, what).since("times in logs and lists differ by as much")
         }
-        _ => Finding::problem(topic, what)
+        _ => CheckResult::problem(topic, what)
             .since("Slurm's munge refuses requests between clocks that differ by minutes")
             .by_typing("timedatectl status"),
     }
 }
 
-fn room(facts: &HomeFacts) -> Finding {
+fn room(facts: &HomeFacts) -> CheckResult {
     let topic = "free space";
     let files = facts.free_files.map(|n| format!(", {n} files")).unwrap_or_default();
     let what = format!("{} are free{files}", bytes(facts.free));
     let few_files = facts.free_files.is_some_and(|n| n < FEW_FILES);
     if facts.free < NO_ROOM || facts.free_files.is_some_and(|n| n < 100) {
-        return Finding::problem(topic, what)
+        return CheckResult::problem(topic, what)
             .since("a checkpoint that does not fit is not committed")
             .by_typing(format!("du -sh {}/experiments/* | sort -h", facts.home.display()));
     }
     if facts.free < LITTLE_ROOM || few_files {
-        return Finding::advice(topic, what)
+        return CheckResult::advice(topic, what)
             .since("a trial keeps at least two checkpoints (`checkpoint.keep`)")
             .by_typing(format!("du -sh {}/experiments/* | sort -h", facts.home.display()));
     }
-    Finding::ok(topic, what)
+    CheckResult::ok(topic, what)
 }
 
 /// What the disk leaves of what we promise.

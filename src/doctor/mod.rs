@@ -21,7 +21,7 @@ pub enum Level {
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct CheckResult {
     /// How much it matters.
     pub level: Level,
     /// What was looked at, in a word.
@@ -38,7 +38,7 @@ pub struct Finding {
     pub administrator: Option<String>,
 }
 
-impl Finding {
+impl CheckResult {
     fn new(level: Level, topic: &str, what: impl Into<String>) -> Self {
         let (topic, what) = (topic.to_owned(), what.into());
         Self { level, topic, what, why: None, fix: None, slurm_conf: None, administrator: None }

@@ -3,7 +3,7 @@
 //! The job and the command write to each other through files of the home. From both ways follow the time that a file
 //! needs to appear, and how far the clocks differ.
 
-use super::{Finding, Promise};
+use super::{CheckResult, Promise};
 
 /// Seconds that the job waits for the other's file: it must end within its minute.
 const PATIENCE: u32 = 45;
@@ -110,50 +110,50 @@ pub fn facts(hello: &str, hello_seen: f64, answered: f64, report: &str) -> Optio
 
 /// What follows. `looks`: seconds between two looks of ours, which the delay holds too.
 #[must_use]
-pub fn findings(facts: &NodeFacts, looks: f64) -> Vec<Finding> {
+pub fn findings(facts: &NodeFacts, looks: f64) -> Vec<CheckResult> {
     let NodeFacts { node, delay, skew, .. } = facts;
     let topic = "node";
     let seen = format!(
         "node `{node}` sees the home; a file of one side appears on the other after {delay:.1} s"
     );
     let mut findings = vec![match *delay {
-        it if it < SLOW + looks => Finding::ok(topic, seen),
-        it if it < LATE => Finding::advice(topic, seen)
+        it if it < SLOW + looks => CheckResult::ok(topic, seen),
+        it if it < LATE => CheckResult::advice(topic, seen)
             .since("states in `status`, and requests such as `pause`, come as late"),
-        _ => Finding::problem(topic, seen)
+        _ => CheckResult::problem(topic, seen)
             .since("a node may take another one for dead, because it sees its heartbeat too late"),
     }];
     findings.push(if facts.links {
-        Finding::ok("node: hard links", "hard links work")
+        CheckResult::ok("node: hard links", "hard links work")
     } else {
-        Finding::problem("node: hard links", format!("hard links don't work on `{node}`"))
+        CheckResult::problem("node: hard links", format!("hard links don't work on `{node}`"))
             .since("trials are claimed by them: none could run there")
             .by_typing("set NEMO_SLURM_HOME to a folder on another disk")
     });
     // Each look of ours may come so much late.
     findings.push(if skew.abs() < SKEW + looks {
-        Finding::ok("node: clock", "its clock agrees with this machine's")
+        CheckResult::ok("node: clock", "its clock agrees with this machine's")
     } else {
-        Finding::advice(
+        CheckResult::advice(
             "node: clock",
             format!("its clock differs from this machine's by {skew:.1} s"),
         )
         .since("times in logs and lists differ by as much")
     });
     findings.push(match (facts.may_ask, facts.may_submit) {
-        (true, true) => Finding::ok("node: Slurm", "jobs may ask Slurm, and submit"),
-        (true, false) => Finding::advice("node: Slurm", "jobs may ask Slurm, and not submit")
+        (true, true) => CheckResult::ok("node: Slurm", "jobs may ask Slurm, and submit"),
+        (true, false) => CheckResult::advice("node: Slurm", "jobs may ask Slurm, and not submit")
             .since(
                 "retries by rules, and what Slurm forgot, wait for cron's `poll` on this machine",
             )
             .by_typing("nemo-slurm poll --install"),
-        (false, _) => Finding::problem("node: Slurm", "jobs may not ask Slurm")
+        (false, _) => CheckResult::problem("node: Slurm", "jobs may not ask Slurm")
             .since("a job can't requeue itself: cron's `poll` on this machine must do it")
             .by_typing("nemo-slurm poll --install"),
     });
     if !facts.has_curl && !facts.has_mailer {
         findings.push(
-            Finding::advice("node: notifications", "it has neither `curl` nor a mailer")
+            CheckResult::advice("node: notifications", "it has neither `curl` nor a mailer")
                 .since("`notify` by `url` or `email` is sent by cron's `poll` on this machine")
                 .by_typing("nemo-slurm poll --install"),
         );

@@ -1,6 +1,6 @@
 //! What the settings of a site's Slurm mean for experiments. Pure.
 
-use super::{Finding, Promise};
+use super::{CheckResult, Promise};
 use crate::humanize::{count, duration, listed};
 use crate::slurm::{Association, ClusterLimits, Partition, Qos};
 
@@ -48,7 +48,7 @@ enum Setting {
 }
 
 impl Setting {
-    fn of(&self, finding: Finding) -> Finding {
+    fn of(&self, finding: CheckResult) -> CheckResult {
         match self {
             Self::SlurmConf(line) => finding.by_slurm_conf(line),
             Self::Sacctmgr(command) => finding.by_administrator(command),
@@ -58,7 +58,7 @@ impl Setting {
 
 /// All that can be said.
 #[must_use]
-pub fn findings(facts: &SiteFacts) -> Vec<Finding> {
+pub fn findings(facts: &SiteFacts) -> Vec<CheckResult> {
     let limits = &facts.limits;
     let mut findings = vec![version(&limits.version)];
     findings.extend(partitions(&facts.partitions));
@@ -76,50 +76,50 @@ fn release(version: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-fn version(version: &str) -> Finding {
+fn version(version: &str) -> CheckResult {
     let topic = "version";
     let what = format!("Slurm {version}");
     match release(version) {
-        Some(release) if (KNOWN[0]..=KNOWN[1]).contains(&release) => Finding::ok(topic, what),
-        Some(release) if release < KNOWN[0] => Finding::advice(topic, what)
+        Some(release) if (KNOWN[0]..=KNOWN[1]).contains(&release) => CheckResult::ok(topic, what),
+        Some(release) if release < KNOWN[0] => CheckResult::advice(topic, what)
             .since("it is older than 22.05, the oldest that nemo-slurm is tested on")
             .by_typing("nemo-slurm rehearse exp.toml --executor slurm"),
-        Some(_) => Finding::advice(topic, what)
+        Some(_) => CheckResult::advice(topic, what)
             .since("it is newer than 26.05, the newest that nemo-slurm is tested on")
             .by_typing("nemo-slurm rehearse exp.toml --executor slurm"),
-        None => Finding::advice(topic, what).since("this is no version that nemo-slurm knows"),
+        None => CheckResult::advice(topic, what).since("this is no version that nemo-slurm knows"),
     }
 }
 
-fn partitions(all: &[Partition]) -> Vec<Finding> {
+fn partitions(all: &[Partition]) -> Vec<CheckResult> {
     let topic = "partitions";
     let up: Vec<&Partition> = all.iter().filter(|it| it.up).collect();
     if up.is_empty() {
-        return vec![Finding::problem(topic, "no partition starts jobs").by_typing("sinfo")];
+        return vec![CheckResult::problem(topic, "no partition starts jobs").by_typing("sinfo")];
     }
     let names = listed(up.iter().map(|it| it.name.as_str()));
     if up.iter().any(|it| it.default) {
-        return vec![Finding::ok(topic, format!("{names} start jobs"))];
+        return vec![CheckResult::ok(topic, format!("{names} start jobs"))];
     }
     let first = up.first().map_or("", |it| it.name.as_str());
     vec![
-        Finding::advice(topic, format!("no default partition starts jobs; {names} do"))
+        CheckResult::advice(topic, format!("no default partition starts jobs; {names} do"))
             .since("a job that names no partition is refused, or waits")
             .by_typing(format!("[executor.gpu] partition = \"{first}\"")),
     ]
 }
 
-fn preemption(facts: &SiteFacts) -> Vec<Finding> {
+fn preemption(facts: &SiteFacts) -> Vec<CheckResult> {
     let (limits, topic) = (&facts.limits, "preemption");
     let preemptable = match &*limits.preempt_type {
         "preempt/none" => {
-            return vec![Finding::ok(topic, "no job is preempted (PreemptType=preempt/none)")];
+            return vec![CheckResult::ok(topic, "no job is preempted (PreemptType=preempt/none)")];
         }
         "preempt/qos" => match &facts.qos {
             Ok(qos) => by_qos(limits, qos, &facts.partitions),
             Err(error) => {
                 return vec![
-                    Finding::advice(
+                    CheckResult::advice(
                         topic,
                         "PreemptType=preempt/qos, and `sacctmgr show qos` gave no answer",
                     )
@@ -130,12 +130,12 @@ fn preemption(facts: &SiteFacts) -> Vec<Finding> {
         _ => by_partition(&facts.partitions),
     };
     if preemptable.is_empty() {
-        return vec![Finding::ok(
+        return vec![CheckResult::ok(
             topic,
             format!("{}, but no job is preempted", limits.preempt_type),
         )];
     }
-    let mut findings: Vec<Finding> = preemptable.iter().map(|it| grace(it, topic)).collect();
+    let mut findings: Vec<CheckResult> = preemptable.iter().map(|it| grace(it, topic)).collect();
     if preemptable.iter().any(|it| it.grace > 0) {
         findings.push(user_signal(limits));
     }
@@ -177,133 +177,144 @@ fn by_qos(limits: &ClusterLimits, qos: &[Qos], partitions: &[Partition]) -> Vec<
     qos.iter().filter(is_preempted).map(of).collect()
 }
 
-fn grace(it: &Preemptable, topic: &str) -> Finding {
+fn grace(it: &Preemptable, topic: &str) -> CheckResult {
     let Preemptable { place, grace, mode, setting } = it;
     let becomes = match mode.as_str() {
         mode if mode.contains("SUSPEND") || mode.contains("GANG") => {
-            return Finding::ok(topic, format!("jobs of {place} are suspended, and go on later"));
+            return CheckResult::ok(
+                topic,
+                format!("jobs of {place} are suspended, and go on later"),
+            );
         }
         mode if mode.contains("REQUEUE") => "requeued",
         _ => "cancelled",
     };
     if *grace == 0 {
         let what = format!("jobs of {place} are {becomes} without a grace");
-        let finding = Finding::advice(topic, what)
+        let finding = CheckResult::advice(topic, what)
             .since("they end seconds after they are told: only what was saved before survives");
         return setting.of(finding.by_typing("[task.NAME] checkpoint.every = \"10min\""));
     }
     let what = format!("jobs of {place} are {becomes} after a grace of {grace} s");
     if *grace < SHORT_GRACE {
         let why = "a program that needs longer to save loses what it did since its last checkpoint";
-        let finding = Finding::advice(topic, what).since(why);
+        let finding = CheckResult::advice(topic, what).since(why);
         return setting.of(finding.by_typing("nemo-slurm rehearse exp.toml"));
     }
     if becomes == "cancelled" {
-        return Finding::ok(topic, what).since("the harness requeues them itself within that time");
+        return CheckResult::ok(topic, what)
+            .since("the harness requeues them itself within that time");
     }
-    Finding::ok(topic, what)
+    CheckResult::ok(topic, what)
 }
 
-fn user_signal(limits: &ClusterLimits) -> Finding {
+fn user_signal(limits: &ClusterLimits) -> CheckResult {
     let topic = "user signal";
     if limits.preempt_user_signal {
-        return Finding::ok(topic, "a preempted job gets its own signal when its grace begins");
+        return CheckResult::ok(topic, "a preempted job gets its own signal when its grace begins");
     }
     let line = if release(&limits.version) < Some(USER_SIGNAL_MOVED) {
         "SlurmctldParameters=preempt_send_user_signal"
     } else {
         "PreemptParameters=send_user_signal"
     };
-    Finding::advice(topic, "a preempted job is not told when its grace begins")
+    CheckResult::advice(topic, "a preempted job is not told when its grace begins")
         .since("nemo-slurm starts a small step in each job that hears it; with the setting it needs none")
         .by_slurm_conf(line)
 }
 
-fn accounting(facts: &SiteFacts) -> Finding {
+fn accounting(facts: &SiteFacts) -> CheckResult {
     let topic = "accounting";
     match &facts.accounting_error {
-        _ if !facts.limits.accounting => Finding::advice(topic, "Slurm has no accounting database")
+        _ if !facts.limits.accounting => CheckResult::advice(topic, "Slurm has no accounting database")
             .since("what became of a job that no harness could record is known only while it is in the queue: run `poll` often")
             .by_typing("nemo-slurm poll --install")
             .by_slurm_conf("AccountingStorageType=accounting_storage/slurmdbd"),
-        Some(error) => Finding::problem(topic, format!("`sacct` gives no answer: {error}"))
+        Some(error) => CheckResult::problem(topic, format!("`sacct` gives no answer: {error}"))
             .since("states of jobs that have left the queue stay uncertain until it does"),
-        None => Finding::ok(topic, "`sacct` answers"),
+        None => CheckResult::ok(topic, "`sacct` answers"),
     }
 }
 
-fn requeue(limits: &ClusterLimits) -> Finding {
+fn requeue(limits: &ClusterLimits) -> CheckResult {
     let topic = "requeue";
     if limits.job_requeue {
-        return Finding::ok(topic, "jobs may be requeued (JobRequeue=1)");
+        return CheckResult::ok(topic, "jobs may be requeued (JobRequeue=1)");
     }
-    Finding::advice(topic, "jobs are not requeued unless they ask for it (JobRequeue=0)")
+    CheckResult::advice(topic, "jobs are not requeued unless they ask for it (JobRequeue=0)")
         .since("those of nemo-slurm ask for it (`--requeue`); a site's job_submit plugin may refuse that")
         .by_typing("nemo-slurm rehearse exp.toml --executor slurm")
         .by_slurm_conf("JobRequeue=1")
 }
 
-fn arrays(limits: &ClusterLimits) -> Finding {
+fn arrays(limits: &ClusterLimits) -> CheckResult {
     let (topic, size) = ("arrays", limits.max_array_size);
     let tasks =
         limits.max_array_tasks.map(|n| format!(", max_array_tasks={n}")).unwrap_or_default();
     let what = format!("MaxArraySize={size}{tasks}");
     match size {
-        0..=1 => Finding::problem(topic, what)
+        0..=1 => CheckResult::problem(topic, what)
             .since("job arrays are switched off: each trial becomes a job of its own")
             .by_slurm_conf("MaxArraySize=10001"),
-        2..SMALL_ARRAYS => Finding::advice(topic, what)
+        2..SMALL_ARRAYS => CheckResult::advice(topic, what)
             .since("a sweep becomes many arrays, and each is a submission")
             .by_slurm_conf("MaxArraySize=10001"),
-        _ => Finding::ok(topic, what),
+        _ => CheckResult::ok(topic, what),
     }
 }
 
-fn job_age(limits: &ClusterLimits) -> Finding {
+fn job_age(limits: &ClusterLimits) -> CheckResult {
     let (topic, age) = ("job age", limits.min_job_age);
     let what = format!("Slurm remembers a job for {age} s after its end (MinJobAge={age})");
     if age >= CRON {
-        return Finding::ok(topic, what);
+        return CheckResult::ok(topic, what);
     }
-    Finding::advice(topic, what)
+    CheckResult::advice(topic, what)
         .since("`poll` comes every 300 s where cron runs it: a job whose harness was killed may be forgotten before, and can't be requeued then")
         .by_slurm_conf(format!("MinJobAge={CRON}"))
 }
 
-fn kill_wait(limits: &ClusterLimits) -> Option<Finding> {
+fn kill_wait(limits: &ClusterLimits) -> Option<CheckResult> {
     let wait = limits.kill_wait;
     (wait < KILL_WAIT).then(|| {
-        Finding::advice("kill wait", format!("a job is killed {wait} s after SIGTERM (KillWait={wait})"))
+        CheckResult::advice("kill wait", format!("a job is killed {wait} s after SIGTERM (KillWait={wait})"))
             .since("at a time limit the harness asks the program to save before that, by `checkpoint.lead`; in a cancel and a preemption without a grace this is all the time there is")
             .by_slurm_conf(format!("KillWait={KILL_WAIT}"))
     })
 }
 
-fn memory(limits: &ClusterLimits) -> Option<Finding> {
+fn memory(limits: &ClusterLimits) -> Option<CheckResult> {
     (!limits.memory_measured).then(|| {
-        Finding::advice("memory", "Slurm does not measure the memory of jobs (JobAcctGatherType)")
-            .since("`retry --advise` can't tell how much a trial needed, and asks for half as much again")
-            .by_slurm_conf("JobAcctGatherType=jobacct_gather/cgroup")
+        CheckResult::advice(
+            "memory",
+            "Slurm does not measure the memory of jobs (JobAcctGatherType)",
+        )
+        .since(
+            "`retry --advise` can't tell how much a trial needed, and asks for half as much again",
+        )
+        .by_slurm_conf("JobAcctGatherType=jobacct_gather/cgroup")
     })
 }
 
-fn user_limits(facts: &SiteFacts) -> Vec<Finding> {
+fn user_limits(facts: &SiteFacts) -> Vec<CheckResult> {
     let topic = "limits";
     let associations = match &facts.associations {
         Ok(all) => all,
         Err(_) if !facts.limits.accounting => return Vec::new(),
         Err(error) => {
-            return vec![Finding::advice(topic, "your limits can't be read").since(error.clone())];
+            return vec![
+                CheckResult::advice(topic, "your limits can't be read").since(error.clone()),
+            ];
         }
     };
     if !facts.limits.limits_enforced {
-        return vec![Finding::ok(topic, "no limits of accounts or QOSes are enforced")];
+        return vec![CheckResult::ok(topic, "no limits of accounts or QOSes are enforced")];
     }
     let mut own: Vec<&Association> = associations.iter().collect();
     own.retain(|it| facts.limits.cluster.is_empty() || it.cluster == facts.limits.cluster);
     if own.is_empty() {
         return vec![
-            Finding::problem(topic, "you have no account on this cluster")
+            CheckResult::problem(topic, "you have no account on this cluster")
                 .since("Slurm refuses every job of yours: ask an administrator for an association"),
         ];
     }
@@ -316,10 +327,10 @@ fn user_limits(facts: &SiteFacts) -> Vec<Finding> {
             it.max_running.into_iter().chain(its_qos.filter_map(|qos| qos.max_running)).min();
         let running = running.map(|n| format!(", {n} at once")).unwrap_or_default();
         match most {
-            Some(most) => Finding::advice(topic, format!("account `{}`: at most {}{running}", it.account, jobs(most)))
+            Some(most) => CheckResult::advice(topic, format!("account `{}`: at most {}{running}", it.account, jobs(most)))
                 .since("each trial of a job array counts as a job: what does not fit is submitted later, when jobs end and by `poll`")
                 .by_typing("nemo-slurm plan exp.toml"),
-            None => Finding::ok(topic, format!("account `{}`: as many jobs as you like{running}", it.account)),
+            None => CheckResult::ok(topic, format!("account `{}`: as many jobs as you like{running}", it.account)),
         }
     };
     own.iter().map(of).collect()

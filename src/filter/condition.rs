@@ -8,12 +8,12 @@ use serde_json::Value;
 
 /// What a value must be.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Condition {
+pub struct ValueCondition {
     /// Where the key is looked for.
-    pub place: Place,
+    pub place: KeySource,
     /// Dotted.
     pub key: String,
-    relation: Relation,
+    relation: Comparator,
     /// As typed.
     value: String,
     /// The same, where it is a number.
@@ -22,7 +22,7 @@ pub struct Condition {
 
 /// Where a key is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum KeySource {
     /// `metadata.K`
     Metadata,
     /// `params.K`
@@ -33,7 +33,7 @@ pub enum Place {
 
 /// How a value is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Relation {
+enum Comparator {
     Less,
     AtMost,
     Equal,
@@ -59,7 +59,7 @@ impl fmt::Display for NotACondition {
 
 impl std::error::Error for NotACondition {}
 
-impl FromStr for Condition {
+impl FromStr for ValueCondition {
     type Err = NotACondition;
 
     fn from_str(text: &str) -> Result<Self, NotACondition> {
@@ -67,23 +67,23 @@ impl FromStr for Condition {
         let at = text.find(['=', '<', '>']).ok_or(refuse("it has no `=`, `<` or `>`"))?;
         let (key, rest) = (text[..at].trim(), &text[at..]);
         let (relation, length) = match rest.as_bytes() {
-            [b'<', b'=', ..] => (Relation::AtMost, 2),
-            [b'>', b'=', ..] => (Relation::AtLeast, 2),
-            [b'=', b'=', ..] => (Relation::Equal, 2),
-            [b'<', ..] => (Relation::Less, 1),
-            [b'>', ..] => (Relation::More, 1),
-            _ => (Relation::Equal, 1),
+            [b'<', b'=', ..] => (Comparator::AtMost, 2),
+            [b'>', b'=', ..] => (Comparator::AtLeast, 2),
+            [b'=', b'=', ..] => (Comparator::Equal, 2),
+            [b'<', ..] => (Comparator::Less, 1),
+            [b'>', ..] => (Comparator::More, 1),
+            _ => (Comparator::Equal, 1),
         };
         let value = rest[length..].trim();
         let (place, key) = match key.split_once('.') {
-            Some(("metadata", key)) => (Place::Metadata, key),
-            Some(("params", key)) => (Place::Params, key),
-            _ => (Place::Either, key),
+            Some(("metadata", key)) => (KeySource::Metadata, key),
+            Some(("params", key)) => (KeySource::Params, key),
+            _ => (KeySource::Either, key),
         };
         if key.is_empty() {
             return Err(refuse("it has no key"));
         }
-        if value.is_empty() && relation != Relation::Equal {
+        if value.is_empty() && relation != Comparator::Equal {
             return Err(refuse("it has no value"));
         }
         let value = unquoted(value);
@@ -108,7 +108,7 @@ fn number(text: &str) -> Option<f64> {
     text.parse().ok().filter(|number: &f64| !number.is_nan())
 }
 
-impl Condition {
+impl ValueCondition {
     /// Whether a value meets it. Of a list one item is enough.
     #[must_use]
     pub fn is_met_by(&self, value: &Value) -> bool {
@@ -132,7 +132,7 @@ impl Condition {
     }
 
     fn is(&self, word: &str) -> bool {
-        self.relation == Relation::Equal && self.value == word
+        self.relation == Comparator::Equal && self.value == word
     }
 
     fn is_met_by_text(&self, own: &str) -> bool {
@@ -142,11 +142,11 @@ impl Condition {
     fn holds(&self, order: Option<Ordering>) -> bool {
         let Some(order) = order else { return false };
         match self.relation {
-            Relation::Less => order == Ordering::Less,
-            Relation::AtMost => order != Ordering::Greater,
-            Relation::Equal => order == Ordering::Equal,
-            Relation::AtLeast => order != Ordering::Less,
-            Relation::More => order == Ordering::Greater,
+            Comparator::Less => order == Ordering::Less,
+            Comparator::AtMost => order != Ordering::Greater,
+            Comparator::Equal => order == Ordering::Equal,
+            Comparator::AtLeast => order != Ordering::Less,
+            Comparator::More => order == Ordering::Greater,
         }
     }
 
@@ -155,16 +155,16 @@ impl Condition {
     pub fn may_hold_within(&self, least: f64, most: f64) -> bool {
         let Some(number) = self.number else { return false };
         match self.relation {
-            Relation::Equal => (least..=most).contains(&number),
-            Relation::Less | Relation::AtMost => self.holds(least.partial_cmp(&number)),
-            Relation::AtLeast | Relation::More => self.holds(most.partial_cmp(&number)),
+            Comparator::Equal => (least..=most).contains(&number),
+            Comparator::Less | Comparator::AtMost => self.holds(least.partial_cmp(&number)),
+            Comparator::AtLeast | Comparator::More => self.holds(most.partial_cmp(&number)),
         }
     }
 
     /// Whether it is certain to hold for one of the numbers if it may hold: the nearest bound is one of them.
     #[must_use]
     pub fn is_bound(&self) -> bool {
-        self.relation != Relation::Equal
+        self.relation != Comparator::Equal
     }
 }
 
@@ -176,7 +176,7 @@ mod tests {
 
     #[track_caller]
     fn check(condition: &str, value: &Value, expected: bool) {
-        let read: Condition = condition.parse().unwrap();
+        let read: ValueCondition = condition.parse().unwrap();
         assert_eq!(read.is_met_by(value), expected, "{condition} {value}");
     }
 
@@ -208,22 +208,22 @@ mod tests {
     #[test]
     fn keys_say_where_they_are_looked_for() {
         let place = |text: &str| {
-            let read: Condition = text.parse().unwrap();
+            let read: ValueCondition = text.parse().unwrap();
             (read.place, read.key)
         };
-        assert_eq!(place("lr=1"), (Place::Either, "lr".to_owned()));
-        assert_eq!(place("metadata.a.b=1"), (Place::Metadata, "a.b".to_owned()));
-        assert_eq!(place("params.optimizer.lr<1"), (Place::Params, "optimizer.lr".to_owned()));
-        assert_eq!(place("a.b=x=y"), (Place::Either, "a.b".to_owned()));
+        assert_eq!(place("lr=1"), (KeySource::Either, "lr".to_owned()));
+        assert_eq!(place("metadata.a.b=1"), (KeySource::Metadata, "a.b".to_owned()));
+        assert_eq!(place("params.optimizer.lr<1"), (KeySource::Params, "optimizer.lr".to_owned()));
+        assert_eq!(place("a.b=x=y"), (KeySource::Either, "a.b".to_owned()));
         for text in ["lr", "", "=3", "params.=3", "lr<"] {
-            let why = text.parse::<Condition>().unwrap_err().to_string();
+            let why = text.parse::<ValueCondition>().unwrap_err().to_string();
             assert!(why.contains("--where 'params.lr<0.01'"), "{text}: {why}");
         }
     }
 
     #[test]
     fn a_range_tells_what_it_can() {
-        let may = |text: &str| text.parse::<Condition>().unwrap().may_hold_within(1.0, 5.0);
+        let may = |text: &str| text.parse::<ValueCondition>().unwrap().may_hold_within(1.0, 5.0);
         for text in ["x=1", "x=3.5", "x<1.1", "x<=1", "x>4", "x>=5"] {
             assert!(may(text), "{text}");
         }

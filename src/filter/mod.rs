@@ -13,7 +13,7 @@ use crate::labels::{Labels, value_at};
 use crate::store::ExperimentId;
 use crate::summary::{Facts, each_trial};
 
-pub use condition::{Condition, NotACondition, Place};
+pub use condition::{KeySource, NotACondition, ValueCondition};
 pub use glob::{check as check_glob, is_glob};
 pub use params::Verdict;
 pub use words::{Found, Words};
@@ -26,7 +26,7 @@ pub struct Filters {
     /// Patterns that its name fits.
     pub names: Vec<String>,
     /// What its metadata or parameters meet.
-    pub conditions: Vec<Condition>,
+    pub conditions: Vec<ValueCondition>,
     /// When it was submitted at the earliest, in unix seconds.
     pub since: Option<f64>,
 }
@@ -96,14 +96,14 @@ impl Filters {
     }
 
     /// The conditions that metadata leaves to parameters; nothing where metadata does not meet one.
-    fn about_params(&self, labels: &Labels) -> Option<Vec<&Condition>> {
+    fn about_params(&self, labels: &Labels) -> Option<Vec<&ValueCondition>> {
         let mut left = Vec::new();
         for condition in &self.conditions {
             let value = value_at(&labels.metadata, &condition.key);
             match (condition.place, value) {
-                (Place::Params, _) | (Place::Either, None) => left.push(condition),
-                (Place::Metadata, None) => return None,
-                (Place::Metadata | Place::Either, Some(value)) => {
+                (KeySource::Params, _) | (KeySource::Either, None) => left.push(condition),
+                (KeySource::Metadata, None) => return None,
+                (KeySource::Metadata | KeySource::Either, Some(value)) => {
                     if !condition.is_met_by(value) {
                         return None;
                     }

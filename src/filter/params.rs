@@ -3,7 +3,7 @@
 use nemo_core::rundir::Params;
 use serde_json::Value;
 
-use super::condition::Condition;
+use super::condition::ValueCondition;
 use crate::summary::{Facts, ParamValues, TaskFacts, flatten};
 
 /// What is known before the trials are read.
@@ -18,7 +18,7 @@ pub enum Verdict {
 }
 
 /// Whether all conditions are met: each by a trial that meets all those about parameters of its task.
-pub(super) fn verdict(conditions: &[&Condition], facts: &Facts) -> Verdict {
+pub(super) fn verdict(conditions: &[&ValueCondition], facts: &Facts) -> Verdict {
     let by_task: Vec<(Verdict, Vec<bool>)> =
         facts.tasks.iter().map(|task| of_task(conditions, task)).collect();
     let of_one = |place: usize| {
@@ -29,7 +29,7 @@ pub(super) fn verdict(conditions: &[&Condition], facts: &Facts) -> Verdict {
 }
 
 /// Whether a trial of a task meets the conditions that are about it, and which those are.
-fn of_task(conditions: &[&Condition], task: &TaskFacts) -> (Verdict, Vec<bool>) {
+fn of_task(conditions: &[&ValueCondition], task: &TaskFacts) -> (Verdict, Vec<bool>) {
     let Some(params) = &task.params else {
         return (Verdict::ReadTrials, vec![true; conditions.len()]);
     };
@@ -41,7 +41,7 @@ fn of_task(conditions: &[&Condition], task: &TaskFacts) -> (Verdict, Vec<bool>) 
     let known = keys.iter().filter_map(|key| Some((key, params.get(*key)?)));
     let verdicts: Vec<Verdict> = known
         .map(|(key, values)| {
-            let about: Vec<&Condition> =
+            let about: Vec<&ValueCondition> =
                 conditions.iter().filter(|condition| condition.key == **key).copied().collect();
             of_values(&about, values)
         })
@@ -54,7 +54,7 @@ fn of_task(conditions: &[&Condition], task: &TaskFacts) -> (Verdict, Vec<bool>) 
 }
 
 /// Whether one value meets all of these.
-fn of_values(conditions: &[&Condition], values: &ParamValues) -> Verdict {
+fn of_values(conditions: &[&ValueCondition], values: &ParamValues) -> Verdict {
     let yes_or_no = |holds| if holds { Verdict::Yes } else { Verdict::No };
     match values {
         ParamValues::Each(values) => {
@@ -75,26 +75,26 @@ fn of_values(conditions: &[&Condition], values: &ParamValues) -> Verdict {
     }
 }
 
-fn of_steps(conditions: &[&Condition], (first, last, step): (i64, i64, i64)) -> bool {
+fn of_steps(conditions: &[&ValueCondition], (first, last, step): (i64, i64, i64)) -> bool {
     let mut numbers = std::iter::successors(Some(first), |number| {
         number.checked_add(step).filter(|next| *next <= last && step > 0)
     });
     numbers.any(|number| meets_all(conditions, &Value::from(number)))
 }
 
-fn meets_all(conditions: &[&Condition], value: &Value) -> bool {
+fn meets_all(conditions: &[&ValueCondition], value: &Value) -> bool {
     conditions.iter().all(|condition| condition.is_met_by(value))
 }
 
 /// Which conditions are met, after some trials of some tasks.
 #[derive(Debug)]
 pub(super) struct TrialSearch<'a> {
-    conditions: &'a [&'a Condition],
+    conditions: &'a [&'a ValueCondition],
     is_met: Vec<bool>,
 }
 
 impl<'a> TrialSearch<'a> {
-    pub(super) fn new(conditions: &'a [&'a Condition]) -> Self {
+    pub(super) fn new(conditions: &'a [&'a ValueCondition]) -> Self {
         Self { conditions, is_met: vec![false; conditions.len()] }
     }
 
@@ -105,7 +105,8 @@ impl<'a> TrialSearch<'a> {
     /// Looks at one trial.
     pub(super) fn add(&mut self, params: &Params) {
         let flat = flatten(params);
-        let value = |condition: &Condition| flat.iter().find(|(name, _)| *name == condition.key);
+        let value =
+            |condition: &ValueCondition| flat.iter().find(|(name, _)| *name == condition.key);
         let meets: Vec<Option<bool>> = self
             .conditions
             .iter()
@@ -155,7 +156,8 @@ mod tests {
 
     #[track_caller]
     fn check(facts: &Facts, wheres: &[&str], expected: Verdict) {
-        let conditions: Vec<Condition> = wheres.iter().map(|text| text.parse().unwrap()).collect();
+        let conditions: Vec<ValueCondition> =
+            wheres.iter().map(|text| text.parse().unwrap()).collect();
         assert_eq!(verdict(&conditions.iter().collect::<Vec<_>>(), facts), expected, "{wheres:?}");
     }
 
@@ -195,9 +197,9 @@ mod tests {
     #[test]
     fn one_trial_meets_all_conditions_about_its_task() {
         let check = |wheres: &[&str], expected| {
-            let conditions: Vec<Condition> =
+            let conditions: Vec<ValueCondition> =
                 wheres.iter().map(|text| text.parse().unwrap()).collect();
-            let conditions: Vec<&Condition> = conditions.iter().collect();
+            let conditions: Vec<&ValueCondition> = conditions.iter().collect();
             let mut search = TrialSearch::new(&conditions);
             for params in
                 [json!({ "a": 1, "b": 1 }), json!({ "a": 2, "b": 2 }), json!({ "c": { "d": 7 } })]

@@ -85,7 +85,7 @@ pub(super) struct Processes {
 
 /// The keys of an executor that start the same processes, and the program's own words.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Launch<'a> {
+pub(super) struct ScriptLaunch<'a> {
     pub(super) keys: Vec<String>,
     pub(super) words: &'a [String],
     pub(super) notes: Vec<ScriptNote>,
@@ -108,7 +108,7 @@ impl Processes {
     }
 
     /// How the program is started.
-    pub(super) fn launch(mut self, program: &Program) -> Result<Launch<'_>, ScriptError> {
+    pub(super) fn launch(mut self, program: &Program) -> Result<ScriptLaunch<'_>, ScriptError> {
         let words = program.words.as_slice();
         if words.first().is_none_or(|word| base_name(word) != "srun") {
             return self.once(program);
@@ -128,7 +128,7 @@ impl Processes {
         }
         let (keys, rounded) = self.keys();
         notes.extend(rounded.map(|text| ScriptNote { line: program.line, text }));
-        Ok(Launch { keys, words, notes })
+        Ok(ScriptLaunch { keys, words, notes })
     }
 
     fn take_from_srun(
@@ -170,7 +170,7 @@ impl Processes {
     }
 
     /// A program that the script starts once, whatever the number of tasks.
-    fn once(self, program: &Program) -> Result<Launch<'_>, ScriptError> {
+    fn once(self, program: &Program) -> Result<ScriptLaunch<'_>, ScriptError> {
         let nodes = self.nodes.unwrap_or(1);
         let tasks = self.tasks.or(self.tasks_per_node.map(|own| own.saturating_mul(nodes)));
         let tasks = tasks.unwrap_or(1);
@@ -190,7 +190,7 @@ impl Processes {
             "the script starts this once: the processors of its {tasks} tasks are `cpus_per_task`"
         );
         let note = (tasks > 1).then_some(ScriptNote { line: program.line, text });
-        Ok(Launch { keys, words: &program.words, notes: note.into_iter().collect() })
+        Ok(ScriptLaunch { keys, words: &program.words, notes: note.into_iter().collect() })
     }
 }
 

@@ -30,7 +30,7 @@ const MOST: u64 = 10_000;
 
 /// The parts of the file.
 #[derive(Debug, Default)]
-struct Draft {
+struct ScriptDraft {
     name: Option<String>,
     executor: Vec<String>,
     options: Vec<String>,
@@ -45,7 +45,7 @@ struct Draft {
 /// Turns a script. `file` is its name, for people.
 pub fn turned(script: &JobScript<'_>, file: &str) -> Result<Turned, ScriptError> {
     let program = program(script)?;
-    let mut draft = Draft::default();
+    let mut draft = ScriptDraft::default();
     for own in directives(script.text) {
         draft.directive(&own);
     }
@@ -76,7 +76,7 @@ pub fn turned(script: &JobScript<'_>, file: &str) -> Result<Turned, ScriptError>
     Ok(Turned { toml, notes: draft.notes })
 }
 
-impl Draft {
+impl ScriptDraft {
     fn note(&mut self, line: usize, text: String) {
         self.notes.push(ScriptNote { line, text });
     }

@@ -8,7 +8,7 @@ use ignore::WalkBuilder;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use ignore::overrides::{Override, OverrideBuilder};
 
-use super::FoundFile;
+use super::PackagedFile;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::PackageKeys;
 use crate::git;
@@ -19,9 +19,9 @@ pub(super) const IGNORE_FILE: &str = ".nemoignore";
 
 /// The patterns of `package.include`.
 #[derive(Debug)]
-pub(super) struct Patterns(Option<Override>);
+pub(super) struct IncludePatterns(Option<Override>);
 
-impl Patterns {
+impl IncludePatterns {
     pub(super) fn new(root: &Path, patterns: &[String]) -> Result<Self, CommandError> {
         if patterns.is_empty() {
             return Ok(Self(None));
@@ -44,11 +44,11 @@ impl Patterns {
 pub(super) fn unmatched(
     root: &Path,
     patterns: &[String],
-    files: &[FoundFile],
+    files: &[PackagedFile],
 ) -> Result<Vec<String>, CommandError> {
     let mut unmatched = Vec::new();
     for pattern in patterns.iter().filter(|pattern| !pattern.starts_with('!')) {
-        let own = Patterns::new(root, std::slice::from_ref(pattern))?;
+        let own = IncludePatterns::new(root, std::slice::from_ref(pattern))?;
         if !files.iter().any(|file| own.names(&file.path)) {
             unmatched.push(pattern.clone());
         }
@@ -66,8 +66,8 @@ pub(super) fn by_git(
     root: &Path,
     home: &Home,
     keys: &PackageKeys,
-    include: &Patterns,
-) -> Result<Vec<FoundFile>, CommandError> {
+    include: &IncludePatterns,
+) -> Result<Vec<PackagedFile>, CommandError> {
     let own_home = own_home(home);
     let listed = git::files(root, keys.submodules)?;
     let ignored = IgnoreFiles::of(root, &listed);
@@ -83,8 +83,8 @@ pub(super) fn by_git(
 pub(super) fn all(
     root: &Path,
     home: &Home,
-    include: &Patterns,
-) -> Result<Vec<FoundFile>, CommandError> {
+    include: &IncludePatterns,
+) -> Result<Vec<PackagedFile>, CommandError> {
     let mut walk = walk(root, home);
     walk.add_custom_ignore_filename(IGNORE_FILE);
     let mut files = found(root, paths(&walk, root)?)?;
@@ -93,7 +93,11 @@ pub(super) fn all(
 }
 
 /// What the patterns name, though git or `.nemoignore` leaves it out.
-fn included(root: &Path, home: &Home, include: &Patterns) -> Result<Vec<FoundFile>, CommandError> {
+fn included(
+    root: &Path,
+    home: &Home,
+    include: &IncludePatterns,
+) -> Result<Vec<PackagedFile>, CommandError> {
     if include.0.is_none() {
         return Ok(Vec::new());
     }
@@ -136,7 +140,7 @@ fn paths(walk: &WalkBuilder, root: &Path) -> Result<Vec<PathBuf>, CommandError> 
 fn found(
     root: &Path,
     paths: impl IntoIterator<Item = PathBuf>,
-) -> Result<Vec<FoundFile>, CommandError> {
+) -> Result<Vec<PackagedFile>, CommandError> {
     let mut files = Vec::new();
     for path in paths {
         let whole = root.join(&path);
@@ -146,9 +150,9 @@ fn found(
             found => found.at("read", &whole)?,
         };
         if found.is_symlink() {
-            files.push(FoundFile { path, bytes: 0 });
+            files.push(PackagedFile { path, bytes: 0 });
         } else if found.is_file() {
-            files.push(FoundFile { path, bytes: found.len() });
+            files.push(PackagedFile { path, bytes: found.len() });
         }
     }
     Ok(files)

@@ -29,7 +29,7 @@ pub struct Survey {
     source: PathBuf,
     root: PathBuf,
     folder: PathBuf,
-    files: Vec<FoundFile>,
+    files: Vec<PackagedFile>,
     /// The folders of a trial that are its own and no links.
     own: Vec<PathBuf>,
     /// What programs write: it is neither shipped nor linked.
@@ -42,14 +42,14 @@ pub struct Survey {
     changes: Vec<PathBuf>,
     /// The commit's files, taken out of git.
     _staged: Option<tempfile::TempDir>,
-    include: choose::Patterns,
+    include: choose::IncludePatterns,
     /// Those of `package.include` that name no file.
     unmatched: Vec<String>,
 }
 
 /// A file that is shipped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct FoundFile {
+struct PackagedFile {
     /// Relative to the root.
     path: PathBuf,
     bytes: u64,
@@ -79,7 +79,7 @@ pub fn survey(home: &Home, experiment: &Experiment) -> Result<Option<Survey>, Co
     let root = workdir.join(&keys.root);
     let root = root.canonicalize().at("find", &root)?;
     let folder = workdir.strip_prefix(&root).unwrap_or(Path::new("")).to_owned();
-    let include = choose::Patterns::new(&root, &keys.include)?;
+    let include = choose::IncludePatterns::new(&root, &keys.include)?;
     let staged = match (from, keys.dirty) {
         (PackageSource::Git, Dirty::Ignore) => Some(git::staged_commit(&root, keys.submodules)?),
         _ => None,
@@ -201,8 +201,7 @@ impl Survey {
     /// What would be shipped, file by file, for programs.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let file =
-            |file: &FoundFile| json!({ "path": file.path.to_string_lossy(), "bytes": file.bytes });
+        let file = |file: &PackagedFile| json!({ "path": file.path.to_string_lossy(), "bytes": file.bytes });
         json!({
             "files": self.files.iter().map(file).collect::<Vec<_>>(),
             "bytes": self.files.iter().map(|file| file.bytes).sum::<u64>(),
@@ -256,12 +255,12 @@ fn not_committed(root: &Path, changes: &[PathBuf]) -> CommandError {
         .hinted("commit them, or ship them too: `--set package.dirty=include`")
 }
 
-fn require_room(root: &Path, files: &[FoundFile], limit: u64) -> Result<(), CommandError> {
+fn require_room(root: &Path, files: &[PackagedFile], limit: u64) -> Result<(), CommandError> {
     let size: u64 = files.iter().map(|file| file.bytes).sum();
     if size <= limit {
         return Ok(());
     }
-    let mut largest: Vec<&FoundFile> = files.iter().collect();
+    let mut largest: Vec<&PackagedFile> = files.iter().collect();
     largest.sort_by_key(|file| std::cmp::Reverse(file.bytes));
     let largest: Vec<String> = largest
         .iter()

@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use glob::Pattern;
 
-use super::FoundFile;
+use super::PackagedFile;
 use crate::error::{CommandError, IoResultExt};
 use crate::experiment::Experiment;
 
@@ -21,7 +21,7 @@ pub(super) struct OwnPaths {
 
 /// What a path is to a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
+enum PathRole {
     /// The program writes it: nobody else's is there.
     Own,
     /// Something of the trial's own lies below it.
@@ -41,11 +41,11 @@ impl OwnPaths {
         }
     }
 
-    fn role(&self, path: &Path) -> Role {
+    fn role(&self, path: &Path) -> PathRole {
         let roles = self.written.iter().map(|pattern| role_by(pattern, path));
         let is_on_the_way = self.folder.starts_with(path);
-        let above = if is_on_the_way { Role::Above } else { Role::Other };
-        roles.chain([above]).find(|role| *role != Role::Other).unwrap_or(Role::Other)
+        let above = if is_on_the_way { PathRole::Above } else { PathRole::Other };
+        roles.chain([above]).find(|role| *role != PathRole::Other).unwrap_or(PathRole::Other)
     }
 }
 
@@ -73,19 +73,19 @@ fn without_placeholders(name: &str) -> String {
     text + rest
 }
 
-fn role_by(pattern: &[Pattern], path: &Path) -> Role {
+fn role_by(pattern: &[Pattern], path: &Path) -> PathRole {
     let mut names = path.components();
     for part in pattern {
         if part.as_str() == "**" {
-            return Role::Own;
+            return PathRole::Own;
         }
         match names.next() {
-            None => return Role::Above,
+            None => return PathRole::Above,
             Some(name) if part.matches(&name.as_os_str().to_string_lossy()) => {}
-            Some(_) => return Role::Other,
+            Some(_) => return PathRole::Other,
         }
     }
-    Role::Own
+    PathRole::Own
 }
 
 /// What a working folder has beside the package's files.
@@ -186,7 +186,7 @@ pub(super) fn is_shared_file(path: &Path) -> bool {
 pub(super) fn find(
     root: &Path,
     own: &OwnPaths,
-    files: &[FoundFile],
+    files: &[PackagedFile],
 ) -> Result<Beside, CommandError> {
     let mut shipped: BTreeSet<&Path> = BTreeSet::new();
     for file in files {
@@ -204,13 +204,15 @@ pub(super) fn find(
             match own.role(&path) {
                 _ if entry.file_name() == ".git" => {}
                 _ if is_folder && shipped.contains(path.as_path()) => beside.own.push(path),
-                Role::Above if is_folder => beside.own.push(path),
+                PathRole::Above if is_folder => beside.own.push(path),
                 _ if shipped.contains(path.as_path()) => {}
-                Role::Own => {}
-                Role::Above | Role::Other if is_output(&entry.file_name(), &entry.path()) => {
+                PathRole::Own => {}
+                PathRole::Above | PathRole::Other
+                    if is_output(&entry.file_name(), &entry.path()) =>
+                {
                     beside.left_out.push(path);
                 }
-                Role::Above | Role::Other => beside.linked.push(path),
+                PathRole::Above | PathRole::Other => beside.linked.push(path),
             }
         }
     }
@@ -232,14 +234,14 @@ mod tests {
             written: texts.iter().map(|text| patterns(Path::new(text))).collect(),
         };
         let check = |path: &str, role| assert_eq!(own.role(Path::new(path)), role, "{path}");
-        check("sub", Role::Above);
-        check("sub/out", Role::Above);
-        check("sub/out/ckpt7.pt", Role::Own);
-        check("sub/out/log.txt", Role::Other);
-        check("sub/runs/a/b", Role::Own);
-        check("sub/snapshot.pt", Role::Own);
-        check("sub/run_3/x", Role::Own);
-        check("data", Role::Other);
+        check("sub", PathRole::Above);
+        check("sub/out", PathRole::Above);
+        check("sub/out/ckpt7.pt", PathRole::Own);
+        check("sub/out/log.txt", PathRole::Other);
+        check("sub/runs/a/b", PathRole::Own);
+        check("sub/snapshot.pt", PathRole::Own);
+        check("sub/run_3/x", PathRole::Own);
+        check("data", PathRole::Other);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use nemo_core::package::{
 use nemo_core::{claim, durable};
 
 use super::secrets::{self, Secret};
-use super::{FoundFile, Survey, choose};
+use super::{PackagedFile, Survey, choose};
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::parallel::map_chunks;
 use crate::store::{Draft, Home};
@@ -88,7 +88,7 @@ type LookedAt = Result<PackageEntry, Secret>;
 pub(super) fn entries(survey: &Survey) -> Result<Vec<PackageEntry>, CommandError> {
     let files = &survey.files;
     let parts = files.chunks(files.len().div_ceil(THREADS).max(1));
-    let read = |part: &[FoundFile]| -> Result<Vec<LookedAt>, CommandError> {
+    let read = |part: &[PackagedFile]| -> Result<Vec<LookedAt>, CommandError> {
         part.iter().map(|file| entry(survey, &file.path)).collect()
     };
     let parts: Result<Vec<_>, CommandError> = map_chunks(parts, read).into_iter().collect();
@@ -151,7 +151,7 @@ fn below(path: &Path) -> Option<PathBuf> {
 }
 
 /// Whether a path is one of the files, or a folder of them. They are sorted.
-fn is_shipped(files: &[FoundFile], path: &Path) -> bool {
+fn is_shipped(files: &[PackagedFile], path: &Path) -> bool {
     let at = files.partition_point(|file| *file.path < *path);
     files.get(at).is_some_and(|file| file.path.starts_with(path))
 }
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_link_is_kept_where_its_target_is_shipped() {
-        let file = |path: &str| FoundFile { path: path.into(), bytes: 0 };
+        let file = |path: &str| PackagedFile { path: path.into(), bytes: 0 };
         let files = ["a/b", "a-b", "c/d/e"].map(file);
         let check = |path: &str, expected: bool| {
             let found = below(Path::new(path)).is_some_and(|path| is_shipped(&files, &path));

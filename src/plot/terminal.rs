@@ -26,7 +26,7 @@ pub struct Canvas {
 }
 
 /// The inside of a chart, character by character.
-struct Field {
+struct CharGrid {
     columns: usize,
     rows: usize,
     /// Dots in a character, to the right and down.
@@ -69,10 +69,15 @@ pub fn terminal(chart: &Chart, canvas: &Canvas) -> String {
     lines.join("\n")
 }
 
-fn field(chart: &Chart, canvas: &Canvas, size: (usize, usize), scales: (&Scale, &Scale)) -> Field {
+fn field(
+    chart: &Chart,
+    canvas: &Canvas,
+    size: (usize, usize),
+    scales: (&Scale, &Scale),
+) -> CharGrid {
     let fineness = if is_braille(chart, canvas) { (2, 4) } else { (1, 1) };
     let cells = vec![None; size.0 * size.1];
-    let mut field = Field { columns: size.0, rows: size.1, fineness, cells };
+    let mut field = CharGrid { columns: size.0, rows: size.1, fineness, cells };
     // The first of the legend is on top.
     for (place, series) in chart.series.iter().enumerate().rev() {
         field.draw(series, place, chart.style, scales);
@@ -85,7 +90,7 @@ fn is_braille(chart: &Chart, canvas: &Canvas) -> bool {
     canvas.unicode && chart.style == Style::Curves && (canvas.colour || chart.series.len() < 2)
 }
 
-impl Field {
+impl CharGrid {
     fn draw(&mut self, series: &Series, place: usize, style: Style, (x, y): (&Scale, &Scale)) {
         let (right, down) = self.last_dot();
         let mut before: Option<(usize, usize)> = None;

@@ -3,7 +3,7 @@
 use nemo_core::rundir::MetricsLine;
 
 use super::run_record::{RehearsedAttempt, RehearsedRun};
-use super::series::{Series, SeriesTolerance};
+use super::series::{RunSeries, SeriesTolerance};
 
 /// A resume, as it lies in the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,11 +17,11 @@ pub struct ResumePosition {
 /// A run's record beside the undisturbed one, and its resumes in it.
 #[must_use]
 pub fn align(
-    expected: &Series,
+    expected: &RunSeries,
     run: &RehearsedRun,
     slack: &SeriesTolerance,
-) -> (Series, Vec<ResumePosition>) {
-    let own = Series::new(&run.lines);
+) -> (RunSeries, Vec<ResumePosition>) {
+    let own = RunSeries::new(&run.lines);
     if !own.has_steps && !expected.has_steps {
         return by_order(expected, run, slack);
     }
@@ -31,11 +31,11 @@ pub fn align(
 
 /// A resume cuts the record to what it held when the checkpoint was complete: the reports after it follow on that.
 fn by_order(
-    expected: &Series,
+    expected: &RunSeries,
     run: &RehearsedRun,
     slack: &SeriesTolerance,
-) -> (Series, Vec<ResumePosition>) {
-    let (mut series, mut resumes) = (Series::default(), Vec::new());
+) -> (RunSeries, Vec<ResumePosition>) {
+    let (mut series, mut resumes) = (RunSeries::default(), Vec::new());
     let mut next = 1;
     let mut before = None;
     for attempt in &run.attempts {
@@ -75,7 +75,12 @@ fn begins(next: u64, left: Option<u64>) -> Vec<u64> {
 }
 
 /// The place from which most reports are those of the undisturbed run.
-fn best(expected: &Series, lines: &[&MetricsLine], begins: &[u64], slack: &SeriesTolerance) -> u64 {
+fn best(
+    expected: &RunSeries,
+    lines: &[&MetricsLine],
+    begins: &[u64],
+    slack: &SeriesTolerance,
+) -> u64 {
     // Of equals the last counts, by definition of `max_by_key`.
     begins
         .iter()
@@ -87,7 +92,7 @@ fn best(expected: &Series, lines: &[&MetricsLine], begins: &[u64], slack: &Serie
 
 /// How many reports, from the first on, are those of the undisturbed run when they begin there.
 fn agreeing(
-    expected: &Series,
+    expected: &RunSeries,
     lines: &[&MetricsLine],
     begin: u64,
     slack: &SeriesTolerance,
@@ -118,8 +123,8 @@ mod tests {
         values.iter().map(|value| line(attempt, f64::from(*value))).collect()
     }
 
-    fn undisturbed() -> Series {
-        Series::new(&lines(0, &[1, 2, 3, 4, 5, 6, 7, 8]))
+    fn undisturbed() -> RunSeries {
+        RunSeries::new(&lines(0, &[1, 2, 3, 4, 5, 6, 7, 8]))
     }
 
     /// A run that went on from `step-4`: what it printed first, what of it is in the record, and what came then.

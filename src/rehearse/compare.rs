@@ -11,12 +11,12 @@ use super::compare_files::{self, PassedOver, TreeDifference};
 use super::file_names::NamePatterns;
 use super::inventory;
 use super::run_record::RehearsedRun;
-use super::series::{self, Series, SeriesDifference};
+use super::series::{self, RunSeries, SeriesDifference};
 use super::tolerance::{self, TreeTolerance};
 
 /// How a run differs from the undisturbed one.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Comparison {
+pub struct RunComparison {
     /// The record.
     pub series: SeriesDifference,
     /// Steps that are twice in the record, and once in the undisturbed one.
@@ -35,7 +35,7 @@ pub struct Comparison {
     pub held: BTreeSet<String>,
 }
 
-impl Comparison {
+impl RunComparison {
     /// By what its reports are told apart.
     #[must_use]
     pub fn unit(&self) -> &'static str {
@@ -82,8 +82,8 @@ pub struct Tolerance {
 impl Tolerance {
     /// What two undisturbed runs differ in.
     #[must_use]
-    pub fn new(undisturbed: &Comparison, expected: &RehearsedRun, found: &RehearsedRun) -> Self {
-        let (expected, found) = (Series::new(&expected.lines), Series::new(&found.lines));
+    pub fn new(undisturbed: &RunComparison, expected: &RehearsedRun, found: &RehearsedRun) -> Self {
+        let (expected, found) = (RunSeries::new(&expected.lines), RunSeries::new(&found.lines));
         let mut metrics = series::SeriesTolerance::new();
         for (step, point) in &expected.points {
             let Some(other) = found.points.get(step) else { continue };
@@ -116,8 +116,8 @@ pub fn compare(
     (found, theirs): (&RehearsedRun, &TrialDir),
     slack: &Tolerance,
     ignored: &NamePatterns,
-) -> io::Result<Comparison> {
-    let a = Series::new(&expected.lines);
+) -> io::Result<RunComparison> {
+    let a = RunSeries::new(&expected.lines);
     let (b, resumes) = align::align(&a, found, &slack.metrics);
     let passed = |is_left_out| PassedOver { is_left_out, ignored };
     let (checkpoint, result) = (passed(&is_manifest), passed(&is_harness_own));
@@ -128,7 +128,7 @@ pub fn compare(
         checkpoints.push((step, difference));
     }
     let held = resumes.first().map(|first| inventory::names(&theirs.checkpoint(first.step)));
-    Ok(Comparison {
+    Ok(RunComparison {
         series: series::compare(&a, &b, &slack.metrics),
         // What is told twice undisturbed, such as the last value once more, is the program's way.
         doubled: b.doubled.difference(&a.doubled).copied().collect(),

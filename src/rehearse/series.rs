@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 /// A run's record: the values of each step, in order. Reports without a step are counted instead, from 1.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Series {
+pub struct RunSeries {
     /// Values by step; of a step that is there twice, the first.
     pub points: BTreeMap<u64, Map<String, Value>>,
     /// The steps that are there more than once for one of the metrics.
@@ -17,7 +17,7 @@ pub struct Series {
     pub has_steps: bool,
 }
 
-impl Series {
+impl RunSeries {
     /// Reads a record. Where no report has a step, the reports are numbered.
     #[must_use]
     pub fn new(lines: &[MetricsLine]) -> Self {
@@ -93,7 +93,11 @@ pub type SeriesTolerance = BTreeMap<String, f64>;
 
 /// Compares a record with the undisturbed one.
 #[must_use]
-pub fn compare(expected: &Series, found: &Series, slack: &SeriesTolerance) -> SeriesDifference {
+pub fn compare(
+    expected: &RunSeries,
+    found: &RunSeries,
+    slack: &SeriesTolerance,
+) -> SeriesDifference {
     let mut difference = SeriesDifference {
         missing: only_in(expected, found),
         added: only_in(found, expected),
@@ -127,7 +131,7 @@ fn is_within(point: &PointDifference, slack: &SeriesTolerance) -> bool {
 }
 
 /// Where reports are counted, only their number may be another: see `align`.
-fn only_in(own: &Series, other: &Series) -> Vec<u64> {
+fn only_in(own: &RunSeries, other: &RunSeries) -> Vec<u64> {
     let last = other.points.last_key_value().map(|(step, _)| *step);
     let steps = own.points.keys().copied().filter(|step| !other.points.contains_key(step));
     steps.filter(|step| own.has_steps || Some(*step) > last).collect()
@@ -139,7 +143,12 @@ const ENOUGH: usize = 3;
 const FURTHEST: i64 = 2;
 
 /// Whether the rest of the record is that of other steps.
-fn shift(expected: &Series, found: &Series, from: u64, slack: &SeriesTolerance) -> Option<i64> {
+fn shift(
+    expected: &RunSeries,
+    found: &RunSeries,
+    from: u64,
+    slack: &SeriesTolerance,
+) -> Option<i64> {
     let fits = |by: i64| {
         let mut equal = 0;
         for (step, point) in found.points.range(from..) {
@@ -169,7 +178,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn series(values: &[(u64, f64)]) -> Series {
+    fn series(values: &[(u64, f64)]) -> RunSeries {
         let line = |&(step, loss): &(u64, f64)| MetricsLine {
             step: Some(step),
             attempt: 0,
@@ -177,7 +186,7 @@ mod tests {
             values: json!({ "loss": loss }).as_object().unwrap().clone(),
             validation: false,
         };
-        Series::new(&values.iter().map(line).collect::<Vec<_>>())
+        RunSeries::new(&values.iter().map(line).collect::<Vec<_>>())
     }
 
     fn of(f: impl Fn(u64) -> f64) -> Vec<(u64, f64)> {

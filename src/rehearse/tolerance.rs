@@ -7,7 +7,7 @@ use super::file_names;
 
 /// By how much a part may differ.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Room {
+pub enum AllowedDifference {
     /// It is not compared.
     Any,
     /// Each number, by so much.
@@ -16,7 +16,7 @@ pub enum Room {
     Header(u64),
 }
 
-impl Room {
+impl AllowedDifference {
     /// The room for both.
     #[must_use]
     pub fn wider(self, other: Self) -> Self {
@@ -29,7 +29,7 @@ impl Room {
 }
 
 /// By how much each part of each file may differ, by the shape of its name: as two undisturbed runs do.
-pub type TreeTolerance = BTreeMap<(String, String), Room>;
+pub type TreeTolerance = BTreeMap<(String, String), AllowedDifference>;
 
 /// What two undisturbed runs differ in, with room for chance: ten times as much.
 #[must_use]
@@ -47,14 +47,14 @@ fn key(own: &FileDifference) -> (String, String) {
     (file_names::shape(&own.path), own.part.clone())
 }
 
-fn tolerance(own: &FileDifference) -> Room {
+fn tolerance(own: &FileDifference) -> AllowedDifference {
     match own.how {
         // A clock goes on while a trial is requeued.
-        How::Numbers { .. } if file_names::is_clock(&own.part) => Room::Any,
-        How::Numbers { largest, .. } => Room::Numbers(largest * 10.0),
+        How::Numbers { .. } if file_names::is_clock(&own.part) => AllowedDifference::Any,
+        How::Numbers { largest, .. } => AllowedDifference::Numbers(largest * 10.0),
         // The next host's name may be a little longer.
-        How::Bytes { until: Some(until), .. } => Room::Header(until + 256),
-        How::Missing | How::Added | How::Bytes { until: None, .. } => Room::Any,
+        How::Bytes { until: Some(until), .. } => AllowedDifference::Header(until + 256),
+        How::Missing | How::Added | How::Bytes { until: None, .. } => AllowedDifference::Any,
     }
 }
 
@@ -63,9 +63,11 @@ fn tolerance(own: &FileDifference) -> Room {
 pub fn is_within(own: &FileDifference, slack: &TreeTolerance) -> bool {
     let room = slack.get(&key(own));
     match (room, &own.how) {
-        (Some(Room::Any), _) => true,
-        (Some(Room::Numbers(room)), How::Numbers { largest, .. }) => largest <= room,
-        (Some(Room::Header(room)), How::Bytes { until: Some(until), .. }) => until <= room,
+        (Some(AllowedDifference::Any), _) => true,
+        (Some(AllowedDifference::Numbers(room)), How::Numbers { largest, .. }) => largest <= room,
+        (Some(AllowedDifference::Header(room)), How::Bytes { until: Some(until), .. }) => {
+            until <= room
+        }
         _ => false,
     }
 }

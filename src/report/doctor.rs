@@ -2,12 +2,12 @@
 
 use super::fit::hang;
 use super::{INDENT, Page};
-use crate::doctor::{Finding, Level, Promise};
+use crate::doctor::{CheckResult, Level, Promise};
 use crate::humanize::count;
 
 /// All findings, the promises, and a line that sums up.
 #[must_use]
-pub fn doctor_text(findings: &[Finding], promises: &[Promise], page: &Page) -> String {
+pub fn doctor_text(findings: &[CheckResult], promises: &[Promise], page: &Page) -> String {
     let mut parts: Vec<String> = Vec::new();
     for level in [Level::Ok, Level::Advice, Level::Problem] {
         let of_level = findings.iter().filter(|finding| finding.level == level);
@@ -23,7 +23,7 @@ pub fn doctor_text(findings: &[Finding], promises: &[Promise], page: &Page) -> S
     parts.join("\n")
 }
 
-fn text(finding: &Finding, page: &Page) -> String {
+fn text(finding: &CheckResult, page: &Page) -> String {
     let mark = match finding.level {
         Level::Ok => "ok",
         Level::Advice => "advice",
@@ -57,7 +57,7 @@ fn promise_text(promise: &Promise, page: &Page) -> String {
     line.lines().map(|line| format!("{:INDENT$}{line}", "")).collect::<Vec<_>>().join("\n")
 }
 
-fn summary(findings: &[Finding]) -> String {
+fn summary(findings: &[CheckResult]) -> String {
     let of = |level| findings.iter().filter(|finding| finding.level == level).count();
     match (of(Level::Problem), of(Level::Advice)) {
         (0, 0) => "All is well.".to_owned(),

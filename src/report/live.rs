@@ -140,7 +140,7 @@ fn warnings(status: &Status, page: &Page) -> Vec<String> {
 
 /// What is new since the last look, for a file, a pipe or a program.
 #[derive(Debug, Default)]
-pub struct Changes {
+pub struct StatusChanges {
     known: BTreeMap<(String, u32), (State, usize)>,
     warnings: Vec<String>,
     state: Option<State>,
@@ -148,7 +148,7 @@ pub struct Changes {
 
 /// One thing that is new.
 #[derive(Debug)]
-pub enum Change<'a> {
+pub enum StatusChange<'a> {
     /// A warning that was not there.
     Warning(String),
     /// A warning that holds no more.
@@ -157,13 +157,13 @@ pub enum Change<'a> {
     Trial(&'a str, &'a TrialStatus),
 }
 
-impl Changes {
+impl StatusChanges {
     /// What is new of the warnings and of the trials. A trial that waits from the beginning is no news.
-    pub fn next<'a>(&mut self, status: &'a Status) -> Vec<Change<'a>> {
+    pub fn next<'a>(&mut self, status: &'a Status) -> Vec<StatusChange<'a>> {
         let new = status.warnings.iter().filter(|text| !self.warnings.contains(text)).cloned();
         let over = self.warnings.iter().filter(|text| !status.warnings.contains(text)).cloned();
-        let mut changes: Vec<Change<'_>> = new.map(Change::Warning).collect();
-        changes.extend(over.map(Change::WarningOver));
+        let mut changes: Vec<StatusChange<'_>> = new.map(StatusChange::Warning).collect();
+        changes.extend(over.map(StatusChange::WarningOver));
         self.warnings.clone_from(&status.warnings);
         for task in &status.tasks {
             for trial in &task.trials {
@@ -174,7 +174,7 @@ impl Changes {
                     |before: (State, usize)| before.0 == now.0 && before.1.max(1) == now.1.max(1);
                 let is_news = before.map_or(trial.state != State::Pending, |before| !alike(before));
                 if is_news {
-                    changes.push(Change::Trial(&task.name, trial));
+                    changes.push(StatusChange::Trial(&task.name, trial));
                 }
             }
         }
@@ -187,7 +187,7 @@ impl Changes {
     }
 }
 
-impl Change<'_> {
+impl StatusChange<'_> {
     /// As people read it.
     #[must_use]
     pub fn line(&self) -> String {
@@ -245,13 +245,13 @@ mod tests {
     use super::*;
     use crate::status::{sample_status, sample_task, sample_trial};
 
-    fn lines(changes: &mut Changes, status: &Status) -> Vec<String> {
-        changes.next(status).iter().map(Change::line).collect()
+    fn lines(changes: &mut StatusChanges, status: &Status) -> Vec<String> {
+        changes.next(status).iter().map(StatusChange::line).collect()
     }
 
     #[test]
     fn only_what_is_new_is_told() {
-        let mut changes = Changes::default();
+        let mut changes = StatusChanges::default();
         let mut status = sample_status(
             State::Running,
             vec![sample_task(

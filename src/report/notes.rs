@@ -3,11 +3,11 @@
 use serde_json::Value;
 
 use super::escape::escape_line;
-use crate::labels::{BeforeAndAfter, Change};
+use crate::labels::{BeforeAndAfter, NoteChange};
 
 /// One line for each thing that changed.
 #[must_use]
-pub fn change_text(change: &Change) -> String {
+pub fn change_text(change: &NoteChange) -> String {
     let mut lines = Vec::new();
     if let Some(BeforeAndAfter { before, after }) = &change.tags {
         let added = after.iter().filter(|tag| !before.contains(tag)).map(|tag| format!("+{tag}"));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::table::{cell, table, text};
 use crate::humanize::{count, duration};
 use crate::rehearse::advice::Advice;
-use crate::rehearse::compare::Comparison;
+use crate::rehearse::compare::RunComparison;
 use crate::rehearse::findings::{Finding, Reaction, Severity, is_safe, reaction};
 use crate::rehearse::rehearser::RehearsalOutcome;
 use crate::rehearse::run_record::{Injected, RehearsedAttempt, RehearsedRun, RunEnd};
@@ -45,7 +45,7 @@ fn headline(outcome: &RehearsalOutcome) -> String {
     format!("`{task}` is safe to be interrupted{but}.")
 }
 
-fn all_runs(outcome: &RehearsalOutcome) -> Vec<(&RehearsedRun, Option<&Comparison>)> {
+fn all_runs(outcome: &RehearsalOutcome) -> Vec<(&RehearsedRun, Option<&RunComparison>)> {
     let all = &outcome.rehearsal;
     let again = all.again.iter().map(|(run, own)| (run, Some(own)));
     let runs = all.runs.iter().map(|(run, own)| (run, Some(own)));
@@ -123,7 +123,7 @@ fn moment(attempt: &RehearsedAttempt, injected: Injected) -> String {
     }
 }
 
-fn seen(run: &RehearsedRun, comparison: Option<&Comparison>, baseline: &RehearsedRun) -> String {
+fn seen(run: &RehearsedRun, comparison: Option<&RunComparison>, baseline: &RehearsedRun) -> String {
     let mut parts = Vec::new();
     let saved = run.attempts.iter().filter_map(|attempt| match reaction(attempt, baseline)? {
         Reaction::Saved(step, _) | Reaction::WentOn(step, _) => attempt.save_seconds(step),
@@ -155,7 +155,7 @@ fn seen(run: &RehearsedRun, comparison: Option<&Comparison>, baseline: &Rehearse
     parts.join("; ")
 }
 
-fn compared(run: &RehearsedRun, comparison: Option<&Comparison>) -> String {
+fn compared(run: &RehearsedRun, comparison: Option<&RunComparison>) -> String {
     let Some(own) = comparison else {
         let until = run.steps().last().map(|step| format!("to step {step} "));
         return format!("{}in {}", until.unwrap_or_default(), seconds(run.seconds));
@@ -293,7 +293,7 @@ pub fn rehearsal_json(
 fn run_json(
     number: usize,
     run: &RehearsedRun,
-    own: Option<&Comparison>,
+    own: Option<&RunComparison>,
     outcome: &RehearsalOutcome,
 ) -> Value {
     let comparison = own.map(|own| {

@@ -16,7 +16,7 @@ use super::notes::{change_text, value};
 use crate::experiment::{ChangedKeys, ResolvedConfig};
 use crate::humanize::{age, bytes, count};
 use crate::journal::SettingChange;
-use crate::labels::{Change, Labels};
+use crate::labels::{Labels, NoteChange};
 use crate::slurm::IndexSet;
 use crate::store::ConfigFile;
 use crate::summary::ExperimentRow;
@@ -35,7 +35,7 @@ pub struct Shown<'a> {
     /// Tags, description and metadata after all notes.
     pub labels: &'a Labels,
     /// The notes, oldest first, and what each changed.
-    pub notes: &'a [(Note, Change)],
+    pub notes: &'a [(Note, NoteChange)],
     /// The submissions of trials.
     pub generations: &'a [ShownGeneration],
     /// The trials that were named: `task`, `trial`, `params`, `generation`, `set`, `config`, `dir`.
@@ -338,7 +338,7 @@ fn changes(shown: &Shown<'_>, page: &Page) -> Option<String> {
 }
 
 fn notes(shown: &Shown<'_>, page: &Page) -> Option<String> {
-    let one = |(note, change): &(Note, Change)| {
+    let one = |(note, change): &(Note, NoteChange)| {
         let scope = note.scope().to_string();
         let about =
             scope.strip_prefix('/').map_or_else(String::new, |scope| format!(" on {scope}"));

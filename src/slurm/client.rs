@@ -9,7 +9,7 @@ use super::environment::{FOR_QUESTIONS, is_for_questions, is_for_sbatch, is_for_
 use super::error::{SlurmError, notices};
 use super::id::JobId;
 use super::parse::account::{self, AccountRow};
-use super::parse::accounts::{self, Association, OwnJob, Qos};
+use super::parse::accounts::{self, Association, Qos, QueuedJob};
 use super::parse::config::{self, ClusterLimits};
 use super::parse::job::{self, JobDetail};
 use super::parse::node::{self, Node};
@@ -304,7 +304,7 @@ impl Client {
     }
 
     /// This user's jobs in the queue, each task of an array for itself.
-    pub fn own_jobs(&self) -> Result<Vec<OwnJob>, SlurmError> {
+    pub fn own_jobs(&self) -> Result<Vec<QueuedJob>, SlurmError> {
         let words = ["--noheader", "--me", "--array", "--format=%a|%q"];
         Ok(accounts::own_jobs(&self.words("squeue", &words)?.stdout))
     }

@@ -101,14 +101,14 @@ impl Call<'_> {
     }
 
     /// Starts it. At the user's limit of processes there may be room for it in a moment.
-    async fn started(&self, file: &Path) -> io::Result<Running> {
+    async fn started(&self, file: &Path) -> io::Result<SpawnedProgram> {
         for _ in 0..room::TRIES {
-            match Running::start(|stdout, stderr| self.command(file, stdout, stderr)) {
+            match SpawnedProgram::start(|stdout, stderr| self.command(file, stdout, stderr)) {
                 Err(error) if room::is_lacking(&error) => sleep(room::PAUSE).await,
                 started => return started,
             }
         }
-        Running::start(|stdout, stderr| self.command(file, stdout, stderr))
+        SpawnedProgram::start(|stdout, stderr| self.command(file, stdout, stderr))
     }
 
     fn command(&self, file: &Path, stdout: PipeWriter, stderr: PipeWriter) -> Command {
@@ -127,13 +127,13 @@ impl Call<'_> {
 }
 
 /// A program that was started.
-struct Running {
+struct SpawnedProgram {
     child: Child,
     stdout: Outlet,
     stderr: Outlet,
 }
 
-impl Running {
+impl SpawnedProgram {
     fn start(command: impl FnOnce(PipeWriter, PipeWriter) -> Command) -> io::Result<Self> {
         let (stdout, its_stdout) = Outlet::new()?;
         let (stderr, its_stderr) = Outlet::new()?;

@@ -26,7 +26,7 @@ pub enum Weight {
 
 /// An error in an output.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Finding {
+pub(super) struct FoundError {
     /// The line where it begins.
     pub(super) at: usize,
     /// The first line that is surely no part of it.
@@ -43,7 +43,7 @@ pub(super) struct Finding {
     pub(super) prefix: String,
 }
 
-impl Finding {
+impl FoundError {
     /// One that is a line, or a few.
     pub(super) fn line(at: usize, weight: Weight, message: &str) -> Self {
         let message = cut(message.trim(), LONGEST_MESSAGE);
@@ -70,7 +70,7 @@ impl Finding {
 
 /// The error that ended the program: the last of the surest. Of several processes, and of reports, the first. `blocks`:
 /// what a launcher says.
-pub(super) fn best(lines: &[String], blocks: &[Range<usize>]) -> Option<Finding> {
+pub(super) fn best(lines: &[String], blocks: &[Range<usize>]) -> Option<FoundError> {
     let (mut found, mut inside) = python::tracebacks(lines);
     found.extend(native::findings(lines, &inside));
     found.extend(launcher::findings(lines, blocks));
@@ -81,7 +81,7 @@ pub(super) fn best(lines: &[String], blocks: &[Range<usize>]) -> Option<Finding>
     let mut found = without_handled(found, lines, &inside);
     let surest = found.iter().map(|finding| finding.weight).max()?;
     found.retain(|finding| finding.weight == surest);
-    let is_first = |finding: &Finding| finding.is_one_of_many() || surest == Weight::Report;
+    let is_first = |finding: &FoundError| finding.is_one_of_many() || surest == Weight::Report;
     let first = found.iter().position(is_first);
     let last = found.len().checked_sub(1)?;
     Some(found.swap_remove(first.unwrap_or(last)))

@@ -1,6 +1,6 @@
 //! Errors that the program handled: it went on to work after them, so they are not what ended it.
 
-use super::finding::{Finding, Weight};
+use super::finding::{FoundError, Weight};
 use super::output::is_rule;
 
 /// So many ordinary lines show that the program went on. What launchers and trackers say at an end is shorter.
@@ -8,10 +8,10 @@ const LINES_OF_WORK: usize = 50;
 
 /// Leaves out the errors that the program handled. `inside`: the lines of tracebacks and of what launchers say.
 pub(super) fn without_handled(
-    mut found: Vec<Finding>,
+    mut found: Vec<FoundError>,
     lines: &[String],
     inside: &[bool],
-) -> Vec<Finding> {
+) -> Vec<FoundError> {
     if lines.iter().any(|line| is_of_several(line)) {
         return found; // lines of the other processes say nothing of the one that failed
     }
@@ -46,7 +46,7 @@ fn is_of_several(line: &str) -> bool {
 }
 
 /// Where several processes print into the same output, lines of the others say nothing of this one.
-fn has_gone_on(finding: &Finding, lines: &[String], ordinary: &[bool], end: usize) -> bool {
+fn has_gone_on(finding: &FoundError, lines: &[String], ordinary: &[bool], end: usize) -> bool {
     let places = finding.end..end;
     let own = places.filter(|at| ordinary[*at] && lines[*at].starts_with(&finding.prefix));
     own.take(LINES_OF_WORK).count() == LINES_OF_WORK

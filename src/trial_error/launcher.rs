@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::finding::{Finding, Weight};
+use super::finding::{FoundError, Weight};
 use super::output::{is_rule, paragraph};
 
 /// Open MPI draws lines of so many dashes.
@@ -42,13 +42,13 @@ pub(super) fn blocks(lines: &[String]) -> Vec<Range<usize>> {
 
 /// The errors that the blocks tell of. `MPI_ABORT` is no part: it is known by its line. Where the program went on below,
 /// a block was only a warning.
-pub(super) fn findings(lines: &[String], blocks: &[Range<usize>]) -> Vec<Finding> {
+pub(super) fn findings(lines: &[String], blocks: &[Range<usize>]) -> Vec<FoundError> {
     let last_own = last_own_line(lines, blocks);
     let at_end = blocks.iter().filter(|block| last_own.is_none_or(|at| at < block.start));
     at_end.filter_map(|block| finding(lines, block)).collect()
 }
 
-fn finding(lines: &[String], block: &Range<usize>) -> Option<Finding> {
+fn finding(lines: &[String], block: &Range<usize>) -> Option<FoundError> {
     let at = block.start + 1;
     let text = paragraph(lines, at);
     if text.starts_with("MPI_ABORT ") || WARNINGS.iter().any(|start| text.starts_with(start)) {
@@ -59,7 +59,7 @@ fn finding(lines: &[String], block: &Range<usize>) -> Option<Finding> {
         () if ENDS.iter().any(|end| text.contains(end)) => Weight::Report,
         () => Weight::Hint,
     };
-    Some(Finding::line(at, weight, &text))
+    Some(FoundError::line(at, weight, &text))
 }
 
 /// Whether a line tells only that a process ended.

@@ -17,7 +17,7 @@ use nemo_core::rundir::Cause;
 use serde::Serialize;
 
 use crate::status::{AttemptStatus, State, TrialStatus};
-use finding::Finding;
+use finding::FoundError;
 
 pub use finding::Weight;
 pub use nemo_core::error_class::ErrorClass;
@@ -67,7 +67,7 @@ fn without_numbers(text: &str) -> String {
 /// What was found in one output.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParsedOutput {
-    finding: Option<Finding>,
+    finding: Option<FoundError>,
     /// The last lines.
     lines: Vec<String>,
     /// The last one that is the program's own.
@@ -124,7 +124,7 @@ pub fn error_of(trial: &TrialStatus, printed: ParsedOutput) -> TrialError {
     let was_ended = trial.state == State::Timeout
         || matches!(last.and_then(|last| last.cause), Some(Cause::Hung | Cause::TimeLimit));
     // The program's own last word tells more than that a process ended.
-    let is_told = |it: &Finding| it.weight > Weight::Report || last_line.is_none();
+    let is_told = |it: &FoundError| it.weight > Weight::Report || last_line.is_none();
     let finding = finding.filter(|it| !was_ended && is_told(it));
     let reason = trial.reason.clone().or_else(|| last.and_then(|last| last.reason.clone()));
     let own_line = || error_class::of_texts(last_line.as_slice());

@@ -1,6 +1,6 @@
 //! Errors of Rust, C, C++, Fortran, Java, Node and Go programs, of MPI, of Slurm and of the kernel.
 
-use super::finding::{Finding, Weight};
+use super::finding::{FoundError, Weight};
 use super::python::is_consequence;
 
 /// A backtrace has at most so many lines.
@@ -8,16 +8,16 @@ const LONGEST_TRACE: usize = 200;
 
 /// Where in a line a marker stands.
 #[derive(Clone, Copy)]
-enum Place {
+enum MarkerPlace {
     Start,
     Anywhere,
 }
 
-use Place::{Anywhere, Start};
+use MarkerPlace::{Anywhere, Start};
 use Weight::{Cause, Consequence, Report};
 
 /// Lines that tell of an error by themselves. The first that fits counts.
-const MARKERS: &[(Place, &str, Weight)] = &[
+const MARKERS: &[(MarkerPlace, &str, Weight)] = &[
     (Anywhere, "Exited with exit code", Report),
     (Anywhere, "Detected 1 oom", Cause),
     (Anywhere, "oom_kill event", Cause),
@@ -81,12 +81,12 @@ const FATAL: [&str; 11] = [
 ];
 
 /// The errors outside of Python's tracebacks.
-pub(super) fn findings(lines: &[String], inside: &[bool]) -> Vec<Finding> {
+pub(super) fn findings(lines: &[String], inside: &[bool]) -> Vec<FoundError> {
     let places = (0..lines.len()).filter(|at| !inside[*at]);
     places.filter_map(|at| finding(lines, at)).collect()
 }
 
-fn finding(lines: &[String], at: usize) -> Option<Finding> {
+fn finding(lines: &[String], at: usize) -> Option<FoundError> {
     let with_trace = panic(lines, at)
         .or_else(|| faulthandler(lines, at))
         .or_else(|| terminate(lines, at))
@@ -95,9 +95,9 @@ fn finding(lines: &[String], at: usize) -> Option<Finding> {
     with_trace.or_else(|| marked(lines, at))
 }
 
-fn marked(lines: &[String], at: usize) -> Option<Finding> {
+fn marked(lines: &[String], at: usize) -> Option<FoundError> {
     let line = lines[at].trim();
-    let fits = |place: Place, text: &str| match place {
+    let fits = |place: MarkerPlace, text: &str| match place {
         Start => line.starts_with(text),
         Anywhere => line.contains(text),
     };
@@ -112,12 +112,12 @@ fn marked(lines: &[String], at: usize) -> Option<Finding> {
         "received by PID" => line.trim_start_matches("traceback : ").to_owned(),
         _ => line.to_owned(),
     };
-    let found = Finding::line(at, *weight, &message);
+    let found = FoundError::line(at, *weight, &message);
     Some(if FATAL.iter().any(|text| line.contains(text)) { found.fatal(lines) } else { found })
 }
 
 /// `thread 'main' panicked at src/main.rs:2:5:`, and the message on the next line; before 1.73 all on one.
-fn panic(lines: &[String], at: usize) -> Option<Finding> {
+fn panic(lines: &[String], at: usize) -> Option<FoundError> {
     let line = &lines[at];
     let start = line.find("thread '").filter(|_| line.contains("panicked at "))?;
     let (_, place) = line.split_once("panicked at ")?;
@@ -129,11 +129,11 @@ fn panic(lines: &[String], at: usize) -> Option<Finding> {
     };
     let is_part = |line: &str| !line.trim().is_empty();
     let trace = trace(lines, at, start, is_part);
-    Some(Finding::line(at, Weight::Cause, &message).with_traceback(&trace))
+    Some(FoundError::line(at, Weight::Cause, &message).with_traceback(&trace))
 }
 
 /// Python's own handler of signals.
-fn faulthandler(lines: &[String], at: usize) -> Option<Finding> {
+fn faulthandler(lines: &[String], at: usize) -> Option<FoundError> {
     let start = lines[at].find("Fatal Python error: ")?;
     let is_frame = |line: &str| {
         line.trim().is_empty()
@@ -143,22 +143,22 @@ fn faulthandler(lines: &[String], at: usize) -> Option<Finding> {
             || line.starts_with("Extension modules")
     };
     let trace = trace(lines, at, start, is_frame);
-    let found = Finding::line(at, Weight::Cause, &lines[at][start..]).with_traceback(&trace);
+    let found = FoundError::line(at, Weight::Cause, &lines[at][start..]).with_traceback(&trace);
     Some(found.fatal(lines))
 }
 
 /// `terminate called after throwing an instance of 'std::bad_alloc'`, and `what():` below.
-fn terminate(lines: &[String], at: usize) -> Option<Finding> {
+fn terminate(lines: &[String], at: usize) -> Option<FoundError> {
     let (_, thrown) = lines[at].split_once("terminate called after throwing an instance of ")?;
     let thrown = thrown.trim().trim_matches('\'');
     let what = lines.get(at + 1).and_then(|line| line.trim().strip_prefix("what():"));
     let message = what.map_or(thrown.to_owned(), |what| format!("{thrown}: {}", what.trim()));
     let weight = if is_consequence(thrown) { Weight::Consequence } else { Weight::Cause };
-    Some(Finding::line(at, weight, &message).fatal(lines))
+    Some(FoundError::line(at, weight, &message).fatal(lines))
 }
 
 /// `Exception in thread "main" …` of Java, `TypeError: …` of Node: frames begin with `at`.
-fn with_frames(lines: &[String], at: usize) -> Option<Finding> {
+fn with_frames(lines: &[String], at: usize) -> Option<FoundError> {
     let is_frame =
         |line: &str| line.trim_start().starts_with("at ") && line.starts_with([' ', '\t']);
     let begins = !is_frame(&lines[at]) && lines.get(at + 1).is_some_and(|line| is_frame(line));
@@ -175,16 +175,16 @@ fn with_frames(lines: &[String], at: usize) -> Option<Finding> {
         is_frame(line) || line.starts_with("Caused by") || line.trim().starts_with("... ")
     };
     let trace = trace(lines, at, 0, is_part);
-    Some(Finding::line(at, Weight::Cause, name).with_traceback(&trace))
+    Some(FoundError::line(at, Weight::Cause, name).with_traceback(&trace))
 }
 
 /// `panic: …` of Go, and the goroutine below.
-fn goroutine(lines: &[String], at: usize) -> Option<Finding> {
+fn goroutine(lines: &[String], at: usize) -> Option<FoundError> {
     lines[at].strip_prefix("panic: ")?;
     let mut next = lines.iter().skip(at + 1).take(4);
     next.any(|line| line.starts_with("goroutine ")).then_some(())?;
     let trace = trace(lines, at, 0, |line| !line.starts_with("exit status"));
-    let found = Finding::line(at, Weight::Cause, &lines[at]).with_traceback(&trace);
+    let found = FoundError::line(at, Weight::Cause, &lines[at]).with_traceback(&trace);
     Some(found.fatal(lines))
 }
 

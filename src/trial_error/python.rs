@@ -1,6 +1,6 @@
 //! Python's tracebacks: chained ones as one, exception groups, those of ranks and workers with a prefix before each line.
 
-use super::finding::{Finding, Weight};
+use super::finding::{FoundError, Weight};
 
 const HEADER: &str = "Traceback (most recent call last)";
 const GROUP: &str = "Exception Group Traceback (most recent call last)";
@@ -45,7 +45,7 @@ struct Block<'a> {
 }
 
 /// All tracebacks, and for each line whether it belongs to one.
-pub(super) fn tracebacks(lines: &[String]) -> (Vec<Finding>, Vec<bool>) {
+pub(super) fn tracebacks(lines: &[String]) -> (Vec<FoundError>, Vec<bool>) {
     let (mut found, mut inside) = (Vec::new(), vec![false; lines.len()]);
     let mut at = 0;
     while at < lines.len() {
@@ -56,7 +56,7 @@ pub(super) fn tracebacks(lines: &[String]) -> (Vec<Finding>, Vec<bool>) {
             inside[at..sure_end].fill(true);
             let is_ignored = at > 0 && lines[at - 1].contains("Exception ignored in");
             let finding = finding(at, &block, is_ignored);
-            found.extend(finding.map(|finding| Finding { end: sure_end, ..finding }));
+            found.extend(finding.map(|finding| FoundError { end: sure_end, ..finding }));
         }
         at = end;
     }
@@ -236,7 +236,7 @@ fn syntax_error(lines: &[String], at: usize) -> Option<Block<'_>> {
     })
 }
 
-fn finding(at: usize, block: &Block<'_>, is_ignored: bool) -> Option<Finding> {
+fn finding(at: usize, block: &Block<'_>, is_ignored: bool) -> Option<FoundError> {
     let is_group = block.lines.first().is_some_and(|line| line.contains(GROUP));
     let last = block.exceptions.last()?;
     let mut message = joined(if is_group { block.exceptions.first()? } else { last });
@@ -248,11 +248,11 @@ fn finding(at: usize, block: &Block<'_>, is_ignored: bool) -> Option<Finding> {
         () if is_consequence(&message) => Weight::Consequence,
         () => Weight::Cause,
     };
-    let found = Finding::line(at, weight, &message).with_traceback(&block.lines);
+    let found = FoundError::line(at, weight, &message).with_traceback(&block.lines);
     let texts = block.exceptions.iter().rev().map(|exception| exception.join(" "));
     let is_one_of_many = !block.prefix.trim().is_empty();
     let prefix = if is_one_of_many { block.prefix.to_owned() } else { String::new() };
-    Some(Finding { texts: texts.collect(), prefix, ..found })
+    Some(FoundError { texts: texts.collect(), prefix, ..found })
 }
 
 /// Whether it tells only that something else failed.

@@ -2,7 +2,7 @@
 //! lines that only speak of an error.
 
 use super::ErrorClass;
-use super::finding::{Finding, Weight};
+use super::finding::{FoundError, Weight};
 use super::launcher::is_report;
 use super::output::{joined, paragraph};
 use super::python::is_exception;
@@ -42,16 +42,16 @@ const CONDA: [&str; 5] = [
 const USAGE_ABOVE: usize = 40;
 
 /// The errors outside of Python's tracebacks.
-pub(super) fn findings(lines: &[String], inside: &[bool]) -> Vec<Finding> {
+pub(super) fn findings(lines: &[String], inside: &[bool]) -> Vec<FoundError> {
     let places = (0..lines.len()).filter(|at| !inside[*at] && !lines[*at].trim().is_empty());
     places.filter_map(|at| finding(lines, at)).collect()
 }
 
-fn finding(lines: &[String], at: usize) -> Option<Finding> {
+fn finding(lines: &[String], at: usize) -> Option<FoundError> {
     let line = lines[at].trim();
-    let cause = |text: &str| Some(Finding::line(at, Weight::Cause, text));
+    let cause = |text: &str| Some(FoundError::line(at, Weight::Cause, text));
     if let Some(weight) = signal(line) {
-        return Some(Finding::line(at, weight, line));
+        return Some(FoundError::line(at, weight, line));
     }
     if is_refused(line) || CONDA.iter().any(|start| line.starts_with(start)) {
         return cause(line);
@@ -68,14 +68,14 @@ fn finding(lines: &[String], at: usize) -> Option<Finding> {
     }
     if let Some(text) = boxed(lines, at) {
         let class = Some(ErrorClass::BadConfiguration);
-        return cause(text).map(|finding| Finding { class, ..finding });
+        return cause(text).map(|finding| FoundError { class, ..finding });
     }
     if is_wrong_use(lines, at) || line.starts_with("Could not override ") {
         let class = Some(ErrorClass::BadConfiguration);
-        return cause(&joined(lines, at, at + 1)).map(|finding| Finding { class, ..finding });
+        return cause(&joined(lines, at, at + 1)).map(|finding| FoundError { class, ..finding });
     }
     let is_hint = speaks_of_error(line) && !is_report(line);
-    is_hint.then(|| Finding::line(at, Weight::Hint, &joined(lines, at, at + 1)))
+    is_hint.then(|| FoundError::line(at, Weight::Hint, &joined(lines, at, at + 1)))
 }
 
 /// `Killed`, `job.sh: line 3: 712 Killed  ./train` or `srun: error: n1: task 0: Killed`.

@@ -33,7 +33,9 @@ fn limited(world: &World, limit: &str, arguments: &[&str]) -> Command {
 #[track_caller]
 fn assert_all_completed(world: &World) {
     let status = world.until("@", "the end", |status| {
-        !["pending", "running"].iter().any(|state| status["experiment"]["state"] == *state)
+        !["pending", "running", "preempted"]
+            .iter()
+            .any(|state| status["experiment"]["state"] == *state)
     });
     let other = states(&status, "t").iter().position(|state| state != "completed");
     assert_eq!(other, None, "{:#}", trials(&status, "t")[other.unwrap_or(0)]);

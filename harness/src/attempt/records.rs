@@ -5,7 +5,7 @@ use nemo_core::rundir::{AttemptEnd, AttemptStart};
 use crate::attempt::history::History;
 use crate::attempt::lease::LeaseHolder;
 use crate::attempt::outcome::AttemptReport;
-use crate::attempt::verdict::{AttemptVerdict, Budget, Exit, Facts};
+use crate::attempt::verdict::{AttemptFacts, AttemptVerdict, Exit, RestartBudget};
 use crate::job::context::SlurmJob;
 use crate::job::harness::Harness;
 use crate::monitor::failure_class;
@@ -65,10 +65,10 @@ pub(super) fn facts(
     last_line: Option<String>,
     seconds: f64,
     oom: bool,
-) -> Facts {
+) -> AttemptFacts {
     let spec = &harness.trial.spec;
     let code = if let Exit::Code(code) = report.exit { Some(code) } else { None };
-    Facts {
+    AttemptFacts {
         exit: report.exit.clone(),
         stop: report.stop,
         was_notified: report.was_notified,
@@ -86,9 +86,9 @@ pub(super) fn facts(
         progress: report.committed.is_some()
             || report.is_taken
             || report.notes.went_on > history.went_on,
-        crashes: Budget { used: history.crashes, limit: spec.restart.crashes },
-        hangs: Budget { used: history.hangs, limit: HANGS },
-        stuck: Budget { used: history.stuck, limit: spec.restart.no_progress },
+        crashes: RestartBudget { used: history.crashes, limit: spec.restart.crashes },
+        hangs: RestartBudget { used: history.hangs, limit: HANGS },
+        stuck: RestartBudget { used: history.stuck, limit: spec.restart.no_progress },
         #[expect(clippy::cast_precision_loss, reason = "unix seconds fit")]
         over: spec.deadline.is_some_and(|at| at as f64 <= unix_now()),
         summary: report.summary(seconds, last_line),

@@ -67,7 +67,7 @@ impl fmt::Display for Exit {
 /// The facts for the decision.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "facts that don't depend on each other")]
-pub(crate) struct Facts {
+pub(crate) struct AttemptFacts {
     pub(crate) exit: Exit,
     pub(crate) stop: Option<StopCause>,
     /// A signal or a message to save or stop reached the program.
@@ -88,11 +88,11 @@ pub(crate) struct Facts {
     /// A new checkpoint was committed.
     pub(crate) progress: bool,
     /// Crashes before, and how many are allowed.
-    pub(crate) crashes: Budget,
+    pub(crate) crashes: RestartBudget,
     /// Hangs since the last new checkpoint.
-    pub(crate) hangs: Budget,
+    pub(crate) hangs: RestartBudget,
     /// Earlier attempts in a row without a new checkpoint, and how many of them end the trial. 0 allows any number.
-    pub(crate) stuck: Budget,
+    pub(crate) stuck: RestartBudget,
     /// The experiment's time is over.
     pub(crate) over: bool,
     /// For people: how the program ended.
@@ -112,7 +112,7 @@ pub(crate) struct ProgramReport {
 
 /// A limit and how much of it is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Budget {
+pub(crate) struct RestartBudget {
     pub(crate) used: u32,
     pub(crate) limit: u32,
 }
@@ -140,7 +140,7 @@ fn is_crash(cause: Cause) -> bool {
 }
 
 /// Decides.
-pub(crate) fn decide(facts: &Facts) -> AttemptVerdict {
+pub(crate) fn decide(facts: &AttemptFacts) -> AttemptVerdict {
     let (cause, next, why) = cause_and_next(facts);
     let mut reason =
         if why.is_empty() { facts.summary.clone() } else { format!("{why}: {}", facts.summary) };
@@ -175,7 +175,7 @@ fn verdict(cause: Cause, next: Next, why: &str) -> (Cause, Next, String) {
     (cause, next, why.to_owned())
 }
 
-fn cause_and_next(facts: &Facts) -> (Cause, Next, String) {
+fn cause_and_next(facts: &AttemptFacts) -> (Cause, Next, String) {
     if facts.stop == Some(StopCause::Superseded) {
         return verdict(Cause::Superseded, Next::Requeue, TAKEN_OVER);
     }
@@ -239,7 +239,7 @@ fn joined(why: &str, more: &str) -> String {
 }
 
 /// The program ended by itself.
-fn by_exit(facts: &Facts) -> (Cause, Next, String) {
+fn by_exit(facts: &AttemptFacts) -> (Cause, Next, String) {
     match facts.exit {
         Exit::Code(EXIT_RESTART) => {
             verdict(Cause::Restart, Next::Restart, "saved, to be started again")
@@ -266,7 +266,7 @@ fn by_exit(facts: &Facts) -> (Cause, Next, String) {
     }
 }
 
-fn crash(facts: &Facts) -> (Cause, Next, String) {
+fn crash(facts: &AttemptFacts) -> (Cause, Next, String) {
     if let Some(policy) = &facts.stop_restarting {
         let why = format!("log policy `{policy}` forbids another attempt");
         return (Cause::Failed, Next::Failed, why);

@@ -6,13 +6,13 @@ use StopCause::{
     TimeLimit, Unknown,
 };
 
-fn facts(exit: Exit, stop: Option<StopCause>) -> Facts {
+fn facts(exit: Exit, stop: Option<StopCause>) -> AttemptFacts {
     let was_notified = stop.is_some();
-    let crashes = Budget { used: 0, limit: 1 };
-    let hangs = Budget { used: 0, limit: 1 };
-    let stuck = Budget { used: 0, limit: 3 };
+    let crashes = RestartBudget { used: 0, limit: 1 };
+    let hangs = RestartBudget { used: 0, limit: 1 };
+    let stuck = RestartBudget { used: 0, limit: 3 };
     let (oom, progress, over) = (false, false, false);
-    Facts {
+    AttemptFacts {
         exit,
         stop,
         was_notified,
@@ -32,7 +32,7 @@ fn facts(exit: Exit, stop: Option<StopCause>) -> Facts {
 }
 
 #[track_caller]
-fn check(facts: &Facts, expected: &str) {
+fn check(facts: &AttemptFacts, expected: &str) {
     let verdict = decide(facts);
     assert_eq!(format!("{:?} {:?}", verdict.cause, verdict.next), expected, "{verdict:?}");
 }
@@ -40,20 +40,24 @@ fn check(facts: &Facts, expected: &str) {
 #[test]
 fn without_a_stop_the_program_decides() {
     check(&facts(Exit::Code(0), None), "Completed Done");
-    check(&Facts { was_notified: true, ..facts(Exit::Code(0), None) }, "Restart Restart");
+    check(&AttemptFacts { was_notified: true, ..facts(Exit::Code(0), None) }, "Restart Restart");
     check(&facts(Exit::Code(85), None), "Restart Restart");
     check(&facts(Exit::Code(75), None), "Restart Requeue");
     check(&facts(Exit::Code(93), None), "Failed Failed");
     check(&facts(Exit::Code(127), None), "Failed Failed");
-    let busy = Facts { failure_class: FailureClass::Machine, ..facts(Exit::Code(126), None) };
+    let busy =
+        AttemptFacts { failure_class: FailureClass::Machine, ..facts(Exit::Code(126), None) };
     check(&busy, "NodeFailure Requeue");
-    check(&Facts { stuck: Budget { used: 2, limit: 3 }, ..busy }, "NodeFailure Failed");
+    check(
+        &AttemptFacts { stuck: RestartBudget { used: 2, limit: 3 }, ..busy },
+        "NodeFailure Failed",
+    );
     check(&facts(Exit::StartFailed("no".into()), None), "Failed Failed");
     check(&facts(Exit::NotStarted("a disk".into()), None), "NodeFailure Requeue");
     check(&facts(Exit::Code(1), None), "Failed Restart");
     check(&facts(Exit::Signal(11), None), "Failed Restart");
-    let spent = Budget { used: 1, limit: 1 };
-    check(&Facts { crashes: spent, ..facts(Exit::Code(1), None) }, "Failed Failed");
+    let spent = RestartBudget { used: 1, limit: 1 };
+    check(&AttemptFacts { crashes: spent, ..facts(Exit::Code(1), None) }, "Failed Failed");
 }
 
 #[test]
@@ -66,8 +70,8 @@ fn a_stop_decides_and_not_the_exit_code() {
         check(&facts(Exit::Code(code), Some(Requeued)), "Preempted Requeue");
         check(&facts(Exit::Code(code), Some(Unknown)), "Preempted Requeue");
         check(&facts(Exit::Code(code), Some(Superseded)), "Superseded Requeue");
-        let stuck = Budget { used: 2, limit: 3 };
-        let paused = Facts { stuck, ..facts(Exit::Code(code), Some(Paused)) };
+        let stuck = RestartBudget { used: 2, limit: 3 };
+        let paused = AttemptFacts { stuck, ..facts(Exit::Code(code), Some(Paused)) };
         check(&paused, "Paused Requeue");
     }
     check(&facts(Exit::Signal(9), Some(Preempted)), "Preempted Requeue");
@@ -81,30 +85,33 @@ fn a_stop_decides_and_not_the_exit_code() {
 #[test]
 fn exit_0_is_success_where_no_signal_reached_the_program() {
     for stop in [Preempted, TimeLimit, Deadline, Cancelled, Unknown] {
-        check(&Facts { was_notified: false, ..facts(Exit::Code(0), Some(stop)) }, "Completed Done");
+        check(
+            &AttemptFacts { was_notified: false, ..facts(Exit::Code(0), Some(stop)) },
+            "Completed Done",
+        );
     }
     check(
-        &Facts { was_notified: false, ..facts(Exit::Code(0), Some(Superseded)) },
+        &AttemptFacts { was_notified: false, ..facts(Exit::Code(0), Some(Superseded)) },
         "Superseded Requeue",
     );
 }
 
 #[test]
 fn a_crash_beside_a_full_memory_is_followed_by_one_attempt_on_the_disk() {
-    let none = Budget { used: 0, limit: 0 };
-    let full = |exit, stop| Facts { had_no_room: true, crashes: none, ..facts(exit, stop) };
+    let none = RestartBudget { used: 0, limit: 0 };
+    let full = |exit, stop| AttemptFacts { had_no_room: true, crashes: none, ..facts(exit, stop) };
     check(&full(Exit::Code(1), None), "Failed Restart");
     check(
-        &Facts { stuck: Budget { used: 0, limit: 1 }, ..full(Exit::Signal(7), None) },
+        &AttemptFacts { stuck: RestartBudget { used: 0, limit: 1 }, ..full(Exit::Signal(7), None) },
         "Failed Restart",
     );
-    check(&Facts { oom: true, ..full(Exit::Signal(9), None) }, "OutOfMemory Restart");
+    check(&AttemptFacts { oom: true, ..full(Exit::Signal(9), None) }, "OutOfMemory Restart");
     check(&full(Exit::Code(0), None), "Completed Done");
     check(&full(Exit::Code(93), None), "Failed Failed");
     let mistake = FailureClass::Configuration;
-    check(&Facts { failure_class: mistake, ..full(Exit::Code(1), None) }, "Failed Failed");
+    check(&AttemptFacts { failure_class: mistake, ..full(Exit::Code(1), None) }, "Failed Failed");
     check(
-        &Facts { stop_restarting: Some("nan".into()), ..full(Exit::Code(1), None) },
+        &AttemptFacts { stop_restarting: Some("nan".into()), ..full(Exit::Code(1), None) },
         "Failed Failed",
     );
     check(&full(Exit::Code(1), Some(Preempted)), "Preempted Requeue");
@@ -112,25 +119,31 @@ fn a_crash_beside_a_full_memory_is_followed_by_one_attempt_on_the_disk() {
 
 #[test]
 fn out_of_memory_is_not_tried_again() {
-    check(&Facts { oom: true, ..facts(Exit::Signal(9), None) }, "OutOfMemory Failed");
-    check(&Facts { oom: true, ..facts(Exit::Code(137), None) }, "OutOfMemory Failed");
-    check(&Facts { oom: true, ..facts(Exit::Code(0), None) }, "Completed Done");
-    check(&Facts { oom: true, ..facts(Exit::Code(1), None) }, "Failed Restart");
+    check(&AttemptFacts { oom: true, ..facts(Exit::Signal(9), None) }, "OutOfMemory Failed");
+    check(&AttemptFacts { oom: true, ..facts(Exit::Code(137), None) }, "OutOfMemory Failed");
+    check(&AttemptFacts { oom: true, ..facts(Exit::Code(0), None) }, "Completed Done");
+    check(&AttemptFacts { oom: true, ..facts(Exit::Code(1), None) }, "Failed Restart");
     for stop in [Preempted, TimeLimit, Paused, Cancelled] {
         let stopped = facts(Exit::Signal(9), Some(stop));
-        assert_eq!(decide(&Facts { oom: true, ..stopped.clone() }), decide(&stopped), "{stop:?}");
+        assert_eq!(
+            decide(&AttemptFacts { oom: true, ..stopped.clone() }),
+            decide(&stopped),
+            "{stop:?}"
+        );
     }
-    let gpu = Facts { failure_class: FailureClass::Memory, ..facts(Exit::Code(1), None) };
+    let gpu = AttemptFacts { failure_class: FailureClass::Memory, ..facts(Exit::Code(1), None) };
     check(&gpu, "OutOfMemory Failed");
-    check(&Facts { progress: true, ..gpu.clone() }, "OutOfMemory Restart");
-    let spent = Budget { used: 1, limit: 1 };
-    check(&Facts { progress: true, crashes: spent, ..gpu }, "OutOfMemory Failed");
+    check(&AttemptFacts { progress: true, ..gpu.clone() }, "OutOfMemory Restart");
+    let spent = RestartBudget { used: 1, limit: 1 };
+    check(&AttemptFacts { progress: true, crashes: spent, ..gpu }, "OutOfMemory Failed");
 }
 
 #[test]
 fn what_the_program_said_counts() {
-    let said =
-        |from_program: ProgramReport, exit, stop| Facts { from_program, ..facts(exit, stop) };
+    let said = |from_program: ProgramReport, exit, stop| AttemptFacts {
+        from_program,
+        ..facts(exit, stop)
+    };
     let finished = || ProgramReport { finished: true, ..ProgramReport::default() };
     check(&said(finished(), Exit::Code(0), Some(Preempted)), "Completed Done");
     check(&said(finished(), Exit::Code(1), Some(Preempted)), "Preempted Requeue");
@@ -141,7 +154,7 @@ fn what_the_program_said_counts() {
     check(&said(requeue(), Exit::Code(0), Some(Cancelled)), "Cancelled Cancelled");
     let unsaid = facts(Exit::Code(0), Some(TimeLimit));
     assert!(decide(&unsaid).reason.ends_with("is not success (`FINISHED=1` is)"));
-    let saved = Facts { progress: true, ..unsaid };
+    let saved = AttemptFacts { progress: true, ..unsaid };
     assert!(!decide(&saved).reason.contains("FINISHED"));
     let invalid = ProgramReport { invalid: Some("width 0".into()), ..ProgramReport::default() };
     check(&said(invalid, Exit::Code(1), None), "Failed Failed");
@@ -151,24 +164,27 @@ fn what_the_program_said_counts() {
 fn a_hang_is_restarted_once() {
     let hung = facts(Exit::Signal(15), Some(Hung));
     check(&hung, "Hung Restart");
-    check(&Facts { leave_node: true, ..hung.clone() }, "Hung Requeue");
-    check(&Facts { hangs: Budget { used: 1, limit: 1 }, ..hung }, "Hung Failed");
+    check(&AttemptFacts { leave_node: true, ..hung.clone() }, "Hung Requeue");
+    check(&AttemptFacts { hangs: RestartBudget { used: 1, limit: 1 }, ..hung }, "Hung Failed");
 }
 
 #[test]
 fn a_crash_that_would_come_again_is_not_tried_again() {
     let crash = facts(Exit::Code(1), None);
-    check(&Facts { failure_class: FailureClass::Configuration, ..crash.clone() }, "Failed Failed");
-    check(&Facts { leave_node: true, ..crash.clone() }, "Failed Requeue");
-    let policy = Facts { stop_restarting: Some("ECC".into()), ..crash };
+    check(
+        &AttemptFacts { failure_class: FailureClass::Configuration, ..crash.clone() },
+        "Failed Failed",
+    );
+    check(&AttemptFacts { leave_node: true, ..crash.clone() }, "Failed Requeue");
+    let policy = AttemptFacts { stop_restarting: Some("ECC".into()), ..crash };
     check(&policy, "Failed Failed");
     assert!(decide(&policy).reason.contains("`ECC`"));
-    check(&Facts { stop: Some(Preempted), ..policy }, "Preempted Requeue");
+    check(&AttemptFacts { stop: Some(Preempted), ..policy }, "Preempted Requeue");
 }
 
 #[test]
 fn no_progress_and_no_time_end_every_loop() {
-    let stuck = Budget { used: 2, limit: 3 };
+    let stuck = RestartBudget { used: 2, limit: 3 };
     for (exit, stop) in [
         (Exit::Code(85), None),
         (Exit::Code(75), None),
@@ -176,13 +192,13 @@ fn no_progress_and_no_time_end_every_loop() {
         (Exit::Signal(9), Some(Preempted)),
         (Exit::Code(0), Some(TimeLimit)),
     ] {
-        let facts = Facts { stuck, ..facts(exit, stop) };
+        let facts = AttemptFacts { stuck, ..facts(exit, stop) };
         assert_eq!(decide(&facts).next, Next::Failed, "{facts:?}");
         assert!(decide(&facts).reason.contains("3 attempts in a row"));
-        let moved = Facts { progress: true, ..facts.clone() };
+        let moved = AttemptFacts { progress: true, ..facts.clone() };
         assert!(matches!(decide(&moved).next, Next::Requeue | Next::Restart));
-        assert_eq!(decide(&Facts { over: true, ..moved }).next, Next::Timeout);
-        let any = Facts { stuck: Budget { used: 99, limit: 0 }, ..facts };
+        assert_eq!(decide(&AttemptFacts { over: true, ..moved }).next, Next::Timeout);
+        let any = AttemptFacts { stuck: RestartBudget { used: 99, limit: 0 }, ..facts };
         assert!(matches!(decide(&any).next, Next::Requeue | Next::Restart));
     }
 }

@@ -21,7 +21,7 @@ use crate::os::patience::Patience;
 use crate::os::serial_queue::SerialQueue;
 use crate::os::signals;
 use crate::os::subprocess::{self, SubprocessResult};
-use crate::program::guard::{self, Role};
+use crate::program::guard::{self, GuardRole};
 use crate::slurm;
 use crate::slurm::requeue::{self, Stopped};
 use crate::slurm::{cancel, final_state, gate, sentinel};
@@ -76,7 +76,7 @@ pub(crate) fn run(source: &TaskSource, which: TrialSelector, mode: Mode) -> Resu
     let signals = signals::listen().map_err(|error| format!("signals: {error}"))?;
     let environment = if in_environment { Ok(()) } else { environment::enter(source, local) };
     let role = guard::split(&signals).map_err(|error| format!("a subreaper: {error}"))?;
-    if let Role::Guard(ended) = role {
+    if let GuardRole::Guard(ended) = role {
         let looked = if local { None } else { look_after(ended.code(), source, which) };
         return Ok(looked.unwrap_or_else(|| ended.end_alike()));
     }

@@ -48,7 +48,7 @@ static TO_GUARD: OnceLock<PipeWriter> = OnceLock::new();
 
 /// The role of this process.
 #[derive(Debug)]
-pub(crate) enum Role {
+pub(crate) enum GuardRole {
     Harness,
     /// The harness has ended, and so has all that it started.
     Guard(HarnessEnd),
@@ -74,7 +74,7 @@ impl HarnessEnd {
 /// the harness runs without a guard.
 ///
 /// Signals must be blocked already, so that none is lost in between.
-pub(crate) fn split(signals: &SignalFd) -> io::Result<Role> {
+pub(crate) fn split(signals: &SignalFd) -> io::Result<GuardRole> {
     processes::adopt_orphans()?;
     let (read, write) = io::pipe()?;
     let (told, tell) = io::pipe()?;
@@ -88,17 +88,17 @@ pub(crate) fn split(signals: &SignalFd) -> io::Result<Role> {
             watch_guard(read)?;
             TO_GUARD.get_or_init(|| tell);
             processes::adopt_orphans()?;
-            Ok(Role::Harness)
+            Ok(GuardRole::Harness)
         }
         Ok(ForkResult::Parent { child }) => {
             drop((read, tell));
-            Ok(Role::Guard(guard(child.as_raw().unsigned_abs(), signals, &write, told)))
+            Ok(GuardRole::Guard(guard(child.as_raw().unsigned_abs(), signals, &write, told)))
         }
         Err(error) => {
             log_stderr(&format!(
                 "the guard could not be started: should this harness be killed, what its program started may live on: {error}"
             ));
-            Ok(Role::Harness)
+            Ok(GuardRole::Harness)
         }
     }
 }

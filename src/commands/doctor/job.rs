@@ -7,7 +7,7 @@ use nemo_core::{durable, open};
 
 use crate::clock;
 use crate::commands::App;
-use crate::doctor::Finding;
+use crate::doctor::CheckResult;
 use crate::doctor::node::{self, NodeFacts};
 use crate::error::CommandError;
 use crate::rehearse::local::Interrupt;
@@ -25,7 +25,7 @@ const TOPIC: &str = "node";
 const OTHER_HOME: &str = "set NEMO_SLURM_HOME to a folder that the compute nodes see";
 
 /// Why nothing is known of a node.
-type Failed = Box<Finding>;
+type Failed = Box<CheckResult>;
 
 /// The command that tries another partition than the one that was refused, if there is one.
 fn again(refused: Option<&str>, partitions: &[String]) -> String {
@@ -48,7 +48,7 @@ pub(super) fn run(
     partition: Option<&str>,
     patience: Duration,
 ) -> Result<NodeFacts, Failed> {
-    let failed = |error: std::io::Error| Box::new(Finding::problem(TOPIC, error.to_string()));
+    let failed = |error: std::io::Error| Box::new(CheckResult::problem(TOPIC, error.to_string()));
     let interrupt = Interrupt::listen().map_err(failed)?;
     let home = TouchedHome::new(app.home.path());
     durable::create_dir_all(home.path).map_err(failed)?;
@@ -60,7 +60,7 @@ pub(super) fn run(
     let text = node::script(&shell_word(&path.to_string_lossy()), partition);
     durable::write_synced(&script, text.as_bytes()).map_err(failed)?;
     let submitted = app.slurm.submit(&script, &[]).map_err(|error| {
-        let finding = Finding::problem(TOPIC, CommandError::from(error).one_line());
+        let finding = CheckResult::problem(TOPIC, CommandError::from(error).one_line());
         Box::new(finding.by_typing(again(partition, &other_partitions(app))))
     })?;
     let job = submitted.job;
@@ -142,7 +142,7 @@ impl<'a> JobWatch<'a> {
             }
             if self.interrupt.wait(LOOK).is_err() {
                 let what = format!("interrupted while job {} had not reported", self.job);
-                return Err(Box::new(Finding::problem(TOPIC, what)));
+                return Err(Box::new(CheckResult::problem(TOPIC, what)));
             }
         }
     }
@@ -154,7 +154,7 @@ impl<'a> JobWatch<'a> {
         let Some(text) = self.read(node::HELLO) else { return Ok(()) };
         let seen = clock::now();
         durable::replace_file_durably(&self.folder.join(node::ANSWER), b"here")
-            .map_err(|error| Box::new(Finding::problem(TOPIC, error.to_string())))?;
+            .map_err(|error| Box::new(CheckResult::problem(TOPIC, error.to_string())))?;
         let answered = clock::now();
         self.hello = Some(Hello { text, seen, answered });
         (self.end, self.has_started) = (answered + RUN, true);
@@ -167,7 +167,7 @@ impl<'a> JobWatch<'a> {
         let facts = node::facts(&hello.text, hello.seen, hello.answered, &report);
         let unseen = || {
             let what = "a file that was written here did not appear on the node within 45 s";
-            let finding = Finding::problem(TOPIC, what);
+            let finding = CheckResult::problem(TOPIC, what);
             Box::new(finding.since("the node does not see what this machine writes to the home"))
         };
         facts.map(Some).ok_or_else(unseen)
@@ -180,7 +180,7 @@ impl<'a> JobWatch<'a> {
         match rows.first().map(|row| row.state.phase()) {
             Some(JobPhase::Ended) if self.hello.is_none() && self.read(node::HELLO).is_none() => {
                 let what = format!("job {} ended, and wrote nothing to the home", self.job);
-                let finding = Finding::problem(TOPIC, what)
+                let finding = CheckResult::problem(TOPIC, what)
                     .since("the node does not see the folder, or may not write to it");
                 Err(Box::new(finding.by_typing(OTHER_HOME)))
             }
@@ -192,17 +192,17 @@ impl<'a> JobWatch<'a> {
         }
     }
 
-    fn too_late(&self) -> Finding {
+    fn too_late(&self) -> CheckResult {
         let job = self.job;
         if self.has_started {
             let what = format!("job {job} runs, and its files don't appear here");
-            let finding = Finding::problem(TOPIC, what).since(
+            let finding = CheckResult::problem(TOPIC, what).since(
                 "the node does not see the folder, or a file needs more than a minute to appear",
             );
             return finding.by_typing(OTHER_HOME);
         }
         let what = format!("job {job} did not start in time, and was cancelled");
-        let finding = Finding::advice(TOPIC, what);
+        let finding = CheckResult::advice(TOPIC, what);
         finding.by_typing("nemo-slurm doctor --job --timeout 30min")
     }
 

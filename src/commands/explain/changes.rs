@@ -10,7 +10,7 @@ const SHORTEST: u64 = 300;
 
 /// A change of an executor's keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Change {
+pub(super) struct KeyChange {
     /// As `--set` takes it: `executor.gpu.time=00:30:00`.
     pub(super) text: String,
     /// As `scontrol update` takes it: `TimeLimit=00:30:00`; nothing where the job's script would not go with it.
@@ -25,7 +25,7 @@ pub(super) struct Change {
 pub(super) fn of(
     (name, executor): (&str, &SlurmExecutor),
     partitions: &[Partition],
-) -> Vec<Change> {
+) -> Vec<KeyChange> {
     let shorter = shorter(name, executor, partitions);
     let elsewhere = elsewhere(name, executor, partitions);
     shorter.into_iter().chain(elsewhere).chain(fewer_nodes(name, executor)).collect()
@@ -33,7 +33,7 @@ pub(super) fn of(
 
 /// A half and a quarter of the time, which is its partition's where the file gives none: a trial that saves goes on in its
 /// next segment.
-fn shorter(name: &str, executor: &SlurmExecutor, partitions: &[Partition]) -> Vec<Change> {
+fn shorter(name: &str, executor: &SlurmExecutor, partitions: &[Partition]) -> Vec<KeyChange> {
     let by_partition = |partition: &Partition| {
         partition.default_time.seconds().or_else(|| partition.max_time.seconds())
     };
@@ -41,7 +41,7 @@ fn shorter(name: &str, executor: &SlurmExecutor, partitions: &[Partition]) -> Ve
     let time = executor.time.or_else(|| own.find_map(by_partition));
     let of_part = |part: u64| {
         let seconds = time? / part;
-        (seconds >= SHORTEST).then(|| Change {
+        (seconds >= SHORTEST).then(|| KeyChange {
             text: format!("executor.{name}.time={}", slurm_time(seconds)),
             update: Some(format!("TimeLimit={}", slurm_time(seconds))),
             options: vec![format!("--time={}", slurm_time(seconds))],
@@ -59,7 +59,7 @@ fn is_own(executor: &SlurmExecutor, partition: &Partition) -> bool {
 }
 
 /// The other partitions that are up and allow the time.
-fn elsewhere(name: &str, executor: &SlurmExecutor, partitions: &[Partition]) -> Vec<Change> {
+fn elsewhere(name: &str, executor: &SlurmExecutor, partitions: &[Partition]) -> Vec<KeyChange> {
     let allows = |partition: &Partition| match (partition.max_time, executor.time) {
         (Limit::Seconds(most), Some(time)) => time <= most,
         _ => true,
@@ -68,7 +68,7 @@ fn elsewhere(name: &str, executor: &SlurmExecutor, partitions: &[Partition]) -> 
     let mut others: Vec<&Partition> = others.collect();
     // Of two that start it as soon, one whose jobs are not preempted is the better advice.
     others.sort_by_key(|partition| partition.preempt_mode != "OFF");
-    let change = |partition: &Partition| Change {
+    let change = |partition: &Partition| KeyChange {
         text: format!("executor.{name}.partition={}", partition.name),
         update: Some(format!("Partition={}", partition.name)),
         options: vec![format!("--partition={}", partition.name)],
@@ -79,10 +79,10 @@ fn elsewhere(name: &str, executor: &SlurmExecutor, partitions: &[Partition]) -> 
 }
 
 /// Half of the nodes.
-fn fewer_nodes(name: &str, executor: &SlurmExecutor) -> Option<Change> {
+fn fewer_nodes(name: &str, executor: &SlurmExecutor) -> Option<KeyChange> {
     let nodes = executor.nodes?.get() / 2;
     let tasks = nodes * executor.tasks_per_node.map_or(1, std::num::NonZeroU32::get);
-    (nodes > 0).then(|| Change {
+    (nodes > 0).then(|| KeyChange {
         text: format!("executor.{name}.nodes={nodes}"),
         update: None,
         options: vec![format!("--nodes={nodes}"), format!("--ntasks={tasks}")],

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Listing;
 use crate::commands::filter_args::FilterArgs;
-use crate::filter::{Condition, Place, is_glob};
+use crate::filter::{KeySource, ValueCondition, is_glob};
 use crate::humanize::listed;
 use crate::labels::value_at;
 
@@ -63,7 +63,7 @@ impl Listing<'_> {
         })
     }
 
-    fn vocabulary(&self, conditions: &[Condition]) -> Vocabulary {
+    fn vocabulary(&self, conditions: &[ValueCondition]) -> Vocabulary {
         let mut all = Vocabulary::default();
         for place in 0..self.ids.len() {
             let Some((labels, facts)) = self.labels_and_facts(place) else { continue };
@@ -105,12 +105,12 @@ impl Vocabulary {
         })
     }
 
-    fn why_no_key(&self, condition: &Condition) -> Option<String> {
+    fn why_no_key(&self, condition: &ValueCondition) -> Option<String> {
         let key = &condition.key;
         let (known, is_partial, place) = match condition.place {
-            Place::Metadata => (self.metadata.clone(), false, "metadata"),
-            Place::Params => (self.params.clone(), self.is_partial, "parameters"),
-            Place::Either => {
+            KeySource::Metadata => (self.metadata.clone(), false, "metadata"),
+            KeySource::Params => (self.params.clone(), self.is_partial, "parameters"),
+            KeySource::Either => {
                 let both = self.metadata.union(&self.params).cloned().collect();
                 (both, self.is_partial, "metadata or parameters")
             }

@@ -24,7 +24,7 @@ const COLOURS: [u8; 5] = [36, 33, 32, 35, 34];
 
 /// What stands around lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Style {
+enum LineStyle {
     /// A title before those of each file.
     Titled,
     /// The trial's name before each, perhaps coloured.
@@ -37,7 +37,7 @@ enum Style {
 /// What was printed so far, and how.
 pub(super) struct Printer<'a> {
     args: &'a LogsArgs,
-    style: Style,
+    style: LineStyle,
     is_terminal: bool,
     /// In unix seconds.
     since: Option<f64>,
@@ -53,7 +53,7 @@ pub(super) struct Printer<'a> {
 
 /// One look at the files.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Look {
+pub(super) struct LogLook {
     /// Whether the output of several trials is asked for.
     pub(super) several_trials: bool,
     /// Whether nothing more will be looked at.
@@ -64,7 +64,7 @@ impl<'a> Printer<'a> {
     pub(super) fn new(args: &'a LogsArgs) -> Self {
         Self {
             args,
-            style: if args.json { Style::Json } else { Style::Titled },
+            style: if args.json { LineStyle::Json } else { LineStyle::Titled },
             is_terminal: io::stdout().is_terminal(),
             since: args.since.map(|since| since.at(clock::now())),
             known: BTreeMap::new(),
@@ -80,9 +80,9 @@ impl<'a> Printer<'a> {
     }
 
     /// Prints what is new in these files.
-    pub(super) fn print(&mut self, files: Vec<LogFile>, look: Look) -> Result<(), CommandError> {
-        if look.several_trials && self.is_terminal && self.style == Style::Titled {
-            self.style = Style::Prefixed { colour: Page::here(clock::now()).colour };
+    pub(super) fn print(&mut self, files: Vec<LogFile>, look: LogLook) -> Result<(), CommandError> {
+        if look.several_trials && self.is_terminal && self.style == LineStyle::Titled {
+            self.style = LineStyle::Prefixed { colour: Page::here(clock::now()).colour };
         }
         let several = files.len() > 1;
         for source in files {
@@ -145,7 +145,7 @@ impl<'a> Printer<'a> {
         &mut self,
         file: &mut BufReader<File>,
         new: NewLines<'_>,
-        look: Look,
+        look: LogLook,
     ) -> io::Result<u64> {
         if file.fill_buf()?.is_empty() {
             return Ok(new.start);
@@ -160,7 +160,7 @@ impl<'a> Printer<'a> {
             source: new.source,
             n_printed: 0,
         };
-        let is_as_it_is = self.args.grep.is_none() && self.style == Style::Titled;
+        let is_as_it_is = self.args.grep.is_none() && self.style == LineStyle::Titled;
         let next = if is_as_it_is && writer.shows_all {
             // Byte for byte, as fast as the disk.
             writer.put_title()?;
@@ -232,8 +232,8 @@ fn print_each(
     (grep, now): (Option<&Regex>, Option<f64>),
 ) -> io::Result<u64> {
     let times = match writer.style {
-        Style::Json => OutputTimes::read(&new.source.path)?,
-        Style::Titled | Style::Prefixed { .. } => OutputTimes::default(),
+        LineStyle::Json => OutputTimes::read(&new.source.path)?,
+        LineStyle::Titled | LineStyle::Prefixed { .. } => OutputTimes::default(),
     };
     let mut skip = new.skip;
     each_line(file, new.start, last, |line, end| {
@@ -252,7 +252,7 @@ fn print_each(
 /// Writes lines of one file.
 struct LineWriter<'a, W> {
     out: &'a mut W,
-    style: Style,
+    style: LineStyle,
     /// Whether control characters are printed as they are.
     shows_all: bool,
     /// What comes before the first line.
@@ -265,12 +265,12 @@ impl<W: Write> LineWriter<'_, W> {
     fn put(&mut self, line: &[u8], time: impl Fn() -> Option<f64>) -> io::Result<()> {
         self.n_printed += 1;
         match self.style {
-            Style::Json => self.put_json(line, time()),
-            Style::Titled => {
+            LineStyle::Json => self.put_json(line, time()),
+            LineStyle::Titled => {
                 self.put_title()?;
                 self.put_text(line)
             }
-            Style::Prefixed { colour } => {
+            LineStyle::Prefixed { colour } => {
                 let prefix = self.source.prefix();
                 let prefix = escape::escape_line(&prefix);
                 let place = self.source.trial as usize % COLOURS.len();
@@ -346,7 +346,7 @@ mod tests {
         );
     }
 
-    fn written(style: Style, line: &str) -> String {
+    fn written(style: LineStyle, line: &str) -> String {
         let source = LogFile {
             path: PathBuf::new(),
             task: "train".to_owned(),
@@ -372,16 +372,16 @@ mod tests {
     #[test]
     fn a_line_is_told_from_those_of_other_trials() {
         let title = "==> train/6 attempt 1, stderr <==\n";
-        assert_eq!(written(Style::Titled, "a\n"), format!("{title}a\n"));
-        let plain = Style::Prefixed { colour: false };
+        assert_eq!(written(LineStyle::Titled, "a\n"), format!("{title}a\n"));
+        let plain = LineStyle::Prefixed { colour: false };
         assert_eq!(written(plain, "a\n"), "train/6 attempt 1 err: a\n");
         assert_eq!(written(plain, "a"), "train/6 attempt 1 err: a\n");
         assert_eq!(
-            written(Style::Prefixed { colour: true }, "a\u{1b}[2J\n"),
+            written(LineStyle::Prefixed { colour: true }, "a\u{1b}[2J\n"),
             "\u{1b}[33mtrain/6 attempt 1 err: \u{1b}[39ma\\x1b[2J\n"
         );
         assert_eq!(
-            written(Style::Json, "a\r\n"),
+            written(LineStyle::Json, "a\r\n"),
             "{\"task\":\"train\",\"trial\":6,\"attempt\":1,\"rank\":0,\"stream\":\"err\",\"time\":7.5,\"line\":\"a\"}\n"
         );
     }

@@ -19,7 +19,7 @@ use crate::store::{Stored, Target};
 
 /// One experiment, as it is now.
 #[derive(Clone, Copy)]
-struct Seen<'a> {
+struct SeenExperiment<'a> {
     app: &'a App,
     stored: &'a Stored,
     target: &'a Target,
@@ -39,7 +39,7 @@ impl PollPass<'_> {
         let elsewhere = stored.experiment.cluster().is_some();
         let source = if elsewhere { SlurmSource::Slurm(&app.slurm) } else { source };
         let (status, _) = look_by(app, stored, source, Depth::All)?;
-        let seen = Seen { app, stored, target, status: &status };
+        let seen = SeenExperiment { app, stored, target, status: &status };
         if !stored.experiment.has_slurm() {
             let paused = self.foretell_pauses(seen)?;
             self.foretell_retries(seen, &paused)?;
@@ -58,13 +58,19 @@ impl PollPass<'_> {
         self.foretell_submissions(seen, &ended.into_iter().chain(paused).collect())
     }
 
-    fn would(&mut self, seen: Seen<'_>, key: &TrialKey, job: Option<&str>, done: PollResult) {
+    fn would(
+        &mut self,
+        seen: SeenExperiment<'_>,
+        key: &TrialKey,
+        job: Option<&str>,
+        done: PollResult,
+    ) {
         self.would_for(seen, key, job, (done, None));
     }
 
     fn would_for(
         &mut self,
-        seen: Seen<'_>,
+        seen: SeenExperiment<'_>,
         (task, index): &TrialKey,
         job: Option<&str>,
         (done, why): (PollResult, Option<&str>),
@@ -74,7 +80,7 @@ impl PollPass<'_> {
     }
 
     /// Returns the trials that would be ended.
-    fn foretell_timeouts(&mut self, seen: Seen<'_>) -> BTreeSet<TrialKey> {
+    fn foretell_timeouts(&mut self, seen: SeenExperiment<'_>) -> BTreeSet<TrialKey> {
         let mut ended = BTreeSet::new();
         for trial in timeouts::over(seen.stored, seen.target, seen.status) {
             let key = (trial.task, trial.index);
@@ -85,7 +91,10 @@ impl PollPass<'_> {
     }
 
     /// Returns the trials that would be paused.
-    fn foretell_pauses(&mut self, seen: Seen<'_>) -> Result<BTreeSet<TrialKey>, CommandError> {
+    fn foretell_pauses(
+        &mut self,
+        seen: SeenExperiment<'_>,
+    ) -> Result<BTreeSet<TrialKey>, CommandError> {
         let mut paused = BTreeSet::new();
         if !seen.stored.experiment.has_budget() || seen.target.scope.task.is_some() {
             return Ok(paused);
@@ -103,7 +112,7 @@ impl PollPass<'_> {
     fn foretell_requeues(
         &mut self,
         control: &JobControl,
-        seen: Seen<'_>,
+        seen: SeenExperiment<'_>,
         ended: &BTreeSet<TrialKey>,
     ) -> Result<BTreeSet<TrialKey>, CommandError> {
         let mut hopeless = BTreeSet::new();
@@ -128,10 +137,10 @@ impl PollPass<'_> {
     /// Returns the trials whose jobs nothing may wait for.
     fn foretell_resubmissions(
         &mut self,
-        seen: Seen<'_>,
+        seen: SeenExperiment<'_>,
         ended: &BTreeSet<TrialKey>,
     ) -> Result<BTreeSet<TrialKey>, CommandError> {
-        let Seen { app, stored, target, status } = seen;
+        let SeenExperiment { app, stored, target, status } = seen;
         for trial in resubmit::foretold(app, stored, target, status)? {
             let key = (trial.task, trial.index);
             if !ended.contains(&key) {
@@ -145,10 +154,10 @@ impl PollPass<'_> {
 
     fn foretell_retries(
         &mut self,
-        seen: Seen<'_>,
+        seen: SeenExperiment<'_>,
         paused: &BTreeSet<TrialKey>,
     ) -> Result<(), CommandError> {
-        let Seen { app, stored, target, status } = seen;
+        let SeenExperiment { app, stored, target, status } = seen;
         let retried = match automatic::foretold(app, stored, target, status) {
             Ok(retried) => retried,
             Err(error) => return self.not_foretold(seen, error),
@@ -164,7 +173,7 @@ impl PollPass<'_> {
 
     fn foretell_put_back(
         &mut self,
-        seen: Seen<'_>,
+        seen: SeenExperiment<'_>,
         hopeless: BTreeSet<TrialKey>,
         ended: &BTreeSet<TrialKey>,
     ) {
@@ -181,10 +190,10 @@ impl PollPass<'_> {
     /// `others`: what would be ended or paused.
     fn foretell_submissions(
         &mut self,
-        seen: Seen<'_>,
+        seen: SeenExperiment<'_>,
         others: &BTreeSet<TrialKey>,
     ) -> Result<(), CommandError> {
-        let Seen { app, stored, status, .. } = seen;
+        let SeenExperiment { app, stored, status, .. } = seen;
         if !may_be_due(stored) {
             return Ok(());
         }
@@ -202,7 +211,11 @@ impl PollPass<'_> {
     }
 
     /// What can't be told of a part keeps nothing else from being told, unless nobody answers.
-    fn not_foretold(&mut self, seen: Seen<'_>, error: CommandError) -> Result<(), CommandError> {
+    fn not_foretold(
+        &mut self,
+        seen: SeenExperiment<'_>,
+        error: CommandError,
+    ) -> Result<(), CommandError> {
         if error.code == ExitCode::NoAnswer {
             return Err(error);
         }

@@ -116,7 +116,7 @@ fn is_paused(requests: Option<&NamedRequests>, task: &str, index: u32) -> bool {
 pub(super) type Done = (String, PollResult, Option<String>);
 
 /// What is to be done about a job.
-enum Step {
+enum RequeueStep {
     Nothing(PollResult),
     /// It is as these say.
     Requeue(Vec<JobDetail>),
@@ -128,7 +128,7 @@ fn step(
     app: &App,
     control: &JobControl,
     wanted: &RequeueCandidate,
-) -> Result<Option<(String, Step)>, CommandError> {
+) -> Result<Option<(String, RequeueStep)>, CommandError> {
     let path = wanted.dir.requeue_wanted();
     // A mark may be of a job before the trial was retried.
     let Some(job) = wanted.job.clone().or_else(|| marked(&path)) else { return Ok(None) };
@@ -144,13 +144,13 @@ fn step(
     let lingering = lingering.map(|restarts| EndedRun { job: job.clone(), restarts });
     let ended = wanted.ended.as_ref().or(lingering.as_ref());
     let step = match standing(over, &jobs, wanted.remedy, ended) {
-        Some(done) => Step::Nothing(done),
+        Some(done) => RequeueStep::Nothing(done),
         None if !over && is_given_up(wanted.budget, &jobs, &records, waited(&wanted.dir)) => {
-            Step::Nothing(PollResult::GivenUp)
+            RequeueStep::Nothing(PollResult::GivenUp)
         }
         None => match wanted.remedy {
-            Remedy::Requeue => Step::Requeue(jobs),
-            Remedy::Release => Step::Release,
+            Remedy::Requeue => RequeueStep::Requeue(jobs),
+            Remedy::Release => RequeueStep::Release,
             // Together with others, afterwards.
             Remedy::PutBack | Remedy::Resubmit | Remedy::StartRunner => return Ok(None),
         },
@@ -165,9 +165,9 @@ pub(super) fn foretold(
     wanted: &RequeueCandidate,
 ) -> Result<Option<(String, PollResult)>, CommandError> {
     let result = |step| match step {
-        Step::Nothing(done) => done,
-        Step::Requeue(_) => PollResult::Requeued,
-        Step::Release => PollResult::Released,
+        RequeueStep::Nothing(done) => done,
+        RequeueStep::Requeue(_) => PollResult::Requeued,
+        RequeueStep::Release => PollResult::Released,
     };
     Ok(step(app, control, wanted)?.map(|(job, step)| (job, result(step))))
 }
@@ -180,11 +180,11 @@ pub(super) fn honour(
 ) -> Result<Option<Done>, CommandError> {
     let Some((job, step)) = step(app, control, wanted)? else { return Ok(None) };
     let (done, why) = match step {
-        Step::Nothing(done) => (done, None),
-        Step::Requeue(jobs) => {
+        RequeueStep::Nothing(done) => (done, None),
+        RequeueStep::Requeue(jobs) => {
             requeue(control, &job, &jobs, wanted.is_paused || wanted.dir.pause().exists())?
         }
-        Step::Release => release(control, &job)?,
+        RequeueStep::Release => release(control, &job)?,
     };
     let path = wanted.dir.requeue_wanted();
     if done.ends_mark() {

@@ -68,7 +68,7 @@ impl PartitionLimits {
 
 /// What becomes of a failed trial.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Advice {
+pub(super) struct RetryAdvice {
     pub(super) class: ErrorClass,
     /// Whether it is retried.
     pub(super) retry: bool,
@@ -86,7 +86,7 @@ pub(super) struct WantedGrowth {
 }
 
 /// Decides what a retry changes.
-pub(super) fn advise(facts: &FailureFacts<'_>) -> Advice {
+pub(super) fn advise(facts: &FailureFacts<'_>) -> RetryAdvice {
     let (class, slurm) = (facts.class, slurm(facts.executor));
     let decided = match (class, slurm) {
         (ErrorClass::OutOfMemory, Some(slurm)) => more_memory(facts, slurm, Growth::Times(MORE)),
@@ -113,8 +113,8 @@ pub(super) fn advise(facts: &FailureFacts<'_>) -> Advice {
         }
     };
     match decided {
-        Ok((set, why)) => Advice { class, retry: true, set, why },
-        Err(why) => Advice { class, retry: false, set: ChangedKeys::new(), why },
+        Ok((set, why)) => RetryAdvice { class, retry: true, set, why },
+        Err(why) => RetryAdvice { class, retry: false, set: ChangedKeys::new(), why },
     }
 }
 

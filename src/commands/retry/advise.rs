@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use nemo_core::scope::Scope;
 use serde::Serialize;
 
-use super::advice::{self, Advice, FailureFacts, PartitionLimits, WantedGrowth};
+use super::advice::{self, FailureFacts, PartitionLimits, RetryAdvice, WantedGrowth};
 use super::automatic::DueTrial;
 use super::changes::{changed_experiment, is_out_of_time};
 use crate::commands::App;
@@ -37,7 +37,7 @@ pub(super) struct AdviceRow {
     pub(super) task: String,
     pub(super) trials: IndexSet,
     #[serde(flatten)]
-    pub(super) advice: Advice,
+    pub(super) advice: RetryAdvice,
 }
 
 /// Advises on the failed trials of a scope. The status must tell their errors.
@@ -73,7 +73,7 @@ pub(super) fn advise(
     Ok(advised)
 }
 
-fn add_row(rows: &mut Vec<AdviceRow>, task: &str, trial: u32, advice: Advice) {
+fn add_row(rows: &mut Vec<AdviceRow>, task: &str, trial: u32, advice: RetryAdvice) {
     match rows.iter_mut().find(|row| row.task == task && row.advice == advice) {
         Some(row) => row.trials = row.trials.iter().chain([trial]).collect(),
         None => rows.push(AdviceRow {

@@ -8,7 +8,7 @@ use nemo_core::scope::Scope;
 
 use super::advise::{FactSources, FailedTrial, by_rule, failed};
 use super::changes::{self, WantedChanges};
-use super::{Wanted, begin, carry_out, choice};
+use super::{WantedRetry, begin, carry_out, choice};
 use crate::commands::App;
 use crate::commands::control::{self, TrialKey};
 use crate::commands::generation;
@@ -227,7 +227,7 @@ fn wanted(
     status: &Status,
     due: &[DueTrial<'_>],
     requests: &[Request],
-) -> Result<Wanted, CommandError> {
+) -> Result<WantedRetry, CommandError> {
     let sources = FactSources::for_rules(app, stored, due)?;
     let mut each: BTreeMap<TrialKey, ChangedKeys> = BTreeMap::new();
     for (failure, _, rule) in due {
@@ -240,7 +240,7 @@ fn wanted(
     let changes = WantedChanges { each, ..WantedChanges::default() };
     let generation = generation::next(stored);
     let retry = changes::assign(choice.retry(status), generation, stored, &choice, &changes);
-    Ok(Wanted { retry: with_rules(retry, due), choice, advice: None })
+    Ok(WantedRetry { retry: with_rules(retry, due), choice, advice: None })
 }
 
 /// The trials that are not retried: all that failed and are not due, and what somebody has cancelled.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::advise::AdviceRow;
 use super::choice::{Choice, LeftAlone};
-use super::{RetryArgs, Wanted};
+use super::{RetryArgs, WantedRetry};
 use crate::commands::{App, generation, prepare, submit};
 use crate::error::{CommandError, ExitCode};
 use crate::humanize::count;
@@ -27,9 +27,9 @@ pub(super) fn would_retry(
     stored: &Stored,
     status: &Status,
     target: &Target,
-    wanted: &Wanted,
+    wanted: &WantedRetry,
 ) -> Result<ExitCode, CommandError> {
-    let Wanted { choice, retry, advice } = wanted;
+    let WantedRetry { choice, retry, advice } = wanted;
     let generation = generation::next(stored);
     let mut arrays = Vec::new();
     if !choice.is_empty() && prepare::is_on_slurm(&stored.experiment) {
@@ -78,10 +78,10 @@ pub(super) fn announce(
     args: &RetryArgs,
     stored: &Stored,
     target: &Target,
-    wanted: &Wanted,
+    wanted: &WantedRetry,
     generation: Option<u32>,
 ) -> Result<ExitCode, CommandError> {
-    let Wanted { choice, retry, advice } = wanted;
+    let WantedRetry { choice, retry, advice } = wanted;
     let jobs = generation.map(|generation| jobs(&stored.journal, generation)).unwrap_or_default();
     if args.json {
         return out_json(&json!({

@@ -76,10 +76,10 @@ fn loss(all: &Rehearsal, worst: Option<(u64, &RehearsedRun)>, saves: bool) -> Fi
 mod tests {
     use super::super::tests::{attempt, rehearsal};
     use super::super::{is_safe, judge as judge_all};
-    use crate::rehearse::compare::Comparison;
+    use crate::rehearse::compare::RunComparison;
 
     fn by_itself(attempts: Vec<super::RehearsedAttempt>) -> super::Rehearsal {
-        let all = rehearsal(attempts, Comparison::default());
+        let all = rehearsal(attempts, RunComparison::default());
         super::Rehearsal { signal: super::NO_SIGNAL.to_owned(), ..all }
     }
 

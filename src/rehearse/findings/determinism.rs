@@ -2,29 +2,29 @@
 
 use std::collections::BTreeSet;
 
-use super::super::compare::Comparison;
+use super::super::compare::RunComparison;
 use super::super::compare_files::{FileDifference, How};
 use super::super::file_names::pattern;
 use super::super::run_record::RehearsedRun;
 use super::super::scenarios::ScenarioKind;
-use super::super::series::Series;
+use super::super::series::RunSeries;
 use super::exactness::{describe_point, tree_evidence};
 use super::{Finding, Rehearsal, Severity};
 
 /// What differs between the files of two undisturbed runs.
-fn undisturbed_differences(own: &Comparison) -> impl Iterator<Item = &FileDifference> {
+fn undisturbed_differences(own: &RunComparison) -> impl Iterator<Item = &FileDifference> {
     let trees = own.checkpoints.iter().map(|(_, tree)| tree).chain([&own.results]);
     trees.flat_map(|tree| &tree.differences)
 }
 
 /// Weights that differ between two undisturbed runs. A header is none.
-fn noisy_weights(own: &Comparison) -> Vec<&FileDifference> {
+fn noisy_weights(own: &RunComparison) -> Vec<&FileDifference> {
     let is_header = |how: &How| matches!(how, How::Bytes { until: Some(_), .. });
     undisturbed_differences(own).filter(|own| own.weights && !is_header(&own.how)).collect()
 }
 
 /// Whether neither a metric nor a file is the same in both undisturbed runs, although there are some.
-fn has_nothing_in_common(all: &Rehearsal, own: &Comparison) -> bool {
+fn has_nothing_in_common(all: &Rehearsal, own: &RunComparison) -> bool {
     let trees = || own.checkpoints.iter().map(|(_, tree)| tree).chain([&own.results]);
     let compared = trees().map(|tree| tree.compared).sum::<usize>();
     let differing = trees().map(|tree| {
@@ -92,7 +92,7 @@ fn noise_patterns(weights: &[&&FileDifference], metric: Option<String>) -> Vec<S
 /// The metrics of which two undisturbed runs report the same.
 fn metrics_that_agree(all: &Rehearsal) -> Vec<String> {
     let Some((again, _)) = &all.again else { return Vec::new() };
-    let [a, b] = [&all.baseline, again].map(|run| Series::new(&run.lines));
+    let [a, b] = [&all.baseline, again].map(|run| RunSeries::new(&run.lines));
     let agreeing = a.names().into_iter().filter(|name| {
         a.points.iter().all(|(step, point)| {
             b.points.get(step).is_none_or(|other| other.get(*name) == point.get(*name))
@@ -142,7 +142,7 @@ pub(super) fn not_compared(all: &Rehearsal) -> Option<Finding> {
 }
 
 /// A difference where nothing had happened yet.
-pub(super) fn late_noise(open: &[&(RehearsedRun, Comparison)]) -> Option<Finding> {
+pub(super) fn late_noise(open: &[&(RehearsedRun, RunComparison)]) -> Option<Finding> {
     let early: Vec<_> =
         open.iter().filter(|own| own.1.differs_after_resume() == Some(false)).collect();
     let (_, own) = &***early.first()?;

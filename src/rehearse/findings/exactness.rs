@@ -1,7 +1,7 @@
 //! Whether a resumed run does exactly what the undisturbed one does, and what is likely to be missing if not. Pure.
 
 use super::super::align::ResumePosition;
-use super::super::compare::Comparison;
+use super::super::compare::RunComparison;
 use super::super::compare_files::{FileDifference, How, TreeDifference};
 use super::super::run_record::{RehearsedRun, RunEnd};
 use super::super::scenarios::ScenarioKind;
@@ -11,7 +11,7 @@ use crate::humanize::count;
 
 pub(super) fn judge(all: &Rehearsal, explained: &[ScenarioKind]) -> Vec<Finding> {
     let noise = determinism::not_deterministic(all);
-    let open: Vec<&(RehearsedRun, Comparison)> = all
+    let open: Vec<&(RehearsedRun, RunComparison)> = all
         .runs
         .iter()
         .filter(|(run, _)| run.end == RunEnd::Completed && !explained.contains(&run.kind))
@@ -30,7 +30,7 @@ pub(super) fn judge(all: &Rehearsal, explained: &[ScenarioKind]) -> Vec<Finding>
     findings.extend(determinism::not_compared(all));
     // What differs and is not blamed on a resume is blamed on chance.
     let is_blamed = |kind| inexact.iter().any(|own| own.scenarios.contains(&kind));
-    let is_chance = |own: &Comparison| own.series.first.is_some() || trees_differ(own);
+    let is_chance = |own: &RunComparison| own.series.first.is_some() || trees_differ(own);
     let by_chance = open.iter().filter(|(run, own)| is_chance(own) && !is_blamed(run.kind));
     let by_chance: Vec<ScenarioKind> = by_chance.map(|(run, _)| run.kind).collect();
     findings.extend(noise.map(|own| own.seen_in(by_chance)));
@@ -74,20 +74,20 @@ fn files(what: &str, difference: &TreeDifference) -> Option<String> {
     (!shown.is_empty()).then(|| format!("{what}: {}{more}", shown.join("; ")))
 }
 
-pub(super) fn tree_evidence(own: &Comparison) -> Vec<String> {
+pub(super) fn tree_evidence(own: &RunComparison) -> Vec<String> {
     let first = own.checkpoints.iter().find(|(_, tree)| !tree.differences.is_empty());
     let checkpoint = first.and_then(|(step, tree)| files(&format!("checkpoint step-{step}"), tree));
     checkpoint.into_iter().chain(files("results", &own.results)).collect()
 }
 
 /// What differs, for people.
-pub(super) fn evidence(own: &Comparison) -> Vec<String> {
+pub(super) fn evidence(own: &RunComparison) -> Vec<String> {
     let mut evidence = series_evidence(own);
     evidence.extend(tree_evidence(own));
     evidence
 }
 
-fn trees_differ(own: &Comparison) -> bool {
+fn trees_differ(own: &RunComparison) -> bool {
     own.checkpoints.iter().any(|(_, tree)| !tree.differences.is_empty())
         || !own.results.differences.is_empty()
 }
@@ -106,7 +106,7 @@ pub(super) enum Onset {
 }
 
 /// When the first difference is, after the resume before it.
-fn onset(own: &Comparison, run: &RehearsedRun) -> (Onset, Option<ResumePosition>) {
+fn onset(own: &RunComparison, run: &RehearsedRun) -> (Onset, Option<ResumePosition>) {
     let Some(first) = &own.series.first else { return (Onset::Unknown, None) };
     let Some(resume) = own.resume_before(first.step) else { return (Onset::Unknown, None) };
     let onset = match first.step - resume.after {
@@ -120,7 +120,7 @@ fn onset(own: &Comparison, run: &RehearsedRun) -> (Onset, Option<ResumePosition>
 
 /// Whether each step has a report of its own. Where reports are counted there are then at least as many as steps; one
 /// or two may have come too late.
-fn tells_each_step(own: &Comparison, run: &RehearsedRun, resume: ResumePosition) -> bool {
+fn tells_each_step(own: &RunComparison, run: &RehearsedRun, resume: ResumePosition) -> bool {
     if own.has_steps {
         run.steps().into_iter().find(|step| *step > resume.after) == Some(resume.after + 1)
     } else {
@@ -129,7 +129,7 @@ fn tells_each_step(own: &Comparison, run: &RehearsedRun, resume: ResumePosition)
 }
 
 /// A difference after a resume, in the run that tells most.
-fn inexact(open: &[&(RehearsedRun, Comparison)], is_noisy: bool) -> Option<Finding> {
+fn inexact(open: &[&(RehearsedRun, RunComparison)], is_noisy: bool) -> Option<Finding> {
     let meant: Vec<_> = open.iter().filter(|own| is_inexact(own)).collect();
     let onsets: Vec<Onset> = meant.iter().map(|(run, own)| self::onset(own, run).0).collect();
     let known = onsets.iter().copied().filter(|onset| *onset != Onset::Unknown);
@@ -161,30 +161,30 @@ fn inexact(open: &[&(RehearsedRun, Comparison)], is_noisy: bool) -> Option<Findi
     Some(finding.hinted(hint).seen_in(meant.iter().map(|own| own.0.kind)))
 }
 
-fn is_inexact((run, comparison): &(RehearsedRun, Comparison)) -> bool {
+fn is_inexact((run, comparison): &(RehearsedRun, RunComparison)) -> bool {
     let resumed = run.attempts.iter().any(|attempt| attempt.resume_step.is_some());
     let is_later = comparison.differs_after_resume() != Some(false);
     resumed && is_later && trees_or_series(comparison)
 }
 
-fn trees_or_series(own: &Comparison) -> bool {
+fn trees_or_series(own: &RunComparison) -> bool {
     // Where a step's metrics differ and no file does, something else is wrong: see `only_metrics`.
     trees_differ(own) || (own.series.first.is_some() && !has_equal_files(own))
 }
 
 /// Whether a file that depends on the whole training is the same.
-fn has_equal_files(own: &Comparison) -> bool {
+fn has_equal_files(own: &RunComparison) -> bool {
     let last = own.series.first.as_ref().map_or(0, |first| as_step(own, first.step));
     let later = own.checkpoints.iter().any(|(step, tree)| *step >= last && tree.compared > 0);
     (later || own.results.compared > 0) && !trees_differ(own)
 }
 
 /// The step at a place of the record: where reports are counted, by the resume before.
-fn as_step(own: &Comparison, place: u64) -> u64 {
+fn as_step(own: &RunComparison, place: u64) -> u64 {
     own.resume_before(place).map_or(place, |resume| resume.step + (place - resume.after))
 }
 
-fn series_evidence(own: &Comparison) -> Vec<String> {
+fn series_evidence(own: &RunComparison) -> Vec<String> {
     let Some(first) = &own.series.first else { return Vec::new() };
     let (unit, largest) = (own.unit(), own.series.largest.as_ref());
     let largest = largest.filter(|largest| largest.step != first.step);
@@ -195,7 +195,7 @@ fn series_evidence(own: &Comparison) -> Vec<String> {
 }
 
 /// The weights are the same, and what is printed is not.
-fn only_metrics(open: &[&(RehearsedRun, Comparison)]) -> Option<Finding> {
+fn only_metrics(open: &[&(RehearsedRun, RunComparison)]) -> Option<Finding> {
     let meant: Vec<_> = open
         .iter()
         .filter(|own| own.1.differs_after_resume() == Some(true) && has_equal_files(&own.1))
@@ -213,7 +213,7 @@ fn only_metrics(open: &[&(RehearsedRun, Comparison)]) -> Option<Finding> {
     )
 }
 
-fn nothing_to_compare(all: &Rehearsal, open: &[&(RehearsedRun, Comparison)]) -> Option<Finding> {
+fn nothing_to_compare(all: &Rehearsal, open: &[&(RehearsedRun, RunComparison)]) -> Option<Finding> {
     let blind = !open.is_empty() && open.iter().all(|(_, own)| is_empty(own));
     blind.then(|| {
         Finding::new("nothing-to-compare", Severity::Error, "could not tell whether a resume is exact")
@@ -224,7 +224,7 @@ fn nothing_to_compare(all: &Rehearsal, open: &[&(RehearsedRun, Comparison)]) -> 
     })
 }
 
-fn is_empty(own: &Comparison) -> bool {
+fn is_empty(own: &RunComparison) -> bool {
     let trees = own.checkpoints.iter().map(|(_, tree)| tree.compared).sum::<usize>();
     own.series.compared + trees + own.results.compared == 0
 }

@@ -11,7 +11,7 @@ mod suspects;
 
 use serde::Serialize;
 
-use super::compare::Comparison;
+use super::compare::RunComparison;
 use super::file_names::NamePatterns;
 use super::run_record::{RehearsedAttempt, RehearsedRun, RunEnd};
 use super::scenarios::ScenarioKind;
@@ -35,9 +35,9 @@ pub struct Rehearsal {
     /// The first undisturbed run.
     pub baseline: RehearsedRun,
     /// The second one, where there was one, and how it differs from the first.
-    pub again: Option<(RehearsedRun, Comparison)>,
+    pub again: Option<(RehearsedRun, RunComparison)>,
     /// The disturbed ones.
-    pub runs: Vec<(RehearsedRun, Comparison)>,
+    pub runs: Vec<(RehearsedRun, RunComparison)>,
 }
 
 /// How much a finding weighs.
@@ -175,7 +175,7 @@ fn differs(all: &Rehearsal, findings: &[Finding]) -> Option<Finding> {
 }
 
 /// Whether a finding of this run says why its record or its files are others. Most faults leave them as they are.
-fn is_explained(kind: ScenarioKind, own: &Comparison, findings: &[Finding]) -> bool {
+fn is_explained(kind: ScenarioKind, own: &RunComparison, findings: &[Finding]) -> bool {
     let has_other_steps = !own.series.missing.is_empty() || !own.series.added.is_empty();
     let explains = |finding: &Finding| match finding.code {
         "resume-not-exact"

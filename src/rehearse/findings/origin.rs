@@ -1,6 +1,6 @@
 //! Whether an attempt that counts from the beginning also is at the beginning: by its metrics, or else by what it made. Pure.
 
-use super::super::compare::Comparison;
+use super::super::compare::RunComparison;
 use super::Rehearsal;
 use super::resuming::ResumedRun;
 
@@ -71,7 +71,7 @@ fn undisturbed(all: &Rehearsal, step: u64, name: &str) -> Option<f64> {
 }
 
 /// One that began again makes the same files in the end; one that went on has done more steps by then.
-fn by_files(begin: &ResumedRun<'_>, own: &Comparison) -> Origin {
+fn by_files(begin: &ResumedRun<'_>, own: &RunComparison) -> Origin {
     let given = begin.attempt.resume_step.unwrap_or_default();
     let later = own.checkpoints.iter().filter(|(step, _)| *step > given).map(|(_, tree)| tree);
     let trees: Vec<_> = later.chain([&own.results]).filter(|tree| tree.compared > 0).collect();

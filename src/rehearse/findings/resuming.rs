@@ -1,6 +1,6 @@
 //! Whether an attempt goes on from the checkpoint that it was given, and at the right step. Pure.
 
-use super::super::compare::Comparison;
+use super::super::compare::RunComparison;
 use super::super::run_record::{RehearsedAttempt, RehearsedRun};
 use super::super::scenarios::ScenarioKind;
 use super::origin::{self, Origin};
@@ -60,7 +60,7 @@ fn explained(
                 .iter()
                 .any(|own| own.kind == kind && origin::of(own, all) == Origin::Checkpoint)
     };
-    let is_exact = |own: &Comparison| own.series.first.is_none() || own.series.shift.is_some();
+    let is_exact = |own: &RunComparison| own.series.first.is_none() || own.series.shift.is_some();
     let runs = all.runs.iter().filter(|(run, _)| is_told(run.kind));
     let runs = runs.filter(|(run, own)| is_another(run.kind) || is_exact(own));
     runs.map(|(run, _)| run.kind).collect()

@@ -1,7 +1,7 @@
 //! What a resumed run is likely to lack: by when it differs, by what its checkpoint seems to hold, and by what is right or wrong
 //! in the checkpoints that it made afterwards. Pure.
 
-use super::super::compare::Comparison;
+use super::super::compare::RunComparison;
 use super::super::compare_files::TreeDifference;
 use super::super::inventory::CheckpointContents;
 use super::exactness::Onset;
@@ -20,7 +20,7 @@ struct Evidence {
 }
 
 /// What points to the part that is missing, and what to do about it.
-pub(super) fn find(own: &Comparison, onset: Onset) -> (Vec<String>, String) {
+pub(super) fn find(own: &RunComparison, onset: Onset) -> (Vec<String>, String) {
     let evidence = Evidence::of(own);
     let names: Vec<&str> = own.held.iter().take(8).map(String::as_str).collect();
     let holds = if names.is_empty() { "no names".to_owned() } else { names.join(", ") };
@@ -53,7 +53,7 @@ const SAVE_RANDOM: &str = "save and load the random generators (`random.getstate
 const LOAD_RANDOM: &str = "the random generators are saved and not restored: set their states after everything that seeds or uses them";
 
 impl Evidence {
-    fn of(own: &Comparison) -> Self {
+    fn of(own: &RunComparison) -> Self {
         let CheckpointContents { optimizer, random, data } = CheckpointContents::new(&own.held);
         let resumed = own.resumes.first().map_or(0, |resume| resume.step);
         let later =
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     /// A run that resumed from step 10 with these names, and whose checkpoint of step 20 differs in those.
-    fn run(held: &str, differing: &str) -> Comparison {
+    fn run(held: &str, differing: &str) -> RunComparison {
         let differences = differing.split_whitespace().map(|part| FileDifference {
             path: "a.pt".to_owned(),
             part: part.to_owned(),
@@ -191,18 +191,18 @@ mod tests {
             compared: 1,
             ..Default::default()
         };
-        Comparison {
+        RunComparison {
             held: held.split_whitespace().map(str::to_owned).collect(),
             resumes: vec![ResumePosition { step: 10, after: 10 }],
             checkpoints: vec![(20, tree)],
-            ..Comparison::default()
+            ..RunComparison::default()
         }
     }
 
     const ADAM: &str = "model.0 optimizer.state.0.step optimizer.state.0.exp_avg";
 
     #[track_caller]
-    fn check(own: &Comparison, onset: Onset, expected: &[&str], never: &str) {
+    fn check(own: &RunComparison, onset: Onset, expected: &[&str], never: &str) {
         let (evidence, hint) = find(own, onset);
         let told = expected.iter().all(|part| hint.contains(part));
         let places: Vec<_> = expected.iter().map(|part| hint.find(part)).collect();

@@ -65,20 +65,20 @@ fn preempted() -> Vec<RehearsedAttempt> {
     vec![first, attempt(Some(40), 60)]
 }
 
-pub(super) fn rehearsal(attempts: Vec<RehearsedAttempt>, comparison: Comparison) -> Rehearsal {
+pub(super) fn rehearsal(attempts: Vec<RehearsedAttempt>, comparison: RunComparison) -> Rehearsal {
     let calm =
         RehearsedAttempt { checkpoints: vec![(30, 130.0), (60, 160.2)], ..attempt(None, 60) };
-    let whole = || Comparison {
+    let whole = || RunComparison {
         series: SeriesDifference { compared: 60, ..SeriesDifference::default() },
         has_steps: true,
-        ..Comparison::default()
+        ..RunComparison::default()
     };
     let baseline = run(ScenarioKind::Undisturbed, vec![calm]);
     let again = Some((baseline.clone(), whole()));
     let series = SeriesDifference { compared: 60, ..comparison.series };
     let runs = vec![(
         run(ScenarioKind::Preempted, attempts),
-        Comparison { series, has_steps: true, ..comparison },
+        RunComparison { series, has_steps: true, ..comparison },
     )];
     let (task, signal) = ("train".to_owned(), "USR1".to_owned());
     let noise = NamePatterns::default();
@@ -94,14 +94,14 @@ fn check(all: &Rehearsal, expected: &[&str]) {
 
 #[test]
 fn nothing_is_found_where_nothing_is_wrong() {
-    check(&rehearsal(preempted(), Comparison::default()), &[]);
+    check(&rehearsal(preempted(), RunComparison::default()), &[]);
 }
 
 #[test]
 fn what_is_not_understood_is_not_safe() {
     let series = SeriesDifference { missing: vec![50], ..SeriesDifference::default() };
     let alone = vec![attempt(None, 60)];
-    let mut all = rehearsal(alone, Comparison { series, ..Comparison::default() });
+    let mut all = rehearsal(alone, RunComparison { series, ..RunComparison::default() });
     all.runs[0].0.kind = ScenarioKind::Killed;
     all.runs[0].0.attempts[0].injected =
         Some(Injected { fault: Fault::KillProgram, time: 150.0, step: Some(50) });
@@ -113,9 +113,9 @@ fn a_save_right_before_the_request_is_one() {
     let mut attempts = preempted();
     // The step was saved a moment before it was asked for: the same content is not committed twice.
     attempts[0].checkpoints = vec![(30, 130.0), (40, 140.1)];
-    check(&rehearsal(attempts.clone(), Comparison::default()), &[]);
+    check(&rehearsal(attempts.clone(), RunComparison::default()), &[]);
     attempts[0].checkpoints = vec![(30, 130.0)];
-    check(&rehearsal(attempts, Comparison::default()), &["ends-without-saving"]);
+    check(&rehearsal(attempts, RunComparison::default()), &["ends-without-saving"]);
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn a_usual_save_is_no_answer() {
         ..attempt(None, 60)
     };
     attempts.truncate(1);
-    check(&rehearsal(attempts, Comparison::default()), &["ignores-signal"]);
+    check(&rehearsal(attempts, RunComparison::default()), &["ignores-signal"]);
 }
 
 #[test]
@@ -135,13 +135,13 @@ fn once_unheard_is_no_fault_of_a_program_that_listens() {
     let mut attempts = preempted();
     let injected = Injected { fault: Fault::Preempt { lead: 60 }, time: 141.0, step: Some(41) };
     attempts[1].injected = Some(injected);
-    check(&rehearsal(attempts.clone(), Comparison::default()), &[]);
+    check(&rehearsal(attempts.clone(), RunComparison::default()), &[]);
     // One that heard it and did nothing is another thing.
     attempts[1].notes.asked = true;
-    check(&rehearsal(attempts.clone(), Comparison::default()), &["ignores-signal"]);
+    check(&rehearsal(attempts.clone(), RunComparison::default()), &["ignores-signal"]);
     // When all is done there is nothing left to save.
     attempts[1].injected = Some(Injected { step: Some(60), ..injected });
-    check(&rehearsal(attempts, Comparison::default()), &[]);
+    check(&rehearsal(attempts, RunComparison::default()), &[]);
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn runs_that_do_not_end_are_told() {
     for (end, code) in
         [(RunEnd::Stuck, "never-ends"), (RunEnd::Failed("why".to_owned()), "fails-disturbed")]
     {
-        let mut all = rehearsal(preempted(), Comparison::default());
+        let mut all = rehearsal(preempted(), RunComparison::default());
         all.runs[0].0.end = end;
         check(&all, &[code]);
     }
@@ -157,7 +157,7 @@ fn runs_that_do_not_end_are_told() {
 
 #[test]
 fn with_nothing_in_common_nothing_can_be_told() {
-    let mut all = rehearsal(preempted(), Comparison::default());
+    let mut all = rehearsal(preempted(), RunComparison::default());
     all.runs[0].1.series.compared = 0;
     check(&all, &["nothing-to-compare"]);
 }
@@ -171,7 +171,7 @@ fn each_run_that_differs_by_chance_is_named() {
         found: 2.0.into(),
     };
     let series = SeriesDifference { first: Some(point), ..SeriesDifference::default() };
-    let mut all = rehearsal(preempted(), Comparison { series, ..Comparison::default() });
+    let mut all = rehearsal(preempted(), RunComparison { series, ..RunComparison::default() });
     let (mut run, own) = all.runs[0].clone();
     run.kind = ScenarioKind::Killed;
     all.runs.push((run, own));
@@ -191,7 +191,7 @@ fn ended_by_term(exit_code: Option<i32>, notes: HarnessNotes) -> Rehearsal {
     attempts[0].checkpoints = vec![(30, 130.0)];
     attempts[0] =
         RehearsedAttempt { injected: Some(injected), end: Some(end), notes, ..attempts[0].clone() };
-    let mut all = rehearsal(attempts, Comparison::default());
+    let mut all = rehearsal(attempts, RunComparison::default());
     all.runs[0].0.kind = ScenarioKind::Requeued;
     all
 }
@@ -220,7 +220,7 @@ fn slurms_own_term_is_told_from_a_signal_that_is_ignored() {
 
 #[test]
 fn the_time_of_a_save_is_that_of_the_answer() {
-    let mut all = rehearsal(preempted(), Comparison::default());
+    let mut all = rehearsal(preempted(), RunComparison::default());
     all.runs[0].0.attempts[0].checkpoints = vec![(30, 140.3), (40, 142.2)];
     assert!((saving::longest_save(&all).unwrap() - 2.0).abs() < 1e-9);
 }
@@ -241,7 +241,7 @@ fn finished(next: Next, checkpoints: Vec<(u64, f64)>) -> Rehearsal {
     attempts[1].end = Some(end);
     attempts[1].checkpoints = checkpoints;
     attempts[1].notes.asked = true;
-    rehearsal(attempts, Comparison::default())
+    rehearsal(attempts, RunComparison::default())
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn one_that_is_asked_right_after_its_resume_has_nothing_new_to_save() {
         RehearsedAttempt { injected: Some(injected), lines: vec![], ..attempt(Some(40), 40) };
     idle.notes.asked = true;
     attempts.insert(1, idle);
-    check(&rehearsal(attempts.clone(), Comparison::default()), &[]);
+    check(&rehearsal(attempts.clone(), RunComparison::default()), &[]);
     attempts[1].resume_step = None;
-    check(&rehearsal(attempts, Comparison::default()), &["ends-without-saving"]);
+    check(&rehearsal(attempts, RunComparison::default()), &["ends-without-saving"]);
 }

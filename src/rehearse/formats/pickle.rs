@@ -21,14 +21,14 @@ pub(super) enum PickleValue {
     /// A list, a tuple or a set.
     Items(Vec<Id>),
     Dict(Vec<(Id, Id)>),
-    Call(Call),
+    PickledCall(PickledCall),
     /// What lies outside of the pickle, by its description.
     Persistent(Id),
 }
 
 /// A call, and what was put into its result afterwards.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Call {
+pub(super) struct PickledCall {
     pub(super) function: Id,
     pub(super) arguments: Id,
     pub(super) state: Option<Id>,
@@ -268,20 +268,31 @@ impl<'a> Machine<'a> {
 
     fn push_call(&mut self, function: Id, arguments: Id) {
         let (state, pairs, items) = (None, Vec::new(), Vec::new());
-        self.push(PickleValue::Call(Call { function, arguments, state, pairs, items }));
+        self.push(PickleValue::PickledCall(PickledCall {
+            function,
+            arguments,
+            state,
+            pairs,
+            items,
+        }));
     }
 
     /// The value on top as a call: a state can be given to any other value too, and is then its own.
-    fn target(&mut self) -> Option<&mut Call> {
+    fn target(&mut self) -> Option<&mut PickledCall> {
         let top = *self.stack.last()?;
-        if !matches!(self.values.get(top)?, PickleValue::Call(_)) {
-            let call =
-                Call { function: top, arguments: top, state: None, pairs: vec![], items: vec![] };
+        if !matches!(self.values.get(top)?, PickleValue::PickledCall(_)) {
+            let call = PickledCall {
+                function: top,
+                arguments: top,
+                state: None,
+                pairs: vec![],
+                items: vec![],
+            };
             self.stack.pop();
-            self.push(PickleValue::Call(call));
+            self.push(PickleValue::PickledCall(call));
         }
         match self.values.get_mut(*self.stack.last()?)? {
-            PickleValue::Call(call) => Some(call),
+            PickleValue::PickledCall(call) => Some(call),
             _ => None,
         }
     }

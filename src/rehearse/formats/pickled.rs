@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use super::pickle::{self, Call, Id, Pickle, PickleValue};
+use super::pickle::{self, Id, Pickle, PickleValue, PickledCall};
 use super::{Form, Leaf, numpy, torch};
 
 /// Deeper nesting is nobody's checkpoint.
@@ -50,11 +50,11 @@ impl Walk<'_, '_> {
             return;
         }
         match pickle.value(id) {
-            PickleValue::Items(_) | PickleValue::Dict(_) | PickleValue::Call(_)
+            PickleValue::Items(_) | PickleValue::Dict(_) | PickleValue::PickledCall(_)
                 if !self.seen.insert(id) => {}
             PickleValue::Items(items) => self.items(items, name, depth),
             PickleValue::Dict(pairs) => self.pairs(pairs, name, depth),
-            PickleValue::Call(call) => self.call(call, name, depth),
+            PickleValue::PickledCall(call) => self.call(call, name, depth),
             PickleValue::Persistent(description) => {
                 self.found.extend(torch::storage(pickle, *description, name, self.storages));
             }
@@ -87,7 +87,7 @@ impl Walk<'_, '_> {
         }
     }
 
-    fn call(&mut self, call: &Call, name: &str, depth: usize) {
+    fn call(&mut self, call: &PickledCall, name: &str, depth: usize) {
         let pickle = self.pickle;
         let function = pickle.text(call.function).unwrap_or_default();
         let arguments = pickle.items(call.arguments);
@@ -147,7 +147,7 @@ fn array<'d>(
     pickle: &Pickle,
     function: &str,
     arguments: &[Id],
-    call: &Call,
+    call: &PickledCall,
     name: &str,
 ) -> Option<Leaf<'d>> {
     let short = function.rsplit('.').next()?;
@@ -174,7 +174,7 @@ fn bytes(pickle: &Pickle, id: Id) -> Option<Vec<u8>> {
     match pickle.value(id) {
         PickleValue::Bytes(bytes) => Some(bytes.clone()),
         PickleValue::Text(text) => text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect(),
-        PickleValue::Call(call) => {
+        PickleValue::PickledCall(call) => {
             let text = pickle.items(call.arguments).first()?;
             matches!(pickle.value(*text), PickleValue::Text(_)).then(|| bytes(pickle, *text))?
         }
@@ -188,7 +188,7 @@ fn latin<'d>(pickle: &Pickle, arguments: &[Id], name: &str) -> Option<Leaf<'d>> 
 
 /// `numpy.dtype("f8", …)` with its state, which tells the order of bytes.
 fn descr(pickle: &Pickle, id: Id) -> Option<String> {
-    let PickleValue::Call(call) = pickle.value(id) else { return None };
+    let PickleValue::PickledCall(call) = pickle.value(id) else { return None };
     let kind = pickle.text(*pickle.items(call.arguments).first()?)?;
     let order = call.state.and_then(|state| pickle.text(*pickle.items(state).get(1)?));
     Some(format!("{}{kind}", order.unwrap_or("|")))

@@ -17,18 +17,18 @@ const MOST_NAMES: usize = 20_000;
 
 /// A file with metrics.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct FoundFile {
+pub(super) struct WrittenFile {
     pub(super) path: PathBuf,
     pub(super) source: MetricSource,
     /// When it was written last, in unix seconds: it tells the attempt where the file has no times of its own.
     pub(super) modified: Option<f64>,
     /// Where in the trial's folder it is.
-    pub(super) place: Place,
+    pub(super) place: FilePlace,
 }
 
 /// Where a file is tells what it counts for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Place {
+pub(super) enum FilePlace {
     /// Below the folder that an attempt saves to.
     Staging(u32),
     /// Anywhere else, `artifacts/` above all.
@@ -40,7 +40,7 @@ pub(super) enum Place {
 /// All of them, in the order in which they are read.
 #[derive(Debug, Default)]
 pub(super) struct WrittenFiles {
-    pub(super) files: Vec<FoundFile>,
+    pub(super) files: Vec<WrittenFile>,
     pub(super) warnings: Vec<String>,
     n_names: usize,
 }
@@ -53,7 +53,7 @@ impl WrittenFiles {
         for entry in entries.into_iter().flatten().flatten() {
             let name = entry.file_name();
             if name != "staging" && name != "checkpoints" {
-                found.add(&entry, DEEPEST, Place::Results);
+                found.add(&entry, DEEPEST, FilePlace::Results);
             }
         }
         let staging = dir.staging(0);
@@ -61,14 +61,14 @@ impl WrittenFiles {
         for attempt in staging.into_iter().flatten().flatten().flatten() {
             let number = attempt.file_name().to_str().and_then(|name| name.parse().ok());
             if let Some(number) = number {
-                found.add(&attempt, DEEPEST, Place::Staging(number));
+                found.add(&attempt, DEEPEST, FilePlace::Staging(number));
             }
         }
         for step in fs::read_dir(dir.checkpoints()).into_iter().flatten().flatten() {
             let name = step.file_name();
             let number = name.to_str().and_then(|name| name.strip_prefix("step-"));
             if number.is_some_and(|number| number.parse::<u64>().is_ok()) {
-                found.add(&step, 3, Place::Checkpoint);
+                found.add(&step, 3, FilePlace::Checkpoint);
             }
         }
         if found.n_names > MOST_NAMES {
@@ -83,7 +83,7 @@ impl WrittenFiles {
         found
     }
 
-    fn add(&mut self, entry: &DirEntry, depth: u32, place: Place) {
+    fn add(&mut self, entry: &DirEntry, depth: u32, place: FilePlace) {
         self.n_names += 1;
         if self.n_names > MOST_NAMES {
             return;
@@ -99,13 +99,18 @@ impl WrittenFiles {
         }
         let source = source_of(&name).filter(|_| kind.is_file());
         let is_meant = |source: &MetricSource| match place {
-            Place::Results => true,
+            FilePlace::Results => true,
             // Its history, once it is committed. The rest of a checkpoint may be copies.
-            Place::Checkpoint => *source == MetricSource::Transformers,
-            Place::Staging(_) => *source != MetricSource::Transformers,
+            FilePlace::Checkpoint => *source == MetricSource::Transformers,
+            FilePlace::Staging(_) => *source != MetricSource::Transformers,
         };
         let Some(source) = source.filter(is_meant) else { return };
-        self.files.push(FoundFile { path: entry.path(), source, modified: modified(entry), place });
+        self.files.push(WrittenFile {
+            path: entry.path(),
+            source,
+            modified: modified(entry),
+            place,
+        });
     }
 
     /// The working folder holds copies of what was shipped: what the program has not changed since is not its own.
@@ -116,7 +121,7 @@ impl WrittenFiles {
         }
         let experiment = dir.path().ancestors().nth(4).map(|path| ExperimentDir(path.to_owned()));
         let Some(package) = experiment.as_ref().and_then(crate::package::of) else { return };
-        let is_shipped = |file: &FoundFile| {
+        let is_shipped = |file: &WrittenFile| {
             let below = file.path.strip_prefix(&work).ok();
             below.is_some_and(|below| is_same(&file.path, &package.dir.files().join(below)))
         };
@@ -125,7 +130,7 @@ impl WrittenFiles {
 
     /// Each state has the whole history: only the one of the highest step counts, a committed one before others.
     fn keep_newest_state(&mut self) {
-        let is_state = |file: &&FoundFile| file.source == MetricSource::Transformers;
+        let is_state = |file: &&WrittenFile| file.source == MetricSource::Transformers;
         let states = self.files.iter().filter(is_state);
         let newest = states.max_by_key(|file| {
             (transformers::global_step(&file.path), file.place, file.path.clone())
@@ -167,9 +172,9 @@ fn modified(entry: &DirEntry) -> Option<f64> {
 }
 
 /// By kind, then as they were written: the names of event files begin with the time.
-fn order(a: &FoundFile, b: &FoundFile) -> Ordering {
-    let time = |file: &FoundFile| file.modified.unwrap_or_default();
-    let of_name = |file: &FoundFile| (file.source, file.path.file_name().map(ToOwned::to_owned));
+fn order(a: &WrittenFile, b: &WrittenFile) -> Ordering {
+    let time = |file: &WrittenFile| file.modified.unwrap_or_default();
+    let of_name = |file: &WrittenFile| (file.source, file.path.file_name().map(ToOwned::to_owned));
     match a.source {
         MetricSource::Tensorboard if b.source == a.source => of_name(a).cmp(&of_name(b)),
         _ => a.source.cmp(&b.source).then(time(a).total_cmp(&time(b))).then(a.path.cmp(&b.path)),

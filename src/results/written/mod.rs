@@ -21,7 +21,7 @@ pub use self::tensorboard::{each_scalar, event_scalars};
 pub use self::transformers::each_entry;
 pub use self::wandb::{each_record, history_values};
 
-use self::find::{FoundFile, Place, WrittenFiles};
+use self::find::{FilePlace, WrittenFile, WrittenFiles};
 use crate::humanize::count;
 
 /// Who wrote a value.
@@ -163,7 +163,7 @@ pub(super) fn each_written(
     Ok(warnings)
 }
 
-impl FoundFile {
+impl WrittenFile {
     fn each(&self, take: Take<'_>) -> io::Result<LeftOut> {
         match self.source {
             MetricSource::Tensorboard => tensorboard::each(&self.path, take),
@@ -176,9 +176,9 @@ impl FoundFile {
 }
 
 /// The attempt that wrote a value; nothing if a later one did that step again.
-fn attempt_of(file: &FoundFile, value: &WrittenValue, starts: &[AttemptStart]) -> Option<u32> {
+fn attempt_of(file: &WrittenFile, value: &WrittenValue, starts: &[AttemptStart]) -> Option<u32> {
     let Some(first) = starts.first() else { return Some(0) };
-    if file.place == Place::Checkpoint {
+    if file.place == FilePlace::Checkpoint {
         // A checkpoint's file has the whole history that led to it.
         let later = starts.iter().rev();
         let by =
@@ -187,8 +187,8 @@ fn attempt_of(file: &FoundFile, value: &WrittenValue, starts: &[AttemptStart]) -
     }
     let time = value.time.or(file.modified);
     let place = match file.place {
-        Place::Staging(attempt) => starts.iter().position(|start| start.attempt == attempt),
-        Place::Results | Place::Checkpoint => {
+        FilePlace::Staging(attempt) => starts.iter().position(|start| start.attempt == attempt),
+        FilePlace::Results | FilePlace::Checkpoint => {
             starts.iter().rposition(|start| time.is_none_or(|time| start.time <= time))
         }
     };

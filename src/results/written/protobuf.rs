@@ -2,7 +2,7 @@
 
 /// One field of a message.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Field<'a> {
+pub(super) enum ProtobufField<'a> {
     Varint(u64),
     Fixed64([u8; 8]),
     Bytes(&'a [u8]),
@@ -11,30 +11,30 @@ pub(super) enum Field<'a> {
 
 /// The fields of a message, with their numbers.
 #[derive(Clone, Debug)]
-pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+pub(super) struct ProtobufFields<'a>(pub(super) &'a [u8]);
 
-impl<'a> Iterator for Fields<'a> {
-    type Item = (u64, Field<'a>);
+impl<'a> Iterator for ProtobufFields<'a> {
+    type Item = (u64, ProtobufField<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
         let key = varint(&mut self.0)?;
         let field = match key & 7 {
-            0 => Field::Varint(varint(&mut self.0)?),
-            1 => Field::Fixed64(array(&mut self.0)?),
+            0 => ProtobufField::Varint(varint(&mut self.0)?),
+            1 => ProtobufField::Fixed64(array(&mut self.0)?),
             2 => {
                 let length = usize::try_from(varint(&mut self.0)?).ok()?;
                 let (bytes, rest) = self.0.split_at_checked(length)?;
                 self.0 = rest;
-                Field::Bytes(bytes)
+                ProtobufField::Bytes(bytes)
             }
-            5 => Field::Fixed32(array(&mut self.0)?),
+            5 => ProtobufField::Fixed32(array(&mut self.0)?),
             _ => return None,
         };
         Some((key >> 3, field))
     }
 }
 
-impl<'a> Field<'a> {
+impl<'a> ProtobufField<'a> {
     pub(super) fn bytes(self) -> Option<&'a [u8]> {
         if let Self::Bytes(bytes) = self { Some(bytes) } else { None }
     }
@@ -46,7 +46,7 @@ impl<'a> Field<'a> {
 
 /// The field of bytes that the end of a message's beginning cuts: its number, its length, and as much of it as is there.
 pub(super) fn cut_field(beginning: &[u8]) -> Option<(u64, u64, &[u8])> {
-    let mut fields = Fields(beginning);
+    let mut fields = ProtobufFields(beginning);
     let mut rest = beginning;
     while fields.next().is_some() {
         rest = fields.0;

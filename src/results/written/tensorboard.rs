@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use nemo_core::open;
 
 use super::crc::masked_castagnoli;
-use super::find::FoundFile;
-use super::protobuf::{Field, Fields, cut_field, varint};
+use super::find::WrittenFile;
+use super::protobuf::{ProtobufField, ProtobufFields, cut_field, varint};
 use super::{LeftOut, MetricSource, Take, WrittenValue};
 
 /// Larger records are images or graphs, and hold no scalar as a rule.
@@ -79,7 +79,7 @@ fn exactly<const N: usize>(input: &mut impl Read) -> io::Result<Option<[u8; N]>>
 fn may_hold_scalars(beginning: &[u8]) -> bool {
     let Some((5, length, summary)) = cut_field(beginning) else { return false };
     match cut_field(summary) {
-        Some((1, of_value, value)) if Fields(summary).next().is_none() => {
+        Some((1, of_value, value)) if ProtobufFields(summary).next().is_none() => {
             let head = (summary.len() - value.len()) as u64;
             head.checked_add(of_value) != Some(length)
         }
@@ -94,18 +94,18 @@ fn number(bytes: &[u8]) -> u64 {
 /// Calls a function with each scalar of an event, the inside of a record.
 pub fn event_scalars(data: &[u8], take: Take<'_>) -> io::Result<()> {
     let (mut time, mut step) = (None, 0);
-    for (field, value) in Fields(data) {
+    for (field, value) in ProtobufFields(data) {
         match (field, value) {
-            (1, Field::Fixed64(bytes)) => time = Some(f64::from_le_bytes(bytes)),
-            (2, Field::Varint(number)) => step = number,
+            (1, ProtobufField::Fixed64(bytes)) => time = Some(f64::from_le_bytes(bytes)),
+            (2, ProtobufField::Varint(number)) => step = number,
             _ => {}
         }
     }
     let time = time.filter(|time| time.is_finite() && *time > 0.0);
     // A step that is negative is none.
     let step = i64::try_from(step).is_ok().then_some(step);
-    for summary in Fields(data).filter(|it| it.0 == 5).filter_map(|it| it.1.bytes()) {
-        for value in Fields(summary).filter(|it| it.0 == 1).filter_map(|it| it.1.bytes()) {
+    for summary in ProtobufFields(data).filter(|it| it.0 == 5).filter_map(|it| it.1.bytes()) {
+        for value in ProtobufFields(summary).filter(|it| it.0 == 1).filter_map(|it| it.1.bytes()) {
             if let Some((metric, number)) = scalar(value) {
                 let value = number.is_finite().then_some(number);
                 take(WrittenValue { metric, step, time, value })?;
@@ -118,10 +118,12 @@ pub fn event_scalars(data: &[u8], take: Take<'_>) -> io::Result<()> {
 /// `Summary.Value`: a tag, and a number.
 fn scalar(value: &[u8]) -> Option<(String, f64)> {
     let (mut tag, mut number) = (None, None);
-    for (field, value) in Fields(value) {
+    for (field, value) in ProtobufFields(value) {
         match (field, value) {
             (1, text) => tag = text.text(),
-            (2, Field::Fixed32(bytes)) => number = Some(shortest(f32::from_le_bytes(bytes))),
+            (2, ProtobufField::Fixed32(bytes)) => {
+                number = Some(shortest(f32::from_le_bytes(bytes)));
+            }
             (8, tensor) => number = tensor.bytes().and_then(tensor_scalar),
             _ => {}
         }
@@ -132,10 +134,12 @@ fn scalar(value: &[u8]) -> Option<(String, f64)> {
 /// `TensorProto` of one number without dimensions.
 fn tensor_scalar(tensor: &[u8]) -> Option<f64> {
     let (mut kind, mut content, mut typed) = (0, &[][..], None);
-    for (field, value) in Fields(tensor) {
+    for (field, value) in ProtobufFields(tensor) {
         match (field, value) {
-            (1, Field::Varint(number)) => kind = number,
-            (2, shape) if Fields(shape.bytes()?).any(|(field, _)| field == 2) => return None,
+            (1, ProtobufField::Varint(number)) => kind = number,
+            (2, shape) if ProtobufFields(shape.bytes()?).any(|(field, _)| field == 2) => {
+                return None;
+            }
             (4, bytes) => content = bytes.bytes()?,
             (5..=7 | 10 | 11 | 13, value) => typed = Some((field, value)),
             _ => {}
@@ -154,20 +158,22 @@ fn tensor_scalar(tensor: &[u8]) -> Option<f64> {
 }
 
 /// The first number of a typed list, which may be packed.
-fn typed_scalar(kind: u64, (field, value): (u64, Field<'_>)) -> Option<f64> {
+fn typed_scalar(kind: u64, (field, value): (u64, ProtobufField<'_>)) -> Option<f64> {
     let first = |bytes: &[u8]| varint(&mut &*bytes);
     match (field, value) {
-        (5, Field::Fixed32(bytes)) => Some(shortest(f32::from_le_bytes(bytes))),
-        (5, Field::Bytes(bytes)) => Some(shortest(f32::from_le_bytes(*bytes.first_chunk()?))),
-        (6, Field::Fixed64(bytes)) => Some(f64::from_le_bytes(bytes)),
-        (6, Field::Bytes(bytes)) => Some(f64::from_le_bytes(*bytes.first_chunk()?)),
-        (7 | 10 | 11, Field::Varint(number)) => Some(whole(number.cast_signed())),
-        (7 | 10 | 11, Field::Bytes(bytes)) => Some(whole(first(bytes)?.cast_signed())),
+        (5, ProtobufField::Fixed32(bytes)) => Some(shortest(f32::from_le_bytes(bytes))),
+        (5, ProtobufField::Bytes(bytes)) => {
+            Some(shortest(f32::from_le_bytes(*bytes.first_chunk()?)))
+        }
+        (6, ProtobufField::Fixed64(bytes)) => Some(f64::from_le_bytes(bytes)),
+        (6, ProtobufField::Bytes(bytes)) => Some(f64::from_le_bytes(*bytes.first_chunk()?)),
+        (7 | 10 | 11, ProtobufField::Varint(number)) => Some(whole(number.cast_signed())),
+        (7 | 10 | 11, ProtobufField::Bytes(bytes)) => Some(whole(first(bytes)?.cast_signed())),
         (13, value) => {
             let bits = match value {
-                Field::Varint(bits) => bits,
-                Field::Bytes(bytes) => first(bytes)?,
-                Field::Fixed32(_) | Field::Fixed64(_) => return None,
+                ProtobufField::Varint(bits) => bits,
+                ProtobufField::Bytes(bytes) => first(bytes)?,
+                ProtobufField::Fixed32(_) | ProtobufField::Fixed64(_) => return None,
             };
             let bits = u16::try_from(bits).ok()?;
             Some(if kind == 14 { bfloat(bits) } else { half(bits) })
@@ -217,14 +223,14 @@ impl TagPrefix {
 
 /// Several writers may use the same tag in the same attempt, as Keras does for training and validation: then the folder
 /// is part of the metric's name.
-pub(super) fn prefixes(files: &[FoundFile]) -> BTreeMap<PathBuf, TagPrefix> {
+pub(super) fn prefixes(files: &[WrittenFile]) -> BTreeMap<PathBuf, TagPrefix> {
     let of_events = || files.iter().filter(|file| file.source == MetricSource::Tensorboard);
     let folders: BTreeSet<&Path> = of_events().filter_map(|file| file.path.parent()).collect();
     let mut prefixes = BTreeMap::new();
     if folders.len() < 2 {
         return prefixes;
     }
-    let mut tags: Vec<(&FoundFile, BTreeSet<String>, (f64, f64))> = Vec::new();
+    let mut tags: Vec<(&WrittenFile, BTreeSet<String>, (f64, f64))> = Vec::new();
     for file in of_events() {
         let (mut own, mut times) = (BTreeSet::new(), (f64::INFINITY, 0.0_f64));
         // What can't be read is told when the values are.

@@ -19,7 +19,7 @@ struct TrainerState {
 }
 
 #[derive(Deserialize)]
-struct Progress {
+struct TrainerProgress {
     #[serde(default)]
     global_step: u64,
 }
@@ -63,7 +63,7 @@ fn text_of(path: &Path, longest: u64) -> io::Result<Option<Vec<u8>>> {
 /// The step of the whole; nothing of a file that can't be read.
 pub(super) fn global_step(path: &Path) -> Option<u64> {
     let text = text_of(path, LONGEST).ok()??;
-    serde_json::from_slice::<Progress>(&text).ok().map(|progress| progress.global_step)
+    serde_json::from_slice::<TrainerProgress>(&text).ok().map(|progress| progress.global_step)
 }
 
 #[cfg(test)]

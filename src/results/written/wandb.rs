@@ -8,7 +8,7 @@ use nemo_core::open;
 use serde_json::Value;
 
 use super::crc::ieee;
-use super::protobuf::{Field, Fields, cut_field};
+use super::protobuf::{ProtobufField, ProtobufFields, cut_field};
 use super::{LeftOut, Take, WrittenValue};
 
 const BLOCK: usize = 32 * 1024;
@@ -118,10 +118,11 @@ fn fragment<'a>(rest: &mut &'a [u8], is_whole: bool) -> Option<((u32, u8), &'a [
 /// `Record.history`: names with values as JSON, and a step. Returns how many values are no JSON.
 pub fn history_values(record: &[u8], take: Take<'_>) -> io::Result<usize> {
     let mut unread = 0;
-    for history in Fields(record).filter(|it| it.0 == HISTORY).filter_map(|it| it.1.bytes()) {
+    for history in ProtobufFields(record).filter(|it| it.0 == HISTORY).filter_map(|it| it.1.bytes())
+    {
         let mut values: Vec<(String, Value)> = Vec::new();
         let mut step = None;
-        for (field, value) in Fields(history) {
+        for (field, value) in ProtobufFields(history) {
             match (field, value.bytes()) {
                 (1, Some(item)) => match history_item(item) {
                     Some(value) => values.push(value),
@@ -129,8 +130,8 @@ pub fn history_values(record: &[u8], take: Take<'_>) -> io::Result<usize> {
                 },
                 (2, Some(message)) => {
                     step = Some(0);
-                    for (field, value) in Fields(message) {
-                        if let (1, Field::Varint(number)) = (field, value) {
+                    for (field, value) in ProtobufFields(message) {
+                        if let (1, ProtobufField::Varint(number)) = (field, value) {
                             step = Some(number);
                         }
                     }
@@ -154,7 +155,7 @@ pub fn history_values(record: &[u8], take: Take<'_>) -> io::Result<usize> {
 
 fn history_item(item: &[u8]) -> Option<(String, Value)> {
     let (mut names, mut value) = (Vec::new(), None);
-    for (field, content) in Fields(item) {
+    for (field, content) in ProtobufFields(item) {
         match field {
             1 | 2 => names.extend(content.text().filter(|name| !name.is_empty())),
             16 => value = content.text(),

@@ -37,7 +37,7 @@ pub struct Association {
 
 /// What a job in the queue counts for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OwnJob {
+pub struct QueuedJob {
     /// Its account.
     pub account: String,
     /// Its QOS.
@@ -98,10 +98,10 @@ pub fn default_account(output: &[u8]) -> Option<String> {
 
 /// Reads the accounts and QOSes of jobs. A row of another form is a job too: it counts for nothing that has a name.
 #[must_use]
-pub fn own_jobs(output: &[u8]) -> Vec<OwnJob> {
+pub fn own_jobs(output: &[u8]) -> Vec<QueuedJob> {
     let row = |line: &str| {
         let (account, qos) = line.trim().split_once('|').unwrap_or_default();
-        OwnJob { account: account.to_owned(), qos: qos.to_owned() }
+        QueuedJob { account: account.to_owned(), qos: qos.to_owned() }
     };
     String::from_utf8_lossy(output)
         .lines()

@@ -19,7 +19,7 @@ use super::array_tasks::ArrayBounds;
 use super::cluster::ClusterFacts;
 use super::options::WrapOptions;
 use super::own_job::OwnJob;
-use super::place::Place;
+use super::place::StatePlace;
 use super::{array_tasks, poll_program, resources, shared_paths};
 use crate::job::trial::TaskSource;
 use crate::monitor::alarms::Alarm;
@@ -56,7 +56,7 @@ impl WrappedJob {
         let program = options.program.first().map(|own| PathBuf::from(own.clone()));
         let program = program.and_then(|own| Some(own.file_name()?.to_str()?.to_owned()));
         let name = slurm.as_ref().map(|job| job.name.clone()).or(program).unwrap_or_default();
-        let place = Place { jobs: &jobs, dir: dir.as_deref(), name: &name };
+        let place = StatePlace { jobs: &jobs, dir: dir.as_deref(), name: &name };
         let id = place.id(slurm.as_ref(), trial)?;
         let own = jobs.join(&id);
         durable::create_dir_all(&own)?; // somebody may have removed it

@@ -45,7 +45,7 @@ type Variables = BTreeMap<String, String>;
 
 /// What is to be changed, and what the log says of it.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Changes {
+struct VariableChanges {
     /// None is left out.
     variables: Vec<(&'static str, Option<String>)>,
     /// Those of other processes, which are left out.
@@ -59,8 +59,8 @@ pub(super) fn put_right(shown: &str) -> io::Result<()> {
     let all = env::vars_os().filter_map(|(name, value)| {
         Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
     });
-    let changes = Changes::of(&all.collect(), shown, is_in_batch_script());
-    if changes == Changes::default() {
+    let changes = VariableChanges::of(&all.collect(), shown, is_in_batch_script());
+    if changes == VariableChanges::default() {
         return Ok(());
     }
     for line in &changes.told {
@@ -94,7 +94,7 @@ fn step_of(title: &str) -> Option<&str> {
     Some(name.split_once('.')?.1)
 }
 
-impl Changes {
+impl VariableChanges {
     /// `is_batch`: the batch script started this, as far as can be told.
     fn of(all: &Variables, shown: &str, is_batch: bool) -> Self {
         let mut changes = Self::default();
@@ -185,13 +185,17 @@ mod tests {
     fn after(variables: &[(&str, &str)], shown: &str, is_batch: bool) -> (String, bool) {
         let text = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let mut all: Variables = variables.iter().map(text).collect();
-        let changes = Changes::of(&all, shown, is_batch);
+        let changes = VariableChanges::of(&all, shown, is_batch);
         for (name, value) in changes.variables {
             all.remove(name);
             all.extend(value.map(|value| (name.to_owned(), value)));
         }
         all.retain(|name, _| !changes.foreign.contains(name));
-        assert_eq!(Changes::of(&all, shown, is_batch), Changes::default(), "once is enough");
+        assert_eq!(
+            VariableChanges::of(&all, shown, is_batch),
+            VariableChanges::default(),
+            "once is enough"
+        );
         let left: Vec<_> = all.iter().map(|(name, value)| format!("{name}={value}")).collect();
         (left.join(" "), !changes.told.is_empty())
     }

@@ -20,7 +20,7 @@ use crate::os::log::log_info;
 
 /// Where a job may keep its state.
 #[derive(Debug)]
-pub(super) struct Place<'a> {
+pub(super) struct StatePlace<'a> {
     /// `jobs/` in the home.
     pub(super) jobs: &'a Path,
     /// `--dir`, which exists.
@@ -29,7 +29,7 @@ pub(super) struct Place<'a> {
     pub(super) name: &'a str,
 }
 
-impl Place<'_> {
+impl StatePlace<'_> {
     /// The id of the job: that of its `--dir`, else that by which its number is known, else a new one.
     pub(super) fn id(&self, job: Option<&OwnJob>, trial: u32) -> io::Result<String> {
         let own = self.dir.map_or(Ok(None), |dir| self.id_of(dir, job))?;
@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn jobs_that_start_in_one_moment_have_an_id_each() {
         let folder = tempfile::tempdir().unwrap();
-        let place = Place { jobs: folder.path(), dir: None, name: "my train" };
+        let place = StatePlace { jobs: folder.path(), dir: None, name: "my train" };
         let mut ids: Vec<String> = std::thread::scope(|scope| {
             let threads: Vec<_> =
                 (0..16).map(|_| scope.spawn(|| place.reserve().unwrap())).collect();

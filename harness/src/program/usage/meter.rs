@@ -35,7 +35,7 @@ pub(crate) enum GpuChoice {
 pub(super) struct Meter {
     usage: Usage,
     /// Processor time and the largest process of what had ended before.
-    before: Ended,
+    before: ChildUsage,
     last: Option<(Duration, f64)>,
     gpus: Option<GpuChoice>,
     gpu_samples: u32,
@@ -45,7 +45,7 @@ pub(super) struct Meter {
 
 /// What the kernel keeps of children that were waited for.
 #[derive(Clone, Copy, Debug, Default)]
-struct Ended {
+struct ChildUsage {
     cpu_seconds: f64,
     largest: u64,
 }
@@ -66,7 +66,7 @@ impl Meter {
         };
         Self {
             usage,
-            before: Ended::now(),
+            before: ChildUsage::now(),
             last: None,
             gpus: allotment.gpus,
             gpu_samples: 0,
@@ -100,7 +100,7 @@ impl Meter {
 
     /// After the end of the program nothing lives any more, and all of its processor time is known.
     pub(super) fn end(&mut self, since_start: Duration, time: f64) {
-        let ended = Ended::now();
+        let ended = ChildUsage::now();
         self.count_processors(since_start, time, 0.0);
         self.usage.is_over = true;
         self.usage.cpu_percent = None;
@@ -111,7 +111,7 @@ impl Meter {
     }
 
     fn count_processors(&mut self, since_start: Duration, time: f64, living: f64) {
-        let all = (Ended::now().cpu_seconds - self.before.cpu_seconds + living)
+        let all = (ChildUsage::now().cpu_seconds - self.before.cpu_seconds + living)
             // A process that ends between two looks may be missed by both.
             .max(self.usage.cpu_seconds);
         let (since, counted) = self.last.unwrap_or_default();
@@ -158,7 +158,7 @@ impl Meter {
     }
 }
 
-impl Ended {
+impl ChildUsage {
     fn now() -> Self {
         let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return Self::default() };
         let seconds = |time: nix::sys::time::TimeVal| {
