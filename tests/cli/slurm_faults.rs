@@ -131,7 +131,8 @@ fn cancelled_again_and_again_stays_cancelled() {
 /// Slurm shows a cancel in no way while a preemption's grace runs, and the program still saves.
 fn cancelled_in_the_grace(cluster: &Cluster, cancel: impl Fn(&World, &str, &str)) {
     let world = cluster.world();
-    counting::write(&world, SCAVENGE, 5000, 3.0);
+    // A job that has left before the `scancel` is requeued by Slurm, and nobody can know of the `scancel` then.
+    counting::write(&world, SCAVENGE, 5000, 8.0);
     let id = world.ok(&["submit", "exp.toml"]);
     counting::until_beyond(&world, &id, 1);
     let array = array(&world, &id);
