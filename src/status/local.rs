@@ -173,6 +173,12 @@ fn beside_runner(
     (State::Pending, Some(reason)).into()
 }
 
+/// Whether a harness has written a record of the trial since it was retried last.
+fn has_begun(files: &TrialFiles) -> bool {
+    let first = files.retried_from.unwrap_or(0);
+    files.attempts.iter().any(|record| record.attempt() >= first)
+}
+
 /// The runner is gone before this trial was over: another one goes on with it, once somebody starts that.
 fn without_runner(
     files: &TrialFiles,
@@ -186,6 +192,8 @@ fn without_runner(
         format!("its runner is gone: {again} it again")
     };
     let state = match last {
+        // Its harness may live, and write its first record in a moment.
+        Some(RunnerRecord::Started { .. }) if !has_begun(files) => State::Pending,
         Some(RunnerRecord::Started { .. }) => State::Failed,
         Some(RunnerRecord::Ended { exit_code, .. }) if trial::last_end(files).is_none() => {
             return ended(*exit_code).into();

@@ -53,6 +53,7 @@ fn the_local_runner_s_record_is_held_against_what_lives() {
     );
     let gone = format!("pending: its runner is gone: {go_on} it again []");
     check_local(&view(vec![], Liveness::Dead, false), none(), &gone);
+    check_local(&view(vec![started()], Liveness::Dead, false), none(), &gone);
     let go_on = "`nemo-slurm submit --continue sample-00000100` continues it";
     let never_started =
         RunnerView { records: vec![], liveness: None, rebooted: false, damage: None };
