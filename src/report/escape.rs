@@ -42,8 +42,8 @@ pub fn escape_but_colours(text: &str) -> Cow<'_, str> {
 
 /// Writes a value as one line of JSON, which stays exact: its strings spell such characters as `\u009b`.
 pub fn write_json(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
-    let mut plain = PlainJson { out: &mut *out, held: Vec::new() };
-    serde_json::to_writer(&mut plain, value)?;
+    let mut plain = PlainJson { out: &mut *out, held: Vec::with_capacity(2 * PIECE) };
+    value.serialize(&mut serde_json::Serializer::new(&mut plain))?;
     plain.flush()?;
     out.write_all(b"\n")
 }
@@ -74,11 +74,15 @@ impl<W: Write> PlainJson<W> {
 
 impl<W: Write> Write for PlainJson<W> {
     fn write(&mut self, part: &[u8]) -> io::Result<usize> {
-        self.held.extend_from_slice(part);
-        if self.held.len() >= PIECE {
-            self.pass_on()?;
-        }
+        self.write_all(part)?;
         Ok(part.len())
+    }
+
+    /// A document is written in millions of parts of some bytes.
+    #[inline]
+    fn write_all(&mut self, part: &[u8]) -> io::Result<()> {
+        self.held.extend_from_slice(part);
+        if self.held.len() >= PIECE { self.pass_on() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -95,14 +95,16 @@ fn fill<'a>(array: &Submitted<'_>, sources: &'a StatusInputs<'_>, seen: &mut [Sl
     let accounts = sources.accounts.rows().iter().filter(|row| row.array_job == array.job);
     let is_known = queue.clone().next().is_some() || accounts.clone().next().is_some();
     let queue = queue.find(|row| row.tasks == Tasks::NotAnArray);
-    let accounts = accounts.filter(|row| row.tasks == Tasks::NotAnArray);
+    // Looked for once: there may be as many rows as trials.
+    let accounts: Vec<&AccountRow> =
+        accounts.filter(|row| row.tasks == Tasks::NotAnArray).collect();
     for trial in array.trials.iter() {
         let newest = seen.get_mut(trial as usize).filter(|seen| seen.is_of(array.job));
         let Some(seen) = newest else { continue };
         seen.array_is_known = is_known;
         if seen.queue.is_none() && seen.last_account().is_none() {
             seen.queue = queue;
-            seen.accounts.extend(accounts.clone());
+            seen.accounts.extend(&accounts);
         }
     }
 }
