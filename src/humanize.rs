@@ -77,7 +77,8 @@ pub fn age(then: u64, now: f64) -> String {
     format!("{} ago", duration(seconds))
 }
 
-/// A metric, with at least four significant digits: a loss of 0.001234 is not one of 0.0012.
+/// A metric, with at least four significant digits: a loss of 0.001234 is not one of 0.0012. Null is what was kept of a
+/// value that is not finite.
 #[must_use]
 pub fn metric(value: &serde_json::Value) -> String {
     match value.as_f64() {
@@ -94,6 +95,7 @@ pub fn metric(value: &serde_json::Value) -> String {
             text.trim_end_matches('0').trim_end_matches('.').to_owned()
         }
         Some(number) => format!("{number:.3e}"),
+        None if value.is_null() => "nan/inf".to_owned(),
         None => value.to_string(),
     }
 }
@@ -160,6 +162,6 @@ mod tests {
         check(0.023_456_78, "0.02346");
         check(1e-7, "1.000e-7");
         check(123_456.7, "1.235e5");
-        assert_eq!(metric(&serde_json::Value::Null), "null");
+        assert_eq!(metric(&serde_json::Value::Null), "nan/inf");
     }
 }

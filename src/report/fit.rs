@@ -91,6 +91,25 @@ pub(super) fn elide(text: &str, width: usize) -> String {
     format!("{start}…{end}")
 }
 
+/// A word that is to have at most `width` characters: a name loses its middle, a number never, for half of one is another
+/// number. It comes on a line of its own, or broken, where there is no room for it.
+pub(super) fn shorten(word: &str, width: usize) -> String {
+    let (name, value) = word.split_once('=').map_or(("", word), |(name, value)| (name, value));
+    if length(word) <= width || !is_number(value) {
+        return elide(word, width);
+    }
+    let room = width.saturating_sub(length(value) + 1);
+    match name {
+        "" => broken(value, width),
+        name if room >= 2 => format!("{}={value}", elide(name, room)),
+        name => format!("{}= {}", elide(name, width.saturating_sub(1)), broken(value, width)),
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    text.parse::<f64>().is_ok()
+}
+
 /// A word with blanks in it, so that no part is longer than `width`.
 pub(super) fn broken(word: &str, width: usize) -> String {
     let mut text = String::new();
@@ -149,6 +168,18 @@ mod tests {
         assert_eq!(hang("a  b", Some(4), 2), "a  b");
         assert_eq!(hang("a  b c", Some(4), 2), "a b\n  c");
         assert_eq!(hang("a  b c", None, 2), "a  b c");
+    }
+
+    #[test]
+    fn no_number_is_cut() {
+        let check = |word, width, expected| assert_eq!(shorten(word, width), expected);
+        check("lr=0.0193", 9, "lr=0.0193");
+        check("learning_rate=0.0193", 12, "le…te=0.0193");
+        check("loss=1.003", 8, "l…=1.003");
+        check("lr=0.000193", 8, "lr= 0.000193");
+        check("loss=-1.5e-300", 4, "l…s= -1.5 e-30 0");
+        check("1234567", 4, "1234 567");
+        check("data=/home/someone/images", 12, "data=/…mages");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use comfy_table::Color;
 
 use super::Page;
 use super::escape::escape_line;
-use super::fit::{broken, elide, length, wrap};
+use super::fit::{broken, elide, length, shorten, wrap};
 
 /// Between two columns.
 const GAP: usize = 2;
@@ -23,7 +23,7 @@ const LEAST: usize = 8;
 pub(super) enum ColumnFit {
     /// Stays whole as long as anything else can give way.
     Whole,
-    /// Is broken at blanks; a word that is too long loses its middle.
+    /// Is broken at blanks; a word that is too long loses its middle, but no number does.
     Words,
     /// Is broken at blanks, and within a word that is too long: nothing of it is lost.
     Text,
@@ -216,7 +216,7 @@ impl Column {
             }
             ColumnFit::Words | ColumnFit::Late if length(&item.text) > width => {
                 let words: Vec<String> =
-                    item.text.split_whitespace().map(|word| elide(word, width)).collect();
+                    item.text.split_whitespace().map(|word| shorten(word, width)).collect();
                 wrap(&words.join(" "), width, 0)
             }
             _ => vec![elide(&item.text, width)],
@@ -330,10 +330,10 @@ mod tests {
         ");
         insta::assert_snapshot!(lines(Some(20)), @"
         ID  PARA…ERS  METRICS
-        0   lr=0.1    loss….25
-            width=32  val_….91
-        1   lr=0.01   loss….25
-            widt…128  val_….91
+        0   lr=0.1    l…s=0.25
+            width=32  v…y=0.91
+        1   lr=0.01   l…s=0.25
+            wi…h=128  v…y=0.91
         ");
     }
 
