@@ -2,7 +2,7 @@
 
 mod changes;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use clap::Args;
@@ -20,7 +20,7 @@ use crate::query::SlurmSource;
 use crate::remembered;
 use crate::report::{Explained, Page, Sooner, explain_text, out, out_json, say};
 use crate::slurm::parse::forecast::ForecastRow;
-use crate::slurm::{JobId, QueueRow, ShownId, SlurmError, Tasks, UnixTime};
+use crate::slurm::{JobId, JobPhase, QueueRow, ShownId, SlurmError, Tasks, UnixTime};
 use crate::status::{State, Status, TrialStatus, join};
 use crate::store::{Stored, Target};
 
@@ -69,7 +69,7 @@ pub(super) fn explain(app: &App, args: &ExplainArgs) -> Result<ExitCode, Command
     for warning in &status.warnings {
         say(&format!("warning: {warning}"));
     }
-    let slurm = SlurmWords::new(sources.queue.rows(), &forecasts(app, &stored));
+    let slurm = SlurmWords::new(sources.queue.rows(), &forecasts(app, sources.queue.rows()));
     let mut groups = WaitingGroups::new();
     let tasks = stored.experiment.tasks.iter().zip(&status.tasks);
     for (task, its) in tasks.filter(|(task, _)| target.scope.covers_task(&task.name)) {
@@ -108,10 +108,9 @@ fn waits(state: State) -> bool {
     }
 }
 
-/// The expected starts of all waiting jobs of the experiment; none if Slurm does not answer.
-fn forecasts(app: &App, stored: &Stored) -> Vec<ForecastRow> {
-    let jobs: Vec<JobId> =
-        journal::submitted(&stored.journal).iter().map(|(_, job)| *job).collect();
+/// The expected starts of the jobs that wait; none if Slurm does not answer.
+fn forecasts(app: &App, queue: &[QueueRow]) -> Vec<ForecastRow> {
+    let jobs = waiting_jobs(queue);
     if jobs.is_empty() {
         return Vec::new();
     }
@@ -122,6 +121,12 @@ fn forecasts(app: &App, stored: &Stored) -> Vec<ForecastRow> {
         },
         |forecasts| forecasts.rows,
     )
+}
+
+/// The jobs that wait. For one job that Slurm no longer knows it would refuse the whole question.
+fn waiting_jobs(queue: &[QueueRow]) -> Vec<JobId> {
+    let waiting = queue.iter().filter(|row| row.state.phase_in_queue() == JobPhase::Waiting);
+    waiting.map(|row| row.array_job).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// What Slurm says of each task of an array.
@@ -295,4 +300,20 @@ fn to_json(groups: &WaitingGroups, sooner: &[Vec<Sooner>]) -> Value {
     rows.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
     let trials: Vec<Value> = rows.into_iter().map(|(.., row)| row).collect();
     json!({ "schema": 1, "trials": trials })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slurm::parse::queue;
+
+    #[test]
+    fn slurm_is_asked_for_starts_of_what_waits_alone() {
+        let rows = queue::parse(
+            b"7_[3-9]\x1fPENDING\x1f1700000000\x1fResources\x1f\n7_1\x1fRUNNING\x1f1700000000\x1fNone\x1f\n\
+            8_0\x1fCOMPLETED\x1f1700000000\x1fNone\x1f\n9\x1fPENDING\x1f1700000000\x1fPriority\x1f\n",
+        );
+        assert_eq!(rows.rows.len(), 4, "{:?}", rows.unread);
+        assert_eq!(waiting_jobs(&rows.rows), [JobId(7), JobId(9)]);
+    }
 }

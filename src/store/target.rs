@@ -6,6 +6,7 @@ use nemo_core::rundir::notes;
 use nemo_core::scope::{Scope, TrialSet};
 
 use super::{ExperimentId, Home, StoreError};
+use crate::humanize::count;
 use crate::journal;
 
 /// A target, its experiment found, its task and trial not yet held against the experiment.
@@ -235,11 +236,17 @@ fn find(ids: &[ExperimentId], text: &str) -> Result<ExperimentId, TargetError> {
         [id] => Ok((*id).clone()),
         [] => Err(TargetError::NotFound { text: text.to_owned(), nearest: nearest(ids, text) }),
         [..] => {
-            let candidates = candidates.iter().rev().take(4).map(|id| format!("`{id}`")).collect();
+            let more = candidates.len().saturating_sub(NAMED);
+            let newest = candidates.iter().rev().take(NAMED).map(|id| format!("`{id}`"));
+            let more = (more > 0).then(|| format!("or {}", count(more, "other")));
+            let candidates = newest.chain(more).collect();
             Err(TargetError::Ambiguous { text: text.to_owned(), candidates })
         }
     }
 }
+
+/// How many of those that could be meant are named.
+const NAMED: usize = 4;
 
 fn nearest(ids: &[ExperimentId], text: &str) -> Option<String> {
     let likeness = |id: &&ExperimentId| {
@@ -285,6 +292,15 @@ mod tests {
             "no experiment is called `digts` | did you mean `digits-00000300`? `nemo-slurm list` shows all",
         );
         check("zzz", "no experiment is called `zzz` | `nemo-slurm list` shows all");
+    }
+
+    #[test]
+    fn of_many_that_could_be_meant_some_are_named_and_all_are_counted() {
+        let ids: Vec<ExperimentId> =
+            (1..8).map(|n| format!("k-0000000{n}").parse().unwrap()).collect();
+        let error = find(&ids, "k-").unwrap_err().to_string();
+        let named = "`k-00000007`, `k-00000006`, `k-00000005`, `k-00000004`";
+        assert_eq!(error, format!("`k-` could mean {named}, or 3 others"));
     }
 
     #[test]

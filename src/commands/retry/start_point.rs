@@ -67,9 +67,10 @@ pub(super) fn require_any(
     }
     let why: Vec<String> =
         left.iter().map(|left| format!("{}/{}: {}", left.task, left.trials, left.why)).collect();
-    let text = format!("nothing can be retried so: {}", why.join("; "));
+    let text = format!("nothing was retried: {}", why.join("; "));
     let hint = format!(
-        "`nemo-slurm status {}` shows the trials; one that runs must be cancelled first",
+        "`nemo-slurm status {}` shows the trials. One that runs must be cancelled first; one that is completed runs again \
+         only in a new submission",
         stored.id
     );
     Err(CommandError::new(ExitCode::Usage, text).hinted(hint))
