@@ -57,7 +57,7 @@ pub(super) fn has_new(stored: &Stored, status: &Status) -> Result<bool, CommandE
 pub(super) fn failures(stored: &Stored) -> Result<Vec<String>, CommandError> {
     let Some(notify) = &stored.experiment.notify else { return Ok(Vec::new()) };
     let records = read(stored)?;
-    Ok(records.whole.values().flat_map(|record| record.failures(notify)).collect())
+    Ok(notify::failures(records.whole.values(), notify))
 }
 
 /// What was told, as `show --json` shows it.
@@ -136,7 +136,7 @@ pub(super) fn send_due(
             record.deliveries.entry(way).or_default().add(outcome, clock::now());
             keep(stored, &claim, &name, &record)?;
         }
-        failed.extend(record.failures(notify));
+        failed.extend(notify::failures(std::iter::once(&record), notify));
         tried.push(Tried { record, sent, failed });
     }
     Ok(tried)

@@ -8,5 +8,5 @@ mod send;
 
 pub use events::{Notice, notices, spent_budgets};
 pub use message::message;
-pub use record::{Delivery, NoticeRecord, NoticeRecords, Way};
+pub use record::{Delivery, NoticeRecord, NoticeRecords, Way, failures};
 pub use send::deliver;

@@ -1,7 +1,7 @@
 //! `notices/`: each end that is told, its message, and on which ways it was sent. The holder of the claim writes it: before
 //! a message is sent first, and after each try.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::message::NoticeMessage;
 use crate::experiment::{Notify, shown_url};
+use crate::humanize::count;
 
 /// After so many seconds nobody tries again.
 const GIVEN_UP: f64 = 3.0 * 86400.0;
@@ -130,23 +131,40 @@ impl NoticeRecord {
         };
         Way::of(notify).filter(is_due).collect()
     }
+}
 
-    /// What could not be sent, for people.
-    #[must_use]
-    pub fn failures(&self, notify: &Notify) -> Vec<String> {
-        let of = |way: Way| {
-            let delivery = self.deliveries.get(&way).filter(|delivery| delivery.sent.is_none())?;
-            let error = delivery.error.as_ref()?;
-            let next = if delivery.is_given_up() {
-                "it was given up".to_owned()
-            } else {
-                format!("`nemo-slurm poll {}` tries again", self.message.experiment)
-            };
-            let (id, shown) = (&self.message.id, way.shown(notify));
-            Some(format!("the notification `{id}` was not sent by {shown}: {error}; {next}"))
-        };
-        Way::of(notify).filter_map(of).collect()
+/// What could not be sent, for people: a sentence for each way and cause, however many messages it kept back.
+pub fn failures<'a>(
+    records: impl Iterator<Item = &'a NoticeRecord>,
+    notify: &Notify,
+) -> Vec<String> {
+    let mut ids: BTreeMap<(Way, &str, bool), Vec<&NoticeMessage>> = BTreeMap::new();
+    for record in records {
+        for (way, delivery) in record.deliveries.iter().filter(|(_, it)| it.sent.is_none()) {
+            if let Some(error) = &delivery.error {
+                let cause = (*way, error.as_str(), delivery.is_given_up());
+                ids.entry(cause).or_default().push(&record.message);
+            }
+        }
     }
+    let is_used: BTreeSet<Way> = Way::of(notify).collect();
+    let all = ids.into_iter().filter(|((way, ..), _)| is_used.contains(way));
+    all.map(|((way, error, is_given_up), messages)| {
+        let (first, others) = (messages[0], messages.len() - 1);
+        let what = match others {
+            0 => format!("the notification `{}` was", first.id),
+            others => {
+                format!("the notification `{}` and {} were", first.id, count(others, "other"))
+            }
+        };
+        let next = if is_given_up {
+            "given up".to_owned()
+        } else {
+            format!("`nemo-slurm poll {}` tries again", first.experiment)
+        };
+        format!("{what} not sent by {}: {error}; {next}", way.shown(notify))
+    })
+    .collect()
 }
 
 /// What `notices/` holds.
@@ -210,5 +228,43 @@ mod tests {
         let mut sent = Delivery::default();
         sent.add(Ok(()), 5.0);
         assert!(!sent.is_due(6.0, false) && !sent.is_given_up());
+    }
+    fn record(id: &str, error: &str) -> NoticeRecord {
+        let message = serde_json::json!({
+            "schema": 1, "id": id, "event": "failed", "experiment": "digits-1", "name": "digits", "target": "digits-1",
+            "task": null, "trial": null, "generation": 0, "state": "failed", "time": 1.0, "subject": "", "text": "",
+            "trials": {}, "errors": [], "repair": "", "dir": "",
+        });
+        let mut delivery = Delivery::default();
+        delivery.add(Err(error.to_owned()), 1.0);
+        let message = serde_json::from_value(message).unwrap();
+        NoticeRecord { message, deliveries: [(Way::Email, delivery)].into() }
+    }
+
+    #[test]
+    fn a_mailer_that_is_missing_is_told_once() {
+        let records =
+            [record("a", "no `sendmail`"), record("b", "no `sendmail`"), record("c", "refused")];
+        let notify = Notify {
+            on: Vec::new(),
+            of: Vec::new(),
+            command: None,
+            url: None,
+            email: vec!["me@site".to_owned()],
+        };
+        let way = Way::Email.shown(&notify);
+        let again = "`nemo-slurm poll digits-1` tries again";
+        let expected = [
+            format!(
+                "the notification `a` and 1 other were not sent by {way}: no `sendmail`; {again}"
+            ),
+            format!("the notification `c` was not sent by {way}: refused; {again}"),
+        ];
+        assert_eq!(failures(records.iter(), &notify), expected);
+        let silent = Notify { email: Vec::new(), ..notify };
+        assert!(
+            failures(records.iter(), &silent).is_empty(),
+            "who asks no more for mails hears no more"
+        );
     }
 }
