@@ -19,6 +19,7 @@ use nemo_core::{checksum, durable, environment, lines, open};
 use self::foreground::Signals;
 use super::{App, control, kept_environment, shipped_code};
 use crate::error::{CommandError, ExitCode, IoResultExt};
+use crate::executor::spec;
 use crate::experiment::Task;
 use crate::journal;
 use crate::report::say;
@@ -147,6 +148,9 @@ impl ScratchCopy<'_> {
         let mut spec = self.spec()?;
         if !args.command.is_empty() {
             spec.command = CommandSpec::Exec(args.command.clone());
+            // It may name other tasks than the task's own command does.
+            let (experiment, dir) = (&self.stored.experiment, &self.stored.dir);
+            spec.inputs = spec::inputs(&spec, &experiment.graph(), dir);
         }
         if spec.launch.take().is_some() {
             say("The trial has several processes; this is one of them alone.");

@@ -178,9 +178,9 @@ pub(super) fn submitter() -> Event {
 pub(super) fn make_sequential(experiment: &mut Experiment) {
     for place in 0..experiment.tasks.len() {
         let before = place.checked_sub(1).map(|before| experiment.tasks[before].name.clone());
-        let upstream = experiment.upstream(&experiment.tasks[place].name);
-        let waits_for = before.filter(|before| !upstream.contains_key(before.as_str()));
         let task = &mut experiment.tasks[place];
+        // Each of those before waits for all that are before it: only its own `after` can name the last of them.
+        let waits_for = before.filter(|before| !task.after.iter().any(|own| own.task == *before));
         task.concurrent = Some(std::num::NonZeroU32::MIN);
         task.after.extend(waits_for.map(|task| Dependency { task, on: On::Any }));
     }
@@ -266,6 +266,7 @@ pub fn new_tasks(experiment: &Experiment, context: &Context<'_>) -> Vec<NewTask>
         id: context.id.as_str(),
         dir: context.dir,
         experiment,
+        graph: experiment.graph(),
         now: context.now as u64,
         cluster: context.cluster,
         has_more: context.plan.is_some_and(|plan| plan.trials() < n_on_slurm(experiment)),

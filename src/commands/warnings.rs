@@ -1,7 +1,6 @@
 //! What a user should know before an experiment is submitted, though nothing is wrong with its file.
 
 use nemo_core::placeholder::{TaskValue, names};
-use nemo_core::rundir::CommandSpec;
 
 use super::{App, prepare};
 use crate::experiment::{Executor, Experiment, Task};
@@ -69,10 +68,7 @@ fn unread_best(experiment: &Experiment, task: &Task) -> Option<String> {
 
 /// What of a task may name values of other tasks.
 fn texts<'a>(experiment: &'a Experiment, task: &'a Task) -> Vec<&'a str> {
-    let mut texts: Vec<&str> = match &task.run {
-        CommandSpec::Shell(text) => vec![text],
-        CommandSpec::Exec(words) => words.iter().map(String::as_str).collect(),
-    };
+    let mut texts: Vec<&str> = task.run.texts();
     if let Some(executor) = experiment.executors.get(&task.executor) {
         texts.extend(executor.surroundings().env.values().map(String::as_str));
     }
@@ -121,6 +117,8 @@ fn short_times(experiment: &Experiment, cluster: &Cluster) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use nemo_core::rundir::CommandSpec;
+
     use super::*;
     use crate::plan::{sample_experiment, sample_task};
 

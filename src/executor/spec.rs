@@ -1,15 +1,16 @@
 //! From a task to what the harness must know of it. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::path::Path;
 
 use nemo_core::environment::InheritSpec;
+use nemo_core::placeholder::{TaskValue, names};
 use nemo_core::rundir::{
     Condition, ExperimentDir, InputSpec, LaunchSpec, ParentSpec, PollFrequency, PollSpec, TaskSpec,
 };
 
-use crate::experiment::{Executor, Experiment, Launch, On, SlurmExecutor, Task};
+use crate::experiment::{Executor, Experiment, Launch, On, SlurmExecutor, Task, TaskGraph};
 use crate::slurm::Cluster;
 
 /// What holds for the whole experiment.
@@ -21,6 +22,8 @@ pub struct SubmitContext<'a> {
     pub dir: &'a ExperimentDir,
     /// The resolved experiment.
     pub experiment: &'a Experiment,
+    /// Its tasks by their names.
+    pub graph: TaskGraph<'a>,
     /// When it was submitted, in unix seconds.
     pub now: u64,
     /// What is known of the cluster, where Slurm runs any of it.
@@ -55,7 +58,7 @@ pub fn task_spec(task: &Task, around: &SubmitContext<'_>) -> TaskSpec {
         ),
         Executor::Local(local) => (&local.surroundings, local.time, false),
     };
-    TaskSpec {
+    let mut spec = TaskSpec {
         schema: 1,
         experiment: around.id.to_owned(),
         task: task.name.clone(),
@@ -71,7 +74,7 @@ pub fn task_spec(task: &Task, around: &SubmitContext<'_>) -> TaskSpec {
         checkpoint: task.checkpoint.clone(),
         restart: task.restart.clone(),
         metrics: task.metrics.clone(),
-        inputs: inputs(task, around),
+        inputs: BTreeMap::new(),
         after: parents(task, around),
         sentinel,
         deadline: around.experiment.timeout.map(|timeout| around.now + timeout),
@@ -88,7 +91,9 @@ pub fn task_spec(task: &Task, around: &SubmitContext<'_>) -> TaskSpec {
         poll: around.programs.and_then(|programs| poll(task, around, programs)),
         package: around.is_shipped.then(|| around.dir.package()),
         restart_from: None,
-    }
+    };
+    spec.inputs = inputs(&spec, &around.graph, around.dir);
+    spec
 }
 
 /// The same task where a retry has changed keys of its executor, of `restart` or of `checkpoint`: all else stays as it was
@@ -100,6 +105,7 @@ pub fn changed_spec(before: TaskSpec, task: &Task, around: &SubmitContext<'_>) -
         setup: now.setup,
         env: now.env,
         checkpoint: now.checkpoint,
+        inputs: now.inputs,
         restart: now.restart,
         sentinel: now.sentinel,
         time_limit: now.time_limit,
@@ -161,7 +167,7 @@ fn threads(task: &Task, executor: &Executor) -> Option<u32> {
 /// The tasks that this one waits for.
 fn parents(task: &Task, around: &SubmitContext<'_>) -> Vec<ParentSpec> {
     let parents = task.after.iter().filter_map(|dependency| {
-        let parent = around.experiment.tasks.iter().find(|task| task.name == dependency.task)?;
+        let parent = around.graph.get(&dependency.task)?;
         Some(ParentSpec {
             task: parent.name.clone(),
             dir: around.dir.task(&parent.name).0,
@@ -177,24 +183,57 @@ fn parents(task: &Task, around: &SubmitContext<'_>) -> Vec<ParentSpec> {
     parents.collect()
 }
 
-/// Every task that this one waits for, directly or not: those that its command may name.
-fn inputs(task: &Task, around: &SubmitContext<'_>) -> BTreeMap<String, InputSpec> {
-    let upstream = around.experiment.upstream(&task.name);
-    let inputs = around.experiment.tasks.iter().filter_map(|parent| {
-        let per_trial = *upstream.get(parent.name.as_str())?;
-        let dir = around.dir.task(&parent.name).0;
-        let (trials, metric) = (parent.n_trials, parent.metric_spec());
-        let input = InputSpec { dir, trials, per_trial, metric };
-        Some((parent.name.clone(), input))
-    });
-    inputs.collect()
+/// The tasks before a task that its texts name. A chain of tasks would not fit on a disk if each had all that are before it.
+#[must_use]
+pub fn inputs(
+    spec: &TaskSpec,
+    graph: &TaskGraph<'_>,
+    dir: &ExperimentDir,
+) -> BTreeMap<String, InputSpec> {
+    let is_before = |task: &str| graph.waits(&spec.task, task).is_some();
+    let named = spec.templates().flat_map(names);
+    let tasks: BTreeSet<&str> =
+        named.filter_map(|name| Some(TaskValue::of(name, is_before)?.0)).collect();
+    let input = |name: &str| {
+        let (task, per_trial) = (graph.get(name)?, graph.waits(&spec.task, name)?);
+        let (dir, trials, metric) = (dir.task(name).0, task.n_trials, task.metric_spec());
+        Some((name.to_owned(), InputSpec { dir, trials, per_trial, metric }))
+    };
+    tasks.into_iter().filter_map(input).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use nemo_core::rundir::CommandSpec;
+
     use super::*;
-    use crate::experiment::On;
     use crate::plan::{sample_experiment, sample_task};
+
+    /// The inputs of the last of some tasks, as `NAME` or `NAME*` where they are trial by trial.
+    #[track_caller]
+    fn check(tasks: Vec<Task>, run: &str, expected: &[&str]) {
+        let experiment = sample_experiment(tasks);
+        let dir = ExperimentDir("/x".into());
+        let around = SubmitContext {
+            id: "x-1",
+            dir: &dir,
+            experiment: &experiment,
+            graph: experiment.graph(),
+            now: 0,
+            cluster: None,
+            has_more: false,
+            is_shipped: false,
+            programs: None,
+        };
+        let last = experiment.tasks.last().unwrap();
+        let last = Task { run: CommandSpec::Shell(run.to_owned()), ..last.clone() };
+        let inputs = task_spec(&last, &around).inputs;
+        let shown = inputs.iter().map(|(name, input)| {
+            assert_eq!(input.dir, dir.task(name).0);
+            format!("{name}{}", if input.per_trial { "*" } else { "" })
+        });
+        assert_eq!(shown.collect::<Vec<_>>(), expected, "{run}");
+    }
 
     /// `last` reaches `first` by two ways, one of which goes trial by trial: whichever is written first, its command
     /// gets the folder of the same trial.
@@ -202,27 +241,41 @@ mod tests {
     fn one_way_that_goes_trial_by_trial_is_enough() {
         use On::{Each, Ok};
         for last in [[("left", Each), ("right", Ok)], [("right", Ok), ("left", Each)]] {
-            let experiment = sample_experiment(vec![
+            let tasks = vec![
                 sample_task("first", 3, 0, &[]),
                 sample_task("left", 3, 0, &[("first", Each)]),
                 sample_task("right", 3, 0, &[("first", Each)]),
                 sample_task("last", 3, 0, &last),
-            ]);
-            let dir = ExperimentDir("/x".into());
-            let around = SubmitContext {
-                id: "x-1",
-                dir: &dir,
-                experiment: &experiment,
-                now: 0,
-                cluster: None,
-                has_more: false,
-                is_shipped: false,
-                programs: None,
-            };
-            let inputs = inputs(&experiment.tasks[3], &around);
-            let per_trial: Vec<(&str, bool)> =
-                inputs.iter().map(|(name, input)| (name.as_str(), input.per_trial)).collect();
-            assert_eq!(per_trial, [("first", true), ("left", true), ("right", false)], "{last:?}");
+            ];
+            let run = "{first.dir} {left.result.loss} {right.best.dir}";
+            check(tasks, run, &["first*", "left*", "right"]);
         }
+    }
+
+    #[test]
+    fn only_what_is_named_is_an_input() {
+        let chain = || {
+            let names: Vec<String> = (0..100).map(|n| format!("t{n}")).collect();
+            let after = |n: usize| n.checked_sub(1).map(|n| (names[n].as_str(), On::Ok));
+            (0..100).map(|n| sample_task(&names[n], 1, 0, after(n).as_slice())).collect()
+        };
+        check(chain(), "true", &[]);
+        check(chain(), "{t98.dir} {t0.best.checkpoint} {t98.dirs}", &["t0", "t98"]);
+        check(chain(), "{t99.dir} {nope.dir} {dir} {{t7.dir}}", &[]);
+    }
+
+    /// Of `a` and `a.best` the longer name counts.
+    #[test]
+    fn a_task_with_a_dot_in_its_name_is_found() {
+        let tasks = || {
+            let after = [("a", On::Ok), ("a.best", On::Ok)];
+            vec![
+                sample_task("a", 1, 0, &[]),
+                sample_task("a.best", 1, 0, &[]),
+                sample_task("last", 1, 0, &after),
+            ]
+        };
+        check(tasks(), "{a.best.dir}", &["a.best"]);
+        check(tasks(), "{a.best.result.x} {a.dir}", &["a", "a.best"]);
     }
 }

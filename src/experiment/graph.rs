@@ -1,10 +1,42 @@
 //! What tasks have to do with each other: names in `after`, cycles, the order, numbers of trials.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::On;
 use super::problem_report::{ProblemReport, choices};
 use super::tasks::{TaskDependency, TaskDraft};
+use super::{On, Task};
+
+/// The tasks of an experiment by their names.
+#[derive(Debug)]
+pub struct TaskGraph<'a>(pub(super) HashMap<&'a str, &'a Task>);
+
+impl<'a> TaskGraph<'a> {
+    /// The task of a name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&'a Task> {
+        self.0.get(name).copied()
+    }
+
+    /// Every task that one waits for, directly or not, and whether it does so `per_trial`: those are the tasks that its
+    /// command may name, and `true` is where `{task.dir}` is the folder of the same trial.
+    #[must_use]
+    pub fn upstream(&self, task: &str) -> BTreeMap<&'a str, bool> {
+        let own = self.get(task);
+        own.map(|own| upstream(&own.name, |task| self.after(task))).unwrap_or_default()
+    }
+
+    /// The same of one of them: a search that ends where it is found. None if the task does not wait for it.
+    #[must_use]
+    pub fn waits(&self, task: &str, wanted: &str) -> Option<bool> {
+        self.get(wanted)?;
+        waits(&self.get(task)?.name, wanted, |task| self.after(task))
+    }
+
+    fn after(&self, task: &str) -> impl Iterator<Item = (&'a str, On)> + use<'a> {
+        let after = self.get(task).map(|task| task.after.as_slice()).unwrap_or_default();
+        after.iter().map(|edge| (edge.task.as_str(), edge.on))
+    }
+}
 
 /// Checks every edge.
 pub(super) fn check(drafts: &[TaskDraft], report: &mut ProblemReport) {

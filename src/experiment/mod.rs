@@ -39,7 +39,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::num::NonZeroU32;
 
 use nemo_core::rundir::{
@@ -49,6 +49,7 @@ use serde::{Deserialize, Serialize};
 
 pub use changes::{ChangeError, ChangedKeys, RetryChange, changed, changed_config};
 pub use config::ResolvedConfig;
+pub use graph::TaskGraph;
 pub use growth::{Growth, megabytes, memory_text, scaled};
 pub use load::{load, load_in};
 pub use names::check_tag;
@@ -134,11 +135,10 @@ impl Experiment {
     /// What can't be in an experiment that [`load`] led to: somebody changed its file.
     #[must_use]
     pub fn inconsistency(&self) -> Option<String> {
-        let of_task = |(place, task): (usize, &Task)| {
-            let is_before = |edge: &&Dependency| {
-                self.tasks[..place].iter().any(|earlier| earlier.name == edge.task)
-            };
-            let unknown = task.after.iter().find(|edge| !is_before(edge));
+        let mut before: HashSet<&str> = HashSet::new();
+        self.tasks.iter().find_map(|task| {
+            let unknown = task.after.iter().find(|edge| !before.contains(edge.task.as_str()));
+            before.insert(&task.name);
             if !self.executors.contains_key(&task.executor) {
                 Some(format!("task `{}` names an unknown executor: `{}`", task.name, task.executor))
             } else if let Some(edge) = unknown {
@@ -151,8 +151,7 @@ impl Experiment {
             } else {
                 None
             }
-        };
-        self.tasks.iter().enumerate().find_map(of_task)
+        })
     }
 
     /// How many trials all of its tasks have.
@@ -161,16 +160,10 @@ impl Experiment {
         self.tasks.iter().map(|task| task.n_trials as usize).sum()
     }
 
-    /// Every task that one waits for, directly or not, and whether it does so `per_trial`: those are the tasks that its
-    /// command may name, and `true` is where `{task.dir}` is the folder of the same trial.
-    pub fn upstream(&self, task: &str) -> BTreeMap<&str, bool> {
-        let after = |name: &str| {
-            let task = self.tasks.iter().find(|task| task.name == name);
-            let after = task.map(|task| task.after.as_slice()).unwrap_or_default();
-            after.iter().map(|edge| (edge.task.as_str(), edge.on))
-        };
-        let own = self.tasks.iter().find(|other| other.name == task);
-        own.map(|own| graph::upstream(&own.name, after)).unwrap_or_default()
+    /// Its tasks by their names, for who asks of many of them what they wait for.
+    #[must_use]
+    pub fn graph(&self) -> TaskGraph<'_> {
+        TaskGraph(self.tasks.iter().map(|task| (task.name.as_str(), task)).collect())
     }
 }
 

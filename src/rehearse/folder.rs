@@ -46,7 +46,7 @@ pub(crate) struct RunFolder {
 impl RehearsalFolder<'_> {
     /// The folder that the runs share: what the task waits for ran there.
     pub(crate) fn upstream(&self) -> Result<RunFolder, StoreError> {
-        let names = self.experiment.upstream(&self.task.name);
+        let names = self.experiment.graph().upstream(&self.task.name);
         let tasks: Vec<Task> = self
             .experiment
             .tasks
@@ -145,6 +145,7 @@ impl RehearsalFolder<'_> {
             id: id.as_str(),
             dir,
             experiment: self.experiment,
+            graph: self.experiment.graph(),
             now,
             cluster: self.cluster,
             has_more: false,

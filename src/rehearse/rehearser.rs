@@ -211,7 +211,7 @@ impl Rehearser<'_> {
 
     /// What the task waits for, once and undisturbed, on this machine.
     fn run_upstream(&self) -> Result<ExperimentDir, RehearseError> {
-        let names = self.folder.experiment.upstream(&self.folder.task.name);
+        let names = self.folder.experiment.graph().upstream(&self.folder.task.name);
         let place: RunFolder = self.folder.upstream()?;
         let calm = Scenario { kind: ScenarioKind::Undisturbed, injections: Vec::new() };
         for task in &self.folder.experiment.tasks {

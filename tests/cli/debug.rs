@@ -131,3 +131,20 @@ fn a_signal_ends_the_program_and_leaves_nothing() {
         assert!(stat.is_empty() || stat.contains(") Z"), "{signals:?}: {stat}");
     }
 }
+
+/// The task's own command names no other task.
+#[test]
+fn a_command_of_ones_own_may_name_the_tasks_before() {
+    let world = World::new();
+    let file = "name = \"x\"\n[task.first]\nrun = \"true\"\n[task.second]\nrun = \"true\"\nafter = [\"first\"]\n\
+        [task.third]\nrun = \"true\"\nafter = [\"second\"]\n";
+    world.write("exp.toml", file);
+    let id = world.run(&["submit", "exp.toml", "--wait"]).stdout.trim().to_owned();
+    let task = world.experiment(&id).join("tasks/third/task.json");
+    let spec: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(task).unwrap()).unwrap();
+    assert_eq!(spec["inputs"], serde_json::json!({}), "a chain of thousands would fill the disk");
+    let printed = world.ok(&["debug", &format!("{id}/third"), "--", "echo", "{first.dir}"]);
+    let folder = world.experiment(&id).join("tasks/first/trials/0");
+    assert_eq!(Path::new(printed.trim()), folder);
+}

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nemo_core::placeholder::{TaskValue, names};
 use nemo_core::retention;
 use nemo_core::rundir::{
-    AttemptRecord, CommandSpec, InputSpec, MetricSpec, MetricsLine, Next, TaskDir, TrialDir,
+    AttemptRecord, InputSpec, MetricSpec, MetricsLine, Next, TaskDir, TrialDir,
 };
 use nemo_core::{lines, open};
 use serde_json::{Map, Value};
@@ -29,14 +29,9 @@ const NAMED: usize = 10;
 
 /// Reads every value that the trial's commands and environment name. Of one that is missing the error says what and where.
 pub(crate) fn read(trial: &Trial) -> Result<TaskValues, StartError> {
-    let checkpoint = &trial.spec.checkpoint;
-    // What is named by a command that runs hours later only is to be missed now.
-    let commands =
-        [Some(&trial.spec.command), checkpoint.command.as_ref(), checkpoint.resume.as_ref()];
-    let texts = commands.into_iter().flatten().flat_map(texts);
     let mut values = TaskValues::new();
-    let around = trial.spec.env.values().chain(&trial.spec.setup).map(String::as_str);
-    for name in texts.chain(around).flat_map(names) {
+    // What is named by a command that runs hours later only is to be missed now.
+    for name in trial.spec.templates().flat_map(names) {
         let named = TaskValue::of(name, |task| trial.spec.inputs.contains_key(task));
         let Some((task, wanted)) = named else { continue };
         let Some(input) = trial.spec.inputs.get(task) else { continue };
@@ -45,14 +40,6 @@ pub(crate) fn read(trial: &Trial) -> Result<TaskValues, StartError> {
         values.extend(found.map(|found| (name.to_owned(), found)));
     }
     Ok(values)
-}
-
-/// The texts of a command.
-fn texts(command: &CommandSpec) -> Vec<&str> {
-    match command {
-        CommandSpec::Shell(text) => vec![text],
-        CommandSpec::Exec(list) => list.iter().map(String::as_str).collect(),
-    }
 }
 
 /// Why a value can't be had.
@@ -289,6 +276,7 @@ fn ranked(
 #[cfg(test)]
 mod tests {
     use nemo_core::durable;
+    use nemo_core::rundir::CommandSpec;
 
     use super::*;
     use crate::checkpoint::store::{DiskStore, Store};

@@ -270,6 +270,7 @@ fn spec(
         id: stored.id.as_str(),
         dir: &stored.dir,
         experiment: &experiment,
+        graph: experiment.graph(),
         now: 0,
         cluster: cluster.as_ref(),
         has_more: false,

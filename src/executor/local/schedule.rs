@@ -1,6 +1,6 @@
 //! Which trials may start now, and which never will. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::experiment::{On, Task};
 
@@ -77,6 +77,8 @@ pub(super) fn decide(tasks: &[LocalTask<'_>]) -> ScheduleDecision {
     for task in tasks.iter().filter(|task| !task.is_elsewhere) {
         *busy.entry(task.task.executor.as_str()).or_default() += task.running();
     }
+    let by_name: TasksByName<'_> =
+        tasks.iter().map(|task| (task.task.name.as_str(), task)).collect();
     for (place, task) in tasks.iter().enumerate().filter(|(_, task)| !task.is_elsewhere) {
         let busy = busy.entry(task.task.executor.as_str()).or_default();
         let concurrent = task.task.concurrent.map_or(usize::MAX, |n| n.get() as usize);
@@ -84,7 +86,7 @@ pub(super) fn decide(tasks: &[LocalTask<'_>]) -> ScheduleDecision {
         for trial in
             (0..task.phases.len()).filter(|&trial| task.phases[trial] == LocalPhase::Waiting)
         {
-            match readiness(task.task, trial, tasks) {
+            match readiness(task.task, trial, &by_name) {
                 DependencyStatus::Never => decision.drop.push((place, trial)),
                 DependencyStatus::Ready if *busy < task.parallel && own < concurrent => {
                     (*busy, own) = (*busy + 1, own + 1);
@@ -104,9 +106,12 @@ enum DependencyStatus {
     Never,
 }
 
-fn readiness(task: &Task, trial: usize, tasks: &[LocalTask<'_>]) -> DependencyStatus {
+/// What waits for others is looked at again whenever a trial ends: of thousands of tasks none is searched for.
+type TasksByName<'a> = HashMap<&'a str, &'a LocalTask<'a>>;
+
+fn readiness(task: &Task, trial: usize, tasks: &TasksByName<'_>) -> DependencyStatus {
     let each = task.after.iter().map(|dependency| {
-        let parent = tasks.iter().find(|parent| parent.task.name == dependency.task);
+        let parent = tasks.get(dependency.task.as_str());
         parent.map_or(DependencyStatus::Never, |parent| met(dependency.on, trial, &parent.phases))
     });
     each.max().unwrap_or(DependencyStatus::Ready)

@@ -65,7 +65,7 @@ fn one_way_trial_by_trial_is_enough() {
         each("b"),
         each("c")
     );
-    assert!(good(&text).upstream("t")["many"]);
+    assert!(good(&text).graph().upstream("t")["many"]);
 }
 
 /// The order of tasks that are written as `name` or `name<other,other`.
@@ -169,9 +169,9 @@ fn commands_name_what_there_is() {
     run(r#"'echo "all: {many.dirs}." `ls {many.dirs}`'"#); // one text, as a message
     run("'${HOME} ${nope} {{nope}} {} {a,b} {print $1}'");
     let experiment = run("'x'");
-    let upstream: Vec<(&str, bool)> = experiment.upstream("t").into_iter().collect();
+    let upstream: Vec<(&str, bool)> = experiment.graph().upstream("t").into_iter().collect();
     assert_eq!(upstream, [("many", true), ("one", false), ("same", true)]);
-    assert!(experiment.upstream("nope").is_empty());
+    assert!(experiment.graph().upstream("nope").is_empty());
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub struct TaskSpec {
     /// Metrics by pattern: name to regular expression with one group.
     #[serde(default)]
     pub metrics: BTreeMap<String, String>,
-    /// The tasks that the command may name, for `{task.dir}` and `{task.dirs}`.
+    /// The tasks before this one that its texts name, as in `{task.dir}` and `{task.dirs}`.
     #[serde(default)]
     pub inputs: BTreeMap<String, InputSpec>,
     /// The tasks that this one waits for, and what must have become of them.
@@ -89,6 +89,19 @@ pub struct TaskSpec {
     /// Where a retry begins, if that is not the newest checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart_from: Option<RestartFrom>,
+}
+
+impl TaskSpec {
+    /// Its texts that may hold placeholders.
+    pub fn templates(&self) -> impl Iterator<Item = &str> {
+        let checkpoint = &self.checkpoint;
+        let commands =
+            [Some(&self.command), checkpoint.command.as_ref(), checkpoint.resume.as_ref()];
+        let commands = commands.into_iter().flatten().flat_map(CommandSpec::texts);
+        let paths = checkpoint.from.iter().chain(&checkpoint.restore_to);
+        let around = self.env.values().chain(&self.setup);
+        commands.chain(paths.chain(around).map(String::as_str))
+    }
 }
 
 /// Where a retry begins. Later checkpoints are set aside, once.
@@ -142,6 +155,16 @@ pub enum CommandSpec {
     Shell(String),
     /// A list, run as it is.
     Exec(Vec<String>),
+}
+
+impl CommandSpec {
+    /// Its texts.
+    pub fn texts(&self) -> Vec<&str> {
+        match self {
+            Self::Shell(text) => vec![text],
+            Self::Exec(list) => list.iter().map(String::as_str).collect(),
+        }
+    }
 }
 
 /// The signals by which a program may be asked to save.
