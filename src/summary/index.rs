@@ -64,10 +64,15 @@ impl IndexEntry<'_> {
     /// Whether it was put away.
     #[must_use]
     pub fn is_archived(&self) -> bool {
-        // Only few are, and metadata may say the same word.
-        let may_be = self.row.contains("\"archived\":true");
-        let row = || serde_json::from_str::<ExperimentBrief>(self.row);
-        may_be && row().is_ok_and(|row| row.archived)
+        // It is the last key of a row. Thousands may be archived: none is read for that. What metadata say is inside of braces.
+        match self.row.rsplit_once(",\"archived\":") {
+            Some((_, "true}")) => true,
+            Some((_, "false}")) => false,
+            Some(_) | None => {
+                let row = serde_json::from_str::<ExperimentBrief>(self.row);
+                row.is_ok_and(|row| row.archived)
+            }
+        }
     }
 }
 
@@ -282,6 +287,26 @@ mod tests {
         assert!(ids(&Index::read(&home)).is_empty());
         assert!(Index::read(&home).replace(&home, lines(&["d-00000004"]).into_iter()));
         assert_eq!(ids(&Index::read(&home)), ["d-00000004"]);
+    }
+
+    #[test]
+    fn a_row_tells_at_its_end_whether_it_is_archived() {
+        let check = |archived: bool, metadata: &str, slurm_job: &str| {
+            let row = format!(
+                r#"{{"state":"failed","as_of":1,"trials":{{}},"best":null,"tags":[],"metadata":{metadata},"ended":null,"archived":{archived}{slurm_job}}}"#
+            );
+            let entry = IndexEntry { id: "a-1", state: State::Failed, row: &row, facts: "{}" };
+            assert_eq!(entry.is_archived(), archived, "{row}");
+        };
+        for archived in [true, false] {
+            for metadata in ["{}", r#"{"x":1,"archived":true}"#, r#"{"x":",\"archived\":true}"}"#] {
+                check(archived, metadata, "");
+                check(archived, metadata, r#","slurm_job":7"#);
+            }
+        }
+        let row = r#"{"archived":true,"state":"failed","as_of":1,"trials":{},"best":null,"tags":[],"ended":null,"metadata":{"x":1,"archived":false}}"#;
+        let entry = IndexEntry { id: "a-1", state: State::Failed, row, facts: "{}" };
+        assert!(entry.is_archived(), "in another order");
     }
 
     #[test]
