@@ -1,19 +1,22 @@
-//! `kill -9` of `submit` before each of its system calls: going on submits each array exactly once.
+//! `kill -9` of `submit`, and of a `poll` that submits the next window, before each of its system calls: going on submits
+//! each array exactly once.
 
-use std::path::Path;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::fake::{CHAIN, CHAIN_ARRAYS, FakeSlurm};
+use crate::retry_rules::end;
 use crate::support::printed;
 
 /// Calls that change something, or that could come between two that do.
 const CALLS: &str = "write,fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,openat,clone,clone3,vfork,wait4,waitid,poll,ppoll,read,close";
 
-fn strace(fake: &FakeSlurm, inject: &[&str], file: &Path, log: &Path) -> Command {
+fn strace(fake: &FakeSlurm, inject: &[&str], arguments: &[&OsStr], log: &Path) -> Command {
     let mut command = Command::new("strace");
     fake.world.surround(&mut command);
     command.arg("-o").arg(log).args(inject);
-    command.arg(env!("CARGO_BIN_EXE_nemo-slurm")).arg("submit").arg(file);
+    command.arg(env!("CARGO_BIN_EXE_nemo-slurm")).args(arguments);
     command
 }
 
@@ -24,7 +27,8 @@ fn kill_and_go_on(n: usize) -> bool {
     let log = fake.world.path("strace.log");
     let inject = format!("inject={CALLS}:signal=SIGKILL:when={n}");
     let trace = format!("trace={CALLS}");
-    let first = strace(&fake, &["-e", &trace, "-e", &inject], &file, &log).output();
+    let arguments = ["submit".as_ref(), file.as_os_str()];
+    let first = strace(&fake, &["-e", &trace, "-e", &inject], &arguments, &log).output();
     let first = first.expect("strace is needed: apt-get install strace");
     let killed = !first.status.success();
     let ids: Vec<String> = match std::fs::read_dir(fake.world.path("home").join("experiments")) {
@@ -76,10 +80,9 @@ fn kill_twice_and_go_on(n: usize) -> bool {
     std::fs::remove_file(fake.state("stop_after")).unwrap();
     let inject = format!("inject={CALLS}:signal=SIGKILL:when={n}");
     let trace = format!("trace={CALLS}");
-    let chain = Path::new("chain");
-    let second = strace(&fake, &["-e", &trace, "-e", &inject], Path::new("--continue"), &log);
-    let mut second = second;
-    let killed = !second.arg(chain).output().unwrap().status.success();
+    let arguments = ["submit", "--continue", "chain"].map(OsStr::new);
+    let second = strace(&fake, &["-e", &trace, "-e", &inject], &arguments, &log).output();
+    let killed = !second.unwrap().status.success();
     let third = printed(&fake.world.command(&["submit", "--continue", "chain"]).output().unwrap());
     assert_eq!(third.code, 0, "killed at {n}: {third:?}");
     assert_eq!(fake.names(), CHAIN_ARRAYS, "killed at {n}");
@@ -110,5 +113,88 @@ fn kill_9_before_any_system_call_submits_each_array_once() {
         assert!(points < 5000, "a submission is not that long");
     }
     assert!(points > 60, "only {points} calls: were the right ones traced?");
+    println!("killed before each of {points} system calls");
+}
+
+/// What waits for room: two trials of `b` came with the window before and are done, and a `poll` is to submit the other two,
+/// with `c` behind them.
+struct NextWindow {
+    fake: FakeSlurm,
+    id: String,
+}
+
+/// Its arrays, once all is in.
+const WINDOWS: [&str; 4] = ["a.0", "b.1", "b.2", "c.1"];
+
+impl NextWindow {
+    fn new() -> Self {
+        let fake = FakeSlurm::new(1001);
+        let text = "name = \"windows\"\n[executor.gpu]\nkind = \"slurm\"\n[task.a]\nrun = \"true\"\n\
+            [task.b]\nrun = \"true {n}\"\nparams.n = [0, 1, 2, 3]\n[task.c]\nrun = \"true\"\nafter = [\"b\"]\n";
+        fake.world.write("exp.toml", text);
+        std::fs::write(fake.state("no_room"), "b.0\n").unwrap();
+        let id = fake.world.ok(&["submit", "exp.toml"]);
+        fake.world.ok(&["poll", &id]);
+        assert_eq!(fake.names(), WINDOWS[..2]);
+        for trial in 0..2 {
+            end(&fake, &id, &format!("b/{trial}"), &format!("102_{trial}"), 0, "done");
+        }
+        let window = Self { fake, id };
+        copy(&window.places(), &window.saved());
+        window
+    }
+
+    /// What a `poll` may change.
+    fn places(&self) -> [PathBuf; 2] {
+        ["home", "state"].map(|name| self.fake.world.path(name))
+    }
+
+    fn saved(&self) -> [PathBuf; 2] {
+        ["home", "state"].map(|name| self.fake.world.path(&format!("saved-{name}")))
+    }
+
+    /// Kills a `poll` before its `n`-th call and runs it again. False when it ended before that.
+    fn kill_and_poll_again(&self, n: usize) -> bool {
+        copy(&self.saved(), &self.places());
+        let log = self.fake.world.path("strace.log");
+        let inject = format!("inject={CALLS}:signal=SIGKILL:when={n}");
+        let trace = format!("trace={CALLS}");
+        let poll = ["poll", &self.id].map(OsStr::new);
+        let first = strace(&self.fake, &["-e", &trace, "-e", &inject], &poll, &log).output();
+        let killed = !first.expect("strace is needed: apt-get install strace").status.success();
+        let call = std::fs::read_to_string(&log).unwrap_or_default();
+        let at = format!("killed at {n}: {}", call.lines().rev().nth(1).unwrap_or_default());
+        let second = self.fake.world.run(&["poll", &self.id]);
+        assert_eq!(second.code, 0, "{at}: {second:?}");
+        assert_eq!(self.fake.names(), WINDOWS, "{at}: {second:?}");
+        let behind = &self.fake.taken()[3].arguments;
+        assert!(behind.contains("afterok:103"), "{at}: {behind}");
+        assert!(self.fake.read("released").contains("103"), "{at}: {second:?}");
+        let third = self.fake.world.run(&["poll", &self.id]);
+        assert_eq!((third.code, self.fake.names().len()), (0, 4), "{at}: {third:?}");
+        killed
+    }
+}
+
+/// Makes folders anew as copies of others.
+fn copy(from: &[PathBuf], to: &[PathBuf]) {
+    for (from, to) in from.iter().zip(to) {
+        if to.exists() {
+            std::fs::remove_dir_all(to).unwrap();
+        }
+        let copied = Command::new("cp").arg("-a").args([from, to]).status();
+        assert!(copied.unwrap().success(), "{}", from.display());
+    }
+}
+
+#[test]
+fn kill_9_of_a_poll_before_any_system_call_submits_the_next_window_once() {
+    let window = NextWindow::new();
+    let mut points = 0;
+    while window.kill_and_poll_again(points + 1) {
+        points += 1;
+        assert!(points < 5000, "a poll is not that long");
+    }
+    assert!(points > 100, "only {points} calls: were the right ones traced?");
     println!("killed before each of {points} system calls");
 }

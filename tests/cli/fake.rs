@@ -48,6 +48,10 @@ echo "$name" >>asked
 if grep -qx "$name" refuse 2>/dev/null; then
   echo 'sbatch: error: Batch job submission failed: Invalid partition name specified' >&2; exit 1
 fi
+if grep -qx "${name#*.}" no_room 2>/dev/null; then
+  echo 'sbatch: error: AssocMaxSubmitJobLimit' >&2
+  echo 'sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit)' >&2; exit 1
+fi
 if [ -e slow ]; then sleep 0.2; fi
 if [ -e stop_after ] && [ "$(wc -l <jobs 2>/dev/null || echo 0)" -ge "$(cat stop_after)" ]; then
   echo 'sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)' >&2; exit 1
