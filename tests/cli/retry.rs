@@ -400,7 +400,9 @@ fn on_this_machine_what_was_blocked_runs_though_what_it_waits_for_was_retried_be
     let file = format!(
         "name = \"two\"\n[executor.here]\nkind = \"local\"\nparallel = 4\n[task.train]\nrun = \"{program}\"\n\
          restart.crashes = 0\nparams.n = [0, 1]\n[task.evaluate]\nrun = \"true\"\nafter = [\"train\"]\n\
-         [task.repair]\nrun = \"true\"\nafter = [{{ task = \"train\", on = \"failed\" }}]\n"
+         [task.repair]\nrun = \"true\"\nafter = [{{ task = \"train\", on = \"failed\" }}]\n\
+         [task.broken]\nrun = \"exit 3\"\n\
+         [task.both]\nrun = \"true\"\nafter = [\"train\", {{ task = \"broken\", on = \"failed\" }}]\n"
     );
     for is_late in [false, true] {
         let world = World::new();
@@ -415,12 +417,46 @@ fn on_this_machine_what_was_blocked_runs_though_what_it_waits_for_was_retried_be
                 .until(&id, "its end", |status| states(status, "train") == ["completed", "failed"]);
         }
         let other = retry(&world, &[&format!("{id}/train/1")]);
-        assert_eq!(other["trials"], json!({ "train": "1", "evaluate": "0" }), "{other:#}");
+        let freed = json!({ "train": "1", "evaluate": "0", "both": "0" });
+        assert_eq!(other["trials"], freed, "{other:#}");
         world.write("go", "");
-        let done = |status: &Value| states(status, "evaluate") == ["completed"];
+        let is_done = |status: &Value, task: &str| states(status, task) == ["completed"];
+        let done = |status: &Value| is_done(status, "evaluate") && is_done(status, "both");
         let status = world.until(&id, "the end of all", done);
         assert_eq!(states(&status, "train"), ["completed"; 2], "{status:#}");
     }
+}
+
+/// `cleanup` runs only if `train` fails. Where that has completed, no retry lets it run, nor what waits for it.
+#[test]
+fn what_is_for_a_failure_that_did_not_come_is_left_alone() {
+    let world = World::new();
+    let only_if_failed = "{ task = \"train\", on = \"failed\" }";
+    let file = format!(
+        "name = \"rescue\"\n[task.train]\nrun = \"[ -e ok ]\"\n\
+         [task.cleanup]\nrun = \"exit 3\"\nafter = [{only_if_failed}]\n\
+         [task.report]\nrun = \"true\"\nafter = [\"cleanup\"]\n\
+         [task.other]\nrun = \"exit 3\"\n\
+         [task.both]\nrun = \"true\"\nafter = [\"other\", {only_if_failed}]\n"
+    );
+    world.write("exp.toml", &file);
+    let id = world.run(&["submit", "exp.toml", "--wait"]).stdout.trim().to_owned();
+    let before = retry(&world, &[&id, "--dry-run"]);
+    let all = json!({ "train": "0", "cleanup": "0", "report": "0", "other": "0", "both": "0" });
+    assert_eq!(before["trials"], all, "it may fail again: {before:#}");
+    world.write("ok", "");
+    retry(&world, &[&format!("{id}/train")]);
+    world.run(&["wait", &id]);
+    let after = retry(&world, &[&id]);
+    assert_eq!(after["trials"], json!({ "other": "0" }), "{after:#}");
+    let why = "it runs only if `train` fails, which has completed";
+    assert_eq!((why_left(&after, "cleanup"), why_left(&after, "both")), (why.into(), why.into()));
+    let why = "it waits for `cleanup`, which can't run any more";
+    assert_eq!(why_left(&after, "report"), why);
+    let alone = retry(&world, &[&format!("{id}/report")]);
+    assert_eq!(why_left(&alone, "report"), why, "whatever is named: {alone:#}");
+    world.run(&["wait", &id]);
+    assert_eq!(states(&world.status(&id), "cleanup"), ["failed"], "as it was");
 }
 
 /// The runner that still works on other trials takes up what is retried.

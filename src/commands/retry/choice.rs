@@ -123,6 +123,7 @@ pub(super) fn choose(
 ) -> Choice {
     let mut choice = Choice::default();
     let mut all = ChosenTrials::new();
+    let mut hopeless: BTreeSet<&str> = BTreeSet::new();
     for (task, seen) in experiment.tasks.iter().zip(&status.tasks) {
         let mut chosen: BTreeMap<bool, Vec<u32>> = BTreeMap::new();
         let mut left: BTreeMap<String, Vec<u32>> = BTreeMap::new();
@@ -133,6 +134,17 @@ pub(super) fn choose(
             let refusal = refusal.filter(|_| is_wanted || trial.state == State::Blocked);
             if let Some(why) = refusal {
                 left.entry(why.clone()).or_default().push(trial.index);
+                continue;
+            }
+            let is_lost = trial.state.is_final() && trial.state != State::Completed;
+            let why_never = || why_never(task, trial.index, &status.tasks, &all, &hopeless);
+            if let Some(why) = is_lost.then(why_never).flatten() {
+                hopeless.insert(&task.name);
+                let is_asked_for =
+                    is_wanted || trial.state == State::Blocked || scope.trials.is_some();
+                if is_meant && is_asked_for {
+                    left.entry(why).or_default().push(trial.index);
+                }
                 continue;
             }
             let is_free = || is_free(task, trial.index, &status.tasks, &all);
@@ -172,6 +184,47 @@ pub(super) fn choose(
     choice
 }
 
+/// The task that has completed, though a task runs only if it fails.
+pub(super) fn has_not_failed<'a>(
+    task: &'a Task,
+    tasks: &[TaskStatus],
+    chosen: &ChosenTrials,
+) -> Option<&'a str> {
+    let has_completed = |name: &str| {
+        let parent = tasks.iter().find(|it| it.name == name);
+        parent.is_some_and(|it| it.trials.iter().all(|it| it.state == State::Completed))
+    };
+    let mut parents = task.after.iter().filter(|it| it.on == On::Failed).map(|it| &*it.task);
+    parents.find(|name| !chosen.contains_key(*name) && has_completed(name))
+}
+
+/// Why a trial can't run, whatever is retried: it is for a failure that did not come, or waits for a trial of which that is
+/// true. `hopeless` are the tasks with such trials.
+fn why_never(
+    task: &Task,
+    trial: u32,
+    tasks: &[TaskStatus],
+    chosen: &ChosenTrials,
+    hopeless: &BTreeSet<&str>,
+) -> Option<String> {
+    if let Some(parent) = has_not_failed(task, tasks, chosen) {
+        return Some(format!("it runs only if `{parent}` fails, which has completed"));
+    }
+    let is_hopeless = |it: &&Dependency| {
+        let is_for_all = match it.on {
+            On::Ok => true,
+            On::Each => false,
+            On::Failed | On::Any => return false,
+        };
+        let parent = tasks.iter().find(|parent| parent.name == it.task);
+        let trials = parent.into_iter().flat_map(|parent| &parent.trials);
+        let mut needed = trials.filter(|it| is_for_all || it.index == trial);
+        hopeless.contains(&*it.task) && needed.any(|it| it.state != State::Completed)
+    };
+    let parent = task.after.iter().find(is_hopeless)?;
+    Some(format!("it waits for `{}`, which can't run any more", parent.task))
+}
+
 /// Whether a trial needs one of the chosen trials to complete.
 fn is_after(task: &Task, trial: u32, chosen: &ChosenTrials) -> bool {
     task.after.iter().any(|dependency| {
@@ -197,8 +250,8 @@ fn is_unblocked(task: &Task, trial: u32, tasks: &[TaskStatus], chosen: &ChosenTr
         match dependency.on {
             On::Ok => !parent.trials.iter().any(is_lost),
             On::Each => !parent.trials.iter().any(|it| it.index == trial && is_lost(it)),
-            On::Any => true,
-            On::Failed => false,
+            // Where no failure can come, nothing else is asked.
+            On::Any | On::Failed => true,
         }
     };
     let must_complete = |it: &Dependency| matches!(it.on, On::Ok | On::Each);
