@@ -11,6 +11,7 @@ pub(super) mod changes;
 mod choice;
 mod intact;
 mod print;
+mod rule_use;
 mod start_point;
 
 use std::collections::BTreeSet;

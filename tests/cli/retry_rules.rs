@@ -3,6 +3,7 @@
 
 use std::process::Command;
 
+use nemo_core::checksum;
 use serde_json::{Value, json};
 
 use crate::fake::FakeSlurm;
@@ -130,22 +131,89 @@ fn on_this_machine_a_paused_trial_is_retried_after_its_resume() {
     assert_eq!(waited.code, 1, "{waited:?}");
 }
 
-#[test]
-fn a_retry_that_slurm_refuses_uses_its_rule_up() {
-    let (fake, id) = half_failed("failed = 2", "failed");
+/// Trial 0 has failed, all else is over, and Slurm refuses further arrays of the task.
+fn refused(rules: &str) -> (FakeSlurm, String) {
+    let (fake, id) = half_failed(rules, "failed");
     end(&fake, &id, "train/1", "102_1", 0, "done");
     wait_in_queue(&fake, &[]);
-    let refused = [1, 2, 3].map(|array| format!("{id}.train.{array}\n"));
+    let refused: Vec<String> = (1..20).map(|array| format!("{id}.train.{array}\n")).collect();
     std::fs::write(fake.state("refuse"), refused.concat()).unwrap();
-    for n in 1..=3 {
+    (fake, id)
+}
+
+/// Makes what Slurm has refused, or had no room for, as much older.
+fn age_refusals(fake: &FakeSlurm, id: &str, seconds: f64) {
+    let aged = |line: &str| {
+        let mut event: Value = serde_json::from_str(line).unwrap();
+        event.as_object_mut().unwrap().remove("checksum");
+        if event["event"] == "refused" || event["event"] == "postponed" {
+            event["time"] = json!(event["time"].as_f64().unwrap() - seconds);
+        }
+        String::from_utf8(checksum::to_vec(&event).unwrap()).unwrap() + "\n"
+    };
+    let text: String = journal(&fake.world, id).lines().map(aged).collect();
+    std::fs::write(fake.world.experiment(id).join("journal.jsonl"), text).unwrap();
+}
+
+#[test]
+fn a_retry_that_slurm_refuses_is_tried_again_later_and_uses_no_rule_up() {
+    let (fake, id) = refused("failed = 1");
+    let n_asked = || fake.read("asked").lines().count();
+    let first = fake.world.run(&["poll", &id]);
+    assert_eq!((first.code, n_asked()), (1, 3), "{first:?}");
+    assert!(first.stderr.contains("Invalid partition"), "{first:?}");
+    assert!(first.stderr.contains("it is tried again in 2m 0s"), "{first:?}");
+    let at_once = fake.world.run(&["poll", &id]);
+    assert_eq!((at_once.code, n_asked()), (0, 3), "it rests, and that was said: {at_once:?}");
+    assert!(!at_once.stderr.contains("refused"), "{at_once:?}");
+    let waited = fake.world.run(&["wait", &id, "--timeout", "1s"]);
+    assert_eq!(waited.code, 4, "a retry is still to come: {waited:?}");
+    std::fs::remove_file(fake.state("refuse")).unwrap();
+    age_refusals(&fake, &id, 200.0);
+    let later = fake.world.run(&["poll", &id]);
+    assert_eq!(later.code, 0, "{later:?}");
+    assert_eq!(fake.names(), ["prepare.0", "train.0", "train.2"], "{later:?}");
+    end(&fake, &id, "train/0", "103_0", 1, "failed");
+    let over = fake.world.run(&["poll", &id]);
+    assert_eq!((over.code, fake.names().len()), (0, 3), "now it is used up: {over:?}");
+    let waited = fake.world.run(&["wait", &id, "--timeout", "20s"]);
+    assert_eq!(waited.code, 1, "{waited:?}");
+}
+
+#[test]
+fn a_retry_that_slurm_always_refuses_is_given_up() {
+    let (fake, id) = refused("failed = 1");
+    for n in 1..=6 {
         let polled = fake.world.run(&["poll", &id]);
-        let (code, asked) = if n < 3 { (1, 2 + n) } else { (0, 4) };
+        let (code, asked) = if n < 6 { (1, 2 + n) } else { (0, 7) };
         assert_eq!(polled.code, code, "{n}: {polled:?}");
-        assert_eq!(polled.stderr.contains("Invalid partition"), n < 3, "{n}: {polled:?}");
         assert_eq!(fake.read("asked").lines().count(), asked, "{n}: {polled:?}");
+        assert_eq!(polled.stderr.contains("Invalid partition"), n < 6, "{n}: {polled:?}");
+        assert_eq!(polled.stderr.contains("it is not tried again"), n == 5, "{n}: {polled:?}");
+        age_refusals(&fake, &id, 40_000.0);
     }
     let waited = fake.world.run(&["wait", &id, "--timeout", "20s"]);
     assert_eq!(waited.code, 1, "{waited:?}");
+    std::fs::remove_file(fake.state("refuse")).unwrap();
+    fake.world.ok(&["retry", &id]);
+    assert_eq!(fake.names().len(), 3);
+}
+
+#[test]
+fn a_retry_for_which_there_is_no_room_is_submitted_later() {
+    let (fake, id) = half_failed("failed = 1", "failed");
+    end(&fake, &id, "train/1", "102_1", 0, "done");
+    wait_in_queue(&fake, &[]);
+    std::fs::write(fake.state("no_room"), "train.1\n").unwrap();
+    let first = fake.world.run(&["poll", &id]);
+    assert_eq!((first.code, fake.names().len()), (0, 2), "{first:?}");
+    let at_once = fake.world.run(&["poll", &id]);
+    assert_eq!((at_once.code, fake.read("asked").lines().count()), (0, 3), "{at_once:?}");
+    assert_eq!(states(&fake.world.status(&id), "train"), ["pending", "completed"]);
+    age_refusals(&fake, &id, 200.0);
+    let later = fake.world.run(&["poll", &id]);
+    assert_eq!(later.code, 0, "{later:?}");
+    assert_eq!(fake.names(), ["prepare.0", "train.0", "train.2"], "{later:?}");
 }
 
 /// `mem` of a rule for whatever class, within what the largest node has.

@@ -364,6 +364,7 @@ impl PollPass<'_> {
             Err(error) => {
                 self.is_well = false;
                 say(&format!("warning: `{}` is not retried: {}", stored.id, error.error));
+                error.hints.iter().for_each(|hint| say(&format!("hint: {hint}")));
                 return Ok(());
             }
             Ok(retried) => retried,

@@ -8,13 +8,16 @@ use nemo_core::scope::Scope;
 
 use super::advise::{FactSources, FailedTrial, by_rule, failed};
 use super::changes::{self, WantedChanges};
+use super::rule_use::{PastRetry, RuleUse, past_retries};
 use super::{WantedRetry, begin, carry_out, choice};
+use crate::clock;
 use crate::commands::App;
 use crate::commands::control::{self, TrialKey};
-use crate::commands::generation;
+use crate::commands::generation::{self, ChosenTrials};
 use crate::error::CommandError;
 use crate::experiment::{ChangedKeys, RetryRule, Task, rule_for};
-use crate::journal::{self, Event, RetriedTrials, Retry, Submitted};
+use crate::humanize;
+use crate::journal::{self, RetriedTrials, Retry, Submitted};
 use crate::status::{self, Request, State, Status, TrialStatus};
 use crate::store::{Stored, Target};
 use crate::trial_error;
@@ -54,13 +57,36 @@ pub(in crate::commands) fn retry_due(
         return Ok(Vec::new());
     }
     let generation = begin(app, &mut now, &claim, &status, &wanted)?;
-    carry_out(app, &mut now, &claim)?;
+    carry_out(app, &mut now, &claim).map_err(|error| with_next_try(app, stored, &due, error))?;
     let retried = due.iter().filter(|it| wanted.choice.is_wanted(it.0.0, it.0.1.index));
     let arrays = journal::submitted_arrays(&now.journal);
     let is_new =
         |array: &&Submitted<'_>| journal::generation_of(&now.journal, array.token) == generation;
     let new: Vec<&Submitted<'_>> = arrays.iter().filter(is_new).collect();
     Ok(retried.map(|it| reported(&new, it, &wanted.retry)).collect())
+}
+
+/// An error with what comes of the retry, if Slurm has refused it.
+fn with_next_try(
+    app: &App,
+    stored: &Stored,
+    due: &[DueTrial<'_>],
+    error: CommandError,
+) -> CommandError {
+    let Ok(now) = app.home.load(&stored.id) else { return error };
+    let last = journal::last_generation(&now.journal);
+    if !journal::refused_generations(&now.journal).contains(&last) {
+        return error;
+    }
+    let pause = |((task, trial, _), name, rule): &DueTrial<'_>| {
+        let so_far = RuleUse::of(&past_retries(&now.journal, task), trial.index, name);
+        so_far.is_left(rule).then(|| so_far.pause())
+    };
+    let pause = due.iter().filter_map(pause).reduce(f64::min);
+    error.hinted(pause.map_or_else(
+        || format!("it is not tried again, but by `nemo-slurm retry {}`", stored.id),
+        |pause| format!("it is tried again in {}", humanize::duration(pause)),
+    ))
 }
 
 /// What [`retry_due`] would retry.
@@ -89,7 +115,7 @@ pub(in crate::commands) fn is_due(
     target: &Target,
 ) -> Result<bool, CommandError> {
     let Some(seen) = with_errors(stored, status) else { return Ok(false) };
-    let due = due(stored, &seen, &control::requests(stored)?);
+    let due = due(stored, &seen, &control::requests(stored)?, &|_| true);
     let parents = parents_of_blocked(stored, status, &target.scope);
     let mut trials = due.iter().map(|it| it.0);
     Ok(trials.any(|it| target.scope.covers(it.0, it.1.index) || parents.contains(it.0)))
@@ -101,7 +127,7 @@ pub(in crate::commands) fn due_trials(
     status: &Status,
 ) -> Result<BTreeSet<TrialKey>, CommandError> {
     let Some(seen) = with_errors(stored, status) else { return Ok(BTreeSet::new()) };
-    let due = due(stored, &seen, &control::requests(stored)?);
+    let due = due(stored, &seen, &control::requests(stored)?, &|_| true);
     Ok(due.iter().map(|it| (it.0.0.to_owned(), it.0.1.index)).collect())
 }
 
@@ -129,7 +155,7 @@ fn candidates(stored: &Stored, status: &Status) -> BTreeSet<TrialKey> {
     let with_rules = stored.experiment.tasks.iter().filter(|task| !task.retry.is_empty());
     let mut candidates = BTreeSet::new();
     for task in with_rules {
-        let retried = retried_groups(&stored.journal, &task.name);
+        let retried = past_retries(&stored.journal, &task.name);
         let failed = failed(status, |name, trial| name == task.name && trial.is_final());
         // Nobody but a person gives an experiment more time than its file does.
         let has_time = |trial: &TrialStatus| {
@@ -143,8 +169,8 @@ fn candidates(stored: &Stored, status: &Status) -> BTreeSet<TrialKey> {
 }
 
 /// Whether a rule of the task is not used up by a trial.
-fn has_rule(task: &Task, retried: &[&RetriedTrials], trial: u32) -> bool {
-    task.retry.iter().any(|(name, rule)| n_automatic(retried, trial, name) < rule.times)
+fn has_rule(task: &Task, retried: &[PastRetry<'_>], trial: u32) -> bool {
+    task.retry.iter().any(|(name, rule)| RuleUse::of(retried, trial, name).is_left(rule))
 }
 
 /// A failed trial, and the rule by which it is retried.
@@ -164,59 +190,47 @@ fn with_errors(stored: &Stored, status: &Status) -> Option<Status> {
 }
 
 /// The failed trials that their rules retry, but for those that somebody has cancelled. The status must tell their errors.
-fn due<'a>(stored: &'a Stored, status: &'a Status, requests: &[Request]) -> Vec<DueTrial<'a>> {
+fn due<'a>(
+    stored: &'a Stored,
+    status: &'a Status,
+    requests: &[Request],
+    is_meant: &dyn Fn(RuleUse) -> bool,
+) -> Vec<DueTrial<'a>> {
     let candidates = candidates(stored, status);
     let is_candidate = |task: &str, trial: &TrialStatus| {
         candidates.contains(&(task.to_owned(), trial.index))
             && !requests::is_cancelled(requests, task, trial.index)
     };
     let tasks = stored.experiment.tasks.iter().filter(|task| !task.retry.is_empty());
-    let tasks: BTreeMap<&str, (&Task, Vec<&RetriedTrials>)> = tasks
-        .map(|task| (&*task.name, (task, retried_groups(&stored.journal, &task.name))))
+    let tasks: BTreeMap<&str, (&Task, Vec<PastRetry<'_>>)> = tasks
+        .map(|task| (&*task.name, (task, past_retries(&stored.journal, &task.name))))
         .collect();
+    let nothing = ChosenTrials::new();
     let of = |it: FailedTrial<'a>| {
         let (task, retried) = tasks.get(it.0)?;
         let (name, rule) = rule_for(&task.retry, it.2)?;
-        (n_automatic(retried, it.1.index, name) < rule.times).then_some((it, name, rule))
+        let so_far = RuleUse::of(retried, it.1.index, name);
+        let is_left = so_far.is_left(rule) && is_meant(so_far);
+        let may_run = || choice::has_not_failed(task, &status.tasks, &nothing).is_none();
+        (is_left && may_run()).then_some((it, name, rule))
     };
     failed(status, is_candidate).into_iter().filter_map(of).collect()
 }
 
-/// Those of a scope that nobody has paused.
+/// Those of a scope that nobody has paused, and that Slurm did not refuse a short while ago.
 fn due_now<'a>(
     stored: &'a Stored,
     status: &'a Status,
     scope: &Scope,
     requests: &[Request],
 ) -> Vec<DueTrial<'a>> {
-    let mut due = due(stored, status, requests);
+    let now = clock::now();
+    let mut due = due(stored, status, requests, &|so_far| !so_far.is_resting(now));
     due.retain(|((task, trial, _), ..)| {
         let is_paused = requests::pause(requests, task, trial.index).is_some();
         scope.covers(task, trial.index) && !is_paused
     });
     due
-}
-
-/// All retries of a task, oldest first. A rule's retry that Slurm refused is one too: it would be refused for ever.
-fn retried_groups<'a>(journal: &'a [Event], task: &str) -> Vec<&'a RetriedTrials> {
-    let refused = journal::refused_generations(journal);
-    let mut retried = Vec::new();
-    for event in journal {
-        let Event::Planned { plan, retry: Some(retry) } = event else { continue };
-        let was_refused = refused.contains(&plan.generation);
-        let groups = retry.trials.get(task).into_iter().flatten();
-        retried.extend(groups.filter(|group| !was_refused || group.rule.is_some()));
-    }
-    retried
-}
-
-/// How often a rule has retried a trial since a person did.
-fn n_automatic(retried: &[&RetriedTrials], trial: u32, rule: &str) -> u32 {
-    let groups = retried.iter().filter(|group| group.trials.contains(trial));
-    groups.fold(0, |count, group| match &group.rule {
-        None => 0,
-        Some(name) => count + u32::from(name == rule),
-    })
 }
 
 /// The due trials, with what their rules change.
