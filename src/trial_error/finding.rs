@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::handled::without_handled;
 use super::output::cut;
+use super::shell::is_report_of_signal;
 use super::{ErrorClass, launcher, native, python, shell};
 
 /// The longest message.
@@ -72,12 +73,13 @@ impl FoundError {
 /// what a launcher says.
 pub(super) fn best(lines: &[String], blocks: &[Range<usize>]) -> Option<FoundError> {
     let (mut found, mut inside) = python::tracebacks(lines);
-    found.extend(native::findings(lines, &inside));
+    found.extend(native::findings(lines, &mut inside));
     found.extend(launcher::findings(lines, blocks));
     for block in blocks {
         inside[block.clone()].fill(true);
     }
     found.extend(shell::findings(lines, &inside));
+    let found = without_signals(found, lines);
     let mut found = without_handled(found, lines, &inside);
     let surest = found.iter().map(|finding| finding.weight).max()?;
     found.retain(|finding| finding.weight == surest);
@@ -85,6 +87,14 @@ pub(super) fn best(lines: &[String], blocks: &[Range<usize>]) -> Option<FoundErr
     let first = found.iter().position(is_first);
     let last = found.len().checked_sub(1)?;
     Some(found.swap_remove(first.unwrap_or(last)))
+}
+
+/// Leaves out what shells and launchers say of the signal that ended a process, where it told itself why it ends.
+fn without_signals(mut found: Vec<FoundError>, lines: &[String]) -> Vec<FoundError> {
+    let fatal = found.iter().filter(|finding| finding.end == lines.len());
+    let Some(first) = fatal.map(|finding| finding.at).min() else { return found };
+    found.retain(|finding| finding.at <= first || !is_report_of_signal(&lines[finding.at]));
+    found
 }
 
 /// A traceback without its middle, where a recursion made it very long.

@@ -19,6 +19,9 @@ const ENDS: [&str; 3] = [
 ];
 /// What lines of launchers say of a process that ended.
 const END_LINES: [&str; 2] = ["Exited with exit code", "application called MPI_Abort("];
+/// What Open MPI says below its blocks, instead of the same block once more for each process.
+const BELOW_BLOCKS: [&str; 3] =
+    ["sent help message ", "Set MCA parameter \"", "Set PRRTE parameter \""];
 /// How blocks begin after which the program goes on.
 const WARNINGS: [&str; 3] =
     ["WARNING", "By default, for Open MPI", "A high-performance Open MPI point-to-point"];
@@ -78,6 +81,12 @@ pub(super) fn last_own_line(lines: &[String], blocks: &[Range<usize>]) -> Option
 
 /// `srun: …`, `[n1:04711] *** …` of Open MPI, and what tells that a process ended.
 fn is_launchers(line: &str) -> bool {
-    let is_slurm = ["srun: ", "slurmstepd: "].iter().any(|start| line.starts_with(start));
-    is_slurm || is_report(line) || (line.starts_with('[') && line.contains("] *** "))
+    let is_below = BELOW_BLOCKS.iter().any(|said| line.contains(said));
+    let is_open_mpi = line.starts_with('[') && (is_below || line.contains("] *** "));
+    is_slurms(line) || is_report(line) || is_open_mpi
+}
+
+/// Whether Slurm says it.
+pub(super) fn is_slurms(line: &str) -> bool {
+    ["srun: ", "slurmstepd: "].iter().any(|start| line.starts_with(start))
 }

@@ -1,8 +1,16 @@
 //! Errors of Rust, C, C++, Fortran, Java, Node and Go programs, of MPI, of Slurm and of the kernel.
 
-use super::finding::{FoundError, Weight};
-use super::python::is_consequence;
+use std::iter;
 
+use super::finding::{FoundError, Weight};
+use super::launcher::is_slurms;
+use super::python::is_consequence;
+use super::shell::tells_signal;
+
+/// How C++ begins to tell of an exception that nobody caught.
+const THROWN: &str = "terminate called after throwing an instance of ";
+/// A message of more lines than this is another program's output.
+const LONGEST_MESSAGE: usize = 60;
 /// A backtrace has at most so many lines.
 const LONGEST_TRACE: usize = 200;
 
@@ -41,6 +49,8 @@ const MARKERS: &[(MarkerPlace, &str, Weight)] = &[
     (Start, "*** stack smashing detected", Cause),
     (Anywhere, "ERROR: AddressSanitizer:", Cause),
     (Anywhere, ": Assertion `", Cause),
+    // Of libstdc++.
+    (Anywhere, ": Assertion '", Cause),
     (Start, "Fortran runtime error:", Cause),
     (Start, "forrtl: severe", Cause),
     (Anywhere, "Caught signal 11 (Segmentation fault", Cause),
@@ -63,10 +73,12 @@ const MARKERS: &[(MarkerPlace, &str, Weight)] = &[
     (Anywhere, "CUDA error: ", Cause),
     (Anywhere, "CUDA out of memory", Cause),
     (Anywhere, "CUDA_ERROR_", Cause),
+    (Anywhere, "cudaMalloc failed: out of memory", Cause),
+    (Anywhere, "hipMalloc failed: out of memory", Cause),
 ];
 
 /// The markers after which a process does not go on, whatever frames and memory maps it prints before its end.
-const FATAL: [&str; 11] = [
+const FATAL: [&str; 12] = [
     "free(): ",
     "malloc(): ",
     "realloc(): ",
@@ -76,18 +88,38 @@ const FATAL: [&str; 11] = [
     "*** stack smashing detected",
     "ERROR: AddressSanitizer:",
     ": Assertion `",
+    ": Assertion '",
     "Caught signal 11",
     "Signal: ",
 ];
 
-/// The errors outside of Python's tracebacks.
-pub(super) fn findings(lines: &[String], inside: &[bool]) -> Vec<FoundError> {
-    let places = (0..lines.len()).filter(|at| !inside[*at]);
-    places.filter_map(|at| finding(lines, at)).collect()
+/// The errors outside of Python's tracebacks. The further lines of a message are marked as `inside`, so that no word in
+/// them is taken for an error of its own.
+pub(super) fn findings(lines: &[String], inside: &mut [bool]) -> Vec<FoundError> {
+    let mut found = Vec::new();
+    for at in 0..lines.len() {
+        if !inside[at] {
+            found.extend(finding(lines, at));
+            inside[at + 1..at + lines_of_message(lines, at)].fill(true);
+        }
+    }
+    found
+}
+
+/// How many lines the message has that begins at a line.
+fn lines_of_message(lines: &[String], at: usize) -> usize {
+    if lines[at].contains(THROWN) {
+        let is_over =
+            |line: &&String| line.trim().is_empty() || is_slurms(line) || tells_signal(line);
+        let further = lines[at + 1..].iter().take(LONGEST_MESSAGE);
+        return 1 + further.take_while(|line| !is_over(line)).count();
+    }
+    causes(lines, at).map_or(1, |(_, length)| length)
 }
 
 fn finding(lines: &[String], at: usize) -> Option<FoundError> {
     let with_trace = panic(lines, at)
+        .or_else(|| with_causes(lines, at))
         .or_else(|| faulthandler(lines, at))
         .or_else(|| terminate(lines, at))
         .or_else(|| with_frames(lines, at))
@@ -125,11 +157,50 @@ fn panic(lines: &[String], at: usize) -> Option<FoundError> {
     let next = lines.get(at + 1).filter(is_message).filter(|_| place.ends_with(':'));
     let message = match next {
         Some(next) => format!("panicked at {place} {}", next.trim()),
-        None => format!("panicked at {place}"),
+        None => format!("panicked at {}", quoted(place, &lines[at + 1..])),
     };
     let is_part = |line: &str| !line.trim().is_empty();
     let trace = trace(lines, at, start, is_part);
     Some(FoundError::line(at, Weight::Cause, &message).with_traceback(&trace))
+}
+
+/// `'assertion failed: …', src/main.rs:2:5` in one line: before 1.73 the place stands behind a message of several lines.
+fn quoted(first: &str, rest: &[String]) -> String {
+    let is_end = |line: &str| line.rsplit_once("', ").is_some_and(|(_, place)| place.contains(':'));
+    let is_whole = !first.starts_with('\'') || is_end(first);
+    let end = rest.iter().take(LONGEST_MESSAGE).position(|line| is_end(line));
+    let length = end.filter(|_| !is_whole).map_or(0, |end| end + 1);
+    let lines = iter::once(first).chain(rest[..length].iter().map(|line| line.trim()));
+    lines.collect::<Vec<_>>().join(" ")
+}
+
+/// `Error: …` of a Rust program, and what caused it below `Caused by:`.
+fn with_causes(lines: &[String], at: usize) -> Option<FoundError> {
+    let (causes, length) = causes(lines, at)?;
+    let message = format!("{}: {}", lines[at].trim(), causes.join(": "));
+    let found = FoundError::line(at, Weight::Cause, &message);
+    Some(FoundError { end: at + length, ..found })
+}
+
+/// The causes that stand below an error, and how many lines all has: they are indented, several have a number.
+fn causes(lines: &[String], at: usize) -> Option<(Vec<&str>, usize)> {
+    let heading = at + 2;
+    let is_headed = lines[at].starts_with("Error: ")
+        && lines.get(at + 1)?.trim().is_empty()
+        && lines.get(heading)?.trim() == "Caused by:";
+    let below = lines.get(heading + 1..).filter(|_| is_headed)?;
+    let is_cause = |line: &&String| line.starts_with("    ");
+    let causes = below.iter().take(LONGEST_MESSAGE).take_while(is_cause).map(|line| cause(line));
+    let causes: Vec<&str> = causes.collect();
+    let length = heading + 1 + causes.len() - at;
+    (!causes.is_empty()).then_some((causes, length))
+}
+
+/// `    1: No such file` without its number.
+fn cause(line: &str) -> &str {
+    let line = line.trim();
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    line.split_once(": ").filter(|(number, _)| is_number(number)).map_or(line, |(_, cause)| cause)
 }
 
 /// Python's own handler of signals.
@@ -149,7 +220,7 @@ fn faulthandler(lines: &[String], at: usize) -> Option<FoundError> {
 
 /// `terminate called after throwing an instance of 'std::bad_alloc'`, and `what():` below.
 fn terminate(lines: &[String], at: usize) -> Option<FoundError> {
-    let (_, thrown) = lines[at].split_once("terminate called after throwing an instance of ")?;
+    let (_, thrown) = lines[at].split_once(THROWN)?;
     let thrown = thrown.trim().trim_matches('\'');
     let what = lines.get(at + 1).and_then(|line| line.trim().strip_prefix("what():"));
     let message = what.map_or(thrown.to_owned(), |what| format!("{thrown}: {}", what.trim()));

@@ -3,7 +3,7 @@
 
 use super::ErrorClass;
 use super::finding::{FoundError, Weight};
-use super::launcher::is_report;
+use super::launcher::{is_report, is_slurms};
 use super::output::{joined, paragraph};
 use super::python::is_exception;
 
@@ -90,6 +90,16 @@ fn signal(line: &str) -> Option<Weight> {
     Some(if *name == "Aborted" { Weight::Consequence } else { Weight::Cause })
 }
 
+/// Whether a line tells only which signal ended a process: one that it may have told of itself. Nobody tells of a SIGKILL.
+pub(super) fn is_report_of_signal(line: &str) -> bool {
+    tells_signal(line) && !line.contains("Killed") && !line.contains("SIGKILL")
+}
+
+/// Whether a shell or a launcher tells in a line which signal ended a process.
+pub(super) fn tells_signal(line: &str) -> bool {
+    signal(line.trim()).is_some() || line.contains("received by PID")
+}
+
 fn has_pid_before(line: &str, name: &str) -> bool {
     let before = line.split(name).next().unwrap_or_default();
     let is_pid = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
@@ -124,7 +134,8 @@ fn is_wrong_use(lines: &[String], at: usize) -> bool {
         line.contains(": error: ") || line.starts_with("Error: ") || line.starts_with("error: ");
     let near = at.saturating_sub(USAGE_ABOVE)..lines.len().min(at + 6);
     let is_usage = |line: &String| line.starts_with("usage: ") || line.starts_with("Usage: ");
-    says && lines[near].iter().any(is_usage)
+    // Slurm says it of any program that ends badly, below what the program itself says.
+    says && !is_slurms(line) && lines[near].iter().any(is_usage)
 }
 
 /// Whether a line looks like one that tells of an error. Only where nothing better is found.

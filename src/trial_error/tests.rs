@@ -13,6 +13,7 @@ use crate::status::{sample_attempt, sample_trial};
 const OUTPUTS: &[(&str, &str, &str, usize)] = &[
     ("accelerate-launch", "missing_module", "ModuleNotFoundError: No module named 'bitsandbytes'", 4),
     ("bash-command-not-found", "bad_configuration", "bash: line 1: trian: command not found", 0),
+    ("bash-faulthandler", "crash", "Fatal Python error: Segmentation fault", 6),
     ("bash-killed", "out_of_memory", "job5.sh: line 1: 13382 Killed                  python3 -c \"import os,signal; os.kill(os.getpid(),9)\"", 0),
     ("bash-no-file", "bad_configuration", "bash: ./nosuch.sh: No such file or directory", 0),
     ("bash-no-loader", "bad_configuration", "bash: line 1: ./train: cannot execute: required file not found", 0),
@@ -27,6 +28,7 @@ const OUTPUTS: &[(&str, &str, &str, usize)] = &[
     ("conda-not-found", "bad_configuration", "job.sh: line 2: conda: command not found", 0),
     ("cpp-bad-alloc", "out_of_memory", "std::bad_alloc: std::bad_alloc", 0),
     ("cpp-exception", "crash", "std::runtime_error: mesh is empty", 0),
+    ("cpp-vector-assertion", "crash", "/usr/include/c++/12/bits/stl_vector.h:1123: std::vector<_Tp, _Alloc>::reference std::vector<_Tp, _Alloc>::operator[](size_type)", 0),
     ("dash-not-found", "bad_configuration", "dash: 1: trian: not found", 0),
     ("dd-full-disk", "crash", "dd: error writing '/dev/full': No space left on device", 0),
     ("fortran-bounds", "crash", "Fortran runtime error: Index '5' of dimension 1 of array 'a' above upper bound of 3", 0),
@@ -116,15 +118,20 @@ const OUTPUTS: &[(&str, &str, &str, usize)] = &[
     ("transformers-missing-model", "bad_configuration", "OSError: Incorrect path_or_model_id: './gtp2'. Please provide either the path to a local folder or the repo_id", 24),
     ("typer-option", "bad_configuration", "No such option: --lrr", 0),
     ("ulimit-python", "out_of_memory", "MemoryError", 3),
+    ("written-anyhow", "bad_configuration", "Error: failed to load config: No such file or directory (os error 2)", 0),
+    ("written-anyhow-causes", "bad_configuration", "Error: failed to begin: failed to load mesh.toml: No such file or directory (os error 2)", 0),
     ("written-bitsandbytes", "gpu_out_of_memory", "Error out of memory at line 380 in file /src/csrc/ops.cu", 0),
     ("written-conda-activate", "bad_configuration", "CondaError: Run 'conda init' before 'conda activate'", 0),
     ("written-conda-environment", "missing_module", "EnvironmentNameNotFound: Could not find conda environment: vision", 0),
+    ("written-cpp-torch-cuda", "crash", "c10::Error: CUDA error: an illegal memory access was encountered", 0),
     ("written-deepspeed-killed", "out_of_memory", "[2026-11-29 10:02:14,301] [ERROR] [launch.py:321:sigkill_handler] ['/opt/venv/bin/python', '-u', 'train.py', '--lo", 0),
+    ("written-ggml-gpu-memory", "gpu_out_of_memory", "ggml: allocating 4096.00 MiB on device 0: cudaMalloc failed: out of memory", 0),
     ("written-go", "crash", "panic: runtime error: index out of range [5] with length 3", 5),
     ("written-gromacs", "crash", "Fatal error: There is no domain decomposition for 8 ranks that is compatible with the given", 0),
     ("written-handled", "crash", "job.sh: line 9: 4711 Segmentation fault      (core dumped) python train.py", 0),
     ("written-handled-connection", "crash", "ERROR: 3 of 8 shards are missing", 0),
     ("written-handled-memory", "crash", "giving up: validation accuracy is below 0.3", 0),
+    ("written-hip-memory", "gpu_out_of_memory", "hipMalloc failed: out of memory (2)", 0),
     ("written-julia-package", "missing_module", "ERROR: LoadError: ArgumentError: Package Flux not found in current path.", 0),
     ("written-keras-gpu-memory", "gpu_out_of_memory", "tensorflow.python.framework.errors_impl.ResourceExhaustedError: Exception encountered when calling layer 'conv2d_3' (type Conv2D). {{function_node", 8),
     ("written-kernel-memory", "out_of_memory", "[81234.112] Memory cgroup out of memory: Killed process 4712 (python) total-vm:41231232kB, anon-rss:33554432kB", 0),
@@ -132,6 +139,8 @@ const OUTPUTS: &[(&str, &str, &str, usize)] = &[
     ("written-lightning-cli", "bad_configuration", "error: Parser key \"trainer.max_epochs\": Does not validate against any of the Union subtypes", 0),
     ("written-lightning-monitor", "bad_configuration", "lightning.fabric.utilities.exceptions.MisconfigurationException: `ModelCheckpoint(monitor='val_los')` could no", 6),
     ("written-lmod-versions", "missing_module", "Lmod has detected the following error: These module(s) or extension(s) exist but cannot be loaded as requested:", 0),
+    ("written-mpi-abort-4", "crash", "MPI_ABORT was invoked on rank 1 in communicator MPI_COMM_WORLD with errorcode 3.", 0),
+    ("written-mpi-abort-4-own", "crash", "mesh cell 17 has a negative volume", 0),
     ("written-mpi-primary-job", "crash", "mesh cell 17 has a negative volume", 0),
     ("written-nccl-gpu-memory", "gpu_out_of_memory", "torch.distributed.DistBackendError: NCCL error in: ../torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp:2006, unh", 7),
     ("written-nccl-watchdog", "hung", "[rank3]:[E1129 10:12:14.101 ProcessGroupNCCL.cpp:616] [Rank 3] Watchdog caught collective operation timeout: W", 0),
@@ -139,11 +148,14 @@ const OUTPUTS: &[(&str, &str, &str, usize)] = &[
     ("written-plain", "crash", "giving up: 3 of 8 shards are missing", 0),
     ("written-r", "crash", "Error in solve.default(A) : Lapack routine dgesv: system is exactly singular: U[2,2] = 0", 0),
     ("written-ray", "gpu_out_of_memory", "RuntimeError: CUDA out of memory. Tried to allocate 4.00 GiB", 4),
+    ("written-rust-panic-1-65", "crash", "panicked at 'assertion failed: `(left == right)` left: `3`, right: `4`: cells differ', src/main.rs:12:5", 4),
     ("written-slurm-memory", "out_of_memory", "srun: error: n1: task 0: Out Of Memory", 0),
     ("written-slurm-node", "node_failure", "slurmstepd: error: *** STEP 4711.0 ON n1 CANCELLED AT 2026-11-29T10:02:14 DUE TO NODE FAILURE, SEE SLURMCTLD L", 0),
     ("written-slurm-partition", "bad_configuration", "srun: error: Unable to allocate resources: Invalid partition name specified", 0),
     ("written-slurm-time", "time_limit", "slurmstepd: error: *** JOB 4711 ON n1 CANCELLED AT 2026-11-29T10:02:14 DUE TO TIME LIMIT ***", 0),
+    ("written-srun-argparse", "bad_configuration", "train.py: error: unrecognized arguments: --widht 3", 0),
     ("written-srun-exit", "crash", "KeyError: 'lr'", 4),
+    ("written-srun-segfault", "crash", "srun: error: n1: task 0: Segmentation fault", 0),
     ("written-tensorflow-gpu-memory", "gpu_out_of_memory", "tensorflow.python.framework.errors_impl.ResourceExhaustedError: {{function_node __wrapped__Conv2D_device_/job:", 6),
     ("written-torch-cuda-assert", "crash", "RuntimeError: CUDA error: device-side assert triggered", 6),
     ("written-torch-cuda-memory", "gpu_out_of_memory", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 39.39 Gi", 8),
@@ -305,6 +317,41 @@ fn the_programs_own_words_tell_more_than_a_launchers_report() {
     assert_eq!(message(&format!("{warning}giving up\n{rule}\n")), "giving up");
     assert_eq!(message(&cut), "MPI_ABORT was invoked on rank 1");
     assert_eq!(message("max error: 0.001\nlast: 3\n"), "last: 3");
+}
+
+/// Slurm tells so of any program: only its own words could show that it was used wrongly.
+#[test]
+fn what_srun_says_of_the_end_of_a_task_is_a_crash() {
+    let lines = [
+        "srun: error: n1: task 0: Exited with exit code 3",
+        "srun: error: n1: task 0: Aborted (core dumped)",
+        "srun: error: n1: tasks 0-3: Bus error",
+        "slurmstepd: error: *** STEP 1.0 ON n1 CANCELLED AT 2026-11-29T10:02:14 ***",
+        "a.out: mesh: error: cell 17 negative",
+    ];
+    for line in lines {
+        let error = error_of(&failed(Cause::Failed, Some(1)), parse(line.as_bytes(), false));
+        assert_eq!((error.class, &*error.message), (ErrorClass::Crash, line));
+    }
+}
+
+/// A signal that ends a process which has told why tells nothing more; one of another process, before, does.
+#[test]
+fn a_report_of_the_signal_does_not_hide_what_the_process_said() {
+    let fatal = "Fatal Python error: Bus error\n\nCurrent thread 0x7f (most recent call first):\n  File \"t.py\", line 3 in f\n";
+    let reports = [
+        "job.sh: line 1: 1323 Bus error               (core dumped) python3 t.py",
+        "srun: error: n1: task 0: Bus error (core dumped)",
+        "  traceback : Signal 7 (SIGBUS) received by PID 1323",
+    ];
+    for report in reports {
+        assert_eq!(message(&format!("{fatal}{report}\n")), "Fatal Python error: Bus error");
+    }
+    let killed = "job.sh: line 1: 1323 Killed                  python3 t.py";
+    assert_eq!(message(&format!("{fatal}{killed}\n")), killed);
+    let thrown = "terminate called after throwing an instance of 'c10::Error'\n  what():  mesh\n";
+    let slurm = "slurmstepd: error: Detected 1 oom_kill event in StepId=7.0.";
+    assert_eq!(message(&format!("{thrown}{slurm}\n")), slurm);
 }
 
 #[test]

@@ -98,6 +98,8 @@ const WORDS: &[(ErrorClass, &[&str])] = &[
             "error out of memory at line ",
             "(gpu_",
             "no available memory for the cache blocks",
+            "unable to allocate cuda",
+            "unable to allocate rocm",
         ],
     ),
     (
@@ -189,7 +191,10 @@ const WORDS: &[(ErrorClass, &[&str])] = &[
         &[
             "unrecognized arguments",
             "the following arguments are required",
-            ": error: ",
+            // What Python's parser says. `: error: ` alone is also said by Slurm, of any program that ends badly.
+            ": error: argument ",
+            ": error: ambiguous option",
+            ": error: one of the arguments ",
             "no such option",
             "unrecognized option",
             "unknown command line flag",
@@ -238,6 +243,16 @@ const WORDS: &[(ErrorClass, &[&str])] = &[
     ),
 ];
 
+/// What allocates the memory of GPUs. `cudaMallocHost` does not.
+const GPU_ALLOCATORS: [&str; 6] = [
+    "cudamalloc",
+    "cudamallocasync",
+    "cudamallocmanaged",
+    "hipmalloc",
+    "hipmallocasync",
+    "hipmallocmanaged",
+];
+
 /// What is said of a server that does not answer.
 const NO_ANSWER: [&str; 4] = [
     "connection timed out",
@@ -268,14 +283,27 @@ pub fn of(text: &str) -> Option<ErrorClass> {
     let found = WORDS.iter().find(|(class, words)| tells(*class, words) || starts(*class));
     let found = found.map(|(class, _)| *class);
     // What `sh` says of a command.
-    let class =
-        found.or_else(|| lower.ends_with(": not found").then_some(ErrorClass::BadConfiguration))?;
+    let is_refused = lower.ends_with(": not found") || is_of_compiler(&lower);
+    let class = found.or_else(|| is_refused.then_some(ErrorClass::BadConfiguration))?;
     Some(match class {
-        // TensorFlow names the device whose memory was too little.
-        ErrorClass::OutOfMemory if lower.contains("device:gpu:") => ErrorClass::GpuOutOfMemory,
+        ErrorClass::OutOfMemory if names_gpu(&lower) => ErrorClass::GpuOutOfMemory,
         // Neither a program that hangs nor one that would fail again.
         ErrorClass::Hung | ErrorClass::BadConfiguration if fits(&NO_ANSWER) => ErrorClass::Crash,
         class => class,
+    })
+}
+
+/// TensorFlow names the device whose memory was too little, others the function that allocates it.
+fn names_gpu(lower: &str) -> bool {
+    lower.contains("device:gpu:") || GPU_ALLOCATORS.iter().any(|name| has_whole(lower, name))
+}
+
+/// `mesh.c:3:5: error: …`
+fn is_of_compiler(text: &str) -> bool {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    text.split_once(": error: ").is_some_and(|(place, _)| {
+        let mut parts = place.rsplitn(3, ':');
+        parts.by_ref().take(2).all(is_number) && parts.next().is_some()
     })
 }
 
@@ -342,6 +370,18 @@ mod tests {
             "./train: /lib/libc.so.6: version `GLIBC_2.38' not found (required by ./train)",
             Some(ErrorClass::MissingModule),
         );
+        check("cudaMalloc failed: out of memory (2)", Some(ErrorClass::GpuOutOfMemory));
+        check("hipMallocAsync failed: out of memory", Some(ErrorClass::GpuOutOfMemory));
+        check("cudaMallocHost failed: out of memory", Some(ErrorClass::OutOfMemory));
+        check("train.py: error: unrecognized arguments: -w", Some(ErrorClass::BadConfiguration));
+        check(
+            "train.py: error: argument --lr: invalid float value: 'x'",
+            Some(ErrorClass::BadConfiguration),
+        );
+        check("mesh.c:3:5: error: 'n' undeclared", Some(ErrorClass::BadConfiguration));
+        check("srun: error: n1: task 0: Segmentation fault", None);
+        check("srun: error: n1: task 0: Exited with exit code 3", None);
+        check("a.out: mesh: error: cell 17 negative", None);
         check("ValueError: image 17 has 2 channels", None);
         check("ValueError: this nanopore read has no signal", None);
         check("this nanopore read is nan.", Some(ErrorClass::Nan));
