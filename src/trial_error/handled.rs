@@ -1,6 +1,7 @@
 //! Errors that the program handled: it went on to work after them, so they are not what ended it.
 
 use super::finding::{FoundError, Weight};
+use super::launcher::is_end_of_task;
 use super::output::is_rule;
 
 /// So many ordinary lines show that the program went on. What launchers and trackers say at an end is shorter.
@@ -12,8 +13,8 @@ pub(super) fn without_handled(
     lines: &[String],
     inside: &[bool],
 ) -> Vec<FoundError> {
-    if lines.iter().any(|line| is_of_several(line)) {
-        return found; // lines of the other processes say nothing of the one that failed
+    if lines.iter().any(|line| is_end_of_task(line)) {
+        return found; // the other processes may have gone on for long
     }
     let mut ordinary: Vec<bool> = lines.iter().map(|line| is_ordinary(line)).collect();
     let parts = inside.iter().enumerate().filter(|(_, is_inside)| **is_inside);
@@ -37,12 +38,6 @@ pub(super) fn without_handled(
     }
     left.reverse();
     left
-}
-
-/// What `srun` says of one of its tasks: the others may have gone on for long.
-fn is_of_several(line: &str) -> bool {
-    let of_task = line.strip_prefix("srun: error: ").and_then(|rest| rest.split_once(": task"));
-    of_task.is_some_and(|(_, rest)| rest.contains("Exited with exit code"))
 }
 
 /// Where several processes print into the same output, lines of the others say nothing of this one.

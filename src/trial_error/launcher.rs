@@ -18,7 +18,8 @@ const ENDS: [&str; 3] = [
     "has exited due to process rank",
 ];
 /// What lines of launchers say of a process that ended.
-const END_LINES: [&str; 2] = ["Exited with exit code", "application called MPI_Abort("];
+const END_LINES: [&str; 4] =
+    ["Exited with exit code", "application called MPI_Abort(", "*** STEP ", "*** JOB "];
 /// What Open MPI says below its blocks, instead of the same block once more for each process.
 const BELOW_BLOCKS: [&str; 3] =
     ["sent help message ", "Set MCA parameter \"", "Set PRRTE parameter \""];
@@ -84,6 +85,12 @@ fn is_launchers(line: &str) -> bool {
     let is_below = BELOW_BLOCKS.iter().any(|said| line.contains(said));
     let is_open_mpi = line.starts_with('[') && (is_below || line.contains("] *** "));
     is_slurms(line) || is_report(line) || is_open_mpi
+}
+
+/// What `srun` says of one of its tasks.
+pub(super) fn is_end_of_task(line: &str) -> bool {
+    let of_task = line.strip_prefix("srun: error: ").and_then(|rest| rest.split_once(": task"));
+    of_task.is_some_and(|(_, rest)| rest.contains("Exited with exit code"))
 }
 
 /// Whether Slurm says it.

@@ -3,7 +3,7 @@
 use std::iter;
 
 use super::finding::{FoundError, Weight};
-use super::launcher::is_slurms;
+use super::launcher::{is_end_of_task, is_slurms};
 use super::python::is_consequence;
 use super::shell::tells_signal;
 
@@ -144,7 +144,10 @@ fn marked(lines: &[String], at: usize) -> Option<FoundError> {
         "received by PID" => line.trim_start_matches("traceback : ").to_owned(),
         _ => line.to_owned(),
     };
-    let found = FoundError::line(at, *weight, &message);
+    // Slurm ends the other tasks because of that one.
+    let is_of_others = is_slurms(line) && lines.iter().any(|line| is_end_of_task(line));
+    let weight = if *weight == Consequence && is_of_others { Report } else { *weight };
+    let found = FoundError::line(at, weight, &message);
     Some(if FATAL.iter().any(|text| line.contains(text)) { found.fatal(lines) } else { found })
 }
 

@@ -306,6 +306,11 @@ fn the_programs_own_words_tell_more_than_a_launchers_report() {
     let exited = "srun: error: n1: task 3: Exited with exit code 1";
     assert_eq!(message(&format!("giving up\n{exited}\n")), "giving up");
     assert_eq!(message(&format!("{exited}\n")), exited);
+    let cancelled = "slurmstepd: error: *** STEP 1.0 ON n1 CANCELLED AT 2026-11-29T10:02:14 ***";
+    let others = format!("srun: Job step aborted: Waiting up to 32 seconds.\n{cancelled}\n");
+    assert_eq!(message(&format!("giving up\n{exited}\n{others}")), "giving up");
+    assert_eq!(message(&format!("{exited}\n{others}")), exited);
+    assert_eq!(message(&format!("step 3\n{cancelled}\n")), cancelled);
     let rule = "-".repeat(74);
     let warning = format!("{rule}\nWARNING: There was an error in an Open MPI fabric.\n{rule}\n");
     let below = "[n1:00000] *** An error occurred in MPI_Init";
