@@ -330,13 +330,15 @@ impl<'a> EventLoop<'a> {
 
     fn program_ended(&mut self, exit: Exit, who: Option<FailedRank>) -> AttemptEvent {
         let lost = who.as_ref().is_some_and(|who| who.lost);
-        let killed = match exit {
-            Exit::Signal(_) => true,
-            Exit::Code(code) => code > 128 || lost,
-            Exit::StartFailed(_) | Exit::NotStarted(_) => false,
+        let signal = match exit {
+            Exit::Signal(signal) => Some(signal),
+            Exit::Code(code) if code > 128 => Some(code - 128),
+            // A rank whose end nobody reported counts as killed.
+            Exit::Code(_) => lost.then_some(Signal::SIGKILL as i32),
+            Exit::StartFailed(_) | Exit::NotStarted(_) => None,
         };
         (self.exit, self.failed_rank) = (Some(exit), who);
-        AttemptEvent::Exited { killed }
+        AttemptEvent::Exited { signal }
     }
 
     /// Whether Slurm's TERM, which reaches every process of a job, ended a script while the program that it waits for

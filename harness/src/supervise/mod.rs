@@ -24,8 +24,8 @@ pub(crate) enum AttemptEvent {
     SaveRequested { is_caught: bool },
     /// Slurm's answer about the job.
     SlurmAnswered(SlurmAnswer),
-    /// The program has ended. `killed`: by a signal that may have come from Slurm.
-    Exited { killed: bool },
+    /// The program has ended. `signal`: the one that ended it, or a process of it whose exit code it passed on.
+    Exited { signal: Option<i32> },
     /// Every save is committed, or could not be.
     Settled,
     /// A checkpoint was committed while the program ran.

@@ -13,7 +13,7 @@ fn committed(at: u64) -> AttemptEvent {
 
 const HEARD: AttemptEvent = SaveRequested { is_caught: true };
 const DEAF: AttemptEvent = SaveRequested { is_caught: false };
-const EXIT: AttemptEvent = Exited { killed: false };
+const EXIT: AttemptEvent = Exited { signal: None };
 
 fn slurm() -> Supervisor {
     let seconds = Duration::from_secs;
@@ -62,7 +62,7 @@ fn check(mut supervisor: Supervisor, story: &[(u64, AttemptEvent)], expected: &s
 fn a_program_that_ends_by_itself() {
     let over = check(slurm(), &[(5, EXIT), (6, Settled)], "5:Settle 6:Decide");
     assert_eq!((over.stop(), over.was_notified()), (None, false));
-    check(local(None, None), &[(5, Exited { killed: true }), (6, Settled)], "5:Settle 6:Decide");
+    check(local(None, None), &[(5, Exited { signal: Some(9) }), (6, Settled)], "5:Settle 6:Decide");
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_preemption_with_grace() {
         (59, Tick),
         (60, Tick),
         (61, Tick),
-        (62, Exited { killed: true }),
+        (62, Exited { signal: Some(9) }),
         (63, Settled),
         (64, job(Some(StopCause::Preempted), 65)),
     ];
@@ -186,7 +186,7 @@ fn a_kill_is_near_and_nobody_catches_the_signal() {
         (5, job(Some(StopCause::Cancelled), 5)),
         (31, Tick),
         (32, Tick),
-        (33, Exited { killed: true }),
+        (33, Exited { signal: Some(9) }),
         (33, Settled),
     ];
     let over = check(
@@ -298,9 +298,41 @@ fn slurms_word_is_sure_only_after_everything_else() {
 #[test]
 fn slurms_signal_is_faster_than_its_news() {
     let story =
-        [(5, Exited { killed: true }), (5, Settled), (6, job(Some(StopCause::Preempted), 60))];
+        [(5, Exited { signal: Some(9) }), (5, Settled), (6, job(Some(StopCause::Preempted), 60))];
     let over = check(slurm(), &story, "5:QuerySlurm 5:Settle 6:Decide");
     assert_eq!((over.stop(), over.was_notified()), (Some(StopCause::Preempted), false));
+}
+
+/// The cause after a program that nobody asked anything was ended by a signal, some seconds before its time limit.
+fn crashed_near_the_limit(signal: i32, seconds_left: u64) -> Option<StopCause> {
+    let limit = job(Some(StopCause::TimeLimit), 5 + seconds_left);
+    let story = [(5, Exited { signal: Some(signal) }), (5, Settled), (6, limit)];
+    check(slurm(), &story, "5:QuerySlurm 5:Settle 6:Decide").stop()
+}
+
+#[test]
+fn a_crash_before_the_time_limit_is_no_time_limit() {
+    for signal in [6, 9, 11, 15] {
+        assert_eq!(crashed_near_the_limit(signal, 57), None, "signal {signal}");
+    }
+    // Slurm's own end of the job sends these two, and no other.
+    for signal in [9, 15] {
+        assert_eq!(crashed_near_the_limit(signal, 2), Some(StopCause::TimeLimit));
+    }
+    for signal in [4, 6, 7, 8, 11] {
+        assert_eq!(crashed_near_the_limit(signal, 0), None, "signal {signal}");
+    }
+}
+
+#[test]
+fn a_program_that_was_asked_may_end_in_any_way() {
+    let limit = job(Some(StopCause::TimeLimit), 60);
+    let ended = [(6, Exited { signal: Some(11) }), (6, Settled), (7, limit)];
+    for asked in [vec![(5, Usr1), (5, HEARD)], vec![(5, Usr1), (5, HEARD), (5, limit)]] {
+        let mut supervisor = slurm();
+        play(&mut supervisor, &[asked.as_slice(), &ended].concat());
+        assert_eq!(supervisor.stop(), Some(StopCause::TimeLimit));
+    }
 }
 
 #[test]

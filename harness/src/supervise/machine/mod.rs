@@ -4,6 +4,8 @@ mod deadlines;
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use super::{Action, AttemptEvent, Policy, SlurmAnswer, StopCause};
 use crate::os::clock::Time;
 
@@ -47,6 +49,8 @@ enum SaveRequest {
 const RETRY: Duration = Duration::from_secs(1);
 /// How long after a missing answer Slurm is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// How far Slurm's end of a time limit may be from the moment that it announced.
+const LIMIT_SLACK: Duration = Duration::from_secs(10);
 /// How long a program that asked for a requeue may take to end by itself.
 const REQUEUE_GRACE: Duration = Duration::from_secs(3);
 /// How long a superseded program may take to end by itself.
@@ -78,6 +82,8 @@ pub(crate) struct Supervisor {
     requested_at: Time,
     caught_request_at: Time,
     exited_at: Time,
+    /// The signal that ended the program.
+    ended_by: Option<i32>,
     /// Slurm has answered after the program's end.
     is_confirmed: bool,
     /// The requested save is committed.
@@ -103,6 +109,7 @@ impl Supervisor {
             requested_at: Time::ZERO,
             caught_request_at: Time::ZERO,
             exited_at: Time::ZERO,
+            ended_by: None,
             is_confirmed: false,
             is_saved: false,
         }
@@ -148,7 +155,7 @@ impl Supervisor {
                 self.save_requested(is_caught, now, &mut actions);
             }
             AttemptEvent::SlurmAnswered(answer) => self.slurm_answered(answer, now, &mut actions),
-            AttemptEvent::Exited { killed } => self.exited(killed, now, &mut actions),
+            AttemptEvent::Exited { signal } => self.exited(signal, now, &mut actions),
             AttemptEvent::Settled => {
                 if let AttemptPhase::Settling { settled } = &mut self.phase {
                     *settled = true;
@@ -300,6 +307,8 @@ impl Supervisor {
                 self.begin_stop(StopCause::Unknown, self.segment_end, now);
                 self.next_query_at = Some(now + ASK_AGAIN);
             }
+            SlurmAnswer::Job { stop: Some(StopCause::TimeLimit), end } if self.has_crashed(end) => {
+            }
             SlurmAnswer::Job { stop: Some(cause), end } => {
                 // After TERM, the end that Slurm shows has passed. Only KILL counts.
                 let end = end.filter(|_| self.term_at.is_none());
@@ -324,15 +333,15 @@ impl Supervisor {
         }
     }
 
-    fn exited(&mut self, killed: bool, now: Time, actions: &mut Vec<Action>) {
+    fn exited(&mut self, signal: Option<i32>, now: Time, actions: &mut Vec<Action>) {
         self.phase = AttemptPhase::Settling { settled: false };
-        self.exited_at = now;
+        (self.exited_at, self.ended_by) = (now, signal);
         // The program trained on after an old save request, so it ended for another reason.
         if self.stop.is_none() && now > self.caught_request_at.saturating_add(self.policy.lead) {
             self.is_notified = false;
         }
         // Slurm's signal may come before its state changes, and without an answer there is no decision.
-        let unknown = self.stop.map_or(killed, |stop| stop.cause == StopCause::Unknown);
+        let unknown = self.stop.map_or(signal.is_some(), |stop| stop.cause == StopCause::Unknown);
         let ask =
             (unknown && !self.is_querying) || self.stop.is_some_and(|stop| stop.cause.goes_on());
         if ask && !self.policy.local {
@@ -340,6 +349,20 @@ impl Supervisor {
             self.query_slurm(actions);
         }
         actions.push(Action::Settle);
+    }
+
+    /// Whether the program ended before its time limit had anything to do with it: nobody had asked it for anything, and the
+    /// end of the limit can't have sent that signal at that moment.
+    fn has_crashed(&self, limit_end: Option<Time>) -> bool {
+        let was_asked = self.stop.is_some() || self.request != SaveRequest::None;
+        if was_asked || !matches!(self.phase, AttemptPhase::Settling { .. }) {
+            return false;
+        }
+        let of_slurm = [Signal::SIGTERM, Signal::SIGKILL].map(|signal| signal as i32);
+        let is_of_slurm = self.ended_by.is_some_and(|signal| of_slurm.contains(&signal));
+        let window = self.policy.kill_wait + LIMIT_SLACK;
+        let is_near = limit_end.is_none_or(|end| end <= self.exited_at.saturating_add(window));
+        !(is_of_slurm && is_near)
     }
 
     fn superseded(&mut self, now: Time, actions: &mut Vec<Action>) {
