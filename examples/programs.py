@@ -14,7 +14,9 @@ import prove_resume as runs
 
 LEAD = 3.0  # seconds between the request to save and the end of a segment
 # Each fault comes once the program is past this part of its way. A segment is long enough for SEGMENT of the way.
-FAULTS = ((0.2, "kill"), (0.45, "preempt"))
+FAULTS = ((0.3, "kill"), (0.55, "preempt"))
+# And these, of programs that have more than one process.
+MORE_FAULTS = {"own-torchrun": ((0.85, "worker"),)}
 SEGMENT = 0.35
 # Files of a result that hold dates and durations.
 IGNORED = {"gromacs": ("*.log", "*.cpt")}
@@ -30,12 +32,15 @@ def children(pid):
 
 
 def strike(kind, harness):
-    """A preemption is Slurm's USR1 to the harness; a kill is one of the program."""
+    """A preemption is Slurm's USR1 to the harness; a kill is one of the program, or of one of its workers alone."""
     if kind == "preempt":
         os.kill(harness, signal.SIGUSR1)
         return
-    for child in children(harness):
-        os.kill(child, signal.SIGKILL)
+    killed = children(harness)
+    if kind == "worker":
+        killed = [worker for child in killed for worker in children(child)][-1:]
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
 
 
 def progress(trial):
@@ -44,8 +49,8 @@ def progress(trial):
     return max((line.get("step") or 0 for line in known), default=0)
 
 
-def disturb(trial, total, is_over):
-    for part, kind in FAULTS:
+def disturb(trial, total, faults, is_over):
+    for part, kind in faults:
         while not is_over():
             starts, ends = runs.events(trial, "start"), runs.events(trial, "end")
             if progress(trial) >= part * total and len(starts) > len(ends):
@@ -74,7 +79,8 @@ def prove(program, name, scratch):
     settings = {"executor.local.time": f"{segment(expected):.0f}s", "task.train.checkpoint.lead": f"{LEAD:.0f}s"}
     disturbed, wait = runs.submit(program, name, scratch / name / "disturbed", settings)
     trial = disturbed / "tasks/train/trials/0"
-    thread = threading.Thread(target=disturb, args=(trial, total, lambda: wait.poll() is not None))
+    faults = FAULTS + MORE_FAULTS.get(name, ())
+    thread = threading.Thread(target=disturb, args=(trial, total, faults, lambda: wait.poll() is not None))
     thread.start()
     report = wait.communicate()[1]
     thread.join()
