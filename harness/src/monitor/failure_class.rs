@@ -28,8 +28,10 @@ const MACHINE: [&str; 6] = [
 /// Classifies an exit. `worked`: the program showed that it works, so its configuration is valid.
 pub(crate) fn judge(code: Option<i32>, last_line: &str, worked: bool) -> FailureClass {
     let is_python = error_class::is_python_start(last_line);
-    let is_usage = code == Some(2)
-        && (last_line.contains(": error: ") || last_line.contains("can't open file"));
+    // Slurm says it of any program that ends badly.
+    let is_slurms = ["srun: ", "slurmstepd: "].iter().any(|start| last_line.starts_with(start));
+    let is_error = last_line.contains(": error: ") && !is_slurms;
+    let is_usage = code == Some(2) && (is_error || last_line.contains("can't open file"));
     if !worked && ((code == Some(1) && is_python) || is_usage) {
         return FailureClass::Configuration;
     }
@@ -73,6 +75,13 @@ mod tests {
             "python: can't open file '/x/tain.py': [Errno 2]",
             false,
             FailureClass::Configuration,
+        );
+        check(2, "srun: error: n1: task 1: Terminated", false, FailureClass::Unknown);
+        check(
+            2,
+            "slurmstepd: error: *** STEP 1.0 ON n1 CANCELLED AT 2026-11-29T10:02:14 ***",
+            false,
+            FailureClass::Unknown,
         );
         check(1, "RuntimeError: CUDA out of memory. Tried to allocate", true, FailureClass::Memory);
         check(1, "torch.OutOfMemoryError: CUDA out of memory", true, FailureClass::Memory);

@@ -147,12 +147,17 @@ fn whole_lines(path: &Path) -> io::Result<Vec<u8>> {
 pub(crate) fn last_line(path: &Path) -> Option<String> {
     let tail = whole_lines(path).ok()?;
     let tail = String::from_utf8_lossy(&tail);
-    let mut lines = tail.lines().filter(|line| !line.starts_with(PREFIX));
+    let mut lines = tail.lines().filter(|line| !line.starts_with(PREFIX) && !is_exit_report(line));
     // A line that is only drawn says nothing.
     let line = lines.rfind(|line| line.contains(char::is_alphanumeric))?.trim();
     let shown: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let cut = shown.char_indices().nth(300).map(|(at, _)| at);
     Some(cut.map_or(shown.clone(), |at| format!("{}…", &shown[..at])))
+}
+
+/// What `srun` says below the last line of a program that failed. The harness knows the code itself.
+fn is_exit_report(line: &str) -> bool {
+    line.starts_with("srun: error: ") && line.contains(": Exited with exit code ")
 }
 
 #[cfg(test)]
@@ -187,6 +192,21 @@ mod tests {
         assert_eq!(last_line(&path).as_deref(), Some("ValueError: x"));
         std::fs::write(&path, "").unwrap();
         assert_eq!(last_line(&path), None);
+    }
+
+    /// That a task ended is known, and no program was used wrongly because `srun` says so.
+    #[test]
+    fn the_last_line_is_not_srun_s_report() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0.err");
+        let exited = "srun: error: n1: task 0: Exited with exit code 2";
+        std::fs::write(&path, format!("mesh is empty\n{exited}\n")).unwrap();
+        assert_eq!(last_line(&path).as_deref(), Some("mesh is empty"));
+        std::fs::write(&path, format!("{exited}\n")).unwrap();
+        assert_eq!(last_line(&path), None);
+        let memory = "srun: error: n1: task 0: Out Of Memory";
+        std::fs::write(&path, format!("mesh\n{memory}\n")).unwrap();
+        assert_eq!(last_line(&path).as_deref(), Some(memory));
     }
 
     #[test]
