@@ -10,7 +10,11 @@ use nix::sys::signal::Signal;
 use super::App;
 use super::control::{self, ArrayPart, ControlArgs, ControlReport, TrialKey, Troubles};
 use crate::error::{CommandError, ExitCode};
+use crate::journal::{self, ArrayRecord, Event};
 use crate::observe;
+use crate::plan::JobArray;
+use crate::process;
+use crate::script;
 use crate::slurm::SlurmError;
 use crate::status::RequestedAction;
 use crate::store::{Stored, Target};
@@ -118,7 +122,8 @@ fn settle(
     loop {
         let journal =
             app.home.load(&stored.id).map_or_else(|_| stored.journal.clone(), |now| now.journal);
-        let is_submitting = observe::is_submitting(&stored.dir, &journal);
+        let is_submitting =
+            observe::is_submitting(&stored.dir, &journal) || left_an_sbatch(stored, &journal);
         let arrays = control::arrays(app, stored, &journal, target);
         let (queued, limit) = match control::queued(&app.slurm, &arrays.known) {
             Ok(queued) => (queued, if is_submitting { SUBMITTING } else { patience }),
@@ -146,6 +151,17 @@ fn settle(
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(400));
     }
+}
+
+/// Whether an `sbatch` still runs here that a killed submission left behind: its job may come into the queue only now.
+fn left_an_sbatch(stored: &Stored, journal: &[Event]) -> bool {
+    let is_unanswered = |array: &&JobArray| {
+        let token = script::token(stored.id.as_str(), &array.task, array.index);
+        matches!(journal::entry(journal, &token), ArrayRecord::Intended(_))
+    };
+    journal::planned_arrays(journal).filter(is_unanswered).any(|array| {
+        process::runs_with_argument(&stored.dir.task(&array.task).script(array.index))
+    })
 }
 
 /// Why something is left.

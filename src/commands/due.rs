@@ -144,11 +144,7 @@ pub(super) fn lacks_runner(
 ) -> Result<bool, CommandError> {
     let experiment = &stored.experiment;
     let has_slurm_left = waiting(stored, status).values().any(|trials| trials.count() > 0);
-    let is_left = experiment
-        .tasks
-        .iter()
-        .zip(&status.tasks)
-        .any(|(task, seen)| experiment.is_local(task) && seen.trials.iter().any(may_go_on));
+    let is_left = has_left_here(stored, status);
     let is_here = || {
         journal::submitter(&stored.journal)
             .is_some_and(|process| process.node == ProcessId::current().node)
@@ -158,6 +154,13 @@ pub(super) fn lacks_runner(
         && journal::is_complete(&stored.journal)
         && local::is_running(&stored.dir)?.is_none()
         && is_here())
+}
+
+/// Whether a runner would go on with any trial of this machine.
+pub(super) fn has_left_here(stored: &Stored, status: &Status) -> bool {
+    let experiment = &stored.experiment;
+    let mut tasks = experiment.tasks.iter().zip(&status.tasks);
+    tasks.any(|(task, seen)| experiment.is_local(task) && seen.trials.iter().any(may_go_on))
 }
 
 /// Whether a runner would go on with a trial. One that it has given up may not be certain.

@@ -1,25 +1,28 @@
 //! `submit`: writes an experiment down, then asks for it: safe to interrupt anywhere, and to go on with.
 
+mod outcome;
 mod runner;
 mod script;
 
 use std::io::IsTerminal;
 
 use clap::Args;
-use serde_json::json;
 
+pub(super) use self::outcome::job_json;
+use self::outcome::{Unsubmitted, announce, announce_nothing};
 pub(super) use self::runner::start_runner;
 use super::follow_output::View;
 use super::slurm_scheduler::SlurmScheduler;
-use super::{App, control, follow, outside, prepare};
+use super::status::look;
+use super::{App, control, due, follow, outside, prepare};
 use crate::cli::FileArgs;
 use crate::clock;
 use crate::error::{CommandError, ExitCode};
+use crate::executor::local;
 use crate::executor::slurm::{self, Submission};
-use crate::humanize::count;
-use crate::journal::{self, Event, Journal, Record};
+use crate::journal::{self, Journal, Record};
 use crate::report::live::Stream;
-use crate::report::{out, say};
+use crate::report::say;
 use crate::slurm::JobId;
 use crate::store::claim::{self, ClaimKind};
 use crate::store::{self, Claim, ClaimError, ExperimentId, Stored, TakeOver};
@@ -108,18 +111,54 @@ fn submit_now(app: &App, args: &SubmitArgs) -> Result<ExitCode, CommandError> {
         Some(target) => resumed(app, target, args)?,
         None => prepare::create(app, args)?,
     };
+    let n_arrays = journal::submitted_arrays(&stored.journal).len();
+    if args.resume.is_some() && is_done(app, &stored, args)? {
+        drop(claim);
+        announce_nothing(args, &stored, "it was submitted completely before")?;
+        return until_over(app, args, &stored);
+    }
     let jobs = carry_out(app, &stored, &claim, take_over(args))?;
     // Others may go on from here, however long this process looks on.
     drop(claim);
-    announce(app, args, &stored, &jobs)?;
+    if args.resume.is_some() {
+        submit_rest(app, &stored);
+    }
+    let now = app.home.load(&stored.id)?;
+    let is_unchanged = n_arrays == journal::submitted_arrays(&now.journal).len();
+    if is_unchanged && !stored.experiment.has_local() && Unsubmitted::of(&now)?.later == 0 {
+        announce_nothing(args, &now, "what was not submitted is cancelled")?;
+    } else {
+        announce(args, &now, &jobs)?;
+    }
+    until_over(app, args, &stored)
+}
+
+/// Waits where the user wants that.
+fn until_over(app: &App, args: &SubmitArgs, stored: &Stored) -> Result<ExitCode, CommandError> {
     if args.follow && std::io::stderr().is_terminal() {
         say("Ctrl-C stops the display, not the experiment.");
     }
     if args.follow || args.wait {
         let view = if args.follow { View::Live(Stream::Err) } else { View::Silent };
-        return follow::until_over(app, &stored, view, None);
+        return follow::until_over(app, stored, view, None);
     }
     Ok(ExitCode::Fine)
+}
+
+/// Whether all is submitted, and a runner has what is left for this machine.
+fn is_done(app: &App, stored: &Stored, args: &SubmitArgs) -> Result<bool, CommandError> {
+    if !journal::is_complete(&stored.journal) || Unsubmitted::of(stored)?.later > 0 {
+        return Ok(false);
+    }
+    if !stored.experiment.has_local() {
+        return Ok(true);
+    }
+    let is_running = local::is_running(&stored.dir)?.is_some();
+    if args.take_over || is_running {
+        return Ok(!args.take_over);
+    }
+    let status = look(&app.on_cluster_of(stored), stored)?;
+    Ok(!due::has_left_here(stored, &status))
 }
 
 /// Claims an interrupted submission and reads it back.
@@ -194,10 +233,13 @@ pub(super) fn submit_arrays(
     #[expect(clippy::cast_precision_loss, reason = "unix seconds")]
     let damaged_since = stored.damage.as_ref().map(|_| stored.id.made_at() as f64);
     let refused = journal::refused_generations(&stored.journal);
+    // What is new nobody can have cancelled.
+    let requests = if claim.is_of_new { Vec::new() } else { control::requests(stored)? };
     let plans = journal::plans(&stored.journal);
     for plan in plans.filter(|plan| !refused.contains(&plan.generation)) {
         let (id, dir) = (stored.id.as_str(), &stored.dir);
-        let submission = Submission { id, dir, plan, damaged_since, is_new: claim.is_of_new };
+        let (is_new, requests) = (claim.is_of_new, &*requests);
+        let submission = Submission { id, dir, plan, damaged_since, is_new, requests };
         let mut slurm = SlurmScheduler {
             client: &app.slurm,
             submission,
@@ -209,6 +251,24 @@ pub(super) fn submit_arrays(
         jobs.extend(submitted.map_err(|error| not_submitted(stored, error))?);
     }
     Ok(jobs)
+}
+
+/// Submits what was left out beside cancelled trials, and may run all the same. Where that fails, `poll` does it.
+fn submit_rest(app: &App, before: &Stored) {
+    let again = || {
+        let stored = app.home.load(&before.id)?;
+        if Unsubmitted::of(&stored)?.later == 0 {
+            return Ok(());
+        }
+        let app = &app.on_cluster_of(&stored);
+        let status = look(app, &stored)?;
+        due::submit_due(app, &stored, &status).map(drop)
+    };
+    let again: Result<(), CommandError> = again();
+    if let Err(error) = again {
+        let hint = format!("`nemo-slurm poll {}` tries again", before.id);
+        say(&format!("warning: {}; {hint}", error.one_line()));
+    }
 }
 
 fn not_submitted(stored: &Stored, error: slurm::SubmitError) -> CommandError {
@@ -251,83 +311,6 @@ fn no_plan(stored: &Stored) -> CommandError {
         stored.id,
         stored.dir.experiment_toml().display()
     ))
-}
-
-fn announce(
-    app: &App,
-    args: &SubmitArgs,
-    stored: &Stored,
-    jobs: &[JobId],
-) -> Result<(), CommandError> {
-    let id = &stored.id;
-    let now = app.home.load(id)?;
-    let is_postponed = now.journal.iter().any(|event| matches!(event, Event::Postponed { .. }));
-    if jobs.is_empty() && is_postponed {
-        say(
-            "warning: your job limit in Slurm is reached: nothing is submitted yet, and no job of this experiment can submit it later.",
-        );
-        say(&format!(
-            "hint: `nemo-slurm poll {id}` tries again, and `nemo-slurm poll --install` has cron do it"
-        ));
-    }
-    if args.file.json {
-        let journal = now.journal;
-        let value = json!({
-            "schema": 1,
-            "id": id,
-            "dir": stored.dir.0,
-            "jobs": jobs_json(&journal),
-        });
-        out(&value)?;
-        return Ok(());
-    }
-    let trials = stored.experiment.n_trials();
-    say(&format!("Submitted {}.", what_was_submitted(&now, trials, jobs.len())));
-    if !args.follow && std::io::stderr().is_terminal() {
-        say(&format!(
-            "\n  nemo-slurm status {id}\n  nemo-slurm watch {id}\n  nemo-slurm logs {id} --follow\n  nemo-slurm wait {id}\n  nemo-slurm cancel {id}"
-        ));
-    }
-    out(&id.to_string())?;
-    Ok(())
-}
-
-/// How many trials run where, and how many come later.
-fn what_was_submitted(stored: &Stored, n_trials: usize, n_arrays: usize) -> String {
-    let experiment = &stored.experiment;
-    let later: usize = experiment
-        .tasks
-        .iter()
-        .filter(|task| !experiment.is_local(task))
-        .map(|task| journal::unplanned(&stored.journal, task).count())
-        .sum();
-    let arrays = (n_arrays > 0).then(|| format!("as {}", count(n_arrays, "job array")));
-    let here = experiment.has_local().then(|| "on this machine".to_owned());
-    let places: Vec<String> = arrays.into_iter().chain(here).collect();
-    let now = count(n_trials.saturating_sub(later), "trial");
-    match later {
-        0 => format!("{now} {}", places.join(" and ")),
-        later => format!(
-            "{now} {}; {} will be submitted later",
-            places.join(" and "),
-            count(later, "trial")
-        ),
-    }
-}
-
-/// `[{"task", "slurm_job", "first_trial", "trials", "set"}]`, one for each array that is in.
-fn jobs_json(journal: &[Event]) -> Vec<serde_json::Value> {
-    journal::submitted_arrays(journal).iter().map(job_json).collect()
-}
-
-pub(super) fn job_json(array: &journal::Submitted<'_>) -> serde_json::Value {
-    json!({
-        "task": array.task,
-        "slurm_job": array.job.to_string(),
-        "first_trial": array.trials.first(),
-        "trials": array.trials.count(),
-        "set": array.trials,
-    })
 }
 
 #[cfg(test)]

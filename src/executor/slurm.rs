@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use nemo_core::rundir::ExperimentDir;
+use nemo_core::rundir::{ExperimentDir, Request, requests};
 
 use crate::file_error::FileError;
 use crate::journal::{self, ArrayRecord, Event, Record};
@@ -97,6 +97,26 @@ pub struct Submission<'a> {
     /// Whether this process made the folder, with the intent of the first array in its journal: Slurm was not asked for
     /// that one yet.
     pub is_new: bool,
+    /// What was asked for before, oldest first: nothing that is cancelled is submitted.
+    pub requests: &'a [Request],
+}
+
+impl Submission<'_> {
+    /// The places in the plan of arrays that lack a trial, since it was cancelled, and of all that wait for one of these.
+    ///
+    /// A dependency on a cancelled job would have Slurm refuse the experiment. What of them is not cancelled is submitted
+    /// later, by what its parents' records say.
+    fn incomplete(&self) -> BTreeSet<usize> {
+        let mut incomplete = BTreeSet::new();
+        for (place, array) in self.plan.arrays.iter().enumerate() {
+            let is_cancelled = |trial| requests::is_cancelled(self.requests, &array.task, trial);
+            let lacks_parent = array.after.iter().any(|it| incomplete.contains(&it.array));
+            if lacks_parent || array.trials.iter().any(is_cancelled) {
+                incomplete.insert(place);
+            }
+        }
+        incomplete
+    }
 }
 
 /// That an array is about to be submitted.
@@ -123,6 +143,7 @@ pub fn submit(
 ) -> Result<Vec<JobId>, SubmitError> {
     let mut ids: Vec<JobId> = Vec::new();
     let mut postponed: BTreeSet<usize> = BTreeSet::new();
+    let incomplete = submission.incomplete();
     for (place, array) in submission.plan.arrays.iter().enumerate() {
         let token = script::token(submission.id, &array.task, array.index);
         let script = submission.dir.task(&array.task).script(array.index);
@@ -138,7 +159,10 @@ pub fn submit(
                 postponed.insert(place);
                 NO_JOB
             }
-            KnownArray::No if array.after.iter().any(|it| postponed.contains(&it.array)) => {
+            KnownArray::No
+                if incomplete.contains(&place)
+                    || array.after.iter().any(|it| postponed.contains(&it.array)) =>
+            {
                 postponed.insert(place);
                 journal.check_claim()?;
                 journal.record(postpone(array, token, None, now()))?;

@@ -199,6 +199,9 @@ fn not_submitted(evidence: &TrialEvidence<'_>) -> TrialVerdict {
         TrialVerdict::open(State::Pending, Some("is being submitted".to_owned()))
     } else if journal::is_generation_complete(journal, 0) {
         later::verdict(evidence)
+    } else if was_asked_for(evidence) {
+        // `submit --continue` leaves it out.
+        TrialVerdict::recorded(State::Cancelled, None)
     } else {
         let go_on = format!("`nemo-slurm submit --continue {}`", evidence.sources.stored.id);
         TrialVerdict::open(State::Pending, Some(format!("was not submitted: {go_on} continues it")))

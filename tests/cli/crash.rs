@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::fake::{CHAIN, CHAIN_ARRAYS, FakeSlurm};
 use crate::retry_rules::end;
-use crate::support::printed;
+use crate::support::{printed, states, text, trials};
 
 /// Calls that change something, or that could come between two that do.
 const CALLS: &str = "write,fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,openat,clone,clone3,vfork,wait4,waitid,poll,ppoll,read,close";
@@ -197,4 +197,63 @@ fn kill_9_of_a_poll_before_any_system_call_submits_the_next_window_once() {
     }
     assert!(points > 100, "only {points} calls: were the right ones traced?");
     println!("killed before each of {points} system calls");
+}
+
+/// A submission that was killed half-way is cancelled: what was never submitted is cancelled too, for good.
+#[test]
+fn what_a_killed_submission_left_is_cancelled_for_good() {
+    let fake = FakeSlurm::new(2);
+    let id = half_submitted(&fake);
+    fake.answer("squeue", Some(&[])); // Slurm has cancelled and forgotten what it took
+    fake.world.ok(&["cancel", &id]);
+    let status = fake.world.status(&id);
+    for (task, trial) in [("train", 3), ("evaluate", 0)] {
+        let trial = &trials(&status, task)[trial];
+        assert_eq!((&trial["state"], &trial["final"]), (&"cancelled".into(), &true.into()));
+    }
+    let over = fake.world.run(&["submit", "--continue", &id]);
+    assert_eq!(over.code, 0, "{over:?}");
+    assert!(over.stderr.contains("what was not submitted is cancelled"), "{over:?}");
+    assert_eq!(fake.names(), CHAIN_ARRAYS[..2], "nothing of it is submitted");
+    let again = fake.world.ok(&["submit", "--continue", &id, "--json"]);
+    let again: serde_json::Value = serde_json::from_str(&again).unwrap();
+    assert_eq!(again["nothing_to_do"], true, "{again:#}");
+}
+
+/// Where only a part was cancelled, the rest is submitted.
+#[test]
+fn what_is_not_cancelled_of_a_killed_submission_is_submitted() {
+    let fake = FakeSlurm::new(2);
+    let id = half_submitted(&fake);
+    fake.world.ok(&["cancel", &format!("{id}/evaluate")]);
+    let status = fake.world.status(&id);
+    assert_eq!(states(&status, "evaluate"), ["cancelled"]);
+    assert_eq!(states(&status, "train")[4], "pending");
+    let rest = fake.world.run(&["submit", "--continue", &id]);
+    let said = "Submitted 6 trials as 4 job arrays; 1 trial is cancelled, and not submitted.";
+    assert!(rest.code == 0 && rest.stderr.contains(said), "{rest:?}");
+    assert_eq!(fake.names(), CHAIN_ARRAYS[..4]);
+}
+
+/// A submission of which Slurm took two arrays.
+fn half_submitted(fake: &FakeSlurm) -> String {
+    let file = fake.world.write("exp.toml", CHAIN);
+    std::fs::write(fake.state("stop_after"), "2").unwrap();
+    let first = fake.world.run(&["submit".as_ref(), file.as_os_str()]);
+    assert_eq!((first.code, fake.names().len()), (4, 2), "{first:?}");
+    std::fs::remove_file(fake.state("stop_after")).unwrap();
+    let listed: serde_json::Value =
+        serde_json::from_str(&fake.world.ok(&["list", "--json"])).unwrap();
+    text(&listed["experiments"][0]["id"])
+}
+
+#[test]
+fn continuing_what_is_submitted_says_that_there_is_nothing_to_do() {
+    let fake = FakeSlurm::new(2);
+    let file = fake.world.write("exp.toml", CHAIN);
+    let id = fake.world.ok(&["submit".as_ref(), file.as_os_str()]);
+    let again = fake.world.run(&["submit", "--continue", id.trim()]);
+    assert!(again.code == 0 && again.stderr.contains("Nothing to do"), "{again:?}");
+    assert!(!again.stderr.contains("Submitted"), "{again:?}");
+    assert_eq!(fake.names(), CHAIN_ARRAYS);
 }

@@ -168,7 +168,14 @@ fn go_on(
     plan: &Plan,
     damaged_since: Option<f64>,
 ) -> Result<Vec<JobId>, SubmitError> {
-    run_submission(handle, |dir| Submission { id: ID, dir, plan, damaged_since, is_new: false })
+    run_submission(handle, |dir| Submission {
+        id: ID,
+        dir,
+        plan,
+        damaged_since,
+        is_new: false,
+        requests: &[],
+    })
 }
 
 /// The process that made the folder, with the first intent in its journal.
@@ -179,6 +186,7 @@ fn run_new(handle: &Handle, plan: &Plan) -> Result<Vec<JobId>, SubmitError> {
         plan,
         damaged_since: None,
         is_new: true,
+        requests: &[],
     })
 }
 
@@ -336,6 +344,41 @@ fn a_later_generation_submits_its_own_arrays_and_no_others() {
     assert_eq!(names(&world), [&NAMES[..], &later[..]].concat());
     assert!(world.jobs[7].1.starts_with("--dependency=afterany:6:7 "), "{:?}", world.jobs[7]);
     assert_eq!(world.held, []);
+}
+
+/// What is cancelled is not submitted, nor what waits for it: a dependency on it would have Slurm refuse the rest.
+#[test]
+fn what_was_cancelled_meanwhile_is_left_out() {
+    use nemo_core::rundir::RequestedAction;
+    use nemo_core::scope::Scope;
+    let check = |task: Option<&str>, trials: Option<&str>, expected: &[&str]| {
+        let world = World { effects_left: Some(7), ..World::default() };
+        let handle = Handle(Rc::new(RefCell::new(world)));
+        let _crash = run(&handle, &sample_plan());
+        assert_eq!(names(&handle.0.borrow()), NAMES[..1]);
+        handle.0.borrow_mut().effects_left = None;
+        let scope = Scope {
+            task: task.map(str::to_owned),
+            trials: trials.map(|trials| trials.parse().unwrap()),
+        };
+        let cancel = Request { action: RequestedAction::Cancel, scope, time: 7, budget: None };
+        let plan = sample_plan();
+        run_submission(&handle, |dir| Submission {
+            id: ID,
+            dir,
+            plan: &plan,
+            damaged_since: None,
+            is_new: false,
+            requests: std::slice::from_ref(&cancel),
+        })
+        .unwrap();
+        assert_eq!(names(&handle.0.borrow()), expected, "{task:?} {trials:?}");
+        assert!(journal::is_complete(&handle.0.borrow().journal));
+    };
+    check(None, None, &NAMES[..1]);
+    check(Some("prepare"), None, &NAMES[..1]);
+    check(Some("evaluate"), None, &NAMES[..4]);
+    check(Some("train"), Some("3"), &["prepare.0", "train.0", "train.2"]);
 }
 
 #[test]
