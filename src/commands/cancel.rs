@@ -16,7 +16,7 @@ use crate::plan::JobArray;
 use crate::process;
 use crate::script;
 use crate::slurm::SlurmError;
-use crate::status::RequestedAction;
+use crate::status::{RequestedAction, State};
 use crate::store::{Stored, Target};
 
 /// `cancel`.
@@ -74,6 +74,10 @@ pub(super) fn cancel(app: &App, args: &CancelArgs) -> Result<ExitCode, CommandEr
         let ended = control::without_a_job(status.as_ref());
         let is_unsure = |key: &&TrialKey| !told.contains(*key) && !ended.contains(*key);
         troubles.unsure = untold.iter().filter(is_unsure).cloned().collect();
+        let running = control::trials_in(status.as_ref(), &target, |it| it == State::Running);
+        let here = control::local_part(&stored, &running);
+        let unseen = running.iter().filter(|key| !told.contains(*key) && !here.contains(*key));
+        note_unsignalled(unseen, &mut troubles);
         trials.retain(|key| !troubles.unsure.contains(key));
         let here = control::local_part(&stored, &trials);
         if !here.is_empty() {
@@ -91,6 +95,17 @@ pub(super) fn cancel(app: &App, args: &CancelArgs) -> Result<ExitCode, CommandEr
         asked: 0,
     };
     done.finish(&troubles)
+}
+
+/// Running trials that Slurm may not have told of the cancel read it from the experiment's folder.
+fn note_unsignalled<'a>(running: impl Iterator<Item = &'a TrialKey>, troubles: &mut Troubles) {
+    let silence =
+        troubles.slurm.iter().find(|error| error.is_no_answer()).map(SlurmError::to_string);
+    let Some(answer) = silence.filter(|_| troubles.unwritten.is_none()) else { return };
+    for key in running {
+        troubles.unsure.remove(key);
+        troubles.unsignalled.insert(key.clone(), answer.clone());
+    }
 }
 
 /// Cancels the jobs of an array. Returns whether Slurm was told: array tasks are named to it only if `squeue` shows their
@@ -159,9 +174,9 @@ fn left_an_sbatch(stored: &Stored, journal: &[Event]) -> bool {
         let token = script::token(stored.id.as_str(), &array.task, array.index);
         matches!(journal::entry(journal, &token), ArrayRecord::Intended(_))
     };
-    journal::planned_arrays(journal).filter(is_unanswered).any(|array| {
-        process::runs_with_argument(&stored.dir.task(&array.task).script(array.index))
-    })
+    journal::planned_arrays(journal)
+        .filter(is_unanswered)
+        .any(|array| process::runs_with_argument(&stored.dir.task(&array.task).script(array.index)))
 }
 
 /// Why something is left.

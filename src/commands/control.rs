@@ -13,7 +13,7 @@ use nemo_core::{checksum, durable};
 use tracing::debug;
 
 pub(super) use self::report::{ControlReport, Troubles};
-pub(super) use self::signals::{AfterSave, signal_orphans, signal_running};
+pub(super) use self::signals::{AfterSave, ask_by_marks, signal_orphans, signal_running};
 use super::App;
 use super::status::look;
 use crate::clock;

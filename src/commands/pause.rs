@@ -255,25 +255,44 @@ struct MeantJobs<'a> {
 }
 
 impl MeantJobs<'_> {
-    /// Returns the trials that run, and were asked to save and to stop.
+    /// Returns the trials that run, and were asked to save and to stop: where Slurm is away, by their folders alone.
     fn pause(self, stored: &Stored, troubles: &mut Troubles) -> BTreeSet<TrialKey> {
-        let Some(slurm) = self.control(troubles) else { return BTreeSet::new() };
+        self.hold_and_ask(stored, troubles).unwrap_or_else(|error| {
+            let running = if error.is_no_answer() { self.known_to_run() } else { BTreeSet::new() };
+            let mark = AFTER_SAVE.mark;
+            let asked = control::ask_by_marks(stored, &running, mark, &error, troubles);
+            troubles.slurm.push(error);
+            asked
+        })
+    }
+
+    fn hold_and_ask(
+        self,
+        stored: &Stored,
+        troubles: &mut Troubles,
+    ) -> Result<BTreeSet<TrialKey>, SlurmError> {
+        let slurm = control::of(self.app, self.arrays)?;
         let unheld = self.untold(&slurm, |ids| match slurm.hold(ids) {
             // Some of them ended, or are about to: what runs on is told by the next look.
             Err(SlurmError::Refused { reason, .. }) if !reason.contains("ermission") => {}
             Err(error) => troubles.slurm.push(error),
             Ok(()) => {}
         });
-        match self.ask_to_save(stored, troubles) {
-            Ok(asked) => {
-                troubles.unsure.extend(self.unsure(&unheld, &asked));
-                asked.told
-            }
-            Err(error) => {
-                troubles.slurm.push(error);
-                BTreeSet::new()
-            }
-        }
+        let asked = self.ask_to_save(stored, troubles)?;
+        troubles.unsure.extend(self.unsure(&unheld, &asked));
+        Ok(asked.told)
+    }
+
+    /// Those of the trials that run in a job, as far as was known before.
+    fn known_to_run(self) -> BTreeSet<TrialKey> {
+        let is_running = |(task, index): &TrialKey| {
+            let mut tasks = self.status.into_iter().flat_map(|status| &status.tasks);
+            let trials = tasks.find(|status| status.name == *task).map(|status| &status.trials);
+            let mut trials = trials.into_iter().flatten();
+            trials.any(|trial| trial.index == *index && trial.state == State::Running)
+        };
+        let has_job = |(task, trial): &TrialKey| self.arrays.iter().any(|it| it.runs(task, *trial));
+        self.trials.iter().filter(|key| has_job(key) && is_running(key)).cloned().collect()
     }
 
     /// Sends something to the jobs of each array. Returns the trials that it was not sent to: `squeue` does not show their
@@ -300,9 +319,7 @@ impl MeantJobs<'_> {
 
     /// Asks those that run to save, and those that started just before they were held.
     fn ask_to_save(self, stored: &Stored, troubles: &mut Troubles) -> Result<Asked, SlurmError> {
-        let whole = Target::whole(stored.id.clone());
-        let mut running = control::trials_in(self.status, &whole, |state| state == State::Running);
-        running.retain(|key| self.trials.contains(key));
+        let mut running = self.known_to_run();
         let mut asked = Asked::default();
         for _ in 0..LOOKS {
             let queued = control::queued(&self.app.slurm, self.arrays)?;

@@ -318,3 +318,31 @@ fn a_signal_that_slurm_repeats_for_long_is_no_failure_of_a_pause() {
     let printed = fake.world.run(&["--slurm-timeout", "3", "pause", &id]);
     assert_ne!(printed.code, 0, "{printed:?}");
 }
+
+/// Slurm is away: what runs reads the request by itself, and that is what is said.
+#[test]
+fn while_slurm_is_away_what_runs_reads_the_request() {
+    let silent = "#!/bin/sh\necho \"$0: error: Unable to contact slurm controller\" >&2\nexit 1\n";
+    for (verb, mark) in
+        [("pause", Some("pause-wanted")), ("preempt", Some("preempt-wanted")), ("cancel", None)]
+    {
+        let (fake, id) = crate::budget::spent();
+        for program in ["squeue", "scancel", "scontrol"] {
+            std::fs::write(fake.world.path("bin").join(program), silent).unwrap();
+        }
+        let target = format!("{id}/train/0");
+        let printed = fake.world.run(&[verb, &target]);
+        assert_eq!(printed.code, 4, "{printed:?}");
+        let reads = format!("1 running trial of {id} reads the request from its folder");
+        let could_not = format!("could not tell Slurm to {verb} `{target}`: ");
+        for said in [reads.as_str(), could_not.as_str(), "hint: "] {
+            assert!(printed.stderr.contains(said), "{said}: {printed:?}");
+        }
+        assert!(!printed.stderr.contains("neither waiting nor running"), "{printed:?}");
+        let folder = fake.world.experiment(&id);
+        assert_eq!(folder.join("requests").read_dir().unwrap().count(), 1, "{verb}");
+        if let Some(mark) = mark {
+            assert!(folder.join("tasks/train/trials/0").join(mark).exists(), "{verb}");
+        }
+    }
+}

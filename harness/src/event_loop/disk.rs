@@ -9,6 +9,7 @@ use nemo_core::rundir::TrialDir;
 use super::EventLoop;
 use crate::job::trial;
 use crate::os::serial_queue::PendingAnswer;
+use crate::slurm::cancel;
 use crate::supervise::{AttemptEvent, StopCause};
 
 /// How often the disk is looked at. A signal that was to say that there is something may not have come.
@@ -21,14 +22,17 @@ const ANSWER: Duration = Duration::from_millis(20);
 pub(super) struct DiskLook {
     is_newest: io::Result<bool>,
     request: FileRequest,
+    /// How many requests the experiment's folder holds, if it was read.
+    n_requests: Option<usize>,
 }
 
-/// A person's request, left as a file in the trial's folder.
+/// A person's request, left as a file in the trial's folder or, to cancel, in the experiment's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileRequest {
     Nothing,
     Pause,
     Preempt,
+    Cancel,
 }
 
 impl FileRequest {
@@ -47,6 +51,7 @@ impl FileRequest {
             Self::Nothing => None,
             Self::Pause => Some(AttemptEvent::Pause),
             Self::Preempt => Some(AttemptEvent::Preempt),
+            Self::Cancel => Some(AttemptEvent::Cancel),
         }
     }
 }
@@ -81,6 +86,7 @@ impl EventLoop<'_> {
         let now = self.harness.clock.now();
         if let Some(look) = self.disk_look.as_ref().and_then(PendingAnswer::take) {
             self.disk_look = None;
+            self.n_requests = look.n_requests.unwrap_or(self.n_requests);
             if matches!(look.is_newest, Ok(false)) {
                 return Some(AttemptEvent::Superseded);
             }
@@ -103,11 +109,17 @@ impl EventLoop<'_> {
     fn ask_disk(&self) -> PendingAnswer<DiskLook> {
         let (lease, dir) = (self.lease.clone(), self.harness.trial.dir.clone());
         let is_stopping = self.supervisor.stop().is_some();
+        let cancel = self.harness.context.slurm.is_some();
+        let cancel = cancel.then(|| cancel::newly_requested(self.harness, self.n_requests));
         self.disk_queue.ask(move || {
             let is_newest = lease.is_newest();
-            let is_of_others = is_stopping || matches!(is_newest, Ok(false));
-            let request = if is_of_others { FileRequest::Nothing } else { FileRequest::take(&dir) };
-            DiskLook { is_newest, request }
+            if is_stopping || matches!(is_newest, Ok(false)) {
+                return DiskLook { is_newest, request: FileRequest::Nothing, n_requests: None };
+            }
+            // Slurm may be away: then nobody else tells that the trial is cancelled.
+            let (is_cancelled, n_requests) = cancel.map_or((false, None), |ask| ask());
+            let request = if is_cancelled { FileRequest::Cancel } else { FileRequest::take(&dir) };
+            DiskLook { is_newest, request, n_requests }
         })
     }
 }

@@ -74,6 +74,8 @@ pub(crate) struct EventLoop<'a> {
     disk_look_at: Time,
     /// The look at the disk, once it answers.
     disk_look: Option<PendingAnswer<DiskLook>>,
+    /// How many requests the experiment's folder held at the last look: they are read again only if there are others.
+    n_requests: usize,
     /// The request by file at the last USR1, once the disk answers.
     file_request: Option<PendingAnswer<FileRequest>>,
     /// The save interval computed from the record.
@@ -115,6 +117,7 @@ impl<'a> EventLoop<'a> {
             lease,
             disk_look_at,
             disk_look: None,
+            n_requests: 0,
             file_request: None,
             interval: None,
             disk_queue,

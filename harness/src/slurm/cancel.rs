@@ -33,6 +33,26 @@ pub(crate) fn question(harness: &Harness) -> impl FnOnce() -> bool + Send + 'sta
     move || ask().or_else(|_| ask()).unwrap_or(false)
 }
 
+/// Looks whether the trial was cancelled since this process began, if the experiment's folder holds another number of
+/// requests than it did. Answers that number too; none where it could not be read, so that the next look reads again.
+pub(crate) fn newly_requested(
+    harness: &Harness,
+    before: usize,
+) -> impl FnOnce() -> (bool, Option<usize>) + Send + 'static {
+    let (trial, since) = (harness.trial.clone(), harness.began - CLOCK_SKEW);
+    move || {
+        let count = ExperimentDir::of_task(&trial.task).map_or(Ok(0), |dir| requests::count(&dir));
+        match count {
+            Ok(count) if count == before => (false, Some(count)),
+            Ok(count) => match has_cancel_request(&trial, since) {
+                Ok(is_cancelled) => (is_cancelled, Some(count)),
+                Err(_) => (false, None),
+            },
+            Err(_) => (false, None),
+        }
+    }
+}
+
 /// Whether there is a request to cancel the trial from this time or later.
 fn has_cancel_request(trial: &Trial, since: f64) -> io::Result<bool> {
     let Some(experiment) = ExperimentDir::of_task(&trial.task) else { return Ok(false) };

@@ -35,6 +35,8 @@ pub(crate) enum AttemptEvent {
     },
     /// A person asked the attempt to save, stop and run again.
     Preempt,
+    /// A person cancelled the trial, and Slurm has not told: it must save and end.
+    Cancel,
     /// A later attempt has taken over.
     Superseded,
     /// The program gave no sign of life for too long.

@@ -1,8 +1,8 @@
 //! Stories: events at seconds, and the actions that they lead to.
 
 use super::AttemptEvent::{
-    Exited, Hung, Pause, Preempt, ProgramRequestedRequeue, SaveRequested, Settled, SlurmAnswered,
-    Superseded, Term, Tick, Usr1,
+    Cancel, Exited, Hung, Pause, Preempt, ProgramRequestedRequeue, SaveRequested, Settled,
+    SlurmAnswered, Superseded, Term, Tick, Usr1,
 };
 use super::*;
 
@@ -115,6 +115,23 @@ fn a_preemption_with_grace() {
         "5:RequestSave 5:QuerySlurm 5:QuerySlurm 50:Terminate 60:Kill 61:Kill 62:QuerySlurm 62:Settle 64:Decide",
     );
     assert_eq!((over.stop(), over.was_notified()), (Some(StopCause::Preempted), true));
+}
+
+/// Who reads of its cancel is asked once to save, also if Slurm tells of it as well.
+#[test]
+fn a_cancel_is_told_twice_and_acted_on_once() {
+    let silent = SlurmAnswered(SlurmAnswer::NoAnswer);
+    let story = [(5, Cancel), (5, HEARD), (5, silent), (8, EXIT), (9, Settled)];
+    let over = check(slurm(), &story, "5:RequestSave 5:QuerySlurm 8:Settle 9:Decide");
+    assert_eq!((over.stop(), over.was_notified()), (Some(StopCause::Cancelled), true));
+    let cancelled = job(Some(StopCause::Cancelled), 6);
+    for [first, second] in [[Cancel, Term], [Term, Cancel]] {
+        let told = [(5, first), (5, HEARD), (6, second)];
+        let story = [&told[..], &[(6, cancelled), (8, EXIT), (9, Settled)]].concat();
+        let expected = "5:RequestSave 5:QuerySlurm 6:QuerySlurm 8:Settle 9:Decide";
+        let over = check(slurm(), &story, expected);
+        assert_eq!(over.stop(), Some(StopCause::Cancelled), "{first:?}");
+    }
 }
 
 #[test]

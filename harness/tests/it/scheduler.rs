@@ -412,6 +412,26 @@ fn cancelled_by_word(state: &str) {
     assert!(!calls.contains("requeue"), "{calls}");
 }
 
+/// `nemo-slurm cancel` was typed while Slurm was away: nobody signals, and the harness reads of it by itself.
+#[test]
+fn a_cancel_that_slurm_does_not_deliver_is_read() {
+    let task = job(SAVES, RUNNING);
+    fs::create_dir_all(task.path("requests")).unwrap();
+    let mut running = task.start();
+    running.wait_for("ready-0");
+    fs::write(task.path("away"), "").unwrap();
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let wish = |trial: serde_json::Value| json!({"action": "cancel", "task": "train", "trial": trial, "time": now});
+    for (name, trial) in [("1", json!(5)), ("2", json!(null))] {
+        let path = task.path(&format!("requests/{name}"));
+        fs::write(&path, wish(trial).to_string()).unwrap();
+        fs::rename(&path, path.with_extension("json")).unwrap();
+    }
+    assert_eq!(running.finish(), 143);
+    task.check_ends("Cancelled Cancelled");
+    assert_eq!(task.checkpoints(), ["step-1"]);
+}
+
 /// It was put back into the queue a moment after: nothing of it ever ran, so that no record tells of the cancel.
 #[test]
 fn cancelled_before_it_ever_ran_it_does_not_run() {

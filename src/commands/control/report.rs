@@ -90,6 +90,9 @@ impl ControlReport<'_> {
             say(&format!("warning: {accepted}{}", error.one_line()));
         }
         if !troubles.slurm.is_empty() {
+            if let Some(words) = troubles.unsignalled_in_words(&self.stored.id) {
+                say(&words);
+            }
             return Err(self.failure(troubles));
         }
         if self.args.json && troubles.unsure.is_empty() {
@@ -142,8 +145,10 @@ impl ControlReport<'_> {
 
     /// The error for what Slurm refused, did not answer, or did not show.
     fn failure(&self, troubles: &Troubles) -> CommandError {
-        let unsure = troubles.unsure_in_words(&self.stored.id);
-        let unanswered = unsure.is_some() || troubles.slurm.iter().any(SlurmError::is_no_answer);
+        let is_silent = troubles.slurm.iter().any(SlurmError::is_no_answer);
+        // Without an answer of `squeue` nothing is known of what it shows.
+        let unsure = troubles.unsure_in_words(&self.stored.id).filter(|_| !is_silent);
+        let unanswered = unsure.is_some() || is_silent;
         let code = if unanswered { ExitCode::NoAnswer } else { ExitCode::Failed };
         let mut reasons: Vec<String> = Vec::new();
         for reason in troubles.slurm.iter().map(SlurmError::to_string).chain(unsure) {
@@ -151,23 +156,32 @@ impl ControlReport<'_> {
                 reasons.push(reason);
             }
         }
-        let text = format!(
-            "could not {} all of `{}`: {}",
-            self.action,
-            self.args.target,
-            reasons.join("; ")
-        );
-        let again = |target: &str| format!("nemo-slurm {} {target}", self.action);
-        let error = CommandError::new(code, text);
-        if self.action != PREEMPT {
-            let again = again(&self.args.target);
-            return error.hinted(format!("`{again}` does the rest; nothing is done twice"));
-        }
-        // Those that were asked run again by then, and would be asked again.
-        let targets = troubles.unsure_targets(&self.stored.id);
-        let hint = |error: CommandError, target: &String| {
-            error.hinted(format!("`{}` asks again", again(target)))
+        let (action, target, reasons) = (self.action, &self.args.target, reasons.join("; "));
+        // What runs does it all the same.
+        let text = if is_silent && !troubles.unsignalled.is_empty() {
+            format!("could not tell Slurm to {action} `{target}`: {reasons}")
+        } else {
+            format!("could not {action} all of `{target}`: {reasons}")
         };
-        targets.iter().fold(error, hint)
+        let error = CommandError::new(code, text);
+        if action == PREEMPT {
+            return self.hinted_for_preempt(error, troubles);
+        }
+        error.hinted(format!("`nemo-slurm {action} {target}` does the rest; nothing is done twice"))
+    }
+
+    /// What to type after a `preempt`. Those that were asked run again by then, and would be asked again.
+    fn hinted_for_preempt(&self, error: CommandError, troubles: &Troubles) -> CommandError {
+        let id = &self.stored.id;
+        let unsure = troubles.unsure_targets(id);
+        if !troubles.unsignalled.is_empty() {
+            let shown = format!("`nemo-slurm status {id}` shows when what runs has saved");
+            return error.hinted(shown);
+        }
+        let others = unsure.is_empty().then(|| self.args.target.clone());
+        let hint = |error: CommandError, target: String| {
+            error.hinted(format!("`nemo-slurm preempt {target}` asks again"))
+        };
+        unsure.into_iter().chain(others).fold(error, hint)
     }
 }

@@ -60,6 +60,27 @@ pub(in crate::commands) fn signal_running(
     asked
 }
 
+/// Asks running trials by their marks alone, where Slurm gave this answer and no other. Returns those that were asked.
+pub(in crate::commands) fn ask_by_marks(
+    stored: &Stored,
+    running: &BTreeSet<TrialKey>,
+    mark: fn(&TrialDir) -> PathBuf,
+    answer: &SlurmError,
+    troubles: &mut Troubles,
+) -> BTreeSet<TrialKey> {
+    let mut asked = BTreeSet::new();
+    for key in running {
+        match write_mark(stored, key, mark) {
+            Ok(()) => {
+                troubles.unsignalled.insert(key.clone(), answer.to_string());
+                asked.insert(key.clone());
+            }
+            Err(error) => drop(troubles.unwritten.get_or_insert(error)),
+        }
+    }
+    asked
+}
+
 /// The longest that is waited for a signal which only hastens what a mark asks for. While a job is requeued, `scancel`
 /// repeats it for half a minute.
 const HASTEN: Duration = Duration::from_secs(5);

@@ -179,6 +179,11 @@ pub fn read_all(dir: &ExperimentDir) -> io::Result<Requests> {
     Ok(Requests { whole, damaged })
 }
 
+/// How many requests there are. They are never removed.
+pub fn count(dir: &ExperimentDir) -> io::Result<usize> {
+    Ok(paths(dir)?.len())
+}
+
 /// The files of all requests, oldest first.
 fn paths(dir: &ExperimentDir) -> io::Result<Vec<PathBuf>> {
     // What came in the last half minute may not be seen yet on this node of a shared disk.

@@ -150,6 +150,7 @@ impl Supervisor {
             AttemptEvent::Usr1 => self.usr1(now, &mut actions),
             AttemptEvent::Pause => self.stop_by_hand(StopCause::Paused, now, &mut actions),
             AttemptEvent::Preempt => self.stop_by_hand(StopCause::Preempted, now, &mut actions),
+            AttemptEvent::Cancel => self.stop_by_hand(StopCause::Cancelled, now, &mut actions),
             AttemptEvent::Term => self.term(now, &mut actions),
             AttemptEvent::SaveRequested { is_caught } => {
                 self.save_requested(is_caught, now, &mut actions);
