@@ -189,6 +189,7 @@ fn conclude(
         cause: report.stop,
         is_confirmed: report.is_confirmed,
         deadline: report.deadline,
+        is_by_hand: report.is_by_hand,
     };
     AttemptResult::Recorded { verdict, attempt, stopped, progress: report.committed.is_some() }
 }

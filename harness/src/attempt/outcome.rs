@@ -20,6 +20,8 @@ pub(crate) struct AttemptReport {
     /// Slurm's answer about the stop came after every other event.
     pub(crate) is_confirmed: bool,
     pub(crate) deadline: Option<Duration>,
+    /// A person asked for the stop.
+    pub(crate) is_by_hand: bool,
     pub(crate) step: Option<u64>,
     /// The newest checkpoint that this attempt committed.
     pub(crate) committed: Option<u64>,
@@ -51,6 +53,7 @@ impl AttemptReport {
             was_notified: false,
             is_confirmed: false,
             deadline: None,
+            is_by_hand: false,
             step: None,
             committed: None,
             is_taken: false,

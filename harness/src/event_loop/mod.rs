@@ -196,6 +196,7 @@ impl<'a> EventLoop<'a> {
             was_notified: self.supervisor.was_notified(),
             is_confirmed: self.supervisor.has_confirmed_cause(),
             deadline: self.supervisor.deadline(),
+            is_by_hand: self.supervisor.is_stopped_by_hand(),
             step: session.step,
             committed: self.newest_commit,
             is_taken,

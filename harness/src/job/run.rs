@@ -262,7 +262,8 @@ fn attempts(harness: &mut Harness) -> Result<JobEnd, StartError> {
 
 fn requeue_paused(harness: &Harness) -> u8 {
     log_info("the trial is paused: `nemo-slurm resume` lets it go on");
-    let stopped = Stopped { cause: Some(StopCause::Paused), is_confirmed: false, deadline: None };
+    let cause = Some(StopCause::Paused);
+    let stopped = Stopped { cause, is_confirmed: false, deadline: None, is_by_hand: true };
     requeue::requeue(harness, 0, stopped)
 }
 

@@ -342,7 +342,13 @@ mod tests {
         );
         let disabled = "Requested operation is presently disabled for job 5";
         assert_eq!(requeued(Some(1), disabled), RequeueAnswer::Refused(disabled.into()));
-        let away = "Unable to contact slurm controller (connect failure)";
-        assert_eq!(requeued(Some(1), away), RequeueAnswer::Failed(away.into()));
+        for away in [
+            "Unable to contact slurm controller (connect failure)",
+            "Unexpected message received for job 7_3",
+            "Socket timed out on send/recv operation",
+            "Zero Bytes were transmitted or received",
+        ] {
+            assert_eq!(requeued(Some(1), away), RequeueAnswer::Failed(away.into()));
+        }
     }
 }

@@ -34,6 +34,8 @@ pub(crate) struct Stopped {
     /// Slurm's answer about it came after every other event.
     pub(crate) is_confirmed: bool,
     pub(crate) deadline: Option<Time>,
+    /// A person asked for it. The deadline is then ours, so that Slurm ends nothing when it is over.
+    pub(crate) is_by_hand: bool,
 }
 
 /// Why a job is not requeued.
@@ -54,9 +56,29 @@ pub(crate) fn requeue(harness: &Harness, attempt: u32, stopped: Stopped) -> u8 {
         Ok(code) => code,
         Err(failed) => {
             write_requeue_mark(harness, attempt, &failed.why);
-            leave_to_others(harness, job, stopped, until, &failed)
+            let code = go_on_trying(harness, job, stopped, &failed);
+            code.unwrap_or_else(|| leave_to_others(harness, job, stopped, until, &failed))
         }
     }
+}
+
+/// Tries on after the deadline of a stop that Slurm does not know of: the program had to save until then, but the job may stay.
+/// The mark is on the disk by now, for the case that it may not. Returns the exit code if the requeue is settled.
+fn go_on_trying(
+    harness: &Harness,
+    job: &SlurmJob,
+    stopped: Stopped,
+    failed: &NotRequeued,
+) -> Option<u8> {
+    let is_by_exit = harness.trial.spec.requeue_exit.is_some();
+    if !stopped.is_by_hand || failed.is_refused || is_by_exit {
+        return None;
+    }
+    log_info("the job may stay for now: trying on to requeue it");
+    let until = harness.clock.now() + PATIENCE;
+    let code = requeue_until(harness, job, until, false).ok()?;
+    std::fs::remove_file(harness.trial.dir.requeue_wanted()).ok();
+    Some(code)
 }
 
 /// Tries until the deadline. `is_confirmed`: Slurm's answer about the stop is its last word so far.

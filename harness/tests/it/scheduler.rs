@@ -305,6 +305,28 @@ fn slurmctld_is_away_at_the_requeue() {
     assert_eq!(run(&task, "USR1").0, 93);
 }
 
+/// A person's request has no deadline of Slurm's: what is left of the lead does not bound how long the requeue is tried.
+#[test]
+fn slurmctld_is_away_for_longer_than_the_lead_of_a_preemption_by_hand() {
+    let state = "JobState=RUNNING Reason=None Restarts=0 StartTime=1000 EndTime=9999999999 PreemptTime=None";
+    let task = job(SAVES, state).with("/checkpoint/lead", json!(3));
+    fs::write(task.path("refuse"), "Unexpected message received for job 7_3\n").unwrap();
+    let mut running = task.start();
+    running.wait_for("ready-0");
+    fs::write(task.dir().preempt(), "").unwrap();
+    running.signal("USR1");
+    // The mark is there once the lead is over: a harness that is killed from then on is brought back by `poll`.
+    let began = std::time::Instant::now();
+    while !task.dir().requeue_wanted().exists() {
+        assert!(began.elapsed().as_secs() < 60, "no mark was left");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    fs::remove_file(task.path("refuse")).unwrap();
+    assert_eq!(running.finish(), 0);
+    task.check_ends("Preempted Requeue");
+    assert!(!task.dir().requeue_wanted().exists(), "it is requeued");
+}
+
 /// The first requeue works, but its answer is lost.
 #[test]
 fn the_answer_is_lost() {

@@ -120,6 +120,11 @@ impl Supervisor {
         self.stop.map(|stop| stop.cause)
     }
 
+    /// Whether a person asked for the stop, and Slurm has not told of one of its own.
+    pub(crate) fn is_stopped_by_hand(&self) -> bool {
+        self.stop.is_some_and(|stop| stop.is_by_hand)
+    }
+
     /// The deadline of the stop.
     pub(crate) fn deadline(&self) -> Option<Time> {
         self.stop.and_then(|stop| stop.deadline)
