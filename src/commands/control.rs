@@ -246,7 +246,11 @@ pub(super) fn waiting_in_vain(status: Option<&Status>, target: &Target) -> BTree
 /// back. A request alone decides what becomes of them.
 pub(super) fn without_a_job(status: Option<&Status>) -> BTreeSet<TrialKey> {
     let has_none = |remedy: Remedy| match remedy {
-        Remedy::Requeue | Remedy::PutBack | Remedy::Resubmit | Remedy::StartRunner => true,
+        Remedy::Requeue
+        | Remedy::PutBack
+        | Remedy::Resubmit
+        | Remedy::AskAgain
+        | Remedy::StartRunner => true,
         Remedy::Release => false,
     };
     let tasks = status.into_iter().flat_map(|status| &status.tasks);

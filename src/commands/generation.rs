@@ -96,8 +96,8 @@ fn add_ongoing(
         array.trials.contains(trial.index) && job == Some(id.as_str())
     };
     let own: Vec<&&TrialStatus> = trials.iter().filter(in_array).collect();
-    let may_run =
-        |trial: &&&TrialStatus| !trial.state.is_final() && trial.remedy != Some(Remedy::Resubmit);
+    let is_forgotten = |trial: &TrialStatus| trial.remedy.is_some_and(Remedy::is_forgotten);
+    let may_run = |trial: &&&TrialStatus| !trial.state.is_final() && !is_forgotten(trial);
     let alive: Vec<u32> = own.iter().copied().filter(may_run).map(|trial| trial.index).collect();
     if alive.is_empty() {
         return;

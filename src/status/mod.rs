@@ -278,7 +278,8 @@ fn standing(evidence: &trial::TrialEvidence<'_>, attempts: &[AttemptStatus]) -> 
     let waits = state == State::Blocked && verdict.basis == finality::StateSource::Open;
     let reason = if waits { reason } else { finality::with_doubt(reason, state, certainty) };
     let is_agreed = certainty == Certainty::Final;
-    let remedy = verdict.remedy.filter(|_| !verdict.once_agreed || is_agreed);
+    let is_due = !verdict.once_agreed || is_agreed;
+    let remedy = if is_due { verdict.remedy } else { verdict.until_agreed };
     // What is to run again is never final.
     let certainty = match evidence.earlier() {
         Some(earlier) if verdict.once_agreed && is_agreed => earlier.certainty,

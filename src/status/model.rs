@@ -189,13 +189,32 @@ pub enum Remedy {
     Release,
     /// Slurm cancelled its job before it ran, since it took what it waits for as failed: it is not.
     PutBack,
-    /// Slurm has forgotten its job, which never ran.
+    /// Slurm has forgotten its job, which never ran, or which was to be requeued.
     Resubmit,
+    /// Slurm seems to have forgotten its job, which was to be requeued: that is asked again.
+    AskAgain,
     /// It runs on this machine, and the runner there is gone.
     StartRunner,
 }
 
+impl Remedy {
+    /// Whether Slurm no longer knows the job, as far as it says now: nothing may wait for it.
+    #[must_use]
+    pub fn is_forgotten(self) -> bool {
+        match self {
+            Self::Resubmit | Self::AskAgain => true,
+            Self::Requeue | Self::Release | Self::PutBack | Self::StartRunner => false,
+        }
+    }
+}
+
 impl TrialStatus {
+    /// Whether Slurm no longer knows its job, though it was to go on.
+    #[must_use]
+    pub fn is_dropped(&self) -> bool {
+        self.state == State::Preempted && self.remedy.is_some_and(Remedy::is_forgotten)
+    }
+
     /// Whether nothing more can come of it: its harness said so, or Slurm did twice. A job that is not final may still
     /// run, whatever its state: who cancels must tell it.
     #[must_use]

@@ -256,7 +256,7 @@ fn the_harness_tells_how_it_ended() {
         "",
         "8_0|COMPLETED|100|150",
         &ended(Cause::Preempted, Next::Requeue),
-        "failed?: was to be requeued, but Slurm ended the job [Preempted]",
+        "preempted: could not be requeued, and Slurm no longer knows its job: `nemo-slurm poll` submits it again once two answers agree, at least 5 minutes apart [Preempted]",
     );
 }
 

@@ -1,6 +1,7 @@
 //! Where one trial on Slurm stands.
 
 mod dependency;
+mod dropped;
 mod ended;
 mod forgotten;
 mod later;
@@ -46,6 +47,8 @@ pub(super) struct TrialVerdict {
     pub(super) once_certain: Option<(State, String)>,
     /// What `nemo-slurm poll` does about it.
     pub(super) remedy: Option<Remedy>,
+    /// What it does until a second answer agrees.
+    pub(super) until_agreed: Option<Remedy>,
     /// Whether the remedy needs a second answer that agrees, like an end.
     pub(super) once_agreed: bool,
 }
@@ -62,7 +65,15 @@ impl TrialVerdict {
     }
 
     fn of(state: State, reason: Option<String>, basis: StateSource) -> Self {
-        Self { state, reason, basis, once_certain: None, remedy: None, once_agreed: false }
+        Self {
+            state,
+            reason,
+            basis,
+            once_certain: None,
+            remedy: None,
+            until_agreed: None,
+            once_agreed: false,
+        }
     }
 }
 
@@ -88,6 +99,9 @@ fn decided(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> TrialVer
     let verdict = by_witness(evidence, attempts);
     if verdict.basis == StateSource::Record {
         return TrialVerdict { remedy: release(evidence), ..verdict };
+    }
+    if let Some(dropped) = dropped::verdict(evidence, &verdict, attempts) {
+        return dropped;
     }
     let is_ended = matches!(verdict.state, State::Failed | State::Completed | State::Timeout);
     let is_marked = evidence.files.requeue_wanted && end_of_generation(evidence);

@@ -20,6 +20,7 @@ mod day;
 mod debug;
 mod docs;
 mod doctor;
+mod dropped;
 mod environment;
 mod error_messages;
 mod errors;

@@ -148,7 +148,7 @@ impl PollPass<'_> {
             }
         }
         let all = status.tasks.iter().flat_map(|task| task.trials.iter().map(move |it| (task, it)));
-        let forgotten = all.filter(|(_, trial)| trial.remedy == Some(Remedy::Resubmit));
+        let forgotten = all.filter(|(_, trial)| trial.remedy.is_some_and(Remedy::is_forgotten));
         Ok(forgotten.map(|(task, trial)| (task.name.clone(), trial.index)).collect())
     }
 

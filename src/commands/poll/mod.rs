@@ -429,7 +429,8 @@ impl PollPass<'_> {
         }
         let of_task = |task: &TaskStatus| {
             let name = task.name.clone();
-            let trials = task.trials.iter().filter(|it| it.remedy == Some(Remedy::Resubmit));
+            let trials = task.trials.iter();
+            let trials = trials.filter(|it| it.remedy.is_some_and(Remedy::is_forgotten));
             let all: Vec<(String, u32)> = trials.map(|it| (name.clone(), it.index)).collect();
             all
         };

@@ -14,6 +14,8 @@ pub(super) enum PollResult {
     PutBack,
     /// Slurm had forgotten its job, and has another one.
     Resubmitted,
+    /// Slurm no longer knows its job: it is submitted again if it says the same later.
+    Unconfirmed,
     /// Slurm had forgotten its job, and what it waits for outside can't be waited for.
     NotSubmitted,
     /// It had to wait for this machine or for room, and has its job now.
@@ -45,6 +47,7 @@ impl PollResult {
             | Self::Released
             | Self::PutBack
             | Self::Resubmitted
+            | Self::Unconfirmed
             | Self::Submitted
             | Self::Retried
             | Self::TimedOut
@@ -63,6 +66,7 @@ impl PollResult {
             Self::Released
             | Self::PutBack
             | Self::Resubmitted
+            | Self::Unconfirmed
             | Self::NotSubmitted
             | Self::Submitted
             | Self::Retried
@@ -92,6 +96,7 @@ impl PollResult {
             Self::Paused => format!("would be paused: {}", why.unwrap_or("its budget is spent")),
             Self::Retried => format!("would be retried; {}", why.unwrap_or("it failed")),
             Self::NotSubmitted
+            | Self::Unconfirmed
             | Self::GivenUp
             | Self::Queued
             | Self::Running
@@ -112,6 +117,9 @@ impl PollResult {
             Self::Resubmitted => {
                 format!("is submitted again as job {job}; Slurm had forgotten the one before")
             }
+            Self::Unconfirmed => format!(
+                "Slurm no longer knows job {job}; it is submitted again if Slurm says the same in 5 minutes: repeat this then"
+            ),
             Self::NotSubmitted => format!(
                 "Slurm has forgotten job {job}, and it is not submitted again: {}",
                 why.unwrap_or("what it waits for is not known")

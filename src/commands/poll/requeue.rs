@@ -70,6 +70,10 @@ pub(super) fn candidates(
                 continue;
             }
             let dir = stored.dir.task(&task.name).trial(trial.index);
+            // Slurm can't requeue what it does not know: it is submitted again instead.
+            if trial.is_dropped() {
+                continue;
+            }
             let has_mark = dir.requeue_wanted().exists().then_some(Remedy::Requeue);
             let of_its_job = |remedy: &Remedy| matches!(remedy, Remedy::Requeue | Remedy::Release);
             let remedy = trial.remedy.filter(of_its_job);
@@ -152,7 +156,9 @@ fn step(
             Remedy::Requeue => RequeueStep::Requeue(jobs),
             Remedy::Release => RequeueStep::Release,
             // Together with others, afterwards.
-            Remedy::PutBack | Remedy::Resubmit | Remedy::StartRunner => return Ok(None),
+            Remedy::PutBack | Remedy::Resubmit | Remedy::AskAgain | Remedy::StartRunner => {
+                return Ok(None);
+            }
         },
     };
     Ok(Some((job, step)))

@@ -1,5 +1,5 @@
-//! Submits trials again that never ran and whose jobs Slurm has forgotten, as the next generation of the experiment: never
-//! twice, and never beside a job that lives.
+//! Submits trials again whose jobs Slurm has forgotten, and that never ran or were to be requeued, as the next generation of the
+//! experiment: never twice, and never beside a job that lives.
 //!
 //! Under the experiment's claim, Slurm is asked a second time. The plan is in the journal before anything is submitted:
 //! whoever comes after a crash goes on with that one.
@@ -51,6 +51,7 @@ pub(super) fn resubmit(
 ) -> Result<Vec<Resubmitted>, CommandError> {
     let chosen = chosen(stored, target, status);
     let mut all = given_up(stored, target, status);
+    all.extend(unconfirmed(target, status));
     let is_interrupted = generation::is_interrupted(&stored.journal);
     if stored.damage.is_some() || (chosen.is_empty() && !is_interrupted) {
         return Ok(all);
@@ -88,6 +89,7 @@ pub(super) fn foretold(
     status: &Status,
 ) -> Result<Vec<Resubmitted>, CommandError> {
     let mut all = given_up(stored, target, status);
+    all.extend(unconfirmed(target, status));
     if stored.damage.is_some() || stored.is_wrapped() {
         return Ok(all);
     }
@@ -107,6 +109,33 @@ pub(super) fn foretold(
         Ok(_) => all.extend(chosen.iter().flat_map(|(task, trials)| without_jobs(task, trials))),
     }
     Ok(all)
+}
+
+/// Removes the marks of the jobs before. No new job is submitted yet that could have left one.
+fn remove_marks(stored: &Stored, plan: &Plan) {
+    for array in &plan.arrays {
+        let task = stored.dir.task(&array.task);
+        for trial in array.trials.iter() {
+            std::fs::remove_file(task.trial(trial).requeue_wanted()).ok();
+        }
+    }
+}
+
+/// The trials of a target whose jobs Slurm seems to have forgotten.
+fn unconfirmed(target: &Target, status: &Status) -> Vec<Resubmitted> {
+    let of_task = |task: &TaskStatus| {
+        let is_meant = |trial: &&TrialStatus| target.scope.covers(&task.name, trial.index);
+        let doubtful = |trial: &&TrialStatus| trial.remedy == Some(Remedy::AskAgain);
+        let one = |trial: &TrialStatus| Resubmitted {
+            task: task.name.clone(),
+            index: trial.index,
+            job: trial.slurm_job.clone().unwrap_or_default(),
+            done: PollResult::Unconfirmed,
+            why: None,
+        };
+        task.trials.iter().filter(is_meant).filter(doubtful).map(one).collect::<Vec<_>>()
+    };
+    status.tasks.iter().flat_map(of_task).collect()
 }
 
 fn without_jobs<'a>(task: &'a str, trials: &'a IndexSet) -> impl Iterator<Item = Resubmitted> + 'a {
@@ -138,6 +167,7 @@ fn plan_again(
         selected => selected?,
     };
     let plan = generation::plan(app, stored, &selected, claim, None)?;
+    plan.iter().for_each(|plan| remove_marks(stored, plan));
     Ok(plan.map_or(NextPlan::None, NextPlan::Written))
 }
 

@@ -268,9 +268,10 @@ fn refused(
     let is_refused = |(task, trial): &(&str, &TrialStatus)| match trial.state {
         State::Failed | State::Timeout => !due.contains_key(&((*task).to_owned(), trial.index)),
         State::Blocked => requests::is_cancelled(requests, task, trial.index),
+        // No rule is for it: `poll` submits it again by itself, once that is certain.
+        State::Preempted => trial.is_dropped(),
         State::Running
         | State::Pending
-        | State::Preempted
         | State::Paused
         | State::Unknown
         | State::Completed

@@ -129,7 +129,9 @@ pub(super) fn choose(
         let mut left: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         for trial in &seen.trials {
             let is_meant = scope.covers(&task.name, trial.index);
-            let is_wanted = is_meant && wanted.contains(&trial.state);
+            // A job that Slurm does not know any more has failed, whatever `poll` makes of it later.
+            let state = if trial.is_dropped() { State::Failed } else { trial.state };
+            let is_wanted = is_meant && wanted.contains(&state);
             let refusal = refused.get(&(task.name.clone(), trial.index));
             let refusal = refusal.filter(|_| is_wanted || trial.state == State::Blocked);
             if let Some(why) = refusal {

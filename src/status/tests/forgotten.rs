@@ -95,6 +95,53 @@ fn the_newest_job_counts() {
     assert_eq!(remedies(&sources), [Some(Remedy::Resubmit), None, None]);
 }
 
+/// It was saved and was to go on, and nobody could requeue it.
+fn dropped(sources: &mut StatusInputs<'_>, next: Next) {
+    prepared(sources);
+    let attempts = vec![start(0, 100.0), end(0, 150.0, Cause::Preempted, next)];
+    let files = TrialFiles { attempts, requeue_wanted: true, ..TrialFiles::default() };
+    sources.files.insert("train".to_owned(), [(0, files)].into());
+    let row = "8_0|FAILED|100|150|93:0 8_[1-2]|PENDING|Unknown|Unknown";
+    sources.accounts = account_rows(&format!("7_0|COMPLETED|100|150 {row}"));
+    sources.queue = queue_rows("8_[1-2]|PENDING|Priority");
+}
+
+fn first(sources: &StatusInputs<'_>) -> (State, Option<Remedy>) {
+    let trial = join(sources).tasks.swap_remove(1).trials.swap_remove(0);
+    (trial.state, trial.remedy)
+}
+
+#[test]
+fn what_could_not_be_requeued_and_was_forgotten_needs_two_answers_that_agree() {
+    for next in [Next::Requeue, Next::Restart] {
+        let stored = stored();
+        let mut sources = sources(&stored);
+        dropped(&mut sources, next);
+        assert_eq!(first(&sources), (State::Preempted, Some(Remedy::AskAgain)));
+        let certainty = join(&sources).tasks[1].trials[0].certainty;
+        let known = RememberedState { state: State::Preempted, reason: None, certainty };
+        sources.earlier.add("train", 0..=0, known);
+        sources.now = 1300.0;
+        assert_eq!(first(&sources), (State::Preempted, Some(Remedy::Resubmit)));
+        // Slurm knows it again, or can't say.
+        sources.queue = queue_rows("8_0|FAILED|None");
+        assert_eq!(first(&sources), (State::Preempted, Some(Remedy::Requeue)));
+        sources.queue = QueryResult::Failed("away".to_owned());
+        assert_ne!(first(&sources).1, Some(Remedy::Resubmit));
+    }
+}
+
+#[test]
+fn what_is_over_by_its_record_or_by_somebody_s_hand_is_not_brought_back() {
+    let stored = stored();
+    let mut sources = sources(&stored);
+    dropped(&mut sources, Next::Failed);
+    assert_eq!(first(&sources), (State::Failed, None));
+    dropped(&mut sources, Next::Requeue);
+    sources.accounts = account_rows("7_0|COMPLETED|100|150 8_0|CANCELLED+1000|100|150");
+    assert_eq!(first(&sources), (State::Cancelled, None));
+}
+
 /// What the experiment waits for failed, or somebody cancelled a job that waited for nothing.
 #[test]
 fn a_root_is_blocked_only_where_slurm_cancelled_it_for_what_is_outside() {

@@ -14,17 +14,19 @@ const WITHIN: f64 = 30.0 * 86_400.0;
 /// Whether Slurm itself cancelled the job because of its dependency, which has not failed, and has forgotten it since.
 pub(super) fn was_taken_out(evidence: &TrialEvidence<'_>) -> bool {
     let is_gone = matches!(evidence.sources.queue, QueryResult::Rows(_));
-    let last = evidence.seen.last_account();
-    let is_recent = last
-        .and_then(|row| seconds(row.end))
-        .is_some_and(|end| evidence.sources.now - end < WITHIN);
     let waits = !evidence.task.after.is_empty();
     waits
         && is_gone
-        && is_recent
+        && is_recent(evidence)
         && by_nobody(evidence)
         && evidence.seen.queue.is_none()
         && is_whole(evidence)
+}
+
+/// Whether its newest job ended not too long ago.
+pub(super) fn is_recent(evidence: &TrialEvidence<'_>) -> bool {
+    let end = evidence.seen.last_account().and_then(|row| seconds(row.end));
+    end.is_some_and(|end| evidence.sources.now - end < WITHIN)
 }
 
 /// Whether Slurm itself cancelled the job: accounting names who did, but here nobody.
@@ -66,6 +68,6 @@ pub(super) fn lost(unknown: TrialVerdict) -> TrialVerdict {
 }
 
 /// Whether what is on the disk is whole: a damaged line may have said more.
-fn is_whole(evidence: &TrialEvidence<'_>) -> bool {
+pub(super) fn is_whole(evidence: &TrialEvidence<'_>) -> bool {
     evidence.files.damage.is_none() && evidence.sources.stored.damage.is_none()
 }
