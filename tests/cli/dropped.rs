@@ -35,6 +35,8 @@ fn dropped() -> (FakeSlurm, String) {
         ["103_[0]", "CANCELLED", "0:0", "100", "Unknown", &now, "None assigned"],
     ];
     fake.answer("sacct", Some(&rows.each_ref().map(<[&str; 7]>::as_slice)));
+    let job = "JobId=104 ArrayJobId=104 ArrayTaskId=0 JobName=a UserId=u(1) GroupId=u(1) JobState=PENDING Reason=None Requeue=1 Restarts=0 ExitCode=0:0 TimeLimit=00:10:00 Partition=main NodeList=n1 NumNodes=1\n";
+    std::fs::write(fake.state("job"), job).unwrap();
     // The fake's `squeue` shows what was submitted since then.
     std::fs::write(fake.state("forgets"), "3").unwrap();
     (fake, id)

@@ -15,7 +15,7 @@ use crate::commands::App;
 use crate::error::{CommandError, IoResultExt};
 use crate::journal;
 use crate::slurm::{JobControl, JobDetail, JobPhase, JobState, SlurmError};
-use crate::status::{self, Remedy, Request, Status, TrialStatus};
+use crate::status::{self, Remedy, Request, State, Status, TrialStatus};
 use crate::store::{ExperimentId, Stored, Target};
 
 /// What the mark tells.
@@ -71,7 +71,8 @@ pub(super) fn candidates(
             }
             let dir = stored.dir.task(&task.name).trial(trial.index);
             // Slurm can't requeue what it does not know: it is submitted again instead.
-            if trial.is_dropped() {
+            let waits_for_resume = trial.state == State::Paused && trial.remedy.is_none();
+            if trial.is_dropped() || waits_for_resume {
                 continue;
             }
             let has_mark = dir.requeue_wanted().exists().then_some(Remedy::Requeue);
