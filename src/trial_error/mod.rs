@@ -184,6 +184,9 @@ fn class(
             ErrorClass::BadConfiguration
         }
         Some(Cause::NodeFailure | Cause::StartFailed) => ErrorClass::NodeFailure,
+        Some(Cause::Failed) if reason.is_some_and(|why| is_no_command(last, why)) => {
+            ErrorClass::BadConfiguration
+        }
         _ if told.is_some() => told.unwrap_or(ErrorClass::Crash),
         _ if has_finding || last.is_some_and(has_crashed) => ErrorClass::Crash,
         _ => reason
@@ -202,6 +205,26 @@ fn is_refused_step(reason: &str) -> bool {
         "Invalid node count",
     ];
     words.iter().any(|word| reason.contains(word))
+}
+
+/// Whether the harness says that there is nothing to run under the name of the command. A program that ran has an exit code.
+fn is_no_command(last: Option<&AttemptStatus>, reason: &str) -> bool {
+    let words = [
+        "` does not exist",
+        "` was not found in PATH",
+        "` is not executable",
+        "` is on a disk that is mounted `noexec`",
+        "` is no program: ",
+        "where the program must run, is not there",
+        "the command is empty",
+        "is too long for the system",
+    ];
+    let has_run = last.is_none_or(has_ended_itself);
+    !has_run && words.iter().any(|word| reason.contains(word))
+}
+
+fn has_ended_itself(attempt: &AttemptStatus) -> bool {
+    attempt.exit_code.is_some() || attempt.signal.is_some()
 }
 
 fn has_crashed(attempt: &AttemptStatus) -> bool {

@@ -394,6 +394,29 @@ fn a_value_that_no_task_left_is_a_wrong_configuration() {
     assert_eq!((error.class, &*error.message), (ErrorClass::BadConfiguration, reason));
 }
 
+/// Locally, on Slurm, and by a rank of several: nothing ran, and a retry as before would run nothing either.
+#[test]
+fn a_command_that_is_not_there_is_a_wrong_configuration() {
+    let check = |reason: &str, exit_code, expected| {
+        let mut trial = failed(Cause::Failed, exit_code);
+        trial.reason = Some(reason.to_owned());
+        let error = error_of(&trial, parse(b"", false));
+        assert_eq!((error.class, &*error.message), (expected, reason));
+    };
+    for reason in [
+        "`./nope.sh` does not exist",
+        "rank 1 on n2: `./nope.sh` does not exist",
+        "`nope` was not found in PATH; to run the one in the folder, write `./nope`",
+        "`./x.sh` is not executable; `chmod +x ./x.sh` makes it so",
+        "the interpreter `/bin/nope` of `/w/x.sh` does not exist",
+        "the folder `/w`, where the program must run, is not there",
+    ] {
+        check(reason, None, ErrorClass::BadConfiguration);
+    }
+    let ran = "the program exited with code 1 after 3 s; `x` does not exist";
+    check(ran, Some(1), ErrorClass::Crash);
+}
+
 #[test]
 fn the_output_is_shown_without_what_steers_a_terminal() {
     let text = "\u{1b}[31mred\u{1b}[0m\u{1b}]0;x\u{7}\r 10 %\r 20 %\nnemo-harness: 2026-11-28T19:31:02Z warn no room\n\n";
