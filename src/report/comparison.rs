@@ -16,14 +16,8 @@ const LONGEST_VALUE: usize = 40;
 pub fn comparison_text(all: &[ComparedTrial], found: &Comparison, page: &Page) -> String {
     let letters: Vec<String> = (0..all.len()).map(letter).collect();
     let head = all.iter().zip(&letters).map(|(one, letter)| {
-        let ComparedTrial { id, task, trial, state, why, trials_with_other_values, .. } = one;
-        let state = state.as_str();
-        let others = match *trials_with_other_values {
-            0 => String::new(),
-            n => {
-                format!("; a retry gave {} of it other values, see `show`", count(n, "other trial"))
-            }
-        };
+        let ComparedTrial { id, task, trial, state, why, .. } = one;
+        let (state, others) = (state.as_str(), other_values(one));
         let text = format!("{letter}  {id}: {task}/{trial}, {why} ({state}){others}");
         hang(&text, page.width, INDENT)
     });
@@ -48,6 +42,18 @@ pub fn comparison_text(all: &[ComparedTrial], found: &Comparison, page: &Page) -
         parts.push(metrics(all, found, &letters, page));
     }
     parts.join("\n\n")
+}
+
+/// That the trial does not stand for the others in the keys that retries changed, and which of them were changed.
+fn other_values(one: &ComparedTrial) -> String {
+    let others = match one.trials_with_other_values {
+        0 => return String::new(),
+        n => count(n, "other trial"),
+    };
+    if one.set.is_empty() {
+        return format!("; a retry gave {others} of it other values, see `show`");
+    }
+    format!("; a retry gave this trial other values than {others} of it, see `show`")
 }
 
 /// `A` to `Z`, then `A1` and so on.
@@ -93,4 +99,39 @@ fn metrics(all: &[ComparedTrial], found: &Comparison, letters: &[String], page: 
         grid.row([TextCell::from(name)].into_iter().chain(own).chain(sums));
     }
     grid.lines(page).join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::experiment::ChangedKeys;
+    use crate::status::State;
+
+    #[test]
+    fn the_trial_that_was_retried_is_told_from_those_that_were_not() {
+        let mut one = ComparedTrial {
+            id: "long".to_owned(),
+            task: "train".to_owned(),
+            trial: 2,
+            state: State::Completed,
+            why: String::new(),
+            set: ChangedKeys::new(),
+            trials_with_other_values: 0,
+            config: Vec::new(),
+            space: Vec::new(),
+            code: Vec::new(),
+            metrics: BTreeMap::new(),
+        };
+        assert_eq!(other_values(&one), "");
+        one.trials_with_other_values = 3;
+        let others = "; a retry gave 3 other trials of it other values, see `show`";
+        assert_eq!(other_values(&one), others);
+        one.set = serde_json::from_value(json!({ "executor.mem": "64G" })).unwrap();
+        let own = "; a retry gave this trial other values than 3 other trials of it, see `show`";
+        assert_eq!(other_values(&one), own);
+    }
 }

@@ -137,7 +137,7 @@ fn compared_as_they_ran(world: &World, id: &str) {
     assert!(n > 0, "{found:#}");
     let text =
         world.ok(&["compare", &task, &zero]).split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(text.contains("of it other values, see `show`"), "{text}");
+    assert!(text.contains("other values") && text.contains("see `show`"), "{text}");
 }
 
 /// Who retries without naming a key is told too, and what Slurm refused is told as such.
