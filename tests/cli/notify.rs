@@ -246,6 +246,22 @@ fn the_mailer_of_the_site_gets_a_letter() {
 }
 
 /// On a real Slurm, and without a `poll` of anybody: the jobs tell it at their ends.
+/// The end of the only job is followed by no other that could tell of it.
+#[test]
+fn a_job_tells_that_the_time_of_the_experiment_is_over() {
+    if !cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    let text = format!(
+        "name = \"late\"\ntimeout = \"20s\"\n[notify]\ncommand = '{TELL}'\n[executor.it]\nkind = \"slurm\"\n\
+         partition = \"main\"\nmem = \"100M\"\ntime = \"5m\"\n[task.a]\nrun = \"sleep 200\"\n"
+    );
+    let file = world.write("exp.toml", &text);
+    let id = world.ok(&["submit", file.to_str().unwrap()]);
+    assert_eq!(ids(&until_told(&world, 1), &id), ["#0:failed"]);
+}
+
 #[test]
 fn a_job_tells_at_its_end() {
     if !cluster::is_here() {

@@ -228,7 +228,8 @@ fn attempts(harness: &mut Harness) -> Result<JobEnd, StartError> {
         if !matches!(verdict.next, Next::Requeue | Next::Restart) {
             final_state::settle(harness, verdict.next, stopped.cause.is_some());
         }
-        let by_itself = stopped.cause.is_none().then_some(verdict.next);
+        let is_left = stopped.cause.is_none_or(StopCause::leaves_node);
+        let by_itself = is_left.then_some(verdict.next);
         let end = |code| Ok(JobEnd { code, by_itself });
         match verdict.next {
             Next::Done => return end(exit::DONE),

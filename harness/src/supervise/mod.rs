@@ -92,6 +92,20 @@ impl StopCause {
             }
         }
     }
+
+    /// Whether what stops the attempt leaves the job its node: nobody else wants it back, or ends the job soon.
+    pub(crate) fn leaves_node(self) -> bool {
+        match self {
+            Self::Deadline | Self::Hung | Self::ProgramRequestedRequeue => true,
+            Self::Unknown
+            | Self::Preempted
+            | Self::TimeLimit
+            | Self::Cancelled
+            | Self::Requeued
+            | Self::Superseded
+            | Self::Paused => false,
+        }
+    }
 }
 
 /// An action that the event loop must carry out.
