@@ -206,8 +206,14 @@ impl Maker {
             let claim = Claim::of_new(&dir, holder.clone());
             let mut journal = Journal::open(&dir.journal(), journal, &claim)?;
             let mut numbers = Numbers(1000 + u32::try_from(number)? * 4);
-            let submission =
-                Submission { id: id.as_str(), dir: &dir, plan, damaged_since: None, is_new: false };
+            let submission = Submission {
+                id: id.as_str(),
+                dir: &dir,
+                plan,
+                damaged_since: None,
+                is_new: false,
+                requests: &[],
+            };
             submit(submission, &mut numbers, &mut journal, &|| now)?;
         }
         Ok(self.home.load(id)?)

@@ -167,7 +167,9 @@ fn plan_again(
         selected => selected?,
     };
     let plan = generation::plan(app, stored, &selected, claim, None)?;
-    plan.iter().for_each(|plan| remove_marks(stored, plan));
+    if let Some(plan) = &plan {
+        remove_marks(stored, plan);
+    }
     Ok(plan.map_or(NextPlan::None, NextPlan::Written))
 }
 

@@ -112,6 +112,11 @@ fn together(one: &ChosenTrials, other: &ChosenTrials) -> ChosenTrials {
     all
 }
 
+/// A trial whose job Slurm does not know any more has failed, whatever `poll` makes of it later.
+fn state_to_retry(trial: &TrialStatus) -> State {
+    if trial.is_dropped() { State::Failed } else { trial.state }
+}
+
 /// Chooses the trials of a scope that are in one of these states and may run now, and what they have blocked. `refused` are
 /// those that can't be retried as it is asked for, and why.
 pub(super) fn choose(
@@ -129,9 +134,7 @@ pub(super) fn choose(
         let mut left: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         for trial in &seen.trials {
             let is_meant = scope.covers(&task.name, trial.index);
-            // A job that Slurm does not know any more has failed, whatever `poll` makes of it later.
-            let state = if trial.is_dropped() { State::Failed } else { trial.state };
-            let is_wanted = is_meant && wanted.contains(&state);
+            let is_wanted = is_meant && wanted.contains(&state_to_retry(trial));
             let refusal = refused.get(&(task.name.clone(), trial.index));
             let refusal = refusal.filter(|_| is_wanted || trial.state == State::Blocked);
             if let Some(why) = refusal {
