@@ -46,6 +46,7 @@ pub(super) fn status(app: &App, args: &StatusArgs) -> Result<ExitCode, CommandEr
     let mut status = ManuallyDrop::new(status);
     narrow(&mut status, &target);
     trial_error::set_errors(&mut status, &stored);
+    trial_error::tell_vain_starts(&mut status, &stored);
     status.warnings.extend(notices::failures(&stored)?);
     if args.json {
         return out_json(&*status);

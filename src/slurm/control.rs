@@ -9,6 +9,9 @@ use super::client::{Client, LONGEST_ARGUMENT};
 use super::error::SlurmError;
 use super::id::JobId;
 
+/// The least wait of a job that was requeued, in seconds.
+pub const SOON: u32 = 3;
+
 /// Who in a job is sent a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recipient {
@@ -114,9 +117,15 @@ impl JobControl {
     /// Shortens the wait of jobs that were requeued. A few seconds stay: started within the second of its requeue, a job was
     /// seen to fail with `Job credential revoked`.
     pub fn start_soon(&self, ids: &[String]) -> Result<(), SlurmError> {
+        self.start_after(SOON, ids)
+    }
+
+    /// Lets jobs that were requeued wait for so many seconds.
+    pub fn start_after(&self, seconds: u32, ids: &[String]) -> Result<(), SlurmError> {
+        let start = format!("StartTime=now+{seconds}");
         for some in self.own(ids)?.chunks(LONGEST_ARGUMENT / 100) {
             let jobs = format!("JobId={}", some.join(","));
-            self.client.words("scontrol", &["update", &jobs, "StartTime=now+3"])?;
+            self.client.words("scontrol", &["update", &jobs, &start])?;
         }
         Ok(())
     }

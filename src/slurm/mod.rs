@@ -16,7 +16,7 @@ pub mod state;
 pub use client::{Accepted, Accounting, Client, FoundJobs};
 pub use cluster::Cluster;
 pub(crate) use command::block_on;
-pub use control::{JobControl, Recipient};
+pub use control::{JobControl, Recipient, SOON};
 pub use environment::ignored_defaults;
 pub use error::SlurmError;
 pub use id::{JobId, ShownId, Step, TaskSet, Tasks};

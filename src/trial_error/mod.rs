@@ -21,7 +21,7 @@ use finding::FoundError;
 
 pub use finding::Weight;
 pub use nemo_core::error_class::ErrorClass;
-pub use read::{set_errors, set_errors_of};
+pub use read::{set_errors, set_errors_of, tell_vain_starts};
 
 /// Why a trial failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

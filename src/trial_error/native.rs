@@ -77,6 +77,9 @@ const MARKERS: &[(MarkerPlace, &str, Weight)] = &[
     (Anywhere, "hipMalloc failed: out of memory", Cause),
 ];
 
+/// How Slurm says that it ended a run of a job that runs again: no error, and perhaps of an earlier run.
+const REQUEUES: [&str; 2] = ["DUE TO JOB REQUEUE", "DUE TO PREEMPTION"];
+
 /// The markers after which a process does not go on, whatever frames and memory maps it prints before its end.
 const FATAL: [&str; 12] = [
     "free(): ",
@@ -133,6 +136,9 @@ fn marked(lines: &[String], at: usize) -> Option<FoundError> {
         Start => line.starts_with(text),
         Anywhere => line.contains(text),
     };
+    if REQUEUES.iter().any(|text| line.contains(text)) {
+        return None;
+    }
     let (_, marker, weight) = MARKERS.iter().find(|(place, text, _)| fits(*place, text))?;
     let mut next = lines.iter().skip(at + 1).take(3).map(|line| line.trim());
     let message = match *marker {

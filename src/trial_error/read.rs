@@ -1,10 +1,12 @@
 //! Reads the ends of what failed trials printed. An edge: files in, errors out.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use nemo_core::open;
-use nemo_core::rundir::{TaskDir, TrialDir};
+use nemo_core::rundir::{Cause, TaskDir, TrialDir};
+use nemo_core::{exit, log_line, open};
 
 use super::{ParsedOutput, TrialError, Weight, error_of, failed_rank, parse};
 use crate::parallel::map_chunks;
@@ -52,6 +54,30 @@ pub fn set_errors_of(
     }
 }
 
+/// Tells of each trial that waits after a start in vain why that was: no record has it.
+pub fn tell_vain_starts(status: &mut Status, stored: &Stored) {
+    for task in &mut status.tasks {
+        let waiting =
+            |trial: &&mut TrialStatus| trial.state == State::Pending && trial.attempts.is_empty();
+        if !task.trials.iter_mut().any(|trial| waiting(&trial)) {
+            continue;
+        }
+        // A job that never started has no output: there may be thousands.
+        let folder = stored.dir.task(&task.name).slurm_output();
+        let Ok(entries) = folder.read_dir() else { continue };
+        let there: BTreeSet<OsString> = entries.flatten().map(|entry| entry.file_name()).collect();
+        for trial in task.trials.iter_mut().filter(waiting) {
+            let Some(job) = &trial.slurm_job else { continue };
+            let name = OsString::from(format!("{job}.out"));
+            let why = there.contains(&name).then(|| last_error(&folder.join(name)));
+            if let Some(why) = why.flatten() {
+                let waits = trial.reason.take().map_or_else(String::new, |own| format!("{own}; "));
+                trial.reason = Some(format!("{waits}its last start was in vain: {why}"));
+            }
+        }
+    }
+}
+
 fn has_failed(trial: &TrialStatus) -> bool {
     matches!(trial.state, State::Failed | State::Timeout)
 }
@@ -65,10 +91,31 @@ fn read_error(dir: &TaskDir, trial: &TrialStatus) -> TrialError {
     if printed.weight() < Some(Weight::Consequence) {
         // Slurm writes there what it did to the job.
         let name = trial.slurm_job.clone().unwrap_or_else(|| format!("local_{}", trial.index));
-        let slurm = of_file(&dir.slurm_output().join(format!("{name}.out")));
+        let path = dir.slurm_output().join(format!("{name}.out"));
+        if let Some(why) = not_started(trial, &path) {
+            return TrialError { message: why, ..error_of(trial, printed) };
+        }
+        let slurm = of_file(&path);
         printed = if slurm.weight() >= Some(Weight::Consequence) { slurm } else { printed };
     }
     error_of(trial, printed)
+}
+
+/// Why the harness could not begin the trial, in its own words: it could write them nowhere but into Slurm's output.
+fn not_started(trial: &TrialStatus, path: &Path) -> Option<String> {
+    let last = trial.attempts.last()?;
+    let is_so = last.exit_code == Some(i32::from(exit::NOT_STARTED));
+    if last.cause != Some(Cause::StartFailed) || !is_so {
+        return None;
+    }
+    last_error(path)
+}
+
+/// The last line of a file in which the harness says why it can't go on.
+fn last_error(path: &Path) -> Option<String> {
+    let (end, _) = read_end(path, SHORT_TAIL).ok()?;
+    let text = String::from_utf8_lossy(&end);
+    text.lines().rev().find_map(log_line::error).map(str::to_owned)
 }
 
 /// What an attempt printed: first the rank that decided the end, then all in order.

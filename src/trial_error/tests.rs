@@ -218,6 +218,20 @@ fn what_lets_no_program_begin_is_a_crash_once_it_has_worked() {
 }
 
 #[test]
+fn that_slurm_ended_an_earlier_run_is_no_error() {
+    let reason = "the trial could not begin on n1";
+    let mut trial = failed(Cause::StartFailed, None);
+    trial.reason = Some(reason.to_owned());
+    for why in ["JOB REQUEUE", "PREEMPTION"] {
+        let said = format!(
+            "slurmstepd-n1: error: *** JOB 2 ON n1 CANCELLED AT 2026-12-01T00:37:00 DUE TO {why} ***\n"
+        );
+        assert!(parse(said.as_bytes(), false).weight() < Some(Weight::Consequence), "{why}");
+    }
+    assert_eq!(error_of(&trial, parse(b"", false)).message, reason);
+}
+
+#[test]
 fn what_srun_refuses_is_no_failure_of_a_node() {
     let class = |reason: &str| {
         let mut trial = failed(Cause::StartFailed, None);

@@ -1,9 +1,11 @@
 //! Starts that fail before the harness writes a word: told in plain words, and brought back by `poll`, though not for ever.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
 
 use crate::fake::FakeSlurm;
-use crate::support::{PATIENCE, World, causes, text, trials};
+use crate::support::{PATIENCE, World, causes, states, text, trials};
 
 const ONE: &str =
     "name = \"start\"\n[executor.c]\nkind = \"slurm\"\n[task.train]\nrun = \"true\"\n";
@@ -276,4 +278,97 @@ fn a_home_that_is_away_and_a_harness_that_can_t_run_are_told_apart() {
         |world| mode(world, 0o755),
         "could not execute the harness: no permission",
     );
+}
+
+/// A folder that is mounted read-only over itself, until this is dropped.
+struct ReadOnly(PathBuf);
+
+impl ReadOnly {
+    fn new(folder: PathBuf) -> Self {
+        std::fs::create_dir_all(&folder).unwrap();
+        let own = Self(folder);
+        own.mount("--bind");
+        own.mount("-oremount,bind,ro");
+        own
+    }
+
+    fn mount(&self, option: &str) {
+        let mut mount = Command::new("mount");
+        let made = mount.arg(option).args([&self.0, &self.0]).status().unwrap();
+        assert!(made.success(), "mount {option}");
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        // A harness may be in it.
+        Command::new("umount").arg("--lazy").arg(&self.0).status().ok();
+    }
+}
+
+/// Submits a trial whose folder is read-only.
+fn submit_read_only(world: &World, text: &str) -> (String, ReadOnly) {
+    world.write("exp.toml", text);
+    let id = world.ok(&["submit", "exp.toml"]);
+    let folder = ReadOnly::new(world.experiment(&id).join("tasks/train/trials/0"));
+    (id, folder)
+}
+
+#[test]
+fn a_trial_whose_folder_is_read_only_is_given_up_with_the_harness_s_own_words() {
+    if !crate::cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    let (id, folder) = submit_read_only(&world, &format!("{LATER}restart.no_progress = 1\n"));
+    // The accounting tells the exit code a moment later.
+    let status = world.until(&id, "the failed start", |status| {
+        causes(&trials(status, "train")[0]) == ["start_failed"]
+    });
+    let trial = &trials(&status, "train")[0];
+    assert_eq!(trial["state"], "failed", "{trial:#}");
+    assert!(text(&trial["reason"]).contains("which can't read or write its folder"), "{trial:#}");
+    assert_eq!(trial["error"]["class"], "node_failure", "{trial:#}");
+    let told = text(&trial["error"]["message"]);
+    assert!(told.contains("params.json`: Read-only file system"), "{trial:#}");
+    drop(folder);
+    world.ok(&["retry", &id]);
+    let status =
+        world.until(&id, "completed", |status| status["experiment"]["state"] == "completed");
+    assert_eq!(causes(&trials(&status, "train")[0]).last().unwrap(), "completed", "{status:#}");
+}
+
+/// Nobody but its own guard has the job requeued, and the trial completes once the folder can be written.
+#[test]
+fn a_trial_whose_folder_is_read_only_begins_later() {
+    if !crate::cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    let (id, folder) = submit_read_only(&world, LATER);
+    let output = world.experiment(&id).join("tasks/train/slurm");
+    let said = || -> String {
+        let files = std::fs::read_dir(&output).unwrap().map(|entry| entry.unwrap().path());
+        files.map(|path| std::fs::read_to_string(path).unwrap()).collect()
+    };
+    let began = std::time::Instant::now();
+    while said().matches("was requeued").count() < 2 {
+        assert!(began.elapsed() < PATIENCE, "never: {}", said());
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert!(!said().contains("`nemo-slurm poll` failed"), "{}", said());
+    let seen = world.until(&id, "the requeue", |status| states(status, "train") == ["pending"]);
+    let reason = text(&trials(&seen, "train")[0]["reason"]);
+    let told = "its last start was in vain: the trial can't begin here now: ";
+    assert!(
+        reason.contains(told) && reason.ends_with("Read-only file system (os error 30)"),
+        "{reason}"
+    );
+    drop(folder);
+    // The pauses grow: nobody waits half a minute for the third start here.
+    let job = format!("JobId={}", text(&trials(&seen, "train")[0]["slurm_job"]));
+    world.slurm("scontrol", &["update", &job, "StartTime=now+3"]);
+    let status =
+        world.until(&id, "completed", |status| status["experiment"]["state"] == "completed");
+    assert_eq!(causes(&trials(&status, "train")[0]), ["completed"], "{status:#}");
 }

@@ -65,6 +65,13 @@ pub fn text(line: &str) -> Option<&str> {
     Some(if is_level { text } else { rest })
 }
 
+/// The text of a line that says why the trial can't go on; none of any other line.
+#[must_use]
+pub fn error(line: &str) -> Option<&str> {
+    let (_, rest) = line.strip_prefix(PREFIX)?.split_once(' ')?;
+    rest.strip_prefix(LogLevel::Error.name())?.strip_prefix(' ')
+}
+
 /// Seconds since 1970 as UTC; what is before that year is its beginning.
 #[must_use]
 pub fn time(unix: f64) -> String {
@@ -132,5 +139,8 @@ mod tests {
         assert_eq!(line, "nemo-harness: 2026-11-28T19:31:02.250Z debug x\n");
         assert_eq!(text("nemo-harness: as it was before"), Some("as it was before"));
         assert_eq!(text("step 1 warn x"), None);
+        let line = format(1_795_894_262.0, LogLevel::Error, "no disk");
+        assert_eq!(error(line.trim_end_matches('\n')), Some("no disk"));
+        assert_eq!((error("nemo-harness: x warn error y"), error("error x")), (None, None));
     }
 }

@@ -14,7 +14,7 @@ use crate::clock;
 use crate::commands::App;
 use crate::error::{CommandError, IoResultExt};
 use crate::journal;
-use crate::slurm::{JobControl, JobDetail, JobPhase, JobState, SlurmError};
+use crate::slurm::{JobControl, JobDetail, JobPhase, JobState, SOON, SlurmError};
 use crate::status::{self, Remedy, Request, State, Status, TrialStatus};
 use crate::store::{ExperimentId, Stored, Target};
 
@@ -123,8 +123,11 @@ pub(super) type Done = (String, PollResult, Option<String>);
 /// What is to be done about a job.
 enum RequeueStep {
     Nothing(PollResult),
-    /// It is as these say.
-    Requeue(Vec<JobDetail>),
+    /// Back into the queue, to start again after so many seconds.
+    Requeue {
+        runs: bool,
+        after: u32,
+    },
     Release,
 }
 
@@ -148,13 +151,16 @@ fn step(
     let lingering = status::lingering_run(&records, clock::now());
     let lingering = lingering.map(|restarts| EndedRun { job: job.clone(), restarts });
     let ended = wanted.ended.as_ref().or(lingering.as_ref());
+    let vain = vain_starts(&jobs, &records, waited(&wanted.dir));
+    let is_given_up = !over && progress::is_used_up(wanted.budget, vain, Counted::Unrecorded);
     let step = match standing(over, &jobs, wanted.remedy, ended) {
         Some(done) => RequeueStep::Nothing(done),
-        None if !over && is_given_up(wanted.budget, &jobs, &records, waited(&wanted.dir)) => {
-            RequeueStep::Nothing(PollResult::GivenUp)
-        }
+        None if is_given_up => RequeueStep::Nothing(PollResult::GivenUp),
         None => match wanted.remedy {
-            Remedy::Requeue => RequeueStep::Requeue(jobs),
+            Remedy::Requeue => {
+                let runs = jobs.last().is_some_and(|job| job.state.phase() == JobPhase::Active);
+                RequeueStep::Requeue { runs, after: pause_after(vain) }
+            }
             Remedy::Release => RequeueStep::Release,
             // Together with others, afterwards.
             Remedy::PutBack | Remedy::Resubmit | Remedy::AskAgain | Remedy::StartRunner => {
@@ -173,7 +179,7 @@ pub(super) fn foretold(
 ) -> Result<Option<(String, PollResult)>, CommandError> {
     let result = |step| match step {
         RequeueStep::Nothing(done) => done,
-        RequeueStep::Requeue(_) => PollResult::Requeued,
+        RequeueStep::Requeue { .. } => PollResult::Requeued,
         RequeueStep::Release => PollResult::Released,
     };
     Ok(step(app, control, wanted)?.map(|(job, step)| (job, result(step))))
@@ -188,15 +194,17 @@ pub(super) fn honour(
     let Some((job, step)) = step(app, control, wanted)? else { return Ok(None) };
     let (done, why) = match step {
         RequeueStep::Nothing(done) => (done, None),
-        RequeueStep::Requeue(jobs) => {
-            requeue(control, &job, &jobs, wanted.is_paused || wanted.dir.pause().exists())?
+        RequeueStep::Requeue { runs, after } => {
+            let after = Some(after).filter(|_| !wanted.is_paused && !wanted.dir.pause().exists());
+            requeue(control, &job, runs, after)?
         }
         RequeueStep::Release => release(control, &job)?,
     };
     let path = wanted.dir.requeue_wanted();
     if done.ends_mark() {
         match std::fs::remove_file(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            // A folder that is mounted read-only refuses before it looks whether there is a mark.
+            Err(_) if matches!(path.try_exists(), Ok(false)) => {}
             removed => removed.at("remove", &path)?,
         }
     }
@@ -241,15 +249,6 @@ fn standing(
     }
 }
 
-fn is_given_up(
-    budget: u32,
-    jobs: &[JobDetail],
-    records: &[AttemptRecord],
-    waited: Option<u32>,
-) -> bool {
-    progress::is_used_up(budget, vain_starts(jobs, records, waited), Counted::Unrecorded)
-}
-
 /// How many starts in a row, up to the last, left no record: Slurm counts them all. `waited` is the last one at which
 /// the harness itself chose to wait for the trials before this one.
 fn vain_starts(jobs: &[JobDetail], records: &[AttemptRecord], waited: Option<u32>) -> u32 {
@@ -266,21 +265,32 @@ fn waited(dir: &TrialDir) -> Option<u32> {
     value["restarts"].as_u64().and_then(|restarts| restarts.try_into().ok())
 }
 
+/// How many seconds a job waits after so many starts in vain. Slurm likes to choose the same node again, so a folder that
+/// is read-only there would use up all of them within seconds.
+fn pause_after(vain: u32) -> u32 {
+    match vain {
+        0 | 1 => SOON,
+        2 => 30,
+        3 => 120,
+        _ => 600,
+    }
+}
+
+/// `after`: it starts again in so many seconds; none where it is to wait until somebody resumes it.
 fn requeue(
     control: &JobControl,
     job: &str,
-    jobs: &[JobDetail],
-    paused: bool,
+    runs: bool,
+    after: Option<u32>,
 ) -> Result<(PollResult, Option<String>), CommandError> {
     let ids = [job.to_owned()];
-    let runs = jobs.last().is_some_and(|job| job.state.phase() == JobPhase::Active);
     let asked = if runs { control.requeue_running(&ids) } else { control.requeue(&ids) };
     match asked {
         Ok(()) => {}
         Err(SlurmError::Refused { reason, .. }) => return Ok((PollResult::Refused, Some(reason))),
         Err(error) => return Err(error.into()),
     }
-    let then = if paused { control.hold(&ids) } else { control.start_soon(&ids) };
+    let then = after.map_or_else(|| control.hold(&ids), |after| control.start_after(after, &ids));
     match then {
         // Slurm passes over the requeue of a job that was cancelled meanwhile.
         Err(SlurmError::Refused { .. }) if runs => Ok((PollResult::Over, None)),
@@ -364,6 +374,12 @@ mod tests {
         // The harness put the job back itself.
         assert_eq!(vain_starts(&job("FAILED", "None", 4), &[], Some(3)), 1);
         assert_eq!(vain_starts(&job("FAILED", "None", 4), &[start(4)], Some(3)), 0);
+    }
+
+    #[test]
+    fn starts_in_vain_have_growing_pauses() {
+        let pauses: Vec<u32> = (0..6).map(pause_after).collect();
+        assert_eq!(pauses, [3, 3, 30, 120, 600, 600]);
     }
 
     #[test]
