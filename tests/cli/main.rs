@@ -67,6 +67,7 @@ mod slurm;
 mod slurm_asked;
 mod slurm_faults;
 mod slurm_nodes;
+mod slurm_removed;
 mod slurm_submits;
 mod slurm_taken_out;
 mod slurm_without_cron;

@@ -10,6 +10,7 @@ pub mod duration;
 pub mod environment;
 pub mod error_class;
 pub mod exit;
+pub mod gone_folder;
 pub mod interval;
 pub mod lead;
 pub mod lines;

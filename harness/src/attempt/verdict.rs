@@ -1,6 +1,6 @@
 //! Decides how an attempt ended and what follows. Pure.
 //!
-//! In order: a later attempt has taken over; the program succeeded; it ran out of memory without a stop; it was
+//! In order: a later attempt has taken over; the trial's folder was removed; the program succeeded; it ran out of memory without a stop; it was
 //! cancelled; it asked not to be restarted (exit code 93, or invalid parameters); the cause of the stop; the program
 //! asked for a restart or requeue (85, 75, or a message); it crashed. Exit code 0 is success, unless the program was
 //! told to save or stop. After a save request it is success only with `FINISHED=1`.
@@ -179,6 +179,9 @@ fn cause_and_next(facts: &AttemptFacts) -> (Cause, Next, String) {
     if facts.stop == Some(StopCause::Superseded) {
         return verdict(Cause::Superseded, Next::Requeue, TAKEN_OVER);
     }
+    if facts.stop == Some(StopCause::FolderRemoved) {
+        return verdict(Cause::Cancelled, Next::Failed, "the folder of the trial was removed");
+    }
     let is_done = !facts.was_notified || facts.from_program.finished;
     match &facts.exit {
         Exit::StartFailed(_) => return verdict(Cause::Failed, Next::Failed, ""),
@@ -229,7 +232,9 @@ fn cause_and_next(facts: &AttemptFacts) -> (Cause, Next, String) {
             (Cause::Restart, Next::Requeue, "saved, to be requeued")
         }
         Some(StopCause::Paused) => (Cause::Paused, Next::Requeue, "paused"),
-        None | Some(StopCause::Cancelled | StopCause::Superseded) => return by_exit(facts),
+        None | Some(StopCause::Cancelled | StopCause::Superseded | StopCause::FolderRemoved) => {
+            return by_exit(facts);
+        }
     };
     verdict(cause, next, why)
 }

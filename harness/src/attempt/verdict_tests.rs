@@ -2,8 +2,8 @@
 
 use super::*;
 use StopCause::{
-    Cancelled, Deadline, Hung, Paused, Preempted, ProgramRequestedRequeue, Requeued, Superseded,
-    TimeLimit, Unknown,
+    Cancelled, Deadline, FolderRemoved, Hung, Paused, Preempted, ProgramRequestedRequeue, Requeued,
+    Superseded, TimeLimit, Unknown,
 };
 
 fn facts(exit: Exit, stop: Option<StopCause>) -> AttemptFacts {
@@ -70,6 +70,7 @@ fn a_stop_decides_and_not_the_exit_code() {
         check(&facts(Exit::Code(code), Some(Requeued)), "Preempted Requeue");
         check(&facts(Exit::Code(code), Some(Unknown)), "Preempted Requeue");
         check(&facts(Exit::Code(code), Some(Superseded)), "Superseded Requeue");
+        check(&facts(Exit::Code(code), Some(FolderRemoved)), "Cancelled Failed");
         let stuck = RestartBudget { used: 2, limit: 3 };
         let paused = AttemptFacts { stuck, ..facts(Exit::Code(code), Some(Paused)) };
         check(&paused, "Paused Requeue");

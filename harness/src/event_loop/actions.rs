@@ -123,6 +123,7 @@ impl EventLoop<'_> {
             Some(
                 StopCause::Unknown
                 | StopCause::Superseded
+                | StopCause::FolderRemoved
                 | StopCause::Hung
                 | StopCause::ProgramRequestedRequeue,
             )

@@ -1,10 +1,15 @@
-//! What the disk is asked while the program runs, by a thread: whether a later attempt has taken over, and what a person
-//! wants of this one.
+//! What the disk is asked while the program runs, by a thread: whether a later attempt has taken over, what a person wants
+//! of this one, and whether the trial's folder was removed.
 
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nemo_core::rundir::TrialDir;
+use nix::libc;
 
 use super::EventLoop;
 use crate::job::trial;
@@ -24,6 +29,31 @@ pub(super) struct DiskLook {
     request: FileRequest,
     /// How many requests the experiment's folder holds, if it was read.
     n_requests: Option<usize>,
+    is_there: bool,
+}
+
+/// The trial's folder, held open: one that was moved, or whose disk is away, is not taken for a removed one.
+#[derive(Clone, Debug)]
+pub(super) struct HeldFolder(Option<Arc<File>>);
+
+impl HeldFolder {
+    pub(super) fn open(path: &Path) -> Self {
+        let counts = |folder: &File| folder.metadata().is_ok_and(|own| own.nlink() > 0);
+        Self(File::open(path).ok().filter(counts).map(Arc::new))
+    }
+
+    /// Whether it is there, as far as is known. Some file systems count no links of folders: of those it is not known.
+    fn is_there(&self, path: &Path) -> bool {
+        let Some(folder) = &self.0 else { return true };
+        match folder.metadata() {
+            Ok(own) => own.nlink() > 0,
+            // A server that was restarted may not know it by this handle, but still has it.
+            Err(error) if error.raw_os_error() == Some(libc::ESTALE) => {
+                !matches!(fs::metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound)
+            }
+            Err(_) => true,
+        }
+    }
 }
 
 /// A person's request, left as a file in the trial's folder or, to cancel, in the experiment's.
@@ -90,6 +120,9 @@ impl EventLoop<'_> {
             if matches!(look.is_newest, Ok(false)) {
                 return Some(AttemptEvent::Superseded);
             }
+            if self.gone_folder.look(now, look.is_there) {
+                return Some(AttemptEvent::FolderRemoved);
+            }
             // A stop whose cause is known may be that the trial is cancelled.
             let stop = self.supervisor.stop();
             return look
@@ -108,18 +141,40 @@ impl EventLoop<'_> {
 
     fn ask_disk(&self) -> PendingAnswer<DiskLook> {
         let (lease, dir) = (self.lease.clone(), self.harness.trial.dir.clone());
-        let is_stopping = self.supervisor.stop().is_some();
+        let (folder, is_stopping) = (self.folder.clone(), self.supervisor.stop().is_some());
         let cancel = self.harness.context.slurm.is_some();
         let cancel = cancel.then(|| cancel::newly_requested(self.harness, self.n_requests));
         self.disk_queue.ask(move || {
-            let is_newest = lease.is_newest();
+            let (is_newest, is_there) = (lease.is_newest(), folder.is_there(dir.path()));
             if is_stopping || matches!(is_newest, Ok(false)) {
-                return DiskLook { is_newest, request: FileRequest::Nothing, n_requests: None };
+                let request = FileRequest::Nothing;
+                return DiskLook { is_newest, request, n_requests: None, is_there };
             }
             // Slurm may be away: then nobody else tells that the trial is cancelled.
             let (is_cancelled, n_requests) = cancel.map_or((false, None), |ask| ask());
             let request = if is_cancelled { FileRequest::Cancel } else { FileRequest::take(&dir) };
-            DiskLook { is_newest, request, n_requests }
+            DiskLook { is_newest, request, n_requests, is_there }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_was_moved_is_there_and_one_that_was_removed_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, moved) = (folder.path().join("0"), folder.path().join("1"));
+        assert!(HeldFolder::open(&path).is_there(&path), "never seen: nothing is known of it");
+        fs::create_dir(&path).unwrap();
+        let held = HeldFolder::open(&path);
+        fs::rename(&path, &moved).unwrap();
+        assert!(held.is_there(&path));
+        fs::remove_dir(&moved).unwrap();
+        assert!(!held.is_there(&path));
+        // A program may make it anew where it saves.
+        fs::create_dir(&path).unwrap();
+        assert!(!held.is_there(&path));
     }
 }

@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use nemo_core::gone_folder::GoneFolder;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
@@ -32,7 +33,7 @@ use crate::program::usage;
 use crate::rank::failed_rank::FailedRank;
 use crate::supervise::{Action, AttemptEvent, StopCause, Supervisor};
 pub(crate) use checkpointer::Checkpointer;
-use disk::{DiskLook, FileRequest, LOOK_EVERY};
+use disk::{DiskLook, FileRequest, HeldFolder, LOOK_EVERY};
 
 /// How much later Slurm's TERM may reach this process than another process of the job.
 const UNTIL_TERM: Duration = Duration::from_secs(3);
@@ -76,6 +77,8 @@ pub(crate) struct EventLoop<'a> {
     disk_look: Option<PendingAnswer<DiskLook>>,
     /// How many requests the experiment's folder held at the last look: they are read again only if there are others.
     n_requests: usize,
+    folder: HeldFolder,
+    gone_folder: GoneFolder<Time>,
     /// The request by file at the last USR1, once the disk answers.
     file_request: Option<PendingAnswer<FileRequest>>,
     /// The save interval computed from the record.
@@ -107,6 +110,7 @@ impl<'a> EventLoop<'a> {
         let StartedAttempt { supervisor, program, saver, monitor, lease, log, journal, .. } = parts;
         let StartedAttempt { committed_steps, disk_queue, checkpointer, .. } = parts;
         let disk_look_at = harness.clock.now() + LOOK_EVERY;
+        let folder = HeldFolder::open(harness.trial.dir.path());
         Self {
             harness,
             supervisor,
@@ -118,6 +122,8 @@ impl<'a> EventLoop<'a> {
             disk_look_at,
             disk_look: None,
             n_requests: 0,
+            folder,
+            gone_folder: GoneFolder::default(),
             file_request: None,
             interval: None,
             disk_queue,

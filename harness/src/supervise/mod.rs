@@ -39,6 +39,8 @@ pub(crate) enum AttemptEvent {
     Cancel,
     /// A later attempt has taken over.
     Superseded,
+    /// The trial's folder was removed.
+    FolderRemoved,
     /// The program gave no sign of life for too long.
     Hung,
     /// The program has saved and asked to be requeued.
@@ -70,6 +72,8 @@ pub(crate) enum StopCause {
     Requeued,
     /// A later attempt has taken over.
     Superseded,
+    /// The trial's folder was removed.
+    FolderRemoved,
     /// The program hangs.
     Hung,
     /// The program asked for a requeue.
@@ -87,9 +91,12 @@ impl StopCause {
             | Self::TimeLimit
             | Self::ProgramRequestedRequeue
             | Self::Paused => true,
-            Self::Deadline | Self::Cancelled | Self::Requeued | Self::Superseded | Self::Hung => {
-                false
-            }
+            Self::Deadline
+            | Self::Cancelled
+            | Self::Requeued
+            | Self::Superseded
+            | Self::FolderRemoved
+            | Self::Hung => false,
         }
     }
 
@@ -103,7 +110,8 @@ impl StopCause {
             | Self::Cancelled
             | Self::Requeued
             | Self::Superseded
-            | Self::Paused => false,
+            | Self::Paused
+            | Self::FolderRemoved => false,
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Stories: events at seconds, and the actions that they lead to.
 
 use super::AttemptEvent::{
-    Cancel, Exited, Hung, Pause, Preempt, ProgramRequestedRequeue, SaveRequested, Settled,
-    SlurmAnswered, Superseded, Term, Tick, Usr1,
+    Cancel, Exited, FolderRemoved, Hung, Pause, Preempt, ProgramRequestedRequeue, SaveRequested,
+    Settled, SlurmAnswered, Superseded, Term, Tick, Usr1,
 };
 use super::*;
 
@@ -397,6 +397,20 @@ fn a_superseded_attempt_leaves() {
         "5:Terminate 7:Kill 7:QuerySlurm 8:Settle 8:Decide",
     );
     assert_eq!(over.stop(), Some(StopCause::Superseded));
+}
+
+#[test]
+fn an_attempt_whose_folder_is_removed_ends_whatever_else_stops_it() {
+    let story = [
+        (5, FolderRemoved),
+        (6, Term),
+        (6, job(Some(StopCause::Preempted), 90)),
+        (8, Tick),
+        (8, EXIT),
+        (8, Settled),
+    ];
+    let over = check(slurm(), &story, "5:Terminate 6:QuerySlurm 8:Kill 8:Settle 8:Decide");
+    assert_eq!(over.stop(), Some(StopCause::FolderRemoved));
 }
 
 #[test]

@@ -3,7 +3,6 @@
 //! A runner of its own carries the experiment out, so that `submit` returns and its terminal may close.
 
 mod children;
-mod gone_folder;
 mod gpu_slots;
 mod log;
 mod runner;

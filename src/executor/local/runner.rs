@@ -11,6 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nemo_core::gone_folder::GoneFolder;
 use nemo_core::lines;
 use nemo_core::rundir::runner::RunnerRecord;
 use nemo_core::rundir::{AttemptRecord, TrialDir, requests};
@@ -19,7 +20,6 @@ use nix::sys::signal::Signal;
 use self::elsewhere::Elsewhere;
 pub use self::elsewhere::OtherTasks;
 use super::children::{Children, ExitedHarness};
-use super::gone_folder::GoneFolder;
 use super::gpu_slots::GpuSlots;
 use super::log::RunnerLog;
 use super::schedule::{self, LocalPhase, LocalTask, TrialRef};
@@ -76,7 +76,7 @@ struct Runner<'a> {
     /// What was said last of a harness that could not be started.
     complaint: String,
     gpus: GpuSlots,
-    gone_folder: GoneFolder,
+    gone_folder: GoneFolder<Instant>,
     /// The tasks that another executor runs, if there are any.
     elsewhere: Option<Elsewhere<'a>>,
 }

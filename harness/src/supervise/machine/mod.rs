@@ -53,8 +53,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(10);
 const LIMIT_SLACK: Duration = Duration::from_secs(10);
 /// How long a program that asked for a requeue may take to end by itself.
 const REQUEUE_GRACE: Duration = Duration::from_secs(3);
-/// How long a superseded program may take to end by itself.
-const SUPERSEDED_GRACE: Duration = Duration::from_secs(3);
+/// How long a program whose saves don't count any more may take to end by itself.
+const UNSAVED_GRACE: Duration = Duration::from_secs(3);
 
 /// The state of one attempt.
 #[derive(Clone, Debug)]
@@ -175,7 +175,12 @@ impl Supervisor {
                 };
                 self.is_saved |= is_asked && at >= self.requested_at;
             }
-            AttemptEvent::Superseded => self.superseded(now, &mut actions),
+            AttemptEvent::Superseded => {
+                self.end_unsaved(StopCause::Superseded, now, &mut actions);
+            }
+            AttemptEvent::FolderRemoved => {
+                self.end_unsaved(StopCause::FolderRemoved, now, &mut actions);
+            }
             AttemptEvent::Hung => self.end_soon(StopCause::Hung, now, now),
             AttemptEvent::ProgramRequestedRequeue => {
                 self.end_soon(StopCause::ProgramRequestedRequeue, now + REQUEUE_GRACE, now);
@@ -252,7 +257,7 @@ impl Supervisor {
         let new = Stop { cause, since: now, deadline, is_by_hand: false };
         let stop = self.stop.get_or_insert(new);
         stop.deadline = stop.deadline.into_iter().chain(deadline).min();
-        let stays = stop.cause == StopCause::Superseded
+        let stays = matches!(stop.cause, StopCause::Superseded | StopCause::FolderRemoved)
             || cause == StopCause::Unknown
             || (stop.is_by_hand && cause.goes_on() && cause != StopCause::Paused);
         if !stays {
@@ -371,8 +376,9 @@ impl Supervisor {
         !(is_of_slurm && is_near)
     }
 
-    fn superseded(&mut self, now: Time, actions: &mut Vec<Action>) {
-        self.begin_stop(StopCause::Superseded, Some(now + SUPERSEDED_GRACE), now);
+    /// Ends the program at once: what it would save can't be committed.
+    fn end_unsaved(&mut self, cause: StopCause, now: Time, actions: &mut Vec<Action>) {
+        self.begin_stop(cause, Some(now + UNSAVED_GRACE), now);
         if self.phase == AttemptPhase::Running {
             self.terminate(now, actions);
         }

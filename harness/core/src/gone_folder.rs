@@ -1,6 +1,7 @@
-//! Whether the experiment's folder was removed, or is only out of sight: a shared disk may hide it for a moment. Pure.
+//! Whether a folder was removed, or is only out of sight: a shared disk may hide it for a moment. Pure.
 
-use std::time::{Duration, Instant};
+use std::ops::Add;
+use std::time::Duration;
 
 /// So many looks in a row must miss it.
 const LOOKS: u32 = 5;
@@ -8,15 +9,22 @@ const LOOKS: u32 = 5;
 const BETWEEN: Duration = Duration::from_millis(7500);
 
 /// The looks in a row that missed the folder.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct GoneFolder {
+#[derive(Clone, Copy, Debug)]
+pub struct GoneFolder<T> {
     looks: u32,
-    last: Option<Instant>,
+    last: Option<T>,
 }
 
-impl GoneFolder {
+impl<T> Default for GoneFolder<T> {
+    fn default() -> Self {
+        Self { looks: 0, last: None }
+    }
+}
+
+impl<T: Copy + PartialOrd + Add<Duration, Output = T>> GoneFolder<T> {
     /// After one more look. True once the folder is taken for removed.
-    pub(super) fn look(&mut self, now: Instant, is_there: bool) -> bool {
+    #[must_use]
+    pub fn look(&mut self, now: T, is_there: bool) -> bool {
         if is_there {
             *self = Self::default();
         } else if self.last.is_none_or(|last| now >= last + BETWEEN) {
@@ -31,10 +39,8 @@ mod tests {
     use super::*;
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "an `Instant` has no other beginning")]
     fn it_is_gone_once_it_was_missed_for_half_a_minute() {
-        let began = Instant::now();
-        let at = |seconds: u64| began + Duration::from_secs(seconds);
+        let at = Duration::from_secs;
         let mut folder = GoneFolder::default();
         let gone: Vec<u64> = (0..40).filter(|second| folder.look(at(*second), false)).collect();
         assert_eq!(gone.first(), Some(&32), "however often it is looked for");
