@@ -167,7 +167,8 @@ impl ControlReport<'_> {
         if action == PREEMPT {
             return self.hinted_for_preempt(error, troubles);
         }
-        error.hinted(format!("`nemo-slurm {action} {target}` does the rest; nothing is done twice"))
+        let again = format!("nemo-slurm {action} {target}");
+        error.hinted(format!("`{again}` does the rest; nothing is done twice"))
     }
 
     /// What to type after a `preempt`. Those that were asked run again by then, and would be asked again.
