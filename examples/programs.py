@@ -1,5 +1,6 @@
 """Runs recipes by nemo-slurm, once undisturbed and once with a kill, a preemption and time limits: see scripts/programs."""
 
+import contextlib
 import os
 import re
 import signal
@@ -50,16 +51,29 @@ def progress(trial):
 
 
 def disturb(trial, total, faults, is_over):
+    """Each fault comes until an attempt has ended by it: the end of a segment may come first."""
     for part, kind in faults:
-        while not is_over():
+        cause = "preempted" if kind == "preempt" else "failed"
+        has_come = False
+        while not has_come and not is_over():
             starts, ends = runs.events(trial, "start"), runs.events(trial, "end")
             if progress(trial) >= part * total and len(starts) > len(ends):
-                strike(kind, starts[-1]["pid"])
-                attempt = starts[-1]["attempt"]
-                while not is_over() and all(end["attempt"] < attempt for end in runs.events(trial, "end")):
-                    time.sleep(0.02)
-                break
+                with contextlib.suppress(ProcessLookupError):
+                    strike(kind, starts[-1]["pid"])
+                has_come = end_of(trial, starts[-1]["attempt"], is_over) == cause
             time.sleep(0.02)
+
+
+def end_of(trial, attempt, is_over):
+    """The cause of its end, once it has one."""
+    while True:
+        over = is_over()
+        for end in runs.events(trial, "end"):
+            if end["attempt"] == attempt:
+                return end["cause"]
+        if over:
+            return None
+        time.sleep(0.02)
 
 
 def segment(trial):
