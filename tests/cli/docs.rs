@@ -187,7 +187,11 @@ fn the_tests_that_pages_name_exist() {
 fn links_lead_somewhere() {
     for page in pages() {
         let folder = root().join(&page);
+        // What looks like a link within `…` is none.
         let text = read(&page);
+        let text: Vec<String> =
+            text.lines().map(|line| line.split('`').step_by(2).collect()).collect();
+        let text = text.join("\n");
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
             if file.starts_with("http") {
