@@ -94,7 +94,7 @@ pub(super) fn elide(text: &str, width: usize) -> String {
 /// A word that is to have at most `width` characters: a name loses its middle, a number never, for half of one is another
 /// number. It comes on a line of its own, or broken, where there is no room for it.
 pub(super) fn shorten(word: &str, width: usize) -> String {
-    let (name, value) = word.split_once('=').map_or(("", word), |(name, value)| (name, value));
+    let (name, value) = word.split_once('=').unwrap_or(("", word));
     if length(word) <= width || !is_number(value) {
         return elide(word, width);
     }

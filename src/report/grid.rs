@@ -219,7 +219,8 @@ impl Column {
                     item.text.split_whitespace().map(|word| shorten(word, width)).collect();
                 wrap(&words.join(" "), width, 0)
             }
-            _ => vec![elide(&item.text, width)],
+            _ if length(&item.text) > width => wrap(&shorten(&item.text, width), width, 0),
+            _ => vec![item.text.clone()],
         };
         let colour = item.colour.filter(|_| in_colour);
         lines.into_iter().map(|line| (line, colour)).collect()
@@ -348,6 +349,14 @@ mod tests {
         assert_eq!(lines(false), ["STATE   WHY", "failed  a", "        code"]);
         let coloured = ["STATE   WHY", "\x1b[91mfailed\x1b[39m  a", "        code"];
         assert_eq!(lines(true), coloured);
+    }
+
+    #[test]
+    fn no_number_of_a_column_that_stays_whole_is_cut() {
+        let mut grid = Grid::new(&[("name", ColumnFit::Whole), ("value", ColumnFit::Whole)]);
+        grid.row(["validation_loss", "-1.234e-10"].map(TextCell::from));
+        let lines = grid.lines(&Page { now: 0.0, width: Some(18), colour: false });
+        assert_eq!(lines, ["NAME      VALUE", "vali…oss  -1.234e-", "          10"]);
     }
 
     #[test]
