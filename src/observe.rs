@@ -201,21 +201,21 @@ pub fn sources<'a>(
         Depth::All => (all_files(stored), Vec::new()),
         Depth::Open => (files_but(stored, &was_final), Vec::new()),
     };
-    let (mut queue, mut accounts, files, params);
+    let (mut queue, files, params);
     if looked_over {
         // Everything was over at the last look: its cost must not grow with what has not changed.
         let (read, given) = read_files();
         (files, params) = (read?, given);
-        (queue, accounts) = (QueryResult::NotAsked, QueryResult::NotAsked);
-        if !every_trial(stored, |task, trial| {
-            tells_all(files.get(task).and_then(|task| task.get(&trial)))
-        }) {
-            (queue, accounts) = source.of(stored, &|| ());
+        queue = QueryResult::NotAsked;
+        let is_told = |task: &str, trial: u32| {
+            files.get(task).and_then(|task| task.get(&trial)).is_none_or(status::tells_all)
+        };
+        if !every_trial(stored, is_told) {
+            queue = source.queue(stored, &|| ());
         }
     } else {
         let read;
-        ((queue, accounts), (read, params)) =
-            join_waiting(|waits| source.of(stored, waits), read_files);
+        (queue, (read, params)) = join_waiting(|waits| source.queue(stored, waits), read_files);
         files = read?;
     }
     let n_folders: usize = files.values().map(BTreeMap::len).sum();
@@ -223,7 +223,7 @@ pub fn sources<'a>(
     debug!("trials: {n_folders} folders in `{}`; Slurm was {was}", stored.dir.0.display());
     let requests::Requests { whole: requests, damaged: damaged_requests } =
         requests::read_all(&stored.dir).named("read", &stored.dir.requests())?;
-    Ok(StatusInputs {
+    let mut inputs = StatusInputs {
         submitting: is_submitting(&stored.dir, &stored.journal),
         files,
         params,
@@ -235,22 +235,17 @@ pub fn sources<'a>(
         asked,
         stored,
         queue,
-        accounts,
-    })
+        accounts: QueryResult::NotAsked,
+    };
+    // On a large site this is the slowest question.
+    inputs.accounts = source.accounts(stored, || status::needs_accounts(&inputs));
+    Ok(inputs)
 }
 
 fn every_trial(stored: &Stored, holds: impl Fn(&str, u32) -> bool) -> bool {
     let of_task =
         |task: &Task| journal::trials(&stored.journal, task).iter().all(|it| holds(&task.name, it));
     stored.experiment.tasks.iter().all(of_task)
-}
-
-/// Whether the folder of a trial that is over needs no word of Slurm's: it never ran, or wrote down every end.
-fn tells_all(files: Option<&TrialFiles>) -> bool {
-    let Some(files) = files else { return true };
-    let starts = files.attempts.iter().filter(|record| matches!(record, AttemptRecord::Start(_)));
-    let ends = files.attempts.iter().filter(|record| matches!(record, AttemptRecord::End(_)));
-    starts.count() == ends.count() && status::final_state(files).is_some()
 }
 
 /// The folders of all trials, by task.

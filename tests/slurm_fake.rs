@@ -52,7 +52,7 @@ const JOB: JobId = JobId(7);
 
 /// A `squeue` that shows these arrays, all of them of the names that were asked for.
 fn queued(arrays: &[u32]) -> String {
-    let row = |id| format!(r"printf '{id}_[0-9]\037PENDING\037100\037None\037\n';");
+    let row = |id| format!(r"printf '{id}_[0-9]\037PENDING\037100\0370\037None\037\n';");
     arrays.iter().map(row).collect()
 }
 

@@ -49,6 +49,16 @@ rust_component() {
   rustup component add "$1" >&2
 }
 
+# one_at_a_time COMMAND…: in this shell, while no other process of this clone does so. What two scripts install they install once.
+one_at_a_time() {
+  local lock
+  mkdir -p "${CARGO_TARGET_DIR:-target}"
+  exec {lock}>"${CARGO_TARGET_DIR:-target}/setup.lock"
+  flock "$lock"
+  "$@"
+  exec {lock}>&-
+}
+
 # The folder of the release binaries: builds name their target (see .cargo/config.toml).
 release_dir() { echo "${CARGO_TARGET_DIR:-target}/$(rustc -vV | sed -n 's/^host: //p')/release"; }
 
@@ -56,7 +66,8 @@ release_dir() { echo "${CARGO_TARGET_DIR:-target}/$(rustc -vV | sed -n 's/^host:
 need_torch() { /usr/bin/python3 -c 'import torch, sklearn' 2>/dev/null || apt python3-torch python3-sklearn; }
 
 # A virtual environment with the example's packages in .venv, first in PATH. Nothing outside it is touched.
-need_python() {
+need_python() { one_at_a_time install_python; }
+install_python() {
   command -v python3 >/dev/null || apt python3 python3-venv
   local wanted=examples/digits/requirements.txt stamp=.venv/.nemo-requirements
   if ! cmp -s "$wanted" "$stamp" || ! .venv/bin/python3 -c '' 2>/dev/null; then
@@ -73,7 +84,8 @@ need_python() {
 
 # pip_packages NAME FILE: what a requirements.txt lists, in a virtual environment of the system's Python below target/, first
 # in PATH.
-pip_packages() {
+pip_packages() { one_at_a_time install_pip_packages "$@"; }
+install_pip_packages() {
   local name=$1 wanted=$2 folder
   folder=$(realpath -m "${CARGO_TARGET_DIR:-target}/programs/$name")
   if ! cmp -s "$wanted" "$folder/requirements.txt"; then
@@ -98,7 +110,8 @@ test_python() {
 }
 
 # MYPY is the type checker, in a virtual environment below target/.
-need_mypy() {
+need_mypy() { one_at_a_time install_mypy; }
+install_mypy() {
   local folder=${CARGO_TARGET_DIR:-target}/mypy
   MYPY=$folder/bin/mypy
   if ! "$MYPY" --version >/dev/null 2>&1; then
@@ -112,7 +125,8 @@ need_mypy() {
 }
 
 # NEMO_TEST_TRACKERS is a Python with trackers of experiments, and uv beside it, in a virtual environment below target/.
-need_trackers() {
+need_trackers() { one_at_a_time install_trackers; }
+install_trackers() {
   local folder
   folder=$(realpath -m "${CARGO_TARGET_DIR:-target}/trackers")
   NEMO_TEST_TRACKERS=$folder/bin/python3
@@ -135,7 +149,8 @@ need_modules() {
 
 # PyTorch of the system, and the trainers of the examples in a virtual environment below target/, first in PATH.
 # (PyPI's PyTorch has 5 GB with what it needs for GPUs; Debian's has 0.2 GB.)
-need_trainers() {
+need_trainers() { one_at_a_time install_trainers; }
+install_trainers() {
   local folder python=/usr/bin/python3 wanted=examples/requirements.txt
   folder=$(realpath -m "${CARGO_TARGET_DIR:-target}/trainers")
   "$python" -c 'import torch, ensurepip, venv' 2>/dev/null || apt python3-torch python3-venv

@@ -310,8 +310,8 @@ mod tests {
     #[test]
     fn slurm_is_asked_for_starts_of_what_waits_alone() {
         let rows = queue::parse(
-            b"7_[3-9]\x1fPENDING\x1f1700000000\x1fResources\x1f\n7_1\x1fRUNNING\x1f1700000000\x1fNone\x1f\n\
-            8_0\x1fCOMPLETED\x1f1700000000\x1fNone\x1f\n9\x1fPENDING\x1f1700000000\x1fPriority\x1f\n",
+            b"7_[3-9]\x1fPENDING\x1f1700000000\x1f0\x1fResources\x1f\n7_1\x1fRUNNING\x1f1700000000\x1f0\x1fNone\x1f\n\
+            8_0\x1fCOMPLETED\x1f1700000000\x1f0\x1fNone\x1f\n9\x1fPENDING\x1f1700000000\x1f0\x1fPriority\x1f\n",
         );
         assert_eq!(rows.rows.len(), 4, "{:?}", rows.unread);
         assert_eq!(waiting_jobs(&rows.rows), [JobId(7), JobId(9)]);

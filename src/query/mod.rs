@@ -18,9 +18,6 @@ use crate::summary::Summary;
 pub use cache::QueryCache;
 use cache::{CachedOutput, QueryFailure, QueryProgram};
 
-/// Both answers.
-pub type QueueAndAccounts = (QueryResult<QueueRow>, QueryResult<AccountRow>);
-
 /// Where an answer comes from.
 #[derive(Clone, Copy, Debug)]
 pub enum SlurmSource<'a> {
@@ -42,26 +39,50 @@ impl SlurmSource<'_> {
         }
     }
 
-    /// What it says of the jobs of one experiment. `waits` is called when both programs run.
-    pub fn of(self, stored: &Stored, waits: &dyn Fn()) -> QueueAndAccounts {
+    /// What `squeue` says of the jobs of one experiment. `waits` is called when it runs.
+    pub fn queue(self, stored: &Stored, waits: &dyn Fn()) -> QueryResult<QueueRow> {
         let jobs = named(&stored.journal);
         match self {
-            _ if jobs.is_empty() => (QueryResult::NotAsked, QueryResult::NotAsked),
+            _ if jobs.is_empty() => QueryResult::NotAsked,
             Self::Slurm(client) => {
-                let client = &client.on_cluster(stored.experiment.cluster());
-                let wanted = JobsToQuery { jobs, open: 0, created: stored.id.made_at() };
-                ask_both(client, &wanted, waits)
+                let client = client.on_cluster(stored.experiment.cluster());
+                let jobs: Vec<&NamedJob> = jobs.iter().collect();
+                let asked = async {
+                    let (text, ()) = tokio::join!(queue_text(&client, &jobs), async { waits() });
+                    text
+                };
+                answer(block_on("squeue", asked).map(|text| queue::parse(&text)))
             }
-            Self::Asked(answers) => answers.of(&jobs),
+            Self::Asked(answers) => answers.queue_of(&jobs),
+            Self::Nobody => not_asked(),
+        }
+    }
+
+    /// What `sacct` says of them. Slurm is asked only where that is needed.
+    pub fn accounts(
+        self,
+        stored: &Stored,
+        is_needed: impl FnOnce() -> bool,
+    ) -> QueryResult<AccountRow> {
+        let jobs = named(&stored.journal);
+        match self {
+            _ if jobs.is_empty() => QueryResult::NotAsked,
+            Self::Slurm(client) if is_needed() => {
+                let client = client.on_cluster(stored.experiment.cluster());
+                let jobs: Vec<&NamedJob> = jobs.iter().collect();
+                let text = sacct(&client, &jobs, stored.id.made_at());
+                answer(text.map(|text| account::parse(&text)))
+            }
+            Self::Slurm(_) => QueryResult::NotAsked,
+            Self::Asked(answers) => answers.accounts_of(&jobs),
             Self::Nobody => not_asked(),
         }
     }
 }
 
 /// Nothing follows from what was not asked.
-fn not_asked() -> QueueAndAccounts {
-    let why = || "was not asked".to_owned();
-    (QueryResult::Failed(why()), QueryResult::Failed(why()))
+fn not_asked<T>() -> QueryResult<T> {
+    QueryResult::Failed("was not asked".to_owned())
 }
 
 /// The arrays that Slurm took, with their names.
@@ -69,31 +90,6 @@ fn not_asked() -> QueueAndAccounts {
 pub fn named(journal: &[Event]) -> Vec<NamedJob> {
     let submitted = journal::submitted(journal).into_iter();
     submitted.map(|(name, slurm_job)| NamedJob { slurm_job, name }).collect()
-}
-
-/// Asks `squeue` and `sacct` side by side.
-fn ask_both(client: &Client, wanted: &JobsToQuery, waits: &dyn Fn()) -> QueueAndAccounts {
-    let jobs: Vec<&NamedJob> = wanted.jobs.iter().collect();
-    let both = async {
-        // They are begun in this order. `sacct` takes longer.
-        let accounts = accounts_text(client, &jobs, wanted.created);
-        let (accounts, queue, ()) =
-            tokio::join!(accounts, queue_text(client, &jobs), async { waits() });
-        Ok((queue, accounts))
-    };
-    let (queue, accounts) = match block_on("squeue", both) {
-        Ok(both) => both,
-        Err(error) => {
-            return (
-                QueryResult::Failed(error.to_string()),
-                QueryResult::Failed(error.to_string()),
-            );
-        }
-    };
-    (
-        answer(queue.map(|text| queue::parse(&text))),
-        answer(accounts.map(|text| account::parse(&text))),
-    )
 }
 
 /// Seconds by which this machine's clock and Slurm's may differ.
@@ -332,19 +328,22 @@ impl SlurmAnswers {
         self.asked
     }
 
-    fn of(&self, jobs: &[NamedJob]) -> QueueAndAccounts {
-        let own: Option<Vec<&RowIndices>> =
-            jobs.iter().map(|job| self.places.get(&job.slurm_job)).collect();
-        let Some(own) = own else {
-            // That a job has no row says nothing where it was not asked for.
-            return not_asked();
-        };
-        let queue = own.iter().flat_map(|places| places.queue.iter().copied());
-        let in_accounts = own.iter().any(|places| places.in_accounts);
-        let accounts = own.iter().flat_map(|places| places.accounts.iter().copied());
-        let accounts =
-            if in_accounts { self.accounts.part(accounts) } else { QueryResult::NotAsked };
-        (self.queue.part(queue), accounts)
+    fn queue_of(&self, jobs: &[NamedJob]) -> QueryResult<QueueRow> {
+        let Some(own) = self.places_of(jobs) else { return not_asked() };
+        self.queue.part(own.iter().flat_map(|places| places.queue.iter().copied()))
+    }
+
+    fn accounts_of(&self, jobs: &[NamedJob]) -> QueryResult<AccountRow> {
+        let Some(own) = self.places_of(jobs) else { return not_asked() };
+        if !own.iter().any(|places| places.in_accounts) {
+            return QueryResult::NotAsked;
+        }
+        self.accounts.part(own.iter().flat_map(|places| places.accounts.iter().copied()))
+    }
+
+    /// None where one of the jobs was not asked for: that it has no row says nothing then.
+    fn places_of(&self, jobs: &[NamedJob]) -> Option<Vec<&RowIndices>> {
+        jobs.iter().map(|job| self.places.get(&job.slurm_job)).collect()
     }
 }
 

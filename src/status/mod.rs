@@ -9,6 +9,7 @@ mod local;
 mod model;
 mod params;
 mod pending_reason;
+mod questions;
 mod reported;
 mod runs;
 #[cfg(test)]
@@ -46,6 +47,7 @@ pub use model::{
 };
 pub use nemo_core::rundir::{Request, RequestedAction};
 pub use params::{TaskParams, set_params};
+pub use questions::{needs_accounts, tells_all};
 #[cfg(test)]
 pub(crate) use samples::{sample_attempt, sample_status, sample_task, sample_trial};
 pub use summary::{best_trial, meant, recount, state_of};

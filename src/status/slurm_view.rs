@@ -12,6 +12,8 @@ use super::StatusInputs;
 pub(super) struct SlurmRows<'a> {
     /// Its array and its index there, once submitted.
     pub(super) job: Option<(JobId, u32)>,
+    /// Whether it was submitted more than once.
+    pub(super) has_earlier_jobs: bool,
     /// Its job is no array.
     pub(super) is_single: bool,
     /// What `squeue` shows now.
@@ -62,6 +64,7 @@ pub(super) fn of_task<'a>(task: &Task, sources: &'a StatusInputs<'_>) -> Vec<(u3
             |trial| retries.get(&trial).is_some_and(|retry| generation < retry.generation);
         for trial in array.trials.iter().filter(|trial| !is_before_retry(*trial)) {
             if let Some(seen) = seen.get_mut(trial as usize) {
+                seen.has_earlier_jobs = seen.job.is_some();
                 seen.job = Some((array.job, trial.saturating_sub(array.offset)));
                 seen.is_single = array.is_single;
             }

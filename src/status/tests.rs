@@ -4,6 +4,7 @@ mod forgotten;
 mod local_runner;
 mod odd_answers;
 mod parents;
+mod questions;
 mod runs;
 mod silence;
 mod waiting;
@@ -73,13 +74,18 @@ fn sources(stored: &Stored) -> StatusInputs<'_> {
     }
 }
 
-/// Rows of `squeue`: `id|state|reason`, as it prints them for us.
+/// Rows of `squeue`: `id|state|reason` and, where it was put back into the queue, `|times`, as it prints them for us.
 fn queue_rows(rows: &str) -> QueryResult<QueueRow> {
     let delimiter = char::from(queue::DELIMITER).to_string();
     let mut text = String::new();
     for row in rows.split(' ').filter(|row| !row.is_empty()) {
-        let [id, state, reason]: [&str; 3] = row.split('|').collect::<Vec<_>>().try_into().unwrap();
-        let fields = [id, state, "100", reason];
+        let parts: Vec<&str> = row.split('|').collect();
+        let ([id, state, reason], restarts) = match parts[..] {
+            [id, state, reason] => ([id, state, reason], "0"),
+            [id, state, reason, restarts] => ([id, state, reason], restarts),
+            _ => panic!("{row}"),
+        };
+        let fields = [id, state, "100", restarts, reason];
         text.push_str(&fields.join(&delimiter));
         text.push_str(&delimiter);
         text.push('\n');

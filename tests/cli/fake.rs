@@ -137,13 +137,20 @@ impl FakeSlurm {
         std::fs::read_to_string(self.state(name)).unwrap_or_default()
     }
 
-    /// From now on `squeue` or `sacct` answers with these rows, or as by itself.
+    /// From now on `squeue` or `sacct` answers with these rows, or as by itself. A row of `squeue` with four fields is of a
+    /// job that was never put back into the queue.
     pub(crate) fn answer(&self, program: &str, rows: Option<&[&[&str]]>) {
         let path = self.state(&format!("{program}.rows"));
         let Some(rows) = rows else { return std::fs::remove_file(path).unwrap() };
         let delimiter = char::from(queue::DELIMITER).to_string();
         let field = |field: &&str| format!("{field}{delimiter}");
-        let line = |row: &&[&str]| row.iter().map(field).collect::<String>() + "\n";
+        let line = |row: &&[&str]| match **row {
+            [id, state, submit, reason] => {
+                [id, state, submit, "0", reason].iter().map(field).collect()
+            }
+            ref row => row.iter().map(field).collect::<String>(),
+        };
+        let line = |row: &&[&str]| line(row) + "\n";
         let text: String = rows.iter().map(line).collect();
         std::fs::write(path, text).unwrap();
     }
@@ -172,7 +179,7 @@ impl FakeSlurm {
 /// Answers `--name=…` and `--jobs=…`; every array is pending, but for as many of the first as `forgets` says.
 fn squeue() -> String {
     let delimiter = char::from(queue::DELIMITER);
-    let fields = ["id \"_[0]\"", "\"PENDING\"", "100", "\"Dependency\""];
+    let fields = ["id \"_[0]\"", "\"PENDING\"", "100", "0", "\"Dependency\""];
     assert_eq!(fields.len(), queue::FIELDS.len());
     let row: String = fields.map(|field| format!("printf \"%s{delimiter}\", {field}; ")).concat();
     let program = format!(

@@ -75,7 +75,14 @@ impl TrialLedger {
             _ => return None,
         };
         let reason = "Resources".into();
-        Some(QueueRow { array_job: job, tasks, state, reason, submit: UnixTime::new(100) })
+        Some(QueueRow {
+            array_job: job,
+            tasks,
+            state,
+            reason,
+            submit: UnixTime::new(100),
+            restarts: 0,
+        })
     }
 
     pub(crate) fn in_accounts(&self, stored: &Stored) -> Option<AccountRow> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::number::number;
 pub use super::record::DELIMITER;
 use super::record::{Interner, ParseRow, RecordFields, Rows, all};
 use super::time::{UnixTime, point};
@@ -10,7 +11,7 @@ use crate::slurm::id::{JobId, Tasks};
 use crate::slurm::state::JobState;
 
 /// What `squeue --Format` is asked for: only what something follows from. The field that can hold free text stands last.
-pub const FIELDS: [&str; 4] = ["JobArrayID", "State", "SubmitTime", "Reason"];
+pub const FIELDS: [&str; 5] = ["JobArrayID", "State", "SubmitTime", "RestartCnt", "Reason"];
 
 /// One row of `squeue`: a job, a task, or all the tasks of an array that wait for the same reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct QueueRow {
     pub reason: Arc<str>,
     /// When this attempt was submitted.
     pub submit: Option<UnixTime>,
+    /// How often it was put back into the queue: so many runs of it are over.
+    pub restarts: u32,
 }
 
 impl<'a> ParseRow<'a> for QueueRow {
@@ -35,6 +38,7 @@ impl<'a> ParseRow<'a> for QueueRow {
             tasks,
             state: super::account::state(fields.text()?)?.0,
             submit: fields.read(point)?,
+            restarts: fields.read(number)?,
             reason: names.get(fields.last()?),
         })
     }

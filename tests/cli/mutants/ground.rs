@@ -246,7 +246,7 @@ pub(super) fn queue() -> Vec<u8> {
         let waits = state == "PENDING";
         let reason = if waits { "Dependency" } else { "None" };
         let id = format!("{job}_{index}");
-        let row = [&id, state, "1795900000", reason];
+        let row = [&id, state, "1795900000", "0", reason];
         (!state.is_empty()).then(|| row.map(str::to_owned).to_vec())
     })
 }

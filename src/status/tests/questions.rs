@@ -1,0 +1,91 @@
+//! When `sacct` is asked: only about what neither the queue nor the folders tell.
+
+use super::*;
+
+/// Whether `sacct` is asked, with these rows in the queue and these records of the first trial of `train`.
+#[track_caller]
+fn asks(queue: &str, records: &[AttemptRecord], expected: bool) {
+    let stored = stored();
+    let mut sources = sources(&stored);
+    sources.queue = queue_rows(&format!("7_0|PENDING|Priority 8_[1-2]|PENDING|Priority {queue}"));
+    if !records.is_empty() {
+        let files = TrialFiles { attempts: records.to_vec(), ..TrialFiles::default() };
+        sources.files.insert("train".to_owned(), [(0, files)].into());
+    }
+    assert_eq!(needs_accounts(&sources), expected, "{queue} {records:?}");
+}
+
+fn preempted(attempt: u32) -> [AttemptRecord; 2] {
+    let time = 100.0 * f64::from(attempt + 1);
+    [start(attempt, time), end(attempt, time + 50.0, Cause::Preempted, Next::Requeue)]
+}
+
+#[test]
+fn the_accounts_are_not_asked_about_what_waits_or_runs_for_the_first_time() {
+    asks("8_0|PENDING|Priority", &[], false);
+    asks("8_0|PENDING|Dependency", &[], false);
+    asks("8_0|RUNNING|None", &[], false);
+    asks("8_0|RUNNING|None", &[start(0, 100.0)], false);
+    asks("8_0|COMPLETING|None", &[start(0, 100.0)], false);
+}
+
+#[test]
+fn the_accounts_are_asked_about_runs_that_left_no_word() {
+    asks("8_0|PENDING|BeginTime|1", &[], true);
+    asks("8_0|RUNNING|None|1", &[start(1, 200.0)], true);
+    asks("8_0|PENDING|BeginTime|1", &preempted(0), false);
+    asks("8_0|RUNNING|None|1", &preempted(0), false);
+    asks("8_0|RUNNING|None|2", &preempted(0), true);
+    asks("8_0|RUNNING|None|2", &[preempted(0), preempted(1)].concat(), false);
+    // It was killed, and nobody wrote down how it ended.
+    asks("8_0|PENDING|BeginTime|1", &[start(0, 100.0)], true);
+    // The next attempt only guessed.
+    let guess = AttemptEnd {
+        exit_code: None,
+        signal: None,
+        ..end(0, 150.0, Cause::NodeFailure, Next::Requeue).as_end().unwrap().clone()
+    };
+    asks(
+        "8_0|RUNNING|None|1",
+        &[start(0, 100.0), AttemptRecord::End(guess), start(1, 200.0)],
+        true,
+    );
+}
+
+#[test]
+fn the_accounts_are_asked_about_what_left_the_queue_without_a_word() {
+    asks("", &[], true);
+    asks("8_0|CANCELLED|None", &[], true);
+    asks("", &[start(0, 100.0)], true);
+    asks("", &preempted(0), true);
+    let done = [start(0, 100.0), end(0, 150.0, Cause::Completed, Next::Done)];
+    asks("", &done, false);
+    asks("8_0|COMPLETED|None", &done, false);
+}
+
+#[test]
+fn the_accounts_are_asked_where_the_queue_tells_too_little() {
+    let stored = stored();
+    let mut sources = sources(&stored);
+    sources.queue = QueryResult::Failed("could not be reached".to_owned());
+    assert!(needs_accounts(&sources));
+    let rows = queue_rows("7_0|PENDING|Priority 8_[0-2]|PENDING|Priority").rows().to_vec();
+    sources.queue = QueryResult::Partly(rows.clone(), "1 row can't be read".to_owned());
+    assert!(needs_accounts(&sources));
+    sources.queue = QueryResult::Rows(rows);
+    assert!(!needs_accounts(&sources));
+    sources.queue = QueryResult::NotAsked;
+    assert!(!needs_accounts(&sources));
+}
+
+#[test]
+fn what_is_certain_to_be_over_is_not_asked_about() {
+    let stored = stored();
+    let mut sources = sources(&stored);
+    sources.queue = queue_rows("8_[0-2]|PENDING|Priority");
+    assert!(needs_accounts(&sources));
+    sources.earlier.add("prepare", 0..=0, earlier(State::Cancelled, Certainty::Open));
+    assert!(needs_accounts(&sources));
+    sources.earlier.add("prepare", 0..=0, earlier(State::Cancelled, Certainty::Final));
+    assert!(!needs_accounts(&sources));
+}
