@@ -68,7 +68,7 @@ const LEFT_OUT: [&str; 27] = [
 ];
 
 /// They start the other processes by themselves.
-const LAUNCHERS: [&str; 7] =
+const MPI_LAUNCHERS: [&str; 7] =
     ["horovodrun", "mpiexec", "mpiexec.hydra", "mpirun", "orterun", "prterun", "prun"];
 
 const INSTEAD: &str = "start it by `srun` with `--nodes`, `--ntasks` and `--cpus-per-task` alone; or submit the script as it is: \
@@ -175,7 +175,7 @@ impl Processes {
         let tasks = self.tasks.or(self.tasks_per_node.map(|own| own.saturating_mul(nodes)));
         let tasks = tasks.unwrap_or(1);
         let name = program.words.first().map(|word| base_name(word)).unwrap_or_default();
-        if nodes > 1 || tasks > 1 && LAUNCHERS.contains(&name) {
+        if nodes > 1 || tasks > 1 && MPI_LAUNCHERS.contains(&name) {
             let why = format!(
                 "the script starts `{name}` once for {} on {}, and an experiment starts its program in each task",
                 count(tasks as usize, "task"),

@@ -4,8 +4,6 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use nix::errno::Errno;
-
 use crate::job::trial::with_path;
 
 /// Why an attempt could not start.
@@ -22,26 +20,6 @@ impl StartError {
     pub(crate) fn node(path: &Path, error: &io::Error) -> Self {
         Self::Node(with_path(path, error))
     }
-}
-
-/// Errors of a machine or its disks that may pass.
-const PASSING: [Errno; 11] = [
-    Errno::ETXTBSY,
-    Errno::EAGAIN,
-    Errno::ENOMEM,
-    Errno::EMFILE,
-    Errno::ENFILE,
-    Errno::EIO,
-    Errno::ESTALE,
-    Errno::ETIMEDOUT,
-    Errno::ENOSPC,
-    Errno::EDQUOT,
-    Errno::ENOTCONN,
-];
-
-/// Whether an error depends on the place and time, not on the request.
-pub(crate) fn is_passing(error: &io::Error) -> bool {
-    error.raw_os_error().map(Errno::from_raw).is_some_and(|errno| PASSING.contains(&errno))
 }
 
 impl fmt::Display for StartError {

@@ -14,11 +14,12 @@ use nemo_core::rundir::{
 use nemo_core::{lines, open};
 use serde_json::{Map, Value};
 
-use crate::attempt::start_error::{StartError, is_passing};
+use crate::attempt::start_error::StartError;
 use crate::checkpoint::manifest::{self, CheckpointForm, Manifest, ManifestEntry};
 use crate::checkpoint::resume::step_of;
 use crate::checkpoint::store::join;
 use crate::job::trial::{Trial, with_path};
+use crate::os::patience::may_pass;
 use crate::program::command::plain;
 
 /// The values of placeholders that are read from other tasks, by the name between the braces.
@@ -53,7 +54,7 @@ enum InputError {
 impl InputError {
     fn file(path: &Path, error: &io::Error) -> Self {
         let text = with_path(path, error);
-        if is_passing(error) { Self::Node(text) } else { Self::Missing(text) }
+        if may_pass(error) { Self::Node(text) } else { Self::Missing(text) }
     }
 
     fn about(self, name: &str) -> StartError {

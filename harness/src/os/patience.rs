@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use nix::libc;
+use nix::errno::Errno;
 use nix::sys::signalfd::SignalFd;
 
 use crate::os::clock::{Clock, Time};
@@ -41,10 +41,23 @@ impl Patience<'_> {
     }
 }
 
-/// Whether an error may pass: a full disk, a restarted server, a lost answer.
+/// Errors of a machine or its disks that may pass: a full disk, a restarted server, a lost answer, too little memory.
+const PASSING: [Errno; 12] = [
+    Errno::ETXTBSY,
+    Errno::EAGAIN,
+    Errno::ENOMEM,
+    Errno::EMFILE,
+    Errno::ENFILE,
+    Errno::EIO,
+    Errno::ESTALE,
+    Errno::ETIMEDOUT,
+    Errno::ENOSPC,
+    Errno::EDQUOT,
+    Errno::ENOLCK,
+    Errno::ENOTCONN,
+];
+
+/// Whether an error depends on the place and time, not on the request.
 pub(crate) fn may_pass(error: &io::Error) -> bool {
-    use io::ErrorKind::{QuotaExceeded, StaleNetworkFileHandle, StorageFull, TimedOut};
-    let is_known =
-        matches!(error.kind(), QuotaExceeded | StaleNetworkFileHandle | StorageFull | TimedOut);
-    is_known || matches!(error.raw_os_error(), Some(libc::EIO | libc::ENOLCK | libc::EAGAIN))
+    error.raw_os_error().map(Errno::from_raw).is_some_and(|errno| PASSING.contains(&errno))
 }

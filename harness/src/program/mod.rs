@@ -23,13 +23,14 @@ use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 
-use crate::attempt::start_error::{StartError, is_passing};
+use crate::attempt::start_error::StartError;
 use crate::attempt::verdict::Exit;
 use crate::job::harness::Harness;
 use crate::job::trial::with_path;
 use crate::monitor::watchdog;
 use crate::os::clock::Time;
 use crate::os::log::Log;
+use crate::os::patience::may_pass;
 use crate::program::ask::SaveSignal;
 use crate::program::output::ProgramOutput;
 use crate::program::output_times::OutputClock;
@@ -88,7 +89,7 @@ pub(crate) fn start(
             MultiRankProgram::start(srun::ranks(launch), launch.gpus_per_task, &argv, &env, relay);
         let launched = launched.map_err(|error| {
             let why = format!("`srun` could not be started: {error}");
-            if is_passing(&error) { StartError::Node(why) } else { StartError::Permanent(why) }
+            if may_pass(&error) { StartError::Node(why) } else { StartError::Permanent(why) }
         })?;
         return Ok((RunningProgram::Launched(Box::new(launched)), Vec::new()));
     }

@@ -22,7 +22,8 @@ use nix::unistd::Pid;
 
 use nemo_core::room::until_room;
 
-use crate::attempt::start_error::{StartError, is_passing};
+use crate::attempt::start_error::StartError;
+use crate::os::patience::may_pass;
 use crate::os::proc_fs;
 use crate::program::{guard, steps};
 
@@ -79,7 +80,7 @@ pub(crate) fn start(start: ProcessStart<'_>, path: &std::ffi::OsStr) -> Result<u
                 let path = own.map_or(path, |(_, value)| value);
                 let why = explain(Path::new(program), start.workdir, path, &error);
                 // A disk that is not mounted on this node may be mounted on another.
-                let is_here = is_passing(&error) || !start.workdir.is_dir();
+                let is_here = may_pass(&error) || !start.workdir.is_dir();
                 return Err(if is_here {
                     StartError::Node(why)
                 } else {
