@@ -1,6 +1,6 @@
 //! `--signal` of `sbatch`: which signal Slurm is to send before the end, and how long before. Pure.
 
-use nemo_core::rundir::{is_save_request, save_signal};
+use nemo_core::rundir::save_signal;
 
 use super::JobScript;
 use super::directives::{Directive, directives};
@@ -43,9 +43,9 @@ impl SignalRequest {
         })
     }
 
-    /// Whether the harness hears it: in the batch shell's place.
+    /// Whether it is the harness's own signal, in the batch shell's place.
     fn is_for_harness(&self) -> bool {
-        self.is_for_batch && is_save_request(&self.signal)
+        self.is_for_batch && self.save_signal() == Some("USR1")
     }
 }
 

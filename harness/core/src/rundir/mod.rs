@@ -24,7 +24,7 @@ pub use requests::{Request, RequestedAction};
 pub use task::{
     CheckpointSpec, CommandSpec, Condition, Every, InputSpec, Keep, LaunchSpec, LogAction,
     LogPolicy, MetricSpec, NO_SIGNAL, ParentSpec, PollFrequency, PollSpec, Profile, RestartFrom,
-    RestartSpec, SAVE_SIGNALS, TaskSpec, Tracker, is_save_request, save_signal,
+    RestartSpec, SAVE_SIGNALS, TaskSpec, Tracker, save_signal,
 };
 pub use trials::{Params, TrialLine};
 pub use usage::{GpuUsage, Usage};

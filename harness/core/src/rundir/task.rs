@@ -180,14 +180,6 @@ pub fn save_signal(name: &str) -> Option<&'static str> {
     SAVE_SIGNALS.into_iter().find(|signal| *signal == short)
 }
 
-/// Whether the harness of a job takes this signal for a request to save: its name, with or without `SIG`, or its number.
-#[must_use]
-pub fn is_save_request(signal: &str) -> bool {
-    let name = signal.to_ascii_uppercase();
-    let name = name.strip_prefix("SIG").unwrap_or(&name);
-    matches!(name, "USR1" | "10" | "USR2" | "12" | "HUP" | "1")
-}
-
 /// How the program is asked to save, and how long before the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointSpec {

@@ -1,6 +1,7 @@
 //! What the script of a wrapped job, and the `sbatch` that submitted it, ask of Slurm. Pure.
 
-use nemo_core::rundir::is_save_request;
+/// The signals that the harness takes for a request to save, by name and by number.
+const HEARD: [&str; 6] = ["USR1", "10", "USR2", "12", "HUP", "1"];
 
 /// The options that matter here; none where nobody gave them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,8 +29,9 @@ impl ScriptOptions {
         let Some((flags, rest)) = self.signal.as_deref().and_then(|own| own.split_once(':')) else {
             return false;
         };
-        let signal = rest.split('@').next().unwrap_or_default();
-        flags.contains('B') && is_save_request(signal)
+        let name = rest.split('@').next().unwrap_or_default().to_ascii_uppercase();
+        let name = name.strip_prefix("SIG").unwrap_or(&name);
+        flags.contains('B') && HEARD.contains(&name)
     }
 
     pub(super) fn is_appending(&self) -> bool {
