@@ -22,8 +22,10 @@ use crate::parallel::{join_waiting, map_chunks};
 use crate::process::{Liveness, ProcessId};
 use crate::query::SlurmSource;
 use crate::remembered;
+use crate::slurm::{AccountRow, QueueRow};
 use crate::status::{
-    self, Certainty, QueryResult, RunnerView, StatusInputs, TaskParams, TrialFiles,
+    self, Certainty, QueryResult, RememberedStates, RunnerView, StatusInputs, TaskParams,
+    TrialFiles,
 };
 use crate::store::{Stored, claim};
 
@@ -191,33 +193,9 @@ pub fn sources<'a>(
     depth: Depth<'_>,
 ) -> io::Result<StatusInputs<'a>> {
     let earlier = remembered::read(stored);
-    let was_final = |task: &str, trial: u32| {
-        earlier.get(task, trial).is_some_and(|known| known.certainty == Certainty::Final)
-    };
-    let looked_over = every_trial(stored, was_final);
     let asked = source.asked();
-    let read_files = || match depth {
-        Depth::Shown(scope) => (all_files(stored), params(stored, scope)),
-        Depth::All => (all_files(stored), Vec::new()),
-        Depth::Open => (files_but(stored, &was_final), Vec::new()),
-    };
-    let (mut queue, files, params);
-    if looked_over {
-        // Everything was over at the last look: its cost must not grow with what has not changed.
-        let (read, given) = read_files();
-        (files, params) = (read?, given);
-        queue = QueryResult::NotAsked;
-        let is_told = |task: &str, trial: u32| {
-            files.get(task).and_then(|task| task.get(&trial)).is_none_or(status::tells_all)
-        };
-        if !every_trial(stored, is_told) {
-            queue = source.queue(stored, &|| ());
-        }
-    } else {
-        let read;
-        (queue, (read, params)) = join_waiting(|waits| source.queue(stored, waits), read_files);
-        files = read?;
-    }
+    let (SlurmRows { queue, accounts }, Folders { files, params }) =
+        ask_and_read(stored, source, depth, &earlier)?;
     let n_folders: usize = files.values().map(BTreeMap::len).sum();
     let was = if matches!(queue, QueryResult::NotAsked) { "not asked" } else { "asked" };
     debug!("trials: {n_folders} folders in `{}`; Slurm was {was}", stored.dir.0.display());
@@ -237,9 +215,74 @@ pub fn sources<'a>(
         queue,
         accounts: QueryResult::NotAsked,
     };
-    // On a large site this is the slowest question.
-    inputs.accounts = source.accounts(stored, || status::needs_accounts(&inputs));
+    inputs.accounts = match accounts {
+        Some(accounts) => accounts,
+        None if status::needs_accounts(&inputs) => source.accounts(stored),
+        None => QueryResult::NotAsked,
+    };
     Ok(inputs)
+}
+
+/// What Slurm said; no accounts where nobody asked for them yet.
+struct SlurmRows {
+    queue: QueryResult<QueueRow>,
+    accounts: Option<QueryResult<AccountRow>>,
+}
+
+/// What the folders of trials tell.
+struct Folders {
+    files: BTreeMap<String, BTreeMap<u32, TrialFiles>>,
+    params: Vec<TaskParams>,
+}
+
+/// Asks Slurm while the folders are read.
+fn ask_and_read(
+    stored: &Stored,
+    source: SlurmSource<'_>,
+    depth: Depth<'_>,
+    earlier: &RememberedStates,
+) -> io::Result<(SlurmRows, Folders)> {
+    let was_final = |task: &str, trial: u32| {
+        earlier.get(task, trial).is_some_and(|known| known.certainty == Certainty::Final)
+    };
+    let read = || -> io::Result<Folders> {
+        let (files, params) = match depth {
+            Depth::Shown(scope) => (all_files(stored), params(stored, scope)),
+            Depth::All => (all_files(stored), Vec::new()),
+            Depth::Open => (files_but(stored, &was_final), Vec::new()),
+        };
+        Ok(Folders { files: files?, params })
+    };
+    if !every_trial(stored, was_final) {
+        let (rows, folders) = join_waiting(|waits| ask(stored, source, earlier, waits), read);
+        return Ok((rows, folders?));
+    }
+    // Everything was over at the last look: its cost must not grow with what has not changed.
+    let folders = read()?;
+    let files = |task: &str, trial: u32| folders.files.get(task).and_then(|all| all.get(&trial));
+    let is_over =
+        every_trial(stored, |task, trial| files(task, trial).is_none_or(status::tells_all));
+    let rows = if is_over {
+        SlurmRows { queue: QueryResult::NotAsked, accounts: None }
+    } else {
+        ask(stored, source, earlier, &|| ())
+    };
+    Ok((rows, folders))
+}
+
+/// Asks `squeue`. `sacct` is the slowest question of a large site, and is asked last, if need be. Where it is known to be
+/// needed both are asked at once.
+fn ask(
+    stored: &Stored,
+    source: SlurmSource<'_>,
+    earlier: &RememberedStates,
+    waits: &dyn Fn(),
+) -> SlurmRows {
+    if source.is_slurm() && !earlier.need_accounts() {
+        return SlurmRows { queue: source.queue(stored, waits), accounts: None };
+    }
+    let (queue, accounts) = source.both(stored, waits);
+    SlurmRows { queue, accounts: Some(accounts) }
 }
 
 fn every_trial(stored: &Stored, holds: impl Fn(&str, u32) -> bool) -> bool {

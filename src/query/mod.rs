@@ -39,6 +39,12 @@ impl SlurmSource<'_> {
         }
     }
 
+    /// Whether an answer of `sacct` costs a question.
+    #[must_use]
+    pub fn is_slurm(self) -> bool {
+        matches!(self, Self::Slurm(_))
+    }
+
     /// What `squeue` says of the jobs of one experiment. `waits` is called when it runs.
     pub fn queue(self, stored: &Stored, waits: &dyn Fn()) -> QueryResult<QueueRow> {
         let jobs = named(&stored.journal);
@@ -58,24 +64,51 @@ impl SlurmSource<'_> {
         }
     }
 
-    /// What `sacct` says of them. Slurm is asked only where that is needed.
-    pub fn accounts(
-        self,
-        stored: &Stored,
-        is_needed: impl FnOnce() -> bool,
-    ) -> QueryResult<AccountRow> {
+    /// What `sacct` says of them.
+    pub fn accounts(self, stored: &Stored) -> QueryResult<AccountRow> {
         let jobs = named(&stored.journal);
         match self {
             _ if jobs.is_empty() => QueryResult::NotAsked,
-            Self::Slurm(client) if is_needed() => {
+            Self::Slurm(client) => {
                 let client = client.on_cluster(stored.experiment.cluster());
                 let jobs: Vec<&NamedJob> = jobs.iter().collect();
                 let text = sacct(&client, &jobs, stored.id.made_at());
                 answer(text.map(|text| account::parse(&text)))
             }
-            Self::Slurm(_) => QueryResult::NotAsked,
             Self::Asked(answers) => answers.accounts_of(&jobs),
             Self::Nobody => not_asked(),
+        }
+    }
+
+    /// What both say, asked side by side. `waits` is called when both programs run.
+    pub fn both(
+        self,
+        stored: &Stored,
+        waits: &dyn Fn(),
+    ) -> (QueryResult<QueueRow>, QueryResult<AccountRow>) {
+        let jobs = named(&stored.journal);
+        let Self::Slurm(client) = self else {
+            return (self.queue(stored, waits), self.accounts(stored));
+        };
+        if jobs.is_empty() {
+            return (QueryResult::NotAsked, QueryResult::NotAsked);
+        }
+        let client = client.on_cluster(stored.experiment.cluster());
+        let jobs: Vec<&NamedJob> = jobs.iter().collect();
+        let asked = async {
+            // They are begun in this order. `sacct` takes longer.
+            let accounts = accounts_text(&client, &jobs, stored.id.made_at());
+            Ok(tokio::join!(accounts, queue_text(&client, &jobs), async { waits() }))
+        };
+        match block_on("squeue", asked) {
+            Ok((accounts, queue, ())) => (
+                answer(queue.map(|text| queue::parse(&text))),
+                answer(accounts.map(|text| account::parse(&text))),
+            ),
+            Err(error) => {
+                let failed = |error: &SlurmError| error.to_string();
+                (QueryResult::Failed(failed(&error)), QueryResult::Failed(failed(&error)))
+            }
         }
     }
 }

@@ -35,6 +35,16 @@ impl RememberedStates {
         self.0.is_empty()
     }
 
+    /// Whether `sacct` must be asked again: about ends that were not certain.
+    #[must_use]
+    pub fn need_accounts(&self) -> bool {
+        let is_doubtful = |known: &RememberedState| {
+            let is_final = known.certainty == Certainty::Final;
+            known.state == State::Unknown || known.state.is_final() && !is_final
+        };
+        self.0.values().flatten().any(|(_, known)| is_doubtful(known))
+    }
+
     /// Adds what was known of some trials, of which nothing is known so far.
     pub fn add(&mut self, task: &str, trials: RangeInclusive<u32>, known: RememberedState) {
         let ranges = self.0.entry(task.to_owned()).or_default();

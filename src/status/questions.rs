@@ -37,20 +37,19 @@ fn is_of_interest(task: &Task, sources: &StatusInputs<'_>) -> bool {
 }
 
 fn leaves_question(seen: &SlurmRows<'_>, files: Option<&TrialFiles>, was_final: bool) -> bool {
-    let is_told = match files {
+    let Some(job) = seen.shown() else { return false }; // it was not submitted yet
+    let is_over = match files {
         Some(files) => tells_all(files),
         // It never ran. How it was cancelled or blocked is known once that is certain.
         None => was_final,
     };
-    match (seen.shown(), seen.queue) {
-        // It was not submitted yet.
-        (None, _) => false,
-        _ if is_told => false,
-        (Some(job), Some(row)) if is_live(row) => {
-            seen.has_earlier_jobs || !tells_runs(files, &job, row.restarts)
-        }
-        _ => true,
-    }
+    let runs_over = match seen.queue {
+        _ if is_over && was_final => return false,
+        _ if is_over => files.map_or(0, |files| runs_of(files, &job)),
+        Some(row) if is_live(row) => row.restarts,
+        _ => return true,
+    };
+    seen.has_earlier_jobs || !tells_runs(files, &job, runs_over)
 }
 
 fn is_live(row: &QueueRow) -> bool {
@@ -64,6 +63,13 @@ pub fn tells_all(files: &TrialFiles) -> bool {
     let starts = count(|record| record.as_start().is_some());
     let ends = count(|record| record.as_end().is_some());
     starts == ends && final_state(files).is_some()
+}
+
+/// How many runs of a job there were, as far as those tell that left a word.
+fn runs_of(files: &TrialFiles, job: &str) -> u32 {
+    let starts = files.attempts.iter().filter_map(AttemptRecord::as_start);
+    let own = starts.filter(|start| start.slurm_job.as_deref() == Some(job));
+    own.map(|start| start.restarts + 1).max().unwrap_or(0)
 }
 
 /// Whether each of the first `runs` runs of a job left its attempts and their ends, as the harness saw them.

@@ -60,6 +60,9 @@ fn the_accounts_are_asked_about_what_left_the_queue_without_a_word() {
     asks("", &preempted(0), true);
     let done = [start(0, 100.0), end(0, 150.0, Cause::Completed, Next::Done)];
     asks("", &done, false);
+    let later = [start(1, 200.0), end(1, 250.0, Cause::Completed, Next::Done)];
+    asks("", &later, true); // of its first run there is no word
+    asks("", &[preempted(0), later].concat(), false);
     asks("8_0|COMPLETED|None", &done, false);
 }
 
