@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
+use nemo_core::rundir::requests::{Request, RequestedAction};
 
-use super::App;
+use super::{App, control};
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::{On, Task};
 use crate::goodput::{self, Goodput, Ledger, LedgerState, Life, Micros, TrialLedger};
@@ -46,7 +47,9 @@ type States = BTreeMap<(String, u32), State>;
 pub(super) fn goodput(app: &App, args: &GoodputArgs) -> Result<ExitCode, CommandError> {
     let (target, stored) = app.find(&args.target)?;
     let (files, states) = look(app, &stored)?;
-    let goodput = account(&stored, &target, &files, &states, args.price);
+    let requests = control::requests(&stored)?;
+    let ledgers = ledgers(&stored, &files, &states, &requests);
+    let goodput = account(&stored, &target, ledgers, args.price);
     if args.json {
         return out(&goodput::json(&goodput));
     }
@@ -88,7 +91,8 @@ pub(super) fn gpu_seconds(
     status: &Status,
 ) -> Result<BTreeMap<String, u64>, CommandError> {
     let files = observe::all_files(stored).at("read", &stored.dir.0)?;
-    let ledgers = ledgers(stored, &files, &states(status));
+    let requests = control::requests(stored)?;
+    let ledgers = ledgers(stored, &files, &states(status), &requests);
     let mut sums: BTreeMap<String, u64> = BTreeMap::new();
     for task in &stored.experiment.tasks {
         let of_task = ledgers.get(&*task.name).map(Vec::as_slice).unwrap_or_default();
@@ -114,6 +118,7 @@ fn ledgers<'a>(
     stored: &'a Stored,
     files: &Files,
     states: &States,
+    requests: &[Request],
 ) -> BTreeMap<&'a str, Vec<TrialLedger>> {
     let now = clock::now();
     let arrays = journal::submitted_arrays(&stored.journal);
@@ -125,7 +130,8 @@ fn ledgers<'a>(
             let state = states.get(&(task.name.clone(), trial)).copied().unwrap_or(State::Unknown);
             let files = files.get(&task.name).and_then(|task| task.get(&trial));
             let times = (eligible, now);
-            let ledger = ledger(stored, &arrays, (&task.name, trial), files, state, times);
+            let about = about(requests, &task.name, trial);
+            let ledger = ledger(stored, &arrays, (&task.name, trial), files, state, about, times);
             TrialLedger { index: trial, ledger }
         });
         let of_task = of_task.collect();
@@ -134,15 +140,13 @@ fn ledgers<'a>(
     ledgers
 }
 
-/// Every trial's ledger, and their sums.
+/// The sums of all trials that are meant.
 fn account(
     stored: &Stored,
     target: &Target,
-    files: &Files,
-    states: &States,
+    mut ledgers: BTreeMap<&str, Vec<TrialLedger>>,
     price: Option<f64>,
 ) -> Goodput {
-    let mut ledgers = ledgers(stored, files, states);
     let unit = goodput::unit(&stored.experiment);
     let meant = stored.experiment.tasks.iter();
     let meant = meant.filter(|task| target.scope.covers_task(&task.name));
@@ -162,6 +166,7 @@ fn ledger(
     (task, trial): (&str, u32),
     files: Option<&TrialFiles>,
     state: State,
+    requests: Vec<(RequestedAction, f64)>,
     (eligible, now): (f64, f64),
 ) -> Ledger {
     #[expect(clippy::cast_precision_loss, reason = "unix seconds")]
@@ -171,7 +176,15 @@ fn ledger(
         .unwrap_or(made);
     let records = files.map(|files| files.attempts.as_slice()).unwrap_or_default();
     let signs = observe::last_signs(&stored.dir.task(task).trial(trial), records);
-    goodput::ledger(&Life { records, submitted, eligible, signs, standing: standing(state), now })
+    let standing = standing(state);
+    goodput::ledger(&Life { records, submitted, eligible, requests, signs, standing, now })
+}
+
+/// What was requested of one trial, and when.
+fn about(requests: &[Request], task: &str, trial: u32) -> Vec<(RequestedAction, f64)> {
+    #[expect(clippy::cast_precision_loss, reason = "unix seconds")]
+    let timed = |request: &Request| (request.action, request.time as f64);
+    requests.iter().filter(|request| request.covers(task, trial)).map(timed).collect()
 }
 
 fn standing(state: State) -> LedgerState {

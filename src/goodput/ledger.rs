@@ -1,6 +1,7 @@
 //! One trial's ledger: its attempts are cut into parts, and what lies between them is shared out.
 
 use super::attempts::{self, LedgerAttempt, Save};
+use super::idle::idle;
 use super::spans::{MicroTime, Spans, moment, seconds};
 use super::{Ledger, LedgerState, Life, LossReason, Micros};
 
@@ -13,11 +14,12 @@ pub fn ledger(life: &Life<'_>) -> Ledger {
     let is_over = matches!(life.standing, LedgerState::Completed | LedgerState::GivenUp);
     let end = if is_over { last } else { last.max(moment(life.now)) };
     let work = WorkSpans::of(&attempts, life, submitted, end);
+    let idle = idle(life, &attempts);
     let mut ledger = Ledger { end: is_over.then(|| seconds(end)), ..Ledger::default() };
     let mut before: Option<&LedgerAttempt<'_>> = None;
     let mut cursor = submitted;
     for (place, attempt) in attempts.iter().enumerate() {
-        ledger.between(before, Some(attempt), (cursor, attempt.begin), life);
+        ledger.between(before, Some(attempt), (cursor, attempt.begin), &idle, life);
         ledger.attempt(before, attempt, &work);
         if !(attempt.is_completed() || work.is_running && place + 1 == attempts.len()) {
             ledger.count(attempt.reason(), 1);
@@ -25,7 +27,7 @@ pub fn ledger(life: &Life<'_>) -> Ledger {
         cursor = attempt.until;
         before = Some(attempt);
     }
-    ledger.between(before, None, (cursor, end), life);
+    ledger.between(before, None, (cursor, end), &idle, life);
     ledger
 }
 
@@ -108,22 +110,38 @@ impl Ledger {
         before: Option<&LedgerAttempt<'_>>,
         next: Option<&LedgerAttempt<'_>>,
         (from, until): (MicroTime, MicroTime),
+        idle: &Spans,
         life: &Life<'_>,
     ) {
-        let length = (until - from).max(0);
-        let Some(before) = before else {
-            let waiting = (moment(life.eligible).min(until) - from).max(0);
-            self.parts.waiting += waiting;
-            return self.queue(LossReason::Starting, length - waiting);
-        };
         let is_paused = next.is_none() && life.standing == LedgerState::Paused;
-        if before.was_paused() || is_paused {
-            self.parts.waiting += length;
-        } else if before.goes_on_in_place(next) {
-            self.parts.restarting += length;
-            self.lose(before.reason(), length);
-        } else {
-            self.queue(before.reason(), length);
+        let mut gap = Spans::one(from, until);
+        if before.is_none() {
+            self.parts.waiting += gap.take(&Spans::one(from, moment(life.eligible))).length();
+        }
+        let meant_again = idle.clone().take(&gap).first_end();
+        self.parts.waiting += gap.take(idle).length();
+        if is_paused && meant_again.is_none() || before.is_some_and(LedgerAttempt::was_paused) {
+            // Without a request nobody knows until when. With one, clocks may differ about when it began.
+            let pause = Spans::one(from, meant_again.unwrap_or(until));
+            self.parts.waiting += gap.take(&pause).length();
+        }
+        self.queue_or_restart(before, next, gap.length());
+    }
+
+    /// A time between attempts in which it was to run.
+    fn queue_or_restart(
+        &mut self,
+        before: Option<&LedgerAttempt<'_>>,
+        next: Option<&LedgerAttempt<'_>>,
+        length: Micros,
+    ) {
+        match before {
+            None => self.queue(LossReason::Starting, length),
+            Some(before) if before.goes_on_in_place(next) => {
+                self.parts.restarting += length;
+                self.lose(before.reason(), length);
+            }
+            Some(before) => self.queue(before.reason(), length),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Where a trial's time went: every second since its submission is in exactly one part. Pure. `docs/goodput.md` defines the parts.
 
 mod attempts;
+mod idle;
 mod ledger;
 mod resources;
 mod spans;
@@ -10,6 +11,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+use nemo_core::rundir::requests::RequestedAction;
 use nemo_core::rundir::{AttemptRecord, Cause};
 use serde::Serialize;
 
@@ -28,6 +30,8 @@ pub struct Life<'a> {
     pub submitted: f64,
     /// When all that it waits for was over; at once where that is before its submission.
     pub eligible: f64,
+    /// What was requested of it and when, oldest first.
+    pub requests: Vec<(RequestedAction, f64)>,
     /// When each attempt whose end nobody saw was last heard of.
     pub signs: BTreeMap<u32, f64>,
     /// Where it stands.
@@ -57,7 +61,7 @@ pub type Micros = i128;
 /// The parts of a trial's time. They sum to the whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TimeParts {
-    /// Was not to run: its parents were not over, or it was paused.
+    /// Was not to run: its parents were not over, it was paused, or it was over until somebody retried it.
     pub waiting: Micros,
     /// In the scheduler's queue, at first or again.
     pub queued: Micros,

@@ -49,6 +49,11 @@ impl Spans {
         self.0.iter().map(|(from, until)| until - from).sum()
     }
 
+    /// Where the first stretch ends.
+    pub(super) fn first_end(&self) -> Option<MicroTime> {
+        self.0.first().map(|(_, until)| *until)
+    }
+
     /// Takes out as much of the beginning, and returns how much there was.
     pub(super) fn take_first(&mut self, length: i128) -> i128 {
         let mut missing = length.max(0);

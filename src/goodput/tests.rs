@@ -17,7 +17,7 @@ fn example() -> Vec<AttemptRecord> {
 
 fn life(records: &[AttemptRecord], standing: LedgerState, now: f64) -> Life<'_> {
     let signs = BTreeMap::new();
-    Life { records, submitted: 0.0, eligible: 0.0, signs, standing, now }
+    Life { records, submitted: 0.0, eligible: 0.0, requests: Vec::new(), signs, standing, now }
 }
 
 /// Wait, queue, start, work, save, redo, restart, hung.
@@ -257,6 +257,52 @@ fn a_pause_is_nobodys_queue() {
 }
 
 #[test]
+fn a_pause_of_one_that_waits_is_nobodys_queue() {
+    use RequestedAction::{Pause, Resume};
+    let requests = vec![(Pause, 10.0), (Resume, 40.0), (Pause, 60.0)];
+    let waits = life(&[], LedgerState::Paused, 100.0);
+    check(&Life { requests: requests.clone(), ..waits }, [70, 30, 0, 0, 0, 0, 0, 0]);
+    let records = [start(0, 50.0, None), end(0, 55.0, Cause::Preempted, Next::Requeue)];
+    let again = life(&records, LedgerState::Paused, 100.0);
+    check(&Life { requests, ..again }, [70, 25, 0, 0, 0, 5, 0, 0]);
+}
+
+#[test]
+fn after_a_pause_it_queues_once_it_is_resumed() {
+    use RequestedAction::{Pause, Resume};
+    let records = [
+        start(0, 0.0, None),
+        saved(0, 10, 10.0),
+        end(0, 10.0, Cause::Paused, Next::Requeue),
+        start(1, 60.0, Some(10)),
+    ];
+    let running = life(&records, LedgerState::Running, 60.0);
+    for asked_at in [5.0, 13.0] {
+        let requests = vec![(Pause, asked_at), (Resume, 40.0)];
+        check(&Life { requests, ..running.clone() }, [30, 20, 0, 10, 0, 0, 0, 0]);
+    }
+}
+
+#[test]
+fn one_that_was_over_until_its_retry_was_in_no_queue() {
+    use RequestedAction::{Cancel, Retry};
+    let records = [
+        start(0, 10.0, None),
+        end(0, 20.0, Cause::Failed, Next::Failed),
+        start(1, 100.0, None),
+        end(1, 110.0, Cause::Completed, Next::Done),
+    ];
+    let done = life(&records, LedgerState::Completed, 999.0);
+    let retried = Life { requests: vec![(Retry, 90.0)], ..done };
+    check(&retried, [70, 20, 0, 10, 0, 10, 0, 0]);
+    // One that was cancelled or blocked before it ever ran.
+    let waits = life(&[], LedgerState::Queued, 100.0);
+    let requests = vec![(Cancel, 10.0), (Retry, 90.0)];
+    check(&Life { requests, ..waits.clone() }, [80, 20, 0, 0, 0, 0, 0, 0]);
+    check(&Life { requests: vec![(Retry, 90.0)], ..waits }, [90, 10, 0, 0, 0, 0, 0, 0]);
+}
+
+#[test]
 fn all_saves_of_an_attempt_may_be_measured_together() {
     let AttemptRecord::End(mut done) = end(0, 100.0, Cause::Completed, Next::Done) else {
         panic!()
@@ -319,6 +365,11 @@ fn any_end() -> impl Strategy<Value = AttemptRecord> {
     )
 }
 
+fn request() -> impl Strategy<Value = RequestedAction> {
+    use RequestedAction::{Cancel, Pause, Preempt, Resume, Retry, Timeout};
+    prop::sample::select(vec![Cancel, Pause, Preempt, Resume, Retry, Timeout])
+}
+
 fn record() -> impl Strategy<Value = AttemptRecord> {
     let ready =
         (number(), time()).prop_map(|(attempt, time)| AttemptRecord::Ready { attempt, time });
@@ -346,12 +397,14 @@ proptest! {
         records in proptest::collection::vec(record(), 0..14),
         times in (time(), time(), time()),
         signs in proptest::collection::btree_map(number(), time(), 0..3),
+        requests in proptest::collection::vec((request(), time()), 0..4),
         standing in prop::sample::select(vec![
             LedgerState::Completed, LedgerState::GivenUp, LedgerState::Running, LedgerState::Queued, LedgerState::Paused,
         ]),
     ) {
         let (submitted, eligible, now) = times;
-        let ledger = ledger(&Life { records: &records, submitted, eligible, signs, standing, now });
+        let life = Life { records: &records, submitted, eligible, requests, signs, standing, now };
+        let ledger = ledger(&life);
         let parts = all(&ledger.parts);
         prop_assert!(parts.iter().all(|part| *part >= 0), "{ledger:?}");
         // The whole is from the submission to the end of the last attempt, or to now, and nothing else.

@@ -113,6 +113,25 @@ fn the_tables_fit_80_columns() {
     assert_eq!(wrong.code, 2, "{wrong:?}");
 }
 
+/// What somebody has paused is in no queue.
+#[test]
+fn a_pause_of_what_waits_is_no_queue() {
+    let fake = FakeSlurm::new(1001);
+    let file = "name = \"one\"\n[executor.c]\nkind = \"slurm\"\n[task.t]\nrun = \"true\"\n";
+    fake.world.write("exp.toml", file);
+    let id = fake.world.ok(&["submit", "exp.toml"]);
+    fake.answer("squeue", Some(&[&["101_0", "PENDING", "100", "JobHeldUser"]]));
+    fake.world.ok(&["pause", &id]);
+    std::thread::sleep(Duration::from_secs(3));
+    fake.answer("squeue", Some(&[&["101_0", "PENDING", "100", "Priority"]]));
+    fake.world.ok(&["resume", &id]);
+    let printed = fake.world.ok(&["goodput", &id, "--json"]);
+    let goodput: Value = serde_json::from_str(&printed).unwrap();
+    let seconds = |part: &str| goodput["total"]["seconds"][part].as_f64().unwrap();
+    assert!(seconds("waiting") >= 2.0, "{goodput:#}");
+    assert!(seconds("queued") < seconds("whole") - 1.5, "{goodput:#}");
+}
+
 #[test]
 fn a_preemption_on_this_machine_is_accounted_for() {
     let world = World::new();
