@@ -9,6 +9,7 @@ use crate::file_error::FileError;
 pub use crate::file_error::IoResultExt;
 use crate::git::GitError;
 use crate::plan::PlanError;
+use crate::report::own_commands::with_home;
 use crate::slurm::SlurmError;
 use crate::store::{ClaimError, StoreError, TargetError};
 
@@ -116,6 +117,8 @@ impl CommandError {
 /// What is printed for a script where something went wrong.
 #[must_use]
 pub fn error_json(message: &str, hints: &[String], code: ExitCode) -> serde_json::Value {
+    let hints: Vec<_> = hints.iter().map(|hint| with_home(hint)).collect();
+    let message = with_home(message);
     let error = serde_json::json!({ "message": message, "hints": hints, "exit_code": code as u8 });
     serde_json::json!({ "schema": 1, "error": error })
 }

@@ -68,7 +68,7 @@ use crate::cli::{Cli, Command};
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::journal;
 use crate::query::QueryCache;
-use crate::report::say;
+use crate::report::{own_commands, say};
 use crate::slurm::{Client, IndexSet};
 use crate::store::{Home, Stored, Target};
 use crate::trace;
@@ -120,9 +120,17 @@ pub struct Environment {
     pub slurm_conf: String,
 }
 
+impl Environment {
+    /// The home where nobody names one.
+    fn default_home(&self) -> Option<PathBuf> {
+        self.user_home.as_ref().map(|home| home.join(".nemo_slurm"))
+    }
+}
+
 /// Carries a command out.
 pub fn run(cli: Cli, environment: Environment) -> Result<ExitCode, CommandError> {
     trace::start(cli.verbose, cli.log.as_deref())?;
+    name_home(&cli, &environment);
     match cli.command {
         Command::Completions(args) => return completions::completions(&args),
         Command::Man(args) => return completions::man(&args),
@@ -167,8 +175,20 @@ pub fn run(cli: Cli, environment: Environment) -> Result<ExitCode, CommandError>
     }
 }
 
+/// Has the commands that are shown name the home, where they would mean another one without it.
+fn name_home(cli: &Cli, environment: &Environment) {
+    let set = environment.variables.iter().find(|(name, _)| name == "NEMO_SLURM_HOME");
+    let set = set.filter(|(_, value)| !value.is_empty()).map(|(_, value)| PathBuf::from(value));
+    let by_itself = set.or_else(|| environment.default_home());
+    let full = |home: &PathBuf| std::path::absolute(home).unwrap_or_else(|_| home.clone());
+    let given = cli.home.as_ref().map(full);
+    if let Some(home) = given.filter(|given| by_itself.as_ref().map(full).as_ref() != Some(given)) {
+        own_commands::name_home(&home);
+    }
+}
+
 fn app(cli: &Cli, environment: Environment) -> Result<App, CommandError> {
-    let default = || environment.user_home.as_ref().map(|home| home.join(".nemo_slurm"));
+    let default = || environment.default_home();
     let home = cli.home.clone().or_else(default).ok_or_else(|| {
         CommandError::new(ExitCode::Usage, "no home folder is known")
             .hinted("set NEMO_SLURM_HOME to a folder that the compute nodes see")

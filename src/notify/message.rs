@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::events::{Notice, tasks_of};
 use crate::experiment::NoticeKind;
 use crate::humanize::{count, ranges};
+use crate::report::own_commands::with_home;
 use crate::status::{self, State, Status, TaskStatus, TrialStatus};
 use crate::store::Stored;
 use crate::trial_error::TrialError;
@@ -78,7 +79,7 @@ pub fn message(stored: &Stored, seen: &Status, notice: &Notice, now: f64) -> Not
         *trials.entry(told_state(notice, trial.state)).or_default() += 1;
     }
     let mut groups = groups(notice, seen);
-    let (subject, repair) = if let Some(budget) = &notice.budget {
+    let (subject, own_repair) = if let Some(budget) = &notice.budget {
         // Nothing went wrong.
         groups.clear();
         (
@@ -89,6 +90,7 @@ pub fn message(stored: &Stored, seen: &Status, notice: &Notice, now: f64) -> Not
         (subject(&target, notice, &trials), repair(&target, notice.kind, &groups))
     };
     let errors = told(&groups);
+    let repair = with_home(&own_repair).into_owned();
     NoticeMessage {
         schema: 1,
         id: notice.id(stored.id.as_str()),

@@ -1,6 +1,7 @@
 //! What `doctor` found, for people: problems last, where they are seen.
 
 use super::fit::hang;
+use super::own_commands::with_home;
 use super::{INDENT, Page};
 use crate::doctor::{CheckResult, Level, Promise};
 use crate::humanize::count;
@@ -40,7 +41,8 @@ fn text(finding: &CheckResult, page: &Page) -> String {
     for (title, text) in further {
         let Some(text) = text else { continue };
         let width = page.width.map(|width| width.saturating_sub(INDENT));
-        let hung = hang(&format!("{title}{text}"), width, INDENT);
+        // A command stands behind a title, where it is not found by itself.
+        let hung = hang(&format!("{title}{}", with_home(text)), width, INDENT);
         lines.extend(hung.lines().map(|line| format!("{:INDENT$}{line}", "")));
     }
     lines.join("\n")

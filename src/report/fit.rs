@@ -1,5 +1,7 @@
 //! Text that fits a line: broken at blanks, or elided in the middle. Pure.
 
+use super::own_commands::with_home;
+
 /// Breaks a text at its blanks, so that no line is longer than `width` unless a single word is. Lines after the first
 /// begin with `indent` blanks.
 pub(super) fn wrap(text: &str, width: usize, indent: usize) -> Vec<String> {
@@ -73,9 +75,11 @@ fn wrap_words<'a>(words: impl Iterator<Item = &'a str>, width: usize) -> Vec<Str
 
 /// A text whose further lines stand further in; as it is where it fits, or nothing limits it.
 pub(super) fn hang(text: &str, width: Option<usize>, indent: usize) -> String {
+    // Once it is broken, its command lines are no longer found.
+    let text = with_home(text);
     match width {
-        Some(width) if length(text) > width => wrap(text, width, indent).join("\n"),
-        Some(_) | None => text.to_owned(),
+        Some(width) if length(&text) > width => wrap(&text, width, indent).join("\n"),
+        Some(_) | None => text.into_owned(),
     }
 }
 

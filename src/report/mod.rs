@@ -11,6 +11,7 @@ mod goodput;
 mod grid;
 pub mod live;
 mod notes;
+pub mod own_commands;
 mod reasons;
 mod rehearsal;
 mod resources;
@@ -81,6 +82,7 @@ impl Page {
 /// Writes a text to stdout, and a line break. Nothing in it steers a terminal. That nobody reads on is no error.
 pub fn out(text: &(impl Display + ?Sized)) -> Result<ExitCode, CommandError> {
     let text = text.to_string();
+    let text = own_commands::with_home(&text);
     write(format_args!("{}\n", shown(&text, std::io::stdout().is_terminal())))
 }
 
@@ -111,7 +113,8 @@ fn shown(text: &str, is_terminal: bool) -> Cow<'_, str> {
 
 /// Says something to the person on stderr. If nobody can hear it, nothing is lost.
 pub fn say(text: &(impl Display + ?Sized)) {
-    let mut text = text.to_string();
+    let text = text.to_string();
+    let mut text = own_commands::with_home(&text).into_owned();
     let mut stderr = std::io::stderr().lock();
     let is_terminal = stderr.is_terminal();
     if is_terminal {

@@ -92,3 +92,28 @@ fn what_others_wrote_does_not_steer_the_terminal() {
     let printed = world.run(&["status", "no\u{1b}]0;PWNED\u{7}body"]);
     assert!(printed.stderr.contains("no\\x1b]0;PWNED\\x07body"), "{printed:?}");
 }
+
+/// A command that is pasted without the home would act on another one.
+#[test]
+fn what_is_to_be_typed_names_the_home_that_was_given() {
+    let world = World::new();
+    let home = world.path("other home");
+    let given = ["--home", home.to_str().unwrap()];
+    let option = format!("`nemo-slurm --home '{}' ", home.display());
+    let file = "name = \"h\"\n[executor.it]\nkind = \"local\"\n[task.t]\nrun = \"false\"\n";
+    world.write("exp.toml", file);
+    let run = |arguments: &[&str]| world.run(&[&given, arguments].concat());
+    let missing = run(&["status", "nobody"]);
+    assert!(missing.stderr.contains(&format!("{option}list` shows all")), "{missing:?}");
+    let error: Value = serde_json::from_str(&run(&["status", "nobody", "--json"]).stdout).unwrap();
+    assert_eq!(error["error"]["hints"][0], format!("{option}list` shows all"));
+    let none = run(&["list"]);
+    assert!(none.stderr.contains(&format!("{option}init`")), "{none:?}");
+    let id = run(&["submit", "exp.toml", "--wait"]).stdout.trim().to_owned();
+    let over = run(&["wait", &id]);
+    assert!(over.stderr.contains(&format!("{option}status {id}` shows more")), "{over:?}");
+    // The same home by the environment is meant without a word.
+    let own = world.path("home");
+    let same = world.run(&["--home", own.to_str().unwrap(), "status", "nobody"]);
+    assert!(same.stderr.contains("`nemo-slurm list` shows all"), "{same:?}");
+}
