@@ -101,7 +101,10 @@ fn waits_for_somebody(target: &Target, status: &Status) -> Option<String> {
         .filter(|trial| !trial.is_final() && trial.state != State::Blocked)
         .collect();
     let all = |holds: fn(&TrialStatus) -> bool| !open.is_empty() && open.iter().all(|it| holds(it));
-    if all(|trial| trial.state == State::Paused) {
+    let reason = status.experiment.reason.as_ref().filter(|_| !status.experiment.state.is_final());
+    if let Some(reason) = reason.filter(|_| !open.is_empty()) {
+        Some(format!("`{target}` does not go on by itself: {reason}"))
+    } else if all(|trial| trial.state == State::Paused) {
         Some(format!("`{target}` is paused: `nemo-slurm resume {target}` lets it go on"))
     } else if all(|trial| trial.remedy == Some(Remedy::StartRunner)) {
         let again = format!("`nemo-slurm submit --continue {}` starts it again", target.id);
@@ -282,6 +285,10 @@ mod tests {
         check(vec![alone(), trial(1, State::Running, Certainty::Open, None)], None);
         check(vec![paused(), trial(1, State::Running, Certainty::Open, None)], None);
         check(vec![done()], None);
+        let mut interrupted = status(vec![trial(1, State::Running, Certainty::Open, None)]);
+        interrupted.experiment.reason = Some("its submission was interrupted".to_owned());
+        let said = waits_for_somebody(&target, &interrupted).unwrap();
+        assert!(said.contains("its submission was interrupted"), "{said}");
     }
 
     #[test]

@@ -64,7 +64,8 @@ pub(super) fn print(
     if !lines.is_empty() {
         out(&list_table(&lines, &Page::here(clock::now())))?;
     }
-    for warning in listing.damaged(filter.limit) {
+    let interrupted = listing.interrupted(filter.limit);
+    for warning in listing.damaged(filter.limit).into_iter().chain(interrupted) {
         say(&format!("warning: {warning}"));
     }
     say(&listing.total(filter, how_to_see_all));

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::escape::escape_line;
 use super::fit::wrap;
+use super::own_commands::with_home;
 use super::{INDENT, Page};
 use crate::humanize::{count, metric};
 use crate::status::{State, Status, TaskStatus, TrialStatus};
@@ -128,12 +129,20 @@ fn line(task: &str, trial: &TrialStatus) -> String {
     format!("{task}/{}{step}{part}{metrics}{message}{story}", trial.index)
 }
 
+/// The warnings, and first why an experiment that is not over does not go on.
+fn told(status: &Status) -> Vec<String> {
+    let reason = status.experiment.reason.clone().filter(|_| !status.experiment.state.is_final());
+    reason.into_iter().chain(status.warnings.iter().cloned()).collect()
+}
+
 /// The warnings, broken into lines that stand as far in as those of trials.
 fn warnings(status: &Status, page: &Page) -> Vec<String> {
     let width = page.width.map_or(usize::MAX, |width| width.saturating_sub(INDENT));
-    let hidden = status.warnings.len().saturating_sub(SHOWN_WARNINGS);
-    let shown = status.warnings.iter().take(SHOWN_WARNINGS);
-    let shown = shown.flat_map(|text| wrap(&format!("warning: {text}"), width, INDENT));
+    let told = told(status);
+    let hidden = told.len().saturating_sub(SHOWN_WARNINGS);
+    let shown = told.iter().take(SHOWN_WARNINGS);
+    let shown = shown.map(|text| format!("warning: {text}"));
+    let shown = shown.flat_map(|text| wrap(&with_home(&text), width, INDENT));
     let more = (hidden > 0).then(|| format!("… and {}", count(hidden, "more warning")));
     shown.chain(more).collect()
 }
@@ -160,11 +169,12 @@ pub enum StatusChange<'a> {
 impl StatusChanges {
     /// What is new of the warnings and of the trials. A trial that waits from the beginning is no news.
     pub fn next<'a>(&mut self, status: &'a Status) -> Vec<StatusChange<'a>> {
-        let new = status.warnings.iter().filter(|text| !self.warnings.contains(text)).cloned();
-        let over = self.warnings.iter().filter(|text| !status.warnings.contains(text)).cloned();
+        let told = told(status);
+        let new = told.iter().filter(|text| !self.warnings.contains(text)).cloned();
+        let over = self.warnings.iter().filter(|text| !told.contains(text)).cloned();
         let mut changes: Vec<StatusChange<'_>> = new.map(StatusChange::Warning).collect();
         changes.extend(over.map(StatusChange::WarningOver));
-        self.warnings.clone_from(&status.warnings);
+        self.warnings = told;
         for task in &status.tasks {
             for trial in &task.trials {
                 let now = (trial.state, trial.attempts.len());
@@ -268,6 +278,8 @@ mod tests {
         let second =
             ["warning: sacct: no answer", "no longer: squeue: no answer", "train/1 running"];
         assert_eq!(lines(&mut changes, &status), second);
+        status.experiment.reason = Some("its submission was interrupted".to_owned());
+        assert_eq!(lines(&mut changes, &status), ["warning: its submission was interrupted"]);
         assert_eq!(changes.next_state(State::Running), Some(State::Running));
         assert_eq!(changes.next_state(State::Running), None);
     }

@@ -269,6 +269,7 @@ fn brief() -> ExperimentBrief {
     };
     ExperimentBrief {
         state: State::Running,
+        reason: None,
         as_of: 120.0,
         trials: [(State::Completed, 30), (State::Running, 2)].into(),
         best: Some(best),
@@ -356,6 +357,7 @@ fn counts_of_a_list_are_broken_only_where_no_column_can_be_left_out() {
         created: 100,
         row: Some(ExperimentBrief {
             state: State::Running,
+            reason: None,
             as_of: 160.0,
             trials: trials.iter().copied().collect(),
             best: None,

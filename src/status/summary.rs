@@ -107,8 +107,21 @@ pub(super) fn whole(sources: &StatusInputs<'_>, tasks: &[TaskStatus]) -> (State,
     }
     let state = combined(&counts);
     let refused = journal::refusal(&sources.stored.journal);
-    let reason = refused.filter(|_| state != State::Completed).map(trial::refused);
-    (state, reason)
+    let refused = refused.filter(|_| state != State::Completed).map(trial::refused);
+    let interrupted = || interrupted(sources).filter(|_| !state.is_final());
+    (state, refused.or_else(interrupted))
+}
+
+/// What to type where the process that submitted it is gone before all was submitted.
+fn interrupted(sources: &StatusInputs<'_>) -> Option<String> {
+    let stored = sources.stored;
+    // A line that can't be read may be the one that says that all was submitted. A retry is continued by `poll`.
+    let is_known = stored.damage.is_none() && !stored.is_wrapped();
+    let is_open = !journal::is_generation_complete(&stored.journal, 0) && !sources.submitting;
+    (is_known && is_open).then(|| {
+        let id = &stored.id;
+        format!("its submission was interrupted: `nemo-slurm submit --continue {id}` continues it")
+    })
 }
 
 /// A task for the case of a failure that did not come is no loss.

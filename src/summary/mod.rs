@@ -90,6 +90,9 @@ impl ExperimentRow {
 pub struct ExperimentBrief {
     /// Where it stands.
     pub state: State,
+    /// For people: why, where the state does not say it all.
+    #[serde(default)]
+    pub reason: Option<String>,
     /// When this was looked up, in unix seconds.
     pub as_of: f64,
     /// How many of its trials are in each state.
@@ -109,9 +112,19 @@ pub struct ExperimentBrief {
 
 impl From<&ExperimentRow> for ExperimentBrief {
     fn from(row: &ExperimentRow) -> Self {
-        let ExperimentRow { state, as_of, trials, best, tags, ended, archived, slurm_job, .. } =
-            row.clone();
-        Self { state, as_of, trials, best, tags, ended, archived, slurm_job }
+        let ExperimentRow {
+            state,
+            reason,
+            as_of,
+            trials,
+            best,
+            tags,
+            ended,
+            archived,
+            slurm_job,
+            ..
+        } = row.clone();
+        Self { state, reason, as_of, trials, best, tags, ended, archived, slurm_job }
     }
 }
 

@@ -257,3 +257,35 @@ fn continuing_what_is_submitted_says_that_there_is_nothing_to_do() {
     assert!(!again.stderr.contains("Submitted"), "{again:?}");
     assert_eq!(fake.names(), CHAIN_ARRAYS);
 }
+
+/// Whoever looks at what a killed submission left is told how to go on.
+#[test]
+fn an_interrupted_submission_is_told_everywhere() {
+    let fake = FakeSlurm::new(2);
+    let file = fake.world.write("exp.toml", CHAIN);
+    let sbatch = fake.world.path("bin/sbatch");
+    let whole = std::fs::read_to_string(&sbatch).unwrap();
+    let killer = "[ ! -e jobs ] || { kill -9 $PPID; exit 1; }\nfor script;";
+    std::fs::write(&sbatch, whole.replacen("for script;", killer, 1)).unwrap();
+    assert_eq!(fake.world.run(&["submit", file.to_str().unwrap()]).code, -1);
+    fake.answer("squeue", Some(&[&["101_0", "PENDING", "100", "JobHeldUser"]]));
+    let listed: serde_json::Value =
+        serde_json::from_str(&fake.world.ok(&["list", "--json"])).unwrap();
+    let id = text(&listed["experiments"][0]["id"]);
+    let told =
+        format!("its submission was interrupted: `nemo-slurm submit --continue {id}` continues it");
+    assert_eq!(listed["experiments"][0]["reason"], told);
+    let list = fake.world.run(&["list"]);
+    assert!(list.stderr.contains(&format!("`{id}`: {told}")), "{list:?}");
+    let status = fake.world.ok(&["status", &id]);
+    assert!(status.contains(&told), "{status}");
+    let wait = fake.world.run(&["wait", &id, "--timeout", "25s"]);
+    assert!(wait.code == 4 && wait.stderr.contains(&told), "{wait:?}");
+    let mut watch = fake.world.command(&["watch", &id]);
+    let mut watch = watch.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(watch.stdout.take().unwrap()));
+    let first = lines.next().unwrap().unwrap();
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    assert!(first.contains(&told), "{first}");
+}

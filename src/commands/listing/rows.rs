@@ -77,6 +77,15 @@ impl Listing<'_> {
         found
     }
 
+    /// Why those of the shown that are not over do not go on by themselves.
+    pub(in crate::commands) fn interrupted(&self, limit: usize) -> Vec<String> {
+        let told = |&place: &usize| {
+            let row = self.brief(place).filter(|row| !row.state.is_final())?;
+            row.reason.map(|reason| format!("`{}`: {reason}", self.ids[place]))
+        };
+        self.shown(limit).iter().filter_map(told).collect()
+    }
+
     fn counts(&self) -> BTreeMap<&'static str, usize> {
         let mut counts = BTreeMap::new();
         for &place in &self.matching {

@@ -63,8 +63,12 @@ fn what_was_not_submitted_says_how_to_go_on() {
     let mut sources = sources(&stored);
     let go_on = "pending: was not submitted: `nemo-slurm submit --continue sample-00000100` continues it []";
     assert_eq!(described(&sources), go_on);
+    let reason = |sources: &StatusInputs<'_>| join(sources).experiment.reason;
+    let interrupted = "its submission was interrupted: `nemo-slurm submit --continue sample-00000100` continues it";
+    assert_eq!(reason(&sources).as_deref(), Some(interrupted));
     sources.submitting = true;
     assert_eq!(described(&sources), "pending: is being submitted []");
+    assert_eq!(reason(&sources), None);
 }
 
 #[test]
