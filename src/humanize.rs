@@ -77,6 +77,13 @@ pub fn age(then: u64, now: f64) -> String {
     format!("{} ago", duration(seconds))
 }
 
+/// How long ago something was, in its largest unit: `2d ago`.
+#[must_use]
+pub fn short_age(seconds: f64) -> String {
+    let whole = duration(seconds);
+    format!("{} ago", whole.split(' ').next().unwrap_or(&whole))
+}
+
 /// A metric, with at least four significant digits: a loss of 0.001234 is not one of 0.0012. Null is what was kept of a
 /// value that is not finite.
 #[must_use]

@@ -7,7 +7,7 @@ use super::Page;
 use super::escape::escape_line;
 use super::grid::{ColumnFit, Grid, TextCell};
 use crate::experiment::OutsideDependency;
-use crate::humanize::{age, duration, metric};
+use crate::humanize::{metric, short_age};
 use crate::plan::{JobArray, Plan, Relation};
 use crate::status::State;
 use crate::summary::{BestTrial, ExperimentBrief};
@@ -97,7 +97,8 @@ pub struct ListLine {
     pub dir: String,
 }
 
-/// Experiments, newest first. Their ids stay whole: they are what is typed next.
+/// Experiments, newest first. Their ids stay whole: they are what is typed next. Of the rest the best value stays longest:
+/// it is what a researcher looks for.
 #[must_use]
 pub fn list_table(lines: &[ListLine], page: &Page) -> String {
     let mut grid = Grid::new(&[
@@ -105,7 +106,7 @@ pub fn list_table(lines: &[ListLine], page: &Page) -> String {
         ("job", ColumnFit::Whole),
         ("state", ColumnFit::Whole),
         ("trials", ColumnFit::Late),
-        ("best", ColumnFit::Spare(3)),
+        ("best", ColumnFit::Spare(5)),
         ("tags", ColumnFit::Spare(1)),
         ("submitted", ColumnFit::Spare(2)),
         ("looked at", ColumnFit::Spare(4)),
@@ -121,12 +122,17 @@ pub fn list_table(lines: &[ListLine], page: &Page) -> String {
             TextCell::from(row.map_or_else(String::new, trials)),
             TextCell::from(row.and_then(|row| row.best.as_ref()).map_or_else(String::new, best)),
             TextCell::from(row.map_or_else(String::new, |row| row.tags.join(" "))),
-            TextCell::from(age(line.created, page.now)),
+            TextCell::from(submitted(line, page.now)),
             TextCell::from(row.map_or_else(String::new, |row| looked_at(row, page.now))),
             TextCell::from(&line.dir),
         ]);
     }
     grid.without_empty().lines_telling(page).join("\n")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "unix seconds")]
+fn submitted(line: &ListLine, now: f64) -> String {
+    short_age(now - line.created as f64)
 }
 
 /// A folder that can't be read.
@@ -146,11 +152,7 @@ fn best(best: &BestTrial) -> String {
 /// How old what is shown is; nothing where it can't change.
 fn looked_at(row: &ExperimentBrief, now: f64) -> String {
     let seconds = now - row.as_of;
-    if row.state.is_final() || seconds < 1.0 {
-        String::new()
-    } else {
-        format!("{} ago", duration(seconds))
-    }
+    if row.state.is_final() || seconds < 1.0 { String::new() } else { short_age(seconds) }
 }
 
 /// The arrays of a plan in their order.

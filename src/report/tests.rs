@@ -292,16 +292,40 @@ fn in_a_list_ids_stay_whole() {
     };
     let list = [line(short, Some(brief())), line(long, None)];
     insta::assert_snapshot!(list_table(&list, &page(80)), @"
-    EXPERIMENT                              STATE    TRIALS         LOOKED AT
-    sample-00000100                         running  2 running, 30  40s ago
+    EXPERIMENT                              STATE    TRIALS         BEST
+    sample-00000100                         running  2 running, 30  loss=0.1235
                                                      completed
     a-rather-long-experiment-name-1rsq9thy  damaged
-    No room for BEST, SUBMITTED, FOLDER; --json has all.
+    No room for SUBMITTED, LOOKED AT, FOLDER; --json has all.
     ");
     insta::assert_snapshot!(list_table(&list, &page(0)), @"
     EXPERIMENT                              STATE    TRIALS                   BEST         SUBMITTED  LOOKED AT  FOLDER
-    sample-00000100                         running  2 running, 30 completed  loss=0.1235  1m 0s ago  40s ago    /home/ada/.nemo_slurm/experiments/sample-00000100
-    a-rather-long-experiment-name-1rsq9thy  damaged                                        1m 0s ago             /home/ada/.nemo_slurm/experiments/a-rather-long-experiment-name-1rsq9thy
+    sample-00000100                         running  2 running, 30 completed  loss=0.1235  1m ago     40s ago    /home/ada/.nemo_slurm/experiments/sample-00000100
+    a-rather-long-experiment-name-1rsq9thy  damaged                                        1m ago                /home/ada/.nemo_slurm/experiments/a-rather-long-experiment-name-1rsq9thy
+    ");
+}
+
+/// The best value is what a researcher looks for: all else but the state gives way first.
+#[test]
+fn a_list_keeps_the_best_value_at_80_and_100_columns() {
+    let tags = vec!["paper".to_owned(), "draft".to_owned()];
+    let trials = [(State::Completed, 30), (State::Running, 2), (State::Failed, 4)].into();
+    let line = ListLine {
+        id: "digits-1rsq9thy".to_owned(),
+        created: 100,
+        row: Some(ExperimentBrief { trials, tags, ..brief() }),
+        dir: "/home/ada/.nemo_slurm/experiments/digits-1rsq9thy".to_owned(),
+    };
+    insta::assert_snapshot!(list_table(std::slice::from_ref(&line), &page(80)), @"
+    EXPERIMENT       STATE    TRIALS                      BEST         LOOKED AT
+    digits-1rsq9thy  running  2 running, 30 completed, 4  loss=0.1235  40s ago
+                              failed
+    No room for TAGS, SUBMITTED, FOLDER; --json has all.
+    ");
+    insta::assert_snapshot!(list_table(&[line], &page(100)), @"
+    EXPERIMENT       STATE    TRIALS                             BEST         SUBMITTED  LOOKED AT
+    digits-1rsq9thy  running  2 running, 30 completed, 4 failed  loss=0.1235  1m ago     40s ago
+    No room for TAGS, FOLDER; --json has all.
     ");
 }
 
@@ -371,7 +395,7 @@ fn counts_of_a_list_are_broken_only_where_no_column_can_be_left_out() {
     let two = [(State::Completed, 250), (State::Failed, 12)];
     insta::assert_snapshot!(list_table(&[line(&two)], &page(80)), @"
     EXPERIMENT                        STATE    TRIALS                    SUBMITTED
-    resnet50-imagenet-sweep-1sfe7nrf  running  250 completed, 12 failed  1m 0s ago
+    resnet50-imagenet-sweep-1sfe7nrf  running  250 completed, 12 failed  1m ago
     No room for FOLDER; --json has all.
     ");
     insta::assert_snapshot!(list_table(&[line(&two)], &page(72)), @"
