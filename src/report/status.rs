@@ -115,7 +115,7 @@ fn without(params: &Params, names: &[String]) -> Params {
         .collect()
 }
 
-/// `1`, or `9: 7 time limit, preempted`.
+/// `1`, or `9 (7 time limit, 1 preempted)`: how many there were, and how many of them ended so.
 fn attempts_in_words(trial: &TrialStatus) -> String {
     let mut causes: Vec<(Cause, usize)> = Vec::new();
     let ended = trial.attempts.iter().filter_map(|attempt| attempt.cause);
@@ -128,17 +128,11 @@ fn attempts_in_words(trial: &TrialStatus) -> String {
     match (trial.attempts.len(), causes.as_slice()) {
         (0, _) => String::new(),
         (n, []) => n.to_string(),
-        (n, causes) => format!(
-            "{n}: {}",
-            causes
-                .iter()
-                .map(|(of, times)| match times {
-                    1 => cause(*of).to_owned(),
-                    times => format!("{times} {}", cause(*of)),
-                })
-                .collect::<Vec<_>>()
-                .join(", ")
-        ),
+        (1, [(of, _)]) => format!("1 ({})", cause(*of)),
+        (n, causes) => {
+            let ends = causes.iter().map(|(of, times)| format!("{times} {}", cause(*of)));
+            format!("{n} ({})", ends.collect::<Vec<_>>().join(", "))
+        }
     }
 }
 

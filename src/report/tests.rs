@@ -100,15 +100,15 @@ fn a_status_fits_the_terminal() {
     TRIAL  STATE
     0      completed
     pretrain-large
-    TRIAL  STATE      PARAMETERS  STEP   METRICS                     ATTEMPTS
-    0      completed  lr=0.1      84000  train_loss=0.25             1
-                                         validation_accuracy=0.9125
+    TRIAL  STATE      PARAMETERS  STEP   METRICS                    ATTEMPTS
+    0      completed  lr=0.1      84000  train_loss=0.25            1
+                                         validatio…accuracy=0.9125
     1      pending    lr=0.03
-    2      running    lr=0.01     84000  train_loss=0.25             7: 5 time  best
-                                         validation_accuracy=0.9125  limit,
-                                                                     preempted
-    3      failed     lr=0.003    84000  train_loss=0.25             1: failed
-                                         validation_accuracy=0.9125
+    2      running    lr=0.01     84000  train_loss=0.25            7 (5 time   best
+                                         validatio…accuracy=0.9125  limit, 1
+                                                                    preempted)
+    3      failed     lr=0.003    84000  train_loss=0.25            1 (failed)
+                                         validatio…accuracy=0.9125
     pretrain-large/1: waits for free resources
     pretrain-large/3: the program exited with code 1 after 4 h; last line of its
       error output: `RuntimeError: CUDA error: an illegal memory access was
@@ -123,11 +123,11 @@ fn a_status_fits_the_terminal() {
     TRIAL  STATE
     0      completed
     pretrain-large
-    TRIAL  STATE      PARAMETERS  STEP   METRICS                                     ATTEMPTS                    JOB
-    0      completed  lr=0.1      84000  train_loss=0.25 validation_accuracy=0.9125  1                           418093_0
-    1      pending    lr=0.03                                                                                    418093_1
-    2      running    lr=0.01     84000  train_loss=0.25 validation_accuracy=0.9125  7: 5 time limit, preempted  418093_2  best
-    3      failed     lr=0.003    84000  train_loss=0.25 validation_accuracy=0.9125  1: failed                   418093_3
+    TRIAL  STATE      PARAMETERS  STEP   METRICS                                     ATTEMPTS                       JOB
+    0      completed  lr=0.1      84000  train_loss=0.25 validation_accuracy=0.9125  1                              418093_0
+    1      pending    lr=0.03                                                                                       418093_1
+    2      running    lr=0.01     84000  train_loss=0.25 validation_accuracy=0.9125  7 (5 time limit, 1 preempted)  418093_2  best
+    3      failed     lr=0.003    84000  train_loss=0.25 validation_accuracy=0.9125  1 (failed)                     418093_3
     pretrain-large/1: waits for free resources
     pretrain-large/3: the program exited with code 1 after 4 h; last line of its error output: `RuntimeError: CUDA error: an illegal memory access was encountered, compile with TORCH_USE_CUDA_DSA`
     ");
