@@ -356,6 +356,32 @@ fn variable(field: &Field<'_>, report: &mut ProblemReport) -> Option<String> {
     }
 }
 
+/// A name where the sections of executors stand, as in `executor = "slurm"` at the top of a file.
+pub(super) fn take_misplaced<'a>(section: &mut Section<'a>) -> Option<Field<'a>> {
+    let value = section.table.get("executor").map(|entry| &entry.node.value);
+    matches!(value, Some(TomlValue::Text(_))).then(|| section.take("executor")).flatten()
+}
+
+/// Says where it belongs, and which executor was likely meant.
+pub(super) fn report_misplaced(
+    field: &Field<'_>,
+    executors: &Executors,
+    report: &mut ProblemReport,
+) {
+    let Some(name) = field.text(report) else { return };
+    if executors.has(&name) {
+        report
+            .problem(&field.place, "a name of an executor does not stand at the top of the file")
+            .hint(format!("write `executor = \"{name}\"` below `[defaults]`, or in a task"));
+        return;
+    }
+    let message = format!("there is no executor `{name}`, and its name does not stand here");
+    let meant = executors.hint(&name);
+    report
+        .problem(&field.place, message)
+        .hint(format!("{meant} Write it below `[defaults]`, or in a task: `executor = \"…\"`"));
+}
+
 /// The error of a file with several executors and no choice among them.
 pub(super) fn ambiguous(executors: &Executors) -> (String, String) {
     let names = listed(executors.defined.iter().map(String::as_str));

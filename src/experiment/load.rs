@@ -96,7 +96,15 @@ fn read(
     let mut section = Section::root(root, KeyPosition { at: start, key: String::new() });
     section.unsupported(&["log_policy"]);
     let FileHeader { mut experiment, defaults } = head(&mut section, in_work_tree, report);
-    let executors = executors::read(section.take_fields("executor", report), report);
+    let misplaced = executors::take_misplaced(&mut section);
+    let fields = match misplaced {
+        Some(_) => Vec::new(),
+        None => section.take_fields("executor", report),
+    };
+    let executors = executors::read(fields, report);
+    if let Some(field) = misplaced {
+        executors::report_misplaced(&field, &executors, report);
+    }
     let task_fields = section.take_fields("task", report);
     if task_fields.is_empty() && section.table.get("task").is_none_or(is_table) {
         report

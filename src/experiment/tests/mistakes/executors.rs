@@ -27,6 +27,26 @@ fn executors() {
     );
 }
 
+/// At the top of a file `executor` is the table of them, and no choice.
+#[test]
+fn a_name_at_the_top_is_told_where_it_belongs() {
+    let at_top = |name: &str| format!("name = 'x'\nexecutor = '{name}'");
+    check_top(
+        &at_top("slrum"),
+        "2 executor: there is no executor `slrum`, and its name does not stand here",
+    );
+    check_top(
+        &at_top("slurm"),
+        "2 executor: a name of an executor does not stand at the top of the file",
+    );
+    let hint = |name: &str| {
+        let problems = read(&(at_top(name) + "\n[task.t]\nrun = 'x'")).unwrap_err();
+        problems.0[0].hint.clone().unwrap()
+    };
+    assert!(hint("slrum").starts_with("did you mean `slurm`?"), "{}", hint("slrum"));
+    assert!(hint("slurm").contains("below `[defaults]`"), "{}", hint("slurm"));
+}
+
 #[test]
 fn slurm_executors() {
     check_slurm("parallel = 2", "4 executor.e.parallel: a Slurm executor has no key `parallel`");
