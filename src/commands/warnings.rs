@@ -1,6 +1,7 @@
 //! What a user should know before an experiment is submitted, though nothing is wrong with its file.
 
 use nemo_core::placeholder::{TaskValue, names};
+use nemo_core::rundir::NO_SIGNAL;
 
 use super::{App, prepare};
 use crate::experiment::{Executor, Experiment, Task};
@@ -26,8 +27,11 @@ pub(super) fn say_all(app: &App, experiment: &Experiment, cluster: Option<&Clust
 pub(super) fn say_unread(experiment: &Experiment) {
     let warning = |task| unread_metric(task).or_else(|| unread_best(experiment, task));
     let unspendable = super::budget::unspendable(experiment);
+    let short = short_segments(experiment);
     let unsaved = experiment.tasks.iter().filter_map(unsaved_target);
-    for warning in experiment.tasks.iter().filter_map(warning).chain(unsaved).chain(unspendable) {
+    for warning in
+        experiment.tasks.iter().filter_map(warning).chain(unsaved).chain(unspendable).chain(short)
+    {
         say(&warning);
     }
 }
@@ -95,6 +99,37 @@ fn unread_metric(task: &Task) -> Option<String> {
     ))
 }
 
+/// Slurm may ask so many seconds earlier than it was told.
+const SLURM_EARLIER: u64 = 60;
+
+/// Tasks that are asked to save when most of a segment lies before them still, or at once.
+fn short_segments(experiment: &Experiment) -> Vec<String> {
+    experiment.tasks.iter().filter_map(|task| short_segment(experiment, task)).collect()
+}
+
+fn short_segment(experiment: &Experiment, task: &Task) -> Option<String> {
+    let (time, earlier) = match experiment.executors.get(&task.executor)? {
+        Executor::Slurm(slurm) => (slurm.time?, SLURM_EARLIER),
+        Executor::Local(local) => (local.time?, 0),
+    };
+    let (lead, name) = (task.checkpoint.lead, &task.name);
+    let left = time.saturating_sub(lead);
+    let is_short = left <= earlier || left < time / 4;
+    let is_asked = task.checkpoint.signal != NO_SIGNAL || task.checkpoint.command.is_some();
+    (is_asked && is_short).then(|| {
+        let in_vain = match left.saturating_sub(earlier) {
+            _ if earlier == 0 => String::new(),
+            0 => ", and Slurm may ask up to 60 s earlier, at once".to_owned(),
+            rest => format!(", {rest} s where Slurm asks 60 s earlier, as it may"),
+        };
+        format!(
+            "warning: `{name}` is asked to save {lead} s before the end of a segment of {time} s: that leaves {left} s to \
+             work{in_vain}. Make `time` of executor `{}` longer, or `checkpoint.lead` of `{name}` shorter",
+            task.executor
+        )
+    })
+}
+
 /// Tasks that would be asked to save as soon as they start: their partition ends a job that asks for no time too early.
 fn short_times(experiment: &Experiment, cluster: &Cluster) -> Vec<String> {
     let one = |task: &Task| {
@@ -120,7 +155,32 @@ mod tests {
     use nemo_core::rundir::CommandSpec;
 
     use super::*;
+    use crate::experiment::{LocalExecutor, SlurmExecutor};
     use crate::plan::{sample_experiment, sample_task};
+
+    #[test]
+    fn a_lead_that_leaves_little_of_a_segment_is_warned_of() {
+        let check = |executor: Executor, lead, expected: Option<&str>| {
+            let mut train = sample_task("train", 1, 0, &[]);
+            train.checkpoint.lead = lead;
+            let mut experiment = sample_experiment(vec![train]);
+            experiment.executors.values_mut().for_each(|it| *it = executor.clone());
+            let warning = short_segments(&experiment).join(" ");
+            assert_eq!(!warning.is_empty(), expected.is_some(), "{warning}");
+            assert!(warning.contains(expected.unwrap_or_default()), "{warning}");
+        };
+        let slurm = |time| Executor::Slurm(SlurmExecutor { time, ..SlurmExecutor::default() });
+        let local = |time| Executor::Local(LocalExecutor { time, ..LocalExecutor::default() });
+        let minute =
+            "asked to save 55 s before the end of a segment of 60 s: that leaves 5 s to work";
+        check(slurm(Some(60)), 55, Some(minute));
+        check(slurm(Some(60)), 55, Some("Slurm may ask up to 60 s earlier, at once"));
+        check(local(Some(60)), 55, Some(minute));
+        check(slurm(Some(1000)), 800, Some("leaves 200 s to work, 140 s where Slurm asks 60 s"));
+        check(slurm(Some(3600)), 60, None);
+        check(local(Some(60)), 30, None);
+        check(slurm(None), 60, None);
+    }
 
     #[test]
     fn a_best_by_what_no_pattern_reads_is_warned_of() {
