@@ -12,7 +12,7 @@ use super::retry::changes::TrialConfigs;
 use crate::clock;
 use crate::error::{CommandError, ExitCode};
 use crate::git::GitState;
-use crate::package;
+use crate::package::{self, UncommittedChanges};
 use crate::report::{Page, comparison_text, out, out_json, say};
 use crate::results::{
     ComparedTrial, Hashes, TrialResult, compare, representative, space_of, trial_config,
@@ -85,6 +85,8 @@ fn compared(
         }
     };
     let package = package::of(&stored.dir).map(|package| package.hash);
+    let keys = &stored.experiment.package;
+    let changes = UncommittedChanges::of(git.as_ref(), keys, package.is_some());
     let found = representative(&stored.experiment, &status, &results.trials);
     let (result, why) = found.ok_or_else(|| {
         CommandError::new(ExitCode::NotFound, format!("`{target}` has no trials"))
@@ -116,18 +118,23 @@ fn compared(
         trials_with_other_values: results.trials.iter().filter(has_other_values).count(),
         config: config.collect(),
         space: if is_named { Vec::new() } else { space_of(&resolved, task) },
-        code: code_of(package, git),
+        code: code_of(package, git, changes),
         metrics: metrics.filter_map(|(name, it)| Some((name.clone(), it.last?))).collect(),
     })
 }
 
 /// What tells two versions of the code apart.
-fn code_of(package: Option<String>, git: Option<GitState>) -> Vec<(String, Value)> {
+fn code_of(
+    package: Option<String>,
+    git: Option<GitState>,
+    changes: Option<UncommittedChanges>,
+) -> Vec<(String, Value)> {
     let mut code = Vec::new();
     code.extend(package.map(|hash| ("package.hash".to_owned(), json!(hash))));
     if let Some(git) = git {
         code.push(("git.commit".to_owned(), json!(git.commit)));
         code.push(("git.dirty".to_owned(), json!(git.dirty)));
+        code.push(("git.changes".to_owned(), json!(changes)));
     }
     code
 }

@@ -16,10 +16,11 @@ use super::{App, notices};
 use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::{ChangedKeys, Experiment, Outside, ResolvedConfig};
+use crate::git::GitState;
 use crate::journal::{self, Event, Retry};
 use crate::labels::{Labels, NoteChange};
 use crate::observe::Depth;
-use crate::package;
+use crate::package::{self, UncommittedChanges};
 use crate::query::SlurmSource;
 use crate::report::{Page, Shown, ShownChange, ShownGeneration, out, out_json, say, show_text};
 use crate::results::trial_config;
@@ -69,9 +70,11 @@ pub(super) fn show(app: &App, args: &ShowArgs) -> Result<ExitCode, CommandError>
     let configs = TrialConfigs::new(&stored, &config.resolved);
     let trials = trials(&stored, &target, &configs, &mut warnings);
     let package = package::of(&stored.dir);
+    let (keys, is_shipped) = (&stored.experiment.package, package.is_some());
     let shown = Shown {
         row: &row,
         package: package.as_ref(),
+        changes: UncommittedChanges::of(config.git.as_ref(), keys, is_shipped),
         config: &config,
         resolved: trials.common.as_ref().unwrap_or(&config.resolved),
         labels: &labels,
@@ -231,6 +234,13 @@ fn parents(experiment: &Experiment) -> impl Iterator<Item = Value> + '_ {
     })
 }
 
+/// The state of the code, and what became of changes that were not committed; null where there were none.
+fn git_json(git: &GitState, changes: Option<UncommittedChanges>) -> Value {
+    let mut value = json!(git);
+    value["changes"] = json!(changes);
+    value
+}
+
 fn to_json(shown: &Shown<'_>, warnings: &[String]) -> Value {
     let Shown { row, config, package, labels, notes, generations, trials, dir, .. } = shown;
     let path = |name: &str| Path::new(dir).join(name).to_string_lossy().into_owned();
@@ -248,7 +258,7 @@ fn to_json(shown: &Shown<'_>, warnings: &[String]) -> Value {
         "config": config.resolved.config,
         "origin": config.resolved.origin,
         "config_hash": has_config.then(|| config.resolved.hash()),
-        "git": config.git,
+        "git": config.git.as_ref().map(|git| git_json(git, shown.changes)),
         "package": package.map(|own| json!({ "hash": own.hash, "bytes": own.bytes, "files": own.files, "dir": own.dir })),
         "tags": labels.tags,
         "description": labels.description,

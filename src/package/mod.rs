@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use nemo_core::package::{ShippedPackage, listed};
 use nemo_core::rundir::ExperimentDir;
 use nemo_core::{checksum, open};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::error::{CommandError, ExitCode, IoResultExt};
-use crate::experiment::{Dirty, Experiment, PackageSource};
-use crate::git;
+use crate::experiment::{Dirty, Experiment, PackageKeys, PackageSource};
+use crate::git::{self, GitState};
 use crate::humanize::{bytes, count};
 use crate::store::Home;
 
@@ -232,6 +233,45 @@ pub fn has_changed(home: &Home, experiment: &Experiment, shipped: &ShippedPackag
 #[must_use]
 pub fn of(dir: &ExperimentDir) -> Option<ShippedPackage> {
     checksum::from_slice(&open::read(&dir.package()).ok()?).ok()
+}
+
+/// What became of changes of the code that were not committed when it was submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UncommittedChanges {
+    /// They are in the package.
+    Shipped,
+    /// The package is the commit alone.
+    LeftOut,
+    /// Nothing was shipped: trials run in the folder itself.
+    InPlace,
+}
+
+impl UncommittedChanges {
+    /// What became of them, if there were any.
+    #[must_use]
+    pub fn of(git: Option<&GitState>, keys: &PackageKeys, is_shipped: bool) -> Option<Self> {
+        git.filter(|git| git.dirty)?;
+        Some(match (is_shipped, keys.from, keys.dirty) {
+            (false, ..) => Self::InPlace,
+            (true, PackageSource::Git, Dirty::Ignore) => Self::LeftOut,
+            (true, ..) => Self::Shipped,
+        })
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Shipped => "with changes that were not committed; they are shipped",
+            Self::LeftOut => {
+                "without the changes that were not committed: they are not shipped (package.dirty)"
+            }
+            Self::InPlace => {
+                "with changes that were not committed; nothing is shipped, trials run in the folder"
+            }
+        }
+    }
 }
 
 /// A few of the names, and how many more there are.

@@ -17,6 +17,7 @@ use crate::experiment::{ChangedKeys, ResolvedConfig};
 use crate::humanize::{age, bytes, count};
 use crate::journal::SettingChange;
 use crate::labels::{Labels, NoteChange};
+use crate::package::UncommittedChanges;
 use crate::slurm::IndexSet;
 use crate::store::ConfigFile;
 use crate::summary::ExperimentRow;
@@ -32,6 +33,8 @@ pub struct Shown<'a> {
     pub resolved: &'a ResolvedConfig,
     /// The code that was shipped with it.
     pub package: Option<&'a ShippedPackage>,
+    /// What became of changes that were not committed.
+    pub changes: Option<UncommittedChanges>,
     /// Tags, description and metadata after all notes.
     pub labels: &'a Labels,
     /// The notes, oldest first, and what each changed.
@@ -142,7 +145,7 @@ fn head(shown: &Shown<'_>, page: &Page) -> String {
         ("description", labels.description.clone().unwrap_or_default()),
         ("tags", labels.tags.join(" ")),
         ("metadata", metadata.join(" ")),
-        ("git", git(config)),
+        ("git", git(config, shown.changes)),
         ("code", code(*package)),
         ("folder", dir.to_string_lossy().into_owned()),
         ("file", dir.join("experiment.toml").to_string_lossy().into_owned()),
@@ -174,11 +177,11 @@ fn code(package: Option<&ShippedPackage>) -> String {
     })
 }
 
-fn git(config: &ConfigFile) -> String {
+fn git(config: &ConfigFile, changes: Option<UncommittedChanges>) -> String {
     let Some(git) = &config.git else { return String::new() };
     let commit = git.commit.as_deref().unwrap_or("no commit yet");
     let branch = git.branch.as_ref().map_or_else(String::new, |branch| format!(" on {branch}"));
-    let dirty = if git.dirty { ", with changes that were not committed" } else { "" };
+    let dirty = changes.map_or_else(String::new, |changes| format!(", {}", changes.in_words()));
     format!("{commit}{branch}{dirty} ({})", git.repo)
 }
 

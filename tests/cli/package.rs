@@ -181,10 +181,16 @@ fn the_same_code_is_shipped_once_and_changes_are_told() {
     assert!(ignored.stderr.contains("without 2 changes not committed"), "{ignored:?}");
     assert!(ignored.stderr.contains("not shipped: `data`.\n"), "not `new.py`: {ignored:?}");
     assert_eq!(hash(ignored.stdout.trim()), hash(&one), "the commit alone");
+    let fate = |id: &str| text(&show(&world, id)["git"]["changes"]);
+    assert_eq!((fate(id), fate(ignored.stdout.trim())), ("shipped".into(), "left_out".into()));
+    let words = world.ok(&["show", ignored.stdout.trim()]);
+    let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("without the changes that were not committed"), "{words}");
     let packages = std::fs::read_dir(world.path("home/packages")).unwrap();
     assert_eq!(packages.count(), 2, "nothing half made stays");
     let none = submit(&["--set", "package.from=none"]);
     assert_eq!(show(&world, none.stdout.trim())["package"], Value::Null);
+    assert_eq!(fate(none.stdout.trim()), "in_place");
     for id in [one, two, id.to_owned()] {
         world.run(&["wait", &id, "--timeout", "1m"]);
     }

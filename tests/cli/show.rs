@@ -74,13 +74,15 @@ fn the_state_of_the_code_is_kept() {
     world.ok(&["submit", "exp.toml", "--wait"]);
     let commit = git(&["rev-parse", "HEAD"]);
     let repo = "https://example.org/lr.git";
-    let clean = json!({ "commit": commit, "branch": "main", "dirty": false, "repo": repo });
+    let clean = json!({ "commit": commit, "branch": "main", "dirty": false, "repo": repo, "changes": null });
     assert_eq!(show(&world, "@")["git"], clean);
     world.write("exp.toml", &format!("# changed\n{TEXT}"));
     world.ok(&["submit", "exp.toml", "--wait"]);
-    assert_eq!(show(&world, "@")["git"]["dirty"], true);
+    let git = &show(&world, "@")["git"];
+    assert_eq!((&git["dirty"], &git["changes"]), (&json!(true), &json!("shipped")));
     let text = world.ok(&["show"]);
-    assert!(text.contains("on main, with changes that were not committed"), "{text}");
+    let told = "on main, with changes that were not committed; they are shipped";
+    assert!(text.contains(told), "{text}");
 }
 
 #[test]
