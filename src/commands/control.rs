@@ -13,19 +13,25 @@ use nemo_core::{checksum, durable};
 use tracing::debug;
 
 pub(super) use self::report::{ControlReport, Troubles};
-pub(super) use self::signals::{AfterSave, ask_by_marks, signal_orphans, signal_running};
+pub(super) use self::signals::{
+    AfterSave, ask_by_marks, mark_early, signal_orphans, signal_running, unmark,
+};
 use super::App;
 use super::status::look;
 use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::executor::local;
 use crate::journal::{self, ArrayRecord, Event, Submitted};
+use crate::observe::{self, Depth};
 use crate::plan::JobArray;
 use crate::process;
+use crate::query::SlurmSource;
 use crate::report::say;
 use crate::script;
 use crate::slurm::{Client, JobControl, JobId, JobPhase, JobState, QueueRow, SlurmError};
-use crate::status::{Certainty, Remedy, Request, RequestedAction, State, Status, meant};
+use crate::status::{
+    Certainty, Remedy, Request, RequestedAction, State, Status, TrialStatus, join, meant,
+};
 use crate::store::{Stored, Target};
 
 /// The arguments that these commands share.
@@ -231,6 +237,21 @@ pub(super) fn trials_in(
         .filter(|(_, trial)| wanted(trial.state))
         .map(|(task, trial)| (task.to_owned(), trial.index))
         .collect()
+}
+
+/// The trials of a target that run in a job as far as is known without asking Slurm, and whose attempt has begun and not
+/// ended.
+pub(super) fn known_to_run(stored: &Stored, target: &Target) -> BTreeSet<TrialKey> {
+    let sources = observe::sources(stored, SlurmSource::Nobody, Depth::All);
+    let Ok(status) = sources.map(|sources| join(&sources)) else { return BTreeSet::new() };
+    let is_open = |trial: &TrialStatus| {
+        trial.state == State::Running
+            && trial.attempts.last().is_some_and(|it| it.start.is_some() && it.cause.is_none())
+    };
+    let open = meant(&status, &target.scope).filter(|(_, trial)| is_open(trial));
+    let open = open.map(|(task, trial)| (task.to_owned(), trial.index)).collect();
+    let here = local_part(stored, &open);
+    open.difference(&here).cloned().collect()
 }
 
 /// The trials of a target that wait for what can never be, and that may still be ended by a person.

@@ -334,7 +334,13 @@ impl MeantJobs<'_> {
             }
             let (arrays, app) = (self.arrays, self.app);
             asked.told.extend(control::signal_running(
-                app, stored, arrays, &others, AFTER_SAVE, troubles,
+                app,
+                stored,
+                arrays,
+                &others,
+                AFTER_SAVE,
+                &BTreeSet::new(),
+                troubles,
             ));
             asked.tried.extend(others);
         }

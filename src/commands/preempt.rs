@@ -1,13 +1,16 @@
 //! `preempt`: has running trials save, stop, and run again.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use nemo_core::rundir::TrialDir;
 
 use super::App;
-use super::control::{self, AfterSave, ControlArgs, ControlReport, Troubles};
+use super::control::{self, AfterSave, ControlArgs, ControlReport, TrialKey, Troubles};
 use crate::error::{CommandError, ExitCode};
 use crate::slurm::JobControl;
 use crate::status::{RequestedAction, State};
+use crate::store::{Stored, Target};
 
 /// `preempt`.
 #[derive(Debug, Args)]
@@ -26,15 +29,18 @@ pub struct PreemptArgs {
 const AFTER_SAVE: AfterSave =
     AfterSave { mark: TrialDir::preempt, without_mark: JobControl::requeue };
 
-/// Preempts what runs of the target. First Slurm, then the request: the home's disk may be full.
+/// Preempts what runs of the target. What is known to run is marked before Slurm is asked: its harness reads that by itself,
+/// and Slurm may be away. A home whose disk is full stops nothing.
 pub(super) fn preempt(app: &App, args: &PreemptArgs) -> Result<ExitCode, CommandError> {
     let args = &args.control;
     let (target, stored) = app.find(&args.target)?;
     let app = &app.on_cluster_of(&stored);
+    let mut troubles = Troubles::default();
+    let marked =
+        if args.dry_run { BTreeSet::new() } else { ask_early(&stored, &target, &mut troubles) };
     let status = control::look_if_possible(app, &stored);
     let mut running = control::trials_in(status.as_ref(), &target, |state| state == State::Running);
     let arrays = control::arrays(app, &stored, &stored.journal, &target);
-    let mut troubles = Troubles::default();
     match control::queued(&app.slurm, &arrays.known) {
         Ok(queued) => {
             running.extend(queued.running);
@@ -42,6 +48,7 @@ pub(super) fn preempt(app: &App, args: &PreemptArgs) -> Result<ExitCode, Command
             let unknown = control::trials_in(status.as_ref(), &target, |it| it == State::Unknown);
             let unshown = unknown.difference(&queued.alive).filter(|_| !args.dry_run);
             troubles.unsure.extend(unshown.cloned());
+            control::unmark(&stored, marked.difference(&running), AFTER_SAVE.mark);
         }
         Err(error) => troubles.slurm.push(error),
     }
@@ -60,14 +67,17 @@ pub(super) fn preempt(app: &App, args: &PreemptArgs) -> Result<ExitCode, Command
                 &arrays.known,
                 &running,
                 AFTER_SAVE,
+                &marked,
                 &mut troubles,
             );
             signalled.extend(here.iter().cloned());
         }
-        match control::request(&stored, &target, RequestedAction::Preempt) {
-            Err(error) if !here.is_empty() => return Err(error),
-            Err(error) => drop(troubles.unwritten.get_or_insert(error)),
-            Ok(()) => {}
+        if stored.experiment.has_local() {
+            match control::request(&stored, &target, RequestedAction::Preempt) {
+                Err(error) if !here.is_empty() => return Err(error),
+                Err(error) => drop(troubles.unwritten.get_or_insert(error)),
+                Ok(()) => {}
+            }
         }
     }
     let done = ControlReport {
@@ -81,4 +91,13 @@ pub(super) fn preempt(app: &App, args: &PreemptArgs) -> Result<ExitCode, Command
         asked: 0,
     };
     done.finish(&troubles)
+}
+
+/// Writes the request, and marks what is known to run in jobs. A local runner would obey the request at once, before it is
+/// known whether it runs: there it comes later.
+fn ask_early(stored: &Stored, target: &Target, troubles: &mut Troubles) -> BTreeSet<TrialKey> {
+    if !stored.experiment.has_local() {
+        troubles.unwritten = control::request(stored, target, RequestedAction::Preempt).err();
+    }
+    control::mark_early(stored, &control::known_to_run(stored, target), AFTER_SAVE.mark)
 }

@@ -333,7 +333,9 @@ fn while_slurm_is_away_what_runs_reads_the_request() {
         let target = format!("{id}/train/0");
         let printed = fake.world.run(&[verb, &target]);
         assert_eq!(printed.code, 4, "{printed:?}");
-        let reads = format!("1 running trial of {id} reads the request from its folder");
+        let reads = format!(
+            "1 trial of {id} ran when that was last known: if it still does, it reads the request"
+        );
         let could_not = format!("could not tell Slurm to {verb} `{target}`: ");
         for said in [reads.as_str(), could_not.as_str(), "hint: "] {
             assert!(printed.stderr.contains(said), "{said}: {printed:?}");
@@ -345,4 +347,38 @@ fn while_slurm_is_away_what_runs_reads_the_request() {
             assert!(folder.join("tasks/train/trials/0").join(mark).exists(), "{verb}");
         }
     }
+}
+
+/// Slurm may be away for as long as it is waited for: what runs is asked before.
+#[test]
+fn a_preempt_is_written_down_before_slurm_is_asked() {
+    let (fake, id) = crate::budget::spent();
+    let folder = fake.world.experiment(&id);
+    let mark = folder.join("tasks/train/trials/0/preempt-wanted");
+    // Whether the request and the mark were there when Slurm was asked first.
+    let looks = format!(
+        "#!/bin/sh\nls {0}/requests | wc -l >>\"{1}\"\n[ -e {2} ] && echo marked >>\"{1}\"\n\
+        echo \"$0: error: Unable to contact slurm controller\" >&2\nexit 1\n",
+        folder.display(),
+        fake.state("seen").display(),
+        mark.display(),
+    );
+    for program in ["squeue", "scancel", "scontrol"] {
+        std::fs::write(fake.world.path("bin").join(program), &looks).unwrap();
+    }
+    let printed = fake.world.run(&["preempt", &format!("{id}/train/0")]);
+    assert_eq!(printed.code, 4, "{printed:?}");
+    let seen = fake.read("seen");
+    assert!(seen.starts_with("1\nmarked\n"), "{seen:?}: {printed:?}");
+    assert_eq!(folder.join("requests").read_dir().unwrap().count(), 1);
+}
+
+/// A trial that Slurm no longer runs is not asked when it starts again.
+#[test]
+fn the_mark_of_what_does_not_run_is_taken_back() {
+    let (fake, id) = crate::budget::spent();
+    fake.answer("squeue", Some(&[&["101_0", "PENDING", "100", "Priority"]]));
+    fake.world.run(&["preempt", &format!("{id}/train/0")]);
+    let mark = fake.world.experiment(&id).join("tasks/train/trials/0/preempt-wanted");
+    assert!(!mark.exists());
 }

@@ -29,12 +29,31 @@ impl Troubles {
     /// What is said of the trials that Slurm may not have signalled, if there are any.
     pub(in crate::commands) fn unsignalled_in_words(&self, id: &ExperimentId) -> Option<String> {
         let answer = self.unsignalled.values().next()?;
+        if self.slurm.iter().any(SlurmError::is_no_answer) {
+            return Some(self.unseen_in_words(id, answer));
+        }
         let trials = count(self.unsignalled.len(), "running trial");
         let do_so = match self.unsignalled.len() {
             1 => "reads the request from its folder within some seconds, and saves then",
             _ => "read the request from their folders within some seconds, and save then",
         };
         Some(format!("Slurm gave no answer ({answer}). {trials} of {id} {do_so}."))
+    }
+
+    /// The same where Slurm did not say what runs: that is only known from earlier.
+    fn unseen_in_words(&self, id: &ExperimentId, answer: &str) -> String {
+        let trials = count(self.unsignalled.len(), "trial");
+        let do_so = match self.unsignalled.len() {
+            1 => {
+                "if it still does, it reads the request from its folder within some seconds, and saves then"
+            }
+            _ => {
+                "those that still do read the request from their folders within some seconds, and save then"
+            }
+        };
+        format!(
+            "Slurm gave no answer ({answer}). {trials} of {id} ran when that was last known: {do_so}."
+        )
     }
 
     /// The trials that may run, as targets.

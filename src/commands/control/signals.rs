@@ -29,28 +29,24 @@ pub(in crate::commands) struct AfterSave {
 /// Asks the running trials of each array, and returns those that were asked. A refusal of one does not stop the others.
 ///
 /// A trial whose mark is written is asked: its harness reads that by itself. A trial without a mark is asked only if Slurm
-/// says so.
+/// says so. `marked`: whose marks are written already. Written twice, a mark would be obeyed twice.
 pub(in crate::commands) fn signal_running(
     app: &App,
     stored: &Stored,
     arrays: &[ArrayPart<'_>],
     running: &BTreeSet<TrialKey>,
     after_save: AfterSave,
+    marked: &BTreeSet<TrialKey>,
     troubles: &mut Troubles,
 ) -> BTreeSet<TrialKey> {
     let mut asked = BTreeSet::new();
     for part in arrays {
-        let (mut marked, mut unmarked) = (Vec::new(), Vec::new());
-        for key in running.iter().filter(|(task, trial)| part.runs(task, *trial)) {
-            match write_mark(stored, key, after_save.mark) {
-                Ok(()) => marked.push(key),
-                Err(error) => {
-                    troubles.unwritten.get_or_insert(error);
-                    unmarked.push(key);
-                }
-            }
-        }
-        asked.extend(signal_marked(app, part, &marked, troubles));
+        let meant = running.iter().filter(|(task, trial)| part.runs(task, *trial));
+        let (mut with_mark, unmarked): (Vec<_>, Vec<_>) =
+            meant.partition(|key| marked.contains(*key));
+        let (written, unmarked) = write_marks(stored, &unmarked, after_save.mark, troubles);
+        with_mark.extend(written);
+        asked.extend(signal_marked(app, part, &with_mark, troubles));
         let slurm = app.slurm.control(vec![part.token.clone()]);
         match send(part, &unmarked, &|ids| (after_save.without_mark)(&slurm, ids)) {
             Ok(sent) => asked.extend(sent),
@@ -58,6 +54,45 @@ pub(in crate::commands) fn signal_running(
         }
     }
     asked
+}
+
+/// Writes the marks of these trials. Returns those whose mark is written, and the others.
+fn write_marks<'a>(
+    stored: &Stored,
+    keys: &[&'a TrialKey],
+    mark: fn(&TrialDir) -> PathBuf,
+    troubles: &mut Troubles,
+) -> (Vec<&'a TrialKey>, Vec<&'a TrialKey>) {
+    keys.iter().copied().partition(|key| match write_mark(stored, key, mark) {
+        Ok(()) => true,
+        Err(error) => {
+            troubles.unwritten.get_or_insert(error);
+            false
+        }
+    })
+}
+
+/// Marks trials before Slurm is asked, which may take a minute where it is away. Returns those whose marks are written; the
+/// others are tried again later.
+pub(in crate::commands) fn mark_early(
+    stored: &Stored,
+    keys: &BTreeSet<TrialKey>,
+    mark: fn(&TrialDir) -> PathBuf,
+) -> BTreeSet<TrialKey> {
+    let is_written = |key: &&TrialKey| write_mark(stored, key, mark).is_ok();
+    keys.iter().filter(is_written).cloned().collect()
+}
+
+/// Takes the marks back of trials that do not run.
+pub(in crate::commands) fn unmark<'a>(
+    stored: &Stored,
+    keys: impl Iterator<Item = &'a TrialKey>,
+    mark: fn(&TrialDir) -> PathBuf,
+) {
+    for (task, trial) in keys {
+        // A harness removes one that is left when it begins an attempt.
+        drop(std::fs::remove_file(mark(&stored.dir.task(task).trial(*trial))));
+    }
 }
 
 /// Asks running trials by their marks alone, where Slurm gave this answer and no other. Returns those that were asked.
