@@ -183,24 +183,16 @@ fn class(
         Some(Cause::StartFailed) if reason.is_some_and(is_refused_step) => {
             ErrorClass::BadConfiguration
         }
-        Some(Cause::StartFailed) if reason.is_some_and(tells_full_disk) => ErrorClass::DiskFull,
         Some(Cause::NodeFailure | Cause::StartFailed) => ErrorClass::NodeFailure,
         Some(Cause::Failed) if reason.is_some_and(|why| is_no_command(last, why)) => {
             ErrorClass::BadConfiguration
         }
         _ if told.is_some() => told.unwrap_or(ErrorClass::Crash),
-        // The harness met it, and the program said nothing else.
-        _ if !has_finding && reason.is_some_and(tells_full_disk) => ErrorClass::DiskFull,
         _ if has_finding || last.is_some_and(has_crashed) => ErrorClass::Crash,
         _ => reason
             .and_then(|why| error_class::of_texts(&[why.to_owned()]))
             .unwrap_or(ErrorClass::Unknown),
     }
-}
-
-/// Whether a disk had no room, or a quota was used up.
-fn tells_full_disk(text: &str) -> bool {
-    error_class::of(text) == Some(ErrorClass::DiskFull)
 }
 
 /// Whether `srun` says that what was asked for does not go with the job: no other node would help.

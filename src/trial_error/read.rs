@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 use nemo_core::rundir::{Cause, TaskDir, TrialDir};
 use nemo_core::{exit, log_line, open};
 
-use super::{
-    ErrorClass, ParsedOutput, TrialError, Weight, error_of, failed_rank, parse, tells_full_disk,
-};
+use super::{ParsedOutput, TrialError, Weight, error_of, failed_rank, parse};
 use crate::parallel::map_chunks;
 use crate::status::{State, Status, TrialStatus};
 use crate::store::Stored;
@@ -95,7 +93,7 @@ fn read_error(dir: &TaskDir, trial: &TrialStatus) -> TrialError {
         let name = trial.slurm_job.clone().unwrap_or_else(|| format!("local_{}", trial.index));
         let path = dir.slurm_output().join(format!("{name}.out"));
         if let Some(why) = not_started(trial, &path) {
-            return not_started_error(trial, printed, why);
+            return TrialError { message: why, ..error_of(trial, printed) };
         }
         let slurm = of_file(&path);
         printed = if slurm.weight() >= Some(Weight::Consequence) { slurm } else { printed };
@@ -111,13 +109,6 @@ fn not_started(trial: &TrialStatus, path: &Path) -> Option<String> {
         return None;
     }
     last_error(path)
-}
-
-/// The error of such a trial. Its node is well where only a disk was full.
-fn not_started_error(trial: &TrialStatus, printed: ParsedOutput, why: String) -> TrialError {
-    let error = error_of(trial, printed);
-    let class = if tells_full_disk(&why) { ErrorClass::DiskFull } else { error.class };
-    TrialError { class, message: why, ..error }
 }
 
 /// The last line of a file in which the harness says why it can't go on.

@@ -30,7 +30,7 @@ const OUTPUTS: &[(&str, &str, &str, usize)] = &[
     ("cpp-exception", "crash", "std::runtime_error: mesh is empty", 0),
     ("cpp-vector-assertion", "crash", "/usr/include/c++/12/bits/stl_vector.h:1123: std::vector<_Tp, _Alloc>::reference std::vector<_Tp, _Alloc>::operator[](size_type)", 0),
     ("dash-not-found", "bad_configuration", "dash: 1: trian: not found", 0),
-    ("dd-full-disk", "disk_full", "dd: error writing '/dev/full': No space left on device", 0),
+    ("dd-full-disk", "crash", "dd: error writing '/dev/full': No space left on device", 0),
     ("fortran-bounds", "crash", "Fortran runtime error: Index '5' of dimension 1 of array 'a' above upper bound of 3", 0),
     ("fortran-missing-file", "bad_configuration", "Fortran runtime error: Cannot open file 'mesh.dat': No such file or directory", 0),
     ("hydra-override", "bad_configuration", "Could not override 'model.widht'.", 0),
@@ -67,8 +67,8 @@ const OUTPUTS: &[(&str, &str, &str, usize)] = &[
     ("python-exception-group", "crash", "ExceptionGroup: unhandled errors in a TaskGroup (2 sub-exceptions): ValueError: shard 1 is empty", 28),
     ("python-exit-message", "crash", "lr must be below 1, not 3.0", 0),
     ("python-faulthandler", "crash", "Fatal Python error: Segmentation fault", 5),
-    ("python-full-disk", "disk_full", "OSError: [Errno 28] No space left on device", 5),
-    ("python-full-tmpfs", "disk_full", "OSError: [Errno 28] No space left on device", 6),
+    ("python-full-disk", "crash", "OSError: [Errno 28] No space left on device", 5),
+    ("python-full-tmpfs", "crash", "OSError: [Errno 28] No space left on device", 6),
     ("python-import-error", "missing_module", "ImportError: cannot import name 'no_such_name' from 'numpy' (/opt/venv/lib/python3.11/site-packages/numpy/__in", 4),
     ("python-json", "crash", "json.decoder.JSONDecodeError: Expecting value: line 1 column 8 (char 7)", 15),
     ("python-late-missing-file", "bad_configuration", "FileNotFoundError: [Errno 2] No such file or directory: 'data/part-0.bin'", 5),
@@ -241,19 +241,6 @@ fn what_srun_refuses_is_no_failure_of_a_node() {
     let refused = "srun: error: Unable to create step for job 7: Requested node configuration is not available";
     assert_eq!(class(refused), ErrorClass::BadConfiguration);
     assert_eq!(class("the node has no room"), ErrorClass::NodeFailure);
-}
-
-#[test]
-fn a_full_disk_is_told_of_a_trial_that_the_harness_could_not_begin() {
-    let class = |cause, reason: &str| {
-        let mut trial = failed(cause, None);
-        trial.reason = Some(reason.to_owned());
-        error_of(&trial, parse(b"", false)).class
-    };
-    let full = "can't write `/home/x/attempts.jsonl`: No space left on device (os error 28)";
-    assert_eq!(class(Cause::StartFailed, full), ErrorClass::DiskFull);
-    assert_eq!(class(Cause::Failed, full), ErrorClass::DiskFull);
-    assert_eq!(class(Cause::StartFailed, "can't read `/home/x`"), ErrorClass::NodeFailure);
 }
 
 /// The last line of the error output is what is shown: its words count where nothing better was found.

@@ -10,7 +10,6 @@ use serde::Serialize;
 pub enum ErrorClass {
     OutOfMemory,
     GpuOutOfMemory,
-    DiskFull,
     MissingModule,
     BadConfiguration,
     TimeLimit,
@@ -23,10 +22,9 @@ pub enum ErrorClass {
 
 impl ErrorClass {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 10] = [
         Self::OutOfMemory,
         Self::GpuOutOfMemory,
-        Self::DiskFull,
         Self::MissingModule,
         Self::BadConfiguration,
         Self::TimeLimit,
@@ -49,7 +47,6 @@ impl ErrorClass {
         match self {
             Self::OutOfMemory => "out_of_memory",
             Self::GpuOutOfMemory => "gpu_out_of_memory",
-            Self::DiskFull => "disk_full",
             Self::MissingModule => "missing_module",
             Self::BadConfiguration => "bad_configuration",
             Self::TimeLimit => "time_limit",
@@ -75,20 +72,6 @@ const PYTHON_STARTS: [(&str, ErrorClass); 5] = [
 const WORDS: &[(ErrorClass, &[&str])] = &[
     // Before the words of memory, which may also be allocated.
     (ErrorClass::BadConfiguration, &["unable to create step", "unable to allocate resources"]),
-    (
-        ErrorClass::DiskFull,
-        &[
-            "no space left on device",
-            "disk quota exceeded",
-            "enospc",
-            "edquot",
-            // Of Python and of Rust, in other languages too.
-            "[errno 28]",
-            "[errno 122]",
-            "(os error 28)",
-            "(os error 122)",
-        ],
-    ),
     (
         ErrorClass::GpuOutOfMemory,
         &[
@@ -373,9 +356,6 @@ mod tests {
         );
         check("InvalidArgumentError: no kernel for device:GPU:0", None);
         check("hipErrorOutOfMemory", Some(ErrorClass::GpuOutOfMemory));
-        check("cp: error writing 'x': No space left on device", Some(ErrorClass::DiskFull));
-        check("OSError: [Errno 122] Disk quota exceeded: 'x'", Some(ErrorClass::DiskFull));
-        check("Error: ENOSPC: no space left on device, write", Some(ErrorClass::DiskFull));
         check("TimeoutError: [Errno 110] Connection timed out", Some(ErrorClass::Crash));
         check(
             "srun: error: Unable to allocate resources: Unable to contact slurm controller (connect failure)",

@@ -108,10 +108,6 @@ pub(super) fn advise(facts: &FailureFacts<'_>) -> RetryAdvice {
         (ErrorClass::GpuOutOfMemory, _) => {
             Err("its GPU is too small, so it would fail again: ask for a larger one, or change the program".to_owned())
         }
-        (ErrorClass::DiskFull, _) => {
-            let why = "a disk is full, or a quota is used up: make room first, or it fails again";
-            Ok((ChangedKeys::new(), why.to_owned()))
-        }
         (ErrorClass::Hung | ErrorClass::Nan | ErrorClass::Crash | ErrorClass::Unknown, _) => {
             Ok((ChangedKeys::new(), "nothing to change is known".to_owned()))
         }
@@ -405,8 +401,6 @@ mod tests {
         {
             check(&facts(class, &executor, &partition), "no: ");
         }
-        let full = facts(ErrorClass::DiskFull, &executor, &partition);
-        assert!(advise(&full).why.contains("make room first"));
         for class in [ErrorClass::Crash, ErrorClass::Unknown, ErrorClass::Hung, ErrorClass::Nan] {
             check(&facts(class, &executor, &partition), "");
         }
