@@ -73,12 +73,14 @@ fn completed() -> clap::Command {
         known.map(CompletionCandidate::new).collect()
     };
     Cli::command().mut_subcommands(|command| {
-        let is_restore = command.get_name() == "restore";
+        let (is_restore, is_retry) =
+            (command.get_name() == "restore", command.get_name() == "retry");
         command.mut_args(|argument| match argument.get_id().as_str() {
             "targets" if is_restore => argument.add(ArgValueCompleter::new(complete::archived)),
             "target" | "targets" => argument.add(ArgValueCompleter::new(complete::targets)),
             "resume" => argument.add(ArgValueCompleter::new(complete::experiments)),
-            "state" => argument.add(ArgValueCandidates::new(states)),
+            // It offers the states that it takes by itself.
+            "state" if !is_retry => argument.add(ArgValueCandidates::new(states)),
             _ => argument,
         })
     })

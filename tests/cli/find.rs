@@ -294,6 +294,8 @@ fn a_shell_completes_experiments_tasks_and_trials() {
     );
     assert_eq!(completed(&world, &["submit", "--continue", "let"])[0], "letters");
     assert_eq!(completed(&world, &["list", "--state", "fa"]), ["failed"]);
+    let retried = completed(&world, &["retry", "@", "--state", ""]);
+    assert_eq!(retried, ["failed", "timeout", "cancelled"], "no other is taken");
     assert_eq!(completed(&world, &["sear"]), ["search"]);
     assert!(completed(&world, &["status", "digits-big/nothing/"]).is_empty());
     let elsewhere = world.path("elsewhere");
