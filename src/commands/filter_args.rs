@@ -25,7 +25,8 @@ pub struct FilterArgs {
     /// Only experiments whose whole name fits, as in `--name 'digits-*'`
     #[arg(long, value_name = "GLOB", value_parser = glob)]
     pub name: Vec<String>,
-    /// Only experiments whose metadata, or else a trial's parameters, meet this: `model=gpt`, `'lr<0.01'`, `'params.lr>0.1'`
+    /// Only experiments whose metadata, or else a trial's parameters, meet this: `model=gpt`, `'lr<0.01'`, `'params.lr>0.1'`.
+    /// A number equals what is the same number (0.001, 1e-3), a text only the same text ("1.10" is not 1.1)
     #[arg(long = "where", value_name = "KEY=VALUE")]
     pub conditions: Vec<ValueCondition>,
     /// Only experiments submitted since then: `2d` ago, `2026-11-28`, or `2026-11-28T14:30:00Z` (UTC)

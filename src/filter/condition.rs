@@ -122,7 +122,10 @@ impl ValueCondition {
                 _ => false,
             },
             Value::String(own) => match (number(own), self.number) {
-                (Some(own), Some(number)) => self.holds(own.partial_cmp(&number)),
+                // Versions and hashes look like numbers: `1.10` is not `1.1`.
+                (Some(own), Some(number)) if self.relation != Comparator::Equal => {
+                    self.holds(own.partial_cmp(&number))
+                }
                 _ => self.is_met_by_text(own),
             },
             Value::Bool(flag) => self.is(if *flag { "true" } else { "false" }),
@@ -184,7 +187,7 @@ mod tests {
     fn numbers_compare_as_numbers() {
         check("lr=0.01", &json!(0.01), true);
         check("lr=1e-2", &json!(0.01), true);
-        check("lr = 0.010", &json!("0.01"), true);
+        check("lr = 0.010", &json!(0.01), true);
         check("lr<0.01", &json!(0.01), false);
         check("lr<=0.01", &json!(0.01), true);
         check("lr>9", &json!(10), true);
@@ -203,6 +206,20 @@ mod tests {
         check("x=[\"a\",\"b\"]", &json!(["a", "b"]), true);
         check("x=c", &json!(["a", "b"]), false);
         check("x=1", &json!({ "x": 1 }), false);
+    }
+
+    #[test]
+    fn a_text_is_equal_only_to_the_same_text() {
+        check("version=1.10", &json!("1.10"), true);
+        check("version=1.1", &json!("1.10"), false);
+        check("version=\"1.10\"", &json!("1.10"), true);
+        check("version=1.1", &json!(["1.10", "1.1"]), true);
+        check("commit=100", &json!("1e2"), false);
+        check("lr=0.001", &json!(1e-3), true);
+        check("lr=\"1e-3\"", &json!(0.001), true);
+        check("n>=9", &json!("10"), true);
+        check("n<9", &json!("10"), false);
+        check("version<=1.1", &json!("1.10"), true);
     }
 
     #[test]
