@@ -132,6 +132,7 @@ pub fn by_parameter_table(values: &[ParameterValue], page: &Page) -> String {
         ("", ColumnFit::Whole),
         ("trials", ColumnFit::Whole),
         ("failed", ColumnFit::Whole),
+        ("not finite", ColumnFit::Whole),
         ("errors", ColumnFit::Words),
         ("best of", ColumnFit::Spare(3)),
         ("mean", ColumnFit::Spare(3)),
@@ -152,6 +153,7 @@ pub fn by_parameter_table(values: &[ParameterValue], page: &Page) -> String {
             TextCell::from(value.outcome.as_str()),
             TextCell::from(value.trials),
             TextCell::from(value.failed),
+            TextCell::from(not_finite(value.not_finite)),
             TextCell::from(errors.collect::<Vec<_>>().join(", ")),
             TextCell::from(range.map_or("", |range| &range.name)),
             shown(range.map(|range| range.mean)),
@@ -160,6 +162,11 @@ pub fn by_parameter_table(values: &[ParameterValue], page: &Page) -> String {
         ]);
     }
     grid.without_empty().lines_telling(page).join("\n")
+}
+
+/// Nothing for none: the column is left out where no trial ended so.
+fn not_finite(n: usize) -> String {
+    if n == 0 { String::new() } else { n.to_string() }
 }
 
 /// The same as CSV.
@@ -177,6 +184,7 @@ pub fn by_parameter_csv(values: &[ParameterValue]) -> String {
         "min",
         "max",
         "mean",
+        "not_finite",
     ];
     let mut lines = vec![csv_line(titles)];
     for value in values {
@@ -198,6 +206,7 @@ pub fn by_parameter_csv(values: &[ParameterValue]) -> String {
         ];
         cells.extend(counts);
         cells.extend(numbers);
+        cells.push(value.not_finite.to_string());
         lines.push(csv_line(cells.iter().map(String::as_str)));
     }
     lines.join("\n")

@@ -13,11 +13,11 @@ use crate::summary::flatten;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// All that are over failed.
+    /// All that are over failed, or lost their metric.
     Fails,
-    /// Some failed.
+    /// Some did.
     Mixed,
-    /// All that are over completed.
+    /// All that are over completed, and their metric stayed a finite number.
     Stable,
     /// None is over.
     Open,
@@ -53,6 +53,8 @@ pub struct ParameterValue {
     pub completed: usize,
     /// How many failed or reached their time limit.
     pub failed: usize,
+    /// How many completed whose metric ended without a finite number.
+    pub not_finite: usize,
     /// How many failed with each class of error.
     pub errors: BTreeMap<&'static str, usize>,
     /// The task's metric.
@@ -122,6 +124,7 @@ fn line(
 ) -> ParameterValue {
     let count = |states: &[State]| trials.iter().filter(|it| states.contains(&it.state)).count();
     let (completed, failed) = (count(&[State::Completed]), count(&[State::Failed, State::Timeout]));
+    let not_finite = trials.iter().filter(|it| ended_not_finite(it, metric)).count();
     let mut errors = BTreeMap::new();
     for error in trials.iter().filter_map(|trial| trial.error.as_ref()) {
         *errors.entry(error.class.as_str()).or_default() += 1;
@@ -130,7 +133,7 @@ fn line(
         task: task.to_owned(),
         parameter: parameter.to_owned(),
         value: value.clone(),
-        outcome: match (completed, failed) {
+        outcome: match (completed - not_finite, failed + not_finite) {
             (0, 0) => Outcome::Open,
             (0, _) => Outcome::Fails,
             (_, 0) => Outcome::Stable,
@@ -139,9 +142,17 @@ fn line(
         trials: trials.len(),
         completed,
         failed,
+        not_finite,
         errors,
         metric: metric.and_then(|metric| range(metric, trials)),
     }
+}
+
+/// Whether a trial completed, but its metric ended in NaN or infinity: its best value is from before that. Any metric counts
+/// where the file names none.
+fn ended_not_finite(trial: &TrialResult, metric: Option<&str>) -> bool {
+    let mut own = trial.metrics.iter().filter(|(name, _)| metric.is_none_or(|it| it == *name));
+    trial.state == State::Completed && own.any(|(_, summary)| summary.last.is_none())
 }
 
 fn range(metric: &str, trials: &[&TrialResult]) -> Option<ValueRange> {
@@ -171,7 +182,11 @@ mod tests {
 
     fn trial(trial: u32, state: State, lr: f64, width: u32, loss: Option<f64>) -> TrialResult {
         let params = json!({ "lr": lr, "model": { "width": width }, "seed": 1 });
-        let loss = loss.map(|best| MetricSummary { best: Some(best), ..MetricSummary::default() });
+        let loss = loss.map(|best| MetricSummary {
+            last: Some(best),
+            best: Some(best),
+            ..MetricSummary::default()
+        });
         TrialResult {
             task: "train".to_owned(),
             trial,
@@ -213,5 +228,32 @@ mod tests {
         );
         let metric = lines[1].metric.as_ref().unwrap();
         assert_eq!((metric.min, metric.max, metric.mean), (0.3, 0.5, 0.4));
+    }
+
+    /// A summary of values of which the last was NaN or infinite has no last value.
+    #[test]
+    fn what_ends_without_a_finite_value_is_not_stable() {
+        let ended_in = |last, trial: TrialResult| {
+            let metrics = trial.metrics.into_iter();
+            let metrics =
+                metrics.map(|(name, own)| (name, MetricSummary { last, ..own })).collect();
+            TrialResult { metrics, ..trial }
+        };
+        let well =
+            |place, lr| ended_in(Some(0.4), trial(place, State::Completed, lr, place, Some(0.3)));
+        let lost = |place, lr| ended_in(None, trial(place, State::Completed, lr, place, Some(0.3)));
+        let trials =
+            [well(0, 0.1), well(1, 0.1), lost(2, 0.2), well(3, 0.2), lost(4, 0.3), lost(5, 0.3)];
+        let told = |metric: Option<&'static str>| -> Vec<String> {
+            let lines = by_parameter(&trials, |_| metric).into_iter();
+            let lines = lines.filter(|line| line.parameter == "lr");
+            lines
+                .map(|it| format!("{} {} {}", it.value, it.outcome.as_str(), it.not_finite))
+                .collect()
+        };
+        let expected = ["0.1 stable 0", "0.2 mixed 1", "0.3 fails 2"];
+        assert_eq!(told(Some("loss")), expected);
+        assert_eq!(told(None), expected, "of any metric, where the file names none");
+        assert_eq!(told(Some("accuracy"))[2], "0.3 stable 0", "another metric is meant");
     }
 }
