@@ -15,12 +15,13 @@ use super::status::look_by;
 use super::{App, notices};
 use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
-use crate::experiment::{ChangedKeys, Experiment, Outside, ResolvedConfig};
+use crate::experiment::{ChangedKeys, Experiment, Outside, ResolvedConfig, Task};
 use crate::git::GitState;
 use crate::journal::{self, Event, Retry};
 use crate::labels::{Labels, NoteChange};
 use crate::observe::Depth;
 use crate::package::{self, UncommittedChanges};
+use crate::plan::Plan;
 use crate::query::SlurmSource;
 use crate::report::{Page, Shown, ShownChange, ShownGeneration, out, out_json, say, show_text};
 use crate::results::trial_config;
@@ -187,8 +188,11 @@ fn generations(stored: &Stored) -> Vec<ShownGeneration> {
                 let trials = retry.as_ref().map_or_else(planned, Retry::count);
                 let mut shown = ShownGeneration::new(generations.len(), begun, trials);
                 shown.refused = refused.contains(&plan.generation);
+                if plan.generation > 0 {
+                    shown.why = why_later(experiment, &journal[..at], plan);
+                }
                 if let Some(retry) = retry {
-                    shown.why = Some("retry");
+                    shown.why = "retry";
                     shown.user.clone_from(&retry.user);
                     shown.rules = rules(retry);
                     let changes = journal::setting_changes(journal, at).into_iter();
@@ -208,6 +212,41 @@ fn generations(stored: &Stored) -> Vec<ShownGeneration> {
         generations.push(ShownGeneration::new(0, begun, experiment.n_trials()));
     }
     generations
+}
+
+/// What a later generation is for that nobody has asked for. `before` is the journal until then.
+fn why_later(experiment: &Experiment, before: &[Event], plan: &Plan) -> &'static str {
+    let tasks = experiment.tasks.iter();
+    let own: Vec<&Task> =
+        tasks.filter(|task| plan.arrays.iter().any(|it| it.task == task.name)).collect();
+    let is_new = |task: &&Task| {
+        let new = journal::unplanned(before, task);
+        let mut arrays = plan.arrays.iter().filter(|it| it.task == task.name);
+        arrays.any(|it| it.trials.iter().any(|trial| new.contains(trial)))
+    };
+    if !own.iter().any(is_new) {
+        "resubmit"
+    } else if own.iter().any(|task| waited_elsewhere(experiment, before, task)) {
+        "later"
+    } else {
+        "window"
+    }
+}
+
+/// Whether a task waited for this machine, or its experiment for another one, before any of it was submitted.
+fn waited_elsewhere(experiment: &Experiment, before: &[Event], task: &Task) -> bool {
+    let waits_outside = task.after.is_empty() && !experiment.after.is_empty();
+    let is_first = || journal::planned_arrays(before).all(|array| array.task != task.name);
+    waits_elsewhere(experiment, task) || waits_outside && is_first()
+}
+
+/// Whether a task waits for one of this machine, however many others are between them.
+fn waits_elsewhere(experiment: &Experiment, task: &Task) -> bool {
+    let is_elsewhere = |name: &str| {
+        let mut tasks = experiment.tasks.iter().filter(|it| it.name == name);
+        tasks.any(|it| experiment.is_local(it) || waits_elsewhere(experiment, it))
+    };
+    task.after.iter().any(|dependency| is_elsewhere(&dependency.task))
 }
 
 /// The rules of the file by which trials are retried.

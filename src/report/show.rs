@@ -54,8 +54,9 @@ pub struct ShownGeneration {
     pub number: usize,
     /// When, in unix seconds.
     pub created: Option<f64>,
-    /// What for.
-    pub why: Option<&'static str>,
+    /// What for: `submit`, `retry`, `window` (there was no room before), `later` (it waited for what is not on Slurm) or
+    /// `resubmit` (Slurm had forgotten the jobs).
+    pub why: &'static str,
     /// How many trials it has.
     pub trials: usize,
     /// Slurm's ids of its job arrays.
@@ -104,14 +105,13 @@ impl From<SettingChange<'_>> for ShownChange {
 }
 
 impl ShownGeneration {
-    /// One whose jobs are not known yet. The first one is the submission of the experiment.
+    /// A submission whose jobs are not known yet.
     #[must_use]
     pub fn new(number: usize, created: Option<f64>, trials: usize) -> Self {
-        let why = (number == 0).then_some("submit");
         Self {
             number,
             created,
-            why,
+            why: "submit",
             trials,
             jobs: Vec::new(),
             user: None,
@@ -296,7 +296,7 @@ fn generations(shown: &Shown<'_>, page: &Page) -> String {
 }
 
 fn why(generation: &ShownGeneration) -> String {
-    let why = generation.why.unwrap_or_default();
+    let why = generation.why;
     if generation.refused { format!("{why} (refused)") } else { why.to_owned() }
 }
 

@@ -133,3 +133,23 @@ fn generations_have_their_jobs_and_slurm_is_not_asked() {
     assert_eq!(generations[0]["jobs"].as_array().unwrap().len(), 1, "{shown:#}");
     assert!(generations[0]["created"].as_f64().unwrap() > 1e9);
 }
+
+/// The words for what each generation is.
+fn whys(world: &World) -> Vec<Value> {
+    let shown = show(world, "@");
+    shown["generations"].as_array().unwrap().iter().map(|it| it["why"].clone()).collect()
+}
+
+#[test]
+fn a_generation_of_what_found_no_room_is_a_window() {
+    let fake = FakeSlurm::new(100);
+    fake.world.write("exp.toml", &format!("{TEXT}[executor.gpu]\nkind = \"slurm\"\n"));
+    std::fs::write(fake.state("no_room"), "train.0\n").unwrap();
+    let submitted = fake.world.run(&["submit", "exp.toml"]);
+    assert!(submitted.stderr.contains("will be submitted later"), "{submitted:?}");
+    let polled = fake.world.run(&["poll"]);
+    assert_eq!(fake.taken().len(), 1, "{polled:?}");
+    assert_eq!(whys(&fake.world), ["submit", "window"]);
+    let text = fake.world.ok(&["show"]);
+    assert!(text.contains("window"), "{text}");
+}
