@@ -267,9 +267,15 @@ pub(super) fn is_free(
             On::Each => parents
                 .filter(|parent| parent.index == trial)
                 .all(|parent| parent.state == State::Completed),
-            On::Any | On::Failed => parents.all(TrialStatus::is_final),
+            On::Any => parents.all(TrialStatus::is_final),
+            On::Failed => parents.all(TrialStatus::is_final) && may_have_failed(parent, is_chosen),
         }
     })
+}
+
+/// Whether a trial of a task failed, or may yet, since it is submitted again.
+fn may_have_failed(parent: &TaskStatus, is_chosen: impl Fn(u32) -> bool) -> bool {
+    parent.trials.iter().any(|it| it.state != State::Completed || is_chosen(it.index))
 }
 
 fn earlier_arrays(experiment: &Experiment, journal: &[Event]) -> BTreeMap<String, usize> {
@@ -278,4 +284,39 @@ fn earlier_arrays(experiment: &Experiment, journal: &[Event]) -> BTreeMap<String
         (task.name.clone(), own.count())
     };
     experiment.tasks.iter().map(count).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::sample_task as task_of_file;
+    use crate::status::{Certainty, sample_task, sample_trial};
+
+    #[track_caller]
+    fn check(on: On, parents: &[State], chosen: &[u32], expected: bool) {
+        let task = task_of_file("rescue", 1, 0, &[("train", on)]);
+        let trial = |(index, state): (u32, &State)| TrialStatus {
+            certainty: Certainty::Final,
+            ..sample_trial(index, *state)
+        };
+        let trials = (0..).zip(parents).map(trial).collect();
+        let chosen = match chosen {
+            [] => ChosenTrials::new(),
+            chosen => [("train".to_owned(), chosen.iter().copied().collect())].into(),
+        };
+        let seen = [sample_task("train", trials)];
+        assert_eq!(is_free(&task, 0, &seen, &chosen), expected, "{on:?} {parents:?} {chosen:?}");
+    }
+
+    #[test]
+    fn a_task_for_a_failure_is_free_once_there_is_one() {
+        use State::{Completed, Failed, Timeout};
+        check(On::Failed, &[Completed, Completed], &[], false);
+        check(On::Failed, &[Completed, Failed], &[], true);
+        check(On::Failed, &[Timeout, Completed], &[], true);
+        check(On::Failed, &[Completed, Failed], &[1], true);
+        check(On::Failed, &[Completed, Completed], &[1], true);
+        check(On::Any, &[Completed, Completed], &[], true);
+        check(On::Ok, &[Completed, Failed], &[], false);
+    }
 }

@@ -148,7 +148,10 @@ fn by_witness(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> Trial
     let verdict = match (evidence.seen.queue, certain) {
         (Some(row), _) if !has_ended(row) => in_queue(evidence, row, end, attempts),
         (_, Some(certain)) => {
-            return TrialVerdict::recorded(certain.state, certain.reason.clone());
+            return TrialVerdict::recorded(
+                certain.state,
+                dependency::reason_now(evidence, certain),
+            );
         }
         (Some(row), None) => ended::in_queue(evidence, row, attempts),
         (None, None) => out_of_queue::verdict(evidence, end, attempts),

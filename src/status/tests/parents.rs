@@ -84,3 +84,77 @@ fn a_task_for_a_failure_that_did_not_come_is_no_loss() {
     assert_eq!(described(&sources), "blocked: not needed: `prepare` completed []");
     assert_eq!(join(&sources).experiment.state, State::Completed);
 }
+
+/// `train` waits for `prepare` and `clean`; both had failed, and Slurm took `train` out. That is certain.
+fn after_two_that_failed() -> Stored {
+    let mut stored = stored();
+    let tasks = &mut stored.experiment.tasks;
+    tasks.insert(1, sample_task("clean", 1, 0, &[]));
+    tasks[2].after.push(Dependency { task: "clean".to_owned(), on: On::Ok });
+    let arrays = [("clean", 1)].map(|(task, trials)| Event::Intended {
+        token: format!("sample-00000100.{task}.0"),
+        task: task.to_owned(),
+        array: 0,
+        offset: 0,
+        trials: IndexSet::below(trials),
+        time: 0.0,
+    });
+    stored.journal.splice(2..2, arrays);
+    let token = "sample-00000100.clean.0".to_owned();
+    stored.journal.insert(3, Event::Submitted { token, slurm_job: JobId(9), time: 0.0 });
+    stored
+}
+
+/// The first trial of `train`, when `prepare` and `clean` are in these states for good: its state and why.
+fn train_after(stored: &Stored, prepare: State, clean: State) -> String {
+    let mut sources = sources(stored);
+    let reason = Some("`prepare` trial 0 is failed".to_owned());
+    let blocked = RememberedState { reason, ..earlier(State::Blocked, Certainty::Final) };
+    sources.earlier.add("train", 0..=0, blocked);
+    let mut queue = String::new();
+    let both = [("prepare", "7_0|RUNNING|None ", prepare), ("clean", "9_0|RUNNING|None ", clean)];
+    for (task, running, state) in both {
+        match state {
+            State::Running => queue.push_str(running),
+            state => sources.earlier.add(task, 0..=0, earlier(state, Certainty::Final)),
+        }
+    }
+    sources.queue = queue_rows(&queue);
+    let status = join(&sources);
+    let trial = &status.tasks[2].trials[0];
+    format!("{}: {}", trial.state.as_str(), trial.reason.as_deref().unwrap_or_default())
+}
+
+#[test]
+fn what_is_blocked_by_two_names_the_one_that_is_still_lost() {
+    let stored = after_two_that_failed();
+    let check = |prepare, clean, expected: &str| {
+        assert_eq!(train_after(&stored, prepare, clean), expected);
+    };
+    check(State::Failed, State::Failed, "blocked: `prepare` trial 0 is failed");
+    check(State::Running, State::Failed, "blocked: `clean` trial 0 is failed");
+    check(State::Completed, State::Failed, "blocked: `clean` trial 0 is failed");
+    let again = "blocked: what blocked it was retried: `nemo-slurm retry sample-00000100/train` runs it once that is completed";
+    check(State::Running, State::Completed, again);
+    check(State::Completed, State::Completed, again);
+}
+
+/// `prepare` had failed, so `train` began, for that case; then `prepare` was retried, and Slurm lost the job of `train`.
+#[test]
+fn what_was_begun_for_a_failure_is_needed_no_more_once_that_is_repaired() {
+    let mut stored = stored();
+    stored.experiment.tasks[1].after =
+        vec![Dependency { task: "prepare".to_owned(), on: On::Failed }];
+    let check = |prepare: State, expected: &str| {
+        let mut sources = sources(&stored);
+        sources.earlier.add("prepare", 0..=0, earlier(prepare, Certainty::Final));
+        let attempts = vec![start(0, 100.0), end(0, 150.0, Cause::Preempted, Next::Requeue)];
+        let files = TrialFiles { attempts, ..TrialFiles::default() };
+        sources.files.insert("train".to_owned(), [(0, files)].into());
+        sources.accounts = account_rows("8_0|PREEMPTED|100|150");
+        let described = described(&sources);
+        assert!(described.starts_with(expected), "{described}");
+    };
+    check(State::Failed, "preempted: could not be requeued, and Slurm no longer knows its job");
+    check(State::Completed, "blocked: not needed: `prepare` completed");
+}

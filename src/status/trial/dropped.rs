@@ -3,6 +3,7 @@
 
 use nemo_core::rundir::{Next, requests};
 
+use super::dependency::{UnmetDependency, needed_no_more};
 use super::{TrialEvidence, TrialVerdict, forgotten, last_end, waiting, was_asked_for};
 use crate::slurm::JobPhase;
 use crate::status::finality::StateSource;
@@ -24,6 +25,9 @@ pub(super) fn verdict(
     if let Some(wish) = requests::pause(&sources.requests, &evidence.task.name, evidence.index) {
         let why = waiting::paused(&sources.stored.id, wish);
         return Some(TrialVerdict::open(State::Paused, Some(why)));
+    }
+    if let Some(UnmetDependency { why, basis }) = needed_no_more(evidence) {
+        return Some(TrialVerdict::of(State::Blocked, Some(why), basis));
     }
     forgotten::is_recent(evidence).then(to_be_submitted)
 }
