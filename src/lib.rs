@@ -37,3 +37,4 @@ pub mod summary;
 pub mod trace;
 pub mod trial_error;
 pub mod usage;
+pub mod user;

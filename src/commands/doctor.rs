@@ -121,7 +121,9 @@ fn site_facts(app: &App) -> Result<SiteFacts, SlurmError> {
     let no_accounts = || "this cluster has no accounting database".to_owned();
     let (qos, associations) = if has_accounts {
         let user = note::user_name(app);
-        let user = user.ok_or_else(|| "your name is in neither LOGNAME nor USER".to_owned());
+        let user = user.ok_or_else(|| {
+            "your name is in neither LOGNAME nor USER, and `id -un` does not tell it".to_owned()
+        });
         let associations = user.and_then(|user| client.associations(&user).map_err(told));
         (client.qos().map_err(told), associations)
     } else {

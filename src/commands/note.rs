@@ -17,6 +17,7 @@ use crate::process::ProcessId;
 use crate::report::{change_text, out, out_json, say};
 use crate::store::{ExperimentId, Target};
 use crate::summary;
+use crate::user;
 
 /// `note`.
 #[derive(Debug, Args)]
@@ -165,10 +166,10 @@ pub(super) fn user(app: &App) -> String {
     user_name(app).unwrap_or_else(|| format!("uid {}", nix::unistd::getuid()))
 }
 
-/// The user's name as the shell tells it: a static program can't ask the site's directory.
+/// The user's name: as Slurm tells a job, the shell its programs, or this machine.
 pub(super) fn user_name(app: &App) -> Option<String> {
-    let name = app.variable("LOGNAME").or_else(|| app.variable("USER"))?;
-    Some(name.to_string_lossy().into_owned())
+    let told = ["SLURM_JOB_USER", "LOGNAME", "USER"].iter().find_map(|name| app.variable(name));
+    told.map(|name| name.to_string_lossy().into_owned()).or_else(user::name_here)
 }
 
 /// Counts the notes of this process.

@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use nix::unistd::{User, getuid};
-
 use super::App;
+use super::note::user_name;
 use crate::experiment::{Executor, Experiment, SlurmExecutor};
 use crate::slurm::{Association, Cluster, Qos, QueuedJob, SlurmError};
 
@@ -30,10 +29,7 @@ pub(super) fn room(app: &App, experiment: &Experiment, cluster: &Cluster) -> Opt
         return None;
     }
     let asked = || -> Result<Option<JobRoom>, SlurmError> {
-        let user = user(app);
-        if user.is_empty() {
-            return Ok(None);
-        }
+        let Some(user) = user_name(app) else { return Ok(None) };
         let client = &app.slurm;
         let Some(wanted) = WantedAccounts::of(app, experiment, || client.default_account(&user))?
         else {
@@ -46,13 +42,6 @@ pub(super) fn room(app: &App, experiment: &Experiment, cluster: &Cluster) -> Opt
         Ok(smallest(&limits, &client.own_jobs()?))
     };
     asked().ok().flatten()
-}
-
-/// The user's name: as Slurm tells a job, the shell its programs, or this machine.
-fn user(app: &App) -> String {
-    let told = ["SLURM_JOB_USER", "LOGNAME", "USER"].iter().find_map(|name| app.variable(name));
-    let here = || User::from_uid(getuid()).ok().flatten().map(|user| user.name);
-    told.map(|name| name.to_string_lossy().into_owned()).or_else(here).unwrap_or_default()
 }
 
 /// The accounts and QOSes of the experiment's jobs.

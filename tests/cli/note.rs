@@ -216,3 +216,15 @@ fn a_program_notes_sets_metadata_and_keeps_files() {
     let results: Value = serde_json::from_str(&world.ok(&["results", &id, "--json"])).unwrap();
     assert_eq!(results["trials"][0]["artifacts"][0]["name"], "confusion.csv", "{results:#}");
 }
+
+#[test]
+fn who_writes_a_note_is_known_without_a_shell_that_tells() {
+    let world = World::new();
+    let id = submit(&world);
+    let mut command = world.command(&["note", "@", "from a bare environment"]);
+    command.env_remove("LOGNAME").env_remove("USER").env_remove("SLURM_JOB_USER");
+    let noted = printed(&command.output().unwrap());
+    assert_eq!(noted.code, 0, "{noted:?}");
+    let known = printed(&Command::new("id").arg("-un").output().unwrap());
+    assert_eq!(files(&world, &id)[0]["user"], known.stdout.trim(), "{known:?}");
+}
