@@ -46,7 +46,8 @@ use crate::{summary, trial_error};
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag that the user types")]
 #[command(
     after_help = "A trial goes on from its newest checkpoint. Its parameters stay as they are, and the limits in \
-    `restart` count from zero again. What `--set` changes holds for later retries too. Tasks that were blocked by it wait for it again.\n\n\
+    `restart` count from zero again. What `--set` changes holds for later retries too. Tasks that were blocked by it wait for it again. \
+    What another experiment blocked (`after` at the top) is retried here after that one was retried.\n\n\
     Examples:\n  nemo-slurm retry digits\n  nemo-slurm retry digits/train --state failed --trials 3,17\n  \
     nemo-slurm retry digits --set executor.mem=64G --set restart.crashes=3\n  \
     nemo-slurm retry digits --advise --dry-run\n  \

@@ -133,6 +133,55 @@ fn a_retry_is_refused_where_what_is_waited_for_has_failed() {
     assert_eq!(fake.taken().len(), 4);
 }
 
+/// `next` waits for `prep`, which has failed: Slurm took both tasks of `next` out. Its id is returned, and that of `prep`.
+fn blocked_by_prep() -> (FakeSlurm, String, String) {
+    let fake = FakeSlurm::new(1001);
+    let world = &fake.world;
+    world.write("prep.toml", &file("prep", "", "true"));
+    let prep = world.ok(&["submit", "prep.toml"]);
+    let next = submit(world, "after = [\"prep\"]").stdout.trim().to_owned();
+    record(&fake, &prep, "one", "101_0", "failed");
+    let ended =
+        |id: &'static str| [id, "CANCELLED", "0:0", "100", "Unknown", "200", "None assigned"];
+    let failed = ["101_0", "FAILED", "1:0", "100", "100", "101", "n1"];
+    fake.answer("sacct", Some(&[&failed, &ended("102_[0]"), &ended("103_[0]"), &ended("104_[0]")]));
+    std::fs::write(fake.state("forgets"), "4").unwrap();
+    for _ in 0..2 {
+        let status = world.status(&next);
+        assert_eq!(
+            (states(&status, "one"), states(&status, "two")),
+            (vec!["blocked".to_owned()], vec!["blocked".to_owned()]),
+            "{status:#}"
+        );
+    }
+    (fake, next, prep)
+}
+
+#[test]
+fn what_another_experiment_blocked_is_retried_after_that_one() {
+    let (fake, next, prep) = blocked_by_prep();
+    let refused = fake.world.run(&["retry", &next]);
+    assert_eq!((refused.code, fake.taken().len()), (2, 4), "{refused:?}");
+    assert!(
+        refused.stderr.contains(&format!("`nemo-slurm retry {prep}` runs it again")),
+        "{refused:?}"
+    );
+    fake.world.ok(&["retry", &prep]);
+    let child = fake.world.run(&["retry", &format!("{next}/two")]);
+    assert!(
+        child
+            .stderr
+            .contains("left alone: it is blocked: `one` trial 0 is blocked; retry that too"),
+        "{child:?}"
+    );
+    let retried = fake.world.run(&["retry", &next]);
+    assert_eq!(retried.code, 0, "{retried:?}");
+    let taken = fake.taken();
+    assert_eq!(taken.len(), 8, "{retried:?}: {taken:?}");
+    assert!(taken[6].arguments.contains("--dependency=afterok:105:106"), "{taken:?}");
+    assert!(taken[7].arguments.contains("afterok:107"), "{taken:?}");
+}
+
 /// A job of somebody else's that runs.
 const FOREIGN: &str = "JobId=4711 JobName=x UserId=u(1) GroupId=u(1) JobState=RUNNING Reason=None Requeue=1 Restarts=0 ExitCode=0:0 TimeLimit=00:10:00 Partition=main NodeList=n1 NumNodes=1\n";
 

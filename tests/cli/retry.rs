@@ -166,7 +166,7 @@ fn a_dry_run_changes_nothing() {
     assert_eq!(several.code, 2, "{several:?}");
     assert!(several.stderr.contains("/TASK --trials 1"), "{several:?}");
     let parent = fake.world.run(&["retry", &format!("{id}/evaluate")]);
-    assert!(parent.stderr.contains("retry what it waits for"), "{parent:?}");
+    assert!(parent.stderr.contains("`train` trial 1 is failed; retry that too"), "{parent:?}");
     assert_eq!(fake.names(), BEFORE);
 }
 
@@ -377,7 +377,10 @@ fn why_left(retried: &Value, task: &str) -> Value {
 fn what_waits_for_a_trial_that_runs_again_is_not_called_blocked() {
     let (fake, id) = failed();
     let first = retry(&fake.world, &[&id, "--dry-run", "--state", "timeout"]);
-    assert_eq!(why_left(&first, "evaluate"), "it is blocked: retry what it waits for");
+    assert_eq!(
+        why_left(&first, "evaluate"),
+        "it is blocked: `train` trial 1 is failed; retry that too"
+    );
     retry(&fake.world, &[&format!("{id}/train/1")]);
     wait_in_queue(&fake, &["104_[1]"]);
     let second = retry(&fake.world, &[&id]);

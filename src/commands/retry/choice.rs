@@ -156,9 +156,9 @@ pub(super) fn choose(
             let is_after = is_after(task, trial.index, &all);
             // What runs already is waited for by the runner of this machine alone: no job names one of an earlier retry.
             let may_run = || {
-                let is_asked_for = is_after || is_meant;
-                is_asked_for
-                    && is_unblocked(task, trial.index, &status.tasks, &all)
+                (is_after || is_meant)
+                    && (waits_outside(experiment, task)
+                        || is_unblocked(task, trial.index, &status.tasks, &all))
                     && (is_free() || experiment.is_local(task))
             };
             if is_wanted && is_free() {
@@ -242,6 +242,12 @@ fn is_after(task: &Task, trial: u32, chosen: &ChosenTrials) -> bool {
     })
 }
 
+/// Whether only what is outside of the experiment can have blocked a trial of a task. It may have been retried since: that is
+/// found out when the trial is planned.
+fn waits_outside(experiment: &Experiment, task: &Task) -> bool {
+    task.after.is_empty() && !experiment.after.is_empty()
+}
+
 /// Whether what must complete for a trial still may: what did not is chosen, or runs again already.
 fn is_unblocked(task: &Task, trial: u32, tasks: &[TaskStatus], chosen: &ChosenTrials) -> bool {
     let may_be_met = |dependency: &Dependency| {
@@ -261,6 +267,26 @@ fn is_unblocked(task: &Task, trial: u32, tasks: &[TaskStatus], chosen: &ChosenTr
     };
     let must_complete = |it: &Dependency| matches!(it.on, On::Ok | On::Each);
     task.after.iter().any(must_complete) && task.after.iter().all(may_be_met)
+}
+
+/// What blocks a trial and is not retried with it.
+fn blocked_by(task: &Task, trial: u32, tasks: &[TaskStatus], chosen: &ChosenTrials) -> String {
+    let mut must_complete = task.after.iter().filter(|it| matches!(it.on, On::Ok | On::Each));
+    let lost = must_complete.find_map(|dependency| {
+        let parent = tasks.iter().find(|it| it.name == dependency.task)?;
+        let is_chosen = |it: u32| chosen.get(&parent.name).is_some_and(|own| own.contains(it));
+        let is_needed = |it: &&TrialStatus| dependency.on == On::Ok || it.index == trial;
+        let is_lost = |it: &&TrialStatus| it.state.is_final() && it.state != State::Completed;
+        let mut lost = parent.trials.iter().filter(is_needed).filter(is_lost);
+        lost.find(|it| !it.is_brought_back() && !is_chosen(it.index)).map(|it| (&parent.name, it))
+    });
+    match lost {
+        Some((name, it)) => {
+            let (index, state) = (it.index, it.state.as_str());
+            format!("it is blocked: `{name}` trial {index} is {state}; retry that too")
+        }
+        None => "it is blocked: retry what it waits for".to_owned(),
+    }
 }
 
 /// Why a trial that is meant is not retried; none if it is not to be mentioned.
@@ -288,7 +314,7 @@ fn why_not(
         State::Blocked if is_unblocked(task, trial.index, tasks, chosen) => {
             waits_for(&|it| format!("`{}`, which runs again: retry it after that", it.name))
         }
-        State::Blocked => Some("it is blocked: retry what it waits for".to_owned()),
+        State::Blocked => Some(blocked_by(task, trial.index, tasks, chosen)),
         State::Completed | State::Failed | State::Timeout | State::Cancelled => None,
     }
 }
