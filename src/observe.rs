@@ -207,6 +207,7 @@ pub fn sources<'a>(
         params,
         requests: requests.into_iter().map(|(_, request)| request).collect(),
         damaged_requests,
+        lost_outside: None,
         runner: runner(&stored.dir)?,
         earlier,
         now: clock::now(),

@@ -8,13 +8,13 @@ use nemo_core::rundir::requests;
 
 use super::control::TrialKey;
 use super::windows::{self, JobRoom};
-use super::{App, cluster, control, generation, submit};
+use super::{App, cluster, control, generation, outside, submit};
 use crate::clock;
 use crate::error::CommandError;
 use crate::executor::local;
 use crate::experiment::{Experiment, On, Task};
 use crate::journal;
-use crate::plan::{JobArray, Submittable, TrialsByTask, submittable};
+use crate::plan::{JobArray, SubmitLimits, Submittable, TrialsByTask, submittable};
 use crate::process::ProcessId;
 use crate::script;
 use crate::slurm::IndexSet;
@@ -52,7 +52,8 @@ pub(super) fn submit_due(app: &App, stored: &Stored, status: &Status) -> Result<
         due.is_open = !waiting.is_empty();
         return Ok(due);
     }
-    if choose(stored, status, &waiting, &control::requests(stored)?, None).is_empty() {
+    let requests = control::requests(stored)?;
+    if choose(stored, status, &waiting, &requests, SubmitLimits::default()).is_empty() {
         due.is_open = true;
         return Ok(due);
     }
@@ -60,8 +61,9 @@ pub(super) fn submit_due(app: &App, stored: &Stored, status: &Status) -> Result<
     if is_resting(&stored.journal, status, clock::now()) {
         return Ok(due);
     }
-    let room = room(app, stored);
-    let chosen = choose(stored, status, &waiting, &control::requests(stored)?, room);
+    let holds_roots = outside::holds_roots(app, stored, &waiting)?;
+    let limits = SubmitLimits { room: room(app, stored), holds_roots };
+    let chosen = choose(stored, status, &waiting, &control::requests(stored)?, limits);
     due.is_open = !chosen.is_limited;
     if chosen.is_empty() {
         return Ok(due);
@@ -70,7 +72,7 @@ pub(super) fn submit_due(app: &App, stored: &Stored, status: &Status) -> Result<
     // Another process may have written until now, and somebody may want it no more.
     let mut now = app.home.load(&stored.id)?;
     let is_same = now.journal.len() == stored.journal.len() && now.damage.is_none();
-    if !is_same || choose(stored, status, &waiting, &control::requests(stored)?, room) != chosen {
+    if !is_same || choose(stored, status, &waiting, &control::requests(stored)?, limits) != chosen {
         return Ok(due);
     }
     let n_waiting: usize = waiting.values().map(IndexSet::count).sum();
@@ -101,11 +103,13 @@ pub(super) fn foretold(
         *trials = trials.iter().filter(|trial| !is_other(trial)).collect();
     }
     let requests = control::requests(stored)?;
-    let may_any = !choose(stored, status, &waiting, &requests, None).is_empty();
+    let may_any = !choose(stored, status, &waiting, &requests, SubmitLimits::default()).is_empty();
     if !is_whole || !may_any || is_resting(&stored.journal, status, clock::now()) {
         return Ok(TrialsByTask::new());
     }
-    let chosen = choose(stored, status, &waiting, &requests, room(app, stored)).trials;
+    let holds_roots = outside::holds_roots(app, stored, &waiting)?;
+    let limits = SubmitLimits { room: room(app, stored), holds_roots };
+    let chosen = choose(stored, status, &waiting, &requests, limits).trials;
     // What it waits for outside may have failed.
     Ok(generation::selection(app, stored, status, chosen, None)?.trials)
 }
@@ -209,7 +213,7 @@ fn choose(
     status: &Status,
     waiting: &TrialsByTask,
     requests: &[Request],
-    room: Option<usize>,
+    limits: SubmitLimits,
 ) -> Submittable {
     let experiment = &stored.experiment;
     let mut wanted = TrialsByTask::new();
@@ -224,7 +228,7 @@ fn choose(
         };
         wanted.insert(name.clone(), trials.iter().filter(is_wanted).collect());
     }
-    submittable(experiment, &wanted, room, &|task, trial, on| is_met(status, task, trial, on))
+    submittable(experiment, &wanted, limits, &|task, trial, on| is_met(status, task, trial, on))
 }
 
 /// Whether Slurm had no room a while ago and no job of the experiment has ended since: each try would be one more
@@ -250,9 +254,11 @@ pub(super) fn submittable_now(
     status: &Status,
     trials: &TrialsByTask,
     app: &App,
-) -> Submittable {
+) -> Result<Submittable, CommandError> {
     let is_met = |task: &str, trial, on| is_met(status, task, trial, on);
-    submittable(&stored.experiment, trials, room(app, stored), &is_met)
+    let holds_roots = outside::holds_roots(app, stored, trials)?;
+    let limits = SubmitLimits { room: room(app, stored), holds_roots };
+    Ok(submittable(&stored.experiment, trials, limits, &is_met))
 }
 
 /// Whether other trials of a task are on their way whose number is limited: each generation has a limit of its own.

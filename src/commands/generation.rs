@@ -121,7 +121,7 @@ fn outside_of(
 ) -> Result<Vec<OutsideEdge>, CommandError> {
     let mut roots = stored.experiment.tasks.iter().filter(|task| task.after.is_empty());
     if roots.any(|task| trials.contains_key(&task.name)) {
-        outside::resolve_again(app, stored)
+        Ok(outside::resolve_again(app, stored)?.edges)
     } else {
         Ok(Vec::new())
     }

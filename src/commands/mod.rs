@@ -17,6 +17,7 @@ pub mod explain;
 pub mod filter_args;
 mod follow;
 mod follow_output;
+mod followers;
 mod generation;
 pub mod goodput;
 pub mod init;

@@ -7,40 +7,96 @@ use nemo_core::lines;
 use nemo_core::rundir::AttemptRecord;
 
 use super::status::look;
-use super::{App, prepare};
+use super::{App, followers, prepare};
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::{Experiment, On, Outside};
 use crate::journal;
-use crate::plan::{OutsideEdge, Relation};
+use crate::plan::{OutsideEdge, Relation, TrialsByTask};
+use crate::remembered;
 use crate::slurm::{Client, JobId, JobPhase, JobState, SlurmError};
-use crate::status::{State, Status, TrialStatus};
+use crate::status::{Certainty, RememberedState, State, Status, TrialStatus};
 use crate::store::{self, Stored};
 
+/// What an experiment waits for outside of itself.
+#[derive(Debug, Default)]
+pub(super) struct Awaited {
+    /// What Slurm is told.
+    pub(super) edges: Vec<OutsideEdge>,
+    /// Whether it also waits for trials that have no job yet, and may get one: Slurm can't be told of these.
+    pub(super) is_incomplete: bool,
+}
+
+/// The jobs of another experiment that are still to be waited for.
+enum OpenJobs {
+    All(Vec<String>),
+    /// Some trials wait for room, or for this machine, before they get a job.
+    Incomplete,
+}
+
 /// Finds what a new experiment waits for. Names of experiments become ids, so that a later one of the same name is not meant.
-pub(super) fn resolve(
-    app: &App,
-    experiment: &mut Experiment,
-) -> Result<Vec<OutsideEdge>, CommandError> {
-    edges(app, experiment, None)
+pub(super) fn resolve(app: &App, experiment: &mut Experiment) -> Result<Awaited, CommandError> {
+    awaited(app, experiment, None)
 }
 
 /// What an experiment that was submitted before still waits for. A job of others that was known then may be forgotten now.
-pub(super) fn resolve_again(app: &App, stored: &Stored) -> Result<Vec<OutsideEdge>, CommandError> {
-    edges(app, &mut stored.experiment.clone(), Some(stored))
+pub(super) fn resolve_again(app: &App, stored: &Stored) -> Result<Awaited, CommandError> {
+    awaited(app, &mut stored.experiment.clone(), Some(stored))
 }
 
-fn edges(
+/// Whether tasks without a parent that are among these must wait until Slurm can be told of all that they wait for.
+pub(super) fn holds_roots(
+    app: &App,
+    stored: &Stored,
+    trials: &TrialsByTask,
+) -> Result<bool, CommandError> {
+    let mut roots = stored.experiment.tasks.iter().filter(|task| task.after.is_empty());
+    if stored.experiment.after.is_empty() || !roots.any(|task| trials.contains_key(&task.name)) {
+        return Ok(false);
+    }
+    Ok(resolve_again(app, stored)?.is_incomplete)
+}
+
+/// Why an experiment that waits to be submitted can't be, as long as nothing is retried: by what the last look at those that it
+/// waits for has told. Slurm is not asked.
+pub(super) fn lost(app: &App, stored: &Stored) -> Option<String> {
+    if !followers::is_waiting(stored) {
+        return None;
+    }
+    stored.experiment.after.iter().filter(|it| it.on == On::Ok).find_map(|dependency| {
+        let Outside::Experiment(id) = &dependency.of else { return None };
+        let other = app.home.load(&id.parse().ok()?).ok()?;
+        let state = lost_state(&other)?;
+        let state = state.as_str();
+        Some(format!("experiment `{id}`, which it waits for, has a trial that is {state}"))
+    })
+}
+
+/// The state of a trial that will not complete, as it was certain at the last look.
+fn lost_state(stored: &Stored) -> Option<State> {
+    let known = remembered::read(stored);
+    let states = stored.experiment.tasks.iter().flat_map(|task| {
+        let trials: Vec<u32> = journal::trials(&stored.journal, task).iter().collect();
+        let known = &known;
+        trials.into_iter().filter_map(move |trial| known.get(&task.name, trial))
+    });
+    let is_lost = |it: &&RememberedState| {
+        it.certainty == Certainty::Final && it.state.is_final() && it.state != State::Completed
+    };
+    states.filter(|it| is_lost(it)).map(|it| it.state).next()
+}
+
+fn awaited(
     app: &App,
     experiment: &mut Experiment,
     before: Option<&Stored>,
-) -> Result<Vec<OutsideEdge>, CommandError> {
-    let mut edges = Vec::new();
+) -> Result<Awaited, CommandError> {
+    let mut awaited = Awaited::default();
     let cluster = experiment.cluster().map(str::to_owned);
     let slurm = app.slurm.on_cluster(cluster.as_deref());
     let has_local_root =
         experiment.tasks.iter().any(|task| task.after.is_empty() && experiment.is_local(task));
     for dependency in &mut experiment.after {
-        let jobs = match &mut dependency.of {
+        let open = match &mut dependency.of {
             Outside::Experiment(name) => {
                 let id = store::resolve_experiment(&app.home, name)?;
                 let (target, stored) = app.find(id.as_str())?;
@@ -50,16 +106,24 @@ fn edges(
                 }
                 of_experiment(app, &stored, dependency.on)?
             }
-            Outside::SlurmJob(job) => of_job(&slurm, JobId(*job), dependency.on, before)?,
+            Outside::SlurmJob(job) => {
+                OpenJobs::All(of_job(&slurm, JobId(*job), dependency.on, before)?)
+            }
         };
-        if has_local_root && !jobs.is_empty() {
+        let is_over = matches!(&open, OpenJobs::All(jobs) if jobs.is_empty());
+        if has_local_root && !is_over {
             let text = format!("on this machine nothing can wait for {}", dependency.what());
             return Err(refused(text, Some("submit it again once that is over".to_owned())));
         }
         let on = if dependency.on == On::Any { Relation::AfterAny } else { Relation::AfterOk };
-        edges.extend(jobs.into_iter().map(|job| OutsideEdge { on, job }));
+        match open {
+            OpenJobs::All(jobs) => {
+                awaited.edges.extend(jobs.into_iter().map(|job| OutsideEdge { on, job }));
+            }
+            OpenJobs::Incomplete => awaited.is_incomplete = true,
+        }
     }
-    Ok(edges)
+    Ok(awaited)
 }
 
 fn refused(text: String, hint: Option<String>) -> CommandError {
@@ -70,8 +134,8 @@ fn refused(text: String, hint: Option<String>) -> CommandError {
     }
 }
 
-/// The jobs of another experiment that are still to be waited for.
-fn of_experiment(app: &App, stored: &Stored, on: On) -> Result<Vec<String>, CommandError> {
+/// What of another experiment is still to be waited for.
+fn of_experiment(app: &App, stored: &Stored, on: On) -> Result<OpenJobs, CommandError> {
     let status = look(app, stored)?;
     let id = &stored.id;
     let all = || status.tasks.iter().flat_map(|task| &task.trials);
@@ -90,34 +154,33 @@ fn of_experiment(app: &App, stored: &Stored, on: On) -> Result<Vec<String>, Comm
         return Err(refused(text, Some(hint)));
     }
     if all().all(|trial| trial.state.is_final()) {
-        return Ok(Vec::new());
+        return Ok(OpenJobs::All(Vec::new()));
     }
     if status.experiment.stale {
         let text =
             format!("Slurm gave no answer about experiment `{id}`, which this one waits for");
         return Err(CommandError::new(ExitCode::NoAnswer, text));
     }
-    if !prepare::is_on_slurm(&stored.experiment) || !journal::is_complete(&stored.journal) {
+    let is_submitted = journal::is_generation_complete(&stored.journal, 0);
+    if !prepare::is_on_slurm(&stored.experiment) || !is_submitted {
         let text =
             format!("experiment `{id}` has no jobs that Slurm could wait for, and is not over");
         return Err(refused(text, Some(format!("`nemo-slurm wait {id}` waits for it"))));
     }
-    open_jobs(stored, &status)
+    if !journal::is_complete(&stored.journal) {
+        return Ok(OpenJobs::Incomplete);
+    }
+    Ok(open_jobs(stored, &status))
 }
 
 /// The jobs of trials that are not over: whole arrays, where each of their trials is of them still.
-fn open_jobs(stored: &Stored, status: &Status) -> Result<Vec<String>, CommandError> {
+fn open_jobs(stored: &Stored, status: &Status) -> OpenJobs {
     let mut jobs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for trial in status.tasks.iter().flat_map(|task| &task.trials) {
         if trial.state.is_final() && !trial.is_brought_back() {
             continue;
         }
-        let Some(job) = &trial.slurm_job else {
-            let text =
-                format!("a trial of experiment `{}` has no job that can be waited for", stored.id);
-            let hint = format!("`nemo-slurm poll {}` may give it one", stored.id);
-            return Err(refused(text, Some(hint)));
-        };
+        let Some(job) = &trial.slurm_job else { return OpenJobs::Incomplete };
         let array = job.split('_').next().unwrap_or(job).to_owned();
         jobs.entry(array).or_default().insert(job.clone());
     }
@@ -129,7 +192,7 @@ fn open_jobs(stored: &Stored, status: &Status) -> Result<Vec<String>, CommandErr
     let named = jobs.into_iter().flat_map(|(array, open)| {
         if is_whole(&array, &open) { vec![array] } else { open.into_iter().collect() }
     });
-    Ok(named.collect())
+    OpenJobs::All(named.collect())
 }
 
 /// A job that somebody else submitted, if it is still to be waited for.

@@ -5,6 +5,7 @@ use std::path::Path;
 use clap::Args;
 use serde_json::json;
 
+use super::outside::Awaited;
 use super::prepare::{Context, is_on_slurm, make_sequential, new_tasks, plan_of, require_gpus};
 use super::windows::{self, JobRoom};
 use super::{App, budget, check, cluster, warnings};
@@ -54,7 +55,7 @@ pub(super) fn show(
     look_into(shipped.as_ref())?;
     require_gpus(app, &experiment)?;
     let room = cluster.as_ref().and_then(|cluster| windows::room(app, &experiment, cluster));
-    let plan = plan_of(&experiment, cluster.as_ref(), Vec::new(), room)?;
+    let plan = plan_of(&experiment, cluster.as_ref(), Awaited::default(), room)?;
     let Some(plan) = plan else { return local(args, &experiment, shipped.as_ref()) };
     // The id is given at submission; harness and folders are where they will be.
     let id = ExperimentId::new(&experiment.name, 0, 0);

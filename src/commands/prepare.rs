@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use nemo_core::rundir::ExperimentDir;
 use serde_json::json;
 
+use super::outside::Awaited;
 use super::submit::SubmitArgs;
 use super::windows::{self, JobRoom};
 use super::{App, build, check, cluster, kept_environment, outside, paths, warnings};
@@ -18,7 +19,7 @@ use crate::gpus;
 use crate::humanize::count;
 use crate::journal::Event;
 use crate::package;
-use crate::plan::{JobArray, Limits, OutsideEdge, Plan, Selection, submittable};
+use crate::plan::{JobArray, Limits, Plan, Selection, SubmitLimits, submittable};
 use crate::process::ProcessId;
 use crate::report::say;
 use crate::script;
@@ -190,7 +191,7 @@ pub(super) fn make_sequential(experiment: &mut Experiment) {
 pub(super) fn plan_of(
     experiment: &Experiment,
     cluster: Option<&Cluster>,
-    outside: Vec<OutsideEdge>,
+    outside: Awaited,
     room: Option<JobRoom>,
 ) -> Result<Option<Plan>, CommandError> {
     if !is_on_slurm(experiment) {
@@ -199,10 +200,11 @@ pub(super) fn plan_of(
     let limits =
         cluster.map_or_else(Limits::default, |cluster| Limits { max_array: cluster.max_array });
     let all = Selection::all(experiment);
-    // What waits for this machine, or for room, is submitted later.
+    // What waits for this machine, for room, or for what has no jobs yet, is submitted later.
     let room = room.map(JobRoom::worth_a_try);
-    let trials = submittable(experiment, &all.trials, room, &|_, _, _| false).trials;
-    let first = Selection { trials, outside, ..all };
+    let at_once = SubmitLimits { room, holds_roots: outside.is_incomplete };
+    let trials = submittable(experiment, &all.trials, at_once, &|_, _, _| false).trials;
+    let first = Selection { trials, outside: outside.edges, ..all };
     let plan = Plan::new(experiment, &first, limits)?;
     let notes = crate::plan::check(experiment, &first, &plan, limits);
     match notes.first() {

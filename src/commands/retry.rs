@@ -27,7 +27,9 @@ use self::choice::Choice;
 use super::control::{self, TrialKey};
 use super::note::user;
 use super::status::look;
-use super::{App, archive, due, generation, kept_environment, prepare, shipped_code, submit};
+use super::{
+    App, archive, due, followers, generation, kept_environment, prepare, shipped_code, submit,
+};
 use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::Override;
@@ -144,6 +146,9 @@ pub(super) fn retry(app: &App, args: &RetryArgs) -> Result<ExitCode, CommandErro
     if !wanted.choice.is_empty() {
         generation = Some(begin(app, &mut stored, &claim, &status, &wanted)?);
         carry_out(app, &mut stored, &claim)?;
+        if followers::is_waiting(&stored) {
+            followers::enlist(app, &stored);
+        }
     }
     drop(claim);
     // What a list shows is then as new.
@@ -261,7 +266,7 @@ fn begin(
     let selected = on_slurm
         .then(|| {
             // What waits for this machine, or is retried with what does, is submitted later.
-            let now = due::submittable_now(stored, status, &trials, app);
+            let now = due::submittable_now(stored, status, &trials, app)?;
             generation::selection(app, stored, status, now.trials, Some(retry))
         })
         .transpose()?;

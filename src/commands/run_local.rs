@@ -8,7 +8,7 @@ use nemo_core::environment;
 use super::notices::{self, Sender};
 use super::retry::automatic;
 use super::status::look_by;
-use super::{App, budget, due};
+use super::{App, budget, due, followers};
 use crate::error::{CommandError, ExitCode};
 use crate::executor::local::{self, OtherTasks};
 use crate::gpus;
@@ -40,6 +40,9 @@ impl OtherTasks for SlurmTasks<'_> {
             let source = SlurmSource::Slurm(&self.app.slurm);
             let (status, _) = look_by(self.app, &stored, source, Depth::All)?;
             let due = due::submit_due(self.app, &stored, &status)?;
+            if !due.submitted.is_empty() {
+                followers::submit(self.app, &stored.dir);
+            }
             if is_watched(&stored) {
                 self.seen.send((stored, status.clone())).ok(); // nobody tells any more
             }
@@ -84,6 +87,7 @@ pub(super) fn run_local(app: &App, id: &str) -> Result<ExitCode, CommandError> {
     drop(claim);
     let (stored, status) = look(app, &stored.id)?;
     automatic::retry_due(app, &stored, &Target::whole(stored.id.clone()), &status)?;
+    followers::submit(app, &stored.dir);
     tell(app, &stored, &status)?;
     Ok(ExitCode::Fine)
 }

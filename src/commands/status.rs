@@ -6,7 +6,7 @@ use clap::Args;
 use nemo_core::rundir::notes;
 
 use super::retry::automatic;
-use super::{App, notices};
+use super::{App, notices, outside};
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::observe::{self, Depth};
 use crate::query::SlurmSource;
@@ -81,6 +81,7 @@ pub(super) fn look_by(
     let mut from = InputVersions::of(&stored.dir);
     let earlier = summary::read(&stored.dir);
     let mut sources = observe::sources(stored, source, depth).at("read", &stored.dir.0)?;
+    sources.lost_outside = outside::lost(app, stored);
     let mut status = join(&sources);
     status::set_params(&mut status, std::mem::take(&mut sources.params));
     let unreported = status.unreported.iter().flat_map(|own| unreported(stored, own, depth));

@@ -14,7 +14,7 @@ pub(super) use self::runner::start_runner;
 use super::follow_output::View;
 use super::slurm_scheduler::SlurmScheduler;
 use super::status::look;
-use super::{App, control, due, follow, outside, prepare};
+use super::{App, control, due, follow, followers, outside, prepare};
 use crate::cli::FileArgs;
 use crate::clock;
 use crate::error::{CommandError, ExitCode};
@@ -120,7 +120,12 @@ fn submit_now(app: &App, args: &SubmitArgs) -> Result<ExitCode, CommandError> {
     let jobs = carry_out(app, &stored, &claim, take_over(args))?;
     // Others may go on from here, however long this process looks on.
     drop(claim);
-    if args.resume.is_some() {
+    let follows = followers::is_waiting(&app.home.load(&stored.id)?);
+    if follows {
+        followers::enlist(app, &stored);
+    }
+    // What it waits for may have got its last jobs before anybody could know that this one waits.
+    if args.resume.is_some() || follows {
         submit_rest(app, &stored);
     }
     let now = app.home.load(&stored.id)?;

@@ -17,7 +17,7 @@ use crate::experiment::{Dependency, Experiment, On, Task};
 use crate::slurm::indices::IndexSet;
 
 pub use check::{PlanFault, check};
-pub use submittable::{Submittable, TrialsByTask, submittable};
+pub use submittable::{SubmitLimits, Submittable, TrialsByTask, submittable};
 #[cfg(test)]
 pub(crate) use tests::{experiment as sample_experiment, task as sample_task};
 

@@ -32,16 +32,27 @@ impl Submittable {
     }
 }
 
+/// What limits what is submitted, beside the dependencies.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SubmitLimits {
+    /// For how many trials there is room; none where nobody knows a limit.
+    pub room: Option<usize>,
+    /// Whether tasks without a parent wait for what Slurm can't be told of yet.
+    pub holds_roots: bool,
+}
+
 /// Chooses of the wanted trials. `is_met` says of a trial that is not wanted whether what waits for it may run.
 pub fn submittable(
     experiment: &Experiment,
     wanted: &TrialsByTask,
-    room: Option<usize>,
+    limits: SubmitLimits,
     is_met: &dyn Fn(&str, u32, On) -> bool,
 ) -> Submittable {
     let mut chosen = Submittable::default();
-    let mut room = room.unwrap_or(usize::MAX);
-    for task in experiment.tasks.iter().filter(|task| !experiment.is_local(task)) {
+    let mut room = limits.room.unwrap_or(usize::MAX);
+    let is_held = |task: &Task| limits.holds_roots && task.after.is_empty();
+    let on_slurm = experiment.tasks.iter().filter(|task| !experiment.is_local(task));
+    for task in on_slurm.filter(|task| !is_held(task)) {
         let Some(own) = wanted.get(&task.name) else { continue };
         let parents = Parents { experiment, wanted, chosen: &chosen.trials, is_met };
         if !task.after.iter().all(|dependency| parents.of_whole(dependency)) {
@@ -97,6 +108,16 @@ mod tests {
     /// `a` and `d` run on Slurm, `b` here, `c` on Slurm after `a`: what of them is chosen, as `TASK:TRIALS`.
     #[track_caller]
     fn check(b_after: On, room: Option<usize>, done: &[&str], expected: &str) {
+        check_held(b_after, (room, false), done, expected);
+    }
+
+    #[track_caller]
+    fn check_held(
+        b_after: On,
+        (room, holds_roots): (Option<usize>, bool),
+        done: &[&str],
+        expected: &str,
+    ) {
         let mut experiment = sample_experiment(vec![
             sample_task("a", 3, 0, &[]),
             sample_task("b", 3, 0, &[("a", b_after)]),
@@ -112,10 +133,18 @@ mod tests {
         let mut wanted: TrialsByTask = experiment.tasks.iter().map(all).collect();
         wanted.retain(|task, _| !done.contains(&task.as_str()));
         // Of what is over all but trial 1 is done.
-        let found = submittable(&experiment, &wanted, room, &|_, trial, _| trial != 1);
+        let limits = SubmitLimits { room, holds_roots };
+        let found = submittable(&experiment, &wanted, limits, &|_, trial, _| trial != 1);
         let shown = found.trials.iter().map(|(task, trials)| format!("{task}:{trials}"));
         let limited = if found.is_limited { " limited" } else { "" };
         assert_eq!(shown.collect::<Vec<_>>().join(" ") + limited, expected);
+    }
+
+    #[test]
+    fn what_waits_outside_holds_what_follows_it_too() {
+        check_held(On::Ok, (None, true), &[], "");
+        check_held(On::Each, (None, true), &["a", "c", "b"], "d:0,2");
+        check_held(On::Each, (None, true), &["b"], "d:0,2");
     }
 
     #[test]

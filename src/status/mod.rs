@@ -181,6 +181,8 @@ pub struct StatusInputs<'a> {
     pub requests: Vec<Request>,
     /// Requests that are not as they were written.
     pub damaged_requests: Vec<PathBuf>,
+    /// Why what waits for other experiments, and is not submitted yet, can't be.
+    pub lost_outside: Option<String>,
     /// The local runner.
     pub runner: RunnerView,
     /// What was known before.

@@ -67,6 +67,7 @@ fn sources(stored: &Stored) -> StatusInputs<'_> {
         files: BTreeMap::new(),
         requests: Vec::new(),
         damaged_requests: Vec::new(),
+        lost_outside: None,
         runner: RunnerView { records: Vec::new(), liveness: None, rebooted: false, damage: None },
         earlier: RememberedStates::default(),
         now: 1000.0,

@@ -182,6 +182,99 @@ fn what_another_experiment_blocked_is_retried_after_that_one() {
     assert!(taken[7].arguments.contains("afterok:107"), "{taken:?}");
 }
 
+/// `two` has more trials than there is room for.
+const IN_WINDOWS: &str = "name = \"prep\"\n[executor.s]\nkind = \"slurm\"\n[task.one]\nrun = \"true\"\n\
+     [task.two]\nrun = \"true {x}\"\nparams.x = [1, 2]\n";
+
+/// `prep`, of which `two` found no room. Its id.
+fn half_submitted(fake: &FakeSlurm) -> String {
+    fake.world.write("prep.toml", IN_WINDOWS);
+    std::fs::write(fake.state("no_room"), "two.0\n").unwrap();
+    let prep = fake.world.ok(&["submit", "prep.toml"]);
+    std::fs::remove_file(fake.state("no_room")).unwrap();
+    assert_eq!(fake.names(), ["one.0"]);
+    prep
+}
+
+#[test]
+fn what_waits_for_an_experiment_in_windows_is_submitted_after_the_last_one() {
+    let fake = FakeSlurm::new(1001);
+    let world = &fake.world;
+    let prep = half_submitted(&fake);
+    let submitted = submit(world, "after = [\"prep\"]");
+    assert_eq!(submitted.code, 0, "{submitted:?}");
+    assert!(submitted.stderr.contains("2 trials will be submitted later"), "{submitted:?}");
+    let next = submitted.stdout.trim();
+    let why = text(&trials(&world.status(next), "one")[0]["reason"]);
+    assert!(why.contains(&format!("waits for experiment `{prep}`")), "{why}");
+    let polled = world.run(&["poll", next]);
+    assert_eq!((polled.code, fake.taken().len()), (0, 1), "{polled:?}");
+    // A window of one trial, then the last one.
+    world.ok(&["poll", &prep]);
+    assert_eq!(fake.names(), ["one.0", "two.1"]);
+    let polled = world.run(&["poll", &prep, "--json"]);
+    assert_eq!(fake.names(), ["one.0", "two.1", "two.2", "one.0", "two.0"], "{polled:?}");
+    assert!(polled.stdout.contains(next), "{polled:?}");
+    let taken = fake.taken();
+    assert!(taken[3].arguments.contains("--dependency=afterok:101:102:103"), "{taken:?}");
+    assert!(taken[4].arguments.contains("afterok:104"), "{taken:?}");
+    world.ok(&["poll"]);
+    assert_eq!(fake.taken().len(), 5, "nothing is submitted twice");
+    let shown: Value = serde_json::from_str(&world.ok(&["show", next, "--json"])).unwrap();
+    assert_eq!(shown["generations"][1]["why"], "later", "{shown:#}");
+}
+
+#[test]
+fn what_waits_for_an_experiment_that_fails_before_its_last_window_is_blocked() {
+    let fake = FakeSlurm::new(1001);
+    let world = &fake.world;
+    let prep = half_submitted(&fake);
+    let submitted = submit(world, "after = [\"prep\"]");
+    let next = submitted.stdout.trim();
+    record(&fake, &prep, "one", "101_0", "failed");
+    world.status(&prep);
+    let status = world.status(next);
+    assert_eq!(states(&status, "one"), ["blocked"], "{status:#}");
+    let why = text(&trials(&status, "one")[0]["reason"]);
+    assert!(why.contains(&format!("`{prep}`")) && why.contains("failed"), "{why}");
+    world.ok(&["retry", &prep]);
+    assert_eq!(states(&world.status(next), "one"), ["pending"], "it may be met again");
+}
+
+#[test]
+fn a_retry_waits_for_an_experiment_in_windows_too() {
+    let (fake, next, prep) = blocked_by_prep();
+    let world = &fake.world;
+    std::fs::write(fake.state("no_room"), "two.1\n").unwrap();
+    world.ok(&["retry", &prep]);
+    std::fs::remove_file(fake.state("no_room")).unwrap();
+    let before = fake.taken().len();
+    let retried = world.run(&["retry", &next]);
+    assert_eq!((retried.code, fake.taken().len()), (0, before), "{retried:?}");
+    assert_eq!(states(&world.status(&next), "two"), ["pending"], "{retried:?}");
+}
+
+#[test]
+fn what_waits_for_this_machine_is_waited_for_on_slurm() {
+    if !cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    let prep = "name = \"prep\"\n[executor.here]\nkind = \"local\"\n[executor.s]\nkind = \"slurm\"\npartition = \"main\"\ntime = \"10m\"\nmem = \"50M\"\n\
+                [task.a]\nexecutor = \"here\"\nrun = \"while test -e waits; do sleep 0.1; done\"\n\
+                [task.b]\nexecutor = \"s\"\nafter = [\"a\"]\nrun = \"sleep 3; touch prepared\"\n";
+    world.write("prep.toml", prep);
+    world.write("waits", "");
+    let prep = world.ok(&["submit", "prep.toml"]);
+    world.until(&prep, "a to run", |status| states(status, "a") == ["running"]);
+    world.write("next.toml", &file("next", "after = [\"prep\"]", "test -e prepared"));
+    let next = world.ok(&["submit", "next.toml"]);
+    assert_eq!(states(&world.status(&next), "one"), ["pending"]);
+    std::fs::remove_file(world.path("waits")).unwrap();
+    let waited = world.run(&["wait", &next, "--timeout", "3m"]);
+    assert_eq!(waited.code, 0, "{waited:?} {:#}", world.status(&next));
+}
+
 /// A job of somebody else's that runs.
 const FOREIGN: &str = "JobId=4711 JobName=x UserId=u(1) GroupId=u(1) JobState=RUNNING Reason=None Requeue=1 Restarts=0 ExitCode=0:0 TimeLimit=00:10:00 Partition=main NodeList=n1 NumNodes=1\n";
 

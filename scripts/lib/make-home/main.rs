@@ -239,6 +239,7 @@ impl Maker {
             files: observe::all_files(stored)?,
             requests: Vec::new(),
             damaged_requests: Vec::new(),
+            lost_outside: None,
             now: self.now as f64,
             asked: self.now as f64,
             runner: RunnerView {

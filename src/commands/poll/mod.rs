@@ -23,7 +23,7 @@ use super::notices;
 use super::polling::query_slurm;
 use super::retry::automatic;
 use super::status::look_by;
-use super::{App, budget, due};
+use super::{App, budget, due, followers};
 use crate::clock;
 use crate::error::{CommandError, ExitCode};
 use crate::executor::local;
@@ -270,7 +270,19 @@ impl PollPass<'_> {
         self.will_tell(stored, target, seen);
         // What waits for them comes after them.
         self.put_back(&control, stored, target, &status, hopeless)?;
-        self.submit_due(app, stored, source)
+        self.submit_due(app, stored, source)?;
+        self.followers(app, stored);
+        Ok(())
+    }
+
+    /// Looks after the experiments that wait to be submitted after this one. Where all are looked after, they come later anyway.
+    fn followers(&mut self, app: &App, stored: &Stored) {
+        if self.args.targets.is_empty() {
+            return;
+        }
+        for id in followers::of(app, &stored.dir) {
+            self.one_of_all(id, SlurmSource::Slurm(&app.slurm));
+        }
     }
 
     /// Pauses what has spent its budget. Says whether anything was.

@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 use super::outcome::PollResult;
 use crate::commands::generation::ChosenTrials;
 use crate::commands::status::look_by;
-use crate::commands::{App, generation, submit};
+use crate::commands::{App, generation, outside, submit};
 use crate::error::{CommandError, ExitCode};
 use crate::journal::{self, Event};
 use crate::observe::Depth;
-use crate::plan::{JobArray, Plan};
+use crate::plan::{JobArray, Plan, Selection};
 use crate::query::SlurmSource;
 use crate::script;
 use crate::slurm::IndexSet;
@@ -103,10 +103,13 @@ pub(super) fn foretold(
     if chosen.is_empty() || !journal::is_complete(&stored.journal) {
         return Ok(all);
     }
-    match generation::selection(app, stored, status, chosen.clone(), None) {
+    match selection(app, stored, status, &chosen) {
         Err(error) if error.code == ExitCode::NoAnswer => return Err(error),
         Err(error) => all.extend(unmet(status, &chosen, &error)),
-        Ok(_) => all.extend(chosen.iter().flat_map(|(task, trials)| without_jobs(task, trials))),
+        Ok(None) => {}
+        Ok(Some(_)) => {
+            all.extend(chosen.iter().flat_map(|(task, trials)| without_jobs(task, trials)));
+        }
     }
     Ok(all)
 }
@@ -148,6 +151,19 @@ fn without_jobs<'a>(task: &'a str, trials: &'a IndexSet) -> impl Iterator<Item =
     })
 }
 
+/// The trials as the next generation; none while they wait for what Slurm can't be told of yet.
+fn selection(
+    app: &App,
+    stored: &Stored,
+    status: &Status,
+    wanted: &ChosenTrials,
+) -> Result<Option<Selection>, CommandError> {
+    if outside::holds_roots(app, stored, wanted)? {
+        return Ok(None);
+    }
+    generation::selection(app, stored, status, wanted.clone(), None).map(Some)
+}
+
 /// Plans it, if Slurm says the same once more, and writes that down.
 fn plan_again(
     app: &App,
@@ -161,11 +177,12 @@ fn plan_again(
     if chosen(stored, target, &status) != *wanted || !is_complete {
         return Ok(NextPlan::None);
     }
-    let selected = match generation::selection(app, stored, &status, wanted.clone(), None) {
+    let selected = match selection(app, stored, &status, wanted) {
         // The other trials of the experiment are looked after all the same.
         Err(error) if error.code != ExitCode::NoAnswer => return Ok(NextPlan::Unmet(error)),
         selected => selected?,
     };
+    let Some(selected) = selected else { return Ok(NextPlan::None) };
     let plan = generation::plan(app, stored, &selected, claim, None)?;
     if let Some(plan) = &plan {
         remove_marks(stored, plan);

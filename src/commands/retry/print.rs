@@ -105,6 +105,9 @@ pub(super) fn announce(
             return Ok(ExitCode::Fine);
         }
         Some(_) if choice.is_empty() => say("Finished the earlier retry."),
+        Some(_) if jobs.is_empty() && !stored.experiment.has_local() => {
+            say(&format!("Retried {}: submitted later (`nemo-slurm status`).", what(choice)));
+        }
         Some(_) if jobs.is_empty() => say(&format!("Retried {} on this machine.", what(choice))),
         Some(_) => {
             say(&format!("Retried {} as {}.", what(choice), count(jobs.len(), "job array")));

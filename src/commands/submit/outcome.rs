@@ -5,8 +5,9 @@ use std::io::IsTerminal;
 use nemo_core::rundir::requests;
 use serde_json::json;
 
-use super::{SubmitArgs, control};
+use super::{SubmitArgs, control, followers};
 use crate::error::CommandError;
+use crate::experiment::OutsideDependency;
 use crate::humanize::count;
 use crate::journal::{self, Event};
 use crate::report::{out, say};
@@ -43,6 +44,14 @@ pub(super) fn announce(
         );
         say(&format!(
             "hint: `nemo-slurm poll {id}` tries again, and `nemo-slurm poll --install` has cron do it"
+        ));
+    }
+    if jobs.is_empty() && !is_postponed && followers::is_waiting(stored) {
+        let all: Vec<String> =
+            stored.experiment.after.iter().map(OutsideDependency::what).collect();
+        say(&format!(
+            "It waits for {}, of which not all is in Slurm yet: it is submitted after that, by its jobs or by `nemo-slurm poll`.",
+            all.join(", ")
         ));
     }
     if args.file.json {
@@ -94,7 +103,8 @@ fn what_was_submitted(stored: &Stored, n_trials: usize) -> Result<String, Comman
     let here = stored.experiment.has_local().then(|| "on this machine".to_owned());
     let places: Vec<String> = arrays.into_iter().chain(here).collect();
     let now = count(n_trials.saturating_sub(later + cancelled), "trial");
-    let mut parts = vec![format!("Submitted {now} {}", places.join(" and "))];
+    let places = places.join(" and ");
+    let mut parts = vec![format!("Submitted {now} {places}").trim_end().to_owned()];
     if later > 0 {
         parts.push(format!("{} will be submitted later", count(later, "trial")));
     }

@@ -3,9 +3,10 @@
 use nemo_core::rundir::requests;
 
 use super::{TrialEvidence, TrialVerdict, dependency, refused};
-use crate::experiment::On;
+use crate::experiment::{On, OutsideDependency};
 use crate::journal;
 use crate::status::{State, TaskStatus, TrialStatus, waiting};
+use crate::store::Stored;
 
 pub(super) fn verdict(evidence: &TrialEvidence<'_>) -> TrialVerdict {
     let (sources, task, index) = (evidence.sources, &evidence.task.name, evidence.index);
@@ -18,6 +19,10 @@ pub(super) fn verdict(evidence: &TrialEvidence<'_>) -> TrialVerdict {
     if let Some(unmet) = dependency::never_satisfied(evidence) {
         return TrialVerdict::of(State::Blocked, Some(unmet.why), unmet.basis);
     }
+    if let Some(why) = sources.lost_outside.clone().filter(|_| evidence.task.after.is_empty()) {
+        // A retry over there changes it.
+        return TrialVerdict::open(State::Blocked, Some(why));
+    }
     if let Some(wish) = requests::pause(&sources.requests, task, index) {
         let why = waiting::paused(&sources.stored.id, wish);
         return TrialVerdict::open(State::Paused, Some(why));
@@ -25,12 +30,24 @@ pub(super) fn verdict(evidence: &TrialEvidence<'_>) -> TrialVerdict {
     let waits_for = evidence.parents.iter().find(|parent| is_open(evidence, parent));
     let why = match waits_for {
         Some(parent) => format!("waits for `{}`; it is submitted once that is over", parent.name),
-        None => format!(
-            "is submitted once your job limit in Slurm allows it (`nemo-slurm poll {}`)",
-            sources.stored.id
-        ),
+        None => not_before(evidence),
     };
     TrialVerdict::open(State::Pending, Some(why))
+}
+
+/// What else keeps a trial from being submitted.
+fn not_before(evidence: &TrialEvidence<'_>) -> String {
+    let Stored { id, experiment, .. } = evidence.sources.stored;
+    let all: Vec<String> = experiment.after.iter().map(OutsideDependency::what).collect();
+    if all.is_empty() || !evidence.task.after.is_empty() {
+        return format!(
+            "is submitted once your job limit in Slurm allows it (`nemo-slurm poll {id}`)"
+        );
+    }
+    let all = all.join(", ");
+    format!(
+        "waits for {all}; it is submitted once Slurm has all of that, or it is over, and your job limit allows it (`nemo-slurm poll {id}`)"
+    )
 }
 
 /// Whether a task is not over that this trial waits for.

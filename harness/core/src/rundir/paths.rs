@@ -55,6 +55,10 @@ impl ExperimentDir {
     pub fn notes(&self) -> PathBuf {
         self.0.join("notes")
     }
+    /// Experiments that wait for this one and are not submitted yet: an empty file each, by their ids.
+    pub fn followers(&self) -> PathBuf {
+        self.0.join("followers")
+    }
     /// Who was told of its ends, and on which ways that failed: one file for each end that is told.
     pub fn notices(&self) -> PathBuf {
         self.0.join("notices")
