@@ -26,3 +26,10 @@ without_services() {
   [ -z "$own" ] || rm -f $policy
   return $code
 }
+
+# Where apt finds Debian, on this machine.
+mirror() {
+  # shellcheck disable=SC2016 # the fields are apt's
+  apt-get indextargets --format '$(REPO_URI) $(LABEL)' 'Created-By: Packages' 2>/dev/null |
+    awk '$2 == "Debian" && !found { found = 1; print $1 }'
+}

@@ -1,6 +1,7 @@
 # Shared by the scripts: messages, and what must be on the machine. Sourced, from the repository's root.
 # shellcheck shell=bash
 . scripts/lib/apt.sh
+. scripts/lib/apptainer.sh
 
 say() { echo "$PROGRAM: $*" >&2; }
 die() {
@@ -145,6 +146,24 @@ install_trackers() {
 # The command `module`, of Lmod or of Environment Modules.
 need_modules() {
   [ -e /usr/share/lmod/lmod/init/bash ] || [ -e /usr/share/modules/init/bash ] || apt environment-modules
+}
+
+# NEMO_TEST_APPTAINER is Apptainer, and beside it is an image, below target/. It can't be had everywhere: only the `sid` of
+# Debian has it, and to enter that takes root. Then its test is left out, and that is said.
+need_apptainer() {
+  local folder log
+  folder=$(realpath -m "${CARGO_TARGET_DIR:-target}/apptainer")
+  log=$(mktemp)
+  if ! "$folder/apptainer" exec "$folder/image" true 2>/dev/null; then
+    say "installing Apptainer into $folder …"
+    { [ "$UID" = 0 ] && make_apptainer "$folder" "$log" && "$folder/apptainer" exec "$folder/image" true >"$log" 2>&1; } || {
+      tail -n 5 "$log" >&2
+      say "Apptainer can't be had here: its test is left out"
+      return
+    }
+  fi
+  rm -f "$log"
+  export NEMO_TEST_APPTAINER=$folder/apptainer
 }
 
 # PyTorch of the system, and the trainers of the examples in a virtual environment below target/, first in PATH.

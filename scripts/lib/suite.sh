@@ -43,12 +43,6 @@ apt_or_die() {
     die "apt-get failed: $*" "$log has the whole output"
   fi
 }
-# Where apt finds Debian, on this machine.
-mirror() {
-  # shellcheck disable=SC2016 # the fields are apt's
-  apt-get indextargets --format '$(REPO_URI) $(LABEL)' 'Created-By: Packages' 2>/dev/null |
-    awk '$2 == "Debian" && !found { found = 1; print $1 }'
-}
 bootstrap() {
   local new=$1 script=/usr/share/debootstrap/scripts/$SUITE url http_proxy=${http_proxy:-}
   url=${SLURM_DEV_MIRROR:-$(mirror)}
