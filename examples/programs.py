@@ -1,9 +1,13 @@
-"""Runs recipes by nemo-slurm, once undisturbed and once with a kill, a preemption and time limits: see scripts/programs."""
+"""Runs recipes by nemo-slurm, once undisturbed and once with a kill, a preemption and time limits: see scripts/programs.
+
+    programs.py [--slurm NODE] PROGRAM NAME…    with `--slurm`, the disturbed runs are jobs of a real Slurm on that node
+"""
 
 import contextlib
 import os
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -19,6 +23,9 @@ FAULTS = ((0.3, "kill"), (0.55, "preempt"))
 # And these, of programs that have more than one process.
 MORE_FAULTS = {"own-torchrun": ((0.85, "worker"),)}
 SEGMENT = 0.35
+# Slurm counts time limits in minutes, and may tell of one half a minute early. So a program is slowed down (PACE) until it takes
+# so many segments; one with long imports gets two minutes.
+SLURM_SEGMENTS = 3
 # Files of a result that hold dates and durations.
 IGNORED = {"gromacs": ("*.log", "*.cpt")}
 # What can't continue exactly, and why: metrics and results are shown, not compared.
@@ -32,14 +39,32 @@ def children(pid):
         return []
 
 
-def strike(kind, harness):
-    """A preemption is Slurm's USR1 to the harness; a kill is one of the program, or of one of its workers alone."""
+def program_of(harness):
+    """The child that is the program: others are the harness's own file (its guard), or the `srun` of its sentinel."""
+    own = os.readlink(f"/proc/{harness}/exe")
+    for pid in children(harness):
+        if os.readlink(f"/proc/{pid}/exe") != own and b"sentinel" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+            return pid
+    raise ProcessLookupError(f"harness {harness} has no program")
+
+
+def take(node, **environment):
+    """A job in the partition `urgent` takes the whole node for a moment."""
+    whole = ["sbatch", "--partition=urgent", "--exclusive", "--mem=0", "--output=/dev/null", f"--nodelist={node}"]
+    subprocess.run([*whole, "--wrap=sleep 2"], check=True, stdout=subprocess.DEVNULL, env={**os.environ, **environment})
+
+
+def strike(kind, harness, node):
+    """A preemption is Slurm's, or its USR1 to the harness; a kill is one of the program, or of one of its workers alone."""
+    if kind == "preempt" and node:
+        take(node)
+        return
     if kind == "preempt":
         os.kill(harness, signal.SIGUSR1)
         return
-    killed = children(harness)
+    killed = [program_of(harness)]
     if kind == "worker":
-        killed = [worker for child in killed for worker in children(child)][-1:]
+        killed = children(*killed)[-1:]
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
 
@@ -50,7 +75,7 @@ def progress(trial):
     return max((line.get("step") or 0 for line in known), default=0)
 
 
-def disturb(trial, total, faults, is_over):
+def disturb(trial, total, faults, node, is_over):
     """Each fault comes until an attempt has ended by it: the end of a segment may come first."""
     for part, kind in faults:
         cause = "preempted" if kind == "preempt" else "failed"
@@ -58,8 +83,8 @@ def disturb(trial, total, faults, is_over):
         while not has_come and not is_over():
             starts, ends = runs.events(trial, "start"), runs.events(trial, "end")
             if progress(trial) >= part * total and len(starts) > len(ends):
-                with contextlib.suppress(ProcessLookupError):
-                    strike(kind, starts[-1]["pid"])
+                with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # it has just ended by itself
+                    strike(kind, starts[-1]["pid"], node)
                 has_come = end_of(trial, starts[-1]["attempt"], is_over) == cause
             time.sleep(0.02)
 
@@ -76,25 +101,31 @@ def end_of(trial, attempt, is_over):
         time.sleep(0.02)
 
 
-def segment(trial):
-    """How long segments are, after an undisturbed trial: imports may take longer than all that follows."""
+def segments(trial, total, node):
+    """The settings for how long segments are, after an undisturbed trial: imports may take longer than all that follows."""
     (start,), (end,) = runs.events(trial, "start"), runs.events(trial, "end")
     first = (runs.lines(trial / "metrics.jsonl") + runs.events(trial, "checkpoint"))[0]["time"]
-    return LEAD + 1.5 * (first - start["time"]) + SEGMENT * (end["time"] - first)
+    imports = first - start["time"]
+    if not node:
+        time_limit = LEAD + 1.5 * imports + SEGMENT * (end["time"] - first)
+        return {"executor.local.time": f"{time_limit:.0f}s", "task.train.checkpoint.lead": f"{LEAD:.0f}s"}
+    minutes = 1 if imports < 3 else 2
+    job = {"partition": '"scavenge"', "time": f'"{minutes}m"', "sbatch.nodelist": f'"{node}"', "env.PACE": f'"{60 * minutes * SLURM_SEGMENTS / total:.3f}"'}
+    return {f"executor.cluster.{key}": value for key, value in job.items()}
 
 
-def prove(program, name, scratch):
+def prove(program, name, scratch, node):
     began = time.monotonic()
     plain, wait = runs.submit(program, name, scratch / name / "plain")
     report = wait.communicate()[1]
     assert wait.returncode == 0, f"{name} failed undisturbed:\n{report.decode()}\n{runs.logs(plain)}"
     expected = runs.trials(plain)["train"]
     total = runs.events(expected, "end")[0]["step"]
-    settings = {"executor.local.time": f"{segment(expected):.0f}s", "task.train.checkpoint.lead": f"{LEAD:.0f}s"}
-    disturbed, wait = runs.submit(program, name, scratch / name / "disturbed", settings)
+    settings = segments(expected, total, node)
+    disturbed, wait = runs.submit(program, name, scratch / name / "disturbed", settings, "cluster" if node else "local")
     trial = disturbed / "tasks/train/trials/0"
     faults = FAULTS + MORE_FAULTS.get(name, ())
-    thread = threading.Thread(target=disturb, args=(trial, total, faults, lambda: wait.poll() is not None))
+    thread = threading.Thread(target=disturb, args=(trial, total, faults, node, lambda: wait.poll() is not None))
     thread.start()
     report = wait.communicate()[1]
     thread.join()
@@ -135,9 +166,12 @@ def compare(name, plain, trial, began):
 
 
 def main():
-    program, *names = sys.argv[1:]
+    words, node = sys.argv[1:], None
+    if words[0] == "--slurm":
+        node, words = words[1], words[2:]
+    program, *names = words
     with tempfile.TemporaryDirectory(prefix="nemo-programs-") as scratch, ThreadPoolExecutor(3) as pool:
-        proofs = [pool.submit(prove, str(Path(program).resolve()), name, Path(scratch)) for name in names]
+        proofs = [pool.submit(prove, str(Path(program).resolve()), name, Path(scratch), node) for name in names]
         errors = [proof.exception() for proof in proofs]
     for error in filter(None, errors):
         print(f"programs: {type(error).__name__}: {error}", file=sys.stderr)

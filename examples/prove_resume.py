@@ -24,9 +24,9 @@ def lines(path):
     return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
-def submit(program, example, home, settings=()):
+def submit(program, example, home, settings=(), executor="local"):
     environment = {**os.environ, "NEMO_SLURM_HOME": str(home)}
-    command = [program, "submit", str(HERE / example / "exp.toml"), "--executor", "local"]
+    command = [program, "submit", str(HERE / example / "exp.toml"), "--executor", executor]
     for key in settings:
         command += ["--set", f"{key}={settings[key]}"]
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import prove_resume as runs
-from programs import children, progress
+from programs import program_of, progress, take
 
 HERE = Path(__file__).resolve().parent
 STEPS = 400
@@ -89,20 +89,6 @@ def are_past(run, n_trials, step):
     return len(trials) == n_trials and all(is_running(trial) and progress(trial) >= step for trial in trials)
 
 
-def program_of(harness):
-    """The child that is the program: others are the harness's own file (its guard), or the `srun` of its sentinel."""
-    own = os.readlink(f"/proc/{harness}/exe")
-    for pid in children(harness):
-        if os.readlink(f"/proc/{pid}/exe") != own and b"sentinel" not in Path(f"/proc/{pid}/cmdline").read_bytes():
-            return pid
-    raise ProcessLookupError(f"harness {harness} has no program")
-
-
-def preempt(nodes):
-    whole = ["sbatch", "--partition=urgent", "--exclusive", "--mem=0", "--output=/dev/null", f"--nodelist={nodes[0]}"]
-    subprocess.run([*whole, "--wrap=sleep 2"], check=True, stdout=subprocess.DEVNULL, env={**os.environ, "WRAPPED_SBATCH": ""})
-
-
 def kill(kind, trial):
     harness = runs.events(trial, "start")[-1]["pid"]
     with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # it has just ended by itself
@@ -121,7 +107,7 @@ def disturb(run, recipe):
                 break
             before = {trial: len(runs.events(trial, "start")) for trial in spared}
             if kind == "preempt":
-                preempt(recipe["nodes"])
+                take(recipe["nodes"][0], WRAPPED_SBATCH="")
             else:
                 for trial in spared:
                     kill(kind, trial)

@@ -18,7 +18,7 @@ step=$(wc -l <"$results")
 while [ "$step" -lt 60 ]; do
   value=$(tail -n 1 "$results")
   value=$(((${value:-1} * 48271 + step) % 2147483647))
-  sleep 0.15 || true # a real calculation takes its time; a signal cuts it short
+  sleep "${PACE:-0.15}" || true # a real calculation takes its time; a signal cuts it short
   echo "$value" >>"$results"
   step=$((step + 1))
   echo "step $step value: $value"

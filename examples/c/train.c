@@ -54,6 +54,7 @@ int main(int argc, char **argv) {
     sigaction(SIGUSR1, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     load(&state);
+    const char *pace = getenv("PACE");
     while (state.step < STEPS) {
         double x = uniform(&state.random), y = 3 * x - 1 + 0.1 * uniform(&state.random);
         double error = state.slope * x + state.offset - y;
@@ -62,7 +63,7 @@ int main(int argc, char **argv) {
         state.step++;
         printf("step %llu loss: %.17g\n", (unsigned long long)state.step, error * error);
         fflush(stdout);
-        usleep(50000); /* a real step takes its time */
+        usleep(pace ? (useconds_t)(atof(pace) * 1e6) : 50000); /* a real step takes its time */
         if (asked || state.step % EVERY == 0) save(&state);
         if (asked) return SAVED;
     }

@@ -143,6 +143,18 @@ install_trackers() {
   export NEMO_TEST_TRACKERS
 }
 
+# need_slurm NODES FOLDER PORT: the Slurm of SLURM_DEV_DIR that runs already, or one for this script alone, which ends with it.
+need_slurm() {
+  export SLURM_DEV_DIR=${SLURM_DEV_DIR:-$2} SLURM_DEV_PORT=${SLURM_DEV_PORT:-$3} SLURM_DEV_NODES=$1
+  if ! scripts/slurm-dev status >/dev/null 2>&1; then
+    trap 'scripts/slurm-dev stop' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    scripts/slurm-dev start
+  fi
+  eval "$(scripts/slurm-dev env)"
+}
+
 # The command `module`, of Lmod or of Environment Modules.
 need_modules() {
   [ -e /usr/share/lmod/lmod/init/bash ] || [ -e /usr/share/modules/init/bash ] || apt environment-modules
