@@ -28,7 +28,9 @@ use crate::process;
 use crate::query::SlurmSource;
 use crate::report::say;
 use crate::script;
-use crate::slurm::{Client, JobControl, JobId, JobPhase, JobState, QueueRow, SlurmError};
+use crate::slurm::{
+    Client, JobControl, JobId, JobPhase, JobState, QueueRow, SlurmError, accounting_since,
+};
 use crate::status::{
     Certainty, Remedy, Request, RequestedAction, State, Status, TrialStatus, join, meant,
 };
@@ -49,9 +51,6 @@ pub struct ControlArgs {
 
 /// A trial by its task and number.
 pub(super) type TrialKey = (String, u32);
-
-/// Seconds by which this machine's clock and Slurm's may differ.
-const CLOCK_SLACK: i64 = 60;
 
 /// What a target means of one job array that Slurm has.
 #[derive(Clone, Debug)]
@@ -132,8 +131,7 @@ pub(super) fn arrays<'a>(
             }
         }
         let ArrayRecord::Intended(time) = journal::entry(journal, &token) else { continue };
-        #[expect(clippy::cast_possible_truncation, reason = "unix seconds")]
-        match app.slurm.find(&token, time as i64 - CLOCK_SLACK) {
+        match app.slurm.find(&token, accounting_since(time)) {
             Ok(found) => arrays.known.extend(found.jobs.into_iter().map(part)),
             Err(error) => arrays.unknown.push((token, error)),
         }

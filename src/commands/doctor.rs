@@ -16,7 +16,7 @@ use crate::doctor::site::{self, SiteFacts};
 use crate::doctor::{CheckResult, Level, Promise};
 use crate::error::{CommandError, ExitCode};
 use crate::report::{Page, doctor_text, out, out_json};
-use crate::slurm::{JobId, SlurmError};
+use crate::slurm::{JobId, SlurmError, accounting_since};
 use crate::store::{StoreError, require_safe};
 
 /// `doctor`.
@@ -130,10 +130,8 @@ fn site_facts(app: &App) -> Result<SiteFacts, SlurmError> {
         (Err(no_accounts()), Err(no_accounts()))
     };
     // A job that nobody has: the answer is empty, if there is one.
-    #[expect(clippy::cast_possible_truncation, reason = "unix seconds")]
-    let now = clock::now() as i64;
-    let accounting_error =
-        if has_accounts { client.accounting(&[JobId(1)], now - 60).err().map(told) } else { None };
+    let ask = || client.accounting(&[JobId(1)], accounting_since(clock::now()));
+    let accounting_error = if has_accounts { ask().err().map(told) } else { None };
     Ok(SiteFacts { limits, partitions, qos, associations, accounting_error })
 }
 

@@ -13,7 +13,7 @@ use crate::journal;
 use crate::observe::Depth;
 use crate::query::SlurmSource;
 use crate::report::{Page, out, out_json, resources_table, say};
-use crate::slurm::{JobId, JobUsage};
+use crate::slurm::{JobId, JobUsage, accounting_since};
 use crate::status::{Status, TrialStatus};
 use crate::store::Stored;
 use crate::usage::{AskedResources, TrialResources, TrialUsage, trial_resources};
@@ -93,9 +93,8 @@ fn ask_slurm(
     if jobs.is_empty() {
         return Vec::new();
     }
-    #[expect(clippy::cast_possible_truncation, reason = "unix seconds")]
-    let since = journal::began(&stored.journal).unwrap_or(0.0) as i64;
-    app.slurm.usage(&jobs, since).unwrap_or_else(|error| {
+    let since = journal::began(&stored.journal).unwrap_or(0.0);
+    app.slurm.usage(&jobs, accounting_since(since)).unwrap_or_else(|error| {
         warnings.push(CommandError::from(error).one_line());
         Vec::new()
     })

@@ -10,7 +10,7 @@ use crate::observe;
 use crate::process;
 use crate::report::say;
 use crate::script;
-use crate::slurm::{Accepted, Client, JobControl, JobId, SlurmError};
+use crate::slurm::{Accepted, Client, JobControl, JobId, SlurmError, accounting_since};
 
 /// How long an `sbatch` that an interrupted submission left behind may go on, here or on another machine.
 const IN_FLIGHT: Duration = Duration::from_mins(1);
@@ -52,8 +52,7 @@ impl Scheduler for SlurmScheduler<'_> {
         if self.is_elsewhere {
             wait_since(since);
         }
-        #[expect(clippy::cast_possible_truncation, reason = "unix seconds")]
-        let found = self.client.find(token, since as i64 - 60)?;
+        let found = self.client.find(token, accounting_since(since))?;
         Ok(match found.jobs.last() {
             Some(job) => Some(*job),
             None if found.surely_none() => None,

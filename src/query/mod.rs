@@ -9,7 +9,9 @@ use crate::clock;
 use crate::humanize::count;
 use crate::journal::{self, Event};
 use crate::slurm::parse::{account, queue};
-use crate::slurm::{AccountRow, Client, JobId, JobPhase, Parsed, QueueRow, SlurmError, block_on};
+use crate::slurm::{
+    AccountRow, Client, JobId, JobPhase, Parsed, QueueRow, SlurmError, accounting_since, block_on,
+};
 use crate::status::QueryResult;
 use crate::store::Stored;
 pub use crate::summary::NamedJob;
@@ -125,9 +127,6 @@ pub fn named(journal: &[Event]) -> Vec<NamedJob> {
     submitted.map(|(name, slurm_job)| NamedJob { slurm_job, name }).collect()
 }
 
-/// Seconds by which this machine's clock and Slurm's may differ.
-const CLOCK_SLACK: i64 = 3600;
-
 /// The most bytes of names in one question; Linux takes at most 128 KiB in one argument.
 const LONGEST: usize = 100_000;
 
@@ -148,7 +147,8 @@ async fn accounts_text(
     jobs: &[&NamedJob],
     created: u64,
 ) -> Result<Vec<u8>, SlurmError> {
-    let since = i64::try_from(created).unwrap_or(0) - CLOCK_SLACK;
+    #[expect(clippy::cast_precision_loss, reason = "unix seconds")]
+    let since = accounting_since(created as f64);
     in_parts(client, jobs, async |client, ids| client.accounting_text(ids, since).await).await
 }
 

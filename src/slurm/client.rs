@@ -27,6 +27,16 @@ pub(super) const LONGEST_ARGUMENT: usize = 100_000;
 /// The earliest time that `sacct` takes as `uts…`: smaller numbers are refused.
 const EARLIEST: i64 = 1_000_000;
 
+/// Seconds by which this machine's clock and Slurm's may differ.
+const ACCOUNTING_CLOCK_SKEW: f64 = 3600.0;
+
+/// From when on accounting is asked about what happened at `time`. Both are unix seconds, the second by this machine's clock.
+#[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "unix seconds")]
+pub fn accounting_since(time: f64) -> i64 {
+    (time - ACCOUNTING_CLOCK_SKEW) as i64
+}
+
 /// Slurm's programs, found in PATH.
 #[derive(Clone, Debug)]
 pub struct Client {

@@ -13,7 +13,7 @@ pub mod indices;
 pub mod parse;
 pub mod state;
 
-pub use client::{Accepted, Accounting, Client, FoundJobs};
+pub use client::{Accepted, Accounting, Client, FoundJobs, accounting_since};
 pub use cluster::Cluster;
 pub(crate) use command::block_on;
 pub use control::{JobControl, Recipient, SOON};

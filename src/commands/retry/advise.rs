@@ -15,7 +15,7 @@ use crate::error::CommandError;
 use crate::experiment::{ChangedKeys, Executor, Experiment, Growth, RetryRule};
 use crate::journal::{self, LastRetry, RetriedTrials, Retry};
 use crate::package;
-use crate::slurm::{IndexSet, JobId, JobUsage, Node, Partition};
+use crate::slurm::{IndexSet, JobId, JobUsage, Node, Partition, accounting_since};
 use crate::status::{State, Status, TrialStatus};
 use crate::store::Stored;
 use crate::trial_error::ErrorClass;
@@ -175,9 +175,7 @@ impl<'a> FactSources<'a> {
             jobs.sort_unstable();
             jobs.dedup();
             let since = journal::began(&stored.journal).unwrap_or(0.0);
-            #[expect(clippy::cast_possible_truncation, reason = "unix seconds")]
-            let since = since as i64;
-            let usage = app.slurm.usage(&jobs, since)?.into_iter();
+            let usage = app.slurm.usage(&jobs, accounting_since(since))?.into_iter();
             sources.memory = usage.map(|usage| (usage.job.clone(), usage)).collect();
         }
         if !of_limits.is_empty() {
