@@ -130,19 +130,19 @@ impl Job {
 
     /// Whether it is the run that was restarted so often, and under way.
     pub(crate) fn is_run(&self, restarts: u32) -> bool {
-        self.restarts == restarts && self.state == "RUNNING"
+        self.restarts == restarts && slurm_words::is_running(&self.state)
     }
 
     /// The end of the grace of a preemption that is under way.
     pub(crate) fn grace_end(&self) -> Option<f64> {
-        self.end.filter(|_| self.is_preempted() && self.state == "RUNNING")
+        self.end.filter(|_| self.is_preempted() && slurm_words::is_running(&self.state))
     }
 
     /// Whether Slurm mistakes this run for a later one on the same node. That happens when a lost node comes back and
     /// reports that the job runs there. The end of this process would then end the job.
     pub(crate) fn takes_for_its_later_run(&self, own_restarts: u32, node: &str) -> bool {
         self.restarts > own_restarts
-            && self.state == "RUNNING"
+            && slurm_words::is_running(&self.state)
             && self.host.as_deref() == Some(node)
     }
 }
