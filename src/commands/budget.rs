@@ -51,7 +51,7 @@ pub(super) fn enforce(
 }
 
 /// What [`enforce`] would pause.
-pub(super) fn foretold(stored: &Stored, status: &Status) -> Result<Vec<PausedTrial>, CommandError> {
+pub(super) fn dry_run(stored: &Stored, status: &Status) -> Result<Vec<PausedTrial>, CommandError> {
     let mut requests = control::requests(stored)?;
     for stop in spent_now(stored, status, &requests)? {
         for task in tasks_of(&stored.experiment, &stop.executor) {

@@ -36,6 +36,13 @@ pub(super) struct Due {
     pub(super) is_open: bool,
 }
 
+/// Whether what was submitted is whole: nothing is added to what is damaged, half done or refused.
+fn may_submit_more(stored: &Stored) -> bool {
+    stored.damage.is_none()
+        && journal::is_complete(&stored.journal)
+        && journal::refusal(&stored.journal).is_none()
+}
+
 /// Submits what may run now. The status must be of this journal, and of all trials.
 pub(super) fn submit_due(app: &App, stored: &Stored, status: &Status) -> Result<Due, CommandError> {
     let mut due = Due::default();
@@ -44,11 +51,8 @@ pub(super) fn submit_due(app: &App, stored: &Stored, status: &Status) -> Result<
         go_on(app, stored)?;
         return Ok(due);
     }
-    let is_whole = stored.damage.is_none()
-        && journal::is_complete(&stored.journal)
-        && journal::refusal(&stored.journal).is_none();
     let waiting = waiting(stored, status);
-    if waiting.is_empty() || !is_whole {
+    if waiting.is_empty() || !may_submit_more(stored) {
         due.is_open = !waiting.is_empty();
         return Ok(due);
     }
@@ -88,15 +92,12 @@ pub(super) fn submit_due(app: &App, stored: &Stored, status: &Status) -> Result<
 }
 
 /// The trials that [`submit_due`] would submit, but for those that something else is done about.
-pub(super) fn foretold(
+pub(super) fn dry_run(
     app: &App,
     stored: &Stored,
     status: &Status,
     others: &BTreeSet<TrialKey>,
 ) -> Result<TrialsByTask, CommandError> {
-    let is_whole = stored.damage.is_none()
-        && journal::is_complete(&stored.journal)
-        && journal::refusal(&stored.journal).is_none();
     let mut waiting = waiting(stored, status);
     for (task, trials) in &mut waiting {
         let is_other = |trial: &u32| others.contains(&(task.clone(), *trial));
@@ -104,7 +105,7 @@ pub(super) fn foretold(
     }
     let requests = control::requests(stored)?;
     let may_any = !choose(stored, status, &waiting, &requests, SubmitLimits::default()).is_empty();
-    if !is_whole || !may_any || is_resting(&stored.journal, status, clock::now()) {
+    if !may_submit_more(stored) || !may_any || is_resting(&stored.journal, status, clock::now()) {
         return Ok(TrialsByTask::new());
     }
     let holds_roots = outside::holds_roots(app, stored, &waiting)?;

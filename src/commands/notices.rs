@@ -143,7 +143,7 @@ pub(super) fn send_due(
 }
 
 /// What [`send_due`] would send.
-pub(super) fn foretold(
+pub(super) fn dry_run(
     home: &Home,
     stored: &Stored,
     status: &Status,

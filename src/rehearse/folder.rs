@@ -195,14 +195,14 @@ fn undisturbed(mut spec: TaskSpec) -> TaskSpec {
     spec.restart.crashes = 1;
     spec.checkpoint.keep = Keep { trial_latest: u32::MAX, trial_best: 1, experiment_best: 0 };
     // A rehearsal is no run of the user's: trackers keep it in its own folder.
-    let own = [
-        (Tracker::Wandb, "WANDB_MODE", "offline"),
-        (Tracker::Mlflow, "MLFLOW_TRACKING_URI", "sqlite:///{dir}/tracker/mlflow.db"),
-    ];
-    for (tracker, name, value) in own {
-        if spec.trackers.contains(&tracker) {
-            spec.env.insert(name.to_owned(), value.to_owned());
-        }
+    for tracker in &spec.trackers {
+        let (name, value) = match tracker {
+            Tracker::Wandb => ("WANDB_MODE", "offline"),
+            Tracker::Mlflow => ("MLFLOW_TRACKING_URI", "sqlite:///{dir}/tracker/mlflow.db"),
+            // They write below the trial's folder in any case.
+            Tracker::Tensorboard | Tracker::Aim => continue,
+        };
+        spec.env.insert(name.to_owned(), value.to_owned());
     }
     spec
 }

@@ -29,7 +29,6 @@ mod failed_starts;
 mod fake;
 mod files;
 mod find;
-mod foretold;
 mod forgotten;
 mod goodput;
 mod gpus;
@@ -50,6 +49,7 @@ mod outside;
 mod own_folder;
 mod package;
 mod plot;
+mod poll_dry_run;
 mod processes;
 #[path = "../../harness/tests/it/promises.rs"]
 mod promises;

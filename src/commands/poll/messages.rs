@@ -26,7 +26,7 @@ impl PollPass<'_> {
         for (stored, status) in to_tell {
             let home = &self.app.home;
             let told = if self.args.dry_run {
-                notices::foretold(home, &stored, &status, sending.0)
+                notices::dry_run(home, &stored, &status, sending.0)
             } else {
                 notices::send_due(home, &stored, &status, sending)
             };

@@ -4,7 +4,7 @@
 //! A person, cron, or a job of the experiment at its end starts it.
 
 mod crontab;
-mod foretold;
+mod dry_run;
 mod messages;
 mod outcome;
 mod put_back;
@@ -233,7 +233,7 @@ impl PollPass<'_> {
         depth: Depth,
     ) -> Result<(), CommandError> {
         if self.args.dry_run {
-            return self.foretell(stored, target, source);
+            return self.dry_run(stored, target, source);
         }
         if !stored.experiment.has_slurm() {
             return self.local(stored, target, depth);
@@ -483,7 +483,7 @@ impl PollPass<'_> {
         self.is_well &= done.is_well();
         if !self.args.json {
             let sentence =
-                if self.args.dry_run { PollResult::foretold } else { PollResult::sentence };
+                if self.args.dry_run { PollResult::dry_run } else { PollResult::sentence };
             say(&format!("{id}/{task}/{index}: {}", sentence(done, job.unwrap_or_default(), why)));
         }
         self.rows.push(json!({ "experiment": id, "task": task, "trial": index, "slurm_job": job, "did": done, "reason": why }));

@@ -80,7 +80,7 @@ impl PollResult {
     }
 
     /// What would be done about a job, for people.
-    pub(super) fn foretold(self, job: &str, why: Option<&str>) -> String {
+    pub(super) fn dry_run(self, job: &str, why: Option<&str>) -> String {
         match self {
             Self::Requeued => format!("job {job} would be requeued"),
             Self::Released => format!("job {job} would be released"),

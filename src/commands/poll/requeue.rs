@@ -172,7 +172,7 @@ fn step(
 }
 
 /// What [`honour`] would do. Slurm may refuse it.
-pub(super) fn foretold(
+pub(super) fn dry_run(
     app: &App,
     control: &JobControl,
     wanted: &RequeueCandidate,

@@ -82,7 +82,7 @@ pub(super) fn resubmit(
 }
 
 /// What [`resubmit`] would do, without the new jobs.
-pub(super) fn foretold(
+pub(super) fn dry_run(
     app: &App,
     stored: &Stored,
     target: &Target,

@@ -90,7 +90,7 @@ fn with_next_try(
 }
 
 /// What [`retry_due`] would retry.
-pub(in crate::commands) fn foretold(
+pub(in crate::commands) fn dry_run(
     app: &App,
     stored: &Stored,
     target: &Target,

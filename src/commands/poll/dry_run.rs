@@ -1,6 +1,6 @@
 //! `poll --dry-run`: what `poll` would do now, by the same rules. Nothing is written, and Slurm is only asked.
 //!
-//! What follows from what was done is not foretold: which job a trial gets, whether Slurm refuses it, and what is told of it.
+//! It does not tell what follows from what was done: which job a trial gets, whether Slurm refuses it, and what is told of it.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ struct SeenExperiment<'a> {
 
 impl PollPass<'_> {
     /// Tells what would be done about an experiment.
-    pub(super) fn foretell(
+    pub(super) fn dry_run(
         &mut self,
         stored: &Stored,
         target: &Target,
@@ -41,21 +41,21 @@ impl PollPass<'_> {
         let (status, _) = look_by(app, stored, source, Depth::All)?;
         let seen = SeenExperiment { app, stored, target, status: &status };
         if !stored.experiment.has_slurm() {
-            let paused = self.foretell_pauses(seen)?;
-            self.foretell_retries(seen, &paused)?;
+            let paused = self.dry_run_pauses(seen)?;
+            self.dry_run_retries(seen, &paused)?;
             self.will_tell(stored, target, &status);
             return self.start_runner(app, stored, &status);
         }
         self.hear(&stored.id, &status);
-        let ended = self.foretell_timeouts(seen);
-        let paused = self.foretell_pauses(seen)?;
+        let ended = self.dry_run_timeouts(seen);
+        let paused = self.dry_run_pauses(seen)?;
         let control = app.slurm.control(tokens(stored));
-        let mut hopeless = self.foretell_requeues(&control, seen, &ended)?;
-        hopeless.extend(self.foretell_resubmissions(seen, &ended)?);
-        self.foretell_retries(seen, &paused)?;
+        let mut hopeless = self.dry_run_requeues(&control, seen, &ended)?;
+        hopeless.extend(self.dry_run_resubmissions(seen, &ended)?);
+        self.dry_run_retries(seen, &paused)?;
         self.will_tell(stored, target, &status);
-        self.foretell_put_back(seen, hopeless, &ended);
-        self.foretell_submissions(seen, &ended.into_iter().chain(paused).collect())
+        self.dry_run_put_back(seen, hopeless, &ended);
+        self.dry_run_submissions(seen, &ended.into_iter().chain(paused).collect())
     }
 
     fn would(
@@ -80,7 +80,7 @@ impl PollPass<'_> {
     }
 
     /// Returns the trials that would be ended.
-    fn foretell_timeouts(&mut self, seen: SeenExperiment<'_>) -> BTreeSet<TrialKey> {
+    fn dry_run_timeouts(&mut self, seen: SeenExperiment<'_>) -> BTreeSet<TrialKey> {
         let mut ended = BTreeSet::new();
         for trial in timeouts::over(seen.stored, seen.target, seen.status) {
             let key = (trial.task, trial.index);
@@ -91,7 +91,7 @@ impl PollPass<'_> {
     }
 
     /// Returns the trials that would be paused.
-    fn foretell_pauses(
+    fn dry_run_pauses(
         &mut self,
         seen: SeenExperiment<'_>,
     ) -> Result<BTreeSet<TrialKey>, CommandError> {
@@ -99,7 +99,7 @@ impl PollPass<'_> {
         if !seen.stored.experiment.has_budget() || seen.target.scope.task.is_some() {
             return Ok(paused);
         }
-        for trial in budget::foretold(seen.stored, seen.status)? {
+        for trial in budget::dry_run(seen.stored, seen.status)? {
             let key = (trial.task, trial.index);
             let done = (PollResult::Paused, Some(&*trial.why));
             self.would_for(seen, &key, trial.job.as_deref(), done);
@@ -109,7 +109,7 @@ impl PollPass<'_> {
     }
 
     /// Returns the trials that can't run again.
-    fn foretell_requeues(
+    fn dry_run_requeues(
         &mut self,
         control: &JobControl,
         seen: SeenExperiment<'_>,
@@ -122,26 +122,26 @@ impl PollPass<'_> {
             if ended.contains(&key) {
                 continue;
             }
-            match requeue::foretold(seen.app, control, &wanted) {
+            match requeue::dry_run(seen.app, control, &wanted) {
                 Ok(Some((job, done))) => {
                     hopeless.extend((!done.is_well()).then(|| key.clone()));
                     self.would(seen, &key, Some(&job), done);
                 }
                 Ok(None) => {}
-                Err(error) => self.not_foretold(seen, error)?,
+                Err(error) => self.warn_unless_no_answer(seen, error)?,
             }
         }
         Ok(hopeless)
     }
 
     /// Returns the trials whose jobs nothing may wait for.
-    fn foretell_resubmissions(
+    fn dry_run_resubmissions(
         &mut self,
         seen: SeenExperiment<'_>,
         ended: &BTreeSet<TrialKey>,
     ) -> Result<BTreeSet<TrialKey>, CommandError> {
         let SeenExperiment { app, stored, target, status } = seen;
-        for trial in resubmit::foretold(app, stored, target, status)? {
+        for trial in resubmit::dry_run(app, stored, target, status)? {
             let key = (trial.task, trial.index);
             if !ended.contains(&key) {
                 self.would_for(seen, &key, Some(&trial.job), (trial.done, trial.why.as_deref()));
@@ -152,15 +152,15 @@ impl PollPass<'_> {
         Ok(forgotten.map(|(task, trial)| (task.name.clone(), trial.index)).collect())
     }
 
-    fn foretell_retries(
+    fn dry_run_retries(
         &mut self,
         seen: SeenExperiment<'_>,
         paused: &BTreeSet<TrialKey>,
     ) -> Result<(), CommandError> {
         let SeenExperiment { app, stored, target, status } = seen;
-        let retried = match automatic::foretold(app, stored, target, status) {
+        let retried = match automatic::dry_run(app, stored, target, status) {
             Ok(retried) => retried,
-            Err(error) => return self.not_foretold(seen, error),
+            Err(error) => return self.warn_unless_no_answer(seen, error),
         };
         for trial in retried {
             let key = (trial.task, trial.index);
@@ -171,7 +171,7 @@ impl PollPass<'_> {
         Ok(())
     }
 
-    fn foretell_put_back(
+    fn dry_run_put_back(
         &mut self,
         seen: SeenExperiment<'_>,
         hopeless: BTreeSet<TrialKey>,
@@ -188,7 +188,7 @@ impl PollPass<'_> {
     }
 
     /// `others`: what would be ended or paused.
-    fn foretell_submissions(
+    fn dry_run_submissions(
         &mut self,
         seen: SeenExperiment<'_>,
         others: &BTreeSet<TrialKey>,
@@ -197,8 +197,8 @@ impl PollPass<'_> {
         if !may_be_due(stored) {
             return Ok(());
         }
-        match due::foretold(app, stored, status, others) {
-            Err(error) => self.not_foretold(seen, error)?,
+        match due::dry_run(app, stored, status, others) {
+            Err(error) => self.warn_unless_no_answer(seen, error)?,
             Ok(submitted) => {
                 for (task, trials) in submitted {
                     for trial in trials.iter() {
@@ -211,7 +211,7 @@ impl PollPass<'_> {
     }
 
     /// What can't be told of a part keeps nothing else from being told, unless nobody answers.
-    fn not_foretold(
+    fn warn_unless_no_answer(
         &mut self,
         seen: SeenExperiment<'_>,
         error: CommandError,

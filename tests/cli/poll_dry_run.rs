@@ -65,16 +65,16 @@ fn check(fake: &FakeSlurm, expected: &[impl AsRef<str>]) -> Value {
         .collect();
     assert!(changed.is_empty() && after.len() == before.len(), "{changed:?}");
     assert_eq!(told(), told_before, "Slurm was only asked");
-    let foretold = json(&dry.stdout);
-    assert_eq!(foretold["dry_run"], true, "{foretold:#}");
+    let dry_run = json(&dry.stdout);
+    assert_eq!(dry_run["dry_run"], true, "{dry_run:#}");
     let polled = world.run(&["poll", "--json"]);
     let done = json(&polled.stdout);
     assert_eq!(done["dry_run"], false, "{done:#}");
-    assert_eq!(did(&foretold), did(&done), "{dry:?}\n{polled:?}");
+    assert_eq!(did(&dry_run), did(&done), "{dry:?}\n{polled:?}");
     assert_eq!((dry.code, words.code), (polled.code, polled.code), "{dry:?}\n{polled:?}");
     assert_eq!(words.stderr.matches(" would be ").count(), expected.len(), "{words:?}");
-    assert_eq!(did(&foretold), expected, "{foretold:#}");
-    foretold
+    assert_eq!(did(&dry_run), expected, "{dry_run:#}");
+    dry_run
 }
 
 #[test]
@@ -102,8 +102,8 @@ fn what_is_submitted_again() {
 #[test]
 fn what_a_rule_retries() {
     let (fake, _) = retry_rules::half_failed(retry_rules::RULES, "out_of_memory");
-    let foretold = check(&fake, &["train/0 retried"]);
-    let trial = &foretold["trials"][0];
+    let dry_run = check(&fake, &["train/0 retried"]);
+    let trial = &dry_run["trials"][0];
     assert_eq!((&trial["slurm_job"], fake.names().len()), (&Value::Null, 3));
     assert!(text(&trial["reason"]).contains("with executor.mem=1400M"), "{trial:#}");
 }
