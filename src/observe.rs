@@ -194,6 +194,8 @@ pub fn sources<'a>(
 ) -> io::Result<StatusInputs<'a>> {
     let earlier = remembered::read(stored);
     let asked = source.asked();
+    // Before Slurm is asked: a submission may end meanwhile, whose journal was read before that.
+    let submitting = is_submitting(&stored.dir, &stored.journal);
     let (SlurmRows { queue, accounts }, Folders { files, params }) =
         ask_and_read(stored, source, depth, &earlier)?;
     let n_folders: usize = files.values().map(BTreeMap::len).sum();
@@ -202,7 +204,7 @@ pub fn sources<'a>(
     let requests::Requests { whole: requests, damaged: damaged_requests } =
         requests::read_all(&stored.dir).named("read", &stored.dir.requests())?;
     let mut inputs = StatusInputs {
-        submitting: is_submitting(&stored.dir, &stored.journal),
+        submitting,
         files,
         params,
         requests: requests.into_iter().map(|(_, request)| request).collect(),

@@ -15,7 +15,7 @@ use crate::experiment::{Budget, Experiment, Task};
 use crate::humanize::count;
 use crate::package::{self, Survey};
 use crate::plan::{JobArray, Plan};
-use crate::report::{out, out_json, plan_table, say};
+use crate::report::{out, out_file, out_json, plan_table, say};
 use crate::slurm::{Cluster, IndexSet};
 use crate::store::{ExperimentId, NewTask};
 
@@ -94,7 +94,7 @@ pub(super) fn show(
     print_package(shipped.as_ref())?;
     if scripts {
         for (name, text) in all {
-            out(&format!("\n# {name}\n{text}"))?;
+            out_file(&format!("\n# {name}\n{text}"))?;
         }
     } else if !all.is_empty() {
         let file = args.file.display();

@@ -57,7 +57,9 @@ pub(super) fn preempt(app: &App, args: &PreemptArgs) -> Result<ExitCode, Command
     let mut signalled = running.clone();
     if !args.dry_run {
         if !here.is_empty() {
-            control::require_runner(&stored)?;
+            // Nobody is asked where one would not run again.
+            control::require_runner(&stored)
+                .inspect_err(|_| control::unmark(&stored, marked.iter(), AFTER_SAVE.mark))?;
         }
         if stored.experiment.has_slurm() {
             running.retain(|key| !here.contains(key));

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::slurm::SlurmError;
+use crate::slurm::parse::{account, queue};
 use crate::store::Home;
 
 /// Between two looks whether another process has its answer.
@@ -74,7 +75,10 @@ impl QueryCache {
     /// Those of a home, for the cluster that `SLURM_CONF` names.
     #[must_use]
     pub fn new(home: &Home, slurm_conf: &str, timeout: Duration) -> Self {
-        let cluster = blake3::hash(slurm_conf.as_bytes()).to_hex()[..12].to_owned();
+        // A version that asks for other fields can't read these answers.
+        let fields = [&queue::FIELDS[..], &account::FIELDS[..]].concat().join(",");
+        let key = format!("{slurm_conf}\n{fields}");
+        let cluster = blake3::hash(key.as_bytes()).to_hex()[..12].to_owned();
         let patience = timeout + Duration::from_secs(5);
         Self { cache: home.cache(), cluster, keeps: true, patience }
     }

@@ -86,6 +86,11 @@ pub fn out(text: &(impl Display + ?Sized)) -> Result<ExitCode, CommandError> {
     write(format_args!("{}\n", shown(&text, std::io::stdout().is_terminal())))
 }
 
+/// Writes a file's text to stdout as it is, and a line break: what is in it is not for typing.
+pub fn out_file(text: &str) -> Result<ExitCode, CommandError> {
+    write(format_args!("{}\n", shown(text, std::io::stdout().is_terminal())))
+}
+
 /// Writes a value as one line of JSON to stdout. Nothing in it steers a terminal.
 pub fn out_json(value: &impl Serialize) -> Result<ExitCode, CommandError> {
     let mut stdout = BufWriter::with_capacity(64 * 1024, std::io::stdout().lock());

@@ -40,7 +40,9 @@ impl RememberedStates {
     pub fn need_accounts(&self) -> bool {
         let is_doubtful = |known: &RememberedState| {
             let is_final = known.certainty == Certainty::Final;
-            known.state == State::Unknown || known.state.is_final() && !is_final
+            // What is blocked may wait in the queue for ever, and `squeue` tells that.
+            let is_over = known.state.is_final() && known.state != State::Blocked;
+            known.state == State::Unknown || is_over && !is_final
         };
         self.0.values().flatten().any(|(_, known)| is_doubtful(known))
     }

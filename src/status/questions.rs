@@ -44,7 +44,6 @@ fn leaves_question(seen: &SlurmRows<'_>, files: Option<&TrialFiles>, was_final: 
         None => was_final,
     };
     let runs_over = match seen.queue {
-        _ if is_over && was_final => return false,
         _ if is_over => files.map_or(0, |files| runs_of(files, &job)),
         Some(row) if is_live(row) => row.restarts,
         _ => return true,

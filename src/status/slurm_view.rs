@@ -62,9 +62,12 @@ pub(super) fn of_task<'a>(task: &Task, sources: &'a StatusInputs<'_>) -> Vec<(u3
         let generation = journal::generation_of(journal, array.token);
         let is_before_retry =
             |trial| retries.get(&trial).is_some_and(|retry| generation < retry.generation);
-        for trial in array.trials.iter().filter(|trial| !is_before_retry(*trial)) {
-            if let Some(seen) = seen.get_mut(trial as usize) {
-                seen.has_earlier_jobs = seen.job.is_some();
+        for trial in array.trials.iter() {
+            let Some(seen) = seen.get_mut(trial as usize) else { continue };
+            if is_before_retry(trial) {
+                seen.has_earlier_jobs = true;
+            } else {
+                seen.has_earlier_jobs |= seen.job.is_some();
                 seen.job = Some((array.job, trial.saturating_sub(array.offset)));
                 seen.is_single = array.is_single;
             }

@@ -92,3 +92,46 @@ fn what_is_certain_to_be_over_is_not_asked_about() {
     sources.earlier.add("prepare", 0..=0, earlier(State::Cancelled, Certainty::Final));
     assert!(!needs_accounts(&sources));
 }
+
+/// What its job before a retry left, or did not leave, is shown as long as the trial is.
+#[test]
+fn the_accounts_are_asked_about_the_jobs_before_a_retry() {
+    use crate::journal::{RetriedTrials, Retry};
+    use crate::plan::{JobArray, Plan};
+
+    let mut stored = stored();
+    let trials: IndexSet = "0".parse().unwrap();
+    let group = RetriedTrials {
+        from_attempt: 1,
+        trials: trials.clone(),
+        changed: None,
+        rule: None,
+        advice: None,
+    };
+    let retry = Retry { trials: [("train".to_owned(), vec![group])].into(), user: None };
+    let task = "train".to_owned();
+    let array = JobArray {
+        task: task.clone(),
+        index: 1,
+        offset: 0,
+        trials: trials.clone(),
+        throttle: None,
+        after: Vec::new(),
+        outside: Vec::new(),
+        held: false,
+        behind: Vec::new(),
+        wrapped: None,
+    };
+    let plan = Plan { generation: 1, arrays: vec![array] };
+    let token = "sample-00000100.train.1".to_owned();
+    stored.journal.extend([
+        Event::Planned { plan, retry: Some(retry) },
+        Event::Intended { token: token.clone(), task, array: 1, offset: 0, trials, time: 0.0 },
+        Event::Submitted { token, slurm_job: JobId(9), time: 0.0 },
+        Event::Complete { generation: 1, time: 0.0 },
+    ]);
+    let mut sources = sources(&stored);
+    sources.queue =
+        queue_rows("7_0|PENDING|Priority 8_[1-2]|PENDING|Priority 9_0|PENDING|Priority");
+    assert!(needs_accounts(&sources));
+}
