@@ -36,8 +36,8 @@ pub(super) fn preempt(app: &App, args: &PreemptArgs) -> Result<ExitCode, Command
     let (target, stored) = app.find(&args.target)?;
     let app = &app.on_cluster_of(&stored);
     let mut troubles = Troubles::default();
-    let marked =
-        if args.dry_run { BTreeSet::new() } else { ask_early(&stored, &target, &mut troubles) };
+    let (marked, unwritten) =
+        if args.dry_run { (BTreeSet::new(), None) } else { ask_early(&stored, &target) };
     let status = control::look_if_possible(app, &stored);
     let mut running = control::trials_in(status.as_ref(), &target, |state| state == State::Running);
     let arrays = control::arrays(app, &stored, &stored.journal, &target);
@@ -82,6 +82,8 @@ pub(super) fn preempt(app: &App, args: &PreemptArgs) -> Result<ExitCode, Command
             }
         }
     }
+    // A mark that can't be written says more.
+    troubles.unwritten = troubles.unwritten.or(unwritten);
     let done = ControlReport {
         args,
         stored: &stored,
@@ -97,9 +99,9 @@ pub(super) fn preempt(app: &App, args: &PreemptArgs) -> Result<ExitCode, Command
 
 /// Writes the request, and marks what is known to run in jobs. A local runner would obey the request at once, before it is
 /// known whether it runs: there it comes later.
-fn ask_early(stored: &Stored, target: &Target, troubles: &mut Troubles) -> BTreeSet<TrialKey> {
-    if !stored.experiment.has_local() {
-        troubles.unwritten = control::request(stored, target, RequestedAction::Preempt).err();
-    }
-    control::mark_early(stored, &control::known_to_run(stored, target), AFTER_SAVE.mark)
+fn ask_early(stored: &Stored, target: &Target) -> (BTreeSet<TrialKey>, Option<CommandError>) {
+    let request = || control::request(stored, target, RequestedAction::Preempt).err();
+    let unwritten = if stored.experiment.has_local() { None } else { request() };
+    let running = control::known_to_run(stored, target);
+    (control::mark_early(stored, &running, AFTER_SAVE.mark), unwritten)
 }
