@@ -17,7 +17,7 @@ use crate::status::{State, Status, TaskStatus, TrialStatus};
 pub(super) struct Choice {
     wanted: ChosenTrials,
     blocked: ChosenTrials,
-    /// What the target means and is left as it is, though it did not complete.
+    /// What is in the scope and is left as it is, though it did not complete.
     pub(super) left: Vec<LeftAlone>,
 }
 
@@ -45,6 +45,21 @@ impl Choice {
     /// Whether a trial was asked for, and not only blocked by one that was.
     pub(super) fn is_wanted(&self, task: &str, trial: u32) -> bool {
         self.wanted.get(task).is_some_and(|trials| trials.contains(trial))
+    }
+
+    /// Adds what becomes of one task.
+    fn add(&mut self, task: &str, of_task: TaskChoice) {
+        let TaskChoice { wanted, blocked, left, has_never_runnable: _ } = of_task;
+        for (all, trials) in [(&mut self.wanted, wanted), (&mut self.blocked, blocked)] {
+            if !trials.is_empty() {
+                all.insert(task.to_owned(), trials.into_iter().collect());
+            }
+        }
+        self.left.extend(left.into_iter().map(|(why, trials)| LeftAlone {
+            task: task.to_owned(),
+            trials: trials.into_iter().collect(),
+            why,
+        }));
     }
 
     /// All trials of the new generation.
@@ -126,67 +141,148 @@ pub(super) fn choose(
     refused: &BTreeMap<TrialKey, String>,
     status: &Status,
 ) -> Choice {
+    let filter = RetryFilter { experiment, scope, wanted, refused, tasks: &status.tasks };
     let mut choice = Choice::default();
-    let mut all = ChosenTrials::new();
-    let mut hopeless: BTreeSet<&str> = BTreeSet::new();
+    let mut parents = ParentChoices::default();
     for (task, seen) in experiment.tasks.iter().zip(&status.tasks) {
-        let mut chosen: BTreeMap<bool, Vec<u32>> = BTreeMap::new();
-        let mut left: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        let mut of_task = TaskChoice::default();
         for trial in &seen.trials {
-            let is_meant = scope.covers(&task.name, trial.index);
-            let is_wanted = is_meant && wanted.contains(&state_to_retry(trial));
-            let refusal = refused.get(&(task.name.clone(), trial.index));
-            let refusal = refusal.filter(|_| is_wanted || trial.state == State::Blocked);
-            if let Some(why) = refusal {
-                left.entry(why.clone()).or_default().push(trial.index);
-                continue;
-            }
-            let is_lost = trial.state.is_final() && trial.state != State::Completed;
-            let why_never = || why_never(task, trial.index, &status.tasks, &all, &hopeless);
-            if let Some(why) = is_lost.then(why_never).flatten() {
-                hopeless.insert(&task.name);
-                let is_asked_for =
-                    is_wanted || trial.state == State::Blocked || scope.trials.is_some();
-                if is_meant && is_asked_for {
-                    left.entry(why).or_default().push(trial.index);
-                }
-                continue;
-            }
-            let is_free = || is_free(task, trial.index, &status.tasks, &all);
-            let is_after = is_after(task, trial.index, &all);
-            // What runs already is waited for by the runner of this machine alone: no job names one of an earlier retry.
-            let may_run = || {
-                (is_after || is_meant)
-                    && (waits_outside(experiment, task)
-                        || is_unblocked(task, trial.index, &status.tasks, &all))
-                    && (is_free() || experiment.is_local(task))
-            };
-            if is_wanted && is_free() {
-                chosen.entry(true).or_default().push(trial.index);
-            } else if trial.state == State::Blocked && (is_after && is_free() || may_run()) {
-                chosen.entry(!is_after).or_default().push(trial.index);
-            } else if is_meant
-                && let Some(why) = why_not(task, trial, is_wanted, &status.tasks, &all)
-            {
-                left.entry(why).or_default().push(trial.index);
-            } else if is_meant && scope.trials.is_some() {
-                let why = format!("it is {}", trial.state.as_str());
-                left.entry(why).or_default().push(trial.index);
-            }
+            of_task.add(trial.index, filter.choose_trial(task, trial, &parents));
         }
-        let name = &task.name;
-        for (is_wanted, trials) in chosen {
-            let own = if is_wanted { &mut choice.wanted } else { &mut choice.blocked };
-            own.insert(name.clone(), trials.into_iter().collect());
+        if of_task.has_never_runnable {
+            parents.never_runnable.insert(&task.name);
         }
-        choice.left.extend(left.into_iter().map(|(why, trials)| LeftAlone {
-            task: name.clone(),
-            trials: trials.into_iter().collect(),
-            why,
-        }));
-        all = together(&choice.wanted, &choice.blocked);
+        choice.add(&task.name, of_task);
+        parents.chosen = choice.trials();
     }
     choice
+}
+
+/// What a retry asks for, and what it finds.
+struct RetryFilter<'a> {
+    experiment: &'a Experiment,
+    scope: &'a Scope,
+    wanted: &'a [State],
+    refused: &'a BTreeMap<TrialKey, String>,
+    tasks: &'a [TaskStatus],
+}
+
+/// What became of the tasks before: each task comes after those that it waits for.
+#[derive(Default)]
+struct ParentChoices<'a> {
+    chosen: ChosenTrials,
+    /// Tasks with trials that can't run, whatever is retried.
+    never_runnable: BTreeSet<&'a str>,
+}
+
+/// What becomes of one trial.
+#[derive(Debug, PartialEq, Eq)]
+enum TrialChoice {
+    /// It is retried for its own sake.
+    Wanted,
+    /// It is retried since what blocked it is.
+    Blocked,
+    /// It is left as it is, for this reason.
+    Left(String),
+    /// It can't run, whatever is retried. The reason is for who asked for it: nobody did where there is none.
+    NeverRunnable(Option<String>),
+    /// It has nothing to do with this retry.
+    Untouched,
+}
+
+impl RetryFilter<'_> {
+    fn choose_trial(
+        &self,
+        task: &Task,
+        trial: &TrialStatus,
+        parents: &ParentChoices<'_>,
+    ) -> TrialChoice {
+        let is_in_scope = self.scope.covers(&task.name, trial.index);
+        let is_wanted = is_in_scope && self.wanted.contains(&state_to_retry(trial));
+        let is_blocked = trial.state == State::Blocked;
+        let refusal = self.refused.get(&(task.name.clone(), trial.index));
+        if let Some(why) = refusal.filter(|_| is_wanted || is_blocked) {
+            return TrialChoice::Left(why.clone());
+        }
+        let names_trials = self.scope.trials.is_some();
+        if let Some(why) = self.why_never(task, trial, parents) {
+            let is_asked_for = is_in_scope && (is_wanted || is_blocked || names_trials);
+            return TrialChoice::NeverRunnable(is_asked_for.then_some(why));
+        }
+        if is_wanted && is_free(task, trial.index, self.tasks, &parents.chosen) {
+            return TrialChoice::Wanted;
+        }
+        if is_blocked && let Some(choice) = self.unblocked(task, trial.index, &parents.chosen) {
+            return choice;
+        }
+        if !is_in_scope {
+            return TrialChoice::Untouched;
+        }
+        let why = why_not(task, trial, is_wanted, self.tasks, &parents.chosen);
+        // Who names a trial is told of it in any case.
+        let why = why.or_else(|| names_trials.then(|| format!("it is {}", trial.state.as_str())));
+        why.map_or(TrialChoice::Untouched, TrialChoice::Left)
+    }
+
+    /// Why a trial that is over can't run, whatever is retried.
+    fn why_never(
+        &self,
+        task: &Task,
+        trial: &TrialStatus,
+        parents: &ParentChoices<'_>,
+    ) -> Option<String> {
+        let is_lost = trial.state.is_final() && trial.state != State::Completed;
+        let ParentChoices { chosen, never_runnable } = parents;
+        is_lost.then(|| why_never(task, trial.index, self.tasks, chosen, never_runnable)).flatten()
+    }
+
+    /// How a blocked trial is retried: with what blocked it, or by itself where that runs again already. None if it stays
+    /// blocked.
+    fn unblocked(&self, task: &Task, trial: u32, chosen: &ChosenTrials) -> Option<TrialChoice> {
+        let is_free = is_free(task, trial, self.tasks, chosen);
+        let may_run = || {
+            let is_unblocked = || is_unblocked(task, trial, self.tasks, chosen);
+            // What runs already is waited for by the runner of this machine alone: no job names one of an earlier retry.
+            (waits_outside(self.experiment, task) || is_unblocked())
+                && (is_free || self.experiment.is_local(task))
+        };
+        if is_after(task, trial, chosen) {
+            return (is_free || may_run()).then_some(TrialChoice::Blocked);
+        }
+        let is_in_scope = self.scope.covers(&task.name, trial);
+        (is_in_scope && may_run()).then_some(TrialChoice::Wanted)
+    }
+}
+
+/// What becomes of the trials of one task.
+#[derive(Default)]
+struct TaskChoice {
+    wanted: Vec<u32>,
+    blocked: Vec<u32>,
+    /// By the reason.
+    left: BTreeMap<String, Vec<u32>>,
+    has_never_runnable: bool,
+}
+
+impl TaskChoice {
+    fn add(&mut self, trial: u32, choice: TrialChoice) {
+        match choice {
+            TrialChoice::Wanted => self.wanted.push(trial),
+            TrialChoice::Blocked => self.blocked.push(trial),
+            TrialChoice::Left(why) => self.leave(trial, why),
+            TrialChoice::NeverRunnable(told) => {
+                self.has_never_runnable = true;
+                if let Some(why) = told {
+                    self.leave(trial, why);
+                }
+            }
+            TrialChoice::Untouched => {}
+        }
+    }
+
+    fn leave(&mut self, trial: u32, why: String) {
+        self.left.entry(why).or_default().push(trial);
+    }
 }
 
 /// The task that has completed, though a task runs only if it fails.
@@ -204,18 +300,18 @@ pub(super) fn has_not_failed<'a>(
 }
 
 /// Why a trial can't run, whatever is retried: it is for a failure that did not come, or waits for a trial of which that is
-/// true. `hopeless` are the tasks with such trials.
+/// true. `never_runnable` are the tasks with such trials.
 fn why_never(
     task: &Task,
     trial: u32,
     tasks: &[TaskStatus],
     chosen: &ChosenTrials,
-    hopeless: &BTreeSet<&str>,
+    never_runnable: &BTreeSet<&str>,
 ) -> Option<String> {
     if let Some(parent) = has_not_failed(task, tasks, chosen) {
         return Some(format!("it runs only if `{parent}` fails, which has completed"));
     }
-    let is_hopeless = |it: &&Dependency| {
+    let is_never_met = |it: &&Dependency| {
         let is_for_all = match it.on {
             On::Ok => true,
             On::Each => false,
@@ -224,9 +320,9 @@ fn why_never(
         let parent = tasks.iter().find(|parent| parent.name == it.task);
         let trials = parent.into_iter().flat_map(|parent| &parent.trials);
         let mut needed = trials.filter(|it| is_for_all || it.index == trial);
-        hopeless.contains(&*it.task) && needed.any(|it| it.state != State::Completed)
+        never_runnable.contains(&*it.task) && needed.any(|it| it.state != State::Completed)
     };
-    let parent = task.after.iter().find(is_hopeless)?;
+    let parent = task.after.iter().find(is_never_met)?;
     Some(format!("it waits for `{}`, which can't run any more", parent.task))
 }
 
@@ -289,7 +385,7 @@ fn blocked_by(task: &Task, trial: u32, tasks: &[TaskStatus], chosen: &ChosenTria
     }
 }
 
-/// Why a trial that is meant is not retried; none if it is not to be mentioned.
+/// Why a trial in the scope is not retried; none if it is not to be mentioned.
 fn why_not(
     task: &Task,
     trial: &TrialStatus,
@@ -316,5 +412,68 @@ fn why_not(
         }
         State::Blocked => Some(blocked_by(task, trial.index, tasks, chosen)),
         State::Completed | State::Failed | State::Timeout | State::Cancelled => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{sample_experiment, sample_task as task_of_file};
+    use crate::status::{Certainty, sample_task, sample_trial};
+    use State::{Blocked, Completed, Failed, Running};
+
+    /// One trial of `score`, which waits for `train` in this way: `train` has two trials in these states, some of them chosen.
+    fn choose_score(
+        (on, train, chosen): (On, [State; 2], &[u32]),
+        state: State,
+        scope: &Scope,
+    ) -> TrialChoice {
+        let trial = |(index, state)| TrialStatus {
+            certainty: Certainty::Final,
+            ..sample_trial(index, state)
+        };
+        let waiting = task_of_file("score", 2, 0, &[("train", on)]);
+        let tasks = [sample_task("train", (0..).zip(train).map(trial).collect())];
+        let mut parents = ParentChoices::default();
+        if !chosen.is_empty() {
+            parents.chosen.insert("train".to_owned(), chosen.iter().copied().collect());
+        }
+        let (experiment, refused) = (sample_experiment(Vec::new()), BTreeMap::new());
+        let (wanted, tasks, experiment) = (&[Failed][..], &tasks[..], &experiment);
+        let filter = RetryFilter { experiment, scope, wanted, refused: &refused, tasks };
+        filter.choose_trial(&waiting, &trial((0, state)), &parents)
+    }
+
+    #[test]
+    fn a_trial_is_retried_for_its_own_sake_or_with_what_blocked_it() {
+        let all = Scope::default();
+        let train = Scope { task: Some("train".to_owned()), trials: None };
+        let done = (On::Ok, [Completed, Completed], &[][..]);
+        assert_eq!(choose_score(done, Failed, &all), TrialChoice::Wanted);
+        assert_eq!(choose_score(done, Failed, &train), TrialChoice::Untouched);
+        assert_eq!(choose_score(done, Completed, &all), TrialChoice::Untouched);
+        let retried = (On::Ok, [Completed, Failed], &[1][..]);
+        assert_eq!(choose_score(retried, Blocked, &train), TrialChoice::Blocked);
+        // What failed was retried before.
+        let runs_again = (On::Ok, [Completed, Running], &[][..]);
+        assert_eq!(choose_score(runs_again, Blocked, &all), TrialChoice::Wanted);
+        assert_eq!(choose_score(runs_again, Blocked, &train), TrialChoice::Untouched);
+    }
+
+    #[test]
+    fn what_is_not_retried_has_a_reason_where_it_was_asked_for() {
+        let all = Scope::default();
+        let left = |why: &str| TrialChoice::Left(why.to_owned());
+        let failed = (On::Each, [Failed, Completed], &[][..]);
+        let blocked = "it is blocked: `train` trial 0 is failed; retry that too";
+        assert_eq!(choose_score(failed, Blocked, &all), left(blocked));
+        assert_eq!(choose_score(failed, Running, &all), left("it is running"));
+        let done = (On::Failed, [Completed, Completed], &[][..]);
+        let never = "it runs only if `train` fails, which has completed".to_owned();
+        assert_eq!(choose_score(done, Blocked, &all), TrialChoice::NeverRunnable(Some(never)));
+        let train = Scope { task: Some("train".to_owned()), trials: None };
+        assert_eq!(choose_score(done, Blocked, &train), TrialChoice::NeverRunnable(None));
+        let named = Scope { task: Some("score".to_owned()), trials: "0".parse().ok() };
+        assert_eq!(choose_score(failed, Completed, &named), left("it is completed"));
     }
 }
