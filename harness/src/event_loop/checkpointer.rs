@@ -195,6 +195,22 @@ fn place(folder: &Path, staging: &Path, step: u64) -> io::Result<String> {
     Ok(name)
 }
 
+/// Why a run left no checkpoint; none if it left one.
+fn why_failed(result: &SubprocessResult) -> Option<String> {
+    match result {
+        SubprocessResult::Ended { code: Some(0), .. } => None,
+        SubprocessResult::Ended { code, text } => {
+            let last = text.lines().last().unwrap_or_default();
+            let how = code
+                .map_or_else(|| "was killed".to_owned(), |code| format!("ended with code {code}"));
+            Some(format!("it {how}: {last}"))
+        }
+        SubprocessResult::NoAnswer(_) => {
+            Some("it took longer than the lead or the stop allows, and was killed".to_owned())
+        }
+    }
+}
+
 impl EventLoop<'_> {
     /// Begins a run of the checkpointer for the open request, unless one is under way, which answers it then.
     pub(super) fn begin_checkpoint(&mut self) {
@@ -207,20 +223,11 @@ impl EventLoop<'_> {
     }
 
     /// Takes the runs of the checkpointer further, and begins one that is due.
-    pub(super) fn look_at_checkpointer(&mut self) {
+    pub(super) fn advance_checkpoint_command(&mut self) {
         let now = self.harness.clock.now();
         let Some(own) = &mut self.checkpointer else { return };
         match std::mem::replace(&mut own.phase, Phase::Idle) {
-            Phase::Idle if self.exit.is_none() => {
-                // A program that says nothing is saved at intervals too.
-                self.monitor.session.begin_intervals(now);
-                // A request stays open until its checkpoint is committed; one run for it is enough.
-                let is_new = self.monitor.session.open_save().is_some_and(|it| it > own.answered);
-                if is_new && self.supervisor.stop().is_none() {
-                    self.begin_checkpoint();
-                }
-            }
-            Phase::Idle => {}
+            Phase::Idle => self.begin_due_checkpoint(now),
             Phase::Preparing { folder, made } => match made.take() {
                 None => own.phase = Phase::Preparing { folder, made },
                 Some(Ok(())) => self.start_checkpointer(folder, now),
@@ -230,39 +237,62 @@ impl EventLoop<'_> {
                 process.read();
                 match process.outcome(now) {
                     None => own.phase = Phase::Running { folder, process, step },
-                    Some(SubprocessResult::Ended { code: Some(0), .. }) => {
-                        self.place_checkpoint(folder, step);
-                    }
-                    Some(SubprocessResult::Ended { code, text }) => {
-                        let last = text.lines().last().unwrap_or_default();
-                        let how = code.map_or_else(
-                            || "was killed".to_owned(),
-                            |code| format!("ended with code {code}"),
-                        );
-                        self.checkpoint_failed(folder, &format!("it {how}: {last}"));
-                    }
-                    Some(SubprocessResult::NoAnswer(_)) => {
-                        process.kill();
-                        let why = "it took longer than the lead or the stop allows, and was killed";
-                        self.checkpoint_failed(folder, why);
-                    }
+                    Some(result) => self.checkpointer_ended(folder, &process, step, &result),
                 }
             }
             Phase::Placing { folder, placed } => match placed.take() {
                 None => own.phase = Phase::Placing { folder, placed },
-                Some(Ok(name)) => {
-                    // Where no watch is to be had, nothing else tells of the rename.
-                    let (entry, step) = (name.clone().into_bytes(), step_of(name.as_bytes()));
-                    let is_refused = own.note_placed(name);
-                    if is_refused {
-                        self.monitor.session.give_up_save(now);
-                    } else {
-                        self.saver.placed(entry, step, self.monitor.position(), now);
-                    }
-                }
+                Some(Ok(name)) => self.checkpoint_placed(name, now),
                 Some(Err(error)) => self.checkpoint_failed(folder, &error.to_string()),
             },
         }
+        self.settle_after_checkpointer();
+    }
+
+    /// Begins a run for a request that none has answered, while the program runs.
+    fn begin_due_checkpoint(&mut self, now: Time) {
+        if self.exit.is_some() {
+            return;
+        }
+        // A program that says nothing is saved at intervals too.
+        self.monitor.session.begin_intervals(now);
+        let answered = self.checkpointer.as_ref().map_or(0, |own| own.answered);
+        // A request stays open until its checkpoint is committed; one run for it is enough.
+        let is_new = self.monitor.session.open_save().is_some_and(|it| it > answered);
+        if is_new && self.supervisor.stop().is_none() {
+            self.begin_checkpoint();
+        }
+    }
+
+    fn checkpointer_ended(
+        &mut self,
+        folder: PathBuf,
+        process: &Subprocess,
+        step: u64,
+        result: &SubprocessResult,
+    ) {
+        if matches!(result, SubprocessResult::NoAnswer(_)) {
+            process.kill();
+        }
+        match why_failed(result) {
+            None => self.place_checkpoint(folder, step),
+            Some(why) => self.checkpoint_failed(folder, &why),
+        }
+    }
+
+    fn checkpoint_placed(&mut self, name: String, now: Time) {
+        let Some(own) = &mut self.checkpointer else { return };
+        let (entry, step) = (name.clone().into_bytes(), step_of(name.as_bytes()));
+        if own.note_placed(name) {
+            self.monitor.session.give_up_save(now);
+        } else {
+            // Where no watch is to be had, nothing else tells of the rename.
+            self.saver.placed(entry, step, self.monitor.position(), now);
+        }
+    }
+
+    /// Settles the attempt where its program has ended and only the checkpointer was waited for.
+    fn settle_after_checkpointer(&mut self) {
         let is_busy = self.checkpointer.as_ref().is_some_and(Checkpointer::is_busy);
         if self.settles_later && !is_busy {
             self.settles_later = false;
@@ -390,6 +420,17 @@ mod tests {
         own.phase = Phase::Idle;
         assert!(own.note_placed("step-8".to_owned()));
         assert!(!own.loses("step-8"), "that is settled");
+    }
+
+    #[test]
+    fn a_run_that_failed_says_how_with_its_last_line() {
+        let ended =
+            |code, text: &str| why_failed(&SubprocessResult::Ended { code, text: text.to_owned() });
+        assert_eq!(ended(Some(0), "warning"), None);
+        assert_eq!(ended(Some(3), "a\nno space").unwrap(), "it ended with code 3: no space");
+        assert_eq!(ended(None, "").unwrap(), "it was killed: ");
+        let late = SubprocessResult::NoAnswer("it gave no answer in time".to_owned());
+        assert!(why_failed(&late).unwrap().contains("took longer"));
     }
 
     #[test]

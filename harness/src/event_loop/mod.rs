@@ -285,7 +285,7 @@ impl<'a> EventLoop<'a> {
             }
         }
         events.extend(self.late_exit());
-        self.look_at_checkpointer();
+        self.advance_checkpoint_command();
         events.extend(self.read_slurm_answer());
         events.extend(self.late_request());
         if let Some(interval) = self.interval.as_ref().and_then(PendingAnswer::take) {
