@@ -31,6 +31,8 @@ use crate::supervise::StopCause;
 const ANSWER: Duration = Duration::from_secs(5);
 /// How long to wait after a machine could not start a program.
 const MOMENT: Duration = Duration::from_secs(2);
+/// The shortest time between two attempts of which the first got nowhere.
+const FIRST_DELAY: Duration = Duration::from_secs(1);
 /// The longest time between two attempts.
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
@@ -164,7 +166,7 @@ fn not_started(why: StartError) -> Result<u8, String> {
 }
 
 /// How this job ends.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct JobEnd {
     code: u8,
     /// How the trial ended, if it did so by itself: nobody waits for the node, or will kill this process soon.
@@ -208,56 +210,122 @@ fn attempts(harness: &mut Harness) -> Result<JobEnd, StartError> {
     if trial::is_paused(&harness.trial.dir) {
         return Ok(JobEnd::at_once(requeue_paused(harness)));
     }
-    let mut delay = Duration::from_secs(1);
+    repeat_attempts(harness)
+}
+
+/// Runs attempts until one does not lead to another in this job.
+fn repeat_attempts(harness: &mut Harness) -> Result<JobEnd, StartError> {
+    let mut delay = FIRST_DELAY;
     loop {
-        let (verdict, attempt, stopped, progress) = match attempt::run(harness)
-            .map_err(StartError::Node)?
-        {
+        let Some(ended) = run_attempt(harness)? else {
+            return Ok(JobEnd::at_once(exit::SUPERSEDED));
+        };
+        match after_attempt(ended.facts) {
+            AfterAttempt::Exit(end) => {
+                final_state::settle(harness, ended.facts.next, ended.stopped.cause.is_some());
+                if ended.facts.next == Next::Failed {
+                    log_error(&ended.reason);
+                }
+                return Ok(end);
+            }
+            AfterAttempt::Requeue { after } => {
+                if let Some(pause) = after {
+                    wait(harness, pause);
+                }
+                let code = requeue::requeue(harness, ended.attempt, ended.stopped);
+                return Ok(JobEnd::at_once(code));
+            }
+            AfterAttempt::RestartNow => delay = FIRST_DELAY,
+            AfterAttempt::RestartAfterDelay => {
+                wait(harness, delay);
+                delay = (delay * 2).min(LONGEST_DELAY);
+            }
+        }
+    }
+}
+
+/// An attempt that has ended, and whose record says how.
+struct EndedAttempt {
+    attempt: u32,
+    stopped: Stopped,
+    reason: String,
+    facts: EndFacts,
+}
+
+/// Runs one attempt. None if a later one works on the trial.
+fn run_attempt(harness: &mut Harness) -> Result<Option<EndedAttempt>, StartError> {
+    let (verdict, attempt, stopped, has_progress) =
+        match attempt::run(harness).map_err(StartError::Node)? {
             AttemptResult::Recorded { verdict, attempt, stopped, progress } => {
                 (verdict, attempt, stopped, progress)
             }
-            AttemptResult::Superseded => return Ok(JobEnd::at_once(exit::SUPERSEDED)),
+            AttemptResult::Superseded => return Ok(None),
             AttemptResult::Stale(holder) => {
                 log_stderr(&format!(
                     "a later run of this job already works on this trial on {}; this one leaves",
                     holder.process.node
                 ));
-                return Ok(JobEnd::at_once(exit::SUPERSEDED));
+                return Ok(None);
             }
         };
-        if !matches!(verdict.next, Next::Requeue | Next::Restart) {
-            final_state::settle(harness, verdict.next, stopped.cause.is_some());
+    let facts = EndFacts {
+        next: verdict.next,
+        cause: verdict.cause,
+        stop: stopped.cause,
+        has_progress,
+        is_on_slurm: harness.context.slurm.is_some(),
+        is_paused: verdict.next == Next::Restart && trial::is_paused(&harness.trial.dir),
+    };
+    Ok(Some(EndedAttempt { attempt, stopped, reason: verdict.reason, facts }))
+}
+
+/// What decides what follows an attempt.
+#[derive(Clone, Copy, Debug)]
+struct EndFacts {
+    next: Next,
+    cause: Cause,
+    stop: Option<StopCause>,
+    /// It committed a new checkpoint.
+    has_progress: bool,
+    is_on_slurm: bool,
+    /// A person has paused the trial meanwhile. Only asked for before a restart.
+    is_paused: bool,
+}
+
+/// What a job does after one of its attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AfterAttempt {
+    /// Nothing more.
+    Exit(JobEnd),
+    /// It has itself requeued, in some cases only after a pause.
+    Requeue {
+        after: Option<Duration>,
+    },
+    RestartNow,
+    /// The delay doubles with each such attempt in a row.
+    RestartAfterDelay,
+}
+
+/// Decides what follows. Pure.
+fn after_attempt(facts: EndFacts) -> AfterAttempt {
+    let leaves_node = facts.stop.is_none_or(StopCause::leaves_node);
+    let by_itself = leaves_node.then_some(facts.next);
+    let end = |code| AfterAttempt::Exit(JobEnd { code, by_itself });
+    match facts.next {
+        Next::Done => end(exit::DONE),
+        Next::Failed => end(if facts.is_on_slurm { exit::NEVER } else { exit::FAILED }),
+        Next::Cancelled => AfterAttempt::Exit(JobEnd::at_once(exit::CANCELLED)),
+        Next::Timeout => end(exit::TIMEOUT),
+        Next::Requeue => {
+            // Without Slurm there is no other node and no queue. The machine may recover in a moment.
+            let is_same_node = !facts.is_on_slurm && facts.cause == Cause::NodeFailure;
+            AfterAttempt::Requeue { after: is_same_node.then_some(MOMENT) }
         }
-        let is_left = stopped.cause.is_none_or(StopCause::leaves_node);
-        let by_itself = is_left.then_some(verdict.next);
-        let end = |code| Ok(JobEnd { code, by_itself });
-        match verdict.next {
-            Next::Done => return end(exit::DONE),
-            Next::Failed => {
-                log_error(&verdict.reason);
-                let on_slurm = harness.context.slurm.is_some();
-                return end(if on_slurm { exit::NEVER } else { exit::FAILED });
-            }
-            Next::Cancelled => return Ok(JobEnd::at_once(exit::CANCELLED)),
-            Next::Timeout => return end(exit::TIMEOUT),
-            Next::Requeue => {
-                // Without Slurm there is no other node and no queue. The machine may recover in a moment.
-                if harness.context.slurm.is_none() && verdict.cause == Cause::NodeFailure {
-                    wait(harness, MOMENT);
-                }
-                return Ok(JobEnd::at_once(requeue::requeue(harness, attempt, stopped)));
-            }
-            Next::Restart if trial::is_paused(&harness.trial.dir) => {
-                return Ok(JobEnd::at_once(requeue::requeue(harness, attempt, stopped)));
-            }
-            Next::Restart if verdict.cause == Cause::Restart && progress => {
-                delay = Duration::from_secs(1);
-            }
-            Next::Restart => {
-                wait(harness, delay);
-                delay = (delay * 2).min(LONGEST_DELAY);
-            }
+        Next::Restart if facts.is_paused => AfterAttempt::Requeue { after: None },
+        Next::Restart if facts.cause == Cause::Restart && facts.has_progress => {
+            AfterAttempt::RestartNow
         }
+        Next::Restart => AfterAttempt::RestartAfterDelay,
     }
 }
 
@@ -285,4 +353,60 @@ fn segment_end(context: &JobContext, trial: &Trial, clock: &Clock) -> Option<f64
         let SubprocessResult::Ended { text, .. } = outcome else { return None };
         slurm::parse(&text)?.end
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use AfterAttempt::{Exit, Requeue, RestartAfterDelay, RestartNow};
+
+    fn facts(next: Next, cause: Cause) -> EndFacts {
+        let (has_progress, is_on_slurm, is_paused) = (false, true, false);
+        EndFacts { next, cause, stop: None, has_progress, is_on_slurm, is_paused }
+    }
+
+    #[test]
+    fn a_trial_that_is_over_ends_its_job() {
+        let ended = |code, next| Exit(JobEnd { code, by_itself: Some(next) });
+        for (next, cause, expected) in [
+            (Next::Done, Cause::Completed, ended(exit::DONE, Next::Done)),
+            (Next::Failed, Cause::Failed, ended(exit::NEVER, Next::Failed)),
+            (Next::Timeout, Cause::TimeLimit, ended(exit::TIMEOUT, Next::Timeout)),
+            (Next::Cancelled, Cause::Cancelled, Exit(JobEnd::at_once(exit::CANCELLED))),
+        ] {
+            assert_eq!(after_attempt(facts(next, cause)), expected, "{next:?}");
+        }
+        let local = EndFacts { is_on_slurm: false, ..facts(Next::Failed, Cause::Failed) };
+        assert_eq!(after_attempt(local), ended(exit::FAILED, Next::Failed));
+        let done = facts(Next::Done, Cause::Completed);
+        for (stop, by_itself) in [
+            (StopCause::Preempted, None),
+            (StopCause::TimeLimit, None),
+            (StopCause::Hung, Some(Next::Done)),
+            (StopCause::ProgramRequestedRequeue, Some(Next::Done)),
+        ] {
+            let stopped = EndFacts { stop: Some(stop), ..done };
+            let expected = Exit(JobEnd { code: exit::DONE, by_itself });
+            assert_eq!(after_attempt(stopped), expected, "{stop:?}");
+        }
+    }
+
+    #[test]
+    fn a_trial_that_goes_on_is_requeued_or_restarted() {
+        let crashed = facts(Next::Restart, Cause::Failed);
+        let wished = facts(Next::Restart, Cause::Restart);
+        let node_failed = facts(Next::Requeue, Cause::NodeFailure);
+        for (facts, expected) in [
+            (facts(Next::Requeue, Cause::Preempted), Requeue { after: None }),
+            (node_failed, Requeue { after: None }),
+            (EndFacts { is_on_slurm: false, ..node_failed }, Requeue { after: Some(MOMENT) }),
+            (crashed, RestartAfterDelay),
+            (EndFacts { has_progress: true, ..crashed }, RestartAfterDelay),
+            (wished, RestartAfterDelay),
+            (EndFacts { has_progress: true, ..wished }, RestartNow),
+            (EndFacts { has_progress: true, is_paused: true, ..wished }, Requeue { after: None }),
+        ] {
+            assert_eq!(after_attempt(facts), expected, "{facts:?}");
+        }
+    }
 }
