@@ -6,16 +6,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use nemo_core::lines;
 use nemo_core::rundir::AttemptRecord;
 
+use super::retry::automatic;
 use super::status::look;
 use super::{App, followers, prepare};
 use crate::error::{CommandError, ExitCode, IoResultExt};
-use crate::experiment::{Experiment, On, Outside};
+use crate::experiment::{Experiment, On, Outside, Task};
 use crate::journal;
+use crate::observe::{self, Depth};
 use crate::plan::{OutsideEdge, Relation, TrialsByTask};
+use crate::query::SlurmSource;
 use crate::remembered;
 use crate::slurm::{Client, JobId, JobPhase, JobState, SlurmError};
-use crate::status::{Certainty, RememberedState, State, Status, TrialStatus};
-use crate::store::{self, Stored};
+use crate::status::{
+    Certainty, RememberedState, RememberedStates, State, Status, TaskStatus, TrialStatus, join,
+    was_not_needed,
+};
+use crate::store::{self, Stored, Target};
 
 /// What an experiment waits for outside of itself.
 #[derive(Debug, Default)]
@@ -65,8 +71,7 @@ pub(super) fn lost(app: &App, stored: &Stored) -> Option<String> {
     stored.experiment.after.iter().filter(|it| it.on == On::Ok).find_map(|dependency| {
         let Outside::Experiment(id) = &dependency.of else { return None };
         let other = app.home.load(&id.parse().ok()?).ok()?;
-        let state = lost_state(&other)?;
-        let state = state.as_str();
+        let state = lost_state(&other).filter(|_| !is_retried_by_itself(&other))?.as_str();
         Some(format!("experiment `{id}`, which it waits for, has a trial that is {state}"))
     })
 }
@@ -74,15 +79,46 @@ pub(super) fn lost(app: &App, stored: &Stored) -> Option<String> {
 /// The state of a trial that will not complete, as it was certain at the last look.
 fn lost_state(stored: &Stored) -> Option<State> {
     let known = remembered::read(stored);
-    let states = stored.experiment.tasks.iter().flat_map(|task| {
-        let trials: Vec<u32> = journal::trials(&stored.journal, task).iter().collect();
-        let known = &known;
-        trials.into_iter().filter_map(move |trial| known.get(&task.name, trial))
-    });
-    let is_lost = |it: &&RememberedState| {
-        it.certainty == Certainty::Final && it.state.is_final() && it.state != State::Completed
+    stored.experiment.tasks.iter().find_map(|task| {
+        let is_lost = |it: &&RememberedState| {
+            let is_certain = it.certainty == Certainty::Final && it.state.is_final();
+            let is_spared = || it.state == State::Blocked && is_spared(stored, task, &known);
+            is_certain && it.state != State::Completed && !is_spared()
+        };
+        known_states(stored, task, &known).into_iter().find(is_lost).map(|it| it.state)
+    })
+}
+
+/// Whether a rule of its file retries what failed: then that is not lost yet.
+fn is_retried_by_itself(stored: &Stored) -> bool {
+    if stored.experiment.tasks.iter().all(|task| task.retry.is_empty()) {
+        return false;
+    }
+    let whole = Target::whole(stored.id.clone());
+    let sources = observe::sources(stored, SlurmSource::Nobody, Depth::All);
+    sources.is_ok_and(|it| automatic::is_due(stored, &join(&it), &whole).unwrap_or(false))
+}
+
+/// Whether a task is for the case of a failure that did not come: nothing of it is a loss.
+fn is_spared(stored: &Stored, task: &Task, known: &RememberedStates) -> bool {
+    let is_done = |parent: &Task| {
+        let states = known_states(stored, parent, known);
+        states.len() == parent.n_trials as usize
+            && states.iter().all(|it| it.state == State::Completed)
     };
-    states.filter(|it| is_lost(it)).map(|it| it.state).next()
+    task.after.iter().filter(|it| it.on == On::Failed).any(|dependency| {
+        let mut tasks = stored.experiment.tasks.iter();
+        tasks.any(|parent| parent.name == dependency.task && is_done(parent))
+    })
+}
+
+fn known_states<'a>(
+    stored: &Stored,
+    task: &Task,
+    known: &'a RememberedStates,
+) -> Vec<&'a RememberedState> {
+    let trials = journal::trials(&stored.journal, task);
+    trials.iter().filter_map(|trial| known.get(&task.name, trial)).collect()
 }
 
 fn awaited(
@@ -104,7 +140,7 @@ fn awaited(
                 if stored.experiment.cluster() != cluster.as_deref() {
                     return Err(refused(format!("`{name}` is on another cluster"), None));
                 }
-                of_experiment(app, &stored, dependency.on)?
+                of_experiment(app, &stored, dependency.on, before.is_some())?
             }
             Outside::SlurmJob(job) => {
                 OpenJobs::All(of_job(&slurm, JobId(*job), dependency.on, before)?)
@@ -134,52 +170,86 @@ fn refused(text: String, hint: Option<String>) -> CommandError {
     }
 }
 
-/// What of another experiment is still to be waited for.
-fn of_experiment(app: &App, stored: &Stored, on: On) -> Result<OpenJobs, CommandError> {
+/// What of another experiment is still to be waited for. Where nobody looks on (`is_careful`), an end that may be an odd answer
+/// of Slurm's submits nothing, and refuses nothing.
+fn of_experiment(
+    app: &App,
+    stored: &Stored,
+    on: On,
+    is_careful: bool,
+) -> Result<OpenJobs, CommandError> {
     let status = look(app, stored)?;
-    let id = &stored.id;
-    let all = || status.tasks.iter().flat_map(|task| &task.trials);
-    let is_lost = |trial: &TrialStatus| {
-        trial.state.is_final() && trial.state != State::Completed && !trial.is_brought_back()
-    };
-    if on == On::Ok
-        && let Some(lost) = all().find(|trial| is_lost(trial))
-    {
-        let text = format!(
-            "experiment `{id}`, which this one waits for, has a trial that is {}",
-            lost.state.as_str()
-        );
-        let hint =
-            format!("`nemo-slurm retry {id}` runs it again; or wait for it with on = \"any\"");
-        return Err(refused(text, Some(hint)));
+    let is_over = |trial: &TrialStatus| is_over(trial, is_careful);
+    let trials = needed_trials(stored, &status);
+    let is_lost = |trial: &TrialStatus| is_over(trial) && trial.state != State::Completed;
+    // What is retried by itself is neither over nor lost, nor is what it has blocked.
+    if automatic::is_due(stored, &status, &Target::whole(stored.id.clone()))? {
+        return require_jobs(stored).map(|()| OpenJobs::Incomplete);
     }
-    if all().all(|trial| trial.state.is_final()) {
+    if on == On::Ok
+        && let Some(lost) = trials.iter().find(|trial| is_lost(trial))
+    {
+        return Err(lost_trial(stored, lost));
+    }
+    if status.experiment.stale && !trials.iter().all(|trial| trial.is_final()) {
+        return Err(no_answer(stored));
+    }
+    if trials.iter().all(|trial| is_over(trial)) {
         return Ok(OpenJobs::All(Vec::new()));
     }
-    if status.experiment.stale {
-        let text =
-            format!("Slurm gave no answer about experiment `{id}`, which this one waits for");
-        return Err(CommandError::new(ExitCode::NoAnswer, text));
-    }
-    let is_submitted = journal::is_generation_complete(&stored.journal, 0);
-    if !prepare::is_on_slurm(&stored.experiment) || !is_submitted {
-        let text =
-            format!("experiment `{id}` has no jobs that Slurm could wait for, and is not over");
-        return Err(refused(text, Some(format!("`nemo-slurm wait {id}` waits for it"))));
-    }
-    if !journal::is_complete(&stored.journal) {
+    require_jobs(stored)?;
+    let is_doubtful = |trial: &&TrialStatus| {
+        trial.state.is_final() && !is_over(trial) && !trial.is_brought_back()
+    };
+    if !journal::is_complete(&stored.journal) || trials.iter().any(is_doubtful) {
         return Ok(OpenJobs::Incomplete);
     }
-    Ok(open_jobs(stored, &status))
+    Ok(open_jobs(stored, &trials))
+}
+
+/// Whether a trial is not waited for any more. One that `poll` brings back is not over.
+fn is_over(trial: &TrialStatus, is_careful: bool) -> bool {
+    let is_certain = trial.is_final() || !is_careful;
+    trial.state.is_final() && is_certain && !trial.is_brought_back()
+}
+
+/// The trials of an experiment, but for tasks for the case of a failure that did not come.
+fn needed_trials<'a>(stored: &Stored, status: &'a Status) -> Vec<&'a TrialStatus> {
+    let tasks = stored.experiment.tasks.iter().zip(&status.tasks);
+    let is_needed =
+        |(task, seen): &(&Task, &TaskStatus)| !was_not_needed(task, seen, &status.tasks);
+    tasks.filter(is_needed).flat_map(|(_, seen)| &seen.trials).collect()
+}
+
+fn lost_trial(stored: &Stored, lost: &TrialStatus) -> CommandError {
+    let (id, state) = (&stored.id, lost.state.as_str());
+    let text = format!("experiment `{id}`, which this one waits for, has a trial that is {state}");
+    let hint = format!("`nemo-slurm retry {id}` runs it again; or wait for it with on = \"any\"");
+    refused(text, Some(hint))
+}
+
+fn no_answer(stored: &Stored) -> CommandError {
+    let id = &stored.id;
+    let text = format!("Slurm gave no answer about experiment `{id}`, which this one waits for");
+    CommandError::new(ExitCode::NoAnswer, text)
+}
+
+/// Fails for an experiment that is not over and has no jobs that Slurm could wait for.
+fn require_jobs(stored: &Stored) -> Result<(), CommandError> {
+    let is_submitted = journal::is_generation_complete(&stored.journal, 0);
+    if prepare::is_on_slurm(&stored.experiment) && is_submitted {
+        return Ok(());
+    }
+    let id = &stored.id;
+    let text = format!("experiment `{id}` has no jobs that Slurm could wait for, and is not over");
+    Err(refused(text, Some(format!("`nemo-slurm wait {id}` waits for it"))))
 }
 
 /// The jobs of trials that are not over: whole arrays, where each of their trials is of them still.
-fn open_jobs(stored: &Stored, status: &Status) -> OpenJobs {
+fn open_jobs(stored: &Stored, trials: &[&TrialStatus]) -> OpenJobs {
     let mut jobs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for trial in status.tasks.iter().flat_map(|task| &task.trials) {
-        if trial.state.is_final() && !trial.is_brought_back() {
-            continue;
-        }
+    let is_open = |trial: &&&TrialStatus| !trial.state.is_final() || trial.is_brought_back();
+    for trial in trials.iter().filter(is_open) {
         let Some(job) = &trial.slurm_job else { return OpenJobs::Incomplete };
         let array = job.split('_').next().unwrap_or(job).to_owned();
         jobs.entry(array).or_default().insert(job.clone());

@@ -50,7 +50,7 @@ pub use params::{TaskParams, set_params};
 pub use questions::{needs_accounts, tells_all};
 #[cfg(test)]
 pub(crate) use samples::{sample_attempt, sample_status, sample_task, sample_trial};
-pub use summary::{best_trial, meant, recount, state_of};
+pub use summary::{best_trial, meant, recount, state_of, was_not_needed};
 pub use trial::lingering_run;
 pub use trial_warning::TrialWarning;
 pub use unreported::UnreportedMetrics;

@@ -125,7 +125,8 @@ fn interrupted(sources: &StatusInputs<'_>) -> Option<String> {
 }
 
 /// A task for the case of a failure that did not come is no loss.
-fn was_not_needed(task: &Task, status: &TaskStatus, tasks: &[TaskStatus]) -> bool {
+#[must_use]
+pub fn was_not_needed(task: &Task, status: &TaskStatus, tasks: &[TaskStatus]) -> bool {
     status.state == State::Blocked
         && task.after.iter().any(|after| {
             let mut parents = tasks.iter().filter(|parent| parent.name == after.task);

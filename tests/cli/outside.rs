@@ -241,6 +241,89 @@ fn what_waits_for_an_experiment_that_fails_before_its_last_window_is_blocked() {
     assert_eq!(states(&world.status(next), "one"), ["pending"], "it may be met again");
 }
 
+/// `prep`, one of whose tasks was cancelled before there was room for it, and `next`, which waits for it `on` that and has no
+/// jobs yet. Their ids.
+fn held_by_prep(on: &str) -> (FakeSlurm, String, String) {
+    let fake = FakeSlurm::new(1001);
+    let prep = half_submitted(&fake);
+    let top = format!("after = [{{ experiment = \"prep\", on = \"{on}\" }}]");
+    let next = submit(&fake.world, &top).stdout.trim().to_owned();
+    fake.world.ok(&["cancel", &format!("{prep}/two")]);
+    assert_eq!(fake.names(), ["one.0"]);
+    (fake, next, prep)
+}
+
+#[test]
+fn an_end_that_slurm_alone_tells_submits_nothing_before_it_is_certain() {
+    let (fake, next, prep) = held_by_prep("any");
+    let gone = ["101_[0]", "CANCELLED", "0:0", "100", "Unknown", "200", "None assigned"];
+    fake.answer("sacct", Some(&[&gone]));
+    std::fs::write(fake.state("forgets"), "1").unwrap();
+    let polled = fake.world.run(&["poll", &next]);
+    assert_eq!(states(&fake.world.status(&prep), "one"), ["cancelled"]);
+    assert_eq!((polled.code, fake.names()), (0, vec!["one.0".to_owned()]), "{polled:?}");
+    five_minutes_later(&fake.world.experiment(&prep));
+    let polled = fake.world.run(&["poll", &next]);
+    assert_eq!(fake.names(), ["one.0", "one.0", "two.0"], "{polled:?}");
+    assert!(!fake.taken()[1].arguments.contains("dependency"), "{:?}", fake.taken());
+}
+
+#[test]
+fn a_failed_trial_whose_rule_retries_it_is_waited_for() {
+    let fake = FakeSlurm::new(1001);
+    let rule = "[task.one.retry]\nfailed = 1\n[task.two]";
+    fake.world.write("prep.toml", &file("prep", "", "true").replacen("[task.two]", rule, 1));
+    let prep = fake.world.ok(&["submit", "prep.toml"]);
+    record(&fake, &prep, "one", "101_0", "failed");
+    let submitted = submit(&fake.world, "after = [\"prep\"]");
+    assert_eq!((submitted.code, fake.taken().len()), (0, 2), "{submitted:?}");
+    let next = submitted.stdout.trim();
+    assert_eq!(states(&fake.world.status(next), "one"), ["pending"]);
+    fake.world.ok(&["poll", &prep]);
+    assert_eq!(fake.taken().len(), 6, "the retry, then what waits for it: {:?}", fake.taken());
+    assert!(fake.taken()[4].arguments.contains("afterok:103:104"), "{:?}", fake.taken());
+}
+
+/// `two` is for the case that `one` fails, which it does not.
+#[test]
+fn a_task_that_was_not_needed_is_no_loss_for_what_follows() {
+    let fake = FakeSlurm::new(1001);
+    let world = &fake.world;
+    let rescue = "[task.rescue]\nrun = \"true\"\nafter = [{ task = \"one\", on = \"failed\" }]\n";
+    world.write("prep.toml", &format!("{IN_WINDOWS}{rescue}"));
+    std::fs::write(fake.state("no_room"), "two.0\n").unwrap();
+    let prep = world.ok(&["submit", "prep.toml"]);
+    std::fs::remove_file(fake.state("no_room")).unwrap();
+    let next = submit(world, "after = [\"prep\"]").stdout.trim().to_owned();
+    let job = fake.names().iter().position(|name| name == "one.0").unwrap() + 101;
+    record(&fake, &prep, "one", &format!("{job}_0"), "done");
+    // Slurm took it out, since what it waited for completed.
+    let gone = ["102_[0]", "CANCELLED", "0:0", "100", "Unknown", "200", "None assigned"];
+    fake.answer("sacct", Some(&[&gone]));
+    std::fs::write(fake.state("forgets"), "2").unwrap();
+    let status = world.status(&prep);
+    let rescue = &trials(&status, "rescue")[0];
+    assert!(rescue["state"] == "blocked" && rescue["final"] == true, "{rescue:#}");
+    assert_eq!(states(&world.status(&next), "one"), ["pending"]);
+    world.ok(&["cancel", &format!("{prep}/two")]);
+    let again = submit(world, "after = [{ experiment = \"prep\", on = \"any\" }]");
+    assert_eq!(again.code, 0, "{again:?}");
+    assert!(!fake.taken().last().unwrap().arguments.contains(":101"), "{:?}", fake.taken());
+}
+
+#[test]
+fn a_rescue_that_was_not_needed_leaves_the_whole_done() {
+    let fake = FakeSlurm::new(1001);
+    let prep = file("prep", "", "true")
+        .replace("after = [\"one\"]", "after = [{ task = \"one\", on = \"failed\" }]");
+    fake.world.write("prep.toml", &prep);
+    let prep = fake.world.ok(&["submit", "prep.toml"]);
+    record(&fake, &prep, "one", "101_0", "done");
+    let next = submit(&fake.world, "after = [\"prep\"]");
+    assert_eq!((next.code, fake.taken().len()), (0, 4), "{next:?}");
+    assert!(!fake.taken()[2].arguments.contains("dependency"), "{:?}", fake.taken());
+}
+
 #[test]
 fn a_retry_waits_for_an_experiment_in_windows_too() {
     let (fake, next, prep) = blocked_by_prep();
