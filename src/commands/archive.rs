@@ -85,12 +85,16 @@ pub(super) fn restore(app: &App, args: &RestoreArgs) -> Result<ExitCode, Command
 
 /// Fails for what would change an archived experiment.
 pub(super) fn refuse_archived(stored: &Stored) -> Result<(), CommandError> {
-    if !notes::is_archived(&stored.dir).at("read", &stored.dir.notes())? {
+    if !is_archived(stored)? {
         return Ok(());
     }
     let text = format!("`{}` is archived", stored.id);
     let hint = format!("`nemo-slurm restore {}` takes it back", stored.id);
     Err(CommandError::new(ExitCode::Refused, text).hinted(hint))
+}
+
+pub(super) fn is_archived(stored: &Stored) -> Result<bool, CommandError> {
+    Ok(notes::is_archived(&stored.dir).at("read", &stored.dir.notes())?)
 }
 
 /// The experiments that are named, each once, oldest first.

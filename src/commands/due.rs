@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use nemo_core::rundir::requests;
 
+use super::archive::is_archived;
 use super::control::TrialKey;
 use super::windows::{self, JobRoom};
 use super::{App, cluster, control, generation, outside, submit};
@@ -52,6 +53,10 @@ pub(super) fn submit_due(app: &App, stored: &Stored, status: &Status) -> Result<
         return Ok(due);
     }
     let waiting = waiting(stored, status);
+    // What somebody has put away is not begun behind their back.
+    if !waiting.is_empty() && is_archived(stored)? {
+        return Ok(due);
+    }
     if waiting.is_empty() || !may_submit_more(stored) {
         due.is_open = !waiting.is_empty();
         return Ok(due);
@@ -104,7 +109,8 @@ pub(super) fn dry_run(
         *trials = trials.iter().filter(|trial| !is_other(trial)).collect();
     }
     let requests = control::requests(stored)?;
-    let may_any = !choose(stored, status, &waiting, &requests, SubmitLimits::default()).is_empty();
+    let may_any = !choose(stored, status, &waiting, &requests, SubmitLimits::default()).is_empty()
+        && !is_archived(stored)?;
     if !may_submit_more(stored) || !may_any || is_resting(&stored.journal, status, clock::now()) {
         return Ok(TrialsByTask::new());
     }

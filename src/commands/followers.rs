@@ -5,7 +5,7 @@ use nemo_core::durable;
 use nemo_core::rundir::ExperimentDir;
 
 use super::status::look;
-use super::{App, due};
+use super::{App, archive, due};
 use crate::error::{CommandError, IoResultExt};
 use crate::experiment::{Outside, Task};
 use crate::journal;
@@ -22,7 +22,9 @@ pub(super) fn is_waiting(stored: &Stored) -> bool {
 
 /// Writes down, in the folder of each experiment that one waits for, that it does. Where that fails, `poll` of all submits it.
 pub(super) fn enlist(app: &App, stored: &Stored) {
-    if let Err(error) = try_to_enlist(app, stored) {
+    if is_waiting(stored)
+        && let Err(error) = try_to_enlist(app, stored)
+    {
         let hint = "`nemo-slurm poll` submits it when it may run";
         say(&format!("warning: {}; {hint}", error.one_line()));
     }
@@ -40,12 +42,15 @@ fn try_to_enlist(app: &App, stored: &Stored) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// The experiments that wait for one, and are not submitted yet; oldest first.
+/// The experiments that wait for one, and are not submitted yet; oldest first. Not those that somebody has archived.
 pub(super) fn of(app: &App, dir: &ExperimentDir) -> Vec<ExperimentId> {
     let entries = std::fs::read_dir(dir.followers()).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let ids = names.filter_map(|name| name.parse::<ExperimentId>().ok());
-    let is_waiting = |id: &ExperimentId| app.home.load(id).is_ok_and(|stored| is_waiting(&stored));
+    let is_waiting = |id: &ExperimentId| {
+        let stored = app.home.load(id);
+        stored.is_ok_and(|it| is_waiting(&it) && !archive::is_archived(&it).unwrap_or(false))
+    };
     let mut ids: Vec<ExperimentId> = ids.filter(is_waiting).collect();
     ids.sort_by(|a, b| a.age().cmp(&b.age()));
     ids

@@ -284,6 +284,28 @@ fn a_failed_trial_whose_rule_retries_it_is_waited_for() {
     assert!(fake.taken()[4].arguments.contains("afterok:103:104"), "{:?}", fake.taken());
 }
 
+#[test]
+fn an_archived_experiment_is_not_submitted_later() {
+    let fake = FakeSlurm::new(1001);
+    let world = &fake.world;
+    let prep = half_submitted(&fake);
+    let next = submit(world, "after = [\"prep\"]").stdout.trim().to_owned();
+    record(&fake, &prep, "one", "101_0", "failed");
+    world.status(&prep);
+    world.ok(&["archive", &next]);
+    world.ok(&["retry", &prep]);
+    for target in [&prep, &next] {
+        world.run(&["poll", target]);
+    }
+    assert!(fake.taken().iter().all(|taken| !taken.name.starts_with("next")), "{:?}", fake.taken());
+    world.ok(&["restore", &next]);
+    while fake.names().iter().filter(|name| name.starts_with("two")).count() < 2 {
+        world.ok(&["poll", &prep]);
+    }
+    world.ok(&["poll", &next]);
+    assert!(fake.taken().iter().any(|taken| taken.name.starts_with("next")), "{:?}", fake.taken());
+}
+
 /// `two` is for the case that `one` fails, which it does not.
 #[test]
 fn a_task_that_was_not_needed_is_no_loss_for_what_follows() {
