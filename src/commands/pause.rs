@@ -11,7 +11,7 @@ use super::control::{
     self, AfterSave, ArrayPart, Arrays, ControlArgs, ControlReport, TrialKey, Troubles,
 };
 use super::status::look;
-use super::{App, archive, budget, due};
+use super::{App, archive, budget, due, followers};
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::humanize::count;
 use crate::journal;
@@ -214,6 +214,7 @@ fn resume_later(app: &App, stored: &Stored) {
         let now = app.home.load(&stored.id)?;
         let status = look(app, &now)?;
         due::submit_due(app, &now, &status)?;
+        followers::submit(app, &now.dir);
         due::start_runner(app, &now, &status)
     };
     if let Err(error) = again() {

@@ -146,11 +146,10 @@ pub(super) fn retry(app: &App, args: &RetryArgs) -> Result<ExitCode, CommandErro
     if !wanted.choice.is_empty() {
         generation = Some(begin(app, &mut stored, &claim, &status, &wanted)?);
         carry_out(app, &mut stored, &claim)?;
-        if followers::is_waiting(&stored) {
-            followers::enlist(app, &stored);
-        }
     }
     drop(claim);
+    // Those that wait for it may be submitted, once all of it has jobs again.
+    followers::submit(app, &stored.dir);
     // What a list shows is then as new.
     look(app, &stored)?;
     say_code(app, &stored, &wanted);
@@ -300,8 +299,12 @@ fn begin(
 
 /// Asks Slurm, or the local runner, for all that is in the journal.
 fn carry_out(app: &App, stored: &mut Stored, claim: &Claim) -> Result<(), CommandError> {
+    // Before anything is asked for: whoever is killed from here on leaves what waits to those that it waits for.
+    followers::enlist(app, stored);
     submit::carry_out(app, stored, claim, TakeOver::FromTheDead)?;
     *stored = app.home.load(&stored.id)?;
+    // It may wait only since there was no room.
+    followers::enlist(app, stored);
     Ok(())
 }
 

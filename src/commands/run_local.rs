@@ -86,10 +86,12 @@ pub(super) fn run_local(app: &App, id: &str) -> Result<ExitCode, CommandError> {
     // Nobody else looks after them here. Whoever retries starts the next runner.
     drop(claim);
     let (stored, status) = look(app, &stored.id)?;
-    automatic::retry_due(app, &stored, &Target::whole(stored.id.clone()), &status)?;
+    let retried = automatic::retry_due(app, &stored, &Target::whole(stored.id.clone()), &status);
+    // Where that fails, what else there is to do at the end is done all the same.
     followers::submit(app, &stored.dir);
-    tell(app, &stored, &status)?;
-    Ok(ExitCode::Fine)
+    let told = tell(app, &stored, &status);
+    retried?;
+    told.map(|()| ExitCode::Fine)
 }
 
 fn look(app: &App, id: &ExperimentId) -> Result<Seen, CommandError> {

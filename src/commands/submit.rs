@@ -114,20 +114,25 @@ fn submit_now(app: &App, args: &SubmitArgs) -> Result<ExitCode, CommandError> {
     let n_arrays = journal::submitted_arrays(&stored.journal).len();
     if args.resume.is_some() && is_done(app, &stored, args)? {
         drop(claim);
+        followers::submit(app, &stored.dir);
         announce_nothing(args, &stored, "it was submitted completely before")?;
         return until_over(app, args, &stored);
     }
+    // Before anything is asked for: whoever is killed from here on leaves what waits to those that it waits for.
+    followers::enlist(app, &stored);
     let jobs = carry_out(app, &stored, &claim, take_over(args))?;
     // Others may go on from here, however long this process looks on.
     drop(claim);
-    let follows = followers::is_waiting(&app.home.load(&stored.id)?);
-    if follows {
-        followers::enlist(app, &stored);
-    }
+    let submitted = app.home.load(&stored.id)?;
+    let follows = followers::is_waiting(&submitted);
+    // It may wait only since there was no room.
+    followers::enlist(app, &submitted);
     // What it waits for may have got its last jobs before anybody could know that this one waits.
     if args.resume.is_some() || follows {
         submit_rest(app, &stored);
     }
+    // It may have got its last jobs now.
+    followers::submit(app, &stored.dir);
     let now = app.home.load(&stored.id)?;
     let is_unchanged = n_arrays == journal::submitted_arrays(&now.journal).len();
     if is_unchanged && !stored.experiment.has_local() && Unsubmitted::of(&now)?.later == 0 {

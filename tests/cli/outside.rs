@@ -347,6 +347,49 @@ fn a_rescue_that_was_not_needed_leaves_the_whole_done() {
 }
 
 #[test]
+fn what_goes_on_with_an_experiment_submits_what_waits_for_it() {
+    let fake = FakeSlurm::new(1001);
+    let prep = half_submitted(&fake);
+    submit(&fake.world, "after = [\"prep\"]");
+    for _ in 0..2 {
+        fake.world.ok(&["submit", "--continue", &prep]);
+    }
+    assert_eq!(fake.names(), ["one.0", "two.1", "two.2", "one.0", "two.0"]);
+}
+
+#[test]
+fn a_retry_submits_what_waits_for_it() {
+    let fake = FakeSlurm::new(1001);
+    let prep = half_submitted(&fake);
+    submit(&fake.world, "after = [\"prep\"]");
+    fake.world.ok(&["poll", &prep]);
+    fake.world.ok(&["cancel", &format!("{prep}/two/1")]);
+    assert_eq!(fake.names(), ["one.0", "two.1"]);
+    fake.world.ok(&["retry", &prep]);
+    assert_eq!(fake.names(), ["one.0", "two.1", "two.2", "one.0", "two.0"]);
+}
+
+#[test]
+fn a_retry_by_a_rule_is_known_to_what_it_waits_for() {
+    let fake = FakeSlurm::new(1001);
+    let world = &fake.world;
+    world.write("prep.toml", &file("prep", "", "true"));
+    let prep = world.ok(&["submit", "prep.toml"]);
+    let rule = "[task.one.retry]\nfailed = 1\n[task.two]";
+    let next = file("next", "after = [\"prep\"]", "true").replacen("[task.two]", rule, 1);
+    world.write("next.toml", &next);
+    let next = world.ok(&["submit", "next.toml"]);
+    record(&fake, &next, "one", "103_0", "failed");
+    record(&fake, &prep, "one", "101_0", "failed");
+    std::fs::write(fake.state("no_room"), "two.1\n").unwrap();
+    world.ok(&["retry", &prep]);
+    std::fs::remove_file(fake.state("no_room")).unwrap();
+    world.run(&["poll", &next]);
+    let followers = fake.world.experiment(&prep).join("followers");
+    assert!(followers.join(&next).exists(), "{:?}", fake.taken());
+}
+
+#[test]
 fn a_retry_waits_for_an_experiment_in_windows_too() {
     let (fake, next, prep) = blocked_by_prep();
     let world = &fake.world;
