@@ -87,6 +87,7 @@ pub(super) fn submit_due(app: &App, stored: &Stored, status: &Status) -> Result<
     let n_waiting: usize = waiting.values().map(IndexSet::count).sum();
     due.is_open &= n_waiting > chosen.count();
     let selected = generation::selection(app, &now, status, chosen.trials, None)?;
+    let Some(selected) = selected else { return Ok(due) };
     let Some(plan) = generation::plan(app, &mut now, &selected, &claim, None)? else {
         return Ok(due);
     };
@@ -118,7 +119,8 @@ pub(super) fn dry_run(
     let limits = SubmitLimits { room: room(app, stored), holds_roots };
     let chosen = choose(stored, status, &waiting, &requests, limits).trials;
     // What it waits for outside may have failed.
-    Ok(generation::selection(app, stored, status, chosen, None)?.trials)
+    let selected = generation::selection(app, stored, status, chosen, None)?;
+    Ok(selected.map(|it| it.trials).unwrap_or_default())
 }
 
 /// Goes on with a later generation whose submission was interrupted, unless another process does.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use nemo_core::rundir::{PollSpec, TaskSpec};
 use nemo_core::{checksum, durable, open};
 
+use super::outside::Awaited;
 use super::retry::changes;
 use super::{App, cluster, outside, prepare};
 use crate::error::{CommandError, ExitCode, IoResultExt};
@@ -44,22 +45,24 @@ pub(super) fn is_interrupted(journal: &[Event]) -> bool {
 }
 
 /// These trials as the generation that comes next, with what a retry changes of them. What the experiment waits for outside
-/// may have come meanwhile, may run again, or may have failed: then it is an error.
+/// may have come meanwhile, may run again, or may have failed: then it is an error. None where Slurm can't be told of all of
+/// that any more: without a part of it they would start too early.
 pub(super) fn selection(
     app: &App,
     stored: &Stored,
     status: &Status,
     trials: ChosenTrials,
     retry: Option<&Retry>,
-) -> Result<Selection, CommandError> {
-    Ok(Selection {
+) -> Result<Option<Selection>, CommandError> {
+    let Some(outside) = outside_of(app, stored, &trials)? else { return Ok(None) };
+    Ok(Some(Selection {
         ongoing: ongoing(stored, status, &trials),
         generation: next(stored),
         separate: separate(stored, &trials, retry),
-        outside: outside_of(app, stored, &trials)?,
+        outside,
         trials,
         earlier_arrays: earlier_arrays(&stored.experiment, &stored.journal),
-    })
+    }))
 }
 
 /// What the chosen trials must not run beside, where their task limits how many run at once: Slurm's own limit is one of each
@@ -113,17 +116,19 @@ fn add_ongoing(
     }
 }
 
-/// Only tasks without a parent wait for what is outside: where none of them is chosen, nobody is asked.
+/// Only tasks without a parent wait for what is outside: where none of them is chosen, nobody is asked. None while some of what
+/// they wait for has no job yet.
 fn outside_of(
     app: &App,
     stored: &Stored,
     trials: &ChosenTrials,
-) -> Result<Vec<OutsideEdge>, CommandError> {
+) -> Result<Option<Vec<OutsideEdge>>, CommandError> {
     let mut roots = stored.experiment.tasks.iter().filter(|task| task.after.is_empty());
     if roots.any(|task| trials.contains_key(&task.name)) {
-        Ok(outside::resolve_again(app, stored)?.edges)
+        let Awaited { edges, is_incomplete } = outside::resolve_again(app, stored)?;
+        Ok((!is_incomplete).then_some(edges))
     } else {
-        Ok(Vec::new())
+        Ok(Some(Vec::new()))
     }
 }
 

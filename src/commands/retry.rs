@@ -266,7 +266,8 @@ fn begin(
         .then(|| {
             // What waits for this machine, or is retried with what does, is submitted later.
             let now = due::submittable_now(stored, status, &trials, app)?;
-            generation::selection(app, stored, status, now.trials, Some(retry))
+            let selected = generation::selection(app, stored, status, now.trials, Some(retry))?;
+            selected.ok_or_else(|| has_changed(stored))
         })
         .transpose()?;
     restore_secrets(app, stored)?;
@@ -295,6 +296,12 @@ fn begin(
         return Err(CommandError::new(ExitCode::Refused, text).hinted(again));
     }
     Ok(generation)
+}
+
+/// What was to be waited for had jobs a moment ago, and has none now.
+fn has_changed(stored: &Stored) -> CommandError {
+    let text = format!("what `{}` waits for is being submitted just now", stored.id);
+    CommandError::new(ExitCode::Refused, text).hinted("nothing was changed: try again")
 }
 
 /// Asks Slurm, or the local runner, for all that is in the journal.

@@ -390,6 +390,15 @@ fn a_retry_by_a_rule_is_known_to_what_it_waits_for() {
 }
 
 #[test]
+fn a_dry_run_tells_what_would_be_submitted_after_an_experiment() {
+    let (fake, next, prep) = held_by_prep("any");
+    let told = fake.world.run(&["poll", &prep, "--dry-run", "--json"]);
+    assert_eq!(did(&told), ["one submitted", "two submitted"], "{told:?}");
+    assert!(told.stdout.contains(&next), "{told:?}");
+    assert_eq!(fake.names(), ["one.0"]);
+}
+
+#[test]
 fn a_retry_waits_for_an_experiment_in_windows_too() {
     let (fake, next, prep) = blocked_by_prep();
     let world = &fake.world;
@@ -397,8 +406,13 @@ fn a_retry_waits_for_an_experiment_in_windows_too() {
     world.ok(&["retry", &prep]);
     std::fs::remove_file(fake.state("no_room")).unwrap();
     let before = fake.taken().len();
+    let told: Value =
+        serde_json::from_str(&world.ok(&["retry", &next, "--dry-run", "--json"])).unwrap();
+    assert_eq!(told["jobs"], serde_json::json!([]), "{told:#}");
     let retried = world.run(&["retry", &next]);
     assert_eq!((retried.code, fake.taken().len()), (0, before), "{retried:?}");
+    assert!(retried.stderr.contains("submitted later, once Slurm has all of"), "{retried:?}");
+    assert!(retried.stderr.contains(&format!("experiment `{prep}`")), "{retried:?}");
     assert_eq!(states(&world.status(&next), "two"), ["pending"], "{retried:?}");
 }
 

@@ -55,7 +55,9 @@ impl PollPass<'_> {
         self.dry_run_retries(seen, &paused)?;
         self.will_tell(stored, target, &status);
         self.dry_run_put_back(seen, hopeless, &ended);
-        self.dry_run_submissions(seen, &ended.into_iter().chain(paused).collect())
+        self.dry_run_submissions(seen, &ended.into_iter().chain(paused).collect())?;
+        self.followers(app, stored);
+        Ok(())
     }
 
     fn would(

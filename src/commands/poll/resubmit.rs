@@ -161,7 +161,7 @@ fn selection(
     if outside::holds_roots(app, stored, wanted)? {
         return Ok(None);
     }
-    generation::selection(app, stored, status, wanted.clone(), None).map(Some)
+    generation::selection(app, stored, status, wanted.clone(), None)
 }
 
 /// Plans it, if Slurm says the same once more, and writes that down.

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use super::advise::AdviceRow;
 use super::choice::{Choice, LeftAlone};
 use super::{RetryArgs, WantedRetry};
-use crate::commands::{App, generation, prepare, submit};
+use crate::commands::{App, due, followers, generation, prepare, submit};
 use crate::error::{CommandError, ExitCode};
+use crate::experiment::OutsideDependency;
 use crate::humanize::count;
 use crate::journal::{self, Changed, Event, RetriedTrials, Retry};
 use crate::report::{aligned, out, out_json, say};
@@ -33,8 +34,11 @@ pub(super) fn would_retry(
     let generation = generation::next(stored);
     let mut arrays = Vec::new();
     if !choice.is_empty() && prepare::is_on_slurm(&stored.experiment) {
-        let selected = generation::selection(app, stored, status, choice.trials(), Some(retry))?;
-        arrays = generation::new_plan(app, stored, &selected)?.arrays;
+        // As the retry itself: what waits for room, for this machine or for others is submitted later.
+        let now = due::submittable_now(stored, status, &choice.trials(), app)?.trials;
+        if let Some(selected) = generation::selection(app, stored, status, now, Some(retry))? {
+            arrays = generation::new_plan(app, stored, &selected)?.arrays;
+        }
     }
     if args.json {
         let jobs: Vec<Value> = arrays
@@ -106,7 +110,11 @@ pub(super) fn announce(
         }
         Some(_) if choice.is_empty() => say("Finished the earlier retry."),
         Some(_) if jobs.is_empty() && !stored.experiment.has_local() => {
-            say(&format!("Retried {}: submitted later (`nemo-slurm status`).", what(choice)));
+            let when = submitted_when(stored);
+            say(&format!(
+                "Retried {}: submitted later, {when} (`nemo-slurm status`).",
+                what(choice)
+            ));
         }
         Some(_) if jobs.is_empty() => say(&format!("Retried {} on this machine.", what(choice))),
         Some(_) => {
@@ -115,6 +123,16 @@ pub(super) fn announce(
     }
     out(&stored.id.to_string())?;
     Ok(ExitCode::Fine)
+}
+
+/// What a retry waits for that has no jobs yet.
+fn submitted_when(stored: &Stored) -> String {
+    if !followers::is_waiting(stored) {
+        return "once your job limit allows it".to_owned();
+    }
+    let all: Vec<String> = stored.experiment.after.iter().map(OutsideDependency::what).collect();
+    let all = all.join(", ");
+    format!("once Slurm has all of {all}, or that is over, and your job limit allows it")
 }
 
 /// `[{"task", "trials", "set", "from_step", "from_start"}]`, of those that do not run as they did.
