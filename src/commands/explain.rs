@@ -11,11 +11,12 @@ use serde_json::{Value, json};
 use self::changes::KeyChange;
 use super::App;
 use super::retry::changes::changed_experiment;
+use super::status::sources;
 use crate::clock;
-use crate::error::{CommandError, ExitCode, IoResultExt};
+use crate::error::{CommandError, ExitCode};
 use crate::experiment::{Executor, SlurmExecutor, Task};
 use crate::journal;
-use crate::observe::{self, Depth};
+use crate::observe::Depth;
 use crate::query::SlurmSource;
 use crate::remembered;
 use crate::report::{Explained, Page, Sooner, explain_text, out, out_json, say};
@@ -62,8 +63,7 @@ type WaitingGroups = BTreeMap<WaitingKey, Vec<(u32, Option<String>)>>;
 pub(super) fn explain(app: &App, args: &ExplainArgs) -> Result<ExitCode, CommandError> {
     let (target, stored) = app.find_silently(&args.target)?;
     let app = &app.on_cluster_of(&stored);
-    let sources = observe::sources(&stored, SlurmSource::Slurm(&app.slurm), Depth::All)
-        .at("read", &stored.dir.0)?;
+    let sources = sources(app, &stored, SlurmSource::Slurm(&app.slurm), Depth::All)?;
     let status = join(&sources);
     remembered::keep(&stored, &status);
     for warning in &status.warnings {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 use nemo_core::rundir::requests::{Request, RequestedAction};
 
-use super::{App, control};
+use super::{App, control, status};
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::{On, Task};
 use crate::goodput::{self, Goodput, Ledger, LedgerState, Life, Micros, TrialLedger};
@@ -74,8 +74,8 @@ fn look(app: &App, stored: &Stored) -> Result<(Files, States), CommandError> {
     if let Some(states) = final_states {
         return Ok((files, states));
     }
-    let sources = observe::sources(stored, SlurmSource::Slurm(&app.slurm), observe::Depth::All)
-        .at("read", &stored.dir.0)?;
+    let sources =
+        status::sources(app, stored, SlurmSource::Slurm(&app.slurm), observe::Depth::All)?;
     let joined = join(&sources);
     remembered::keep(stored, &joined);
     for warning in joined.warnings.iter().filter(|_| joined.experiment.stale) {

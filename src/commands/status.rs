@@ -80,8 +80,7 @@ pub(super) fn look_by(
     // Before anything is read: what comes meanwhile is then seen to be new.
     let mut from = InputVersions::of(&stored.dir);
     let earlier = summary::read(&stored.dir);
-    let mut sources = observe::sources(stored, source, depth).at("read", &stored.dir.0)?;
-    sources.lost_outside = outside::lost(app, stored);
+    let mut sources = sources(app, stored, source, depth)?;
     let mut status = join(&sources);
     status::set_params(&mut status, std::mem::take(&mut sources.params));
     let unreported = status.unreported.iter().flat_map(|own| unreported(stored, own, depth));
@@ -119,6 +118,17 @@ pub(super) fn look_by(
         drop(std::fs::remove_file(stored.dir.secrets()));
     }
     Ok((status, summary))
+}
+
+/// Everything that a status follows from, also what other experiments tell.
+pub(super) fn sources<'a>(
+    app: &App,
+    stored: &'a Stored,
+    source: SlurmSource<'_>,
+    depth: Depth<'_>,
+) -> Result<StatusInputs<'a>, CommandError> {
+    let sources = observe::sources(stored, source, depth).at("read", &stored.dir.0)?;
+    Ok(StatusInputs { lost_outside: outside::lost(app, stored), ..sources })
 }
 
 /// What is said of metrics that never came. Only where somebody may see it, a trial's own files are looked into.

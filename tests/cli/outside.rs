@@ -237,6 +237,10 @@ fn what_waits_for_an_experiment_that_fails_before_its_last_window_is_blocked() {
     assert_eq!(states(&status, "one"), ["blocked"], "{status:#}");
     let why = text(&trials(&status, "one")[0]["reason"]);
     assert!(why.contains(&format!("`{prep}`")) && why.contains("failed"), "{why}");
+    let explained = world.ok(&["explain", next]);
+    assert!(explained.contains("a trial that is failed"), "{explained}");
+    let observed = std::fs::read_to_string(world.experiment(next).join("observed.json")).unwrap();
+    assert!(!observed.contains("pending"), "it is remembered as `status` shows it: {observed}");
     world.ok(&["retry", &prep]);
     assert_eq!(states(&world.status(next), "one"), ["pending"], "it may be met again");
 }
