@@ -289,6 +289,23 @@ fn a_failed_trial_whose_rule_retries_it_is_waited_for() {
 }
 
 #[test]
+fn that_what_is_waited_for_is_lost_is_told_once() {
+    let fake = FakeSlurm::new(1001);
+    let prep = half_submitted(&fake);
+    let notify = "after = [\"prep\"]\n[notify]\non = [\"blocked\"]\nof = [\"experiment\"]\ncommand = \"echo {subject} >> told\"";
+    let next = submit(&fake.world, notify).stdout.trim().to_owned();
+    fake.world.run(&["poll", &next]);
+    assert!(!fake.world.path("told").exists());
+    record(&fake, &prep, "one", "101_0", "failed");
+    fake.world.status(&prep);
+    for _ in 0..2 {
+        fake.world.run(&["poll", &next]);
+    }
+    let told = std::fs::read_to_string(fake.world.path("told")).unwrap();
+    assert!(told.lines().count() == 1 && told.contains(&next), "{told}");
+}
+
+#[test]
 fn an_archived_experiment_is_not_submitted_later() {
     let fake = FakeSlurm::new(1001);
     let world = &fake.world;
