@@ -204,8 +204,12 @@ fn what_waits_for_an_experiment_in_windows_is_submitted_after_the_last_one() {
     let submitted = submit(world, "after = [\"prep\"]");
     assert_eq!(submitted.code, 0, "{submitted:?}");
     assert!(submitted.stderr.contains("2 trials will be submitted later"), "{submitted:?}");
+    assert!(submitted.stderr.contains("by the jobs of what it waits for"), "{submitted:?}");
     let next = submitted.stdout.trim();
-    let why = text(&trials(&world.status(next), "one")[0]["reason"]);
+    let status = world.status(next);
+    let child = text(&trials(&status, "two")[0]["reason"]);
+    assert!(child.contains("waits for `one`; it is submitted together with that"), "{child}");
+    let why = text(&trials(&status, "one")[0]["reason"]);
     assert!(why.contains(&format!("waits for experiment `{prep}`")), "{why}");
     let polled = world.run(&["poll", next]);
     assert_eq!((polled.code, fake.taken().len()), (0, 1), "{polled:?}");

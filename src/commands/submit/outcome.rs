@@ -50,7 +50,7 @@ pub(super) fn announce(
         let all: Vec<String> =
             stored.experiment.after.iter().map(OutsideDependency::what).collect();
         say(&format!(
-            "It waits for {}, of which not all is in Slurm yet: it is submitted after that, by its jobs or by `nemo-slurm poll`.",
+            "It waits for {}, of which not all is in Slurm yet: it is submitted after that, by the jobs of what it waits for or by `nemo-slurm poll`.",
             all.join(", ")
         ));
     }

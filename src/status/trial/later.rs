@@ -3,7 +3,7 @@
 use nemo_core::rundir::requests;
 
 use super::{TrialEvidence, TrialVerdict, dependency, refused};
-use crate::experiment::{On, OutsideDependency};
+use crate::experiment::{On, OutsideDependency, Task};
 use crate::journal;
 use crate::status::{State, TaskStatus, TrialStatus, waiting};
 use crate::store::Stored;
@@ -29,7 +29,9 @@ pub(super) fn verdict(evidence: &TrialEvidence<'_>) -> TrialVerdict {
     }
     let waits_for = evidence.parents.iter().find(|parent| is_open(evidence, parent));
     let why = match waits_for {
-        Some(parent) => format!("waits for `{}`; it is submitted once that is over", parent.name),
+        Some(parent) => {
+            format!("waits for `{}`; it is submitted {}", parent.name, when(evidence, parent))
+        }
         None => not_before(evidence),
     };
     TrialVerdict::open(State::Pending, Some(why))
@@ -48,6 +50,15 @@ fn not_before(evidence: &TrialEvidence<'_>) -> String {
     format!(
         "waits for {all}; it is submitted once Slurm has all of that, or it is over, and your job limit allows it (`nemo-slurm poll {id}`)"
     )
+}
+
+/// Slurm is asked for a trial together with a parent on Slurm that has no job yet either.
+fn when(evidence: &TrialEvidence<'_>, parent: &TaskStatus) -> &'static str {
+    let experiment = &evidence.sources.stored.experiment;
+    let mut tasks = experiment.tasks.iter().filter(|task| task.name == parent.name);
+    let is_later = |trial: &TrialStatus| trial.slurm_job.is_none() && !trial.state.is_final();
+    let has_later = |task: &Task| !experiment.is_local(task) && parent.trials.iter().any(is_later);
+    if tasks.any(has_later) { "together with that" } else { "once that is over" }
 }
 
 /// Whether a task is not over that this trial waits for.
