@@ -313,7 +313,7 @@ fn one_waiting_trial_is_cancelled_alone() {
     // Accounting may still show the whole array waiting.
     world.until(&id, "one is cancelled", |status| {
         let states = states(status, "train");
-        assert_eq!((states[0], states[2]), ("pending", "pending"), "{status:#}");
+        assert_eq!((&*states[0], &*states[2]), ("pending", "pending"), "{status:#}");
         states[1] == "cancelled"
     });
     world.ok(&["cancel", &id]);
