@@ -196,7 +196,7 @@ pub fn sources<'a>(
     let asked = source.asked();
     // Before Slurm is asked: a submission may end meanwhile, whose journal was read before that.
     let submitting = is_submitting(&stored.dir, &stored.journal);
-    let (SlurmRows { queue, accounts }, Folders { files, params }) =
+    let (QueueAndAccounts { queue, accounts }, Folders { files, params }) =
         ask_and_read(stored, source, depth, &earlier)?;
     let n_folders: usize = files.values().map(BTreeMap::len).sum();
     let was = if matches!(queue, QueryResult::NotAsked) { "not asked" } else { "asked" };
@@ -227,7 +227,7 @@ pub fn sources<'a>(
 }
 
 /// What Slurm said; no accounts where nobody asked for them yet.
-struct SlurmRows {
+struct QueueAndAccounts {
     queue: QueryResult<QueueRow>,
     accounts: Option<QueryResult<AccountRow>>,
 }
@@ -244,7 +244,7 @@ fn ask_and_read(
     source: SlurmSource<'_>,
     depth: Depth<'_>,
     earlier: &RememberedStates,
-) -> io::Result<(SlurmRows, Folders)> {
+) -> io::Result<(QueueAndAccounts, Folders)> {
     let was_final = |task: &str, trial: u32| {
         earlier.get(task, trial).is_some_and(|known| known.certainty == Certainty::Final)
     };
@@ -266,7 +266,7 @@ fn ask_and_read(
     let is_over =
         every_trial(stored, |task, trial| files(task, trial).is_none_or(status::tells_all));
     let rows = if is_over {
-        SlurmRows { queue: QueryResult::NotAsked, accounts: None }
+        QueueAndAccounts { queue: QueryResult::NotAsked, accounts: None }
     } else {
         ask(stored, source, earlier, &|| ())
     };
@@ -280,12 +280,12 @@ fn ask(
     source: SlurmSource<'_>,
     earlier: &RememberedStates,
     waits: &dyn Fn(),
-) -> SlurmRows {
+) -> QueueAndAccounts {
     if source.is_slurm() && !earlier.need_accounts() {
-        return SlurmRows { queue: source.queue(stored, waits), accounts: None };
+        return QueueAndAccounts { queue: source.queue(stored, waits), accounts: None };
     }
     let (queue, accounts) = source.both(stored, waits);
-    SlurmRows { queue, accounts: Some(accounts) }
+    QueueAndAccounts { queue, accounts: Some(accounts) }
 }
 
 fn every_trial(stored: &Stored, holds: impl Fn(&str, u32) -> bool) -> bool {

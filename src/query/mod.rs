@@ -59,7 +59,7 @@ impl SlurmSource<'_> {
                     let (text, ()) = tokio::join!(queue_text(&client, &jobs), async { waits() });
                     text
                 };
-                answer(block_on("squeue", asked).map(|text| queue::parse(&text)))
+                queue_answer(block_on("squeue", asked))
             }
             Self::Asked(answers) => answers.queue_of(&jobs),
             Self::Nobody => not_asked(),
@@ -74,8 +74,7 @@ impl SlurmSource<'_> {
             Self::Slurm(client) => {
                 let client = client.on_cluster(stored.experiment.cluster());
                 let jobs: Vec<&NamedJob> = jobs.iter().collect();
-                let text = sacct(&client, &jobs, stored.id.made_at());
-                answer(text.map(|text| account::parse(&text)))
+                accounts_answer(sacct(&client, &jobs, stored.id.made_at()))
             }
             Self::Asked(answers) => answers.accounts_of(&jobs),
             Self::Nobody => not_asked(),
@@ -103,16 +102,21 @@ impl SlurmSource<'_> {
             Ok(tokio::join!(accounts, queue_text(&client, &jobs), async { waits() }))
         };
         match block_on("squeue", asked) {
-            Ok((accounts, queue, ())) => (
-                answer(queue.map(|text| queue::parse(&text))),
-                answer(accounts.map(|text| account::parse(&text))),
-            ),
+            Ok((accounts, queue, ())) => (queue_answer(queue), accounts_answer(accounts)),
             Err(error) => {
-                let failed = |error: &SlurmError| error.to_string();
-                (QueryResult::Failed(failed(&error)), QueryResult::Failed(failed(&error)))
+                let why = error.to_string();
+                (QueryResult::Failed(why.clone()), QueryResult::Failed(why))
             }
         }
     }
+}
+
+fn queue_answer(said: Result<Vec<u8>, SlurmError>) -> QueryResult<QueueRow> {
+    answer(said.map(|text| queue::parse(&text)))
+}
+
+fn accounts_answer(said: Result<Vec<u8>, SlurmError>) -> QueryResult<AccountRow> {
+    answer(said.map(|text| account::parse(&text)))
 }
 
 /// Nothing follows from what was not asked.

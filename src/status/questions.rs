@@ -1,4 +1,4 @@
-//! Whether `sacct` must be asked at all: only about runs that are over and left no word in the trial's folder.
+//! Whether `sacct` must be asked at all: only about runs that are over and left no record in the trial's folder.
 
 use std::collections::BTreeSet;
 
@@ -21,10 +21,10 @@ pub fn needs_accounts(sources: &StatusInputs<'_>) -> bool {
     let is_slurms = |task: &&Task| {
         matches!(stored.experiment.executors.get(&task.executor), Some(Executor::Slurm(_)))
     };
-    stored.experiment.tasks.iter().filter(is_slurms).any(|task| is_of_interest(task, sources))
+    stored.experiment.tasks.iter().filter(is_slurms).any(|task| leaves_questions(task, sources))
 }
 
-fn is_of_interest(task: &Task, sources: &StatusInputs<'_>) -> bool {
+fn leaves_questions(task: &Task, sources: &StatusInputs<'_>) -> bool {
     let files = sources.files.get(&task.name);
     slurm_view::of_task(task, sources).iter().any(|(trial, seen)| {
         let files = files.and_then(|files| files.get(trial));
@@ -55,7 +55,7 @@ fn is_live(row: &QueueRow) -> bool {
     matches!(row.state.phase_in_queue(), JobPhase::Waiting | JobPhase::Active)
 }
 
-/// Whether the folder of a trial that is over needs no word of Slurm's: it wrote down every end.
+/// Whether the folder of a trial tells that it is over, and how each attempt ended: then Slurm need not be asked.
 #[must_use]
 pub fn tells_all(files: &TrialFiles) -> bool {
     let count = |is: fn(&AttemptRecord) -> bool| files.attempts.iter().filter(|it| is(it)).count();
@@ -64,7 +64,7 @@ pub fn tells_all(files: &TrialFiles) -> bool {
     starts == ends && final_state(files).is_some()
 }
 
-/// How many runs of a job there were, as far as those tell that left a word.
+/// How many runs of a job there were, by the records of those that left one.
 fn runs_of(files: &TrialFiles, job: &str) -> u32 {
     let starts = files.attempts.iter().filter_map(AttemptRecord::as_start);
     let own = starts.filter(|start| start.slurm_job.as_deref() == Some(job));
