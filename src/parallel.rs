@@ -31,7 +31,8 @@ pub(crate) fn join_waiting<A: Send, H>(
     })
 }
 
-/// Does the same for each part, each on a thread of its own. The results are in the order of the parts.
+/// Does the same for each part, each on a thread of its own but the last one, which is done on this one. The results are
+/// in the order of the parts.
 pub(crate) fn map_chunks<'p, T: Sync + 'p, R: Send>(
     parts: impl Iterator<Item = &'p [T]>,
     work: impl Fn(&'p [T]) -> R + Sync,
@@ -39,9 +40,13 @@ pub(crate) fn map_chunks<'p, T: Sync + 'p, R: Send>(
     let work = &work;
     scope(|scope| {
         let thread = |part| Builder::new().spawn_scoped(scope, move || work(part)).ok();
-        let under_way: Vec<_> = parts.map(|part| (part, thread(part))).collect();
+        let mut parts: Vec<_> = parts.collect();
+        let last = parts.pop();
+        let under_way: Vec<_> = parts.into_iter().map(|part| (part, thread(part))).collect();
+        let here = last.map(work);
         let ends = under_way.into_iter();
-        ends.map(|(part, end)| end.and_then(joined).unwrap_or_else(|| work(part))).collect()
+        let done = ends.map(|(part, end)| end.and_then(joined).unwrap_or_else(|| work(part)));
+        done.chain(here).collect()
     })
 }
 

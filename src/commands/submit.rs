@@ -123,17 +123,17 @@ fn submit_now(app: &App, args: &SubmitArgs) -> Result<ExitCode, CommandError> {
     let jobs = carry_out(app, &stored, &claim, take_over(args))?;
     // Others may go on from here, however long this process looks on.
     drop(claim);
-    let submitted = app.home.load(&stored.id)?;
-    let follows = followers::is_waiting(&submitted);
+    let mut now = app.home.load(&stored.id)?;
+    let follows = followers::is_waiting(&now);
     // It may wait only since there was no room.
-    followers::enlist(app, &submitted);
+    followers::enlist(app, &now);
     // What it waits for may have got its last jobs before anybody could know that this one waits.
     if args.resume.is_some() || follows {
         submit_rest(app, &stored);
+        now = app.home.load(&stored.id)?;
     }
     // It may have got its last jobs now.
     followers::submit(app, &stored.dir);
-    let now = app.home.load(&stored.id)?;
     let is_unchanged = n_arrays == journal::submitted_arrays(&now.journal).len();
     if is_unchanged && !stored.experiment.has_local() && Unsubmitted::of(&now)?.later == 0 {
         announce_nothing(args, &now, "what was not submitted is cancelled")?;

@@ -206,7 +206,7 @@ fn groups<'a>(notice: &'a Notice, status: &'a Status) -> Vec<ErrorGroup<'a>> {
         if let Some(group) = known {
             group.trials.push(trial.index);
         } else {
-            let (trials, error) = (vec![trial.index], trial.error.as_ref());
+            let (trials, error) = (vec![trial.index], trial.error.as_deref());
             groups.push(ErrorGroup { task: &task.name, trials, key, error, reason });
         }
     }

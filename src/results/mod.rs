@@ -104,7 +104,7 @@ fn of_trial(
         metrics,
         checkpoint: files::newest_checkpoint(&dir),
         artifacts,
-        error: trial.error.clone(),
+        error: trial.error.as_deref().cloned(),
     };
     (result, warnings)
 }

@@ -253,8 +253,12 @@ fn slurm_trials(
     }
     // Each follows from its own evidence alone.
     let parts = all.chunks(all.len().div_ceil(PARTS));
-    let joined = map_chunks(parts, |part| part.iter().map(trial).collect::<Vec<_>>());
-    joined.into_iter().flatten().collect()
+    let mut joined =
+        map_chunks(parts, |part| part.iter().map(trial).collect::<Vec<_>>()).into_iter();
+    let mut trials = joined.next().unwrap_or_default();
+    trials.reserve_exact(all.len() - trials.len());
+    joined.for_each(|part| trials.extend(part));
+    trials
 }
 
 /// So many trials are joined before a thread is worth its start.

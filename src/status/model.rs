@@ -172,8 +172,9 @@ pub struct TrialStatus {
     pub labels: Vec<String>,
     /// The last value of each metric.
     pub metrics: serde_json::Map<String, serde_json::Value>,
-    /// Why it failed, once [`set_errors`](crate::trial_error::set_errors) was told.
-    pub error: Option<TrialError>,
+    /// Why it failed, once [`set_errors`](crate::trial_error::set_errors) was told. Most trials of ten thousand have none:
+    /// it has no room among them.
+    pub error: Option<Box<TrialError>>,
     /// How often each kind of end has come.
     pub counters: Counters,
     /// All its attempts so far.

@@ -91,7 +91,9 @@ pub(super) fn of_task<'a>(task: &Task, sources: &'a StatusInputs<'_>) -> Vec<(u3
         seen.accounts.sort_by_key(|row| row.submit);
     }
     let there = journal::trials(journal, task);
-    (0..).zip(seen).filter(|(trial, _)| there.contains(*trial)).collect()
+    let mut all = Vec::with_capacity(seen.len());
+    all.extend((0..).zip(seen).filter(|(trial, _)| there.contains(*trial)));
+    all
 }
 
 /// Tasks that were cancelled together before any of them started have no rows of their own: the bare id of their array

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use nemo_core::environment::{self, Variable};
 use nemo_core::rundir::{ExperimentDir, Params, TaskSpec};
-use nemo_core::{checksum, durable};
+use nemo_core::{checksum, durable, open};
 use serde::Serialize;
 
 use super::{ClaimHolder, ConfigFile, ExperimentId, Home, StoreError, at, claim, draft};
 use crate::experiment::{Experiment, TrialParams};
 use crate::journal::Event;
 use crate::package::Shipped;
-use crate::parallel::{join, map_chunks};
+use crate::parallel::map_chunks;
 
 /// All that is written down of an experiment before anything is asked of Slurm.
 #[derive(Debug)]
@@ -105,8 +105,10 @@ pub fn create(home: &Home, new: &NewExperiment<'_>) -> Result<ExperimentDir, Sto
     Ok(finished)
 }
 
-/// As many as an experiment of a few tasks has: what is begun while others are under way needs a commit of its own.
+/// So many are synced at once, each thread with as many. A file system commits what comes together as one, and a thread
+/// costs as much as a sync of a disk that is near.
 const SYNCS_AT_ONCE: usize = 32;
+const SYNCS_OF_A_THREAD: usize = 3;
 /// So many files are open before they are synced and closed: less than the usual limits of a process.
 const OPEN_FILES: usize = 128;
 
@@ -131,31 +133,31 @@ impl StagedFiles {
         let mut file = at("write", path, file)?;
         at("write", path, file.write_all(data))?;
         self.files.push((path.to_owned(), file));
-        if self.files.len() >= OPEN_FILES { self.sync_files() } else { Ok(()) }
-    }
-
-    fn sync_files(&mut self) -> Result<(), StoreError> {
-        let sync = |(path, file): &(PathBuf, File)| at("sync", path, file.sync_all());
-        side_by_side(&std::mem::take(&mut self.files), sync)
+        if self.files.len() >= OPEN_FILES {
+            sync_all(&std::mem::take(&mut self.files))
+        } else {
+            Ok(())
+        }
     }
 
     /// Nobody sees any of it before the rename, and all names are there by now: files and folders may become durable in
     /// any order, and so at once.
-    fn sync(mut self) -> Result<(), StoreError> {
-        let folders = std::mem::take(&mut self.folders);
-        let sync_folder = |path: &PathBuf| at("sync", path, durable::sync_dir(path));
-        let (folders, files) = join(|| side_by_side(&folders, sync_folder), || self.sync_files());
-        folders.and(files)
+    fn sync(self) -> Result<(), StoreError> {
+        let Self { folders, mut files } = self;
+        for path in folders {
+            let folder = at("sync", &path, open::folder(&path))?;
+            files.push((path, folder));
+        }
+        sync_all(&files)
     }
 }
 
-/// Does the same to all, side by side: a file system commits what comes together as one.
-fn side_by_side<T: Sync>(
-    all: &[T],
-    act: impl Fn(&T) -> Result<(), StoreError> + Sync,
-) -> Result<(), StoreError> {
-    let parts = all.chunks(all.len().div_ceil(SYNCS_AT_ONCE).max(1));
-    map_chunks(parts, |part| part.iter().try_for_each(&act)).into_iter().collect()
+fn sync_all(files: &[(PathBuf, File)]) -> Result<(), StoreError> {
+    let sync = |part: &[(PathBuf, File)]| {
+        part.iter().try_for_each(|(path, file)| at("sync", path, file.sync_all()))
+    };
+    let part = files.len().div_ceil(SYNCS_AT_ONCE).max(SYNCS_OF_A_THREAD);
+    map_chunks(files.chunks(part), sync).into_iter().collect()
 }
 
 fn write_task(

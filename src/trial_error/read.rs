@@ -49,7 +49,7 @@ pub fn set_errors_of(
         let errors: Vec<TrialError> =
             map_chunks(failed.chunks(part), read).into_iter().flatten().collect();
         for (at, error) in failed.into_iter().zip(errors) {
-            task.trials[at].error = Some(error);
+            task.trials[at].error = Some(Box::new(error));
         }
     }
 }
