@@ -105,10 +105,9 @@ pub fn create(home: &Home, new: &NewExperiment<'_>) -> Result<ExperimentDir, Sto
     Ok(finished)
 }
 
-/// So many are synced at once, each thread with as many. A file system commits what comes together as one, and a thread
-/// costs as much as a sync of a disk that is near.
+/// As many as an experiment of a few tasks has: a file system commits what comes together as one, and what is begun while
+/// others are under way needs a commit of its own.
 const SYNCS_AT_ONCE: usize = 32;
-const SYNCS_OF_A_THREAD: usize = 3;
 /// So many files are open before they are synced and closed: less than the usual limits of a process.
 const OPEN_FILES: usize = 128;
 
@@ -156,7 +155,7 @@ fn sync_all(files: &[(PathBuf, File)]) -> Result<(), StoreError> {
     let sync = |part: &[(PathBuf, File)]| {
         part.iter().try_for_each(|(path, file)| at("sync", path, file.sync_all()))
     };
-    let part = files.len().div_ceil(SYNCS_AT_ONCE).max(SYNCS_OF_A_THREAD);
+    let part = files.len().div_ceil(SYNCS_AT_ONCE).max(1);
     map_chunks(files.chunks(part), sync).into_iter().collect()
 }
 
