@@ -32,7 +32,7 @@ pub use generations::{
     LastRetry, generation_of, is_complete, is_generation_complete, last_generation, last_retries,
     refusal, refused_generations,
 };
-pub use later::{later_refusal, pause, unplanned, window};
+pub use later::{later_refusal, may_fit_fewer, pause, unplanned, window};
 pub use setting_changes::{SettingChange, setting_changes};
 
 /// One line of the journal.

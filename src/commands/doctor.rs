@@ -129,10 +129,12 @@ fn site_facts(app: &App) -> Result<SiteFacts, SlurmError> {
     } else {
         (Err(no_accounts()), Err(no_accounts()))
     };
+    let groups =
+        if has_accounts { client.account_groups().unwrap_or_default() } else { Vec::new() };
     // A job that nobody has: the answer is empty, if there is one.
     let ask = || client.accounting(&[JobId(1)], accounting_since(clock::now()));
     let accounting_error = if has_accounts { ask().err().map(told) } else { None };
-    Ok(SiteFacts { limits, partitions, qos, associations, accounting_error })
+    Ok(SiteFacts { limits, partitions, qos, associations, groups, accounting_error })
 }
 
 fn disk(app: &App, has_slurm: bool, seen: &mut Examination) {

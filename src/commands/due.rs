@@ -46,6 +46,23 @@ fn may_submit_more(stored: &Stored) -> bool {
 
 /// Submits what may run now. The status must be of this journal, and of all trials.
 pub(super) fn submit_due(app: &App, stored: &Stored, status: &Status) -> Result<Due, CommandError> {
+    let mut due = submit_once(app, stored, status)?;
+    let mut n_events = stored.journal.len();
+    while due.submitted.is_empty() {
+        let now = app.home.load(&stored.id)?;
+        // What is not submitted is as it was: only the journal has grown.
+        let since = now.journal.get(n_events..).unwrap_or_default();
+        if !journal::may_fit_fewer(since) {
+            break;
+        }
+        n_events = now.journal.len();
+        due = submit_once(app, &now, status)?;
+    }
+    Ok(due)
+}
+
+/// Submits as many of them as there may be room for.
+fn submit_once(app: &App, stored: &Stored, status: &Status) -> Result<Due, CommandError> {
     let mut due = Due::default();
     if generation::is_interrupted(&stored.journal) {
         due.is_open = true;

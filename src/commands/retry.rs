@@ -143,11 +143,16 @@ pub(super) fn retry(app: &App, args: &RetryArgs) -> Result<ExitCode, CommandErro
     }
     let status = look(app, &stored)?;
     let wanted = choose(app, args, &stored, &target, status.clone())?;
+    let n_events = stored.journal.len();
     if !wanted.choice.is_empty() {
         generation = Some(begin(app, &mut stored, &claim, &status, &wanted)?);
         carry_out(app, &mut stored, &claim)?;
     }
     drop(claim);
+    if journal::may_fit_fewer(stored.journal.get(n_events..).unwrap_or_default()) {
+        submit::submit_rest(app, &stored);
+        stored = app.home.load(&stored.id)?;
+    }
     // Those that wait for it may be submitted, once all of it has jobs again.
     followers::submit(app, &stored.dir);
     // What a list shows is then as new.

@@ -23,7 +23,6 @@ use crate::executor::slurm::{self, Submission};
 use crate::journal::{self, Journal, Record};
 use crate::report::live::Stream;
 use crate::report::say;
-use crate::slurm::JobId;
 use crate::store::claim::{self, ClaimKind};
 use crate::store::{self, Claim, ClaimError, ExperimentId, Stored, TakeOver};
 
@@ -120,7 +119,7 @@ fn submit_now(app: &App, args: &SubmitArgs) -> Result<ExitCode, CommandError> {
     }
     // Before anything is asked for: whoever is killed from here on leaves what waits to those that it waits for.
     followers::enlist(app, &stored);
-    let jobs = carry_out(app, &stored, &claim, take_over(args))?;
+    carry_out(app, &stored, &claim, take_over(args))?;
     // Others may go on from here, however long this process looks on.
     drop(claim);
     let mut now = app.home.load(&stored.id)?;
@@ -128,7 +127,7 @@ fn submit_now(app: &App, args: &SubmitArgs) -> Result<ExitCode, CommandError> {
     // It may wait only since there was no room.
     followers::enlist(app, &now);
     // What it waits for may have got its last jobs before anybody could know that this one waits.
-    if args.resume.is_some() || follows {
+    if args.resume.is_some() || follows || journal::may_fit_fewer(&now.journal) {
         submit_rest(app, &stored);
         now = app.home.load(&stored.id)?;
     }
@@ -138,7 +137,7 @@ fn submit_now(app: &App, args: &SubmitArgs) -> Result<ExitCode, CommandError> {
     if is_unchanged && !stored.experiment.has_local() && Unsubmitted::of(&now)?.later == 0 {
         announce_nothing(args, &now, "what was not submitted is cancelled")?;
     } else {
-        announce(args, &now, &jobs)?;
+        announce(args, &now)?;
     }
     until_over(app, args, &stored)
 }
@@ -210,36 +209,30 @@ pub(super) fn not_claimed(id: &ExperimentId, error: ClaimError) -> CommandError 
     ))
 }
 
-/// Asks for everything that was not asked for yet. Returns the jobs of the plan's arrays.
+/// Asks for everything that was not asked for yet.
 pub(super) fn carry_out(
     app: &App,
     stored: &Stored,
     claim: &Claim,
     take_over: TakeOver,
-) -> Result<Vec<JobId>, CommandError> {
-    let mut jobs = Vec::new();
+) -> Result<(), CommandError> {
     if stored.experiment.has_slurm() {
-        jobs = submit_arrays(app, stored, claim)?;
+        submit_arrays(app, stored, claim)?;
     }
     if stored.experiment.has_local() {
         start_runner(app, stored, claim, take_over)?;
     }
-    Ok(jobs)
+    Ok(())
 }
 
 /// Asks Slurm for everything of the experiment's plans that it was not asked for yet.
-pub(super) fn submit_arrays(
-    app: &App,
-    stored: &Stored,
-    claim: &Claim,
-) -> Result<Vec<JobId>, CommandError> {
+pub(super) fn submit_arrays(app: &App, stored: &Stored, claim: &Claim) -> Result<(), CommandError> {
     let app = &app.on_cluster_of(stored);
     let mut journal = Journal::open(&stored.dir.journal(), stored.journal.clone(), claim)?;
     if journal::plans(&stored.journal).next().is_none() {
         return Err(no_plan(stored));
     }
     let is_elsewhere = claim.taken_from.is_some();
-    let mut jobs = Vec::new();
     #[expect(clippy::cast_precision_loss, reason = "unix seconds")]
     let damaged_since = stored.damage.as_ref().map(|_| stored.id.made_at() as f64);
     let refused = journal::refused_generations(&stored.journal);
@@ -258,13 +251,14 @@ pub(super) fn submit_arrays(
             submitted: Vec::new(),
         };
         let submitted = slurm::submit(submission, &mut slurm, &mut journal, &clock::now);
-        jobs.extend(submitted.map_err(|error| not_submitted(stored, error))?);
+        submitted.map_err(|error| not_submitted(stored, error))?;
     }
-    Ok(jobs)
+    Ok(())
 }
 
-/// Submits what was left out beside cancelled trials, and may run all the same. Where that fails, `poll` does it.
-fn submit_rest(app: &App, before: &Stored) {
+/// Submits what was left out, beside cancelled trials or since Slurm had no room for so many, and may run all the same. Where
+/// that fails, `poll` does it.
+pub(super) fn submit_rest(app: &App, before: &Stored) {
     let again = || {
         let stored = app.home.load(&before.id)?;
         if Unsubmitted::of(&stored)?.later == 0 {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::App;
 use super::note::user_name;
 use crate::experiment::{Executor, Experiment, SlurmExecutor};
-use crate::slurm::{Association, Cluster, Qos, QueuedJob, SlurmError};
+use crate::slurm::{AccountGroup, AccountTree, Association, Cluster, Qos, QueuedJob, SlurmError};
 
 /// What a site allows a user, and what is left of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,11 @@ pub(super) fn room(app: &App, experiment: &Experiment, cluster: &Cluster) -> Opt
         else {
             return Ok(None);
         };
-        let limits = limits(&client.associations(&user)?, &client.qos()?, &wanted, &cluster.name);
+        let (own, qos, name) = (client.associations(&user)?, client.qos()?, &cluster.name);
+        // A site may keep other accounts to itself.
+        let groups = client.account_groups().unwrap_or_default();
+        let mut limits = limits(&own, &qos, &wanted, name);
+        limits.extend(group_limits(&groups, &wanted, name));
         if limits.is_empty() {
             return Ok(None);
         }
@@ -79,10 +83,12 @@ impl WantedAccounts {
     }
 }
 
-/// How many jobs may be in an account, or in a QOS.
+/// How many jobs may be in an account, in an account and those below it, or in a QOS.
 #[derive(Debug, PartialEq, Eq)]
 enum JobLimit {
     Account(String, u64),
+    /// Only one's own jobs are seen: others may have taken more.
+    Group(BTreeSet<String>, u64),
     Qos(String, u64),
 }
 
@@ -91,6 +97,9 @@ impl JobLimit {
         let (taken, limit) = match self {
             Self::Account(name, limit) => {
                 (jobs.iter().filter(|it| it.account == *name).count(), *limit)
+            }
+            Self::Group(names, limit) => {
+                (jobs.iter().filter(|it| names.contains(&it.account)).count(), *limit)
             }
             Self::Qos(name, limit) => (jobs.iter().filter(|it| it.qos == *name).count(), *limit),
         };
@@ -128,6 +137,20 @@ fn limits(
     let of_qos = |it: &Qos| Some(JobLimit::Qos(it.name.clone(), it.max_submit?));
     let of_qos = qos.iter().filter(|it| is_used(&it.name)).filter_map(of_qos);
     meant.iter().filter_map(of_account).chain(of_qos).collect()
+}
+
+/// The limits of the accounts and of those above them, for all of their users together. Pure.
+fn group_limits(groups: &[AccountGroup], wanted: &WantedAccounts, cluster: &str) -> Vec<JobLimit> {
+    let tree = AccountTree::new(groups, cluster);
+    let is_below = |account: &str, name: &str| tree.lineage(account).any(|it| it.account == name);
+    let of_cluster = || groups.iter().filter(|it| it.cluster == cluster);
+    let group = |it: &AccountGroup| {
+        let limit = it.max_submit?;
+        let below = of_cluster().filter(|own| is_below(&own.account, &it.account));
+        let is_wanted = wanted.accounts.iter().any(|own| is_below(own, &it.account));
+        is_wanted.then(|| JobLimit::Group(below.map(|own| own.account.clone()).collect(), limit))
+    };
+    of_cluster().filter_map(group).collect()
 }
 
 #[cfg(test)]
@@ -170,5 +193,29 @@ mod tests {
         check(&["tiny"], &[], "dev", Some((2, 0)));
         check(&["lab"], &[], "other", None);
         assert_eq!(JobRoom { limit: 2, left: 0 }.worth_a_try(), 1, "Slurm has the last word");
+    }
+
+    #[test]
+    fn an_account_has_no_more_room_than_those_above_it() {
+        let group = |account: &str, parent: Option<&str>, max_submit| AccountGroup {
+            cluster: "dev".to_owned(),
+            account: account.to_owned(),
+            parent: parent.map(str::to_owned),
+            max_submit,
+        };
+        let groups = [
+            group("root", None, None),
+            group("physics", Some("root"), Some(20)),
+            group("lab", Some("physics"), None),
+            group("other", Some("physics"), None),
+            group("bio", Some("root"), Some(3)),
+        ];
+        let accounts = BTreeSet::from(["lab".to_owned()]);
+        let wanted = WantedAccounts { accounts, qos: BTreeSet::new() };
+        let limits = group_limits(&groups, &wanted, "dev");
+        let job = |account: &str| QueuedJob { account: account.to_owned(), ..Default::default() };
+        let room = smallest(&limits, &[job("lab"), job("other"), job("bio")]);
+        assert_eq!(room, Some(JobRoom { limit: 20, left: 18 }));
+        assert!(group_limits(&groups, &wanted, "far").is_empty());
     }
 }

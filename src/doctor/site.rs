@@ -2,7 +2,7 @@
 
 use super::{CheckResult, Promise};
 use crate::humanize::{count, duration, listed};
-use crate::slurm::{Association, ClusterLimits, Partition, Qos};
+use crate::slurm::{AccountGroup, AccountTree, Association, ClusterLimits, Partition, Qos};
 
 /// What Slurm told. Nothing where it could not be asked.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub struct SiteFacts {
     pub qos: Result<Vec<Qos>, String>,
     /// `sacctmgr show assoc` of the user, or why not.
     pub associations: Result<Vec<Association>, String>,
+    /// What accounts allow all of their users together, as far as the site tells.
+    pub groups: Vec<AccountGroup>,
     /// Why `sacct` gave no answer.
     pub accounting_error: Option<String>,
 }
@@ -321,8 +323,10 @@ fn user_limits(facts: &SiteFacts) -> Vec<CheckResult> {
     let qos = facts.qos.as_deref().unwrap_or_default();
     let of = |it: &&Association| {
         let its_qos = qos.iter().filter(|qos| it.qos.contains(&qos.name));
-        let most =
-            it.max_submit.into_iter().chain(its_qos.clone().filter_map(|qos| qos.max_submit)).min();
+        let tree = AccountTree::new(&facts.groups, &it.cluster);
+        let of_groups = tree.lineage(&it.account).filter_map(|group| group.max_submit);
+        let of_qos = its_qos.clone().filter_map(|qos| qos.max_submit);
+        let most = it.max_submit.into_iter().chain(of_qos).chain(of_groups).min();
         let running =
             it.max_running.into_iter().chain(its_qos.filter_map(|qos| qos.max_running)).min();
         let running = running.map(|n| format!(", {n} at once")).unwrap_or_default();

@@ -21,6 +21,7 @@ fn site(config_lines: &str, partition_line: &str) -> SiteFacts {
             max_submit: Some(50),
             ..Association::default()
         }]),
+        groups: Vec::new(),
         accounting_error: None,
     }
 }
@@ -70,6 +71,11 @@ fn each_setting_that_hurts_is_named_with_its_line() {
     check(&facts, "version", Advice, None);
     assert_eq!(promises(&facts)[2].holds, Some(false));
     let mut facts = site("AccountingStorageEnforce = associations,limits,qos\n", "");
+    check(&facts, "limits", Advice, None);
+    facts.associations.as_mut().unwrap()[0].max_submit = None;
+    check(&facts, "limits", Level::Ok, None);
+    let (cluster, account) = ("dev".to_owned(), "lab".to_owned());
+    facts.groups = vec![AccountGroup { cluster, account, parent: None, max_submit: Some(20) }];
     check(&facts, "limits", Advice, None);
     facts.associations = Ok(Vec::new());
     check(&facts, "limits", Problem, None);

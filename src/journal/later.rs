@@ -56,6 +56,14 @@ pub fn window(journal: &[Event]) -> Option<usize> {
     window
 }
 
+/// Whether Slurm had no room for an array that these events asked for, took none of them, and may have room for fewer trials.
+#[must_use]
+pub fn may_fit_fewer(events: &[Event]) -> bool {
+    let is_too_large = |event: &Event| matches!(event, Event::Postponed { trials, reason: Some(_), .. } if *trials > 1);
+    let is_taken = |event: &Event| matches!(event, Event::Submitted { .. });
+    events.iter().any(is_too_large) && !events.iter().any(is_taken)
+}
+
 /// Seconds after the first try for a single trial for which Slurm had no room. It doubles with each that follows.
 const FIRST_PAUSE: f64 = 120.0;
 const LONGEST_PAUSE: f64 = 3600.0;
@@ -136,8 +144,10 @@ mod tests {
         assert_eq!(window(&journal), None);
         journal.push(postponed);
         assert_eq!(window(&journal), Some(31));
+        assert!(may_fit_fewer(&journal));
         journal.push(accepted);
         assert_eq!(window(&journal), Some(62));
+        assert!(!may_fit_fewer(&journal), "its end submits the others");
         let task = crate::plan::sample_task("train", 62, 0, &[]);
         assert_eq!(unplanned(&journal, &task).to_string(), "31-61", "what was taken is planned");
     }

@@ -9,7 +9,7 @@ use super::environment::{FOR_QUESTIONS, is_for_questions, is_for_sbatch, is_for_
 use super::error::{SlurmError, notices};
 use super::id::JobId;
 use super::parse::account::{self, AccountRow};
-use super::parse::accounts::{self, Association, Qos, QueuedJob};
+use super::parse::accounts::{self, AccountGroup, Association, Qos, QueuedJob};
 use super::parse::config::{self, ClusterLimits};
 use super::parse::job::{self, JobDetail};
 use super::parse::node::{self, Node};
@@ -303,6 +303,13 @@ impl Client {
         let user = format!("user={user}");
         let words = ["--noheader", "--parsable2", "show", "assoc", "where", &user, &format];
         Ok(accounts::associations(&self.words("sacctmgr", &words)?.stdout))
+    }
+
+    /// What the accounts of the site allow all of their users together.
+    pub fn account_groups(&self) -> Result<Vec<AccountGroup>, SlurmError> {
+        let format = format!("format={}", accounts::GROUP_FIELDS);
+        let words = ["--noheader", "--parsable2", "show", "assoc", "where", "user=", &format];
+        Ok(accounts::groups(&self.words("sacctmgr", &words)?.stdout))
     }
 
     /// The account that a user's jobs go to where nothing names one; none if Slurm has none.

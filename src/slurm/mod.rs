@@ -22,7 +22,7 @@ pub use error::SlurmError;
 pub use id::{JobId, ShownId, Step, TaskSet, Tasks};
 pub use indices::{IndexRange, IndexSet};
 pub use parse::account::AccountRow;
-pub use parse::accounts::{Association, Qos, QueuedJob};
+pub use parse::accounts::{AccountGroup, AccountTree, Association, Qos, QueuedJob};
 pub use parse::config::ClusterLimits;
 pub use parse::job::JobDetail;
 pub use parse::node::Node;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::cluster::{self, Cluster};
+use crate::fake::FakeSlurm;
 use crate::support::{World, states};
 
 const N: usize = 62;
@@ -127,6 +128,24 @@ fn a_limit_that_is_not_known_is_found_out() {
         status["experiment"]["state"] == "completed"
     });
     assert_ran_once(&world, &id);
+}
+
+/// Nobody tells a limit: what Slurm does not take at once is asked for in smaller parts, until it takes some.
+#[test]
+fn a_first_window_is_found_at_the_submission() {
+    let fake = FakeSlurm::new(1001);
+    let text = "name = \"w\"\n[executor.s]\nkind = \"slurm\"\n[task.train]\nrun = \"true {n}\"\nparams.n = { int = [1, 30] }\n";
+    fake.world.write("exp.toml", text);
+    std::fs::write(fake.state("no_room"), "train.0\ntrain.1\n").unwrap();
+    let submitted = fake.world.run(&["submit", "exp.toml"]);
+    assert_eq!(submitted.code, 0, "{submitted:?}");
+    assert_eq!(fake.names(), ["train.2"], "{submitted:?}");
+    let id = submitted.stdout.trim();
+    let script = fake.world.experiment(id).join("tasks/train/2.sbatch");
+    assert!(std::fs::read_to_string(script).unwrap().contains("#SBATCH --array=0-6\n"));
+    let expected = "Submitted 7 trials as 1 job array; 23 trials will be submitted later.";
+    assert!(submitted.stderr.contains(expected), "{submitted:?}");
+    assert!(!submitted.stderr.contains("nothing is submitted yet"), "{submitted:?}");
 }
 
 #[test]

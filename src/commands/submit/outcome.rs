@@ -11,7 +11,6 @@ use crate::experiment::OutsideDependency;
 use crate::humanize::count;
 use crate::journal::{self, Event};
 use crate::report::{out, say};
-use crate::slurm::JobId;
 use crate::store::Stored;
 
 /// Says that there was nothing to submit, and why.
@@ -30,15 +29,12 @@ pub(super) fn announce_nothing(
 }
 
 /// Says what was submitted.
-pub(super) fn announce(
-    args: &SubmitArgs,
-    stored: &Stored,
-    jobs: &[JobId],
-) -> Result<(), CommandError> {
+pub(super) fn announce(args: &SubmitArgs, stored: &Stored) -> Result<(), CommandError> {
     let id = &stored.id;
     let has_no_room = |event: &Event| matches!(event, Event::Postponed { reason: Some(_), .. });
     let is_postponed = stored.journal.iter().any(has_no_room);
-    if jobs.is_empty() && is_postponed {
+    let has_no_job = journal::submitted_arrays(&stored.journal).is_empty();
+    if has_no_job && is_postponed {
         say(
             "warning: your job limit in Slurm is reached: nothing is submitted yet, and no job of this experiment can submit it later.",
         );
@@ -46,7 +42,7 @@ pub(super) fn announce(
             "hint: `nemo-slurm poll {id}` tries again, and `nemo-slurm poll --install` has cron do it"
         ));
     }
-    if jobs.is_empty() && !is_postponed && followers::is_waiting(stored) {
+    if has_no_job && !is_postponed && followers::is_waiting(stored) {
         let all: Vec<String> =
             stored.experiment.after.iter().map(OutsideDependency::what).collect();
         say(&format!(

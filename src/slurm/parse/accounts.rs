@@ -1,5 +1,7 @@
 //! What `sacctmgr` says of QOSes and of a user's associations. Its rows are separated by `|`.
 
+use std::collections::HashMap;
+
 use super::id::whole;
 use super::time::limit;
 
@@ -14,7 +16,7 @@ pub struct Qos {
     pub preempt_mode: String,
     /// Seconds that a preempted job has left.
     pub grace_time: u64,
-    /// How many jobs a user may have in it.
+    /// How many jobs may be in it: of a user, of an account or of all.
     pub max_submit: Option<u64>,
     /// How many of a user's jobs may run in it.
     pub max_running: Option<u64>,
@@ -35,6 +37,41 @@ pub struct Association {
     pub qos: Vec<String>,
 }
 
+/// What all users of an account may have together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccountGroup {
+    /// The cluster.
+    pub cluster: String,
+    /// The account.
+    pub account: String,
+    /// The account above it, whose limit holds too. None above the first one.
+    pub parent: Option<String>,
+    /// How many jobs there may be, with those of the accounts below.
+    pub max_submit: Option<u64>,
+}
+
+/// How deep a tree of accounts may be: what is read may lead in a circle.
+const MOST_LEVELS: usize = 64;
+
+/// The accounts of a cluster, by name.
+#[derive(Clone, Debug)]
+pub struct AccountTree<'a>(HashMap<&'a str, &'a AccountGroup>);
+
+impl<'a> AccountTree<'a> {
+    /// Those of one cluster.
+    #[must_use]
+    pub fn new(groups: &'a [AccountGroup], cluster: &str) -> Self {
+        let own = groups.iter().filter(|it| it.cluster == cluster);
+        Self(own.map(|it| (&*it.account, it)).collect())
+    }
+
+    /// An account and those above it, whose limits hold too.
+    pub fn lineage(&self, account: &str) -> impl Iterator<Item = &'a AccountGroup> {
+        let above = |it: &&'a AccountGroup| self.0.get(it.parent.as_deref()?).copied();
+        std::iter::successors(self.0.get(account).copied(), above).take(MOST_LEVELS)
+    }
+}
+
 /// What a job in the queue counts for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QueuedJob {
@@ -45,25 +82,48 @@ pub struct QueuedJob {
 }
 
 /// The fields of [`Qos`], as `sacctmgr` calls them.
-pub const QOS_FIELDS: &str =
-    "Name,Preempt,PreemptMode,GraceTime,MaxSubmitJobsPerUser,MaxJobsPerUser";
+pub const QOS_FIELDS: &str = "Name,Preempt,PreemptMode,GraceTime,MaxSubmitJobsPerUser,MaxJobsPerUser,\
+     MaxSubmitJobsPerAccount,GrpSubmitJobs";
 /// The fields of [`Association`].
 pub const ASSOCIATION_FIELDS: &str = "Cluster,Account,MaxSubmitJobs,MaxJobs,GrpSubmitJobs,QOS";
+
+/// The fields of [`AccountGroup`].
+pub const GROUP_FIELDS: &str = "Cluster,Account,ParentName,GrpSubmitJobs";
 
 /// Reads QOSes. A row of another form is passed over: the advice of a doctor decides nothing.
 #[must_use]
 pub fn qos(output: &[u8]) -> Vec<Qos> {
     let row = |line: &str| match fields(line)[..] {
-        [name, preempts, mode, grace, submit, running] if !name.is_empty() => Some(Qos {
-            name: name.to_owned(),
-            preempts: names(preempts),
-            preempt_mode: mode.to_owned(),
-            grace_time: whole(limit, grace.as_bytes())
-                .ok()
-                .and_then(super::time::Limit::seconds)
-                .unwrap_or(0),
+        [name, preempts, mode, grace, submit, running, of_account, of_all] if !name.is_empty() => {
+            Some(Qos {
+                name: name.to_owned(),
+                preempts: names(preempts),
+                preempt_mode: mode.to_owned(),
+                grace_time: whole(limit, grace.as_bytes())
+                    .ok()
+                    .and_then(super::time::Limit::seconds)
+                    .unwrap_or(0),
+                max_submit: [submit, of_account, of_all]
+                    .iter()
+                    .filter_map(|it| it.parse().ok())
+                    .min(),
+                max_running: running.parse().ok(),
+            })
+        }
+        _ => None,
+    };
+    String::from_utf8_lossy(output).lines().filter_map(row).collect()
+}
+
+/// Reads what accounts allow all of their users together.
+#[must_use]
+pub fn groups(output: &[u8]) -> Vec<AccountGroup> {
+    let row = |line: &str| match fields(line)[..] {
+        [cluster, account, parent, submit] if !account.is_empty() => Some(AccountGroup {
+            cluster: cluster.to_owned(),
+            account: account.to_owned(),
+            parent: Some(parent.to_owned()).filter(|parent| !parent.is_empty()),
             max_submit: submit.parse().ok(),
-            max_running: running.parse().ok(),
         }),
         _ => None,
     };
@@ -124,16 +184,18 @@ mod tests {
 
     #[test]
     fn rows_are_read_and_others_passed_over() {
-        let text =
-            "normal||cluster|00:00:00||\nurgent|normal,scavenge|requeue|00:02:00|50|8\nbanner\n\n";
+        let text = "normal||cluster|00:00:00||||\nurgent|normal,scavenge|requeue|00:02:00|50|8||40\nbanner\n\n";
         let all = qos(text.as_bytes());
         assert_eq!(all.len(), 2, "{all:?}");
-        assert_eq!((all[1].grace_time, all[1].max_submit), (120, Some(50)));
+        assert_eq!((all[1].grace_time, all[1].max_submit), (120, Some(40)));
         assert_eq!(all[1].preempts, ["normal", "scavenge"]);
         let text = "dev|lab|100||50|normal,urgent\ndev|root||||normal\n";
         let all = associations(text.as_bytes());
         assert_eq!((all[0].max_submit, all[1].max_submit), (Some(50), None));
         assert_eq!(all[0].qos, ["normal", "urgent"]);
+        let all = groups(b"dev|root||\ndev|lab|root|20\n");
+        assert_eq!((&all[0].parent, all[0].max_submit), (&None, None));
+        assert_eq!((all[1].parent.as_deref(), all[1].max_submit), (Some("root"), Some(20)));
     }
 
     #[test]
