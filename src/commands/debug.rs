@@ -5,6 +5,7 @@
 )]
 
 mod foreground;
+mod own_place;
 
 use std::fs;
 use std::io::{self, Read};
@@ -17,13 +18,17 @@ use nemo_core::rundir::{AttemptRecord, CommandSpec, ExperimentDir, TaskSpec, Tri
 use nemo_core::{checksum, durable, environment, lines, open};
 
 use self::foreground::Signals;
+use self::own_place::OwnPlace;
+use super::status::sources;
 use super::{App, control, kept_environment, shipped_code};
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::executor::spec;
 use crate::experiment::Task;
 use crate::journal;
+use crate::observe::Depth;
+use crate::query::SlurmSource;
 use crate::report::say;
-use crate::status::{State, final_end};
+use crate::status::{State, join};
 use crate::store::{StoreError, Stored, Target};
 
 /// `debug`.
@@ -53,17 +58,24 @@ pub struct DebugArgs {
 pub(super) fn debug(app: &App, args: &DebugArgs) -> Result<ExitCode, CommandError> {
     let (target, stored) = app.find(&args.target)?;
     control::refuse_wrapped(&stored, "debug")?;
-    let (task, trial) = one_trial(&stored, &target)?;
+    let (task, trial) = one_trial(app, &stored, &target)?;
     let records = records(&stored, task, trial)?;
     let signals = Signals::listen().at("listen for signals in", Path::new("this process"))?;
     let scratch = tempfile::Builder::new().prefix("nemo-slurm-debug-").tempdir();
     let scratch = scratch.at("make", &std::env::temp_dir())?;
     let dir = ExperimentDir(scratch.path().to_owned());
     let copy = ScratchCopy { stored: &stored, task, trial, dir, signals: &signals };
-    copy.write(app, args)?;
+    let place = copy.write(app, args)?;
     let step = copy.checkpoint(&records, args.step)?;
-    let from =
-        step.map_or("from the start".to_owned(), |step| format!("from a copy of step {step}"));
+    let from = match (step, &place) {
+        (Some(step), Some(place)) if args.step.is_some() => {
+            let from = stored.dir.task(&task.name).trial(trial).checkpoint(step);
+            return Err(own_place::refused(place, step, &from));
+        }
+        (_, Some(place)) => own_place::told(place),
+        (Some(step), None) => format!("from a copy of step {step}"),
+        (None, None) => "from the start".to_owned(),
+    };
     say(&format!(
         "Running {}/{}/{trial} here, {from}, in `{}`.",
         stored.id,
@@ -86,8 +98,12 @@ pub(super) fn debug(app: &App, args: &DebugArgs) -> Result<ExitCode, CommandErro
     Ok(ExitCode::Failed)
 }
 
-/// The trial that a target names, or the only one of it that failed.
-fn one_trial<'a>(stored: &'a Stored, target: &Target) -> Result<(&'a Task, u32), CommandError> {
+/// The trial that a target names, or the only one of it that failed, as far as it is known without asking Slurm.
+fn one_trial<'a>(
+    app: &App,
+    stored: &'a Stored,
+    target: &Target,
+) -> Result<(&'a Task, u32), CommandError> {
     let named: Vec<(&Task, u32)> = stored
         .experiment
         .tasks
@@ -98,13 +114,14 @@ fn one_trial<'a>(stored: &'a Stored, target: &Target) -> Result<(&'a Task, u32),
     if let [only] = named.as_slice() {
         return Ok(*only);
     }
-    let mut failed = Vec::new();
-    for (task, trial) in named {
-        let state = final_end(&records(stored, task, trial)?);
-        if matches!(state, Some(State::Failed | State::Timeout)) {
-            failed.push((task, trial));
-        }
-    }
+    let status = join(&sources(app, stored, SlurmSource::Nobody, Depth::Shown(&target.scope))?);
+    let has_failed = |task: &Task, trial: u32| {
+        let seen = status.tasks.iter().find(|seen| seen.name == task.name);
+        let seen = seen.and_then(|seen| seen.trials.iter().find(|it| it.index == trial));
+        seen.is_some_and(|it| matches!(it.state, State::Failed | State::Timeout))
+    };
+    let failed: Vec<(&Task, u32)> =
+        named.into_iter().filter(|(task, trial)| has_failed(task, *trial)).collect();
     match failed.as_slice() {
         [only] => Ok(*only),
         [] => {
@@ -140,8 +157,9 @@ impl ScratchCopy<'_> {
         self.dir.task(&self.task.name).trial(self.trial)
     }
 
-    /// Writes the task as the harness reads it, and what its program inherits.
-    fn write(&self, app: &App, args: &DebugArgs) -> Result<(), CommandError> {
+    /// Writes the task as the harness reads it, and what its program inherits. Returns where the program looks for its
+    /// checkpoint, if that is not in the copy.
+    fn write(&self, app: &App, args: &DebugArgs) -> Result<Option<OwnPlace>, CommandError> {
         let (own, task) = (self.stored.dir.task(&self.task.name), self.dir.task(&self.task.name));
         let folder = self.trial_dir().checkpoints();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).at("make", &folder)?;
@@ -155,6 +173,7 @@ impl ScratchCopy<'_> {
         if spec.launch.take().is_some() {
             say("The trial has several processes; this is one of them alone.");
         }
+        let place = OwnPlace::of(&spec);
         let path = task.spec();
         let text = checksum::to_vec(&spec)
             .map_err(|source| StoreError::NotJson { path: path.clone(), source })?;
@@ -163,12 +182,14 @@ impl ScratchCopy<'_> {
         copy_file(&self.stored.dir.environment(), &self.dir.environment())?;
         let secrets = self.stored.dir.secrets();
         if secrets.exists() {
-            return copy_file(&secrets, &self.dir.secrets());
+            copy_file(&secrets, &self.dir.secrets())?;
+            return Ok(place);
         }
         // They were removed once the experiment was over: they are those of this shell now.
         let kept = kept_environment::kept(app, &self.stored.experiment)?.secrets;
         let path = self.dir.secrets();
-        Ok(durable::replace_file_durably(&path, &environment::to_file(&kept)).at("write", &path)?)
+        durable::replace_file_durably(&path, &environment::to_file(&kept)).at("write", &path)?;
+        Ok(place)
     }
 
     /// The task as the trial ran last, with what a retry has changed.

@@ -148,3 +148,50 @@ fn a_command_of_ones_own_may_name_the_tasks_before() {
     let folder = world.experiment(&id).join("tasks/first/trials/0");
     assert_eq!(Path::new(printed.trim()), folder);
 }
+
+/// A program that goes on by itself from its own file, and fails at step 3.
+const BY_ITSELF: &str = "name = \"own\"\n[task.t]\n\
+    run = 's=$(cat out/state || echo 0); echo from $s; while [ $s -lt 3 ]; do s=$((s + 1)); echo step $s; mkdir -p out; echo $s >out/new; mv out/new out/state; sleep 2; done; exit 3'\n\
+    checkpoint = { signal = \"none\", from = \"out/state\", restore_to = \"out/state\", keep.trial_latest = 3 }\n\
+    metrics.step = 'step (\\d+)'\n";
+
+#[test]
+fn a_program_that_looks_for_its_checkpoint_by_itself_finds_it_in_the_copy() {
+    let world = World::new();
+    world.write("exp.toml", &format!("{BY_ITSELF}[package]\nfrom = \"folder\"\n"));
+    let id = world.run(&["submit", "exp.toml", "--wait"]).stdout.trim().to_owned();
+    let before = content(&world.experiment(&id));
+    let again = world.run(&["debug", &id, "--step", "2"]);
+    assert!(again.stderr.contains("from a copy of step 2"), "{again:?}");
+    assert_eq!(again.stdout, "from 2\nstep 3\n", "{again:?}");
+    assert_eq!(content(&world.experiment(&id)), before, "not a byte of it changed");
+}
+
+#[test]
+fn what_lies_outside_of_the_copy_is_named_and_not_replaced() {
+    let world = World::new();
+    world.write("exp.toml", BY_ITSELF);
+    let id = world.run(&["submit", "exp.toml", "--wait"]).stdout.trim().to_owned();
+    let refused = world.run(&["debug", &id, "--step", "2"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(
+        refused.stderr.contains("out/state` by itself, which `debug` does not change"),
+        "{refused:?}"
+    );
+    let newest = world.run(&["debug", &id]);
+    assert!(newest.stderr.contains("from what is at `"), "{newest:?}");
+    assert_eq!(newest.stdout, "from 3\n", "{newest:?}");
+}
+
+#[test]
+fn a_trial_that_left_no_record_of_its_failure_is_the_one_that_failed() {
+    let world = World::new();
+    let other = "[task.other]\nafter = [\"t\"]\nrun = \"true\"\n";
+    world.write("exp.toml", &format!("name = \"d\"\n[task.t]\nrun = \"echo here\"\n{other}"));
+    let harness = world.write("harness", "\u{7f}ELF, but not really");
+    let mut submit = world.command(&["submit", "exp.toml", "--wait"]);
+    let submitted = printed(&submit.env("NEMO_HARNESS", harness).output().unwrap());
+    let id = submitted.stdout.trim();
+    let again = world.run(&["debug", id]);
+    assert_eq!(again.stdout, "here\n", "{again:?}");
+}

@@ -4,7 +4,7 @@ pub(crate) mod history;
 pub(crate) mod lease;
 pub(crate) mod nodes;
 pub(crate) mod outcome;
-mod own_paths;
+pub(crate) mod own_paths;
 mod records;
 pub(crate) mod resume_point;
 pub(crate) mod start;

@@ -69,9 +69,9 @@ pub(super) fn collector(
 }
 
 /// What is to be done before the program starts; none where it is given its checkpoint.
-pub(super) fn restore_plan(
+pub(crate) fn restore_plan(
     trial: &Trial,
-    lease: &Lease,
+    nonce: &str,
     has_committed: bool,
 ) -> Result<Option<RestorePlan>, String> {
     let Some(text) = &trial.spec.checkpoint.restore_to else { return Ok(None) };
@@ -95,6 +95,6 @@ pub(super) fn restore_plan(
         paths,
         record: trial.dir.collected(),
         checkpoints: trial.dir.checkpoints(),
-        nonce: lease.nonce.clone(),
+        nonce: nonce.to_owned(),
     }))
 }

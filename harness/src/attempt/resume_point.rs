@@ -105,7 +105,7 @@ fn search(
     };
     let recorded = history.recorded(harness.trial.spec.restart_from);
     let has_committed = !history.steps.is_empty() || recorded.restart_from.is_some();
-    let restore = own_paths::restore_plan(&harness.trial, lease, has_committed)?;
+    let restore = own_paths::restore_plan(&harness.trial, &lease.nonce, has_committed)?;
     search::find(&harness.signals, &dir.checkpoints(), &recorded, lease, &own, restore.as_ref())
 }
 

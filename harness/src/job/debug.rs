@@ -11,8 +11,10 @@ use std::time::Duration;
 use nemo_core::rundir::ExperimentDir;
 use nix::sys::signal::SigSet;
 
+use crate::attempt::own_paths::restore_plan;
 use crate::attempt::start::shells;
-use crate::checkpoint::resume::{self, RecordedSteps};
+use crate::checkpoint::restore;
+use crate::checkpoint::resume::{self, RecordedSteps, VerifiedCheckpoint};
 use crate::checkpoint::store::DiskStore;
 use crate::job::context::JobContext;
 use crate::job::environment;
@@ -25,6 +27,8 @@ use crate::os::signals;
 use crate::program::command::{self, AttemptNames};
 use crate::program::env::{self, AttemptEnv};
 
+/// What a lease is to an attempt: nobody else works in the copy.
+const NONCE: &str = "debug";
 /// How long to wait for a disk that is full or fails.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -63,7 +67,7 @@ pub(crate) fn run(options: &DebugOptions) -> Result<u8, String> {
         &mut DiskStore::default(),
         &dir.checkpoints(),
         &RecordedSteps::default(),
-        "debug",
+        NONCE,
     );
     let resumed = found.map_err(|error| error.to_string())?.resumed;
     let from = resumed.as_ref().map(|resumed| resumed.from.display().to_string());
@@ -87,6 +91,7 @@ pub(crate) fn run(options: &DebugOptions) -> Result<u8, String> {
         return Err("the command is empty".to_owned());
     };
     work_folder::prepare(&trial, &context, patience).map_err(|error| error.to_string())?;
+    restore_own(&trial, resumed.as_ref())?;
     let workdir = trial.workdir();
     drop(signals);
     let mut becoming = Command::new(program);
@@ -95,6 +100,17 @@ pub(crate) fn run(options: &DebugOptions) -> Result<u8, String> {
     SigSet::empty().thread_set_mask().map_err(|error| format!("signals: {error}"))?;
     let error = becoming.exec();
     Err(format!("{error}: `{}` in `{}`", program.display(), workdir.display()))
+}
+
+/// Puts the checkpoint where the program looks for it by itself, if that is in the copy: what lies elsewhere is not touched.
+fn restore_own(trial: &Trial, resumed: Option<&VerifiedCheckpoint>) -> Result<(), String> {
+    let Some(resumed) = resumed else { return Ok(()) };
+    let Some(plan) = restore_plan(trial, NONCE, true)? else { return Ok(()) };
+    if !plan.target.starts_with(trial.dir.path()) {
+        return Ok(());
+    }
+    let restored = restore::prepare(&mut DiskStore::default(), &plan, Some(resumed), &|| Ok(true));
+    restored.map(drop).map_err(|error| with_path(&plan.target, &error))
 }
 
 fn remove_secrets(source: &TaskSource) -> Result<(), String> {
