@@ -38,15 +38,27 @@ fn parse_stat(text: &str) -> Option<ProcStat> {
     })
 }
 
-/// The bytes that a process has in memory, and the most that it had. Nothing of one that has ended.
+/// What a process has in memory, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcMemory {
+    /// Now.
+    pub now: u64,
+    /// The most that it had.
+    pub peak: u64,
+    /// What is mapped of files now: the kernel can drop it at any time.
+    pub of_files: u64,
+}
+
+/// What a process has in memory. Nothing of one that has ended.
 #[must_use]
-pub fn memory(pid: u32) -> Option<(u64, u64)> {
+pub fn memory(pid: u32) -> Option<ProcMemory> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let bytes = |name| {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
     };
-    Some((bytes("VmRSS:")?, bytes("VmHWM:")?))
+    let of_files = bytes("RssFile:").unwrap_or(0);
+    Some(ProcMemory { now: bytes("VmRSS:")?, peak: bytes("VmHWM:")?, of_files })
 }
 
 /// Every process id.

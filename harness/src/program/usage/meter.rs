@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nemo_core::proc_fs::ProcMemory;
 use nemo_core::rundir::{GpuUsage, Usage};
 use nix::sys::resource::{UsageWho, getrusage};
 
@@ -37,6 +38,8 @@ pub(super) struct Meter {
     /// Processor time and the largest process of what had ended before.
     before: ChildUsage,
     last: Option<(Duration, f64)>,
+    /// The most that one process had mapped of files.
+    most_of_files: u64,
     gpus: Option<GpuChoice>,
     gpu_samples: u32,
     gpu_failures: u32,
@@ -68,6 +71,7 @@ impl Meter {
             usage,
             before: ChildUsage::now(),
             last: None,
+            most_of_files: 0,
             gpus: allotment.gpus,
             gpu_samples: 0,
             gpu_failures: 0,
@@ -95,7 +99,8 @@ impl Meter {
         if now > 0 {
             self.usage.memory_bytes = Some(now);
         }
-        self.note_peak(now.max(if of_job.is_some() { 0 } else { living.largest }));
+        self.most_of_files = self.most_of_files.max(living.most_of_files);
+        self.note_peak(peak_of_living(&living, of_job));
     }
 
     /// After the end of the program nothing lives any more, and all of its processor time is known.
@@ -105,8 +110,9 @@ impl Meter {
         self.usage.is_over = true;
         self.usage.cpu_percent = None;
         // The largest process so far may have been one of an earlier attempt.
-        if ended.largest > self.before.largest && !self.usage.is_whole_job {
-            self.note_peak(ended.largest);
+        if ended.largest > self.before.largest {
+            let of_files = if self.usage.is_whole_job { self.most_of_files } else { 0 };
+            self.note_peak(ended.largest.saturating_sub(of_files));
         }
     }
 
@@ -158,6 +164,15 @@ impl Meter {
     }
 }
 
+/// The most that there was. What came and went between two looks is known of each process alone. The memory of a whole job is
+/// without what is mapped of files, which the kernel can drop.
+fn peak_of_living(living: &Living, of_job: Option<u64>) -> u64 {
+    match of_job {
+        Some(now) => now.max(living.largest_without_files),
+        None => living.memory.max(living.largest),
+    }
+}
+
 impl ChildUsage {
     fn now() -> Self {
         let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return Self::default() };
@@ -178,6 +193,20 @@ struct Living {
     memory: u64,
     /// The most that one of them ever had.
     largest: u64,
+    /// The same without what is mapped of files.
+    largest_without_files: u64,
+    /// The most that one of them has mapped of files.
+    most_of_files: u64,
+}
+
+impl Living {
+    fn add(&mut self, memory: ProcMemory) {
+        let ProcMemory { now, peak, of_files } = memory;
+        self.memory += now;
+        self.largest = self.largest.max(peak);
+        self.largest_without_files = self.largest_without_files.max(peak.saturating_sub(of_files));
+        self.most_of_files = self.most_of_files.max(of_files);
+    }
 }
 
 fn living() -> Living {
@@ -188,9 +217,7 @@ fn living() -> Living {
         #[expect(clippy::cast_precision_loss, reason = "ticks of a process's life")]
         let ticks = stat.cpu_ticks as f64;
         living.cpu_seconds += ticks / TICKS_PER_SECOND;
-        let (now, most) = memory.unwrap_or_default();
-        living.memory += now;
-        living.largest = living.largest.max(most);
+        living.add(memory.unwrap_or_default());
     }
     living
 }
@@ -218,6 +245,16 @@ mod tests {
         assert!(usage.memory_peak_bytes >= usage.memory_bytes && usage.cpu_percent.is_some());
         meter.end(at(4), 4.0);
         assert!(meter.usage.is_over && meter.usage.cpu_percent.is_none());
+    }
+
+    #[test]
+    fn what_came_and_went_between_two_looks_is_in_the_peak() {
+        let mut living = Living::default();
+        living.add(ProcMemory { now: 40, peak: 900, of_files: 30 });
+        living.add(ProcMemory { now: 10, peak: 950, of_files: 940 });
+        assert_eq!(peak_of_living(&living, None), 950);
+        assert_eq!(peak_of_living(&living, Some(20)), 870, "a mapped file needs no memory");
+        assert_eq!(peak_of_living(&living, Some(2000)), 2000);
     }
 
     #[test]
