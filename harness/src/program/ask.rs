@@ -30,6 +30,8 @@ struct SignalRound {
     skip: Vec<u32>,
     /// Every `srun` that was found. Its tasks are elsewhere in the process tree.
     sruns: Vec<u32>,
+    /// Our own shells around the program.
+    own_shells: Vec<u32>,
     is_caught: bool,
 }
 
@@ -41,12 +43,14 @@ impl SaveSignal<'_> {
     pub(crate) fn send(&self, program: Option<u32>) -> bool {
         let SaveSignal { root, except, signal, profile } = *self;
         let (skip, sruns) = (except.to_vec(), Vec::new());
-        let mut round = SignalRound { signal, profile, skip, sruns, is_caught: false };
+        let own_shells = Vec::new();
+        let mut round = SignalRound { signal, profile, skip, sruns, own_shells, is_caught: false };
         if let Some(program) = program {
             round.ask(program);
         }
         round.ask_below(root, except);
         round.ask_steps();
+        round.ask_own_shells();
         round.is_caught
     }
 }
@@ -64,17 +68,30 @@ impl SignalRound {
     }
 
     /// PyTorch's launcher never gets the signal, which would end it and its workers; the processes below it do. Our own shell
-    /// around the program does not get it either.
+    /// around the program comes last.
     fn ask(&mut self, pid: u32) {
         let arguments = proc_fs::arguments(pid);
         if srun::is_srun(&arguments) {
             self.sruns.push(pid);
             self.skip.push(pid);
+        } else if command::is_own_shell(&arguments) {
+            self.own_shells.push(pid);
         } else if !srun::is_launcher(&arguments)
-            && !command::is_own_shell(&arguments)
             && profile::is_asked(self.profile, |name| proc_fs::variable(pid, name).is_some())
         {
             self.send(pid);
+        }
+    }
+
+    /// Where nothing below our shell catches the signal, its own text may: `run = "trap save USR1; …"`. Its trap for TERM is
+    /// ours.
+    fn ask_own_shells(&mut self) {
+        let shells = std::mem::take(&mut self.own_shells);
+        if self.is_caught || self.signal == Signal::SIGTERM {
+            return;
+        }
+        for shell in shells {
+            self.send(shell);
         }
     }
 

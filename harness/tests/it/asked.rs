@@ -167,3 +167,28 @@ fn outer(task: &Task) -> u32 {
     };
     pids.into_iter().find(runs_python).unwrap()
 }
+
+/// `run` as a text for the shell, which saves by itself.
+const SAVING_TEXT: &str = r#"
+save() { mkdir "$NEMO_CHECKPOINT_DIR/step-3.tmp" && echo 3 >"$NEMO_CHECKPOINT_DIR/step-3.tmp/state" && mv "$NEMO_CHECKPOINT_DIR/step-3.tmp" "$NEMO_CHECKPOINT_DIR/step-3"; exit 75; }
+trap save USR1
+"#;
+
+#[test]
+fn a_text_for_the_shell_that_catches_the_signal_is_asked() {
+    let text =
+        format!("{SAVING_TEXT}: >\"$TEST/ready-$NEMO_ATTEMPT\"\nwhile :; do sleep 0.05; done");
+    let task = Task::sh(&text).with("/checkpoint/lead", json!(4));
+    assert_eq!(task.signalled(&["USR1"]), 75, "{}", task.stderr(0));
+    assert_eq!(task.checkpoints(), ["step-3"], "{}", task.stderr(0));
+}
+
+#[test]
+fn a_program_below_such_a_text_is_asked_in_its_place() {
+    let python = format!("{}\n{UNTIL_ASKED}{WAITING_THREAD}", crate::support::PYTHON);
+    let text = format!("{SAVING_TEXT}python3 \"$TEST/program.py\"");
+    let task = Task::sh(&text).with("/checkpoint/lead", json!(4));
+    std::fs::write(task.path("program.py"), python).unwrap();
+    assert_eq!(task.signalled(&["USR1"]), 75, "{}", task.stderr(0));
+    assert_eq!(task.checkpoints(), ["step-7"], "{}", task.stderr(0));
+}
