@@ -170,6 +170,24 @@ fn what_waits_for_this_machine_is_paused_and_cancelled_too() {
 }
 
 #[test]
+fn a_runner_that_has_done_what_was_asked_is_not_missed() {
+    if !cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    let text = "name = \"both\"\n[executor.s]\nkind = \"slurm\"\nmem = \"5M\"\ntime = \"5m\"\n\
+        [task.here]\nexecutor = \"local\"\nrun = \"sleep 100\"\n[task.far]\nexecutor = \"s\"\nrun = \"sleep 100\"\n";
+    world.write("exp.toml", text);
+    let id = world.ok(&["submit", "exp.toml"]);
+    world.until(&id, "both to run", |status| {
+        ["here", "far"].iter().all(|task| states(status, task) == ["running"])
+    });
+    let cancelled = world.run(&["cancel", &id]);
+    assert_eq!(cancelled.code, 0, "{cancelled:?}");
+    assert!(!cancelled.stderr.contains("the local runner is not running"), "{cancelled:?}");
+}
+
+#[test]
 fn a_plan_says_what_comes_later() {
     let fake = FakeSlurm::new(1001);
     fake.world.write("exp.toml", &chain(&["here", "s", "here", "s"]));

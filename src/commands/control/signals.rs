@@ -192,7 +192,8 @@ pub(in crate::commands) fn signal_orphans(
     signal: Signal,
     mark: Option<fn(&TrialDir) -> PathBuf>,
 ) -> Result<(), CommandError> {
-    if local::is_running(&stored.dir)?.is_some() {
+    // It may have carried the request out by now.
+    if local::is_running(&stored.dir)?.is_some() || local::has_finished(&stored.dir)? {
         return Ok(());
     }
     for key in trials {

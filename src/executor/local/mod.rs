@@ -13,6 +13,6 @@ mod spawn;
 pub use children::Children;
 pub use runner::{OtherTasks, RunnerError, run};
 pub use spawn::{
-    HarnessOptions, SpawnError, harness as start_harness, is_running, knows_generation,
-    start_runner, wait,
+    HarnessOptions, SpawnError, harness as start_harness, has_finished, is_running,
+    knows_generation, start_runner, wait,
 };

@@ -43,6 +43,11 @@ pub fn is_running(dir: &ExperimentDir) -> Result<Option<ProcessId>, FileError> {
     Ok(last.filter(|process| process.liveness() == Liveness::Alive).cloned())
 }
 
+/// Whether the last runner ended by itself, since nothing was left to run.
+pub fn has_finished(dir: &ExperimentDir) -> Result<bool, FileError> {
+    Ok(matches!(records(dir)?.last(), Some(RunnerRecord::Finished { .. })))
+}
+
 /// Whether a runner has written that it knows of the trials of this generation.
 pub fn knows_generation(dir: &ExperimentDir, wanted: u32) -> Result<bool, FileError> {
     let is_known = |record: &RunnerRecord| matches!(record, RunnerRecord::Runner { generation, .. } if *generation >= wanted);
@@ -79,8 +84,7 @@ pub fn start_runner(
             return Ok(());
         }
         if child.try_wait().at("wait for", program)?.is_some() {
-            let is_over = matches!(records(dir)?.last(), Some(RunnerRecord::Finished { .. }));
-            return if is_over { Ok(()) } else { Err(SpawnError::Ended { log }) };
+            return if has_finished(dir)? { Ok(()) } else { Err(SpawnError::Ended { log }) };
         }
         std::thread::sleep(Duration::from_millis(5));
     }
