@@ -8,6 +8,7 @@ use nemo_core::rundir::TrialDir;
 
 use super::align::{self, ResumePosition};
 use super::compare_files::{self, PassedOver, TreeDifference};
+use super::evidence::{self, StateEvidence};
 use super::file_names::NamePatterns;
 use super::inventory;
 use super::run_record::RehearsedRun;
@@ -33,6 +34,8 @@ pub struct RunComparison {
     pub has_slack: bool,
     /// The names in the checkpoint that the run resumed from first.
     pub held: BTreeSet<String>,
+    /// What of all this depends on the program's state.
+    pub evidence: StateEvidence,
 }
 
 impl RunComparison {
@@ -121,12 +124,26 @@ pub fn compare(
     let (b, resumes) = align::align(&a, found, &slack.metrics);
     let passed = |is_left_out| PassedOver { is_left_out, ignored };
     let (checkpoint, result) = (passed(&is_manifest), passed(&is_harness_own));
+    let mut evidence =
+        StateEvidence { metrics: evidence::metrics(&a, &b, &resumes), ..StateEvidence::default() };
     let mut checkpoints = Vec::new();
     for &step in expected.checkpoints.iter().filter(|step| found.checkpoints.contains(step)) {
-        let (ours, theirs) = (ours.checkpoint(step), theirs.checkpoint(step));
-        let difference = compare_files::compare(&ours, &theirs, &slack.checkpoints, &checkpoint)?;
+        let (own, other) = (ours.checkpoint(step), theirs.checkpoint(step));
+        let difference = compare_files::compare(&own, &other, &slack.checkpoints, &checkpoint)?;
         checkpoints.push((step, difference));
+        if let Some(before) = before(found, &resumes, step) {
+            let earlier = theirs.checkpoint(before);
+            evidence::add_checkpoint(
+                &mut evidence,
+                (before, &earlier),
+                (step, &other),
+                &checkpoint,
+            )?;
+        }
     }
+    let (results, _) = compare_files::listed(theirs.path(), &result)?;
+    let (results, since) = (results.into_iter().collect::<Vec<_>>(), evidence::last_work(found));
+    evidence::add_results(&mut evidence, theirs.path(), &results, since)?;
     let held = resumes.first().map(|first| inventory::names(&theirs.checkpoint(first.step)));
     Ok(RunComparison {
         series: series::compare(&a, &b, &slack.metrics),
@@ -138,7 +155,19 @@ pub fn compare(
         results: compare_files::compare(ours.path(), theirs.path(), &slack.results, &result)?,
         has_slack: *slack != Tolerance::default(),
         held: held.transpose()?.unwrap_or_default(),
+        evidence,
     })
+}
+
+/// The checkpoint that a run went on from before it saved this step. Where no resume is known, it went on from files of its
+/// own, and any checkpoint before will do.
+fn before(found: &RehearsedRun, resumes: &[ResumePosition], step: u64) -> Option<u64> {
+    let known = resumes.iter().map(|resume| resume.step);
+    if resumes.is_empty() {
+        found.checkpoints.iter().copied().filter(|own| *own < step).max()
+    } else {
+        known.filter(|own| *own < step && found.checkpoints.contains(own)).max()
+    }
 }
 
 fn is_manifest(path: &Path) -> bool {

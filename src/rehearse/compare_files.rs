@@ -89,18 +89,10 @@ pub fn compare(
     passed: &PassedOver<'_>,
 ) -> io::Result<TreeDifference> {
     let mut difference = TreeDifference::default();
-    let mut list = |root: &Path| -> io::Result<BTreeSet<PathBuf>> {
-        let mut paths = BTreeSet::new();
-        files(root, Path::new(""), passed.is_left_out, &mut paths)?;
-        let databases = file_names::ocdbt_files(&paths);
-        let (kept, left) = paths
-            .into_iter()
-            .partition(|path| is_compared(path, passed.ignored) && !databases.contains(path));
-        let left: BTreeSet<PathBuf> = left;
-        difference.not_compared.extend(left.iter().map(|path| path.display().to_string()));
-        Ok(kept)
-    };
-    let (ours, theirs) = (list(expected)?, list(found)?);
+    let (ours, left) = listed(expected, passed)?;
+    let (theirs, others) = listed(found, passed)?;
+    let left = left.iter().chain(&others).map(|path| path.display().to_string());
+    difference.not_compared.extend(left);
     difference.not_compared.sort();
     difference.not_compared.dedup();
     let mut all = Vec::new();
@@ -129,6 +121,18 @@ pub fn compare(
     };
     difference.differences = all.into_iter().filter(is_new).collect();
     Ok(difference)
+}
+
+/// The files of a folder that are compared, and those that are not.
+pub(super) fn listed(
+    root: &Path,
+    passed: &PassedOver<'_>,
+) -> io::Result<(BTreeSet<PathBuf>, BTreeSet<PathBuf>)> {
+    let mut paths = BTreeSet::new();
+    files(root, Path::new(""), passed.is_left_out, &mut paths)?;
+    let databases = file_names::ocdbt_files(&paths);
+    let is_kept = |path: &PathBuf| is_compared(path, passed.ignored) && !databases.contains(path);
+    Ok(paths.into_iter().partition(is_kept))
 }
 
 fn is_compared(path: &Path, ignored: &NamePatterns) -> bool {

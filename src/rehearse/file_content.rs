@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
+use std::sync::LazyLock;
+
+use regex_lite::Regex;
 
 use super::compare_files::How;
 use super::file_names::{is_clock, without_moments};
@@ -33,6 +36,73 @@ pub(super) fn compare(expected: &Path, found: &Path) -> io::Result<Vec<PartDiffe
     }
     let (expected, found) = (read(expected)?, read(found)?);
     Ok(contents(&expected, &found, at))
+}
+
+/// What a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// Arrays of fractions, or bytes of which nothing is known.
+    Weights,
+    /// Numbers with a fraction.
+    Numbers,
+    /// Texts, dates and whole numbers.
+    Other,
+}
+
+/// What a file holds.
+pub(super) fn content(path: &Path) -> io::Result<Content> {
+    if path.metadata().named("read", path)?.len() > LARGEST_PARSED {
+        return Ok(Content::Weights);
+    }
+    Ok(content_of(&read(path)?))
+}
+
+fn content_of(bytes: &[u8]) -> Content {
+    if let Some(leaves) = formats::read(bytes) {
+        let full = || leaves.iter().filter(|leaf| !leaf.data.is_empty() && !is_clock(&leaf.name));
+        return if full().any(is_weights) {
+            Content::Weights
+        } else if full().any(has_fraction) {
+            Content::Numbers
+        } else {
+            Content::Other
+        };
+    }
+    match str::from_utf8(bytes) {
+        Ok(text) if FRACTION.is_match(&without_moments(text)) => Content::Numbers,
+        Err(_) if !is_picture(bytes) => Content::Weights,
+        _ => Content::Other,
+    }
+}
+
+#[expect(clippy::unwrap_used, reason = "a pattern of our own, which a test reads")]
+static FRACTION: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"[0-9]\.[0-9]|[0-9]e-[0-9]").unwrap());
+
+fn has_fraction(leaf: &Leaf<'_>) -> bool {
+    let mut numbers =
+        leaf.data.chunks_exact(leaf.kind.width()).filter_map(|own| leaf.kind.number(own));
+    leaf.form == Form::Scalar && numbers.any(|number| number.fract() != 0.0)
+}
+
+/// Whether two files are the same but for dates, and for numbers that are the step of each.
+pub(super) fn is_counter(earlier: &[u8], later: &[u8], (before, step): (u64, u64)) -> bool {
+    let plain = |bytes: &[u8], step: u64| {
+        let text = without_moments(str::from_utf8(bytes).ok()?);
+        let words = text.split_inclusive(|c: char| !c.is_ascii_digit());
+        let step = step.to_string();
+        Some(
+            words
+                .map(|word| word.replacen(&step, "#", usize::from(is_number(word, &step))))
+                .collect::<String>(),
+        )
+    };
+    matches!((plain(earlier, before), plain(later, step)), (Some(one), Some(other)) if one == other)
+}
+
+/// Whether a word is this number, and whatever ends it.
+fn is_number(word: &str, number: &str) -> bool {
+    word.trim_end_matches(|c: char| !c.is_ascii_digit()) == number
 }
 
 fn contents(expected: &[u8], found: &[u8], at: u64) -> Vec<PartDifference> {
@@ -123,10 +193,15 @@ fn parts(ours: &[Leaf<'_>], theirs: &[Leaf<'_>]) -> Vec<PartDifference> {
     parts
 }
 
-fn difference(leaf: &Leaf<'_>, how: How) -> PartDifference {
+/// Whether a part of a file may be weights by what it is made of.
+fn is_weights(leaf: &Leaf<'_>) -> bool {
     let is_array =
         leaf.form == Form::Array && (leaf.kind.is_float() || leaf.kind == formats::DType::Opaque);
-    let weights = (is_array || leaf.form == Form::Opaque) && !is_clock(&leaf.name);
+    is_array || leaf.form == Form::Opaque
+}
+
+fn difference(leaf: &Leaf<'_>, how: How) -> PartDifference {
+    let weights = is_weights(leaf) && !is_clock(&leaf.name);
     PartDifference { part: leaf.name.clone(), how, weights }
 }
 
@@ -195,6 +270,30 @@ mod tests {
         check(&file(b"node1", 1), &file(b"login-1", 1), &[whole(2, Some(8))]);
         check(&file(b"node1", 1), &file(b"node1", 2), &[whole(407, None)]);
         check(&file(b"node1", 1), &file(b"node2", 2), &[whole(6, None)]);
+    }
+
+    #[test]
+    fn what_a_file_holds_is_told_from_its_bytes() {
+        let check = |bytes: &[u8], expected| {
+            assert_eq!(content_of(bytes), expected, "{}", String::from_utf8_lossy(bytes));
+        };
+        check(br#"{"w": [0.5, 1]}"#, Content::Weights);
+        check(b"\xff\0\x01", Content::Weights);
+        check(br#"{"accuracy": 0.5}"#, Content::Numbers);
+        check(b"accuracy: 0.5\n", Content::Numbers);
+        check(b"1e-3", Content::Numbers);
+        check(br#"{"seconds": 0.5, "step": 3, "name": "a"}"#, Content::Other);
+        check(b"12 at 05:01:22.25\n", Content::Other);
+        check(b"\x89PNG\xff", Content::Other);
+        check(b"", Content::Other);
+    }
+
+    #[test]
+    fn a_file_with_nothing_but_its_step_is_a_counter() {
+        assert!(is_counter(b"step 10, 05:01:22\n", b"step 20, 05:01:23\n", (10, 20)));
+        assert!(is_counter(b"10", b"20", (10, 20)));
+        assert!(!is_counter(b"10 7", b"20 8", (10, 20)));
+        assert!(!is_counter(b"110", b"120", (10, 20)));
     }
 
     #[test]

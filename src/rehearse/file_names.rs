@@ -71,6 +71,12 @@ pub fn ocdbt_files(paths: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
     paths.iter().filter(|path| is_part(path)).cloned().collect()
 }
 
+/// Whether a file is part of an OCDBT database.
+#[must_use]
+pub fn is_database(path: &Path) -> bool {
+    path.ends_with("manifest.ocdbt")
+}
+
 #[expect(clippy::unwrap_used, reason = "patterns of our own, which a test reads")]
 static RANDOM: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(concat!(
@@ -162,6 +168,38 @@ pub fn is_clock(name: &str) -> bool {
     last.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| words.contains(&word))
 }
 
+/// Whether a name says that its value follows from the number of steps or from the machine's speed, whatever the weights
+/// are: `lr-AdamW`, `train/epoch`, `samples_per_second`, and not `loss_epoch`.
+#[must_use]
+pub fn is_schedule(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let mut words = name.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| !word.is_empty());
+    name.contains("learning_rate")
+        || words.clone().any(|word| word == "lr")
+        || words.all(|word| SCHEDULE.contains(&word))
+}
+
+const SCHEDULE: [&str; 18] = [
+    "epoch",
+    "epochs",
+    "global",
+    "iter",
+    "iteration",
+    "iterations",
+    "its",
+    "num",
+    "per",
+    "sample",
+    "samples",
+    "sec",
+    "second",
+    "step",
+    "steps",
+    "tokens",
+    "total",
+    "train",
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,6 +237,18 @@ mod tests {
             ["a/manifest.ocdbt", "a/d/0f", "a/_METADATA", "b/d/0f"].map(PathBuf::from).into();
         let expected: BTreeSet<PathBuf> = ["a/manifest.ocdbt", "a/d/0f"].map(PathBuf::from).into();
         assert_eq!(ocdbt_files(&paths), expected);
+    }
+
+    #[test]
+    fn what_follows_from_the_step_is_told_from_what_is_measured() {
+        for name in
+            ["lr", "lr-AdamW/pg1", "train/learning_rate", "epoch", "samples_per_second", "tokens"]
+        {
+            assert!(is_schedule(name), "{name}");
+        }
+        for name in ["loss", "train_loss_epoch", "val/acc_step", "perplexity", "flr"] {
+            assert!(!is_schedule(name), "{name}");
+        }
     }
 
     #[test]

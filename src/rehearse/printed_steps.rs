@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use nemo_core::log_line;
 use nemo_core::patterns::Patterns;
 use nemo_core::rundir::{MetricsLine, TrialDir};
 use serde_json::Map;
@@ -46,7 +47,9 @@ impl PrintedSteps {
         let paths = [dir.stdout(attempt), dir.stderr(attempt)];
         for ((patterns, tail), path) in self.outputs.iter_mut().zip(paths) {
             let (bytes, _) = tail.read(&path)?;
-            for line in String::from_utf8_lossy(&bytes).lines() {
+            let text = String::from_utf8_lossy(&bytes);
+            // What the harness says of checkpoints has steps too.
+            for line in text.lines().filter(|line| !line.starts_with(log_line::PREFIX)) {
                 let before = patterns.current;
                 patterns.line(line);
                 if patterns.current != before {
@@ -101,6 +104,10 @@ mod tests {
         check(0, "step 1\nstep 2\nhello\nst", &[1, 2]);
         check(0, "step 1\nstep 2\nhello\nstep 3\n", &[3]);
         check(1, "step 3\n", &[3]);
+        std::fs::write(dir.stderr(2), "nemo-harness: now info resuming from step 3\nstep 4\n")
+            .unwrap();
+        let found = steps.read(&dir, 2).unwrap();
+        assert_eq!(found.iter().filter_map(|line| line.step).collect::<Vec<_>>(), [4]);
     }
 
     #[test]

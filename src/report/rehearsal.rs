@@ -7,7 +7,7 @@ use super::table::{cell, table, text};
 use crate::humanize::{count, duration};
 use crate::rehearse::advice::Advice;
 use crate::rehearse::compare::RunComparison;
-use crate::rehearse::findings::{Finding, Reaction, Severity, is_safe, reaction};
+use crate::rehearse::findings::{Finding, ONLY_METRICS, Reaction, Severity, is_safe, reaction};
 use crate::rehearse::rehearser::RehearsalOutcome;
 use crate::rehearse::run_record::{Injected, RehearsedAttempt, RehearsedRun, RunEnd};
 use crate::rehearse::scenarios::{Fault, ScenarioKind};
@@ -33,14 +33,18 @@ pub fn rehearsal_text(outcome: &RehearsalOutcome) -> String {
 fn headline(outcome: &RehearsalOutcome) -> String {
     let task = &outcome.rehearsal.task;
     let errors = outcome.findings.iter().filter(|own| own.level == Severity::Error).count();
-    let is_vague = outcome.findings.iter().any(|own| own.code == "not-deterministic");
+    let has = |code: &str| outcome.findings.iter().any(|own| own.code == code);
     if errors > 0 {
         return format!("`{task}` is not safe to be interrupted: {}.", count(errors, "error"));
     }
-    let but = match (is_vague, outcome.skipped.is_empty()) {
-        (true, _) => ", as far as a program can tell that is not deterministic",
-        (false, false) => ", as far as it was rehearsed",
-        (false, true) => "",
+    let but = if has("not-deterministic") {
+        ", as far as a program can tell that is not deterministic"
+    } else if !outcome.skipped.is_empty() {
+        ", as far as it was rehearsed"
+    } else if has(ONLY_METRICS) {
+        ", as far as its metrics tell"
+    } else {
+        ""
     };
     format!("`{task}` is safe to be interrupted{but}.")
 }

@@ -77,6 +77,8 @@ mod tests {
     use super::super::tests::{attempt, rehearsal};
     use super::super::{is_safe, judge as judge_all};
     use crate::rehearse::compare::RunComparison;
+    use crate::rehearse::run_record::Injected;
+    use crate::rehearse::scenarios::Fault;
 
     fn by_itself(attempts: Vec<super::RehearsedAttempt>) -> super::Rehearsal {
         let all = rehearsal(attempts, RunComparison::default());
@@ -87,6 +89,8 @@ mod tests {
     fn what_a_stop_costs_is_a_warning_with_a_number() {
         let mut attempts = vec![attempt(None, 40), attempt(Some(30), 60)];
         attempts[0].checkpoints = vec![(30, 130.0)];
+        let injected = Injected { fault: Fault::KillProgram, time: 140.2, step: Some(40) };
+        attempts[0].injected = Some(injected);
         let findings = judge_all(&by_itself(attempts));
         let own = findings.iter().find(|own| own.code == "saves-by-itself").unwrap();
         assert!(own.what.ends_with("up to 10 steps here"), "{}", own.what);

@@ -1,8 +1,11 @@
 //! Whether a resumed run does exactly what the undisturbed one does, and what is likely to be missing if not. Pure.
 
 use super::super::align::ResumePosition;
+use std::path::Path;
+
 use super::super::compare::RunComparison;
 use super::super::compare_files::{FileDifference, How, TreeDifference};
+use super::super::file_names;
 use super::super::run_record::{RehearsedRun, RunEnd};
 use super::super::scenarios::ScenarioKind;
 use super::super::series::PointDifference;
@@ -26,7 +29,7 @@ pub(super) fn judge(all: &Rehearsal, explained: &[ScenarioKind]) -> Vec<Finding>
         findings.extend(determinism::late_noise(&open));
         findings.extend(determinism::noisy(all));
     }
-    findings.extend(only_metrics(&open));
+    findings.extend(averages(&open));
     findings.extend(determinism::not_compared(all));
     // What differs and is not blamed on a resume is blamed on chance.
     let is_blamed = |kind| inexact.iter().any(|own| own.scenarios.contains(&kind));
@@ -164,19 +167,32 @@ fn inexact(open: &[&(RehearsedRun, RunComparison)], is_noisy: bool) -> Option<Fi
 fn is_inexact((run, comparison): &(RehearsedRun, RunComparison)) -> bool {
     let resumed = run.attempts.iter().any(|attempt| attempt.resume_step.is_some());
     let is_later = comparison.differs_after_resume() != Some(false);
-    resumed && is_later && trees_or_series(comparison)
+    resumed && is_later && trees_or_series(run, comparison)
 }
 
-fn trees_or_series(own: &RunComparison) -> bool {
-    // Where a step's metrics differ and no file does, something else is wrong: see `only_metrics`.
-    trees_differ(own) || (own.series.first.is_some() && !has_equal_files(own))
+fn trees_or_series(run: &RehearsedRun, own: &RunComparison) -> bool {
+    // Where a step's metrics differ and no weights do, something else is wrong: see `averages`.
+    trees_differ(own) || (own.series.first.is_some() && !has_equal_weights(run, own))
 }
 
-/// Whether a file that depends on the whole training is the same.
-fn has_equal_files(own: &RunComparison) -> bool {
-    let last = own.series.first.as_ref().map_or(0, |first| as_step(own, first.step));
-    let later = own.checkpoints.iter().any(|(step, tree)| *step >= last && tree.compared > 0);
-    (later || own.results.compared > 0) && !trees_differ(own)
+/// Whether weights that depend on all that was done until the first difference, and longer, are the same.
+fn has_equal_weights(run: &RehearsedRun, own: &RunComparison) -> bool {
+    let first = own.series.first.as_ref().map_or(0, |first| first.step);
+    let last = as_step(own, first);
+    let is_later = own.evidence.weights.iter().any(|step| *step >= last);
+    let written = own.evidence.weights_written;
+    let is_after = written.is_some_and(|written| report_time(run, own, first) <= Some(written));
+    (is_later || is_after) && !trees_differ(own)
+}
+
+/// When a run reported at a place of its record.
+fn report_time(run: &RehearsedRun, own: &RunComparison, place: u64) -> Option<f64> {
+    let line = if own.has_steps {
+        run.lines.iter().rfind(|line| line.step == Some(place))
+    } else {
+        run.lines.get(usize::try_from(place).ok()?.checked_sub(1)?)
+    };
+    line.map(|line| line.time)
 }
 
 /// The step at a place of the record: where reports are counted, by the resume before.
@@ -195,10 +211,12 @@ fn series_evidence(own: &RunComparison) -> Vec<String> {
 }
 
 /// The weights are the same, and what is printed is not.
-fn only_metrics(open: &[&(RehearsedRun, RunComparison)]) -> Option<Finding> {
+fn averages(open: &[&(RehearsedRun, RunComparison)]) -> Option<Finding> {
     let meant: Vec<_> = open
         .iter()
-        .filter(|own| own.1.differs_after_resume() == Some(true) && has_equal_files(&own.1))
+        .filter(|(run, own)| {
+            own.differs_after_resume() == Some(true) && has_equal_weights(run, own)
+        })
         .collect();
     let (_, own) = &***meant.first()?;
     Some(
@@ -213,18 +231,62 @@ fn only_metrics(open: &[&(RehearsedRun, RunComparison)]) -> Option<Finding> {
     )
 }
 
+/// What was compared can't tell whether the state is right.
 fn nothing_to_compare(all: &Rehearsal, open: &[&(RehearsedRun, RunComparison)]) -> Option<Finding> {
-    let blind = !open.is_empty() && open.iter().all(|(_, own)| is_empty(own));
-    blind.then(|| {
-        Finding::new("nothing-to-compare", Severity::Error, "could not tell whether a resume is exact")
-            .because("no metric was read, no two runs have a checkpoint of the same step, and no file is below $NEMO_DIR")
-            .hinted(format!("read what it prints, in [task.{}.metrics]", all.task))
+    let blind = !open.is_empty() && open.iter().all(|(_, own)| own.evidence.is_empty());
+    let (_, own) = open.first().filter(|_| blind)?;
+    let text = "could not tell whether a resume is exact: nothing that was compared depends on the program's state";
+    let mut finding = Finding::new("nothing-to-compare", Severity::Error, text);
+    finding.evidence = without_evidence(own);
+    Some(
+        finding
+            .hinted(format!(
+                "read a value of each step, such as the loss, in [task.{}.metrics], or let it write its last weights to $NEMO_DIR/artifacts",
+                all.task
+            ))
             .pasting("step = 'step (\\d+)'\nloss = 'loss: (\\S+)'")
-            .seen_in(open.iter().map(|(run, _)| run.kind))
+            .seen_in(open.iter().map(|(run, _)| run.kind)),
+    )
+}
+
+/// Why each kind of thing tells nothing.
+fn without_evidence(own: &RunComparison) -> Vec<String> {
+    let metrics = match own.series.compared {
+        0 => "no metric was read",
+        _ => {
+            "its metrics were not reported after a resume, never change, or follow from the step alone, as a learning rate does"
+        }
+    };
+    let is_database = |(_, tree): &(u64, TreeDifference)| {
+        tree.not_compared.iter().any(|path| file_names::is_database(Path::new(path)))
+    };
+    let checkpoints = if own.checkpoints.is_empty() {
+        "no two runs have a checkpoint of the same step"
+    } else if own.checkpoints.iter().any(is_database) {
+        "the arrays of its checkpoints are in OCDBT databases, which are not read (`use_ocdbt=False` makes Orbax write what is)"
+    } else {
+        "no checkpoint after a resume holds weights, or anything else that changes"
+    };
+    let results = match own.results.compared {
+        0 => "no file is below $NEMO_DIR",
+        _ => "no file below $NEMO_DIR has numbers that were written after the resume",
+    };
+    [metrics, checkpoints, results].map(str::to_owned).to_vec()
+}
+
+/// Whether metrics alone say that a resume is exact.
+pub(super) fn only_metrics(all: &Rehearsal) -> Option<Finding> {
+    let runs = || {
+        all.runs.iter().filter(|(run, _)| run.attempts.iter().any(|own| own.resume_step.is_some()))
+    };
+    let is_alone = |(_, own): &(RehearsedRun, RunComparison)| !own.evidence.has_files();
+    (runs().next().is_some() && runs().all(is_alone)).then(|| {
+        let text = "only metrics tell that a resume is exact: no weights could be compared";
+        Finding::new(ONLY_METRICS, Severity::Note, text)
+            .hinted("print them with all their digits, or save at a step that both runs have, such as the last one")
+            .seen_in(runs().map(|(run, _)| run.kind))
     })
 }
 
-fn is_empty(own: &RunComparison) -> bool {
-    let trees = own.checkpoints.iter().map(|(_, tree)| tree.compared).sum::<usize>();
-    own.series.compared + trees + own.results.compared == 0
-}
+/// The code of [`only_metrics`].
+pub const ONLY_METRICS: &str = "only-metrics";

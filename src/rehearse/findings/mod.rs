@@ -16,6 +16,7 @@ use super::file_names::NamePatterns;
 use super::run_record::{RehearsedAttempt, RehearsedRun, RunEnd};
 use super::scenarios::ScenarioKind;
 
+pub use exactness::ONLY_METRICS;
 pub(super) use saving::longest_save;
 pub use saving::{Reaction, needs_long_notice, reaction};
 
@@ -128,6 +129,7 @@ pub fn judge(all: &Rehearsal) -> Vec<Finding> {
     findings.extend(unexplained(all, &findings));
     findings.extend(differs(all, &findings));
     if is_safe(&findings) {
+        findings.extend(exactness::only_metrics(all));
         findings.extend(saving::crash_ends_trial(all));
     }
     findings.sort_by_key(|finding| finding.level);

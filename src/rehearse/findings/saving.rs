@@ -360,11 +360,20 @@ pub(super) fn crash_ends_trial(all: &Rehearsal) -> Option<Finding> {
     })
 }
 
-/// Disturbances that came too late.
+/// Disturbances that came too late, or for which there was no time.
 fn not_reached(all: &Rehearsal) -> Option<Finding> {
     let last = all.baseline.steps().last().copied();
-    let runs = all.runs.iter().map(|(run, _)| run).filter(|run| !run.was_disturbed(last));
-    let calm: Vec<ScenarioKind> = runs.map(|run| run.kind).collect();
+    let runs = all.runs.iter().map(|(run, _)| run);
+    let calm: Vec<ScenarioKind> =
+        runs.filter(|run| !run.was_disturbed(last)).map(|run| run.kind).collect();
+    if calm.len() == all.runs.len() {
+        let text = "nothing was disturbed, so nothing tells whether the program is safe";
+        return Some(
+            Finding::new("not-disturbed", Severity::Error, text)
+                .hinted("let the training take longer than a few seconds, and the rehearsal as long as it needs")
+                .seen_in(calm),
+        );
+    }
     (!calm.is_empty()).then(|| {
         Finding::new("not-disturbed", Severity::Warning, "a run was over before it could be disturbed")
             .hinted("let the training take a few seconds more: it is looked at every 5 ms, and limits are whole seconds")

@@ -3,6 +3,7 @@
 use nemo_core::rundir::{AttemptEnd, Cause, MetricsLine, Next};
 
 use super::*;
+use crate::rehearse::evidence::StateEvidence;
 use crate::rehearse::run_record::{HarnessNotes, Injected, RehearsedAttempt};
 use crate::rehearse::scenarios::Fault;
 use crate::rehearse::series::{PointDifference, SeriesDifference};
@@ -76,9 +77,10 @@ pub(super) fn rehearsal(attempts: Vec<RehearsedAttempt>, comparison: RunComparis
     let baseline = run(ScenarioKind::Undisturbed, vec![calm]);
     let again = Some((baseline.clone(), whole()));
     let series = SeriesDifference { compared: 60, ..comparison.series };
+    let evidence = StateEvidence { metrics: 20, weights: [60].into(), ..comparison.evidence };
     let runs = vec![(
         run(ScenarioKind::Preempted, attempts),
-        RunComparison { series, has_steps: true, ..comparison },
+        RunComparison { series, has_steps: true, evidence, ..comparison },
     )];
     let (task, signal) = ("train".to_owned(), "USR1".to_owned());
     let noise = NamePatterns::default();
@@ -158,8 +160,27 @@ fn runs_that_do_not_end_are_told() {
 #[test]
 fn with_nothing_in_common_nothing_can_be_told() {
     let mut all = rehearsal(preempted(), RunComparison::default());
-    all.runs[0].1.series.compared = 0;
+    all.runs[0].1.evidence = StateEvidence::default();
     check(&all, &["nothing-to-compare"]);
+    all.runs[0].1.series.compared = 0;
+    let finding = &judge(&all)[0];
+    assert!(finding.evidence.iter().any(|own| own == "no metric was read"), "{finding:?}");
+}
+
+#[test]
+fn where_nothing_was_disturbed_nothing_is_safe() {
+    let mut all = rehearsal(preempted(), RunComparison::default());
+    all.runs.clear();
+    check(&all, &["not-disturbed"]);
+    assert!(!is_safe(&judge(&all)));
+}
+
+#[test]
+fn metrics_alone_are_said_to_be_alone() {
+    let mut all = rehearsal(preempted(), RunComparison::default());
+    all.runs[0].1.evidence.weights.clear();
+    check(&all, &["only-metrics"]);
+    assert!(is_safe(&judge(&all)));
 }
 
 #[test]

@@ -57,3 +57,45 @@ fn weights_that_differ_undisturbed_are_noise_only_where_the_file_says_so() {
     let report = parse(&printed);
     assert_eq!((printed.code, codes(&report)), (0, vec!["not-deterministic"]), "{report:#}");
 }
+
+#[test]
+fn settings_that_are_the_same_do_not_speak_for_weights() {
+    let program = "forgets_momentum_when_asked";
+    let (finding, _) = check(program, "preempted", 1, "resume-not-exact");
+    says(&finding, &["loss at step"]);
+    let world = world(program, "20s", "");
+    let text = std::fs::read_to_string(world.path("exp.toml")).unwrap();
+    let with = |metrics: &str| {
+        world.write("exp.toml", &text.replace("loss = 'loss: (\\S+)'\n", metrics));
+        let text = std::fs::read_to_string(world.path("exp.toml")).unwrap();
+        world.write("exp.toml", &text.replace("seconds = 'seconds: (\\S+)'\n", ""));
+        let arguments = ["rehearse", "exp.toml", "train", "--json", "--only", "preempted"];
+        let printed = world.run(&arguments);
+        let report = parse(&printed);
+        assert_eq!((printed.code, codes(&report)), (1, vec!["nothing-to-compare"]), "{report:#}");
+        report["findings"][0].to_string()
+    };
+    says(&with(""), &["no metric was read", "written after the resume"]);
+    says(&with("lr = 'step (\\d+)'\n"), &["follow from the step alone, as a learning rate does"]);
+}
+
+#[test]
+fn where_there_was_no_time_to_disturb_anything_nothing_is_safe() {
+    let world = world("good", "20s", "");
+    let arguments = ["rehearse", "exp.toml", "train", "--json", "--time-limit", "3s"];
+    let printed = world.run(&arguments);
+    let report = parse(&printed);
+    assert_eq!((printed.code, codes(&report)), (1, vec!["not-disturbed"]), "{report:#}");
+    assert_eq!(report["safe"], false);
+}
+
+#[test]
+fn metrics_alone_are_told_to_be_alone() {
+    let world = world("leaves_no_weights", "20s", "");
+    let printed = world.run(&["rehearse", "exp.toml", "train", "--only", "preempted"]);
+    assert_eq!(printed.code, 0, "{printed:?}");
+    says(
+        &printed.stdout,
+        &["note[only-metrics]", "safe to be interrupted, as far as its metrics tell"],
+    );
+}
