@@ -5,12 +5,14 @@ mod directives;
 mod earlier;
 mod farewells;
 mod launch;
+mod options;
 mod program;
 mod signal;
 mod turned;
 mod wrapped;
 
 pub use directives::{Directive, directives, options, words};
+pub use options::before_the_job;
 pub use program::ScriptNote;
 pub use signal::{is_unheard, signal_options};
 pub use turned::{Turned, turned};

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::directives::{self, Directive};
 use super::farewells::shortened;
+use super::options;
 use super::program::{Program, ScriptNote, WHOLE, error, program};
 use super::{JobScript, ScriptError, signal};
 use crate::script::shell_word;
@@ -74,9 +75,8 @@ fn missing(own: &[Directive], with: &WrapWith<'_>) -> Vec<String> {
 /// `exec env NEMO_SLURM_HOME=… NAME wrap OPTIONS --`: a line before it could come between a condition and its command.
 fn harness(with: &WrapWith<'_>) -> String {
     let home = format!("NEMO_SLURM_HOME={}", with.home);
-    let words = ["exec", "env", &home, with.harness, "wrap"].into_iter();
-    let words = words.chain(with.options.iter().map(String::as_str));
-    let words: Vec<String> = words.map(shell_word).collect();
+    let words = ["exec", "env", &home, with.harness, "wrap"].map(shell_word).into_iter();
+    let words: Vec<String> = words.chain(options::in_script(with.options)).collect();
     format!("{} --", words.join(" "))
 }
 

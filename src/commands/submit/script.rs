@@ -205,10 +205,11 @@ fn needed(
     options: &[String],
     time_limit: Option<String>,
 ) -> Result<Vec<String>, CommandError> {
+    let options = job_script::before_the_job(options);
     let mut command = Command::new(harness);
     command.envs(time_limit.map(|limit| (TIME_LIMIT, limit)));
     let asked =
-        command.arg("wrap").args(options).arg("--directives").output().at("run", harness)?;
+        command.arg("wrap").args(&options).arg("--directives").output().at("run", harness)?;
     if !asked.status.success() {
         let said = String::from_utf8_lossy(&asked.stderr);
         let said =

@@ -79,7 +79,7 @@ impl WrapOptions {
                 "--lead" => (own.lead, own.is_lead_given) = (seconds(&value()?)?, true),
                 "--crashes" => own.crashes = number(&name, &value()?)?,
                 "--from" => own.from.push(pattern(value()?)?),
-                "--restore-to" => own.restore_to = Some(value()?),
+                "--restore-to" => own.restore_to = Some(restore_to(value()?)?),
                 "--save-command" => own.save_command = Some(value()?),
                 "--resume-command" => own.resume_command = Some(value()?),
                 "--metric" => own.metrics.extend([metric(&value()?)?]),
@@ -115,12 +115,7 @@ fn dir(text: String) -> Result<PathBuf, String> {
     if text.is_empty() {
         return Err("`--dir` is empty: the variable in it may not be set".to_owned());
     }
-    let is_name = |c: char| c.is_ascii_alphabetic() || "_{(".contains(c);
-    if text.split('$').skip(1).any(|rest| rest.starts_with(is_name)) {
-        return Err(format!(
-            "`--dir {text}`: no shell has replaced the variable; write it in double quotes"
-        ));
-    }
+    require_replaced("--dir", &text)?;
     let is_pattern = |rest: &str| {
         let mut next = rest.chars();
         next.next().is_some_and(|c| "jJAa".contains(c))
@@ -132,6 +127,17 @@ fn dir(text: String) -> Result<PathBuf, String> {
         ));
     }
     Ok(PathBuf::from(text))
+}
+
+/// Nothing replaces a variable later: no path would ever be meant.
+fn require_replaced(name: &str, text: &str) -> Result<(), String> {
+    let is_name = |c: char| c.is_ascii_alphabetic() || "_{(".contains(c);
+    if text.split('$').skip(1).any(|rest| rest.starts_with(is_name)) {
+        return Err(format!(
+            "`{name} {text}`: no shell has replaced the variable; write it in double quotes"
+        ));
+    }
+    Ok(())
 }
 
 fn profile(name: &str) -> Result<Profile, String> {
@@ -162,7 +168,13 @@ fn number<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, String> {
 }
 
 fn pattern(text: String) -> Result<String, String> {
+    require_replaced("--from", &text)?;
     own_paths::check(&text).map_err(|why| format!("`--from {text}`: {why}"))?;
+    Ok(text)
+}
+
+fn restore_to(text: String) -> Result<String, String> {
+    require_replaced("--restore-to", &text)?;
     Ok(text)
 }
 
@@ -220,6 +232,8 @@ mod tests {
             ("--dir  -- x", "`--dir` is empty"),
             ("--dir runs/$SLURM_JOB_ID -- x", "no shell has replaced the variable"),
             ("--dir runs/${USER}/a -- x", "no shell has replaced the variable"),
+            ("--from out/$SLURM_ARRAY_TASK_ID/c*.pt -- x", "no shell has replaced the variable"),
+            ("--restore-to ${HOME}/c.pt -- x", "no shell has replaced the variable"),
             ("--dir runs/%A_%a -- x", "`%` means nothing here"),
             ("--dir a", "needs a program"),
         ] {
