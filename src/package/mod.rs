@@ -307,11 +307,14 @@ fn require_room(root: &Path, files: &[PackagedFile], limit: u64) -> Result<(), C
         .take(NAMED)
         .map(|file| format!("`{}` ({})", file.path.display(), bytes(file.bytes)))
         .collect();
+    // By a little more, both read alike.
+    let (mut has, mut most) = (bytes(size), bytes(limit));
+    if has == most {
+        (has, most) = (format!("{size} bytes"), format!("{most} = {limit} bytes"));
+    }
     let text = format!(
-        "the code in `{}` has {}, more than `package.limit` ({}); the largest: {}",
+        "the code in `{}` has {has}, more than `package.limit` ({most}); the largest: {}",
         root.display(),
-        bytes(size),
-        bytes(limit),
         largest.join(", ")
     );
     Err(CommandError::new(ExitCode::Usage, text)

@@ -54,7 +54,7 @@ pub(super) fn by_name(path: &Path) -> Option<&'static str> {
 }
 
 /// What a secret looks like, and its name. What stands between a name and its value is the language's: `=`, `: "`, `"] = "`.
-const SHAPES: [(&str, &str); 8] = [
+const SHAPES: [(&str, &str); 10] = [
     ("private key", r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----"),
     ("key of AWS", r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
     (
@@ -68,6 +68,9 @@ const SHAPES: [(&str, &str); 8] = [
         "key of W&B",
         r#"(?i)wandb[_.-]?(?:api[_-]?)?key[ \t"'\])(,:=-]{1,12}(?:local-)?[0-9a-f]{40}\b"#,
     ),
+    ("key of W&B", r"\bwandb_v1_[A-Za-z0-9_-]{40,}"),
+    // What `wandb login` writes into `~/.netrc`, wherever it was copied to.
+    ("key of W&B", r"(?i)\bwandb\b[^\n]{0,20}\s[\s\w]{0,40}\bpassword\s+(?:local-)?[0-9a-f]{40}\b"),
     ("key of W&B", r#"(?i)wandb["', \t.]{1,4}login\b[^\n#;&|]{1,60}?\b[0-9a-f]{40}\b"#),
 ];
 
@@ -125,6 +128,12 @@ mod tests {
         ] {
             check(text.replace("<>", key), Some(("key of W&B", 1)));
         }
+        check(
+            format!("machine api.wandb.ai\n  login user\n  password {key}\n"),
+            Some(("key of W&B", 1)),
+        );
+        check(format!("machine api.wandb.ai login user password {key}"), Some(("key of W&B", 1)));
+        check(format!("k = 'wandb_v1_{long}'"), Some(("key of W&B", 1)));
         let secret = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYzzzzzzzKEY";
         for text in [
             "AWS_SECRET_ACCESS_KEY=<>",

@@ -84,7 +84,10 @@ pub(crate) fn run(harness: &mut Harness) -> Result<AttemptResult, String> {
         }
         lease.clean();
         check_progress(harness, &history)?;
-        work_folder::prepare(&harness.trial, &harness.context, harness.patience())?;
+        let changed = work_folder::prepare(&harness.trial, &harness.context, harness.patience())?;
+        if let Some(changed) = changed {
+            log.warn(&changed);
+        }
         resume_point::find(harness, &lease, &history, &mut log)
     });
     let step = resumed.as_ref().ok().and_then(|point| point.resume.step());

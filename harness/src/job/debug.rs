@@ -22,6 +22,7 @@ use crate::job::inputs;
 use crate::job::trial::{TaskSource, Trial, with_path};
 use crate::job::work_folder;
 use crate::os::clock::Clock;
+use crate::os::log::log_stderr;
 use crate::os::patience::Patience;
 use crate::os::signals;
 use crate::program::command::{self, AttemptNames};
@@ -90,7 +91,11 @@ pub(crate) fn run(options: &DebugOptions) -> Result<u8, String> {
     let Some((program, arguments)) = command.argv.split_first() else {
         return Err("the command is empty".to_owned());
     };
-    work_folder::prepare(&trial, &context, patience).map_err(|error| error.to_string())?;
+    let changed =
+        work_folder::prepare(&trial, &context, patience).map_err(|error| error.to_string())?;
+    if let Some(changed) = changed {
+        log_stderr(&changed);
+    }
     restore_own(&trial, resumed.as_ref())?;
     let workdir = trial.workdir();
     drop(signals);

@@ -16,20 +16,42 @@ use crate::job::context::JobContext;
 use crate::job::trial::Trial;
 use crate::os::patience::Patience;
 
-/// Makes the working folder ready. The package is verified before each attempt.
+/// Makes the working folder ready. The package is verified before each attempt. Returns what to warn of.
 pub(crate) fn prepare(
     trial: &Trial,
     context: &JobContext,
     patience: Patience<'_>,
-) -> Result<(), StartError> {
-    let Some(shipped) = &trial.package else { return Ok(()) };
-    verify(shipped, context)?;
-    let made = patience.with(|| make(&trial.dir, shipped));
-    made.map_err(|error| StartError::node(&trial.dir.work(), &error))
+) -> Result<Option<String>, StartError> {
+    let Some(shipped) = &trial.package else { return Ok(None) };
+    let depth = verify(shipped, context)?;
+    let made = patience.with(|| make(&trial.dir, shipped, depth));
+    let changed = made.map_err(|error| StartError::node(&trial.dir.work(), &error))?;
+    Ok(described(&changed))
 }
 
+/// What to say of files of the package that are others in the trial's folder by now. They stay: the program may have written
+/// them.
+fn described(changed: &[PathBuf]) -> Option<String> {
+    let names: Vec<String> =
+        changed.iter().take(NAMED).map(|path| format!("`{}`", path.display())).collect();
+    let more = match changed.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!changed.is_empty()).then(|| {
+        format!(
+            "not as submitted any more in this trial's working folder: {}{more}; the program, or somebody, has changed them, \
+             and this attempt runs with that. To have one as submitted again, remove it there",
+            names.join(", ")
+        )
+    })
+}
+
+/// How many files a line of the log names.
+const NAMED: usize = 5;
+
 /// Compares the package with what was submitted: its content once on each boot of a node, else its names and lengths.
-fn verify(shipped: &ShippedPackage, context: &JobContext) -> Result<(), StartError> {
+fn verify(shipped: &ShippedPackage, context: &JobContext) -> Result<Depth, StartError> {
     let seen = seen_mark(shipped, context);
     let is_seen = seen.as_ref().is_some_and(|mark| mark.exists());
     let depth = if is_seen { Depth::Lengths } else { Depth::Hashes };
@@ -49,7 +71,7 @@ fn verify(shipped: &ShippedPackage, context: &JobContext) -> Result<(), StartErr
         }
         fs::write(mark, "").ok();
     }
-    Ok(())
+    Ok(depth)
 }
 
 /// `nodes/` of the home: an empty file says that this boot of this node has read the whole package.
@@ -74,8 +96,8 @@ fn remove_older_marks(nodes: &Path, context: &JobContext) {
 
 /// The package's folders as folders of the trial's own, with its files as copies, so that a program finds itself and its
 /// data beside each other whatever links it follows; and links to what was not shipped. All is on the disk before a program
-/// runs there: a mark says so, and what differs from then on is the program's.
-fn make(trial: &TrialDir, shipped: &ShippedPackage) -> io::Result<()> {
+/// runs there: a mark says so, and what differs from then on is the program's. Returns the files that do.
+fn make(trial: &TrialDir, shipped: &ShippedPackage, depth: Depth) -> io::Result<Vec<PathBuf>> {
     let (work, mark) = (&trial.work(), trial.work_is_whole());
     open::refresh(&mark);
     let is_whole = mark.try_exists()?;
@@ -85,10 +107,13 @@ fn make(trial: &TrialDir, shipped: &ShippedPackage) -> io::Result<()> {
     }
     let list = package::read_list(&shipped.dir, &shipped.hash)
         .map_err(|error| io::Error::other(error.to_string()))?;
+    let mut changed = Vec::new();
     for entry in list {
         let place = work.join(&entry.path);
         if !is_whole {
             remove_torn(&place, &entry.content)?;
+        } else if matches!(package::is_right(&place, &entry.content, depth), Ok(false)) {
+            changed.push(entry.path.clone());
         }
         match entry.content {
             PackagedContent::Link { target } => link(&target, &place)?,
@@ -101,13 +126,14 @@ fn make(trial: &TrialDir, shipped: &ShippedPackage) -> io::Result<()> {
         link(&shipped.root.join(&beside.0), &work.join(&beside.0))?;
     }
     if is_whole {
-        return Ok(());
+        return Ok(changed);
     }
     durable::sync_dir(work)?;
     for own in &shipped.own {
         durable::sync_dir(&work.join(&own.0))?;
     }
-    durable::replace_file_durably(&mark, b"")
+    durable::replace_file_durably(&mark, b"")?;
+    Ok(changed)
 }
 
 /// Removes a file that a node has not written to its end before it died: its name may last longer than its content.
@@ -189,10 +215,13 @@ mod tests {
         let place = trial.work().join("train.py");
         fs::create_dir_all(trial.work()).unwrap();
         fs::write(&place, "").unwrap(); // the name was on the disk, the content was not
-        make(&trial, &shipped).unwrap();
+        let make = |depth| make(&trial, &shipped, depth).unwrap();
+        assert_eq!(make(Depth::Hashes), Vec::<PathBuf>::new());
         assert_eq!(fs::read_to_string(&place).unwrap(), "print(1)");
         fs::write(&place, "print(2)").unwrap();
-        make(&trial, &shipped).unwrap();
+        assert_eq!(make(Depth::Lengths), Vec::<PathBuf>::new());
+        assert_eq!(make(Depth::Hashes), [PathBuf::from("train.py")]);
         assert_eq!(fs::read_to_string(&place).unwrap(), "print(2)");
+        assert!(described(&make(Depth::Hashes)).unwrap().contains("not as submitted any more"));
     }
 }
