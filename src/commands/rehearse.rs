@@ -16,6 +16,7 @@ use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::{Executor, Experiment, Loaded, LocalExecutor, Task};
 use crate::humanize::{count, duration};
+use crate::package;
 use crate::rehearse::findings::is_safe;
 use crate::rehearse::folder::RehearsalFolder;
 use crate::rehearse::local::{Interrupt, RunContext, RunError, RunProgress};
@@ -85,6 +86,10 @@ pub(super) fn rehearse(app: &App, args: &RehearseArgs) -> Result<ExitCode, Comma
     let ground = Workdir::new(app, args)?;
     let home = Home::new(ground.path.clone());
     let harness = build::install_harness(app, &home)?;
+    let shipped = package::ship_for_rehearsal(&home, &experiment)?;
+    if let Some(shipped) = &shipped {
+        say(&format!("Each run has a working folder of its own: {}.", shipped.summary));
+    }
     let folder = RehearsalFolder {
         home,
         harness,
@@ -95,6 +100,7 @@ pub(super) fn rehearse(app: &App, args: &RehearseArgs) -> Result<ExitCode, Comma
         trial: args.trial,
         cluster: cluster.as_ref(),
         environment,
+        shipped,
     };
     let outcome = carry_out(app, args, &folder, place)?;
     let kept = args.keep.as_ref().map(|_| ground.path.display().to_string());
@@ -288,6 +294,9 @@ impl Workdir {
 impl Drop for Workdir {
     fn drop(&mut self) {
         self.forget_secrets();
+        if !self.is_kept {
+            package::unprotect(&self.path);
+        }
         if !self.is_kept && std::fs::remove_dir_all(&self.path).is_err() {
             say(&format!("warning: `{}` could not be removed", self.path.display()));
         }

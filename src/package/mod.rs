@@ -6,6 +6,8 @@ mod secrets;
 mod ship;
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nemo_core::package::{ShippedPackage, listed};
@@ -219,6 +221,58 @@ pub fn ship(home: &Home, experiment: &Experiment) -> Result<Option<Shipped>, Com
     let summary = survey.summary(Some(&package.hash));
     let uncommitted = survey.uncommitted()?;
     Ok(Some(Shipped { package, uncommitted, summary, warnings: survey.warnings() }))
+}
+
+/// Ships the code of an experiment for a rehearsal, whose runs must not touch what the experiment itself works with. Where
+/// nothing is shipped, and programs save beside the file, each run has a working folder of links.
+pub fn ship_for_rehearsal(
+    home: &Home,
+    experiment: &Experiment,
+) -> Result<Option<Shipped>, CommandError> {
+    let mut rehearsed = experiment.clone();
+    if rehearsed.package.dirty == Dirty::Refuse {
+        rehearsed.package.dirty = Dirty::Include; // nothing is submitted
+    }
+    match ship(home, &rehearsed)? {
+        None => links(home, &rehearsed),
+        shipped => Ok(shipped),
+    }
+}
+
+/// Gives the folders below one the right to be removed, which those of packages have not.
+pub fn unprotect(folder: &Path) {
+    let folders = ignore::WalkBuilder::new(folder).standard_filters(false).follow_links(false).build();
+    for entry in folders.flatten().filter(|own| own.file_type().is_some_and(|own| own.is_dir())) {
+        let allowed = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(entry.path(), allowed).ok(); // who can't change it can't remove it either
+    }
+}
+
+/// A package without files: all that lies beside the experiment's file is linked, but for what its programs save there.
+fn links(home: &Home, experiment: &Experiment) -> Result<Option<Shipped>, CommandError> {
+    let own_paths = own_folders::OwnPaths::of(experiment, Path::new(""));
+    if own_paths.is_empty() {
+        return Ok(None);
+    }
+    let root = experiment.workdir.canonicalize().at("find", &experiment.workdir)?;
+    let beside = own_folders::find(&root, &own_paths, &[])?;
+    let survey = Survey {
+        source: root.clone(),
+        include: choose::IncludePatterns::new(&root, &[])?,
+        root,
+        folder: PathBuf::new(),
+        files: Vec::new(),
+        own: beside.own,
+        left_out: Vec::new(),
+        beside: beside.linked.into_iter().chain(beside.left_out).collect(),
+        shared: Vec::new(),
+        changes: Vec::new(),
+        _staged: None,
+        unmatched: Vec::new(),
+    };
+    let package = ship::ship(home, &survey)?;
+    let (summary, warnings) = (survey.summary(None), Vec::new());
+    Ok(Some(Shipped { package, uncommitted: None, summary, warnings }))
 }
 
 /// Whether the files are others now than those that were shipped; nothing where that can't be told.

@@ -41,6 +41,11 @@ impl OwnPaths {
         }
     }
 
+    /// Whether `checkpoint` names no path beside the file.
+    pub(super) fn is_empty(&self) -> bool {
+        self.written.is_empty()
+    }
+
     fn role(&self, path: &Path) -> PathRole {
         let roles = self.written.iter().map(|pattern| role_by(pattern, path));
         let is_on_the_way = self.folder.starts_with(path);

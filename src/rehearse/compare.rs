@@ -174,7 +174,8 @@ fn is_manifest(path: &Path) -> bool {
     path == Path::new("MANIFEST")
 }
 
-/// What the harness keeps in a trial's folder, which is not the program's.
+/// What the harness keeps in a trial's folder, which is not the program's. In its working folder a program leaves caches and
+/// settings of all kinds: its results are in `artifacts`.
 fn is_harness_own(path: &Path) -> bool {
     let Some(name) = path.to_str() else { return false };
     let names = [
@@ -186,6 +187,8 @@ fn is_harness_own(path: &Path) -> bool {
         "progress.json",
         "collected.json",
         "left",
+        "work",
+        "work-is-whole",
         "pause-wanted",
         "requeue-wanted",
     ];

@@ -10,6 +10,7 @@ use crate::clock;
 use crate::executor::spec::{SubmitContext, task_spec};
 use crate::experiment::{Experiment, Task, TrialParams};
 use crate::journal::Event;
+use crate::package::Shipped;
 use crate::plan::{JobArray, Plan};
 use crate::process::ProcessId;
 use crate::script;
@@ -32,6 +33,8 @@ pub(crate) struct RehearsalFolder<'a> {
     pub(crate) cluster: Option<&'a Cluster>,
     /// What the programs inherit.
     pub(crate) environment: KeptEnvironment,
+    /// The code, so that each run has a working folder of its own.
+    pub(crate) shipped: Option<Shipped>,
 }
 
 /// One run's place.
@@ -149,7 +152,7 @@ impl RehearsalFolder<'_> {
             now,
             cluster: self.cluster,
             has_more: false,
-            is_shipped: false,
+            is_shipped: self.shipped.is_some(),
             programs: None,
         }
     }
@@ -180,7 +183,7 @@ impl RehearsalFolder<'_> {
             journal,
             environment,
             holder,
-            shipped: None,
+            shipped: self.shipped.as_ref(),
             tasks,
         };
         store::create(&self.home, &new).map(drop)

@@ -1,6 +1,7 @@
 //! What a rehearsal must not be deceived by: counters, names, dates, and one fault behind another.
 
 use super::{check, codes, parse, says, world};
+use crate::support::World;
 
 #[test]
 fn one_that_counts_from_the_beginning_does_not_start_over() {
@@ -98,4 +99,47 @@ fn metrics_alone_are_told_to_be_alone() {
         &printed.stdout,
         &["note[only-metrics]", "safe to be interrupted, as far as its metrics tell"],
     );
+}
+
+/// A program that saves to `snapshot.json` beside the file and goes on from it.
+const OWN_FILE: &str = r#"
+import json, os, time
+x, step = 1.0, 0
+if os.path.exists("snapshot.json"):
+    step, x = json.load(open("snapshot.json"))
+while step < 40:
+    step, x = step + 1, x * 1.01
+    print(f"step {step} loss: {x!r}", flush=True)
+    if step % 5 == 0:
+        json.dump([step, x], open("snapshot.tmp", "w"))
+        os.rename("snapshot.tmp", "snapshot.json")
+    time.sleep(0.03)
+"#;
+
+#[test]
+fn a_rehearsal_does_not_touch_what_the_users_own_program_saved() {
+    for package in ["none", "folder"] {
+        let world = World::new();
+        world.write("own.py", OWN_FILE);
+        world.write("snapshot.json", "[39, 7.5]");
+        world.write(
+            "exp.toml",
+            &format!(
+                "name = \"own\"\npackage.from = \"{package}\"\n[task.train]\nrun = \"python3 own.py\"\n\
+                 checkpoint = {{ signal = \"none\", lead = \"5s\", from = \"snapshot.json\", restore_to = \"snapshot.json\" }}\n\
+                 [task.train.metrics]\nstep = 'step (\\d+)'\nloss = 'loss: (\\S+)'\n"
+            ),
+        );
+        let printed =
+            world.run(&["rehearse", "exp.toml", "train", "--json", "--only", "killed"]);
+        let report = parse(&printed);
+        assert_eq!((printed.code, codes(&report)), (0, vec!["saves-by-itself"]), "{report:#}");
+        assert_eq!(report["runs"][0]["attempts"][0]["first_step"], 1, "{report:#}");
+        assert_eq!(std::fs::read_to_string(world.path("snapshot.json")).unwrap(), "[39, 7.5]");
+        let names = std::fs::read_dir(world.path("")).unwrap();
+        let names: Vec<String> =
+            names.map(|own| own.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        assert!(!names.iter().any(|name| name.starts_with(".nemo-")), "{names:?}");
+        assert!(!world.path("home/rehearsals").exists());
+    }
 }
