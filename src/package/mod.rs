@@ -241,7 +241,8 @@ pub fn ship_for_rehearsal(
 
 /// Gives the folders below one the right to be removed, which those of packages have not.
 pub fn unprotect(folder: &Path) {
-    let folders = ignore::WalkBuilder::new(folder).standard_filters(false).follow_links(false).build();
+    let folders =
+        ignore::WalkBuilder::new(folder).standard_filters(false).follow_links(false).build();
     for entry in folders.flatten().filter(|own| own.file_type().is_some_and(|own| own.is_dir())) {
         let allowed = fs::Permissions::from_mode(0o700);
         fs::set_permissions(entry.path(), allowed).ok(); // who can't change it can't remove it either

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nemo_core::log_line;
 use nemo_core::proc_fs;
-use nemo_core::rundir::{TaskDir, TaskSpec, TrialDir};
+use nemo_core::rundir::{NO_SIGNAL, TaskDir, TaskSpec, TrialDir};
 use nemo_core::{checksum, exit};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -97,6 +97,8 @@ struct LocalTrial<'a> {
     trial: u32,
     injections: &'a [Injection],
     watch: TrialWatcher,
+    /// It saves to files of its own, of which nothing is ever committed.
+    is_on_its_own: bool,
     began: f64,
     /// Seconds after which it counts as stuck.
     patience: Option<f64>,
@@ -118,6 +120,7 @@ pub(super) fn run(
         trial,
         injections: &scenario.injections,
         watch: TrialWatcher::new(dir.clone(), &spec.metrics).at("watch", dir.path())?,
+        is_on_its_own: spec.checkpoint.signal == NO_SIGNAL && spec.checkpoint.from.is_empty(),
         began: clock::now(),
         patience,
     };
@@ -224,7 +227,7 @@ impl LocalTrial<'_> {
             // The harness sees to its segments' ends itself.
             InjectionTime::Begin => false,
         };
-        let is_ready = !needs_checkpoint || self.watch.has_checkpoint();
+        let is_ready = !needs_checkpoint || self.watch.has_checkpoint() || self.is_on_its_own;
         if is_done || !is_due || !is_ready || self.watch.is_over() {
             return;
         }

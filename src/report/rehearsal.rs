@@ -142,12 +142,8 @@ fn seen(run: &RehearsedRun, comparison: Option<&RunComparison>, baseline: &Rehea
     if let Some(longest) = saved.reduce(f64::max) {
         parts.push(format!("saved in {longest:.2}s"));
     }
-    let resumes: Vec<String> = run
-        .attempts
-        .iter()
-        .skip(1)
-        .map(|attempt| attempt.resume_step.map_or("the start".to_owned(), |step| step.to_string()))
-        .collect();
+    let resumes: Vec<String> =
+        run.attempts.iter().skip(1).map(|attempt| went_on_from(attempt, baseline)).collect();
     if !resumes.is_empty() {
         parts.push(format!("went on from {}", resumes.join(", ")));
     }
@@ -157,6 +153,16 @@ fn seen(run: &RehearsedRun, comparison: Option<&RunComparison>, baseline: &Rehea
         RunEnd::Completed => parts.push(compared(run, comparison)),
     }
     parts.join("; ")
+}
+
+/// The step of its checkpoint. One that was given none may have found a file of its own.
+fn went_on_from(attempt: &RehearsedAttempt, baseline: &RehearsedRun) -> String {
+    let first = attempt.steps().min().filter(|first| Some(first) > baseline.steps().first());
+    match (attempt.resume_step, first) {
+        (Some(step), _) => step.to_string(),
+        (None, Some(first)) => format!("{} by itself", first.saturating_sub(1)),
+        (None, None) => "the start".to_owned(),
+    }
 }
 
 fn compared(run: &RehearsedRun, comparison: Option<&RunComparison>) -> String {

@@ -96,4 +96,17 @@ mod tests {
         assert!(own.what.ends_with("up to 10 steps here"), "{}", own.what);
         assert!(is_safe(&findings), "{findings:#?}");
     }
+
+    #[test]
+    fn one_that_goes_on_from_a_file_that_only_it_knows_is_warned_of() {
+        let injected = Injected { fault: Fault::KillProgram, time: 140.2, step: Some(40) };
+        let again = super::RehearsedAttempt { resume_step: None, ..attempt(Some(30), 60) };
+        let first = super::RehearsedAttempt { injected: Some(injected), ..attempt(None, 40) };
+        let mut all = by_itself(vec![first, again]);
+        all.baseline.attempts[0].checkpoints.clear();
+        let findings = judge_all(&all);
+        let codes: Vec<&str> = findings.iter().map(|own| own.code).collect();
+        assert_eq!(codes, ["saves-by-itself"], "{findings:#?}");
+        assert!(findings[0].evidence.iter().any(|own| own.contains("nobody verifies")));
+    }
 }

@@ -276,9 +276,7 @@ fn without_evidence(own: &RunComparison) -> Vec<String> {
 
 /// Whether metrics alone say that a resume is exact.
 pub(super) fn only_metrics(all: &Rehearsal) -> Option<Finding> {
-    let runs = || {
-        all.runs.iter().filter(|(run, _)| run.attempts.iter().any(|own| own.resume_step.is_some()))
-    };
+    let runs = || all.runs.iter().filter(|(run, _)| run.attempts.len() > 1);
     let is_alone = |(_, own): &(RehearsedRun, RunComparison)| !own.evidence.has_files();
     (runs().next().is_some() && runs().all(is_alone)).then(|| {
         let text = "only metrics tell that a resume is exact: no weights could be compared";

@@ -4,7 +4,7 @@ use super::super::compare::RunComparison;
 use super::super::run_record::{RehearsedAttempt, RehearsedRun};
 use super::super::scenarios::ScenarioKind;
 use super::origin::{self, Origin};
-use super::{Finding, Rehearsal, Severity};
+use super::{Finding, Rehearsal, Severity, by_itself};
 
 /// Where an attempt began, in reports before (-) or after (+) the right one.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +75,10 @@ fn begins(all: &Rehearsal) -> Vec<ResumedRun<'_>> {
     let steps = all.baseline.steps();
     let mut begins = Vec::new();
     for (run, _) in &all.runs {
+        // It is meant to go on from a file of its own, of which nobody but itself knows.
+        if by_itself::is_meant(all) && run.saves().next().is_none() {
+            continue;
+        }
         let later = run.attempts.iter().skip(1);
         begins.extend(later.filter_map(|attempt| begin(run.kind, attempt, &steps)));
     }

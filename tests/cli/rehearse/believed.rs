@@ -130,8 +130,7 @@ fn a_rehearsal_does_not_touch_what_the_users_own_program_saved() {
                  [task.train.metrics]\nstep = 'step (\\d+)'\nloss = 'loss: (\\S+)'\n"
             ),
         );
-        let printed =
-            world.run(&["rehearse", "exp.toml", "train", "--json", "--only", "killed"]);
+        let printed = world.run(&["rehearse", "exp.toml", "train", "--json", "--only", "killed"]);
         let report = parse(&printed);
         assert_eq!((printed.code, codes(&report)), (0, vec!["saves-by-itself"]), "{report:#}");
         assert_eq!(report["runs"][0]["attempts"][0]["first_step"], 1, "{report:#}");
