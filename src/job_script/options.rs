@@ -58,12 +58,11 @@ fn without_variables(text: &str) -> String {
 /// The length of the variable that a text begins with: `$NAME` or `${NAME}`.
 fn variable(text: &str) -> Option<usize> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let (name, around) = match text.strip_prefix("${") {
-        Some(rest) => (rest.split_once('}')?.0, 3),
-        None => {
-            let rest = text.strip_prefix('$')?;
-            (&rest[..rest.find(|c| !is_part(c)).unwrap_or(rest.len())], 1)
-        }
+    let (name, around) = if let Some(rest) = text.strip_prefix("${") {
+        (rest.split_once('}')?.0, 3)
+    } else {
+        let rest = text.strip_prefix('$')?;
+        (&rest[..rest.find(|c| !is_part(c)).unwrap_or(rest.len())], 1)
     };
     let is_name = name.chars().all(is_part) && name.starts_with(|c: char| !c.is_ascii_digit());
     is_name.then_some(name.len() + around)
