@@ -31,6 +31,8 @@ use crate::supervise::StopCause;
 const ANSWER: Duration = Duration::from_secs(5);
 /// How long to wait after a machine could not start a program.
 const MOMENT: Duration = Duration::from_secs(2);
+/// Seconds of a segment that are enough to look after other trials: what is killed meanwhile is done by another one.
+const TO_LOOK_AFTER: f64 = 10.0;
 /// The shortest time between two attempts of which the first got nowhere.
 const FIRST_DELAY: Duration = Duration::from_secs(1);
 /// The longest time between two attempts.
@@ -169,7 +171,7 @@ fn not_started(why: StartError) -> Result<u8, String> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct JobEnd {
     code: u8,
-    /// How the trial ended, if it did so by itself: nobody waits for the node, or will kill this process soon.
+    /// How the trial ended, if nobody waits for the node or will kill this process in a moment.
     by_itself: Option<Next>,
 }
 
@@ -275,6 +277,7 @@ fn run_attempt(harness: &mut Harness) -> Result<Option<EndedAttempt>, StartError
         has_progress,
         is_on_slurm: harness.context.slurm.is_some(),
         is_paused: verdict.next == Next::Restart && trial::is_paused(&harness.trial.dir),
+        segment_left: harness.segment_end.map(|end| end - unix_now()),
     };
     Ok(Some(EndedAttempt { attempt, stopped, reason: verdict.reason, facts }))
 }
@@ -290,6 +293,8 @@ struct EndFacts {
     is_on_slurm: bool,
     /// A person has paused the trial meanwhile. Only asked for before a restart.
     is_paused: bool,
+    /// Seconds until the end of the segment, if it has one.
+    segment_left: Option<f64>,
 }
 
 /// What a job does after one of its attempts.
@@ -308,7 +313,12 @@ enum AfterAttempt {
 
 /// Decides what follows. Pure.
 fn after_attempt(facts: EndFacts) -> AfterAttempt {
-    let leaves_node = facts.stop.is_none_or(StopCause::leaves_node);
+    let leaves_node = match facts.stop {
+        None => true,
+        // It may be the last one that could retry it, or submit what waits for room.
+        Some(StopCause::TimeLimit) => facts.segment_left.is_none_or(|left| left >= TO_LOOK_AFTER),
+        Some(cause) => cause.leaves_node(),
+    };
     let by_itself = leaves_node.then_some(facts.next);
     let end = |code| AfterAttempt::Exit(JobEnd { code, by_itself });
     match facts.next {
@@ -361,8 +371,8 @@ mod tests {
     use AfterAttempt::{Exit, Requeue, RestartAfterDelay, RestartNow};
 
     fn facts(next: Next, cause: Cause) -> EndFacts {
-        let (has_progress, is_on_slurm, is_paused) = (false, true, false);
-        EndFacts { next, cause, stop: None, has_progress, is_on_slurm, is_paused }
+        let (has_progress, is_on_slurm, is_paused, segment_left) = (false, true, false, Some(9.0));
+        EndFacts { next, cause, stop: None, has_progress, is_on_slurm, is_paused, segment_left }
     }
 
     #[test]
@@ -389,6 +399,18 @@ mod tests {
             let expected = Exit(JobEnd { code: exit::DONE, by_itself });
             assert_eq!(after_attempt(stopped), expected, "{stop:?}");
         }
+    }
+
+    #[test]
+    fn at_a_time_limit_others_are_looked_after_while_there_is_time() {
+        let failed = facts(Next::Failed, Cause::TimeLimit);
+        let stopped = EndFacts { stop: Some(StopCause::TimeLimit), ..failed };
+        let ended = |by_itself| Exit(JobEnd { code: exit::NEVER, by_itself });
+        assert_eq!(after_attempt(stopped), ended(None));
+        let early = EndFacts { segment_left: Some(30.0), ..stopped };
+        assert_eq!(after_attempt(early), ended(Some(Next::Failed)));
+        let preempted = EndFacts { stop: Some(StopCause::Preempted), ..early };
+        assert_eq!(after_attempt(preempted), ended(None), "somebody waits for the node");
     }
 
     #[test]
