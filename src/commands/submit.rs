@@ -8,8 +8,9 @@ use std::io::IsTerminal;
 
 use clap::Args;
 
+pub(super) use self::outcome::Unsubmitted;
 pub(super) use self::outcome::job_json;
-use self::outcome::{Unsubmitted, announce, announce_nothing};
+use self::outcome::{announce, announce_nothing};
 pub(super) use self::runner::start_runner;
 use super::follow_output::View;
 use super::slurm_scheduler::SlurmScheduler;

@@ -12,7 +12,7 @@ use crate::retry::{retry, wait_in_queue};
 use crate::support::{Printed, World, causes, printed, states, trials};
 
 /// Four trials that failed: for memory, for a time limit, with their node, and for a module.
-fn failed_in_four_ways() -> (FakeSlurm, String) {
+pub(crate) fn failed_in_four_ways() -> (FakeSlurm, String) {
     let fake = FakeSlurm::new(1001);
     let text = "name = \"four\"\n[executor.gpu]\nkind = \"slurm\"\nmem = \"1000M\"\ntime = \"1h\"\n\
         [task.train]\nrun = \"true {n}\"\nparams = { n = [0, 1, 2, 3, 4] }\n";

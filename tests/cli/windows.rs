@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::cluster::{self, Cluster};
 use crate::fake::FakeSlurm;
+use crate::retry_advice::failed_in_four_ways;
 use crate::support::{World, states};
 
 const N: usize = 62;
@@ -146,6 +147,16 @@ fn a_first_window_is_found_at_the_submission() {
     let expected = "Submitted 7 trials as 1 job array; 23 trials will be submitted later.";
     assert!(submitted.stderr.contains(expected), "{submitted:?}");
     assert!(!submitted.stderr.contains("nothing is submitted yet"), "{submitted:?}");
+}
+
+#[test]
+fn a_retry_finds_its_first_window_too() {
+    let (fake, id) = failed_in_four_ways();
+    std::fs::write(fake.state("no_room"), "train.1\n").unwrap();
+    let retried = fake.world.run(&["retry", &id]);
+    assert_eq!(fake.names(), ["train.0", "train.2"], "{retried:?}");
+    let expected = "Retried 5 trials as 1 job array; 3 trials will be submitted later.";
+    assert!(retried.stderr.contains(expected), "{retried:?}");
 }
 
 #[test]

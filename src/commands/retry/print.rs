@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::advise::AdviceRow;
 use super::choice::{Choice, LeftAlone};
 use super::{RetryArgs, WantedRetry};
+use crate::commands::submit::Unsubmitted;
 use crate::commands::{App, due, followers, generation, prepare, submit};
 use crate::error::{CommandError, ExitCode};
 use crate::experiment::OutsideDependency;
@@ -14,11 +15,11 @@ use crate::report::{aligned, out, out_json, say};
 use crate::status::Status;
 use crate::store::{Stored, Target};
 
-/// The job arrays of a generation, as `submit --json` shows them.
+/// The job arrays of a generation, and of those after it where there was no room for all, as `submit --json` shows them.
 fn jobs(journal: &[Event], generation: u32) -> Vec<Value> {
     let arrays = journal::submitted_arrays(journal);
     let own =
-        arrays.iter().filter(|array| journal::generation_of(journal, array.token) == generation);
+        arrays.iter().filter(|array| journal::generation_of(journal, array.token) >= generation);
     own.map(submit::job_json).collect()
 }
 
@@ -118,11 +119,20 @@ pub(super) fn announce(
         }
         Some(_) if jobs.is_empty() => say(&format!("Retried {} on this machine.", what(choice))),
         Some(_) => {
-            say(&format!("Retried {} as {}.", what(choice), count(jobs.len(), "job array")));
+            let arrays = count(jobs.len(), "job array");
+            say(&format!("Retried {} as {arrays}{}.", what(choice), later(stored)?));
         }
     }
     out(&stored.id.to_string())?;
     Ok(ExitCode::Fine)
+}
+
+/// How many trials there was no room for, or that wait for this machine.
+fn later(stored: &Stored) -> Result<String, CommandError> {
+    Ok(match Unsubmitted::of(stored)?.later {
+        0 => String::new(),
+        later => format!("; {} will be submitted later", count(later, "trial")),
+    })
 }
 
 /// What a retry waits for that has no jobs yet.

@@ -67,15 +67,15 @@ pub(super) fn announce(args: &SubmitArgs, stored: &Stored) -> Result<(), Command
 
 /// The trials on Slurm that it was not asked for.
 #[derive(Clone, Copy)]
-pub(super) struct Unsubmitted {
+pub(in crate::commands) struct Unsubmitted {
     /// They are cancelled, and stay so.
     cancelled: usize,
     /// They come later.
-    pub(super) later: usize,
+    pub(in crate::commands) later: usize,
 }
 
 impl Unsubmitted {
-    pub(super) fn of(stored: &Stored) -> Result<Self, CommandError> {
+    pub(in crate::commands) fn of(stored: &Stored) -> Result<Self, CommandError> {
         let (experiment, requests) = (&stored.experiment, control::requests(stored)?);
         let mut unsubmitted = Self { cancelled: 0, later: 0 };
         for task in experiment.tasks.iter().filter(|task| !experiment.is_local(task)) {
