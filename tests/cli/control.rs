@@ -76,6 +76,8 @@ fn some_trials_are_named_at_once(executor: &str) {
     assert!(text(&trials(&status, "train")[2]["reason"]).contains(&hint), "{status:#}");
     let shown: Value = serde_json::from_str(&world.ok(&["status", &some, "--json"])).unwrap();
     assert_eq!(states(&shown, "train"), ["paused"; 2], "{shown:#}");
+    let attempts = world.ok(&["status", &some, "--attempts"]);
+    assert!(attempts.contains("train/2  0        paused"), "{attempts}");
     assert!(!world.ok(&["logs", &some, "--stream", "out"]).contains("train/1"));
     world.ok(&["resume", &some]);
     world.ok(&["cancel", &format!("{id}/train/0-1")]);

@@ -158,6 +158,12 @@ fn the_messages_of_the_troubleshooting_page_are_printed() {
     }
 }
 
+/// The long options of the commands in a row of such a page.
+fn options_of_commands(row: &str) -> impl Iterator<Item = &str> {
+    let commands = row.split('`').filter(|text| text.starts_with("nemo-slurm "));
+    commands.flat_map(str::split_whitespace).filter(|word| word.starts_with("--"))
+}
+
 /// What the pages for those who come from elsewhere promise is run by the tests that they name.
 #[test]
 fn the_tests_that_pages_name_exist() {
@@ -177,6 +183,9 @@ fn the_tests_that_pages_name_exist() {
                 None => read(&format!("tests/cli/{file}.rs")),
             };
             assert!(source.contains(&format!("fn {test}()")), "{page}: {cell}");
+            for option in options_of_commands(row) {
+                assert!(source.contains(option), "{page}: {cell} never says {option}");
+            }
             count += 1;
         }
     }
