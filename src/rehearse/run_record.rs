@@ -153,10 +153,13 @@ impl RehearsedAttempt {
         saved.map(|(_, time)| time - asked)
     }
 
-    /// The last step of all had been reported when it was disturbed.
+    /// The last step of all had been reported when it was disturbed, or the program had ended before it could be killed.
     #[must_use]
     pub fn was_done_before(&self, last: Option<u64>) -> bool {
-        last.is_some() && self.injected.is_some_and(|injected| injected.step == last)
+        let Some(injected) = self.injected else { return false };
+        let exit = self.end.as_ref().and_then(|end| end.exit_code);
+        let is_too_late = injected.fault == Fault::KillProgram && exit == Some(0);
+        is_too_late || (last.is_some() && injected.step == last)
     }
 
     /// It ended by itself, whatever its exit code.
@@ -231,6 +234,7 @@ impl RehearsedRun {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nemo_core::rundir::Next;
 
     #[test]
     fn only_the_harness_is_believed() {
@@ -238,6 +242,32 @@ mod tests {
 nemo-harness: the program is asked to save (SIGUSR1)
 ";
         assert_eq!(HarnessNotes::new(log), HarnessNotes { asked: true, ..HarnessNotes::default() });
+    }
+
+    #[test]
+    fn a_program_that_exits_with_0_was_not_killed() {
+        let end = AttemptEnd {
+            attempt: 0,
+            time: 2.0,
+            cause: Cause::Completed,
+            exit_code: Some(0),
+            signal: None,
+            step: None,
+            checkpoint_step: None,
+            next: Next::Done,
+            reason: None,
+            stopped: None,
+            saving: None,
+        };
+        let check = |fault, exit_code, expected| {
+            let injected = Some(Injected { fault, time: 1.9, step: None });
+            let end = Some(AttemptEnd { exit_code, ..end.clone() });
+            let own = RehearsedAttempt { injected, end, ..RehearsedAttempt::default() };
+            assert_eq!(own.was_done_before(None), expected, "{fault:?} {exit_code:?}");
+        };
+        check(Fault::KillProgram, Some(0), true);
+        check(Fault::KillProgram, None, false);
+        check(Fault::Preempt { lead: 4 }, Some(0), false);
     }
 
     #[test]

@@ -104,9 +104,9 @@ fn what_is_not_understood_is_not_safe() {
     let series = SeriesDifference { missing: vec![50], ..SeriesDifference::default() };
     let alone = vec![attempt(None, 60)];
     let mut all = rehearsal(alone, RunComparison { series, ..RunComparison::default() });
-    all.runs[0].0.kind = ScenarioKind::Killed;
+    all.runs[0].0.kind = ScenarioKind::NodeLost;
     all.runs[0].0.attempts[0].injected =
-        Some(Injected { fault: Fault::KillProgram, time: 150.0, step: Some(50) });
+        Some(Injected { fault: Fault::KillHarness, time: 150.0, step: Some(50) });
     check(&all, &["differs"]);
 }
 
