@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::follow::{Settled, standing};
 use super::polling::query_slurm;
-use super::status::look_by;
-use super::{App, note};
+use super::status::{look, look_by};
+use super::{App, followers, note};
 use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::humanize::{count, listed};
@@ -80,7 +80,15 @@ pub(super) fn archive(app: &App, args: &ArchiveArgs) -> Result<ExitCode, Command
 /// Takes archived experiments back.
 pub(super) fn restore(app: &App, args: &RestoreArgs) -> Result<ExitCode, CommandError> {
     let chosen = chosen(app, &args.chosen, false)?;
-    set(app, &args.chosen, &chosen, false)
+    let code = set(app, &args.chosen, &chosen, false)?;
+    for own in chosen.iter().filter(|own| !own.is_done) {
+        let stored = app.home.load(&own.id)?;
+        // What blocked it may have been retried meanwhile.
+        if followers::is_waiting(&stored) && !args.chosen.dry_run {
+            look(&app.on_cluster_of(&stored), &stored)?;
+        }
+    }
+    Ok(code)
 }
 
 /// Fails for what would change an archived experiment.

@@ -1,5 +1,6 @@
 //! Experiments that wait for another one of which not all has jobs yet. They are not submitted, so no job of theirs submits them:
-//! who looks after the other one does, once Slurm can be told of all of it.
+//! who looks after the other one does, once Slurm can be told of all of it. Where that one is lost they are blocked for good, till
+//! somebody retries it: then they wait for it again.
 
 use nemo_core::durable;
 use nemo_core::rundir::ExperimentDir;
@@ -56,18 +57,23 @@ pub(super) fn of(app: &App, dir: &ExperimentDir) -> Vec<ExperimentId> {
     ids
 }
 
-/// Submits what of them can be now. What goes wrong is only said: the experiment that they wait for goes on.
+/// Submits what of them can be now, and looks at those that wait for them: what was blocked may be so no more. What goes wrong
+/// is only said: the experiment that they wait for goes on.
 pub(super) fn submit(app: &App, dir: &ExperimentDir) {
     for id in of(app, dir) {
-        let submit = || {
-            let stored = app.home.load(&id)?;
-            let app = &app.on_cluster_of(&stored);
-            let status = look(app, &stored)?;
-            due::submit_due(app, &stored, &status).map(drop)
-        };
-        let done: Result<(), CommandError> = submit();
-        if let Err(error) = done {
+        if let Err(error) = submit_one(app, &id) {
             say(&format!("warning: `{id}`: {}", error.one_line()));
         }
     }
+}
+
+fn submit_one(app: &App, id: &ExperimentId) -> Result<(), CommandError> {
+    let stored = app.home.load(id)?;
+    let app = &app.on_cluster_of(&stored);
+    let status = look(app, &stored)?;
+    due::submit_due(app, &stored, &status)?;
+    // It has ended if what waits for it was blocked.
+    due::start_runner(app, &app.home.load(id)?, &status)?;
+    submit(app, &stored.dir);
+    Ok(())
 }

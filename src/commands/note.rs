@@ -175,6 +175,12 @@ pub(super) fn user_name(app: &App) -> Option<String> {
 /// Counts the notes of this process.
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
+/// When and where something was said: how the names of notes and of their marks in the index begin.
+pub(super) fn stamp(time: f64) -> String {
+    let this = ProcessId::current();
+    format!("{time:.6}-{}-{}", this.node, this.pid)
+}
+
 /// Says first that the index does not hold any more, and then what is new: after a kill in between, nothing is believed
 /// that does not hold.
 pub(super) fn write(
@@ -182,9 +188,8 @@ pub(super) fn write(
     (id, dir): (&ExperimentId, &ExperimentDir),
     note: &Note,
 ) -> Result<(), CommandError> {
-    let this = ProcessId::current();
     let n = COUNT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("{:.6}-{}-{}-{n}.json", note.time, this.node, this.pid);
+    let name = format!("{}-{n}.json", stamp(note.time));
     let index = app.home.index();
     summary::mark_as_noted(&app.home, id, &name).at("write", &index)?;
     let path = dir.notes().join(&name);

@@ -25,7 +25,7 @@ use self::advise::AdviceRow;
 use self::changes::{StartPoint, WantedChanges};
 use self::choice::Choice;
 use super::control::{self, TrialKey};
-use super::note::user;
+use super::note::{stamp, user};
 use super::status::look;
 use super::{
     App, archive, due, followers, generation, kept_environment, prepare, shipped_code, submit,
@@ -35,7 +35,6 @@ use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::Override;
 use crate::journal::{self, Retry};
 use crate::plan::Plan;
-use crate::process::ProcessId;
 use crate::report::say;
 use crate::slurm::IndexSet;
 use crate::status::{RequestedAction, State, Status};
@@ -278,8 +277,7 @@ fn begin(
     restore_secrets(app, stored)?;
     cancel_leftovers(app, stored, status, choice)?;
     // Whoever finds this does not believe the index, in which the experiment is over.
-    let this = ProcessId::current();
-    let mark = format!("{:.6}-{}-{}-retry{generation}", clock::now(), this.node, this.pid);
+    let mark = format!("{}-retry{generation}", stamp(clock::now()));
     summary::mark_as_noted(&app.home, &stored.id, &mark).at("write", &app.home.index())?;
     for (task, trials) in &trials {
         ask_for(stored, task, trials)?;

@@ -6,7 +6,7 @@ use clap::Args;
 use nemo_core::rundir::notes;
 
 use super::retry::automatic;
-use super::{App, notices, outside};
+use super::{App, followers, note, notices, outside};
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::observe::{self, Depth};
 use crate::query::SlurmSource;
@@ -107,17 +107,33 @@ pub(super) fn look_by(
     let look = Look { earlier: earlier.as_ref(), notes, is_final, version, now };
     let mut summary = summary::of(stored, &status, from, look);
     if depth == Depth::Open {
-        summary.keep_best(stored, &status, earlier.and_then(|it| it.row.best));
+        summary.keep_best(stored, &status, earlier.as_ref().and_then(|it| it.row.best.clone()));
     }
-    if app.is_read_only {
-        return Ok((status, summary));
+    if !app.is_read_only {
+        keep_summary(app, stored, &summary, earlier.as_ref())?;
     }
-    summary::keep(&stored.dir, &summary);
-    if is_final {
+    Ok((status, summary))
+}
+
+fn keep_summary(
+    app: &App,
+    stored: &Stored,
+    summary: &Summary,
+    earlier: Option<&Summary>,
+) -> Result<(), CommandError> {
+    let is_follower = followers::is_waiting(stored);
+    if is_follower && earlier.is_some_and(|it| it.is_final) && !summary.is_final {
+        // What blocked it was retried. The index says that it is over.
+        let mark = format!("{}-reopened", note::stamp(clock::now()));
+        summary::mark_as_noted(&app.home, &stored.id, &mark).at("write", &app.home.index())?;
+    }
+    summary::keep(&stored.dir, summary);
+    // Those of a follower are needed once what blocks it is retried.
+    if summary.is_final && !is_follower {
         // No trial can need them any more. Should they stay, the next look tries again.
         drop(std::fs::remove_file(stored.dir.secrets()));
     }
-    Ok((status, summary))
+    Ok(())
 }
 
 /// Everything that a status follows from, also what other experiments tell.

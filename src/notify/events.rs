@@ -171,8 +171,7 @@ fn outcomes<'a>(
         let all = seen.into_iter().flat_map(|seen| &seen.trials);
         let of = |trial: &TrialStatus| {
             let is_due = due.contains(&(task.name.clone(), trial.index));
-            let lost = is_lost_outside(task, trial).then_some(NoticeKind::Blocked);
-            blocked(task, trial, &known).or(lost).or_else(|| own_outcome(trial, is_due))
+            blocked(task, trial, &known).or_else(|| own_outcome(trial, is_due))
         };
         let all = all.map(of).collect();
         known.insert(&task.name, all);
@@ -191,12 +190,6 @@ fn own_outcome(trial: &TrialStatus, is_due: bool) -> Outcome {
         State::Blocked => Some(NoticeKind::Blocked),
         State::Running | State::Pending | State::Preempted | State::Paused | State::Unknown => None,
     }
-}
-
-/// Whether what the experiment waits for is lost before the trial had a job. That is certain, but never final: a retry over
-/// there changes it, and nobody would hear of it till then.
-fn is_lost_outside(task: &Task, trial: &TrialStatus) -> bool {
-    task.after.is_empty() && trial.state == State::Blocked && trial.slurm_job.is_none()
 }
 
 /// Slurm says only after a while that a job can never start: what has become of its parents is known before. A task for

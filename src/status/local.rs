@@ -1,6 +1,6 @@
 //! Where the trials of a task on the local executor stand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nemo_core::exit;
 use nemo_core::rundir::runner::RunnerRecord;
@@ -10,21 +10,27 @@ use super::{
     AssessedState, AttemptStatus, Certainty, Remedy, State, StatusInputs, TrialFiles, TrialStatus,
     attempts, status, trial, waiting,
 };
-use crate::experiment::Task;
+use crate::experiment::{Dependency, On, Task};
 use crate::journal::{self, LastRetry};
 use crate::process::Liveness;
+use crate::store::Stored;
 
 /// All trials of a task, as the runner's record and their own folders tell.
 pub(super) fn trials(task: &Task, sources: &StatusInputs<'_>) -> Vec<TrialStatus> {
     let retries = journal::last_retries(&sources.stored.journal, &task.name);
     let last = last_words(task, &sources.runner.records, &retries);
+    let blocked = blocked_outside(task, sources);
     let none = BTreeMap::new();
     let files = sources.files.get(&task.name).unwrap_or(&none);
     let nothing = TrialFiles::default();
     let trial = |index| {
         let files = files.get(&index).unwrap_or(&nothing);
         let mut attempts = attempts::from_files(files);
-        let said = state(files, last.get(&index).copied(), sources);
+        let mut said = state(files, last.get(&index).copied(), sources);
+        let is_blocked_outside = said.state == State::Pending && blocked.contains(&index);
+        if is_blocked_outside {
+            said = (State::Blocked, sources.lost_outside.clone()).into();
+        }
         let LocalVerdict { mut state, mut reason, remedy } = said;
         let waits = matches!(state, State::Pending | State::Preempted);
         if waits && let Some(wish) = requests::pause(&sources.requests, &task.name, index) {
@@ -45,12 +51,36 @@ pub(super) fn trials(task: &Task, sources: &StatusInputs<'_>) -> Vec<TrialStatus
             });
             last.reason.clone_from(&reason);
         }
-        let is_final = is_recorded(files, last.get(&index).copied());
+        let is_final = is_blocked_outside || is_recorded(files, last.get(&index).copied());
         let certainty = if is_final { Certainty::Final } else { Certainty::Open };
         let standing = AssessedState { state, reason, certainty, remedy };
         status(index, standing, None, files, attempts)
     };
     (0..task.n_trials).map(trial).collect()
+}
+
+/// The trials that can't run before another experiment is retried: a task on Slurm that they wait for has no job, since what
+/// the experiment waits for is lost. The runner leaves no word of them, which nothing would take back after that retry.
+fn blocked_outside(task: &Task, sources: &StatusInputs<'_>) -> BTreeSet<u32> {
+    if sources.lost_outside.is_some() { below_lost_roots(task, sources) } else { BTreeSet::new() }
+}
+
+fn below_lost_roots(task: &Task, sources: &StatusInputs<'_>) -> BTreeSet<u32> {
+    let Stored { experiment, journal, .. } = sources.stored;
+    if task.after.is_empty() {
+        let is_local = experiment.is_local(task);
+        return journal::unplanned(journal, task).iter().filter(|_| !is_local).collect();
+    }
+    let of_parent = |dependency: &Dependency| {
+        let parent = experiment.tasks.iter().find(|it| it.name == dependency.task);
+        let lost = parent.map(|parent| below_lost_roots(parent, sources)).unwrap_or_default();
+        match dependency.on {
+            On::Each => lost,
+            On::Ok if !lost.is_empty() => (0..task.n_trials).collect(),
+            On::Ok | On::Any | On::Failed => BTreeSet::new(),
+        }
+    };
+    task.after.iter().flat_map(of_parent).collect()
 }
 
 /// Whether the harness or the runner wrote down that no more comes.

@@ -29,6 +29,7 @@ mod failed_starts;
 mod fake;
 mod files;
 mod find;
+mod followers;
 mod forgotten;
 mod goodput;
 mod gpus;

@@ -13,7 +13,7 @@ mod resubmit;
 mod runner;
 mod timeouts;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::str::FromStr;
 
 use clap::Args;
@@ -101,6 +101,8 @@ struct PollPass<'a> {
     app: &'a App,
     args: &'a PollArgs,
     rows: Vec<serde_json::Value>,
+    /// All experiments that are not final, where all of them are looked after.
+    open: HashSet<ExperimentId>,
     /// What there may be to tell. It comes last: a server that is away keeps no trial waiting.
     to_tell: Vec<(Stored, Status)>,
     /// What was told.
@@ -130,6 +132,7 @@ pub(super) fn poll(app: &App, args: &PollArgs) -> Result<ExitCode, CommandError>
         app,
         args,
         rows: Vec::new(),
+        open: HashSet::new(),
         to_tell: Vec::new(),
         told: Vec::new(),
         is_well: true,
@@ -191,6 +194,7 @@ impl PollPass<'_> {
         };
         let wanted: Vec<query::JobsToQuery> = open().filter_map(question).collect();
         let answers = query_slurm(app, &wanted, clock::now(), &Vec::new);
+        self.open = open().map(|(id, _)| id.clone()).collect();
         for (id, _) in open() {
             self.one_of_all(id.clone(), SlurmSource::Asked(&answers));
         }
@@ -275,13 +279,13 @@ impl PollPass<'_> {
         Ok(())
     }
 
-    /// Looks after the experiments that wait to be submitted after this one. Where all are looked after, they come later anyway.
+    /// Looks after the experiments that wait to be submitted after this one. Where all that are open are looked after, these come
+    /// later anyway; the others were blocked by this one, and may be so no more.
     fn followers(&mut self, app: &App, stored: &Stored) {
-        if self.args.targets.is_empty() {
-            return;
-        }
         for id in followers::of(app, &stored.dir) {
-            self.one_of_all(id, SlurmSource::Slurm(&app.slurm));
+            if !self.open.contains(&id) {
+                self.one_of_all(id, SlurmSource::Slurm(&app.slurm));
+            }
         }
     }
 

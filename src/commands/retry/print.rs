@@ -142,7 +142,7 @@ fn submitted_when(stored: &Stored) -> String {
     }
     let all: Vec<String> = stored.experiment.after.iter().map(OutsideDependency::what).collect();
     let all = all.join(", ");
-    format!("once Slurm has all of {all}, or that is over, and your job limit allows it")
+    format!("once {all} has all its jobs or is over, and your job limit has room")
 }
 
 /// `[{"task", "trials", "set", "from_step", "from_start"}]`, of those that do not run as they did.

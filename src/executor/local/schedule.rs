@@ -22,19 +22,21 @@ pub(super) enum LocalPhase {
     Lost,
     /// What it waits for can never be.
     Dropped,
+    /// The same, until another experiment is retried: no word is left of it.
+    BlockedOutside,
 }
 
 impl LocalPhase {
     fn is_over(self) -> bool {
         match self {
             Self::Waiting | Self::Running | Self::Paused => false,
-            Self::Completed | Self::Lost | Self::Dropped => true,
+            Self::Completed | Self::Lost | Self::Dropped | Self::BlockedOutside => true,
         }
     }
 
     /// Whether it will never complete.
     fn is_lost(self) -> bool {
-        matches!(self, Self::Lost | Self::Dropped)
+        matches!(self, Self::Lost | Self::Dropped | Self::BlockedOutside)
     }
 }
 
@@ -132,7 +134,9 @@ fn met(on: On, trial: usize, parent: &[LocalPhase]) -> DependencyStatus {
             Some(LocalPhase::Waiting | LocalPhase::Running | LocalPhase::Paused) => {
                 DependencyStatus::NotYet
             }
-            Some(LocalPhase::Lost | LocalPhase::Dropped) | None => DependencyStatus::Never,
+            Some(LocalPhase::Lost | LocalPhase::Dropped | LocalPhase::BlockedOutside) | None => {
+                DependencyStatus::Never
+            }
         },
     }
 }

@@ -20,8 +20,8 @@ pub(super) fn verdict(evidence: &TrialEvidence<'_>) -> TrialVerdict {
         return TrialVerdict::of(State::Blocked, Some(unmet.why), unmet.basis);
     }
     if let Some(why) = sources.lost_outside.clone().filter(|_| evidence.task.after.is_empty()) {
-        // A retry over there changes it.
-        return TrialVerdict::open(State::Blocked, Some(why));
+        // As final as what blocks it: a retry over there takes both back.
+        return TrialVerdict::recorded(State::Blocked, Some(why));
     }
     if let Some(wish) = requests::pause(&sources.requests, task, index) {
         let why = waiting::paused(&sources.stored.id, wish);
@@ -48,7 +48,7 @@ fn not_before(evidence: &TrialEvidence<'_>) -> String {
     }
     let all = all.join(", ");
     format!(
-        "waits for {all}; it is submitted once Slurm has all of that, or it is over, and your job limit allows it (`nemo-slurm poll {id}`)"
+        "waits for {all}, and for room in your job limit; `nemo-slurm poll {id}` submits it as soon as both allow it"
     )
 }
 

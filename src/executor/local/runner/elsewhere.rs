@@ -52,11 +52,16 @@ impl Runner<'_> {
     }
 
     fn take_over_phases(&mut self, status: &Status) {
-        for task in self.tasks.iter_mut().filter(|task| task.is_elsewhere) {
+        for task in &mut self.tasks {
             let Some(seen) = status.tasks.iter().find(|seen| seen.name == task.task.name) else {
                 continue;
             };
-            task.phases = seen.trials.iter().map(phase).collect();
+            if task.is_elsewhere {
+                task.phases = seen.trials.iter().map(phase).collect();
+            } else {
+                let own = task.phases.iter_mut().zip(&seen.trials);
+                own.for_each(|(phase, trial)| set_blocked_outside(phase, trial));
+            }
         }
     }
 
@@ -79,6 +84,22 @@ impl Runner<'_> {
 
     pub(super) fn is_nothing_left_elsewhere(&self) -> bool {
         self.elsewhere.as_ref().is_none_or(|elsewhere| !elsewhere.is_anything_left)
+    }
+}
+
+/// A trial of this machine is blocked before the runner says so only if another experiment blocks it, for as long as that does.
+fn set_blocked_outside(phase: &mut LocalPhase, trial: &TrialStatus) {
+    let is_blocked = trial.state == State::Blocked && trial.is_final();
+    match phase {
+        LocalPhase::Waiting if is_blocked => *phase = LocalPhase::BlockedOutside,
+        LocalPhase::BlockedOutside if !is_blocked => *phase = LocalPhase::Waiting,
+        LocalPhase::Waiting
+        | LocalPhase::Running
+        | LocalPhase::Paused
+        | LocalPhase::Completed
+        | LocalPhase::Lost
+        | LocalPhase::Dropped
+        | LocalPhase::BlockedOutside => {}
     }
 }
 

@@ -86,15 +86,15 @@ impl Runner<'_> {
     }
 
     fn heed_for(&mut self, place: TrialRef, action: RequestedAction) {
-        use LocalPhase::{Completed, Dropped, Lost, Paused, Running, Waiting};
+        use LocalPhase::{BlockedOutside, Completed, Dropped, Lost, Paused, Running, Waiting};
         use RequestedAction::{Cancel, Pause, Preempt, Resume, Retry, Timeout};
         match (*self.phase(place), action) {
             (Running, Cancel) => self.signal(place, Signal::SIGTERM),
             (Running, Preempt) => self.signal(place, Signal::SIGUSR1),
-            (Waiting | Paused, Cancel) => self.drop_trial(place, true),
+            (Waiting | Paused | BlockedOutside, Cancel) => self.drop_trial(place, true),
             // The last of all wishes decides: `heed_pause`. What is retried is in the journal: `heed_retries`.
             (_, Pause | Resume | Retry | Timeout)
-            | (Waiting | Paused, Preempt)
+            | (Waiting | Paused | BlockedOutside, Preempt)
             | (Completed | Lost | Dropped, Cancel | Preempt) => {}
         }
     }
@@ -109,7 +109,7 @@ impl Runner<'_> {
 
     /// Makes a trial paused or not, as it was wished last.
     fn heed_pause(&mut self, place: TrialRef) -> Result<(), FileError> {
-        use LocalPhase::{Completed, Dropped, Lost, Paused, Running, Waiting};
+        use LocalPhase::{BlockedOutside, Completed, Dropped, Lost, Paused, Running, Waiting};
         let last = self.pauses.iter().rev().find(|wish| self.covers(wish, place));
         let Some(wish) = last else { return Ok(()) };
         let paused = wish.action == RequestedAction::Pause;
@@ -124,7 +124,7 @@ impl Runner<'_> {
             }
             (Waiting, true) => *self.phase(place) = Paused,
             (Paused, false) => *self.phase(place) = Waiting,
-            (Waiting | Running | Paused | Completed | Lost | Dropped, _) => {}
+            (Waiting | Running | Paused | Completed | Lost | Dropped | BlockedOutside, _) => {}
         }
         Ok(())
     }
