@@ -1,8 +1,10 @@
 //! Mistakes of TOML itself, in words of ours.
 
+use std::collections::BTreeSet;
+
 use toml::de::{DeTable, Error};
 
-use super::problem_report::{KeyPosition, ProblemReport};
+use super::problem_report::{KeyPosition, ProblemReport, nearest};
 use super::source::Span;
 use super::toml_tree::{self, Table};
 
@@ -14,9 +16,12 @@ pub(super) fn parse(text: &str, report: &mut ProblemReport) -> Option<Table> {
         return None;
     }
     let (document, errors) = DeTable::parse_recoverable(text);
-    let (twice, broken): (Vec<&Error>, Vec<&Error>) =
+    let (twice, others): (Vec<&Error>, Vec<&Error>) =
         errors.iter().partition(|error| error.message() == DUPLICATE);
     duplicates(text, &twice, report);
+    let (extended, broken): (Vec<&Error>, Vec<&Error>) =
+        others.iter().partition(|error| error.message().starts_with(EXTENDED));
+    values_with_tables(text, &extended, report);
     for error in &broken {
         if report.is_full() {
             report.problem(&root, ""); // counted
@@ -31,11 +36,14 @@ pub(super) fn parse(text: &str, report: &mut ProblemReport) -> Option<Table> {
             problem.hint(hint);
         }
     }
-    broken.is_empty().then(|| toml_tree::convert_table(document.get_ref(), &root, 0, report))
+    others.is_empty().then(|| toml_tree::convert_table(document.get_ref(), &root, 0, report))
 }
 
 /// What the parser says of a key that is there already.
 const DUPLICATE: &str = "duplicate key";
+
+/// What it says of a table whose name has a value already.
+const EXTENDED: &str = "cannot extend value of type ";
 
 fn span(error: &Error) -> Span {
     let span = error.span().unwrap_or(0..0);
@@ -97,6 +105,55 @@ fn duplicates(text: &str, errors: &[&Error], report: &mut ProblemReport) {
             .problem(&KeyPosition { at, key: name }, message)
             .hint("remove one of the two, or rename it");
     }
+}
+
+/// Says of each value that is a table elsewhere where both stand. The parser tells it of the table, up to two times.
+fn values_with_tables(text: &str, errors: &[&Error], report: &mut ProblemReport) {
+    let mut said = BTreeSet::new();
+    for error in errors {
+        let table = span(error);
+        let name = report.sources.slice(table).trim().to_owned();
+        let value = value_of(text, table.start, &name).unwrap_or(table);
+        if !said.insert(value.start) {
+            continue;
+        }
+        let line = report.sources.position(table).line;
+        let message = format!("`{name}` has a value here, and is a table on line {line}");
+        let place = KeyPosition { at: value, key: name.clone() };
+        let hint = executor_at_top(text, value, &name);
+        let hint = hint.unwrap_or_else(|| "remove one of the two, or rename it".to_owned());
+        report.problem(&place, message).hint(hint);
+    }
+}
+
+/// The key with a value that stands last before a place.
+fn value_of(text: &str, at: usize, name: &str) -> Option<Span> {
+    let mut start = 0;
+    let mut found = None;
+    for line in text.get(..at)?.split_inclusive('\n') {
+        let key = start + (line.len() - line.trim_start().len());
+        let rest = line.trim_start().strip_prefix(name);
+        if rest.is_some_and(|rest| rest.trim_start().starts_with('=')) {
+            found = Some(Span { source: 0, start: key, end: key + name.len() });
+        }
+        start += line.len();
+    }
+    found
+}
+
+/// The hint for a name of an executor at the top of a file that defines executors: the tasks choose, or `[defaults]`.
+fn executor_at_top(text: &str, at: Span, name: &str) -> Option<String> {
+    if name != "executor" || text.get(..at.start)?.lines().any(|line| line.starts_with('[')) {
+        return None;
+    }
+    let headers = text.lines().filter_map(|line| line.trim().strip_prefix("[executor."));
+    let defined: Vec<&str> = headers.filter_map(|rest| rest.split([']', '.']).next()).collect();
+    let value = text.get(at.end..)?.lines().next()?.trim_matches([' ', '=', '"', '\'']);
+    let meant = match defined.contains(&value) {
+        true => Some(value),
+        false => nearest(value, defined.iter().copied()).or(defined.first().copied()),
+    }?;
+    Some(format!("write `executor = \"{meant}\"` below `[defaults]`, or in a task, instead"))
 }
 
 /// Where the section ends that something stands in.

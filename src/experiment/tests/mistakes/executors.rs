@@ -47,6 +47,25 @@ fn a_name_at_the_top_is_told_where_it_belongs() {
     assert!(hint("slurm").contains("below `[defaults]`"), "{}", hint("slurm"));
 }
 
+/// The same where the file defines executors: TOML allows no value and table of one name.
+#[test]
+fn a_name_at_the_top_beside_tables_is_told_where_it_belongs() {
+    let beside = |name: &str| {
+        format!("name = 'x'\nexecutor = '{name}'\n[executor.s]\nkind = 'slurm'\n[executor.fast]")
+    };
+    check_top(
+        &beside("slrum"),
+        "2 executor: `executor` has a value here, and is a table on line 3",
+    );
+    for (name, meant) in [("slrum", "s"), ("fast", "fast"), ("fsat", "fast")] {
+        let problems = read(&(beside(name) + "\nkind = 'local'\n[task.t]\nrun = 'x'")).unwrap_err();
+        let hint = problems.0[0].hint.clone().unwrap();
+        let expected =
+            format!("write `executor = \"{meant}\"` below `[defaults]`, or in a task, instead");
+        assert_eq!((problems.0.len(), hint), (1, expected), "{name}");
+    }
+}
+
 #[test]
 fn slurm_executors() {
     check_slurm("parallel = 2", "4 executor.e.parallel: a Slurm executor has no key `parallel`");

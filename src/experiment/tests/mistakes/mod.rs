@@ -187,7 +187,11 @@ fn toml_itself() {
     );
     check_top(
         "name = 'x'\nname.a = 1",
-        "2 : not valid TOML: cannot extend value of type string with a dotted key",
+        "1 name: `name` has a value here, and is a table on line 2",
+    );
+    check_task(
+        "checkpoint = '5m'\n[task.t.checkpoint.a]\nb = 1",
+        "4 checkpoint: `checkpoint` has a value here, and is a table on line 5",
     );
     check_top(
         "name = 'x'\nseed = 99999999999999999999",
