@@ -161,7 +161,7 @@ fn here(app: &App, has_slurm: bool, seen: &mut Examination) {
         seen.findings.push(match is_installed(app) {
             Some(true) => CheckResult::ok("cron", "`nemo-slurm poll` runs every five minutes on this machine"),
             Some(false) | None => CheckResult::advice("cron", "no cron on this machine runs `nemo-slurm poll`")
-                .since("jobs requeue each other when they end; when no job is left to do that, and for notifications that failed, a `poll` is needed")
+                .since("jobs requeue each other when they end; the last one, and failed notifications, need a `poll`")
                 .by_typing("nemo-slurm poll --install"),
         });
     }

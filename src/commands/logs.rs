@@ -91,7 +91,7 @@ pub(super) fn logs(app: &App, args: &LogsArgs) -> Result<ExitCode, CommandError>
     };
     if leaves_out_slurm(&stored, &status, &target, args) {
         say(&format!(
-            "note: what Slurm says of jobs has no times, and is left out; `nemo-slurm logs {target} --slurm` shows it"
+            "note: Slurm's messages have no times and are left out; `nemo-slurm logs {target} --slurm` shows them"
         ));
     }
     if !printer.has_printed() {

@@ -56,7 +56,7 @@ pub(super) fn resources(app: &App, args: &ResourcesArgs) -> Result<ExitCode, Com
     }
     if trials.iter().all(|trial| trial.source.is_none()) {
         say(
-            "None of these trials was measured: their programs have not started, or nobody could look at them.",
+            "None of these trials was measured: their programs have not started, or could not be looked at.",
         );
     }
     out(&resources_table(&trials, &Page::here(clock::now())))

@@ -15,11 +15,11 @@ pub(super) fn told(app: &App, stored: &Stored) -> Option<String> {
     let again = "submit again: `nemo-slurm submit FILE`";
     Some(match has_changed {
         Some(true) => format!(
-            "The files in `{}` have changed, and their changes don't run: the code is as it was submitted on {date}. To run the changed files, {again}.",
+            "The files in `{}` have changed since they were submitted on {date}. The submitted ones run. To run the changed ones, {again}.",
             shipped.root.display()
         ),
         Some(false) | None => {
-            format!("The code is as it was submitted on {date}; to run changed files, {again}.")
+            format!("The code that was submitted on {date} runs. To run changed files, {again}.")
         }
     })
 }

@@ -119,8 +119,8 @@ fn short_segment(experiment: &Experiment, task: &Task) -> Option<String> {
     (is_asked && is_short).then(|| {
         let in_vain = match left.saturating_sub(earlier) {
             _ if earlier == 0 => String::new(),
-            0 => ", and Slurm may ask up to 60 s earlier, at once".to_owned(),
-            rest => format!(", {rest} s where Slurm asks 60 s earlier, as it may"),
+            0 => "; Slurm may ask up to 60 s earlier, which leaves none".to_owned(),
+            rest => format!("; Slurm may ask up to 60 s earlier, which leaves {rest} s"),
         };
         format!(
             "warning: `{name}` is asked to save {lead} s before the end of a segment of {time} s: that leaves {left} s to \
@@ -174,9 +174,13 @@ mod tests {
         let minute =
             "asked to save 55 s before the end of a segment of 60 s: that leaves 5 s to work";
         check(slurm(Some(60)), 55, Some(minute));
-        check(slurm(Some(60)), 55, Some("Slurm may ask up to 60 s earlier, at once"));
+        check(slurm(Some(60)), 55, Some("Slurm may ask up to 60 s earlier, which leaves none"));
         check(local(Some(60)), 55, Some(minute));
-        check(slurm(Some(1000)), 800, Some("leaves 200 s to work, 140 s where Slurm asks 60 s"));
+        check(
+            slurm(Some(1000)),
+            800,
+            Some("leaves 200 s to work; Slurm may ask up to 60 s earlier, which leaves 140 s"),
+        );
         check(slurm(Some(3600)), 60, None);
         check(local(Some(60)), 30, None);
         check(slurm(None), 60, None);

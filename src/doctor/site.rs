@@ -229,7 +229,7 @@ fn accounting(facts: &SiteFacts) -> CheckResult {
     let topic = "accounting";
     match &facts.accounting_error {
         _ if !facts.limits.accounting => CheckResult::advice(topic, "Slurm has no accounting database")
-            .since("what became of a job that no harness could record is known only while it is in the queue: run `poll` often")
+            .since("if a harness could not record how a job ended, only the queue tells it, and not for long: run `poll` often")
             .by_typing("nemo-slurm poll --install")
             .by_slurm_conf("AccountingStorageType=accounting_storage/slurmdbd"),
         Some(error) => CheckResult::problem(topic, format!("`sacct` gives no answer: {error}"))
@@ -272,7 +272,7 @@ fn job_age(limits: &ClusterLimits) -> CheckResult {
         return CheckResult::ok(topic, what);
     }
     CheckResult::advice(topic, what)
-        .since("`poll` comes every 300 s where cron runs it: a job whose harness was killed may be forgotten before, and can't be requeued then")
+        .since("cron runs `poll` every 300 s; Slurm may forget a job before that, and can't requeue what it has forgotten")
         .by_slurm_conf(format!("MinJobAge={CRON}"))
 }
 
@@ -280,7 +280,7 @@ fn kill_wait(limits: &ClusterLimits) -> Option<CheckResult> {
     let wait = limits.kill_wait;
     (wait < KILL_WAIT).then(|| {
         CheckResult::advice("kill wait", format!("a job is killed {wait} s after SIGTERM (KillWait={wait})"))
-            .since("at a time limit the harness asks the program to save before that, by `checkpoint.lead`; in a cancel and a preemption without a grace this is all the time there is")
+            .since("before a time limit the harness asks the program to save earlier (`checkpoint.lead`); a cancel, or a preemption without grace, leaves only this time")
             .by_slurm_conf(format!("KillWait={KILL_WAIT}"))
     })
 }
@@ -332,7 +332,7 @@ fn user_limits(facts: &SiteFacts) -> Vec<CheckResult> {
         let running = running.map(|n| format!(", {n} at once")).unwrap_or_default();
         match most {
             Some(most) => CheckResult::advice(topic, format!("account `{}`: at most {}{running}", it.account, jobs(most)))
-                .since("each trial of a job array counts as a job: what does not fit is submitted later, when jobs end and by `poll`")
+                .since("each trial of a job array counts as a job; trials beyond the limit are submitted when jobs end, or by `poll`")
                 .by_typing("nemo-slurm plan exp.toml"),
             None => CheckResult::ok(topic, format!("account `{}`: as many jobs as you like{running}", it.account)),
         }

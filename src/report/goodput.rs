@@ -89,7 +89,7 @@ fn unknown_start(goodput: &Goodput) -> String {
     match goodput.total.unknown_start {
         0 => String::new(),
         time => format!(
-            "\n({} of the work lie before a program's first sign, a step or a checkpoint:\nhow much of it was its start is not known)",
+            "\n({} of the work lie before a program's first step or checkpoint.\nHow much of that was its start is not known.)",
             short(time)
         ),
     }

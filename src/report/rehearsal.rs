@@ -252,7 +252,7 @@ fn advice_lines(advice: &Advice, task: &str) -> Vec<String> {
         lines.push(wrap(
             "",
             &format!(
-                "To lose little if it is interrupted about every 4 h without notice, save every {}{steps}; {own}{lost}.",
+                "If it is interrupted about every 4 h without notice, it loses least with a save every {}{steps}; {own}{lost}.",
                 interval(every)
             ),
             2,

@@ -100,10 +100,10 @@ fn limit(reason: &str) -> Option<&'static str> {
              the site for more"
         }
         _ if is_qos && (is_total || reason == "QOSUsageThreshold") => {
-            "waits, since the time that its QOS may use is spent: another QOS starts sooner, or ask the site for more"
+            "waits: its QOS has used up its time; choose another QOS, or ask the site for more"
         }
         "AssociationTimeLimit" | "QOSTimeLimit" => {
-            "waits, since its `time` is longer than its account or QOS allows now: cancel it and ask for less"
+            "waits: its account or QOS does not allow so much `time` now; cancel it and ask for less"
         }
         _ if reason.contains("PerUser") => {
             "waits until other jobs of yours end: together they have all that its QOS gives one user"
@@ -188,7 +188,7 @@ mod tests {
         }
         let of = |reason| words(reason, false).unwrap();
         assert!(of("AssocGrpCPURunMinutesLimit").contains("shorter `time`"));
-        assert!(of("QOSGrpCPUMinutesLimit").contains("time that its QOS may use is spent"));
+        assert!(of("QOSGrpCPUMinutesLimit").contains("its QOS has used up its time"));
         assert!(of("MaxCpuPerAccount").contains("gives one account"));
         assert!(of("MaxSubmitJobsPerAccount").contains("fewer jobs"));
     }

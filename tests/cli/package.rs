@@ -452,7 +452,7 @@ fn a_retry_and_debug_tell_which_code_runs() {
     let id = world.ok(&["submit", "exp.toml"]);
     world.run(&["wait", &id, "--timeout", "1m"]);
     let same = world.run(&["retry", &id, "--trials", "0", "--dry-run"]);
-    assert!(same.stderr.contains("The code is as it was submitted on 20"), "{same:?}");
+    assert!(same.stderr.contains("The code that was submitted on 20"), "{same:?}");
     assert_eq!(same.stderr.matches("`nemo-slurm submit FILE`").count(), 1, "{same:?}");
     world.write("lib/missing_file.py", "");
     let advised = world.run(&["retry", &id, "--advise"]);
@@ -461,7 +461,7 @@ fn a_retry_and_debug_tell_which_code_runs() {
     assert!(debugged.stderr.contains("no/such/file"), "what was submitted: {debugged:?}");
     let retried = world.run(&["retry", &id, "--trials", "0"]);
     for told in [debugged.stderr, retried.stderr] {
-        assert_eq!(told.matches("have changed, and their changes don't run").count(), 1, "{told}");
+        assert_eq!(told.matches("have changed since they were submitted").count(), 1, "{told}");
     }
     world.run(&["wait", &id, "--timeout", "1m"]);
 }

@@ -162,7 +162,7 @@ fn one_that_saves_too_slowly_is_told_its_lead() {
 #[test]
 fn one_that_saves_in_place() {
     let (finding, _) = check("saves_in_place", "preempted", 1, "in-place-save");
-    says(&finding, &["step-10", "was made under that name", "os.rename"]);
+    says(&finding, &["step-10", "is written under its final name", "os.rename"]);
 }
 
 #[test]

@@ -250,7 +250,7 @@ fn record_resume_point(
     history.leaves_own = point.leaves_own;
     if point.leaves_own {
         let code = "nothing-collected".to_owned();
-        let message = "nothing that `checkpoint.from` names was saved so far; the file at `restore_to` was left to the program".to_owned();
+        let message = "no file of `checkpoint.from` was saved so far; the program begins with the file at `restore_to` as it is".to_owned();
         let hint = "compare `checkpoint.from` with where the program saves, and retry".to_owned();
         let time = unix_now();
         journal.write(&AttemptRecord::Warning { attempt, code, message, hint, time }).ok();

@@ -126,8 +126,7 @@ fn too_small(bytes: Option<u64>, attempt: u32, free: u64, memory: Option<u64>) -
     let Some(bytes) = bytes else {
         let is_unsure = attempt > 0 || free == 0;
         return is_unsure.then(|| {
-            "no attempt before has saved anything, so it is not known whether it has room"
-                .to_owned()
+            "no earlier attempt has saved, so whether it has room is not known".to_owned()
         });
     };
     let two = bytes.saturating_mul(2);

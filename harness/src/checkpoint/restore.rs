@@ -117,7 +117,7 @@ impl Preparation<'_> {
         if (self.is_newest)()? {
             return Ok(());
         }
-        Err(io::Error::other("a newer attempt of this trial has begun, which the path belongs to"))
+        Err(io::Error::other("the path belongs to a newer attempt of this trial"))
     }
 
     /// Copies a checkpoint to its target, checks the copy against the manifest, and lets it take the place of what was there.
@@ -133,7 +133,7 @@ impl Preparation<'_> {
         let copied = beside(target, COPY, &self.plan.nonce)?;
         copy::copy(&resumed.from, &copied, manifest::NAME, &self.disk.stop)?;
         if !is_there(self.disk, &copied, manifest) {
-            let why = "the copy of the checkpoint is not what was committed; the disk may fail";
+            let why = "the copy of the checkpoint differs from what was committed; the disk may be failing";
             return Err(io::Error::other(why));
         }
         let known = self.clear(target, copied.is_dir())?;

@@ -152,7 +152,7 @@ pub(crate) fn finish(
             CommitOutcome::Committed | CommitOutcome::AlreadyCommitted => {
                 finished.step = Some((step, bytes));
                 finished.notes.push(format!(
-                    "the save of step {step}, which attempt {} had no time for, is committed",
+                    "the save of step {step} is committed; attempt {} had no time for that",
                     marker.attempt
                 ));
                 return Ok(finished);

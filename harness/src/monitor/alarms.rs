@@ -69,7 +69,7 @@ impl Alarms {
             message: format!(
                 "the first step after the resume is {step}, below the checkpoint's {resumed}: the program may have started over"
             ),
-            hint: "load $NEMO_RESUME_FROM, or say where the program looks for its checkpoint (`checkpoint.restore_to`); if it only counts from 0 again, print the step since the start",
+            hint: "load $NEMO_RESUME_FROM, or say where the program looks for its checkpoint (`checkpoint.restore_to`); if only its count begins at 0 again, add the step of the checkpoint to it",
         })
     }
 

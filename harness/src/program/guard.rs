@@ -96,7 +96,7 @@ pub(crate) fn split(signals: &SignalFd) -> io::Result<GuardRole> {
         }
         Err(error) => {
             log_stderr(&format!(
-                "the guard could not be started: should this harness be killed, what its program started may live on: {error}"
+                "the guard could not be started: {error}. If this harness is killed, processes of its program may live on"
             ));
             Ok(GuardRole::Harness)
         }

@@ -118,7 +118,7 @@ impl PollResult {
                 format!("is submitted again as job {job}; Slurm had forgotten the one before")
             }
             Self::Unconfirmed => format!(
-                "Slurm no longer knows job {job}; it is submitted again if Slurm says the same in 5 minutes: repeat this then"
+                "Slurm no longer knows job {job}. If it says the same in 5 minutes, `nemo-slurm poll` submits the trial again"
             ),
             Self::NotSubmitted => format!(
                 "Slurm has forgotten job {job}, and it is not submitted again: {}",

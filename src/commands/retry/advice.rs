@@ -162,8 +162,7 @@ fn more_memory(facts: &FailureFacts<'_>, slurm: &SlurmExecutor, growth: Growth) 
     let (name, asked) = asked(slurm, facts.given);
     let Some(asked) = asked else {
         return Err(
-            "it is not known how much memory it had: say how much with --set executor.mem=…"
-                .to_owned(),
+            "how much memory it had is not known: give it with --set executor.mem=…".to_owned()
         );
     };
     // What a node gives, where the key is of a part of it.

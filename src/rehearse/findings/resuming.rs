@@ -197,7 +197,7 @@ fn own_file(off: &[ResumedRun<'_>]) -> Finding {
             "{given}, it began with step {} instead of {}: it read a file of its own",
             begin.first, begin.expected
         ))
-        .because("such a file may be torn, or of an attempt that lost its lease; and the record has other steps than were done")
+        .because("such a file may be incomplete, or from an attempt that lost its lease; the record then has other steps than the program did")
         .hinted("load $NEMO_RESUME_FROM and nothing else; where it is empty, begin at the beginning")
         .seen_in(kinds(off))
 }

@@ -259,7 +259,7 @@ fn in_place(all: &Rehearsal) -> Option<Finding> {
     let torn = runs.iter().flat_map(|run| &run.attempts).filter(|own| own.notes.torn).count();
     let of = runs.iter().filter(|run| run.attempts.iter().any(|own| !own.in_place.is_empty()));
     let finding = Finding::new("in-place-save", Severity::Error, "the program saves under the final name")
-        .because(format!("`{seen}` was made under that name, not renamed to it: until the program ends nobody knows when it is complete"));
+        .because(format!("`{seen}` is written under its final name: before the program ends, nothing shows when it is complete"));
     let finding = if torn > 0 {
         finding.because(format!("in {} what it had saved was lost so", count(torn, "attempt")))
     } else {
@@ -339,7 +339,7 @@ fn leaves_processes(all: &Rehearsal) -> Option<Finding> {
     let kinds: Vec<ScenarioKind> = runs.filter(|run| left(run)).map(|run| run.kind).collect();
     (!kinds.is_empty()).then(|| {
         Finding::new("leaves-processes", Severity::Warning, "the program ends, and leaves processes behind")
-            .because("they were killed right after it had ended: what they had still to do is lost")
+            .because("they were killed right after it had ended, and lost what they still had to do")
             .hinted("wait for child processes before the end; start none with `setsid`, `nohup` or `&` at the end")
             .seen_in(kinds)
     })

@@ -32,7 +32,7 @@ pub(super) fn find(own: &RunComparison, onset: Onset) -> (Vec<String>, String) {
 fn when(onset: Onset) -> Option<&'static str> {
     match onset {
         Onset::First => Some(
-            "so the batch or the random numbers of that step are others already, if the metric is measured before the update, as a training loss is",
+            "if the metric is measured before the update, as a training loss is, that step already had another batch or other random numbers",
         ),
         Onset::Second => Some(
             "the first step after the resume agrees and the second does not: the same weights became others, by another update, or \

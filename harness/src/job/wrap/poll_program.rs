@@ -16,7 +16,7 @@ pub(super) fn find() -> Option<PollSpec> {
     let program = newest_beside(folder)?;
     if let Err(why) = require_safe(folder, &program) {
         log_stderr(&format!(
-            "`{}` is not run, so nobody has this job requeued if its harness is killed: {why}",
+            "`{}` is not run: {why}. If the harness of this job is killed, the job is not requeued",
             program.display()
         ));
         return None;

@@ -94,7 +94,7 @@ pub(crate) fn prepare(
         match mlflow::run_id(harness, names, env) {
             Ok(run) => env.push((mlflow::RUN_ID.to_owned(), run.into())),
             Err(why) => log.warn(&format!(
-                "the trial has no MLflow run that lasts over its attempts, and may begin another one now: {why}"
+                "the trial may begin another MLflow run, since that of its earlier attempts is not known: {why}"
             )),
         }
     }
