@@ -12,7 +12,12 @@ use crate::support::{printed, states, text, trials};
 /// Calls that change something, or that could come between two that do.
 const CALLS: &str = "write,fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,openat,clone,clone3,vfork,wait4,waitid,poll,ppoll,read,close";
 
-fn strace(fake: &FakeSlurm, inject: &[&str], arguments: &[&OsStr], log: &Path) -> Command {
+pub(crate) fn strace(
+    fake: &FakeSlurm,
+    inject: &[&str],
+    arguments: &[&OsStr],
+    log: &Path,
+) -> Command {
     let mut command = Command::new("strace");
     fake.world.surround(&mut command);
     command.arg("-o").arg(log).args(inject);

@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use crate::cluster;
+use crate::crash::strace;
 use crate::fake::FakeSlurm;
 use crate::forgotten::five_minutes_later;
 use crate::outside::{blocked_by_prep, did, file, record, submit};
@@ -14,7 +15,7 @@ const IN_WINDOWS: &str = "name = \"prep\"\n[executor.s]\nkind = \"slurm\"\n[task
      [task.two]\nrun = \"true {x}\"\nparams.x = [1, 2]\n";
 
 /// `prep`, of which `two` found no room. Its id.
-fn half_submitted(fake: &FakeSlurm) -> String {
+pub(crate) fn half_submitted(fake: &FakeSlurm) -> String {
     fake.world.write("prep.toml", IN_WINDOWS);
     std::fs::write(fake.state("no_room"), "two.0\n").unwrap();
     let prep = fake.world.ok(&["submit", "prep.toml"]);
@@ -74,139 +75,6 @@ fn what_waits_for_an_experiment_that_fails_before_its_last_window_is_blocked() {
     assert!(!observed.contains("pending"), "it is remembered as `status` shows it: {observed}");
     world.ok(&["retry", &prep]);
     assert_eq!(states(&world.status(next), "one"), ["pending"], "it may be met again");
-}
-
-/// `prep`, one of whose trials failed before there was room for all, `next`, which waits for it, and `last`, which waits for
-/// `next`: both are blocked for good. Their ids.
-fn blocked_chain() -> (FakeSlurm, [String; 3]) {
-    let fake = FakeSlurm::new(1001);
-    let world = &fake.world;
-    let prep = half_submitted(&fake);
-    let next = submit(world, "after = [\"prep\"]").stdout.trim().to_owned();
-    world.write("last.toml", &file("last", "after = [\"next\"]", "true"));
-    let last = world.ok(&["submit", "last.toml"]);
-    record(&fake, &prep, "one", "101_0", "failed");
-    world.status(&prep);
-    for id in [&next, &last] {
-        let status = world.status(id);
-        for task in ["one", "two"] {
-            let trial = &trials(&status, task)[0];
-            assert!(trial["state"] == "blocked" && trial["final"] == true, "{id}: {status:#}");
-        }
-        let waited = world.run(&["wait", id, "--timeout", "1m"]);
-        assert_eq!(waited.code, 1, "it is over: {waited:?}");
-    }
-    // Both are in the index now: nobody looks into them by itself.
-    assert_eq!(listed(world)[..2], ["blocked", "blocked"]);
-    (fake, [prep, next, last])
-}
-
-/// The states that a list shows without a look: `last`, `next`, `prep`.
-fn listed(world: &World) -> Vec<String> {
-    let list = |options: &[&str]| world.ok(&[&["list", "--json"], options].concat());
-    list(&["--cached"]);
-    let list: Value = serde_json::from_str(&list(&["--cached"])).unwrap();
-    let rows = list["experiments"].as_array().unwrap();
-    rows.iter().map(|row| text(&row["state"])).collect()
-}
-
-/// Gives jobs to all that `prep` has left.
-fn submit_all_of(fake: &FakeSlurm, prep: &str) {
-    for _ in 0..3 {
-        fake.world.ok(&["poll", prep]);
-    }
-}
-
-#[test]
-fn what_is_blocked_for_good_waits_again_once_what_blocked_it_is_retried() {
-    let (fake, [prep, next, last]) = blocked_chain();
-    let world = &fake.world;
-    let retried = world.run(&["retry", &next]);
-    assert!(retried.stderr.contains("has a trial that is failed"), "{retried:?}");
-    world.ok(&["retry", &prep]);
-    assert_eq!(listed(world)[..2], ["pending", "pending"], "by the retry, nobody else has looked");
-    submit_all_of(&fake, &prep);
-    world.ok(&["poll"]);
-    let submitted = |name: &str| fake.taken().iter().any(|taken| taken.name.starts_with(name));
-    assert!(submitted(&next) && submitted(&last), "{:?}", fake.taken());
-}
-
-/// The retry was killed before it came to them: `poll` finds them, though they are over as far as anybody knows.
-#[test]
-fn poll_finds_what_was_blocked_by_an_experiment_that_runs_again() {
-    let (fake, [prep, next, last]) = blocked_chain();
-    let world = &fake.world;
-    let of = |id: &str| ["summary.json", "observed.json"].map(|it| world.experiment(id).join(it));
-    let files: Vec<_> = [&next, &last].into_iter().flat_map(|id| of(id)).collect();
-    let before: Vec<Vec<u8>> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
-    world.ok(&["retry", &prep]);
-    for (file, text) in files.iter().zip(before) {
-        std::fs::write(file, text).unwrap();
-    }
-    std::fs::remove_dir_all(world.path("home/index")).unwrap();
-    assert_eq!(listed(world)[..2], ["blocked", "blocked"]);
-    world.ok(&["poll"]);
-    assert_eq!(listed(world)[..2], ["pending", "pending"]);
-}
-
-#[test]
-fn what_was_archived_while_it_was_blocked_waits_again_once_it_is_restored() {
-    let (fake, [prep, _, last]) = blocked_chain();
-    let world = &fake.world;
-    world.ok(&["archive", &last]);
-    world.ok(&["retry", &prep]);
-    world.ok(&["restore", &last]);
-    assert_eq!(listed(world)[..2], ["pending", "pending"]);
-}
-
-#[test]
-fn a_secret_is_kept_for_what_may_run_after_a_retry_elsewhere() {
-    let fake = FakeSlurm::new(1001);
-    let prep = half_submitted(&fake);
-    let text =
-        file("next", "after = [\"prep\"]", "true").replacen("mem", "secrets = [\"HOME\"]\nmem", 1);
-    fake.world.write("next.toml", &text);
-    let next = fake.world.ok(&["submit", "next.toml"]);
-    record(&fake, &prep, "one", "101_0", "failed");
-    fake.world.status(&prep);
-    assert_eq!(states(&fake.world.status(&next), "one"), ["blocked"]);
-    assert!(fake.world.experiment(&next).join("secrets").exists());
-}
-
-/// `next` has a task on this machine below one on Slurm.
-#[test]
-fn the_runner_of_what_is_blocked_ends_and_is_started_again_after_the_retry() {
-    let fake = FakeSlurm::new(1001);
-    let world = &fake.world;
-    let prep = half_submitted(&fake);
-    let next = file("next", "after = [\"prep\"]", "true")
-        .replacen(
-            "[task.one]",
-            "[executor.here]\nkind = \"local\"\n[task.one]\nexecutor = \"s\"",
-            1,
-        )
-        .replacen("[task.two]", "[task.two]\nexecutor = \"here\"", 1);
-    world.write("next.toml", &next);
-    let next = world.ok(&["submit", "next.toml"]);
-    assert_eq!(states(&world.status(&next), "two"), ["pending"]);
-    record(&fake, &prep, "one", "101_0", "failed");
-    world.status(&prep);
-    let log = world.experiment(&next).join("runner.jsonl");
-    let n_ends = || std::fs::read_to_string(&log).unwrap().matches("\"finished\"").count();
-    let status = world.until(&next, "the runner to end", |_| n_ends() == 1);
-    for task in ["one", "two"] {
-        let trial = &trials(&status, task)[0];
-        assert!(trial["state"] == "blocked" && trial["final"] == true, "{status:#}");
-    }
-    world.ok(&["poll", &next]);
-    assert_eq!(std::fs::read_to_string(&log).unwrap().matches("\"runner\"").count(), 1);
-    world.ok(&["retry", &prep]);
-    assert_eq!(states(&world.status(&next), "two"), ["pending"]);
-    submit_all_of(&fake, &prep);
-    let job = fake.taken().iter().position(|taken| taken.name.starts_with(&next)).unwrap() + 101;
-    record(&fake, &next, "one", &format!("{job}_0"), "done");
-    world.until(&next, "two to run", |status| states(status, "two") == ["completed"]);
-    world.until(&next, "the runner to end", |_| n_ends() == 2);
 }
 
 /// `prep`, one of whose tasks was cancelled before there was room for it, and `next`, which waits for it `on` that and has no
@@ -420,4 +288,99 @@ fn what_waits_for_this_machine_is_waited_for_on_slurm() {
     std::fs::remove_file(world.path("waits")).unwrap();
     let waited = world.run(&["wait", &next, "--timeout", "3m"]);
     assert_eq!(waited.code, 0, "{waited:?} {:#}", world.status(&next));
+}
+
+/// `prep`, all of which has jobs by now, and `next`, which waits for it and has none yet. Their ids, and the journal of `prep`
+/// from before its last window.
+fn before_and_after_the_last_window() -> (FakeSlurm, [String; 2], Vec<u8>) {
+    let fake = FakeSlurm::new(1001);
+    let world = &fake.world;
+    let prep = half_submitted(&fake);
+    let next = submit(world, "after = [\"prep\"]").stdout.trim().to_owned();
+    world.ok(&["poll", &prep]);
+    let before = std::fs::read(world.experiment(&prep).join("journal.jsonl")).unwrap();
+    let mark = world.experiment(&prep).join("followers").join(&next);
+    std::fs::remove_file(&mark).unwrap();
+    world.ok(&["poll", &prep]);
+    std::fs::write(&mark, "").unwrap();
+    assert_eq!(fake.names(), ["one.0", "two.1", "two.2"]);
+    (fake, [prep, next], before)
+}
+
+/// When the `n`-th question is asked, `prep` becomes incomplete, as by a retry without room. Says whether `next` was submitted.
+fn is_submitted_beside_a_retry(n: usize) -> bool {
+    let (fake, [prep, next], before) = before_and_after_the_last_window();
+    let world = &fake.world;
+    let journal = world.experiment(&prep).join("journal.jsonl");
+    std::fs::write(world.path("before"), before).unwrap();
+    let asked = fake.calls("squeue") + n;
+    let hook = format!(
+        "#!/bin/sh\n[ \"$(grep -cx squeue {calls})\" -lt {} ] || cp {} {}\n",
+        asked.saturating_sub(1),
+        world.path("before").display(),
+        journal.display(),
+        calls = fake.state("calls").display(),
+    );
+    let squeue = world.path("bin/squeue");
+    let program = std::fs::read_to_string(&squeue).unwrap().replacen("#!/bin/sh\n", &hook, 1);
+    std::fs::write(&squeue, program).unwrap();
+    world.run(&["poll", &next]);
+    let new: Vec<String> = fake.taken().into_iter().skip(3).map(|taken| taken.arguments).collect();
+    let waits_for_all = |arguments: &String| arguments.contains("afterok:101:102:103");
+    assert!(new.first().is_none_or(waits_for_all), "at question {n}: {new:?}");
+    !new.is_empty()
+}
+
+#[test]
+fn what_became_incomplete_between_two_looks_is_waited_for() {
+    let submitted: Vec<bool> = (1..=8).map(is_submitted_beside_a_retry).collect();
+    assert!(!submitted[0], "it was seen at the first look");
+    assert!(submitted[7], "it came too late: {submitted:?}");
+}
+
+/// Calls that make something lasting.
+const LASTING: &str = "fsync,fdatasync,rename,renameat,renameat2,link,linkat";
+
+/// Kills the submission of what waits for another experiment before its `n`-th lasting call. False when it ended before that.
+fn kill_and_look_for_it(n: usize) -> bool {
+    let fake = FakeSlurm::new(1001);
+    let world = &fake.world;
+    let prep = half_submitted(&fake);
+    let file = world.write("next.toml", &file("next", "after = [\"prep\"]", "true"));
+    let log = world.path("strace.log");
+    let (trace, inject) =
+        (format!("trace={LASTING}"), format!("inject={LASTING}:signal=SIGKILL:when={n}"));
+    let arguments = ["submit".as_ref(), file.as_os_str()];
+    let first = strace(&fake, &["-e", &trace, "-e", &inject], &arguments, &log).output();
+    let killed = !first.expect("strace is needed: apt-get install strace").status.success();
+    let is_there = |id: &str| {
+        let journal = std::fs::read_to_string(world.experiment(id).join("journal.jsonl"));
+        journal.is_ok_and(|journal| journal.contains("\"complete\""))
+    };
+    let experiments = std::fs::read_dir(world.path("home/experiments")).unwrap();
+    let ids = experiments.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    for id in ids.filter(|id| id.starts_with("next-") && is_there(id)) {
+        let follower = world.experiment(&prep).join("followers").join(&id);
+        assert!(follower.exists(), "killed at {n}: nobody would submit `{id}`");
+    }
+    killed
+}
+
+#[test]
+fn a_killed_submission_is_known_to_what_it_waits_for() {
+    let n_kills = (1..200).take_while(|n| kill_and_look_for_it(*n)).count();
+    assert!((5..199).contains(&n_kills), "{n_kills}");
+}
+
+#[test]
+fn a_resume_submits_what_waits_for_it() {
+    let fake = FakeSlurm::new(1001);
+    let prep = half_submitted(&fake);
+    submit(&fake.world, "after = [\"prep\"]");
+    fake.world.ok(&["poll", &prep]);
+    fake.world.ok(&["pause", &format!("{prep}/two/1")]);
+    fake.world.ok(&["poll", &prep]);
+    assert_eq!(fake.names(), ["one.0", "two.1"]);
+    fake.world.ok(&["resume", &format!("{prep}/two/1")]);
+    assert_eq!(fake.names(), ["one.0", "two.1", "two.2", "one.0", "two.0"]);
 }

@@ -130,3 +130,22 @@ fn a_trial_whose_mark_is_written_is_signalled_all_the_same() {
     assert_eq!(states(&status, "train"), ["running", "paused", "running"], "{status:#}");
     world.ok(&["cancel", &id]);
 }
+
+/// The retry can't be written down: a file stands where the folder of the index belongs.
+#[test]
+fn a_retry_that_fails_at_the_end_keeps_no_message_back() {
+    let world = World::new();
+    let index = world.path("home/index");
+    let text = format!(
+        "name = \"ends\"\n[notify]\non = [\"completed\"]\nof = [\"task\"]\ncommand = \"echo {{subject}} >> told\"\n\
+         [task.good]\nrun = \"true\"\n[task.bad]\nrun = \"rm -rf '{0}'; touch '{0}'; exit 3\"\n\
+         restart.crashes = 0\nretry.failed = 1\n",
+        index.display()
+    );
+    world.write("exp.toml", &text);
+    let id = world.ok(&["submit", "exp.toml"]);
+    let has_told = |_: &serde_json::Value| world.path("told").exists();
+    world.until(&id, "the message", has_told);
+    let journal = std::fs::read_to_string(world.experiment(&id).join("journal.jsonl")).unwrap();
+    assert!(!journal.contains("\"planned\""), "the retry failed: {journal}");
+}
