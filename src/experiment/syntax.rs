@@ -149,10 +149,8 @@ fn executor_at_top(text: &str, at: Span, name: &str) -> Option<String> {
     let headers = text.lines().filter_map(|line| line.trim().strip_prefix("[executor."));
     let defined: Vec<&str> = headers.filter_map(|rest| rest.split([']', '.']).next()).collect();
     let value = text.get(at.end..)?.lines().next()?.trim_matches([' ', '=', '"', '\'']);
-    let meant = match defined.contains(&value) {
-        true => Some(value),
-        false => nearest(value, defined.iter().copied()).or(defined.first().copied()),
-    }?;
+    let alike = || nearest(value, defined.iter().copied()).or(defined.first().copied());
+    let meant = Some(value).filter(|value| defined.contains(value)).or_else(alike)?;
     Some(format!("write `executor = \"{meant}\"` below `[defaults]`, or in a task, instead"))
 }
 

@@ -319,7 +319,7 @@ mod tests {
         check(Some("3000M"), &[], None, None, "executor.mem=4000M");
         check(Some("4000M"), &[], None, None, "no: it had 4000M, and no node of `main` gives");
         check(None, &[], None, Some(200), "executor.mem=300M");
-        check(None, &[], None, None, "no: it is not known");
+        check(None, &[], None, None, "no: how much memory it had is not known");
         check(
             None,
             &[("mem-per-cpu", "100M")],
