@@ -1,5 +1,6 @@
 //! Experiments on Slurm: the library behind the `nemo-slurm` program.
 
+pub mod annotations;
 pub mod cli;
 pub mod clock;
 pub mod commands;
@@ -15,7 +16,6 @@ pub mod gpus;
 pub mod humanize;
 pub mod job_script;
 pub mod journal;
-pub mod labels;
 pub mod notify;
 pub mod observe;
 pub mod package;

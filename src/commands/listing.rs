@@ -15,10 +15,10 @@ use super::App;
 use super::filter_args::{FilterArgs, Sort, SortKey, SortValue};
 use super::polling::{open_jobs, query_slurm};
 use super::status::look_by;
+use crate::annotations::{Annotations, value_at};
 use crate::clock;
 use crate::error::CommandError;
 use crate::filter::Words;
-use crate::labels::{Labels, value_at};
 use crate::observe::Depth;
 use crate::parallel::map_chunks;
 use crate::query::{JobsToQuery, SlurmAnswers, SlurmSource, named};
@@ -138,14 +138,14 @@ impl<'a> Listing<'a> {
     }
 
     /// What finds an experiment; nothing where it can't be read.
-    pub(super) fn labels_and_facts(&self, place: usize) -> Option<(Labels, Facts)> {
-        Some((self.labels(place)?, self.facts(place)?))
+    pub(super) fn annotations_and_facts(&self, place: usize) -> Option<(Annotations, Facts)> {
+        Some((self.annotations(place)?, self.facts(place)?))
     }
 
-    fn labels(&self, place: usize) -> Option<Labels> {
+    fn annotations(&self, place: usize) -> Option<Annotations> {
         match &self.known[place] {
             KnownExperiment::Indexed(entry) => serde_json::from_str(entry.row).ok(),
-            KnownExperiment::Summarized(summary) => Some(summary.row.labels()),
+            KnownExperiment::Summarized(summary) => Some(summary.row.annotations()),
             KnownExperiment::Unknown | KnownExperiment::Damaged(_) => None,
         }
     }
@@ -202,8 +202,8 @@ impl<'a> Listing<'a> {
             SortKey::Best => {
                 brief().and_then(|row| row.best).map(|best| SortValue::Best(best.goal, best.value))
             }
-            SortKey::Metadata(key) => self.labels(place).and_then(|labels| {
-                let value = value_at(&labels.metadata, key)?;
+            SortKey::Metadata(key) => self.annotations(place).and_then(|annotations| {
+                let value = value_at(&annotations.metadata, key)?;
                 let text = || value.as_str().map_or_else(|| value.to_string(), str::to_owned);
                 Some(value.as_f64().map_or_else(|| SortValue::Text(text()), SortValue::Number))
             }),

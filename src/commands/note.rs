@@ -9,10 +9,10 @@ use tracing::debug;
 
 use super::App;
 use super::filter_args::word;
+use crate::annotations::{Annotations, NoteChange};
 use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::{Override, check_tag};
-use crate::labels::{Labels, NoteChange};
 use crate::process::ProcessId;
 use crate::report::{change_text, out, out_json, say};
 use crate::store::{ExperimentId, Target};
@@ -73,11 +73,11 @@ pub(super) fn note(app: &App, args: &NoteArgs) -> Result<ExitCode, CommandError>
         say(&format!("warning: the note `{}` is damaged and ignored", path.display()));
     }
     let all: Vec<&Note> = known.whole.iter().map(|(_, note)| note).collect();
-    let mut labels = Labels::of_file(&stored.experiment).after(all.iter().copied());
-    for tag in wanted.untagged.iter().filter(|tag| !labels.tags.contains(tag)) {
+    let mut annotations = Annotations::of_file(&stored.experiment).after(all.iter().copied());
+    for tag in wanted.untagged.iter().filter(|tag| !annotations.tags.contains(tag)) {
         say(&format!("warning: `{}` has no tag `{tag}`", stored.id));
     }
-    let change = labels.apply(&wanted);
+    let change = annotations.apply(&wanted);
     let is_repeated = all.last().is_some_and(|last| is_repeated(last, &wanted));
     let is_new = !change.is_empty() || (wanted.text.is_some() && !is_repeated);
     if is_new && !args.dry_run {
@@ -90,9 +90,9 @@ pub(super) fn note(app: &App, args: &NoteArgs) -> Result<ExitCode, CommandError>
             "dry_run": args.dry_run,
             "written": is_new && !args.dry_run,
             "note": note_json(&wanted, &change),
-            "tags": labels.tags,
-            "description": labels.description,
-            "metadata": labels.metadata,
+            "tags": annotations.tags,
+            "description": annotations.description,
+            "metadata": annotations.metadata,
         }));
     }
     if !is_new {

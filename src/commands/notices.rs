@@ -22,7 +22,7 @@ use crate::trial_error;
 
 /// No message is tried after so many seconds of one pass, of however many experiments: a job does not keep its node for a
 /// server that is away.
-const LONGEST: f64 = 25.0;
+const MAX_SECONDS_OF_PASS: f64 = 25.0;
 /// How often a message is posted to a webhook before it is left to the next run.
 const TRIES: u32 = 3;
 
@@ -90,7 +90,7 @@ impl Sender {
 
 /// Until when messages of this pass are tried, in unix seconds.
 pub(super) fn deadline() -> f64 {
-    clock::now() + LONGEST
+    clock::now() + MAX_SECONDS_OF_PASS
 }
 
 /// Sends what is due until the deadline. Nothing while another process does.

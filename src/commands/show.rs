@@ -13,12 +13,12 @@ use super::note::note_json;
 use super::retry::changes::TrialConfigs;
 use super::status::look_by;
 use super::{App, notices};
+use crate::annotations::{Annotations, NoteChange};
 use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::{ChangedKeys, Experiment, Outside, ResolvedConfig, Task};
 use crate::git::GitState;
 use crate::journal::{self, Event, Retry};
-use crate::labels::{Labels, NoteChange};
 use crate::observe::Depth;
 use crate::package::{self, UncommittedChanges};
 use crate::plan::Plan;
@@ -56,12 +56,12 @@ pub(super) fn show(app: &App, args: &ShowArgs) -> Result<ExitCode, CommandError>
         warnings.push(CommandError::from(error).one_line());
         ConfigFile::default()
     });
-    let mut labels = Labels::of_file(&stored.experiment);
+    let mut annotations = Annotations::of_file(&stored.experiment);
     let notes: Vec<(Note, NoteChange)> = known
         .whole
         .into_iter()
         .map(|(_, note)| {
-            let change = labels.apply(&note);
+            let change = annotations.apply(&note);
             (note, change)
         })
         .collect();
@@ -78,7 +78,7 @@ pub(super) fn show(app: &App, args: &ShowArgs) -> Result<ExitCode, CommandError>
         changes: UncommittedChanges::of(config.git.as_ref(), keys, is_shipped),
         config: &config,
         resolved: trials.common.as_ref().unwrap_or(&config.resolved),
-        labels: &labels,
+        annotations: &annotations,
         notes: &notes,
         generations: &generations,
         trials: &trials.shown,
@@ -281,7 +281,7 @@ fn git_json(git: &GitState, changes: Option<UncommittedChanges>) -> Value {
 }
 
 fn to_json(shown: &Shown<'_>, warnings: &[String]) -> Value {
-    let Shown { row, config, package, labels, notes, generations, trials, dir, .. } = shown;
+    let Shown { row, config, package, annotations, notes, generations, trials, dir, .. } = shown;
     let path = |name: &str| Path::new(dir).join(name).to_string_lossy().into_owned();
     let notes: Vec<Value> = notes.iter().map(|(note, change)| note_json(note, change)).collect();
     let has_config = !config.resolved.config.is_null();
@@ -299,10 +299,10 @@ fn to_json(shown: &Shown<'_>, warnings: &[String]) -> Value {
         "config_hash": has_config.then(|| config.resolved.hash()),
         "git": config.git.as_ref().map(|git| git_json(git, shown.changes)),
         "package": package.map(|own| json!({ "hash": own.hash, "bytes": own.bytes, "files": own.files, "dir": own.dir })),
-        "tags": labels.tags,
-        "description": labels.description,
-        "metadata": labels.metadata,
-        "archived": labels.archived,
+        "tags": annotations.tags,
+        "description": annotations.description,
+        "metadata": annotations.metadata,
+        "archived": annotations.archived,
         "notes": notes,
         "generations": generations,
         "trials": trials,

@@ -1,5 +1,7 @@
 //! What the settings of a site's Slurm mean for experiments. Pure.
 
+use nemo_core::stop_times::DEFAULT_KILL_WAIT;
+
 use super::{CheckResult, Promise};
 use crate::humanize::{count, duration, listed};
 use crate::slurm::{AccountGroup, AccountTree, Association, ClusterLimits, Partition, Qos};
@@ -31,8 +33,6 @@ const SHORT_GRACE: u64 = 60;
 const SMALL_ARRAYS: u32 = 1001;
 /// Cron comes every five minutes.
 const CRON: u32 = 300;
-/// Slurm's own default.
-const KILL_WAIT: u32 = 30;
 
 /// A partition or a QOS whose jobs are preempted.
 struct Preemptable {
@@ -278,10 +278,10 @@ fn job_age(limits: &ClusterLimits) -> CheckResult {
 
 fn kill_wait(limits: &ClusterLimits) -> Option<CheckResult> {
     let wait = limits.kill_wait;
-    (wait < KILL_WAIT).then(|| {
+    (wait < DEFAULT_KILL_WAIT).then(|| {
         CheckResult::advice("kill wait", format!("a job is killed {wait} s after SIGTERM (KillWait={wait})"))
             .since("before a time limit the harness asks the program to save earlier (`checkpoint.lead`); a cancel, or a preemption without grace, leaves only this time")
-            .by_slurm_conf(format!("KillWait={KILL_WAIT}"))
+            .by_slurm_conf(format!("KillWait={DEFAULT_KILL_WAIT}"))
     })
 }
 

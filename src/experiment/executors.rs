@@ -319,7 +319,7 @@ fn surroundings(section: &mut Section<'_>, report: &mut ProblemReport) -> EnvSpe
         let valid = field.parsed_name(names::check_variable(field.name), report);
         if let (Some(()), Some(value)) = (valid, variable(&field, report)) {
             let length = field.name.len() + 1 + value.len();
-            if length > values::LONGEST {
+            if length > values::MAX_STRING_BYTES {
                 values::too_long(&field.place, &format!("the variable has {length}"), report);
             }
             env.insert(field.name.to_owned(), value);
@@ -343,7 +343,7 @@ fn surroundings(section: &mut Section<'_>, report: &mut ProblemReport) -> EnvSpe
     let setup = field.as_ref().map(|field| field.texts(report)).unwrap_or_default();
     let length: usize = setup.iter().map(|line| line.len() + 1).sum();
     // A few words of ours stand around it.
-    if let Some(field) = field.filter(|_| length + 100 > values::LONGEST) {
+    if let Some(field) = field.filter(|_| length + 100 > values::MAX_STRING_BYTES) {
         values::too_long(&field.place, &format!("the lines have {length}"), report);
     }
     EnvSpec { env, secrets, setup, export: None }

@@ -4,13 +4,13 @@ use nemo_core::placeholder::BuiltIn;
 
 use super::units::UnitError;
 
-const LONGEST: usize = 64;
+const MAX_NAME_LENGTH: usize = 64;
 
 /// Checks the name of an experiment, a task, an executor or a tag: it becomes a folder, a part of a target and a word
 /// on command lines.
 pub(super) fn check(name: &str) -> Result<(), UnitError> {
     let refuse = |why: &str| {
-        let shown: String = name.chars().take(LONGEST).collect();
+        let shown: String = name.chars().take(MAX_NAME_LENGTH).collect();
         let message = format!("{shown:?} can't be a name: {why}");
         Err(UnitError::hinted(message, "use letters, digits, `.`, `_` and `-`, such as `lr-sweep`"))
     };
@@ -25,8 +25,8 @@ pub(super) fn check(name: &str) -> Result<(), UnitError> {
     if !first.is_ascii_alphanumeric() {
         return refuse("it must begin with a letter or a digit");
     }
-    if name.len() > LONGEST {
-        return refuse(&format!("it is longer than {LONGEST} characters"));
+    if name.len() > MAX_NAME_LENGTH {
+        return refuse(&format!("it is longer than {MAX_NAME_LENGTH} characters"));
     }
     Ok(())
 }

@@ -42,11 +42,11 @@ struct Excerpt {
 const SHOWN_COLUMNS: usize = 100;
 
 /// What a message may quote of a file.
-const LONGEST: usize = 600;
+const MAX_QUOTED: usize = 600;
 
 /// A text, cut where it would fill the screen.
 fn in_short(text: String) -> String {
-    match text.char_indices().nth(LONGEST) {
+    match text.char_indices().nth(MAX_QUOTED) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }

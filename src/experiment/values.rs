@@ -10,7 +10,7 @@ use super::problem_report::{KeyPosition, ProblemReport};
 use super::tasks::{CommandDraft, TaskDraft};
 
 /// The longest string that Linux hands to a program as an argument or a variable, less the byte that ends it.
-pub(super) const LONGEST: usize = 128 * 1024 - 1;
+pub(super) const MAX_STRING_BYTES: usize = 128 * 1024 - 1;
 /// How much of what Linux hands over at all (2 MiB, the inherited environment included) parameters may take.
 const MOST: usize = 1024 * 1024;
 /// A shorter file has no value that is too long.
@@ -82,7 +82,7 @@ fn check_lengths(draft: &TaskDraft, trials: &[Params], report: &mut ProblemRepor
         for (name, value) in params {
             let length = plain_length(value);
             all += length;
-            if variable(name).len() + 1 + length > LONGEST {
+            if variable(name).len() + 1 + length > MAX_STRING_BYTES {
                 too_long(
                     place_of(draft, name),
                     &format!("a value of `{name}` has {length}"),
@@ -114,7 +114,7 @@ fn check_words(run: &CommandDraft, params: &Params, report: &mut ProblemReport) 
             }
         };
         let length: usize = scan(text).into_iter().map(length).sum();
-        if length > LONGEST {
+        if length > MAX_STRING_BYTES {
             too_long(place, &format!("this would have {length}"), report);
             return false;
         }

@@ -9,7 +9,7 @@ use std::io;
 
 use nemo_core::rundir::ExperimentDir;
 
-use crate::labels::{Labels, value_at};
+use crate::annotations::{Annotations, value_at};
 use crate::store::ExperimentId;
 use crate::summary::{Facts, each_trial};
 
@@ -53,25 +53,25 @@ impl Filters {
         keys.chain(self.tags.iter().map(String::as_str)).filter(|word| is_plain(word))
     }
 
-    /// Whether an experiment matches, where its labels alone tell.
+    /// Whether an experiment matches, where its annotations alone tell.
     #[must_use]
-    pub fn decided_by(&self, labels: &Labels) -> Option<bool> {
-        if !self.tags.iter().all(|tag| labels.tags.contains(tag)) {
+    pub fn decided_by(&self, annotations: &Annotations) -> Option<bool> {
+        if !self.tags.iter().all(|tag| annotations.tags.contains(tag)) {
             return Some(false);
         }
-        match self.about_params(labels) {
+        match self.about_params(annotations) {
             None => Some(false),
             Some(conditions) => conditions.is_empty().then_some(true),
         }
     }
 
-    /// What labels and facts tell, for an experiment whose id matches.
+    /// What annotations and facts tell, for an experiment whose id matches.
     #[must_use]
-    pub fn verdict(&self, labels: &Labels, facts: &Facts) -> Verdict {
-        if !self.tags.iter().all(|tag| labels.tags.contains(tag)) {
+    pub fn verdict(&self, annotations: &Annotations, facts: &Facts) -> Verdict {
+        if !self.tags.iter().all(|tag| annotations.tags.contains(tag)) {
             return Verdict::No;
         }
-        match self.about_params(labels) {
+        match self.about_params(annotations) {
             Some(conditions) => params::verdict(&conditions, facts),
             None => Verdict::No,
         }
@@ -81,10 +81,10 @@ impl Filters {
     pub fn read_trials(
         &self,
         dir: &ExperimentDir,
-        labels: &Labels,
+        annotations: &Annotations,
         facts: &Facts,
     ) -> io::Result<(bool, usize)> {
-        let conditions = self.about_params(labels).unwrap_or_default();
+        let conditions = self.about_params(annotations).unwrap_or_default();
         let mut search = params::TrialSearch::new(&conditions);
         let mut damaged = 0;
         for task in &facts.tasks {
@@ -96,10 +96,10 @@ impl Filters {
     }
 
     /// The conditions that metadata leaves to parameters; nothing where metadata does not meet one.
-    fn about_params(&self, labels: &Labels) -> Option<Vec<&ValueCondition>> {
+    fn about_params(&self, annotations: &Annotations) -> Option<Vec<&ValueCondition>> {
         let mut left = Vec::new();
         for condition in &self.conditions {
-            let value = value_at(&labels.metadata, &condition.key);
+            let value = value_at(&annotations.metadata, &condition.key);
             match (condition.place, value) {
                 (KeySource::Params, _) | (KeySource::Either, None) => left.push(condition),
                 (KeySource::Metadata, None) => return None,
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn several_filters_are_joined_by_and() {
-        let labels: Labels = serde_json::from_value(json!({
+        let annotations: Annotations = serde_json::from_value(json!({
             "tags": ["paper", "big"], "description": null, "metadata": { "model": "gpt", "lr": 7, "data": { "rows": 3 } }
         }))
         .unwrap();
@@ -142,7 +142,7 @@ mod tests {
                 conditions: wheres.iter().map(|text| text.parse().unwrap()).collect(),
                 ..Filters::default()
             };
-            assert_eq!(filters.verdict(&labels, &facts), expected, "{tags:?} {wheres:?}");
+            assert_eq!(filters.verdict(&annotations, &facts), expected, "{tags:?} {wheres:?}");
         };
         check(&["paper", "big"], &[], Verdict::Yes);
         check(&["paper", "small"], &[], Verdict::No);

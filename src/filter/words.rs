@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::labels::Labels;
+use crate::annotations::Annotations;
 use crate::summary::{Facts, ParamValues};
 
 /// Words that must all be found, in lower case.
@@ -80,7 +80,7 @@ impl Words {
 
     /// Looks for them in all that is kept of an experiment.
     #[must_use]
-    pub fn find(&self, id: &str, name: &str, labels: &Labels, facts: &Facts) -> Found {
+    pub fn find(&self, id: &str, name: &str, annotations: &Annotations, facts: &Facts) -> Found {
         let mut found = Found {
             scores: vec![BTreeMap::new(); self.0.len()],
             may_be_in_trials: false,
@@ -88,11 +88,11 @@ impl Words {
         };
         self.add(&mut found, name, NAME);
         self.add(&mut found, id, NAME / 2);
-        for tag in &labels.tags {
+        for tag in &annotations.tags {
             self.add(&mut found, tag, TAG);
         }
-        self.add(&mut found, labels.description.as_deref().unwrap_or_default(), DESCRIPTION);
-        for (key, value) in &labels.metadata {
+        self.add(&mut found, annotations.description.as_deref().unwrap_or_default(), DESCRIPTION);
+        for (key, value) in &annotations.metadata {
             self.add_value(&mut found, key, value, METADATA);
         }
         self.add(&mut found, &facts.notes, NOTE);
@@ -235,16 +235,16 @@ mod tests {
     use super::*;
 
     fn score(words: &str) -> Option<u32> {
-        let labels = json!({ "tags": ["paper"], "description": "GPT on wiki", "metadata": { "model": "gpt", "data": { "rows": 3 } } });
-        let labels: Labels = serde_json::from_value(labels).unwrap();
+        let annotations = json!({ "tags": ["paper"], "description": "GPT on wiki", "metadata": { "model": "gpt", "data": { "rows": 3 } } });
+        let annotations: Annotations = serde_json::from_value(annotations).unwrap();
         let facts = json!({ "notes": "diverges at step 40", "tasks": [{ "name": "train", "is_grid": true, "params": {
             "lr": { "each": [0.1, 0.01] }, "n": { "steps": [0, 900, 3] }, "Width": { "range": [0.5, 1.5] },
         }}]});
         let facts: Facts = serde_json::from_value(facts).unwrap();
         let words = Words::new(&[words.to_owned()]);
-        let found = words.find("digits-big-1rs0xg11", "digits-big", &labels, &facts).score();
+        let found = words.find("digits-big-1rs0xg11", "digits-big", &annotations, &facts).score();
         if found.is_some() {
-            let json = format!("{}{}digits-big", json!(labels), json!(facts)).to_lowercase();
+            let json = format!("{}{}digits-big", json!(annotations), json!(facts)).to_lowercase();
             assert!(words.may_be_in(&json), "{words:?}");
         }
         found

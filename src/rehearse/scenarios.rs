@@ -1,5 +1,6 @@
 //! Which disturbances, and when: a value that follows from the seed and the undisturbed run. Pure.
 
+use nemo_core::stop_times::DEFAULT_KILL_WAIT;
 use serde::Serialize;
 
 /// What a run shows.
@@ -150,8 +151,6 @@ pub enum RehearseOn {
     Slurm,
 }
 
-/// How long after TERM Slurm kills, where nothing else is configured: KillWait's own default.
-const KILL_WAIT: u64 = 30;
 /// Neither at once nor at the very end.
 const SPAN: (f64, f64) = (0.15, 0.85);
 
@@ -171,7 +170,7 @@ pub fn plan(
     let limit = time_limit(&mut chance, baseline);
     let lost = kill(&mut chance, baseline, Fault::KillHarness);
     let once = fractions(&mut chance, 1, SPAN);
-    let kill_wait = lead.min(KILL_WAIT);
+    let kill_wait = lead.min(DEFAULT_KILL_WAIT.into());
     let terminated = sequence(baseline, &once, Fault::Terminate { kill_wait });
     let requeued = sequence(baseline, &once, Fault::Requeue);
     let all = match place {

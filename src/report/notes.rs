@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::escape::escape_line;
-use crate::labels::{BeforeAndAfter, NoteChange};
+use crate::annotations::{BeforeAndAfter, NoteChange};
 
 /// One line for each thing that changed.
 #[must_use]

@@ -13,10 +13,10 @@ use super::escape::escape_line;
 use super::fit::{elide, hang, length, wrap};
 use super::grid::{ColumnFit, Grid, TextCell};
 use super::notes::{change_text, value};
+use crate::annotations::{Annotations, NoteChange};
 use crate::experiment::{ChangedKeys, ResolvedConfig};
 use crate::humanize::{age, bytes, count};
 use crate::journal::SettingChange;
-use crate::labels::{Labels, NoteChange};
 use crate::package::UncommittedChanges;
 use crate::slurm::IndexSet;
 use crate::store::ConfigFile;
@@ -36,7 +36,7 @@ pub struct Shown<'a> {
     /// What became of changes that were not committed.
     pub changes: Option<UncommittedChanges>,
     /// Tags, description and metadata after all notes.
-    pub labels: &'a Labels,
+    pub annotations: &'a Annotations,
     /// The notes, oldest first, and what each changed.
     pub notes: &'a [(Note, NoteChange)],
     /// The submissions of trials.
@@ -138,19 +138,19 @@ pub fn show_text(shown: &Shown<'_>, page: &Page) -> String {
 }
 
 fn head(shown: &Shown<'_>, page: &Page) -> String {
-    let Shown { row, config, package, labels, dir, .. } = shown;
+    let Shown { row, config, package, annotations, dir, .. } = shown;
     let metadata: Vec<String> =
-        labels.metadata.iter().map(|(key, own)| format!("{key}={}", value(own))).collect();
+        annotations.metadata.iter().map(|(key, own)| format!("{key}={}", value(own))).collect();
     let lines = [
-        ("description", labels.description.clone().unwrap_or_default()),
-        ("tags", labels.tags.join(" ")),
+        ("description", annotations.description.clone().unwrap_or_default()),
+        ("tags", annotations.tags.join(" ")),
         ("metadata", metadata.join(" ")),
         ("git", git(config, shown.changes)),
         ("code", code(*package)),
         ("folder", dir.to_string_lossy().into_owned()),
         ("file", dir.join("experiment.toml").to_string_lossy().into_owned()),
     ];
-    let archived = if labels.archived { ", archived" } else { "" };
+    let archived = if annotations.archived { ", archived" } else { "" };
     let submitted = age(row.created, page.now);
     let first = format!("{} is {} (submitted {submitted}){archived}", row.id, row.state.as_str());
     let others = lines

@@ -12,8 +12,8 @@ use nemo_core::rundir::{ExperimentDir, Notes};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::annotations::Annotations;
 use crate::experiment::{Experiment, Goal};
-use crate::labels::Labels;
 use crate::query::named;
 use crate::slurm::JobId;
 use crate::status::{State, Status, TaskStatus};
@@ -65,14 +65,14 @@ pub struct ExperimentRow {
 impl ExperimentRow {
     /// What it is found by.
     #[must_use]
-    pub fn labels(&self) -> Labels {
+    pub fn annotations(&self) -> Annotations {
         let Self { tags, description, metadata, archived, .. } = self;
         let (tags, description, metadata) = (tags.clone(), description.clone(), metadata.clone());
-        Labels { tags, description, metadata, archived: *archived }
+        Annotations { tags, description, metadata, archived: *archived }
     }
 
-    fn set_labels(&mut self, labels: Labels) {
-        let Labels { tags, description, metadata, archived } = labels;
+    fn set_annotations(&mut self, annotations: Annotations) {
+        let Annotations { tags, description, metadata, archived } = annotations;
         (self.tags, self.description, self.metadata) = (tags, description, metadata);
         self.archived = archived;
     }
@@ -199,8 +199,9 @@ impl Summary {
         let (dir, experiment) = stored;
         self.facts = Facts::of(dir, experiment, Some(&self.facts), notes);
         self.from.notes = notes.count();
-        let labels = Labels::of_file(experiment).after(notes.whole.iter().map(|(_, note)| note));
-        self.row.set_labels(labels);
+        let annotations =
+            Annotations::of_file(experiment).after(notes.whole.iter().map(|(_, note)| note));
+        self.row.set_annotations(annotations);
     }
 
     /// Its line of the index, if nothing can change any more.

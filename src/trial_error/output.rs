@@ -6,7 +6,7 @@ use nemo_core::log_line;
 /// So many last lines are shown.
 const LAST: usize = 20;
 /// Longer lines are cut.
-const LONGEST: usize = 1000;
+const MAX_LINE_LENGTH: usize = 1000;
 
 /// The lines of an output's end. If it is cut, the first one is only a part, and is left out.
 pub(super) fn lines(end: &[u8], is_cut: bool) -> Vec<String> {
@@ -25,7 +25,7 @@ pub(super) fn last(lines: &[String]) -> Vec<String> {
 
 /// A line that is not too long to be shown.
 pub(super) fn cut_long(line: &str) -> String {
-    cut(line, LONGEST)
+    cut(line, MAX_LINE_LENGTH)
 }
 
 /// Whether a line holds no word: it is empty or drawn.

@@ -183,7 +183,7 @@ impl Appender {
 }
 
 /// Longer lines are not ours.
-const LONGEST: u64 = 1 << 20;
+const MAX_LINE_BYTES: u64 = 1 << 20;
 
 /// The text after a file's last line break. Only the end of the file is read.
 fn last_line(path: &Path) -> io::Result<Vec<u8>> {
@@ -196,7 +196,7 @@ fn last_line(path: &Path) -> io::Result<Vec<u8>> {
         tail.resize(usize::try_from(length - from).unwrap_or(usize::MAX), 0);
         file.read_exact_at(&mut tail, from)?;
         let last = tail.iter().rposition(|&byte| byte == b'\n');
-        if last.is_some() || from == 0 || size > LONGEST {
+        if last.is_some() || from == 0 || size > MAX_LINE_BYTES {
             return Ok(tail.split_off(last.map_or(0, |at| at + 1)));
         }
         size *= 4;

@@ -21,7 +21,7 @@ impl fmt::Display for NotADuration {
 }
 
 const DAY: u64 = 24 * 60 * 60;
-const LONGEST: u64 = 100 * 365 * DAY;
+const LONGEST_DURATION: u64 = 100 * 365 * DAY;
 
 /// The names of each unit, larger units first.
 const UNITS: [&[&str]; 5] = [
@@ -42,7 +42,7 @@ pub fn parse(text: &str) -> Result<u64, NotADuration> {
     };
     match seconds {
         None => Err(refuse("")),
-        Some(seconds) if seconds > LONGEST => Err(refuse(" of less than 100 years")),
+        Some(seconds) if seconds > LONGEST_DURATION => Err(refuse(" of less than 100 years")),
         Some(seconds) => Ok(seconds),
     }
 }

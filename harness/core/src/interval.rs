@@ -15,15 +15,15 @@ const COST: f64 = 5.0;
 /// What is assumed before anything was seen: one interruption in six hours. It weighs as much as one that happened.
 const PRIOR: f64 = 6.0 * 3600.0;
 /// Not more often: a save also costs the disks and the other jobs.
-const SHORTEST: f64 = 30.0;
+const SHORTEST_INTERVAL: f64 = 30.0;
 /// Not less often: what a lost node may cost stays bounded.
-const LONGEST: f64 = 2.0 * 3600.0;
+const LONGEST_INTERVAL: f64 = 2.0 * 3600.0;
 
 /// The interval, from `attempts.jsonl` and the time now in unix seconds.
 #[must_use]
 pub fn auto(records: &[AttemptRecord], now: f64) -> Duration {
     let (cost, between) = (cost(records), between(records, now));
-    Duration::from_secs_f64(best(cost, between).clamp(SHORTEST, LONGEST))
+    Duration::from_secs_f64(best(cost, between).clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL))
 }
 
 /// The seconds of work between two saves that lose the least, from δ and M.
@@ -174,11 +174,11 @@ mod tests {
 
     #[test]
     fn it_stays_in_bounds_whatever_the_record_says() {
-        check(vec![save(0.0, 1e-6)], 0.0, SHORTEST);
-        check(vec![save(0.0, 1e9)], 0.0, LONGEST);
+        check(vec![save(0.0, 1e-6)], 0.0, SHORTEST_INTERVAL);
+        check(vec![save(0.0, 1e9)], 0.0, LONGEST_INTERVAL);
         check(vec![start(0, 1e9), end(0.0, "failed")], 0.0, (COST * PRIOR).sqrt()); // the clock went backwards
         let always: Vec<Value> =
             (0..2000).flat_map(|n| [start(n, 0.0), end(1.0, "preempted")]).collect();
-        check(always, 0.0, SHORTEST);
+        check(always, 0.0, SHORTEST_INTERVAL);
     }
 }

@@ -113,7 +113,7 @@ pub struct JsonLine<'a> {
 }
 
 /// Longer lines are not ours.
-const LONGEST: usize = 1 << 20;
+const MAX_LINE_BYTES: usize = 1 << 20;
 
 /// Calls a function with each line of a file, which may be larger than memory. A missing file has none.
 pub fn each(path: &Path, mut take: impl FnMut(JsonLine<'_>) -> io::Result<()>) -> io::Result<()> {
@@ -127,7 +127,7 @@ pub fn each(path: &Path, mut take: impl FnMut(JsonLine<'_>) -> io::Result<()>) -
         let part = file.fill_buf()?;
         let line_break = part.iter().position(|&byte| byte == b'\n');
         let length = line_break.map_or(part.len(), |at| at + 1);
-        let room = LONGEST - text.len().min(LONGEST);
+        let room = MAX_LINE_BYTES - text.len().min(MAX_LINE_BYTES);
         text.extend_from_slice(&part[..length.min(room)]);
         file.consume(length);
         end += length as u64;
@@ -203,7 +203,7 @@ mod tests {
     fn lines_are_handed_on_one_by_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lines");
-        let long = vec![b'x'; LONGEST + 70_000];
+        let long = vec![b'x'; MAX_LINE_BYTES + 70_000];
         let text = [&b"a\n\nb\n"[..], &long, b"\nc"].concat();
         crate::durable::write_synced(&path, text.as_ref()).unwrap();
         let mut found = Vec::new();
@@ -217,7 +217,7 @@ mod tests {
             (0, 2, 2, Some(b'a')),
             (2, 3, 1, Some(b'\n')),
             (3, 5, 2, Some(b'b')),
-            (5, length - 1, LONGEST, Some(b'x')),
+            (5, length - 1, MAX_LINE_BYTES, Some(b'x')),
             (length - 1, length, 1, Some(b'c')),
         ];
         assert_eq!(found, expected);

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// The default of Slurm's `KillWait`, in seconds: from TERM to KILL.
+pub const DEFAULT_KILL_WAIT: u32 = 30;
+
 /// How long before the deadline TERM comes: a third of the time, from 3 to 15 s.
 #[must_use]
 pub fn term_before_deadline(whole: Duration) -> Duration {

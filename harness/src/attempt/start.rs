@@ -10,6 +10,7 @@ use nemo_core::durable;
 use nemo_core::patterns::Patterns;
 use nemo_core::profile;
 use nemo_core::rundir::{Every as SaveEvery, TaskSpec};
+use nemo_core::stop_times::DEFAULT_KILL_WAIT;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::attempt::history::{AttemptJournal, History};
@@ -42,9 +43,6 @@ use crate::program::{self, Prepared};
 use crate::protocol::{SavePeriod, Session, SessionConfig, Socket};
 use crate::rank::srun;
 use crate::supervise::{Policy, Supervisor};
-
-/// The default of Slurm's `KillWait`, for clusters that were not asked.
-const KILL_WAIT: u64 = 30;
 
 /// Starts the program and supervises it to the end.
 pub(crate) fn begin(
@@ -187,7 +185,7 @@ fn unready(staging: &Path, error: &io::Error) -> StartError {
 
 /// The program's part of `KillWait`. A sixth is reserved for the last commit and the record.
 pub(crate) fn kill_wait(spec: &TaskSpec) -> Duration {
-    Duration::from_secs(spec.kill_wait.unwrap_or(KILL_WAIT)) * 5 / 6
+    Duration::from_secs(spec.kill_wait.unwrap_or(DEFAULT_KILL_WAIT.into())) * 5 / 6
 }
 
 /// The program's deadline in unix seconds, and the supervisor that enforces it.

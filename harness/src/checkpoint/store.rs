@@ -147,7 +147,7 @@ impl Store for DiskStore {
 
     fn remove_tree(&mut self, path: &Path) -> io::Result<()> {
         let removed = if path.symlink_metadata()?.is_dir() {
-            remove_folder(path, LONGEST)
+            remove_folder(path, LONGEST_PATH)
         } else {
             fs::remove_file(path)
         };
@@ -190,7 +190,7 @@ fn file_id(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 /// Longer paths are shortened before anything in them is removed: the system's limit is 4096 bytes.
-const LONGEST: usize = 2048;
+const LONGEST_PATH: usize = 2048;
 
 /// Removes a folder of any depth. The standard library needs a descriptor and stack space for each level. Here a
 /// folder whose path gets long is moved up first.

@@ -12,7 +12,7 @@ use crate::os::log::log_stderr;
 use crate::os::serial_queue::SerialQueue;
 
 /// The most that a result may have. It is written whole whenever a part of it comes.
-const LONGEST: usize = 1 << 20;
+const MAX_RESULT_BYTES: usize = 1 << 20;
 
 /// Adds values to those that were said before, in this attempt or an earlier one.
 pub(super) fn add(records: &SerialQueue, path: PathBuf, values: Map<String, Value>) {
@@ -35,7 +35,7 @@ fn merge(path: &Path, values: Map<String, Value>) -> io::Result<()> {
     let mut all: Map<String, Value> = serde_json::from_slice(&before).unwrap_or_default();
     all.extend(values);
     let text = serde_json::to_vec(&all)?;
-    if text.len() > LONGEST {
+    if text.len() > MAX_RESULT_BYTES {
         return Err(io::Error::other("it is larger than 1 MiB"));
     }
     if text == before {

@@ -21,7 +21,7 @@ use crate::program::guard;
 use crate::program::processes::{self, Reaped};
 
 /// The longest output that is kept.
-const LONGEST: usize = 1024 * 1024;
+const MAX_OUTPUT_BYTES: usize = 1024 * 1024;
 /// How often a silent program is checked, in milliseconds: another process may hold its output open.
 const LOOK: u16 = 50;
 
@@ -118,7 +118,7 @@ impl Subprocess {
             match pipe.read(&mut buffer) {
                 Ok(0) => self.pipe = None,
                 Ok(length) => {
-                    let room = LONGEST.saturating_sub(self.text.len());
+                    let room = MAX_OUTPUT_BYTES.saturating_sub(self.text.len());
                     self.text.extend_from_slice(&buffer[..length.min(room)]);
                 }
                 Err(_) => return,

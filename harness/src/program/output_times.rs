@@ -14,9 +14,9 @@ use crate::os::clock::unix_now;
 use crate::os::serial_queue::SerialQueue;
 
 /// The pause between two looks at first.
-const SHORTEST: Duration = Duration::from_secs(1);
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 /// The pause of a program that runs for more than an hour.
-const LONGEST: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// The pause is this part of the time since the start, so that an index stays small.
 const PART: u32 = 500;
 const STACK: usize = 64 * 1024;
@@ -72,7 +72,7 @@ impl Drop for OutputClock {
 }
 
 fn pause(since_start: Duration) -> Duration {
-    (since_start / PART).clamp(SHORTEST, LONGEST)
+    (since_start / PART).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
 }
 
 fn look(outputs: &Mutex<Vec<TimedOutput>>) {

@@ -55,7 +55,7 @@ pub(crate) enum MessageLine {
 }
 
 /// The longest text that is kept.
-const LONGEST: usize = 500;
+const MAX_TEXT_LENGTH: usize = 500;
 const LONGEST_NOTE: usize = 4000;
 
 /// Parses a datagram.
@@ -123,7 +123,7 @@ fn note(value: &str) -> String {
 }
 
 fn short(value: &str) -> String {
-    value.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
+    value.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TEXT_LENGTH).collect()
 }
 
 /// A table. Python writes `NaN` and `Infinity`, which are not JSON.

@@ -14,7 +14,7 @@ use nix::sys::socket::{
 };
 
 /// The longest message.
-const LONGEST: usize = 64 * 1024;
+const MAX_DATAGRAM_BYTES: usize = 64 * 1024;
 /// How many bytes may wait to be read.
 const WAITING: usize = 1024 * 1024;
 /// How many senders can subscribe.
@@ -69,7 +69,12 @@ impl Socket {
         let descriptor = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
         setsockopt(&descriptor, PassCred, &true)?;
         setsockopt(&descriptor, RcvBuf, &WAITING)?;
-        let opened = Self { descriptor, folder, subscribers: Vec::new(), buffer: vec![0; LONGEST] };
+        let opened = Self {
+            descriptor,
+            folder,
+            subscribers: Vec::new(),
+            buffer: vec![0; MAX_DATAGRAM_BYTES],
+        };
         bind(opened.descriptor.as_raw_fd(), &UnixAddr::new(&opened.path())?)?;
         Ok(opened)
     }
@@ -223,7 +228,7 @@ mod tests {
         let (_folder, mut socket) = opened();
         let client = UnixDatagram::unbound().unwrap();
         client.send_to(b"READY=1", socket.path()).unwrap();
-        client.send_to(&vec![b'x'; LONGEST + 1], socket.path()).ok();
+        client.send_to(&vec![b'x'; MAX_DATAGRAM_BYTES + 1], socket.path()).ok();
         client.send_to(b"STEP=1", socket.path()).unwrap();
         let received: Vec<Vec<u8>> =
             std::iter::from_fn(|| socket.receive()).map(|received| received.bytes).collect();

@@ -14,7 +14,7 @@ const MARK: &str = "nemo1";
 /// The longest line with its line break. Slurm's limit is 1,024.
 const LONGEST_LINE: usize = 1000;
 /// The longest message.
-const LONGEST: usize = 256 * 1024;
+const MAX_FRAME_BYTES: usize = 256 * 1024;
 
 /// A message of one rank.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +96,7 @@ fn pair(text: &str) -> Option<(String, String)> {
 /// The lines that carry a message.
 pub(crate) fn encode(rank: u32, message: &RankMessage) -> String {
     let (kind, mut payload) = message.parts();
-    payload.truncate(LONGEST);
+    payload.truncate(MAX_FRAME_BYTES);
     let head = format!("{MARK} {rank} {kind} ");
     // A byte needs at most three characters, and the mark of a continued line needs two.
     let room = (LONGEST_LINE - head.len() - 3) / 3;
@@ -156,7 +156,7 @@ impl Decoder {
     pub(crate) fn take(&mut self, line: &str) -> FrameLine {
         let Some((rank, kind, more, payload)) = split(line) else { return FrameLine::Foreign };
         let begun = self.begun.entry(rank).or_default();
-        if begun.len() <= LONGEST {
+        if begun.len() <= MAX_FRAME_BYTES {
             begun.extend(payload);
         }
         if more {

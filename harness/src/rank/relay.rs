@@ -11,7 +11,7 @@ use std::path::PathBuf;
 /// How many senders can be answered. Messages of others are only read.
 const SENDERS: usize = 256;
 /// The longest answer.
-const LONGEST: usize = 64 * 1024;
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// A message with its rank and sender. Sender 0 can't be answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl Relay {
     /// The harness's answers: rank, sender, text.
     pub(crate) fn answers(&self) -> Vec<(u32, u32, Vec<u8>)> {
         let mut answers = Vec::new();
-        let mut buffer = vec![0; LONGEST];
+        let mut buffer = vec![0; MAX_ANSWER_BYTES];
         for (&(rank, from), socket) in &self.senders {
             while let Ok(length) = socket.recv(&mut buffer) {
                 answers.push((rank, from, buffer[..length].to_vec()));

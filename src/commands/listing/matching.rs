@@ -54,8 +54,8 @@ impl Listing<'_> {
             }
         }
         // Of one that can't be read the name is known.
-        let (labels, facts) = self.labels_and_facts(place).unwrap_or_default();
-        let mut found = words.find(id.as_str(), id.name(), &labels, &facts);
+        let (annotations, facts) = self.annotations_and_facts(place).unwrap_or_default();
+        let mut found = words.find(id.as_str(), id.name(), &annotations, &facts);
         if found.score().is_some() {
             return (found.score(), None);
         }
@@ -96,17 +96,17 @@ impl Listing<'_> {
                 return (false, None);
             }
         }
-        let Some(labels) = self.labels(place) else { return (false, None) };
-        if let Some(is_match) = filters.decided_by(&labels) {
+        let Some(annotations) = self.annotations(place) else { return (false, None) };
+        if let Some(is_match) = filters.decided_by(&annotations) {
             return (is_match, None);
         }
         let Some(facts) = self.facts(place) else { return (false, None) };
-        match filters.verdict(&labels, &facts) {
+        match filters.verdict(&annotations, &facts) {
             Verdict::Yes => (true, None),
             Verdict::No => (false, None),
             Verdict::ReadTrials => {
                 let id = &self.ids[place];
-                match filters.read_trials(&self.dir(place), &labels, &facts) {
+                match filters.read_trials(&self.dir(place), &annotations, &facts) {
                     Ok((is_match, 0)) => (is_match, None),
                     Ok((is_match, n)) => {
                         let lines = humanize::count(n, "line");

@@ -69,7 +69,9 @@ impl Listing<'_> {
                 KnownExperiment::Summarized(summary) => !summary.facts.damaged_notes.is_empty(),
                 KnownExperiment::Unknown | KnownExperiment::Damaged(_) => false,
             };
-            if let Some((_, facts)) = has_damage.then(|| self.labels_and_facts(place)).flatten() {
+            if let Some((_, facts)) =
+                has_damage.then(|| self.annotations_and_facts(place)).flatten()
+            {
                 let notes = facts.damaged_notes.iter();
                 found.extend(notes.map(|path| format!("the note `{path}` is damaged and ignored")));
             }

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::Listing;
+use crate::annotations::value_at;
 use crate::commands::filter_args::FilterArgs;
 use crate::filter::{KeySource, ValueCondition, is_glob};
 use crate::humanize::listed;
-use crate::labels::value_at;
 
 /// How many similar words are named, and how many where none is similar.
 const CLOSEST: usize = 3;
@@ -66,15 +66,15 @@ impl Listing<'_> {
     fn vocabulary(&self, conditions: &[ValueCondition]) -> Vocabulary {
         let mut all = Vocabulary::default();
         for place in 0..self.ids.len() {
-            let Some((labels, facts)) = self.labels_and_facts(place) else { continue };
+            let Some((annotations, facts)) = self.annotations_and_facts(place) else { continue };
             for condition in conditions {
-                let value = value_at(&labels.metadata, &condition.key);
+                let value = value_at(&annotations.metadata, &condition.key);
                 all.metadata.extend(value.map(|_| condition.key.clone()));
             }
-            for (key, value) in &labels.metadata {
+            for (key, value) in &annotations.metadata {
                 add_keys(&mut all.metadata, key.clone(), value);
             }
-            all.tags.extend(labels.tags);
+            all.tags.extend(annotations.tags);
             for task in facts.tasks {
                 all.is_partial |= task.params.is_none();
                 all.params.extend(task.params.into_iter().flatten().map(|(key, _)| key));

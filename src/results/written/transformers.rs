@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::{LeftOut, Take, WrittenValue};
 
 /// A longer history is not read into memory.
-const LONGEST: u64 = 128 << 20;
+const MAX_FILE_BYTES: u64 = 128 << 20;
 
 #[derive(Deserialize)]
 struct TrainerState {
@@ -26,7 +26,7 @@ struct TrainerProgress {
 
 /// Calls a function with each value of the history.
 pub(super) fn each(path: &Path, take: Take<'_>) -> io::Result<LeftOut> {
-    let Some(text) = text_of(path, LONGEST)? else {
+    let Some(text) = text_of(path, MAX_FILE_BYTES)? else {
         return Ok(vec!["is damaged: it is too large for a history".to_owned()]);
     };
     each_entry(&text, take)
@@ -62,7 +62,7 @@ fn text_of(path: &Path, longest: u64) -> io::Result<Option<Vec<u8>>> {
 
 /// The step of the whole; nothing of a file that can't be read.
 pub(super) fn global_step(path: &Path) -> Option<u64> {
-    let text = text_of(path, LONGEST).ok()??;
+    let text = text_of(path, MAX_FILE_BYTES).ok()??;
     serde_json::from_slice::<TrainerProgress>(&text).ok().map(|progress| progress.global_step)
 }
 
@@ -80,7 +80,12 @@ mod tests {
         assert_eq!(global_step(&path), Some(7));
         assert_eq!(text_of(&path, 17).unwrap(), None);
         // A hole needs no room on the disk.
-        std::fs::File::options().write(true).open(&path).unwrap().set_len(LONGEST + 1).unwrap();
+        std::fs::File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(MAX_FILE_BYTES + 1)
+            .unwrap();
         assert_eq!(global_step(&path), None);
     }
 }

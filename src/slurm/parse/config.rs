@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use nemo_core::stop_times::DEFAULT_KILL_WAIT;
+
 use super::id::{index_set, whole};
 use crate::slurm::indices::IndexSet;
 
@@ -43,7 +45,6 @@ pub struct ClusterLimits {
 
 /// Slurm's own defaults, for what an output doesn't say.
 const MAX_ARRAY_SIZE: u32 = 1001;
-const KILL_WAIT: u32 = 30;
 const MIN_JOB_AGE: u32 = 300;
 const CRED_EXPIRE: u32 = 120;
 
@@ -94,7 +95,7 @@ pub fn parse(output: &[u8]) -> Option<ClusterLimits> {
         max_array_tasks: settings
             .option("SchedulerParameters", "max_array_tasks")
             .and_then(leading_number),
-        kill_wait: settings.number("KillWait").unwrap_or(KILL_WAIT),
+        kill_wait: settings.number("KillWait").unwrap_or(DEFAULT_KILL_WAIT),
         min_job_age: settings.number("MinJobAge").unwrap_or(MIN_JOB_AGE),
         cred_expire: settings
             .option("AuthInfo", "cred_expire")

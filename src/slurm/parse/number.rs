@@ -16,7 +16,7 @@ fn digits(input: &[u8]) -> Option<(&[u8], u64)> {
         (rest, value) = (more, eight);
     }
     while let Some((byte @ b'0'..=b'9', more)) = rest.split_first() {
-        if input.len() - more.len() > LONGEST {
+        if input.len() - more.len() > MAX_DIGITS {
             return None;
         }
         value = value * 10 + u64::from(byte - b'0');
@@ -26,7 +26,7 @@ fn digits(input: &[u8]) -> Option<(&[u8], u64)> {
 }
 
 /// More digits than this may not fit into 64 bits.
-const LONGEST: usize = 19;
+const MAX_DIGITS: usize = 19;
 
 /// The value of 8 bytes that are digits, without a step for each: all are looked at as one word, and neighbours are added in
 /// pairs, then pairs of pairs.

@@ -21,7 +21,7 @@ use crate::program::{guard, processes};
 /// How long it may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Nobody has so many GPUs in a node that they need more.
-const LONGEST: usize = 64 * 1024;
+const MAX_OUTPUT_BYTES: usize = 64 * 1024;
 const MEBIBYTE: f64 = 1_048_576.0;
 
 /// The process id of `nvidia-smi` while it runs, else 0.
@@ -100,7 +100,9 @@ fn read_within(mut pipe: std::io::PipeReader, patience: Duration) -> Option<Stri
         }
         match pipe.read(&mut buffer) {
             Ok(0) => return String::from_utf8(text).ok(),
-            Ok(length) if text.len() < LONGEST => text.extend_from_slice(&buffer[..length]),
+            Ok(length) if text.len() < MAX_OUTPUT_BYTES => {
+                text.extend_from_slice(&buffer[..length]);
+            }
             Ok(_) | Err(_) => return None,
         }
     }

@@ -19,9 +19,9 @@ use meter::Meter;
 pub(crate) use meter::{Allotment, GpuChoice};
 
 /// The pause between two looks at first.
-const SHORTEST: Duration = Duration::from_secs(1);
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 /// The pause of a program that runs for more than a few minutes.
-const LONGEST: Duration = Duration::from_secs(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 /// The pause is this part of the time since the start.
 const PART: u32 = 10;
 const STACK: usize = 128 * 1024;
@@ -57,7 +57,7 @@ impl UsageSampler {
         let looked_at = Arc::clone(&shared);
         let started = thread.spawn(move || {
             loop {
-                let pause = (looked_at.clock.now() / PART).clamp(SHORTEST, LONGEST);
+                let pause = (looked_at.clock.now() / PART).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
                 if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
                     return;
                 }

@@ -11,7 +11,7 @@ use crate::experiment::Experiment;
 
 /// The free part of an experiment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Labels {
+pub struct Annotations {
     /// Names.
     pub tags: Vec<String>,
     /// For people.
@@ -58,7 +58,7 @@ impl NoteChange {
     }
 }
 
-impl Labels {
+impl Annotations {
     /// As the file gives them.
     #[must_use]
     pub fn of_file(experiment: &Experiment) -> Self {
@@ -186,7 +186,7 @@ mod tests {
 
     use super::*;
 
-    fn labels(value: Value) -> Labels {
+    fn annotations(value: Value) -> Annotations {
         serde_json::from_value(value).unwrap()
     }
 
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_note_tells_what_was_there_before() {
-        let mut own = labels(json!({
+        let mut own = annotations(json!({
             "tags": ["a", "b"], "description": "first", "metadata": { "model": "gpt", "data": { "rows": 3 } }
         }));
         let all = note(&json!({
@@ -228,8 +228,9 @@ mod tests {
 
     #[test]
     fn a_value_that_gives_way_to_a_table_is_told() {
-        let mut own =
-            labels(json!({ "tags": [], "description": null, "metadata": { "a": { "b": 1 } } }));
+        let mut own = annotations(
+            json!({ "tags": [], "description": null, "metadata": { "a": { "b": 1 } } }),
+        );
         let change = own.apply(&note(&json!({ "metadata": { "a.b.c": 2 } })));
         assert_eq!(
             serde_json::to_value(change.metadata).unwrap(),
@@ -243,7 +244,7 @@ mod tests {
 
     #[test]
     fn dotted_keys_lead_into_tables() {
-        let own = labels(json!({
+        let own = annotations(json!({
             "tags": [], "description": null, "metadata": { "a": { "b": { "c": 1 } }, "a.b": { "d": 2 }, "e": 3 }
         }));
         let value = |key: &str| value_at(&own.metadata, key).cloned().unwrap_or_default();
