@@ -17,7 +17,6 @@ use crate::experiment::{Experiment, On, Task};
 use crate::journal;
 use crate::plan::{JobArray, SubmitLimits, Submittable, TrialsByTask, submittable};
 use crate::process::ProcessId;
-use crate::script;
 use crate::slurm::IndexSet;
 use crate::status::{Request, State, Status, TaskStatus, TrialStatus};
 use crate::store::{self, Stored, TakeOver};
@@ -200,17 +199,8 @@ fn may_go_on(trial: &TrialStatus) -> bool {
 
 /// The trials of an array with their jobs.
 fn submitted(stored: &Stored, array: &JobArray, journal: &[journal::Event]) -> Vec<SubmittedLater> {
-    let token = script::token(stored.id.as_str(), &array.task, array.index);
-    let arrays = journal::submitted_arrays(journal);
-    let Some(accepted) = arrays.iter().find(|array| array.token == token) else {
-        return Vec::new();
-    };
-    let one = |index: u32| SubmittedLater {
-        task: array.task.clone(),
-        index,
-        job: format!("{}_{}", accepted.job, index.saturating_sub(array.offset)),
-    };
-    array.trials.iter().map(one).collect()
+    let one = |(index, job)| SubmittedLater { task: array.task.clone(), index, job };
+    generation::jobs_of(stored, array, journal).into_iter().map(one).collect()
 }
 
 /// The trials on Slurm that were not submitted and are not over.

@@ -13,6 +13,7 @@ use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::{Experiment, On, Task};
 use crate::journal::{self, Changed, Event, Journal, Record, Retry, Submitted};
 use crate::plan::{self, JobArray, Limits, Ongoing, OutsideEdge, Plan, Selection};
+use crate::script;
 use crate::slurm::IndexSet;
 use crate::status::{Remedy, State, Status, TaskStatus, TrialStatus};
 use crate::store::claim::{self, ClaimKind};
@@ -214,6 +215,15 @@ pub(super) fn record(
     journal.sync()?;
     stored.journal = journal.events().to_vec();
     Ok(())
+}
+
+/// The trials of an array with the jobs that they got; none where Slurm did not take it.
+pub(super) fn jobs_of(stored: &Stored, array: &JobArray, journal: &[Event]) -> Vec<(u32, String)> {
+    let token = script::token(stored.id.as_str(), &array.task, array.index);
+    let arrays = journal::submitted_arrays(journal);
+    let accepted = arrays.iter().find(|accepted| accepted.token == token);
+    let jobs = |own: &Submitted<'_>| array.trials.iter().map(|it| (it, own.job_of(it))).collect();
+    accepted.map(jobs).unwrap_or_default()
 }
 
 /// What is changed of the trials of an array: of all of them the same.

@@ -55,31 +55,30 @@ pub(super) fn preempt(app: &App, args: &PreemptArgs) -> Result<ExitCode, Command
     troubles.slurm.extend(arrays.unknown.into_iter().map(|(_, error)| error));
     let here = control::local_part(&stored, &running);
     let mut signalled = running.clone();
-    if !args.dry_run {
-        if !here.is_empty() {
-            // Nobody is asked where one would not run again.
-            control::require_runner(&stored)
-                .inspect_err(|_| control::unmark(&stored, marked.iter(), AFTER_SAVE.mark))?;
-        }
-        if stored.experiment.has_slurm() {
-            running.retain(|key| !here.contains(key));
-            signalled = control::signal_running(
-                app,
-                &stored,
-                &arrays.known,
-                &running,
-                AFTER_SAVE,
-                &marked,
-                &mut troubles,
-            );
-            signalled.extend(here.iter().cloned());
-        }
-        if stored.experiment.has_local() {
-            match control::request(&stored, &target, RequestedAction::Preempt) {
-                Err(error) if !here.is_empty() => return Err(error),
-                Err(error) => drop(troubles.unwritten.get_or_insert(error)),
-                Ok(()) => {}
-            }
+    if !args.dry_run && !here.is_empty() {
+        // Nobody is asked where one would not run again.
+        control::require_runner(&stored)
+            .inspect_err(|_| control::unmark(&stored, marked.iter(), AFTER_SAVE.mark))?;
+    }
+    if !args.dry_run && stored.experiment.has_slurm() {
+        running.retain(|key| !here.contains(key));
+        let known = &arrays.known;
+        signalled = control::signal_running(
+            app,
+            &stored,
+            known,
+            &running,
+            AFTER_SAVE,
+            &marked,
+            &mut troubles,
+        );
+        signalled.extend(here.iter().cloned());
+    }
+    if !args.dry_run && stored.experiment.has_local() {
+        match control::request(&stored, &target, RequestedAction::Preempt) {
+            Err(error) if !here.is_empty() => return Err(error),
+            Err(error) => drop(troubles.unwritten.get_or_insert(error)),
+            Ok(()) => {}
         }
     }
     // A mark that can't be written says more.

@@ -181,22 +181,32 @@ pub fn submit(
         };
         ids.push(id);
     }
-    let generation = submission.plan.generation;
-    if !journal::is_generation_complete(journal.events(), generation) {
-        let places = submission.plan.arrays.iter().zip(&ids);
-        let is_held = |(array, id): &(&JobArray, &JobId)| array.held && **id != NO_JOB;
-        let held: Vec<JobId> = places.filter(is_held).map(|(_, id)| *id).collect();
-        journal.check_claim()?;
-        if !held.is_empty() {
-            // Released, a job may end and be forgotten: from now on the record alone knows the ids.
-            journal.sync()?;
-            scheduler.release(&held).map_err(SubmitError::Held)?;
-        }
-        journal.record(Event::Complete { generation, time: now() })?;
-        journal.sync()?;
+    if !journal::is_generation_complete(journal.events(), submission.plan.generation) {
+        complete(submission.plan, &ids, scheduler, journal, now)?;
     }
     ids.retain(|id| *id != NO_JOB);
     Ok(ids)
+}
+
+/// Releases the heads of chains, and writes down that all of the plan is submitted.
+fn complete(
+    plan: &Plan,
+    ids: &[JobId],
+    scheduler: &mut impl Scheduler,
+    journal: &mut impl Record,
+    now: &dyn Fn() -> f64,
+) -> Result<(), SubmitError> {
+    let is_held = |(array, id): &(&JobArray, &JobId)| array.held && **id != NO_JOB;
+    let held: Vec<JobId> = plan.arrays.iter().zip(ids).filter(is_held).map(|(_, id)| *id).collect();
+    journal.check_claim()?;
+    if !held.is_empty() {
+        // Released, a job may end and be forgotten: from now on the record alone knows the ids.
+        journal.sync()?;
+        scheduler.release(&held).map_err(SubmitError::Held)?;
+    }
+    journal.record(Event::Complete { generation: plan.generation, time: now() })?;
+    journal.sync()?;
+    Ok(())
 }
 
 /// In the place of a job for which there was no room. Nothing that is submitted waits for it.

@@ -96,25 +96,8 @@ fn read(
     let mut section = Section::root(root, KeyPosition { at: start, key: String::new() });
     section.unsupported(&["log_policy"]);
     let FileHeader { mut experiment, defaults } = head(&mut section, in_work_tree, report);
-    let misplaced = executors::take_misplaced(&mut section);
-    let fields = match misplaced {
-        Some(_) => Vec::new(),
-        None => section.take_fields("executor", report),
-    };
-    let executors = executors::read(fields, report);
-    if let Some(field) = misplaced {
-        executors::report_misplaced(&field, &executors, report);
-    }
-    let task_fields = section.take_fields("task", report);
-    if task_fields.is_empty() && section.table.get("task").is_none_or(is_table) {
-        report
-            .problem(&section.place, "the experiment has no task")
-            .hint("add one: `[task.train]` and below it `run = \"python train.py\"`");
-    }
-    let mut drafts = tasks::read(&task_fields, report);
-    for draft in &mut drafts {
-        draft.profile = draft.profile.or(defaults.profile);
-    }
+    let executors = all_executors(&mut section, report);
+    let drafts = all_tasks(&mut section, defaults.profile, report);
     section.finish_with(report, |field| tasks::belongs_to(field, &drafts));
 
     let chosen = choose(&drafts, &executors, forced, defaults.executor, report);
@@ -152,6 +135,37 @@ fn read(
         experiment.executors.insert(name.clone(), executor.clone());
     }
     Some(Loaded { experiment, params, config: ResolvedConfig::default() })
+}
+
+fn all_executors(section: &mut Section<'_>, report: &mut ProblemReport) -> Executors {
+    let misplaced = executors::take_misplaced(section);
+    let fields = match misplaced {
+        Some(_) => Vec::new(),
+        None => section.take_fields("executor", report),
+    };
+    let executors = executors::read(fields, report);
+    if let Some(field) = misplaced {
+        executors::report_misplaced(&field, &executors, report);
+    }
+    executors
+}
+
+fn all_tasks(
+    section: &mut Section<'_>,
+    profile: Option<Profile>,
+    report: &mut ProblemReport,
+) -> Vec<TaskDraft> {
+    let fields = section.take_fields("task", report);
+    if fields.is_empty() && section.table.get("task").is_none_or(is_table) {
+        report
+            .problem(&section.place, "the experiment has no task")
+            .hint("add one: `[task.train]` and below it `run = \"python train.py\"`");
+    }
+    let mut drafts = tasks::read(&fields, report);
+    for draft in &mut drafts {
+        draft.profile = draft.profile.or(profile);
+    }
+    drafts
 }
 
 fn is_table(entry: &super::toml_tree::TableEntry) -> bool {

@@ -121,6 +121,12 @@ pub struct Submitted<'a> {
 }
 
 impl Submitted<'_> {
+    /// The job of a trial, as Slurm shows it: `7_3`.
+    #[must_use]
+    pub fn job_of(&self, trial: u32) -> String {
+        format!("{}_{}", self.job, trial.saturating_sub(self.offset))
+    }
+
     /// The trial that an array index runs.
     #[must_use]
     pub fn trial_of(&self, index: u32) -> Option<u32> {

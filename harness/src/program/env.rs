@@ -35,7 +35,39 @@ pub(crate) fn variables(
     own: &AttemptEnv<'_>,
     command: &ProgramCommand,
 ) -> Result<Vec<(String, OsString)>, String> {
-    let AttemptEnv { attempt, resumed, deadline, socket, scratch, names, bin } = own;
+    let mut all = of_file(trial, context, own.names)?;
+    all.extend(of_attempt(trial, own).map(|(name, value)| (name.to_owned(), value)));
+    all.insert(guard::VARIABLE.to_owned(), guard::mark(context).into());
+    all.insert(jobs::VARIABLE.to_owned(), jobs::value(&jobs::own()).into());
+    if let Some(folder) = &own.scratch {
+        all.insert(scratch::VARIABLE.to_owned(), folder.into());
+    }
+    if let Some(socket) = &own.socket {
+        all.insert("NEMO_SOCKET".to_owned(), socket.into());
+        all.insert("NOTIFY_SOCKET".to_owned(), socket.into());
+    }
+    if let Some(bin) = &own.bin {
+        let path = all.get("PATH").unwrap_or(&context.path);
+        let folders = std::iter::once(bin.clone()).chain(std::env::split_paths(path));
+        if let Ok(path) = std::env::join_paths(folders) {
+            all.insert("PATH".to_owned(), path);
+        }
+    }
+    if let Some(hang) = trial.spec.restart.hang {
+        // Users of sd_notify derive their period from it.
+        let micros = hang.saturating_mul(1_000_000).to_string();
+        all.insert("WATCHDOG_USEC".to_owned(), micros.into());
+    }
+    all.extend(command.env.iter().map(|(name, value)| (name.clone(), value.into())));
+    Ok(all.into_iter().collect())
+}
+
+/// What follows from the file of the experiment: defaults, `env` of the executor, and the parameters.
+fn of_file(
+    trial: &Trial,
+    context: &JobContext,
+    names: &AttemptNames,
+) -> Result<BTreeMap<String, OsString>, String> {
     let mut all: BTreeMap<String, OsString> = BTreeMap::new();
     let mut defaults = vec![("PYTHONUNBUFFERED", "1".into())];
     let threads = trial.spec.threads.filter(|_| context.slurm.is_some());
@@ -52,9 +84,15 @@ pub(crate) fn variables(
     for (name, value) in &trial.params {
         all.insert(parameter_variable(name), plain(value).replace('\0', "").into());
     }
+    Ok(all)
+}
+
+/// What tells a program which attempt it is.
+fn of_attempt(trial: &Trial, own: &AttemptEnv<'_>) -> [(&'static str, OsString); 13] {
+    let AttemptEnv { attempt, resumed, deadline, names, .. } = own;
     let resume_from = resumed.map(|resumed| resumed.from.clone().into_os_string());
     let resume_step = resumed.map(|resumed| resumed.reached().to_string());
-    let variables: [(&str, OsString); 13] = [
+    [
         ("NEMO_EXPERIMENT", trial.spec.experiment.clone().into()),
         ("NEMO_TASK", trial.spec.task.clone().into()),
         ("NEMO_TRIAL", trial.index.to_string().into()),
@@ -68,29 +106,5 @@ pub(crate) fn variables(
         ("NEMO_RESUME_FROM", resume_from.unwrap_or_default()),
         ("NEMO_RESUME_STEP", resume_step.unwrap_or_default().into()),
         ("NEMO_DEADLINE", deadline.map_or(String::new(), |at| format!("{at:.0}")).into()),
-    ];
-    all.extend(variables.map(|(name, value)| (name.to_owned(), value)));
-    all.insert(guard::VARIABLE.to_owned(), guard::mark(context).into());
-    all.insert(jobs::VARIABLE.to_owned(), jobs::value(&jobs::own()).into());
-    if let Some(folder) = scratch {
-        all.insert(scratch::VARIABLE.to_owned(), folder.into());
-    }
-    if let Some(socket) = socket {
-        all.insert("NEMO_SOCKET".to_owned(), socket.into());
-        all.insert("NOTIFY_SOCKET".to_owned(), socket.into());
-    }
-    if let Some(bin) = bin {
-        let path = all.get("PATH").unwrap_or(&context.path);
-        let folders = std::iter::once(bin.clone()).chain(std::env::split_paths(path));
-        if let Ok(path) = std::env::join_paths(folders) {
-            all.insert("PATH".to_owned(), path);
-        }
-    }
-    if let Some(hang) = trial.spec.restart.hang {
-        // Users of sd_notify derive their period from it.
-        let micros = hang.saturating_mul(1_000_000).to_string();
-        all.insert("WATCHDOG_USEC".to_owned(), micros.into());
-    }
-    all.extend(command.env.iter().map(|(name, value)| (name.clone(), value.into())));
-    Ok(all.into_iter().collect())
+    ]
 }

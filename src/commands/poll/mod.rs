@@ -11,9 +11,10 @@ mod put_back;
 mod requeue;
 mod resubmit;
 mod runner;
+mod steps;
 mod timeouts;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::str::FromStr;
 
 use clap::Args;
@@ -23,7 +24,7 @@ use super::notices;
 use super::polling::query_slurm;
 use super::retry::automatic;
 use super::status::look_by;
-use super::{App, budget, due, followers};
+use super::{App, followers};
 use crate::clock;
 use crate::error::{CommandError, ExitCode};
 use crate::executor::local;
@@ -34,8 +35,7 @@ use crate::plan::JobArray;
 use crate::query::{self, SlurmSource, named};
 use crate::report::{out_json, say};
 use crate::script;
-use crate::slurm::{JobControl, SlurmError};
-use crate::status::{Remedy, Status, TaskStatus};
+use crate::status::Status;
 use crate::store::{ExperimentId, Stored, Target};
 use crate::summary::{self, Index};
 pub(super) use crontab::is_installed;
@@ -128,19 +128,7 @@ pub(super) fn poll(app: &App, args: &PollArgs) -> Result<ExitCode, CommandError>
     }
     let read_only = app.read_only();
     let app = if args.dry_run { &read_only } else { app };
-    let mut pass = PollPass {
-        app,
-        args,
-        rows: Vec::new(),
-        open: HashSet::new(),
-        to_tell: Vec::new(),
-        told: Vec::new(),
-        is_well: true,
-        was_answered: true,
-        runners: Vec::new(),
-        away: Vec::new(),
-        no_answer: None,
-    };
+    let mut pass = PollPass::new(app, args);
     if args.targets.is_empty() {
         pass.all()?;
     }
@@ -149,34 +137,54 @@ pub(super) fn poll(app: &App, args: &PollArgs) -> Result<ExitCode, CommandError>
         pass.experiment(&stored, &target, SlurmSource::Slurm(&app.slurm), Depth::All)?;
     }
     pass.tell_all();
-    let PollPass { rows, told, is_well, was_answered, runners, no_answer, .. } = pass;
-    let is_idle = rows.is_empty() && told.is_empty() && runners.is_empty();
-    if let Some(error) = no_answer {
-        if !args.json || is_idle {
-            return Err(error);
-        }
-        say(&format!("warning: {}", error.one_line()));
-    }
-    if args.json {
-        let dry_run = args.dry_run;
-        out_json(&json!({
-            "schema": 1,
-            "dry_run": dry_run,
-            "trials": rows,
-            "runners": runners,
-            "notifications": told,
-        }))?;
-    } else if is_idle && is_well && was_answered {
-        say("Nothing to do: no trial needs to be requeued.");
-    }
-    Ok(match (was_answered, is_well) {
-        (false, _) => ExitCode::NoAnswer,
-        (true, false) => ExitCode::Failed,
-        (true, true) => ExitCode::Fine,
-    })
+    pass.finish()
 }
 
-impl PollPass<'_> {
+impl<'a> PollPass<'a> {
+    fn new(app: &'a App, args: &'a PollArgs) -> Self {
+        Self {
+            app,
+            args,
+            rows: Vec::new(),
+            open: HashSet::new(),
+            to_tell: Vec::new(),
+            told: Vec::new(),
+            is_well: true,
+            was_answered: true,
+            runners: Vec::new(),
+            away: Vec::new(),
+            no_answer: None,
+        }
+    }
+
+    /// Prints what was done, and says how that went.
+    fn finish(self) -> Result<ExitCode, CommandError> {
+        let Self { args, rows, told, is_well, was_answered, runners, no_answer, .. } = self;
+        let is_idle = rows.is_empty() && told.is_empty() && runners.is_empty();
+        if let Some(error) = no_answer {
+            if !args.json || is_idle {
+                return Err(error);
+            }
+            say(&format!("warning: {}", error.one_line()));
+        }
+        if args.json {
+            out_json(&json!({
+                "schema": 1,
+                "dry_run": args.dry_run,
+                "trials": rows,
+                "runners": runners,
+                "notifications": told,
+            }))?;
+        } else if is_idle && is_well && was_answered {
+            say("Nothing to do: no trial needs to be requeued.");
+        }
+        Ok(match (was_answered, is_well) {
+            (false, _) => ExitCode::NoAnswer,
+            (true, false) => ExitCode::Failed,
+            (true, true) => ExitCode::Fine,
+        })
+    }
+
     /// All that are not final. Slurm is asked once for all of them.
     fn all(&mut self) -> Result<(), CommandError> {
         let app = self.app;
@@ -246,22 +254,14 @@ impl PollPass<'_> {
         // What is asked for all at once is asked of this machine's cluster.
         let elsewhere = stored.experiment.cluster().is_some();
         let source = if elsewhere { SlurmSource::Slurm(&app.slurm) } else { source };
-        let (status, summary) = look_by(app, stored, source, depth)?;
+        let (mut status, _) = look_by(app, stored, source, depth)?;
         self.hear(&stored.id, &status);
         let control = app.slurm.control(tokens(stored));
-        let timed_out = timeouts::end_waiting(&control, stored, target, &status)?;
-        let mut has_changed = !timed_out.is_empty();
-        for trial in timed_out {
-            let place = (&stored.id, &*trial.task, trial.index);
-            self.report(&place, trial.job.as_deref(), PollResult::TimedOut, None);
+        let has_ended = self.end_waiting(&control, stored, target, &status)?;
+        if self.pause_spent(app, stored, target, source)? || has_ended {
+            // What was ended or paused must not be brought back by what was seen before.
+            (status, _) = look_by(app, stored, SlurmSource::Slurm(&app.slurm), depth)?;
         }
-        has_changed |= self.pause_spent(app, stored, target, source)?;
-        // What was ended or paused must not be brought back by what was seen before.
-        let (status, _) = if has_changed {
-            look_by(app, stored, SlurmSource::Slurm(&app.slurm), depth)?
-        } else {
-            (status, summary)
-        };
         let mut hopeless = self.requeue(app, &control, stored, target, &status)?;
         hopeless.extend(self.resubmit(app, stored, target, &status)?);
         let needs_all =
@@ -289,63 +289,6 @@ impl PollPass<'_> {
         }
     }
 
-    /// Pauses what has spent its budget. Says whether anything was.
-    fn pause_spent(
-        &mut self,
-        app: &App,
-        stored: &Stored,
-        target: &Target,
-        source: SlurmSource<'_>,
-    ) -> Result<bool, CommandError> {
-        if !stored.experiment.has_budget() || target.scope.task.is_some() {
-            return Ok(false);
-        }
-        let (status, _) = look_by(app, stored, source, Depth::All)?;
-        let paused = match budget::enforce(app, stored, &status) {
-            Err(error) if error.code == ExitCode::NoAnswer => return Err(error),
-            Err(error) => {
-                self.is_well = false;
-                say(&format!("warning: `{}` is not paused: {}", stored.id, error.one_line()));
-                return Ok(true);
-            }
-            Ok(paused) => paused,
-        };
-        for trial in &paused {
-            let place = (&stored.id, &*trial.task, trial.index);
-            self.report(&place, trial.job.as_deref(), PollResult::Paused, Some(&trial.why));
-        }
-        Ok(!paused.is_empty())
-    }
-
-    /// Submits what had to wait for this machine or for room, and starts the runner again if that is gone.
-    fn submit_due(
-        &mut self,
-        app: &App,
-        stored: &Stored,
-        source: SlurmSource<'_>,
-    ) -> Result<(), CommandError> {
-        if !may_be_due(stored) {
-            return Ok(());
-        }
-        // What was retried or submitted again meanwhile is in the journal.
-        let stored = &self.app.home.load(&stored.id)?;
-        let (status, _) = look_by(app, stored, source, Depth::All)?;
-        match due::submit_due(app, stored, &status) {
-            Err(error) if error.code == ExitCode::NoAnswer => return Err(error),
-            Err(error) => {
-                self.is_well = false;
-                say(&format!("warning: `{}`: {}", stored.id, error.one_line()));
-            }
-            Ok(due) => {
-                for trial in due.submitted {
-                    let place = (&stored.id, &*trial.task, trial.index);
-                    self.report(&place, Some(&trial.job), PollResult::Submitted, None);
-                }
-            }
-        }
-        self.start_runner(app, stored, &status)
-    }
-
     /// One whose trials run on this machine: its runner brings back what is not over, and is started again where it is gone.
     fn local(
         &mut self,
@@ -366,113 +309,12 @@ impl PollPass<'_> {
         self.start_runner(self.app, stored, &status)
     }
 
-    /// Retries what failed, as its file says.
-    fn retry(
-        &mut self,
-        app: &App,
-        stored: &Stored,
-        target: &Target,
-        status: &Status,
-    ) -> Result<(), CommandError> {
-        let retried = match automatic::retry_due(app, stored, target, status) {
-            Err(error) if error.code == ExitCode::NoAnswer => return Err(error),
-            // Slurm refuses it, or what it waits for outside has failed: what else there is to do is done all the same.
-            Err(error) => {
-                self.is_well = false;
-                say(&format!("warning: `{}` is not retried: {}", stored.id, error.error));
-                error.hints.iter().for_each(|hint| say(&format!("hint: {hint}")));
-                return Ok(());
-            }
-            Ok(retried) => retried,
-        };
-        for trial in retried {
-            let place = (&stored.id, &*trial.task, trial.index);
-            self.report(&place, trial.job.as_deref(), PollResult::Retried, Some(&trial.why));
-        }
-        Ok(())
-    }
-
     /// Where Slurm gave no whole answer, that nothing is to be done says nothing.
     fn hear(&mut self, id: &ExperimentId, status: &Status) {
         if status.experiment.stale {
             self.was_answered = false;
             say(&format!("warning: `{id}`: {}", status.warnings.join("; ")));
         }
-    }
-
-    /// Requeues what is to run again. Returns the trials that can't be.
-    fn requeue(
-        &mut self,
-        app: &App,
-        control: &JobControl,
-        stored: &Stored,
-        target: &Target,
-        status: &Status,
-    ) -> Result<BTreeSet<(String, u32)>, CommandError> {
-        let mut hopeless = BTreeSet::new();
-        let ended = self.args.ended_run.as_ref();
-        for wanted in requeue::candidates(stored, target, status, ended) {
-            match requeue::honour(app, control, &wanted) {
-                Ok(Some((job, done, why))) => {
-                    if !done.is_well() {
-                        hopeless.insert((wanted.task.clone(), wanted.index));
-                    }
-                    self.report(&wanted.place(), Some(&job), done, why.as_deref());
-                }
-                Ok(None) => {}
-                Err(error) if error.code == ExitCode::NoAnswer => return Err(error),
-                Err(error) => {
-                    self.is_well = false;
-                    let (id, task, index) = wanted.place();
-                    say(&format!("warning: {id}/{task}/{index}: {}", error.error));
-                }
-            }
-        }
-        Ok(hopeless)
-    }
-
-    /// Submits again what Slurm has forgotten. Returns the trials whose jobs nothing may wait for.
-    fn resubmit(
-        &mut self,
-        app: &App,
-        stored: &Stored,
-        target: &Target,
-        status: &Status,
-    ) -> Result<BTreeSet<(String, u32)>, CommandError> {
-        for trial in resubmit::resubmit(app, stored, target, status)? {
-            let place = (&stored.id, trial.task.as_str(), trial.index);
-            self.report(&place, Some(&trial.job), trial.done, trial.why.as_deref());
-        }
-        let of_task = |task: &TaskStatus| {
-            let name = task.name.clone();
-            let trials = task.trials.iter();
-            let trials = trials.filter(|it| it.remedy.is_some_and(Remedy::is_forgotten));
-            let all: Vec<(String, u32)> = trials.map(|it| (name.clone(), it.index)).collect();
-            all
-        };
-        Ok(status.tasks.iter().flat_map(of_task).collect())
-    }
-
-    fn put_back(
-        &mut self,
-        control: &JobControl,
-        stored: &Stored,
-        target: &Target,
-        status: &Status,
-        hopeless: BTreeSet<(String, u32)>,
-    ) -> Result<(), CommandError> {
-        for taken in put_back::taken_out(stored, target, status, hopeless) {
-            let (done, why) = match put_back::put_back(control, &taken) {
-                Ok(()) => (PollResult::PutBack, None),
-                Err(SlurmError::Refused { reason, .. }) => (PollResult::Refused, Some(reason)),
-                Err(error) => return Err(error.into()),
-            };
-            for (trial, job) in taken.each() {
-                let place = (&stored.id, &*taken.task, trial);
-                self.report(&place, Some(&job), done, why.as_deref());
-            }
-        }
-        Ok(())
     }
 
     /// `job`: none on this machine.

@@ -15,7 +15,6 @@ use crate::journal::{self, Event};
 use crate::observe::Depth;
 use crate::plan::{JobArray, Plan, Selection};
 use crate::query::SlurmSource;
-use crate::script;
 use crate::slurm::IndexSet;
 use crate::status::{Remedy, Status, TaskStatus, TrialStatus};
 use crate::store::{Claim, Stored, Target};
@@ -210,19 +209,9 @@ fn unmet(status: &Status, chosen: &ChosenTrials, error: &CommandError) -> Vec<Re
 
 /// The trials of an array with their new jobs.
 fn submitted(stored: &Stored, array: &JobArray, journal: &[Event]) -> Vec<Resubmitted> {
-    let token = script::token(stored.id.as_str(), &array.task, array.index);
-    let arrays = journal::submitted_arrays(journal);
-    let Some(accepted) = arrays.iter().find(|array| array.token == token) else {
-        return Vec::new();
-    };
-    let one = |index: u32| Resubmitted {
-        task: array.task.clone(),
-        index,
-        job: format!("{}_{}", accepted.job, index.saturating_sub(array.offset)),
-        done: PollResult::Resubmitted,
-        why: None,
-    };
-    array.trials.iter().map(one).collect()
+    let done = PollResult::Resubmitted;
+    let one = |(index, job)| Resubmitted { task: array.task.clone(), index, job, done, why: None };
+    generation::jobs_of(stored, array, journal).into_iter().map(one).collect()
 }
 
 /// The trials that Slurm has forgotten and that may run now: what they wait for is done, or is submitted with them. Pure.

@@ -295,8 +295,7 @@ fn reported(
     retry: &Retry,
 ) -> RetriedByRule {
     let own = arrays.iter().find(|array| array.task == *task && array.trials.contains(trial.index));
-    let job =
-        own.map(|array| format!("{}_{}", array.job, trial.index.saturating_sub(array.offset)));
+    let job = own.map(|array| array.job_of(trial.index));
     let set = retry.changed(task, trial.index).map(|changed| &changed.set);
     let keys: Vec<String> =
         set.into_iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
