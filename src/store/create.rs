@@ -132,11 +132,7 @@ impl StagedFiles {
         let mut file = at("write", path, file)?;
         at("write", path, file.write_all(data))?;
         self.files.push((path.to_owned(), file));
-        if self.files.len() >= OPEN_FILES {
-            sync_all(&std::mem::take(&mut self.files))
-        } else {
-            Ok(())
-        }
+        sync_if_many(&mut self.files)
     }
 
     /// Nobody sees any of it before the rename, and all names are there by now: files and folders may become durable in
@@ -146,9 +142,15 @@ impl StagedFiles {
         for path in folders {
             let folder = at("sync", &path, open::folder(&path))?;
             files.push((path, folder));
+            sync_if_many(&mut files)?;
         }
         sync_all(&files)
     }
+}
+
+/// Syncs and closes what is open before it is too much for a process.
+fn sync_if_many(files: &mut Vec<(PathBuf, File)>) -> Result<(), StoreError> {
+    if files.len() >= OPEN_FILES { sync_all(&std::mem::take(files)) } else { Ok(()) }
 }
 
 fn sync_all(files: &[(PathBuf, File)]) -> Result<(), StoreError> {
