@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use nix::sys::signal::Signal;
 
-use super::App;
 use super::control::{self, ArrayPart, ControlArgs, ControlReport, TrialKey, Troubles};
-use crate::error::{CommandError, ExitCode};
+use super::status::look;
+use super::{App, note};
+use crate::clock;
+use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::journal::{self, ArrayRecord, Event};
 use crate::observe;
 use crate::plan::JobArray;
@@ -18,6 +20,7 @@ use crate::script;
 use crate::slurm::SlurmError;
 use crate::status::{RequestedAction, State};
 use crate::store::{Stored, Target};
+use crate::summary;
 
 /// `cancel`.
 #[derive(Debug, Args)]
@@ -57,6 +60,8 @@ pub(super) fn cancel(app: &App, args: &CancelArgs) -> Result<ExitCode, CommandEr
     let status = control::look_if_possible(app, &stored);
     let mut trials = control::trials_in(status.as_ref(), &target, |state| !state.is_final());
     trials.extend(control::waiting_in_vain(status.as_ref(), &target));
+    let blocked = control::blocked_outside(app, &stored, status.as_ref(), &target);
+    trials.extend(blocked.iter().cloned());
     let arrays = control::arrays(app, &stored, &stored.journal, &target);
     let mut jobs = Vec::new();
     if let Ok(queued) = control::queued(&app.slurm, &arrays.known) {
@@ -83,6 +88,9 @@ pub(super) fn cancel(app: &App, args: &CancelArgs) -> Result<ExitCode, CommandEr
         if !here.is_empty() {
             control::signal_orphans(&stored, &here, Signal::SIGTERM, None)?;
         }
+        if !blocked.is_empty() {
+            look_again(app, &stored)?;
+        }
     }
     let done = ControlReport {
         args,
@@ -95,6 +103,13 @@ pub(super) fn cancel(app: &App, args: &CancelArgs) -> Result<ExitCode, CommandEr
         asked: 0,
     };
     done.finish(&troubles)
+}
+
+/// What was over as blocked is over as cancelled now. Nobody else looks at it: the index says that it is over.
+fn look_again(app: &App, stored: &Stored) -> Result<(), CommandError> {
+    let mark = format!("{}-cancelled", note::stamp(clock::now()));
+    summary::mark_as_noted(&app.home, &stored.id, &mark).at("write", &app.home.index())?;
+    look(app, &app.home.load(&stored.id)?).map(drop)
 }
 
 /// Running trials that Slurm may not have told of the cancel read it from the experiment's folder.

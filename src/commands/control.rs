@@ -16,8 +16,8 @@ pub(super) use self::report::{ControlReport, Troubles};
 pub(super) use self::signals::{
     AfterSave, ask_by_marks, mark_early, signal_orphans, signal_running, unmark,
 };
-use super::App;
 use super::status::look;
+use super::{App, outside};
 use crate::clock;
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::executor::local;
@@ -32,7 +32,8 @@ use crate::slurm::{
     Client, JobControl, JobId, JobPhase, JobState, QueueRow, SlurmError, accounting_since,
 };
 use crate::status::{
-    Certainty, Remedy, Request, RequestedAction, State, Status, TrialStatus, join, meant,
+    Certainty, Remedy, Request, RequestedAction, State, Status, TrialStatus, held_by_others, join,
+    meant,
 };
 use crate::store::{Stored, Target};
 
@@ -254,9 +255,34 @@ pub(super) fn known_to_run(stored: &Stored, target: &Target) -> BTreeSet<TrialKe
 
 /// The trials of a target that wait for what can never be, and that may still be ended by a person.
 pub(super) fn waiting_in_vain(status: Option<&Status>, target: &Target) -> BTreeSet<TrialKey> {
+    blocked(status, target, |_, trial| !trial.is_final())
+}
+
+/// The trials of a target that are blocked for good, unless another experiment is retried: a cancel holds after that too.
+pub(super) fn blocked_outside(
+    app: &App,
+    stored: &Stored,
+    status: Option<&Status>,
+    target: &Target,
+) -> BTreeSet<TrialKey> {
+    if outside::lost(app, stored).is_none() {
+        return BTreeSet::new();
+    }
+    let held = held_by_others(stored);
+    blocked(status, target, |task, trial| {
+        let is_held = held.get(task).is_some_and(|trials| trials.contains(&trial.index));
+        is_held && trial.is_final() && trial.slurm_job.is_none()
+    })
+}
+
+fn blocked(
+    status: Option<&Status>,
+    target: &Target,
+    wanted: impl Fn(&str, &TrialStatus) -> bool,
+) -> BTreeSet<TrialKey> {
     let meant = status.into_iter().flat_map(|status| meant(status, &target.scope));
     meant
-        .filter(|(_, trial)| trial.state == State::Blocked && !trial.is_final())
+        .filter(|(task, trial)| trial.state == State::Blocked && wanted(task, trial))
         .map(|(task, trial)| (task.to_owned(), trial.index))
         .collect()
 }

@@ -2,16 +2,20 @@
 //! who looks after the other one does, once Slurm can be told of all of it. Where that one is lost they are blocked for good, till
 //! somebody retries it: then they wait for it again.
 
+use std::collections::BTreeMap;
+
 use nemo_core::durable;
 use nemo_core::rundir::ExperimentDir;
 
 use super::status::look;
-use super::{App, archive, due};
+use super::{App, archive, due, outside};
 use crate::error::{CommandError, IoResultExt};
 use crate::experiment::{Outside, Task};
 use crate::journal;
 use crate::report::say;
+use crate::status::State;
 use crate::store::{ExperimentId, Stored};
+use crate::summary::{self, InputVersions};
 
 /// Whether trials on Slurm that wait for other experiments are not submitted.
 pub(super) fn is_waiting(stored: &Stored) -> bool {
@@ -43,26 +47,64 @@ fn try_to_enlist(app: &App, stored: &Stored) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// The experiments that wait for one, and are not submitted yet; oldest first. Not those that somebody has archived.
+/// The experiments that wait for one, are not submitted yet and may be by now. Not those that somebody has archived.
 pub(super) fn of(app: &App, dir: &ExperimentDir) -> Vec<ExperimentId> {
     let entries = std::fs::read_dir(dir.followers()).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let ids = names.filter_map(|name| name.parse::<ExperimentId>().ok());
-    let is_waiting = |id: &ExperimentId| {
-        let stored = app.home.load(id);
-        stored.is_ok_and(|it| is_waiting(&it) && !archive::is_archived(&it).unwrap_or(false))
+    let is_meant = |id: &ExperimentId| {
+        app.home.load(id).is_ok_and(|stored| {
+            is_waiting(&stored)
+                && !archive::is_archived(&stored).unwrap_or(false)
+                && !is_over(app, &stored)
+        })
     };
-    let mut ids: Vec<ExperimentId> = ids.filter(is_waiting).collect();
-    ids.sort_by(|a, b| a.age().cmp(&b.age()));
-    ids
+    ids.filter(is_meant).collect()
+}
+
+/// Whether nothing of it can change by now: it was over at the last look, and what blocked it still does.
+fn is_over(app: &App, stored: &Stored) -> bool {
+    let Some(last) = summary::read(&stored.dir).filter(|last| last.is_final) else { return false };
+    let is_blocked = last.row.trials.get(&State::Blocked).is_some_and(|n| *n > 0);
+    last.from.is_unchanged(&InputVersions::of(&stored.dir))
+        && (!is_blocked || outside::lost(app, stored).is_some())
+}
+
+/// Experiments that are to be looked at, each once, the oldest first: what one waits for is older.
+#[derive(Default)]
+pub(super) struct ToVisit(BTreeMap<(String, String), ExperimentId>);
+
+impl ToVisit {
+    pub(super) fn add(&mut self, id: ExperimentId) {
+        let (key, name) = id.age();
+        self.0.insert((key.to_owned(), name.to_owned()), id);
+    }
+
+    fn add_all(&mut self, ids: Vec<ExperimentId>) {
+        for id in ids {
+            self.add(id);
+        }
+    }
+
+    /// The next one, if it is older than this one.
+    pub(super) fn next_before(&mut self, limit: Option<&ExperimentId>) -> Option<ExperimentId> {
+        let first = self.0.first_entry()?;
+        let is_older = limit.is_none_or(|limit| first.get().age() < limit.age());
+        is_older.then(|| first.remove())
+    }
 }
 
 /// Submits what of them can be now, and looks at those that wait for them: what was blocked may be so no more. What goes wrong
 /// is only said: the experiment that they wait for goes on.
 pub(super) fn submit(app: &App, dir: &ExperimentDir) {
-    for id in of(app, dir) {
-        if let Err(error) = submit_one(app, &id) {
-            say(&format!("warning: `{id}`: {}", error.one_line()));
+    let mut to_visit = ToVisit::default();
+    to_visit.add_all(of(app, dir));
+    while let Some(id) = to_visit.next_before(None) {
+        match submit_one(app, &id) {
+            Ok(()) => {
+                to_visit.add_all(of(app, &app.home.experiment(&id)));
+            }
+            Err(error) => say(&format!("warning: `{id}`: {}", error.one_line())),
         }
     }
 }
@@ -74,6 +116,25 @@ fn submit_one(app: &App, id: &ExperimentId) -> Result<(), CommandError> {
     due::submit_due(app, &stored, &status)?;
     // It has ended if what waits for it was blocked.
     due::start_runner(app, &app.home.load(id)?, &status)?;
-    submit(app, &stored.dir);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_found_several_times_is_visited_once_after_what_it_waits_for() {
+        let id = |text: &str| text.parse::<ExperimentId>().unwrap();
+        let mut to_visit = ToVisit::default();
+        for text in ["last-00000400", "right-00000300", "left-00000200", "last-00000400"] {
+            to_visit.add(id(text));
+        }
+        let limit = id("other-00000300");
+        assert_eq!(to_visit.next_before(Some(&limit)), Some(id("left-00000200")));
+        assert_eq!(to_visit.next_before(Some(&limit)), None);
+        assert_eq!(to_visit.next_before(None), Some(id("right-00000300")));
+        assert_eq!(to_visit.next_before(None), Some(id("last-00000400")));
+        assert_eq!(to_visit.next_before(None), None);
+    }
 }

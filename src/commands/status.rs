@@ -8,12 +8,13 @@ use nemo_core::rundir::notes;
 use super::retry::automatic;
 use super::{App, followers, note, notices, outside};
 use crate::error::{CommandError, ExitCode, IoResultExt};
+use crate::journal;
 use crate::observe::{self, Depth};
 use crate::query::SlurmSource;
 use crate::report::{Page, attempts_table, out, out_json, status_table};
 use crate::status::{
-    self, QueryResult, Status, StatusInputs, TrialStatus, TrialWarning, UnreportedMetrics, join,
-    recount,
+    self, QueryResult, State, Status, StatusInputs, TaskStatus, TrialStatus, TrialWarning,
+    UnreportedMetrics, join, recount,
 };
 use crate::store::{ExperimentId, Stored, Target};
 use crate::summary::{InputVersions, Look, Summary};
@@ -110,16 +111,17 @@ pub(super) fn look_by(
         summary.keep_best(stored, &status, earlier.as_ref().and_then(|it| it.row.best.clone()));
     }
     if !app.is_read_only {
-        keep_summary(app, stored, &summary, earlier.as_ref())?;
+        let earlier = earlier.as_ref();
+        keep_summary(app, (stored, &summary), earlier, may_be_reopened(&sources, &status))?;
     }
     Ok((status, summary))
 }
 
 fn keep_summary(
     app: &App,
-    stored: &Stored,
-    summary: &Summary,
+    (stored, summary): (&Stored, &Summary),
     earlier: Option<&Summary>,
+    needs_secrets: bool,
 ) -> Result<(), CommandError> {
     let is_follower = followers::is_waiting(stored);
     if is_follower && earlier.is_some_and(|it| it.is_final) && !summary.is_final {
@@ -128,12 +130,26 @@ fn keep_summary(
         summary::mark_as_noted(&app.home, &stored.id, &mark).at("write", &app.home.index())?;
     }
     summary::keep(&stored.dir, summary);
-    // Those of a follower are needed once what blocks it is retried.
-    if summary.is_final && !is_follower {
+    if summary.is_final && !needs_secrets {
         // No trial can need them any more. Should they stay, the next look tries again.
         drop(std::fs::remove_file(stored.dir.secrets()));
     }
     Ok(())
+}
+
+/// Whether a retry of another experiment runs some of it, though all of it is over.
+fn may_be_reopened(sources: &StatusInputs<'_>, status: &Status) -> bool {
+    let Stored { experiment, journal, .. } = sources.stored;
+    let is_blocked = |seen: &TaskStatus, trial: u32| {
+        seen.trials.get(trial as usize).is_some_and(|it| it.state == State::Blocked)
+    };
+    let mut tasks = experiment.tasks.iter().zip(&status.tasks);
+    sources.lost_outside.is_some()
+        && tasks.any(|(task, seen)| {
+            task.after.is_empty()
+                && !experiment.is_local(task)
+                && journal::unplanned(journal, task).iter().any(|trial| is_blocked(seen, trial))
+        })
 }
 
 /// Everything that a status follows from, also what other experiments tell.

@@ -16,10 +16,14 @@ use crate::process::Liveness;
 use crate::store::Stored;
 
 /// All trials of a task, as the runner's record and their own folders tell.
-pub(super) fn trials(task: &Task, sources: &StatusInputs<'_>) -> Vec<TrialStatus> {
+pub(super) fn trials(
+    task: &Task,
+    sources: &StatusInputs<'_>,
+    held: &BTreeMap<&str, BTreeSet<u32>>,
+) -> Vec<TrialStatus> {
     let retries = journal::last_retries(&sources.stored.journal, &task.name);
     let last = last_words(task, &sources.runner.records, &retries);
-    let blocked = blocked_outside(task, sources);
+    let held = held.get(&*task.name);
     let none = BTreeMap::new();
     let files = sources.files.get(&task.name).unwrap_or(&none);
     let nothing = TrialFiles::default();
@@ -27,10 +31,11 @@ pub(super) fn trials(task: &Task, sources: &StatusInputs<'_>) -> Vec<TrialStatus
         let files = files.get(&index).unwrap_or(&nothing);
         let mut attempts = attempts::from_files(files);
         let mut said = state(files, last.get(&index).copied(), sources);
-        let is_blocked_outside = said.state == State::Pending && blocked.contains(&index);
-        if is_blocked_outside {
-            said = (State::Blocked, sources.lost_outside.clone()).into();
-        }
+        let is_held =
+            said.state == State::Pending && held.is_some_and(|trials| trials.contains(&index));
+        let outside = is_held.then(|| outside(task, index, sources)).flatten();
+        let is_over_outside = outside.is_some();
+        said = outside.unwrap_or(said);
         let LocalVerdict { mut state, mut reason, remedy } = said;
         let waits = matches!(state, State::Pending | State::Preempted);
         if waits && let Some(wish) = requests::pause(&sources.requests, &task.name, index) {
@@ -51,7 +56,7 @@ pub(super) fn trials(task: &Task, sources: &StatusInputs<'_>) -> Vec<TrialStatus
             });
             last.reason.clone_from(&reason);
         }
-        let is_final = is_blocked_outside || is_recorded(files, last.get(&index).copied());
+        let is_final = is_over_outside || is_recorded(files, last.get(&index).copied());
         let certainty = if is_final { Certainty::Final } else { Certainty::Open };
         let standing = AssessedState { state, reason, certainty, remedy };
         status(index, standing, None, files, attempts)
@@ -59,28 +64,47 @@ pub(super) fn trials(task: &Task, sources: &StatusInputs<'_>) -> Vec<TrialStatus
     (0..task.n_trials).map(trial).collect()
 }
 
-/// The trials that can't run before another experiment is retried: a task on Slurm that they wait for has no job, since what
-/// the experiment waits for is lost. The runner leaves no word of them, which nothing would take back after that retry.
-fn blocked_outside(task: &Task, sources: &StatusInputs<'_>) -> BTreeSet<u32> {
-    if sources.lost_outside.is_some() { below_lost_roots(task, sources) } else { BTreeSet::new() }
+/// What becomes of a trial that needs others which have no job since the experiment waits: it may be cancelled meanwhile, or
+/// blocked till another experiment is retried. The runner leaves no word of that, which nothing would take back after the retry.
+fn outside(task: &Task, index: u32, sources: &StatusInputs<'_>) -> Option<LocalVerdict> {
+    if requests::is_cancelled(&sources.requests, &task.name, index) {
+        return Some((State::Cancelled, None).into());
+    }
+    sources.lost_outside.clone().map(|why| (State::Blocked, Some(why)).into())
 }
 
-fn below_lost_roots(task: &Task, sources: &StatusInputs<'_>) -> BTreeSet<u32> {
-    let Stored { experiment, journal, .. } = sources.stored;
-    if task.after.is_empty() {
-        let is_local = experiment.is_local(task);
-        return journal::unplanned(journal, task).iter().filter(|_| !is_local).collect();
+/// The trials that have no job as long as an experiment waits for others, by task: those of its first tasks on Slurm, and what
+/// needs them.
+pub fn held_by_others(stored: &Stored) -> BTreeMap<&str, BTreeSet<u32>> {
+    let Stored { experiment, journal, .. } = stored;
+    let mut held: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
+    if experiment.after.is_empty() {
+        return held;
     }
-    let of_parent = |dependency: &Dependency| {
-        let parent = experiment.tasks.iter().find(|it| it.name == dependency.task);
-        let lost = parent.map(|parent| below_lost_roots(parent, sources)).unwrap_or_default();
-        match dependency.on {
-            On::Each => lost,
-            On::Ok if !lost.is_empty() => (0..task.n_trials).collect(),
-            On::Ok | On::Any | On::Failed => BTreeSet::new(),
-        }
-    };
-    task.after.iter().flat_map(of_parent).collect()
+    // Each task comes after those that it waits for.
+    for task in &experiment.tasks {
+        let own = match task.after.as_slice() {
+            [] if experiment.is_local(task) => BTreeSet::new(),
+            [] => journal::unplanned(journal, task).iter().collect(),
+            after => after.iter().flat_map(|dependency| below(task, dependency, &held)).collect(),
+        };
+        held.insert(&task.name, own);
+    }
+    held
+}
+
+/// The trials of a task that need one of those that are held.
+fn below(
+    task: &Task,
+    dependency: &Dependency,
+    held: &BTreeMap<&str, BTreeSet<u32>>,
+) -> BTreeSet<u32> {
+    let parent = held.get(&*dependency.task).filter(|trials| !trials.is_empty());
+    match (dependency.on, parent) {
+        (On::Each, Some(trials)) => trials.clone(),
+        (On::Ok, Some(_)) => (0..task.n_trials).collect(),
+        (On::Ok | On::Each | On::Any | On::Failed, _) => BTreeSet::new(),
+    }
 }
 
 /// Whether the harness or the runner wrote down that no more comes.

@@ -41,6 +41,7 @@ use crate::store::Stored;
 pub use attempts::is_guess;
 pub use earlier::{RememberedState, RememberedStates};
 pub use finality::Certainty;
+pub use local::held_by_others;
 pub use model::{
     AttemptStatus, Counters, ExcludedNode, ExperimentStatus, Label, Remedy, State, Status,
     TaskStatus, TrialStatus,
@@ -196,10 +197,11 @@ pub struct StatusInputs<'a> {
 pub fn join(sources: &StatusInputs<'_>) -> Status {
     let stored = sources.stored;
     let mut tasks: Vec<TaskStatus> = Vec::new();
+    let held = local::held_by_others(stored);
     for task in &stored.experiment.tasks {
         let trials = match &stored.experiment.executors[&task.executor] {
             Executor::Slurm(_) => slurm_trials(task, sources, &tasks),
-            Executor::Local(_) => local::trials(task, sources),
+            Executor::Local(_) => local::trials(task, sources, &held),
         };
         tasks.push(summary::task_status(task, &stored.dir, trials));
     }

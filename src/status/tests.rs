@@ -15,7 +15,7 @@ use nemo_core::rundir::{AttemptEnd, AttemptStart, Cause, Next};
 use nemo_core::scope::{Scope, TrialSet};
 
 use super::*;
-use crate::experiment::{Dependency, On, SlurmExecutor};
+use crate::experiment::{Dependency, On, Outside, OutsideDependency, SlurmExecutor};
 use crate::journal::Event;
 use crate::plan::{sample_experiment, sample_task};
 use crate::process::ProcessId;

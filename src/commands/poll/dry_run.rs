@@ -56,7 +56,7 @@ impl PollPass<'_> {
         self.will_tell(stored, target, &status);
         self.dry_run_put_back(seen, hopeless, &ended);
         self.dry_run_submissions(seen, &ended.into_iter().chain(paused).collect())?;
-        self.followers(app, stored);
+        self.find_followers(stored);
         Ok(())
     }
 

@@ -20,11 +20,12 @@ use std::str::FromStr;
 use clap::Args;
 use serde_json::json;
 
+use super::App;
+use super::followers::{self, ToVisit};
 use super::notices;
 use super::polling::query_slurm;
 use super::retry::automatic;
 use super::status::look_by;
-use super::{App, followers};
 use crate::clock;
 use crate::error::{CommandError, ExitCode};
 use crate::executor::local;
@@ -103,6 +104,8 @@ struct PollPass<'a> {
     rows: Vec<serde_json::Value>,
     /// All experiments that are not final, where all of them are looked after.
     open: HashSet<ExperimentId>,
+    /// What waits for those that were looked after, and is none of the above.
+    followers: ToVisit,
     /// What there may be to tell. It comes last: a server that is away keeps no trial waiting.
     to_tell: Vec<(Stored, Status)>,
     /// What was told.
@@ -135,6 +138,7 @@ pub(super) fn poll(app: &App, args: &PollArgs) -> Result<ExitCode, CommandError>
     for text in &args.targets {
         let (target, stored) = app.find(text)?;
         pass.experiment(&stored, &target, SlurmSource::Slurm(&app.slurm), Depth::All)?;
+        pass.followers_before(None);
     }
     pass.tell_all();
     pass.finish()
@@ -147,6 +151,7 @@ impl<'a> PollPass<'a> {
             args,
             rows: Vec::new(),
             open: HashSet::new(),
+            followers: ToVisit::default(),
             to_tell: Vec::new(),
             told: Vec::new(),
             is_well: true,
@@ -204,8 +209,10 @@ impl<'a> PollPass<'a> {
         let answers = query_slurm(app, &wanted, clock::now(), &Vec::new);
         self.open = open().map(|(id, _)| id.clone()).collect();
         for (id, _) in open() {
+            self.followers_before(Some(id));
             self.one_of_all(id.clone(), SlurmSource::Asked(&answers));
         }
+        self.followers_before(None);
         Ok(())
     }
 
@@ -275,17 +282,24 @@ impl<'a> PollPass<'a> {
         // What waits for them comes after them.
         self.put_back(&control, stored, target, &status, hopeless)?;
         self.submit_due(app, stored, source)?;
-        self.followers(app, stored);
+        self.find_followers(stored);
         Ok(())
     }
 
-    /// Looks after the experiments that wait to be submitted after this one. Where all that are open are looked after, these come
+    /// Finds the experiments that wait to be submitted after this one. Where all that are open are looked after, these come
     /// later anyway; the others were blocked by this one, and may be so no more.
-    fn followers(&mut self, app: &App, stored: &Stored) {
-        for id in followers::of(app, &stored.dir) {
+    fn find_followers(&mut self, stored: &Stored) {
+        for id in followers::of(self.app, &stored.dir) {
             if !self.open.contains(&id) {
-                self.one_of_all(id, SlurmSource::Slurm(&app.slurm));
+                self.followers.add(id);
             }
+        }
+    }
+
+    /// Looks after those of them that are older than an experiment.
+    fn followers_before(&mut self, limit: Option<&ExperimentId>) {
+        while let Some(id) = self.followers.next_before(limit) {
+            self.one_of_all(id, SlurmSource::Slurm(&self.app.slurm));
         }
     }
 

@@ -110,14 +110,16 @@ pub(super) fn announce(
             return Ok(ExitCode::Fine);
         }
         Some(_) if choice.is_empty() => say("Finished the earlier retry."),
-        Some(_) if jobs.is_empty() && !stored.experiment.has_local() => {
+        Some(_) if jobs.is_empty() && !has_local(stored, choice) => {
             let when = submitted_when(stored);
             say(&format!(
                 "Retried {}: submitted later, {when} (`nemo-slurm status`).",
                 what(choice)
             ));
         }
-        Some(_) if jobs.is_empty() => say(&format!("Retried {} on this machine.", what(choice))),
+        Some(_) if jobs.is_empty() => {
+            say(&format!("Retried {} on this machine{}.", what(choice), later(stored)?));
+        }
         Some(_) => {
             let arrays = count(jobs.len(), "job array");
             say(&format!("Retried {} as {arrays}{}.", what(choice), later(stored)?));
@@ -125,6 +127,12 @@ pub(super) fn announce(
     }
     out(&stored.id.to_string())?;
     Ok(ExitCode::Fine)
+}
+
+/// Whether some of them run on this machine.
+fn has_local(stored: &Stored, choice: &Choice) -> bool {
+    let (experiment, trials) = (&stored.experiment, choice.trials());
+    experiment.tasks.iter().any(|task| experiment.is_local(task) && trials.contains_key(&task.name))
 }
 
 /// How many trials there was no room for, or that wait for this machine.

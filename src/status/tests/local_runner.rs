@@ -80,3 +80,22 @@ fn a_local_trial_that_is_paused_says_what_lets_it_go_on() {
     let resume = "paused: paused; `nemo-slurm resume sample-00000100` resumes it []";
     assert_eq!(described(&sources), resume);
 }
+
+/// Each of 60 layers has two tasks, which wait for both of the layer before.
+#[test]
+fn what_is_held_by_others_is_found_however_many_ways_lead_to_it() {
+    let mut stored = stored();
+    let layer = |n: usize| ["left", "right"].map(|side| format!("{side}-{n}"));
+    for n in 0..60_usize {
+        let parents = n.checked_sub(1).map(layer);
+        let after: Vec<(&str, On)> =
+            parents.iter().flatten().map(|parent| (&**parent, On::Ok)).collect();
+        let own = layer(n);
+        stored.experiment.tasks.extend(own.iter().map(|name| sample_task(name, 2, 0, &after)));
+    }
+    assert!(held_by_others(&stored).is_empty(), "it waits for nobody");
+    let of = Outside::Experiment("prep-00000050".to_owned());
+    stored.experiment.after.push(OutsideDependency { of, on: On::Ok });
+    let held = held_by_others(&stored);
+    assert_eq!(held["left-59"], [0, 1].into());
+}

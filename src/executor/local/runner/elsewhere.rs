@@ -52,16 +52,26 @@ impl Runner<'_> {
     }
 
     fn take_over_phases(&mut self, status: &Status) {
-        for task in &mut self.tasks {
+        let mut reopened = Vec::new();
+        for (place, task) in self.tasks.iter_mut().enumerate() {
             let Some(seen) = status.tasks.iter().find(|seen| seen.name == task.task.name) else {
                 continue;
             };
             if task.is_elsewhere {
                 task.phases = seen.trials.iter().map(phase).collect();
             } else {
-                let own = task.phases.iter_mut().zip(&seen.trials);
-                own.for_each(|(phase, trial)| set_blocked_outside(phase, trial));
+                for (index, (phase, trial)) in task.phases.iter_mut().zip(&seen.trials).enumerate()
+                {
+                    let before = std::mem::replace(phase, with_outside(*phase, trial));
+                    if before == LocalPhase::BlockedOutside && *phase != before {
+                        reopened.push((place, index));
+                    }
+                }
             }
+        }
+        // It may have been paused before, and may start at once.
+        for place in reopened {
+            self.heed_pause_or_later(place);
         }
     }
 
@@ -88,18 +98,13 @@ impl Runner<'_> {
 }
 
 /// A trial of this machine is blocked before the runner says so only if another experiment blocks it, for as long as that does.
-fn set_blocked_outside(phase: &mut LocalPhase, trial: &TrialStatus) {
+fn with_outside(phase: LocalPhase, trial: &TrialStatus) -> LocalPhase {
+    use LocalPhase::{BlockedOutside, Completed, Dropped, Lost, Paused, Running, Waiting};
     let is_blocked = trial.state == State::Blocked && trial.is_final();
     match phase {
-        LocalPhase::Waiting if is_blocked => *phase = LocalPhase::BlockedOutside,
-        LocalPhase::BlockedOutside if !is_blocked => *phase = LocalPhase::Waiting,
-        LocalPhase::Waiting
-        | LocalPhase::Running
-        | LocalPhase::Paused
-        | LocalPhase::Completed
-        | LocalPhase::Lost
-        | LocalPhase::Dropped
-        | LocalPhase::BlockedOutside => {}
+        Waiting | Paused if is_blocked => BlockedOutside,
+        BlockedOutside if !trial.is_final() => Waiting,
+        Waiting | Running | Paused | Completed | Lost | Dropped | BlockedOutside => phase,
     }
 }
 
@@ -113,5 +118,27 @@ fn phase(trial: &TrialStatus) -> LocalPhase {
         State::Running | State::Pending | State::Preempted | State::Paused | State::Unknown => {
             LocalPhase::Running
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{Certainty, sample_trial};
+
+    #[test]
+    fn another_experiment_ends_what_waits_or_is_paused_till_it_is_retried() {
+        use LocalPhase::{BlockedOutside, Lost, Paused, Running, Waiting};
+        let blocked =
+            TrialStatus { certainty: Certainty::Final, ..sample_trial(0, State::Blocked) };
+        let check = |phase, expected| assert_eq!(with_outside(phase, &blocked), expected);
+        check(Waiting, BlockedOutside);
+        check(Paused, BlockedOutside);
+        check(BlockedOutside, BlockedOutside);
+        check(Running, Running);
+        check(Lost, Lost);
+        let open = sample_trial(0, State::Pending);
+        assert_eq!(with_outside(BlockedOutside, &open), Waiting);
+        assert_eq!(with_outside(Paused, &open), Paused);
     }
 }
