@@ -124,14 +124,14 @@ pub fn compare(
     let (b, resumes) = align::align(&a, found, &slack.metrics);
     let passed = |is_left_out| PassedOver { is_left_out, ignored };
     let (checkpoint, result) = (passed(&is_manifest), passed(&is_harness_own));
-    let mut evidence =
-        StateEvidence { metrics: evidence::metrics(&a, &b, &resumes), ..StateEvidence::default() };
+    let metrics = evidence::metrics(&a, (found, &b), &resumes);
+    let mut evidence = StateEvidence { metrics, ..StateEvidence::default() };
     let mut checkpoints = Vec::new();
     for &step in expected.checkpoints.iter().filter(|step| found.checkpoints.contains(step)) {
         let (own, other) = (ours.checkpoint(step), theirs.checkpoint(step));
         let difference = compare_files::compare(&own, &other, &slack.checkpoints, &checkpoint)?;
         checkpoints.push((step, difference));
-        if let Some(before) = before(found, &resumes, step) {
+        if let Some(before) = evidence::before(found, &resumes, step) {
             let earlier = theirs.checkpoint(before);
             evidence::add_checkpoint(
                 &mut evidence,
@@ -143,7 +143,9 @@ pub fn compare(
     }
     let (results, _) = compare_files::listed(theirs.path(), &result)?;
     let (results, since) = (results.into_iter().collect::<Vec<_>>(), evidence::last_work(found));
-    evidence::add_results(&mut evidence, theirs.path(), &results, since)?;
+    if found.attempts.len() > 1 {
+        evidence::add_results(&mut evidence, theirs.path(), &results, since)?;
+    }
     let held = resumes.first().map(|first| inventory::names(&theirs.checkpoint(first.step)));
     Ok(RunComparison {
         series: series::compare(&a, &b, &slack.metrics),
@@ -157,17 +159,6 @@ pub fn compare(
         held: held.transpose()?.unwrap_or_default(),
         evidence,
     })
-}
-
-/// The checkpoint that a run went on from before it saved this step. Where no resume is known, it went on from files of its
-/// own, and any checkpoint before will do.
-fn before(found: &RehearsedRun, resumes: &[ResumePosition], step: u64) -> Option<u64> {
-    let known = resumes.iter().map(|resume| resume.step);
-    if resumes.is_empty() {
-        found.checkpoints.iter().copied().filter(|own| *own < step).max()
-    } else {
-        known.filter(|own| *own < step && found.checkpoints.contains(own)).max()
-    }
 }
 
 fn is_manifest(path: &Path) -> bool {

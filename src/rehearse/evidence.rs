@@ -6,11 +6,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use serde_json::Value;
+
 use super::align::ResumePosition;
 use super::compare_files::{self, FileDifference, How, PassedOver};
 use super::file_content::{self, Content};
 use super::file_names;
-use super::run_record::RehearsedRun;
+use super::run_record::{RehearsedAttempt, RehearsedRun};
 use super::series::RunSeries;
 use super::tolerance::TreeTolerance;
 use crate::file_error::IoResultExt;
@@ -42,16 +44,23 @@ impl StateEvidence {
     }
 }
 
-/// Values that both runs have after the first resume.
+/// Values that both runs have after the first resume. Where none is known, those of which the first attempt reported none.
 pub(super) fn metrics(
     expected: &RunSeries,
-    found: &RunSeries,
+    (run, found): (&RehearsedRun, &RunSeries),
     resumes: &[ResumePosition],
 ) -> usize {
+    if run.attempts.len() < 2 {
+        return 0;
+    }
     let telling: BTreeSet<&str> =
         expected.names().into_iter().filter(|name| depends_on_state(expected, name)).collect();
+    let of_first = if resumes.is_empty() { places_of_first(run, found) } else { BTreeSet::new() };
     let after = resumes.first().map_or(0, |resume| resume.after);
     let both = expected.points.range(after + 1..).filter_map(|(step, point)| {
+        if of_first.contains(step) {
+            return None;
+        }
         let other = found.points.get(step)?;
         let shared = |name: &&&str| point.contains_key(**name) && other.contains_key(**name);
         Some(telling.iter().filter(shared).count())
@@ -59,11 +68,35 @@ pub(super) fn metrics(
     both.sum()
 }
 
+/// The places of the record at which the first attempt reported.
+fn places_of_first(run: &RehearsedRun, found: &RunSeries) -> BTreeSet<u64> {
+    let first = run.attempts.first().map_or(0, |first| first.number);
+    let lines = (1..).zip(&run.lines).filter(|(_, line)| line.attempt == first);
+    lines
+        .filter_map(|(place, line)| if found.has_steps { line.step } else { Some(place) })
+        .collect()
+}
+
+/// The checkpoint that a run went on from before it saved this step. Where no resume is known, it went on from files of its
+/// own, and any checkpoint before will do; but what the first attempt saved tells nothing.
+pub(super) fn before(run: &RehearsedRun, resumes: &[ResumePosition], step: u64) -> Option<u64> {
+    let (first, later) = run.attempts.split_first()?;
+    if !resumes.is_empty() {
+        let known = resumes.iter().map(|resume| resume.step);
+        return known.filter(|own| *own < step && run.checkpoints.contains(own)).max();
+    }
+    let has = |attempt: &RehearsedAttempt| attempt.checkpoints.iter().any(|(own, _)| *own == step);
+    let is_later = !has(first) && later.iter().any(has);
+    run.checkpoints.iter().copied().filter(|own| is_later && *own < step).max()
+}
+
 /// Whether a metric is another one for other weights: it changes, and is none that follows from the step or the machine.
 fn depends_on_state(series: &RunSeries, name: &str) -> bool {
     let mut values = series.points.values().filter_map(|point| point.get(name));
     let first = values.next();
-    let is_alone = values.clone().next().is_none();
+    // A count that is reported once may be of anything.
+    let is_fraction = first.and_then(Value::as_f64).is_some_and(|value| value.fract() != 0.0);
+    let is_alone = is_fraction && values.clone().next().is_none();
     !file_names::is_schedule(name)
         && !file_names::is_clock(name)
         && (is_alone || values.any(|value| Some(value) != first))
@@ -128,7 +161,8 @@ fn is_step(difference: f64, before: u64, step: u64) -> bool {
     difference == step.abs_diff(before) as f64
 }
 
-/// Adds what results tell that were written after `since`. What is older was there before the program did anything.
+/// Adds what results tell that were written after `since`. What is older was there before the program did anything, and
+/// settings are the same whenever they are written.
 pub(super) fn add_results(
     evidence: &mut StateEvidence,
     root: &Path,
@@ -139,7 +173,7 @@ pub(super) fn add_results(
         let whole = root.join(path);
         let modified = whole.metadata().and_then(|own| own.modified()).named("read", &whole)?;
         let at = modified.duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64());
-        if at < since {
+        if at < since || file_names::is_settings(path) {
             continue;
         }
         match file_content::content(&whole)? {
@@ -164,6 +198,8 @@ pub(super) fn last_work(run: &RehearsedRun) -> f64 {
 #[expect(clippy::disallowed_methods, reason = "tests need no durable files")]
 mod tests {
     use super::super::file_names::NamePatterns;
+    use super::super::run_record::RunEnd;
+    use super::super::scenarios::ScenarioKind;
     use super::*;
     use nemo_core::rundir::MetricsLine;
     use serde_json::json;
@@ -184,13 +220,62 @@ mod tests {
         let check = |value: &dyn Fn(u32) -> serde_json::Value, expected| {
             let own = series(value);
             let resumes = [ResumePosition { step: 6, after: 6 }];
-            assert_eq!(metrics(&own, &own, &resumes), expected, "{own:?}");
+            let run = run(&[], &[]);
+            assert_eq!(metrics(&own, (&run, &own), &resumes), expected, "{own:?}");
         };
         check(&|step| json!({ "loss": 1.0 / f64::from(step) }), 3);
         check(&|step| json!({ "lr": 1.0 / f64::from(step), "learning_rate_group_0": step }), 0);
         check(&|_| json!({ "accuracy": 1.0 }), 0);
         check(&|step| if step < 5 { json!({ "loss": step }) } else { json!({}) }, 0);
         check(&|step| if step == 9 { json!({ "accuracy": 0.9 }) } else { json!({}) }, 1);
+        check(&|step| if step == 9 { json!({ "layers": 9 }) } else { json!({}) }, 0);
+        check(&|step| if step == 9 { json!({ "max_memory": 0.9 }) } else { json!({}) }, 0);
+    }
+
+    /// Two attempts, with a report and a checkpoint at each of these steps.
+    fn run(first: &[u32], second: &[u32]) -> RehearsedRun {
+        let steps = [(0, first), (1, second)];
+        let attempts = steps.map(|(number, steps)| RehearsedAttempt {
+            number,
+            checkpoints: steps.iter().map(|step| (u64::from(*step), 0.0)).collect(),
+            ..RehearsedAttempt::default()
+        });
+        let line = |attempt, step: u32| MetricsLine {
+            step: Some(u64::from(step)),
+            attempt,
+            time: 0.0,
+            values: json!({ "loss": 1.0 / f64::from(step) }).as_object().unwrap().clone(),
+            validation: false,
+        };
+        let of = |(attempt, steps): (u32, &[u32])| -> Vec<MetricsLine> {
+            steps.iter().map(|step| line(attempt, *step)).collect()
+        };
+        RehearsedRun {
+            kind: ScenarioKind::Preempted,
+            seconds: 1.0,
+            end: RunEnd::Completed,
+            attempts: attempts.into(),
+            lines: steps.into_iter().flat_map(of).collect(),
+            checkpoints: first.iter().chain(second).map(|step| u64::from(*step)).collect(),
+            planned: 1,
+        }
+    }
+
+    #[test]
+    fn what_was_before_an_unknown_resume_tells_nothing() {
+        let expected = series(|step| json!({ "loss": 1.0 / f64::from(step) }));
+        let check = |run: &RehearsedRun, values, checkpoint| {
+            let found = RunSeries::new(&run.lines);
+            assert_eq!(metrics(&expected, (run, &found), &[]), values, "{run:?}");
+            assert_eq!(before(run, &[], 6), checkpoint, "{run:?}");
+        };
+        let whole = run(&[1, 2, 3, 4, 5, 6], &[5, 6, 7, 8, 9]);
+        check(&whole, 3, None);
+        check(&run(&[1, 2, 3], &[4, 5, 6]), 3, Some(5));
+        check(&RehearsedRun { attempts: whole.attempts[..1].to_vec(), ..whole }, 0, None);
+        let mut counted = run(&[1, 2, 3], &[4, 5]);
+        counted.lines.iter_mut().for_each(|line| line.step = None);
+        check(&counted, 2, None);
     }
 
     /// What the checkpoint of step 20 tells, after one of step 10.
@@ -240,6 +325,7 @@ mod tests {
     fn a_result_tells_something_if_it_was_written_after_the_resume() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("config.json"), r#"{"dropout": 0.1}"#).unwrap();
+        std::fs::write(folder.path().join("scores.json"), r#"{"accuracy": 0.1}"#).unwrap();
         std::fs::write(folder.path().join("names.txt"), "cat\ndog\n").unwrap();
         let check = |names: &[&str], since, expected| {
             let paths: Vec<PathBuf> = names.iter().map(PathBuf::from).collect();
@@ -247,8 +333,9 @@ mod tests {
             add_results(&mut evidence, folder.path(), &paths, since).unwrap();
             assert_eq!(evidence.has_files(), expected, "{names:?} {since}");
         };
-        check(&["config.json"], 0.0, true);
-        check(&["config.json"], 9e9, false);
+        check(&["scores.json"], 0.0, true);
+        check(&["scores.json"], 9e9, false);
+        check(&["config.json"], 0.0, false);
         check(&["names.txt"], 0.0, false);
     }
 }

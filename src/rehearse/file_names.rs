@@ -71,6 +71,15 @@ pub fn ocdbt_files(paths: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
     paths.iter().filter(|path| is_part(path)).cloned().collect()
 }
 
+/// Whether a file holds settings by its name: they are the same whatever the program does.
+#[must_use]
+pub fn is_settings(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let is_kind = [".yaml", ".yml", ".toml"].iter().any(|end| name.ends_with(end));
+    let is_named = ["args", "settings", "hparams"].iter().any(|word| name.contains(word));
+    is_kind || is_named || (name.contains("config") && name.ends_with(".json"))
+}
+
 /// Whether a file is part of an OCDBT database.
 #[must_use]
 pub fn is_database(path: &Path) -> bool {
@@ -175,9 +184,12 @@ pub fn is_schedule(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let mut words = name.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| !word.is_empty());
     name.contains("learning_rate")
-        || words.clone().any(|word| word == "lr")
+        || words.clone().any(|word| word == "lr" || SIZES.contains(&word))
         || words.all(|word| SCHEDULE.contains(&word))
 }
+
+/// Of the model or the machine, whatever the values of its weights are.
+const SIZES: [&str; 7] = ["flops", "flos", "mem", "memory", "parameters", "params", "vram"];
 
 const SCHEDULE: [&str; 18] = [
     "epoch",
@@ -232,6 +244,16 @@ mod tests {
     }
 
     #[test]
+    fn settings_are_known_by_their_names() {
+        for name in ["m/config.json", "generation_config.json", "training_args.bin", "a.yml"] {
+            assert!(is_settings(Path::new(name)), "{name}");
+        }
+        for name in ["config/metrics.json", "model.safetensors", "all_results.json"] {
+            assert!(!is_settings(Path::new(name)), "{name}");
+        }
+    }
+
+    #[test]
     fn a_database_of_orbax_is_known_by_its_manifest() {
         let paths: BTreeSet<PathBuf> =
             ["a/manifest.ocdbt", "a/d/0f", "a/_METADATA", "b/d/0f"].map(PathBuf::from).into();
@@ -241,9 +263,17 @@ mod tests {
 
     #[test]
     fn what_follows_from_the_step_is_told_from_what_is_measured() {
-        for name in
-            ["lr", "lr-AdamW/pg1", "train/learning_rate", "epoch", "samples_per_second", "tokens"]
-        {
+        for name in [
+            "lr",
+            "lr-AdamW/pg1",
+            "train/learning_rate",
+            "epoch",
+            "samples_per_second",
+            "tokens",
+            "max_memory",
+            "n_params",
+            "total_flos",
+        ] {
             assert!(is_schedule(name), "{name}");
         }
         for name in ["loss", "train_loss_epoch", "val/acc_step", "perplexity", "flr"] {

@@ -45,8 +45,6 @@ pub struct ProcMemory {
     pub now: u64,
     /// The most that it had.
     pub peak: u64,
-    /// What is mapped of files now: the kernel can drop it at any time.
-    pub of_files: u64,
 }
 
 /// What a process has in memory. Nothing of one that has ended.
@@ -57,8 +55,7 @@ pub fn memory(pid: u32) -> Option<ProcMemory> {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
     };
-    let of_files = bytes("RssFile:").unwrap_or(0);
-    Some(ProcMemory { now: bytes("VmRSS:")?, peak: bytes("VmHWM:")?, of_files })
+    Some(ProcMemory { now: bytes("VmRSS:")?, peak: bytes("VmHWM:")? })
 }
 
 /// Every process id.

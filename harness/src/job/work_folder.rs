@@ -40,8 +40,8 @@ fn described(changed: &[PathBuf]) -> Option<String> {
     };
     (!changed.is_empty()).then(|| {
         format!(
-            "not as submitted any more in this trial's working folder: {}{more}; the program, or somebody, has changed them, \
-             and this attempt runs with that. To have one as submitted again, remove it there",
+            "files in the working folder differ from the submitted ones: {}{more}. This attempt uses them as they are. Delete a \
+             file there to get the submitted one back",
             names.join(", ")
         )
     })
@@ -222,6 +222,10 @@ mod tests {
         assert_eq!(make(Depth::Lengths), Vec::<PathBuf>::new());
         assert_eq!(make(Depth::Hashes), [PathBuf::from("train.py")]);
         assert_eq!(fs::read_to_string(&place).unwrap(), "print(2)");
-        assert!(described(&make(Depth::Hashes)).unwrap().contains("not as submitted any more"));
+        assert!(
+            described(&make(Depth::Hashes))
+                .unwrap()
+                .contains("differ from the submitted ones: `train.py`.")
+        );
     }
 }

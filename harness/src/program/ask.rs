@@ -30,7 +30,7 @@ struct SignalRound {
     skip: Vec<u32>,
     /// Every `srun` that was found. Its tasks are elsewhere in the process tree.
     sruns: Vec<u32>,
-    /// Our own shells around the program.
+    /// Our own shells around the program whose text catches the signal.
     own_shells: Vec<u32>,
     is_caught: bool,
 }
@@ -74,8 +74,10 @@ impl SignalRound {
         if srun::is_srun(&arguments) {
             self.sruns.push(pid);
             self.skip.push(pid);
-        } else if command::is_own_shell(&arguments) {
-            self.own_shells.push(pid);
+        } else if let Some(text) = command::own_text(&arguments) {
+            if command::catches(&text, self.signal) {
+                self.own_shells.push(pid);
+            }
         } else if !srun::is_launcher(&arguments)
             && profile::is_asked(self.profile, |name| proc_fs::variable(pid, name).is_some())
         {
@@ -84,7 +86,7 @@ impl SignalRound {
     }
 
     /// Where nothing below our shell catches the signal, its own text may: `run = "trap save USR1; …"`. Its trap for TERM is
-    /// ours.
+    /// ours. Without such a trap the kernel may say that bash catches the signal, and bash dies of it.
     fn ask_own_shells(&mut self) {
         let shells = std::mem::take(&mut self.own_shells);
         if self.is_caught || self.signal == Signal::SIGTERM {

@@ -192,3 +192,21 @@ fn a_program_below_such_a_text_is_asked_in_its_place() {
     assert_eq!(task.signalled(&["USR1"]), 75, "{}", task.stderr(0));
     assert_eq!(task.checkpoints(), ["step-7"], "{}", task.stderr(0));
 }
+
+#[test]
+fn a_text_that_bash_would_end_at_the_signal_is_not_asked() {
+    // With a trap for its end, bash catches every signal that would end it, to run that trap and die.
+    let text = r#"trap 'echo bye' EXIT
+: >"$TEST/ready-$NEMO_ATTEMPT"
+until [ -e "$TEST/go" ]; do sleep 0.05; done
+echo done"#;
+    let mut task = Task::sh(text);
+    task.env("BASH_FUNC_module%%", "() {  :\n}");
+    let mut running = task.start();
+    running.wait_for("ready-0");
+    running.signal("USR1");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    std::fs::write(task.path("go"), "").unwrap();
+    running.finish();
+    assert_eq!(task.stdout(0), "done\nbye\n", "{}", task.stderr(0));
+}

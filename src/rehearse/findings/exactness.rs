@@ -181,7 +181,8 @@ fn has_equal_weights(run: &RehearsedRun, own: &RunComparison) -> bool {
     let last = as_step(own, first);
     let is_later = own.evidence.weights.iter().any(|step| *step >= last);
     let written = own.evidence.weights_written;
-    let is_after = written.is_some_and(|written| report_time(run, own, first) <= Some(written));
+    let reported = report_time(run, own, first);
+    let is_after = written.zip(reported).is_some_and(|(written, at)| at <= written);
     (is_later || is_after) && !trees_differ(own)
 }
 
@@ -233,7 +234,8 @@ fn averages(open: &[&(RehearsedRun, RunComparison)]) -> Option<Finding> {
 
 /// What was compared can't tell whether the state is right.
 fn nothing_to_compare(all: &Rehearsal, open: &[&(RehearsedRun, RunComparison)]) -> Option<Finding> {
-    let blind = !open.is_empty() && open.iter().all(|(_, own)| own.evidence.is_empty());
+    let open: Vec<_> = open.iter().filter(|(run, _)| run.attempts.len() > 1).collect();
+    let blind = open.iter().all(|(_, own)| own.evidence.is_empty());
     let (_, own) = open.first().filter(|_| blind)?;
     let text = "could not tell whether a resume is exact: nothing that was compared depends on the program's state";
     let mut finding = Finding::new("nothing-to-compare", Severity::Error, text);

@@ -168,6 +168,33 @@ fn with_nothing_in_common_nothing_can_be_told() {
 }
 
 #[test]
+fn a_run_that_was_not_disturbed_does_not_speak_for_one_whose_resume_can_not_be_judged() {
+    let mut all = rehearsal(preempted(), RunComparison::default());
+    all.runs[0].1.evidence = StateEvidence::default();
+    let mut calm = rehearsal(vec![attempt(None, 60)], RunComparison::default()).runs.remove(0);
+    calm.0.kind = ScenarioKind::NodeLost;
+    all.runs.push(calm);
+    let findings = judge(&all);
+    assert!(findings.iter().any(|own| own.code == "nothing-to-compare"), "{findings:#?}");
+}
+
+#[test]
+fn weights_written_at_a_time_that_can_not_be_compared_excuse_no_difference() {
+    use crate::rehearse::align::ResumePosition;
+    let values = |loss: f64| serde_json::json!(loss);
+    let (expected, found) = (values(1.0), values(2.0));
+    let first = PointDifference { step: 61, metric: "loss".to_owned(), expected, found };
+    let series = SeriesDifference { first: Some(first), ..SeriesDifference::default() };
+    let resumes = vec![ResumePosition { step: 40, after: 40 }];
+    let comparison = RunComparison { series, resumes, ..RunComparison::default() };
+    let mut all = rehearsal(preempted(), comparison);
+    let evidence = &mut all.runs[0].1.evidence;
+    (evidence.weights, evidence.weights_written) = ([].into(), Some(999.0));
+    let codes: Vec<&str> = judge(&all).iter().map(|finding| finding.code).collect();
+    assert!(codes.contains(&"resume-not-exact"), "{codes:?}");
+}
+
+#[test]
 fn where_nothing_was_disturbed_nothing_is_safe() {
     let mut all = rehearsal(preempted(), RunComparison::default());
     all.runs.clear();

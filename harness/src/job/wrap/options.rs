@@ -132,12 +132,25 @@ fn dir(text: String) -> Result<PathBuf, String> {
 /// Nothing replaces a variable later: no path would ever be meant.
 fn require_replaced(name: &str, text: &str) -> Result<(), String> {
     let is_name = |c: char| c.is_ascii_alphabetic() || "_{(".contains(c);
-    if text.split('$').skip(1).any(|rest| rest.starts_with(is_name)) {
-        return Err(format!(
-            "`{name} {text}`: no shell has replaced the variable; write it in double quotes"
-        ));
+    let mut left = text.split('$').skip(1).filter(|rest| rest.starts_with(is_name)).peekable();
+    if left.peek().is_none() {
+        return Ok(());
     }
-    Ok(())
+    let hint = if left.all(is_variable) {
+        "write it in double quotes"
+    } else {
+        "write it in double quotes. In `submit --wrap`, only `$NAME` and `${NAME}` are replaced"
+    };
+    Err(format!("`{name} {text}`: no shell has replaced the variable; {hint}"))
+}
+
+/// Whether what follows a `$` is `NAME` or `{NAME}`.
+fn is_variable(rest: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    match rest.strip_prefix('{') {
+        Some(rest) => rest.trim_start_matches(is_part).starts_with('}'),
+        None => rest.starts_with(is_part),
+    }
 }
 
 fn profile(name: &str) -> Result<Profile, String> {
@@ -233,7 +246,8 @@ mod tests {
             ("--dir runs/$SLURM_JOB_ID -- x", "no shell has replaced the variable"),
             ("--dir runs/${USER}/a -- x", "no shell has replaced the variable"),
             ("--from out/$SLURM_ARRAY_TASK_ID/c*.pt -- x", "no shell has replaced the variable"),
-            ("--restore-to ${HOME}/c.pt -- x", "no shell has replaced the variable"),
+            ("--restore-to ${HOME}/c.pt -- x", "the variable; write it in double quotes"),
+            ("--from ${X:-a}/c.pt -- x", "only `$NAME` and `${NAME}` are replaced"),
             ("--dir runs/%A_%a -- x", "`%` means nothing here"),
             ("--dir a", "needs a program"),
         ] {

@@ -1,6 +1,7 @@
 //! Fills a command's placeholders: a list's by their values, a shell text's by references to variables.
 
 mod shell;
+mod traps;
 
 use std::ffi::OsString;
 
@@ -12,7 +13,8 @@ use crate::job::inputs::TaskValues;
 use crate::job::trial::Trial;
 use crate::rank::srun;
 
-pub(crate) use shell::is_ours as is_own_shell;
+pub(crate) use shell::own_text;
+pub(crate) use traps::catches;
 
 /// A command, ready to run.
 #[derive(Debug, PartialEq, Eq)]

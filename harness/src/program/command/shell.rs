@@ -3,6 +3,7 @@
 //! A placeholder becomes a reference to a variable, never its value, in the form that its place between the quotes
 //! wants. The shell doesn't parse what it expands, so no value can end a quote or begin a command.
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
@@ -14,10 +15,11 @@ use super::{Lookup, PlaceholderValue, ProgramCommand, Shells};
 /// program that it waits for saves. It ends after that one, and as that one did; the program itself has no such trap.
 const OUTLIVE_TERM: &str = "trap 'exit $?' TERM\n";
 
-/// Whether these are the arguments of a shell with a text of ours: what it runs is the program.
-pub(crate) fn is_ours<S: AsRef<OsStr>>(argv: &[S]) -> bool {
-    let text = argv.iter().skip_while(|word| word.as_ref() != "-c").nth(1);
-    text.is_some_and(|text| text.as_ref().as_bytes().starts_with(OUTLIVE_TERM.as_bytes()))
+/// The text of a shell of ours, if these are its arguments: what it runs is the program.
+pub(crate) fn own_text<S: AsRef<OsStr>>(argv: &[S]) -> Option<Cow<'_, str>> {
+    let text = argv.iter().skip_while(|word| word.as_ref() != "-c").nth(1)?;
+    let text = text.as_ref().as_bytes().strip_prefix(OUTLIVE_TERM.as_bytes())?;
+    Some(String::from_utf8_lossy(text))
 }
 
 /// Builds `sh -c TEXT sh FOLDERS…` and the variables that the text refers to.

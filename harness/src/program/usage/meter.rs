@@ -38,8 +38,6 @@ pub(super) struct Meter {
     /// Processor time and the largest process of what had ended before.
     before: ChildUsage,
     last: Option<(Duration, f64)>,
-    /// The most that one process had mapped of files.
-    most_of_files: u64,
     gpus: Option<GpuChoice>,
     gpu_samples: u32,
     gpu_failures: u32,
@@ -71,7 +69,6 @@ impl Meter {
             usage,
             before: ChildUsage::now(),
             last: None,
-            most_of_files: 0,
             gpus: allotment.gpus,
             gpu_samples: 0,
             gpu_failures: 0,
@@ -99,8 +96,7 @@ impl Meter {
         if now > 0 {
             self.usage.memory_bytes = Some(now);
         }
-        self.most_of_files = self.most_of_files.max(living.most_of_files);
-        self.note_peak(peak_of_living(&living, of_job));
+        self.note_peak(peak_of_living(&living, of_job, self.usage.memory_limit_bytes));
     }
 
     /// After the end of the program nothing lives any more, and all of its processor time is known.
@@ -111,8 +107,8 @@ impl Meter {
         self.usage.cpu_percent = None;
         // The largest process so far may have been one of an earlier attempt.
         if ended.largest > self.before.largest {
-            let of_files = if self.usage.is_whole_job { self.most_of_files } else { 0 };
-            self.note_peak(ended.largest.saturating_sub(of_files));
+            let limit = self.usage.memory_limit_bytes.filter(|_| self.usage.is_whole_job);
+            self.note_peak(within(ended.largest, limit));
         }
     }
 
@@ -164,13 +160,19 @@ impl Meter {
     }
 }
 
-/// The most that there was. What came and went between two looks is known of each process alone. The memory of a whole job is
-/// without what is mapped of files, which the kernel can drop.
-fn peak_of_living(living: &Living, of_job: Option<u64>) -> u64 {
+/// The most that there was. What came and went between two looks is known of each process alone.
+fn peak_of_living(living: &Living, of_job: Option<u64>, limit: Option<u64>) -> u64 {
     match of_job {
-        Some(now) => now.max(living.largest_without_files),
+        Some(now) => now.max(within(living.largest, limit)),
         None => living.memory.max(living.largest),
     }
+}
+
+/// The most that a process of a job needed. Files that it maps are in its peak, though the kernel can drop them: nobody knows
+/// how much of them was there at that moment, and what is taken off for another moment may be memory that it needed. So
+/// nothing is taken off, and too much may be advised, but never too little. It did run within the job's limit.
+fn within(peak: u64, limit: Option<u64>) -> u64 {
+    limit.filter(|limit| *limit > 0).map_or(peak, |limit| peak.min(limit))
 }
 
 impl ChildUsage {
@@ -193,19 +195,12 @@ struct Living {
     memory: u64,
     /// The most that one of them ever had.
     largest: u64,
-    /// The same without what is mapped of files.
-    largest_without_files: u64,
-    /// The most that one of them has mapped of files.
-    most_of_files: u64,
 }
 
 impl Living {
     fn add(&mut self, memory: ProcMemory) {
-        let ProcMemory { now, peak, of_files } = memory;
-        self.memory += now;
-        self.largest = self.largest.max(peak);
-        self.largest_without_files = self.largest_without_files.max(peak.saturating_sub(of_files));
-        self.most_of_files = self.most_of_files.max(of_files);
+        self.memory += memory.now;
+        self.largest = self.largest.max(memory.peak);
     }
 }
 
@@ -250,11 +245,17 @@ mod tests {
     #[test]
     fn what_came_and_went_between_two_looks_is_in_the_peak() {
         let mut living = Living::default();
-        living.add(ProcMemory { now: 40, peak: 900, of_files: 30 });
-        living.add(ProcMemory { now: 10, peak: 950, of_files: 940 });
-        assert_eq!(peak_of_living(&living, None), 950);
-        assert_eq!(peak_of_living(&living, Some(20)), 870, "a mapped file needs no memory");
-        assert_eq!(peak_of_living(&living, Some(2000)), 2000);
+        living.add(ProcMemory { now: 40, peak: 900 });
+        living.add(ProcMemory { now: 945, peak: 950 });
+        let check = |of_job, limit, expected| {
+            assert_eq!(peak_of_living(&living, of_job, limit), expected, "{of_job:?} {limit:?}");
+        };
+        check(None, Some(920), 985);
+        // Of the peaks, nobody knows how much was mapped of files then.
+        check(Some(20), None, 950);
+        check(Some(20), Some(0), 950);
+        check(Some(20), Some(920), 920);
+        check(Some(2000), Some(920), 2000);
     }
 
     #[test]
