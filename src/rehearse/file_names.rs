@@ -75,9 +75,10 @@ pub fn ocdbt_files(paths: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
 #[must_use]
 pub fn is_settings(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    let is_kind = [".yaml", ".yml", ".toml"].iter().any(|end| name.ends_with(end));
+    let end = name.rsplit_once('.').map_or("", |(_, end)| end);
+    let is_kind = ["yaml", "yml", "toml"].contains(&end);
     let is_named = ["args", "settings", "hparams"].iter().any(|word| name.contains(word));
-    is_kind || is_named || (name.contains("config") && name.ends_with(".json"))
+    is_kind || is_named || (name.contains("config") && end == "json")
 }
 
 /// Whether a file is part of an OCDBT database.
