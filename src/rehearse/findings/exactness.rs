@@ -288,5 +288,5 @@ pub(super) fn only_metrics(all: &Rehearsal) -> Option<Finding> {
     })
 }
 
-/// The code of [`only_metrics`].
+/// The code of a verdict that rests on metrics alone.
 pub const ONLY_METRICS: &str = "only-metrics";
