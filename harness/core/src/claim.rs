@@ -107,8 +107,12 @@ impl Claims {
             if self.is_newest(number)? {
                 return Ok(ClaimOutcome::Claimed(number));
             }
-            // Others claimed in between and removed an old name that this claim then took. That does not count.
-            fs::remove_file(self.path(number))?;
+            // Others claimed in between and removed an old name that this claim then took. That does not count. They may have
+            // removed this one too by now.
+            match fs::remove_file(self.path(number)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed?,
+            }
         }
     }
 

@@ -124,7 +124,7 @@ fn a_tier_that_is_too_small_is_not_used_and_that_is_said() {
     assert_eq!(task.committed(), [1]);
     let task = tiered("sys.exit(75)").with("/restart/no_progress", json!(0));
     assert_eq!((task.run(), task.run()), (75, 75));
-    assert!(task.stderr(1).contains("no attempt before has saved anything"), "{}", task.stderr(1));
+    assert!(task.stderr(1).contains("no earlier attempt has saved"), "{}", task.stderr(1));
     assert_eq!(left(&task), 0, "the guard or the next attempt has removed it");
 }
 
