@@ -13,8 +13,8 @@ use crate::observe::{self, Depth};
 use crate::query::SlurmSource;
 use crate::report::{Page, attempts_table, out, out_json, status_table};
 use crate::status::{
-    self, QueryResult, State, Status, StatusInputs, TaskStatus, TrialStatus, TrialWarning,
-    UnreportedMetrics, join, recount,
+    self, Certainty, QueryResult, State, Status, StatusInputs, TaskStatus, TrialStatus,
+    TrialWarning, UnreportedMetrics, join, recount,
 };
 use crate::store::{ExperimentId, Stored, Target};
 use crate::summary::{InputVersions, Look, Summary};
@@ -90,8 +90,9 @@ pub(super) fn look_by(
         remembered::keep(stored, &status);
     }
     let is_over = is_final(&sources, &status);
-    if is_over && depth == Depth::Open {
-        // What is kept for good is about all of it, and so is what a rule decides by.
+    if depth == Depth::Open && (is_over || is_reopened(&sources, &status)) {
+        // What is kept for good is about all of it, and so is what a rule decides by. Where Slurm still shows the job of a
+        // trial that was over, the trial's folder decides, which was not read.
         return look_by(app, stored, source, Depth::All);
     }
     let whole = Target::whole(stored.id.clone());
@@ -178,6 +179,17 @@ fn version(app: &App, id: &ExperimentId) -> Result<usize, CommandError> {
     let ids = app.home.ids()?;
     let older = ids.iter().take_while(|other| *other != id);
     Ok(older.filter(|other| other.name() == id.name()).count() + 1)
+}
+
+/// Whether a trial that was over for good is not any more.
+fn is_reopened(sources: &StatusInputs<'_>, status: &Status) -> bool {
+    let was_final = |task: &str, trial: u32| {
+        let known = sources.earlier.get(task, trial);
+        known.is_some_and(|known| known.certainty == Certainty::Final)
+    };
+    status.tasks.iter().any(|task| {
+        task.trials.iter().any(|trial| !trial.is_final() && was_final(&task.name, trial.index))
+    })
 }
 
 /// Whether nothing of it can change any more.

@@ -123,7 +123,7 @@ fn since_says_that_it_leaves_out_the_words_of_slurm() {
     assert!(fake.world.ok(&["logs", &id]).contains("no room"));
     let printed = fake.world.run(&["logs", &id, "--since", "2h"]);
     assert!(!printed.stdout.contains("no room"), "{printed:?}");
-    let hint = format!("left out; `nemo-slurm logs {id} --slurm` shows it");
+    let hint = format!("left out; `nemo-slurm logs {id} --slurm` shows them");
     assert_eq!(
         printed.stderr.lines().filter(|line| line.contains(&hint)).count(),
         1,
