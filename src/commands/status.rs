@@ -90,7 +90,7 @@ pub(super) fn look_by(
         remembered::keep(stored, &status);
     }
     let is_over = is_final(&sources, &status);
-    if depth == Depth::Open && (is_over || is_reopened(&sources, &status)) {
+    if depth == Depth::Open && (is_over || contradicts_an_end(&sources, &status)) {
         // What is kept for good is about all of it, and so is what a rule decides by. Where Slurm still shows the job of a
         // trial that was over, the trial's folder decides, which was not read.
         return look_by(app, stored, source, Depth::All);
@@ -181,8 +181,8 @@ fn version(app: &App, id: &ExperimentId) -> Result<usize, CommandError> {
     Ok(older.filter(|other| other.name() == id.name()).count() + 1)
 }
 
-/// Whether a trial that was over for good is not any more.
-fn is_reopened(sources: &StatusInputs<'_>, status: &Status) -> bool {
+/// Whether a trial that was over for good is shown otherwise.
+fn contradicts_an_end(sources: &StatusInputs<'_>, status: &Status) -> bool {
     let was_final = |task: &str, trial: u32| {
         let known = sources.earlier.get(task, trial);
         known.is_some_and(|known| known.certainty == Certainty::Final)

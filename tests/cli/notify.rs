@@ -199,6 +199,18 @@ fn an_end_that_was_only_looked_at_is_still_told() {
     assert_eq!(ids(&told(&fake.world), &id), ALL);
 }
 
+/// As after a kill between two messages. The folders of trials that were over at the last look are not read at first.
+#[test]
+fn what_is_over_is_told_while_slurm_still_shows_its_job() {
+    let (fake, id) = failed(&format!("command = '{TELL}'"));
+    fake.world.run(&["poll"]);
+    std::fs::remove_file(fake.world.experiment(&id).join("notices/0-failed.json")).unwrap();
+    std::fs::remove_file(fake.world.experiment(&id).join("summary.json")).unwrap();
+    std::fs::remove_file(fake.world.path("told")).unwrap();
+    fake.world.run(&["poll"]);
+    assert_eq!(ids(&told(&fake.world), &id), ["#0:failed"]);
+}
+
 /// Kills a `poll` before its `n`-th call; the next one goes on. False when the first ended before that.
 fn kill_and_poll_again(n: usize) -> bool {
     let (fake, id) = failed(&format!("command = '{TELL}'"));
