@@ -19,6 +19,8 @@ const EARLY: f64 = 75.0;
 
 /// Slurm does not end a job by itself this many seconds before the end of a grace.
 const EARLIER: f64 = 2.0;
+/// The shortest time limit that Slurm has, in seconds.
+const SHORTEST_LIMIT: f64 = 60.0;
 
 /// The command that shows a job.
 pub(crate) fn show_job(id: &str) -> [&str; 5] {
@@ -98,6 +100,8 @@ pub(crate) struct Job {
     pub(crate) submitted: Option<f64>,
     pub(crate) start: Option<f64>,
     pub(crate) end: Option<f64>,
+    /// Whether the time that it has run is shown as none.
+    pub(crate) has_not_run: bool,
     pub(crate) partition: String,
     /// The excluded nodes and the required nodes.
     pub(crate) excluded: String,
@@ -115,6 +119,14 @@ impl Job {
     /// Whether this run is over, if it was not requeued.
     pub(crate) fn has_ended(&self) -> bool {
         self.is_over() || self.state == "COMPLETING"
+    }
+
+    /// Whether it waits for its next run, while Slurm still ends the last one. Its times are then those that Slurm expects of
+    /// the next one, and its `Restarts` counts it already: only a job that waits has not run, and yet a time limit.
+    fn waits_while_completing(&self) -> bool {
+        let has_limit =
+            self.start.zip(self.end).is_none_or(|(start, end)| end - start >= SHORTEST_LIMIT);
+        self.state == "COMPLETING" && self.has_not_run && has_limit
     }
 
     /// Whether a preemption has begun in this run or an earlier one.
@@ -159,6 +171,7 @@ pub(crate) fn parse(text: &str) -> Option<Job> {
         submitted: time(&fields, "SubmitTime"),
         start: time(&fields, "StartTime"),
         end: time(&fields, "EndTime"),
+        has_not_run: fields.get("RunTime") == Some("00:00:00"),
         partition: word(&fields, "Partition"),
         excluded: word(&fields, "ExcNodeList"),
         required: word(&fields, "ReqNodeList"),
@@ -205,7 +218,8 @@ impl OwnRun {
 
 /// Why the job is being stopped, if it is.
 pub(crate) fn stop_cause(job: &Job, own: &OwnRun, now: f64) -> Option<StopCause> {
-    if own.is_before(job) || own.is_after(job) || slurm_words::is_waiting(&job.state) {
+    let waits = slurm_words::is_waiting(&job.state) || job.waits_while_completing();
+    if waits || own.is_before(job) || own.is_after(job) {
         return Some(StopCause::Requeued);
     }
     if job.is_preempted() {
@@ -331,6 +345,24 @@ mod tests {
         check(&older, 2000.0, Some(StopCause::Requeued));
         let limit = Job { reason: "TimeLimit".into(), ..completing };
         check(&limit, 2000.0, Some(StopCause::TimeLimit));
+    }
+
+    /// A controller that was killed before it wrote down that this run was started ends the one before, as Slurm 22.05 and 24.11
+    /// show it. Where the harness had no answer since it began, it knows no start of its own to compare.
+    #[test]
+    fn what_slurm_requeues_while_it_ends_was_not_cancelled() {
+        let shown = |ran: &str, end: &str| {
+            let line = LINE.replace("RUNNING", "COMPLETING").replace("00:00:07", ran);
+            parse(&line.replace("EndTime=5000", &format!("EndTime={end}"))).unwrap()
+        };
+        let own = OwnRun { restarts: 2, lead: 120.0, grace_end: None, start: None };
+        let check = |ran: &str, end: &str, expected: StopCause| {
+            assert_eq!(stop_cause(&shown(ran, end), &own, 1001.0), Some(expected), "{ran} {end}");
+        };
+        check("00:00:00", "1600", StopCause::Requeued);
+        check("00:00:00", "Unknown", StopCause::Requeued);
+        check("00:00:00", "1000", StopCause::Cancelled); // in its first second
+        check("00:10:00", "1600", StopCause::Cancelled);
     }
 
     #[test]
