@@ -2,6 +2,7 @@
 //! jobs of others from what Slurm knows now. What is done needs no dependency; what Slurm may have forgotten is never named to it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 
 use nemo_core::lines;
 use nemo_core::rundir::AttemptRecord;
@@ -10,7 +11,7 @@ use super::retry::automatic;
 use super::status::look;
 use super::{App, followers, prepare};
 use crate::error::{CommandError, ExitCode, IoResultExt};
-use crate::experiment::{Experiment, On, Outside, Task};
+use crate::experiment::{Experiment, On, Outside, OutsideDependency, Task};
 use crate::journal;
 use crate::observe::{self, Depth};
 use crate::plan::{OutsideEdge, Relation, TrialsByTask};
@@ -68,12 +69,20 @@ pub(super) fn lost(app: &App, stored: &Stored) -> Option<String> {
     if !followers::is_waiting(stored) {
         return None;
     }
-    stored.experiment.after.iter().filter(|it| it.on == On::Ok).find_map(|dependency| {
-        let Outside::Experiment(id) = &dependency.of else { return None };
-        let other = app.home.load(&id.parse().ok()?).ok()?;
-        let state = lost_state(&other).filter(|_| !is_retried_by_itself(&other))?.as_str();
-        Some(format!("experiment `{id}`, which it waits for, has a trial that is {state}"))
-    })
+    stored.experiment.after.iter().find_map(|dependency| lost_experiment(app, dependency))
+}
+
+fn lost_experiment(app: &App, dependency: &OutsideDependency) -> Option<String> {
+    let Outside::Experiment(name) = &dependency.of else { return None };
+    let id = name.parse().ok()?;
+    let what = format!("experiment `{id}`, which it waits for,");
+    let metadata = app.home.experiment(&id).0.symlink_metadata();
+    if metadata.is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        return Some(format!("{what} was deleted"));
+    }
+    let other = app.home.load(&id).ok().filter(|_| dependency.on == On::Ok)?;
+    let state = lost_state(&other).filter(|_| !is_retried_by_itself(&other))?.as_str();
+    Some(format!("{what} has a trial that is {state}"))
 }
 
 /// The state of a trial that will not complete, as it was certain at the last look.

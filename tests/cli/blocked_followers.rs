@@ -104,6 +104,26 @@ fn a_cancel_of_what_is_blocked_tells_what_it_did() {
     assert_eq!(states(&world.status(&last), "one"), ["blocked"]);
 }
 
+#[test]
+fn what_waits_for_an_experiment_that_was_deleted_is_over() {
+    let fake = FakeSlurm::new(1001);
+    let world = &fake.world;
+    let prep = half_submitted(&fake);
+    let next = submit(world, "after = [{ experiment = \"prep\", on = \"any\" }]");
+    let next = next.stdout.trim();
+    let aside = world.path("aside");
+    std::fs::rename(world.experiment(&prep), &aside).unwrap();
+    let waited = world.run(&["wait", next, "--timeout", "1m"]);
+    assert_eq!(waited.code, 1, "{waited:?}");
+    let status = world.status(next);
+    let trial = &trials(&status, "one")[0];
+    let reason = format!("experiment `{prep}`, which it waits for, was deleted");
+    assert!(trial["state"] == "blocked" && trial["reason"] == reason, "{trial:#}");
+    // Whoever brings it back brings back what waits for it.
+    std::fs::rename(aside, world.experiment(&prep)).unwrap();
+    assert_eq!(states(&world.status(next), "one"), ["pending"]);
+}
+
 /// How often Slurm is asked for the queue where `prep` alone is looked after.
 fn n_questions(fake: &FakeSlurm, prep: &str) -> usize {
     let before = fake.calls("squeue");
