@@ -6,7 +6,7 @@
 mod evening;
 mod outcome;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -35,8 +35,8 @@ struct Day {
     lost: Vec<(String, Instant)>,
     /// Trials that a stranger cancelled.
     cancelled: BTreeSet<u64>,
-    /// Jobs that Slurm showed as running when they were not, and that were requeued.
-    ghosts: BTreeSet<String>,
+    /// Since when trials that run have no program.
+    silent: BTreeMap<u64, Instant>,
 }
 
 #[test]
@@ -101,8 +101,8 @@ loss = 'loss: (\d+)'
         let choices = Choices::new(seed);
         let began = Instant::now();
         let (lost, cancelled) = (Vec::new(), BTreeSet::new());
-        let ghosts = BTreeSet::new();
-        Self { cluster, world, id, steps, choices, began, lost, cancelled, ghosts }
+        let silent = BTreeMap::new();
+        Self { cluster, world, id, steps, choices, began, lost, cancelled, silent }
     }
 
     fn note(&self, what: &str) {

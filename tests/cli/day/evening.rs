@@ -1,6 +1,5 @@
 //! The evening of a day: everything comes back, an administrator does what only one can do, and the work ends.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -9,6 +8,8 @@ use crate::support::{text, trials};
 
 /// How long after the day everything may take to end.
 const EVENING: Duration = Duration::from_mins(6);
+/// How long a job may show as running with no program.
+const SILENCE: Duration = Duration::from_secs(30);
 
 impl Day {
     /// Everything comes back, and what is left of the work is done.
@@ -85,27 +86,27 @@ impl Day {
             .collect()
     }
 
-    /// Slurm 22.05 may forget which nodes a job has (`on wrong node` in its log): it kills the job there, and shows it
-    /// as running until its time limit. An administrator requeues it.
+    /// Slurm may miss the end of a run: it forgot which nodes the job has (`on wrong node` in its log, 22.05), or a node came
+    /// back with a run that was to be killed there when the next one began (24.11). It shows the job as running until its time
+    /// limit, though nothing of it lives. An administrator requeues it.
     fn ghosts_are_laid(&mut self) {
-        let log = self.logs("slurmctld");
-        let lines = log.lines().filter(|line| line.contains(" on wrong node "));
-        let ghosts: BTreeSet<String> = lines.filter_map(registered_job).collect();
-        for job in ghosts.difference(&self.ghosts.clone()) {
-            let is_dead = (0..TRIALS)
-                .filter(|trial| job.ends_with(&format!("_{trial}")))
-                .all(|trial| self.programs_of(trial).is_empty());
-            if is_dead && self.slurm("squeue", &["-h", "-o", "%T", "-j", job]).contains("RUNNING") {
+        let status = self.world.status(&self.id);
+        for (trial, seen) in (0..TRIALS).zip(trials(&status, "train")) {
+            if seen["state"] != "running" || !self.programs_of(trial).is_empty() {
+                self.silent.remove(&trial);
+                continue;
+            }
+            let since = *self.silent.entry(trial).or_insert_with(Instant::now);
+            let job = text(&seen["slurm_job"]);
+            if since.elapsed() > SILENCE && self.is_running(&job) {
                 self.note(&format!("Slurm runs the ghost of {job}: it is requeued"));
-                self.slurm("scontrol", &["requeue", job]);
-                self.ghosts.insert(job.clone());
+                self.slurm("scontrol", &["requeue", &job]);
+                self.silent.remove(&trial);
             }
         }
     }
-}
 
-/// The job of a line in the controller's log that says that a node has registered it.
-fn registered_job(line: &str) -> Option<String> {
-    let (_, job) = line.split_once(": Registered JobId=")?;
-    Some(job.split_once('(')?.0.to_owned())
+    fn is_running(&self, job: &str) -> bool {
+        self.slurm("squeue", &["-h", "-o", "%T", "-j", job]).contains("RUNNING")
+    }
 }
