@@ -69,6 +69,12 @@ pub(crate) fn hears(pid: u32, signal: Signal) -> bool {
     target(pid, signal).is_some()
 }
 
+/// Whether a process has a handler for a signal.
+pub(crate) fn catches(pid: u32, signal: Signal) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/status"))
+        .is_ok_and(|status| has(&status, "SigCgt:", signal))
+}
+
 /// Whether a process catches or ignores a signal, as by a `trap`.
 pub(crate) fn survives(pid: u32, signal: Signal) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

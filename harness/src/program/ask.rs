@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use crate::os::disposition::{self, SignalTarget};
 use crate::os::proc_fs;
 use crate::program::steps;
-use crate::program::{command, processes};
+use crate::program::{command, exit_trap, processes};
 use crate::rank::srun;
 
 /// The signal that asks for a save, and its recipients.
@@ -97,8 +97,10 @@ impl SignalRound {
         }
     }
 
+    /// A script's shell that would only die of the signal is left alone, and what it runs is asked.
     fn send(&mut self, pid: u32) {
         let sent = match disposition::target(pid, self.signal) {
+            Some(_) if exit_trap::dies_of(pid, self.signal) => false,
             Some(SignalTarget::Process) => processes::signal(pid, self.signal),
             Some(SignalTarget::Thread(thread)) => {
                 processes::signal_thread(pid, thread, self.signal)

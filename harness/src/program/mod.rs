@@ -3,6 +3,7 @@
 pub(crate) mod ask;
 pub(crate) mod command;
 pub(crate) mod env;
+pub(crate) mod exit_trap;
 pub(crate) mod guard;
 pub(crate) mod input;
 pub(crate) mod jobs;

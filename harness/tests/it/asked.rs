@@ -210,3 +210,55 @@ echo done"#;
     running.finish();
     assert_eq!(task.stdout(0), "done\nbye\n", "{}", task.stderr(0));
 }
+
+/// A script of the user's with a trap for its end, as scripts that clean up have.
+fn script_with_exit_trap(command: &[&str], text: &str) -> Task {
+    let task = Task::new(&json!({ "exec": command }));
+    let python = format!("{}\n{UNTIL_ASKED}{WAITING_THREAD}", crate::support::PYTHON);
+    std::fs::write(task.path("program.py"), python).unwrap();
+    std::fs::write(task.path("train.sh"), format!("set -e\ntrap 'echo bye' EXIT\n{text}")).unwrap();
+    task
+}
+
+#[test]
+fn a_program_below_a_script_with_a_trap_for_its_end_is_asked_in_its_place() {
+    let text = "python3 \"$TEST/program.py\"\n";
+    let in_line = format!("trap 'echo bye' EXIT; {text}exit $?");
+    let commands: [&[&str]; 2] = [&["bash", "train.sh"], &["bash", "-c", &in_line]];
+    for command in commands {
+        let task = script_with_exit_trap(command, text);
+        assert_eq!(task.signalled(&["USR1"]), 75, "{}", task.stderr(0));
+        assert_eq!(task.checkpoints(), ["step-7"], "{}", task.stderr(0));
+        assert_eq!(
+            task.ends()[0].exit_code,
+            Some(75),
+            "it died of the request: {}",
+            task.stderr(0)
+        );
+        assert_eq!(task.stdout(0), "bye\n");
+    }
+}
+
+#[test]
+fn a_script_with_a_trap_for_its_end_is_asked_if_it_has_one_for_the_signal_too() {
+    let text =
+        format!("{SAVING_TEXT}: >\"$TEST/ready-$NEMO_ATTEMPT\"\nwhile :; do sleep 0.05; done");
+    let task = script_with_exit_trap(&["bash", "train.sh"], &text);
+    assert_eq!(task.signalled(&["USR1"]), 75, "{}", task.stderr(0));
+    assert_eq!(task.checkpoints(), ["step-3"], "{}", task.stderr(0));
+}
+
+#[test]
+fn a_script_that_would_die_of_the_signal_is_not_asked() {
+    let text = r#": >"$TEST/ready-$NEMO_ATTEMPT"
+until [ -e "$TEST/go" ]; do sleep 0.05; done
+echo done"#;
+    let task = script_with_exit_trap(&["bash", "train.sh"], text);
+    let mut running = task.start();
+    running.wait_for("ready-0");
+    running.signal("USR1");
+    std::thread::sleep(std::time::Duration::from_secs(1)); // it would be dead by then
+    std::fs::write(task.path("go"), "").unwrap();
+    running.finish();
+    assert_eq!(task.stdout(0), "done\nbye\n", "{}", task.stderr(0));
+}

@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 
 use super::variable;
 use crate::os::{disposition, proc_fs};
+use crate::program::exit_trap;
 
 /// What runs scripts, by the names of the programs.
 const SHELLS: [&str; 10] =
@@ -26,7 +27,8 @@ struct ParentProcess<'a> {
 pub(super) fn waits() -> bool {
     let pid = parent_id();
     let Some(exe) = proc_fs::exe(pid) else { return false };
-    let survives = disposition::survives(pid, Signal::SIGUSR1);
+    let own = Signal::SIGUSR1;
+    let survives = disposition::survives(pid, own) && !exit_trap::dies_of(pid, own);
     let is_in_step = variable("SLURM_STEP_ID").is_some();
     let first = variable("SLURM_TASK_PID").and_then(|pid| pid.parse().ok());
     is_script_shell(first.filter(|_| !is_in_step), ParentProcess { pid, exe: &exe, survives })

@@ -14,7 +14,7 @@ use crate::job::trial::Trial;
 use crate::rank::srun;
 
 pub(crate) use shell::own_text;
-pub(crate) use traps::catches;
+pub(crate) use traps::{catches, names_outside_comments};
 
 /// A command, ready to run.
 #[derive(Debug, PartialEq, Eq)]

@@ -31,6 +31,17 @@ pub(crate) fn catches(text: &str, signal: Signal) -> bool {
     is_caught
 }
 
+/// Whether a text has the signal's name or number where a trap for it could: only a text without it has certainly none.
+pub(crate) fn names_outside_comments(text: &str, signal: Signal) -> bool {
+    let (name, number) = (signal.as_str().trim_start_matches("SIG"), (signal as i32).to_string());
+    let names = |line: &str| {
+        let words = || line.split(|c: char| !c.is_ascii_alphanumeric());
+        line.to_ascii_uppercase().contains(name)
+            || line.contains("trap") && words().any(|word| word == number)
+    };
+    text.lines().map(str::trim_start).any(|line| !line.starts_with('#') && names(line))
+}
+
 /// `trap ACTION NAME…`
 #[derive(Debug)]
 struct Trap<'a> {
@@ -280,6 +291,24 @@ mod tests {
             "x=\"$(echo \"\ntrap save USR1\n\")\"",
         ] {
             check(text, false);
+        }
+    }
+
+    #[test]
+    fn a_text_without_the_name_of_a_signal_has_no_trap_for_it() {
+        let names = |text| names_outside_comments(text, Signal::SIGUSR1);
+        for text in [
+            "f() { trap save usr1; }",
+            "for s in SIGUSR1 TERM; do trap save $s; done",
+            "trap 'save' INT 10",
+        ] {
+            assert!(names(text), "{text}");
+        }
+        for text in [
+            "#SBATCH --signal=B:USR1@60\ntrap 'rm -r x' EXIT\npython train.py --epochs 10",
+            "  # USR1\ntrap '' 15",
+        ] {
+            assert!(!names(text), "{text}");
         }
     }
 
