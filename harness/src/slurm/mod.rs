@@ -67,6 +67,12 @@ pub(crate) fn never_again(id: &str) -> [String; 4] {
     ["scontrol".to_owned(), "update".to_owned(), job, "Requeue=0".to_owned()]
 }
 
+/// The command that lets Slurm requeue a job that it may not requeue.
+pub(crate) fn allow_requeue(id: &str) -> [String; 4] {
+    let job = format!("JobId={id}");
+    ["scontrol".to_owned(), "update".to_owned(), job, "Requeue=1".to_owned()]
+}
+
 /// The command that delays a waiting job by so many seconds.
 pub(crate) fn start_later(id: &str, seconds: u32) -> [String; 4] {
     let job = format!("JobId={id}");
@@ -255,13 +261,23 @@ pub(crate) enum RequeueAnswer {
     Failed(String),
 }
 
+/// The words of a refusal for a job that Slurm may not requeue.
+const DISABLED: &str = "presently disabled";
+
+impl RequeueAnswer {
+    /// Whether the job may not be requeued: its owner may change that.
+    pub(crate) fn is_disabled(&self) -> bool {
+        matches!(self, Self::Refused(why) if why.contains(DISABLED))
+    }
+}
+
 /// Parses the answer to a requeue.
 pub(crate) fn requeued(code: Option<i32>, text: &str) -> RequeueAnswer {
     let line = text.lines().next().unwrap_or("it said nothing").to_owned();
     if code == Some(0) || text.contains("pending execution") {
         return RequeueAnswer::Accepted; // it is in the queue already
     }
-    let never = ["presently disabled", "Invalid job id", "not found", "Access/permission denied"];
+    let never = [DISABLED, "Invalid job id", "not found", "Access/permission denied"];
     if never.iter().any(|words| text.contains(words)) {
         return RequeueAnswer::Refused(line);
     }

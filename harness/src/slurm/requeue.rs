@@ -169,7 +169,11 @@ fn leave_to_others(
 /// however late it came. A job that ended otherwise, by its time limit say, is requeued all the same: it can't be cancelled
 /// any more.
 fn put_back(harness: &Harness, job: &SlurmJob, paused: bool) -> RequeueAnswer {
-    let answer = ask_requeue(harness, &slurm::requeue(&job.id(), paused));
+    let id = job.id();
+    let mut answer = ask_requeue(harness, &slurm::requeue(&id, paused));
+    if answer.is_disabled() && allow(harness, &id) {
+        answer = ask_requeue(harness, &slurm::requeue(&id, paused));
+    }
     if answer != RequeueAnswer::Accepted || (!paused && start_soon(harness, job)) {
         return answer;
     }
@@ -188,6 +192,12 @@ fn put_back(harness: &Harness, job: &SlurmJob, paused: bool) -> RequeueAnswer {
             answer
         }
     }
+}
+
+/// Tells Slurm that the job may be requeued: a site's script for submissions, or somebody, told it otherwise.
+fn allow(harness: &Harness, id: &str) -> bool {
+    let words = slurm::allow_requeue(id);
+    run::run_or_log(harness, &words.each_ref().map(String::as_str), "the job may not be requeued")
 }
 
 /// Asks for a requeue.

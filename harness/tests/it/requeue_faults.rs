@@ -105,6 +105,19 @@ fn disabled() {
 }
 
 #[test]
+fn a_job_that_slurm_was_told_not_to_requeue() {
+    let odd = r#"
+if [ "$1" = requeue ] && [ ! -e "$TEST/allowed" ]; then
+    echo "$*" >> "$TEST/calls"
+    echo 'Requested operation is presently disabled for job 9_0' >&2; exit 1
+fi
+case "$*" in *Requeue=1) touch "$TEST/allowed" ;; esac"#;
+    let (task, requeues) = preempted("D: not to be requeued", odd, 0);
+    assert_eq!(requeues.len(), 2, "{requeues:?}");
+    assert!(!task.dir().requeue_wanted().exists());
+}
+
+#[test]
 fn the_limit_reached() {
     let limit = refused("Job has reached its maximum number of requeues for job 9_0");
     let (task, requeues) = preempted("D: the limit reached", &limit, 93);

@@ -181,9 +181,8 @@ pub(super) fn prepare_job(own: &SlurmJob, shown: &str, clock: &Clock) {
     if !may_not {
         return;
     }
-    let name = format!("JobId={}", own.id());
-    let update = ["scontrol", "update", &name, "Requeue=1"];
-    let done = subprocess::ask(&update, clock, ANSWER);
+    let update = slurm::allow_requeue(&own.id());
+    let done = subprocess::ask(&update.each_ref().map(String::as_str), clock, ANSWER);
     if !matches!(done, SubprocessResult::Ended { code: Some(0), .. }) {
         log_stderr(
             "this job may not be requeued, so a preemption ends it for good: add `#SBATCH --requeue` to its script \
