@@ -167,6 +167,22 @@ fn the_environment_is_that_of_the_submission_after_a_restart_too() {
 }
 
 #[test]
+fn a_temporary_folder_of_the_login_node_is_used_where_a_node_has_it() {
+    if !cluster::is_here() {
+        return;
+    }
+    let world = World::new();
+    let there = world.path("tmp").display().to_string();
+    write(&world, ENV, "", "");
+    for (of_the_shell, expected) in [(there.as_str(), there.as_str()), ("/nowhere/me", "/tmp")] {
+        let (_, log) = printed_in(&world, "cluster", &[("TMPDIR", of_the_shell)]);
+        assert_eq!(value(&log, "TMPDIR").as_deref(), Some(expected));
+        let scratch = value(&log, "NEMO_SCRATCH").unwrap_or_default();
+        assert!(scratch.starts_with(&format!("{expected}/nemo-scratch-")), "{log}");
+    }
+}
+
+#[test]
 fn a_secret_that_is_not_set_is_an_error_before_anything_is_written() {
     let world = World::new();
     write(&world, ENV, "", "");

@@ -4,9 +4,10 @@
 use std::convert::Infallible;
 use std::env;
 use std::ffi::{CString, OsString};
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use nix::unistd::execve;
 
 use crate::attempt::start_error::StartError;
 use crate::job::trial::{TaskSource, with_path};
+use crate::os::log::log_stderr;
 
 /// The option that says that this is done.
 pub(crate) const DONE: &str = "--environment-set";
@@ -71,8 +73,30 @@ fn inherited(kept: Vec<Variable>, local: bool, spec: &InheritSpec) -> Vec<Variab
     if local {
         environment::on_this_machine(kept, spec)
     } else {
+        let is_slurms_default = env::var_os("TMPDIR").is_none_or(|folder| folder == "/tmp");
+        let kept = if is_slurms_default { with_usable_folder(kept) } else { kept };
         environment::in_job(kept, env::vars_os().collect(), spec)
     }
+}
+
+/// Leaves out a `TMPDIR` of the submitting shell that this node does not have and that can't be made, as Slurm does with one
+/// that `sbatch` exports.
+fn with_usable_folder(mut kept: Vec<Variable>) -> Vec<Variable> {
+    kept.retain(|(name, folder)| {
+        let is_kept = name != "TMPDIR" || is_usable(Path::new(folder));
+        if !is_kept {
+            log_stderr(&format!(
+                "TMPDIR of the shell that submitted, `{}`, is not on this node, and can't be made: `/tmp` is used",
+                Path::new(folder).display()
+            ));
+        }
+        is_kept
+    });
+    kept
+}
+
+fn is_usable(folder: &Path) -> bool {
+    folder.is_dir() || DirBuilder::new().mode(0o700).create(folder).is_ok()
 }
 
 fn read(path: &Path) -> Result<Vec<Variable>, StartError> {
@@ -110,4 +134,22 @@ fn run_anew(variables: Vec<Variable>) -> io::Result<Infallible> {
 
 fn c_string(text: OsString) -> io::Result<CString> {
     CString::new(text.into_vec()).map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_temporary_folder_that_the_node_has_not_is_made_or_left_out() {
+        let node = tempfile::tempdir().unwrap();
+        let kept = |folder: &str| {
+            let folder = node.path().join(folder);
+            with_usable_folder(vec![("TMPDIR".into(), folder.into()), ("A".into(), "/x".into())])
+        };
+        assert_eq!(kept("made").len(), 2);
+        assert!(node.path().join("made").is_dir());
+        assert_eq!(kept("made").len(), 2);
+        assert_eq!(kept("not/there"), [("A".into(), "/x".into())]);
+    }
 }
