@@ -1,10 +1,11 @@
 //! What a user should know before an experiment is submitted, though nothing is wrong with its file.
 
+use nemo_core::duration;
 use nemo_core::placeholder::{TaskValue, names};
-use nemo_core::rundir::NO_SIGNAL;
+use nemo_core::rundir::{CommandSpec, NO_SIGNAL};
 
 use super::{App, prepare};
-use crate::experiment::{Executor, Experiment, Task};
+use crate::experiment::{Executor, Experiment, SlurmExecutor, Task};
 use crate::humanize::listed;
 use crate::report::say;
 use crate::slurm::{Cluster, ignored_defaults};
@@ -28,12 +29,34 @@ pub(super) fn say_unread(experiment: &Experiment) {
     let warning = |task| unread_metric(task).or_else(|| unread_best(experiment, task));
     let unspendable = super::budget::unspendable(experiment);
     let short = short_segments(experiment);
-    let unsaved = experiment.tasks.iter().filter_map(unsaved_target);
-    for warning in
-        experiment.tasks.iter().filter_map(warning).chain(unsaved).chain(unspendable).chain(short)
-    {
+    let tasks = || experiment.tasks.iter();
+    let unsaved = tasks().filter_map(unsaved_target).chain(tasks().filter_map(hidden_exit_code));
+    for warning in tasks().filter_map(warning).chain(unsaved).chain(unspendable).chain(short) {
         say(&warning);
     }
+}
+
+/// Programs that only pass on what another one prints, and exit with 0 whatever became of it.
+const COPIERS: [&str; 3] = ["tee", "ts", "logger"];
+
+/// A task that would be completed though its program crashed: a pipe's exit code is that of its last program.
+fn hidden_exit_code(task: &Task) -> Option<String> {
+    let CommandSpec::Shell(text) = &task.run else { return None };
+    let text = text.replace("\\\n", " ");
+    if ["pipefail", "PIPESTATUS"].iter().any(|own| text.contains(own)) {
+        return None;
+    }
+    let last = text.trim_end().trim_end_matches(';').rsplit(['\n', ';']).next()?;
+    let (before, behind) = last.rsplit_once('|')?;
+    let copier = behind.trim_start_matches('&').split_whitespace().next()?;
+    let hides = COPIERS.contains(&copier) && !before.ends_with('|');
+    hides.then(|| {
+        format!(
+            "warning: `{name}` ends as `{copier}` does, which exits with 0: a crash of its program counts as completed. Leave `| {copier}` \
+             out (`nemo-slurm logs` shows what it printed), or write `run = [\"bash\", \"-o\", \"pipefail\", \"-c\", \"…\"]`",
+            name = task.name
+        )
+    })
 }
 
 /// A task that looks for its checkpoint where it saves none. With a wildcard, another name may be meant.
@@ -108,9 +131,12 @@ fn short_segments(experiment: &Experiment) -> Vec<String> {
 }
 
 fn short_segment(experiment: &Experiment, task: &Task) -> Option<String> {
-    let (time, earlier) = match experiment.executors.get(&task.executor)? {
-        Executor::Slurm(slurm) => (slurm.time?, SLURM_EARLIER),
-        Executor::Local(local) => (local.time?, 0),
+    let (time, key, earlier) = match experiment.executors.get(&task.executor)? {
+        Executor::Slurm(slurm) => {
+            let (time, key) = shortest_segment(slurm)?;
+            (time, key, SLURM_EARLIER)
+        }
+        Executor::Local(local) => (local.time?, "time", 0),
     };
     let (lead, name) = (task.checkpoint.lead, &task.name);
     let left = time.saturating_sub(lead);
@@ -124,10 +150,18 @@ fn short_segment(experiment: &Experiment, task: &Task) -> Option<String> {
         };
         format!(
             "warning: `{name}` is asked to save {lead} s before the end of a segment of {time} s: that leaves {left} s to \
-             work{in_vain}. Make `time` of executor `{}` longer, or `checkpoint.lead` of `{name}` shorter",
+             work{in_vain}. Make `{key}` of executor `{}` longer, or `checkpoint.lead` of `{name}` shorter",
             task.executor
         )
     })
+}
+
+/// The shortest time that Slurm may give a job, and the key that says so: down to `time-min` it may cut `time`, to start the
+/// job earlier.
+fn shortest_segment(slurm: &SlurmExecutor) -> Option<(u64, &'static str)> {
+    let least = slurm.sbatch.get("time-min").and_then(|text| duration::from_sbatch(text));
+    let keys = [(least, "sbatch.time-min"), (slurm.time, "time")];
+    keys.into_iter().filter_map(|(time, key)| Some((time?, key))).min()
 }
 
 /// Tasks that would be asked to save as soon as they start: their partition ends a job that asks for no time too early.
@@ -152,10 +186,8 @@ fn short_times(experiment: &Experiment, cluster: &Cluster) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use nemo_core::rundir::CommandSpec;
-
     use super::*;
-    use crate::experiment::{LocalExecutor, SlurmExecutor};
+    use crate::experiment::LocalExecutor;
     use crate::plan::{sample_experiment, sample_task};
 
     #[test]
@@ -184,6 +216,11 @@ mod tests {
         check(slurm(Some(3600)), 60, None);
         check(local(Some(60)), 30, None);
         check(slurm(None), 60, None);
+        let sbatch = [("time-min".to_owned(), "5".to_owned())].into();
+        let cut = SlurmExecutor { time: Some(7200), sbatch, ..SlurmExecutor::default() };
+        let of_least = "a segment of 300 s: that leaves 60 s to work; Slurm may ask up to 60 s earlier, which leaves none. \
+            Make `sbatch.time-min` of executor";
+        check(Executor::Slurm(cut), 240, Some(of_least));
     }
 
     #[test]

@@ -171,6 +171,25 @@ fn a_metric_that_no_pattern_reads_is_warned_of_before_anything_runs() {
 }
 
 #[test]
+fn a_pipe_that_hides_a_crash_is_warned_of() {
+    let world = World::new();
+    for (run, is_warned) in [
+        ("python3 train.py 2>&1 | tee log.txt", true),
+        ("cd a; python3 train.py \\\n |& tee -a log.txt;\n", true),
+        ("python3 train.py | ts | logger", true),
+        ("set -o pipefail; python3 train.py | tee log.txt", false),
+        ("echo begins | tee log.txt; python3 train.py", false),
+        ("grep a b || tee log.txt", false),
+        ("cat config | python3 train.py", false),
+    ] {
+        world.write("exp.toml", &format!("name = \"a\"\n[task.t]\nrun = '''{run}'''\n"));
+        let printed = world.run(&["check", "exp.toml"]);
+        assert_eq!(printed.code, 0, "{printed:?}");
+        assert_eq!(printed.stderr.contains("counts as completed"), is_warned, "{run}: {printed:?}");
+    }
+}
+
+#[test]
 fn who_resumes_what_failed_is_told_of_retry() {
     let world = World::new();
     world.write("exp.toml", "name = \"a\"\n[task.t]\nrun = \"false\"\n");
