@@ -73,22 +73,38 @@ const FLAGS: [&str; 19] = [
 /// The options of a script.
 #[must_use]
 pub fn directives(text: &str) -> Vec<Directive> {
-    let head = head(text).filter_map(|(line, text)| Some((line, text.strip_prefix("#SBATCH")?)));
-    let head = head.filter(|(_, rest)| rest.starts_with([' ', '\t']));
+    let head = head(text).filter_map(|(line, text)| Some((line, of_slurm(text)?)));
     head.flat_map(|(line, rest)| options(line, &words(rest))).collect()
 }
 
-/// The lines that `sbatch` looks at, counted from 1.
+/// What stands behind `#SBATCH`. No blank is needed between it and the first dash.
+fn of_slurm(line: &str) -> Option<&str> {
+    line.strip_prefix("#SBATCH").filter(|rest| rest.starts_with([' ', '\t', '-']))
+}
+
+/// The lines that `sbatch` looks at, counted from 1. A comment may be indented, but a directive in it does not count then.
 pub(super) fn head(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let is_head = |line: &&str| line.trim().is_empty() || line.starts_with('#');
+    let is_head = |line: &&str| matches!(line.trim_ascii_start().chars().next(), None | Some('#'));
     text.lines().take_while(is_head).enumerate().map(|(index, line)| (index + 1, line))
+}
+
+/// Directives of PBS and LSF, which `sbatch` reads too unless it is told not to.
+pub(super) fn of_others(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    head(text).filter(|(_, line)| line.starts_with("#PBS") || line.starts_with("#BSUB"))
+}
+
+/// The line that begins a further part of a heterogeneous job.
+pub(super) fn heterogeneous(text: &str) -> Option<usize> {
+    let begins =
+        |line: &str| of_slurm(line).is_some_and(|own| matches!(own.trim(), "hetjob" | "packjob"));
+    head(text).find(|(_, line)| begins(line)).map(|(line, _)| line)
 }
 
 /// The first `#SBATCH` line that comes too late to be read.
 pub(super) fn late(text: &str) -> Option<usize> {
     let n_head = head(text).count();
     let mut lines = text.lines().enumerate().skip(n_head);
-    lines.find(|(_, line)| line.starts_with("#SBATCH ")).map(|(index, _)| index + 1)
+    lines.find(|(_, line)| of_slurm(line).is_some()).map(|(index, _)| index + 1)
 }
 
 /// The words of a line: blanks part them, quotes hold them together, `#` begins a comment.
@@ -174,6 +190,11 @@ mod tests {
         let names: Vec<String> = options(0, &words).into_iter().map(|own| own.name).collect();
         assert_eq!(names, ["quiet", "wait", "hold", "job-name", "nodes"]);
         assert_eq!(late(text), Some(9));
+        let indented = "#!/bin/sh\n \t# a\n\t#SBATCH -n2\n#SBATCH--time=5\n  \n#PBS -N x\n#SBATCH -n1\nx\n#PBS -N y";
+        let names: Vec<String> = directives(indented).into_iter().map(|own| own.name).collect();
+        assert_eq!((names, late(indented)), (vec!["time".to_owned(), "ntasks".to_owned()], None));
+        assert_eq!(of_others(indented).collect::<Vec<_>>(), [(6, "#PBS -N x")]);
+        assert_eq!(heterogeneous("#!/bin/sh\n#SBATCH -n1\n#SBATCH hetjob\n"), Some(3));
         assert_eq!(late("#!/bin/sh\n#SBATCH -n1\nx\n"), None);
     }
 }

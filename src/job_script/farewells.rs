@@ -38,7 +38,11 @@ pub(super) fn leave_out(
     text: &str,
 ) -> Result<Vec<ScriptNote>, ScriptError> {
     let (mut notes, mut alternative) = (Vec::new(), None);
-    while let Some(last) = all.last().filter(|own| is_farewell(own, text)) {
+    let runs_beside = all.iter().any(|own| own.behind == Separator::Background);
+    // Where nothing runs beside the script, there is nothing to wait for.
+    let ends =
+        |own: &SimpleCommand| is_farewell(own, text) || !runs_beside && own.text(text) == "wait";
+    while let Some(last) = all.last().filter(|own| ends(own)) {
         let shown = shortened(last.text(text));
         if writes(last, text) {
             let why = format!("`{shown}` comes after the program, and reads or writes a file");

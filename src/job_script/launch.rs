@@ -71,7 +71,7 @@ const LEFT_OUT: [&str; 27] = [
 const MPI_LAUNCHERS: [&str; 7] =
     ["horovodrun", "mpiexec", "mpiexec.hydra", "mpirun", "orterun", "prterun", "prun"];
 
-const INSTEAD: &str = "start it by `srun` with `--nodes`, `--ntasks` and `--cpus-per-task` alone; or submit the script as it is: \
+pub(super) const INSTEAD: &str = "start it by `srun` with `--nodes`, `--ntasks` and `--cpus-per-task` alone; or submit the script as it is: \
      `nemo-slurm submit FILE`";
 
 /// How many processes there are, as far as the script says so.
@@ -112,6 +112,10 @@ impl Processes {
         let words = program.words.as_slice();
         if words.first().is_none_or(|word| base_name(word) != "srun") {
             return self.once(program);
+        }
+        if words.iter().any(|word| word == ":") {
+            let why = "`srun` starts several programs here, and an experiment starts one";
+            return Err(error(program.line, why.to_owned(), INSTEAD));
         }
         let (options, words) = srun_options(program);
         let mut left_out = Vec::new();

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 
 use nemo_core::placeholder::escape;
 
-use super::directives::{Directive, directives};
-use super::launch::Processes;
-use super::program::{Program, ScriptNote, program, setup_lines};
+use super::directives::{Directive, directives, heterogeneous, of_others};
+use super::launch::{INSTEAD, Processes};
+use super::program::{Program, ScriptNote, error, program, setup_lines};
 use super::signal::SignalRequest;
 use super::{JobScript, ScriptError, base_name};
 use crate::experiment::why_no_sbatch_option;
@@ -45,9 +45,19 @@ struct ScriptDraft {
 /// Turns a script. `file` is its name, for people.
 pub fn turned(script: &JobScript<'_>, file: &str) -> Result<Turned, ScriptError> {
     let program = program(script)?;
+    if let Some(line) = heterogeneous(script.text) {
+        let why = "an experiment's job has one part, and this one is heterogeneous".to_owned();
+        return Err(error(line, why, INSTEAD));
+    }
     let mut draft = ScriptDraft::default();
     for own in directives(script.text) {
         draft.directive(&own);
+    }
+    for (line, text) in of_others(script.text) {
+        draft.note(
+            line,
+            format!("`{text}` is left out, though `sbatch` reads it: write it as a key"),
+        );
     }
     let launch = draft.processes.launch(&program)?;
     draft.executor.extend(launch.keys);

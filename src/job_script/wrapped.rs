@@ -87,7 +87,8 @@ fn as_a_whole(
     with: &WrapWith<'_>,
 ) -> Wrapped {
     let mut text = "#!/bin/sh\n".to_owned();
-    for (_, line) in directives::head(script.text).filter(|(_, line)| line.starts_with("#SBATCH")) {
+    // All of them: `sbatch` reads the directives of other systems as well.
+    for (_, line) in directives::head(script.text).skip(1) {
         writeln!(text, "{line}").ok();
     }
     for line in added {
@@ -132,9 +133,9 @@ fn by_program(
 /// again.
 const IGNORE: &str = "trap '' USR1\n";
 
-/// Behind the last line that `sbatch` reads an option from.
+/// Behind the last line that `sbatch` may read an option from.
 fn end_of_directives(text: &str) -> usize {
-    let is_read = |line: &&str| line.starts_with("#SBATCH");
+    let is_read = |line: &&str| line.starts_with('#');
     let head: Vec<&str> = directives::head(text).map(|(_, line)| line).collect();
     let n_lines = head.iter().rposition(is_read).map_or(1, |at| at + 1);
     text.split_inclusive('\n').take(n_lines).map(str::len).sum()

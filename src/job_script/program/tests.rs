@@ -41,6 +41,7 @@ fn a_farewell_is_never_the_program() {
         "\n/bin/echo \"end: $(date) $((1 + 2)) `hostname`\" >&2",
         "\nsacct -j 1 2>/dev/null; seff 1; sleep 5\nexit 0",
         "\nconda deactivate",
+        "\nwait\necho done",
     ] {
         let text = format!("cd a && time -p python x{farewell}\n");
         if farewell.contains('{') {

@@ -84,10 +84,10 @@ fn an_array_becomes_a_parameter() {
 #[test]
 fn what_can_not_be_turned_is_named_with_its_line() {
     let own = of(
-        "#!/bin/bash\n#SBATCH --uid=3 --time=UNLIMITED\n#SBATCH -d afterok:12:13\nsrun -n2 --mpi=none ./prog > log\n",
+        "#!/bin/bash\n#SBATCH --uid=3 --time=UNLIMITED\n#SBATCH -d afterok:12:13\n#PBS -N x\nsrun -n2 --mpi=none ./prog > log\n",
     );
     let lines: Vec<usize> = own.notes.iter().map(|note| note.line).collect();
-    assert_eq!(lines, [2, 2, 4, 4], "{:?}", own.notes);
+    assert_eq!(lines, [2, 2, 4, 5, 5], "{:?}", own.notes);
     assert!(own.toml.contains("after = [{ slurm_job = 12 }, { slurm_job = 13 }]"), "{}", own.toml);
 }
 
@@ -126,6 +126,8 @@ fn processes_that_no_experiment_would_start_are_refused() {
         ("#SBATCH --nodes=2\npython x", "starts `python` once"),
         ("srun --multi-prog conf", "`srun --multi-prog` has no counterpart"),
         ("srun -n $N ./x", "`srun --ntasks=$N` has no counterpart"),
+        ("srun -n1 ./a : -n2 ./b", "`srun` starts several programs"),
+        ("#SBATCH -n1\n#SBATCH hetjob\n#SBATCH -n2\n./x", "is heterogeneous"),
     ] {
         let text = format!("#!/bin/bash\n{script}\n");
         let error = turned(&JobScript::read(text.as_bytes()).unwrap(), "x").unwrap_err();

@@ -72,6 +72,14 @@ fn the_signal_of_a_script_becomes_options_of_wrap() {
 }
 
 #[test]
+fn nothing_comes_between_the_lines_that_sbatch_reads() {
+    let own = of("#!/bin/sh\n  # about it\n#SBATCH -n2\n#PBS -N x\n\nmake\nx\n");
+    let expected = "  # about it\n#SBATCH -n2\n#PBS -N x\ntrap '' USR1\n\nmake\nexec ";
+    assert!(own.text.contains(expected), "{}", own.text);
+    assert_eq!(own.notes, Vec::new());
+}
+
+#[test]
 fn a_signal_before_the_program_does_not_end_the_script() {
     let dir = tempfile::tempdir().unwrap();
     let own = run(dir.path(), "#!/bin/sh\nkill -USR1 $$\nenv touch made\n");
@@ -102,7 +110,7 @@ fn redirections_go_to_the_program() {
 
 #[test]
 fn a_script_may_be_run_as_a_whole() {
-    let script = "#!/usr/bin/env python3\n#SBATCH -n1\nprint(1)\n";
+    let script = "#!/usr/bin/env python3\n#PBS -N x\n  # a\n#SBATCH -n1\nprint(1)\n";
     let script = JobScript::read(script.as_bytes()).unwrap();
     assert!(!script.is_for_a_shell());
     let options = ["--dir".to_owned(), "a b".to_owned()];
@@ -110,7 +118,7 @@ fn a_script_may_be_run_as_a_whole() {
     let own = WrapWith { whole: Some("/h/jobs/x.py"), ..with(&options, &needed) };
     assert_eq!(
         wrap(&script, &own).unwrap().text,
-        "#!/bin/sh\n#SBATCH -n1\n#SBATCH --open-mode=append\n#SBATCH --signal=B:USR1@120\n\
+        "#!/bin/sh\n#PBS -N x\n  # a\n#SBATCH -n1\n#SBATCH --open-mode=append\n#SBATCH --signal=B:USR1@120\n\
          exec env NEMO_SLURM_HOME=/h /h/bin/nemo-harness wrap --dir 'a b' -- /h/jobs/x.py \"$@\"\n"
     );
 }
