@@ -55,6 +55,14 @@ fn require_free(path: &Path) -> Result<(), CommandError> {
         .hinted("name another folder: `nemo-slurm init my-experiment`"))
 }
 
+/// How a file is named from a folder: by its name alone where it lies in there, so that it is shipped with the folder.
+fn seen_from(folder: &Path, file: &Path) -> std::io::Result<String> {
+    let whole = file.canonicalize()?;
+    let is_there = folder.canonicalize().is_ok_and(|folder| whole.parent() == Some(&*folder));
+    let own = if is_there { whole.file_name().map(Path::new) } else { None };
+    Ok(own.unwrap_or(&whole).to_string_lossy().into_owned())
+}
+
 /// Turns a job script into `exp.toml`.
 fn from_script(args: &InitArgs, script: &Path) -> Result<ExitCode, CommandError> {
     let path = args.folder.join("exp.toml");
@@ -66,7 +74,8 @@ fn from_script(args: &InitArgs, script: &Path) -> Result<ExitCode, CommandError>
     };
     let read = JobScript::read(&text).map_err(in_file)?;
     let name = script.file_name().unwrap_or_default().to_string_lossy();
-    let turned = job_script::turned(&read, &name).map_err(in_file)?;
+    let from_there = seen_from(&args.folder, script).at("find", script)?;
+    let turned = job_script::turned(&read, &name, &from_there).map_err(in_file)?;
     for note in &turned.notes {
         say(&format!("note: {}:{}: {}", script.display(), note.line, note.text));
     }

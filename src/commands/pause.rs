@@ -116,10 +116,12 @@ pub(super) fn pause_jobs(
 }
 
 /// Why there is nothing to resume, and what else may have been meant.
-fn nothing_paused(status: Option<&Status>, target: &Target) -> &'static str {
+fn nothing_paused(stored: &Stored, status: Option<&Status>, target: &Target) -> &'static str {
     let has_failed = |state| matches!(state, State::Failed | State::Timeout | State::Cancelled);
     if control::trials_in(status, target, has_failed).is_empty() {
         "nothing is paused"
+    } else if stored.is_wrapped() {
+        "nothing is paused; submit the script again to run what failed or was cancelled"
     } else {
         "nothing is paused; `nemo-slurm retry` runs again what failed or was cancelled"
     }
@@ -185,7 +187,7 @@ pub(super) fn resume(app: &App, args: &ResumeArgs) -> Result<ExitCode, CommandEr
         stored: &stored,
         action: "resume",
         what: if args.dry_run { "Would resume" } else { "Resumed" },
-        nothing: nothing_paused(status.as_ref(), &target),
+        nothing: nothing_paused(&stored, status.as_ref(), &target),
         trials: trials.len(),
         asked: 0,
         jobs: control::job_ids(&known, &trials),

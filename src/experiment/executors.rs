@@ -99,7 +99,8 @@ pub(super) fn read(fields: Vec<Field<'_>>, report: &mut ProblemReport) -> Execut
 impl Executors {
     /// Whether there is such an executor, be it with mistakes.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.by_name.contains_key(name) || self.defined.iter().any(|defined| defined == name)
+        let is_built_in = built_in().contains_key(name);
+        is_built_in || self.defined.iter().any(|defined| defined == name)
     }
 
     /// A hint for a name that is none of them.

@@ -31,6 +31,11 @@ pub(super) fn check(drafts: &[TaskDraft], is_shipped: bool, report: &mut Problem
             }
         }
         for (text, place) in draft.checkpoint.from.iter().chain(&draft.checkpoint.restore_to) {
+            if let Some(word) = own_paths::left_to_a_shell(text) {
+                report
+                    .problem(place, format!("no shell replaces `{word}` in {text:?}"))
+                    .hint("write the path from its top, or with a placeholder such as `{dir}`");
+            }
             check_names(draft, text, place, report);
             // Each trial of shipped code has a working folder of its own.
             if !is_shipped || text.starts_with('/') {

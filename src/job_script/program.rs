@@ -38,6 +38,24 @@ pub(super) struct Program {
     pub(super) notes: Vec<ScriptNote>,
 }
 
+impl Program {
+    /// One that these words start, whatever the script says.
+    pub(super) fn of_words(words: Vec<String>) -> Self {
+        Self {
+            line: 1,
+            start: 0,
+            command_start: 0,
+            end: 0,
+            redirections: Vec::new(),
+            words,
+            variables: Vec::new(),
+            is_wrapped: false,
+            trap: None,
+            notes: Vec::new(),
+        }
+    }
+}
+
 /// What to do about a script that has no program.
 pub(super) const WHOLE: &str = "write the program alone into the last line; or have the script run as a whole by the harness: \
      `nemo-slurm submit --whole`";

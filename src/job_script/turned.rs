@@ -11,6 +11,7 @@ use super::program::{Program, ScriptNote, error, program, setup_lines};
 use super::signal::SignalRequest;
 use super::{JobScript, ScriptError, base_name};
 use crate::experiment::why_no_sbatch_option;
+use crate::script::shell_word;
 use crate::slurm::IndexSet;
 use nemo_core::duration;
 
@@ -42,9 +43,15 @@ struct ScriptDraft {
     notes: Vec<ScriptNote>,
 }
 
-/// Turns a script. `file` is its name, for people.
-pub fn turned(script: &JobScript<'_>, file: &str) -> Result<Turned, ScriptError> {
-    let program = program(script)?;
+/// Turns a script. `file` is its name, for people, and `path` how the experiment finds it.
+pub fn turned(script: &JobScript<'_>, file: &str, path: &str) -> Result<Turned, ScriptError> {
+    let program = if script.is_for_a_shell() {
+        program(script)?
+    } else {
+        // It can't be read here, and runs as it is.
+        let words = script.interpreter.split_whitespace().chain([path]);
+        Program::of_words(words.map(shell_word).collect())
+    };
     if let Some(line) = heterogeneous(script.text) {
         let why = "an experiment's job has one part, and this one is heterogeneous".to_owned();
         return Err(error(line, why, INSTEAD));
@@ -295,7 +302,7 @@ impl ScriptDraft {
 fn own_shell<'a>(script: &JobScript<'a>, split: &Split, program: &Program) -> Option<Vec<&'a str>> {
     let words: Vec<&str> = script.interpreter.split_whitespace().collect();
     let name = words.iter().rev().find(|own| !own.starts_with('-')).copied().map(base_name);
-    if matches!(name, Some("sh" | "dash" | "ash" | "busybox")) {
+    if !script.is_for_a_shell() || matches!(name, Some("sh" | "dash" | "ash" | "busybox")) {
         return None;
     }
     let has_signs = |word: &String| {

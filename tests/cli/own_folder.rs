@@ -111,6 +111,7 @@ fn trials_that_would_share_a_file_are_refused() {
         ("snapshot.json", "the 3 trials of `train` would share \"snapshot.json\""),
         ("{lr}/**", "is no pattern of paths"),
         ("{checkpoint_dir}/x", "`{checkpoint_dir}` can't be a part of this path"),
+        ("$HOME/{lr}.pt", "no shell replaces `$HOME` in"),
     ] {
         let own = format!("task.train.checkpoint.from='{from}'");
         let printed = world.run(&["check", "exp.toml", "--set", &own]);
@@ -121,6 +122,7 @@ fn trials_that_would_share_a_file_are_refused() {
         ("out", "write the file that the program looks for, or \"out/\""),
         ("{dir}", "it is a whole folder of the trial"),
         ("../{lr}.pt", "`..` may lead"),
+        ("~/{lr}.pt", "no shell replaces `~` in"),
     ] {
         let from = "task.train.checkpoint.from=out/{lr}/*.pt";
         let to = format!("task.train.checkpoint.restore_to={to}");

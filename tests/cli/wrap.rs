@@ -147,6 +147,8 @@ fn a_job_array_that_begins_at_1_has_these_trials_and_one_is_cancelled() {
     let shown: Vec<(u64, String)> =
         own.iter().map(|trial| (trial["index"].as_u64().unwrap(), text(&trial["state"]))).collect();
     assert_eq!(shown, [(1, "completed".to_owned()), (2, "cancelled".to_owned())], "{status:#}");
+    let resumed = world.run(&["resume", &job]);
+    assert!(resumed.stderr.contains("submit the script again"), "{resumed:?}");
     assert_undisturbed(&world, &job, 1, 5, 120);
     assert!(
         world.path("state/tasks/job/trials/1/attempts.jsonl").exists(),

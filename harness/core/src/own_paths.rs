@@ -73,6 +73,20 @@ pub fn check_target<'a>(
     Ok(())
 }
 
+/// What a shell would replace in a path, and nothing else does: `~` before it, or a variable. Such a path means nothing.
+#[must_use]
+pub fn left_to_a_shell(text: &str) -> Option<&str> {
+    if text == "~" || text.starts_with("~/") {
+        return Some("~");
+    }
+    let is_name = |c: char| c.is_ascii_alphabetic() || "_{(".contains(c);
+    let (at, _) = text.match_indices('$').find(|(at, _)| text[at + 1..].starts_with(is_name))?;
+    let is_end = |c: char| !(c.is_ascii_alphanumeric() || "_{($".contains(c));
+    let rest = &text[at..];
+    let end = rest.find(is_end).unwrap_or(rest.len());
+    Some(&rest[..end + usize::from(rest[end..].starts_with(['}', ')']))])
+}
+
 /// The names of a path, one below the other.
 fn names_in(text: &str) -> Vec<&str> {
     let top = text.starts_with('/').then_some("/");
@@ -232,6 +246,20 @@ mod tests {
             assert!(check(text).is_err(), "{text}");
         }
         assert!(check("runs/**/last.ckpt").is_ok());
+    }
+
+    #[test]
+    fn what_only_a_shell_would_replace_is_found() {
+        for (text, word) in [
+            ("~/a.pt", Some("~")),
+            ("out/$RUN/a.pt", Some("$RUN")),
+            ("${HOME}/a", Some("${HOME}")),
+            ("out/$(hostname)/a", Some("$(hostname)")),
+            ("a/~/b$", None),
+            ("out/$5-{dir}.pt", None),
+        ] {
+            assert_eq!(left_to_a_shell(text), word, "{text}");
+        }
     }
 
     #[test]

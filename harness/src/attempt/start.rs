@@ -26,7 +26,7 @@ use crate::job::context::JobContext;
 use crate::job::harness::Harness;
 use crate::job::inputs;
 use crate::job::trial::with_path;
-use crate::monitor::alarms::Alarms;
+use crate::monitor::alarms::{self, Alarms};
 use crate::monitor::log_policy::Policies;
 use crate::monitor::metrics::{self, CutAtFirstStep};
 use crate::monitor::watchdog::Watchdog;
@@ -96,7 +96,7 @@ fn run(
     };
     let command = command::build(trial, &names, shells(&harness.context))?;
     let (deadline, supervisor) = supervisor(harness);
-    let (mut sources, is_read) = sources(harness, &lease, resumed, &mut log)?;
+    let (mut sources, is_read) = sources(harness, &lease, resumed, history, &mut log)?;
     let socket = sources.socket.as_ref().map(Socket::path);
     let bin = socket.as_deref().filter(|_| harness.context.slurm.is_some());
     let bin = bin.and_then(|socket| scontrol_shim::make(socket, &harness.context).ok());
@@ -211,6 +211,7 @@ fn sources(
     harness: &Harness,
     lease: &Lease,
     resumed: Option<&VerifiedCheckpoint>,
+    history: &History,
     log: &mut Log,
 ) -> Result<(MonitorConfig, bool), String> {
     let spec = &harness.trial.spec;
@@ -241,7 +242,10 @@ fn sources(
         Some(SaveEvery::Seconds(seconds)) => Some(Duration::from_secs(seconds)),
         Some(SaveEvery::Steps(_) | SaveEvery::Auto) | None => None,
     };
-    let alarms = Alarms::new(resumed_step, every, now).telling(harness.at_start.clone());
+    let starts_over = resumed.is_none() && !is_uncut && !history.leaves_own && history.stuck > 0;
+    let mut at_start = harness.at_start.clone();
+    at_start.extend(starts_over.then(|| alarms::starts_over(history.stuck)));
+    let alarms = Alarms::new(resumed_step, every, now).telling(at_start);
     let config =
         MonitorConfig { streams, patterns, policies, session, socket, watchdog, cut, alarms };
     Ok((config, is_read))

@@ -43,6 +43,8 @@ pub(super) enum SaveState {
     InPlace {
         tree: Vec<FileEntry>,
         since: Time,
+        /// Since when every scan has found it closed. A kill closes what was being written.
+        closed_since: Option<Time>,
         position: ProgramPosition,
     },
     Committing(CompleteSave),

@@ -40,6 +40,11 @@ pub(super) fn rests(profile: Option<Profile>, seen: &[FileEntry], rested: Durati
     rested >= FOLDER_STABLE && profile::is_written(profile, &names)
 }
 
+/// Whether it may be complete by a rest, however long.
+pub(super) fn may_rest(profile: Option<Profile>, seen: &[FileEntry]) -> bool {
+    rests(profile, seen, Duration::MAX)
+}
+
 /// The step in its name or its first bytes.
 pub(super) fn step(
     profile: Option<Profile>,

@@ -31,6 +31,19 @@ pub(crate) fn lacks_exec() -> Alarm {
     }
 }
 
+/// Nothing is left of the attempts before this one.
+pub(crate) fn starts_over(attempts: u32) -> Alarm {
+    let before = match attempts {
+        1 => "the attempt before this one left no checkpoint".to_owned(),
+        more => format!("the {more} attempts before this one left no checkpoint"),
+    };
+    Alarm {
+        code: "starts-over",
+        message: format!("{before}: the program begins at its start again"),
+        hint: "let it save into $NEMO_CHECKPOINT_DIR when it is asked, or say where it saves by itself (`checkpoint.from`); `nemo-slurm rehearse` shows what it does",
+    }
+}
+
 /// What is watched.
 #[derive(Debug, Default)]
 pub(crate) struct Alarms {
@@ -188,6 +201,12 @@ mod tests {
         let alarm = alarms.no_metrics(&["phase".to_owned()]).unwrap();
         assert_eq!(alarm.message, "`phase` is no number and is not kept as a metric");
         assert_eq!(code(alarms.no_metrics(&["other".to_owned()])), "");
+    }
+
+    #[test]
+    fn how_often_it_started_over_is_told() {
+        assert!(starts_over(1).message.starts_with("the attempt before this one left"));
+        assert!(starts_over(2).message.starts_with("the 2 attempts before this one left"));
     }
 
     #[test]

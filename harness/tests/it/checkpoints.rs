@@ -65,6 +65,22 @@ fn in_place_is_committed_once_it_has_come_to_rest() {
     assert_eq!(open.checkpoints(), [""; 0]);
 }
 
+/// However long it has not changed: a disk may hang in the middle of a save.
+#[test]
+fn what_a_kill_has_closed_is_no_checkpoint() {
+    for path in ["out + '/step-1'", "os.environ['TEST'] + '/own.pt'"] {
+        let program = format!(
+            "f = open({path}, 'w'); f.write('1'); f.flush(); time.sleep(4); os.kill(os.getpid(), 9)"
+        );
+        let task = Task::python(&program);
+        let own = task.path("own.pt");
+        let task = task.with("/checkpoint/from", json!([own]));
+        task.run();
+        assert_eq!(task.checkpoints(), [""; 0], "{path}");
+        assert!(task.stderr(0).contains("was not committed: the program was ended"), "{path}");
+    }
+}
+
 #[test]
 fn a_folder_in_place_is_never_taken_for_whole_while_the_program_runs() {
     // The second file of the folder could come at any time: here something else is committed long before.

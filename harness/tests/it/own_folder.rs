@@ -384,14 +384,37 @@ for n in (1, 2, 3): os.mkfifo(out + "/step-%d" % n)
     )
     .with("/metrics", json!({"step": r"step (\d+)", "loss": r"lossy: (\S+)"}));
     assert_eq!((task.run(), task.run()), (75, 0));
-    let codes = task.records().into_iter().filter_map(|record| match record {
-        nemo_core::rundir::AttemptRecord::Warning { code, attempt: 1, .. } => Some(code),
-        _ => None,
-    });
-    let codes: Vec<String> = codes.collect();
+    let codes = warnings(&task, 1);
     let expected = ["starts-below-checkpoint", "pattern-never-matched", "saves-dropped"];
     assert_eq!(codes, expected, "{}", task.stderr(1));
     assert!(task.stderr(1).contains("load $NEMO_RESUME_FROM"), "{}", task.stderr(1));
+}
+
+/// The codes of the warnings of an attempt.
+fn warnings(task: &Task, own: u32) -> Vec<String> {
+    let of = |record| match record {
+        nemo_core::rundir::AttemptRecord::Warning { code, attempt, .. } if attempt == own => {
+            Some(code)
+        }
+        _ => None,
+    };
+    task.records().into_iter().filter_map(of).collect()
+}
+
+#[test]
+fn an_attempt_that_begins_at_the_start_again_is_told() {
+    let program = "time.sleep(1); sys.exit(0 if os.environ['NEMO_ATTEMPT'] == '2' else 75)";
+    let task = Task::python(program);
+    assert_eq!((task.run(), task.run(), task.run()), (75, 75, 0));
+    assert_eq!(warnings(&task, 0), [""; 0]);
+    assert_eq!(
+        (warnings(&task, 1), warnings(&task, 2)),
+        (vec!["starts-over".to_owned()], vec!["starts-over".to_owned()])
+    );
+    assert!(task.stderr(2).contains("the 2 attempts before this one left no checkpoint"));
+    let alone = Task::python(program).with("/checkpoint/signal", json!("none"));
+    assert_eq!((alone.run(), alone.run()), (75, 75));
+    assert_eq!(warnings(&alone, 1), [""; 0], "it may go on from a file of its own");
 }
 
 /// Saves `snapshot.pt` twice for each step that it reports, each time once the save before is committed.

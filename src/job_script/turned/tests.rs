@@ -9,7 +9,7 @@ use crate::experiment::{self, Loaded};
 #[track_caller]
 fn of(script: &str) -> Turned {
     let script = JobScript::read(script.as_bytes()).unwrap();
-    let own = turned(&script, "old.sbatch").unwrap();
+    let own = turned(&script, "old.sbatch", "/x/my old.sbatch").unwrap();
     match experiment::load_in(false, &own.toml, Path::new("/x/exp.toml"), &[], None) {
         Ok(Loaded { .. }) => own,
         Err(problems) => panic!("{problems}\n{}", own.toml),
@@ -130,7 +130,7 @@ fn processes_that_no_experiment_would_start_are_refused() {
         ("#SBATCH -n1\n#SBATCH hetjob\n#SBATCH -n2\n./x", "is heterogeneous"),
     ] {
         let text = format!("#!/bin/bash\n{script}\n");
-        let error = turned(&JobScript::read(text.as_bytes()).unwrap(), "x").unwrap_err();
+        let error = turned(&JobScript::read(text.as_bytes()).unwrap(), "x", "x").unwrap_err();
         assert!(error.message.contains(expected), "{script}: {error:?}");
     }
 }
@@ -165,6 +165,13 @@ fn what_only_bash_understands_is_run_by_it() {
         let own = of(script);
         assert_eq!(own.toml.contains("\"-c\""), is_in_bash, "{}", own.toml);
     }
+}
+
+#[test]
+fn a_script_for_another_program_runs_as_it_is() {
+    let own = of("#!/usr/bin/perl -w\n#SBATCH -a 1-2\nopen(F, \">x\"); print F 1;\nclose F;\n");
+    assert!(own.toml.contains("exec /usr/bin/perl -w '/x/my old.sbatch'\""), "{}", own.toml);
+    assert_eq!(own.notes, Vec::new());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Decides from looks at a file or folder of the program's own when it is complete. Pure.
 //!
-//! A rename says so at once. A file that the program rewrites in place is complete once it rested, closed. One that never
+//! A rename says so at once. A file that the program rewrites in place is complete once it rested: unchanged, and closed
+//! all the time, as two looks show. (A kill closes what was being written, however long it had not changed.) One that never
 //! rests that long is copied while it is closed (a draft), and the draft counts once the program wrote the file anew: what
 //! is written anew was not to be continued.
 
@@ -34,6 +35,8 @@ pub(super) enum Decision {
     Rest,
     /// Something is new, and may not be complete.
     Wait,
+    /// It may be complete some time after it was closed: see whether a process has it open to write.
+    SeeIfOpen,
     /// It is complete if no process has it open to write: copy it.
     Take,
     /// It may be complete if no process has it open to write: copy it, and wait for what the program does next.
@@ -55,8 +58,17 @@ pub(super) enum DraftFate {
 struct SeenState {
     state: PathState,
     since: Time,
+    /// Since when every look that asked has found it closed.
+    closed_since: Option<Time>,
     is_renamed: bool,
     is_told: bool,
+}
+
+impl SeenState {
+    /// How long it has been closed.
+    fn rested(&self, at: Time) -> Duration {
+        self.closed_since.map_or(Duration::ZERO, |since| at.saturating_sub(since))
+    }
 }
 
 /// What is known of a path.
@@ -68,8 +80,6 @@ pub(super) struct TrackedPath {
     draft: Option<PathState>,
     /// How often it was seen changed since the last copy.
     changes: u32,
-    /// A draft was complete before: it is not written in parts.
-    is_written_at_once: bool,
 }
 
 impl TrackedPath {
@@ -105,10 +115,15 @@ impl TrackedPath {
         }
     }
 
-    /// The draft was complete, or was not.
-    pub(super) fn end_draft(&mut self, was_complete: bool) {
+    /// Nothing waits for what the program does next.
+    pub(super) fn end_draft(&mut self) {
         self.draft = None;
-        self.is_written_at_once |= was_complete;
+    }
+
+    /// A look has found what was seen last open to write, or closed.
+    pub(super) fn see_open(&mut self, is_open: bool, at: Time) {
+        let Some(seen) = &mut self.seen else { return };
+        seen.closed_since = if is_open { None } else { seen.closed_since.or(Some(at)) };
     }
 
     /// Takes a look while the program runs.
@@ -124,7 +139,7 @@ impl TrackedPath {
             return Decision::Rest;
         }
         let is_new = self.is_new(&state);
-        let new = SeenState { state, since: at, is_renamed, is_told };
+        let new = SeenState { state, since: at, closed_since: None, is_renamed, is_told };
         let seen = self.seen.get_or_insert_with(|| new.clone());
         if is_new {
             *seen = new;
@@ -133,14 +148,19 @@ impl TrackedPath {
         seen.is_renamed |= is_renamed;
         seen.is_told |= is_told;
         let is_confirmed = seen.is_renamed || seen.is_told;
-        let rested = at.saturating_sub(seen.since);
-        if is_confirmed || (!is_multi_node && inspect::rests(profile, &seen.state.tree, rested)) {
+        let rests = inspect::rests(profile, &seen.state.tree, seen.rested(at));
+        if is_confirmed || (!is_multi_node && rests) {
             return Decision::Take;
         }
-        let may_draft = seen.state.is_file() && self.changes >= RESTLESS && !is_multi_node;
+        if is_multi_node || at.saturating_sub(seen.since) < SHORT_REST {
+            return Decision::Wait;
+        }
+        let may_draft = seen.state.is_file() && self.changes >= RESTLESS;
         let has_draft = self.draft.as_ref() == Some(&seen.state);
-        if may_draft && rested >= SHORT_REST && !has_draft {
+        if may_draft && !has_draft {
             Decision::Draft
+        } else if seen.closed_since.is_none() && inspect::may_rest(profile, &seen.state.tree) {
+            Decision::SeeIfOpen
         } else {
             Decision::Wait
         }
@@ -158,16 +178,12 @@ impl TrackedPath {
             return Decision::Rest;
         }
         let same = self.seen.as_ref().filter(|seen| seen.state == look.state);
-        let rested = same.map_or(Duration::ZERO, |seen| look.at.saturating_sub(seen.since));
+        let rested = same.map_or(Duration::ZERO, |seen| seen.rested(look.at));
         let rests = !is_multi_node && inspect::rests(profile, &look.state.tree, rested);
         let is_confirmed = look.is_renamed
             || look.is_told
             || same.is_some_and(|seen| seen.is_renamed || seen.is_told);
-        if in_order || is_confirmed || rests {
-            return Decision::Take;
-        }
-        let is_drafted = self.draft.as_ref() == Some(&look.state);
-        if is_drafted && self.is_written_at_once { Decision::Draft } else { Decision::Wait }
+        if in_order || is_confirmed || rests { Decision::Take } else { Decision::Wait }
     }
 
     /// It was copied, and the copy is complete.

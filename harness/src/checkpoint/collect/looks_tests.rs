@@ -1,6 +1,6 @@
 //! Stories of a file: when it is complete, and when nobody can tell.
 
-use super::Decision::{Draft, Rest, Take, Wait};
+use super::Decision::{Draft, Rest, SeeIfOpen, Take, Wait};
 use super::*;
 use crate::checkpoint::store::{FileKind, FileStat};
 use crate::checkpoint::tree::FileEntry;
@@ -33,19 +33,38 @@ fn a_rename_is_complete_at_once_and_a_rest_after_two_seconds() {
     path.taken(state(1, 5, 1));
     assert_eq!(see(&mut path, &state(1, 5, 1), 10), Rest);
     assert_eq!(see(&mut path, &state(1, 6, 2), 20), Wait);
-    assert_eq!(see(&mut path, &state(1, 6, 2), 1900), Wait);
+    assert_eq!(see(&mut path, &state(1, 6, 2), 200), SeeIfOpen);
+    path.see_open(false, Duration::from_millis(200));
+    assert_eq!(see(&mut path, &state(1, 6, 2), 2100), Wait);
     assert_eq!(path.look(look(state(1, 6, 2), 9000), None, true), Wait, "another node may write");
-    assert_eq!(see(&mut path, &state(1, 6, 2), 9000), Take);
+    assert_eq!(see(&mut path, &state(1, 6, 2), 2200), Take);
+}
+
+#[test]
+fn what_is_open_does_not_rest() {
+    let mut path = TrackedPath::default();
+    see(&mut path, &state(1, 5, 1), 0);
+    for at in [200, 3000] {
+        assert_eq!(see(&mut path, &state(1, 5, 1), at), SeeIfOpen);
+        path.see_open(true, Duration::from_millis(at));
+    }
+    let killed =
+        |path: &TrackedPath, at| path.last_look(&look(state(1, 5, 1), at), None, false, false);
+    assert_eq!(killed(&path, 3100), Wait, "the kill has closed it");
+    path.see_open(false, Duration::from_secs(4));
+    assert_eq!((killed(&path, 4100), killed(&path, 6000)), (Wait, Take));
+    assert_eq!(see(&mut path, &state(1, 5, 1), 6000), Take);
 }
 
 #[test]
 fn of_a_file_that_never_rests_what_was_written_anew_counts() {
     let mut path = TrackedPath::default();
     see(&mut path, &state(1, 5, 1), 0);
-    assert_eq!(see(&mut path, &state(1, 5, 1), 300), Wait, "most programs rest");
+    assert_eq!(see(&mut path, &state(1, 5, 1), 300), SeeIfOpen, "most programs rest");
     see(&mut path, &state(1, 5, 2), 500);
     assert_eq!(see(&mut path, &state(1, 5, 2), 550), Wait);
     assert_eq!(see(&mut path, &state(1, 5, 2), 700), Draft);
+    path.see_open(false, Duration::from_millis(700));
     path.drafted(state(1, 5, 2));
     assert_eq!(see(&mut path, &state(1, 5, 2), 800), Wait, "one draft is enough");
     assert_eq!(path.draft_fate(&state(1, 5, 2)), DraftFate::Keep);
@@ -62,12 +81,11 @@ fn after_a_kill_only_what_is_known_to_be_whole_counts() {
     let mut path = TrackedPath::default();
     assert_eq!((last(&path, 0, false), last(&path, 0, true)), (Wait, Take));
     see(&mut path, &state(1, 5, 2), 0);
-    assert_eq!((last(&path, 1000, false), last(&path, 2000, false)), (Wait, Take));
+    assert_eq!(last(&path, 9000, false), Wait, "nobody knows whether the kill has closed it");
+    path.see_open(false, Duration::ZERO);
     path.drafted(state(1, 5, 2));
     assert_eq!(last(&path, 1000, false), Wait, "more might have followed");
-    path.end_draft(true);
-    path.drafted(state(1, 5, 2));
-    assert_eq!(last(&path, 1000, false), Draft, "it is written at once, as before");
+    assert_eq!(last(&path, 2000, false), Take);
 }
 
 #[test]

@@ -277,7 +277,7 @@ impl CollectorThread {
                 !copy::begins_with(path, &draft).unwrap_or(true)
             }
         };
-        own.looks.end_draft(is_complete);
+        own.looks.end_draft();
         let Some((name, state, change)) = own.draft.take() else { return };
         if is_complete {
             self.send(path, name, state, change);
@@ -293,14 +293,15 @@ impl CollectorThread {
         let Some(own) = self.followed.get_mut(path) else { return };
         let decision = own.looks.look(look, profile, is_multi_node);
         let is_renamed = own.looks.is_renamed(); // perhaps by an earlier look, whose copy was put off
-        let is_due = !is_busy && own.copy_not_before <= at;
-        let wants_copy = matches!(decision, Decision::Take | Decision::Draft);
+        let wants_copy = matches!(decision, Decision::Take | Decision::Draft) && !is_busy;
+        let is_due = own.copy_not_before <= at;
         // Else the next look decides again.
-        if !wants_copy || !is_due || self.is_open(path, &state) {
+        if !(wants_copy || decision == Decision::SeeIfOpen) || !is_due || self.is_open(path, &state)
+        {
             return;
         }
         match decision {
-            Decision::Rest | Decision::Wait => {}
+            Decision::Rest | Decision::Wait | Decision::SeeIfOpen => {}
             Decision::Take => self.take(path, state, is_renamed),
             Decision::Draft => {
                 if let Some(name) = self.copied(path, &state, false) {
@@ -317,8 +318,11 @@ impl CollectorThread {
         let began = self.config.clock.now();
         let is_open = state.is_open(path);
         let took = self.config.clock.now().saturating_sub(began);
-        if let Some(own) = self.followed.get_mut(path).filter(|_| is_open) {
-            own.copy_not_before = began + took * OPEN_PAUSE;
+        if let Some(own) = self.followed.get_mut(path) {
+            own.looks.see_open(is_open, began + took);
+            if is_open {
+                own.copy_not_before = began + took * OPEN_PAUSE;
+            }
         }
         is_open
     }
@@ -335,7 +339,7 @@ impl CollectorThread {
             None => self.copied(path, &state, is_renamed),
         };
         let Some(own) = self.followed.get_mut(path) else { return };
-        own.looks.end_draft(false);
+        own.looks.end_draft();
         let Some(name) = name else { return };
         own.looks.taken(state.clone());
         let change = own.change;
@@ -440,8 +444,8 @@ impl CollectorThread {
             let Some(own) = self.followed.get_mut(&path) else { continue };
             match own.looks.last_look(&look, profile, in_order, is_multi_node) {
                 Decision::Rest => {}
-                Decision::Take | Decision::Draft => self.take(&path, state, is_renamed),
-                Decision::Wait => {
+                Decision::Take => self.take(&path, state, is_renamed),
+                Decision::Wait | Decision::SeeIfOpen | Decision::Draft => {
                     self.refuse(&path, log_line::MAY_BE_TORN.to_owned());
                 }
             }

@@ -95,8 +95,8 @@ impl Saver {
         self.saves.retain(|name, state| !is_at_rest(state) || !result.gone.contains(name));
         for ScannedEntry { name, tree, is_open } in result.entries {
             let known = match self.saves.get(&name) {
-                Some(SaveState::InPlace { tree, since, position }) => {
-                    Some((tree, *since, position))
+                Some(SaveState::InPlace { tree, since, closed_since, position }) => {
+                    Some((tree, *since, *closed_since, position))
                 }
                 Some(SaveState::Duplicate { tree: known }) if is_same(&tree, known) => continue,
                 None if self.left.contains(&name) => continue,
@@ -105,13 +105,16 @@ impl Saver {
             };
             let Ok(tree) = tree else { continue };
             let same = known.filter(|(known, ..)| **known == tree);
-            let (since, position) = same.map_or((now, position), |(_, since, at)| (since, at));
+            // Whether it is open, a scan says only of what has not changed.
+            let is_closed = same.is_some() && !is_open;
+            let (since, closed_since, position) =
+                same.map_or((now, None, position), |(_, since, closed, at)| (since, closed, at));
+            let closed_since = is_closed.then(|| closed_since.unwrap_or(scanned_at));
             let position = position.clone();
-            let is_complete = same.is_some() && !is_open && self.rests(&tree, scanned_at, since);
-            let next = if is_complete {
+            let next = if self.rests(&tree, scanned_at, closed_since) {
                 SaveState::Complete(complete_in_place(position, since, Some(tree)))
             } else {
-                SaveState::InPlace { tree, since, position }
+                SaveState::InPlace { tree, since, closed_since, position }
             };
             self.saves.insert(name, next);
         }
@@ -132,10 +135,10 @@ impl Saver {
         self.final_scan = FinalScan::Done;
         for ScannedEntry { name, tree, .. } in result.entries {
             let (rests, since, position) = match self.saves.get(&name) {
-                Some(SaveState::InPlace { tree: known, since, position })
+                Some(SaveState::InPlace { tree: known, since, closed_since, position })
                     if is_same(&tree, known) =>
                 {
-                    (self.rests(known, scanned_at, *since), *since, position.clone())
+                    (self.rests(known, scanned_at, *closed_since), *since, position.clone())
                 }
                 Some(SaveState::Duplicate { tree: known }) if is_same(&tree, known) => continue,
                 None if self.left.contains(&name) => continue,
@@ -154,10 +157,11 @@ impl Saver {
         }
     }
 
-    /// Whether an entry that has not changed since `since` is complete. Other nodes may write unseen.
-    fn rests(&self, tree: &[FileEntry], scanned_at: Time, since: Time) -> bool {
-        let rested = scanned_at.saturating_sub(since);
-        !self.is_multi_node && inspect::rests(self.profile, tree, rested)
+    /// Whether an entry is complete that has not changed, and was closed since then. Other nodes may write unseen.
+    fn rests(&self, tree: &[FileEntry], scanned_at: Time, closed_since: Option<Time>) -> bool {
+        let rested = closed_since.map(|since| scanned_at.saturating_sub(since));
+        !self.is_multi_node
+            && rested.is_some_and(|rested| inspect::rests(self.profile, tree, rested))
     }
 }
 

@@ -131,6 +131,11 @@ fn dir(text: String) -> Result<PathBuf, String> {
 
 /// Nothing replaces a variable later: no path would ever be meant.
 fn require_replaced(name: &str, text: &str) -> Result<(), String> {
+    if own_paths::left_to_a_shell(text) == Some("~") {
+        return Err(format!(
+            "`{name} {text}`: no shell has replaced `~`; write `$HOME` in its place"
+        ));
+    }
     let is_name = |c: char| c.is_ascii_alphabetic() || "_{(".contains(c);
     let mut left = text.split('$').skip(1).filter(|rest| rest.starts_with(is_name)).peekable();
     if left.peek().is_none() {
@@ -246,6 +251,7 @@ mod tests {
             ("--dir runs/$SLURM_JOB_ID -- x", "no shell has replaced the variable"),
             ("--dir runs/${USER}/a -- x", "no shell has replaced the variable"),
             ("--from out/$SLURM_ARRAY_TASK_ID/c*.pt -- x", "no shell has replaced the variable"),
+            ("--dir ~/runs/a -- x", "no shell has replaced `~`"),
             ("--restore-to ${HOME}/c.pt -- x", "the variable; write it in double quotes"),
             ("--from ${X:-a}/c.pt -- x", "only `$NAME` and `${NAME}` are replaced"),
             ("--dir runs/%A_%a -- x", "`%` means nothing here"),

@@ -304,4 +304,6 @@ fn which_executor() {
         "6 task.t: no executor is chosen, and the file defines several: `a`, `b`",
     );
     check_task("executor = 'slrum'", "4 task.t.executor: there is no executor `slrum`");
+    let own = "name = 'x'\n[executor.local]\nenv = { 'A B' = '1' }\n[task.t]\nexecutor = 'local'\nrun = 'x'\n";
+    check(own, "3 executor.local.env.A B: \"A B\" can't be the name of an environment variable");
 }
