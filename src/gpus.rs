@@ -28,10 +28,16 @@ pub fn visible(variables: &[Variable]) -> Vec<String> {
     }
 }
 
-/// The GPUs of a list. What comes behind one that is none is not seen either.
+/// The GPUs of a list. What comes behind one that is none is not seen either, and one that is named twice is one.
 fn named(list: &str) -> Vec<String> {
     let all = list.split(',').map(str::trim);
-    all.take_while(|gpu| !gpu.is_empty() && !gpu.starts_with('-')).map(str::to_owned).collect()
+    let mut own: Vec<String> = Vec::new();
+    for gpu in all.take_while(|gpu| !gpu.is_empty() && !gpu.starts_with('-')) {
+        if !own.iter().any(|other| other == gpu) {
+            own.push(gpu.to_owned());
+        }
+    }
+    own
 }
 
 /// How many `nvidia-smi` lists; none if it is not here, or does not answer.
@@ -76,6 +82,7 @@ mod tests {
         assert_eq!(named("2,3"), ["2", "3"]);
         assert_eq!(named(" GPU-ab , MIG-1 "), ["GPU-ab", "MIG-1"]);
         assert_eq!(named("1,-1,2"), ["1"]);
+        assert_eq!(named("3,1,3"), ["3", "1"]);
         assert!(named("").is_empty() && named("-1").is_empty());
         let shell = [(VISIBLE.into(), "4,5".into())];
         assert_eq!(visible(&shell), ["4", "5"]);

@@ -245,7 +245,8 @@ fn sources(
     let starts_over = resumed.is_none() && !is_uncut && !history.leaves_own && history.stuck > 0;
     let mut at_start = harness.at_start.clone();
     at_start.extend(starts_over.then(|| alarms::starts_over(history.stuck)));
-    let alarms = Alarms::new(resumed_step, every, now).telling(at_start);
+    let reported = metrics::names_reported(&harness.trial.dir);
+    let alarms = Alarms::new(resumed_step, every, now).telling(at_start).knowing(reported);
     let config =
         MonitorConfig { streams, patterns, policies, session, socket, watchdog, cut, alarms };
     Ok((config, is_read))

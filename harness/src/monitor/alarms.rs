@@ -51,6 +51,8 @@ pub(crate) struct Alarms {
     resumed: Option<u64>,
     /// The interval between saves, where one is fixed.
     every: Option<Duration>,
+    /// The metrics that earlier attempts have reported.
+    reported_before: BTreeSet<String>,
     /// What was known before the start, the first one last.
     at_start: Vec<Alarm>,
     told: BTreeSet<&'static str>,
@@ -68,6 +70,11 @@ impl Alarms {
     pub(crate) fn telling(self, mut at_start: Vec<Alarm>) -> Self {
         at_start.reverse();
         Self { at_start, ..self }
+    }
+
+    /// A pattern has matched if it did in an earlier attempt: one that ends soon may print nothing to match.
+    pub(crate) fn knowing(self, reported_before: BTreeSet<String>) -> Self {
+        Self { reported_before, ..self }
     }
 
     fn once(&mut self, alarm: Alarm) -> Option<Alarm> {
@@ -146,6 +153,8 @@ impl Alarms {
 
     /// The program has ended. `lines`: how many lines it printed; `unmatched`: the patterns that none of them matched.
     pub(crate) fn ended(&mut self, lines: u64, unmatched: &[String]) -> Option<Alarm> {
+        let unmatched = unmatched.iter().filter(|name| !self.reported_before.contains(*name));
+        let unmatched: Vec<String> = unmatched.cloned().collect();
         if lines == 0 || unmatched.is_empty() {
             return None;
         }
@@ -153,7 +162,7 @@ impl Alarms {
             code: "pattern-never-matched",
             message: format!(
                 "no line of the output matched the pattern of {} (of {lines} lines)",
-                quoted(unmatched)
+                quoted(&unmatched)
             ),
             hint: "compare the pattern with `nemo-slurm logs`; `nemo-slurm metrics --pattern` tries another one on what was printed",
         })
@@ -226,6 +235,8 @@ mod tests {
         assert_eq!(code(alarms.tick(SECOND * 1810)), "silent");
         assert_eq!(code(alarms.ended(0, &["loss".to_owned()])), "");
         assert_eq!(code(alarms.ended(9, &[])), "");
+        let mut known = Alarms::default().knowing(BTreeSet::from(["loss".to_owned()]));
+        assert_eq!(code(known.ended(9, &["loss".to_owned()])), "");
         assert_eq!(code(alarms.ended(9, &["loss".to_owned()])), "pattern-never-matched");
     }
 }

@@ -1,7 +1,8 @@
 //! Has `metrics.jsonl` written, and takes out what lies past the checkpoint that a trial goes on from.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use nemo_core::durable::{self, Appender};
 use nemo_core::lines::{self, JsonLine};
 use nemo_core::open;
-use nemo_core::rundir::{MetricSpec, MetricsLine};
+use nemo_core::rundir::{MetricSpec, MetricsLine, Progress, TrialDir};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
@@ -264,6 +265,26 @@ pub(crate) fn validated(
         Ok(())
     })?;
     Ok((last, best))
+}
+
+/// How much of the record is read for the names in it.
+const NAMES_WITHIN: u64 = 64 * 1024;
+
+/// The names that earlier attempts have reported, as far as the beginning of the record tells; `step` where they told one.
+pub(crate) fn names_reported(dir: &TrialDir) -> BTreeSet<String> {
+    let mut text = Vec::new();
+    if let Ok(file) = open::to_read(&dir.metrics()) {
+        file.take(NAMES_WITHIN).read_to_end(&mut text).ok(); // then nothing is known to be reported
+    }
+    let rows = text.split(|&byte| byte == b'\n');
+    let rows = rows.filter_map(|line| serde_json::from_slice::<MetricsLine>(line).ok());
+    let names = rows.flat_map(|row| {
+        let step = row.step.map(|_| "step".to_owned());
+        step.into_iter().chain(row.values.into_iter().map(|(name, _)| name))
+    });
+    let progress = open::read(&dir.progress()).unwrap_or_default();
+    let progress = serde_json::from_slice::<Progress>(&progress).ok();
+    names.chain(progress.and_then(|own| own.step).map(|_| "step".to_owned())).collect()
 }
 
 /// What decides whether a line stays. Its values are read over: there may be millions of lines.

@@ -417,6 +417,17 @@ fn an_attempt_that_begins_at_the_start_again_is_told() {
     assert_eq!(warnings(&alone, 1), [""; 0], "it may go on from a file of its own");
 }
 
+/// One that is resumed at its last step prints nothing more.
+#[test]
+fn a_pattern_that_has_matched_in_an_earlier_attempt_is_not_told() {
+    let task =
+        Task::python("print('one line'); resume or (print('step 3'), save(3), sys.exit(75))")
+            .with("/metrics", json!({"step": r"step (\d+)"}));
+    assert_eq!((task.run(), task.run()), (75, 0));
+    assert_eq!(task.resume_steps(), [None, Some(3)]);
+    assert_eq!(warnings(&task, 1), [""; 0]);
+}
+
 /// Saves `snapshot.pt` twice for each step that it reports, each time once the save before is committed.
 const SAVES_TWICE: &str = r#"
 import glob, os, sys, time
