@@ -82,8 +82,9 @@ pub fn files(root: &Path, submodules: bool) -> Result<Vec<PathBuf>, GitError> {
 
 /// The files below a folder that differ from the commit, new ones too; those in submodules where they are wanted.
 pub fn changed(root: &Path, submodules: bool) -> Result<Vec<PathBuf>, GitError> {
-    let args =
-        ["status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all", "--", "."];
+    // A setting of a submodule may hide its changes: what is shipped of it counts all the same.
+    let args = ["status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all"];
+    let args = [&args[..], &["--ignore-submodules=none", "--", "."]].concat();
     let listed = run(root, &args, &[])?;
     // Git names them from the top of the work tree.
     let prefix = prefix(root)?;
@@ -195,8 +196,9 @@ fn diff_of_work_tree(
         if !added.is_empty() {
             git(&["add", "--intent-to-add", "--force"], &added)?;
         }
-        let options = ["diff", "--binary", "--no-ext-diff", "--no-color", &old, &new, base];
-        patch.extend(git(&options, files)?);
+        let options =
+            ["diff", "--binary", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color"];
+        patch.extend(git(&[&options[..], &[&old, &new, base]].concat(), files)?);
     }
     Ok(patch)
 }
@@ -204,8 +206,8 @@ fn diff_of_work_tree(
 /// The files of the commit, taken out into a temporary folder: that folder, and what in it stands for `root`.
 pub fn staged_commit(root: &Path, submodules: bool) -> Result<(TempDir, PathBuf), GitError> {
     let folder = TempDir::new().map_err(GitError::NotStarted)?;
-    let index = folder.path().join("index");
-    let tree = folder.path().join("tree");
+    let whole = folder.path().canonicalize().map_err(GitError::NotStarted)?;
+    let (index, tree) = (whole.join("index"), whole.join("tree"));
     let top = run(root, &["rev-parse", "--show-toplevel"], &[])?;
     let top = PathBuf::from(OsStr::from_bytes(top.trim_ascii_end()));
     check_out(&top, "HEAD", &tree, &index, submodules)?;
@@ -260,16 +262,34 @@ fn paths(listed: &[u8]) -> impl Iterator<Item = PathBuf> {
     names.map(|name| PathBuf::from(OsStr::from_bytes(name)))
 }
 
+/// What git sets for its hooks and for `git rebase --exec`: here the folder alone says which work tree is meant.
+const OF_A_WORK_TREE: [&str; 6] = [
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+];
+
+fn git(folder: &Path, arguments: &[impl AsRef<OsStr>]) -> Command {
+    let mut git = Command::new("git");
+    git.arg("--no-optional-locks").arg("-C").arg(folder).args(arguments);
+    for name in OF_A_WORK_TREE {
+        git.env_remove(name);
+    }
+    git.env("LC_ALL", "C").stdin(Stdio::null());
+    git
+}
+
 /// Runs git, which must succeed, and returns what it prints.
 fn run(
     folder: &Path,
     arguments: &[impl AsRef<OsStr>],
     env: &[(&str, &Path)],
 ) -> Result<Vec<u8>, GitError> {
-    let mut git = Command::new("git");
-    git.arg("--no-optional-locks").arg("-C").arg(folder).args(arguments);
-    git.envs(env.iter().copied()).env("LC_ALL", "C").stdin(Stdio::null());
-    let output = git.output().map_err(GitError::NotStarted)?;
+    let mut git = git(folder, arguments);
+    let output = git.envs(env.iter().copied()).output().map_err(GitError::NotStarted)?;
     let command = arguments.first().map(|word| word.as_ref().to_string_lossy().into_owned());
     let command = command.unwrap_or_default();
     debug!("git {command}: {}", output.status);
@@ -284,9 +304,7 @@ fn run(
 }
 
 fn ask(folder: &Path, arguments: &[&str]) -> Option<String> {
-    let mut git = Command::new("git");
-    git.arg("--no-optional-locks").arg("-C").arg(folder).args(arguments);
-    let output = git.env("LC_ALL", "C").stdin(Stdio::null()).output();
+    let output = git(folder, arguments).output();
     let answer = output.ok().filter(|output| output.status.success());
     debug!(
         "git {}: {}",

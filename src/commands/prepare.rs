@@ -19,6 +19,7 @@ use crate::gpus;
 use crate::humanize::count;
 use crate::journal::Event;
 use crate::package;
+use crate::parallel::join;
 use crate::plan::{JobArray, Limits, Plan, Selection, SubmitLimits, submittable};
 use crate::process::ProcessId;
 use crate::report::say;
@@ -36,7 +37,6 @@ pub(super) fn create(app: &App, args: &SubmitArgs) -> Result<(Stored, Claim), Co
     }
     cluster::choose(app, &mut experiment)?;
     note_changes(&experiment, args.sequential, &mut config);
-    let config = ConfigFile { git: git::state(&experiment.workdir), resolved: config };
     paths::check_home(app, is_on_slurm(&experiment))?;
     let kept = kept_environment::kept(app, &experiment)?;
     require_gpus(app, &experiment)?;
@@ -47,7 +47,10 @@ pub(super) fn create(app: &App, args: &SubmitArgs) -> Result<(Stored, Claim), Co
     let outside = outside::resolve(app, &mut experiment)?;
     let room = cluster.as_ref().and_then(|cluster| windows::room(app, &experiment, cluster));
     let plan = plan_of(&experiment, cluster.as_ref(), outside, room)?;
-    let shipped = package::ship(&app.home, &experiment)?;
+    // Git looks at its work tree while the code is shipped.
+    let (git, shipped) =
+        join(|| git::state(&experiment.workdir), || package::ship(&app.home, &experiment));
+    let (config, shipped) = (ConfigFile { git, resolved: config }, shipped?);
     if let Some(shipped) = &shipped {
         say(&format!("Shipped {}.", shipped.summary));
         for warning in &shipped.warnings {

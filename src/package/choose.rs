@@ -8,7 +8,7 @@ use ignore::WalkBuilder;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use ignore::overrides::{Override, OverrideBuilder};
 
-use super::PackagedFile;
+use super::{PackagedFile, secrets};
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::PackageKeys;
 use crate::git;
@@ -19,25 +19,50 @@ pub(super) const IGNORE_FILE: &str = ".nemoignore";
 
 /// The patterns of `package.include`.
 #[derive(Debug)]
-pub(super) struct IncludePatterns(Option<Override>);
+pub(super) struct IncludePatterns {
+    all: Option<Override>,
+    /// Those that name a secret: by its whole name, or as `*.pem`. A pattern such as `extra/**` takes none along.
+    of_secrets: Option<Override>,
+}
 
 impl IncludePatterns {
     pub(super) fn new(root: &Path, patterns: &[String]) -> Result<Self, CommandError> {
-        if patterns.is_empty() {
-            return Ok(Self(None));
-        }
-        let mut builder = OverrideBuilder::new(root);
-        for pattern in patterns {
-            builder.add(pattern).map_err(|error| not_a_pattern(pattern, &error))?;
-        }
-        let built = builder.build().map_err(|error| not_a_pattern(&patterns.join(", "), &error))?;
-        Ok(Self(Some(built)))
+        let names_secrets = |pattern: &&String| {
+            !pattern.contains(['*', '?', '[', '{'])
+                || secrets::by_name(Path::new(pattern)).is_some()
+        };
+        Ok(Self {
+            all: overrides(root, patterns.iter())?,
+            of_secrets: overrides(root, patterns.iter().filter(names_secrets))?,
+        })
     }
 
     /// Whether a file is shipped whatever else is said of it.
     pub(super) fn names(&self, path: &Path) -> bool {
-        self.0.as_ref().is_some_and(|patterns| patterns.matched(path, false).is_whitelist())
+        is_meant(self.all.as_ref(), path)
     }
+
+    /// Whether a file is shipped even if it holds a secret.
+    pub(super) fn names_secret(&self, path: &Path) -> bool {
+        is_meant(self.of_secrets.as_ref(), path)
+    }
+}
+
+fn is_meant(patterns: Option<&Override>, path: &Path) -> bool {
+    patterns.is_some_and(|patterns| patterns.matched(path, false).is_whitelist())
+}
+
+/// None where there is no pattern: an empty set of them would mean every file.
+fn overrides<'a>(
+    root: &Path,
+    patterns: impl Iterator<Item = &'a String>,
+) -> Result<Option<Override>, CommandError> {
+    let mut builder = OverrideBuilder::new(root);
+    for pattern in patterns {
+        builder.add(pattern).map_err(|error| not_a_pattern(pattern, &error))?;
+    }
+    let built = builder.build().map_err(|error| not_a_pattern("", &error))?;
+    Ok((built.num_whitelists() > 0).then_some(built))
 }
 
 /// The patterns that mean none of the files that are shipped. One that leaves files out may.
@@ -98,7 +123,7 @@ fn included(
     home: &Home,
     include: &IncludePatterns,
 ) -> Result<Vec<PackagedFile>, CommandError> {
-    if include.0.is_none() {
+    if include.all.is_none() {
         return Ok(Vec::new());
     }
     let paths = paths(&walk(root, home), root)?;
@@ -160,10 +185,10 @@ fn found(
 
 /// The `.nemoignore` of every folder that has files, by folder.
 #[derive(Debug)]
-struct IgnoreFiles<'a>(BTreeMap<&'a Path, Gitignore>);
+pub(super) struct IgnoreFiles<'a>(BTreeMap<&'a Path, Gitignore>);
 
 impl<'a> IgnoreFiles<'a> {
-    fn of(root: &Path, listed: &'a [PathBuf]) -> Self {
+    pub(super) fn of(root: &Path, listed: &'a [PathBuf]) -> Self {
         let folders: BTreeSet<&Path> =
             listed.iter().flat_map(|path| path.ancestors().skip(1)).collect();
         let read = |folder: &'a Path| {
@@ -177,7 +202,7 @@ impl<'a> IgnoreFiles<'a> {
     }
 
     /// Whether they leave out a file, or a folder that it lies in.
-    fn names(&self, path: &Path) -> bool {
+    pub(super) fn names(&self, path: &Path) -> bool {
         path.ancestors().any(|own| self.decide(own, own != path))
     }
 

@@ -20,6 +20,7 @@ use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::{Dirty, Experiment, PackageKeys, PackageSource};
 use crate::git::{self, GitState};
 use crate::humanize::{bytes, count};
+use crate::parallel::join;
 use crate::store::Home;
 
 /// How many files or folders a message names.
@@ -48,6 +49,8 @@ pub struct Survey {
     include: choose::IncludePatterns,
     /// Those of `package.include` that name no file.
     unmatched: Vec<String>,
+    /// Submodules that should be shipped and are empty folders.
+    not_checked_out: Vec<PathBuf>,
 }
 
 /// A file that is shipped.
@@ -88,15 +91,22 @@ pub fn survey(home: &Home, experiment: &Experiment) -> Result<Option<Survey>, Co
         _ => None,
     };
     let source = staged.as_ref().map_or_else(|| root.clone(), |(_, folder)| folder.clone());
-    let changes =
-        if from == PackageSource::Git { git::changed(&root, keys.submodules)? } else { Vec::new() };
+    // Neither needs the other's answer.
+    let (changes, files) = join(
+        || match from {
+            PackageSource::Git => git::changed(&root, keys.submodules),
+            _ => Ok(Vec::new()),
+        },
+        || match (from, &staged) {
+            (PackageSource::Git, None) => choose::by_git(&root, home, keys, &include),
+            _ => choose::all(&source, home, &include),
+        },
+    );
+    let changes = changes?;
     if keys.dirty == Dirty::Refuse && !changes.is_empty() {
         return Err(not_committed(&root, &changes));
     }
-    let mut files = match (from, &staged) {
-        (PackageSource::Git, None) => choose::by_git(&root, home, keys, &include)?,
-        _ => choose::all(&source, home, &include)?,
-    };
+    let mut files = files?;
     files.sort_by(|one, other| one.path.cmp(&other.path));
     files.dedup();
     require_room(&root, &files, keys.limit)?;
@@ -109,6 +119,13 @@ pub fn survey(home: &Home, experiment: &Experiment) -> Result<Option<Survey>, Co
         linked.retain(|path| !changes.iter().any(|change| change.starts_with(path)));
     }
     let unmatched = choose::unmatched(&root, &keys.include, &files)?;
+    let is_empty = |path: &&PathBuf| {
+        fs::read_dir(root.join(path)).is_ok_and(|mut entries| entries.next().is_none())
+    };
+    let not_checked_out = match keys.submodules && root.join(".gitmodules").exists() {
+        true => linked.iter().filter(is_empty).cloned().collect(),
+        false => Vec::new(),
+    };
     let may_be_shared = |path: &&PathBuf| own_folders::is_shared_file(&root.join(path));
     let shared = match experiment.n_trials() {
         0 | 1 => Vec::new(),
@@ -127,6 +144,7 @@ pub fn survey(home: &Home, experiment: &Experiment) -> Result<Option<Survey>, Co
         _staged: staged.map(|(keep, _)| keep),
         include,
         unmatched,
+        not_checked_out,
     }))
 }
 
@@ -165,7 +183,32 @@ impl Survey {
     /// What the user should know, though nothing is wrong.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        self.unmatched_patterns().into_iter().chain(self.shared_files()).collect()
+        let all = [
+            self.unmatched_patterns(),
+            self.shared_files(),
+            self.nothing_shipped(),
+            self.empty_submodules(),
+        ];
+        all.into_iter().flatten().collect()
+    }
+
+    fn nothing_shipped(&self) -> Option<String> {
+        self.files.is_empty().then(|| {
+            format!(
+                "warning: nothing is shipped: git ignores all of `{}`. Trials run what lies there, also what you edit later; \
+                 `--set package.from=folder` ships it",
+                self.root.display()
+            )
+        })
+    }
+
+    fn empty_submodules(&self) -> Option<String> {
+        (!self.not_checked_out.is_empty()).then(|| {
+            format!(
+                "warning: submodules that are not checked out are not shipped, {}: `git submodule update --init --recursive`",
+                named(&self.not_checked_out)
+            )
+        })
     }
 
     fn unmatched_patterns(&self) -> Option<String> {
@@ -189,7 +232,8 @@ impl Survey {
         })
     }
 
-    /// What was not committed of the files that are shipped, as a patch; none where that is nothing.
+    /// What was not committed of the files that are shipped, as a patch; none where that is nothing. What was removed or
+    /// renamed is in it too, but for what `.nemoignore` names.
     fn uncommitted(&self) -> Result<Option<Vec<u8>>, CommandError> {
         if self.changes.is_empty() || self.source != self.root {
             return Ok(None);
@@ -197,8 +241,15 @@ impl Survey {
         let changes: BTreeSet<&Path> = self.changes.iter().map(PathBuf::as_path).collect();
         // Of a submodule, git only says that something in it has changed.
         let is_changed = |path: &&Path| path.ancestors().any(|own| changes.contains(own));
-        let files = self.files.iter().map(|file| file.path.as_path()).filter(is_changed);
-        Ok(Some(git::diff(&self.root, &files.collect::<Vec<_>>())?))
+        let mut files: Vec<&Path> =
+            self.files.iter().map(|file| file.path.as_path()).filter(is_changed).collect();
+        let ignored = choose::IgnoreFiles::of(&self.root, &self.changes);
+        let is_gone = |path: &&Path| {
+            let is_there = fs::symlink_metadata(self.root.join(path)).is_ok();
+            !is_there && !ignored.names(path) && secrets::by_name(path).is_none()
+        };
+        files.extend(changes.iter().copied().filter(is_gone));
+        Ok(Some(git::diff(&self.root, &files)?))
     }
 
     /// What would be shipped, file by file, for programs.
@@ -219,8 +270,20 @@ pub fn ship(home: &Home, experiment: &Experiment) -> Result<Option<Shipped>, Com
     let Some(survey) = survey(home, experiment)? else { return Ok(None) };
     let package = ship::ship(home, &survey)?;
     let summary = survey.summary(Some(&package.hash));
-    let uncommitted = survey.uncommitted()?;
-    Ok(Some(Shipped { package, uncommitted, summary, warnings: survey.warnings() }))
+    let (uncommitted, told) = without_secrets(survey.uncommitted()?);
+    let warnings = survey.warnings().into_iter().chain(told).collect();
+    Ok(Some(Shipped { package, uncommitted, summary, warnings }))
+}
+
+/// The patch, unless it holds a secret: the line that was removed so that the code can be shipped, say.
+fn without_secrets(patch: Option<Vec<u8>>) -> (Option<Vec<u8>>, Option<String>) {
+    let Some((what, _)) = patch.as_deref().and_then(secrets::in_text) else {
+        return (patch, None);
+    };
+    let told = format!(
+        "warning: the changes that are not committed are shipped, but not kept as a patch: it has what looks like a {what}"
+    );
+    (None, Some(told))
 }
 
 /// Ships the code of an experiment for a rehearsal, whose runs must not touch what the experiment itself works with. Where
@@ -270,6 +333,7 @@ fn links(home: &Home, experiment: &Experiment) -> Result<Option<Shipped>, Comman
         changes: Vec::new(),
         _staged: None,
         unmatched: Vec::new(),
+        not_checked_out: Vec::new(),
     };
     let package = ship::ship(home, &survey)?;
     let (summary, warnings) = (survey.summary(None), Vec::new());

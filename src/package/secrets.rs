@@ -10,9 +10,6 @@ use super::choose::IGNORE_FILE;
 use crate::error::{CommandError, ExitCode};
 use crate::humanize::count;
 
-/// Larger files are data.
-const LARGEST: usize = 8 << 20;
-
 /// A file that must not be shipped.
 #[derive(Debug)]
 pub(super) struct Secret {
@@ -39,13 +36,15 @@ pub(super) fn refused(secrets: &[Secret]) -> CommandError {
 
 /// Why a file must not be shipped, by its name.
 pub(super) fn by_name(path: &Path) -> Option<&'static str> {
-    let name = path.file_name().and_then(OsStr::to_str)?;
-    let is_in_aws = path.components().any(|part| part.as_os_str() == ".aws");
-    let is_pem = path.extension().is_some_and(|extension| extension == "pem");
-    match name {
+    let plain = |name: &OsStr| name.to_string_lossy().to_ascii_lowercase();
+    let name = plain(path.file_name()?);
+    let is_in_aws = path.components().any(|part| plain(part.as_os_str()) == ".aws");
+    match name.as_str() {
         _ if is_in_aws => Some("files in `.aws` hold keys"),
-        _ if is_pem => Some("`*.pem` are keys"),
-        ".netrc" | ".pypirc" => Some("it holds passwords"),
+        name if name.ends_with(".pem") => Some("`*.pem` are keys"),
+        ".netrc" | "_netrc" | ".pypirc" | ".pgpass" | ".git-credentials" => {
+            Some("it holds passwords")
+        }
         name if name.starts_with(".env") => Some("`.env*` hold passwords"),
         name if name.starts_with("id_") => Some("`id_*` are keys"),
         name if name.starts_with("credentials") => Some("`credentials*` hold passwords"),
@@ -53,25 +52,36 @@ pub(super) fn by_name(path: &Path) -> Option<&'static str> {
     }
 }
 
-/// What a secret looks like, and its name. What stands between a name and its value is the language's: `=`, `: "`, `"] = "`.
-const SHAPES: [(&str, &str); 10] = [
-    ("private key", r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----"),
+/// What a secret looks like, and its name. What stands between a name and its value is the language's: `=`, `: "`, `"] = "`,
+/// `: str = "`.
+const SHAPES: [(&str, &str); 12] = [
+    (
+        "private key",
+        r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----|---- BEGIN SSH2 (?:ENCRYPTED )?PRIVATE KEY",
+    ),
+    ("private key", r"PuTTY-User-Key-File-\d|AGE-SECRET-KEY-1[0-9A-Z]{50}"),
     ("key of AWS", r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
     (
         "key of AWS",
-        r#"(?i)secret_?access_?key[ \t"'\])(,:=]{1,12}[A-Za-z0-9/+]{40}(?:[^A-Za-z0-9/+=]|$)"#,
+        r#"(?i)(?:secret[_-]?access|aws[_-]?secret)[_-]?key(?:: ?[\w\[\]]+)?[ \t"'\])(,:=]{1,12}[A-Za-z0-9/+]{40}(?:[^A-Za-z0-9/+=]|$)"#,
     ),
-    ("token of GitHub", r"\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_[A-Za-z0-9_]{40,}"),
-    ("token of Hugging Face", r"\bhf_[A-Za-z0-9]{30,}"),
-    ("key of OpenAI", r"\bsk-(?:proj-|svcacct-)?[A-Za-z0-9_-]{32,}"),
+    ("token of GitHub", r"gh[pousr]_[A-Za-z0-9_]{36,}|github_pat_[A-Za-z0-9_]{40,}"),
+    ("token of Hugging Face", r"(?:\b|_)(?:hf|api_org)_[A-Za-z0-9]{30,}"),
+    // Names with hyphens, such as `sk-` and a UUID, have no capitals.
+    (
+        "key of OpenAI",
+        r"\bsk-(?:[A-Za-z0-9]{32,}|(?:proj|svcacct|admin|ant)-[A-Za-z0-9_-]{32,}|[a-z0-9_-]{0,12}[A-Z][A-Za-z0-9_-]{31,})",
+    ),
     (
         "key of W&B",
-        r#"(?i)wandb[_.-]?(?:api[_-]?)?key[ \t"'\])(,:=-]{1,12}(?:local-)?[0-9a-f]{40}\b"#,
+        r#"(?i)wandb[_.-]?(?:api[_-]?)?(?:key|token)(?:: ?[\w\[\]]+)?[ \t"'\])(,:=-]{1,12}(?:local-)?[0-9a-f]{40}\b"#,
     ),
+    // Its name may stand elsewhere: `wandb:` with `api_key:` below it, `wandb.Api(api_key="…")`.
+    ("key of W&B", r#"(?i)\bapi[_-]?key[ \t"'\])(,:=]{1,12}(?:local-)?[0-9a-f]{40}\b"#),
     ("key of W&B", r"\bwandb_v1_[A-Za-z0-9_-]{40,}"),
     // What `wandb login` writes into `~/.netrc`, wherever it was copied to.
     ("key of W&B", r"(?i)\bwandb\b[^\n]{0,20}\s[\s\w]{0,40}\bpassword\s+(?:local-)?[0-9a-f]{40}\b"),
-    ("key of W&B", r#"(?i)wandb["', \t.]{1,4}login\b[^\n#;&|]{1,60}?\b[0-9a-f]{40}\b"#),
+    ("key of W&B", r#"(?i)wandb["', \t.]{1,4}login\b(?:\(\s*)?[^\n#;&|]{1,60}?\b[0-9a-f]{40}\b"#),
 ];
 
 static ANY: LazyLock<Option<Regex>> = LazyLock::new(|| {
@@ -81,7 +91,7 @@ static ANY: LazyLock<Option<Regex>> = LazyLock::new(|| {
 
 /// The first secret in a text: its name, and the line that it is in, from 1.
 pub(super) fn in_text(text: &[u8]) -> Option<(&'static str, usize)> {
-    let found = ANY.as_ref()?.find(text.get(..LARGEST).unwrap_or(text))?;
+    let found = ANY.as_ref()?.find(text)?;
     let of_kind =
         |shape: &str| Regex::new(shape).is_ok_and(|shape| shape.is_match(found.as_bytes()));
     let (name, _) = SHAPES.iter().find(|(_, shape)| of_kind(shape))?;
@@ -92,11 +102,15 @@ pub(super) fn in_text(text: &[u8]) -> Option<(&'static str, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStrExt;
 
     #[test]
     fn names_of_secrets_are_known() {
         for name in [".env", ".env.local", "a/key.pem", "id_ed25519", ".netrc", "x/.aws/config"] {
             assert!(by_name(Path::new(name)).is_some(), "{name}");
+        }
+        for name in [&b".env.\xff"[..], b"Server.PEM", b".git-credentials", b"a/.AWS/config"] {
+            assert!(by_name(Path::new(OsStr::from_bytes(name))).is_some(), "{name:?}");
         }
         for name in ["environment.yml", "pem.py", "hidden_size.py", "train.py", "a/netrc"] {
             assert_eq!(by_name(Path::new(name)), None, "{name}");
@@ -139,6 +153,8 @@ mod tests {
             "AWS_SECRET_ACCESS_KEY=<>",
             "Session(aws_secret_access_key='<>')",
             "\"SecretAccessKey\": \"<>\",",
+            "secret-access-key: <>",
+            "AWS_SECRET_KEY: str = '<>'",
         ] {
             check(text.replace("<>", secret), Some(("key of AWS", 1)));
         }
@@ -151,5 +167,15 @@ mod tests {
             check(text.replace("<>", key), None);
         }
         check(format!("sha = \"{key}\"\ntask-{long}\nhf_model = 'x'"), None);
+        check("<div id=\"sk-3f2504e0-4f89-11d3-9a0c-0305e82c3301\">".to_owned(), None);
+        check("a.sk-toggleable__label-arrow-of-the-estimators-diagram".to_owned(), None);
+        check(format!("sk-proj-{}", "a-_B".repeat(10)), Some(("key of OpenAI", 1)));
+        check(format!("TOKEN_ghs_12_{long}"), Some(("token of GitHub", 1)));
+        check(format!("wandb:\n  api_key: {key}"), Some(("key of W&B", 2)));
+        check(format!("wandb.login(\n    key=\"{key}\",\n)"), Some(("key of W&B", 1)));
+        check(format!("KEY_OF_WANDB = 1\nWANDB_API_KEY: str = '{key}'"), Some(("key of W&B", 2)));
+        check("PuTTY-User-Key-File-3: ssh-ed25519".to_owned(), Some(("private key", 1)));
+        let far = [vec![b'\n'; 9 << 20], format!("hf_{long}").into_bytes()].concat();
+        assert_eq!(in_text(&far), Some(("token of Hugging Face", 1 + (9 << 20))));
     }
 }

@@ -105,7 +105,7 @@ pub(super) fn entries(survey: &Survey) -> Result<Vec<PackageEntry>, CommandError
 fn entry(survey: &Survey, path: &Path) -> Result<LookedAt, CommandError> {
     let whole = survey.source.join(path);
     let found = fs::symlink_metadata(&whole).at("read", &whole)?;
-    let is_listed = survey.include.names(path);
+    let is_listed = survey.include.names_secret(path);
     if !is_listed && let Some(why) = secrets::by_name(path) {
         return Ok(Err(Secret { path: path.to_owned(), why: why.to_owned() }));
     }
@@ -127,13 +127,28 @@ fn entry(survey: &Survey, path: &Path) -> Result<LookedAt, CommandError> {
     Ok(Ok(PackageEntry { path: path.to_owned(), content }))
 }
 
-/// Where a link leads, from its place in the package: as it is where that is shipped too, else to the place itself.
+/// Where a link leads, from its place in the package: to what is shipped, where that is what it means here, else to the
+/// place itself.
 fn link_target(survey: &Survey, path: &Path, whole: &Path) -> Result<PathBuf, CommandError> {
     let target = fs::read_link(whole).at("read", whole)?;
     let parent = path.parent().unwrap_or(Path::new(""));
-    let is_shipped =
-        below(&parent.join(&target)).is_some_and(|path| is_shipped(&survey.files, &path));
-    if is_shipped { Ok(target) } else { Ok(survey.root.join(parent).join(target)) }
+    let is_shipped = |path: &Path| is_shipped(&survey.files, path);
+    if below(&parent.join(&target)).is_some_and(|path| is_shipped(&path)) {
+        return Ok(target);
+    }
+    // By an absolute path, or through other links, it may mean a shipped file all the same.
+    let meant = survey.source.join(parent).join(&target).canonicalize().ok();
+    let meant = meant.as_deref().and_then(|meant| place_below(survey, meant));
+    Ok(match meant.filter(|meant| is_shipped(meant)) {
+        Some(meant) if *parent == *meant => PathBuf::from("."),
+        Some(meant) => parent.components().map(|_| "..").collect::<PathBuf>().join(meant),
+        None => survey.root.join(parent).join(target),
+    })
+}
+
+/// Where a file lies below the root; also where an absolute path names the root and the commit is taken out of git.
+fn place_below<'a>(survey: &Survey, path: &'a Path) -> Option<&'a Path> {
+    path.strip_prefix(&survey.source).or_else(|_| path.strip_prefix(&survey.root)).ok()
 }
 
 /// A path without `.` and `..`; none if it leaves the root on its way, or is absolute.

@@ -50,6 +50,7 @@ mod output;
 mod outside;
 mod own_folder;
 mod package;
+mod package_changes;
 mod plot;
 mod poll_dry_run;
 mod processes;

@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use nemo_core::package::{self, Depth, PackageError, PackagedContent, ShippedPackage};
@@ -23,7 +23,7 @@ pub(crate) fn prepare(
     patience: Patience<'_>,
 ) -> Result<Option<String>, StartError> {
     let Some(shipped) = &trial.package else { return Ok(None) };
-    let depth = verify(shipped, context)?;
+    let depth = verify(&trial.dir, shipped, context)?;
     let made = patience.with(|| make(&trial.dir, shipped, depth));
     let changed = made.map_err(|error| StartError::node(&trial.dir.work(), &error))?;
     Ok(described(&changed))
@@ -50,11 +50,17 @@ fn described(changed: &[PathBuf]) -> Option<String> {
 /// How many files a line of the log names.
 const NAMED: usize = 5;
 
-/// Compares the package with what was submitted: its content once on each boot of a node, else its names and lengths.
-fn verify(shipped: &ShippedPackage, context: &JobContext) -> Result<Depth, StartError> {
+/// Compares the package with what was submitted: its content once on each boot of a node and before it is copied for a
+/// trial, else its names and lengths.
+fn verify(
+    trial: &TrialDir,
+    shipped: &ShippedPackage,
+    context: &JobContext,
+) -> Result<Depth, StartError> {
     let seen = seen_mark(shipped, context);
     let is_seen = seen.as_ref().is_some_and(|mark| mark.exists());
-    let depth = if is_seen { Depth::Lengths } else { Depth::Hashes };
+    let is_copied = trial.work_is_whole().exists();
+    let depth = if is_seen && is_copied { Depth::Lengths } else { Depth::Hashes };
     match package::verify(&shipped.dir, &shipped.hash, depth) {
         Ok(()) => {}
         Err(error @ PackageError::Changed(_)) => {
@@ -117,8 +123,10 @@ fn make(trial: &TrialDir, shipped: &ShippedPackage, depth: Depth) -> io::Result<
         }
         match entry.content {
             PackagedContent::Link { target } => link(&target, &place)?,
-            PackagedContent::File { bytes, .. } => {
-                put(&shipped.dir.files().join(&entry.path), &place, bytes, work)?;
+            PackagedContent::File { bytes, executable, .. } => {
+                let from = &shipped.dir.files().join(&entry.path);
+                let file = ShippedFile { from, bytes, executable };
+                put(&file, &place, work, is_whole)?;
             }
         }
     }
@@ -128,10 +136,8 @@ fn make(trial: &TrialDir, shipped: &ShippedPackage, depth: Depth) -> io::Result<
     if is_whole {
         return Ok(changed);
     }
-    durable::sync_dir(work)?;
-    for own in &shipped.own {
-        durable::sync_dir(&work.join(&own.0))?;
-    }
+    // One call for ten thousand files.
+    nix::unistd::syncfs(File::open(work)?)?;
     durable::replace_file_durably(&mark, b"")?;
     Ok(changed)
 }
@@ -148,25 +154,35 @@ fn remove_torn(place: &Path, content: &PackagedContent) -> io::Result<()> {
 /// Files up to this size are copied. Larger ones are data: a hard link, where the file system has them.
 const COPIED: u64 = 1 << 20;
 
+/// A file of the package as it is put into the working folder.
+struct ShippedFile<'a> {
+    from: &'a Path,
+    bytes: u64,
+    executable: bool,
+}
+
 /// Puts a file of the package there, whole or not at all. What is there already is the trial's own.
-fn put(from: &Path, place: &Path, bytes: u64, work: &Path) -> io::Result<()> {
+fn put(file: &ShippedFile<'_>, place: &Path, work: &Path, is_synced: bool) -> io::Result<()> {
     if fs::symlink_metadata(place).is_ok() {
         return Ok(());
     }
-    let is_large = bytes > COPIED;
-    match if is_large { fs::hard_link(from, place) } else { Err(io::ErrorKind::Unsupported.into()) }
-    {
-        Ok(()) => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        Err(_) => {}
+    // Through a link, root could write into the package.
+    let may_be_linked = file.bytes > COPIED && !nix::unistd::geteuid().is_root();
+    if may_be_linked && fs::hard_link(file.from, place).is_ok() {
+        return Ok(());
     }
     let draft = work.join(DRAFT);
     match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    fs::copy(from, &draft)?;
-    File::open(&draft)?.sync_all()?;
+    fs::copy(file.from, &draft)?;
+    // The trial's own: what the program copies of it in turn, it may write over again after a resume.
+    let mode = if file.executable { 0o700 } else { 0o600 };
+    fs::set_permissions(&draft, fs::Permissions::from_mode(mode))?;
+    if is_synced {
+        File::open(&draft)?.sync_all()?;
+    }
     fs::rename(&draft, place)
 }
 

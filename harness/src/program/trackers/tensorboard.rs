@@ -41,8 +41,8 @@ fn cut_folder(folder: &Path, saved_at: f64, now: f64, deeper: u32) -> io::Result
         record(&[&[0x09], &now.to_le_bytes()[..], &[0x1a, 13], b"brain.Event:2"].concat()),
         record(&restart(first, now)),
     ];
-    // Readers take the files in the order of their names.
-    let name = format!("events.out.{MARK}.{now:010.0}.nemo-restart");
+    // Readers take the files in the order of their names: the program's next one, of the same second too, comes behind it.
+    let name = format!("events.out.{MARK}.{:010}.-nemo-restart", now.floor());
     durable::replace_file_durably(&folder.join(name), &bytes.concat())
 }
 
@@ -158,9 +158,12 @@ mod tests {
         let first = |after| first_after(&run.join("events.out.tfevents.1.h"), after).unwrap();
         assert_eq!([first(20.0), first(35.0), first(0.0)], [Some(301), Some(302), Some(0)]);
         assert_eq!(first(50.0), None);
-        cut_back(folder.path(), 20.0, 5000.0).unwrap();
-        let written = fs::read(run.join("events.out.tfevents.0000005000.nemo-restart")).unwrap();
-        assert!(written.ends_with(&record(&restart(301, 5000.0))));
+        cut_back(folder.path(), 20.0, 5000.7).unwrap();
+        let restart_file = "events.out.tfevents.0000005000.-nemo-restart";
+        assert!("events.out.tfevents.0000004999.z" < restart_file);
+        assert!(restart_file < "events.out.tfevents.0000005000.gpu01.4711.0");
+        let written = fs::read(run.join(restart_file)).unwrap();
+        assert!(written.ends_with(&record(&restart(301, 5000.7))));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "only where there are logs");
     }
 
