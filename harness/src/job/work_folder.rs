@@ -200,6 +200,8 @@ fn link(target: &Path, place: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt;
+
     use nemo_core::package::{PackageDir, PackageEntry, hash_file, listed};
 
     fn shipped(folder: &Path) -> ShippedPackage {
@@ -243,5 +245,24 @@ mod tests {
                 .unwrap()
                 .contains("differ from the submitted ones: `train.py`.")
         );
+    }
+
+    #[test]
+    fn a_copy_may_be_written_over_and_nothing_of_the_package_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, work) = (folder.path().join("from"), folder.path().join("work"));
+        fs::create_dir(&work).unwrap();
+        fs::write(&from, "print(1)").unwrap();
+        fs::set_permissions(&from, fs::Permissions::from_mode(0o400)).unwrap();
+        let put = |name: &str, bytes, executable| {
+            let file = ShippedFile { from: &from, bytes, executable };
+            super::put(&file, &work.join(name), &work, false).unwrap();
+            fs::metadata(work.join(name)).unwrap()
+        };
+        assert_eq!(put("train.py", 8, false).permissions().mode() & 0o777, 0o600);
+        assert_eq!(put("run.sh", 8, true).permissions().mode() & 0o777, 0o700);
+        // Root may write through any link.
+        let links = if nix::unistd::geteuid().is_root() { 1 } else { 2 };
+        assert_eq!(put("data", COPIED + 1, false).nlink(), links);
     }
 }
