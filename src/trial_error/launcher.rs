@@ -84,7 +84,12 @@ pub(super) fn last_own_line(lines: &[String], blocks: &[Range<usize>]) -> Option
 fn is_launchers(line: &str) -> bool {
     let is_below = BELOW_BLOCKS.iter().any(|said| line.contains(said));
     let is_open_mpi = line.starts_with('[') && (is_below || line.contains("] *** "));
-    is_slurms(line) || is_report(line) || is_open_mpi
+    is_slurms(line) || is_report(line) || is_open_mpi || is_go_runs(line)
+}
+
+/// What `go run` says below a program's own words.
+fn is_go_runs(line: &str) -> bool {
+    line.strip_prefix("exit status ").is_some_and(|code| code.parse::<u8>().is_ok())
 }
 
 /// What `srun` says of one of its tasks.

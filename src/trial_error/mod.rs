@@ -8,6 +8,7 @@ mod native;
 mod output;
 mod python;
 mod read;
+mod script;
 mod shell;
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,11 @@
-//! Errors of Rust, C, C++, Fortran, Java, Node and Go programs, of MPI, of Slurm and of the kernel.
+//! Errors of Rust, C, C++, Fortran, Java, Node and Go programs, of MPI, of Slurm and of the kernel, among those of others.
 
 use std::iter;
 
 use super::finding::{FoundError, Weight};
 use super::launcher::{is_end_of_task, is_slurms};
 use super::python::is_consequence;
+use super::script;
 use super::shell::tells_signal;
 
 /// How C++ begins to tell of an exception that nobody caught.
@@ -77,6 +78,15 @@ const MARKERS: &[(MarkerPlace, &str, Weight)] = &[
     (Anywhere, "hipMalloc failed: out of memory", Cause),
 ];
 
+/// How a panic ends that only tells that another thread has panicked or is gone.
+const OF_OTHER_THREADS: [&str; 5] = [
+    "`Err` value: Any { .. }",
+    "`Err` value: PoisonError { .. }",
+    "`Err` value: SendError { .. }",
+    "`Err` value: RecvError",
+    "a scoped thread panicked",
+];
+
 /// How Slurm says that it ended a run of a job that runs again: no error, and perhaps of an earlier run.
 const REQUEUES: [&str; 2] = ["DUE TO JOB REQUEUE", "DUE TO PREEMPTION"];
 
@@ -101,10 +111,16 @@ const FATAL: [&str; 12] = [
 pub(super) fn findings(lines: &[String], inside: &mut [bool]) -> Vec<FoundError> {
     let mut found = Vec::new();
     for at in 0..lines.len() {
-        if !inside[at] {
-            found.extend(finding(lines, at));
-            inside[at + 1..at + lines_of_message(lines, at)].fill(true);
+        if inside[at] {
+            continue;
         }
+        if let Some(finding) = script::finding(lines, at) {
+            inside[at..finding.end].fill(true);
+            found.push(finding);
+            continue;
+        }
+        found.extend(finding(lines, at));
+        inside[at + 1..at + lines_of_message(lines, at)].fill(true);
     }
     found
 }
@@ -170,7 +186,9 @@ fn panic(lines: &[String], at: usize) -> Option<FoundError> {
     };
     let is_part = |line: &str| !line.trim().is_empty();
     let trace = trace(lines, at, start, is_part);
-    Some(FoundError::line(at, Weight::Cause, &message).with_traceback(&trace))
+    let is_of_other = OF_OTHER_THREADS.iter().any(|end| message.ends_with(end));
+    let weight = if is_of_other { Consequence } else { Cause };
+    Some(FoundError::line(at, weight, &message).with_traceback(&trace))
 }
 
 /// `'assertion failed: …', src/main.rs:2:5` in one line: before 1.73 the place stands behind a message of several lines.
@@ -258,9 +276,10 @@ fn with_frames(lines: &[String], at: usize) -> Option<FoundError> {
     Some(FoundError::line(at, Weight::Cause, name).with_traceback(&trace))
 }
 
-/// `panic: …` of Go, and the goroutine below.
+/// `panic: …` or `fatal error: …` of Go, and the goroutine below.
 fn goroutine(lines: &[String], at: usize) -> Option<FoundError> {
-    lines[at].strip_prefix("panic: ")?;
+    let starts = ["panic: ", "fatal error: "];
+    starts.iter().any(|start| lines[at].starts_with(start)).then_some(())?;
     let mut next = lines.iter().skip(at + 1).take(4);
     next.any(|line| line.starts_with("goroutine ")).then_some(())?;
     let trace = trace(lines, at, 0, |line| !line.starts_with("exit status"));

@@ -240,8 +240,9 @@ fn finding(at: usize, block: &Block<'_>, is_ignored: bool) -> Option<FoundError>
     let is_group = block.lines.first().is_some_and(|line| line.contains(GROUP));
     let last = block.exceptions.last()?;
     let mut message = joined(if is_group { block.exceptions.first()? } else { last });
-    if is_group && block.exceptions.len() > 1 {
-        message = format!("{message}: {}", joined(block.exceptions.get(1)?));
+    let in_group = block.exceptions.iter().skip(1).find(|exception| !is_of_group(exception));
+    if let Some(first) = in_group.filter(|_| is_group) {
+        message = format!("{message}: {}", joined(first));
     }
     let weight = match () {
         () if is_ignored => Weight::Hint,
@@ -253,6 +254,11 @@ fn finding(at: usize, block: &Block<'_>, is_ignored: bool) -> Option<FoundError>
     let is_one_of_many = !block.prefix.trim().is_empty();
     let prefix = if is_one_of_many { block.prefix.to_owned() } else { String::new() };
     Some(FoundError { texts: texts.collect(), prefix, ..found })
+}
+
+/// `ExceptionGroup: why (2 sub-exceptions)`, which others stand below.
+fn is_of_group(exception: &[&str]) -> bool {
+    exception.first().is_some_and(|line| line.contains(" sub-exception"))
 }
 
 /// Whether it tells only that something else failed.

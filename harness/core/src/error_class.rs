@@ -150,6 +150,8 @@ const WORDS: &[(ErrorClass, &[&str])] = &[
             "can't locate ",
             "not found in current path",
             "is required but does not seem to be installed",
+            "cannot load such file",
+            "no solution found when resolving dependencies",
         ],
     ),
     (
