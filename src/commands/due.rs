@@ -271,7 +271,8 @@ pub(super) fn submittable_now(
     trials: &TrialsByTask,
     app: &App,
 ) -> Result<Submittable, CommandError> {
-    let is_met = |task: &str, trial, on| is_met(status, task, trial, on);
+    let is_met =
+        |task: &str, trial, on| is_met(status, task, trial, on) || is_in_slurm(status, task, trial);
     let holds_roots = outside::holds_roots(app, stored, trials)?;
     let limits = SubmitLimits { room: room(app, stored), holds_roots };
     Ok(submittable(&stored.experiment, trials, limits, &is_met))
@@ -292,6 +293,13 @@ fn is_met(status: &Status, task: &str, trial: u32, on: On) -> bool {
         On::Ok | On::Each => TrialStatus::is_final(trial) && trial.state == State::Completed,
         On::Any | On::Failed => trial.is_final() && trial.state.is_final(),
     })
+}
+
+/// Whether a trial may still run in a job that Slurm has, which what follows it can wait for.
+fn is_in_slurm(status: &Status, task: &str, trial: u32) -> bool {
+    let task = status.tasks.iter().find(|seen| seen.name == task);
+    let trial = task.and_then(|task| task.trials.get(trial as usize));
+    trial.is_some_and(generation::is_in_slurm)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::{App, cluster, outside, prepare};
 use crate::error::{CommandError, ExitCode, IoResultExt};
 use crate::experiment::{Experiment, On, Task};
 use crate::journal::{self, Changed, Event, Journal, Record, Retry, Submitted};
-use crate::plan::{self, JobArray, Limits, Ongoing, OutsideEdge, Plan, Selection};
+use crate::plan::{self, JobArray, Limits, Ongoing, OpenTrials, OutsideEdge, Plan, Selection};
 use crate::script;
 use crate::slurm::IndexSet;
 use crate::status::{Remedy, State, Status, TaskStatus, TrialStatus};
@@ -58,6 +58,7 @@ pub(super) fn selection(
     let Some(outside) = outside_of(app, stored, &trials)? else { return Ok(None) };
     Ok(Some(Selection {
         ongoing: ongoing(stored, status, &trials),
+        open_parents: open_parents(stored, status, &trials),
         generation: next(stored),
         separate: separate(stored, &trials, retry),
         outside,
@@ -66,24 +67,58 @@ pub(super) fn selection(
     }))
 }
 
+/// What others of the experiment may wait for: trials of earlier submissions that may still run.
+fn open_parents(
+    stored: &Stored,
+    status: &Status,
+    chosen: &ChosenTrials,
+) -> BTreeMap<String, OpenTrials> {
+    let is_parent = |name: &str| {
+        let chosen = stored.experiment.tasks.iter().filter(|task| chosen.contains_key(&task.name));
+        chosen.flat_map(|task| &task.after).any(|dependency| dependency.task == name)
+    };
+    let parents = status.tasks.iter().filter(|task| is_parent(&task.name));
+    let of_task = |task: &TaskStatus| {
+        let others = not_chosen(task, chosen);
+        let jobs = ongoing_jobs(stored, &task.name, &others).jobs;
+        let job = |it: &&TrialStatus| Some((it.index, it.slurm_job.clone()?));
+        let by_trial = others.iter().copied().filter(may_run).filter_map(|it| job(&it)).collect();
+        (!jobs.is_empty()).then(|| (task.name.clone(), OpenTrials { jobs, by_trial }))
+    };
+    parents.filter_map(of_task).collect()
+}
+
+fn not_chosen<'a>(task: &'a TaskStatus, chosen: &ChosenTrials) -> Vec<&'a TrialStatus> {
+    let is_chosen = |index| chosen.get(&task.name).is_some_and(|own| own.contains(index));
+    task.trials.iter().filter(|trial| !is_chosen(trial.index)).collect()
+}
+
+/// Whether a trial is not over, and Slurm has its job.
+fn may_run(trial: &&TrialStatus) -> bool {
+    !trial.state.is_final() && !trial.remedy.is_some_and(Remedy::is_forgotten)
+}
+
 /// What the chosen trials must not run beside, where their task limits how many run at once: Slurm's own limit is one of each
 /// array. A retry while others of the task still run would be above it.
 fn ongoing(stored: &Stored, status: &Status, chosen: &ChosenTrials) -> BTreeMap<String, Ongoing> {
     let tasks = stored.experiment.tasks.iter().zip(&status.tasks);
     let limited = tasks.filter(|(task, _)| task.concurrent.is_some());
     let of_task = |(task, seen): (&Task, &TaskStatus)| {
-        let chosen = chosen.get(&task.name)?;
-        let others: Vec<&TrialStatus> =
-            seen.trials.iter().filter(|trial| !chosen.contains(trial.index)).collect();
-        let arrays = journal::submitted_arrays(&stored.journal);
-        let own = arrays.iter().filter(|array| array.task == task.name);
-        let mut ongoing = Ongoing::default();
-        for array in own {
-            add_ongoing(&mut ongoing, &stored.journal, array, &others);
-        }
+        chosen.get(&task.name)?;
+        let ongoing = ongoing_jobs(stored, &task.name, &not_chosen(seen, chosen));
         (ongoing.at_once > 0).then(|| (task.name.clone(), ongoing))
     };
     limited.filter_map(of_task).collect()
+}
+
+/// What may still run of these trials of a task.
+fn ongoing_jobs(stored: &Stored, task: &str, trials: &[&TrialStatus]) -> Ongoing {
+    let mut ongoing = Ongoing::default();
+    let arrays = journal::submitted_arrays(&stored.journal);
+    for array in arrays.iter().filter(|array| array.task == task) {
+        add_ongoing(&mut ongoing, &stored.journal, array, trials);
+    }
+    ongoing
 }
 
 /// Adds those of an array that may still run. The whole array is waited for, unless it also has trials that may stay in the
@@ -100,9 +135,8 @@ fn add_ongoing(
         array.trials.contains(trial.index) && job == Some(id.as_str())
     };
     let own: Vec<&&TrialStatus> = trials.iter().filter(in_array).collect();
-    let is_forgotten = |trial: &TrialStatus| trial.remedy.is_some_and(Remedy::is_forgotten);
-    let may_run = |trial: &&&TrialStatus| !trial.state.is_final() && !is_forgotten(trial);
-    let alive: Vec<u32> = own.iter().copied().filter(may_run).map(|trial| trial.index).collect();
+    let alive = own.iter().copied().copied().filter(may_run);
+    let alive: Vec<u32> = alive.map(|trial| trial.index).collect();
     if alive.is_empty() {
         return;
     }
@@ -285,6 +319,30 @@ pub(super) fn is_free(
             On::Any => parents.all(TrialStatus::is_final),
             On::Failed => parents.all(TrialStatus::is_final) && may_have_failed(parent, is_chosen),
         }
+    })
+}
+
+/// Whether a trial may still run in a job that Slurm has.
+pub(super) fn is_in_slurm(trial: &TrialStatus) -> bool {
+    may_run(&trial) && trial.slurm_job.is_some()
+}
+
+/// Whether all that a trial waits for is done, is submitted with it, or may still run in jobs that Slurm has.
+pub(super) fn is_linkable(
+    task: &Task,
+    trial: u32,
+    tasks: &[TaskStatus],
+    chosen: &ChosenTrials,
+) -> bool {
+    task.after.iter().all(|dependency| {
+        let is_done = |parent: &TrialStatus| match dependency.on {
+            On::Ok | On::Each => parent.state == State::Completed,
+            On::Any | On::Failed => parent.state.is_final(),
+        };
+        let parent = tasks.iter().find(|parent| parent.name == dependency.task);
+        let trials = parent.map(|parent| not_chosen(parent, chosen)).unwrap_or_default();
+        let is_needed = |it: &&TrialStatus| dependency.on != On::Each || it.index == trial;
+        trials.into_iter().filter(is_needed).all(|it| is_done(it) || is_in_slurm(it))
     })
 }
 

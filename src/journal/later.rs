@@ -122,6 +122,7 @@ mod tests {
             held: false,
             outside: Vec::new(),
             behind: Vec::new(),
+            after_jobs: Vec::new(),
             wrapped: None,
         }
     }

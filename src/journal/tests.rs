@@ -14,6 +14,7 @@ fn array(index: usize, offset: u32, trials: &str) -> JobArray {
         held: false,
         outside: Vec::new(),
         behind: Vec::new(),
+        after_jobs: Vec::new(),
         wrapped: None,
     }
 }

@@ -51,6 +51,17 @@ pub struct Selection {
     pub outside: Vec<OutsideEdge>,
     /// What earlier submissions may still run of tasks with `concurrent`.
     pub ongoing: BTreeMap<String, Ongoing>,
+    /// The trials of earlier submissions that may still run and that others wait for, by task, with their jobs.
+    pub open_parents: BTreeMap<String, OpenTrials>,
+}
+
+/// Trials of a task that may still run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenTrials {
+    /// Their jobs, as few as name them all: `104`, or a task of an array, `104_1`.
+    pub jobs: Vec<String>,
+    /// The job of each trial.
+    pub by_trial: BTreeMap<u32, String>,
 }
 
 /// What earlier submissions may still run of a task.
@@ -74,6 +85,18 @@ impl Selection {
     /// The set of trials that a trial shares its arrays with; none for all that are not separate.
     fn set_of(&self, task: &str, trial: u32) -> Option<usize> {
         self.separate.get(task)?.iter().position(|set| set.contains(trial))
+    }
+
+    /// The jobs of earlier submissions that some trials of a task wait for.
+    fn open_parents_of(&self, task: &Task, trials: &IndexSet) -> Vec<String> {
+        let of_parent = |dependency: &Dependency| match self.open_parents.get(&dependency.task) {
+            None => Vec::new(),
+            Some(open) if dependency.on == On::Each => {
+                trials.iter().filter_map(|trial| open.by_trial.get(&trial).cloned()).collect()
+            }
+            Some(open) => open.jobs.clone(),
+        };
+        task.after.iter().flat_map(of_parent).collect()
     }
 
     /// How many trials of a task may run at once beside those of earlier submissions, or, where no more may, all that it
@@ -122,6 +145,10 @@ pub struct JobArray {
     /// Jobs of earlier submissions of its task that must be over first, so that `concurrent` holds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub behind: Vec<String>,
+    /// Jobs of earlier submissions with trials that its own wait for: they must be over first. What became of them its
+    /// trials read themselves before they run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after_jobs: Vec<String>,
     /// Somebody else submitted it, and `nemo-harness wrap` runs in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wrapped: Option<WrappedName>,
@@ -270,8 +297,10 @@ fn task_arrays(
         let behind = if before.is_none() { ongoing.to_vec() } else { Vec::new() };
         let throttle = lanes.throttle(place);
         let throttle = throttle.filter(|throttle| (throttle.get() as usize) < trials.count());
-        let (task, index) = (task.name.clone(), first + place);
+        let index = first + place;
         let outside = outside.clone();
+        let after_jobs = selection.open_parents_of(task, &trials);
+        let task = task.name.clone();
         arrays.push(JobArray {
             task,
             index,
@@ -282,6 +311,7 @@ fn task_arrays(
             held: false,
             outside,
             behind,
+            after_jobs,
             wrapped: None,
         });
     }

@@ -99,6 +99,7 @@ impl RehearsalFolder<'_> {
             held: false,
             outside: Vec::new(),
             behind: Vec::new(),
+            after_jobs: Vec::new(),
             wrapped: None,
         };
         let scripts = self.script(&id, &dir, &array, spec.checkpoint.lead);

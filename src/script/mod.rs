@@ -114,9 +114,9 @@ pub fn arguments(array: &JobArray, parents: &[JobId]) -> Vec<String> {
     if array.held {
         arguments.push("--hold".to_owned());
     }
-    let waits = !(array.after.is_empty() && array.outside.is_empty() && array.behind.is_empty());
-    if waits {
-        arguments.push(format!("--dependency={}", dependency(array, parents)));
+    let dependency = dependency(array, parents);
+    if !dependency.is_empty() {
+        arguments.push(format!("--dependency={dependency}"));
         // Else a child whose parent failed stays pending for ever.
         arguments.push("--kill-on-invalid-dep=yes".to_owned());
     }
@@ -127,9 +127,10 @@ pub fn arguments(array: &JobArray, parents: &[JobId]) -> Vec<String> {
 fn dependency(array: &JobArray, parents: &[JobId]) -> String {
     let own = array.after.iter().map(|edge| (edge.on, parents[edge.array].to_string()));
     let outside = array.outside.iter().map(|edge| (edge.on, edge.job.clone()));
-    let behind = array.behind.iter().map(|job| (Relation::AfterAny, job.clone()));
+    let open = array.behind.iter().chain(&array.after_jobs);
+    let open = open.map(|job| (Relation::AfterAny, job.clone()));
     let mut groups: Vec<(Relation, Vec<String>)> = Vec::new();
-    for (on, id) in own.chain(outside).chain(behind) {
+    for (on, id) in own.chain(outside).chain(open) {
         match groups.iter_mut().find(|(known, _)| *known == on) {
             Some((_, ids)) => ids.push(id),
             None => groups.push((on, vec![id])),

@@ -18,6 +18,7 @@ fn array(after: Vec<ArrayDependency>, held: bool) -> JobArray {
         held,
         outside: Vec::new(),
         behind: Vec::new(),
+        after_jobs: Vec::new(),
         wrapped: None,
     }
 }

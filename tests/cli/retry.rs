@@ -373,9 +373,9 @@ fn why_left(retried: &Value, task: &str) -> Value {
     left.iter().find(|it| it["task"] == task).map_or(Value::Null, |it| it["why"].clone())
 }
 
-/// `evaluate` waits for two trials of `train`, which are retried one after the other.
+/// `evaluate` waits for two trials of `train`, which are retried one after the other: it waits for the jobs of both.
 #[test]
-fn what_waits_for_a_trial_that_runs_again_is_not_called_blocked() {
+fn what_was_blocked_waits_for_what_was_retried_before_too() {
     let (fake, id) = failed();
     let first = retry(&fake.world, &[&id, "--dry-run", "--state", "timeout"]);
     assert_eq!(
@@ -385,16 +385,15 @@ fn what_waits_for_a_trial_that_runs_again_is_not_called_blocked() {
     retry(&fake.world, &[&format!("{id}/train/1")]);
     wait_in_queue(&fake, &["104_[1]"]);
     let second = retry(&fake.world, &[&id]);
-    assert_eq!(second["trials"], json!({ "train": "2" }), "{second:#}");
-    let why = "it waits for `train`, which runs again: retry it after that";
-    assert_eq!(why_left(&second, "evaluate"), why);
-    for (trial, job) in [("train/1", "104_1"), ("train/2", "105_2")] {
-        let more = record(job, "done").replace("\"attempt\":0", "\"attempt\":1");
-        write_record(&fake, &id, trial, &(record(job, "failed") + &more));
-    }
-    wait_in_queue(&fake, &[]);
-    let last = retry(&fake.world, &[&id]);
-    assert_eq!(last["trials"], json!({ "evaluate": "0" }), "{last:#}");
+    assert_eq!(second["trials"], json!({ "train": "2", "evaluate": "0" }), "{second:#}");
+    assert_eq!(why_left(&second, "evaluate"), Value::Null);
+    let taken = fake.taken();
+    let is_told = |told: &str| {
+        told.contains("evaluate/1.sbatch") && told.contains("=afterok:105,afterany:104 ")
+    };
+    assert!(taken.iter().any(|it| is_told(&it.arguments)), "{taken:?}");
+    wait_in_queue(&fake, &["104_[1]", "105_[2]", "106_[0]"]);
+    assert_eq!(states(&fake.world.status(&id), "evaluate"), ["pending"]);
 }
 
 /// The same on this machine, where the runner has given `evaluate` up: it waits again, or runs where all is done by now.

@@ -6,7 +6,7 @@ use nemo_core::scope::Scope;
 use serde::Serialize;
 
 use crate::commands::control::TrialKey;
-use crate::commands::generation::{ChosenTrials, is_free};
+use crate::commands::generation::{ChosenTrials, is_free, is_linkable};
 use crate::experiment::{Dependency, Experiment, On, Task};
 use crate::journal::{RetriedTrials, Retry};
 use crate::slurm::IndexSet;
@@ -242,9 +242,12 @@ impl RetryFilter<'_> {
         let is_free = is_free(task, trial, self.tasks, chosen);
         let may_run = || {
             let is_unblocked = || is_unblocked(task, trial, self.tasks, chosen);
-            // What runs already is waited for by the runner of this machine alone: no job names one of an earlier retry.
-            (waits_outside(self.experiment, task) || is_unblocked())
-                && (is_free || self.experiment.is_local(task))
+            // What runs already is waited for by the runner of this machine, or by its job.
+            let can_wait = || {
+                let is_local = self.experiment.is_local(task);
+                is_free || is_local || is_linkable(task, trial, self.tasks, chosen)
+            };
+            (waits_outside(self.experiment, task) || is_unblocked()) && can_wait()
         };
         if is_after(task, trial, chosen) {
             return (is_free || may_run()).then_some(TrialChoice::Blocked);

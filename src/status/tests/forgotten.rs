@@ -180,6 +180,7 @@ fn planned_root(jobs: &[&str]) -> Event {
         held: true,
         outside: jobs.iter().map(edge).collect(),
         behind: Vec::new(),
+        after_jobs: Vec::new(),
         wrapped: None,
     };
     Event::Planned { plan: Plan { generation: 0, arrays: vec![array] }, retry: None }

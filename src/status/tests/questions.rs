@@ -120,6 +120,7 @@ fn the_accounts_are_asked_about_the_jobs_before_a_retry() {
         outside: Vec::new(),
         held: false,
         behind: Vec::new(),
+        after_jobs: Vec::new(),
         wrapped: None,
     };
     let plan = Plan { generation: 1, arrays: vec![array] };

@@ -17,6 +17,7 @@ fn told(job: u32, trials: &str, is_array: bool) -> [Event; 3] {
         held: false,
         outside: Vec::new(),
         behind: Vec::new(),
+        after_jobs: Vec::new(),
         wrapped: Some(WrappedName { name: "old".to_owned(), is_array }),
     };
     let (token, time) = ("old".to_owned(), 0.0);

@@ -89,6 +89,7 @@ impl Ground {
             held: false,
             outside: Vec::new(),
             behind: Vec::new(),
+            after_jobs: Vec::new(),
             wrapped: None,
         };
         let token = format!("{}.train.3", self.slurm);
