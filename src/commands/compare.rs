@@ -119,7 +119,7 @@ fn compared(
         config: config.collect(),
         space: if is_named { Vec::new() } else { space_of(&resolved, task) },
         code: code_of(package, git, changes),
-        metrics: metrics.filter_map(|(name, it)| Some((name.clone(), it.last?))).collect(),
+        metrics: metrics.map(|(name, it)| (name.clone(), it.last)).collect(),
     })
 }
 

@@ -90,7 +90,7 @@ fn metrics(all: &[ComparedTrial], found: &Comparison, letters: &[String], page: 
         [("metric", ColumnFit::Whole)].into_iter().chain(values).chain(sums).collect();
     let mut grid = Grid::new(&columns);
     for (name, compared) in &found.metrics {
-        let shown = |value: f64| TextCell::from(metric(&value.into()));
+        let shown = |value: Option<f64>| TextCell::from(metric(&value.into()));
         let own = all.iter().map(|one| match compared.values.get(&one.id) {
             Some(value) => shown(*value),
             None => TextCell::from("-"),

@@ -36,9 +36,9 @@ pub struct ComparedTrial {
     /// Which code it runs: `package.hash`, `git.commit` and so on.
     #[serde(skip)]
     pub code: Vec<(String, Value)>,
-    /// The last value of each metric.
+    /// The last value of each metric; none where it is not finite.
     #[serde(skip)]
-    pub metrics: BTreeMap<String, f64>,
+    pub metrics: BTreeMap<String, Option<f64>>,
 }
 
 /// What was found.
@@ -75,14 +75,14 @@ pub struct CodeComparison {
 /// One metric.
 #[derive(Debug, PartialEq, Serialize)]
 pub struct MetricComparison {
-    /// The last value of each that reported it.
-    pub values: BTreeMap<String, f64>,
-    /// The lowest.
-    pub min: f64,
+    /// The last value of each that reported it; null where it is not finite.
+    pub values: BTreeMap<String, Option<f64>>,
+    /// The lowest; null where none is finite.
+    pub min: Option<f64>,
     /// The highest.
-    pub max: f64,
-    /// The mean.
-    pub mean: f64,
+    pub max: Option<f64>,
+    /// The mean of those that are finite.
+    pub mean: Option<f64>,
 }
 
 /// Compares two or more.
@@ -91,11 +91,12 @@ pub fn compare(all: &[ComparedTrial]) -> Comparison {
     let mut metrics: BTreeMap<String, MetricComparison> = BTreeMap::new();
     for name in all.iter().flat_map(|one| one.metrics.keys()) {
         let with_it = all.iter().filter_map(|one| Some((one.id.clone(), *one.metrics.get(name)?)));
-        let values: BTreeMap<String, f64> = with_it.collect();
-        let numbers: Vec<f64> = values.values().copied().collect();
-        if let Some(ValueRange { min, max, mean, .. }) = ValueRange::of(name, &numbers) {
-            metrics.insert(name.clone(), MetricComparison { values, min, max, mean });
-        }
+        let values: BTreeMap<String, Option<f64>> = with_it.collect();
+        let numbers: Vec<f64> = values.values().flatten().copied().collect();
+        let range = ValueRange::of(name, &numbers);
+        let (min, max) = range.as_ref().map(|range| (range.min, range.max)).unzip();
+        let mean = range.map(|range| range.mean);
+        metrics.insert(name.clone(), MetricComparison { values, min, max, mean });
     }
     let (common, different) = compare_entries(all, |one| &one.config);
     let have_space = all.iter().all(|one| !one.space.is_empty());
@@ -234,7 +235,7 @@ mod tests {
 
     use super::*;
 
-    fn one(id: &str, config: &Value, metrics: &[(&str, f64)]) -> ComparedTrial {
+    fn one(id: &str, config: &Value, metrics: &[(&str, Option<f64>)]) -> ComparedTrial {
         let entries = config.as_object().unwrap().clone().into_iter().collect();
         ComparedTrial {
             id: id.to_owned(),
@@ -254,8 +255,16 @@ mod tests {
     #[test]
     fn what_is_common_is_told_from_what_differs() {
         let all = [
-            one("a", &json!({ "name": "x", "lr": 0.1 }), &[("loss", 1.0), ("acc", 0.5)]),
-            one("b", &json!({ "name": "x", "lr": 0.2, "width": 8 }), &[("loss", 4.0)]),
+            one(
+                "a",
+                &json!({ "name": "x", "lr": 0.1 }),
+                &[("loss", Some(1.0)), ("acc", Some(0.5)), ("gap", None)],
+            ),
+            one(
+                "b",
+                &json!({ "name": "x", "lr": 0.2, "width": 8 }),
+                &[("loss", Some(4.0)), ("acc", None)],
+            ),
         ];
         let found = serde_json::to_value(compare(&all)).unwrap();
         let expected = json!({
@@ -269,7 +278,8 @@ mod tests {
                 "different": { "git.commit": { "a": "1f00", "b": "2f00" } },
             },
             "metrics": {
-                "acc": { "values": { "a": 0.5 }, "min": 0.5, "max": 0.5, "mean": 0.5 },
+                "acc": { "values": { "a": 0.5, "b": null }, "min": 0.5, "max": 0.5, "mean": 0.5 },
+                "gap": { "values": { "a": null }, "min": null, "max": null, "mean": null },
                 "loss": { "values": { "a": 1.0, "b": 4.0 }, "min": 1.0, "max": 4.0, "mean": 2.5 },
             },
         });
