@@ -10,13 +10,16 @@ const HEIGHT: f64 = 480.0;
 const LEFT: f64 = 80.0;
 const TOP: f64 = 44.0;
 const BOTTOM: f64 = 56.0;
-/// What is left for the legend, where there is one.
+/// What is left for the legend, where there is one. The picture is wider where its labels are longer.
 const LEGEND: f64 = 240.0;
 const PLAIN_RIGHT: f64 = 24.0;
 /// A line of the legend is so high, and so many have room.
 const LEGEND_LINE: f64 = 17.0;
 const LEGEND_LINES: usize = 22;
-const LEGEND_CHARACTERS: usize = 32;
+const LEGEND_CHARACTERS: usize = 100;
+/// From the chart to the labels, and a character of them, which no common font has wider on average.
+const LEGEND_MARK: f64 = 40.0;
+const CHARACTER: f64 = 7.2;
 /// The colours of Okabe and Ito, which people who see colours differently tell apart.
 const COLOURS: [&str; 8] =
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d00", "#555555"];
@@ -38,11 +41,12 @@ impl Frame {
 #[must_use]
 pub fn svg(charts: &[Chart]) -> String {
     let height = charts.iter().map(|_| HEIGHT).sum::<f64>().max(HEIGHT);
+    let width = charts.iter().map(width).fold(WIDTH, f64::max).ceil();
     let mut text = String::new();
     add(
         &mut text,
         format_args!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
          height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>"
         ),
@@ -53,6 +57,22 @@ pub fn svg(charts: &[Chart]) -> String {
         top += HEIGHT;
     }
     text + "</svg>\n"
+}
+
+/// How wide a chart is with its legend.
+fn width(chart: &Chart) -> f64 {
+    let labels = chart.series.iter().take(LEGEND_LINES).map(|it| label(it).chars().count());
+    let longest = labels.max().filter(|_| chart.series.len() > 1).unwrap_or(0);
+    #[expect(clippy::cast_precision_loss, reason = "at most a hundred")]
+    let text = longest as f64 * CHARACTER;
+    WIDTH - LEGEND + LEGEND_MARK + text
+}
+
+fn label(series: &Series) -> String {
+    match series.label.char_indices().nth(LEGEND_CHARACTERS) {
+        Some((end, _)) => format!("{}…", &series.label[..end]),
+        None => series.label.clone(),
+    }
 }
 
 fn group(chart: &Chart) -> String {
@@ -150,7 +170,6 @@ fn legend(text: &mut String, chart: &Chart, left: f64) {
     let shown = if n > LEGEND_LINES { LEGEND_LINES - 1 } else { n };
     let mut y = TOP + 8.0;
     for (place, series) in chart.series.iter().take(shown).enumerate() {
-        let label: String = series.label.chars().take(LEGEND_CHARACTERS).collect();
         add(
             text,
             format_args!(
@@ -158,7 +177,7 @@ fn legend(text: &mut String, chart: &Chart, left: f64) {
                 COLOURS[place % COLOURS.len()],
                 left + 22.0,
                 y + 4.0,
-                escaped(&label)
+                escaped(&label(series))
             ),
         );
         y += LEGEND_LINE;
@@ -220,6 +239,10 @@ mod tests {
         assert!(text.contains("a &lt; b") && text.contains("and 9 more"), "{text}");
         assert!(!text.contains("<script>") && !text.contains('\u{1b}'), "{text}");
         assert_eq!(text.matches("<polyline").count(), 30);
+        let long = Series { label: "x".repeat(90), ..series(1) };
+        let wide = Chart { series: vec![series(0), long], ..chart.clone() };
+        let text = svg(&[wide]);
+        assert!(text.contains(&"x".repeat(90)) && text.contains("width=\"1308\""), "{text}");
         let alone =
             Chart { series: vec![Series { points: vec![(1.0, 1.0)], ..series(0) }], ..chart };
         assert_eq!(svg(&[alone]).matches("<circle").count(), 1);
