@@ -141,102 +141,135 @@ fn is_crash(cause: Cause) -> bool {
 
 /// Decides.
 pub(crate) fn decide(facts: &AttemptFacts) -> AttemptVerdict {
-    let (cause, next, why) = cause_and_next(facts);
+    let (cause, next, why) = first_rule(facts);
     let mut reason =
         if why.is_empty() { facts.summary.clone() } else { format!("{why}: {}", facts.summary) };
     if facts.exit == Exit::Code(0) && next != Next::Done && !facts.progress {
         reason.push_str("; exit code 0 after a save request is not success (`FINISHED=1` is)");
     }
-    let verdict =
-        |next, more: String| AttemptVerdict { cause, next, reason: format!("{reason}{more}") };
-    if !matches!(next, Next::Requeue | Next::Restart) || facts.stop == Some(StopCause::Superseded) {
-        return verdict(next, String::new());
+    let is_retried = matches!(next, Next::Requeue | Next::Restart);
+    if !is_retried || facts.stop == Some(StopCause::Superseded) {
+        return AttemptVerdict { cause, next, reason };
     }
-    let next = if facts.leave_node { Next::Requeue } else { next };
-    if facts.over {
-        return verdict(Next::Timeout, "; the experiment's time is over".to_owned());
-    }
-    let stuck = facts.stuck.used + 1;
-    // A pause is no failure, and an attempt that left its node did not try anything.
-    let left = matches!(facts.exit, Exit::NotStarted(_)) && facts.from_program.requeue;
-    let is_free = cause == Cause::Paused || left || (is_crash(cause) && facts.had_no_room);
-    let is_stuck = !facts.progress && !is_free;
-    if is_stuck && progress::is_used_up(facts.stuck.limit, stuck, Counted::AtEnd) {
-        let attempts = if stuck == 1 { "1 attempt" } else { &format!("{stuck} attempts in a row") };
-        return verdict(
-            Next::Failed,
-            format!("; given up after {attempts} without a new checkpoint"),
-        );
-    }
-    verdict(next, String::new())
+    let (next, limit) = within_limits(facts, cause, next);
+    reason.push_str(&limit);
+    AttemptVerdict { cause, next, reason }
 }
 
-fn verdict(cause: Cause, next: Next, why: &str) -> (Cause, Next, String) {
+/// Whether there may be another attempt, where it may run, and what to add to the reason.
+fn within_limits(facts: &AttemptFacts, cause: Cause, next: Next) -> (Next, String) {
+    if facts.over {
+        return (Next::Timeout, "; the experiment's time is over".to_owned());
+    }
+    let stuck = facts.stuck.used + 1;
+    if is_without_progress(facts, cause)
+        && progress::is_used_up(facts.stuck.limit, stuck, Counted::AtEnd)
+    {
+        let attempts = if stuck == 1 { "1 attempt" } else { &format!("{stuck} attempts in a row") };
+        return (Next::Failed, format!("; given up after {attempts} without a new checkpoint"));
+    }
+    (if facts.leave_node { Next::Requeue } else { next }, String::new())
+}
+
+/// Whether the attempt counts among those in a row without a new checkpoint.
+fn is_without_progress(facts: &AttemptFacts, cause: Cause) -> bool {
+    // A pause is no failure, and an attempt that left its node did not try anything.
+    let left_node = matches!(facts.exit, Exit::NotStarted(_)) && facts.from_program.requeue;
+    let is_free = cause == Cause::Paused || left_node || (is_crash(cause) && facts.had_no_room);
+    !facts.progress && !is_free
+}
+
+/// The cause of the end, what follows, and why in words.
+type Decision = (Cause, Next, String);
+
+fn decision(cause: Cause, next: Next, why: &str) -> Decision {
     (cause, next, why.to_owned())
 }
 
-fn cause_and_next(facts: &AttemptFacts) -> (Cause, Next, String) {
+/// The first rule that applies decides. The order is that of the module's documentation.
+fn first_rule(facts: &AttemptFacts) -> Decision {
+    by_loss_of_trial(facts)
+        .or_else(|| by_success(facts))
+        .or_else(|| by_memory(facts))
+        .or_else(|| by_refusal(facts))
+        .or_else(|| by_stop(facts))
+        .unwrap_or_else(|| by_exit(facts))
+}
+
+/// The trial is not this attempt's any more.
+fn by_loss_of_trial(facts: &AttemptFacts) -> Option<Decision> {
     if facts.stop == Some(StopCause::Superseded) {
-        return verdict(Cause::Superseded, Next::Requeue, TAKEN_OVER);
+        return Some(decision(Cause::Superseded, Next::Requeue, TAKEN_OVER));
     }
-    if facts.stop == Some(StopCause::FolderRemoved) {
-        return verdict(Cause::Cancelled, Next::Failed, "the folder of the trial was removed");
-    }
+    let is_removed = facts.stop == Some(StopCause::FolderRemoved);
+    is_removed
+        .then(|| decision(Cause::Cancelled, Next::Failed, "the folder of the trial was removed"))
+}
+
+/// The program succeeded, or could never be started.
+fn by_success(facts: &AttemptFacts) -> Option<Decision> {
     let is_done = !facts.was_notified || facts.from_program.finished;
     match &facts.exit {
-        Exit::StartFailed(_) => return verdict(Cause::Failed, Next::Failed, ""),
+        Exit::StartFailed(_) => Some(decision(Cause::Failed, Next::Failed, "")),
         Exit::Code(0) if is_done && !facts.from_program.requeue => {
-            return verdict(Cause::Completed, Next::Done, "");
+            Some(decision(Cause::Completed, Next::Done, ""))
         }
-        Exit::Code(_) | Exit::Signal(_) | Exit::NotStarted(_) => {}
+        Exit::Code(_) | Exit::Signal(_) | Exit::NotStarted(_) => None,
     }
-    // Slurm's cause counts, if it is known already.
+}
+
+/// It ran out of memory. If Slurm named another cause already, that one counts.
+fn by_memory(facts: &AttemptFacts) -> Option<Decision> {
     let by_itself = matches!(facts.stop, None | Some(StopCause::Unknown));
-    let killed_for_memory = facts.oom && matches!(facts.exit, Exit::Signal(9) | Exit::Code(137));
-    let is_memory =
-        killed_for_memory || (facts.failure_class == FailureClass::Memory && facts.stop.is_none());
-    if is_memory && by_itself {
-        let (_, next, why) = crash(facts);
-        // The next attempt would end in the same way, unless this one made progress.
-        let next = if facts.progress || facts.had_no_room { next } else { Next::Failed };
-        return (Cause::OutOfMemory, next, joined("out of memory", &why));
+    let was_killed = facts.oom && matches!(facts.exit, Exit::Signal(9) | Exit::Code(137));
+    let said_so = facts.failure_class == FailureClass::Memory && facts.stop.is_none();
+    if !by_itself || !(was_killed || said_so) {
+        return None;
     }
+    let (_, next, why) = crash(facts);
+    // The next attempt would end in the same way, unless this one made progress.
+    let next = if facts.progress || facts.had_no_room { next } else { Next::Failed };
+    Some((Cause::OutOfMemory, next, joined("out of memory", &why)))
+}
+
+/// The user or the program wants no further attempt.
+fn by_refusal(facts: &AttemptFacts) -> Option<Decision> {
     if facts.stop == Some(StopCause::Cancelled) {
-        return verdict(Cause::Cancelled, Next::Cancelled, "cancelled");
+        return Some(decision(Cause::Cancelled, Next::Cancelled, "cancelled"));
     }
     if facts.exit == Exit::Code(EXIT_NEVER) {
-        return verdict(Cause::Failed, Next::Failed, "the program asked not to be restarted");
+        let why = "the program asked not to be restarted";
+        return Some(decision(Cause::Failed, Next::Failed, why));
     }
-    if let Some(why) = &facts.from_program.invalid {
-        return (Cause::Failed, Next::Failed, format!("invalid hyperparameters: {why}"));
-    }
-    let (cause, next, why) = match facts.stop {
-        Some(StopCause::Preempted) => (Cause::Preempted, Next::Requeue, "preempted"),
-        Some(StopCause::TimeLimit) => (Cause::TimeLimit, Next::Requeue, "the time limit was near"),
-        Some(StopCause::Deadline) => {
-            (Cause::TimeLimit, Next::Timeout, "the experiment's time is over")
-        }
-        Some(StopCause::Requeued) => {
+    let why = facts.from_program.invalid.as_ref()?;
+    Some((Cause::Failed, Next::Failed, format!("invalid hyperparameters: {why}")))
+}
+
+/// The program was stopped.
+fn by_stop(facts: &AttemptFacts) -> Option<Decision> {
+    let (cause, next, why) = match facts.stop? {
+        StopCause::Preempted => (Cause::Preempted, Next::Requeue, "preempted"),
+        StopCause::TimeLimit => (Cause::TimeLimit, Next::Requeue, "the time limit was near"),
+        StopCause::Deadline => (Cause::TimeLimit, Next::Timeout, "the experiment's time is over"),
+        StopCause::Requeued => {
             (Cause::Preempted, Next::Requeue, "the job had been requeued already")
         }
-        Some(StopCause::Unknown) => {
+        StopCause::Unknown => {
             (Cause::Preempted, Next::Requeue, "stopped, and Slurm did not say why")
         }
-        Some(StopCause::Hung) if facts.hangs.used < facts.hangs.limit => {
+        StopCause::Hung if facts.hangs.used < facts.hangs.limit => {
             (Cause::Hung, Next::Restart, "it gave no sign of life")
         }
-        Some(StopCause::Hung) => {
+        StopCause::Hung => {
             (Cause::Hung, Next::Failed, "it gave no sign of life, again without a new checkpoint")
         }
-        Some(StopCause::ProgramRequestedRequeue) => {
+        StopCause::ProgramRequestedRequeue => {
             (Cause::Restart, Next::Requeue, "saved, to be requeued")
         }
-        Some(StopCause::Paused) => (Cause::Paused, Next::Requeue, "paused"),
-        None | Some(StopCause::Cancelled | StopCause::Superseded | StopCause::FolderRemoved) => {
-            return by_exit(facts);
-        }
+        StopCause::Paused => (Cause::Paused, Next::Requeue, "paused"),
+        StopCause::Cancelled | StopCause::Superseded | StopCause::FolderRemoved => return None,
     };
-    verdict(cause, next, why)
+    Some(decision(cause, next, why))
 }
 
 fn joined(why: &str, more: &str) -> String {
@@ -244,41 +277,43 @@ fn joined(why: &str, more: &str) -> String {
 }
 
 /// The program ended by itself.
-fn by_exit(facts: &AttemptFacts) -> (Cause, Next, String) {
+fn by_exit(facts: &AttemptFacts) -> Decision {
     match facts.exit {
         Exit::Code(EXIT_RESTART) => {
-            verdict(Cause::Restart, Next::Restart, "saved, to be started again")
+            decision(Cause::Restart, Next::Restart, "saved, to be started again")
         }
         // After a save request, exit code 0 is not success.
         Exit::Code(0) if !facts.from_program.requeue => {
-            verdict(Cause::Restart, Next::Restart, "saved on request, to be started again")
+            decision(Cause::Restart, Next::Restart, "saved on request, to be started again")
         }
-        Exit::Code(EXIT_REQUEUE) => verdict(Cause::Restart, Next::Requeue, "saved, to be requeued"),
+        Exit::Code(EXIT_REQUEUE) => {
+            decision(Cause::Restart, Next::Requeue, "saved, to be requeued")
+        }
         _ if facts.from_program.requeue => {
-            verdict(Cause::Restart, Next::Requeue, "saved, to be requeued")
+            decision(Cause::Restart, Next::Requeue, "saved, to be requeued")
         }
         // The node could not provide what the attempt needs.
-        Exit::NotStarted(_) => verdict(Cause::NodeFailure, Next::Requeue, ""),
+        Exit::NotStarted(_) => decision(Cause::NodeFailure, Next::Requeue, ""),
         Exit::Code(126 | 127) if facts.failure_class == FailureClass::Machine => {
-            verdict(Cause::NodeFailure, Next::Requeue, "this machine could not start it now")
+            decision(Cause::NodeFailure, Next::Requeue, "this machine could not start it now")
         }
         // The shell could not find or run a program. That would be the same on every node.
-        Exit::Code(126 | 127) => verdict(Cause::Failed, Next::Failed, ""),
+        Exit::Code(126 | 127) => decision(Cause::Failed, Next::Failed, ""),
         Exit::Code(_) if facts.failure_class == FailureClass::Configuration => {
-            verdict(Cause::Failed, Next::Failed, "another attempt would fail the same way")
+            decision(Cause::Failed, Next::Failed, "another attempt would fail the same way")
         }
         Exit::Code(_) | Exit::Signal(_) | Exit::StartFailed(_) => crash(facts),
     }
 }
 
-fn crash(facts: &AttemptFacts) -> (Cause, Next, String) {
+fn crash(facts: &AttemptFacts) -> Decision {
     if let Some(policy) = &facts.stop_restarting {
         let why = format!("log policy `{policy}` forbids another attempt");
         return (Cause::Failed, Next::Failed, why);
     }
     if facts.had_no_room {
         let why = "its saves may have had no room in memory, and go to the disk next";
-        return verdict(Cause::Failed, Next::Restart, why);
+        return decision(Cause::Failed, Next::Restart, why);
     }
     let is_left = facts.crashes.used < facts.crashes.limit;
     (Cause::Failed, if is_left { Next::Restart } else { Next::Failed }, String::new())
