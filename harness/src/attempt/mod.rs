@@ -2,6 +2,7 @@
 
 pub(crate) mod history;
 pub(crate) mod lease;
+mod monitor_config;
 pub(crate) mod nodes;
 pub(crate) mod outcome;
 pub(crate) mod own_paths;

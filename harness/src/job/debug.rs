@@ -12,7 +12,6 @@ use nemo_core::rundir::ExperimentDir;
 use nix::sys::signal::SigSet;
 
 use crate::attempt::own_paths::restore_plan;
-use crate::attempt::start::shells;
 use crate::checkpoint::restore;
 use crate::checkpoint::resume::{self, RecordedSteps, VerifiedCheckpoint};
 use crate::checkpoint::store::DiskStore;
@@ -25,7 +24,7 @@ use crate::os::clock::Clock;
 use crate::os::log::log_stderr;
 use crate::os::patience::Patience;
 use crate::os::signals;
-use crate::program::command::{self, AttemptNames};
+use crate::program::command::{self, AttemptNames, Shells};
 use crate::program::env::{self, AttemptEnv};
 
 /// What a lease is to an attempt: nobody else works in the copy.
@@ -77,7 +76,7 @@ pub(crate) fn run(options: &DebugOptions) -> Result<u8, String> {
         resume_from: from.unwrap_or_default(),
         values: inputs::read(&trial).map_err(|error| error.to_string())?,
     };
-    let command = command::build(&trial, &names, shells(&context))?;
+    let command = command::build(&trial, &names, Shells::of(&context))?;
     let own = AttemptEnv {
         attempt: options.attempt,
         resumed: resumed.as_ref(),

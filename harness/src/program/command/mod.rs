@@ -9,6 +9,7 @@ use nemo_core::placeholder::{BuiltIn, TaskValue, TemplatePart, scan};
 use nemo_core::rundir::CommandSpec;
 use serde_json::Value;
 
+use crate::job::context::JobContext;
 use crate::job::inputs::TaskValues;
 use crate::job::trial::Trial;
 use crate::rank::srun;
@@ -41,7 +42,7 @@ pub(crate) struct AttemptNames {
     pub(crate) values: TaskValues,
 }
 
-/// Which shells there are for texts.
+/// Which shells can run the text of `run` or `setup`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Shells {
     /// bash is there.
@@ -51,6 +52,12 @@ pub(crate) struct Shells {
 }
 
 impl Shells {
+    /// Those of a job.
+    pub(crate) fn of(context: &JobContext) -> Self {
+        let bash = std::env::split_paths(&context.path).any(|path| path.join("bash").exists());
+        Self { bash, functions: context.has_functions }
+    }
+
     /// What runs the text of `run`: `sh`, or bash as far like it as it can be.
     fn for_text(self) -> &'static [&'static str] {
         if self.bash && self.functions { &["bash", "+B", "-O", "xpg_echo"] } else { &["sh"] }

@@ -7,12 +7,11 @@ use std::time::Duration;
 use nemo_core::rundir::CommandSpec;
 use nemo_core::{durable, open};
 
-use crate::attempt::start::shells;
 use crate::job::harness::Harness;
 use crate::job::trial::with_path;
 use crate::os::signals;
 use crate::os::subprocess::{self, SubprocessResult};
-use crate::program::command::{self, AttemptNames};
+use crate::program::command::{self, AttemptNames, Shells};
 use crate::rank::srun;
 
 /// The variable by which `MLflow` is told which run to go on with.
@@ -70,7 +69,7 @@ fn make(
     let trial = &harness.trial;
     let mut argv = python(&trial.spec.command);
     argv.extend(["-c", SCRIPT].map(OsString::from));
-    let command = command::under_setup(trial, names, shells(&harness.context), argv)?;
+    let command = command::under_setup(trial, names, Shells::of(&harness.context), argv)?;
     let workdir = trial.workdir().into_os_string();
     // The program's relative paths, that of a database for one, are relative to its working folder.
     let start = ["sh", "-c", "cd \"$1\" && shift && exec \"$@\"", "nemo-tracker"];
