@@ -21,7 +21,7 @@ use crate::error::CommandError;
 use crate::filter::Words;
 use crate::observe::Depth;
 use crate::parallel::map_chunks;
-use crate::query::{JobsToQuery, SlurmAnswers, SlurmSource, named};
+use crate::query::{JobsToQuery, SlurmAnswers, SlurmSource, submitted_jobs};
 use crate::store::ExperimentId;
 use crate::summary::{
     self, Facts, Index, IndexEntry, InputVersions, KnownExperiment, NewEntry, Summary,
@@ -224,7 +224,7 @@ impl<'a> Listing<'a> {
         // There may be more jobs of them than at the last look.
         let jobs = |place: usize| {
             let journal = self.app.home.journal(&self.ids[place]);
-            journal.map_or_else(|_| Vec::new(), |journal| named(&journal))
+            journal.map_or_else(|_| Vec::new(), |journal| submitted_jobs(&journal))
         };
         let wanted = due.iter().filter_map(|&place| {
             let wanted = summary::wanted(&self.app.home, &self.ids[place], &self.known[place])?;

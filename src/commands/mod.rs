@@ -81,8 +81,8 @@ pub struct App {
     pub home: Home,
     /// Slurm's programs.
     pub slurm: Client,
-    /// What Slurm said last, for all who ask.
-    pub shared: QueryCache,
+    /// The last answers of Slurm, shared with other processes.
+    pub query_cache: QueryCache,
     /// This program's own file.
     pub program: PathBuf,
     /// Where the harness is, if somebody said so.
@@ -98,7 +98,7 @@ pub struct App {
 impl App {
     /// The same for a command that writes nothing.
     fn read_only(&self) -> Self {
-        Self { is_read_only: true, shared: self.shared.read_only(), ..self.clone() }
+        Self { is_read_only: true, query_cache: self.query_cache.read_only(), ..self.clone() }
     }
 
     /// A variable of the environment that is not empty.
@@ -198,7 +198,7 @@ fn app(cli: &Cli, environment: Environment) -> Result<App, CommandError> {
     debug!("home: `{}`", home.path().display());
     let timeout = cli.slurm_timeout.max(Duration::from_secs(1));
     Ok(App {
-        shared: QueryCache::new(&home, &environment.slurm_conf, timeout),
+        query_cache: QueryCache::new(&home, &environment.slurm_conf, timeout),
         home,
         slurm: Client::new(timeout),
         program: std::env::current_exe().at("find", Path::new("/proc/self/exe"))?,

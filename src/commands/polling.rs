@@ -1,6 +1,5 @@
 //! Polls Slurm for commands that show several experiments, or that repeat.
 
-use std::cell::Cell;
 use std::time::Duration;
 
 use super::App;
@@ -9,7 +8,10 @@ use crate::clock;
 use crate::error::CommandError;
 use crate::journal;
 use crate::observe::Depth;
-use crate::query::{JobsToQuery, NamedJob, QueryContext, SlurmAnswers, SlurmSource, named};
+use crate::query::{
+    AccountingBackoff, JobsToQuery, NamedJob, QueryContext, SlurmAnswers, SlurmSource,
+    submitted_jobs,
+};
 use crate::status::Status;
 use crate::store::{ExperimentId, Stored};
 use crate::summary::{self, Index, KnownExperiment};
@@ -23,16 +25,17 @@ const LOCAL_PAUSE: Duration = Duration::from_millis(500);
 /// How long one answer of Slurm's is used by every command that repeats its question.
 const ANSWER_AGE: Duration = Duration::from_secs(10);
 
-/// Asks for these experiments, unless there is an answer that is no older than `not_before`; for all others as well.
+/// Asks Slurm about these experiments, unless there is an answer that is no older than `not_before` (unix seconds). If
+/// Slurm is asked, it is asked for `others` too.
 pub(super) fn query_slurm(
     app: &App,
     wanted: &[JobsToQuery],
     not_before: f64,
     others: &dyn Fn() -> Vec<NamedJob>,
 ) -> SlurmAnswers {
-    let live = &Cell::new(None);
-    let (client, shared) = (&app.slurm, &app.shared);
-    SlurmAnswers::ask(QueryContext { client, shared, not_before, live, others }, wanted)
+    let backoff = &AccountingBackoff::default();
+    let (client, cache) = (&app.slurm, &app.query_cache);
+    SlurmAnswers::query(QueryContext { client, cache, not_before, backoff, others }, wanted)
 }
 
 /// The jobs of all experiments that are not final.
@@ -50,7 +53,7 @@ pub(super) fn open_jobs(
 /// whatever experiments, ask one question between them.
 #[derive(Debug, Default)]
 pub(super) struct StatusPoller {
-    live: Cell<Option<(usize, f64)>>,
+    backoff: AccountingBackoff,
     /// When the answer of the last look was asked for.
     asked: f64,
 }
@@ -76,7 +79,7 @@ impl StatusPoller {
     ) -> Result<PolledStatus, CommandError> {
         let trials = || journal::n_trials(&stored.journal, &stored.experiment);
         let wanted = JobsToQuery {
-            jobs: named(&stored.journal),
+            jobs: submitted_jobs(&stored.journal),
             open: summary::read(&stored.dir).map_or_else(trials, |summary| summary.open),
             created: stored.id.made_at(),
         };
@@ -85,14 +88,14 @@ impl StatusPoller {
             let (status, _) = look_by(app, stored, SlurmSource::Slurm(&app.slurm), Depth::All)?;
             return Ok(PolledStatus { status, is_new: true, pause: ELSEWHERE_PAUSE });
         }
-        let asking = QueryContext {
+        let context = QueryContext {
             client: &app.slurm,
-            shared: &app.shared,
+            cache: &app.query_cache,
             not_before: clock::now() - ANSWER_AGE.as_secs_f64(),
-            live: &self.live,
+            backoff: &self.backoff,
             others: &|| all_open_jobs(app),
         };
-        let answers = SlurmAnswers::ask(asking, &[wanted]);
+        let answers = SlurmAnswers::query(context, &[wanted]);
         let (status, _) = look_by(app, stored, SlurmSource::Asked(&answers), Depth::All)?;
         let is_new = answers.asked() == 0.0 || answers.asked() > self.asked;
         self.asked = answers.asked();

@@ -1,12 +1,12 @@
-//! The last answers of `squeue` and `sacct`, kept in the home: several who wait ask one question between them.
+//! The last output of `squeue` and of `sacct`, kept in the home: processes that ask the same share one answer.
 //!
-//! `cache/squeue-<cluster>` is replaced whole. Who asks next claims the answer's next number by making a file of that
-//! name; the others wait for the answer.
-#![expect(clippy::disallowed_methods, reason = "an edge: it waits for another process's answer")]
+//! `cache/squeue-<cluster>` holds the newest output and its number, and is replaced whole. A process that needs a newer
+//! one claims the next number by creating `cache/squeue-<cluster>.<number>`. The others wait for its output.
+#![expect(clippy::disallowed_methods, reason = "an edge: it waits for another process")]
 
 use std::collections::HashSet;
 use std::fs::OpenOptions;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nemo_core::durable;
@@ -18,33 +18,33 @@ use crate::slurm::SlurmError;
 use crate::slurm::parse::{account, queue};
 use crate::store::Home;
 
-/// Between two looks whether another process has its answer.
+/// Pause between two looks for another process's output.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Where answers are kept.
+/// Where the outputs are kept.
 #[derive(Clone, Debug)]
 pub struct QueryCache {
-    cache: PathBuf,
+    dir: PathBuf,
+    /// Tells the outputs of one cluster from those of another.
     cluster: String,
-    /// Whether answers are kept for others.
-    keeps: bool,
+    is_writable: bool,
     /// How long another process may take for its answer before it counts as gone.
     patience: Duration,
 }
 
-/// A program that is asked.
+/// A program whose output is kept.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum QueryProgram {
     Squeue,
     Sacct,
 }
 
-/// What a program said, of which jobs, and when.
+/// What one run of a program printed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct CachedOutput {
-    /// Counts the answers.
+    /// Counts the runs.
     number: u64,
-    /// When it was asked, in unix seconds.
+    /// When the program was run, in unix seconds.
     pub(super) asked: f64,
     /// The names of the jobs that it was asked for.
     names: HashSet<String>,
@@ -54,76 +54,83 @@ pub(super) struct CachedOutput {
     pub(super) failure: Option<QueryFailure>,
 }
 
-/// Why there is no answer.
+/// Why a program printed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum QueryFailure {
-    /// The cluster keeps no accounts.
+    /// The cluster has no accounting database.
     AccountingOff,
-    /// In words.
+    /// The message of any other error.
     Other(String),
 }
 
 impl CachedOutput {
-    fn serves(&self, names: &HashSet<String>, not_before: f64) -> bool {
-        // One from the future is of a clock that was set back since.
+    /// Runs a program. `run` also returns the names of the jobs that it asked for.
+    fn of(number: u64, run: impl Fn() -> (HashSet<String>, Result<Vec<u8>, SlurmError>)) -> Self {
+        let asked = clock::now();
+        let (names, output) = run();
+        let (text, failure) = match output {
+            Ok(text) => (String::from_utf8_lossy(&text).into_owned(), None),
+            Err(SlurmError::AccountingOff) => (String::new(), Some(QueryFailure::AccountingOff)),
+            Err(error) => (String::new(), Some(QueryFailure::Other(error.to_string()))),
+        };
+        Self { number, asked, names, text, failure }
+    }
+
+    fn is_usable(&self, names: &HashSet<String>, not_before: f64) -> bool {
+        // A time in the future is by a clock that was set back since.
         (not_before..=clock::now()).contains(&self.asked) && names.is_subset(&self.names)
     }
 }
 
 impl QueryCache {
-    /// Those of a home, for the cluster that `SLURM_CONF` names.
+    /// The cache of a home for the cluster that `SLURM_CONF` names.
     #[must_use]
     pub fn new(home: &Home, slurm_conf: &str, timeout: Duration) -> Self {
-        // A version that asks for other fields can't read these answers.
+        // A version of this program that asks for other fields can't read these outputs.
         let fields = [&queue::FIELDS[..], &account::FIELDS[..]].concat().join(",");
         let key = format!("{slurm_conf}\n{fields}");
         let cluster = blake3::hash(key.as_bytes()).to_hex()[..12].to_owned();
         let patience = timeout + Duration::from_secs(5);
-        Self { cache: home.cache(), cluster, keeps: true, patience }
+        Self { dir: home.cache(), cluster, is_writable: true, patience }
     }
 
-    /// The same for who writes nothing.
+    /// The same for a command that must not write.
     #[must_use]
     pub fn read_only(&self) -> Self {
-        Self { keeps: false, ..self.clone() }
+        Self { is_writable: false, ..self.clone() }
     }
 
-    /// An answer about these jobs that is not older than `not_before` (unix seconds): a kept one, another process's that
-    /// is on its way, or one that `ask` gets now. `ask` also returns the names of the jobs that it asked for.
-    pub(super) fn answer(
+    /// An output about these jobs that is not older than `not_before` (unix seconds): the kept one, the one that another
+    /// process is waiting for, or that of `run`, which also returns the names of the jobs that it asked for.
+    pub(super) fn get_or_run(
         &self,
         program: QueryProgram,
         names: &HashSet<String>,
         not_before: f64,
-        ask: impl Fn() -> (HashSet<String>, Result<Vec<u8>, SlurmError>),
+        run: impl Fn() -> (HashSet<String>, Result<Vec<u8>, SlurmError>),
     ) -> CachedOutput {
         let mut waited = Instant::now();
         loop {
             let kept = self.read(program);
-            if let Some(said) = kept.as_ref().filter(|said| said.serves(names, not_before)) {
-                return said.clone();
+            if let Some(kept) = kept.as_ref().filter(|kept| kept.is_usable(names, not_before)) {
+                return kept.clone();
             }
-            let number = kept.map_or(0, |said| said.number + 1);
-            if !self.keeps {
-                return said(number, &ask);
+            let number = kept.map_or(0, |kept| kept.number + 1);
+            if !self.is_writable {
+                return CachedOutput::of(number, &run);
             }
-            let claim = self.claim(program, number);
-            if self.is_claimed(&claim) {
-                // Somebody may have had this very number, and be through by now.
-                let is_new = self.read(program).is_none_or(|kept| kept.number < number);
-                let said = is_new.then(|| said(number, &ask));
-                if let Some(said) = &said {
-                    self.keep(program, said);
-                }
+            let claim = self.claim_path(program, number);
+            if self.try_claim(&claim) {
+                let output = self.run_claimed(program, number, &run);
                 drop(std::fs::remove_file(claim));
-                match said {
-                    Some(said) => return said,
+                match output {
+                    Some(output) => return output,
                     None => continue,
                 }
             }
             if waited.elapsed() > self.patience {
-                // Whoever claimed it is gone.
+                // The process that claimed it is gone.
                 drop(std::fs::remove_file(claim));
                 waited = Instant::now();
             }
@@ -131,9 +138,22 @@ impl QueryCache {
         }
     }
 
-    /// Whether this process is the one that asks. Where nothing can be written everybody asks for itself.
-    fn is_claimed(&self, claim: &std::path::Path) -> bool {
-        drop(durable::create_dir_all(&self.cache));
+    /// Runs a program and keeps its output. None if another process had claimed this number before, and is done.
+    fn run_claimed(
+        &self,
+        program: QueryProgram,
+        number: u64,
+        run: impl Fn() -> (HashSet<String>, Result<Vec<u8>, SlurmError>),
+    ) -> Option<CachedOutput> {
+        let is_new = self.read(program).is_none_or(|kept| kept.number < number);
+        let output = is_new.then(|| CachedOutput::of(number, run))?;
+        self.keep(program, &output);
+        Some(output)
+    }
+
+    /// Whether this process is the one that runs the program. Where the cache can't be written every process does.
+    fn try_claim(&self, claim: &Path) -> bool {
+        drop(durable::create_dir_all(&self.dir));
         match OpenOptions::new().write(true).create_new(true).open(claim) {
             Err(error) => error.kind() != std::io::ErrorKind::AlreadyExists,
             Ok(_) => true,
@@ -145,9 +165,9 @@ impl QueryCache {
         nemo_core::checksum::from_slice(&text).ok()
     }
 
-    fn keep(&self, program: QueryProgram, said: &CachedOutput) {
-        if let Ok(text) = nemo_core::checksum::to_vec(said) {
-            // Without it others ask for themselves.
+    fn keep(&self, program: QueryProgram, output: &CachedOutput) {
+        if let Ok(text) = nemo_core::checksum::to_vec(output) {
+            // Without it other processes ask for themselves.
             drop(durable::replace_file(&self.path(program), &text));
         }
     }
@@ -157,26 +177,12 @@ impl QueryCache {
             QueryProgram::Squeue => "squeue",
             QueryProgram::Sacct => "sacct",
         };
-        self.cache.join(format!("{name}-{}", self.cluster))
+        self.dir.join(format!("{name}-{}", self.cluster))
     }
 
-    fn claim(&self, program: QueryProgram, number: u64) -> PathBuf {
+    fn claim_path(&self, program: QueryProgram, number: u64) -> PathBuf {
         self.path(program).with_extension(number.to_string())
     }
-}
-
-fn said(
-    number: u64,
-    ask: impl Fn() -> (HashSet<String>, Result<Vec<u8>, SlurmError>),
-) -> CachedOutput {
-    let asked = clock::now();
-    let (names, answer) = ask();
-    let (text, failure) = match answer {
-        Ok(text) => (String::from_utf8_lossy(&text).into_owned(), None),
-        Err(SlurmError::AccountingOff) => (String::new(), Some(QueryFailure::AccountingOff)),
-        Err(error) => (String::new(), Some(QueryFailure::Other(error.to_string()))),
-    };
-    CachedOutput { number, asked, names, text, failure }
 }
 
 #[cfg(test)]
@@ -190,46 +196,46 @@ mod tests {
     }
 
     #[test]
-    fn many_who_ask_at_once_share_one_answer() {
+    fn processes_that_ask_at_once_share_one_answer() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::new(folder.path().to_owned());
-        let shared = QueryCache::new(&home, "", Duration::from_secs(30));
-        let asked = AtomicUsize::new(0);
+        let cache = QueryCache::new(&home, "", Duration::from_secs(30));
+        let runs = AtomicUsize::new(0);
         let began = clock::now();
-        let ask = || {
-            asked.fetch_add(1, Ordering::SeqCst);
+        let run = || {
+            runs.fetch_add(1, Ordering::SeqCst);
             std::thread::sleep(Duration::from_millis(100));
             (names(&["a", "b"]), Ok(b"7".to_vec()))
         };
         std::thread::scope(|scope| {
             for own in ["a", "b", "a", "b", "a", "b"] {
-                let shared = &shared;
+                let cache = &cache;
                 scope.spawn(move || {
-                    let said = shared.answer(QueryProgram::Squeue, &names(&[own]), began, ask);
-                    assert_eq!((said.text.as_str(), said.failure), ("7", None));
+                    let output = cache.get_or_run(QueryProgram::Squeue, &names(&[own]), began, run);
+                    assert_eq!((output.text.as_str(), output.failure), ("7", None));
                 });
             }
         });
-        assert_eq!(asked.load(Ordering::SeqCst), 1);
-        // What it was not asked for it does not tell, nor what is newer.
-        shared.answer(QueryProgram::Squeue, &names(&["c"]), began, ask);
-        shared.answer(QueryProgram::Squeue, &names(&["a"]), clock::now(), ask);
-        shared.answer(QueryProgram::Sacct, &names(&["a"]), began, ask);
-        assert_eq!(asked.load(Ordering::SeqCst), 4);
+        assert_eq!(runs.load(Ordering::SeqCst), 1);
+        // Other jobs, a newer time and another program each need a run of their own.
+        cache.get_or_run(QueryProgram::Squeue, &names(&["c"]), began, run);
+        cache.get_or_run(QueryProgram::Squeue, &names(&["a"]), clock::now(), run);
+        cache.get_or_run(QueryProgram::Sacct, &names(&["a"]), began, run);
+        assert_eq!(runs.load(Ordering::SeqCst), 4);
     }
 
     #[test]
-    fn one_that_died_while_it_asked_is_not_waited_for_long() {
+    fn a_process_that_died_while_it_asked_is_not_waited_for_long() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::new(folder.path().to_owned());
-        let shared = QueryCache {
+        let cache = QueryCache {
             patience: Duration::from_millis(200),
             ..QueryCache::new(&home, "", PAUSE)
         };
-        assert!(shared.is_claimed(&shared.claim(QueryProgram::Squeue, 0)));
-        let said = shared.answer(QueryProgram::Squeue, &names(&["a"]), 0.0, || {
+        assert!(cache.try_claim(&cache.claim_path(QueryProgram::Squeue, 0)));
+        let output = cache.get_or_run(QueryProgram::Squeue, &names(&["a"]), 0.0, || {
             (names(&["a"]), Err(SlurmError::AccountingOff))
         });
-        assert_eq!(said.failure, Some(QueryFailure::AccountingOff));
+        assert_eq!(output.failure, Some(QueryFailure::AccountingOff));
     }
 }

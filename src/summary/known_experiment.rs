@@ -1,7 +1,7 @@
 //! What is known of each experiment of a home without looking into it.
 
 use super::{Index, IndexEntry, Summary, read};
-use crate::query::{JobsToQuery, named};
+use crate::query::{JobsToQuery, submitted_jobs};
 use crate::store::{ExperimentId, Home};
 
 /// What is known of one experiment.
@@ -82,7 +82,7 @@ pub fn wanted(home: &Home, id: &ExperimentId, known: &KnownExperiment<'_>) -> Op
             Some(JobsToQuery::from(summary.as_ref()))
         }
         KnownExperiment::Unknown => {
-            let jobs = named(&home.journal(id).ok()?);
+            let jobs = submitted_jobs(&home.journal(id).ok()?);
             // Whoever looks at it wants to know all.
             Some(JobsToQuery { jobs, open: usize::MAX, created: id.made_at() })
         }

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::annotations::Annotations;
 use crate::experiment::{Experiment, Goal};
-use crate::query::named;
+use crate::query::submitted_jobs;
 use crate::slurm::JobId;
 use crate::status::{State, Status, TaskStatus};
 use crate::store::{ExperimentId, Stored};
@@ -273,7 +273,7 @@ pub fn of(stored: &Stored, status: &Status, from: InputVersions, look: Look<'_>)
         trials,
         best: best(stored, status),
         archived: false,
-        slurm_job: named(&stored.journal)
+        slurm_job: submitted_jobs(&stored.journal)
             .last()
             .map(|job| job.slurm_job)
             .filter(|_| stored.is_wrapped()),
@@ -284,7 +284,7 @@ pub fn of(stored: &Stored, status: &Status, from: InputVersions, look: Look<'_>)
     let jobs = if open == 0 || experiment.cluster().is_some() {
         Vec::new()
     } else {
-        named(&stored.journal)
+        submitted_jobs(&stored.journal)
     };
     let facts = earlier.map(|earlier| earlier.facts.clone()).unwrap_or_default();
     let mut summary = Summary { is_final, open, from, jobs, row, facts };

@@ -33,7 +33,7 @@ use crate::experiment::Task;
 use crate::journal;
 use crate::observe::Depth;
 use crate::plan::JobArray;
-use crate::query::{self, SlurmSource, named};
+use crate::query::{self, SlurmSource, submitted_jobs};
 use crate::report::{out_json, say};
 use crate::script;
 use crate::status::Status;
@@ -202,7 +202,7 @@ impl<'a> PollPass<'a> {
         let question = |(id, known)| {
             let wanted = summary::wanted(&app.home, id, known)?;
             // There may be more jobs than at the last look.
-            let jobs = app.home.journal(id).map_or_else(|_| Vec::new(), |it| named(&it));
+            let jobs = app.home.journal(id).map_or_else(|_| Vec::new(), |it| submitted_jobs(&it));
             Some(query::JobsToQuery { jobs, ..wanted })
         };
         let wanted: Vec<query::JobsToQuery> = open().filter_map(question).collect();
