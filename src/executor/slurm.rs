@@ -3,7 +3,7 @@
 //! An intent is durable before `sbatch` runs; an array whose answer was lost is found again by its name. The heads of
 //! chains are held until all is in, so that nothing can end and be forgotten meanwhile.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use nemo_core::rundir::{ExperimentDir, Request, requests};
@@ -141,63 +141,53 @@ pub fn submit(
     journal: &mut impl Record,
     now: &dyn Fn() -> f64,
 ) -> Result<Vec<JobId>, SubmitError> {
-    let mut ids: Vec<JobId> = Vec::new();
-    let mut postponed: BTreeSet<usize> = BTreeSet::new();
+    // By index in the plan. An array that is postponed has no job.
+    let mut jobs: BTreeMap<usize, JobId> = BTreeMap::new();
     let incomplete = submission.incomplete();
-    for (place, array) in submission.plan.arrays.iter().enumerate() {
+    for (index, array) in submission.plan.arrays.iter().enumerate() {
         let token = script::token(submission.id, &array.task, array.index);
         let script = submission.dir.task(&array.task).script(array.index);
-        let known = known(&submission, place, &token, &script, scheduler, journal)?;
-        let id = match known {
-            KnownArray::Recorded(id) => id,
-            KnownArray::Found(id) => {
+        let known = known(&submission, index, &token, &script, scheduler, journal)?;
+        let lacks_parent = || array.after.iter().any(|it| !jobs.contains_key(&it.array));
+        let job = match known {
+            KnownArray::Recorded(job) => Some(job),
+            KnownArray::Found(job) => {
                 journal.check_claim()?;
-                journal.record(Event::Submitted { token, slurm_job: id, time: now() })?;
-                id
+                journal.record(Event::Submitted { token, slurm_job: job, time: now() })?;
+                Some(job)
             }
-            KnownArray::Postponed => {
-                postponed.insert(place);
-                NO_JOB
-            }
-            KnownArray::No
-                if incomplete.contains(&place)
-                    || array.after.iter().any(|it| postponed.contains(&it.array)) =>
-            {
-                postponed.insert(place);
+            KnownArray::Postponed => None,
+            KnownArray::No if incomplete.contains(&index) || lacks_parent() => {
                 journal.check_claim()?;
                 journal.record(postpone(array, token, None, now()))?;
-                NO_JOB
+                None
             }
-            KnownArray::No | KnownArray::Intended => {
-                if matches!(known, KnownArray::No) {
-                    intend(submission.id, array, journal, now)?;
-                }
-                let id = submit_one(submission.dir, array, &token, &ids, scheduler, journal, now)?;
-                id.unwrap_or_else(|| {
-                    postponed.insert(place);
-                    NO_JOB
-                })
+            KnownArray::No => {
+                intend(submission.id, array, journal, now)?;
+                submit_one(submission.dir, array, &token, &jobs, scheduler, journal, now)?
+            }
+            KnownArray::Intended => {
+                submit_one(submission.dir, array, &token, &jobs, scheduler, journal, now)?
             }
         };
-        ids.push(id);
+        jobs.extend(job.map(|job| (index, job)));
     }
     if !journal::is_generation_complete(journal.events(), submission.plan.generation) {
-        complete(submission.plan, &ids, scheduler, journal, now)?;
+        complete(submission.plan, &jobs, scheduler, journal, now)?;
     }
-    ids.retain(|id| *id != NO_JOB);
-    Ok(ids)
+    Ok(jobs.into_values().collect())
 }
 
 /// Releases the heads of chains, and writes down that all of the plan is submitted.
 fn complete(
     plan: &Plan,
-    ids: &[JobId],
+    jobs: &BTreeMap<usize, JobId>,
     scheduler: &mut impl Scheduler,
     journal: &mut impl Record,
     now: &dyn Fn() -> f64,
 ) -> Result<(), SubmitError> {
-    let is_held = |(array, id): &(&JobArray, &JobId)| array.held && **id != NO_JOB;
-    let held: Vec<JobId> = plan.arrays.iter().zip(ids).filter(is_held).map(|(_, id)| *id).collect();
+    let held = jobs.iter().filter(|(index, _)| plan.arrays[**index].held);
+    let held: Vec<JobId> = held.map(|(_, job)| *job).collect();
     journal.check_claim()?;
     if !held.is_empty() {
         // Released, a job may end and be forgotten: from now on the record alone knows the ids.
@@ -208,9 +198,6 @@ fn complete(
     journal.sync()?;
     Ok(())
 }
-
-/// In the place of a job for which there was no room. Nothing that is submitted waits for it.
-const NO_JOB: JobId = JobId(0);
 
 /// That an array is left for later.
 fn postpone(array: &JobArray, token: String, reason: Option<String>, time: f64) -> Event {
@@ -236,7 +223,7 @@ enum KnownArray {
 /// What is known of an array from the journal, and from Slurm where the journal only knows of the intent.
 fn known(
     submission: &Submission<'_>,
-    place: usize,
+    index: usize,
     token: &str,
     script: &Path,
     scheduler: &mut impl Scheduler,
@@ -245,7 +232,7 @@ fn known(
     let since = match journal::entry(journal.events(), token) {
         ArrayRecord::Submitted(id) => return Ok(KnownArray::Recorded(id)),
         ArrayRecord::Postponed => return Ok(KnownArray::Postponed),
-        ArrayRecord::Intended(_) if submission.is_new && place == 0 => {
+        ArrayRecord::Intended(_) if submission.is_new && index == 0 => {
             return Ok(KnownArray::Intended);
         }
         ArrayRecord::Intended(time) => time,
@@ -273,12 +260,12 @@ fn intend(
     Ok(())
 }
 
-/// Submits an array whose intent is durable.
+/// Submits an array whose intent is durable. None if Slurm has no room for it now.
 fn submit_one(
     dir: &ExperimentDir,
     array: &JobArray,
     token: &str,
-    parents: &[JobId],
+    earlier: &BTreeMap<usize, JobId>,
     scheduler: &mut impl Scheduler,
     journal: &mut impl Record,
     now: &dyn Fn() -> f64,
@@ -286,7 +273,7 @@ fn submit_one(
     // Another process may have found the intent alone meanwhile, and be about to submit the array.
     journal.check_claim()?;
     let script = dir.task(&array.task).script(array.index);
-    match scheduler.submit(&script, &script::arguments(array, parents)) {
+    match scheduler.submit(&script, &script::arguments(array, earlier)) {
         Ok(id) => {
             journal.check_claim()?;
             let token = token.to_owned();
@@ -303,7 +290,8 @@ fn submit_one(
             Ok(None)
         }
         Err(SlurmError::Refused { reason, .. }) => {
-            Err(take_back(token, reason, parents, scheduler, journal, now)?)
+            let submitted: Vec<JobId> = earlier.values().copied().collect();
+            Err(take_back(token, reason, &submitted, scheduler, journal, now)?)
         }
         Err(source @ SlurmError::MissingProgram { .. }) => {
             Err(SubmitError::NotAsked { token: token.to_owned(), source })

@@ -1,5 +1,6 @@
 //! Runs a trial on Slurm, and disturbs it by what a user may do there.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nemo_core::rundir::TrialDir;
@@ -49,7 +50,7 @@ pub(super) fn run(
         return Ok(none.at("submit", &place.dir.0)?);
     };
     let token = script::token(place.id.as_str(), &array.task, array.index);
-    let arguments = script::arguments(array, &[]);
+    let arguments = script::arguments(array, &BTreeMap::new());
     let job = client.submit(&place.task.script(0), &arguments)?.job;
     let dir = place.task.trial(trial);
     let spec = read_spec(&place.task).at("read", &place.task.spec())?;

@@ -2,6 +2,7 @@
 
 mod word;
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
@@ -107,14 +108,14 @@ fn processes(setting: &ScriptContext<'_>) -> Vec<(&'static str, String)> {
     options
 }
 
-/// What `sbatch` gets on its command line for an array whose parents are in.
+/// What `sbatch` gets on its command line for an array. `submitted` are the jobs of the plan's earlier arrays, by index.
 #[must_use]
-pub fn arguments(array: &JobArray, parents: &[JobId]) -> Vec<String> {
+pub fn arguments(array: &JobArray, submitted: &BTreeMap<usize, JobId>) -> Vec<String> {
     let mut arguments = Vec::new();
     if array.held {
         arguments.push("--hold".to_owned());
     }
-    let dependency = dependency(array, parents);
+    let dependency = dependency(array, submitted);
     if !dependency.is_empty() {
         arguments.push(format!("--dependency={dependency}"));
         // Else a child whose parent failed stays pending for ever.
@@ -123,9 +124,9 @@ pub fn arguments(array: &JobArray, parents: &[JobId]) -> Vec<String> {
     arguments
 }
 
-/// `afterok:1:2,afterany:3`: kinds in the order in which they first occur. `parents` are the ids of the plan's arrays.
-fn dependency(array: &JobArray, parents: &[JobId]) -> String {
-    let own = array.after.iter().map(|edge| (edge.on, parents[edge.array].to_string()));
+/// `afterok:1:2,afterany:3`: kinds in the order in which they first occur.
+fn dependency(array: &JobArray, submitted: &BTreeMap<usize, JobId>) -> String {
+    let own = array.after.iter().map(|edge| (edge.on, submitted[&edge.array].to_string()));
     let outside = array.outside.iter().map(|edge| (edge.on, edge.job.clone()));
     let open = array.behind.iter().chain(&array.after_jobs);
     let open = open.map(|job| (Relation::AfterAny, job.clone()));

@@ -164,8 +164,8 @@ fn processes_of_a_trial() {
 #[track_caller]
 fn check_arguments(edges: &[(usize, Relation)], held: bool, expected: &str) {
     let edges = edges.iter().map(|&(array, on)| ArrayDependency { array, on }).collect();
-    let parents = [JobId(7), JobId(8), JobId(9)];
-    assert_eq!(arguments(&array(edges, held), &parents).join(" "), expected);
+    let submitted = (0..).zip([JobId(7), JobId(8), JobId(9)]).collect();
+    assert_eq!(arguments(&array(edges, held), &submitted).join(" "), expected);
 }
 
 #[test]

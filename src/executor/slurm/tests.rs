@@ -27,6 +27,8 @@ struct World {
     /// The crash comes after the effect, before its answer.
     answer_is_lost: bool,
     refuse: Option<&'static str>,
+    /// Slurm has no room for this array.
+    full: Option<&'static str>,
     /// A signal ends the `sbatch` of this array after Slurm took the job.
     kill_after: Option<&'static str>,
     /// `sbatch` is not installed.
@@ -79,6 +81,10 @@ impl Scheduler for Handle {
         }
         if self.0.borrow().refuse == Some(name.as_str()) {
             let reason = "Invalid partition name specified".to_owned();
+            return Err(SlurmError::Refused { program: "sbatch", reason, code: Some(1) });
+        }
+        if self.0.borrow().full == Some(name.as_str()) {
+            let reason = "AssocMaxSubmitJobLimit".to_owned();
             return Err(SlurmError::Refused { program: "sbatch", reason, code: Some(1) });
         }
         if self.0.borrow().has_no_sbatch {
@@ -405,6 +411,15 @@ fn a_refusal_takes_back_what_was_in() {
     let world = handle.0.borrow();
     assert_eq!(world.cancelled, [JobId(1), JobId(2)]);
     assert_eq!(journal::refusal(&world.journal), Some("Invalid partition name specified"));
+}
+
+#[test]
+fn a_refusal_takes_back_no_job_of_an_array_that_is_postponed() {
+    let world = World { full: Some("train.0"), refuse: Some("train.1"), ..World::default() };
+    let handle = Handle(Rc::new(RefCell::new(world)));
+    let error = run(&handle, &sample_plan()).unwrap_err();
+    assert!(matches!(error, SubmitError::Refused { cancelled: 1, .. }), "{error:?}");
+    assert_eq!(handle.0.borrow().cancelled, [JobId(1)]);
 }
 
 #[test]
