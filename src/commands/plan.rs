@@ -1,7 +1,5 @@
 //! `plan`: what a file would become, without asking for any of it.
 
-use std::path::Path;
-
 use clap::Args;
 use serde_json::json;
 
@@ -52,58 +50,93 @@ pub(super) fn show(
     let cluster = cluster_if_it_answers(app, &experiment);
     warnings::say_all(app, &experiment, cluster.as_ref());
     let shipped = package::survey(&app.home, &experiment)?;
-    look_into(shipped.as_ref())?;
+    check_package(shipped.as_ref())?;
     require_gpus(app, &experiment)?;
     let room = cluster.as_ref().and_then(|cluster| windows::room(app, &experiment, cluster));
     let plan = plan_of(&experiment, cluster.as_ref(), Awaited::default(), room)?;
-    let Some(plan) = plan else { return local(args, &experiment, shipped.as_ref()) };
-    // The id is given at submission; harness and folders are where they will be.
-    let id = ExperimentId::new(&experiment.name, 0, 0);
-    let dir = app.home.experiment(&id);
-    let harness = app.home.programs().join("nemo-harness");
-    let harness: &Path = &harness;
-    let context = Context {
-        id: &id,
-        dir: &dir,
-        plan: Some(&plan),
-        cluster: cluster.as_ref(),
-        harness,
-        nemo_slurm: None,
-        is_shipped: shipped.is_some(),
-        now: 0.0,
+    let Some(plan) = plan else { return show_local(args, &experiment, shipped.as_ref()) };
+    let tasks = planned_tasks(app, &experiment, &plan, cluster.as_ref(), shipped.is_some());
+    let planned = PlannedFile {
+        experiment: &experiment,
+        plan: &plan,
+        scripts: named_scripts(&tasks),
+        room,
+        shipped: shipped.as_ref(),
     };
-    let tasks = new_tasks(&experiment, &context);
-    let all = named_scripts(&tasks);
     if args.json {
-        let scripts: serde_json::Map<_, _> =
-            all.iter().map(|(name, text)| (name.clone(), json!(text))).collect();
-        return out_json(&json!({
-            "schema": 1, "arrays": arrays_json(&plan), "scripts": scripts, "after": experiment.after,
-            "local": local_json(&experiment), "later": later_json(&experiment, &plan),
-            "max_submit": room.map(|room| room.limit), "room": room.map(|room| room.left),
-            "package": shipped.as_ref().map(Survey::to_json), "budgets": budgets_json(&experiment),
-        }));
+        return out_json(&planned.to_json());
     }
-    if !plan.arrays.is_empty() {
-        out(&plan_table(&plan, &experiment.after))?;
-    }
-    show_rest(&experiment, &plan)?;
-    show_room(room)?;
-    show_budgets(&experiment)?;
-    out(&total(&experiment, &plan))?;
-    print_package(shipped.as_ref())?;
+    planned.print()?;
     if scripts {
-        for (name, text) in all {
+        for (name, text) in planned.scripts {
             out_file(&format!("\n# {name}\n{text}"))?;
         }
-    } else if !all.is_empty() {
+    } else if !planned.scripts.is_empty() {
         let file = args.file.display();
         say(&format!("`nemo-slurm plan {file} --scripts` shows the batch scripts."));
     }
     Ok(ExitCode::Fine)
 }
 
-/// All batch scripts, by the names of their files.
+/// What a file would become on Slurm.
+struct PlannedFile<'a> {
+    experiment: &'a Experiment,
+    plan: &'a Plan,
+    /// The batch scripts, by the names of their files.
+    scripts: Vec<(String, &'a String)>,
+    room: Option<JobRoom>,
+    shipped: Option<&'a Survey>,
+}
+
+impl PlannedFile<'_> {
+    fn to_json(&self) -> serde_json::Value {
+        let Self { experiment, plan, room, .. } = self;
+        let scripts: serde_json::Map<_, _> =
+            self.scripts.iter().map(|(name, text)| (name.clone(), json!(text))).collect();
+        json!({
+            "schema": 1, "arrays": arrays_json(plan), "scripts": scripts, "after": experiment.after,
+            "local": local_json(experiment), "later": later_json(experiment, plan),
+            "max_submit": room.map(|room| room.limit), "room": room.map(|room| room.left),
+            "package": self.shipped.map(Survey::to_json), "budgets": budgets_json(experiment),
+        })
+    }
+
+    fn print(&self) -> Result<(), CommandError> {
+        if !self.plan.arrays.is_empty() {
+            out(&plan_table(self.plan, &self.experiment.after))?;
+        }
+        print_other_tasks(self.experiment, self.plan)?;
+        print_room(self.room)?;
+        print_budgets(self.experiment)?;
+        out(&total(self.experiment, self.plan))?;
+        print_package(self.shipped)?;
+        Ok(())
+    }
+}
+
+/// The tasks as a submission would write them. The id is given at submission; harness and folders are where they will be.
+fn planned_tasks(
+    app: &App,
+    experiment: &Experiment,
+    plan: &Plan,
+    cluster: Option<&Cluster>,
+    is_shipped: bool,
+) -> Vec<NewTask> {
+    let id = ExperimentId::new(&experiment.name, 0, 0);
+    let context = Context {
+        id: &id,
+        dir: &app.home.experiment(&id),
+        plan: Some(plan),
+        cluster,
+        harness: &app.home.programs().join("nemo-harness"),
+        nemo_slurm: None,
+        is_shipped,
+        now: 0.0,
+    };
+    new_tasks(experiment, &context)
+}
+
+/// The batch scripts of all tasks, by the names of their files.
 fn named_scripts(tasks: &[NewTask]) -> Vec<(String, &String)> {
     let mut scripts = Vec::new();
     for task in tasks {
@@ -145,8 +178,8 @@ fn cluster_if_it_answers(app: &App, experiment: &Experiment) -> Option<Cluster> 
         .ok()
 }
 
-/// What a submission would find in the files themselves.
-fn look_into(survey: Option<&Survey>) -> Result<(), CommandError> {
+/// Warns and refuses as a submission would, by what is in the files that would be shipped.
+fn check_package(survey: Option<&Survey>) -> Result<(), CommandError> {
     let Some(survey) = survey else { return Ok(()) };
     for warning in survey.warnings() {
         say(&warning);
@@ -158,7 +191,8 @@ fn print_package(survey: Option<&Survey>) -> Result<ExitCode, CommandError> {
     survey.map_or(Ok(ExitCode::Fine), |survey| out(&format!("Ships {}.", survey.summary(None))))
 }
 
-fn local(
+/// Shows a file that puts nothing on Slurm.
+fn show_local(
     args: &FileArgs,
     experiment: &Experiment,
     shipped: Option<&Survey>,
@@ -170,13 +204,13 @@ fn local(
             "package": shipped.map(Survey::to_json), "budgets": budgets_json(experiment),
         }));
     }
-    show_rest(experiment, &Plan { generation: 0, arrays: Vec::new() })?;
-    show_budgets(experiment)?;
+    print_other_tasks(experiment, &Plan { generation: 0, arrays: Vec::new() })?;
+    print_budgets(experiment)?;
     print_package(shipped)
 }
 
-/// The tasks of this machine, and what is submitted later.
-fn show_rest(experiment: &Experiment, plan: &Plan) -> Result<(), CommandError> {
+/// The tasks that run on this machine, and the trials that are submitted later.
+fn print_other_tasks(experiment: &Experiment, plan: &Plan) -> Result<(), CommandError> {
     for task in experiment.tasks.iter().filter(|task| experiment.is_local(task)) {
         let trials = count(task.n_trials as usize, "trial");
         let after = after_words(experiment, task);
@@ -212,14 +246,14 @@ fn total(experiment: &Experiment, plan: &Plan) -> String {
     format!("{}.", parts.join(", "))
 }
 
-fn show_room(room: Option<JobRoom>) -> Result<(), CommandError> {
+fn print_room(room: Option<JobRoom>) -> Result<(), CommandError> {
     let Some(JobRoom { limit, left }) = room else { return Ok(()) };
     let limit = count(limit, "job");
     out(&format!("You may have {limit} in Slurm at once; there is room for {left} now."))?;
     Ok(())
 }
 
-fn show_budgets(experiment: &Experiment) -> Result<(), CommandError> {
+fn print_budgets(experiment: &Experiment) -> Result<(), CommandError> {
     budget::in_words(experiment).iter().try_for_each(|words| out(words).map(drop))
 }
 
