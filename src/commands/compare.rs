@@ -17,7 +17,7 @@ use crate::report::{Page, comparison_text, out, out_json, say};
 use crate::results::{
     ComparedTrial, Hashes, TrialResult, compare, representative, space_of, trial_config,
 };
-use crate::store::ConfigFile;
+use crate::store::{ConfigFile, Stored};
 
 /// `compare`.
 #[derive(Debug, Args)]
@@ -63,7 +63,7 @@ pub(super) fn compare_targets(app: &App, args: &CompareArgs) -> Result<ExitCode,
     Ok(ExitCode::Fine)
 }
 
-/// A target, by the trial that stands for it.
+/// The trial that stands for a target.
 fn compared(
     app: &App,
     text: &str,
@@ -71,27 +71,20 @@ fn compared(
 ) -> Result<ComparedTrial, CommandError> {
     let (target, stored) = app.find_silently(text)?;
     let (status, results) = read(app, &stored, &target, Hashes::Unwanted)?;
-    // Two trials of one experiment share most of what is said.
+    // Two trials of one experiment have most warnings in common.
     for warning in status.warnings.iter().chain(&results.warnings) {
         if !warnings.contains(warning) {
             warnings.push(warning.clone());
         }
     }
-    let ConfigFile { resolved, git } = match ConfigFile::read(&stored.dir) {
-        Ok(file) => file,
-        Err(error) => {
-            warnings.push(CommandError::from(error).one_line());
-            ConfigFile::default()
-        }
-    };
-    let package = package::of(&stored.dir).map(|package| package.hash);
-    let keys = &stored.experiment.package;
-    let changes = UncommittedChanges::of(git.as_ref(), keys, package.is_some());
+    let ConfigFile { resolved, git } = ConfigFile::read(&stored.dir).unwrap_or_else(|error| {
+        warnings.push(CommandError::from(error).one_line());
+        ConfigFile::default()
+    });
     let found = representative(&stored.experiment, &status, &results.trials);
     let (result, why) = found.ok_or_else(|| {
         CommandError::new(ExitCode::NotFound, format!("`{target}` has no trials"))
     })?;
-    let metrics = result.metrics.iter();
     let task = target.scope.task.as_deref();
     let is_named = target.scope.trials.is_some();
     let is_alone = results.trials.len() == 1;
@@ -102,33 +95,42 @@ fn compared(
     });
     let config = trial_config(&own, &result.task, result.params.as_ref(), task);
     let config = config.entries().into_iter().map(|(key, value)| (key, value.clone()));
-    let set = configs.set(&result.task, result.trial);
-    let has_other_values = |other: &&TrialResult| {
-        // Of another task the configuration is that of the submission.
-        let own = set.filter(|_| other.task == result.task);
-        configs.set(&other.task, other.trial) != own
-    };
+    let metrics = result.metrics.iter();
     Ok(ComparedTrial {
         id: target.to_string(),
         task: result.task.clone(),
         trial: result.trial,
         state: result.state,
         why: if is_named && is_alone { "named".to_owned() } else { why },
-        set: set.cloned().unwrap_or_default(),
-        trials_with_other_values: results.trials.iter().filter(has_other_values).count(),
+        set: configs.set(&result.task, result.trial).cloned().unwrap_or_default(),
+        trials_with_other_values: n_with_other_values(&configs, result, &results.trials),
         config: config.collect(),
         space: if is_named { Vec::new() } else { space_of(&resolved, task) },
-        code: code_of(package, git, changes),
+        code: code_of(&stored, git),
         metrics: metrics.map(|(name, it)| (name.clone(), it.last)).collect(),
     })
 }
 
+/// How many of these trials had other values set by a retry than `result`.
+fn n_with_other_values(
+    configs: &TrialConfigs<'_>,
+    result: &TrialResult,
+    trials: &[TrialResult],
+) -> usize {
+    let set = configs.set(&result.task, result.trial);
+    let has_other_values = |other: &&TrialResult| {
+        // A trial of another task is compared with the configuration of the submission.
+        let own = set.filter(|_| other.task == result.task);
+        configs.set(&other.task, other.trial) != own
+    };
+    trials.iter().filter(has_other_values).count()
+}
+
 /// What tells two versions of the code apart.
-fn code_of(
-    package: Option<String>,
-    git: Option<GitState>,
-    changes: Option<UncommittedChanges>,
-) -> Vec<(String, Value)> {
+fn code_of(stored: &Stored, git: Option<GitState>) -> Vec<(String, Value)> {
+    let package = package::of(&stored.dir).map(|package| package.hash);
+    let keys = &stored.experiment.package;
+    let changes = UncommittedChanges::of(git.as_ref(), keys, package.is_some());
     let mut code = Vec::new();
     code.extend(package.map(|hash| ("package.hash".to_owned(), json!(hash))));
     if let Some(git) = git {
