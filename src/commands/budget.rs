@@ -93,8 +93,8 @@ fn left(task: &TaskStatus, requests: &[Request]) -> Vec<PausedTrial> {
 
 /// Why a trial is to be paused, if a budget is spent.
 fn reason(task: &TaskStatus, trial: &TrialStatus, requests: &[Request]) -> Option<String> {
-    let wish = requests::pause(requests, &task.name, trial.index)?;
-    Some(crate::status::spent_budget(wish.budget.as_ref()?))
+    let pause = requests::pause(requests, &task.name, trial.index)?;
+    Some(crate::status::spent_budget(pause.budget.as_ref()?))
 }
 
 fn tasks_of<'a>(experiment: &'a Experiment, executor: &'a str) -> impl Iterator<Item = &'a str> {

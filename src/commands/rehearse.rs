@@ -129,7 +129,7 @@ fn carry_out(
         deadline: args.time_limit.map(|limit| clock::now() + limit.as_secs_f64()),
         show: &|progress| screen.progress(progress),
     };
-    let wishes = RehearsalOptions {
+    let options = RehearsalOptions {
         seed: args.seed,
         interruptions: args.interruptions,
         only: args.only.clone(),
@@ -138,7 +138,8 @@ fn carry_out(
     let announce = |name: &str, number, known, last| screen.announce(name, number, known, last);
     let slurm = app.slurm.on_cluster(folder.experiment.cluster());
     let slurm = (place == RehearseOn::Slurm).then_some(&slurm);
-    let director = Rehearser { folder, stage: &stage, wishes: &wishes, announce: &announce, slurm };
+    let director =
+        Rehearser { folder, stage: &stage, options: &options, announce: &announce, slurm };
     let outcome = director.rehearse();
     screen.clear();
     outcome.map_err(|error| rehearse_error(error, args))

@@ -59,7 +59,7 @@ pub(crate) type Announce<'a> = &'a dyn Fn(&str, usize, Option<(usize, f64)>, Opt
 pub(crate) struct Rehearser<'a> {
     pub(crate) folder: &'a RehearsalFolder<'a>,
     pub(crate) stage: &'a RunContext<'a>,
-    pub(crate) wishes: &'a RehearsalOptions,
+    pub(crate) options: &'a RehearsalOptions,
     pub(crate) announce: Announce<'a>,
     /// Where runs on Slurm are carried out.
     pub(crate) slurm: Option<&'a crate::slurm::Client>,
@@ -76,7 +76,7 @@ impl Rehearser<'_> {
     pub(crate) fn rehearse(&self) -> Result<RehearsalOutcome, RehearseError> {
         let upstream = self.run_upstream()?;
         let calm = Scenario { kind: ScenarioKind::Undisturbed, injections: Vec::new() };
-        let runs = scenarios::expected(&self.wishes.only, self.wishes.place);
+        let runs = scenarios::expected(&self.options.only, self.options.place);
         (self.announce)(ScenarioKind::Undisturbed.as_str(), 1, Some((runs, 0.0)), None);
         let baseline = self.run(1, &calm, &upstream, None)?;
         let mut all = self.begin(baseline.run.clone());
@@ -152,7 +152,7 @@ impl Rehearser<'_> {
     }
 
     fn planned(&self, facts: &Baseline) -> Vec<Scenario> {
-        let RehearsalOptions { seed, interruptions, only, place } = self.wishes;
+        let RehearsalOptions { seed, interruptions, only, place } = self.options;
         let planned = scenarios::plan(*seed, *interruptions, facts, *place).into_iter();
         planned.filter(|own| only.is_empty() || only.contains(&own.kind)).collect()
     }
@@ -167,7 +167,7 @@ impl Rehearser<'_> {
     ) -> Option<Scenario> {
         let is_first = all.runs.iter().all(|(run, _)| run.kind != ScenarioKind::LongNotice);
         let is_here =
-            self.wishes.place == RehearseOn::Local && run.kind != ScenarioKind::LongNotice;
+            self.options.place == RehearseOn::Local && run.kind != ScenarioKind::LongNotice;
         let is_wanted = is_first && is_here && needs_long_notice(run, &all.baseline);
         is_wanted.then(|| scenarios::long_notice(facts, scenario)).flatten()
     }

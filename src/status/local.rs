@@ -38,9 +38,9 @@ pub(super) fn trials(
         said = outside.unwrap_or(said);
         let LocalVerdict { mut state, mut reason, remedy } = said;
         let waits = matches!(state, State::Pending | State::Preempted);
-        if waits && let Some(wish) = requests::pause(&sources.requests, &task.name, index) {
+        if waits && let Some(pause) = requests::pause(&sources.requests, &task.name, index) {
             state = State::Paused;
-            reason = Some(waiting::paused(&sources.stored.id, wish));
+            reason = Some(waiting::paused(&sources.stored.id, pause));
         } else if state == State::Preempted && remedy.is_none() {
             state = trial::between_attempts(&attempts);
         }

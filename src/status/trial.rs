@@ -340,9 +340,9 @@ fn is_shown_for_ever(evidence: &TrialEvidence<'_>, row: &QueueRow) -> bool {
 /// A trial whose harness has asked for its requeue, before Slurm has followed.
 fn requeued(evidence: &TrialEvidence<'_>, attempts: &[AttemptStatus]) -> (State, Option<String>) {
     let state = between_attempts(attempts);
-    let wish = requests::pause(&evidence.sources.requests, &evidence.task.name, evidence.index);
-    match wish.filter(|_| state == State::Pending) {
-        Some(wish) => (State::Paused, Some(waiting::paused(&evidence.sources.stored.id, wish))),
+    let pause = requests::pause(&evidence.sources.requests, &evidence.task.name, evidence.index);
+    match pause.filter(|_| state == State::Pending) {
+        Some(pause) => (State::Paused, Some(waiting::paused(&evidence.sources.stored.id, pause))),
         None => (state, None),
     }
 }
@@ -366,7 +366,7 @@ fn is_held(row: &QueueRow) -> bool {
         || matches!(row.state, JobState::RequeueHold | JobState::SpecialExit)
 }
 
-/// Whether somebody wished for its end by `nemo-slurm cancel`.
+/// Whether a user requested its end by `nemo-slurm cancel`.
 fn was_asked_for(evidence: &TrialEvidence<'_>) -> bool {
     requests::is_cancelled(&evidence.sources.requests, &evidence.task.name, evidence.index)
 }

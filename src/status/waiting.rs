@@ -1,4 +1,4 @@
-//! Who holds a trial, in words: somebody's wish, a spent budget, Slurm. Pure.
+//! Why a trial is held, in words: a pause, a spent budget, or Slurm. Pure.
 
 use nemo_core::rundir::requests::{self, SpentBudget};
 
@@ -8,15 +8,15 @@ use crate::humanize::gpu_hours;
 use crate::slurm::{JobState, QueueRow};
 use crate::store::ExperimentId;
 
-/// What lets go on what was paused by this wish: all of it, as it was paused.
-pub(super) fn paused(id: &ExperimentId, wish: &Request) -> String {
-    let Some(budget) = &wish.budget else {
-        return format!("paused; `nemo-slurm resume {id}{}` resumes it", wish.scope);
+/// What resumes the trials that this request paused, all of them together.
+pub(super) fn paused(id: &ExperimentId, pause: &Request) -> String {
+    let Some(budget) = &pause.budget else {
+        return format!("paused; `nemo-slurm resume {id}{}` resumes it", pause.scope);
     };
     format!(
         "paused: {}; `nemo-slurm resume {id}{}` lets it spend as much again",
         spent(budget),
-        wish.scope
+        pause.scope
     )
 }
 
@@ -26,18 +26,18 @@ pub fn spent(SpentBudget { executor, spent, limit, .. }: &SpentBudget) -> String
     format!("the budget of executor `{executor}` is spent ({spent} of {limit} GPU-hours)")
 }
 
-/// Whether Slurm holds a job because it could not start it: nobody wishes that it waits.
+/// Whether Slurm holds a job because it could not start it: no user paused it.
 pub(super) fn is_start_failure(evidence: &TrialEvidence<'_>, row: &QueueRow) -> bool {
-    let wish = requests::pause(&evidence.sources.requests, &evidence.task.name, evidence.index);
-    wish.is_none() && row.reason.contains("launch failed")
+    let pause = requests::pause(&evidence.sources.requests, &evidence.task.name, evidence.index);
+    pause.is_none() && row.reason.contains("launch failed")
 }
 
 /// Why a job is held. Slurm calls whoever is root an administrator, also where it was us.
 pub(super) fn held(evidence: &TrialEvidence<'_>, row: &QueueRow) -> String {
     let id = &evidence.sources.stored.id;
     let task = &evidence.task.name;
-    if let Some(wish) = requests::pause(&evidence.sources.requests, task, evidence.index) {
-        return paused(id, wish);
+    if let Some(pause) = requests::pause(&evidence.sources.requests, task, evidence.index) {
+        return paused(id, pause);
     }
     let go_on = format!("`nemo-slurm resume {id}/{task}` resumes it");
     match &*row.reason {

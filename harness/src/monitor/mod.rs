@@ -4,8 +4,8 @@ pub(crate) mod alarms;
 pub(crate) mod failure_class;
 pub(crate) mod log_policy;
 pub(crate) mod metrics;
+mod program_notes;
 mod reported_result;
-mod said;
 pub(crate) mod watchdog;
 
 use std::collections::VecDeque;
@@ -24,7 +24,7 @@ use crate::checkpoint::candidate::ProgramPosition;
 use crate::monitor::alarms::{Alarm, Alarms};
 use crate::monitor::log_policy::Policies;
 use crate::monitor::metrics::{CutAtFirstStep, Recorder};
-use crate::monitor::said::ProgramNotes;
+use crate::monitor::program_notes::ProgramNotes;
 use crate::monitor::watchdog::Watchdog;
 use crate::os::clock::{Time, unix_now};
 use crate::os::log::Log;

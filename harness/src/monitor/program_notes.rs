@@ -1,4 +1,4 @@
-//! What a program says of its experiment by message: notes and metadata, which become files as those of `nemo-slurm note`,
+//! Keeps what a program sends by message for its experiment: notes and metadata, in files like those of `nemo-slurm note`,
 //! and artifacts, which are copied.
 
 use std::collections::BTreeMap;
@@ -16,14 +16,14 @@ use crate::os::clock::unix_now;
 use crate::os::log::log_stderr;
 use crate::os::serial_queue::SerialQueue;
 
-/// Who says what a program says.
+/// The `user` of a note that a program sent.
 const PROGRAM: &str = "program";
-/// So many notes of an attempt are kept: each is a file.
-const MOST_NOTES: u32 = 32;
-/// The most that an artifact may have. It is copied while other records wait.
-const LARGEST: u64 = 256 << 20;
+/// The most notes of one attempt: each is a file.
+const MAX_NOTES: u32 = 32;
+/// The largest artifact, in bytes. Other records wait while it is copied.
+const MAX_ARTIFACT: u64 = 256 << 20;
 
-/// What one attempt of a trial says.
+/// Keeps the notes and artifacts of one attempt.
 #[derive(Debug)]
 pub(super) struct ProgramNotes {
     dir: TrialDir,
@@ -38,11 +38,11 @@ impl ProgramNotes {
 
     /// Adds a note, unless the trial has said the same before.
     pub(super) fn note(&mut self, text: Option<String>, metadata: Map<String, Value>) {
-        if self.n_notes == MOST_NOTES {
-            log_stderr(&format!("the program has sent {MOST_NOTES} notes; no more are kept"));
+        if self.n_notes == MAX_NOTES {
+            log_stderr(&format!("the program has sent {MAX_NOTES} notes; no more are kept"));
         }
         self.n_notes = self.n_notes.saturating_add(1);
-        if self.n_notes > MOST_NOTES {
+        if self.n_notes > MAX_NOTES {
             return;
         }
         let metadata: BTreeMap<String, Value> = metadata.into_iter().collect();
@@ -53,7 +53,7 @@ impl ProgramNotes {
     /// Copies a file to the artifacts.
     pub(super) fn artifact(&self, path: &Path) {
         let (dir, path) = (self.dir.clone(), path.to_owned());
-        self.add("the program's artifact", move || copy(&dir, &path, LARGEST));
+        self.add("the program's artifact", move || copy(&dir, &path, MAX_ARTIFACT));
     }
 
     fn add(&self, what: &'static str, work: impl FnOnce() -> io::Result<()> + Send + 'static) {

@@ -53,11 +53,11 @@ pub(crate) fn is_meant(name: Option<&OsStr>) -> bool {
 pub(crate) fn run(arguments: &[OsString]) -> u8 {
     let job = crate::job::context::slurm_job();
     let words: Vec<&str> = arguments.iter().map(|word| word.to_str().unwrap_or("\0")).collect();
-    let Some((wish, job)) = job.as_ref().and_then(|job| Some((own_requeue(&words, job)?, job)))
+    let Some((requeue, job)) = job.as_ref().and_then(|job| Some((own_requeue(&words, job)?, job)))
     else {
         return real(arguments);
     };
-    match forward(wish) {
+    match forward(requeue) {
         Ok(()) => 0,
         Err(_) => real(&with_own_id(&words, job)),
     }
@@ -66,13 +66,13 @@ pub(crate) fn run(arguments: &[OsString]) -> u8 {
 /// The requeue in a command line, if it is for this job alone.
 fn own_requeue(words: &[&str], job: &SlurmJob) -> Option<OwnRequeue> {
     let mut words = words.iter().filter(|word| !word.starts_with('-'));
-    let wish = match *words.next()? {
+    let requeue = match *words.next()? {
         "requeue" => OwnRequeue::Requeue,
         "requeuehold" => OwnRequeue::Hold,
         _ => return None,
     };
     let ids: Vec<&str> = words.flat_map(|word| word.split(',')).collect();
-    (!ids.is_empty() && ids.iter().all(|id| is_own(id, job))).then_some(wish)
+    (!ids.is_empty() && ids.iter().all(|id| is_own(id, job))).then_some(requeue)
 }
 
 fn is_own(id: &str, job: &SlurmJob) -> bool {
@@ -85,9 +85,9 @@ fn with_own_id(words: &[&str], job: &SlurmJob) -> Vec<OsString> {
     own.map(OsString::from).collect()
 }
 
-fn forward(wish: OwnRequeue) -> io::Result<()> {
+fn forward(requeue: OwnRequeue) -> io::Result<()> {
     let socket = variable("NEMO_SOCKET")?;
-    if wish == OwnRequeue::Hold {
+    if requeue == OwnRequeue::Hold {
         let dir = TrialDir(variable("NEMO_DIR")?.into());
         fs::write(dir.pause(), "{}")?;
     }

@@ -56,10 +56,10 @@ pub(crate) fn newly_requested(
 /// Whether there is a request to cancel the trial from this time or later.
 fn has_cancel_request(trial: &Trial, since: f64) -> io::Result<bool> {
     let Some(experiment) = ExperimentDir::of_task(&trial.task) else { return Ok(false) };
-    let wishes = requests::read_for_good(&experiment)?;
+    let requests = requests::read_for_good(&experiment)?;
     #[expect(clippy::cast_precision_loss, reason = "unix seconds fit")]
-    let is_new = |wish: &&Request| wish.time as f64 >= since.floor();
-    let new: Vec<&Request> = wishes.iter().filter(is_new).collect();
+    let is_new = |request: &&Request| request.time as f64 >= since.floor();
+    let new: Vec<&Request> = requests.iter().filter(is_new).collect();
     Ok(requests::is_cancelled(new, &trial.spec.task, trial.index))
 }
 

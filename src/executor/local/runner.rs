@@ -3,8 +3,8 @@
 //! It alone writes `runner.jsonl`. Killed at any moment, a new one goes on from the trials' own records.
 #![expect(clippy::disallowed_methods, reason = "an edge: it waits on the real clock")]
 
+mod control;
 mod elsewhere;
-mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -214,7 +214,7 @@ impl Runner<'_> {
                 Err(error @ ClaimError::Io { .. }) => self.complain(&error.to_string()),
                 Ok(()) => {}
             }
-            if let Err(error) = self.heed_retries().and_then(|()| self.heed_requests()) {
+            if let Err(error) = self.apply_retries().and_then(|()| self.apply_requests()) {
                 self.complain(&error.with_cause());
             }
             self.look_elsewhere();
@@ -283,7 +283,7 @@ impl Runner<'_> {
         });
         ended.extend(gone.map(ExitedHarness::unseen));
         for end in ended {
-            if let Err(error) = self.heed_end(&end) {
+            if let Err(error) = self.handle_exit(&end) {
                 self.complain(&error.with_cause());
                 self.unread_ends.push(end);
             }
@@ -345,8 +345,8 @@ impl Runner<'_> {
         }
     }
 
-    /// Fails where the trial's folder can't be read now: then the same end is heeded again.
-    fn heed_end(&mut self, ended: &ExitedHarness) -> Result<(), FileError> {
+    /// Fails where the trial's folder can't be read now: then the same end is handled again.
+    fn handle_exit(&mut self, ended: &ExitedHarness) -> Result<(), FileError> {
         let place = ended.place;
         let files = self.trial_files(place)?;
         self.live.remove(&place);
@@ -374,7 +374,7 @@ impl Runner<'_> {
         if phase == LocalPhase::Waiting && is_cancelled {
             self.drop_trial(place, true);
         }
-        self.heed_pause_or_later(place);
+        self.apply_pause_or_later(place);
         Ok(())
     }
 
@@ -418,8 +418,8 @@ impl Runner<'_> {
             .collect()
     }
 
-    fn covers(&self, wish: &Request, place: TrialRef) -> bool {
-        wish.covers(self.task_name(place), index(place))
+    fn covers(&self, request: &Request, place: TrialRef) -> bool {
+        request.covers(self.task_name(place), index(place))
     }
 
     fn drop_trial(&mut self, place: TrialRef, cancelled: bool) {

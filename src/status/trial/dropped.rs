@@ -22,8 +22,8 @@ pub(super) fn verdict(
         return Some(TrialVerdict::recorded(State::Cancelled, None));
     }
     let sources = evidence.sources;
-    if let Some(wish) = requests::pause(&sources.requests, &evidence.task.name, evidence.index) {
-        let why = waiting::paused(&sources.stored.id, wish);
+    if let Some(pause) = requests::pause(&sources.requests, &evidence.task.name, evidence.index) {
+        let why = waiting::paused(&sources.stored.id, pause);
         return Some(TrialVerdict::open(State::Paused, Some(why)));
     }
     if let Some(UnmetDependency { why, basis }) = needed_no_more(evidence) {

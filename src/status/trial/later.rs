@@ -23,8 +23,8 @@ pub(super) fn verdict(evidence: &TrialEvidence<'_>) -> TrialVerdict {
         // As final as what blocks it: a retry over there takes both back.
         return TrialVerdict::recorded(State::Blocked, Some(why));
     }
-    if let Some(wish) = requests::pause(&sources.requests, task, index) {
-        let why = waiting::paused(&sources.stored.id, wish);
+    if let Some(pause) = requests::pause(&sources.requests, task, index) {
+        let why = waiting::paused(&sources.stored.id, pause);
         return TrialVerdict::open(State::Paused, Some(why));
     }
     let waits_for = evidence.parents.iter().find(|parent| is_open(evidence, parent));

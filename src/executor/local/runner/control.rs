@@ -1,5 +1,6 @@
-//! What `cancel`, `pause`, `resume` and `preempt` ask of the runner. Each request is read once; a cancellation or a pause
-//! holds on.
+//! Carries out what `cancel`, `pause`, `resume`, `preempt` and `retry` request of the local runner.
+//!
+//! Each request is read once. A cancellation or a pause also applies to trials that come later.
 
 use std::path::PathBuf;
 
@@ -17,32 +18,32 @@ use crate::report::say;
 use crate::status::{Request, RequestedAction};
 
 impl Runner<'_> {
-    /// Carries out what was asked for since the last look.
-    pub(super) fn heed_requests(&mut self) -> Result<(), FileError> {
-        let heeded = self.pauses.len();
+    /// Carries out the requests that came since the last call.
+    pub(super) fn apply_requests(&mut self) -> Result<(), FileError> {
+        let n_pauses = self.pauses.len();
         let folder = self.stored.dir.requests();
         let all = requests::read(&self.stored.dir).at("read", &folder)?;
         for (path, request) in &all {
             if self.seen_requests.insert(path.clone()) {
-                self.heed(request.clone(), &all);
+                self.apply_request(request.clone(), &all);
             }
         }
-        if self.pauses.len() > heeded || std::mem::take(&mut self.is_pause_open) {
+        if self.pauses.len() > n_pauses || std::mem::take(&mut self.is_pause_open) {
             for place in self.places() {
-                self.heed_pause_or_later(place);
+                self.apply_pause_or_later(place);
             }
         }
         Ok(())
     }
 
-    /// `all`: a cancellation that somebody took back by a retry is none any more.
-    fn heed(&mut self, request: Request, all: &[(PathBuf, Request)]) {
+    /// `all` are all requests: a retry takes back an earlier cancellation.
+    fn apply_request(&mut self, request: Request, all: &[(PathBuf, Request)]) {
         let is_cancel = request.action == RequestedAction::Cancel;
         for place in self.places() {
             let (task, trial) = (self.task_name(place), index(place));
-            let holds = || requests::is_cancelled(all.iter().map(|(_, it)| it), task, trial);
-            if self.covers(&request, place) && (!is_cancel || holds()) {
-                self.heed_for(place, request.action);
+            let is_cancelled = || requests::is_cancelled(all.iter().map(|(_, it)| it), task, trial);
+            if self.covers(&request, place) && (!is_cancel || is_cancelled()) {
+                self.apply_action(place, request.action);
             }
         }
         match request.action {
@@ -57,15 +58,15 @@ impl Runner<'_> {
         }
     }
 
-    /// Takes up what was retried since the last look: those trials wait to be started again.
-    pub(super) fn heed_retries(&mut self) -> Result<(), FileError> {
+    /// Trials that were retried since the last call wait to be started again.
+    pub(super) fn apply_retries(&mut self) -> Result<(), FileError> {
         let path = self.stored.dir.journal();
         let size = std::fs::metadata(&path).at("read", &path)?.len();
         if self.journal_size == size {
             return Ok(());
         }
         let journal: Vec<Event> = lines::read(&path).at("read", &path)?.rows;
-        // Not before: what can't be read now is read at the next look.
+        // Only now: a journal that can't be read now is read at the next call.
         self.journal_size = size;
         let known = journal::last_generation(&self.journal);
         if journal::last_generation(&journal) == known {
@@ -85,38 +86,38 @@ impl Runner<'_> {
         Ok(())
     }
 
-    fn heed_for(&mut self, place: TrialRef, action: RequestedAction) {
+    fn apply_action(&mut self, place: TrialRef, action: RequestedAction) {
         use LocalPhase::{BlockedOutside, Completed, Dropped, Lost, Paused, Running, Waiting};
         use RequestedAction::{Cancel, Pause, Preempt, Resume, Retry, Timeout};
         match (*self.phase(place), action) {
             (Running, Cancel) => self.signal(place, Signal::SIGTERM),
             (Running, Preempt) => self.signal(place, Signal::SIGUSR1),
             (Waiting | Paused | BlockedOutside, Cancel) => self.drop_trial(place, true),
-            // The last of all wishes decides: `heed_pause`. What is retried is in the journal: `heed_retries`.
+            // The newest pause or resume decides: `apply_pause`. Retries are in the journal: `apply_retries`.
             (_, Pause | Resume | Retry | Timeout)
             | (Waiting | Paused | BlockedOutside, Preempt)
             | (Completed | Lost | Dropped, Cancel | Preempt) => {}
         }
     }
 
-    /// Makes a trial paused or not; where the disk has no room for that, at the next look.
-    pub(super) fn heed_pause_or_later(&mut self, place: TrialRef) {
-        if let Err(error) = self.heed_pause(place) {
+    /// Pauses or resumes a trial. If the disk has no room for the mark, the next call tries again.
+    pub(super) fn apply_pause_or_later(&mut self, place: TrialRef) {
+        if let Err(error) = self.apply_pause(place) {
             self.is_pause_open = true;
             self.complain(&error.with_cause());
         }
     }
 
-    /// Makes a trial paused or not, as it was wished last.
-    fn heed_pause(&mut self, place: TrialRef) -> Result<(), FileError> {
+    /// Pauses or resumes a trial, as the newest request says.
+    fn apply_pause(&mut self, place: TrialRef) -> Result<(), FileError> {
         use LocalPhase::{BlockedOutside, Completed, Dropped, Lost, Paused, Running, Waiting};
-        let last = self.pauses.iter().rev().find(|wish| self.covers(wish, place));
-        let Some(wish) = last else { return Ok(()) };
-        let paused = wish.action == RequestedAction::Pause;
+        let last = self.pauses.iter().rev().find(|request| self.covers(request, place));
+        let Some(request) = last else { return Ok(()) };
+        let paused = request.action == RequestedAction::Pause;
         let dir = self.trial_dir(place);
         match (*self.phase(place), paused) {
-            // A mark says what was wished, not that it was heard: who wrote it may have been killed before the signal. A
-            // second signal changes nothing.
+            // The runner that wrote the mark may have been killed before it sent the signal. A second signal changes
+            // nothing.
             (Running, true) => {
                 durable::create_dir_all(dir.path()).at("make", dir.path())?;
                 durable::replace_file_durably(&dir.pause(), b"{}\n").at("write", &dir.pause())?;

@@ -71,7 +71,7 @@ impl Runner<'_> {
         }
         // It may have been paused before, and may start at once.
         for place in reopened {
-            self.heed_pause_or_later(place);
+            self.apply_pause_or_later(place);
         }
     }
 
