@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::{Value, json};
 
 use crate::counting;
 use crate::local::runner;
+use crate::retry::retry;
 use crate::support::{World, causes, states, trials};
 
 /// Two trials: trial 0 fails at once, trial 1 waits for a file. So the runner stays.
@@ -148,4 +150,43 @@ fn a_retry_that_fails_at_the_end_keeps_no_message_back() {
     world.until(&id, "the message", has_told);
     let journal = std::fs::read_to_string(world.experiment(&id).join("journal.jsonl")).unwrap();
     assert!(!journal.contains("\"planned\""), "the retry failed: {journal}");
+}
+
+/// The runner that still works on other trials takes up what is retried.
+#[test]
+fn a_runner_that_lives_hears_of_a_retry() {
+    let world = World::new();
+    let marker = world.write("broken", "");
+    let hold = world.write("hold", "");
+    let file = format!(
+        "name = \"two\"\n[task.long]\nrun = \"while test -e {}; do sleep 0.1; done\"\n\
+         [task.short]\nrun = \"test ! -e {}\"\nrestart.crashes = 0\n\
+         [task.cancelled]\nrun = \"sleep 600\"\n",
+        hold.display(),
+        marker.display()
+    );
+    world.write("exp.toml", &file);
+    let id = world.ok(&["submit", "exp.toml"]);
+    let state = |status: &Value, task: &str| states(status, task).remove(0);
+    world.until(&id, "the failure", |status| {
+        state(status, "short") == "failed" && state(status, "cancelled") == "running"
+    });
+    world.ok(&["cancel", &format!("{id}/cancelled")]);
+    world.until(&id, "the end", |status| state(status, "cancelled") == "cancelled");
+    std::fs::remove_file(&marker).unwrap();
+    let retried = retry(&world, &[&id]);
+    assert_eq!(retried["trials"], json!({"short": "0", "cancelled": "0"}), "{retried:#}");
+    assert_eq!(retried["left"][0]["why"], "it is running");
+    world.until(&id, "the second attempts", |status| {
+        state(status, "short") == "completed" && state(status, "cancelled") == "running"
+    });
+    world.ok(&["cancel", &format!("{id}/cancelled")]);
+    std::fs::remove_file(&hold).unwrap();
+    let status = world.until(&id, "the end of all", |status| {
+        ["completed", "completed", "cancelled"]
+            .into_iter()
+            .zip(["long", "short", "cancelled"])
+            .all(|(wanted, task)| state(status, task) == wanted)
+    });
+    assert_eq!(causes(&trials(&status, "cancelled")[0]), ["cancelled", "cancelled"]);
 }

@@ -62,6 +62,7 @@ mod results;
 mod retry;
 mod retry_advice;
 mod retry_changes;
+mod retry_followers;
 mod retry_rules;
 mod sequential;
 mod shared_disk;

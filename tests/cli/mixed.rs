@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::cluster;
 use crate::fake::FakeSlurm;
+use crate::outside;
 use crate::support::{World, states, text, trials};
 
 const EXECUTORS: &str = "[executor.here]\nkind = \"local\"\n[executor.s]\nkind = \"slurm\"\npartition = \"main\"\ntime = \"10m\"\nmem = \"50M\"\n";
@@ -202,4 +203,27 @@ fn a_plan_says_what_comes_later() {
     assert_eq!(json["arrays"].as_array().unwrap().len(), 0, "{json:#}");
     assert_eq!(json["local"][1]["task"], "c", "{json:#}");
     assert_eq!(json["later"][1]["task"], "d", "{json:#}");
+}
+
+/// What a retry of these tasks says where Slurm has no room: `a` of this machine and `b` on Slurm have failed.
+fn said_without_room(task: &str) -> String {
+    let fake = FakeSlurm::new(1001);
+    let mixed = "name = \"mixed\"\n[executor.here]\nkind = \"local\"\n[executor.s]\nkind = \"slurm\"\n\
+         [task.a]\nexecutor = \"here\"\nrun = \"false\"\n[task.b]\nexecutor = \"s\"\nrun = \"true\"\n";
+    fake.world.write("mixed.toml", mixed);
+    let id = fake.world.ok(&["submit", "mixed.toml"]);
+    fake.world.until(&id, "a to end", |status| states(status, "a") == ["failed"]);
+    outside::record(&fake, &id, "b", "101_0", "failed");
+    std::fs::write(fake.state("no_room"), "b.1\n").unwrap();
+    fake.world.run(&["retry", &format!("{id}{task}")]).stderr
+}
+
+#[test]
+fn a_retry_that_finds_no_room_on_slurm_says_what_runs_here_and_what_comes_later() {
+    let slurm = said_without_room("/b");
+    let later = "Retried 1 trial: submitted later, once your job limit allows it";
+    assert!(slurm.contains(later), "{slurm}");
+    let both = said_without_room("");
+    let here = "Retried 2 trials on this machine; 1 trial will be submitted later.";
+    assert!(both.contains(here), "{both}");
 }
