@@ -97,6 +97,11 @@ pub enum Command {
     /// Write an exp.toml to start from
     Init(InitArgs),
     /// Check a file, without contacting Slurm
+    #[command(
+        after_help = "Every mistake is shown with its line and what to write instead. The exit code is 2 if there is one.\n\n\
+        Examples:\n  nemo-slurm check exp.toml\n  nemo-slurm check exp.toml --set task.train.params.lr=[0.1,0.2]\n  \
+        nemo-slurm check exp.toml --json | jq '.problems'"
+    )]
     Check(FileArgs),
     /// Show the job arrays that a file would become, with their order and their scripts
     Plan(PlanArgs),

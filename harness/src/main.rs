@@ -43,28 +43,33 @@ run       runs trial N of the task in DIR (with task.json and trials.jsonl), wri
             0    done                     1, 93  failed (93 in a Slurm job)
             75   it must be run again     143    cancelled
             124  the experiment's time is over
-          --offset N  trial N + SLURM_ARRAY_TASK_ID
-          --spec FILE file of DIR that is read instead of task.json: what a retry changed
-          --local     ignore the Slurm job around it
+          --offset N   run trial N + SLURM_ARRAY_TASK_ID
+          --spec FILE  read this file of DIR instead of task.json (a retry writes it)
+          --local      ignore the Slurm job around it
+          --gpus LIST  GPUs of the trial on this machine
           Signals: USR1 asks the program to save; TERM saves and stops.
-wrap      runs PROGRAM of any job script: asked to save in time, its checkpoints verified, one
-          requeue, resumed. `exec nemo-harness wrap -- python train.py` is the script's last line.
-          --dir DIR        where its state is kept; otherwise below $NEMO_SLURM_HOME/jobs
-          --profile NAME   lightning, transformers, torchrun, submitit or condor
-          --signal NAME    what asks it to save: USR1, USR2, TERM, INT, HUP, or none
-          --lead TIME      how long before the end it is asked: 120s, or half of a short limit
-          --from PATH      a pattern of paths of its own to which it saves; several times
-          --restore-to P   where it looks for its checkpoint by itself
-          --save-command T   what takes its checkpoints in its stead, a text for sh
-          --resume-command T what goes on from $NEMO_RESUME_FROM in its place
-          --metric N=REGEX a metric in what it prints (step=… tells the step); several times
-          --crashes N      how many crashes are followed by another attempt
-          --directives     prints the #SBATCH lines that this cluster needs, and runs nothing
-debug     becomes the program of trial N, with what it prints and reads left to the caller;
-          `nemo-slurm debug` starts it in a copy of what the trial needs, and has the secrets
-          of that copy removed once they are read
+wrap      runs the program of any job script. The program is asked to save in time, its
+          checkpoints are verified, and it resumes after the job is requeued. The script's last
+          line is `exec nemo-harness wrap -- python train.py`.
+          --dir DIR          folder for the state (default: below $NEMO_SLURM_HOME/jobs)
+          --profile NAME     lightning, transformers, torchrun, submitit or condor
+          --signal NAME      signal that asks the program to save: USR1, USR2, TERM, INT or HUP;
+                             `none` if the program saves by itself
+          --lead TIME        how long before the end the program is asked to save (default: 120s,
+                             or half of a time limit below 4 minutes)
+          --from PATTERN     where the program saves by itself; may be given several times
+          --restore-to PATH  where the program looks for its own checkpoint when it starts
+          --save-command T   command that saves the program from outside, for sh
+          --resume-command T command that resumes from $NEMO_RESUME_FROM, instead of PROGRAM
+          --metric N=REGEX   metric in the program's output; `step=…` is the step; may be given
+                             several times
+          --crashes N        how many crashes are followed by another attempt (default: 0)
+          --directives       print the #SBATCH lines that this cluster needs, and run nothing
+debug     becomes the program of trial N, and leaves its output and input to the caller.
+          `nemo-slurm debug` starts it in a copy of the trial's folder.
+          --remove-secrets   remove the secrets of that copy once they are read
 sentinel  waits for the TERM that a preemption begins with, and tells the harness.
-exec      runs PROGRAM as one of several processes of a trial; srun starts it, once for each.
+exec      runs PROGRAM as one of several processes of a trial. srun starts one for each.
 ";
 
 /// What was asked for.

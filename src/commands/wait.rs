@@ -10,6 +10,11 @@ use nemo_core::duration;
 
 /// `wait`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "The exit code is 0 if everything completed, 1 if something did not, and 4 if the time ran out.\n\n\
+    Examples:\n  nemo-slurm wait                   # the newest\n  nemo-slurm wait digits/train && nemo-slurm results digits/train\n  \
+    nemo-slurm wait digits --timeout 2h"
+)]
 pub struct WaitArgs {
     /// EXPERIMENT[/TASK[/TRIALS]]
     #[arg(default_value = "@")]

@@ -13,11 +13,9 @@ use crate::report::say;
 
 /// `watch`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  nemo-slurm watch                  # the newest\n  nemo-slurm watch digits/train/3,17\n  \
-    nemo-slurm watch @ --json | jq -c 'select(.state == \"failed\")'\n\n\
-    Ctrl-C stops the display, not the experiment."
-)]
+#[command(after_help = "Ctrl-C stops the display, not the experiment.\n\n\
+    Examples:\n  nemo-slurm watch                  # the newest\n  nemo-slurm watch digits/train/3,17\n  \
+    nemo-slurm watch @ --json | jq -c 'select(.state == \"failed\")'")]
 pub struct WatchArgs {
     /// EXPERIMENT[/TASK[/TRIALS]]
     #[arg(default_value = "@")]
