@@ -1,4 +1,6 @@
-//! Asks Slurm: one program run per question, whatever the number of jobs. What jobs are told is in `control`.
+//! Asks Slurm: one program run per question, whatever the number of jobs.
+//!
+//! Questions about a site are in `site`, commands to jobs in `control`.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -9,11 +11,7 @@ use super::environment::{FOR_QUESTIONS, is_for_questions, is_for_sbatch, is_for_
 use super::error::{SlurmError, notices};
 use super::id::JobId;
 use super::parse::account::{self, AccountRow};
-use super::parse::accounts::{self, AccountGroup, Association, Qos, QueuedJob};
-use super::parse::config::{self, ClusterLimits};
 use super::parse::job::{self, JobDetail};
-use super::parse::node::{self, Node};
-use super::parse::partition::{self, Partition};
 use super::parse::queue::{self, QueueRow};
 use super::parse::usage::{self, JobUsage};
 use super::parse::{Parsed, excerpt, submit};
@@ -131,8 +129,8 @@ impl Client {
     pub fn submit(&self, script: &Path, args: &[String]) -> Result<Accepted, SlurmError> {
         let text = std::fs::read(script).unwrap_or_default(); // sbatch says it best if there is no such file
         let text = String::from_utf8_lossy(&text);
-        let sees = |name: &OsStr| is_for_sbatch(name, &text, args);
-        self.sbatch(script, args, &[], &sees)
+        let allow_env = |name: &OsStr| is_for_sbatch(name, &text, args);
+        self.sbatch(script, args, &[], &allow_env)
     }
 
     /// Submits a script of the user's as `sbatch` itself would: with the whole environment, and words for the script. Left
@@ -152,13 +150,13 @@ impl Client {
         script: &Path,
         args: &[String],
         for_script: &[String],
-        sees: &dyn Fn(&OsStr) -> bool,
+        allow_env: &dyn Fn(&OsStr) -> bool,
     ) -> Result<Accepted, SlurmError> {
         let mut words = vec![OsString::from("--parsable")];
         words.extend(args.iter().map(OsString::from));
         words.push(script.into());
         words.extend(for_script.iter().map(OsString::from));
-        let output = block_on("sbatch", self.run("sbatch", &words, sees, &[]))?;
+        let output = block_on("sbatch", self.run("sbatch", &words, allow_env, &[]))?;
         let (job, cluster) =
             submit::parse(&output.stdout).ok_or_else(|| unreadable("sbatch", &output))?;
         Ok(Accepted { job, cluster, notices: notices(&output.stderr) })
@@ -235,40 +233,13 @@ impl Client {
 
     /// What the controller says of one job, task or array; nothing if it doesn't know it.
     pub fn show(&self, id: &str) -> Result<Parsed<JobDetail>, SlurmError> {
-        match self.words("scontrol", &["--oneliner", "show", "job", id]) {
+        match self.call("scontrol", &["--oneliner", "show", "job", id]) {
             Ok(output) => Ok(job::parse(&output.stdout)),
             Err(SlurmError::Refused { reason, .. }) if is_unknown_job(&reason) => {
                 Ok(Parsed::default())
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// The cluster's limits and habits.
-    pub fn limits(&self) -> Result<ClusterLimits, SlurmError> {
-        block_on("scontrol", self.limits_asked())
-    }
-
-    async fn limits_asked(&self) -> Result<ClusterLimits, SlurmError> {
-        let output = self.say("scontrol", &["show", "config"]).await?;
-        config::parse(&output.stdout).ok_or_else(|| unreadable("scontrol", &output))
-    }
-
-    /// The cluster's partitions, hidden ones included.
-    pub fn partitions(&self) -> Result<Vec<Partition>, SlurmError> {
-        block_on("scontrol", self.partitions_asked())
-    }
-
-    /// Both, asked side by side.
-    pub fn limits_and_partitions(&self) -> Result<(ClusterLimits, Vec<Partition>), SlurmError> {
-        let both = async { tokio::try_join!(self.limits_asked(), self.partitions_asked()) };
-        block_on("scontrol", both)
-    }
-
-    /// The cluster's nodes.
-    pub fn nodes(&self) -> Result<Vec<Node>, SlurmError> {
-        let output = self.words("scontrol", &["--all", "--oneliner", "show", "node"])?;
-        Ok(node::parse(&output.stdout).rows)
     }
 
     /// What these jobs were given and have used, as far as Slurm accounts for it. One `sacct`.
@@ -281,56 +252,13 @@ impl Client {
             let which = format!("--jobs={list}");
             let words =
                 ["--duplicates", "--parsable", "--noheader", &since, &delimiter, &fields, &which];
-            match self.words("sacct", &words) {
+            match self.call("sacct", &words) {
                 Ok(output) => all.extend(usage::parse(&output.stdout)),
                 Err(SlurmError::AccountingOff) => return Ok(Vec::new()),
                 Err(error) => return Err(error),
             }
         }
         Ok(all)
-    }
-
-    /// The QOSes of the site.
-    pub fn qos(&self) -> Result<Vec<Qos>, SlurmError> {
-        let format = format!("format={}", accounts::QOS_FIELDS);
-        let words = ["--noheader", "--parsable2", "show", "qos", &format];
-        Ok(accounts::qos(&self.words("sacctmgr", &words)?.stdout))
-    }
-
-    /// The accounts that a user may use.
-    pub fn associations(&self, user: &str) -> Result<Vec<Association>, SlurmError> {
-        let format = format!("format={}", accounts::ASSOCIATION_FIELDS);
-        let user = format!("user={user}");
-        let words = ["--noheader", "--parsable2", "show", "assoc", "where", &user, &format];
-        Ok(accounts::associations(&self.words("sacctmgr", &words)?.stdout))
-    }
-
-    /// What the accounts of the site allow all of their users together.
-    pub fn account_groups(&self) -> Result<Vec<AccountGroup>, SlurmError> {
-        let format = format!("format={}", accounts::GROUP_FIELDS);
-        let words = ["--noheader", "--parsable2", "show", "assoc", "where", "user=", &format];
-        Ok(accounts::groups(&self.words("sacctmgr", &words)?.stdout))
-    }
-
-    /// The account that a user's jobs go to where nothing names one; none if Slurm has none.
-    pub fn default_account(&self, user: &str) -> Result<Option<String>, SlurmError> {
-        let user = format!("name={user}");
-        let words =
-            ["--noheader", "--parsable2", "show", "user", "where", &user, "format=DefaultAccount"];
-        Ok(accounts::default_account(&self.words("sacctmgr", &words)?.stdout))
-    }
-
-    /// This user's jobs in the queue, each task of an array for itself.
-    pub fn own_jobs(&self) -> Result<Vec<QueuedJob>, SlurmError> {
-        let words = ["--noheader", "--me", "--array", "--format=%a|%q"];
-        Ok(accounts::own_jobs(&self.words("squeue", &words)?.stdout))
-    }
-
-    async fn partitions_asked(&self) -> Result<Vec<Partition>, SlurmError> {
-        let words = ["--all", "--oneliner", "show", "partition"];
-        let output = self.say("scontrol", &words).await?;
-        let parsed = partition::parse(&output.stdout);
-        if parsed.rows.is_empty() { Err(unreadable("scontrol", &output)) } else { Ok(parsed.rows) }
     }
 
     fn squeue(&self, which: &[String]) -> Result<Parsed<QueueRow>, SlurmError> {
@@ -345,7 +273,7 @@ impl Client {
         words.extend(which.iter().map(String::as_str));
         let names = self.name_filter();
         words.extend(names.as_deref());
-        match self.say("squeue", &words).await {
+        match self.call_async("squeue", &words).await {
             // `squeue` complains of a field that it doesn't know, leaves it out, and exits 0.
             Ok(output) => match SlurmError::from_output("squeue", &output.stderr, output.code) {
                 error @ SlurmError::UnknownField { .. } => Err(error),
@@ -369,7 +297,7 @@ impl Client {
         words.extend(which.iter().map(String::as_str));
         let names = self.name_filter();
         words.extend(names.as_deref());
-        Ok(self.say("sacct", &words).await?.stdout)
+        Ok(self.call_async("sacct", &words).await?.stdout)
     }
 
     fn name_filter(&self) -> Option<String> {
@@ -385,20 +313,22 @@ impl Client {
         for some in ids.chunks(LONGEST_ARGUMENT / 100) {
             let some = some.iter().map(String::as_str);
             let all: Vec<&str> = words.iter().copied().chain(some).collect();
-            self.words(program, &all)?;
+            self.call(program, &all)?;
         }
         Ok(())
     }
 
-    pub(super) fn words(
+    /// Runs a program with the variables that Slurm's settings are in, and with output that is made to be parsed.
+    pub(super) fn call(&self, program: &'static str, words: &[&str]) -> Result<Output, SlurmError> {
+        block_on(program, self.call_async(program, words))
+    }
+
+    /// The same, to run beside other programs.
+    pub(super) async fn call_async(
         &self,
         program: &'static str,
         words: &[&str],
     ) -> Result<Output, SlurmError> {
-        block_on(program, self.say(program, words))
-    }
-
-    async fn say(&self, program: &'static str, words: &[&str]) -> Result<Output, SlurmError> {
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();
         self.run(program, &words, &is_for_questions, &FOR_QUESTIONS).await
     }
@@ -407,13 +337,14 @@ impl Client {
         &self,
         program: &'static str,
         args: &[OsString],
-        sees: &dyn Fn(&OsStr) -> bool,
-        set: &[(&'static str, &'static str)],
+        allow_env: &dyn Fn(&OsStr) -> bool,
+        set_env: &[(&'static str, &'static str)],
     ) -> Result<Output, SlurmError> {
         let path = self.path.as_deref();
         let cluster = self.cluster.iter().map(|name| format!("--clusters={name}").into());
         let args = &cluster.chain(args.iter().cloned()).collect::<Vec<OsString>>();
-        let output = Call { program, args, path, sees, set, timeout: self.timeout }.run().await?;
+        let output =
+            Call { program, args, path, allow_env, set_env, timeout: self.timeout }.run().await?;
         match output.code {
             Some(0) => Ok(output),
             // Of a task that its array does not have, older versions tell on stdout.
@@ -430,7 +361,7 @@ fn is_unknown_job(reason: &str) -> bool {
     reason.contains("Invalid job id specified") || reason.ends_with("not found")
 }
 
-fn unreadable(program: &'static str, output: &Output) -> SlurmError {
+pub(super) fn unreadable(program: &'static str, output: &Output) -> SlurmError {
     SlurmError::Unreadable { program, output: excerpt(&output.stdout) }
 }
 

@@ -42,10 +42,10 @@ pub struct Call<'a> {
     pub args: &'a [OsString],
     /// PATH, if it isn't ours.
     pub path: Option<&'a OsStr>,
-    /// Which of our variables it may see.
-    pub sees: &'a dyn Fn(&OsStr) -> bool,
-    /// What is set for it beside them.
-    pub set: &'a [(&'static str, &'static str)],
+    /// Which of our environment variables it inherits.
+    pub allow_env: &'a dyn Fn(&OsStr) -> bool,
+    /// Variables that are set for it besides.
+    pub set_env: &'a [(&'static str, &'static str)],
     /// How long it may take.
     pub timeout: Duration,
 }
@@ -84,7 +84,7 @@ impl Call<'_> {
             .and_then(|mut files| files.next())
             .ok_or_else(|| failed(ErrorKind::NotFound.into()))?;
         let mut running = self.started(&file).await.map_err(failed)?;
-        let heard = timeout(self.timeout, running.hear()).await;
+        let heard = timeout(self.timeout, running.read_until_end()).await;
         if !matches!(heard, Ok(Ok(_))) {
             running.end().await;
         }
@@ -117,8 +117,8 @@ impl Call<'_> {
         // A group of its own: Ctrl-C at us must not tear an `sbatch` out of its work, and a time-out ends its children.
         command.process_group(0);
         command.env_clear();
-        command.envs(std::env::vars_os().filter(|(name, _)| (self.sees)(name)));
-        command.envs(self.set.iter().copied());
+        command.envs(std::env::vars_os().filter(|(name, _)| (self.allow_env)(name)));
+        command.envs(self.set_env.iter().copied());
         if let Some(path) = self.path {
             command.env("PATH", path);
         }
@@ -143,7 +143,7 @@ impl SpawnedProgram {
     }
 
     /// Reads both outputs until the program has ended.
-    async fn hear(&mut self) -> io::Result<ExitStatus> {
+    async fn read_until_end(&mut self) -> io::Result<ExitStatus> {
         let Self { child, stdout, stderr } = self;
         let both = async { tokio::try_join!(stdout.read_to_end(), stderr.read_to_end()) };
         // A pipe that someone else keeps open must not hold us up once the program itself has ended.

@@ -125,7 +125,7 @@ impl JobControl {
         let start = format!("StartTime=now+{seconds}");
         for some in self.own(ids)?.chunks(LONGEST_ARGUMENT / 100) {
             let jobs = format!("JobId={}", some.join(","));
-            self.client.words("scontrol", &["update", &jobs, &start])?;
+            self.client.call("scontrol", &["update", &jobs, &start])?;
         }
         Ok(())
     }
@@ -134,7 +134,7 @@ impl JobControl {
     pub fn wait_for(&self, ids: &[String], dependency: &str) -> Result<(), SlurmError> {
         let dependency = format!("Dependency={dependency}");
         for id in self.own(ids)? {
-            self.client.words("scontrol", &["update", &format!("JobId={id}"), &dependency])?;
+            self.client.call("scontrol", &["update", &format!("JobId={id}"), &dependency])?;
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ impl Client {
         for list in id_lists(jobs) {
             let jobs = format!("--jobs={list}");
             let words = ["--noheader", "--states=PENDING", &format, &jobs];
-            all.extend(self.words("squeue", &words)?.stdout);
+            all.extend(self.call("squeue", &words)?.stdout);
         }
         Ok(forecast::parse(&all))
     }
@@ -39,8 +39,8 @@ impl Client {
         let mut words = vec![OsString::from("--test-only")];
         words.extend(options.iter().map(OsString::from));
         words.push(script.into());
-        let sees = |name: &OsStr| is_for_sbatch(name, &text, options);
-        let output = block_on("sbatch", self.run("sbatch", &words, &sees, &FOR_QUESTIONS))?;
+        let allow_env = |name: &OsStr| is_for_sbatch(name, &text, options);
+        let output = block_on("sbatch", self.run("sbatch", &words, &allow_env, &FOR_QUESTIONS))?;
         Ok(forecast::test_only(&output.stderr))
     }
 }

@@ -11,6 +11,7 @@ mod forecast;
 pub mod id;
 pub mod indices;
 pub mod parse;
+mod site;
 pub mod state;
 
 pub use client::{Accepted, Accounting, Client, FoundJobs, accounting_since};
