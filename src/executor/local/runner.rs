@@ -5,6 +5,7 @@
 
 mod control;
 mod elsewhere;
+mod start;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -24,7 +25,6 @@ use super::gpu_slots::GpuSlots;
 use super::log::RunnerLog;
 use super::schedule::{self, LocalPhase, LocalTask, TrialRef};
 use super::silent_deaths::SilentDeaths;
-use super::spawn;
 use crate::clock;
 use crate::experiment::{Executor, Experiment};
 use crate::file_error::{FileError, IoResultExt};
@@ -35,14 +35,14 @@ use crate::report::say;
 use crate::status::{self, Request, State, TrialFiles};
 use crate::store::{Claim, ClaimError, Stored};
 
-/// How long a request may lie before it is seen, and how often a harness that is no child is looked at.
+/// Pause between two looks at requests, and at harnesses that are no children of this process.
 const TICK: Duration = Duration::from_millis(500);
-/// How long nothing is started after this machine could not start a harness: it may lack processes or memory.
-const PAUSE_OF_STARTS: Duration = Duration::from_secs(1);
-/// How long the last records are kept where they can't be written.
-const LAST_WORDS: Duration = Duration::from_mins(10);
-/// How long harnesses may take to end by TERM where nothing can be saved any more, and then by KILL.
-const ENDS: [(Signal, Duration); 2] =
+/// Pause after a harness could not be started: this machine may lack processes or memory.
+const START_BACKOFF: Duration = Duration::from_secs(1);
+/// How long the last record is tried again if it can't be written.
+const FINISH_TIMEOUT: Duration = Duration::from_mins(10);
+/// The signals that end harnesses if nothing can be saved any more, and how long each may take.
+const STOP_SIGNALS: [(Signal, Duration); 2] =
     [(Signal::SIGTERM, Duration::from_secs(30)), (Signal::SIGKILL, Duration::from_secs(5))];
 
 struct Runner<'a> {
@@ -59,22 +59,22 @@ struct Runner<'a> {
     /// Those of them that an earlier runner started: they are no children of ours.
     adopted: BTreeSet<TrialRef>,
     silent_deaths: BTreeMap<TrialRef, SilentDeaths>,
-    /// Trials whose harness ended without a word are not started before.
-    rests: BTreeMap<TrialRef, Instant>,
+    /// The earliest next start of trials whose harness ended without a record.
+    start_after: BTreeMap<TrialRef, Instant>,
     seen_requests: BTreeSet<PathBuf>,
-    /// Wishes that hold on, the latest last: what was cancelled is not started again, unless it was retried since.
+    /// Cancellations and retries, the newest last: a cancelled trial starts again only after a retry.
     cancelled: Vec<Request>,
-    /// Pauses and resumes, the latest last.
+    /// Pauses, resumes and retries, the newest last.
     pauses: Vec<Request>,
     children: Children,
     /// Ends whose trial's folder could not be read yet.
     unread_ends: Vec<ExitedHarness>,
     /// Whether a pause could not be carried out yet.
     is_pause_open: bool,
-    /// Nothing is started before.
+    /// The earliest next start of any trial.
     next_start: Instant,
-    /// What was said last of a harness that could not be started.
-    complaint: String,
+    /// The last warning: it is not repeated.
+    last_warning: String,
     gpus: GpuSlots,
     gone_folder: GoneFolder<Instant>,
     /// The tasks that another executor runs, if there are any.
@@ -122,7 +122,7 @@ pub fn run<'a>(
         live: BTreeMap::new(),
         adopted: BTreeSet::new(),
         silent_deaths: BTreeMap::new(),
-        rests: BTreeMap::new(),
+        start_after: BTreeMap::new(),
         seen_requests: BTreeSet::new(),
         cancelled: Vec::new(),
         pauses: Vec::new(),
@@ -130,17 +130,17 @@ pub fn run<'a>(
         unread_ends: Vec::new(),
         is_pause_open: false,
         next_start: Instant::now(),
-        complaint: String::new(),
+        last_warning: String::new(),
         gpus: GpuSlots::new(gpus),
         gone_folder: GoneFolder::default(),
         elsewhere: others.map(Elsewhere::new),
     };
     runner.recover()?;
-    runner.carry_out()?;
+    runner.run_all()?;
     Ok(runner.finish()?)
 }
 
-/// What a runner writes first, and again when it has heard of a retry.
+/// What a runner writes first, and again after a retry.
 fn this_runner(journal: &[Event]) -> RunnerRecord {
     let generation = journal::last_generation(journal);
     RunnerRecord::Runner { process: ProcessId::current(), time: clock::now(), generation }
@@ -203,19 +203,20 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// Whatever the disk answers meanwhile: what can't be done now is done at the next look.
-    fn carry_out(&mut self) -> Result<(), RunnerError> {
+    /// Starts trials as they become ready, until all are over. A file that can't be read or written now is tried again in the
+    /// next round.
+    fn run_all(&mut self) -> Result<(), RunnerError> {
         loop {
             self.require_folder()?;
             match self.claim.check() {
                 Err(error @ (ClaimError::Lost { .. } | ClaimError::Held { .. })) => {
                     return Err(error.into());
                 }
-                Err(error @ ClaimError::Io { .. }) => self.complain(&error.to_string()),
+                Err(error @ ClaimError::Io { .. }) => self.warn_once(&error.to_string()),
                 Ok(()) => {}
             }
             if let Err(error) = self.apply_retries().and_then(|()| self.apply_requests()) {
-                self.complain(&error.with_cause());
+                self.warn_once(&error.with_cause());
             }
             self.look_elsewhere();
             let decision = schedule::decide(&self.tasks);
@@ -250,7 +251,7 @@ impl Runner<'_> {
     }
 
     fn end_all(&mut self) {
-        for (signal, limit) in ENDS {
+        for (signal, limit) in STOP_SIGNALS {
             for &place in self.live.keys() {
                 self.signal(place, signal);
             }
@@ -268,7 +269,7 @@ impl Runner<'_> {
         let began = Instant::now();
         loop {
             match self.log.flush() {
-                Err(_) if began.elapsed() < LAST_WORDS => std::thread::sleep(TICK),
+                Err(_) if began.elapsed() < FINISH_TIMEOUT => std::thread::sleep(TICK),
                 written => return written,
             }
         }
@@ -284,7 +285,7 @@ impl Runner<'_> {
         ended.extend(gone.map(ExitedHarness::unseen));
         for end in ended {
             if let Err(error) = self.handle_exit(&end) {
-                self.complain(&error.with_cause());
+                self.warn_once(&error.with_cause());
                 self.unread_ends.push(end);
             }
         }
@@ -292,55 +293,10 @@ impl Runner<'_> {
         let _unwritten = self.log.flush();
     }
 
-    fn may_start(&self, place: TrialRef) -> bool {
-        let now = Instant::now();
-        now >= self.next_start && self.rests.get(&place).is_none_or(|until| now >= *until)
-    }
-
-    fn start(&mut self, place: TrialRef) {
-        let task = self.task_name(place).to_owned();
-        let trial = index(place);
-        let dir = self.stored.dir.task(&task);
-        let retries = journal::last_retries(&self.journal, &task);
-        let changed = retries.get(&trial).and_then(|retry| retry.changed);
-        let spec = changed.map(|changed| changed.spec.as_str());
-        let Some(gpus) = self.gpus.take(place, self.gpus_per_trial(place)) else { return };
-        let visible = (!gpus.is_empty()).then(|| gpus.join(","));
-        let own = spawn::HarnessOptions { spec, gpus: visible.as_deref() };
-        let child = match spawn::harness(&self.harness, &dir, trial, own) {
-            Ok(child) => child,
-            Err(error) if spawn::is_passing(&error) => {
-                self.gpus.give_back(place);
-                self.next_start = Instant::now() + PAUSE_OF_STARTS;
-                return self.complain(&error.with_cause());
-            }
-            Err(error) => {
-                self.gpus.give_back(place);
-                let reason = format!("its harness can't be started: {}", error.with_cause());
-                self.complain(&reason);
-                *self.phase(place) = LocalPhase::Lost;
-                return self.log.add(RunnerRecord::NotStarted { task, trial, reason });
-            }
-        };
-        let pid = child.id();
-        self.log.add(RunnerRecord::Started { task, trial, pid, gpus, time: clock::now() });
-        *self.phase(place) = LocalPhase::Running;
-        self.live.insert(place, ProcessId::of(pid));
-        self.children.insert(place, child);
-    }
-
-    /// How many GPUs a trial has for itself.
-    fn gpus_per_trial(&self, place: TrialRef) -> usize {
-        match self.stored.experiment.executors.get(&self.tasks[place.0].task.executor) {
-            Some(Executor::Local(local)) => local.gpus_per_trial.map_or(0, |n| n.get() as usize),
-            Some(Executor::Slurm(_)) | None => 0,
-        }
-    }
-
-    /// Says what is wrong, once.
-    fn complain(&mut self, what: &str) {
-        if self.complaint != what {
-            what.clone_into(&mut self.complaint);
+    /// Prints a warning, unless it is the same as the last one.
+    fn warn_once(&mut self, what: &str) {
+        if self.last_warning != what {
+            what.clone_into(&mut self.last_warning);
             say(what);
         }
     }
@@ -385,8 +341,8 @@ impl Runner<'_> {
         // It may lack what this machine has none of at the moment: another start at once would fail as well, and any
         // other trial's too. What lacks it for longer is asked for less and less often.
         let now = Instant::now();
-        self.next_start = self.next_start.max(now + PAUSE_OF_STARTS);
-        self.rests.insert(place, now + PAUSE_OF_STARTS * 2_u32.pow(deaths.in_a_row - 1));
+        self.next_start = self.next_start.max(now + START_BACKOFF);
+        self.start_after.insert(place, now + START_BACKOFF * 2_u32.pow(deaths.in_a_row - 1));
         if deaths.are_too_many() { LocalPhase::Lost } else { LocalPhase::Waiting }
     }
 

@@ -104,7 +104,7 @@ impl Runner<'_> {
     pub(super) fn apply_pause_or_later(&mut self, place: TrialRef) {
         if let Err(error) = self.apply_pause(place) {
             self.is_pause_open = true;
-            self.complain(&error.with_cause());
+            self.warn_once(&error.with_cause());
         }
     }
 

@@ -47,7 +47,7 @@ impl Runner<'_> {
                 elsewhere.is_anything_left = is_anything_left;
                 self.take_over_phases(&status);
             }
-            Err(error) => self.complain(&error),
+            Err(error) => self.warn_once(&error),
         }
     }
 
