@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use nemo_core::placeholder::{TemplatePart, scan};
 use nemo_core::rundir::CommandSpec;
-use nemo_core::shell::{ShellPart, parts};
+use nemo_core::shell;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
@@ -25,7 +25,7 @@ use crate::experiment::Notify;
 
 /// How long one try may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// So much of what a program complained is kept.
+/// The most bytes of a program's error output that are kept.
 const LONGEST_COMPLAINT: u64 = 4096;
 /// Where `sendmail` lies if it is not in PATH.
 const MAILER_FOLDERS: [&str; 3] = ["/usr/sbin", "/usr/lib", "/sbin"];
@@ -77,23 +77,10 @@ fn by_command(
 
 /// The text for `sh`, with references to variables for its placeholders: no value ever becomes a part of it.
 fn filled_text(text: &str) -> Result<String, String> {
-    let mut filled = String::new();
-    for part in parts(text) {
-        let (name, place, is_escaped) = match part {
-            ShellPart::Text(text) => {
-                filled.push_str(text);
-                continue;
-            }
-            ShellPart::Name { name, place, is_escaped } => (name, place, is_escaped),
-        };
-        let variable = Notify::variable(name);
-        if is_escaped {
-            filled.push('\\'); // the backslash was text: it must not take the `$` of the reference
-        }
+    shell::fill(text, |name, place| {
         let place = place.map_err(|refusal| refusal.message().to_owned())?;
-        filled.push_str(&place.reference(&variable));
-    }
-    Ok(filled)
+        Ok(place.reference(&Notify::variable(name)))
+    })
 }
 
 fn filled_word(word: &str, message: &NoticeMessage) -> String {

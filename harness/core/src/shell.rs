@@ -103,6 +103,29 @@ pub fn parts(text: &str) -> Vec<ShellPart<'_>> {
     scan(text).into_iter().map(part).collect()
 }
 
+/// The text with each placeholder replaced by what `fill` returns for its name and place.
+///
+/// `fill` must return references to variables ([`QuoteContext::reference`]): a value itself must never become shell text.
+pub fn fill<E>(
+    text: &str,
+    mut fill: impl FnMut(&str, Result<QuoteContext, PlaceholderRefusal>) -> Result<String, E>,
+) -> Result<String, E> {
+    let mut filled = String::new();
+    for part in parts(text) {
+        match part {
+            ShellPart::Text(text) => filled.push_str(text),
+            ShellPart::Name { name, place, is_escaped } => {
+                let reference = fill(name, place)?;
+                if is_escaped {
+                    filled.push('\\'); // the backslash was text: it must not take the `$` of the reference
+                }
+                filled.push_str(&reference);
+            }
+        }
+    }
+    Ok(filled)
+}
+
 /// What a character of a script is to the shell, outside of what it is nested in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CharKind {

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-use nemo_core::shell::{PlaceholderRefusal, QuoteContext, ShellPart, parts};
+use nemo_core::shell::{self, PlaceholderRefusal, QuoteContext};
 
 use super::{Lookup, PlaceholderValue, ProgramCommand, Shells};
 
@@ -65,31 +65,20 @@ fn fill_text(
     meaning: &Lookup<'_>,
     many: &mut ListText<'_>,
 ) -> Result<String, String> {
-    let mut filled = String::new();
-    for part in parts(text) {
-        let (name, place, is_escaped) = match part {
-            ShellPart::Text(text) => {
-                filled.push_str(text);
-                continue;
-            }
-            ShellPart::Name { name, place, is_escaped } => (name, place, is_escaped),
-        };
-        if is_escaped {
-            filled.push('\\'); // the backslash was text: it must not take the `$` of the reference
-        }
+    shell::fill(text, |name, place| {
         let refused =
             |why: PlaceholderRefusal| format!("`{{{name}}}` {}; {}", why.message(), why.hint());
         let place = place.map_err(refused)?;
         match meaning(name)? {
             PlaceholderValue::One(value) => {
                 let variable = format!("NEMO_ARG_{}", env.len() + 1);
-                filled.push_str(&reference(place, &variable, name, &value)?);
+                let reference = reference(place, &variable, name, &value)?;
                 env.push((variable, value));
+                Ok(reference)
             }
-            PlaceholderValue::Many(values) => filled.push_str(many(name, values, place)?),
+            PlaceholderValue::Many(values) => many(name, values, place).map(str::to_owned),
         }
-    }
-    Ok(filled)
+    })
 }
 
 fn reference(
