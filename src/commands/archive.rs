@@ -67,7 +67,7 @@ struct Chosen {
     is_done: bool,
 }
 
-/// So many are named in a sentence.
+/// The most experiments that a sentence names.
 const MOST_NAMED: usize = 5;
 
 /// Archives experiments: all that are named, or none if one of them is not over.
@@ -199,7 +199,7 @@ fn set(
         let rows: Vec<Value> = chosen.iter().map(|own| row(args, own, archived)).collect();
         return out_json(&json!({ "schema": 1, "dry_run": args.dry_run, "experiments": rows }));
     }
-    for text in told(args, chosen, archived) {
+    for text in summary_lines(args, chosen, archived) {
         say(&text);
     }
     Ok(ExitCode::Fine)
@@ -224,7 +224,7 @@ fn renew_summary(app: &App, own: &Chosen) -> Result<Vec<String>, CommandError> {
 }
 
 /// What was done, and of which nothing had to be done.
-fn told(args: &ChosenArgs, chosen: &[Chosen], archived: bool) -> Vec<String> {
+fn summary_lines(args: &ChosenArgs, chosen: &[Chosen], archived: bool) -> Vec<String> {
     let (done, new): (Vec<&Chosen>, Vec<&Chosen>) = chosen.iter().partition(|own| own.is_done);
     let mut lines = Vec::new();
     if !done.is_empty() {

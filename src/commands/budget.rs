@@ -63,7 +63,7 @@ pub(super) fn dry_run(stored: &Stored, status: &Status) -> Result<Vec<PausedTria
             });
         }
     }
-    Ok(status.tasks.iter().flat_map(|task| left(task, &requests)).collect())
+    Ok(status.tasks.iter().flat_map(|task| trials_to_pause(task, &requests)).collect())
 }
 
 /// The budgets that are spent, and that nobody has stopped yet.
@@ -80,7 +80,7 @@ fn spent_now(
 }
 
 /// The trials of a task that are to be paused for a budget, and are not yet.
-fn left(task: &TaskStatus, requests: &[Request]) -> Vec<PausedTrial> {
+fn trials_to_pause(task: &TaskStatus, requests: &[Request]) -> Vec<PausedTrial> {
     // One that was asked to save runs on until it has, and may never have heard of it: it is asked again.
     let is_left = |trial: &&TrialStatus| !trial.state.is_final() && trial.state != State::Paused;
     let paused = |trial: &TrialStatus| {
@@ -182,7 +182,7 @@ fn pause_task(
     status: &Status,
     (task, requests): (&TaskStatus, &[Request]),
 ) -> Result<Vec<PausedTrial>, CommandError> {
-    let mut left = left(task, requests);
+    let mut left = trials_to_pause(task, requests);
     let is_local = stored
         .experiment
         .tasks

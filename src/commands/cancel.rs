@@ -70,18 +70,18 @@ pub(super) fn cancel(app: &App, args: &CancelArgs) -> Result<ExitCode, CommandEr
     }
     let mut troubles = Troubles::default();
     if !args.dry_run {
-        let untold = control::untold(&arrays.known, &trials, |part| tell(app, part));
+        let unreached = control::unreached(&arrays.known, &trials, |part| cancel_array(app, part));
         match control::request(&stored, &target, RequestedAction::Cancel) {
             Err(error) if stored.experiment.has_local() => return Err(error),
             written => troubles.unwritten = written.err(),
         }
-        let told = settle(app, &stored, &target, &mut troubles);
+        let cancelled = settle(app, &stored, &target, &mut troubles);
         let ended = control::without_a_job(status.as_ref());
-        let is_unsure = |key: &&TrialKey| !told.contains(*key) && !ended.contains(*key);
-        troubles.unsure = untold.iter().filter(is_unsure).cloned().collect();
+        let is_unsure = |key: &&TrialKey| !cancelled.contains(*key) && !ended.contains(*key);
+        troubles.unsure = unreached.iter().filter(is_unsure).cloned().collect();
         let running = control::trials_in(status.as_ref(), &target, |it| it == State::Running);
         let here = control::local_part(&stored, &running);
-        let unseen = running.iter().filter(|key| !told.contains(*key) && !here.contains(*key));
+        let unseen = running.iter().filter(|key| !cancelled.contains(*key) && !here.contains(*key));
         note_unsignalled(unseen, &mut troubles);
         trials.retain(|key| !troubles.unsure.contains(key));
         let here = control::local_part(&stored, &trials);
@@ -125,7 +125,7 @@ fn note_unsignalled<'a>(running: impl Iterator<Item = &'a TrialKey>, troubles: &
 
 /// Cancels the jobs of an array. Returns whether Slurm was told: array tasks are named to it only if `squeue` shows their
 /// array.
-fn tell(app: &App, part: &ArrayPart<'_>) -> bool {
+fn cancel_array(app: &App, part: &ArrayPart<'_>) -> bool {
     let (slurm, ids) = (app.slurm.control(vec![part.token.clone()]), part.ids());
     match slurm.cancel(&ids) {
         Err(error) if error.is_no_answer() => return false,
@@ -143,7 +143,7 @@ fn settle(
     target: &Target,
     troubles: &mut Troubles,
 ) -> BTreeSet<TrialKey> {
-    let mut told = BTreeSet::new();
+    let mut cancelled = BTreeSet::new();
     let requested = troubles.unwritten.is_none();
     let patience = if requested { WATCHED } else { WATCHED_WITHOUT_REQUEST };
     let began = Instant::now();
@@ -159,19 +159,19 @@ fn settle(
             Ok(queued) => (queued, if is_submitting { SUBMITTING } else { patience }),
             Err(error) => {
                 troubles.slurm.push(error);
-                return told;
+                return cancelled;
             }
         };
-        told.extend(queued.alive);
+        cancelled.extend(queued.alive);
         let is_over = began.elapsed() >= limit;
         let ids: BTreeSet<String> = queued.ids.iter().cloned().collect();
         if ids.is_empty() && !is_submitting && (is_over || !queued.is_completing) {
             troubles.slurm.extend(arrays.unknown.into_iter().map(|(_, error)| error));
-            return told;
+            return cancelled;
         }
         if is_over {
-            troubles.slurm.push(left(&ids, is_submitting, refused));
-            return told;
+            troubles.slurm.push(not_cancelled(&ids, is_submitting, refused));
+            return cancelled;
         }
         if !ids.is_empty() {
             let names = arrays.known.iter().map(|part| part.token.clone()).collect();
@@ -195,7 +195,11 @@ fn left_an_sbatch(stored: &Stored, journal: &[Event]) -> bool {
 }
 
 /// Why something is left.
-fn left(ids: &BTreeSet<String>, is_submitting: bool, refused: Option<SlurmError>) -> SlurmError {
+fn not_cancelled(
+    ids: &BTreeSet<String>,
+    is_submitting: bool,
+    refused: Option<SlurmError>,
+) -> SlurmError {
     refused.unwrap_or_else(|| {
         let jobs = ids.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
         let reason = if is_submitting {

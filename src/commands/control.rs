@@ -166,25 +166,25 @@ pub(super) fn of(app: &App, arrays: &[ArrayPart<'_>]) -> Result<JobControl, Slur
     Ok(control)
 }
 
-/// The trials that Slurm has and that were not told. `tell` tells the jobs of one array, and returns whether Slurm has any of
-/// them. Of several jobs of a trial only the newest counts.
-pub(super) fn untold(
+/// The trials that no command reached. `command` sends one to the jobs of an array, and returns whether Slurm has any of
+/// these jobs. Of several jobs of a trial only the newest counts.
+pub(super) fn unreached(
     arrays: &[ArrayPart<'_>],
     trials: &BTreeSet<TrialKey>,
-    mut tell: impl FnMut(&ArrayPart<'_>) -> bool,
+    mut command: impl FnMut(&ArrayPart<'_>) -> bool,
 ) -> BTreeSet<TrialKey> {
-    let mut untold = BTreeSet::new();
+    let mut unreached = BTreeSet::new();
     for part in arrays {
-        let is_told = tell(part);
+        let is_reached = command(part);
         for key in trials.iter().filter(|(task, trial)| part.runs(task, *trial)) {
-            if is_told {
-                untold.remove(key);
+            if is_reached {
+                unreached.remove(key);
             } else {
-                untold.insert(key.clone());
+                unreached.insert(key.clone());
             }
         }
     }
-    untold
+    unreached
 }
 
 /// Looks into the queue: one `squeue`.

@@ -72,7 +72,7 @@ pub(super) fn debug(app: &App, args: &DebugArgs) -> Result<ExitCode, CommandErro
             let from = stored.dir.task(&task.name).trial(trial).checkpoint(step);
             return Err(own_place::refused(place, step, &from));
         }
-        (_, Some(place)) => own_place::told(place),
+        (_, Some(place)) => own_place::description(place),
         (Some(step), None) => format!("from a copy of step {step}"),
         (None, None) => "from the start".to_owned(),
     };
@@ -82,8 +82,8 @@ pub(super) fn debug(app: &App, args: &DebugArgs) -> Result<ExitCode, CommandErro
         task.name,
         scratch.path().display()
     ));
-    if let Some(told) = shipped_code::told(app, &stored) {
-        say(&told);
+    if let Some(text) = shipped_code::description(app, &stored) {
+        say(&text);
     }
     let attempt = records.iter().map(AttemptRecord::attempt).max().unwrap_or(0);
     let code = copy.run(&app.harness()?, attempt)?;
@@ -186,7 +186,7 @@ impl ScratchCopy<'_> {
             return Ok(place);
         }
         // They were removed once the experiment was over: they are those of this shell now.
-        let kept = kept_environment::kept(app, &self.stored.experiment)?.secrets;
+        let kept = kept_environment::gather(app, &self.stored.experiment)?.secrets;
         let path = self.dir.secrets();
         durable::replace_file_durably(&path, &environment::to_file(&kept)).at("write", &path)?;
         Ok(place)

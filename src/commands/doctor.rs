@@ -54,7 +54,7 @@ pub(super) fn doctor(app: &App, args: &DoctorArgs) -> Result<ExitCode, CommandEr
         Examination { findings: Vec::new(), promises: Vec::new(), version: None, cluster: None };
     let has_slurm = slurm(app, &mut seen);
     disk(app, has_slurm, &mut seen);
-    here(app, has_slurm, &mut seen);
+    examine_machine(app, has_slurm, &mut seen);
     if let Some(partition) = &args.job {
         let partition = Some(partition.as_str()).filter(|name| !name.is_empty());
         match job::run(app, partition, args.timeout) {
@@ -156,7 +156,7 @@ fn disk(app: &App, has_slurm: bool, seen: &mut Examination) {
 }
 
 /// What else this machine should have.
-fn here(app: &App, has_slurm: bool, seen: &mut Examination) {
+fn examine_machine(app: &App, has_slurm: bool, seen: &mut Examination) {
     if has_slurm {
         seen.findings.push(match is_installed(app) {
             Some(true) => CheckResult::ok("cron", "`nemo-slurm poll` runs every five minutes on this machine"),

@@ -84,14 +84,14 @@ pub(super) fn explain(app: &App, args: &ExplainArgs) -> Result<ExitCode, Command
         return out_json(&to_json(&groups, &sooner));
     }
     if groups.is_empty() {
-        return out(&format!("Nothing of {} waits.", shown(&target)));
+        return out(&format!("Nothing of {} waits.", target_text(&target)));
     }
     let groups: Vec<Explained> =
         groups.into_iter().zip(sooner).map(|(group, sooner)| explained(group, sooner)).collect();
     out(&explain_text(&groups, &Page::here(clock::now())))
 }
 
-fn shown(target: &Target) -> String {
+fn target_text(target: &Target) -> String {
     format!("{}{}", target.id, target.scope)
 }
 
@@ -168,7 +168,7 @@ fn is_in_line(state: State) -> bool {
     matches!(state, State::Pending | State::Preempted)
 }
 
-/// What is known where neither Slurm nor a wish gives a reason.
+/// What is known where neither Slurm nor a request gives a reason.
 fn unexplained(task: &Task, is_on_slurm: bool, status: &Status) -> String {
     if is_on_slurm {
         return "Slurm has not said yet what it waits for; it looks at new jobs within a minute"

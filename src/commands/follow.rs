@@ -15,7 +15,7 @@ use crate::store::{Stored, Target};
 
 /// Give up after this many answers in a row in which every open trial is unknown.
 const FORGOTTEN: u32 = 5;
-/// So many looks in a row must show an end that only Slurm tells: one odd answer is not waited for.
+/// How many looks in a row must show an end that only Slurm tells: one odd answer is not enough.
 const AGREEING: u32 = 2;
 
 /// Waits until an experiment, or the part of it that a target names, is over. Exit 0 only if all of it completed.
@@ -47,7 +47,7 @@ pub(super) fn until(
         let (state, settled) = standing(&stored, &status, target)?;
         narrow(&mut status, target);
         if view == View::Silent && is_new {
-            waiting.tell(waits_for_somebody(target, &status));
+            waiting.update(waits_for_somebody(target, &status));
         }
         let mut seen = SeenStatus { target, stored: &stored, status: &mut status, state };
         screen.show(&seen)?;
@@ -85,7 +85,7 @@ struct WaitNotice {
 
 impl WaitNotice {
     /// Says it once, when two looks in a row have shown it.
-    fn tell(&mut self, text: Option<String>) {
+    fn update(&mut self, text: Option<String>) {
         if text.is_some() && text == self.seen && text != self.said {
             say(text.as_deref().unwrap_or_default());
             self.said.clone_from(&text);

@@ -8,7 +8,7 @@ use crate::experiment::{EnvSpec, Executor, Experiment};
 use crate::store::KeptEnvironment;
 
 /// Gathers it. A secret that is not set is an error.
-pub(super) fn kept(app: &App, experiment: &Experiment) -> Result<KeptEnvironment, CommandError> {
+pub(super) fn gather(app: &App, experiment: &Experiment) -> Result<KeptEnvironment, CommandError> {
     let secrets = secrets(experiment);
     let missing =
         secrets.iter().find(|secret| !app.variables.iter().any(|(name, _)| name == **secret));

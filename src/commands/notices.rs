@@ -61,7 +61,7 @@ pub(super) fn failures(stored: &Stored) -> Result<Vec<String>, CommandError> {
 }
 
 /// What was told, as `show --json` shows it.
-pub(super) fn told(stored: &Stored) -> Result<Value, CommandError> {
+pub(super) fn sent_json(stored: &Stored) -> Result<Value, CommandError> {
     let one = |record: &NoticeRecord| {
         let message = &record.message;
         json!({

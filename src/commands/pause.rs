@@ -240,8 +240,8 @@ fn found(app: &App, args: &ControlArgs) -> Result<(Target, Stored), CommandError
 /// What came of asking running trials to save.
 #[derive(Debug, Default)]
 struct Asked {
-    /// The trials that were told.
-    told: BTreeSet<TrialKey>,
+    /// The trials that were asked.
+    trials: BTreeSet<TrialKey>,
     /// These, and those that Slurm says have ended.
     tried: BTreeSet<TrialKey>,
     /// What `squeue` showed waiting or running meanwhile.
@@ -275,7 +275,7 @@ impl MeantJobs<'_> {
         troubles: &mut Troubles,
     ) -> Result<BTreeSet<TrialKey>, SlurmError> {
         let slurm = control::of(self.app, self.arrays)?;
-        let unheld = self.untold(&slurm, |ids| match slurm.hold(ids) {
+        let unheld = self.unreached(&slurm, |ids| match slurm.hold(ids) {
             // Some of them ended, or are about to: what runs on is told by the next look.
             Err(SlurmError::Refused { reason, .. }) if !reason.contains("ermission") => {}
             Err(error) => troubles.slurm.push(error),
@@ -283,7 +283,7 @@ impl MeantJobs<'_> {
         });
         let asked = self.ask_to_save(stored, troubles)?;
         troubles.unsure.extend(self.unsure(&unheld, &asked));
-        Ok(asked.told)
+        Ok(asked.trials)
     }
 
     /// Those of the trials that run in a job, as far as was known before.
@@ -300,8 +300,8 @@ impl MeantJobs<'_> {
 
     /// Sends something to the jobs of each array. Returns the trials that it was not sent to: `squeue` does not show their
     /// jobs.
-    fn untold(self, slurm: &JobControl, mut send: impl FnMut(&[String])) -> BTreeSet<TrialKey> {
-        control::untold(self.arrays, self.trials, |part| {
+    fn unreached(self, slurm: &JobControl, mut send: impl FnMut(&[String])) -> BTreeSet<TrialKey> {
+        control::unreached(self.arrays, self.trials, |part| {
             let ids = if self.has_any_of(part) { part.ids() } else { Vec::new() };
             send(&ids);
             slurm.own(&ids).is_ok_and(|own| !own.is_empty())
@@ -336,7 +336,7 @@ impl MeantJobs<'_> {
                 say(&format!("Asking {} to save …", count(others.len(), "running trial")));
             }
             let (arrays, app) = (self.arrays, self.app);
-            asked.told.extend(control::signal_running(
+            asked.trials.extend(control::signal_running(
                 app,
                 stored,
                 arrays,
@@ -352,7 +352,7 @@ impl MeantJobs<'_> {
 
     fn release(self, troubles: &mut Troubles) {
         let Some(slurm) = self.control(troubles) else { return };
-        let unreleased = self.untold(&slurm, |ids| {
+        let unreleased = self.unreached(&slurm, |ids| {
             if let Err(error) = slurm.release(ids) {
                 troubles.slurm.push(error);
             }

@@ -38,7 +38,7 @@ pub(super) fn create(app: &App, args: &SubmitArgs) -> Result<(Stored, Claim), Co
     cluster::choose(app, &mut experiment)?;
     note_changes(&experiment, args.sequential, &mut config);
     paths::check_home(app, is_on_slurm(&experiment))?;
-    let kept = kept_environment::kept(app, &experiment)?;
+    let kept = kept_environment::gather(app, &experiment)?;
     require_gpus(app, &experiment)?;
     let harness = build::install_harness(app, &app.home)?;
     let nemo_slurm = own_copy(app, &experiment);
@@ -138,7 +138,7 @@ fn note_changes(experiment: &Experiment, is_sequential: bool, config: &mut Resol
     }
 }
 
-/// So many others may take an id first: more is an error of another kind.
+/// How often another process may take an id first. More often is an error of another kind.
 const RIVALS: usize = 1000;
 
 /// Makes a folder under an id that is the newest of all. Another process may take the id meanwhile: then the next one.

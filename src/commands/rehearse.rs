@@ -72,7 +72,7 @@ pub(super) fn rehearse(app: &App, args: &RehearseArgs) -> Result<ExitCode, Comma
     };
     cluster::choose(app, &mut experiment)?;
     paths::check_home(app, place == RehearseOn::Slurm)?;
-    let environment = kept_environment::kept(app, &experiment)?;
+    let environment = kept_environment::gather(app, &experiment)?;
     if place == RehearseOn::Local {
         run_here(&mut experiment);
     }

@@ -162,9 +162,10 @@ pub(super) fn retry(app: &App, args: &RetryArgs) -> Result<ExitCode, CommandErro
 
 /// Says which code runs: one may have corrected the files, and expect that.
 fn say_code(app: &App, stored: &Stored, wanted: &WantedRetry) {
-    let told = (!wanted.choice.is_empty()).then(|| shipped_code::told(app, stored)).flatten();
-    if let Some(told) = told {
-        say(&told);
+    let code =
+        (!wanted.choice.is_empty()).then(|| shipped_code::description(app, stored)).flatten();
+    if let Some(code) = code {
+        say(&code);
     }
 }
 
@@ -324,7 +325,7 @@ fn restore_secrets(app: &App, stored: &Stored) -> Result<(), CommandError> {
     if path.exists() {
         return Ok(());
     }
-    let secrets = kept_environment::kept(app, &stored.experiment)?.secrets;
+    let secrets = kept_environment::gather(app, &stored.experiment)?.secrets;
     if !secrets.is_empty() {
         durable::replace_file_durably(&path, &environment::to_file(&secrets)).at("write", &path)?;
     }

@@ -89,9 +89,9 @@ pub(super) fn run_local(app: &App, id: &str) -> Result<ExitCode, CommandError> {
     let retried = automatic::retry_due(app, &stored, &Target::whole(stored.id.clone()), &status);
     // Where that fails, what else there is to do at the end is done all the same.
     followers::submit(app, &stored.dir);
-    let told = tell(app, &stored, &status);
+    let sent = send_notices(app, &stored, &status);
     retried?;
-    told.map(|()| ExitCode::Fine)
+    sent.map(|()| ExitCode::Fine)
 }
 
 fn look(app: &App, id: &ExperimentId) -> Result<Seen, CommandError> {
@@ -119,7 +119,7 @@ fn watch_meanwhile(app: &App, id: &ExperimentId, seen: &Receiver<Seen>, on_slurm
         };
         let done = found.and_then(|(stored, status)| {
             budget::say_paused(&stored, &budget::enforce(app, &stored, &status)?);
-            tell(app, &stored, &status)
+            send_notices(app, &stored, &status)
         });
         if let Err(error) = done {
             say(&error.one_line());
@@ -127,7 +127,7 @@ fn watch_meanwhile(app: &App, id: &ExperimentId, seen: &Receiver<Seen>, on_slurm
     }
 }
 
-fn tell(app: &App, stored: &Stored, status: &Status) -> Result<(), CommandError> {
+fn send_notices(app: &App, stored: &Stored, status: &Status) -> Result<(), CommandError> {
     for failure in
         notices::send_due(&app.home, stored, status, (Sender::Frequent, notices::deadline()))?
             .iter()

@@ -7,7 +7,7 @@ use crate::package;
 use crate::store::Stored;
 
 /// One line on it; none where no code was shipped.
-pub(super) fn told(app: &App, stored: &Stored) -> Option<String> {
+pub(super) fn description(app: &App, stored: &Stored) -> Option<String> {
     let shipped = package::of(&stored.dir)?;
     let has_changed = package::has_changed(&app.home, &stored.experiment, &shipped);
     #[expect(clippy::cast_precision_loss, reason = "unix seconds")]

@@ -87,7 +87,7 @@ pub(super) fn show(app: &App, args: &ShowArgs) -> Result<ExitCode, CommandError>
     if args.json {
         let mut value = to_json(&shown, &warnings);
         value["parents"] = parents(&stored.experiment).collect();
-        value["notifications"] = notices::told(&stored)?;
+        value["notifications"] = notices::sent_json(&stored)?;
         return out_json(&value);
     }
     out(&show_text(&shown, &Page::here(clock::now())))?;

@@ -13,7 +13,7 @@ use crate::status::{self, State, Status, TaskStatus, TrialStatus};
 use crate::store::Stored;
 use crate::trial_error::TrialError;
 
-/// So many different errors are told.
+/// The most different errors in one message.
 const MOST_ERRORS: usize = 5;
 
 /// The whole message, as a webhook gets it.
@@ -89,7 +89,7 @@ pub fn message(stored: &Stored, seen: &Status, notice: &Notice, now: f64) -> Not
     } else {
         (subject(&target, notice, &trials), repair(&target, notice.kind, &groups))
     };
-    let errors = told(&groups);
+    let errors = notice_errors(&groups);
     let repair = with_home(&own_repair).into_owned();
     NoticeMessage {
         schema: 1,
@@ -214,7 +214,7 @@ fn groups<'a>(notice: &'a Notice, status: &'a Status) -> Vec<ErrorGroup<'a>> {
     groups
 }
 
-fn told(groups: &[ErrorGroup<'_>]) -> Vec<ToldError> {
+fn notice_errors(groups: &[ErrorGroup<'_>]) -> Vec<ToldError> {
     let one = |group: &ErrorGroup<'_>| ToldError {
         trials: format!("{}/{}", group.task, ranges(&group.trials).replace(' ', "")),
         class: group.error.map_or("blocked", |error| error.class.as_str()).to_owned(),
@@ -306,7 +306,7 @@ mod tests {
             let groups = [group];
             let repair = repair("x-1/t", NoticeKind::Failed, &groups);
             assert_eq!(repair, expected);
-            let text = text("x failed", &told(&groups), &repair, 2);
+            let text = text("x failed", &notice_errors(&groups), &repair, 2);
             assert!(text.contains("t/3-4 on n1: "), "{text}");
             assert!(text.contains("\n  last\n\n… and 1 more error\n"), "{text}");
         };

@@ -130,7 +130,7 @@ fn line(task: &str, trial: &TrialStatus) -> String {
 }
 
 /// The warnings, and first why an experiment that is not over does not go on.
-fn told(status: &Status) -> Vec<String> {
+fn messages(status: &Status) -> Vec<String> {
     let reason = status.experiment.reason.clone().filter(|_| !status.experiment.state.is_final());
     reason.into_iter().chain(status.warnings.iter().cloned()).collect()
 }
@@ -138,9 +138,9 @@ fn told(status: &Status) -> Vec<String> {
 /// The warnings, broken into lines that stand as far in as those of trials.
 fn warnings(status: &Status, page: &Page) -> Vec<String> {
     let width = page.width.map_or(usize::MAX, |width| width.saturating_sub(INDENT));
-    let told = told(status);
-    let hidden = told.len().saturating_sub(SHOWN_WARNINGS);
-    let shown = told.iter().take(SHOWN_WARNINGS);
+    let messages = messages(status);
+    let hidden = messages.len().saturating_sub(SHOWN_WARNINGS);
+    let shown = messages.iter().take(SHOWN_WARNINGS);
     let shown = shown.map(|text| format!("warning: {text}"));
     let shown = shown.flat_map(|text| wrap(&with_home(&text), width, INDENT));
     let more = (hidden > 0).then(|| format!("… and {}", count(hidden, "more warning")));
@@ -169,12 +169,12 @@ pub enum StatusChange<'a> {
 impl StatusChanges {
     /// What is new of the warnings and of the trials. A trial that waits from the beginning is no news.
     pub fn next<'a>(&mut self, status: &'a Status) -> Vec<StatusChange<'a>> {
-        let told = told(status);
-        let new = told.iter().filter(|text| !self.warnings.contains(text)).cloned();
-        let over = self.warnings.iter().filter(|text| !told.contains(text)).cloned();
+        let messages = messages(status);
+        let new = messages.iter().filter(|text| !self.warnings.contains(text)).cloned();
+        let over = self.warnings.iter().filter(|text| !messages.contains(text)).cloned();
         let mut changes: Vec<StatusChange<'_>> = new.map(StatusChange::Warning).collect();
         changes.extend(over.map(StatusChange::WarningOver));
-        self.warnings = told;
+        self.warnings = messages;
         for task in &status.tasks {
             for trial in &task.trials {
                 let now = (trial.state, trial.attempts.len());

@@ -63,7 +63,7 @@ fn text(group: &ReasonGroup<'_>, page: &Page) -> String {
     let mut lines = vec![hang(&format!("{trials}: {why}"), page.width, INDENT)];
     if let Some(error) = error.filter(|error| tells_more(error, why)) {
         let width = page.width.map(|width| width.saturating_sub(INDENT));
-        let said = hang(&said(error, why), width, INDENT);
+        let said = hang(&error_text(error, why), width, INDENT);
         lines.extend(said.lines().map(|line| format!("{}{line}", " ".repeat(INDENT))));
     }
     lines.join("\n")
@@ -76,7 +76,7 @@ fn tells_more(error: &TrialError, why: &str) -> bool {
 }
 
 /// `missing_module (train.py:3): ModuleNotFoundError: …`; the message only if the reason does not tell it.
-fn said(error: &TrialError, why: &str) -> String {
+fn error_text(error: &TrialError, why: &str) -> String {
     let place = error.place().map_or_else(String::new, |place| format!(" ({place})"));
     let message =
         if why.contains(&error.message) { String::new() } else { format!(": {}", error.message) };

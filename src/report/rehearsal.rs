@@ -70,8 +70,8 @@ fn runs_table(outcome: &RehearsalOutcome) -> String {
         let verdict = if words.is_empty() { "ok".to_owned() } else { words.join(", ") };
         table.add_row(vec![
             cell(run.kind.as_str()),
-            cell(done(run)),
-            cell(seen(run, comparison, &outcome.rehearsal.baseline)),
+            cell(disturbances(run)),
+            cell(observations(run, comparison, &outcome.rehearsal.baseline)),
             cell(verdict).fg(colour),
         ]);
     }
@@ -96,7 +96,7 @@ fn fault(fault: Fault) -> String {
 }
 
 /// The disturbances that took place; the same ones in a row are said once.
-fn done(run: &RehearsedRun) -> String {
+fn disturbances(run: &RehearsedRun) -> String {
     let mut parts: Vec<(String, Vec<String>)> = Vec::new();
     for attempt in &run.attempts {
         let Some(injected) = attempt.injected else { continue };
@@ -127,7 +127,11 @@ fn moment(attempt: &RehearsedAttempt, injected: Injected) -> String {
     }
 }
 
-fn seen(run: &RehearsedRun, comparison: Option<&RunComparison>, baseline: &RehearsedRun) -> String {
+fn observations(
+    run: &RehearsedRun,
+    comparison: Option<&RunComparison>,
+    baseline: &RehearsedRun,
+) -> String {
     let mut parts = Vec::new();
     let saved = run.attempts.iter().filter_map(|attempt| match reaction(attempt, baseline)? {
         Reaction::Saved(step, _) | Reaction::WentOn(step, _) => attempt.save_seconds(step),

@@ -53,7 +53,7 @@ pub(super) fn monitor_config(
     let mut at_start = harness.at_start.clone();
     at_start.extend(starts_over.then(|| alarms::starts_over(history.stuck)));
     let alarms = Alarms::new(resumed.map(VerifiedCheckpoint::reached), every, now)
-        .telling(at_start)
+        .with_alarms_at_start(at_start)
         .knowing(metrics::names_reported(&harness.trial.dir));
     let streams = Vec::new(); // until the program has started
     let config =

@@ -368,7 +368,7 @@ impl EventLoop<'_> {
             own.remove(folder);
         }
         self.monitor.session.give_up_save(now);
-        self.tell(Alarm {
+        self.raise_alarm(Alarm {
             code: "checkpoint-command-failed",
             message: format!("checkpoint.command took no checkpoint: {why}"),
             hint: "run it by hand beside the program, with NEMO_PID and NEMO_CHECKPOINT_DIR set",

@@ -65,7 +65,7 @@ impl EventLoop<'_> {
         };
         let Some(job) = slurm::parse(&text) else { return Some(self.no_answer(&text)) };
         let end = job.end.map(|end| self.harness.clock.at_unix(end));
-        self.harness.hear(&job);
+        self.harness.update_from_job(&job);
         let stop = slurm::stop_cause(&job, &self.harness.own_run(), unix_now());
         let stop = stop.map(|cause| {
             let asked = self.disk_queue.ask(cancel::question(self.harness));
@@ -131,7 +131,7 @@ impl EventLoop<'_> {
             }
             MonitorEvent::Policy { policy, line } => self.apply(&policy, line),
             MonitorEvent::Hung { since } => return Some(self.hung(since)),
-            MonitorEvent::Alarm(alarm) => self.tell(alarm),
+            MonitorEvent::Alarm(alarm) => self.raise_alarm(alarm),
             MonitorEvent::WentOn { step } => {
                 self.log.note(&format!("the program goes on by itself after step {step}"));
                 self.notes.went_on = Some(step);
@@ -144,7 +144,7 @@ impl EventLoop<'_> {
     }
 
     /// Tells what a person should know, in the log and in the record.
-    pub(super) fn tell(&mut self, alarm: Alarm) {
+    pub(super) fn raise_alarm(&mut self, alarm: Alarm) {
         let Alarm { code, message, hint } = alarm;
         self.log.warn(&format!("{message}. {hint}"));
         let (attempt, time) = (self.lease.attempt, unix_now());
@@ -264,7 +264,7 @@ impl EventLoop<'_> {
     fn add_uncommitted(&mut self, text: String) {
         self.log.warn(&text);
         if let Some(alarm) = self.monitor.alarms.refused(&text) {
-            self.tell(alarm);
+            self.raise_alarm(alarm);
         }
         match self.uncommitted.len() {
             ..REFUSED => self.uncommitted.push(text),

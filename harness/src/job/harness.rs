@@ -82,7 +82,7 @@ impl Harness {
     }
 
     /// Keeps what Slurm says of this run of the job.
-    pub(crate) fn hear(&mut self, job: &Job) {
+    pub(crate) fn update_from_job(&mut self, job: &Job) {
         self.grace_end = job.grace_end().or(self.grace_end);
         if self.run_start.is_none() && job.is_run(self.own_run().restarts) {
             self.run_start = job.start;

@@ -67,7 +67,7 @@ impl Alarms {
     }
 
     /// With what was known before the start.
-    pub(crate) fn telling(self, mut at_start: Vec<Alarm>) -> Self {
+    pub(crate) fn with_alarms_at_start(self, mut at_start: Vec<Alarm>) -> Self {
         at_start.reverse();
         Self { at_start, ..self }
     }
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn what_was_known_before_is_told_at_the_start() {
         let other = Alarm { code: "other", ..lacks_exec() };
-        let mut alarms = Alarms::default().telling(vec![lacks_exec(), other]);
+        let mut alarms = Alarms::default().with_alarms_at_start(vec![lacks_exec(), other]);
         assert_eq!(code(alarms.tick(Time::ZERO)), "wrap-without-exec");
         assert_eq!(code(alarms.tick(Time::ZERO)), "other");
         assert_eq!(code(alarms.tick(Time::ZERO)), "");

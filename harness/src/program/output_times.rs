@@ -56,7 +56,7 @@ impl OutputClock {
                 if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
                     return;
                 }
-                look(&shared);
+                note_all(&shared);
             }
         });
         Self { outputs, records: records.clone(), _stop: started.is_ok().then_some(stop) }
@@ -67,7 +67,7 @@ impl Drop for OutputClock {
     /// The last look comes after all that was written before.
     fn drop(&mut self) {
         let outputs = Arc::clone(&self.outputs);
-        self.records.add(0, move || look(&outputs));
+        self.records.add(0, move || note_all(&outputs));
     }
 }
 
@@ -75,7 +75,7 @@ fn pause(since_start: Duration) -> Duration {
     (since_start / PART).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
 }
 
-fn look(outputs: &Mutex<Vec<TimedOutput>>) {
+fn note_all(outputs: &Mutex<Vec<TimedOutput>>) {
     let Ok(mut outputs) = outputs.lock() else { return };
     for output in outputs.iter_mut() {
         // A full disk costs times, not the trial; the next look tries again.

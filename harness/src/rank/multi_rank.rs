@@ -197,7 +197,7 @@ impl MultiRankProgram {
         for (rank, message) in messages {
             heard.extend(self.take(rank, message, now, log));
         }
-        heard.extend(self.asked());
+        heard.extend(self.save_answer());
         for (rank, to, bytes) in self.relay.as_ref().map(Relay::answers).unwrap_or_default() {
             self.send_command(&answer(rank, to, &bytes));
         }
@@ -263,7 +263,7 @@ impl MultiRankProgram {
     }
 
     /// The answer to a save request: one rank caught it, or none did.
-    fn asked(&mut self) -> Option<RankNews> {
+    fn save_answer(&mut self) -> Option<RankNews> {
         let deaf = self.without_handler.as_ref()?;
         let mut has_heard = false;
         for rank in self.ranks.values_mut() {

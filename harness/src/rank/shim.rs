@@ -122,16 +122,16 @@ pub(crate) fn run(options: &ExecOptions) -> Result<u8, String> {
         Ok(program) => {
             shim.program = Some(program);
             let (step, node) = (shim.rank.step.clone(), shim.rank.node_name.clone());
-            shim.tell(&RankMessage::Started { step, node });
+            shim.send(&RankMessage::Started { step, node });
             if options.devices {
                 let seen = devices::seen(context::visible_devices().as_deref());
-                shim.tell(&RankMessage::Devices(seen.join(",")));
+                shim.send(&RankMessage::Devices(seen.join(",")));
             }
             shim.watch();
         }
         Err(error) => {
             let node = shim.rank.node_name.clone();
-            shim.tell(&RankMessage::Failed { node, error });
+            shim.send(&RankMessage::Failed { node, error });
         }
     }
     shim.last_words();
@@ -208,7 +208,7 @@ impl Shim {
             let Some(received) = self.socket.as_mut().and_then(Socket::receive) else { return };
             let from = received.from.map_or(0, |from| self.number_of(from));
             if self.pending.len() < BACKLOG {
-                self.tell(&RankMessage::Datagram { from, bytes: received.bytes });
+                self.send(&RankMessage::Datagram { from, bytes: received.bytes });
             }
         }
     }
@@ -307,7 +307,7 @@ impl Shim {
             ShimCommand::Ask(signal) => {
                 self.wanted = Some((signal, self.clock.now()));
                 let heard = self.ask();
-                self.tell(&RankMessage::Heard(heard));
+                self.send(&RankMessage::Heard(heard));
             }
             ShimCommand::End => {
                 self.wanted = None;
@@ -343,7 +343,7 @@ impl Shim {
                     (Some(code), _) => RankMessage::Exited(code),
                     (None, signal) => RankMessage::Killed(signal.unwrap_or(Signal::SIGKILL as i32)),
                 };
-                self.tell(&end);
+                self.send(&end);
             }
         }
     }
@@ -367,12 +367,12 @@ impl Shim {
         }
         for line in lines {
             if self.pending.len() < BACKLOG {
-                self.tell(&RankMessage::Line(line));
+                self.send(&RankMessage::Line(line));
             }
         }
     }
 
-    fn tell(&mut self, message: &RankMessage) {
+    fn send(&mut self, message: &RankMessage) {
         self.pending.extend(encode(self.rank.number, message).into_bytes());
     }
 

@@ -22,7 +22,7 @@ impl OwnPlace {
 }
 
 /// From where the program goes on.
-pub(super) fn told(OwnPlace(place): &OwnPlace) -> String {
+pub(super) fn description(OwnPlace(place): &OwnPlace) -> String {
     format!("from what is at `{}`, where it looks for its checkpoint by itself", place.display())
 }
 

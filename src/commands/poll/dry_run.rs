@@ -46,7 +46,7 @@ impl PollPass<'_> {
             self.will_tell(stored, target, &status);
             return self.start_runner(app, stored, &status);
         }
-        self.hear(&stored.id, &status);
+        self.warn_if_stale(&stored.id, &status);
         let ended = self.dry_run_timeouts(seen);
         let paused = self.dry_run_pauses(seen)?;
         let control = app.slurm.control(tokens(stored));

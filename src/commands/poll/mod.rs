@@ -262,7 +262,7 @@ impl<'a> PollPass<'a> {
         let elsewhere = stored.experiment.cluster().is_some();
         let source = if elsewhere { SlurmSource::Slurm(&app.slurm) } else { source };
         let (mut status, _) = look_by(app, stored, source, depth)?;
-        self.hear(&stored.id, &status);
+        self.warn_if_stale(&stored.id, &status);
         let control = app.slurm.control(tokens(stored));
         let has_ended = self.end_waiting(&control, stored, target, &status)?;
         if self.pause_spent(app, stored, target, source)? || has_ended {
@@ -324,7 +324,7 @@ impl<'a> PollPass<'a> {
     }
 
     /// Where Slurm gave no whole answer, that nothing is to be done says nothing.
-    fn hear(&mut self, id: &ExperimentId, status: &Status) {
+    fn warn_if_stale(&mut self, id: &ExperimentId, status: &Status) {
         if status.experiment.stale {
             self.was_answered = false;
             say(&format!("warning: `{id}`: {}", status.warnings.join("; ")));

@@ -146,7 +146,7 @@ fn key(name: &str, value: String) -> ChangedKeys {
 }
 
 /// The key by which an executor asks for memory, and how many megabytes it asks for.
-fn asked(slurm: &SlurmExecutor, given: Option<u64>) -> (&'static str, Option<u64>) {
+fn requested_memory(slurm: &SlurmExecutor, given: Option<u64>) -> (&'static str, Option<u64>) {
     const PER_PART: [(&str, &str); 2] =
         [("mem-per-cpu", "sbatch.mem-per-cpu"), ("mem-per-gpu", "sbatch.mem-per-gpu")];
     let per_part = PER_PART
@@ -159,7 +159,7 @@ fn asked(slurm: &SlurmExecutor, given: Option<u64>) -> (&'static str, Option<u64
 }
 
 fn more_memory(facts: &FailureFacts<'_>, slurm: &SlurmExecutor, growth: Growth) -> Decision {
-    let (name, asked) = asked(slurm, facts.given);
+    let (name, asked) = requested_memory(slurm, facts.given);
     let Some(asked) = asked else {
         return Err(
             "how much memory it had is not known: give it with --set executor.mem=…".to_owned()

@@ -33,11 +33,11 @@ pub(super) fn alarm(task_dir: &Path, own: &TaskSpec, trial: u32) -> Option<Alarm
     others.into_iter().find_map(|other| {
         let text = open::read(&task_dir.join(folder::spec_name(other))).ok()?;
         let theirs = checksum::from_slice::<TaskSpec>(&text).ok()?;
-        own.shared_with(&SavePaths::of(&theirs, other)).map(|text| told(text, other))
+        own.shared_with(&SavePaths::of(&theirs, other)).map(|text| shared_path_alarm(text, other))
     })
 }
 
-fn told(text: &str, other: u32) -> Alarm {
+fn shared_path_alarm(text: &str, other: u32) -> Alarm {
     Alarm {
         code: "path-shared",
         message: format!(
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_path_and_what_to_type_are_named() {
-        let told = told("out/ckpt.pt", 3);
+        let told = shared_path_alarm("out/ckpt.pt", 3);
         assert!(told.message.contains("task 3") && told.message.contains("`out/ckpt.pt`"));
         assert!(told.hint.contains("--from \"out/$SLURM_ARRAY_TASK_ID/"));
     }
