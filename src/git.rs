@@ -101,7 +101,7 @@ pub fn changed(root: &Path, submodules: bool) -> Result<Vec<PathBuf>, GitError> 
     Ok(changed)
 }
 
-/// So many names go on one command line.
+/// The most file names on one command line.
 const NAMES: usize = 500;
 
 /// The changes of some files below a folder since the commit, as a patch. New files are in it, and those of submodules.

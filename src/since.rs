@@ -7,7 +7,7 @@ use nemo_core::duration;
 /// The earliest time that is meant.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Since {
-    /// So many seconds ago.
+    /// A number of seconds ago.
     Ago(f64),
     /// In unix seconds.
     At(f64),

@@ -28,11 +28,11 @@ use crate::summary::{
 };
 use rows::state;
 
-/// So many seconds an answer of Slurm's is new enough for a list.
+/// For how many seconds an answer of Slurm's is new enough for a list.
 const FRESH: f64 = 30.0;
 /// So few experiments are filtered without another thread.
 const LEAST_PART: usize = 500;
-/// So many threads filter.
+/// The most threads that filter.
 const MOST_PARTS: usize = 8;
 
 /// All experiments of a home.

@@ -68,7 +68,7 @@ impl MetricsArgs {
     }
 }
 
-/// So many values of each metric of a trial a table shows.
+/// How many values of each metric of a trial a table shows.
 const SHOWN: usize = 20;
 
 fn pattern(text: &str) -> Result<(String, String), String> {

@@ -15,7 +15,7 @@ use super::{CheckResult, Promise};
 use crate::clock;
 use crate::humanize::bytes;
 
-/// So many small files are written.
+/// How many small files the measurement writes.
 const FILES: usize = 20;
 /// Slower files than these make a commit slow, or everything (milliseconds).
 const SLOW: f64 = 50.0;

@@ -7,7 +7,7 @@ use nemo_core::duration;
 pub enum Growth {
     /// A multiple of what was asked for.
     Times(f64),
-    /// So much: megabytes or seconds.
+    /// A fixed amount: megabytes or seconds.
     To(u64),
 }
 

@@ -62,7 +62,7 @@ pub use rehearsal_rules::RehearsalRules;
 pub use retry_rules::{RetryRule, RetryRules, rule_for};
 pub use sbatch::why_no_sbatch_option;
 
-/// More trials of a task than this are a slip of the pen, or a wish that no cluster grants.
+/// The most trials of a task. More are most likely a typing error, and no cluster would run them.
 const MOST_TRIALS: u32 = 1_000_000;
 /// The option of `sbatch` that names a cluster.
 const CLUSTERS: &str = "clusters";

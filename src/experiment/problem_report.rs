@@ -21,7 +21,7 @@ pub(super) struct ProblemReport<'a> {
     spare: Problem,
 }
 
-/// So many mistakes are enough to begin with.
+/// The most mistakes that are reported at once.
 const MOST: usize = 100;
 
 impl<'a> ProblemReport<'a> {

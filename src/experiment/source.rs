@@ -92,7 +92,7 @@ impl SourceTexts {
     }
 }
 
-/// So many characters before a place and behind it are enough to find it.
+/// How many characters before and after a place are compared to find it again.
 const WINDOW: usize = 200;
 
 /// Where the last characters of a text begin.

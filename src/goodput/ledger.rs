@@ -203,7 +203,7 @@ impl Ledger {
     }
 }
 
-/// When an attempt saved: where a save was measured, and from the wish to stop to the end where that led to one.
+/// When an attempt saved: where a save was measured, and from the request to stop until the end where that led to one.
 fn saves(attempt: &LedgerAttempt<'_>) -> Spans {
     let measured = attempt.saves.iter().filter_map(|save| Some((save.at - save.took?, save.at)));
     let last =

@@ -15,7 +15,7 @@ struct Bucket {
 #[derive(Clone, Debug)]
 pub struct Thinned {
     buckets: Vec<Bucket>,
-    /// So many points share a bucket.
+    /// How many points share a bucket.
     stride: usize,
     most: usize,
     n_points: usize,

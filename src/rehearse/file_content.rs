@@ -17,7 +17,7 @@ use crate::file_error::IoResultExt;
 const LARGEST_PARSED: u64 = 2 << 30;
 /// A header ends here at the latest.
 const LONGEST_HEADER: u64 = 4096;
-/// So many times as long as its header a file is at least.
+/// A file is at least this many times as long as its header.
 const HEADERS: u64 = 4;
 
 /// What differs in a file: the part of it, how, and whether these may be weights.

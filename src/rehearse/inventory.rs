@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::formats;
 
-/// So much of a file of an unknown format is searched for names.
+/// The most bytes of a file of an unknown format that are searched for names.
 const SEARCHED: u64 = 1 << 20;
 /// Larger files are not parsed.
 const LARGEST: u64 = 256 << 20;

@@ -77,7 +77,7 @@ pub enum Fault {
 pub enum InjectionTime {
     /// As soon as this step was reported.
     Step(u64),
-    /// So many seconds after the attempt's begin.
+    /// A number of seconds after the attempt's beginning.
     Seconds(f64),
     /// From the attempt's begin on.
     Begin,

@@ -250,7 +250,7 @@ fn configuration(shown: &Shown<'_>, page: &Page) -> Option<String> {
     (!entries.is_empty()).then(|| lines.join("\n"))
 }
 
-/// So many columns values and sources need beside the keys.
+/// The least columns that values and sources need beside the keys.
 const LEAST_BESIDE: usize = 46;
 
 /// The table that a key is shown below, `task.NAME` or `metadata`, and the rest of the key.

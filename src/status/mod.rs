@@ -263,7 +263,7 @@ fn slurm_trials(
     trials
 }
 
-/// So many trials are joined before a thread is worth its start.
+/// With fewer trials than this a thread costs more than it saves.
 const FEW_TRIALS: usize = 2_000;
 /// Into how many parts more of them are shared out.
 const PARTS: usize = 4;

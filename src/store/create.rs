@@ -108,7 +108,7 @@ pub fn create(home: &Home, new: &NewExperiment<'_>) -> Result<ExperimentDir, Sto
 /// As many as an experiment of a few tasks has: a file system commits what comes together as one, and what is begun while
 /// others are under way needs a commit of its own.
 const SYNCS_AT_ONCE: usize = 32;
-/// So many files are open before they are synced and closed: less than the usual limits of a process.
+/// The most files that are open before they are synced and closed: less than the usual limit of a process.
 const OPEN_FILES: usize = 128;
 
 /// Files and folders that nobody sees before they are renamed: many are written first and then synced, which costs a

@@ -14,11 +14,11 @@ use serde_json::Value;
 
 use crate::experiment::Experiment;
 
-/// So many values of a parameter are kept one by one.
+/// The most values of a parameter that are kept one by one.
 const MOST_VALUES: usize = 24;
-/// So many are held against each other while the trials are read.
+/// The most values that are compared with each other while the trials are read.
 const MOST_COMPARED: usize = 100_000;
-/// So many bytes of notes are kept.
+/// The most bytes of notes that are kept.
 const MOST_TEXT: usize = 4096;
 
 /// What is kept of an experiment.
@@ -58,7 +58,7 @@ pub enum ParamValues {
     Steps(i64, i64, i64),
     /// Numbers from the one to the other, each of which is there.
     Range(f64, f64),
-    /// So many that are not all numbers.
+    /// Too many to keep, and not all of them numbers.
     Many,
 }
 

@@ -34,7 +34,7 @@ macro_rules! build_info {
     };
 }
 
-/// So much of a commit tells it from others.
+/// How many digits of a commit are shown.
 const SHORT: usize = 9;
 
 impl BuildInfo {

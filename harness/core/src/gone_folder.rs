@@ -3,7 +3,7 @@
 use std::ops::Add;
 use std::time::Duration;
 
-/// So many looks in a row must miss it.
+/// How many looks in a row must miss the folder.
 const LOOKS: u32 = 5;
 /// The time between two of them: together they take half a minute.
 const BETWEEN: Duration = Duration::from_millis(7500);

@@ -81,7 +81,7 @@ pub(super) fn run(command: &mut Command, signals: &Signals) -> io::Result<ExitSt
     }
 }
 
-/// Passes a signal on, and kills what does not heed it in time, or when another one comes.
+/// Passes a signal on. Kills the program if it does not end in time, or if another signal comes.
 fn end(child: &mut Child, signal: Signal, signals: &Signals) {
     let began = Instant::now();
     send(signal);

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
 
-/// So much of a file is read at once.
+/// How many bytes of a file are read at once.
 pub(super) const BLOCK: usize = 64 * 1024;
 /// A line that is longer is handed on in pieces.
 pub(super) const LONGEST_LINE: u64 = 1 << 20;

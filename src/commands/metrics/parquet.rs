@@ -11,7 +11,7 @@ use parquet::schema::parser::parse_message_type;
 
 use crate::results::MetricRow;
 
-/// So many rows are held in memory, and are one group of the file.
+/// How many rows are one row group of the file, and held in memory.
 const GROUP: usize = 64 * 1024;
 /// The columns, as in CSV. Signed numbers: not every reader knows others.
 const COLUMNS: &str = "message metrics {

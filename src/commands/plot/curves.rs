@@ -16,7 +16,7 @@ use crate::results::{MetricSummary, SeriesSource, each_row, goal_of};
 use crate::store::{Stored, Target};
 use crate::summary::flatten;
 
-/// So many points of all curves together are kept, and of each at least and at most.
+/// The most points of all curves together; below, the least and the most points of each.
 const ALL_POINTS: usize = 400_000;
 const LEAST_POINTS: usize = 64;
 const MOST_POINTS: usize = 2000;

@@ -27,7 +27,7 @@ pub(super) fn of(begin: &ResumedRun<'_>, all: &Rehearsal) -> Origin {
     own.map_or(Origin::Unknown, |own| by_files(begin, own))
 }
 
-/// So many reports tell enough.
+/// The most reports that are compared.
 const ENOUGH: usize = 50;
 
 /// What an attempt reported beside what the undisturbed run did: at the same steps, and at those after the checkpoint.

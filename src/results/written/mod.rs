@@ -92,7 +92,7 @@ fn too_large(records: usize, most: &str) -> Option<String> {
     (records > 0).then(|| format!("has {} of more than {most}: left out", count(records, "record")))
 }
 
-/// So many values are looked at for one of a metric: each kind of value comes soon, and files may be large.
+/// The most values that are searched for one of a metric: each kind of value comes soon, and files may be large.
 const MOST_VALUES: usize = 10_000;
 
 /// In which files that its program wrote a metric of a trial is found.

@@ -14,7 +14,7 @@ use super::{LeftOut, MetricSource, Take, WrittenValue};
 
 /// Larger records are images or graphs, and hold no scalar as a rule.
 const LONGEST_RECORD: u64 = 1 << 20;
-/// So much of a larger one tells what it is.
+/// How many bytes of a larger record are read to tell what it is.
 const BEGINNING: u64 = 256;
 
 /// Calls a function with each scalar of a file.
@@ -64,7 +64,7 @@ fn next_record(offset: u64, length: u64) -> Option<(u64, u64)> {
     Some((offset.checked_add(12)?.checked_add(rest)?, rest))
 }
 
-/// So many bytes; nothing at the end, or where fewer are left.
+/// The next `N` bytes; none at the end, or where fewer are left.
 fn exactly<const N: usize>(input: &mut impl Read) -> io::Result<Option<[u8; N]>> {
     let mut bytes = [0; N];
     match input.read_exact(&mut bytes) {

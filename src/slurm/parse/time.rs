@@ -18,7 +18,7 @@ use nemo_core::duration::slurm_time;
 /// How long something may take, as Slurm prints a limit or a duration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum Limit {
-    /// So many seconds.
+    /// A duration in seconds.
     Seconds(u64),
     /// For ever.
     Unlimited,
@@ -65,7 +65,7 @@ impl std::str::FromStr for Limit {
 pub struct UnixTime(NonZeroU32);
 
 impl UnixTime {
-    /// So many seconds after 1970; nothing for 0.
+    /// A time in seconds after 1970; none for 0.
     #[must_use]
     pub const fn new(seconds: u32) -> Option<Self> {
         match NonZeroU32::new(seconds) {

@@ -1,4 +1,5 @@
-//! `requests/`: what somebody wishes for an experiment, a new file for each wish, so that every file has one writer.
+//! `requests/`: what users request of an experiment (`cancel`, `pause` …), a new file for each request, so that every file
+//! has one writer.
 
 use std::fs;
 use std::io;
