@@ -5,17 +5,16 @@ pub(crate) mod failure_class;
 pub(crate) mod log_policy;
 pub(crate) mod metrics;
 mod program_notes;
+mod progress;
 mod reported_result;
+mod signs_of_life;
 pub(crate) mod watchdog;
 
 use std::collections::VecDeque;
-use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use nemo_core::durable;
 use nemo_core::patterns::Patterns;
 use nemo_core::rundir::{LogPolicy, Progress, TrialDir};
 use serde_json::{Map, Value};
@@ -32,18 +31,14 @@ use crate::os::serial_queue::{PendingAnswer, SerialQueue};
 use crate::program::output::ProgramOutput;
 use crate::protocol::{MessageEffect, ReceivedDatagram, Session, Socket, parse};
 
-/// The shortest time between two writes of `progress.json`.
-const PROGRESS: Duration = Duration::from_secs(2);
 /// How soon a notification that failed is sent again.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How many of the last reports are compared with a new one to find repeats.
-const REPORTS: usize = 64;
-/// How many levels of a checkpoint's folders are searched for a sign of life.
-const DEPTH: u32 = 4;
+const KEPT_REPORTS: usize = 64;
 /// How often the loop checks whether the disk has answered.
-const ANSWER: Duration = Duration::from_millis(50);
+const ANSWER_PAUSE: Duration = Duration::from_millis(50);
 /// How many messages are read before other events are handled.
-const MESSAGES: usize = 1024;
+const MAX_MESSAGES: usize = 1024;
 
 /// The sources of events and the state that follows from them.
 #[derive(Debug)]
@@ -165,20 +160,20 @@ impl Monitor {
     pub(crate) fn next_read(&self, now: Time, stopping: bool) -> Option<Time> {
         let watchdog = self.watchdog.filter(|_| !stopping).map(|dog| dog.due());
         let watchdog = match self.pending_sizes {
-            Some(_) => watchdog.map(|_| now + ANSWER),
+            Some(_) => watchdog.map(|_| now + ANSWER_PAUSE),
             None => watchdog,
         };
         let again =
             self.socket.as_ref().is_some_and(|socket| socket.is_behind(self.published_version));
-        let show = self.is_stale().then_some(self.written_progress.1 + PROGRESS);
+        let show = self.is_stale().then_some(self.written_progress.1 + progress::WRITE_PAUSE);
         let save = self.session.save_due_at();
-        [watchdog, again.then_some(now + AGAIN), show, save].into_iter().flatten().min()
+        [watchdog, again.then_some(now + RETRY_PAUSE), show, save].into_iter().flatten().min()
     }
 
     /// Reads everything that has come.
     pub(crate) fn read(&mut self, now: Time, stopping: bool, log: &mut Log) -> Vec<MonitorEvent> {
         let mut happened = self.read_output(now, log);
-        for _ in 0..MESSAGES {
+        for _ in 0..MAX_MESSAGES {
             let Some(received) = self.socket.as_mut().and_then(Socket::receive) else { break };
             happened.extend(self.message(&received, now, log));
         }
@@ -193,7 +188,7 @@ impl Monitor {
         }
         self.session.tick(now);
         self.publish();
-        self.show(now);
+        self.update_progress(now);
         if !stopping {
             happened.extend(self.alarms.tick(now).map(MonitorEvent::Alarm));
             happened.extend(self.check_watchdog(now));
@@ -289,7 +284,7 @@ impl Monitor {
         if step.is_some() && self.reported.contains(&report) {
             return;
         }
-        if self.reported.len() >= REPORTS {
+        if self.reported.len() >= KEPT_REPORTS {
             self.reported.pop_front();
         }
         self.reported.push_back(report);
@@ -325,66 +320,6 @@ impl Monitor {
         self.published_version = self.session.version();
         let text = self.session.text();
         self.socket.as_mut().map_or(0, |socket| socket.publish(self.published_version, &text))
-    }
-
-    /// Looks for a sign of life: a log or a save that has grown. Messages and lines were counted when they came.
-    fn check_watchdog(&mut self, now: Time) -> Option<MonitorEvent> {
-        let dog = self.watchdog.as_mut().filter(|dog| dog.due() <= now)?;
-        let Some(looking) = &self.pending_sizes else {
-            let (dir, attempt) = (&self.dir, self.attempt);
-            let paths = [dir.stdout(attempt), dir.stderr(attempt), dir.staging(attempt)];
-            self.pending_sizes =
-                Some(self.size_queue.ask(move || paths.map(|path| bytes(&path, DEPTH))));
-            return None;
-        };
-        // If the disk does not answer, the program may be waiting for it too.
-        let written = looking.take()?;
-        self.pending_sizes = None;
-        let has_changed = written != std::mem::replace(&mut self.sizes, written);
-        let since = dog.look(now, has_changed)?;
-        self.watchdog = None; // one event is enough
-        Some(MonitorEvent::Hung { since })
-    }
-
-    /// Counts a sign of life.
-    pub(crate) fn alive(&mut self, now: Time) {
-        self.alarms.sign(now);
-        if let Some(dog) = &mut self.watchdog {
-            dog.alive(now);
-        }
-    }
-
-    fn progress(&self) -> Progress {
-        let Session { step, total, progress, status, .. } = &self.session;
-        let (attempt, status) = (self.attempt, status.clone());
-        Progress { attempt, step: *step, total: *total, progress: *progress, status }
-    }
-
-    /// Whether the folder does not tell how far the program is: neither the metrics nor the progress that was written last.
-    fn is_stale(&self) -> bool {
-        let is_ahead = self.session.reported_step > self.recorded_step;
-        (self.uses_messages || is_ahead) && self.written_progress.0 != Some(self.progress())
-    }
-
-    /// Writes the progress for those who read the folder.
-    fn show(&mut self, now: Time) {
-        let is_early =
-            self.written_progress.0.is_some() && now < self.written_progress.1 + PROGRESS;
-        if self.is_stale() && !is_early {
-            self.write_progress(now);
-        }
-    }
-
-    fn write_progress(&mut self, now: Time) {
-        let progress = self.progress();
-        let text = serde_json::to_vec(&progress).unwrap_or_default();
-        let path = self.dir.progress();
-        if !self.records.is_full() {
-            self.records.add(text.len(), move || {
-                drop(durable::replace_file(&path, &text)); // the next change tries again
-            });
-        }
-        self.written_progress = (Some(progress), now);
     }
 
     /// The step of a checkpoint that is taken of the program now. One that has told none in this attempt may be one that
@@ -423,14 +358,4 @@ impl Monitor {
         });
         happened
     }
-}
-
-/// The size of a file, or of all files in a folder down to this depth. Unreadable files count as empty.
-fn bytes(path: &Path, depth: u32) -> u64 {
-    let Ok(metadata) = fs::symlink_metadata(path) else { return 0 };
-    if !metadata.is_dir() || depth == 0 {
-        return metadata.len();
-    }
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    entries.map(|entry| bytes(&entry.path(), depth - 1)).sum()
 }
