@@ -85,7 +85,10 @@ pub fn changed(root: &Path, submodules: bool) -> Result<Vec<PathBuf>, GitError> 
     // A setting of a submodule may hide its changes: what is shipped of it counts all the same.
     let args = ["status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all"];
     let args = [&args[..], &["--ignore-submodules=none", "--", "."]].concat();
-    let listed = run(root, &args, &[])?;
+    let own = if unwatched(root)?.is_empty() { None } else { Some(OwnIndex::copy(root)?) };
+    let index = own.as_ref().map(OwnIndex::path);
+    let index = index.as_deref().map(|index| ("GIT_INDEX_FILE", index));
+    let listed = run(root, &args, index.as_slice())?;
     // Git names them from the top of the work tree.
     let prefix = prefix(root)?;
     let rows = listed.split(|byte| *byte == 0).filter_map(|row| row.get(3..));
@@ -152,31 +155,63 @@ fn tree_of(root: &Path, commit: &str) -> Result<String, GitError> {
     Ok(in_words(&tree))
 }
 
-/// Copies an index with its time: a file that is as old as the index, or newer, is what git compares by its content.
-fn copy_index(from: &Path, to: &Path) -> std::io::Result<()> {
+/// The files that are there and that git was told to take for unchanged (`assume-unchanged`, `skip-worktree`). They are
+/// shipped as they are.
+fn unwatched(root: &Path) -> Result<Vec<PathBuf>, GitError> {
+    let listed = run(root, &["ls-files", "-z", "-v"], &[])?;
+    let rows = listed.split(|byte| *byte == 0);
+    let flagged = rows.filter(|row| matches!(row.first(), Some(b'a'..=b'z' | b'S')));
+    let names = flagged.filter_map(|row| row.get(2..)).map(|name| OsStr::from_bytes(name).into());
+    Ok(names.filter(|path: &PathBuf| root.join(path).exists()).collect())
+}
+
+/// A copy of the index, by which git looks at all files, and which may be changed: the user's own stays as it is.
+struct OwnIndex(TempDir);
+
+impl OwnIndex {
+    fn copy(root: &Path) -> Result<Self, GitError> {
+        let own = Self(TempDir::new().map_err(GitError::NotStarted)?);
+        copy_file_and_time(&git_path(root, "index")?, &own.path()).ok(); // before the first `git add` there is none
+        for files in unwatched(root)?.chunks(NAMES) {
+            for option in ["--no-assume-unchanged", "--no-skip-worktree"] {
+                let words = ["update-index", option, "--"].map(OsStr::new);
+                let words = words.into_iter().chain(files.iter().map(|file| file.as_os_str()));
+                run(root, &words.collect::<Vec<_>>(), &[("GIT_INDEX_FILE", &own.path())])?;
+            }
+        }
+        Ok(own)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("index")
+    }
+}
+
+/// With its time: a file that is as old as the index, or newer, is what git compares by its content.
+fn copy_file_and_time(from: &Path, to: &Path) -> std::io::Result<()> {
     std::fs::copy(from, to)?;
     let modified = std::fs::metadata(from)?.modified()?;
     std::fs::File::options().write(true).open(to)?.set_modified(modified)
 }
 
-/// Git tells nothing of new files unless an index has them: a copy of it does, so that the user's own stays as it is.
+/// Where git has a file of its own.
+fn git_path(root: &Path, name: &str) -> Result<PathBuf, GitError> {
+    let path = run(root, &["rev-parse", "--git-path", name], &[])?;
+    Ok(root.join(OsStr::from_bytes(path.trim_ascii_end())))
+}
+
+/// Git tells nothing of new files unless an index has them: a copy of it does.
 fn diff_of_work_tree(
     root: &Path,
     base: &str,
     place: &Path,
     files: &[&Path],
 ) -> Result<Vec<u8>, GitError> {
-    let folder = TempDir::new().map_err(GitError::NotStarted)?;
-    let (index, objects) = (folder.path().join("index"), folder.path().to_owned());
-    let git_path = |name| {
-        let path = run(root, &["rev-parse", "--git-path", name], &[])?;
-        Ok::<PathBuf, GitError>(root.join(OsStr::from_bytes(path.trim_ascii_end())))
-    };
-    copy_index(&git_path("index")?, &index).ok(); // before the first `git add` there is none
-    let known = git_path("objects")?;
+    let own = OwnIndex::copy(root)?;
+    let known = git_path(root, "objects")?;
     let env: [(&str, &Path); 4] = [
-        ("GIT_INDEX_FILE", &index),
-        ("GIT_OBJECT_DIRECTORY", &objects),
+        ("GIT_INDEX_FILE", &own.path()),
+        ("GIT_OBJECT_DIRECTORY", own.0.path()),
         ("GIT_ALTERNATE_OBJECT_DIRECTORIES", &known),
         ("GIT_LITERAL_PATHSPECS", Path::new("1")),
     ];

@@ -404,8 +404,9 @@ fn named(paths: &[PathBuf]) -> String {
 }
 
 fn not_committed(root: &Path, changes: &[PathBuf]) -> CommandError {
+    let were = if changes.len() == 1 { "was" } else { "were" };
     let text = format!(
-        "`{}` has {} that were not committed: {}",
+        "`{}` has {} that {were} not committed: {}",
         root.display(),
         count(changes.len(), "change"),
         named(changes)

@@ -143,3 +143,21 @@ fn what_git_leaves_out_as_a_whole_is_told() {
     let told = planned(&["exp.toml", "--set", "package.submodules=true"]);
     assert!(told.contains("`sub`: `git submodule update --init --recursive`"), "{told}");
 }
+
+/// A file that git was told to take for unchanged is shipped as it is, and so it counts.
+#[test]
+fn a_change_that_git_was_told_to_overlook_is_told() {
+    for option in ["--assume-unchanged", "--skip-worktree"] {
+        let world = work_tree("kind = \"local\"");
+        git(&world, &["update-index", option, "lib/words.py"]);
+        assert!(!world.run(&["plan", "exp.toml"]).stdout.contains("not committed"), "unchanged");
+        world.write("lib/words.py", "WORD = 'second'\n");
+        let refused = world.run(&["plan", "exp.toml", "--set", "package.dirty=refuse"]);
+        assert!(refused.stderr.contains("1 change that was not committed: `lib/words.py`"));
+        let index = std::fs::read(world.path(".git/index")).unwrap();
+        let id = world.ok(&["submit", "exp.toml"]);
+        assert!(std::fs::read(world.path(".git/index")).unwrap() == index, "it is the user's");
+        assert!(patch(&world, &id).contains("+WORD = 'second'"), "{}", patch(&world, &id));
+        world.run(&["wait", &id, "--timeout", "1m"]);
+    }
+}

@@ -20,8 +20,8 @@ pub(super) const RUN_ID: &str = "MLFLOW_RUN_ID";
 const SCRIPT: &str = include_str!("mlflow_run.py");
 /// What stands before the id.
 const MARK: &str = "nemo-mlflow-run=";
-/// How long the import and the server may take, in all tries.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the import and the server may take, in all tries. On a busy shared disk the import alone may take a minute.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Two trials that make the same database or experiment may disturb each other once.
 const TRIES: u32 = 2;
 /// `MLflow` would ask a server that is away for minutes. The program's own settings stay.

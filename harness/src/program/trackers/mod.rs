@@ -52,8 +52,8 @@ pub(crate) fn variables(
                 let logs = folder.join("tensorboard");
                 all.extend(LOG_FOLDERS.map(|name| (name, logs.clone().into())));
             }
-            // Aim joins this to the folder of its repository, where the program names none.
-            Tracker::Aim => all.push(("__AIM_REPO_NAME__", folder.join("aim").into())),
+            // Aim joins this to the folder of its repository, where the program names none. `aim up --repo` looks for `.aim`.
+            Tracker::Aim => all.push(("__AIM_REPO_NAME__", folder.join("aim/.aim").into())),
         }
     }
     all.retain(|(name, value): &(&str, OsString)| !value.is_empty() && !is_set(name));
