@@ -67,7 +67,7 @@ impl SignalRound {
         }
     }
 
-    /// PyTorch's launcher never gets the signal, which would end it and its workers; the processes below it do. Our own shell
+    /// A launcher of workers never gets the signal, which would end it and them; the processes below it do. Our own shell
     /// around the program comes last.
     fn ask(&mut self, pid: u32) {
         let arguments = proc_fs::arguments(pid);
@@ -78,7 +78,7 @@ impl SignalRound {
             if command::catches(&text, self.signal) {
                 self.own_shells.push(pid);
             }
-        } else if !srun::is_launcher(&arguments)
+        } else if !srun::ends_workers(&arguments)
             && profile::is_asked(self.profile, |name| proc_fs::variable(pid, name).is_some())
         {
             self.send(pid);

@@ -78,25 +78,38 @@ pub(crate) fn is_srun<S: AsRef<OsStr>>(argv: &[S]) -> bool {
 
 /// Whether the words start PyTorch's launcher, so that its own options come first.
 pub(crate) fn is_launcher<S: AsRef<OsStr>>(argv: &[S]) -> bool {
+    started(argv).is_some_and(|name| name == "torchrun" || name.starts_with("torch.distributed."))
+}
+
+/// The launchers that take a signal for the end of everything, by the names of their programs and modules. Accelerate's runs
+/// PyTorch's in its own process.
+const AGENTS: [&str; 3] = ["accelerate", "accelerate-launch", "deepspeed"];
+const AGENT_MODULES: [&str; 2] = ["accelerate.commands.", "deepspeed.launcher."];
+
+/// Whether the words start a launcher that would end its workers at a signal.
+pub(crate) fn ends_workers<S: AsRef<OsStr>>(argv: &[S]) -> bool {
+    let is_agent = |name: &str| {
+        AGENTS.contains(&name) || AGENT_MODULES.iter().any(|module| name.starts_with(module))
+    };
+    is_launcher(argv) || started(argv).is_some_and(|name| is_agent(&name))
+}
+
+/// What the words start: a program or a script by its name, or a module of Python.
+fn started<S: AsRef<OsStr>>(argv: &[S]) -> Option<String> {
     let word = |at: usize| argv.get(at).map(|word| word.as_ref().to_string_lossy());
     let name = |at: usize| word(at).map(|word| word.rsplit('/').next().unwrap_or("").to_owned());
-    if name(0).as_deref() == Some("torchrun") {
-        return true;
+    if !is_python(argv.first()?.as_ref()) {
+        return name(0);
     }
     // An interpreter with a script, or with options and a module.
-    let python = argv.first().is_some_and(|first| is_python(first.as_ref()));
     let mut at = 1;
-    while python && word(at).is_some_and(|word| word.starts_with('-')) {
+    while word(at).is_some_and(|word| word.starts_with('-')) {
         if word(at).as_deref() == Some("-m") {
-            return word(at + 1).is_some_and(|module| is_module(&module));
+            return word(at + 1).map(|module| module.into_owned());
         }
         at += 1;
     }
-    python && name(at).as_deref() == Some("torchrun")
-}
-
-fn is_module(word: &str) -> bool {
-    word.starts_with("torch.distributed.") || word == "torchrun"
+    name(at)
 }
 
 /// Whether a word is a Python interpreter.
@@ -196,6 +209,24 @@ mod tests {
             "python /env/bin/torchrun train.py",
         ] {
             check_torchrun(launcher, launcher);
+        }
+    }
+
+    #[test]
+    fn launchers_that_end_their_workers_are_known_by_what_was_started() {
+        let ends = |text: &str| ends_workers(&text.split(' ').collect::<Vec<_>>());
+        for text in [
+            "torchrun train.py",
+            "/env/bin/python3.11 /env/bin/accelerate launch train.py",
+            "python -m accelerate.commands.launch train.py",
+            "/env/bin/python /env/bin/deepspeed --num_gpus 4 train.py",
+            "python -u -m deepspeed.launcher.launch --world_info=x train.py",
+        ] {
+            assert!(ends(text), "{text}");
+        }
+        for text in ["python train.py deepspeed", "python -m train", "bash deepspeed.sh", "srun x"]
+        {
+            assert!(!ends(text), "{text}");
         }
     }
 

@@ -68,6 +68,39 @@ sys.exit(1)";
     task.check_ends("Preempted Requeue");
 }
 
+/// DeepSpeed's launcher, and Accelerate's with several processes, end their workers at TERM.
+#[test]
+fn a_launcher_that_would_end_its_workers_is_not_asked() {
+    let launcher = "
+import signal, subprocess, sys
+worker = subprocess.Popen([sys.executable, 'worker.py'])
+def end(*_):
+    print('the launcher was asked', flush=True)
+    worker.kill()
+    sys.exit(1)
+signal.signal(signal.SIGTERM, end)
+sys.exit(worker.wait())";
+    let worker = "
+def save_checkpoint():
+    os.mkdir(out + '/.c')
+    open(out + '/.c/trainer_state.json', 'w').write('8')
+    os.rename(out + '/.c', out + '/checkpoint-8')
+    sys.exit(75)
+on(signal.SIGTERM, save_checkpoint)
+ready(); pause()";
+    for name in ["deepspeed", "accelerate"] {
+        let task = Task::new(&json!({"exec": ["python3", name, "launch", "worker.py"]}))
+            .with("/profile", json!("transformers"))
+            .with("/checkpoint/signal", json!("TERM"));
+        fs::write(task.path(name), launcher).unwrap();
+        let worker = format!("{}\n{worker}", crate::support::PYTHON);
+        fs::write(task.path("worker.py"), worker).unwrap();
+        assert_eq!(task.signalled(&["USR1"]), 75, "{}", task.stderr(0));
+        assert_eq!(task.stdout(0), "", "{name}");
+        assert_eq!(task.checkpoints(), ["step-8"], "{name}: {}", task.stderr(0));
+    }
+}
+
 #[test]
 fn logs_that_a_trainer_puts_beside_its_checkpoints_last() {
     let task = Task::python(
