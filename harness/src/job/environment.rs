@@ -73,9 +73,10 @@ fn inherited(kept: Vec<Variable>, local: bool, spec: &InheritSpec) -> Vec<Variab
     if local {
         environment::on_this_machine(kept, spec)
     } else {
-        let is_slurms_default = env::var_os("TMPDIR").is_none_or(|folder| folder == "/tmp");
-        let kept = if is_slurms_default { with_usable_folder(kept) } else { kept };
-        environment::in_job(kept, env::vars_os().collect(), spec)
+        let job: Vec<Variable> = env::vars_os().collect();
+        let node_says = job.iter().any(|(name, folder)| name == "TMPDIR" && folder != "/tmp");
+        let kept = if node_says { kept } else { with_usable_folder(kept) };
+        environment::in_job(kept, job, spec)
     }
 }
 

@@ -71,14 +71,21 @@ pub(crate) fn hears(pid: u32, signal: Signal) -> bool {
 
 /// Whether a process has a handler for a signal.
 pub(crate) fn catches(pid: u32, signal: Signal) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/status"))
-        .is_ok_and(|status| has(&status, "SigCgt:", signal))
+    shows(pid, "SigCgt:", signal)
+}
+
+/// Whether a process ignores a signal.
+pub(crate) fn ignores(pid: u32, signal: Signal) -> bool {
+    shows(pid, "SigIgn:", signal)
+}
+
+fn shows(pid: u32, name: &str, signal: Signal) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| has(&status, name, signal))
 }
 
 /// Whether a process catches or ignores a signal, as by a `trap`.
 pub(crate) fn survives(pid: u32, signal: Signal) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    ["SigCgt:", "SigIgn:"].iter().any(|name| has(&status, name, signal))
+    catches(pid, signal) || ignores(pid, signal)
 }
 
 /// The process, if the kernel can only choose a waiting thread. Otherwise that thread.

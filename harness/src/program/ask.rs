@@ -6,8 +6,9 @@ use nix::sys::signal::Signal;
 
 use crate::os::disposition::{self, SignalTarget};
 use crate::os::proc_fs;
+use crate::program::shells::{self, Reception};
 use crate::program::steps;
-use crate::program::{command, exit_trap, processes};
+use crate::program::{command, processes};
 use crate::rank::srun;
 
 /// The signal that asks for a save, and its recipients.
@@ -30,8 +31,8 @@ struct SignalRound {
     skip: Vec<u32>,
     /// Every `srun` that was found. Its tasks are elsewhere in the process tree.
     sruns: Vec<u32>,
-    /// Our own shells around the program whose text catches the signal.
-    own_shells: Vec<u32>,
+    /// Shells that catch the signal. They are asked if nothing that they run is.
+    shells: Vec<u32>,
     is_caught: bool,
 }
 
@@ -43,14 +44,14 @@ impl SaveSignal<'_> {
     pub(crate) fn send(&self, program: Option<u32>) -> bool {
         let SaveSignal { root, except, signal, profile } = *self;
         let (skip, sruns) = (except.to_vec(), Vec::new());
-        let own_shells = Vec::new();
-        let mut round = SignalRound { signal, profile, skip, sruns, own_shells, is_caught: false };
+        let shells = Vec::new();
+        let mut round = SignalRound { signal, profile, skip, sruns, shells, is_caught: false };
         if let Some(program) = program {
             round.ask(program);
         }
         round.ask_below(root, except);
         round.ask_steps();
-        round.ask_own_shells();
+        round.ask_shells();
         round.is_caught
     }
 }
@@ -59,7 +60,7 @@ impl SignalRound {
     fn ask_below(&mut self, root: u32, except: &[u32]) {
         for pid in proc_fs::descendants(root, except) {
             let parent = proc_fs::stat(pid).map(|stat| stat.parent);
-            if parent.is_ok_and(|parent| self.skip.contains(&parent)) {
+            if parent.is_ok_and(|parent| self.leaves_to(parent, pid)) {
                 self.skip.push(pid);
             } else if !self.skip.contains(&pid) {
                 self.ask(pid);
@@ -67,40 +68,58 @@ impl SignalRound {
         }
     }
 
-    /// A launcher of workers never gets the signal, which would end it and them; the processes below it do. Our own shell
-    /// around the program comes last.
+    /// Whether a process is left to its parent: that one was asked, or is a shell whose trap can run at once.
+    fn leaves_to(&self, parent: u32, pid: u32) -> bool {
+        self.skip.contains(&parent)
+            || self.shells.contains(&parent) && shells::is_in_background(parent, pid)
+    }
+
+    /// A launcher of workers never gets the signal, which would end it and them; the processes below it do. Shells
+    /// come last.
     fn ask(&mut self, pid: u32) {
         let arguments = proc_fs::arguments(pid);
         if srun::is_srun(&arguments) {
             self.sruns.push(pid);
             self.skip.push(pid);
         } else if let Some(text) = command::own_text(&arguments) {
-            if command::catches(&text, self.signal) {
-                self.own_shells.push(pid);
+            // Its trap for TERM is ours. Without one for the signal the kernel may say that bash catches it.
+            if self.signal != Signal::SIGTERM && command::catches(&text, self.signal) {
+                self.ask_later(pid);
             }
         } else if !srun::ends_workers(&arguments)
             && profile::is_asked(self.profile, |name| proc_fs::variable(pid, name).is_some())
         {
-            self.send(pid);
+            match shells::reception(pid, self.signal) {
+                Reception::OfTheProgram => self.send(pid),
+                Reception::Trap => self.ask_later(pid),
+                Reception::Death => {}
+            }
         }
     }
 
-    /// Where nothing below our shell catches the signal, its own text may: `run = "trap save USR1; …"`. Its trap for TERM is
-    /// ours. Without such a trap the kernel may say that bash catches the signal, and bash dies of it.
-    fn ask_own_shells(&mut self) {
-        let shells = std::mem::take(&mut self.own_shells);
-        if self.is_caught || self.signal == Signal::SIGTERM {
+    fn ask_later(&mut self, shell: u32) {
+        if !self.shells.contains(&shell) {
+            self.shells.push(shell);
+        }
+    }
+
+    /// Where nothing below a shell catches the signal, its own text may: `run = "trap save USR1; …"`. Of a script that runs a
+    /// script, the inner one.
+    fn ask_shells(&mut self) {
+        if self.is_caught {
             return;
         }
-        for shell in shells {
-            self.send(shell);
+        let mut outer = Vec::new();
+        for shell in std::mem::take(&mut self.shells).into_iter().rev() {
+            if !outer.contains(&shell) {
+                self.send(shell);
+                outer.extend(proc_fs::ancestors(shell));
+            }
         }
     }
 
-    /// A script's shell that would only die of the signal is left alone, and what it runs is asked.
     fn send(&mut self, pid: u32) {
         let sent = match disposition::target(pid, self.signal) {
-            Some(_) if exit_trap::dies_of(pid, self.signal) => false,
             Some(SignalTarget::Process) => processes::signal(pid, self.signal),
             Some(SignalTarget::Thread(thread)) => {
                 processes::signal_thread(pid, thread, self.signal)

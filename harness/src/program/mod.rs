@@ -3,7 +3,6 @@
 pub(crate) mod ask;
 pub(crate) mod command;
 pub(crate) mod env;
-pub(crate) mod exit_trap;
 pub(crate) mod guard;
 pub(crate) mod input;
 pub(crate) mod jobs;
@@ -12,6 +11,7 @@ pub(crate) mod output_times;
 pub(crate) mod processes;
 pub(crate) mod scontrol_shim;
 pub(crate) mod scratch;
+pub(crate) mod shells;
 pub(crate) mod steps;
 pub(crate) mod trackers;
 pub(crate) mod usage;

@@ -1,6 +1,7 @@
 //! How the processes of a trial that has several are started: the `srun` command, and `torchrun` before the program.
 //! Pure.
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
@@ -105,7 +106,7 @@ fn started<S: AsRef<OsStr>>(argv: &[S]) -> Option<String> {
     let mut at = 1;
     while word(at).is_some_and(|word| word.starts_with('-')) {
         if word(at).as_deref() == Some("-m") {
-            return word(at + 1).map(|module| module.into_owned());
+            return word(at + 1).map(Cow::into_owned);
         }
         at += 1;
     }

@@ -262,3 +262,26 @@ echo done"#;
     running.finish();
     assert_eq!(task.stdout(0), "done\nbye\n", "{}", task.stderr(0));
 }
+
+#[test]
+fn a_script_that_can_run_its_trap_only_after_its_command_is_not_asked_in_its_place() {
+    // As `xvfb-run` has it, for a signal of its own.
+    let text = "trap - EXIT\ntrap : USR1\npython3 \"$TEST/program.py\"\nexit $?\n";
+    let task = script_with_exit_trap(&["bash", "train.sh"], text);
+    assert_eq!(task.signalled(&["USR1"]), 75, "{}", task.stderr(0));
+    assert_eq!(task.checkpoints(), ["step-7"], "{}", task.stderr(0));
+}
+
+#[test]
+fn a_script_that_waits_for_a_command_in_the_background_passes_the_signal_on() {
+    let passes_on = "trap 'echo passed; kill -USR1 $pid; wait $pid; exit $?' USR1\n";
+    for (trap, printed) in [(passes_on, "passed\nbye\n"), ("", "bye\n")] {
+        let text = format!("{trap}python3 \"$TEST/program.py\" &\npid=$!\nwait $pid\nexit $?\n");
+        let mut task = script_with_exit_trap(&["bash", "train.sh"], &text);
+        // What runs in the background ignores INT, as these tests may themselves.
+        task.through = ["env", "--default-signal=INT"].map(str::to_owned).to_vec();
+        assert_eq!(task.signalled(&["USR1"]), 75, "{}", task.stderr(0));
+        assert_eq!(task.checkpoints(), ["step-7"], "{}", task.stderr(0));
+        assert_eq!(task.stdout(0), printed);
+    }
+}

@@ -68,7 +68,7 @@ sys.exit(1)";
     task.check_ends("Preempted Requeue");
 }
 
-/// DeepSpeed's launcher, and Accelerate's with several processes, end their workers at TERM.
+/// `deepspeed`, and `accelerate launch` with several processes, end their workers at TERM.
 #[test]
 fn a_launcher_that_would_end_its_workers_is_not_asked() {
     let launcher = "

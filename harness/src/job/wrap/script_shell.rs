@@ -8,11 +8,7 @@ use nix::sys::signal::Signal;
 
 use super::variable;
 use crate::os::{disposition, proc_fs};
-use crate::program::exit_trap;
-
-/// What runs scripts, by the names of the programs.
-const SHELLS: [&str; 10] =
-    ["ash", "bash", "busybox", "csh", "dash", "fish", "ksh", "sh", "tcsh", "zsh"];
+use crate::program::shells;
 
 /// A process of the job that waits for this one.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +24,7 @@ pub(super) fn waits() -> bool {
     let pid = parent_id();
     let Some(exe) = proc_fs::exe(pid) else { return false };
     let own = Signal::SIGUSR1;
-    let survives = disposition::survives(pid, own) && !exit_trap::dies_of(pid, own);
+    let survives = disposition::survives(pid, own) && !shells::dies_of(pid, own);
     let is_in_step = variable("SLURM_STEP_ID").is_some();
     let first = variable("SLURM_TASK_PID").and_then(|pid| pid.parse().ok());
     is_script_shell(first.filter(|_| !is_in_step), ParentProcess { pid, exe: &exe, survives })
@@ -36,9 +32,7 @@ pub(super) fn waits() -> bool {
 
 /// `first`: the first process of the batch script; none in a step, to which `srun` passes signals on.
 fn is_script_shell(first: Option<u32>, parent: ParentProcess<'_>) -> bool {
-    let name = parent.exe.file_name().unwrap_or_default();
-    let is_shell = SHELLS.iter().any(|shell| name == *shell);
-    first == Some(parent.pid) && is_shell && !parent.survives
+    first == Some(parent.pid) && shells::is_shell(parent.exe) && !parent.survives
 }
 
 #[cfg(test)]

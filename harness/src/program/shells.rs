@@ -1,11 +1,12 @@
-//! Shells of scripts that would die of a save request. With `trap … EXIT`, bash catches every signal that would end it, to run
-//! that trap and then die: the kernel shows the save signal as caught, though nobody saves.
+//! Shells of scripts, which seldom save when they are asked to. A shell runs no `trap` before the command ends that it waits
+//! for, unless that one runs in the background. And with `trap … EXIT`, bash catches every signal that would end it, to run that
+//! trap and then die: the kernel shows the save signal as caught, though nobody saves.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::libc::O_NONBLOCK;
@@ -24,7 +25,43 @@ const LONGEST_SCRIPT: u64 = 1 << 20;
 /// How long its disk may take: a signal must not wait longer for it.
 const READ_LIMIT: Duration = Duration::from_secs(1);
 
-/// Whether a process is such a shell, of a script that has no trap for the signal.
+/// What runs scripts, by the names of the programs.
+const SHELLS: [&str; 10] =
+    ["ash", "bash", "busybox", "csh", "dash", "fish", "ksh", "sh", "tcsh", "zsh"];
+
+/// Whether a program is a shell.
+pub(crate) fn is_shell(exe: &Path) -> bool {
+    exe.file_name().is_some_and(|name| SHELLS.iter().any(|shell| name == *shell))
+}
+
+/// What a signal that a process catches means to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reception {
+    /// It is no shell, or no shell that catches it.
+    OfTheProgram,
+    /// Its script has a trap for it, or may have.
+    Trap,
+    /// It would only die of it.
+    Death,
+}
+
+/// How a process receives the signal, if it is a shell.
+pub(crate) fn reception(pid: u32, signal: Signal) -> Reception {
+    let is_one = || proc_fs::exe(pid).is_some_and(|exe| is_shell(&exe));
+    match disposition::catches(pid, signal) && is_one() {
+        false => Reception::OfTheProgram,
+        true if dies_of(pid, signal) => Reception::Death,
+        true => Reception::Trap,
+    }
+}
+
+/// Whether a script's shell runs this child in the background (`python train.py & wait`): it then has it ignore INT.
+pub(crate) fn is_in_background(shell: u32, child: u32) -> bool {
+    let ignores = |pid| disposition::ignores(pid, Signal::SIGINT);
+    ignores(child) && !ignores(shell)
+}
+
+/// Whether bash would run its trap for the end, and die: its script has no trap for the signal.
 pub(crate) fn dies_of(pid: u32, signal: Signal) -> bool {
     let is_bash = || proc_fs::exe(pid).is_some_and(|exe| exe.file_name() == Some("bash".as_ref()));
     FOR_THE_END.iter().all(|end| disposition::catches(pid, *end))
