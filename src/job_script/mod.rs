@@ -12,7 +12,7 @@ mod turned;
 mod wrapped;
 
 pub use directives::{Directive, directives, options, words};
-pub use options::before_the_job;
+pub use options::{before_the_job, typed_words};
 pub use program::ScriptNote;
 pub use signal::{is_unheard, signal_options};
 pub use turned::{Turned, turned};

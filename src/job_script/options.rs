@@ -1,9 +1,25 @@
 //! Options of `wrap` that were typed: how they stand in a script. Pure.
 
+use super::directives::words;
 use crate::script::shell_word;
 
 /// The options whose values are paths. A variable in one is meant for the job, such as `out/$SLURM_ARRAY_TASK_ID/ckpt.pt`.
 const PATHS: [&str; 3] = ["--dir", "--from", "--restore-to"];
+
+/// The words of texts that were typed: `--dir=x` is `--dir x`.
+#[must_use]
+pub fn typed_words(texts: &[String]) -> Vec<String> {
+    let mut words = texts.iter().flat_map(|text| words(text));
+    let mut own = Vec::new();
+    while let Some(word) = words.next() {
+        match word.split_once('=').filter(|(name, _)| name.starts_with("--")) {
+            Some((name, value)) => own.extend([name.to_owned(), value.to_owned()]),
+            // What follows is its value, whatever it looks like.
+            None => own.extend(std::iter::once(word).chain(words.next())),
+        }
+    }
+    own
+}
 
 /// The options as words of a script, whose shell replaces the variables of paths.
 pub(super) fn in_script(options: &[String]) -> Vec<String> {
@@ -71,6 +87,12 @@ fn variable(text: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_may_follow_an_equals_sign() {
+        let typed = ["--dir=a --metric 'x=y' --from=\"b c\"".to_owned()];
+        assert_eq!(typed_words(&typed), ["--dir", "a", "--metric", "x=y", "--from", "b c"]);
+    }
 
     #[test]
     fn variables_of_paths_are_the_jobs() {

@@ -250,13 +250,22 @@ fn record_resume_point(
     }
     history.leaves_own = point.leaves_own;
     if point.leaves_own {
-        let code = "nothing-collected".to_owned();
-        let message = "no file of `checkpoint.from` was saved so far; the program begins with the file at `restore_to` as it is".to_owned();
-        let hint = "compare `checkpoint.from` with where the program saves, and retry".to_owned();
-        let time = unix_now();
-        journal.write(&AttemptRecord::Warning { attempt, code, message, hint, time }).ok();
+        let message = "no file of `checkpoint.from` was saved so far; the program begins with the file at `restore_to` as it is";
+        let hint = "compare `checkpoint.from` with where the program saves, and retry";
+        warn(journal, attempt, "nothing-collected", message, hint);
+    }
+    if let Some(message) = point.begins_without {
+        let hint = "if it should go on from there, put it back under its name, and submit without `restore_to`";
+        warn(journal, attempt, "set-aside-at-start", &message, hint);
     }
     Ok(point.resume)
+}
+
+/// What a person should know. A line that can't be written costs no attempt.
+fn warn(journal: &AttemptJournal, attempt: u32, code: &str, message: &str, hint: &str) {
+    let [code, message, hint] = [code, message, hint].map(str::to_owned);
+    let time = unix_now();
+    journal.write(&AttemptRecord::Warning { attempt, code, message, hint, time }).ok();
 }
 
 /// Reads the record and logs its damaged lines.

@@ -40,12 +40,20 @@ pub(crate) struct ResumePoint {
     pub(crate) set_aside: Option<SetAside>,
     /// The program goes on from a file of its own, of which nothing was ever committed.
     pub(crate) leaves_own: bool,
+    /// What lay at the program's own paths before its first attempt, and does no more.
+    pub(crate) begins_without: Option<String>,
 }
 
 impl ResumePoint {
     /// The attempt was stopped before the checkpoint was known.
     pub(crate) fn stopped() -> Self {
-        Self { resume: AttemptResume::Stopped, finished: None, set_aside: None, leaves_own: false }
+        Self {
+            resume: AttemptResume::Stopped,
+            finished: None,
+            set_aside: None,
+            leaves_own: false,
+            begins_without: None,
+        }
     }
 }
 
@@ -75,10 +83,13 @@ pub(crate) fn find(
     for note in found.notes {
         log.warn(&note);
     }
-    for note in found.restored {
-        log.note(&note);
-    }
     let resumed = found.resumed;
+    // Somebody may have meant the program to go on from what lay there before the trial.
+    let is_first = resumed.is_none() && lease.attempt == 0;
+    for note in &found.restored {
+        if is_first { log.warn(note) } else { log.note(note) }
+    }
+    let begins_without = found.restored.into_iter().next().filter(|_| is_first);
     if let Some(resumed) = &resumed {
         log.note(&format!("resuming from step {}, `{}`", resumed.step, resumed.from.display()));
     }
@@ -87,7 +98,7 @@ pub(crate) fn find(
     }
     let resume = resumed.map_or(AttemptResume::Anew, |own| AttemptResume::From(Box::new(own)));
     let (set_aside, leaves_own) = (found.set_aside, found.leaves_own);
-    Ok(ResumePoint { resume, finished: finished.step, set_aside, leaves_own })
+    Ok(ResumePoint { resume, finished: finished.step, set_aside, leaves_own, begins_without })
 }
 
 fn search(

@@ -233,6 +233,7 @@ fn a_fresh_start_does_not_read_what_lies_there() {
     let aside = aside.into_iter().find(|path| path.to_string_lossy().contains(".nemo-aside-"));
     assert_eq!(fs::read_to_string(aside.unwrap()).unwrap(), old, "nothing is deleted");
     assert!(task.stderr(0).contains("was set aside"), "{}", task.stderr(0));
+    assert_eq!(warnings(&task, 0), ["set-aside-at-start"]);
 }
 
 #[test]

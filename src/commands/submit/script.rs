@@ -73,8 +73,7 @@ pub(super) fn submit(app: &App, args: &SubmitArgs, text: &[u8]) -> Result<ExitCo
     let folder = folder(app, text);
     let whole = folder.join("whole").join(&name);
     let runs_whole = args.script.whole || !script.is_for_a_shell();
-    let mut options: Vec<String> =
-        args.script.wrap.iter().flat_map(|own| job_script::words(own)).collect();
+    let mut options = job_script::typed_words(&args.script.wrap);
     options.extend(job_script::signal_options(&script, &options));
     let whole_path = whole.to_string_lossy();
     let with = WrapWith {

@@ -1,7 +1,7 @@
 //! The command line of `nemo-harness wrap`. Pure.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use nemo_core::duration;
@@ -37,9 +37,8 @@ pub(crate) struct WrapOptions {
 const LEAD: u64 = 120;
 
 impl WrapOptions {
-    /// Reads what follows `wrap`.
-    pub(crate) fn parse(arguments: &[OsString]) -> Result<Self, String> {
-        let mut own = Self {
+    fn defaults() -> Self {
+        Self {
             dir: None,
             profile: None,
             signal: None,
@@ -53,7 +52,12 @@ impl WrapOptions {
             metrics: BTreeMap::new(),
             directives: false,
             program: Vec::new(),
-        };
+        }
+    }
+
+    /// Reads what follows `wrap`.
+    pub(crate) fn parse(arguments: &[OsString]) -> Result<Self, String> {
+        let mut own = Self::defaults();
         let mut words = arguments.iter();
         while let Some(word) = words.next() {
             let name = word.to_string_lossy().into_owned();
@@ -68,7 +72,11 @@ impl WrapOptions {
                 own.directives = true;
                 continue;
             }
+            let (name, mut attached) = with_value(word).unwrap_or((name, None));
             let mut value = || {
+                if let Some(value) = attached.take() {
+                    return Ok(value);
+                }
                 let value = words.next().ok_or_else(|| format!("`{name}` needs a value"))?;
                 value.to_str().map(str::to_owned).ok_or_else(|| format!("`{name}`: no UTF-8"))
             };
@@ -108,6 +116,12 @@ impl WrapOptions {
             Some(_) | None => self.lead,
         }
     }
+}
+
+/// The parts of `--dir=x`, which is `--dir x`.
+fn with_value(word: &OsStr) -> Option<(String, Option<String>)> {
+    let (name, value) = word.to_str()?.split_once('=')?;
+    name.starts_with("--").then(|| (name.to_owned(), Some(value.to_owned())))
 }
 
 /// A folder whose name differs for each job, as it was meant to. The text is a shell's word: nothing replaces it later.
@@ -219,6 +233,9 @@ mod tests {
         assert_eq!(own.program, ["python", "--dir", "x"]);
         let expected = (Some(Profile::Lightning), Some(PathBuf::from("runs/a")), 120);
         assert_eq!((own.profile, own.dir, own.lead), expected);
+        let own = parse("--dir=runs/a=b --metric=loss=x:(.) --lead=2m -- x --dir=y").unwrap();
+        assert_eq!((own.dir, own.lead), (Some(PathBuf::from("runs/a=b")), 120));
+        assert_eq!((own.metrics["loss"].as_str(), own.program.len()), ("x:(.)", 2));
         assert!(parse("--directives").unwrap().directives);
         for lead in ["--lead 00:02:00", "--lead 120", "--lead 2min"] {
             assert_eq!(parse(&format!("{lead} -- x")).unwrap().lead, 120, "{lead}");
