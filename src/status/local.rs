@@ -7,19 +7,20 @@ use nemo_core::rundir::runner::RunnerRecord;
 use nemo_core::rundir::{Cause, requests};
 
 use super::{
-    AssessedState, AttemptStatus, Certainty, Remedy, State, StatusInputs, TrialFiles, TrialStatus,
-    attempts, status, trial, waiting,
+    AssessedState, AttemptStatus, Certainty, Remedy, State, StatusInputs, TaskStatus, TrialFiles,
+    TrialStatus, attempts, status, trial, waiting,
 };
 use crate::experiment::{Dependency, On, Task};
 use crate::journal::{self, LastRetry};
 use crate::process::Liveness;
 use crate::store::Stored;
 
-/// All trials of a task, as the runner's record and their own folders tell.
+/// All trials of a task, as the runner's record and their own folders tell. `parents`: the tasks before it.
 pub(super) fn trials(
     task: &Task,
     sources: &StatusInputs<'_>,
     held: &BTreeMap<&str, BTreeSet<u32>>,
+    parents: &[TaskStatus],
 ) -> Vec<TrialStatus> {
     let retries = journal::last_retries(&sources.stored.journal, &task.name);
     let last = last_words(task, &sources.runner.records, &retries);
@@ -37,6 +38,9 @@ pub(super) fn trials(
         let is_over_outside = outside.is_some();
         said = outside.unwrap_or(said);
         let LocalVerdict { mut state, mut reason, remedy } = said;
+        if state == State::Blocked && reason.is_none() {
+            reason = Some(blocked_by(task, parents, index));
+        }
         let waits = matches!(state, State::Pending | State::Preempted);
         if waits && let Some(pause) = requests::pause(&sources.requests, &task.name, index) {
             state = State::Paused;
@@ -62,6 +66,12 @@ pub(super) fn trials(
         status(index, standing, None, files, attempts)
     };
     (0..task.n_trials).map(trial).collect()
+}
+
+/// What a trial waits for in vain.
+fn blocked_by(task: &Task, parents: &[TaskStatus], index: u32) -> String {
+    trial::never_satisfied(task, parents, index)
+        .unwrap_or_else(|| "its dependency can never be satisfied".to_owned())
 }
 
 /// What becomes of a trial that needs others which have no job since the experiment waits: it may be cancelled meanwhile, or
@@ -191,9 +201,7 @@ fn state(
     }
     match last {
         Some(RunnerRecord::Dropped { cancelled: true, .. }) => (State::Cancelled, None).into(),
-        Some(RunnerRecord::Dropped { cancelled: false, .. }) => {
-            (State::Blocked, Some("its dependency can never be satisfied".to_owned())).into()
-        }
+        Some(RunnerRecord::Dropped { cancelled: false, .. }) => (State::Blocked, None).into(),
         Some(RunnerRecord::NotStarted { reason, .. }) => {
             (State::Failed, Some(reason.clone())).into()
         }

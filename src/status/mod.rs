@@ -201,7 +201,7 @@ pub fn join(sources: &StatusInputs<'_>) -> Status {
     for task in &stored.experiment.tasks {
         let trials = match &stored.experiment.executors[&task.executor] {
             Executor::Slurm(_) => slurm_trials(task, sources, &tasks),
-            Executor::Local(_) => local::trials(task, sources, &held),
+            Executor::Local(_) => local::trials(task, sources, &held, &tasks),
         };
         tasks.push(summary::task_status(task, &stored.dir, trials));
     }

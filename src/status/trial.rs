@@ -225,6 +225,11 @@ fn not_submitted(evidence: &TrialEvidence<'_>) -> TrialVerdict {
     }
 }
 
+/// What a trial waits for in vain, in words.
+pub(super) fn never_satisfied(task: &Task, parents: &[TaskStatus], index: u32) -> Option<String> {
+    dependency::unmet_of(task, parents, index).map(|unmet| unmet.why)
+}
+
 /// Why nothing of a submission ran.
 pub(super) fn refused(reason: &str) -> String {
     format!("Slurm refused the submission: {reason}")

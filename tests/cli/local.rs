@@ -126,6 +126,7 @@ fn a_failed_task_blocks_those_that_need_it() {
     let all: Vec<String> =
         ["first", "second", "rescue"].iter().map(|task| states(&status, task).remove(0)).collect();
     assert_eq!(all, ["failed", "blocked", "completed"], "{status:#}");
+    assert_eq!(trials(&status, "second")[0]["reason"], "`first` trial 0 is failed");
     let reason = text(&trials(&status, "first")[0]["reason"]);
     assert!(reason.contains("code 3") && reason.contains("no such thing"), "{reason}");
     assert_eq!(status["experiment"]["state"], "failed");

@@ -1,7 +1,7 @@
 //! Why a trial could never start: what it waits for can't come.
 
 use super::TrialEvidence;
-use crate::experiment::On;
+use crate::experiment::{On, Task};
 use crate::status::finality::StateSource;
 use crate::status::{RememberedState, State, TaskStatus, TrialStatus};
 
@@ -14,9 +14,14 @@ pub(super) struct UnmetDependency {
 
 /// The parent because of which this trial could never start, in words.
 pub(super) fn never_satisfied(evidence: &TrialEvidence<'_>) -> Option<UnmetDependency> {
-    evidence.task.after.iter().find_map(|dependency| {
-        let parent = evidence.parents.iter().find(|parent| parent.name == dependency.task)?;
-        unmet(parent, dependency.on, evidence.index)
+    unmet_of(evidence.task, evidence.parents, evidence.index)
+}
+
+/// The same of a trial on this machine.
+pub(super) fn unmet_of(task: &Task, parents: &[TaskStatus], index: u32) -> Option<UnmetDependency> {
+    task.after.iter().find_map(|dependency| {
+        let parent = parents.iter().find(|parent| parent.name == dependency.task)?;
+        unmet(parent, dependency.on, index)
     })
 }
 
