@@ -53,6 +53,20 @@ impl Filters {
         keys.chain(self.tags.iter().map(String::as_str)).filter(|word| is_plain(word))
     }
 
+    /// Whether annotations may tell something, of which this is the JSON: thousands need not be read for parameters alone.
+    #[must_use]
+    pub fn may_need_annotations(&self, json: &str) -> bool {
+        let may_be_there = |condition: &ValueCondition| match condition.place {
+            KeySource::Params => false,
+            KeySource::Metadata => true,
+            KeySource::Either => {
+                let last = condition.key.rsplit('.').next().unwrap_or_default();
+                !is_plain(last) || json.contains(last)
+            }
+        };
+        !self.tags.is_empty() || self.conditions.iter().any(may_be_there)
+    }
+
     /// Whether an experiment matches, where its annotations alone tell.
     #[must_use]
     pub fn decided_by(&self, annotations: &Annotations) -> Option<bool> {
@@ -154,6 +168,26 @@ mod tests {
         check(&[], &["metadata.width=32"], Verdict::No);
         check(&[], &["data.rows=3"], Verdict::Yes);
         check(&["big"], &["metadata.data.rows>2", "params.width<100"], Verdict::Yes);
+    }
+
+    #[test]
+    fn annotations_are_read_only_where_they_may_tell() {
+        let check = |tags: &[&str], wheres: &[&str], expected| {
+            let filters = Filters {
+                tags: tags.iter().map(ToString::to_string).collect(),
+                conditions: wheres.iter().map(|text| text.parse().unwrap()).collect(),
+                ..Filters::default()
+            };
+            let json = r#"{"tags":["big"],"metadata":{"lr":7,"data":{"rows":3}}}"#;
+            assert_eq!(filters.may_need_annotations(json), expected, "{tags:?} {wheres:?}");
+        };
+        check(&[], &["width<3"], false);
+        check(&[], &["params.lr<3"], false);
+        check(&["big"], &["width<3"], true);
+        check(&[], &["width<3", "lr=7"], true);
+        check(&[], &["data.rows=3"], true);
+        check(&[], &["metadata.width=3"], true);
+        check(&[], &["größe=3"], true);
     }
 
     #[test]

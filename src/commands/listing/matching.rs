@@ -7,6 +7,7 @@ use nemo_core::rundir::{Params, notes};
 
 use super::Listing;
 use super::rows::state;
+use crate::annotations::Annotations;
 use crate::commands::filter_args::FilterArgs;
 use crate::filter::{Filters, Verdict, Words};
 use crate::{humanize, summary};
@@ -96,7 +97,11 @@ impl Listing<'_> {
                 return (false, None);
             }
         }
-        let Some(annotations) = self.annotations(place) else { return (false, None) };
+        let annotations = match self.indexed(place) {
+            Some(entry) if !filters.may_need_annotations(entry.row) => Some(Annotations::default()),
+            Some(_) | None => self.annotations(place),
+        };
+        let Some(annotations) = annotations else { return (false, None) };
         if let Some(is_match) = filters.decided_by(&annotations) {
             return (is_match, None);
         }

@@ -82,6 +82,10 @@ impl Listing<'_> {
     /// Why those of the shown that are not over do not go on by themselves.
     pub(in crate::commands) fn interrupted(&self, limit: usize) -> Vec<String> {
         let told = |&place: &usize| {
+            // Its line tells that without being read.
+            if self.indexed(place).is_some_and(|entry| entry.state.is_final()) {
+                return None;
+            }
             let row = self.brief(place).filter(|row| !row.state.is_final())?;
             row.reason.map(|reason| format!("`{}`: {reason}", self.ids[place]))
         };
@@ -105,12 +109,11 @@ impl Listing<'_> {
     }
 
     pub(in crate::commands) fn lines(&self, limit: usize) -> Vec<ListLine> {
-        let line = |&place: &usize| {
-            let id = &self.ids[place];
-            let dir = self.dir(place).0.to_string_lossy().into_owned();
-            ListLine { id: id.to_string(), created: id.made_at(), row: self.brief(place), dir }
-        };
-        self.shown(limit).iter().map(line).collect()
+        self.map(self.shown(limit), |listing, place| {
+            let id = &listing.ids[place];
+            let dir = listing.dir(place).0.to_string_lossy().into_owned();
+            ListLine { id: id.to_string(), created: id.made_at(), row: listing.brief(place), dir }
+        })
     }
 
     /// How many match, and in which states.
