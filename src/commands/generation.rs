@@ -82,7 +82,7 @@ fn open_parents(
         let others = not_chosen(task, chosen);
         let jobs = ongoing_jobs(stored, &task.name, &others).jobs;
         let job = |it: &&TrialStatus| Some((it.index, it.slurm_job.clone()?));
-        let by_trial = others.iter().copied().filter(may_run).filter_map(|it| job(&it)).collect();
+        let by_trial = others.iter().filter(|it| may_run(it)).filter_map(job).collect();
         (!jobs.is_empty()).then(|| (task.name.clone(), OpenTrials { jobs, by_trial }))
     };
     parents.filter_map(of_task).collect()
@@ -94,7 +94,7 @@ fn not_chosen<'a>(task: &'a TaskStatus, chosen: &ChosenTrials) -> Vec<&'a TrialS
 }
 
 /// Whether a trial is not over, and Slurm has its job.
-fn may_run(trial: &&TrialStatus) -> bool {
+fn may_run(trial: &TrialStatus) -> bool {
     !trial.state.is_final() && !trial.remedy.is_some_and(Remedy::is_forgotten)
 }
 
@@ -135,7 +135,7 @@ fn add_ongoing(
         array.trials.contains(trial.index) && job == Some(id.as_str())
     };
     let own: Vec<&&TrialStatus> = trials.iter().filter(in_array).collect();
-    let alive = own.iter().copied().copied().filter(may_run);
+    let alive = own.iter().filter(|trial| may_run(trial));
     let alive: Vec<u32> = alive.map(|trial| trial.index).collect();
     if alive.is_empty() {
         return;
@@ -324,7 +324,7 @@ pub(super) fn is_free(
 
 /// Whether a trial may still run in a job that Slurm has.
 pub(super) fn is_in_slurm(trial: &TrialStatus) -> bool {
-    may_run(&trial) && trial.slurm_job.is_some()
+    may_run(trial) && trial.slurm_job.is_some()
 }
 
 /// Whether all that a trial waits for is done, is submitted with it, or may still run in jobs that Slurm has.

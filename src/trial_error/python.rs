@@ -240,8 +240,8 @@ fn finding(at: usize, block: &Block<'_>, is_ignored: bool) -> Option<FoundError>
     let is_group = block.lines.first().is_some_and(|line| line.contains(GROUP));
     let last = block.exceptions.last()?;
     let mut message = joined(if is_group { block.exceptions.first()? } else { last });
-    let in_group = block.exceptions.iter().skip(1).find(|exception| !is_of_group(exception));
-    if let Some(first) = in_group.filter(|_| is_group) {
+    let mut members = block.exceptions.iter().skip(1);
+    if let Some(first) = members.find(|it| !is_of_group(it)).filter(|_| is_group) {
         message = format!("{message}: {}", joined(first));
     }
     let weight = match () {
