@@ -4,6 +4,7 @@ mod choose;
 mod own_folders;
 mod secrets;
 mod ship;
+mod told;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -91,22 +92,7 @@ pub fn survey(home: &Home, experiment: &Experiment) -> Result<Option<Survey>, Co
         _ => None,
     };
     let source = staged.as_ref().map_or_else(|| root.clone(), |(_, folder)| folder.clone());
-    // Neither needs the other's answer.
-    let (changes, files) = join(
-        || match from {
-            PackageSource::Git => git::changed(&root, keys.submodules),
-            _ => Ok(Vec::new()),
-        },
-        || match (from, &staged) {
-            (PackageSource::Git, None) => choose::by_git(&root, home, keys, &include),
-            _ => choose::all(&source, home, &include),
-        },
-    );
-    let changes = changes?;
-    if keys.dirty == Dirty::Refuse && !changes.is_empty() {
-        return Err(not_committed(&root, &changes));
-    }
-    let mut files = files?;
+    let (changes, mut files) = changes_and_files(home, keys, &root, &source, &include)?;
     files.sort_by(|one, other| one.path.cmp(&other.path));
     files.dedup();
     require_room(&root, &files, keys.limit)?;
@@ -119,13 +105,7 @@ pub fn survey(home: &Home, experiment: &Experiment) -> Result<Option<Survey>, Co
         linked.retain(|path| !changes.iter().any(|change| change.starts_with(path)));
     }
     let unmatched = choose::unmatched(&root, &keys.include, &files)?;
-    let is_empty = |path: &&PathBuf| {
-        fs::read_dir(root.join(path)).is_ok_and(|mut entries| entries.next().is_none())
-    };
-    let not_checked_out = match keys.submodules && root.join(".gitmodules").exists() {
-        true => linked.iter().filter(is_empty).cloned().collect(),
-        false => Vec::new(),
-    };
+    let not_checked_out = if keys.submodules { empty_folders(&root, &linked) } else { Vec::new() };
     let may_be_shared = |path: &&PathBuf| own_folders::is_shared_file(&root.join(path));
     let shared = match experiment.n_trials() {
         0 | 1 => Vec::new(),
@@ -148,88 +128,50 @@ pub fn survey(home: &Home, experiment: &Experiment) -> Result<Option<Survey>, Co
     }))
 }
 
-impl Survey {
-    /// One line for people: what is shipped and what is only linked.
-    #[must_use]
-    pub fn summary(&self, hash: Option<&str>) -> String {
-        let size: u64 = self.files.iter().map(|file| file.bytes).sum();
-        let name = hash.map_or_else(String::new, |hash| format!(" as package {}", &hash[..8]));
-        let files = count(self.files.len(), "file");
-        let how = if self.source == self.root { "with" } else { "without" };
-        let changes = match self.changes.len() {
-            0 => String::new(),
-            n => format!(", {how} {} not committed", count(n, "change")),
-        };
-        let linked = match self.beside.as_slice() {
-            [] => String::new(),
-            beside => format!("; linked, not shipped: {}", named(beside)),
-        };
-        let left_out = match self.left_out.as_slice() {
-            [] => String::new(),
-            outputs => format!("; left out, as each trial writes its own: {}", named(outputs)),
-        };
-        let has_file = self.left_out.iter().any(|path| self.root.join(path).is_file());
-        let to_link =
-            if has_file { " (a file that they only read is linked after `chmod a-w`)" } else { "" };
-        let root = self.root.display();
-        format!("{files} ({}) of `{root}`{name}{changes}{linked}{left_out}{to_link}", bytes(size))
+/// What was not committed below the root, and the files that are shipped.
+fn changes_and_files(
+    home: &Home,
+    keys: &PackageKeys,
+    root: &Path,
+    source: &Path,
+    include: &choose::IncludePatterns,
+) -> Result<(Vec<PathBuf>, Vec<PackagedFile>), CommandError> {
+    if keys.from != PackageSource::Git {
+        return Ok((Vec::new(), choose::all(source, home, include)?));
     }
+    // Neither needs the other's answer.
+    let (changes, files) = join(
+        || git::changed(root, keys.submodules),
+        || {
+            if source == root {
+                choose::by_git(root, home, keys, include)
+            } else {
+                choose::all(source, home, include)
+            }
+        },
+    );
+    let changes = changes?;
+    if keys.dirty == Dirty::Refuse && !changes.is_empty() {
+        return Err(not_committed(root, &changes));
+    }
+    Ok((changes, files?))
+}
 
+/// Those of the linked folders that have nothing in them, in a work tree that has submodules.
+fn empty_folders(root: &Path, linked: &[PathBuf]) -> Vec<PathBuf> {
+    if !root.join(".gitmodules").exists() {
+        return Vec::new();
+    }
+    let is_empty = |path: &&PathBuf| {
+        fs::read_dir(root.join(path)).is_ok_and(|mut entries| entries.next().is_none())
+    };
+    linked.iter().filter(is_empty).cloned().collect()
+}
+
+impl Survey {
     /// Fails where one of the files holds a secret: it reads all of them.
     pub fn require_no_secrets(&self) -> Result<(), CommandError> {
         ship::entries(self).map(drop)
-    }
-
-    /// What the user should know, though nothing is wrong.
-    #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
-        let all = [
-            self.unmatched_patterns(),
-            self.shared_files(),
-            self.nothing_shipped(),
-            self.empty_submodules(),
-        ];
-        all.into_iter().flatten().collect()
-    }
-
-    fn nothing_shipped(&self) -> Option<String> {
-        self.files.is_empty().then(|| {
-            format!(
-                "warning: nothing is shipped: git ignores all of `{}`. Trials run what lies there, also what you edit later; \
-                 `--set package.from=folder` ships it",
-                self.root.display()
-            )
-        })
-    }
-
-    fn empty_submodules(&self) -> Option<String> {
-        (!self.not_checked_out.is_empty()).then(|| {
-            format!(
-                "warning: submodules that are not checked out are not shipped, {}: `git submodule update --init --recursive`",
-                named(&self.not_checked_out)
-            )
-        })
-    }
-
-    fn unmatched_patterns(&self) -> Option<String> {
-        let names: Vec<String> = self.unmatched.iter().map(|name| format!("`{name}`")).collect();
-        (!names.is_empty()).then(|| {
-            format!(
-                "warning: `package.include`: no file in `{}` is meant by {} (all files of a folder are \"folder/**\")",
-                self.root.display(),
-                names.join(", ")
-            )
-        })
-    }
-
-    fn shared_files(&self) -> Option<String> {
-        (!self.shared.is_empty()).then(|| {
-            format!(
-                "warning: all trials have a link to {}: if they write there, they overwrite your file and each other's. \
-                 Files that they only read are safe after `chmod a-w`",
-                named(&self.shared)
-            )
-        })
     }
 
     /// What was not committed of the files that are shipped, as a patch; none where that is nothing. What was removed or

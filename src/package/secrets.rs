@@ -39,9 +39,10 @@ pub(super) fn by_name(path: &Path) -> Option<&'static str> {
     let plain = |name: &OsStr| name.to_string_lossy().to_ascii_lowercase();
     let name = plain(path.file_name()?);
     let is_in_aws = path.components().any(|part| plain(part.as_os_str()) == ".aws");
+    let is_pem = path.extension().is_some_and(|extension| plain(extension) == "pem");
     match name.as_str() {
         _ if is_in_aws => Some("files in `.aws` hold keys"),
-        name if name.ends_with(".pem") => Some("`*.pem` are keys"),
+        _ if is_pem => Some("`*.pem` are keys"),
         ".netrc" | "_netrc" | ".pypirc" | ".pgpass" | ".git-credentials" => {
             Some("it holds passwords")
         }

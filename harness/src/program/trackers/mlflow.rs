@@ -21,7 +21,7 @@ const SCRIPT: &str = include_str!("mlflow_run.py");
 /// What stands before the id.
 const MARK: &str = "nemo-mlflow-run=";
 /// How long the import and the server may take, in all tries. On a busy shared disk the import alone may take a minute.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// Two trials that make the same database or experiment may disturb each other once.
 const TRIES: u32 = 2;
 /// `MLflow` would ask a server that is away for minutes. The program's own settings stay.
