@@ -3,6 +3,7 @@
 use super::commit::CommitRequest;
 use super::tree::FileEntry;
 use crate::monitor::metrics::MetricsPosition;
+use crate::checkpoint::inspect::ClosedLooks;
 use crate::os::clock::Time;
 
 /// Where the program is: the step and metrics that belong to a save without a number.
@@ -43,8 +44,8 @@ pub(super) enum SaveState {
     InPlace {
         tree: Vec<FileEntry>,
         since: Time,
-        /// Since when every scan has found it closed. A kill closes what was being written.
-        closed_since: Option<Time>,
+        /// The scans since its last change, if all have found it closed. A kill closes what was being written.
+        closed: Option<ClosedLooks>,
         position: ProgramPosition,
     },
     Committing(CompleteSave),

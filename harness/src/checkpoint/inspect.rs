@@ -11,6 +11,7 @@ use nemo_core::rundir::Profile;
 
 use super::store::FileKind;
 use super::tree::FileEntry;
+use crate::os::clock::Time;
 
 /// How long a file must stay unchanged.
 const FILE_STABLE: Duration = Duration::from_secs(2);
@@ -18,6 +19,25 @@ const FILE_STABLE: Duration = Duration::from_secs(2);
 const FOLDER_STABLE: Duration = Duration::from_secs(5);
 /// How much of a file is read to find its step.
 const HEAD: u64 = 64 * 1024;
+
+/// Looks at a save that has not changed, all of which found that no process has it open to write.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct ClosedLooks {
+    first: Time,
+    last: Time,
+}
+
+impl ClosedLooks {
+    /// One look more.
+    pub(super) fn with(earlier: Option<Self>, at: Time) -> Self {
+        Self { first: earlier.map_or(at, |looks| looks.first), last: at }
+    }
+
+    /// For how long it is known to have rested. What was after the last look nobody knows: it may have been opened anew.
+    pub(super) fn rested(self) -> Duration {
+        self.last.saturating_sub(self.first)
+    }
+}
 
 /// Whether a name is one that programs use while they write: hidden, or with `.tmp` in it, as `.tmp-1` and `.tmp.npy`.
 pub(super) fn is_temporary(name: &[u8]) -> bool {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use nemo_core::checksum;
 use nemo_core::environment::{self, InheritSpec, Variable};
 use nemo_core::rundir::{ExperimentDir, TaskSpec};
-use nix::unistd::execve;
+use nix::unistd::{AccessFlags, access, execve};
 
 use crate::attempt::start_error::StartError;
 use crate::job::trial::{TaskSource, with_path};
@@ -80,14 +80,14 @@ fn inherited(kept: Vec<Variable>, local: bool, spec: &InheritSpec) -> Vec<Variab
     }
 }
 
-/// Leaves out a `TMPDIR` of the submitting shell that this node does not have and that can't be made, as Slurm does with one
+/// Leaves out a `TMPDIR` of the submitting shell that can't be used on this node, as Slurm does with one
 /// that `sbatch` exports.
 fn with_usable_folder(mut kept: Vec<Variable>) -> Vec<Variable> {
     kept.retain(|(name, folder)| {
         let is_kept = name != "TMPDIR" || is_usable(Path::new(folder));
         if !is_kept {
             log_stderr(&format!(
-                "TMPDIR of the shell that submitted, `{}`, is not on this node, and can't be made: `/tmp` is used",
+                "TMPDIR of the shell that submitted, `{}`, can't be used on this node: `/tmp` is used",
                 Path::new(folder).display()
             ));
         }
@@ -97,7 +97,8 @@ fn with_usable_folder(mut kept: Vec<Variable>) -> Vec<Variable> {
 }
 
 fn is_usable(folder: &Path) -> bool {
-    folder.is_dir() || DirBuilder::new().mode(0o700).create(folder).is_ok()
+    DirBuilder::new().mode(0o700).create(folder).ok(); // sbatch makes it too
+    folder.is_dir() && access(folder, AccessFlags::W_OK | AccessFlags::X_OK).is_ok()
 }
 
 fn read(path: &Path) -> Result<Vec<Variable>, StartError> {

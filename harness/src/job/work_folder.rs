@@ -113,7 +113,7 @@ fn make(trial: &TrialDir, shipped: &ShippedPackage, depth: Depth) -> io::Result<
     }
     let list = package::read_list(&shipped.dir, &shipped.hash)
         .map_err(|error| io::Error::other(error.to_string()))?;
-    let mut changed = Vec::new();
+    let (mut changed, mut files) = (Vec::new(), Vec::new());
     for entry in list {
         let place = work.join(&entry.path);
         if !is_whole {
@@ -127,6 +127,7 @@ fn make(trial: &TrialDir, shipped: &ShippedPackage, depth: Depth) -> io::Result<
                 let from = &shipped.dir.files().join(&entry.path);
                 let file = ShippedFile { from, bytes, executable };
                 put(&file, &place, work, is_whole)?;
+                files.push(place);
             }
         }
     }
@@ -136,10 +137,27 @@ fn make(trial: &TrialDir, shipped: &ShippedPackage, depth: Depth) -> io::Result<
     if is_whole {
         return Ok(changed);
     }
-    // One call for ten thousand files.
-    nix::unistd::syncfs(File::open(work)?)?;
+    let own = shipped.own.iter().map(|own| work.join(&own.0));
+    sync(work, &files, own)?;
     durable::replace_file_durably(&mark, b"")?;
     Ok(changed)
+}
+
+/// Puts a new working folder on the disk: all by one call, which is fast, and then each part, since only that tells of every
+/// error. A file that failed is removed: what is read of it afterwards comes from memory, and looks right.
+fn sync(
+    work: &Path,
+    files: &[PathBuf],
+    folders: impl Iterator<Item = PathBuf>,
+) -> io::Result<()> {
+    nix::unistd::syncfs(File::open(work)?).ok();
+    for path in files {
+        if let Err(error) = File::open(path).and_then(|file| file.sync_all()) {
+            fs::remove_file(path)?;
+            return Err(error);
+        }
+    }
+    folders.chain([work.to_owned()]).try_for_each(|folder| durable::sync_dir(&folder))
 }
 
 /// Removes a file that a node has not written to its end before it died: its name may last longer than its content.

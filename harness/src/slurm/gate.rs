@@ -144,7 +144,7 @@ fn wait_in_queue(harness: &Harness, job: &SlurmJob, ids: &[String]) -> u8 {
         return exit::CANCELLED;
     }
     record_wait(harness, job);
-    let answer = requeue::ask_requeue(harness, &slurm::requeue(&id, false));
+    let answer = requeue::ask_requeue(harness, &id, &slurm::requeue(&id, false));
     if let RequeueAnswer::Refused(why) | RequeueAnswer::Failed(why) = answer {
         log_stderr(&format!("the job could not be requeued: {why}"));
         return exit::NEVER;

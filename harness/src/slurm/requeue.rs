@@ -170,10 +170,7 @@ fn leave_to_others(
 /// any more.
 fn put_back(harness: &Harness, job: &SlurmJob, paused: bool) -> RequeueAnswer {
     let id = job.id();
-    let mut answer = ask_requeue(harness, &slurm::requeue(&id, paused));
-    if answer.is_disabled() && allow(harness, &id) {
-        answer = ask_requeue(harness, &slurm::requeue(&id, paused));
-    }
+    let answer = ask_requeue(harness, &id, &slurm::requeue(&id, paused));
     if answer != RequeueAnswer::Accepted || (!paused && start_soon(harness, job)) {
         return answer;
     }
@@ -185,7 +182,7 @@ fn put_back(harness: &Harness, job: &SlurmJob, paused: bool) -> RequeueAnswer {
         Some(StopCause::Requeued) | None => RequeueAnswer::Accepted,
         Some(_) if !now.has_ended() => RequeueAnswer::Accepted,
         Some(_) => {
-            let answer = ask_requeue(harness, &slurm::requeue_ended(&job.id(), paused));
+            let answer = ask_requeue(harness, &id, &slurm::requeue_ended(&id, paused));
             if answer == RequeueAnswer::Accepted && !paused {
                 start_soon(harness, job);
             }
@@ -194,14 +191,23 @@ fn put_back(harness: &Harness, job: &SlurmJob, paused: bool) -> RequeueAnswer {
     }
 }
 
-/// Tells Slurm that the job may be requeued: a site's script for submissions, or somebody, told it otherwise.
-fn allow(harness: &Harness, id: &str) -> bool {
-    let words = slurm::allow_requeue(id);
-    run::run_or_log(harness, &words.each_ref().map(String::as_str), "the job may not be requeued")
+/// Asks for a requeue. A site's script for submissions, or somebody, may have told Slurm not to requeue the job: then it is told
+/// otherwise first.
+pub(crate) fn ask_requeue(harness: &Harness, id: &str, words: &[&str]) -> RequeueAnswer {
+    let answer = ask_once(harness, words);
+    if !answer.is_disabled() {
+        return answer;
+    }
+    let update = slurm::allow_requeue(id);
+    let update = update.each_ref().map(String::as_str);
+    match subprocess::ask(&update, &harness.clock, run::ANSWER_LIMIT) {
+        SubprocessResult::Ended { code: Some(0), .. } => ask_once(harness, words),
+        SubprocessResult::Ended { .. } => answer,
+        SubprocessResult::NoAnswer(why) => RequeueAnswer::Failed(why),
+    }
 }
 
-/// Asks for a requeue.
-pub(crate) fn ask_requeue(harness: &Harness, words: &[&str]) -> RequeueAnswer {
+fn ask_once(harness: &Harness, words: &[&str]) -> RequeueAnswer {
     match subprocess::ask(words, &harness.clock, run::ANSWER_LIMIT) {
         SubprocessResult::Ended { code, text } => slurm::requeued(code, &text),
         SubprocessResult::NoAnswer(why) => RequeueAnswer::Failed(why),

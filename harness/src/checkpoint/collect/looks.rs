@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use super::path_state::PathState;
-use crate::checkpoint::inspect;
+use crate::checkpoint::inspect::{self, ClosedLooks};
 use crate::os::clock::Time;
 use nemo_core::rundir::Profile;
 
@@ -58,16 +58,15 @@ pub(super) enum DraftFate {
 struct SeenState {
     state: PathState,
     since: Time,
-    /// Since when every look that asked has found it closed.
-    closed_since: Option<Time>,
+    /// The looks that asked, if all of them have found it closed.
+    closed: Option<ClosedLooks>,
     is_renamed: bool,
     is_told: bool,
 }
 
 impl SeenState {
-    /// How long it has been closed.
-    fn rested(&self, at: Time) -> Duration {
-        self.closed_since.map_or(Duration::ZERO, |since| at.saturating_sub(since))
+    fn rested(&self) -> Duration {
+        self.closed.map_or(Duration::ZERO, ClosedLooks::rested)
     }
 }
 
@@ -123,7 +122,7 @@ impl TrackedPath {
     /// A look has found what was seen last open to write, or closed.
     pub(super) fn see_open(&mut self, is_open: bool, at: Time) {
         let Some(seen) = &mut self.seen else { return };
-        seen.closed_since = if is_open { None } else { seen.closed_since.or(Some(at)) };
+        seen.closed = (!is_open).then(|| ClosedLooks::with(seen.closed, at));
     }
 
     /// Takes a look while the program runs.
@@ -139,7 +138,7 @@ impl TrackedPath {
             return Decision::Rest;
         }
         let is_new = self.is_new(&state);
-        let new = SeenState { state, since: at, closed_since: None, is_renamed, is_told };
+        let new = SeenState { state, since: at, closed: None, is_renamed, is_told };
         let seen = self.seen.get_or_insert_with(|| new.clone());
         if is_new {
             *seen = new;
@@ -148,7 +147,7 @@ impl TrackedPath {
         seen.is_renamed |= is_renamed;
         seen.is_told |= is_told;
         let is_confirmed = seen.is_renamed || seen.is_told;
-        let rests = inspect::rests(profile, &seen.state.tree, seen.rested(at));
+        let rests = inspect::rests(profile, &seen.state.tree, seen.rested());
         if is_confirmed || (!is_multi_node && rests) {
             return Decision::Take;
         }
@@ -159,7 +158,7 @@ impl TrackedPath {
         let has_draft = self.draft.as_ref() == Some(&seen.state);
         if may_draft && !has_draft {
             Decision::Draft
-        } else if seen.closed_since.is_none() && inspect::may_rest(profile, &seen.state.tree) {
+        } else if inspect::may_rest(profile, &seen.state.tree) {
             Decision::SeeIfOpen
         } else {
             Decision::Wait
@@ -178,7 +177,7 @@ impl TrackedPath {
             return Decision::Rest;
         }
         let same = self.seen.as_ref().filter(|seen| seen.state == look.state);
-        let rested = same.map_or(Duration::ZERO, |seen| seen.rested(look.at));
+        let rested = same.map_or(Duration::ZERO, SeenState::rested);
         let rests = !is_multi_node && inspect::rests(profile, &look.state.tree, rested);
         let is_confirmed = look.is_renamed
             || look.is_told

@@ -55,6 +55,7 @@ struct Followed {
     draft: Option<(Vec<u8>, PathState, u64)>,
     /// No copy before.
     copy_not_before: Time,
+    search_not_before: Time,
 }
 
 /// A copy on its way to its commit.
@@ -293,36 +294,37 @@ impl CollectorThread {
         let Some(own) = self.followed.get_mut(path) else { return };
         let decision = own.looks.look(look, profile, is_multi_node);
         let is_renamed = own.looks.is_renamed(); // perhaps by an earlier look, whose copy was put off
-        let wants_copy = matches!(decision, Decision::Take | Decision::Draft) && !is_busy;
-        let is_due = own.copy_not_before <= at;
+        let may_copy = !is_busy && own.copy_not_before <= at;
+        let searches = match decision {
+            Decision::Take => may_copy,
+            Decision::Draft | Decision::SeeIfOpen => true,
+            Decision::Rest | Decision::Wait => false,
+        };
         // Else the next look decides again.
-        if !(wants_copy || decision == Decision::SeeIfOpen) || !is_due || self.is_open(path, &state)
-        {
+        if !searches || own.search_not_before > at || self.is_open(path, &state) {
             return;
         }
         match decision {
-            Decision::Rest | Decision::Wait | Decision::SeeIfOpen => {}
             Decision::Take => self.take(path, state, is_renamed),
-            Decision::Draft => {
+            Decision::Draft if may_copy => {
                 if let Some(name) = self.copied(path, &state, false) {
                     let Some(own) = self.followed.get_mut(path) else { return };
                     own.looks.drafted(state.clone());
                     own.draft = Some((name, state, own.change));
                 }
             }
+            Decision::Draft | Decision::SeeIfOpen | Decision::Rest | Decision::Wait => {}
         }
     }
 
-    /// Whether a process has it open to write. Such a path is left alone for a while, since the search takes long.
+    /// Whether a process has it open to write. It is not asked again for a while, since the search takes long.
     fn is_open(&mut self, path: &Path, state: &PathState) -> bool {
         let began = self.config.clock.now();
         let is_open = state.is_open(path);
         let took = self.config.clock.now().saturating_sub(began);
         if let Some(own) = self.followed.get_mut(path) {
-            own.looks.see_open(is_open, began + took);
-            if is_open {
-                own.copy_not_before = began + took * OPEN_PAUSE;
-            }
+            own.looks.see_open(is_open, began);
+            own.search_not_before = began + took * OPEN_PAUSE;
         }
         is_open
     }

@@ -245,7 +245,7 @@ impl Saver {
         let name = self.name_of(&request);
         let (tree, position) = (request.tree.unwrap_or_default(), save.position);
         self.saves
-            .insert(name, SaveState::InPlace { tree, since: now, closed_since: None, position });
+            .insert(name, SaveState::InPlace { tree, since: now, closed: None, position });
         false
     }
 

@@ -6,7 +6,7 @@ use nemo_core::log_line;
 
 use super::{FinalScan, PendingScan, SCAN_INTERVAL, Saver};
 use crate::checkpoint::candidate::{CompleteSave, ProgramPosition, SaveState};
-use crate::checkpoint::inspect;
+use crate::checkpoint::inspect::{self, ClosedLooks};
 use crate::checkpoint::scan::{self, ScanResult, ScannedEntry, StagingScan};
 use crate::checkpoint::store::FileKind;
 use crate::checkpoint::tree::FileEntry;
@@ -73,7 +73,7 @@ impl Saver {
         };
         self.no_scan_before = now + now.saturating_sub(started_at) * SCAN_PAUSE;
         match result {
-            Ok(result) if is_final => self.take_final_scan(result, started_at, now, position),
+            Ok(result) if is_final => self.take_final_scan(result, now, position),
             Ok(result) => self.take_running_scan(result, started_at, now, position),
             Err(error) if is_final => {
                 self.final_scan = FinalScan::Done;
@@ -95,8 +95,8 @@ impl Saver {
         self.saves.retain(|name, state| !is_at_rest(state) || !result.gone.contains(name));
         for ScannedEntry { name, tree, is_open } in result.entries {
             let known = match self.saves.get(&name) {
-                Some(SaveState::InPlace { tree, since, closed_since, position }) => {
-                    Some((tree, *since, *closed_since, position))
+                Some(SaveState::InPlace { tree, since, closed, position }) => {
+                    Some((tree, *since, *closed, position))
                 }
                 Some(SaveState::Duplicate { tree: known }) if is_same(&tree, known) => continue,
                 None if self.left.contains(&name) => continue,
@@ -107,14 +107,14 @@ impl Saver {
             let same = known.filter(|(known, ..)| **known == tree);
             // Whether it is open, a scan says only of what has not changed.
             let is_closed = same.is_some() && !is_open;
-            let (since, closed_since, position) =
+            let (since, closed, position) =
                 same.map_or((now, None, position), |(_, since, closed, at)| (since, closed, at));
-            let closed_since = is_closed.then(|| closed_since.unwrap_or(scanned_at));
+            let closed = is_closed.then(|| ClosedLooks::with(closed, scanned_at));
             let position = position.clone();
-            let next = if self.rests(&tree, scanned_at, closed_since) {
+            let next = if self.rests(&tree, closed) {
                 SaveState::Complete(complete_in_place(position, since, Some(tree)))
             } else {
-                SaveState::InPlace { tree, since, closed_since, position }
+                SaveState::InPlace { tree, since, closed, position }
             };
             self.saves.insert(name, next);
         }
@@ -127,7 +127,6 @@ impl Saver {
     fn take_final_scan(
         &mut self,
         result: ScanResult,
-        scanned_at: Time,
         now: Time,
         position: &ProgramPosition,
     ) {
@@ -135,10 +134,10 @@ impl Saver {
         self.final_scan = FinalScan::Done;
         for ScannedEntry { name, tree, .. } in result.entries {
             let (rests, since, position) = match self.saves.get(&name) {
-                Some(SaveState::InPlace { tree: known, since, closed_since, position })
+                Some(SaveState::InPlace { tree: known, since, closed, position })
                     if is_same(&tree, known) =>
                 {
-                    (self.rests(known, scanned_at, *closed_since), *since, position.clone())
+                    (self.rests(known, *closed), *since, position.clone())
                 }
                 Some(SaveState::Duplicate { tree: known }) if is_same(&tree, known) => continue,
                 None if self.left.contains(&name) => continue,
@@ -157,11 +156,10 @@ impl Saver {
         }
     }
 
-    /// Whether an entry is complete that has not changed, and was closed since then. Other nodes may write unseen.
-    fn rests(&self, tree: &[FileEntry], scanned_at: Time, closed_since: Option<Time>) -> bool {
-        let rested = closed_since.map(|since| scanned_at.saturating_sub(since));
-        !self.is_multi_node
-            && rested.is_some_and(|rested| inspect::rests(self.profile, tree, rested))
+    /// Whether an entry is complete that has not changed, and was closed all the time. Other nodes may write unseen.
+    fn rests(&self, tree: &[FileEntry], closed: Option<ClosedLooks>) -> bool {
+        let rests = |looks: ClosedLooks| inspect::rests(self.profile, tree, looks.rested());
+        !self.is_multi_node && closed.is_some_and(rests)
     }
 }
 
