@@ -152,7 +152,8 @@ fn of_files() {
         // Nothing is remembered: only the files themselves speak.
         std::fs::remove_file(ground.folder(id).join("observed.json")).ok();
         let truth = look(id).unwrap();
-        assert_eq!(truth.warnings, Vec::<String>::new());
+        let is_expected = |it: &String| it.contains("left no checkpoint"); // one that fails and starts again
+        assert!(truth.warnings.iter().all(is_expected), "{:?}", truth.warnings);
         for file in ground.files(id) {
             cases.entry(kind(&file)).or_default().push((id, file));
         }
