@@ -31,15 +31,50 @@ pub(crate) fn catches(text: &str, signal: Signal) -> bool {
     is_caught
 }
 
-/// Whether a text has the signal's name or number where a trap for it could: only a text without it has certainly none.
+/// What stands before a command without being one.
+const BEFORE_COMMANDS: [&str; 10] =
+    ["!", "builtin", "command", "do", "elif", "else", "if", "then", "until", "while"];
+/// What files and commands that only make an environment have in their names: they set no trap.
+const ENVIRONMENTS: [&str; 10] = [
+    "activate",
+    "bashrc",
+    "conda",
+    "env",
+    "lmod",
+    "mamba",
+    "micromamba",
+    "modules",
+    "profile",
+    "setvars",
+];
+
+/// Whether a text may have a trap for the signal: it has its name or number where one could, or runs what stands elsewhere.
 pub(crate) fn names_outside_comments(text: &str, signal: Signal) -> bool {
     let (name, number) = (signal.as_str().trim_start_matches("SIG"), (signal as i32).to_string());
-    let names = |line: &str| {
-        let words = || line.split(|c: char| !c.is_ascii_alphanumeric());
-        line.to_ascii_uppercase().contains(name)
-            || line.contains("trap") && words().any(|word| word == number)
+    let is_name = |word: &str| {
+        let word = word.to_ascii_uppercase();
+        word.strip_prefix("SIG").unwrap_or(&word) == name
     };
-    text.lines().map(str::trim_start).any(|line| !line.starts_with('#') && names(line))
+    let names = |line: &str| {
+        let has_trap = line.contains("trap");
+        plain_words(line).any(|word| is_name(word) || has_trap && word == number)
+    };
+    let may_have = |line: &str| names(line) || line.split([';', '&', '|']).any(runs_another_text);
+    text.lines().map(str::trim_start).any(|line| !line.starts_with('#') && may_have(line))
+}
+
+fn plain_words(line: &str) -> impl Iterator<Item = &str> {
+    line.split(|c: char| !c.is_ascii_alphanumeric())
+}
+
+/// Whether a command is `source FILE`, `. FILE` or `eval TEXT`, but for what makes an environment.
+fn runs_another_text(command: &str) -> bool {
+    let is_one = |part: &str| {
+        let mut words = part.split_whitespace().skip_while(|word| BEFORE_COMMANDS.contains(word));
+        matches!(words.next(), Some("source" | "." | "eval"))
+    };
+    command.split(['(', ')', '{', '`']).any(is_one)
+        && !plain_words(command).any(|word| ENVIRONMENTS.contains(&word))
 }
 
 /// `trap ACTION NAME…`
@@ -307,6 +342,43 @@ mod tests {
         for text in [
             "#SBATCH --signal=B:USR1@60\ntrap 'rm -r x' EXIT\npython train.py --epochs 10",
             "  # USR1\ntrap '' 15",
+        ] {
+            assert!(!names(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_signal_is_named_by_whole_words() {
+        let names = |text| names_outside_comments(text, Signal::SIGTERM);
+        assert!(!names("python train.py --full_determinism --determiner x\nWATERMARK=1"));
+        assert!(
+            names("trap save TERM") && names("trap 'save' EXIT sigterm") && names("S=\"TERM\"")
+        );
+        assert!(!names_outside_comments("print 1", Signal::SIGINT));
+        assert!(!names_outside_comments("nohup python train.py", Signal::SIGHUP));
+    }
+
+    #[test]
+    fn a_text_that_runs_another_may_have_its_trap_there() {
+        let names = |text| names_outside_comments(text, Signal::SIGUSR1);
+        for text in [
+            "source traps.sh",
+            "set -e\n  . ./traps.sh",
+            "eval \"$TRAPS\"",
+            "[ -e a ] && . a",
+            "source bin/activate; source traps.sh",
+            "if a; then source b; fi",
+            "f() { source a; }",
+        ] {
+            assert!(names(text), "{text}");
+        }
+        for text in [
+            "cp a . ; python source eval",
+            "# source traps.sh",
+            "pip install .\nsource_all",
+            "source ~/envs/train/bin/activate",
+            "eval \"$(conda shell.bash hook)\"",
+            ". ~/spack/share/spack/setup-env.sh",
         ] {
             assert!(!names(text), "{text}");
         }
