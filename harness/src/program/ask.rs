@@ -1,12 +1,14 @@
 //! Sends the save signal to the outermost processes that catch it, and to none that would die of it.
 
+use std::collections::BTreeMap;
+
 use nemo_core::profile;
 use nemo_core::rundir::Profile;
 use nix::sys::signal::Signal;
 
 use crate::os::disposition::{self, SignalTarget};
 use crate::os::proc_fs;
-use crate::program::shells::{self, Reception};
+use crate::program::shells::{self, ShellReception};
 use crate::program::steps;
 use crate::program::{command, processes};
 use crate::rank::srun;
@@ -33,6 +35,8 @@ struct SignalRound {
     sruns: Vec<u32>,
     /// Shells that catch the signal. They are asked if nothing that they run is.
     shells: Vec<u32>,
+    /// What is known of processes: a script on a slow disk is not waited for twice.
+    receptions: BTreeMap<u32, ShellReception>,
     is_caught: bool,
 }
 
@@ -43,9 +47,7 @@ impl SaveSignal<'_> {
     /// The program itself comes first: looking at all processes of a node takes milliseconds.
     pub(crate) fn send(&self, program: Option<u32>) -> bool {
         let SaveSignal { root, except, signal, profile } = *self;
-        let (skip, sruns) = (except.to_vec(), Vec::new());
-        let shells = Vec::new();
-        let mut round = SignalRound { signal, profile, skip, sruns, shells, is_caught: false };
+        let mut round = SignalRound::new(signal, profile, except);
         if let Some(program) = program {
             round.ask(program);
         }
@@ -57,6 +59,18 @@ impl SaveSignal<'_> {
 }
 
 impl SignalRound {
+    fn new(signal: Signal, profile: Option<Profile>, except: &[u32]) -> Self {
+        Self {
+            signal,
+            profile,
+            skip: except.to_vec(),
+            sruns: Vec::new(),
+            shells: Vec::new(),
+            receptions: BTreeMap::new(),
+            is_caught: false,
+        }
+    }
+
     fn ask_below(&mut self, root: u32, except: &[u32]) {
         for pid in proc_fs::descendants(root, except) {
             let parent = proc_fs::stat(pid).map(|stat| stat.parent);
@@ -68,10 +82,12 @@ impl SignalRound {
         }
     }
 
-    /// Whether a process is left to its parent: that one was asked, or is a shell whose trap can run at once.
+    /// Whether a process is left to its parent: that one was asked, or is the shell of a script whose trap can run at
+    /// once. A shell of ours comes after what it runs.
     fn leaves_to(&self, parent: u32, pid: u32) -> bool {
+        let is_ours = || command::own_text(&proc_fs::arguments(parent)).is_some();
         self.skip.contains(&parent)
-            || self.shells.contains(&parent) && shells::is_in_background(parent, pid)
+            || self.shells.contains(&parent) && !is_ours() && shells::is_in_background(parent, pid)
     }
 
     /// A launcher of workers never gets the signal, which would end it and them; the processes below it do. Shells
@@ -89,10 +105,12 @@ impl SignalRound {
         } else if !srun::ends_workers(&arguments)
             && profile::is_asked(self.profile, |name| proc_fs::variable(pid, name).is_some())
         {
-            match shells::reception(pid, self.signal) {
-                Reception::OfTheProgram => self.send(pid),
-                Reception::Trap => self.ask_later(pid),
-                Reception::Death => {}
+            let signal = self.signal;
+            let known = self.receptions.entry(pid);
+            match *known.or_insert_with(|| shells::reception(pid, signal)) {
+                ShellReception::NoShell => self.send(pid),
+                ShellReception::Trap => self.ask_later(pid),
+                ShellReception::Death => {}
             }
         }
     }
@@ -145,5 +163,21 @@ impl SignalRound {
         for &srun in sruns.iter().filter(|&&srun| passes_on && steps::job(srun).is_none()) {
             self.send(srun); // its tasks are in another job, so only `srun` can reach them
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_is_looked_at_once_a_round() {
+        let (one, other) = (std::process::id(), u32::MAX);
+        let mut round = SignalRound::new(Signal::SIGUSR1, None, &[]);
+        round.receptions.insert(one, ShellReception::Trap);
+        round.ask(one);
+        assert_eq!(round.shells, [one], "what is known of it counts");
+        round.ask(other);
+        assert_eq!(round.receptions[&other], ShellReception::NoShell, "it is known from now on");
     }
 }

@@ -36,9 +36,9 @@ pub(crate) fn is_shell(exe: &Path) -> bool {
 
 /// What a signal that a process catches means to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reception {
+pub(crate) enum ShellReception {
     /// It is no shell, or no shell that catches it.
-    OfTheProgram,
+    NoShell,
     /// Its script has a trap for it, or may have.
     Trap,
     /// It would only die of it.
@@ -46,48 +46,89 @@ pub(crate) enum Reception {
 }
 
 /// How a process receives the signal, if it is a shell.
-pub(crate) fn reception(pid: u32, signal: Signal) -> Reception {
+pub(crate) fn reception(pid: u32, signal: Signal) -> ShellReception {
     let is_one = || proc_fs::exe(pid).is_some_and(|exe| is_shell(&exe));
     match disposition::catches(pid, signal) && is_one() {
-        false => Reception::OfTheProgram,
-        true if dies_of(pid, signal) => Reception::Death,
-        true => Reception::Trap,
+        false => ShellReception::NoShell,
+        true if !catches_for_the_end(pid) => ShellReception::Trap,
+        true => by_script(may_have_trap(script(pid), signal)),
     }
 }
 
-/// Whether a script's shell runs this child in the background (`python train.py & wait`): it then has it ignore INT.
+/// What is not known in time is left alone: a request that nobody catches is sent again later.
+fn by_script(may_have_trap: Option<bool>) -> ShellReception {
+    match may_have_trap {
+        Some(true) => ShellReception::Trap,
+        Some(false) | None => ShellReception::Death,
+    }
+}
+
+/// Whether a script's shell runs this child in the background (`python train.py & wait`): it then has it ignore INT and QUIT.
 pub(crate) fn is_in_background(shell: u32, child: u32) -> bool {
-    let ignores = |pid| disposition::ignores(pid, Signal::SIGINT);
-    ignores(child) && !ignores(shell)
+    let ignores = disposition::ignores;
+    if ignores(shell, Signal::SIGINT) {
+        return false; // so does what it waits for
+    }
+    // A program that handles INT itself still ignores QUIT. So does every bash, and all of us if we were started so.
+    let is_shell = || proc_fs::exe(child).is_some_and(|exe| is_shell(&exe));
+    let is_inherited = || ignores(std::process::id(), Signal::SIGQUIT);
+    ignores(child, Signal::SIGINT)
+        || ignores(child, Signal::SIGQUIT) && !is_shell() && !is_inherited()
 }
 
-/// Whether bash would run its trap for the end, and die: its script has no trap for the signal.
+/// Whether bash would certainly run its trap for the end, and die: its script has no trap for the signal.
 pub(crate) fn dies_of(pid: u32, signal: Signal) -> bool {
-    let is_bash = || proc_fs::exe(pid).is_some_and(|exe| exe.file_name() == Some("bash".as_ref()));
-    FOR_THE_END.iter().all(|end| disposition::catches(pid, *end))
-        && is_bash()
-        && script(pid).is_some_and(|text| !command::names_outside_comments(&text, signal))
+    catches_for_the_end(pid) && may_have_trap(script(pid), signal) == Some(false)
 }
 
-/// The text that a shell runs.
-fn script(pid: u32) -> Option<String> {
+/// Whether it is bash with a trap for the end of its script.
+fn catches_for_the_end(pid: u32) -> bool {
+    let is_bash = || proc_fs::exe(pid).is_some_and(|exe| exe.file_name() == Some("bash".as_ref()));
+    FOR_THE_END.iter().all(|end| disposition::catches(pid, *end)) && is_bash()
+}
+
+/// Whether a script may have a trap for the signal, as one that can't be read may. None: it was not read in time.
+fn may_have_trap(script: Option<io::Result<String>>, signal: Signal) -> Option<bool> {
+    Some(script?.map_or(true, |text| command::names_outside_comments(&text, signal)))
+}
+
+/// The text that a shell runs, if it can be read in time.
+fn script(pid: u32) -> Option<io::Result<String>> {
     let arguments = proc_fs::arguments(pid);
     if let Some(text) = text_of_option(&arguments) {
-        return Some(text.to_string_lossy().into_owned());
+        return Some(Ok(text.to_string_lossy().into_owned()));
     }
     let path = PathBuf::from(format!("/proc/{pid}/fd/{SCRIPT_DESCRIPTOR}"));
     let disk = SerialQueue::start("script", None);
-    disk.ask(move || read(path)).wait(READ_LIMIT)?.ok()
+    disk.ask(move || read(path)).wait(READ_LIMIT)
 }
 
-/// The text behind `-c`, which may stand among other letters: `bash -lc TEXT`.
+/// The text of `bash -c TEXT`: the first word after the options, of which `c` may stand among other letters (`-lc`). What
+/// stands behind a script is the script's own.
 fn text_of_option(arguments: &[OsString]) -> Option<&OsStr> {
-    let is_option = |word: &&OsString| {
-        let word = word.to_string_lossy();
-        word.starts_with('-') && !word.starts_with("--") && word.ends_with('c')
-    };
-    let at = arguments.iter().position(|word| is_option(&word))?;
-    arguments.get(at + 1).map(OsString::as_os_str)
+    let mut words = arguments.iter().skip(1);
+    let mut has_text = false;
+    while let Some(word) = words.next() {
+        let option = word.to_string_lossy();
+        if matches!(&*option, "-" | "--") {
+            return words.next().filter(|_| has_text).map(OsString::as_os_str);
+        }
+        if !option.starts_with(['-', '+']) {
+            return has_text.then_some(word);
+        }
+        if option.starts_with("--") {
+            if matches!(&*option, "--rcfile" | "--init-file") {
+                words.next();
+            }
+            continue;
+        }
+        has_text |= option.starts_with('-') && option.contains('c');
+        // `-o pipefail`, `-euo pipefail`, `-O extglob`
+        for _ in option.matches(['o', 'O']) {
+            words.next();
+        }
+    }
+    None
 }
 
 /// A terminal may have that descriptor too: it is no file.
@@ -112,5 +153,34 @@ mod tests {
         assert_eq!(text_of_option(&words("bash -o pipefail -lc a b")), Some("a".as_ref()));
         assert_eq!(text_of_option(&words("bash --norc train.sh")), None);
         assert_eq!(text_of_option(&words("bash train.sh")), None);
+        for line in
+            ["bash -euo pipefail -c a", "bash -c +O extglob -e -- a", "bash --rcfile c -c a -x"]
+        {
+            assert_eq!(text_of_option(&words(line)), Some("a".as_ref()), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_options_of_a_script_are_its_own() {
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        for line in [
+            "bash train.sh -c a",
+            "bash -e ./train.sh -lc a",
+            "bash -o pipefail train.sh -c a",
+            "bash -- -c a",
+        ] {
+            assert_eq!(text_of_option(&words(line)), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_script_that_is_not_read_in_time_is_left_alone() {
+        let received = |script| by_script(may_have_trap(script, Signal::SIGUSR1));
+        let unreadable = io::ErrorKind::NotFound.into();
+        assert_eq!(received(None), ShellReception::Death);
+        assert_eq!(received(Some(Err(unreadable))), ShellReception::Trap);
+        assert_eq!(received(Some(Ok("trap save USR1".to_owned()))), ShellReception::Trap);
+        assert_eq!(received(Some(Ok("trap clean EXIT".to_owned()))), ShellReception::Death);
+        assert_eq!(may_have_trap(None, Signal::SIGUSR1), None, "it is not certain either");
     }
 }

@@ -273,6 +273,62 @@ fn a_script_that_can_run_its_trap_only_after_its_command_is_not_asked_in_its_pla
 }
 
 #[test]
+fn a_program_in_the_background_of_a_text_is_asked_in_its_place() {
+    let python = format!("{}\n{UNTIL_ASKED}{WAITING_THREAD}", crate::support::PYTHON);
+    let mut task = Task::sh("trap : USR1\npython3 \"$TEST/program.py\" &\nwait $!")
+        .with("/checkpoint/lead", json!(4));
+    std::fs::write(task.path("program.py"), python).unwrap();
+    task.through = ["env", "--default-signal=INT,QUIT"].map(str::to_owned).to_vec();
+    assert_eq!(task.signalled(&["USR1"]), 75, "{}", task.stderr(0));
+    assert_eq!(task.checkpoints(), ["step-7"], "{}", task.stderr(0));
+}
+
+/// Handles INT itself, though it may run in the background.
+const HANDLES_INT: &str = "on(signal.SIGINT, lambda: None)\n";
+
+#[test]
+fn a_program_in_the_background_is_known_though_it_handles_int() {
+    let text = "trap 'echo passed; kill -USR1 $pid; wait $pid; exit $?' USR1
+python3 \"$TEST/program.py\" &\npid=$!\nwait $pid\nexit $?\n";
+    let mut task = script_with_exit_trap(&["bash", "train.sh"], text);
+    handle_int(&task);
+    task.through = ["env", "--default-signal=INT,QUIT"].map(str::to_owned).to_vec();
+    assert_eq!(task.signalled(&["USR1"]), 75, "{}", task.stderr(0));
+    assert_eq!(task.checkpoints(), ["step-7"], "{}", task.stderr(0));
+    assert_eq!(task.stdout(0), "passed\nbye\n");
+}
+
+#[test]
+fn who_ignores_quit_is_not_in_the_background_for_that_alone() {
+    // As every bash does, and all that a harness starts which is itself in the background.
+    let inner = "bash -c 'python3 \"$TEST/program.py\"; exit $?'";
+    for (signals, program) in [("default", inner), ("ignore", "python3 \"$TEST/program.py\"")] {
+        let text = format!("trap 'echo passed' USR1\n{program}\nexit $?\n");
+        let mut task = script_with_exit_trap(&["bash", "train.sh"], &text);
+        handle_int(&task);
+        let signals = format!("--{signals}-signal=INT,QUIT");
+        task.through = vec!["env".to_owned(), signals];
+        assert_eq!(task.signalled(&["USR1"]), 75, "{}", task.stderr(0));
+        assert_eq!(task.checkpoints(), ["step-7"], "{}", task.stderr(0));
+        assert_eq!(task.stdout(0), "bye\n");
+    }
+}
+
+fn handle_int(task: &Task) {
+    let python = format!("{}\n{HANDLES_INT}{UNTIL_ASKED}{WAITING_THREAD}", crate::support::PYTHON);
+    std::fs::write(task.path("program.py"), python).unwrap();
+}
+
+#[test]
+fn a_script_with_an_option_c_of_its_own_is_asked() {
+    let text =
+        format!("{SAVING_TEXT}: >\"$TEST/ready-$NEMO_ATTEMPT\"\nwhile :; do sleep 0.05; done");
+    let task = script_with_exit_trap(&["bash", "train.sh", "-c", "config.yaml"], &text);
+    assert_eq!(task.signalled(&["USR1"]), 75, "{}", task.stderr(0));
+    assert_eq!(task.checkpoints(), ["step-3"], "{}", task.stderr(0));
+}
+
+#[test]
 fn a_script_that_waits_for_a_command_in_the_background_passes_the_signal_on() {
     let passes_on = "trap 'echo passed; kill -USR1 $pid; wait $pid; exit $?' USR1\n";
     for (trap, printed) in [(passes_on, "passed\nbye\n"), ("", "bye\n")] {
