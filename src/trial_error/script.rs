@@ -8,6 +8,8 @@ use super::output::joined;
 
 /// A message or a stack of more lines than this is another program's output.
 const LONGEST: usize = 200;
+const LUAS_HEADING: &str = "stack traceback:";
+const OCTAVES_HEADING: &str = "error: called from";
 
 /// The errors that begin at a line, with all lines that belong to them.
 pub(super) fn finding(lines: &[String], at: usize) -> Option<FoundError> {
@@ -23,15 +25,20 @@ pub(super) fn finding(lines: &[String], at: usize) -> Option<FoundError> {
 
 /// The message in one line, and the frames on the lines below it.
 fn with_stack(lines: &[String], at: usize) -> Option<FoundError> {
-    let is_stack = [is_rubys, is_perls, is_luas, is_octaves]
-        .into_iter()
-        .find(|is_stack| lines.get(at + 1).is_some_and(|next| is_stack(next)))?;
+    let next = lines.get(at + 1).filter(|next| begins_stack(next))?;
+    let is_stack = [is_rubys, is_perls, is_luas, is_octaves];
+    let is_stack = is_stack.into_iter().find(|is_stack| is_stack(next))?;
     let mut end = after(lines, at + 1, is_stack);
     // The exceptions that Ruby's followed from.
-    while is_stack(&lines[at + 1]) && lines.get(end + 1).is_some_and(|next| is_rubys(next)) {
+    while lines.get(end + 1).is_some_and(|next| is_rubys(next)) {
         end = after(lines, end + 1, is_rubys);
     }
     Some(found(lines, at, &lines[at], end))
+}
+
+/// Whether a stack begins with this line. Ruby and Perl have no heading; later frames of Lua and Octave look like much else.
+fn begins_stack(line: &str) -> bool {
+    [LUAS_HEADING, OCTAVES_HEADING].contains(&line) || is_rubys(line) || is_perls(line)
 }
 
 fn is_rubys(line: &str) -> bool {
@@ -44,11 +51,11 @@ fn is_perls(line: &str) -> bool {
 
 fn is_luas(line: &str) -> bool {
     let is_frame = line.starts_with('\t') && (line.contains(": in ") || line.contains("..."));
-    line == "stack traceback:" || is_frame
+    line == LUAS_HEADING || is_frame
 }
 
 fn is_octaves(line: &str) -> bool {
-    line == "error: called from" || (line.starts_with("    ") && line.contains(" at line "))
+    line == OCTAVES_HEADING || (line.starts_with("    ") && line.contains(" at line "))
 }
 
 /// `ERROR: LoadError: BoundsError: …`, perhaps further lines, and `Stacktrace:`.
@@ -72,10 +79,13 @@ fn matlab(lines: &[String], at: usize) -> Option<FoundError> {
     Some(found(lines, at, &message, after(lines, frame, |line| !line.trim().is_empty())))
 }
 
-/// `  × No solution found`, and below it `  ╰─▶ Because …`.
+/// `  × No solution found`, and below it `  ╰─▶ Because …`. Without that, it is a line of a list.
 fn drawn(lines: &[String], at: usize) -> Option<FoundError> {
     let error = lines[at].trim_start().strip_prefix("× ")?;
     let end = after(lines, at + 1, |line| line.trim_start().starts_with(['│', '├', '╰']));
+    if end == at + 1 {
+        return None;
+    }
     let causes = lines[at + 1..end].iter().filter_map(|line| Some(line.split_once("─▶ ")?.1));
     let message = iter::once(error).chain(causes).map(|part| part.trim_end_matches(':'));
     let message: Vec<&str> = message.collect();

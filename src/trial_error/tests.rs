@@ -315,6 +315,24 @@ fn message(text: &str) -> String {
     error_of(&failed(Cause::Failed, Some(1)), parse(text.as_bytes(), false)).message
 }
 
+/// What looks like later frames of a stack, or like the first line of a box, is no error by itself.
+#[test]
+fn what_a_program_prints_at_its_end_is_not_the_cause() {
+    let error =
+        "Traceback (most recent call last):\n  File \"t.py\", line 1, in f\nValueError: no data\n";
+    for last in [
+        "Saving state:\n\twriting 3 files...\n",
+        "Closing:\n\tshard 3: in use\n",
+        "Summary\n    stopped at line 7 of the input\n",
+        "  × shard 3 was skipped\n",
+        "× shard 3 was skipped\n× shard 4 was skipped\n",
+    ] {
+        assert_eq!(message(&format!("{error}{last}")), "ValueError: no data", "{last}");
+    }
+    let octave = "error: out of bound 3\nerror: called from\n    train at line 7 column 3\n";
+    assert_eq!(message(&format!("{octave}bye\n")), "error: out of bound 3");
+}
+
 #[test]
 fn an_error_after_which_the_program_went_on_is_not_the_cause() {
     let lines = |n, line: &str| format!("{line}\n").repeat(n);
