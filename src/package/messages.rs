@@ -1,6 +1,10 @@
 //! What people are told of a package: one line of what is shipped, and what they should know besides.
 
+use std::path::Path;
+
+use super::choose::{IGNORE_FILE, IgnoreFiles};
 use super::{Survey, named};
+use crate::experiment::PackageSource;
 use crate::humanize::{bytes, count};
 
 impl Survey {
@@ -43,13 +47,26 @@ impl Survey {
     }
 
     fn nothing_shipped(&self) -> Option<String> {
-        self.files.is_empty().then(|| {
-            format!(
-                "warning: nothing is shipped: git ignores all of `{}`. Trials run what lies there, also what you edit later; \
-                 `--set package.from=folder` ships it",
-                self.root.display()
-            )
-        })
+        if !self.files.is_empty() {
+            return None;
+        }
+        let (why, hint) = match self.from {
+            _ if self.is_ignored() => (format!("`{IGNORE_FILE}` names all of"), ""),
+            PackageSource::Git => {
+                ("git ignores all of".to_owned(), "; `--set package.from=folder` ships it")
+            }
+            _ => ("there is no file in".to_owned(), ""),
+        };
+        Some(format!(
+            "warning: nothing is shipped: {why} `{}`. Trials run what lies there, also what you edit later{hint}",
+            self.root.display()
+        ))
+    }
+
+    /// Whether the `.nemoignore` of the folder names all that is there: then it names itself too.
+    fn is_ignored(&self) -> bool {
+        let itself = [IGNORE_FILE.into()];
+        IgnoreFiles::of(&self.source, &itself).names(Path::new(IGNORE_FILE))
     }
 
     fn empty_submodules(&self) -> Option<String> {

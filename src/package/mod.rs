@@ -1,10 +1,10 @@
 //! Ships the code of an experiment: which files belong to it, what must not be among them, and where they lie in the home.
 
 mod choose;
+mod messages;
 mod own_folders;
 mod secrets;
 mod ship;
-mod told;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -30,6 +30,8 @@ const NAMED: usize = 5;
 /// What is shipped, before anything is written.
 #[derive(Debug)]
 pub struct Survey {
+    /// What says which files are shipped.
+    from: PackageSource,
     /// The folder that is shipped; another one where the commit is taken out of git.
     source: PathBuf,
     root: PathBuf,
@@ -112,6 +114,7 @@ pub fn survey(home: &Home, experiment: &Experiment) -> Result<Option<Survey>, Co
         _ => linked.iter().filter(may_be_shared).cloned().collect(),
     };
     Ok(Some(Survey {
+        from,
         source,
         root,
         folder,
@@ -263,6 +266,7 @@ fn links(home: &Home, experiment: &Experiment) -> Result<Option<Shipped>, Comman
     let root = experiment.workdir.canonicalize().at("find", &experiment.workdir)?;
     let beside = own_folders::find(&root, &own_paths, &[])?;
     let survey = Survey {
+        from: PackageSource::None,
         source: root.clone(),
         include: choose::IncludePatterns::new(&root, &[])?,
         root,

@@ -37,16 +37,16 @@ pub(super) fn refused(secrets: &[Secret]) -> CommandError {
 /// Why a file must not be shipped, by its name.
 pub(super) fn by_name(path: &Path) -> Option<&'static str> {
     let plain = |name: &OsStr| name.to_string_lossy().to_ascii_lowercase();
-    let name = plain(path.file_name()?);
+    let name = path.file_name()?.to_string_lossy();
     let is_in_aws = path.components().any(|part| plain(part.as_os_str()) == ".aws");
     let is_pem = path.extension().is_some_and(|extension| plain(extension) == "pem");
-    match name.as_str() {
+    match &*name {
         _ if is_in_aws => Some("files in `.aws` hold keys"),
         _ if is_pem => Some("`*.pem` are keys"),
         ".netrc" | "_netrc" | ".pypirc" | ".pgpass" | ".git-credentials" => {
             Some("it holds passwords")
         }
-        name if name.starts_with(".env") => Some("`.env*` hold passwords"),
+        _ if plain(path.file_name()?).starts_with(".env") => Some("`.env*` hold passwords"),
         name if name.starts_with("id_") => Some("`id_*` are keys"),
         name if name.starts_with("credentials") => Some("`credentials*` hold passwords"),
         _ => None,
@@ -110,10 +110,15 @@ mod tests {
         for name in [".env", ".env.local", "a/key.pem", "id_ed25519", ".netrc", "x/.aws/config"] {
             assert!(by_name(Path::new(name)).is_some(), "{name}");
         }
-        for name in [&b".env.\xff"[..], b"Server.PEM", b".git-credentials", b"a/.AWS/config"] {
+        for name in
+            [&b".env.\xff"[..], b"Server.PEM", b".git-credentials", b"a/.AWS/config", b".ENV"]
+        {
             assert!(by_name(Path::new(OsStr::from_bytes(name))).is_some(), "{name:?}");
         }
         for name in ["environment.yml", "pem.py", "hidden_size.py", "train.py", "a/netrc"] {
+            assert_eq!(by_name(Path::new(name)), None, "{name}");
+        }
+        for name in ["ID_to_label.json", "ID_map.py", "Credentials.md"] {
             assert_eq!(by_name(Path::new(name)), None, "{name}");
         }
     }

@@ -136,7 +136,14 @@ fn what_git_leaves_out_as_a_whole_is_told() {
     let planned = |arguments: &[&str]| world.run(&[&["plan"], arguments].concat()).stderr;
     std::fs::write(world.path("data/exp.toml"), "name = 'x'\n[task.a]\nrun = 'true'\n").unwrap();
     let told = planned(&["data/exp.toml"]);
-    assert!(told.contains("nothing is shipped") && told.contains("from=folder"), "{told}");
+    assert!(told.contains("nothing is shipped: git ignores all"), "{told}");
+    assert!(told.contains("from=folder"), "{told}");
+    world.write("data/.nemoignore", "*\n");
+    for from in ["folder", "git"] {
+        let told = planned(&["data/exp.toml", "--set", &format!("package.from={from}")]);
+        assert!(told.contains("nothing is shipped: `.nemoignore` names all of"), "{told}");
+        assert!(!told.contains("from=folder"), "{told}");
+    }
     let told = planned(&["exp.toml", "--set", "package.submodules=true"]);
     assert!(!told.contains("checked out"), "{told}");
     git(&world, &["submodule", "--quiet", "deinit", "--force", "sub"]);
