@@ -39,6 +39,9 @@ pub(super) fn say_unread(experiment: &Experiment) {
 /// Programs that only pass on what another one prints, and exit with 0 whatever became of it.
 const COPIERS: [&str; 3] = ["tee", "ts", "logger"];
 
+/// Programs that only say something. One that crashed before their `&&` does not let them run.
+const SAYERS: [&str; 3] = ["echo", "printf", "date"];
+
 /// A task that would be completed though its program crashed: a pipe's exit code is that of its last program.
 fn hidden_exit_code(task: &Task) -> Option<String> {
     let CommandSpec::Shell(text) = &task.run else { return None };
@@ -47,6 +50,7 @@ fn hidden_exit_code(task: &Task) -> Option<String> {
         return None;
     }
     let last = text.trim_end().trim_end_matches(';').rsplit(['\n', ';']).next()?;
+    let last = last.rsplit("&&").find(|part| !only_says(part))?;
     let (before, behind) = last.rsplit_once('|')?;
     let copier = behind.trim_start_matches('&').split_whitespace().next()?;
     let hides = COPIERS.contains(&copier) && !before.ends_with('|');
@@ -57,6 +61,14 @@ fn hidden_exit_code(task: &Task) -> Option<String> {
             name = task.name
         )
     })
+}
+
+/// Whether a part of a line starts nothing that may crash. It must open all that it closes: `(python3 a.py && echo ok) | tee b`
+/// says more.
+fn only_says(part: &str) -> bool {
+    let count = |mark: char| part.matches(mark).count();
+    let is_whole = count('(') == count(')') && count('"') % 2 == 0 && count('\'') % 2 == 0;
+    is_whole && part.split_whitespace().next().is_some_and(|program| SAYERS.contains(&program))
 }
 
 /// A task that looks for its checkpoint where it saves none. With a wildcard, another name may be meant.

@@ -185,6 +185,12 @@ fn a_pipe_that_hides_a_crash_is_warned_of() {
         ("echo begins | tee log.txt; python3 train.py", false),
         ("grep a b || tee log.txt", false),
         ("cat config | python3 train.py", false),
+        ("python3 train.py && echo done | tee -a log", false),
+        ("grep a b | tee c && python3 train.py", false),
+        ("cd a && python3 train.py | tee log", true),
+        ("python3 train.py | tee log && echo done", true),
+        ("(python3 train.py && echo done) | tee log", true),
+        ("bash -c \"python3 train.py && echo done\" | tee log", true),
     ] {
         world.write("exp.toml", &format!("name = \"a\"\n[task.t]\nrun = '''{run}'''\n"));
         let printed = world.run(&["check", "exp.toml"]);
