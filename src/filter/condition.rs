@@ -80,10 +80,10 @@ impl FromStr for ValueCondition {
             Some(("params", key)) => (KeySource::Params, key),
             _ => (KeySource::Either, key),
         };
-        // `!=`, `<>`, `=<` and the like would look for other keys and values, and find nothing.
-        if key.ends_with('!') || value.starts_with(['<', '>', '=']) {
+        // `!=`, `~=`, `<>`, `=<` and the like would look for other keys and values, and find nothing.
+        if key.ends_with(['!', '~', ':']) || value.starts_with(['<', '>', '=']) {
             return Err(refuse(
-                "there is no such comparison: known are `=`, `<`, `<=`, `>` and `>=`",
+                "there is no such comparison: known are `=`, `<`, `<=`, `>` and `>=` (quote a value that begins so)",
             ));
         }
         if key.is_empty() {
@@ -238,7 +238,12 @@ mod tests {
         assert_eq!(place("metadata.a.b=1"), (KeySource::Metadata, "a.b".to_owned()));
         assert_eq!(place("params.optimizer.lr<1"), (KeySource::Params, "optimizer.lr".to_owned()));
         assert_eq!(place("a.b=x=y"), (KeySource::Either, "a.b".to_owned()));
-        for text in ["lr", "", "=3", "params.=3", "lr<", "lr!=3", "lr<>3", "lr=<3", "lr=>3"] {
+        assert_eq!(place("a:b='<none>'"), (KeySource::Either, "a:b".to_owned()));
+        for text in ["lr!=3", "lr~=3", "lr:=3", "lr<>3", "lr=<3", "lr=>3", "note=<none>"] {
+            let why = text.parse::<ValueCondition>().unwrap_err().to_string();
+            assert!(why.contains("(quote a value that begins so)"), "{text}: {why}");
+        }
+        for text in ["lr", "", "=3", "params.=3", "lr<", "lr!=3"] {
             let why = text.parse::<ValueCondition>().unwrap_err().to_string();
             assert!(why.contains("--where 'params.lr<0.01'"), "{text}: {why}");
         }
