@@ -35,7 +35,7 @@ struct Day {
     lost: Vec<(String, Instant)>,
     /// Trials that a stranger cancelled.
     cancelled: BTreeSet<u64>,
-    /// Since when trials that run have no program.
+    /// Since when trials that run have no program and no harness.
     silent: BTreeMap<u64, Instant>,
 }
 
@@ -192,6 +192,14 @@ loss = 'loss: (\d+)'
         })
     }
 
+    fn harnesses_of(&self, trial: u64) -> Vec<Process> {
+        let conf = self.conf();
+        let task = format!("SLURM_ARRAY_TASK_ID={trial}");
+        processes::find(|process| {
+            process.has(&conf) && process.has(&task) && process.line().contains("nemo-harness")
+        })
+    }
+
     fn program_is_killed(&mut self) {
         let trial = self.choices.below(TRIALS);
         let programs = self.programs_of(trial);
@@ -204,9 +212,14 @@ loss = 'loss: (\d+)'
         self.world.experiment(&self.id).join(format!("tasks/train/trials/{trial}"))
     }
 
+    /// What marks the processes of this cluster.
+    fn conf(&self) -> String {
+        format!("SLURM_CONF={}", self.world.slurm_conf.as_deref().unwrap())
+    }
+
     /// What runs on a node, the step managers first.
     fn processes_of(&self, node: &str) -> Vec<Process> {
-        let conf = format!("SLURM_CONF={}", self.world.slurm_conf.as_deref().unwrap());
+        let conf = self.conf();
         let node = format!("SLURMD_NODENAME={node}");
         let jobs = processes::find(|process| process.has(&conf) && process.has(&node));
         let parents = jobs.iter().filter_map(Process::parent);

@@ -8,7 +8,7 @@ use crate::support::{text, trials};
 
 /// How long after the day everything may take to end.
 const EVENING: Duration = Duration::from_mins(6);
-/// How long a job may show as running with no program.
+/// How long a job may show as running with no program and no harness.
 const SILENCE: Duration = Duration::from_secs(30);
 
 impl Day {
@@ -88,11 +88,12 @@ impl Day {
 
     /// Slurm may miss the end of a run: it forgot which nodes the job has (`on wrong node` in its log, 22.05), or a node came
     /// back with a run that was to be killed there when the next one began (24.11). It shows the job as running until its time
-    /// limit, though nothing of it lives. An administrator requeues it.
+    /// limit, though nothing of it lives, no harness either. An administrator requeues it.
     fn ghosts_are_laid(&mut self) {
         let status = self.world.status(&self.id);
         for (trial, seen) in (0..TRIALS).zip(trials(&status, "train")) {
-            if seen["state"] != "running" || !self.programs_of(trial).is_empty() {
+            let lives = !self.programs_of(trial).is_empty() || !self.harnesses_of(trial).is_empty();
+            if seen["state"] != "running" || lives {
                 self.silent.remove(&trial);
                 continue;
             }
