@@ -93,7 +93,7 @@ fn not_chosen<'a>(task: &'a TaskStatus, chosen: &ChosenTrials) -> Vec<&'a TrialS
     task.trials.iter().filter(|trial| !is_chosen(trial.index)).collect()
 }
 
-/// Whether a trial is not over, and Slurm has its job.
+/// Whether a trial is not over, and Slurm is not known to have forgotten its job. It may have none yet.
 fn may_run(trial: &TrialStatus) -> bool {
     !trial.state.is_final() && !trial.remedy.is_some_and(Remedy::is_forgotten)
 }
