@@ -342,7 +342,10 @@ pub(super) fn is_linkable(
         let parent = tasks.iter().find(|parent| parent.name == dependency.task);
         let trials = parent.map(|parent| not_chosen(parent, chosen)).unwrap_or_default();
         let is_needed = |it: &&TrialStatus| dependency.on != On::Each || it.index == trial;
-        trials.into_iter().filter(is_needed).all(|it| is_done(it) || is_in_slurm(it))
+        // Slurm would drop it where those submitted now complete, though one that still runs may fail.
+        let is_split = dependency.on == On::Failed && chosen.contains_key(&dependency.task);
+        let may_come = |it: &TrialStatus| !is_split && is_in_slurm(it);
+        trials.into_iter().filter(is_needed).all(|it| is_done(it) || may_come(it))
     })
 }
 

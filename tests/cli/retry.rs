@@ -32,11 +32,21 @@ pub(crate) fn write_record(fake: &FakeSlurm, id: &str, trial: &str, text: &str) 
 
 /// `prepare` is done, and so is trial 0 of `train`. Trial 1 failed, trial 2 was cancelled, and so Slurm took `evaluate` out.
 pub(crate) fn failed() -> (FakeSlurm, String) {
+    let file = CHAIN.replace("{ int = [1, 5] }", "[0, 1, 2]");
+    failed_of(&file, ("done", "COMPLETED"), "103_[0]")
+}
+
+/// The same of another file, where `prepare` may have another end, and `evaluate` other array indices.
+pub(crate) fn failed_of(
+    file: &str,
+    (prepared, state): (&str, &'static str),
+    taken_out: &'static str,
+) -> (FakeSlurm, String) {
     let fake = FakeSlurm::new(1001);
-    fake.world.write("exp.toml", &CHAIN.replace("{ int = [1, 5] }", "[0, 1, 2]"));
+    fake.world.write("exp.toml", file);
     let id = fake.world.ok(&["submit", "exp.toml"]);
     let ends = [
-        ("prepare/0", "101_0", "done"),
+        ("prepare/0", "101_0", prepared),
         ("train/0", "102_0", "done"),
         ("train/1", "102_1", "failed"),
         ("train/2", "102_2", "cancelled"),
@@ -45,9 +55,9 @@ pub(crate) fn failed() -> (FakeSlurm, String) {
         write_record(&fake, &id, trial, &record(job, next));
     }
     let row = |id: &'static str, state: &'static str| [id, state, "0:0", "100", "100", "200", "n1"];
-    let taken_out = ["103_[0]", "CANCELLED", "0:0", "100", "Unknown", "200", "None assigned"];
+    let taken_out = [taken_out, "CANCELLED", "0:0", "100", "Unknown", "200", "None assigned"];
     let rows = [
-        row("101_0", "COMPLETED"),
+        row("101_0", state),
         row("102_0", "COMPLETED"),
         row("102_1", "FAILED"),
         row("102_2", "FAILED"),

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::retry::{failed, retry, wait_in_queue};
-use crate::support::{World, states};
+use crate::fake::{CHAIN, FakeSlurm};
+use crate::retry::{failed, failed_of, retry, wait_in_queue};
+use crate::support::{World, states, text};
 
 /// What a retry says of `task`, which it leaves alone.
 fn why_left(retried: &Value, task: &str) -> Value {
@@ -32,6 +33,49 @@ fn what_was_blocked_waits_for_what_was_retried_before_too() {
     assert!(taken.iter().any(|it| is_told(&it.arguments)), "{taken:?}");
     wait_in_queue(&fake, &["104_[1]", "105_[2]", "106_[0]"]);
     assert_eq!(states(&fake.world.status(&id), "evaluate"), ["pending"]);
+}
+
+/// `prepare` failed too, so that `evaluate`, with `n` trials, is still blocked once trial 1 of `train` runs again.
+fn blocked_by_two(on: &str, n: usize) -> (FakeSlurm, String) {
+    let after = format!("after = [\"prepare\", {{ task = \"train\", on = \"{on}\" }}]");
+    let file = CHAIN.replace("{ int = [1, 5] }", "[0, 1, 2]");
+    let file = file.replace("after = [\"prepare\"]\n", "");
+    let file = file.replace("after = [\"train\"]", &after);
+    let (file, taken_out) = match n {
+        1 => (file, "103_[0]"),
+        _ => (format!("{file}params.y = [0, 1, 2]\n"), "103_[0-2]"),
+    };
+    let (fake, id) = failed_of(&file, ("failed", "FAILED"), taken_out);
+    let first = retry(&fake.world, &[&format!("{id}/train/1")]);
+    assert_eq!(first["trials"], json!({ "train": "1" }), "{first:#}");
+    wait_in_queue(&fake, &["104_[1]"]);
+    (fake, id)
+}
+
+/// Slurm can't be told "if one of these two fails" and more: where the one completes, it would drop the task, though the
+/// other fails later.
+#[test]
+fn what_is_for_a_failure_is_left_alone_while_some_of_it_runs_already() {
+    let (fake, id) = blocked_by_two("failed", 1);
+    let second = retry(&fake.world, &[&id]);
+    assert_eq!(second["trials"], json!({ "prepare": "0", "train": "2" }), "{second:#}");
+    let why = text(&why_left(&second, "evaluate"));
+    assert!(why.contains("`train`, which runs again: retry it after that"), "{why}");
+    assert!(fake.taken().iter().skip(3).all(|it| !it.name.ends_with("evaluate.1")));
+}
+
+/// Trial by trial: 1 waits for the job of the earlier retry, and 2 for what is retried now.
+#[test]
+fn each_trial_waits_for_what_was_retried_before_too() {
+    let (fake, id) = blocked_by_two("each", 3);
+    let second = retry(&fake.world, &[&id]);
+    let trials = json!({ "prepare": "0", "train": "2", "evaluate": "0-2" });
+    assert_eq!(second["trials"], trials, "{second:#}");
+    let taken = fake.taken();
+    let told: Vec<&str> = taken.iter().map(|it| it.arguments.as_str()).collect();
+    let is_told = |what: &str| told.iter().any(|it| it.contains("evaluate") && it.contains(what));
+    assert!(is_told("=afterok:105,afterany:104_1 "), "{told:#?}");
+    assert!(is_told("=afterok:105,aftercorr:106 "), "{told:#?}");
 }
 
 /// The same on this machine, where the runner has given `evaluate` up: it waits again, or runs where all is done by now.
