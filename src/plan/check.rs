@@ -84,6 +84,7 @@ fn task_faults(task: &Task, selection: &Selection, plan: &Plan) -> Vec<String> {
     for dependency in &task.after {
         for array in &own {
             faults.extend(dependency_note(array, &dependency.task, dependency.on, plan));
+            faults.extend(open_parent_note(array, &dependency.task, dependency.on, selection));
         }
     }
     faults
@@ -172,6 +173,25 @@ fn dependency_note(array: &JobArray, parent: &str, on: On, plan: &Plan) -> Optio
     };
     (!is_met).then(|| {
         format!("array {} of `{}` does not wait for `{parent}` as asked", array.index, array.task)
+    })
+}
+
+/// The array waits for what earlier submissions may still run of the parent.
+fn open_parent_note(
+    array: &JobArray,
+    parent: &str,
+    on: On,
+    selection: &Selection,
+) -> Option<String> {
+    let open = selection.open_parents.get(parent)?;
+    let is_waited_for = |job: &String| array.after_jobs.contains(job);
+    let is_met = match on {
+        On::Each => array.trials.iter().filter_map(|it| open.by_trial.get(&it)).all(is_waited_for),
+        On::Ok | On::Failed | On::Any => open.jobs.iter().all(is_waited_for),
+    };
+    (!is_met).then(|| {
+        let (index, task) = (array.index, &array.task);
+        format!("array {index} of `{task}` does not wait for what still runs of `{parent}`")
     })
 }
 

@@ -263,6 +263,26 @@ fn the_checker_sees_what_is_wrong() {
     check_note(|plan| "z".clone_into(&mut plan.arrays[3].task), "no task is called `z`");
 }
 
+/// `b` waits for what earlier submissions may still run of `a`: for all of it, or for the trials of its own numbers.
+#[test]
+fn the_checker_sees_that_an_open_parent_is_not_waited_for() {
+    let by_trial = [(1, "8_1".to_owned()), (3, "8_3".to_owned())].into();
+    let open = OpenTrials { jobs: vec!["8".to_owned(), "9_4".to_owned()], by_trial };
+    for (on, jobs) in [(On::Ok, &["8", "9_4"][..]), (On::Any, &["8", "9_4"]), (On::Each, &["8_3"])]
+    {
+        let experiment = experiment(vec![task("a", 60, 0, &[]), task("b", 60, 0, &[("a", on)])]);
+        let open_parents = [("a".to_owned(), open.clone())].into();
+        let selected = Selection { open_parents, ..selection(&[("b", "3,5")]) };
+        let mut plan = Plan::new(&experiment, &selected, limits(99)).unwrap();
+        assert_eq!(plan.arrays[0].after_jobs, jobs);
+        assert_eq!(check(&experiment, &selected, &plan, limits(99)), []);
+        plan.arrays[0].after_jobs.pop();
+        let notes = check(&experiment, &selected, &plan, limits(99));
+        let text = "array 0 of `b` does not wait for what still runs of `a`";
+        assert_eq!(notes, [PlanFault { array: None, text: text.to_owned() }], "{on:?}");
+    }
+}
+
 /// An experiment of any shape; of each task some trials.
 fn any_selection() -> impl Strategy<Value = (Experiment, Selection)> {
     let sizes = proptest::collection::vec((1_usize..40, 0_u32..12, 0_u8..5, any::<u64>()), 1..6);
