@@ -1,8 +1,9 @@
 //! Asks git what a folder's code is.
 #![expect(clippy::disallowed_methods, reason = "an edge: runs git")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -63,6 +64,14 @@ pub enum GitError {
         /// What it printed.
         said: String,
     },
+    /// Its index could not be copied.
+    #[error("`{}` could not be copied: {error}", index.display())]
+    NotCopied {
+        /// The index.
+        index: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
 }
 
 /// The files below a folder that git knows or would add, relative to it; those of submodules too where they are wanted.
@@ -82,26 +91,46 @@ pub fn files(root: &Path, submodules: bool) -> Result<Vec<PathBuf>, GitError> {
 
 /// The files below a folder that differ from the commit, new ones too; those in submodules where they are wanted.
 pub fn changed(root: &Path, submodules: bool) -> Result<Vec<PathBuf>, GitError> {
-    // A setting of a submodule may hide its changes: what is shipped of it counts all the same.
     let args = ["status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=all"];
-    let args = [&args[..], &["--ignore-submodules=none", "--", "."]].concat();
-    let own = if unwatched(root)?.is_empty() { None } else { Some(OwnIndex::copy(root)?) };
+    // A setting of a submodule may hide its changes: what is shipped of it counts all the same.
+    let all: &[&str] = if submodules { &["--ignore-submodules=none"] } else { &[] };
+    let args = [&args[..], all, &["--", "."]].concat();
+    let unwatched = unwatched(root)?;
+    let own = if unwatched.is_empty() { None } else { Some(OwnIndex::copy(root, &unwatched)?) };
     let index = own.as_ref().map(OwnIndex::path);
     let index = index.as_deref().map(|index| ("GIT_INDEX_FILE", index));
     let listed = run(root, &args, index.as_slice())?;
     // Git names them from the top of the work tree.
     let prefix = prefix(root)?;
     let rows = listed.split(|byte| *byte == 0).filter_map(|row| row.get(3..));
-    let mut changed = Vec::new();
-    for name in rows.map(|name| Path::new(OsStr::from_bytes(name))) {
-        let Ok(path) = name.strip_prefix(&prefix) else { continue };
-        changed.push(path.to_owned());
-        let nested = root.join(path);
-        if submodules && nested.join(".git").exists() {
-            changed.extend(self::changed(&nested, true)?.into_iter().map(|own| path.join(own)));
+    let names = rows.map(|name| Path::new(OsStr::from_bytes(name)));
+    let names = names.filter_map(|name| name.strip_prefix(&prefix).ok());
+    let mut changed: BTreeSet<PathBuf> = names.map(Path::to_owned).collect();
+    if submodules {
+        // In a submodule too, git may have been told to overlook a change: then it tells nothing of the submodule.
+        let mut places = changed.clone();
+        places.extend(gitlinks(root)?);
+        for place in places {
+            let nested = root.join(&place);
+            if !nested.join(".git").exists() {
+                continue;
+            }
+            let own = self::changed(&nested, true)?;
+            changed.extend(own.iter().map(|own| place.join(own)));
+            if !own.is_empty() {
+                changed.insert(place);
+            }
         }
     }
-    Ok(changed)
+    Ok(changed.into_iter().collect())
+}
+
+/// The submodules below a folder, checked out or not.
+fn gitlinks(root: &Path) -> Result<Vec<PathBuf>, GitError> {
+    let listed = run(root, &["ls-files", "-z", "--stage"], &[])?;
+    let rows = listed.split(|byte| *byte == 0).filter(|row| row.starts_with(b"160000 "));
+    let names = rows.filter_map(|row| row.get(memchr::memchr(b'\t', row)? + 1..));
+    Ok(names.map(|name| OsStr::from_bytes(name).into()).collect())
 }
 
 /// The most file names on one command line.
@@ -169,10 +198,17 @@ fn unwatched(root: &Path) -> Result<Vec<PathBuf>, GitError> {
 struct OwnIndex(TempDir);
 
 impl OwnIndex {
-    fn copy(root: &Path) -> Result<Self, GitError> {
+    /// It watches the files that git was told to overlook.
+    fn copy(root: &Path, unwatched: &[PathBuf]) -> Result<Self, GitError> {
         let own = Self(TempDir::new().map_err(GitError::NotStarted)?);
-        copy_file_and_time(&git_path(root, "index")?, &own.path()).ok(); // before the first `git add` there is none
-        for files in unwatched(root)?.chunks(NAMES) {
+        let index = git_path(root, "index")?;
+        match copy_file_and_time(&index, &own.path()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(GitError::NotCopied { index, error });
+            }
+            _ => {} // before the first `git add` there is none
+        }
+        for files in unwatched.chunks(NAMES) {
             for option in ["--no-assume-unchanged", "--no-skip-worktree"] {
                 let words = ["update-index", option, "--"].map(OsStr::new);
                 let words = words.into_iter().chain(files.iter().map(|file| file.as_os_str()));
@@ -207,7 +243,7 @@ fn diff_of_work_tree(
     place: &Path,
     files: &[&Path],
 ) -> Result<Vec<u8>, GitError> {
-    let own = OwnIndex::copy(root)?;
+    let own = OwnIndex::copy(root, &unwatched(root)?)?;
     let known = git_path(root, "objects")?;
     let env: [(&str, &Path); 4] = [
         ("GIT_INDEX_FILE", &own.path()),
@@ -309,7 +345,9 @@ const OF_A_WORK_TREE: [&str; 6] = [
 
 fn git(folder: &Path, arguments: &[impl AsRef<OsStr>]) -> Command {
     let mut git = Command::new("git");
-    git.arg("--no-optional-locks").arg("-C").arg(folder).args(arguments);
+    // `diff.relative` would make patches that do not apply. Git before 2.28 does not know `--no-relative`.
+    git.args(["--no-optional-locks", "-c", "diff.relative=false"]);
+    git.arg("-C").arg(folder).args(arguments);
     for name in OF_A_WORK_TREE {
         git.env_remove(name);
     }
@@ -384,6 +422,17 @@ mod tests {
             "# branch.oid (initial)\n# branch.head (detached)\n1 .M N... 1 1 1 a b train.py\n",
         );
         assert_eq!((new.commit, new.branch, new.dirty), (None, None, true));
+    }
+
+    #[test]
+    fn only_an_index_that_is_not_there_is_none() {
+        let folder = TempDir::new().unwrap();
+        let root = folder.path();
+        run(root, &["init", "-q"], &[]).unwrap();
+        assert!(OwnIndex::copy(root, &[]).is_ok(), "before the first `git add`");
+        std::fs::create_dir(root.join(".git/index")).unwrap();
+        let error = OwnIndex::copy(root, &[]).err().map(|error| error.to_string());
+        assert!(error.is_some_and(|error| error.contains("index` could not be copied: ")));
     }
 
     #[test]

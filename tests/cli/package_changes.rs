@@ -64,6 +64,9 @@ fn a_setting_hides_no_change_of_a_submodule() {
     let id = world.ok(&["submit", "exp.toml", "--set", "package.submodules=true"]);
     assert!(patch(&world, &id).contains("+OWN = 2"), "{}", patch(&world, &id));
     world.run(&["wait", &id, "--timeout", "1m"]);
+    let keys = "package={ from = 'git', dirty = 'refuse' }";
+    let planned = world.run(&["plan", "exp.toml", "--set", keys]);
+    assert_eq!(planned.code, 0, "it is not shipped, and the setting holds: {planned:?}");
 }
 
 /// In a hook, and below `git rebase --exec`, variables name another work tree.
@@ -166,5 +169,35 @@ fn a_change_that_git_was_told_to_overlook_is_told() {
         assert!(std::fs::read(world.path(".git/index")).unwrap() == index, "it is the user's");
         assert!(patch(&world, &id).contains("+WORD = 'second'"), "{}", patch(&world, &id));
         world.run(&["wait", &id, "--timeout", "1m"]);
+
+        let world = with_submodule();
+        git(&world, &["-C", "sub", "update-index", option, "own.py"]);
+        let keys = "package={ from = 'git', submodules = true, dirty = 'refuse' }";
+        let plan = || world.run(&["plan", "exp.toml", "--set", keys]);
+        assert_eq!(plan().code, 0, "unchanged");
+        world.write("sub/own.py", "OWN = 2\n");
+        let refused = plan();
+        assert!(refused.code == 2 && refused.stderr.contains("`sub/own.py`"), "{refused:?}");
+        let id = world.ok(&["submit", "exp.toml", "--set", "package.submodules=true"]);
+        assert!(patch(&world, &id).contains("+OWN = 2"), "{}", patch(&world, &id));
+        world.run(&["wait", &id, "--timeout", "1m"]);
     }
+}
+
+/// Git leaves out by itself what lies outside of the folder: its patch is for the top of the work tree all the same.
+#[test]
+fn a_setting_for_relative_names_leaves_the_patch_as_it_is() {
+    let world = work_tree("kind = \"local\"");
+    git(&world, &["config", "diff.relative", "true"]);
+    std::fs::create_dir(world.path("part")).unwrap();
+    let file = std::fs::read_to_string(world.path("exp.toml")).unwrap();
+    for (name, text) in [("part/exp.toml", &*file), ("part/train.py", "print(1)\n")] {
+        world.write(name, text);
+    }
+    git(&world, &["add", "-A"]);
+    git(&world, &["commit", "-qm", "a part"]);
+    world.write("part/train.py", "print(2)\n");
+    let id = world.ok(&["submit", "part/exp.toml"]);
+    assert!(patch(&world, &id).contains("+++ b/part/train.py"), "{}", patch(&world, &id));
+    world.run(&["wait", &id, "--timeout", "1m"]);
 }
