@@ -2,8 +2,8 @@
 
 use super::commit::CommitRequest;
 use super::tree::FileEntry;
-use crate::monitor::metrics::MetricsPosition;
 use crate::checkpoint::inspect::ClosedLooks;
+use crate::monitor::metrics::MetricsPosition;
 use crate::os::clock::Time;
 
 /// Where the program is: the step and metrics that belong to a save without a number.

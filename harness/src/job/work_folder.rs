@@ -145,11 +145,7 @@ fn make(trial: &TrialDir, shipped: &ShippedPackage, depth: Depth) -> io::Result<
 
 /// Puts a new working folder on the disk: all by one call, which is fast, and then each part, since only that tells of every
 /// error. A file that failed is removed: what is read of it afterwards comes from memory, and looks right.
-fn sync(
-    work: &Path,
-    files: &[PathBuf],
-    folders: impl Iterator<Item = PathBuf>,
-) -> io::Result<()> {
+fn sync(work: &Path, files: &[PathBuf], folders: impl Iterator<Item = PathBuf>) -> io::Result<()> {
     nix::unistd::syncfs(File::open(work)?).ok();
     for path in files {
         if let Err(error) = File::open(path).and_then(|file| file.sync_all()) {

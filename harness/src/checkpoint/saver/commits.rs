@@ -244,8 +244,7 @@ impl Saver {
         self.next_scan_at = Some(now + SCAN_INTERVAL);
         let name = self.name_of(&request);
         let (tree, position) = (request.tree.unwrap_or_default(), save.position);
-        self.saves
-            .insert(name, SaveState::InPlace { tree, since: now, closed: None, position });
+        self.saves.insert(name, SaveState::InPlace { tree, since: now, closed: None, position });
         false
     }
 

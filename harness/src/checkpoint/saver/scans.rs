@@ -124,12 +124,7 @@ impl Saver {
     }
 
     /// Takes what is left after the program's end. A save that may be torn is rejected.
-    fn take_final_scan(
-        &mut self,
-        result: ScanResult,
-        now: Time,
-        position: &ProgramPosition,
-    ) {
+    fn take_final_scan(&mut self, result: ScanResult, now: Time, position: &ProgramPosition) {
         let FinalScan::Due { in_order, .. } = self.final_scan else { return };
         self.final_scan = FinalScan::Done;
         for ScannedEntry { name, tree, .. } in result.entries {
