@@ -10,7 +10,7 @@ use super::outside::Awaited;
 use super::retry::changes;
 use super::{App, cluster, outside, prepare};
 use crate::error::{CommandError, ExitCode, IoResultExt};
-use crate::experiment::{Experiment, On, Task};
+use crate::experiment::{Dependency, Experiment, On, Task};
 use crate::journal::{self, Changed, Event, Journal, Record, Retry, Submitted};
 use crate::plan::{self, JobArray, Limits, Ongoing, OpenTrials, OutsideEdge, Plan, Selection};
 use crate::script;
@@ -89,8 +89,7 @@ fn open_parents(
 }
 
 fn not_chosen<'a>(task: &'a TaskStatus, chosen: &ChosenTrials) -> Vec<&'a TrialStatus> {
-    let is_chosen = |index| chosen.get(&task.name).is_some_and(|own| own.contains(index));
-    task.trials.iter().filter(|trial| !is_chosen(trial.index)).collect()
+    task.trials.iter().filter(|trial| !is_chosen(task, trial.index, chosen)).collect()
 }
 
 /// Whether a trial is not over, and Slurm is not known to have forgotten its job. It may have none yet.
@@ -305,20 +304,10 @@ pub(super) fn is_free(
     chosen: &ChosenTrials,
 ) -> bool {
     task.after.iter().all(|dependency| {
-        let Some(parent) = tasks.iter().find(|parent| parent.name == dependency.task) else {
-            return false;
-        };
-        let is_chosen =
-            |index: u32| chosen.get(&parent.name).is_some_and(|trials| trials.contains(index));
-        let mut parents = parent.trials.iter().filter(|parent| !is_chosen(parent.index));
-        match dependency.on {
-            On::Ok => parents.all(|parent| parent.state == State::Completed),
-            On::Each => parents
-                .filter(|parent| parent.index == trial)
-                .all(|parent| parent.state == State::Completed),
-            On::Any => parents.all(TrialStatus::is_final),
-            On::Failed => parents.all(TrialStatus::is_final) && may_have_failed(parent, is_chosen),
-        }
+        let Some(parent) = parent_of(dependency, tasks) else { return false };
+        let may_hold = dependency.on != On::Failed || may_have_failed(parent, chosen);
+        let mut needed = needed(dependency, trial, parent, chosen);
+        may_hold && needed.all(|it| is_enough(dependency.on, it))
     })
 }
 
@@ -335,23 +324,51 @@ pub(super) fn is_linkable(
     chosen: &ChosenTrials,
 ) -> bool {
     task.after.iter().all(|dependency| {
-        let is_done = |parent: &TrialStatus| match dependency.on {
-            On::Ok | On::Each => parent.state == State::Completed,
-            On::Any | On::Failed => parent.state.is_final(),
-        };
-        let parent = tasks.iter().find(|parent| parent.name == dependency.task);
-        let trials = parent.map(|parent| not_chosen(parent, chosen)).unwrap_or_default();
-        let is_needed = |it: &&TrialStatus| dependency.on != On::Each || it.index == trial;
+        let Some(parent) = parent_of(dependency, tasks) else { return false };
         // Slurm would drop it where those submitted now complete, though one that still runs may fail.
         let is_split = dependency.on == On::Failed && chosen.contains_key(&dependency.task);
         let may_come = |it: &TrialStatus| !is_split && is_in_slurm(it);
-        trials.into_iter().filter(is_needed).all(|it| is_done(it) || may_come(it))
+        let mut needed = needed(dependency, trial, parent, chosen);
+        needed.all(|it| is_enough(dependency.on, it) || may_come(it))
     })
 }
 
+fn parent_of<'a>(dependency: &Dependency, tasks: &'a [TaskStatus]) -> Option<&'a TaskStatus> {
+    tasks.iter().find(|parent| parent.name == dependency.task)
+}
+
+/// The parent's trials that a trial needs, but for those that are submitted with it.
+fn needed<'a>(
+    dependency: &Dependency,
+    trial: u32,
+    parent: &'a TaskStatus,
+    chosen: &'a ChosenTrials,
+) -> impl Iterator<Item = &'a TrialStatus> {
+    let own = trial as usize;
+    let trials = match dependency.on {
+        On::Each => parent.trials.get(own..=own).unwrap_or_default(),
+        On::Ok | On::Any | On::Failed => &parent.trials,
+    };
+    trials.iter().filter(move |it| !is_chosen(parent, it.index, chosen))
+}
+
+fn is_chosen(parent: &TaskStatus, trial: u32, chosen: &ChosenTrials) -> bool {
+    chosen.get(&parent.name).is_some_and(|trials| trials.contains(trial))
+}
+
+/// Whether a trial has ended as what waits for it needs.
+fn is_enough(on: On, parent: &TrialStatus) -> bool {
+    match on {
+        On::Ok | On::Each => parent.state == State::Completed,
+        On::Any | On::Failed => parent.state.is_final(),
+    }
+}
+
 /// Whether a trial of a task failed, or may yet, since it is submitted again.
-fn may_have_failed(parent: &TaskStatus, is_chosen: impl Fn(u32) -> bool) -> bool {
-    parent.trials.iter().any(|it| it.state != State::Completed || is_chosen(it.index))
+fn may_have_failed(parent: &TaskStatus, chosen: &ChosenTrials) -> bool {
+    let may_fail =
+        |it: &TrialStatus| it.state != State::Completed || is_chosen(parent, it.index, chosen);
+    parent.trials.iter().any(may_fail)
 }
 
 fn earlier_arrays(experiment: &Experiment, journal: &[Event]) -> BTreeMap<String, usize> {

@@ -83,7 +83,7 @@ impl FromStr for ValueCondition {
         // `!=`, `~=`, `<>`, `=<` and the like would look for other keys and values, and find nothing.
         if key.ends_with(['!', '~', ':']) || value.starts_with(['<', '>', '=']) {
             return Err(refuse(
-                "there is no such comparison: known are `=`, `<`, `<=`, `>` and `>=` (quote a value that begins so)",
+                "the comparisons are `=`, `<`, `<=`, `>` and `>=`; a value that begins with one of these is written in quotes, as in note=\"<none>\"",
             ));
         }
         if key.is_empty() {
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(place("a:b='<none>'"), (KeySource::Either, "a:b".to_owned()));
         for text in ["lr!=3", "lr~=3", "lr:=3", "lr<>3", "lr=<3", "lr=>3", "note=<none>"] {
             let why = text.parse::<ValueCondition>().unwrap_err().to_string();
-            assert!(why.contains("(quote a value that begins so)"), "{text}: {why}");
+            assert!(why.contains("is written in quotes"), "{text}: {why}");
         }
         for text in ["lr", "", "=3", "params.=3", "lr<", "lr!=3"] {
             let why = text.parse::<ValueCondition>().unwrap_err().to_string();
